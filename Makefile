@@ -1,0 +1,48 @@
+# Every target sets up what it needs in .venv from Python >= 3.11, pip, a C++17 compiler and the package registries.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+SOURCES := $(wildcard native/*.cpp native/*/*.cpp native/*/*.h native/*/*.inc native/*.h)
+PACKAGES := train,serve,eval,dev
+
+.PHONY: demo test lint format bench native sanitize clean
+
+demo: $(VENV)/ready
+	$(BIN)/cutwork run recipes/smollm2-gsm.yaml
+
+test: $(VENV)/ready lint
+	$(BIN)/pytest
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(SOURCES)
+
+format: $(VENV)/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(SOURCES)
+
+bench: $(VENV)/ready
+	$(BIN)/python benchmarks/kernels.py
+
+native: $(VENV)/ready
+
+sanitize: $(VENV)/ready
+	sh tests/native/sanitize.sh $(BIN)
+
+clean:
+	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache
+
+$(VENV)/packages: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cutwork needs Python 3.11 or newer; try: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print("\n".join(p["dependencies"] + sum(p["optional-dependencies"].values(), [])))' > $(VENV)/requirements.txt
+	$(BIN)/pip install -r $(VENV)/requirements.txt --progress-bar on
+	touch $@
+
+$(VENV)/ready: $(VENV)/packages CMakeLists.txt $(SOURCES)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install --quiet --no-build-isolation --no-deps --editable .
+	touch $@

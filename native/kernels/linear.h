@@ -1,0 +1,59 @@
+// The contract between the linear kernels and whoever calls them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace cutwork {
+
+enum class DType : uint8_t { f32, bf16, i8 };
+enum class Encoding : uint8_t { dense, bitmask };
+
+constexpr int64_t kGroupRows = 4;    // rows that share one value stream in the bitmask encoding
+constexpr int64_t kBlockCols = 64;   // columns covered by one mask word
+constexpr int64_t kRowTile = 16;     // callers split the rows of a linear at multiples of this
+constexpr int64_t kTailBytes = 64;   // readable bytes after the last value of the bitmask encoding
+constexpr int64_t kMaxCols = 65536;  // 255 * 127 * kMaxCols still fits in the int32 accumulators
+
+// A weight [rows, cols] whose memory somebody else owns and has validated (weight.h).
+//
+// dense:   `values` is [rows, cols], row-major, unpadded.
+// bitmask: `mask` is [ceil(rows/4)][ceil(cols/64)][4] words, bit j of word (g, b, r) standing for row 4g+r, column 64b+j;
+//          bits beyond `rows` or `cols` are zero. `values` holds the nonzeros in the order of the mask's bits, group after
+//          group; group g's begin at element offsets[g], and offsets[ceil(rows/4)] is their number.
+// i8:      value = code * scale[row]; codes lie in [-127, 127]; row_sums[row] is the sum of the row's codes.
+struct Weight {
+  Encoding encoding;
+  DType dtype;
+  int64_t rows, cols;
+  const void* values;
+  const uint64_t* mask;
+  const uint64_t* offsets;
+  const float* scale;
+  const int32_t* row_sums;
+};
+
+// What an instruction set offers. Results of a row do not depend on how the rows were split among calls.
+struct LinearKernels {
+  // Bytes of a prepared input of `tokens` x `cols` for weights of `dtype`; memory is 64-byte aligned.
+  size_t (*input_bytes)(DType dtype, int64_t tokens, int64_t cols);
+  // Brings tokens [begin, end) of x [tokens, cols] (f32, row stride ldx) into the form the kernels of `dtype` read:
+  // dynamic per-token symmetric int8 for i8, permuted or copied f32 for the others. Threads share the tokens.
+  void (*prepare)(DType dtype, const float* x, int64_t ldx, int64_t tokens, int64_t cols, int64_t begin, int64_t end,
+                  void* input);
+  // Bytes of private scratch that one call of `multiply` needs.
+  size_t (*scratch_bytes)(const Weight& weight, int64_t tokens);
+  // y[t * ldy + n] = sum_k x[t, k] * weight[n, k] for all tokens and rows n in [begin, end); begin is a multiple of kRowTile.
+  void (*multiply)(const Weight& weight, const void* input, int64_t tokens, int64_t begin, int64_t end, float* y,
+                   int64_t ldy, void* scratch);
+};
+
+enum class Isa : uint8_t { scalar, avx2, avx512 };
+
+// The best set this processor supports, or the lower one that CUTWORK_ISA names. Throws std::runtime_error if CUTWORK_ISA
+// names an unknown set or one that the processor lacks.
+Isa chosen_isa();
+const char* isa_name(Isa isa);
+const LinearKernels& linear_kernels(Isa isa);
+
+}  // namespace cutwork

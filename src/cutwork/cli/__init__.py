@@ -1,0 +1,1 @@
+"""The `cutwork` command, one file per subcommand: parse, call, print."""

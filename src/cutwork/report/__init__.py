@@ -1,0 +1,1 @@
+"""Tables and plots of what a run measured. Reads JSON, writes text and PNG; measures nothing itself."""
