@@ -1,0 +1,171 @@
+"""The settings of an experiment: one YAML file, one frozen model per stage, every key documented beside its default."""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cutwork.errors import CutworkError
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseModel):
+    """A stage's settings: immutable, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Losses(Settings):
+    """Weights of the loss L = ce·CE + kl·KL + squarehead·SquareHead (arXiv 2310.06927)."""
+
+    ce: Annotated[float, Field(ge=0)] = 1.0
+    kl: Annotated[float, Field(ge=0)] = 0.0
+    squarehead: Annotated[float, Field(ge=0)] = 0.0
+    temperature: Annotated[float, Field(gt=0)] = 1.0  # of the KL term only
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any term compares with a teacher."""
+        return self.kl > 0 or self.squarehead > 0
+
+
+class TuneSettings(Settings):
+    """One fine-tuning run, dense or sparse: whatever is zero in a linear of a block stays zero when `keep_zeros`."""
+
+    epochs: Annotated[float, Field(gt=0)] = 1.0
+    max_steps: int = -1  # optimiser steps; overrides epochs when positive
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    warmup_steps: Annotated[int, Field(ge=0)] = 20
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    batch_size: Positive = 32  # samples per optimiser step
+    micro_batch_size: Positive = 8  # samples per forward pass; the rest is gradient accumulation
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
+    optimizer: str = "adamw_torch"  # any name transformers.TrainingArguments(optim=...) knows
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the forward pass (autocast); weights stay float32
+    gradient_checkpointing: bool = False
+    losses: Losses = Losses()
+    keep_zeros: bool = True
+    save_every: Positive = 50  # optimiser steps between resumable checkpoints
+    seed: int = 0
+
+
+class PruneSettings(Settings):
+    """One-shot pruning of the linears of the blocks; embeddings, output head, norms and biases stay dense."""
+
+    method: Literal["sparsegpt", "magnitude"] = "sparsegpt"
+    sparsity: Fraction = 0.5  # fraction of zeros in every pruned linear
+    calibration_samples: Positive = 128
+    damping: Annotated[float, Field(gt=0)] = 0.01  # of the Hessian's mean diagonal
+    block_size: Positive = 128  # columns per SparseGPT block
+    seed: int = 0
+
+
+class QuantizeSettings(Settings):
+    """Weights to int8 per output channel, activations to int8 per token at run time; zeros stay zeros."""
+
+    scheme: Literal["w8a8"] = "w8a8"
+    method: Literal["gptq", "rtn"] = "gptq"
+    calibration_samples: Positive = 128
+    damping: Annotated[float, Field(gt=0)] = 0.01
+    ignore: tuple[str, ...] = ("lm_head",)  # modules (fnmatch patterns) kept in higher precision
+    seed: int = 0
+
+
+class PackSettings(Settings):
+    """How a checkpoint is stored for the engine."""
+
+    dtype: Literal["auto", "f32", "bf16"] = "auto"  # of unquantised weights; auto keeps the checkpoint's
+
+
+class TaskSettings(Settings):
+    """Which task, and how much of it. `options` are the task's own keywords (see cutwork/tasks)."""
+
+    name: str
+    train_samples: Positive = 2000
+    test_samples: Positive = 200
+    seed: int = 0
+    max_length: Positive = 512  # tokens per training sample; longer ones are an error
+    options: dict[str, Any] = {}
+
+
+class CompareSettings(Settings):
+    """What is measured at the end."""
+
+    accuracy_samples: Positive = 200
+    perplexity_tokens: Positive = 16384
+    prompt_tokens: Positive = 256
+    decode_tokens: Positive = 64
+    repeats: Positive = 5
+    threads: Annotated[int, Field(ge=0)] = 0  # 0: all CPUs this process may use
+
+
+class Recipe(Settings):
+    """dense fine-tune → prune → sparse fine-tune → quantise → pack → compare."""
+
+    name: str
+    model: str  # a directory, a Hub name, or a name in cutwork/pretrained.py
+    output: Path
+    task: TaskSettings
+    teacher: TuneSettings | None = None  # dense fine-tuning; without it the model is its own teacher
+    prune: PruneSettings = PruneSettings()
+    tune: TuneSettings = TuneSettings(losses=Losses(squarehead=1.0))
+    quantize: QuantizeSettings | None = QuantizeSettings()
+    pack: PackSettings = PackSettings()
+    compare: CompareSettings = CompareSettings()
+
+    @model_validator(mode="after")
+    def _teacher_learns_from_labels(self) -> "Recipe":
+        if self.teacher and self.teacher.losses.needs_teacher:
+            raise ValueError("teacher.losses: the dense fine-tuning has no teacher of its own; use only ce")
+        return self
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read and check a recipe.
+
+    Raises CutworkError, naming the key and the nearest valid one, for anything that is not a valid recipe.
+    """
+    if not path.is_file():
+        raise CutworkError(f"no recipe at {path}; the shipped ones are in recipes/")
+    try:
+        data = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CutworkError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise CutworkError(f"{path} is not a recipe: expected a mapping of settings at the top level")
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise CutworkError(f"{path}: {_explain(error)}") from None
+
+
+def _explain(error: ValidationError) -> str:
+    """The first problem of a recipe as one clause, with a did-you-mean for unknown keys."""
+    problem = error.errors()[0]
+    *parents, key = problem["loc"] or ("recipe",)
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = _keys(parents)
+        near = difflib.get_close_matches(str(key), known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
+        return f"unknown key '{where}'; {hint}"
+    if problem["type"] == "missing":
+        return f"key '{where}' is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {message[0].lower()}{message[1:]} (got {problem['input']!r})" if where else message
+
+
+def _keys(parents: list[Any]) -> list[str]:
+    """The valid keys of the settings model found by walking `parents` from the recipe."""
+    model: type[BaseModel] = Recipe
+    for part in parents:
+        field = model.model_fields.get(str(part))
+        annotation = field.annotation if field else None
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
+    return list(model.model_fields)
