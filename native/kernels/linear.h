@@ -18,9 +18,10 @@ constexpr int64_t kMaxCols = 65536;  // 255 * 127 * kMaxCols still fits in the i
 // A weight [rows, cols] whose memory somebody else owns and has validated (weight.h).
 //
 // dense:   `values` is [rows, cols], row-major, unpadded.
-// bitmask: `mask` is [ceil(rows/4)][ceil(cols/64)][4] words, bit j of word (g, b, r) standing for row 4g+r, column 64b+j;
-//          bits beyond `rows` or `cols` are zero. `values` holds the nonzeros in the order of the mask's bits, group after
-//          group; group g's begin at element offsets[g], and offsets[ceil(rows/4)] is their number.
+// bitmask: `mask` is [ceil(rows/4)][ceil(cols/64)][4] words, bit j of word (g, b, r) standing for row 4g+r, column
+// 64b+j;
+//          bits beyond `rows` or `cols` are zero. `values` holds the nonzeros in the order of the mask's bits, group
+//          after group; group g's begin at element offsets[g], and offsets[ceil(rows/4)] is their number.
 // i8:      value = code * scale[row]; codes lie in [-127, 127]; row_sums[row] is the sum of the row's codes.
 struct Weight {
   Encoding encoding;
@@ -43,17 +44,20 @@ struct LinearKernels {
                   void* input);
   // Bytes of private scratch that one call of `multiply` needs.
   size_t (*scratch_bytes)(const Weight& weight, int64_t tokens);
-  // y[t * ldy + n] = sum_k x[t, k] * weight[n, k] for all tokens and rows n in [begin, end); begin is a multiple of kRowTile.
+  // y[t * ldy + n] = sum_k x[t, k] * weight[n, k] for all tokens and rows n in [begin, end); begin is a multiple of
+  // kRowTile.
   void (*multiply)(const Weight& weight, const void* input, int64_t tokens, int64_t begin, int64_t end, float* y,
                    int64_t ldy, void* scratch);
 };
 
 enum class Isa : uint8_t { scalar, avx2, avx512 };
 
-// The best set this processor supports, or the lower one that CUTWORK_ISA names. Throws std::runtime_error if CUTWORK_ISA
-// names an unknown set or one that the processor lacks.
+// The best set this processor supports, or the lower one that CUTWORK_ISA names. Throws std::invalid_argument if
+// CUTWORK_ISA names an unknown set or one that the processor lacks.
 Isa chosen_isa();
 const char* isa_name(Isa isa);
+Isa parse_isa(const char* name);  // throws std::invalid_argument for an unknown name
+bool isa_supported(Isa isa);      // by this processor and its operating system
 const LinearKernels& linear_kernels(Isa isa);
 
 }  // namespace cutwork

@@ -1,0 +1,9 @@
+// The module cutwork._native (docs/architecture.md).
+#include "bindings.h"
+
+#include <nanobind/nanobind.h>
+
+NB_MODULE(_native, m) {
+  m.doc() = "Linear kernels and the executor.";
+  bind_kernels(m);
+}

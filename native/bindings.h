@@ -1,0 +1,6 @@
+// What each part adds to the module.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+void bind_kernels(nanobind::module_& m);

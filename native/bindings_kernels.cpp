@@ -1,0 +1,187 @@
+// isa() and Weight.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include <algorithm>
+#include <memory>
+#include <new>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "bindings.h"
+#include "kernels/linear.h"
+#include "weight.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+using namespace cutwork;
+
+namespace {
+
+using AnyArray = nb::ndarray<nb::ro>;
+
+void check_contiguous(const char* what, const AnyArray& array) {
+  if (array.device_type() != nb::device::cpu::value)
+    throw nb::value_error((std::string(what) + " must lie in the CPU's memory").c_str());
+  int64_t step = 1;
+  for (size_t i = array.ndim(); i-- > 0;) {
+    if (array.shape(i) != 1 && array.stride(i) != step)
+      throw nb::value_error((std::string(what) + " must be C-contiguous; use numpy.ascontiguousarray").c_str());
+    step *= static_cast<int64_t>(array.shape(i));
+  }
+}
+
+void check(const char* what, const AnyArray& array, nb::dlpack::dtype dtype, const char* dtype_text, size_t ndim) {
+  if (array.dtype() != dtype || array.ndim() != ndim)
+    throw nb::value_error(
+        (std::string(what) + " must be a " + std::to_string(ndim) + "-dimensional array of " + dtype_text).c_str());
+  check_contiguous(what, array);
+}
+
+// The array, kept alive by a reference that is dropped with the GIL held.
+Array hold(const AnyArray& array) {
+  std::shared_ptr<const void> owner(new AnyArray(array), [](const void* held) {
+    nb::gil_scoped_acquire gil;
+    delete static_cast<const AnyArray*>(held);
+  });
+  return {array.data(), static_cast<int64_t>(array.size()), owner};
+}
+
+DType value_dtype(const AnyArray& values) {
+  if (values.dtype() == nb::dtype<float>()) return DType::f32;
+  if (values.dtype() == nb::dtype<uint16_t>()) return DType::bf16;
+  if (values.dtype() == nb::dtype<int8_t>()) return DType::i8;
+  throw nb::value_error("values must be float32, uint16 (the bits of bfloat16) or int8");
+}
+
+std::optional<Array> hold_scale(const std::optional<AnyArray>& scale) {
+  if (!scale) return std::nullopt;
+  check("scale", *scale, nb::dtype<float>(), "float32", 1);
+  return hold(*scale);
+}
+
+OwnedWeight make_dense(const AnyArray& values, const std::optional<AnyArray>& scale) {
+  const DType dtype = value_dtype(values);
+  check("values", values, values.dtype(), dtype_name(dtype), 2);
+  const auto rows = static_cast<int64_t>(values.shape(0)), cols = static_cast<int64_t>(values.shape(1));
+  Array held = hold(values);
+  std::optional<Array> held_scale = hold_scale(scale);
+  nb::gil_scoped_release release;
+  return OwnedWeight::dense(dtype, rows, cols, std::move(held), std::move(held_scale));
+}
+
+OwnedWeight make_bitmask(int64_t rows, int64_t cols, const AnyArray& values, const AnyArray& mask,
+                         const AnyArray& offsets, const std::optional<AnyArray>& scale) {
+  const DType dtype = value_dtype(values);
+  check("values", values, values.dtype(), dtype_name(dtype), 1);
+  check("mask", mask, nb::dtype<uint64_t>(), "uint64", mask.ndim());
+  check("offsets", offsets, nb::dtype<uint64_t>(), "uint64", 1);
+  Array held = hold(values), held_mask = hold(mask), held_offsets = hold(offsets);
+  std::optional<Array> held_scale = hold_scale(scale);
+  nb::gil_scoped_release release;
+  return OwnedWeight::bitmask(dtype, rows, cols, std::move(held), std::move(held_mask), std::move(held_offsets),
+                              std::move(held_scale));
+}
+
+struct AlignedFree {
+  void operator()(char* p) const { ::operator delete[](p, std::align_val_t{64}); }
+};
+using AlignedBytes = std::unique_ptr<char[], AlignedFree>;
+
+AlignedBytes aligned_bytes(size_t size) {
+  return AlignedBytes(static_cast<char*>(::operator new[](std::max<size_t>(size, 1), std::align_val_t{64})));
+}
+
+void multiply_rows(const Weight& weight, const LinearKernels& kernels, const float* x, int64_t tokens, float* y,
+                   int threads) {
+  AlignedBytes input = aligned_bytes(kernels.input_bytes(weight.dtype, tokens, weight.cols));
+  kernels.prepare(weight.dtype, x, weight.cols, tokens, weight.cols, 0, tokens, input.get());
+  const int64_t tiles = (weight.rows + kRowTile - 1) / kRowTile;
+  const auto part = [&](int64_t i) {
+    const int64_t begin = tiles * i / threads * kRowTile;
+    const int64_t end = std::min(tiles * (i + 1) / threads * kRowTile, weight.rows);
+    if (begin >= end) return;
+    AlignedBytes scratch = aligned_bytes(kernels.scratch_bytes(weight, tokens));
+    kernels.multiply(weight, input.get(), tokens, begin, end, y, weight.rows, scratch.get());
+  };
+  std::vector<std::thread> others;
+  for (int i = 1; i < threads; ++i) others.emplace_back(part, i);
+  part(0);
+  for (std::thread& other : others) other.join();
+}
+
+template <class T>
+nb::object numpy_array(std::unique_ptr<T[]> data, int64_t rows, int64_t cols) {
+  T* raw = data.release();
+  nb::capsule owner(raw, [](void* p) noexcept { delete[] static_cast<T*>(p); });
+  const size_t shape[2] = {static_cast<size_t>(rows), static_cast<size_t>(cols)};
+  return nb::cast(nb::ndarray<nb::numpy, T>(raw, 2, shape, owner));
+}
+
+nb::object matmul(const OwnedWeight& self, const AnyArray& x, int threads, const std::optional<std::string>& isa) {
+  const Weight& weight = self.view();
+  check("x", x, nb::dtype<float>(), "float32", 2);
+  if (static_cast<int64_t>(x.shape(1)) != weight.cols)
+    throw nb::value_error(
+        ("x has " + std::to_string(x.shape(1)) + " columns, the weight " + std::to_string(weight.cols)).c_str());
+  if (threads < 1 || threads > 1024) throw nb::value_error("threads must be between 1 and 1024");
+  const Isa set = isa ? parse_isa(isa->c_str()) : chosen_isa();
+  if (!isa_supported(set)) throw nb::value_error("this processor does not support the instruction set asked for");
+  const auto tokens = static_cast<int64_t>(x.shape(0));
+  std::unique_ptr<float[]> y(new float[static_cast<size_t>(std::max<int64_t>(tokens * weight.rows, 1))]);
+  {
+    nb::gil_scoped_release release;
+    if (tokens > 0)
+      multiply_rows(weight, linear_kernels(set), static_cast<const float*>(x.data()), tokens, y.get(), threads);
+  }
+  return numpy_array(std::move(y), tokens, weight.rows);
+}
+
+template <class T>
+nb::object dense_array(const Weight& weight) {
+  std::unique_ptr<T[]> out(new T[static_cast<size_t>(weight.rows * weight.cols)]);
+  {
+    nb::gil_scoped_release release;
+    write_dense(weight, out.get());
+  }
+  return numpy_array(std::move(out), weight.rows, weight.cols);
+}
+
+nb::object to_dense(const OwnedWeight& self) {
+  switch (self.view().dtype) {
+    case DType::f32:
+      return dense_array<float>(self.view());
+    case DType::bf16:
+      return dense_array<uint16_t>(self.view());
+    case DType::i8:
+      break;
+  }
+  return dense_array<int8_t>(self.view());
+}
+
+}  // namespace
+
+void bind_kernels(nb::module_& m) {
+  m.def("isa", [] { return isa_name(chosen_isa()); }, "The instruction set in use: avx512, avx2 or scalar.");
+
+  nb::class_<OwnedWeight>(m, "Weight", "A validated weight [rows, cols] that reads its arrays in place.")
+      .def_static("dense", make_dense, "values"_a.noconvert(), "scale"_a.noconvert() = nb::none(),
+                  "From values [rows, cols]: float32, uint16 (bits of bfloat16) or int8 with a float32 scale [rows].")
+      .def_static("bitmask", make_bitmask, "rows"_a, "cols"_a, "values"_a.noconvert(), "mask"_a.noconvert(),
+                  "offsets"_a.noconvert(), "scale"_a.noconvert() = nb::none(),
+                  "From the tensors of the bitmask encoding; `values` includes its 64 bytes of padding.")
+      .def_prop_ro("rows", [](const OwnedWeight& w) { return w.view().rows; })
+      .def_prop_ro("cols", [](const OwnedWeight& w) { return w.view().cols; })
+      .def_prop_ro("encoding",
+                   [](const OwnedWeight& w) { return w.view().encoding == Encoding::dense ? "dense" : "bitmask"; })
+      .def_prop_ro("dtype", [](const OwnedWeight& w) { return dtype_name(w.view().dtype); })
+      .def_prop_ro("nonzeros", &OwnedWeight::nonzeros, "How many values are not zero; dense weights are counted anew.")
+      .def_prop_ro("nbytes", &OwnedWeight::nbytes, "Bytes of all arrays.")
+      .def("matmul", matmul, "x"_a.noconvert(), "threads"_a = 1, "isa"_a = nb::none(),
+           "x [tokens, cols] float32 times the transposed weight: [tokens, rows] float32. `isa` forces a lower set.")
+      .def("to_dense", to_dense, "The stored values with their zeros, [rows, cols]; codes for int8.");
+}

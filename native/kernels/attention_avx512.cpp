@@ -1,0 +1,18 @@
+#ifdef CUTWORK_X86
+#include <immintrin.h>
+
+#include <type_traits>
+
+#include "kernels/attention.h"
+
+namespace cutwork {
+namespace {
+#include "kernels/attention.inc"
+#include "kernels/elementwise_floats.inc"
+}  // namespace
+
+extern const AttentionKernels attention_avx512;
+const AttentionKernels attention_avx512 = {scratch_bytes, attend, append};
+
+}  // namespace cutwork
+#endif

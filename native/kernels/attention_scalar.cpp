@@ -1,0 +1,14 @@
+#include <type_traits>
+
+#include "kernels/attention.h"
+
+namespace cutwork {
+namespace {
+#include "kernels/attention.inc"
+#include "kernels/elementwise_floats.inc"
+}  // namespace
+
+extern const AttentionKernels attention_scalar;
+const AttentionKernels attention_scalar = {scratch_bytes, attend, append};
+
+}  // namespace cutwork

@@ -1,0 +1,30 @@
+// Operations on rows of activations that are not linear layers.
+#pragma once
+
+#include "kernels/linear.h"
+
+namespace cutwork {
+
+enum class Activation : uint8_t { none, silu, gelu, gelu_tanh, relu };
+
+// What an instruction set offers. Every function handles one token, reads and writes f32, and its result does not
+// depend on how callers share the tokens. `out` may be the very input, but may not overlap it otherwise.
+struct ElementwiseKernels {
+  // out = x / sqrt(mean(x^2) + eps) * weight, over each of `groups` equal parts of `width`; weight has width / groups.
+  void (*rms_norm)(const float* x, const float* weight, float eps, int64_t width, int64_t groups, float* out);
+  // Rotates the pairs (i, i + half) of each head by the angle whose cosine and sine are given; copies the dimensions
+  // beyond 2 * half.
+  void (*rope)(const float* x, const float* cosine, const float* sine, int64_t heads, int64_t head_dim, int64_t half,
+               float* out);
+  // out = activation(gate) * up. Activations are within 1e-6 of their value in relative terms, where it is a normal
+  // float.
+  void (*gated)(Activation activation, const float* gate, const float* up, int64_t width, float* out);
+  // y = activation(y + bias) + residual, without what is null.
+  void (*finish)(Activation activation, const float* bias, const float* residual, int64_t width, float* y);
+  // out [cols] = scale * row `row` of the weight.
+  void (*embed)(const Weight& weight, int64_t row, float scale, float* out);
+};
+
+const ElementwiseKernels& elementwise_kernels(Isa isa);
+
+}  // namespace cutwork

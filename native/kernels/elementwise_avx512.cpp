@@ -1,0 +1,16 @@
+#ifdef CUTWORK_X86
+#include <immintrin.h>
+
+#include "kernels/elementwise.h"
+
+namespace cutwork {
+namespace {
+#include "kernels/elementwise.inc"
+#include "kernels/elementwise_floats.inc"
+}  // namespace
+
+extern const ElementwiseKernels elementwise_avx512;
+const ElementwiseKernels elementwise_avx512 = {rms_norm, rope, gated, finish, embed};
+
+}  // namespace cutwork
+#endif

@@ -1,0 +1,220 @@
+#include "weight.h"
+
+#include <cmath>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+namespace cutwork {
+namespace {
+
+[[noreturn]] void refuse(const std::string& sentence) {
+  throw std::invalid_argument(sentence);
+}
+
+std::string shape_text(int64_t rows, int64_t cols) {
+  return "[" + std::to_string(rows) + ", " + std::to_string(cols) + "]";
+}
+
+void expect_size(const char* what, const Array& array, int64_t expected) {
+  if (array.size != expected)
+    refuse(std::string(what) + " has " + std::to_string(array.size) + " elements, expected " +
+           std::to_string(expected));
+}
+
+void check_shape(int64_t rows, int64_t cols) {
+  if (rows < 1 || cols < 1) refuse("a weight of shape " + shape_text(rows, cols) + " is empty");
+  if (cols > kMaxCols)
+    refuse("a weight of shape " + shape_text(rows, cols) + " has more than " + std::to_string(kMaxCols) + " columns");
+  int64_t bytes;
+  if (__builtin_mul_overflow(rows, cols, &bytes) || __builtin_mul_overflow(bytes, int64_t{8}, &bytes) ||
+      rows > INT64_MAX / 64)
+    refuse("a weight of shape " + shape_text(rows, cols) + " does not fit in memory");
+}
+
+// Bits of mask word (block, r of group) that stand for a column and a row that exist.
+uint64_t live_bits(int64_t rows, int64_t cols, int64_t row, int64_t block) {
+  if (row >= rows) return 0;
+  const int64_t left = cols - block * kBlockCols;
+  return left >= kBlockCols ? ~uint64_t{0} : (uint64_t{1} << left) - 1;
+}
+
+void check_mask(const Weight& weight, int64_t nonzeros) {
+  const int64_t groups = (weight.rows + kGroupRows - 1) / kGroupRows;
+  const int64_t blocks = (weight.cols + kBlockCols - 1) / kBlockCols;
+  if (weight.offsets[0] != 0) refuse("offsets begin at " + std::to_string(weight.offsets[0]) + ", expected 0");
+  uint64_t count = 0;
+  const uint64_t* word = weight.mask;
+  for (int64_t group = 0; group < groups; ++group) {
+    for (int64_t block = 0; block < blocks; ++block)
+      for (int64_t r = 0; r < kGroupRows; ++r, ++word) {
+        if (*word & ~live_bits(weight.rows, weight.cols, group * kGroupRows + r, block))
+          refuse("the mask has bits beyond the weight's shape " + shape_text(weight.rows, weight.cols));
+        count += static_cast<uint64_t>(__builtin_popcountll(*word));
+      }
+    if (weight.offsets[group + 1] != count)
+      refuse("row group " + std::to_string(group) + " ends at offset " + std::to_string(weight.offsets[group + 1]) +
+             ", but the mask has " + std::to_string(count) + " nonzeros up to there");
+  }
+  if (count != static_cast<uint64_t>(nonzeros))
+    refuse("values hold " + std::to_string(nonzeros) + " nonzeros, but the mask has " + std::to_string(count));
+}
+
+// Sum of `count` int8 codes; -128 is refused because the kernels negate codes in 8 bits.
+int32_t sum_codes(const int8_t* codes, int64_t count) {
+  int32_t sum = 0;
+  int lowest = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    sum += codes[i];
+    lowest = codes[i] < lowest ? codes[i] : lowest;
+  }
+  if (lowest < -127) refuse("an int8 weight has the code -128; codes must lie in [-127, 127]");
+  return sum;
+}
+
+void sum_rows(const Weight& weight, int32_t* sums) {
+  const auto* codes = static_cast<const int8_t*>(weight.values);
+  if (weight.encoding == Encoding::dense) {
+    for (int64_t row = 0; row < weight.rows; ++row) sums[row] = sum_codes(codes + row * weight.cols, weight.cols);
+    return;
+  }
+  const int64_t blocks = (weight.cols + kBlockCols - 1) / kBlockCols;
+  const uint64_t* word = weight.mask;
+  for (int64_t row = 0; row < weight.rows; row += kGroupRows) {
+    int32_t group[kGroupRows] = {};
+    for (int64_t block = 0; block < blocks; ++block)
+      for (int64_t r = 0; r < kGroupRows; ++r) {
+        const int count = __builtin_popcountll(*word++);
+        group[r] += sum_codes(codes, count);
+        codes += count;
+      }
+    for (int64_t r = 0; r < kGroupRows && row + r < weight.rows; ++r) sums[row + r] = group[r];
+  }
+}
+
+}  // namespace
+
+int64_t element_size(DType dtype) {
+  switch (dtype) {
+    case DType::f32:
+      return 4;
+    case DType::bf16:
+      return 2;
+    case DType::i8:
+      break;
+  }
+  return 1;
+}
+
+const char* dtype_name(DType dtype) {
+  switch (dtype) {
+    case DType::f32:
+      return "f32";
+    case DType::bf16:
+      return "bf16";
+    case DType::i8:
+      break;
+  }
+  return "i8";
+}
+
+// Keeps the array and returns its data, copied first if it does not lie at a multiple of its element's size.
+const void* OwnedWeight::adopt(Array array, int64_t element) {
+  const int64_t bytes = array.size * element;
+  nbytes_ += bytes;
+  if (reinterpret_cast<uintptr_t>(array.data) % static_cast<uintptr_t>(element) != 0) {
+    std::shared_ptr<char[]> copy(new char[static_cast<size_t>(bytes)]);
+    std::memcpy(copy.get(), array.data, static_cast<size_t>(bytes));
+    array.data = copy.get();
+    array.owner = copy;
+  }
+  arrays_.push_back(array);
+  return array.data;
+}
+
+void OwnedWeight::adopt_scale(std::optional<Array> scale) {
+  if (view_.dtype != DType::i8) {
+    if (scale) refuse(std::string("a ") + dtype_name(view_.dtype) + " weight takes no scale; only int8 has one");
+    return;
+  }
+  if (!scale) refuse("an int8 weight needs a scale per row");
+  expect_size("scale", *scale, view_.rows);
+  view_.scale = static_cast<const float*>(adopt(std::move(*scale), sizeof(float)));
+  for (int64_t row = 0; row < view_.rows; ++row)
+    if (!std::isfinite(view_.scale[row])) refuse("the scale of row " + std::to_string(row) + " is not finite");
+  row_sums_.reset(new int32_t[static_cast<size_t>(view_.rows)]);
+  sum_rows(view_, row_sums_.get());
+  view_.row_sums = row_sums_.get();
+}
+
+OwnedWeight OwnedWeight::dense(DType dtype, int64_t rows, int64_t cols, Array values, std::optional<Array> scale) {
+  check_shape(rows, cols);
+  expect_size("values", values, rows * cols);
+  OwnedWeight weight;
+  weight.view_ = {Encoding::dense, dtype, rows, cols, nullptr, nullptr, nullptr, nullptr, nullptr};
+  weight.view_.values = weight.adopt(std::move(values), element_size(dtype));
+  weight.adopt_scale(std::move(scale));
+  return weight;
+}
+
+OwnedWeight OwnedWeight::bitmask(DType dtype, int64_t rows, int64_t cols, Array values, Array mask, Array offsets,
+                                 std::optional<Array> scale) {
+  check_shape(rows, cols);
+  const int64_t groups = (rows + kGroupRows - 1) / kGroupRows;
+  const int64_t blocks = (cols + kBlockCols - 1) / kBlockCols;
+  expect_size("mask", mask, groups * blocks * kGroupRows);
+  expect_size("offsets", offsets, groups + 1);
+  const int64_t padding = kTailBytes / element_size(dtype);
+  if (values.size < padding) refuse("values lack their " + std::to_string(kTailBytes) + " bytes of padding");
+  const int64_t nonzeros = values.size - padding;
+  OwnedWeight weight;
+  weight.view_ = {Encoding::bitmask, dtype, rows, cols, nullptr, nullptr, nullptr, nullptr, nullptr};
+  weight.view_.mask = static_cast<const uint64_t*>(weight.adopt(std::move(mask), sizeof(uint64_t)));
+  weight.view_.offsets = static_cast<const uint64_t*>(weight.adopt(std::move(offsets), sizeof(uint64_t)));
+  check_mask(weight.view_, nonzeros);
+  weight.view_.values = weight.adopt(std::move(values), element_size(dtype));
+  weight.adopt_scale(std::move(scale));
+  return weight;
+}
+
+int64_t OwnedWeight::nonzeros() const {
+  if (view_.encoding == Encoding::bitmask)
+    return static_cast<int64_t>(view_.offsets[(view_.rows + kGroupRows - 1) / kGroupRows]);
+  const int64_t size = view_.rows * view_.cols;
+  int64_t count = 0;
+  switch (view_.dtype) {
+    case DType::f32:
+      for (int64_t i = 0; i < size; ++i) count += static_cast<const float*>(view_.values)[i] != 0.0f;
+      break;
+    case DType::bf16:
+      for (int64_t i = 0; i < size; ++i) count += (static_cast<const uint16_t*>(view_.values)[i] & 0x7fff) != 0;
+      break;
+    case DType::i8:
+      for (int64_t i = 0; i < size; ++i) count += static_cast<const int8_t*>(view_.values)[i] != 0;
+      break;
+  }
+  return count;
+}
+
+void write_dense(const Weight& weight, void* out) {
+  const int64_t element = element_size(weight.dtype);
+  const char* values = static_cast<const char*>(weight.values);
+  char* bytes = static_cast<char*>(out);
+  if (weight.encoding == Encoding::dense) {
+    std::memcpy(bytes, values, static_cast<size_t>(weight.rows * weight.cols * element));
+    return;
+  }
+  std::memset(bytes, 0, static_cast<size_t>(weight.rows * weight.cols * element));
+  const int64_t blocks = (weight.cols + kBlockCols - 1) / kBlockCols;
+  const uint64_t* word = weight.mask;
+  for (int64_t row = 0; row < weight.rows; row += kGroupRows)
+    for (int64_t block = 0; block < blocks; ++block)
+      for (int64_t r = 0; r < kGroupRows; ++r)
+        for (uint64_t rest = *word++; rest != 0; rest &= rest - 1, values += element) {
+          const int64_t at = (row + r) * weight.cols + block * kBlockCols + __builtin_ctzll(rest);
+          std::memcpy(bytes + at * element, values, static_cast<size_t>(element));
+        }
+}
+
+}  // namespace cutwork

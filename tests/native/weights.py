@@ -1,0 +1,59 @@
+"""Weights and references for the native tests, written without the product's packer."""
+
+import numpy as np
+
+from cutwork import _native
+
+DTYPES = ("f32", "bf16", "i8")
+
+
+def sparse_values(rng, rows, cols, density, dtype):
+    """Random [rows, cols] in the dtype's stored form (float32, bf16 bits, int8 codes) with exact zeros elsewhere."""
+    keep = rng.random((rows, cols)) < density
+    if dtype == "i8":
+        codes = rng.integers(1, 128, (rows, cols)) * rng.choice([-1, 1], (rows, cols))
+        return np.where(keep, codes, 0).astype(np.int8)
+    values = np.where(keep, rng.standard_normal((rows, cols)), 0).astype(np.float32)
+    return values if dtype == "f32" else (values.view(np.uint32) >> 16).astype(np.uint16)
+
+
+def bitmask_arrays(dense):
+    """values, mask and offsets of docs/architecture.md for a stored-form matrix."""
+    rows, cols = dense.shape
+    groups, blocks = -(-rows // 4), -(-cols // 64)
+    padded = np.zeros((groups * 4, blocks * 64), dense.dtype)
+    padded[:rows, :cols] = dense
+    tiles = padded.reshape(groups, 4, blocks, 64).transpose(0, 2, 1, 3)
+    bits = tiles != 0
+    mask = np.packbits(bits, axis=-1, bitorder="little").view("<u8")[..., 0]
+    offsets = np.zeros(groups + 1, np.uint64)
+    offsets[1:] = np.cumsum(bits.sum((1, 2, 3)))
+    values = np.concatenate([tiles[bits], np.zeros(64 // dense.itemsize, dense.dtype)])
+    return values, np.ascontiguousarray(mask), offsets
+
+
+def make_weight(dense, encoding, scale=None):
+    if encoding == "dense":
+        return _native.Weight.dense(dense, scale)
+    return _native.Weight.bitmask(*dense.shape, *bitmask_arrays(dense), scale)
+
+
+def to_float(dense):
+    """Stored form of f32 or bf16 as float32."""
+    return (dense.astype(np.uint32) << 16).view(np.float32) if dense.dtype == np.uint16 else dense
+
+
+def quantize_tokens(x):
+    """Dynamic symmetric int8 per token, as the kernels define it: codes [tokens, cols] int32, scales [tokens] float32."""
+    absmax = np.abs(x).max(1, initial=0).astype(np.float32)
+    scale = absmax / np.float32(127)
+    scale[scale < np.finfo(np.float32).tiny] = 0
+    safe = np.where(scale > 0, scale, np.float32(1))[:, None]
+    return np.where(scale[:, None] > 0, np.rint(x / safe), 0).astype(np.int32), scale
+
+
+def int8_reference(x, codes, scale):
+    """The exact result of an int8 linear: integer accumulation, then acc * (x_scale * w_scale) in float32."""
+    x_codes, x_scale = quantize_tokens(x)
+    total = x_codes.astype(np.int64) @ codes.astype(np.int64).T
+    return total.astype(np.int32).astype(np.float32) * (x_scale[:, None] * scale[None, :])
