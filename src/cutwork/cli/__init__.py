@@ -1,1 +1,82 @@
 """The `cutwork` command, one file per subcommand: parse, call, print."""
+
+import errno
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from cutwork import __version__
+from cutwork.cli.bench import bench
+from cutwork.cli.chat import chat
+from cutwork.cli.eval import evaluate
+from cutwork.cli.explain import explain
+from cutwork.cli.generate import generate
+from cutwork.cli.pack import pack
+from cutwork.cli.prune import prune
+from cutwork.cli.quantize import quantize
+from cutwork.cli.report import report
+from cutwork.cli.run import run
+from cutwork.cli.tune import tune
+from cutwork.errors import CutworkError
+
+app = typer.Typer(
+    name="cutwork",
+    help="Prune a language model, fine-tune what is left, and run it fast on CPUs.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for panel, commands in {
+    "The whole path": {"run": run, "report": report},
+    "Make a sparse model": {"tune": tune, "prune": prune, "quantize": quantize, "pack": pack},
+    "Use a model": {"generate": generate, "chat": chat},
+    "Measure a model": {"eval": evaluate, "bench": bench, "explain": explain},
+}.items():
+    for name, command in commands.items():
+        app.command(name, rich_help_panel=panel)(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"cutwork {__version__}")
+        raise typer.Exit
+
+
+@app.callback(
+    epilog="Start with: cutwork run recipes/smollm2-gsm.yaml — every command has --help with an example.",
+)
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options that stand before the command."""
+
+
+def main() -> None:
+    """Run the command line; whatever a user can put right becomes one sentence and a non-zero exit."""
+    try:
+        app()
+    except CutworkError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except MemoryError:
+        _fail("out of memory; use a smaller batch, context or model")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM):
+            raise
+        _fail(f"{os.strerror(error.errno).lower()}: {error.filename or 'output'}")
+
+
+def _fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)

@@ -1,0 +1,75 @@
+"""`cutwork eval`: accuracy on a task, or perplexity of a text."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from cutwork.cli.options import Context, Json, ModelArgument, Threads
+from cutwork.errors import CutworkError
+
+
+def evaluate(
+    model: ModelArgument,
+    task: Annotated[
+        str | None, typer.Option(help="A task name (gsm8k, gsm_symbolic, …) or a JSONL file of prompt and answer.")
+    ] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Take the task and its options from this recipe.")] = None,
+    text: Annotated[Path | None, typer.Option(help="A UTF-8 text file: measure its perplexity.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Test samples of the task.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of tasks that are generated.")] = 0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens per answer.")] = 256,
+    max_tokens: Annotated[int | None, typer.Option(min=2, help="Measure only the text's first tokens.")] = None,
+    window: Annotated[int, typer.Option(min=2, help="Tokens per perplexity window.")] = 1024,
+    threads: Threads = 0,
+    context: Context = None,
+    as_json: Json = False,
+) -> None:
+    """Measure how good a model is: exact-match accuracy of a task, perplexity of a text, or both.
+
+    Example: [bold]cutwork eval out/smollm2-gsm/packed --recipe recipes/smollm2-gsm.yaml[/bold]
+
+    Example: [bold]cutwork eval HuggingFaceTB/SmolLM2-135M-Instruct --text wiki.txt[/bold]
+    """
+    from cutwork.engine.model import Model
+    from cutwork.recipe import TaskSettings, load_recipe
+    from cutwork.tasks.accuracy import accuracy
+    from cutwork.tasks.load import load_task
+
+    if not (task or recipe or text):
+        raise CutworkError("nothing to measure; give --task, --recipe or --text")
+    if task and recipe:
+        raise CutworkError("give either --task or --recipe, not both")
+    if recipe:
+        settings = load_recipe(recipe).task.model_copy(update={"test_samples": samples})
+    elif task:
+        settings = TaskSettings(name=task, test_samples=samples, seed=seed)
+    content = _read(text) if text else None
+    console = Console(stderr=True)
+    results: dict[str, object] = {"model": model}
+    with Model.load(model, threads=threads, max_context=context) as engine:
+        if task or recipe:
+            score = accuracy(engine, load_task(settings), max_new_tokens=max_new_tokens, console=console)
+            results |= {"task": settings.name, "accuracy": score.accuracy, "right": score.right, "samples": score.samples}
+        if content is not None:
+            measured = engine.perplexity(content, window=window, max_tokens=max_tokens)
+            results |= {"text": str(text), "perplexity": measured.perplexity, "tokens": measured.tokens}
+    if as_json:
+        print(json.dumps(results, indent=1))
+        return
+    if "accuracy" in results:
+        print(f"{settings.name}: accuracy {score.accuracy:.1%} ({score.right} of {score.samples} right)")
+    if "perplexity" in results:
+        print(f"{text}: perplexity {measured.perplexity:.3f} over {measured.tokens} tokens")
+
+
+def _read(path: Path) -> str:
+    try:
+        content = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CutworkError(f"cannot read {path} as UTF-8 text: {error}") from None
+    if not content.strip():
+        raise CutworkError(f"{path} is empty")
+    return content

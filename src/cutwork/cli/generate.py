@@ -1,0 +1,88 @@
+"""`cutwork generate`: continue a prompt."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from cutwork.cli.options import Context, Json, ModelArgument, Threads
+from cutwork.errors import CutworkError
+
+
+def generate(
+    model: ModelArgument,
+    prompt: Annotated[list[str] | None, typer.Argument(help="One or more prompts; none: standard input.")] = None,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n", min=1, help="Tokens to add at most.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0, help="0: greedy.")] = 0.0,
+    top_k: Annotated[int, typer.Option(min=0, help="Keep the k likeliest tokens; 0: all.")] = 0,
+    top_p: Annotated[float, typer.Option(min=0, max=1, help="Keep the likeliest tokens up to this mass.")] = 1.0,
+    min_p: Annotated[float, typer.Option(min=0, max=1, help="Drop tokens below this fraction of the likeliest.")] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option(min=0.01, help="Above 1: repeat less.")] = 1.0,
+    seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="Stop before this text; may be given several times.")] = None,
+    use_chat_template: Annotated[
+        bool, typer.Option("--chat-template", help="Wrap each prompt as a user's message of the model's chat template.")
+    ] = False,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Read prompts from this file, one a line.")] = None,
+    threads: Threads = 0,
+    context: Context = None,
+    as_json: Json = False,
+) -> None:
+    """Generate text. Several prompts run as one batch.
+
+    Example: [bold]cutwork generate out/smollm2-gsm/packed "Ann has 3 apples and buys 4 more." -n 64[/bold]
+    """
+    from cutwork.engine.model import Model
+
+    prompts = _prompts(prompt, file)
+    options: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "seed": seed,
+        "stop": stop or [],
+    }
+    with Model.load(model, threads=threads, max_context=context) as engine:
+        if use_chat_template:
+            prompts = [engine.render_chat([{"role": "user", "content": p}]) for p in prompts]
+        if len(prompts) == 1 and not as_json:
+            for piece in engine.generate(prompts[0], stream=True, **options):
+                sys.stdout.write(piece)
+                sys.stdout.flush()
+            print()
+            return
+        results = engine.generate(prompts, **options)
+    if as_json:
+        print(json.dumps([asdict(result) for result in results], ensure_ascii=False, indent=1))
+        return
+    console = Console()
+    for text, result in zip(prompts, results, strict=True):
+        console.rule(text if len(text) < 80 else text[:77] + "…", align="left")
+        print(result.text)
+
+
+def _prompts(arguments: list[str] | None, file: Path | None) -> list[str]:
+    if file:
+        if arguments:
+            raise CutworkError("give prompts either as arguments or with --file, not both")
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise CutworkError(f"cannot read prompts from {file}: {error}") from None
+        prompts = [line for line in lines if line.strip()]
+    elif arguments:
+        prompts = list(arguments)
+    elif sys.stdin.isatty():
+        raise CutworkError("no prompt; give it as an argument, with --file or on standard input")
+    else:
+        prompts = [sys.stdin.read()]
+    if not prompts or not all(prompts):
+        raise CutworkError("the prompt is empty")
+    return prompts

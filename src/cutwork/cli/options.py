@@ -1,0 +1,14 @@
+"""Arguments that several commands share, so that they read the same everywhere."""
+
+from typing import Annotated
+
+import typer
+
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A checkpoint, quantised or packed model directory, or a Hub name.")
+]
+Threads = Annotated[int, typer.Option("--threads", "-t", min=0, help="0: every CPU this process may use.")]
+Context = Annotated[
+    int | None, typer.Option("--context", min=1, help="Longest context in tokens; default: the model's own.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
