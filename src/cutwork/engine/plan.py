@@ -1,0 +1,180 @@
+"""The plan of a forward pass: coarse, typed ops on named buffers, emitted by an architecture and run by an executor."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from cutwork.engine.layout import Span, lay_out
+
+Rows = Literal["T", "R"]  # one row per token of the step, or one per row whose logits are wanted
+Op = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A matrix of float32 with `rows` rows (symbolic) and `width` columns, alive from the op that writes it to the last
+    one that reads it."""
+
+    id: int
+    width: int
+    rows: Rows
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Rotary position embedding: `inv_freq` float32 [rotary_dim / 2]; cos and sin are multiplied by `scaling`."""
+
+    inv_freq: np.ndarray
+    scaling: float = 1.0
+
+
+@dataclass
+class Plan:
+    """A forward pass under construction; every method appends one op and returns the buffer(s) it writes.
+
+    Linear layers are named as in the checkpoint, without `.weight`. `weights` lists the matrices the pass needs with
+    the shape [rows, cols] the config promises, `vectors` the 1-D ones with their length, `constants` those vectors that
+    come from the config instead of the checkpoint; their order is the id that ops use.
+    """
+
+    ops: list[Op] = field(default_factory=list)
+    buffers: list[Buffer] = field(default_factory=list)
+    weights: dict[str, tuple[int, int]] = field(default_factory=dict)
+    vectors: dict[str, int] = field(default_factory=dict)
+    constants: dict[str, np.ndarray] = field(default_factory=dict)
+    cache_layers: int = 0
+    kv_heads: int = 0
+    head_dim: int = 0
+    vocabulary: int = 0
+
+    def embed(self, name: str, vocabulary: int, width: int, scale: float = 1.0) -> Buffer:
+        """Row `tokens[t]` of the weight [vocabulary, width], times `scale`."""
+        out = self._buffer(width, "T")
+        self._emit("embed", out=out, weight=self._weight(name, vocabulary, width), scale=scale)
+        return out
+
+    def rms_norm(self, x: Buffer, name: str, eps: float, groups: int = 1) -> Buffer:
+        """x / sqrt(mean(x²) + eps) · weight, over each of `groups` equal parts of the row apart (arXiv 1910.07467)."""
+        out = self._buffer(x.width, x.rows)
+        weight = self._vector(f"{name}.weight", x.width // groups)
+        self._emit("rms_norm", x=x, out=out, weight=weight, eps=eps, groups=groups)
+        return out
+
+    def linears(self, x: Buffer, widths: Mapping[str, int], *, bias: bool = False) -> tuple[Buffer, ...]:
+        """Several linear layers of the same input, in one op so that the input is prepared once."""
+        return self._linears(x, widths, bias, None)
+
+    def linear(self, x: Buffer, name: str, width: int, *, bias: bool = False, residual: Buffer | None = None) -> Buffer:
+        """x·Wᵀ (+ bias) (+ residual) with W [width, x.width]."""
+        return self._linears(x, {name: width}, bias, residual)[0]
+
+    def rope(self, x: Buffer, heads: int, rope: Rope) -> Buffer:
+        """Rotates each head by its token's position, pairing dimensions i and i + rotary_dim/2 (arXiv 2104.09864)."""
+        out = self._buffer(x.width, x.rows)
+        self._emit(
+            "rope",
+            x=x,
+            out=out,
+            heads=heads,
+            head_dim=x.width // heads,
+            inv_freq=self._constant("rope.inv_freq", rope.inv_freq),
+            scaling=rope.scaling,
+        )
+        return out
+
+    def attention(
+        self, q: Buffer, k: Buffer, v: Buffer, *, cache: int, heads: int, kv_heads: int, window: int | None = None
+    ) -> Buffer:
+        """Appends k and v to layer `cache` of the KV cache, then attends causally over each token's own sequence.
+
+        With a `window` a token sees itself and the window - 1 tokens before it. Query heads share key heads in order.
+        """
+        head_dim = q.width // heads
+        self.cache_layers, self.kv_heads, self.head_dim = max(self.cache_layers, cache + 1), kv_heads, head_dim
+        self._emit("kv_append", k=k, v=v, cache=cache)
+        out = self._buffer(q.width, q.rows)
+        self._emit(
+            "attention",
+            q=q,
+            out=out,
+            cache=cache,
+            heads=heads,
+            kv_heads=kv_heads,
+            head_dim=head_dim,
+            scale=head_dim**-0.5,
+            window=-1 if window is None else window,
+        )
+        return out
+
+    def gated(self, x: Buffer, *, gate: str, up: str, width: int, activation: str, bias: bool = False) -> Buffer:
+        """activation(x·gateᵀ) · (x·upᵀ): two linears and their product (GLU variants, arXiv 2002.05202)."""
+        left, right = self.linears(x, {gate: width, up: width}, bias=bias)
+        out = self._buffer(width, x.rows)
+        self._emit("gated", gate=left, up=right, out=out, activation=activation)
+        return out
+
+    def gather_rows(self, x: Buffer) -> Buffer:
+        """The rows whose logits are wanted."""
+        out = self._buffer(x.width, "R")
+        self._emit("gather_rows", x=x, out=out)
+        return out
+
+    def logits(self, x: Buffer, name: str, vocabulary: int, *, bias: bool = False) -> None:
+        """The step's result: x·Wᵀ with W [vocabulary, x.width]; the last op of a plan."""
+        self.vocabulary = vocabulary
+        weight = self._weight(name, vocabulary, x.width)
+        self._emit("logits", x=x, weight=weight, bias=self._bias(name, vocabulary, bias))
+
+    def spans(self) -> list[Span]:
+        """Where each buffer lies in the arena: (offset, width, rows), in floats per token."""
+        return lay_out([(buffer.width, buffer.rows) for buffer in self.buffers], self.ops)
+
+    def _linears(self, x: Buffer, widths: Mapping[str, int], bias: bool, residual: Buffer | None) -> tuple[Buffer, ...]:
+        outs = tuple(self._buffer(width, x.rows) for width in widths.values())
+        self._emit(
+            "linear",
+            x=x,
+            outs=outs,
+            weights=[self._weight(name, width, x.width) for name, width in widths.items()],
+            biases=[self._bias(name, width, bias) for name, width in widths.items()],
+            residual=-1 if residual is None else residual,
+            activation="none",
+        )
+        return outs
+
+    def _buffer(self, width: int, rows: Rows) -> Buffer:
+        self.buffers.append(Buffer(len(self.buffers), width, rows))
+        return self.buffers[-1]
+
+    def _weight(self, name: str, rows: int, cols: int) -> int:
+        return _intern(self.weights, f"{name}.weight", (rows, cols))
+
+    def _vector(self, name: str, width: int) -> int:
+        return _intern(self.vectors, name, width)
+
+    def _bias(self, name: str, width: int, wanted: bool) -> int:
+        return self._vector(f"{name}.bias", width) if wanted else -1
+
+    def _constant(self, name: str, value: np.ndarray) -> int:
+        self.constants[name] = value
+        return self._vector(name, len(value))
+
+    def _emit(self, kind: str, **fields: Any) -> None:
+        self.ops.append({"kind": kind, **{key: _plain(value) for key, value in fields.items()}})
+
+
+def _intern(table: dict[str, Any], name: str, shape: Any) -> int:
+    """The id of `name`, which may be used more than once (tied embeddings) but always with one shape."""
+    if table.setdefault(name, shape) != shape:
+        raise ValueError(f"{name} is used with shapes {table[name]} and {shape}")
+    return list(table).index(name)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Buffer):
+        return value.id
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return value

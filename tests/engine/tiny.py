@@ -1,0 +1,119 @@
+"""Tiny random models of every architecture, made by transformers, and executors over their weights."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cutwork.engine import reference
+from cutwork.engine.architectures import build_plan
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+SMALL = {
+    "vocab_size": 101,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "eos_token_id": None,
+    "bos_token_id": 1,
+}
+ROPE = {"rope_theta": 10000.0}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {}),
+    "llama-mha-tied": ("llama", {"num_key_value_heads": 6, "tie_word_embeddings": True}),
+    "llama-head-dim-biases": ("llama", {"head_dim": 16, "attention_bias": True, "mlp_bias": True}),
+    "llama-linear": ("llama", {"rope_parameters": {**ROPE, "rope_type": "linear", "factor": 3.0}}),
+    "llama-llama3": (
+        "llama",
+        {
+            "rope_parameters": {
+                **ROPE,
+                "rope_type": "llama3",
+                "factor": 4.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,
+            }
+        },
+    ),
+    "llama-yarn": (
+        "llama",
+        {"rope_parameters": {**ROPE, "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}},
+    ),
+    "llama-gelu-tanh": ("llama", {"hidden_act": "gelu_pytorch_tanh"}),
+    "llama-gelu": ("llama", {"hidden_act": "gelu"}),
+    "mistral-window": ("mistral", {"sliding_window": 9, "head_dim": 8}),
+    "mistral-full": ("mistral", {"sliding_window": None}),
+    "qwen2": ("qwen2", {"tie_word_embeddings": True}),
+    "qwen2-window": ("qwen2", {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}),
+}
+
+
+def make(variant: str, seed: int = 0) -> Any:
+    """A transformers model in float32 whose weights are large enough that every part matters to the logits."""
+    kind, changes = VARIANTS[variant]
+    settings = transformers.AutoConfig.for_model(kind, **{**SMALL, **changes})
+    settings._attn_implementation = "eager"
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForCausalLM.from_config(settings).float().eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name:
+                parameter.uniform_(0.5, 1.5)
+            else:
+                parameter.normal_(0.0, 0.3 if parameter.ndim == 1 else parameter.shape[1] ** -0.5)
+    model.generation_config.eos_token_id = None
+    model.generation_config.pad_token_id = 0
+    return model
+
+
+def runner(model: Any, *, max_tokens: int = 64, blocks: int = 64, block_size: int = 4, weight: Any = None) -> Any:
+    """The reference executor over a transformers model's weights; `weight(array)` makes a Weight (default: float32)."""
+    plan = build_plan(model.config.to_dict())
+    state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    make_weight = weight or reference.Weight.dense
+    return reference.Executor(
+        plan.ops,
+        plan.spans(),
+        [make_weight(state[name]) for name in plan.weights],
+        [plan.constants[name] if name in plan.constants else state[name] for name in plan.vectors],
+        threads=1,
+        max_tokens=max_tokens,
+        max_logits=max_tokens,
+        cache={
+            "layers": plan.cache_layers,
+            "kv_heads": plan.kv_heads,
+            "head_dim": plan.head_dim,
+            "block_size": block_size,
+            "blocks": blocks,
+            "dtype": "f32",
+        },
+    )
+
+
+def all_logits(executor: Any, tokens: np.ndarray, chunk: int | None = None) -> np.ndarray:
+    """Logits [T, V] of one sequence, fed `chunk` tokens at a time, through a shuffled block table."""
+    size = executor.cache["block_size"]
+    table = np.random.default_rng(3).permutation(executor.cache["blocks"])[: -(-len(tokens) // size)]
+    parts = []
+    for start in range(0, len(tokens), chunk or len(tokens)):
+        part = np.asarray(tokens[start : start + (chunk or len(tokens))], np.int32)
+        count = np.arange(len(part), dtype=np.int32)
+        parts.append(executor.step(part, count + start, 0 * count, table[None].astype(np.int32), count))
+    return np.concatenate(parts)
+
+
+def torch_logits(model: Any, tokens: np.ndarray) -> np.ndarray:
+    """transformers' logits [T, V]."""
+    with torch.no_grad():
+        return model(torch.tensor(tokens[None].astype(np.int64))).logits[0].numpy()
+
+
+def relative(actual: np.ndarray, expected: np.ndarray) -> float:
+    """Largest difference relative to the largest magnitude."""
+    return float(np.abs(actual - expected).max() / np.abs(expected).max())
