@@ -190,8 +190,6 @@ def _refuse_unreadable(path: Path, quantization: Any) -> None:
             "marlin-24": "use the checkpoint it was made from",
         }.get(name, "use the unquantised checkpoint and run: cutwork quantize")
         raise CutworkError(f"{path} is stored as '{name}' (compressed-tensors), which cutwork cannot read; {advice}")
-    if quantization.get("quantization_status", "compressed") != "compressed":
-        raise CutworkError(f"{path} holds an unfinished quantisation; save it compressed")
 
 
 def _download(name: str) -> Path:

@@ -1,0 +1,15 @@
+"""bfloat16 in NumPy, where it is the upper half of a float32 held as uint16."""
+
+import numpy as np
+
+
+def to_float32(bits: np.ndarray) -> np.ndarray:
+    """Float32 of the same shape, exactly."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def from_float32(values: np.ndarray) -> np.ndarray:
+    """Uint16 bits of the nearest bfloat16, ties to even; a NaN stays one."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16  # cannot overflow except for NaNs
+    return np.where(np.isnan(values), (bits >> 16) | 0x40, rounded).astype(np.uint16)

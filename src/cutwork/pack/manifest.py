@@ -1,0 +1,75 @@
+"""`cutwork.json`: what a packed model says about itself. See "Packed format" in docs/architecture.md."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cutwork.checkpoint import PACKED, read_json
+from cutwork.errors import CutworkError
+
+VERSION = 1
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class WeightEntry(_Strict):
+    """How one weight is stored."""
+
+    encoding: Literal["dense", "bitmask"]
+    dtype: Literal["f32", "bf16", "i8"]
+    shape: list[Annotated[int, Field(ge=0, lt=2**48)]]
+    nonzeros: Annotated[int, Field(ge=0)]
+
+
+class Source(_Strict):
+    """What restores the checkpoint; the engine needs none of it.
+
+    `dtypes`: safetensors dtypes of tensors that are stored in another. `tied`: tensors left out because they equal
+    another. `extras`: tensors kept as they were that are no weights of the engine's. `scale_shapes`: of int8 weights'
+    scales, where it is not [rows, 1].
+    """
+
+    kind: Literal["checkpoint", "quantized"]
+    dtypes: dict[str, str] = {}
+    tied: dict[str, str] = {}
+    extras: list[str] = []
+    scale_shapes: dict[str, list[int]] = {}
+
+
+class Manifest(_Strict):
+    """The whole file."""
+
+    format: Literal["cutwork"] = "cutwork"
+    version: Literal[1] = VERSION
+    config: dict[str, Any]
+    source: Source
+    weights: dict[str, WeightEntry]
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Read and check `cutwork.json`; raises CutworkError, also for a version that this release does not know."""
+    path = directory / PACKED
+    data = read_json(path)
+    version = data.get("version")
+    if data.get("format") != "cutwork" or not isinstance(version, int):
+        raise CutworkError(f"{path} is not the description of a packed model; pack the model again")
+    if version > VERSION:
+        raise CutworkError(
+            f"{path} has format version {version} and this cutwork reads {VERSION}; upgrade cutwork or pack again"
+        )
+    try:
+        return Manifest.model_validate(data)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise CutworkError(f"{path} is damaged: {where}: {problem['msg'].lower()}; pack the model again") from None
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Write `cutwork.json`."""
+    text = json.dumps(manifest.model_dump(exclude_defaults=False), indent=1, ensure_ascii=False)
+    (directory / PACKED).write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,145 @@
+"""Packed models from their files, mapped and checked."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cutwork.errors import CutworkError
+from cutwork.pack.encodings import (
+    ARRAY_DTYPE,
+    BLOCK_COLS,
+    GROUP_ROWS,
+    MAX_COLS,
+    TAIL_BYTES,
+    EncodedWeight,
+    blocks,
+    groups_of,
+    unpack_bits,
+)
+from cutwork.pack.manifest import Source, WeightEntry, read_manifest
+from cutwork.safetensors_file import Tensors, open_tensors
+
+STORED_DTYPE = {"f32": "F32", "bf16": "BF16", "i8": "I8"}  # safetensors names
+
+
+@dataclass(frozen=True)
+class PackedModel:
+    """A model for the engine: its Hugging Face configuration and its encoded weights by their Hugging Face names.
+
+    `path` is the directory with the tokenizer files. A model whose output head is its embedding has no
+    `lm_head.weight`, and `tie_word_embeddings` in its configuration.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    weights: Mapping[str, EncodedWeight]
+    source: Source
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights."""
+        return sum(weight.nbytes for weight in self.weights.values())
+
+
+def read_packed(path: Path) -> PackedModel:
+    """Map a packed model.
+
+    Whatever the headers tell is checked: every tensor is there with the dtype and shape that `cutwork.json` implies.
+    The contents of masks and offsets are not read here but where kernels get them, or by `verify`. Raises CutworkError.
+    """
+    manifest = read_manifest(path)
+    tensors = open_tensors(path)
+    for name, entry in manifest.weights.items():
+        _check_tensors(path, name, entry, tensors)
+    return PackedModel(path, manifest.config, _MappedWeights(manifest.weights, tensors), manifest.source)
+
+
+def verify(name: str, weight: EncodedWeight) -> None:
+    """Check in NumPy everything about a weight that a kernel trusts; raises CutworkError naming the weight."""
+
+    def refuse(problem: str) -> CutworkError:
+        return CutworkError(f"weight '{name}' is damaged: {problem}; pack the model again")
+
+    if weight.scale is not None and not (np.isfinite(weight.scale).all() and (weight.scale >= 0).all()):
+        raise refuse("a scale is negative or not finite")
+    if weight.encoding == "dense":
+        return
+    assert weight.mask is not None and weight.offsets is not None
+    rows, cols = weight.shape
+    offsets = weight.offsets
+    if offsets[0] != 0 or offsets[-1] != weight.nonzeros or (offsets[1:] < offsets[:-1]).any():
+        raise refuse("its offsets do not rise from 0 to the number of nonzeros")
+    counts = np.diff(offsets.astype(np.int64))
+    for group in range(len(weight.mask)):
+        present = unpack_bits(weight.mask[group])  # [blocks, 4, 64]
+        if np.count_nonzero(present) != counts[group]:
+            raise refuse(f"the mask of rows {group * GROUP_ROWS} and after does not match the offsets")
+        if present[-1, :, cols - (len(present) - 1) * BLOCK_COLS :].any():
+            raise refuse("its mask has bits beyond the last column")
+        if present[:, rows - group * GROUP_ROWS :].any():
+            raise refuse("its mask has bits beyond the last row")
+    if weight.values[weight.nonzeros :].view(np.uint8).any():
+        raise refuse("the padding after its values is not zero")
+
+
+class _MappedWeights(Mapping[str, EncodedWeight]):
+    """Weights made from the mapped file when they are asked for."""
+
+    def __init__(self, entries: Mapping[str, WeightEntry], tensors: Tensors) -> None:
+        self._entries, self._tensors = entries, tensors
+
+    def __getitem__(self, name: str) -> EncodedWeight:
+        entry = self._entries[name]
+        parts = {part: self._tensors[stored].array for part, (stored, _, _) in _tensors_of(name, entry).items()}
+        return EncodedWeight(
+            entry.encoding,
+            entry.dtype,
+            tuple(entry.shape),
+            nonzeros=entry.nonzeros,
+            values=parts["values"],
+            scale=parts.get("scale"),
+            mask=parts.get("mask"),
+            offsets=parts.get("offsets"),
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def _tensors_of(name: str, entry: WeightEntry) -> dict[str, tuple[str, str, tuple[int, ...]]]:
+    """The stored name, dtype and shape of each part of a weight."""
+    dtype, shape = STORED_DTYPE[entry.dtype], tuple(entry.shape)
+    parts: dict[str, tuple[str, str, tuple[int, ...]]] = {"values": (name, dtype, shape)}
+    if entry.encoding == "bitmask":
+        rows, cols = shape
+        padded = entry.nonzeros + TAIL_BYTES // ARRAY_DTYPE[entry.dtype].itemsize
+        parts = {
+            "mask": (f"{name}.mask", "U64", (groups_of(rows), blocks(cols), GROUP_ROWS)),
+            "values": (f"{name}.values", dtype, (padded,)),
+            "offsets": (f"{name}.offsets", "U64", (groups_of(rows) + 1,)),
+        }
+    if entry.dtype == "i8":
+        parts["scale"] = (f"{name}.scale", "F32", shape[:1])
+    return parts
+
+
+def _check_tensors(path: Path, name: str, entry: WeightEntry, tensors: Tensors) -> None:
+    if (entry.encoding == "bitmask" or entry.dtype == "i8") and len(entry.shape) != 2:
+        raise CutworkError(f"{path}: '{name}' is no matrix, yet stored as one; pack the model again")
+    if entry.encoding == "bitmask" and not (entry.shape[0] and 0 < entry.shape[1] <= MAX_COLS):
+        raise CutworkError(f"{path}: '{name}' has the impossible shape {entry.shape}; pack the model again")
+    for stored, dtype, shape in _tensors_of(name, entry).values():
+        if stored not in tensors:
+            raise CutworkError(f"{path}: tensor '{stored}' is missing; pack the model again")
+        if tensors.describe(stored) != (dtype, shape):
+            found, size = tensors.describe(stored)
+            raise CutworkError(
+                f"{path}: tensor '{stored}' is {found} {list(size)} and should be {dtype} {list(shape)}; "
+                "pack the model again"
+            )
