@@ -1,0 +1,54 @@
+"""How many of a task's held-out questions a model answers right."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cutwork.errors import CutworkError
+from cutwork.tasks.rendering import render_prompt
+from cutwork.tasks.task import Task, is_right
+
+if TYPE_CHECKING:
+    from cutwork.engine.model import Model
+
+_BATCH = 32  # questions answered together
+
+
+@dataclass(frozen=True)
+class Score:
+    """Exact-match accuracy."""
+
+    right: int
+    samples: int
+
+    @property
+    def accuracy(self) -> float:
+        """The fraction of right answers."""
+        return self.right / self.samples
+
+
+def accuracy(
+    model: "Model", task: Task, *, max_new_tokens: int = 256, samples: int | None = None, console: Console | None = None
+) -> Score:
+    """Greedy answers to the first `samples` (default: all) questions of `task.test`, counted.
+
+    Shows a progress bar on `console`, standard error by default. Raises CutworkError if the task has no questions.
+    """
+    questions = task.test[:samples]
+    if not questions:
+        raise CutworkError(f"task {task.name} has no test questions")
+    # Batches of about equal length waste the least; the order does not change the count.
+    questions = tuple(sorted(questions, key=lambda sample: len(sample.prompt)))
+    right = 0
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console or Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task(f"{task.name}: answering", total=len(questions))
+        for start in range(0, len(questions), _BATCH):
+            batch = questions[start : start + _BATCH]
+            prompts = [render_prompt(model.tokenizer, sample.prompt) for sample in batch]
+            replies = model.generate(prompts, max_new_tokens=max_new_tokens, temperature=0.0)
+            right += sum(is_right(reply.text, sample.answer) for reply, sample in zip(replies, batch, strict=True))
+            progress.advance(bar, len(batch))
+    return Score(right, len(questions))

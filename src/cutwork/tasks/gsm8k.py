@@ -1,0 +1,40 @@
+"""GSM8K (arXiv 2110.14168): grade-school word problems answered step by step, ending in `#### number`."""
+
+import re
+from pathlib import Path
+
+from cutwork.errors import CutworkError
+from cutwork.tasks.jsonl import read_samples
+from cutwork.tasks.task import Sample, Task
+
+_CALCULATOR = re.compile(r"<<[^>]*>>")  # annotations for a calculator that no model here has
+
+
+def gsm8k(train_samples: int, test_samples: int, *, directory: str | None = None) -> Task:
+    """The first problems of each split, from `train.jsonl` and `test.jsonl` in `directory`, or from the Hub.
+
+    Raises CutworkError if the files or the Hub cannot be read.
+    """
+    splits = []
+    for split, count in (("train", train_samples), ("test", test_samples)):
+        if directory:
+            samples = read_samples(Path(directory) / f"{split}.jsonl", "question", "answer")
+        else:
+            samples = _download(split)
+        splits.append(tuple(Sample(s.prompt, _CALCULATOR.sub("", s.answer)) for s in samples[:count]))
+    return Task("gsm8k", splits[0], splits[1])
+
+
+def _download(split: str) -> list[Sample]:
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        raise CutworkError("gsm8k from the Hub needs datasets; install it with: pip install 'cutwork[train]'") from None
+    try:
+        rows = load_dataset("openai/gsm8k", "main", split=split)
+    except Exception as error:  # the client's transports raise errors of several libraries
+        raise CutworkError(
+            f"GSM8K could not be downloaded from the Hugging Face Hub ({type(error).__name__}); "
+            "give the folder of its train.jsonl and test.jsonl as task.options.directory"
+        ) from None
+    return [Sample(row["question"], row["answer"]) for row in rows]

@@ -1,0 +1,39 @@
+"""From a recipe's `task` section to the task."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from cutwork.errors import CutworkError
+from cutwork.recipe import TaskSettings
+from cutwork.tasks.gsm8k import gsm8k
+from cutwork.tasks.gsm_symbolic import gsm_symbolic
+from cutwork.tasks.jsonl import jsonl
+from cutwork.tasks.task import Task
+
+TASKS: dict[str, Callable[..., Task]] = {"gsm_symbolic": gsm_symbolic, "gsm8k": gsm8k, "jsonl": jsonl}
+
+
+def load_task(settings: TaskSettings) -> Task:
+    """The task that `settings` names, or the samples of a JSONL file if its name ends in `.jsonl`.
+
+    Raises CutworkError for an unknown task, options it does not have, or data it cannot get.
+    """
+    name, options = settings.name, dict(settings.options)
+    if name.endswith(".jsonl"):
+        name, options = "jsonl", {"test": name, **options}
+    if name not in TASKS:
+        raise CutworkError(f"no task '{name}'; there are {', '.join(TASKS)}, or give a .jsonl file")
+    load = TASKS[name]
+    given: dict[str, Any] = {"train_samples": settings.train_samples, "test_samples": settings.test_samples}
+    parameters = inspect.signature(load).parameters
+    if "seed" in parameters:
+        given["seed"] = settings.seed
+    own = [key for key, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
+    for key in options:
+        if key not in own:
+            raise CutworkError(f"task {name} has no option '{key}'; it has {', '.join(own)}")
+    for key in own:
+        if parameters[key].default is inspect.Parameter.empty and key not in options:
+            raise CutworkError(f"task {name} needs the option '{key}'")
+    return load(**given, **options)

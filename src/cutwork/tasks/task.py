@@ -1,0 +1,35 @@
+"""A task: prompts, reference answers, and what counts as right."""
+
+import re
+from dataclasses import dataclass
+
+_NUMBER = re.compile(r"####\s*[^\d\s.,-]{0,3}\s*(-?[\d,]*\.?\d+)")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A question and the answer that a model is to give."""
+
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a model is trained on and what it is measured by; no prompt of `test` occurs in `train`."""
+
+    name: str
+    train: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+
+
+def final_number(text: str) -> float | None:
+    """The number after the last `####` of an answer, the way GSM8K marks it, or None."""
+    found = _NUMBER.findall(text)
+    return float(found[-1].replace(",", "")) if found else None
+
+
+def is_right(reply: str, answer: str) -> bool:
+    """Whether a model's reply matches the reference: the same number after `####` or, without one, the same text."""
+    expected = final_number(answer)
+    return reply.strip() == answer.strip() if expected is None else final_number(reply) == expected

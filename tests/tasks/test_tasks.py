@@ -1,0 +1,121 @@
+"""Each task gives the samples asked for, the splits share no text, and bad settings get one clear sentence."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cutwork.errors import CutworkError
+from cutwork.recipe import TaskSettings
+from cutwork.tasks.load import load_task
+from cutwork.tasks.task import final_number, is_right
+
+
+def settings(name: str, samples: tuple[int, int] = (30, 10), seed: int = 0, **options: object) -> TaskSettings:
+    return TaskSettings(name=name, train_samples=samples[0], test_samples=samples[1], seed=seed, options=options)
+
+
+def write_jsonl(path: Path, records: list[dict]) -> Path:
+    path.write_text("\n".join(map(json.dumps, records)))
+    return path
+
+
+@pytest.mark.parametrize("options", [{}, {"templates": [43, 10, 58]}])
+def test_gsm_symbolic_splits_share_no_text(options: dict) -> None:
+    task = load_task(settings("gsm_symbolic", (400, 100), **options))
+    prompts = [sample.prompt for sample in task.train + task.test]
+    assert len(task.train) == 400
+    assert len(task.test) == 100
+    assert len(set(prompts)) == len(prompts)
+    assert all(final_number(sample.answer) is not None for sample in task.train)
+
+
+def test_gsm_symbolic_is_a_function_of_its_seed() -> None:
+    options = {"templates": [43, 10]}
+    task = load_task(settings("gsm_symbolic", **options))
+    assert task == load_task(settings("gsm_symbolic", **options))
+    assert task.test == load_task(settings("gsm_symbolic", (60, 10), **options)).test
+    assert task.test != load_task(settings("gsm_symbolic", seed=1, **options)).test
+
+
+def test_gsm_symbolic_says_when_a_template_is_used_up() -> None:
+    with pytest.raises(CutworkError, match="template 53 gives no more"):
+        load_task(settings("gsm_symbolic", (5000, 10), templates=[53]))
+
+
+def test_jsonl_reads_keys_by_name_and_keeps_test_out_of_train(tmp_path: Path) -> None:
+    rows = [{"q": f"question {i}", "a": f"answer {i}"} for i in range(6)]
+    train, test = write_jsonl(tmp_path / "train.jsonl", rows), write_jsonl(tmp_path / "test.jsonl", rows[:2])
+    task = load_task(settings("jsonl", train=str(train), test=str(test), prompt="q", answer="a"))
+    assert [sample.prompt for sample in task.test] == ["question 0", "question 1"]
+    assert [sample.answer for sample in task.train] == [f"answer {i}" for i in range(2, 6)]
+
+
+def test_a_jsonl_file_is_a_task_by_its_name(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "mine.jsonl", [{"prompt": "p", "answer": "a"}])
+    task = load_task(TaskSettings(name=str(path)))
+    assert (len(task.train), len(task.test)) == (0, 1)
+
+
+def test_jsonl_names_the_bad_line(tmp_path: Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"prompt": "p", "answer": "a"}\n{"prompt": "p"}\n')
+    with pytest.raises(CutworkError, match="line 2"):
+        load_task(settings("jsonl", test=str(path)))
+
+
+def test_gsm8k_drops_the_calculator_annotations(tmp_path: Path) -> None:
+    row = {"question": "How many?", "answer": "48/2 = <<48/2=24>>24 clips.\n#### 24"}
+    for split in ("train", "test"):
+        write_jsonl(tmp_path / f"{split}.jsonl", [row])
+    task = load_task(settings("gsm8k", directory=str(tmp_path)))
+    assert task.test[0].answer == "48/2 = 24 clips.\n#### 24"
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (settings("gsm9k"), "no task 'gsm9k'; there are gsm_symbolic, gsm8k, jsonl"),
+        (settings("gsm_symbolic", template=[1]), "no option 'template'"),
+        (settings("gsm_symbolic", templates=[1, 100]), "no template 100"),
+        (settings("gsm_symbolic", templates=[1, 1]), "list of different numbers"),
+        (settings("gsm_symbolic", templates=[]), "list of different numbers"),
+        (settings("gsm_symbolic", difficulty="hard"), "difficulty must be"),
+        (settings("jsonl"), "needs the option 'test'"),
+        (settings("gsm8k", directory="nowhere"), "cannot read task data"),
+    ],
+)
+def test_bad_settings_get_one_sentence(bad: TaskSettings, message: str) -> None:
+    with pytest.raises(CutworkError, match=message.replace("[", r"\[")) as caught:
+        load_task(bad)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("reply", "right"),
+    [
+        ("so 3 + 4 = 7\n#### 7", True),
+        ("#### 7.0", True),
+        ("#### $7", True),
+        ("#### 7 apples", True),
+        ("#### 70", False),
+        ("#### -7", False),
+        ("the answer is 7", False),
+        ("#### 1\n#### 7", True),
+        ("", False),
+    ],
+)
+def test_the_number_after_the_marks_decides(reply: str, right: bool) -> None:
+    assert is_right(reply, "work\n#### 7") is right
+
+
+def test_numbers_with_separators_and_signs() -> None:
+    assert final_number("#### 1,234.5") == 1234.5
+    assert final_number("#### -3") == -3
+    assert final_number("#### .5") == 0.5
+    assert final_number("#### none") is None
+
+
+def test_without_marks_the_text_decides() -> None:
+    assert is_right(" Paris\n", "Paris")
+    assert not is_right("paris", "Paris")
