@@ -1,4 +1,6 @@
 // The machine's read bandwidth, measured: the roofline that `cutwork explain` and the benchmarks compare with.
+#include "bindings.h"
+
 #include <nanobind/nanobind.h>
 
 #include <algorithm>

@@ -6,4 +6,5 @@
 NB_MODULE(_native, m) {
   m.doc() = "Linear kernels and the executor.";
   bind_kernels(m);
+  bind_bandwidth(m);
 }

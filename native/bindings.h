@@ -3,4 +3,5 @@
 
 #include <nanobind/nanobind.h>
 
+void bind_bandwidth(nanobind::module_& m);
 void bind_kernels(nanobind::module_& m);
