@@ -1,0 +1,245 @@
+// Kernels for AVX-512 with VNNI and VBMI2. Everything here has internal linkage: no other file may end up running it.
+#include <immintrin.h>
+
+#include "kernels/linear.h"
+#include "kernels/linear_sets.h"
+
+namespace cutwork {
+namespace {
+
+constexpr int kCodeBias = 128;  // vpdpbusd multiplies unsigned inputs by signed weights
+constexpr int64_t kDeinterleave = 32;
+
+#include "kernels/input.inc"
+
+// Expansion with zero-masking waits for the destination's old value on AMD; merging into a register that the compiler
+// cannot know to be zero does not.
+__m512i opaque_zero() {
+  __m512i zero;
+  __asm__("vpxord %x0, %x0, %x0" : "=v"(zero));
+  return zero;
+}
+
+template <class T>
+T mask_part(const uint64_t* word, int c) {
+  T part;
+  __builtin_memcpy(&part, reinterpret_cast<const char*>(word) + c * static_cast<int>(sizeof(T)), sizeof(T));
+  return part;
+}
+
+void prefetch_streams(const void* words, const void* values) {
+  constexpr int kAhead = 1024;  // bytes
+  _mm_prefetch(static_cast<const char*>(words) + kAhead, _MM_HINT_T0);
+  _mm_prefetch(static_cast<const char*>(values) + kAhead, _MM_HINT_T0);
+  _mm_prefetch(static_cast<const char*>(values) + kAhead + kLine, _MM_HINT_T0);
+}
+
+// 16 x 16 dwords. Rows j, j + 4, j + 8 and j + 12 share a register, so that a 4 x 4 transposition within its four lanes
+// leaves the rows in order.
+void transpose(const char* rows, int64_t stride, char* lines) {
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    __m512i quad[4];  // row j, j + 4, j + 8, j + 12: their 16 bytes from 16 * i
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      const char* from = rows + j * stride + 16 * i;
+      __m512i q = _mm512_castsi128_si512(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+      q = _mm512_inserti32x4(q, _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 4 * stride)), 1);
+      q = _mm512_inserti32x4(q, _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 8 * stride)), 2);
+      quad[j] = _mm512_inserti32x4(q, _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 12 * stride)), 3);
+    }
+    const __m512i low01 = _mm512_unpacklo_epi32(quad[0], quad[1]), high01 = _mm512_unpackhi_epi32(quad[0], quad[1]);
+    const __m512i low23 = _mm512_unpacklo_epi32(quad[2], quad[3]), high23 = _mm512_unpackhi_epi32(quad[2], quad[3]);
+    char* to = lines + 4 * i * kLine;
+    _mm512_store_si512(to, _mm512_unpacklo_epi64(low01, low23));
+    _mm512_store_si512(to + kLine, _mm512_unpackhi_epi64(low01, low23));
+    _mm512_store_si512(to + 2 * kLine, _mm512_unpacklo_epi64(high01, high23));
+    _mm512_store_si512(to + 3 * kLine, _mm512_unpackhi_epi64(high01, high23));
+  }
+}
+
+struct I8 {
+  using Value = int8_t;
+  using InputValue = uint8_t;
+  using Sum = int32_t;
+  using Chunk = __m512i;
+  using Acc = __m512i;
+  static constexpr bool kQuantized = true;
+  static constexpr int64_t kCols = 64;
+  static constexpr int kGemvTokens = 4;
+
+  static Chunk expand(const uint64_t* word, int, const Value*& values) {
+    const __mmask64 mask = _load_mask64(reinterpret_cast<__mmask64*>(const_cast<uint64_t*>(word)));
+    const __m512i packed = _mm512_loadu_si512(values);
+    values += _mm_popcnt_u64(*word);
+    return _mm512_mask_expand_epi8(opaque_zero(), mask, packed);
+  }
+  static Chunk load(const Value* values, int64_t valid) {
+    if (valid >= kCols) return _mm512_loadu_si512(values);
+    return _mm512_maskz_loadu_epi8((uint64_t{1} << valid) - 1, values);
+  }
+  static Acc dot(Acc acc, Chunk w, const InputValue* x) { return _mm512_dpbusd_epi32(acc, _mm512_loadu_si512(x), w); }
+  static void sum4(const Acc* acc, int stride, Sum* out) {
+    const __m512i a = acc[0], b = acc[stride], c = acc[2 * stride], d = acc[3 * stride];
+    const __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    const __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    const __m512i abcd = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(abcd), _mm512_extracti64x4_epi64(abcd, 1));
+    const __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), sum);
+  }
+  static void prefetch(const uint64_t* words, const Value* values) { prefetch_streams(words, values); }
+
+  using Packed = int8_t;
+  using PanelAcc = __m512i;
+  using Lane = __m512i;
+  using Factor = __m512i;
+  static constexpr int64_t kDepth = 4;
+  static constexpr int kPanelTiles = 3, kGemmTokens = 8, kVectors = 1;
+  static constexpr int64_t kPanelCols = 2048;
+
+  static void store(Chunk w, Packed* out) { _mm512_store_si512(out, w); }
+  static Lane lane(const char* line, int) { return _mm512_load_si512(line); }
+  static Factor splat(const InputValue* x) {
+    int32_t four;
+    __builtin_memcpy(&four, x, sizeof four);
+    return _mm512_set1_epi32(four);
+  }
+  static PanelAcc mac(PanelAcc acc, Lane w, Factor x) { return _mm512_dpbusd_epi32(acc, x, w); }
+  static PanelAcc load_sum(const Sum* from) { return _mm512_load_si512(from); }
+  static void store_sum(PanelAcc acc, Sum* to) { _mm512_store_si512(to, acc); }
+};
+
+struct Floats {
+  using InputValue = float;
+  using Sum = float;
+  using Acc = __m512;
+  static constexpr bool kQuantized = false;
+  static constexpr int kGemvTokens = 4;
+
+  static void sum4(const Acc* acc, int stride, Sum* out) {
+    const __m512 a = acc[0], b = acc[stride], c = acc[2 * stride], d = acc[3 * stride];
+    const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    const __m512d ab2 = _mm512_castps_pd(ab), cd2 = _mm512_castps_pd(cd);
+    const __m512 abcd =
+        _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(ab2, cd2)), _mm512_castpd_ps(_mm512_unpackhi_pd(ab2, cd2)));
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(abcd), _mm512_extractf32x8_ps(abcd, 1));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+  }
+
+  using Packed = float;
+  using PanelAcc = __m512;
+  using Lane = __m512;
+  using Factor = __m512;
+  static constexpr int64_t kDepth = 1;
+  static constexpr int kPanelTiles = 3, kGemmTokens = 8, kVectors = 1;
+  static constexpr int64_t kPanelCols = 512;
+
+  static Lane lane(const char* line, int) { return _mm512_load_ps(line); }
+  static Factor splat(const InputValue* x) { return _mm512_set1_ps(*x); }
+  static PanelAcc mac(PanelAcc acc, Lane w, Factor x) { return _mm512_fmadd_ps(w, x, acc); }
+  static PanelAcc load_sum(const Sum* from) { return _mm512_load_ps(from); }
+  static void store_sum(PanelAcc acc, Sum* to) { _mm512_store_ps(to, acc); }
+};
+
+struct F32 : Floats {
+  using Value = float;
+  using Chunk = __m512;
+  static constexpr int64_t kCols = 16;
+
+  static Chunk expand(const uint64_t* word, int c, const Value*& values) {
+    const uint16_t mask = mask_part<uint16_t>(word, c);
+    const __m512 packed = _mm512_loadu_ps(values);
+    values += _mm_popcnt_u32(mask);
+    return _mm512_mask_expand_ps(_mm512_castsi512_ps(opaque_zero()), mask, packed);
+  }
+  static Chunk load(const Value* values, int64_t valid) {
+    if (valid >= kCols) return _mm512_loadu_ps(values);
+    return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << valid) - 1), values);
+  }
+  static Acc dot(Acc acc, Chunk w, const InputValue* x) { return _mm512_fmadd_ps(w, _mm512_loadu_ps(x), acc); }
+  static void prefetch(const uint64_t* words, const Value* values) {
+    prefetch_streams(words, values);
+    _mm_prefetch(reinterpret_cast<const char*>(values) + 1024 + 2 * kLine, _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(values) + 1024 + 3 * kLine, _MM_HINT_T0);
+  }
+  static void store(Chunk w, Packed* out) { _mm512_store_ps(out, w); }
+};
+
+// 32 columns: the evens and the odds, which is how the input is stored.
+struct Bf16 : Floats {
+  using Value = uint16_t;
+  struct Chunk {
+    __m512 even, odd;
+  };
+  static constexpr int64_t kCols = 32;
+
+  static Chunk widen(__m512i pairs) {
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)),
+            _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
+  }
+  static Chunk expand(const uint64_t* word, int c, const Value*& values) {
+    const uint32_t mask = mask_part<uint32_t>(word, c);
+    const __m512i packed = _mm512_loadu_si512(values);
+    values += _mm_popcnt_u32(mask);
+    return widen(_mm512_mask_expand_epi16(opaque_zero(), mask, packed));
+  }
+  static Chunk load(const Value* values, int64_t valid) {
+    if (valid >= kCols) return widen(_mm512_loadu_si512(values));
+    return widen(_mm512_maskz_loadu_epi16(static_cast<__mmask32>((uint64_t{1} << valid) - 1), values));
+  }
+  static Acc dot(Acc acc, Chunk w, const InputValue* x) {
+    return _mm512_fmadd_ps(w.odd, _mm512_loadu_ps(x + 16), _mm512_fmadd_ps(w.even, _mm512_loadu_ps(x), acc));
+  }
+  static void prefetch(const uint64_t* words, const Value* values) { prefetch_streams(words, values); }
+  static void store(Chunk w, Packed* out) {
+    _mm512_store_ps(out, w.even);
+    _mm512_store_ps(out + 16, w.odd);
+  }
+};
+
+#include "kernels/gemm.inc"
+#include "kernels/gemv.inc"
+
+constexpr int64_t kGemvLimit = 8;  // tokens up to which gemv is the faster family
+
+size_t scratch_bytes(const Weight& weight, int64_t tokens) {
+  if (tokens <= kGemvLimit) return 0;
+  switch (weight.dtype) {
+    case DType::f32:
+      return gemm_scratch_bytes<F32>(tokens, weight.cols);
+    case DType::bf16:
+      return gemm_scratch_bytes<Bf16>(tokens, weight.cols);
+    case DType::i8:
+      break;
+  }
+  return gemm_scratch_bytes<I8>(tokens, weight.cols);
+}
+
+template <class Op>
+void multiply_as(const Weight& weight, const void* input, int64_t tokens, int64_t begin, int64_t end, float* y,
+                 int64_t ldy, void* scratch) {
+  if (tokens <= kGemvLimit)
+    gemv<Op>(weight, input, tokens, begin, end, y, ldy);
+  else
+    gemm<Op>(weight, input, tokens, begin, end, y, ldy, scratch);
+}
+
+void multiply(const Weight& weight, const void* input, int64_t tokens, int64_t begin, int64_t end, float* y,
+              int64_t ldy, void* scratch) {
+  switch (weight.dtype) {
+    case DType::f32:
+      return multiply_as<F32>(weight, input, tokens, begin, end, y, ldy, scratch);
+    case DType::bf16:
+      return multiply_as<Bf16>(weight, input, tokens, begin, end, y, ldy, scratch);
+    case DType::i8:
+      return multiply_as<I8>(weight, input, tokens, begin, end, y, ldy, scratch);
+  }
+}
+
+}  // namespace
+
+const LinearKernels kLinearAvx512 = {input_bytes, prepare, scratch_bytes, multiply};
+
+}  // namespace cutwork
