@@ -6,5 +6,6 @@
 NB_MODULE(_native, m) {
   m.doc() = "Linear kernels and the executor.";
   bind_kernels(m);
+  bind_runtime(m);
   bind_bandwidth(m);
 }

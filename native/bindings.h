@@ -5,3 +5,4 @@
 
 void bind_bandwidth(nanobind::module_& m);
 void bind_kernels(nanobind::module_& m);
+void bind_runtime(nanobind::module_& m);

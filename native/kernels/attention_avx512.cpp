@@ -8,7 +8,6 @@
 namespace cutwork {
 namespace {
 #include "kernels/attention.inc"
-#include "kernels/elementwise_floats.inc"
 }  // namespace
 
 extern const AttentionKernels attention_avx512;

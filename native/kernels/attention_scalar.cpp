@@ -5,7 +5,6 @@
 namespace cutwork {
 namespace {
 #include "kernels/attention.inc"
-#include "kernels/elementwise_floats.inc"
 }  // namespace
 
 extern const AttentionKernels attention_scalar;

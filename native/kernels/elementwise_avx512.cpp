@@ -6,7 +6,6 @@
 namespace cutwork {
 namespace {
 #include "kernels/elementwise.inc"
-#include "kernels/elementwise_floats.inc"
 }  // namespace
 
 extern const ElementwiseKernels elementwise_avx512;

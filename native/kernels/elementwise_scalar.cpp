@@ -3,7 +3,6 @@
 namespace cutwork {
 namespace {
 #include "kernels/elementwise.inc"
-#include "kernels/elementwise_floats.inc"
 }  // namespace
 
 extern const ElementwiseKernels elementwise_scalar;

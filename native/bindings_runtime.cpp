@@ -1,0 +1,252 @@
+// Executor and default_threads().
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "bindings.h"
+#include "runtime/cpus.h"
+#include "runtime/executor.h"
+#include "weight.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+using namespace cutwork;
+
+namespace {
+
+// Reads the fields of a dict; mistakes become std::invalid_argument.
+class Fields {
+ public:
+  explicit Fields(nb::dict dict) : dict_(std::move(dict)) {}
+
+  template <class T>
+  T get(const char* name, const char* kind) {
+    ++used_;
+    if (!dict_.contains(name)) throw std::invalid_argument(std::string("has no '") + name + "'");
+    return convert<T>(dict_[name], name, kind);
+  }
+  int64_t integer(const char* name) { return get<int64_t>(name, "an integer"); }
+  float number(const char* name) { return static_cast<float>(get<double>(name, "a number")); }
+  std::string word(const char* name) { return get<std::string>(name, "a string"); }
+  std::vector<int64_t> integers(const char* name) { return get<std::vector<int64_t>>(name, "a list of integers"); }
+
+  Activation activation(const char* name, bool may_be_none) {
+    const std::string value = word(name);
+    if (value == "none" && may_be_none) return Activation::none;
+    if (value == "silu") return Activation::silu;
+    if (value == "gelu") return Activation::gelu;
+    if (value == "gelu_tanh") return Activation::gelu_tanh;
+    if (value == "relu") return Activation::relu;
+    throw std::invalid_argument("knows no activation '" + value + "'");
+  }
+
+  void no_others() const {
+    if (dict_.size() != used_) throw std::invalid_argument("has a field that its kind does not know");
+  }
+
+ private:
+  template <class T>
+  static T convert(const nb::handle& value, const char* name, const char* kind) {
+    T result{};
+    if (!nb::try_cast<T>(value, result)) throw std::invalid_argument(std::string("'") + name + "' must be " + kind);
+    return result;
+  }
+
+  nb::dict dict_;
+  size_t used_ = 0;
+};
+
+Op parse_op(const std::string& kind, Fields& f) {
+  if (kind == "embed") return Embed{f.integer("out"), f.integer("weight"), f.number("scale")};
+  if (kind == "rms_norm")
+    return RmsNorm{f.integer("x"), f.integer("out"), f.integer("weight"), f.number("eps"), f.integer("groups")};
+  if (kind == "linear")
+    return Linear{f.integer("x"),       f.integers("outs"),    f.integers("weights"),
+                  f.integers("biases"), f.integer("residual"), f.activation("activation", true)};
+  if (kind == "rope")
+    return Rope{f.integer("x"),        f.integer("out"),      f.integer("heads"),
+                f.integer("head_dim"), f.integer("inv_freq"), f.number("scaling")};
+  if (kind == "kv_append") return KvAppend{f.integer("k"), f.integer("v"), f.integer("cache")};
+  if (kind == "attention")
+    return Attention{f.integer("q"),        f.integer("out"),      f.integer("cache"), f.integer("heads"),
+                     f.integer("kv_heads"), f.integer("head_dim"), f.number("scale"),  f.integer("window")};
+  if (kind == "gated")
+    return Gated{f.integer("gate"), f.integer("up"), f.integer("out"), f.activation("activation", false)};
+  if (kind == "gather_rows") return GatherRows{f.integer("x"), f.integer("out")};
+  if (kind == "logits") return Logits{f.integer("x"), f.integer("weight"), f.integer("bias")};
+  throw std::invalid_argument("no executor knows this kind");
+}
+
+std::vector<Op> parse_ops(const nb::sequence& ops) {
+  std::vector<Op> parsed;
+  for (nb::handle each : ops) {
+    std::string kind = "?";
+    try {
+      if (!nb::isinstance<nb::dict>(each)) throw std::invalid_argument("is not a dict");
+      Fields fields(nb::cast<nb::dict>(each));
+      kind = fields.word("kind");
+      parsed.push_back(parse_op(kind, fields));
+      fields.no_others();
+    } catch (const std::invalid_argument& error) {
+      throw std::invalid_argument("op " + std::to_string(parsed.size()) + " (" + kind + "): " + error.what());
+    }
+  }
+  return parsed;
+}
+
+std::vector<Buffer> parse_buffers(const nb::sequence& buffers) {
+  std::vector<Buffer> parsed;
+  for (nb::handle each : buffers) {
+    std::tuple<int64_t, int64_t, std::string> span;
+    if (!nb::try_cast(each, span) || (std::get<2>(span) != "T" && std::get<2>(span) != "R"))
+      throw std::invalid_argument("buffer " + std::to_string(parsed.size()) +
+                                  " is not (offset, width, rows) with rows \"T\" or \"R\"");
+    parsed.push_back({std::get<0>(span), std::get<1>(span), std::get<2>(span) == "R"});
+  }
+  return parsed;
+}
+
+std::vector<std::vector<float>> parse_vectors(const nb::sequence& vectors) {
+  std::vector<std::vector<float>> parsed;
+  for (nb::handle each : vectors) {
+    nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu> array;
+    if (!nb::try_cast(each, array, false))
+      throw std::invalid_argument("vector " + std::to_string(parsed.size()) +
+                                  " is not a contiguous 1-dimensional float32 array");
+    parsed.emplace_back(array.data(), array.data() + array.size());
+  }
+  return parsed;
+}
+
+std::optional<CacheShape> parse_cache(const std::optional<nb::dict>& cache) {
+  if (!cache) return std::nullopt;
+  try {
+    Fields f(*cache);
+    const std::string dtype = f.word("dtype");
+    if (dtype != "f32" && dtype != "bf16")
+      throw std::invalid_argument("has dtype '" + dtype + "' instead of f32 or bf16");
+    const CacheShape shape{f.integer("layers"),     f.integer("kv_heads"), f.integer("head_dim"),
+                           f.integer("block_size"), f.integer("blocks"),   dtype == "f32" ? DType::f32 : DType::bf16};
+    f.no_others();
+    return shape;
+  } catch (const std::invalid_argument& error) {
+    throw std::invalid_argument(std::string("the cache ") + error.what());
+  }
+}
+
+// The executor and the Python weights whose memory it reads.
+struct BoundExecutor {
+  std::vector<nb::object> weights;
+  std::unique_ptr<Executor> executor;
+};
+
+void construct(BoundExecutor* self, const nb::sequence& ops, const nb::sequence& buffers, const nb::sequence& weights,
+               const nb::sequence& vectors, int threads, int64_t max_tokens, int64_t max_logits,
+               const std::optional<nb::dict>& cache, const std::optional<std::string>& isa) {
+  const Isa set = isa ? parse_isa(isa->c_str()) : chosen_isa();
+  if (!isa_supported(set))
+    throw std::invalid_argument("this processor does not support the instruction set '" + *isa + "'");
+  Plan plan{
+      parse_ops(ops), parse_buffers(buffers), {}, parse_vectors(vectors), parse_cache(cache), max_tokens, max_logits,
+      threads};
+  std::vector<nb::object> held;
+  for (nb::handle each : weights) {
+    if (!nb::isinstance<OwnedWeight>(each))
+      throw std::invalid_argument("weight " + std::to_string(held.size()) + " is not a cutwork._native.Weight");
+    held.push_back(nb::borrow(each));
+    plan.weights.push_back(nb::cast<const OwnedWeight&>(each).view());
+  }
+  std::unique_ptr<Executor> executor;
+  try {
+    nb::gil_scoped_release release;
+    executor = std::make_unique<Executor>(std::move(plan), set);
+  } catch (const OutOfMemory& error) {
+    PyErr_SetString(PyExc_MemoryError, error.what());
+    throw nb::python_error();
+  }
+  new (self) BoundExecutor{std::move(held), std::move(executor)};
+}
+
+template <size_t dimensions>
+using Indices = nb::ndarray<const int32_t, nb::ndim<dimensions>, nb::c_contig, nb::device::cpu>;
+
+nb::object step(BoundExecutor& self, const Indices<1>& tokens, const Indices<1>& positions, const Indices<1>& sequences,
+                const Indices<2>& block_tables, const Indices<1>& logits_rows, bool profile) {
+  if (positions.size() != tokens.size() || sequences.size() != tokens.size())
+    throw std::invalid_argument("tokens, positions and sequences differ in length");
+  const auto size = [](size_t count) { return static_cast<int64_t>(count); };
+  const Batch batch{tokens.data(),
+                    positions.data(),
+                    sequences.data(),
+                    size(tokens.size()),
+                    block_tables.data(),
+                    size(block_tables.shape(0)),
+                    size(block_tables.shape(1)),
+                    logits_rows.data(),
+                    size(logits_rows.size())};
+  const size_t shape[2] = {logits_rows.size(), static_cast<size_t>(self.executor->vocabulary())};
+  std::unique_ptr<float[]> logits(new float[shape[0] * shape[1]]);
+  {
+    nb::gil_scoped_release release;
+    self.executor->step(batch, profile, logits.get());
+  }
+  float* raw = logits.release();
+  nb::capsule owner(raw, [](void* p) noexcept { delete[] static_cast<float*>(p); });
+  return nb::cast(nb::ndarray<nb::numpy, float>(raw, 2, shape, owner));
+}
+
+void copy_blocks(BoundExecutor& self, const std::vector<std::pair<int64_t, int64_t>>& pairs) {
+  nb::gil_scoped_release release;
+  self.executor->copy_blocks(pairs);
+}
+
+}  // namespace
+
+void bind_runtime(nb::module_& m) {
+  m.def("default_threads", &default_threads, "root"_a = "/",
+        "CPUs this process may use: its affinity mask, less if a control group grants it less time; at least 1. `root` "
+        "is\n"
+        "where /proc and /sys are looked for.");
+
+  nb::class_<BoundExecutor>(m, "Executor",
+                            "Runs a plan (docs/architecture.md) on ragged batches. Owns its activations, KV cache and "
+                            "threads; executors share\n"
+                            "nothing but weights. Raises ValueError, naming the op, for a plan that could leave its "
+                            "buffers, and MemoryError.")
+      .def("__init__", construct, "ops"_a, "buffers"_a, "weights"_a, "vectors"_a, nb::kw_only(), "threads"_a,
+           "max_tokens"_a, "max_logits"_a, "cache"_a.none(), "isa"_a = nb::none(),
+           "ops: list of dict; buffers: list of (offset, width, \"T\" | \"R\"); weights: list of Weight; vectors: list "
+           "of\n"
+           "float32 [n] arrays (copied); threads includes the caller's; max_tokens and max_logits bound one step; "
+           "cache:\n"
+           "dict(layers, kv_heads, head_dim, block_size, blocks, dtype \"f32\" | \"bf16\") or None, block_size a "
+           "multiple of\n"
+           "16; isa forces a lower instruction set.")
+      .def("step", step, "tokens"_a.noconvert(), "positions"_a.noconvert(), "sequences"_a.noconvert(),
+           "block_tables"_a.noconvert(), "logits_rows"_a.noconvert(), "profile"_a = false,
+           "One forward pass: tokens, positions, sequences int32 [T], block_tables int32 [S, B], logits_rows int32 [R] "
+           "->\n"
+           "float32 [R, vocabulary]. Releases the GIL. Raises ValueError before computing anything if an index is out "
+           "of\n"
+           "range, RuntimeError if another thread is in a step of this executor or the process was forked.")
+      .def("copy_blocks", copy_blocks, "pairs"_a, "Copies blocks of the cache in every layer: (from, to), in order.")
+      .def_prop_ro("threads", [](const BoundExecutor& e) { return e.executor->threads(); })
+      .def_prop_ro(
+          "arena_bytes", [](const BoundExecutor& e) { return e.executor->arena_bytes(); },
+          "Bytes of activations and scratch.")
+      .def_prop_ro("cache_bytes", [](const BoundExecutor& e) { return e.executor->cache_bytes(); })
+      .def_prop_ro(
+          "profile", [](const BoundExecutor& e) { return e.executor->profile(); },
+          "Seconds per op of the last step with profile=True.");
+}

@@ -1,0 +1,83 @@
+#include "runtime/batch.h"
+
+#include <algorithm>
+#include <limits>
+#include <stdexcept>
+#include <string>
+
+namespace cutwork {
+namespace {
+
+void require(bool holds, const char* what, int64_t index, int64_t value, const char* rule, int64_t limit) {
+  if (holds) return;
+  throw std::invalid_argument(std::string(what) + "[" + std::to_string(index) + "] is " + std::to_string(value) + ", " +
+                              rule + " " + std::to_string(limit));
+}
+
+void require_below(const char* what, int64_t index, int64_t value, int64_t limit) {
+  require(value >= 0 && value < limit, what, index, value, "which is not between 0 and", limit - 1);
+}
+
+}  // namespace
+
+BatchRules::BatchRules(const Plan& plan)
+    : max_tokens_(plan.max_tokens), max_logits_(plan.max_logits), vocabulary_(std::numeric_limits<int32_t>::max()) {
+  if (plan.cache) {
+    block_size_ = plan.cache->block_size;
+    blocks_ = plan.cache->blocks;
+  }
+  for (const Op& op : plan.ops) {
+    if (const auto* embed = std::get_if<Embed>(&op))
+      vocabulary_ = std::min(vocabulary_, plan.weights[static_cast<size_t>(embed->weight)].rows);
+    if (const auto* attention = std::get_if<Attention>(&op))
+      window_ = window_ < 0 || attention->window < 0 ? -1 : std::max(window_, attention->window);
+  }
+}
+
+void BatchRules::check(const Batch& batch, std::vector<Run>& runs) const {
+  if (batch.token_count < 1 || batch.token_count > max_tokens_)
+    throw std::invalid_argument("a step takes 1 to " + std::to_string(max_tokens_) + " tokens (max_tokens), not " +
+                                std::to_string(batch.token_count));
+  if (batch.wanted_count > max_logits_)
+    throw std::invalid_argument("a step gives at most " + std::to_string(max_logits_) +
+                                " rows of logits (max_logits), not " + std::to_string(batch.wanted_count));
+  for (int64_t i = 0; i < batch.wanted_count; ++i) require_below("logits_rows", i, batch.wanted[i], batch.token_count);
+
+  runs.clear();
+  std::vector<bool> seen(static_cast<size_t>(batch.table_count));
+  for (int64_t t = 0; t < batch.token_count; ++t) {
+    require_below("tokens", t, batch.tokens[t], vocabulary_);
+    require_below("sequences", t, batch.sequences[t], batch.table_count);
+    const int64_t position = batch.positions[t];
+    require(position >= 0, "positions", t, position, "which is less than", 0);
+    if (t > 0 && batch.sequences[t] == batch.sequences[t - 1]) {
+      const int64_t expected = int64_t{batch.positions[t - 1]} + 1;
+      require(position == expected, "positions", t, position, "though its sequence continues at", expected);
+      ++runs.back().count;
+      continue;
+    }
+    const auto sequence = static_cast<size_t>(batch.sequences[t]);
+    require(!seen[sequence], "sequences", t, batch.sequences[t], "whose tokens are not contiguous up to token", t);
+    seen[sequence] = true;
+    runs.push_back({t, 1, position});
+  }
+  if (block_size_ > 0) {
+    for (const Run& run : runs) check_run(batch, run);
+  }
+}
+
+void BatchRules::check_run(const Batch& batch, const Run& run) const {
+  const int64_t last = run.position + run.count - 1, capacity = batch.table_length * block_size_;
+  require(last < capacity, "positions", run.first + run.count - 1, last, "but its block table ends at", capacity - 1);
+  const int64_t first = window_ < 0 ? 0 : std::max<int64_t>(0, run.position - window_ + 1);
+  const int32_t* table = batch.table(run.first);
+  for (int64_t i = first / block_size_; i <= last / block_size_; ++i) {
+    if (table[i] < 0 || table[i] >= blocks_)
+      throw std::invalid_argument("block_tables[" + std::to_string(batch.sequences[run.first]) + ", " +
+                                  std::to_string(i) + "] is " + std::to_string(table[i]) + ", but position " +
+                                  std::to_string(last) + " needs one of the cache's " + std::to_string(blocks_) +
+                                  " blocks there");
+  }
+}
+
+}  // namespace cutwork

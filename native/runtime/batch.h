@@ -1,0 +1,48 @@
+// What one step computes.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "runtime/plan.h"
+
+namespace cutwork {
+
+// The caller's arrays, as docs/architecture.md describes them.
+struct Batch {
+  const int32_t* tokens;
+  const int32_t* positions;
+  const int32_t* sequences;
+  int64_t token_count;
+  const int32_t* tables;  // [table_count, table_length]
+  int64_t table_count, table_length;
+  const int32_t* wanted;  // rows whose logits are wanted
+  int64_t wanted_count;
+
+  const int32_t* table(int64_t token) const { return tables + sequences[token] * table_length; }
+};
+
+// Consecutive tokens of one sequence.
+struct Run {
+  int64_t first, count;  // rows of the batch
+  int64_t position;      // of the first token
+};
+
+// What the plan demands of every batch.
+class BatchRules {
+ public:
+  explicit BatchRules(const Plan& plan);
+
+  // The batch's runs in order. Throws std::invalid_argument for anything that an op would trust and that is not so.
+  void check(const Batch& batch, std::vector<Run>& runs) const;
+
+ private:
+  void check_run(const Batch& batch, const Run& run) const;
+
+  int64_t max_tokens_, max_logits_;
+  int64_t vocabulary_;  // rows of the smallest embedding
+  int64_t block_size_ = 0, blocks_ = 0;
+  int64_t window_ = 1;  // the widest of any attention, or -1
+};
+
+}  // namespace cutwork

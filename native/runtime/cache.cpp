@@ -1,0 +1,32 @@
+#include "runtime/cache.h"
+
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+namespace cutwork {
+
+CacheLayout cache_layout(const CacheShape& shape) {
+  const int64_t value_stride = (shape.head_dim + kKeyTile - 1) / kKeyTile * kKeyTile;
+  return {shape.dtype, shape.kv_heads, shape.head_dim, shape.block_size, value_stride};
+}
+
+KvCache::KvCache(const CacheShape& shape) : layout_(cache_layout(shape)), layers_(shape.layers), blocks_(shape.blocks) {
+  const int64_t bytes =
+      checked_product("the KV cache", {shape.layers, shape.blocks, shape.kv_heads, shape.block_size,
+                                       shape.head_dim + layout_.value_stride, layout_.element_bytes()});
+  memory_ = Memory(bytes, "the KV cache", "use fewer blocks or a bf16 cache");
+}
+
+void KvCache::require_block(int64_t index) const {
+  if (index < 0 || index >= blocks_)
+    throw std::invalid_argument("block " + std::to_string(index) + " is not one of the cache's " +
+                                std::to_string(blocks_));
+}
+
+void KvCache::copy(int64_t from, int64_t to) {
+  if (from == to) return;
+  for (int64_t i = 0; i < layers_; ++i) std::memcpy(block(i, to), block(i, from), static_cast<size_t>(block_bytes()));
+}
+
+}  // namespace cutwork

@@ -1,0 +1,40 @@
+// The paged cache of keys and values.
+#pragma once
+
+#include "kernels/attention.h"
+#include "runtime/memory.h"
+#include "runtime/plan.h"
+
+namespace cutwork {
+
+CacheLayout cache_layout(const CacheShape& shape);
+
+class KvCache {
+ public:
+  // Throws OutOfMemory.
+  explicit KvCache(const CacheShape& shape);
+
+  const CacheLayout& layout() const { return layout_; }
+  int64_t blocks() const { return blocks_; }
+  int64_t bytes() const { return memory_.size(); }
+
+  char* layer(int64_t index) const { return memory_.data() + index * blocks_ * block_bytes(); }
+  char* block(int64_t layer_index, int64_t block_index) const {
+    return layer(layer_index) + block_index * block_bytes();
+  }
+
+  // Throws std::invalid_argument if there is no such block.
+  void require_block(int64_t index) const;
+
+  // Copies a block of every layer; both must exist.
+  void copy(int64_t from, int64_t to);
+
+ private:
+  int64_t block_bytes() const { return layout_.block() * layout_.element_bytes(); }
+
+  CacheLayout layout_;
+  int64_t layers_, blocks_;
+  Memory memory_;
+};
+
+}  // namespace cutwork

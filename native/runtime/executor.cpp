@@ -1,0 +1,156 @@
+#include "runtime/executor.h"
+
+#include <algorithm>
+#include <chrono>
+#include <stdexcept>
+#include <string>
+
+namespace cutwork {
+namespace {
+
+constexpr int64_t kAlignment = 64;
+
+Plan verified(Plan plan) {
+  verify(plan);
+  return plan;
+}
+
+int64_t padded(int64_t bytes) {
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+// Holds the executor for one call; a second call at the same time is a mistake of the caller's.
+class Turn {
+ public:
+  explicit Turn(std::atomic_flag& busy) : busy_(busy) {
+    if (busy_.test_and_set(std::memory_order_acquire))
+      throw std::runtime_error("this executor is already running a step: call it from one thread at a time");
+  }
+  ~Turn() { busy_.clear(std::memory_order_release); }
+  Turn(const Turn&) = delete;
+  Turn& operator=(const Turn&) = delete;
+
+ private:
+  std::atomic_flag& busy_;
+};
+
+}  // namespace
+
+Executor::Executor(Plan plan, Isa isa)
+    : plan_(verified(std::move(plan))),
+      linear_(linear_kernels(isa)),
+      elementwise_(elementwise_kernels(isa)),
+      attention_(attention_kernels(isa)),
+      rules_(plan_),
+      pool_(plan_.threads) {
+  prepare_ops();
+  allocate();
+  if (plan_.cache) cache_.emplace(*plan_.cache);
+}
+
+void Executor::prepare_ops() {
+  const auto member = [this](int64_t weight, int64_t bias) {
+    return Member{plan_.weights[static_cast<size_t>(weight)], bias == -1 ? nullptr : vector(bias)};
+  };
+  for (const Op& op : plan_.ops) {
+    Prepared& prepared = prepared_.emplace_back();
+    if (const auto* linear = std::get_if<Linear>(&op)) {
+      std::vector<Member> members;
+      for (size_t i = 0; i < linear->outs.size(); ++i) members.push_back(member(linear->weights[i], linear->biases[i]));
+      targets_.resize(std::max(targets_.size(), members.size()));
+      prepared.linear.emplace(std::move(members), linear->activation, plan_.threads);
+    } else if (const auto* logits = std::get_if<Logits>(&op)) {
+      vocabulary_ = plan_.weights[static_cast<size_t>(logits->weight)].rows;
+      prepared.linear.emplace(std::vector<Member>{member(logits->weight, logits->bias)}, Activation::none,
+                              plan_.threads);
+      targets_.resize(std::max<size_t>(targets_.size(), 1));
+    } else if (const auto* rope = std::get_if<Rope>(&op)) {
+      const auto same = [&](const Angles& a) { return a.inv_freq == rope->inv_freq && a.scaling == rope->scaling; };
+      prepared.angles = static_cast<size_t>(std::find_if(angles_.begin(), angles_.end(), same) - angles_.begin());
+      if (prepared.angles == angles_.size()) {
+        const auto half = static_cast<int64_t>(plan_.vectors[static_cast<size_t>(rope->inv_freq)].size());
+        angles_.push_back({rope->inv_freq, rope->scaling, half, nullptr, nullptr});
+      }
+    }
+  }
+}
+
+void Executor::allocate() {
+  const int64_t most_rows = std::max(plan_.max_tokens, plan_.max_logits);
+  int64_t floats = 0;
+  for (const Buffer& buffer : plan_.buffers) floats = std::max(floats, buffer.offset + buffer.width);
+
+  std::vector<int64_t> sizes = {checked_product("the arena", {floats, most_rows, int64_t{sizeof(float)}})};
+  for (DType dtype : {DType::f32, DType::bf16, DType::i8}) {
+    int64_t bytes = 0;
+    for (const Prepared& each : prepared_)
+      if (each.linear) bytes = std::max(bytes, each.linear->input_bytes(linear_, dtype, most_rows));
+    sizes.push_back(bytes);
+  }
+  for (const Angles& each : angles_)
+    sizes.push_back(checked_product("the arena", {2, plan_.max_tokens, each.half, int64_t{sizeof(float)}}));
+
+  int64_t scratch = 0;
+  for (size_t i = 0; i < plan_.ops.size(); ++i) {
+    // The kernels choose their method by the number of tokens, so the largest step need not be the one that needs most.
+    for (int64_t tokens = 1; prepared_[i].linear && tokens <= most_rows; ++tokens)
+      scratch = std::max(scratch, prepared_[i].linear->scratch_bytes(linear_, tokens));
+    if (const auto* op = std::get_if<Attention>(&plan_.ops[i])) {
+      const int64_t rows = std::max(op->heads / op->kv_heads, kQueryRows);
+      const CacheLayout layout = cache_layout(*plan_.cache);
+      scratch = std::max(scratch, static_cast<int64_t>(attention_.scratch_bytes(layout, rows)));
+    }
+  }
+  sizes.insert(sizes.end(), static_cast<size_t>(plan_.threads), scratch);
+
+  int64_t total = 0;
+  for (int64_t size : sizes)
+    if (__builtin_add_overflow(total, padded(size), &total)) throw std::invalid_argument("the arena is too large");
+  arena_ = Memory(total, "activations", "use a smaller max_tokens");
+
+  char* next = arena_.data();
+  auto take = [&next, size = sizes.begin()]() mutable {
+    char* start = next;
+    next += padded(*size++);
+    return start;
+  };
+  take();  // the buffers
+  for (int i = 0; i < 3; ++i) memory_.inputs.push_back(take());
+  for (Angles& each : angles_) {
+    each.cosines = reinterpret_cast<float*>(take());
+    each.sines = each.cosines + plan_.max_tokens * each.half;
+  }
+  for (int i = 0; i < plan_.threads; ++i) memory_.scratch.push_back(take());
+}
+
+void Executor::step(const Batch& batch, bool profile, float* logits) {
+  const Turn turn(busy_);
+  pool_.check_process();
+  rules_.check(batch, runs_);
+  batch_ = batch;
+  logits_ = logits;
+  if (profile) profile_.assign(plan_.ops.size(), 0.0);
+  compute_angles();
+  for (size_t i = 0; i < plan_.ops.size(); ++i) {
+    const auto run_op = [&](const auto& op) { run(op, prepared_[i]); };
+    if (profile) {
+      const auto start = std::chrono::steady_clock::now();
+      std::visit(run_op, plan_.ops[i]);
+      profile_[i] = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    } else {
+      std::visit(run_op, plan_.ops[i]);
+    }
+  }
+}
+
+void Executor::copy_blocks(const std::vector<std::pair<int64_t, int64_t>>& pairs) {
+  const Turn turn(busy_);
+  if (!cache_) throw std::invalid_argument("this executor has no cache");
+  for (const auto& [from, to] : pairs) {
+    cache_->require_block(from);
+    cache_->require_block(to);
+  }
+  for (const auto& [from, to] : pairs) cache_->copy(from, to);
+}
+
+}  // namespace cutwork

@@ -1,0 +1,110 @@
+// Runs a plan.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "kernels/attention.h"
+#include "kernels/elementwise.h"
+#include "runtime/batch.h"
+#include "runtime/cache.h"
+#include "runtime/linear_group.h"
+#include "runtime/memory.h"
+#include "runtime/plan.h"
+#include "runtime/pool.h"
+
+namespace cutwork {
+
+// Owns the arena, the KV cache and the threads; whoever makes it keeps the memory of the weights alive. No global
+// state.
+class Executor {
+ public:
+  // Throws std::invalid_argument for a plan that verify() refuses and OutOfMemory.
+  Executor(Plan plan, Isa isa);
+
+  // Runs every op on the batch; logits is [batch.wanted_count, vocabulary()]. Throws std::invalid_argument before
+  // anything is computed if the batch breaks a rule, std::runtime_error if another step is under way.
+  void step(const Batch& batch, bool profile, float* logits);
+
+  // Copies blocks of the cache, (from, to), in order. Throws like step().
+  void copy_blocks(const std::vector<std::pair<int64_t, int64_t>>& pairs);
+
+  int threads() const { return pool_.threads(); }
+  int64_t arena_bytes() const { return arena_.size(); }
+  int64_t cache_bytes() const { return cache_ ? cache_->bytes() : 0; }
+  int64_t vocabulary() const { return vocabulary_; }
+  const std::vector<double>& profile() const { return profile_; }  // seconds per op of the last profiled step
+
+ private:
+  // The cosines and sines of a step's positions, [max_tokens, half] each.
+  struct Angles {
+    int64_t inv_freq;
+    float scaling;
+    int64_t half;
+    float* cosines;
+    float* sines;
+  };
+  // What an op needs beyond its fields.
+  struct Prepared {
+    std::optional<LinearGroup> linear;
+    size_t angles = 0;
+  };
+  // Rows of a run that one call of the attention kernel handles.
+  struct QueryTile {
+    const Run* run;
+    int64_t first, count;  // within the run
+  };
+
+  void prepare_ops();
+  void allocate();
+  void compute_angles();
+
+  // Calls job(token) for every token of [0, count), shared among the threads if `work`, in floats per token, is worth
+  // it.
+  template <class Job>
+  void per_token(int64_t count, int64_t work, const Job& job);
+
+  int64_t rows(int64_t buffer) const;
+  int64_t width(int64_t buffer) const { return plan_.buffers[static_cast<size_t>(buffer)].width; }
+  float* data(int64_t buffer) const;
+  float* data(int64_t buffer, int64_t row) const { return data(buffer) + row * width(buffer); }
+  const float* vector(int64_t id) const { return plan_.vectors[static_cast<size_t>(id)].data(); }
+
+  void run(const Embed& op, const Prepared& prepared);
+  void run(const RmsNorm& op, const Prepared& prepared);
+  void run(const Linear& op, const Prepared& prepared);
+  void run(const Rope& op, const Prepared& prepared);
+  void run(const KvAppend& op, const Prepared& prepared);
+  void run(const Attention& op, const Prepared& prepared);
+  void run(const Gated& op, const Prepared& prepared);
+  void run(const GatherRows& op, const Prepared& prepared);
+  void run(const Logits& op, const Prepared& prepared);
+
+  const Plan plan_;
+  const LinearKernels& linear_;
+  const ElementwiseKernels& elementwise_;
+  const AttentionKernels& attention_;
+  const BatchRules rules_;
+  int64_t vocabulary_ = 0;
+  std::optional<KvCache> cache_;
+  std::vector<Prepared> prepared_;
+  std::vector<Angles> angles_;
+  Memory arena_;  // buffers, then prepared inputs, angles and the threads' scratch
+  LinearMemory memory_;
+  std::vector<double> profile_;
+  std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
+
+  // Of the step under way.
+  Batch batch_ = {};
+  float* logits_ = nullptr;
+  std::vector<Run> runs_;
+  std::vector<QueryTile> tiles_;
+  std::vector<Target> targets_;
+
+  ThreadPool pool_;  // last, so that its threads end first
+};
+
+}  // namespace cutwork

@@ -1,0 +1,93 @@
+#include "runtime/linear_group.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace cutwork {
+namespace {
+
+constexpr int64_t kSharedPrepare = 16384;  // elements from which preparing an input is worth a barrier
+
+// What reading rows [begin, end) costs, in elements: the values, and a mask bit for each position.
+double cost(const Weight& weight, int64_t begin, int64_t end) {
+  if (weight.encoding == Encoding::dense) return static_cast<double>(end - begin) * static_cast<double>(weight.cols);
+  const int64_t first = begin / kGroupRows, last = (end + kGroupRows - 1) / kGroupRows;
+  return static_cast<double>(weight.offsets[last] - weight.offsets[first]) +
+         static_cast<double>(end - begin) * static_cast<double>(weight.cols) / 8;
+}
+
+}  // namespace
+
+LinearGroup::LinearGroup(std::vector<Member> members, Activation activation, int threads)
+    : members_(std::move(members)), activation_(activation), slices_(static_cast<size_t>(threads)) {
+  double total = 0;
+  for (const Member& member : members_) {
+    total += cost(member.weight, 0, member.weight.rows);
+    if (std::find(dtypes_.begin(), dtypes_.end(), member.weight.dtype) == dtypes_.end())
+      dtypes_.push_back(member.weight.dtype);
+  }
+  // Row tiles in order go to the thread whose equal share of the cost holds the tile's middle.
+  double before = 0;
+  for (size_t i = 0; i < members_.size(); ++i) {
+    const Weight& weight = members_[i].weight;
+    for (int64_t begin = 0; begin < weight.rows; begin += kRowTile) {
+      const int64_t end = std::min(begin + kRowTile, weight.rows);
+      const double own = cost(weight, begin, end);
+      const auto share = static_cast<int64_t>((before + own / 2) / std::max(total, 1.0) * threads);
+      std::vector<Slice>& slices = slices_[static_cast<size_t>(std::min<int64_t>(share, threads - 1))];
+      before += own;
+      if (!slices.empty() && slices.back().member == i) {
+        slices.back().end = end;
+      } else {
+        slices.push_back({i, begin, end});
+      }
+    }
+  }
+}
+
+int64_t LinearGroup::input_bytes(const LinearKernels& kernels, DType dtype, int64_t tokens) const {
+  if (std::find(dtypes_.begin(), dtypes_.end(), dtype) == dtypes_.end()) return 0;
+  return static_cast<int64_t>(kernels.input_bytes(dtype, tokens, members_[0].weight.cols));
+}
+
+int64_t LinearGroup::scratch_bytes(const LinearKernels& kernels, int64_t tokens) const {
+  int64_t most = 0;
+  for (const Member& member : members_)
+    most = std::max(most, static_cast<int64_t>(kernels.scratch_bytes(member.weight, tokens)));
+  return most;
+}
+
+void LinearGroup::prepare(const LinearKernels& kernels, ThreadPool& pool, const LinearMemory& memory, const float* x,
+                          int64_t tokens) const {
+  const int64_t cols = members_[0].weight.cols;
+  const bool shared = tokens * cols >= kSharedPrepare;
+  const int64_t grain = shared ? (tokens + pool.threads() - 1) / pool.threads() : tokens;
+  pool.for_ranges(tokens, grain, [&](int64_t begin, int64_t end, int) {
+    for (DType dtype : dtypes_) {
+      kernels.prepare(dtype, x, cols, tokens, cols, begin, end, memory.inputs[static_cast<size_t>(dtype)]);
+    }
+  });
+}
+
+void LinearGroup::run(const LinearKernels& kernels, const ElementwiseKernels& elementwise, ThreadPool& pool,
+                      const LinearMemory& memory, const float* x, int64_t tokens, const Target* targets) const {
+  if (tokens == 0) return;
+  prepare(kernels, pool, memory, x, tokens);
+  pool.each_thread([&](int thread) {
+    for (const Slice& slice : slices_[static_cast<size_t>(thread)]) {
+      const Member& member = members_[slice.member];
+      const Target& target = targets[slice.member];
+      const int64_t rows = member.weight.rows;
+      kernels.multiply(member.weight, memory.inputs[static_cast<size_t>(member.weight.dtype)], tokens, slice.begin,
+                       slice.end, target.y, rows, memory.scratch[static_cast<size_t>(thread)]);
+      if (!member.bias && !target.residual && activation_ == Activation::none) continue;
+      for (int64_t t = 0; t < tokens; ++t) {
+        const int64_t at = t * rows + slice.begin;
+        elementwise.finish(activation_, member.bias ? member.bias + slice.begin : nullptr,
+                           target.residual ? target.residual + at : nullptr, slice.end - slice.begin, target.y + at);
+      }
+    }
+  });
+}
+
+}  // namespace cutwork

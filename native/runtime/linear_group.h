@@ -1,0 +1,59 @@
+// The linear layers of one op: they share their input, and threads share their rows.
+#pragma once
+
+#include <vector>
+
+#include "kernels/elementwise.h"
+#include "kernels/linear.h"
+#include "runtime/memory.h"
+#include "runtime/pool.h"
+
+namespace cutwork {
+
+// One weight of a group and what becomes of its product.
+struct Member {
+  Weight weight;
+  const float* bias;  // [rows] or null
+};
+
+// Where one step's result goes: y [tokens, rows], and a residual [tokens, rows] or null.
+struct Target {
+  float* y;
+  const float* residual;
+};
+
+// Memory that every group of an executor uses in turn.
+struct LinearMemory {
+  std::vector<char*> inputs;   // prepared inputs by dtype
+  std::vector<char*> scratch;  // by thread
+};
+
+class LinearGroup {
+ public:
+  LinearGroup(std::vector<Member> members, Activation activation, int threads);
+
+  // Bytes that steps of up to `tokens` need: the prepared input for a dtype (0 if unused), and one thread's scratch.
+  int64_t input_bytes(const LinearKernels& kernels, DType dtype, int64_t tokens) const;
+  int64_t scratch_bytes(const LinearKernels& kernels, int64_t tokens) const;
+
+  // targets[i] = activation(x * members[i]^T + bias) + residual, for x [tokens, cols].
+  void run(const LinearKernels& kernels, const ElementwiseKernels& elementwise, ThreadPool& pool,
+           const LinearMemory& memory, const float* x, int64_t tokens, const Target* targets) const;
+
+ private:
+  // Rows of one member that one thread computes.
+  struct Slice {
+    size_t member;
+    int64_t begin, end;
+  };
+
+  void prepare(const LinearKernels& kernels, ThreadPool& pool, const LinearMemory& memory, const float* x,
+               int64_t tokens) const;
+
+  std::vector<Member> members_;
+  Activation activation_;
+  std::vector<DType> dtypes_;               // of the members, each once
+  std::vector<std::vector<Slice>> slices_;  // by thread
+};
+
+}  // namespace cutwork

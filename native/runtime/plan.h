@@ -1,0 +1,82 @@
+// A forward pass as the executor holds it: docs/architecture.md gives the meaning of every op and field.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "kernels/elementwise.h"
+#include "kernels/linear.h"
+
+namespace cutwork {
+
+// Buffers, weights and vectors are given by their index; -1 stands for none.
+struct Embed {
+  int64_t out, weight;
+  float scale;
+};
+struct RmsNorm {
+  int64_t x, out, weight;
+  float eps;
+  int64_t groups;
+};
+struct Linear {
+  int64_t x;
+  std::vector<int64_t> outs, weights, biases;
+  int64_t residual;
+  Activation activation;
+};
+struct Rope {
+  int64_t x, out, heads, head_dim, inv_freq;
+  float scaling;
+};
+struct KvAppend {
+  int64_t k, v, cache;
+};
+struct Attention {
+  int64_t q, out, cache, heads, kv_heads, head_dim;
+  float scale;
+  int64_t window;
+};
+struct Gated {
+  int64_t gate, up, out;
+  Activation activation;
+};
+struct GatherRows {
+  int64_t x, out;
+};
+struct Logits {
+  int64_t x, weight, bias;
+};
+using Op = std::variant<Embed, RmsNorm, Linear, Rope, KvAppend, Attention, Gated, GatherRows, Logits>;
+
+const char* kind_name(const Op& op);
+
+// A matrix of f32 with a row per token of the step (or per row whose logits are wanted) at `offset` floats per row.
+struct Buffer {
+  int64_t offset, width;
+  bool wanted_rows;
+};
+
+struct CacheShape {
+  int64_t layers, kv_heads, head_dim, block_size, blocks;
+  DType dtype;
+};
+
+struct Plan {
+  std::vector<Op> ops;
+  std::vector<Buffer> buffers;
+  std::vector<Weight> weights;
+  std::vector<std::vector<float>> vectors;
+  std::optional<CacheShape> cache;
+  int64_t max_tokens, max_logits;
+  int threads;
+};
+
+// Proves that no op can leave its buffers, weights, vectors or cache, or read what is not there, whatever a step
+// brings. Throws std::invalid_argument: "op 7 (linear): ...".
+void verify(const Plan& plan);
+
+}  // namespace cutwork
