@@ -1,0 +1,101 @@
+"""Zeros that stay zeros: which weights are pruned, and what holds them there while an optimiser runs."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from torch import Tensor, nn
+
+from cutwork.errors import CutworkError
+from cutwork.train.blocks import block_linears
+
+
+class LostZerosError(CutworkError):
+    """A pruned weight is no longer zero, so the sparsity that was paid for is gone."""
+
+
+class Masks:
+    """The live positions of every linear that has zeros.
+
+    Plain tensors beside the model, never buffers: under FSDP2 each process holds the mask of its own shard, which is
+    why masks are made from parameters that are already sharded, as late as the first training step.
+    """
+
+    def __init__(self, model: nn.Module, live: dict[str, Tensor] | None = None) -> None:
+        """Take `live` (bool, by linear, shaped like this process's weights), or whatever is nonzero now."""
+        weights = _weights(model)
+        if live is None:
+            found = {name: _local(weight.data) != 0 for name, weight in weights.items()}
+            live = {name: mask for name, mask in found.items() if not mask.all()}
+        self.live = live
+        self._weights = {name: weights[name] for name in live}
+
+    @torch.no_grad()
+    def mask_gradients(self) -> None:
+        """Zero the gradients of pruned weights; before clipping, so that the norm is that of what is trained."""
+        for name, weight in self._weights.items():
+            if weight.grad is not None:
+                _local(weight.grad).mul_(self.live[name])
+
+    @torch.no_grad()
+    def mask_weights(self) -> None:
+        """Zero the pruned weights; after an optimiser step, for optimisers that move weights without a gradient."""
+        for name, weight in self._weights.items():
+            _local(weight.data).mul_(self.live[name])
+
+    def verify(self) -> None:
+        """Raise LostZerosError, naming the first layer, unless every pruned weight is zero."""
+        for name, weight in self._weights.items():
+            revived = int(((_local(weight.data) != 0) & ~self.live[name]).sum())
+            if revived:
+                raise LostZerosError(
+                    f"{revived} pruned weights of {name} are no longer zero; prune the model again and report this"
+                )
+
+    def save(self, path: Path) -> None:
+        """Write the masks, one bit per weight, so that a live weight that happens to be 0 is not taken for pruned."""
+        packed = {name: np.packbits(mask.cpu().numpy()) for name, mask in self.live.items()}
+        shapes = {name: "x".join(map(str, mask.shape)) for name, mask in self.live.items()}
+        partial = path.with_suffix(".partial")
+        save_file(packed, partial, metadata=shapes)
+        os.replace(partial, path)
+
+    @classmethod
+    def load(cls, model: nn.Module, path: Path) -> "Masks":
+        """The masks saved in `path`, checked against the model.
+
+        Raises CutworkError if they belong to another model, LostZerosError if a pruned weight is not zero.
+        """
+        weights = _weights(model)
+        live = {}
+        with safe_open(path, framework="np") as file:
+            shapes = file.metadata() or {}
+            for name in file.keys():  # noqa: SIM118 (not a mapping)
+                bits = file.get_tensor(name)
+                shape = _local(weights[name].data).shape if name in weights else None
+                if shape is None or "x".join(map(str, shape)) != shapes.get(name) or bits.size != -(-shape.numel() // 8):
+                    raise CutworkError(f"{path} does not fit the model ({name} differs); start again with --restart")
+                flat = torch.from_numpy(np.unpackbits(bits, count=shape.numel()).astype(bool))
+                live[name] = flat.view(shape).to(weights[name].device)
+        masks = cls(model, live)
+        masks.verify()
+        return masks
+
+
+def sparsity(model: nn.Module) -> dict[str, float]:
+    """The fraction of zeros in every linear of the blocks."""
+    return {
+        name: 1 - torch.count_nonzero(weight.data).item() / weight.numel() for name, weight in _weights(model).items()
+    }
+
+
+def _weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: linear.get_parameter("weight") for name, linear in block_linears(model).items()}
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """This process's part of a tensor: its shard of a DTensor, or the tensor itself."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor

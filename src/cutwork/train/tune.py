@@ -1,0 +1,233 @@
+"""Fine-tuning as one call, dense or sparse: resumable while it runs, one plain checkpoint when it is done."""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from transformers import TrainingArguments, set_seed
+from transformers.training_args import OptimizerNames
+from transformers.integrations import is_tensorboard_available
+
+from cutwork import checkpoint
+from cutwork.errors import CutworkError
+from cutwork.recipe import TuneSettings
+from cutwork.tasks.task import Sample
+from cutwork.train.console import TrainingLog
+from cutwork.train.data import Example, examples
+from cutwork.train.load import load_model, load_tokenizer, save_model
+from cutwork.train.masks import LostZerosError, sparsity
+from cutwork.train.precision import wants_bfloat16
+from cutwork.train.trainer import SparseTrainer, last_checkpoint
+
+REPORT = "tune-report.json"
+_LOG = "tune-log.jsonl"
+_SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+
+
+def tune(
+    model_dir: Path,
+    output: Path,
+    settings: TuneSettings,
+    samples: Sequence[Sample],
+    *,
+    teacher_dir: Path | None = None,
+    max_length: int = 512,
+    restart: bool = False,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Fine-tune the model in `model_dir` on `samples` and write a plain checkpoint to `output`; returns its report.
+
+    With `settings.keep_zeros`, whatever is zero in a linear of a block stays zero, and the result is checked. While it
+    runs, resumable checkpoints are in `OUTPUT.work` beside the output: the same call after an interruption goes on from
+    the last one and ends with the same weights. If `output` is already the result of this call, nothing is done.
+    `restart` throws both away first.
+
+    Raises CutworkError for unusable models, data or settings, when the loss diverges, when zeros were lost, or when
+    what is in `OUTPUT.work` or `output` comes from other settings.
+    """
+    console = console or Console(stderr=True)
+    work = output.with_name(f"{output.name}.work")
+    if restart:
+        shutil.rmtree(work, ignore_errors=True)
+    tokenizer = load_tokenizer(model_dir)
+    data = examples(tokenizer, samples, max_length)
+    run = _describe(model_dir, teacher_dir, settings, data)
+    finished = None if restart else _finished(output, run)
+    if finished is not None:
+        console.print(f"{output} is already there; nothing to do")
+        return finished
+    bfloat16 = _open_work(work, run, settings)
+
+    set_seed(settings.seed)
+    model = load_model(model_dir, torch.float32)
+    before = sparsity(model)
+    teacher = _load_teacher(teacher_dir, bfloat16, model.config) if settings.losses.needs_teacher else None
+    if settings.gradient_checkpointing:
+        getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+    trainer = SparseTrainer(
+        model=model,
+        args=_arguments(work, settings, len(data)),
+        train_dataset=data,
+        losses=settings.losses,
+        teacher=teacher,
+        bfloat16=bfloat16,
+        keep_zeros=settings.keep_zeros,
+    )
+    log = TrainingLog(console, work / _LOG, "sparse fine-tuning" if max(before.values()) > 0 else "fine-tuning")
+    trainer.add_callback(log)
+    start = time.perf_counter()
+    try:
+        trainer.train(resume_from_checkpoint=_resume_from(work, console))
+    except KeyboardInterrupt:
+        log.close()
+        console.print(f"interrupted; the same command goes on from {last_checkpoint(work) or 'the start'}")
+        raise
+    finally:
+        log.close()
+    seconds = time.perf_counter() - start
+
+    after = sparsity(model)
+    if settings.keep_zeros:
+        _check_zeros(before, after)
+    report = {
+        "run": run,
+        "seconds": round(seconds, 3),
+        "steps": trainer.state.global_step,
+        "tokens_per_second": round(trainer.tokens / seconds, 1),
+        "dtype": "bfloat16" if bfloat16 else "float32",
+        "final": _last_line(work / _LOG),
+        "sparsity": after,
+    }
+    if trainer.is_world_process_zero():
+        with checkpoint.output_directory(output, overwrite=restart) as partial:
+            save_model(model, model_dir, partial)
+            shutil.copyfile(work / _LOG, partial / _LOG)
+            (partial / REPORT).write_text(json.dumps(report, indent=1))
+        shutil.rmtree(work, ignore_errors=True)
+    return report
+
+
+def _describe(model: Path, teacher: Path | None, settings: TuneSettings, data: Sequence[Example]) -> dict[str, Any]:
+    """What identifies a run: a resumed or finished one must agree in all of it."""
+    return {
+        "model": str(model.resolve()),
+        "teacher": str(teacher.resolve()) if teacher and settings.losses.needs_teacher else None,
+        "data": hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16],
+        "settings": settings.model_dump(mode="json"),
+    }
+
+
+def _finished(output: Path, run: dict[str, Any]) -> dict[str, Any] | None:
+    if not (output / REPORT).is_file():
+        return None
+    report = checkpoint.read_json(output / REPORT)
+    if report.get("run") != run:
+        raise CutworkError(
+            f"{output} was made with another {_difference(report.get('run'), run)}; "
+            "choose another output, or replace it with --restart"
+        )
+    return report
+
+
+def _open_work(work: Path, run: dict[str, Any], settings: TuneSettings) -> bool:
+    """Make or re-enter the work directory; returns whether this run uses bfloat16, decided once and for all."""
+    file = work / "run.json"
+    if file.is_file():
+        begun = checkpoint.read_json(file)
+        if begun.get("run") != run:
+            raise CutworkError(
+                f"{work} holds an unfinished run with another {_difference(begun.get('run'), run)}; "
+                "finish that one, or throw it away with --restart"
+            )
+        return bool(begun["bfloat16"])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    bfloat16 = wants_bfloat16(settings.dtype, device)
+    work.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"run": run, "bfloat16": bfloat16}, indent=1))
+    return bfloat16
+
+
+def _difference(old: Any, new: dict[str, Any]) -> str:
+    """The first key in which two run descriptions differ, with both values."""
+    old = old if isinstance(old, dict) else {}
+    for key, value in new.items():
+        if old.get(key) == value:
+            continue
+        if isinstance(value, dict) and isinstance(old.get(key), dict):
+            return _difference(old[key], value)
+        return f"{key} ({old.get(key)}, now {value})"
+    return "version of cutwork"
+
+
+def _resume_from(work: Path, console: Console) -> str | None:
+    good = last_checkpoint(work)
+    for directory in work.glob("checkpoint-*"):
+        if not (directory / "trainer_state.json").is_file():  # cut off while it was being written
+            shutil.rmtree(directory)
+    if good:
+        console.print(f"resuming from {good}")
+    return str(good) if good else None
+
+
+def _load_teacher(path: Path | None, bfloat16: bool, student: Any) -> Any:
+    if path is None:
+        raise CutworkError("the kl and squarehead losses compare with a teacher; give the dense model as --teacher")
+    teacher = load_model(path, torch.bfloat16 if bfloat16 else torch.float32).requires_grad_(False)
+    for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
+        if getattr(teacher.config, key, None) != getattr(student, key, None):
+            raise CutworkError(
+                f"the teacher {path} has another {key} ({getattr(teacher.config, key, None)}, the student "
+                f"{getattr(student, key, None)}); the teacher is the dense model the student was pruned from"
+            )
+    return teacher
+
+
+def _arguments(work: Path, settings: TuneSettings, samples: int) -> TrainingArguments:
+    known = [name.value for name in OptimizerNames]
+    if settings.optimizer not in known:
+        raise CutworkError(f"unknown optimizer '{settings.optimizer}'; known: {', '.join(known)}")
+    micro = min(settings.micro_batch_size, settings.batch_size)
+    if settings.batch_size % micro:
+        raise CutworkError(f"batch_size {settings.batch_size} is not a multiple of micro_batch_size {micro}")
+    return TrainingArguments(
+        output_dir=str(work),
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup_steps=settings.warmup_steps,
+        lr_scheduler_type=_SCHEDULES[settings.schedule],
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=settings.batch_size // micro,
+        max_grad_norm=settings.max_grad_norm,
+        optim=settings.optimizer,
+        seed=settings.seed,
+        save_strategy="steps",
+        save_steps=settings.save_every,
+        save_total_limit=1,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to=["tensorboard"] if is_tensorboard_available() else [],
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _check_zeros(before: dict[str, float], after: dict[str, float]) -> None:
+    for name, fraction in before.items():
+        if after[name] < fraction:
+            raise LostZerosError(
+                f"{name} has {after[name]:.4%} zeros after training and had {fraction:.4%}; please report this"
+            )
+
+
+def _last_line(path: Path) -> dict[str, Any]:
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return dict(json.loads(lines[-1])) if lines else {}
