@@ -86,6 +86,7 @@ const char* isa_name(Isa isa) {
 const LinearKernels& linear_kernels(Isa isa) {
 #ifdef CUTWORK_X86
   if (isa == Isa::avx512) return kLinearAvx512;
+  if (isa == Isa::avx2) return kLinearAvx2;
 #endif
   (void)isa;
   return kLinearScalar;

@@ -27,8 +27,9 @@ T mask_part(const uint64_t* word, int c) {
   return part;
 }
 
+constexpr int kAhead = 1024;  // bytes
+
 void prefetch_streams(const void* words, const void* values) {
-  constexpr int kAhead = 1024;  // bytes
   _mm_prefetch(static_cast<const char*>(words) + kAhead, _MM_HINT_T0);
   _mm_prefetch(static_cast<const char*>(values) + kAhead, _MM_HINT_T0);
   _mm_prefetch(static_cast<const char*>(values) + kAhead + kLine, _MM_HINT_T0);
@@ -56,6 +57,10 @@ void transpose(const char* rows, int64_t stride, char* lines) {
     _mm512_store_si512(to + 2 * kLine, _mm512_unpacklo_epi64(high01, high23));
     _mm512_store_si512(to + 3 * kLine, _mm512_unpackhi_epi64(high01, high23));
   }
+}
+
+void prefetch_line(const void* values) {
+  _mm_prefetch(static_cast<const char*>(values) + kAhead, _MM_HINT_T0);
 }
 
 struct I8 {
@@ -88,7 +93,12 @@ struct I8 {
     const __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out), sum);
   }
+  static Acc add(Acc a, Acc b) { return _mm512_add_epi32(a, b); }
   static void prefetch(const uint64_t* words, const Value* values) { prefetch_streams(words, values); }
+  static void prefetch_dense(const Value* values) {
+    prefetch_line(values);
+    prefetch_line(values + 64);
+  }
 
   using Packed = int8_t;
   using PanelAcc = __m512i;
@@ -117,6 +127,11 @@ struct Floats {
   static constexpr bool kQuantized = false;
   static constexpr int kGemvTokens = 4;
 
+  static Acc add(Acc a, Acc b) { return _mm512_add_ps(a, b); }
+  static void prefetch_dense(const void* values) {
+    prefetch_line(values);
+    prefetch_line(static_cast<const char*>(values) + kLine);
+  }
   static void sum4(const Acc* acc, int stride, Sum* out) {
     const __m512 a = acc[0], b = acc[stride], c = acc[2 * stride], d = acc[3 * stride];
     const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
@@ -199,44 +214,9 @@ struct Bf16 : Floats {
   }
 };
 
-#include "kernels/gemm.inc"
-#include "kernels/gemv.inc"
+constexpr int64_t kGemvLimit = 8;
 
-constexpr int64_t kGemvLimit = 8;  // tokens up to which gemv is the faster family
-
-size_t scratch_bytes(const Weight& weight, int64_t tokens) {
-  if (tokens <= kGemvLimit) return 0;
-  switch (weight.dtype) {
-    case DType::f32:
-      return gemm_scratch_bytes<F32>(tokens, weight.cols);
-    case DType::bf16:
-      return gemm_scratch_bytes<Bf16>(tokens, weight.cols);
-    case DType::i8:
-      break;
-  }
-  return gemm_scratch_bytes<I8>(tokens, weight.cols);
-}
-
-template <class Op>
-void multiply_as(const Weight& weight, const void* input, int64_t tokens, int64_t begin, int64_t end, float* y,
-                 int64_t ldy, void* scratch) {
-  if (tokens <= kGemvLimit)
-    gemv<Op>(weight, input, tokens, begin, end, y, ldy);
-  else
-    gemm<Op>(weight, input, tokens, begin, end, y, ldy, scratch);
-}
-
-void multiply(const Weight& weight, const void* input, int64_t tokens, int64_t begin, int64_t end, float* y,
-              int64_t ldy, void* scratch) {
-  switch (weight.dtype) {
-    case DType::f32:
-      return multiply_as<F32>(weight, input, tokens, begin, end, y, ldy, scratch);
-    case DType::bf16:
-      return multiply_as<Bf16>(weight, input, tokens, begin, end, y, ldy, scratch);
-    case DType::i8:
-      return multiply_as<I8>(weight, input, tokens, begin, end, y, ldy, scratch);
-  }
-}
+#include "kernels/multiply.inc"
 
 }  // namespace
 

@@ -1,0 +1,230 @@
+// Kernels for AVX2 with FMA. Everything here has internal linkage: no other file may end up running it.
+#include <immintrin.h>
+
+#include "kernels/linear.h"
+#include "kernels/linear_sets.h"
+
+namespace cutwork {
+namespace {
+
+constexpr int kCodeBias = 0;
+constexpr int64_t kDeinterleave = 1;
+
+#include "kernels/input.inc"
+
+// For each mask byte and each of its bits, the rank of the value that goes there; 0x80, which shuffles read as zero,
+// for clear bits. (pdep would compute it, but takes hundreds of cycles on older AMD processors.)
+struct ShuffleTable {
+  alignas(kLine) uint8_t rank[256][8];
+
+  constexpr ShuffleTable() : rank() {
+    for (int mask = 0; mask < 256; ++mask) {
+      uint8_t next = 0;
+      for (int bit = 0; bit < 8; ++bit) rank[mask][bit] = (mask >> bit & 1) != 0 ? next++ : uint8_t{0x80};
+    }
+  }
+};
+constexpr ShuffleTable kShuffles;
+
+uint8_t mask_byte(const uint64_t* word, int i) {
+  return reinterpret_cast<const uint8_t*>(word)[i];
+}
+
+__m128i load8(const void* p) {
+  return _mm_loadl_epi64(static_cast<const __m128i*>(p));
+}
+
+__m128i load16(const void* p) {
+  return _mm_loadu_si128(static_cast<const __m128i*>(p));
+}
+
+__m256i load32(const void* p) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
+}
+
+void prefetch_line(const void* values) {
+  constexpr int kAhead = 1024;  // bytes
+  _mm_prefetch(static_cast<const char*>(values) + kAhead, _MM_HINT_T0);
+}
+
+void prefetch_streams(const void* words, const void* values) {
+  prefetch_line(words);
+  prefetch_line(values);
+  prefetch_line(static_cast<const char*>(values) + kLine);
+}
+
+// 16 x 16 dwords, four rows of eight at a time; rows j and j + 4 share a register.
+void transpose(const char* rows, int64_t stride, char* lines) {
+  for (int half = 0; half < 2; ++half)
+    for (int i = 0; i < 4; ++i) {
+      __m256i quad[4];
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) {
+        const char* from = rows + (8 * half + j) * stride + 16 * i;
+        quad[j] = _mm256_inserti128_si256(_mm256_castsi128_si256(load16(from)), load16(from + 4 * stride), 1);
+      }
+      const __m256i low01 = _mm256_unpacklo_epi32(quad[0], quad[1]), high01 = _mm256_unpackhi_epi32(quad[0], quad[1]);
+      const __m256i low23 = _mm256_unpacklo_epi32(quad[2], quad[3]), high23 = _mm256_unpackhi_epi32(quad[2], quad[3]);
+      const __m256i out[4] = {_mm256_unpacklo_epi64(low01, low23), _mm256_unpackhi_epi64(low01, low23),
+                              _mm256_unpacklo_epi64(high01, high23), _mm256_unpackhi_epi64(high01, high23)};
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j)
+        _mm256_store_si256(reinterpret_cast<__m256i*>(lines + (4 * i + j) * kLine + 32 * half), out[j]);
+    }
+}
+
+// Weights with their magnitudes. |w| * (x with w's sign) sums to at most 2 * 127 * 127 in 16 bits, so vpmaddubsw never
+// saturates and the products are exact.
+struct Codes {
+  __m256i codes, magnitudes;
+};
+
+__m256i add_products(__m256i acc, const Codes& w, __m256i x) {
+  const __m256i pairs = _mm256_maddubs_epi16(w.magnitudes, _mm256_sign_epi8(x, w.codes));
+  return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+struct I8 {
+  using Value = int8_t;
+  using InputValue = int8_t;
+  using Sum = int32_t;
+  using Chunk = Codes;
+  using Acc = __m256i;
+  static constexpr bool kQuantized = true;
+  static constexpr int64_t kCols = 32;
+  static constexpr int kGemvTokens = 2;
+
+  static Chunk with_magnitudes(__m256i codes) { return {codes, _mm256_abs_epi8(codes)}; }
+  static __m128i expand16(const uint64_t* word, int byte, const Value*& values) {
+    const uint8_t low = mask_byte(word, byte), high = mask_byte(word, byte + 1);
+    const Value* next = values + _mm_popcnt_u32(low);
+    const __m128i packed = _mm_unpacklo_epi64(load8(values), load8(next));
+    const __m128i ranks = _mm_unpacklo_epi64(load8(kShuffles.rank[low]), load8(kShuffles.rank[high]));
+    values = next + _mm_popcnt_u32(high);
+    return _mm_shuffle_epi8(packed, _mm_add_epi8(ranks, _mm_set_epi64x(0x0808080808080808, 0)));
+  }
+  static Chunk expand(const uint64_t* word, int c, const Value*& values) {
+    const __m128i low = expand16(word, 4 * c, values);
+    return with_magnitudes(_mm256_inserti128_si256(_mm256_castsi128_si256(low), expand16(word, 4 * c + 2, values), 1));
+  }
+  static Chunk load(const Value* values, int64_t valid) {
+    if (valid >= kCols) return with_magnitudes(load32(values));
+    Value some[kCols] = {};
+    for (int64_t k = 0; k < valid; ++k) some[k] = values[k];
+    return with_magnitudes(load32(some));
+  }
+  static Acc dot(Acc acc, const Chunk& w, const InputValue* x) { return add_products(acc, w, load32(x)); }
+  static Acc add(Acc a, Acc b) { return _mm256_add_epi32(a, b); }
+  static void sum4(const Acc* acc, int stride, Sum* out) {
+    const __m256i ab = _mm256_hadd_epi32(acc[0], acc[stride]), cd = _mm256_hadd_epi32(acc[2 * stride], acc[3 * stride]);
+    const __m256i abcd = _mm256_hadd_epi32(ab, cd);
+    const __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(abcd), _mm256_extracti128_si256(abcd, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), sum);
+  }
+  static void prefetch(const uint64_t* words, const Value* values) { prefetch_streams(words, values); }
+  static void prefetch_dense(const Value* values) { prefetch_line(values); }
+
+  using Packed = int8_t;
+  using PanelAcc = __m256i;
+  using Lane = Codes;
+  using Factor = __m256i;
+  static constexpr int64_t kDepth = 4;
+  static constexpr int kPanelTiles = 1, kGemmTokens = 4, kVectors = 2;
+  static constexpr int64_t kPanelCols = 2048;
+
+  static void store(const Chunk& w, Packed* out) { _mm256_store_si256(reinterpret_cast<__m256i*>(out), w.codes); }
+  static Lane lane(const char* line, int v) { return with_magnitudes(load32(line + 32 * v)); }
+  static Factor splat(const InputValue* x) {
+    int32_t four;
+    __builtin_memcpy(&four, x, sizeof four);
+    return _mm256_set1_epi32(four);
+  }
+  static PanelAcc mac(PanelAcc acc, const Lane& w, Factor x) { return add_products(acc, w, x); }
+  static PanelAcc load_sum(const Sum* from) { return load32(from); }
+  static void store_sum(PanelAcc acc, Sum* to) { _mm256_store_si256(reinterpret_cast<__m256i*>(to), acc); }
+};
+
+struct Floats {
+  using InputValue = float;
+  using Sum = float;
+  using Chunk = __m256;
+  using Acc = __m256;
+  static constexpr bool kQuantized = false;
+  static constexpr int64_t kCols = 8;
+  static constexpr int kGemvTokens = 2;
+
+  // The eight floats whose first ones are the nonzeros, spread over the mask byte's bits.
+  static Chunk spread(__m256 packed, uint8_t mask) {
+    const __m256i ranks = _mm256_cvtepi8_epi32(load8(kShuffles.rank[mask]));
+    return _mm256_blendv_ps(_mm256_permutevar8x32_ps(packed, ranks), _mm256_setzero_ps(), _mm256_castsi256_ps(ranks));
+  }
+  static Acc dot(Acc acc, Chunk w, const InputValue* x) { return _mm256_fmadd_ps(w, _mm256_loadu_ps(x), acc); }
+  static Acc add(Acc a, Acc b) { return _mm256_add_ps(a, b); }
+  static void sum4(const Acc* acc, int stride, Sum* out) {
+    const __m256 ab = _mm256_hadd_ps(acc[0], acc[stride]), cd = _mm256_hadd_ps(acc[2 * stride], acc[3 * stride]);
+    const __m256 abcd = _mm256_hadd_ps(ab, cd);
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(abcd), _mm256_extractf128_ps(abcd, 1)));
+  }
+  static void prefetch(const uint64_t* words, const void* values) { prefetch_streams(words, values); }
+  static void prefetch_dense(const void* values) { prefetch_line(values); }
+
+  using Packed = float;
+  using PanelAcc = __m256;
+  using Lane = __m256;
+  using Factor = __m256;
+  static constexpr int64_t kDepth = 1;
+  static constexpr int kPanelTiles = 1, kGemmTokens = 6, kVectors = 2;
+  static constexpr int64_t kPanelCols = 512;
+
+  static void store(Chunk w, Packed* out) { _mm256_store_ps(out, w); }
+  static Lane lane(const char* line, int v) { return _mm256_load_ps(reinterpret_cast<const float*>(line) + 8 * v); }
+  static Factor splat(const InputValue* x) { return _mm256_broadcast_ss(x); }
+  static PanelAcc mac(PanelAcc acc, Lane w, Factor x) { return _mm256_fmadd_ps(w, x, acc); }
+  static PanelAcc load_sum(const Sum* from) { return _mm256_load_ps(from); }
+  static void store_sum(PanelAcc acc, Sum* to) { _mm256_store_ps(to, acc); }
+};
+
+struct F32 : Floats {
+  using Value = float;
+
+  static Chunk expand(const uint64_t* word, int c, const Value*& values) {
+    const uint8_t mask = mask_byte(word, c);
+    const __m256 packed = _mm256_loadu_ps(values);
+    values += _mm_popcnt_u32(mask);
+    return spread(packed, mask);
+  }
+  static Chunk load(const Value* values, int64_t valid) {
+    if (valid >= kCols) return _mm256_loadu_ps(values);
+    Value some[kCols] = {};
+    for (int64_t k = 0; k < valid; ++k) some[k] = values[k];
+    return _mm256_loadu_ps(some);
+  }
+};
+
+struct Bf16 : Floats {
+  using Value = uint16_t;
+
+  static __m256 widen(__m128i bits) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16)); }
+  static Chunk expand(const uint64_t* word, int c, const Value*& values) {
+    const uint8_t mask = mask_byte(word, c);
+    const __m256 packed = widen(load16(values));
+    values += _mm_popcnt_u32(mask);
+    return spread(packed, mask);
+  }
+  static Chunk load(const Value* values, int64_t valid) {
+    if (valid >= kCols) return widen(load16(values));
+    Value some[kCols] = {};
+    for (int64_t k = 0; k < valid; ++k) some[k] = values[k];
+    return widen(load16(some));
+  }
+};
+
+constexpr int64_t kGemvLimit = 4;
+
+#include "kernels/multiply.inc"
+
+}  // namespace
+
+const LinearKernels kLinearAvx2 = {input_bytes, prepare, scratch_bytes, multiply};
+
+}  // namespace cutwork
