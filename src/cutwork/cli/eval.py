@@ -52,7 +52,12 @@ def evaluate(
     with Model.load(model, threads=threads, max_context=context) as engine:
         if task or recipe:
             score = accuracy(engine, load_task(settings), max_new_tokens=max_new_tokens, console=console)
-            results |= {"task": settings.name, "accuracy": score.accuracy, "right": score.right, "samples": score.samples}
+            results |= {
+                "task": settings.name,
+                "accuracy": score.accuracy,
+                "right": score.right,
+                "samples": score.samples,
+            }
         if content is not None:
             measured = engine.perplexity(content, window=window, max_tokens=max_tokens)
             results |= {"text": str(text), "perplexity": measured.perplexity, "tokens": measured.tokens}

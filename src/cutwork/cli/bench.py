@@ -1,0 +1,104 @@
+"""`cutwork bench`: prefill and decode speed, latency and memory, side by side."""
+
+import json
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cutwork.cli.options import Json, ModelArgument, Threads
+
+if TYPE_CHECKING:
+    from cutwork.benchmark import Speed
+
+
+def bench(
+    model: ModelArgument,
+    against: Annotated[
+        list[str] | None, typer.Option(help="Another model to compare with; may be given several times.")
+    ] = None,
+    prompt_tokens: Annotated[int, typer.Option("--prompt", "-p", min=1, help="Tokens of the prompt.")] = 512,
+    decode_tokens: Annotated[int, typer.Option("--decode", "-n", min=1, help="Tokens to decode after it.")] = 64,
+    batch: Annotated[int, typer.Option("--batch", "-b", min=1, help="Sequences at a time.")] = 1,
+    repeats: Annotated[int, typer.Option("--repeats", "-r", min=1, help="Rounds; medians are reported.")] = 5,
+    threads: Threads = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure speed. Several models run interleaved in one process, so that the machine's moods hit all alike.
+
+    Example: [bold]cutwork bench out/sparse-int8 --against out/dense-int8 --threads 2[/bold]
+    """
+    from cutwork.benchmark import measure
+    from cutwork.engine.model import Model
+    from cutwork.machine import cpu_name
+
+    with ExitStack() as stack:
+        models: dict[str, Model] = {}
+        load_seconds: dict[str, float] = {}
+        for path in [model, *(against or [])]:
+            start = time.perf_counter()
+            models[path] = stack.enter_context(
+                Model.load(path, threads=threads, max_context=prompt_tokens + decode_tokens + 1, max_batch=batch)
+            )
+            load_seconds[path] = time.perf_counter() - start
+        speeds = measure(models, prompt_tokens, decode_tokens, repeats, batch=batch)
+        any_model = models[model]
+        machine: dict[str, Any] = {"cpu": cpu_name(), "isa": any_model.isa, "threads": any_model.threads}
+        rows = {
+            path: {
+                **speeds[path].as_json(),
+                "sparsity": models[path].sparsity,
+                "memory_bytes": models[path].memory,
+                "load_seconds": load_seconds[path],
+            }
+            for path in models
+        }
+    settings = {"prompt_tokens": prompt_tokens, "decode_tokens": decode_tokens, "batch": batch, "repeats": repeats}
+    if as_json:
+        print(json.dumps({"machine": machine, **settings, "models": rows}, indent=1))
+        return
+    console = Console()
+    console.print(_table(rows, speeds, settings))
+    console.print(f"[dim]{machine['cpu']}, {machine['isa']}, {machine['threads']} threads; medians of {repeats}[/dim]")
+
+
+def _table(rows: dict[str, dict[str, Any]], speeds: "dict[str, Speed]", settings: dict[str, int]) -> Table:
+    table = Table(
+        title=f"prompt {settings['prompt_tokens']}, decode {settings['decode_tokens']}, batch {settings['batch']}"
+    )
+    table.add_column("model", overflow="fold")
+    for column in (
+        "sparsity",
+        "weights MB",
+        "prefill tok/s",
+        "decode tok/s",
+        "ms/token p50",
+        "p95",
+        "load s",
+        "speed-up",
+    ):
+        table.add_column(column, justify="right")
+    base = next(reversed(rows.values()))  # the last one given is what the others are compared with
+    for path, row in rows.items():
+        prefill = row["prefill_tokens_per_second"] / base["prefill_tokens_per_second"]
+        decode = row["decode_tokens_per_second"] / base["decode_tokens_per_second"]
+        table.add_row(
+            path,
+            f"{row['sparsity']:.0%}",
+            f"{row['memory_bytes']['weights'] / 1e6:.0f}",
+            _with_spread(row["prefill_tokens_per_second"], row["prefill_runs"]),
+            _with_spread(row["decode_tokens_per_second"], row["decode_runs"]),
+            f"{row['step_ms_p50']:.2f}",
+            f"{row['step_ms_p95']:.2f}",
+            f"{row['load_seconds']:.2f}",
+            "" if len(rows) == 1 or row is base else f"{prefill:.2f}× / {decode:.2f}×",
+        )
+    return table
+
+
+def _with_spread(middle: float, runs: list[float]) -> str:
+    spread = max(max(runs) - middle, middle - min(runs)) / middle
+    return f"{middle:.1f} ±{spread:.0%}"
