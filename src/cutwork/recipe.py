@@ -97,6 +97,8 @@ class CompareSettings(Settings):
     """What is measured at the end."""
 
     accuracy_samples: Positive = 200
+    max_new_tokens: Positive = 128  # per answer
+    perplexity_text: Path | None = None  # a UTF-8 file; without it the task's held-out text
     perplexity_tokens: Positive = 16384
     prompt_tokens: Positive = 256
     decode_tokens: Positive = 64

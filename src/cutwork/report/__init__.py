@@ -1,1 +1,1 @@
-"""Tables and plots of what a run measured. Reads JSON, writes text and PNG; measures nothing itself."""
+"""What runs measured, as tables and plots. Nothing here measures or loads a model."""

@@ -1,0 +1,35 @@
+"""`cutwork report`: tables and plots of finished runs."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from cutwork.cli.options import Json
+
+
+def report(
+    directories: Annotated[list[Path], typer.Argument(metavar="OUT_DIR...", help="Output directories of cutwork run.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Where to write results.md and results.png; default: the first OUT_DIR."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what runs measured: size, accuracy and speed of every variant; several runs also against sparsity.
+
+    Example: [bold]cutwork report out/smollm2-gsm out/smollm2-gsm-70 --output report[/bold]
+    """
+    from cutwork.report.results import load_results
+    from cutwork.report.tables import console_table
+    from cutwork.report.write import write_report
+
+    results = [load_results(directory) for directory in directories]
+    files = write_report(results, output or directories[0])
+    if as_json:
+        print(json.dumps(results, indent=1))
+        return
+    Console().print(console_table(results))
+    print("wrote " + ", ".join(map(str, files)))

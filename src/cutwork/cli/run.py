@@ -1,0 +1,44 @@
+"""`cutwork run`: a whole recipe."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from cutwork.cli.options import Json
+
+
+def run(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe; the shipped ones are in recipes/.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Output directory instead of the recipe's.")
+    ] = None,
+    until: Annotated[
+        str, typer.Option(help="Stop after this stage: teacher, prune, tune, quantize, pack or compare.")
+    ] = "compare",
+    as_json: Json = False,
+) -> None:
+    """Carry out a recipe: dense fine-tune, prune, sparse fine-tune, quantise, pack, compare.
+
+    Finished stages are never repeated: after an interruption the same command goes on, and a changed recipe redoes only
+    what depends on the change.
+
+    Example: [bold]cutwork run recipes/smollm2-gsm.yaml[/bold]
+    """
+    from cutwork.recipe import load_recipe
+    from cutwork.report.results import load_results
+    from cutwork.report.tables import console_table
+    from cutwork.run import run as carry_out
+
+    directory = carry_out(load_recipe(recipe), output=output, until=until, console=Console(stderr=True))
+    if until != "compare":
+        print(json.dumps({"output": str(directory)}) if as_json else f"stages up to {until} are in {directory}")
+        return
+    results = load_results(directory)
+    if as_json:
+        print(json.dumps(results, indent=1))
+        return
+    Console().print(console_table([results]))
+    print(f"wrote {directory / 'results.json'}, {directory / 'results.md'}, {directory / 'results.png'}")

@@ -1,0 +1,160 @@
+"""The end of a run: how accurate, how large and how fast each variant of the model is."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from cutwork import checkpoint
+from cutwork.benchmark import measure
+from cutwork.engine.model import Model
+from cutwork.files import write_atomically
+from cutwork.recipe import Recipe
+from cutwork.tasks.accuracy import accuracy
+from cutwork.tasks.perplexity import read_text, task_text
+from cutwork.tasks.task import Task
+
+BASELINES = {"f32": "dense-f32", "int8": "dense-int8"}  # what speed-ups are given against
+_WINDOW = 512  # tokens of a perplexity window
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A packed model and a hash of what made it."""
+
+    path: Path
+    key: str
+
+
+def compare(
+    recipe: Recipe, variants: Mapping[str, Variant], task: Task, work: Path, *, console: Console
+) -> dict[str, Any]:
+    """Measure every variant and return the results, a JSON object.
+
+    What was measured is kept in the directory `work`: an interrupted comparison goes on where it stopped, and one in
+    which some models changed measures only those. Accuracy is exact match of greedy answers, perplexity that of the
+    task's held-out text unless the recipe names a file, speed that of `cutwork bench`: all variants interleaved in one
+    process, medians. Raises CutworkError for models or texts that cannot be read.
+    """
+    settings = recipe.compare
+    kept = _Kept(work)
+    questions = [[sample.prompt, sample.answer] for sample in task.test[: settings.accuracy_samples]]
+    text = read_text(settings.perplexity_text) if settings.perplexity_text else None
+    rows = []
+    for name, variant in variants.items():
+        key = [variant.key, questions, text, settings.perplexity_tokens, settings.max_new_tokens]
+        quality = kept.get(key, lambda v=variant: _quality(v.path, recipe, task, text, console))  # type: ignore[misc]
+        console.print(
+            f"{name}: {quality['accuracy']:.1%} right, perplexity {quality['perplexity']:.3f}", highlight=False
+        )
+        rows.append({"name": name, **quality, "disk_bytes": _directory_bytes(variant.path)})
+    speed_key = [[[name, variant.key] for name, variant in variants.items()], settings.model_dump(mode="json")]
+    speeds = kept.get(speed_key, lambda: _speeds(variants, recipe, console))
+    rows = [{**row, **speeds["variants"][row["name"]]} for row in rows]
+    _add_speedups(rows)
+    machine = {"cpu": _cpu(), "isa": speeds["isa"], "threads": speeds["threads"]}
+    return {"recipe": recipe.name, "task": task.name, "machine": machine, "variants": rows}
+
+
+def _quality(path: Path, recipe: Recipe, task: Task, text: str | None, console: Console) -> dict[str, Any]:
+    settings = recipe.compare
+    with Model.load(path, threads=settings.threads, max_context=_context(path, recipe)) as model:
+        score = accuracy(
+            model,
+            task,
+            max_new_tokens=settings.max_new_tokens,
+            samples=settings.accuracy_samples,
+            console=console,
+        )
+        measured = model.perplexity(
+            text or task_text(model.tokenizer, task.test), window=_WINDOW, max_tokens=settings.perplexity_tokens
+        )
+        return {
+            "sparsity": model.sparsity,
+            "accuracy": score.accuracy,
+            "right": score.right,
+            "samples": score.samples,
+            "perplexity": measured.perplexity,
+            "memory_bytes": model.memory["weights"],
+        }
+
+
+def _speeds(variants: Mapping[str, Variant], recipe: Recipe, console: Console) -> dict[str, Any]:
+    """Prefill and decode speed of all variants, and what they ran on."""
+    settings = recipe.compare
+    with ExitStack() as stack:
+        models = {
+            name: stack.enter_context(
+                Model.load(
+                    variant.path, threads=settings.threads, max_context=_context(variant.path, recipe), max_batch=1
+                )
+            )
+            for name, variant in variants.items()
+        }
+        speeds = measure(models, settings.prompt_tokens, settings.decode_tokens, settings.repeats, console=console)
+        any_model = next(iter(models.values()))
+        return {
+            "isa": any_model.isa,
+            "threads": any_model.threads,
+            "variants": {
+                name: {"prefill_tokens_per_second": speed.prefill, "decode_tokens_per_second": speed.decode}
+                for name, speed in speeds.items()
+            },
+        }
+
+
+def _add_speedups(rows: list[dict[str, Any]]) -> None:
+    """Add to each row its speed-up against the dense baselines that were measured."""
+    by_name = {row["name"]: row for row in rows}
+    for label, baseline in BASELINES.items():
+        if baseline not in by_name:
+            continue
+        for phase in ("prefill", "decode"):
+            reference = by_name[baseline][f"{phase}_tokens_per_second"]
+            for row in rows:
+                row[f"{phase}_speedup_over_dense_{label}"] = row[f"{phase}_tokens_per_second"] / reference
+
+
+def _context(path: Path, recipe: Recipe) -> int:
+    """Room for the longest thing measured, so that the KV cache is no larger than it must be."""
+    settings = recipe.compare
+    wanted = max(
+        recipe.task.max_length + settings.max_new_tokens, settings.prompt_tokens + settings.decode_tokens + 1, _WINDOW
+    )
+    longest = checkpoint.read_config(path).get("max_position_embeddings", wanted)
+    return min(wanted, int(longest))
+
+
+def _directory_bytes(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def _cpu() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return os.uname().machine
+
+
+class _Kept:
+    """Results of measurements in a directory, each in a file named by a hash of what it depends on."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def get(self, key: object, measure_it: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The kept result for a key, or a new one."""
+        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+        file = self.directory / f"{name}.json"
+        if not file.is_file():
+            write_atomically(file, json.dumps(measure_it(), indent=1))
+        return checkpoint.read_json(file)

@@ -1,0 +1,110 @@
+"""Accuracy against speed, and over several runs against sparsity, as PNG."""
+
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any
+
+from cutwork.errors import CutworkError
+
+# One colour per kind of model and one shape per number format, the same in every plot.
+_COLOURS = {"dense": "#4c566a", "pruned": "#d08770", "sparse": "#2a7f62"}
+_MARKERS = {"f32": "o", "bf16": "s", "int8": "D"}
+
+
+def plot(results: Sequence[dict[str, Any]]) -> bytes:
+    """A PNG: accuracy against decode speed and, where there are several runs, against sparsity beside it.
+
+    Raises CutworkError if matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise CutworkError("plots need matplotlib; install it with: pip install 'cutwork[eval]'") from None
+    several = len(results) > 1
+    figure = Figure(figsize=(13 if several else 8, 5.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 2 if several else 1, squeeze=False)[0]
+    _against_speed(axes[0], results)
+    if several:
+        _against_sparsity(axes[1], results)
+    for ax in axes:
+        ax.set_ylabel("accuracy, % of held-out questions")
+        ax.set_ylim(bottom=0)
+        ax.grid(alpha=0.25)
+        ax.spines[["top", "right"]].set_visible(False)
+    machine = results[0]["machine"]
+    figure.suptitle(
+        f"{results[0]['task']} · {machine['cpu']} · {machine['threads']} threads", fontsize=11, x=0.01, ha="left"
+    )
+    picture = BytesIO()
+    figure.savefig(picture, format="png", dpi=150)
+    return picture.getvalue()
+
+
+def _against_speed(ax: Any, results: Sequence[dict[str, Any]]) -> None:
+    points = []
+    for run in results:
+        for row in run["variants"]:
+            speed = row.get("decode_tokens_per_second")
+            if speed is None:
+                continue
+            kind, _, form = row["name"].partition("-")
+            x, y = speed, 100 * row["accuracy"]
+            ax.scatter(x, y, s=70, color=_COLOURS.get(kind, "#888"), marker=_MARKERS.get(form, "o"), zorder=3)
+            label = row["name"].replace("-", " ")
+            if row["sparsity"] >= 0.01:
+                label += f" {row['sparsity']:.0%}"
+            points.append((x, y, label))
+    ax.set_xlabel("decode, tokens per second")
+    ax.margins(0.12, 0.15)
+    _label(ax, points)
+
+
+def _against_sparsity(ax: Any, results: Sequence[dict[str, Any]]) -> None:
+    """One line per kind and number format through the runs, dense models as horizontal lines."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for run in results:
+        for row in run["variants"]:
+            lines.setdefault(row["name"], []).append((100 * row["sparsity"], 100 * row["accuracy"]))
+    for name, line in sorted(lines.items()):
+        kind, _, form = name.partition("-")
+        colour, dashes = _COLOURS.get(kind, "#888"), {"f32": "-", "bf16": "--", "int8": ":"}.get(form, "-")
+        label = name.replace("-", " ")
+        if kind == "dense":
+            ax.axhline(max(y for _, y in line), color=colour, linestyle=dashes, linewidth=1.2, label=label)
+            continue
+        line.sort()
+        ax.plot(*zip(*line, strict=True), color=colour, linestyle=dashes, marker=_MARKERS.get(form, "o"), label=label)
+    ax.set_xlabel("zeros in the linears of the blocks, %")
+    ax.legend(frameon=False, fontsize=8)
+
+
+def _label(ax: Any, points: list[tuple[float, float, str]]) -> None:
+    """Write each label at the first place around its point where it covers neither a point nor another label."""
+    figure = ax.figure
+    ax.set_xlim(ax.get_xlim())
+    ax.set_ylim(0, ax.get_ylim()[1])
+    figure.draw_without_rendering()
+    renderer = figure.canvas.get_renderer()
+    taken = [_box(*ax.transData.transform((x, y)), 8) for x, y, _ in points]
+    offsets = [(10, 8), (10, -16), (-10, 8), (-10, -16), (0, 14), (0, -22), (14, 22), (14, -30), (-14, 22), (-14, -30)]
+    for x, y, text in points:
+        for dx, dy in offsets:
+            align = "left" if dx > 0 else "right" if dx < 0 else "center"
+            note = ax.annotate(
+                text, (x, y), xytext=(dx, dy), textcoords="offset points", ha=align, fontsize=8.5, zorder=4
+            )
+            box = note.get_window_extent(renderer)
+            inside = ax.bbox.x0 <= box.x0 and box.x1 <= ax.bbox.x1 + 40
+            if inside and not any(box.overlaps(other) for other in taken):
+                break
+            if (dx, dy) != offsets[-1]:
+                note.remove()
+        taken.append(box)
+
+
+def _box(x: float, y: float, radius: float) -> Any:
+    from matplotlib.transforms import Bbox
+
+    return Bbox.from_extents(x - radius, y - radius, x + radius, y + radius)

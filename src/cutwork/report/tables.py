@@ -1,0 +1,75 @@
+"""Results as a table, for the console and in Markdown."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+HEADINGS = (
+    "model",
+    "zeros",
+    "accuracy",
+    "perplexity",
+    "disk MB",
+    "memory MB",
+    "prefill tok/s",
+    "decode tok/s",
+    "decode vs dense fp32",
+    "decode vs dense int8",
+)
+
+
+def table_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """The cells under `HEADINGS`, one row per variant; names carry the run's where there are several runs."""
+    several = len(results) > 1
+    rows = []
+    for run in results:
+        for row in run["variants"]:
+            name = f"{run['recipe']} · {row['name']}" if several else row["name"]
+            rows.append(
+                [
+                    name,
+                    f"{row['sparsity']:.0%}",
+                    f"{row['accuracy']:.1%}",
+                    f"{row['perplexity']:.2f}",
+                    f"{row['disk_bytes'] / 1e6:.0f}",
+                    f"{row['memory_bytes'] / 1e6:.0f}",
+                    _number(row.get("prefill_tokens_per_second"), "{:.0f}"),
+                    _number(row.get("decode_tokens_per_second"), "{:.1f}"),
+                    _number(row.get("decode_speedup_over_dense_f32"), "{:.2f}×"),
+                    _number(row.get("decode_speedup_over_dense_int8"), "{:.2f}×"),
+                ]
+            )
+    return rows
+
+
+def console_table(results: Sequence[dict[str, Any]]) -> Table:
+    """The table for a terminal."""
+    table = Table(title=caption(results), title_justify="left", title_style="bold")
+    table.add_column(HEADINGS[0], no_wrap=True)
+    for heading in HEADINGS[1:]:
+        table.add_column(heading, justify="right")
+    for row in table_rows(results):
+        table.add_row(*row)
+    return table
+
+
+def markdown(results: Sequence[dict[str, Any]]) -> str:
+    """The table for a README, with what it was measured on."""
+    lines = ["| " + " | ".join(HEADINGS) + " |", "|---" + "|--:" * (len(HEADINGS) - 1) + "|"]
+    lines += ["| " + " | ".join(row) + " |" for row in table_rows(results)]
+    return "\n".join([*lines, "", caption(results) + "."]) + "\n"
+
+
+def caption(results: Sequence[dict[str, Any]]) -> str:
+    """What was measured, on what."""
+    first = results[0]
+    machine = first["machine"]
+    tasks = ", ".join(dict.fromkeys(run["task"] for run in results))
+    samples = first["variants"][0].get("samples", 0)
+    threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
+    return f"{tasks}, {samples} held-out questions; {machine['cpu']}, {machine['isa']}, {threads}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else form.format(value)
