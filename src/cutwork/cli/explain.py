@@ -1,0 +1,155 @@
+"""`cutwork explain`: what is stored how, what a token costs, and where its time goes."""
+
+import json
+import re
+from collections import defaultdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cutwork.cli.options import Json, ModelArgument, Threads
+
+if TYPE_CHECKING:
+    from cutwork.engine.explain import StepProfile
+    from cutwork.engine.model import Model
+
+_LAYER = re.compile(r"\.\d+\.")
+_SPARSE_ENOUGH = 0.3  # below this a bitmask saves less than it costs
+
+
+def explain(
+    model: ModelArgument,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens per step: 1 is decode, hundreds are prefill.")] = 1,
+    context_tokens: Annotated[int, typer.Option("--after", min=0, help="Tokens already in the KV cache.")] = 16,
+    every_layer: Annotated[bool, typer.Option("--all", help="One row per layer instead of one per kind.")] = False,
+    repeats: Annotated[int, typer.Option("--repeats", "-r", min=1, help="Steps timed; medians are shown.")] = 20,
+    threads: Threads = 0,
+    as_json: Json = False,
+) -> None:
+    """Show, per weight: shape, sparsity, encoding, bytes moved per step, measured time and bandwidth.
+
+    Example: [bold]cutwork explain out/smollm2-gsm/packed --tokens 1 --threads 2[/bold]
+    """
+    from cutwork._native import read_bandwidth  # type: ignore[attr-defined]
+    from cutwork.engine.explain import profile_step
+    from cutwork.engine.model import Model
+    from cutwork.machine import cpu_name
+
+    with Model.load(model, threads=threads, max_batch=1) as engine:
+        profile = profile_step(engine, tokens=tokens, context=context_tokens, repeats=repeats)
+        bandwidth = read_bandwidth(engine.threads)
+        rows = _weight_rows(engine, profile, every_layer)
+        others = _other_rows(profile)
+        moved = sum(row["bytes"] for row in rows)
+        summary = {
+            "cpu": cpu_name(),
+            "isa": engine.isa,
+            "threads": engine.threads,
+            "tokens": tokens,
+            "context": context_tokens,
+            "bytes_per_step": moved,
+            "step_ms": 1e3 * profile.seconds,
+            "tokens_per_second": tokens / profile.seconds,
+            "achieved_gb_per_second": moved / profile.seconds / 1e9,
+            "machine_gb_per_second": bandwidth / 1e9,
+            "memory_bound_tokens_per_second": tokens * bandwidth / moved,
+            "memory": engine.memory,
+            "sparsity": engine.sparsity,
+        }
+    if as_json:
+        print(json.dumps({**summary, "weights": rows, "other_ops": others}, indent=1))
+        return
+    _print(summary, rows, others)
+
+
+def _weight_rows(engine: "Model", profile: "StepProfile", every_layer: bool) -> list[dict[str, Any]]:
+    """One row per group of weights that an op reads together (q, k, v; gate, up), layers added up unless asked for."""
+    groups: dict[tuple[str, ...], list[tuple[tuple[str, ...], float]]] = defaultdict(list)
+    for op in profile.ops:
+        if op.weights:
+            key = op.weights if every_layer else tuple(_LAYER.sub(".*.", name) for name in op.weights)
+            groups[key].append((op.weights, op.seconds))
+    rows = []
+    for key, members in groups.items():
+        weights = [engine.weights[name] for names, _ in members for name in names]
+        size = sum(w.rows * w.cols for w in weights)
+        nonzeros = sum(w.nonzeros for w in weights)
+        moved = sum(w.nbytes for w in weights)
+        seconds = sum(time for _, time in members)
+        rows.append(
+            {
+                "weights": [name.removesuffix(".weight") for name in key],
+                "layers": len(members),
+                "shapes": [[engine.weights[name].rows, engine.weights[name].cols] for name in members[0][0]],
+                "sparsity": 1 - nonzeros / size,
+                "encodings": sorted({f"{w.encoding} {w.dtype}" for w in weights}),
+                "bits_per_weight": 8 * moved / size,
+                "bytes": moved,
+                "ms": 1e3 * seconds,
+                "gb_per_second": moved / max(seconds, 1e-12) / 1e9,
+                "share": seconds / profile.seconds,
+                "note": _note(1 - nonzeros / size, {w.encoding for w in weights}),
+            }
+        )
+    return rows
+
+
+def _note(sparsity: float, encodings: set[str]) -> str:
+    if encodings == {"dense"}:
+        return "too dense to profit from a bitmask" if sparsity < _SPARSE_ENOUGH else "sparse, but stored dense"
+    return "" if len(encodings) == 1 else "some layers are too dense and stored dense"
+
+
+def _other_rows(profile: "StepProfile") -> list[dict[str, Any]]:
+    """Time of the ops that read no weight matrix, by kind."""
+    seconds: dict[str, float] = defaultdict(float)
+    for op in profile.ops:
+        if not op.weights:
+            seconds[op.kind] += op.seconds
+    return [{"kind": kind, "ms": 1e3 * s, "share": s / profile.seconds} for kind, s in seconds.items()]
+
+
+def _print(summary: dict[str, Any], rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> None:
+    console = Console()
+    table = Table(title=f"a step of {summary['tokens']} token(s) after {summary['context']}")
+    table.add_column("weights", overflow="fold")
+    for column in ["layers", "shape", "sparsity", "encoding", "bits/weight", "MB", "ms", "GB/s", "share", "note"]:
+        table.add_column(column, justify="left" if column in ("encoding", "note") else "right")
+    for row in rows:
+        table.add_row(
+            _short(row["weights"]),
+            str(row["layers"]),
+            " ".join(f"{n}×{k}" for n, k in row["shapes"]),
+            f"{row['sparsity']:.1%}",
+            ", ".join(row["encodings"]),
+            f"{row['bits_per_weight']:.2f}",
+            f"{row['bytes'] / 1e6:.1f}",
+            f"{row['ms']:.3f}",
+            f"{row['gb_per_second']:.1f}",
+            f"{row['share']:.1%}",
+            row["note"],
+        )
+    for row in others:
+        blanks = [""] * 6
+        table.add_row(f"[dim]{row['kind']}[/dim]", *blanks, f"{row['ms']:.3f}", "", f"{row['share']:.1%}", "")
+    console.print(table)
+    ratio = summary["tokens_per_second"] / summary["memory_bound_tokens_per_second"]
+    console.print(
+        f"{summary['tokens_per_second']:.1f} tokens/s measured; {summary['bytes_per_step'] / 1e6:.1f} MB of weights per "
+        f"step at {summary['machine_gb_per_second']:.1f} GB/s of memory bandwidth allow "
+        f"{summary['memory_bound_tokens_per_second']:.1f} ({ratio:.0%} of it reached)"
+    )
+    console.print(f"[dim]{summary['cpu']}, {summary['isa']}, {summary['threads']} threads[/dim]")
+
+
+def _short(names: list[str]) -> str:
+    """Names that share a prefix, written once: a.b.{q,k,v}."""
+    first = names[0]
+    if len(names) == 1:
+        return first
+    prefix = first[: first.rfind(".") + 1]
+    if all(name.startswith(prefix) for name in names):
+        return f"{prefix}{{{','.join(name.removeprefix(prefix) for name in names)}}}"
+    return ", ".join(names)
