@@ -137,8 +137,8 @@ def _print(summary: dict[str, Any], rows: list[dict[str, Any]], others: list[dic
     console.print(table)
     ratio = summary["tokens_per_second"] / summary["memory_bound_tokens_per_second"]
     console.print(
-        f"{summary['tokens_per_second']:.1f} tokens/s measured; {summary['bytes_per_step'] / 1e6:.1f} MB of weights per "
-        f"step at {summary['machine_gb_per_second']:.1f} GB/s of memory bandwidth allow "
+        f"{summary['tokens_per_second']:.1f} tokens/s measured; {summary['bytes_per_step'] / 1e6:.1f} MB of weights "
+        f"per step at {summary['machine_gb_per_second']:.1f} GB/s of memory bandwidth allow "
         f"{summary['memory_bound_tokens_per_second']:.1f} ({ratio:.0%} of it reached)"
     )
     console.print(f"[dim]{summary['cpu']}, {summary['isa']}, {summary['threads']} threads[/dim]")
