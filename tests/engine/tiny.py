@@ -1,12 +1,17 @@
 """Tiny random models of every architecture, made by transformers, and executors over their weights."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from cutwork.engine import reference
 from cutwork.engine.architectures import build_plan
+from cutwork.pack.encodings import encode
+from cutwork.pack.manifest import Source
+from cutwork.pack.reader import PackedModel
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -54,10 +59,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def make(variant: str, seed: int = 0) -> Any:
+def make(variant: str, seed: int = 0, **more: Any) -> Any:
     """A transformers model in float32 whose weights are large enough that every part matters to the logits."""
     kind, changes = VARIANTS[variant]
-    settings = transformers.AutoConfig.for_model(kind, **{**SMALL, **changes})
+    settings = transformers.AutoConfig.for_model(kind, **{**SMALL, **changes, **more})
     settings._attn_implementation = "eager"
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(settings).float().eval()
@@ -117,3 +122,60 @@ def torch_logits(model: Any, tokens: np.ndarray) -> np.ndarray:
 def relative(actual: np.ndarray, expected: np.ndarray) -> float:
     """Largest difference relative to the largest magnitude."""
     return float(np.abs(actual - expected).max() / np.abs(expected).max())
+
+
+def packed(model: Any, directory: Path, dtype: str = "f32") -> PackedModel:
+    """A transformers model as the engine reads it, with `dtype` f32, bf16 or i8 for the linears of the blocks.
+
+    The transformers model is changed to hold what the rounded weights mean, so that it stays the oracle.
+    """
+    state = model.state_dict()
+    weights = {}
+    for name, tensor in state.items():
+        if name == "lm_head.weight" and model.config.tie_word_embeddings:
+            continue
+        array, scale = tensor.numpy(), None
+        if dtype == "bf16":
+            array = (tensor.bfloat16().view(torch.int16).numpy()).view(np.uint16)
+            tensor.copy_(tensor.bfloat16().float())
+        elif dtype == "i8" and array.ndim == 2 and ".layers." in name:
+            scale = (np.abs(array).max(axis=1) / 127).astype(np.float32)
+            codes = np.rint(array / scale[:, None]).astype(np.int8)
+            tensor.copy_(torch.from_numpy(codes * scale[:, None]))
+            array = codes
+        weights[name] = encode(np.array(array), scale)
+    return PackedModel(directory, model.config.to_dict(), weights, Source(kind="checkpoint"))
+
+
+def byte_level_tokenizer() -> Any:
+    """Every byte is a token; ids 0 to 2 are special; some pairs are merged."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    names = ["<pad>", "<s>", "</s>", *alphabet, "th", "the", "Ġthe", "Ġth"]
+    bpe = Tokenizer(models.BPE({name: i for i, name in enumerate(names)}, [("t", "h"), ("th", "e")]))
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    return _wrap(bpe)
+
+
+def sentencepiece_tokenizer() -> Any:
+    """Unknown characters fall back to byte tokens, words begin with ▁, and the first space of a text is dropped."""
+    names = ["<pad>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *"abcdehlort", "▁a", "▁the"]
+    bpe = Tokenizer(
+        models.BPE({name: i for i, name in enumerate(names)}, [("▁", "a")], unk_token="<pad>", byte_fallback=True)
+    )
+    bpe.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    bpe.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return _wrap(bpe)
+
+
+def _wrap(bpe: Tokenizer) -> Any:
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    )
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    return tokenizer

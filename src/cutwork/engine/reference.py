@@ -17,6 +17,11 @@ from cutwork.engine.layout import Span
 Op = Mapping[str, Any]
 
 
+def isa() -> str:
+    """In place of the native module's instruction set."""
+    return "reference"
+
+
 @dataclass(frozen=True)
 class Weight:
     """A matrix [rows, cols], expanded: float32 values, or int8 codes that `scale` float32 [rows] turns into values."""

@@ -1,0 +1,332 @@
+"""`Model`: load a model directory and make text with it."""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, TypedDict, Unpack, overload
+
+import numpy as np
+
+from cutwork import checkpoint
+from cutwork.engine import perplexity as measure
+from cutwork.engine.architectures import build_plan
+from cutwork.engine.backend import Backend, choose
+from cutwork.engine.cache import BlockCache, OutOfBlocks
+from cutwork.engine.memory import BLOCK_SIZE, size_cache, usable_cpus
+from cutwork.engine.scheduler import Scheduler
+from cutwork.engine.session import Generation, Options, Request, Session
+from cutwork.engine.tokenizer import encode, load_tokenizer, render_chat, stop_tokens
+from cutwork.engine.weights import bind
+from cutwork.errors import CutworkError
+from cutwork.pack.reader import PackedModel, read_packed
+
+MAX_TOKENS = 512  # per step: long enough for the kernels, short enough to not make decoding sequences wait
+LOGITS_FLOATS = 1 << 24  # of one step's result when all rows' logits are wanted
+
+Prompt = str | Sequence[int]
+Messages = Sequence[Mapping[str, str]]
+
+
+class LoadOptions(TypedDict, total=False):
+    """Keywords of `Model.load`."""
+
+    threads: int
+    cache_dtype: Literal["auto", "f32", "bf16"]
+    max_context: int | None
+    max_batch: int
+    cache_bytes: int | None
+    backend: Backend
+
+
+class Model:
+    """A loaded model: weights, KV cache and tokenizer. Make one with `Model.load`.
+
+        with Model.load("out/packed", threads=2) as model:
+            print(model.generate("The capital of France is", max_new_tokens=8).text)
+
+    All methods may be called from several threads; their requests then run as one batch.
+    """
+
+    def __init__(
+        self,
+        packed: PackedModel,
+        *,
+        threads: int = 0,
+        cache_dtype: Literal["auto", "f32", "bf16"] = "auto",
+        max_context: int | None = None,
+        max_batch: int = 16,
+        cache_bytes: int | None = None,
+        backend: Backend = "auto",
+    ) -> None:
+        if threads < 0 or max_batch < 1:
+            raise CutworkError("threads must be 0 or more and max_batch 1 or more")
+        self.path, self.config = packed.path, packed.config
+        self.plan = build_plan(packed.config)
+        self.threads = threads or usable_cpus()
+        module = choose(backend)
+        self.isa = str(module.isa())
+        weights, vectors = bind(self.plan, packed.weights, module.Weight)
+        self.weights: dict[str, Any] = dict(zip(self.plan.weights, weights, strict=True))
+        self.cache_dtype = _cache_dtype(cache_dtype, self.weights)
+        size = size_cache(
+            self.plan,
+            dtype=self.cache_dtype,
+            model_context=_model_context(packed.config),
+            max_context=max_context,
+            max_batch=max_batch,
+            budget=cache_bytes,
+        )
+        self.max_context, self.max_batch = size.context, max_batch
+        max_tokens = max(max_batch, min(MAX_TOKENS, size.context))
+        self._logits_chunk = max(max_batch, min(max_tokens, LOGITS_FLOATS // self.plan.vocabulary))
+        self.executor = module.Executor(
+            self.plan.ops,
+            self.plan.spans(),
+            weights,
+            vectors,
+            threads=self.threads,
+            max_tokens=max_tokens,
+            max_logits=self._logits_chunk,
+            cache={
+                "layers": self.plan.cache_layers,
+                "kv_heads": self.plan.kv_heads,
+                "head_dim": self.plan.head_dim,
+                "block_size": BLOCK_SIZE,
+                "blocks": size.blocks,
+                "dtype": self.cache_dtype,
+            },
+        )
+        self.tokenizer = load_tokenizer(packed.path, packed.config)
+        self.stop_tokens = stop_tokens(packed.path, packed.config, self.tokenizer)
+        self._cache = BlockCache(size.blocks, BLOCK_SIZE)
+        scheduler = Scheduler(
+            self.executor, self._cache, max_tokens=max_tokens, max_batch=max_batch, max_context=size.context
+        )
+        self.session = Session(scheduler, self.tokenizer, self.stop_tokens)
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(cls, path: str | Path, **options: Unpack[LoadOptions]) -> "Model":
+        """Load a model directory of any of the three kinds, or a model of the Hub by name.
+
+        A checkpoint that is not packed is packed in memory. Options:
+
+        threads: CPUs to use, 0 for all this process may use. cache_dtype: of the KV cache, "f32" or "bf16"; "auto" is
+        f32 for a float32 model and bf16 otherwise. max_context: tokens per sequence, prompt and answer; by default what
+        the model was made for, or less if memory is short. max_batch: sequences at a time. cache_bytes: memory for the
+        KV cache, by default at most a quarter of what is available. backend: "native", "reference" (slow, NumPy) or
+        "auto": native, unless the environment says CUTWORK_REFERENCE=1.
+
+        Raises CutworkError for whatever is wrong with the model or the options.
+
+            Model.load("HuggingFaceTB/SmolLM2-135M-Instruct", threads=2, max_context=2048)
+        """
+        directory = checkpoint.resolve(path)
+        if checkpoint.kind(directory) == "packed":
+            return cls(read_packed(directory), **options)
+        from cutwork.pack.memory import pack_in_memory
+
+        return cls(pack_in_memory(directory), **options)
+
+    @overload
+    def generate(  # type: ignore[overload-overlap]  # a str is a sequence of str
+        self, prompt: Prompt, *, stream: Literal[False] = False, **options: Unpack[Options]
+    ) -> Generation: ...
+    @overload
+    def generate(self, prompt: Prompt, *, stream: Literal[True], **options: Unpack[Options]) -> Iterator[str]: ...
+    @overload
+    def generate(
+        self, prompt: Sequence[Prompt], *, stream: Literal[False] = False, **options: Unpack[Options]
+    ) -> list[Generation]: ...
+    def generate(
+        self, prompt: Prompt | Sequence[Prompt], *, stream: bool = False, **options: Unpack[Options]
+    ) -> Generation | list[Generation] | Iterator[str]:
+        """Continue a prompt (text or token ids), or a list of prompts as one batch.
+
+        Returns a `Generation`, a list of them for a list of prompts, or with `stream` an iterator over pieces of text
+        that are whole characters; closing it early cancels the request. Options, with their defaults:
+
+        max_new_tokens=128; stop=[], strings that end the answer and are left out of it; ignore_eos=False;
+        skip_special_tokens=True; and those of `Sampling`: temperature=0.0 (greedy), top_k=0, top_p=1.0, min_p=0.0,
+        repetition_penalty=1.0, seed=None, logprobs=None.
+
+        Raises CutworkError for an empty prompt, one that does not fit the context, or an option out of range.
+
+            model.generate("Once upon a time", max_new_tokens=64, temperature=0.8, top_p=0.95, seed=1).text
+            for piece in model.generate("Once upon a time", stream=True):
+                print(piece, end="", flush=True)
+        """
+        single = isinstance(prompt, str) or (len(prompt) > 0 and isinstance(prompt[0], int | np.integer))
+        if not single and len(prompt) == 0:
+            raise CutworkError("the prompt is empty")
+        prompts: Sequence[Any] = [prompt] if single else prompt
+        if stream and not single:
+            raise CutworkError("only one prompt can be streamed; leave out stream=True for a list of prompts")
+        tokens = [self.encode(item) if isinstance(item, str) else [int(token) for token in item] for item in prompts]
+        requests = self._submit(tokens, **options)
+        if stream:
+            return self._stream(requests[0])
+        try:
+            results = [self._wait(request) for request in requests]
+        finally:
+            self._cancel(requests)
+        return results[0] if single else results
+
+    @overload
+    def chat(self, messages: Messages, *, stream: Literal[False] = False, **options: Unpack[Options]) -> Generation: ...
+    @overload
+    def chat(self, messages: Messages, *, stream: Literal[True], **options: Unpack[Options]) -> Iterator[str]: ...
+    def chat(
+        self, messages: Messages, *, stream: bool = False, **options: Unpack[Options]
+    ) -> Generation | Iterator[str]:
+        """Answer a conversation, written with the model's own chat template. Options as for `generate`.
+
+        model.chat([{"role": "user", "content": "What is the capital of France?"}]).text
+        """
+        prompt = self.render_chat(messages)
+        return self.generate(prompt, stream=True, **options) if stream else self.generate(prompt, **options)
+
+    def render_chat(self, messages: Messages) -> str:
+        """The prompt that the model's chat template makes of messages; CutworkError if it has none."""
+        return render_chat(self.tokenizer, messages)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a prompt, special tokens included."""
+        return encode(self.tokenizer, text)
+
+    def logits(self, tokens: Sequence[int]) -> np.ndarray:
+        """Logits float32 [T, vocabulary] after each of T tokens: entry t predicts token t + 1."""
+        return np.concatenate(list(self._logits(tokens)))
+
+    def perplexity(
+        self,
+        text: str | Sequence[int],
+        *,
+        window: int = 1024,
+        stride: int | None = None,
+        max_tokens: int | None = None,
+    ) -> measure.Perplexity:
+        """Perplexity of a text, or of token ids, over windows of `window` tokens that begin every `stride` tokens.
+
+        Every token is predicted once, from at least window - stride tokens before it (the first window apart);
+        stride None is `window`: windows do not overlap, and the first token of each is not predicted.
+        """
+        tokens = self.encode(text) if isinstance(text, str) else [int(token) for token in text]
+        window = min(window, self.max_context)
+        return measure.perplexity(self._logits, tokens[:max_tokens], window=window, stride=stride or window)
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """Bytes of weights, KV cache and the arena of activations."""
+        return {
+            "weights": sum(weight.nbytes for weight in self.weights.values()),
+            "cache": int(self.executor.cache_bytes),
+            "arena": int(self.executor.arena_bytes),
+        }
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of zeros in the linears of the blocks."""
+        blocks = [weight for name, weight in self.weights.items() if ".layers." in name]
+        size = sum(weight.rows * weight.cols for weight in blocks)
+        return 1.0 - int(sum(weight.nonzeros for weight in blocks)) / max(int(size), 1)
+
+    def close(self) -> None:
+        """Cancel what runs and free weights and cache. The model cannot be used afterwards."""
+        with self._lock:
+            self.session.scheduler.close()
+            self.weights, self.executor = {}, None
+
+    def __enter__(self) -> "Model":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _submit(self, prompts: Sequence[Sequence[int]], **options: Unpack[Options]) -> list[Request]:
+        """Queue all prompts or, if one of them is refused, none."""
+        requests: list[Request] = []
+        with self._lock:
+            try:
+                for tokens in prompts:
+                    self._check(tokens)
+                    requests.append(self.session.add(tokens, **options))
+            except BaseException:
+                for request in requests:
+                    self.session.cancel(request)
+                raise
+        return requests
+
+    def _check(self, tokens: Sequence[int]) -> None:
+        if self.executor is None:
+            raise CutworkError("the model is closed")
+        for token in tokens:
+            if not 0 <= token < self.plan.vocabulary:
+                raise CutworkError(f"token {token} is not in the vocabulary of {self.plan.vocabulary} tokens")
+
+    def _wait(self, request: Request) -> Generation:
+        while request.finish_reason is None:
+            self._advance(request)
+        return request.result()
+
+    def _stream(self, request: Request) -> Iterator[str]:
+        try:
+            while request.pieces or request.finish_reason is None:
+                while request.pieces:
+                    text = request.pieces.popleft().text
+                    if text:
+                        yield text
+                self._advance(request)
+        finally:
+            self._cancel([request])
+
+    def _advance(self, request: Request) -> None:
+        """Take a step for everybody, unless another thread's step has just brought what this request waits for."""
+        with self._lock:
+            if not request.pieces and request.finish_reason is None:
+                self.session.step()
+
+    def _cancel(self, requests: Sequence[Request]) -> None:
+        with self._lock:
+            for request in requests:
+                self.session.cancel(request)
+
+    def _logits(self, tokens: Sequence[int]) -> Iterator[np.ndarray]:
+        """Logits of consecutive chunks of a sequence, each float32 [chunk, vocabulary]."""
+        if not tokens:
+            raise CutworkError("there are no tokens to compute logits of")
+        if len(tokens) > self.max_context:
+            raise CutworkError(f"{len(tokens)} tokens exceed the context of {self.max_context}")
+        self._check(tokens)
+        ids = np.asarray(tokens, np.int32)
+        with self._lock:
+            table = self._cache.open([])
+            try:
+                self._cache.extend(table, len(ids))
+                blocks = np.asarray([table.blocks], np.int32)
+                for start in range(0, len(ids), self._logits_chunk):
+                    part = ids[start : start + self._logits_chunk]
+                    rows = np.arange(len(part), dtype=np.int32)
+                    yield self.executor.step(part, rows + np.int32(start), np.zeros_like(rows), blocks, rows)
+            except OutOfBlocks:
+                raise CutworkError("the KV cache is in use by other requests; try again when they have ended") from None
+            finally:
+                self._cache.close(table)
+
+
+def _cache_dtype(wanted: str, weights: Mapping[str, Any]) -> str:
+    if wanted not in ("auto", "f32", "bf16"):
+        raise CutworkError(f"cache_dtype must be auto, f32 or bf16, not {wanted!r}")
+    if wanted != "auto":
+        return wanted
+    return "f32" if all(weight.dtype == "f32" for weight in weights.values()) else "bf16"
+
+
+def _model_context(config: Mapping[str, Any]) -> int:
+    longest = config.get("max_position_embeddings", 2048)
+    if isinstance(longest, bool) or not isinstance(longest, int) or not 2 <= longest <= 1 << 24:
+        raise CutworkError(f"config.json: max_position_embeddings must be an integer from 2, not {longest!r}")
+    return longest

@@ -1,0 +1,133 @@
+"""From logits to the next token: penalties, filters and the draw, with the meaning they have in transformers."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cutwork.errors import CutworkError
+
+TOP = 512  # candidates sorted first for top-p; they nearly always hold the wanted mass
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How one request chooses its tokens. The defaults are greedy.
+
+    temperature: 0 is greedy. top_k: keep the k likeliest tokens, 0 all. top_p: keep the likeliest tokens that together
+    reach this probability. min_p: drop tokens less likely than this fraction of the likeliest. repetition_penalty:
+    divides (or, if negative, multiplies) the logits of tokens already in the prompt or the answer (arXiv 1909.05858).
+    seed: makes the draw repeatable, alone or in a batch. logprobs: None, or how many alternatives to report per token
+    besides the chosen one.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    logprobs: int | None = None
+
+    def __post_init__(self) -> None:
+        checks = {
+            "temperature must be 0 or more": 0 <= self.temperature < float("inf"),
+            "top_k must be 0 or more": self.top_k >= 0,
+            "top_p must be above 0 and at most 1": 0 < self.top_p <= 1,
+            "min_p must be from 0 to 1": 0 <= self.min_p <= 1,
+            "repetition_penalty must be above 0": 0 < self.repetition_penalty < float("inf"),
+            "seed must be 0 or more": self.seed is None or self.seed >= 0,
+            "logprobs must be 0 or more": self.logprobs is None or self.logprobs >= 0,
+        }
+        for message, holds in checks.items():
+            if not holds:
+                key = message.split()[0]
+                raise CutworkError(f"{message}, not {getattr(self, key)!r}")
+
+
+@dataclass(frozen=True)
+class Logprob:
+    """Natural log of a token's probability under the model itself (before penalties and filters), with the likeliest
+    alternatives as (token, logprob) pairs."""
+
+    token: int
+    logprob: float
+    top: list[tuple[int, float]]
+
+
+class Sampler:
+    """The choices of one request; owns its random generator, so that others in a batch do not disturb it."""
+
+    def __init__(self, settings: Sampling, prompt: Sequence[int]) -> None:
+        self.settings = settings
+        self._random = np.random.default_rng(secrets.randbits(63) if settings.seed is None else settings.seed)
+        self._seen = np.unique(np.asarray(prompt, np.int64)) if settings.repetition_penalty != 1 else None
+
+    def choose(self, logits: np.ndarray) -> tuple[int, Logprob | None]:
+        """The next token after logits float32 [V], and its log-probability if the settings ask for it."""
+        s = self.settings
+        scores = logits if self._seen is None else penalise(logits, self._seen, s.repetition_penalty)
+        if s.temperature == 0:
+            token = int(scores.argmax())
+        else:
+            ids, scores = candidates(scores, s)
+            token = int(ids[self._draw(scores)])
+        if self._seen is not None and token not in self._seen:
+            self._seen = np.append(self._seen, token)
+        return token, None if s.logprobs is None else log_probability(logits, token, s.logprobs)
+
+    def _draw(self, scores: np.ndarray) -> int:
+        cumulative = np.cumsum(np.exp(scores - scores.max()), dtype=np.float64)
+        index = np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right")
+        return min(int(index), len(cumulative) - 1)
+
+
+def penalise(logits: np.ndarray, seen: np.ndarray, penalty: float) -> np.ndarray:
+    """Logits with those of the `seen` tokens made less attractive."""
+    result = logits.copy()
+    before = logits[seen]
+    result[seen] = np.where(before < 0, before * penalty, before / penalty)
+    return result
+
+
+def candidates(logits: np.ndarray, settings: Sampling) -> tuple[np.ndarray, np.ndarray]:
+    """(token ids ascending, their scores = logits / temperature) that survive top-k, then top-p, then min-p."""
+    scores = logits / np.float32(settings.temperature)
+    ids = np.arange(len(scores))
+    if 0 < settings.top_k < len(scores):
+        threshold = np.partition(scores, -settings.top_k)[-settings.top_k]
+        ids = np.flatnonzero(scores >= threshold)
+    if settings.top_p < 1:
+        ids = ids[_nucleus(scores[ids], settings.top_p)]
+    if settings.min_p > 0:
+        kept = scores[ids]
+        ids = ids[kept >= kept.max() + np.log(settings.min_p)]
+    return ids, scores[ids]
+
+
+def log_probability(logits: np.ndarray, token: int, alternatives: int) -> Logprob:
+    """Log-softmax of the raw logits at `token`, and of the likeliest `alternatives` tokens in descending order."""
+    highest = logits.max()
+    total = float(highest) + float(np.log(np.exp(logits - highest).sum(dtype=np.float64)))
+    count = min(alternatives, len(logits))
+    top = np.argpartition(logits, -count)[-count:] if count else np.empty(0, np.int64)
+    top = top[np.argsort(-logits[top], kind="stable")]
+    return Logprob(token, float(logits[token]) - total, [(int(i), float(logits[i]) - total) for i in top])
+
+
+def _nucleus(scores: np.ndarray, mass: float) -> np.ndarray:
+    """Indices, ascending, of the likeliest scores that together reach `mass` (arXiv 1904.09751): those for which the
+    likelier ones alone do not reach it."""
+    probabilities = np.exp(scores - scores.max())
+    wanted = mass * probabilities.sum(dtype=np.float64)
+    for count in (TOP, len(scores)):
+        top = np.argpartition(-probabilities, count)[:count] if count < len(scores) else np.arange(len(scores))
+        top = top[np.argsort(-probabilities[top], kind="stable")]
+        cumulative = np.cumsum(probabilities[top], dtype=np.float64)
+        if cumulative[-1] >= wanted or len(top) == len(scores):
+            break
+    before = cumulative - probabilities[top]
+    kept = before < wanted
+    kept[0] = True
+    return np.sort(top[kept])

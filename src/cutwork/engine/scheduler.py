@@ -1,0 +1,218 @@
+"""Turns sequences into ragged steps: decoding ones first, then chunks of prompts, as many as memory and batch allow."""
+
+import time
+from collections import deque
+from collections.abc import Sequence as Tokens
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from cutwork.engine.cache import BlockCache, OutOfBlocks, Table
+from cutwork.engine.sampling import Logprob, Sampler, Sampling
+from cutwork.errors import CutworkError
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(eq=False)
+class Sequence:
+    """One sequence on its way: `tokens` are the prompt and what was chosen so far."""
+
+    tokens: list[int]
+    prompt_tokens: int
+    limit: int  # len(tokens) at which it ends with "length"
+    stop_tokens: frozenset[int]
+    sampler: Sampler
+    table: Table = field(default_factory=Table)
+    slot: int = -1  # row of the block tables while running
+    reused_tokens: int = 0  # of the prompt, found in the cache
+    finish_reason: FinishReason | None = None
+    submitted: float = field(default_factory=time.perf_counter)
+    started: float | None = None
+    first_token: float | None = None
+    finished: float | None = None
+
+    @property
+    def pending(self) -> int:
+        """Tokens whose keys and values are not in the cache yet."""
+        return len(self.tokens) - self.table.length
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A step's result for one sequence: the token, and why the sequence ended if it did."""
+
+    sequence: Sequence
+    token: int
+    logprob: Logprob | None
+    finish_reason: FinishReason | None
+
+
+class Scheduler:
+    """Continuous batching over an executor. Not thread-safe: one caller adds, cancels and steps.
+
+    Sequences wait in a queue until a slot and blocks for their whole prompt are free. One that cannot grow because
+    memory ran out makes the youngest give its blocks back and wait again, its tokens kept: nothing is lost or cut.
+
+    max_tokens: tokens per step. max_batch: sequences at a time. max_context: tokens per sequence.
+    """
+
+    def __init__(self, executor: Any, cache: BlockCache, *, max_tokens: int, max_batch: int, max_context: int) -> None:
+        self._executor, self.cache = executor, cache
+        self.max_tokens, self.max_batch, self.max_context = max_tokens, max_batch, max_context
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []  # oldest first
+        self._slots = list(range(max_batch))
+        self._tables = np.full((max_batch, cache.blocks_for(max_context)), -1, np.int32)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step would do anything."""
+        return bool(self.running or self.waiting)
+
+    def add(
+        self, prompt: Tokens[int], *, max_new_tokens: int, sampling: Sampling, stop_tokens: frozenset[int] = frozenset()
+    ) -> Sequence:
+        """Queue a prompt. It ends with "length" after `max_new_tokens` or at the end of the context.
+
+        Raises CutworkError for an empty prompt, and for one that leaves no room for an answer.
+        """
+        room = min(self.max_context, self.cache.blocks * self.cache.block_size)
+        if not prompt:
+            raise CutworkError("the prompt is empty; give at least one token")
+        if len(prompt) >= room:
+            raise CutworkError(
+                f"the prompt has {len(prompt)} tokens, but the context holds {room} with the answer; "
+                "shorten it or load the model with a larger max_context"
+            )
+        if max_new_tokens < 1:
+            raise CutworkError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
+        limit = min(room, len(prompt) + max_new_tokens)
+        sequence = Sequence(list(prompt), len(prompt), limit, stop_tokens, Sampler(sampling, prompt))
+        self.waiting.append(sequence)
+        return sequence
+
+    def finish(self, sequence: Sequence, reason: FinishReason = "cancelled") -> None:
+        """End a sequence between steps, wherever it is; its blocks are free at once. Does nothing if it has ended."""
+        if sequence.finish_reason is not None:
+            return
+        if sequence.slot >= 0:
+            self._leave(sequence)
+        else:
+            self.waiting.remove(sequence)
+        sequence.finish_reason = reason
+        sequence.finished = time.perf_counter()
+
+    def close(self) -> None:
+        """End everything and let go of the executor."""
+        for sequence in [*self.running, *self.waiting]:
+            self.finish(sequence)
+        self._executor = None
+
+    def step(self) -> list[Chosen]:
+        """One forward pass over what fits; a token for every sequence whose tokens are all computed."""
+        batch = self._compose()
+        if not batch:
+            return []
+        logits = self._run(batch)
+        chosen, row = [], 0
+        for sequence, count in batch:
+            length = sequence.table.length + count
+            self.cache.commit(sequence.table, sequence.tokens, length)
+            if length == len(sequence.tokens):
+                chosen.append(self._choose(sequence, logits[row]))
+                row += 1
+        return chosen
+
+    def _compose(self) -> list[tuple[Sequence, int]]:
+        """(sequence, how many of its pending tokens) for the next step."""
+        self._grow()
+        self._admit()
+        budget, batch = self.max_tokens, []
+        for sequence in sorted(self.running, key=lambda s: s.pending > 1):  # stable: decoding first, then by age
+            count = min(sequence.pending, budget)
+            if count == 0:
+                break
+            batch.append((sequence, count))
+            budget -= count
+        return batch
+
+    def _grow(self) -> None:
+        """Room for every running sequence's pending tokens, oldest first; the youngest yields when there is none."""
+        for sequence in list(self.running):
+            while sequence.slot >= 0:
+                try:
+                    self._extend(sequence)
+                    break
+                except OutOfBlocks:
+                    self._preempt(self.running[-1])
+
+    def _admit(self) -> None:
+        """Start waiting sequences, in order, while there is a slot and room for all their tokens and one more."""
+        budget = self.max_tokens - sum(sequence.pending for sequence in self.running)
+        while self.waiting and self._slots and budget > 0:
+            sequence = self.waiting[0]
+            table = self.cache.open(sequence.tokens)
+            wanted = self.cache.blocks_for(min(len(sequence.tokens) + 1, sequence.limit))
+            if wanted - len(table.blocks) > self.cache.free:
+                self.cache.close(table)
+                return
+            self.waiting.popleft()
+            sequence.table, sequence.slot = table, self._slots.pop()
+            sequence.reused_tokens = max(sequence.reused_tokens, min(table.length, sequence.prompt_tokens))
+            sequence.started = sequence.started or time.perf_counter()
+            self.running.append(sequence)
+            self._extend(sequence)
+            budget -= sequence.pending
+
+    def _extend(self, sequence: Sequence) -> None:
+        blocks = sequence.table.blocks
+        before = len(blocks)
+        copies = self.cache.extend(sequence.table, len(sequence.tokens))
+        if copies:
+            self._executor.copy_blocks(copies)
+        if copies or len(blocks) > before or self._tables[sequence.slot, 0] < 0:
+            self._tables[sequence.slot, : len(blocks)] = blocks
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self._leave(sequence)
+        self.waiting.appendleft(sequence)
+
+    def _leave(self, sequence: Sequence) -> None:
+        """Give back the slot and the blocks."""
+        self.running.remove(sequence)
+        self._tables[sequence.slot] = -1
+        self._slots.append(sequence.slot)
+        sequence.slot = -1
+        self.cache.close(sequence.table)
+
+    def _run(self, batch: list[tuple[Sequence, int]]) -> np.ndarray:
+        tokens: list[int] = []
+        positions, slots, rows = [], [], []
+        for sequence, count in batch:
+            start = sequence.table.length
+            tokens += sequence.tokens[start : start + count]
+            positions.append(np.arange(start, start + count, dtype=np.int32))
+            slots.append(np.full(count, sequence.slot, np.int32))
+            if start + count == len(sequence.tokens):
+                rows.append(len(tokens) - 1)
+        return np.asarray(
+            self._executor.step(
+                np.asarray(tokens, np.int32),
+                np.concatenate(positions),
+                np.concatenate(slots),
+                self._tables,
+                np.asarray(rows, np.int32),
+            )
+        )
+
+    def _choose(self, sequence: Sequence, logits: np.ndarray) -> Chosen:
+        token, logprob = sequence.sampler.choose(logits)
+        sequence.tokens.append(token)
+        sequence.first_token = sequence.first_token or time.perf_counter()
+        if token in sequence.stop_tokens:
+            self.finish(sequence, "stop")
+        elif len(sequence.tokens) >= sequence.limit:
+            self.finish(sequence, "length")
+        return Chosen(sequence, token, logprob, sequence.finish_reason)

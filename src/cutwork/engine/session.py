@@ -1,0 +1,188 @@
+"""Requests in, text out: the scheduler together with a tokenizer. What `Model.generate` and a server have in common."""
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypedDict, Unpack
+
+from cutwork.engine.sampling import Logprob, Sampling
+from cutwork.engine.scheduler import FinishReason, Scheduler
+from cutwork.engine.scheduler import Sequence as Running
+from cutwork.engine.text import Detokenizer, StopStrings
+from cutwork.errors import CutworkError
+
+
+class Options(TypedDict, total=False):
+    """Keywords of a request. Those from `temperature` on are the fields of `Sampling`.
+
+    max_new_tokens: 128 by default. stop: strings (or one) that end the answer and are left out of it. ignore_eos: go on
+    after an end-of-sequence token. skip_special_tokens: leave special tokens out of the text, True by default.
+    """
+
+    max_new_tokens: int
+    stop: str | Sequence[str]
+    ignore_eos: bool
+    skip_special_tokens: bool
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    seed: int | None
+    logprobs: int | None
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds of one request, and how many prompt tokens were found in the cache instead of computed."""
+
+    queued: float
+    prefill: float
+    decode: float
+    reused_tokens: int
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A finished answer.
+
+    text: without the end-of-sequence token and without the stop string. tokens: all that were generated, the
+    end-of-sequence token included. finish_reason: "stop" (end of sequence or stop string), "length" (max_new_tokens or
+    the end of the context) or "cancelled". prompt_tokens: their number. logprobs: one entry per token if asked for.
+    """
+
+    text: str
+    tokens: list[int]
+    finish_reason: str
+    prompt_tokens: int
+    timings: Timings
+    logprobs: list[Logprob] | None = None
+
+    @property
+    def prefill_speed(self) -> float:
+        """Prompt tokens computed per second."""
+        return (self.prompt_tokens - self.timings.reused_tokens) / max(self.timings.prefill, 1e-9)
+
+    @property
+    def decode_speed(self) -> float:
+        """Tokens per second after the first."""
+        return max(len(self.tokens) - 1, 0) / max(self.timings.decode, 1e-9)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one step brought for one request. `text` may be empty: half a character, or perhaps the start of a stop
+    string. The last piece of a request has its `finish_reason`."""
+
+    request: "Request"
+    token: int
+    text: str
+    logprob: Logprob | None = None
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(eq=False)
+class Request:
+    """A prompt on its way through a `Session`; `pieces` collects what a consumer has not taken yet."""
+
+    sequence: Running
+    detokenizer: Detokenizer
+    stop: StopStrings
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[Logprob] = field(default_factory=list)
+    pieces: deque[Piece] = field(default_factory=deque)
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """None while running."""
+        return self.sequence.finish_reason
+
+    def result(self) -> Generation:
+        """The answer so far, or whole if the request has finished."""
+        s = self.sequence
+        now = s.finished or time.perf_counter()
+        started, first = s.started or now, s.first_token or now
+        timings = Timings(started - s.submitted, first - started, now - first, s.reused_tokens)
+        logprobs = None if s.sampler.settings.logprobs is None else list(self.logprobs)
+        reason = s.finish_reason or "cancelled"
+        return Generation(self.text, list(self.tokens), reason, s.prompt_tokens, timings, logprobs)
+
+
+class Session:
+    """Requests running together. Not thread-safe: one caller adds, cancels and steps, in any order between steps.
+
+    request = session.add(tokens, max_new_tokens=64)
+    while session.busy:
+        for piece in session.step():
+            print(piece.text, end="")
+    """
+
+    def __init__(self, scheduler: Scheduler, tokenizer: Any, stop_tokens: frozenset[int]) -> None:
+        self.scheduler, self._tokenizer, self._stop_tokens = scheduler, tokenizer, stop_tokens
+        self._requests: dict[Running, Request] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether any request is unfinished."""
+        return self.scheduler.busy
+
+    def add(self, prompt: Sequence[int], **options: Unpack[Options]) -> Request:
+        """Queue a prompt of token ids.
+
+        Raises CutworkError if it is empty or does not fit the context, or for an option unknown or out of range.
+        """
+        unknown = set(options) - set(Options.__annotations__)
+        if unknown:
+            known = ", ".join(Options.__annotations__)
+            raise CutworkError(f"unknown option '{min(unknown)}'; the options are {known}")
+        settings: dict[str, Any] = {
+            key: value for key, value in options.items() if key in Sampling.__dataclass_fields__
+        }
+        stop = options.get("stop", ())
+        stop = [stop] if isinstance(stop, str) else list(stop)
+        if stop and self._tokenizer is None:
+            raise CutworkError("stop strings need a tokenizer, and this model has none; use token ids only")
+        sequence = self.scheduler.add(
+            prompt,
+            max_new_tokens=options.get("max_new_tokens", 128),
+            sampling=Sampling(**settings),
+            stop_tokens=frozenset() if options.get("ignore_eos", False) else self._stop_tokens,
+        )
+        detokenizer = Detokenizer(self._tokenizer, prompt, options.get("skip_special_tokens", True))
+        request = Request(sequence, detokenizer, StopStrings(stop))
+        self._requests[sequence] = request
+        return request
+
+    def cancel(self, request: Request) -> None:
+        """End a request now and free its memory; does nothing if it has finished."""
+        self.scheduler.finish(request.sequence, "cancelled")
+        self._requests.pop(request.sequence, None)
+
+    def step(self) -> list[Piece]:
+        """One forward pass; at most one piece per running request, also appended to its `pieces`."""
+        pieces = []
+        for chosen in self.scheduler.step():
+            request = self._requests[chosen.sequence]
+            text = self._text(request, chosen.token, chosen.finish_reason)
+            request.text += text
+            request.tokens.append(chosen.token)
+            if chosen.logprob is not None:
+                request.logprobs.append(chosen.logprob)
+            if request.stop.stopped:
+                self.scheduler.finish(chosen.sequence, "stop")
+                chosen.sequence.finish_reason = "stop"  # also where the last allowed token completed a stop string
+            if request.finish_reason is not None:
+                del self._requests[chosen.sequence]
+            pieces.append(Piece(request, chosen.token, text, chosen.logprob, request.finish_reason))
+            request.pieces.append(pieces[-1])
+        return pieces
+
+    def _text(self, request: Request, token: int, finish_reason: FinishReason | None) -> str:
+        """What may be shown after this token; everything that is left once the sequence has ended."""
+        ended_by_token = finish_reason == "stop"
+        text = request.stop.push("" if ended_by_token else request.detokenizer.push(token))
+        if finish_reason is not None:
+            text += request.stop.push(request.detokenizer.flush()) + request.stop.flush()
+        return text

@@ -1,0 +1,89 @@
+"""The model's tokenizer, from transformers without torch, and what a model says about where a text ends."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cutwork.errors import CutworkError
+
+FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json", "spiece.model")
+
+
+def load_tokenizer(path: Path, config: Mapping[str, Any]) -> Any:
+    """The transformers tokenizer of a model directory of any kind; None if the directory has no tokenizer files.
+
+    The config is handed over, since a packed model has no config.json beside its tokenizer. Code that came with the
+    model is never run. Raises CutworkError if the files cannot be read.
+    """
+    if not any((path / name).is_file() for name in FILES):
+        return None
+    from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
+
+    try:
+        settings = AutoConfig.for_model(**config)
+        return AutoTokenizer.from_pretrained(str(path), config=settings, trust_remote_code=False)
+    except Exception as error:  # transformers raises many kinds; tokenizer.json alone is enough to go on
+        if not (path / "tokenizer.json").is_file():
+            raise CutworkError(f"the tokenizer in {path} cannot be read: {' '.join(str(error).split())}") from None
+    try:
+        return PreTrainedTokenizerFast(tokenizer_file=str(path / "tokenizer.json"), **_special_tokens(path))
+    except Exception as error:
+        raise CutworkError(f"the tokenizer in {path} cannot be read: {' '.join(str(error).split())}") from None
+
+
+def encode(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a prompt, with the special tokens the model expects but not twice: a rendered chat has its own."""
+    if tokenizer is None:
+        raise CutworkError("this model directory has no tokenizer; give token ids instead of text")
+    if not text:
+        raise CutworkError("the prompt is empty")
+    ids = [int(token) for token in tokenizer.encode(text)]
+    if len(ids) > 1 and ids[0] == ids[1] == tokenizer.bos_token_id:
+        return ids[1:]
+    return ids
+
+
+def render_chat(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
+    """The prompt that the model's chat template makes of messages {"role": …, "content": …}.
+
+    Raises CutworkError if the model has no template or its template refuses the messages.
+    """
+    if tokenizer is None or not getattr(tokenizer, "chat_template", None):
+        raise CutworkError("this model has no chat template; use generate with a plain prompt")
+    if not messages:
+        raise CutworkError("there are no messages to answer")
+    for message in messages:
+        if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
+            raise CutworkError('each message must be like {"role": "user", "content": "text"}')
+    from jinja2 import TemplateError
+
+    try:
+        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+    except TemplateError as error:
+        raise CutworkError(f"the model's chat template refuses these messages: {error}") from None
+
+
+def stop_tokens(path: Path, config: Mapping[str, Any], tokenizer: Any) -> frozenset[int]:
+    """Ids that end a text: those of generation_config.json (else of the config), and the tokenizer's."""
+    named = config.get("eos_token_id")
+    try:
+        generation = json.loads((path / "generation_config.json").read_bytes())
+        named = generation.get("eos_token_id", named)
+    except (OSError, ValueError, AttributeError):
+        pass  # the file is optional, and only improves on the config
+    ids = named if isinstance(named, list) else [named]
+    return frozenset(i for i in [*ids, getattr(tokenizer, "eos_token_id", None)] if isinstance(i, int))
+
+
+def _special_tokens(path: Path) -> dict[str, Any]:
+    """bos, eos, … and the chat template as tokenizer_config.json and chat_template.jinja name them."""
+    try:
+        settings = json.loads((path / "tokenizer_config.json").read_bytes())
+    except (OSError, ValueError):
+        settings = {}
+    kept = {key: settings[key] for key in ("bos_token", "eos_token", "unk_token", "pad_token") if key in settings}
+    kept = {key: value["content"] if isinstance(value, dict) else value for key, value in kept.items()}
+    template = path / "chat_template.jinja"
+    chat = template.read_text(encoding="utf-8") if template.is_file() else settings.get("chat_template")
+    return {**kept, "chat_template": chat} if isinstance(chat, str) else kept

@@ -1,0 +1,63 @@
+"""From stored weights to what an executor takes, every name and shape checked against the plan first."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from cutwork.engine.plan import Plan
+from cutwork.errors import CutworkError
+from cutwork.pack.encodings import EncodedWeight
+
+
+def bind(plan: Plan, stored: Mapping[str, EncodedWeight], kind: Any) -> tuple[list[Any], list[np.ndarray]]:
+    """(weights, vectors) in the order of the plan's ids; `kind` is the class `Weight` of the chosen backend.
+
+    Weights keep views of the stored arrays; vectors become float32. Raises CutworkError naming a weight that is
+    missing, has another shape than the config promises, holds what a kernel must not trust, or belongs to another
+    architecture.
+    """
+    _check_names(plan, stored)
+    weights = [_weight(name, shape, stored[name], kind) for name, shape in plan.weights.items()]
+    vectors = [
+        plan.constants[name] if name in plan.constants else _vector(name, length, stored[name])
+        for name, length in plan.vectors.items()
+    ]
+    return weights, vectors
+
+
+def _check_names(plan: Plan, stored: Mapping[str, EncodedWeight]) -> None:
+    needed = {*plan.weights, *plan.vectors} - set(plan.constants)
+    for name in sorted(needed - set(stored)):
+        raise CutworkError(f"weight '{name}' is missing from the model; the checkpoint is incomplete")
+    for name in sorted(set(stored) - needed):
+        if not _harmless(name):
+            raise CutworkError(f"weight '{name}' does not belong to this architecture, so the model would run wrong")
+
+
+def _harmless(name: str) -> bool:
+    """Weights that checkpoints carry although the forward pass does not read them."""
+    return name.endswith(".rotary_emb.inv_freq") or name == "lm_head.weight"
+
+
+def _weight(name: str, shape: tuple[int, int], weight: EncodedWeight, kind: Any) -> Any:
+    _check_shape(name, shape, weight)
+    try:
+        if weight.encoding == "dense":
+            return kind.dense(weight.values, weight.scale)
+        return kind.bitmask(*shape, weight.values, weight.mask, weight.offsets, weight.scale)
+    except ValueError as error:
+        raise CutworkError(f"weight '{name}' is damaged: {error}; get or pack the model again") from None
+
+
+def _vector(name: str, length: int, weight: EncodedWeight) -> np.ndarray:
+    _check_shape(name, (length,), weight)
+    values = weight.decode()
+    if values.dtype == np.uint16:
+        values = (values.astype(np.uint32) << 16).view(np.float32)
+    return np.ascontiguousarray(values, np.float32)
+
+
+def _check_shape(name: str, shape: tuple[int, ...], weight: EncodedWeight) -> None:
+    if tuple(weight.shape) != shape:
+        raise CutworkError(f"weight '{name}' has shape {list(weight.shape)}, but config.json promises {list(shape)}")

@@ -1,0 +1,237 @@
+"""`Model` end to end on tiny models: the same text and tokens as transformers, whatever runs beside it."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from cutwork.engine.backend import choose
+from cutwork.engine.model import Model
+from cutwork.errors import CutworkError
+
+from .tiny import VARIANTS, byte_level_tokenizer, make, packed, relative, torch, torch_logits
+
+VOCABULARY = 300
+PROMPTS = [list(range(5, 5 + n)) for n in (1, 2, 9, 17, 33, 40)]
+
+
+def native_available() -> bool:
+    try:
+        return hasattr(choose("native"), "Executor")
+    except CutworkError:
+        return False
+
+
+BACKENDS = ["reference", pytest.param("native", marks=pytest.mark.skipif(not native_available(), reason="not built"))]
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model")
+    byte_level_tokenizer().save_pretrained(path)
+    (path / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 9]}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def llama():
+    return make("llama", vocab_size=VOCABULARY)
+
+
+def load(hf, directory, **options):
+    options = {"backend": "reference", "threads": 1, "cache_bytes": 1 << 22, **options}
+    return Model(packed(hf, directory), **options)
+
+
+def greedy(hf, prompt, count):
+    with torch.no_grad():
+        out = hf.generate(torch.tensor([prompt]), max_new_tokens=count, do_sample=False)
+    return out[0, len(prompt) :].tolist()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_greedy_tokens_equal_transformers(variant, backend, directory):
+    hf = make(variant, vocab_size=VOCABULARY)
+    with load(hf, directory, backend=backend) as model:
+        assert relative(model.logits(PROMPTS[-1]), torch_logits(hf, np.array(PROMPTS[-1]))) < 1e-4
+        results = model.generate([PROMPTS[3], PROMPTS[1]], max_new_tokens=64, ignore_eos=True)
+    for prompt, result in zip([PROMPTS[3], PROMPTS[1]], results, strict=True):
+        assert result.tokens == greedy(hf, prompt, 64)
+        assert result.finish_reason == "length"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [("bf16", 0.02), ("i8", 0.06)])
+@pytest.mark.parametrize("variant", ["llama", "qwen2"])
+def test_rounded_weights_stay_close(variant, dtype, tolerance, backend, directory):
+    hf = make(variant, vocab_size=VOCABULARY)
+    with load(hf, directory, backend=backend) as model:
+        exact = model.logits(PROMPTS[-1])
+    stored = packed(hf, directory, dtype)
+    with Model(stored, backend=backend, threads=1, cache_bytes=1 << 22) as model:
+        assert model.cache_dtype == "bf16"
+        actual = model.logits(PROMPTS[-1])
+    assert relative(actual, torch_logits(hf, np.array(PROMPTS[-1]))) < tolerance
+    assert relative(actual, exact) < 2 * tolerance
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_batch_gives_what_each_prompt_gives_alone(backend, llama, directory):
+    options = {"max_new_tokens": 20, "temperature": 0.9, "top_p": 0.95, "seed": 5, "ignore_eos": True}
+    with load(llama, directory, backend=backend, max_batch=4) as model:
+        together = model.generate(PROMPTS, **options)
+        alone = [model.generate(prompt, **options) for prompt in PROMPTS]
+        again = model.generate(PROMPTS, **{**options, "seed": 6})
+    assert [r.tokens for r in together] == [r.tokens for r in alone]
+    assert [r.tokens for r in together] != [r.tokens for r in again]
+
+
+def test_nothing_changes_when_memory_is_short(llama, directory):
+    with load(llama, directory) as model:
+        expected = [r.tokens for r in model.generate(PROMPTS, max_new_tokens=60, ignore_eos=True)]
+    block = 2 * 3 * 2 * 8 * 32 * 4  # keys and values, layers, heads, head_dim, tokens, bytes
+    with load(llama, directory, max_context=120, cache_bytes=5 * block) as model:
+        results = model.generate(PROMPTS, max_new_tokens=60, ignore_eos=True)
+        assert model.session.scheduler.cache.free == 5
+    assert [r.tokens for r in results] == expected
+
+
+def test_generation_says_everything(llama, directory):
+    with load(llama, directory) as model:
+        result = model.generate("the theatre", max_new_tokens=8, logprobs=3, ignore_eos=True)
+        assert result.prompt_tokens == len(model.encode("the theatre"))
+        expected = model.logits(model.encode("the theatre") + result.tokens)
+    json.dumps(asdict(result))
+    assert len(result.tokens) == len(result.logprobs) == 8
+    assert result.timings.prefill > 0 and result.timings.decode > 0 and result.decode_speed > 0
+    for i, entry in enumerate(result.logprobs):
+        row = expected[result.prompt_tokens - 1 + i]
+        assert entry.token == result.tokens[i] == entry.top[0][0]
+        assert entry.logprob == pytest.approx(float(row.max() - np.log(np.exp(row).sum())), abs=1e-4)
+        assert [p for _, p in entry.top] == sorted((p for _, p in entry.top), reverse=True)
+
+
+def test_stream_pieces_make_the_text(llama, directory):
+    with load(llama, directory) as model:
+        whole = model.generate("the", max_new_tokens=40, temperature=1.0, seed=1, ignore_eos=True).text
+        pieces = list(model.generate("the", max_new_tokens=40, temperature=1.0, seed=1, ignore_eos=True, stream=True))
+        assert "".join(pieces) == whole
+        assert len(pieces) > 5
+        for _ in model.generate("the", stream=True, ignore_eos=True):
+            break
+        assert not model.session.busy
+        assert model.session.scheduler.cache.free == model.session.scheduler.cache.blocks
+
+
+def test_stop_string_and_end_of_sequence(llama, directory):
+    options = {"max_new_tokens": 40, "temperature": 1.5, "seed": 3}
+    with load(llama, directory) as model:
+        free = model.generate("the", **options, ignore_eos=True)
+        stop = free.text[5:8]
+        cut = model.generate("the", **options, ignore_eos=True, stop=[stop])
+        assert cut.text == free.text[: free.text.index(stop)]
+        assert cut.finish_reason == "stop"
+        assert free.tokens[: len(cut.tokens)] == cut.tokens
+        eos = free.tokens[4]
+        model.session._stop_tokens = frozenset([eos])
+        ended = model.generate("the", **options)
+        assert ended.finish_reason == "stop"
+        assert ended.tokens == free.tokens[: free.tokens.index(eos) + 1]
+
+
+def test_chat_uses_the_template(llama, directory):
+    with load(llama, directory) as model:
+        messages = [{"role": "user", "content": "hello"}]
+        assert model.render_chat(messages) == "user: hello\nassistant: "
+        answer = model.chat(messages, max_new_tokens=5)
+        assert answer.tokens == model.generate("user: hello\nassistant: ", max_new_tokens=5).tokens
+        assert "".join(model.chat(messages, max_new_tokens=5, stream=True)) == answer.text
+
+
+def test_perplexity_equals_transformers(llama, directory):
+    tokens = np.random.default_rng(1).integers(3, VOCABULARY, 100)
+    with load(llama, directory) as model:
+        once = model.perplexity(tokens, window=100)
+        overlapping = model.perplexity(tokens, window=40, stride=15)
+        apart = model.perplexity(tokens, window=40)
+        chunked = model.perplexity(tokens[:90].tolist(), window=100, max_tokens=90)
+        model._logits_chunk = 16
+        assert model.perplexity(tokens[:90].tolist(), window=100).nll == pytest.approx(chunked.nll, abs=1e-6)
+    with torch.no_grad():
+        ids = torch.tensor(tokens)[None]
+        assert once.nll == pytest.approx(float(llama(ids, labels=ids).loss), abs=1e-5)
+        assert once.tokens == 99
+        total, count, done = 0.0, 0, 0
+        for begin in range(0, 100, 15):
+            end = min(begin + 40, 100)
+            labels = ids[:, begin:end].clone()
+            labels[:, : end - begin - (end - done)] = -100
+            if begin == 0:
+                labels[:, 0] = -100
+            number = int((labels != -100).sum())
+            total += float(llama(ids[:, begin:end], labels=labels).loss) * number
+            count, done = count + number, end
+            if end == 100:
+                break
+    assert overlapping.tokens == count == 99
+    assert overlapping.nll == pytest.approx(total / count, abs=1e-5)
+    assert apart.tokens == 100 - 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"prompt": ""}, "empty"),
+        ({"prompt": []}, "empty"),
+        ({"prompt": ["the", ""]}, "empty"),
+        ({"prompt": list(range(3, 260))}, "257 tokens, but the context holds 256"),
+        ({"prompt": [3, 300]}, "token 300 is not in the vocabulary"),
+        ({"prompt": "the", "temperature": -1}, "temperature"),
+        ({"prompt": "the", "top_p": 0.0}, "top_p"),
+        ({"prompt": "the", "max_new_tokens": 0}, "max_new_tokens"),
+        ({"prompt": "the", "nonsense": 1}, "unknown option 'nonsense'"),
+        ({"prompt": ["the", "a"], "stream": True}, "only one prompt"),
+    ],
+)
+def test_bad_requests_get_one_sentence(arguments, message, llama, directory):
+    with load(llama, directory) as model:
+        with pytest.raises(CutworkError, match=message):
+            model.generate(**arguments)
+        assert not model.session.busy
+
+
+def test_answer_is_clipped_at_the_end_of_the_context(llama, directory):
+    with load(llama, directory, max_context=30) as model:
+        result = model.generate(list(range(3, 23)), max_new_tokens=100, ignore_eos=True)
+    assert (len(result.tokens), result.finish_reason) == (10, "length")
+
+
+def test_bad_models_get_one_sentence(llama, directory):
+    good = packed(llama, directory)
+    name = "model.layers.1.mlp.up_proj.weight"
+    without = {key: value for key, value in good.weights.items() if key != name}
+    cases = [
+        (good.config, without, f"'{name}' is missing"),
+        (good.config, {**without, name: good.weights["model.norm.weight"]}, "config.json promises"),
+        (good.config, {**good.weights, "model.layers.3.mlp.up_proj.weight": good.weights[name]}, "does not belong"),
+        ({**good.config, "model_type": "bert"}, good.weights, "it runs llama, mistral, qwen2"),
+        ({**good.config, "hidden_act": "mish"}, good.weights, "activation 'mish'"),
+        ({**good.config, "num_hidden_layers": 10**9}, good.weights, "num_hidden_layers"),
+        ({**good.config, "rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, good.weights, "'dynamic'"),
+        ({**good.config, "num_key_value_heads": 4}, good.weights, "not a multiple"),
+    ]
+    for config, weights, message in cases:
+        with pytest.raises(CutworkError, match=message):
+            Model(type(good)(directory, config, weights, good.source), backend="reference")
+
+
+def test_equal_prefixes_are_computed_once(llama, directory):
+    prompt = list(range(3, 83))
+    with load(llama, directory) as model:
+        first = model.generate(prompt, max_new_tokens=4, ignore_eos=True)
+        second = model.generate([*prompt, 99], max_new_tokens=4, ignore_eos=True)
+        assert (first.timings.reused_tokens, second.timings.reused_tokens) == (0, 64)
+        again = model.generate(prompt, max_new_tokens=4, ignore_eos=True)
+    assert again.tokens == first.tokens
