@@ -96,8 +96,9 @@ std::vector<Op> parse_ops(const nb::sequence& ops) {
       if (!nb::isinstance<nb::dict>(each)) throw std::invalid_argument("is not a dict");
       Fields fields(nb::cast<nb::dict>(each));
       kind = fields.word("kind");
-      parsed.push_back(parse_op(kind, fields));
+      Op op = parse_op(kind, fields);
       fields.no_others();
+      parsed.push_back(std::move(op));
     } catch (const std::invalid_argument& error) {
       throw std::invalid_argument("op " + std::to_string(parsed.size()) + " (" + kind + "): " + error.what());
     }

@@ -1,0 +1,134 @@
+"""Every op alone against float64: its inputs come from embeddings, its output leaves through an identity matrix."""
+
+import numpy as np
+import pytest
+
+from .executor_plans import ACTIVATIONS, AVAILABLE, Plan, attend, multiply, rotate, run_rows
+
+pytestmark = pytest.mark.parametrize("isa", AVAILABLE)
+EPSILON = np.finfo(np.float32).eps
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(5)
+
+
+def close(actual, expected, tolerance=1e-6):
+    """Within `tolerance` of the largest expected value of the row."""
+    size = np.abs(expected).max(axis=-1, keepdims=True)
+    assert actual.shape == expected.shape
+    assert np.all(np.abs(actual - expected) <= tolerance * size), np.abs((actual - expected) / size).max()
+
+
+@pytest.mark.parametrize("encoding", ["dense", "bitmask"])
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "i8"])
+@pytest.mark.parametrize("width", [1, 63, 200])
+def test_embed(rng, isa, dtype, encoding, width):
+    plan = Plan()
+    weight = plan.random_weight(rng, 37, width, dtype, encoding)
+    plan.show(plan.emit("embed", width, weight=weight, scale=0.75))
+    actual = run_rows(plan.executor(isa=isa), 37)
+    np.testing.assert_allclose(actual, 0.75 * plan.matrices[weight][0], rtol=2 * EPSILON)
+
+
+@pytest.mark.parametrize(("width", "groups"), [(1, 1), (7, 1), (64, 1), (100, 1), (576, 1), (96, 4), (66, 6)])
+def test_rms_norm(rng, isa, width, groups):
+    x, scale = rng.standard_normal((9, width)).astype(np.float32) * 3, rng.standard_normal(width // groups)
+    plan = Plan()
+    weight = plan.vector(scale)
+    plan.show(plan.emit("rms_norm", width, x=plan.table(x), weight=weight, eps=1e-3, groups=groups))
+    parts = x.astype(np.float64).reshape(9, groups, -1)
+    expected = parts / np.sqrt((parts**2).mean(-1, keepdims=True) + 1e-3) * plan.vectors[weight]
+    close(run_rows(plan.executor(isa=isa), 9), expected.reshape(9, -1))
+
+
+@pytest.mark.parametrize(("heads", "head_dim", "rotary"), [(1, 64, 64), (3, 20, 20), (4, 32, 8), (2, 5, 2)])
+def test_rope(rng, isa, heads, head_dim, rotary):
+    x = rng.standard_normal((50, heads * head_dim)).astype(np.float32)
+    plan = Plan()
+    shape = {"heads": heads, "head_dim": head_dim, "scaling": 1.25}
+    inv_freq = plan.vector(10000.0 ** -(np.arange(rotary // 2) / (rotary // 2)))
+    plan.show(plan.emit("rope", heads * head_dim, x=plan.table(x), inv_freq=inv_freq, **shape))
+    close(run_rows(plan.executor(isa=isa), 50), rotate({**shape, "inv_freq": inv_freq}, plan, x.astype(np.float64)))
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh", "relu"])
+def test_gated(isa, activation):
+    x = np.concatenate([np.linspace(-12, 12, 4001), np.geomspace(1e-30, 80, 500), -np.geomspace(1e-30, 80, 500), [0]])
+    gate = x.astype(np.float32)[None]
+    plan = Plan()
+    tables = {"gate": plan.table(gate), "up": plan.table(np.full_like(gate, 2))}
+    plan.ops.append({"kind": "gated", **tables, "out": plan.buffer(gate.shape[1]), "activation": activation})
+    out = plan.emit("gather_rows", gate.shape[1], "R", x=len(plan.buffers) - 1)
+    # A wide identity matrix would be large: a product with one row per value serves as well.
+    step = 50
+    columns = np.arange(0, gate.shape[1], step)
+    pick = np.zeros((len(columns), gate.shape[1]), np.float32)
+    pick[np.arange(len(columns)), columns] = 1
+    plan.add("logits", x=out, weight=plan.weight(pick), bias=-1)
+    actual = run_rows(plan.executor(isa=isa), 1)[0]
+    expected = 2 * ACTIVATIONS[activation](gate.astype(np.float64))[0, columns]
+    # The exponential's argument is itself rounded in gelu_tanh, which its value magnifies far below zero.
+    magnified = 1 + (np.abs(gate[0, columns]) ** 3 / 4 if activation == "gelu_tanh" else 0)
+    normal = np.abs(expected) > 1e-35
+    assert np.all(np.abs(actual - expected)[normal] <= (1e-6 * magnified * np.abs(expected))[normal])
+    assert np.all(np.abs(actual - expected)[~normal] <= 3e-35)
+
+
+@pytest.mark.parametrize("encoding", ["dense", "bitmask"])
+@pytest.mark.parametrize("dtypes", [["f32"], ["bf16"], ["i8"], ["i8", "f32", "bf16"]])
+@pytest.mark.parametrize("count", [1, 5, 40])
+def test_linear(rng, isa, dtypes, encoding, count):
+    x, extra = (rng.standard_normal((count, width)).astype(np.float32) for width in (70, 33))
+    for activation in ("none", "gelu"):
+        for shown in range(len(dtypes)):
+            plan = Plan()
+            data = {"x": plan.table(x), "residual": plan.table(extra)}
+            weights = [plan.random_weight(rng, 33, 70, dtype, encoding) for dtype in dtypes]
+            outs = [plan.buffer(33) for _ in weights]
+            biases = [plan.vector(rng.standard_normal(33)) for _ in weights]
+            biases[0] = -1
+            plan.add("linear", outs=outs, weights=weights, biases=biases, activation=activation, **data)
+            plan.show(outs[shown])
+            y = multiply(x.astype(np.float64), plan.matrices[weights[shown]])
+            y = y + plan.vectors[biases[shown]] if shown else y
+            close(run_rows(plan.executor(isa=isa, threads=2), count), ACTIVATIONS[activation](y) + extra, 2e-6)
+
+
+def test_logits_have_a_bias_and_only_the_wanted_rows(rng, isa):
+    x = rng.standard_normal((8, 24)).astype(np.float32)
+    plan = Plan()
+    gathered = plan.emit("gather_rows", 24, "R", x=plan.table(x))
+    weight, bias = plan.random_weight(rng, 19, 24), plan.vector(rng.standard_normal(19))
+    plan.add("logits", x=gathered, weight=weight, bias=bias)
+    ids, wanted = np.arange(8, dtype=np.int32), np.array([6, 0, 6], np.int32)
+    executor = plan.executor(isa=isa)
+    actual = executor.step(ids, ids, ids * 0, np.zeros((1, 0), np.int32), wanted)
+    close(actual, x[wanted].astype(np.float64) @ plan.matrices[weight][0].T + plan.vectors[bias], 2e-6)
+    assert executor.step(ids, ids, ids * 0, np.zeros((1, 0), np.int32), wanted[:0]).shape == (0, 19)
+
+
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "head_dim"), [(1, 1, 64), (4, 4, 16), (9, 3, 20), (8, 1, 33), (6, 2, 128), (71, 1, 7)]
+)
+@pytest.mark.parametrize("window", [-1, 1, 30])
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+def test_attention(rng, isa, heads, kv_heads, head_dim, window, dtype):
+    count = 333
+    q, k, v = (rng.standard_normal((count, n * head_dim)).astype(np.float32) for n in (heads, kv_heads, kv_heads))
+    if dtype == "bf16":  # values that bf16 holds exactly
+        k, v = (to_bf16(a) for a in (k, v))
+    plan = Plan()
+    queries = plan.table(q * 2)
+    plan.add("kv_append", k=plan.table(k), v=plan.table(v), cache=0)
+    shape = {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim, "scale": head_dim**-0.5, "window": window}
+    plan.show(plan.emit("attention", heads * head_dim, q=queries, cache=0, **shape))
+    sizes = {"layers": 1, "kv_heads": kv_heads, "head_dim": head_dim, "block_size": 16, "blocks": 21, "dtype": dtype}
+    actual = run_rows(plan.executor(isa=isa, max_tokens=count, max_logits=count, cache=sizes), count)
+    expected = attend(*(a.astype(np.float64) for a in (q * 2, k, v)), heads, kv_heads, head_dim**-0.5, window)
+    close(actual, expected, 5e-6)
+
+
+def to_bf16(x):
+    return (x.view(np.uint32) & 0xFFFF0000).view(np.float32)
