@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from cutwork import checkpoint
 from cutwork.benchmark import measure
 from cutwork.engine.model import Model
 from cutwork.files import write_atomically
+from cutwork.machine import cpu_name
 from cutwork.recipe import Recipe
 from cutwork.tasks.accuracy import accuracy
 from cutwork.tasks.perplexity import read_text, task_text
@@ -58,7 +58,7 @@ def compare(
     speeds = kept.get(speed_key, lambda: _speeds(variants, recipe, console))
     rows = [{**row, **speeds["variants"][row["name"]]} for row in rows]
     _add_speedups(rows)
-    machine = {"cpu": _cpu(), "isa": speeds["isa"], "threads": speeds["threads"]}
+    machine = {"cpu": cpu_name(), "isa": speeds["isa"], "threads": speeds["threads"]}
     return {"recipe": recipe.name, "task": task.name, "machine": machine, "variants": rows}
 
 
@@ -133,15 +133,6 @@ def _context(path: Path, recipe: Recipe) -> int:
 
 def _directory_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-
-
-def _cpu() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return os.uname().machine
 
 
 class _Kept:

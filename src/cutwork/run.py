@@ -191,7 +191,7 @@ def _tune(this: Run, model: Path, settings: Any, teacher: Path | None, output: P
 
 
 def _prune(this: Run, model: Path, output: Path) -> None:
-    from cutwork.train.prune.prune import prune
+    from cutwork.train.oneshot import prune
 
     prune(
         model,

@@ -53,7 +53,7 @@ def test_the_files_are_written_whole(tmp_path: Path, runs: int) -> None:
 
 
 def test_no_results_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(CutworkError, match="has no results.json; finish its run first"):
+    with pytest.raises(CutworkError, match=r"has no results\.json; finish its run first"):
         load_results(tmp_path)
     (tmp_path / "results.json").write_text('{"variants": [{}]}')
     with pytest.raises(CutworkError, match="not what cutwork run writes"):

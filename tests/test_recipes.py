@@ -1,0 +1,38 @@
+"""Every shipped recipe is valid, opens with its command, and names a task and a model that exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cutwork.pretrained import NAMES
+from cutwork.recipe import load_recipe
+from cutwork.tasks.load import TASKS, load_task
+
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+
+
+def test_there_are_recipes() -> None:
+    assert [path.stem for path in RECIPES] == ["smollm2-gsm", "smollm2-gsm-long"]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_shipped_recipe_is_valid(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert path.read_text().startswith(f"# cutwork run recipes/{path.name}\n")
+    assert recipe.name == path.stem
+    assert recipe.output == Path("out") / path.stem
+    assert recipe.task.name in TASKS
+    assert recipe.model in NAMES or "/" in recipe.model
+    task = load_task(recipe.task)
+    assert len(task.train) == recipe.task.train_samples
+    assert len(task.test) >= recipe.compare.accuracy_samples
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_sections_of_a_shipped_recipe_are_explained(path: Path) -> None:
+    sections = [key for key, value in yaml.safe_load(path.read_text()).items() if isinstance(value, dict)]
+    assert {"task", "teacher", "prune", "tune", "quantize", "compare"} <= set(sections)
+    comments = re.findall(r"\S\s+#\s\S+", path.read_text())
+    assert len(comments) >= 6
