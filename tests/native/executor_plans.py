@@ -1,4 +1,4 @@
-"""Plans written by hand, what runs them in pieces, and their float64 reference: no part of the product but the module."""
+"""Plans written by hand, what runs them in pieces, and their float64 reference: only the module is the product's."""
 
 import math
 from dataclasses import dataclass, field
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cutwork import _native
+
 from .weights import make_weight, quantize_tokens, sparse_values, to_float
 
 ISAS = ("scalar", "avx2", "avx512")
