@@ -13,7 +13,7 @@ BLOCK_COLS = 64  # columns of one mask word
 TAIL_BYTES = 64  # zeros after the last value, so that a kernel may read a full vector
 MAX_COLS = 65536  # the int8 kernels' accumulators hold no more
 
-ARRAY_DTYPE: dict[str, np.dtype] = {"f32": np.dtype("<f4"), "bf16": np.dtype("<u2"), "i8": np.dtype("i1")}
+ARRAY_DTYPE: dict[DType, np.dtype] = {"f32": np.dtype("<f4"), "bf16": np.dtype("<u2"), "i8": np.dtype("i1")}
 
 _CHUNK = 1 << 21  # weights handled at a time, so that the temporaries stay in cache
 
@@ -156,12 +156,12 @@ def blocks(cols: int) -> int:
 
 
 def _nonzero(array: np.ndarray) -> np.ndarray:
-    """Whether each element differs from zero of either sign, told by its bits: denormals count whatever the CPU's mode."""
+    """Whether each element differs from zero of either sign; told by its bits, so that denormals always count."""
     if array.dtype.kind == "i":
-        return array != 0
+        return np.asarray(array != 0)
     magnitude = (1 << (8 * array.dtype.itemsize - 1)) - 1
     bits = array.view(f"<u{array.dtype.itemsize}")
-    return (bits & bits.dtype.type(magnitude)) != 0
+    return np.asarray(bits & bits.dtype.type(magnitude) != 0)
 
 
 def _chunks(groups: int, cols: int) -> Iterator[tuple[int, int]]:

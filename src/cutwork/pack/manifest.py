@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cutwork.checkpoint import PACKED, read_json
 from cutwork.errors import CutworkError
 
-VERSION = 1
+VERSION = 1  # the newest that this release reads
 
 
 class _Strict(BaseModel):
@@ -29,8 +29,8 @@ class Source(_Strict):
     """What restores the checkpoint; the engine needs none of it.
 
     `dtypes`: safetensors dtypes of tensors that are stored in another. `tied`: tensors left out because they equal
-    another. `extras`: tensors kept as they were that are no weights of the engine's. `scale_shapes`: of int8 weights'
-    scales, where it is not [rows, 1].
+    another. `extras`: tensors kept as they were that are no weights of the engine's. `scale_shapes`: shapes of int8
+    weights' scales that are not [rows, 1].
     """
 
     kind: Literal["checkpoint", "quantized"]
@@ -44,7 +44,7 @@ class Manifest(_Strict):
     """The whole file."""
 
     format: Literal["cutwork"] = "cutwork"
-    version: Literal[1] = VERSION
+    version: Literal[1] = 1
     config: dict[str, Any]
     source: Source
     weights: dict[str, WeightEntry]
@@ -71,5 +71,5 @@ def read_manifest(directory: Path) -> Manifest:
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write `cutwork.json`."""
-    text = json.dumps(manifest.model_dump(exclude_defaults=False), indent=1, ensure_ascii=False)
+    text = json.dumps(manifest.model_dump(), indent=1, ensure_ascii=False)
     (directory / PACKED).write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,128 @@
+"""`cutwork pack`: store a checkpoint for the engine, or restore it."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from cutwork.cli.options import Json
+from cutwork.errors import CutworkError
+from cutwork.pack.writer import PackSummary
+from cutwork.pack.writer import Progress as Report
+
+
+def pack(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint directory or Hub name; see --restore.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="Directory to make.")],
+    dtype: Annotated[
+        Literal["auto", "f32", "bf16"], typer.Option(help="Of unquantised matrices; auto: the checkpoint's.")
+    ] = "auto",
+    restore: Annotated[bool, typer.Option("--restore", help="MODEL is packed; write its checkpoint to OUT.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is a model directory.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Pack a checkpoint: zeros of its matrices become one bit each, and the engine maps the files.
+
+    Plain, int-quantized and pack-quantized checkpoints are read; a quantised one should be packed for the best speed.
+
+    Example: [bold]cutwork pack out/smollm2-gsm/sparse-quantized out/packed[/bold]
+    """
+    from cutwork import checkpoint
+
+    source = checkpoint.resolve(model)
+    packed = checkpoint.kind(source) == "packed"
+    if restore:
+        if not packed:
+            raise CutworkError(f"{source} is not packed; leave out --restore to pack it")
+        _restore(source, output, overwrite, as_json)
+        return
+    if packed:
+        raise CutworkError(f"{source} is packed already; add --restore to get its checkpoint back")
+    from cutwork.pack.writer import pack as write
+
+    with _progress("packing") as report:
+        summary = write(source, output, dtype, overwrite=overwrite, progress=report)
+    if as_json:
+        print(json.dumps(_as_dict(summary, output), indent=1))
+    else:
+        _print(summary, output)
+
+
+def _restore(source: Path, output: Path, overwrite: bool, as_json: bool) -> None:
+    from cutwork.pack.restore import restore
+
+    with _progress("restoring") as report:
+        nbytes = restore(source, output, overwrite=overwrite, progress=report)
+    if as_json:
+        print(json.dumps({"output": str(output), "bytes": nbytes}, indent=1))
+    else:
+        Console().print(f"{output}: checkpoint of {_megabytes(nbytes)}", highlight=False)
+
+
+@contextmanager
+def _progress(verb: str) -> Iterator[Report]:
+    """A bar on standard error that counts weights."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(verb, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _as_dict(summary: PackSummary, output: Path) -> dict[str, object]:
+    totals = {
+        "output": str(output),
+        "bytes": summary.nbytes,
+        "dense_bytes": summary.dense_nbytes,
+        "checkpoint_bytes": summary.source_nbytes,
+        "sparsity": summary.sparsity,
+        "clamped_codes": summary.clamped,
+    }
+    return totals | {"weights": [asdict(weight) for weight in summary.weights]}
+
+
+def _print(summary: PackSummary, output: Path) -> None:
+    console = Console(soft_wrap=True)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("weight", "shape", "stored as"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("zeros", "size", "of dense"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for weight in summary.weights:
+        if len(weight.shape) == 2:
+            table.add_row(
+                weight.name.removeprefix("model.").removesuffix(".weight"),
+                "×".join(map(str, weight.shape)),
+                f"{weight.encoding} {weight.dtype}",
+                f"{weight.sparsity:.1%}",
+                _megabytes(weight.nbytes),
+                f"{weight.nbytes / max(weight.dense_nbytes, 1):.0%}",
+            )
+    console.print(table, highlight=False)
+    vectors = [weight for weight in summary.weights if len(weight.shape) != 2]
+    size = _megabytes(sum(weight.nbytes for weight in vectors))
+    console.print(f"and {len(vectors)} norms, biases and other small tensors: {size}", highlight=False)
+    masked = sum(weight.encoding == "bitmask" for weight in summary.weights)
+    if masked:
+        console.print(
+            f"{masked} weights are stored as bitmasks; {summary.sparsity:.1%} of them is zero", highlight=False
+        )
+    else:
+        console.print("no weight has enough zeros for the bitmask: prune the model to make it smaller and faster")
+    if summary.clamped:
+        console.print(f"{summary.clamped} int8 codes of -128 run as -127", highlight=False)
+    console.print(
+        f"[bold]{output}[/bold]: {_megabytes(summary.nbytes)}, where dense takes {_megabytes(summary.dense_nbytes)} "
+        f"and the checkpoint {_megabytes(summary.source_nbytes)}",
+        highlight=False,
+    )
+
+
+def _megabytes(nbytes: int) -> str:
+    return f"{nbytes / 1e6:.1f} MB" if nbytes >= 1e5 else f"{nbytes / 1e3:.1f} kB"

@@ -1,0 +1,109 @@
+"""From a packed model back to the checkpoint it was made of."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from cutwork.checkpoint import copy_side_files, output_directory
+from cutwork.errors import CutworkError
+from cutwork.pack import bfloat16
+from cutwork.pack.convert import LOWEST
+from cutwork.pack.encodings import EncodedWeight, restore_negative_zeros
+from cutwork.pack.reader import STORED_DTYPE, PackedModel, read_packed, verify
+from cutwork.pack.source import from_float32
+from cutwork.pack.writer import Progress
+from cutwork.safetensors_file import NUMPY, SafetensorsWriter, Tensor, Tensors, open_tensors
+
+
+def restore(packed: Path, output: Path, *, overwrite: bool = False, progress: Progress | None = None) -> int:
+    """Write the checkpoint that was packed into `output`, tensor for tensor and bit for bit; returns its bytes.
+
+    Not restored are int4, grouped and asymmetric codes, which come back as the floats they stand for, and what
+    `--dtype bf16` rounded off. Every weight is verified. Raises CutworkError for damage, a taken `output`, a full disk.
+    """
+    model = read_packed(packed)
+    jobs = _tensors_to_write(model, open_tensors(packed))
+    # Wide types first: then every tensor is aligned for its type without fillers, which a checkpoint must not have.
+    names = sorted(jobs, key=lambda name: -NUMPY[jobs[name][0]].itemsize)
+    with output_directory(output, overwrite) as directory:
+        with SafetensorsWriter(directory, len(jobs), alignment=1, metadata={"format": "pt"}) as writer:
+            for done, name in enumerate(names):
+                if progress:
+                    progress(done, len(names))
+                tensor = jobs[name][1]()
+                writer.add(name, tensor.dtype, tensor.array)
+        (directory / "config.json").write_text(json.dumps(model.config, indent=2, ensure_ascii=False) + "\n")
+        copy_side_files(packed, directory)
+    if progress:
+        progress(len(names), len(names))
+    return writer.total_bytes
+
+
+def _tensors_to_write(model: PackedModel, stored: Tensors) -> dict[str, tuple[str, Callable[[], Tensor]]]:
+    """The dtype and the maker of every tensor of the checkpoint, by name."""
+    source = model.source
+    keep_codes = "quantization_config" in model.config
+    jobs: dict[str, tuple[str, Callable[[], Tensor]]] = {}
+    for name, weight in model.weights.items():
+        scale_dtype = source.dtypes.get(f"{name}_scale", "F32")
+        dtype = source.dtypes.get(name, STORED_DTYPE[weight.dtype])
+        if weight.dtype == "i8" and not keep_codes:
+            dtype = scale_dtype
+        if dtype not in ("F32", "F16", "BF16", "I8") or scale_dtype not in ("F32", "F16", "BF16"):
+            raise CutworkError(f"{model.path}: '{name}' cannot have been {dtype}; pack the model again")
+        jobs[name] = (dtype, partial(_weight, model, stored, name, dtype))
+        if weight.scale is not None and keep_codes:
+            shape = source.scale_shapes.get(name, [weight.shape[0], 1])
+            jobs[f"{name}_scale"] = (
+                scale_dtype,
+                partial(_scale, model, name, shape, scale_dtype),
+            )
+    for name in source.extras:
+        if name not in stored:
+            raise CutworkError(f"{model.path}: tensor '{name}' is missing; pack the model again")
+        jobs[name] = (stored.describe(name)[0], partial(stored.__getitem__, name))
+    for name, equal in source.tied.items():
+        if equal not in jobs:
+            raise CutworkError(f"{model.path}: '{name}' is tied to '{equal}', which is missing; pack the model again")
+        jobs[name] = jobs[equal]
+    return jobs
+
+
+def _weight(model: PackedModel, stored: Tensors, name: str, dtype: str) -> Tensor:
+    weight = model.weights[name]
+    verify(name, weight)
+    dense = weight.decode()
+    if weight.dtype == "i8":
+        return _codes(weight, dense, stored.get(f"{name}.lowest"), name, dtype)
+    if dtype != STORED_DTYPE[weight.dtype]:
+        dense = from_float32(bfloat16.to_float32(dense) if weight.dtype == "bf16" else dense, dtype).array
+    signs = stored.get(f"{name}.negative_zeros")
+    if signs is not None:
+        if weight.mask is None or signs.dtype != "U64" or signs.shape != weight.mask.shape:
+            raise CutworkError(f"{model.path}: '{name}.negative_zeros' is damaged; pack the model again")
+        restore_negative_zeros(dense, signs.array)
+    return Tensor(dtype, dense)
+
+
+def _codes(weight: EncodedWeight, dense: np.ndarray, lowest: Tensor | None, name: str, dtype: str) -> Tensor:
+    if lowest is not None:
+        if lowest.dtype != "U64" or (lowest.array >= dense.size).any():
+            raise CutworkError(f"'{name}.lowest' is damaged; pack the model again")
+        dense = np.array(dense)
+        dense.reshape(-1)[lowest.array] = LOWEST
+    if dtype == "I8":
+        return Tensor(dtype, dense)
+    assert weight.scale is not None
+    return from_float32(dense.astype(np.float32) * weight.scale[:, None], dtype)
+
+
+def _scale(model: PackedModel, name: str, shape: list[int], dtype: str) -> Tensor:
+    weight = model.weights[name]
+    assert weight.scale is not None
+    count = int(np.prod(shape, dtype=np.int64))
+    if count not in (1, weight.scale.size):
+        raise CutworkError(f"{model.path}: the scale of '{name}' cannot have had shape {shape}; pack the model again")
+    return from_float32(weight.scale[:count].reshape(shape), dtype)
