@@ -27,6 +27,7 @@ using AnyArray = nb::ndarray<nb::ro>;
 void check_contiguous(const char* what, const AnyArray& array) {
   if (array.device_type() != nb::device::cpu::value)
     throw nb::value_error((std::string(what) + " must lie in the CPU's memory").c_str());
+  if (array.size() == 0) return;
   int64_t step = 1;
   for (size_t i = array.ndim(); i-- > 0;) {
     if (array.shape(i) != 1 && array.stride(i) != step)

@@ -44,7 +44,7 @@ def to_float(dense):
 
 
 def quantize_tokens(x):
-    """Dynamic symmetric int8 per token, as the kernels define it: codes [tokens, cols] int32, scales [tokens] float32."""
+    """Dynamic symmetric int8 per token: int32 codes [tokens, cols] and float32 scales [tokens]."""
     absmax = np.abs(x).max(1, initial=0).astype(np.float32)
     scale = absmax / np.float32(127)
     scale[scale < np.finfo(np.float32).tiny] = 0

@@ -1,0 +1,170 @@
+"""The linear kernels against float64 and exact integer references, on every instruction set this machine has."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cutwork import _native
+
+from .weights import DTYPES, int8_reference, make_weight, quantize_tokens, sparse_values, to_float
+
+ORDER = ("scalar", "avx2", "avx512")
+ISAS = ORDER[: ORDER.index(_native.isa()) + 1]
+ENCODINGS = ("dense", "bitmask")
+# Tails of every kind: below and beside a block of 64 columns, below and beside 4- and 16-row tiles and 48-row panels.
+SHAPES = ((1, 1), (3, 63), (4, 64), (5, 65), (17, 100), (49, 576), (130, 2200))
+TOKENS = (1, 2, 3, 7, 9, 16, 35, 131)
+
+
+def weight_and_input(rng, rows, cols, tokens, density, dtype):
+    dense = sparse_values(rng, rows, cols, density, dtype)
+    scale = rng.uniform(1e-3, 1, rows).astype(np.float32) if dtype == "i8" else None
+    return dense, scale, rng.standard_normal((tokens, cols)).astype(np.float32)
+
+
+def assert_matches_reference(y, x, dense, scale):
+    if scale is not None:
+        np.testing.assert_array_equal(y, int8_reference(x, dense, scale))
+        return
+    w = to_float(dense).astype(np.float64)
+    exact = x.astype(np.float64) @ w.T
+    # An inner product of n terms in float32, in any order, errs by less than n eps sum |x||w| (Higham, ch. 3).
+    bound = dense.shape[1] * np.finfo(np.float32).eps * (np.abs(x).astype(np.float64) @ np.abs(w).T)
+    assert (np.abs(y - exact) <= bound).all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_matches_the_reference_at_every_tail(isa, encoding, dtype):
+    rng = np.random.default_rng(1)
+    for rows, cols in SHAPES:
+        for tokens in TOKENS:
+            density = rng.choice([0.1, 0.25, 0.5, 1.0])
+            dense, scale, x = weight_and_input(rng, rows, cols, tokens, density, dtype)
+            y = make_weight(dense, encoding, scale).matmul(x, isa=isa)
+            assert y.shape == (tokens, rows)
+            assert_matches_reference(y, x, dense, scale)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("tokens", [1, 5, 40])
+def test_extreme_densities(isa, dtype, tokens):
+    rng = np.random.default_rng(2)
+    full, scale, x = weight_and_input(rng, 50, 300, tokens, 1.0, dtype)
+    empty = np.zeros_like(full)
+    one = empty.copy()
+    one[37, 299] = full[37, 299]
+    some_rows = full.copy()
+    some_rows[::3] = 0
+    some_rows[16:32] = 0
+    for dense in (empty, one, some_rows, full):
+        for encoding in ENCODINGS:
+            assert_matches_reference(make_weight(dense, encoding, scale).matmul(x, isa=isa), x, dense, scale)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_threads_do_not_change_a_bit(isa, encoding, dtype):
+    rng = np.random.default_rng(3)
+    for tokens in (1, 6, 70, 300):
+        dense, scale, x = weight_and_input(rng, 150, 320, tokens, 0.3, dtype)
+        weight = make_weight(dense, encoding, scale)
+        alone = weight.matmul(x, isa=isa)
+        for threads in (1, 2, 3):
+            np.testing.assert_array_equal(weight.matmul(x, threads, isa=isa), alone)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_int8_is_the_same_on_every_instruction_set(encoding):
+    rng = np.random.default_rng(4)
+    dense, scale, _ = weight_and_input(rng, 70, 700, 1, 0.4, "i8")
+    weight = make_weight(dense, encoding, scale)
+    for tokens in (1, 4, 33):
+        x = (rng.standard_normal((tokens, 700)) * 10.0 ** rng.integers(-30, 30, (tokens, 1))).astype(np.float32)
+        x[:, ::7] = np.round(x[:, ::7])
+        results = [weight.matmul(x, isa=isa) for isa in ISAS]
+        np.testing.assert_array_equal(results[0], int8_reference(x, dense, scale))
+        for result in results[1:]:
+            np.testing.assert_array_equal(result, results[0])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_int8_codes_round_half_to_even(isa):
+    # With a largest magnitude of 127 the scale is 1 and an identity weight shows the codes.
+    x = np.array([[127, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 126.5, 3.49999]], np.float32)
+    identity = np.eye(9, dtype=np.int8)
+    codes = make_weight(identity, "dense", np.ones(9, np.float32)).matmul(x, isa=isa)
+    np.testing.assert_array_equal(codes, [[127, 0, 2, 2, 0, -2, -2, 126, 3]])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_int8_extremes_do_not_saturate(isa, encoding):
+    cols = 65536
+    for sign in (1, -1):
+        dense = np.full((17, cols), 127, np.int8)
+        x = np.full((10, cols), sign * 3.0, np.float32)
+        y = make_weight(dense, encoding, np.ones(17, np.float32)).matmul(x, isa=isa)
+        assert_matches_reference(y, x, dense, np.ones(17, np.float32))
+        one = make_weight(-dense, encoding, np.ones(17, np.float32)).matmul(x[:1], isa=isa)
+        assert_matches_reference(one, x[:1], -dense, np.ones(17, np.float32))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_token_that_is_not_finite_spoils_itself_only(isa, dtype, bad):
+    rng = np.random.default_rng(5)
+    for tokens in (3, 30):
+        dense, scale, x = weight_and_input(rng, 20, 130, tokens, 1.0, dtype)
+        x[1, 77] = bad
+        y = make_weight(dense, "bitmask", scale).matmul(x, isa=isa)
+        assert not np.isfinite(y[1]).any()
+        good = np.arange(tokens) != 1
+        assert_matches_reference(y[good], x[good], dense, scale)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_int8_of_zero_and_vanishing_tokens_is_zero(isa):
+    dense = np.full((5, 70), 3, np.int8)
+    x = np.zeros((3, 70), np.float32)
+    x[1] = 1e-45
+    x[2] = -0.0
+    y = make_weight(dense, "bitmask", np.ones(5, np.float32)).matmul(x, isa=isa)
+    np.testing.assert_array_equal(y, np.zeros((3, 5)))
+
+
+def test_no_tokens_give_no_rows():
+    weight = make_weight(np.ones((3, 5), np.float32), "dense")
+    assert weight.matmul(np.zeros((0, 5), np.float32)).shape == (0, 3)
+
+
+def test_the_reference_quantiser_reaches_both_ends():
+    codes, scale = quantize_tokens(np.array([[-2, 1, 2]], np.float32))
+    assert codes.tolist() == [[-127, 64, 127]]
+    assert scale[0] == np.float32(2) / np.float32(127)
+
+
+def run_isa(value):
+    command = [sys.executable, "-c", "from cutwork import _native; print(_native.isa())"]
+    environment = {**os.environ, "CUTWORK_ISA": value}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_the_environment_forces_an_instruction_set(isa):
+    assert run_isa(isa).stdout.strip() == isa
+
+
+def test_an_unknown_instruction_set_is_an_error():
+    result = run_isa("avx9000")
+    assert result.returncode != 0
+    assert "unknown instruction set 'avx9000'" in result.stderr
+    with pytest.raises(ValueError, match="choose scalar, avx2 or avx512"):
+        make_weight(np.ones((1, 1), np.float32), "dense").matmul(np.ones((1, 1), np.float32), isa="sse")
