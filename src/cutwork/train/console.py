@@ -41,7 +41,9 @@ class TrainingLog(TrainerCallback):
         if not state.is_world_process_zero:
             return
         if self.path.exists():
-            lines = [line for line in self.path.read_text().splitlines() if json.loads(line)["step"] <= state.global_step]
+            lines = [
+                line for line in self.path.read_text().splitlines() if json.loads(line)["step"] <= state.global_step
+            ]
             self.path.write_text("".join(f"{line}\n" for line in lines))
         self.progress.start()
         self._bar = self.progress.add_task(

@@ -30,6 +30,13 @@ def load_model(path: Path, dtype: torch.dtype | str) -> nn.Module:
     return model
 
 
+def load_for_surgery(path: Path) -> tuple[Any, torch.dtype]:
+    """A model in its stored dtype, or in float32 if that is float16, which CPUs compute slowly; and the stored dtype."""
+    model: Any = load_model(path, "auto")
+    stored = model.dtype
+    return (model.float() if stored == torch.float16 else model), stored
+
+
 def load_tokenizer(path: Path) -> Any:
     """The tokenizer beside a model; CutworkError if there is none or it has no end-of-sequence token."""
     try:

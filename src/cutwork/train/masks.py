@@ -76,7 +76,11 @@ class Masks:
             for name in file.keys():  # noqa: SIM118 (not a mapping)
                 bits = file.get_tensor(name)
                 shape = _local(weights[name].data).shape if name in weights else None
-                if shape is None or "x".join(map(str, shape)) != shapes.get(name) or bits.size != -(-shape.numel() // 8):
+                if (
+                    shape is None
+                    or "x".join(map(str, shape)) != shapes.get(name)
+                    or bits.size != -(-shape.numel() // 8)
+                ):
                     raise CutworkError(f"{path} does not fit the model ({name} differs); start again with --restart")
                 flat = torch.from_numpy(np.unpackbits(bits, count=shape.numel()).astype(bool))
                 live[name] = flat.view(shape).to(weights[name].device)

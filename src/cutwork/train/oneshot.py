@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -16,7 +15,7 @@ from cutwork.recipe import PruneSettings
 from cutwork.tasks.task import Sample
 from cutwork.train.blocks import block_linears, out_in
 from cutwork.train.calibrate import calibration_batches, walk
-from cutwork.train.load import load_model, load_tokenizer, save_model
+from cutwork.train.load import load_for_surgery, load_tokenizer, save_model
 from cutwork.train.obs import Statistics, factorise, output_error
 from cutwork.train.prune.magnitude import magnitude
 from cutwork.train.prune.pattern import Unstructured
@@ -58,13 +57,6 @@ def prune(
         save_model(model.to(stored), model_dir, partial)
         (partial / REPORT).write_text(json.dumps(report, indent=1))
     return report
-
-
-def load_for_surgery(path: Path) -> tuple[Any, torch.dtype]:
-    """A model in its stored dtype, or in float32 if that is float16, which CPUs compute slowly; and the stored dtype."""
-    model: Any = load_model(path, "auto")
-    stored = model.dtype
-    return (model.float() if stored == torch.float16 else model), stored
 
 
 def _prune(

@@ -80,7 +80,8 @@ class SparseTrainer(Trainer):
             for batch in batches:
                 batch["teacher"] = self._ask_teacher(batch)
             per_batch = [
-                [teacher_energy(group.hidden, group.mask) for group in batch["teacher"]["features"]] for batch in batches
+                [teacher_energy(group.hidden, group.mask) for group in batch["teacher"]["features"]]
+                for batch in batches
             ]
             energy = [self._sum_over_processes(torch.stack(group).sum(0)) for group in zip(*per_batch, strict=True)]
         return batches, Totals(self._sum_over_processes(torch.as_tensor(labels, device=device)), energy)
@@ -129,7 +130,9 @@ class SparseTrainer(Trainer):
             teacher = inputs["teacher"]["logits"]
             terms["kl"] = weights.kl * kl_divergence(logits, teacher, weights.temperature, totals.labels)
         if weights.squarehead > 0:
-            groups = zip(self.family.features(outputs, inputs), inputs["teacher"]["features"], totals.energy, strict=True)
+            groups = zip(
+                self.family.features(outputs, inputs), inputs["teacher"]["features"], totals.energy, strict=True
+            )
             terms["squarehead"] = weights.squarehead * sum(
                 squarehead(student.hidden, teacher.hidden, student.mask, energy) for student, teacher, energy in groups
             )
@@ -230,5 +233,3 @@ def _head_sees(head: nn.Module, rows: Tensor) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
