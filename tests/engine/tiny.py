@@ -15,6 +15,7 @@ from cutwork.pack.reader import PackedModel
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+torch.set_num_threads(1)  # the models are tiny; more threads only wait for each other
 
 SMALL = {
     "vocab_size": 101,

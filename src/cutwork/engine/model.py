@@ -269,6 +269,7 @@ class Model:
 
     def _wait(self, request: Request) -> Generation:
         while request.finish_reason is None:
+            request.pieces.clear()
             self._advance(request)
         return request.result()
 
