@@ -1,0 +1,169 @@
+"""Speed of the linear kernels: python benchmarks/kernels.py [--threads 2] [--repeats 7] [--output kernels.json].
+
+Decode streams one weight much larger than the last-level cache; prefill multiplies a 4096 x 4096 weight. Dense and
+bitmask encodings of the same shape are timed in turn, and medians are compared: absolute times belong to one machine.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from cutwork import _native
+from cutwork.pack.encodings import encode
+
+COLS = 4096
+BLOCK_ROWS = 512  # rows that are drawn at random; larger weights repeat them
+SPARSITIES = (0.0, 0.5, 0.75, 0.9)
+DECODE_TOKENS = (1, 4, 16)
+PREFILL_TOKENS = (128, 512)
+BYTES = {"f32": 4, "bf16": 2, "i8": 1}
+
+
+@dataclass
+class Timing:
+    """Medians of one encoding. Speeds count every weight, zeros included."""
+
+    phase: str
+    dtype: str
+    tokens: int
+    encoding: str
+    sparsity: float
+    rows: int
+    megabytes: float
+    milliseconds: float
+    giga_multiply_adds: float  # per second
+    gigabytes: float  # of the weight, per second
+    speedup: float  # over dense
+
+
+def last_level_cache() -> int:
+    """Bytes; 32 MiB where the system does not say."""
+    sizes = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
+    return max((int(path.read_text().strip().rstrip("K")) << 10 for path in sizes), default=32 << 20)
+
+
+def processor() -> str:
+    """Its name, as far as the system tells."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def random_block(rng: np.random.Generator, dtype: str, sparsity: float) -> np.ndarray:
+    """[BLOCK_ROWS, COLS] in the dtype's stored form."""
+    keep = rng.random((BLOCK_ROWS, COLS)) >= sparsity
+    if dtype == "i8":
+        return np.where(keep, rng.integers(1, 128, keep.shape), 0).astype(np.int8)
+    values = np.where(keep, rng.standard_normal(keep.shape), 0).astype(np.float32)
+    return values if dtype == "f32" else (values.view(np.uint32) >> 16).astype(np.uint16)
+
+
+def repeated(block: np.ndarray, times: int, bitmask: bool) -> "_native.Weight":
+    """A weight of `times` copies of the block, encoded once."""
+    scale = np.full(times * BLOCK_ROWS, 1e-3, np.float32) if block.dtype == np.int8 else None
+    if not bitmask:
+        return _native.Weight.dense(np.tile(block, (times, 1)), scale)
+    encoded = encode(block)
+    if encoded.mask is None or encoded.offsets is None:  # no zeros: every bit is set, and the tiles follow each other
+        mask = np.full((BLOCK_ROWS // 4, COLS // 64, 4), 2**64 - 1, np.uint64)
+        offsets = np.arange(BLOCK_ROWS // 4 + 1, dtype=np.uint64) * np.uint64(4 * COLS)
+        values = np.ascontiguousarray(block.reshape(-1, 4, COLS // 64, 64).transpose(0, 2, 1, 3)).reshape(-1)
+    else:
+        mask, offsets, values = encoded.mask, encoded.offsets, encoded.values[: encoded.nonzeros]
+    nonzeros = offsets[-1]
+    starts = [offsets[:-1] + np.uint64(i) * nonzeros for i in range(times)]
+    return _native.Weight.bitmask(
+        times * BLOCK_ROWS,
+        COLS,
+        np.concatenate([np.tile(values, times), np.zeros(64 // block.itemsize, block.dtype)]),
+        np.tile(mask, (times, 1, 1)),
+        np.concatenate([*starts, np.array([nonzeros * np.uint64(times)])]),
+        scale,
+    )
+
+
+def measure(phase: str, dtype: str, copies: int, tokens: tuple[int, ...], threads: int, repeats: int) -> list[Timing]:
+    """All encodings and sparsities of one shape, in turn."""
+    rng = np.random.default_rng(0)
+    blocks = {s: random_block(rng, dtype, s) for s in SPARSITIES}
+    weights = {("dense", 0.0): repeated(blocks[0.0], copies, bitmask=False)}
+    weights |= {("bitmask", s): repeated(blocks[s], copies, bitmask=True) for s in SPARSITIES}
+    timings = []
+    for count in tokens:
+        x = rng.standard_normal((count, COLS)).astype(np.float32)
+        seconds: dict[tuple[str, float], list[float]] = {key: [] for key in weights}
+        for _ in range(repeats):
+            for key, weight in weights.items():
+                begin = time.perf_counter()
+                weight.matmul(x, threads)
+                seconds[key].append(time.perf_counter() - begin)
+        dense = statistics.median(seconds["dense", 0.0])
+        for (encoding, sparsity), weight in weights.items():
+            median = statistics.median(seconds[encoding, sparsity])
+            timings.append(
+                Timing(
+                    phase=phase,
+                    dtype=dtype,
+                    tokens=count,
+                    encoding=encoding,
+                    sparsity=sparsity,
+                    rows=weight.rows,
+                    megabytes=round(weight.nbytes / 1e6, 3),
+                    milliseconds=round(median * 1e3, 4),
+                    giga_multiply_adds=round(weight.rows * COLS * count / median / 1e9, 2),
+                    gigabytes=round(weight.nbytes / median / 1e9, 2),
+                    speedup=round(dense / median, 3),
+                )
+            )
+    return timings
+
+
+def table_of(timings: list[Timing], title: str) -> Table:
+    """One line per phase, dtype and token count."""
+    table = Table(title=title, caption="G multiply-adds/s, zeros included (times the speed of dense)")
+    for column in ("phase", "dtype", "tokens", "dense", *(f"bitmask {s:.0%}" for s in SPARSITIES)):
+        table.add_column(column, justify="left" if column in ("phase", "dtype") else "right")
+    lines: dict[tuple[str, str, int], list[str]] = {}
+    for timing in timings:
+        text = f"{timing.giga_multiply_adds:.0f}"
+        if timing.encoding == "bitmask":
+            text += f" ({timing.speedup:.2f}x)"
+        lines.setdefault((timing.phase, timing.dtype, timing.tokens), []).append(text)
+    for (phase, dtype, tokens), cells in lines.items():
+        table.add_row(phase, dtype, str(tokens), *cells)
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default: the usable CPUs")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--dtypes", nargs="+", choices=list(BYTES), default=list(BYTES))
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
+    options = parser.parse_args()
+
+    timings = []
+    for dtype in options.dtypes:
+        smallest = (1 - max(SPARSITIES)) * BYTES[dtype] + 1 / 8  # bytes per weight
+        copies = int(3 * last_level_cache() / (smallest * BLOCK_ROWS * COLS)) + 1
+        timings += measure("decode", dtype, copies, DECODE_TOKENS, options.threads, options.repeats)
+        timings += measure("prefill", dtype, 4096 // BLOCK_ROWS, PREFILL_TOKENS, options.threads, options.repeats)
+    machine = {"processor": processor(), "isa": _native.isa(), "threads": options.threads, "repeats": options.repeats}
+    title = f"{machine['processor']}, {machine['isa']}, {options.threads} threads, medians of {options.repeats}"
+    Console(width=110).print(table_of(timings, title))
+    options.output.write_text(
+        json.dumps({"machine": machine, "timings": [asdict(t) for t in timings]}, indent=1) + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
