@@ -204,7 +204,7 @@ def _prune(this: Run, model: Path, output: Path) -> None:
 
 
 def _quantize(this: Run, model: Path, output: Path) -> None:
-    from cutwork.quantize.quantize import quantize
+    from cutwork.quantize.oneshot import quantize
 
     assert this.recipe.quantize
     quantize(

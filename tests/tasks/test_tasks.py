@@ -39,8 +39,14 @@ def test_gsm_symbolic_is_a_function_of_its_seed() -> None:
 
 
 def test_gsm_symbolic_says_when_a_template_is_used_up() -> None:
-    with pytest.raises(CutworkError, match="template 53 gives no more"):
+    with pytest.raises(CutworkError, match=r"give only \d+ different problems"):
         load_task(settings("gsm_symbolic", (5000, 10), templates=[53]))
+
+
+def test_a_used_up_template_leaves_its_share_to_the_others() -> None:
+    task = load_task(settings("gsm_symbolic", (600, 10), templates=[53, 43]))
+    dice = sum("die" in sample.prompt for sample in task.train)
+    assert 0 < dice < 300 < len(task.train) - dice
 
 
 def test_jsonl_reads_keys_by_name_and_keeps_test_out_of_train(tmp_path: Path) -> None:
