@@ -6,13 +6,12 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from cutwork.cli.console import console, table
 from cutwork.cli.options import Json, ModelArgument, Threads
 
 if TYPE_CHECKING:
-    from cutwork.benchmark import Speed
 
 
 def bench(
@@ -60,32 +59,20 @@ def bench(
     if as_json:
         print(json.dumps({"machine": machine, **settings, "models": rows}, indent=1))
         return
-    console = Console()
-    console.print(_table(rows, speeds, settings))
-    console.print(f"[dim]{machine['cpu']}, {machine['isa']}, {machine['threads']} threads; medians of {repeats}[/dim]")
+    out = console()
+    out.print(_table(rows, settings))
+    out.print(f"[dim]{machine['cpu']}, {machine['isa']}, {machine['threads']} threads; medians of {repeats}[/dim]")
 
 
-def _table(rows: dict[str, dict[str, Any]], speeds: "dict[str, Speed]", settings: dict[str, int]) -> Table:
-    table = Table(
-        title=f"prompt {settings['prompt_tokens']}, decode {settings['decode_tokens']}, batch {settings['batch']}"
-    )
-    table.add_column("model", overflow="fold")
-    for column in (
-        "sparsity",
-        "weights MB",
-        "prefill tok/s",
-        "decode tok/s",
-        "ms/token p50",
-        "p95",
-        "load s",
-        "speed-up",
-    ):
-        table.add_column(column, justify="right")
+def _table(rows: dict[str, dict[str, Any]], settings: dict[str, int]) -> Table:
+    title = "prompt {prompt_tokens}, decode {decode_tokens}, batch {batch}".format(**settings)
+    numbers = "sparsity|weights MB|prefill tok/s|decode tok/s|ms/token|p95|load s|speed-up"
+    result = table(title, "model", numbers)
     base = next(reversed(rows.values()))  # the last one given is what the others are compared with
     for path, row in rows.items():
         prefill = row["prefill_tokens_per_second"] / base["prefill_tokens_per_second"]
         decode = row["decode_tokens_per_second"] / base["decode_tokens_per_second"]
-        table.add_row(
+        result.add_row(
             path,
             f"{row['sparsity']:.0%}",
             f"{row['memory_bytes']['weights'] / 1e6:.0f}",
@@ -94,9 +81,9 @@ def _table(rows: dict[str, dict[str, Any]], speeds: "dict[str, Speed]", settings
             f"{row['step_ms_p50']:.2f}",
             f"{row['step_ms_p95']:.2f}",
             f"{row['load_seconds']:.2f}",
-            "" if len(rows) == 1 or row is base else f"{prefill:.2f}× / {decode:.2f}×",
+            "" if row is base else f"{prefill:.2f}× / {decode:.2f}×",
         )
-    return table
+    return result
 
 
 def _with_spread(middle: float, runs: list[float]) -> str:

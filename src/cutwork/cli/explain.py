@@ -6,8 +6,6 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from cutwork.cli.options import Json, ModelArgument, Threads
 
@@ -98,8 +96,8 @@ def _weight_rows(engine: "Model", profile: "StepProfile", every_layer: bool) -> 
 
 def _note(sparsity: float, encodings: set[str]) -> str:
     if encodings == {"dense"}:
-        return "too dense to profit from a bitmask" if sparsity < _SPARSE_ENOUGH else "sparse, but stored dense"
-    return "" if len(encodings) == 1 else "some layers are too dense and stored dense"
+        return "stored dense: too few zeros" if sparsity < _SPARSE_ENOUGH else "has zeros, but stored dense"
+    return "" if len(encodings) == 1 else "some stored dense: too few zeros"
 
 
 def _other_rows(profile: "StepProfile") -> list[dict[str, Any]]:
@@ -112,18 +110,20 @@ def _other_rows(profile: "StepProfile") -> list[dict[str, Any]]:
 
 
 def _print(summary: dict[str, Any], rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> None:
-    console = Console()
-    table = Table(title=f"a step of {summary['tokens']} token(s) after {summary['context']}")
-    table.add_column("weights", overflow="fold")
-    for column in ["layers", "shape", "sparsity", "encoding", "bits/weight", "MB", "ms", "GB/s", "share", "note"]:
-        table.add_column(column, justify="left" if column in ("encoding", "note") else "right")
+    out = console()
+    out.print(
+        f"sparsity {summary['sparsity']:.1%} in the blocks; memory: "
+        + ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in summary["memory"].items())
+    )
+    title = f"a step of {summary['tokens']} token(s) after {summary['context']}"
+    listing = table(title, "weights|shape|encoding", "layers|sparsity|bits/w|MB|ms|GB/s|share", "note")
     for row in rows:
-        table.add_row(
+        listing.add_row(
             _short(row["weights"]),
-            str(row["layers"]),
             " ".join(f"{n}×{k}" for n, k in row["shapes"]),
-            f"{row['sparsity']:.1%}",
             ", ".join(row["encodings"]),
+            str(row["layers"]),
+            f"{row['sparsity']:.1%}",
             f"{row['bits_per_weight']:.2f}",
             f"{row['bytes'] / 1e6:.1f}",
             f"{row['ms']:.3f}",
@@ -133,19 +133,20 @@ def _print(summary: dict[str, Any], rows: list[dict[str, Any]], others: list[dic
         )
     for row in others:
         blanks = [""] * 6
-        table.add_row(f"[dim]{row['kind']}[/dim]", *blanks, f"{row['ms']:.3f}", "", f"{row['share']:.1%}", "")
-    console.print(table)
+        listing.add_row(f"[dim]{row['kind']}[/dim]", *blanks, f"{row['ms']:.3f}", "", f"{row['share']:.1%}", "")
+    out.print(listing)
     ratio = summary["tokens_per_second"] / summary["memory_bound_tokens_per_second"]
-    console.print(
+    out.print(
         f"{summary['tokens_per_second']:.1f} tokens/s measured; {summary['bytes_per_step'] / 1e6:.1f} MB of weights "
         f"per step at {summary['machine_gb_per_second']:.1f} GB/s of memory bandwidth allow "
         f"{summary['memory_bound_tokens_per_second']:.1f} ({ratio:.0%} of it reached)"
     )
-    console.print(f"[dim]{summary['cpu']}, {summary['isa']}, {summary['threads']} threads[/dim]")
+    out.print(f"[dim]{summary['cpu']}, {summary['isa']}, {summary['threads']} threads[/dim]")
 
 
 def _short(names: list[str]) -> str:
     """Names that share a prefix, written once: a.b.{q,k,v}."""
+    names = [name.removeprefix("model.").removeprefix("layers.*.") for name in names]
     first = names[0]
     if len(names) == 1:
         return first

@@ -1,0 +1,25 @@
+"""How commands print tables: never squeezed below what can be read, also where the output is a pipe."""
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+_WIDTH = 120  # of a terminal narrower than this the lines wrap, which reads better than columns of three letters
+
+
+def console() -> Console:
+    """Standard output, wide enough for the tables."""
+    out = Console(highlight=False)
+    return Console(width=max(out.width, _WIDTH), highlight=False)
+
+
+def table(title: str, text_columns: str, number_columns: str, last_column: str = "") -> Table:
+    """A table with columns named in `|`-separated lists: text left, numbers right, one more text column at the end."""
+    result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in text_columns.split("|"):
+        result.add_column(name, overflow="fold")
+    for name in number_columns.split("|"):
+        result.add_column(name, justify="right", no_wrap=True)
+    if last_column:
+        result.add_column(last_column)
+    return result
