@@ -45,7 +45,7 @@ class TuneSettings(Settings):
     batch_size: Positive = 32  # samples per optimiser step
     micro_batch_size: Positive = 8  # samples per forward pass; the rest is gradient accumulation
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
-    optimizer: str = "adamw_torch"  # any name transformers.TrainingArguments(optim=...) knows
+    optimizer: str = "adamw_torch_fused"  # any name transformers.TrainingArguments(optim=...) knows
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the forward pass (autocast); weights stay float32
     gradient_checkpointing: bool = False
     losses: Losses = Losses()
