@@ -24,11 +24,19 @@ ALLOWED = {
 
 
 def imports(part: str) -> list[tuple[Path, str]]:
-    """(file, imported module) of a package or module of cutwork, wherever in the file the import stands."""
+    """(file, imported module) of a package or module of cutwork, also inside functions; not what only types need."""
     files = sorted((ROOT / part).rglob("*.py")) or [ROOT / f"{part}.py"]
     found = []
     for file in files:
-        for node in ast.walk(ast.parse(file.read_text())):
+        tree = ast.parse(file.read_text())
+        for_types = {
+            node
+            for branch in ast.walk(tree)
+            if isinstance(branch, ast.If) and ast.unparse(branch.test) == "TYPE_CHECKING"
+            for statement in branch.body
+            for node in ast.walk(statement)
+        }
+        for node in set(ast.walk(tree)) - for_types:
             if isinstance(node, ast.Import):
                 found += [(file, alias.name) for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.module:
