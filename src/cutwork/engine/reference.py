@@ -37,7 +37,7 @@ class Weight:
         return Weight(_widen(values), scale, "dense", _dtype(values))
 
     @staticmethod
-    def bitmask(  # noqa: PLR0917 (the native signature)
+    def bitmask(
         rows: int,
         cols: int,
         values: np.ndarray,
@@ -143,7 +143,7 @@ class Executor:
             self._keys[:, target] = self._keys[:, source]
             self._values[:, target] = self._values[:, source]
 
-    def step(  # noqa: PLR0917 (the native signature)
+    def step(
         self,
         tokens: np.ndarray,
         positions: np.ndarray,

@@ -1,0 +1,126 @@
+"""Scheduling: order, mixing, memory and cancellation, seen through an executor that only records."""
+
+import numpy as np
+import pytest
+
+from cutwork.engine.cache import BlockCache
+from cutwork.engine.sampling import Sampling
+from cutwork.engine.scheduler import Scheduler
+from cutwork.errors import CutworkError
+
+
+class Recorder:
+    """Checks that every step's rows fit together; predicts (last token + 1) % 50."""
+
+    def __init__(self):
+        self.steps = []
+        self.written = {}
+
+    def step(self, tokens, positions, sequences, block_tables, logits_rows):
+        self.steps.append((tokens.copy(), sequences.copy()))
+        for token, position, sequence in zip(tokens, positions, sequences, strict=True):
+            block = block_tables[sequence, position // 4]
+            assert block >= 0
+            self.written[int(block), int(position % 4)] = int(token)
+        starts = np.flatnonzero(np.diff(sequences, prepend=-1))
+        assert len(np.unique(sequences)) == len(starts)  # one run of rows per sequence
+        logits = np.zeros((len(logits_rows), 50), np.float32)
+        logits[np.arange(len(logits_rows)), (tokens[logits_rows] + 1) % 50] = 1
+        return logits
+
+
+def scheduler(blocks=64, max_tokens=8, max_batch=3, max_context=40):
+    return Scheduler(
+        Recorder(), BlockCache(blocks, 4), max_tokens=max_tokens, max_batch=max_batch, max_context=max_context
+    )
+
+
+def add(s, prompt, count, stop=frozenset()):
+    return s.add(prompt, max_new_tokens=count, sampling=Sampling(), stop_tokens=stop)
+
+
+def run(s):
+    while s.busy:
+        s.step()
+
+
+def expected(first, count):
+    return [(first + 1 + i) % 50 for i in range(count)]
+
+
+def test_long_prompts_are_chunked_and_decoding_goes_on():
+    s = scheduler()
+    short = add(s, [7], 30)
+    s.step()
+    long = add(s, list(range(20)), 5)
+    s.step()
+    tokens, sequences = s._executor.steps[-1]
+    assert len(tokens) == 8  # the step is full
+    assert tokens[0] == short.tokens[1] and (sequences[1:] == long.slot).all()
+    assert len(short.tokens) == 3  # it got its token while the prompt came in
+    run(s)
+    assert short.tokens[1:] == expected(7, 30)
+    assert long.tokens[20:] == expected(19, 5)
+
+
+def test_waiting_ones_start_in_order_when_a_slot_is_free():
+    s = scheduler(max_batch=2)
+    sequences = [add(s, [i + 1], 4 + i) for i in range(5)]
+    s.step()
+    assert len(s.running) == 2 and len(s.waiting) == 3
+    run(s)
+    finished = [sequence.finished for sequence in sequences]
+    assert finished == sorted(finished)
+    assert [sequence.finish_reason for sequence in sequences] == ["length"] * 5
+
+
+def test_stop_tokens_end_a_sequence():
+    s = scheduler()
+    sequence = add(s, [3], 30, frozenset([9]))
+    run(s)
+    assert (sequence.tokens[-1], sequence.finish_reason) == (9, "stop")
+
+
+@pytest.mark.parametrize("blocks", [10, 11, 14, 20])
+def test_short_memory_delays_but_changes_nothing(blocks):
+    s = scheduler(blocks=blocks, max_batch=5)
+    sequences = [add(s, [i + 1] * (5 + i), 25) for i in range(6)]
+    while s.busy:
+        s.step()
+        used = {block for sequence in s.running for block in sequence.table.blocks}
+        assert s.cache.free == blocks - len(used)
+    assert [q.tokens[q.prompt_tokens :] for q in sequences] == [expected(i + 1, 25) for i in range(6)]
+    assert s.cache.free == blocks
+    assert sorted(s._slots) == list(range(5))
+    assert (s._tables == -1).all()
+
+
+def test_cancelling_frees_everything_wherever_it_is():
+    s = scheduler(max_batch=1)
+    running, waiting = add(s, [1] * 20, 10), add(s, [2], 3)
+    s.step()
+    s.finish(running)
+    s.finish(waiting)
+    s.finish(waiting)
+    assert not s.busy and s.cache.free == 64
+    assert (running.finish_reason, waiting.finish_reason) == ("cancelled", "cancelled")
+    assert s.step() == []
+
+
+def test_shared_prefix_is_not_computed_again():
+    s = scheduler(max_tokens=32)
+    first = add(s, list(range(10)), 1)
+    run(s)
+    second = add(s, [*range(10), 30], 1)
+    s.step()
+    assert (first.reused_tokens, second.reused_tokens) == (0, 8)
+    assert s._executor.steps[-1][0].tolist() == [8, 9, 30]
+
+
+def test_prompts_that_cannot_run_are_refused():
+    s = scheduler(blocks=5)  # 20 tokens, less than the context
+    with pytest.raises(CutworkError, match="20 with the answer"):
+        add(s, [1] * 20, 1)
+    sequence = add(s, [1] * 19, 30)
+    run(s)
+    assert (len(sequence.tokens), sequence.finish_reason) == (20, "length")
