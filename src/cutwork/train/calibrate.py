@@ -1,4 +1,4 @@
-"""Walks a model block by block with calibration data, gathering what its linears see: one block's Hessians at a time."""
+"""Walks a model block by block with calibration data, holding one block's Hessians at a time."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,7 @@ from cutwork.errors import CutworkError
 from cutwork.tasks.task import Sample
 from cutwork.train.blocks import block_lists, linears
 from cutwork.train.console import progress_bar
-from cutwork.train.data import collate, examples
+from cutwork.train.data import Example, collate, examples
 from cutwork.train.obs import Statistics
 from cutwork.train.precision import wants_bfloat16
 
@@ -42,7 +42,8 @@ def calibration_batches(
     rendered = sorted(
         examples(tokenizer, [samples[i] for i in drawn], max_length), key=lambda example: len(example["input_ids"])
     )
-    batches, batch = [], []
+    batches: list[dict[str, Tensor]] = []
+    batch: list[Example] = []
     for example in rendered:
         if batch and (len(batch) + 1) * len(example["input_ids"]) > _TOKENS_PER_BATCH:
             batches.append(collate(batch))
@@ -51,7 +52,6 @@ def calibration_batches(
     return [*batches, collate(batch)]
 
 
-@torch.no_grad()
 def walk(model: Any, batches: Sequence[dict[str, Tensor]], visit: Visit, console: Console, description: str) -> None:
     """Visit the linears of every block in order; what `visit` does to their weights is seen by the blocks behind.
 
@@ -65,31 +65,31 @@ def walk(model: Any, batches: Sequence[dict[str, Tensor]], visit: Visit, console
     model.eval()
     device = next(model.parameters()).device
     bfloat16 = wants_bfloat16("auto", device)
-    flowing = [_enter(model, blocks, {key: value.to(device) for key, value in batch.items()}) for batch in batches]
-    with progress_bar(console) as progress, torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+
+    def run(block: nn.Module, batch: _Batch, index: int) -> Tensor:
+        args, kwargs = batch.calls[index]
+        # Entered anew for every call: autocast remembers its copies of weights, which `visit` changes.
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            output = block(batch.hidden, *args, **kwargs)
+        return output[0] if isinstance(output, tuple) else output
+
+    with torch.no_grad(), progress_bar(console) as progress:
+        flowing = [_enter(model, blocks, {key: value.to(device) for key, value in batch.items()}) for batch in batches]
         bar = progress.add_task(description, total=len(blocks), note="")
         for index, block in enumerate(blocks):
             names = {linear: f"{stack}.{index}.{name}" for name, linear in linears(block)}
             with _Watch(names) as watch:
                 for batch in flowing:
                     watch.mask = batch.mask
-                    _run(block, batch, index)
-            with torch.autocast(device.type, enabled=False):
-                for group, statistics in watch.groups():
-                    visit({names[linear]: linear for linear in group}, statistics)
-            del watch
+                    run(block, batch, index)
+            for group, statistics in watch.groups():
+                visit({names[linear]: linear for linear in group}, statistics)
             if index + 1 < len(blocks):
                 for batch in flowing:
-                    batch.hidden = _run(block, batch, index)
+                    batch.hidden = run(block, batch, index)
             progress.advance(bar)
     if not console.is_terminal:
         console.print(f"{description}: {len(blocks)} blocks done")
-
-
-def _run(block: nn.Module, batch: _Batch, index: int) -> Tensor:
-    args, kwargs = batch.calls[index]
-    output = block(batch.hidden, *args, **kwargs)
-    return output[0] if isinstance(output, tuple) else output
 
 
 class _EnoughSeenError(Exception):

@@ -13,8 +13,10 @@ from cutwork.errors import CutworkError
 from cutwork.train.family import family_of
 
 
-def load_model(path: Path, dtype: torch.dtype | str) -> nn.Module:
-    """The model of a plain checkpoint in `dtype` ("auto": as stored). Never runs code that comes with a model.
+def load_model(path: Path, dtype: torch.dtype | str, attention: str = "sdpa") -> nn.Module:
+    """The model of a plain checkpoint in `dtype` ("auto": as stored), with one of transformers' attentions.
+
+    Never runs code that comes with a model.
 
     Raises CutworkError for quantised or packed models, unknown architectures and unreadable files.
     """
@@ -24,14 +26,14 @@ def load_model(path: Path, dtype: torch.dtype | str) -> nn.Module:
     logging.disable_progress_bar()
     try:
         family_of(AutoConfig.from_pretrained(path))
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=attention)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise CutworkError(f"cannot load {path}: {' '.join(str(error).split())[:300]}") from None
     return model
 
 
 def load_for_surgery(path: Path) -> tuple[Any, torch.dtype]:
-    """A model in its stored dtype, or in float32 if that is float16, which CPUs compute slowly; and the stored dtype."""
+    """A model in its stored dtype (float16, which CPUs compute slowly, becomes float32), and the stored dtype."""
     model: Any = load_model(path, "auto")
     stored = model.dtype
     return (model.float() if stored == torch.float16 else model), stored

@@ -33,14 +33,12 @@ class Masks:
         self.live = live
         self._weights = {name: weights[name] for name in live}
 
-    @torch.no_grad()
     def mask_gradients(self) -> None:
         """Zero the gradients of pruned weights; before clipping, so that the norm is that of what is trained."""
         for name, weight in self._weights.items():
             if weight.grad is not None:
                 _local(weight.grad).mul_(self.live[name])
 
-    @torch.no_grad()
     def mask_weights(self) -> None:
         """Zero the pruned weights; after an optimiser step, for optimisers that move weights without a gradient."""
         for name, weight in self._weights.items():
@@ -58,7 +56,7 @@ class Masks:
     def save(self, path: Path) -> None:
         """Write the masks, one bit per weight, so that a live weight that happens to be 0 is not taken for pruned."""
         packed = {name: np.packbits(mask.cpu().numpy()) for name, mask in self.live.items()}
-        shapes = {name: "x".join(map(str, mask.shape)) for name, mask in self.live.items()}
+        shapes = {name: _text(mask.shape) for name, mask in self.live.items()}
         partial = path.with_suffix(".partial")
         save_file(packed, partial, metadata=shapes)
         os.replace(partial, path)
@@ -98,6 +96,10 @@ def sparsity(model: nn.Module) -> dict[str, float]:
 
 def _weights(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: linear.get_parameter("weight") for name, linear in block_linears(model).items()}
+
+
+def _text(shape: torch.Size) -> str:
+    return "x".join(map(str, shape))
 
 
 def _local(tensor: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ def wants_bfloat16(dtype: str, device: torch.device) -> bool:
     if device.type == "cpu":
         return _seconds(torch.bfloat16) < 0.8 * _seconds(torch.float32)
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     raise CutworkError(f"cannot choose a dtype for device '{device.type}'; set dtype to float32 or bfloat16")
 
 

@@ -86,11 +86,10 @@ class SparseTrainer(Trainer):
             energy = [self._sum_over_processes(torch.stack(group).sum(0)) for group in zip(*per_batch, strict=True)]
         return batches, Totals(self._sum_over_processes(torch.as_tensor(labels, device=device)), energy)
 
-    @torch.no_grad()
     def _ask_teacher(self, batch: Batch) -> Batch:
         rows, _ = self.family.label_rows(batch)
         wanted = rows if self.losses.kl > 0 else torch.zeros_like(rows)
-        with self._autocast():
+        with torch.no_grad(), self._autocast():
             outputs = self._forward(self.teacher, self.teacher, batch, wanted)
         features = self.family.features(outputs, batch) if self.losses.squarehead > 0 else []
         return {"features": features, "logits": outputs.logits[0]}

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from rich.console import Console
 from transformers import TrainingArguments, set_seed
-from transformers.training_args import OptimizerNames
 from transformers.integrations import is_tensorboard_available
+from transformers.training_args import OptimizerNames
 
 from cutwork import checkpoint
 from cutwork.errors import CutworkError
@@ -65,9 +65,10 @@ def tune(
     bfloat16 = _open_work(work, run, settings)
 
     set_seed(settings.seed)
-    model = load_model(model_dir, torch.float32)
+    attention = _attention(data)
+    model = load_model(model_dir, torch.float32, attention)
     before = sparsity(model)
-    teacher = _load_teacher(teacher_dir, bfloat16, model.config) if settings.losses.needs_teacher else None
+    teacher = _load_teacher(teacher_dir, bfloat16, attention, model.config) if settings.losses.needs_teacher else None
     if settings.gradient_checkpointing:
         getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
     trainer = SparseTrainer(
@@ -116,11 +117,17 @@ def tune(
 def _describe(model: Path, teacher: Path | None, settings: TuneSettings, data: Sequence[Example]) -> dict[str, Any]:
     """What identifies a run: a resumed or finished one must agree in all of it."""
     return {
-        "model": str(model.resolve()),
-        "teacher": str(teacher.resolve()) if teacher and settings.losses.needs_teacher else None,
+        "model": _identity(model),
+        "teacher": _identity(teacher) if teacher and settings.losses.needs_teacher else None,
         "data": hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16],
         "settings": settings.model_dump(mode="json"),
     }
+
+
+def _identity(model: Path) -> str:
+    """A model directory's path and, so that one made anew is another, when its weights were written."""
+    times = [file.stat().st_mtime_ns for file in sorted(model.glob("*.safetensors"))]
+    return f"{model.resolve()} {hashlib.sha256(str(times).encode()).hexdigest()[:8]}"
 
 
 def _finished(output: Path, run: dict[str, Any]) -> dict[str, Any] | None:
@@ -153,6 +160,12 @@ def _open_work(work: Path, run: dict[str, Any], settings: TuneSettings) -> bool:
     return bfloat16
 
 
+def _attention(data: Sequence[Example]) -> str:
+    """On CPUs, plain attention is a tenth faster than the fused one up to about 128 tokens (measured end to end)."""
+    longest = max(len(example["input_ids"]) for example in data)
+    return "eager" if longest <= 128 and not torch.cuda.is_available() else "sdpa"
+
+
 def _difference(old: Any, new: dict[str, Any]) -> str:
     """The first key in which two run descriptions differ, with both values."""
     old = old if isinstance(old, dict) else {}
@@ -175,10 +188,10 @@ def _resume_from(work: Path, console: Console) -> str | None:
     return str(good) if good else None
 
 
-def _load_teacher(path: Path | None, bfloat16: bool, student: Any) -> Any:
+def _load_teacher(path: Path | None, bfloat16: bool, attention: str, student: Any) -> Any:
     if path is None:
         raise CutworkError("the kl and squarehead losses compare with a teacher; give the dense model as --teacher")
-    teacher = load_model(path, torch.bfloat16 if bfloat16 else torch.float32).requires_grad_(False)
+    teacher = load_model(path, torch.bfloat16 if bfloat16 else torch.float32, attention).requires_grad_(False)
     for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
         if getattr(teacher.config, key, None) != getattr(student, key, None):
             raise CutworkError(

@@ -13,4 +13,5 @@ class Unstructured:
 
     def zeros(self, weight: Tensor) -> int:
         """How many zeros a weight shall have; never fewer than it has."""
-        return max(round(self.sparsity * weight.numel()), weight.numel() - int(weight.count_nonzero()))
+        size = int(weight.numel())
+        return max(round(self.sparsity * size), size - int(weight.count_nonzero()))

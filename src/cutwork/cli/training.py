@@ -1,0 +1,72 @@
+"""What `tune`, `prune` and `quantize` share: where samples come from, and how options become settings."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from pydantic import ValidationError
+
+from cutwork.cli.console import console, table
+from cutwork.errors import CutworkError
+from cutwork.recipe import Settings, TaskSettings, load_recipe
+from cutwork.tasks.load import load_task
+from cutwork.tasks.task import Sample
+
+CheckpointArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint directory or a Hub name.")]
+OutputArgument = Annotated[Path, typer.Argument(metavar="OUT", help="Directory to make.")]
+TaskOption = Annotated[
+    str | None,
+    typer.Option("--task", help="A task name (gsm8k, gsm_symbolic, …) or a JSONL file of prompt and answer."),
+]
+RecipeOption = Annotated[Path | None, typer.Option("--recipe", help="Take the task and its options from this recipe.")]
+MaxLength = Annotated[int, typer.Option(min=2, help="Tokens per sample at most; a longer one is an error.")]
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
+
+
+def training_samples(task: str | None, recipe: Path | None, count: int, seed: int) -> Sequence[Sample]:
+    """Training samples of a named task, a JSONL file or a recipe's task; CutworkError unless exactly one is given."""
+    if bool(task) == bool(recipe):
+        raise CutworkError("give --task NAME, --task FILE.jsonl or --recipe FILE to say what the samples are")
+    if recipe:
+        return load_task(load_recipe(recipe).task).train[:count]
+    assert task
+    if task.endswith(".jsonl"):
+        from cutwork.tasks.jsonl import read_samples
+
+        return read_samples(Path(task), "prompt", "answer")[:count]
+    return load_task(TaskSettings(name=task, train_samples=count, test_samples=1, seed=seed)).train
+
+
+def settings_of(kind: type[AnySettings], **options: Any) -> AnySettings:
+    """Settings from options; CutworkError, naming the option, for a value that is out of range."""
+    try:
+        return kind(**options)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        option = "-".join(str(part) for part in problem["loc"]).replace("_", "-")
+        message = problem["msg"]
+        raise CutworkError(f"--{option}: {message[0].lower()}{message[1:]} (got {problem['input']!r})") from None
+
+
+def print_layers(report: dict[str, Any], title: str, output: Path, as_json: bool) -> None:
+    """What a one-shot method did to each layer."""
+    if as_json:
+        print(json.dumps({"output": str(output), **report}, indent=1))
+        return
+    error = "output_error" if "output_error" in report["layers"][0] else "weight_error"
+    shown = table(title, "layer|shape", f"zeros|{error.replace('_', ' ')}|damping|seconds")
+    for layer in report["layers"]:
+        shown.add_row(
+            layer["name"],
+            f"{layer['rows']}×{layer['columns']}",
+            f"{layer['sparsity']:.2%}",
+            f"{layer[error]:.2e}",
+            f"{layer['damping']:.2e}" if "damping" in layer else "–",
+            f"{layer['seconds']:.2f}",
+        )
+    out = console()
+    out.print(shown)
+    out.print(f"[bold]{output}[/bold]: {report['sparsity']:.2%} zeros, made in {report['seconds']:.0f} s")

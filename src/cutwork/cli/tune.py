@@ -1,0 +1,110 @@
+"""`cutwork tune`: fine-tuning, dense or sparse."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from cutwork.cli.options import Json
+from cutwork.cli.training import (
+    CheckpointArgument,
+    MaxLength,
+    OutputArgument,
+    RecipeOption,
+    TaskOption,
+    settings_of,
+    training_samples,
+)
+from cutwork.recipe import Losses, TuneSettings
+
+_DEFAULT = TuneSettings()
+
+
+def tune(
+    model: CheckpointArgument,
+    output: OutputArgument,
+    task: TaskOption = None,
+    recipe: RecipeOption = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="The dense model, for the kl and squarehead losses; a directory or a Hub name.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Training samples.")] = 2000,
+    max_length: MaxLength = 512,
+    epochs: Annotated[float, typer.Option(help="Passes over the samples.")] = _DEFAULT.epochs,
+    max_steps: Annotated[int, typer.Option(help="Optimiser steps; overrides --epochs.")] = _DEFAULT.max_steps,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", "--lr", help="Peak.")] = _DEFAULT.learning_rate,
+    weight_decay: Annotated[float, typer.Option()] = _DEFAULT.weight_decay,
+    warmup_steps: Annotated[int, typer.Option(help="Optimiser steps.")] = _DEFAULT.warmup_steps,
+    schedule: Annotated[Literal["linear", "cosine", "constant"], typer.Option()] = _DEFAULT.schedule,
+    batch_size: Annotated[int, typer.Option(help="Samples per optimiser step.")] = _DEFAULT.batch_size,
+    micro_batch_size: Annotated[int, typer.Option(help="Samples per forward pass.")] = _DEFAULT.micro_batch_size,
+    max_grad_norm: Annotated[float, typer.Option(help="Clip gradients to this; 0: never.")] = _DEFAULT.max_grad_norm,
+    optimizer: Annotated[str, typer.Option(help="Any that transformers knows by name.")] = _DEFAULT.optimizer,
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"], typer.Option(help="Of the forward pass; weights stay float32.")
+    ] = _DEFAULT.dtype,
+    gradient_checkpointing: Annotated[bool, typer.Option("--gradient-checkpointing", help="Less memory, slower.")] = (
+        False
+    ),
+    ce: Annotated[float, typer.Option(help="Weight of the cross entropy.")] = _DEFAULT.losses.ce,
+    kl: Annotated[float, typer.Option(help="Weight of the KL divergence from the teacher.")] = _DEFAULT.losses.kl,
+    squarehead: Annotated[float, typer.Option(help="Weight of SquareHead.")] = _DEFAULT.losses.squarehead,
+    temperature: Annotated[float, typer.Option(help="Of the KL term.")] = _DEFAULT.losses.temperature,
+    keep_zeros: Annotated[bool, typer.Option(help="Zeros of the blocks' linears stay zero.")] = _DEFAULT.keep_zeros,
+    save_every: Annotated[int, typer.Option(help="Optimiser steps between checkpoints.")] = _DEFAULT.save_every,
+    seed: Annotated[int, typer.Option()] = _DEFAULT.seed,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw away what an earlier call left, and OUT.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune a model on a task; what a pruned model has lost comes back, and its zeros stay.
+
+    After an interruption the same command goes on where it stopped. Launch it with `accelerate launch` or `torchrun`
+    to use several GPUs.
+
+    Example: [bold]cutwork tune smollm2-135m-instruct out/dense --task gsm8k[/bold]
+
+    Example: [bold]cutwork tune out/pruned out/sparse --teacher out/dense --squarehead 1 --task gsm8k[/bold]
+    """
+    from cutwork import checkpoint
+    from cutwork.train.tune import tune as carry_out
+
+    settings = settings_of(
+        TuneSettings,
+        epochs=epochs,
+        max_steps=max_steps,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        warmup_steps=warmup_steps,
+        schedule=schedule,
+        batch_size=batch_size,
+        micro_batch_size=micro_batch_size,
+        max_grad_norm=max_grad_norm,
+        optimizer=optimizer,
+        dtype=dtype,
+        gradient_checkpointing=gradient_checkpointing,
+        losses=settings_of(Losses, ce=ce, kl=kl, squarehead=squarehead, temperature=temperature),
+        keep_zeros=keep_zeros,
+        save_every=save_every,
+        seed=seed,
+    )
+    report = carry_out(
+        checkpoint.resolve(model),
+        output,
+        settings,
+        training_samples(task, recipe, samples, seed),
+        teacher_dir=Path(checkpoint.resolve(teacher)) if teacher else None,
+        max_length=max_length,
+        restart=restart,
+        console=Console(stderr=True),
+    )
+    if as_json:
+        print(json.dumps({"output": str(output), **report}, indent=1))
+        return
+    zeros = report["sparsity"].values()
+    print(
+        f"{output}: {report['steps']} steps in {report['seconds']:.0f} s ({report['tokens_per_second']:.0f} tokens/s, "
+        f"{report['dtype']}), loss {report['final'].get('loss', float('nan')):.4g}, "
+        f"zeros per layer {min(zeros):.2%} to {max(zeros):.2%}"
+    )
