@@ -3,15 +3,13 @@
 import json
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from cutwork.cli.console import console, table
 from cutwork.cli.options import Json, ModelArgument, Threads
-
-if TYPE_CHECKING:
 
 
 def bench(

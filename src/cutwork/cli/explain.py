@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cutwork.cli.console import console, table
 from cutwork.cli.options import Json, ModelArgument, Threads
 
 if TYPE_CHECKING:
