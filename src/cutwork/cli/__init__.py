@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -30,12 +31,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for panel, commands in {
+_COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "The whole path": {"run": run, "report": report},
     "Make a sparse model": {"tune": tune, "prune": prune, "quantize": quantize, "pack": pack},
     "Use a model": {"generate": generate, "chat": chat},
     "Measure a model": {"eval": evaluate, "bench": bench, "explain": explain},
-}.items():
+}
+for panel, commands in _COMMANDS.items():
     for name, command in commands.items():
         app.command(name, rich_help_panel=panel)(command)
 

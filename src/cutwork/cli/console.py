@@ -4,7 +4,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-_WIDTH = 120  # of a terminal narrower than this the lines wrap, which reads better than columns of three letters
+_WIDTH = 132  # of a terminal narrower than this the lines wrap, which reads better than columns of three letters
 
 
 def console() -> Console:
@@ -17,7 +17,7 @@ def table(title: str, text_columns: str, number_columns: str, last_column: str =
     """A table with columns named in `|`-separated lists: text left, numbers right, one more text column at the end."""
     result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in text_columns.split("|"):
-        result.add_column(name, overflow="fold")
+        result.add_column(name, no_wrap=True)
     for name in number_columns.split("|"):
         result.add_column(name, justify="right", no_wrap=True)
     if last_column:

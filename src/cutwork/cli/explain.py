@@ -31,7 +31,7 @@ def explain(
 
     Example: [bold]cutwork explain out/smollm2-gsm/packed --tokens 1 --threads 2[/bold]
     """
-    from cutwork._native import read_bandwidth  # type: ignore[attr-defined]
+    from cutwork._native import read_bandwidth
     from cutwork.engine.explain import profile_step
     from cutwork.engine.model import Model
     from cutwork.machine import cpu_name
@@ -97,8 +97,8 @@ def _weight_rows(engine: "Model", profile: "StepProfile", every_layer: bool) -> 
 
 def _note(sparsity: float, encodings: set[str]) -> str:
     if encodings == {"dense"}:
-        return "stored dense: too few zeros" if sparsity < _SPARSE_ENOUGH else "has zeros, but stored dense"
-    return "" if len(encodings) == 1 else "some stored dense: too few zeros"
+        return "too few zeros" if sparsity < _SPARSE_ENOUGH else "zeros stored"
+    return "" if len(encodings) == 1 else "some dense: too few zeros"
 
 
 def _other_rows(profile: "StepProfile") -> list[dict[str, Any]]:
@@ -121,7 +121,7 @@ def _print(summary: dict[str, Any], rows: list[dict[str, Any]], others: list[dic
     for row in rows:
         listing.add_row(
             _short(row["weights"]),
-            " ".join(f"{n}×{k}" for n, k in row["shapes"]),
+            _shapes(row["shapes"]),
             ", ".join(row["encodings"]),
             str(row["layers"]),
             f"{row['sparsity']:.1%}",
@@ -143,6 +143,11 @@ def _print(summary: dict[str, Any], rows: list[dict[str, Any]], others: list[dic
         f"{summary['memory_bound_tokens_per_second']:.1f} ({ratio:.0%} of it reached)"
     )
     out.print(f"[dim]{summary['cpu']}, {summary['isa']}, {summary['threads']} threads[/dim]")
+
+
+def _shapes(shapes: list[list[int]]) -> str:
+    """Outputs added up over weights that share their inputs: 576+192+192×576."""
+    return f"{'+'.join(str(rows) for rows, _ in shapes)}×{shapes[0][1]}"
 
 
 def _short(names: list[str]) -> str:
