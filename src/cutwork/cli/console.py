@@ -13,13 +13,11 @@ def console() -> Console:
     return Console(width=max(out.width, _WIDTH), highlight=False)
 
 
-def table(title: str, text_columns: str, number_columns: str, last_column: str = "") -> Table:
-    """A table with columns named in `|`-separated lists: text left, numbers right, one more text column at the end."""
+def table(title: str, text_columns: str, number_columns: str) -> Table:
+    """A table with columns named in `|`-separated lists: text left, numbers right."""
     result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in text_columns.split("|"):
         result.add_column(name, no_wrap=True)
     for name in number_columns.split("|"):
         result.add_column(name, justify="right", no_wrap=True)
-    if last_column:
-        result.add_column(last_column)
     return result

@@ -97,8 +97,12 @@ def _weight_rows(engine: "Model", profile: "StepProfile", every_layer: bool) -> 
 
 def _note(sparsity: float, encodings: set[str]) -> str:
     if encodings == {"dense"}:
-        return "too few zeros" if sparsity < _SPARSE_ENOUGH else "zeros stored"
-    return "" if len(encodings) == 1 else "some dense: too few zeros"
+        return (
+            "stored dense, too few zeros to profit"
+            if sparsity < _SPARSE_ENOUGH
+            else "stored dense although it has zeros"
+        )
+    return "" if len(encodings) == 1 else "some layers stored dense, too few zeros to profit"
 
 
 def _other_rows(profile: "StepProfile") -> list[dict[str, Any]]:
@@ -117,7 +121,7 @@ def _print(summary: dict[str, Any], rows: list[dict[str, Any]], others: list[dic
         + ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in summary["memory"].items())
     )
     title = f"a step of {summary['tokens']} token(s) after {summary['context']}"
-    listing = table(title, "weights|shape|encoding", "layers|sparsity|bits/w|MB|ms|GB/s|share", "note")
+    listing = table(title, "weights|shape|encoding", "layers|sparsity|bits/w|MB|ms|GB/s|share")
     for row in rows:
         listing.add_row(
             _short(row["weights"]),
@@ -130,12 +134,13 @@ def _print(summary: dict[str, Any], rows: list[dict[str, Any]], others: list[dic
             f"{row['ms']:.3f}",
             f"{row['gb_per_second']:.1f}",
             f"{row['share']:.1%}",
-            row["note"],
         )
     for row in others:
         blanks = [""] * 6
-        listing.add_row(f"[dim]{row['kind']}[/dim]", *blanks, f"{row['ms']:.3f}", "", f"{row['share']:.1%}", "")
+        listing.add_row(f"[dim]{row['kind']}[/dim]", *blanks, f"{row['ms']:.3f}", "", f"{row['share']:.1%}")
     out.print(listing)
+    for note in sorted({row["note"] for row in rows} - {""}):
+        out.print(f"{note}: {', '.join(_short(row['weights']) for row in rows if row['note'] == note)}")
     ratio = summary["tokens_per_second"] / summary["memory_bound_tokens_per_second"]
     out.print(
         f"{summary['tokens_per_second']:.1f} tokens/s measured; {summary['bytes_per_step'] / 1e6:.1f} MB of weights "
