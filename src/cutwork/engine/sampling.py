@@ -8,7 +8,7 @@ import numpy as np
 
 from cutwork.errors import CutworkError
 
-TOP = 512  # candidates sorted first for top-p; they nearly always hold the wanted mass
+TOP = (256, 4096)  # candidates sorted first for top-p; they nearly always hold the wanted mass
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _nucleus(scores: np.ndarray, mass: float) -> np.ndarray:
     likelier ones alone do not reach it."""
     probabilities = np.exp(scores - scores.max())
     wanted = mass * probabilities.sum(dtype=np.float64)
-    for count in (TOP, len(scores)):
+    for count in (*TOP, len(scores)):
         top = np.argpartition(-probabilities, count)[:count] if count < len(scores) else np.arange(len(scores))
         top = top[np.argsort(-probabilities[top], kind="stable")]
         cumulative = np.cumsum(probabilities[top], dtype=np.float64)
