@@ -6,6 +6,7 @@
 namespace cutwork {
 namespace {
 
+constexpr int kPartsPerThread = 4;         // so that a thread that is late or slow leaves its share to the others
 constexpr int64_t kSharedPrepare = 16384;  // elements from which preparing an input is worth a barrier
 
 // What reading rows [begin, end) costs, in elements: the values, and a mask bit for each position.
@@ -19,27 +20,29 @@ double cost(const Weight& weight, int64_t begin, int64_t end) {
 }  // namespace
 
 LinearGroup::LinearGroup(std::vector<Member> members, Activation activation, int threads)
-    : members_(std::move(members)), activation_(activation), slices_(static_cast<size_t>(threads)) {
+    : members_(std::move(members)),
+      activation_(activation),
+      parts_(static_cast<size_t>(threads == 1 ? 1 : threads * kPartsPerThread)) {
   double total = 0;
   for (const Member& member : members_) {
     total += cost(member.weight, 0, member.weight.rows);
     if (std::find(dtypes_.begin(), dtypes_.end(), member.weight.dtype) == dtypes_.end())
       dtypes_.push_back(member.weight.dtype);
   }
-  // Row tiles in order go to the thread whose equal share of the cost holds the tile's middle.
+  // Row tiles in order go to the part whose equal share of the cost holds the tile's middle.
   double before = 0;
   for (size_t i = 0; i < members_.size(); ++i) {
     const Weight& weight = members_[i].weight;
     for (int64_t begin = 0; begin < weight.rows; begin += kRowTile) {
       const int64_t end = std::min(begin + kRowTile, weight.rows);
       const double own = cost(weight, begin, end);
-      const auto share = static_cast<int64_t>((before + own / 2) / std::max(total, 1.0) * threads);
-      std::vector<Slice>& slices = slices_[static_cast<size_t>(std::min<int64_t>(share, threads - 1))];
+      const double share = (before + own / 2) / std::max(total, 1.0) * static_cast<double>(parts_.size());
+      std::vector<Slice>& part = parts_[std::min(static_cast<size_t>(share), parts_.size() - 1)];
       before += own;
-      if (!slices.empty() && slices.back().member == i) {
-        slices.back().end = end;
+      if (!part.empty() && part.back().member == i) {
+        part.back().end = end;
       } else {
-        slices.push_back({i, begin, end});
+        part.push_back({i, begin, end});
       }
     }
   }
@@ -73,21 +76,28 @@ void LinearGroup::run(const LinearKernels& kernels, const ElementwiseKernels& el
                       const LinearMemory& memory, const float* x, int64_t tokens, const Target* targets) const {
   if (tokens == 0) return;
   prepare(kernels, pool, memory, x, tokens);
-  pool.each_thread([&](int thread) {
-    for (const Slice& slice : slices_[static_cast<size_t>(thread)]) {
-      const Member& member = members_[slice.member];
-      const Target& target = targets[slice.member];
-      const int64_t rows = member.weight.rows;
-      kernels.multiply(member.weight, memory.inputs[static_cast<size_t>(member.weight.dtype)], tokens, slice.begin,
-                       slice.end, target.y, rows, memory.scratch[static_cast<size_t>(thread)]);
-      if (!member.bias && !target.residual && activation_ == Activation::none) continue;
-      for (int64_t t = 0; t < tokens; ++t) {
-        const int64_t at = t * rows + slice.begin;
-        elementwise.finish(activation_, member.bias ? member.bias + slice.begin : nullptr,
-                           target.residual ? target.residual + at : nullptr, slice.end - slice.begin, target.y + at);
-      }
+  pool.for_ranges(static_cast<int64_t>(parts_.size()), 1, [&](int64_t begin, int64_t end, int thread) {
+    for (int64_t part = begin; part < end; ++part) {
+      for (const Slice& slice : parts_[static_cast<size_t>(part)])
+        multiply(kernels, elementwise, memory, tokens, targets, slice, thread);
     }
   });
+}
+
+void LinearGroup::multiply(const LinearKernels& kernels, const ElementwiseKernels& elementwise,
+                           const LinearMemory& memory, int64_t tokens, const Target* targets, const Slice& slice,
+                           int thread) const {
+  const Member& member = members_[slice.member];
+  const Target& target = targets[slice.member];
+  const int64_t rows = member.weight.rows;
+  kernels.multiply(member.weight, memory.inputs[static_cast<size_t>(member.weight.dtype)], tokens, slice.begin,
+                   slice.end, target.y, rows, memory.scratch[static_cast<size_t>(thread)]);
+  if (!member.bias && !target.residual && activation_ == Activation::none) return;
+  for (int64_t t = 0; t < tokens; ++t) {
+    const int64_t at = t * rows + slice.begin;
+    elementwise.finish(activation_, member.bias ? member.bias + slice.begin : nullptr,
+                       target.residual ? target.residual + at : nullptr, slice.end - slice.begin, target.y + at);
+  }
 }
 
 }  // namespace cutwork

@@ -41,19 +41,21 @@ class LinearGroup {
            const LinearMemory& memory, const float* x, int64_t tokens, const Target* targets) const;
 
  private:
-  // Rows of one member that one thread computes.
+  // Rows of one member.
   struct Slice {
     size_t member;
     int64_t begin, end;
   };
 
+  void multiply(const LinearKernels& kernels, const ElementwiseKernels& elementwise, const LinearMemory& memory,
+                int64_t tokens, const Target* targets, const Slice& slice, int thread) const;
   void prepare(const LinearKernels& kernels, ThreadPool& pool, const LinearMemory& memory, const float* x,
                int64_t tokens) const;
 
   std::vector<Member> members_;
   Activation activation_;
-  std::vector<DType> dtypes_;               // of the members, each once
-  std::vector<std::vector<Slice>> slices_;  // by thread
+  std::vector<DType> dtypes_;              // of the members, each once
+  std::vector<std::vector<Slice>> parts_;  // of about equal cost; a thread takes one after the other
 };
 
 }  // namespace cutwork

@@ -51,11 +51,14 @@ void Gate::open() {
 }
 
 struct ThreadPool::Shared {
+  // The state of a round: its number, whether it is closed to those who have not come yet, and how many workers are
+  // inside.
+  static constexpr uint64_t kRound = uint64_t{1} << 32, kClosed = uint64_t{1} << 31, kInside = kClosed - 1;
+
   Call call = nullptr;
   const void* context = nullptr;
-  alignas(64) std::atomic<uint64_t> round{0};  // one per call of run()
+  alignas(64) std::atomic<uint64_t> state{kClosed};
   std::atomic<bool> stop{false};
-  alignas(64) std::atomic<int> running{0};  // workers that have not finished this round
   alignas(64) Gate start;
   Gate finish;
   std::mutex mutex;
@@ -71,11 +74,16 @@ struct ThreadPool::Shared {
   }
 
   void work(int thread, std::chrono::nanoseconds spin) {
-    for (uint64_t seen = 0;; ++seen) {
-      start.wait([&] { return round.load() != seen || stop.load(); }, spin);
+    for (uint64_t seen = 0;;) {
+      start.wait([&] { return state.load() / kRound != seen || stop.load(); }, spin);
       if (stop.load()) return;
+      uint64_t now = state.load();
+      while (!(now & kClosed) && !state.compare_exchange_weak(now, now + 1)) {
+      }
+      seen = now / kRound;
+      if (now & kClosed) continue;
       guarded(thread);
-      if (running.fetch_sub(1) == 1) finish.open();
+      if (state.fetch_sub(1) - 1 == (now & ~kInside) + kClosed) finish.open();
     }
   }
 };
@@ -118,11 +126,11 @@ void ThreadPool::run(Call call, const void* context) {
   Shared& shared = *shared_;
   shared.call = call;
   shared.context = context;
-  shared.running.store(threads_ - 1);
-  shared.round.fetch_add(1);
+  shared.state.store((shared.state.load() / Shared::kRound + 1) * Shared::kRound);
   shared.start.open();
   shared.guarded(0);
-  shared.finish.wait([&] { return shared.running.load() == 0; }, spin_);
+  shared.state.fetch_or(Shared::kClosed);
+  shared.finish.wait([&] { return (shared.state.load() & Shared::kInside) == 0; }, spin_);
   if (shared.failure) std::rethrow_exception(std::exchange(shared.failure, nullptr));
 }
 

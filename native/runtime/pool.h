@@ -42,9 +42,11 @@ class ThreadPool {
   // Throws std::runtime_error in a child process, which fork() left without the threads.
   void check_process() const;
 
-  // Calls job(thread) once on every thread and returns when all are done; rethrows an exception of one of them.
+  // Calls job(thread) here and on whichever other threads arrive before this one is done, and returns when all that
+  // came are done: so job takes its work, piece by piece, from what they share. A thread that the system keeps from
+  // running then costs its help only, not a wait. Rethrows an exception of one of the threads.
   template <class Job>
-  void each_thread(const Job& job) {
+  void share(const Job& job) {
     run([](const void* context, int thread) { (*static_cast<const Job*>(context))(thread); }, &job);
   }
 
@@ -57,7 +59,7 @@ class ThreadPool {
       return;
     }
     std::atomic<int64_t> next{0};
-    each_thread([&](int thread) {
+    share([&](int thread) {
       for (int64_t begin; (begin = next.fetch_add(grain, std::memory_order_relaxed)) < count;) {
         job(begin, begin + grain < count ? begin + grain : count, thread);
       }
