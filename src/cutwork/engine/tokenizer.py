@@ -8,27 +8,28 @@ from typing import Any
 from cutwork.errors import CutworkError
 
 FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json", "spiece.model")
+GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")  # classes that tokenizer.json describes completely
 
 
 def load_tokenizer(path: Path, config: Mapping[str, Any]) -> Any:
     """The transformers tokenizer of a model directory of any kind; None if the directory has no tokenizer files.
 
-    The config is handed over, since a packed model has no config.json beside its tokenizer. Code that came with the
-    model is never run. Raises CutworkError if the files cannot be read.
+    Where tokenizer.json says everything it is read directly: the general way imports torch if that is installed, which
+    takes seconds. The config is handed over to it, since a packed model has no config.json beside its tokenizer. Code
+    that came with the model is never run. Raises CutworkError if the files cannot be read.
     """
     if not any((path / name).is_file() for name in FILES):
         return None
-    from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
-
     try:
+        if (path / "tokenizer.json").is_file() and _settings(path).get("tokenizer_class", GENERIC[0]) in GENERIC:
+            from transformers import PreTrainedTokenizerFast
+
+            return PreTrainedTokenizerFast.from_pretrained(str(path))
+        from transformers import AutoConfig, AutoTokenizer
+
         settings = AutoConfig.for_model(**config)
         return AutoTokenizer.from_pretrained(str(path), config=settings, trust_remote_code=False)
-    except Exception as error:  # transformers raises many kinds; tokenizer.json alone is enough to go on
-        if not (path / "tokenizer.json").is_file():
-            raise CutworkError(f"the tokenizer in {path} cannot be read: {' '.join(str(error).split())}") from None
-    try:
-        return PreTrainedTokenizerFast(tokenizer_file=str(path / "tokenizer.json"), **_special_tokens(path))
-    except Exception as error:
+    except Exception as error:  # transformers and tokenizers raise many kinds
         raise CutworkError(f"the tokenizer in {path} cannot be read: {' '.join(str(error).split())}") from None
 
 
@@ -76,14 +77,9 @@ def stop_tokens(path: Path, config: Mapping[str, Any], tokenizer: Any) -> frozen
     return frozenset(i for i in [*ids, getattr(tokenizer, "eos_token_id", None)] if isinstance(i, int))
 
 
-def _special_tokens(path: Path) -> dict[str, Any]:
-    """bos, eos, … and the chat template as tokenizer_config.json and chat_template.jinja name them."""
+def _settings(path: Path) -> dict[str, Any]:
     try:
         settings = json.loads((path / "tokenizer_config.json").read_bytes())
     except (OSError, ValueError):
-        settings = {}
-    kept = {key: settings[key] for key in ("bos_token", "eos_token", "unk_token", "pad_token") if key in settings}
-    kept = {key: value["content"] if isinstance(value, dict) else value for key, value in kept.items()}
-    template = path / "chat_template.jinja"
-    chat = template.read_text(encoding="utf-8") if template.is_file() else settings.get("chat_template")
-    return {**kept, "chat_template": chat} if isinstance(chat, str) else kept
+        return {}
+    return settings if isinstance(settings, dict) else {}

@@ -1,0 +1,83 @@
+"""Tokenizers load from any model directory, quickly and without config.json."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from cutwork.engine.tokenizer import encode, load_tokenizer, render_chat, stop_tokens
+from cutwork.errors import CutworkError
+
+from .tiny import SMALL, byte_level_tokenizer
+
+CONFIG = {**SMALL, "model_type": "llama", "eos_token_id": 2}
+
+
+@pytest.fixture
+def directory(tmp_path):
+    byte_level_tokenizer().save_pretrained(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["TokenizersBackend", "PreTrainedTokenizerFast", "LlamaTokenizerFast", None])
+def test_every_class_loads_without_a_config_beside_it(name, directory):
+    path = directory / "tokenizer_config.json"
+    settings = {k: v for k, v in json.loads(path.read_text()).items() if k != "tokenizer_class"}
+    path.write_text(json.dumps({**settings, "tokenizer_class": name} if name else settings))
+    tokenizer = load_tokenizer(directory, CONFIG)
+    assert tokenizer.eos_token_id == 2
+    assert len(encode(tokenizer, "the cat")) > 0
+    assert render_chat(tokenizer, [{"role": "user", "content": "x"}]) == "user: x\nassistant: "
+
+
+def test_loading_does_not_import_torch(directory):
+    code = (
+        "import sys; from pathlib import Path; from cutwork.engine.tokenizer import load_tokenizer;"
+        f"load_tokenizer(Path({str(directory)!r}), {{}}).encode('the'); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_no_tokenizer_means_token_ids_only(tmp_path):
+    assert load_tokenizer(tmp_path, CONFIG) is None
+    with pytest.raises(CutworkError, match="token ids"):
+        encode(None, "text")
+    with pytest.raises(CutworkError, match="chat template"):
+        render_chat(None, [{"role": "user", "content": "x"}])
+
+
+def test_damaged_files_get_one_sentence(directory):
+    (directory / "tokenizer.json").write_text("{")
+    with pytest.raises(CutworkError, match="cannot be read"):
+        load_tokenizer(directory, CONFIG)
+
+
+def test_begin_of_text_is_not_doubled():
+    class Doubling:
+        bos_token_id = 1
+
+        def encode(self, text):
+            return [1, 1, 7]
+
+    assert encode(Doubling(), "<s>x") == [1, 7]
+
+
+def test_messages_are_checked(directory):
+    tokenizer = load_tokenizer(directory, CONFIG)
+    for messages in ([], [{"role": "user"}], [{"content": "x", "role": 3}]):
+        with pytest.raises(CutworkError):
+            render_chat(tokenizer, messages)
+    tokenizer.chat_template = "{{ raise_exception('no system messages') }}"
+    with pytest.raises(CutworkError, match="no system messages"):
+        render_chat(tokenizer, [{"role": "system", "content": "x"}])
+
+
+@pytest.mark.parametrize(
+    ("generation", "expected"),
+    [({"eos_token_id": [5, 6]}, {5, 6, 2}), ({"eos_token_id": 7}, {7, 2}), ({}, {2}), (None, {2}), ([], {2})],
+)
+def test_end_of_sequence_ids(generation, expected, directory):
+    if generation is not None:
+        (directory / "generation_config.json").write_text(json.dumps(generation))
+    assert stop_tokens(directory, CONFIG, load_tokenizer(directory, CONFIG)) == expected
