@@ -17,7 +17,7 @@ def table(title: str, text_columns: str, number_columns: str) -> Table:
     """A table with columns named in `|`-separated lists: text left, numbers right."""
     result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in text_columns.split("|"):
-        result.add_column(name, no_wrap=True)
+        result.add_column(name, overflow="fold")
     for name in number_columns.split("|"):
         result.add_column(name, justify="right", no_wrap=True)
     return result

@@ -1,0 +1,131 @@
+"""Commands as a user meets them: what they print when all is well, and the one sentence when it is not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cutwork.cli import main
+from cutwork.pack.writer import pack
+from tests.tiny_checkpoint import write_tiny_checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("cli") / "checkpoint")
+
+
+@pytest.fixture(scope="module")
+def packed(checkpoint: Path) -> Path:
+    pack(checkpoint, checkpoint.parent / "packed")
+    return checkpoint.parent / "packed"
+
+
+@pytest.fixture
+def cutwork(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
+    """Run the command line in this process: (exit status, standard output, standard error)."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["cutwork", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        out, err = capfd.readouterr()
+        return int(exit_.value.code or 0), out, err
+
+    return call
+
+
+def test_generate_is_the_same_from_every_kind_of_directory(cutwork: Any, checkpoint: Path, packed: Path) -> None:
+    status, text, _ = cutwork("generate", checkpoint, "abc", "-n", 12)
+    assert status == 0 and text.endswith("\n")
+    assert cutwork("generate", packed, "abc", "-n", 12) == (0, text, "")
+
+
+def test_generate_json_and_files(cutwork: Any, packed: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("one\n\ntwo\n")
+    status, out, _ = cutwork("generate", packed, "--file", prompts, "-n", 5, "--json")
+    results = json.loads(out)
+    assert status == 0 and [result["prompt_tokens"] for result in results] == [3, 3]
+    assert all(len(result["tokens"]) <= 5 and result["finish_reason"] in ("length", "stop") for result in results)
+
+
+def test_bench_and_explain_and_eval(cutwork: Any, checkpoint: Path, packed: Path, tmp_path: Path) -> None:
+    status, out, _ = cutwork("bench", packed, "--against", checkpoint, "-p", 16, "-n", 4, "-r", 2, "-t", 1, "--json")
+    measured = json.loads(out)
+    assert status == 0 and len(measured["models"]) == 2 and measured["machine"]["threads"] == 1
+    assert all(row["decode_tokens_per_second"] > 0 for row in measured["models"].values())
+    status, out, _ = cutwork("bench", packed, "-p", 16, "-n", 4, "-r", 1, "-t", 1)
+    assert status == 0 and "decode tok/s" in out
+
+    status, out, _ = cutwork("explain", packed, "-r", 2, "--json")
+    explained = json.loads(out)
+    assert status == 0 and explained["bytes_per_step"] == sum(row["bytes"] for row in explained["weights"])
+    status, out, _ = cutwork("explain", packed, "-r", 2, "--all")
+    assert status == 0 and "self_attn.{q_proj,k_proj,v_proj}" in out and "GB/s" in out
+
+    text = tmp_path / "text.txt"
+    text.write_text("some words that nobody will remember " * 20)
+    status, out, _ = cutwork("eval", packed, "--text", text, "--json")
+    assert status == 0 and 1 < json.loads(out)["perplexity"] < 1000
+    samples = tmp_path / "samples.jsonl"
+    samples.write_text('{"prompt": "1+1?", "answer": "#### 2"}\n')
+    status, out, _ = cutwork("eval", packed, "--task", samples, "--samples", 1, "--max-new-tokens", 4, "--json")
+    assert status == 0 and json.loads(out)["samples"] == 1
+
+
+@pytest.mark.parametrize("command", ["run", "report", "tune", "prune", "quantize", "pack", "generate", "chat", "eval"])
+def test_help_has_an_example(cutwork: Any, command: str) -> None:
+    status, out, _ = cutwork(command, "--help")
+    assert status == 0 and f"Example: cutwork {command}" in " ".join(out.split())
+
+
+def test_bad_input_is_one_sentence(cutwork: Any, checkpoint: Path, packed: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("name: x\nmodel: m\noutput: o\ntask: {name: gsm8k}\nprune: {sparsity: 1.5}\n")
+    misspelt = tmp_path / "misspelt.yaml"
+    misspelt.write_text("name: x\nmodel: m\noutput: o\ntask: {name: gsm8k}\nprune: {sparcity: 0.5}\n")
+    unknown = tmp_path / "unknown"
+    unknown.mkdir()
+    for file in checkpoint.iterdir():
+        (unknown / file.name).write_bytes(file.read_bytes())
+    config = json.loads((unknown / "config.json").read_text())
+    (unknown / "config.json").write_text(json.dumps(config | {"model_type": "martian"}))
+    truncated = tmp_path / "truncated"
+    truncated.mkdir()
+    for file in packed.iterdir():
+        (truncated / file.name).write_bytes(file.read_bytes())
+    weights = truncated / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+
+    for arguments, problem in [
+        (["generate", tmp_path / "missing", "x"], "missing"),
+        (["generate", unknown, "x"], "martian"),
+        (["generate", truncated, "x"], "model.safetensors"),
+        (["generate", packed, "x" * 2000], "context"),
+        (["generate", packed, ""], "empty"),
+        (["generate", packed, "x", "--context", 100000], "1024"),
+        (["eval", packed], "--task"),
+        (["eval", packed, "--task", "gsm9k"], "gsm9k"),
+        (["bench", packed, "-p", 1020, "-n", 64], "1024"),
+        (["run", recipe], "prune.sparsity"),
+        (["run", misspelt], "did you mean 'sparsity'?"),
+        (["run", tmp_path / "none.yaml"], "no recipe"),
+        (["pack", unknown / "config.json", tmp_path / "out"], "config.json"),
+        (["prune", checkpoint, tmp_path / "out", "--sparsity", "1.5", "--task", "gsm8k"], "sparsity"),
+    ]:
+        before = sorted(tmp_path.iterdir())
+        status, out, err = cutwork(*arguments)
+        assert status == 1, (arguments, out, err)
+        assert out == "" and err.startswith("error: ") and err.count("\n") == 1, (arguments, out, err)
+        assert problem in err and "Traceback" not in err, (arguments, err)
+        assert sorted(tmp_path.iterdir()) == before, arguments
+
+
+def test_chat_answers_each_line(cutwork: Any, packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = iter(["hello\n", "/reset\n", "again\n", "/exit\n"])
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    monkeypatch.setattr("sys.stdin.readline", lambda: next(lines), raising=False)
+    status, out, err = cutwork("chat", packed, "-n", 4, "--temperature", 0)
+    assert status == 0 and err == "" and out.count("\n") >= 3
