@@ -171,11 +171,12 @@ class _Watch:
         if self._leader[linear] is not linear:
             return
         self._last = (linear, x)
-        # A linear that sees tokens in another arrangement (experts) sees no padding worth the trouble.
-        real = x[self.mask] if x.shape[:2] == self.mask.shape else x.flatten(0, -2)
-        real = real.float()
+        # Some models flatten [B, T] on the way; where tokens are arranged otherwise (experts), all of them count.
+        flat = x.flatten(0, -2).float()
+        real = flat[self.mask.flatten()] if len(flat) == self.mask.numel() else flat
         self._tokens[linear] = self._tokens.get(linear, 0) + len(real)
-        if linear in self._sums:
-            self._sums[linear].addmm_(real.T, real)
-        else:
-            self._sums[linear] = real.T @ real
+        with torch.autocast(real.device.type, enabled=False):  # a Hessian in bfloat16 would not be positive definite
+            if linear in self._sums:
+                self._sums[linear].addmm_(real.T, real)
+            else:
+                self._sums[linear] = real.T @ real

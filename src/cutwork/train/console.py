@@ -77,4 +77,10 @@ class TrainingLog(TrainerCallback):
 
 def _shown(logs: dict[str, Any]) -> list[str]:
     terms = [key for key in ("ce", "kl", "squarehead") if key in logs]
-    return ["loss", *(terms if len(terms) > 1 else []), "grad_norm", "learning_rate"]
+    return [
+        "loss",
+        *(terms if len(terms) > 1 else []),
+        "grad_norm",
+        "learning_rate",
+        *(["sparsity"] if logs.get("sparsity") else []),
+    ]

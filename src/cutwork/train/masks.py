@@ -32,6 +32,9 @@ class Masks:
             live = {name: mask for name, mask in found.items() if not mask.all()}
         self.live = live
         self._weights = {name: weights[name] for name in live}
+        # Of all linears of the blocks, those without zeros included.
+        pruned = sum(mask.numel() - int(mask.count_nonzero()) for mask in live.values())
+        self.sparsity = pruned / sum(_local(weight.data).numel() for weight in weights.values())
 
     def mask_gradients(self) -> None:
         """Zero the gradients of pruned weights; before clipping, so that the norm is that of what is trained."""

@@ -177,11 +177,12 @@ class SparseTrainer(Trainer):
     # ---- logs and checkpoints ----
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add the loss terms, averaged over the steps since the last log."""
+        """Add the loss terms, averaged over the steps since the last log, and the fraction of weights held at zero."""
         if "loss" in logs and self._terms:
             steps = max(1, self.args.logging_steps)
             logs |= {name: self._sum_over_processes(term).item() / steps for name, term in self._terms.items()}
             self._terms.clear()
+            logs["sparsity"] = self.masks.sparsity if self.masks else 0.0
         super().log(logs, *args, **kwargs)
 
     @property

@@ -27,6 +27,7 @@ from cutwork.train.trainer import SparseTrainer, last_checkpoint
 
 REPORT = "tune-report.json"
 _LOG = "tune-log.jsonl"
+_RUN = "run.json"
 _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 
@@ -62,24 +63,33 @@ def tune(
     if finished is not None:
         console.print(f"{output} is already there; nothing to do")
         return finished
-    bfloat16 = _open_work(work, run, settings)
+    arguments = _arguments(work, settings)
+    if settings.losses.needs_teacher and teacher_dir is None:
+        raise CutworkError("the kl and squarehead losses compare with a teacher; give the dense model as --teacher")
+    bfloat16 = _begun(work, run)
+    if bfloat16 is None:
+        bfloat16 = wants_bfloat16(settings.dtype, arguments.device)
 
     set_seed(settings.seed)
     attention = _attention(data)
     model = load_model(model_dir, torch.float32, attention)
     before = sparsity(model)
-    teacher = _load_teacher(teacher_dir, bfloat16, attention, model.config) if settings.losses.needs_teacher else None
+    teacher = None
+    if teacher_dir is not None and settings.losses.needs_teacher:
+        teacher = _load_teacher(teacher_dir, bfloat16, attention, model.config)
     if settings.gradient_checkpointing:
         getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
     trainer = SparseTrainer(
         model=model,
-        args=_arguments(work, settings, len(data)),
+        args=arguments,
         train_dataset=data,
         losses=settings.losses,
         teacher=teacher,
         bfloat16=bfloat16,
         keep_zeros=settings.keep_zeros,
     )
+    work.mkdir(parents=True, exist_ok=True)
+    (work / _RUN).write_text(json.dumps({"run": run, "bfloat16": bfloat16}, indent=1))
     log = TrainingLog(console, work / _LOG, "sparse fine-tuning" if max(before.values()) > 0 else "fine-tuning")
     trainer.add_callback(log)
     start = time.perf_counter()
@@ -142,22 +152,17 @@ def _finished(output: Path, run: dict[str, Any]) -> dict[str, Any] | None:
     return report
 
 
-def _open_work(work: Path, run: dict[str, Any], settings: TuneSettings) -> bool:
-    """Make or re-enter the work directory; returns whether this run uses bfloat16, decided once and for all."""
-    file = work / "run.json"
-    if file.is_file():
-        begun = checkpoint.read_json(file)
-        if begun.get("run") != run:
-            raise CutworkError(
-                f"{work} holds an unfinished run with another {_difference(begun.get('run'), run)}; "
-                "finish that one, or throw it away with --restart"
-            )
-        return bool(begun["bfloat16"])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    bfloat16 = wants_bfloat16(settings.dtype, device)
-    work.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"run": run, "bfloat16": bfloat16}, indent=1))
-    return bfloat16
+def _begun(work: Path, run: dict[str, Any]) -> bool | None:
+    """Whether the unfinished run in a work directory uses bfloat16, which is decided once; None if there is none."""
+    if not (work / _RUN).is_file():
+        return None
+    begun = checkpoint.read_json(work / _RUN)
+    if begun.get("run") != run:
+        raise CutworkError(
+            f"{work} holds an unfinished run with another {_difference(begun.get('run'), run)}; "
+            "finish that one, or throw it away with --restart"
+        )
+    return bool(begun.get("bfloat16"))
 
 
 def _attention(data: Sequence[Example]) -> str:
@@ -188,9 +193,7 @@ def _resume_from(work: Path, console: Console) -> str | None:
     return str(good) if good else None
 
 
-def _load_teacher(path: Path | None, bfloat16: bool, attention: str, student: Any) -> Any:
-    if path is None:
-        raise CutworkError("the kl and squarehead losses compare with a teacher; give the dense model as --teacher")
+def _load_teacher(path: Path, bfloat16: bool, attention: str, student: Any) -> Any:
     teacher = load_model(path, torch.bfloat16 if bfloat16 else torch.float32, attention).requires_grad_(False)
     for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
         if getattr(teacher.config, key, None) != getattr(student, key, None):
@@ -201,7 +204,7 @@ def _load_teacher(path: Path | None, bfloat16: bool, attention: str, student: An
     return teacher
 
 
-def _arguments(work: Path, settings: TuneSettings, samples: int) -> TrainingArguments:
+def _arguments(work: Path, settings: TuneSettings) -> TrainingArguments:
     known = [name.value for name in OptimizerNames]
     if settings.optimizer not in known:
         raise CutworkError(f"unknown optimizer '{settings.optimizer}'; known: {', '.join(known)}")

@@ -1,0 +1,109 @@
+"""The walk through the blocks: what linears see, padding left out, changes seen by the blocks behind."""
+
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from cutwork.errors import CutworkError
+from cutwork.train.blocks import block_linears, out_in
+from cutwork.train.calibrate import calibration_batches, walk
+from cutwork.train.data import collate
+from cutwork.train.obs import Statistics
+from tests.train.tiny import gpt2, llama, opt, random_examples, sums
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(autouse=True)
+def float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cutwork.train.calibrate.wants_bfloat16", lambda *_: False)
+
+
+@torch.no_grad()
+def seen(model: Any, examples: list[Any]) -> dict[str, torch.Tensor]:
+    """E[x xᵀ] of every linear by plain forward passes without padding."""
+    inputs: dict[str, list[torch.Tensor]] = {name: [] for name in block_linears(model)}
+    handles = [
+        linear.register_forward_pre_hook(lambda _, args, name=name: inputs[name].append(args[0].flatten(0, -2)))
+        for name, linear in block_linears(model).items()
+    ]
+    for example in examples:
+        model(input_ids=torch.tensor([example["input_ids"]]))
+    for handle in handles:
+        handle.remove()
+    stacked = {name: torch.cat(parts) for name, parts in inputs.items()}
+    return {name: x.T @ x / len(x) for name, x in stacked.items()}
+
+
+@pytest.mark.parametrize("model", [llama(), opt(), gpt2()], ids=["llama", "opt", "gpt2"])
+def test_statistics_are_those_of_plain_forward_passes(model: nn.Module) -> None:
+    model.eval()
+    examples = random_examples(9)
+    expected = seen(model, examples)
+    found: dict[str, Statistics] = {}
+    batches = [collate(examples[:4]), collate(examples[4:])]
+    walk(model, batches, lambda group, s: found.update(dict.fromkeys(group, s)), QUIET, "")
+    assert list(found) == list(block_linears(model))
+    for name, statistics in found.items():
+        assert statistics.tokens == sum(len(example["input_ids"]) for example in examples)
+        assert torch.allclose(statistics.hessian, expected[name], rtol=1e-3, atol=1e-5), name
+
+
+def test_linears_with_one_input_share_one_hessian() -> None:
+    groups: list[set[str]] = []
+    walk(llama(), [collate(random_examples(3))], lambda group, _: groups.append(set(group)), QUIET, "")
+    short = [{name.rsplit(".", 1)[1] for name in group} for group in groups[:4]]
+    assert short == [{"q_proj", "k_proj", "v_proj"}, {"o_proj"}, {"gate_proj", "up_proj"}, {"down_proj"}]
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_blocks_behind_see_what_was_changed(bfloat16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cutwork.train.calibrate.wants_bfloat16", lambda *_: bfloat16)
+    model = llama().eval()
+    examples = random_examples(4)
+    second: list[torch.Tensor] = []
+
+    def visit(group: dict[str, nn.Module], statistics: Statistics) -> None:
+        for name, linear in group.items():
+            if ".0." in name:
+                out_in(linear).mul_(3.0)
+            elif name.endswith("layers.1.self_attn.q_proj"):
+                second.append(statistics.hessian.clone())
+
+    walk(model, [collate(examples)], visit, QUIET, "")
+    expected = seen(model, examples)["model.layers.1.self_attn.q_proj"]
+    assert second[0].dtype == torch.float32
+    assert torch.linalg.matrix_norm(second[0] - expected) < (0.02 if bfloat16 else 1e-5) * torch.linalg.matrix_norm(
+        expected
+    )
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = llama()
+    walk(model, [collate(random_examples(2))], lambda *_: None, QUIET, "")
+    assert "forward" not in vars(model.model.layers[0])
+    assert not any(linear._forward_pre_hooks for linear in block_linears(model).values())
+
+
+def test_samples_are_drawn_by_the_seed_and_batched_by_length() -> None:
+    class Letters:
+        chat_template = None
+        eos_token_id = 0
+
+        def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
+            return {"input_ids": [ord(c) % 60 for c in text]}
+
+    batches = calibration_batches(Letters(), sums(200), 50, 99, seed=1)
+    assert sum(len(batch["input_ids"]) for batch in batches) == 50
+    assert all(batch["input_ids"].numel() <= 2048 for batch in batches)
+    again = calibration_batches(Letters(), sums(200), 50, 99, seed=1)
+    other = calibration_batches(Letters(), sums(200), 50, 99, seed=2)
+    assert torch.equal(batches[0]["input_ids"], again[0]["input_ids"])
+    assert batches[0]["input_ids"].shape != other[0]["input_ids"].shape or not torch.equal(
+        batches[0]["input_ids"], other[0]["input_ids"]
+    )
+    with pytest.raises(CutworkError, match="needs samples"):
+        calibration_batches(Letters(), [], 50, 99, seed=1)
