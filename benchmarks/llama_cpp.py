@@ -220,7 +220,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         panel.set_title(title)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("tokens per second")
-    panels[0].legend(frameon=False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     figure.suptitle(f"{result['model']} on {result['cpu']}", fontsize=10)
     figure.savefig(path, dpi=150)
 

@@ -1,6 +1,10 @@
 import errno
 import json
 import os
+import signal
+import subprocess
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -116,14 +120,45 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
 
     def interrupt(done: int, total: int) -> None:
         if done == 3:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         pack(source, tmp_path / "packed", progress=interrupt)
     assert os.listdir(tmp_path) == ["source"]
 
 
-def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 kB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounting is not permitted")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_a_disk_that_becomes_full_leaves_nothing(tmp_path: Path, small_disk: Path) -> None:
+    source = write_checkpoint(tmp_path / "source", plain_tensors(zeros=0.0))
+    with pytest.raises(CutworkError, match="disk became full"):
+        pack(source, small_disk / "packed")
+    assert os.listdir(small_disk) == []
+
+
+def test_memory_is_that_of_the_largest_weight(tmp_path: Path) -> None:
+    tensors = {f"model.layers.{i}.mlp.up_proj.weight": as_dtype(sparse((1024, 1024), 0.5, i), "F32") for i in range(6)}
+    source = write_checkpoint(tmp_path / "source", tensors)
+    del tensors
+    tracemalloc.start()
+    pack(source, tmp_path / "packed")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2.5 * 4 * 1024 * 1024 + 40e6  # of one of six weights, and of a chunk's temporaries
+
+
+def test_a_simulated_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_checkpoint(tmp_path / "source", plain_tensors())
     added = []
 

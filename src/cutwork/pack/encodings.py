@@ -15,7 +15,7 @@ MAX_COLS = 65536  # the int8 kernels' accumulators hold no more
 
 ARRAY_DTYPE: dict[DType, np.dtype] = {"f32": np.dtype("<f4"), "bf16": np.dtype("<u2"), "i8": np.dtype("i1")}
 
-_CHUNK = 1 << 21  # weights handled at a time, so that the temporaries stay in cache
+_CHUNK = 1 << 19  # weights handled at a time, so that the temporaries stay in cache
 
 
 @dataclass(frozen=True)
