@@ -204,7 +204,7 @@ def _prune(this: Run, model: Path, output: Path) -> None:
 
 
 def _quantize(this: Run, model: Path, output: Path) -> None:
-    from cutwork.quantize.oneshot import quantize
+    from cutwork.quantize.quantize import quantize
 
     assert this.recipe.quantize
     quantize(
@@ -269,7 +269,7 @@ def _only_process(output: Path) -> Iterator[None]:
     """Keep other processes out of an output directory while the block runs; the lock dies with its process."""
     try:
         output.mkdir(parents=True, exist_ok=True)
-        lock = (output / ".lock").open("w")
+        lock = (output / ".lock").open("a")
     except OSError as error:
         raise CutworkError(f"cannot write to {output}: {(error.strerror or str(error)).lower()}") from None
     with lock:
