@@ -42,35 +42,33 @@ __m256i load32(const void* p) {
   return _mm256_loadu_si256(static_cast<const __m256i*>(p));
 }
 
-void prefetch_line(const void* values) {
-  constexpr int kAhead = 1024;  // bytes
-  _mm_prefetch(static_cast<const char*>(values) + kAhead, _MM_HINT_T0);
+constexpr int kRawRows = 8;
+
+// 8 x 8 dwords: 4 x 4 within lanes, then the lanes.
+void transpose(__m256i (&rows)[kRawRows]) {
+  __m256i quads[kRawRows];  // 4j + i: lane l holds column 4l + i of rows 4j .. 4j + 3
+#pragma GCC unroll 2
+  for (int j = 0; j < kRawRows; j += 4) {
+    const __m256i low01 = _mm256_unpacklo_epi32(rows[j], rows[j + 1]);
+    const __m256i high01 = _mm256_unpackhi_epi32(rows[j], rows[j + 1]);
+    const __m256i low23 = _mm256_unpacklo_epi32(rows[j + 2], rows[j + 3]);
+    const __m256i high23 = _mm256_unpackhi_epi32(rows[j + 2], rows[j + 3]);
+    quads[j] = _mm256_unpacklo_epi64(low01, low23);
+    quads[j + 1] = _mm256_unpackhi_epi64(low01, low23);
+    quads[j + 2] = _mm256_unpacklo_epi64(high01, high23);
+    quads[j + 3] = _mm256_unpackhi_epi64(high01, high23);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    rows[i] = _mm256_permute2x128_si256(quads[i], quads[4 + i], 0x20);
+    rows[4 + i] = _mm256_permute2x128_si256(quads[i], quads[4 + i], 0x31);
+  }
 }
 
-void prefetch_streams(const void* words, const void* values) {
-  prefetch_line(words);
-  prefetch_line(values);
-  prefetch_line(static_cast<const char*>(values) + kLine);
-}
-
-// 16 x 16 dwords, four rows of eight at a time; rows j and j + 4 share a register.
-void transpose(const char* rows, int64_t stride, char* lines) {
-  for (int half = 0; half < 2; ++half)
-    for (int i = 0; i < 4; ++i) {
-      __m256i quad[4];
-#pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) {
-        const char* from = rows + (8 * half + j) * stride + 16 * i;
-        quad[j] = _mm256_inserti128_si256(_mm256_castsi128_si256(load16(from)), load16(from + 4 * stride), 1);
-      }
-      const __m256i low01 = _mm256_unpacklo_epi32(quad[0], quad[1]), high01 = _mm256_unpackhi_epi32(quad[0], quad[1]);
-      const __m256i low23 = _mm256_unpacklo_epi32(quad[2], quad[3]), high23 = _mm256_unpackhi_epi32(quad[2], quad[3]);
-      const __m256i out[4] = {_mm256_unpacklo_epi64(low01, low23), _mm256_unpackhi_epi64(low01, low23),
-                              _mm256_unpacklo_epi64(high01, high23), _mm256_unpackhi_epi64(high01, high23)};
-#pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j)
-        _mm256_store_si256(reinterpret_cast<__m256i*>(lines + (4 * i + j) * kLine + 32 * half), out[j]);
-    }
+template <class Line>
+void write_all(const __m256i (&raws)[kRawRows], Line* lines) {
+#pragma GCC unroll 8
+  for (int i = 0; i < kRawRows; ++i) _mm256_store_si256(reinterpret_cast<__m256i*>(lines[i]), raws[i]);
 }
 
 // Weights with their magnitudes. |w| * (x with w's sign) sums to at most 2 * 127 * 127 in 16 bits, so vpmaddubsw never
@@ -88,6 +86,7 @@ struct I8 {
   using Value = int8_t;
   using InputValue = int8_t;
   using Sum = int32_t;
+  using Raw = __m256i;
   using Chunk = Codes;
   using Acc = __m256i;
   static constexpr bool kQuantized = true;
@@ -103,16 +102,20 @@ struct I8 {
     values = next + _mm_popcnt_u32(high);
     return _mm_shuffle_epi8(packed, _mm_add_epi8(ranks, _mm_set_epi64x(0x0808080808080808, 0)));
   }
-  static Chunk expand(const uint64_t* word, int c, const Value*& values) {
+  static Raw expand_raw(const uint64_t* word, int c, const Value*& values) {
     const __m128i low = expand16(word, 4 * c, values);
-    return with_magnitudes(_mm256_inserti128_si256(_mm256_castsi128_si256(low), expand16(word, 4 * c + 2, values), 1));
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(low), expand16(word, 4 * c + 2, values), 1);
   }
-  static Chunk load(const Value* values, int64_t valid) {
-    if (valid >= kCols) return with_magnitudes(load32(values));
+  static Raw load_raw(const Value* values, int64_t valid) {
+    if (valid >= kCols) return load32(values);
     Value some[kCols] = {};
     for (int64_t k = 0; k < valid; ++k) some[k] = values[k];
-    return with_magnitudes(load32(some));
+    return load32(some);
   }
+  static Chunk expand(const uint64_t* word, int c, const Value*& values) {
+    return with_magnitudes(expand_raw(word, c, values));
+  }
+  static Chunk load(const Value* values, int64_t valid) { return with_magnitudes(load_raw(values, valid)); }
   static Acc dot(Acc acc, const Chunk& w, const InputValue* x) { return add_products(acc, w, load32(x)); }
   static Acc add(Acc a, Acc b) { return _mm256_add_epi32(a, b); }
   static void sum4(const Acc* acc, int stride, Sum* out) {
@@ -121,10 +124,7 @@ struct I8 {
     const __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(abcd), _mm256_extracti128_si256(abcd, 1));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out), sum);
   }
-  static void prefetch(const uint64_t* words, const Value* values) { prefetch_streams(words, values); }
-  static void prefetch_dense(const Value* values) { prefetch_line(values); }
 
-  using Packed = int8_t;
   using PanelAcc = __m256i;
   using Lane = Codes;
   using Factor = __m256i;
@@ -132,7 +132,10 @@ struct I8 {
   static constexpr int kPanelTiles = 1, kGemmTokens = 4, kVectors = 2;
   static constexpr int64_t kPanelCols = 2048;
 
-  static void store(const Chunk& w, Packed* out) { _mm256_store_si256(reinterpret_cast<__m256i*>(out), w.codes); }
+  template <class Line>
+  static void write_lines(const Raw (&raws)[kRawRows], Line* lines) {
+    write_all(raws, lines);
+  }
   static Lane lane(const char* line, int v) { return with_magnitudes(load32(line + 32 * v)); }
   static Factor splat(const InputValue* x) {
     int32_t four;
@@ -147,6 +150,7 @@ struct I8 {
 struct Floats {
   using InputValue = float;
   using Sum = float;
+  using Raw = __m256i;
   using Chunk = __m256;
   using Acc = __m256;
   static constexpr bool kQuantized = false;
@@ -165,10 +169,7 @@ struct Floats {
     const __m256 abcd = _mm256_hadd_ps(ab, cd);
     _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(abcd), _mm256_extractf128_ps(abcd, 1)));
   }
-  static void prefetch(const uint64_t* words, const void* values) { prefetch_streams(words, values); }
-  static void prefetch_dense(const void* values) { prefetch_line(values); }
 
-  using Packed = float;
   using PanelAcc = __m256;
   using Lane = __m256;
   using Factor = __m256;
@@ -176,7 +177,10 @@ struct Floats {
   static constexpr int kPanelTiles = 1, kGemmTokens = 6, kVectors = 2;
   static constexpr int64_t kPanelCols = 512;
 
-  static void store(Chunk w, Packed* out) { _mm256_store_ps(out, w); }
+  template <class Line>
+  static void write_lines(const Raw (&raws)[kRawRows], Line* lines) {
+    write_all(raws, lines);
+  }
   static Lane lane(const char* line, int v) { return _mm256_load_ps(reinterpret_cast<const float*>(line) + 8 * v); }
   static Factor splat(const InputValue* x) { return _mm256_broadcast_ss(x); }
   static PanelAcc mac(PanelAcc acc, Lane w, Factor x) { return _mm256_fmadd_ps(w, x, acc); }
@@ -199,6 +203,10 @@ struct F32 : Floats {
     for (int64_t k = 0; k < valid; ++k) some[k] = values[k];
     return _mm256_loadu_ps(some);
   }
+  static Raw expand_raw(const uint64_t* word, int c, const Value*& values) {
+    return _mm256_castps_si256(expand(word, c, values));
+  }
+  static Raw load_raw(const Value* values, int64_t valid) { return _mm256_castps_si256(load(values, valid)); }
 };
 
 struct Bf16 : Floats {
@@ -217,9 +225,11 @@ struct Bf16 : Floats {
     for (int64_t k = 0; k < valid; ++k) some[k] = values[k];
     return widen(load16(some));
   }
+  static Raw expand_raw(const uint64_t* word, int c, const Value*& values) {
+    return _mm256_castps_si256(expand(word, c, values));
+  }
+  static Raw load_raw(const Value* values, int64_t valid) { return _mm256_castps_si256(load(values, valid)); }
 };
-
-constexpr int64_t kGemvLimit = 4;
 
 #include "kernels/multiply.inc"
 

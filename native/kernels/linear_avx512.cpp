@@ -27,62 +27,64 @@ T mask_part(const uint64_t* word, int c) {
   return part;
 }
 
-constexpr int kAhead = 1024;  // bytes
+constexpr int kRawRows = 16;
 
-void prefetch_streams(const void* words, const void* values) {
-  _mm_prefetch(static_cast<const char*>(words) + kAhead, _MM_HINT_T0);
-  _mm_prefetch(static_cast<const char*>(values) + kAhead, _MM_HINT_T0);
-  _mm_prefetch(static_cast<const char*>(values) + kAhead + kLine, _MM_HINT_T0);
-}
-
-// 16 x 16 dwords. Rows j, j + 4, j + 8 and j + 12 share a register, so that a 4 x 4 transposition within its four lanes
-// leaves the rows in order.
-void transpose(const char* rows, int64_t stride, char* lines) {
+// 16 x 16 dwords: 4 x 4 within lanes, then the lanes.
+void transpose(__m512i (&rows)[kRawRows]) {
+  __m512i quads[kRawRows];  // 4j + i: lane l holds column 4l + i of rows 4j .. 4j + 3
+#pragma GCC unroll 4
+  for (int j = 0; j < kRawRows; j += 4) {
+    const __m512i low01 = _mm512_unpacklo_epi32(rows[j], rows[j + 1]);
+    const __m512i high01 = _mm512_unpackhi_epi32(rows[j], rows[j + 1]);
+    const __m512i low23 = _mm512_unpacklo_epi32(rows[j + 2], rows[j + 3]);
+    const __m512i high23 = _mm512_unpackhi_epi32(rows[j + 2], rows[j + 3]);
+    quads[j] = _mm512_unpacklo_epi64(low01, low23);
+    quads[j + 1] = _mm512_unpackhi_epi64(low01, low23);
+    quads[j + 2] = _mm512_unpacklo_epi64(high01, high23);
+    quads[j + 3] = _mm512_unpackhi_epi64(high01, high23);
+  }
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
-    __m512i quad[4];  // row j, j + 4, j + 8, j + 12: their 16 bytes from 16 * i
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) {
-      const char* from = rows + j * stride + 16 * i;
-      __m512i q = _mm512_castsi128_si512(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-      q = _mm512_inserti32x4(q, _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 4 * stride)), 1);
-      q = _mm512_inserti32x4(q, _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 8 * stride)), 2);
-      quad[j] = _mm512_inserti32x4(q, _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 12 * stride)), 3);
-    }
-    const __m512i low01 = _mm512_unpacklo_epi32(quad[0], quad[1]), high01 = _mm512_unpackhi_epi32(quad[0], quad[1]);
-    const __m512i low23 = _mm512_unpacklo_epi32(quad[2], quad[3]), high23 = _mm512_unpackhi_epi32(quad[2], quad[3]);
-    char* to = lines + 4 * i * kLine;
-    _mm512_store_si512(to, _mm512_unpacklo_epi64(low01, low23));
-    _mm512_store_si512(to + kLine, _mm512_unpackhi_epi64(low01, low23));
-    _mm512_store_si512(to + 2 * kLine, _mm512_unpacklo_epi64(high01, high23));
-    _mm512_store_si512(to + 3 * kLine, _mm512_unpackhi_epi64(high01, high23));
+    const __m512i low02 = _mm512_shuffle_i32x4(quads[i], quads[4 + i], 0x88);
+    const __m512i low13 = _mm512_shuffle_i32x4(quads[i], quads[4 + i], 0xdd);
+    const __m512i high02 = _mm512_shuffle_i32x4(quads[8 + i], quads[12 + i], 0x88);
+    const __m512i high13 = _mm512_shuffle_i32x4(quads[8 + i], quads[12 + i], 0xdd);
+    rows[i] = _mm512_shuffle_i32x4(low02, high02, 0x88);
+    rows[8 + i] = _mm512_shuffle_i32x4(low02, high02, 0xdd);
+    rows[4 + i] = _mm512_shuffle_i32x4(low13, high13, 0x88);
+    rows[12 + i] = _mm512_shuffle_i32x4(low13, high13, 0xdd);
   }
 }
 
-void prefetch_line(const void* values) {
-  _mm_prefetch(static_cast<const char*>(values) + kAhead, _MM_HINT_T0);
+template <class Line>
+void write_all(const __m512i (&raws)[kRawRows], Line* lines) {
+#pragma GCC unroll 16
+  for (int i = 0; i < kRawRows; ++i) _mm512_store_si512(lines[i], raws[i]);
 }
 
 struct I8 {
   using Value = int8_t;
   using InputValue = uint8_t;
   using Sum = int32_t;
+  using Raw = __m512i;
   using Chunk = __m512i;
   using Acc = __m512i;
   static constexpr bool kQuantized = true;
   static constexpr int64_t kCols = 64;
   static constexpr int kGemvTokens = 4;
 
-  static Chunk expand(const uint64_t* word, int, const Value*& values) {
+  static Raw expand_raw(const uint64_t* word, int, const Value*& values) {
     const __mmask64 mask = _load_mask64(reinterpret_cast<__mmask64*>(const_cast<uint64_t*>(word)));
     const __m512i packed = _mm512_loadu_si512(values);
     values += _mm_popcnt_u64(*word);
     return _mm512_mask_expand_epi8(opaque_zero(), mask, packed);
   }
-  static Chunk load(const Value* values, int64_t valid) {
+  static Raw load_raw(const Value* values, int64_t valid) {
     if (valid >= kCols) return _mm512_loadu_si512(values);
     return _mm512_maskz_loadu_epi8((uint64_t{1} << valid) - 1, values);
   }
+  static Chunk expand(const uint64_t* word, int c, const Value*& values) { return expand_raw(word, c, values); }
+  static Chunk load(const Value* values, int64_t valid) { return load_raw(values, valid); }
   static Acc dot(Acc acc, Chunk w, const InputValue* x) { return _mm512_dpbusd_epi32(acc, _mm512_loadu_si512(x), w); }
   static void sum4(const Acc* acc, int stride, Sum* out) {
     const __m512i a = acc[0], b = acc[stride], c = acc[2 * stride], d = acc[3 * stride];
@@ -94,13 +96,7 @@ struct I8 {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out), sum);
   }
   static Acc add(Acc a, Acc b) { return _mm512_add_epi32(a, b); }
-  static void prefetch(const uint64_t* words, const Value* values) { prefetch_streams(words, values); }
-  static void prefetch_dense(const Value* values) {
-    prefetch_line(values);
-    prefetch_line(values + 64);
-  }
 
-  using Packed = int8_t;
   using PanelAcc = __m512i;
   using Lane = __m512i;
   using Factor = __m512i;
@@ -108,7 +104,10 @@ struct I8 {
   static constexpr int kPanelTiles = 3, kGemmTokens = 8, kVectors = 1;
   static constexpr int64_t kPanelCols = 2048;
 
-  static void store(Chunk w, Packed* out) { _mm512_store_si512(out, w); }
+  template <class Line>
+  static void write_lines(const Raw (&raws)[kRawRows], Line* lines) {
+    write_all(raws, lines);
+  }
   static Lane lane(const char* line, int) { return _mm512_load_si512(line); }
   static Factor splat(const InputValue* x) {
     int32_t four;
@@ -128,10 +127,6 @@ struct Floats {
   static constexpr int kGemvTokens = 4;
 
   static Acc add(Acc a, Acc b) { return _mm512_add_ps(a, b); }
-  static void prefetch_dense(const void* values) {
-    prefetch_line(values);
-    prefetch_line(static_cast<const char*>(values) + kLine);
-  }
   static void sum4(const Acc* acc, int stride, Sum* out) {
     const __m512 a = acc[0], b = acc[stride], c = acc[2 * stride], d = acc[3 * stride];
     const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
@@ -143,7 +138,6 @@ struct Floats {
     _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
   }
 
-  using Packed = float;
   using PanelAcc = __m512;
   using Lane = __m512;
   using Factor = __m512;
@@ -160,61 +154,69 @@ struct Floats {
 
 struct F32 : Floats {
   using Value = float;
+  using Raw = __m512i;
   using Chunk = __m512;
   static constexpr int64_t kCols = 16;
 
-  static Chunk expand(const uint64_t* word, int c, const Value*& values) {
+  static Raw expand_raw(const uint64_t* word, int c, const Value*& values) {
     const uint16_t mask = mask_part<uint16_t>(word, c);
-    const __m512 packed = _mm512_loadu_ps(values);
+    const __m512i packed = _mm512_loadu_si512(values);
     values += _mm_popcnt_u32(mask);
-    return _mm512_mask_expand_ps(_mm512_castsi512_ps(opaque_zero()), mask, packed);
+    return _mm512_mask_expand_epi32(opaque_zero(), mask, packed);
   }
-  static Chunk load(const Value* values, int64_t valid) {
-    if (valid >= kCols) return _mm512_loadu_ps(values);
-    return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << valid) - 1), values);
+  static Raw load_raw(const Value* values, int64_t valid) {
+    if (valid >= kCols) return _mm512_loadu_si512(values);
+    return _mm512_maskz_loadu_epi32(static_cast<__mmask16>((1u << valid) - 1), values);
   }
+  static Chunk expand(const uint64_t* word, int c, const Value*& values) {
+    return _mm512_castsi512_ps(expand_raw(word, c, values));
+  }
+  static Chunk load(const Value* values, int64_t valid) { return _mm512_castsi512_ps(load_raw(values, valid)); }
   static Acc dot(Acc acc, Chunk w, const InputValue* x) { return _mm512_fmadd_ps(w, _mm512_loadu_ps(x), acc); }
-  static void prefetch(const uint64_t* words, const Value* values) {
-    prefetch_streams(words, values);
-    _mm_prefetch(reinterpret_cast<const char*>(values) + 1024 + 2 * kLine, _MM_HINT_T0);
-    _mm_prefetch(reinterpret_cast<const char*>(values) + 1024 + 3 * kLine, _MM_HINT_T0);
+  template <class Line>
+  static void write_lines(const Raw (&raws)[kRawRows], Line* lines) {
+    write_all(raws, lines);
   }
-  static void store(Chunk w, Packed* out) { _mm512_store_ps(out, w); }
 };
 
 // 32 columns: the evens and the odds, which is how the input is stored.
 struct Bf16 : Floats {
   using Value = uint16_t;
+  using Raw = __m512i;
   struct Chunk {
     __m512 even, odd;
   };
   static constexpr int64_t kCols = 32;
 
-  static Chunk widen(__m512i pairs) {
-    return {_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)),
-            _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
-  }
-  static Chunk expand(const uint64_t* word, int c, const Value*& values) {
+  static Raw expand_raw(const uint64_t* word, int c, const Value*& values) {
     const uint32_t mask = mask_part<uint32_t>(word, c);
     const __m512i packed = _mm512_loadu_si512(values);
     values += _mm_popcnt_u32(mask);
-    return widen(_mm512_mask_expand_epi16(opaque_zero(), mask, packed));
+    return _mm512_mask_expand_epi16(opaque_zero(), mask, packed);
   }
-  static Chunk load(const Value* values, int64_t valid) {
-    if (valid >= kCols) return widen(_mm512_loadu_si512(values));
-    return widen(_mm512_maskz_loadu_epi16(static_cast<__mmask32>((uint64_t{1} << valid) - 1), values));
+  static Raw load_raw(const Value* values, int64_t valid) {
+    if (valid >= kCols) return _mm512_loadu_si512(values);
+    return _mm512_maskz_loadu_epi16(static_cast<__mmask32>((uint64_t{1} << valid) - 1), values);
   }
+  static Chunk widen(Raw pairs) {
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)),
+            _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
+  }
+  static Chunk expand(const uint64_t* word, int c, const Value*& values) { return widen(expand_raw(word, c, values)); }
+  static Chunk load(const Value* values, int64_t valid) { return widen(load_raw(values, valid)); }
   static Acc dot(Acc acc, Chunk w, const InputValue* x) {
     return _mm512_fmadd_ps(w.odd, _mm512_loadu_ps(x + 16), _mm512_fmadd_ps(w.even, _mm512_loadu_ps(x), acc));
   }
-  static void prefetch(const uint64_t* words, const Value* values) { prefetch_streams(words, values); }
-  static void store(Chunk w, Packed* out) {
-    _mm512_store_ps(out, w.even);
-    _mm512_store_ps(out + 16, w.odd);
+  template <class Line>
+  static void write_lines(const Raw (&raws)[kRawRows], Line* lines) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kRawRows; ++i) {
+      const Chunk pair = widen(raws[i]);
+      _mm512_store_ps(lines[i], pair.even);
+      _mm512_store_ps(lines[kRawRows + i], pair.odd);
+    }
   }
 };
-
-constexpr int64_t kGemvLimit = 8;
 
 #include "kernels/multiply.inc"
 

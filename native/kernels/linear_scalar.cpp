@@ -73,9 +73,6 @@ struct Op {
     for (int i = 0; i < kLanes; ++i) a.lane[i] += b.lane[i];
     return a;
   }
-
-  static void prefetch(const uint64_t*, const Value*) {}
-  static void prefetch_dense(const Value*) {}
 };
 
 using F32 = Op<float, float, float, float>;
