@@ -93,8 +93,9 @@ void Executor::allocate() {
   int64_t scratch = 0;
   for (size_t i = 0; i < plan_.ops.size(); ++i) {
     // The kernels choose their method by the number of tokens, so the largest step need not be the one that needs most.
-    for (int64_t tokens = 1; prepared_[i].linear && tokens <= most_rows; ++tokens)
+    for (int64_t tokens = 1; prepared_[i].linear && tokens <= std::min<int64_t>(most_rows, 1024); ++tokens)
       scratch = std::max(scratch, prepared_[i].linear->scratch_bytes(linear_, tokens));
+    if (prepared_[i].linear) scratch = std::max(scratch, prepared_[i].linear->scratch_bytes(linear_, most_rows));
     if (const auto* op = std::get_if<Attention>(&plan_.ops[i])) {
       const int64_t rows = std::max(op->heads / op->kv_heads, kQueryRows);
       const CacheLayout layout = cache_layout(*plan_.cache);
@@ -102,6 +103,7 @@ void Executor::allocate() {
     }
   }
   sizes.insert(sizes.end(), static_cast<size_t>(plan_.threads), scratch);
+  memory_.scratch_bytes = scratch;
 
   int64_t total = 0;
   for (int64_t size : sizes)
@@ -123,11 +125,31 @@ void Executor::allocate() {
   for (int i = 0; i < plan_.threads; ++i) memory_.scratch.push_back(take());
 }
 
+// Copies what the caller could change in another thread after it has been checked.
+void Executor::hold(const Batch& batch) {
+  indices_.clear();
+  const auto copy = [this](const int32_t* from, int64_t count) {
+    indices_.insert(indices_.end(), from, from + count);
+    return count;
+  };
+  const int64_t tokens = copy(batch.tokens, batch.token_count);
+  const int64_t positions = tokens + copy(batch.positions, batch.token_count);
+  const int64_t sequences = positions + copy(batch.sequences, batch.token_count);
+  const int64_t tables = sequences + copy(batch.tables, batch.table_count * batch.table_length);
+  copy(batch.wanted, batch.wanted_count);
+  batch_ = batch;
+  batch_.tokens = indices_.data();
+  batch_.positions = batch_.tokens + tokens;
+  batch_.sequences = batch_.tokens + positions;
+  batch_.tables = batch_.tokens + sequences;
+  batch_.wanted = batch_.tokens + tables;
+}
+
 void Executor::step(const Batch& batch, bool profile, float* logits) {
   const Turn turn(busy_);
   pool_.check_process();
-  rules_.check(batch, runs_);
-  batch_ = batch;
+  hold(batch);
+  rules_.check(batch_, runs_);
   logits_ = logits;
   if (profile) profile_.assign(plan_.ops.size(), 0.0);
   compute_angles();

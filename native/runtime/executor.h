@@ -60,6 +60,7 @@ class Executor {
 
   void prepare_ops();
   void allocate();
+  void hold(const Batch& batch);
   void compute_angles();
 
   // Calls job(token) for every token of [0, count), shared among the threads if `work`, in floats per token, is worth
@@ -93,11 +94,12 @@ class Executor {
   std::vector<Prepared> prepared_;
   std::vector<Angles> angles_;
   Memory arena_;  // buffers, then prepared inputs, angles and the threads' scratch
-  LinearMemory memory_;
+  LinearMemory memory_ = {};
   std::vector<double> profile_;
   std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
 
   // Of the step under way.
+  std::vector<int32_t> indices_;  // what batch_ points into
   Batch batch_ = {};
   float* logits_ = nullptr;
   std::vector<Run> runs_;

@@ -1,6 +1,7 @@
 #include "runtime/linear_group.h"
 
 #include <algorithm>
+#include <stdexcept>
 #include <utility>
 
 namespace cutwork {
@@ -75,6 +76,8 @@ void LinearGroup::prepare(const LinearKernels& kernels, ThreadPool& pool, const 
 void LinearGroup::run(const LinearKernels& kernels, const ElementwiseKernels& elementwise, ThreadPool& pool,
                       const LinearMemory& memory, const float* x, int64_t tokens, const Target* targets) const {
   if (tokens == 0) return;
+  if (scratch_bytes(kernels, tokens) > memory.scratch_bytes)
+    throw std::logic_error("the linear kernels need more scratch than was foreseen");
   prepare(kernels, pool, memory, x, tokens);
   pool.for_ranges(static_cast<int64_t>(parts_.size()), 1, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t part = begin; part < end; ++part) {

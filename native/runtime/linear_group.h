@@ -26,6 +26,7 @@ struct Target {
 struct LinearMemory {
   std::vector<char*> inputs;   // prepared inputs by dtype
   std::vector<char*> scratch;  // by thread
+  int64_t scratch_bytes;       // of each
 };
 
 class LinearGroup {
