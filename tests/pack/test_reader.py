@@ -1,9 +1,12 @@
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cutwork.errors import CutworkError
 from cutwork.pack.reader import read_packed, verify
@@ -154,3 +157,25 @@ def test_damaged_descriptions_of_the_source(packed: Path, tmp_path: Path, source
     with pytest.raises(CutworkError, match=problem):
         restore(packed, tmp_path / "back")
     assert not (tmp_path / "back").exists()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_damage_anywhere_is_a_sentence(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    packed = tmp_path_factory.getbasetemp() / "fuzzed"
+    if not packed.exists():
+        pack(write_checkpoint(packed.with_name("fuzz-source"), plain_tensors()), packed)
+        for name in ("cutwork.json", "model.safetensors"):
+            (packed / f"{name}.whole").write_bytes((packed / name).read_bytes())
+    whole = {name: (packed / f"{name}.whole").read_bytes() for name in ("cutwork.json", "model.safetensors")}
+    name = data.draw(st.sampled_from(sorted(whole)))
+    content = bytearray(whole[name])
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, min(len(content), 9000) - 1))
+        content[place : place + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=3))
+    for other, untouched in whole.items():
+        (packed / other).write_bytes(content if other == name else untouched)
+    with contextlib.suppress(CutworkError):
+        for weight_name, weight in read_packed(packed).weights.items():
+            verify(weight_name, weight)
+            weight.decode()
