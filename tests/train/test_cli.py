@@ -48,7 +48,7 @@ def test_bad_options_are_one_sentence(tmp_path: Path) -> None:
         call("prune", dense, tmp_path / "out", "-s", 1.5)
     with pytest.raises(CutworkError, match="--task"):
         call("prune", dense, tmp_path / "out")
-    with pytest.raises(CutworkError, match="^--ce: "):
+    with pytest.raises(CutworkError, match=r"^--ce: "):
         call("tune", dense, tmp_path / "out", "--ce", -1)
     with pytest.raises(CutworkError, match="no task 'gsm9k'"):
         call("tune", dense, tmp_path / "out", "--task", "gsm9k")
