@@ -8,6 +8,7 @@ namespace cutwork {
 namespace {
 
 constexpr int kPartsPerThread = 4;         // so that a thread that is late or slow leaves its share to the others
+constexpr double kSharedCost = 16384;      // multiplied by tokens: from here on a group is worth a barrier
 constexpr int64_t kSharedPrepare = 16384;  // elements from which preparing an input is worth a barrier
 
 // What reading rows [begin, end) costs, in elements: the values, and a mask bit for each position.
@@ -24,9 +25,8 @@ LinearGroup::LinearGroup(std::vector<Member> members, Activation activation, int
     : members_(std::move(members)),
       activation_(activation),
       parts_(static_cast<size_t>(threads == 1 ? 1 : threads * kPartsPerThread)) {
-  double total = 0;
   for (const Member& member : members_) {
-    total += cost(member.weight, 0, member.weight.rows);
+    cost_ += cost(member.weight, 0, member.weight.rows);
     if (std::find(dtypes_.begin(), dtypes_.end(), member.weight.dtype) == dtypes_.end())
       dtypes_.push_back(member.weight.dtype);
   }
@@ -37,7 +37,7 @@ LinearGroup::LinearGroup(std::vector<Member> members, Activation activation, int
     for (int64_t begin = 0; begin < weight.rows; begin += kRowTile) {
       const int64_t end = std::min(begin + kRowTile, weight.rows);
       const double own = cost(weight, begin, end);
-      const double share = (before + own / 2) / std::max(total, 1.0) * static_cast<double>(parts_.size());
+      const double share = (before + own / 2) / std::max(cost_, 1.0) * static_cast<double>(parts_.size());
       std::vector<Slice>& part = parts_[std::min(static_cast<size_t>(share), parts_.size() - 1)];
       before += own;
       if (!part.empty() && part.back().member == i) {
@@ -79,7 +79,9 @@ void LinearGroup::run(const LinearKernels& kernels, const ElementwiseKernels& el
   if (scratch_bytes(kernels, tokens) > memory.scratch_bytes)
     throw std::logic_error("the linear kernels need more scratch than was foreseen");
   prepare(kernels, pool, memory, x, tokens);
-  pool.for_ranges(static_cast<int64_t>(parts_.size()), 1, [&](int64_t begin, int64_t end, int thread) {
+  const auto parts = static_cast<int64_t>(parts_.size());
+  const int64_t grain = cost_ * static_cast<double>(tokens) < kSharedCost ? parts : 1;
+  pool.for_ranges(parts, grain, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t part = begin; part < end; ++part) {
       for (const Slice& slice : parts_[static_cast<size_t>(part)])
         multiply(kernels, elementwise, memory, tokens, targets, slice, thread);

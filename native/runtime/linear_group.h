@@ -55,6 +55,7 @@ class LinearGroup {
 
   std::vector<Member> members_;
   Activation activation_;
+  double cost_ = 0;                        // of all members, for one token
   std::vector<DType> dtypes_;              // of the members, each once
   std::vector<std::vector<Slice>> parts_;  // of about equal cost; a thread takes one after the other
 };
