@@ -118,13 +118,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def output_directory(destination: Path, overwrite: bool = False) -> Iterator[Path]:
+def output_directory(destination: Path, overwrite: bool = False, *, source: Path | None = None) -> Iterator[Path]:
     """A fresh directory to write into that becomes `destination` when the block ends, and vanishes if it raises.
 
-    Only an empty directory is replaced, or with `overwrite` another model directory. What killed processes left
-    behind is removed. Raises CutworkError if the destination is taken or its disk is full.
+    Only an empty directory is replaced, or with `overwrite` another model directory, but never one that holds
+    `source`. What killed processes left behind is removed. Raises CutworkError if the destination is taken or its
+    disk is full.
     """
     destination = Path(os.path.abspath(destination.expanduser()))
+    if source and source.resolve().is_relative_to(destination.resolve()):
+        raise CutworkError(f"{destination} holds the model to read; choose another output directory")
     partial = destination.with_name(f".{destination.name}.partial-{os.getpid()}")
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)

@@ -51,6 +51,9 @@ def test_wrong_ways_to_call_it(tmp_path: Path) -> None:
             run(*arguments)
     assert not (tmp_path / "again").exists()
     run("--overwrite", source, tmp_path / "packed")
+    for taken in (source, tmp_path):
+        with pytest.raises(CutworkError, match="holds the model to read"):
+            run("--overwrite", source, taken)
 
 
 def test_a_model_without_zeros_is_told_so(tmp_path: Path) -> None:

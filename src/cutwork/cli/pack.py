@@ -30,7 +30,7 @@ def pack(
 ) -> None:
     """Pack a checkpoint: zeros of its matrices become one bit each, and the engine maps the files.
 
-    Plain, int-quantized and pack-quantized checkpoints are read; a quantised one should be packed for the best speed.
+    Plain, int-quantized and pack-quantized checkpoints are read. Other commands pack them in memory each time they start.
 
     Example: [bold]cutwork pack out/smollm2-gsm/sparse-quantized out/packed[/bold]
     """

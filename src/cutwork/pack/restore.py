@@ -28,7 +28,7 @@ def restore(packed: Path, output: Path, *, overwrite: bool = False, progress: Pr
     jobs = _tensors_to_write(model, open_tensors(packed))
     # Wide types first: then every tensor is aligned for its type without fillers, which a checkpoint must not have.
     names = sorted(jobs, key=lambda name: -NUMPY[jobs[name][0]].itemsize)
-    with output_directory(output, overwrite) as directory:
+    with output_directory(output, overwrite, source=packed) as directory:
         with SafetensorsWriter(directory, len(jobs), alignment=1, metadata={"format": "pt"}) as writer:
             for done, name in enumerate(names):
                 if progress:

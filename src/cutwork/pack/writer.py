@@ -130,7 +130,7 @@ def pack(
     if checkpoint.dequantized:
         config.pop("quantization_config", None)  # restored as the floats that it stands for
     origin = Source(kind=checkpoint.kind, tied=checkpoint.tied, extras=checkpoint.extras)
-    with output_directory(output, overwrite) as partial:
+    with output_directory(output, overwrite, source=source) as partial:
         parts = len(checkpoint.names) + len(checkpoint.extras)
         with PackWriter(partial, config, parts, source=origin) as writer:
             for done, name in enumerate(checkpoint.names):
