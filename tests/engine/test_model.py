@@ -1,6 +1,7 @@
 """`Model` end to end on tiny models: the same text and tokens as transformers, whatever runs beside it."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import numpy as np
@@ -123,6 +124,22 @@ def test_stream_pieces_make_the_text(llama, directory):
             break
         assert not model.session.busy
         assert model.session.scheduler.cache.free == model.session.scheduler.cache.blocks
+
+
+def test_a_stream_that_is_never_read_leaves_nothing(llama, directory):
+    with load(llama, directory) as model:
+        model.generate("the", stream=True)
+        assert not model.session.busy
+
+
+def test_threads_share_steps_and_get_their_own_answers(llama, directory):
+    options = {"max_new_tokens": 30, "temperature": 1.0, "seed": 2, "ignore_eos": True}
+    with load(llama, directory) as model, ThreadPoolExecutor(4) as pool:
+        expected = [model.generate(prompt, **options).tokens for prompt in PROMPTS]
+        whole = pool.map(lambda prompt: model.generate(prompt, **options).tokens, PROMPTS)
+        streamed = pool.map(lambda prompt: "".join(model.generate(prompt, stream=True, **options)), PROMPTS)
+        assert list(whole) == expected
+        assert list(streamed) == [model.generate(prompt, **options).text for prompt in PROMPTS]
 
 
 def test_stop_string_and_end_of_sequence(llama, directory):

@@ -1,6 +1,7 @@
 """`Model`: load a model directory and make text with it."""
 
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -80,23 +81,26 @@ class Model:
         self.max_context, self.max_batch = size.context, max_batch
         max_tokens = max(max_batch, min(MAX_TOKENS, size.context))
         self._logits_chunk = max(max_batch, min(max_tokens, LOGITS_FLOATS // self.plan.vocabulary))
-        self.executor = module.Executor(
-            self.plan.ops,
-            self.plan.spans(),
-            weights,
-            vectors,
-            threads=self.threads,
-            max_tokens=max_tokens,
-            max_logits=self._logits_chunk,
-            cache={
-                "layers": self.plan.cache_layers,
-                "kv_heads": self.plan.kv_heads,
-                "head_dim": self.plan.head_dim,
-                "block_size": BLOCK_SIZE,
-                "blocks": size.blocks,
-                "dtype": self.cache_dtype,
-            },
-        )
+        try:
+            self.executor = module.Executor(
+                self.plan.ops,
+                self.plan.spans(),
+                weights,
+                vectors,
+                threads=self.threads,
+                max_tokens=max_tokens,
+                max_logits=self._logits_chunk,
+                cache={
+                    "layers": self.plan.cache_layers,
+                    "kv_heads": self.plan.kv_heads,
+                    "head_dim": self.plan.head_dim,
+                    "block_size": BLOCK_SIZE,
+                    "blocks": size.blocks,
+                    "dtype": self.cache_dtype,
+                },
+            )
+        except MemoryError as error:
+            raise CutworkError(f"{error}") from None
         self.tokenizer = load_tokenizer(packed.path, packed.config)
         self.stop_tokens = stop_tokens(packed.path, packed.config, self.tokenizer)
         self._cache = BlockCache(size.blocks, BLOCK_SIZE)
@@ -105,6 +109,7 @@ class Model:
         )
         self.session = Session(scheduler, self.tokenizer, self.stop_tokens)
         self._lock = threading.Lock()
+        self._unwanted: deque[Request] = deque()
 
     @classmethod
     def load(cls, path: str | Path, **options: Unpack[LoadOptions]) -> "Model":
@@ -166,7 +171,9 @@ class Model:
         tokens = [self.encode(item) if isinstance(item, str) else [int(token) for token in item] for item in prompts]
         requests = self._submit(tokens, **options)
         if stream:
-            return self._stream(requests[0])
+            pieces = self._stream(requests[0])
+            next(pieces)  # a generator that has begun cancels its request when it is dropped
+            return pieces
         try:
             results = [self._wait(request) for request in requests]
         finally:
@@ -275,6 +282,7 @@ class Model:
 
     def _stream(self, request: Request) -> Iterator[str]:
         try:
+            yield ""
             while request.pieces or request.finish_reason is None:
                 while request.pieces:
                     text = request.pieces.popleft().text
@@ -287,13 +295,23 @@ class Model:
     def _advance(self, request: Request) -> None:
         """Take a step for everybody, unless another thread's step has just brought what this request waits for."""
         with self._lock:
+            self._sweep()
             if not request.pieces and request.finish_reason is None:
                 self.session.step()
 
     def _cancel(self, requests: Sequence[Request]) -> None:
-        with self._lock:
-            for request in requests:
-                self.session.cancel(request)
+        """End requests, at the latest before the next step: a stream can be dropped anywhere, even while the lock is
+        held, so this must not wait for it."""
+        self._unwanted.extend(requests)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._sweep()
+            finally:
+                self._lock.release()
+
+    def _sweep(self) -> None:
+        while self._unwanted:
+            self.session.cancel(self._unwanted.popleft())
 
     def _logits(self, tokens: Sequence[int]) -> Iterator[np.ndarray]:
         """Logits of consecutive chunks of a sequence, each float32 [chunk, vocabulary]."""

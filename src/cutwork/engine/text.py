@@ -11,8 +11,8 @@ CONTEXT = 4  # pieces, or tokens of the prompt, decoded again before the new tok
 class Detokenizer:
     """Decodes a growing sequence of tokens piece by piece.
 
-    The pieces joined equal the text decoded at once, for byte-level and sentencepiece vocabularies alike. Bytes that
-    are not yet a whole character are held back until they are, or until it is clear that they never will be. How a
+    The pieces joined equal the text decoded at once, for byte-level and sentencepiece vocabularies alike, but for half
+    a character at the end. Bytes that are not yet a whole character are held back until they are, or until it is clear that they never will be. How a
     token is written can depend on those before it (sentencepiece drops a leading space), so a few of them are decoded
     again each time; `prompt` gives those before the first.
     """
@@ -32,8 +32,8 @@ class Detokenizer:
         return self._write(text)
 
     def flush(self) -> str:
-        """The rest, at the end of the sequence."""
-        return self._write(self._decode(self._new)) if self._new else ""
+        """The rest, at the end of the sequence; bytes that will never become a character are dropped."""
+        return self._write(self._decode(self._new)).rstrip(REPLACEMENT) if self._new else ""
 
     def _write(self, text: str) -> str:
         piece = text[len(self._context) :]
