@@ -30,7 +30,7 @@ def pack(
 ) -> None:
     """Pack a checkpoint: zeros of its matrices become one bit each, and the engine maps the files.
 
-    Plain, int-quantized and pack-quantized checkpoints are read. Other commands pack them in memory each time they start.
+    Plain, int-quantized and pack-quantized checkpoints are read. Other commands pack them in memory at every start.
 
     Example: [bold]cutwork pack out/smollm2-gsm/sparse-quantized out/packed[/bold]
     """
