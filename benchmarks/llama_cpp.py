@@ -193,10 +193,9 @@ def show(result: dict[str, Any], console: Console) -> None:
             speeds = [f"{row['median']:.1f} ({row['min']:.1f}–{row['max']:.1f})" for row in here]
             ratios = [f"{row['median'] / other:.2f}×" for row, other in zip(here, base, strict=True)]
             table.add_row(engine, f"{about['megabytes']:.0f}", str(threads), *speeds, *ratios)
-    console.print(
-        f"\n{result['model']}, {result['cpu']}: tokens/s (slowest–fastest), then relative to {Q8}", soft_wrap=True
-    )
-    console.print(table, highlight=False, width=120)
+    title = f"\n{result['model']}, {result['cpu']}: tokens/s (slowest–fastest), then relative to {Q8}"
+    console.print(title, highlight=False, soft_wrap=True)
+    Console(width=max(console.width, 110)).print(table, highlight=False)
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
