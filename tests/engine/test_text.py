@@ -66,6 +66,14 @@ def test_the_space_after_the_prompt_is_kept(kind):
     assert "".join(stream.push(token) for token in answer[len(prompt) :]) == " the"
 
 
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_a_prompt_that_ends_in_emoji_is_continued(kind):
+    tokenizer = TOKENIZERS[kind]
+    prompt, both = (tokenizer.encode(text, add_special_tokens=False) for text in ("the 👩\u200d", "the 👩\u200d👧 🙂"))
+    stream = Detokenizer(tokenizer, prompt)
+    assert "".join(stream.push(token) for token in both[len(prompt) :]) == "👧 🙂"
+
+
 def test_bytes_that_never_become_a_character_do_not_block_the_rest():
     tokenizer = TOKENIZERS["byte_level"]
     lead = tokenizer.encode("🙂", add_special_tokens=False)[0]

@@ -12,16 +12,19 @@ class Detokenizer:
     """Decodes a growing sequence of tokens piece by piece.
 
     The pieces joined equal the text decoded at once, for byte-level and sentencepiece vocabularies alike, but for half
-    a character at the end. Bytes that are not yet a whole character are held back until they are, or until it is clear that they never will be. How a
-    token is written can depend on those before it (sentencepiece drops a leading space), so a few of them are decoded
-    again each time; `prompt` gives those before the first.
+    a character at the end. Bytes that are not yet a whole character are held back until they are, or until it is clear
+    that they never will be. How a token is written can depend on those before it (sentencepiece drops a leading space),
+    so a few of them are decoded again each time; `prompt` gives those before the first.
     """
 
     def __init__(self, tokenizer: Any, prompt: Sequence[int] = (), skip_special_tokens: bool = True) -> None:
         self._tokenizer, self._skip = tokenizer, skip_special_tokens
-        self._pieces = [[token] for token in prompt[-CONTEXT:]]  # tokens already written; each piece ends a character
         self._new: list[int] = []
-        self._context = self._decode([])
+        for count in range(CONTEXT, CONTEXT + PATIENCE):
+            self._pieces = [list(prompt[-count:])]  # tokens already written; each piece ends a character
+            self._context = self._decode([])
+            if not self._context.startswith(REPLACEMENT):  # it would begin inside a character
+                break
 
     def push(self, token: int) -> str:
         """The text that this token completes; may be empty."""
