@@ -1,6 +1,5 @@
 """The whole chain on a tiny random model: every stage once, and again only when something it depends on changed."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,8 @@ from cutwork import checkpoint
 from cutwork.errors import CutworkError
 from cutwork.recipe import Recipe, load_recipe
 from cutwork.report.results import load_results
-from cutwork.run import GROUPS, is_done, plan, run
+from cutwork.run import plan, run
+from cutwork.stages import GROUPS
 
 pytest.importorskip("torch")
 
@@ -81,8 +81,7 @@ def silent() -> Console:
 
 
 def stages_to_do(recipe: Recipe) -> list[str]:
-    state = json.loads((recipe.output / "stages.json").read_text())
-    return [stage.name for stage in plan(recipe, recipe.output, silent()).stages if not is_done(stage, state)]
+    return [stage.name for stage in plan(recipe, recipe.output, silent()).missing()]
 
 
 def changed(recipe: Recipe, section: str, **settings: Any) -> Recipe:

@@ -42,19 +42,12 @@ def compare(
     task's held-out text unless the recipe names a file, speed that of `cutwork bench`: all variants interleaved in one
     process, medians. Raises CutworkError for models or texts that cannot be read.
     """
-    settings = recipe.compare
-    kept = _Kept(work)
-    questions = [[sample.prompt, sample.answer] for sample in task.test[: settings.accuracy_samples]]
-    text = read_text(settings.perplexity_text) if settings.perplexity_text else None
+    kept = Measurements(work)
     rows = []
     for name, variant in variants.items():
-        key = [variant.key, questions, text, settings.perplexity_tokens, settings.max_new_tokens]
-        quality = kept.get(key, lambda v=variant: _quality(v.path, recipe, task, text, console))  # type: ignore[misc]
-        console.print(
-            f"{name}: {quality['accuracy']:.1%} right, perplexity {quality['perplexity']:.3f}", highlight=False
-        )
-        rows.append({"name": name, **quality, "disk_bytes": _directory_bytes(variant.path)})
-    speed_key = [[[name, variant.key] for name, variant in variants.items()], settings.model_dump(mode="json")]
+        measured = quality(kept, name, variant, task, recipe, console)
+        rows.append({"name": name, **measured, "disk_bytes": _directory_bytes(variant.path)})
+    speed_key = [[[name, variant.key] for name, variant in variants.items()], recipe.compare.model_dump(mode="json")]
     speeds = kept.get(speed_key, lambda: _speeds(variants, recipe, console))
     rows = [{**row, **speeds["variants"][row["name"]]} for row in rows]
     _add_speedups(rows)
@@ -62,27 +55,38 @@ def compare(
     return {"recipe": recipe.name, "task": task.name, "machine": machine, "variants": rows}
 
 
-def _quality(path: Path, recipe: Recipe, task: Task, text: str | None, console: Console) -> dict[str, Any]:
+def quality(
+    kept: "Measurements", name: str, variant: Variant, task: Task, recipe: Recipe, console: Console
+) -> dict[str, Any]:
+    """Accuracy and perplexity of a model of any kind, by `recipe.compare`, measured unless `kept` has it."""
     settings = recipe.compare
-    with Model.load(path, threads=settings.threads, max_context=_context(path, recipe)) as model:
-        score = accuracy(
-            model,
-            task,
-            max_new_tokens=settings.max_new_tokens,
-            samples=settings.accuracy_samples,
-            console=console,
-        )
-        measured = model.perplexity(
-            text or task_text(model.tokenizer, task.test), window=_WINDOW, max_tokens=settings.perplexity_tokens
-        )
-        return {
-            "sparsity": model.sparsity,
-            "accuracy": score.accuracy,
-            "right": score.right,
-            "samples": score.samples,
-            "perplexity": measured.perplexity,
-            "memory_bytes": model.memory["weights"],
-        }
+    text = read_text(settings.perplexity_text) if settings.perplexity_text else None
+
+    def measure_it() -> dict[str, Any]:
+        with Model.load(variant.path, threads=settings.threads, max_context=_context(variant.path, recipe)) as model:
+            score = accuracy(
+                model,
+                task,
+                max_new_tokens=settings.max_new_tokens,
+                samples=settings.accuracy_samples,
+                console=console,
+            )
+            content = text or task_text(model.tokenizer, task.test)
+            measured = model.perplexity(content, window=_WINDOW, max_tokens=settings.perplexity_tokens)
+            return {
+                "sparsity": model.sparsity,
+                "accuracy": score.accuracy,
+                "right": score.right,
+                "samples": score.samples,
+                "perplexity": measured.perplexity,
+                "memory_bytes": model.memory["weights"],
+            }
+
+    questions = [[sample.prompt, sample.answer] for sample in task.test]
+    amounts = [settings.accuracy_samples, settings.max_new_tokens, settings.perplexity_tokens]
+    result = kept.get([variant.key, questions, text, amounts], measure_it)
+    console.print(f"{name}: {result['accuracy']:.1%} right, perplexity {result['perplexity']:.3f}", highlight=False)
+    return result
 
 
 def _speeds(variants: Mapping[str, Variant], recipe: Recipe, console: Console) -> dict[str, Any]:
@@ -135,7 +139,7 @@ def _directory_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
-class _Kept:
+class Measurements:
     """Results of measurements in a directory, each in a file named by a hash of what it depends on."""
 
     def __init__(self, directory: Path) -> None:

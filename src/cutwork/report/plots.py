@@ -43,7 +43,7 @@ def plot(results: Sequence[dict[str, Any]]) -> bytes:
 
 
 def _against_speed(ax: Any, results: Sequence[dict[str, Any]]) -> None:
-    points = []
+    points: list[tuple[float, float, str]] = []
     for run in results:
         for row in run["variants"]:
             speed = row.get("decode_tokens_per_second")
@@ -88,7 +88,7 @@ def _label(ax: Any, points: list[tuple[float, float, str]]) -> None:
     ax.set_ylim(0, ax.get_ylim()[1])
     figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()
-    taken = [_box(*ax.transData.transform((x, y)), 8) for x, y, _ in points]
+    taken = [_around(ax.transData.transform((x, y)), 8) for x, y, _ in points]
     offsets = [(10, 8), (10, -16), (-10, 8), (-10, -16), (0, 14), (0, -22), (14, 22), (14, -30), (-14, 22), (-14, -30)]
     for x, y, text in points:
         for dx, dy in offsets:
@@ -105,7 +105,8 @@ def _label(ax: Any, points: list[tuple[float, float, str]]) -> None:
         taken.append(box)
 
 
-def _box(x: float, y: float, radius: float) -> Any:
+def _around(point: Any, radius: float) -> Any:
     from matplotlib.transforms import Bbox
 
+    x, y = point
     return Bbox.from_extents(x - radius, y - radius, x + radius, y + radius)

@@ -1,0 +1,118 @@
+"""What pruning costs and what sparse fine-tuning brings back, on the task of a recipe.
+
+    python benchmarks/accuracy.py                       # about an hour on two cores; interrupt it, run it again
+
+From one dense teacher: pruned in one shot, then fine-tuned with cross-entropy alone and with SquareHead, each on the
+same tokens, and the SquareHead model in W8A8, at every sparsity asked for. Exact-match accuracy and perplexity on
+held-out questions, measured by the engine. Leaves accuracy.json and accuracy.png beside this file.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from cutwork import checkpoint
+from cutwork.compare import Measurements, Variant, quality
+from cutwork.files import write_atomically
+from cutwork.recipe import Losses, Recipe, load_recipe
+from cutwork.stages import Source, Stages, key_of, path_of
+from cutwork.tasks.load import load_task
+
+HERE = Path(__file__).parent
+LOSSES = {"CE": Losses(ce=1.0), "SquareHead": Losses(ce=1.0, squarehead=1.0)}
+STYLES = {
+    "one-shot": ("#d08770", "o", "-"),
+    "CE": ("#5e81ac", "s", "-"),
+    "SquareHead": ("#2a7f62", "o", "-"),
+    "SquareHead W8A8": ("#2a7f62", "D", ":"),
+}
+
+
+def models(recipe: Recipe, stages: Stages, sparsities: list[float]) -> list[tuple[str, float, Source]]:
+    """(method, sparsity, model) of everything compared; adds the stages that make them."""
+    assert recipe.quantize
+    dense: Source = checkpoint.resolve(recipe.model)
+    if recipe.teacher:
+        dense = stages.tune("teacher", "teacher", dense, recipe.teacher)
+    compared = [
+        ("dense", 0.0, dense),
+        ("dense W8A8", 0.0, stages.quantize("dense-w8a8", dense, recipe.quantize)),
+    ]
+    for sparsity in sparsities:
+        percent = round(100 * sparsity)
+        pruned = stages.prune(f"pruned-{percent}", dense, recipe.prune.model_copy(update={"sparsity": sparsity}))
+        compared.append(("one-shot", sparsity, pruned))
+        for name, losses in LOSSES.items():
+            settings = recipe.tune.model_copy(update={"losses": losses})
+            tuned = stages.tune(f"{name.lower()}-{percent}", "tune", pruned, settings, teacher=dense)
+            compared.append((name, sparsity, tuned))
+        compared.append(("SquareHead W8A8", sparsity, stages.quantize(f"w8a8-{percent}", tuned, recipe.quantize)))
+    return compared
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", type=Path, default=HERE.parent / "recipes" / "smollm2-gsm.yaml")
+    parser.add_argument("--sparsity", type=float, nargs="+", default=[0.5, 0.7])
+    parser.add_argument("--samples", type=int, default=400, help="held-out questions")
+    parser.add_argument("--output", type=Path, default=Path("out/accuracy"))
+    parser.add_argument("--results", type=Path, default=HERE, help="where accuracy.json and accuracy.png go")
+    options = parser.parse_args()
+
+    console = Console(stderr=True)
+    recipe = load_recipe(options.recipe)
+    recipe = recipe.model_copy(
+        update={
+            "task": recipe.task.model_copy(update={"test_samples": max(options.samples, recipe.task.test_samples)}),
+            "compare": recipe.compare.model_copy(update={"accuracy_samples": options.samples}),
+        }
+    )
+    task = load_task(recipe.task)
+    stages = Stages(options.output, task, recipe.task.max_length, console)
+    compared = models(recipe, stages, options.sparsity)
+    stages.carry_out()
+
+    kept = Measurements(options.output / "measurements")
+    rows = []
+    for method, sparsity, model in compared:
+        name = f"{method} {sparsity:.0%}" if sparsity else method
+        measured = quality(kept, name, Variant(path_of(model), key_of(model)), task, recipe, console)
+        rows.append({"method": method, "target_sparsity": sparsity, **measured})
+    about = {"recipe": recipe.name, "task": recipe.task.model_dump(mode="json"), "tune": recipe.tune.model_dump()}
+    write_atomically(options.results / "accuracy.json", json.dumps({**about, "rows": rows}, indent=1) + "\n")
+    plot(rows, options.results / "accuracy.png")
+    print_table(rows)
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    print("| method | zeros | accuracy | perplexity |\n|---|--:|--:|--:|")
+    for row in rows:
+        print(f"| {row['method']} | {row['sparsity']:.0%} | {row['accuracy']:.1%} | {row['perplexity']:.3f} |")
+
+
+def plot(rows: list[dict[str, Any]], file: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 4.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    ax = figure.subplots()
+    dense = next(row for row in rows if row["method"] == "dense")
+    ax.axhline(100 * dense["accuracy"], color="#4c566a", linestyle="--", linewidth=1.2, label="dense")
+    for method, (colour, marker, dashes) in STYLES.items():
+        line = sorted((100 * row["sparsity"], 100 * row["accuracy"]) for row in rows if row["method"] == method)
+        ax.plot(*zip(*line, strict=True), color=colour, marker=marker, linestyle=dashes, label=method)
+    ax.set_xlabel("zeros in the linears of the blocks, %")
+    ax.set_ylabel(f"accuracy, % of {dense['samples']} held-out questions")
+    ax.set_ylim(bottom=0)
+    ax.grid(alpha=0.25)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, loc="lower left")
+    figure.savefig(file, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
