@@ -9,7 +9,7 @@ Backend = Literal["auto", "native", "reference"]
 
 
 def choose(backend: Backend) -> Any:
-    """The module that offers `Weight`, `Executor` and `isa()`.
+    """The module that offers `Weight`, `Executor`, `isa()` and `default_threads()`.
 
     "auto" is native, unless the environment variable CUTWORK_REFERENCE is set to something else than 0. Raises
     CutworkError if the native module was not built for this installation.

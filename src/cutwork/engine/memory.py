@@ -1,4 +1,4 @@
-"""How much memory and how many CPUs this process may use, and the KV cache that fits."""
+"""How much memory this process may use, and the KV cache that fits."""
 
 import os
 from dataclasses import dataclass
@@ -57,15 +57,6 @@ def available_memory() -> int:
     if limit.isdigit() and used.isdigit():
         free.append(max(0, int(limit) - int(used)))
     return min(free)
-
-
-def usable_cpus() -> int:
-    """CPUs this process may run on, fewer if its control group allows it less time."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota, *period = _read("/sys/fs/cgroup/cpu.max").split() or ["max"]
-    if quota.isdigit() and period:
-        cpus = min(cpus, max(1, int(quota) // int(period[0])))
-    return cpus
 
 
 def _read(path: str) -> str:

@@ -14,7 +14,7 @@ from cutwork.engine import perplexity as measure
 from cutwork.engine.architectures import build_plan
 from cutwork.engine.backend import Backend, choose
 from cutwork.engine.cache import BlockCache, OutOfBlocks
-from cutwork.engine.memory import BLOCK_SIZE, size_cache, usable_cpus
+from cutwork.engine.memory import BLOCK_SIZE, size_cache
 from cutwork.engine.scheduler import Scheduler
 from cutwork.engine.session import Generation, Options, Request, Session
 from cutwork.engine.tokenizer import encode, load_tokenizer, render_chat, stop_tokens
@@ -60,12 +60,14 @@ class Model:
         cache_bytes: int | None = None,
         backend: Backend = "auto",
     ) -> None:
-        if threads < 0 or max_batch < 1:
-            raise CutworkError("threads must be 0 or more and max_batch 1 or more")
+        if not 0 <= threads <= 1024 or max_batch < 1:
+            raise CutworkError(
+                f"threads must be from 0 to 1024 and max_batch at least 1, not {threads} and {max_batch}"
+            )
         self.path, self.config = packed.path, packed.config
         self.plan = build_plan(packed.config)
-        self.threads = threads or usable_cpus()
         module = choose(backend)
+        self.threads = threads or int(module.default_threads())
         self.isa = str(module.isa())
         weights, vectors = bind(self.plan, packed.weights, module.Weight)
         self.weights: dict[str, Any] = dict(zip(self.plan.weights, weights, strict=True))

@@ -22,6 +22,11 @@ def isa() -> str:
     return "reference"
 
 
+def default_threads() -> int:
+    """NumPy's own library decides how many threads it takes."""
+    return 1
+
+
 @dataclass(frozen=True)
 class Weight:
     """A matrix [rows, cols], expanded: float32 values, or int8 codes that `scale` float32 [rows] turns into values."""
