@@ -9,7 +9,7 @@ from rich.console import Console
 from cutwork import checkpoint
 from cutwork.errors import CutworkError
 from cutwork.files import write_atomically
-from cutwork.recipe import Recipe
+from cutwork.recipe import PackSettings, Recipe
 from cutwork.stages import GROUPS, Source, Stage, Stages, sample_digest
 from cutwork.tasks.load import load_task
 from cutwork.tasks.task import Task
@@ -39,24 +39,25 @@ def plan(recipe: Recipe, output: Path, console: Console) -> Stages:
         dense = stages.tune("teacher", "teacher", dense, recipe.teacher)
     pruned = stages.prune("pruned", dense, recipe.prune)
     sparse = stages.tune("sparse", "tune", pruned, recipe.tune, teacher=dense)
-    variants: list[tuple[str, Source, str]] = [
-        ("dense-f32", dense, "f32"),
-        ("dense-bf16", dense, "bf16"),
-        ("pruned-f32", pruned, "f32"),
-        ("sparse-f32", sparse, "f32"),
-        ("sparse-bf16", sparse, "bf16"),
+    f32, bf16 = PackSettings(dtype="f32"), PackSettings(dtype="bf16")
+    variants: list[tuple[str, Source, PackSettings]] = [
+        ("dense-f32", dense, f32),
+        ("dense-bf16", dense, bf16),
+        ("pruned-f32", pruned, f32),
+        ("sparse-f32", sparse, f32),
+        ("sparse-bf16", sparse, bf16),
     ]
     if recipe.quantize:
         for name, model in (("dense", dense), ("sparse", sparse)):
             quantized = stages.quantize(f"{name}-quantized", model, recipe.quantize)
-            variants.append((f"{name}-int8", quantized, recipe.pack.dtype))
-    packed = {name: stages.pack(f"packed/{name}", model, dtype) for name, model, dtype in variants}
+            variants.append((f"{name}-int8", quantized, recipe.pack))
+    packed = {name: stages.pack(f"packed/{name}", model, settings) for name, model, settings in variants}
 
     def make(file: Path) -> None:
         _compare(recipe, task, packed, file, console)
 
-    settings = [recipe.name, recipe.compare.model_dump(mode="json"), recipe.task.max_length, sample_digest(task.test)]
-    stages.add("results.json", "compare", make, settings, *packed.values())
+    depends = [recipe.name, recipe.compare.model_dump(mode="json"), recipe.task.max_length, sample_digest(task.test)]
+    stages.add("results.json", "compare", make, depends, *packed.values())
     return stages
 
 

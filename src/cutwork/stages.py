@@ -17,7 +17,7 @@ from rich.console import Console
 from cutwork import checkpoint
 from cutwork.errors import CutworkError
 from cutwork.files import write_atomically
-from cutwork.recipe import PruneSettings, QuantizeSettings, Settings, TuneSettings
+from cutwork.recipe import PackSettings, PruneSettings, QuantizeSettings, Settings, TuneSettings
 from cutwork.tasks.task import Sample, Task
 
 GROUPS = ("teacher", "prune", "tune", "quantize", "pack", "compare")  # what --until may name
@@ -98,15 +98,15 @@ class Stages:
 
         return self.add(name, "quantize", make, [_dump(settings), self._data()], model)
 
-    def pack(self, name: str, model: Source, dtype: Any) -> Stage:
-        """Add a packed model; `dtype` of its unquantised matrices as in `PackSettings`."""
+    def pack(self, name: str, model: Source, settings: PackSettings) -> Stage:
+        """Add a packed model."""
 
         def make(output: Path) -> None:
             from cutwork.pack.writer import pack
 
-            pack(path_of(model), output, dtype)
+            pack(path_of(model), output, settings.dtype, head=settings.head)
 
-        return self.add(name, "pack", make, dtype, model)
+        return self.add(name, "pack", make, settings.model_dump(mode="json"), model)
 
     def add(self, name: str, group: str, make: Callable[[Path], object], settings: object, *inputs: Source) -> Stage:
         """Add a stage that depends on `settings` (anything JSON can hold) and on models; returns it."""

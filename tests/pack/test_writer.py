@@ -18,7 +18,7 @@ from cutwork.pack.memory import pack_in_memory
 from cutwork.pack.reader import read_packed
 from cutwork.pack.restore import restore
 from cutwork.pack.writer import PackWriter, pack
-from cutwork.safetensors_file import SafetensorsWriter, Tensor
+from cutwork.safetensors_file import SafetensorsWriter, Tensor, open_tensors
 
 from .models import as_dtype, assert_same_tensors, plain_tensors, sparse, write_checkpoint
 
@@ -180,3 +180,22 @@ def test_types_we_cannot_run_are_refused(tmp_path: Path, dtype: str) -> None:
     with pytest.raises(CutworkError, match=f"'model.norm.weight' is {dtype}"):
         pack(write_checkpoint(tmp_path / "source", tensors), tmp_path / "packed")
     assert os.listdir(tmp_path) == ["source"]
+
+
+def test_the_head_can_be_rounded_to_int8_and_comes_back_close(tmp_path: Path) -> None:
+    tensors = plain_tensors()
+    source = write_checkpoint(tmp_path / "source", tensors)
+    pack(source, tmp_path / "packed", head="i8")
+    model = read_packed(tmp_path / "packed")
+    head = model.weights["lm_head.weight"]
+    original = tensors["lm_head.weight"].array
+    assert head.dtype == "i8" and head.scale is not None
+    assert all(weight.dtype == "f32" for name, weight in model.weights.items() if name != "lm_head.weight")
+    rounded = head.decode() * head.scale[:, None]
+    np.testing.assert_array_less(
+        np.abs(rounded - original), 0.501 * np.abs(original).max(axis=1, keepdims=True) / 127 + 1e-9
+    )
+    restore(tmp_path / "packed", tmp_path / "back")
+    restored = open_tensors(tmp_path / "back")["lm_head.weight"]
+    assert restored.dtype == "F32"
+    np.testing.assert_array_equal(restored.array, rounded.astype(np.float32))

@@ -24,6 +24,10 @@ def pack(
     dtype: Annotated[
         Literal["auto", "f32", "bf16"], typer.Option(help="Of unquantised matrices; auto: the checkpoint's.")
     ] = "auto",
+    head: Annotated[
+        Literal["auto", "i8"],
+        typer.Option(help="i8: round the output head, which is read whole for every token, to int8 per row."),
+    ] = "auto",
     restore: Annotated[bool, typer.Option("--restore", help="MODEL is packed; write its checkpoint to OUT.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is a model directory.")] = False,
     as_json: Json = False,
@@ -48,7 +52,7 @@ def pack(
     from cutwork.pack.writer import pack as write
 
     with _progress("packing") as report:
-        summary = write(source, output, dtype, overwrite=overwrite, progress=report)
+        summary = write(source, output, dtype, head=head, overwrite=overwrite, progress=report)
     if as_json:
         print(json.dumps(_as_dict(summary, output), indent=1))
     else:

@@ -10,15 +10,20 @@ from cutwork.pack.source import SourceWeight, as_float32
 
 LOWEST = np.int8(-128)  # a code that kernels cannot negate
 
+_ROWS = 1024  # rounded at a time, so that the temporaries stay small
 
-def convert(name: str, weight: SourceWeight, dtype: Literal["auto", "f32", "bf16"] = "auto") -> EncodedWeight:
+
+def convert(name: str, weight: SourceWeight, dtype: Literal["auto", "f32", "bf16", "i8"] = "auto") -> EncodedWeight:
     """Encode a weight in `dtype`, or in the checkpoint's (float16 becomes float32) for `auto`.
 
-    Vectors are never rounded: they cost nothing. Int8 codes of -128, which some quantisers make, become -127.
+    Vectors are never rounded: they cost nothing. Int8 codes of -128, which some quantisers make, become -127. `i8`
+    rounds to the nearest of 255 multiples of a scale per row.
     """
     array = weight.tensor.array
     if weight.scale is not None:
         return encode(np.maximum(array, np.int8(-127)) if (array == LOWEST).any() else array, weight.scale)
+    if dtype == "i8":
+        return encode(*_round(as_float32(weight.tensor)))
     if weight.tensor.dtype == "BF16":
         array = bfloat16.to_float32(array) if dtype == "f32" else array
     elif dtype == "bf16" and array.ndim > 1:
@@ -26,3 +31,14 @@ def convert(name: str, weight: SourceWeight, dtype: Literal["auto", "f32", "bf16
     else:
         array = as_float32(weight.tensor)
     return encode(array, allow_bitmask=name.endswith(".weight"))
+
+
+def _round(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(int8 codes [rows, cols], float32 scales [rows]) of a matrix, some rows at a time."""
+    codes = np.empty(values.shape, np.int8)
+    scales = np.empty(len(values), np.float32)
+    for start in range(0, len(values), _ROWS):
+        part = slice(start, start + _ROWS)
+        scales[part] = np.abs(values[part]).max(axis=1) / 127
+        codes[part] = np.rint(values[part] / np.where(scales[part] == 0, 1, scales[part])[:, None])
+    return codes, scales

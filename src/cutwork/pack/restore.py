@@ -51,11 +51,11 @@ def _tensors_to_write(model: PackedModel, stored: Tensors) -> dict[str, tuple[st
         scale_dtype = source.dtypes.get(f"{name}_scale", "F32")
         dtype = source.dtypes.get(name, STORED_DTYPE[weight.dtype])
         if weight.dtype == "i8" and not keep_codes:
-            dtype = scale_dtype
+            dtype = source.dtypes.get(name, scale_dtype)
         if dtype not in ("F32", "F16", "BF16", "I8") or scale_dtype not in ("F32", "F16", "BF16"):
             raise CutworkError(f"{model.path}: '{name}' cannot have been {dtype}; pack the model again")
         jobs[name] = (dtype, partial(_weight, model, stored, name, dtype))
-        if weight.scale is not None and keep_codes:
+        if dtype == "I8":
             shape = source.scale_shapes.get(name, [weight.shape[0], 1])
             jobs[f"{name}_scale"] = (
                 scale_dtype,

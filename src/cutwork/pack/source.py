@@ -13,6 +13,7 @@ from cutwork.pack import bfloat16
 from cutwork.safetensors_file import Tensor, open_tensors
 
 _FLOATS = ("F32", "F16", "BF16")
+_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight")
 _COMPANIONS = ("_scale", "_zero_point", "_shape", "_g_idx")  # of a quantised weight, in compressed-tensors
 
 
@@ -51,6 +52,15 @@ class SourceCheckpoint:
         """Bytes of all its tensors."""
         return sum(tensor.array.nbytes for tensor in self.tensors.values())
 
+    @property
+    def head(self) -> str | None:
+        """The weight that makes logits: the output head, or the embedding that it is tied to."""
+        if "lm_head.weight" in self.names:
+            return "lm_head.weight"
+        if self.tied or self.config.get("tie_word_embeddings"):
+            return next((name for name in self.names if name.endswith(_EMBEDDINGS)), None)
+        return None
+
     def weight(self, name: str) -> SourceWeight:
         """Read one weight; int4, grouped or asymmetric int8 codes are turned into floats of their scale's dtype."""
         if f"{name}_packed" in self.tensors:
@@ -74,7 +84,7 @@ class SourceCheckpoint:
         if tied is not True or head is None:
             return {}
         for name in self.tensors:
-            if name.endswith(("embed_tokens.weight", "wte.weight", "word_embeddings.weight")):
+            if name.endswith(_EMBEDDINGS):
                 embedding = self.tensors[name]
                 if embedding.dtype == head.dtype and _same_bits(embedding.array, head.array):
                     return {"lm_head.weight": name}

@@ -116,12 +116,15 @@ def pack(
     output: Path,
     dtype: Literal["auto", "f32", "bf16"] = "auto",
     *,
+    head: Literal["auto", "i8"] = "auto",
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> PackSummary:
     """Pack a plain or quantised checkpoint into the directory `output`, which appears when it is complete.
 
-    `dtype` is that of unquantised matrices. Memory needed beyond the mapped source is that of the largest weight.
+    `dtype` is that of unquantised matrices; `head` that of the output head (or the embedding tied to it), which is read
+    whole for every token: `i8` rounds it per row if it is not quantised. Memory needed beyond the mapped source is that
+    of the largest weight.
     Raises CutworkError for what cannot be read, a taken `output` or a full disk.
     """
     checkpoint = SourceCheckpoint(source)
@@ -137,7 +140,8 @@ def pack(
                 if progress:
                     progress(done, len(checkpoint.names))
                 weight = checkpoint.weight(name)
-                encoded = convert(name, weight, dtype)
+                round_it = head == "i8" and name == checkpoint.head and weight.scale is None
+                encoded = convert(name, weight, "i8" if round_it else dtype)
                 writer.add(name, encoded)
                 summary.clamped += _keep_what_restores(writer, origin, name, weight, encoded)
                 summary.weights.append(_describe(name, encoded))
