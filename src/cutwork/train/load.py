@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
@@ -50,7 +50,10 @@ def load_tokenizer(path: Path) -> Any:
     return tokenizer
 
 
-def save_model(model: Any, source: Path, destination: Path) -> None:
-    """Write a plain checkpoint into a directory, with the tokenizer and the other small files of `source`."""
-    model.save_pretrained(destination, safe_serialization=True)
+def save_model(model: Any, source: Path, destination: Path, state: dict[str, Tensor] | None = None) -> None:
+    """Write a plain checkpoint into a directory, with the tokenizer and the other small files of `source`.
+
+    `state` replaces the model's own weights, where those are only a shard.
+    """
+    model.save_pretrained(destination, state_dict=state)
     checkpoint.copy_side_files(source, destination)

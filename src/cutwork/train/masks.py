@@ -91,10 +91,13 @@ class Masks:
 
 
 def sparsity(model: nn.Module) -> dict[str, float]:
-    """The fraction of zeros in every linear of the blocks."""
-    return {
-        name: 1 - torch.count_nonzero(weight.data).item() / weight.numel() for name, weight in _weights(model).items()
-    }
+    """The fraction of zeros in every linear of the blocks, shards of all processes included."""
+    return {name: _zeros(weight.data) / weight.numel() for name, weight in _weights(model).items()}
+
+
+def _zeros(tensor: Tensor) -> int:
+    whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return int(whole.numel()) - int(whole.count_nonzero())
 
 
 def _weights(model: nn.Module) -> dict[str, nn.Parameter]:

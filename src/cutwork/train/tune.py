@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -115,9 +116,10 @@ def tune(
         "final": _last_line(work / _LOG),
         "sparsity": after,
     }
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathered from all processes
     if trainer.is_world_process_zero():
         with checkpoint.output_directory(output, overwrite=restart) as partial:
-            save_model(model, model_dir, partial)
+            save_model(model, model_dir, partial, state)
             shutil.copyfile(work / _LOG, partial / _LOG)
             (partial / REPORT).write_text(json.dumps(report, indent=1))
         shutil.rmtree(work, ignore_errors=True)
@@ -208,9 +210,11 @@ def _arguments(work: Path, settings: TuneSettings) -> TrainingArguments:
     known = [name.value for name in OptimizerNames]
     if settings.optimizer not in known:
         raise CutworkError(f"unknown optimizer '{settings.optimizer}'; known: {', '.join(known)}")
+    processes = int(os.environ.get("WORLD_SIZE", "1"))  # as launched by torchrun or accelerate
     micro = min(settings.micro_batch_size, settings.batch_size)
-    if settings.batch_size % micro:
-        raise CutworkError(f"batch_size {settings.batch_size} is not a multiple of micro_batch_size {micro}")
+    if settings.batch_size % (micro * processes):
+        times = f" times {processes} processes" if processes > 1 else ""
+        raise CutworkError(f"batch_size {settings.batch_size} is not a multiple of micro_batch_size {micro}{times}")
     return TrainingArguments(
         output_dir=str(work),
         num_train_epochs=settings.epochs,
@@ -220,7 +224,7 @@ def _arguments(work: Path, settings: TuneSettings) -> TrainingArguments:
         warmup_steps=settings.warmup_steps,
         lr_scheduler_type=_SCHEDULES[settings.schedule],
         per_device_train_batch_size=micro,
-        gradient_accumulation_steps=settings.batch_size // micro,
+        gradient_accumulation_steps=settings.batch_size // (micro * processes),
         max_grad_norm=settings.max_grad_norm,
         optim=settings.optimizer,
         seed=settings.seed,
@@ -231,6 +235,8 @@ def _arguments(work: Path, settings: TuneSettings) -> TrainingArguments:
         logging_nan_inf_filter=False,
         report_to=["tensorboard"] if is_tensorboard_available() else [],
         remove_unused_columns=False,
+        use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=settings.losses.ce == settings.losses.kl == 0,  # then the head is not used
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
