@@ -89,6 +89,19 @@ def test_a_batch_gives_what_each_prompt_gives_alone(backend, llama, directory):
     assert [r.tokens for r in together] != [r.tokens for r in again]
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("variant", ["llama", "mistral-window", "qwen2-window"])
+def test_steps_of_any_size_give_the_same(variant, backend, directory):
+    hf = make(variant, vocab_size=VOCABULARY)
+    with load(hf, directory, backend=backend, max_batch=3) as model:
+        whole = model.logits(PROMPTS[-1])
+        expected = [r.tokens for r in model.generate(PROMPTS, max_new_tokens=12, ignore_eos=True)]
+    with load(hf, directory, backend=backend, max_batch=3) as model:
+        model.session.scheduler.max_tokens = model._logits_chunk = 7
+        assert relative(model.logits(PROMPTS[-1]), whole) < 1e-5
+        assert [r.tokens for r in model.generate(PROMPTS, max_new_tokens=12, ignore_eos=True)] == expected
+
+
 def test_nothing_changes_when_memory_is_short(llama, directory):
     with load(llama, directory) as model:
         expected = [r.tokens for r in model.generate(PROMPTS, max_new_tokens=60, ignore_eos=True)]

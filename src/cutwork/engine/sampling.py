@@ -8,7 +8,8 @@ import numpy as np
 
 from cutwork.errors import CutworkError
 
-TOP = (256, 4096)  # candidates sorted first for top-p; they nearly always hold the wanted mass
+LIKELY = (1e-3, 1e-5, 0.0)  # of the likeliest token: for top-p only those above are sorted, if they hold the mass
+BLOCK = 256  # probabilities summed at a time for the draw
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,15 @@ class Sampler:
         return token, None if s.logprobs is None else log_probability(logits, token, s.logprobs)
 
     def _draw(self, scores: np.ndarray) -> int:
-        cumulative = np.cumsum(np.exp(scores - scores.max()), dtype=np.float64)
-        index = np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right")
-        return min(int(index), len(cumulative) - 1)
+        """An index with probability softmax(scores): the block first, then the place in it."""
+        probabilities = np.exp(scores - scores.max())
+        sums = np.cumsum(np.add.reduceat(probabilities, np.arange(0, len(scores), BLOCK), dtype=np.float64))
+        wanted = self._random.random() * sums[-1]
+        block = min(int(np.searchsorted(sums, wanted, side="right")), len(sums) - 1)
+        inside = np.cumsum(probabilities[block * BLOCK : (block + 1) * BLOCK], dtype=np.float64)
+        before = sums[block - 1] if block else 0.0
+        place = int(np.searchsorted(inside, wanted - before, side="right"))
+        return block * BLOCK + min(place, len(inside) - 1)
 
 
 def penalise(logits: np.ndarray, seen: np.ndarray, penalty: float) -> np.ndarray:
@@ -96,14 +103,15 @@ def candidates(logits: np.ndarray, settings: Sampling) -> tuple[np.ndarray, np.n
     scores = logits / np.float32(settings.temperature)
     ids = np.arange(len(scores))
     if 0 < settings.top_k < len(scores):
-        threshold = np.partition(scores, -settings.top_k)[-settings.top_k]
-        ids = np.flatnonzero(scores >= threshold)
+        ids = np.flatnonzero(scores >= np.partition(scores, -settings.top_k)[-settings.top_k])
+        scores = scores[ids]
     if settings.top_p < 1:
-        ids = ids[_nucleus(scores[ids], settings.top_p)]
+        kept = _nucleus(scores, settings.top_p)
+        ids, scores = ids[kept], scores[kept]
     if settings.min_p > 0:
-        kept = scores[ids]
-        ids = ids[kept >= kept.max() + np.log(settings.min_p)]
-    return ids, scores[ids]
+        kept = np.flatnonzero(scores >= scores.max() + np.log(settings.min_p))
+        ids, scores = ids[kept], scores[kept]
+    return ids, scores
 
 
 def log_probability(logits: np.ndarray, token: int, alternatives: int) -> Logprob:
@@ -121,13 +129,12 @@ def _nucleus(scores: np.ndarray, mass: float) -> np.ndarray:
     likelier ones alone do not reach it."""
     probabilities = np.exp(scores - scores.max())
     wanted = mass * probabilities.sum(dtype=np.float64)
-    for count in (*TOP, len(scores)):
-        top = np.argpartition(-probabilities, count)[:count] if count < len(scores) else np.arange(len(scores))
-        top = top[np.argsort(-probabilities[top], kind="stable")]
-        cumulative = np.cumsum(probabilities[top], dtype=np.float64)
-        if cumulative[-1] >= wanted or len(top) == len(scores):
+    for least in LIKELY:
+        top = np.flatnonzero(probabilities >= least)
+        if least == 0 or probabilities[top].sum(dtype=np.float64) >= wanted:
             break
-    before = cumulative - probabilities[top]
+    top = top[np.argsort(-probabilities[top], kind="stable")]
+    before = np.cumsum(probabilities[top], dtype=np.float64) - probabilities[top]
     kept = before < wanted
     kept[0] = True
     return np.sort(top[kept])
