@@ -14,7 +14,7 @@ RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 
 
 def test_there_are_recipes() -> None:
-    assert [path.stem for path in RECIPES] == ["smollm2-gsm", "smollm2-gsm-long"]
+    assert {"smollm2-gsm", "smollm2-gsm-long"} <= {path.stem for path in RECIPES}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

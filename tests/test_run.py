@@ -1,5 +1,6 @@
 """The whole chain on a tiny random model: every stage once, and again only when something it depends on changed."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from rich.console import Console
+from typer.testing import CliRunner
 
 from cutwork import checkpoint
 from cutwork.errors import CutworkError
@@ -188,6 +190,20 @@ def test_what_an_interruption_left_is_used(copy: tuple[Recipe, Path], monkeypatc
     run(recipe, console=silent())
     assert stages_to_do(recipe) == []
     assert (output / "pruned" / "model.safetensors").stat().st_mtime_ns == kept
+
+
+def test_the_command_prints_the_results(finished: tuple[Recipe, Path]) -> None:
+    from cutwork.cli import app
+
+    _, output = finished
+    arguments = ["run", str(output.parent / "recipe.yaml")]
+    outcome = CliRunner().invoke(app, [*arguments, "--json"])
+    assert outcome.exit_code == 0
+    assert "all stages are already there" in outcome.stderr
+    assert {row["name"] for row in json.loads(outcome.stdout)["variants"]} == VARIANTS
+    outcome = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    assert "sparse-int8" in outcome.stdout
+    assert "results.png" in outcome.stdout
 
 
 def test_until_stops_after_its_stage(model: Path, tmp_path: Path) -> None:
