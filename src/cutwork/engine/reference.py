@@ -203,7 +203,7 @@ class Executor:
 
     def _rms_norm(self, op: Op, s: _Step) -> None:
         x = self._view(op["x"], s)
-        parts = x.reshape(len(x), op["groups"], -1).astype(np.float64)
+        parts = x.reshape(len(x), op["groups"], x.shape[1] // op["groups"]).astype(np.float64)
         scale = 1.0 / np.sqrt(np.mean(parts**2, axis=-1, keepdims=True) + op["eps"])
         self._view(op["out"], s)[:] = (parts * scale * self.vectors[op["weight"]]).reshape(x.shape)
 
