@@ -45,6 +45,9 @@ def sparse(dense: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     shutil.copytree(dense, directory)
     cut(load_model(dense, torch.float32), 0.6).save_pretrained(directory)
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, "attention_dropout": 0.1}))
+    (directory / "generation_config.json").write_text('{"temperature": 0.5, "do_sample": false}')
     return directory
 
 
@@ -87,6 +90,7 @@ def test_result_is_a_plain_checkpoint_with_every_zero(uninterrupted: Path, spars
     lines = [json.loads(line) for line in (uninterrupted / "tune-log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 9))
     assert {"loss", "ce", "kl", "squarehead", "grad_norm", "learning_rate", "sparsity"} <= set(lines[0])
+    assert json.loads((uninterrupted / "generation_config.json").read_text())["temperature"] == 0.5
     assert not (uninterrupted.parent / "tuned.work").exists()
 
 

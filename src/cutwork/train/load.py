@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging
 
 from cutwork import checkpoint
@@ -24,11 +24,14 @@ def load_model(path: Path, dtype: torch.dtype | str, attention: str = "sdpa") ->
     if kind != "checkpoint":
         raise CutworkError(f"{path} is a {kind} model; this step needs the plain checkpoint it was made from")
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         family_of(AutoConfig.from_pretrained(path))
         model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=attention)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise CutworkError(f"cannot load {path}: {' '.join(str(error).split())[:300]}") from None
+    # transformers refuses to save a generation config that it finds inconsistent; ours is copied as a file instead.
+    model.generation_config = GenerationConfig()
     return model
 
 
@@ -56,4 +59,5 @@ def save_model(model: Any, source: Path, destination: Path, state: dict[str, Ten
     `state` replaces the model's own weights, where those are only a shard.
     """
     model.save_pretrained(destination, state_dict=state)
+    (destination / "generation_config.json").unlink(missing_ok=True)
     checkpoint.copy_side_files(source, destination)

@@ -106,6 +106,7 @@ class SparseTrainer(Trainer):
         if self.masks is None and self.keep_zeros:
             self.masks = self._load_or_make_masks()
         loss = super().training_step(model, inputs, num_items_in_batch)
+        inputs.pop("teacher", None)  # its memory is not needed any more
         self.tokens += inputs["input_ids"].numel()
         self._stop_unless_finite(loss, "the loss")
         if self.masks is not None and self.accelerator.sync_gradients:

@@ -121,6 +121,8 @@ def tune(
         with checkpoint.output_directory(output, overwrite=restart) as partial:
             save_model(model, model_dir, partial, state)
             shutil.copyfile(work / _LOG, partial / _LOG)
+            if (work / "runs").is_dir():
+                shutil.copytree(work / "runs", partial / "runs")  # for TensorBoard
             (partial / REPORT).write_text(json.dumps(report, indent=1))
         shutil.rmtree(work, ignore_errors=True)
     return report

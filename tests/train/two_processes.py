@@ -1,0 +1,71 @@
+"""Run by test_distributed.py in two processes: fine-tuning with DDP, then masks on a model sharded by FSDP2."""
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from rich.console import Console
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from cutwork.recipe import Losses, TuneSettings
+from cutwork.train.masks import LostZerosError, Masks, sparsity
+from cutwork.train.tune import tune
+from tests.train.tiny import cut, llama, sums
+
+SETTINGS = TuneSettings(
+    max_steps=4,
+    batch_size=8,
+    micro_batch_size=2,
+    save_every=2,
+    warmup_steps=1,
+    learning_rate=3e-3,
+    dtype="float32",
+    losses=Losses(squarehead=1.0, kl=0.5),
+)
+
+
+def fine_tune(sparse: Path, dense: Path, output: Path) -> None:
+    tune(sparse, output, SETTINGS, sums(24), teacher_dir=dense, max_length=64, console=Console(quiet=True))
+
+
+def check_sharded_masks(scratch: Path) -> None:
+    model = cut(llama(), 0.7)
+    expected = sparsity(model)
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    for block in model.model.layers:
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
+    masks = Masks(model)
+    weight = model.model.layers[0].mlp.up_proj.weight
+    assert isinstance(weight, DTensor)
+    assert masks.live["model.layers.0.mlp.up_proj"].numel() == weight.numel() // 2
+    for _ in range(2):
+        model(input_ids=torch.arange(12)[None]).logits.square().mean().backward()
+        masks.mask_gradients()
+        optimizer.step()
+        optimizer.zero_grad()
+        masks.verify()
+        masks.mask_weights()
+    assert sparsity(model) == expected
+    file = scratch / f"masks-{dist.get_rank()}.safetensors"
+    masks.save(file)
+    again = Masks.load(model, file)
+    assert all(torch.equal(again.live[name], mask) for name, mask in masks.live.items())
+    with torch.no_grad():
+        weight.to_local().fill_(1.0)
+    try:
+        masks.verify()
+    except LostZerosError:
+        return
+    raise AssertionError("revived weights went unnoticed")
+
+
+if __name__ == "__main__":
+    root = Path(sys.argv[1])
+    fine_tune(root / "sparse", root / "dense", root / "two")
+    check_sharded_masks(root)
+    print("both processes agree")
