@@ -26,11 +26,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     fine_tune(tmp_path / "sparse", dense, tmp_path / "one")
     path = os.pathsep.join([str(ROOT), str(Path(cutwork.__file__).parents[1])])
     launched = subprocess.run(
-        [
-            sys.executable,
-            *f"-m torch.distributed.run --standalone --nproc-per-node 2 -m {SCRIPT}".split(),
-            str(tmp_path),
-        ],
+        [sys.executable, *LAUNCH, "-m", "tests.train.two_processes", str(tmp_path)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True,
