@@ -97,22 +97,31 @@ AlignedBytes aligned_bytes(size_t size) {
   return AlignedBytes(static_cast<char*>(::operator new[](std::max<size_t>(size, 1), std::align_val_t{64})));
 }
 
+// Runs part(i, parts) for i in [0, parts) on as many threads.
+template <class F>
+void in_parallel(int parts, const F& part) {
+  std::vector<std::thread> others;
+  for (int i = 1; i < parts; ++i) others.emplace_back(part, i, parts);
+  part(0, parts);
+  for (std::thread& other : others) other.join();
+}
+
 void multiply_rows(const Weight& weight, const LinearKernels& kernels, const float* x, int64_t tokens, float* y,
                    int threads) {
+  constexpr int64_t kSharedPrepare = 1 << 18;  // elements from which threads help with the input
   AlignedBytes input = aligned_bytes(kernels.input_bytes(weight.dtype, tokens, weight.cols));
-  kernels.prepare(weight.dtype, x, weight.cols, tokens, weight.cols, 0, tokens, input.get());
+  in_parallel(tokens * weight.cols < kSharedPrepare ? 1 : threads, [&](int64_t i, int parts) {
+    const int64_t begin = tokens * i / parts, end = tokens * (i + 1) / parts;
+    kernels.prepare(weight.dtype, x, weight.cols, tokens, weight.cols, begin, end, input.get());
+  });
   const int64_t tiles = (weight.rows + kRowTile - 1) / kRowTile;
-  const auto part = [&](int64_t i) {
-    const int64_t begin = tiles * i / threads * kRowTile;
-    const int64_t end = std::min(tiles * (i + 1) / threads * kRowTile, weight.rows);
+  in_parallel(threads, [&](int64_t i, int parts) {
+    const int64_t begin = tiles * i / parts * kRowTile;
+    const int64_t end = std::min(tiles * (i + 1) / parts * kRowTile, weight.rows);
     if (begin >= end) return;
     AlignedBytes scratch = aligned_bytes(kernels.scratch_bytes(weight, tokens));
     kernels.multiply(weight, input.get(), tokens, begin, end, y, weight.rows, scratch.get());
-  };
-  std::vector<std::thread> others;
-  for (int i = 1; i < threads; ++i) others.emplace_back(part, i);
-  part(0);
-  for (std::thread& other : others) other.join();
+  });
 }
 
 template <class T>

@@ -42,7 +42,7 @@ struct LinearKernels {
   // dynamic per-token symmetric int8 for i8, permuted or copied f32 for the others. Threads share the tokens.
   void (*prepare)(DType dtype, const float* x, int64_t ldx, int64_t tokens, int64_t cols, int64_t begin, int64_t end,
                   void* input);
-  // Bytes of private scratch that one call of `multiply` needs.
+  // Bytes of private, 64-byte aligned scratch that one call of `multiply` needs; no less for more tokens.
   size_t (*scratch_bytes)(const Weight& weight, int64_t tokens);
   // y[t * ldy + n] = sum_k x[t, k] * weight[n, k] for all tokens and rows n in [begin, end); begin is a multiple of
   // kRowTile.

@@ -65,6 +65,11 @@ void transpose(__m256i (&rows)[kRawRows]) {
   }
 }
 
+// offset + table[j] for each bit j of the word, in order.
+void put_places(const uint16_t* table, uint64_t word, uint16_t offset, uint16_t* out) {
+  for (; word != 0; word &= word - 1) *out++ = static_cast<uint16_t>(offset + table[__builtin_ctzll(word)]);
+}
+
 template <class Line>
 void write_all(const __m256i (&raws)[kRawRows], Line* lines) {
 #pragma GCC unroll 8
@@ -157,6 +162,8 @@ struct Floats {
   static constexpr int64_t kCols = 8;
   static constexpr int kGemvTokens = 2;
 
+  static constexpr bool kDeinterleaved = false;
+
   // The eight floats whose first ones are the nonzeros, spread over the mask byte's bits.
   static Chunk spread(__m256 packed, uint8_t mask) {
     const __m256i ranks = _mm256_cvtepi8_epi32(load8(kShuffles.rank[mask]));
@@ -207,6 +214,9 @@ struct F32 : Floats {
     return _mm256_castps_si256(expand(word, c, values));
   }
   static Raw load_raw(const Value* values, int64_t valid) { return _mm256_castps_si256(load(values, valid)); }
+  static void put_values(const Value* values, int64_t count, float* out) {
+    for (int64_t i = 0; i < count; i += 8) _mm256_storeu_ps(out + i, _mm256_loadu_ps(values + i));
+  }
 };
 
 struct Bf16 : Floats {
@@ -229,6 +239,9 @@ struct Bf16 : Floats {
     return _mm256_castps_si256(expand(word, c, values));
   }
   static Raw load_raw(const Value* values, int64_t valid) { return _mm256_castps_si256(load(values, valid)); }
+  static void put_values(const Value* values, int64_t count, float* out) {
+    for (int64_t i = 0; i < count; i += 8) _mm256_storeu_ps(out + i, widen(load16(values + i)));
+  }
 };
 
 #include "kernels/multiply.inc"

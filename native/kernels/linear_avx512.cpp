@@ -56,6 +56,16 @@ void transpose(__m512i (&rows)[kRawRows]) {
   }
 }
 
+// offset + table[j] for each bit j of the word, in order; writes up to a line too much.
+void put_places(const uint16_t* table, uint64_t word, uint16_t offset, uint16_t* out) {
+  const __m512i base = _mm512_set1_epi16(static_cast<int16_t>(offset));
+  const auto low = static_cast<uint32_t>(word), high = static_cast<uint32_t>(word >> 32);
+  const __m512i low_places = _mm512_add_epi16(base, _mm512_load_si512(table));
+  const __m512i high_places = _mm512_add_epi16(base, _mm512_load_si512(table + 32));
+  _mm512_storeu_si512(out, _mm512_mask_compress_epi16(opaque_zero(), low, low_places));
+  _mm512_storeu_si512(out + _mm_popcnt_u32(low), _mm512_mask_compress_epi16(opaque_zero(), high, high_places));
+}
+
 template <class Line>
 void write_all(const __m512i (&raws)[kRawRows], Line* lines) {
 #pragma GCC unroll 16
@@ -173,6 +183,10 @@ struct F32 : Floats {
   }
   static Chunk load(const Value* values, int64_t valid) { return _mm512_castsi512_ps(load_raw(values, valid)); }
   static Acc dot(Acc acc, Chunk w, const InputValue* x) { return _mm512_fmadd_ps(w, _mm512_loadu_ps(x), acc); }
+  static constexpr bool kDeinterleaved = false;
+  static void put_values(const Value* values, int64_t count, float* out) {
+    for (int64_t i = 0; i < count; i += 16) _mm512_storeu_ps(out + i, _mm512_loadu_ps(values + i));
+  }
   template <class Line>
   static void write_lines(const Raw (&raws)[kRawRows], Line* lines) {
     write_all(raws, lines);
@@ -206,6 +220,13 @@ struct Bf16 : Floats {
   static Chunk load(const Value* values, int64_t valid) { return widen(load_raw(values, valid)); }
   static Acc dot(Acc acc, Chunk w, const InputValue* x) {
     return _mm512_fmadd_ps(w.odd, _mm512_loadu_ps(x + 16), _mm512_fmadd_ps(w.even, _mm512_loadu_ps(x), acc));
+  }
+  static constexpr bool kDeinterleaved = true;
+  static void put_values(const Value* values, int64_t count, float* out) {
+    for (int64_t i = 0; i < count; i += 16) {
+      const __m256i some = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values + i));
+      _mm512_storeu_si512(out + i, _mm512_slli_epi32(_mm512_cvtepu16_epi32(some), 16));
+    }
   }
   template <class Line>
   static void write_lines(const Raw (&raws)[kRawRows], Line* lines) {

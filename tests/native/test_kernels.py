@@ -52,6 +52,21 @@ def test_matches_the_reference_at_every_tail(isa, encoding, dtype):
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_prefill_that_skips_zeros(isa, dtype):
+    # Beside 64-token tiles and their 16-token lines, 128-row panels and 128-column runs, at the densities that skip.
+    rng = np.random.default_rng(6)
+    for rows, cols, tokens, density in (
+        (1, 1, 64, 1.0),
+        (129, 127, 65, 0.3),
+        (140, 200, 81, 0.1),
+        (300, 450, 250, 0.02),
+    ):
+        dense, scale, x = weight_and_input(rng, rows, cols, tokens, density, dtype)
+        assert_matches_reference(make_weight(dense, "bitmask", scale).matmul(x, 2, isa=isa), x, dense, scale)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("tokens", [1, 5, 40])
 def test_extreme_densities(isa, dtype, tokens):
     rng = np.random.default_rng(2)
