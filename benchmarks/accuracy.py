@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--recipe", type=Path, default=HERE.parent / "recipes" / "smollm2-gsm.yaml")
     parser.add_argument("--sparsity", type=float, nargs="+", default=[0.5, 0.7])
     parser.add_argument("--samples", type=int, default=400, help="held-out questions")
-    parser.add_argument("--output", type=Path, default=Path("out/accuracy"))
+    parser.add_argument("--output", type=Path, help="default: the recipe's, where its teacher may be already")
     parser.add_argument("--results", type=Path, default=HERE, help="where accuracy.json and accuracy.png go")
     options = parser.parse_args()
 
@@ -71,11 +71,12 @@ def main() -> None:
         }
     )
     task = load_task(recipe.task)
-    stages = Stages(options.output, task, recipe.task.max_length, console)
+    output = options.output or recipe.output
+    stages = Stages(output, task, recipe.task.max_length, console)
     compared = models(recipe, stages, options.sparsity)
     stages.carry_out()
 
-    kept = Measurements(options.output / "measurements")
+    kept = Measurements(output / "measurements")
     rows = []
     for method, sparsity, model in compared:
         name = f"{method} {sparsity:.0%}" if sparsity else method

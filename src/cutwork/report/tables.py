@@ -29,7 +29,7 @@ def table_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
             rows.append(
                 [
                     name,
-                    f"{row['sparsity']:.0%}",
+                    "–" if row["name"].startswith("dense") else f"{row['sparsity']:.0%}",
                     f"{row['accuracy']:.1%}",
                     f"{row['perplexity']:.2f}",
                     f"{row['disk_bytes'] / 1e6:.0f}",
