@@ -135,6 +135,7 @@ def test_a_checkpoint_cut_off_while_written_is_passed_over(
     broken = tmp_path / "tuned.work" / "checkpoint-3"
     broken.mkdir()
     (broken / "model.safetensors").write_bytes(b"half")
+    (broken / "trainer_state.json").write_text('{"global_step": 3, "log_hi')
     run(sparse, output, dense)
     expected, found = weights(uninterrupted), weights(output)
     assert all(torch.equal(found[name], expected[name]) for name in expected)

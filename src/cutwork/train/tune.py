@@ -23,8 +23,9 @@ from cutwork.train.console import TrainingLog
 from cutwork.train.data import Example, examples
 from cutwork.train.load import load_model, load_tokenizer, save_model
 from cutwork.train.masks import LostZerosError, sparsity
+from cutwork.train.memory import kept_memory
 from cutwork.train.precision import wants_bfloat16
-from cutwork.train.trainer import SparseTrainer, last_checkpoint
+from cutwork.train.trainer import SparseTrainer, is_complete, last_checkpoint
 
 REPORT = "tune-report.json"
 _LOG = "tune-log.jsonl"
@@ -95,7 +96,8 @@ def tune(
     trainer.add_callback(log)
     start = time.perf_counter()
     try:
-        trainer.train(resume_from_checkpoint=_resume_from(work, console))
+        with kept_memory():
+            trainer.train(resume_from_checkpoint=_resume_from(work, console))
     except KeyboardInterrupt:
         log.close()
         console.print(f"interrupted; the same command goes on from {last_checkpoint(work) or 'the start'}")
@@ -190,7 +192,7 @@ def _difference(old: Any, new: dict[str, Any]) -> str:
 def _resume_from(work: Path, console: Console) -> str | None:
     good = last_checkpoint(work)
     for directory in work.glob("checkpoint-*"):
-        if not (directory / "trainer_state.json").is_file():  # cut off while it was being written
+        if not is_complete(directory):  # cut off while it was being written
             shutil.rmtree(directory)
     if good:
         console.print(f"resuming from {good}")
