@@ -188,7 +188,36 @@ class SparseTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
     @property
-    def last_checkpoint(work: Path) -> Path | None:
+    def last_checkpoint(self) -> Path | None:
+        """The newest complete checkpoint of this run."""
+        return last_checkpoint(Path(self.args.output_dir))
+
+    def _mask_file(self, directory: Path) -> Path:
+        shard = f"-{self.args.process_index}" if self.is_fsdp_enabled else ""
+        return directory / f"masks{shard}.safetensors"
+
+    def _load_or_make_masks(self) -> Masks:
+        if self.resumed_from is None:
+            return Masks(self.model)
+        return Masks.load(self.model, self._mask_file(self.resumed_from))
+
+    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Train; the masks of a resumed run are those that were saved, and are checked."""
+        self.resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        for name, parameter in self.model.named_parameters():
+            self._stop_unless_finite(parameter.detach().sum(), name)
+        directory = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        directory.mkdir(parents=True, exist_ok=True)
+        if self.masks is not None and (self.is_fsdp_enabled or self.args.should_save):
+            self.masks.verify()
+            self.masks.save(self._mask_file(directory))
+        super()._save_checkpoint(model, trial)
+
+
+def last_checkpoint(work: Path) -> Path | None:
     """The newest checkpoint in a work directory that was written to the end."""
     steps = {int(path.name.split("-")[1]): path for path in work.glob("checkpoint-*") if is_complete(path)}
     return steps[max(steps)] if steps else None
