@@ -74,6 +74,7 @@ def main() -> None:
     output = options.output or recipe.output
     stages = Stages(output, task, recipe.task.max_length, console)
     compared = models(recipe, stages, options.sparsity)
+    options.results.mkdir(parents=True, exist_ok=True)
     stages.carry_out()
 
     kept = Measurements(output / "measurements")
