@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 HEADINGS = (
@@ -17,6 +18,12 @@ HEADINGS = (
     "decode vs dense fp32",
     "decode vs dense int8",
 )
+_SHORT = {
+    "perplexity": "ppl",
+    "disk MB": "MB",
+    "decode vs dense fp32": "vs dense fp32",
+    "decode vs dense int8": "vs dense int8",
+}
 
 
 def table_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
@@ -44,13 +51,15 @@ def table_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 
 def console_table(results: Sequence[dict[str, Any]]) -> Table:
-    """The table for a terminal."""
-    table = Table(title=caption(results), title_justify="left", title_style="bold")
-    table.add_column(HEADINGS[0], no_wrap=True)
-    for heading in HEADINGS[1:]:
-        table.add_column(heading, justify="right")
+    """The table for a terminal: memory left out and headings shortened, so that it fits 80 columns."""
+    table = Table(
+        title=caption(results), title_justify="left", title_style="", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    kept = [i for i, heading in enumerate(HEADINGS) if heading != "memory MB"]
+    for i in kept:
+        table.add_column(_SHORT.get(HEADINGS[i], HEADINGS[i]), justify="right" if i else "left", no_wrap=i == 0)
     for row in table_rows(results):
-        table.add_row(*row)
+        table.add_row(*(row[i] for i in kept))
     return table
 
 

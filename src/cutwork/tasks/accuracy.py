@@ -43,7 +43,8 @@ def accuracy(
     questions = tuple(sorted(questions, key=lambda sample: len(sample.prompt)))
     right = 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console or Console(stderr=True), transient=True) as progress:
+    console = console or Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task(f"{task.name}: answering", total=len(questions))
         for start in range(0, len(questions), _BATCH):
             batch = questions[start : start + _BATCH]
