@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from cutwork.cli.console import console
 from cutwork.cli.options import Json
 
 
@@ -31,5 +31,5 @@ def report(
     if as_json:
         print(json.dumps(results, indent=1))
         return
-    Console().print(console_table(results))
+    console().print(console_table(results))
     print("wrote " + ", ".join(map(str, files)))

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from cutwork.cli.console import console
 from cutwork.cli.options import Json
 
 
@@ -40,5 +41,5 @@ def run(
     if as_json:
         print(json.dumps(results, indent=1))
         return
-    Console().print(console_table([results]))
+    console().print(console_table([results]))
     print(f"wrote {directory / 'results.json'}, {directory / 'results.md'}, {directory / 'results.png'}")
