@@ -243,7 +243,7 @@ def test_a_teacher_is_needed_for_its_losses(tmp_path: Path) -> None:
 def test_a_nan_stops_before_it_reaches_the_weights(tmp_path: Path) -> None:
     model = llama()
     trainer = make(tmp_path, model, Losses(), learning_rate=1e30, max_steps=20, lr_scheduler_type="constant")
-    with pytest.raises(CutworkError, match=r"became (nan|inf|-inf) at step \d+: lower learning_rate \(now 1e\+30\)"):
+    with pytest.raises(CutworkError, match=r"became (nan|inf|-inf) at step \d+, .*lower learning_rate \(now 1e\+30\)"):
         trainer.train()
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -163,16 +163,20 @@ class SparseTrainer(Trainer):
         """The gradient norm before clipping; the last point at which a divergence can be kept out of the weights."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         self._stop_unless_finite(norm, "the gradient norm")
+        if self.losses.ce > 0 and float(norm) == 0:  # a blown-up model saturates: its loss stays finite, and constant
+            self._stop("the gradient norm became exactly 0")
         return norm
 
     def _stop_unless_finite(self, value: Any, what: str) -> None:
         value = torch.as_tensor(value)
-        if torch.isfinite(value).all():
-            return
+        if not torch.isfinite(value).all():
+            self._stop(f"{what} became {value.item()}")
+
+    def _stop(self, what: str) -> NoReturn:
         good = self.last_checkpoint
         kept = f"the last good checkpoint is {good}" if good else "nothing was saved yet"
         raise CutworkError(
-            f"{what} became {value.item()} at step {self.state.global_step + 1}: lower learning_rate "
+            f"{what} at step {self.state.global_step + 1}, so training diverged: lower learning_rate "
             f"(now {self.args.learning_rate:g}) or raise warmup_steps (now {self.args.warmup_steps:g}); {kept}"
         )
 

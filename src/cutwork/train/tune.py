@@ -104,6 +104,8 @@ def tune(
         raise
     finally:
         log.close()
+        if trainer.state.global_step < trainer.state.max_steps and last_checkpoint(work) is None:
+            shutil.rmtree(work, ignore_errors=True)  # cut off with nothing to resume from
     seconds = time.perf_counter() - start
 
     after = sparsity(model)
