@@ -4,7 +4,7 @@
 
 From one dense teacher: pruned in one shot, then fine-tuned with cross-entropy alone and with SquareHead, each on the
 same tokens, and the SquareHead model in W8A8, at every sparsity asked for. Exact-match accuracy and perplexity on
-held-out questions, measured by the engine. Leaves accuracy.json and accuracy.png beside this file.
+held-out questions, measured by the engine. Leaves accuracy.json and accuracy.png in results/.
 """
 
 import argparse
@@ -59,7 +59,9 @@ def main() -> None:
     parser.add_argument("--sparsity", type=float, nargs="+", default=[0.5, 0.7])
     parser.add_argument("--samples", type=int, default=400, help="held-out questions")
     parser.add_argument("--output", type=Path, help="default: the recipe's, where its teacher may be already")
-    parser.add_argument("--results", type=Path, default=HERE, help="where accuracy.json and accuracy.png go")
+    parser.add_argument(
+        "--results", type=Path, default=HERE / "results", help="where accuracy.json and accuracy.png go"
+    )
     options = parser.parse_args()
 
     console = Console(stderr=True)

@@ -1,4 +1,4 @@
-"""Speed of the linear kernels: python benchmarks/kernels.py [--threads 2] [--repeats 7] [--output kernels.json].
+"""Speed of the linear kernels: python benchmarks/kernels.py [--threads 2] [--repeats 7] [--output FILE].
 
 Decode streams one weight much larger than the last-level cache; prefill multiplies a 4096 x 4096 weight. Dense and
 bitmask encodings of the same shape are timed in turn, and medians are compared: absolute times belong to one machine.
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default: the usable CPUs")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--dtypes", nargs="+", choices=list(BYTES), default=list(BYTES))
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "kernels.json")
     options = parser.parse_args()
 
     timings = []
