@@ -1,6 +1,7 @@
 """Perplexity by the engine and by transformers, on the same tokens in the same windows.
 
-    python benchmarks/parity_smollm2.py MODEL [QUANTISED_MODEL …] --text wikitext2-test.txt --output benchmarks/results/parity_smollm2.json
+    python benchmarks/parity_smollm2.py MODEL [QUANTISED_MODEL …] --text wikitext2-test.txt \
+        --output benchmarks/results/parity_smollm2.json
 
 Each directory is a checkpoint that transformers can load too; a quantised one may differ by 1%, any other by 0.1%.
 Exits with status 1 if one differs by more.
