@@ -92,7 +92,7 @@ def tune(
     )
     work.mkdir(parents=True, exist_ok=True)
     (work / _RUN).write_text(json.dumps({"run": run, "bfloat16": bfloat16}, indent=1))
-    log = TrainingLog(console, work / _LOG, "sparse fine-tuning" if max(before.values()) > 0 else "fine-tuning")
+    log = TrainingLog(console, work / _LOG, "sparse fine-tuning" if max(before.values()) > 0.1 else "fine-tuning")
     trainer.add_callback(log)
     start = time.perf_counter()
     try:
