@@ -22,7 +22,7 @@ def chat(
 ) -> None:
     """Chat with a model. /reset forgets the conversation, /exit (or Ctrl-D) leaves, Ctrl-C stops an answer.
 
-    Example: [bold]cutwork chat out/smollm2-gsm/packed --system "Answer briefly."[/bold]
+    Example: [bold]cutwork chat out/smollm2-gsm/packed/sparse-int8 --system "Answer briefly."[/bold]
     """
     from cutwork.engine.model import Model
 

@@ -29,7 +29,7 @@ def evaluate(
 ) -> None:
     """Measure how good a model is: exact-match accuracy of a task, perplexity of a text, or both.
 
-    Example: [bold]cutwork eval out/smollm2-gsm/packed --recipe recipes/smollm2-gsm.yaml[/bold]
+    Example: [bold]cutwork eval out/smollm2-gsm/packed/sparse-int8 --recipe recipes/smollm2-gsm.yaml[/bold]
 
     Example: [bold]cutwork eval HuggingFaceTB/SmolLM2-135M-Instruct --text wiki.txt[/bold]
     """

@@ -29,7 +29,7 @@ def explain(
 ) -> None:
     """Show, per weight: shape, sparsity, encoding, bytes moved per step, measured time and bandwidth.
 
-    Example: [bold]cutwork explain out/smollm2-gsm/packed --tokens 1 --threads 2[/bold]
+    Example: [bold]cutwork explain out/smollm2-gsm/packed/sparse-int8 --tokens 1 --threads 2[/bold]
     """
     from cutwork._native import read_bandwidth
     from cutwork.engine.explain import profile_step

@@ -34,7 +34,7 @@ def generate(
 ) -> None:
     """Generate text. Several prompts run as one batch.
 
-    Example: [bold]cutwork generate out/smollm2-gsm/packed "Ann has 3 apples and buys 4 more." -n 64[/bold]
+    Example: [bold]cutwork generate out/smollm2-gsm/packed/sparse-int8 "Ann has 3 apples and buys 4 more." -n 64[/bold]
     """
     from cutwork.engine.model import Model
 
