@@ -205,3 +205,13 @@ def test_side_files_are_copied_once(tmp_path: Path) -> None:
     assert copy_side_files(source, destination) == ["chat_template.jinja", "tokenizer.json"]
     assert (destination / "generation_config.json").read_text() == "old"
     assert checkpoint.PACKED not in os.listdir(destination)
+
+
+def test_a_fingerprint_tells_contents_not_times(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(bytes(100))
+    before = checkpoint.fingerprint(tmp_path)
+    os.utime(tmp_path / "model.safetensors", (1, 1))
+    assert checkpoint.fingerprint(tmp_path) == before
+    (tmp_path / "model.safetensors").write_bytes(bytes(99) + b"x")
+    assert checkpoint.fingerprint(tmp_path) != before

@@ -1,6 +1,7 @@
 """Model directories: which kind one is, where to get it, and how a new one appears atomically. No torch here."""
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -278,3 +279,12 @@ def _disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     return isinstance(error, Exception) and os.strerror(errno.ENOSPC) in str(error)
+
+
+def fingerprint(path: Path) -> str:
+    """A hash of the contents of a model directory's files: the same model fetched again is still the same."""
+    whole = hashlib.sha256()
+    for file in sorted(file for file in path.iterdir() if file.is_file()):
+        with file.open("rb") as source:
+            whole.update(f"{file.name} {hashlib.file_digest(source, 'sha256').hexdigest()}\n".encode())
+    return whole.hexdigest()[:16]

@@ -47,11 +47,8 @@ def path_of(source: Source) -> Path:
 
 
 def key_of(source: Source) -> str:
-    """What tells whether a model is still the same: a stage's key, or names, sizes and times of a directory's files."""
-    if isinstance(source, Stage):
-        return source.key
-    files = sorted(path for path in source.iterdir() if path.is_file())
-    return digest([[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files])
+    """What tells whether a model is still the same: a stage's key, or the contents of a directory's files."""
+    return source.key if isinstance(source, Stage) else checkpoint.fingerprint(source)
 
 
 @dataclass

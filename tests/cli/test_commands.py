@@ -1,6 +1,8 @@
 """Commands as a user meets them: what they print when all is well, and the one sentence when it is not."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +131,13 @@ def test_chat_answers_each_line(cutwork: Any, packed: Path, monkeypatch: pytest.
     monkeypatch.setattr("sys.stdin.readline", lambda: next(lines), raising=False)
     status, out, err = cutwork("chat", packed, "-n", 4, "--temperature", 0)
     assert status == 0 and err == "" and out.count("\n") >= 3
+
+
+def test_a_missing_extra_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    # In a process of its own: taking torch away from this one would break the tests that follow.
+    without_torch = "import sys; sys.modules['torch'] = None; from cutwork.cli import main; main()"
+    arguments = ["prune", str(checkpoint), str(tmp_path / "out"), "--method", "magnitude"]
+    done = subprocess.run(
+        [sys.executable, "-c", without_torch, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and "cutwork[train]" in done.stderr and "Traceback" not in done.stderr

@@ -31,6 +31,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+# Packages that only some commands need, and the extra of pyproject.toml that brings them.
+_EXTRAS = {name: "train" for name in ("accelerate", "datasets", "gguf", "reasoning_gym", "torch")} | {
+    "matplotlib": "eval"
+}
+
 _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "The whole path": {"run": run, "report": report},
     "Make a sparse model": {"tune": tune, "prune": prune, "quantize": quantize, "pack": pack},
@@ -65,6 +70,11 @@ def main() -> None:
         app()
     except CutworkError as error:
         _fail(str(error))
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRAS:
+            raise
+        _fail(f"this needs {package}, which is not installed; run: pip install 'cutwork[{_EXTRAS[package]}]'")
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)

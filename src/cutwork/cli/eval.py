@@ -37,6 +37,7 @@ def evaluate(
     from cutwork.recipe import TaskSettings, load_recipe
     from cutwork.tasks.accuracy import accuracy
     from cutwork.tasks.load import load_task
+    from cutwork.tasks.perplexity import read_text
 
     if not (task or recipe or text):
         raise CutworkError("nothing to measure; give --task, --recipe or --text")
@@ -46,7 +47,7 @@ def evaluate(
         settings = load_recipe(recipe).task.model_copy(update={"test_samples": samples})
     elif task:
         settings = TaskSettings(name=task, test_samples=samples, seed=seed)
-    content = _read(text) if text else None
+    content = read_text(text) if text else None
     console = Console(stderr=True)
     results: dict[str, object] = {"model": model}
     with Model.load(model, threads=threads, max_context=context) as engine:
@@ -68,13 +69,3 @@ def evaluate(
         print(f"{settings.name}: accuracy {score.accuracy:.1%} ({score.right} of {score.samples} right)")
     if "perplexity" in results:
         print(f"{text}: perplexity {measured.perplexity:.3f} over {measured.tokens} tokens")
-
-
-def _read(path: Path) -> str:
-    try:
-        content = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CutworkError(f"cannot read {path} as UTF-8 text: {error}") from None
-    if not content.strip():
-        raise CutworkError(f"{path} is empty")
-    return content

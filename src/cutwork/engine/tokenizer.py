@@ -1,6 +1,7 @@
 """The model's tokenizer, from transformers without torch, and what a model says about where a text ends."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ def load_tokenizer(path: Path, config: Mapping[str, Any]) -> Any:
     """
     if not any((path / name).is_file() for name in FILES):
         return None
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it warns at import that torch is not there
     try:
         if (path / "tokenizer.json").is_file() and _settings(path).get("tokenizer_class", GENERIC[0]) in GENERIC:
             from transformers import PreTrainedTokenizerFast

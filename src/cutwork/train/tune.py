@@ -135,17 +135,11 @@ def tune(
 def _describe(model: Path, teacher: Path | None, settings: TuneSettings, data: Sequence[Example]) -> dict[str, Any]:
     """What identifies a run: a resumed or finished one must agree in all of it."""
     return {
-        "model": _identity(model),
-        "teacher": _identity(teacher) if teacher and settings.losses.needs_teacher else None,
+        "model": checkpoint.fingerprint(model),
+        "teacher": checkpoint.fingerprint(teacher) if teacher and settings.losses.needs_teacher else None,
         "data": hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16],
         "settings": settings.model_dump(mode="json"),
     }
-
-
-def _identity(model: Path) -> str:
-    """A model directory's path and, so that one made anew is another, when its weights were written."""
-    times = [file.stat().st_mtime_ns for file in sorted(model.glob("*.safetensors"))]
-    return f"{model.resolve()} {hashlib.sha256(str(times).encode()).hexdigest()[:8]}"
 
 
 def _finished(output: Path, run: dict[str, Any]) -> dict[str, Any] | None:
