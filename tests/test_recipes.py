@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from cutwork.pretrained import NAMES
-from cutwork.recipe import load_recipe
+from cutwork.recipe import QuantizeSettings, load_recipe
 from cutwork.tasks.load import TASKS, load_task
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
@@ -36,3 +36,9 @@ def test_sections_of_a_shipped_recipe_are_explained(path: Path) -> None:
     assert {"task", "teacher", "prune", "tune", "quantize", "compare"} <= set(sections)
     comments = re.findall(r"\S\s+#\s\S+", path.read_text())
     assert len(comments) >= 6
+
+
+def test_settings_that_came_later_do_not_change_the_keys_of_runs_begun_before() -> None:
+    first = {"scheme", "method", "calibration_samples", "damping", "ignore", "seed"}
+    assert set(QuantizeSettings().model_dump(mode="json")) == first
+    assert set(QuantizeSettings(group_size=64).model_dump(mode="json")) == {*first, "group_size"}

@@ -186,7 +186,7 @@ def _refuse_unreadable(path: Path, quantization: Any) -> None:
     layouts = [group.get("format") for group in groups.values() if isinstance(group, dict)]
     formats = [sparsity.get("format", "dense"), quantization.get("format", "unnamed"), *filter(None, layouts)]
     for name in formats:
-        if name in ("dense", *READABLE_FORMATS):
+        if name in ("dense", *READABLE_FORMATS) or (name == "mixed-precision" and layouts):
             continue
         advice = {
             "sparse-bitmask": "load it with a compressed-tensors that still reads it and save it plain",

@@ -5,9 +5,13 @@ import torch
 from torch import Tensor
 
 from cutwork.quantize.gptq import gptq
-from cutwork.quantize.rtn import channel_scales, rtn
+from cutwork.quantize.grid import Grid
+from cutwork.quantize.rtn import rtn
 from cutwork.train.obs import factorise, output_error
 from tests.train.test_obs import correlated
+
+INT8 = Grid()
+INT4 = Grid(bits=4, group=32)
 
 
 def sparse_weight(rows: int, columns: int, sparsity: float, seed: int = 0) -> Tensor:
@@ -32,18 +36,48 @@ def slow_gptq(weight: Tensor, hessian: Tensor, damping: float) -> Tensor:
 
 
 def test_rtn_by_hand() -> None:
-    result = rtn(torch.tensor([[1.27, -0.634, 0.0, 0.004], [0.0, 0.0, 0.0, 0.0]]))
+    result = rtn(torch.tensor([[1.27, -0.634, 0.0, 0.004], [0.0, 0.0, 0.0, 0.0]]), INT8)
     assert result.codes.tolist() == [[127, -63, 0, 0], [0, 0, 0, 0]]
     assert result.codes.dtype == torch.int8
-    assert result.scales.tolist() == pytest.approx([0.01, 1.0])
+    assert result.scales.flatten().tolist() == pytest.approx([0.01, 1.0])
 
 
 def test_rtn_is_within_half_a_step_and_uses_the_whole_range() -> None:
     weight = torch.randn(40, 70)
-    result = rtn(weight)
-    assert ((weight - result.weight()).abs() <= result.scales[:, None] * 0.5001).all()
+    result = rtn(weight, INT8)
+    assert ((weight - result.weight()).abs() <= result.scales * 0.5001).all()
     assert result.codes.abs().amax(1).eq(127).all()
-    assert torch.equal(channel_scales(weight), weight.abs().amax(1) / 127)
+    assert torch.equal(result.scales, weight.abs().amax(1, keepdim=True) / 127)
+
+
+@pytest.mark.parametrize("importance", [None, torch.rand(96) + 0.1])
+def test_int4_scales_are_the_best_of_a_slow_search(importance: Tensor | None) -> None:
+    weight = sparse_weight(7, 96, 0.5)
+    weight[2, 32:64] = 0
+    grid = Grid(bits=4, group=32, scale_dtype=torch.bfloat16)
+    result = rtn(weight, grid, importance)
+    assert result.scales.shape == (7, 3)
+    assert torch.equal(result.scales, result.scales.bfloat16().float())
+    assert result.codes.min() >= -8 and result.codes.max() <= 7
+    cost = torch.ones(96) if importance is None else importance
+    found = ((result.weight() - weight).square() * cost).unflatten(1, (3, 32)).sum(2)
+    for row in range(7):
+        for group in range(3):
+            values, weights = weight[row, group * 32 :][:32].double(), cost[group * 32 :][:32].double()
+            tried = []
+            for percent in range(100, 49, -2):
+                scale = (values.abs().max() / 7.5 * percent / 100).bfloat16().double() if values.any() else 1.0
+                rounded = (values / scale).round().clamp(-8, 7) * scale
+                tried.append(((rounded - values).square() * weights).sum())
+            assert found[row, group].item() == pytest.approx(min(tried).item(), rel=1e-4)
+
+
+def test_a_clipped_scale_beats_the_whole_range() -> None:
+    weight = torch.randn(64, 256)
+    found = (rtn(weight, Grid(4, 128)).weight() - weight).square().sum()
+    whole = weight.unflatten(1, (2, 128)).abs().amax(2) / 7.5
+    plain = (Grid(4, 128).nearest(weight, whole).weight() - weight).square().sum()
+    assert found < 0.95 * plain
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.6])
@@ -51,24 +85,25 @@ def test_gptq_is_the_papers_row_by_row_or_rounding(sparsity: float) -> None:
     statistics = correlated(40)
     weight = sparse_weight(12, 40, sparsity)
     factor = factorise(statistics, 0.01)
-    found = gptq(weight, factor, statistics.hessian, block_size=16).codes
+    found = gptq(weight, factor, statistics.hessian, INT8, block_size=16).codes
     expected = slow_gptq(weight, statistics.hessian, factor.damping)
-    nearest = rtn(weight).codes
+    nearest = rtn(weight, INT8).codes
     fed_back = (found == expected).all(1)
     assert fed_back.sum() >= 8
     assert ((found == nearest).all(1) | fed_back).all()
 
 
+@pytest.mark.parametrize("grid", [INT8, INT4], ids=["int8", "int4"])
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.75, 0.95])
-def test_gptq_beats_rounding_and_keeps_zeros(sparsity: float) -> None:
+def test_gptq_beats_rounding_and_keeps_zeros(sparsity: float, grid: Grid) -> None:
     statistics = correlated(192)
     weight = sparse_weight(96, 192, sparsity)
     weight[5] = 0
-    result = gptq(weight, factorise(statistics, 0.01), statistics.hessian)
+    result = gptq(weight, factorise(statistics, 0.01), statistics.hessian, grid)
     assert not result.codes[weight == 0].any()
-    assert result.codes.min() >= -127
+    assert result.codes.min() >= grid.lowest and result.codes.max() <= grid.highest
     ours = output_error(weight - result.weight(), statistics.hessian)
-    rounding = output_error(weight - rtn(weight).weight(), statistics.hessian)
+    rounding = output_error(weight - rtn(weight, grid, statistics.hessian.diagonal()).weight(), statistics.hessian)
     assert (ours <= rounding).all()
     if sparsity < 0.9:
-        assert ours.sum() < 0.95 * rounding.sum()
+        assert ours.sum() < 0.96 * rounding.sum()

@@ -1,16 +1,20 @@
 """`quantize` from directory to directory, and back through transformers."""
 
 import json
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, T5Config, T5ForConditionalGeneration
 
 from cutwork import checkpoint
 from cutwork.errors import CutworkError
+from cutwork.pack.memory import pack_in_memory
 from cutwork.quantize.quantize import quantize
+from cutwork.quantize.schemes import choose, kept
 from cutwork.recipe import QuantizeSettings
 from cutwork.train.load import load_model
 from tests.tiny_checkpoint import write_tiny_checkpoint
@@ -29,59 +33,125 @@ def sparse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture(scope="module", params=["gptq", "rtn"])
+SETTINGS = {
+    "w8a8-gptq": FEW,
+    "w8a8-rtn": QuantizeSettings(method="rtn"),
+    "w4a16-gptq": QuantizeSettings(scheme="w4a16", group_size=32, calibration_samples=16),
+    "w4a16-rtn": QuantizeSettings(scheme="w4a16", method="rtn"),
+    "mixed": QuantizeSettings(
+        scheme="w4a16",
+        method="rtn",
+        group_size=96,  # does not divide the columns; 32 does
+        overrides={"*.0.mlp.down_proj": "w8a8", "*.1.self_attn.q_proj": "skip"},
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=SETTINGS)
 def quantized(request: pytest.FixtureRequest, sparse: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("out") / request.param
-    settings = FEW.model_copy(update={"method": request.param})
-    quantize(sparse, output, settings, sums(20), console=QUIET)
+    quantize(sparse, output, SETTINGS[request.param], sums(20), console=QUIET)
     return output
 
 
-def test_files_are_int_quantized_with_every_zero_in_place(quantized: Path, sparse: Path) -> None:
+def stored(directory: Path, name: str) -> torch.Tensor | None:
+    """The values float32 [out, in] that a weight's codes stand for, read by hand; None for a plain weight."""
+    files = weights(directory)
+    if f"{name}_scale" not in files:
+        return None
+    scale = files[f"{name}_scale"].float()
+    codes = files.get(name)
+    if codes is None:
+        packed, shape = files[f"{name}_packed"], files[f"{name}_shape"].tolist()
+        assert packed.dtype == torch.int32
+        codes = torch.stack([packed >> shift & 15 for shift in range(0, 32, 4)], -1).flatten(1)[:, : shape[1]] - 8
+    return codes * scale.repeat_interleave(codes.shape[1] // scale.shape[1], 1)
+
+
+def test_files_hold_every_zero_in_place(quantized: Path, sparse: Path) -> None:
     assert checkpoint.kind(quantized) == "quantized"
+    settings = SETTINGS[quantized.name]
     before, after = weights(sparse), weights(quantized)
     for name, weight in before.items():
-        if "proj" not in name:
+        values = stored(quantized, name)
+        if values is None:
             assert torch.equal(after[name], weight)
+            assert "proj" not in name or (quantized.name == "mixed" and "1.self_attn.q_proj" in name)
             continue
-        codes, scale = after[name], after[name.replace(".weight", ".weight_scale")]
-        assert codes.dtype == torch.int8
-        assert scale.shape == (weight.shape[0], 1)
-        assert not codes[weight == 0].any()
-        assert (codes != 0).sum() > 0.97 * (weight != 0).sum()
-        assert ((codes * scale - weight).norm() / weight.norm()) < 0.03
+        int8 = name in after
+        assert int8 == (settings.scheme == "w8a8" or (quantized.name == "mixed" and "0.mlp.down_proj" in name))
+        groups = 1 if int8 else weight.shape[1] // math.gcd(weight.shape[1], settings.group_size)
+        assert after[f"{name}_scale"].shape == (weight.shape[0], groups)
+        assert not values[weight == 0].any()
+        assert (values != 0).sum() > (0.97 if int8 else 0.8) * (weight != 0).sum()
+        assert ((values - weight).norm() / weight.norm()) < (0.03 if int8 else 0.3)
     config = json.loads((quantized / "config.json").read_text())["quantization_config"]
-    assert config["format"] == "int-quantized"
     assert "sparsity_config" not in config
-    assert config["ignore"] == ["lm_head"]
+    assert {"lm_head"} <= set(config["ignore"])
+
+
+def test_the_description_names_formats_and_exceptions(quantized: Path) -> None:
+    config = json.loads((quantized / "config.json").read_text())["quantization_config"]
+    groups = config["config_groups"]
+    if quantized.name != "mixed":
+        layout = "int-quantized" if quantized.name.startswith("w8a8") else "pack-quantized"
+        assert config["format"] == layout and config["ignore"] == ["lm_head"]
+        assert {group["format"] for group in groups.values()} == {layout}
+        return
+    assert config["format"] == "mixed-precision"
+    assert config["ignore"] == ["model.layers.1.self_attn.q_proj", "lm_head"]
+    assert [(group["targets"], group["format"]) for group in groups.values()] == [
+        (["Linear"], "pack-quantized"),
+        (["model.layers.0.mlp.down_proj"], "int-quantized"),
+    ]
 
 
 def test_transformers_loads_it_with_every_zero_in_place(quantized: Path, sparse: Path) -> None:
     pytest.importorskip("compressed_tensors")
-    before, files = weights(sparse), weights(quantized)
     model, dense = (AutoModelForCausalLM.from_pretrained(path) for path in (quantized, sparse))
     ids = torch.tensor([list(b"12+3=15 #### 15" * 2)])
     with torch.no_grad():
         logits, expected = model(ids).logits, dense(ids).logits
-    assert ((logits - expected).norm() / expected.norm()) < 0.05
-    for name, weight in before.items():
-        if "proj" not in name:
-            continue
-        # Loaded as codes, or already expanded by the forward pass.
-        loaded = model.get_parameter(name)
-        scale = files[name.replace(".weight", ".weight_scale")]
-        values = loaded * scale if loaded.dtype == torch.int8 else loaded
-        assert torch.equal(values == 0, files[name] == 0), name
-        assert not values[weight == 0].any()
-        assert torch.equal(values.float(), files[name] * scale), name
+    assert ((logits - expected).norm() / expected.norm()) < (0.05 if "w8a8" in quantized.name else 0.5)
+    for name, weight in weights(sparse).items():
+        values = stored(quantized, name)
+        if values is not None:
+            loaded = model.get_parameter(name)  # expanded by the forward pass
+            assert torch.equal(loaded.float(), values.to(loaded.dtype).float()), name
+            assert not loaded[weight == 0].any()
+
+
+def test_the_engine_reads_what_transformers_reads(quantized: Path) -> None:
+    model = pack_in_memory(quantized)
+    for name, weight in model.weights.items():
+        values = stored(quantized, name)
+        if values is not None:
+            scale = 1 if weight.scale is None else weight.scale[:, None]
+            np.testing.assert_array_equal(weight.decode() * scale, values.numpy())
 
 
 def test_report_says_what_each_layer_lost(quantized: Path) -> None:
     report = json.loads((quantized / "quantize-report.json").read_text())
     for layer in report["layers"]:
-        assert 0 <= layer["sparsity"] - layer["sparsity_before"] < 0.02
+        assert 0 <= layer["sparsity"] - layer["sparsity_before"] < (0.02 if layer["bits"] == 8 else 0.1)
         if report["settings"]["method"] == "gptq":
-            assert layer["output_error"] <= layer["output_error_of_rounding"] < 0.01
+            assert layer["output_error"] <= layer["output_error_of_rounding"] < (0.01 if layer["bits"] == 8 else 0.1)
+
+
+def test_a_pattern_without_a_match_is_refused(sparse: Path, tmp_path: Path) -> None:
+    settings = QuantizeSettings(method="rtn", overrides={"*.dwon_proj": "skip"})
+    with pytest.raises(CutworkError, match=r"dwon_proj.*one is model\.layers\.0"):
+        quantize(sparse, tmp_path / "out", settings, console=QUIET)
+
+
+def test_routers_and_fragile_modules_keep_their_precision_unless_named(tmp_path: Path) -> None:
+    settings = QuantizeSettings(method="rtn")
+    assert not kept("model.layers.0.mlp.gate_proj", None)
+    assert kept("model.layers.0.mlp.gate", None)
+    t5 = T5ForConditionalGeneration(T5Config(vocab_size=8, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2))
+    assert {name.rsplit(".", 1)[1] for name in choose(t5, settings)} == {"q", "k", "v", "o", "wi"}
+    named = settings.model_copy(update={"overrides": {"decoder.*.wo": "w8a8"}})
+    assert set(choose(t5, named)) - set(choose(t5, settings)) == {"decoder.block.0.layer.2.DenseReluDense.wo"}
 
 
 def test_ignored_modules_stay_as_they_are(sparse: Path, tmp_path: Path) -> None:
@@ -95,12 +165,13 @@ def test_ignored_modules_stay_as_they_are(sparse: Path, tmp_path: Path) -> None:
     AutoModelForCausalLM.from_pretrained(tmp_path / "out")
 
 
-def test_bad_input_is_one_sentence(sparse: Path, quantized: Path, tmp_path: Path) -> None:
+def test_bad_input_is_one_sentence(sparse: Path, tmp_path: Path) -> None:
     with pytest.raises(CutworkError, match="nothing is left to quantise"):
         quantize(sparse, tmp_path / "out", QuantizeSettings(ignore=("*",)), sums(4), console=QUIET)
+    quantize(sparse, tmp_path / "int8", QuantizeSettings(method="rtn"), console=QUIET)
     with pytest.raises(CutworkError, match="is a quantized model"):
-        quantize(quantized, tmp_path / "out", FEW, sums(4), console=QUIET)
+        quantize(tmp_path / "int8", tmp_path / "out", FEW, sums(4), console=QUIET)
     gpt2().save_pretrained(tmp_path / "gpt2")
     with pytest.raises(CutworkError, match="Conv1D"):
         quantize(tmp_path / "gpt2", tmp_path / "out", QuantizeSettings(method="rtn"), console=QUIET)
-    assert [path.name for path in tmp_path.iterdir()] == ["gpt2"]
+    assert {path.name for path in tmp_path.iterdir()} == {"int8", "gpt2"}

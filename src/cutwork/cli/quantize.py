@@ -1,6 +1,6 @@
-"""`cutwork quantize`: int8 weights with every zero in place."""
+"""`cutwork quantize`: int8 or int4 weights with every zero in place."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import typer
 from rich.console import Console
@@ -16,7 +16,8 @@ from cutwork.cli.training import (
     settings_of,
     training_samples,
 )
-from cutwork.recipe import QuantizeSettings
+from cutwork.errors import CutworkError
+from cutwork.recipe import QuantizeSettings, Scheme
 
 _DEFAULT = QuantizeSettings()
 
@@ -24,6 +25,10 @@ _DEFAULT = QuantizeSettings()
 def quantize(
     model: CheckpointArgument,
     output: OutputArgument,
+    scheme: Annotated[
+        Scheme,
+        typer.Option(help="w8a8: int8 weights and activations; w4a16: int4 weights, a scale per group of inputs."),
+    ] = _DEFAULT.scheme,
     method: Annotated[
         Literal["gptq", "rtn"], typer.Option(help="rtn rounds to nearest and needs no task.")
     ] = _DEFAULT.method,
@@ -34,28 +39,39 @@ def quantize(
     ignore: Annotated[
         list[str] | None, typer.Option(help="Modules (patterns) to keep as they are; may be repeated.")
     ] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN=SCHEME", help="Another scheme, or skip, for some modules; may be repeated."),
+    ] = None,
+    group_size: Annotated[int, typer.Option(min=32, help="Inputs that share a scale in w4a16.")] = _DEFAULT.group_size,
     max_length: MaxLength = 512,
     seed: Annotated[int, typer.Option(help="Draws the calibration samples.")] = _DEFAULT.seed,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is a model directory.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Quantise the linear layers of a model's blocks to int8; activations are quantised per token at run time.
+    """Quantise the linear layers of a model's blocks; every zero stays where it is.
 
-    The result also loads in transformers and vLLM (compressed-tensors, int-quantized).
+    The result also loads in transformers and vLLM (compressed-tensors, int-quantized or pack-quantized). Routers of
+    mixtures of experts and T5's wo keep their precision unless an --override names them.
 
     Example: [bold]cutwork quantize out/sparse out/sparse-int8 --task gsm8k[/bold]
 
     Example: [bold]cutwork quantize out/sparse out/sparse-int8 --method rtn --ignore '*.down_proj'[/bold]
+
+    Example: [bold]cutwork quantize out/sparse out/int4 --scheme w4a16 --override '*.down_proj=w8a8' --task gsm8k[/bold]
     """
     from cutwork import checkpoint
     from cutwork.quantize.quantize import quantize as carry_out
 
     settings = settings_of(
         QuantizeSettings,
+        scheme=scheme,
         method=method,
         calibration_samples=calibration_samples,
         damping=damping,
         ignore=tuple(ignore) if ignore else _DEFAULT.ignore,
+        group_size=group_size,
+        overrides=_overrides(override or []),
         seed=seed,
     )
     samples = () if method == "rtn" else training_samples(task, recipe, calibration_samples, seed)
@@ -68,4 +84,13 @@ def quantize(
         overwrite=overwrite,
         console=Console(stderr=True),
     )
-    print_layers(report, f"int8, {method}", output, as_json)
+    print_layers(report, f"{scheme}, {method}", output, as_json)
+
+
+def _overrides(options: list[str]) -> dict[str, str]:
+    """Patterns and schemes of `PATTERN=SCHEME` options."""
+    pairs = [option.rpartition("=") for option in options]
+    for (pattern, _, scheme), option in zip(pairs, options, strict=True):
+        if not pattern or scheme not in (*get_args(Scheme), "skip"):
+            raise CutworkError(f"--override {option}: expected PATTERN=SCHEME, SCHEME being w8a8, w4a16 or skip")
+    return {pattern: scheme for pattern, _, scheme in pairs}

@@ -8,28 +8,41 @@ which measures better than only holding it back (output error 2% lower at 50% ze
 import torch
 from torch import Tensor
 
-from cutwork.quantize.rtn import LARGEST, Quantized, channel_scales, rtn
+from cutwork.quantize.grid import Grid, Quantized
+from cutwork.quantize.rtn import rtn
 from cutwork.train.obs import Factor, Fix, output_error, sweep
 
 
-def gptq(weight: Tensor, statistics: Factor, hessian: Tensor, block_size: int = 128) -> Quantized:
+def gptq(weight: Tensor, statistics: Factor, hessian: Tensor, grid: Grid, block_size: int = 128) -> Quantized:
     """Quantise a weight [out, in] given the factor of its inputs' inverse Hessian and the Hessian [in, in] itself.
 
-    Scales are those of rounding to nearest. A row keeps the rounding where feedback would not lower its output error:
-    with few live weights left in a row, there may be nothing to hand an error to.
+    Scales per row are those of rounding; a group's are chosen when the sweep reaches it, for the weights as they are
+    then. A row keeps the rounding where feedback would not lower its output error: with few live weights left in a
+    row, there may be nothing to hand an error to.
     """
     live = (weight != 0).T.contiguous()
-    scales = channel_scales(weight)
+    importance = hessian.diagonal()
+    nearest = rtn(weight, grid, importance)
+    scales = nearest.scales.clone()
 
-    def round_live(start: int, _: Tensor) -> Fix:
+    def round_live(start: int, columns: Tensor) -> Fix:
+        if grid.group:
+            end = start + len(columns)
+            scales[:, start // grid.group] = grid.scales((columns * live[start:end]).T, importance[start:end]).squeeze(
+                1
+            )
+
         def fix(column: int, values: Tensor) -> Tensor:
-            codes = (values / scales).round_().clamp_(-LARGEST, LARGEST)
-            return codes.mul_(scales).mul_(live[start + column])
+            scale = scales[:, (start + column) // grid.group if grid.group else 0]
+            codes = (values / scale).round_().clamp_(grid.lowest, grid.highest)
+            return codes.mul_(scale).mul_(live[start + column])
 
         return fix
 
-    fixed = sweep(weight, statistics, round_live, block_size)
-    fed_back = Quantized((fixed / scales[:, None]).round().to(torch.int8), scales)
-    nearest = rtn(weight)
+    fixed = sweep(weight, statistics, round_live, grid.group or block_size)
+    fed_back = grid.nearest(fixed, scales)
     better = output_error(weight - fed_back.weight(), hessian) < output_error(weight - nearest.weight(), hessian)
-    return Quantized(torch.where(better[:, None], fed_back.codes, nearest.codes), scales)
+    return Quantized(
+        torch.where(better[:, None], fed_back.codes, nearest.codes),
+        torch.where(better[:, None], fed_back.scales, nearest.scales),
+    )

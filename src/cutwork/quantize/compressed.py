@@ -1,0 +1,71 @@
+"""How quantised linears are stored: compressed-tensors' names and description, as transformers and vLLM read them."""
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cutwork.quantize.grid import Grid, Quantized
+from cutwork.recipe import Scheme
+
+_FORMATS = {"w8a8": "int-quantized", "w4a16": "pack-quantized"}
+
+
+def install(linear: nn.Linear, result: Quantized, scheme: Scheme, scale_dtype: torch.dtype) -> None:
+    """Put codes and scales into a linear under the names that compressed-tensors gives them."""
+    scales = result.scales.to(scale_dtype)
+    if scheme == "w8a8":
+        linear.weight = _constant(result.codes)
+    else:
+        del linear.weight
+        linear.register_parameter("weight_packed", _constant(pack_nibbles(result.codes)))
+        linear.register_parameter("weight_shape", _constant(torch.tensor(result.codes.shape)))
+    linear.register_parameter("weight_scale", _constant(scales))
+
+
+def pack_nibbles(codes: Tensor) -> Tensor:
+    """Codes int8 [rows, cols] in [-8, 7] as int32 [rows, ceil(cols/8)], low nibble first, stored as code + 8."""
+    padded = nn.functional.pad((codes + 8).to(torch.uint8), (0, -codes.shape[1] % 8))
+    return (padded[:, ::2] | padded[:, 1::2] << 4).view(torch.int32)
+
+
+def description(model: nn.Module, chosen: dict[str, tuple[Scheme, Grid]]) -> dict[str, Any]:
+    """The `quantization_config` of a model whose linears of these names are quantised so.
+
+    The largest group of like linears targets the class, the others name theirs. Never a `sparsity_config`, which vLLM
+    refuses.
+    """
+    alike: dict[tuple[Scheme, int | None], list[str]] = defaultdict(list)
+    for name, (scheme, grid) in chosen.items():
+        alike[scheme, grid.group].append(name)
+    ordered = sorted(alike.items(), key=lambda item: -len(item[1]))
+    groups = {
+        f"group_{number}": _group(scheme, group, names if number else ["Linear"])
+        for number, ((scheme, group), names) in enumerate(ordered)
+    }
+    formats = {group["format"] for group in groups.values()}
+    return {
+        "quant_method": "compressed-tensors",
+        "format": formats.pop() if len(formats) == 1 else "mixed-precision",
+        "quantization_status": "compressed",
+        "config_groups": groups,
+        "ignore": [n for n, child in model.named_modules() if isinstance(child, nn.Linear) and n not in chosen],
+    }
+
+
+def _group(scheme: Scheme, group: int | None, targets: list[str]) -> dict[str, Any]:
+    bits = 8 if scheme == "w8a8" else 4
+    common = {"num_bits": bits, "type": "int", "symmetric": True}
+    size = {"strategy": "group", "group_size": group} if group else {"strategy": "channel"}
+    return {
+        "targets": targets,
+        "format": _FORMATS[scheme],
+        "weights": {**common, **size, "dynamic": False},
+        "input_activations": {**common, "strategy": "token", "dynamic": True} if scheme == "w8a8" else None,
+        "output_activations": None,
+    }
+
+
+def _constant(values: Tensor) -> nn.Parameter:
+    return nn.Parameter(values, requires_grad=False)

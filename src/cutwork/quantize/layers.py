@@ -1,0 +1,91 @@
+"""Quantising a model's linears one by one, with a record of what each lost."""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from cutwork.errors import CutworkError
+from cutwork.quantize.gptq import gptq
+from cutwork.quantize.grid import Grid, Quantized
+from cutwork.quantize.rtn import rtn
+from cutwork.train.masks import LostZerosError
+from cutwork.train.obs import Statistics, factorise, output_error
+
+
+@dataclass
+class Layers:
+    """The quantised linears so far, by name, and the report on each."""
+
+    grids: Mapping[str, Grid]
+    results: dict[str, Quantized] = field(default_factory=dict)
+    report: list[dict[str, Any]] = field(default_factory=list)
+
+    def round(self, linears: Mapping[str, nn.Linear]) -> None:
+        """Round the weights of linears to nearest."""
+        for name, linear in linears.items():
+            start, weight = time.perf_counter(), linear.weight.data.float()
+            self._record(name, weight, rtn(weight, self.grids[name]), start)
+
+    def feed_back(self, linears: Mapping[str, nn.Linear], statistics: Statistics, damping: float) -> None:
+        """Quantise linears that share their input by GPTQ, and leave in them what their codes stand for.
+
+        So the blocks behind are calibrated with what they will see.
+        """
+        start = time.perf_counter()
+        hessian = statistics.hessian
+        try:
+            factor = factorise(statistics, damping)
+        except CutworkError as error:
+            raise CutworkError(f"{', '.join(linears)}: {error}") from None
+        for name, linear in linears.items():
+            weight = linear.weight.data.float()
+            result = gptq(weight, factor, hessian, self.grids[name])
+            nearest = rtn(weight, self.grids[name])
+            whole = output_error(weight, hessian).sum()
+            self._record(
+                name,
+                weight,
+                result,
+                start,
+                output_error=(output_error(weight - result.weight(), hessian).sum() / whole).item(),
+                output_error_of_rounding=(output_error(weight - nearest.weight(), hessian).sum() / whole).item(),
+                damping=factor.damping,
+                attempts=factor.attempts,
+                tokens=statistics.tokens,
+            )
+            linear.weight.data.copy_(result.weight())
+            start = time.perf_counter()
+
+    @property
+    def sparsity(self) -> float:
+        """The fraction of zeros in all of them."""
+        codes = [result.codes for result in self.results.values()]
+        return 1 - sum(int(c.count_nonzero()) for c in codes) / sum(int(c.numel()) for c in codes)
+
+    def _record(self, name: str, weight: Tensor, result: Quantized, start: float, **facts: Any) -> None:
+        if result.codes[weight == 0].any():
+            raise LostZerosError(f"quantising {name} gave zeros a value; please report this")
+        zeros = weight.numel() - int(result.codes.count_nonzero())
+        lost = (weight - result.weight()).square().sum() / weight.square().sum().clamp_min(1e-30)
+        if not math.isfinite(lost.item()):
+            raise CutworkError(f"{name} has weights that are not finite; the model is damaged")
+        self.results[name] = result
+        self.report.append(
+            {
+                "name": name,
+                "bits": self.grids[name].bits,
+                "group": self.grids[name].group,
+                "rows": weight.shape[0],
+                "columns": weight.shape[1],
+                "zeros": zeros,
+                "sparsity": zeros / weight.numel(),
+                "sparsity_before": 1 - int(weight.count_nonzero()) / weight.numel(),
+                "weight_error": lost.item(),
+                "seconds": round(time.perf_counter() - start, 4),
+                **facts,
+            }
+        )

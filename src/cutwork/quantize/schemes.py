@@ -1,0 +1,74 @@
+"""Which linear is quantised how."""
+
+import fnmatch
+import math
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from cutwork.errors import CutworkError
+from cutwork.quantize.grid import Grid
+from cutwork.recipe import QuantizeSettings, Scheme
+from cutwork.train.blocks import block_linears
+
+_SMALLEST_GROUP = 32  # of kernels elsewhere; smaller ones would also cost more in scales than they save in codes
+
+
+def choose(model: Any, settings: QuantizeSettings) -> dict[str, tuple[nn.Linear, Scheme]]:
+    """The linears of the blocks to quantise with their schemes, by name.
+
+    The first of `settings.overrides` that matches a name decides; then `settings.ignore`; then what is kept in higher
+    precision by default (`kept`); `settings.scheme` is for the rest. Raises CutworkError for a pattern without a match
+    or if nothing is left.
+    """
+    linears = block_linears(model)
+    for pattern in settings.overrides:
+        if not fnmatch.filter(linears, pattern):
+            raise CutworkError(f"overrides: no linear of the blocks matches '{pattern}'; one is {next(iter(linears))}")
+    chosen = {}
+    for name, linear in linears.items():
+        scheme = _scheme(name, model, settings)
+        if scheme == "skip":
+            continue
+        if not isinstance(linear, nn.Linear):
+            raise CutworkError(
+                f"{type(model).__name__} stores its linears transposed (Conv1D), which compressed-tensors cannot "
+                "express; prune and pack it unquantised"
+            )
+        chosen[name] = (linear, scheme)
+    if not chosen:
+        raise CutworkError(f"nothing is left to quantise: ignore = {', '.join(settings.ignore)}")
+    return chosen
+
+
+def kept(name: str, model: Any) -> bool:
+    """Whether a module stays in higher precision unless an override says otherwise.
+
+    Routers of mixtures of experts, whose errors send tokens to other experts (Switch Transformers, arXiv 2101.03961,
+    §2.4, keeps them in float32), and what transformers keeps in float32 whatever the model's dtype: T5's `wo`, whose
+    inputs exceed half precision.
+    """
+    own = name.rsplit(".", 1)[-1]
+    return own in ("gate", "router", "shared_expert_gate") or own in (
+        getattr(model, "_keep_in_fp32_modules", None) or ()
+    )
+
+
+def grid_of(scheme: Scheme, columns: int, group_size: int, scale_dtype: torch.dtype) -> Grid:
+    """The grid of a weight with so many columns.
+
+    A group that does not divide them shrinks to their greatest common divisor; one scale per row if that is too small.
+    """
+    if scheme == "w8a8":
+        return Grid(8, None, scale_dtype)
+    group = math.gcd(columns, group_size)
+    return Grid(4, group if group >= _SMALLEST_GROUP else None, scale_dtype)
+
+
+def _scheme(name: str, model: Any, settings: QuantizeSettings) -> Scheme | Literal["skip"]:
+    for pattern, scheme in settings.overrides.items():
+        if fnmatch.fnmatchcase(name, pattern):
+            return scheme
+    ignored = any(fnmatch.fnmatchcase(name, pattern) for pattern in settings.ignore)
+    return "skip" if ignored or kept(name, model) else settings.scheme
