@@ -42,7 +42,9 @@ def test_squarehead_is_the_ratio_of_means_summed_over_layers() -> None:
     for s, t in zip(student, teacher, strict=True):
         real_s, real_t = s[mask.bool()], t[mask.bool()]
         expected += ((real_s - real_t) ** 2).mean().item() / (real_t**2).mean().item()
-    value = squarehead(student, teacher, mask, teacher_energy(teacher, mask)).item()
+    per_layer = squarehead(student, teacher, mask, teacher_energy(teacher, mask))
+    assert per_layer.shape == (3,)
+    value = per_layer.sum().item()
     assert value == pytest.approx(expected, rel=1e-5)
 
 

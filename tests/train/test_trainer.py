@@ -12,13 +12,15 @@ from cutwork.recipe import Losses
 from cutwork.train.data import StepSampler, collate
 from cutwork.train.masks import Masks
 from cutwork.train.trainer import SparseTrainer
-from tests.train.tiny import cut, llama, opt, random_examples
+from tests.train.tiny import FAMILIES, cut, llama, opt, random_examples
 
 ALL = Losses(ce=1.0, kl=0.5, squarehead=2.0, temperature=1.5)
 
 
-def make(tmp_path: Path, model: Any, losses: Losses = ALL, *, count: int = 16, **options: Any) -> SparseTrainer:
-    teacher = llama(seed=1) if losses.needs_teacher else None
+def make(
+    tmp_path: Path, model: Any, losses: Losses = ALL, *, count: int = 16, family: str = "llama", **options: Any
+) -> SparseTrainer:
+    teacher = FAMILIES[family](seed=1) if losses.needs_teacher else None
     arguments = {
         "output_dir": str(tmp_path),
         "max_steps": 3,
@@ -35,7 +37,7 @@ def make(tmp_path: Path, model: Any, losses: Losses = ALL, *, count: int = 16, *
     return SparseTrainer(
         model=model,
         args=TrainingArguments(**arguments),
-        train_dataset=random_examples(count),
+        train_dataset=random_examples(count, family=family),
         losses=losses,
         teacher=teacher,
         bfloat16=False,
@@ -102,14 +104,16 @@ def test_loss_and_gradients_are_those_of_the_paper(tmp_path: Path, micro: int) -
 
 
 @pytest.mark.parametrize("losses", [Losses(), ALL], ids=["ce", "all"])
-def test_one_batch_of_8_equals_8_accumulated(tmp_path: Path, losses: Losses) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_batch_of_8_equals_8_accumulated(tmp_path: Path, family: str, losses: Losses) -> None:
     runs = []
     for micro in (8, 1):
-        model = cut(llama())
+        model = cut(FAMILIES[family]())
         trainer = make(
             tmp_path,
             model,
             losses,
+            family=family,
             per_device_train_batch_size=micro,
             gradient_accumulation_steps=8 // micro,
             optim="sgd",

@@ -1,7 +1,8 @@
 """A task: prompts, reference answers, and what counts as right."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 _NUMBER = re.compile(r"####\s*[^\d\s.,-]{0,3}\s*(-?[\d,]*\.?\d+)")
 
@@ -12,6 +13,7 @@ class Sample:
 
     prompt: str
     answer: str
+    audio: Any = field(default=None, compare=False, repr=False)  # of speech: mono, 16 kHz, a float32 array
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from cutwork.errors import CutworkError
 from cutwork.tasks.task import Sample
 from cutwork.train.blocks import block_lists, linears
 from cutwork.train.console import progress_bar
-from cutwork.train.data import Example, collate, examples
+from cutwork.train.data import collate, examples
+from cutwork.train.family import Example
 from cutwork.train.obs import Statistics
 from cutwork.train.precision import wants_bfloat16
 

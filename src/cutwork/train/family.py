@@ -1,27 +1,37 @@
 """Which tokens of a batch each loss looks at, and with which part of the model's output: one class per model family."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from cutwork.errors import CutworkError
-from cutwork.tasks.rendering import IGNORED
+from cutwork.tasks.rendering import IGNORED, render
+from cutwork.tasks.task import Sample
 
 Batch = dict[str, Any]
+Example = dict[str, Any]
+SAMPLING_RATE = 16_000  # of recordings, in hertz
 
 
 @dataclass(frozen=True)
 class Features:
-    """Hidden states that SquareHead compares: one [B, T, D] per block, and the tokens [B, T] that count."""
+    """Hidden states that SquareHead compares: one [B, T, D] per block of a stack, and the tokens [B, T] that count."""
 
+    stack: str
     hidden: tuple[Tensor, ...]
     mask: Tensor
 
 
 class Family(Protocol):
-    """How a kind of model is called and which of its outputs are learned from."""
+    """How a kind of model is fed and called, and which of its outputs are learned from."""
+
+    lazy: ClassVar[bool]  # whether examples are too large to be kept
+    counted: ClassVar[tuple[str, ...]]  # what of a batch counts as tokens
+
+    def example(self, tokenizer: Any, sample: Sample, max_length: int) -> Example:
+        """A sample as lists of token ids (or a spectrogram) and labels; CutworkError if it is longer than that."""
 
     def inputs(self, batch: Batch) -> Batch:
         """The keywords of the model's forward pass."""
@@ -36,6 +46,14 @@ class Family(Protocol):
 class DecoderOnly:
     """Llama, GPT, OPT, MPT, …: position t predicts token t+1; batches are padded on the right."""
 
+    lazy: ClassVar[bool] = False
+    counted: ClassVar[tuple[str, ...]] = ("input_ids",)
+
+    def example(self, tokenizer: Any, sample: Sample, max_length: int) -> Example:
+        """Prompt and answer in one sequence; the prompt is not learned."""
+        ids, labels = render(tokenizer, sample, max_length)
+        return {"input_ids": ids, "labels": labels}
+
     def inputs(self, batch: Batch) -> Batch:
         """Only the ids: behind a causal mask no real token sees the padding to its right, and the fast path is free."""
         return {"input_ids": batch["input_ids"], "use_cache": False}
@@ -49,11 +67,116 @@ class DecoderOnly:
 
     def features(self, outputs: Any, batch: Batch) -> list[Features]:
         """Outputs of every block (the last after the final norm), at prompt and answer alike."""
-        return [Features(tuple(outputs.hidden_states[1:]), batch["attention_mask"])]
+        return [Features("decoder", tuple(outputs.hidden_states[1:]), batch["attention_mask"])]
+
+
+@dataclass(frozen=True)
+class EncoderDecoder:
+    """T5 and the like: the prompt goes to the encoder, the decoder sees the labels one place to the right.
+
+    Position t of the decoder predicts label t, so nothing is shifted when logits are compared.
+    """
+
+    start: int  # the decoder's first token
+    padding: int
+    lazy: ClassVar[bool] = False
+    counted: ClassVar[tuple[str, ...]] = ("input_ids", "labels")
+
+    def example(self, tokenizer: Any, sample: Sample, max_length: int) -> Example:
+        """Prompt and answer apart, each ended as the tokenizer ends a text."""
+        ids, labels = tokenizer(sample.prompt)["input_ids"], tokenizer(text_target=sample.answer)["input_ids"]
+        _check_length(max(len(ids), len(labels)), max_length, sample)
+        return {"input_ids": ids, "labels": labels}
+
+    def inputs(self, batch: Batch) -> Batch:
+        """The encoder's ids and mask, and the decoder's ids."""
+        return {
+            "input_ids": batch["input_ids"],
+            "attention_mask": batch["attention_mask"],
+            "decoder_input_ids": self._shifted(batch["labels"]),
+            "use_cache": False,
+        }
+
+    def label_rows(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Every position that has a label."""
+        rows = batch["labels"] != IGNORED
+        return rows, batch["labels"][rows]
+
+    def features(self, outputs: Any, batch: Batch) -> list[Features]:
+        """Outputs of every encoder block at the source's tokens, and of every decoder block at the labels."""
+        return [
+            Features("encoder", tuple(outputs.encoder_hidden_states[1:]), self._source_mask(outputs, batch)),
+            Features("decoder", tuple(outputs.decoder_hidden_states[1:]), batch["labels"] != IGNORED),
+        ]
+
+    def _source_mask(self, outputs: Any, batch: Batch) -> Tensor:
+        mask: Tensor = batch["attention_mask"]
+        return mask
+
+    def _shifted(self, labels: Tensor) -> Tensor:
+        shifted = labels.new_full(labels.shape, self.start)
+        shifted[:, 1:] = labels[:, :-1]
+        return shifted.masked_fill(shifted == IGNORED, self.padding)
+
+
+@dataclass(frozen=True)
+class Speech(EncoderDecoder):
+    """Whisper: the encoder hears 30 seconds, silence included; every one of its frames counts."""
+
+    lazy: ClassVar[bool] = True
+    counted: ClassVar[tuple[str, ...]] = ("labels",)
+
+    def example(self, tokenizer: Any, sample: Sample, max_length: int) -> Example:
+        """The recording's spectrogram [mels, frames] and its transcript; the prompt is the language's name or code.
+
+        `tokenizer` is the model's processor.
+        """
+        if sample.audio is None:
+            raise CutworkError(f"a speech model needs recordings, and the sample {sample.answer[:60]!r} has none")
+        spectrogram = tokenizer.feature_extractor(sample.audio, sampling_rate=SAMPLING_RATE)["input_features"][0]
+        return {"input_features": spectrogram, "labels": self.transcript(tokenizer, sample, max_length)}
+
+    def transcript(self, tokenizer: Any, sample: Sample, max_length: int) -> list[int]:
+        """The token ids that the decoder learns to write, without the first, which it is given."""
+        if sample.prompt:
+            tokenizer.tokenizer.set_prefix_tokens(language=sample.prompt, task="transcribe")
+        labels: list[int] = tokenizer.tokenizer(sample.answer)["input_ids"]
+        labels = labels[1:] if labels[0] == self.start else labels
+        _check_length(len(labels), max_length, sample)
+        return labels
+
+    def inputs(self, batch: Batch) -> Batch:
+        """The spectrograms and the decoder's ids."""
+        return {
+            "input_features": batch["input_features"],
+            "decoder_input_ids": self._shifted(batch["labels"]),
+            "use_cache": False,
+        }
+
+    def _source_mask(self, outputs: Any, batch: Batch) -> Tensor:
+        frames = outputs.encoder_hidden_states[-1]
+        return torch.ones(frames.shape[:2], dtype=torch.long, device=frames.device)
 
 
 def family_of(config: Any) -> Family:
-    """The family of a Hugging Face configuration; CutworkError for one that cannot be trained yet."""
-    if getattr(config, "is_encoder_decoder", False):
-        raise CutworkError(f"'{config.model_type}' has an encoder; only decoder-only models can be fine-tuned so far")
-    return DecoderOnly()
+    """The family of a Hugging Face configuration; CutworkError for one whose decoder has no first token."""
+    if not getattr(config, "is_encoder_decoder", False):
+        return DecoderOnly()
+    start = config.decoder_start_token_id
+    if start is None:
+        raise CutworkError(f"the config of this {config.model_type} has no decoder_start_token_id; set it")
+    padding = start if config.pad_token_id is None else config.pad_token_id
+    return (Speech if hears(config) else EncoderDecoder)(start, padding)
+
+
+def hears(config: Any) -> bool:
+    """Whether a configuration is that of a model which takes spectrograms."""
+    return hasattr(config, "num_mel_bins")
+
+
+def _check_length(tokens: int, max_length: int, sample: Sample) -> None:
+    if tokens > max_length:
+        raise CutworkError(
+            f"a sample has {tokens} tokens, more than task.max_length = {max_length}; "
+            f"raise it or drop the sample that answers {sample.answer[:60]!r}"
+        )

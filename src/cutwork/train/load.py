@@ -5,17 +5,26 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSpeechSeq2Seq,
+    AutoProcessor,
+    AutoTokenizer,
+    GenerationConfig,
+)
 from transformers.utils import logging
 
 from cutwork import checkpoint
 from cutwork.errors import CutworkError
-from cutwork.train.family import family_of
+from cutwork.train.family import family_of, hears
 
 
 def load_model(path: Path, dtype: torch.dtype | str, attention: str = "sdpa") -> nn.Module:
     """The model of a plain checkpoint in `dtype` ("auto": as stored), with one of transformers' attentions.
 
+    Decoder-only, encoder-decoder and speech models; one that lacks the attention asked for gets the plain one.
     Never runs code that comes with a model.
 
     Raises CutworkError for quantised or packed models, unknown architectures and unreadable files.
@@ -23,16 +32,37 @@ def load_model(path: Path, dtype: torch.dtype | str, attention: str = "sdpa") ->
     kind = checkpoint.kind(path)
     if kind != "checkpoint":
         raise CutworkError(f"{path} is a {kind} model; this step needs the plain checkpoint it was made from")
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    config = load_config(path)
+    family_of(config)
     try:
-        family_of(AutoConfig.from_pretrained(path))
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=attention)
+        auto_class = _auto_class(config)
+        try:
+            model = auto_class.from_pretrained(path, dtype=dtype, attn_implementation=attention)
+        except ValueError as error:
+            if "attention implementation" not in str(error):
+                raise
+            model = auto_class.from_pretrained(path, dtype=dtype, attn_implementation="eager")
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise CutworkError(f"cannot load {path}: {' '.join(str(error).split())[:300]}") from None
     # transformers refuses to save a generation config that it finds inconsistent; ours is copied as a file instead.
     model.generation_config = GenerationConfig()
     return model
+
+
+def load_config(path: Path) -> Any:
+    """The configuration of a model directory; CutworkError if transformers cannot read it."""
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        return AutoConfig.from_pretrained(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise CutworkError(f"cannot load {path}: {' '.join(str(error).split())[:300]}") from None
+
+
+def _auto_class(config: Any) -> Any:
+    if not getattr(config, "is_encoder_decoder", False):
+        return AutoModelForCausalLM
+    return AutoModelForSpeechSeq2Seq if hears(config) else AutoModelForSeq2SeqLM
 
 
 def load_for_surgery(path: Path) -> tuple[Any, torch.dtype]:
@@ -43,12 +73,16 @@ def load_for_surgery(path: Path) -> tuple[Any, torch.dtype]:
 
 
 def load_tokenizer(path: Path) -> Any:
-    """The tokenizer beside a model; CutworkError if there is none or it has no end-of-sequence token."""
+    """The tokenizer beside a model, or a speech model's processor, which holds its tokenizer.
+
+    Raises CutworkError if there is none or it has no end-of-sequence token.
+    """
+    speech = hears(load_config(path))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = (AutoProcessor if speech else AutoTokenizer).from_pretrained(path)
     except (OSError, ValueError, KeyError) as error:
         raise CutworkError(f"cannot load the tokenizer in {path}: {' '.join(str(error).split())[:300]}") from None
-    if tokenizer.eos_token_id is None:
+    if (tokenizer.tokenizer if speech else tokenizer).eos_token_id is None:
         raise CutworkError(f"the tokenizer in {path} has no eos_token, so the model could not learn to stop; set one")
     return tokenizer
 

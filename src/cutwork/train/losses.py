@@ -28,14 +28,15 @@ def kl_divergence(student: Tensor, teacher: Tensor, temperature: float, count: T
 
 
 def squarehead(student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor, energy: Tensor) -> Tensor:
-    """Σ over layers of ‖student − teacher‖² / energy, for hidden states [B, T, D] and a mask [B, T] of counted tokens.
+    """‖student − teacher‖² / energy per layer, of hidden states [B, T, D] where a mask [B, T] counts: float32 [layers].
 
-    `energy` [layers] is what `teacher_energy` gives, summed over the micro-batches of the step: then this is SquareHead
-    (arXiv 2310.06927), mean((f_s − f_t)²) / mean(f_t²) per layer, since both means are over the same elements.
+    `energy` [layers] is what `teacher_energy` gives, summed over the micro-batches of the step: then the sum over
+    layers is SquareHead (arXiv 2310.06927), mean((f_s − f_t)²) / mean(f_t²) per layer, since both means are over the
+    same elements.
     """
     distances = [_squares(s.float() - t.float(), mask) for s, t in zip(student, teacher, strict=True)]
     # A layer whose teacher is all zeros has nothing to be compared with; an added epsilon would bias small layers.
-    return (torch.stack(distances) / energy.clamp_min(torch.finfo(torch.float32).tiny)).sum()
+    return torch.stack(distances) / energy.clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def teacher_energy(teacher: Sequence[Tensor], mask: Tensor) -> Tensor:

@@ -63,8 +63,7 @@ class SparseTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         dataset = self.train_dataset if train_dataset is None else train_dataset
         micro_batches = self.args.gradient_accumulation_steps * self.args.world_size
-        lengths = [len(example["input_ids"]) for example in dataset]
-        return StepSampler(lengths, self._train_batch_size * micro_batches, self.args.seed)
+        return StepSampler(dataset.lengths, self._train_batch_size * micro_batches, self.args.seed)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
@@ -108,7 +107,7 @@ class SparseTrainer(Trainer):
             self.masks = self._load_or_make_masks()
         loss = super().training_step(model, inputs, num_items_in_batch)
         inputs.pop("teacher", None)  # its memory is not needed any more
-        self.tokens += inputs["input_ids"].numel()
+        self.tokens += sum(inputs[key].numel() for key in self.family.counted)
         self._stop_unless_finite(loss, "the loss")
         if self.masks is not None and self.accelerator.sync_gradients:
             self.masks.mask_gradients()
@@ -134,14 +133,20 @@ class SparseTrainer(Trainer):
             groups = zip(
                 self.family.features(outputs, inputs), inputs["teacher"]["features"], totals.energy, strict=True
             )
-            terms["squarehead"] = weights.squarehead * sum(
-                squarehead(student.hidden, teacher.hidden, student.mask, energy) for student, teacher, energy in groups
-            )
-        for name, term in terms.items():
-            self._terms[name] = self._terms.get(name, torch.zeros_like(term)) + term.detach()
+            layers = {
+                student.stack: squarehead(student.hidden, teacher.hidden, student.mask, energy)
+                for student, teacher, energy in groups
+            }
+            terms["squarehead"] = weights.squarehead * sum(per_layer.sum() for per_layer in layers.values())
+            self._count({f"squarehead/{stack}": per_layer for stack, per_layer in layers.items()})
+        self._count(terms)
         # Data-parallel wrappers average gradients over processes, while ours are shares of one sum.
         loss = sum(terms.values()) * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
+
+    def _count(self, terms: dict[str, Tensor]) -> None:
+        for name, term in terms.items():
+            self._terms[name] = self._terms.get(name, torch.zeros_like(term)) + term.detach()
 
     def _forward(self, model: Any, unwrapped: Any, batch: Batch, rows: Tensor) -> Any:
         """Run a model with logits [1, N, vocabulary] at the N chosen rows only: the head is a fifth of the work."""
@@ -183,10 +188,19 @@ class SparseTrainer(Trainer):
     # ---- logs and checkpoints ----
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add the loss terms, averaged over the steps since the last log, and the fraction of weights held at zero."""
+        """Add the loss terms, averaged over the steps since the last log, and the fraction of weights held at zero.
+
+        `squarehead/decoder.3` is the unweighted part of that block: which layer lags behind the teacher.
+        """
         if "loss" in logs and self._terms:
             steps = max(1, self.args.logging_steps)
-            logs |= {name: self._sum_over_processes(term).item() / steps for name, term in self._terms.items()}
+            for name, term in self._terms.items():
+                mean = self._sum_over_processes(term) / steps
+                logs |= (
+                    {f"{name}.{i}": value for i, value in enumerate(mean.tolist())}
+                    if mean.ndim
+                    else {name: mean.item()}
+                )
             self._terms.clear()
             logs["sparsity"] = self.masks.sparsity if self.masks else 0.0
         super().log(logs, *args, **kwargs)

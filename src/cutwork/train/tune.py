@@ -1,6 +1,5 @@
 """Fine-tuning as one call, dense or sparse: resumable while it runs, one plain checkpoint when it is done."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -20,8 +19,9 @@ from cutwork.errors import CutworkError
 from cutwork.recipe import TuneSettings
 from cutwork.tasks.task import Sample
 from cutwork.train.console import TrainingLog
-from cutwork.train.data import Example, examples
-from cutwork.train.load import load_model, load_tokenizer, save_model
+from cutwork.train.data import Examples, examples
+from cutwork.train.family import family_of
+from cutwork.train.load import load_config, load_model, load_tokenizer, save_model
 from cutwork.train.masks import LostZerosError, sparsity
 from cutwork.train.memory import kept_memory
 from cutwork.train.precision import wants_bfloat16
@@ -59,7 +59,7 @@ def tune(
     if restart:
         shutil.rmtree(work, ignore_errors=True)
     tokenizer = load_tokenizer(model_dir)
-    data = examples(tokenizer, samples, max_length)
+    data = examples(tokenizer, samples, max_length, family_of(load_config(model_dir)))
     run = _describe(model_dir, teacher_dir, settings, data)
     finished = None if restart else _finished(output, run)
     if finished is not None:
@@ -132,12 +132,12 @@ def tune(
     return report
 
 
-def _describe(model: Path, teacher: Path | None, settings: TuneSettings, data: Sequence[Example]) -> dict[str, Any]:
+def _describe(model: Path, teacher: Path | None, settings: TuneSettings, data: Examples) -> dict[str, Any]:
     """What identifies a run: a resumed or finished one must agree in all of it."""
     return {
         "model": checkpoint.fingerprint(model),
         "teacher": checkpoint.fingerprint(teacher) if teacher and settings.losses.needs_teacher else None,
-        "data": hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16],
+        "data": data.digest(),
         "settings": settings.model_dump(mode="json"),
     }
 
@@ -167,10 +167,9 @@ def _begun(work: Path, run: dict[str, Any]) -> bool | None:
     return bool(begun.get("bfloat16"))
 
 
-def _attention(data: Sequence[Example]) -> str:
+def _attention(data: Examples) -> str:
     """On CPUs, plain attention is a tenth faster than the fused one up to about 128 tokens (measured end to end)."""
-    longest = max(len(example["input_ids"]) for example in data)
-    return "eager" if longest <= 128 and not torch.cuda.is_available() else "sdpa"
+    return "eager" if not data.lazy and max(data.lengths) <= 128 and not torch.cuda.is_available() else "sdpa"
 
 
 def _difference(old: Any, new: dict[str, Any]) -> str:
