@@ -3,6 +3,7 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <memory>
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include "bindings.h"
+#include "kernels/choice.h"
 #include "kernels/linear.h"
 #include "weight.h"
 
@@ -106,8 +108,8 @@ void in_parallel(int parts, const F& part) {
   for (std::thread& other : others) other.join();
 }
 
-void multiply_rows(const Weight& weight, const LinearKernels& kernels, const float* x, int64_t tokens, float* y,
-                   int threads) {
+void multiply_rows(const Weight& weight, const LinearKernels& kernels, Family family, const float* x, int64_t tokens,
+                   float* y, int threads) {
   constexpr int64_t kSharedPrepare = 1 << 18;  // elements from which threads help with the input
   AlignedBytes input = aligned_bytes(kernels.input_bytes(weight.dtype, tokens, weight.cols));
   in_parallel(tokens * weight.cols < kSharedPrepare ? 1 : threads, [&](int64_t i, int parts) {
@@ -119,8 +121,8 @@ void multiply_rows(const Weight& weight, const LinearKernels& kernels, const flo
     const int64_t begin = tiles * i / parts * kRowTile;
     const int64_t end = std::min(tiles * (i + 1) / parts * kRowTile, weight.rows);
     if (begin >= end) return;
-    AlignedBytes scratch = aligned_bytes(kernels.scratch_bytes(weight, tokens));
-    kernels.multiply(weight, input.get(), tokens, begin, end, y, weight.rows, scratch.get());
+    AlignedBytes scratch = aligned_bytes(kernels.scratch_bytes(family, weight, tokens));
+    kernels.multiply(family, weight, input.get(), tokens, begin, end, y, weight.rows, scratch.get());
   });
 }
 
@@ -132,21 +134,41 @@ nb::object numpy_array(std::unique_ptr<T[]> data, int64_t rows, int64_t cols) {
   return nb::cast(nb::ndarray<nb::numpy, T>(raw, 2, shape, owner));
 }
 
-nb::object matmul(const OwnedWeight& self, const AnyArray& x, int threads, const std::optional<std::string>& isa) {
+Isa parse_supported(const std::optional<std::string>& isa) {
+  const Isa set = isa ? parse_isa(isa->c_str()) : chosen_isa();
+  if (!isa_supported(set)) throw nb::value_error("this processor does not support the instruction set asked for");
+  return set;
+}
+
+std::vector<std::string> kernel_names(const OwnedWeight& self, const std::optional<std::string>& isa) {
+  const LinearKernels& kernels = linear_kernels(parse_supported(isa));
+  std::vector<std::string> names;
+  for (Family family : kFamilies)
+    if (kernels.has(family, self.view().encoding, self.view().dtype)) names.push_back(family_name(family));
+  return names;
+}
+
+nb::object matmul(const OwnedWeight& self, const AnyArray& x, int threads, const std::optional<std::string>& isa,
+                  const std::optional<std::string>& kernel) {
   const Weight& weight = self.view();
   check("x", x, nb::dtype<float>(), "float32", 2);
   if (static_cast<int64_t>(x.shape(1)) != weight.cols)
     throw nb::value_error(
         ("x has " + std::to_string(x.shape(1)) + " columns, the weight " + std::to_string(weight.cols)).c_str());
   if (threads < 1 || threads > 1024) throw nb::value_error("threads must be between 1 and 1024");
-  const Isa set = isa ? parse_isa(isa->c_str()) : chosen_isa();
-  if (!isa_supported(set)) throw nb::value_error("this processor does not support the instruction set asked for");
+  const Isa set = parse_supported(isa);
+  const LinearKernels& kernels = linear_kernels(set);
   const auto tokens = static_cast<int64_t>(x.shape(0));
+  const Family family = kernel ? parse_family(kernel->c_str()) : choose_family(kernels, weight, tokens);
+  if (!kernels.has(family, weight.encoding, weight.dtype))
+    throw nb::value_error((std::string(isa_name(set)) + " has no " + family_name(family) + " kernel for a " +
+                           encoding_name(weight.encoding) + " " + dtype_name(weight.dtype) + " weight")
+                              .c_str());
   std::unique_ptr<float[]> y(new float[static_cast<size_t>(std::max<int64_t>(tokens * weight.rows, 1))]);
   {
     nb::gil_scoped_release release;
     if (tokens > 0)
-      multiply_rows(weight, linear_kernels(set), static_cast<const float*>(x.data()), tokens, y.get(), threads);
+      multiply_rows(weight, kernels, family, static_cast<const float*>(x.data()), tokens, y.get(), threads);
   }
   return numpy_array(std::move(y), tokens, weight.rows);
 }
@@ -186,12 +208,13 @@ void bind_kernels(nb::module_& m) {
                   "From the tensors of the bitmask encoding; `values` includes its 64 bytes of padding.")
       .def_prop_ro("rows", [](const OwnedWeight& w) { return w.view().rows; })
       .def_prop_ro("cols", [](const OwnedWeight& w) { return w.view().cols; })
-      .def_prop_ro("encoding",
-                   [](const OwnedWeight& w) { return w.view().encoding == Encoding::dense ? "dense" : "bitmask"; })
+      .def_prop_ro("encoding", [](const OwnedWeight& w) { return encoding_name(w.view().encoding); })
       .def_prop_ro("dtype", [](const OwnedWeight& w) { return dtype_name(w.view().dtype); })
       .def_prop_ro("nonzeros", &OwnedWeight::nonzeros, "How many values are not zero; dense weights are counted anew.")
       .def_prop_ro("nbytes", &OwnedWeight::nbytes, "Bytes of all arrays.")
-      .def("matmul", matmul, "x"_a.noconvert(), "threads"_a = 1, "isa"_a = nb::none(),
-           "x [tokens, cols] float32 times the transposed weight: [tokens, rows] float32. `isa` forces a lower set.")
+      .def("kernels", kernel_names, "isa"_a = nb::none(), "The kernel families that can multiply this weight.")
+      .def("matmul", matmul, "x"_a.noconvert(), "threads"_a = 1, "isa"_a = nb::none(), "kernel"_a = nb::none(),
+           "x [tokens, cols] float32 times the transposed weight: [tokens, rows] float32. `isa` forces a lower set,\n"
+           "`kernel` a family of kernels().")
       .def("to_dense", to_dense, "The stored values with their zeros, [rows, cols]; codes for int8.");
 }

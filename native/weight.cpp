@@ -119,6 +119,10 @@ const char* dtype_name(DType dtype) {
   return "i8";
 }
 
+const char* encoding_name(Encoding encoding) {
+  return encoding == Encoding::dense ? "dense" : "bitmask";
+}
+
 // Keeps the array and returns its data, copied first if it does not lie at a multiple of its element's size.
 const void* OwnedWeight::adopt(Array array, int64_t element) {
   const int64_t bytes = array.size * element;

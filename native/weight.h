@@ -46,6 +46,7 @@ class OwnedWeight {
 
 int64_t element_size(DType dtype);
 const char* dtype_name(DType dtype);
+const char* encoding_name(Encoding encoding);
 
 // The weight written out, zeros included, as [rows, cols] elements of its dtype (codes, for i8).
 void write_dense(const Weight& weight, void* out);

@@ -34,6 +34,13 @@ struct Weight {
   const int32_t* row_sums;
 };
 
+// How a linear is multiplied.
+// gemv: decompresses a few rows at a time for a few tokens at a time; needs no scratch.
+// gemm: decompresses a panel of rows once, then multiplies it with all tokens as if it were dense.
+// spmm: multiplies the tokens, as lanes, with each nonzero.
+enum class Family : uint8_t { gemv, gemm, spmm };
+constexpr Family kFamilies[] = {Family::gemv, Family::gemm, Family::spmm};
+
 // What an instruction set offers. Results of a row do not depend on how the rows were split among calls.
 struct LinearKernels {
   // Bytes of a prepared input of `tokens` x `cols` for weights of `dtype`; memory is 64-byte aligned.
@@ -42,12 +49,14 @@ struct LinearKernels {
   // dynamic per-token symmetric int8 for i8, permuted or copied f32 for the others. Threads share the tokens.
   void (*prepare)(DType dtype, const float* x, int64_t ldx, int64_t tokens, int64_t cols, int64_t begin, int64_t end,
                   void* input);
+  // Whether the set has the family for weights of this encoding and dtype; gemv always.
+  bool (*has)(Family family, Encoding encoding, DType dtype);
   // Bytes of private, 64-byte aligned scratch that one call of `multiply` needs; no less for more tokens.
-  size_t (*scratch_bytes)(const Weight& weight, int64_t tokens);
+  size_t (*scratch_bytes)(Family family, const Weight& weight, int64_t tokens);
   // y[t * ldy + n] = sum_k x[t, k] * weight[n, k] for all tokens and rows n in [begin, end); begin is a multiple of
-  // kRowTile.
-  void (*multiply)(const Weight& weight, const void* input, int64_t tokens, int64_t begin, int64_t end, float* y,
-                   int64_t ldy, void* scratch);
+  // kRowTile. The set must have the family for the weight.
+  void (*multiply)(Family family, const Weight& weight, const void* input, int64_t tokens, int64_t begin, int64_t end,
+                   float* y, int64_t ldy, void* scratch);
 };
 
 enum class Isa : uint8_t { scalar, avx2, avx512 };

@@ -248,6 +248,6 @@ struct Bf16 : Floats {
 
 }  // namespace
 
-const LinearKernels kLinearAvx2 = {input_bytes, prepare, scratch_bytes, multiply};
+const LinearKernels kLinearAvx2 = {input_bytes, prepare, has, scratch_bytes, multiply};
 
 }  // namespace cutwork

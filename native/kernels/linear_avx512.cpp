@@ -243,6 +243,6 @@ struct Bf16 : Floats {
 
 }  // namespace
 
-const LinearKernels kLinearAvx512 = {input_bytes, prepare, scratch_bytes, multiply};
+const LinearKernels kLinearAvx512 = {input_bytes, prepare, has, scratch_bytes, multiply};
 
 }  // namespace cutwork

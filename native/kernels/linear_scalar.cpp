@@ -81,11 +81,15 @@ using I8 = Op<int8_t, int8_t, int8_t, int32_t>;
 
 #include "kernels/gemv.inc"
 
-size_t scratch_bytes(const Weight&, int64_t) {
+bool has(Family family, Encoding, DType) {
+  return family == Family::gemv;
+}
+
+size_t scratch_bytes(Family, const Weight&, int64_t) {
   return 0;
 }
 
-void multiply(const Weight& weight, const void* input, int64_t tokens, int64_t begin, int64_t end, float* y,
+void multiply(Family, const Weight& weight, const void* input, int64_t tokens, int64_t begin, int64_t end, float* y,
               int64_t ldy, void*) {
   switch (weight.dtype) {
     case DType::f32:
@@ -99,6 +103,6 @@ void multiply(const Weight& weight, const void* input, int64_t tokens, int64_t b
 
 }  // namespace
 
-const LinearKernels kLinearScalar = {input_bytes, prepare, scratch_bytes, multiply};
+const LinearKernels kLinearScalar = {input_bytes, prepare, has, scratch_bytes, multiply};
 
 }  // namespace cutwork

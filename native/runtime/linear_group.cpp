@@ -4,6 +4,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "kernels/choice.h"
+
 namespace cutwork {
 namespace {
 
@@ -57,7 +59,8 @@ int64_t LinearGroup::input_bytes(const LinearKernels& kernels, DType dtype, int6
 int64_t LinearGroup::scratch_bytes(const LinearKernels& kernels, int64_t tokens) const {
   int64_t most = 0;
   for (const Member& member : members_)
-    most = std::max(most, static_cast<int64_t>(kernels.scratch_bytes(member.weight, tokens)));
+    most = std::max(most, static_cast<int64_t>(kernels.scratch_bytes(choose_family(kernels, member.weight, tokens),
+                                                                     member.weight, tokens)));
   return most;
 }
 
@@ -95,8 +98,9 @@ void LinearGroup::multiply(const LinearKernels& kernels, const ElementwiseKernel
   const Member& member = members_[slice.member];
   const Target& target = targets[slice.member];
   const int64_t rows = member.weight.rows;
-  kernels.multiply(member.weight, memory.inputs[static_cast<size_t>(member.weight.dtype)], tokens, slice.begin,
-                   slice.end, target.y, rows, memory.scratch[static_cast<size_t>(thread)]);
+  kernels.multiply(choose_family(kernels, member.weight, tokens), member.weight,
+                   memory.inputs[static_cast<size_t>(member.weight.dtype)], tokens, slice.begin, slice.end, target.y,
+                   rows, memory.scratch[static_cast<size_t>(thread)]);
   if (!member.bias && !target.residual && activation_ == Activation::none) return;
   for (int64_t t = 0; t < tokens; ++t) {
     const int64_t at = t * rows + slice.begin;

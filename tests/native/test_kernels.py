@@ -25,6 +25,13 @@ def weight_and_input(rng, rows, cols, tokens, density, dtype):
     return dense, scale, rng.standard_normal((tokens, cols)).astype(np.float32)
 
 
+def every_product(weight, x, isa, threads=1):
+    """The product by each kernel family that the weight has, and by the one that is chosen for it."""
+    families = weight.kernels(isa)
+    assert families[0] == "gemv"
+    return [weight.matmul(x, threads, isa=isa, kernel=family) for family in (*families, None)]
+
+
 def assert_matches_reference(y, x, dense, scale):
     if scale is not None:
         np.testing.assert_array_equal(y, int8_reference(x, dense, scale))
@@ -45,9 +52,9 @@ def test_matches_the_reference_at_every_tail(isa, encoding, dtype):
         for tokens in TOKENS:
             density = rng.choice([0.1, 0.25, 0.5, 1.0])
             dense, scale, x = weight_and_input(rng, rows, cols, tokens, density, dtype)
-            y = make_weight(dense, encoding, scale).matmul(x, isa=isa)
-            assert y.shape == (tokens, rows)
-            assert_matches_reference(y, x, dense, scale)
+            for y in every_product(make_weight(dense, encoding, scale), x, isa):
+                assert y.shape == (tokens, rows)
+                assert_matches_reference(y, x, dense, scale)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -62,7 +69,8 @@ def test_prefill_that_skips_zeros(isa, dtype):
         (300, 450, 250, 0.02),
     ):
         dense, scale, x = weight_and_input(rng, rows, cols, tokens, density, dtype)
-        assert_matches_reference(make_weight(dense, "bitmask", scale).matmul(x, 2, isa=isa), x, dense, scale)
+        for y in every_product(make_weight(dense, "bitmask", scale), x, isa, threads=2):
+            assert_matches_reference(y, x, dense, scale)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -79,7 +87,8 @@ def test_extreme_densities(isa, dtype, tokens):
     some_rows[16:32] = 0
     for dense in (empty, one, some_rows, full):
         for encoding in ENCODINGS:
-            assert_matches_reference(make_weight(dense, encoding, scale).matmul(x, isa=isa), x, dense, scale)
+            for y in every_product(make_weight(dense, encoding, scale), x, isa):
+                assert_matches_reference(y, x, dense, scale)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -90,9 +99,9 @@ def test_threads_do_not_change_a_bit(isa, encoding, dtype):
     for tokens in (1, 6, 70, 300):
         dense, scale, x = weight_and_input(rng, 150, 320, tokens, 0.3, dtype)
         weight = make_weight(dense, encoding, scale)
-        alone = weight.matmul(x, isa=isa)
-        for threads in (1, 2, 3):
-            np.testing.assert_array_equal(weight.matmul(x, threads, isa=isa), alone)
+        alone = every_product(weight, x, isa)
+        for threads in (2, 3):
+            np.testing.assert_array_equal(every_product(weight, x, isa, threads), alone)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -103,7 +112,7 @@ def test_int8_is_the_same_on_every_instruction_set(encoding):
     for tokens in (1, 4, 33):
         x = (rng.standard_normal((tokens, 700)) * 10.0 ** rng.integers(-30, 30, (tokens, 1))).astype(np.float32)
         x[:, ::7] = np.round(x[:, ::7])
-        results = [weight.matmul(x, isa=isa) for isa in ISAS]
+        results = [y for isa in ISAS for y in every_product(weight, x, isa)]
         np.testing.assert_array_equal(results[0], int8_reference(x, dense, scale))
         for result in results[1:]:
             np.testing.assert_array_equal(result, results[0])
@@ -125,8 +134,8 @@ def test_int8_extremes_do_not_saturate(isa, encoding):
     for sign in (1, -1):
         dense = np.full((17, cols), 127, np.int8)
         x = np.full((10, cols), sign * 3.0, np.float32)
-        y = make_weight(dense, encoding, np.ones(17, np.float32)).matmul(x, isa=isa)
-        assert_matches_reference(y, x, dense, np.ones(17, np.float32))
+        for y in every_product(make_weight(dense, encoding, np.ones(17, np.float32)), x, isa):
+            assert_matches_reference(y, x, dense, np.ones(17, np.float32))
         one = make_weight(-dense, encoding, np.ones(17, np.float32)).matmul(x[:1], isa=isa)
         assert_matches_reference(one, x[:1], -dense, np.ones(17, np.float32))
 
@@ -139,10 +148,10 @@ def test_a_token_that_is_not_finite_spoils_itself_only(isa, dtype, bad):
     for tokens in (3, 30):
         dense, scale, x = weight_and_input(rng, 20, 130, tokens, 1.0, dtype)
         x[1, 77] = bad
-        y = make_weight(dense, "bitmask", scale).matmul(x, isa=isa)
-        assert not np.isfinite(y[1]).any()
         good = np.arange(tokens) != 1
-        assert_matches_reference(y[good], x[good], dense, scale)
+        for y in every_product(make_weight(dense, "bitmask", scale), x, isa):
+            assert not np.isfinite(y[1]).any()
+            assert_matches_reference(y[good], x[good], dense, scale)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -164,6 +173,15 @@ def test_the_reference_quantiser_reaches_both_ends():
     codes, scale = quantize_tokens(np.array([[-2, 1, 2]], np.float32))
     assert codes.tolist() == [[-127, 64, 127]]
     assert scale[0] == np.float32(2) / np.float32(127)
+
+
+def test_a_kernel_that_the_weight_has_not_is_refused():
+    weight = make_weight(np.ones((3, 5), np.float32), "dense")
+    with pytest.raises(ValueError, match="no spmm kernel for a dense f32 weight"):
+        weight.matmul(np.zeros((1, 5), np.float32), kernel="spmm")
+    with pytest.raises(ValueError, match="unknown kernel 'gemx'; choose one of gemv, gemm, spmm"):
+        weight.matmul(np.zeros((1, 5), np.float32), kernel="gemx")
+    assert weight.kernels("scalar") == ["gemv"]
 
 
 def run_isa(value):
