@@ -17,30 +17,58 @@ Fix = Callable[[int, Tensor], Tensor]  # (column within its block, its values [o
 
 @dataclass(frozen=True)
 class Statistics:
-    """What is known about a linear's inputs: H = mean of x xᵀ, float32 [in, in], over this many tokens."""
+    """What is known about a linear's inputs over this many tokens: H = mean of x xᵀ, float32 [in, in].
+
+    Where only the mean squares were gathered, `hessian` is H's diagonal [in].
+    """
 
     hessian: Tensor
     tokens: int
 
+    @property
+    def squares(self) -> Tensor:
+        """The mean square of each input, float32 [in]."""
+        return self.hessian if self.hessian.ndim == 1 else self.hessian.diagonal()
+
 
 @dataclass(frozen=True)
-class Factor:
-    """The upper triangular U with (H + damping·I)⁻¹ = UᵀU, float32 [in, in]."""
+class Damped:
+    """H + damping·I, positive definite in float32 [in, in], and what it took."""
 
-    upper: Tensor
+    hessian: Tensor
     damping: float  # absolute: what was added to H's diagonal
     attempts: int  # factorisations tried; more than one if H was too close to singular
     dead: int  # inputs that were 0 for every token
 
 
-def factorise(statistics: Statistics, damping: float, attempts: int = 6) -> Factor:
-    """Factor the inverse of a Hessian whose diagonal is raised by `damping` times its mean.
+@dataclass(frozen=True)
+class Factor:
+    """The upper triangular U with (H + damping·I)⁻¹ = UᵀU, float32 [in, in]; the rest as in `Damped`."""
 
-    The damping is multiplied by ten whenever the matrix is not positive definite in float32, and the result says so;
-    CutworkError if `attempts` are not enough, since any fallback would prune by a different criterion unnoticed.
+    upper: Tensor
+    damping: float
+    attempts: int
+    dead: int
+
+
+def damp(statistics: Statistics, damping: float, attempts: int = 6) -> Damped:
+    """Raise a Hessian's diagonal by `damping` times its mean until it is positive definite.
+
+    The damping is multiplied by ten whenever it is not, and the result says so; CutworkError if `attempts` are not
+    enough, since any fallback would prune by a different criterion unnoticed.
     """
+    return _damp(statistics, damping, attempts)[0]
+
+
+def factorise(statistics: Statistics, damping: float, attempts: int = 6) -> Factor:
+    """Factor the inverse of a Hessian, damped as `damp` does it."""
+    damped, upper = _damp(statistics, damping, attempts)
+    return Factor(upper, damped.damping, damped.attempts, damped.dead)
+
+
+def _damp(statistics: Statistics, damping: float, attempts: int) -> tuple[Damped, Tensor]:
     hessian = statistics.hessian
-    diagonal = hessian.diagonal()
+    diagonal = statistics.squares
     if not torch.isfinite(diagonal).all():
         raise CutworkError("calibration gave activations that are not finite; the model is damaged or overflows")
     # A linear that no token reaches has no preference among its inputs: the identity.
@@ -55,11 +83,14 @@ def factorise(statistics: Statistics, damping: float, attempts: int = 6) -> Fact
             eye = torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device)
             upper = torch.linalg.solve_triangular(lower.flip(0, 1), eye, upper=True)
             if torch.isfinite(upper).all():
-                return Factor(upper, added, attempt, dead)
+                return Damped(damped, added, attempt, dead), upper
         added *= 10
     raise CutworkError(
         f"the Hessian is not positive definite even with a damping of {added / 10:g}; use more calibration samples"
     )
+
+
+_LEAF = 32  # columns that are fixed one by one before their errors are passed on in one product
 
 
 def sweep(weight: Tensor, factor: Factor, fix_block: Callable[[int, Tensor], Fix], block_size: int = 128) -> Tensor:
@@ -67,21 +98,44 @@ def sweep(weight: Tensor, factor: Factor, fix_block: Callable[[int, Tensor], Fix
 
     `fix_block(start, columns [n, out])` is called once per block of columns, when all earlier blocks are fixed, and
     returns the function that fixes one of its columns. Returns the fixed weight, float32 [out, in].
+
+    Errors travel by halves: what the left half of a range lost reaches its right half in one matrix product.
     """
-    columns = weight.T.float().contiguous()  # a column is a row here: contiguous
-    for start in range(0, len(columns), block_size):
-        block = columns[start : start + block_size]
-        end = start + len(block)
-        upper = factor.upper[start:end, start:end]
-        fix = fix_block(start, block)
-        errors = torch.zeros_like(block)
-        for j, pivot in enumerate(upper.diagonal().tolist()):
-            # Errors of earlier columns are applied when a column is reached: one read of them, no writes ahead.
-            current = block[j] - upper[:j, j] @ errors[:j]
-            fixed = fix(j, current)
-            errors[j] = (current - fixed) / pivot
-            block[j] = fixed
-        columns[end:] -= factor.upper[start:end, end:].T @ errors
+    # A column is a row here: contiguous.
+    columns = weight.T.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+    errors = torch.empty_like(columns)
+    upper = factor.upper
+    pivots = upper.diagonal().tolist()
+
+    def pass_on(start: int, middle: int, end: int) -> None:
+        columns[middle:end].addmm_(upper[start:middle, middle:end].T, errors[start:middle], alpha=-1)
+
+    def fix_blocks(first: int, last: int) -> None:
+        start, end = first * block_size, min(last * block_size, len(columns))
+        if last - first == 1:
+            fix_columns(start, start, end, fix_block(start, columns[start:end]))
+            return
+        half = (first + last) // 2
+        fix_blocks(first, half)
+        pass_on(start, half * block_size, end)
+        fix_blocks(half, last)
+
+    def fix_columns(block: int, start: int, end: int, fix: Fix) -> None:
+        if end - start > _LEAF:
+            middle = (start + end) // 2
+            fix_columns(block, start, middle, fix)
+            pass_on(start, middle, end)
+            fix_columns(block, middle, end, fix)
+            return
+        for j in range(start, end):
+            # Errors of the leaf's earlier columns are applied when a column is reached: one read, no writes ahead.
+            current = columns[j] - upper[start:j, j] @ errors[start:j]
+            fixed = fix(j - block, current)
+            torch.sub(current, fixed, out=errors[j]).div_(pivots[j])
+            columns[j] = fixed
+
+    if len(columns):
+        fix_blocks(0, -(-len(columns) // block_size))
     return columns.T.contiguous()
 
 

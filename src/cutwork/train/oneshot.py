@@ -74,7 +74,7 @@ def _prune(
         weight = out_in(linear)
         weight.copy_(pruned)
         zeros = weight.numel() - int(weight.count_nonzero())
-        if zeros < pattern.zeros(weight):
+        if zeros < pattern.zeros(weight != 0):
             raise CutworkError(f"{name} kept {weight.numel() - zeros} weights, more than it should; please report this")
         layers.append(
             {

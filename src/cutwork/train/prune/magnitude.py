@@ -1,17 +1,14 @@
 """Magnitude pruning: the smallest weights of a layer go. The baseline of every other method."""
 
-import torch
 from torch import Tensor
 
-from cutwork.train.prune.pattern import Unstructured
+from cutwork.train.prune.pattern import Pattern
 
 
-def magnitude(weight: Tensor, statistics: None, pattern: Unstructured) -> tuple[Tensor, Tensor]:
-    """Zero the smallest entries of a weight [out, in]; zeros stay zeros because nothing is smaller.
+def magnitude(weight: Tensor, statistics: None, pattern: Pattern) -> tuple[Tensor, Tensor]:
+    """Zero the smallest entries of a weight [out, in], or the blocks of least energy; zeros stay zeros.
 
     Returns the pruned weight, in the weight's dtype, and the mask of live positions (bool), both [out, in].
     """
-    smallest = weight.abs().flatten().topk(pattern.zeros(weight), largest=False, sorted=False).indices
-    keep = torch.ones_like(weight, dtype=torch.bool)
-    keep.view(-1)[smallest] = False
+    keep = pattern.keep(weight.float().square(), weight != 0)
     return weight * keep, keep

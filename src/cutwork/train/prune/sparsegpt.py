@@ -4,36 +4,28 @@ import torch
 from torch import Tensor
 
 from cutwork.train.obs import Factor, Fix, sweep
-from cutwork.train.prune.pattern import Unstructured
+from cutwork.train.prune.pattern import KeepNOfM, Pattern
 
 
-def sparsegpt(
-    weight: Tensor, statistics: Factor, pattern: Unstructured, block_size: int = 128
-) -> tuple[Tensor, Tensor]:
+def sparsegpt(weight: Tensor, statistics: Factor, pattern: Pattern, block_size: int = 128) -> tuple[Tensor, Tensor]:
     """Prune a weight [out, in], given the factor of its inputs' inverse Hessian.
 
     In each block of columns those weights go whose removal costs least, w²/U_jj²; a block's quota follows its share of
-    the live weights, so the total is exact. What is zero already stays zero.
+    the live weights, so the total is exact. Groups of keep-n-of-m are chosen one by one, each when all before it are
+    fixed. What is zero already stays zero.
 
     Returns the pruned weight, float32, and the mask of live positions (bool), both [out, in].
     """
-    live = (weight != 0).T.contiguous()  # as in `sweep`, a column is a row
-    keep = live.clone()
+    live = weight != 0
+    keep = torch.empty_like(live.T)  # as in `sweep`, a column is a row
     pivots = statistics.upper.diagonal()
-    quota = pattern.zeros(weight) - int((~live).sum())
-    remaining = int(live.sum())
+    choice = pattern.choice(live)
+    width = pattern.width if isinstance(pattern, KeepNOfM) else max(1, block_size // pattern.width) * pattern.width
 
     def choose(start: int, columns: Tensor) -> Fix:
-        nonlocal quota, remaining
         end = start + len(columns)
-        candidates = int(live[start:end].sum())
-        count = round(quota * candidates / remaining) if remaining else 0
-        costs = (columns / pivots[start:end, None]).square()
-        costs[~live[start:end]] = torch.inf
-        chosen = costs.flatten().topk(count, largest=False, sorted=False).indices
-        keep[start:end].view(-1)[chosen] = False
-        quota, remaining = quota - count, remaining - candidates
+        keep[start:end] = choice((columns / pivots[start:end, None]).square().T).T
         return lambda j, values: values * keep[start + j]
 
-    pruned = sweep(weight, statistics, choose, block_size)
+    pruned = sweep(weight, statistics, choose, width)
     return pruned, keep.T.contiguous()
