@@ -90,6 +90,32 @@ OwnedWeight make_bitmask(int64_t rows, int64_t cols, const AnyArray& values, con
                               std::move(held_scale));
 }
 
+constexpr nb::dlpack::dtype kFloat16 = {static_cast<uint8_t>(nb::dlpack::dtype_code::Float), 16, 1};
+
+ScaleType scale_type(const AnyArray& scale) {
+  if (scale.dtype() == nb::dtype<float>()) return ScaleType::f32;
+  if (scale.dtype() == nb::dtype<uint16_t>()) return ScaleType::bf16;
+  if (scale.dtype() == kFloat16) return ScaleType::f16;
+  throw nb::value_error("the scale of an int4 weight must be float32, uint16 (the bits of bfloat16) or float16");
+}
+
+OwnedWeight make_int4(int64_t rows, int64_t cols, const AnyArray& values, const AnyArray& scale, int64_t group,
+                      const std::optional<AnyArray>& mask, const std::optional<AnyArray>& offsets) {
+  check("values", values, nb::dtype<uint8_t>(), "uint8", values.ndim());
+  const ScaleType type = scale_type(scale);
+  check("scale", scale, scale.dtype(), "floats", scale.ndim());
+  if (mask) check("mask", *mask, nb::dtype<uint64_t>(), "uint64", mask->ndim());
+  if (offsets) check("offsets", *offsets, nb::dtype<uint64_t>(), "uint64", 1);
+  const auto held = [](const std::optional<AnyArray>& array) {
+    return array ? std::optional<Array>(hold(*array)) : std::nullopt;
+  };
+  Array held_values = hold(values), held_scale = hold(scale);
+  std::optional<Array> held_mask = held(mask), held_offsets = held(offsets);
+  nb::gil_scoped_release release;
+  return OwnedWeight::int4(rows, cols, std::move(held_values), type, std::move(held_scale), group, std::move(held_mask),
+                           std::move(held_offsets));
+}
+
 struct AlignedFree {
   void operator()(char* p) const { ::operator delete[](p, std::align_val_t{64}); }
 };
@@ -190,6 +216,7 @@ nb::object to_dense(const OwnedWeight& self) {
     case DType::bf16:
       return dense_array<uint16_t>(self.view());
     case DType::i8:
+    case DType::i4:
       break;
   }
   return dense_array<int8_t>(self.view());
@@ -206,6 +233,10 @@ void bind_kernels(nb::module_& m) {
       .def_static("bitmask", make_bitmask, "rows"_a, "cols"_a, "values"_a.noconvert(), "mask"_a.noconvert(),
                   "offsets"_a.noconvert(), "scale"_a.noconvert() = nb::none(),
                   "From the tensors of the bitmask encoding; `values` includes its 64 bytes of padding.")
+      .def_static(
+          "int4", make_int4, "rows"_a, "cols"_a, "values"_a.noconvert(), "scale"_a.noconvert(), "group"_a,
+          "mask"_a.noconvert() = nb::none(), "offsets"_a.noconvert() = nb::none(),
+          "From the tensors of an int4 weight with a scale per row and `group` columns; with a mask, a bitmask.")
       .def_prop_ro("rows", [](const OwnedWeight& w) { return w.view().rows; })
       .def_prop_ro("cols", [](const OwnedWeight& w) { return w.view().cols; })
       .def_prop_ro("encoding", [](const OwnedWeight& w) { return encoding_name(w.view().encoding); })
@@ -216,5 +247,5 @@ void bind_kernels(nb::module_& m) {
       .def("matmul", matmul, "x"_a.noconvert(), "threads"_a = 1, "isa"_a = nb::none(), "kernel"_a = nb::none(),
            "x [tokens, cols] float32 times the transposed weight: [tokens, rows] float32. `isa` forces a lower set,\n"
            "`kernel` a family of kernels().")
-      .def("to_dense", to_dense, "The stored values with their zeros, [rows, cols]; codes for int8.");
+      .def("to_dense", to_dense, "The stored values with their zeros, [rows, cols]; codes (int8) for int8 and int4.");
 }

@@ -17,22 +17,6 @@ std::string shape_text(int64_t rows, int64_t cols) {
   return "[" + std::to_string(rows) + ", " + std::to_string(cols) + "]";
 }
 
-void expect_size(const char* what, const Array& array, int64_t expected) {
-  if (array.size != expected)
-    refuse(std::string(what) + " has " + std::to_string(array.size) + " elements, expected " +
-           std::to_string(expected));
-}
-
-void check_shape(int64_t rows, int64_t cols) {
-  if (rows < 1 || cols < 1) refuse("a weight of shape " + shape_text(rows, cols) + " is empty");
-  if (cols > kMaxCols)
-    refuse("a weight of shape " + shape_text(rows, cols) + " has more than " + std::to_string(kMaxCols) + " columns");
-  int64_t bytes;
-  if (__builtin_mul_overflow(rows, cols, &bytes) || __builtin_mul_overflow(bytes, int64_t{8}, &bytes) ||
-      rows > INT64_MAX / 64)
-    refuse("a weight of shape " + shape_text(rows, cols) + " does not fit in memory");
-}
-
 // Bits of mask word (block, r of group) that stand for a column and a row that exist.
 uint64_t live_bits(int64_t rows, int64_t cols, int64_t row, int64_t block) {
   if (row >= rows) return 0;
@@ -95,6 +79,22 @@ void sum_rows(const Weight& weight, int32_t* sums) {
 
 }  // namespace
 
+void expect_size(const char* what, const Array& array, int64_t expected) {
+  if (array.size != expected)
+    refuse(std::string(what) + " has " + std::to_string(array.size) + " elements, expected " +
+           std::to_string(expected));
+}
+
+void check_shape(int64_t rows, int64_t cols) {
+  if (rows < 1 || cols < 1) refuse("a weight of shape " + shape_text(rows, cols) + " is empty");
+  if (cols > kMaxCols)
+    refuse("a weight of shape " + shape_text(rows, cols) + " has more than " + std::to_string(kMaxCols) + " columns");
+  int64_t bytes;
+  if (__builtin_mul_overflow(rows, cols, &bytes) || __builtin_mul_overflow(bytes, int64_t{8}, &bytes) ||
+      rows > INT64_MAX / 64)
+    refuse("a weight of shape " + shape_text(rows, cols) + " does not fit in memory");
+}
+
 int64_t element_size(DType dtype) {
   switch (dtype) {
     case DType::f32:
@@ -102,6 +102,7 @@ int64_t element_size(DType dtype) {
     case DType::bf16:
       return 2;
     case DType::i8:
+    case DType::i4:
       break;
   }
   return 1;
@@ -113,6 +114,8 @@ const char* dtype_name(DType dtype) {
       return "f32";
     case DType::bf16:
       return "bf16";
+    case DType::i4:
+      return "i4";
     case DType::i8:
       break;
   }
@@ -156,7 +159,10 @@ OwnedWeight OwnedWeight::dense(DType dtype, int64_t rows, int64_t cols, Array va
   check_shape(rows, cols);
   expect_size("values", values, rows * cols);
   OwnedWeight weight;
-  weight.view_ = {Encoding::dense, dtype, rows, cols, nullptr, nullptr, nullptr, nullptr, nullptr};
+  weight.view_.encoding = Encoding::dense;
+  weight.view_.dtype = dtype;
+  weight.view_.rows = rows;
+  weight.view_.cols = cols;
   weight.view_.values = weight.adopt(std::move(values), element_size(dtype));
   weight.adopt_scale(std::move(scale));
   return weight;
@@ -173,7 +179,10 @@ OwnedWeight OwnedWeight::bitmask(DType dtype, int64_t rows, int64_t cols, Array 
   if (values.size < padding) refuse("values lack their " + std::to_string(kTailBytes) + " bytes of padding");
   const int64_t nonzeros = values.size - padding;
   OwnedWeight weight;
-  weight.view_ = {Encoding::bitmask, dtype, rows, cols, nullptr, nullptr, nullptr, nullptr, nullptr};
+  weight.view_.encoding = Encoding::bitmask;
+  weight.view_.dtype = dtype;
+  weight.view_.rows = rows;
+  weight.view_.cols = cols;
   weight.view_.mask = static_cast<const uint64_t*>(weight.adopt(std::move(mask), sizeof(uint64_t)));
   weight.view_.offsets = static_cast<const uint64_t*>(weight.adopt(std::move(offsets), sizeof(uint64_t)));
   check_mask(weight.view_, nonzeros);
@@ -183,6 +192,7 @@ OwnedWeight OwnedWeight::bitmask(DType dtype, int64_t rows, int64_t cols, Array 
 }
 
 int64_t OwnedWeight::nonzeros() const {
+  if (view_.dtype == DType::i4) return view_.encoding == Encoding::bitmask ? nonzeros_ : int4_nonzeros(view_);
   if (view_.encoding == Encoding::bitmask)
     return static_cast<int64_t>(view_.offsets[(view_.rows + kGroupRows - 1) / kGroupRows]);
   const int64_t size = view_.rows * view_.cols;
@@ -197,11 +207,14 @@ int64_t OwnedWeight::nonzeros() const {
     case DType::i8:
       for (int64_t i = 0; i < size; ++i) count += static_cast<const int8_t*>(view_.values)[i] != 0;
       break;
+    case DType::i4:
+      break;
   }
   return count;
 }
 
 void write_dense(const Weight& weight, void* out) {
+  if (weight.dtype == DType::i4) return write_int4(weight, static_cast<int8_t*>(out));
   const int64_t element = element_size(weight.dtype);
   const char* values = static_cast<const char*>(weight.values);
   char* bytes = static_cast<char*>(out);

@@ -27,6 +27,11 @@ class OwnedWeight {
   static OwnedWeight bitmask(DType dtype, int64_t rows, int64_t cols, Array values, Array mask, Array offsets,
                              std::optional<Array> scale);
 
+  // values: the bytes of linear.h's int4 layout, for bitmask (when mask and offsets are given) with kTailBytes of
+  // padding. Throws like dense().
+  static OwnedWeight int4(int64_t rows, int64_t cols, Array values, ScaleType scale_type, Array scale,
+                          int64_t group_cols, std::optional<Array> mask, std::optional<Array> offsets);
+
   // What the kernels read; valid as long as this object.
   const Weight& view() const { return view_; }
 
@@ -40,6 +45,7 @@ class OwnedWeight {
 
   Weight view_ = {};
   int64_t nbytes_ = 0;
+  int64_t nonzeros_ = 0;  // of an int4 bitmask
   std::vector<Array> arrays_;
   std::unique_ptr<int32_t[]> row_sums_;
 };
@@ -48,7 +54,13 @@ int64_t element_size(DType dtype);
 const char* dtype_name(DType dtype);
 const char* encoding_name(Encoding encoding);
 
-// The weight written out, zeros included, as [rows, cols] elements of its dtype (codes, for i8).
+void check_shape(int64_t rows, int64_t cols);                              // throws std::invalid_argument
+void expect_size(const char* what, const Array& array, int64_t expected);  // throws std::invalid_argument
+
+int64_t int4_nonzeros(const Weight& weight);
+void write_int4(const Weight& weight, int8_t* out);  // codes -8 .. 7
+
+// The weight written out, zeros included, as [rows, cols] elements of its dtype (codes, for i8 and i4).
 void write_dense(const Weight& weight, void* out);
 
 }  // namespace cutwork

@@ -9,6 +9,7 @@ namespace {
 // gemv decompresses cheaply, but again for every few tokens; dense weights need no decompression. spmm skips zeros, but
 // reads an input for every product where gemm keeps it in a register. The limits were measured.
 Family preferred(const Weight& weight, int64_t tokens) {
+  if (weight.dtype == DType::i4) return tokens <= 16 ? Family::gemv : Family::gemm;
   if (weight.encoding == Encoding::dense) return tokens <= 5 ? Family::gemv : Family::gemm;
   if (tokens <= 12) return Family::gemv;
   const uint64_t nonzeros = weight.offsets[(weight.rows + kGroupRows - 1) / kGroupRows];

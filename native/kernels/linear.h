@@ -6,13 +6,17 @@
 
 namespace cutwork {
 
-enum class DType : uint8_t { f32, bf16, i8 };
+enum class DType : uint8_t { f32, bf16, i8, i4 };
+constexpr int kDTypes = 4;
+enum class ScaleType : uint8_t { f32, bf16, f16 };  // of int4 weights, as their checkpoint had them
 enum class Encoding : uint8_t { dense, bitmask };
 
 constexpr int64_t kGroupRows = 4;    // rows that share one value stream in the bitmask encoding
 constexpr int64_t kBlockCols = 64;   // columns covered by one mask word
 constexpr int64_t kRowTile = 16;     // callers split the rows of a linear at multiples of this
 constexpr int64_t kTailBytes = 64;   // readable bytes after the last value of the bitmask encoding
+constexpr int64_t kRunCols = 32;     // columns of an int4 tile that are stored together
+constexpr int64_t kRunWords = 8;     // of 64 codes, in a run
 constexpr int64_t kMaxCols = 65536;  // 255 * 127 * kMaxCols still fits in the int32 accumulators
 
 // A weight [rows, cols] whose memory somebody else owns and has validated (weight.h).
@@ -23,6 +27,10 @@ constexpr int64_t kMaxCols = 65536;  // 255 * 127 * kMaxCols still fits in the i
 //          bits beyond `rows` or `cols` are zero. `values` holds the nonzeros in the order of the mask's bits, group
 //          after group; group g's begin at element offsets[g], and offsets[ceil(rows/4)] is their number.
 // i8:      value = code * scale[row]; codes lie in [-127, 127]; row_sums[row] is the sum of the row's codes.
+// i4:      value = (code - 8) * scale, codes 0 .. 15, in tiles of kRowTile rows as docs/architecture.md tells.
+//          dense: `values` is [tiles][runs][4][64] bytes; places that do not exist hold anything.
+//          bitmask: `mask` is [tiles][runs][kRunWords], `offsets` counts bytes and has an entry per tile and the end.
+//          `scales` is [tiles][ceil(cols/group_cols)][16] of `scale_type`; group_cols is a multiple of kRunCols.
 struct Weight {
   Encoding encoding;
   DType dtype;
@@ -32,6 +40,9 @@ struct Weight {
   const uint64_t* offsets;
   const float* scale;
   const int32_t* row_sums;
+  const void* scales;
+  ScaleType scale_type;
+  int64_t group_cols;
 };
 
 // How a linear is multiplied.
@@ -40,6 +51,11 @@ struct Weight {
 // spmm: multiplies the tokens, as lanes, with each nonzero.
 enum class Family : uint8_t { gemv, gemm, spmm };
 constexpr Family kFamilies[] = {Family::gemv, Family::gemm, Family::spmm};
+
+// How many rows share one entry of `offsets`, which is the only thing about int4 that callers need to know.
+constexpr int64_t stream_rows(DType dtype) {
+  return dtype == DType::i4 ? kRowTile : kGroupRows;
+}
 
 // What an instruction set offers. Results of a row do not depend on how the rows were split among calls.
 struct LinearKernels {

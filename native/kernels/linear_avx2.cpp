@@ -1,46 +1,19 @@
 // Kernels for AVX2 with FMA. Everything here has internal linkage: no other file may end up running it.
 #include <immintrin.h>
 
+#include "kernels/int4.h"
 #include "kernels/linear.h"
 #include "kernels/linear_sets.h"
 
 namespace cutwork {
 namespace {
 
+constexpr const Int4Kernels& kInt4 = kInt4Avx2;
 constexpr int kCodeBias = 0;
 constexpr int64_t kDeinterleave = 1;
 
 #include "kernels/input.inc"
-
-// For each mask byte and each of its bits, the rank of the value that goes there; 0x80, which shuffles read as zero,
-// for clear bits. (pdep would compute it, but takes hundreds of cycles on older AMD processors.)
-struct ShuffleTable {
-  alignas(kLine) uint8_t rank[256][8];
-
-  constexpr ShuffleTable() : rank() {
-    for (int mask = 0; mask < 256; ++mask) {
-      uint8_t next = 0;
-      for (int bit = 0; bit < 8; ++bit) rank[mask][bit] = (mask >> bit & 1) != 0 ? next++ : uint8_t{0x80};
-    }
-  }
-};
-constexpr ShuffleTable kShuffles;
-
-uint8_t mask_byte(const uint64_t* word, int i) {
-  return reinterpret_cast<const uint8_t*>(word)[i];
-}
-
-__m128i load8(const void* p) {
-  return _mm_loadl_epi64(static_cast<const __m128i*>(p));
-}
-
-__m128i load16(const void* p) {
-  return _mm_loadu_si128(static_cast<const __m128i*>(p));
-}
-
-__m256i load32(const void* p) {
-  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
-}
+#include "kernels/shuffles.inc"
 
 constexpr int kRawRows = 8;
 
@@ -103,9 +76,8 @@ struct I8 {
     const uint8_t low = mask_byte(word, byte), high = mask_byte(word, byte + 1);
     const Value* next = values + _mm_popcnt_u32(low);
     const __m128i packed = _mm_unpacklo_epi64(load8(values), load8(next));
-    const __m128i ranks = _mm_unpacklo_epi64(load8(kShuffles.rank[low]), load8(kShuffles.rank[high]));
     values = next + _mm_popcnt_u32(high);
-    return _mm_shuffle_epi8(packed, _mm_add_epi8(ranks, _mm_set_epi64x(0x0808080808080808, 0)));
+    return _mm_shuffle_epi8(packed, shuffle_of(low, high));
   }
   static Raw expand_raw(const uint64_t* word, int c, const Value*& values) {
     const __m128i low = expand16(word, 4 * c, values);

@@ -1,12 +1,14 @@
 // Kernels for AVX-512 with VNNI and VBMI2. Everything here has internal linkage: no other file may end up running it.
 #include <immintrin.h>
 
+#include "kernels/int4.h"
 #include "kernels/linear.h"
 #include "kernels/linear_sets.h"
 
 namespace cutwork {
 namespace {
 
+constexpr const Int4Kernels& kInt4 = kInt4Avx512;
 constexpr int kCodeBias = 128;  // vpdpbusd multiplies unsigned inputs by signed weights
 constexpr int64_t kDeinterleave = 32;
 

@@ -1,10 +1,12 @@
 // Kernels in plain C++ for processors without a set of their own: lanes are arrays that the compiler may vectorise.
+#include "kernels/int4.h"
 #include "kernels/linear.h"
 #include "kernels/linear_sets.h"
 
 namespace cutwork {
 namespace {
 
+constexpr const Int4Kernels& kInt4 = kInt4Scalar;
 constexpr int kCodeBias = 0;
 constexpr int64_t kDeinterleave = 1;
 
@@ -96,6 +98,8 @@ void multiply(Family, const Weight& weight, const void* input, int64_t tokens, i
       return gemv<F32>(weight, input, tokens, begin, end, y, ldy);
     case DType::bf16:
       return gemv<Bf16>(weight, input, tokens, begin, end, y, ldy);
+    case DType::i4:
+      return kInt4.gemv(weight, input, tokens, begin, end, y, ldy, nullptr);
     case DType::i8:
       return gemv<I8>(weight, input, tokens, begin, end, y, ldy);
   }

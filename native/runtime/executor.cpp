@@ -81,7 +81,7 @@ void Executor::allocate() {
   for (const Buffer& buffer : plan_.buffers) floats = std::max(floats, buffer.offset + buffer.width);
 
   std::vector<int64_t> sizes = {checked_product("the arena", {floats, most_rows, int64_t{sizeof(float)}})};
-  for (DType dtype : {DType::f32, DType::bf16, DType::i8}) {
+  for (DType dtype : {DType::f32, DType::bf16, DType::i8, DType::i4}) {
     int64_t bytes = 0;
     for (const Prepared& each : prepared_)
       if (each.linear) bytes = std::max(bytes, each.linear->input_bytes(linear_, dtype, most_rows));
@@ -117,7 +117,7 @@ void Executor::allocate() {
     return start;
   };
   take();  // the buffers
-  for (int i = 0; i < 3; ++i) memory_.inputs.push_back(take());
+  for (int i = 0; i < kDTypes; ++i) memory_.inputs.push_back(take());
   for (Angles& each : angles_) {
     each.cosines = reinterpret_cast<float*>(take());
     each.sines = each.cosines + plan_.max_tokens * each.half;

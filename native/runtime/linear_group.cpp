@@ -16,7 +16,8 @@ constexpr int64_t kSharedPrepare = 16384;  // elements from which preparing an i
 // What reading rows [begin, end) costs, in elements: the values, and a mask bit for each position.
 double cost(const Weight& weight, int64_t begin, int64_t end) {
   if (weight.encoding == Encoding::dense) return static_cast<double>(end - begin) * static_cast<double>(weight.cols);
-  const int64_t first = begin / kGroupRows, last = (end + kGroupRows - 1) / kGroupRows;
+  const int64_t share = stream_rows(weight.dtype);
+  const int64_t first = begin / share, last = (end + share - 1) / share;
   return static_cast<double>(weight.offsets[last] - weight.offsets[first]) +
          static_cast<double>(end - begin) * static_cast<double>(weight.cols) / 8;
 }

@@ -95,7 +95,7 @@ class PackSettings(Settings):
     """How a checkpoint is stored for the engine."""
 
     dtype: Literal["auto", "f32", "bf16"] = "auto"  # of unquantised weights; auto keeps the checkpoint's
-    head: Literal["auto", "i8"] = "auto"  # of the int8 models' output head, which is read whole for every token
+    head: Literal["auto", "i8", "i4"] = "auto"  # of the int8 models' output head, which is read whole for every token
 
 
 class TaskSettings(Settings):

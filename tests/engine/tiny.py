@@ -9,9 +9,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from cutwork.engine import reference
 from cutwork.engine.architectures import build_plan
+from cutwork.pack.convert import convert
 from cutwork.pack.encodings import encode
+from cutwork.pack.int4 import dequantize
 from cutwork.pack.manifest import Source
 from cutwork.pack.reader import PackedModel
+from cutwork.pack.source import SourceWeight
+from cutwork.safetensors_file import Tensor
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -126,9 +130,10 @@ def relative(actual: np.ndarray, expected: np.ndarray) -> float:
 
 
 def packed(model: Any, directory: Path, dtype: str = "f32") -> PackedModel:
-    """A transformers model as the engine reads it, with `dtype` f32, bf16 or i8 for the linears of the blocks.
+    """A transformers model as the engine reads it, with `dtype` f32, bf16, i8 or i4 for the linears of the blocks.
 
-    The transformers model is changed to hold what the rounded weights mean, so that it stays the oracle.
+    With i4 the embedding too. The transformers model is changed to hold what the rounded weights mean, so that it stays
+    the oracle.
     """
     state = model.state_dict()
     weights = {}
@@ -144,6 +149,10 @@ def packed(model: Any, directory: Path, dtype: str = "f32") -> PackedModel:
             codes = np.rint(array / scale[:, None]).astype(np.int8)
             tensor.copy_(torch.from_numpy(codes * scale[:, None]))
             array = codes
+        elif dtype == "i4" and array.ndim == 2 and (".layers." in name or "embed" in name):
+            weights[name] = convert(name, SourceWeight(Tensor("F32", array)), "i4")
+            tensor.copy_(torch.from_numpy(dequantize(weights[name])))
+            continue
         weights[name] = encode(np.array(array), scale)
     return PackedModel(directory, model.config.to_dict(), weights, Source(kind="checkpoint"))
 

@@ -6,13 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cutwork import _native as native
+from cutwork.checkpoint import read_config
 from cutwork.errors import CutworkError
 from cutwork.pack import bfloat16
+from cutwork.pack.int4 import dequantize
 from cutwork.pack.memory import pack_in_memory
-from cutwork.pack.reader import read_packed
+from cutwork.pack.reader import read_packed, verify
 from cutwork.pack.restore import restore
+from cutwork.pack.source import from_float32
 from cutwork.pack.writer import pack
-from cutwork.safetensors_file import Tensor
+from cutwork.safetensors_file import Tensor, open_tensors
 
 from .models import CONFIG, assert_same_tensors, plain_tensors, sparse, write_checkpoint
 
@@ -109,11 +113,63 @@ def test_int8_means_what_compressed_tensors_means(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scale_dtype", [torch.bfloat16, torch.float32, torch.float16])
 @pytest.mark.parametrize(
+    ("weights", "group"),
+    [
+        ({"strategy": "group", "group_size": 128}, 128),
+        ({"strategy": "group", "group_size": 32}, 32),
+        ({"strategy": "channel"}, 256),
+    ],
+)
+@pytest.mark.parametrize("layout_cols", [256, 384])
+def test_int4_keeps_its_codes(
+    tmp_path: Path, scale_dtype: Any, weights: dict[str, Any], group: int, layout_cols: int
+) -> None:
+    source, expected = quantized(
+        tmp_path / "source", "pack-quantized", scale_dtype, cols=layout_cols, num_bits=4, **weights
+    )
+    summary = pack(source, tmp_path / "packed")
+    model = read_packed(tmp_path / "packed")
+    assert "quantization_config" in model.config and summary.clamped == 0
+    for name in NAMES:
+        weight = model.weights[f"{name}.weight"]
+        verify(name, weight)
+        assert (weight.encoding, weight.dtype) == ("bitmask", "i4") and weight.sparsity > 0.65
+        assert weight.group == (layout_cols if weights["strategy"] == "channel" else group)
+        values = from_float32(dequantize(weight), to_tensor(expected[name]).dtype)
+        assert values.array.tobytes() == (to_tensor(expected[name]).array + 0).tobytes()
+        loaded = native.Weight.int4(
+            *weight.shape, weight.values, weight.scale, weight.group, weight.mask, weight.offsets
+        )
+        assert (loaded.to_dense() == weight.decode()).all()
+    restore(tmp_path / "packed", tmp_path / "back")
+    assert_same_tensors(source, tmp_path / "back")
+    again = pack_in_memory(tmp_path / "back")
+    assert all((again.weights[n].values == model.weights[n].values).all() for n in model.weights)
+
+
+def test_int4_beside_codes_that_must_become_floats_is_restored_as_floats(tmp_path: Path) -> None:
+    source, expected = quantized(
+        tmp_path / "source", "pack-quantized", torch.float32, num_bits=4, strategy="group", group_size=128
+    )
+    tensors: dict[str, Tensor] = dict(open_tensors(source))
+    tensors[f"{NAMES[0]}.weight_g_idx"] = Tensor("I32", np.arange(256, dtype=np.int32) // 128)
+    mixed = write_checkpoint(tmp_path / "mixed", tensors, read_config(source))
+    pack(mixed, tmp_path / "packed")
+    model = read_packed(tmp_path / "packed")
+    assert [model.weights[f"{name}.weight"].dtype for name in NAMES] == ["f32", "i4"]
+    restore(tmp_path / "packed", tmp_path / "back")
+    restored = open_tensors(tmp_path / "back")
+    assert not any("_packed" in name or "_shape" in name for name in restored)
+    for name in NAMES:
+        np.testing.assert_array_equal(restored[f"{name}.weight"].array, floats(expected[name]))
+
+
+@pytest.mark.parametrize("scale_dtype", [torch.bfloat16, torch.float32, torch.float16])
+@pytest.mark.parametrize(
     "weights",
     [
-        {"num_bits": 4, "strategy": "group", "group_size": 128},
-        {"num_bits": 4, "strategy": "channel"},
         {"num_bits": 4, "strategy": "group", "group_size": 64, "symmetric": False},
+        {"num_bits": 4, "strategy": "group", "group_size": 16},
         {"num_bits": 8, "strategy": "group", "group_size": 128},
     ],
 )
@@ -149,8 +205,6 @@ def test_parts_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
     source, _ = quantized(
         tmp_path / "source", "pack-quantized", torch.float32, num_bits=4, strategy="group", group_size=128
     )
-    from cutwork.safetensors_file import open_tensors
-
     tensors: dict[str, Tensor] = dict(open_tensors(source))
     name = f"{NAMES[0]}.weight"
     for number, changes in enumerate(
@@ -163,8 +217,6 @@ def test_parts_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
             {f"{name}_scale": Tensor("I32", np.ones((101, 2), np.int32))},
         ]
     ):
-        from cutwork.checkpoint import read_config
-
         broken = write_checkpoint(tmp_path / str(number), {**tensors, **changes}, read_config(source))
         with pytest.raises(CutworkError, match=f"'{name}'"):
             pack(broken, tmp_path / "packed")

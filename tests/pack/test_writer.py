@@ -12,11 +12,14 @@ import pytest
 from safetensors import safe_open
 
 from cutwork.errors import CutworkError
+from cutwork.pack import bfloat16
 from cutwork.pack import writer as writer_module
 from cutwork.pack.encodings import encode
+from cutwork.pack.int4 import dequantize
 from cutwork.pack.memory import pack_in_memory
 from cutwork.pack.reader import read_packed
 from cutwork.pack.restore import restore
+from cutwork.pack.source import as_float32
 from cutwork.pack.writer import PackWriter, pack
 from cutwork.safetensors_file import SafetensorsWriter, Tensor, open_tensors
 
@@ -180,6 +183,28 @@ def test_types_we_cannot_run_are_refused(tmp_path: Path, dtype: str) -> None:
     with pytest.raises(CutworkError, match=f"'model.norm.weight' is {dtype}"):
         pack(write_checkpoint(tmp_path / "source", tensors), tmp_path / "packed")
     assert os.listdir(tmp_path) == ["source"]
+
+
+def test_the_head_can_be_rounded_to_int4_and_comes_back_close(tmp_path: Path) -> None:
+    tensors = plain_tensors("BF16")
+    tensors["lm_head.weight"] = as_dtype(sparse((64, 300), 0.0), "BF16")
+    source = write_checkpoint(tmp_path / "source", tensors)
+    pack(source, tmp_path / "packed", head="i4")
+    head = read_packed(tmp_path / "packed").weights["lm_head.weight"]
+    original = as_float32(tensors["lm_head.weight"])
+    assert (head.dtype, head.group) == (
+        "i4",
+        128,
+    ) and 8 * head.nbytes / head.size < 4.5  # 300 columns take the room of 320
+    rounded = dequantize(head)
+    for start in (0, 128, 256):
+        group = slice(start, start + 128)
+        half_step = np.abs(original[:, group]).max(axis=1, keepdims=True) / 15
+        assert (np.abs(rounded - original)[:, group] <= 1.05 * half_step).all()  # scales are rounded to bfloat16
+    restore(tmp_path / "packed", tmp_path / "back")
+    restored = open_tensors(tmp_path / "back")["lm_head.weight"]
+    assert restored.dtype == "BF16"
+    np.testing.assert_array_equal(restored.array, bfloat16.from_float32(rounded))
 
 
 def test_the_head_can_be_rounded_to_int8_and_comes_back_close(tmp_path: Path) -> None:

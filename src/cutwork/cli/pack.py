@@ -25,8 +25,10 @@ def pack(
         Literal["auto", "f32", "bf16"], typer.Option(help="Of unquantised matrices; auto: the checkpoint's.")
     ] = "auto",
     head: Annotated[
-        Literal["auto", "i8"],
-        typer.Option(help="i8: round the output head, which is read whole for every token, to int8 per row."),
+        Literal["auto", "i8", "i4"],
+        typer.Option(
+            help="Round the output head, which is read whole for every token: i8 per row, i4 per 128 columns of a row."
+        ),
     ] = "auto",
     restore: Annotated[bool, typer.Option("--restore", help="MODEL is packed; write its checkpoint to OUT.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is a model directory.")] = False,

@@ -8,11 +8,13 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from cutwork.engine.layout import Span
+from cutwork.pack.encodings import EncodedWeight
+from cutwork.pack.int4 import decode_int4, scales_of
 
 Op = Mapping[str, Any]
 
@@ -29,12 +31,16 @@ def default_threads() -> int:
 
 @dataclass(frozen=True)
 class Weight:
-    """A matrix [rows, cols], expanded: float32 values, or int8 codes that `scale` float32 [rows] turns into values."""
+    """A matrix [rows, cols], expanded: float32 values, or int8 codes that `scale` float32 [rows] turns into values.
+
+    Or int4 codes with a `scale` float32 [rows, groups] for every `group` columns.
+    """
 
     values: np.ndarray
     scale: np.ndarray | None
     encoding: str
     dtype: str
+    group: int = 0
 
     @staticmethod
     def dense(values: np.ndarray, scale: np.ndarray | None = None) -> "Weight":
@@ -58,6 +64,21 @@ class Weight:
         full[bits] = _widen(values[: int(offsets[-1])])
         full = full.transpose(0, 2, 1, 3).reshape(groups * 4, blocks * 64)[:rows, :cols]
         return Weight(np.ascontiguousarray(full), scale, "bitmask", _dtype(values))
+
+    @staticmethod
+    def int4(
+        rows: int,
+        cols: int,
+        values: np.ndarray,
+        scale: np.ndarray,
+        group: int,
+        mask: np.ndarray | None = None,
+        offsets: np.ndarray | None = None,
+    ) -> "Weight":
+        """From the packed format's arrays (docs/architecture.md)."""
+        encoding: Literal["dense", "bitmask"] = "dense" if mask is None else "bitmask"
+        weight = EncodedWeight(encoding, "i4", (rows, cols), values, 0, scale, mask, offsets, group)
+        return Weight(decode_int4(weight), scales_of(weight), encoding, "i4", group)
 
     @property
     def rows(self) -> int:
@@ -86,15 +107,21 @@ class Weight:
     def take(self, rows: np.ndarray) -> np.ndarray:
         """float32 [len(rows), cols]: some rows, dequantised."""
         values = self.values[rows].astype(np.float32)
-        return np.asarray(values if self.scale is None else values * self.scale[rows, None])
+        if self.scale is None:
+            return np.asarray(values)
+        if self.group:
+            return np.asarray(values * self.scale[rows][:, np.arange(self.cols) // self.group], np.float32)
+        return np.asarray(values * self.scale[rows, None])
 
     def matmul(self, x: np.ndarray, threads: int = 1) -> np.ndarray:
-        """x float32 [T, cols] → x·Wᵀ float32 [T, rows]; int8 weights meet activations rounded to int8 per token."""
+        """x float32 [T, cols] → x·Wᵀ float32 [T, rows]; codes meet activations rounded to int8 per token."""
         del threads
         if self.scale is None:
             return np.asarray(x @ self.values.T)
         step = np.abs(x).max(axis=1, keepdims=True) / np.float32(127)
         codes = np.rint(x / np.where(step > 0, step, 1)).clip(-127, 127)
+        if self.group:
+            return np.asarray(codes.astype(np.float64) @ self.to_dense().T.astype(np.float64) * step, np.float32)
         products = codes.astype(np.float64) @ self.values.T.astype(np.float64)
         return np.asarray(products * step * self.scale, np.float32)
 

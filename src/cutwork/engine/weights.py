@@ -43,6 +43,8 @@ def _harmless(name: str) -> bool:
 def _weight(name: str, shape: tuple[int, int], weight: EncodedWeight, kind: Any) -> Any:
     _check_shape(name, shape, weight)
     try:
+        if weight.dtype == "i4":
+            return kind.int4(*shape, weight.values, weight.scale, weight.group, weight.mask, weight.offsets)
         if weight.encoding == "dense":
             return kind.dense(weight.values, weight.scale)
         return kind.bitmask(*shape, weight.values, weight.mask, weight.offsets, weight.scale)

@@ -6,6 +6,7 @@ import numpy as np
 
 from cutwork.pack import bfloat16
 from cutwork.pack.encodings import EncodedWeight, encode
+from cutwork.pack.int4 import GROUP, encode_int4
 from cutwork.pack.source import SourceWeight, as_float32
 
 LOWEST = np.int8(-128)  # a code that kernels cannot negate
@@ -13,17 +14,23 @@ LOWEST = np.int8(-128)  # a code that kernels cannot negate
 _ROWS = 1024  # rounded at a time, so that the temporaries stay small
 
 
-def convert(name: str, weight: SourceWeight, dtype: Literal["auto", "f32", "bf16", "i8"] = "auto") -> EncodedWeight:
+def convert(
+    name: str, weight: SourceWeight, dtype: Literal["auto", "f32", "bf16", "i8", "i4"] = "auto"
+) -> EncodedWeight:
     """Encode a weight in `dtype`, or in the checkpoint's (float16 becomes float32) for `auto`.
 
     Vectors are never rounded: they cost nothing. Int8 codes of -128, which some quantisers make, become -127. `i8`
-    rounds to the nearest of 255 multiples of a scale per row.
+    rounds to the nearest of 255 multiples of a scale per row, `i4` to that of 16 of a scale per row and 128 columns.
     """
     array = weight.tensor.array
+    if weight.group and weight.stored_scale is not None:
+        return encode_int4(array, weight.stored_scale.array, weight.group)
     if weight.scale is not None:
         return encode(np.maximum(array, np.int8(-127)) if (array == LOWEST).any() else array, weight.scale)
     if dtype == "i8":
         return encode(*_round(as_float32(weight.tensor)))
+    if dtype == "i4":
+        return encode_int4(*_round_int4(as_float32(weight.tensor)), GROUP)
     if weight.tensor.dtype == "BF16":
         array = bfloat16.to_float32(array) if dtype == "f32" else array
     elif dtype == "bf16" and array.ndim > 1:
@@ -41,4 +48,19 @@ def _round(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         part = slice(start, start + _ROWS)
         scales[part] = np.abs(values[part]).max(axis=1) / 127
         codes[part] = np.rint(values[part] / np.where(scales[part] == 0, 1, scales[part])[:, None])
+    return codes, scales
+
+
+def _round_int4(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(int8 codes [rows, cols] from -8 to 7, bfloat16 scales [rows, groups]) of a matrix, some rows at a time."""
+    rows, cols = values.shape
+    codes = np.empty(values.shape, np.int8)
+    starts = np.arange(0, cols, GROUP)
+    scales = np.empty((rows, len(starts)), np.uint16)
+    for start in range(0, rows, _ROWS):
+        part = slice(start, start + _ROWS)
+        scales[part] = bfloat16.from_float32(np.maximum.reduceat(np.abs(values[part]), starts, axis=1) / 7.5)
+        steps = bfloat16.to_float32(scales[part])
+        steps = np.where(steps == 0, 1, steps).repeat(GROUP, axis=1)[:, :cols]
+        codes[part] = np.rint(values[part] / steps).clip(-8, 7)
     return codes, scales

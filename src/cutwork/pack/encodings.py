@@ -6,14 +6,19 @@ from typing import Literal
 
 import numpy as np
 
-DType = Literal["f32", "bf16", "i8"]
+DType = Literal["f32", "bf16", "i8", "i4"]
 
 GROUP_ROWS = 4  # rows that share one stream of values
 BLOCK_COLS = 64  # columns of one mask word
 TAIL_BYTES = 64  # zeros after the last value, so that a kernel may read a full vector
 MAX_COLS = 65536  # the int8 kernels' accumulators hold no more
 
-ARRAY_DTYPE: dict[DType, np.dtype] = {"f32": np.dtype("<f4"), "bf16": np.dtype("<u2"), "i8": np.dtype("i1")}
+ARRAY_DTYPE: dict[DType, np.dtype] = {
+    "f32": np.dtype("<f4"),
+    "bf16": np.dtype("<u2"),
+    "i8": np.dtype("i1"),
+    "i4": np.dtype("u1"),
+}
 
 _CHUNK = 1 << 19  # weights handled at a time, so that the temporaries stay in cache
 
@@ -24,7 +29,8 @@ class EncodedWeight:
 
     `values`: float32, uint16 (bfloat16 bits) or int8; the dense array of any `shape`, or for `bitmask` (2-D only) the
     nonzeros followed by 64 bytes of zeros. `mask` is uint64 [ceil(rows/4), ceil(cols/64), 4], `offsets` uint64
-    [ceil(rows/4) + 1], `scale` float32 [rows] for int8 only.
+    [ceil(rows/4) + 1], `scale` float32 [rows] for int8 only. For int4 `group` columns share a scale, and the arrays are
+    those of docs/architecture.md: uint8 values, scales float32, float16 or uint16 (bfloat16 bits) [tiles, groups, 16].
     """
 
     encoding: Literal["dense", "bitmask"]
@@ -35,6 +41,7 @@ class EncodedWeight:
     scale: np.ndarray | None = None
     mask: np.ndarray | None = None
     offsets: np.ndarray | None = None
+    group: int = 0
 
     @property
     def size(self) -> int:
@@ -54,10 +61,17 @@ class EncodedWeight:
     @property
     def dense_nbytes(self) -> int:
         """Bytes that the dense encoding takes."""
+        if self.dtype == "i4":
+            rows, cols = self.shape
+            return -(-rows // 16) * -(-cols // 32) * 256 + (self.scale.nbytes if self.scale is not None else 0)
         return self.size * ARRAY_DTYPE[self.dtype].itemsize + (self.scale.nbytes if self.scale is not None else 0)
 
     def decode(self) -> np.ndarray:
         """The dense array of `values`' type; int8 codes are not scaled."""
+        if self.dtype == "i4":
+            from cutwork.pack.int4 import decode_int4
+
+            return decode_int4(self)
         return decode(self)
 
 

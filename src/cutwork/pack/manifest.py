@@ -2,9 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cutwork.checkpoint import PACKED, read_json
 from cutwork.errors import CutworkError
@@ -20,9 +20,17 @@ class WeightEntry(_Strict):
     """How one weight is stored."""
 
     encoding: Literal["dense", "bitmask"]
-    dtype: Literal["f32", "bf16", "i8"]
+    dtype: Literal["f32", "bf16", "i8", "i4"]
     shape: list[Annotated[int, Field(ge=0, lt=2**48)]]
     nonzeros: Annotated[int, Field(ge=0)]
+    group: Annotated[int, Field(ge=32, le=65536, multiple_of=32)] | None = None  # int4: columns per scale
+    scale: Literal["F32", "F16", "BF16"] | None = None  # int4: the scales' type
+
+    @model_validator(mode="after")
+    def _int4_is_complete(self) -> Self:
+        if (self.dtype == "i4") != (self.group is not None) or (self.group is None) != (self.scale is None):
+            raise ValueError("group and scale belong to i4, and i4 needs both")
+        return self
 
 
 class Source(_Strict):
@@ -71,5 +79,5 @@ def read_manifest(directory: Path) -> Manifest:
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write `cutwork.json`."""
-    text = json.dumps(manifest.model_dump(), indent=1, ensure_ascii=False)
+    text = json.dumps(manifest.model_dump(exclude_none=True), indent=1, ensure_ascii=False)
     (directory / PACKED).write_text(text + "\n", encoding="utf-8")

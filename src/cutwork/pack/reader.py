@@ -19,10 +19,11 @@ from cutwork.pack.encodings import (
     groups_of,
     unpack_bits,
 )
+from cutwork.pack.int4 import RUN_WORDS, TILE_ROWS, damage_of, runs_of, scales_of, tiles_of
 from cutwork.pack.manifest import Source, WeightEntry, read_manifest
 from cutwork.safetensors_file import Tensors, open_tensors
 
-STORED_DTYPE = {"f32": "F32", "bf16": "BF16", "i8": "I8"}  # safetensors names
+STORED_DTYPE = {"f32": "F32", "bf16": "BF16", "i8": "I8", "i4": "U8"}  # safetensors names
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,17 @@ def verify(name: str, weight: EncodedWeight) -> None:
     def refuse(problem: str) -> CutworkError:
         return CutworkError(f"weight '{name}' is damaged: {problem}; pack the model again")
 
-    if weight.scale is not None and not (np.isfinite(weight.scale).all() and (weight.scale >= 0).all()):
+    if weight.scale is not None and weight.dtype == "i4":
+        if not np.isfinite(scales_of(weight)).all():
+            raise refuse("a scale is not finite")
+    elif weight.scale is not None and not (np.isfinite(weight.scale).all() and (weight.scale >= 0).all()):
         raise refuse("a scale is negative or not finite")
     if weight.encoding == "dense":
+        return
+    if weight.dtype == "i4":
+        problem = damage_of(weight)
+        if problem is not None:
+            raise refuse(problem)
         return
     assert weight.mask is not None and weight.offsets is not None
     rows, cols = weight.shape
@@ -103,6 +112,7 @@ class _MappedWeights(Mapping[str, EncodedWeight]):
             scale=parts.get("scale"),
             mask=parts.get("mask"),
             offsets=parts.get("offsets"),
+            group=entry.group or 0,
         )
 
     def __iter__(self) -> Iterator[str]:
@@ -112,10 +122,12 @@ class _MappedWeights(Mapping[str, EncodedWeight]):
         return len(self._entries)
 
 
-def _tensors_of(name: str, entry: WeightEntry) -> dict[str, tuple[str, str, tuple[int, ...]]]:
-    """The stored name, dtype and shape of each part of a weight."""
+def _tensors_of(name: str, entry: WeightEntry) -> dict[str, tuple[str, str, tuple[int | None, ...]]]:
+    """The stored name, dtype and shape of each part of a weight; None is any length."""
     dtype, shape = STORED_DTYPE[entry.dtype], tuple(entry.shape)
-    parts: dict[str, tuple[str, str, tuple[int, ...]]] = {"values": (name, dtype, shape)}
+    if entry.dtype == "i4":
+        return _int4_tensors_of(name, entry)
+    parts: dict[str, tuple[str, str, tuple[int | None, ...]]] = {"values": (name, dtype, shape)}
     if entry.encoding == "bitmask":
         rows, cols = shape
         padded = entry.nonzeros + TAIL_BYTES // ARRAY_DTYPE[entry.dtype].itemsize
@@ -129,16 +141,36 @@ def _tensors_of(name: str, entry: WeightEntry) -> dict[str, tuple[str, str, tupl
     return parts
 
 
+def _int4_tensors_of(name: str, entry: WeightEntry) -> dict[str, tuple[str, str, tuple[int | None, ...]]]:
+    rows, cols = entry.shape
+    tiles, runs = tiles_of(rows), runs_of(cols)
+    assert entry.group is not None and entry.scale is not None
+    parts: dict[str, tuple[str, str, tuple[int | None, ...]]] = {
+        "scale": (f"{name}.scale", entry.scale, (tiles, -(-cols // entry.group), TILE_ROWS))
+    }
+    if entry.encoding == "dense":
+        return parts | {"values": (name, "U8", (tiles, runs, RUN_WORDS // 2, 64))}
+    return parts | {
+        "mask": (f"{name}.mask", "U64", (tiles, runs, RUN_WORDS)),
+        "values": (f"{name}.values", "U8", (None,)),  # how many bytes, the offsets tell
+        "offsets": (f"{name}.offsets", "U64", (tiles + 1,)),
+    }
+
+
 def _check_tensors(path: Path, name: str, entry: WeightEntry, tensors: Tensors) -> None:
-    if (entry.encoding == "bitmask" or entry.dtype == "i8") and len(entry.shape) != 2:
+    if (entry.encoding == "bitmask" or entry.dtype in ("i8", "i4")) and len(entry.shape) != 2:
         raise CutworkError(f"{path}: '{name}' is no matrix, yet stored as one; pack the model again")
-    if entry.encoding == "bitmask" and not (entry.shape[0] and 0 < entry.shape[1] <= MAX_COLS):
+    if (entry.encoding == "bitmask" or entry.dtype == "i4") and not (entry.shape[0] and 0 < entry.shape[1] <= MAX_COLS):
         raise CutworkError(f"{path}: '{name}' has the impossible shape {entry.shape}; pack the model again")
     for stored, dtype, shape in _tensors_of(name, entry).values():
         if stored not in tensors:
             raise CutworkError(f"{path}: tensor '{stored}' is missing; pack the model again")
-        if tensors.describe(stored) != (dtype, shape):
-            found, size = tensors.describe(stored)
+        found, size = tensors.describe(stored)
+        if (
+            found != dtype
+            or len(size) != len(shape)
+            or any(b not in (None, a) for a, b in zip(size, shape, strict=True))
+        ):
             raise CutworkError(
                 f"{path}: tensor '{stored}' is {found} {list(size)} and should be {dtype} {list(shape)}; "
                 "pack the model again"

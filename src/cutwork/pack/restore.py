@@ -12,8 +12,9 @@ from cutwork.errors import CutworkError
 from cutwork.pack import bfloat16
 from cutwork.pack.convert import LOWEST
 from cutwork.pack.encodings import EncodedWeight, restore_negative_zeros
+from cutwork.pack.int4 import dequantize, row_scales
 from cutwork.pack.reader import STORED_DTYPE, PackedModel, read_packed, verify
-from cutwork.pack.source import from_float32
+from cutwork.pack.source import from_float32, pack_nibbles
 from cutwork.pack.writer import Progress
 from cutwork.safetensors_file import NUMPY, SafetensorsWriter, Tensor, Tensors, open_tensors
 
@@ -21,8 +22,9 @@ from cutwork.safetensors_file import NUMPY, SafetensorsWriter, Tensor, Tensors, 
 def restore(packed: Path, output: Path, *, overwrite: bool = False, progress: Progress | None = None) -> int:
     """Write the checkpoint that was packed into `output`, tensor for tensor and bit for bit; returns its bytes.
 
-    Not restored are int4, grouped and asymmetric codes, which come back as the floats they stand for, and what
-    `--dtype bf16` rounded off. Every weight is verified. Raises CutworkError for damage, a taken `output`, a full disk.
+    Not restored are asymmetric codes and those in groups that kernels do not read, which come back as the floats they
+    stand for, and what `--dtype bf16` rounded off. Every weight is verified. Raises CutworkError for damage, a taken
+    `output`, a full disk.
     """
     model = read_packed(packed)
     jobs = _tensors_to_write(model, open_tensors(packed))
@@ -48,6 +50,9 @@ def _tensors_to_write(model: PackedModel, stored: Tensors) -> dict[str, tuple[st
     keep_codes = "quantization_config" in model.config
     jobs: dict[str, tuple[str, Callable[[], Tensor]]] = {}
     for name, weight in model.weights.items():
+        if weight.dtype == "i4":
+            jobs |= _int4_tensors(model, name, keep_codes)
+            continue
         scale_dtype = source.dtypes.get(f"{name}_scale", "F32")
         dtype = source.dtypes.get(name, STORED_DTYPE[weight.dtype])
         if weight.dtype == "i8" and not keep_codes:
@@ -70,6 +75,27 @@ def _tensors_to_write(model: PackedModel, stored: Tensors) -> dict[str, tuple[st
             raise CutworkError(f"{model.path}: '{name}' is tied to '{equal}', which is missing; pack the model again")
         jobs[name] = jobs[equal]
     return jobs
+
+
+def _int4_tensors(model: PackedModel, name: str, keep_codes: bool) -> dict[str, tuple[str, Callable[[], Tensor]]]:
+    """Codes and scales, or the floats they stand for; the tensor that tells the shape is one of the extras."""
+    weight = model.weights[name]
+    assert weight.scale is not None
+    scale_dtype = {"float32": "F32", "float16": "F16", "uint16": "BF16"}[weight.scale.dtype.name]
+    dtype = model.source.dtypes.get(name, None if keep_codes else scale_dtype)
+    if dtype is not None:
+        if dtype not in ("F32", "F16", "BF16"):
+            raise CutworkError(f"{model.path}: '{name}' cannot have been {dtype}; pack the model again")
+        return {name: (dtype, lambda: from_float32(dequantize(_verified(name, weight)), dtype))}
+    return {
+        f"{name}_packed": ("I32", lambda: Tensor("I32", pack_nibbles(_verified(name, weight).decode()))),
+        f"{name}_scale": (scale_dtype, lambda: Tensor(scale_dtype, row_scales(weight))),
+    }
+
+
+def _verified(name: str, weight: EncodedWeight) -> EncodedWeight:
+    verify(name, weight)
+    return weight
 
 
 def _weight(model: PackedModel, stored: Tensors, name: str, dtype: str) -> Tensor:

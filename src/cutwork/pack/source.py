@@ -10,6 +10,8 @@ import numpy as np
 from cutwork import checkpoint
 from cutwork.errors import CutworkError
 from cutwork.pack import bfloat16
+from cutwork.pack.encodings import MAX_COLS
+from cutwork.pack.int4 import RUN_COLS, runs_of
 from cutwork.safetensors_file import Tensor, open_tensors
 
 _FLOATS = ("F32", "F16", "BF16")
@@ -19,11 +21,20 @@ _COMPANIONS = ("_scale", "_zero_point", "_shape", "_g_idx")  # of a quantised we
 
 @dataclass(frozen=True)
 class SourceWeight:
-    """One weight: floats (`tensor` F32, F16 or BF16), or int8 codes with a float32 `scale` [rows]."""
+    """One weight: floats (`tensor` F32, F16 or BF16), or int8 codes with a float32 `scale` [rows].
+
+    Or, where `group` is not 0, int4 codes (as I8) with a `stored_scale` [rows, groups] for each `group` columns.
+    """
 
     tensor: Tensor
     scale: np.ndarray | None = None
     stored_scale: Tensor | None = None  # as the checkpoint has it, for restoring
+    group: int = 0
+
+    @property
+    def quantized(self) -> bool:
+        """Whether `tensor` holds codes."""
+        return self.scale is not None or self.group > 0
 
 
 class SourceCheckpoint:
@@ -45,7 +56,11 @@ class SourceCheckpoint:
         self.names, self.extras = self._sort()
         if not self.names:
             raise CutworkError(f"{path} holds no weights")
-        self.dequantized = any(f"{name}_packed" in self.tensors for name in self.names)
+        packed = [name for name in self.names if f"{name}_packed" in self.tensors]
+        self._int4 = {name: group for name in packed if (group := self._int4_group(name))}
+        self.dequantized = len(self._int4) < len(packed)
+        if not self.dequantized:
+            self.extras = sorted([*self.extras, *(f"{name}_shape" for name in packed)])
 
     @property
     def nbytes(self) -> int:
@@ -62,7 +77,12 @@ class SourceCheckpoint:
         return None
 
     def weight(self, name: str) -> SourceWeight:
-        """Read one weight; int4, grouped or asymmetric int8 codes are turned into floats of their scale's dtype."""
+        """Read one weight; codes that no kernel reads as they are turn into floats of their scale's dtype.
+
+        Those are asymmetric ones, int8 in groups, and int4 in groups that are no multiple of 32 columns.
+        """
+        if name in self._int4:
+            return SourceWeight(Tensor("I8", self._unpacked(name)), None, self._scale(name), self._int4[name])
         if f"{name}_packed" in self.tensors:
             return SourceWeight(self._dequantize(name, self._unpacked(name)))
         tensor = self.tensors[name]
@@ -145,6 +165,33 @@ class SourceCheckpoint:
             )
         return fitting[0]
 
+    def _int4_group(self, name: str) -> int:
+        """Columns per scale of a weight whose int4 codes the kernels read, else 0."""
+        words = self.tensors.describe(f"{name}_packed")[1]
+        shape = self.tensors.get(f"{name}_shape")
+        scale = self.tensors.get(f"{name}_scale")
+        if len(words) != 2 or shape is None or shape.array.size != 2 or scale is None or scale.dtype not in _FLOATS:
+            return 0  # whatever is wrong with it will be told when it is read
+        rows, cols = (int(n) for n in shape.array.reshape(-1))
+        if not (0 < cols <= MAX_COLS) or scale.shape[:1] != (rows,) or len(scale.shape) != 2 or words[0] != rows:
+            return 0
+        zero_point = self.tensors.get(f"{name}_zero_point")
+        if f"{name}_g_idx" in self.tensors or (zero_point is not None and zero_point.array.any()):
+            return 0
+        if self._bits(name, cols, words[1]) != 4:
+            return 0
+        groups = scale.shape[1]
+        group = runs_of(cols) * RUN_COLS if groups == 1 else self._group_size(cols, groups)
+        return group if group % RUN_COLS == 0 else 0
+
+    def _group_size(self, cols: int, groups: int) -> int:
+        """Columns per scale: what the configuration says if that gives so many groups, else equal shares; or 0."""
+        declared = {_weight_group(g) for g in (self.config["quantization_config"].get("config_groups") or {}).values()}
+        fitting = [size for size in declared if size and -(-cols // size) == groups]
+        if len(fitting) == 1:
+            return fitting[0]
+        return cols // groups if groups and cols % groups == 0 else 0
+
     def _dequantize(self, name: str, codes: np.ndarray) -> Tensor:
         """Codes to floats of the scale's dtype, rounded as compressed-tensors rounds them."""
         scale = self._scale(name)
@@ -153,10 +200,11 @@ class SourceCheckpoint:
         group = self.tensors.get(f"{name}_g_idx")
         zero_point = self._zero_point(name, rows)
         values = codes.astype(np.float32)
-        if factors.shape[0] not in (1, rows) or (group is None and (not factors.shape[1] or cols % factors.shape[1])):
+        size = self._group_size(cols, factors.shape[1])
+        if factors.shape[0] not in (1, rows) or (group is None and not size):
             raise self._damaged(name)
         if group is None:
-            columns = np.arange(cols) // (cols // factors.shape[1])
+            columns = np.arange(cols) // size
         else:
             columns = group.array.astype(np.int64)
             if columns.shape != (cols,) or columns.min() < 0 or columns.max() >= factors.shape[1]:
@@ -207,6 +255,19 @@ def _weight_bits(group: Any) -> int | None:
     weights = group.get("weights") if isinstance(group, dict) else None
     bits = weights.get("num_bits") if isinstance(weights, dict) else None
     return bits if isinstance(bits, int) else None
+
+
+def _weight_group(group: Any) -> int:
+    weights = group.get("weights") if isinstance(group, dict) else None
+    size = weights.get("group_size") if isinstance(weights, dict) else None
+    return size if isinstance(size, int) and size > 0 else 0
+
+
+def pack_nibbles(codes: np.ndarray) -> np.ndarray:
+    """Int32 words [rows, ceil(cols / 8)] of int4 codes int8 [rows, cols], as `pack-quantized` stores them."""
+    padded = np.zeros((codes.shape[0], -(-codes.shape[1] // 8) * 8), np.uint8)
+    padded[:, : codes.shape[1]] = codes + 8
+    return np.ascontiguousarray(padded[:, ::2] | padded[:, 1::2] << 4).view("<i4")
 
 
 def _unpack(words: np.ndarray, bits: int, cols: int) -> np.ndarray:

@@ -18,6 +18,7 @@ from cutwork.safetensors_file import SafetensorsWriter
 
 Progress = Callable[[int, int], None]  # weights done, weights in all
 
+_SCALE_DTYPE: dict[str, Literal["F32", "F16", "BF16"]] = {"float32": "F32", "float16": "F16", "uint16": "BF16"}
 _PARTS = 6  # tensors that a weight is stored as, at most
 
 
@@ -101,9 +102,14 @@ class PackWriter:
             self.add_tensor(f"{name}.values", dtype, weight.values)
             self.add_tensor(f"{name}.offsets", "U64", weight.offsets)
         if weight.scale is not None:
-            self.add_tensor(f"{name}.scale", "F32", weight.scale)
+            self.add_tensor(f"{name}.scale", _SCALE_DTYPE[weight.scale.dtype.name], weight.scale)
         self._entries[name] = WeightEntry(
-            encoding=weight.encoding, dtype=weight.dtype, shape=list(weight.shape), nonzeros=weight.nonzeros
+            encoding=weight.encoding,
+            dtype=weight.dtype,
+            shape=list(weight.shape),
+            nonzeros=weight.nonzeros,
+            group=weight.group if weight.scale is not None and weight.dtype == "i4" else None,
+            scale=_SCALE_DTYPE[weight.scale.dtype.name] if weight.scale is not None and weight.dtype == "i4" else None,
         )
 
     def add_tensor(self, name: str, dtype: str, array: np.ndarray) -> None:
@@ -116,15 +122,15 @@ def pack(
     output: Path,
     dtype: Literal["auto", "f32", "bf16"] = "auto",
     *,
-    head: Literal["auto", "i8"] = "auto",
+    head: Literal["auto", "i8", "i4"] = "auto",
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> PackSummary:
     """Pack a plain or quantised checkpoint into the directory `output`, which appears when it is complete.
 
     `dtype` is that of unquantised matrices; `head` that of the output head (or the embedding tied to it), which is read
-    whole for every token: `i8` rounds it per row if it is not quantised. Memory needed beyond the mapped source is that
-    of the largest weight.
+    whole for every token: unless it is quantised already, `i8` rounds it per row, `i4` per row and 128 columns. Memory
+    needed beyond the mapped source is that of the largest weight.
     Raises CutworkError for what cannot be read, a taken `output` or a full disk.
     """
     checkpoint = SourceCheckpoint(source)
@@ -140,8 +146,8 @@ def pack(
                 if progress:
                     progress(done, len(checkpoint.names))
                 weight = checkpoint.weight(name)
-                round_it = head == "i8" and name == checkpoint.head and weight.scale is None
-                encoded = convert(name, weight, "i8" if round_it else dtype)
+                round_it = head != "auto" and name == checkpoint.head and not weight.quantized
+                encoded = convert(name, weight, head if round_it else dtype)
                 writer.add(name, encoded)
                 summary.clamped += _keep_what_restores(writer, origin, name, weight, encoded)
                 summary.weights.append(_describe(name, encoded))
@@ -158,6 +164,8 @@ def _keep_what_restores(
     writer: PackWriter, origin: Source, name: str, weight: SourceWeight, encoded: EncodedWeight
 ) -> int:
     """Note what the encoded weight does not tell about the original; returns the number of clamped codes."""
+    if weight.group:
+        return 0
     if weight.tensor.dtype != STORED_DTYPE[encoded.dtype]:
         origin.dtypes[name] = weight.tensor.dtype
     if encoded.encoding == "bitmask":
