@@ -130,15 +130,20 @@ std::vector<std::vector<float>> parse_vectors(const nb::sequence& vectors) {
   return parsed;
 }
 
+DType cache_dtype(const std::string& name) {
+  if (name == "f32") return DType::f32;
+  if (name == "bf16") return DType::bf16;
+  if (name == "i8") return DType::i8;
+  throw std::invalid_argument("has dtype '" + name + "' instead of f32, bf16 or i8");
+}
+
 std::optional<CacheShape> parse_cache(const std::optional<nb::dict>& cache) {
   if (!cache) return std::nullopt;
   try {
     Fields f(*cache);
-    const std::string dtype = f.word("dtype");
-    if (dtype != "f32" && dtype != "bf16")
-      throw std::invalid_argument("has dtype '" + dtype + "' instead of f32 or bf16");
+    const DType dtype = cache_dtype(f.word("dtype"));
     const CacheShape shape{f.integer("layers"),     f.integer("kv_heads"), f.integer("head_dim"),
-                           f.integer("block_size"), f.integer("blocks"),   dtype == "f32" ? DType::f32 : DType::bf16};
+                           f.integer("block_size"), f.integer("blocks"),   dtype};
     f.no_others();
     return shape;
   } catch (const std::invalid_argument& error) {
@@ -231,7 +236,8 @@ void bind_runtime(nb::module_& m) {
            "of\n"
            "float32 [n] arrays (copied); threads includes the caller's; max_tokens and max_logits bound one step; "
            "cache:\n"
-           "dict(layers, kv_heads, head_dim, block_size, blocks, dtype \"f32\" | \"bf16\") or None, block_size a "
+           "dict(layers, kv_heads, head_dim, block_size, blocks, dtype \"f32\" | \"bf16\" | \"i8\") or None, "
+           "block_size a "
            "multiple of\n"
            "16; isa forces a lower instruction set.")
       .def("step", step, "tokens"_a.noconvert(), "positions"_a.noconvert(), "sequences"_a.noconvert(),

@@ -5,21 +5,26 @@
 
 namespace cutwork {
 
-constexpr int64_t kKeyTile = 16;    // the block size of the cache is a multiple of this
-constexpr int64_t kKeyChunk = 128;  // keys per step of the online softmax; steps begin at multiples of it
-constexpr int64_t kQueryRows = 48;  // (query, head) rows per tile, unless one query has more heads than that
+constexpr int64_t kKeyTile = 16;      // the block size of the cache is a multiple of this
+constexpr int64_t kKeyChunk = 128;    // keys per step of the online softmax; steps begin at multiples of it
+constexpr int64_t kKeySegment = 256;  // keys whose softmax starts anew; threads may share the segments of a query
+constexpr int64_t kQueryRows = 48;    // (query, head) rows per tile, unless one query has more heads than that
 
 // A block of one layer's cache holds, for each kv head, a tile of keys [head_dim, block_size], so that one load brings
 // a dimension of many keys, and a tile of values [block_size, value_stride], so that one load brings many dimensions of
-// a value.
+// a value; for i8 then f32 scales of the keys [block_size] and of the values [block_size].
 struct CacheLayout {
-  DType dtype;  // f32 or bf16
+  DType dtype;  // f32, bf16 or i8
   int64_t kv_heads, head_dim, block_size;
   int64_t value_stride;  // head_dim rounded up to kKeyTile; what is beyond head_dim is zero
 
-  int64_t tile() const { return head_dim * block_size + block_size * value_stride; }  // elements per kv head
-  int64_t block() const { return kv_heads * tile(); }                                 // elements per block and layer
-  int64_t element_bytes() const { return dtype == DType::f32 ? 4 : 2; }
+  int64_t element_bytes() const { return dtype == DType::f32 ? 4 : dtype == DType::bf16 ? 2 : 1; }
+  int64_t value_offset() const { return head_dim * block_size * element_bytes(); }  // bytes from the start of a tile
+  int64_t scale_offset() const { return value_offset() + block_size * value_stride * element_bytes(); }
+  int64_t tile_bytes() const {  // per kv head
+    return scale_offset() + (dtype == DType::i8 ? 2 * block_size * int64_t{sizeof(float)} : 0);
+  }
+  int64_t block_bytes() const { return kv_heads * tile_bytes(); }  // per block and layer
 };
 
 // The queries of consecutive tokens of one sequence that share a kv head.
@@ -35,13 +40,27 @@ struct AttentionTile {
   int64_t position;              // of the first query
   int64_t window;                // keys a query sees including its own, or -1 for all
   float scale;
+
+  int64_t end() const { return position + queries; }  // keys [start(), end()) are seen by some query
+  int64_t start() const { return window < 0 || window > position ? 0 : position - window + 1; }
+  int64_t first_segment() const { return start() / kKeySegment; }
+  int64_t segments() const { return (end() - 1) / kKeySegment + 1 - first_segment(); }
 };
+
+// What attention over some of the keys leaves of `rows` rows: sums [rows, value_stride], peaks [rows], totals [rows].
+static inline int64_t partial_floats(const CacheLayout& cache, int64_t rows) {
+  return rows * (cache.value_stride + 2);
+}
 
 struct AttentionKernels {
   // Bytes of private scratch, 64-byte aligned, for tiles of `rows` = queries * group.
   size_t (*scratch_bytes)(const CacheLayout& cache, int64_t rows);
   // The result of a query depends neither on the tile it is in nor on how its keys came into the cache.
   void (*attend)(const AttentionTile& tile, void* scratch);
+  // The same in parts that threads may share: the partial result of the keys [segment, segment + 1) * kKeySegment, and
+  // the end, from the partial results of all the segments that hold keys of the tile, one after the other.
+  void (*attend_segment)(const AttentionTile& tile, int64_t segment, float* partial, void* scratch);
+  void (*finish)(const AttentionTile& tile, int64_t segments, float* partials);
   // Writes one token's key and value [head_dim] of a kv head into slot `slot` of a block of a layer.
   void (*append)(const CacheLayout& cache, void* block, int64_t kv_head, int64_t slot, const float* key,
                  const float* value);

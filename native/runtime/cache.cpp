@@ -12,10 +12,11 @@ CacheLayout cache_layout(const CacheShape& shape) {
 }
 
 KvCache::KvCache(const CacheShape& shape) : layout_(cache_layout(shape)), layers_(shape.layers), blocks_(shape.blocks) {
+  const int64_t token_bytes = (shape.head_dim + layout_.value_stride) * layout_.element_bytes() +
+                              (shape.dtype == DType::i8 ? 2 * int64_t{sizeof(float)} : 0);
   const int64_t bytes =
-      checked_product("the KV cache", {shape.layers, shape.blocks, shape.kv_heads, shape.block_size,
-                                       shape.head_dim + layout_.value_stride, layout_.element_bytes()});
-  memory_ = Memory(bytes, "the KV cache", "use fewer blocks or a bf16 cache");
+      checked_product("the KV cache", {shape.layers, shape.blocks, shape.kv_heads, shape.block_size, token_bytes});
+  memory_ = Memory(bytes, "the KV cache", "use fewer blocks or an i8 cache");
 }
 
 void KvCache::require_block(int64_t index) const {
@@ -26,7 +27,8 @@ void KvCache::require_block(int64_t index) const {
 
 void KvCache::copy(int64_t from, int64_t to) {
   if (from == to) return;
-  for (int64_t i = 0; i < layers_; ++i) std::memcpy(block(i, to), block(i, from), static_cast<size_t>(block_bytes()));
+  for (int64_t i = 0; i < layers_; ++i)
+    std::memcpy(block(i, to), block(i, from), static_cast<size_t>(layout_.block_bytes()));
 }
 
 }  // namespace cutwork

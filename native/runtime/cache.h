@@ -18,9 +18,9 @@ class KvCache {
   int64_t blocks() const { return blocks_; }
   int64_t bytes() const { return memory_.size(); }
 
-  char* layer(int64_t index) const { return memory_.data() + index * blocks_ * block_bytes(); }
+  char* layer(int64_t index) const { return memory_.data() + index * blocks_ * layout_.block_bytes(); }
   char* block(int64_t layer_index, int64_t block_index) const {
-    return layer(layer_index) + block_index * block_bytes();
+    return layer(layer_index) + block_index * layout_.block_bytes();
   }
 
   // Throws std::invalid_argument if there is no such block.
@@ -30,8 +30,6 @@ class KvCache {
   void copy(int64_t from, int64_t to);
 
  private:
-  int64_t block_bytes() const { return layout_.block() * layout_.element_bytes(); }
-
   CacheLayout layout_;
   int64_t layers_, blocks_;
   Memory memory_;

@@ -9,6 +9,7 @@ namespace cutwork {
 namespace {
 
 constexpr int64_t kAlignment = 64;
+constexpr int64_t kSharedKeys = 1 << 18;  // of a longer context, threads share the heads only
 
 Plan verified(Plan plan) {
   verify(plan);
@@ -100,8 +101,13 @@ void Executor::allocate() {
       const int64_t rows = std::max(op->heads / op->kv_heads, kQueryRows);
       const CacheLayout layout = cache_layout(*plan_.cache);
       scratch = std::max(scratch, static_cast<int64_t>(attention_.scratch_bytes(layout, rows)));
+      const int64_t keys =
+          std::min(checked_product("the KV cache", {layout.block_size, plan_.cache->blocks}), kSharedKeys);
+      const int64_t segments = (keys + kKeySegment - 1) / kKeySegment;
+      if (plan_.threads > 1) partial_floats_ = std::max(partial_floats_, segments * partial_floats(layout, op->heads));
     }
   }
+  sizes.push_back(checked_product("the arena", {partial_floats_, int64_t{sizeof(float)}}));
   sizes.insert(sizes.end(), static_cast<size_t>(plan_.threads), scratch);
   memory_.scratch_bytes = scratch;
 
@@ -122,6 +128,7 @@ void Executor::allocate() {
     each.cosines = reinterpret_cast<float*>(take());
     each.sines = each.cosines + plan_.max_tokens * each.half;
   }
+  partials_ = reinterpret_cast<float*>(take());
   for (int i = 0; i < plan_.threads; ++i) memory_.scratch.push_back(take());
 }
 

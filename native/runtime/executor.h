@@ -57,6 +57,11 @@ class Executor {
     const Run* run;
     int64_t first, count;  // within the run
   };
+  // Keys of one (tile, kv head).
+  struct KeySegment {
+    int64_t item, index;
+    int64_t partial;  // where its result goes
+  };
 
   void prepare_ops();
   void allocate();
@@ -73,6 +78,10 @@ class Executor {
   float* data(int64_t buffer) const;
   float* data(int64_t buffer, int64_t row) const { return data(buffer) + row * width(buffer); }
   const float* vector(int64_t id) const { return plan_.vectors[static_cast<size_t>(id)].data(); }
+
+  AttentionTile attention_tile(const Attention& op, int64_t item) const;
+  // Attention of few tiles, whose keys the threads share; false if there is nothing to gain.
+  bool share_keys(const Attention& op, int64_t items);
 
   void run(const Embed& op, const Prepared& prepared);
   void run(const RmsNorm& op, const Prepared& prepared);
@@ -95,6 +104,8 @@ class Executor {
   std::vector<Angles> angles_;
   Memory arena_;  // buffers, then prepared inputs, angles and the threads' scratch
   LinearMemory memory_ = {};
+  float* partials_ = nullptr;  // of attention whose keys are shared among threads
+  int64_t partial_floats_ = 0;
   std::vector<double> profile_;
   std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
 
@@ -104,6 +115,7 @@ class Executor {
   float* logits_ = nullptr;
   std::vector<Run> runs_;
   std::vector<QueryTile> tiles_;
+  std::vector<KeySegment> segments_;
   std::vector<Target> targets_;
 
   ThreadPool pool_;  // last, so that its threads end first

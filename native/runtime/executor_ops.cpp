@@ -11,6 +11,7 @@ namespace {
 // Elementwise work from which waking another thread pays, and attention's, in multiply-adds.
 constexpr int64_t kSharedFloats = 16384;
 constexpr int64_t kSharedMultiplies = 100000;
+constexpr int64_t kItemsPerThread = 4;  // pieces of attention from which the threads need no smaller ones
 
 }  // namespace
 
@@ -88,6 +89,56 @@ void Executor::run(const KvAppend& op, const Prepared&) {
   });
 }
 
+// One kv head of a tile. The tiles with most keys come last in their run: starting with them leaves little to wait for
+// at the end.
+AttentionTile Executor::attention_tile(const Attention& op, int64_t item) const {
+  const QueryTile& tile = tiles_[tiles_.size() - 1 - static_cast<size_t>(item / op.kv_heads)];
+  const int64_t kv_head = item % op.kv_heads, row = tile.run->first + tile.first, group = op.heads / op.kv_heads;
+  const int64_t column = kv_head * group * op.head_dim;
+  return {cache_->layout(),
+          cache_->layer(op.cache),
+          batch_.table(row),
+          kv_head,
+          data(op.q, row) + column,
+          data(op.out, row) + column,
+          width(op.q),
+          width(op.out),
+          tile.count,
+          group,
+          tile.run->position + tile.first,
+          op.window,
+          op.scale};
+}
+
+bool Executor::share_keys(const Attention& op, int64_t items) {
+  if (items >= kItemsPerThread * pool_.threads()) return false;
+  int64_t floats = 0;
+  segments_.clear();
+  for (int64_t item = 0; item < items; ++item) {
+    const AttentionTile tile = attention_tile(op, item);
+    for (int64_t i = 0; i < tile.segments(); ++i) {
+      segments_.push_back({item, tile.first_segment() + i, floats});
+      floats += partial_floats(tile.cache, tile.queries * tile.group);
+    }
+  }
+  const auto count = static_cast<int64_t>(segments_.size());
+  if (count == items || floats > partial_floats_) return false;
+  pool_.for_ranges(count, 1, [&](int64_t begin, int64_t end, int thread) {
+    for (int64_t i = begin; i < end; ++i) {
+      const KeySegment& segment = segments_[static_cast<size_t>(i)];
+      attention_.attend_segment(attention_tile(op, segment.item), segment.index, partials_ + segment.partial,
+                                memory_.scratch[static_cast<size_t>(thread)]);
+    }
+  });
+  for (int64_t i = 0; i < count;) {
+    const KeySegment& segment = segments_[static_cast<size_t>(i)];
+    const AttentionTile tile = attention_tile(op, segment.item);
+    attention_.finish(tile, tile.segments(), partials_ + segment.partial);
+    i += tile.segments();
+  }
+  return true;
+}
+
 void Executor::run(const Attention& op, const Prepared&) {
   const int64_t group = op.heads / op.kv_heads, tile_queries = std::max<int64_t>(1, kQueryRows / group);
   tiles_.clear();
@@ -99,17 +150,11 @@ void Executor::run(const Attention& op, const Prepared&) {
     multiplies += each.count * (op.window < 0 ? keys : std::min(keys, op.window)) * op.heads * op.head_dim * 2;
   }
   const auto items = static_cast<int64_t>(tiles_.size()) * op.kv_heads;
-  pool_.for_ranges(items, multiplies < kSharedMultiplies ? items : 1, [&](int64_t begin, int64_t end, int thread) {
-    for (int64_t item = begin; item < end; ++item) {
-      // The tiles with most keys come last in their run: starting with them leaves little to wait for at the end.
-      const QueryTile& tile = tiles_[tiles_.size() - 1 - static_cast<size_t>(item / op.kv_heads)];
-      const int64_t kv_head = item % op.kv_heads, row = tile.run->first + tile.first;
-      const int64_t column = kv_head * group * op.head_dim;
-      attention_.attend({cache_->layout(), cache_->layer(op.cache), batch_.table(row), kv_head,
-                         data(op.q, row) + column, data(op.out, row) + column, width(op.q), width(op.out), tile.count,
-                         group, tile.run->position + tile.first, op.window, op.scale},
-                        memory_.scratch[static_cast<size_t>(thread)]);
-    }
+  const bool alone = pool_.threads() == 1 || multiplies < kSharedMultiplies;
+  if (!alone && share_keys(op, items)) return;
+  pool_.for_ranges(items, alone ? items : 1, [&](int64_t begin, int64_t end, int thread) {
+    for (int64_t item = begin; item < end; ++item)
+      attention_.attend(attention_tile(op, item), memory_.scratch[static_cast<size_t>(thread)]);
   });
 }
 

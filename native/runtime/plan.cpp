@@ -242,7 +242,8 @@ void verify_sizes(const Plan& plan) {
     require(size >= 1 && size <= kMaxSize, "every size of the cache must be between 1 and 2^30");
   require(cache.block_size % kKeyTile == 0,
           "the cache's block_size is " + text(cache.block_size) + ", which is not a multiple of " + text(kKeyTile));
-  require(cache.dtype != DType::i8, "the cache's dtype must be f32 or bf16");
+  require(cache.dtype == DType::f32 || cache.dtype == DType::bf16 || cache.dtype == DType::i8,
+          "the cache's dtype must be f32, bf16 or i8");
 }
 
 }  // namespace

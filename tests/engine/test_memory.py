@@ -23,6 +23,7 @@ def test_room_for_the_whole_batch_if_it_fits():
     assert size(max_context=100) == (100, 16)
     assert size(budget=20 * BLOCK) == (256, 20)
     assert size(budget=10 * BLOCK, dtype="bf16") == (256, 20)
+    assert size(budget=10 * BLOCK, dtype="i8") == (256, 26)  # 8 codes and a scale of 4 bytes instead of 32
 
 
 def test_a_context_nobody_asked_for_shrinks():

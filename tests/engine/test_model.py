@@ -63,6 +63,19 @@ def test_greedy_tokens_equal_transformers(variant, backend, directory):
         assert result.finish_reason == "length"
 
 
+@pytest.mark.parametrize(("cache_dtype", "tolerance"), [("f32", 1e-5), ("bf16", 0.02), ("i8", 0.05)])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_cache_dtypes(cache_dtype, tolerance, backend, directory, llama):
+    with load(llama, directory, backend=backend, cache_dtype=cache_dtype) as model:
+        assert model.cache_dtype == cache_dtype
+        actual = model.logits(PROMPTS[-1])
+    with load(llama, directory, cache_dtype=cache_dtype) as model:
+        assert relative(actual, model.logits(PROMPTS[-1])) < 1e-4
+    assert relative(actual, torch_logits(llama, np.array(PROMPTS[-1]))) < tolerance
+    with pytest.raises(CutworkError, match="must be auto, f32, bf16 or i8"):
+        load(llama, directory, cache_dtype="i4")
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [("bf16", 0.02), ("i8", 0.06), ("i4", 0.06)])
 @pytest.mark.parametrize("variant", ["llama", "qwen2"])

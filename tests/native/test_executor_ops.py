@@ -113,12 +113,14 @@ def test_logits_have_a_bias_and_only_the_wanted_rows(rng, isa):
     ("heads", "kv_heads", "head_dim"), [(1, 1, 64), (4, 4, 16), (9, 3, 20), (8, 1, 33), (6, 2, 128), (71, 1, 7)]
 )
 @pytest.mark.parametrize("window", [-1, 1, 30])
-@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "i8"])
 def test_attention(rng, isa, heads, kv_heads, head_dim, window, dtype):
     count = 333
     q, k, v = (rng.standard_normal((count, n * head_dim)).astype(np.float32) for n in (heads, kv_heads, kv_heads))
     if dtype == "bf16":  # values that bf16 holds exactly
         k, v = (to_bf16(a) for a in (k, v))
+    if dtype == "i8":
+        k, v = (to_i8(a, kv_heads) for a in (k, v))
     plan = Plan()
     queries = plan.table(q * 2)
     plan.add("kv_append", k=plan.table(k), v=plan.table(v), cache=0)
@@ -132,3 +134,23 @@ def test_attention(rng, isa, heads, kv_heads, head_dim, window, dtype):
 
 def to_bf16(x):
     return (x.view(np.uint32) & 0xFFFF0000).view(np.float32)
+
+
+def to_i8(x, heads):
+    """What 127 steps either side of zero, a scale per token and head, leave of x."""
+    parts = x.reshape(len(x), heads, -1)
+    scale = np.abs(parts).max(-1, keepdims=True) / np.float32(127)
+    return (np.rint(parts / scale) * scale).reshape(x.shape)
+
+
+@pytest.mark.parametrize(("strange", "expected"), [(np.nan, np.nan), (np.inf, np.nan), (1e-44, 0)])
+def test_strange_numbers_in_an_i8_cache(isa, strange, expected):
+    """NaN and infinity show; a vector too small for a scale counts as zero."""
+    values = np.full((20, 16), strange, np.float32)
+    plan = Plan()
+    queries, k, v = (plan.table(a) for a in (np.ones_like(values), np.zeros_like(values), values))
+    plan.add("kv_append", k=k, v=v, cache=0)
+    shape = {"heads": 1, "kv_heads": 1, "head_dim": 16, "scale": 1.0, "window": -1}
+    plan.show(plan.emit("attention", 16, q=queries, cache=0, **shape))
+    cache = {"layers": 1, "kv_heads": 1, "head_dim": 16, "block_size": 16, "blocks": 2, "dtype": "i8"}
+    np.testing.assert_array_equal(run_rows(plan.executor(isa=isa, cache=cache), 20), np.full((20, 16), expected))

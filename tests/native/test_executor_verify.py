@@ -186,7 +186,7 @@ def test_lists(plan):
         ({"layers": -1}, "every size of the cache"),
         ({"head_dim": HUGE}, "every size of the cache"),
         ({"block_size": 8}, "block_size is 8, which is not a multiple of 16"),
-        ({"dtype": "i8"}, "dtype 'i8'"),
+        ({"dtype": "i4"}, "dtype 'i4'"),
         ({"dtype": 3}, "'dtype' must be a string"),
         ({"heads": 3}, "has a field"),
         ({"blocks": 2**30, "layers": 2**30, "block_size": 2**30}, "exceeds what can be addressed"),

@@ -38,6 +38,17 @@ V2, V1 = "sys/fs/cgroup", "sys/fs/cgroup/cpu,cpuacct"
         ({GROUPS: "0::/\n", f"{V2}/cpu.max": "199999 100000\n"}, 1),
         ({GROUPS: "0::/\n", f"{V2}/cpu.max": "99900000 100000\n"}, CPUS),
         ({GROUPS: "0::/a/b\n", f"{V2}/a/b/cpu.max": "max 100000\n", f"{V2}/a/cpu.max": "100000 100000\n"}, 1),
+        ({GROUPS: "0::/a/b\n", f"{V2}/a/b/cpu.max": "150000 100000\n", f"{V2}/a/cpu.max": "max 100000\n"}, 1),
+        ({GROUPS: "0::/a/b\n", f"{V2}/a/b/cpu.max": "max 100000\n", f"{V2}/cpu.max": "1000 100000\n"}, 1),
+        ({GROUPS: "0::/a\n1:name=systemd:/a\n", f"{V2}/unified/a/cpu.max": "50000 50000\n"}, 1),
+        (
+            {
+                GROUPS: "3:cpu:/a/b\n",
+                "sys/fs/cgroup/cpu/a/cpu.cfs_quota_us": "75000\n",
+                "sys/fs/cgroup/cpu/a/cpu.cfs_period_us": "50000\n",
+            },
+            1,
+        ),
         ({GROUPS: "0::/not/mounted\n", f"{V2}/cpu.max": "100000 100000\n"}, 1),
         ({GROUPS: "nonsense\n::\n0:\n", f"{V2}/cpu.max": "nonsense"}, CPUS),
         (

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from cutwork.cli.console import console, table
-from cutwork.cli.options import Json, ModelArgument, Threads
+from cutwork.cli.options import CacheDType, Json, ModelArgument, Threads
 
 
 def bench(
@@ -22,6 +22,7 @@ def bench(
     batch: Annotated[int, typer.Option("--batch", "-b", min=1, help="Sequences at a time.")] = 1,
     repeats: Annotated[int, typer.Option("--repeats", "-r", min=1, help="Rounds; medians are reported.")] = 5,
     threads: Threads = 0,
+    cache_dtype: CacheDType = "auto",
     as_json: Json = False,
 ) -> None:
     """Measure speed. Several models run interleaved in one process, so that the machine's moods hit all alike.
@@ -38,7 +39,13 @@ def bench(
         for path in [model, *(against or [])]:
             start = time.perf_counter()
             models[path] = stack.enter_context(
-                Model.load(path, threads=threads, max_context=prompt_tokens + decode_tokens + 1, max_batch=batch)
+                Model.load(
+                    path,
+                    threads=threads,
+                    max_context=prompt_tokens + decode_tokens + 1,
+                    max_batch=batch,
+                    cache_dtype=cache_dtype,
+                )
             )
             load_seconds[path] = time.perf_counter() - start
         speeds = measure(models, prompt_tokens, decode_tokens, repeats, batch=batch)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from cutwork.cli.options import Context, ModelArgument, Threads
+from cutwork.cli.options import CacheDType, Context, ModelArgument, Threads
 from cutwork.errors import CutworkError
 
 
@@ -19,6 +19,7 @@ def chat(
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
     threads: Threads = 0,
     context: Context = None,
+    cache_dtype: CacheDType = "auto",
 ) -> None:
     """Chat with a model. /reset forgets the conversation, /exit (or Ctrl-D) leaves, Ctrl-C stops an answer.
 
@@ -29,7 +30,7 @@ def chat(
     console = Console()
     opening = [{"role": "system", "content": system}] if system else []
     messages = list(opening)
-    with Model.load(model, threads=threads, max_context=context) as engine:
+    with Model.load(model, threads=threads, max_context=context, cache_dtype=cache_dtype) as engine:
         console.print(f"[dim]{model}: /reset forgets, /exit leaves[/dim]")
         while True:
             try:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from cutwork.cli.options import Context, Json, ModelArgument, Threads
+from cutwork.cli.options import CacheDType, Context, Json, ModelArgument, Threads
 from cutwork.errors import CutworkError
 
 
@@ -25,6 +25,7 @@ def evaluate(
     window: Annotated[int, typer.Option(min=2, help="Tokens per perplexity window.")] = 1024,
     threads: Threads = 0,
     context: Context = None,
+    cache_dtype: CacheDType = "auto",
     as_json: Json = False,
 ) -> None:
     """Measure how good a model is: exact-match accuracy of a task, perplexity of a text, or both.
@@ -50,7 +51,7 @@ def evaluate(
     content = read_text(text) if text else None
     console = Console(stderr=True)
     results: dict[str, object] = {"model": model}
-    with Model.load(model, threads=threads, max_context=context) as engine:
+    with Model.load(model, threads=threads, max_context=context, cache_dtype=cache_dtype) as engine:
         if task or recipe:
             score = accuracy(engine, load_task(settings), max_new_tokens=max_new_tokens, console=console)
             results |= {

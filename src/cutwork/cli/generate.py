@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from cutwork.cli.options import Context, Json, ModelArgument, Threads
+from cutwork.cli.options import CacheDType, Context, Json, ModelArgument, Threads
 from cutwork.errors import CutworkError
 
 
@@ -30,6 +30,7 @@ def generate(
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read prompts from this file, one a line.")] = None,
     threads: Threads = 0,
     context: Context = None,
+    cache_dtype: CacheDType = "auto",
     as_json: Json = False,
 ) -> None:
     """Generate text. Several prompts run as one batch.
@@ -49,7 +50,7 @@ def generate(
         "seed": seed,
         "stop": stop or [],
     }
-    with Model.load(model, threads=threads, max_context=context) as engine:
+    with Model.load(model, threads=threads, max_context=context, cache_dtype=cache_dtype) as engine:
         if use_chat_template:
             prompts = [engine.render_chat([{"role": "user", "content": p}]) for p in prompts]
         if len(prompts) == 1 and not as_json:

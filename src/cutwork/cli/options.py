@@ -1,6 +1,6 @@
 """Arguments that several commands share, so that they read the same everywhere."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -10,5 +10,9 @@ ModelArgument = Annotated[
 Threads = Annotated[int, typer.Option("--threads", "-t", min=0, help="0: every CPU this process may use.")]
 Context = Annotated[
     int | None, typer.Option("--context", min=1, help="Longest context in tokens; default: the model's own.")
+]
+CacheDType = Annotated[
+    Literal["auto", "f32", "bf16", "i8"],
+    typer.Option(help="Numbers in the KV cache; i8 halves bf16's memory. auto: f32 for float32 models, else bf16."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

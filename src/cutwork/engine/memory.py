@@ -3,10 +3,12 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from cutwork.engine.plan import Plan
 from cutwork.errors import CutworkError
 
+CacheDType = Literal["f32", "bf16", "i8"]
 BLOCK_SIZE = 32  # tokens per block of the KV cache; a multiple of 16 for the attention kernels
 SHARE = 4  # the cache takes at most one part in so many of the memory that is available
 
@@ -20,7 +22,7 @@ class CacheSize:
 
 
 def size_cache(
-    plan: Plan, *, dtype: str, model_context: int, max_context: int | None, max_batch: int, budget: int | None
+    plan: Plan, *, dtype: CacheDType, model_context: int, max_context: int | None, max_batch: int, budget: int | None
 ) -> CacheSize:
     """As many blocks as `max_batch` sequences of the whole context need, within `budget` bytes.
 
@@ -32,7 +34,8 @@ def size_cache(
             f"max_context must be from 2 to {model_context}, the length this model was made for, not {max_context}"
         )
     context = max_context or model_context
-    block_bytes = 2 * plan.cache_layers * plan.kv_heads * plan.head_dim * BLOCK_SIZE * (4 if dtype == "f32" else 2)
+    head_bytes = {"f32": 4 * plan.head_dim, "bf16": 2 * plan.head_dim, "i8": plan.head_dim + 4}[dtype]  # + a scale
+    block_bytes = 2 * plan.cache_layers * plan.kv_heads * head_bytes * BLOCK_SIZE
     limit = budget if budget is not None else available_memory() // SHARE
     affordable = limit // block_bytes
     one = -(-context // BLOCK_SIZE)
@@ -40,7 +43,7 @@ def size_cache(
         if max_context is not None or affordable < 1:
             raise CutworkError(
                 f"a context of {context} tokens needs {one * block_bytes / 1e6:.0f} MB of KV cache, but only "
-                f"{limit / 1e6:.0f} MB are set aside for it; lower max_context or raise cache_bytes"
+                f"{limit / 1e6:.0f} MB are set aside for it; lower max_context, use an i8 cache or raise cache_bytes"
             )
         one = affordable
         context = one * BLOCK_SIZE

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypedDict, Unpack, overload
+from typing import Any, Literal, TypedDict, Unpack, get_args, overload
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from cutwork.engine import perplexity as measure
 from cutwork.engine.architectures import build_plan
 from cutwork.engine.backend import Backend, choose
 from cutwork.engine.cache import BlockCache, OutOfBlocks
-from cutwork.engine.memory import BLOCK_SIZE, size_cache
+from cutwork.engine.memory import BLOCK_SIZE, CacheDType, size_cache
 from cutwork.engine.scheduler import Scheduler
 from cutwork.engine.session import Generation, Options, Request, Session
 from cutwork.engine.tokenizer import encode, load_tokenizer, render_chat, stop_tokens
@@ -33,7 +33,7 @@ class LoadOptions(TypedDict, total=False):
     """Keywords of `Model.load`."""
 
     threads: int
-    cache_dtype: Literal["auto", "f32", "bf16"]
+    cache_dtype: Literal["auto"] | CacheDType
     max_context: int | None
     max_batch: int
     cache_bytes: int | None
@@ -54,7 +54,7 @@ class Model:
         packed: PackedModel,
         *,
         threads: int = 0,
-        cache_dtype: Literal["auto", "f32", "bf16"] = "auto",
+        cache_dtype: Literal["auto"] | CacheDType = "auto",
         max_context: int | None = None,
         max_batch: int = 16,
         cache_bytes: int | None = None,
@@ -119,8 +119,9 @@ class Model:
 
         A checkpoint that is not packed is packed in memory. Options:
 
-        threads: CPUs to use, 0 for all this process may use. cache_dtype: of the KV cache, "f32" or "bf16"; "auto" is
-        f32 for a float32 model and bf16 otherwise. max_context: tokens per sequence, prompt and answer; by default what
+        threads: CPUs to use, 0 for all this process may use. cache_dtype: of the KV cache, "f32", "bf16" or "i8" (a
+        scale per token and head: half the memory of bf16, for a small error); "auto" is f32 for a float32 model and
+        bf16 otherwise. max_context: tokens per sequence, prompt and answer; by default what
         the model was made for, or less if memory is short. max_batch: sequences at a time. cache_bytes: memory for the
         KV cache, by default at most a quarter of what is available. backend: "native", "reference" (slow, NumPy) or
         "auto": native, unless the environment says CUTWORK_REFERENCE=1.
@@ -338,9 +339,9 @@ class Model:
                 self._cache.close(table)
 
 
-def _cache_dtype(wanted: str, weights: Mapping[str, Any]) -> str:
-    if wanted not in ("auto", "f32", "bf16"):
-        raise CutworkError(f"cache_dtype must be auto, f32 or bf16, not {wanted!r}")
+def _cache_dtype(wanted: Literal["auto"] | CacheDType, weights: Mapping[str, Any]) -> CacheDType:
+    if wanted not in ("auto", *get_args(CacheDType)):
+        raise CutworkError(f"cache_dtype must be auto, f32, bf16 or i8, not {wanted!r}")
     if wanted != "auto":
         return wanted
     return "f32" if all(weight.dtype == "f32" for weight in weights.values()) else "bf16"

@@ -6,7 +6,7 @@ the native executor does, so that a wrong layout shows; inside an op it computes
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -253,7 +253,7 @@ class Executor:
     def _kv_append(self, op: Op, s: _Step) -> None:
         for store, buffer in ((self._keys, op["k"]), (self._values, op["v"])):
             rows = self._view(buffer, s).reshape(len(s.tokens), *store.shape[3:])
-            store[op["cache"]][self._slots(s)] = _round_bf16(rows) if self.cache["dtype"] == "bf16" else rows
+            store[op["cache"]][self._slots(s)] = _ROUND[self.cache["dtype"]](rows)
 
     def _attention(self, op: Op, s: _Step) -> None:
         q, out = self._view(op["q"], s), self._view(op["out"], s)
@@ -318,3 +318,16 @@ def _round_bf16(x: np.ndarray) -> np.ndarray:
     """Nearest bfloat16, ties to even, as float32."""
     bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
     return np.asarray(((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32))
+
+
+def _round_i8(x: np.ndarray) -> np.ndarray:
+    """Nearest of 127 steps either side of zero, as float32; the last axis shares a scale."""
+    step = np.abs(x).max(axis=-1, keepdims=True) / np.float32(127)
+    return np.asarray(np.rint(x / np.where(step > 0, step, 1)) * step, np.float32)
+
+
+_ROUND: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "f32": np.asarray,
+    "bf16": _round_bf16,
+    "i8": _round_i8,
+}  # what a KV cache of a dtype gives back
