@@ -57,6 +57,41 @@ def test_filtered_distribution_equals_transformers(settings, seed):
     np.testing.assert_allclose(ours, theirs, rtol=2e-4)
 
 
+def choices(count=1, **settings):
+    """Tokens chosen one after the other from the same logits."""
+    sampler = Sampler(Sampling(**settings), [])
+    return [sampler.choose(LOGITS)[0] for _ in range(count)]
+
+
+def test_penalties_count_the_answer_only():
+    order = np.argsort(-LOGITS)
+    assert choices(4, presence_penalty=1e3) == order[:4].tolist()
+    gap = float(LOGITS[order[0]] - LOGITS[order[1]])
+    assert choices(2, frequency_penalty=gap / 1.5) == [order[0], order[0]]
+    assert choices(3, frequency_penalty=gap / 1.5)[2] == order[1]
+    assert Sampler(Sampling(presence_penalty=1e3), order[:3].tolist()).choose(LOGITS)[0] == order[0]
+
+
+def test_bias_and_constraint():
+    class Even:
+        def __init__(self):
+            self.accepted = []
+
+        def allowed(self):
+            return np.arange(len(LOGITS)) % 2 == 0
+
+        def accept(self, token):
+            self.accepted.append(token)
+
+    assert choices(logit_bias={3: 1e3, 5: -1e3}) == [3]
+    before = LOGITS.copy()
+    even = Even()
+    tokens = choices(20, constraint=even, temperature=2.0, seed=1, top_p=0.9, logit_bias={3: 1e3})
+    assert all(token % 2 == 0 for token in tokens) and even.accepted == tokens
+    assert choices(constraint=Even()) == [np.where(np.arange(len(LOGITS)) % 2 == 0, LOGITS, -np.inf).argmax()]
+    np.testing.assert_array_equal(LOGITS, before)
+
+
 def test_ties_at_the_top_k_threshold_stay():
     logits = np.array([1.0, 3.0, 2.0, 2.0, 0.0], np.float32)
     assert candidates(logits, Sampling(temperature=1.0, top_k=2))[0].tolist() == [1, 2, 3]

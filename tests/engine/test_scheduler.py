@@ -117,6 +117,16 @@ def test_shared_prefix_is_not_computed_again():
     assert s._executor.steps[-1][0].tolist() == [8, 9, 30]
 
 
+def test_an_equal_prompt_waits_for_the_blocks_being_computed_and_shares_them():
+    s = scheduler(max_tokens=32)
+    first, twin, other = add(s, list(range(10)), 2), add(s, list(range(10)), 2), add(s, [40], 2)
+    s.step()
+    assert s.running == [first]
+    run(s)
+    assert (first.reused_tokens, twin.reused_tokens, other.reused_tokens) == (0, 8, 0)
+    assert first.tokens == twin.tokens == [*range(10), *expected(9, 2)]
+
+
 def test_prompts_that_cannot_run_are_refused():
     s = scheduler(blocks=5)  # 20 tokens, less than the context
     with pytest.raises(CutworkError, match="20 with the answer"):

@@ -19,6 +19,7 @@ from cutwork.cli.prune import prune
 from cutwork.cli.quantize import quantize
 from cutwork.cli.report import report
 from cutwork.cli.run import run
+from cutwork.cli.serve import serve
 from cutwork.cli.tune import tune
 from cutwork.errors import CutworkError
 
@@ -33,13 +34,17 @@ app = typer.Typer(
 
 # Packages that only some commands need, and the extra of pyproject.toml that brings them.
 _EXTRAS = {name: "train" for name in ("accelerate", "datasets", "gguf", "reasoning_gym", "torch")} | {
-    "matplotlib": "eval"
+    "matplotlib": "eval",
+    "fastapi": "serve",
+    "llguidance": "serve",
+    "prometheus_client": "serve",
+    "uvicorn": "serve",
 }
 
 _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "The whole path": {"run": run, "report": report},
     "Make a sparse model": {"tune": tune, "prune": prune, "quantize": quantize, "pack": pack},
-    "Use a model": {"generate": generate, "chat": chat},
+    "Use a model": {"generate": generate, "chat": chat, "serve": serve},
     "Measure a model": {"eval": evaluate, "bench": bench, "explain": explain},
 }
 for panel, commands in _COMMANDS.items():

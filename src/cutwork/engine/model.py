@@ -15,6 +15,7 @@ from cutwork.engine.architectures import build_plan
 from cutwork.engine.backend import Backend, choose
 from cutwork.engine.cache import BlockCache, OutOfBlocks
 from cutwork.engine.memory import BLOCK_SIZE, CacheDType, size_cache
+from cutwork.engine.sampling import Logprob, log_probability
 from cutwork.engine.scheduler import Scheduler
 from cutwork.engine.session import Generation, Options, Request, Session
 from cutwork.engine.tokenizer import encode, load_tokenizer, render_chat, stop_tokens
@@ -26,7 +27,7 @@ MAX_TOKENS = 512  # per step: long enough for the kernels, short enough to not m
 LOGITS_FLOATS = 1 << 24  # of one step's result when all rows' logits are wanted
 
 Prompt = str | Sequence[int]
-Messages = Sequence[Mapping[str, str]]
+Messages = Sequence[Mapping[str, Any]]
 
 
 class LoadOptions(TypedDict, total=False):
@@ -157,7 +158,8 @@ class Model:
 
         max_new_tokens=128; stop=[], strings that end the answer and are left out of it; ignore_eos=False;
         skip_special_tokens=True; and those of `Sampling`: temperature=0.0 (greedy), top_k=0, top_p=1.0, min_p=0.0,
-        repetition_penalty=1.0, seed=None, logprobs=None.
+        repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0, logit_bias={}, constraint=None, seed=None,
+        logprobs=None.
 
         Raises CutworkError for an empty prompt, one that does not fit the context, or an option out of range.
 
@@ -197,9 +199,9 @@ class Model:
         prompt = self.render_chat(messages)
         return self.generate(prompt, stream=True, **options) if stream else self.generate(prompt, **options)
 
-    def render_chat(self, messages: Messages) -> str:
-        """The prompt that the model's chat template makes of messages; CutworkError if it has none."""
-        return render_chat(self.tokenizer, messages)
+    def render_chat(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None = None) -> str:
+        """The prompt that the model's chat template makes of messages and tools; CutworkError if it has none."""
+        return render_chat(self.tokenizer, messages, tools)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a prompt, special tokens included."""
@@ -208,6 +210,20 @@ class Model:
     def logits(self, tokens: Sequence[int]) -> np.ndarray:
         """Logits float32 [T, vocabulary] after each of T tokens: entry t predicts token t + 1."""
         return np.concatenate(list(self._logits(tokens)))
+
+    def token_logprobs(self, tokens: Sequence[int], alternatives: int = 0) -> Iterator[list[Logprob | None]]:
+        """Log-probabilities of the tokens of a text, in chunks as they are computed; None for the first token.
+
+        Each with the likeliest `alternatives` tokens in its place. Raises CutworkError if the text exceeds the context.
+        """
+        before: np.ndarray | None = None
+        start = 0
+        for logits in self._logits(tokens):
+            rows = logits if before is None else np.concatenate([before, logits])
+            known = tokens[start + (before is None) : start + len(logits)]
+            found: list[Logprob | None] = [None] if before is None else []
+            yield found + [log_probability(rows[i], token, alternatives) for i, token in enumerate(known)]
+            before, start = logits[-1:], start + len(logits)
 
     def perplexity(
         self,
@@ -262,7 +278,7 @@ class Model:
         with self._lock:
             try:
                 for tokens in prompts:
-                    self._check(tokens)
+                    self._check([*tokens, *options.get("logit_bias", ())])
                     requests.append(self.session.add(tokens, **options))
             except BaseException:
                 for request in requests:

@@ -1,8 +1,9 @@
 """From logits to the next token: penalties, filters and the draw, with the meaning they have in transformers."""
 
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -12,6 +13,16 @@ LIKELY = (1e-3, 1e-5, 0.0)  # of the likeliest token: for top-p only those above
 BLOCK = 256  # probabilities summed at a time for the draw
 
 
+class Constraint(Protocol):
+    """A grammar that a request's tokens must follow; it lives as long as the request."""
+
+    def allowed(self) -> np.ndarray:
+        """Which tokens may come next, bool [V]; at least one."""
+
+    def accept(self, token: int) -> None:
+        """Note the token that was chosen."""
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How one request chooses its tokens. The defaults are greedy.
@@ -19,6 +30,8 @@ class Sampling:
     temperature: 0 is greedy. top_k: keep the k likeliest tokens, 0 all. top_p: keep the likeliest tokens that together
     reach this probability. min_p: drop tokens less likely than this fraction of the likeliest. repetition_penalty:
     divides (or, if negative, multiplies) the logits of tokens already in the prompt or the answer (arXiv 1909.05858).
+    presence_penalty, frequency_penalty: subtracted from the logits of tokens already in the answer, once or once per
+    occurrence. logit_bias: added to the logits of these token ids. constraint: leaves only the tokens it allows.
     seed: makes the draw repeatable, alone or in a batch. logprobs: None, or how many alternatives to report per token
     besides the chosen one.
     """
@@ -28,6 +41,10 @@ class Sampling:
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    constraint: Constraint | None = None
     seed: int | None = None
     logprobs: int | None = None
 
@@ -38,6 +55,11 @@ class Sampling:
             "top_p must be above 0 and at most 1": 0 < self.top_p <= 1,
             "min_p must be from 0 to 1": 0 <= self.min_p <= 1,
             "repetition_penalty must be above 0": 0 < self.repetition_penalty < float("inf"),
+            "presence_penalty must be a finite number": abs(self.presence_penalty) < float("inf"),
+            "frequency_penalty must be a finite number": abs(self.frequency_penalty) < float("inf"),
+            "logit_bias must hold token ids and finite numbers": all(
+                token >= 0 and abs(bias) < float("inf") for token, bias in self.logit_bias.items()
+            ),
             "seed must be 0 or more": self.seed is None or self.seed >= 0,
             "logprobs must be 0 or more": self.logprobs is None or self.logprobs >= 0,
         }
@@ -64,11 +86,14 @@ class Sampler:
         self.settings = settings
         self._random = np.random.default_rng(secrets.randbits(63) if settings.seed is None else settings.seed)
         self._seen = np.unique(np.asarray(prompt, np.int64)) if settings.repetition_penalty != 1 else None
+        self._counts: dict[int, int] | None = {} if settings.presence_penalty or settings.frequency_penalty else None
+        self._biased = np.fromiter(settings.logit_bias.keys(), np.int64, len(settings.logit_bias))
+        self._bias = np.fromiter(settings.logit_bias.values(), np.float32, len(settings.logit_bias))
 
     def choose(self, logits: np.ndarray) -> tuple[int, Logprob | None]:
         """The next token after logits float32 [V], and its log-probability if the settings ask for it."""
         s = self.settings
-        scores = logits if self._seen is None else penalise(logits, self._seen, s.repetition_penalty)
+        scores = self._adjusted(logits)
         if s.temperature == 0:
             token = int(scores.argmax())
         else:
@@ -76,7 +101,27 @@ class Sampler:
             token = int(ids[self._draw(scores)])
         if self._seen is not None and token not in self._seen:
             self._seen = np.append(self._seen, token)
+        if self._counts is not None:
+            self._counts[token] = self._counts.get(token, 0) + 1
+        if s.constraint is not None:
+            s.constraint.accept(token)
         return token, None if s.logprobs is None else log_probability(logits, token, s.logprobs)
+
+    def _adjusted(self, logits: np.ndarray) -> np.ndarray:
+        """Logits after penalties, biases and the constraint; the model's own if there are none."""
+        s = self.settings
+        scores = logits if self._seen is None else penalise(logits, self._seen, s.repetition_penalty)
+        if not self._counts and not len(self._biased) and s.constraint is None:
+            return scores
+        scores = scores.copy()
+        if self._counts:
+            used = np.fromiter(self._counts.keys(), np.int64, len(self._counts))
+            times = np.fromiter(self._counts.values(), np.float32, len(self._counts))
+            scores[used] -= np.float32(s.presence_penalty) + np.float32(s.frequency_penalty) * times
+        scores[self._biased] += self._bias
+        if s.constraint is not None:
+            scores[~s.constraint.allowed()] = -np.inf
+        return scores
 
     def _draw(self, scores: np.ndarray) -> int:
         """An index with probability softmax(scores): the block first, then the place in it."""

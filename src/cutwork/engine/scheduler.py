@@ -63,6 +63,7 @@ class Scheduler:
         self.max_tokens, self.max_batch, self.max_context = max_tokens, max_batch, max_context
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # oldest first
+        self.preemptions = 0  # how often a sequence gave its blocks back to wait again
         self._slots = list(range(max_batch))
         self._tables = np.full((max_batch, cache.blocks_for(max_context)), -1, np.int32)
 
@@ -155,7 +156,7 @@ class Scheduler:
             sequence = self.waiting[0]
             table = self.cache.open(sequence.tokens)
             wanted = self.cache.blocks_for(min(len(sequence.tokens) + 1, sequence.limit))
-            if wanted - len(table.blocks) > self.cache.free:
+            if self._being_computed(sequence, table) or wanted - len(table.blocks) > self.cache.free:
                 self.cache.close(table)
                 return
             self.waiting.popleft()
@@ -165,6 +166,16 @@ class Scheduler:
             self.running.append(sequence)
             self._extend(sequence)
             budget -= sequence.pending
+
+    def _being_computed(self, sequence: Sequence, table: Table) -> bool:
+        """Whether another sequence's next steps fill the block that this one needs next: then it waits to share it."""
+        end = table.length + self.cache.block_size
+        if end >= len(sequence.tokens):
+            return False
+        return any(
+            other.table.length < end <= len(other.tokens) and other.tokens[:end] == sequence.tokens[:end]
+            for other in self.running
+        )
 
     def _extend(self, sequence: Sequence) -> None:
         blocks = sequence.table.blocks
@@ -176,6 +187,7 @@ class Scheduler:
             self._tables[sequence.slot, : len(blocks)] = blocks
 
     def _preempt(self, sequence: Sequence) -> None:
+        self.preemptions += 1
         self._leave(sequence)
         self.waiting.appendleft(sequence)
 

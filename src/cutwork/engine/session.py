@@ -2,11 +2,11 @@
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict, Unpack
 
-from cutwork.engine.sampling import Logprob, Sampling
+from cutwork.engine.sampling import Constraint, Logprob, Sampling
 from cutwork.engine.scheduler import FinishReason, Scheduler
 from cutwork.engine.scheduler import Sequence as Running
 from cutwork.engine.text import Detokenizer, StopStrings
@@ -29,6 +29,10 @@ class Options(TypedDict, total=False):
     top_p: float
     min_p: float
     repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: Mapping[int, float]
+    constraint: Constraint | None
     seed: int | None
     logprobs: int | None
 

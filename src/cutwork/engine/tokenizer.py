@@ -47,13 +47,17 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
-def render_chat(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
-    """The prompt that the model's chat template makes of messages {"role": …, "content": …}.
+def render_chat(
+    tokenizer: Any, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
+) -> str:
+    """The prompt that the model's chat template makes of messages {"role": …, "content": …} and tools it may call.
 
-    Raises CutworkError if the model has no template or its template refuses the messages.
+    Raises CutworkError if the model has no template, or its template knows no tools or refuses the messages.
     """
     if tokenizer is None or not getattr(tokenizer, "chat_template", None):
         raise CutworkError("this model has no chat template; use generate with a plain prompt")
+    if tools and "tools" not in str(tokenizer.chat_template):
+        raise CutworkError("this model's chat template knows no tools; leave tools out")
     if not messages:
         raise CutworkError("there are no messages to answer")
     for message in messages:
@@ -62,7 +66,11 @@ def render_chat(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
     from jinja2 import TemplateError
 
     try:
-        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+        return str(
+            tokenizer.apply_chat_template(
+                list(messages), tools=list(tools) if tools else None, tokenize=False, add_generation_prompt=True
+            )
+        )
     except TemplateError as error:
         raise CutworkError(f"the model's chat template refuses these messages: {error}") from None
 

@@ -1,0 +1,69 @@
+"""The models of a server: found by name, each with its worker, tokenizer lock and grammars."""
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cutwork.engine.model import Model
+from cutwork.serve.errors import ApiError
+from cutwork.serve.grammar import Grammars
+from cutwork.serve.limits import Limits
+from cutwork.serve.metrics import Metrics
+from cutwork.serve.tokens import Tokens
+from cutwork.serve.worker import Worker
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A served model."""
+
+    name: str
+    worker: Worker
+    tokens: Tokens
+    grammars: Grammars
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def model(self) -> Model:
+        """The engine's model; only its worker may run it."""
+        return self.worker.model
+
+
+class Engines:
+    """All models of a server; starts their workers."""
+
+    def __init__(self, models: Mapping[str, Model], metrics: Metrics, limits: Limits) -> None:
+        turn = threading.Lock()
+        self.all = {
+            name: Engine(
+                name, Worker(name, model, metrics, queue=limits.queue, turn=turn), Tokens(model), Grammars(model)
+            )
+            for name, model in models.items()
+        }
+
+    def find(self, name: str | None) -> Engine:
+        """A model by its name; without one, the only or first. Raises ApiError (404)."""
+        if name is None:
+            return next(iter(self.all.values()))
+        if name not in self.all:
+            known = ", ".join(self.all)
+            raise ApiError(
+                404, f"there is no model of that name here; served: {known}", param="model", code="model_not_found"
+            )
+        return self.all[name]
+
+    @property
+    def ready(self) -> bool:
+        """Whether every worker is at work."""
+        return bool(self.all) and all(engine.worker.ready for engine in self.all.values())
+
+    def drain(self, seconds: float) -> None:
+        """Take nothing new, and end what is still unfinished after so many seconds."""
+        for engine in self.all.values():
+            engine.worker.drain(seconds)
+
+    def join(self) -> None:
+        """Wait until all workers have ended, after `drain`."""
+        for engine in self.all.values():
+            engine.worker.join()

@@ -1,0 +1,63 @@
+"""Errors in OpenAI's shape, and nothing else in an answer: no path, no trace."""
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from cutwork.errors import CutworkError
+
+TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+
+class ApiError(Exception):
+    """An answer with an error: an HTTP status, a sentence, and what OpenAI's clients look at."""
+
+    def __init__(
+        self, status: int, message: str, *, param: str | None = None, code: str | None = None, retry: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param, self.code, self.retry = status, message, param, code, retry
+
+    def body(self) -> dict[str, Any]:
+        """The JSON of the answer."""
+        return body(self.status, self.message, self.param, self.code)
+
+    def headers(self) -> dict[str, str]:
+        """Retry-After where it makes sense to try again."""
+        return {} if self.retry is None else {"Retry-After": str(self.retry)}
+
+
+def body(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+    """{"error": …} as OpenAI writes it."""
+    kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def install(app: FastAPI) -> None:
+    """Turn every exception a handler may raise into such an answer."""
+
+    @app.exception_handler(ApiError)
+    async def _api(_: Request, error: ApiError) -> JSONResponse:
+        return JSONResponse(error.body(), error.status, headers=error.headers())
+
+    @app.exception_handler(CutworkError)
+    async def _cutwork(_: Request, error: CutworkError) -> JSONResponse:
+        return JSONResponse(body(400, str(error)), 400)
+
+    @app.exception_handler(HTTPException)
+    async def _http(_: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse(body(error.status_code, str(error.detail)), error.status_code, headers=error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if part != "body")
+        message = f"{where}: {first['msg']}" if where else str(first["msg"])
+        return JSONResponse(body(400, message, where or None), 400)
+
+    @app.exception_handler(Exception)
+    async def _unexpected(_: Request, __: Exception) -> JSONResponse:
+        return JSONResponse(body(500, "the server failed; its log says why"), 500)

@@ -1,0 +1,94 @@
+"""Answers that must be JSON: the tokens a grammar allows next, by llguidance."""
+
+import json
+import threading
+from typing import Any
+
+import numpy as np
+
+from cutwork.engine.model import Model
+from cutwork.errors import CutworkError
+from cutwork.serve.errors import ApiError
+from cutwork.serve.limits import Limits
+
+
+class Grammars:
+    """Compiles grammars for one model's vocabulary; the vocabulary is read on first use."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._lock = threading.Lock()
+        self._tokenizer: Any = None
+
+    def json_schema(self, schema: dict[str, Any], limits: Limits) -> "Matcher":
+        """A constraint to documents of a JSON schema; {} allows every JSON value.
+
+        Raises ApiError (400) for a schema that is invalid, too large or too deep.
+        """
+        text = json.dumps(schema)
+        if len(text) > limits.schema_bytes or depth(schema) > limits.schema_depth:
+            raise ApiError(
+                400,
+                f"the JSON schema is too large: at most {limits.schema_bytes} bytes and {limits.schema_depth} levels",
+                param="response_format",
+            )
+        from llguidance import LLMatcher
+
+        try:
+            grammar = LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_flexible": False})
+        except ValueError as error:
+            raise ApiError(400, f"the JSON schema is invalid: {_line(error)}", param="response_format") from None
+        return self._matcher(grammar)
+
+    def _matcher(self, grammar: str) -> "Matcher":
+        from llguidance import LLMatcher, hf
+
+        with self._lock:
+            if self._tokenizer is None:
+                if self._model.tokenizer is None:
+                    raise CutworkError("JSON answers need a tokenizer, and this model has none")
+                self._tokenizer = hf.from_tokenizer(
+                    self._model.tokenizer,
+                    n_vocab=max(self._model.plan.vocabulary, len(self._model.tokenizer)),
+                    eos_token=sorted(self._model.stop_tokens) or None,
+                )
+        matcher = LLMatcher(self._tokenizer, grammar)
+        if matcher.get_error():
+            message = _line(matcher.get_error())
+            raise ApiError(400, f"the grammar is not supported: {message}", param="response_format")
+        return Matcher(matcher, self._model.plan.vocabulary)
+
+
+class Matcher:
+    """The state of one answer (`cutwork.engine.sampling.Constraint`)."""
+
+    def __init__(self, matcher: Any, vocabulary: int) -> None:
+        self._matcher, self._vocabulary = matcher, vocabulary
+
+    def allowed(self) -> np.ndarray:
+        """Which tokens may come next, bool [V]."""
+        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        mask = np.unpackbits(bits, bitorder="little")[: self._vocabulary].astype(bool)
+        return np.pad(mask, (0, self._vocabulary - len(mask)))
+
+    def accept(self, token: int) -> None:
+        """Note the token that was chosen."""
+        self._matcher.consume_token(token)
+
+
+def depth(value: Any) -> int:
+    """Levels of nesting, without recursion."""
+    deepest, level = 0, [value]
+    while level:
+        deepest += 1
+        level = [
+            item
+            for node in level
+            if isinstance(node, dict | list)
+            for item in (node.values() if isinstance(node, dict) else node)
+        ]
+    return deepest
+
+
+def _line(error: object) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,25 @@
+"""What one client may ask for; every field of a request is held to one of these."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Caps of the server. Counts but for `body_bytes`, and `deadline` and `audio_seconds` in seconds."""
+
+    body_bytes: int = 8 << 20
+    queue: int = 256  # sequences waiting for a place in the batch, of all requests to a model
+    prompts: int = 64  # prompts in one request
+    choices: int = 16  # n
+    prompt_tokens: int = 1 << 20  # the model's context is a limit too
+    max_tokens: int = 1 << 16
+    stop_strings: int = 16
+    stop_length: int = 256  # characters of one stop string
+    messages: int = 1024
+    logit_biases: int = 1024
+    tools: int = 128
+    schema_bytes: int = 1 << 16
+    schema_depth: int = 24
+    audio_seconds: float = 3600.0
+    deadline: float = 600.0
+    connections: int = 1024

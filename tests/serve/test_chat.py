@@ -1,0 +1,109 @@
+"""/v1/chat/completions: templates, JSON answers, tool calls."""
+
+import json
+
+import pytest
+
+from cutwork.serve.tools import ToolCalls
+
+from .conftest import events
+
+MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
+
+
+def ask(client, **fields):
+    body = {"model": "tiny", "messages": MESSAGES, "temperature": 0, "max_tokens": 20, **fields}
+    return client.post("/v1/chat/completions", json=body)
+
+
+def test_the_template_writes_the_prompt(client):
+    chat = ask(client).json()
+    plain = client.post(
+        "/v1/completions",
+        json={"prompt": "system: Be brief.\nuser: Hi\nassistant: ", "temperature": 0, "max_tokens": 20},
+    ).json()
+    assert chat["choices"][0]["message"] == {"role": "assistant", "content": plain["choices"][0]["text"]}
+    assert chat["usage"]["prompt_tokens"] == plain["usage"]["prompt_tokens"]
+
+
+def test_a_stream_adds_up_and_tells_logprobs(client):
+    whole = ask(client, logprobs=True, top_logprobs=3).json()["choices"][0]
+    body = {"messages": MESSAGES, "temperature": 0, "max_tokens": 20, "stream": True, "logprobs": True}
+    with client.stream("POST", "/v1/chat/completions", json=body) as response:
+        parts = [event["choices"][0] for event in events(response)]
+    assert parts[0]["delta"]["role"] == "assistant"
+    assert "".join(part["delta"].get("content", "") for part in parts) == whole["message"]["content"]
+    streamed = [entry["token"] for part in parts if part["logprobs"] for entry in part["logprobs"]["content"]]
+    assert streamed == [entry["token"] for entry in whole["logprobs"]["content"]]
+    assert all(len(entry["top_logprobs"]) == 3 for entry in whole["logprobs"]["content"])
+    assert parts[-1]["finish_reason"] == whole["finish_reason"]
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 5}, "age": {"type": "integer", "minimum": 0, "maximum": 99}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("temperature", [0, 1.5])
+def test_json_schema_is_followed(client, temperature):
+    form = {"type": "json_schema", "json_schema": {"name": "person", "schema": SCHEMA, "strict": True}}
+    answer = ask(client, response_format=form, max_tokens=100, n=3, temperature=temperature, seed=1).json()
+    for choice in answer["choices"]:
+        value = json.loads(choice["message"]["content"])
+        assert set(value) == {"name", "age"} and 0 <= value["age"] <= 99 and len(value["name"]) <= 5
+        assert choice["finish_reason"] == "stop"
+
+
+def test_json_object_begins_an_object(client):
+    answer = ask(client, response_format={"type": "json_object"}, max_tokens=8).json()
+    assert answer["choices"][0]["message"]["content"].startswith("{")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [{"type": "no such type"}, {"$ref": "#/nowhere"}, {"properties": {"x": 3}}, {"pattern": "(", "type": "string"}],
+)
+def test_a_bad_schema_is_refused(client, schema):
+    response = ask(client, response_format={"type": "json_schema", "json_schema": {"schema": schema}})
+    assert response.status_code == 400 and response.json()["error"]["param"] == "response_format"
+
+
+def test_a_deep_schema_is_refused(client):
+    schema = {"type": "string"}
+    for _ in range(60):
+        schema = {"type": "array", "items": schema}
+    response = ask(client, response_format={"type": "json_schema", "json_schema": {"schema": schema}})
+    assert response.status_code == 400 and "too large" in response.json()["error"]["message"]
+
+
+def test_tools_reach_the_template(client):
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+    with_tools, without = ask(client, tools=tools).json(), ask(client).json()
+    assert with_tools["usage"]["prompt_tokens"] > without["usage"]["prompt_tokens"]
+    none = ask(client, tools=tools, tool_choice="none").json()
+    assert none["usage"]["prompt_tokens"] == without["usage"]["prompt_tokens"]
+    assert ask(client, tools=tools, tool_choice="required").status_code == 400
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_calls_are_told_from_text(size):
+    text = 'Well <b> <tool_call>\n{"name": "f", "arguments": {"x": 1}}\n</tool_call>'
+    text += '<tool_call>{"name": "g"}</tool_call> <tool'
+    calls, said = ToolCalls(), ""
+    for at in range(0, len(text), size):
+        said += calls.push(text[at : at + size])
+    said += calls.flush()
+    assert said == "Well <b>  <tool"
+    assert [call["function"] for call in calls.calls] == [
+        {"name": "f", "arguments": '{"x": 1}'},
+        {"name": "g", "arguments": "{}"},
+    ]
+
+
+def test_what_is_no_call_stays_text():
+    calls = ToolCalls()
+    assert calls.push("<tool_call>not json</tool_call>") + calls.flush() == "<tool_call>not json</tool_call>"
+    assert not calls.calls

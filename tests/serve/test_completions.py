@@ -1,0 +1,103 @@
+"""/v1/completions gives what the engine gives, in OpenAI's shape."""
+
+import numpy as np
+import pytest
+
+from .conftest import events
+
+PROMPT = "the cat and the"
+
+
+def ask(client, **fields):
+    return client.post("/v1/completions", json={"model": "tiny", "prompt": PROMPT, "temperature": 0, **fields})
+
+
+def test_text_tokens_and_usage_equal_the_engine(client, load):
+    answer = ask(client, max_tokens=20).json()
+    with load() as model:
+        expected = model.generate(PROMPT, max_new_tokens=20)
+    choice = answer["choices"][0]
+    assert (choice["text"], choice["finish_reason"]) == (expected.text, expected.finish_reason)
+    assert answer["usage"]["prompt_tokens"] == expected.prompt_tokens
+    assert answer["usage"]["completion_tokens"] == len(expected.tokens)
+    assert answer["timings"]["predicted_n"] == len(expected.tokens)
+    assert answer["object"] == "text_completion" and answer["model"] == "tiny"
+
+
+def test_a_stream_adds_up_to_the_whole(client):
+    whole = ask(client, max_tokens=24).json()
+    with client.stream(
+        "POST",
+        "/v1/completions",
+        json={
+            "prompt": PROMPT,
+            "temperature": 0,
+            "max_tokens": 24,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        },
+    ) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        parts = events(response)
+    *parts, last = parts
+    assert "".join(part["choices"][0]["text"] for part in parts) == whole["choices"][0]["text"]
+    assert parts[-1]["choices"][0]["finish_reason"] == whole["choices"][0]["finish_reason"]
+    assert last["choices"] == [] and last["usage"]["completion_tokens"] == whole["usage"]["completion_tokens"]
+
+
+def test_prompts_may_be_texts_or_tokens_one_or_many(client):
+    ids = client.post("/tokenize", json={"prompt": PROMPT}).json()["tokens"]
+    one = ask(client).json()["choices"][0]["text"]
+    for prompt in (ids, [PROMPT], [ids]):
+        assert ask(client, prompt=prompt).json()["choices"][0]["text"] == one
+    answer = ask(client, prompt=[PROMPT, "dog", PROMPT], n=2).json()
+    texts = [choice["text"] for choice in answer["choices"]]
+    assert [choice["index"] for choice in answer["choices"]] == list(range(6))
+    assert texts[0] == texts[1] == texts[4] == one and texts[2] == texts[3]
+
+
+def test_n_draws_differ_and_a_seed_repeats_them(client):
+    fields = {"temperature": 1.0, "n": 4, "max_tokens": 12, "seed": 7}
+    first, second = ([c["text"] for c in ask(client, **fields).json()["choices"]] for _ in range(2))
+    assert first == second and len(set(first)) > 1
+
+
+def test_stop_logit_bias_and_penalties(client):
+    text = ask(client, max_tokens=40, ignore_eos=True).json()["choices"][0]["text"]
+    stop = text[5:7]
+    cut = ask(client, max_tokens=40, ignore_eos=True, stop=[stop, "\x00never"]).json()["choices"][0]
+    assert cut["text"] == text[: text.index(stop)] and cut["finish_reason"] == "stop"
+    biased = ask(client, max_tokens=5, logit_bias={"77": 100}, ignore_eos=True, logprobs=0).json()
+    assert len(set(biased["choices"][0]["logprobs"]["tokens"])) == 1
+    varied = ask(
+        client, max_tokens=5, logit_bias={"77": 100, "78": 99.5}, frequency_penalty=2, ignore_eos=True, logprobs=0
+    )
+    assert len(set(varied.json()["choices"][0]["logprobs"]["tokens"])) == 2
+
+
+@pytest.mark.parametrize("max_tokens", [0, 3])
+def test_echo_scores_the_prompt(client, load, max_tokens):
+    """What lm-eval asks for."""
+    choice = ask(client, echo=True, logprobs=2, max_tokens=max_tokens).json()["choices"][0]
+    with load() as model:
+        ids = model.encode(PROMPT)
+        logits = model.logits(ids).astype(np.float64)
+        result = model.generate(PROMPT, max_new_tokens=3) if max_tokens else None
+    logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    expected = [logs[i, token] for i, token in enumerate(ids[1:])]
+    found = choice["logprobs"]
+    assert found["token_logprobs"][0] is None
+    np.testing.assert_allclose(found["token_logprobs"][1 : len(ids)], expected, atol=1e-4)
+    assert len(found["tokens"]) == len(ids) + (len(result.tokens) if result else 0)
+    assert choice["text"].endswith(PROMPT + (result.text if result else ""))
+    assert all(len(top) <= 2 for top in found["top_logprobs"][1:])
+
+
+def test_concurrent_requests_give_what_one_at_a_time_gives(client):
+    from concurrent.futures import ThreadPoolExecutor
+
+    prompts = [f"{'the ' * i}number {i}" for i in range(12)]
+    alone = [ask(client, prompt=p, max_tokens=30).json()["choices"][0]["text"] for p in prompts]
+    with ThreadPoolExecutor(12) as pool:
+        together = list(pool.map(lambda p: ask(client, prompt=p, max_tokens=30).json()["choices"][0]["text"], prompts))
+    assert together == alone
