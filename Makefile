@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 SOURCES := $(wildcard native/*.cpp native/*/*.cpp native/*/*.h native/*/*.inc native/*.h)
 PACKAGES := train,serve,eval,dev
 
-.PHONY: demo test lint format bench native sanitize clean
+.PHONY: demo test lint format bench peers native sanitize clean
 
 demo: $(VENV)/ready
 	$(BIN)/cutwork run recipes/smollm2-gsm.yaml
@@ -26,6 +26,9 @@ format: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(BIN)/python benchmarks/kernels.py
+
+peers: $(VENV)/ready
+	$(BIN)/python benchmarks/peers
 
 native: $(VENV)/ready
 

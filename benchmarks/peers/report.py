@@ -1,0 +1,196 @@
+"""What the results file says: tables, the targets, a plot."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from plan import BANDWIDTH
+from rich.console import Console
+from shapes import SHAPES, TITLES
+from store import Store
+from targets import target_rows
+
+from cutwork.files import write_atomically
+from cutwork.machine import cpu_name
+
+
+def write(store: Store, console: Console) -> None:
+    """results/peers.md and peers.png beside the JSON, and the table on the screen."""
+    text = "\n".join(_document(store))
+    write_atomically(store.path.with_suffix(".md"), text)
+    console.print(text, markup=False, highlight=False)
+    if draw(store, store.path.with_suffix(".png")):
+        console.print(f"written: {store.path}, .md and .png", highlight=False)
+
+
+def _document(store: Store) -> Iterator[str]:
+    cells = list(store.cells.values())
+    if not cells and not store.layers:
+        yield "Nothing is measured yet."
+        return
+    dates = sorted({str(cell["date"])[:10] for cell in (*cells, *store.layers.values())})
+    period = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    yield f"# Cutwork and its peers\n\n`python benchmarks/peers`, {cpu_name()}, {period}\n"
+    yield "Random weights of a published shape, the same for all. Tokens per second: median (slowest–fastest)."
+    yield "Decode after a prompt of that many tokens. Every engine's logits agreed with a NumPy reference first.\n"
+    yield from _targets(store)
+    for shape in SHAPES:
+        for threads in (1, 2):
+            here = [c for c in cells if (c["shape"], c["threads"]) == (shape, threads) and c["engine"] != BANDWIDTH]
+            if here:
+                yield f"## {TITLES[shape]} shape, {threads} thread{'s' * (threads > 1)}\n"
+                yield from _speeds([c for c in here if c["isa"] == "native"])
+            for isa in ("avx2", "scalar"):
+                if lower := [c for c in here if c["isa"] == isa]:
+                    yield f"### {isa} only, {threads} thread{'s' * (threads > 1)}\n"
+                    yield from _speeds(lower)
+    yield from _layers(store)
+    yield from _roofline(store)
+    yield from _versions(store)
+
+
+def _targets(store: Store) -> Iterator[str]:
+    rows = [
+        [r.work, r.unit, f"{r.ours:.1f}", r.peer, f"{r.theirs:.1f}", f"{r.ratio:.2f}×", f"≥ {r.wanted:.2f}×",
+         "met" if r.ratio >= r.wanted else "**missed**"]
+        for r in target_rows(store)
+    ]  # fmt: skip
+    if rows:
+        yield "## Targets\n"
+        yield from _table(("work", "unit", "ours", "peer", "theirs", "ratio", "target", ""), rows)
+
+
+def _speeds(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
+    columns = sorted({(c["phase"] == "decode", c["batch"], c["prompt"]) for c in cells})
+    columns = [c for c in columns if c[0] or (c[1] == 1 and c[2] > 16)]
+    names = list(dict.fromkeys(c["engine"] for c in cells))
+    found = {(c["engine"], c["phase"] == "decode", c["batch"], c["prompt"]): c for c in cells}
+    heads = [
+        (f"decode after {prompt}" if decode else f"prefill {prompt}") + (f", batch {batch}" if batch > 1 else "")
+        for decode, batch, prompt in columns
+    ]
+    rows = []
+    for name in sorted(names, key=_rank):
+        row = [name]
+        for column in columns:
+            cell = found.get((name, *column))
+            row.append(f"{cell['median']:.1f} ({cell['min']:.1f}–{cell['max']:.1f})" if cell else "")
+        rows.append(row)
+    yield from _table(("engine", *heads), rows)
+
+
+def _layers(store: Store) -> Iterator[str]:
+    cells = list(store.layers.values())
+    if not cells:
+        return
+    yield "## Single layers, 4096 × 4096\n"
+    yield f"Chains of {', '.join(sorted({str(c['layers']) + ' (' + c['dtype'] + ')' for c in cells}))} layers, "
+    yield "so that the weights exceed the caches. G multiply-adds/s, zeros included.\n"
+    sparsities = sorted({c["sparsity"] for c in cells})
+    rows: dict[tuple[Any, ...], dict[float, str]] = {}
+    for c in cells:
+        key = (c["dtype"], c["tokens"], c["threads"], c["engine"])
+        rows.setdefault(key, {})[c["sparsity"]] = f"{c['median']:.1f} ({c['min']:.1f}–{c['max']:.1f})"
+    body = [[*map(str, key), *(row.get(s, "") for s in sparsities)] for key, row in sorted(rows.items())]
+    yield from _table(("dtype", "tokens", "threads", "engine", *(f"{s:.0%}" for s in sparsities)), body)
+
+
+def _roofline(store: Store) -> Iterator[str]:
+    rows = [[r["shape"], str(r["threads"]), r["engine"], f"{r['megabytes']:.0f}", f"{r['gigabytes']:.1f}",
+             f"{r['bandwidth']:.1f}", f"{r['share']:.0%}"] for r in roofline(store)]  # fmt: skip
+    if rows:
+        yield "## Decode and the memory's limit\n"
+        yield "Bytes of a token (weights and KV cache) times tokens/s, against the read bandwidth of the same run.\n"
+        yield from _table(("shape", "threads", "engine", "MB per token", "GB/s", "limit GB/s", "share"), rows)
+
+
+def roofline(store: Store) -> Iterator[dict[str, Any]]:
+    """Of our engine after a prompt of 16."""
+    for (name, shape, threads, prompt, batch, phase), cell in store.cells.items():
+        limit = store.cells.get((BANDWIDTH, shape, threads, prompt, batch, "GB/s"))
+        about = store.engines.get(f"{name}, {shape}", {})
+        if limit and phase == "decode" and "bytes_per_token" in about and cell["isa"] == "native":
+            tokens = prompt + cell["decode_tokens"] // 2
+            each = SHAPES[shape].cache_bytes(tokens) + int(about["bytes_per_token"])
+            speed = each * cell["median"] / 1e9
+            yield {
+                "shape": shape, "threads": threads, "engine": name, "megabytes": each / 1e6, "gigabytes": speed,
+                "bandwidth": limit["median"], "share": speed / limit["median"],
+            }  # fmt: skip
+
+
+def _versions(store: Store) -> Iterator[str]:
+    yield "## What ran\n"
+    rows = []
+    for name, about in sorted(store.engines.items(), key=lambda item: _rank(item[0])):
+        check = store.checks.get(name)
+        rows.append([name, about["version"], f"{check['correlation']:.4f}" if check else "", str(about["megabytes"])])
+    yield from _table(("engine", "version", "correlation of logits", "MB on disk"), rows)
+    for name, reason in store.unavailable.items():
+        yield f"- unavailable: **{name}**: {reason}"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield "| " + " | ".join(heads) + " |"
+    yield "|" + "|".join(" --- " if i == 0 else " --: " for i in range(len(heads))) + "|"
+    for row in rows:
+        yield "| " + " | ".join(text.replace("|", "/") for text in row) + " |"
+    yield ""
+
+
+def _rank(name: str) -> tuple[bool, str]:
+    return not name.startswith("cutwork"), name
+
+
+def draw(store: Store, path: Path) -> bool:
+    """Decode and prefill against sparsity, peers as lines across: one column per shape and number of threads."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    panels = sorted({(c["shape"], c["threads"]) for c in store.cells.values() if c["shape"] in ("1.1b", "2.7b")})
+    if not panels:
+        return False
+    figure, axes = pyplot.subplots(
+        2, len(panels), figsize=(4 * len(panels) + 1.5, 7), squeeze=False, layout="constrained"
+    )
+    peers = sorted({c["engine"] for c in store.cells.values() if _is_peer(c)})
+    colours = dict(zip(peers, pyplot.get_cmap("tab10")(np.linspace(0, 1, max(len(peers), 1))), strict=True))
+    for column, (shape, threads) in enumerate(panels):
+        for row, (phase, prompt) in enumerate((("decode", 16), ("prefill", 512))):
+            axis = axes[row][column]
+            here = [
+                c for c in store.cells.values()
+                if (c["shape"], c["threads"], c["phase"], c["prompt"], c["batch"]) == (shape, threads, phase, prompt, 1)
+            ]  # fmt: skip
+            for cell in filter(_is_peer, here):
+                axis.axhline(cell["median"], color=colours[cell["engine"]], label=cell["engine"], linewidth=1.2)
+            for weights, colour in (("int8", "#1b7837"), ("int4", "#762a83")):
+                _curve(axis, here, weights, colour)
+            axis.set_ylim(bottom=0)
+            axis.set_title(f"{TITLES[shape]} shape, {threads} thread{'s' * (threads > 1)}: {phase}", fontsize=9)
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.set_xlabel("zeros, %")
+    axes[0][0].set_ylabel("decode, tokens/s")
+    axes[1][0].set_ylabel("prefill of 512, tokens/s")
+    labels: dict[str, Any] = {}
+    for axis in axes.flat:
+        handles, names = axis.get_legend_handles_labels()
+        labels |= dict(zip(names, handles, strict=True))
+    figure.legend(labels.values(), labels.keys(), loc="outside right center", frameon=False, fontsize=8)
+    figure.savefig(path, dpi=130)
+    return True
+
+
+def _curve(axis: Any, cells: Sequence[dict[str, Any]], weights: str, colour: str) -> None:
+    mine = [c for c in cells if c["engine"].startswith("cutwork") and (c["isa"], c["weights"]) == ("native", weights)]
+    points = sorted((c["sparsity"], c["median"], c["min"], c["max"]) for c in mine)
+    if points:
+        x, y, low, high = np.array(points).T
+        axis.errorbar(100 * x, y, [y - low, high - y], color=colour, marker="o", capsize=2, label=f"cutwork {weights}")
+
+
+def _is_peer(cell: dict[str, Any]) -> bool:
+    return cell["isa"] == "native" and not cell["engine"].startswith("cutwork") and cell["engine"] != BANDWIDTH

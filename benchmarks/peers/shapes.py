@@ -1,0 +1,82 @@
+"""The two models that are compared: shapes of published models, with random weights."""
+
+from dataclasses import dataclass
+from typing import Any
+
+CONTEXT = 4096
+ROPE_THETA, EPS = 10000.0, 1e-5
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A Llama without its numbers."""
+
+    name: str
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    mlp: int
+    vocabulary: int = 32000
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden // self.heads
+
+    @property
+    def matrices(self) -> dict[str, tuple[str, int, int]]:
+        """Of a layer: Hugging Face name -> (GGUF name, rows, columns)."""
+        kv = self.kv_heads * self.head_dim
+        return {
+            "self_attn.q_proj": ("attn_q", self.hidden, self.hidden),
+            "self_attn.k_proj": ("attn_k", kv, self.hidden),
+            "self_attn.v_proj": ("attn_v", kv, self.hidden),
+            "self_attn.o_proj": ("attn_output", self.hidden, self.hidden),
+            "mlp.gate_proj": ("ffn_gate", self.mlp, self.hidden),
+            "mlp.up_proj": ("ffn_up", self.mlp, self.hidden),
+            "mlp.down_proj": ("ffn_down", self.hidden, self.mlp),
+        }
+
+    @property
+    def weights(self) -> int:
+        """Weights that a decoded token reads: those of the blocks and of the output head."""
+        blocks = self.layers * sum(rows * cols for _, rows, cols in self.matrices.values())
+        return blocks + self.vocabulary * self.hidden
+
+    def cache_bytes(self, tokens: int, bytes_per_value: int = 2) -> int:
+        """Of the keys and values of that many tokens."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * tokens * bytes_per_value
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The Hugging Face configuration."""
+        return {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "torch_dtype": "bfloat16",
+            "hidden_size": self.hidden,
+            "intermediate_size": self.mlp,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "head_dim": self.head_dim,
+            "vocab_size": self.vocabulary,
+            "max_position_embeddings": CONTEXT,
+            "rms_norm_eps": EPS,
+            "rope_theta": ROPE_THETA,
+            "hidden_act": "silu",
+            "tie_word_embeddings": False,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+        }
+
+
+SHAPES = {
+    shape.name: shape
+    for shape in (
+        Shape("1.1b", hidden=2048, layers=22, heads=32, kv_heads=4, mlp=5632),  # TinyLlama-1.1B
+        Shape("2.7b", hidden=2560, layers=32, heads=20, kv_heads=20, mlp=6912),  # Sheared-LLaMA-2.7B
+        Shape("tiny", hidden=256, layers=2, heads=4, kv_heads=2, mlp=512),  # to try the scripts
+    )
+}
+TITLES = {"1.1b": "TinyLlama-1.1B", "2.7b": "Sheared-LLaMA-2.7B", "tiny": "two small layers"}
