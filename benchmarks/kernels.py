@@ -19,13 +19,14 @@ from rich.table import Table
 
 from cutwork import _native
 from cutwork.pack.encodings import encode
+from cutwork.pack.int4 import GROUP, encode_int4
 
 COLS = 4096
 BLOCK_ROWS = 512  # rows that are drawn at random; larger weights repeat them
-SPARSITIES = (0.0, 0.5, 0.75, 0.9)
+SPARSITIES = (0.0, 0.5, 0.6, 0.75, 0.9)
 DECODE_TOKENS = (1, 4, 16)
 PREFILL_TOKENS = (128, 512)
-BYTES = {"f32": 4, "bf16": 2, "i8": 1}
+BYTES = {"f32": 4, "bf16": 2, "i8": 1, "i4": 0.5}
 
 
 @dataclass
@@ -42,6 +43,7 @@ class Timing:
     milliseconds: float
     giga_multiply_adds: float  # per second
     gigabytes: float  # of the weight, per second
+    of_memory: float  # those gigabytes as a fraction of what the machine reads, measured in the same run
     speedup: float  # over dense
 
 
@@ -61,6 +63,9 @@ def processor() -> str:
 def random_block(rng: np.random.Generator, dtype: str, sparsity: float) -> np.ndarray:
     """[BLOCK_ROWS, COLS] in the dtype's stored form."""
     keep = rng.random((BLOCK_ROWS, COLS)) >= sparsity
+    if dtype == "i4":
+        codes = rng.integers(-8, 7, keep.shape)
+        return np.where(keep, codes + (codes >= 0), 0).astype(np.int8)
     if dtype == "i8":
         return np.where(keep, rng.integers(1, 128, keep.shape), 0).astype(np.int8)
     values = np.where(keep, rng.standard_normal(keep.shape), 0).astype(np.float32)
@@ -91,12 +96,29 @@ def repeated(block: np.ndarray, times: int, bitmask: bool) -> "_native.Weight":
     )
 
 
+def repeated_int4(block: np.ndarray, times: int, bitmask: bool) -> "_native.Weight":
+    """The same of int4 codes, with scales for groups of 128."""
+    scale = np.full((BLOCK_ROWS, COLS // GROUP), 0x3C00, np.uint16)
+    one = encode_int4(block, scale, GROUP, allow_bitmask=bitmask)
+    shape, scales = (times * BLOCK_ROWS, COLS), np.tile(one.scale, (times, 1, 1))
+    if one.mask is None or one.offsets is None:
+        return _native.Weight.int4(*shape, np.tile(one.values, (times, 1, 1, 1)), scales, GROUP)
+    length = one.offsets[-1]
+    starts = [one.offsets[:-1] + np.uint64(i) * length for i in range(times)]
+    values = np.concatenate([np.tile(one.values[: int(length)], times), np.zeros(64, np.uint8)])
+    offsets = np.concatenate([*starts, np.array([length * np.uint64(times)])])
+    return _native.Weight.int4(*shape, values, scales, GROUP, np.tile(one.mask, (times, 1, 1)), offsets)
+
+
 def measure(phase: str, dtype: str, copies: int, tokens: tuple[int, ...], threads: int, repeats: int) -> list[Timing]:
     """All encodings and sparsities of one shape, in turn."""
     rng = np.random.default_rng(0)
     blocks = {s: random_block(rng, dtype, s) for s in SPARSITIES}
-    weights = {("dense", 0.0): repeated(blocks[0.0], copies, bitmask=False)}
-    weights |= {("bitmask", s): repeated(blocks[s], copies, bitmask=True) for s in SPARSITIES}
+    make = repeated_int4 if dtype == "i4" else repeated
+    weights = {("dense", 0.0): make(blocks[0.0], copies, bitmask=False)}
+    # Int4 without zeros has no bitmask that is smaller.
+    weights |= {("bitmask", s): make(blocks[s], copies, bitmask=True) for s in SPARSITIES if s or dtype != "i4"}
+    bandwidth = _native.read_bandwidth(threads)
     timings = []
     for count in tokens:
         x = rng.standard_normal((count, COLS)).astype(np.float32)
@@ -121,6 +143,7 @@ def measure(phase: str, dtype: str, copies: int, tokens: tuple[int, ...], thread
                     milliseconds=round(median * 1e3, 4),
                     giga_multiply_adds=round(weight.rows * COLS * count / median / 1e9, 2),
                     gigabytes=round(weight.nbytes / median / 1e9, 2),
+                    of_memory=round(weight.nbytes / median / bandwidth, 3),
                     speedup=round(dense / median, 3),
                 )
             )
@@ -129,7 +152,10 @@ def measure(phase: str, dtype: str, copies: int, tokens: tuple[int, ...], thread
 
 def table_of(timings: list[Timing], title: str) -> Table:
     """One line per phase, dtype and token count."""
-    table = Table(title=title, caption="G multiply-adds/s, zeros included (times the speed of dense)")
+    caption = (
+        "G multiply-adds/s, zeros included (times the speed of dense); for decode, of the memory's bytes per second"
+    )
+    table = Table(title=title, caption=caption)
     for column in ("phase", "dtype", "tokens", "dense", *(f"bitmask {s:.0%}" for s in SPARSITIES)):
         table.add_column(column, justify="left" if column in ("phase", "dtype") else "right")
     lines: dict[tuple[str, str, int], list[str]] = {}
@@ -137,8 +163,12 @@ def table_of(timings: list[Timing], title: str) -> Table:
         text = f"{timing.giga_multiply_adds:.0f}"
         if timing.encoding == "bitmask":
             text += f" ({timing.speedup:.2f}x)"
+        if timing.phase == "decode":
+            text += f" {timing.of_memory:.0%}"
         lines.setdefault((timing.phase, timing.dtype, timing.tokens), []).append(text)
     for (phase, dtype, tokens), cells in lines.items():
+        if dtype == "i4":
+            cells.insert(1, "–")
         table.add_row(phase, dtype, str(tokens), *cells)
     return table
 
@@ -148,6 +178,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default: the usable CPUs")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--dtypes", nargs="+", choices=list(BYTES), default=list(BYTES))
+    parser.add_argument("--tokens", type=int, nargs="+", default=DECODE_TOKENS, help="of decode")
+    parser.add_argument("--decode-only", action="store_true")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "kernels.json")
     options = parser.parse_args()
 
@@ -155,11 +187,12 @@ def main() -> None:
     for dtype in options.dtypes:
         smallest = (1 - max(SPARSITIES)) * BYTES[dtype] + 1 / 8  # bytes per weight
         copies = int(3 * last_level_cache() / (smallest * BLOCK_ROWS * COLS)) + 1
-        timings += measure("decode", dtype, copies, DECODE_TOKENS, options.threads, options.repeats)
-        timings += measure("prefill", dtype, 4096 // BLOCK_ROWS, PREFILL_TOKENS, options.threads, options.repeats)
+        timings += measure("decode", dtype, copies, tuple(options.tokens), options.threads, options.repeats)
+        if not options.decode_only:
+            timings += measure("prefill", dtype, 4096 // BLOCK_ROWS, PREFILL_TOKENS, options.threads, options.repeats)
     machine = {"processor": processor(), "isa": _native.isa(), "threads": options.threads, "repeats": options.repeats}
     title = f"{machine['processor']}, {machine['isa']}, {options.threads} threads, medians of {options.repeats}"
-    Console(width=110).print(table_of(timings, title))
+    Console(width=150).print(table_of(timings, title))
     options.output.write_text(
         json.dumps({"machine": machine, "timings": [asdict(t) for t in timings]}, indent=1) + "\n"
     )

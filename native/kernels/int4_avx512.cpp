@@ -11,7 +11,7 @@ struct Op {
   using Acc = __m512i;
   using Sums = __m512;
   using Factor = __m512i;
-  static constexpr int kGemvTokens = 8;
+  static constexpr int kGemvTokens = 16;
   template <int T>
   static constexpr int kChains = T == 1   ? 4
                                  : T <= 4 ? 2
