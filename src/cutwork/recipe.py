@@ -1,6 +1,7 @@
 """The settings of an experiment: one YAML file, one frozen model per stage, every key documented beside its default."""
 
 import difflib
+import itertools
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -64,14 +65,46 @@ class TuneSettings(Settings):
 
 
 class PruneSettings(Settings):
-    """One-shot pruning of the linears of the blocks; embeddings, output head, norms and biases stay dense."""
+    """Pruning of the linears of the blocks; embeddings, output head, norms and biases stay dense."""
 
-    method: Literal["sparsegpt", "magnitude"] = "sparsegpt"
+    method: Literal["sparsegpt", "alps", "wanda", "magnitude"] = "sparsegpt"
     sparsity: Fraction = 0.5  # fraction of zeros in every pruned linear
     calibration_samples: Positive = 128
     damping: Annotated[float, Field(gt=0)] = 0.01  # of the Hessian's mean diagonal
     block_size: Positive = 128  # columns per SparseGPT block
     seed: int = 0
+    # "unstructured"; "n:m" KEEPS n of every m along the input; "1x4" and "4x1" (out x in) zero whole blocks
+    pattern: Annotated[str, Field(pattern=r"^(unstructured|1x4|4x1|[1-9]\d*:[1-9]\d*)$")] = later("unstructured")
+    rates: Literal["uniform", "owl"] = later("uniform")  # owl: blocks with more outliers keep more weights
+    owl_threshold: Annotated[float, Field(gt=0)] = later(5.0)  # an outlier is this many times the mean score
+    owl_spread: Annotated[float, Field(ge=0, lt=0.5)] = later(0.08)  # blocks' rates span twice that
+    modules: dict[str, Fraction] = later({})  # rates by name: the first glob that matches wins, 0 leaves dense
+    levels: tuple[Fraction, ...] = later(())  # iterative: rising rates, each followed by the recipe's fine-tuning
+
+    @model_validator(mode="after")
+    def _rates_fit_the_pattern(self) -> "PruneSettings":
+        if self.levels and not all(low < high for low, high in itertools.pairwise((0.0, *self.levels))):
+            raise ValueError("levels must rise from one to the next, as in [0.5, 0.67, 0.75]")
+        if ":" not in self.pattern:
+            return self
+        n, m = map(int, self.pattern.split(":"))
+        if n >= m:
+            raise ValueError(f"pattern {self.pattern} keeps n of every m weights, so n must be less than m")
+        if self.levels or self.rates == "owl" or any(self.modules.values()):
+            raise ValueError(f"pattern {self.pattern} fixes the rate; levels, owl and modules (but for 0) do not apply")
+        if "sparsity" in self.model_fields_set and abs(self.sparsity - (1 - n / m)) > 1e-9:
+            raise ValueError(f"pattern {self.pattern} makes {1 - n / m:g} zeros; leave sparsity out or set it to that")
+        object.__setattr__(self, "sparsity", 1 - n / m)
+        return self
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether the method or the rates look at calibration data."""
+        return self.method != "magnitude" or self.rates == "owl"
+
+    def at(self, level: float) -> "PruneSettings":
+        """The one-shot pruning of one level."""
+        return self.model_copy(update={"sparsity": level, "levels": ()})
 
 
 class QuantizeSettings(Settings):

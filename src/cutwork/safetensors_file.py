@@ -57,15 +57,17 @@ class SafetensorsFile(Mapping[str, Tensor]):
     """One mapped file as a mapping from names to read-only tensors.
 
     Everything in the header is checked here, so that no array reaches beyond the file and no declared size is
-    believed. Raises CutworkError otherwise. Filler tensors are hidden.
+    believed. Raises CutworkError otherwise. Filler tensors are hidden. What is written to the arrays of a `writable`
+    one is written to the file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, writable: bool = False) -> None:
         self.path = path
+        access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
         try:
-            with path.open("rb") as file:
+            with path.open("r+b" if writable else "rb") as file:
                 size = file.seek(0, 2)
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+                self._map = mmap.mmap(file.fileno(), 0, access=access) if size else b""
         except FileNotFoundError:
             raise CutworkError(f"{path} is missing; the model directory is incomplete") from None
         except OSError as error:
@@ -106,26 +108,31 @@ class Tensors(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._files)
 
+    @property
+    def paths(self) -> list[Path]:
+        """The files they are in."""
+        return sorted({file.path for file in self._files.values()})
+
     def describe(self, name: str) -> tuple[str, tuple[int, ...]]:
         """The dtype name and shape of a tensor, from the header alone."""
         return self._files[name].describe(name)
 
 
-def open_tensors(directory: Path) -> Tensors:
+def open_tensors(directory: Path, *, writable: bool = False) -> Tensors:
     """Map the weights of a model directory: `model.safetensors`, the files of an index, or whatever there is.
 
-    Raises CutworkError for missing, damaged or ambiguous files.
+    With `writable`, changing an array changes its file. Raises CutworkError for missing, damaged or ambiguous files.
     """
     single = directory / "model.safetensors"
     index = directory / "model.safetensors.index.json"
     if single.is_file():
-        return _union([SafetensorsFile(single)])
+        return _union([SafetensorsFile(single, writable=writable)])
     if index.is_file():
-        return _indexed(index)
+        return _indexed(index, writable)
     paths = sorted(directory.glob("*.safetensors"))
     if not paths:
         raise CutworkError(f"no *.safetensors in {directory}; the model directory is incomplete")
-    return _union([SafetensorsFile(path) for path in paths])
+    return _union([SafetensorsFile(path, writable=writable) for path in paths])
 
 
 def _union(files: list[SafetensorsFile]) -> Tensors:
@@ -140,7 +147,7 @@ def _union(files: list[SafetensorsFile]) -> Tensors:
     return Tensors(owners)
 
 
-def _indexed(index: Path) -> Tensors:
+def _indexed(index: Path, writable: bool) -> Tensors:
     from cutwork.checkpoint import read_json
 
     places = read_json(index).get("weight_map")
@@ -149,7 +156,7 @@ def _indexed(index: Path) -> Tensors:
     for place in places.values():
         if Path(place).name != place:
             raise CutworkError(f"{index} points outside its directory ('{place}'); get the file again")
-    files = {place: SafetensorsFile(index.parent / place) for place in sorted(set(places.values()))}
+    files = {place: SafetensorsFile(index.parent / place, writable=writable) for place in sorted(set(places.values()))}
     for name, place in places.items():
         if name not in files[place]:
             raise CutworkError(f"'{name}' is missing from {index.parent / place}, where its index puts it")

@@ -1,5 +1,7 @@
 """The walk through the blocks: what linears see, padding left out, changes seen by the blocks behind."""
 
+import errno
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,11 +10,13 @@ from rich.console import Console
 from torch import nn
 
 from cutwork.errors import CutworkError
+from cutwork.train.activations import Activations
 from cutwork.train.blocks import block_linears, out_in
 from cutwork.train.calibrate import calibration_batches, walk
 from cutwork.train.data import collate
+from cutwork.train.family import family_of
 from cutwork.train.obs import Statistics
-from tests.train.tiny import gpt2, llama, opt, random_examples, sums
+from tests.train.tiny import FAMILIES, gpt2, llama, opt, random_examples, sums
 
 QUIET = Console(quiet=True)
 
@@ -107,3 +111,106 @@ def test_samples_are_drawn_by_the_seed_and_batched_by_length() -> None:
     )
     with pytest.raises(CutworkError, match="needs samples"):
         calibration_batches(Letters(), [], 50, 99, seed=1)
+
+
+@pytest.mark.parametrize("family", ["t5", "whisper"])
+def test_an_encoder_and_its_decoder_are_walked_one_after_the_other(family: str) -> None:
+    model = FAMILIES[family]().eval()
+    examples = random_examples(5, family=family)
+    called = family_of(model.config)
+    inputs: dict[str, list[torch.Tensor]] = {name: [] for name in block_linears(model)}
+    handles = [
+        linear.register_forward_pre_hook(lambda _, args, name=name: inputs[name].append(args[0].flatten(0, -2)))
+        for name, linear in block_linears(model).items()
+    ]
+    with torch.no_grad():
+        for example in examples:
+            model(**called.inputs(collate([example])))
+    for handle in handles:
+        handle.remove()
+    found: dict[str, Statistics] = {}
+    batches = [collate(examples[:3]), collate(examples[3:])]
+    walk(model, batches, lambda group, s: found.update(dict.fromkeys(group, s)), QUIET, "")
+    assert set(found) == set(inputs)
+    order = [name.split(".")[1] for name in found]
+    assert order == sorted(order, reverse=True)  # encoder, then decoder
+    for name, parts in inputs.items():
+        x = torch.cat(parts)
+        assert found[name].tokens == len(x), name
+        assert torch.allclose(found[name].hessian, x.T @ x / len(x), rtol=1e-3, atol=1e-5), name
+
+
+@pytest.mark.parametrize("family", ["t5", "whisper"])
+def test_a_decoder_sees_what_was_changed_in_its_encoder(family: str) -> None:
+    model = FAMILIES[family]().eval()
+    examples = random_examples(3, family=family)
+    found: dict[str, torch.Tensor] = {}
+
+    def visit(group: dict[str, nn.Module], statistics: Statistics) -> None:
+        for name, linear in group.items():
+            out_in(linear).mul_(0.5)
+            found[name] = statistics.hessian.clone()
+
+    walk(model, [collate(examples)], visit, QUIET, "")
+    again: dict[str, torch.Tensor] = {}
+    walk(
+        model,
+        [collate(examples)],
+        lambda group, s: again.update({name: s.hessian.clone() for name in group}),
+        QUIET,
+        "",
+        changes=False,
+    )
+    same = [name for name in found if torch.allclose(found[name], again[name], rtol=1e-4, atol=1e-6)]
+    first_cross = next(name for name in found if ("EncDecAttention.k" in name or "encoder_attn.k" in name))
+    assert first_cross in same
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_activations_in_files_change_nothing(family: str, tmp_path: Path) -> None:
+    results = []
+    for budget in (0, 1 << 30):
+        model = FAMILIES[family]().eval()
+        activations = Activations(budget, tmp_path)
+        seen: list[torch.Tensor] = []
+
+        def visit(group: dict[str, nn.Module], statistics: Statistics, seen: list[torch.Tensor] = seen) -> None:
+            seen.append(statistics.hessian.clone())
+            for linear in group.values():
+                out_in(linear).mul_(0.9)
+
+        batches = [collate(random_examples(3, seed, family)) for seed in range(3)]
+        walk(model, batches, visit, QUIET, "", activations=activations)
+        assert (activations.spilled > 0) == (budget == 0)
+        assert list(tmp_path.iterdir()) == []
+        results.append(seen)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_squares_are_the_hessians_diagonal() -> None:
+    model, batches = llama(), [collate(random_examples(3))]
+    whole: dict[str, Statistics] = {}
+    squares: dict[str, Statistics] = {}
+    walk(model, batches, lambda group, s: whole.update(dict.fromkeys(group, s)), QUIET, "", changes=False)
+    walk(
+        model,
+        batches,
+        lambda group, s: squares.update(dict.fromkeys(group, s)),
+        QUIET,
+        "",
+        changes=False,
+        squares_only=True,
+    )
+    for name, statistics in whole.items():
+        assert squares[name].hessian.shape == (len(statistics.hessian),)
+        assert torch.allclose(squares[name].squares, statistics.squares, rtol=1e-4)
+
+
+def test_a_full_disk_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(CutworkError, match=r"activations of .* do not fit .*no space left"):
+        Activations(0, tmp_path).hold(torch.ones(1000))
+    assert list(tmp_path.iterdir()) == []

@@ -16,6 +16,7 @@ from cutwork.cli.training import (
     settings_of,
     training_samples,
 )
+from cutwork.errors import CutworkError
 from cutwork.recipe import PruneSettings
 
 _DEFAULT = PruneSettings()
@@ -25,28 +26,56 @@ def prune(
     model: CheckpointArgument,
     output: OutputArgument,
     sparsity: Annotated[
-        float, typer.Option("--sparsity", "-s", help="Fraction of zeros in every pruned linear.")
-    ] = _DEFAULT.sparsity,
+        float | None,
+        typer.Option(
+            "--sparsity", "-s", help=f"Fraction of zeros in the pruned linears.  \\[default: {_DEFAULT.sparsity}]"
+        ),
+    ] = None,
     method: Annotated[
-        Literal["sparsegpt", "magnitude"], typer.Option(help="magnitude needs no task, and is much worse.")
+        Literal["sparsegpt", "alps", "wanda", "magnitude"],
+        typer.Option(help="alps is the best and slowest; magnitude needs no task, and is much worse."),
     ] = _DEFAULT.method,
+    pattern: Annotated[
+        str,
+        typer.Option(help="unstructured; n:m keeps n of m inputs (2:4, 16:64); 1x4, 4x1 (out x in) zero blocks."),
+    ] = _DEFAULT.pattern,
+    rates: Annotated[
+        Literal["uniform", "owl"], typer.Option(help="owl: blocks with more outliers keep more of their weights.")
+    ] = _DEFAULT.rates,
+    module: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--module", help="GLOB=RATE, the fraction of zeros of the linears it matches; 0 leaves dense. Repeatable."
+        ),
+    ] = None,
     task: TaskOption = None,
     recipe: RecipeOption = None,
-    calibration_samples: Annotated[int, typer.Option(min=1, help="Samples SparseGPT sees.")] = (
+    calibration_samples: Annotated[int, typer.Option(min=1, help="Samples the method sees.")] = (
         _DEFAULT.calibration_samples
     ),
     damping: Annotated[float, typer.Option(help="Of the Hessian's mean diagonal.")] = _DEFAULT.damping,
     block_size: Annotated[int, typer.Option(min=1, help="Columns per SparseGPT block.")] = _DEFAULT.block_size,
     max_length: MaxLength = 512,
+    activation_memory: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="GB of hidden states kept in memory; more go to files beside OUT.  \\[default: half of what is free]",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Draws the calibration samples.")] = _DEFAULT.seed,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is a model directory.")] = False,
     as_json: Json = False,
 ) -> None:
     """Prune the linear layers of a model's blocks at once; fine-tune with `cutwork tune` to win back what that costs.
 
+    One block at a time is in memory, so that the model may be larger than that.
+
     Example: [bold]cutwork prune out/dense out/pruned --sparsity 0.6 --task gsm8k[/bold]
 
-    Example: [bold]cutwork prune HuggingFaceTB/SmolLM2-135M-Instruct out/pruned -s 0.5 --task samples.jsonl[/bold]
+    Example: [bold]cutwork prune out/dense out/pruned --method alps --pattern 2:4 --task samples.jsonl[/bold]
+
+    Example: [bold]cutwork prune out/dense out/pruned -s 0.7 --rates owl --module '*.down_proj=0.5' --task gsm8k[/bold]
     """
     from cutwork import checkpoint
     from cutwork.train.oneshot import prune as carry_out
@@ -54,13 +83,16 @@ def prune(
     settings = settings_of(
         PruneSettings,
         method=method,
-        sparsity=sparsity,
+        pattern=pattern,
+        rates=rates,
+        modules=_rates(module or []),
         calibration_samples=calibration_samples,
         damping=damping,
         block_size=block_size,
         seed=seed,
+        **({} if sparsity is None else {"sparsity": sparsity}),
     )
-    samples = () if method == "magnitude" else training_samples(task, recipe, calibration_samples, seed)
+    samples = training_samples(task, recipe, calibration_samples, seed) if settings.needs_samples else ()
     report = carry_out(
         checkpoint.resolve(model),
         output,
@@ -68,6 +100,20 @@ def prune(
         samples,
         max_length=max_length,
         overwrite=overwrite,
+        activation_memory=None if activation_memory is None else int(activation_memory * 1e9),
         console=Console(stderr=True),
     )
-    print_layers(report, f"{method}, {sparsity:.0%} zeros", output, as_json)
+    print_layers(report, f"{method}, {pattern}, {settings.sparsity:.0%} zeros", output, as_json)
+
+
+def _rates(texts: list[str]) -> dict[str, float]:
+    rates = {}
+    for text in texts:
+        glob, equals, rate = text.rpartition("=")
+        try:
+            rates[glob] = float(rate)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise CutworkError(f"--module: expected GLOB=RATE, as in '*.down_proj=0.5' (got '{text}')")
+    return rates

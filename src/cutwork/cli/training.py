@@ -47,7 +47,9 @@ def settings_of(kind: type[AnySettings], **options: Any) -> AnySettings:
     except ValidationError as error:
         problem = error.errors()[0]
         option = "-".join(str(part) for part in problem["loc"]).replace("_", "-")
-        message = problem["msg"]
+        message = problem["msg"].removeprefix("Value error, ")
+        if not option:  # about several at once
+            raise CutworkError(message) from None
         raise CutworkError(f"--{option}: {message[0].lower()}{message[1:]} (got {problem['input']!r})") from None
 
 
@@ -57,13 +59,14 @@ def print_layers(report: dict[str, Any], title: str, output: Path, as_json: bool
         print(json.dumps({"output": str(output), **report}, indent=1))
         return
     error = "output_error" if "output_error" in report["layers"][0] else "weight_error"
-    shown = table(title, "layer|shape", f"zeros|{error.replace('_', ' ')}|damping|seconds")
+    shown = table(title, "layer|shape", f"zeros|{error.replace('_', ' ')}|dead|damping|seconds")
     for layer in report["layers"]:
         shown.add_row(
             layer["name"],
             f"{layer['rows']}×{layer['columns']}",
             f"{layer['sparsity']:.2%}",
             f"{layer[error]:.2e}",
+            str(layer.get("dead_inputs", "–")),
             f"{layer['damping']:.2e}" if "damping" in layer else "–",
             f"{layer['seconds']:.2f}",
         )

@@ -49,6 +49,26 @@ def load_model(path: Path, dtype: torch.dtype | str, attention: str = "sdpa") ->
     return model
 
 
+def empty_model(path: Path) -> nn.Module:
+    """The model that a checkpoint's configuration describes, with whatever weights the caller's context gives it.
+
+    Raises CutworkError for unknown architectures.
+    """
+    config = load_config(path)
+    family_of(config)
+    try:
+        auto_class = _auto_class(config)
+        try:
+            model: nn.Module = auto_class.from_config(config, attn_implementation="sdpa")
+        except ValueError as error:
+            if "attention implementation" not in str(error):
+                raise
+            model = auto_class.from_config(config, attn_implementation="eager")
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise CutworkError(f"cannot load {path}: {' '.join(str(error).split())[:300]}") from None
+    return model
+
+
 def load_config(path: Path) -> Any:
     """The configuration of a model directory; CutworkError if transformers cannot read it."""
     logging.disable_progress_bar()

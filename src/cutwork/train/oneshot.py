@@ -1,4 +1,4 @@
-"""One-shot pruning as one call: from a plain checkpoint to a sparse one."""
+"""One-shot pruning as one call: from a plain checkpoint to a sparse one, a block at a time."""
 
 import json
 import time
@@ -13,13 +13,19 @@ from cutwork import checkpoint
 from cutwork.errors import CutworkError
 from cutwork.recipe import PruneSettings
 from cutwork.tasks.task import Sample
-from cutwork.train.blocks import block_linears, out_in
+from cutwork.train.activations import Activations
+from cutwork.train.blocks import block_linears, block_lists, linears, out_in
 from cutwork.train.calibrate import calibration_batches, walk
-from cutwork.train.load import load_for_surgery, load_tokenizer, save_model
-from cutwork.train.obs import Statistics, factorise, output_error
+from cutwork.train.family import family_of
+from cutwork.train.load import load_tokenizer
+from cutwork.train.mapped import MappedModel, copy_checkpoint
+from cutwork.train.obs import Statistics, damp, factorise, output_error
+from cutwork.train.prune.alps import alps
 from cutwork.train.prune.magnitude import magnitude
-from cutwork.train.prune.pattern import Unstructured
+from cutwork.train.prune.pattern import Pattern
 from cutwork.train.prune.sparsegpt import sparsegpt
+from cutwork.train.prune.wanda import wanda
+from cutwork.train.rates import outliers, owl, patterns
 
 REPORT = "prune-report.json"
 
@@ -32,51 +38,167 @@ def prune(
     *,
     max_length: int = 512,
     overwrite: bool = False,
+    activation_memory: int | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Prune the linears of the blocks of the model in `model_dir` and write a plain checkpoint to `output`.
 
-    `samples` calibrate SparseGPT; magnitude pruning needs none. Zeros the model has already stay zeros. Returns the
-    report that is also written to `output`: overall and per layer sparsity, error, damping and seconds.
+    `samples` calibrate all methods but magnitude. Zeros the model has already stay zeros. Memory: one block with its
+    Hessians, and `activation_memory` bytes of hidden states (default: half of what is free), beyond which they are kept
+    in files beside `output`. Returns the report that is also written to `output`: overall and per layer sparsity,
+    error, dead inputs, damping and seconds.
 
-    Raises CutworkError for unusable models or samples, or if `output` exists.
+    Raises CutworkError for unusable models or samples, a pattern that does not fit, or if `output` exists.
     """
     console = console or Console(stderr=True)
     start = time.perf_counter()
-    with checkpoint.output_directory(output, overwrite=overwrite) as partial:
-        model, stored = load_for_surgery(model_dir)
-        layers = _prune(model, model_dir, settings, samples, max_length, console)
+    with checkpoint.output_directory(output, overwrite=overwrite, source=model_dir) as partial:
+        copy_checkpoint(model_dir, partial)
+        opened = MappedModel(partial)
+        surgery = _Surgery(opened, settings, console, activation_memory, partial.parent)
+        if settings.needs_samples:
+            family = family_of(opened.model.config)
+            tokenizer = load_tokenizer(model_dir)
+            surgery.batches = calibration_batches(
+                tokenizer, samples, settings.calibration_samples, max_length, settings.seed, family
+            )
+        layers = surgery.prune()
         zeros = sum(layer["zeros"] for layer in layers)
         report = {
             "model": str(model_dir),
             "settings": settings.model_dump(mode="json"),
             "sparsity": zeros / sum(layer["rows"] * layer["columns"] for layer in layers),
             "seconds": round(time.perf_counter() - start, 3),
+            "calibration_tokens": max(layer.get("tokens", 0) for layer in layers),
+            "spilled_bytes": surgery.spilled,
             "layers": layers,
         }
-        save_model(model.to(stored), model_dir, partial)
         (partial / REPORT).write_text(json.dumps(report, indent=1))
     return report
 
 
-def _prune(
-    model: nn.Module,
-    model_dir: Path,
-    settings: PruneSettings,
-    samples: Sequence[Sample],
-    max_length: int,
-    console: Console,
-) -> list[dict[str, Any]]:
-    pattern = Unstructured(settings.sparsity)
-    layers: list[dict[str, Any]] = []
+class _Surgery:
+    """One model being pruned: which pattern each linear gets, and what has been done so far."""
 
-    def record(name: str, linear: nn.Module, pruned: Tensor, start: float, **facts: Any) -> None:
+    def __init__(
+        self, opened: MappedModel, settings: PruneSettings, console: Console, memory: int | None, directory: Path
+    ) -> None:
+        self.batches: list[dict[str, Tensor]] = []
+        self.spilled = 0  # bytes of activations that went to files
+        self._opened, self._settings, self._console = opened, settings, console
+        self._memory, self._directory = memory, directory
+        self._patterns: dict[str, Pattern] = {}
+        self._layers: list[dict[str, Any]] = []
+
+    def prune(self) -> list[dict[str, Any]]:
+        """Prune all linears; returns what was done to each."""
+        settings, model = self._settings, self._opened.model
+        weights = {name: out_in(linear) for name, linear in block_linears(model).items()}
+        shapes = {name: (weight.shape[0], weight.shape[1]) for name, weight in weights.items()}
+        patterns(shapes, settings)  # what cannot be done is said before any work
+        densities = self._owl() if settings.rates == "owl" else None
+        self._patterns = patterns(shapes, settings, densities)
+        if settings.method == "magnitude":
+            self._prune_by_magnitude()
+        else:
+            self._walk(self._visit, f"{settings.method} {settings.sparsity:.0%}")
+        return self._layers
+
+    def _walk(self, visit: Any, description: str, **options: Any) -> None:
+        activations = Activations(self._memory, self._directory)
+        walk(
+            self._opened.model,
+            self.batches,
+            visit,
+            self._console,
+            description,
+            activations=activations,
+            resident=self._opened.resident,
+            **options,
+        )
+        self.spilled = max(self.spilled, activations.spilled)
+
+    def _owl(self) -> dict[str, float]:
+        """The density of every linear: that of its block."""
+        counts: dict[str, list[int]] = {}  # of each block: outliers, weights
+
+        def visit(group: dict[str, nn.Module], statistics: Statistics) -> None:
+            for name, linear in group.items():
+                found = outliers(out_in(linear), statistics, self._settings.owl_threshold)
+                totals = counts.setdefault(block_of[name], [0, 0])
+                totals[0] += int(found)
+                totals[1] += out_in(linear).numel()
+
+        block_of = {
+            f"{stack}.{index}.{name}": f"{stack}.{index}"
+            for stack, blocks in block_lists(self._opened.model).items()
+            for index, block in enumerate(blocks)
+            for name, _ in linears(block)
+        }
+        self._walk(visit, "OWL rates", squares_only=True, changes=False)
+        ratios = {block: found / size for block, (found, size) in counts.items()}
+        sizes = {block: size for block, (_, size) in counts.items()}
+        densities = owl(ratios, sizes, self._settings.sparsity, self._settings.owl_spread)
+        return {name: densities[block] for name, block in block_of.items()}
+
+    def _prune_by_magnitude(self) -> None:
+        for stack, blocks in block_lists(self._opened.model).items():
+            for index, block in enumerate(blocks):
+                with self._opened.resident(block):
+                    for name, linear in linears(block):
+                        full = f"{stack}.{index}.{name}"
+                        if full in self._patterns:
+                            start, weight = time.perf_counter(), out_in(linear)
+                            pruned, keep = magnitude(weight, None, self._patterns[full])
+                            lost = (weight - pruned).float().square().sum()
+                            whole = weight.float().square().sum().clamp_min(1e-30)
+                            self._record(full, linear, pruned, keep, start, weight_error=(lost / whole).item())
+
+    def _visit(self, group: dict[str, nn.Module], statistics: Statistics) -> None:
+        wanted = {name: linear for name, linear in group.items() if name in self._patterns}
+        if not wanted:
+            return
+        start = time.perf_counter()
+        try:
+            pruner, facts = self._pruner(statistics)
+        except CutworkError as error:
+            raise CutworkError(f"{', '.join(wanted)}: {error}") from None
+        if facts.get("attempts", 1) > 1:
+            self._console.print(
+                f"{', '.join(wanted)}: Hessian not positive definite; damping raised to {facts['damping']:g}"
+            )
+        for name, linear in wanted.items():
+            weight = out_in(linear).float()
+            pruned, keep = pruner(weight, self._patterns[name])
+            lost = output_error(weight - pruned, statistics.hessian).sum()
+            whole = output_error(weight, statistics.hessian).sum().clamp_min(1e-30)
+            facts |= {"output_error": (lost / whole).item(), "tokens": statistics.tokens}
+            self._record(name, linear, pruned, keep, start, **facts)
+            start = time.perf_counter()
+
+    def _pruner(self, statistics: Statistics) -> tuple[Any, dict[str, Any]]:
+        """The method with this input's statistics, and what is known about them."""
+        settings = self._settings
+        if settings.method == "wanda":
+            dead = int((statistics.squares == 0).sum())
+            return lambda weight, pattern: wanda(weight, statistics, pattern), {"dead_inputs": dead}
+        if settings.method == "alps":
+            damped = damp(statistics, settings.damping)
+            facts = {"damping": damped.damping, "attempts": damped.attempts, "dead_inputs": damped.dead}
+            return lambda weight, pattern: alps(weight, damped, pattern), facts
+        factor = factorise(statistics, settings.damping)
+        facts = {"damping": factor.damping, "attempts": factor.attempts, "dead_inputs": factor.dead}
+        return lambda weight, pattern: sparsegpt(weight, factor, pattern, settings.block_size), facts
+
+    def _record(self, name: str, linear: nn.Module, pruned: Tensor, keep: Tensor, start: float, **facts: Any) -> None:
         weight = out_in(linear)
+        pattern = self._patterns[name]
+        wanted = pattern.zeros(weight != 0)
         weight.copy_(pruned)
         zeros = weight.numel() - int(weight.count_nonzero())
-        if zeros < pattern.zeros(weight != 0):
+        if zeros < wanted or not keep[weight != 0].all():
             raise CutworkError(f"{name} kept {weight.numel() - zeros} weights, more than it should; please report this")
-        layers.append(
+        self._layers.append(
             {
                 "name": name,
                 "rows": weight.shape[0],
@@ -87,34 +209,3 @@ def _prune(
                 **facts,
             }
         )
-
-    if settings.method == "magnitude":
-        for name, linear in block_linears(model).items():
-            start, weight = time.perf_counter(), out_in(linear)
-            pruned, _ = magnitude(weight, None, pattern)
-            lost = (weight - pruned).float().square().sum() / weight.float().square().sum()
-            record(name, linear, pruned, start, weight_error=lost.item())
-        return layers
-
-    tokenizer = load_tokenizer(model_dir)
-    batches = calibration_batches(tokenizer, samples, settings.calibration_samples, max_length, settings.seed)
-
-    def visit(group: dict[str, nn.Module], statistics: Statistics) -> None:
-        start = time.perf_counter()
-        try:
-            factor = factorise(statistics, settings.damping)
-        except CutworkError as error:
-            raise CutworkError(f"{', '.join(group)}: {error}") from None
-        if factor.attempts > 1:
-            console.print(f"{', '.join(group)}: Hessian not positive definite; damping raised to {factor.damping:g}")
-        for name, linear in group.items():
-            weight = out_in(linear).float()
-            pruned, _ = sparsegpt(weight, factor, pattern, settings.block_size)
-            lost = output_error(weight - pruned, statistics.hessian).sum()
-            whole = output_error(weight, statistics.hessian).sum()
-            facts = {"damping": factor.damping, "attempts": factor.attempts, "dead_inputs": factor.dead}
-            record(name, linear, pruned, start, output_error=(lost / whole).item(), tokens=statistics.tokens, **facts)
-            start = time.perf_counter()
-
-    walk(model, batches, visit, console, f"SparseGPT {settings.sparsity:.0%}")
-    return layers
