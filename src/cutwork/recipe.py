@@ -43,6 +43,14 @@ class Losses(Settings):
         return self.kl > 0 or self.squarehead > 0
 
 
+class LoraSettings(Settings):
+    """Low-rank adapters of the blocks' linears, masked so that training and merging them keep every zero."""
+
+    rank: Positive = 16
+    alpha: Annotated[float, Field(gt=0)] = 32.0  # the adapters' product is scaled by alpha / rank
+    targets: tuple[str, ...] = ("*",)  # linears (fnmatch patterns on the whole name or its last part)
+
+
 class TuneSettings(Settings):
     """One fine-tuning run, dense or sparse: whatever is zero in a linear of a block stays zero when `keep_zeros`."""
 
@@ -55,13 +63,16 @@ class TuneSettings(Settings):
     batch_size: Positive = 32  # samples per optimiser step
     micro_batch_size: Positive = 8  # samples per forward pass; the rest is gradient accumulation
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
-    optimizer: str = "adamw_torch_fused"  # any name transformers.TrainingArguments(optim=...) knows
+    optimizer: str = "adamw_torch_fused"  # adam, muon, or any name transformers.TrainingArguments(optim=...) knows
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the forward pass (autocast); weights stay float32
     gradient_checkpointing: bool = False
     losses: Losses = Losses()
     keep_zeros: bool = True
     save_every: Positive = 50  # optimiser steps between resumable checkpoints
     seed: int = 0
+    lora: LoraSettings | None = later(None)  # train adapters only, and merge them
+    teacher_dtype: Literal["auto", "float32", "bfloat16"] = later("auto")  # auto: that of the forward pass
+    teacher_device: str = later("auto")  # cpu, cuda:1, …; auto: where the student is
 
 
 class PruneSettings(Settings):

@@ -21,6 +21,7 @@ def make(
     tmp_path: Path, model: Any, losses: Losses = ALL, *, count: int = 16, family: str = "llama", **options: Any
 ) -> SparseTrainer:
     teacher = FAMILIES[family](seed=1) if losses.needs_teacher else None
+    own_optimizer = options.pop("own_optimizer", "")
     arguments = {
         "output_dir": str(tmp_path),
         "max_steps": 3,
@@ -42,6 +43,7 @@ def make(
         teacher=teacher,
         bfloat16=False,
         keep_zeros=True,
+        own_optimizer=own_optimizer,
     )
 
 
@@ -137,8 +139,10 @@ def test_one_batch_of_8_equals_8_accumulated(tmp_path: Path, family: str, losses
         {"optim": "sgd", "optim_args": "momentum=0.9", "weight_decay": 0.1},
         {"optim": "adafactor"},
         {"optim": "rmsprop"},
+        {"own_optimizer": "adam", "weight_decay": 0.1},
+        {"own_optimizer": "muon", "weight_decay": 0.1},
     ],
-    ids=lambda options: options["optim"],
+    ids=lambda options: options.get("optim") or options["own_optimizer"],
 )
 def test_zeros_survive_optimisers_with_clipping(tmp_path: Path, options: dict[str, Any]) -> None:
     model = cut(llama(), 0.7)
@@ -166,6 +170,18 @@ def test_zeros_survive_adam_with_l2(tmp_path: Path) -> None:
     name, mask = next(iter(trainer.masks.live.items()))
     state = trainer.optimizer.state[model.get_parameter(f"{name}.weight")]
     assert not state["exp_avg"][~mask].any()
+
+
+def test_muon_moves_matrices_by_orthogonal_updates_and_the_rest_by_adamw(tmp_path: Path) -> None:
+    model = llama()
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    options = {"own_optimizer": "muon", "lr_scheduler_type": "constant", "learning_rate": 1e-2}
+    make(tmp_path, model, Losses(), max_steps=1, **options).train()
+    step = {name: before[name] - parameter.detach() for name, parameter in model.named_parameters()}
+    matrix = step["model.layers.0.mlp.up_proj.weight"]
+    singular = torch.linalg.svdvals(matrix) / (1e-2 * 0.2 * max(matrix.shape) ** 0.5)
+    assert 0.6 < singular.min() <= singular.max() < 1.3
+    assert step["model.norm.weight"].abs().max() == pytest.approx(1e-2, rel=1e-3)  # the first step of Adam
 
 
 def test_an_optimiser_that_moves_weights_without_gradients_is_undone(tmp_path: Path) -> None:

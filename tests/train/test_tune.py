@@ -11,7 +11,7 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cutwork.errors import CutworkError
-from cutwork.recipe import Losses, TuneSettings
+from cutwork.recipe import LoraSettings, Losses, TuneSettings
 from cutwork.train import tune as tune_module
 from cutwork.train.load import load_model
 from cutwork.train.masks import LostZerosError, sparsity
@@ -124,6 +124,29 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
     assert lines == list(range(1, 9))
 
 
+LORA = SETTINGS.model_copy(update={"lora": LoraSettings(rank=4, targets=("*_proj",)), "learning_rate": 1e-2})
+
+
+def test_adapters_resume_and_end_as_a_plain_checkpoint(
+    sparse: Path, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = run(sparse, tmp_path / "straight", dense, LORA)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 11)
+        with pytest.raises(KeyboardInterrupt):
+            run(sparse, tmp_path / "resumed", dense, LORA)
+    run(sparse, tmp_path / "resumed", dense, LORA)
+    before, straight, resumed = weights(sparse), weights(tmp_path / "straight"), weights(tmp_path / "resumed")
+    assert straight.keys() == before.keys()
+    for name, weight in before.items():
+        assert torch.equal(straight[name], resumed[name]), name
+        assert torch.equal(straight[name], weight) is ("proj" not in name), name
+        if "proj" in name:
+            assert (straight[name][weight == 0] == 0).all()
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "straight")
+    assert report["sparsity"] == sparsity(model)
+
+
 def test_a_checkpoint_cut_off_while_written_is_passed_over(
     sparse: Path, dense: Path, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,7 +221,9 @@ def test_dense_fine_tuning_learns(dense: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"optimizer": "adam"}, "unknown optimizer 'adam'"),
+        ({"lora": LoraSettings(targets=("query",))}, "no linear matches"),
+        ({"teacher_device": "moon"}, "cannot put the teacher on teacher_device 'moon'"),
+        ({"optimizer": "adamw"}, "unknown optimizer 'adamw'"),
         ({"micro_batch_size": 3}, "not a multiple of micro_batch_size"),
     ],
 )

@@ -1,7 +1,11 @@
-"""Run by test_distributed.py in two processes: fine-tuning with DDP, then masks on a model sharded by FSDP2."""
+"""Run by test_distributed.py in two processes: fine-tuning with DDP or FSDP2, and masks on a sharded model.
+
+torchrun --nproc-per-node 2 -m tests.train.two_processes ddp|fsdp DIRECTORY
+"""
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -10,8 +14,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from cutwork.recipe import Losses, TuneSettings
+from cutwork.recipe import LoraSettings, Losses, TuneSettings
 from cutwork.train.masks import LostZerosError, Masks, sparsity
+from cutwork.train.trainer import SparseTrainer
 from cutwork.train.tune import tune
 from tests.train.tiny import cut, llama, sums
 
@@ -25,10 +30,37 @@ SETTINGS = TuneSettings(
     dtype="float32",
     losses=Losses(squarehead=1.0, kl=0.5),
 )
+RUNS = {
+    "full": SETTINGS,
+    "lora": SETTINGS.model_copy(update={"lora": LoraSettings(rank=4), "learning_rate": 1e-2}),
+}
 
 
-def fine_tune(sparse: Path, dense: Path, output: Path) -> None:
-    tune(sparse, output, SETTINGS, sums(24), teacher_dir=dense, max_length=64, console=Console(quiet=True))
+def fine_tune(sparse: Path, dense: Path, output: Path, settings: TuneSettings, **options: Any) -> None:
+    console = Console(quiet=True)
+    tune(sparse, output, settings, sums(24), teacher_dir=dense, max_length=64, console=console, **options)
+
+
+def interrupted_and_resumed(sparse: Path, dense: Path, output: Path, **options: Any) -> None:
+    """Cut off in the middle of the fourth step, then go on from the second, in every process."""
+    original, calls = SparseTrainer.training_step, [0]
+
+    def step(self: SparseTrainer, *args: Any) -> torch.Tensor:
+        calls[0] += 1
+        if calls[0] == 7:
+            raise KeyboardInterrupt
+        return original(self, *args)
+
+    SparseTrainer.training_step = step
+    try:
+        fine_tune(sparse, dense, output, SETTINGS, **options)
+    except KeyboardInterrupt:
+        assert not output.exists()
+    finally:
+        SparseTrainer.training_step = original
+    dist.barrier()
+    assert (output.with_name(f"{output.name}.work") / "checkpoint-2").is_dir()
+    fine_tune(sparse, dense, output, SETTINGS, **options)
 
 
 def check_sharded_masks(scratch: Path) -> None:
@@ -65,7 +97,11 @@ def check_sharded_masks(scratch: Path) -> None:
 
 
 if __name__ == "__main__":
-    root = Path(sys.argv[1])
-    fine_tune(root / "sparse", root / "dense", root / "two")
-    check_sharded_masks(root)
+    mode, root = sys.argv[1], Path(sys.argv[2])
+    sharded = {"fsdp": True} if mode == "fsdp" else {}
+    for name, settings in RUNS.items():
+        fine_tune(root / "sparse", root / "dense", root / f"{mode}-{name}", settings, **sharded)
+    interrupted_and_resumed(root / "sparse", root / "dense", root / f"{mode}-resumed", **sharded)
+    if mode == "fsdp":
+        check_sharded_masks(root)
     print("both processes agree")

@@ -1,6 +1,7 @@
 """`cutwork tune`: fine-tuning, dense or sparse."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,7 +18,7 @@ from cutwork.cli.training import (
     settings_of,
     training_samples,
 )
-from cutwork.recipe import Losses, TuneSettings
+from cutwork.recipe import LoraSettings, Losses, TuneSettings
 
 _DEFAULT = TuneSettings()
 
@@ -41,7 +42,9 @@ def tune(
     batch_size: Annotated[int, typer.Option(help="Samples per optimiser step.")] = _DEFAULT.batch_size,
     micro_batch_size: Annotated[int, typer.Option(help="Samples per forward pass.")] = _DEFAULT.micro_batch_size,
     max_grad_norm: Annotated[float, typer.Option(help="Clip gradients to this; 0: never.")] = _DEFAULT.max_grad_norm,
-    optimizer: Annotated[str, typer.Option(help="Any that transformers knows by name.")] = _DEFAULT.optimizer,
+    optimizer: Annotated[
+        str, typer.Option(help="adam, muon, or any that transformers knows by name.")
+    ] = _DEFAULT.optimizer,
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16"], typer.Option(help="Of the forward pass; weights stay float32.")
     ] = _DEFAULT.dtype,
@@ -52,20 +55,35 @@ def tune(
     kl: Annotated[float, typer.Option(help="Weight of the KL divergence from the teacher.")] = _DEFAULT.losses.kl,
     squarehead: Annotated[float, typer.Option(help="Weight of SquareHead.")] = _DEFAULT.losses.squarehead,
     temperature: Annotated[float, typer.Option(help="Of the KL term.")] = _DEFAULT.losses.temperature,
+    teacher_dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"], typer.Option(help="auto: that of the forward pass.")
+    ] = "auto",
+    teacher_device: Annotated[str, typer.Option(help="cpu, cuda:1, …; auto: beside the model.")] = "auto",
+    lora_rank: Annotated[int, typer.Option(min=0, help="Train masked adapters of this rank only; 0: all weights.")] = 0,
+    lora_alpha: Annotated[float, typer.Option(help="The adapters are scaled by alpha / rank.")] = LoraSettings().alpha,
+    lora_targets: Annotated[
+        str, typer.Option(help="Linears of the blocks that get adapters: names or patterns, with commas.")
+    ] = "*",
     keep_zeros: Annotated[bool, typer.Option(help="Zeros of the blocks' linears stay zero.")] = _DEFAULT.keep_zeros,
     save_every: Annotated[int, typer.Option(help="Optimiser steps between checkpoints.")] = _DEFAULT.save_every,
     seed: Annotated[int, typer.Option()] = _DEFAULT.seed,
+    fsdp: Annotated[bool, typer.Option("--fsdp", help="Share the model among the processes (FSDP2).")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show two examples and what it would take; train nothing.")
+    ] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what an earlier call left, and OUT.")] = False,
     as_json: Json = False,
 ) -> None:
     """Fine-tune a model on a task; what a pruned model has lost comes back, and its zeros stay.
 
     After an interruption the same command goes on where it stopped. Launch it with `accelerate launch` or `torchrun`
-    to use several GPUs.
+    to use several GPUs: data-parallel, or with the model shared among them (--fsdp).
 
     Example: [bold]cutwork tune smollm2-135m-instruct out/dense --task gsm8k[/bold]
 
     Example: [bold]cutwork tune out/pruned out/sparse --teacher out/dense --squarehead 1 --task gsm8k[/bold]
+
+    Example: [bold]torchrun --nproc-per-node 8 --no-python cutwork tune big/pruned out --fsdp --task gsm8k[/bold]
     """
     from cutwork import checkpoint
     from cutwork.train.tune import tune as carry_out
@@ -85,6 +103,11 @@ def tune(
         dtype=dtype,
         gradient_checkpointing=gradient_checkpointing,
         losses=settings_of(Losses, ce=ce, kl=kl, squarehead=squarehead, temperature=temperature),
+        lora=settings_of(LoraSettings, rank=lora_rank, alpha=lora_alpha, targets=tuple(lora_targets.split(",")))
+        if lora_rank
+        else None,
+        teacher_dtype=teacher_dtype,
+        teacher_device=teacher_device,
         keep_zeros=keep_zeros,
         save_every=save_every,
         seed=seed,
@@ -96,9 +119,17 @@ def tune(
         training_samples(task, recipe, samples, seed),
         teacher_dir=Path(checkpoint.resolve(teacher)) if teacher else None,
         max_length=max_length,
+        fsdp=fsdp,
+        dry_run=dry_run,
         restart=restart,
         console=Console(stderr=True),
     )
+    if int(os.environ.get("RANK", "0")) > 0:
+        return
+    if dry_run:
+        if as_json:
+            print(json.dumps(report, indent=1))
+        return
     if as_json:
         print(json.dumps({"output": str(output), **report}, indent=1))
         return

@@ -1,5 +1,7 @@
 """From a model directory to a torch model and a tokenizer, and back to a directory."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +37,8 @@ def load_model(path: Path, dtype: torch.dtype | str, attention: str = "sdpa") ->
     config = load_config(path)
     family_of(config)
     try:
-        auto_class = _auto_class(config)
-        try:
-            model = auto_class.from_pretrained(path, dtype=dtype, attn_implementation=attention)
-        except ValueError as error:
-            if "attention implementation" not in str(error):
-                raise
-            model = auto_class.from_pretrained(path, dtype=dtype, attn_implementation="eager")
+        make = partial(_auto_class(config).from_pretrained, dtype=dtype)
+        model: Any = _with_attention(make, path, attention)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise CutworkError(f"cannot load {path}: {' '.join(str(error).split())[:300]}") from None
     # transformers refuses to save a generation config that it finds inconsistent; ours is copied as a file instead.
@@ -49,24 +46,16 @@ def load_model(path: Path, dtype: torch.dtype | str, attention: str = "sdpa") ->
     return model
 
 
-def empty_model(path: Path) -> nn.Module:
-    """The model that a checkpoint's configuration describes, with whatever weights the caller's context gives it.
+def empty_model(config: Any, attention: str = "sdpa") -> Any:
+    """The model that a configuration describes, with whatever weights the caller's context gives it.
 
     Raises CutworkError for unknown architectures.
     """
-    config = load_config(path)
     family_of(config)
     try:
-        auto_class = _auto_class(config)
-        try:
-            model: nn.Module = auto_class.from_config(config, attn_implementation="sdpa")
-        except ValueError as error:
-            if "attention implementation" not in str(error):
-                raise
-            model = auto_class.from_config(config, attn_implementation="eager")
+        return _with_attention(_auto_class(config).from_config, config, attention)
     except (ValueError, KeyError, RuntimeError) as error:
-        raise CutworkError(f"cannot load {path}: {' '.join(str(error).split())[:300]}") from None
-    return model
+        raise CutworkError(f"cannot build a {config.model_type}: {' '.join(str(error).split())[:300]}") from None
 
 
 def load_config(path: Path) -> Any:
@@ -83,6 +72,15 @@ def _auto_class(config: Any) -> Any:
     if not getattr(config, "is_encoder_decoder", False):
         return AutoModelForCausalLM
     return AutoModelForSpeechSeq2Seq if hears(config) else AutoModelForSeq2SeqLM
+
+
+def _with_attention(make: Callable[..., Any], what: Any, attention: str) -> Any:
+    try:
+        return make(what, attn_implementation=attention)
+    except ValueError as error:
+        if "attention implementation" not in str(error):
+            raise
+        return make(what, attn_implementation="eager")
 
 
 def load_for_surgery(path: Path) -> tuple[Any, torch.dtype]:

@@ -18,7 +18,7 @@ from cutwork import checkpoint
 from cutwork.errors import CutworkError
 from cutwork.safetensors_file import Tensors, open_tensors
 from cutwork.train.blocks import block_lists, linears
-from cutwork.train.load import empty_model
+from cutwork.train.load import empty_model, load_config
 
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 
@@ -46,7 +46,7 @@ class MappedModel:
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         tensors = open_tensors(directory, writable=True)
         with init_empty_weights(include_buffers=False):
-            self.model: Any = empty_model(directory)
+            self.model: Any = empty_model(load_config(directory))
         state = _state(self.model, tensors, directory)
         stacks = block_lists(self.model)
         inside = tuple(f"{stack}." for stack in stacks)

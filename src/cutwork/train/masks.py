@@ -8,6 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from cutwork.errors import CutworkError
 from cutwork.train.blocks import block_linears
@@ -28,29 +29,29 @@ class Masks:
         """Take `live` (bool, by linear, shaped like this process's weights), or whatever is nonzero now."""
         weights = _weights(model)
         if live is None:
-            found = {name: _local(weight.data) != 0 for name, weight in weights.items()}
+            found = {name: local(weight.data) != 0 for name, weight in weights.items()}
             live = {name: mask for name, mask in found.items() if not mask.all()}
         self.live = live
         self._weights = {name: weights[name] for name in live}
         # Of all linears of the blocks, those without zeros included.
         pruned = sum(mask.numel() - int(mask.count_nonzero()) for mask in live.values())
-        self.sparsity = pruned / sum(_local(weight.data).numel() for weight in weights.values())
+        self.sparsity = pruned / sum(local(weight.data).numel() for weight in weights.values())
 
     def mask_gradients(self) -> None:
         """Zero the gradients of pruned weights; before clipping, so that the norm is that of what is trained."""
         for name, weight in self._weights.items():
             if weight.grad is not None:
-                _local(weight.grad).mul_(self.live[name])
+                local(weight.grad).mul_(self.live[name])
 
     def mask_weights(self) -> None:
         """Zero the pruned weights; after an optimiser step, for optimisers that move weights without a gradient."""
         for name, weight in self._weights.items():
-            _local(weight.data).mul_(self.live[name])
+            local(weight.data).mul_(self.live[name])
 
     def verify(self) -> None:
         """Raise LostZerosError, naming the first layer, unless every pruned weight is zero."""
         for name, weight in self._weights.items():
-            revived = int(((_local(weight.data) != 0) & ~self.live[name]).sum())
+            revived = int(((local(weight.data) != 0) & ~self.live[name]).sum())
             if revived:
                 raise LostZerosError(
                     f"{revived} pruned weights of {name} are no longer zero; prune the model again and report this"
@@ -76,7 +77,7 @@ class Masks:
             shapes = file.metadata() or {}
             for name in file.keys():  # noqa: SIM118 (not a mapping)
                 bits = file.get_tensor(name)
-                shape = _local(weights[name].data).shape if name in weights else None
+                shape = local(weights[name].data).shape if name in weights else None
                 if (
                     shape is None
                     or "x".join(map(str, shape)) != shapes.get(name)
@@ -101,13 +102,18 @@ def _zeros(tensor: Tensor) -> int:
 
 
 def _weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    return {name: linear.get_parameter("weight") for name, linear in block_linears(model).items()}
+    return {name: _parameter(linear) for name, linear in block_linears(model).items()}
+
+
+def _parameter(linear: nn.Module) -> nn.Parameter:
+    """A linear's stored weight: below its adapter, if it has one."""
+    return linear.get_parameter("parametrizations.weight.original" if is_parametrized(linear, "weight") else "weight")
 
 
 def _text(shape: torch.Size) -> str:
     return "x".join(map(str, shape))
 
 
-def _local(tensor: Tensor) -> Tensor:
+def local(tensor: Tensor) -> Tensor:
     """This process's part of a tensor: its shard of a DTensor, or the tensor itself."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor

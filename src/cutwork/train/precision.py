@@ -13,18 +13,20 @@ def wants_bfloat16(dtype: str, device: torch.device) -> bool:
     if dtype != "auto":
         return dtype == "bfloat16"
     if device.type == "cpu":
-        return _seconds(torch.bfloat16) < 0.8 * _seconds(torch.float32)
+        return matmul_seconds(torch.bfloat16, device) < 0.8 * matmul_seconds(torch.float32, device)
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     raise CutworkError(f"cannot choose a dtype for device '{device.type}'; set dtype to float32 or bfloat16")
 
 
-def _seconds(dtype: torch.dtype) -> float:
-    """The fastest of a few linears of a small model's shape, in seconds."""
-    x, weight = torch.ones(512, 768, dtype=dtype), torch.ones(768, 768, dtype=dtype)
+def matmul_seconds(dtype: torch.dtype, device: torch.device) -> float:
+    """Seconds per floating-point operation in the fastest of a few linears of a small model's shape."""
+    size = 768 if device.type == "cpu" else 8192
+    x, weight = (torch.ones(rows, size, dtype=dtype, device=device) for rows in (512, size))
     times = []
     for _ in range(24):  # the first compiles, and others may be disturbed
         start = time.perf_counter()
-        functional.linear(x, weight)
+        result = functional.linear(x, weight)
+        result[0, 0].item()  # waits for the device
         times.append(time.perf_counter() - start)
-    return min(times)
+    return min(times) / (2 * 512 * size * size)

@@ -24,7 +24,8 @@ from cutwork.recipe import Losses
 from cutwork.train.data import StepSampler, collate
 from cutwork.train.family import Batch, family_of
 from cutwork.train.losses import cross_entropy, kl_divergence, squarehead, teacher_energy
-from cutwork.train.masks import Masks
+from cutwork.train.masks import Masks, local
+from cutwork.train.optimizers import own_optimizer
 
 
 @dataclass(frozen=True)
@@ -39,15 +40,25 @@ class SparseTrainer(Trainer):
     """Fine-tunes with CE + KL + SquareHead while the zeros of the blocks' linears stay zero."""
 
     def __init__(
-        self, *, losses: Losses, teacher: nn.Module | None, bfloat16: bool, keep_zeros: bool, **kwargs: Any
+        self,
+        *,
+        losses: Losses,
+        teacher: nn.Module | None,
+        bfloat16: bool,
+        keep_zeros: bool,
+        own_optimizer: str = "",
+        **kwargs: Any,
     ) -> None:
         super().__init__(data_collator=collate, **kwargs)
         self.remove_callback(PrinterCallback)
         self.loss_is_scaled_for_ga = True
+        if self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.fsdp_version == 1:
+            raise CutworkError("FSDP version 1 flattens weights, so masks are lost; set fsdp_version: 2 for accelerate")
         self.losses = losses
-        self.teacher = teacher.eval().to(self.args.device) if teacher is not None else None
+        self.teacher = teacher.eval() if teacher is not None else None
         self.bfloat16 = bfloat16
         self.keep_zeros = keep_zeros
+        self.own_optimizer = own_optimizer  # instead of args.optim
         self.family = family_of(self.model.config)
         self.masks: Masks | None = None
         self.resumed_from: Path | None = None
@@ -55,8 +66,6 @@ class SparseTrainer(Trainer):
         self._terms: dict[str, Tensor] = {}  # sums of the weighted loss terms since the last log
         if losses.needs_teacher and teacher is None:
             raise CutworkError("the kl and squarehead losses compare with a teacher; give one (--teacher)")
-        if self.is_deepspeed_enabled:
-            raise CutworkError("DeepSpeed is not supported; launch with FSDP2 or DDP (accelerate launch, torchrun)")
 
     # ---- data ----
 
@@ -80,16 +89,21 @@ class SparseTrainer(Trainer):
             for batch in batches:
                 batch["teacher"] = self._ask_teacher(batch)
             per_batch = [
-                [teacher_energy(group.hidden, group.mask) for group in batch["teacher"]["features"]]
+                [teacher_energy(group.hidden, group.mask).to(device) for group in batch["teacher"]["features"]]
                 for batch in batches
             ]
             energy = [self._sum_over_processes(torch.stack(group).sum(0)) for group in zip(*per_batch, strict=True)]
         return batches, Totals(self._sum_over_processes(torch.as_tensor(labels, device=device)), energy)
 
     def _ask_teacher(self, batch: Batch) -> Batch:
+        """The teacher's features and logits of a batch, in its own dtype and where it is."""
+        assert self.teacher is not None
+        weight = next(self.teacher.parameters())
+        batch = {key: value.to(weight.device) for key, value in batch.items()}
         rows, _ = self.family.label_rows(batch)
         wanted = rows if self.losses.kl > 0 else torch.zeros_like(rows)
-        with torch.no_grad(), self._autocast():
+        autocast = torch.autocast(weight.device.type, torch.bfloat16, enabled=weight.dtype == torch.bfloat16)
+        with torch.no_grad(), autocast:
             outputs = self._forward(self.teacher, self.teacher, batch, wanted)
         features = self.family.features(outputs, batch) if self.losses.squarehead > 0 else []
         return {"features": features, "logits": outputs.logits[0]}
@@ -127,14 +141,14 @@ class SparseTrainer(Trainer):
         if weights.ce > 0:
             terms["ce"] = weights.ce * cross_entropy(logits, targets, totals.labels)
         if weights.kl > 0:
-            teacher = inputs["teacher"]["logits"]
+            teacher = inputs["teacher"]["logits"].to(logits.device)
             terms["kl"] = weights.kl * kl_divergence(logits, teacher, weights.temperature, totals.labels)
         if weights.squarehead > 0:
             groups = zip(
                 self.family.features(outputs, inputs), inputs["teacher"]["features"], totals.energy, strict=True
             )
             layers = {
-                student.stack: squarehead(student.hidden, teacher.hidden, student.mask, energy)
+                student.stack: squarehead(student.hidden, _beside(student.hidden, teacher.hidden), student.mask, energy)
                 for student, teacher, energy in groups
             }
             terms["squarehead"] = weights.squarehead * sum(per_layer.sum() for per_layer in layers.values())
@@ -160,6 +174,9 @@ class SparseTrainer(Trainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The optimiser of the settings, followed by the masks."""
+        own = own_optimizer(self.own_optimizer, self.model, self.args.learning_rate)
+        if own is not None:
+            self.optimizer_cls_and_kwargs = own
         optimizer = super().create_optimizer() if model is None else super().create_optimizer(model)
         optimizer.register_step_post_hook(lambda *_: self.masks.mask_weights() if self.masks else None)
         return optimizer
@@ -226,7 +243,7 @@ class SparseTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         for name, parameter in self.model.named_parameters():
-            self._stop_unless_finite(parameter.detach().sum(), name)
+            self._stop_unless_finite(local(parameter.detach()).sum(), name)
         directory = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         directory.mkdir(parents=True, exist_ok=True)
         if self.masks is not None and (self.is_fsdp_enabled or self.args.should_save):
@@ -247,6 +264,11 @@ def is_complete(directory: Path) -> bool:
         return isinstance(json.loads((directory / "trainer_state.json").read_bytes()), dict)
     except (OSError, ValueError):
         return False
+
+
+def _beside(tensors: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """`others`, each on the device of its tensor."""
+    return tuple(other.to(tensor.device) for tensor, other in zip(tensors, others, strict=True))
 
 
 @contextmanager

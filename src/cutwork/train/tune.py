@@ -1,15 +1,20 @@
 """Fine-tuning as one call, dense or sparse: resumable while it runs, one plain checkpoint when it is done."""
 
 import json
+import math
 import os
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from rich.console import Console
+from torch import Tensor
 from transformers import TrainingArguments, set_seed
 from transformers.integrations import is_tensorboard_available
 from transformers.training_args import OptimizerNames
@@ -18,12 +23,15 @@ from cutwork import checkpoint
 from cutwork.errors import CutworkError
 from cutwork.recipe import TuneSettings
 from cutwork.tasks.task import Sample
-from cutwork.train.console import TrainingLog
+from cutwork.train.console import TrainingLog, read_log, show_examples, show_layers
 from cutwork.train.data import Examples, examples
+from cutwork.train.estimate import Estimate, estimate
 from cutwork.train.family import family_of
 from cutwork.train.load import load_config, load_model, load_tokenizer, save_model
+from cutwork.train.lora import add_adapters, merge
 from cutwork.train.masks import LostZerosError, sparsity
 from cutwork.train.memory import kept_memory
+from cutwork.train.optimizers import check_optimizer
 from cutwork.train.precision import wants_bfloat16
 from cutwork.train.trainer import SparseTrainer, is_complete, last_checkpoint
 
@@ -41,6 +49,8 @@ def tune(
     *,
     teacher_dir: Path | None = None,
     max_length: int = 512,
+    fsdp: bool = False,
+    dry_run: bool = False,
     restart: bool = False,
     console: Console | None = None,
 ) -> dict[str, Any]:
@@ -49,36 +59,53 @@ def tune(
     With `settings.keep_zeros`, whatever is zero in a linear of a block stays zero, and the result is checked. While it
     runs, resumable checkpoints are in `OUTPUT.work` beside the output: the same call after an interruption goes on from
     the last one and ends with the same weights. If `output` is already the result of this call, nothing is done.
-    `restart` throws both away first.
+    `restart` throws both away first. `dry_run` prints two examples and the estimate, and trains nothing.
+
+    In several processes (torchrun, accelerate launch) this is data-parallel, and the model is sharded with `fsdp` or
+    where accelerate's own settings say so; the first process writes and prints.
 
     Raises CutworkError for unusable models, data or settings, when the loss diverges, when zeros were lost, or when
     what is in `OUTPUT.work` or `output` comes from other settings.
     """
-    console = console or Console(stderr=True)
+    first = int(os.environ.get("RANK", "0")) == 0
+    console = (console or Console(stderr=True)) if first else Console(quiet=True)
     work = output.with_name(f"{output.name}.work")
-    if restart:
+    arguments = _arguments(work, settings, fsdp)
+    device = arguments.device  # from here on the processes know each other
+    if restart and first and not dry_run:
         shutil.rmtree(work, ignore_errors=True)
+    PartialState().wait_for_everyone()
+    config = load_config(model_dir)
     tokenizer = load_tokenizer(model_dir)
-    data = examples(tokenizer, samples, max_length, family_of(load_config(model_dir)))
+    data = examples(tokenizer, samples, max_length, family_of(config))
     run = _describe(model_dir, teacher_dir, settings, data)
-    finished = None if restart else _finished(output, run)
+    finished = None if restart or dry_run else _finished(output, run)
     if finished is not None:
         console.print(f"{output} is already there; nothing to do")
         return finished
-    arguments = _arguments(work, settings)
     if settings.losses.needs_teacher and teacher_dir is None:
         raise CutworkError("the kl and squarehead losses compare with a teacher; give the dense model as --teacher")
-    bfloat16 = _begun(work, run)
+    bfloat16 = None if dry_run else _begun(work, run)
     if bfloat16 is None:
-        bfloat16 = wants_bfloat16(settings.dtype, arguments.device)
+        bfloat16 = wants_bfloat16(settings.dtype, device)
+    [bfloat16] = broadcast_object_list([bfloat16])  # measured, so processes may differ
+    assert isinstance(bfloat16, bool)
+    attention = _attention(data)
+    expected = _estimate(config, data, settings, arguments, bfloat16, attention)
+    if dry_run:
+        show_examples(console, tokenizer, data)
+    console.print(expected.sentence() if expected else "no estimate: this architecture cannot be run on empty tensors")
+    if dry_run:
+        return {"estimate": asdict(expected) if expected else None}
 
     set_seed(settings.seed)
-    attention = _attention(data)
     model = load_model(model_dir, torch.float32, attention)
     before = sparsity(model)
     teacher = None
     if teacher_dir is not None and settings.losses.needs_teacher:
-        teacher = _load_teacher(teacher_dir, bfloat16, attention, model.config)
+        teacher = _load_teacher(teacher_dir, settings, bfloat16, attention, model.config, device)
+    if settings.lora:
+        add_adapters(model, settings.lora, settings.keep_zeros)
     if settings.gradient_checkpointing:
         getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
     trainer = SparseTrainer(
@@ -89,9 +116,11 @@ def tune(
         teacher=teacher,
         bfloat16=bfloat16,
         keep_zeros=settings.keep_zeros,
+        own_optimizer=settings.optimizer,
     )
     work.mkdir(parents=True, exist_ok=True)
-    (work / _RUN).write_text(json.dumps({"run": run, "bfloat16": bfloat16}, indent=1))
+    if first:
+        (work / _RUN).write_text(json.dumps({"run": run, "bfloat16": bfloat16}, indent=1))
     log = TrainingLog(console, work / _LOG, "sparse fine-tuning" if max(before.values()) > 0.1 else "fine-tuning")
     trainer.add_callback(log)
     start = time.perf_counter()
@@ -108,20 +137,25 @@ def tune(
             shutil.rmtree(work, ignore_errors=True)  # cut off with nothing to resume from
     seconds = time.perf_counter() - start
 
-    after = sparsity(model)
-    if settings.keep_zeros:
-        _check_zeros(before, after)
-    report = {
-        "run": run,
-        "seconds": round(seconds, 3),
-        "steps": trainer.state.global_step,
-        "tokens_per_second": round(trainer.tokens / seconds, 1),
-        "dtype": "bfloat16" if bfloat16 else "float32",
-        "final": _last_line(work / _LOG),
-        "sparsity": after,
-    }
+    report: dict[str, Any] = {}
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathered from all processes
-    if trainer.is_world_process_zero():
+    if first:
+        if settings.lora:
+            state = merge(state, settings.lora, settings.keep_zeros)
+        after = {name: _zeros(state[f"{name}.weight"]) for name in before}
+        if settings.keep_zeros:
+            _check_zeros(before, after)
+        lines = read_log(work / _LOG)
+        report = {
+            "run": run,
+            "seconds": round(seconds, 3),
+            "steps": trainer.state.global_step,
+            "tokens_per_second": round(trainer.tokens * arguments.world_size / seconds, 1),
+            "dtype": "bfloat16" if bfloat16 else "float32",
+            "final": lines[-1] if lines else {},
+            "sparsity": after,
+        }
+        show_layers(console, lines)
         with checkpoint.output_directory(output, overwrite=restart) as partial:
             save_model(model, model_dir, partial, state)
             shutil.copyfile(work / _LOG, partial / _LOG)
@@ -129,7 +163,9 @@ def tune(
                 shutil.copytree(work / "runs", partial / "runs")  # for TensorBoard
             (partial / REPORT).write_text(json.dumps(report, indent=1))
         shutil.rmtree(work, ignore_errors=True)
-    return report
+    shared = [report]
+    broadcast_object_list(shared)  # so that no process ends, or begins the next run, before the output is there
+    return shared[0]
 
 
 def _describe(model: Path, teacher: Path | None, settings: TuneSettings, data: Examples) -> dict[str, Any]:
@@ -188,28 +224,64 @@ def _resume_from(work: Path, console: Console) -> str | None:
     good = last_checkpoint(work)
     for directory in work.glob("checkpoint-*"):
         if not is_complete(directory):  # cut off while it was being written
-            shutil.rmtree(directory)
+            shutil.rmtree(directory, ignore_errors=True)  # by whichever process is first
     if good:
         console.print(f"resuming from {good}")
     return str(good) if good else None
 
 
-def _load_teacher(path: Path, bfloat16: bool, attention: str, student: Any) -> Any:
-    teacher = load_model(path, torch.bfloat16 if bfloat16 else torch.float32, attention).requires_grad_(False)
+def _load_teacher(
+    path: Path, settings: TuneSettings, bfloat16: bool, attention: str, student: Any, device: torch.device
+) -> Any:
+    wanted = settings.teacher_dtype if settings.teacher_dtype != "auto" else ("float32", "bfloat16")[bfloat16]
+    teacher = load_model(path, getattr(torch, wanted), attention).requires_grad_(False)
     for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
         if getattr(teacher.config, key, None) != getattr(student, key, None):
             raise CutworkError(
                 f"the teacher {path} has another {key} ({getattr(teacher.config, key, None)}, the student "
                 f"{getattr(student, key, None)}); the teacher is the dense model the student was pruned from"
             )
-    return teacher
+    try:
+        return teacher.to(device if settings.teacher_device == "auto" else settings.teacher_device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise CutworkError(f"cannot put the teacher on teacher_device '{settings.teacher_device}': {reason}") from None
 
 
-def _arguments(work: Path, settings: TuneSettings) -> TrainingArguments:
-    known = [name.value for name in OptimizerNames]
-    if settings.optimizer not in known:
-        raise CutworkError(f"unknown optimizer '{settings.optimizer}'; known: {', '.join(known)}")
+def _estimate(
+    config: Any, data: Examples, settings: TuneSettings, arguments: TrainingArguments, bfloat16: bool, attention: str
+) -> Estimate | None:
+    """What the run will take, or None for a model that does not run without contents: no reason not to train it."""
+    accumulation = arguments.gradient_accumulation_steps
+    per_epoch = math.ceil(len(data) / (arguments.per_device_train_batch_size * accumulation * arguments.world_size))
+    try:
+        return estimate(
+            config,
+            data,
+            settings,
+            bfloat16=bfloat16,
+            attention=attention,
+            device=arguments.device,
+            steps=settings.max_steps if settings.max_steps > 0 else math.ceil(per_epoch * settings.epochs),
+            micro_batch=arguments.per_device_train_batch_size,
+            accumulation=accumulation,
+            shards=arguments.world_size if arguments.fsdp or _in_environment("ACCELERATE_USE_FSDP") else 1,
+        )
+    except Exception:
+        return None
+
+
+def _in_environment(switch: str) -> bool:
+    return os.environ.get(switch, "").lower() in ("1", "true", "yes")
+
+
+def _arguments(work: Path, settings: TuneSettings, fsdp: bool) -> TrainingArguments:
+    check_optimizer(settings.optimizer)
+    if _in_environment("ACCELERATE_USE_DEEPSPEED"):
+        raise CutworkError("DeepSpeed is not supported; launch with FSDP2 or DDP (accelerate launch, torchrun)")
     processes = int(os.environ.get("WORLD_SIZE", "1"))  # as launched by torchrun or accelerate
+    if fsdp and processes == 1:
+        raise CutworkError("--fsdp shares one model among several processes; launch it with torchrun or accelerate")
     micro = min(settings.micro_batch_size, settings.batch_size)
     if settings.batch_size % (micro * processes):
         times = f" times {processes} processes" if processes > 1 else ""
@@ -225,7 +297,8 @@ def _arguments(work: Path, settings: TuneSettings) -> TrainingArguments:
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=settings.batch_size // (micro * processes),
         max_grad_norm=settings.max_grad_norm,
-        optim=settings.optimizer,
+        optim=settings.optimizer if settings.optimizer in list(OptimizerNames) else "sgd",  # replaced by the trainer
+        **({"fsdp": True, "fsdp_config": {"version": 2, "state_dict_type": "SHARDED_STATE_DICT"}} if fsdp else {}),
         seed=settings.seed,
         save_strategy="steps",
         save_steps=settings.save_every,
@@ -249,6 +322,6 @@ def _check_zeros(before: dict[str, float], after: dict[str, float]) -> None:
             )
 
 
-def _last_line(path: Path) -> dict[str, Any]:
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return dict(json.loads(lines[-1])) if lines else {}
+def _zeros(weight: Tensor) -> float:
+    size = int(weight.numel())
+    return (size - int(weight.count_nonzero())) / size
