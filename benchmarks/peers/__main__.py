@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument("--report", action="store_true", help="measure nothing, write table and plot")
     parser.add_argument("--estimate", action="store_true", help="say how long what is missing would take")
     parser.add_argument("--shape", nargs="+", choices=[*SHAPES, "layers"], default=["1.1b", "2.7b", "layers"])
-    parser.add_argument("--threads", type=int, nargs="+", choices=(1, 2), default=[1, 2])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="engines whose names contain it")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop before this time is over")
     parser.add_argument("--fresh", action="store_true", help="forget earlier results")

@@ -120,20 +120,20 @@ ENGINES = {
     for engine in (
         *(_cutwork(8, sparsity) for sparsity in INT8_SPARSITIES),
         *(_cutwork(4, sparsity) for sparsity in INT4_SPARSITIES),
-        _llama_cpp("Q8_0", 77, 25),
-        _llama_cpp("Q4_0", 144, 40),
+        _llama_cpp("Q8_0", 74, 22),
+        _llama_cpp("Q4_0", 140, 36),
         _llama_cpp("BF16", 110, 18),
         Engine(
             "OpenVINO int8", "OpenVINO", "int8", "openvino_worker.py", "openvino", "openvino-int8",
-            _converted(_OPTIMUM + "int8"), 180, 20,
+            _converted(_OPTIMUM + "int8"), 260, 24,
         ),
         Engine(
             "OpenVINO int4", "OpenVINO", "int4", "openvino_worker.py", "openvino", "openvino-int4",
-            _converted(_OPTIMUM + "int4 --group-size 128 --ratio 1.0 --sym"), 180, 32, agreement=0.7,
+            _converted(_OPTIMUM + "int4 --group-size 128 --ratio 1.0 --sym"), 255, 23, agreement=0.7,
         ),
         Engine(
             "CTranslate2 int8", "CTranslate2", "int8", "ctranslate2_worker.py", "ctranslate2", "ctranslate2-int8",
-            _converted(_CT2), 190, 12,
+            _converted(_CT2), 285, 9,
         ),
         Engine(
             "onnxruntime-genai int4", "onnxruntime-genai", "int4", "onnxruntime_genai_worker.py", "onnxruntime-genai",

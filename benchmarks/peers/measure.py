@@ -25,7 +25,7 @@ from cutwork import _native
 
 LEAST, MOST = 3, 6  # samples of a cell
 STEADY = 0.08  # spread of a cell, relative to its median, that needs no further samples
-WARM_UP_LIMIT = 8.0  # seconds; longer runs are not repeated for warming up, the median of three forgives one
+WARM_UP_LIMIT = 3.0  # seconds; longer runs need no warm-up, and the median of three forgives one
 LARGEST_REGRET = 1.0  # standard deviations of the logits
 LOAD_SECONDS = 6.0
 MEMORY_SHARE, MEMORY_PER_BYTE = 0.8, 1.2  # of what is available; of what a model takes on disk
@@ -139,10 +139,10 @@ class Bench:
                 if time.monotonic() + seconds[name] > self.deadline:
                     raise OutOfTime
                 with self.console.status(f"{condition.title}: {name}"):
-                    if name not in warm and seconds[name] < WARM_UP_LIMIT:
-                        self._once(condition, name, workers[name])
-                    warm.add(name)
                     try:
+                        if name not in warm and seconds[name] < WARM_UP_LIMIT:
+                            self._once(condition, name, workers[name])
+                        warm.add(name)
                         answer = self._once(condition, name, workers[name])
                     except WorkerError as error:
                         failed.add(name)

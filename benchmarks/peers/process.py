@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import select
 import signal
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 _LIBC = ctypes.CDLL(None)
+_PATIENCE = 300  # seconds for one answer
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
@@ -61,6 +63,9 @@ class Worker:
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout
+        if not select.select([self._process.stdout], [], [], _PATIENCE)[0]:
+            self.kill()
+            raise WorkerError(f"no answer within {_PATIENCE} seconds")
         line = self._process.stdout.readline()
         if not line:
             status = self._process.wait()

@@ -9,7 +9,7 @@ from plan import BANDWIDTH
 from rich.console import Console
 from shapes import SHAPES, TITLES
 from store import Store
-from targets import target_rows
+from targets import roofline, target_rows
 
 from cutwork.files import write_atomically
 from cutwork.machine import cpu_name
@@ -36,7 +36,7 @@ def _document(store: Store) -> Iterator[str]:
     yield "Decode after a prompt of that many tokens. Every engine's logits agreed with a NumPy reference first.\n"
     yield from _targets(store)
     for shape in SHAPES:
-        for threads in (1, 2):
+        for threads in sorted({c["threads"] for c in cells}):
             here = [c for c in cells if (c["shape"], c["threads"]) == (shape, threads) and c["engine"] != BANDWIDTH]
             if here:
                 yield f"## {TITLES[shape]} shape, {threads} thread{'s' * (threads > 1)}\n"
@@ -103,21 +103,6 @@ def _roofline(store: Store) -> Iterator[str]:
         yield "## Decode and the memory's limit\n"
         yield "Bytes of a token (weights and KV cache) times tokens/s, against the read bandwidth of the same run.\n"
         yield from _table(("shape", "threads", "engine", "MB per token", "GB/s", "limit GB/s", "share"), rows)
-
-
-def roofline(store: Store) -> Iterator[dict[str, Any]]:
-    """Of our engine after a prompt of 16."""
-    for (name, shape, threads, prompt, batch, phase), cell in store.cells.items():
-        limit = store.cells.get((BANDWIDTH, shape, threads, prompt, batch, "GB/s"))
-        about = store.engines.get(f"{name}, {shape}", {})
-        if limit and phase == "decode" and "bytes_per_token" in about and cell["isa"] == "native":
-            tokens = prompt + cell["decode_tokens"] // 2
-            each = SHAPES[shape].cache_bytes(tokens) + int(about["bytes_per_token"])
-            speed = each * cell["median"] / 1e9
-            yield {
-                "shape": shape, "threads": threads, "engine": name, "megabytes": each / 1e6, "gigabytes": speed,
-                "bandwidth": limit["median"], "share": speed / limit["median"],
-            }  # fmt: skip
 
 
 def _versions(store: Store) -> Iterator[str]:

@@ -2,7 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+from plan import BANDWIDTH
+from shapes import SHAPES
 from store import Store
 
 
@@ -26,6 +29,10 @@ def target_rows(store: Store) -> Iterator[Row]:
     """Those that can be judged by what is measured."""
     yield from _layers(store)
     yield from _model(store)
+    for r in roofline(store):
+        if (r["shape"], r["threads"]) == ("1.1b", 2) and r["engine"] in [f"cutwork int8 {s}%" for s in (50, 75, 90)]:
+            work = f"1.1B, {r['engine'].removeprefix('cutwork ')}: decode, bytes read, 2 threads"
+            yield Row(work, "GB/s", r["gigabytes"], "memory's limit", r["bandwidth"], 0.8)
 
 
 # (dtype, sparsity, tokens, peer, sparsity of the peer's cell, ratio)
@@ -78,3 +85,18 @@ def _model(store: Store) -> Iterator[Row]:
             best = max(peers, key=lambda n: peers[n])
             work = f"1.1B, {name.removeprefix('cutwork ')}: {phase} {prompt}, {threads} thread{'s' * (threads > 1)}"
             yield Row(work, "tok/s", cells[name], best, peers[best], wanted)
+
+
+def roofline(store: Store) -> Iterator[dict[str, Any]]:
+    """Of our engine after a prompt of 16."""
+    for (name, shape, threads, prompt, batch, phase), cell in store.cells.items():
+        limit = store.cells.get((BANDWIDTH, shape, threads, prompt, batch, "GB/s"))
+        about = store.engines.get(f"{name}, {shape}", {})
+        if limit and phase == "decode" and "bytes_per_token" in about and cell["isa"] == "native":
+            tokens = prompt + cell["decode_tokens"] // 2
+            each = SHAPES[shape].cache_bytes(tokens) + int(about["bytes_per_token"])
+            speed = each * cell["median"] / 1e9
+            yield {
+                "shape": shape, "threads": threads, "engine": name, "megabytes": each / 1e6, "gigabytes": speed,
+                "bandwidth": limit["median"], "share": speed / limit["median"],
+            }  # fmt: skip
