@@ -111,3 +111,10 @@ def idle(client):
     """Whether no sequence is anywhere and all blocks of the KV cache are free again, by the metrics."""
     names = ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc")
     return all(metric(client, name) == 0 for name in names)
+
+
+def slow(client, seconds):
+    """Make every step of the engine take longer."""
+    session = client.worker.model.session
+    step = session.step
+    session.step = lambda: (time.sleep(seconds), step())[1]

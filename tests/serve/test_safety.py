@@ -8,7 +8,7 @@ import time
 import httpx
 import pytest
 
-from .conftest import events, idle, metric, serving, until
+from .conftest import events, idle, metric, serving, slow, until
 
 LONG = {"prompt": "the", "max_tokens": 400, "ignore_eos": True, "temperature": 0}
 
@@ -100,13 +100,6 @@ def test_a_full_queue_is_429_and_says_when_to_come_back(small):
     assert 1 <= int(refused.headers["retry-after"]) <= 60
     assert metric(small, "request_rejected_total") == codes.count(429)
     until(lambda: idle(small))
-
-
-def slow(client, seconds):
-    """Make every step of the engine take longer."""
-    session = client.worker.model.session
-    step = session.step
-    session.step = lambda: (time.sleep(seconds), step())[1]
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cutwork import __version__
+from cutwork.cli.batch import batch
 from cutwork.cli.bench import bench
 from cutwork.cli.chat import chat
 from cutwork.cli.eval import evaluate
@@ -36,6 +37,7 @@ app = typer.Typer(
 _EXTRAS = {name: "train" for name in ("accelerate", "datasets", "gguf", "reasoning_gym", "torch")} | {
     "matplotlib": "eval",
     "fastapi": "serve",
+    "httpx": "serve",
     "llguidance": "serve",
     "prometheus_client": "serve",
     "uvicorn": "serve",
@@ -44,7 +46,7 @@ _EXTRAS = {name: "train" for name in ("accelerate", "datasets", "gguf", "reasoni
 _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "The whole path": {"run": run, "report": report},
     "Make a sparse model": {"tune": tune, "prune": prune, "quantize": quantize, "pack": pack},
-    "Use a model": {"generate": generate, "chat": chat, "serve": serve},
+    "Use a model": {"generate": generate, "chat": chat, "serve": serve, "batch": batch},
     "Measure a model": {"eval": evaluate, "bench": bench, "explain": explain},
 }
 for panel, commands in _COMMANDS.items():

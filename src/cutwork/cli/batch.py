@@ -1,0 +1,53 @@
+"""`cutwork batch`: a file of requests, answered offline."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from cutwork.cli.options import Context, ModelArgument, Threads
+from cutwork.errors import CutworkError
+
+
+def batch(
+    model: ModelArgument,
+    source: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="Requests in OpenAI's batch format.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT.jsonl", help="Where the answers go.")],
+    threads: Threads = 0,
+    context: Context = None,
+    max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Sequences computed together.")] = 32,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT.jsonl if it exists.")] = False,
+) -> None:
+    """Answer every request of a file; interrupted, the same command goes on where it stopped.
+
+    A request's "model" must be the directory's name, or be left out.
+    Example: [bold]cutwork batch out/smollm2-gsm/packed/sparse-int8 questions.jsonl answers.jsonl[/bold]
+    """
+    if output.exists() and not force:
+        raise CutworkError(f"{output} exists already; give another name, or --force to replace it")
+    from cutwork.engine.model import Model
+    from cutwork.serve.batch import read_requests, run_batch
+    from cutwork.serve.limits import Limits
+
+    read_requests(source)  # what is wrong with the file is told before the model is loaded
+    console = Console(stderr=True)
+    name = Path(model).resolve().name
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("answering")
+        engine = Model.load(model, threads=threads, max_context=context, max_batch=max_batch)
+        try:
+            result = run_batch(
+                {name: engine},
+                source,
+                output,
+                limits=Limits(queue=1 << 20, deadline=1e9),
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        finally:
+            engine.close()
+    resumed = f", {result['resumed']} from before" if result["resumed"] else ""
+    failed = f", {result['failed']} refused (their answers say why)" if result["failed"] else ""
+    console.print(f"{result['answered']} answered{failed}{resumed}: {output}", highlight=False)

@@ -1,0 +1,128 @@
+"""A file of requests answered offline, in OpenAI's batch format, by the same routes as the server's."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from cutwork.engine.model import Model
+from cutwork.errors import CutworkError
+from cutwork.serve.answer import identifier
+from cutwork.serve.app import make_app
+from cutwork.serve.limits import Limits
+
+URLS = ("/v1/completions", "/v1/chat/completions")
+Progress = Callable[[int, int], None]  # (answered, all)
+
+
+def run_batch(
+    models: Mapping[str, Model], source: Path, output: Path, *, limits: Limits, progress: Progress
+) -> dict[str, int]:
+    """Answer every line of `source` into `output`; {"answered", "failed", "resumed"}.
+
+    A line is {"custom_id", "method": "POST", "url", "body"}; its answer {"id", "custom_id", "response": {"status_code",
+    "request_id", "body"}, "error"}, in the order in which answers come. Until all are there they are kept beside the
+    output as `.NAME.partial`, from which the same call goes on. Raises CutworkError for a file that is not like that.
+    """
+    requests = read_requests(source)
+    partial = output.with_name(f".{output.name}.partial")
+    done = _answered(partial)
+    unknown = done - requests.keys()
+    if unknown:
+        raise CutworkError(f"{partial} belongs to another batch (it answers '{min(unknown)}'); delete it to start anew")
+    result = {"answered": 0, "failed": 0, "resumed": len(done)}
+    todo = {name: request for name, request in requests.items() if name not in done}
+    app = make_app(models, limits=limits)
+
+    async def answer_all() -> None:
+        window = asyncio.Semaphore(sum(model.max_batch for model in models.values()) * 2)
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://batch", timeout=None) as client:
+            with partial.open("a", encoding="utf-8") as file:
+                async for line in _answers(client, todo, window):
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                    file.flush()
+                    result["answered" if line["response"]["status_code"] == 200 else "failed"] += 1
+                    progress(len(done) + result["answered"] + result["failed"], len(requests))
+
+    try:
+        asyncio.run(answer_all())
+    finally:
+        app.state.engines.drain(0)
+        app.state.engines.join()
+    os.replace(partial, output)
+    return result
+
+
+def read_requests(source: Path) -> dict[str, dict[str, Any]]:
+    """The requests of a batch file by custom_id. Raises CutworkError naming the line that is wrong."""
+    requests: dict[str, dict[str, Any]] = {}
+    try:
+        lines = source.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CutworkError(f"{source} cannot be read: {error}") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            request = json.loads(line)
+            name, url, body = request["custom_id"], request["url"], request["body"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise CutworkError(
+                f'{source}, line {number}: each line is like {{"custom_id": "1", "url": "{URLS[0]}", "body": {{…}}}}'
+            ) from None
+        if not isinstance(name, str) or name in requests:
+            raise CutworkError(f"{source}, line {number}: custom_id must be a string that occurs once")
+        if url not in URLS or request.get("method", "POST") != "POST":
+            raise CutworkError(f"{source}, line {number}: the method must be POST and the url one of {', '.join(URLS)}")
+        if not isinstance(body, dict) or body.get("stream"):
+            raise CutworkError(f"{source}, line {number}: body must be an object, without stream")
+        requests[name] = {"url": url, "body": body}
+    if not requests:
+        raise CutworkError(f"{source} holds no requests")
+    return requests
+
+
+def _answered(partial: Path) -> set[str]:
+    """The custom_ids an interrupted call has answered; a line cut off at the end is dropped."""
+    if not partial.exists():
+        return set()
+    whole = []
+    for line in partial.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+        try:
+            json.loads(line)
+        except ValueError:
+            break
+        whole.append(line)
+    partial.write_text("".join(whole), encoding="utf-8")
+    return {str(json.loads(line)["custom_id"]) for line in whole}
+
+
+async def _answers(
+    client: httpx.AsyncClient, requests: Mapping[str, dict[str, Any]], window: asyncio.Semaphore
+) -> AsyncIterator[dict[str, Any]]:
+    async def answer(name: str, request: dict[str, Any]) -> dict[str, Any]:
+        async with window:
+            response = await client.post(request["url"], json=request["body"])
+        return {
+            "id": identifier("batch_req"),
+            "custom_id": name,
+            "response": {
+                "status_code": response.status_code,
+                "request_id": response.headers.get("x-request-id"),
+                "body": response.json(),
+            },
+            "error": None,
+        }
+
+    tasks = [asyncio.create_task(answer(name, request)) for name, request in requests.items()]
+    try:
+        for task in asyncio.as_completed(tasks):
+            yield await task
+    finally:
+        for each in tasks:
+            each.cancel()
