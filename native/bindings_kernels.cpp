@@ -6,6 +6,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <chrono>
 #include <memory>
 #include <new>
 #include <optional>
@@ -14,7 +15,7 @@
 #include <vector>
 
 #include "bindings.h"
-#include "kernels/choice.h"
+#include "cost.h"
 #include "kernels/linear.h"
 #include "weight.h"
 
@@ -185,7 +186,8 @@ nb::object matmul(const OwnedWeight& self, const AnyArray& x, int threads, const
   const Isa set = parse_supported(isa);
   const LinearKernels& kernels = linear_kernels(set);
   const auto tokens = static_cast<int64_t>(x.shape(0));
-  const Family family = kernel ? parse_family(kernel->c_str()) : choose_family(kernels, weight, tokens);
+  const Family family =
+      kernel ? parse_family(kernel->c_str()) : Costs(set).choose(shape_of(weight), std::max<int64_t>(tokens, 1));
   if (!kernels.has(family, weight.encoding, weight.dtype))
     throw nb::value_error((std::string(isa_name(set)) + " has no " + family_name(family) + " kernel for a " +
                            encoding_name(weight.encoding) + " " + dtype_name(weight.dtype) + " weight")
@@ -197,6 +199,30 @@ nb::object matmul(const OwnedWeight& self, const AnyArray& x, int threads, const
       multiply_rows(weight, kernels, family, static_cast<const float*>(x.data()), tokens, y.get(), threads);
   }
   return numpy_array(std::move(y), tokens, weight.rows);
+}
+
+// The best of several runs on one thread, the input already prepared.
+double time_kernel(const OwnedWeight& self, int64_t tokens, const std::string& kernel,
+                   const std::optional<std::string>& isa, int repeats) {
+  const Weight& weight = self.view();
+  const LinearKernels& kernels = linear_kernels(parse_supported(isa));
+  const Family family = parse_family(kernel.c_str());
+  if (!kernels.has(family, weight.encoding, weight.dtype)) throw nb::value_error("the weight has no such kernel");
+  if (tokens < 1 || tokens > 4096 || repeats < 1) throw nb::value_error("tokens must be 1 to 4096, repeats positive");
+  nb::gil_scoped_release release;
+  const std::vector<float> x(static_cast<size_t>(tokens * weight.cols), 1.0f);
+  std::vector<float> y(static_cast<size_t>(tokens * weight.rows));
+  AlignedBytes input = aligned_bytes(kernels.input_bytes(weight.dtype, tokens, weight.cols));
+  kernels.prepare(weight.dtype, x.data(), weight.cols, tokens, weight.cols, 0, tokens, input.get());
+  AlignedBytes scratch = aligned_bytes(kernels.scratch_bytes(family, weight, tokens));
+  double best = 1e9;
+  for (int i = 0; i <= repeats; ++i) {  // the first warms up
+    const auto start = std::chrono::steady_clock::now();
+    kernels.multiply(family, weight, input.get(), tokens, 0, weight.rows, y.data(), weight.rows, scratch.get());
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    if (i > 0) best = std::min(best, took.count());
+  }
+  return best;
 }
 
 template <class T>
@@ -247,5 +273,7 @@ void bind_kernels(nb::module_& m) {
       .def("matmul", matmul, "x"_a.noconvert(), "threads"_a = 1, "isa"_a = nb::none(), "kernel"_a = nb::none(),
            "x [tokens, cols] float32 times the transposed weight: [tokens, rows] float32. `isa` forces a lower set,\n"
            "`kernel` a family of kernels().")
+      .def("time", time_kernel, "tokens"_a, "kernel"_a, "isa"_a = nb::none(), "repeats"_a = 3,
+           "Seconds that the kernel takes on one thread: the best of `repeats`.")
       .def("to_dense", to_dense, "The stored values with their zeros, [rows, cols]; codes (int8) for int8 and int4.");
 }

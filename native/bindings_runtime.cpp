@@ -159,10 +159,13 @@ struct BoundExecutor {
 
 void construct(BoundExecutor* self, const nb::sequence& ops, const nb::sequence& buffers, const nb::sequence& weights,
                const nb::sequence& vectors, int threads, int64_t max_tokens, int64_t max_logits,
-               const std::optional<nb::dict>& cache, const std::optional<std::string>& isa) {
+               const std::optional<nb::dict>& cache, const std::optional<std::string>& isa, const Costs* costs) {
   const Isa set = isa ? parse_isa(isa->c_str()) : chosen_isa();
   if (!isa_supported(set))
     throw std::invalid_argument("this processor does not support the instruction set '" + *isa + "'");
+  if (costs && costs->isa() != set)
+    throw std::invalid_argument(std::string("these costs were measured with ") + isa_name(costs->isa()) + ", not " +
+                                isa_name(set));
   Plan plan{
       parse_ops(ops), parse_buffers(buffers), {}, parse_vectors(vectors), parse_cache(cache), max_tokens, max_logits,
       threads};
@@ -176,7 +179,7 @@ void construct(BoundExecutor* self, const nb::sequence& ops, const nb::sequence&
   std::unique_ptr<Executor> executor;
   try {
     nb::gil_scoped_release release;
-    executor = std::make_unique<Executor>(std::move(plan), set);
+    executor = std::make_unique<Executor>(std::move(plan), costs ? *costs : Costs(set));
   } catch (const OutOfMemory& error) {
     PyErr_SetString(PyExc_MemoryError, error.what());
     throw nb::python_error();
@@ -231,7 +234,7 @@ void bind_runtime(nb::module_& m) {
                             "nothing but weights. Raises ValueError, naming the op, for a plan that could leave its "
                             "buffers, and MemoryError.")
       .def("__init__", construct, "ops"_a, "buffers"_a, "weights"_a, "vectors"_a, nb::kw_only(), "threads"_a,
-           "max_tokens"_a, "max_logits"_a, "cache"_a.none(), "isa"_a = nb::none(),
+           "max_tokens"_a, "max_logits"_a, "cache"_a.none(), "isa"_a = nb::none(), "costs"_a = nb::none(),
            "ops: list of dict; buffers: list of (offset, width, \"T\" | \"R\"); weights: list of Weight; vectors: list "
            "of\n"
            "float32 [n] arrays (copied); threads includes the caller's; max_tokens and max_logits bound one step; "
@@ -239,7 +242,7 @@ void bind_runtime(nb::module_& m) {
            "dict(layers, kv_heads, head_dim, block_size, blocks, dtype \"f32\" | \"bf16\" | \"i8\") or None, "
            "block_size a "
            "multiple of\n"
-           "16; isa forces a lower instruction set.")
+           "16; isa forces a lower instruction set; costs (Costs) choose the kernels, by default the built-in ones.")
       .def("step", step, "tokens"_a.noconvert(), "positions"_a.noconvert(), "sequences"_a.noconvert(),
            "block_tables"_a.noconvert(), "logits_rows"_a.noconvert(), "profile"_a = false,
            "One forward pass: tokens, positions, sequences int32 [T], block_tables int32 [S, B], logits_rows int32 [R] "

@@ -15,6 +15,7 @@ struct Int4Kernels {
                int64_t ldy, void* scratch);
   void (*gemm)(const Weight& weight, const void* input, int64_t tokens, int64_t begin, int64_t end, float* y,
                int64_t ldy, void* scratch);
+  int64_t gemv_tokens;
 };
 
 extern const Int4Kernels kInt4Scalar;

@@ -111,6 +111,6 @@ Op::Sums Op::scales(const Weight& weight, int64_t i) {
 
 }  // namespace
 
-const Int4Kernels kInt4Avx2 = {input_bytes, prepare, gemm_scratch_bytes, gemv<Op>, gemm};
+const Int4Kernels kInt4Avx2 = {input_bytes, prepare, gemm_scratch_bytes, gemv<Op>, gemm, Op::kGemvTokens};
 
 }  // namespace cutwork

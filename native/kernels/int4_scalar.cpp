@@ -62,6 +62,6 @@ Op::Sums Op::scales(const Weight& weight, int64_t i) {
 
 }  // namespace
 
-const Int4Kernels kInt4Scalar = {input_bytes, prepare, nullptr, gemv<Op>, nullptr};
+const Int4Kernels kInt4Scalar = {input_bytes, prepare, nullptr, gemv<Op>, nullptr, Op::kGemvTokens};
 
 }  // namespace cutwork

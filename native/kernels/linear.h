@@ -7,9 +7,11 @@
 namespace cutwork {
 
 enum class DType : uint8_t { f32, bf16, i8, i4 };
-constexpr int kDTypes = 4;
 enum class ScaleType : uint8_t { f32, bf16, f16 };  // of int4 weights, as their checkpoint had them
 enum class Encoding : uint8_t { dense, bitmask };
+constexpr DType kDTypes[] = {DType::f32, DType::bf16, DType::i8, DType::i4};
+constexpr Encoding kEncodings[] = {Encoding::dense, Encoding::bitmask};
+constexpr size_t kDTypeCount = sizeof kDTypes, kEncodingCount = sizeof kEncodings;
 
 constexpr int64_t kGroupRows = 4;    // rows that share one value stream in the bitmask encoding
 constexpr int64_t kBlockCols = 64;   // columns covered by one mask word
@@ -51,6 +53,7 @@ struct Weight {
 // spmm: multiplies the tokens, as lanes, with each nonzero.
 enum class Family : uint8_t { gemv, gemm, spmm };
 constexpr Family kFamilies[] = {Family::gemv, Family::gemm, Family::spmm};
+constexpr size_t kFamilyCount = sizeof kFamilies;
 
 // How many rows share one entry of `offsets`, which is the only thing about int4 that callers need to know.
 constexpr int64_t stream_rows(DType dtype) {
@@ -73,6 +76,7 @@ struct LinearKernels {
   // kRowTile. The set must have the family for the weight.
   void (*multiply)(Family family, const Weight& weight, const void* input, int64_t tokens, int64_t begin, int64_t end,
                    float* y, int64_t ldy, void* scratch);
+  int64_t (*gemv_tokens)(DType dtype);  // that gemv multiplies for one decompression
 };
 
 enum class Isa : uint8_t { scalar, avx2, avx512 };

@@ -220,6 +220,6 @@ struct Bf16 : Floats {
 
 }  // namespace
 
-const LinearKernels kLinearAvx2 = {input_bytes, prepare, has, scratch_bytes, multiply};
+const LinearKernels kLinearAvx2 = {input_bytes, prepare, has, scratch_bytes, multiply, gemv_tokens};
 
 }  // namespace cutwork

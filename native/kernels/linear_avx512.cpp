@@ -245,6 +245,6 @@ struct Bf16 : Floats {
 
 }  // namespace
 
-const LinearKernels kLinearAvx512 = {input_bytes, prepare, has, scratch_bytes, multiply};
+const LinearKernels kLinearAvx512 = {input_bytes, prepare, has, scratch_bytes, multiply, gemv_tokens};
 
 }  // namespace cutwork

@@ -83,6 +83,10 @@ using I8 = Op<int8_t, int8_t, int8_t, int32_t>;
 
 #include "kernels/gemv.inc"
 
+int64_t gemv_tokens(DType dtype) {
+  return dtype == DType::i4 ? kInt4.gemv_tokens : F32::kGemvTokens;
+}
+
 bool has(Family family, Encoding, DType) {
   return family == Family::gemv;
 }
@@ -107,6 +111,6 @@ void multiply(Family, const Weight& weight, const void* input, int64_t tokens, i
 
 }  // namespace
 
-const LinearKernels kLinearScalar = {input_bytes, prepare, has, scratch_bytes, multiply};
+const LinearKernels kLinearScalar = {input_bytes, prepare, has, scratch_bytes, multiply, gemv_tokens};
 
 }  // namespace cutwork

@@ -37,19 +37,19 @@ class Turn {
 
 }  // namespace
 
-Executor::Executor(Plan plan, Isa isa)
+Executor::Executor(Plan plan, const Costs& costs)
     : plan_(verified(std::move(plan))),
-      linear_(linear_kernels(isa)),
-      elementwise_(elementwise_kernels(isa)),
-      attention_(attention_kernels(isa)),
+      linear_(linear_kernels(costs.isa())),
+      elementwise_(elementwise_kernels(costs.isa())),
+      attention_(attention_kernels(costs.isa())),
       rules_(plan_),
       pool_(plan_.threads) {
-  prepare_ops();
+  prepare_ops(costs);
   allocate();
   if (plan_.cache) cache_.emplace(*plan_.cache);
 }
 
-void Executor::prepare_ops() {
+void Executor::prepare_ops(const Costs& costs) {
   const auto member = [this](int64_t weight, int64_t bias) {
     return Member{plan_.weights[static_cast<size_t>(weight)], bias == -1 ? nullptr : vector(bias)};
   };
@@ -59,11 +59,11 @@ void Executor::prepare_ops() {
       std::vector<Member> members;
       for (size_t i = 0; i < linear->outs.size(); ++i) members.push_back(member(linear->weights[i], linear->biases[i]));
       targets_.resize(std::max(targets_.size(), members.size()));
-      prepared.linear.emplace(std::move(members), linear->activation, plan_.threads);
+      prepared.linear.emplace(std::move(members), linear->activation, plan_.threads, costs);
     } else if (const auto* logits = std::get_if<Logits>(&op)) {
       vocabulary_ = plan_.weights[static_cast<size_t>(logits->weight)].rows;
       prepared.linear.emplace(std::vector<Member>{member(logits->weight, logits->bias)}, Activation::none,
-                              plan_.threads);
+                              plan_.threads, costs);
       targets_.resize(std::max<size_t>(targets_.size(), 1));
     } else if (const auto* rope = std::get_if<Rope>(&op)) {
       const auto same = [&](const Angles& a) { return a.inv_freq == rope->inv_freq && a.scaling == rope->scaling; };
@@ -82,7 +82,7 @@ void Executor::allocate() {
   for (const Buffer& buffer : plan_.buffers) floats = std::max(floats, buffer.offset + buffer.width);
 
   std::vector<int64_t> sizes = {checked_product("the arena", {floats, most_rows, int64_t{sizeof(float)}})};
-  for (DType dtype : {DType::f32, DType::bf16, DType::i8, DType::i4}) {
+  for (DType dtype : kDTypes) {
     int64_t bytes = 0;
     for (const Prepared& each : prepared_)
       if (each.linear) bytes = std::max(bytes, each.linear->input_bytes(linear_, dtype, most_rows));
@@ -123,7 +123,7 @@ void Executor::allocate() {
     return start;
   };
   take();  // the buffers
-  for (int i = 0; i < kDTypes; ++i) memory_.inputs.push_back(take());
+  for (size_t i = 0; i < kDTypeCount; ++i) memory_.inputs.push_back(take());
   for (Angles& each : angles_) {
     each.cosines = reinterpret_cast<float*>(take());
     each.sines = each.cosines + plan_.max_tokens * each.half;

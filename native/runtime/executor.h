@@ -22,8 +22,9 @@ namespace cutwork {
 // state.
 class Executor {
  public:
-  // Throws std::invalid_argument for a plan that verify() refuses and OutOfMemory.
-  Executor(Plan plan, Isa isa);
+  // Runs with the instruction set of `costs`, which choose the kernels. Throws std::invalid_argument for a plan that
+  // verify() refuses, and OutOfMemory.
+  Executor(Plan plan, const Costs& costs);
 
   // Runs every op on the batch; logits is [batch.wanted_count, vocabulary()]. Throws std::invalid_argument before
   // anything is computed if the batch breaks a rule, std::runtime_error if another step is under way.
@@ -63,7 +64,7 @@ class Executor {
     int64_t partial;  // where its result goes
   };
 
-  void prepare_ops();
+  void prepare_ops(const Costs& costs);
   void allocate();
   void hold(const Batch& batch);
   void compute_angles();

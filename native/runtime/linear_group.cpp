@@ -4,8 +4,6 @@
 #include <stdexcept>
 #include <utility>
 
-#include "kernels/choice.h"
-
 namespace cutwork {
 namespace {
 
@@ -24,11 +22,12 @@ double cost(const Weight& weight, int64_t begin, int64_t end) {
 
 }  // namespace
 
-LinearGroup::LinearGroup(std::vector<Member> members, Activation activation, int threads)
+LinearGroup::LinearGroup(std::vector<Member> members, Activation activation, int threads, const Costs& costs)
     : members_(std::move(members)),
       activation_(activation),
       parts_(static_cast<size_t>(threads == 1 ? 1 : threads * kPartsPerThread)) {
   for (const Member& member : members_) {
+    choices_.push_back(choices(costs, member.weight));
     cost_ += cost(member.weight, 0, member.weight.rows);
     if (std::find(dtypes_.begin(), dtypes_.end(), member.weight.dtype) == dtypes_.end())
       dtypes_.push_back(member.weight.dtype);
@@ -52,6 +51,23 @@ LinearGroup::LinearGroup(std::vector<Member> members, Activation activation, int
   }
 }
 
+LinearGroup::Choice LinearGroup::choices(const Costs& costs, const Weight& weight) {
+  constexpr int64_t kMost = 512;  // from here on more tokens change nothing
+  const Shape shape = shape_of(weight);
+  Choice chosen;
+  for (int64_t tokens = 0; tokens <= kMost; ++tokens) {
+    const Family best = costs.choose(shape, std::max<int64_t>(tokens, 1));
+    if (chosen.empty() || chosen.back().second != best) chosen.emplace_back(tokens, best);
+  }
+  return chosen;
+}
+
+Family LinearGroup::family(const Choice& choice, int64_t tokens) {
+  size_t i = choice.size() - 1;
+  while (choice[i].first > tokens) --i;
+  return choice[i].second;
+}
+
 int64_t LinearGroup::input_bytes(const LinearKernels& kernels, DType dtype, int64_t tokens) const {
   if (std::find(dtypes_.begin(), dtypes_.end(), dtype) == dtypes_.end()) return 0;
   return static_cast<int64_t>(kernels.input_bytes(dtype, tokens, members_[0].weight.cols));
@@ -59,9 +75,10 @@ int64_t LinearGroup::input_bytes(const LinearKernels& kernels, DType dtype, int6
 
 int64_t LinearGroup::scratch_bytes(const LinearKernels& kernels, int64_t tokens) const {
   int64_t most = 0;
-  for (const Member& member : members_)
-    most = std::max(most, static_cast<int64_t>(kernels.scratch_bytes(choose_family(kernels, member.weight, tokens),
-                                                                     member.weight, tokens)));
+  for (size_t i = 0; i < members_.size(); ++i) {
+    const Family chosen = family(choices_[i], tokens);
+    most = std::max(most, static_cast<int64_t>(kernels.scratch_bytes(chosen, members_[i].weight, tokens)));
+  }
   return most;
 }
 
@@ -99,7 +116,7 @@ void LinearGroup::multiply(const LinearKernels& kernels, const ElementwiseKernel
   const Member& member = members_[slice.member];
   const Target& target = targets[slice.member];
   const int64_t rows = member.weight.rows;
-  kernels.multiply(choose_family(kernels, member.weight, tokens), member.weight,
+  kernels.multiply(family(choices_[slice.member], tokens), member.weight,
                    memory.inputs[static_cast<size_t>(member.weight.dtype)], tokens, slice.begin, slice.end, target.y,
                    rows, memory.scratch[static_cast<size_t>(thread)]);
   if (!member.bias && !target.residual && activation_ == Activation::none) return;

@@ -1,8 +1,10 @@
 // The linear layers of one op: they share their input, and threads share their rows.
 #pragma once
 
+#include <utility>
 #include <vector>
 
+#include "cost.h"
 #include "kernels/elementwise.h"
 #include "kernels/linear.h"
 #include "runtime/memory.h"
@@ -31,7 +33,7 @@ struct LinearMemory {
 
 class LinearGroup {
  public:
-  LinearGroup(std::vector<Member> members, Activation activation, int threads);
+  LinearGroup(std::vector<Member> members, Activation activation, int threads, const Costs& costs);
 
   // Bytes that steps of up to `tokens` need: the prepared input for a dtype (0 if unused), and one thread's scratch.
   int64_t input_bytes(const LinearKernels& kernels, DType dtype, int64_t tokens) const;
@@ -42,6 +44,11 @@ class LinearGroup {
            const LinearMemory& memory, const float* x, int64_t tokens, const Target* targets) const;
 
  private:
+  // Families by the number of tokens from which on each is the cheapest, which rise from 0.
+  using Choice = std::vector<std::pair<int64_t, Family>>;
+  static Choice choices(const Costs& costs, const Weight& weight);
+  static Family family(const Choice& choice, int64_t tokens);
+
   // Rows of one member.
   struct Slice {
     size_t member;
@@ -54,6 +61,7 @@ class LinearGroup {
                int64_t tokens) const;
 
   std::vector<Member> members_;
+  std::vector<Choice> choices_;  // of each member
   Activation activation_;
   double cost_ = 0;                        // of all members, for one token
   std::vector<DType> dtypes_;              // of the members, each once

@@ -24,6 +24,9 @@ def explain(
     context_tokens: Annotated[int, typer.Option("--after", min=0, help="Tokens already in the KV cache.")] = 16,
     every_layer: Annotated[bool, typer.Option("--all", help="One row per layer instead of one per kind.")] = False,
     repeats: Annotated[int, typer.Option("--repeats", "-r", min=1, help="Steps timed; medians are shown.")] = 20,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time this machine's kernels again before anything is predicted.")
+    ] = False,
     threads: Threads = 0,
     as_json: Json = False,
 ) -> None:
@@ -32,10 +35,13 @@ def explain(
     Example: [bold]cutwork explain out/smollm2-gsm/packed/sparse-int8 --tokens 1 --threads 2[/bold]
     """
     from cutwork._native import read_bandwidth
+    from cutwork.engine.costs import have_measured, measure_costs
     from cutwork.engine.explain import profile_step
     from cutwork.engine.model import Model
     from cutwork.machine import cpu_name
 
+    if measure or not have_measured():
+        measure_costs()
     with Model.load(model, threads=threads, max_batch=1) as engine:
         profile = profile_step(engine, tokens=tokens, context=context_tokens, repeats=repeats)
         bandwidth = read_bandwidth(engine.threads)
@@ -66,10 +72,13 @@ def explain(
 def _weight_rows(engine: "Model", profile: "StepProfile", every_layer: bool) -> list[dict[str, Any]]:
     """One row per group of weights that an op reads together (q, k, v; gate, up), layers added up unless asked for."""
     groups: dict[tuple[str, ...], list[tuple[tuple[str, ...], float]]] = defaultdict(list)
+    predictions: dict[tuple[str, ...], list[tuple[str, float]]] = defaultdict(list)
     for op in profile.ops:
         if op.weights:
             key = op.weights if every_layer else tuple(_LAYER.sub(".*.", name) for name in op.weights)
             groups[key].append((op.weights, op.seconds))
+            count = 1 if op.kind == "logits" else profile.tokens
+            predictions[key] += [_predict(engine, engine.weights[name], count) for name in op.weights]
     rows = []
     for key, members in groups.items():
         weights = [engine.weights[name] for names, _ in members for name in names]
@@ -86,6 +95,8 @@ def _weight_rows(engine: "Model", profile: "StepProfile", every_layer: bool) -> 
                 "encodings": sorted({f"{w.encoding} {w.dtype}" for w in weights}),
                 "bits_per_weight": 8 * moved / size,
                 "bytes": moved,
+                "kernels": sorted({kernel for kernel, _ in predictions[key]}),
+                "predicted_ms": 1e3 * sum(time for _, time in predictions[key]),
                 "ms": 1e3 * seconds,
                 "gb_per_second": moved / max(seconds, 1e-12) / 1e9,
                 "share": seconds / profile.seconds,
@@ -93,6 +104,13 @@ def _weight_rows(engine: "Model", profile: "StepProfile", every_layer: bool) -> 
             }
         )
     return rows
+
+
+def _predict(engine: "Model", weight: Any, tokens: int) -> tuple[str, float]:
+    """The kernel chosen for a weight and the seconds it should take."""
+    shape = (weight.encoding, weight.dtype, weight.rows, weight.cols, weight.nonzeros)
+    kernel = engine.costs.choose(*shape, tokens)
+    return kernel, engine.costs.seconds(kernel, *shape, tokens, engine.threads)
 
 
 def _note(sparsity: float, encodings: set[str]) -> str:
@@ -121,22 +139,24 @@ def _print(summary: dict[str, Any], rows: list[dict[str, Any]], others: list[dic
         + ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in summary["memory"].items())
     )
     title = f"a step of {summary['tokens']} token(s) after {summary['context']}"
-    listing = table(title, "weights|shape|encoding", "layers|sparsity|bits/w|MB|ms|GB/s|share")
+    listing = table(title, "weights|shape|encoding|kernel", "layers|sparsity|bits/w|MB|predicted|ms|GB/s|share")
     for row in rows:
         listing.add_row(
             _short(row["weights"]),
             _shapes(row["shapes"]),
             ", ".join(row["encodings"]),
+            ", ".join(row["kernels"]),
             str(row["layers"]),
             f"{row['sparsity']:.1%}",
             f"{row['bits_per_weight']:.2f}",
             f"{row['bytes'] / 1e6:.1f}",
+            f"{row['predicted_ms']:.3f}",
             f"{row['ms']:.3f}",
             f"{row['gb_per_second']:.1f}",
             f"{row['share']:.1%}",
         )
     for row in others:
-        blanks = [""] * 6
+        blanks = [""] * 8
         listing.add_row(f"[dim]{row['kind']}[/dim]", *blanks, f"{row['ms']:.3f}", "", f"{row['share']:.1%}")
     out.print(listing)
     for note in sorted({row["note"] for row in rows} - {""}):

@@ -14,6 +14,7 @@ from cutwork.engine import perplexity as measure
 from cutwork.engine.architectures import build_plan
 from cutwork.engine.backend import Backend, choose
 from cutwork.engine.cache import BlockCache, OutOfBlocks
+from cutwork.engine.costs import load_costs
 from cutwork.engine.memory import BLOCK_SIZE, CacheDType, size_cache
 from cutwork.engine.sampling import Logprob, log_probability
 from cutwork.engine.scheduler import Scheduler
@@ -70,6 +71,7 @@ class Model:
         module = choose(backend)
         self.threads = threads or int(module.default_threads())
         self.isa = str(module.isa())
+        self.costs = load_costs() if hasattr(module, "Costs") else None
         weights, vectors = bind(self.plan, packed.weights, module.Weight)
         self.weights: dict[str, Any] = dict(zip(self.plan.weights, weights, strict=True))
         self.cache_dtype = _cache_dtype(cache_dtype, self.weights)
@@ -101,6 +103,7 @@ class Model:
                     "blocks": size.blocks,
                     "dtype": self.cache_dtype,
                 },
+                costs=self.costs,
             )
         except MemoryError as error:
             raise CutworkError(f"{error}") from None

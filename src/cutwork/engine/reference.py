@@ -149,6 +149,7 @@ class Executor:
     max_tokens: int = field(kw_only=True)
     max_logits: int = field(kw_only=True)
     cache: Mapping[str, Any] = field(kw_only=True)
+    costs: None = field(default=None, kw_only=True)
     profile: list[float] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:

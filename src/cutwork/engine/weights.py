@@ -18,7 +18,7 @@ def bind(plan: Plan, stored: Mapping[str, EncodedWeight], kind: Any) -> tuple[li
     architecture.
     """
     _check_names(plan, stored)
-    weights = [_weight(name, shape, stored[name], kind) for name, shape in plan.weights.items()]
+    weights = [make_weight(name, shape, stored[name], kind) for name, shape in plan.weights.items()]
     vectors = [
         plan.constants[name] if name in plan.constants else _vector(name, length, stored[name])
         for name, length in plan.vectors.items()
@@ -40,7 +40,8 @@ def _harmless(name: str) -> bool:
     return name.endswith(".rotary_emb.inv_freq") or name == "lm_head.weight"
 
 
-def _weight(name: str, shape: tuple[int, int], weight: EncodedWeight, kind: Any) -> Any:
+def make_weight(name: str, shape: tuple[int, int], weight: EncodedWeight, kind: Any) -> Any:
+    """A weight of the backend's class `kind` over the stored arrays; raises CutworkError naming it, as `bind` does."""
     _check_shape(name, shape, weight)
     try:
         if weight.dtype == "i4":

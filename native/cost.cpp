@@ -1,0 +1,142 @@
+#include "cost.h"
+
+#include <algorithm>
+#include <limits>
+#include <stdexcept>
+
+#include "cost_defaults.h"
+#include "weight.h"
+
+namespace cutwork {
+namespace {
+
+constexpr int64_t kLanes = 16;  // spmm multiplies so many tokens at a time, also where fewer are left
+
+size_t place(Family family, Encoding encoding, DType dtype) {
+  return (static_cast<size_t>(family) * kEncodingCount + static_cast<size_t>(encoding)) * kDTypeCount +
+         static_cast<size_t>(dtype);
+}
+
+template <class Use>
+void for_each_kernel(const LinearKernels& kernels, const Use& use) {
+  for (Family family : kFamilies)
+    for (Encoding encoding : kEncodings)
+      for (DType dtype : kDTypes)
+        if (kernels.has(family, encoding, dtype)) use(family, encoding, dtype);
+}
+
+std::string kernel_name(Family family, Encoding encoding, DType dtype) {
+  return std::string(family_name(family)) + " " + encoding_name(encoding) + " " + dtype_name(dtype);
+}
+
+}  // namespace
+
+Shape shape_of(const Weight& weight) {
+  if (weight.encoding == Encoding::dense)
+    return {weight.encoding, weight.dtype, weight.rows, weight.cols, weight.rows * weight.cols};
+  const int64_t share = stream_rows(weight.dtype);
+  const auto stored = static_cast<int64_t>(weight.offsets[(weight.rows + share - 1) / share]);
+  return {weight.encoding, weight.dtype, weight.rows, weight.cols, weight.dtype == DType::i4 ? 2 * stored : stored};
+}
+
+double stored_bytes(const Shape& shape) {
+  const double positions = static_cast<double>(shape.rows) * static_cast<double>(shape.cols);
+  constexpr double kInt4Scales = 2.0 / 128;  // bytes per position, at the usual group
+  if (shape.dtype == DType::i4)
+    return positions * kInt4Scales + (shape.encoding == Encoding::dense
+                                          ? positions / 2
+                                          : static_cast<double>(shape.nonzeros) / 2 + positions / 8);
+  const auto element = static_cast<double>(element_size(shape.dtype));
+  if (shape.encoding == Encoding::dense) return positions * element;
+  return static_cast<double>(shape.nonzeros) * element + positions / 8;
+}
+
+Costs::Costs(Isa isa)
+    : one_thread(kDefaultBandwidth), all_threads(2 * kDefaultBandwidth), isa_(isa), kernels_(linear_kernels(isa)) {
+  costs_.fill({-1, -1, -1});
+  for (const DefaultCost& each : kDefaultCosts)
+    if (each.isa == isa) costs_[place(each.family, each.encoding, each.dtype)] = each.cost;
+}
+
+const Cost& Costs::get(Family family, Encoding encoding, DType dtype) const {
+  return costs_[place(family, encoding, dtype)];
+}
+
+Cost& Costs::at(const std::string& name) {
+  Cost* found = nullptr;
+  for_each_kernel(kernels_, [&](Family family, Encoding encoding, DType dtype) {
+    if (kernel_name(family, encoding, dtype) == name) found = &costs_[place(family, encoding, dtype)];
+  });
+  if (found == nullptr) throw std::invalid_argument(std::string(isa_name(isa_)) + " has no kernel '" + name + "'");
+  return *found;
+}
+
+std::vector<std::pair<std::string, Cost>> Costs::all() const {
+  std::vector<std::pair<std::string, Cost>> named;
+  for_each_kernel(kernels_, [&](Family family, Encoding encoding, DType dtype) {
+    named.emplace_back(kernel_name(family, encoding, dtype), get(family, encoding, dtype));
+  });
+  return named;
+}
+
+double Costs::passes(const Shape& shape, Family family, int64_t tokens) const {
+  if (family != Family::gemv) return 1;
+  const int64_t at_once = kernels_.gemv_tokens(shape.dtype);
+  return static_cast<double>((tokens + at_once - 1) / at_once);
+}
+
+double Costs::products(const Shape& shape, Family family, int64_t tokens) const {
+  if (family == Family::spmm)
+    return static_cast<double>(shape.nonzeros) * static_cast<double>((tokens + kLanes - 1) / kLanes * kLanes);
+  return static_cast<double>(shape.rows) * static_cast<double>(shape.cols) * static_cast<double>(tokens);
+}
+
+double Costs::seconds(const Shape& shape, Family family, int64_t tokens, int threads) const {
+  const Cost& cost = get(family, shape.encoding, shape.dtype);
+  if (cost.product < 0) return std::numeric_limits<double>::infinity();
+  const double positions = static_cast<double>(shape.rows) * static_cast<double>(shape.cols);
+  const double decompress = cost.position * positions + cost.nonzero * static_cast<double>(shape.nonzeros);
+  const double compute =
+      1e-12 * (passes(shape, family, tokens) * decompress + cost.product * products(shape, family, tokens)) / threads;
+  const double read = passes(shape, family, tokens) * stored_bytes(shape) / std::min(one_thread * threads, all_threads);
+  return family == Family::gemv ? std::max(compute, read) : compute + read;
+}
+
+Family Costs::choose(const Shape& shape, int64_t tokens) const {
+  constexpr int64_t kMostSpmmCols = 16384;  // every thread transposes the whole input into its scratch
+  Family best = Family::gemv;
+  double least = seconds(shape, best, tokens, 1);
+  for (Family family : kFamilies) {
+    if (!kernels_.has(family, shape.encoding, shape.dtype)) continue;
+    if (family == Family::spmm && shape.cols > kMostSpmmCols) continue;
+    const double own = seconds(shape, family, tokens, 1);
+    if (own < least) {
+      best = family;
+      least = own;
+    }
+  }
+  return best;
+}
+
+const char* family_name(Family family) {
+  switch (family) {
+    case Family::gemv:
+      return "gemv";
+    case Family::gemm:
+      return "gemm";
+    case Family::spmm:
+      break;
+  }
+  return "spmm";
+}
+
+Family parse_family(const char* name) {
+  std::string names;
+  for (Family family : kFamilies) {
+    if (std::string(name) == family_name(family)) return family;
+    names += (names.empty() ? "" : ", ") + std::string(family_name(family));
+  }
+  throw std::invalid_argument(std::string("unknown kernel '") + name + "'; choose one of " + names);
+}
+
+}  // namespace cutwork

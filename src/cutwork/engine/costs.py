@@ -1,0 +1,154 @@
+"""What the kernels cost on this machine: measured once, kept in the user's cache, used to choose kernels."""
+
+import hashlib
+import json
+import os
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cutwork import __version__
+from cutwork.engine.weights import make_weight
+from cutwork.errors import CutworkError
+from cutwork.files import write_atomically
+from cutwork.machine import cpu_name
+from cutwork.pack.encodings import encode
+from cutwork.pack.int4 import GROUP, encode_int4
+
+ENVIRONMENT = "CUTWORK_COSTS"  # a file to read instead of the cache, or "default": the built-in costs
+
+_ROWS, _COLS = 480, 2048  # of the weights that are timed: they stay in cache, so that arithmetic is what is measured
+_DENSITIES = (0.5, 0.2)
+_TOKENS = {"gemv": (1, 2, 4, 8, 16), "gemm": (8, 32, 128), "spmm": (16, 64, 128)}
+
+
+def load_costs() -> Any:
+    """The `cutwork._native.Costs` of this process's instruction set.
+
+    From the file that CUTWORK_COSTS names, else as measured before (`measure_costs`), else the built-in ones. Raises
+    CutworkError if the file that was named cannot be used; a damaged cache counts as none.
+    """
+    named = os.environ.get(ENVIRONMENT, "")
+    if named == "default":
+        return _native().Costs()
+    path = Path(named) if named else cache_path()
+    try:
+        return _read(path)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        if named:
+            problem = error.strerror if isinstance(error, OSError) else error
+            raise CutworkError(f"the costs in {path} (from {ENVIRONMENT}) cannot be used: {problem}") from None
+        return _native().Costs()
+
+
+def have_measured() -> bool:
+    """Whether this machine's own costs, or those of a file, are in use."""
+    if os.environ.get(ENVIRONMENT):
+        return True
+    try:
+        _read(cache_path())
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+    return True
+
+
+def measure_costs() -> Any:
+    """Time every kernel for a second or two, keep the costs for later processes and return them."""
+    native = _native()
+    costs = native.Costs()
+    constants = {}
+    for dtype in ("f32", "bf16", "i8", "i4"):
+        for encoding in ("dense", "bitmask"):
+            weights = _weights(dtype, encoding)
+            for kernel in weights[0].kernels():
+                constants[f"{kernel} {encoding} {dtype}"] = _fit(costs, kernel, weights)
+    threads = native.default_threads()
+    one = native.read_bandwidth(1, 256, 4)
+    bandwidth = (one, max(one, native.read_bandwidth(threads, 256, 4)))
+    measured = native.Costs(constants, bandwidth)
+    content = {
+        "cpu": cpu_name(),
+        "isa": measured.isa,
+        "version": __version__,
+        "bandwidth": bandwidth,
+        "constants": constants,
+    }
+    path = cache_path()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(content, indent=1) + "\n")
+    except OSError:
+        pass  # a home that cannot be written to: they serve this process
+    return measured
+
+
+def cache_path() -> Path:
+    """Where costs are kept: by processor, instruction set and build of the native module."""
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    native = _native()
+    build = Path(native.__file__).stat()
+    key = f"{cpu_name()} {__version__} {build.st_size} {build.st_mtime_ns}"
+    return (
+        Path(home).expanduser()
+        / "cutwork"
+        / f"costs-{native.isa()}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
+    )
+
+
+def _read(path: Path) -> Any:
+    content = json.loads(path.read_text())
+    constants = {name: tuple(values) for name, values in content["constants"].items()}
+    return _native().Costs(constants, tuple(content["bandwidth"]), content["isa"])
+
+
+def _weights(dtype: str, encoding: str) -> list[Any]:
+    weights = []
+    for density in _DENSITIES if encoding == "bitmask" else (1.0,):
+        random = np.random.default_rng(0)
+        values = np.where(random.random((_ROWS, _COLS)) < density, random.integers(1, 8, (_ROWS, _COLS)), 0)
+        if dtype == "i4":
+            scale = np.ones((_ROWS, -(-_COLS // GROUP)), np.float32)
+            encoded = encode_int4(values.astype(np.int8), scale, GROUP, allow_bitmask=encoding == "bitmask")
+        else:
+            stored = values.astype({"f32": np.float32, "bf16": np.uint16, "i8": np.int8}[dtype])
+            rows_scale = np.ones(_ROWS, np.float32) if dtype == "i8" else None
+            encoded = encode(stored, rows_scale, allow_bitmask=encoding == "bitmask")
+        weights.append(make_weight("timed", (_ROWS, _COLS), encoded, _native().Weight))
+    return weights
+
+
+def _fit(costs: Any, kernel: str, weights: list[Any]) -> tuple[float, float, float]:
+    """Constants that explain the times of a kernel, in picoseconds: least squares of the relative errors."""
+    work, times = [], []
+    for weight in weights:
+        shape = (weight.encoding, weight.dtype, weight.rows, weight.cols, weight.nonzeros)
+        for tokens in _TOKENS[kernel]:
+            work.append(costs.work(kernel, *shape, tokens))
+            times.append(1e12 * weight.time(tokens, kernel, repeats=8))
+    relative = np.asarray(work) / np.asarray(times)[:, None]
+    if weights[0].encoding == "dense":
+        relative[:, 1] = 0  # as many nonzeros as positions: one constant tells it all
+    position, nonzero, product = _nonnegative_least_squares(relative, np.ones(len(times)))
+    return position, nonzero, product
+
+
+def _nonnegative_least_squares(a: np.ndarray, b: np.ndarray) -> list[float]:
+    """The best of the unconstrained solutions over every subset of the columns that has no negative entry."""
+    columns = range(a.shape[1])
+    least, best = float("inf"), np.zeros(a.shape[1])
+    for count in columns:
+        for some in combinations(columns, count + 1):
+            solution = np.zeros(a.shape[1])
+            solution[list(some)] = np.linalg.lstsq(a[:, some], b, rcond=None)[0]
+            error = float(np.linalg.norm(a @ solution - b))
+            if error < least and (solution >= 0).all():
+                least, best = error, solution
+    return [float(x) for x in best]
+
+
+def _native() -> Any:
+    from cutwork import _native as native  # type: ignore[attr-defined]
+
+    return native

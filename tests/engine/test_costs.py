@@ -1,0 +1,55 @@
+"""Measured costs: kept in the user's cache, replaced by a file, never trusted when damaged."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cutwork.engine import costs
+from cutwork.errors import CutworkError
+
+
+@pytest.fixture
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.delenv(costs.ENVIRONMENT)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(costs, "_ROWS", 16)
+    monkeypatch.setattr(costs, "_COLS", 64)
+    return costs.cache_path()
+
+
+def test_measured_costs_are_found_again(cache: Path) -> None:
+    default = costs.load_costs()
+    assert not costs.have_measured() and not cache.exists()
+    measured = costs.measure_costs()
+    assert costs.have_measured() and [path.name for path in cache.parent.iterdir()] == [cache.name]
+    assert measured.constants.keys() == default.constants.keys() and measured.constants != default.constants
+    again = costs.load_costs()
+    assert again.constants == measured.constants and again.bandwidth == measured.bandwidth
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"constants": {"gemv x": [1]}, "bandwidth": 3, "isa": 2}'])
+def test_a_damaged_cache_counts_as_none(cache: Path, content: str) -> None:
+    cache.parent.mkdir()
+    cache.write_text(content)
+    assert not costs.have_measured()
+    assert costs.load_costs().constants == costs._native().Costs().constants
+
+
+def test_a_file_overrides_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    costs.measure_costs()
+    own = json.loads(cache.read_text())
+    own["constants"] = {"gemv dense f32": [1.0, 2.0, 3.0]}
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps(own))
+    monkeypatch.setenv(costs.ENVIRONMENT, str(path))
+    assert costs.load_costs().constants["gemv dense f32"] == (1.0, 2.0, 3.0)
+    path.write_text("no")
+    with pytest.raises(CutworkError, match=r"own\.json \(from CUTWORK_COSTS\) cannot be used"):
+        costs.load_costs()
+
+
+def test_an_unwritable_home_is_no_error(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.parent.write_text("a file")
+    assert costs.measure_costs().constants
+    assert not costs.have_measured()

@@ -1,0 +1,78 @@
+"""The cost model: what it predicts and which kernel it picks from given constants."""
+
+import math
+
+import numpy as np
+import pytest
+
+from cutwork import _native
+
+from .weights import DTYPES, make_weight, sparse_values
+
+ISAS = ("scalar", "avx2", "avx512")
+SHAPE = {"encoding": "bitmask", "dtype": "i8", "rows": 1000, "cols": 2000, "nonzeros": 500_000}
+FAST = (1e30, 1e30)
+
+
+def test_seconds_are_work_times_constants():
+    constants = {"gemv bitmask i8": (3.0, 5.0, 7.0), "gemm bitmask i8": (11.0, 13.0, 17.0)}
+    costs = _native.Costs(constants, FAST, "avx512")
+    # AVX-512 decompresses once for four tokens.
+    gemv = (2 * (3 * 2_000_000 + 5 * 500_000) + 7 * 6 * 2_000_000) * 1e-12
+    assert math.isclose(costs.seconds("gemv", **SHAPE, tokens=6), gemv)
+    gemm = (11 * 2_000_000 + 13 * 500_000 + 17 * 6 * 2_000_000) * 1e-12
+    assert math.isclose(costs.seconds("gemm", **SHAPE, tokens=6), gemm)
+    assert math.isclose(costs.seconds("gemm", **SHAPE, tokens=6, threads=2), gemm / 2)
+
+
+def test_no_product_is_faster_than_its_weight_is_read():
+    costs = _native.Costs({"gemv bitmask i8": (0.0, 0.0, 0.0)}, (1e9, 1.5e9), "avx512")
+    read = 500_000 + 2_000_000 / 8
+    assert math.isclose(costs.seconds("gemv", **SHAPE, tokens=1, threads=1), read / 1e9)
+    assert math.isclose(costs.seconds("gemv", **SHAPE, tokens=1, threads=8), read / 1.5e9)
+    assert math.isclose(costs.seconds("gemv", **SHAPE, tokens=5, threads=1), 2 * read / 1e9)
+    costs = _native.Costs({"gemm bitmask i8": (1.0, 0.0, 0.0)}, (1e9, 1e9), "avx512")
+    assert math.isclose(costs.seconds("gemm", **SHAPE, tokens=99), read / 1e9 + 2e-6)
+
+
+def test_the_cheapest_kernel_is_chosen():
+    shape = {**SHAPE, "dtype": "f32"}
+    constants = {"gemv bitmask f32": (10.0, 0, 10.0), "gemm bitmask f32": (100.0, 0, 5.0)}
+    costs = _native.Costs({**constants, "spmm bitmask f32": (100.0, 100.0, 4.0)}, FAST, "avx512")
+    chosen = [costs.choose(**shape, tokens=tokens) for tokens in (1, 8, 16, 64)]
+    assert chosen == ["gemv", "gemv", "spmm", "spmm"]
+    assert costs.choose(**{**shape, "nonzeros": 2_000_000}, tokens=64) == "gemm"
+    everything = [costs.seconds(k, **shape, tokens=64) for k in ("gemv", "gemm", "spmm")]
+    assert min(everything) == costs.seconds("spmm", **shape, tokens=64)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_every_kernel_has_built_in_costs(isa):
+    rng = np.random.default_rng(0)
+    costs = _native.Costs(isa=isa)
+    named = set()
+    for dtype in (*DTYPES, "i4"):
+        for encoding in ("dense", "bitmask"):
+            if dtype != "i4" and ISAS.index(isa) <= ISAS.index(_native.isa()):
+                scale = np.ones(8, np.float32) if dtype == "i8" else None
+                weight = make_weight(sparse_values(rng, 8, 64, 0.5, dtype), encoding, scale)
+                named |= {f"{kernel} {encoding} {dtype}" for kernel in weight.kernels(isa)}
+                assert weight.time(2, "gemv", isa) > 0
+            chosen = costs.choose(encoding, dtype, 4096, 4096, 4096 * 1024, 1)
+            assert chosen == "gemv"
+            assert isa == "scalar" or costs.choose(encoding, dtype, 4096, 4096, 4096 * 1024, 512) != "gemv"
+    assert named <= set(costs.constants)
+
+
+def test_impossible_costs_are_refused():
+    for constants, bandwidth, problem in (
+        ({"gemv bitmask i9": (1.0, 1.0, 1.0)}, None, "avx512 has no kernel 'gemv bitmask i9'"),
+        ({"gemv bitmask i8": (1.0, -1.0, 1.0)}, None, "negative or not finite"),
+        ({"gemv bitmask i8": (1.0, math.nan, 1.0)}, None, "negative or not finite"),
+        ({}, (0.0, 1.0), "bandwidths"),
+        ({}, (2.0, 1.0), "bandwidths"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            _native.Costs(constants, bandwidth, "avx512")
+    with pytest.raises(ValueError, match="no kernel multiplies bitmask i9"):
+        _native.Costs().choose("bitmask", "i9", 1, 1, 1, 1)
