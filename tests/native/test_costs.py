@@ -60,7 +60,8 @@ def test_every_kernel_has_built_in_costs(isa):
                 assert weight.time(2, "gemv", isa) > 0
             chosen = costs.choose(encoding, dtype, 4096, 4096, 4096 * 1024, 1)
             assert chosen == "gemv"
-            assert isa == "scalar" or costs.choose(encoding, dtype, 4096, 4096, 4096 * 1024, 512) != "gemv"
+            if isa != "scalar" and dtype != "i4":  # whose gemv is as fast per token as its gemm
+                assert costs.choose(encoding, dtype, 4096, 4096, 4096 * 1024, 512) != "gemv"
     assert named <= set(costs.constants)
 
 

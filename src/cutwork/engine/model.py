@@ -71,7 +71,7 @@ class Model:
         module = choose(backend)
         self.threads = threads or int(module.default_threads())
         self.isa = str(module.isa())
-        self.costs = load_costs() if hasattr(module, "Costs") else None
+        self.costs: Any = load_costs() if hasattr(module, "Costs") else None
         weights, vectors = bind(self.plan, packed.weights, module.Weight)
         self.weights: dict[str, Any] = dict(zip(self.plan.weights, weights, strict=True))
         self.cache_dtype = _cache_dtype(cache_dtype, self.weights)
