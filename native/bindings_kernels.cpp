@@ -251,7 +251,7 @@ nb::object to_dense(const OwnedWeight& self) {
 }  // namespace
 
 void bind_kernels(nb::module_& m) {
-  m.def("isa", [] { return isa_name(chosen_isa()); }, "The instruction set in use: avx512, avx2 or scalar.");
+  m.def("isa", [] { return isa_name(chosen_isa()); }, "The instruction set in use: avx512, avx512f, avx2 or scalar.");
 
   nb::class_<OwnedWeight>(m, "Weight", "A validated weight [rows, cols] that reads its arrays in place.")
       .def_static("dense", make_dense, "values"_a.noconvert(), "scale"_a.noconvert() = nb::none(),

@@ -21,6 +21,7 @@ struct Int4Kernels {
 extern const Int4Kernels kInt4Scalar;
 #ifdef CUTWORK_X86
 extern const Int4Kernels kInt4Avx2;
+extern const Int4Kernels kInt4Avx512f;
 extern const Int4Kernels kInt4Avx512;
 #endif
 

@@ -32,9 +32,10 @@ Isa best_isa() {
   constexpr uint64_t kYmm = 0x6, kZmm = 0xe6;
   if ((b & avx2) != avx2 || (enabled_registers() & kYmm) != kYmm) return Isa::scalar;
   const unsigned avx512_b = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
+  const bool plain = (b & avx512_b) == avx512_b && (enabled_registers() & kZmm) == kZmm;
+  if (!plain) return Isa::avx2;
   const unsigned avx512_c = bit_AVX512VBMI | bit_AVX512VBMI2 | bit_AVX512VNNI;
-  const bool avx512 = (b & avx512_b) == avx512_b && (c & avx512_c) == avx512_c && (enabled_registers() & kZmm) == kZmm;
-  return avx512 ? Isa::avx512 : Isa::avx2;
+  return (c & avx512_c) == avx512_c ? Isa::avx512 : Isa::avx512f;
 }
 #else
 Isa best_isa() {
@@ -56,10 +57,10 @@ Isa choose() {
 }  // namespace
 
 Isa parse_isa(const char* name) {
-  for (Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512})
+  for (Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512f, Isa::avx512})
     if (std::string(name) == isa_name(isa)) return isa;
   throw std::invalid_argument(std::string("unknown instruction set '") + name +
-                              "' (in CUTWORK_ISA or isa=); choose scalar, avx2 or avx512");
+                              "' (in CUTWORK_ISA or isa=); choose scalar, avx2, avx512f or avx512");
 }
 
 bool isa_supported(Isa isa) {
@@ -75,6 +76,8 @@ const char* isa_name(Isa isa) {
   switch (isa) {
     case Isa::avx512:
       return "avx512";
+    case Isa::avx512f:
+      return "avx512f";
     case Isa::avx2:
       return "avx2";
     case Isa::scalar:
@@ -86,6 +89,7 @@ const char* isa_name(Isa isa) {
 const LinearKernels& linear_kernels(Isa isa) {
 #ifdef CUTWORK_X86
   if (isa == Isa::avx512) return kLinearAvx512;
+  if (isa == Isa::avx512f) return kLinearAvx512f;
   if (isa == Isa::avx2) return kLinearAvx2;
 #endif
   (void)isa;

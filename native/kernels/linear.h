@@ -79,7 +79,8 @@ struct LinearKernels {
   int64_t (*gemv_tokens)(DType dtype);  // that gemv multiplies for one decompression
 };
 
-enum class Isa : uint8_t { scalar, avx2, avx512 };
+// avx512f: F, BW, DQ and VL; avx512: VBMI, VBMI2 and VNNI as well.
+enum class Isa : uint8_t { scalar, avx2, avx512f, avx512 };
 
 // The best set this processor supports, or the lower one that CUTWORK_ISA names. Throws std::invalid_argument if
 // CUTWORK_ISA names an unknown set or one that the processor lacks.

@@ -8,6 +8,7 @@ namespace cutwork {
 extern const LinearKernels kLinearScalar;
 #ifdef CUTWORK_X86
 extern const LinearKernels kLinearAvx2;
+extern const LinearKernels kLinearAvx512f;
 extern const LinearKernels kLinearAvx512;
 #endif
 

@@ -9,7 +9,7 @@ from cutwork import _native
 
 from .weights import DTYPES, make_weight, sparse_values
 
-ISAS = ("scalar", "avx2", "avx512")
+ISAS = ("scalar", "avx2", "avx512f", "avx512")
 SHAPE = {"encoding": "bitmask", "dtype": "i8", "rows": 1000, "cols": 2000, "nonzeros": 500_000}
 FAST = (1e30, 1e30)
 

@@ -11,7 +11,7 @@ from cutwork import _native
 
 from .weights import DTYPES, int8_reference, make_weight, quantize_tokens, sparse_values, to_float
 
-ORDER = ("scalar", "avx2", "avx512")
+ORDER = ("scalar", "avx2", "avx512f", "avx512")
 ISAS = ORDER[: ORDER.index(_native.isa()) + 1]
 ENCODINGS = ("dense", "bitmask")
 # Tails of every kind: below and beside a block of 64 columns, below and beside 4- and 16-row tiles and 48-row panels.
@@ -199,5 +199,5 @@ def test_an_unknown_instruction_set_is_an_error():
     result = run_isa("avx9000")
     assert result.returncode != 0
     assert "unknown instruction set 'avx9000'" in result.stderr
-    with pytest.raises(ValueError, match="choose scalar, avx2 or avx512"):
+    with pytest.raises(ValueError, match="choose scalar, avx2, avx512f or avx512"):
         make_weight(np.ones((1, 1), np.float32), "dense").matmul(np.ones((1, 1), np.float32), isa="sse")
