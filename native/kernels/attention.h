@@ -57,10 +57,11 @@ struct AttentionKernels {
   size_t (*scratch_bytes)(const CacheLayout& cache, int64_t rows);
   // The result of a query depends neither on the tile it is in nor on how its keys came into the cache.
   void (*attend)(const AttentionTile& tile, void* scratch);
-  // The same in parts that threads may share: the partial result of the keys [segment, segment + 1) * kKeySegment, and
-  // the end, from the partial results of all the segments that hold keys of the tile, one after the other.
-  void (*attend_segment)(const AttentionTile& tile, int64_t segment, float* partial, void* scratch);
-  void (*finish)(const AttentionTile& tile, int64_t segments, float* partials);
+  // The same in parts that threads may share: the partial results, one after the other, of the segments of keys
+  // [segment * kKeySegment, (segment + 1) * kKeySegment) from begin to before end; and the end, from the partial
+  // results of all the segments that hold keys of the tile.
+  void (*attend_segments)(const AttentionTile& tile, int64_t begin, int64_t end, float* partials, void* scratch);
+  void (*finish)(const AttentionTile& tile, float* partials);
   // Writes one token's key and value [head_dim] of a kv head into slot `slot` of a block of a layer.
   void (*append)(const CacheLayout& cache, void* block, int64_t kv_head, int64_t slot, const float* key,
                  const float* value);

@@ -58,10 +58,10 @@ class Executor {
     const Run* run;
     int64_t first, count;  // within the run
   };
-  // Keys of one (tile, kv head).
-  struct KeySegment {
-    int64_t item, index;
-    int64_t partial;  // where its result goes
+  // Segments of the keys of one (tile, kv head).
+  struct KeyRange {
+    int64_t item, begin, end;
+    float* partials;  // where their results go
   };
 
   void prepare_ops(const Costs& costs);
@@ -116,7 +116,8 @@ class Executor {
   float* logits_ = nullptr;
   std::vector<Run> runs_;
   std::vector<QueryTile> tiles_;
-  std::vector<KeySegment> segments_;
+  std::vector<KeyRange> key_ranges_;
+  std::vector<float*> item_partials_;  // of each (tile, kv head) whose keys are shared
   std::vector<Target> targets_;
 
   ThreadPool pool_;  // last, so that its threads end first

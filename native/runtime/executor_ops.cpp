@@ -111,31 +111,36 @@ AttentionTile Executor::attention_tile(const Attention& op, int64_t item) const 
 }
 
 bool Executor::share_keys(const Attention& op, int64_t items) {
-  if (items >= kItemsPerThread * pool_.threads()) return false;
-  int64_t floats = 0;
-  segments_.clear();
+  const int64_t pieces = kItemsPerThread * pool_.threads();
+  if (items >= pieces) return false;
+  int64_t floats = 0, most_segments = 0;
+  key_ranges_.clear();
+  item_partials_.clear();
   for (int64_t item = 0; item < items; ++item) {
     const AttentionTile tile = attention_tile(op, item);
-    for (int64_t i = 0; i < tile.segments(); ++i) {
-      segments_.push_back({item, tile.first_segment() + i, floats});
-      floats += partial_floats(tile.cache, tile.queries * tile.group);
+    const int64_t size = partial_floats(tile.cache, tile.queries * tile.group), segments = tile.segments();
+    if (floats + segments * size > partial_floats_) return false;
+    item_partials_.push_back(partials_ + floats);
+    const int64_t grain = std::max<int64_t>(1, segments * items / pieces);
+    for (int64_t i = 0; i < segments; i += grain) {
+      const int64_t begin = tile.first_segment() + i;
+      key_ranges_.push_back({item, begin, begin + std::min(grain, segments - i), partials_ + floats + i * size});
     }
+    floats += segments * size;
+    most_segments = std::max(most_segments, segments);
   }
-  const auto count = static_cast<int64_t>(segments_.size());
-  if (count == items || floats > partial_floats_) return false;
-  pool_.for_ranges(count, 1, [&](int64_t begin, int64_t end, int thread) {
+  if (most_segments == 1) return false;
+  pool_.for_ranges(static_cast<int64_t>(key_ranges_.size()), 1, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t i = begin; i < end; ++i) {
-      const KeySegment& segment = segments_[static_cast<size_t>(i)];
-      attention_.attend_segment(attention_tile(op, segment.item), segment.index, partials_ + segment.partial,
-                                memory_.scratch[static_cast<size_t>(thread)]);
+      const KeyRange& range = key_ranges_[static_cast<size_t>(i)];
+      attention_.attend_segments(attention_tile(op, range.item), range.begin, range.end, range.partials,
+                                 memory_.scratch[static_cast<size_t>(thread)]);
     }
   });
-  for (int64_t i = 0; i < count;) {
-    const KeySegment& segment = segments_[static_cast<size_t>(i)];
-    const AttentionTile tile = attention_tile(op, segment.item);
-    attention_.finish(tile, tile.segments(), partials_ + segment.partial);
-    i += tile.segments();
-  }
+  pool_.for_ranges(items, std::max<int64_t>(1, kSharedFloats * items / floats), [&](int64_t begin, int64_t end, int) {
+    for (int64_t item = begin; item < end; ++item)
+      attention_.finish(attention_tile(op, item), item_partials_[static_cast<size_t>(item)]);
+  });
   return true;
 }
 
