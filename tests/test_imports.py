@@ -11,7 +11,7 @@ import cutwork
 
 ROOT = Path(cutwork.__file__).parent
 LIGHT = ("engine", "pack", "checkpoint")  # never import torch
-EVERYWHERE = {"errors", "files", "machine", "recipe", "pretrained", "safetensors_file"}
+EVERYWHERE = {"__version__", "errors", "files", "machine", "recipe", "pretrained", "safetensors_file"}
 ALLOWED = {
     "engine": {"engine", "pack", "checkpoint"},
     "pack": {"pack", "checkpoint"},
