@@ -14,7 +14,6 @@ from cutwork.checkpoint import output_directory
 
 INT8_SPARSITIES = (0.0, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9)
 INT4_SPARSITIES = (0.0, 0.5, 0.6, 0.75)
-SPARSITIES = INT8_SPARSITIES
 
 
 class ConversionError(Exception):

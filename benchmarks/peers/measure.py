@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from engines import ENGINES, SPARSITIES, Engine, write_model
+from engines import ENGINES, Engine, write_model
 from environments import PEERS, python_of
-from plan import BANDWIDTH, BATCH_CONTEXT, BATCHES, Condition
+from plan import BANDWIDTH, BATCH_CONTEXT, BATCHES, Condition, conditions
 from process import HERE, Worker, WorkerError
 from random_weights import some_tokens
 from reference import prompt, reference_logits
@@ -245,7 +245,8 @@ def version_of(name: str) -> str | None:
 @cache
 def expected(shape: str) -> dict[float, np.ndarray]:
     """The reference's logits by sparsity."""
-    return reference_logits(SHAPES[shape], SPARSITIES, PEERS / "models" / shape / "reference.npz")
+    sparsities = {ENGINES[name].sparsity for c in conditions([shape], [1, 2], False) for name in c.engines}
+    return reference_logits(SHAPES[shape], sorted(sparsities), PEERS / "models" / shape / "reference.npz")
 
 
 @cache
