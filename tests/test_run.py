@@ -219,3 +219,28 @@ def test_foreign_files_are_not_overwritten(model: Path, tmp_path: Path) -> None:
     (tmp_path / "out" / "teacher").mkdir(parents=True)
     with pytest.raises(CutworkError, match="teacher is not from this command"):
         run(recipe, console=silent())
+
+
+def test_levels_are_stages_with_nested_zeros(model: Path, tmp_path: Path) -> None:
+    settings = tiny_settings(model, tmp_path / "out") | {"teacher": None, "prune": {"levels": [0.3, 0.6]}}
+    recipe = Recipe.model_validate(settings)
+    run(recipe, until="prune", console=silent())
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir() and path.name[0] != ".") == [
+        "pruned-1",
+        "pruned-2",
+        "sparse-1",
+    ]
+    shutil.rmtree(tmp_path / "out" / "pruned-2")  # as if interrupted
+    assert stages_to_do(recipe)[:2] == ["pruned-2", "sparse-2"]
+    run(recipe, until="tune", console=silent())
+    assert "packed/sparse-f32" in stages_to_do(recipe)
+    from safetensors.torch import load_file
+
+    zeros: dict[str, Any] = {}
+    for name, share in (("pruned-1", 0.3), ("sparse-1", 0.3), ("pruned-2", 0.6), ("sparse-2", 0.6)):
+        weights = load_file(tmp_path / "out" / name / "model.safetensors")
+        for key, weight in weights.items():
+            if "proj" in key:
+                assert int((weight == 0).sum()) == round(share * weight.numel())
+                assert not weight[zeros.get(key, weight == 0)].any()  # none of the level before was revived
+                zeros[key] = weight == 0

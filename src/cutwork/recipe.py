@@ -51,6 +51,28 @@ class LoraSettings(Settings):
     targets: tuple[str, ...] = ("*",)  # linears (fnmatch patterns on the whole name or its last part)
 
 
+class Gradual(Settings):
+    """More and more zeros during a fine-tuning, by the cubic schedule; what is pruned stays pruned."""
+
+    sparsity: Fraction  # at the end of the schedule, in every linear of the blocks
+    method: Literal["sparsegpt", "magnitude"] = "sparsegpt"  # sparsegpt: second order, by each layer's Hessian
+    pattern: Literal["unstructured", "1x4", "4x1"] = "unstructured"
+    begin: Annotated[float, Field(ge=0, le=1)] = 0.0  # of the steps
+    end: Annotated[float, Field(ge=0, le=1)] = 0.7  # of the steps; the rest recovers
+    every: Positive = 20  # optimiser steps
+    calibration_samples: Positive = 32
+    damping: Annotated[float, Field(gt=0)] = 0.01
+
+
+class Evolve(Settings):
+    """Zeros that move during a fine-tuning: the least useful weights go, others of large gradient come back."""
+
+    fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1  # of the live weights at first; a cosine down to none
+    begin: Annotated[float, Field(ge=0, le=1)] = 0.0
+    end: Annotated[float, Field(ge=0, le=1)] = 0.7
+    every: Positive = 20
+
+
 class TuneSettings(Settings):
     """One fine-tuning run, dense or sparse: whatever is zero in a linear of a block stays zero when `keep_zeros`."""
 
@@ -73,6 +95,8 @@ class TuneSettings(Settings):
     lora: LoraSettings | None = later(None)  # train adapters only, and merge them
     teacher_dtype: Literal["auto", "float32", "bfloat16"] = later("auto")  # auto: that of the forward pass
     teacher_device: str = later("auto")  # cpu, cuda:1, …; auto: where the student is
+    gradual: Gradual | None = later(None)  # prune while training
+    evolve: Evolve | None = later(None)  # let the zeros move while training
 
 
 class PruneSettings(Settings):

@@ -37,8 +37,7 @@ def plan(recipe: Recipe, output: Path, console: Console) -> Stages:
     dense: Source = checkpoint.resolve(recipe.model)
     if recipe.teacher:
         dense = stages.tune("teacher", "teacher", dense, recipe.teacher)
-    pruned = stages.prune("pruned", dense, recipe.prune)
-    sparse = stages.tune("sparse", "tune", pruned, recipe.tune, teacher=dense)
+    pruned, sparse = _prune_and_tune(recipe, stages, dense)
     f32, bf16 = PackSettings(dtype="f32"), PackSettings(dtype="bf16")
     variants: list[tuple[str, Source, PackSettings]] = [
         ("dense-f32", dense, f32),
@@ -59,6 +58,21 @@ def plan(recipe: Recipe, output: Path, console: Console) -> Stages:
     depends = [recipe.name, recipe.compare.model_dump(mode="json"), recipe.task.max_length, sample_digest(task.test)]
     stages.add("results.json", "compare", make, depends, *packed.values())
     return stages
+
+
+def _prune_and_tune(recipe: Recipe, stages: Stages, dense: Source) -> tuple[Stage, Stage]:
+    """The pruned model and the fine-tuned one; of an iterative recipe the last, each level made from the one before."""
+    if not recipe.prune.levels:
+        pruned = stages.prune("pruned", dense, recipe.prune)
+        return pruned, stages.tune("sparse", "tune", pruned, recipe.tune, teacher=dense)
+    tuned: Stage | None = None
+    for number, level in enumerate(recipe.prune.levels, 1):
+        pruned = stages.prune(f"pruned-{number}", tuned or dense, recipe.prune.at(level))
+        # A fine-tuning that is pruned again belongs to the pruning: `--until prune` ends with a pruned model.
+        group = "tune" if level == recipe.prune.levels[-1] else "prune"
+        tuned = stages.tune(f"sparse-{number}", group, pruned, recipe.tune, teacher=dense)
+    assert tuned
+    return pruned, tuned
 
 
 def _compare(recipe: Recipe, task: Task, packed: Mapping[str, Stage], file: Path, console: Console) -> None:

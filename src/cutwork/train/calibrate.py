@@ -82,6 +82,7 @@ def walk(
     resident: Resident = lambda _: nullcontext(),
     squares_only: bool = False,
     changes: bool = True,
+    bfloat16: bool | None = None,
 ) -> None:
     """Visit the linears of every block in order; what `visit` does to their weights is seen by the blocks behind.
 
@@ -89,12 +90,12 @@ def walk(
     walked in the order in which the model calls them: an encoder's, then its decoder's. Memory beyond the model: one
     block's Hessians, and the hidden states of all samples, which `activations` may keep in files. `resident(block)` is
     entered while a block computes. With `squares_only`, statistics hold Hessians' diagonals; without `changes`, `visit`
-    promises to leave weights alone, which saves half of the time.
+    promises to leave weights alone, which saves half of the time. `bfloat16` (autocast) is measured by default.
     """
     stacks = block_lists(model)
     model.eval()
     device = next(model.parameters()).device
-    bfloat16 = wants_bfloat16("auto", device)
+    bfloat16 = wants_bfloat16("auto", device) if bfloat16 is None else bfloat16
     family = family_of(model.config)
     activations = activations or Activations(budget=None)
     total = sum(len(blocks) for blocks in stacks.values())

@@ -32,7 +32,7 @@ def patterns(
             continue
         if sparsity is None:
             sparsity = 1 - densities[name] if densities else settings.sparsity
-        pattern = _pattern(settings.pattern, sparsity)
+        pattern = pattern_of(settings.pattern, sparsity)
         try:
             pattern.check(rows, columns)
         except CutworkError as error:
@@ -43,7 +43,8 @@ def patterns(
     return chosen
 
 
-def _pattern(text: str, sparsity: float) -> Pattern:
+def pattern_of(text: str, sparsity: float) -> Pattern:
+    """The pattern that a setting names; keep-n-of-m has its own sparsity."""
     if text == "unstructured":
         return Unstructured(sparsity)
     if "x" in text:

@@ -26,6 +26,7 @@ from cutwork.train.family import Batch, family_of
 from cutwork.train.losses import cross_entropy, kl_divergence, squarehead, teacher_energy
 from cutwork.train.masks import Masks, local
 from cutwork.train.optimizers import own_optimizer
+from cutwork.train.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class SparseTrainer(Trainer):
         bfloat16: bool,
         keep_zeros: bool,
         own_optimizer: str = "",
+        schedule: Schedule | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(data_collator=collate, **kwargs)
@@ -59,6 +61,7 @@ class SparseTrainer(Trainer):
         self.bfloat16 = bfloat16
         self.keep_zeros = keep_zeros
         self.own_optimizer = own_optimizer  # instead of args.optim
+        self.schedule = schedule  # of zeros that change
         self.family = family_of(self.model.config)
         self.masks: Masks | None = None
         self.resumed_from: Path | None = None
@@ -66,6 +69,8 @@ class SparseTrainer(Trainer):
         self._terms: dict[str, Tensor] = {}  # sums of the weighted loss terms since the last log
         if losses.needs_teacher and teacher is None:
             raise CutworkError("the kl and squarehead losses compare with a teacher; give one (--teacher)")
+        if schedule is not None and self.is_fsdp_enabled:
+            raise CutworkError("zeros that change while training need whole weights; use one process or DDP, not FSDP")
 
     # ---- data ----
 
@@ -82,6 +87,8 @@ class SparseTrainer(Trainer):
         The teacher comes first because SquareHead divides by its energy over the whole step. Its hidden states are
         kept until their micro-batch is done: batch tokens × layers × width numbers.
         """
+        if self.schedule is not None and (masks := self._current_masks()) is not None:
+            self.masks = self.schedule.before_step(self.model, masks, self.state.global_step, self.state.max_steps)
         batches = [dict(self._prepare_inputs(batch)) for batch in islice(epoch_iterator, num_batches)]
         labels = sum(self.family.label_rows(batch)[0].sum() for batch in batches)
         energy: list[Tensor] = []
@@ -117,14 +124,15 @@ class SparseTrainer(Trainer):
 
     def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
         """Forward and backward of one micro-batch; masks the gradients after the last one of an optimiser step."""
-        if self.masks is None and self.keep_zeros:
-            self.masks = self._load_or_make_masks()
+        masks = self._current_masks()
         loss = super().training_step(model, inputs, num_items_in_batch)
         inputs.pop("teacher", None)  # its memory is not needed any more
         self.tokens += sum(inputs[key].numel() for key in self.family.counted)
         self._stop_unless_finite(loss, "the loss")
-        if self.masks is not None and self.accelerator.sync_gradients:
-            self.masks.mask_gradients()
+        if masks is not None and self.accelerator.sync_gradients:
+            if self.schedule is not None:
+                self.schedule.after_backward(self.model, masks, self.state.global_step, self.state.max_steps)
+            masks.mask_gradients()
         return loss
 
     def compute_loss(
@@ -231,10 +239,12 @@ class SparseTrainer(Trainer):
         shard = f"-{self.args.process_index}" if self.is_fsdp_enabled else ""
         return directory / f"masks{shard}.safetensors"
 
-    def _load_or_make_masks(self) -> Masks:
-        if self.resumed_from is None:
-            return Masks(self.model)
-        return Masks.load(self.model, self._mask_file(self.resumed_from))
+    def _current_masks(self) -> Masks | None:
+        """The masks; made, or those of a resumed run loaded, when they are first asked for."""
+        if self.masks is None and self.keep_zeros:
+            resumed = self.resumed_from
+            self.masks = Masks.load(self.model, self._mask_file(resumed)) if resumed else Masks(self.model)
+        return self.masks
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Train; the masks of a resumed run are those that were saved, and are checked."""

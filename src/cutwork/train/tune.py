@@ -33,6 +33,7 @@ from cutwork.train.masks import LostZerosError, sparsity
 from cutwork.train.memory import kept_memory
 from cutwork.train.optimizers import check_optimizer
 from cutwork.train.precision import wants_bfloat16
+from cutwork.train.schedule import plan_schedule
 from cutwork.train.trainer import SparseTrainer, is_complete, last_checkpoint
 
 REPORT = "tune-report.json"
@@ -117,6 +118,7 @@ def tune(
         bfloat16=bfloat16,
         keep_zeros=settings.keep_zeros,
         own_optimizer=settings.optimizer,
+        schedule=plan_schedule(settings, model, tokenizer, samples, max_length, bfloat16),
     )
     work.mkdir(parents=True, exist_ok=True)
     if first:
