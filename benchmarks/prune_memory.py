@@ -198,6 +198,7 @@ def main() -> None:
         "seconds_per_layer": found["seconds"] / layers,
         "extrapolated": {"1.5B": extrapolate(found, layers, "1.5B"), "7B": extrapolate(found, layers, "7B")},
     }
+    options.results.mkdir(parents=True, exist_ok=True)
     write_atomically(options.results / "prune_memory.json", json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 

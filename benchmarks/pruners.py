@@ -139,6 +139,7 @@ def main() -> None:
             _print(rows[-1])
     about = {"model": str(dense.name), "task": task.name, "cpu": cpu_name(), "calibration": len(task.train)}
     about["calibration"] = min(options.calibration_samples, len(task.train))
+    options.results.mkdir(parents=True, exist_ok=True)
     write_atomically(options.results / "pruners.json", json.dumps({**about, "rows": rows}, indent=1) + "\n")
     plot(rows, options.results / "pruners.png")
 

@@ -16,6 +16,7 @@ from cutwork.train.calibrate import calibration_batches, walk
 from cutwork.train.data import collate
 from cutwork.train.family import family_of
 from cutwork.train.obs import Statistics
+from cutwork.train.watch import Watch
 from tests.train.tiny import FAMILIES, gpt2, llama, opt, random_examples, sums
 
 QUIET = Console(quiet=True)
@@ -214,3 +215,18 @@ def test_a_full_disk_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     with pytest.raises(CutworkError, match=r"activations of .* do not fit .*no space left"):
         Activations(0, tmp_path).hold(torch.ones(1000))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [5, 512, 513, 1111])
+def test_large_hessians_are_summed_by_halves(size: int) -> None:
+    linear = nn.Linear(size, 3)
+    inputs = [torch.randn(2, 40, size, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    with Watch({linear: "linear"}) as watch:
+        for x in inputs:
+            watch.expect(None, None, ())
+            linear(x)
+    [(group, statistics)] = watch.groups()
+    x = torch.cat(inputs).flatten(0, 1)
+    assert group == [linear]
+    assert statistics.tokens == len(x)
+    assert torch.allclose(statistics.hessian, x.T @ x / len(x), rtol=1e-3, atol=1e-5)

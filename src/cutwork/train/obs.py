@@ -57,17 +57,22 @@ def damp(statistics: Statistics, damping: float, attempts: int = 6) -> Damped:
     The damping is multiplied by ten whenever it is not, and the result says so; CutworkError if `attempts` are not
     enough, since any fallback would prune by a different criterion unnoticed.
     """
-    return _damp(statistics, damping, attempts)[0]
+    _, added, attempt, dead = _factor(statistics, damping, attempts)
+    damped = statistics.hessian.clone()
+    damped.diagonal().add_(added)
+    return Damped(damped, added, attempt, dead)
 
 
 def factorise(statistics: Statistics, damping: float, attempts: int = 6) -> Factor:
-    """Factor the inverse of a Hessian, damped as `damp` does it."""
-    damped, upper = _damp(statistics, damping, attempts)
-    return Factor(upper, damped.damping, damped.attempts, damped.dead)
+    """Factor the inverse of a Hessian, damped as `damp` does it. Needs the memory of three of them."""
+    lower, added, attempt, dead = _factor(statistics, damping, attempts)
+    # H = R Rᵀ with R upper triangular is the Cholesky factor seen from the far corner; U = R⁻¹.
+    _invert_lower(lower)
+    return Factor(lower.flip(0, 1), added, attempt, dead)
 
 
-def _damp(statistics: Statistics, damping: float, attempts: int) -> tuple[Damped, Tensor]:
-    hessian = statistics.hessian
+def _factor(statistics: Statistics, damping: float, attempts: int) -> tuple[Tensor, float, int, int]:
+    """The Cholesky factor of the damped, reversed Hessian; the damping, attempts and dead inputs."""
     diagonal = statistics.squares
     if not torch.isfinite(diagonal).all():
         raise CutworkError("calibration gave activations that are not finite; the model is damaged or overflows")
@@ -75,19 +80,30 @@ def _damp(statistics: Statistics, damping: float, attempts: int) -> tuple[Damped
     added = damping * (diagonal.mean().item() or 1.0)
     dead = int((diagonal == 0).sum())
     for attempt in range(1, attempts + 1):
-        damped = hessian.clone()
-        damped.diagonal().add_(added)
-        # H = R Rᵀ with R upper triangular is the Cholesky factor seen from the far corner; then U = R⁻¹.
-        lower, failed = torch.linalg.cholesky_ex(damped.flip(0, 1))
-        if not failed.item():
-            eye = torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device)
-            upper = torch.linalg.solve_triangular(lower.flip(0, 1), eye, upper=True)
-            if torch.isfinite(upper).all():
-                return Damped(damped, added, attempt, dead), upper
+        reversed_ = statistics.hessian.flip(0, 1)
+        reversed_.diagonal().add_(added)
+        lower, failed = torch.linalg.cholesky_ex(reversed_)
+        del reversed_
+        if not failed.item() and torch.isfinite(lower.diagonal().reciprocal()).all():
+            return lower, added, attempt, dead
         added *= 10
     raise CutworkError(
         f"the Hessian is not positive definite even with a damping of {added / 10:g}; use more calibration samples"
     )
+
+
+def _invert_lower(lower: Tensor) -> None:
+    """Invert a lower triangular matrix in place, by halves: nearly all of it is matrix products."""
+    size = len(lower)
+    if size <= 256:
+        eye = torch.eye(size, dtype=lower.dtype, device=lower.device)
+        lower.copy_(torch.linalg.solve_triangular(lower, eye, upper=False))
+        return
+    half = size // 2
+    first, second, below = lower[:half, :half], lower[half:, half:], lower[half:, :half]
+    _invert_lower(first)
+    _invert_lower(second)
+    below.copy_(second @ below @ first).neg_()
 
 
 _LEAF = 32  # columns that are fixed one by one before their errors are passed on in one product

@@ -56,7 +56,10 @@ class Watch:
         for leader in list(self._sums):
             group = [linear for linear in self._names if self._leader.get(linear) is leader]
             tokens = self._tokens[leader]
-            yield group, Statistics(self._sums.pop(leader).div_(max(tokens, 1)), tokens)
+            total = self._sums.pop(leader).div_(max(tokens, 1))
+            if not self._squares_only:
+                _mirror(total)
+            yield group, Statistics(total, tokens)
 
     def _see(self, linear: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0]
@@ -74,10 +77,32 @@ class Watch:
         with torch.autocast(real.device.type, enabled=False):  # a Hessian in bfloat16 would not be positive definite
             if self._squares_only:
                 self._sums[linear] = self._sums.get(linear, 0) + real.square().sum(0)
-            elif linear in self._sums:
-                self._sums[linear].addmm_(real.T, real)
             else:
-                self._sums[linear] = real.T @ real
+                if linear not in self._sums:
+                    self._sums[linear] = torch.zeros(flat.shape[1], flat.shape[1], device=flat.device)
+                _add_gram(self._sums[linear], real)
+
+
+def _add_gram(total: Tensor, x: Tensor) -> None:
+    """Add xᵀx to the lower half of `total` and its diagonal blocks; the upper half is left for `_mirror`."""
+    size = len(total)
+    if size <= 512:
+        total.addmm_(x.T, x)
+        return
+    half = size // 2
+    _add_gram(total[:half, :half], x[:, :half])
+    _add_gram(total[half:, half:], x[:, half:])
+    total[half:, :half].addmm_(x[:, half:].T, x[:, :half])
+
+
+def _mirror(total: Tensor) -> None:
+    """Copy what `_add_gram` summed to the other half."""
+    size = len(total)
+    if size > 512:
+        half = size // 2
+        _mirror(total[:half, :half])
+        _mirror(total[half:, half:])
+        total[:half, half:] = total[half:, :half].T
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
