@@ -12,7 +12,7 @@ from cutwork.cli.quantize import quantize
 from cutwork.cli.tune import tune
 from cutwork.errors import CutworkError
 from tests.tiny_checkpoint import write_tiny_checkpoint
-from tests.train.tiny import sums
+from tests.train.tiny import FAMILIES, sums
 
 app = typer.Typer()
 for command in (tune, prune, quantize):
@@ -59,3 +59,25 @@ def test_bad_options_are_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["tune", "prune", "quantize"])
 def test_help_has_an_example(name: str) -> None:
     assert f"cutwork {name} " in call(name, "--help")
+
+
+@pytest.mark.parametrize(("family", "method"), [("t5", "alps"), ("whisper", "magnitude")])
+def test_models_with_an_encoder_are_pruned(family: str, method: str, tmp_path: Path) -> None:
+    dense = write_tiny_checkpoint(tmp_path / "dense")
+    model = FAMILIES[family]()
+    model.resize_token_embeddings(300)
+    model.save_pretrained(tmp_path / family)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / family / name).write_bytes((dense / name).read_bytes())
+    data = tmp_path / "sums.jsonl"
+    data.write_text("".join(json.dumps({"prompt": s.prompt, "answer": s.answer}) + "\n" for s in sums(9)))
+    unpruned = "*.fc1=0" if family == "whisper" else "*.wi=0"
+    options = ["--method", method, "--pattern", "4:8", "--task", data, "--module", unpruned]
+    report = json.loads(call("prune", tmp_path / family, tmp_path / "out", *options, "--json"))
+    assert {layer["sparsity"] for layer in report["layers"]} == {0.5}
+    sides = {".encoder.", ".decoder."} if family == "whisper" else {"encoder.", "decoder."}
+    assert all(any(side in layer["name"] for layer in report["layers"]) for side in sides)
+    with pytest.raises(CutworkError, match="--module: expected GLOB=RATE"):
+        call("prune", tmp_path / family, tmp_path / "b", "--task", data, "--module", "fc1")
+    with pytest.raises(CutworkError, match=r"^pattern 4:8 makes 0.5 zeros"):
+        call("prune", tmp_path / family, tmp_path / "b", "--task", data, "--pattern", "4:8", "-s", 0.7)
