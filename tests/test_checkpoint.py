@@ -40,8 +40,8 @@ def test_the_three_kinds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "problem"),
     [
-        (quantized("int-quantized", sparsity_config={"format": "sparse-bitmask"}), "'sparse-bitmask'"),
-        (quantized("sparse-24-bitmask"), "'sparse-24-bitmask'"),
+        (quantized("int-quantized", sparsity_config={"format": "sparse-morse"}), "'sparse-morse'"),
+        (quantized("int-quantized", transform_config={"config_groups": {"R1": {}}}), "rotates"),
         (quantized("marlin-24"), "'marlin-24'"),
         (quantized("float-quantized"), "'float-quantized'"),
         (quantized("mixed-precision"), "'mixed-precision'"),
@@ -50,7 +50,7 @@ def test_the_three_kinds(tmp_path: Path) -> None:
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "'gptq'"),
         ({"quantization_config": {"quant_method": "awq"}}, "'awq'"),
         ({"quantization_config": "int8"}, "must be an object"),
-        ({"compression_config": {"format": "sparse-bitmask"}}, "'sparse-bitmask'"),
+        ({"compression_config": {"format": "float-quantized"}}, "'float-quantized'"),
     ],
 )
 def test_quantisations_we_cannot_read_are_named(tmp_path: Path, config: dict[str, Any], problem: str) -> None:

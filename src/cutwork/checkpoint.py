@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from cutwork import legacy
 from cutwork.errors import CutworkError
 
 Kind = Literal["checkpoint", "quantized", "packed"]
@@ -68,12 +69,11 @@ def kind(path: Path) -> Kind:
     if not any(path.glob("*.safetensors")):
         _refuse_foreign(path, list(_FOREIGN))
         raise CutworkError(f"{path} is not a model directory: no *.safetensors in it")
-    config = read_config(path)
+    config = read_json(path / "config.json")
     quantization = config.get("quantization_config", config.get("compression_config"))
-    if quantization is None:
-        return "checkpoint"
-    _refuse_unreadable(path, quantization)
-    return "quantized"
+    if quantization is not None:
+        _refuse_unreadable(path, quantization)
+    return "quantized" if "quantization_config" in legacy.plain_config(config) else "checkpoint"
 
 
 def resolve(name_or_path: str | Path) -> Path:
@@ -96,13 +96,13 @@ def resolve(name_or_path: str | Path) -> Path:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The Hugging Face configuration of a model directory of any kind."""
+    """The Hugging Face configuration of a model directory of any kind, without a `sparsity_config`."""
     if (path / PACKED).is_file():
         config = read_json(path / PACKED).get("config")
         if not isinstance(config, dict):
             raise CutworkError(f"{path / PACKED} has no 'config'; pack the model again")
         return config
-    return read_json(path / "config.json")
+    return legacy.plain_config(read_json(path / "config.json"))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -181,18 +181,21 @@ def _refuse_unreadable(path: Path, quantization: Any) -> None:
             f"{path} is quantised by '{method}', which cutwork cannot read; "
             "use the unquantised checkpoint and run: cutwork quantize"
         )
+    if (quantization.get("transform_config") or {}).get("config_groups"):
+        raise CutworkError(
+            f"{path} rotates its activations (transform_config), which cutwork cannot run; "
+            "use the unquantised checkpoint and run: cutwork quantize"
+        )
     sparsity = quantization.get("sparsity_config") or {}
     groups = quantization.get("config_groups") or {}
     layouts = [group.get("format") for group in groups.values() if isinstance(group, dict)]
-    formats = [sparsity.get("format", "dense"), quantization.get("format", "unnamed"), *filter(None, layouts)]
-    for name in formats:
-        if name in ("dense", *READABLE_FORMATS) or (name == "mixed-precision" and layouts):
+    readable = ("dense", *legacy.FORMATS, *READABLE_FORMATS)
+    for name in [sparsity.get("format", "dense"), quantization.get("format", "dense"), *filter(None, layouts)]:
+        if name in readable or (name == "mixed-precision" and layouts):
             continue
-        advice = {
-            "sparse-bitmask": "load it with a compressed-tensors that still reads it and save it plain",
-            "sparse-24-bitmask": "load it with a compressed-tensors that still reads it and save it plain",
-            "marlin-24": "use the checkpoint it was made from",
-        }.get(name, "use the unquantised checkpoint and run: cutwork quantize")
+        advice = {"marlin-24": "use the checkpoint it was made from"}.get(
+            name, "use the unquantised checkpoint and run: cutwork quantize"
+        )
         raise CutworkError(f"{path} is stored as '{name}' (compressed-tensors), which cutwork cannot read; {advice}")
 
 

@@ -1,5 +1,6 @@
 """The weights that a checkpoint holds, whatever way it stores them."""
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,11 @@ import numpy as np
 
 from cutwork import checkpoint
 from cutwork.errors import CutworkError
+from cutwork.legacy import open_checkpoint
 from cutwork.pack import bfloat16
 from cutwork.pack.encodings import MAX_COLS
 from cutwork.pack.int4 import RUN_COLS, runs_of
-from cutwork.safetensors_file import Tensor, open_tensors
+from cutwork.safetensors_file import NUMPY, Tensor
 
 _FLOATS = ("F32", "F16", "BF16")
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight")
@@ -51,7 +53,7 @@ class SourceCheckpoint:
         self.path = path
         self.kind: Literal["checkpoint", "quantized"] = kind
         self.config = checkpoint.read_config(path)
-        self.tensors = open_tensors(path)
+        self.tensors = open_checkpoint(path)
         self.tied = self._tied()
         self.names, self.extras = self._sort()
         if not self.names:
@@ -64,8 +66,9 @@ class SourceCheckpoint:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all its tensors."""
-        return sum(tensor.array.nbytes for tensor in self.tensors.values())
+        """Bytes of all its tensors, zeros included."""
+        described = map(self.tensors.describe, self.tensors)
+        return sum(math.prod(shape) * NUMPY[dtype].itemsize for dtype, shape in described)
 
     @property
     def head(self) -> str | None:

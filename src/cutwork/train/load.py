@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import (
@@ -20,6 +21,8 @@ from transformers.utils import logging
 
 from cutwork import checkpoint
 from cutwork.errors import CutworkError
+from cutwork.legacy import Expanded, open_checkpoint
+from cutwork.safetensors_file import Tensor as StoredTensor
 from cutwork.train.family import family_of, hears
 
 
@@ -37,8 +40,7 @@ def load_model(path: Path, dtype: torch.dtype | str, attention: str = "sdpa") ->
     config = load_config(path)
     family_of(config)
     try:
-        make = partial(_auto_class(config).from_pretrained, dtype=dtype)
-        model: Any = _with_attention(make, path, attention)
+        model: Any = _with_attention(partial(_from_files, config, dtype=dtype), path, attention)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise CutworkError(f"cannot load {path}: {' '.join(str(error).split())[:300]}") from None
     # transformers refuses to save a generation config that it finds inconsistent; ours is copied as a file instead.
@@ -66,6 +68,28 @@ def load_config(path: Path) -> Any:
         return AutoConfig.from_pretrained(path)
     except (OSError, ValueError, KeyError) as error:
         raise CutworkError(f"cannot load {path}: {' '.join(str(error).split())[:300]}") from None
+
+
+def _from_files(config: Any, path: Path, **options: Any) -> Any:
+    stored = open_checkpoint(path)
+    if not isinstance(stored, Expanded):
+        return _auto_class(config).from_pretrained(path, **options)
+    # Zeros in bitmasks, which transformers would leave random.
+    for key in ("quantization_config", "compression_config", "sparsity_config"):
+        if hasattr(config, key):
+            delattr(config, key)
+    with torch.device("meta"):
+        model_class: Any = type(_auto_class(config).from_config(config))
+    state = {name: _to_torch(stored[name]) for name in stored}
+    return model_class.from_pretrained(None, config=config, state_dict=state, **options)
+
+
+def _to_torch(tensor: StoredTensor) -> Tensor:
+    """A tensor of a safetensors file, copied."""
+    array = np.array(tensor.array)
+    if tensor.dtype == "BF16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
 
 
 def _auto_class(config: Any) -> Any:
