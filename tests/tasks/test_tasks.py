@@ -66,7 +66,7 @@ def test_a_jsonl_file_is_a_task_by_its_name(tmp_path: Path) -> None:
 def test_jsonl_names_the_bad_line(tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text('{"prompt": "p", "answer": "a"}\n{"prompt": "p"}\n')
-    with pytest.raises(CutworkError, match="line 2"):
+    with pytest.raises(CutworkError, match="row 2: expected a text 'answer'; there are prompt"):
         load_task(settings("jsonl", test=str(path)))
 
 
@@ -81,7 +81,7 @@ def test_gsm8k_drops_the_calculator_annotations(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (settings("gsm9k"), "no task 'gsm9k'; there are gsm_symbolic, gsm8k, jsonl"),
+        (settings("gsm9k"), "no task 'gsm9k'; there are gsm_symbolic, gsm8k, wmt14-en-de, common_voice, text, jsonl"),
         (settings("gsm_symbolic", template=[1]), "no option 'template'"),
         (settings("gsm_symbolic", templates=[1, 100]), "no template 100"),
         (settings("gsm_symbolic", templates=[1, 1]), "list of different numbers"),
@@ -89,6 +89,11 @@ def test_gsm8k_drops_the_calculator_annotations(tmp_path: Path) -> None:
         (settings("gsm_symbolic", difficulty="hard"), "difficulty must be"),
         (settings("jsonl"), "needs the option 'test'"),
         (settings("gsm8k", directory="nowhere"), "cannot read task data"),
+        (settings("wmt14-en-de", directory="nowhere"), "cannot read the sentences of train in nowhere"),
+        (settings("common_voice"), "needs the option 'directory'"),
+        (settings("common_voice", directory="nowhere"), "nowhere has no train.tsv"),
+        (settings("text", test="nowhere.txt"), "cannot read nowhere.txt"),
+        (settings("nowhere.csv"), "cannot read task data from nowhere.csv"),
     ],
 )
 def test_bad_settings_get_one_sentence(bad: TaskSettings, message: str) -> None:

@@ -12,13 +12,16 @@ from cutwork.cli.console import console, table
 from cutwork.errors import CutworkError
 from cutwork.recipe import Settings, TaskSettings, load_recipe
 from cutwork.tasks.load import load_task
+from cutwork.tasks.table import SUFFIXES
 from cutwork.tasks.task import Sample
 
 CheckpointArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint directory or a Hub name.")]
 OutputArgument = Annotated[Path, typer.Argument(metavar="OUT", help="Directory to make.")]
 TaskOption = Annotated[
     str | None,
-    typer.Option("--task", help="A task name (gsm8k, gsm_symbolic, …) or a JSONL file of prompt and answer."),
+    typer.Option(
+        "--task", help="A task (gsm8k, gsm_symbolic, …) or a JSONL, CSV or Parquet file of prompt and answer."
+    ),
 ]
 RecipeOption = Annotated[Path | None, typer.Option("--recipe", help="Take the task and its options from this recipe.")]
 MaxLength = Annotated[int, typer.Option(min=2, help="Tokens per sample at most; a longer one is an error.")]
@@ -33,8 +36,8 @@ def training_samples(task: str | None, recipe: Path | None, count: int, seed: in
     if recipe:
         return load_task(load_recipe(recipe).task).train[:count]
     assert task
-    if task.endswith(".jsonl"):
-        from cutwork.tasks.jsonl import read_samples
+    if task.endswith(SUFFIXES):
+        from cutwork.tasks.table import read_samples
 
         return read_samples(Path(task), "prompt", "answer")[:count]
     return load_task(TaskSettings(name=task, train_samples=count, test_samples=1, seed=seed)).train

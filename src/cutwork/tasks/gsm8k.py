@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from cutwork.errors import CutworkError
-from cutwork.tasks.jsonl import read_samples
+from cutwork.tasks.table import hub, read_samples
 from cutwork.tasks.task import Sample, Task
 
 _CALCULATOR = re.compile(r"<<[^>]*>>")  # annotations for a calculator that no model here has
@@ -27,14 +27,9 @@ def gsm8k(train_samples: int, test_samples: int, *, directory: str | None = None
 
 def _download(split: str) -> list[Sample]:
     try:
-        from datasets import load_dataset
-    except ImportError:
-        raise CutworkError("gsm8k from the Hub needs datasets; install it with: pip install 'cutwork[train]'") from None
-    try:
-        rows = load_dataset("openai/gsm8k", "main", split=split)
-    except Exception as error:  # the client's transports raise errors of several libraries
+        found = hub("openai/gsm8k", split, "main")
+    except CutworkError as error:
         raise CutworkError(
-            f"GSM8K could not be downloaded from the Hugging Face Hub ({type(error).__name__}); "
-            "give the folder of its train.jsonl and test.jsonl as task.options.directory"
+            f"{error}; or give the folder of its train.jsonl and test.jsonl as task.options.directory"
         ) from None
-    return [Sample(row["question"], row["answer"]) for row in rows]
+    return [Sample(row["question"], row["answer"]) for row in found]

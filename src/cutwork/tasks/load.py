@@ -8,22 +8,35 @@ from cutwork.errors import CutworkError
 from cutwork.recipe import TaskSettings
 from cutwork.tasks.gsm8k import gsm8k
 from cutwork.tasks.gsm_symbolic import gsm_symbolic
-from cutwork.tasks.jsonl import jsonl
+from cutwork.tasks.speech import common_voice
+from cutwork.tasks.table import SUFFIXES, table
 from cutwork.tasks.task import Task
+from cutwork.tasks.text import text
+from cutwork.tasks.wmt14 import wmt14
 
-TASKS: dict[str, Callable[..., Task]] = {"gsm_symbolic": gsm_symbolic, "gsm8k": gsm8k, "jsonl": jsonl}
+TASKS: dict[str, Callable[..., Task]] = {
+    "gsm_symbolic": gsm_symbolic,
+    "gsm8k": gsm8k,
+    "wmt14-en-de": wmt14,
+    "common_voice": common_voice,
+    "text": text,
+    "jsonl": table,
+}
 
 
 def load_task(settings: TaskSettings) -> Task:
-    """The task that `settings` names, or the samples of a JSONL file if its name ends in `.jsonl`.
+    """The task that `settings` names, or the samples of a local file of rows or of a dataset of the Hub.
 
     Raises CutworkError for an unknown task, options it does not have, or data it cannot get.
     """
     name, options = settings.name, dict(settings.options)
-    if name.endswith(".jsonl"):
+    if name not in TASKS and (name.endswith(SUFFIXES) or "/" in name):
         name, options = "jsonl", {"test": name, **options}
     if name not in TASKS:
-        raise CutworkError(f"no task '{name}'; there are {', '.join(TASKS)}, or give a .jsonl file")
+        raise CutworkError(
+            f"no task '{name}'; there are {', '.join(TASKS)}, or give a {', '.join(SUFFIXES)} file or a dataset of the "
+            "Hub as owner/name"
+        )
     load = TASKS[name]
     given: dict[str, Any] = {"train_samples": settings.train_samples, "test_samples": settings.test_samples}
     parameters = inspect.signature(load).parameters

@@ -24,8 +24,12 @@ def render_answer(tokenizer: Any, answer: str) -> str:
 def render(tokenizer: Any, sample: Sample, max_length: int) -> tuple[list[int], list[int]]:
     """Token ids and labels of a training sample, equally long; the prompt's labels are `IGNORED`, EOS is learned.
 
-    `tokenizer` is a Hugging Face tokenizer. Raises CutworkError for a sample of more than `max_length` tokens.
+    A sample without a prompt is plain text: all of it is learned, up to `max_length` tokens, without an EOS.
+    `tokenizer` is a Hugging Face tokenizer. Raises CutworkError for any other sample of more than `max_length` tokens.
     """
+    if not sample.prompt:
+        whole: list[int] = tokenizer(sample.answer)["input_ids"][:max_length]
+        return whole, list(whole)
     bos = not tokenizer.chat_template  # a template writes its own
     prompt = tokenizer(render_prompt(tokenizer, sample.prompt), add_special_tokens=bos)["input_ids"]
     # Apart from the prompt, so that its tokens are those that generation will start from.

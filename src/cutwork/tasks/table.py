@@ -1,0 +1,150 @@
+"""Any data in rows: local JSONL, CSV, TSV and Parquet files, or a dataset of the Hugging Face Hub."""
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from cutwork.errors import CutworkError
+from cutwork.tasks.task import Sample, Task
+
+SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
+
+_FIELD = re.compile(r"\{(\w+)\}")
+
+
+def table(
+    train_samples: int,
+    test_samples: int,
+    *,
+    test: str,
+    train: str | None = None,
+    prompt: str = "prompt",
+    answer: str = "answer",
+    messages: str | None = None,
+    config: str | None = None,
+    train_split: str = "train",
+    test_split: str = "test",
+) -> Task:
+    """The first samples of two files, or of two splits of a Hub dataset, of one row each.
+
+    `prompt` and `answer` name columns, or are templates such as "Translate: {en}". `messages` names a column of one
+    user's and one assistant's turn instead. For the Hub, `test` (and `train`, by default the same) is a dataset's name,
+    `config` its configuration. A chat model gets the prompt through its own template. Prompts of the test samples are
+    left out of `train`. Raises CutworkError for data that cannot be read that way.
+    """
+    if train is None and not test.endswith(SUFFIXES):
+        train = test
+
+    def samples(source: str, split: str) -> Iterator[Sample]:
+        for number, row in enumerate(rows(source, split, config), 1):
+            yield _sample(row, prompt, answer, messages, f"{source}, row {number}")
+
+    held_out = tuple(islice(samples(test, test_split), test_samples))
+    if not held_out:
+        raise CutworkError(f"{test} holds no samples")
+    asked = {sample.prompt for sample in held_out}
+    kept = (sample for sample in samples(train, train_split) if sample.prompt not in asked) if train else ()
+    return Task(test, tuple(islice(kept, train_samples)), held_out)
+
+
+def read_samples(path: Path, prompt: str, answer: str) -> list[Sample]:
+    """The samples in a file of rows, or CutworkError naming the row."""
+    found = [
+        _sample(row, prompt, answer, None, f"{path}, row {number}") for number, row in enumerate(rows(str(path)), 1)
+    ]
+    if not found:
+        raise CutworkError(f"{path} holds no samples")
+    return found
+
+
+def rows(source: str, split: str = "train", config: str | None = None) -> Iterable[Mapping[str, Any]]:
+    """The rows of a local file, told by its suffix, or of a split of a Hub dataset; CutworkError if there are none."""
+    path = Path(source).expanduser()
+    if source.endswith(SUFFIXES):
+        try:
+            return {".jsonl": _jsonl, ".csv": _csv, ".tsv": _tsv, ".parquet": _parquet}[path.suffix](path)
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise CutworkError(f"cannot read task data from {path}: {error}") from None
+    return hub(source, split, config)
+
+
+def hub(name: str, split: str, config: str | None = None) -> Iterable[Mapping[str, Any]]:
+    """The rows of a dataset of the Hub; CutworkError if the library is missing or the Hub out of reach."""
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        raise CutworkError("data from the Hub needs datasets; install it with: pip install 'cutwork[train]'") from None
+    try:
+        found: Iterable[Mapping[str, Any]] = load_dataset(name, config, split=split)
+    except Exception as error:  # the client's transports raise errors of several libraries
+        raise CutworkError(
+            f"'{name}' could not be loaded from the Hugging Face Hub ({type(error).__name__}); check its name, "
+            "configuration and split, or give a local .jsonl, .csv or .parquet file"
+        ) from None
+    return found
+
+
+def _jsonl(path: Path) -> list[dict[str, Any]]:
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise CutworkError(f"{path}, line {number} is not JSON: {error}") from None
+            if not isinstance(row, dict):
+                raise CutworkError(f"{path}, line {number}: expected a JSON object")
+            found.append(row)
+    return found
+
+
+def _csv(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, strict=True))
+
+
+def _tsv(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def _parquet(path: Path) -> list[dict[str, Any]]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise CutworkError("Parquet files need pyarrow; install it with: pip install 'cutwork[train]'") from None
+    try:
+        found: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+    except ArrowException as error:
+        raise CutworkError(f"cannot read task data from {path}: {' '.join(str(error).split())}") from None
+    return found
+
+
+def _sample(row: Mapping[str, Any], prompt: str, answer: str, messages: str | None, where: str) -> Sample:
+    if messages is not None:
+        turns = row.get(messages)
+        try:
+            roles, texts = [turn["role"] for turn in turns or ()], [turn["content"] for turn in turns or ()]
+        except (TypeError, KeyError):
+            roles = []
+        if roles != ["user", "assistant"] or not all(isinstance(text, str) and text for text in texts):
+            raise CutworkError(f"{where}: '{messages}' must hold a user's turn and an assistant's, each with a text")
+        return Sample(*texts)
+    return Sample(_filled(prompt, row, where), _filled(answer, row, where))
+
+
+def _filled(template: str, row: Mapping[str, Any], where: str) -> str:
+    """A column's text, or a template with the columns it names put in."""
+    names = _FIELD.findall(template) or [template]
+    for name in names:
+        if not isinstance(row.get(name), str | int | float) or row[name] == "":
+            raise CutworkError(
+                f"{where}: expected a text '{name}'; there are {', '.join(map(str, row)) or 'no columns'}"
+            )
+    if names == [template]:
+        return str(row[template])
+    return _FIELD.sub(lambda match: str(row[match[1]]), template)

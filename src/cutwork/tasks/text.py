@@ -1,0 +1,32 @@
+"""Language modelling on plain text: nothing is asked, everything is learned."""
+
+from pathlib import Path
+
+from cutwork.errors import CutworkError
+from cutwork.tasks.perplexity import read_text
+from cutwork.tasks.task import Sample, Task
+
+
+def text(train_samples: int, test_samples: int, *, test: str, train: str | None = None, characters: int = 1500) -> Task:
+    """Pieces of two UTF-8 files, in their order, each of at most that many characters and cut between words.
+
+    A piece is a sample without a prompt; what goes beyond `task.max_length` tokens is left out. Raises CutworkError
+    for files that cannot be read.
+    """
+    if characters < 1:
+        raise CutworkError(f"text: characters must be at least 1, not {characters}")
+    held_out = pieces(read_text(Path(test)), characters)[:test_samples]
+    kept = pieces(read_text(Path(train)), characters)[:train_samples] if train else []
+    return Task("text", *(tuple(Sample("", piece) for piece in part) for part in (kept, held_out)))
+
+
+def pieces(whole: str, characters: int) -> list[str]:
+    """A text in pieces of at most so many characters, whole words if one fits."""
+    found, start = [], 0
+    while start < len(whole):
+        end = min(start + characters, len(whole))
+        if end < len(whole):
+            end = max(whole.rfind(mark, start + 1, end) + 1 for mark in (" ", "\n")) or end
+        found.append(whole[start:end])
+        start = end
+    return [piece for piece in found if piece.strip()]

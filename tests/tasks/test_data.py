@@ -1,0 +1,125 @@
+"""Local data in every format, and what a sample of it becomes."""
+
+import json
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cutwork.errors import CutworkError
+from cutwork.recipe import TaskSettings
+from cutwork.tasks.load import load_task
+from cutwork.tasks.perplexity import task_text
+from cutwork.tasks.rendering import render
+from cutwork.tasks.task import Sample, Task
+from cutwork.tasks.text import pieces
+
+ROWS = [{"en": f"thing {i}", "de": f"Ding, {i}", "n": i} for i in range(5)]
+
+
+def load(name: str, **options: object) -> Task:
+    return load_task(TaskSettings(name=name, train_samples=10, test_samples=2, options=options))
+
+
+def write(path: Path, rows: list[dict]) -> str:
+    match path.suffix:
+        case ".jsonl":
+            path.write_text("\n".join(map(json.dumps, rows)))
+        case ".csv":
+            path.write_text("en,de,n\n" + "\n".join(f'{r["en"]},"{r["de"]}",{r["n"]}' for r in rows))
+        case ".tsv":
+            path.write_text("en\tde\tn\n" + "\n".join(f"{r['en']}\t{r['de']}\t{r['n']}" for r in rows))
+        case ".parquet":
+            pyarrow = pytest.importorskip("pyarrow")
+            from pyarrow import parquet
+
+            parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    return str(path)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".tsv", ".parquet"])
+def test_rows_of_any_format_fill_templates(tmp_path: Path, suffix: str) -> None:
+    train = write(tmp_path / f"train{suffix}", ROWS)
+    test = write(tmp_path / f"test{suffix}", ROWS[:3])
+    task = load(test, train=train, prompt="Translate {n}: {en}", answer="de")
+    assert task.test == tuple(Sample(f"Translate {i}: thing {i}", f"Ding, {i}") for i in range(2))
+    assert [sample.answer for sample in task.train] == ["Ding, 2", "Ding, 3", "Ding, 4"]
+
+
+def test_turns_of_a_conversation(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    path = write(tmp_path / "chat.jsonl", [{"turns": turns}])
+    assert load(path, messages="turns").test == (Sample("Hi", "Hello"),)
+    bad = write(tmp_path / "bad.jsonl", [{"turns": turns[:1]}])
+    with pytest.raises(CutworkError, match="row 1: 'turns' must hold a user's turn and an assistant's"):
+        load(bad, messages="turns")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", "{", "line 1 is not JSON"),
+        ("a.jsonl", "[]", "line 1: expected a JSON object"),
+        ("a.jsonl", "", "holds no samples"),
+        ("a.csv", "prompt,answer\nx\n", "row 1: expected a text 'answer'"),
+        ("a.parquet", "no parquet", "cannot read task data"),
+    ],
+)
+def test_what_cannot_be_read_is_one_sentence(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(CutworkError, match=message) as caught:
+        load(str(tmp_path / name))
+    assert "\n" not in str(caught.value)
+
+
+def test_wmt14_from_files(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.en").write_text(f"{split} one\n\nthree\n")
+        (tmp_path / f"{split}.de").write_text(f"{split} eins\n\ndrei\n")
+    task = load("wmt14-en-de", directory=str(tmp_path))
+    assert task.train[0] == Sample("translate English to German: train one", "train eins")
+    assert [sample.answer for sample in task.test] == ["test eins", "drei"]
+    (tmp_path / "test.de").write_text("eins\n")
+    with pytest.raises(CutworkError, match=r"test\.en has 3 lines and test\.de 1"):
+        load("wmt14-en-de", directory=str(tmp_path))
+
+
+def test_a_folder_of_recordings(tmp_path: Path) -> None:
+    pytest.importorskip("soundfile")
+    pytest.importorskip("soxr")
+    (tmp_path / "clips").mkdir()
+    tone = (np.sin(np.arange(8000) * 0.1) * 20000).astype("<i2")
+    with wave.open(str(tmp_path / "clips" / "a.wav"), "wb") as file:
+        file.setparams((2, 2, 8000, 0, "NONE", ""))
+        file.writeframes(np.repeat(tone, 2).tobytes())
+    (tmp_path / "train.tsv").write_text('path\tsentence\na.wav\tein "Ton\n')
+    (tmp_path / "test.jsonl").write_text('{"path": "a.wav", "sentence": "ein Ton"}')
+    task = load("common_voice", directory=str(tmp_path), language="de")
+    [sample] = task.train
+    assert (sample.prompt, sample.answer) == ("de", 'ein "Ton')
+    assert sample.audio.dtype == np.float32 and sample.audio.shape == (16000,)
+    np.testing.assert_allclose(sample.audio[100:-100:2], tone[50:-50] / 32768, atol=0.02)
+    (tmp_path / "test.jsonl").write_text('{"path": "b.wav", "sentence": "ein Ton"}')
+    with pytest.raises(CutworkError, match=r"test, row 1: there is no recording b\.wav"):
+        load("common_voice", directory=str(tmp_path))
+
+
+def test_plain_text_is_learned_whole(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one two three four five " * 20)
+    file = str(tmp_path / "a.txt")
+    options = {"train": file, "test": file, "characters": 100}
+    task = load_task(TaskSettings(name="text", train_samples=3, test_samples=2, options=options))
+    assert (len(task.train), len(task.test)) == (3, 2)
+    assert "".join(pieces("one two three", 8)) == "one two three" and pieces("one two three", 8)[0] == "one two "
+
+    class Letters:
+        chat_template = "never used"
+        eos_token = "<end>"
+
+        def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
+            return {"input_ids": [ord(letter) for letter in text]}
+
+    ids, labels = render(Letters(), task.train[0], 50)
+    assert ids == labels == [ord(letter) for letter in task.train[0].answer[:50]]
+    assert task_text(Letters(), task.test) == "\n".join(sample.answer for sample in task.test)
