@@ -19,9 +19,10 @@ from cutwork.legacy import open_checkpoint, plain_config
 from cutwork.pack.restore import restore
 from cutwork.pack.writer import pack
 from cutwork.quantize.quantize import quantize
-from cutwork.recipe import QuantizeSettings
+from cutwork.recipe import PruneSettings, QuantizeSettings
 from cutwork.safetensors_file import SafetensorsWriter, Tensor, open_tensors
 from cutwork.train.load import load_model
+from cutwork.train.oneshot import prune
 from tests.tiny_checkpoint import write_tiny_checkpoint
 from tests.train.tiny import cut
 
@@ -134,9 +135,13 @@ def test_the_engine_and_the_trainer_see_the_dense_model(legacy: Path, plain: Pat
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_it_can_be_quantised(legacy: Path, plain: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["quantize", "prune"])
+def test_it_can_be_quantised_and_pruned(legacy: Path, plain: Path, tmp_path: Path, how: str) -> None:
     for source, name in ((plain, "a"), (legacy, "b")):
-        quantize(source, tmp_path / name, QuantizeSettings(method="rtn"))
+        if how == "quantize":
+            quantize(source, tmp_path / name, QuantizeSettings(method="rtn"))
+        else:
+            prune(source, tmp_path / name, PruneSettings(method="magnitude", sparsity=0.7))
     ours, theirs = (dict(open_tensors(tmp_path / name)) for name in "ba")
     assert all(np.array_equal(ours[name].array, theirs[name].array) for name in theirs)
     assert "sparsity_config" not in (tmp_path / "b" / "config.json").read_text()

@@ -7,6 +7,7 @@ uint8 [..., ceil(C/8)], bit 0 first, and `shape` int64; `row_offsets` is not nee
 tensor. What was quantised was quantised first: then these are codes. No torch here.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cutwork.errors import CutworkError
-from cutwork.safetensors_file import Tensor, Tensors, open_tensors
+from cutwork.safetensors_file import NUMPY, SafetensorsWriter, Tensor, Tensors, open_tensors
 
 FORMATS = ("sparse-bitmask", "sparse-24-bitmask")
 
@@ -71,6 +72,17 @@ class Expanded(Mapping[str, Tensor]):
         if stored.dtype != "I64" or not shape or min(shape) < 0 or math.prod(shape) > held:
             raise self._damaged(name)
         return self._stored.describe(f"{base}.compressed")[0], shape
+
+    def write(self, directory: Path) -> None:
+        """Write the tensors and their configuration as a plain checkpoint."""
+        # Wide types first: then every tensor is aligned for its type.
+        names = sorted(self, key=lambda name: -NUMPY[self.describe(name)[0]].itemsize)
+        with SafetensorsWriter(directory, len(names), alignment=1, metadata={"format": "pt"}) as writer:
+            for name in names:
+                tensor = self[name]
+                writer.add(name, tensor.dtype, tensor.array)
+        config = json.loads((self._path / "config.json").read_text())
+        (directory / "config.json").write_text(json.dumps(plain_config(config), indent=2, ensure_ascii=False) + "\n")
 
     def _damaged(self, name: str) -> CutworkError:
         return CutworkError(f"{self._path}: the parts of '{name}' are missing or do not fit together; get it again")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cutwork import checkpoint
 from cutwork.errors import CutworkError
+from cutwork.legacy import Expanded, open_checkpoint
 from cutwork.safetensors_file import Tensors, open_tensors
 from cutwork.train.blocks import block_lists, linears
 from cutwork.train.load import empty_model, load_config
@@ -29,9 +30,12 @@ def copy_checkpoint(source: Path, destination: Path) -> None:
         raise CutworkError(
             f"{source} is a {checkpoint.kind(source)} model; this step needs the plain checkpoint it was made from"
         )
-    weights = open_tensors(source).paths
-    for file in [*weights, source / "config.json", *source.glob("model.safetensors.index.json")]:
-        shutil.copyfile(file, destination / file.name)
+    stored = open_checkpoint(source)
+    if isinstance(stored, Expanded):
+        stored.write(destination)
+    else:
+        for file in [*stored.paths, source / "config.json", *source.glob("model.safetensors.index.json")]:
+            shutil.copyfile(file, destination / file.name)
     checkpoint.copy_side_files(source, destination)
 
 
