@@ -157,6 +157,19 @@ class QuantizeSettings(Settings):
     seed: int = 0
     group_size: Annotated[int, Field(ge=32)] = later(128)  # columns that share a scale in w4a16
     overrides: dict[str, Scheme | Literal["skip"]] = later({})  # module patterns; the first that matches wins
+    smoothing: Fraction = later(0.0)  # SmoothQuant's strength; 0: none, the paper's is 0.5
+    sparsity: Fraction = later(0.0)  # prune to it as well (SparseGPT and GPTQ together); 0: not
+
+    @model_validator(mode="after")
+    def _pruning_needs_gptq(self) -> "QuantizeSettings":
+        if self.sparsity and self.method != "gptq":
+            raise ValueError("sparsity: only method gptq prunes while it quantises")
+        return self
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether it looks at calibration data."""
+        return self.method == "gptq" or self.smoothing > 0
 
 
 class PackSettings(Settings):

@@ -6,8 +6,11 @@ from torch import Tensor
 
 from cutwork.quantize.gptq import gptq
 from cutwork.quantize.grid import Grid
+from cutwork.quantize.joint import prune_and_quantize
 from cutwork.quantize.rtn import rtn
 from cutwork.train.obs import factorise, output_error
+from cutwork.train.prune.pattern import KeepNOfM, Pattern, Unstructured
+from cutwork.train.prune.sparsegpt import sparsegpt
 from tests.train.test_obs import correlated
 
 INT8 = Grid()
@@ -107,3 +110,26 @@ def test_gptq_beats_rounding_and_keeps_zeros(sparsity: float, grid: Grid) -> Non
     assert (ours <= rounding).all()
     if sparsity < 0.9:
         assert ours.sum() < 0.96 * rounding.sum()
+
+
+@pytest.mark.parametrize("grid", [INT8, INT4], ids=["int8", "int4"])
+@pytest.mark.parametrize("pattern", [Unstructured(0.6), KeepNOfM(2, 4)], ids=["60%", "2:4"])
+def test_pruning_and_quantising_together_beats_one_after_the_other(grid: Grid, pattern: Pattern) -> None:
+    statistics = correlated(192)
+    factor = factorise(statistics, 0.01)
+    weight = sparse_weight(96, 192, 0.2)
+    result = prune_and_quantize(weight, factor, statistics.hessian, grid, pattern)
+    assert not result.codes[weight == 0].any()
+    zeros = int((result.codes == 0).sum())
+    assert (
+        pattern.zeros(weight != 0) <= zeros <= pattern.zeros(weight != 0) + (0.01 if grid is INT8 else 0.1) * 96 * 192
+    )
+    if isinstance(pattern, KeepNOfM):
+        assert (result.codes.unflatten(1, (-1, 4)) != 0).sum(2).max() <= 2
+    pruned, _ = sparsegpt(weight, factor, pattern)
+    ours = output_error(weight - result.weight(), statistics.hessian).sum()
+    for after in (
+        rtn(pruned, grid, statistics.hessian.diagonal()),
+        gptq(pruned, factor, statistics.hessian, grid),
+    ):
+        assert ours < output_error(weight - after.weight(), statistics.hessian).sum()

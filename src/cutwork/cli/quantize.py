@@ -44,6 +44,12 @@ def quantize(
         typer.Option(metavar="PATTERN=SCHEME", help="Another scheme, or skip, for some modules; may be repeated."),
     ] = None,
     group_size: Annotated[int, typer.Option(min=32, help="Inputs that share a scale in w4a16.")] = _DEFAULT.group_size,
+    smoothing: Annotated[
+        float, typer.Option(help="SmoothQuant's strength: activations' outliers move into weights. 0: none.")
+    ] = _DEFAULT.smoothing,
+    sparsity: Annotated[
+        float, typer.Option(help="Prune to this fraction as well (gptq only). 0: do not.")
+    ] = _DEFAULT.sparsity,
     max_length: MaxLength = 512,
     seed: Annotated[int, typer.Option(help="Draws the calibration samples.")] = _DEFAULT.seed,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is a model directory.")] = False,
@@ -72,9 +78,11 @@ def quantize(
         ignore=tuple(ignore) if ignore else _DEFAULT.ignore,
         group_size=group_size,
         overrides=_overrides(override or []),
+        smoothing=smoothing,
+        sparsity=sparsity,
         seed=seed,
     )
-    samples = () if method == "rtn" else training_samples(task, recipe, calibration_samples, seed)
+    samples = training_samples(task, recipe, calibration_samples, seed) if settings.needs_samples else ()
     report = carry_out(
         checkpoint.resolve(model),
         output,

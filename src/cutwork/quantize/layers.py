@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from cutwork.errors import CutworkError
 from cutwork.quantize.gptq import gptq
 from cutwork.quantize.grid import Grid, Quantized
+from cutwork.quantize.joint import prune_and_quantize
 from cutwork.quantize.rtn import rtn
 from cutwork.train.masks import LostZerosError
 from cutwork.train.obs import Statistics, factorise, output_error
+from cutwork.train.prune.magnitude import magnitude
+from cutwork.train.prune.pattern import Unstructured
 
 
 @dataclass
@@ -30,10 +33,12 @@ class Layers:
             start, weight = time.perf_counter(), linear.weight.data.float()
             self._record(name, weight, rtn(weight, self.grids[name]), start)
 
-    def feed_back(self, linears: Mapping[str, nn.Linear], statistics: Statistics, damping: float) -> None:
-        """Quantise linears that share their input by GPTQ, and leave in them what their codes stand for.
+    def feed_back(
+        self, linears: Mapping[str, nn.Linear], statistics: Statistics, damping: float, sparsity: float = 0.0
+    ) -> None:
+        """Quantise linears that share their input by GPTQ, pruning them in the same pass if `sparsity` is not 0.
 
-        So the blocks behind are calibrated with what they will see.
+        What their codes stand for is left in them, so that the blocks behind are calibrated with what they will see.
         """
         start = time.perf_counter()
         hessian = statistics.hessian
@@ -43,8 +48,12 @@ class Layers:
             raise CutworkError(f"{', '.join(linears)}: {error}") from None
         for name, linear in linears.items():
             weight = linear.weight.data.float()
-            result = gptq(weight, factor, hessian, self.grids[name])
-            nearest = rtn(weight, self.grids[name])
+            grid, pattern = self.grids[name], Unstructured(sparsity)
+            if sparsity:
+                result = prune_and_quantize(weight, factor, hessian, grid, pattern)
+                nearest = rtn(weight * magnitude(weight, None, pattern)[1], grid)
+            else:
+                result, nearest = gptq(weight, factor, hessian, grid), rtn(weight, grid)
             whole = output_error(weight, hessian).sum()
             self._record(
                 name,

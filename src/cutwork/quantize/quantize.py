@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
 
 from cutwork import checkpoint
 from cutwork.quantize.compressed import description, install
 from cutwork.quantize.layers import Layers
 from cutwork.quantize.schemes import choose, grid_of
+from cutwork.quantize.smooth import smooth
 from cutwork.recipe import QuantizeSettings
 from cutwork.tasks.task import Sample
 from cutwork.train.calibrate import calibration_batches, walk
+from cutwork.train.family import family_of
 from cutwork.train.load import load_for_surgery, load_tokenizer, save_model
 from cutwork.train.obs import Statistics
 
@@ -34,8 +36,8 @@ def quantize(
 ) -> dict[str, Any]:
     """Quantise the linears of the blocks of the model in `model_dir` and write a quantised checkpoint.
 
-    `samples` calibrate GPTQ; rounding needs none. Every zero stays where it is. The result loads in transformers and
-    vLLM. Returns the report that is also written to `output`: sparsity, bits and error per layer.
+    `samples` calibrate GPTQ and smoothing; rounding needs none. Every zero stays where it is. The result loads in
+    transformers and vLLM. Returns the report that is also written to `output`: sparsity, bits and error per layer.
 
     Raises CutworkError for unusable models or samples, or if `output` exists.
     """
@@ -50,16 +52,21 @@ def quantize(
         }
         layers = Layers(grids)
         linears = {name: linear for name, (linear, _) in chosen.items()}
+        batches: list[dict[str, Tensor]] = []
+        if settings.needs_samples:
+            tokenizer = load_tokenizer(model_dir)
+            batches = calibration_batches(
+                tokenizer, samples, settings.calibration_samples, max_length, settings.seed, family_of(model.config)
+            )
+        smoothed = smooth(model, batches, settings.smoothing) if settings.smoothing else {}
         if settings.method == "rtn":
             layers.round(linears)
         else:
-            tokenizer = load_tokenizer(model_dir)
-            batches = calibration_batches(tokenizer, samples, settings.calibration_samples, max_length, settings.seed)
 
             def visit(group: dict[str, nn.Module], statistics: Statistics) -> None:
                 wanted = {name: linears[name] for name in group if name in linears}
                 if wanted:
-                    layers.feed_back(wanted, statistics, settings.damping)
+                    layers.feed_back(wanted, statistics, settings.damping, settings.sparsity)
 
             walk(model, batches, visit, console, f"GPTQ {settings.scheme}")
         model.to(stored)
@@ -72,6 +79,7 @@ def quantize(
             "model": str(model_dir),
             "settings": settings.model_dump(mode="json"),
             "sparsity": layers.sparsity,
+            "smoothed": smoothed,
             "seconds": round(time.perf_counter() - start, 3),
             "layers": layers.report,
         }
