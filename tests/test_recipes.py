@@ -20,11 +20,13 @@ def test_there_are_recipes() -> None:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_shipped_recipe_is_valid(path: Path) -> None:
     recipe = load_recipe(path)
-    assert path.read_text().startswith(f"# cutwork run recipes/{path.name}\n")
+    assert re.match(rf"# cutwork run recipes/{path.name}( --until tune)?\n", path.read_text())
     assert recipe.name == path.stem
     assert recipe.output == Path("out") / path.stem
     assert recipe.task.name in TASKS
     assert recipe.model in NAMES or "/" in recipe.model
+    if recipe.task.name != "gsm_symbolic":
+        return  # its data is not here; tests/test_paper_recipes.py runs these recipes on stand-ins
     task = load_task(recipe.task)
     assert len(task.train) == recipe.task.train_samples
     assert len(task.test) >= recipe.compare.accuracy_samples
@@ -33,7 +35,7 @@ def test_a_shipped_recipe_is_valid(path: Path) -> None:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_sections_of_a_shipped_recipe_are_explained(path: Path) -> None:
     sections = [key for key, value in yaml.safe_load(path.read_text()).items() if isinstance(value, dict)]
-    assert {"task", "teacher", "prune", "tune", "quantize", "compare"} <= set(sections)
+    assert {"task", "teacher", "prune", "tune", "compare"} <= set(sections)
     comments = re.findall(r"\S\s+#\s\S+", path.read_text())
     assert len(comments) >= 6
 
