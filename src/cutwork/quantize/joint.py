@@ -1,9 +1,9 @@
 """SparseGPT and GPTQ together: what is pruned and what is rounded make up for each other's errors.
 
-Frantar and Alistarh, arXiv 2301.00774, §3.5: those of a column's weights that stay are rounded to the grid, and the whole
-error is passed on. The published single sweep has to choose a row's scale before it knows what the compensation for
-pruning will make of the row, and clips it; so SparseGPT goes first here, for the mask and the scales, and a second sweep
-of the dense weight prunes and rounds. The model itself is walked once.
+Frantar and Alistarh, arXiv 2301.00774, §3.5: those of a column's weights that stay are rounded to the grid, and the
+whole error is passed on. The published single sweep has to choose a row's scale before it knows what the compensation
+for pruning will make of the row, and clips it; so SparseGPT goes first here, for the mask and the scales, and a second
+sweep of the dense weight prunes and rounds. The model itself is walked once.
 """
 
 import torch
