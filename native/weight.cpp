@@ -6,6 +6,8 @@
 #include <string>
 #include <utility>
 
+#include "kernels/inspect.h"
+
 namespace cutwork {
 namespace {
 
@@ -17,64 +19,37 @@ std::string shape_text(int64_t rows, int64_t cols) {
   return "[" + std::to_string(rows) + ", " + std::to_string(cols) + "]";
 }
 
-// Bits of mask word (block, r of group) that stand for a column and a row that exist.
-uint64_t live_bits(int64_t rows, int64_t cols, int64_t row, int64_t block) {
-  if (row >= rows) return 0;
-  const int64_t left = cols - block * kBlockCols;
-  return left >= kBlockCols ? ~uint64_t{0} : (uint64_t{1} << left) - 1;
+// Whether bits are set for rows or columns that do not exist.
+bool has_dead_bits(const Weight& weight, int64_t group) {
+  const int64_t blocks = (weight.cols + kBlockCols - 1) / kBlockCols;
+  const uint64_t* words = weight.mask + group * blocks * kGroupRows;
+  const int64_t last = (blocks - 1) * kGroupRows, used = weight.cols - (blocks - 1) * kBlockCols;
+  for (int64_t r = 0; r < kGroupRows && used < kBlockCols; ++r)
+    if (words[last + r] >> used != 0) return true;
+  for (int64_t r = weight.rows - group * kGroupRows; r < kGroupRows; ++r)
+    for (int64_t block = 0; block < blocks; ++block)
+      if (words[block * kGroupRows + r] != 0) return true;
+  return false;
 }
 
 void check_mask(const Weight& weight, int64_t nonzeros) {
   const int64_t groups = (weight.rows + kGroupRows - 1) / kGroupRows;
-  const int64_t blocks = (weight.cols + kBlockCols - 1) / kBlockCols;
+  const int64_t words = (weight.cols + kBlockCols - 1) / kBlockCols * kGroupRows;
+  const InspectKernels& kernels = inspect_kernels(chosen_isa());
   if (weight.offsets[0] != 0) refuse("offsets begin at " + std::to_string(weight.offsets[0]) + ", expected 0");
-  uint64_t count = 0;
-  const uint64_t* word = weight.mask;
+  uint64_t counts[2] = {};
   for (int64_t group = 0; group < groups; ++group) {
-    for (int64_t block = 0; block < blocks; ++block)
-      for (int64_t r = 0; r < kGroupRows; ++r, ++word) {
-        if (*word & ~live_bits(weight.rows, weight.cols, group * kGroupRows + r, block))
-          refuse("the mask has bits beyond the weight's shape " + shape_text(weight.rows, weight.cols));
-        count += static_cast<uint64_t>(__builtin_popcountll(*word));
-      }
+    if (has_dead_bits(weight, group))
+      refuse("the mask has bits beyond the weight's shape " + shape_text(weight.rows, weight.cols));
+    kernels.count_bits(weight.mask + group * words, words, counts);
+    const uint64_t count = counts[0] + counts[1];
     if (weight.offsets[group + 1] != count)
       refuse("row group " + std::to_string(group) + " ends at offset " + std::to_string(weight.offsets[group + 1]) +
              ", but the mask has " + std::to_string(count) + " nonzeros up to there");
   }
-  if (count != static_cast<uint64_t>(nonzeros))
-    refuse("values hold " + std::to_string(nonzeros) + " nonzeros, but the mask has " + std::to_string(count));
-}
-
-// Sum of `count` int8 codes; -128 is refused because the kernels negate codes in 8 bits.
-int32_t sum_codes(const int8_t* codes, int64_t count) {
-  int32_t sum = 0;
-  int lowest = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    sum += codes[i];
-    lowest = codes[i] < lowest ? codes[i] : lowest;
-  }
-  if (lowest < -127) refuse("an int8 weight has the code -128; codes must lie in [-127, 127]");
-  return sum;
-}
-
-void sum_rows(const Weight& weight, int32_t* sums) {
-  const auto* codes = static_cast<const int8_t*>(weight.values);
-  if (weight.encoding == Encoding::dense) {
-    for (int64_t row = 0; row < weight.rows; ++row) sums[row] = sum_codes(codes + row * weight.cols, weight.cols);
-    return;
-  }
-  const int64_t blocks = (weight.cols + kBlockCols - 1) / kBlockCols;
-  const uint64_t* word = weight.mask;
-  for (int64_t row = 0; row < weight.rows; row += kGroupRows) {
-    int32_t group[kGroupRows] = {};
-    for (int64_t block = 0; block < blocks; ++block)
-      for (int64_t r = 0; r < kGroupRows; ++r) {
-        const int count = __builtin_popcountll(*word++);
-        group[r] += sum_codes(codes, count);
-        codes += count;
-      }
-    for (int64_t r = 0; r < kGroupRows && row + r < weight.rows; ++r) sums[row + r] = group[r];
-  }
+  if (counts[0] + counts[1] != static_cast<uint64_t>(nonzeros))
+    refuse("values hold " + std::to_string(nonzeros) + " nonzeros, but the mask has " +
+           std::to_string(counts[0] + counts[1]));
 }
 
 }  // namespace
@@ -151,7 +126,8 @@ void OwnedWeight::adopt_scale(std::optional<Array> scale) {
   for (int64_t row = 0; row < view_.rows; ++row)
     if (!std::isfinite(view_.scale[row])) refuse("the scale of row " + std::to_string(row) + " is not finite");
   row_sums_.reset(new int32_t[static_cast<size_t>(view_.rows)]);
-  sum_rows(view_, row_sums_.get());
+  if (inspect_kernels(chosen_isa()).sum_rows(view_, row_sums_.get()) < -127)  // kernels negate codes in 8 bits
+    refuse("an int8 weight has the code -128; codes must lie in [-127, 127]");
   view_.row_sums = row_sums_.get();
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "kernels/inspect.h"
 #include "weight.h"
 
 namespace cutwork {
@@ -32,30 +33,33 @@ uint64_t live_places(const Weight& weight, int64_t tile, int64_t run, int64_t wo
   return live;
 }
 
+// Whether bits are set for rows or columns that do not exist.
+bool has_dead_bits(const Weight& weight, int64_t tile) {
+  const int64_t runs = run_count(weight.cols);
+  const bool whole = (tile + 1) * kRowTile <= weight.rows;
+  for (int64_t run = whole ? weight.cols / kRunCols : 0; run < runs; ++run)
+    for (int64_t w = 0; w < kRunWords; ++w)
+      if ((weight.mask[(tile * runs + run) * kRunWords + w] & ~live_places(weight, tile, run, w)) != 0) return true;
+  return false;
+}
+
 // The number of nonzeros.
 int64_t check_mask(const Weight& weight) {
-  int64_t nonzeros = 0;
-  uint64_t bytes = 0;
-  const uint64_t* word = weight.mask;
+  const int64_t words = run_count(weight.cols) * kRunWords;
+  const InspectKernels& kernels = inspect_kernels(chosen_isa());
+  uint64_t nonzeros = 0, bytes = 0;
   if (weight.offsets[0] != 0) refuse("offsets begin at " + std::to_string(weight.offsets[0]) + ", expected 0");
   for (int64_t tile = 0; tile < tile_count(weight.rows); ++tile) {
-    const bool whole = (tile + 1) * kRowTile <= weight.rows;
+    if (has_dead_bits(weight, tile)) refuse("the mask has bits beyond the weight's shape");
     uint64_t counts[2] = {};
-    for (int64_t run = 0; run < run_count(weight.cols); ++run) {
-      const bool inside = whole && (run + 1) * kRunCols <= weight.cols;
-      for (int64_t w = 0; w < kRunWords; ++w, ++word) {
-        if (!inside && (*word & ~live_places(weight, tile, run, w)) != 0)
-          refuse("the mask has bits beyond the weight's shape");
-        counts[w % 2] += static_cast<uint64_t>(__builtin_popcountll(*word));
-      }
-    }
-    nonzeros += static_cast<int64_t>(counts[0] + counts[1]);
+    kernels.count_bits(weight.mask + tile * words, words, counts);
+    nonzeros += counts[0] + counts[1];
     bytes += std::max(counts[0], counts[1]);
     if (weight.offsets[tile + 1] != bytes)
       refuse("row tile " + std::to_string(tile) + " ends at offset " + std::to_string(weight.offsets[tile + 1]) +
              ", but the mask takes " + std::to_string(bytes) + " bytes up to there");
   }
-  return nonzeros;
+  return static_cast<int64_t>(nonzeros);
 }
 
 // Calls visit(row, col, code in [-8, 7]) for every stored place that exists.

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -14,8 +14,10 @@ from rich.table import Table
 
 from cutwork.cli.options import Json
 from cutwork.errors import CutworkError
-from cutwork.pack.writer import PackSummary
-from cutwork.pack.writer import Progress as Report
+
+if TYPE_CHECKING:
+    from cutwork.pack.writer import PackSummary
+    from cutwork.pack.writer import Progress as Report
 
 
 def pack(
@@ -73,7 +75,7 @@ def _restore(source: Path, output: Path, overwrite: bool, as_json: bool) -> None
 
 
 @contextmanager
-def _progress(verb: str) -> Iterator[Report]:
+def _progress(verb: str) -> Iterator["Report"]:
     """A bar on standard error that counts weights."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
@@ -81,7 +83,7 @@ def _progress(verb: str) -> Iterator[Report]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _as_dict(summary: PackSummary, output: Path) -> dict[str, object]:
+def _as_dict(summary: "PackSummary", output: Path) -> dict[str, object]:
     totals = {
         "output": str(output),
         "bytes": summary.nbytes,
@@ -93,7 +95,7 @@ def _as_dict(summary: PackSummary, output: Path) -> dict[str, object]:
     return totals | {"weights": [asdict(weight) for weight in summary.weights]}
 
 
-def _print(summary: PackSummary, output: Path) -> None:
+def _print(summary: "PackSummary", output: Path) -> None:
     console = Console(soft_wrap=True)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("weight", "shape", "stored as"):

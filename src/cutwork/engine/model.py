@@ -3,6 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypedDict, Unpack, get_args, overload
@@ -72,7 +73,10 @@ class Model:
         self.threads = threads or int(module.default_threads())
         self.isa = str(module.isa())
         self.costs: Any = load_costs() if hasattr(module, "Costs") else None
-        weights, vectors = bind(self.plan, packed.weights, module.Weight)
+        with ThreadPoolExecutor(1) as beside:  # importing what reads tokenizers takes as long as checking the weights
+            tokenizer = beside.submit(load_tokenizer, packed.path, packed.config)
+            weights, vectors = bind(self.plan, packed.weights, module.Weight, self.threads)
+            self.tokenizer = tokenizer.result()
         self.weights: dict[str, Any] = dict(zip(self.plan.weights, weights, strict=True))
         self.cache_dtype = _cache_dtype(cache_dtype, self.weights)
         size = size_cache(
@@ -107,7 +111,6 @@ class Model:
             )
         except MemoryError as error:
             raise CutworkError(f"{error}") from None
-        self.tokenizer = load_tokenizer(packed.path, packed.config)
         self.stop_tokens = stop_tokens(packed.path, packed.config, self.tokenizer)
         self._cache = BlockCache(size.blocks, BLOCK_SIZE)
         scheduler = Scheduler(

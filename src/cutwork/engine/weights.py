@@ -1,6 +1,7 @@
 """From stored weights to what an executor takes, every name and shape checked against the plan first."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,18 @@ from cutwork.errors import CutworkError
 from cutwork.pack.encodings import EncodedWeight
 
 
-def bind(plan: Plan, stored: Mapping[str, EncodedWeight], kind: Any) -> tuple[list[Any], list[np.ndarray]]:
+def bind(
+    plan: Plan, stored: Mapping[str, EncodedWeight], kind: Any, threads: int = 1
+) -> tuple[list[Any], list[np.ndarray]]:
     """(weights, vectors) in the order of the plan's ids; `kind` is the class `Weight` of the chosen backend.
 
-    Weights keep views of the stored arrays; vectors become float32. Raises CutworkError naming a weight that is
-    missing, has another shape than the config promises, holds what a kernel must not trust, or belongs to another
-    architecture.
+    Weights keep views of the stored arrays; vectors become float32. So many weights as `threads` are checked at a time.
+    Raises CutworkError naming a weight that is missing, has another shape than the config promises, holds what a kernel
+    must not trust, or belongs to another architecture.
     """
     _check_names(plan, stored)
-    weights = [make_weight(name, shape, stored[name], kind) for name, shape in plan.weights.items()]
+    with ThreadPoolExecutor(threads) as pool:
+        weights = list(pool.map(lambda name: make_weight(name, plan.weights[name], stored[name], kind), plan.weights))
     vectors = [
         plan.constants[name] if name in plan.constants else _vector(name, length, stored[name])
         for name, length in plan.vectors.items()

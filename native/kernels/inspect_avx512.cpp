@@ -1,0 +1,13 @@
+#ifdef CUTWORK_X86
+#include "kernels/inspect.h"
+
+namespace cutwork {
+namespace {
+#include "kernels/inspect.inc"
+}  // namespace
+
+extern const InspectKernels inspect_avx512;
+const InspectKernels inspect_avx512 = {count_bits, sum_rows};
+
+}  // namespace cutwork
+#endif
