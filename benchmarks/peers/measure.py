@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from engines import ENGINES, Engine, write_model
 from environments import PEERS, python_of
-from plan import BANDWIDTH, BATCH_CONTEXT, BATCHES, Condition, conditions
+from plan import BANDWIDTH, BATCH_CONTEXT, BATCHES, LONGEST, Condition, conditions
 from process import HERE, Worker, WorkerError
 from random_weights import some_tokens
 from reference import prompt, reference_logits
 from rich.console import Console
-from shapes import CONTEXT, SHAPES
+from shapes import SHAPES
 from store import Key, Store
 
 import cutwork
@@ -28,7 +28,7 @@ STEADY = 0.08  # spread of a cell, relative to its median, that needs no further
 WARM_UP_LIMIT = 3.0  # seconds; longer runs need no warm-up, and the median of three forgives one
 LARGEST_REGRET = 1.0  # standard deviations of the logits
 LOAD_SECONDS = 6.0
-MEMORY_SHARE, MEMORY_PER_BYTE = 0.8, 1.2  # of what is available; of what a model takes on disk
+MEMORY_SHARE, MEMORY_PER_BYTE = 0.9, 1.1  # of what is available; of what a model takes on disk
 
 
 class OutOfTime(Exception):
@@ -50,7 +50,8 @@ class Bench:
         for shape, threads in sorted(groups):
             mine = [c for c in plan if (c.shape, c.threads) == (shape, threads)]
             names = list(dict.fromkeys(name for c in mine for name in c.engines if self._pending(c, name)))
-            for crew in crews(names, shape):
+            native = [name for name in names if ENGINES[name].isa == "native"]
+            for crew in (*crews(native, shape), *crews([name for name in names if name not in native], shape)):
                 self._with_crew(shape, threads, crew, mine)
 
     def missing(self, plan: Sequence[Condition]) -> Iterator[tuple[Condition, str, float]]:
@@ -86,7 +87,7 @@ class Bench:
         spec = {
             "model": str(write_model(engine, SHAPES[shape])),
             "threads": threads,
-            "context": CONTEXT,
+            "context": LONGEST,
             "batch": max(BATCHES),
             "batch_context": BATCH_CONTEXT,
         }
@@ -209,20 +210,18 @@ def key_of(condition: Condition, name: str, phase: str) -> Key:
 
 
 def crews(names: Sequence[str], shape: str) -> list[list[str]]:
-    """Engines that fit into memory together; all, if they do."""
+    """Engines that fit into memory together, in their order; all, if they do."""
     available = 1024 * int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0])
+    cache = SHAPES[shape].cache_bytes(LONGEST + max(BATCHES) * BATCH_CONTEXT)
     result: list[list[str]] = []
-    room, inside = 0.0, set[Path]()
+    room = 0.0
     for name in names:
-        path = ENGINES[name].path(SHAPES[shape])
-        needs = 0.0 if path in inside else MEMORY_PER_BYTE * size(path)
+        needs = MEMORY_PER_BYTE * size(ENGINES[name].path(SHAPES[shape])) + cache
         if not result or needs > room:
             result.append([])
-            room, inside = MEMORY_SHARE * available, set()
-            needs = MEMORY_PER_BYTE * size(path)
+            room = MEMORY_SHARE * available
         result[-1].append(name)
         room -= needs
-        inside.add(path)
     return result
 
 

@@ -34,6 +34,7 @@ class Condition:
 
 SINGLES = ((16, 32), (512, 16), (2048, 16))  # prompts, and the tokens decoded after them
 BATCHES = (4, 16)
+LONGEST = 2176  # tokens of a sequence
 
 
 def conditions(shapes: Sequence[str], threads: Sequence[int], quick: bool) -> Iterator[Condition]:
@@ -51,9 +52,10 @@ def _of_shape(shape: str, threads: int, small: bool, quick: bool) -> Iterator[Co
         for prompt, decode in SINGLES[:2]:
             yield Condition(shape, threads, prompt, 1, decode, (*_ours(8, 0, 0.75), *strongest))
         return
-    everyone = (*peers, *_ours(8, 0, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9), *_ours(4, 0, 0.5, 0.6, 0.75))
-    few = (*strongest, *_ours(8, 0, 0.5, 0.75, 0.9), *_ours(4, 0.5, 0.75))
-    fewest = (*strongest, *_ours(8, 0, 0.75), *_ours(4, 0.75))
+    # Where memory does not hold all at once, the first ones share it.
+    fewest = (*_ours(8, 0.75, 0), *strongest, *_ours(4, 0.75))
+    few = (*fewest, *_ours(8, 0.5, 0.9), *_ours(4, 0.5))
+    everyone = tuple(dict.fromkeys((*few, *_ours(4, 0, 0.6), *_ours(8, 0.6, 0.7, 0.8), *peers)))
     (short, steps), (long, long_steps), (longest, longest_steps) = SINGLES
     yield Condition(shape, threads, short, 1, steps, everyone if small else few)
     yield Condition(shape, threads, long, 1, long_steps, everyone if small else few)
