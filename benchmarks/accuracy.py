@@ -57,6 +57,16 @@ def models(recipe: Recipe, stages: Stages, sparsities: list[float]) -> list[tupl
     return compared
 
 
+def with_samples(recipe: Recipe, count: int) -> Recipe:
+    """A recipe that measures accuracy on `count` held-out questions."""
+    return recipe.model_copy(
+        update={
+            "task": recipe.task.model_copy(update={"test_samples": max(count, recipe.task.test_samples)}),
+            "compare": recipe.compare.model_copy(update={"accuracy_samples": count}),
+        }
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", type=Path, default=HERE.parent / "recipes" / "smollm2-gsm.yaml")
@@ -69,13 +79,7 @@ def main() -> None:
     options = parser.parse_args()
 
     console = Console(stderr=True)
-    recipe = load_recipe(options.recipe)
-    recipe = recipe.model_copy(
-        update={
-            "task": recipe.task.model_copy(update={"test_samples": max(options.samples, recipe.task.test_samples)}),
-            "compare": recipe.compare.model_copy(update={"accuracy_samples": options.samples}),
-        }
-    )
+    recipe = with_samples(load_recipe(options.recipe), options.samples)
     task = load_task(recipe.task)
     output = options.output or recipe.output
     stages = Stages(output, task, recipe.task.max_length, console)

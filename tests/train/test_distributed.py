@@ -46,7 +46,7 @@ def test_two_processes_equal_one(models: Path, mode: str) -> None:
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert launched.returncode == 0, launched.stderr[-3000:]

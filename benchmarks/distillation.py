@@ -1,0 +1,134 @@
+"""What each loss brings back after pruning: CE, CE+KL and SquareHead on the same tokens, sparsities and seeds.
+
+    python benchmarks/distillation.py            # hours on two cores; interrupt it, run it again
+
+From one dense teacher, pruned in one shot, then fine-tuned. Shares its stages with accuracy.py, so that what is there
+already is not made again. Leaves distillation.json (with all curves) and distillation.png in results/.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from accuracy import HERE, STYLES, with_samples
+from accuracy import LOSSES as BASE
+from rich.console import Console
+
+from cutwork import checkpoint
+from cutwork.compare import Measurements, Variant, quality
+from cutwork.files import write_atomically
+from cutwork.recipe import Losses, Recipe, load_recipe
+from cutwork.stages import Source, Stage, Stages
+from cutwork.tasks.load import load_task
+
+LOSSES = {"CE": BASE["CE"], "CE+KL": Losses(ce=1.0, kl=1.0), "SquareHead": BASE["SquareHead"]}
+COLOURS = {"CE": STYLES["CE"][0], "CE+KL": "#b48ead", "SquareHead": STYLES["SquareHead"][0]}
+
+
+def models(
+    recipe: Recipe, stages: Stages, sparsities: list[float], seeds: list[int]
+) -> list[tuple[str, float, int, Stage]]:
+    """(loss, sparsity, seed, model) of every cell; adds the stages that make them."""
+    dense: Source = checkpoint.resolve(recipe.model)
+    if recipe.teacher:
+        dense = stages.tune("teacher", "teacher", dense, recipe.teacher)
+    cells = []
+    for sparsity in sparsities:
+        percent = round(100 * sparsity)
+        pruned = stages.prune(f"pruned-{percent}", dense, recipe.prune.model_copy(update={"sparsity": sparsity}))
+        for name, losses in LOSSES.items():
+            for seed in seeds:
+                settings = recipe.tune.model_copy(update={"losses": losses, "seed": seed})
+                suffix = "" if seed == recipe.tune.seed else f"-seed{seed}"
+                stage = f"{name.lower().replace('+', '-')}-{percent}{suffix}"
+                cells.append((name, sparsity, seed, stages.tune(stage, "tune", pruned, settings, teacher=dense)))
+    return cells
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", type=Path, default=HERE.parent / "recipes" / "smollm2-gsm.yaml")
+    parser.add_argument("--sparsity", type=float, nargs="+", default=[0.5, 0.6, 0.7, 0.8])
+    parser.add_argument("--seed", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--samples", type=int, default=400, help="held-out questions")
+    parser.add_argument("--output", type=Path, help="default: the recipe's, where its teacher may be already")
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    options = parser.parse_args()
+
+    console = Console(stderr=True)
+    recipe = with_samples(load_recipe(options.recipe), options.samples)
+    task = load_task(recipe.task)
+    output = options.output or recipe.output
+    stages = Stages(output, task, recipe.task.max_length, console)
+    cells = models(recipe, stages, options.sparsity, options.seed)
+    stages.carry_out()
+
+    options.results.mkdir(parents=True, exist_ok=True)
+    kept, rows = Measurements(output / "measurements"), []
+    tuned_as = recipe.tune.model_dump(mode="json", exclude={"losses", "seed"})
+    for loss, sparsity, seed, stage in cells:
+        name = f"{loss} {sparsity:.0%} seed {seed}"
+        measured = quality(kept, name, Variant(stage.output, stage.key), task, recipe, console)
+        log = [json.loads(line) for line in (stage.output / "tune-log.jsonl").read_text().splitlines()]
+        report = checkpoint.read_json(stage.output / "tune-report.json")
+        about = {"loss": loss, "target_sparsity": sparsity, "seed": seed, "steps": report["steps"]}
+        curve = {key: [line[key] for line in log if key in line] for key in ("ce", "kl", "squarehead", "grad_norm")}
+        rows.append({**about, **measured, "curve": {key: values for key, values in curve.items() if values}})
+        # After every cell, so that an interrupted run leaves what it has.
+        described = {
+            "recipe": recipe.name,
+            "task": recipe.task.model_dump(mode="json"),
+            "tune": tuned_as,
+        }
+        write_atomically(options.results / "distillation.json", json.dumps({**described, "rows": rows}) + "\n")
+    plot(rows, options.results / "distillation.png")
+    print("| zeros | loss | accuracy (seeds) | perplexity |\n|--:|---|--:|--:|")
+    for sparsity in options.sparsity:
+        for loss in LOSSES:
+            found = [row for row in rows if (row["loss"], row["target_sparsity"]) == (loss, sparsity)]
+            accuracies = " / ".join(f"{row['accuracy']:.1%}" for row in found)
+            print(f"| {sparsity:.0%} | {loss} | {accuracies} | {mean(row['perplexity'] for row in found):.2f} |")
+
+
+def smoothed(values: list[float], weight: float = 0.9) -> list[float]:
+    """A running mean that forgets, without a bias towards the start."""
+    total = norm = 0.0
+    result = []
+    for value in values:
+        total, norm = weight * total + value, weight * norm + 1
+        result.append(total / norm)
+    return result
+
+
+def plot(rows: list[dict[str, Any]], file: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    sparsities = sorted({row["target_sparsity"] for row in rows})
+    figure = Figure(figsize=(3.2 * (len(sparsities) + 1), 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(sparsities) + 1)
+    for ax, sparsity in zip(axes, sparsities, strict=False):
+        for row in rows:
+            if row["target_sparsity"] == sparsity:
+                label = row["loss"] if row["seed"] == rows[0]["seed"] else None
+                ax.plot(smoothed(row["curve"]["ce"]), color=COLOURS[row["loss"]], linewidth=1.1, label=label)
+        ax.set(title=f"{sparsity:.0%} zeros", xlabel="optimiser step", yscale="log")
+    axes[0].set_ylabel("cross entropy on training answers")
+    for loss, colour in COLOURS.items():
+        found = [(100 * row["target_sparsity"], 100 * row["accuracy"]) for row in rows if row["loss"] == loss]
+        means = [(x, mean(y for other, y in found if other == x)) for x in sorted({x for x, _ in found})]
+        axes[-1].plot(*zip(*means, strict=True), color=colour)
+        axes[-1].plot(*zip(*found, strict=True), "o", color=colour, markersize=4, label=loss)
+    axes[-1].set(title="held-out accuracy, %", xlabel="zeros, %", ylim=(0, None))
+    for ax in axes:
+        ax.grid(alpha=0.25)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False)
+    figure.savefig(file, dpi=150)
+
+
+if __name__ == "__main__":
+    main()

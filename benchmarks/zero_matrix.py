@@ -1,0 +1,185 @@
+"""Are zeros ever lost? Every optimiser, with and without clipping and accumulation, in one process, with DDP and with
+FSDP2, as full fine-tuning, as merged adapters, and quantised.
+
+    python -m benchmarks.zero_matrix             # some minutes on two cores; interrupt it, run it again
+
+Each cell fine-tunes a tiny random Llama of 60% zeros for a few steps with the command's own code, far too fast and with
+weight decay, and counts the pruned weights that are no longer zero. Leaves zero_matrix.json and zero_matrix.md in
+results/.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from safetensors.torch import load_file, save_file
+
+from cutwork.errors import CutworkError
+from cutwork.files import write_atomically
+from cutwork.quantize.quantize import quantize
+from cutwork.recipe import LoraSettings, Losses, QuantizeSettings, TuneSettings
+from cutwork.train.tune import tune
+from tests.tiny_checkpoint import write_tiny_checkpoint
+from tests.train.tiny import sums
+
+HERE = Path(__file__).parent
+WORLDS = {"single": 1, "DDP": 2, "FSDP2": 2}
+OPTIMISERS = {"AdamW": "adamw_torch", "Adam": "adam", "SGD": "sgd", "Adafactor": "adafactor", "Muon": "muon"}
+WAYS = ("full", "LoRA merge", "RTN", "GPTQ", "QAT")
+BATCH = 8
+
+
+def write_models(work: Path) -> None:
+    """A dense model, the teacher, and one with 60% zeros in the linears of its blocks."""
+    if (work / "sparse").exists():
+        return
+    write_tiny_checkpoint(work / "dense", seed=0)
+    partial = work / "sparse.partial"
+    shutil.copytree(work / "dense", partial, dirs_exist_ok=True)
+    draw = torch.Generator().manual_seed(0)
+    weights = load_file(partial / "model.safetensors")
+    for name, weight in weights.items():
+        if "proj" in name:
+            weight[torch.rand(weight.shape, generator=draw) < 0.6] = 0
+    save_file(weights, partial / "model.safetensors", metadata={"format": "pt"})
+    partial.rename(work / "sparse")
+
+
+def settings_of(optimiser: str, clip: bool, accumulation: int, processes: int) -> TuneSettings:
+    return TuneSettings(
+        max_steps=3,
+        batch_size=BATCH,
+        micro_batch_size=BATCH // (accumulation * processes),
+        max_grad_norm=0.3 if clip else 0,
+        optimizer=OPTIMISERS[optimiser],
+        learning_rate=1e-2,
+        weight_decay=0.1,
+        warmup_steps=0,
+        schedule="constant",
+        dtype="float32",
+        losses=Losses(squarehead=1.0),
+        save_every=1000,
+    )
+
+
+def lost(sparse: Path, result: Path) -> dict[str, float]:
+    """Zeros of one checkpoint that are not zeros of another, and the share of the other weights that changed."""
+    before, after = load_file(sparse / "model.safetensors"), load_file(result / "model.safetensors")
+    names = [name for name in before if "proj" in name]
+    zeros = gone = live = moved = 0
+    for name in names:
+        pruned = before[name] == 0
+        zeros += int(pruned.sum())
+        gone += int((after[name][pruned] != 0).sum())
+        live += int((~pruned).sum())
+        moved += int((after[name][~pruned].float() != before[name][~pruned]).sum())
+    return {"zeros": zeros, "lost": gone, "moved": moved / live}
+
+
+def cells(world: str, optimisers: list[str], clips: list[bool], accumulations: list[int], work: Path) -> Iterator[Any]:
+    """Measure the cells of one world, in every process of it; yields them in the first."""
+    first = int(os.environ.get("RANK", "0")) == 0
+    quiet, samples = Console(quiet=True), sums(24)
+    for optimiser, clip, accumulation in product(optimisers, clips, accumulations):
+        about = {"world": world, "optimiser": optimiser, "clip": clip, "accumulation": accumulation}
+        settings = settings_of(optimiser, clip, accumulation, WORLDS[world])
+        output = work / f"{world}-{optimiser}-{clip}-{accumulation}"
+        common: dict[str, Any] = {"max_length": 64, "console": quiet}
+        for way in ("full", "LoRA merge"):
+            tuned = output.with_name(f"{output.name}-{way.split()[0].lower()}")
+            chosen = settings.model_copy(update={"lora": LoraSettings(rank=4)}) if way != "full" else settings
+            try:
+                options = {**common, "teacher_dir": work / "dense", "fsdp": world == "FSDP2", "restart": True}
+                tune(work / "sparse", tuned, chosen, samples, **options)
+            except CutworkError as error:
+                if first:
+                    yield {**about, "way": way, "error": str(error)}
+                continue
+            if first:
+                yield {**about, "way": way, **lost(work / "sparse", tuned)}
+        if first:
+            for way, method in (("RTN", "rtn"), ("GPTQ", "gptq")):
+                coded = output.with_name(f"{output.name}-{method}")
+                how = QuantizeSettings(method=method, calibration_samples=8)
+                quantize(output.with_name(f"{output.name}-full"), coded, how, samples, overwrite=True, **common)
+                yield {**about, "way": way, **lost(work / "sparse", coded)}
+
+
+def launch(world: str, work: Path, optimisers: list[str]) -> list[dict[str, Any]]:
+    """All cells of one world, from its file if they are there already."""
+    file = work / f"{world}.jsonl"
+    command = ["-m", "benchmarks.zero_matrix", "--world", world, "--work", str(work), "--optimiser", *optimisers]
+    if WORLDS[world] > 1:
+        command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(WORLDS[world]), *command]
+    subprocess.run([sys.executable, *command], check=True, cwd=HERE.parent)
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Zeros lost, as Markdown; a dash where nothing was measured."""
+
+    def cell(way: str, key: tuple[Any, ...]) -> str:
+        found = [row for row in rows if row["way"] == way and key == (row["world"], *_of(row))]
+        return "–" if not found else str(found[0].get("lost", "refused"))
+
+    keys = list(dict.fromkeys((row["world"], *_of(row)) for row in rows))
+    lines = [
+        "| processes | optimiser | clip | accumulation | " + " | ".join(WAYS) + " |",
+        "|---|---|---|--:|" + "--:|" * len(WAYS),
+    ]
+    for key in keys:
+        world, optimiser, clip, accumulation = key
+        shown = " | ".join(cell(way, key) for way in WAYS)
+        lines.append(f"| {world} | {optimiser} | {'yes' if clip else 'no'} | {accumulation} | {shown} |")
+    return "\n".join(lines)
+
+
+def _of(row: dict[str, Any]) -> tuple[str, bool, int]:
+    return row["optimiser"], row["clip"], row["accumulation"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--world", choices=WORLDS, help="measure these cells in this process (used by torchrun)")
+    parser.add_argument("--optimiser", choices=OPTIMISERS, nargs="+", default=list(OPTIMISERS))
+    parser.add_argument("--work", type=Path, default=Path("out/zero-matrix"), help="where models and cells are kept")
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    if options.world:
+        file = options.work / f"{options.world}.jsonl"
+        done = [json.loads(line)["optimiser"] for line in file.read_text().splitlines()] if file.exists() else []
+        wanted = [name for name in options.optimiser if done.count(name) < 16]  # its cells, written together
+        for optimiser in wanted:
+            rows = list(cells(options.world, [optimiser], [True, False], [1, 4], options.work))
+            if rows:
+                with file.open("a") as lines:
+                    lines.write("".join(json.dumps(row) + "\n" for row in rows))
+        return
+    write_models(options.work)
+    rows = [row for world in WORLDS for row in launch(world, options.work, options.optimiser)]
+    measured = [row for row in rows if "lost" in row]
+    text = (
+        f"Pruned weights that are no longer zero, of {measured[0]['zeros']} in each cell, after 3 steps "
+        f"(`python -m benchmarks.zero_matrix`):\n\n{table(rows)}\n\n"
+        f"At least {min(row['moved'] for row in measured if row['way'] == 'full'):.0%} of the other weights moved. "
+        f"{sum(row['lost'] for row in measured)} zeros lost in {len(measured)} cells.\n"
+    )
+    write_atomically(options.results / "zero_matrix.md", text)
+    write_atomically(
+        options.results / "zero_matrix.json", json.dumps({"torch": torch.__version__, "cells": rows}) + "\n"
+    )
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
