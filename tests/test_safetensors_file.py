@@ -154,3 +154,24 @@ def test_nothing_is_left_open_or_renamed_after_an_error(tmp_path: Path) -> None:
         writer.add("w", "U8", np.zeros(1, np.uint8))
         writer.add("w", "U8", np.zeros(1, np.uint8))
     assert not list(tmp_path.glob("*.safetensors"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="tells resident memory where Linux does")
+def test_released_memory_is_given_back_and_read_again(tmp_path):
+    def resident() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssFile"))
+
+    values = np.arange(1 << 22, dtype=np.int32)
+    with SafetensorsWriter(tmp_path, 3) as writer:
+        for name in ("a", "b", "c"):
+            writer.add(name, "I32", values)
+    tensors = open_tensors(tmp_path)
+    before = resident()
+    assert all(tensor.array.sum() for tensor in tensors.values())
+    touched = resident()
+    assert touched - before > 2.5 * values.nbytes
+    tensors.release("b")
+    assert touched - resident() > 0.9 * values.nbytes
+    for tensor in tensors.values():
+        np.testing.assert_array_equal(tensor.array, values)

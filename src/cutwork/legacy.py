@@ -58,6 +58,12 @@ class Expanded(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._names)
 
+    def release(self, name: str) -> None:
+        """Let go of the memory of what a tensor is stored as, as `SafetensorsFile.release` does."""
+        base = self._bases.get(name)
+        for stored in [name] if base is None else [f"{base}.bitmask", f"{base}.compressed"]:
+            self._stored.release(stored)
+
     def describe(self, name: str) -> tuple[str, tuple[int, ...]]:
         """The dtype name and shape of a tensor."""
         if name not in self._bases:

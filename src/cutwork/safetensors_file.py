@@ -92,6 +92,13 @@ class SafetensorsFile(Mapping[str, Tensor]):
         entry = self._entries[name]
         return entry.dtype, entry.shape
 
+    def release(self, name: str) -> None:
+        """Let go of a tensor's memory: its arrays stay valid, and are read from the file again if they are touched."""
+        entry = self._entries[name]
+        first, end = entry.begin & -mmap.PAGESIZE, entry.end
+        if end > first and isinstance(self._map, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED, first, end - first)
+
 
 class Tensors(Mapping[str, Tensor]):
     """All tensors of a model directory, over one or several files."""
@@ -116,6 +123,10 @@ class Tensors(Mapping[str, Tensor]):
     def describe(self, name: str) -> tuple[str, tuple[int, ...]]:
         """The dtype name and shape of a tensor, from the header alone."""
         return self._files[name].describe(name)
+
+    def release(self, name: str) -> None:
+        """Let go of a tensor's memory, as `SafetensorsFile.release` does."""
+        self._files[name].release(name)
 
 
 def open_tensors(directory: Path, *, writable: bool = False) -> Tensors:

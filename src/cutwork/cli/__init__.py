@@ -91,7 +91,7 @@ def main() -> None:
     except MemoryError:
         _fail("out of memory; use a smaller batch, context or model")
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM):
+        if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EPERM):
             raise
         _fail(f"{os.strerror(error.errno).lower()}: {error.filename or 'output'}")
 

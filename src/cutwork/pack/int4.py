@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from cutwork.pack import bfloat16
-from cutwork.pack.encodings import MAX_COLS, TAIL_BYTES, EncodedWeight, unpack_bits
+from cutwork.pack.encodings import MAX_COLS, TAIL_BYTES, EncodedWeight, pack_bits, select, unpack_bits
 
 TILE_ROWS = 16
 RUN_COLS = 32
@@ -25,7 +25,7 @@ def encode_int4(codes: np.ndarray, scale: np.ndarray, group: int, *, allow_bitma
     tiles, runs = tiles_of(rows), runs_of(cols)
     counts = np.zeros((tiles, 2), np.int64)  # nonzeros of the even and the odd words
     for begin, end in _chunks(tiles, cols):
-        counts[begin:end] = np.count_nonzero(_to_words(codes, begin, end), axis=(1, 3))
+        counts[begin:end] = np.count_nonzero(_to_words(codes, begin, end) != 0, axis=(2, 3))
     nonzeros = int(counts.sum())
     scales = _tile_scales(scale)
     values: np.ndarray
@@ -34,7 +34,7 @@ def encode_int4(codes: np.ndarray, scale: np.ndarray, group: int, *, allow_bitma
         values = np.empty((tiles, runs, RUN_WORDS // 2, 64), np.uint8)
         for begin, end in _chunks(tiles, cols):
             words = (_to_words(codes, begin, end) + 8).astype(np.uint8)
-            values[begin:end] = (words[:, :, 0] | words[:, :, 1] << 4).reshape(values[begin:end].shape)
+            values[begin:end] = (words[:, 0] | words[:, 1] << 4).reshape(values[begin:end].shape)
         return EncodedWeight("dense", "i4", codes.shape, values, nonzeros, scales, group=group)
 
     offsets = np.concatenate([[0], np.cumsum(counts.max(axis=1))]).astype("<u8")
@@ -43,10 +43,13 @@ def encode_int4(codes: np.ndarray, scale: np.ndarray, group: int, *, allow_bitma
     for begin, end in _chunks(tiles, cols):
         words = _to_words(codes, begin, end)
         present = words != 0
-        mask[begin:end] = np.packbits(present, axis=-1, bitorder="little").view("<u8").reshape(mask[begin:end].shape)
+        mask[begin:end] = pack_bits(present).transpose(0, 2, 1).reshape(mask[begin:end].shape)
         for half in (0, 1):
-            stored = (words[:, :, half][present[:, :, half]] + 8).astype(np.uint8)
-            values[_places(offsets[begin:end], counts[begin:end, half])] |= stored << 4 * half
+            stored = (select(words[:, half], present[:, half]) + 8).astype(np.uint8) << 4 * half
+            read = 0
+            for place, count in zip(offsets[begin:end].tolist(), counts[begin:end, half].tolist(), strict=True):
+                values[place : place + count] |= stored[read : read + count]
+                read += count
     return EncodedWeight("bitmask", "i4", codes.shape, values, nonzeros, scales, mask, offsets, group)
 
 
@@ -137,12 +140,12 @@ def _chunks(tiles: int, cols: int) -> Iterator[tuple[int, int]]:
 
 
 def _to_words(codes: np.ndarray, begin: int, end: int) -> np.ndarray:
-    """The tiles [begin, end) as [tiles, pairs of words, 2, 64], filled up with zeros."""
+    """The tiles [begin, end) as [tiles, 2, pairs of words, 64], even and odd words apart, filled up with zeros."""
     rows = codes[begin * TILE_ROWS : end * TILE_ROWS]
     padded = np.zeros(((end - begin) * TILE_ROWS, runs_of(codes.shape[1]) * RUN_COLS), np.int8)
     padded[: rows.shape[0], : rows.shape[1]] = rows
-    tiles = padded.reshape(end - begin, TILE_ROWS, -1, 4).transpose(0, 2, 1, 3)
-    return np.ascontiguousarray(tiles).reshape(end - begin, -1, 2, 64)
+    fours = padded.view("<i4").reshape(end - begin, TILE_ROWS, -1, 2)  # a row's columns of a word, moved as one number
+    return np.ascontiguousarray(fours.transpose(0, 3, 2, 1)).view(np.int8).reshape(end - begin, 2, -1, 64)
 
 
 def _places(offsets: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -98,6 +98,12 @@ class SourceCheckpoint:
         per_row = np.broadcast_to(as_float32(scale).reshape(-1), tensor.shape[:1])
         return SourceWeight(tensor, np.ascontiguousarray(per_row), scale)
 
+    def release(self, name: str) -> None:
+        """Let go of the memory of a weight that has been used."""
+        for stored in (name, f"{name}_packed"):
+            if stored in self.tensors:
+                self.tensors.release(stored)
+
     def _tied(self) -> dict[str, str]:
         """The output head, where the checkpoint repeats the embedding that it is tied to."""
         text_config = self.config.get("text_config")

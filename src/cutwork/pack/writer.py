@@ -129,8 +129,8 @@ def pack(
     """Pack a plain or quantised checkpoint into the directory `output`, which appears when it is complete.
 
     `dtype` is that of unquantised matrices; `head` that of the output head (or the embedding tied to it), which is read
-    whole for every token: unless it is quantised already, `i8` rounds it per row, `i4` per row and 128 columns. Memory
-    needed beyond the mapped source is that of the largest weight.
+    whole for every token: unless it is quantised already, `i8` rounds it per row, `i4` per row and 128 columns. Only
+    one weight is in memory at a time, as it was and as it is stored.
     Raises CutworkError for what cannot be read, a taken `output` or a full disk.
     """
     checkpoint = SourceCheckpoint(source)
@@ -151,6 +151,7 @@ def pack(
                 writer.add(name, encoded)
                 summary.clamped += _keep_what_restores(writer, origin, name, weight, encoded)
                 summary.weights.append(_describe(name, encoded))
+                checkpoint.release(name)
             for name in checkpoint.extras:
                 tensor = checkpoint.tensors[name]
                 writer.add_tensor(name, tensor.dtype, tensor.array)
