@@ -78,17 +78,21 @@ OwnedWeight make_dense(const AnyArray& values, const std::optional<AnyArray>& sc
   return OwnedWeight::dense(dtype, rows, cols, std::move(held), std::move(held_scale));
 }
 
-OwnedWeight make_bitmask(int64_t rows, int64_t cols, const AnyArray& values, const AnyArray& mask,
-                         const AnyArray& offsets, const std::optional<AnyArray>& scale) {
+template <Encoding encoding>
+OwnedWeight make_masked(int64_t rows, int64_t cols, const AnyArray& values, const AnyArray& mask,
+                        const AnyArray& offsets, const std::optional<AnyArray>& scale) {
   const DType dtype = value_dtype(values);
   check("values", values, values.dtype(), dtype_name(dtype), 1);
-  check("mask", mask, nb::dtype<uint64_t>(), "uint64", mask.ndim());
+  if (encoding == Encoding::block1x4)
+    check("mask", mask, nb::dtype<uint16_t>(), "uint16", mask.ndim());
+  else
+    check("mask", mask, nb::dtype<uint64_t>(), "uint64", mask.ndim());
   check("offsets", offsets, nb::dtype<uint64_t>(), "uint64", 1);
   Array held = hold(values), held_mask = hold(mask), held_offsets = hold(offsets);
   std::optional<Array> held_scale = hold_scale(scale);
   nb::gil_scoped_release release;
-  return OwnedWeight::bitmask(dtype, rows, cols, std::move(held), std::move(held_mask), std::move(held_offsets),
-                              std::move(held_scale));
+  return OwnedWeight::masked(encoding, dtype, rows, cols, std::move(held), std::move(held_mask),
+                             std::move(held_offsets), std::move(held_scale));
 }
 
 constexpr nb::dlpack::dtype kFloat16 = {static_cast<uint8_t>(nb::dlpack::dtype_code::Float), 16, 1};
@@ -256,13 +260,19 @@ void bind_kernels(nb::module_& m) {
   nb::class_<OwnedWeight>(m, "Weight", "A validated weight [rows, cols] that reads its arrays in place.")
       .def_static("dense", make_dense, "values"_a.noconvert(), "scale"_a.noconvert() = nb::none(),
                   "From values [rows, cols]: float32, uint16 (bits of bfloat16) or int8 with a float32 scale [rows].")
-      .def_static("bitmask", make_bitmask, "rows"_a, "cols"_a, "values"_a.noconvert(), "mask"_a.noconvert(),
-                  "offsets"_a.noconvert(), "scale"_a.noconvert() = nb::none(),
+      .def_static("bitmask", make_masked<Encoding::bitmask>, "rows"_a, "cols"_a, "values"_a.noconvert(),
+                  "mask"_a.noconvert(), "offsets"_a.noconvert(), "scale"_a.noconvert() = nb::none(),
                   "From the tensors of the bitmask encoding; `values` includes its 64 bytes of padding.")
       .def_static(
           "int4", make_int4, "rows"_a, "cols"_a, "values"_a.noconvert(), "scale"_a.noconvert(), "group"_a,
           "mask"_a.noconvert() = nb::none(), "offsets"_a.noconvert() = nb::none(),
           "From the tensors of an int4 weight with a scale per row and `group` columns; with a mask, a bitmask.")
+      .def_static("block1x4", make_masked<Encoding::block1x4>, "rows"_a, "cols"_a, "values"_a.noconvert(),
+                  "mask"_a.noconvert(), "offsets"_a.noconvert(), "scale"_a.noconvert() = nb::none(),
+                  "The same for four weights along a row per bit; the mask is uint16.")
+      .def_static("block4x1", make_masked<Encoding::block4x1>, "rows"_a, "cols"_a, "values"_a.noconvert(),
+                  "mask"_a.noconvert(), "offsets"_a.noconvert(), "scale"_a.noconvert() = nb::none(),
+                  "The same for four rows per bit.")
       .def_prop_ro("rows", [](const OwnedWeight& w) { return w.view().rows; })
       .def_prop_ro("cols", [](const OwnedWeight& w) { return w.view().cols; })
       .def_prop_ro("encoding", [](const OwnedWeight& w) { return encoding_name(w.view().encoding); })

@@ -48,7 +48,7 @@ double stored_bytes(const Shape& shape) {
                                           : static_cast<double>(shape.nonzeros) / 2 + positions / 8);
   const auto element = static_cast<double>(element_size(shape.dtype));
   if (shape.encoding == Encoding::dense) return positions * element;
-  return static_cast<double>(shape.nonzeros) * element + positions / 8;
+  return static_cast<double>(shape.nonzeros) * element + positions / (shape.encoding == Encoding::bitmask ? 8 : 32);
 }
 
 Costs::Costs(Isa isa)
@@ -59,7 +59,9 @@ Costs::Costs(Isa isa)
 }
 
 const Cost& Costs::get(Family family, Encoding encoding, DType dtype) const {
-  return costs_[place(family, encoding, dtype)];
+  const Cost& own = costs_[place(family, encoding, dtype)];
+  const bool blocks = encoding == Encoding::block1x4 || encoding == Encoding::block4x1;
+  return blocks && own.product < 0 ? costs_[place(family, Encoding::bitmask, dtype)] : own;  // much the same kernel
 }
 
 Cost& Costs::at(const std::string& name) {

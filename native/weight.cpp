@@ -1,5 +1,6 @@
 #include "weight.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <stdexcept>
@@ -10,6 +11,8 @@
 
 namespace cutwork {
 namespace {
+
+#include "kernels/mask.inc"
 
 [[noreturn]] void refuse(const std::string& sentence) {
   throw std::invalid_argument(sentence);
@@ -52,6 +55,77 @@ void check_mask(const Weight& weight, int64_t nonzeros) {
            std::to_string(counts[0] + counts[1]));
 }
 
+// What an encoding's mask looks like.
+struct MaskShape {
+  int64_t words;   // per group of rows and block of columns
+  int64_t bytes;   // of a word
+  int64_t values;  // per bit
+  int64_t cols;    // that a bit stands for
+};
+
+MaskShape mask_shape(Encoding encoding) {
+  if (encoding == Encoding::block1x4) return {kGroupRows, 2, 4, 4};
+  if (encoding == Encoding::block4x1) return {1, 8, kGroupRows, 1};
+  return {kGroupRows, 8, 1, 1};
+}
+
+// Bits of mask word (block, r of group) that stand for columns and a row that exist.
+uint64_t live_bits(const Weight& weight, const MaskShape& shape, int64_t row, int64_t block) {
+  if (row >= weight.rows) return 0;
+  const int64_t bits = kBlockCols / shape.cols;
+  const int64_t left = (weight.cols - block * kBlockCols + shape.cols - 1) / shape.cols;
+  return left >= 64 ? ~uint64_t{0} : (uint64_t{1} << std::min(left, bits)) - 1;
+}
+
+// check_mask for the encodings of blocks.
+void check_block_mask(const Weight& weight, int64_t nonzeros) {
+  const MaskShape shape = mask_shape(weight.encoding);
+  const int64_t groups = (weight.rows + kGroupRows - 1) / kGroupRows;
+  const int64_t blocks = (weight.cols + kBlockCols - 1) / kBlockCols;
+  if (weight.offsets[0] != 0) refuse("offsets begin at " + std::to_string(weight.offsets[0]) + ", expected 0");
+  uint64_t count = 0;
+  const char* next = reinterpret_cast<const char*>(weight.mask);
+  for (int64_t group = 0; group < groups; ++group) {
+    for (int64_t block = 0; block < blocks; ++block)
+      for (int64_t r = 0; r < shape.words; ++r, next += shape.bytes) {
+        uint64_t word = 0;  // the bytes are little-endian
+        std::memcpy(&word, next, static_cast<size_t>(shape.bytes));
+        if (word & ~live_bits(weight, shape, group * kGroupRows + r, block))
+          refuse("the mask has bits beyond the weight's shape " + shape_text(weight.rows, weight.cols));
+        count += static_cast<uint64_t>(__builtin_popcountll(word) * shape.values);
+      }
+    if (weight.offsets[group + 1] != count)
+      refuse("row group " + std::to_string(group) + " ends at offset " + std::to_string(weight.offsets[group + 1]) +
+             ", but the mask has " + std::to_string(count) + " nonzeros up to there");
+  }
+  if (count != static_cast<uint64_t>(nonzeros))
+    refuse("values hold " + std::to_string(nonzeros) + " nonzeros, but the mask has " + std::to_string(count));
+}
+
+// f(row, column, value) for each value of a weight with a mask, in order; some lie beyond its shape.
+template <class F>
+void for_each_value(const Weight& weight, int64_t element, const F& f) {
+  const char* value = static_cast<const char*>(weight.values);
+  const int64_t blocks = (weight.cols + kBlockCols - 1) / kBlockCols;
+  for (int64_t row = 0; row < weight.rows; row += kGroupRows)
+    for (int64_t block = 0; block < blocks; ++block) {
+      uint64_t words[kGroupRows];
+      mask_words(weight, row / kGroupRows * blocks + block, words);
+      for (int64_t r = 0; r < kGroupRows; ++r)
+        for (uint64_t rest = words[r]; rest != 0; rest &= rest - 1, value += element)
+          f(row + r, block * kBlockCols + __builtin_ctzll(rest), value);
+    }
+}
+
+// The parts of blocks that reach beyond the weight must be zero.
+void check_beyond(const Weight& weight, int64_t element) {
+  static const char zeros[8] = {};
+  for_each_value(weight, element, [&](int64_t row, int64_t col, const char* value) {
+    if ((row >= weight.rows || col >= weight.cols) && std::memcmp(value, zeros, static_cast<size_t>(element)) != 0)
+      refuse("a block has values beyond the weight's shape " + shape_text(weight.rows, weight.cols));
+  });
+}
+
 }  // namespace
 
 void expect_size(const char* what, const Array& array, int64_t expected) {
@@ -83,6 +157,20 @@ int64_t element_size(DType dtype) {
   return 1;
 }
 
+const char* encoding_name(Encoding encoding) {
+  switch (encoding) {
+    case Encoding::dense:
+      return "dense";
+    case Encoding::bitmask:
+      return "bitmask";
+    case Encoding::block1x4:
+      return "block1x4";
+    case Encoding::block4x1:
+      break;
+  }
+  return "block4x1";
+}
+
 const char* dtype_name(DType dtype) {
   switch (dtype) {
     case DType::f32:
@@ -95,10 +183,6 @@ const char* dtype_name(DType dtype) {
       break;
   }
   return "i8";
-}
-
-const char* encoding_name(Encoding encoding) {
-  return encoding == Encoding::dense ? "dense" : "bitmask";
 }
 
 // Keeps the array and returns its data, copied first if it does not lie at a multiple of its element's size.
@@ -144,32 +228,37 @@ OwnedWeight OwnedWeight::dense(DType dtype, int64_t rows, int64_t cols, Array va
   return weight;
 }
 
-OwnedWeight OwnedWeight::bitmask(DType dtype, int64_t rows, int64_t cols, Array values, Array mask, Array offsets,
-                                 std::optional<Array> scale) {
+OwnedWeight OwnedWeight::masked(Encoding encoding, DType dtype, int64_t rows, int64_t cols, Array values, Array mask,
+                                Array offsets, std::optional<Array> scale) {
   check_shape(rows, cols);
+  const MaskShape shape = mask_shape(encoding);
   const int64_t groups = (rows + kGroupRows - 1) / kGroupRows;
   const int64_t blocks = (cols + kBlockCols - 1) / kBlockCols;
-  expect_size("mask", mask, groups * blocks * kGroupRows);
+  expect_size("mask", mask, groups * blocks * shape.words);
   expect_size("offsets", offsets, groups + 1);
-  const int64_t padding = kTailBytes / element_size(dtype);
+  const int64_t element = element_size(dtype), padding = kTailBytes / element;
   if (values.size < padding) refuse("values lack their " + std::to_string(kTailBytes) + " bytes of padding");
   const int64_t nonzeros = values.size - padding;
   OwnedWeight weight;
-  weight.view_.encoding = Encoding::bitmask;
+  weight.view_.encoding = encoding;
   weight.view_.dtype = dtype;
   weight.view_.rows = rows;
   weight.view_.cols = cols;
-  weight.view_.mask = static_cast<const uint64_t*>(weight.adopt(std::move(mask), sizeof(uint64_t)));
+  weight.view_.mask = static_cast<const uint64_t*>(weight.adopt(std::move(mask), shape.bytes));
   weight.view_.offsets = static_cast<const uint64_t*>(weight.adopt(std::move(offsets), sizeof(uint64_t)));
-  check_mask(weight.view_, nonzeros);
-  weight.view_.values = weight.adopt(std::move(values), element_size(dtype));
+  if (encoding == Encoding::bitmask)
+    check_mask(weight.view_, nonzeros);
+  else
+    check_block_mask(weight.view_, nonzeros);
+  weight.view_.values = weight.adopt(std::move(values), element);
+  if (encoding != Encoding::bitmask) check_beyond(weight.view_, element);
   weight.adopt_scale(std::move(scale));
   return weight;
 }
 
 int64_t OwnedWeight::nonzeros() const {
   if (view_.dtype == DType::i4) return view_.encoding == Encoding::bitmask ? nonzeros_ : int4_nonzeros(view_);
-  if (view_.encoding == Encoding::bitmask)
+  if (view_.encoding != Encoding::dense)
     return static_cast<int64_t>(view_.offsets[(view_.rows + kGroupRows - 1) / kGroupRows]);
   const int64_t size = view_.rows * view_.cols;
   int64_t count = 0;
@@ -199,15 +288,10 @@ void write_dense(const Weight& weight, void* out) {
     return;
   }
   std::memset(bytes, 0, static_cast<size_t>(weight.rows * weight.cols * element));
-  const int64_t blocks = (weight.cols + kBlockCols - 1) / kBlockCols;
-  const uint64_t* word = weight.mask;
-  for (int64_t row = 0; row < weight.rows; row += kGroupRows)
-    for (int64_t block = 0; block < blocks; ++block)
-      for (int64_t r = 0; r < kGroupRows; ++r)
-        for (uint64_t rest = *word++; rest != 0; rest &= rest - 1, values += element) {
-          const int64_t at = (row + r) * weight.cols + block * kBlockCols + __builtin_ctzll(rest);
-          std::memcpy(bytes + at * element, values, static_cast<size_t>(element));
-        }
+  for_each_value(weight, element, [&](int64_t row, int64_t col, const char* value) {
+    if (row < weight.rows && col < weight.cols)
+      std::memcpy(bytes + (row * weight.cols + col) * element, value, static_cast<size_t>(element));
+  });
 }
 
 }  // namespace cutwork

@@ -23,9 +23,10 @@ class OwnedWeight {
   // Throws std::invalid_argument, with a sentence for the user, unless every rule of linear.h holds.
   static OwnedWeight dense(DType dtype, int64_t rows, int64_t cols, Array values, std::optional<Array> scale);
 
-  // values: the nonzeros and kTailBytes of padding; mask and offsets: uint64. Throws like dense().
-  static OwnedWeight bitmask(DType dtype, int64_t rows, int64_t cols, Array values, Array mask, Array offsets,
-                             std::optional<Array> scale);
+  // For the encodings with a mask. values: those of linear.h and kTailBytes of padding; mask: uint64, or uint16 for
+  // block1x4; offsets: uint64. Throws like dense().
+  static OwnedWeight masked(Encoding encoding, DType dtype, int64_t rows, int64_t cols, Array values, Array mask,
+                            Array offsets, std::optional<Array> scale);
 
   // values: the bytes of linear.h's int4 layout, for bitmask (when mask and offsets are given) with kTailBytes of
   // padding. Throws like dense().
@@ -35,7 +36,7 @@ class OwnedWeight {
   // What the kernels read; valid as long as this object.
   const Weight& view() const { return view_; }
 
-  int64_t nonzeros() const;  // counted anew for dense weights
+  int64_t nonzeros() const;  // counted anew for dense weights; of blocks all values count
   int64_t nbytes() const { return nbytes_; }
 
  private:

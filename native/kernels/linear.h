@@ -8,15 +8,15 @@ namespace cutwork {
 
 enum class DType : uint8_t { f32, bf16, i8, i4 };
 enum class ScaleType : uint8_t { f32, bf16, f16 };  // of int4 weights, as their checkpoint had them
-enum class Encoding : uint8_t { dense, bitmask };
+enum class Encoding : uint8_t { dense, bitmask, block1x4, block4x1 };
 constexpr DType kDTypes[] = {DType::f32, DType::bf16, DType::i8, DType::i4};
-constexpr Encoding kEncodings[] = {Encoding::dense, Encoding::bitmask};
+constexpr Encoding kEncodings[] = {Encoding::dense, Encoding::bitmask, Encoding::block1x4, Encoding::block4x1};
 constexpr size_t kDTypeCount = sizeof kDTypes, kEncodingCount = sizeof kEncodings;
 
 constexpr int64_t kGroupRows = 4;    // rows that share one value stream in the bitmask encoding
 constexpr int64_t kBlockCols = 64;   // columns covered by one mask word
 constexpr int64_t kRowTile = 16;     // callers split the rows of a linear at multiples of this
-constexpr int64_t kTailBytes = 64;   // readable bytes after the last value of the bitmask encoding
+constexpr int64_t kTailBytes = 64;   // readable bytes after the last value of the encodings with a mask
 constexpr int64_t kRunCols = 32;     // columns of an int4 tile that are stored together
 constexpr int64_t kRunWords = 8;     // of 64 codes, in a run
 constexpr int64_t kMaxCols = 65536;  // 255 * 127 * kMaxCols still fits in the int32 accumulators
@@ -28,6 +28,10 @@ constexpr int64_t kMaxCols = 65536;  // 255 * 127 * kMaxCols still fits in the i
 // 64b+j;
 //          bits beyond `rows` or `cols` are zero. `values` holds the nonzeros in the order of the mask's bits, group
 //          after group; group g's begin at element offsets[g], and offsets[ceil(rows/4)] is their number.
+// block1x4: like bitmask, but `mask` is [ceil(rows/4)][ceil(cols/64)][4] 16-bit words, bit j of word (g, b, r) standing
+//          for columns 64b+4j .. 64b+4j+3 of row 4g+r, which have four values; those beyond `cols` are zero.
+// block4x1: like bitmask, but `mask` is [ceil(rows/4)][ceil(cols/64)] words, each standing for all four rows of a
+//          group; values of rows beyond `rows` are zero. Both blocks may hold zeros.
 // i8:      value = code * scale[row]; codes lie in [-127, 127]; row_sums[row] is the sum of the row's codes.
 // i4:      value = (code - 8) * scale, codes 0 .. 15, in tiles of kRowTile rows as docs/architecture.md tells.
 //          dense: `values` is [tiles][runs][4][64] bytes; places that do not exist hold anything.

@@ -1,6 +1,8 @@
 // Kernels for AVX2 with FMA. Everything here has internal linkage: no other file may end up running it.
 #include <immintrin.h>
 
+#include <type_traits>
+
 #include "kernels/int4.h"
 #include "kernels/linear.h"
 #include "kernels/linear_sets.h"
@@ -38,9 +40,33 @@ void transpose(__m256i (&rows)[kRawRows]) {
   }
 }
 
-// offset + table[j] for each bit j of the word, in order.
-void put_places(const uint16_t* table, uint64_t word, uint16_t offset, uint16_t* out) {
-  for (; word != 0; word &= word - 1) *out++ = static_cast<uint16_t>(offset + table[__builtin_ctzll(word)]);
+// table[j] for each bit j of the word, in order.
+void put_places(const uint8_t* table, uint64_t word, uint8_t* out) {
+  for (; word != 0; word &= word - 1) *out++ = table[__builtin_ctzll(word)];
+}
+
+// Transposes 4 x 4 bytes and then 4 x 4 dwords within lanes.
+void split_bytes(__m256i (&four)[4]) {
+  const __m256i by_byte =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+#pragma GCC unroll 4
+  for (__m256i& one : four) one = _mm256_shuffle_epi8(one, by_byte);
+  const __m256i low01 = _mm256_unpacklo_epi32(four[0], four[1]), high01 = _mm256_unpackhi_epi32(four[0], four[1]);
+  const __m256i low23 = _mm256_unpacklo_epi32(four[2], four[3]), high23 = _mm256_unpackhi_epi32(four[2], four[3]);
+  four[0] = _mm256_unpacklo_epi64(low01, low23);
+  four[1] = _mm256_unpackhi_epi64(low01, low23);
+  four[2] = _mm256_unpacklo_epi64(high01, high23);
+  four[3] = _mm256_unpackhi_epi64(high01, high23);
+}
+
+void zip_bytes(const char* a, const char* b, const char* c, const char* d, __m256i (&four)[4]) {
+  const __m256i first = load32(a), second = load32(b), third = load32(c), fourth = load32(d);
+  const __m256i low = _mm256_unpacklo_epi8(first, second), high = _mm256_unpackhi_epi8(first, second);
+  const __m256i next_low = _mm256_unpacklo_epi8(third, fourth), next_high = _mm256_unpackhi_epi8(third, fourth);
+  four[0] = _mm256_unpacklo_epi16(low, next_low);
+  four[1] = _mm256_unpackhi_epi16(low, next_low);
+  four[2] = _mm256_unpacklo_epi16(high, next_high);
+  four[3] = _mm256_unpackhi_epi16(high, next_high);
 }
 
 template <class Line>
@@ -122,6 +148,11 @@ struct I8 {
   static PanelAcc mac(PanelAcc acc, const Lane& w, Factor x) { return add_products(acc, w, x); }
   static PanelAcc load_sum(const Sum* from) { return load32(from); }
   static void store_sum(PanelAcc acc, Sum* to) { _mm256_store_si256(reinterpret_cast<__m256i*>(to), acc); }
+  static constexpr bool kDeinterleaved = false;
+  static constexpr int kSharedRows = 1;
+  static Lane weight_lane(const void* codes) { return with_magnitudes(splat(static_cast<const InputValue*>(codes))); }
+  static Factor tokens(const char* line, int v) { return load32(line + 32 * v); }
+  static PanelAcc add_sums(PanelAcc a, PanelAcc b) { return _mm256_add_epi32(a, b); }
 };
 
 struct Floats {
@@ -165,6 +196,10 @@ struct Floats {
   static PanelAcc mac(PanelAcc acc, Lane w, Factor x) { return _mm256_fmadd_ps(w, x, acc); }
   static PanelAcc load_sum(const Sum* from) { return _mm256_load_ps(from); }
   static void store_sum(PanelAcc acc, Sum* to) { _mm256_store_ps(to, acc); }
+  static constexpr int kSharedRows = 1;
+  static Lane weight_lane(const float* value) { return splat(value); }
+  static Factor tokens(const char* line, int v) { return lane(line, v); }
+  static PanelAcc add_sums(PanelAcc a, PanelAcc b) { return _mm256_add_ps(a, b); }
 };
 
 struct F32 : Floats {

@@ -1,6 +1,8 @@
 // Kernels for AVX-512 with VNNI and VBMI2. Everything here has internal linkage: no other file may end up running it.
 #include <immintrin.h>
 
+#include <type_traits>
+
 #include "kernels/int4.h"
 #include "kernels/linear.h"
 #include "kernels/linear_sets.h"
@@ -15,14 +17,9 @@ constexpr int64_t kDeinterleave = 32;
 #include "kernels/avx512_floats.inc"
 #include "kernels/input.inc"
 
-// offset + table[j] for each bit j of the word, in order; writes up to a line too much.
-void put_places(const uint16_t* table, uint64_t word, uint16_t offset, uint16_t* out) {
-  const __m512i base = _mm512_set1_epi16(static_cast<int16_t>(offset));
-  const auto low = static_cast<uint32_t>(word), high = static_cast<uint32_t>(word >> 32);
-  const __m512i low_places = _mm512_add_epi16(base, _mm512_load_si512(table));
-  const __m512i high_places = _mm512_add_epi16(base, _mm512_load_si512(table + 32));
-  _mm512_storeu_si512(out, _mm512_mask_compress_epi16(opaque_zero(), low, low_places));
-  _mm512_storeu_si512(out + _mm_popcnt_u32(low), _mm512_mask_compress_epi16(opaque_zero(), high, high_places));
+// table[j] for each bit j of the word, in order; writes up to a line too much.
+void put_places(const uint8_t* table, uint64_t word, uint8_t* out) {
+  _mm512_storeu_si512(out, _mm512_mask_compress_epi8(opaque_zero(), word, _mm512_loadu_si512(table)));
 }
 
 struct I8 {
@@ -37,7 +34,7 @@ struct I8 {
   static constexpr int kGemvTokens = 4;
 
   static Raw expand_raw(const uint64_t* word, int, const Value*& values) {
-    const __mmask64 mask = _load_mask64(reinterpret_cast<__mmask64*>(const_cast<uint64_t*>(word)));
+    const auto mask = mask_part<__mmask64>(word, 0);
     const __m512i packed = _mm512_loadu_si512(values);
     values += _mm_popcnt_u64(*word);
     return _mm512_mask_expand_epi8(opaque_zero(), mask, packed);
@@ -69,9 +66,17 @@ struct I8 {
     __builtin_memcpy(&four, x, sizeof four);
     return _mm512_set1_epi32(four);
   }
-  static PanelAcc mac(PanelAcc acc, Lane w, Factor x) { return _mm512_dpbusd_epi32(acc, x, w); }
+  static PanelAcc mac(PanelAcc acc, Lane w, Factor x) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(x), "v"(w));  // gcc copies the sums around the intrinsic
+    return acc;
+  }
   static PanelAcc load_sum(const Sum* from) { return _mm512_load_si512(from); }
   static void store_sum(PanelAcc acc, Sum* to) { _mm512_store_si512(to, acc); }
+  static constexpr bool kDeinterleaved = false;
+  static constexpr int kSharedRows = 4;
+  static Lane weight_lane(const void* codes) { return splat(static_cast<const InputValue*>(codes)); }
+  static Factor tokens(const char* line, int) { return _mm512_load_si512(line); }
+  static PanelAcc add_sums(PanelAcc a, PanelAcc b) { return _mm512_add_epi32(a, b); }
 };
 
 // 32 columns: the evens and the odds, which is how the input is stored.
@@ -104,9 +109,11 @@ struct Bf16 : Floats {
   }
   static constexpr bool kDeinterleaved = true;
   static void put_values(const Value* values, int64_t count, float* out) {
-    for (int64_t i = 0; i < count; i += 16) {
-      const __m256i some = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values + i));
-      _mm512_storeu_si512(out + i, _mm512_slli_epi32(_mm512_cvtepu16_epi32(some), 16));
+    for (int64_t i = 0; i < count; i += 32) {
+      const __m512i some = _mm512_loadu_si512(values + i);
+      const __m256i halves[] = {_mm512_castsi512_si256(some), _mm512_extracti64x4_epi64(some, 1)};
+      for (int64_t h = 0; h < 2; ++h)
+        _mm512_storeu_si512(out + i + 16 * h, _mm512_slli_epi32(_mm512_cvtepu16_epi32(halves[h]), 16));
     }
   }
   template <class Line>

@@ -1,6 +1,8 @@
 // Kernels for AVX-512 without VNNI and VBMI2: the F, BW, DQ and VL of Skylake-X. Everything here has internal linkage.
 #include <immintrin.h>
 
+#include <type_traits>
+
 #include "kernels/int4.h"
 #include "kernels/linear.h"
 #include "kernels/linear_sets.h"
@@ -16,9 +18,9 @@ constexpr int64_t kDeinterleave = 1;
 #include "kernels/input.inc"
 #include "kernels/shuffles.inc"
 
-// offset + table[j] for each bit j of the word, in order.
-void put_places(const uint16_t* table, uint64_t word, uint16_t offset, uint16_t* out) {
-  for (; word != 0; word &= word - 1) *out++ = static_cast<uint16_t>(offset + table[__builtin_ctzll(word)]);
+// table[j] for each bit j of the word, in order.
+void put_places(const uint8_t* table, uint64_t word, uint8_t* out) {
+  for (; word != 0; word &= word - 1) *out++ = table[__builtin_ctzll(word)];
 }
 
 // Weights as magnitudes and the mask of the negative ones. |w| * (x with w's sign) sums to at most 2 * 127 * 127 in 16
@@ -91,6 +93,11 @@ struct I8 {
   static PanelAcc mac(PanelAcc acc, const Lane& w, Factor x) { return add_products(acc, w, x); }
   static PanelAcc load_sum(const Sum* from) { return _mm512_load_si512(from); }
   static void store_sum(PanelAcc acc, Sum* to) { _mm512_store_si512(to, acc); }
+  static constexpr bool kDeinterleaved = false;
+  static constexpr int kSharedRows = 4;
+  static Lane weight_lane(const void* codes) { return with_magnitudes(splat(static_cast<const InputValue*>(codes))); }
+  static Factor tokens(const char* line, int) { return _mm512_load_si512(line); }
+  static PanelAcc add_sums(PanelAcc a, PanelAcc b) { return _mm512_add_epi32(a, b); }
 };
 
 // Widened before they are expanded, for there is no expansion of 16-bit elements.

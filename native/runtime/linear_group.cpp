@@ -16,8 +16,9 @@ double cost(const Weight& weight, int64_t begin, int64_t end) {
   if (weight.encoding == Encoding::dense) return static_cast<double>(end - begin) * static_cast<double>(weight.cols);
   const int64_t share = stream_rows(weight.dtype);
   const int64_t first = begin / share, last = (end + share - 1) / share;
+  const double per_byte = weight.encoding == Encoding::bitmask ? 8 : 32;  // weights per byte of the mask
   return static_cast<double>(weight.offsets[last] - weight.offsets[first]) +
-         static_cast<double>(end - begin) * static_cast<double>(weight.cols) / 8;
+         static_cast<double>(end - begin) * static_cast<double>(weight.cols) / per_byte;
 }
 
 }  // namespace

@@ -21,7 +21,7 @@ def close(actual, expected, tolerance=1e-6):
     assert np.all(np.abs(actual - expected) <= tolerance * size), np.abs((actual - expected) / size).max()
 
 
-@pytest.mark.parametrize("encoding", ["dense", "bitmask"])
+@pytest.mark.parametrize("encoding", ["dense", "bitmask", "block1x4", "block4x1"])
 @pytest.mark.parametrize("dtype", ["f32", "bf16", "i8"])
 @pytest.mark.parametrize("width", [1, 63, 200])
 def test_embed(rng, isa, dtype, encoding, width):

@@ -9,11 +9,19 @@ import pytest
 
 from cutwork import _native
 
-from .weights import DTYPES, int8_reference, make_weight, quantize_tokens, sparse_values, to_float
+from .weights import (
+    DTYPES,
+    ENCODINGS,
+    int8_reference,
+    make_weight,
+    quantize_tokens,
+    sparse_blocks,
+    sparse_values,
+    to_float,
+)
 
 ORDER = ("scalar", "avx2", "avx512f", "avx512")
 ISAS = ORDER[: ORDER.index(_native.isa()) + 1]
-ENCODINGS = ("dense", "bitmask")
 # Tails of every kind: below and beside a block of 64 columns, below and beside 4- and 16-row tiles and 48-row panels.
 SHAPES = ((1, 1), (3, 63), (4, 64), (5, 65), (17, 100), (49, 576), (130, 2200))
 TOKENS = (1, 2, 3, 7, 9, 16, 35, 131)
@@ -68,9 +76,11 @@ def test_prefill_that_skips_zeros(isa, dtype):
         (140, 200, 81, 0.1),
         (300, 450, 250, 0.02),
     ):
-        dense, scale, x = weight_and_input(rng, rows, cols, tokens, density, dtype)
-        for y in every_product(make_weight(dense, "bitmask", scale), x, isa, threads=2):
-            assert_matches_reference(y, x, dense, scale)
+        for encoding in ENCODINGS[1:]:
+            _, scale, x = weight_and_input(rng, rows, cols, tokens, density, dtype)
+            dense = sparse_blocks(rng, rows, cols, density, dtype, encoding)
+            for y in every_product(make_weight(dense, encoding, scale), x, isa, threads=2):
+                assert_matches_reference(y, x, dense, scale)
 
 
 @pytest.mark.parametrize("isa", ISAS)

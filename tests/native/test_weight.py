@@ -7,20 +7,21 @@ import pytest
 
 from cutwork import _native
 
-from .weights import DTYPES, bitmask_arrays, make_weight, sparse_values
+from .weights import DTYPES, ENCODINGS, make_weight, masked_arrays, sparse_values
 
 Weight = _native.Weight
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("encoding", ["dense", "bitmask"])
+@pytest.mark.parametrize("encoding", ENCODINGS)
 def test_properties_and_round_trip(dtype, encoding):
     dense = sparse_values(np.random.default_rng(0), 37, 130, 0.3, dtype)
     scale = np.ones(37, np.float32) if dtype == "i8" else None
     weight = make_weight(dense, encoding, scale)
     assert (weight.rows, weight.cols, weight.encoding, weight.dtype) == (37, 130, encoding, dtype)
-    assert weight.nonzeros == np.count_nonzero(dense)
-    arrays = [dense] if encoding == "dense" else list(bitmask_arrays(dense))
+    stored = np.count_nonzero(dense) if encoding in ("dense", "bitmask") else masked_arrays(dense, encoding)[2][-1]
+    assert weight.nonzeros == stored
+    arrays = [dense] if encoding == "dense" else list(masked_arrays(dense, encoding))
     assert weight.nbytes == sum(a.nbytes for a in arrays) + (scale.nbytes if scale is not None else 0)
     out = weight.to_dense()
     assert out.dtype == dense.dtype
@@ -53,7 +54,7 @@ def test_read_only_and_unaligned_memory(dtype):
     for there, here in (
         (Weight.dense(shifted(dense), shifted_scale), make_weight(dense, "dense", scale)),
         (
-            Weight.bitmask(9, 70, *(shifted(a) for a in bitmask_arrays(dense)), shifted_scale),
+            Weight.bitmask(9, 70, *(shifted(a) for a in masked_arrays(dense)), shifted_scale),
             make_weight(dense, "bitmask", scale),
         ),
     ):
@@ -64,7 +65,7 @@ def test_read_only_and_unaligned_memory(dtype):
 def corrupt(**changes):
     """A valid [6, 70] int8 bitmask weight with some arguments replaced by functions of them."""
     dense = sparse_values(np.random.default_rng(3), 6, 70, 0.5, "i8")
-    values, mask, offsets = bitmask_arrays(dense)
+    values, mask, offsets = masked_arrays(dense)
     arguments = dict(rows=6, cols=70, values=values, mask=mask, offsets=offsets, scale=np.ones(6, np.float32))
     for name, change in changes.items():
         arguments[name] = change(arguments[name])
@@ -148,3 +149,19 @@ def test_bad_inputs_of_matmul_are_refused():
         weight.matmul(np.ones((2, 5)))
     with pytest.raises(ValueError, match="threads must be"):
         weight.matmul(np.ones((2, 5), np.float32), threads=0)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS[2:])
+def test_values_and_bits_of_blocks_beyond_the_shape_are_refused(encoding):
+    dense = np.ones((6, 70), np.float32)
+    values, mask, offsets = masked_arrays(dense, encoding)
+    make = getattr(Weight, encoding)
+    assert make(6, 70, values, mask, offsets).nonzeros == offsets[-1] > dense.size or encoding == "bitmask"
+    filled = values.copy()
+    filled[: int(offsets[-1])] = 1
+    with pytest.raises(ValueError, match="values beyond the weight's shape"):
+        make(6, 70, filled, mask, offsets)
+    mask = mask.copy()
+    mask[-1, -1] = np.iinfo(mask.dtype).max
+    with pytest.raises(ValueError, match="bits beyond the weight's shape"):
+        make(6, 70, values, mask, offsets)

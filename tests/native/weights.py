@@ -5,6 +5,7 @@ import numpy as np
 from cutwork import _native
 
 DTYPES = ("f32", "bf16", "i8")
+ENCODINGS = ("dense", "bitmask", "block1x4", "block4x1")
 
 
 def sparse_values(rng, rows, cols, density, dtype):
@@ -17,25 +18,44 @@ def sparse_values(rng, rows, cols, density, dtype):
     return values if dtype == "f32" else (values.view(np.uint32) >> 16).astype(np.uint16)
 
 
-def bitmask_arrays(dense):
-    """values, mask and offsets of docs/architecture.md for a stored-form matrix."""
+def sparse_blocks(rng, rows, cols, density, dtype, encoding):
+    """Like sparse_values, but whole blocks of the encoding (1 or 4 rows x 4 or 1 columns) are zero or random."""
+    high, wide = {"block1x4": (1, 4), "block4x1": (4, 1)}.get(encoding, (1, 1))
+    keep = rng.random((-(-rows // high), -(-cols // wide))) < density
+    keep = np.kron(keep, np.ones((high, wide), bool))[:rows, :cols]
+    return np.where(keep, sparse_values(rng, rows, cols, 1.0, dtype), 0).astype(
+        sparse_values(rng, 1, 1, 1, dtype).dtype
+    )
+
+
+def masked_arrays(dense, encoding="bitmask"):
+    """values, mask and offsets of docs/architecture.md for a stored-form matrix and an encoding with a mask."""
     rows, cols = dense.shape
     groups, blocks = -(-rows // 4), -(-cols // 64)
     padded = np.zeros((groups * 4, blocks * 64), dense.dtype)
     padded[:rows, :cols] = dense
     tiles = padded.reshape(groups, 4, blocks, 64).transpose(0, 2, 1, 3)
-    bits = tiles != 0
-    mask = np.packbits(bits, axis=-1, bitorder="little").view("<u8")[..., 0]
+    if encoding == "block1x4":
+        bits = (tiles != 0).reshape(groups, blocks, 4, 16, 4).any(-1)
+        mask = np.packbits(bits, axis=-1, bitorder="little").view("<u2")[..., 0]
+        stored = np.repeat(bits, 4, -1)
+    elif encoding == "block4x1":
+        bits = (tiles != 0).any(2)
+        mask = np.packbits(bits, axis=-1, bitorder="little").view("<u8")[..., 0]
+        stored = np.repeat(bits[:, :, None], 4, 2)
+    else:
+        stored = tiles != 0
+        mask = np.packbits(stored, axis=-1, bitorder="little").view("<u8")[..., 0]
     offsets = np.zeros(groups + 1, np.uint64)
-    offsets[1:] = np.cumsum(bits.sum((1, 2, 3)))
-    values = np.concatenate([tiles[bits], np.zeros(64 // dense.itemsize, dense.dtype)])
+    offsets[1:] = np.cumsum(stored.sum((1, 2, 3)))
+    values = np.concatenate([tiles[stored], np.zeros(64 // dense.itemsize, dense.dtype)])
     return values, np.ascontiguousarray(mask), offsets
 
 
 def make_weight(dense, encoding, scale=None):
     if encoding == "dense":
         return _native.Weight.dense(dense, scale)
-    return _native.Weight.bitmask(*dense.shape, *bitmask_arrays(dense), scale)
+    return getattr(_native.Weight, encoding)(*dense.shape, *masked_arrays(dense, encoding), scale)
 
 
 def to_float(dense):

@@ -1,4 +1,5 @@
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def test_a_round_trip_keeps_every_bit(dense: np.ndarray) -> None:
     verify("w", weight)
     back = decode(weight).copy()
     signs = negative_zeros(dense)
-    if signs is not None and weight.encoding == "bitmask":
+    if signs is not None and weight.encoding != "dense":
         restore_negative_zeros(back, signs)
     assert as_bits(back) == as_bits(before) == as_bits(dense)
     assert weight.nbytes <= weight.dense_nbytes
@@ -57,20 +58,21 @@ def test_a_round_trip_keeps_every_bit(dense: np.ndarray) -> None:
 
 
 def test_the_order_of_values_is_the_documented_one() -> None:
-    dense = np.zeros((7, 130), np.int8)
-    places = [(0, 3), (0, 5), (2, 3), (1, 64), (3, 127), (0, 129), (4, 0), (6, 128)]  # group, block, row, bit upwards
-    for value, (row, col) in enumerate(places, 1):
-        dense[row, col] = value
+    random = np.random.default_rng(7)
+    dense = random.integers(1, 100, (7, 130)).astype(np.int8)
+    dense[random.random(dense.shape) < 0.5] = 0
     weight = encode(dense, np.ones(7, np.float32))
     assert weight.encoding == "bitmask" and weight.mask is not None and weight.offsets is not None
-    assert weight.values[:8].tolist() == list(range(1, 9))
-    assert weight.values.nbytes == 8 + 64 and not weight.values[8:].any()
-    assert weight.offsets.tolist() == [0, 6, 8]
     assert weight.mask.shape == (2, 3, 4) and weight.mask.dtype == np.uint64
-    for row, col in places:
-        word = int(weight.mask[row // GROUP_ROWS, col // BLOCK_COLS, row % GROUP_ROWS])
-        assert word >> (col % BLOCK_COLS) & 1
-    assert sum(int(word).bit_count() for word in weight.mask.ravel()) == 8
+    expected = []
+    for group, block, r, bit in np.ndindex(2, 3, GROUP_ROWS, BLOCK_COLS):
+        row, col = GROUP_ROWS * group + r, BLOCK_COLS * block + bit
+        value = dense[row, col] if row < 7 and col < 130 else 0
+        assert int(weight.mask[group, block, r]) >> bit & 1 == (value != 0)
+        expected += [value] if value else []
+    assert weight.values[: len(expected)].tolist() == expected
+    assert weight.values.nbytes == len(expected) + 64 and not weight.values[len(expected) :].any()
+    assert weight.offsets.tolist() == [0, np.count_nonzero(dense[:4]), len(expected)]
 
 
 @pytest.mark.parametrize("dtype", ["f32", "bf16", "i8"])
@@ -88,9 +90,9 @@ def test_the_native_module_reads_it(dtype: str) -> None:
 def test_dense_is_chosen_when_the_mask_would_not_pay() -> None:
     dense = np.ones((64, 640), np.int8)
     assert encode(dense, np.ones(64, np.float32)).encoding == "dense"
-    dense[:, ::16] = 0  # 6%: less than the mask's eighth
+    dense[np.random.default_rng(1).random(dense.shape) < 0.06] = 0  # less than the mask's eighth
     assert encode(dense, np.ones(64, np.float32)).encoding == "dense"
-    dense[:, ::2] = 0
+    dense[np.random.default_rng(2).random(dense.shape) < 0.5] = 0
     assert encode(dense, np.ones(64, np.float32)).encoding == "bitmask"
     assert encode(np.zeros(640, np.float32)).encoding == "dense"  # a vector
     assert encode(np.zeros((4, 65537), np.float32)).encoding == "dense"  # wider than the kernels' accumulators
@@ -124,8 +126,8 @@ def damage(weight: EncodedWeight, part: str, index: tuple[int, ...] | int, value
     ("part", "index", "value", "problem"),
     [
         ("mask", (0, 0, 0), 0, "mask of rows 0"),
-        ("mask", (0, 1, 0), 2**63, "beyond the last column"),
-        ("mask", (1, 0, 3), 1, "beyond the last row"),
+        ("mask", (0, 1, 0), 2**63, "beyond the last row or column"),
+        ("mask", (1, 0, 3), 1, "beyond the last row or column"),
         ("offsets", 0, 1, "offsets"),
         ("offsets", 1, 10**9, "offsets"),
         ("offsets", -1, 3, "offsets"),
@@ -135,9 +137,10 @@ def damage(weight: EncodedWeight, part: str, index: tuple[int, ...] | int, value
     ],
 )
 def test_damage_is_found(part: str, index: tuple[int, ...] | int, value: int, problem: str) -> None:
-    dense = np.zeros((7, 100), np.int8)
-    dense[::2, ::5] = 1
+    random = np.random.default_rng(8)
+    dense = (random.random((7, 100)) < 0.4).astype(np.int8)
     weight = encode(dense, np.ones(7, np.float32))
+    assert weight.encoding == "bitmask"
     if problem.startswith("beyond"):  # keep the count right, so that only the stray bit is wrong
         group = 0 if part == "mask" and index[0] == 0 else 1  # type: ignore[index]
         assert weight.mask is not None
@@ -159,3 +162,23 @@ def test_bfloat16_rounds_to_nearest_even_like_torch() -> None:
     assert (ours[numbers] == expected[numbers]).all()
     assert np.isnan(bfloat16.to_float32(ours[~numbers])).all()
     assert (bfloat16.from_float32(bfloat16.to_float32(expected))[numbers] == expected[numbers]).all()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.uint16, np.int8])
+@pytest.mark.parametrize(("encoding", "high", "wide"), [("block1x4", 1, 4), ("block4x1", 4, 1)])
+def test_zeros_in_blocks_are_stored_as_blocks(kind, encoding, high, wide):
+    rng = np.random.default_rng(3)
+    rows, cols = 38, 202
+    keep = np.kron(rng.random((-(-rows // high), -(-cols // wide))) < 0.3, np.ones((high, wide), bool))
+    dense = np.where(keep[:rows, :cols], rng.integers(1, 100, (rows, cols)), 0).astype(kind)
+    scale = np.ones(rows, np.float32) if kind == np.int8 else None
+    weight = encode(dense, scale)
+    assert weight.encoding == encoding and weight.nonzeros >= np.count_nonzero(dense)
+    np.testing.assert_array_equal(decode(weight), dense)
+    verify("w", weight)
+    native = pytest.importorskip("cutwork._native")
+    loaded = getattr(native.Weight, encoding)(rows, cols, weight.values, weight.mask, weight.offsets, scale)
+    np.testing.assert_array_equal(loaded.to_dense(), dense)
+    damaged = replace(weight, values=np.ones_like(weight.values))
+    with pytest.raises(CutworkError, match=r"beyond the last row or column|padding"):
+        verify("w", damaged)

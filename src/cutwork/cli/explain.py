@@ -120,7 +120,13 @@ def _note(sparsity: float, encodings: set[str]) -> str:
             if sparsity < _SPARSE_ENOUGH
             else "stored dense although it has zeros"
         )
-    return "" if len(encodings) == 1 else "some layers stored dense, too few zeros to profit"
+    return (
+        ""
+        if len(encodings) == 1
+        else "some layers stored dense, too few zeros to profit"
+        if "dense" in encodings
+        else ""
+    )
 
 
 def _other_rows(profile: "StepProfile") -> list[dict[str, Any]]:

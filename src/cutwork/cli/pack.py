@@ -116,13 +116,13 @@ def _print(summary: "PackSummary", output: Path) -> None:
     vectors = [weight for weight in summary.weights if len(weight.shape) != 2]
     size = _megabytes(sum(weight.nbytes for weight in vectors))
     console.print(f"and {len(vectors)} norms, biases and other small tensors: {size}", highlight=False)
-    masked = sum(weight.encoding == "bitmask" for weight in summary.weights)
+    masked = sum(weight.encoding != "dense" for weight in summary.weights)
     if masked:
         console.print(
-            f"{masked} weights are stored as bitmasks; {summary.sparsity:.1%} of them is zero", highlight=False
+            f"{masked} weights are stored without their zeros; {summary.sparsity:.1%} of them is zero", highlight=False
         )
     else:
-        console.print("no weight has enough zeros for the bitmask: prune the model to make it smaller and faster")
+        console.print("no weight has enough zeros to leave them out: prune the model to make it smaller and faster")
     if summary.clamped:
         console.print(f"{summary.clamped} int8 codes of -128 run as -127", highlight=False)
     console.print(

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cutwork.engine.layout import Span
-from cutwork.pack.encodings import EncodedWeight
+from cutwork.pack.encodings import DType, EncodedWeight, Encoding, decode, mask_shape
 from cutwork.pack.int4 import decode_int4, scales_of
 
 Op = Mapping[str, Any]
@@ -57,13 +57,31 @@ class Weight:
         scale: np.ndarray | None = None,
     ) -> "Weight":
         """From the packed format's arrays (docs/architecture.md)."""
-        groups, blocks = -(-rows // 4), -(-cols // 64)
-        bits = np.unpackbits(mask.reshape(groups, blocks, 4).view(np.uint8), axis=-1, bitorder="little")
-        bits = bits.reshape(groups, blocks, 4, 64).astype(bool)
-        full = np.zeros(bits.shape, _widen(values[:0]).dtype)
-        full[bits] = _widen(values[: int(offsets[-1])])
-        full = full.transpose(0, 2, 1, 3).reshape(groups * 4, blocks * 64)[:rows, :cols]
-        return Weight(np.ascontiguousarray(full), scale, "bitmask", _dtype(values))
+        return _masked("bitmask", rows, cols, values, mask, offsets, scale)
+
+    @staticmethod
+    def block1x4(
+        rows: int,
+        cols: int,
+        values: np.ndarray,
+        mask: np.ndarray,
+        offsets: np.ndarray,
+        scale: np.ndarray | None = None,
+    ) -> "Weight":
+        """From the packed format's arrays (docs/architecture.md)."""
+        return _masked("block1x4", rows, cols, values, mask, offsets, scale)
+
+    @staticmethod
+    def block4x1(
+        rows: int,
+        cols: int,
+        values: np.ndarray,
+        mask: np.ndarray,
+        offsets: np.ndarray,
+        scale: np.ndarray | None = None,
+    ) -> "Weight":
+        """From the packed format's arrays (docs/architecture.md)."""
+        return _masked("block4x1", rows, cols, values, mask, offsets, scale)
 
     @staticmethod
     def int4(
@@ -306,8 +324,23 @@ def _softmax(x: np.ndarray) -> np.ndarray:
     return np.asarray(e / e.sum(axis=-1, keepdims=True))
 
 
-def _dtype(values: np.ndarray) -> str:
-    return {"float32": "f32", "uint16": "bf16", "int8": "i8"}[values.dtype.name]
+def _dtype(values: np.ndarray) -> DType:
+    dtypes: dict[str, DType] = {"float32": "f32", "uint16": "bf16", "int8": "i8"}
+    return dtypes[values.dtype.name]
+
+
+def _masked(
+    encoding: Encoding,
+    rows: int,
+    cols: int,
+    values: np.ndarray,
+    mask: np.ndarray,
+    offsets: np.ndarray,
+    scale: np.ndarray | None,
+) -> Weight:
+    mask = mask.reshape(mask_shape(encoding, rows, cols)[0])
+    full = decode(EncodedWeight(encoding, _dtype(values), (rows, cols), _widen(values), 0, scale, mask, offsets))
+    return Weight(full, scale, encoding, _dtype(values))
 
 
 def _widen(values: np.ndarray) -> np.ndarray:

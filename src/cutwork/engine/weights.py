@@ -52,7 +52,8 @@ def make_weight(name: str, shape: tuple[int, int], weight: EncodedWeight, kind: 
             return kind.int4(*shape, weight.values, weight.scale, weight.group, weight.mask, weight.offsets)
         if weight.encoding == "dense":
             return kind.dense(weight.values, weight.scale)
-        return kind.bitmask(*shape, weight.values, weight.mask, weight.offsets, weight.scale)
+        make = {"bitmask": kind.bitmask, "block1x4": kind.block1x4, "block4x1": kind.block4x1}[weight.encoding]
+        return make(*shape, weight.values, weight.mask, weight.offsets, weight.scale)
     except ValueError as error:
         raise CutworkError(f"weight '{name}' is damaged: {error}; get or pack the model again") from None
 

@@ -1,4 +1,7 @@
-"""How one weight is stored: dense, or as a bitmask and its nonzeros. See "Packed format" in docs/architecture.md."""
+"""How one weight is stored: dense, or as a mask and its nonzeros or nonzero blocks.
+
+See "Packed format" in docs/architecture.md.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,6 +10,8 @@ from typing import Literal
 import numpy as np
 
 DType = Literal["f32", "bf16", "i8", "i4"]
+Encoding = Literal["dense", "bitmask", "block1x4", "block4x1"]
+MASKED: tuple[Encoding, ...] = ("bitmask", "block1x4", "block4x1")
 
 GROUP_ROWS = 4  # rows that share one stream of values
 BLOCK_COLS = 64  # columns of one mask word
@@ -27,13 +32,14 @@ _CHUNK = 1 << 19  # weights handled at a time, so that the temporaries stay in c
 class EncodedWeight:
     """A weight as the engine reads it; arrays may be views of a mapped file.
 
-    `values`: float32, uint16 (bfloat16 bits) or int8; the dense array of any `shape`, or for `bitmask` (2-D only) the
-    nonzeros followed by 64 bytes of zeros. `mask` is uint64 [ceil(rows/4), ceil(cols/64), 4], `offsets` uint64
-    [ceil(rows/4) + 1], `scale` float32 [rows] for int8 only. For int4 `group` columns share a scale, and the arrays are
+    `values`: float32, uint16 (bfloat16 bits) or int8; the dense array of any `shape`, or for the encodings with a mask
+    (2-D only) the nonzeros, or all values of the nonzero blocks, followed by 64 bytes of zeros; `nonzeros` counts them.
+    `mask` has `mask_shape`, `offsets` is uint64 [ceil(rows/4) + 1], `scale` float32 [rows] for int8
+    only. For int4 `group` columns share a scale, and the arrays are
     those of docs/architecture.md: uint8 values, scales float32, float16 or uint16 (bfloat16 bits) [tiles, groups, 16].
     """
 
-    encoding: Literal["dense", "bitmask"]
+    encoding: Encoding
     dtype: DType
     shape: tuple[int, ...]
     values: np.ndarray
@@ -50,7 +56,7 @@ class EncodedWeight:
 
     @property
     def sparsity(self) -> float:
-        """Fraction of zeros."""
+        """Fraction of zeros; those inside stored blocks do not count."""
         return 1 - self.nonzeros / max(self.size, 1)
 
     @property
@@ -76,31 +82,53 @@ class EncodedWeight:
 
 
 def encode(dense: np.ndarray, scale: np.ndarray | None = None, *, allow_bitmask: bool = True) -> EncodedWeight:
-    """Encode an array of float32, uint16 (bfloat16 bits) or int8: as a bitmask if it is 2-D and that is smaller.
+    """Encode an array of float32, uint16 (bfloat16 bits) or int8, if it is 2-D in whichever way is the smallest.
 
     Zeros of either sign are left out (see `negative_zeros`); everything else, NaN payloads included, keeps its bits.
     """
     dtype = next(name for name, kind in ARRAY_DTYPE.items() if kind == dense.dtype)
     rows, cols = dense.shape if dense.ndim == 2 else (1, dense.size)
-    counts = count_nonzeros(dense.reshape(rows, cols))
-    nonzeros = int(counts.sum())
-    as_dense = EncodedWeight("dense", dtype, dense.shape, dense, nonzeros, scale)
+    counts = count_stored(dense.reshape(rows, cols))
+    as_dense = EncodedWeight("dense", dtype, dense.shape, dense, int(counts["bitmask"].sum()), scale)
     if dense.ndim != 2 or not allow_bitmask or cols > MAX_COLS:
         return as_dense
     itemsize = dense.dtype.itemsize
-    bitmask_bytes = nonzeros * itemsize + TAIL_BYTES + 32 * counts.size * blocks(cols) + 8 * (counts.size + 1)
-    if bitmask_bytes >= dense.nbytes:
+
+    def size(encoding: Encoding) -> int:
+        shape, word = mask_shape(encoding, rows, cols)
+        stored = counts[encoding]
+        return (
+            int(stored.sum() + np.prod(shape) * word.itemsize // itemsize) * itemsize + TAIL_BYTES + 8 * stored.size + 8
+        )
+
+    encoding = min(MASKED, key=size)
+    if size(encoding) >= dense.nbytes:
         return as_dense
 
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype("<u8")
-    mask = np.empty((counts.size, blocks(cols), GROUP_ROWS), "<u8")
-    values = np.zeros(nonzeros + TAIL_BYTES // itemsize, dense.dtype)
-    for begin, end in _chunks(counts.size, cols):
+    offsets = np.concatenate([[0], np.cumsum(counts[encoding])]).astype("<u8")
+    shape, word = mask_shape(encoding, rows, cols)
+    mask = np.empty(shape, word)
+    stored = int(offsets[-1])
+    values = np.zeros(stored + TAIL_BYTES // itemsize, dense.dtype)
+    for begin, end in _chunks(len(mask), cols):
         tile = _to_tiles(dense, begin, end)
-        present = _nonzero(tile)
-        mask[begin:end] = pack_bits(present)
-        values[int(offsets[begin]) : int(offsets[end])] = select(tile, present)
-    return EncodedWeight("bitmask", dtype, dense.shape, values, nonzeros, scale, mask, offsets)
+        present = _in_blocks(_nonzero(tile), encoding)
+        mask[begin:end] = pack_bits(present, word)
+        values[int(offsets[begin]) : int(offsets[end])] = select(tile, _each_value(present, encoding))
+    return EncodedWeight(encoding, dtype, dense.shape, values, stored, scale, mask, offsets)
+
+
+def mask_shape(encoding: Encoding, rows: int, cols: int) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype of the mask of a weight [rows, cols] in an encoding that has one."""
+    if encoding == "block4x1":
+        return (groups_of(rows), blocks(cols)), np.dtype("<u8")
+    return (groups_of(rows), blocks(cols), GROUP_ROWS), np.dtype("<u2" if encoding == "block1x4" else "<u8")
+
+
+def stored_places(encoding: Encoding, mask: np.ndarray) -> np.ndarray:
+    """Booleans [groups, blocks, 4, 64] of a part of a mask: which weights `values` holds."""
+    octets = np.ascontiguousarray(mask)[..., None].view(np.uint8)
+    return _each_value(np.unpackbits(octets, axis=-1, bitorder="little").view(np.bool_), encoding)
 
 
 def decode(weight: EncodedWeight) -> np.ndarray:
@@ -112,7 +140,7 @@ def decode(weight: EncodedWeight) -> np.ndarray:
     groups = weight.mask.shape[0]
     dense = np.empty((rows, cols), weight.values.dtype)
     for begin, end in _chunks(groups, cols):
-        present = unpack_bits(weight.mask[begin:end])
+        present = stored_places(weight.encoding, weight.mask[begin:end])
         tile = np.zeros(present.shape, weight.values.dtype)
         tile.reshape(-1)[np.flatnonzero(present)] = weight.values[int(weight.offsets[begin]) : int(weight.offsets[end])]
         _from_tiles(tile, dense, begin, end)
@@ -120,7 +148,7 @@ def decode(weight: EncodedWeight) -> np.ndarray:
 
 
 def negative_zeros(dense: np.ndarray) -> np.ndarray | None:
-    """Where a 2-D weight of float32 or bfloat16 bits holds -0, in the arrangement of the mask; None if nowhere."""
+    """Where a 2-D weight of float32 or bfloat16 bits holds -0, in the arrangement of a bitmask; None if nowhere."""
     if dense.dtype.kind == "i":
         return None
     rows, cols = dense.shape
@@ -143,13 +171,18 @@ def restore_negative_zeros(dense: np.ndarray, where: np.ndarray) -> None:
         _from_tiles(tile, bits, begin, end)
 
 
-def count_nonzeros(dense: np.ndarray) -> np.ndarray:
-    """Int64 [ceil(rows/4)]: the nonzeros in each group of four rows of a 2-D array."""
+def count_stored(dense: np.ndarray) -> dict[Encoding, np.ndarray]:
+    """Int64 [ceil(rows/4)] per encoding with a mask: the values it stores of each group of four rows of a 2-D array."""
     rows, cols = dense.shape
-    counts = np.zeros(groups_of(rows), np.int64)
-    for begin, end in _chunks(counts.size, cols):
-        per_row = np.count_nonzero(_nonzero(dense[begin * GROUP_ROWS : end * GROUP_ROWS]), axis=1)
-        np.add.at(counts, begin + np.arange(per_row.size) // GROUP_ROWS, per_row)
+    counts = {encoding: np.zeros(groups_of(rows), np.int64) for encoding in MASKED}
+    for begin, end in _chunks(groups_of(rows), cols):
+        present = _nonzero(dense[begin * GROUP_ROWS : end * GROUP_ROWS])
+        present = np.pad(present, ((0, -len(present) % GROUP_ROWS), (0, -cols % 4))).reshape(
+            end - begin, GROUP_ROWS, -1
+        )
+        counts["bitmask"][begin:end] = np.count_nonzero(present, axis=(1, 2))
+        counts["block1x4"][begin:end] = 4 * np.count_nonzero(present.view("<u4"), axis=(1, 2))
+        counts["block4x1"][begin:end] = GROUP_ROWS * np.count_nonzero(present.any(1), axis=1)
     return counts
 
 
@@ -158,9 +191,9 @@ def select(array: np.ndarray, where: np.ndarray) -> np.ndarray:
     return array.reshape(-1).take(np.flatnonzero(where))
 
 
-def pack_bits(bits: np.ndarray) -> np.ndarray:
-    """Uint64 [...] whose bit j is entry j of a contiguous bool [..., 64]."""
-    return np.packbits(bits.reshape(-1), bitorder="little").view("<u8").reshape(bits.shape[:-1])
+def pack_bits(bits: np.ndarray, word: np.dtype | str = "<u8") -> np.ndarray:
+    """Words [...] whose bit j is entry j of a contiguous bool [..., bits of a word]."""
+    return np.packbits(bits.reshape(-1), bitorder="little").view(word).reshape(bits.shape[:-1])
 
 
 def unpack_bits(words: np.ndarray) -> np.ndarray:
@@ -177,6 +210,20 @@ def groups_of(rows: int) -> int:
 def blocks(cols: int) -> int:
     """Blocks of 64 that `cols` columns make."""
     return -(-cols // BLOCK_COLS)
+
+
+def _in_blocks(present: np.ndarray, encoding: Encoding) -> np.ndarray:
+    """The bits of a mask, unpacked: of places [groups, blocks, 4, 64] whether anything of their block is there."""
+    if encoding == "block1x4":
+        return np.asarray(present.reshape(*present.shape[:3], -1, 4).any(-1))
+    return np.asarray(present.any(2)) if encoding == "block4x1" else present
+
+
+def _each_value(bits: np.ndarray, encoding: Encoding) -> np.ndarray:
+    """The reverse of `_in_blocks`: [groups, blocks, 4, 64]."""
+    if encoding == "block1x4":
+        return np.repeat(bits, 4, -1)
+    return np.repeat(bits[:, :, None], GROUP_ROWS, 2) if encoding == "block4x1" else bits
 
 
 def _nonzero(array: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cutwork.checkpoint import PACKED, read_json
 from cutwork.errors import CutworkError
+from cutwork.pack.encodings import Encoding
 
 VERSION = 1  # the newest that this release reads
 
@@ -19,7 +20,7 @@ class _Strict(BaseModel):
 class WeightEntry(_Strict):
     """How one weight is stored."""
 
-    encoding: Literal["dense", "bitmask"]
+    encoding: Encoding
     dtype: Literal["f32", "bf16", "i8", "i4"]
     shape: list[Annotated[int, Field(ge=0, lt=2**48)]]
     nonzeros: Annotated[int, Field(ge=0)]

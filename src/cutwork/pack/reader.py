@@ -15,9 +15,9 @@ from cutwork.pack.encodings import (
     MAX_COLS,
     TAIL_BYTES,
     EncodedWeight,
-    blocks,
     groups_of,
-    unpack_bits,
+    mask_shape,
+    stored_places,
 )
 from cutwork.pack.int4 import RUN_WORDS, TILE_ROWS, damage_of, runs_of, scales_of, tiles_of
 from cutwork.pack.manifest import Source, WeightEntry, read_manifest
@@ -83,13 +83,17 @@ def verify(name: str, weight: EncodedWeight) -> None:
         raise refuse("its offsets do not rise from 0 to the number of nonzeros")
     counts = np.diff(offsets.astype(np.int64))
     for group in range(len(weight.mask)):
-        present = unpack_bits(weight.mask[group])  # [blocks, 4, 64]
+        present = stored_places(weight.encoding, weight.mask[group : group + 1])[0]  # [blocks, 4, 64]
         if np.count_nonzero(present) != counts[group]:
             raise refuse(f"the mask of rows {group * GROUP_ROWS} and after does not match the offsets")
-        if present[-1, :, cols - (len(present) - 1) * BLOCK_COLS :].any():
-            raise refuse("its mask has bits beyond the last column")
-        if present[:, rows - group * GROUP_ROWS :].any():
-            raise refuse("its mask has bits beyond the last row")
+        beyond = np.zeros_like(present)
+        beyond[-1, :, cols - (len(present) - 1) * BLOCK_COLS :] = True
+        beyond[:, rows - group * GROUP_ROWS :] = True
+        first = {"block1x4": np.s_[..., ::4], "block4x1": np.s_[:, :1]}.get(weight.encoding, np.s_[:])
+        if (present & beyond)[first].any():
+            raise refuse("its mask has bits beyond the last row or column")
+        if np.any(weight.values[int(offsets[group]) : int(offsets[group + 1])][beyond[present]]):
+            raise refuse("its blocks have values beyond the last row or column")
     if weight.values[weight.nonzeros :].view(np.uint8).any():
         raise refuse("the padding after its values is not zero")
 
@@ -128,11 +132,12 @@ def _tensors_of(name: str, entry: WeightEntry) -> dict[str, tuple[str, str, tupl
     if entry.dtype == "i4":
         return _int4_tensors_of(name, entry)
     parts: dict[str, tuple[str, str, tuple[int | None, ...]]] = {"values": (name, dtype, shape)}
-    if entry.encoding == "bitmask":
+    if entry.encoding != "dense":
         rows, cols = shape
+        mask, word = mask_shape(entry.encoding, rows, cols)
         padded = entry.nonzeros + TAIL_BYTES // ARRAY_DTYPE[entry.dtype].itemsize
         parts = {
-            "mask": (f"{name}.mask", "U64", (groups_of(rows), blocks(cols), GROUP_ROWS)),
+            "mask": (f"{name}.mask", f"U{8 * word.itemsize}", mask),
             "values": (f"{name}.values", dtype, (padded,)),
             "offsets": (f"{name}.offsets", "U64", (groups_of(rows) + 1,)),
         }
@@ -158,9 +163,9 @@ def _int4_tensors_of(name: str, entry: WeightEntry) -> dict[str, tuple[str, str,
 
 
 def _check_tensors(path: Path, name: str, entry: WeightEntry, tensors: Tensors) -> None:
-    if (entry.encoding == "bitmask" or entry.dtype in ("i8", "i4")) and len(entry.shape) != 2:
+    if (entry.encoding != "dense" or entry.dtype in ("i8", "i4")) and len(entry.shape) != 2:
         raise CutworkError(f"{path}: '{name}' is no matrix, yet stored as one; pack the model again")
-    if (entry.encoding == "bitmask" or entry.dtype == "i4") and not (entry.shape[0] and 0 < entry.shape[1] <= MAX_COLS):
+    if (entry.encoding != "dense" or entry.dtype == "i4") and not (entry.shape[0] and 0 < entry.shape[1] <= MAX_COLS):
         raise CutworkError(f"{path}: '{name}' has the impossible shape {entry.shape}; pack the model again")
     for stored, dtype, shape in _tensors_of(name, entry).values():
         if stored not in tensors:

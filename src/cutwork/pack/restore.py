@@ -11,7 +11,7 @@ from cutwork.checkpoint import copy_side_files, output_directory
 from cutwork.errors import CutworkError
 from cutwork.pack import bfloat16
 from cutwork.pack.convert import LOWEST
-from cutwork.pack.encodings import EncodedWeight, restore_negative_zeros
+from cutwork.pack.encodings import EncodedWeight, mask_shape, restore_negative_zeros
 from cutwork.pack.int4 import dequantize, row_scales
 from cutwork.pack.reader import STORED_DTYPE, PackedModel, read_packed, verify
 from cutwork.pack.source import from_float32, pack_nibbles
@@ -108,7 +108,7 @@ def _weight(model: PackedModel, stored: Tensors, name: str, dtype: str) -> Tenso
         dense = from_float32(bfloat16.to_float32(dense) if weight.dtype == "bf16" else dense, dtype).array
     signs = stored.get(f"{name}.negative_zeros")
     if signs is not None:
-        if weight.mask is None or signs.dtype != "U64" or signs.shape != weight.mask.shape:
+        if weight.mask is None or signs.dtype != "U64" or signs.shape != mask_shape("bitmask", *weight.shape)[0]:
             raise CutworkError(f"{model.path}: '{name}.negative_zeros' is damaged; pack the model again")
         restore_negative_zeros(dense, signs.array)
     return Tensor(dtype, dense)

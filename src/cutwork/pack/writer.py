@@ -50,13 +50,13 @@ class PackSummary:
 
     @property
     def dense_nbytes(self) -> int:
-        """Bytes of the same weights in the same dtypes without the bitmask."""
+        """Bytes of the same weights in the same dtypes without masks."""
         return sum(weight.dense_nbytes for weight in self.weights)
 
     @property
     def sparsity(self) -> float:
-        """Fraction of zeros in the weights stored as bitmasks; 0 if there are none."""
-        sparse = [(float(np.prod(w.shape)), w.sparsity) for w in self.weights if w.encoding == "bitmask"]
+        """Fraction of zeros in the weights stored with a mask; 0 if there are none."""
+        sparse = [(float(np.prod(w.shape)), w.sparsity) for w in self.weights if w.encoding != "dense"]
         return sum(size * zeros for size, zeros in sparse) / sum(size for size, _ in sparse) if sparse else 0.0
 
 
@@ -169,7 +169,7 @@ def _keep_what_restores(
         return 0
     if weight.tensor.dtype != STORED_DTYPE[encoded.dtype]:
         origin.dtypes[name] = weight.tensor.dtype
-    if encoded.encoding == "bitmask":
+    if encoded.encoding != "dense":
         signs = negative_zeros(weight.tensor.array)
         if signs is not None:
             writer.add_tensor(f"{name}.negative_zeros", "U64", signs)
