@@ -64,6 +64,8 @@ def test_bench_and_explain_and_eval(cutwork: Any, checkpoint: Path, packed: Path
     status, out, _ = cutwork("explain", packed, "-r", 2, "--json")
     explained = json.loads(out)
     assert status == 0 and explained["bytes_per_step"] == sum(row["bytes"] for row in explained["weights"])
+    dense = [row["note"] for row in explained["weights"] if all("dense" in text for text in row["encodings"])]
+    assert dense and set(dense) == {"stored dense, too few zeros to profit"}
     status, out, _ = cutwork("explain", packed, "-r", 2, "--all")
     assert status == 0 and "self_attn.{q_proj,k_proj,v_proj}" in out and "GB/s" in out
 

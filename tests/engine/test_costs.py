@@ -7,6 +7,7 @@ import pytest
 
 from cutwork.engine import costs
 from cutwork.errors import CutworkError
+from cutwork.pack.encodings import DType, break_even
 
 
 @pytest.fixture
@@ -53,3 +54,14 @@ def test_an_unwritable_home_is_no_error(cache: Path, monkeypatch: pytest.MonkeyP
     cache.parent.write_text("a file")
     assert costs.measure_costs().constants
     assert not costs.have_measured()
+
+
+@pytest.mark.skipif(costs._native().isa() != "avx512", reason="elsewhere a bitmask may save memory only")
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "i8", "i4"])
+def test_a_bitmask_is_faster_where_it_is_smaller(dtype: DType) -> None:
+    default = costs._native().Costs()
+    rows, cols = 4096, 4096
+    dense = default.seconds("gemv", "dense", dtype, rows, cols, rows * cols, 1)
+    for zeros, faster in ((break_even(dtype) - 0.02, False), (break_even(dtype) + 0.03, True)):
+        nonzeros = round(rows * cols * (1 - zeros))
+        assert (default.seconds("gemv", "bitmask", dtype, rows, cols, nonzeros, 1) < dense) is faster

@@ -9,7 +9,7 @@ import pytest
 
 from cutwork import _native
 
-from .weights import bitmask_arrays, int8_reference, make_weight, sparse_values
+from .weights import int8_reference, make_weight, masked_arrays, sparse_values
 
 ISAS = ["scalar", "avx2", "avx512f", "avx512"]
 MINE = os.environ.get("CUTWORK_ISA") or _native.isa()
@@ -46,7 +46,7 @@ def test_the_lowest_code_is_found_anywhere(encoding, at):
 
 @pytest.mark.parametrize("place", ["last column", "last row"])
 def test_bits_beyond_the_shape_are_found(place):
-    values, mask, offsets = bitmask_arrays(np.ones((6, 70), np.float32))
+    values, mask, offsets = masked_arrays(np.ones((6, 70), np.float32))
     word, bit = ((0, 1, 3), 6) if place == "last column" else ((1, 0, 2), 0)
     mask[word] |= np.uint64(1 << bit)
     mask[(word[0], 0, 0)] ^= np.uint64(1)  # as many bits as before

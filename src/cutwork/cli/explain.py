@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cutwork.engine.model import Model
 
 _LAYER = re.compile(r"\.\d+\.")
-_SPARSE_ENOUGH = 0.3  # below this a bitmask saves less than it costs
+_NEARLY = 0.02  # of zeros above the point where a bitmask breaks even: what its offsets and padding may cost
 
 
 def explain(
@@ -100,33 +100,34 @@ def _weight_rows(engine: "Model", profile: "StepProfile", every_layer: bool) -> 
                 "ms": 1e3 * seconds,
                 "gb_per_second": moved / max(seconds, 1e-12) / 1e9,
                 "share": seconds / profile.seconds,
-                "note": _note(1 - nonzeros / size, {w.encoding for w in weights}),
+                "note": _note(engine, weights, profile.tokens),
             }
         )
     return rows
 
 
-def _predict(engine: "Model", weight: Any, tokens: int) -> tuple[str, float]:
-    """The kernel chosen for a weight and the seconds it should take."""
-    shape = (weight.encoding, weight.dtype, weight.rows, weight.cols, weight.nonzeros)
+def _predict(engine: "Model", weight: Any, tokens: int, encoding: str | None = None) -> tuple[str, float]:
+    """The kernel chosen for a weight, as it is stored or in another encoding, and the seconds it should take."""
+    nonzeros = weight.rows * weight.cols if encoding == "dense" else weight.nonzeros
+    shape = (encoding or weight.encoding, weight.dtype, weight.rows, weight.cols, nonzeros)
     kernel = engine.costs.choose(*shape, tokens)
     return kernel, engine.costs.seconds(kernel, *shape, tokens, engine.threads)
 
 
-def _note(sparsity: float, encodings: set[str]) -> str:
-    if encodings == {"dense"}:
-        return (
-            "stored dense, too few zeros to profit"
-            if sparsity < _SPARSE_ENOUGH
-            else "stored dense although it has zeros"
-        )
-    return (
-        ""
-        if len(encodings) == 1
-        else "some layers stored dense, too few zeros to profit"
-        if "dense" in encodings
-        else ""
-    )
+def _note(engine: "Model", weights: list[Any], tokens: int) -> str:
+    """What is to be said about how weights are stored, if anything."""
+    from cutwork.pack.encodings import break_even
+
+    dense = [weight for weight in weights if weight.encoding == "dense"]
+    if dense:
+        some = "stored dense" if len(dense) == len(weights) else "some layers stored dense"
+        too_full = all(1 - w.nonzeros / (w.rows * w.cols) < break_even(w.dtype) + _NEARLY for w in dense)
+        return f"{some}, too few zeros to profit" if too_full else f"{some} although sparse enough"
+    masked = [weight for weight in weights if weight.encoding == "bitmask"]
+    stored = sum(_predict(engine, weight, tokens)[1] for weight in masked)
+    if stored > sum(_predict(engine, weight, tokens, "dense")[1] for weight in masked):
+        return f"stored as bitmask, which saves memory but should take longer than dense with {engine.isa} kernels"
+    return ""
 
 
 def _other_rows(profile: "StepProfile") -> list[dict[str, Any]]:
