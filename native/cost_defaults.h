@@ -72,7 +72,7 @@ constexpr DefaultCost kDefaultCosts[] = {
     {Isa::avx2, Family::gemm, Encoding::dense, DType::i8, {32.8, 0, 9.28}},
     {Isa::avx2, Family::gemv, Encoding::bitmask, DType::i8, {27.61, 0.6629, 10.55}},
     {Isa::avx2, Family::gemm, Encoding::bitmask, DType::i8, {78.34, 0.9668, 9.247}},
-    {Isa::avx2, Family::spmm, Encoding::bitmask, DType::i8, {113, 511, 16}},
+    {Isa::avx2, Family::spmm, Encoding::bitmask, DType::i8, {113, 511, 22}},
     {Isa::avx2, Family::spmm, Encoding::block1x4, DType::i8, {60, 100, 9}},
     {Isa::avx2, Family::spmm, Encoding::block4x1, DType::i8, {60, 100, 12}},
     {Isa::avx2, Family::gemv, Encoding::dense, DType::i4, {0, 0, 8.301}},
