@@ -71,6 +71,11 @@ Op parse_op(const std::string& kind, Fields& f) {
   if (kind == "embed") return Embed{f.integer("out"), f.integer("weight"), f.number("scale")};
   if (kind == "rms_norm")
     return RmsNorm{f.integer("x"), f.integer("out"), f.integer("weight"), f.number("eps"), f.integer("groups")};
+  if (kind == "layer_norm")
+    return LayerNorm{f.integer("x"), f.integer("out"), f.integer("weight"), f.integer("bias"), f.number("eps")};
+  if (kind == "slice")
+    return Slice{f.integer("x"), f.integer("out"), f.integer("pieces"), f.integer("stride"), f.integer("first")};
+  if (kind == "clip") return Clip{f.integer("x"), f.integer("out"), f.number("limit")};
   if (kind == "linear")
     return Linear{f.integer("x"),       f.integers("outs"),    f.integers("weights"),
                   f.integers("biases"), f.integer("residual"), f.activation("activation", true)};
@@ -79,8 +84,9 @@ Op parse_op(const std::string& kind, Fields& f) {
                 f.integer("head_dim"), f.integer("inv_freq"), f.number("scaling")};
   if (kind == "kv_append") return KvAppend{f.integer("k"), f.integer("v"), f.integer("cache")};
   if (kind == "attention")
-    return Attention{f.integer("q"),        f.integer("out"),      f.integer("cache"), f.integer("heads"),
-                     f.integer("kv_heads"), f.integer("head_dim"), f.number("scale"),  f.integer("window")};
+    return Attention{f.integer("q"),     f.integer("out"),      f.integer("cache"),
+                     f.integer("heads"), f.integer("kv_heads"), f.integer("head_dim"),
+                     f.number("scale"),  f.integer("window"),   f.integer("slopes")};
   if (kind == "gated")
     return Gated{f.integer("gate"), f.integer("up"), f.integer("out"), f.activation("activation", false)};
   if (kind == "gather_rows") return GatherRows{f.integer("x"), f.integer("out")};

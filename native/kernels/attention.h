@@ -40,6 +40,7 @@ struct AttentionTile {
   int64_t position;              // of the first query
   int64_t window;                // keys a query sees including its own, or -1 for all
   float scale;
+  const float* slopes;  // [group]: a score falls by so much per token of distance (ALiBi); null for none
 
   int64_t end() const { return position + queries; }  // keys [start(), end()) are seen by some query
   int64_t start() const { return window < 0 || window > position ? 0 : position - window + 1; }

@@ -9,7 +9,7 @@ namespace {
 }  // namespace
 
 extern const ElementwiseKernels elementwise_avx512;
-const ElementwiseKernels elementwise_avx512 = {rms_norm, rope, gated, finish, embed};
+const ElementwiseKernels elementwise_avx512 = {rms_norm, layer_norm, rope, gated, clip, finish, embed};
 
 }  // namespace cutwork
 #endif

@@ -6,6 +6,6 @@ namespace {
 }  // namespace
 
 extern const ElementwiseKernels elementwise_scalar;
-const ElementwiseKernels elementwise_scalar = {rms_norm, rope, gated, finish, embed};
+const ElementwiseKernels elementwise_scalar = {rms_norm, layer_norm, rope, gated, clip, finish, embed};
 
 }  // namespace cutwork

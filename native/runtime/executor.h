@@ -86,6 +86,9 @@ class Executor {
 
   void run(const Embed& op, const Prepared& prepared);
   void run(const RmsNorm& op, const Prepared& prepared);
+  void run(const LayerNorm& op, const Prepared& prepared);
+  void run(const Slice& op, const Prepared& prepared);
+  void run(const Clip& op, const Prepared& prepared);
   void run(const Linear& op, const Prepared& prepared);
   void run(const Rope& op, const Prepared& prepared);
   void run(const KvAppend& op, const Prepared& prepared);

@@ -59,6 +59,28 @@ void Executor::run(const RmsNorm& op, const Prepared&) {
   });
 }
 
+void Executor::run(const LayerNorm& op, const Prepared&) {
+  const float* bias = op.bias == -1 ? nullptr : vector(op.bias);
+  per_token(rows(op.x), width(op.x), [&](int64_t t) {
+    elementwise_.layer_norm(data(op.x, t), vector(op.weight), bias, op.eps, width(op.x), data(op.out, t));
+  });
+}
+
+void Executor::run(const Slice& op, const Prepared&) {
+  const int64_t piece = width(op.out) / op.pieces;
+  per_token(rows(op.x), width(op.out), [&](int64_t t) {
+    const float* from = data(op.x, t) + op.first;
+    float* to = data(op.out, t);
+    for (int64_t i = 0; i < op.pieces; ++i, from += op.stride, to += piece)
+      std::memcpy(to, from, static_cast<size_t>(piece) * sizeof(float));
+  });
+}
+
+void Executor::run(const Clip& op, const Prepared&) {
+  per_token(rows(op.x), width(op.x),
+            [&](int64_t t) { elementwise_.clip(data(op.x, t), op.limit, width(op.x), data(op.out, t)); });
+}
+
 void Executor::run(const Linear& op, const Prepared& prepared) {
   for (size_t i = 0; i < op.outs.size(); ++i)
     targets_[i] = {data(op.outs[i]), op.residual == -1 ? nullptr : data(op.residual)};
@@ -107,7 +129,8 @@ AttentionTile Executor::attention_tile(const Attention& op, int64_t item) const 
           group,
           tile.run->position + tile.first,
           op.window,
-          op.scale};
+          op.scale,
+          op.slopes == -1 ? nullptr : vector(op.slopes) + kv_head * group};
 }
 
 bool Executor::share_keys(const Attention& op, int64_t items) {

@@ -55,6 +55,34 @@ class Verifier {
     require(op.eps >= 0, "eps is negative");
   }
 
+  void check_op(const LayerNorm& op) {
+    read(op.x, "x");
+    write_like(op.x, op.out, "out", {op.x});
+    vector_of(op.weight, "weight", width(op.x));
+    if (op.bias != -1) vector_of(op.bias, "bias", width(op.x));
+    finite(op.eps, "eps");
+    require(op.eps >= 0, "eps is negative");
+  }
+
+  void check_op(const Slice& op) {
+    read(op.x, "x");
+    write(op.out, "out", buffer(op.x).wanted_rows);
+    require(!overlap(op.x, op.out), "out overlaps x");
+    require(op.pieces >= 1 && op.pieces <= width(op.out) && width(op.out) % op.pieces == 0,
+            "pieces is " + text(op.pieces) + ", which does not divide the width " + text(width(op.out)));
+    const int64_t piece = width(op.out) / op.pieces;
+    require(op.first >= 0 && op.first <= kMaxSize && op.stride >= piece && op.stride <= kMaxSize &&
+                op.first + (op.pieces - 1) * op.stride + piece <= width(op.x),
+            "the pieces reach beyond the width " + text(width(op.x)));
+  }
+
+  void check_op(const Clip& op) {
+    read(op.x, "x");
+    write_like(op.x, op.out, "out", {op.x});
+    finite(op.limit, "limit");
+    require(op.limit >= 0, "limit is negative");
+  }
+
   void check_op(const Linear& op) {
     read(op.x, "x");
     if (op.residual != -1) read(op.residual, "residual");
@@ -106,6 +134,7 @@ class Verifier {
     require(op.heads % op.kv_heads == 0, "heads is not a multiple of kv_heads");
     require(op.window == -1 || op.window >= 1, "window must be -1 or positive");
     finite(op.scale, "scale");
+    if (op.slopes != -1) vector_of(op.slopes, "slopes", op.heads);
     bool appended = false;
     for (int64_t each : appended_) appended = appended || each == op.cache;
     require(appended, "nothing is appended to cache layer " + text(op.cache) + " before");
@@ -249,8 +278,8 @@ void verify_sizes(const Plan& plan) {
 }  // namespace
 
 const char* kind_name(const Op& op) {
-  constexpr const char* names[] = {"embed",     "rms_norm", "linear",      "rope",  "kv_append",
-                                   "attention", "gated",    "gather_rows", "logits"};
+  constexpr const char* names[] = {"embed", "rms_norm",  "layer_norm", "slice", "clip",        "linear",
+                                   "rope",  "kv_append", "attention",  "gated", "gather_rows", "logits"};
   static_assert(std::size(names) == std::variant_size_v<Op>);
   return names[op.index()];
 }

@@ -22,6 +22,17 @@ struct RmsNorm {
   float eps;
   int64_t groups;
 };
+struct LayerNorm {
+  int64_t x, out, weight, bias;
+  float eps;
+};
+struct Slice {
+  int64_t x, out, pieces, stride, first;
+};
+struct Clip {
+  int64_t x, out;
+  float limit;
+};
 struct Linear {
   int64_t x;
   std::vector<int64_t> outs, weights, biases;
@@ -38,7 +49,7 @@ struct KvAppend {
 struct Attention {
   int64_t q, out, cache, heads, kv_heads, head_dim;
   float scale;
-  int64_t window;
+  int64_t window, slopes;
 };
 struct Gated {
   int64_t gate, up, out;
@@ -50,7 +61,8 @@ struct GatherRows {
 struct Logits {
   int64_t x, weight, bias;
 };
-using Op = std::variant<Embed, RmsNorm, Linear, Rope, KvAppend, Attention, Gated, GatherRows, Logits>;
+using Op =
+    std::variant<Embed, RmsNorm, LayerNorm, Slice, Clip, Linear, Rope, KvAppend, Attention, Gated, GatherRows, Logits>;
 
 const char* kind_name(const Op& op);
 

@@ -33,6 +33,8 @@ SMALL = {
     "bos_token_id": 1,
 }
 ROPE = {"rope_theta": 10000.0}
+MPT = {"d_model": 48, "n_heads": 6, "n_layers": 3, "expansion_ratio": 2, "max_seq_len": 256}
+NEOX = {"num_key_value_heads": None, "rope_parameters": {**ROPE, "rope_type": "default", "partial_rotary_factor": 0.5}}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "llama-mha-tied": ("llama", {"num_key_value_heads": 6, "tie_word_embeddings": True}),
@@ -60,6 +62,18 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral-window": ("mistral", {"sliding_window": 9, "head_dim": 8}),
     "mistral-full": ("mistral", {"sliding_window": None}),
     "qwen2": ("qwen2", {"tie_word_embeddings": True}),
+    "mpt": ("mpt", {**MPT, "attn_config": {"alibi_bias_max": 4, "clip_qkv": 0.8}}),
+    "mpt-scaled-untied": (
+        "mpt",
+        {**MPT, "n_heads": 4, "attn_config": {"softmax_scale": 0.4}, "tie_word_embeddings": False},
+    ),
+    "gpt-neox": ("gpt_neox", NEOX),
+    "gpt-neox-serial": (
+        "gpt_neox",
+        {**NEOX, "use_parallel_residual": False, "attention_bias": False, "tie_word_embeddings": True},
+    ),
+    "qwen3": ("qwen3", {"head_dim": 16}),
+    "qwen3-biases": ("qwen3", {"head_dim": 8, "attention_bias": True, "tie_word_embeddings": True}),
     "qwen2-window": ("qwen2", {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}),
 }
 

@@ -173,6 +173,7 @@ def llama(
             head_dim=head_dim,
             scale=head_dim**-0.5,
             window=window,
+            slopes=-1,
         )
         (x,) = linear(attended, [hidden], residual=x)
         gate, up = linear(norm(x), [ffn, ffn])
@@ -198,13 +199,15 @@ ACTIVATIONS = {
 }
 
 
-def attend(q, k, v, heads, kv_heads, scale, window):
-    """Causal attention over one whole sequence, float64: q [n, heads * d], k and v [n, kv_heads * d]."""
+def attend(q, k, v, heads, kv_heads, scale, window, slopes=None):
+    """Causal attention over one whole sequence, float64: q [n, heads * d], k and v [n, kv_heads * d]; slopes [heads]."""
     n = len(q)
     q, k, v = (a.reshape(n, count, -1) for a, count in ((q, heads), (k, kv_heads), (v, kv_heads)))
     k, v = (a.repeat(heads // kv_heads, axis=1) for a in (k, v))
     scores = np.einsum("thd,shd->hts", q, k) * scale
     behind = np.arange(n)[:, None] - np.arange(n)
+    if slopes is not None:
+        scores = scores - slopes[:, None, None].astype(np.float64) * behind
     scores[:, (behind < 0) | ((window != -1) & (behind >= window))] = -np.inf
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)

@@ -76,6 +76,40 @@ def test_gated(isa, activation):
     assert np.all(np.abs(actual - expected)[~normal] <= 3e-35)
 
 
+@pytest.mark.parametrize("width", [1, 7, 16, 50, 129])
+@pytest.mark.parametrize("bias", [False, True])
+def test_layer_norm(rng, isa, width, bias):
+    x = (3 + rng.standard_normal((9, width))).astype(np.float32)
+    plan = Plan()
+    weight, shift = rng.uniform(0.5, 1.5, width), rng.standard_normal(width)
+    ids = {"weight": plan.vector(weight), "bias": plan.vector(shift) if bias else -1}
+    plan.show(plan.emit("layer_norm", width, x=plan.table(x), eps=1e-5, **ids))
+    wide = x.astype(np.float64)
+    normal = (wide - wide.mean(1, keepdims=True)) / np.sqrt(wide.var(1, keepdims=True) + 1e-5)
+    expected = normal * weight.astype(np.float32) + (shift.astype(np.float32) if bias else 0)
+    close(run_rows(plan.executor(isa=isa), 9), expected, 5e-6)
+
+
+def test_slice_and_clip(rng, isa):
+    x = rng.standard_normal((6, 60)).astype(np.float32)
+    plan = Plan()
+    part = plan.emit("slice", 15, x=plan.table(x), pieces=3, stride=20, first=7)
+    plan.show(plan.emit("clip", 15, x=part, limit=0.5))
+    columns = np.concatenate([np.arange(7 + 20 * i, 12 + 20 * i) for i in range(3)])
+    np.testing.assert_array_equal(run_rows(plan.executor(isa=isa), 6), x[:, columns].clip(-0.5, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("pieces", 4), ("stride", 4), ("first", 16), ("first", -1), ("pieces", 0)]
+)
+def test_slices_stay_inside(field, value):
+    plan = Plan()
+    fields = {"pieces": 3, "stride": 20, "first": 7, field: value}
+    plan.show(plan.emit("slice", 15, x=plan.table(np.zeros((2, 60), np.float32)), **fields))
+    with pytest.raises(ValueError, match="slice"):
+        plan.executor()
+
+
 @pytest.mark.parametrize("encoding", ["dense", "bitmask"])
 @pytest.mark.parametrize("dtypes", [["f32"], ["bf16"], ["i8"], ["i8", "f32", "bf16"]])
 @pytest.mark.parametrize("count", [1, 5, 40])
@@ -112,9 +146,10 @@ def test_logits_have_a_bias_and_only_the_wanted_rows(rng, isa):
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "head_dim"), [(1, 1, 64), (4, 4, 16), (9, 3, 20), (8, 1, 33), (6, 2, 128), (71, 1, 7)]
 )
+@pytest.mark.parametrize("alibi", [False, True])
 @pytest.mark.parametrize("window", [-1, 1, 30])
 @pytest.mark.parametrize("dtype", ["f32", "bf16", "i8"])
-def test_attention(rng, isa, heads, kv_heads, head_dim, window, dtype):
+def test_attention(rng, isa, heads, kv_heads, head_dim, window, dtype, alibi):
     count = 333
     q, k, v = (rng.standard_normal((count, n * head_dim)).astype(np.float32) for n in (heads, kv_heads, kv_heads))
     if dtype == "bf16":  # values that bf16 holds exactly
@@ -125,10 +160,12 @@ def test_attention(rng, isa, heads, kv_heads, head_dim, window, dtype):
     queries = plan.table(q * 2)
     plan.add("kv_append", k=plan.table(k), v=plan.table(v), cache=0)
     shape = {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim, "scale": head_dim**-0.5, "window": window}
+    slopes = rng.uniform(0, 0.5, heads).astype(np.float32) if alibi else None
+    shape["slopes"] = plan.vector(slopes) if alibi else -1
     plan.show(plan.emit("attention", heads * head_dim, q=queries, cache=0, **shape))
     sizes = {"layers": 1, "kv_heads": kv_heads, "head_dim": head_dim, "block_size": 16, "blocks": 21, "dtype": dtype}
     actual = run_rows(plan.executor(isa=isa, max_tokens=count, max_logits=count, cache=sizes), count)
-    expected = attend(*(a.astype(np.float64) for a in (q * 2, k, v)), heads, kv_heads, head_dim**-0.5, window)
+    expected = attend(*(a.astype(np.float64) for a in (q * 2, k, v)), heads, kv_heads, head_dim**-0.5, window, slopes)
     close(actual, expected, 5e-6)
 
 
@@ -150,7 +187,7 @@ def test_strange_numbers_in_an_i8_cache(isa, strange, expected):
     plan = Plan()
     queries, k, v = (plan.table(a) for a in (np.ones_like(values), np.zeros_like(values), values))
     plan.add("kv_append", k=k, v=v, cache=0)
-    shape = {"heads": 1, "kv_heads": 1, "head_dim": 16, "scale": 1.0, "window": -1}
+    shape = {"heads": 1, "kv_heads": 1, "head_dim": 16, "scale": 1.0, "window": -1, "slopes": -1}
     plan.show(plan.emit("attention", 16, q=queries, cache=0, **shape))
     cache = {"layers": 1, "kv_heads": 1, "head_dim": 16, "block_size": 16, "blocks": 2, "dtype": "i8"}
     np.testing.assert_array_equal(run_rows(plan.executor(isa=isa, cache=cache), 20), np.full((20, 16), expected))

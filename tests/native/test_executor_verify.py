@@ -68,6 +68,7 @@ FIELDS = [
     ("attention", "heads", 3, r"width heads \* head_dim"),
     ("attention", "window", 0, "window must be -1 or positive"),
     ("attention", "scale", float("nan"), "scale is not finite"),
+    ("attention", "slopes", 99, "slopes names vector 99"),
     ("gated", "gate", 0, "gate and up differ in shape"),
     ("gated", "activation", "none", "knows no activation 'none'"),
     ("gather_rows", "x", 99, "x names buffer 99"),

@@ -9,6 +9,9 @@ Span = tuple[int, int, str]  # offset and width in floats per token, rows "T" or
 INPUTS = {
     "embed": (),
     "rms_norm": ("x",),
+    "layer_norm": ("x",),
+    "slice": ("x",),
+    "clip": ("x",),
     "linear": ("x", "residual"),
     "rope": ("x",),
     "kv_append": ("k", "v"),

@@ -1,5 +1,6 @@
 """`Model`: load a model directory and make text with it."""
 
+import re
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -260,7 +261,7 @@ class Model:
     @property
     def sparsity(self) -> float:
         """Fraction of zeros in the linears of the blocks."""
-        blocks = [weight for name, weight in self.weights.items() if ".layers." in name]
+        blocks = [weight for name, weight in self.weights.items() if re.search(r"\.\d+\.", name)]
         size = sum(weight.rows * weight.cols for weight in blocks)
         return 1.0 - int(sum(weight.nonzeros for weight in blocks)) / max(int(size), 1)
 
@@ -370,7 +371,7 @@ def _cache_dtype(wanted: Literal["auto"] | CacheDType, weights: Mapping[str, Any
 
 
 def _model_context(config: Mapping[str, Any]) -> int:
-    longest = config.get("max_position_embeddings", 2048)
+    longest = config.get("max_position_embeddings", config.get("max_seq_len", 2048))
     if isinstance(longest, bool) or not isinstance(longest, int) or not 2 <= longest <= 1 << 24:
         raise CutworkError(f"config.json: max_position_embeddings must be an integer from 2, not {longest!r}")
     return longest

@@ -62,13 +62,41 @@ class Plan:
         self._emit("rms_norm", x=x, out=out, weight=weight, eps=eps, groups=groups)
         return out
 
+    def layer_norm(self, x: Buffer, name: str, eps: float, *, bias: bool = True) -> Buffer:
+        """(x - mean(x)) / sqrt(var(x) + eps) · weight (+ bias) over each row (arXiv 1607.06450)."""
+        out = self._buffer(x.width, x.rows)
+        weight = self._vector(f"{name}.weight", x.width)
+        self._emit("layer_norm", x=x, out=out, weight=weight, bias=self._bias(name, x.width, bias), eps=eps)
+        return out
+
+    def slice(self, x: Buffer, *, pieces: int, width: int, stride: int, first: int) -> Buffer:
+        """`pieces` runs of `width` columns side by side, which lie `stride` apart in x, from column `first` on."""
+        out = self._buffer(pieces * width, x.rows)
+        self._emit("slice", x=x, out=out, pieces=pieces, stride=stride, first=first)
+        return out
+
+    def clip(self, x: Buffer, limit: float) -> Buffer:
+        """x brought into [-limit, limit]."""
+        out = self._buffer(x.width, x.rows)
+        self._emit("clip", x=x, out=out, limit=limit)
+        return out
+
     def linears(self, x: Buffer, widths: Mapping[str, int], *, bias: bool = False) -> tuple[Buffer, ...]:
         """Several linear layers of the same input, in one op so that the input is prepared once."""
         return self._linears(x, widths, bias, None)
 
-    def linear(self, x: Buffer, name: str, width: int, *, bias: bool = False, residual: Buffer | None = None) -> Buffer:
-        """x·Wᵀ (+ bias) (+ residual) with W [width, x.width]."""
-        return self._linears(x, {name: width}, bias, residual)[0]
+    def linear(
+        self,
+        x: Buffer,
+        name: str,
+        width: int,
+        *,
+        bias: bool = False,
+        activation: str = "none",
+        residual: Buffer | None = None,
+    ) -> Buffer:
+        """activation(x·Wᵀ (+ bias)) (+ residual) with W [width, x.width]."""
+        return self._linears(x, {name: width}, bias, residual, activation)[0]
 
     def rope(self, x: Buffer, heads: int, rope: Rope) -> Buffer:
         """Rotates each head by its token's position, pairing dimensions i and i + rotary_dim/2 (arXiv 2104.09864)."""
@@ -85,11 +113,23 @@ class Plan:
         return out
 
     def attention(
-        self, q: Buffer, k: Buffer, v: Buffer, *, cache: int, heads: int, kv_heads: int, window: int | None = None
+        self,
+        q: Buffer,
+        k: Buffer,
+        v: Buffer,
+        *,
+        cache: int,
+        heads: int,
+        kv_heads: int,
+        window: int | None = None,
+        scale: float | None = None,
+        slopes: np.ndarray | None = None,
     ) -> Buffer:
         """Appends k and v to layer `cache` of the KV cache, then attends causally over each token's own sequence.
 
         With a `window` a token sees itself and the window - 1 tokens before it. Query heads share key heads in order.
+        scale: of the scores, 1/√head_dim by default. slopes: float32 [heads], by which a head's scores fall per token
+        of distance (ALiBi, arXiv 2108.12409).
         """
         head_dim = q.width // heads
         self.cache_layers, self.kv_heads, self.head_dim = max(self.cache_layers, cache + 1), kv_heads, head_dim
@@ -103,8 +143,9 @@ class Plan:
             heads=heads,
             kv_heads=kv_heads,
             head_dim=head_dim,
-            scale=head_dim**-0.5,
+            scale=head_dim**-0.5 if scale is None else scale,
             window=-1 if window is None else window,
+            slopes=-1 if slopes is None else self._constant("attention.slopes", slopes),
         )
         return out
 
@@ -131,7 +172,9 @@ class Plan:
         """Where each buffer lies in the arena: (offset, width, rows), in floats per token."""
         return lay_out([(buffer.width, buffer.rows) for buffer in self.buffers], self.ops)
 
-    def _linears(self, x: Buffer, widths: Mapping[str, int], bias: bool, residual: Buffer | None) -> tuple[Buffer, ...]:
+    def _linears(
+        self, x: Buffer, widths: Mapping[str, int], bias: bool, residual: Buffer | None, activation: str = "none"
+    ) -> tuple[Buffer, ...]:
         outs = tuple(self._buffer(width, x.rows) for width in widths.values())
         self._emit(
             "linear",
@@ -140,7 +183,7 @@ class Plan:
             weights=[self._weight(name, width, x.width) for name, width in widths.items()],
             biases=[self._bias(name, width, bias) for name, width in widths.items()],
             residual=-1 if residual is None else residual,
-            activation="none",
+            activation=activation,
         )
         return outs
 

@@ -253,11 +253,27 @@ class Executor:
         scale = 1.0 / np.sqrt(np.mean(parts**2, axis=-1, keepdims=True) + op["eps"])
         self._view(op["out"], s)[:] = (parts * scale * self.vectors[op["weight"]]).reshape(x.shape)
 
+    def _layer_norm(self, op: Op, s: _Step) -> None:
+        x = self._view(op["x"], s).astype(np.float64)
+        y = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + op["eps"]) * self.vectors[op["weight"]]
+        self._view(op["out"], s)[:] = y + self.vectors[op["bias"]] if op["bias"] != -1 else y
+
+    def _slice(self, op: Op, s: _Step) -> None:
+        x, out = self._view(op["x"], s), self._view(op["out"], s)
+        piece = out.shape[1] // op["pieces"]
+        for i in range(op["pieces"]):
+            start = op["first"] + i * op["stride"]
+            out[:, i * piece : (i + 1) * piece] = x[:, start : start + piece]
+
+    def _clip(self, op: Op, s: _Step) -> None:
+        self._view(op["out"], s)[:] = self._view(op["x"], s).clip(-op["limit"], op["limit"])
+
     def _linear(self, op: Op, s: _Step) -> None:
         x = self._view(op["x"], s)
         for out, weight, bias in zip(op["outs"], op["weights"], op["biases"], strict=True):
             y = self.weights[weight].matmul(x)
             y = y + self.vectors[bias] if bias != -1 else y
+            y = y if op["activation"] == "none" else _activate(op["activation"], y.astype(np.float64))
             self._view(out, s)[:] = y + self._view(op["residual"], s) if op["residual"] != -1 else y
 
     def _rope(self, op: Op, s: _Step) -> None:
@@ -288,6 +304,8 @@ class Executor:
             queries = q[rows].reshape(len(rows), op["heads"], -1).astype(np.float64)
             scores = np.einsum("thd,shd->hts", queries, keys) * op["scale"]
             distance = s.positions[rows][:, None] - np.arange(length)
+            if op["slopes"] != -1:
+                scores = scores - self.vectors[op["slopes"]][:, None, None].astype(np.float64) * distance
             hidden = (distance < 0) | (distance >= (op["window"] if op["window"] != -1 else math.inf))
             weights = _softmax(np.where(hidden, -np.inf, scores))
             out[rows] = np.einsum("hts,shd->thd", weights, values).reshape(len(rows), -1)

@@ -42,6 +42,9 @@ class _Checker:
         kinds: dict[str, Callable[[Mapping[str, Any]], None]] = {
             "embed": self._embed,
             "rms_norm": self._rms_norm,
+            "layer_norm": self._layer_norm,
+            "slice": self._slice,
+            "clip": self._clip,
             "linear": self._linear,
             "rope": self._rope,
             "kv_append": self._kv_append,
@@ -71,9 +74,27 @@ class _Checker:
         _expect(op["groups"] >= 1 and self._width(op["x"]) == op["groups"] * self._length(op["weight"]), "groups")
         _expect(op["eps"] >= 0, "eps is negative")
 
+    def _layer_norm(self, op: Mapping[str, Any]) -> None:
+        self._same(op["x"], op["out"])
+        for vector in (op["weight"], *([op["bias"]] if op["bias"] != -1 else [])):
+            _expect(self._length(vector) == self._width(op["x"]), "weight or bias length")
+        _expect(op["eps"] >= 0, "eps is negative")
+
+    def _slice(self, op: Mapping[str, Any]) -> None:
+        width = self._width(op["out"])
+        _expect(op["pieces"] >= 1 and width % op["pieces"] == 0, "pieces do not divide the width")
+        piece = width // op["pieces"]
+        _expect(op["first"] >= 0 and op["stride"] >= piece, "pieces overlap")
+        _expect(op["first"] + (op["pieces"] - 1) * op["stride"] + piece <= self._width(op["x"]), "beyond the input")
+        _expect(self._rows(op["x"]) == self._rows(op["out"]), "rows")
+
+    def _clip(self, op: Mapping[str, Any]) -> None:
+        self._same(op["x"], op["out"])
+        _expect(op["limit"] >= 0, "limit is negative")
+
     def _linear(self, op: Mapping[str, Any]) -> None:
         _expect(len(op["outs"]) == len(op["weights"]) == len(op["biases"]) > 0, "outs, weights and biases differ")
-        _expect(op["activation"] == "none", f"unknown activation {op['activation']!r}")
+        _expect(op["activation"] in ("none", *ACTIVATIONS), f"unknown activation {op['activation']!r}")
         for out, weight, bias in zip(op["outs"], op["weights"], op["biases"], strict=True):
             _expect(self._shape(weight) == (self._width(out), self._width(op["x"])), "weight shape")
             _expect(bias == -1 or self._length(bias) == self._width(out), "bias length")
@@ -102,6 +123,7 @@ class _Checker:
         _expect(op["heads"] > 0 and op["heads"] % op["kv_heads"] == 0, "heads are not a multiple of kv_heads")
         _expect(self._width(op["q"]) == op["heads"] * op["head_dim"], "width is not heads x head_dim")
         _expect(op["window"] == -1 or op["window"] >= 1, "window")
+        _expect(op["slopes"] == -1 or self._length(op["slopes"]) == op["heads"], "slopes")
 
     def _gated(self, op: Mapping[str, Any]) -> None:
         self._same(op["gate"], op["up"])

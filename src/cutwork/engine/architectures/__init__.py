@@ -3,16 +3,25 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cutwork.engine.architectures import llama, mistral, qwen2
+from cutwork.engine.architectures import gpt_neox, llama, mistral, mpt, qwen2, qwen3
 from cutwork.engine.plan import Plan
 from cutwork.engine.verify import verify
 from cutwork.errors import CutworkError
 
-# model_type → the function that reads its config. All of them are variants of one decoder so far.
-ARCHITECTURES: dict[str, Callable[[Mapping[str, Any]], llama.LlamaConfig]] = {
-    "llama": llama.parse,
-    "mistral": mistral.parse,
-    "qwen2": qwen2.parse,
+
+def _relative(parse: Callable[[Mapping[str, Any]], llama.LlamaConfig]) -> Callable[[Plan, Mapping[str, Any]], None]:
+    """A model that differs from Llama only in what its config says."""
+    return lambda plan, config: llama.emit(plan, parse(config))
+
+
+# model_type → the function that emits its forward pass.
+ARCHITECTURES: dict[str, Callable[[Plan, Mapping[str, Any]], None]] = {
+    "gpt_neox": gpt_neox.emit,
+    "llama": _relative(llama.parse),
+    "mistral": _relative(mistral.parse),
+    "mpt": mpt.emit,
+    "qwen2": _relative(qwen2.parse),
+    "qwen3": _relative(qwen3.parse),
 }
 
 
@@ -27,6 +36,6 @@ def build_plan(config: Mapping[str, Any]) -> Plan:
             f"this engine does not know the architecture {kind!r}; it runs {', '.join(sorted(ARCHITECTURES))}"
         )
     plan = Plan()
-    llama.emit(plan, ARCHITECTURES[kind](config))
+    ARCHITECTURES[kind](plan, config)
     verify(plan)
     return plan

@@ -43,9 +43,9 @@ def flag(config: Mapping[str, Any], key: str, default: bool = False) -> bool:
     return value
 
 
-def activation(config: Mapping[str, Any]) -> str:
+def activation(config: Mapping[str, Any], default: str = "silu") -> str:
     """The engine's name of config["hidden_act"]."""
-    name = str(config.get("hidden_act", "silu"))
+    name = str(config.get("hidden_act", default))
     if name not in ACTIVATIONS:
         raise CutworkError(
             f"this engine does not know the activation {name!r}; it runs {', '.join(sorted(ACTIVATIONS))}"

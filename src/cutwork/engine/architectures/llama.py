@@ -28,6 +28,7 @@ class LlamaConfig:
     qkv_bias: bool
     output_bias: bool
     mlp_bias: bool
+    qk_norm: bool
     tied: bool
 
 
@@ -43,6 +44,7 @@ def decoder(
     qkv_bias: bool = False,
     output_bias: bool = False,
     mlp_bias: bool = False,
+    qk_norm: bool = False,
     windows: tuple[int | None, ...] | None = None,
     default_kv_heads: int | None = None,
 ) -> LlamaConfig:
@@ -73,6 +75,7 @@ def decoder(
         qkv_bias=qkv_bias,
         output_bias=output_bias,
         mlp_bias=mlp_bias,
+        qk_norm=qk_norm,
         tied=flag(config, "tie_word_embeddings"),
     )
 
@@ -85,6 +88,9 @@ def emit(p: Plan, c: LlamaConfig) -> None:
         h = p.rms_norm(x, f"model.layers.{i}.input_layernorm", c.eps)
         widths = {"q": c.heads * c.head_dim, "k": c.kv_heads * c.head_dim, "v": c.kv_heads * c.head_dim}
         q, k, v = p.linears(h, {f"{attention}.{n}_proj": width for n, width in widths.items()}, bias=c.qkv_bias)
+        if c.qk_norm:
+            q = p.rms_norm(q, f"{attention}.q_norm", c.eps, c.heads)
+            k = p.rms_norm(k, f"{attention}.k_norm", c.eps, c.kv_heads)
         q, k = p.rope(q, c.heads, c.rope), p.rope(k, c.kv_heads, c.rope)
         a = p.attention(q, k, v, cache=i, heads=c.heads, kv_heads=c.kv_heads, window=c.windows[i])
         x = p.linear(a, f"{attention}.o_proj", c.width, bias=c.output_bias, residual=x)

@@ -10,10 +10,10 @@ from cutwork.errors import CutworkError
 
 def parse(config: Mapping[str, Any]) -> LlamaConfig:
     """The config of a `qwen2` model."""
-    return decoder(config, qkv_bias=True, windows=_windows(config))
+    return decoder(config, qkv_bias=True, windows=sliding_windows(config))
 
 
-def _windows(config: Mapping[str, Any]) -> tuple[int | None, ...]:
+def sliding_windows(config: Mapping[str, Any]) -> tuple[int | None, ...]:
     """`layer_types` says which layers slide; configs older than it slide from layer `max_window_layers` on."""
     layers = integer(config, "num_hidden_layers", maximum=1024)
     if not flag(config, "use_sliding_window") or config.get("sliding_window", 4096) is None:
