@@ -33,7 +33,7 @@ SMALL = {
     "bos_token_id": 1,
 }
 ROPE = {"rope_theta": 10000.0}
-MPT = {"d_model": 48, "n_heads": 6, "n_layers": 3, "expansion_ratio": 2, "max_seq_len": 256}
+MPT = {"d_model": 48, "n_heads": 6, "n_layers": 3, "max_seq_len": 256}
 NEOX = {"num_key_value_heads": None, "rope_parameters": {**ROPE, "rope_type": "default", "partial_rotary_factor": 0.5}}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
@@ -62,7 +62,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral-window": ("mistral", {"sliding_window": 9, "head_dim": 8}),
     "mistral-full": ("mistral", {"sliding_window": None}),
     "qwen2": ("qwen2", {"tie_word_embeddings": True}),
-    "mpt": ("mpt", {**MPT, "attn_config": {"alibi_bias_max": 4, "clip_qkv": 0.8}}),
+    "mpt": ("mpt", {**MPT, "attn_config": {"clip_qkv": 0.8}}),
     "mpt-scaled-untied": (
         "mpt",
         {**MPT, "n_heads": 4, "attn_config": {"softmax_scale": 0.4}, "tie_word_embeddings": False},

@@ -200,7 +200,7 @@ ACTIVATIONS = {
 
 
 def attend(q, k, v, heads, kv_heads, scale, window, slopes=None):
-    """Causal attention over one whole sequence, float64: q [n, heads * d], k and v [n, kv_heads * d]; slopes [heads]."""
+    """Causal attention over one whole sequence, float64: q [n, heads * d], k, v [n, kv_heads * d]; slopes [heads]."""
     n = len(q)
     q, k, v = (a.reshape(n, count, -1) for a, count in ((q, heads), (k, kv_heads), (v, kv_heads)))
     k, v = (a.repeat(heads // kv_heads, axis=1) for a in (k, v))

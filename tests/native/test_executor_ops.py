@@ -102,12 +102,12 @@ def test_slice_and_clip(rng, isa):
 @pytest.mark.parametrize(
     ("field", "value"), [("pieces", 4), ("stride", 4), ("first", 16), ("first", -1), ("pieces", 0)]
 )
-def test_slices_stay_inside(field, value):
+def test_slices_stay_inside(isa, field, value):
     plan = Plan()
     fields = {"pieces": 3, "stride": 20, "first": 7, field: value}
     plan.show(plan.emit("slice", 15, x=plan.table(np.zeros((2, 60), np.float32)), **fields))
     with pytest.raises(ValueError, match="slice"):
-        plan.executor()
+        plan.executor(isa=isa)
 
 
 @pytest.mark.parametrize("encoding", ["dense", "bitmask"])

@@ -10,6 +10,8 @@ from cutwork.engine.plan import Plan
 from cutwork.errors import CutworkError
 from cutwork.pack.encodings import EncodedWeight
 
+_ON_DISK = {"embed_out.weight": "lm_head.weight"}  # what checkpoints of GPT-NeoX call the output head
+
 
 def bind(
     plan: Plan, stored: Mapping[str, EncodedWeight], kind: Any, threads: int = 1
@@ -20,6 +22,7 @@ def bind(
     Raises CutworkError naming a weight that is missing, has another shape than the config promises, holds what a kernel
     must not trust, or belongs to another architecture.
     """
+    stored = {_ON_DISK.get(name, name): weight for name, weight in stored.items()}
     _check_names(plan, stored)
     with ThreadPoolExecutor(threads) as pool:
         weights = list(pool.map(lambda name: make_weight(name, plan.weights[name], stored[name], kind), plan.weights))
@@ -41,7 +44,8 @@ def _check_names(plan: Plan, stored: Mapping[str, EncodedWeight]) -> None:
 
 def _harmless(name: str) -> bool:
     """Weights that checkpoints carry although the forward pass does not read them."""
-    return name.endswith(".rotary_emb.inv_freq") or name == "lm_head.weight"
+    unread = (".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")
+    return name.endswith(unread) or name == "lm_head.weight"
 
 
 def make_weight(name: str, shape: tuple[int, int], weight: EncodedWeight, kind: Any) -> Any:

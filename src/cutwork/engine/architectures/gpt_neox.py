@@ -36,4 +36,4 @@ def emit(p: Plan, config: Mapping[str, Any]) -> None:
         h = p.linear(h, f"{layer}.mlp.dense_h_to_4h", mlp, bias=True, activation=act)
         x = p.linear(h, f"{layer}.mlp.dense_4h_to_h", width, bias=True, residual=y)
     last = p.layer_norm(p.gather_rows(x), "gpt_neox.final_layer_norm", eps)
-    p.logits(last, "gpt_neox.embed_in" if flag(config, "tie_word_embeddings") else "embed_out", vocabulary)
+    p.logits(last, "gpt_neox.embed_in" if flag(config, "tie_word_embeddings") else "lm_head", vocabulary)

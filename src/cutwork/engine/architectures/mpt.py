@@ -17,11 +17,10 @@ def emit(p: Plan, config: Mapping[str, Any]) -> None:
         raise CutworkError(f"config.json: attn_config must be an object, not {attention!r}")
     _refuse_variants(config, attention)
     vocabulary = integer(config, "vocab_size", maximum=1 << 24)
-    width = integer(config, "d_model", maximum=MAX_WIDTH)
+    width = integer(config, "d_model", maximum=MAX_WIDTH // 4)
     heads = integer(config, "n_heads", maximum=4096)
     if width % heads:
         raise CutworkError(f"config.json: d_model {width} is not a multiple of n_heads {heads}")
-    mlp = width * integer(config, "expansion_ratio", maximum=MAX_WIDTH // width, default=4)
     eps = number(config, "layer_norm_epsilon", 1e-5)
     clip = None if attention.get("clip_qkv") is None else number(attention, "clip_qkv")
     scale = None if attention.get("softmax_scale") is None else number(attention, "softmax_scale")
@@ -38,7 +37,7 @@ def emit(p: Plan, config: Mapping[str, Any]) -> None:
         a = p.attention(q, k, v, cache=i, heads=heads, kv_heads=heads, scale=scale, slopes=slopes)
         x = p.linear(a, f"{block}.attn.out_proj", width, residual=x)
         h = p.layer_norm(x, f"{block}.norm_2", eps, bias=False)
-        h = p.linear(h, f"{block}.ffn.up_proj", mlp, activation="gelu")
+        h = p.linear(h, f"{block}.ffn.up_proj", 4 * width, activation="gelu")
         x = p.linear(h, f"{block}.ffn.down_proj", width, residual=x)
     last = p.layer_norm(p.gather_rows(x), "transformer.norm_f", eps, bias=False)
     p.logits(last, "transformer.wte" if flag(config, "tie_word_embeddings", True) else "lm_head", vocabulary)
@@ -59,5 +58,7 @@ def _refuse_variants(config: Mapping[str, Any], attention: Mapping[str, Any]) ->
     for key, value in expected.items():
         if attention.get(key, value) != value:
             raise CutworkError(f"config.json: attn_config.{key} = {attention[key]!r} is not supported for MPT")
+    if config.get("expansion_ratio", 4) != 4:
+        raise CutworkError(f"config.json: an expansion_ratio of {config['expansion_ratio']!r} is not supported for MPT")
     if not flag(config, "no_bias", True) or config.get("logit_scale") is not None:
         raise CutworkError("config.json: MPT with biases or a logit_scale is not supported")
