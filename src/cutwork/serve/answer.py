@@ -19,8 +19,8 @@ class ClientLeft(Exception):
     """The client closed the connection; nobody reads the answer."""
 
 
-async def unless_left(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
-    """The result of `work`, which is cancelled when the client closes the connection.
+async def whole_answer(request: Request, group: Group, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+    """The result of `work`, which is cancelled, with its group, when the client closes the connection.
 
     Raises ClientLeft then.
     """
@@ -32,6 +32,7 @@ async def unless_left(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
             raise ClientLeft
         return task.result()
     finally:
+        group.cancel()
         for each in (task, left):
             each.cancel()
         await asyncio.gather(task, left, return_exceptions=True)

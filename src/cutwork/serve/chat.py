@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from cutwork.serve.answer import EventStream, identifier, timings, unless_left, usage
+from cutwork.serve.answer import EventStream, identifier, timings, usage, whole_answer
 from cutwork.serve.engines import Engine, Engines
 from cutwork.serve.errors import ApiError
 from cutwork.serve.limits import Limits
@@ -27,7 +27,9 @@ def router(engines: Engines, limits: Limits) -> APIRouter:
         engine = engines.find(body.model)
         check(body, limits)
         tools = _tools(body, limits)
-        prompt = await engine.tokens.encode(await engine.tokens.render([_message(m) for m in body.messages], tools))
+        prompt = await engine.tokens.encode(
+            await engine.tokens.render([template_message(m) for m in body.messages], tools)
+        )
         check_prompt(prompt, engine, limits)
         room = min(limits.max_tokens, engine.model.max_context - len(prompt))
         wanted = body.max_completion_tokens or body.max_tokens or room
@@ -42,11 +44,7 @@ def router(engines: Engines, limits: Limits) -> APIRouter:
         answer = _Answer(body, engine, group, bool(tools))
         if body.stream:
             return EventStream(group, answer.stream(), limits.deadline)
-        try:
-            whole: dict[str, Any] = await unless_left(request, answer.whole())
-            return whole
-        finally:
-            group.cancel()
+        return await whole_answer(request, group, answer.whole())
 
     return routes
 
@@ -62,7 +60,7 @@ def _tools(body: ChatRequest, limits: Limits) -> list[dict[str, Any]] | None:
     return [tool.model_dump(exclude_none=True) for tool in body.tools]
 
 
-def _message(message: Message) -> dict[str, Any]:
+def template_message(message: Message) -> dict[str, Any]:
     """A message as chat templates expect it."""
     role = "system" if message.role == "developer" else message.role
     result: dict[str, Any] = {"role": role, "content": message.text}

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from cutwork.engine.sampling import Logprob
-from cutwork.serve.answer import EventStream, identifier, timings, unless_left, usage
+from cutwork.serve.answer import EventStream, identifier, timings, usage, whole_answer
 from cutwork.serve.engines import Engine, Engines
 from cutwork.serve.errors import ApiError
 from cutwork.serve.limits import Limits
@@ -33,11 +33,7 @@ def router(engines: Engines, limits: Limits) -> APIRouter:
         answer = _Answer(body, engine, group, prompts)
         if body.stream:
             return EventStream(group, answer.stream(), limits.deadline)
-        try:
-            whole: dict[str, Any] = await unless_left(request, answer.whole())
-            return whole
-        finally:
-            group.cancel()
+        return await whole_answer(request, group, answer.whole())
 
     return routes
 

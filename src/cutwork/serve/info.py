@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from cutwork.serve.chat import _message
+from cutwork.serve.chat import template_message
 from cutwork.serve.engines import Engine, Engines
 from cutwork.serve.errors import ApiError
 from cutwork.serve.metrics import Metrics
@@ -34,7 +34,7 @@ def router(engines: Engines, metrics: Metrics) -> APIRouter:
             raise ApiError(400, "give either prompt or messages", param="prompt")
         text = body.prompt
         if body.messages is not None:
-            text = await engine.tokens.render([_message(m) for m in body.messages], None)
+            text = await engine.tokens.render([template_message(m) for m in body.messages], None)
         ids = await engine.tokens.encode(text) if text else []
         return {"tokens": ids, "count": len(ids), "max_model_len": engine.model.max_context}
 
