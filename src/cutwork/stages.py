@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ class Stages:
             tune(path_of(model), output, settings, self.task.train, teacher_dir=path, **self._common())
 
         taught = [teacher] if teacher and settings.losses.needs_teacher else []
-        return self.add(name, group, make, [_dump(settings), self._data()], model, *taught)
+        return self.add(name, group, make, [_dump(settings), self._data], model, *taught)
 
     def prune(self, name: str, model: Source, settings: PruneSettings) -> Stage:
         """Add a one-shot pruning."""
@@ -83,7 +83,7 @@ class Stages:
 
             prune(path_of(model), output, settings, self.task.train, **self._common())
 
-        return self.add(name, "prune", make, [_dump(settings), self._data()], model)
+        return self.add(name, "prune", make, [_dump(settings), self._data], model)
 
     def quantize(self, name: str, model: Source, settings: QuantizeSettings) -> Stage:
         """Add a quantisation."""
@@ -93,7 +93,7 @@ class Stages:
 
             quantize(path_of(model), output, settings, self.task.train, **self._common())
 
-        return self.add(name, "quantize", make, [_dump(settings), self._data()], model)
+        return self.add(name, "quantize", make, [_dump(settings), self._data], model)
 
     def pack(self, name: str, model: Source, settings: PackSettings) -> Stage:
         """Add a packed model."""
@@ -150,6 +150,7 @@ class Stages:
     def _common(self) -> dict[str, Any]:
         return {"max_length": self.max_length, "console": self.console}
 
+    @cached_property
     def _data(self) -> list[object]:
         return [sample_digest(self.task.train), self.max_length]
 
@@ -161,7 +162,12 @@ def digest(value: object) -> str:
 
 def sample_digest(samples: tuple[Sample, ...]) -> str:
     """A short hash of samples in their order."""
-    return digest([[sample.prompt, sample.answer] for sample in samples])
+    return digest([_contents(sample) for sample in samples])
+
+
+def _contents(sample: Sample) -> list[str]:
+    texts = [sample.prompt, sample.answer]
+    return texts if sample.audio is None else [*texts, hashlib.sha256(sample.audio).hexdigest()]
 
 
 def _dump(settings: Settings) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from cutwork.errors import CutworkError
 from cutwork.recipe import TaskSettings
 from cutwork.tasks.gsm8k import gsm8k
 from cutwork.tasks.gsm_symbolic import gsm_symbolic
-from cutwork.tasks.speech import common_voice
+from cutwork.tasks.speech import common_voice, speech
 from cutwork.tasks.table import SUFFIXES, table
 from cutwork.tasks.task import Task
 from cutwork.tasks.text import text
@@ -19,6 +19,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "gsm8k": gsm8k,
     "wmt14-en-de": wmt14,
     "common_voice": common_voice,
+    "speech": speech,
     "text": text,
     "jsonl": table,
 }

@@ -1,6 +1,6 @@
 """Recordings and their transcripts: Common Voice, or any folder of audio with a file of transcripts."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from cutwork.tasks.table import rows
 from cutwork.tasks.task import Sample, Task
 
 RATE = 16_000  # hertz, of what speech models hear
+
+_LISTINGS = ("metadata", "transcripts")
 
 
 def common_voice(
@@ -31,10 +33,46 @@ def common_voice(
     """
     parts = []
     for split, count in (("train", train_samples), ("test", test_samples)):
-        found = _recordings(Path(directory), split, audio, transcript)
-        samples = (Sample(language, text, audio=sound) for sound, text in islice(found, count))
-        parts.append(tuple(samples))
+        folders, where = [Path(directory), Path(directory) / "clips"], f"{directory}, {split}"
+        found = _recordings(_transcripts(Path(directory), split), folders, where, audio, transcript, language)
+        parts.append(tuple(islice(found, count)))
     return Task("common_voice", *parts)
+
+
+def speech(
+    train_samples: int,
+    test_samples: int,
+    *,
+    directory: str,
+    train: str = "train",
+    test: str = "test",
+    audio: str = "file_name",
+    transcript: str = "text",
+    language: str = "",
+) -> Task:
+    """The first recordings of a folder of audio with a file of transcripts, as Hugging Face's audiofolder has it.
+
+    `directory` holds the folders `train` (none is no error) and `test`, or is itself the recordings to test on. In
+    each, metadata.jsonl, metadata.csv, metadata.tsv, transcripts.jsonl, … names in the column `audio` any file that
+    libsndfile reads and gives its `transcript`; a column `language` tells the decoder the language, which is otherwise
+    `language`: a code or a name, none for English-only models. Raises CutworkError for what cannot be read.
+    """
+    root = Path(directory).expanduser()
+    parts = []
+    for split, count in ((train, train_samples), (test, test_samples)):
+        folder = root / split
+        if not folder.is_dir() and split == test and _listing(root):
+            folder = root
+        if not folder.is_dir() and split == train:
+            parts.append(())
+            continue
+        listing = _listing(folder)
+        if listing is None:
+            names = " or ".join(f"{stem}.jsonl" for stem in _LISTINGS)
+            raise CutworkError(f"{folder} has no {names} (or .csv, .tsv) that gives the transcripts of its recordings")
+        found = _recordings(rows(str(listing)), [folder], str(listing), audio, transcript, language)
+        parts.append(tuple(islice(found, count)))
+    return Task("speech", *parts)
 
 
 def read_audio(path: Path) -> np.ndarray:
@@ -53,15 +91,28 @@ def read_audio(path: Path) -> np.ndarray:
     return resampled.astype(np.float32, copy=False)
 
 
-def _recordings(directory: Path, split: str, audio: str, transcript: str) -> Iterator[tuple[np.ndarray, str]]:
-    for number, row in enumerate(_transcripts(directory, split), 1):
+def _recordings(
+    transcripts: Iterable[Mapping[str, Any]],
+    folders: Sequence[Path],
+    where: str,
+    audio: str,
+    transcript: str,
+    language: str,
+) -> Iterator[Sample]:
+    for number, row in enumerate(transcripts, 1):
         name, text = row.get(audio), row.get(transcript)
         if not isinstance(name, str) or not isinstance(text, str) or not text:
-            raise CutworkError(f"{directory}, {split}, row {number}: expected '{audio}' and '{transcript}'")
-        place = next((folder / name for folder in (directory, directory / "clips") if (folder / name).is_file()), None)
+            raise CutworkError(f"{where}, row {number}: expected '{audio}' and '{transcript}'")
+        place = next((folder / name for folder in folders if (folder / name).is_file()), None)
         if place is None:
-            raise CutworkError(f"{directory}, {split}, row {number}: there is no recording {name}")
-        yield read_audio(place), text
+            raise CutworkError(f"{where}, row {number}: there is no recording {name}")
+        yield Sample(row.get("language") or language, text, audio=read_audio(place))
+
+
+def _listing(folder: Path) -> Path | None:
+    """The file of transcripts in a folder."""
+    names = (f"{stem}{suffix}" for stem in _LISTINGS for suffix in (".jsonl", ".csv", ".tsv"))
+    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def _transcripts(directory: Path, split: str) -> Iterable[Mapping[str, Any]]:

@@ -1,5 +1,6 @@
 """Which tokens of a batch each loss looks at, and with which part of the model's output: one class per model family."""
 
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -13,6 +14,9 @@ from cutwork.tasks.task import Sample
 Batch = dict[str, Any]
 Example = dict[str, Any]
 SAMPLING_RATE = 16_000  # of recordings, in hertz
+ENGLISH_VOCABULARY = 51_864  # tokens of the Whispers that know English only
+SECONDS_PER_TIMESTAMP = 0.02
+TIMESTAMP = re.compile(r"<\|(\d+\.\d\d)\|>")  # as Whisper's tokenizer writes its tokens for them
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,7 @@ class EncoderDecoder:
 class Speech(EncoderDecoder):
     """Whisper: the encoder hears 30 seconds, silence included; every one of its frames counts."""
 
+    multilingual: bool = True  # or English only, without tokens for languages and tasks
     lazy: ClassVar[bool] = True
     counted: ClassVar[tuple[str, ...]] = ("labels",)
 
@@ -137,10 +142,23 @@ class Speech(EncoderDecoder):
         return {"input_features": spectrogram, "labels": self.transcript(tokenizer, sample, max_length)}
 
     def transcript(self, tokenizer: Any, sample: Sample, max_length: int) -> list[int]:
-        """The token ids that the decoder learns to write, without the first, which it is given."""
-        if sample.prompt:
-            tokenizer.tokenizer.set_prefix_tokens(language=sample.prompt, task="transcribe")
-        labels: list[int] = tokenizer.tokenizer(sample.answer)["input_ids"]
+        """The token ids that the decoder learns to write, without the first, which it is given.
+
+        As in Whisper's training, the first word has a space before it; a transcript in which times are written as
+        <|1.50|>, around each segment, teaches them.
+        """
+        voice = tokenizer.tokenizer
+        if sample.prompt and self.multilingual:
+            voice.set_prefix_tokens(language=sample.prompt, task="transcribe")
+        text, *timed = TIMESTAMP.split(sample.answer)
+        labels: list[int] = voice(f" {text.strip()}" if text.strip() else "")["input_ids"]
+        if timed:
+            without_times = voice.convert_tokens_to_ids("<|notimestamps|>")
+            labels = [token for token in labels[:-1] if token != without_times]
+            for time, text in zip(timed[::2], timed[1::2], strict=True):
+                labels.append(without_times + 1 + round(float(time) / SECONDS_PER_TIMESTAMP))
+                labels += voice(text, add_special_tokens=False)["input_ids"]
+            labels.append(voice.eos_token_id)
         labels = labels[1:] if labels[0] == self.start else labels
         _check_length(len(labels), max_length, sample)
         return labels
@@ -166,7 +184,9 @@ def family_of(config: Any) -> Family:
     if start is None:
         raise CutworkError(f"the config of this {config.model_type} has no decoder_start_token_id; set it")
     padding = start if config.pad_token_id is None else config.pad_token_id
-    return (Speech if hears(config) else EncoderDecoder)(start, padding)
+    if hears(config):
+        return Speech(start, padding, multilingual=config.vocab_size != ENGLISH_VOCABULARY)
+    return EncoderDecoder(start, padding)
 
 
 def hears(config: Any) -> bool:

@@ -1,0 +1,178 @@
+"""What pruning costs Whisper and what sparse fine-tuning brings back: word error rates.
+
+    python benchmarks/whisper_data.py data/speech --english gsm8k/train.jsonl --real librivox
+    python benchmarks/whisper.py             # about an hour on one core; interrupt it, run it again
+
+From one dense fine-tuned teacher, level after level of the recipe: pruned, then fine-tuned with cross-entropy alone and
+with SquareHead, each on the same recordings, and everything in W8A8. Greedy transcripts of held-out synthetic speech
+and, where the data has a folder `real`, of real recordings. Leaves whisper.json and whisper.png in results/.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from cutwork import checkpoint
+from cutwork.compare import Measurements
+from cutwork.files import write_atomically
+from cutwork.recipe import Losses, Recipe, load_recipe
+from cutwork.stages import Source, Stages, key_of, path_of, sample_digest
+from cutwork.tasks.load import load_task
+from cutwork.tasks.task import Sample
+from cutwork.tasks.wer import word_errors
+
+HERE = Path(__file__).parent
+STYLES = {
+    "one-shot": ("#d08770", "o", "-"),
+    "CE": ("#5e81ac", "s", "-"),
+    "SquareHead": ("#2a7f62", "o", "-"),
+    "SquareHead W8A8": ("#2a7f62", "D", ":"),
+}
+
+
+def models(recipe: Recipe, stages: Stages) -> list[tuple[str, float, Source]]:
+    """(method, sparsity, model) of everything compared; adds the stages that make them."""
+    assert recipe.quantize
+    losses = {"SquareHead": recipe.tune.losses, "CE": Losses(ce=1.0)}
+    plain: Source = checkpoint.resolve(recipe.model)
+    dense: Source = stages.tune("teacher", "teacher", plain, recipe.teacher) if recipe.teacher else plain
+    compared: list[tuple[str, float, Source]] = [
+        ("as published", 0.0, plain),
+        ("dense", 0.0, dense),
+        ("dense W8A8", 0.0, stages.quantize("dense-w8a8", dense, recipe.quantize)),
+    ]
+    for name, loss in losses.items():
+        model, settings = dense, recipe.tune.model_copy(update={"losses": loss})
+        for level in recipe.prune.levels:
+            percent = round(100 * level)
+            start = model is dense  # the first pruning is the same for both
+            label = f"pruned-{percent}" if start else f"{name.lower()}-pruned-{percent}"
+            known = next((stage for stage in stages.stages if stage.name == label), None)
+            pruned = known or stages.prune(label, model, recipe.prune.at(level))
+            if start and known is None:
+                compared.append(("one-shot", level, pruned))
+            model = stages.tune(f"{name.lower()}-{percent}", "tune", pruned, settings, teacher=dense)
+            compared.append((name, level, model))
+            if name == "SquareHead":
+                compared.append((f"{name} W8A8", level, stages.quantize(f"w8a8-{percent}", model, recipe.quantize)))
+    for level in recipe.prune.levels[1:]:
+        compared.append(
+            ("one-shot", level, stages.prune(f"pruned-{round(100 * level)}", dense, recipe.prune.at(level)))
+        )
+    return compared
+
+
+def transcripts(path: Path, samples: tuple[Sample, ...], batch: int = 8) -> list[str]:
+    """Greedy transcripts of recordings of up to 30 seconds by transformers, without times."""
+    import torch
+    from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(path)
+    model = AutoModelForSpeechSeq2Seq.from_pretrained(path, dtype=torch.float32).eval()
+    options = {"return_timestamps": False, "max_new_tokens": 224, "num_beams": 1, "do_sample": False}
+    replies: list[str] = []
+    with torch.inference_mode():
+        for start in range(0, len(samples), batch):
+            part = samples[start : start + batch]
+            sounds = [sample.audio for sample in part]
+            features = processor.feature_extractor(sounds, sampling_rate=16_000, return_tensors="pt")["input_features"]
+            told = {"language": [s.prompt for s in part], "task": "transcribe"} if _multilingual(model) else {}
+            replies += processor.batch_decode(model.generate(features, **options, **told), skip_special_tokens=True)
+    return replies
+
+
+def _multilingual(model: Any) -> bool:
+    return bool(getattr(model.generation_config, "is_multilingual", False))
+
+
+def measure(path: Path, splits: dict[str, tuple[Sample, ...]]) -> dict[str, Any]:
+    """The word error rate of each split and what was counted."""
+    result = {}
+    for name, samples in splits.items():
+        replies = transcripts(path, samples)
+        counted = word_errors(samples, replies, path)
+        result[name] = {"wer": counted.rate, "errors": counted.errors, "words": counted.words, "replies": replies}
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", type=Path, default=HERE.parent / "recipes" / "whisper-tiny.en-speech.yaml")
+    parser.add_argument("--model", help="a directory or Hub name instead of the recipe's")
+    parser.add_argument("--data", help="the folder of speech instead of the recipe's")
+    parser.add_argument("--output", type=Path, help="default: the recipe's")
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="where whisper.json and .png go")
+    options = parser.parse_args()
+
+    console = Console(stderr=True)
+    recipe = load_recipe(options.recipe)
+    if options.model:
+        recipe = recipe.model_copy(update={"model": options.model})
+    where = {**recipe.task.options, **({"directory": options.data} if options.data else {})}
+    settings = recipe.task.model_copy(update={"options": where})
+    task = load_task(settings)
+    splits = {"synthetic": task.test}
+    if (Path(where["directory"]) / "real").is_dir():
+        splits["real"] = load_task(settings.model_copy(update={"options": {**where, "test": "real"}})).test
+    output = options.output or recipe.output
+    stages = Stages(output, task, recipe.task.max_length, console)
+    compared = models(recipe, stages)
+    stages.carry_out()
+
+    kept = Measurements(output / "measurements")
+    rows = []
+    for method, sparsity, model in compared:
+        key = [key_of(model), {name: sample_digest(samples) for name, samples in splits.items()}]
+        measured = kept.get(key, lambda model=model: measure(path_of(model), splits))
+        shown = {name: {k: v for k, v in split.items() if k != "replies"} for name, split in measured.items()}
+        rates = ", ".join(f"{name} {split['wer']:.1%}" for name, split in shown.items())
+        console.print(f"{method} {sparsity:.0%}: word error rate {rates}", highlight=False)
+        rows.append({"method": method, "sparsity": sparsity, **shown})
+    options.results.mkdir(parents=True, exist_ok=True)
+    about = {
+        "recipe": recipe.name,
+        "task": {**settings.model_dump(mode="json"), "options": recipe.task.options},
+        "teacher": recipe.teacher.model_dump(mode="json") if recipe.teacher else None,
+        "tune": recipe.tune.model_dump(mode="json"),
+    }
+    write_atomically(options.results / "whisper.json", json.dumps({**about, "rows": rows}, indent=1) + "\n")
+    plot(rows, options.results / "whisper.png")
+    print_table(rows)
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    splits = [key for key in rows[0] if key not in ("method", "sparsity")]
+    print("| model | zeros | " + " | ".join(f"WER, {name}" for name in splits) + " |\n|---|--:|" + "--:|" * len(splits))
+    for row in rows:
+        rates = " | ".join(f"{row[name]['wer']:.1%}" for name in splits)
+        print(f"| {row['method']} | {row['sparsity']:.0%} | {rates} |")
+
+
+def plot(rows: list[dict[str, Any]], file: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    splits = [key for key in rows[0] if key not in ("method", "sparsity")]
+    figure = Figure(figsize=(5.6 * len(splits), 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    for ax, split in zip(figure.subplots(1, len(splits), squeeze=False)[0], splits, strict=True):
+        dense = next(row for row in rows if row["method"] == "dense")[split]
+        ax.axhline(100 * dense["wer"], color="#4c566a", linestyle="--", linewidth=1.2, label="dense")
+        for method, (colour, marker, dashes) in STYLES.items():
+            line = sorted((100 * row["sparsity"], 100 * row[split]["wer"]) for row in rows if row["method"] == method)
+            ax.plot(*zip(*line, strict=True), color=colour, marker=marker, linestyle=dashes, label=method)
+        ax.set_xlabel("zeros in the linears of the blocks, %")
+        ax.set_ylabel(f"word error rate, % of {dense['words']} words")
+        ax.set_title(f"{split} speech", fontsize=11)
+        ax.set_ylim(0, 105)
+        ax.grid(alpha=0.25)
+        ax.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].legend(frameon=False, loc="upper left")
+    figure.savefig(file, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
