@@ -81,7 +81,10 @@ def test_gsm8k_drops_the_calculator_annotations(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (settings("gsm9k"), "no task 'gsm9k'; there are gsm_symbolic, gsm8k, wmt14-en-de, common_voice, text, jsonl"),
+        (
+            settings("gsm9k"),
+            "no task 'gsm9k'; there are gsm_symbolic, gsm8k, wmt14-en-de, common_voice, speech, text, jsonl",
+        ),
         (settings("gsm_symbolic", template=[1]), "no option 'template'"),
         (settings("gsm_symbolic", templates=[1, 100]), "no template 100"),
         (settings("gsm_symbolic", templates=[1, 1]), "list of different numbers"),

@@ -1,7 +1,8 @@
 """Encoder-decoder families: the loss is that of the paper's formulas, sample by sample; and what samples become."""
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -113,7 +114,7 @@ def test_recordings_become_spectrograms_when_asked_for() -> None:
 
         @staticmethod
         def tokenizer(text: str) -> dict[str, list[int]]:
-            return {"input_ids": [1, 40, *range(3, 3 + len(text)), 2]}
+            return {"input_ids": [1, 40, *range(3, 3 + len(text.strip())), 2]}
 
     family = family_of(FAMILIES["whisper"]().config)
     assert isinstance(family, Speech)
@@ -127,3 +128,31 @@ def test_recordings_become_spectrograms_when_asked_for() -> None:
     )
     with pytest.raises(CutworkError, match="needs recordings"):
         examples(Processor(), [Sample("", "abc")], 10, family)[0]
+
+
+def test_transcripts_with_times_teach_them() -> None:
+    class Voice:
+        eos_token_id = 2
+        known: ClassVar = {"<|notimestamps|>": 40}
+
+        def __init__(self) -> None:
+            self.languages: list[str] = []
+
+        def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+            ids = list(map(ord, text))
+            return {"input_ids": [1, 39, 40, *ids, 2] if add_special_tokens else ids}
+
+        def convert_tokens_to_ids(self, token: str) -> int:
+            return self.known[token]
+
+        def set_prefix_tokens(self, language: str, task: str) -> None:
+            self.languages.append(language)
+
+    processor = SimpleNamespace(tokenizer=Voice())
+    family = Speech(start=1, padding=0)
+    assert family.transcript(processor, Sample("de", "ab"), 10) == [39, 40, 32, 97, 98, 2]
+    timed = Sample("de", "<|0.00|> ab<|1.50|><|2.00|> c<|30.00|>")
+    assert family.transcript(processor, timed, 20) == [39, 41, 32, 97, 98, 116, 141, 32, 99, 1541, 2]
+    assert processor.tokenizer.languages == ["de", "de"]
+    Speech(start=1, padding=0, multilingual=False).transcript(processor, Sample("en", "ab"), 10)
+    assert processor.tokenizer.languages == ["de", "de"]

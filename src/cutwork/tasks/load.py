@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from cutwork.errors import CutworkError
@@ -26,17 +27,19 @@ TASKS: dict[str, Callable[..., Task]] = {
 
 
 def load_task(settings: TaskSettings) -> Task:
-    """The task that `settings` names, or the samples of a local file of rows or of a dataset of the Hub.
+    """The task that `settings` names, or the samples of a local file of rows, a folder of recordings or a Hub dataset.
 
     Raises CutworkError for an unknown task, options it does not have, or data it cannot get.
     """
     name, options = settings.name, dict(settings.options)
+    if name not in TASKS and Path(name).expanduser().is_dir():
+        name, options = "speech", {"directory": name, **options}
     if name not in TASKS and (name.endswith(SUFFIXES) or "/" in name):
         name, options = "jsonl", {"test": name, **options}
     if name not in TASKS:
         raise CutworkError(
-            f"no task '{name}'; there are {', '.join(TASKS)}, or give a {', '.join(SUFFIXES)} file or a dataset of the "
-            "Hub as owner/name"
+            f"no task '{name}'; there are {', '.join(TASKS)}, or give a {', '.join(SUFFIXES)} file, a folder of "
+            "recordings or a dataset of the Hub as owner/name"
         )
     load = TASKS[name]
     given: dict[str, Any] = {"train_samples": settings.train_samples, "test_samples": settings.test_samples}

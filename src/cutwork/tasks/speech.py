@@ -58,7 +58,7 @@ def speech(
     `language`: a code or a name, none for English-only models. Raises CutworkError for what cannot be read.
     """
     root = Path(directory).expanduser()
-    parts = []
+    parts: list[tuple[Sample, ...]] = []
     for split, count in ((train, train_samples), (test, test_samples)):
         folder = root / split
         if not folder.is_dir() and split == test and _listing(root):

@@ -29,8 +29,8 @@ def word_errors(samples: Sequence[Sample], replies: Sequence[str], model: Path |
 
     Both are normalised first as Whisper's authors do (arXiv 2212.04356, appendix C): numbers, contractions and
     spellings in English, punctuation and case in other languages. British spellings become American where `model` has
-    the list of them that comes with Whisper's tokenizer (normalizer.json). Samples that are empty after that do not
-    count. Raises CutworkError if jiwer is missing or there is no reference.
+    the list of them that comes with Whisper's tokenizer (normalizer.json). Samples without a word do not count.
+    Raises CutworkError if jiwer is missing or there is no reference.
     """
     try:
         import jiwer
@@ -41,7 +41,7 @@ def word_errors(samples: Sequence[Sample], replies: Sequence[str], model: Path |
     for sample, reply in zip(samples, replies, strict=True):
         normalise = english if sample.prompt.lower() in _ENGLISH else other
         reference = normalise(sample.answer)
-        if reference:
+        if any(letter.isalnum() for letter in reference):
             references.append(reference)
             hypotheses.append(normalise(reply))
     if not references:
