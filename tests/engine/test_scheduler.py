@@ -134,3 +134,31 @@ def test_prompts_that_cannot_run_are_refused():
     sequence = add(s, [1] * 19, 30)
     run(s)
     assert (len(sequence.tokens), sequence.finish_reason) == (20, "length")
+
+
+def test_lower_priorities_are_served_first():
+    s = scheduler(max_batch=1)
+    running, late, soon = add(s, [1], 3), add(s, [2], 3), add(s, [3], 3)
+    urgent = s.add([4], max_new_tokens=3, sampling=Sampling(), priority=-1)
+    run(s)
+    ends = [sequence.finished for sequence in (urgent, running, late, soon)]
+    assert ends == sorted(ends)
+
+
+def test_a_busy_client_does_not_keep_others_out():
+    s = scheduler(max_batch=2)
+    greedy = [s.add([i], max_new_tokens=8, sampling=Sampling(), client="a") for i in range(6)]
+    other = s.add([20], max_new_tokens=8, sampling=Sampling(), client="b")
+    run(s)
+    assert other.finished < greedy[1].finished
+    assert [g.finished for g in greedy] == sorted(g.finished for g in greedy)
+
+
+def test_memory_is_taken_from_the_lowest_priority():
+    s = scheduler(blocks=8, max_batch=2)  # 32 tokens
+    polite = s.add([1] * 12, max_new_tokens=16, sampling=Sampling(), priority=5)
+    s.step()
+    urgent = s.add([2] * 12, max_new_tokens=16, sampling=Sampling())
+    run(s)
+    assert s.preemptions and urgent.finished < polite.finished
+    assert polite.tokens[12:] == expected(1, 16) and urgent.tokens[12:] == expected(2, 16)

@@ -85,7 +85,52 @@ def test_tools_reach_the_template(client):
     assert with_tools["usage"]["prompt_tokens"] > without["usage"]["prompt_tokens"]
     none = ask(client, tools=tools, tool_choice="none").json()
     assert none["usage"]["prompt_tokens"] == without["usage"]["prompt_tokens"]
-    assert ask(client, tools=tools, tool_choice="required").status_code == 400
+
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"enum": ["Rome", "Oslo"]}, "days": {"type": "integer", "minimum": 1, "maximum": 9}},
+            "required": ["city", "days"],
+            "additionalProperties": False,
+        },
+    },
+}
+BROKEN = {"type": "function", "function": {"name": "f", "parameters": {"type": 3}}}
+TIME = {"type": "function", "function": {"name": "time", "parameters": {"type": "object", "maxProperties": 0}}}
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_call_can_be_required(client, choice, n):
+    tools = [WEATHER] if choice == "required" else [WEATHER, TIME]
+    answer = ask(client, tools=tools, tool_choice=choice, max_tokens=200, n=n, temperature=1, seed=1).json()
+    for one in answer["choices"]:
+        assert one["finish_reason"] == "tool_calls" and one["message"]["content"] is None
+        (call,) = one["message"]["tool_calls"]
+        assert call["function"]["name"] == "weather"
+        arguments = json.loads(call["function"]["arguments"])
+        assert set(arguments) == {"city", "days"} and arguments["city"] in ("Rome", "Oslo")
+        assert 1 <= arguments["days"] <= 9
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"tool_choice": "required"},
+        {"tools": [TIME], "tool_choice": {"type": "function", "function": {"name": "weather"}}},
+        {"tools": [TIME], "tool_choice": "required", "response_format": {"type": "json_object"}},
+        {
+            "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": 3}}}],
+            "tool_choice": "required",
+        },
+    ],
+)
+def test_a_call_that_cannot_be_required_is_refused(client, body):
+    assert ask(client, **body).status_code == 400
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])

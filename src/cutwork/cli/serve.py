@@ -31,6 +31,9 @@ def serve(
     queue: Annotated[int, typer.Option(min=0, help="Sequences that may wait; more get 429.")] = 256,
     deadline: Annotated[float, typer.Option(min=1, help="Seconds one request may take.")] = 600,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer a client may ask for.")] = 65536,
+    pace: Annotated[
+        float, typer.Option(min=0, max=60, help="Seconds a step may take while answers stream; 0: no limit.")
+    ] = 0.25,
     drain: Annotated[int, typer.Option(min=0, help="Seconds that running requests get after SIGTERM.")] = 30,
     api_key: Annotated[
         list[str] | None,
@@ -65,7 +68,7 @@ def serve(
             max_batch=max_batch,
             cache_bytes=None if cache_mb is None else cache_mb << 20,
         )
-    limits = Limits(queue=queue, deadline=deadline, max_tokens=max_tokens)
+    limits = Limits(queue=queue, deadline=deadline, max_tokens=max_tokens, pace=pace)
     app = make_app(loaded, limits=limits, keys=api_key or ())
     config = uvicorn.Config(
         app,

@@ -1,7 +1,7 @@
 """Turns sequences into ragged steps: decoding ones first, then chunks of prompts, as many as memory and batch allow."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cutwork.engine.cache import BlockCache, OutOfBlocks, Table
+from cutwork.engine.pace import Pace
 from cutwork.engine.sampling import Logprob, Sampler, Sampling
 from cutwork.errors import CutworkError
 
@@ -24,6 +25,8 @@ class Sequence:
     limit: int  # len(tokens) at which it ends with "length"
     stop_tokens: frozenset[int]
     sampler: Sampler
+    priority: int = 0  # lower is served first
+    client: str = ""  # whose it is: those with the fewest running sequences are served first
     table: Table = field(default_factory=Table)
     slot: int = -1  # row of the block tables while running
     reused_tokens: int = 0  # of the prompt, found in the cache
@@ -55,11 +58,22 @@ class Scheduler:
     Sequences wait in a queue until a slot and blocks for their whole prompt are free. One that cannot grow because
     memory ran out makes the youngest give its blocks back and wait again, its tokens kept: nothing is lost or cut.
 
-    max_tokens: tokens per step. max_batch: sequences at a time. max_context: tokens per sequence.
+    max_tokens: tokens per step. max_batch: sequences at a time. max_context: tokens per sequence. pace: seconds that a
+    step should take at most while sequences decode, by taking in prompts more slowly; 0: without limit.
     """
 
-    def __init__(self, executor: Any, cache: BlockCache, *, max_tokens: int, max_batch: int, max_context: int) -> None:
+    def __init__(
+        self,
+        executor: Any,
+        cache: BlockCache,
+        *,
+        max_tokens: int,
+        max_batch: int,
+        max_context: int,
+        pace: float = 0.0,
+    ) -> None:
         self._executor, self.cache = executor, cache
+        self.pace = Pace(pace)
         self.max_tokens, self.max_batch, self.max_context = max_tokens, max_batch, max_context
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # oldest first
@@ -73,7 +87,14 @@ class Scheduler:
         return bool(self.running or self.waiting)
 
     def add(
-        self, prompt: Tokens[int], *, max_new_tokens: int, sampling: Sampling, stop_tokens: frozenset[int] = frozenset()
+        self,
+        prompt: Tokens[int],
+        *,
+        max_new_tokens: int,
+        sampling: Sampling,
+        stop_tokens: frozenset[int] = frozenset(),
+        priority: int = 0,
+        client: str = "",
     ) -> Sequence:
         """Queue a prompt. It ends with "length" after `max_new_tokens` or at the end of the context.
 
@@ -90,7 +111,8 @@ class Scheduler:
         if max_new_tokens < 1:
             raise CutworkError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
         limit = min(room, len(prompt) + max_new_tokens)
-        sequence = Sequence(list(prompt), len(prompt), limit, stop_tokens, Sampler(sampling, prompt))
+        sampler = Sampler(sampling, prompt)
+        sequence = Sequence(list(prompt), len(prompt), limit, stop_tokens, sampler, priority, client)
         self.waiting.append(sequence)
         return sequence
 
@@ -116,7 +138,10 @@ class Scheduler:
         batch = self._compose()
         if not batch:
             return []
+        began = time.perf_counter()
         logits = self._run(batch)
+        decoding = sum(count == 1 for _, count in batch)
+        self.pace.note(decoding, sum(count for _, count in batch) - decoding, time.perf_counter() - began)
         chosen, row = [], 0
         for sequence, count in batch:
             length = sequence.table.length + count
@@ -130,42 +155,49 @@ class Scheduler:
         """(sequence, how many of its pending tokens) for the next step."""
         self._grow()
         self._admit()
-        budget, batch = self.max_tokens, []
-        for sequence in sorted(self.running, key=lambda s: s.pending > 1):  # stable: decoding first, then by age
+        decoding = [(sequence, 1) for sequence in self.running if sequence.pending == 1]
+        budget = self.pace.budget(len(decoding), self.max_tokens - len(decoding))
+        batch = decoding[: self.max_tokens]
+        for sequence in sorted(self.running, key=lambda s: s.priority):  # stable: by age among equals
             count = min(sequence.pending, budget)
-            if count == 0:
-                break
-            batch.append((sequence, count))
-            budget -= count
+            if sequence.pending > 1 and count > 0:
+                batch.append((sequence, count))
+                budget -= count
         return batch
 
     def _grow(self) -> None:
-        """Room for every running sequence's pending tokens, oldest first; the youngest yields when there is none."""
+        """Room for every running sequence's pending tokens, oldest first; without it the last of the lowest priority
+        yields."""
         for sequence in list(self.running):
             while sequence.slot >= 0:
                 try:
                     self._extend(sequence)
                     break
                 except OutOfBlocks:
-                    self._preempt(self.running[-1])
+                    self._preempt(max(reversed(self.running), key=lambda s: s.priority))
 
     def _admit(self) -> None:
-        """Start waiting sequences, in order, while there is a slot and room for all their tokens and one more."""
+        """Start waiting sequences, in turn, while there is a slot and room for all their tokens and one more."""
         budget = self.max_tokens - sum(sequence.pending for sequence in self.running)
         while self.waiting and self._slots and budget > 0:
-            sequence = self.waiting[0]
+            sequence = self._next()
             table = self.cache.open(sequence.tokens)
             wanted = self.cache.blocks_for(min(len(sequence.tokens) + 1, sequence.limit))
             if self._being_computed(sequence, table) or wanted - len(table.blocks) > self.cache.free:
                 self.cache.close(table)
                 return
-            self.waiting.popleft()
+            self.waiting.remove(sequence)
             sequence.table, sequence.slot = table, self._slots.pop()
             sequence.reused_tokens = max(sequence.reused_tokens, min(table.length, sequence.prompt_tokens))
             sequence.started = sequence.started or time.perf_counter()
             self.running.append(sequence)
             self._extend(sequence)
             budget -= sequence.pending
+
+    def _next(self) -> Sequence:
+        """Whose turn it is: by priority, then whose client has the least running, then who came first."""
+        running = Counter(sequence.client for sequence in self.running)
+        return min(self.waiting, key=lambda s: (s.priority, running[s.client]))
 
     def _being_computed(self, sequence: Sequence, table: Table) -> bool:
         """Whether another sequence's next steps fill the block that this one needs next: then it waits to share it."""

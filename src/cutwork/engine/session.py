@@ -18,12 +18,16 @@ class Options(TypedDict, total=False):
 
     max_new_tokens: 128 by default. stop: strings (or one) that end the answer and are left out of it. ignore_eos: go on
     after an end-of-sequence token. skip_special_tokens: leave special tokens out of the text, True by default.
+    priority: of those that wait, lower ones are served first, 0 by default. client: whose request it is; those with the
+    least running are served first.
     """
 
     max_new_tokens: int
     stop: str | Sequence[str]
     ignore_eos: bool
     skip_special_tokens: bool
+    priority: int
+    client: str
     temperature: float
     top_k: int
     top_p: float
@@ -153,6 +157,8 @@ class Session:
             max_new_tokens=options.get("max_new_tokens", 128),
             sampling=Sampling(**settings),
             stop_tokens=frozenset() if options.get("ignore_eos", False) else self._stop_tokens,
+            priority=options.get("priority", 0),
+            client=options.get("client", ""),
         )
         detokenizer = Detokenizer(self._tokenizer, prompt, options.get("skip_special_tokens", True))
         request = Request(sequence, detokenizer, StopStrings(stop))

@@ -11,9 +11,10 @@ from fastapi.responses import Response
 from cutwork.serve.answer import EventStream, identifier, timings, usage, whole_answer
 from cutwork.serve.engines import Engine, Engines
 from cutwork.serve.errors import ApiError
+from cutwork.serve.guard import client_of
 from cutwork.serve.limits import Limits
 from cutwork.serve.options import check, check_prompt, choice_options, options
-from cutwork.serve.schemas import ChatRequest, Message, NamedTool
+from cutwork.serve.schemas import ChatRequest, Function, Message, NamedTool
 from cutwork.serve.tools import ToolCalls
 from cutwork.serve.worker import Choice, Group, Scored
 
@@ -38,9 +39,10 @@ def router(engines: Engines, limits: Limits) -> APIRouter:
                 400, f"max_tokens: this server allows at most {limits.max_tokens}, not {wanted}", param="max_tokens"
             )
         logprobs = body.top_logprobs if body.logprobs else None
-        first = options(body, engine, limits, max_tokens=wanted, logprobs=logprobs)
-        choices = [Choice(prompt, choice_options(first, i, body, engine, limits)) for i in range(body.n)]
-        group = engine.worker.submit(choices, limits.deadline)
+        calls = _forced(body)
+        first = options(body, engine, limits, max_tokens=wanted, logprobs=logprobs, calls=calls)
+        choices = [Choice(prompt, choice_options(first, i)) for i in range(body.n)]
+        group = engine.worker.submit(choices, limits.deadline, client_of(request))
         answer = _Answer(body, engine, group, bool(tools))
         if body.stream:
             return EventStream(group, answer.stream(), limits.deadline)
@@ -51,13 +53,25 @@ def router(engines: Engines, limits: Limits) -> APIRouter:
 
 def _tools(body: ChatRequest, limits: Limits) -> list[dict[str, Any]] | None:
     """The tools the model is told of."""
-    if body.tool_choice == "required" or isinstance(body.tool_choice, NamedTool):
-        raise ApiError(400, 'tool_choice: only "auto" and "none" are supported', param="tool_choice")
     if not body.tools or body.tool_choice == "none":
         return None
     if len(body.tools) > limits.tools:
         raise ApiError(400, f"tools: this server allows at most {limits.tools}", param="tools")
     return [tool.model_dump(exclude_none=True) for tool in body.tools]
+
+
+def _forced(body: ChatRequest) -> list[Function]:
+    """The functions one of which must be called; none where the model is free."""
+    named = body.tool_choice.function.name if isinstance(body.tool_choice, NamedTool) else None
+    if named is None and body.tool_choice != "required":
+        return []
+    functions = [tool.function for tool in body.tools or () if named in (None, tool.function.name)]
+    if not functions:
+        what = "needs tools" if named is None else "names a function that is not among the tools"
+        raise ApiError(400, f"tool_choice {what}", param="tool_choice")
+    if body.response_format is not None and body.response_format.type != "text":
+        raise ApiError(400, "tool_choice and response_format exclude each other", param="tool_choice")
+    return functions
 
 
 def template_message(message: Message) -> dict[str, Any]:

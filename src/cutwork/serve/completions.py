@@ -11,6 +11,7 @@ from cutwork.engine.sampling import Logprob
 from cutwork.serve.answer import EventStream, identifier, timings, usage, whole_answer
 from cutwork.serve.engines import Engine, Engines
 from cutwork.serve.errors import ApiError
+from cutwork.serve.guard import client_of
 from cutwork.serve.limits import Limits
 from cutwork.serve.options import check, check_prompt, choice_options, options
 from cutwork.serve.schemas import CompletionRequest
@@ -29,7 +30,7 @@ def router(engines: Engines, limits: Limits) -> APIRouter:
         check(body, limits)
         prompts = await _prompts(body, engine, limits)
         choices = _choices(body, prompts, engine, limits)
-        group = engine.worker.submit(choices, limits.deadline)
+        group = engine.worker.submit(choices, limits.deadline, client_of(request))
         answer = _Answer(body, engine, group, prompts)
         if body.stream:
             return EventStream(group, answer.stream(), limits.deadline)
@@ -67,7 +68,7 @@ def _choices(body: CompletionRequest, prompts: list[list[int]], engine: Engine, 
     for prompt in prompts:
         first = options(body, engine, limits, max_tokens=max(max_tokens, 1), logprobs=body.logprobs)
         for index in range(body.n):
-            own = choice_options(first, index, body, engine, limits) if max_tokens else None
+            own = choice_options(first, index) if max_tokens else None
             choices.append(Choice(prompt, own, score if index == 0 else None))
     return choices
 

@@ -35,6 +35,8 @@ class Engines:
 
     def __init__(self, models: Mapping[str, Model], metrics: Metrics, limits: Limits) -> None:
         turn = threading.Lock()
+        for model in models.values():
+            model.session.scheduler.pace.target = limits.pace
         self.all = {
             name: Engine(
                 name, Worker(name, model, metrics, queue=limits.queue, turn=turn), Tokens(model), Grammars(model)

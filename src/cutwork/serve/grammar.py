@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
 from cutwork.serve.errors import ApiError
 from cutwork.serve.limits import Limits
+from cutwork.serve.schemas import Function
+from cutwork.serve.tools import CLOSE, OPEN
 
 
 class Grammars:
@@ -25,22 +28,37 @@ class Grammars:
 
         Raises ApiError (400) for a schema that is invalid, too large or too deep.
         """
-        text = json.dumps(schema)
-        if len(text) > limits.schema_bytes or depth(schema) > limits.schema_depth:
-            raise ApiError(
-                400,
-                f"the JSON schema is too large: at most {limits.schema_bytes} bytes and {limits.schema_depth} levels",
-                param="response_format",
-            )
         from llguidance import LLMatcher
 
+        text = _checked(schema, limits, "response_format")
         try:
             grammar = LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_flexible": False})
         except ValueError as error:
             raise ApiError(400, f"the JSON schema is invalid: {_line(error)}", param="response_format") from None
-        return self._matcher(grammar)
+        return self._matcher(grammar, "response_format")
 
-    def _matcher(self, grammar: str) -> "Matcher":
+    def tool_call(self, functions: Sequence[Function], limits: Limits) -> "Matcher":
+        """A constraint to one call of one of these functions, written as `tools.py` reads it.
+
+        Raises ApiError (400) for parameters whose schema is invalid, too large or too deep.
+        """
+        calls = [
+            {
+                "type": "object",
+                "properties": {
+                    "name": {"const": function.name},
+                    "arguments": function.parameters or {"type": "object"},
+                },
+                "required": ["name", "arguments"],
+                "additionalProperties": False,
+            }
+            for function in functions
+        ]
+        schema = _checked({"anyOf": calls, "x-guidance": {"whitespace_flexible": False}}, limits, "tools")
+        start, end = json.dumps(f"{OPEN}\n"), json.dumps(f"\n{CLOSE}")
+        return self._matcher(f"%llguidance {{}}\nstart: {start} call {end}\ncall: %json {schema}\n", "tools")
+
+    def _matcher(self, grammar: str, field: str) -> "Matcher":
         from llguidance import LLMatcher, hf
 
         with self._lock:
@@ -55,7 +73,7 @@ class Grammars:
         matcher = LLMatcher(self._tokenizer, grammar)
         if matcher.get_error():
             message = _line(matcher.get_error())
-            raise ApiError(400, f"the grammar is not supported: {message}", param="response_format")
+            raise ApiError(400, f"the JSON schema is not supported: {message}", param=field)
         return Matcher(matcher, self._model.plan.vocabulary)
 
 
@@ -64,6 +82,10 @@ class Matcher:
 
     def __init__(self, matcher: Any, vocabulary: int) -> None:
         self._matcher, self._vocabulary = matcher, vocabulary
+
+    def copy(self) -> "Matcher":
+        """The same state, on its own from here."""
+        return Matcher(self._matcher.deep_copy(), self._vocabulary)
 
     def allowed(self) -> np.ndarray:
         """Which tokens may come next, bool [V]."""
@@ -74,6 +96,17 @@ class Matcher:
     def accept(self, token: int) -> None:
         """Note the token that was chosen."""
         self._matcher.consume_token(token)
+
+
+def _checked(schema: dict[str, Any], limits: Limits, field: str) -> str:
+    text = json.dumps(schema)
+    if len(text) > limits.schema_bytes or depth(schema) > limits.schema_depth:
+        raise ApiError(
+            400,
+            f"the JSON schema is too large: at most {limits.schema_bytes} bytes and {limits.schema_depth} levels",
+            param=field,
+        )
+    return text
 
 
 def depth(value: Any) -> int:

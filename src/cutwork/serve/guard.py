@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,6 +22,11 @@ log = logging.getLogger("cutwork.access")
 OPEN = ("/", "/health/live", "/health/ready")  # without a key: orchestrators ask, and the page asks for the key itself
 QUIET = ("/health/live", "/health/ready", "/metrics")  # not logged
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def client_of(request: Request) -> str:
+    """Who asks, to share the engine fairly: by API key, otherwise by address."""
+    return request.headers.get("authorization") or (request.client.host if request.client else "")
 
 
 class Guard:

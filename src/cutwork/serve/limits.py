@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """Caps of the server. Counts but for `body_bytes`, and `deadline` and `audio_seconds` in seconds."""
+    """Caps of the server. Counts but for `body_bytes`; `audio_seconds`, `deadline` and `pace` are seconds."""
 
     body_bytes: int = 8 << 20
     queue: int = 256  # sequences waiting for a place in the batch, of all requests to a model
@@ -22,4 +22,5 @@ class Limits:
     schema_depth: int = 24
     audio_seconds: float = 3600.0
     deadline: float = 600.0
+    pace: float = 0.25  # a step's aim while answers stream, by taking in prompts more slowly; 0: none
     connections: int = 1024

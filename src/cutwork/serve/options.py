@@ -1,10 +1,13 @@
 """From a request's fields to the engine's options, every one within the server's limits."""
 
+from collections.abc import Sequence
+
 from cutwork.engine.session import Options
 from cutwork.serve.engines import Engine
 from cutwork.serve.errors import ApiError
+from cutwork.serve.grammar import Matcher
 from cutwork.serve.limits import Limits
-from cutwork.serve.schemas import Generate
+from cutwork.serve.schemas import Function, Generate
 
 
 def check(request: Generate, limits: Limits) -> None:
@@ -36,8 +39,16 @@ def check_prompt(prompt: list[int], engine: Engine, limits: Limits) -> None:
         raise ApiError(400, f"token ids must be below {engine.model.plan.vocabulary}", param="prompt")
 
 
-def options(request: Generate, engine: Engine, limits: Limits, *, max_tokens: int, logprobs: int | None) -> Options:
-    """The engine's options for the first choice; the others differ in their seed."""
+def options(
+    request: Generate,
+    engine: Engine,
+    limits: Limits,
+    *,
+    max_tokens: int,
+    logprobs: int | None,
+    calls: Sequence[Function] = (),
+) -> Options:
+    """The engine's options for one choice; `calls` are functions one of which must be called."""
     bias = request.logit_bias or {}
     if bias and max(bias) >= engine.model.plan.vocabulary:
         raise ApiError(400, f"logit_bias: token ids must be below {engine.model.plan.vocabulary}", param="logit_bias")
@@ -48,11 +59,14 @@ def options(request: Generate, engine: Engine, limits: Limits, *, max_tokens: in
             raise ApiError(400, "response_format: json_schema is missing", param="response_format")
         schema = form.json_schema.schema_ if form.json_schema else {"type": "object"}
         constraint = engine.grammars.json_schema(schema, limits)
+    if calls:
+        constraint = engine.grammars.tool_call(calls, limits)
     return {
         "max_new_tokens": max_tokens,
         "stop": request.stops,
         "ignore_eos": request.ignore_eos,
         "skip_special_tokens": request.skip_special_tokens,
+        "priority": request.priority,
         "temperature": request.temperature,
         "top_k": request.top_k,
         "top_p": request.top_p,
@@ -67,7 +81,7 @@ def options(request: Generate, engine: Engine, limits: Limits, *, max_tokens: in
     }
 
 
-def choice_options(first: Options, index: int, request: Generate, engine: Engine, limits: Limits) -> Options:
+def choice_options(first: Options, index: int) -> Options:
     """Options of one of n choices: another seed, and a constraint of its own."""
     if index == 0:
         return first
@@ -75,7 +89,7 @@ def choice_options(first: Options, index: int, request: Generate, engine: Engine
     seed = first.get("seed")
     if seed is not None:
         own["seed"] = (seed + index) % (1 << 63)
-    if first.get("constraint") is not None:
-        fresh = options(request, engine, limits, max_tokens=first["max_new_tokens"], logprobs=first.get("logprobs"))
-        own["constraint"] = fresh["constraint"]
+    constraint = first.get("constraint")
+    if isinstance(constraint, Matcher):
+        own["constraint"] = constraint.copy()
     return own

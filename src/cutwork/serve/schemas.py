@@ -41,6 +41,7 @@ class Generate(Schema):
     """What completions and chat have in common."""
 
     model: str | None = Field(None, max_length=512)
+    priority: int = Field(0, ge=-1000, le=1000)
     n: int = Field(1, ge=1, le=128)
     max_tokens: int | None = Field(None, ge=0, le=1 << 24)
     temperature: float = Field(1.0, ge=0, le=2)

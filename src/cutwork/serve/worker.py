@@ -55,6 +55,7 @@ class Group:
     choices: Sequence[Choice]
     deadline: float
     loop: asyncio.AbstractEventLoop
+    client: str = ""
     arrived: float = field(default_factory=time.perf_counter)
     requests: list[Request | None] = field(default_factory=list)
     _events: "asyncio.Queue[Event | Exception]" = field(default_factory=asyncio.Queue)
@@ -133,8 +134,10 @@ class Worker:
         inbox = sum(len(group.choices) for group in tuple(self._inbox))
         return inbox + len(self.model.session.scheduler.waiting) + len(self._scoring)
 
-    def submit(self, choices: Sequence[Choice], deadline: float) -> Group:
+    def submit(self, choices: Sequence[Choice], deadline: float, client: str = "") -> Group:
         """Queue the choices of one request; `deadline` in seconds from now. Call on the event loop.
+
+        client: who asks, so that one who asks much does not keep others waiting.
 
         Raises ApiError: 429 if the queue is full, 503 if the server is stopping.
         """
@@ -144,7 +147,7 @@ class Worker:
             self.metrics.rejected.labels(self.name).inc()
             seconds = min(60, max(1, math.ceil(self._pace * self.waiting)))
             raise ApiError(429, "too many requests are waiting; try again later", code="queue_full", retry=seconds)
-        group = Group(self, choices, time.perf_counter() + deadline, asyncio.get_running_loop())
+        group = Group(self, choices, time.perf_counter() + deadline, asyncio.get_running_loop(), client)
         self._inbox.append(group)
         self._notify()
         return group
@@ -198,7 +201,7 @@ class Worker:
         try:
             for index, choice in enumerate(group.choices):
                 if choice.options is not None:
-                    request = self.model.session.add(choice.prompt, **choice.options)
+                    request = self.model.session.add(choice.prompt, **(choice.options | {"client": group.client}))
                     group.requests[index] = request
                     self._running[request] = _Running(group, index, group.arrived)
                 if choice.score is not None:
