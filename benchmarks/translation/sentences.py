@@ -248,7 +248,7 @@ def habit(rng: random.Random) -> tuple[str, str, object]:
 
 def behind(rng: random.Random) -> tuple[str, str, object]:
     (_, english, german), (place, ort, kind) = rng.choice(PEOPLE), rng.choice(PLACES)
-    number, left, right = count(rng, 500)
+    _, left, right = count(rng, 500)
     return (
         f"There are {left} {english} in front of the {place}.",
         f"Vor {DEM[kind]} {ort} stehen {right} {german}.",

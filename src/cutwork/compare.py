@@ -18,7 +18,7 @@ from cutwork.machine import cpu_name
 from cutwork.recipe import Recipe
 from cutwork.tasks.accuracy import accuracy
 from cutwork.tasks.perplexity import read_text, task_text
-from cutwork.tasks.task import Task
+from cutwork.tasks.task import LABELS, Task
 
 BASELINES = {"f32": "dense-f32", "int8": "dense-int8"}  # what speed-ups are given against
 _WINDOW = 512  # tokens of a perplexity window
@@ -38,9 +38,10 @@ def compare(
     """Measure every variant and return the results, a JSON object.
 
     What was measured is kept in the directory `work`: an interrupted comparison goes on where it stopped, and one in
-    which some models changed measures only those. Accuracy is exact match of greedy answers, perplexity that of the
-    task's held-out text unless the recipe names a file, speed that of `cutwork bench`: all variants interleaved in one
-    process, medians. Raises CutworkError for models or texts that cannot be read.
+    which some models changed measures only those. Accuracy is exact match of greedy answers (of translations BLEU and
+    chrF as well), perplexity that of the task's held-out text unless the recipe names a file (None for models with an
+    encoder), speed that of `cutwork bench`: all variants interleaved in one process, medians. Raises CutworkError for
+    models or texts that cannot be read.
     """
     kept = Measurements(work)
     rows = []
@@ -71,21 +72,29 @@ def quality(
                 samples=settings.accuracy_samples,
                 console=console,
             )
-            content = text or task_text(model.tokenizer, task.test)
-            measured = model.perplexity(content, window=_WINDOW, max_tokens=settings.perplexity_tokens)
+            perplexity = None
+            if not model.config.get("is_encoder_decoder"):  # which has no text of its own
+                content = text or task_text(model.tokenizer, task.test)
+                measured = model.perplexity(content, window=_WINDOW, max_tokens=settings.perplexity_tokens)
+                perplexity = measured.perplexity
             return {
                 "sparsity": model.sparsity,
                 "accuracy": score.accuracy,
                 "right": score.right,
                 "samples": score.samples,
-                "perplexity": measured.perplexity,
+                **score.quality,
+                "perplexity": perplexity,
                 "memory_bytes": model.memory["weights"],
             }
 
     questions = [[sample.prompt, sample.answer] for sample in task.test]
     amounts = [settings.accuracy_samples, settings.max_new_tokens, settings.perplexity_tokens]
     result = kept.get([variant.key, questions, text, amounts], measure_it)
-    console.print(f"{name}: {result['accuracy']:.1%} right, perplexity {result['perplexity']:.3f}", highlight=False)
+    told = [f"{result['accuracy']:.1%} right"]
+    told += [f"{LABELS[key]} {result[key]:.1f}" for key in LABELS if key in result]
+    if result["perplexity"] is not None:
+        told.append(f"perplexity {result['perplexity']:.3f}")
+    console.print(f"{name}: {', '.join(told)}", highlight=False)
     return result
 
 

@@ -24,6 +24,15 @@ def test_markdown_has_a_row_for_every_variant() -> None:
     assert "200 held-out questions; Test CPU, avx512, 2 threads." in lines[-1]
 
 
+def test_translations_have_columns_of_their_own_and_no_perplexity() -> None:
+    run = results()
+    for row in run["variants"]:
+        row |= {"bleu": 61.25, "chrf": 80.0, "perplexity": None}
+    table = markdown([run]).splitlines()
+    assert "| accuracy | BLEU | chrF | perplexity |" in table[0]
+    assert all("| 61.2 | 80.0 | – |" in line for line in table[2:9])
+
+
 def test_a_missing_baseline_is_a_dash() -> None:
     run = results()
     for row in run["variants"]:

@@ -8,7 +8,8 @@ import pytest
 from cutwork.errors import CutworkError
 from cutwork.recipe import TaskSettings
 from cutwork.tasks.load import load_task
-from cutwork.tasks.task import final_number, is_right
+from cutwork.tasks.task import Sample, final_number, is_right
+from cutwork.tasks.translation import translation_quality
 
 
 def settings(name: str, samples: tuple[int, int] = (30, 10), seed: int = 0, **options: object) -> TaskSettings:
@@ -70,6 +71,27 @@ def test_jsonl_names_the_bad_line(tmp_path: Path) -> None:
         load_task(settings("jsonl", test=str(path)))
 
 
+def test_rows_of_source_and_target_are_a_translation(tmp_path: Path) -> None:
+    pairs = [{"source": f"{i} cats", "target": f"{i} Katzen"} for i in range(4)]
+    train, test = write_jsonl(tmp_path / "train.jsonl", pairs), write_jsonl(tmp_path / "test.jsonl", pairs[:2])
+    task = load_task(settings("translation", train=str(train), test=str(test), prefix="to German: "))
+    assert task.metric == "translation"
+    assert task.test[1] == Sample("to German: 1 cats", "1 Katzen")
+    assert [sample.answer for sample in task.train] == ["2 Katzen", "3 Katzen"]
+    assert load_task(TaskSettings(name=str(test))).test[0] == Sample("0 cats", "0 Katzen")
+    questions = write_jsonl(tmp_path / "questions.jsonl", [{"prompt": "p", "answer": "a"}])
+    assert load_task(TaskSettings(name=str(questions))).metric == "exact"
+
+
+def test_translation_quality_is_sacrebleus() -> None:
+    pytest.importorskip("sacrebleu")
+    reference = ["Der Zug nach Berlin fährt um 10:15 Uhr ab."]
+    assert translation_quality(reference, reference) == pytest.approx({"bleu": 100.0, "chrf": 100.0})
+    # One of twelve tokens (10 : 15 are three) is wrong, the fourth: one word, two pairs, three triples, four fours.
+    scores = translation_quality(["Der Zug nach Wien fährt um 10:15 Uhr ab."], reference)
+    assert scores["bleu"] == pytest.approx(100 * (11 / 12 * 9 / 11 * 7 / 10 * 5 / 9) ** 0.25, abs=1e-6)
+
+
 def test_gsm8k_drops_the_calculator_annotations(tmp_path: Path) -> None:
     row = {"question": "How many?", "answer": "48/2 = <<48/2=24>>24 clips.\n#### 24"}
     for split in ("train", "test"):
@@ -83,7 +105,7 @@ def test_gsm8k_drops_the_calculator_annotations(tmp_path: Path) -> None:
     [
         (
             settings("gsm9k"),
-            "no task 'gsm9k'; there are gsm_symbolic, gsm8k, wmt14-en-de, common_voice, speech, text, jsonl",
+            "no task 'gsm9k'; there are gsm_symbolic, gsm8k, wmt14-en-de, common_voice, speech, translation, text, ",
         ),
         (settings("gsm_symbolic", template=[1]), "no option 'template'"),
         (settings("gsm_symbolic", templates=[1, 100]), "no template 100"),

@@ -14,7 +14,10 @@ from cutwork.errors import CutworkError
 def evaluate(
     model: ModelArgument,
     task: Annotated[
-        str | None, typer.Option(help="A task name (gsm8k, gsm_symbolic, …) or a JSONL file of prompt and answer.")
+        str | None,
+        typer.Option(
+            help="A task (gsm8k, wmt14-en-de, …), or a JSONL file of prompt and answer, or of source and target."
+        ),
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="Take the task and its options from this recipe.")] = None,
     text: Annotated[Path | None, typer.Option(help="A UTF-8 text file: measure its perplexity.")] = None,
@@ -30,6 +33,8 @@ def evaluate(
 ) -> None:
     """Measure how good a model is: exact-match accuracy of a task, perplexity of a text, or both.
 
+    Translations (wmt14-en-de, or rows of source and target) get BLEU and chrF as well.
+
     Example: [bold]cutwork eval out/smollm2-gsm/packed/sparse-int8 --recipe recipes/smollm2-gsm.yaml[/bold]
 
     Example: [bold]cutwork eval HuggingFaceTB/SmolLM2-135M-Instruct --text wiki.txt[/bold]
@@ -39,6 +44,7 @@ def evaluate(
     from cutwork.tasks.accuracy import accuracy
     from cutwork.tasks.load import load_task
     from cutwork.tasks.perplexity import read_text
+    from cutwork.tasks.task import LABELS
 
     if not (task or recipe or text):
         raise CutworkError("nothing to measure; give --task, --recipe or --text")
@@ -59,6 +65,7 @@ def evaluate(
                 "accuracy": score.accuracy,
                 "right": score.right,
                 "samples": score.samples,
+                **score.quality,
             }
         if content is not None:
             measured = engine.perplexity(content, window=window, max_tokens=max_tokens)
@@ -68,5 +75,7 @@ def evaluate(
         return
     if "accuracy" in results:
         print(f"{settings.name}: accuracy {score.accuracy:.1%} ({score.right} of {score.samples} right)")
+        for name, value in score.quality.items():
+            print(f"{settings.name}: {LABELS[name]} {value:.1f}")
     if "perplexity" in results:
         print(f"{text}: perplexity {measured.perplexity:.3f} over {measured.tokens} tokens")

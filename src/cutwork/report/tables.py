@@ -6,6 +6,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from cutwork.tasks.task import LABELS
+
 HEADINGS = (
     "model",
     "zeros",
@@ -26,8 +28,14 @@ _SHORT = {
 }
 
 
+def headings(results: Sequence[dict[str, Any]]) -> list[str]:
+    """The columns of a table: `HEADINGS`, and after the accuracy what else any run was measured by."""
+    place = HEADINGS.index("accuracy") + 1
+    return [*HEADINGS[:place], *(LABELS[key] for key in _others(results)), *HEADINGS[place:]]
+
+
 def table_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """The cells under `HEADINGS`, one row per variant; names carry the run's where there are several runs."""
+    """The cells under `headings`, one row per variant; names carry the run's where there are several runs."""
     several = len(results) > 1
     rows = []
     for run in results:
@@ -38,7 +46,8 @@ def table_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
                     name,
                     "–" if row["name"].startswith("dense") else f"{row['sparsity']:.0%}",
                     f"{row['accuracy']:.1%}",
-                    f"{row['perplexity']:.2f}",
+                    *(_number(row.get(key), "{:.1f}") for key in _others(results)),
+                    _number(row["perplexity"], "{:.2f}"),
                     f"{row['disk_bytes'] / 1e6:.0f}",
                     f"{row['memory_bytes'] / 1e6:.0f}",
                     _number(row.get("prefill_tokens_per_second"), "{:.0f}"),
@@ -55,9 +64,10 @@ def console_table(results: Sequence[dict[str, Any]]) -> Table:
     table = Table(
         title=caption(results), title_justify="left", title_style="", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
-    kept = [i for i, heading in enumerate(HEADINGS) if heading != "memory MB"]
+    names = headings(results)
+    kept = [i for i, heading in enumerate(names) if heading != "memory MB"]
     for i in kept:
-        table.add_column(_SHORT.get(HEADINGS[i], HEADINGS[i]), justify="right" if i else "left", no_wrap=i == 0)
+        table.add_column(_SHORT.get(names[i], names[i]), justify="right" if i else "left", no_wrap=i == 0)
     for row in table_rows(results):
         table.add_row(*(row[i] for i in kept))
     return table
@@ -65,7 +75,8 @@ def console_table(results: Sequence[dict[str, Any]]) -> Table:
 
 def markdown(results: Sequence[dict[str, Any]]) -> str:
     """The table for a README, with what it was measured on."""
-    lines = ["| " + " | ".join(HEADINGS) + " |", "|---" + "|--:" * (len(HEADINGS) - 1) + "|"]
+    names = headings(results)
+    lines = ["| " + " | ".join(names) + " |", "|---" + "|--:" * (len(names) - 1) + "|"]
     lines += ["| " + " | ".join(row) + " |" for row in table_rows(results)]
     return "\n".join([*lines, "", caption(results) + "."]) + "\n"
 
@@ -78,6 +89,11 @@ def caption(results: Sequence[dict[str, Any]]) -> str:
     samples = first["variants"][0].get("samples", 0)
     threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
     return f"{tasks}, {samples} held-out questions; {machine['cpu']}, {machine['isa']}, {threads}"
+
+
+def _others(results: Sequence[dict[str, Any]]) -> list[str]:
+    """The measures other than accuracy that any variant has."""
+    return [key for key in LABELS if any(key in row for run in results for row in run["variants"])]
 
 
 def _number(value: float | None, form: str) -> str:

@@ -1,6 +1,6 @@
-"""How many of a task's held-out questions a model answers right."""
+"""How many of a task's held-out questions a model answers right, and how well."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cutwork.errors import CutworkError
 from cutwork.tasks.rendering import render_prompt
 from cutwork.tasks.task import Task, is_right
+from cutwork.tasks.translation import translation_quality
 
 if TYPE_CHECKING:
     from cutwork.engine.model import Model
@@ -18,10 +19,11 @@ _BATCH = 32  # questions answered together
 
 @dataclass(frozen=True)
 class Score:
-    """Exact-match accuracy."""
+    """Exact-match accuracy, and by name what else the task is measured by."""
 
     right: int
     samples: int
+    quality: dict[str, float] = field(default_factory=dict)
 
     @property
     def accuracy(self) -> float:
@@ -34,22 +36,27 @@ def accuracy(
 ) -> Score:
     """Greedy answers to the first `samples` (default: all) questions of `task.test`, counted.
 
-    Shows a progress bar on `console`, standard error by default. Raises CutworkError if the task has no questions.
+    Translations get BLEU and chrF as well. Shows a progress bar on `console`, standard error by default. Raises
+    CutworkError if the task has no questions.
     """
     questions = task.test[:samples]
     if not questions:
         raise CutworkError(f"task {task.name} has no test questions")
     # Batches of about equal length waste the least; the order does not change the count.
     questions = tuple(sorted(questions, key=lambda sample: len(sample.prompt)))
-    right = 0
+    encoder = bool(model.config.get("is_encoder_decoder"))
+    texts: list[str] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = console or Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task(f"{task.name}: answering", total=len(questions))
         for start in range(0, len(questions), _BATCH):
             batch = questions[start : start + _BATCH]
-            prompts = [render_prompt(model.tokenizer, sample.prompt) for sample in batch]
+            prompts = [render_prompt(model.tokenizer, sample.prompt, encoder=encoder) for sample in batch]
             replies = model.generate(prompts, max_new_tokens=max_new_tokens, temperature=0.0)
-            right += sum(is_right(reply.text, sample.answer) for reply, sample in zip(replies, batch, strict=True))
+            texts += [reply.text for reply in replies]
             progress.advance(bar, len(batch))
-    return Score(right, len(questions))
+    answers = [sample.answer for sample in questions]
+    right = sum(map(is_right, texts, answers))
+    quality = translation_quality(texts, answers) if task.metric == "translation" else {}
+    return Score(right, len(questions), quality)

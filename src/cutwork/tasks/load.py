@@ -10,9 +10,10 @@ from cutwork.recipe import TaskSettings
 from cutwork.tasks.gsm8k import gsm8k
 from cutwork.tasks.gsm_symbolic import gsm_symbolic
 from cutwork.tasks.speech import common_voice, speech
-from cutwork.tasks.table import SUFFIXES, table
+from cutwork.tasks.table import SUFFIXES, rows, table
 from cutwork.tasks.task import Task
 from cutwork.tasks.text import text
+from cutwork.tasks.translation import translation
 from cutwork.tasks.wmt14 import wmt14
 
 TASKS: dict[str, Callable[..., Task]] = {
@@ -21,6 +22,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "wmt14-en-de": wmt14,
     "common_voice": common_voice,
     "speech": speech,
+    "translation": translation,
     "text": text,
     "jsonl": table,
 }
@@ -35,7 +37,8 @@ def load_task(settings: TaskSettings) -> Task:
     if name not in TASKS and Path(name).expanduser().is_dir():
         name, options = "speech", {"directory": name, **options}
     if name not in TASKS and (name.endswith(SUFFIXES) or "/" in name):
-        name, options = "jsonl", {"test": name, **options}
+        kind = "translation" if name.endswith(SUFFIXES) and not options and _has_pairs(name) else "jsonl"
+        name, options = kind, {"test": name, **options}
     if name not in TASKS:
         raise CutworkError(
             f"no task '{name}'; there are {', '.join(TASKS)}, or give a {', '.join(SUFFIXES)} file, a folder of "
@@ -54,3 +57,9 @@ def load_task(settings: TaskSettings) -> Task:
         if parameters[key].default is inspect.Parameter.empty and key not in options:
             raise CutworkError(f"task {name} needs the option '{key}'")
     return load(**given, **options)
+
+
+def _has_pairs(path: str) -> bool:
+    """Whether the first row of a file holds a source and a target, and no prompt."""
+    first = next(iter(rows(path)), {})
+    return "source" in first and "target" in first and "prompt" not in first

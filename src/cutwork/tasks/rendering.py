@@ -8,8 +8,13 @@ from cutwork.tasks.task import Sample
 IGNORED = -100  # the label of tokens that no loss counts
 
 
-def render_prompt(tokenizer: Any, prompt: str) -> str:
-    """The text a model is given: a user's turn of its chat template, or a plain question if it has none."""
+def render_prompt(tokenizer: Any, prompt: str, *, encoder: bool = False) -> str:
+    """The text a model is given: a user's turn of its chat template, or a plain question if it has none.
+
+    A model with an encoder gets the prompt as it is.
+    """
+    if encoder:
+        return prompt
     if tokenizer.chat_template:
         turns = [{"role": "user", "content": prompt}]
         return str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))

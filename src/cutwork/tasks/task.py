@@ -2,9 +2,11 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 _NUMBER = re.compile(r"####\s*[^\d\s.,-]{0,3}\s*(-?[\d,]*\.?\d+)")
+
+LABELS = {"bleu": "BLEU", "chrf": "chrF"}  # what measures other than accuracy are called
 
 
 @dataclass(frozen=True)
@@ -18,11 +20,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Task:
-    """What a model is trained on and what it is measured by; no prompt of `test` occurs in `train`."""
+    """What a model is trained on and what it is measured by; no prompt of `test` occurs in `train`.
+
+    Beside how many answers are right, a translation is measured by BLEU and chrF.
+    """
 
     name: str
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
+    metric: Literal["exact", "translation"] = field(default="exact", kw_only=True)
 
 
 def final_number(text: str) -> float | None:

@@ -1,4 +1,4 @@
-"""WMT14 English to German (the paper's task for T5): translation, measured in BLEU by others, exact match here."""
+"""WMT14 English to German, the paper's task for T5."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -21,7 +21,7 @@ def wmt14(train_samples: int, test_samples: int, *, directory: str | None = None
     parts = {}
     for split, count in (("train", train_samples), ("test", test_samples)):
         parts[split] = tuple(Sample(PROMPT + english, german) for english, german in islice(pairs[split], count))
-    return Task("wmt14-en-de", parts["train"], parts["test"])
+    return Task("wmt14-en-de", parts["train"], parts["test"], metric="translation")
 
 
 def _remote(split: str) -> Iterator[tuple[str, str]]:
