@@ -288,3 +288,30 @@ def test_equal_prefixes_are_computed_once(llama, directory):
         assert (first.timings.reused_tokens, second.timings.reused_tokens) == (0, 64)
         again = model.generate(prompt, max_new_tokens=4, ignore_eos=True)
     assert again.tokens == first.tokens
+
+
+def test_several_draws_share_the_prompt_and_equal_those_asked_for_one_by_one(directory, llama):
+    options = {"max_new_tokens": 20, "temperature": 1.5, "ignore_eos": True}
+    with load(llama, directory) as model:
+        alone = [model.generate(PROMPTS[5], seed=seed, **options).tokens for seed in (5, 6, 7)]
+        first, second = model.generate([PROMPTS[5], PROMPTS[2]], seed=5, num_return_sequences=3, **options)
+    assert [g.tokens for g in (first, *first.alternatives)] == alone
+    assert [g.timings.reused_tokens for g in first.alternatives] == [40, 40]
+    assert len({tuple(g.tokens) for g in (second, *second.alternatives)}) == 3
+    with load(llama, directory) as model, pytest.raises(CutworkError, match="one answer can be streamed"):
+        model.generate(PROMPTS[2], stream=True, num_return_sequences=2, temperature=1.0)
+
+
+def test_a_beam_search_has_text_and_streams_it_whole(directory, llama):
+    with load(llama, directory) as model:
+        result = model.generate(PROMPTS[4], num_beams=3, max_new_tokens=12, num_return_sequences=2)
+        assert "".join(model.generate(PROMPTS[4], num_beams=3, max_new_tokens=12, stream=True)) == result.text
+        shown = [token for token in result.tokens if token not in (2, 9)]
+        assert result.text == model.tokenizer.decode(shown, skip_special_tokens=True).rstrip("\ufffd")
+        assert result.alternatives[0].score < result.score and result.decode_speed > 0
+    assert json.loads(json.dumps(asdict(result)))["alternatives"][0]["tokens"]
+
+
+def test_tokens_that_rules_name_must_exist(directory, llama):
+    with load(llama, directory) as model, pytest.raises(CutworkError, match="token 300 is not in the vocabulary"):
+        model.generate([1], suppress_tokens=[4, 300])

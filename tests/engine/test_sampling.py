@@ -59,8 +59,14 @@ def test_filtered_distribution_equals_transformers(settings, seed):
 
 def choices(count=1, **settings):
     """Tokens chosen one after the other from the same logits."""
-    sampler = Sampler(Sampling(**settings), [])
-    return [sampler.choose(LOGITS)[0] for _ in range(count)]
+    return chain(Sampling(**settings), LOGITS, [], count)
+
+
+def chain(settings, logits, prompt, count):
+    sampler, tokens = Sampler(settings, len(prompt)), list(prompt)
+    for _ in range(count):
+        tokens.append(sampler.choose(logits, tokens)[0])
+    return tokens[len(prompt) :]
 
 
 def test_penalties_count_the_answer_only():
@@ -69,7 +75,7 @@ def test_penalties_count_the_answer_only():
     gap = float(LOGITS[order[0]] - LOGITS[order[1]])
     assert choices(2, frequency_penalty=gap / 1.5) == [order[0], order[0]]
     assert choices(3, frequency_penalty=gap / 1.5)[2] == order[1]
-    assert Sampler(Sampling(presence_penalty=1e3), order[:3].tolist()).choose(LOGITS)[0] == order[0]
+    assert chain(Sampling(presence_penalty=1e3), LOGITS, order[:3].tolist(), 1) == [order[0]]
 
 
 def test_bias_and_constraint():
@@ -101,26 +107,23 @@ def test_repetition_penalty_equals_transformers():
     seen = [5, 7, 7, 900]
     processor = transformers.RepetitionPenaltyLogitsProcessor(1.7)
     expected = processor(torch.tensor([seen]), torch.from_numpy(LOGITS.copy())[None])[0].numpy()
-    np.testing.assert_allclose(penalise(LOGITS, np.unique(seen), 1.7), expected, rtol=1e-6)
+    np.testing.assert_allclose(penalise(LOGITS, np.array(seen), 1.7), expected, rtol=1e-6)
 
 
 def test_penalty_covers_the_answer_too():
     logits = np.array([1.0, 1.2, 0.9, 0.0], np.float32)
-    sampler = Sampler(Sampling(repetition_penalty=2.0), [3])
-    assert [sampler.choose(logits)[0] for _ in range(3)] == [1, 0, 2]
+    assert chain(Sampling(repetition_penalty=2.0), logits, [3], 3) == [1, 0, 2]
 
 
 def test_draws_follow_the_distribution():
     settings = Sampling(temperature=1.0, top_k=6, seed=1)
-    sampler = Sampler(settings, [])
-    draws = np.bincount([sampler.choose(LOGITS)[0] for _ in range(4000)], minlength=len(LOGITS)) / 4000
+    draws = np.bincount(chain(settings, LOGITS, [], 4000), minlength=len(LOGITS)) / 4000
     np.testing.assert_allclose(draws, filtered(LOGITS, settings), atol=0.03)
 
 
 def test_a_seed_repeats_and_no_seed_does_not():
     def draw(seed):
-        sampler = Sampler(Sampling(temperature=2.0, seed=seed), [])
-        return [sampler.choose(LOGITS)[0] for _ in range(20)]
+        return choices(20, temperature=2.0, seed=seed)
 
     assert draw(7) == draw(7)
     assert draw(7) != draw(8)

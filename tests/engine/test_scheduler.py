@@ -28,6 +28,10 @@ class Recorder:
         logits[np.arange(len(logits_rows)), (tokens[logits_rows] + 1) % 50] = 1
         return logits
 
+    def copy_blocks(self, pairs):
+        for source, target in pairs:
+            self.written |= {(target, i): t for (block, i), t in self.written.items() if block == source}
+
 
 def scheduler(blocks=64, max_tokens=8, max_batch=3, max_context=40):
     return Scheduler(
@@ -117,14 +121,26 @@ def test_shared_prefix_is_not_computed_again():
     assert s._executor.steps[-1][0].tolist() == [8, 9, 30]
 
 
-def test_an_equal_prompt_waits_for_the_blocks_being_computed_and_shares_them():
+def test_equal_prompts_are_computed_once():
     s = scheduler(max_tokens=32)
     first, twin, other = add(s, list(range(10)), 2), add(s, list(range(10)), 2), add(s, [40], 2)
     s.step()
+    assert s.running == [first, twin]  # the twin took over all ten tokens
+    run(s)
+    assert sum(len(tokens) for tokens, _ in s._executor.steps) == 10 + 2 + 1 + 1
+    assert (first.reused_tokens, twin.reused_tokens, other.reused_tokens) == (0, 10, 0)
+    assert first.tokens == twin.tokens == [*range(10), *expected(9, 2)]
+    assert s.cache.free == 64
+
+
+def test_a_prompt_that_begins_alike_waits_for_the_blocks_being_computed_and_shares_them():
+    s = scheduler(max_tokens=32)
+    first, second = add(s, list(range(10)), 2), add(s, list(range(9)), 2)
+    s.step()
     assert s.running == [first]
     run(s)
-    assert (first.reused_tokens, twin.reused_tokens, other.reused_tokens) == (0, 8, 0)
-    assert first.tokens == twin.tokens == [*range(10), *expected(9, 2)]
+    assert (first.reused_tokens, second.reused_tokens) == (0, 8)
+    assert second.tokens == [*range(9), *expected(8, 2)]
 
 
 def test_prompts_that_cannot_run_are_refused():

@@ -4,7 +4,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -23,6 +23,19 @@ def generate(
     min_p: Annotated[float, typer.Option(min=0, max=1, help="Drop tokens below this fraction of the likeliest.")] = 0.0,
     repetition_penalty: Annotated[float, typer.Option(min=0.01, help="Above 1: repeat less.")] = 1.0,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
+    num_return_sequences: Annotated[int, typer.Option(min=1, help="Answers per prompt.")] = 1,
+    num_beams: Annotated[int, typer.Option(min=1, help="Above 1: beam search.")] = 1,
+    length_penalty: Annotated[float, typer.Option(help="Beam search: above 0 favours long answers.")] = 1.0,
+    early_stopping: Annotated[
+        Literal["false", "true", "never"], typer.Option(help="Beam search: when to end; as in transformers.")
+    ] = "false",
+    num_beam_groups: Annotated[int, typer.Option(min=1, help="Beam search: groups kept apart.")] = 1,
+    diversity_penalty: Annotated[float, typer.Option(min=0, help="Beam search: how far apart.")] = 0.0,
+    no_repeat_ngram_size: Annotated[int, typer.Option(min=0, help="No run of so many tokens twice.")] = 0,
+    min_new_tokens: Annotated[int, typer.Option(min=0, help="Tokens to add at least.")] = 0,
+    suppress_tokens: Annotated[
+        list[int] | None, typer.Option("--suppress-token", help="Never this token id; may be given several times.")
+    ] = None,
     stop: Annotated[list[str] | None, typer.Option(help="Stop before this text; may be given several times.")] = None,
     use_chat_template: Annotated[
         bool, typer.Option("--chat-template", help="Wrap each prompt as a user's message of the model's chat template.")
@@ -36,6 +49,8 @@ def generate(
     """Generate text. Several prompts run as one batch.
 
     Example: [bold]cutwork generate out/smollm2-gsm/packed/sparse-int8 "Ann has 3 apples and buys 4 more." -n 64[/bold]
+
+    [bold]cutwork generate out/packed "Once" --num-beams 5 --num-return-sequences 3 --no-repeat-ngram-size 3[/bold]
     """
     from cutwork.engine.model import Model
 
@@ -49,11 +64,20 @@ def generate(
         "repetition_penalty": repetition_penalty,
         "seed": seed,
         "stop": stop or [],
+        "num_return_sequences": num_return_sequences,
+        "num_beams": num_beams,
+        "length_penalty": length_penalty,
+        "early_stopping": {"false": False, "true": True, "never": "never"}[early_stopping],
+        "num_beam_groups": num_beam_groups,
+        "diversity_penalty": diversity_penalty,
+        "no_repeat_ngram_size": no_repeat_ngram_size,
+        "min_new_tokens": min_new_tokens,
+        "suppress_tokens": suppress_tokens or [],
     }
     with Model.load(model, threads=threads, max_context=context, cache_dtype=cache_dtype) as engine:
         if use_chat_template:
             prompts = [engine.render_chat([{"role": "user", "content": p}]) for p in prompts]
-        if len(prompts) == 1 and not as_json:
+        if len(prompts) * num_return_sequences == 1 and not as_json:
             for piece in engine.generate(prompts[0], stream=True, **options):
                 sys.stdout.write(piece)
                 sys.stdout.flush()
@@ -66,7 +90,12 @@ def generate(
     console = Console()
     for text, result in zip(prompts, results, strict=True):
         console.rule(text if len(text) < 80 else text[:77] + "…", align="left")
-        print(result.text)
+        for answer in [result, *result.alternatives]:
+            if answer.score is not None:
+                console.print(f"[dim]score {answer.score:.4f}[/dim]")
+            print(answer.text)
+            if result.alternatives:
+                print()
 
 
 def _prompts(arguments: list[str] | None, file: Path | None) -> list[str]:

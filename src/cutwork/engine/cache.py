@@ -105,6 +105,14 @@ class BlockCache:
             self._retain(block)
         return Table(list(table.blocks), table.length, table.registered, table.prefix)
 
+    def reorder(self, tables: Sequence[Table], parents: Sequence[int]) -> list[Table]:
+        """Tables of which number i has the past of tables[parents[i]]; those that nothing continues are closed."""
+        result = [tables[p] if p not in parents[:i] else self.fork(tables[p]) for i, p in enumerate(parents)]
+        for number, table in enumerate(tables):
+            if number not in parents:
+                self.close(table)
+        return result
+
     def close(self, table: Table) -> None:
         """Give a sequence's blocks back, the last first, so that long prefixes lose their tails before their heads."""
         for block in reversed(table.blocks):

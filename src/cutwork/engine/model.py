@@ -5,6 +5,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypedDict, Unpack, get_args, overload
@@ -20,7 +21,7 @@ from cutwork.engine.costs import load_costs
 from cutwork.engine.memory import BLOCK_SIZE, CacheDType, size_cache
 from cutwork.engine.sampling import Logprob, log_probability
 from cutwork.engine.scheduler import Scheduler
-from cutwork.engine.session import Generation, Options, Request, Session
+from cutwork.engine.session import Generation, Options, Request, Session, each_answer
 from cutwork.engine.tokenizer import encode, load_tokenizer, render_chat, stop_tokens
 from cutwork.engine.weights import bind
 from cutwork.errors import CutworkError
@@ -166,7 +167,10 @@ class Model:
         max_new_tokens=128; stop=[], strings that end the answer and are left out of it; ignore_eos=False;
         skip_special_tokens=True; and those of `Sampling`: temperature=0.0 (greedy), top_k=0, top_p=1.0, min_p=0.0,
         repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0, logit_bias={}, constraint=None, seed=None,
-        logprobs=None.
+        logprobs=None; of its `Rules`: suppress_tokens=[], begin_suppress_tokens=[], forced_bos_token_id=None,
+        forced_eos_token_id=None, forced_tokens={}, no_repeat_ngram_size=0, min_new_tokens=0; and of `Beams`:
+        num_beams=1, length_penalty=1.0, early_stopping=False, num_return_sequences=1 (with a temperature so many
+        draws), num_beam_groups=1, diversity_penalty=0.0.
 
         Raises CutworkError for an empty prompt, one that does not fit the context, or an option out of range.
 
@@ -181,7 +185,10 @@ class Model:
         if stream and not single:
             raise CutworkError("only one prompt can be streamed; leave out stream=True for a list of prompts")
         tokens = [self.encode(item) if isinstance(item, str) else [int(token) for token in item] for item in prompts]
-        requests = self._submit(tokens, **options)
+        answers = each_answer(options)
+        if stream and len(answers) > 1:
+            raise CutworkError("only one answer can be streamed; leave out stream=True or num_return_sequences")
+        requests = self._submit([(ids, each) for ids in tokens for each in answers])
         if stream:
             pieces = self._stream(requests[0])
             next(pieces)  # a generator that has begun cancels its request when it is dropped
@@ -190,6 +197,9 @@ class Model:
             results = [self._wait(request) for request in requests]
         finally:
             self._cancel(requests)
+        if len(answers) > 1:
+            starts = range(0, len(results), len(answers))
+            results = [replace(results[i], alternatives=results[i + 1 : i + len(answers)]) for i in starts]
         return results[0] if single else results
 
     @overload
@@ -279,14 +289,16 @@ class Model:
     ) -> None:
         self.close()
 
-    def _submit(self, prompts: Sequence[Sequence[int]], **options: Unpack[Options]) -> list[Request]:
-        """Queue all prompts or, if one of them is refused, none."""
+    def _submit(self, prompts: Sequence[tuple[Sequence[int], Options]]) -> list[Request]:
+        """Queue all prompts, each with its options, or, if one of them is refused, none."""
         requests: list[Request] = []
         with self._lock:
             try:
-                for tokens in prompts:
-                    self._check([*tokens, *options.get("logit_bias", ())])
+                for tokens, options in prompts:
+                    self._check(tokens)
                     requests.append(self.session.add(tokens, **options))
+                    settings = requests[-1].sequence.sampler.settings
+                    self._check([*settings.logit_bias, *settings.named_tokens()])
             except BaseException:
                 for request in requests:
                     self.session.cancel(request)

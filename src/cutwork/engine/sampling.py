@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from cutwork.engine.rules import Rules
 from cutwork.errors import CutworkError
 
 LIKELY = (1e-3, 1e-5, 0.0)  # of the likeliest token: for top-p only those above are sorted, if they hold the mass
@@ -24,8 +25,8 @@ class Constraint(Protocol):
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How one request chooses its tokens. The defaults are greedy.
+class Sampling(Rules):
+    """How one request chooses its tokens, within the `Rules`. The defaults are greedy.
 
     temperature: 0 is greedy. top_k: keep the k likeliest tokens, 0 all. top_p: keep the likeliest tokens that together
     reach this probability. min_p: drop tokens less likely than this fraction of the likeliest. repetition_penalty:
@@ -49,6 +50,7 @@ class Sampling:
     logprobs: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         checks = {
             "temperature must be 0 or more": 0 <= self.temperature < float("inf"),
             "top_k must be 0 or more": self.top_k >= 0,
@@ -80,45 +82,54 @@ class Logprob:
 
 
 class Sampler:
-    """The choices of one request; owns its random generator, so that others in a batch do not disturb it."""
+    """The choices of one request; owns its random generator, so that others in a batch do not disturb it.
 
-    def __init__(self, settings: Sampling, prompt: Sequence[int]) -> None:
+    prompt_tokens: where the answer begins. limit: the longest prompt and answer. stop_tokens: what ends the answer.
+    """
+
+    def __init__(
+        self,
+        settings: Sampling,
+        prompt_tokens: int = 0,
+        limit: int = 1 << 30,
+        stop_tokens: frozenset[int] = frozenset(),
+    ) -> None:
         self.settings = settings
         self._random = np.random.default_rng(secrets.randbits(63) if settings.seed is None else settings.seed)
-        self._seen = np.unique(np.asarray(prompt, np.int64)) if settings.repetition_penalty != 1 else None
-        self._counts: dict[int, int] | None = {} if settings.presence_penalty or settings.frequency_penalty else None
+        self._prompt_tokens, self._limit, self._stop_tokens = prompt_tokens, limit, stop_tokens
         self._biased = np.fromiter(settings.logit_bias.keys(), np.int64, len(settings.logit_bias))
         self._bias = np.fromiter(settings.logit_bias.values(), np.float32, len(settings.logit_bias))
+        self._rules = settings.rules
 
-    def choose(self, logits: np.ndarray) -> tuple[int, Logprob | None]:
-        """The next token after logits float32 [V], and its log-probability if the settings ask for it."""
+    def choose(self, logits: np.ndarray, tokens: Sequence[int]) -> tuple[int, Logprob | None]:
+        """The token after `tokens` (prompt and answer), given its logits float32 [V], and its log-probability if the
+        settings ask for it."""
         s = self.settings
-        scores = self._adjusted(logits)
+        scores = self.scores(logits, tokens)
         if s.temperature == 0:
             token = int(scores.argmax())
         else:
             ids, scores = candidates(scores, s)
             token = int(ids[self._draw(scores)])
-        if self._seen is not None and token not in self._seen:
-            self._seen = np.append(self._seen, token)
-        if self._counts is not None:
-            self._counts[token] = self._counts.get(token, 0) + 1
         if s.constraint is not None:
             s.constraint.accept(token)
         return token, None if s.logprobs is None else log_probability(logits, token, s.logprobs)
 
-    def _adjusted(self, logits: np.ndarray) -> np.ndarray:
-        """Logits after penalties, biases and the constraint; the model's own if there are none."""
+    def scores(self, logits: np.ndarray, tokens: Sequence[int]) -> np.ndarray:
+        """Logits float32 [V] of the token after `tokens`, after penalties, biases, rules and the constraint; the
+        model's own if there are none."""
         s = self.settings
-        scores = logits if self._seen is None else penalise(logits, self._seen, s.repetition_penalty)
-        if not self._counts and not len(self._biased) and s.constraint is None:
+        scores = logits if s.repetition_penalty == 1 else penalise(logits, np.asarray(tokens), s.repetition_penalty)
+        counted = s.presence_penalty != 0 or s.frequency_penalty != 0
+        if not (counted or self._rules or len(self._biased)) and s.constraint is None:
             return scores
         scores = scores.copy()
-        if self._counts:
-            used = np.fromiter(self._counts.keys(), np.int64, len(self._counts))
-            times = np.fromiter(self._counts.values(), np.float32, len(self._counts))
+        if counted:
+            used, times = np.unique(np.asarray(tokens[self._prompt_tokens :], np.int64), return_counts=True)
             scores[used] -= np.float32(s.presence_penalty) + np.float32(s.frequency_penalty) * times
         scores[self._biased] += self._bias
+        if self._rules:
+            s.apply(scores, tokens, prompt_tokens=self._prompt_tokens, limit=self._limit, stop_tokens=self._stop_tokens)
         if s.constraint is not None:
             scores[~s.constraint.allowed()] = -np.inf
         return scores
@@ -136,7 +147,7 @@ class Sampler:
 
 
 def penalise(logits: np.ndarray, seen: np.ndarray, penalty: float) -> np.ndarray:
-    """Logits with those of the `seen` tokens made less attractive."""
+    """Logits with those of the `seen` tokens, which may repeat, made less attractive."""
     result = logits.copy()
     before = logits[seen]
     result[seen] = np.where(before < 0, before * penalty, before / penalty)

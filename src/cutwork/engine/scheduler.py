@@ -3,11 +3,12 @@
 import time
 from collections import Counter, deque
 from collections.abc import Sequence as Tokens
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
+from cutwork.engine.beam import Beams, BeamSearch
 from cutwork.engine.cache import BlockCache, OutOfBlocks, Table
 from cutwork.engine.pace import Pace
 from cutwork.engine.sampling import Logprob, Sampler, Sampling
@@ -18,7 +19,10 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 @dataclass(eq=False)
 class Sequence:
-    """One sequence on its way: `tokens` are the prompt and what was chosen so far."""
+    """One sequence on its way: `tokens` are the prompt and what was chosen so far.
+
+    The beams of one search are sequences too; they share `search` and `family`, whose first member stands for all.
+    """
 
     tokens: list[int]
     prompt_tokens: int
@@ -35,6 +39,13 @@ class Sequence:
     started: float | None = None
     first_token: float | None = None
     finished: float | None = None
+    search: BeamSearch | None = None
+    family: list["Sequence"] = field(default_factory=list)
+    reserved: list[int] = field(default_factory=list)  # slots for the beams to come
+    logits: np.ndarray | None = None  # of a beam whose siblings are still being computed
+
+    def __post_init__(self) -> None:
+        self.family = self.family or [self]
 
     @property
     def pending(self) -> int:
@@ -95,10 +106,12 @@ class Scheduler:
         stop_tokens: frozenset[int] = frozenset(),
         priority: int = 0,
         client: str = "",
+        beams: Beams | None = None,
     ) -> Sequence:
         """Queue a prompt. It ends with "length" after `max_new_tokens` or at the end of the context.
 
-        Raises CutworkError for an empty prompt, and for one that leaves no room for an answer.
+        With `beams` its answers are those of its `search`. Raises CutworkError for an empty prompt, and for one that
+        leaves no room for an answer.
         """
         room = min(self.max_context, self.cache.blocks * self.cache.block_size)
         if not prompt:
@@ -111,8 +124,11 @@ class Scheduler:
         if max_new_tokens < 1:
             raise CutworkError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
         limit = min(room, len(prompt) + max_new_tokens)
-        sampler = Sampler(sampling, prompt)
+        sampler = Sampler(sampling, len(prompt), limit, stop_tokens)
         sequence = Sequence(list(prompt), len(prompt), limit, stop_tokens, sampler, priority, client)
+        if beams is not None:
+            self._check_beams(beams, len(prompt), limit)
+            sequence.search = BeamSearch(beams, sampler, prompt, limit, stop_tokens)
         self.waiting.append(sequence)
         return sequence
 
@@ -120,12 +136,13 @@ class Scheduler:
         """End a sequence between steps, wherever it is; its blocks are free at once. Does nothing if it has ended."""
         if sequence.finish_reason is not None:
             return
-        if sequence.slot >= 0:
-            self._leave(sequence)
-        else:
-            self.waiting.remove(sequence)
-        sequence.finish_reason = reason
-        sequence.finished = time.perf_counter()
+        for member in sequence.family:
+            if member.slot >= 0:
+                self._leave(member)
+            else:
+                self.waiting.remove(member)
+            member.finish_reason = reason
+            member.finished = time.perf_counter()
 
     def close(self) -> None:
         """End everything and let go of the executor."""
@@ -134,7 +151,10 @@ class Scheduler:
         self._executor = None
 
     def step(self) -> list[Chosen]:
-        """One forward pass over what fits; a token for every sequence whose tokens are all computed."""
+        """One forward pass over what fits; a token for every sequence whose tokens are all computed.
+
+        Of a beam search only its end is told, by the last token of its best hypothesis.
+        """
         batch = self._compose()
         if not batch:
             return []
@@ -147,7 +167,7 @@ class Scheduler:
             length = sequence.table.length + count
             self.cache.commit(sequence.table, sequence.tokens, length)
             if length == len(sequence.tokens):
-                chosen.append(self._choose(sequence, logits[row]))
+                chosen += self._continue(sequence, logits[row])
                 row += 1
         return chosen
 
@@ -183,24 +203,36 @@ class Scheduler:
             sequence = self._next()
             table = self.cache.open(sequence.tokens)
             wanted = self.cache.blocks_for(min(len(sequence.tokens) + 1, sequence.limit))
-            if self._being_computed(sequence, table) or wanted - len(table.blocks) > self.cache.free:
+            slots = len(sequence.search.tokens) if sequence.search and len(sequence.family) == 1 else 1
+            if (
+                self._being_computed(sequence, table)
+                or wanted - len(table.blocks) > self.cache.free
+                or slots > len(self._slots)
+            ):
                 self.cache.close(table)
                 return
-            self.waiting.remove(sequence)
-            sequence.table, sequence.slot = table, self._slots.pop()
-            sequence.reused_tokens = max(sequence.reused_tokens, min(table.length, sequence.prompt_tokens))
-            sequence.started = sequence.started or time.perf_counter()
-            self.running.append(sequence)
+            self._start(sequence, table)
+            sequence.reserved = [self._slots.pop() for _ in range(slots - 1)]
             self._extend(sequence)
             budget -= sequence.pending
 
     def _next(self) -> Sequence:
-        """Whose turn it is: by priority, then whose client has the least running, then who came first."""
+        """Whose turn it is: beams whose siblings run, then by priority, then whose client has the least running, then
+        who came first."""
         running = Counter(sequence.client for sequence in self.running)
-        return min(self.waiting, key=lambda s: (s.priority, running[s.client]))
+        return min(self.waiting, key=lambda s: (all(beam.slot < 0 for beam in s.family), s.priority, running[s.client]))
+
+    def _start(self, sequence: Sequence, table: Table) -> None:
+        self.waiting.remove(sequence)
+        sequence.table, sequence.slot = table, self._slots.pop()
+        sequence.reused_tokens = max(sequence.reused_tokens, min(table.length, sequence.prompt_tokens))
+        sequence.started = sequence.started or time.perf_counter()
+        self.running.append(sequence)
 
     def _being_computed(self, sequence: Sequence, table: Table) -> bool:
-        """Whether another sequence's next steps fill the block that this one needs next: then it waits to share it."""
+        """Whether another sequence's next steps compute what this one needs next: then it waits to share it."""
+        if any(other.pending and other.tokens == sequence.tokens for other in self.running):
+            return True
         end = table.length + self.cache.block_size
         if end >= len(sequence.tokens):
             return False
@@ -216,19 +248,26 @@ class Scheduler:
         if copies:
             self._executor.copy_blocks(copies)
         if copies or len(blocks) > before or self._tables[sequence.slot, 0] < 0:
-            self._tables[sequence.slot, : len(blocks)] = blocks
+            self._write_table(sequence)
+
+    def _write_table(self, sequence: Sequence) -> None:
+        blocks = sequence.table.blocks
+        self._tables[sequence.slot, : len(blocks)] = blocks
+        self._tables[sequence.slot, len(blocks) :] = -1
 
     def _preempt(self, sequence: Sequence) -> None:
         self.preemptions += 1
-        self._leave(sequence)
-        self.waiting.appendleft(sequence)
+        for member in reversed(sequence.family):
+            if member.slot >= 0:
+                self._leave(member)
+                self.waiting.appendleft(member)
 
     def _leave(self, sequence: Sequence) -> None:
         """Give back the slot and the blocks."""
         self.running.remove(sequence)
         self._tables[sequence.slot] = -1
-        self._slots.append(sequence.slot)
-        sequence.slot = -1
+        self._slots += [sequence.slot, *sequence.reserved]
+        sequence.slot, sequence.reserved = -1, []
         self.cache.close(sequence.table)
 
     def _run(self, batch: list[tuple[Sequence, int]]) -> np.ndarray:
@@ -251,8 +290,61 @@ class Scheduler:
             )
         )
 
+    def _continue(self, sequence: Sequence, logits: np.ndarray) -> list[Chosen]:
+        """What follows from the logits [V] after a sequence's last token."""
+        if sequence.search is None:
+            return [self._choose(each, logits) for each in (sequence, *self._twins(sequence))]
+        sequence.logits = logits
+        if any(beam.pending for beam in sequence.family):
+            return []
+        return self._advance(sequence.search, sequence.family)
+
+    def _twins(self, sequence: Sequence) -> list[Sequence]:
+        """Starts those whose turn is next if they have the same tokens: they share what has been computed."""
+        twins = []
+        while self.waiting and self._slots and self.cache.free:
+            twin = self._next()
+            if twin.search is not None or twin.tokens != sequence.tokens:
+                break
+            self._start(twin, self.cache.fork(sequence.table))
+            self._write_table(twin)
+            twins.append(twin)
+        return twins
+
+    def _advance(self, search: BeamSearch, beams: list[Sequence]) -> list[Chosen]:
+        """One more token for every beam: those that go on take over the blocks of those they continue."""
+        first = beams[0]
+        first.first_token = first.first_token or time.perf_counter()
+        while len(beams) < len(search.tokens):
+            beam = replace(first, table=self.cache.fork(first.table), slot=first.reserved.pop(), reserved=[])
+            self.running.insert(self.running.index(first) + len(beams), beam)
+            beams.append(beam)
+        parents = search.advance(np.stack([beam.logits for beam in beams if beam.logits is not None]))
+        tables = self.cache.reorder([beam.table for beam in beams], parents)
+        for beam, table, tokens in zip(beams, tables, search.tokens, strict=True):
+            beam.table, beam.tokens = table, tokens
+            self._write_table(beam)
+        if not search.done:
+            return []
+        token = search.best()[0].tokens[-1]
+        self.finish(first, "stop" if token in first.stop_tokens else "length")
+        return [Chosen(first, token, None, first.finish_reason)]
+
+    def _check_beams(self, beams: Beams, prompt_tokens: int, limit: int) -> None:
+        if beams.num_beams > self.max_batch:
+            raise CutworkError(
+                f"num_beams must be at most {self.max_batch}, the sequences this model was loaded for, not "
+                f"{beams.num_beams}; load it with a larger max_batch"
+            )
+        wanted = beams.blocks(prompt_tokens, limit, self.cache.block_size)
+        if wanted > self.cache.blocks:
+            raise CutworkError(
+                f"{beams.num_beams} beams of {limit} tokens do not fit the KV cache together; lower max_new_tokens or "
+                "load the model with larger cache_bytes"
+            )
+
     def _choose(self, sequence: Sequence, logits: np.ndarray) -> Chosen:
-        token, logprob = sequence.sampler.choose(logits)
+        token, logprob = sequence.sampler.choose(logits, sequence.tokens)
         sequence.tokens.append(token)
         sequence.first_token = sequence.first_token or time.perf_counter()
         if token in sequence.stop_tokens:

@@ -3,18 +3,20 @@
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypedDict, Unpack
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypedDict, Unpack
 
+from cutwork.engine.beam import Beams, Hypothesis
 from cutwork.engine.sampling import Constraint, Logprob, Sampling
-from cutwork.engine.scheduler import FinishReason, Scheduler
+from cutwork.engine.scheduler import Chosen, FinishReason, Scheduler
 from cutwork.engine.scheduler import Sequence as Running
 from cutwork.engine.text import Detokenizer, StopStrings
 from cutwork.errors import CutworkError
 
 
 class Options(TypedDict, total=False):
-    """Keywords of a request. Those from `temperature` on are the fields of `Sampling`.
+    """Keywords of a request. Those from `temperature` on are the fields of `Sampling`, its `Rules` included, and of
+    `Beams`.
 
     max_new_tokens: 128 by default. stop: strings (or one) that end the answer and are left out of it. ignore_eos: go on
     after an end-of-sequence token. skip_special_tokens: leave special tokens out of the text, True by default.
@@ -39,6 +41,19 @@ class Options(TypedDict, total=False):
     constraint: Constraint | None
     seed: int | None
     logprobs: int | None
+    suppress_tokens: Sequence[int]
+    begin_suppress_tokens: Sequence[int]
+    forced_bos_token_id: int | None
+    forced_eos_token_id: int | None
+    forced_tokens: Mapping[int, int]
+    no_repeat_ngram_size: int
+    min_new_tokens: int
+    num_beams: int
+    length_penalty: float
+    early_stopping: bool | Literal["never"]
+    num_return_sequences: int
+    num_beam_groups: int
+    diversity_penalty: float
 
 
 @dataclass(frozen=True)
@@ -58,6 +73,8 @@ class Generation:
     text: without the end-of-sequence token and without the stop string. tokens: all that were generated, the
     end-of-sequence token included. finish_reason: "stop" (end of sequence or stop string), "length" (max_new_tokens or
     the end of the context) or "cancelled". prompt_tokens: their number. logprobs: one entry per token if asked for.
+    score: of a beam search, the sum of the tokens' log-probabilities divided by their number to the length_penalty.
+    alternatives: the other answers, where num_return_sequences asked for several; of a beam search the best first.
     """
 
     text: str
@@ -66,6 +83,8 @@ class Generation:
     prompt_tokens: int
     timings: Timings
     logprobs: list[Logprob] | None = None
+    score: float | None = None
+    alternatives: list["Generation"] = field(default_factory=list)
 
     @property
     def prefill_speed(self) -> float:
@@ -97,10 +116,12 @@ class Request:
     sequence: Running
     detokenizer: Detokenizer
     stop: StopStrings
+    skip_special_tokens: bool = True
     text: str = ""
     tokens: list[int] = field(default_factory=list)
     logprobs: list[Logprob] = field(default_factory=list)
     pieces: deque[Piece] = field(default_factory=deque)
+    found: list[tuple[str, Hypothesis]] = field(default_factory=list)  # by a beam search, the best first
 
     @property
     def finish_reason(self) -> FinishReason | None:
@@ -115,7 +136,20 @@ class Request:
         timings = Timings(started - s.submitted, first - started, now - first, s.reused_tokens)
         logprobs = None if s.sampler.settings.logprobs is None else list(self.logprobs)
         reason = s.finish_reason or "cancelled"
-        return Generation(self.text, list(self.tokens), reason, s.prompt_tokens, timings, logprobs)
+        whole = Generation(self.text, list(self.tokens), reason, s.prompt_tokens, timings, logprobs)
+        if not self.found:
+            return whole
+        best, *others = [
+            replace(
+                whole,
+                text=text,
+                tokens=list(hypothesis.tokens),
+                score=hypothesis.score,
+                finish_reason="stop" if hypothesis.tokens[-1] in s.stop_tokens else "length",
+            )
+            for text, hypothesis in self.found
+        ]
+        return replace(best, alternatives=others)
 
 
 class Session:
@@ -145,9 +179,10 @@ class Session:
         if unknown:
             known = ", ".join(Options.__annotations__)
             raise CutworkError(f"unknown option '{min(unknown)}'; the options are {known}")
-        settings: dict[str, Any] = {
-            key: value for key, value in options.items() if key in Sampling.__dataclass_fields__
-        }
+        settings = _only(options, Sampling)
+        beams = Beams(**_only(options, Beams))
+        if beams.num_beams > 1:
+            _check_search(options)
         stop = options.get("stop", ())
         stop = [stop] if isinstance(stop, str) else list(stop)
         if stop and self._tokenizer is None:
@@ -159,9 +194,10 @@ class Session:
             stop_tokens=frozenset() if options.get("ignore_eos", False) else self._stop_tokens,
             priority=options.get("priority", 0),
             client=options.get("client", ""),
+            beams=beams if beams.num_beams > 1 else None,
         )
-        detokenizer = Detokenizer(self._tokenizer, prompt, options.get("skip_special_tokens", True))
-        request = Request(sequence, detokenizer, StopStrings(stop))
+        skip = options.get("skip_special_tokens", True)
+        request = Request(sequence, Detokenizer(self._tokenizer, prompt, skip), StopStrings(stop), skip)
         self._requests[sequence] = request
         return request
 
@@ -171,10 +207,16 @@ class Session:
         self._requests.pop(request.sequence, None)
 
     def step(self) -> list[Piece]:
-        """One forward pass; at most one piece per running request, also appended to its `pieces`."""
+        """One forward pass; at most one piece per running request, also appended to its `pieces`.
+
+        A beam search gives one piece, at its end, with the text of its best hypothesis.
+        """
         pieces = []
         for chosen in self.scheduler.step():
             request = self._requests[chosen.sequence]
+            if chosen.sequence.search is not None:
+                pieces.append(self._found(request, chosen))
+                continue
             text = self._text(request, chosen.token, chosen.finish_reason)
             request.text += text
             request.tokens.append(chosen.token)
@@ -189,6 +231,22 @@ class Session:
             request.pieces.append(pieces[-1])
         return pieces
 
+    def _found(self, request: Request, chosen: Chosen) -> Piece:
+        """The end of a beam search."""
+        del self._requests[chosen.sequence]
+        prompt = chosen.sequence.tokens[: chosen.sequence.prompt_tokens]
+        assert chosen.sequence.search is not None
+        for hypothesis in chosen.sequence.search.best():
+            detokenizer = Detokenizer(self._tokenizer, prompt, request.skip_special_tokens)
+            shown = [token for token in hypothesis.tokens if token not in chosen.sequence.stop_tokens]
+            text = "".join([detokenizer.push(token) for token in shown]) + detokenizer.flush()
+            request.found.append((text, hypothesis))
+        request.text, best = request.found[0]
+        request.tokens = list(best.tokens)
+        piece = Piece(request, chosen.token, request.text, None, request.finish_reason)
+        request.pieces.append(piece)
+        return piece
+
     def _text(self, request: Request, token: int, finish_reason: FinishReason | None) -> str:
         """What may be shown after this token; everything that is left once the sequence has ended."""
         ended_by_token = finish_reason == "stop"
@@ -196,3 +254,38 @@ class Session:
         if finish_reason is not None:
             text += request.stop.push(request.detokenizer.flush()) + request.stop.flush()
         return text
+
+
+def _only(options: Options, kind: type) -> dict[str, Any]:
+    """Those options that are fields of the dataclass `kind`."""
+    return {key: value for key, value in options.items() if key in kind.__dataclass_fields__}  # type: ignore[attr-defined]
+
+
+def _check_search(options: Options) -> None:
+    """Raise CutworkError for options that mean nothing to a beam search."""
+    for name in ("temperature", "stop", "logprobs", "constraint"):
+        if options.get(name) not in (None, 0, (), []) or (name == "logprobs" and options.get(name) is not None):
+            raise CutworkError(f"{name} cannot be combined with num_beams; leave one of them out")
+
+
+def each_answer(options: Options) -> list[Options]:
+    """The options of each answer to a prompt: a beam search finds all of its own, draws differ in their seed."""
+    count = options.get("num_return_sequences", 1)
+    if count == 1 or options.get("num_beams", 1) > 1:
+        return [options]
+    if count < 1:
+        raise CutworkError(f"num_return_sequences must be at least 1, not {count}")
+    if not options.get("temperature"):
+        raise CutworkError(
+            "num_return_sequences needs a temperature above 0 or num_beams; greedy answers are all equal"
+        )
+    if options.get("constraint") is not None:
+        raise CutworkError("a constraint follows one answer; leave out num_return_sequences")
+    seed = options.get("seed")
+    answers = []
+    for number in range(count):
+        each = options.copy()
+        each["num_return_sequences"] = 1
+        each["seed"] = None if seed is None else seed + number
+        answers.append(each)
+    return answers

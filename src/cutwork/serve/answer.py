@@ -83,7 +83,7 @@ def identifier(prefix: str) -> str:
 def usage(prompt_tokens: int, requests: list[Sequence]) -> dict[str, Any]:
     """Tokens of an answer; `prompt_tokens` counts each prompt once."""
     completion = sum(len(request.tokens) for request in requests)
-    cached = max((request.sequence.reused_tokens for request in requests), default=0)
+    cached = min((request.sequence.reused_tokens for request in requests), default=0)
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion,
