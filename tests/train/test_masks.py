@@ -38,6 +38,11 @@ def test_round_trip_is_one_bit_per_weight_and_remembers_live_zeros(tmp_path: Pat
     assert again.live[name][tuple(live)]
 
 
+def test_a_model_without_zeros_resumes(tmp_path: Path) -> None:
+    Masks(llama()).save(tmp_path / "masks.safetensors")
+    assert Masks.load(llama(), tmp_path / "masks.safetensors").live == {}
+
+
 def test_a_revived_weight_is_named_on_load(tmp_path: Path) -> None:
     model = cut(llama())
     masks = Masks(model)

@@ -61,6 +61,7 @@ class Masks:
         """Write the masks, one bit per weight, so that a live weight that happens to be 0 is not taken for pruned."""
         packed = {name: np.packbits(mask.cpu().numpy()) for name, mask in self.live.items()}
         shapes = {name: _text(mask.shape) for name, mask in self.live.items()}
+        shapes["format"] = "np"  # safetensors 0.8 writes a header it cannot read if there is nothing at all
         partial = path.with_suffix(".partial")
         save_file(packed, partial, metadata=shapes)
         os.replace(partial, path)
