@@ -40,7 +40,7 @@ LONGEST = 2176  # tokens of a sequence
 def conditions(shapes: Sequence[str], threads: Sequence[int], quick: bool) -> Iterator[Condition]:
     """In the order in which they are measured: what matters most first within a shape."""
     for shape in shapes:
-        small = shape != "2.7b"
+        small = shape not in ("2.7b", "7b")
         for count in threads:
             yield from _of_shape(shape, count, small, quick)
 
@@ -51,6 +51,10 @@ def _of_shape(shape: str, threads: int, small: bool, quick: bool) -> Iterator[Co
     if quick:
         for prompt, decode in SINGLES[:2]:
             yield Condition(shape, threads, prompt, 1, decode, (*_ours(8, 0, 0.75), *strongest))
+        return
+    if shape == "7b":
+        for prompt, decode in SINGLES[:2]:
+            yield Condition(shape, threads, prompt, 1, decode, (*_ours(8, 0.75), *_ours(4, 0.75), "llama.cpp Q4_0"))
         return
     # Where memory does not hold all at once, the first ones share it.
     fewest = (*_ours(8, 0.75, 0), *strongest, *_ours(4, 0.75))

@@ -1,4 +1,4 @@
-"""The two models that are compared: shapes of published models, with random weights."""
+"""The models that are compared: shapes of published models, with random weights."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -76,7 +76,8 @@ SHAPES = {
     for shape in (
         Shape("1.1b", hidden=2048, layers=22, heads=32, kv_heads=4, mlp=5632),  # TinyLlama-1.1B
         Shape("2.7b", hidden=2560, layers=32, heads=20, kv_heads=20, mlp=6912),  # Sheared-LLaMA-2.7B
+        Shape("7b", hidden=4096, layers=32, heads=32, kv_heads=32, mlp=11008),  # Llama-2-7B
         Shape("tiny", hidden=256, layers=2, heads=4, kv_heads=2, mlp=512),  # to try the scripts
     )
 }
-TITLES = {"1.1b": "TinyLlama-1.1B", "2.7b": "Sheared-LLaMA-2.7B", "tiny": "two small layers"}
+TITLES = {"1.1b": "TinyLlama-1.1B", "2.7b": "Sheared-LLaMA-2.7B", "7b": "Llama-2-7B", "tiny": "two small layers"}
