@@ -1,7 +1,7 @@
 """Thousands of requests made from the server's own OpenAPI schema, valid and invalid: none may end in a 5xx.
 
     pip install schemathesis
-    python benchmarks/serving/fuzz.py --examples 1200        # more than 10,000 requests, ten minutes
+    python benchmarks/serving_fuzz.py --examples 1200        # more than 10,000 requests, ten minutes
 
 A tiny random model is served. schemathesis is looked for on the PATH, or is `--schemathesis`. Leaves fuzz.json in
 results/ and exits with schemathesis's status. Afterwards every block of the KV cache must be free again.
@@ -20,7 +20,7 @@ from pathlib import Path
 import httpx
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1]))
+sys.path.insert(0, str(HERE.parent))
 
 from tests.tiny_checkpoint import write_tiny_checkpoint  # noqa: E402
 
@@ -30,7 +30,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--examples", type=int, default=1200, help="per operation")
     parser.add_argument("--schemathesis", default="schemathesis")
-    parser.add_argument("--results", type=Path, default=HERE.parent / "results")
+    parser.add_argument("--results", type=Path, default=HERE / "results")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
         model = Path(work) / "tiny"

@@ -1,6 +1,5 @@
 """Random models of published shapes in three forms: checkpoint, packed with zeros in int8, and GGUF."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -79,13 +78,6 @@ def gguf(work: Path, shape: str, tokenizer: Path, kind: str, llama: Path, source
             _run(*convert, "--outtype", "bf16", "--outfile", whole)
         _run(llama / "bin" / "llama-quantize", "--pure", whole, path, kind)
     return path
-
-
-def sparsity_of(path: Path) -> float:
-    """Of all matrices with a mask or without, from what the packed model says of itself."""
-    weights = json.loads((path / "cutwork.json").read_text())["weights"].values()
-    blocks = [w for w in weights if len(w["shape"]) == 2 and w["encoding"] != "dense"]
-    return 1 - sum(w["nonzeros"] for w in blocks) / max(1, sum(w["shape"][0] * w["shape"][1] for w in blocks))
 
 
 def _cutwork(*arguments: object) -> None:

@@ -1,7 +1,7 @@
 """Many clients at once: 64 streams of mixed lengths against `cutwork serve` and against llama.cpp's server.
 
-    python benchmarks/serving/load.py --tokenizer DIR --minutes 10
-    python benchmarks/serving/load.py --tokenizer DIR --llama BUILD --llama-source SOURCE --minutes 3
+    python benchmarks/serving_load.py --tokenizer DIR --minutes 10
+    python benchmarks/serving_load.py --tokenizer DIR --llama BUILD --llama-source SOURCE --minutes 3
 
 Random weights of TinyLlama-1.1B's shape: 75% zeros in int8 here, dense Q8_0 and Q4_0 there. Every server gets the same
 requests (prompts of 16 to 512 tokens, answers of 16 to 128) from clients that ask again as soon as they are answered,
@@ -25,7 +25,7 @@ from statistics import quantiles
 from typing import Any
 
 import httpx
-import models
+import random_models as models
 from transformers import AutoTokenizer
 
 from cutwork.files import write_atomically
@@ -220,7 +220,7 @@ def main() -> None:
     parser.add_argument("--cutwork-option", action="append", default=[], help="for `cutwork serve`; may be repeated")
     parser.add_argument("--only", help="servers whose names contain it; the file keeps the others")
     parser.add_argument("--work", type=Path, default=Path("build/serving"))
-    parser.add_argument("--results", type=Path, default=HERE.parent / "results")
+    parser.add_argument("--results", type=Path, default=HERE / "results")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     tokenizer = AutoTokenizer.from_pretrained(options.tokenizer)
