@@ -84,9 +84,15 @@ Op parse_op(const std::string& kind, Fields& f) {
                 f.integer("head_dim"), f.integer("inv_freq"), f.number("scaling")};
   if (kind == "kv_append") return KvAppend{f.integer("k"), f.integer("v"), f.integer("cache")};
   if (kind == "attention")
-    return Attention{f.integer("q"),     f.integer("out"),      f.integer("cache"),
-                     f.integer("heads"), f.integer("kv_heads"), f.integer("head_dim"),
-                     f.number("scale"),  f.integer("window"),   f.integer("slopes")};
+    return Attention{f.integer("q"),        f.integer("out"),      f.integer("cache"), f.integer("heads"),
+                     f.integer("kv_heads"), f.integer("head_dim"), f.number("scale"),  f.integer("window"),
+                     f.integer("slopes"),   f.integer("bias")};
+  if (kind == "self_attention")
+    return SelfAttention{f.integer("q"),     f.integer("k"),        f.integer("v"),    f.integer("out"),
+                         f.integer("heads"), f.integer("head_dim"), f.number("scale"), f.integer("bias")};
+  if (kind == "cross_attention")
+    return CrossAttention{f.integer("q"),        f.integer("out"),      f.integer("cache"), f.integer("heads"),
+                          f.integer("kv_heads"), f.integer("head_dim"), f.number("scale")};
   if (kind == "gated")
     return Gated{f.integer("gate"), f.integer("up"), f.integer("out"), f.activation("activation", false)};
   if (kind == "gather_rows") return GatherRows{f.integer("x"), f.integer("out")};
@@ -165,16 +171,26 @@ struct BoundExecutor {
 
 void construct(BoundExecutor* self, const nb::sequence& ops, const nb::sequence& buffers, const nb::sequence& weights,
                const nb::sequence& vectors, int threads, int64_t max_tokens, int64_t max_logits,
-               const std::optional<nb::dict>& cache, const std::optional<std::string>& isa, const Costs* costs) {
+               const std::optional<nb::dict>& cache, const std::optional<std::string>& isa, const Costs* costs,
+               const BoundExecutor* memory) {
   const Isa set = isa ? parse_isa(isa->c_str()) : chosen_isa();
   if (!isa_supported(set))
     throw std::invalid_argument("this processor does not support the instruction set '" + *isa + "'");
   if (costs && costs->isa() != set)
     throw std::invalid_argument(std::string("these costs were measured with ") + isa_name(costs->isa()) + ", not " +
                                 isa_name(set));
-  Plan plan{
-      parse_ops(ops), parse_buffers(buffers), {}, parse_vectors(vectors), parse_cache(cache), max_tokens, max_logits,
-      threads};
+  const std::shared_ptr<const KvCache> keys = memory ? memory->executor->cache() : nullptr;
+  if (memory && !keys) throw std::invalid_argument("the executor given as memory has no cache");
+  Plan plan{parse_ops(ops),
+            parse_buffers(buffers),
+            {},
+            parse_vectors(vectors),
+            parse_cache(cache),
+            std::nullopt,
+            max_tokens,
+            max_logits,
+            threads};
+  if (keys) plan.memory = keys->shape();
   std::vector<nb::object> held;
   for (nb::handle each : weights) {
     if (!nb::isinstance<OwnedWeight>(each))
@@ -185,7 +201,7 @@ void construct(BoundExecutor* self, const nb::sequence& ops, const nb::sequence&
   std::unique_ptr<Executor> executor;
   try {
     nb::gil_scoped_release release;
-    executor = std::make_unique<Executor>(std::move(plan), costs ? *costs : Costs(set));
+    executor = std::make_unique<Executor>(std::move(plan), costs ? *costs : Costs(set), keys);
   } catch (const OutOfMemory& error) {
     PyErr_SetString(PyExc_MemoryError, error.what());
     throw nb::python_error();
@@ -197,9 +213,15 @@ template <size_t dimensions>
 using Indices = nb::ndarray<const int32_t, nb::ndim<dimensions>, nb::c_contig, nb::device::cpu>;
 
 nb::object step(BoundExecutor& self, const Indices<1>& tokens, const Indices<1>& positions, const Indices<1>& sequences,
-                const Indices<2>& block_tables, const Indices<1>& logits_rows, bool profile) {
+                const Indices<2>& block_tables, const Indices<1>& logits_rows, bool profile,
+                const std::optional<Indices<2>>& memory_tables, const std::optional<Indices<1>>& memory_lengths) {
   if (positions.size() != tokens.size() || sequences.size() != tokens.size())
     throw std::invalid_argument("tokens, positions and sequences differ in length");
+  if (memory_tables.has_value() != memory_lengths.has_value())
+    throw std::invalid_argument("memory_tables and memory_lengths belong together");
+  if (memory_tables &&
+      (memory_tables->shape(0) != block_tables.shape(0) || memory_lengths->size() != memory_tables->shape(0)))
+    throw std::invalid_argument("memory_tables and memory_lengths must have a row per row of block_tables");
   const auto size = [](size_t count) { return static_cast<int64_t>(count); };
   const Batch batch{tokens.data(),
                     positions.data(),
@@ -209,7 +231,10 @@ nb::object step(BoundExecutor& self, const Indices<1>& tokens, const Indices<1>&
                     size(block_tables.shape(0)),
                     size(block_tables.shape(1)),
                     logits_rows.data(),
-                    size(logits_rows.size())};
+                    size(logits_rows.size()),
+                    memory_tables ? memory_tables->data() : nullptr,
+                    memory_lengths ? memory_lengths->data() : nullptr,
+                    memory_tables ? size(memory_tables->shape(1)) : 0};
   const size_t shape[2] = {logits_rows.size(), static_cast<size_t>(self.executor->vocabulary())};
   std::unique_ptr<float[]> logits(new float[shape[0] * shape[1]]);
   {
@@ -241,6 +266,7 @@ void bind_runtime(nb::module_& m) {
                             "buffers, and MemoryError.")
       .def("__init__", construct, "ops"_a, "buffers"_a, "weights"_a, "vectors"_a, nb::kw_only(), "threads"_a,
            "max_tokens"_a, "max_logits"_a, "cache"_a.none(), "isa"_a = nb::none(), "costs"_a = nb::none(),
+           "memory"_a = nb::none(),
            "ops: list of dict; buffers: list of (offset, width, \"T\" | \"R\"); weights: list of Weight; vectors: list "
            "of\n"
            "float32 [n] arrays (copied); threads includes the caller's; max_tokens and max_logits bound one step; "
@@ -248,12 +274,18 @@ void bind_runtime(nb::module_& m) {
            "dict(layers, kv_heads, head_dim, block_size, blocks, dtype \"f32\" | \"bf16\" | \"i8\") or None, "
            "block_size a "
            "multiple of\n"
-           "16; isa forces a lower instruction set; costs (Costs) choose the kernels, by default the built-in ones.")
+           "16; isa forces a lower instruction set; costs (Costs) choose the kernels, by default the built-in ones; "
+           "memory:\n"
+           "the executor whose cache cross_attention attends to.")
       .def("step", step, "tokens"_a.noconvert(), "positions"_a.noconvert(), "sequences"_a.noconvert(),
            "block_tables"_a.noconvert(), "logits_rows"_a.noconvert(), "profile"_a = false,
+           "memory_tables"_a.noconvert() = nb::none(), "memory_lengths"_a.noconvert() = nb::none(),
            "One forward pass: tokens, positions, sequences int32 [T], block_tables int32 [S, B], logits_rows int32 [R] "
            "->\n"
-           "float32 [R, vocabulary]. Releases the GIL. Raises ValueError before computing anything if an index is out "
+           "float32 [R, vocabulary]. A plan with cross_attention also takes memory_tables int32 [S, M], blocks of the "
+           "memory,\n"
+           "and memory_lengths int32 [S]. Releases the GIL. Raises ValueError before computing anything if an index is "
+           "out "
            "of\n"
            "range, RuntimeError if another thread is in a step of this executor or the process was forked.")
       .def("copy_blocks", copy_blocks, "pairs"_a, "Copies blocks of the cache in every layer: (from, to), in order.")

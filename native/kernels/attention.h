@@ -1,4 +1,4 @@
-// Causal attention over a paged cache of keys and values.
+// Attention over a paged cache of keys and values.
 #pragma once
 
 #include "kernels/linear.h"
@@ -38,11 +38,16 @@ struct AttentionTile {
   int64_t q_stride, out_stride;  // floats between tokens
   int64_t queries, group;        // tokens, and query heads per kv head
   int64_t position;              // of the first query
+  int64_t keys;                  // that every query sees, or -1: those up to its own position
   int64_t window;                // keys a query sees including its own, or -1 for all
   float scale;
   const float* slopes;  // [group]: a score falls by so much per token of distance (ALiBi); null for none
+  // [group, behind + 1 + ahead]: what is added to the score of a key that lies so far from the query (the key's
+  // position less the query's, from -behind to ahead; what lies farther counts as that); null for none.
+  const float* bias;
+  int64_t behind, ahead;
 
-  int64_t end() const { return position + queries; }  // keys [start(), end()) are seen by some query
+  int64_t end() const { return keys < 0 ? position + queries : keys; }  // keys [start(), end()) are seen by some query
   int64_t start() const { return window < 0 || window > position ? 0 : position - window + 1; }
   int64_t first_segment() const { return start() / kKeySegment; }
   int64_t segments() const { return (end() - 1) / kKeySegment + 1 - first_segment(); }

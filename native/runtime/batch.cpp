@@ -26,6 +26,10 @@ BatchRules::BatchRules(const Plan& plan)
     block_size_ = plan.cache->block_size;
     blocks_ = plan.cache->blocks;
   }
+  if (plan.memory) {
+    memory_block_size_ = plan.memory->block_size;
+    memory_blocks_ = plan.memory->blocks;
+  }
   for (const Op& op : plan.ops) {
     if (const auto* embed = std::get_if<Embed>(&op))
       vocabulary_ = std::min(vocabulary_, plan.weights[static_cast<size_t>(embed->weight)].rows);
@@ -63,6 +67,26 @@ void BatchRules::check(const Batch& batch, std::vector<Run>& runs) const {
   }
   if (block_size_ > 0) {
     for (const Run& run : runs) check_run(batch, run);
+  }
+  if (memory_blocks_ > 0) {
+    if (!batch.memory_tables) throw std::invalid_argument("this plan attends to a memory: memory_tables are missing");
+    for (const Run& run : runs) check_memory(batch, run);
+  } else if (batch.memory_tables) {
+    throw std::invalid_argument("this plan attends to no memory, but memory_tables are given");
+  }
+}
+
+void BatchRules::check_memory(const Batch& batch, const Run& run) const {
+  const int32_t sequence = batch.sequences[run.first];
+  const int64_t length = batch.memory_lengths[sequence], capacity = batch.memory_table_length * memory_block_size_;
+  require(length >= 1 && length <= capacity, "memory_lengths", sequence, length, "which is not between 1 and",
+          capacity);
+  const int32_t* table = batch.memory_table(run.first);
+  for (int64_t i = 0; i <= (length - 1) / memory_block_size_; ++i) {
+    if (table[i] < 0 || table[i] >= memory_blocks_)
+      throw std::invalid_argument("memory_tables[" + std::to_string(sequence) + ", " + std::to_string(i) + "] is " +
+                                  std::to_string(table[i]) + ", which is not one of the memory's " +
+                                  std::to_string(memory_blocks_) + " blocks");
   }
 }
 

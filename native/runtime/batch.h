@@ -18,8 +18,12 @@ struct Batch {
   int64_t table_count, table_length;
   const int32_t* wanted;  // rows whose logits are wanted
   int64_t wanted_count;
+  const int32_t* memory_tables;   // [table_count, memory_table_length], null for a plan without memory
+  const int32_t* memory_lengths;  // [table_count]
+  int64_t memory_table_length;
 
   const int32_t* table(int64_t token) const { return tables + sequences[token] * table_length; }
+  const int32_t* memory_table(int64_t token) const { return memory_tables + sequences[token] * memory_table_length; }
 };
 
 // Consecutive tokens of one sequence.
@@ -38,10 +42,12 @@ class BatchRules {
 
  private:
   void check_run(const Batch& batch, const Run& run) const;
+  void check_memory(const Batch& batch, const Run& run) const;
 
   int64_t max_tokens_, max_logits_;
   int64_t vocabulary_;  // rows of the smallest embedding
   int64_t block_size_ = 0, blocks_ = 0;
+  int64_t memory_block_size_ = 0, memory_blocks_ = 0;
   int64_t window_ = 1;  // the widest of any attention, or -1
 };
 

@@ -11,7 +11,7 @@ CacheLayout cache_layout(const CacheShape& shape) {
   return {shape.dtype, shape.kv_heads, shape.head_dim, shape.block_size, value_stride};
 }
 
-KvCache::KvCache(const CacheShape& shape) : layout_(cache_layout(shape)), layers_(shape.layers), blocks_(shape.blocks) {
+KvCache::KvCache(const CacheShape& shape) : shape_(shape), layout_(cache_layout(shape)) {
   const int64_t token_bytes = (shape.head_dim + layout_.value_stride) * layout_.element_bytes() +
                               (shape.dtype == DType::i8 ? 2 * int64_t{sizeof(float)} : 0);
   const int64_t bytes =
@@ -20,14 +20,14 @@ KvCache::KvCache(const CacheShape& shape) : layout_(cache_layout(shape)), layers
 }
 
 void KvCache::require_block(int64_t index) const {
-  if (index < 0 || index >= blocks_)
+  if (index < 0 || index >= shape_.blocks)
     throw std::invalid_argument("block " + std::to_string(index) + " is not one of the cache's " +
-                                std::to_string(blocks_));
+                                std::to_string(shape_.blocks));
 }
 
 void KvCache::copy(int64_t from, int64_t to) {
   if (from == to) return;
-  for (int64_t i = 0; i < layers_; ++i)
+  for (int64_t i = 0; i < shape_.layers; ++i)
     std::memcpy(block(i, to), block(i, from), static_cast<size_t>(layout_.block_bytes()));
 }
 

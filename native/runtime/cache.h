@@ -14,11 +14,11 @@ class KvCache {
   // Throws OutOfMemory.
   explicit KvCache(const CacheShape& shape);
 
+  const CacheShape& shape() const { return shape_; }
   const CacheLayout& layout() const { return layout_; }
-  int64_t blocks() const { return blocks_; }
   int64_t bytes() const { return memory_.size(); }
 
-  char* layer(int64_t index) const { return memory_.data() + index * blocks_ * layout_.block_bytes(); }
+  char* layer(int64_t index) const { return memory_.data() + index * shape_.blocks * layout_.block_bytes(); }
   char* block(int64_t layer_index, int64_t block_index) const {
     return layer(layer_index) + block_index * layout_.block_bytes();
   }
@@ -30,8 +30,8 @@ class KvCache {
   void copy(int64_t from, int64_t to);
 
  private:
+  CacheShape shape_;
   CacheLayout layout_;
-  int64_t layers_, blocks_;
   Memory memory_;
 };
 

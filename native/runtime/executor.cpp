@@ -9,7 +9,6 @@ namespace cutwork {
 namespace {
 
 constexpr int64_t kAlignment = 64;
-constexpr int64_t kSharedKeys = 1 << 18;  // of a longer context, threads share the heads only
 
 Plan verified(Plan plan) {
   verify(plan);
@@ -37,16 +36,17 @@ class Turn {
 
 }  // namespace
 
-Executor::Executor(Plan plan, const Costs& costs)
+Executor::Executor(Plan plan, const Costs& costs, std::shared_ptr<const KvCache> memory)
     : plan_(verified(std::move(plan))),
       linear_(linear_kernels(costs.isa())),
       elementwise_(elementwise_kernels(costs.isa())),
       attention_(attention_kernels(costs.isa())),
       rules_(plan_),
+      memory_cache_(std::move(memory)),
       pool_(plan_.threads) {
+  if (plan_.cache) cache_ = std::make_shared<KvCache>(*plan_.cache);
   prepare_ops(costs);
   allocate();
-  if (plan_.cache) cache_.emplace(*plan_.cache);
 }
 
 void Executor::prepare_ops(const Costs& costs) {
@@ -91,21 +91,12 @@ void Executor::allocate() {
   for (const Angles& each : angles_)
     sizes.push_back(checked_product("the arena", {2, plan_.max_tokens, each.half, int64_t{sizeof(float)}}));
 
-  int64_t scratch = 0;
+  int64_t scratch = prepare_attention();
   for (size_t i = 0; i < plan_.ops.size(); ++i) {
     // The kernels choose their method by the number of tokens, so the largest step need not be the one that needs most.
     for (int64_t tokens = 1; prepared_[i].linear && tokens <= std::min<int64_t>(most_rows, 1024); ++tokens)
       scratch = std::max(scratch, prepared_[i].linear->scratch_bytes(linear_, tokens));
     if (prepared_[i].linear) scratch = std::max(scratch, prepared_[i].linear->scratch_bytes(linear_, most_rows));
-    if (const auto* op = std::get_if<Attention>(&plan_.ops[i])) {
-      const int64_t rows = std::max(op->heads / op->kv_heads, kQueryRows);
-      const CacheLayout layout = cache_layout(*plan_.cache);
-      scratch = std::max(scratch, static_cast<int64_t>(attention_.scratch_bytes(layout, rows)));
-      const int64_t keys =
-          std::min(checked_product("the KV cache", {layout.block_size, plan_.cache->blocks}), kSharedKeys);
-      const int64_t segments = (keys + kKeySegment - 1) / kKeySegment;
-      if (plan_.threads > 1) partial_floats_ = std::max(partial_floats_, segments * partial_floats(layout, op->heads));
-    }
   }
   sizes.push_back(checked_product("the arena", {partial_floats_, int64_t{sizeof(float)}}));
   sizes.insert(sizes.end(), static_cast<size_t>(plan_.threads), scratch);
@@ -143,13 +134,22 @@ void Executor::hold(const Batch& batch) {
   const int64_t positions = tokens + copy(batch.positions, batch.token_count);
   const int64_t sequences = positions + copy(batch.sequences, batch.token_count);
   const int64_t tables = sequences + copy(batch.tables, batch.table_count * batch.table_length);
-  copy(batch.wanted, batch.wanted_count);
+  const int64_t wanted = tables + copy(batch.wanted, batch.wanted_count);
+  int64_t lengths = 0;
+  if (batch.memory_tables) {
+    lengths = wanted + copy(batch.memory_tables, batch.table_count * batch.memory_table_length);
+    copy(batch.memory_lengths, batch.table_count);
+  }
   batch_ = batch;
   batch_.tokens = indices_.data();
   batch_.positions = batch_.tokens + tokens;
   batch_.sequences = batch_.tokens + positions;
   batch_.tables = batch_.tokens + sequences;
   batch_.wanted = batch_.tokens + tables;
+  if (batch.memory_tables) {
+    batch_.memory_tables = batch_.tokens + wanted;
+    batch_.memory_lengths = batch_.tokens + lengths;
+  }
 }
 
 void Executor::step(const Batch& batch, bool profile, float* logits) {

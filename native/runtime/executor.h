@@ -22,9 +22,10 @@ namespace cutwork {
 // state.
 class Executor {
  public:
-  // Runs with the instruction set of `costs`, which choose the kernels. Throws std::invalid_argument for a plan that
-  // verify() refuses, and OutOfMemory.
-  Executor(Plan plan, const Costs& costs);
+  // Runs with the instruction set of `costs`, which choose the kernels. `memory` is what cross attention attends to:
+  // the cache of another executor, described by plan.memory. Throws std::invalid_argument for a plan that verify()
+  // refuses, and OutOfMemory.
+  Executor(Plan plan, const Costs& costs, std::shared_ptr<const KvCache> memory = nullptr);
 
   // Runs every op on the batch; logits is [batch.wanted_count, vocabulary()]. Throws std::invalid_argument before
   // anything is computed if the batch breaks a rule, std::runtime_error if another step is under way.
@@ -37,6 +38,7 @@ class Executor {
   int64_t arena_bytes() const { return arena_.size(); }
   int64_t cache_bytes() const { return cache_ ? cache_->bytes() : 0; }
   int64_t vocabulary() const { return vocabulary_; }
+  std::shared_ptr<const KvCache> cache() const { return cache_; }
   const std::vector<double>& profile() const { return profile_; }  // seconds per op of the last profiled step
 
  private:
@@ -53,10 +55,22 @@ class Executor {
     std::optional<LinearGroup> linear;
     size_t angles = 0;
   };
+  // What the kinds of attention have in common.
+  struct Attending {
+    const KvCache* cache;
+    int64_t layer, q, out, heads, kv_heads, head_dim;
+    float scale;
+    int64_t window;
+    const float* slopes;
+    const float* bias;
+    int64_t behind, ahead;
+  };
   // Rows of a run that one call of the attention kernel handles.
   struct QueryTile {
-    const Run* run;
-    int64_t first, count;  // within the run
+    int64_t row, count;    // of the batch
+    int64_t position;      // of the first
+    int64_t keys;          // as in AttentionTile
+    const int32_t* table;  // blocks of the keys
   };
   // Segments of the keys of one (tile, kv head).
   struct KeyRange {
@@ -79,10 +93,21 @@ class Executor {
   float* data(int64_t buffer) const;
   float* data(int64_t buffer, int64_t row) const { return data(buffer) + row * width(buffer); }
   const float* vector(int64_t id) const { return plan_.vectors[static_cast<size_t>(id)].data(); }
+  // Of a bias per head and distance; 1 if there is none.
+  int64_t entries(int64_t id, int64_t heads) const {
+    return id == -1 ? 1 : static_cast<int64_t>(plan_.vectors[static_cast<size_t>(id)].size()) / heads;
+  }
 
-  AttentionTile attention_tile(const Attention& op, int64_t item) const;
+  int64_t prepare_attention();
+  void add_tiles(const Run& run, int64_t position, int64_t keys, const int32_t* table, int64_t group);
+  AttentionTile attention_tile(const Attending& op, int64_t item) const;
+  template <class Place>
+  void append(const KvCache& cache, int64_t layer, int64_t k, int64_t v, int64_t first, int64_t last,
+              const Place& place);
+  // Attends with every tile of tiles_.
+  void attend(const Attending& op);
   // Attention of few tiles, whose keys the threads share; false if there is nothing to gain.
-  bool share_keys(const Attention& op, int64_t items);
+  bool share_keys(const Attending& op, int64_t items);
 
   void run(const Embed& op, const Prepared& prepared);
   void run(const RmsNorm& op, const Prepared& prepared);
@@ -93,6 +118,8 @@ class Executor {
   void run(const Rope& op, const Prepared& prepared);
   void run(const KvAppend& op, const Prepared& prepared);
   void run(const Attention& op, const Prepared& prepared);
+  void run(const SelfAttention& op, const Prepared& prepared);
+  void run(const CrossAttention& op, const Prepared& prepared);
   void run(const Gated& op, const Prepared& prepared);
   void run(const GatherRows& op, const Prepared& prepared);
   void run(const Logits& op, const Prepared& prepared);
@@ -103,7 +130,11 @@ class Executor {
   const AttentionKernels& attention_;
   const BatchRules rules_;
   int64_t vocabulary_ = 0;
-  std::optional<KvCache> cache_;
+  std::shared_ptr<KvCache> cache_;
+  std::shared_ptr<const KvCache> memory_cache_;
+  std::unique_ptr<KvCache> step_cache_;  // keys and values of one self_attention
+  std::vector<int32_t> step_blocks_;     // 0, 1, 2, ...: the table of step_cache_
+  std::vector<int64_t> step_places_;     // where in it the rows of the step are
   std::vector<Prepared> prepared_;
   std::vector<Angles> angles_;
   Memory arena_;  // buffers, then prepared inputs, angles and the threads' scratch

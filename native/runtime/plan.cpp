@@ -30,7 +30,11 @@ class Verifier {
 
   void check(const Op& op) {
     std::visit([this](const auto& each) { check_op(each); }, op);
+    appends_ = std::holds_alternative<KvAppend>(op);
   }
+
+  // Whether something is left of a step after the last op.
+  bool has_result() const { return has_logits_ || appends_; }
 
   bool has_logits() const { return has_logits_; }
 
@@ -113,7 +117,7 @@ class Verifier {
   }
 
   void check_op(const KvAppend& op) {
-    const CacheShape& cache = layer(op.cache);
+    const CacheShape& cache = layer(plan_.cache, op.cache);
     for (int64_t from : {op.k, op.v}) {
       read(from, from == op.k ? "k" : "v");
       per_token(from, "k and v");
@@ -124,21 +128,36 @@ class Verifier {
   }
 
   void check_op(const Attention& op) {
-    const CacheShape& cache = layer(op.cache);
-    read(op.q, "q");
-    per_token(op.q, "q");
-    write_like(op.q, op.out, "out", {op.q});
-    heads_fit(op.heads, op.head_dim, op.q, "q");
-    require(op.kv_heads == cache.kv_heads && op.head_dim == cache.head_dim,
-            "kv_heads and head_dim differ from the cache's");
-    require(op.heads % op.kv_heads == 0, "heads is not a multiple of kv_heads");
+    attends(op, plan_.cache);
     require(op.window == -1 || op.window >= 1, "window must be -1 or positive");
-    finite(op.scale, "scale");
     if (op.slopes != -1) vector_of(op.slopes, "slopes", op.heads);
+    if (op.bias != -1) bias_of(op.bias, op.heads);
     bool appended = false;
     for (int64_t each : appended_) appended = appended || each == op.cache;
     require(appended, "nothing is appended to cache layer " + text(op.cache) + " before");
   }
+
+  void check_op(const SelfAttention& op) {
+    for (int64_t from : {op.q, op.k, op.v}) {
+      read(from, "q, k or v");
+      per_token(from, "q, k and v");
+      require(same_shape(from, op.q), "q, k and v differ in shape");
+    }
+    write_like(op.q, op.out, "out", {op.q});
+    require(!overlap(op.out, op.k) && !overlap(op.out, op.v), "out overlaps k or v");
+    heads_fit(op.heads, op.head_dim, op.q, "q");
+    finite(op.scale, "scale");
+    if (op.bias != -1) {
+      const int64_t entries = bias_of(op.bias, op.heads);
+      require(entries % 2 == 1, "bias has " + text(entries) + " entries per head, which is not an odd number");
+    }
+    require(self_heads_ == 0 || (self_heads_ == op.heads && self_head_dim_ == op.head_dim),
+            "heads and head_dim differ from those of another self_attention");
+    self_heads_ = op.heads;
+    self_head_dim_ = op.head_dim;
+  }
+
+  void check_op(const CrossAttention& op) { attends(op, plan_.memory); }
 
   void check_op(const Gated& op) {
     read(op.gate, "gate");
@@ -235,10 +254,31 @@ class Verifier {
     return size;
   }
 
-  const CacheShape& layer(int64_t id) const {
-    require(plan_.cache.has_value(), "needs a cache");
-    require(id >= 0 && id < plan_.cache->layers, "names cache layer " + text(id) + " of " + text(plan_.cache->layers));
-    return *plan_.cache;
+  static const CacheShape& layer(const std::optional<CacheShape>& cache, int64_t id) {
+    require(cache.has_value(), "needs a cache");
+    require(id >= 0 && id < cache->layers, "names cache layer " + text(id) + " of " + text(cache->layers));
+    return *cache;
+  }
+
+  template <class Attending>
+  void attends(const Attending& op, const std::optional<CacheShape>& keys) {
+    const CacheShape& cache = layer(keys, op.cache);
+    read(op.q, "q");
+    per_token(op.q, "q");
+    write_like(op.q, op.out, "out", {op.q});
+    heads_fit(op.heads, op.head_dim, op.q, "q");
+    require(op.kv_heads == cache.kv_heads && op.head_dim == cache.head_dim,
+            "kv_heads and head_dim differ from the cache's");
+    require(op.heads % op.kv_heads == 0, "heads is not a multiple of kv_heads");
+    finite(op.scale, "scale");
+  }
+
+  // Entries per head.
+  int64_t bias_of(int64_t id, int64_t heads) const {
+    const int64_t entries = vector_of(id, "bias", -1);
+    require(entries >= heads && entries % heads == 0, "bias names vector " + text(id) + " of " + text(entries) +
+                                                          " entries, which is not a multiple of the heads");
+    return entries / heads;
   }
 
   void heads_fit(int64_t heads, int64_t head_dim, int64_t id, const char* field) const {
@@ -253,8 +293,18 @@ class Verifier {
   const Plan& plan_;
   std::vector<int64_t> spoilt_by_;  // per buffer: kValid, kUnwritten, or the buffer that was written over it
   std::vector<int64_t> appended_;
-  bool has_logits_ = false;
+  bool has_logits_ = false, appends_ = false;
+  int64_t self_heads_ = 0, self_head_dim_ = 0;
 };
+
+void verify_cache(const CacheShape& cache) {
+  for (int64_t size : {cache.layers, cache.kv_heads, cache.head_dim, cache.block_size, cache.blocks})
+    require(size >= 1 && size <= kMaxSize, "every size of the cache must be between 1 and 2^30");
+  require(cache.block_size % kKeyTile == 0,
+          "the cache's block_size is " + text(cache.block_size) + ", which is not a multiple of " + text(kKeyTile));
+  require(cache.dtype == DType::f32 || cache.dtype == DType::bf16 || cache.dtype == DType::i8,
+          "the cache's dtype must be f32, bf16 or i8");
+}
 
 void verify_sizes(const Plan& plan) {
   require(plan.threads >= 1 && plan.threads <= 1024, "threads must be between 1 and 1024");
@@ -265,21 +315,15 @@ void verify_sizes(const Plan& plan) {
     require(buffer.offset >= 0 && buffer.offset <= kMaxSize && buffer.width >= 1 && buffer.width <= kMaxSize,
             "buffer " + text(static_cast<int64_t>(i)) + " has an impossible offset or width");
   }
-  if (!plan.cache) return;
-  const CacheShape& cache = *plan.cache;
-  for (int64_t size : {cache.layers, cache.kv_heads, cache.head_dim, cache.block_size, cache.blocks})
-    require(size >= 1 && size <= kMaxSize, "every size of the cache must be between 1 and 2^30");
-  require(cache.block_size % kKeyTile == 0,
-          "the cache's block_size is " + text(cache.block_size) + ", which is not a multiple of " + text(kKeyTile));
-  require(cache.dtype == DType::f32 || cache.dtype == DType::bf16 || cache.dtype == DType::i8,
-          "the cache's dtype must be f32, bf16 or i8");
+  if (plan.cache) verify_cache(*plan.cache);
 }
 
 }  // namespace
 
 const char* kind_name(const Op& op) {
-  constexpr const char* names[] = {"embed", "rms_norm",  "layer_norm", "slice", "clip",        "linear",
-                                   "rope",  "kv_append", "attention",  "gated", "gather_rows", "logits"};
+  constexpr const char* names[] = {"embed",           "rms_norm", "layer_norm",  "slice",     "clip",
+                                   "linear",          "rope",     "kv_append",   "attention", "self_attention",
+                                   "cross_attention", "gated",    "gather_rows", "logits"};
   static_assert(std::size(names) == std::variant_size_v<Op>);
   return names[op.index()];
 }
@@ -295,7 +339,7 @@ void verify(const Plan& plan) {
       refuse("op " + std::to_string(i) + " (" + kind_name(plan.ops[i]) + "): " + error.what());
     }
   }
-  require(verifier.has_logits(), "the plan does not end with logits");
+  require(verifier.has_result(), "the plan does not end with logits, nor with keys and values for others");
 }
 
 }  // namespace cutwork

@@ -49,7 +49,16 @@ struct KvAppend {
 struct Attention {
   int64_t q, out, cache, heads, kv_heads, head_dim;
   float scale;
-  int64_t window, slopes;
+  int64_t window, slopes, bias;
+};
+struct SelfAttention {
+  int64_t q, k, v, out, heads, head_dim;
+  float scale;
+  int64_t bias;
+};
+struct CrossAttention {
+  int64_t q, out, cache, heads, kv_heads, head_dim;
+  float scale;
 };
 struct Gated {
   int64_t gate, up, out;
@@ -61,8 +70,8 @@ struct GatherRows {
 struct Logits {
   int64_t x, weight, bias;
 };
-using Op =
-    std::variant<Embed, RmsNorm, LayerNorm, Slice, Clip, Linear, Rope, KvAppend, Attention, Gated, GatherRows, Logits>;
+using Op = std::variant<Embed, RmsNorm, LayerNorm, Slice, Clip, Linear, Rope, KvAppend, Attention, SelfAttention,
+                        CrossAttention, Gated, GatherRows, Logits>;
 
 const char* kind_name(const Op& op);
 
@@ -83,6 +92,7 @@ struct Plan {
   std::vector<Weight> weights;
   std::vector<std::vector<float>> vectors;
   std::optional<CacheShape> cache;
+  std::optional<CacheShape> memory;  // another executor's cache, to which cross attention attends
   int64_t max_tokens, max_logits;
   int threads;
 };

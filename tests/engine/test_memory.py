@@ -3,7 +3,7 @@
 import pytest
 
 from cutwork.engine.architectures import build_plan
-from cutwork.engine.memory import available_memory, size_cache
+from cutwork.engine.memory import Lengths, available_memory, size_cache
 from cutwork.errors import CutworkError
 
 from .tiny import SMALL
@@ -13,7 +13,7 @@ BLOCK = 2 * 3 * 2 * 8 * 32 * 4  # bytes: keys and values, layers, kv heads, head
 
 
 def size(**changes):
-    options = {"dtype": "f32", "model_context": 256, "max_context": None, "max_batch": 4, "budget": 100 * BLOCK}
+    options = {"dtype": "f32", "context": Lengths(256, 256), "max_context": None, "max_batch": 4, "budget": 100 * BLOCK}
     found = size_cache(PLAN, **{**options, **changes})
     return found.context, found.blocks
 

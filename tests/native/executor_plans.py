@@ -174,6 +174,7 @@ def llama(
             scale=head_dim**-0.5,
             window=window,
             slopes=-1,
+            bias=-1,
         )
         (x,) = linear(attended, [hidden], residual=x)
         gate, up = linear(norm(x), [ffn, ffn])

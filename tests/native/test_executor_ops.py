@@ -161,7 +161,7 @@ def test_attention(rng, isa, heads, kv_heads, head_dim, window, dtype, alibi):
     plan.add("kv_append", k=plan.table(k), v=plan.table(v), cache=0)
     shape = {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim, "scale": head_dim**-0.5, "window": window}
     slopes = rng.uniform(0, 0.5, heads).astype(np.float32) if alibi else None
-    shape["slopes"] = plan.vector(slopes) if alibi else -1
+    shape |= {"slopes": plan.vector(slopes) if alibi else -1, "bias": -1}
     plan.show(plan.emit("attention", heads * head_dim, q=queries, cache=0, **shape))
     sizes = {"layers": 1, "kv_heads": kv_heads, "head_dim": head_dim, "block_size": 16, "blocks": 21, "dtype": dtype}
     actual = run_rows(plan.executor(isa=isa, max_tokens=count, max_logits=count, cache=sizes), count)
@@ -187,7 +187,7 @@ def test_strange_numbers_in_an_i8_cache(isa, strange, expected):
     plan = Plan()
     queries, k, v = (plan.table(a) for a in (np.ones_like(values), np.zeros_like(values), values))
     plan.add("kv_append", k=k, v=v, cache=0)
-    shape = {"heads": 1, "kv_heads": 1, "head_dim": 16, "scale": 1.0, "window": -1, "slopes": -1}
+    shape = {"heads": 1, "kv_heads": 1, "head_dim": 16, "scale": 1.0, "window": -1, "slopes": -1, "bias": -1}
     plan.show(plan.emit("attention", 16, q=queries, cache=0, **shape))
     cache = {"layers": 1, "kv_heads": 1, "head_dim": 16, "block_size": 16, "blocks": 2, "dtype": "i8"}
     np.testing.assert_array_equal(run_rows(plan.executor(isa=isa, cache=cache), 20), np.full((20, 16), expected))

@@ -69,6 +69,8 @@ FIELDS = [
     ("attention", "window", 0, "window must be -1 or positive"),
     ("attention", "scale", float("nan"), "scale is not finite"),
     ("attention", "slopes", 99, "slopes names vector 99"),
+    ("attention", "bias", 99, "bias names vector 99"),
+    ("attention", "bias", 0, "bias names vector 0 of 4 entries, which is not a multiple"),
     ("gated", "gate", 0, "gate and up differ in shape"),
     ("gated", "activation", "none", "knows no activation 'none'"),
     ("gather_rows", "x", 99, "x names buffer 99"),

@@ -22,6 +22,12 @@ def explain(
     model: ModelArgument,
     tokens: Annotated[int, typer.Option(min=1, help="Tokens per step: 1 is decode, hundreds are prefill.")] = 1,
     context_tokens: Annotated[int, typer.Option("--after", min=0, help="Tokens already in the KV cache.")] = 16,
+    encoder: Annotated[
+        bool, typer.Option("--encoder", help="Show the step in which the encoder reads --input tokens.")
+    ] = False,
+    input_tokens: Annotated[
+        int, typer.Option("--input", min=1, help="Tokens of the input, if the model has an encoder.")
+    ] = 64,
     every_layer: Annotated[bool, typer.Option("--all", help="One row per layer instead of one per kind.")] = False,
     repeats: Annotated[int, typer.Option("--repeats", "-r", min=1, help="Steps timed; medians are shown.")] = 20,
     measure: Annotated[
@@ -36,14 +42,19 @@ def explain(
     """
     from cutwork._native import read_bandwidth
     from cutwork.engine.costs import have_measured, measure_costs
-    from cutwork.engine.explain import profile_step
+    from cutwork.engine.explain import profile_encoder, profile_step
     from cutwork.engine.model import Model
     from cutwork.machine import cpu_name
 
     if measure or not have_measured():
         measure_costs()
     with Model.load(model, threads=threads, max_batch=1) as engine:
-        profile = profile_step(engine, tokens=tokens, context=context_tokens, repeats=repeats)
+        if encoder:
+            profile = profile_encoder(engine, tokens=input_tokens, repeats=repeats)
+        else:
+            profile = profile_step(
+                engine, tokens=tokens, context=context_tokens, repeats=repeats, input_tokens=input_tokens
+            )
         bandwidth = read_bandwidth(engine.threads)
         rows = _weight_rows(engine, profile, every_layer)
         others = _other_rows(profile)
@@ -52,14 +63,14 @@ def explain(
             "cpu": cpu_name(),
             "isa": engine.isa,
             "threads": engine.threads,
-            "tokens": tokens,
-            "context": context_tokens,
+            "tokens": profile.tokens,
+            "context": profile.context,
             "bytes_per_step": moved,
             "step_ms": 1e3 * profile.seconds,
-            "tokens_per_second": tokens / profile.seconds,
+            "tokens_per_second": profile.tokens / profile.seconds,
             "achieved_gb_per_second": moved / profile.seconds / 1e9,
             "machine_gb_per_second": bandwidth / 1e9,
-            "memory_bound_tokens_per_second": tokens * bandwidth / moved,
+            "memory_bound_tokens_per_second": profile.tokens * bandwidth / moved,
             "memory": engine.memory,
             "sparsity": engine.sparsity,
         }

@@ -21,7 +21,7 @@ class Table:
     blocks: list[int] = field(default_factory=list)
     length: int = 0
     registered: int = 0  # leading blocks known to `BlockCache` by content
-    prefix: int = 0  # serial number of that content; 0: the empty prefix
+    prefix: int = 0  # serial number of that content; of the empty prefix the root, 0 or below
 
 
 class BlockCache:
@@ -50,12 +50,13 @@ class BlockCache:
         """Blocks that hold so many tokens."""
         return -(-tokens // self.block_size)
 
-    def open(self, tokens: Sequence[int]) -> Table:
+    def open(self, tokens: Sequence[int], root: int = 0) -> Table:
         """A table for a sequence that begins with `tokens`, holding the longest prefix still in the cache.
 
-        At least the last token is left to compute, since its logits are wanted.
+        At least the last token is left to compute, since its logits are wanted. `root`: a number below 0 for what keys
+        and values depend on besides tokens; only sequences with the same root share blocks.
         """
-        table = Table()
+        table = Table(prefix=root)
         for start in range(0, len(tokens) - self.block_size, self.block_size):
             known = self._known.get((table.prefix, tuple(tokens[start : start + self.block_size])))
             if known is None:

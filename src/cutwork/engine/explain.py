@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from cutwork.engine.cache import Table
 from cutwork.engine.model import Model
+from cutwork.engine.plan import Plan
 from cutwork.errors import CutworkError
 
 
@@ -33,10 +35,13 @@ class StepProfile:
         return sum(op.seconds for op in self.ops)
 
 
-def profile_step(model: Model, *, tokens: int = 1, context: int = 16, repeats: int = 20) -> StepProfile:
+def profile_step(
+    model: Model, *, tokens: int = 1, context: int = 16, repeats: int = 20, input_tokens: int = 64
+) -> StepProfile:
     """Run the same step `repeats` times and take the median of every op.
 
-    Raises CutworkError if context + tokens exceed the model's context.
+    A decoder with an encoder attends to an input of `input_tokens`. Raises CutworkError if context + tokens exceed the
+    model's context, or input_tokens its encoder's.
     """
     total = context + tokens
     if total > model.max_context:
@@ -47,30 +52,63 @@ def profile_step(model: Model, *, tokens: int = 1, context: int = 16, repeats: i
     scheduler = model.session.scheduler
     if tokens > scheduler.max_tokens:
         raise CutworkError(f"a step takes at most {scheduler.max_tokens} tokens, not {tokens}; profile fewer")
-    table = scheduler.cache.open([])
+    table, memory_table, memory = scheduler.cache.open([]), Table(), {}
     try:
+        if model.encoder:
+            source = model.encode_input([0] * input_tokens)
+            memory_table = model.encoder.open(source)
+            model.encoder.run()
+            memory["memory_tables"] = np.asarray([memory_table.blocks], np.int32)
+            memory["memory_lengths"] = np.asarray([source.length], np.int32)
         scheduler.cache.extend(table, total)
         blocks = np.asarray([table.blocks], np.int32)
         for start in range(0, context, scheduler.max_tokens):
             part = slice(start, min(start + scheduler.max_tokens, context))
-            _step(model, ids[part], positions[part], blocks)
+            _step(model.executor, ids[part], positions[part], blocks, **memory)
         times = []
         for _ in range(repeats + 1):
-            _step(model, ids[context:], positions[context:], blocks, profile=True)
+            _step(model.executor, ids[context:], positions[context:], blocks, profile=True, **memory)
             times.append(list(model.executor.profile))
     finally:
         scheduler.cache.close(table)
-    names = list(model.plan.weights)
-    ops = tuple(
+        if model.encoder:
+            model.encoder.close(memory_table)
+    return StepProfile(tokens, context, _op_times(model.plan, times[1:]))
+
+
+def profile_encoder(model: Model, *, tokens: int = 64, repeats: int = 20) -> StepProfile:
+    """The same of the encoder, reading one input of so many tokens.
+
+    Raises CutworkError if the model has no encoder or it reads fewer tokens.
+    """
+    source = model.encode_input([0] * tokens)
+    encoder = model.encoder
+    assert encoder
+    table = encoder.open(source)
+    times = []
+    try:
+        encoder.run()
+        ids, blocks = np.zeros(tokens, np.int32), np.asarray([table.blocks], np.int32)
+        for _ in range(repeats + 1):
+            _step(encoder.executor, ids, np.arange(tokens, dtype=np.int32), blocks, profile=True)
+            times.append(list(encoder.executor.profile))
+    finally:
+        encoder.close(table)
+    return StepProfile(tokens, 0, _op_times(encoder.plan, times[1:]))
+
+
+def _op_times(plan: Plan, times: list[list[float]]) -> tuple[OpTime, ...]:
+    """Medians over the repeats of a step."""
+    names = list(plan.weights)
+    return tuple(
         OpTime(op["kind"], tuple(names[i] for i in _weight_ids(op)), median(column))
-        for op, column in zip(model.plan.ops, zip(*times[1:], strict=True), strict=True)
+        for op, column in zip(plan.ops, zip(*times, strict=True), strict=True)
     )
-    return StepProfile(tokens, context, ops)
 
 
-def _step(model: Model, ids: np.ndarray, positions: np.ndarray, blocks: np.ndarray, *, profile: bool = False) -> None:
+def _step(executor: Any, ids: np.ndarray, positions: np.ndarray, blocks: np.ndarray, **more: Any) -> None:
     last = np.asarray([len(ids) - 1], np.int32)
-    model.executor.step(ids, positions, np.zeros_like(ids), blocks, last, profile=profile)
+    executor.step(ids, positions, np.zeros_like(ids), blocks, last, **more)
 
 
 def _weight_ids(op: dict[str, Any]) -> list[int]:

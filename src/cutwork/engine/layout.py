@@ -16,6 +16,8 @@ INPUTS = {
     "rope": ("x",),
     "kv_append": ("k", "v"),
     "attention": ("q",),
+    "self_attention": ("q", "k", "v"),
+    "cross_attention": ("q",),
     "gated": ("gate", "up"),
     "gather_rows": ("x",),
     "logits": ("x",),

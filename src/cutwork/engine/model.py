@@ -8,27 +8,23 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypedDict, Unpack, get_args, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
 
 from cutwork import checkpoint
 from cutwork.engine import perplexity as measure
-from cutwork.engine.architectures import build_plan
+from cutwork.engine.assemble import assemble
 from cutwork.engine.backend import Backend, choose
-from cutwork.engine.cache import BlockCache, OutOfBlocks
+from cutwork.engine.cache import OutOfBlocks, Table
 from cutwork.engine.costs import load_costs
-from cutwork.engine.memory import BLOCK_SIZE, CacheDType, size_cache
+from cutwork.engine.encoder import Memory, check_memory
+from cutwork.engine.memory import CacheDType
 from cutwork.engine.sampling import Logprob, log_probability
-from cutwork.engine.scheduler import Scheduler
 from cutwork.engine.session import Generation, Options, Request, Session, each_answer
-from cutwork.engine.tokenizer import encode, load_tokenizer, render_chat, stop_tokens
-from cutwork.engine.weights import bind
+from cutwork.engine.tokenizer import encode, load_tokenizer, render_chat, start_tokens, stop_tokens
 from cutwork.errors import CutworkError
 from cutwork.pack.reader import PackedModel, read_packed
-
-MAX_TOKENS = 512  # per step: long enough for the kernels, short enough to not make decoding sequences wait
-LOGITS_FLOATS = 1 << 24  # of one step's result when all rows' logits are wanted
 
 Prompt = str | Sequence[int]
 Messages = Sequence[Mapping[str, Any]]
@@ -40,6 +36,7 @@ class LoadOptions(TypedDict, total=False):
     threads: int
     cache_dtype: Literal["auto"] | CacheDType
     max_context: int | None
+    max_input: int | None
     max_batch: int
     cache_bytes: int | None
     backend: Backend
@@ -61,6 +58,7 @@ class Model:
         threads: int = 0,
         cache_dtype: Literal["auto"] | CacheDType = "auto",
         max_context: int | None = None,
+        max_input: int | None = None,
         max_batch: int = 16,
         cache_bytes: int | None = None,
         backend: Backend = "auto",
@@ -70,55 +68,31 @@ class Model:
                 f"threads must be from 0 to 1024 and max_batch at least 1, not {threads} and {max_batch}"
             )
         self.path, self.config = packed.path, packed.config
-        self.plan = build_plan(packed.config)
         module = choose(backend)
         self.threads = threads or int(module.default_threads())
         self.isa = str(module.isa())
         self.costs: Any = load_costs() if hasattr(module, "Costs") else None
         with ThreadPoolExecutor(1) as beside:  # importing what reads tokenizers takes as long as checking the weights
             tokenizer = beside.submit(load_tokenizer, packed.path, packed.config)
-            weights, vectors = bind(self.plan, packed.weights, module.Weight, self.threads)
-            self.tokenizer = tokenizer.result()
-        self.weights: dict[str, Any] = dict(zip(self.plan.weights, weights, strict=True))
-        self.cache_dtype = _cache_dtype(cache_dtype, self.weights)
-        size = size_cache(
-            self.plan,
-            dtype=self.cache_dtype,
-            model_context=_model_context(packed.config),
-            max_context=max_context,
-            max_batch=max_batch,
-            budget=cache_bytes,
-        )
-        self.max_context, self.max_batch = size.context, max_batch
-        max_tokens = max(max_batch, min(MAX_TOKENS, size.context))
-        self._logits_chunk = max(max_batch, min(max_tokens, LOGITS_FLOATS // self.plan.vocabulary))
-        try:
-            self.executor = module.Executor(
-                self.plan.ops,
-                self.plan.spans(),
-                weights,
-                vectors,
+            engine = assemble(
+                packed,
+                module,
                 threads=self.threads,
-                max_tokens=max_tokens,
-                max_logits=self._logits_chunk,
-                cache={
-                    "layers": self.plan.cache_layers,
-                    "kv_heads": self.plan.kv_heads,
-                    "head_dim": self.plan.head_dim,
-                    "block_size": BLOCK_SIZE,
-                    "blocks": size.blocks,
-                    "dtype": self.cache_dtype,
-                },
                 costs=self.costs,
+                cache_dtype=cache_dtype,
+                max_context=max_context,
+                max_input=max_input,
+                max_batch=max_batch,
+                cache_bytes=cache_bytes,
             )
-        except MemoryError as error:
-            raise CutworkError(f"{error}") from None
+            self.tokenizer = tokenizer.result()
+        self.plan, self.executor, self.encoder = engine.plan, engine.executor, engine.encoder
+        self.weights, self.cache_dtype = engine.weights, engine.cache_dtype
+        self.max_context, self.max_batch = engine.max_context, max_batch
+        self._cache, self._logits_chunk = engine.scheduler.cache, engine.logits_chunk
+        self.start_tokens = start_tokens(packed.path, packed.config) if self.encoder else []
         self.stop_tokens = stop_tokens(packed.path, packed.config, self.tokenizer)
-        self._cache = BlockCache(size.blocks, BLOCK_SIZE)
-        scheduler = Scheduler(
-            self.executor, self._cache, max_tokens=max_tokens, max_batch=max_batch, max_context=size.context
-        )
-        self.session = Session(scheduler, self.tokenizer, self.stop_tokens)
+        self.session = Session(engine.scheduler, self.tokenizer, self.stop_tokens)
         self._lock = threading.Lock()
         self._unwanted: deque[Request] = deque()
 
@@ -131,7 +105,8 @@ class Model:
         threads: CPUs to use, 0 for all this process may use. cache_dtype: of the KV cache, "f32", "bf16" or "i8" (a
         scale per token and head: half the memory of bf16, for a small error); "auto" is f32 for a float32 model and
         bf16 otherwise. max_context: tokens per sequence, prompt and answer; by default what
-        the model was made for, or less if memory is short. max_batch: sequences at a time. cache_bytes: memory for the
+        the model was made for, or less if memory is short. max_input: tokens of an input, if the model has an encoder.
+        max_batch: sequences at a time. cache_bytes: memory for the
         KV cache, by default at most a quarter of what is available. backend: "native", "reference" (slow, NumPy) or
         "auto": native, unless the environment says CUTWORK_REFERENCE=1.
 
@@ -159,7 +134,7 @@ class Model:
     def generate(
         self, prompt: Prompt | Sequence[Prompt], *, stream: bool = False, **options: Unpack[Options]
     ) -> Generation | list[Generation] | Iterator[str]:
-        """Continue a prompt (text or token ids), or a list of prompts as one batch.
+        """Continue a prompt (text or token ids), or a list of prompts as one batch; a model with an encoder answers it.
 
         Returns a `Generation`, a list of them for a list of prompts, or with `stream` an iterator over pieces of text
         that are whole characters; closing it early cancels the request. Options, with their defaults:
@@ -224,18 +199,37 @@ class Model:
         """Token ids of a prompt, special tokens included."""
         return encode(self.tokenizer, text)
 
-    def logits(self, tokens: Sequence[int]) -> np.ndarray:
-        """Logits float32 [T, vocabulary] after each of T tokens: entry t predicts token t + 1."""
-        return np.concatenate(list(self._logits(tokens)))
+    def encode_input(self, prompt: Prompt) -> Memory:
+        """A handle of what the encoder of an encoder-decoder model is to read: text or token ids.
 
-    def token_logprobs(self, tokens: Sequence[int], alternatives: int = 0) -> Iterator[list[Logprob | None]]:
+        Requests that share the handle share its keys and values. It is encoded when the first of them starts. Raises
+        CutworkError for an empty or too long input, or a model without an encoder.
+
+            source = model.encode_input("translate English to German: Good morning.")
+            request = model.session.add(model.start_tokens, source, max_new_tokens=64)
+        """
+        if self.encoder is None:
+            raise CutworkError("this model has no encoder; give its prompt to generate")
+        tokens = self.encode(prompt) if isinstance(prompt, str) else [int(token) for token in prompt]
+        return self.encoder.memory(tokens)
+
+    def logits(self, tokens: Sequence[int], memory: Memory | None = None) -> np.ndarray:
+        """Logits float32 [T, vocabulary] after each of T tokens: entry t predicts token t + 1.
+
+        With an encoder, tokens are the decoder's and `memory` is what it answers.
+        """
+        return np.concatenate(list(self._logits(tokens, memory)))
+
+    def token_logprobs(
+        self, tokens: Sequence[int], alternatives: int = 0, memory: Memory | None = None
+    ) -> Iterator[list[Logprob | None]]:
         """Log-probabilities of the tokens of a text, in chunks as they are computed; None for the first token.
 
         Each with the likeliest `alternatives` tokens in its place. Raises CutworkError if the text exceeds the context.
         """
         before: np.ndarray | None = None
         start = 0
-        for logits in self._logits(tokens):
+        for logits in self._logits(tokens, memory):
             rows = logits if before is None else np.concatenate([before, logits])
             known = tokens[start + (before is None) : start + len(logits)]
             found: list[Logprob | None] = [None] if before is None else []
@@ -262,10 +256,12 @@ class Model:
     @property
     def memory(self) -> dict[str, int]:
         """Bytes of weights, KV cache and the arena of activations."""
+        executors = [self.executor, *([self.encoder.executor] if self.encoder else [])]
+        once = {id(weight): weight for weight in self.weights.values()}
         return {
-            "weights": sum(weight.nbytes for weight in self.weights.values()),
-            "cache": int(self.executor.cache_bytes),
-            "arena": int(self.executor.arena_bytes),
+            "weights": sum(weight.nbytes for weight in once.values()),
+            "cache": sum(int(executor.cache_bytes) for executor in executors),
+            "arena": sum(int(executor.arena_bytes) for executor in executors),
         }
 
     @property
@@ -279,7 +275,7 @@ class Model:
         """Cancel what runs and free weights and cache. The model cannot be used afterwards."""
         with self._lock:
             self.session.scheduler.close()
-            self.weights, self.executor = {}, None
+            self.weights, self.executor, self.encoder = {}, None, None
 
     def __enter__(self) -> "Model":
         return self
@@ -294,9 +290,14 @@ class Model:
         requests: list[Request] = []
         with self._lock:
             try:
+                memories: dict[int, Memory] = {}  # several answers to a prompt share what has been read
                 for tokens, options in prompts:
                     self._check(tokens)
-                    requests.append(self.session.add(tokens, **options))
+                    if self.encoder:
+                        memory = memories.setdefault(id(tokens), self.encoder.memory(tokens))
+                        requests.append(self.session.add(self.start_tokens, memory, **options))
+                    else:
+                        requests.append(self.session.add(tokens, **options))
                     settings = requests[-1].sequence.sampler.settings
                     self._check([*settings.logit_bias, *settings.named_tokens()])
             except BaseException:
@@ -351,39 +352,32 @@ class Model:
         while self._unwanted:
             self.session.cancel(self._unwanted.popleft())
 
-    def _logits(self, tokens: Sequence[int]) -> Iterator[np.ndarray]:
+    def _logits(self, tokens: Sequence[int], memory: Memory | None = None) -> Iterator[np.ndarray]:
         """Logits of consecutive chunks of a sequence, each float32 [chunk, vocabulary]."""
         if not tokens:
             raise CutworkError("there are no tokens to compute logits of")
         if len(tokens) > self.max_context:
             raise CutworkError(f"{len(tokens)} tokens exceed the context of {self.max_context}")
         self._check(tokens)
+        check_memory(self.encoder, memory)
         ids = np.asarray(tokens, np.int32)
         with self._lock:
-            table = self._cache.open([])
+            table, memory_table, more = self._cache.open([]), Table(), {}
             try:
+                if self.encoder and memory:
+                    memory_table = self.encoder.open(memory)
+                    self.encoder.run()
+                    more["memory_tables"] = np.asarray([memory_table.blocks], np.int32)
+                    more["memory_lengths"] = np.asarray([memory.length], np.int32)
                 self._cache.extend(table, len(ids))
                 blocks = np.asarray([table.blocks], np.int32)
                 for start in range(0, len(ids), self._logits_chunk):
                     part = ids[start : start + self._logits_chunk]
                     rows = np.arange(len(part), dtype=np.int32)
-                    yield self.executor.step(part, rows + np.int32(start), np.zeros_like(rows), blocks, rows)
+                    yield self.executor.step(part, rows + np.int32(start), np.zeros_like(rows), blocks, rows, **more)
             except OutOfBlocks:
                 raise CutworkError("the KV cache is in use by other requests; try again when they have ended") from None
             finally:
                 self._cache.close(table)
-
-
-def _cache_dtype(wanted: Literal["auto"] | CacheDType, weights: Mapping[str, Any]) -> CacheDType:
-    if wanted not in ("auto", *get_args(CacheDType)):
-        raise CutworkError(f"cache_dtype must be auto, f32, bf16 or i8, not {wanted!r}")
-    if wanted != "auto":
-        return wanted
-    return "f32" if all(weight.dtype == "f32" for weight in weights.values()) else "bf16"
-
-
-def _model_context(config: Mapping[str, Any]) -> int:
-    longest = config.get("max_position_embeddings", config.get("max_seq_len", 2048))
-    if isinstance(longest, bool) or not isinstance(longest, int) or not 2 <= longest <= 1 << 24:
-        raise CutworkError(f"config.json: max_position_embeddings must be an integer from 2, not {longest!r}")
-    return longest
+                if self.encoder:
+                    self.encoder.close(memory_table)

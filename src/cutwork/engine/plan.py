@@ -1,6 +1,6 @@
 """The plan of a forward pass: coarse, typed ops on named buffers, emitted by an architecture and run by an executor."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -30,13 +30,24 @@ class Rope:
     scaling: float = 1.0
 
 
+@dataclass(frozen=True)
+class Derived:
+    """A vector computed from a stored tensor `source` of this shape once, when the model is loaded."""
+
+    source: str
+    shape: tuple[int, ...]
+    compute: Callable[[np.ndarray], np.ndarray]  # float32 → float32 1-D
+
+
 @dataclass
 class Plan:
     """A forward pass under construction; every method appends one op and returns the buffer(s) it writes.
 
     Linear layers are named as in the checkpoint, without `.weight`. `weights` lists the matrices the pass needs with
     the shape [rows, cols] the config promises, `vectors` the 1-D ones with their length, `constants` those vectors that
-    come from the config instead of the checkpoint; their order is the id that ops use.
+    come from the config instead of the checkpoint, `derived` those computed from a stored tensor; their order is the id
+    that ops use.
+    The encoder of a model with a decoder is a plan of its own: what it appends to its cache is the decoder's memory.
     """
 
     ops: list[Op] = field(default_factory=list)
@@ -44,9 +55,11 @@ class Plan:
     weights: dict[str, tuple[int, int]] = field(default_factory=dict)
     vectors: dict[str, int] = field(default_factory=dict)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
+    derived: dict[str, Derived] = field(default_factory=dict)
     cache_layers: int = 0
     kv_heads: int = 0
     head_dim: int = 0
+    memory_layers: int = 0  # of the cache that cross attention attends to
     vocabulary: int = 0
 
     def embed(self, name: str, vocabulary: int, width: int, scale: float = 1.0) -> Buffer:
@@ -55,10 +68,15 @@ class Plan:
         self._emit("embed", out=out, weight=self._weight(name, vocabulary, width), scale=scale)
         return out
 
-    def rms_norm(self, x: Buffer, name: str, eps: float, groups: int = 1) -> Buffer:
-        """x / sqrt(mean(x²) + eps) · weight, over each of `groups` equal parts of the row apart (arXiv 1910.07467)."""
+    def rms_norm(self, x: Buffer, name: str, eps: float, groups: int = 1, scale: float = 1.0) -> Buffer:
+        """x / sqrt(mean(x²) + eps) · weight · scale, each of `groups` equal parts of a row apart (arXiv 1910.07467)."""
         out = self._buffer(x.width, x.rows)
-        weight = self._vector(f"{name}.weight", x.width // groups)
+        length = x.width // groups
+        if scale == 1.0:
+            weight = self._vector(f"{name}.weight", length)
+        else:
+            scaled = Derived(f"{name}.weight", (length,), lambda stored: stored * np.float32(scale))
+            weight = self._derived(f"{name}.weight, scaled", length, scaled)
         self._emit("rms_norm", x=x, out=out, weight=weight, eps=eps, groups=groups)
         return out
 
@@ -124,16 +142,17 @@ class Plan:
         window: int | None = None,
         scale: float | None = None,
         slopes: np.ndarray | None = None,
+        bias: Derived | None = None,
     ) -> Buffer:
         """Appends k and v to layer `cache` of the KV cache, then attends causally over each token's own sequence.
 
         With a `window` a token sees itself and the window - 1 tokens before it. Query heads share key heads in order.
         scale: of the scores, 1/√head_dim by default. slopes: float32 [heads], by which a head's scores fall per token
-        of distance (ALiBi, arXiv 2108.12409).
+        of distance (ALiBi, arXiv 2108.12409). bias: [heads, n], what is added to the score of a key n - 1, …, 1, 0
+        tokens before; keys farther away are like the first.
         """
         head_dim = q.width // heads
-        self.cache_layers, self.kv_heads, self.head_dim = max(self.cache_layers, cache + 1), kv_heads, head_dim
-        self._emit("kv_append", k=k, v=v, cache=cache)
+        self.remember(k, v, cache=cache, heads=kv_heads)
         out = self._buffer(q.width, q.rows)
         self._emit(
             "attention",
@@ -146,6 +165,53 @@ class Plan:
             scale=head_dim**-0.5 if scale is None else scale,
             window=-1 if window is None else window,
             slopes=-1 if slopes is None else self._constant("attention.slopes", slopes),
+            bias=self._attention_bias(bias),
+        )
+        return out
+
+    def remember(self, k: Buffer, v: Buffer, *, cache: int, heads: int) -> None:
+        """Appends keys and values to layer `cache` of the KV cache."""
+        self.cache_layers = max(self.cache_layers, cache + 1)
+        self.kv_heads, self.head_dim = heads, k.width // heads
+        self._emit("kv_append", k=k, v=v, cache=cache)
+
+    def self_attention(
+        self, q: Buffer, k: Buffer, v: Buffer, *, heads: int, scale: float | None = None, bias: Derived | None = None
+    ) -> Buffer:
+        """Attends to all tokens of the own sequence that are in this step, before and after; an encoder's.
+
+        bias: [heads, 2n + 1], added to the score of a key that is -n, …, n tokens ahead; keys farther away are like the
+        ends. scale as for `attention`.
+        """
+        head_dim = q.width // heads
+        out = self._buffer(q.width, q.rows)
+        self._emit(
+            "self_attention",
+            q=q,
+            k=k,
+            v=v,
+            out=out,
+            heads=heads,
+            head_dim=head_dim,
+            scale=head_dim**-0.5 if scale is None else scale,
+            bias=self._attention_bias(bias),
+        )
+        return out
+
+    def cross_attention(self, q: Buffer, *, cache: int, heads: int, scale: float | None = None) -> Buffer:
+        """Attends to layer `cache` of the memory that the encoder has left for the token's sequence."""
+        head_dim = q.width // heads
+        self.memory_layers = max(self.memory_layers, cache + 1)
+        out = self._buffer(q.width, q.rows)
+        self._emit(
+            "cross_attention",
+            q=q,
+            out=out,
+            cache=cache,
+            heads=heads,
+            kv_heads=heads,
+            head_dim=head_dim,
+            scale=head_dim**-0.5 if scale is None else scale,
         )
         return out
 
@@ -203,6 +269,16 @@ class Plan:
     def _constant(self, name: str, value: np.ndarray) -> int:
         self.constants[name] = value
         return self._vector(name, len(value))
+
+    def _derived(self, name: str, length: int, value: Derived) -> int:
+        self.derived[name] = value
+        return self._vector(name, length)
+
+    def _attention_bias(self, bias: Derived | None) -> int:
+        if bias is None:
+            return -1
+        length = len(bias.compute(np.zeros(bias.shape, np.float32)))
+        return self._derived(f"{bias.source}, by distance", length, bias)
 
     def _emit(self, kind: str, **fields: Any) -> None:
         self.ops.append({"kind": kind, **{key: _plain(value) for key, value in fields.items()}})

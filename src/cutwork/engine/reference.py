@@ -8,13 +8,14 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from cutwork.engine.layout import Span
-from cutwork.pack.encodings import DType, EncodedWeight, Encoding, decode, mask_shape
-from cutwork.pack.int4 import decode_int4, scales_of
+from cutwork.engine.reference_weight import Weight
+
+__all__ = ["Executor", "Weight", "default_threads", "isa"]
 
 Op = Mapping[str, Any]
 
@@ -29,121 +30,6 @@ def default_threads() -> int:
     return 1
 
 
-@dataclass(frozen=True)
-class Weight:
-    """A matrix [rows, cols], expanded: float32 values, or int8 codes that `scale` float32 [rows] turns into values.
-
-    Or int4 codes with a `scale` float32 [rows, groups] for every `group` columns.
-    """
-
-    values: np.ndarray
-    scale: np.ndarray | None
-    encoding: str
-    dtype: str
-    group: int = 0
-
-    @staticmethod
-    def dense(values: np.ndarray, scale: np.ndarray | None = None) -> "Weight":
-        """From float32, bfloat16 bits (uint16) or int8 of shape [rows, cols]."""
-        return Weight(_widen(values), scale, "dense", _dtype(values))
-
-    @staticmethod
-    def bitmask(
-        rows: int,
-        cols: int,
-        values: np.ndarray,
-        mask: np.ndarray,
-        offsets: np.ndarray,
-        scale: np.ndarray | None = None,
-    ) -> "Weight":
-        """From the packed format's arrays (docs/architecture.md)."""
-        return _masked("bitmask", rows, cols, values, mask, offsets, scale)
-
-    @staticmethod
-    def block1x4(
-        rows: int,
-        cols: int,
-        values: np.ndarray,
-        mask: np.ndarray,
-        offsets: np.ndarray,
-        scale: np.ndarray | None = None,
-    ) -> "Weight":
-        """From the packed format's arrays (docs/architecture.md)."""
-        return _masked("block1x4", rows, cols, values, mask, offsets, scale)
-
-    @staticmethod
-    def block4x1(
-        rows: int,
-        cols: int,
-        values: np.ndarray,
-        mask: np.ndarray,
-        offsets: np.ndarray,
-        scale: np.ndarray | None = None,
-    ) -> "Weight":
-        """From the packed format's arrays (docs/architecture.md)."""
-        return _masked("block4x1", rows, cols, values, mask, offsets, scale)
-
-    @staticmethod
-    def int4(
-        rows: int,
-        cols: int,
-        values: np.ndarray,
-        scale: np.ndarray,
-        group: int,
-        mask: np.ndarray | None = None,
-        offsets: np.ndarray | None = None,
-    ) -> "Weight":
-        """From the packed format's arrays (docs/architecture.md)."""
-        encoding: Literal["dense", "bitmask"] = "dense" if mask is None else "bitmask"
-        weight = EncodedWeight(encoding, "i4", (rows, cols), values, 0, scale, mask, offsets, group)
-        return Weight(decode_int4(weight), scales_of(weight), encoding, "i4", group)
-
-    @property
-    def rows(self) -> int:
-        """Outputs of the linear layer."""
-        return int(self.values.shape[0])
-
-    @property
-    def cols(self) -> int:
-        """Inputs of the linear layer."""
-        return int(self.values.shape[1])
-
-    @property
-    def nonzeros(self) -> int:
-        """Stored values that are not zero."""
-        return int(np.count_nonzero(self.values))
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held in memory."""
-        return self.values.nbytes + (0 if self.scale is None else self.scale.nbytes)
-
-    def to_dense(self) -> np.ndarray:
-        """float32 [rows, cols]."""
-        return self.take(np.arange(self.rows))
-
-    def take(self, rows: np.ndarray) -> np.ndarray:
-        """float32 [len(rows), cols]: some rows, dequantised."""
-        values = self.values[rows].astype(np.float32)
-        if self.scale is None:
-            return np.asarray(values)
-        if self.group:
-            return np.asarray(values * self.scale[rows][:, np.arange(self.cols) // self.group], np.float32)
-        return np.asarray(values * self.scale[rows, None])
-
-    def matmul(self, x: np.ndarray, threads: int = 1) -> np.ndarray:
-        """x float32 [T, cols] → x·Wᵀ float32 [T, rows]; codes meet activations rounded to int8 per token."""
-        del threads
-        if self.scale is None:
-            return np.asarray(x @ self.values.T)
-        step = np.abs(x).max(axis=1, keepdims=True) / np.float32(127)
-        codes = np.rint(x / np.where(step > 0, step, 1)).clip(-127, 127)
-        if self.group:
-            return np.asarray(codes.astype(np.float64) @ self.to_dense().T.astype(np.float64) * step, np.float32)
-        products = codes.astype(np.float64) @ self.values.T.astype(np.float64)
-        return np.asarray(products * step * self.scale, np.float32)
-
-
 @dataclass
 class _Step:
     """One call's inputs, shared by the ops."""
@@ -153,6 +39,8 @@ class _Step:
     sequences: np.ndarray
     block_tables: np.ndarray
     logits_rows: np.ndarray
+    memory_tables: np.ndarray | None
+    memory_lengths: np.ndarray | None
 
 
 @dataclass
@@ -168,6 +56,7 @@ class Executor:
     max_logits: int = field(kw_only=True)
     cache: Mapping[str, Any] = field(kw_only=True)
     costs: None = field(default=None, kw_only=True)
+    memory: "Executor | None" = field(default=None, kw_only=True)
     profile: list[float] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
@@ -202,14 +91,17 @@ class Executor:
         block_tables: np.ndarray,
         logits_rows: np.ndarray,
         profile: bool = False,
+        memory_tables: np.ndarray | None = None,
+        memory_lengths: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Run the plan on one ragged batch; returns logits float32 [R, vocabulary]."""
-        step = _Step(tokens, positions, sequences, block_tables, logits_rows)
+        """Run the plan on one ragged batch; returns logits float32 [R, vocabulary], empty for an encoder."""
+        step = _Step(tokens, positions, sequences, block_tables, logits_rows, memory_tables, memory_lengths)
         self._check(step)
         seconds, result = [], np.empty((0, 0), np.float32)
         for op in self.ops:
             start = time.perf_counter()
-            result = getattr(self, f"_{op['kind']}")(op, step)
+            out = getattr(self, f"_{op['kind']}")(op, step)
+            result = result if out is None else out
             seconds.append(time.perf_counter() - start)
         if profile:
             self.profile = seconds
@@ -291,24 +183,54 @@ class Executor:
             store[op["cache"]][self._slots(s)] = _ROUND[self.cache["dtype"]](rows)
 
     def _attention(self, op: Op, s: _Step) -> None:
-        q, out = self._view(op["q"], s), self._view(op["out"], s)
-        share = op["heads"] // op["kv_heads"]
         for sequence in np.unique(s.sequences):
             rows = np.flatnonzero(s.sequences == sequence)
             length = int(s.positions[rows].max()) + 1
-            table = s.block_tables[sequence, : -(-length // self.cache["block_size"])]
-            keys, values = (
-                store[op["cache"], table].reshape(-1, *store.shape[3:])[:length].astype(np.float64).repeat(share, 1)
-                for store in (self._keys, self._values)
-            )
-            queries = q[rows].reshape(len(rows), op["heads"], -1).astype(np.float64)
-            scores = np.einsum("thd,shd->hts", queries, keys) * op["scale"]
-            distance = s.positions[rows][:, None] - np.arange(length)
+            keys, values = self._recall(op["cache"], s.block_tables[sequence], length)
+            ahead = np.arange(length) - s.positions[rows][:, None]
+            shift = np.zeros((op["heads"], *ahead.shape))
             if op["slopes"] != -1:
-                scores = scores - self.vectors[op["slopes"]][:, None, None].astype(np.float64) * distance
-            hidden = (distance < 0) | (distance >= (op["window"] if op["window"] != -1 else math.inf))
-            weights = _softmax(np.where(hidden, -np.inf, scores))
-            out[rows] = np.einsum("hts,shd->thd", weights, values).reshape(len(rows), -1)
+                shift += self.vectors[op["slopes"]][:, None, None].astype(np.float64) * ahead
+            if op["bias"] != -1:
+                table = self.vectors[op["bias"]].reshape(op["heads"], -1)
+                shift += table[:, np.maximum(ahead + table.shape[1] - 1, 0).clip(max=table.shape[1] - 1)]
+            hidden = (ahead > 0) | (ahead <= -(op["window"] if op["window"] != -1 else math.inf))
+            self._attend(op, s, rows, keys, values, np.where(hidden, -np.inf, shift))
+
+    def _self_attention(self, op: Op, s: _Step) -> None:
+        for sequence in np.unique(s.sequences):
+            rows = np.flatnonzero(s.sequences == sequence)
+            keys, values = (self._view(op[name], s)[rows].reshape(len(rows), op["heads"], -1) for name in ("k", "v"))
+            shift = np.zeros((op["heads"], len(rows), len(rows)))
+            if op["bias"] != -1:
+                table = self.vectors[op["bias"]].reshape(op["heads"], -1)
+                reach = table.shape[1] // 2
+                places = np.arange(len(rows))
+                shift += table[:, (places - places[:, None]).clip(-reach, reach) + reach]
+            self._attend(op, s, rows, keys, values, shift)
+
+    def _cross_attention(self, op: Op, s: _Step) -> None:
+        assert self.memory and s.memory_tables is not None and s.memory_lengths is not None
+        for sequence in np.unique(s.sequences):
+            rows = np.flatnonzero(s.sequences == sequence)
+            keys, values = self.memory._recall(op["cache"], s.memory_tables[sequence], int(s.memory_lengths[sequence]))
+            self._attend(op, s, rows, keys, values, np.zeros((1, 1, 1)))
+
+    def _recall(self, layer: int, table: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Keys and values [length, kv_heads, head_dim] of a sequence in a layer of the cache."""
+        blocks = table[: -(-length // self.cache["block_size"])]
+        keys, values = (store[layer, blocks].reshape(-1, *store.shape[3:]) for store in (self._keys, self._values))
+        return keys[:length], values[:length]
+
+    def _attend(
+        self, op: Op, s: _Step, rows: np.ndarray, keys: np.ndarray, values: np.ndarray, shift: np.ndarray
+    ) -> None:
+        """Queries of rows to keys and values [n, kv_heads, head_dim], with shift [heads, rows, n] added to scores."""
+        share = op["heads"] // keys.shape[1]
+        keys, values = (array.astype(np.float64).repeat(share, 1) for array in (keys, values))
+        queries = self._view(op["q"], s)[rows].reshape(len(rows), op["heads"], -1).astype(np.float64)
+        weights = _softmax(np.einsum("thd,shd->hts", queries, keys) * op["scale"] + shift)
+        self._view(op["out"], s)[rows] = np.einsum("hts,shd->thd", weights, values).reshape(len(rows), -1)
 
     def _gated(self, op: Op, s: _Step) -> None:
         gate = self._view(op["gate"], s).astype(np.float64)
@@ -340,30 +262,6 @@ def _activate(name: str, x: np.ndarray) -> np.ndarray:
 def _softmax(x: np.ndarray) -> np.ndarray:
     e = np.exp(x - x.max(axis=-1, keepdims=True))
     return np.asarray(e / e.sum(axis=-1, keepdims=True))
-
-
-def _dtype(values: np.ndarray) -> DType:
-    dtypes: dict[str, DType] = {"float32": "f32", "uint16": "bf16", "int8": "i8"}
-    return dtypes[values.dtype.name]
-
-
-def _masked(
-    encoding: Encoding,
-    rows: int,
-    cols: int,
-    values: np.ndarray,
-    mask: np.ndarray,
-    offsets: np.ndarray,
-    scale: np.ndarray | None,
-) -> Weight:
-    mask = mask.reshape(mask_shape(encoding, rows, cols)[0])
-    full = decode(EncodedWeight(encoding, _dtype(values), (rows, cols), _widen(values), 0, scale, mask, offsets))
-    return Weight(full, scale, encoding, _dtype(values))
-
-
-def _widen(values: np.ndarray) -> np.ndarray:
-    """bfloat16 bits to float32; other dtypes as they are."""
-    return np.asarray((values.astype(np.uint32) << 16).view(np.float32) if values.dtype == np.uint16 else values)
 
 
 def _round_bf16(x: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 
 from cutwork.engine.beam import Beams, BeamSearch
 from cutwork.engine.cache import BlockCache, OutOfBlocks, Table
+from cutwork.engine.encoder import Encoder, Memory, check_memory
 from cutwork.engine.pace import Pace
 from cutwork.engine.sampling import Logprob, Sampler, Sampling
 from cutwork.errors import CutworkError
@@ -19,7 +20,7 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 @dataclass(eq=False)
 class Sequence:
-    """One sequence on its way: `tokens` are the prompt and what was chosen so far.
+    """One sequence on its way: `tokens` are the prompt and what was chosen so far, `memory` what an encoder reads.
 
     The beams of one search are sequences too; they share `search` and `family`, whose first member stands for all.
     """
@@ -31,7 +32,9 @@ class Sequence:
     sampler: Sampler
     priority: int = 0  # lower is served first
     client: str = ""  # whose it is: those with the fewest running sequences are served first
+    memory: Memory | None = None
     table: Table = field(default_factory=Table)
+    memory_table: Table = field(default_factory=Table)
     slot: int = -1  # row of the block tables while running
     reused_tokens: int = 0  # of the prompt, found in the cache
     finish_reason: FinishReason | None = None
@@ -70,7 +73,8 @@ class Scheduler:
     memory ran out makes the youngest give its blocks back and wait again, its tokens kept: nothing is lost or cut.
 
     max_tokens: tokens per step. max_batch: sequences at a time. max_context: tokens per sequence. pace: seconds that a
-    step should take at most while sequences decode, by taking in prompts more slowly; 0: without limit.
+    step should take at most while sequences decode, by taking in prompts more slowly; 0: without limit. With an encoder
+    a sequence also waits for room for its memory, and what is to be read is encoded before the step that needs it.
     """
 
     def __init__(
@@ -82,8 +86,9 @@ class Scheduler:
         max_batch: int,
         max_context: int,
         pace: float = 0.0,
+        encoder: Encoder | None = None,
     ) -> None:
-        self._executor, self.cache = executor, cache
+        self._executor, self.cache, self.encoder = executor, cache, encoder
         self.pace = Pace(pace)
         self.max_tokens, self.max_batch, self.max_context = max_tokens, max_batch, max_context
         self.waiting: deque[Sequence] = deque()
@@ -91,6 +96,11 @@ class Scheduler:
         self.preemptions = 0  # how often a sequence gave its blocks back to wait again
         self._slots = list(range(max_batch))
         self._tables = np.full((max_batch, cache.blocks_for(max_context)), -1, np.int32)
+        self._memory: dict[str, np.ndarray] = {}  # further arguments of a step
+        if encoder:
+            width = encoder.cache.blocks_for(encoder.max_length)
+            self._memory["memory_tables"] = np.full((max_batch, width), -1, np.int32)
+            self._memory["memory_lengths"] = np.zeros(max_batch, np.int32)
 
     @property
     def busy(self) -> bool:
@@ -107,12 +117,14 @@ class Scheduler:
         priority: int = 0,
         client: str = "",
         beams: Beams | None = None,
+        memory: Memory | None = None,
     ) -> Sequence:
         """Queue a prompt. It ends with "length" after `max_new_tokens` or at the end of the context.
 
-        With `beams` its answers are those of its `search`. Raises CutworkError for an empty prompt, and for one that
-        leaves no room for an answer.
+        With `beams` its answers are those of its `search`. Raises CutworkError for an empty prompt, one that leaves no
+        room for an answer, and a memory that is missing or that the model cannot use.
         """
+        check_memory(self.encoder, memory)
         room = min(self.max_context, self.cache.blocks * self.cache.block_size)
         if not prompt:
             raise CutworkError("the prompt is empty; give at least one token")
@@ -125,7 +137,7 @@ class Scheduler:
             raise CutworkError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
         limit = min(room, len(prompt) + max_new_tokens)
         sampler = Sampler(sampling, len(prompt), limit, stop_tokens)
-        sequence = Sequence(list(prompt), len(prompt), limit, stop_tokens, sampler, priority, client)
+        sequence = Sequence(list(prompt), len(prompt), limit, stop_tokens, sampler, priority, client, memory)
         if beams is not None:
             self._check_beams(beams, len(prompt), limit)
             sequence.search = BeamSearch(beams, sampler, prompt, limit, stop_tokens)
@@ -148,7 +160,7 @@ class Scheduler:
         """End everything and let go of the executor."""
         for sequence in [*self.running, *self.waiting]:
             self.finish(sequence)
-        self._executor = None
+        self._executor = self.encoder = None
 
     def step(self) -> list[Chosen]:
         """One forward pass over what fits; a token for every sequence whose tokens are all computed.
@@ -158,6 +170,8 @@ class Scheduler:
         batch = self._compose()
         if not batch:
             return []
+        if self.encoder:
+            self.encoder.run()
         began = time.perf_counter()
         logits = self._run(batch)
         decoding = sum(count == 1 for _, count in batch)
@@ -201,17 +215,18 @@ class Scheduler:
         budget = self.max_tokens - sum(sequence.pending for sequence in self.running)
         while self.waiting and self._slots and budget > 0:
             sequence = self._next()
-            table = self.cache.open(sequence.tokens)
+            table = self.cache.open(sequence.tokens, -sequence.memory.id if sequence.memory else 0)
             wanted = self.cache.blocks_for(min(len(sequence.tokens) + 1, sequence.limit))
             slots = len(sequence.search.tokens) if sequence.search and len(sequence.family) == 1 else 1
             if (
                 self._being_computed(sequence, table)
                 or wanted - len(table.blocks) > self.cache.free
                 or slots > len(self._slots)
+                or (memory_table := self._recall(sequence)) is None
             ):
                 self.cache.close(table)
                 return
-            self._start(sequence, table)
+            self._start(sequence, table, memory_table)
             sequence.reserved = [self._slots.pop() for _ in range(slots - 1)]
             self._extend(sequence)
             budget -= sequence.pending
@@ -222,23 +237,33 @@ class Scheduler:
         running = Counter(sequence.client for sequence in self.running)
         return min(self.waiting, key=lambda s: (all(beam.slot < 0 for beam in s.family), s.priority, running[s.client]))
 
-    def _start(self, sequence: Sequence, table: Table) -> None:
+    def _start(self, sequence: Sequence, table: Table, memory_table: Table) -> None:
         self.waiting.remove(sequence)
-        sequence.table, sequence.slot = table, self._slots.pop()
+        sequence.table, sequence.memory_table, sequence.slot = table, memory_table, self._slots.pop()
         sequence.reused_tokens = max(sequence.reused_tokens, min(table.length, sequence.prompt_tokens))
         sequence.started = sequence.started or time.perf_counter()
         self.running.append(sequence)
 
+    def _recall(self, sequence: Sequence) -> Table | None:
+        """The blocks of a sequence's memory, none if it has none; None if there is no room for it now."""
+        if self.encoder is None or sequence.memory is None:
+            return Table()
+        try:
+            return self.encoder.open(sequence.memory)
+        except OutOfBlocks:
+            return None
+
     def _being_computed(self, sequence: Sequence, table: Table) -> bool:
         """Whether another sequence's next steps compute what this one needs next: then it waits to share it."""
-        if any(other.pending and other.tokens == sequence.tokens for other in self.running):
+        alike = [other for other in self.running if other.memory is sequence.memory]
+        if any(other.pending and other.tokens == sequence.tokens for other in alike):
             return True
         end = table.length + self.cache.block_size
         if end >= len(sequence.tokens):
             return False
         return any(
             other.table.length < end <= len(other.tokens) and other.tokens[:end] == sequence.tokens[:end]
-            for other in self.running
+            for other in alike
         )
 
     def _extend(self, sequence: Sequence) -> None:
@@ -254,6 +279,10 @@ class Scheduler:
         blocks = sequence.table.blocks
         self._tables[sequence.slot, : len(blocks)] = blocks
         self._tables[sequence.slot, len(blocks) :] = -1
+        if sequence.memory:
+            blocks = sequence.memory_table.blocks
+            self._memory["memory_tables"][sequence.slot, : len(blocks)] = blocks
+            self._memory["memory_lengths"][sequence.slot] = sequence.memory.length
 
     def _preempt(self, sequence: Sequence) -> None:
         self.preemptions += 1
@@ -269,6 +298,8 @@ class Scheduler:
         self._slots += [sequence.slot, *sequence.reserved]
         sequence.slot, sequence.reserved = -1, []
         self.cache.close(sequence.table)
+        if self.encoder:
+            self.encoder.close(sequence.memory_table)
 
     def _run(self, batch: list[tuple[Sequence, int]]) -> np.ndarray:
         tokens: list[int] = []
@@ -287,6 +318,7 @@ class Scheduler:
                 np.concatenate(slots),
                 self._tables,
                 np.asarray(rows, np.int32),
+                **self._memory,
             )
         )
 
@@ -304,19 +336,23 @@ class Scheduler:
         twins = []
         while self.waiting and self._slots and self.cache.free:
             twin = self._next()
-            if twin.search is not None or twin.tokens != sequence.tokens:
+            if twin.search is not None or twin.tokens != sequence.tokens or twin.memory is not sequence.memory:
                 break
-            self._start(twin, self.cache.fork(sequence.table))
+            self._start(twin, self.cache.fork(sequence.table), self._share_memory(sequence))
             self._write_table(twin)
             twins.append(twin)
         return twins
+
+    def _share_memory(self, sequence: Sequence) -> Table:
+        return self.encoder.cache.fork(sequence.memory_table) if self.encoder else Table()
 
     def _advance(self, search: BeamSearch, beams: list[Sequence]) -> list[Chosen]:
         """One more token for every beam: those that go on take over the blocks of those they continue."""
         first = beams[0]
         first.first_token = first.first_token or time.perf_counter()
         while len(beams) < len(search.tokens):
-            beam = replace(first, table=self.cache.fork(first.table), slot=first.reserved.pop(), reserved=[])
+            table, memory_table = self.cache.fork(first.table), self._share_memory(first)
+            beam = replace(first, table=table, memory_table=memory_table, slot=first.reserved.pop(), reserved=[])
             self.running.insert(self.running.index(first) + len(beams), beam)
             beams.append(beam)
         parents = search.advance(np.stack([beam.logits for beam in beams if beam.logits is not None]))

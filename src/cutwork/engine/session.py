@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypedDict, Unpack
 
 from cutwork.engine.beam import Beams, Hypothesis
+from cutwork.engine.encoder import Memory
 from cutwork.engine.sampling import Constraint, Logprob, Sampling
 from cutwork.engine.scheduler import Chosen, FinishReason, Scheduler
 from cutwork.engine.scheduler import Sequence as Running
@@ -72,7 +73,8 @@ class Generation:
 
     text: without the end-of-sequence token and without the stop string. tokens: all that were generated, the
     end-of-sequence token included. finish_reason: "stop" (end of sequence or stop string), "length" (max_new_tokens or
-    the end of the context) or "cancelled". prompt_tokens: their number. logprobs: one entry per token if asked for.
+    the end of the context) or "cancelled". prompt_tokens: their number, or of a model with an encoder that of its
+    input's entries. logprobs: one entry per token if asked for.
     score: of a beam search, the sum of the tokens' log-probabilities divided by their number to the length_penalty.
     alternatives: the other answers, where num_return_sequences asked for several; of a beam search the best first.
     """
@@ -136,7 +138,8 @@ class Request:
         timings = Timings(started - s.submitted, first - started, now - first, s.reused_tokens)
         logprobs = None if s.sampler.settings.logprobs is None else list(self.logprobs)
         reason = s.finish_reason or "cancelled"
-        whole = Generation(self.text, list(self.tokens), reason, s.prompt_tokens, timings, logprobs)
+        prompt_tokens = s.memory.length if s.memory else s.prompt_tokens
+        whole = Generation(self.text, list(self.tokens), reason, prompt_tokens, timings, logprobs)
         if not self.found:
             return whole
         best, *others = [
@@ -170,8 +173,9 @@ class Session:
         """Whether any request is unfinished."""
         return self.scheduler.busy
 
-    def add(self, prompt: Sequence[int], **options: Unpack[Options]) -> Request:
-        """Queue a prompt of token ids.
+    def add(self, prompt: Sequence[int], memory: Memory | None = None, **options: Unpack[Options]) -> Request:
+        """Queue a prompt of token ids. With a model that has an encoder it is the beginning of the answer (at least the
+        token that starts decoding), and `memory` is what to answer; requests may share one.
 
         Raises CutworkError if it is empty or does not fit the context, or for an option unknown or out of range.
         """
@@ -195,6 +199,7 @@ class Session:
             priority=options.get("priority", 0),
             client=options.get("client", ""),
             beams=beams if beams.num_beams > 1 else None,
+            memory=memory,
         )
         skip = options.get("skip_special_tokens", True)
         request = Request(sequence, Detokenizer(self._tokenizer, prompt, skip), StopStrings(stop), skip)

@@ -13,11 +13,13 @@ ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu")
 def verify(plan: Plan, spans: Sequence[Span] | None = None) -> None:
     """Check every op of a plan, and the layout `spans` if given.
 
-    Raises ValueError naming the op for an id out of range, a width or length that does not fit, a buffer read before
-    it is written or overwritten while alive, a number that is not finite, or a plan that does not end with its one
-    `logits`.
+    An encoder's plan ends with the keys and values it leaves for its decoder. Raises ValueError naming the op for an id
+    out of range, a width or length that does not fit, a buffer read before it is written or overwritten while alive, a
+    number that is not finite, or another plan that does not end with its one `logits`.
     """
-    if [index for index, op in enumerate(plan.ops) if op["kind"] == "logits"] != [len(plan.ops) - 1]:
+    logits = [index for index, op in enumerate(plan.ops) if op["kind"] == "logits"]
+    encodes = not logits and plan.ops and plan.ops[-1]["kind"] == "kv_append"
+    if logits != [len(plan.ops) - 1] and not encodes:
         raise ValueError("a plan must end with its one logits op")
     checker = _Checker(plan)
     for index, op in enumerate(plan.ops):
@@ -49,6 +51,8 @@ class _Checker:
             "rope": self._rope,
             "kv_append": self._kv_append,
             "attention": self._attention,
+            "self_attention": self._self_attention,
+            "cross_attention": self._cross_attention,
             "gated": self._gated,
             "gather_rows": self._gather_rows,
             "logits": self._logits,
@@ -124,6 +128,21 @@ class _Checker:
         _expect(self._width(op["q"]) == op["heads"] * op["head_dim"], "width is not heads x head_dim")
         _expect(op["window"] == -1 or op["window"] >= 1, "window")
         _expect(op["slopes"] == -1 or self._length(op["slopes"]) == op["heads"], "slopes")
+        _expect(op["bias"] == -1 or self._length(op["bias"]) % op["heads"] == 0, "bias")
+
+    def _self_attention(self, op: Mapping[str, Any]) -> None:
+        for buffer in (op["k"], op["v"], op["out"]):
+            self._same(op["q"], buffer)
+        _expect(self._rows(op["q"]) == "T", "queries are per token")
+        _expect(op["heads"] > 0 and self._width(op["q"]) == op["heads"] * op["head_dim"], "heads")
+        _expect(op["bias"] == -1 or self._length(op["bias"]) % (2 * op["heads"]) == op["heads"], "bias")
+
+    def _cross_attention(self, op: Mapping[str, Any]) -> None:
+        self._same(op["q"], op["out"])
+        _expect(self._rows(op["q"]) == "T", "queries are per token")
+        _expect(0 <= op["cache"] < self.plan.memory_layers, "memory layer")
+        _expect(op["heads"] > 0 and op["heads"] % op["kv_heads"] == 0, "heads are not a multiple of kv_heads")
+        _expect(self._width(op["q"]) == op["heads"] * op["head_dim"], "width is not heads x head_dim")
 
     def _gated(self, op: Mapping[str, Any]) -> None:
         self._same(op["gate"], op["up"])

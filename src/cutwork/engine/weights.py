@@ -1,6 +1,6 @@
 """From stored weights to what an executor takes, every name and shape checked against the plan first."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,30 +11,41 @@ from cutwork.errors import CutworkError
 from cutwork.pack.encodings import EncodedWeight
 
 _ON_DISK = {"embed_out.weight": "lm_head.weight"}  # what checkpoints of GPT-NeoX call the output head
+_TIED = {"lm_head.weight": "shared.weight"}  # T5's configs do not tell whether its head is tied: what is stored does
 
 
 def bind(
-    plan: Plan, stored: Mapping[str, EncodedWeight], kind: Any, threads: int = 1
-) -> tuple[list[Any], list[np.ndarray]]:
-    """(weights, vectors) in the order of the plan's ids; `kind` is the class `Weight` of the chosen backend.
+    plans: Sequence[Plan], stored: Mapping[str, EncodedWeight], kind: Any, threads: int = 1
+) -> list[tuple[list[Any], list[np.ndarray]]]:
+    """(weights, vectors) of each plan in the order of its ids; `kind` is the class `Weight` of the chosen backend.
 
-    Weights keep views of the stored arrays; vectors become float32. So many weights as `threads` are checked at a time.
-    Raises CutworkError naming a weight that is missing, has another shape than the config promises, holds what a kernel
-    must not trust, or belongs to another architecture.
+    Plans share the weights they have in common. Weights keep views of the stored arrays; vectors become float32. So
+    many weights as `threads` are checked at a time. Raises CutworkError naming a weight that is missing, has another
+    shape than the config promises, holds what a kernel must not trust, or belongs to another architecture.
     """
     stored = {_ON_DISK.get(name, name): weight for name, weight in stored.items()}
-    _check_names(plan, stored)
+    names = {name: _TIED.get(name, name) if name not in stored else name for plan in plans for name in plan.weights}
+    shapes = {names[name]: shape for plan in plans for name, shape in plan.weights.items()}
+    _check_names({*names.values(), *(name for plan in plans for name in _vector_sources(plan))}, stored)
     with ThreadPoolExecutor(threads) as pool:
-        weights = list(pool.map(lambda name: make_weight(name, plan.weights[name], stored[name], kind), plan.weights))
-    vectors = [
-        plan.constants[name] if name in plan.constants else _vector(name, length, stored[name])
-        for name, length in plan.vectors.items()
+        made = pool.map(lambda name: make_weight(name, shapes[name], stored[name], kind), shapes)
+        weights = dict(zip(shapes, made, strict=True))
+    return [
+        (
+            [weights[names[name]] for name in plan.weights],
+            [_vector(plan, name, length, stored) for name, length in plan.vectors.items()],
+        )
+        for plan in plans
     ]
-    return weights, vectors
 
 
-def _check_names(plan: Plan, stored: Mapping[str, EncodedWeight]) -> None:
-    needed = {*plan.weights, *plan.vectors} - set(plan.constants)
+def _vector_sources(plan: Plan) -> set[str]:
+    """The stored tensors that a plan's vectors come from."""
+    names = set(plan.vectors) - set(plan.constants) - set(plan.derived)
+    return names | {derived.source for derived in plan.derived.values()}
+
+
+def _check_names(needed: set[str], stored: Mapping[str, EncodedWeight]) -> None:
     for name in sorted(needed - set(stored)):
         raise CutworkError(f"weight '{name}' is missing from the model; the checkpoint is incomplete")
     for name in sorted(set(stored) - needed):
@@ -45,7 +56,8 @@ def _check_names(plan: Plan, stored: Mapping[str, EncodedWeight]) -> None:
 def _harmless(name: str) -> bool:
     """Weights that checkpoints carry although the forward pass does not read them."""
     unread = (".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")
-    return name.endswith(unread) or name == "lm_head.weight"
+    copies = ("lm_head.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+    return name.endswith((*unread, ".EncDecAttention.relative_attention_bias.weight")) or name in copies
 
 
 def make_weight(name: str, shape: tuple[int, int], weight: EncodedWeight, kind: Any) -> Any:
@@ -62,8 +74,19 @@ def make_weight(name: str, shape: tuple[int, int], weight: EncodedWeight, kind: 
         raise CutworkError(f"weight '{name}' is damaged: {error}; get or pack the model again") from None
 
 
-def _vector(name: str, length: int, weight: EncodedWeight) -> np.ndarray:
-    _check_shape(name, (length,), weight)
+def _vector(plan: Plan, name: str, length: int, stored: Mapping[str, EncodedWeight]) -> np.ndarray:
+    if name in plan.constants:
+        return plan.constants[name]
+    derived = plan.derived.get(name)
+    if derived is None:
+        return _floats(name, (length,), stored[name])
+    return derived.compute(_floats(derived.source, derived.shape, stored[derived.source]))
+
+
+def _floats(name: str, shape: tuple[int, ...], weight: EncodedWeight) -> np.ndarray:
+    _check_shape(name, shape, weight)
+    if weight.scale is not None:
+        raise CutworkError(f"weight '{name}' is quantised, but this engine reads it as floats; leave it unquantised")
     values = weight.decode()
     if values.dtype == np.uint16:
         values = (values.astype(np.uint32) << 16).view(np.float32)

@@ -17,7 +17,7 @@ from cutwork.pack.int4 import RUN_COLS, runs_of
 from cutwork.safetensors_file import NUMPY, Tensor
 
 _FLOATS = ("F32", "F16", "BF16")
-_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight")
+_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "shared.weight")
 _COMPANIONS = ("_scale", "_zero_point", "_shape", "_g_idx")  # of a quantised weight, in compressed-tensors
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cutwork.engine.architectures import gpt_neox, llama, mistral, mpt, qwen2, qwen3
+from cutwork.engine.architectures import gpt_neox, llama, mistral, mpt, qwen2, qwen3, t5
 from cutwork.engine.plan import Plan
 from cutwork.engine.verify import verify
 from cutwork.errors import CutworkError
@@ -22,7 +22,10 @@ ARCHITECTURES: dict[str, Callable[[Plan, Mapping[str, Any]], None]] = {
     "mpt": mpt.emit,
     "qwen2": _relative(qwen2.parse),
     "qwen3": _relative(qwen3.parse),
+    "t5": t5.emit,
 }
+# Those of them that decode what an encoder has read → the function that emits the encoder.
+ENCODERS: dict[str, Callable[[Plan, Mapping[str, Any]], None]] = {"t5": t5.emit_encoder}
 
 
 def build_plan(config: Mapping[str, Any]) -> Plan:
@@ -37,5 +40,16 @@ def build_plan(config: Mapping[str, Any]) -> Plan:
         )
     plan = Plan()
     ARCHITECTURES[kind](plan, config)
+    verify(plan)
+    return plan
+
+
+def build_encoder_plan(config: Mapping[str, Any]) -> Plan | None:
+    """The verified plan of a model's encoder, whose cache is what its decoder attends to; None if it has none."""
+    emit = ENCODERS.get(str(config.get("model_type")))
+    if emit is None:
+        return None
+    plan = Plan()
+    emit(plan, config)
     verify(plan)
     return plan

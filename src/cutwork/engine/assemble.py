@@ -1,0 +1,114 @@
+"""From a packed model to what runs it: plans bound to weights, executors, caches and the scheduler over them."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from cutwork.engine.architectures import build_encoder_plan, build_plan
+from cutwork.engine.cache import BlockCache
+from cutwork.engine.encoder import Encoder
+from cutwork.engine.memory import BLOCK_SIZE, CacheDType, context_of, input_of, size_cache
+from cutwork.engine.plan import Plan
+from cutwork.engine.scheduler import Scheduler
+from cutwork.engine.weights import bind
+from cutwork.errors import CutworkError
+from cutwork.pack.reader import PackedModel
+
+MAX_TOKENS = 512  # per step: long enough for the kernels, short enough to not make decoding sequences wait
+LOGITS_FLOATS = 1 << 24  # of one step's result when all rows' logits are wanted
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A model that can take steps. `logits_chunk`: rows of logits that a step can give."""
+
+    plan: Plan
+    weights: dict[str, Any]
+    executor: Any
+    scheduler: Scheduler
+    encoder: Encoder | None
+    cache_dtype: CacheDType
+    max_context: int
+    logits_chunk: int
+
+
+def assemble(
+    packed: PackedModel,
+    module: Any,
+    *,
+    threads: int,
+    costs: Any,
+    cache_dtype: Literal["auto"] | CacheDType,
+    max_context: int | None,
+    max_input: int | None,
+    max_batch: int,
+    cache_bytes: int | None,
+) -> Engine:
+    """Bind, allocate and connect. `module` is the backend; the rest as for `Model.load`, which says what is raised."""
+    plan, encoder_plan = build_plan(packed.config), build_encoder_plan(packed.config)
+    plans = [plan, encoder_plan] if encoder_plan else [plan]
+    bound = bind(plans, packed.weights, module.Weight, threads)
+    weights = {
+        name: weight
+        for each, (found, _) in zip(plans, bound, strict=True)
+        for name, weight in zip(each.weights, found, strict=True)
+    }
+    dtype = _cache_dtype(cache_dtype, weights)
+    size = size_cache(
+        plan,
+        dtype=dtype,
+        context=context_of(packed.config),
+        max_context=max_context,
+        max_batch=max_batch,
+        budget=cache_bytes,
+        encoder=encoder_plan,
+        inputs=input_of(packed.config),
+        max_input=max_input,
+    )
+    max_tokens = max(max_batch, min(MAX_TOKENS, size.context))
+    logits_chunk = max(max_batch, min(max_tokens, LOGITS_FLOATS // plan.vocabulary))
+
+    def executor(index: int, blocks: int, **more: Any) -> Any:
+        cache = {
+            "layers": plans[index].cache_layers,
+            "kv_heads": plans[index].kv_heads,
+            "head_dim": plans[index].head_dim,
+            "block_size": BLOCK_SIZE,
+            "blocks": blocks,
+            "dtype": dtype,
+        }
+        ops, spans = plans[index].ops, plans[index].spans()
+        try:
+            return module.Executor(ops, spans, *bound[index], threads=threads, cache=cache, costs=costs, **more)
+        except MemoryError as error:
+            raise CutworkError(f"{error}") from None
+
+    encoder, memory = None, {}
+    if encoder_plan:
+        longest = max(MAX_TOKENS, size.input_tokens)
+        encoder = Encoder(
+            encoder_plan,
+            executor(1, size.memory_blocks, max_tokens=longest, max_logits=1),
+            BlockCache(size.memory_blocks, BLOCK_SIZE),
+            max_tokens=longest,
+            max_length=size.input_tokens,
+            vocabulary=plan.vocabulary,
+        )
+        memory = {"memory": encoder.executor}
+    runner = executor(0, size.blocks, max_tokens=max_tokens, max_logits=logits_chunk, **memory)
+    scheduler = Scheduler(
+        runner,
+        BlockCache(size.blocks, BLOCK_SIZE),
+        max_tokens=max_tokens,
+        max_batch=max_batch,
+        max_context=size.context,
+        encoder=encoder,
+    )
+    return Engine(plan, weights, runner, scheduler, encoder, dtype, size.context, logits_chunk)
+
+
+def _cache_dtype(wanted: Literal["auto"] | CacheDType, weights: dict[str, Any]) -> CacheDType:
+    if wanted not in ("auto", *get_args(CacheDType)):
+        raise CutworkError(f"cache_dtype must be auto, f32, bf16 or i8, not {wanted!r}")
+    if wanted != "auto":
+        return wanted
+    return "f32" if all(weight.dtype == "f32" for weight in weights.values()) else "bf16"

@@ -1,0 +1,120 @@
+"""Inputs of encoder-decoder models: read once, and then a memory that any number of sequences attend to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from cutwork.engine.cache import BlockCache, Table
+from cutwork.engine.plan import Plan
+from cutwork.errors import CutworkError
+
+_ids = count(1)
+
+
+@dataclass(eq=False, frozen=True)
+class Memory:
+    """An input that an encoder reads: token ids int32 [N]. A handle: make it with `Model.encode_input`.
+
+    It is encoded when the first sequence that attends to it starts. Its keys and values stay as long as any sequence
+    uses them, and afterwards until their room is wanted; they are computed again if they are needed again.
+    """
+
+    tokens: np.ndarray
+    id: int = field(default_factory=lambda: next(_ids))
+
+    @property
+    def length(self) -> int:
+        """Entries that a decoder attends to."""
+        return len(self.tokens)
+
+
+class Encoder:
+    """Runs an encoder's executor, and keeps what it has read in its cache. Not thread-safe, like the scheduler.
+
+    max_tokens: per step, at least `max_length`, the longest input.
+    """
+
+    def __init__(
+        self, plan: Plan, executor: Any, cache: BlockCache, *, max_tokens: int, max_length: int, vocabulary: int
+    ) -> None:
+        self.plan, self.executor, self.cache = plan, executor, cache
+        self.max_tokens, self.max_length, self.vocabulary = max_tokens, max_length, vocabulary
+        self._pending: dict[Memory, Table] = {}
+
+    def memory(self, tokens: Sequence[int]) -> Memory:
+        """A handle of an input; nothing is computed yet. Raises CutworkError if it is empty, too long or no tokens."""
+        if not len(tokens):
+            raise CutworkError("the input is empty; give at least one token")
+        if len(tokens) > self.max_length:
+            raise CutworkError(
+                f"the input has {len(tokens)} tokens, but at most {self.max_length} are read at once; "
+                "shorten it or load the model with a larger max_input"
+            )
+        for token in tokens:
+            if not 0 <= token < self.vocabulary:
+                raise CutworkError(f"token {token} is not in the vocabulary of {self.vocabulary} tokens")
+        return Memory(np.asarray(tokens, np.int32))
+
+    def open(self, memory: Memory) -> Table:
+        """The blocks of a memory, which are filled once `run` has been called. Raises OutOfBlocks."""
+        if memory in self._pending:
+            return self.cache.fork(self._pending[memory])
+        size = self.cache.blocks_for(memory.length) * self.cache.block_size
+        table = self.cache.open([0] * (size + 1), root=-memory.id)
+        if table.length < size:
+            self.cache.close(table)
+            table = Table(prefix=-memory.id)
+            self.cache.extend(table, size)
+            self._pending[memory] = self.cache.fork(table)
+        return table
+
+    def close(self, table: Table) -> None:
+        """Give back what `open` gave."""
+        self.cache.close(table)
+
+    def run(self) -> None:
+        """Encode what has been opened, as many inputs per step as fit."""
+        pending, self._pending = self._pending, {}
+        try:
+            batch: list[tuple[Memory, Table]] = []
+            for item in pending.items():
+                if sum(memory.length for memory, _ in batch) + item[0].length > self.max_tokens:
+                    self._step(batch)
+                    batch = []
+                batch.append(item)
+            self._step(batch)
+        finally:
+            for table in pending.values():
+                self.cache.close(table)
+
+    def _step(self, batch: list[tuple[Memory, Table]]) -> None:
+        if not batch:
+            return
+        tables = np.full((len(batch), max(len(table.blocks) for _, table in batch)), -1, np.int32)
+        for row, (_, table) in enumerate(batch):
+            tables[row, : len(table.blocks)] = table.blocks
+        self.executor.step(
+            np.concatenate([memory.tokens for memory, _ in batch]),
+            np.concatenate([np.arange(memory.length, dtype=np.int32) for memory, _ in batch]),
+            np.repeat(np.arange(len(batch), dtype=np.int32), [memory.length for memory, _ in batch]),
+            tables,
+            np.empty(0, np.int32),
+        )
+        for _, table in batch:
+            size = len(table.blocks) * self.cache.block_size
+            self.cache.commit(table, [0] * size, size)
+
+
+def check_memory(encoder: Encoder | None, memory: Memory | None) -> None:
+    """Raise CutworkError unless there is a memory just where there is an encoder, and it fits."""
+    if encoder is None and memory is not None:
+        raise CutworkError("this model has no encoder, so it takes no memory; give one prompt")
+    if encoder is not None and memory is None:
+        raise CutworkError("this model answers an input that its encoder reads; make a memory with encode_input")
+    if encoder is not None and memory is not None and memory.length > encoder.max_length:
+        raise CutworkError(
+            f"the memory has {memory.length} entries, but this model was loaded for {encoder.max_length}"
+        )

@@ -1,0 +1,206 @@
+"""Attention of encoders and to what they leave: every instruction set and number of threads against float64."""
+
+import numpy as np
+import pytest
+
+from cutwork import _native
+
+from .executor_plans import AVAILABLE, Plan
+
+HEADS = [(1, 64), (3, 20), (8, 33), (2, 128), (5, 7)]
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(7)
+
+
+def softmax(scores):
+    e = np.exp(scores - scores.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def attend(q, k, v, heads, scale, shift=0.0):
+    """q [n, heads * d], k and v [m, heads * d] in float64; shift [heads, n, m] is added to the scores."""
+    q, k, v = (a.astype(np.float64).reshape(len(a), heads, -1) for a in (q, k, v))
+    weights = softmax(np.einsum("thd,shd->hts", q, k) * scale + shift)
+    return np.einsum("hts,shd->thd", weights, v).reshape(len(q), -1)
+
+
+def close(actual, expected):
+    assert np.all(np.abs(actual - expected) <= 5e-6 * np.abs(expected).max(-1, keepdims=True))
+
+
+def batch(lengths):
+    """tokens, positions and sequences of runs of these lengths."""
+    positions = np.concatenate([np.arange(n) for n in lengths])
+    sequences = np.repeat(np.arange(len(lengths)), lengths)
+    return (a.astype(np.int32) for a in (np.arange(sum(lengths)), positions, sequences))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("isa", AVAILABLE)
+@pytest.mark.parametrize(("heads", "head_dim"), HEADS)
+@pytest.mark.parametrize("lengths", [[1], [333], [40, 1, 300, 17, 2], [1] * 70, [5] * 40])
+@pytest.mark.parametrize("reach", [None, 3, 500])
+def test_self_attention(rng, isa, threads, heads, head_dim, lengths, reach):
+    count = sum(lengths)
+    q, k, v = (rng.standard_normal((count, heads * head_dim)).astype(np.float32) for _ in range(3))
+    plan = Plan()
+    tables = {name: plan.table(values) for name, values in (("q", q), ("k", k), ("v", v))}
+    bias = None if reach is None else rng.standard_normal((heads, 2 * reach + 1)).astype(np.float32)
+    shape = {
+        "heads": heads,
+        "head_dim": head_dim,
+        "scale": head_dim**-0.5,
+        "bias": -1 if bias is None else plan.vector(bias.ravel()),
+    }
+    plan.show(plan.emit("self_attention", heads * head_dim, **tables, **shape))
+    executor = plan.executor(isa=isa, threads=threads, max_tokens=count, max_logits=count)
+    tokens, positions, sequences = batch(lengths)
+    actual = executor.step(tokens, positions, sequences, np.zeros((len(lengths), 0), np.int32), tokens)
+    for start, length in zip(np.cumsum(lengths) - lengths, lengths, strict=True):
+        rows, places = slice(start, start + length), np.arange(length)
+        ahead = places - places[:, None]
+        shift = 0.0 if bias is None else bias.astype(np.float64)[:, ahead.clip(-reach, reach) + reach]
+        close(actual[rows], attend(q[rows], k[rows], v[rows], heads, head_dim**-0.5, shift))
+
+
+@pytest.mark.parametrize("isa", AVAILABLE)
+@pytest.mark.parametrize("reach", [1, 4, 400])
+def test_bias_of_causal_attention(rng, isa, reach):
+    count, heads = 150, 3
+    q, k, v = (rng.standard_normal((count, heads * 20)).astype(np.float32) for _ in range(3))
+    bias = rng.standard_normal((heads, reach)).astype(np.float32)
+    plan = Plan()
+    plan.add("kv_append", k=plan.table(k), v=plan.table(v), cache=0)
+    shape = {"heads": heads, "kv_heads": heads, "head_dim": 20, "scale": 0.5, "window": -1, "slopes": -1}
+    queries, bias_id = plan.table(q), plan.vector(bias.ravel())
+    plan.show(plan.emit("attention", heads * 20, q=queries, cache=0, bias=bias_id, **shape))
+    cache = {"layers": 1, "kv_heads": heads, "head_dim": 20, "block_size": 16, "blocks": 10, "dtype": "f32"}
+    executor = plan.executor(isa=isa, threads=2, max_tokens=count, max_logits=count, cache=cache)
+    tokens, positions, sequences = batch([count])
+    actual = executor.step(tokens, positions, sequences, np.arange(10, dtype=np.int32)[None], tokens)
+    behind = np.arange(count)[:, None] - np.arange(count)
+    shift = bias.astype(np.float64)[:, (reach - 1 - behind).clip(0, reach - 1)]
+    shift[:, behind < 0] = -np.inf
+    close(actual, attend(q, k, v, heads, 0.5, shift))
+
+
+CACHE = {"layers": 2, "block_size": 16, "blocks": 40}
+
+
+def encoder(k, v, heads, **options):
+    """An executor whose step leaves rows of k and v in layer 1 of its cache, and of v and k in layer 0."""
+    plan = Plan()
+    keys, values = plan.table(k), plan.table(v)
+    plan.add("kv_append", k=values, v=keys, cache=0)
+    plan.add("kv_append", k=keys, v=values, cache=1)
+    cache = {**CACHE, "kv_heads": heads, "head_dim": k.shape[1] // heads, "dtype": "f32"}
+    return plan.executor(max_tokens=len(k), cache=cache, **options)
+
+
+def decoder(q, heads, memory, layer=1, **options):
+    plan = Plan()
+    shape = {"heads": heads, "kv_heads": heads, "head_dim": q.shape[1] // heads, "scale": (q.shape[1] // heads) ** -0.5}
+    plan.show(plan.emit("cross_attention", q.shape[1], q=plan.table(q), cache=layer, **shape))
+    return _native.Executor(
+        plan.ops,
+        plan.buffers,
+        plan.weights,
+        plan.vectors,
+        **{"threads": 1, "max_tokens": 64, "max_logits": 64, "cache": None, "memory": memory, **options},
+    )
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("isa", AVAILABLE)
+@pytest.mark.parametrize(("heads", "head_dim"), HEADS)
+@pytest.mark.parametrize("counts", [[1], [5, 1, 30], [64]])
+def test_cross_attention(rng, isa, threads, heads, head_dim, counts):
+    lengths = [290, 16, 33][: len(counts)]
+    k, v = (rng.standard_normal((sum(lengths), heads * head_dim)).astype(np.float32) for _ in range(2))
+    q = rng.standard_normal((sum(counts), heads * head_dim)).astype(np.float32)
+    memory = encoder(k, v, heads, isa=isa, threads=threads)
+    tables = np.full((3, 20), -1, np.int32)
+    blocks = rng.permutation(40)
+    for row, length in enumerate(lengths):
+        needed = -(-length // 16)
+        tables[row, :needed], blocks = blocks[:needed], blocks[needed:]
+    tokens, positions, sequences = batch(lengths)
+    assert memory.step(tokens, positions, sequences, tables, tokens[:0]).shape == (0, 0)
+    tokens, positions, sequences = batch(counts)
+    empty, all_lengths = np.zeros((3, 0), np.int32), np.array([*lengths, 0, 0][:3], np.int32)
+    for layer, (keys, values) in enumerate([(v, k), (k, v)]):
+        executor = decoder(q, heads, memory, layer, isa=isa, threads=threads)
+        actual = executor.step(
+            tokens, positions + 7, sequences, empty, tokens, memory_tables=tables, memory_lengths=all_lengths
+        )
+        for i, (start, count) in enumerate(zip(np.cumsum(counts) - counts, counts, strict=True)):
+            rows, first = slice(start, start + count), sum(lengths[:i])
+            seen = slice(first, first + lengths[i])
+            close(actual[rows], attend(q[rows], keys[seen], values[seen], heads, head_dim**-0.5))
+
+
+def test_what_a_step_on_a_memory_refuses(rng):
+    q, k = (rng.standard_normal((n, 8)).astype(np.float32) for n in (4, 20))
+    memory = encoder(k, k, 2)
+    tokens, positions, sequences = batch([4])
+    empty = np.zeros((1, 0), np.int32)
+
+    def step(executor, tables, lengths):
+        as_int32 = [None if value is None else np.array(value, np.int32) for value in (tables, lengths)]
+        given = dict(zip(("memory_tables", "memory_lengths"), as_int32, strict=True))
+        executor.step(tokens, positions, sequences, empty, tokens, **given)
+
+    executor = decoder(q, 2, memory)
+    step(executor, [[0, 39]], [32])
+    for tables, lengths, message in [
+        (None, None, "memory_tables are missing"),
+        ([[0, 1]], None, "belong together"),
+        ([[0, 1], [0, 1]], [1, 1], "a row per row of block_tables"),
+        ([[0, 1]], [0], "between 1 and 32"),
+        ([[0, 1]], [33], "between 1 and 32"),
+        ([[0, 40]], [17], r"memory_tables\[0, 1\] is 40"),
+        ([[-1, 0]], [1], r"memory_tables\[0, 0\] is -1"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            step(executor, tables, lengths)
+    plan = Plan()
+    plan.show(plan.table(q))
+    with pytest.raises(ValueError, match="attends to no memory"):
+        step(plan.executor(), [[0, 1]], [1])
+
+
+def test_what_plans_refuse(rng):
+    q, k = (rng.standard_normal((n, 8)).astype(np.float32) for n in (4, 20))
+    memory = encoder(k, k, 2)
+    for layer, heads, given, message in [
+        (2, 2, memory, "cache layer 2 of 2"),
+        (0, 4, memory, "differ from the cache's"),
+        (0, 2, None, "needs a cache"),
+    ]:
+        with pytest.raises(ValueError, match=rf"\(cross_attention\): .*{message}"):
+            decoder(q, heads, given, layer)
+    no_cache = Plan()
+    no_cache.show(no_cache.table(q))
+    with pytest.raises(ValueError, match="has no cache"):
+        decoder(q, 2, no_cache.executor())
+    shape = {"heads": 2, "head_dim": 4, "scale": 1.0, "bias": -1}
+    for change, message in [
+        ({"heads": 3}, r"width heads \* head_dim"),
+        ({"scale": float("nan")}, "not finite"),
+        ({"bias": 7}, "names vector 7"),
+        ({"bias": 0}, "not a multiple of the heads"),
+        ({"bias": 1}, "not an odd number"),
+        ({"k": 3}, "differ in shape"),
+        ({"out": 1}, "overlaps k or v"),
+    ]:
+        plan = Plan()
+        tables = {name: plan.table(q) for name in "qkv"}
+        plan.table(q[:, :4])
+        plan.vector(np.zeros(5)), plan.vector(np.zeros(4))
+        plan.add("self_attention", **{**tables, "out": plan.buffer(8), **shape, **change})
+        plan.show(len(plan.buffers) - 1)
+        with pytest.raises(ValueError, match=rf"\(self_attention\): .*{message}"):
+            plan.executor()
