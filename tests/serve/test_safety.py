@@ -2,12 +2,17 @@
 
 import json
 import logging
+import re
+import signal
+import subprocess
+import sys
 import threading
 import time
 
 import httpx
 import pytest
 
+from ..tiny_checkpoint import write_tiny_checkpoint
 from .conftest import events, idle, metric, serving, slow, until
 
 LONG = {"prompt": "the", "max_tokens": 400, "ignore_eos": True, "temperature": 0}
@@ -210,3 +215,54 @@ def test_draining_lets_streams_go_on_and_then_ends_them(load):
             rest = [line for line in lines if line]
         assert len(rest) > 5 and json.loads(rest[-2].removeprefix("data: "))["error"]["code"] == "shutting_down"
         assert rest[-1] == "data: [DONE]"
+
+
+def test_a_slow_reader_keeps_nobody_waiting(client):
+    body = {**LONG, "stream": True, "logprobs": 5, "n": 3}
+    with client.stream("POST", "/v1/completions", json=body) as response:
+        lines = response.iter_lines()
+        next(lines)  # and then nothing, while more arrives than the socket's buffers hold
+        until(lambda: metric(client, "request_success_total", finished_reason="length") == 3)
+        assert client.post("/v1/completions", json={"prompt": "a", "max_tokens": 2}).status_code == 200
+        until(lambda: idle(client))
+        rest = [line for line in lines if line]
+    assert rest[-1] == "data: [DONE]" and len(rest) >= 3 * 100
+
+
+def test_sigterm_lets_a_stream_end_and_frees_the_port(tmp_path):
+    write_tiny_checkpoint(tmp_path / "tiny", seed=0)
+    command = [
+        sys.executable,
+        "-c",
+        "from cutwork.cli import main; main()",
+        "serve",
+        str(tmp_path / "tiny"),
+        "--port",
+        "0",
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            url = re.search(r"http://\S+", server.stderr.readline())[0]
+            reading = threading.Thread(target=server.stderr.read)
+            reading.start()
+            until(lambda: answers(url))
+            body = {**LONG, "stream": True}
+            with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=60) as response:
+                lines = response.iter_lines()
+                next(lines)
+                server.send_signal(signal.SIGTERM)
+                rest = [line for line in lines if line]
+            assert rest[-1] == "data: [DONE]" and '"length"' in rest[-2]
+            assert server.wait(30) == -signal.SIGTERM  # as a server should that was asked to end, after all was said
+            with pytest.raises(httpx.ConnectError):
+                httpx.get(url)
+        finally:
+            server.kill()
+            reading.join()
+
+
+def answers(url):
+    try:
+        return httpx.get(f"{url}/health/ready").status_code == 200
+    except httpx.TransportError:
+        return False
