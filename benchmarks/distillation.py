@@ -19,30 +19,36 @@ from rich.console import Console
 from cutwork import checkpoint
 from cutwork.compare import Measurements, Variant, quality
 from cutwork.files import write_atomically
-from cutwork.recipe import Losses, Recipe, load_recipe
+from cutwork.recipe import Evolve, Losses, Recipe, load_recipe
 from cutwork.stages import Source, Stage, Stages
 from cutwork.tasks.load import load_task
 
-LOSSES = {"CE": BASE["CE"], "CE+KL": Losses(ce=1.0, kl=1.0), "SquareHead": BASE["SquareHead"]}
-COLOURS = {"CE": STYLES["CE"][0], "CE+KL": "#b48ead", "SquareHead": STYLES["SquareHead"][0]}
+MOVING = "SquareHead, moving zeros"
+LOSSES: dict[str, dict[str, Any]] = {
+    "CE": {"losses": BASE["CE"]},
+    "CE+KL": {"losses": Losses(ce=1.0, kl=1.0)},
+    "SquareHead": {"losses": BASE["SquareHead"]},
+    MOVING: {"losses": BASE["SquareHead"], "evolve": Evolve()},
+}
+COLOURS = {"CE": STYLES["CE"][0], "CE+KL": "#b48ead", "SquareHead": STYLES["SquareHead"][0], MOVING: "#88a0c0"}
 
 
 def models(
-    recipe: Recipe, stages: Stages, sparsities: list[float], seeds: list[int]
+    recipe: Recipe, stages: Stages, sparsities: list[float], seeds: list[int], names: list[str]
 ) -> list[tuple[str, float, int, Stage]]:
     """(loss, sparsity, seed, model) of every cell; adds the stages that make them."""
     dense: Source = checkpoint.resolve(recipe.model)
     if recipe.teacher:
         dense = stages.tune("teacher", "teacher", dense, recipe.teacher)
     cells = []
-    for sparsity in sparsities:
-        percent = round(100 * sparsity)
-        pruned = stages.prune(f"pruned-{percent}", dense, recipe.prune.model_copy(update={"sparsity": sparsity}))
-        for name, losses in LOSSES.items():
-            for seed in seeds:
-                settings = recipe.tune.model_copy(update={"losses": losses, "seed": seed})
+    for seed in seeds:
+        for sparsity in sparsities:
+            percent = round(100 * sparsity)
+            pruned = stages.prune(f"pruned-{percent}", dense, recipe.prune.model_copy(update={"sparsity": sparsity}))
+            for name in names:
+                settings = recipe.tune.model_copy(update={**LOSSES[name], "seed": seed})
                 suffix = "" if seed == recipe.tune.seed else f"-seed{seed}"
-                stage = f"{name.lower().replace('+', '-')}-{percent}{suffix}"
+                stage = f"{name.lower().replace('+', '-').replace(', ', '-').replace(' ', '-')}-{percent}{suffix}"
                 cells.append((name, sparsity, seed, stages.tune(stage, "tune", pruned, settings, teacher=dense)))
     return cells
 
@@ -52,6 +58,8 @@ def main() -> None:
     parser.add_argument("--recipe", type=Path, default=HERE.parent / "recipes" / "smollm2-gsm.yaml")
     parser.add_argument("--sparsity", type=float, nargs="+", default=[0.5, 0.6, 0.7, 0.8])
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--losses", nargs="+", default=["CE", "CE+KL", "SquareHead"], choices=list(LOSSES))
+    parser.add_argument("--finished", action="store_true", help="train nothing; report the cells that are there")
     parser.add_argument("--samples", type=int, default=400, help="held-out questions")
     parser.add_argument("--output", type=Path, help="default: the recipe's, where its teacher may be already")
     parser.add_argument("--results", type=Path, default=HERE / "results")
@@ -62,12 +70,16 @@ def main() -> None:
     task = load_task(recipe.task)
     output = options.output or recipe.output
     stages = Stages(output, task, recipe.task.max_length, console)
-    cells = models(recipe, stages, options.sparsity, options.seed)
-    stages.carry_out()
+    cells = models(recipe, stages, options.sparsity, options.seed, options.losses)
+    if options.finished:
+        missing = stages.missing()
+        cells = [cell for cell in cells if cell[-1] not in missing]
+    else:
+        stages.carry_out()
 
     options.results.mkdir(parents=True, exist_ok=True)
     kept, rows = Measurements(output / "measurements"), []
-    tuned_as = recipe.tune.model_dump(mode="json", exclude={"losses", "seed"})
+    tuned_as = recipe.tune.model_dump(mode="json", exclude={"losses", "seed", "evolve"})
     for loss, sparsity, seed, stage in cells:
         name = f"{loss} {sparsity:.0%} seed {seed}"
         measured = quality(kept, name, Variant(stage.output, stage.key), task, recipe, console)
@@ -86,8 +98,10 @@ def main() -> None:
     plot(rows, options.results / "distillation.png")
     print("| zeros | loss | accuracy (seeds) | perplexity |\n|--:|---|--:|--:|")
     for sparsity in options.sparsity:
-        for loss in LOSSES:
+        for loss in options.losses:
             found = [row for row in rows if (row["loss"], row["target_sparsity"]) == (loss, sparsity)]
+            if not found:
+                continue
             accuracies = " / ".join(f"{row['accuracy']:.1%}" for row in found)
             print(f"| {sparsity:.0%} | {loss} | {accuracies} | {mean(row['perplexity'] for row in found):.2f} |")
 
@@ -119,6 +133,8 @@ def plot(rows: list[dict[str, Any]], file: Path) -> None:
     axes[0].set_ylabel("cross entropy on training answers")
     for loss, colour in COLOURS.items():
         found = [(100 * row["target_sparsity"], 100 * row["accuracy"]) for row in rows if row["loss"] == loss]
+        if not found:
+            continue
         means = [(x, mean(y for other, y in found if other == x)) for x in sorted({x for x, _ in found})]
         axes[-1].plot(*zip(*means, strict=True), color=colour)
         axes[-1].plot(*zip(*found, strict=True), "o", color=colour, markersize=4, label=loss)
