@@ -112,6 +112,11 @@ def cells(world: str, optimisers: list[str], clips: list[bool], accumulations: l
                 how = QuantizeSettings(method=method, calibration_samples=8)
                 quantize(output.with_name(f"{output.name}-full"), coded, how, samples, overwrite=True, **common)
                 yield {**about, "way": way, **lost(work / "sparse", coded)}
+        if world == "single":  # which is all it trains in
+            coded = output.with_name(f"{output.name}-qat")
+            how = QuantizeSettings(method="qat", qat=settings)
+            quantize(work / "sparse", coded, how, samples, overwrite=True, **common)
+            yield {**about, "way": "QAT", **lost(work / "sparse", coded)}
 
 
 def launch(world: str, work: Path, optimisers: list[str]) -> list[dict[str, Any]]:
@@ -158,7 +163,8 @@ def main() -> None:
     if options.world:
         file = options.work / f"{options.world}.jsonl"
         done = [json.loads(line)["optimiser"] for line in file.read_text().splitlines()] if file.exists() else []
-        wanted = [name for name in options.optimiser if done.count(name) < 16]  # its cells, written together
+        cells_of_one = 4 * (len(WAYS) - (options.world != "single"))  # written together
+        wanted = [name for name in options.optimiser if done.count(name) < cells_of_one]
         for optimiser in wanted:
             rows = list(cells(options.world, [optimiser], [True, False], [1, 4], options.work))
             if rows:

@@ -142,15 +142,19 @@ class PruneSettings(Settings):
         return self.model_copy(update={"sparsity": level, "levels": ()})
 
 
+# Rounding to bfloat16 would be as coarse as the one that is being learned.
+QAT = TuneSettings(max_steps=200, learning_rate=1e-5, losses=Losses(squarehead=1.0), dtype="float32")
+
+
 class QuantizeSettings(Settings):
     """Weights and activations to fewer bits; zeros stay zeros.
 
     w8a8: weights int8 per output channel, activations int8 per token at run time. w4a16: weights int4 with a scale per
-    group of input columns, activations as they are.
+    group of input columns, activations as they are. qat: a short fine-tuning that sees the rounding, then rounding.
     """
 
     scheme: Scheme = "w8a8"
-    method: Literal["gptq", "rtn"] = "gptq"
+    method: Literal["gptq", "rtn", "qat"] = "gptq"
     calibration_samples: Positive = 128
     damping: Annotated[float, Field(gt=0)] = 0.01
     ignore: tuple[str, ...] = ("lm_head",)  # modules (fnmatch patterns) kept in higher precision
@@ -159,17 +163,24 @@ class QuantizeSettings(Settings):
     overrides: dict[str, Scheme | Literal["skip"]] = later({})  # module patterns; the first that matches wins
     smoothing: Fraction = later(0.0)  # SmoothQuant's strength; 0: none, the paper's is 0.5
     sparsity: Fraction = later(0.0)  # prune to it as well (SparseGPT and GPTQ together); 0: not
+    qat: TuneSettings = later(QAT)  # of method qat; the teacher is the model itself, unquantised
 
     @model_validator(mode="after")
-    def _pruning_needs_gptq(self) -> "QuantizeSettings":
+    def _options_fit_the_method(self) -> "QuantizeSettings":
         if self.sparsity and self.method != "gptq":
             raise ValueError("sparsity: only method gptq prunes while it quantises")
+        if self.smoothing and self.method == "qat":
+            raise ValueError("smoothing: method qat learns with the outliers as they are; leave it out")
+        if not self.qat.keep_zeros or self.qat.lora or self.qat.gradual or self.qat.evolve:
+            raise ValueError(
+                "qat: whole weights are trained and zeros stay; leave out keep_zeros, lora, gradual, evolve"
+            )
         return self
 
     @property
     def needs_samples(self) -> bool:
         """Whether it looks at calibration data."""
-        return self.method == "gptq" or self.smoothing > 0
+        return self.method != "rtn" or self.smoothing > 0
 
 
 class PackSettings(Settings):

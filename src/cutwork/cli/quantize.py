@@ -17,9 +17,10 @@ from cutwork.cli.training import (
     training_samples,
 )
 from cutwork.errors import CutworkError
-from cutwork.recipe import QuantizeSettings, Scheme
+from cutwork.recipe import QuantizeSettings, Scheme, TuneSettings
 
 _DEFAULT = QuantizeSettings()
+_MOST_SAMPLES = 20_000  # of qat; a longer training sees them again
 
 
 def quantize(
@@ -30,7 +31,8 @@ def quantize(
         typer.Option(help="w8a8: int8 weights and activations; w4a16: int4 weights, a scale per group of inputs."),
     ] = _DEFAULT.scheme,
     method: Annotated[
-        Literal["gptq", "rtn"], typer.Option(help="rtn rounds to nearest and needs no task.")
+        Literal["gptq", "rtn", "qat"],
+        typer.Option(help="rtn rounds to nearest and needs no task; qat trains shortly with the rounding in sight."),
     ] = _DEFAULT.method,
     task: TaskOption = None,
     recipe: RecipeOption = None,
@@ -50,6 +52,8 @@ def quantize(
     sparsity: Annotated[
         float, typer.Option(help="Prune to this fraction as well (gptq only). 0: do not.")
     ] = _DEFAULT.sparsity,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of qat.")] = _DEFAULT.qat.max_steps,
+    lr: Annotated[float, typer.Option(help="Peak learning rate of qat.")] = _DEFAULT.qat.learning_rate,
     max_length: MaxLength = 512,
     seed: Annotated[int, typer.Option(help="Draws the calibration samples.")] = _DEFAULT.seed,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is a model directory.")] = False,
@@ -64,11 +68,16 @@ def quantize(
 
     Example: [bold]cutwork quantize out/sparse out/sparse-int8 --method rtn --ignore '*.down_proj'[/bold]
 
+    Example: [bold]cutwork quantize out/sparse out/sparse-int8 --method qat --steps 200 --task gsm8k[/bold]
+
     Example: [bold]cutwork quantize out/sparse out/int4 --scheme w4a16 --override '*.down_proj=w8a8' --task gsm8k[/bold]
     """
     from cutwork import checkpoint
     from cutwork.quantize.quantize import quantize as carry_out
 
+    training = settings_of(
+        TuneSettings, **_DEFAULT.qat.model_dump(exclude_unset=True) | {"max_steps": steps, "learning_rate": lr}
+    )
     settings = settings_of(
         QuantizeSettings,
         scheme=scheme,
@@ -81,8 +90,10 @@ def quantize(
         smoothing=smoothing,
         sparsity=sparsity,
         seed=seed,
+        qat=training,
     )
-    samples = training_samples(task, recipe, calibration_samples, seed) if settings.needs_samples else ()
+    wanted = calibration_samples if method != "qat" else min(steps * training.batch_size, _MOST_SAMPLES)
+    samples = training_samples(task, recipe, wanted, seed) if settings.needs_samples else ()
     report = carry_out(
         checkpoint.resolve(model),
         output,

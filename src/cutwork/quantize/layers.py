@@ -27,11 +27,12 @@ class Layers:
     results: dict[str, Quantized] = field(default_factory=dict)
     report: list[dict[str, Any]] = field(default_factory=list)
 
-    def round(self, linears: Mapping[str, nn.Linear]) -> None:
-        """Round the weights of linears to nearest."""
+    def round(self, linears: Mapping[str, nn.Linear], scales: Mapping[str, Tensor] | None = None) -> None:
+        """Round the weights of linears to nearest, by their own scales or by those given for each."""
         for name, linear in linears.items():
             start, weight = time.perf_counter(), linear.weight.data.float()
-            self._record(name, weight, rtn(weight, self.grids[name]), start)
+            grid = self.grids[name]
+            self._record(name, weight, grid.nearest(weight, scales[name]) if scales else rtn(weight, grid), start)
 
     def feed_back(
         self, linears: Mapping[str, nn.Linear], statistics: Statistics, damping: float, sparsity: float = 0.0

@@ -1,6 +1,7 @@
 """Quantisation as one call: from a plain checkpoint to a compressed-tensors one."""
 
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from cutwork import checkpoint
 from cutwork.quantize.compressed import description, install
 from cutwork.quantize.layers import Layers
+from cutwork.quantize.qat import learn
 from cutwork.quantize.schemes import choose, grid_of
 from cutwork.quantize.smooth import smooth
 from cutwork.recipe import QuantizeSettings
@@ -36,13 +38,17 @@ def quantize(
 ) -> dict[str, Any]:
     """Quantise the linears of the blocks of the model in `model_dir` and write a quantised checkpoint.
 
-    `samples` calibrate GPTQ and smoothing; rounding needs none. Every zero stays where it is. The result loads in
-    transformers and vLLM. Returns the report that is also written to `output`: sparsity, bits and error per layer.
+    `samples` calibrate GPTQ and smoothing, and train with method qat, whose unfinished training is kept in
+    `OUTPUT.work`; rounding needs none. Every zero stays where it is. The result loads in transformers and vLLM. Returns
+    the report that is also written to `output`: sparsity, bits and error per layer.
 
     Raises CutworkError for unusable models or samples, or if `output` exists.
     """
     console = console or Console(stderr=True)
     start = time.perf_counter()
+    work = output.with_name(f"{output.name}.work")
+    if overwrite:
+        shutil.rmtree(work, ignore_errors=True)
     with checkpoint.output_directory(output, overwrite=overwrite) as partial:
         model, stored = load_for_surgery(model_dir)
         chosen = choose(model, settings)
@@ -50,17 +56,26 @@ def quantize(
             name: grid_of(scheme, linear.in_features, settings.group_size, stored)
             for name, (linear, scheme) in chosen.items()
         }
+        scales: dict[str, Tensor] = {}
+        training: dict[str, Any] = {}
+        if settings.method == "qat":
+            scales = {name: grids[name].scales(linear.weight.data.float()) for name, (linear, _) in chosen.items()}
+            tuned = work / "learned"
+            report = learn(model_dir, tuned, settings, samples, stored, max_length=max_length, console=console)
+            training = {"training": {key: report[key] for key in ("steps", "seconds", "final")}}
+            model, _ = load_for_surgery(tuned)
+            chosen = choose(model, settings)
         layers = Layers(grids)
         linears = {name: linear for name, (linear, _) in chosen.items()}
         batches: list[dict[str, Tensor]] = []
-        if settings.needs_samples:
+        if settings.method == "gptq" or settings.smoothing:
             tokenizer = load_tokenizer(model_dir)
             batches = calibration_batches(
                 tokenizer, samples, settings.calibration_samples, max_length, settings.seed, family_of(model.config)
             )
         smoothed = smooth(model, batches, settings.smoothing) if settings.smoothing else {}
-        if settings.method == "rtn":
-            layers.round(linears)
+        if settings.method != "gptq":
+            layers.round(linears, scales)
         else:
 
             def visit(group: dict[str, nn.Module], statistics: Statistics) -> None:
@@ -80,8 +95,10 @@ def quantize(
             "settings": settings.model_dump(mode="json"),
             "sparsity": layers.sparsity,
             "smoothed": smoothed,
+            **training,
             "seconds": round(time.perf_counter() - start, 3),
             "layers": layers.report,
         }
         (partial / REPORT).write_text(json.dumps(report, indent=1))
+    shutil.rmtree(work, ignore_errors=True)
     return report

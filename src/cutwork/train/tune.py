@@ -5,8 +5,8 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import TrainingArguments, set_seed
 from transformers.integrations import is_tensorboard_available
 from transformers.training_args import OptimizerNames
@@ -42,6 +42,14 @@ _RUN = "run.json"
 _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 
+@dataclass(frozen=True)
+class Preparation:
+    """What is done to a model before it is trained; `key`, anything JSON can hold, tells one from another."""
+
+    apply: Callable[[nn.Module], None]
+    key: object
+
+
 def tune(
     model_dir: Path,
     output: Path,
@@ -53,6 +61,7 @@ def tune(
     fsdp: bool = False,
     dry_run: bool = False,
     restart: bool = False,
+    prepared: Preparation | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Fine-tune the model in `model_dir` on `samples` and write a plain checkpoint to `output`; returns its report.
@@ -60,7 +69,8 @@ def tune(
     With `settings.keep_zeros`, whatever is zero in a linear of a block stays zero, and the result is checked. While it
     runs, resumable checkpoints are in `OUTPUT.work` beside the output: the same call after an interruption goes on from
     the last one and ends with the same weights. If `output` is already the result of this call, nothing is done.
-    `restart` throws both away first. `dry_run` prints two examples and the estimate, and trains nothing.
+    `restart` throws both away first. `dry_run` prints two examples and the estimate, and trains nothing. `prepared` may
+    parametrise weights, as quantisation-aware training does; the stored weights are what is written.
 
     In several processes (torchrun, accelerate launch) this is data-parallel, and the model is sharded with `fsdp` or
     where accelerate's own settings say so; the first process writes and prints.
@@ -80,6 +90,8 @@ def tune(
     tokenizer = load_tokenizer(model_dir)
     data = examples(tokenizer, samples, max_length, family_of(config))
     run = _describe(model_dir, teacher_dir, settings, data)
+    if prepared:
+        run["prepared"] = prepared.key
     finished = None if restart or dry_run else _finished(output, run)
     if finished is not None:
         console.print(f"{output} is already there; nothing to do")
@@ -107,6 +119,8 @@ def tune(
         teacher = _load_teacher(teacher_dir, settings, bfloat16, attention, model.config, device)
     if settings.lora:
         add_adapters(model, settings.lora, settings.keep_zeros)
+    if prepared:
+        prepared.apply(model)
     if settings.gradient_checkpointing:
         getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
     trainer = SparseTrainer(
@@ -144,6 +158,7 @@ def tune(
     if first:
         if settings.lora:
             state = merge(state, settings.lora, settings.keep_zeros)
+        state = {name.replace(".parametrizations.weight.original", ".weight"): value for name, value in state.items()}
         after = {name: _zeros(state[f"{name}.weight"]) for name in before}
         if settings.keep_zeros:
             _check_zeros(before, after)

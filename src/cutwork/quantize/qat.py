@@ -1,0 +1,84 @@
+"""Quantisation-aware fine-tuning: a short training whose forward passes see what the codes will stand for.
+
+Gradients pass the rounding as if it were not there (straight-through, Bengio et al., arXiv 1308.3432). The scales are
+those of the weights it begins with and stay, so the model that is written is the one that was trained. Pruned weights
+stay zero as in any fine-tuning, and zero has code 0.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from cutwork.quantize.grid import Grid
+from cutwork.quantize.schemes import choose, grid_of
+from cutwork.recipe import QuantizeSettings
+from cutwork.tasks.task import Sample
+from cutwork.train.tune import Preparation, tune
+
+
+class Rounded(nn.Module):
+    """What a linear's weight [out, in] becomes in use: the nearest of its grid, with fixed scales [out, groups]."""
+
+    def __init__(self, grid: Grid, scales: Tensor) -> None:
+        super().__init__()
+        self.grid = grid
+        self.register_buffer("scales", scales, persistent=False)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The rounded weight, in float32 also under autocast, with the gradient of the weight itself."""
+        with torch.autocast(weight.device.type, enabled=False), torch.no_grad():
+            change = self.grid.nearest(weight, self.scales).weight() - weight
+        return weight + change
+
+
+def round_activations(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """A linear's input [..., in] as its int8 codes stand for it: symmetric, a scale per token."""
+    x, *others = inputs
+    with torch.no_grad():
+        scale = x.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12) / 127
+        change = (x / scale).round() * scale - x
+    return (x + change, *others)
+
+
+def learn(
+    model_dir: Path,
+    output: Path,
+    settings: QuantizeSettings,
+    samples: Sequence[Sample],
+    stored: torch.dtype,
+    *,
+    max_length: int,
+    console: Console,
+) -> dict[str, Any]:
+    """Fine-tune a checkpoint by `settings.qat` as it will be once quantised, and write a plain one to `output`.
+
+    The model as it was, unquantised, is the teacher of losses that need one. Returns the report of the fine-tuning,
+    which goes on where it was interrupted. Raises CutworkError as `tune` does.
+    """
+
+    def prepare(model: nn.Module) -> None:
+        for linear, scheme in choose(model, settings).values():
+            grid = grid_of(scheme, linear.in_features, settings.group_size, stored)
+            rounded = Rounded(grid, grid.scales(linear.weight.data))
+            parametrize.register_parametrization(linear, "weight", rounded, unsafe=True)
+            if scheme == "w8a8":
+                linear.register_forward_pre_hook(round_activations)
+
+    key = settings.model_dump(mode="json", include={"scheme", "ignore", "group_size", "overrides"})
+    teacher = model_dir if settings.qat.losses.needs_teacher else None
+    prepared = Preparation(prepare, key)
+    return tune(
+        model_dir,
+        output,
+        settings.qat,
+        samples,
+        teacher_dir=teacher,
+        max_length=max_length,
+        prepared=prepared,
+        console=console,
+    )
