@@ -1,0 +1,166 @@
+"""`cutwork translate`: texts or files of sentences from one language to another."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cutwork.cli.options import CacheDType, Json, ModelArgument, Threads
+from cutwork.errors import CutworkError
+from cutwork.files import write_atomically
+
+
+def translate(
+    model: ModelArgument,
+    text: Annotated[
+        list[str] | None, typer.Argument(help="Texts to translate; none: standard input, by lines.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="A UTF-8 file, one sentence a line.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the translations here, by lines.")
+    ] = None,
+    num_beams: Annotated[int, typer.Option(min=1, max=64, help="Hypotheses kept at a time; 1: greedy.")] = 5,
+    length_penalty: Annotated[float, typer.Option(help="Above 0 favours long translations, below 0 short.")] = 1.0,
+    no_repeat_ngram_size: Annotated[int, typer.Option(min=0, help="Let no run of so many tokens repeat; 0: off.")] = 0,
+    max_new_tokens: Annotated[
+        int | None, typer.Option("--max-new-tokens", "-n", min=1, help="Default: three times the text's, and 32.")
+    ] = None,
+    prefix: Annotated[
+        str | None, typer.Option(help="Put before each text; default: what the model's config says.")
+    ] = None,
+    max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Sequences computed together, beams included.")] = 64,
+    threads: Threads = 0,
+    cache_dtype: CacheDType = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Replace the output file if it exists.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Translate with T5 or another encoder-decoder. Lines stay lines; empty ones stay empty.
+
+    With --output the same command goes on where it was interrupted.
+
+    Example: [bold]cutwork translate google-t5/t5-small "How are you?" --prefix "translate English to German: "[/bold]
+
+    Example: [bold]cutwork translate out/packed --file news.en --output news.de --num-beams 5[/bold]
+    """
+    texts = _texts(text, file)
+    if output and output.exists() and not force:
+        raise CutworkError(f"{output} exists already; give another name, or --force to replace it")
+    from cutwork.engine.model import Model
+
+    options: dict[str, Any] = {
+        "num_beams": num_beams,
+        "length_penalty": length_penalty,
+        "no_repeat_ngram_size": no_repeat_ngram_size,
+    }
+    if max_new_tokens:
+        options["max_new_tokens"] = max_new_tokens
+    console = Console(stderr=True)
+    with Model.load(model, threads=threads, cache_dtype=cache_dtype, max_batch=max(max_batch, num_beams)) as engine:
+        journal = Journal(output, [str(engine.path), texts, prefix, options]) if output else None
+        done = journal.read() if journal else {}
+        if done:
+            console.print(f"{len(done)} of {len(texts)} are translated already", highlight=False)
+        todo = [i for i in range(len(texts)) if i not in done]
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("translating", total=len(texts), completed=len(done))
+
+            def progress(finished: Mapping[int, Any]) -> None:
+                rows = {
+                    todo[i]: {
+                        "source": texts[todo[i]],
+                        "translation": result.text,
+                        "score": result.score,
+                        "tokens": len(result.tokens),
+                        "finish_reason": result.finish_reason,
+                    }
+                    for i, result in finished.items()
+                }
+                done.update(rows)
+                if journal:
+                    journal.add(rows)
+                bar.update(task, completed=len(done))
+
+            engine.translate([texts[i] for i in todo], prefix=prefix, progress=progress, **options)
+    rows = [done[i] for i in range(len(texts))]
+    written = json.dumps(rows, ensure_ascii=False, indent=1) if as_json else "\n".join(_line(row) for row in rows)
+    if output and journal:
+        write_atomically(output, written + "\n")
+        journal.remove()
+        cut = sum(row["finish_reason"] == "length" for row in rows)
+        more = f"; {cut} were cut off by --max-new-tokens" if cut else ""
+        console.print(f"{len(rows)} translations: {output}{more}", highlight=False)
+    else:
+        print(written)
+
+
+class Journal:
+    """What an interrupted call has translated, in `.NAME.partial` beside the output: lines [number, row]."""
+
+    def __init__(self, output: Path, key: Sequence[object]) -> None:
+        self._path = output.with_name(f".{output.name}.partial")
+        self._key = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+
+    def read(self) -> dict[int, dict[str, Any]]:
+        """The rows of a call with the same key; of another one nothing is kept."""
+        found: dict[int, dict[str, Any]] = {}
+        try:
+            lines = self._path.read_text(encoding="utf-8").splitlines()
+            for number, row in map(json.loads, lines[1:] if lines[:1] == [self._key] else []):
+                found[number] = row
+        except OSError:
+            pass
+        except (ValueError, TypeError):
+            pass  # the last line was cut off
+        try:
+            write_atomically(self._path, "".join([f"{self._key}\n", *map(_entry, found.items())]))
+        except OSError as error:
+            raise CutworkError(f"cannot write beside {self._path.parent}: {error.strerror}") from None
+        return found
+
+    def add(self, rows: Mapping[int, dict[str, Any]]) -> None:
+        """Keep more rows."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write("".join(map(_entry, rows.items())))
+
+    def remove(self) -> None:
+        """Forget everything, once the output is there."""
+        self._path.unlink(missing_ok=True)
+
+
+def _entry(item: tuple[int, dict[str, Any]]) -> str:
+    return json.dumps(item, ensure_ascii=False) + "\n"
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return " ".join(str(row["translation"]).split("\n"))
+
+
+def _texts(arguments: list[str] | None, file: Path | None) -> list[str]:
+    if file and arguments:
+        raise CutworkError("give texts either as arguments or with --file, not both")
+    if arguments:
+        texts = list(arguments)
+    elif file:
+        try:
+            texts = _lines(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise CutworkError(f"cannot read texts from {file}: {error}") from None
+    elif sys.stdin.isatty():
+        raise CutworkError("nothing to translate; give a text, --file or lines on standard input")
+    else:
+        texts = _lines(sys.stdin.read())
+    if not any(text.strip() for text in texts):
+        raise CutworkError("there is nothing to translate: all is empty")
+    return texts
+
+
+def _lines(content: str) -> list[str]:
+    """Lines as other tools count them: str.splitlines also cuts at form feeds and the like."""
+    return [line.removesuffix("\r") for line in content.removesuffix("\n").split("\n")]

@@ -1,0 +1,76 @@
+"""Translation by models with an encoder: what comes before a text, and texts of any length as batches of alike ones."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Unpack
+
+from cutwork.engine.session import Generation, Options, Timings
+from cutwork.errors import CutworkError
+
+if TYPE_CHECKING:
+    from cutwork.engine.model import Model
+
+Progress = Callable[[Mapping[int, Generation]], None]
+
+NUM_BEAMS = 5  # what translations are usually measured with
+_BATCHES = 4  # handed over together, so that a long text does not leave the others' places empty
+
+
+def check_translates(config: Mapping[str, Any]) -> None:
+    """Raises CutworkError unless a model of this configuration reads a text and answers with another."""
+    if config.get("is_encoder_decoder") and "num_mel_bins" not in config:
+        return
+    kind, instead = config.get("model_type", "model"), "transcribe" if "num_mel_bins" in config else "generate"
+    raise CutworkError(f"a {kind} does not translate texts; use {instead}, or load an encoder-decoder such as T5")
+
+
+def translation_prefix(config: Mapping[str, Any]) -> str:
+    """What a model wants before each text, by the `task_specific_params` of its configuration; nothing if it says none.
+
+    Raises CutworkError, naming them, if it knows several translations.
+    """
+    tasks = config.get("task_specific_params")
+    found = {
+        settings["prefix"]
+        for name, settings in (tasks.items() if isinstance(tasks, dict) else ())
+        if name.startswith("translation") and isinstance(settings, dict) and isinstance(settings.get("prefix"), str)
+    }
+    if len(found) > 1:
+        known = ", ".join(map(repr, sorted(found)))
+        raise CutworkError(f"this model knows several translations; choose by its prefix: {known}")
+    return found.pop() if found else ""
+
+
+def translate(
+    model: "Model",
+    texts: Sequence[str],
+    prefix: str | None,
+    progress: Progress | None,
+    **options: Unpack[Options],
+) -> list[Generation]:
+    """See `Model.translate`."""
+    check_translates(model.config)
+    assert model.encoder
+    before = translation_prefix(model.config) if prefix is None else prefix
+    tokens = {i: model.encode(before + text) for i, text in enumerate(texts) if text.strip()}
+    for i, ids in tokens.items():
+        if len(ids) > model.encoder.max_length:
+            raise CutworkError(
+                f"text {i + 1} has {len(ids)} tokens, but this model reads at most {model.encoder.max_length}; split it"
+            )
+    results = {
+        i: Generation("", [], "stop", 0, Timings(0.0, 0.0, 0.0, 0)) for i in range(len(texts)) if i not in tokens
+    }
+    if results and progress:
+        progress(results)
+    order = sorted(tokens, key=lambda i: -len(tokens[i]))
+    size = _BATCHES * model.max_batch
+    for start in range(0, len(order), size):
+        part = order[start : start + size]
+        longest = len(tokens[part[0]])
+        room: Options = {"num_beams": NUM_BEAMS, "max_new_tokens": min(3 * longest + 32, model.max_context - 1)}
+        answers = model.generate([tokens[i] for i in part], **(room | options))
+        done = dict(zip(part, answers, strict=True))
+        results |= done
+        if progress:
+            progress(done)
+    return [results[i] for i in range(len(texts))]

@@ -1,0 +1,90 @@
+"""Translation: the same as transformers' beam search text by text, whatever the order and the lengths."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cutwork.engine.model import Model
+from cutwork.engine.translation import check_translates, translation_prefix
+from cutwork.errors import CutworkError
+
+from .test_t5 import load, make, save, torch
+
+TEXTS = ["a short one", "", "one that is a good deal longer than the first", "b", "in the middle", "   "]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    made = make("v1.1")
+    made.generation_config.update(eos_token_id=2)
+    directory = save(made, tmp_path_factory.mktemp("translation"))
+    config = json.loads((directory / "config.json").read_text())
+    config["task_specific_params"] = {"summarization": {"prefix": "sum: "}, "translation_en_to_de": {"prefix": "to: "}}
+    (directory / "config.json").write_text(json.dumps(config))
+    with load(directory, max_batch=6) as loaded:
+        yield made, loaded
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_every_text_is_translated_as_alone(model, num_beams: int) -> None:
+    reference, engine = model
+    calls: list[int] = []
+    results = engine.translate(
+        TEXTS, num_beams=num_beams, max_new_tokens=12, progress=lambda done: calls.append(len(done))
+    )
+    assert sum(calls) == len(TEXTS)
+    for text, result in zip(TEXTS, results, strict=True):
+        if not text.strip():
+            assert result.text == "" and result.tokens == []
+            continue
+        ids = torch.tensor([engine.encode(f"to: {text}")])
+        expected = reference.generate(ids, num_beams=num_beams, max_new_tokens=12, do_sample=False)[0, 1:].tolist()
+        assert result.tokens == [token for token in expected if token != 0] or result.tokens == expected, text
+    assert engine.translate(TEXTS[0], num_beams=num_beams, max_new_tokens=12).tokens == results[0].tokens
+
+
+def test_a_prefix_can_be_given_and_lengths_have_a_default(model) -> None:
+    _, engine = model
+    [plain] = engine.translate(["b"], prefix="", num_beams=2)
+    assert plain.prompt_tokens == len(engine.encode("b"))
+    assert len(plain.tokens) <= 3 * plain.prompt_tokens + 32
+
+
+def test_a_text_too_long_is_named_before_anything_is_translated(tmp_path: Path) -> None:
+    directory = save(make("v1.0"), tmp_path)
+    with load(directory, max_input=24) as engine:
+        done: list[object] = []
+        with pytest.raises(CutworkError, match=r"text 2 has \d+ tokens, but this model reads at most 24; split it"):
+            engine.translate(["short", "long " * 20], num_beams=1, progress=done.append)
+        assert not done
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_type": "llama"}, "a llama does not translate texts; use generate"),
+        ({"model_type": "whisper", "is_encoder_decoder": True, "num_mel_bins": 80}, "use transcribe"),
+    ],
+)
+def test_other_models_are_refused(config: dict, message: str) -> None:
+    with pytest.raises(CutworkError, match=message):
+        check_translates(config)
+
+
+def test_several_translations_need_a_choice() -> None:
+    tasks = {f"translation_en_to_{to}": {"prefix": f"translate English to {to}: "} for to in ("German", "French")}
+    with pytest.raises(CutworkError, match=r"choose by its prefix: 'translate English to French: ', 'translate"):
+        translation_prefix({"task_specific_params": tasks})
+    assert translation_prefix({"task_specific_params": None}) == ""
+    assert translation_prefix({}) == ""
+
+
+def test_the_model_refuses_too(tmp_path: Path) -> None:
+    from tests.tiny_checkpoint import write_tiny_checkpoint
+
+    with (
+        Model.load(write_tiny_checkpoint(tmp_path / "llama"), threads=1) as engine,
+        pytest.raises(CutworkError, match="does not translate"),
+    ):
+        engine.translate("Hello")
