@@ -86,7 +86,10 @@ __m256i add_products(__m256i acc, const Codes& w, __m256i x) {
   return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
+struct I8Words;
+
 struct I8 {
+  using Masked = I8Words;
   using Value = int8_t;
   using InputValue = int8_t;
   using Sum = int32_t;
@@ -155,6 +158,20 @@ struct I8 {
   static PanelAcc add_sums(PanelAcc a, PanelAcc b) { return _mm256_add_epi32(a, b); }
 };
 
+// Whole words, for gemv.
+struct I8Words : I8 {
+  static constexpr int64_t kReadBefore = kExpandReadsBefore;
+  using Chunk = Expanded;
+  static constexpr int64_t kCols = kBlockCols;
+
+  static Chunk expand(const uint64_t* word, int, const Value*& values) { return expand_word(word, values); }
+  static Acc dot(Acc acc, const Chunk& w, const InputValue* x) {
+    const __m256i ends = _mm256_blend_epi32(load32(x + 32), load32(x), 3);
+    acc = add_products(acc, with_magnitudes(w.low), load32(x + 8));
+    return add_products(acc, with_magnitudes(w.high), _mm256_permute4x64_epi64(ends, 0x39));
+  }
+};
+
 struct Floats {
   using InputValue = float;
   using Sum = float;
@@ -203,6 +220,7 @@ struct Floats {
 };
 
 struct F32 : Floats {
+  using Masked = F32;
   using Value = float;
 
   static Chunk expand(const uint64_t* word, int c, const Value*& values) {
@@ -227,6 +245,7 @@ struct F32 : Floats {
 };
 
 struct Bf16 : Floats {
+  using Masked = Bf16;
   using Value = uint16_t;
 
   static __m256 widen(__m128i bits) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16)); }

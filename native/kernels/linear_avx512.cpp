@@ -23,6 +23,7 @@ void put_places(const uint8_t* table, uint64_t word, uint8_t* out) {
 }
 
 struct I8 {
+  using Masked = I8;
   using Value = int8_t;
   using InputValue = uint8_t;
   using Sum = int32_t;
@@ -81,6 +82,7 @@ struct I8 {
 
 // 32 columns: the evens and the odds, which is how the input is stored.
 struct Bf16 : Floats {
+  using Masked = Bf16;
   using Value = uint16_t;
   using Raw = __m512i;
   struct Chunk {

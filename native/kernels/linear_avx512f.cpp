@@ -36,7 +36,10 @@ __m512i add_products(__m512i acc, const Codes& w, __m512i x) {
   return _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
 }
 
+struct I8Words;
+
 struct I8 {
+  using Masked = I8Words;
   using Value = int8_t;
   using InputValue = int8_t;
   using Sum = int32_t;
@@ -100,8 +103,22 @@ struct I8 {
   static PanelAcc add_sums(PanelAcc a, PanelAcc b) { return _mm512_add_epi32(a, b); }
 };
 
+// Whole words, for gemv.
+struct I8Words : I8 {
+  static constexpr int64_t kReadBefore = kExpandReadsBefore;
+  static Chunk expand(const uint64_t* word, int, const Value*& values) {
+    const Expanded w = expand_word(word, values);
+    return with_magnitudes(_mm512_inserti64x4(_mm512_castsi256_si512(w.low), w.high, 1));
+  }
+  static Acc dot(Acc acc, const Chunk& w, const InputValue* x) {
+    const __m512i natural = _mm512_loadu_si512(x);
+    return add_products(acc, w, _mm512_alignr_epi64(natural, natural, 1));
+  }
+};
+
 // Widened before they are expanded, for there is no expansion of 16-bit elements.
 struct Bf16 : Floats {
+  using Masked = Bf16;
   using Value = uint16_t;
   using Raw = __m512i;
   using Chunk = __m512;

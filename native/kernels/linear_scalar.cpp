@@ -1,4 +1,6 @@
 // Kernels in plain C++ for processors without a set of their own: lanes are arrays that the compiler may vectorise.
+#include <type_traits>
+
 #include "kernels/int4.h"
 #include "kernels/linear.h"
 #include "kernels/linear_sets.h"
@@ -30,6 +32,7 @@ int8_t to_float(int8_t value) {
 // A block of one row as `Lane`s, whose products with the input add up in sixteen `SumType`s.
 template <class ValueType, class Lane, class InputType, class SumType>
 struct Op {
+  using Masked = Op;
   using Value = ValueType;
   using InputValue = InputType;
   using Sum = SumType;
