@@ -12,10 +12,24 @@ namespace {
 
 constexpr const Int4Kernels& kInt4 = kInt4Avx2;
 constexpr int kCodeBias = 0;
-constexpr int64_t kDeinterleave = 1;
+constexpr int64_t kDeinterleave = 16;
 
 #include "kernels/input.inc"
 #include "kernels/shuffles.inc"
+
+// For each mask byte a shuffle of eight 16-bit values.
+struct PairShuffleTable {
+  alignas(64) uint8_t rank[256][16];
+
+  constexpr PairShuffleTable() : rank() {
+    for (int mask = 0; mask < 256; ++mask)
+      for (int i = 0; i < 16; ++i) {
+        const int place = kShuffles.rank[mask][i / 2];
+        rank[mask][i] = static_cast<uint8_t>(place < 8 ? 2 * place + i % 2 : 0x80);
+      }
+  }
+};
+constexpr PairShuffleTable kPairShuffles;
 
 constexpr int kRawRows = 8;
 
@@ -182,8 +196,6 @@ struct Floats {
   static constexpr int64_t kCols = 8;
   static constexpr int kGemvTokens = 2;
 
-  static constexpr bool kDeinterleaved = false;
-
   // The eight floats whose first ones are the nonzeros, spread over the mask byte's bits.
   static Chunk spread(__m256 packed, uint8_t mask) {
     const __m256i ranks = _mm256_cvtepi8_epi32(load8(kShuffles.rank[mask]));
@@ -222,6 +234,7 @@ struct Floats {
 struct F32 : Floats {
   using Masked = F32;
   using Value = float;
+  static constexpr bool kDeinterleaved = false;
 
   static Chunk expand(const uint64_t* word, int c, const Value*& values) {
     const uint8_t mask = mask_byte(word, c);
@@ -244,29 +257,51 @@ struct F32 : Floats {
   }
 };
 
+// Sixteen columns: the evens and the odds, which is how the input is stored.
 struct Bf16 : Floats {
   using Masked = Bf16;
   using Value = uint16_t;
+  struct Chunk {
+    __m256 even, odd;
+  };
+  static constexpr int64_t kCols = 16;
+  static constexpr bool kDeinterleaved = true;
 
-  static __m256 widen(__m128i bits) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16)); }
-  static Chunk expand(const uint64_t* word, int c, const Value*& values) {
-    const uint8_t mask = mask_byte(word, c);
-    const __m256 packed = widen(load16(values));
-    values += _mm_popcnt_u32(mask);
-    return spread(packed, mask);
+  static Raw expand_raw(const uint64_t* word, int c, const Value*& values) {
+    const uint8_t low = mask_byte(word, 2 * c), high = mask_byte(word, 2 * c + 1);
+    const Value* next = values + _mm_popcnt_u32(low);
+    const __m128i first = _mm_shuffle_epi8(load16(values), load16(kPairShuffles.rank[low]));
+    const __m128i second = _mm_shuffle_epi8(load16(next), load16(kPairShuffles.rank[high]));
+    values = next + _mm_popcnt_u32(high);
+    return _mm256_set_m128i(second, first);
   }
-  static Chunk load(const Value* values, int64_t valid) {
-    if (valid >= kCols) return widen(load16(values));
+  static Raw load_raw(const Value* values, int64_t valid) {
+    if (valid >= kCols) return load32(values);
     Value some[kCols] = {};
     for (int64_t k = 0; k < valid; ++k) some[k] = values[k];
-    return widen(load16(some));
+    return load32(some);
   }
-  static Raw expand_raw(const uint64_t* word, int c, const Value*& values) {
-    return _mm256_castps_si256(expand(word, c, values));
+  static Chunk widen(Raw pairs) {
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)),
+            _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(static_cast<int>(0xffff0000u))))};
   }
-  static Raw load_raw(const Value* values, int64_t valid) { return _mm256_castps_si256(load(values, valid)); }
+  static Chunk expand(const uint64_t* word, int c, const Value*& values) { return widen(expand_raw(word, c, values)); }
+  static Chunk load(const Value* values, int64_t valid) { return widen(load_raw(values, valid)); }
+  static Acc dot(Acc acc, const Chunk& w, const InputValue* x) {
+    return _mm256_fmadd_ps(w.odd, _mm256_loadu_ps(x + 8), _mm256_fmadd_ps(w.even, _mm256_loadu_ps(x), acc));
+  }
   static void put_values(const Value* values, int64_t count, float* out) {
-    for (int64_t i = 0; i < count; i += 8) _mm256_storeu_ps(out + i, widen(load16(values + i)));
+    for (int64_t i = 0; i < count; i += 8)
+      _mm256_storeu_ps(out + i, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load16(values + i)), 16)));
+  }
+  template <class Line>
+  static void write_lines(const Raw (&raws)[kRawRows], Line* lines) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kRawRows; ++i) {
+      const Chunk pair = widen(raws[i]);
+      _mm256_store_ps(reinterpret_cast<float*>(lines[i]), pair.even);
+      _mm256_store_ps(reinterpret_cast<float*>(lines[kRawRows + i]), pair.odd);
+    }
   }
 };
 
