@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 SOURCES := $(wildcard native/*.cpp native/*/*.cpp native/*/*.h native/*/*.inc native/*.h)
-PACKAGES := train,serve,eval,dev
+PACKAGES := train,speech,serve,eval,dev
 
 .PHONY: demo test lint format bench peers native sanitize clean
 

@@ -23,7 +23,7 @@ from random import Random
 import numpy as np
 import soundfile
 
-from cutwork.tasks.speech import RATE, read_audio
+from cutwork.audio import RATE, read_audio
 
 VOICES = {
     "en": ("en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc", "en-029"),

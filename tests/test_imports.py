@@ -11,7 +11,17 @@ import cutwork
 
 ROOT = Path(cutwork.__file__).parent
 LIGHT = ("engine", "pack", "checkpoint", "legacy", "safetensors_file")  # never import torch
-EVERYWHERE = {"__version__", "errors", "files", "machine", "recipe", "pretrained", "safetensors_file", "legacy"}
+EVERYWHERE = {
+    "__version__",
+    "audio",
+    "errors",
+    "files",
+    "machine",
+    "recipe",
+    "pretrained",
+    "safetensors_file",
+    "legacy",
+}
 ALLOWED = {
     "engine": {"engine", "pack", "checkpoint"},
     "pack": {"pack", "checkpoint"},

@@ -5,13 +5,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from cutwork.audio import read_audio
 from cutwork.errors import CutworkError
 from cutwork.tasks.table import rows
 from cutwork.tasks.task import Sample, Task
-
-RATE = 16_000  # hertz, of what speech models hear
 
 _LISTINGS = ("metadata", "transcripts")
 
@@ -73,22 +70,6 @@ def speech(
         found = _recordings(rows(str(listing)), [folder], str(listing), audio, transcript, language)
         parts.append(tuple(islice(found, count)))
     return Task("speech", *parts)
-
-
-def read_audio(path: Path) -> np.ndarray:
-    """A recording as mono float32 at 16 kHz, whatever it is stored as; CutworkError if it cannot be read."""
-    try:
-        import soundfile
-        import soxr
-    except ImportError:
-        raise CutworkError("recordings need soundfile and soxr; install: pip install 'cutwork[train]'") from None
-    try:
-        sound, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, RuntimeError) as error:
-        raise CutworkError(f"cannot read the recording {path}: {error}") from None
-    mono = sound.mean(axis=1)
-    resampled: np.ndarray = mono if rate == RATE else soxr.resample(mono, rate, RATE)
-    return resampled.astype(np.float32, copy=False)
 
 
 def _recordings(

@@ -7,13 +7,13 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from cutwork.audio import RATE
 from cutwork.errors import CutworkError
 from cutwork.tasks.rendering import IGNORED, render
 from cutwork.tasks.task import Sample
 
 Batch = dict[str, Any]
 Example = dict[str, Any]
-SAMPLING_RATE = 16_000  # of recordings, in hertz
 ENGLISH_VOCABULARY = 51_864  # tokens of the Whispers that know English only
 SECONDS_PER_TIMESTAMP = 0.02
 TIMESTAMP = re.compile(r"<\|(\d+\.\d\d)\|>")  # as Whisper's tokenizer writes its tokens for them
@@ -138,7 +138,7 @@ class Speech(EncoderDecoder):
         """
         if sample.audio is None:
             raise CutworkError(f"a speech model needs recordings, and the sample {sample.answer[:60]!r} has none")
-        spectrogram = tokenizer.feature_extractor(sample.audio, sampling_rate=SAMPLING_RATE)["input_features"][0]
+        spectrogram = tokenizer.feature_extractor(sample.audio, sampling_rate=RATE)["input_features"][0]
         return {"input_features": spectrogram, "labels": self.transcript(tokenizer, sample, max_length)}
 
     def transcript(self, tokenizer: Any, sample: Sample, max_length: int) -> list[int]:

@@ -1,0 +1,103 @@
+"""Whisper's special tokens: where text ends and times begin, languages, tasks, and what it must not write."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cutwork.errors import CutworkError
+
+SECONDS_PER_TIME = 0.02  # a time token's step
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Token ids. `first_time` is that of <|0.00|>; all later ids are times, all ids below `end` text."""
+
+    start: int
+    end: int
+    previous: int  # before the text of earlier windows
+    no_speech: int
+    without_times: int
+    languages: Mapping[str, int]  # by code; empty for English-only models
+    tasks: Mapping[str, int]
+    suppressed: tuple[int, ...]
+    suppressed_first: tuple[int, ...]
+    alignment_heads: tuple[tuple[int, int], ...] = ()  # (layer, head) of the decoder
+
+    @property
+    def first_time(self) -> int:
+        """<|0.00|>."""
+        return self.without_times + 1
+
+    @property
+    def multilingual(self) -> bool:
+        """Whether it knows languages and tasks."""
+        return bool(self.languages)
+
+    def text(self, tokens: Sequence[int]) -> list[int]:
+        """Tokens without times and other special ones."""
+        return [token for token in tokens if token < self.end]
+
+    def language(self, name: str | None) -> str:
+        """The code of a language given as code or English name; CutworkError if the model does not know it."""
+        from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
+        code = TO_LANGUAGE_CODE.get((name or "en").lower(), (name or "en").lower())
+        known = self.languages or {"en": 0}
+        if code not in known:
+            only = "English only" if not self.languages else f"{', '.join(sorted(known))}"
+            raise CutworkError(f"this model does not know the language '{name}'; it knows {only}")
+        return code
+
+    def prompt(self, language: str, task: Literal["transcribe", "translate"], *, times: bool) -> list[int]:
+        """What every window's answer begins with; CutworkError for a translation by an English-only model."""
+        ids = [self.start]
+        if self.multilingual:
+            ids += [self.languages[language], self.tasks[task]]
+        elif task == "translate":
+            raise CutworkError("an English-only model cannot translate; use a multilingual one")
+        return ids if times else [*ids, self.without_times]
+
+
+def vocabulary_of(path: Path, config: Mapping[str, Any], tokenizer: Any) -> Vocabulary:
+    """The special tokens of a model directory, from generation_config.json or else by their names.
+
+    Raises CutworkError if the model is no Whisper or its files do not say.
+    """
+    if config.get("model_type") != "whisper":
+        raise CutworkError(f"{path} is a {config.get('model_type')} model; only Whisper models transcribe")
+    settings: dict[str, Any] = {}
+    file = path / "generation_config.json"
+    if file.is_file():
+        try:
+            settings = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CutworkError(f"cannot read {file}: {error}") from None
+
+    def find(key: str, *names: str) -> int:
+        found = settings.get(key, config.get(key))
+        if isinstance(found, int) and not isinstance(found, bool):
+            return found
+        named = [tokenizer.convert_tokens_to_ids(name) for name in names]
+        unknown = getattr(tokenizer, "unk_token_id", None)
+        if not named or named[0] is None or (named[0] == unknown and names[0] != tokenizer.unk_token):
+            raise CutworkError(f"{path}: generation_config.json lacks '{key}', and the tokenizer has no {names[0]}")
+        return int(named[0])
+
+    without_times = find("no_timestamps_token_id", "<|notimestamps|>")
+    languages = settings.get("lang_to_id") or {}
+    heads = settings.get("alignment_heads") or ()
+    return Vocabulary(
+        start=find("decoder_start_token_id", "<|startoftranscript|>"),
+        end=find("eos_token_id", "<|endoftext|>"),
+        previous=find("prev_sot_token_id", "<|startofprev|>"),
+        no_speech=without_times - 1,
+        without_times=without_times,
+        languages={name.strip("<|>"): int(token) for name, token in languages.items()},
+        tasks=settings.get("task_to_id") or {},
+        suppressed=tuple(settings.get("suppress_tokens") or config.get("suppress_tokens") or ()),
+        suppressed_first=tuple(settings.get("begin_suppress_tokens") or config.get("begin_suppress_tokens") or ()),
+        alignment_heads=tuple((int(layer), int(head)) for layer, head in heads),
+    )
