@@ -10,12 +10,13 @@ import torch
 from transformers import AutoTokenizer, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from cutwork.audio import read_audio
-from cutwork.engine.speech.options import Options
+from cutwork.engine.speech.options import Options, options_from
 from cutwork.engine.speech.segments import Segment
 from cutwork.engine.speech.spectrogram import Spectrogram
 from cutwork.engine.speech.transcribe import Transcription
 from cutwork.engine.speech.vocabulary import vocabulary_of
-from tests.speech.tiny import Torch, save, sound
+from cutwork.errors import CutworkError
+from tests.speech.tiny import LANGUAGES, Torch, save, sound
 
 PLAIN = {
     "beam_size": 1,
@@ -83,8 +84,101 @@ def test_segments_are_those_of_transformers(tmp_path: Path, seed: int, condition
     assert len(found) >= 3
 
 
-CLIPS = Path(os.environ.get("CUTWORK_TEST_SPEECH", "../shared/data/speech_en"))
-TINY = Path(os.environ.get("CUTWORK_TEST_WHISPER", "whisper-tiny.en"))
+def test_a_short_recording_ends_where_it_ends(tmp_path: Path) -> None:
+    ours, _ = transcription(save(tmp_path), sound(0.6))
+    result = ours.result()
+    assert ours._decoder.encoded == 1 and all(segment.seek < 60 for segment in result.segments)
+    assert result.duration == 0.6 and result.text == "".join(s.text for s in result.segments).strip()
+
+
+def test_the_language_is_detected_or_taken(tmp_path: Path) -> None:
+    ours, model = transcription(save(tmp_path), sound(1.5))
+    logits = ours._decoder.logits(ours._encode_at(0), [model.generation_config.decoder_start_token_id])
+    ids = list(model.generation_config.lang_to_id.values())
+    assert ours.language == LANGUAGES[int(np.argmax(logits[ids]))]
+    assert sum(chance for _, chance in ours.language_probabilities) == pytest.approx(1)
+    given, _ = transcription(tmp_path, sound(1.5), language="German", task="translate")
+    assert given.language == "de" and not given.language_probabilities
+    words = AutoTokenizer.from_pretrained(tmp_path)
+    assert words.convert_ids_to_tokens(given._prompt) == ["<|startoftranscript|>", "<|de|>", "<|translate|>"]
+
+
+def test_what_a_model_cannot_do_is_told(tmp_path: Path) -> None:
+    save(tmp_path, multilingual=False)
+    with pytest.raises(CutworkError, match="English only"):
+        transcription(tmp_path, sound(1.0), language="de")
+    with pytest.raises(CutworkError, match="cannot translate"):
+        transcription(tmp_path, sound(1.0), task="translate")
+    with pytest.raises(CutworkError, match="unknown option 'beams'"):
+        options_from({"beams": 5})
+    with pytest.raises(CutworkError, match="beam_size must be from 1 to 64"):
+        options_from({"beam_size": 0})
+    with pytest.raises(CutworkError, match="only Whisper models transcribe"):
+        vocabulary_of(tmp_path, {"model_type": "llama"}, None)
+
+
+def test_doubt_raises_the_temperature(tmp_path: Path) -> None:
+    options = {"temperature": (0.0, 0.4, 0.8), "best_of": 2, "seed": 1}
+    ours, _ = transcription(save(tmp_path), sound(1.5), **options, log_prob_threshold=0.0)
+    assert {segment.temperature for segment in ours.result().segments} <= {0.8}
+    ours, _ = transcription(tmp_path, sound(1.5), **options, log_prob_threshold=-1000.0)
+    assert {segment.temperature for segment in ours.result().segments} <= {0.0}
+    ours, _ = transcription(tmp_path, sound(1.5), **options, compression_ratio_threshold=0.0)
+    assert {segment.temperature for segment in ours.result().segments} <= {0.8}
+
+
+def test_silence_is_skipped(tmp_path: Path) -> None:
+    silent = {"no_speech_threshold": 0.0, "log_prob_threshold": 0.0}
+    assert transcription(save(tmp_path), sound(2.5), **silent)[0].result().segments == []
+    heard = {"no_speech_threshold": 0.0, "log_prob_threshold": -1000.0}
+    assert transcription(tmp_path, sound(2.5), **heard)[0].result().segments
+
+
+def test_what_was_said_is_shown_to_the_decoder(tmp_path: Path) -> None:
+    ours, model = transcription(save(tmp_path), sound(3.5), initial_prompt="Ann", condition_on_previous_text=False)
+    start = model.generation_config.prev_sot_token_id
+    words = AutoTokenizer.from_pretrained(tmp_path)
+    assert ours._with_history() == [start, *words(" Ann")["input_ids"], *ours._prompt]
+    ours.result()
+    assert ours._with_history() == ours._prompt
+    ours, _ = transcription(tmp_path, sound(3.5))
+    said = [token for segment in ours.result().segments for token in segment.tokens]
+    assert len(said) > 31 and ours._with_history() == [start, *said[-31:], *ours._prompt]
+
+
+def test_progress_and_times_without_timestamps(tmp_path: Path) -> None:
+    ours, _ = transcription(save(tmp_path), sound(2.5), without_timestamps=True)
+    done: list[tuple[float, float]] = []
+    ours._progress = lambda *seconds: done.append(seconds)
+    assert [(s.start, s.end) for s in ours.result().segments] == [(0.0, 1.0), (1.0, 2.0), (2.0, 2.5)]
+    assert done == [(1.0, 2.5), (2.0, 2.5), (2.5, 2.5)]
+
+
+def test_words_lie_in_their_segments(tmp_path: Path) -> None:
+    ours, _ = transcription(save(tmp_path), sound(3.5), word_timestamps=True)
+    segments = ours.result().segments
+    assert segments
+    for segment in segments:
+        assert segment.words and "".join(word.word for word in segment.words) == segment.text
+        times = [time for word in segment.words for time in (word.start, word.end)]
+        assert times == sorted(times) and segment.start <= times[0] and times[-1] <= segment.end
+        assert all(0 <= word.probability <= 1 for word in segment.words)
+
+
+def test_times_count_in_the_whole_recording_after_silence_was_left_out(tmp_path: Path) -> None:
+    audio = np.concatenate([sound(1.0), np.zeros(64_000, np.float32), sound(1.0, seed=1)])
+    ours, _ = transcription(save(tmp_path), audio, vad_filter=True, vad_parameters={"speech_pad_ms": 100})
+    result = ours.result()
+    assert result.duration == 6.0 and 1.5 < result.duration_after_vad < 3
+    times = [time for segment in result.segments for time in (segment.start, segment.end)]
+    assert all(time <= 1.2 or time >= 4.8 for time in times)
+    assert any(segment.end > 5 for segment in result.segments)
+    empty, _ = transcription(tmp_path, np.zeros(16_000, np.float32), vad_filter=True)
+    assert empty.result().segments == []
+
+
+CLIPS = Path(os.environ.get("CUTWORK_TEST_SPEECH", "no-clips"))  # a folder of .wav files
+TINY = Path(os.environ.get("CUTWORK_TEST_WHISPER", "no-model"))  # openai/whisper-tiny.en
 
 
 def two_minutes() -> np.ndarray:
@@ -96,7 +190,10 @@ def two_minutes() -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (CLIPS.is_dir() and TINY.is_dir()), reason="needs real clips and Whisper-tiny.en")
+@pytest.mark.skipif(
+    not (CLIPS.is_dir() and TINY.is_dir()),
+    reason="CUTWORK_TEST_SPEECH and CUTWORK_TEST_WHISPER name no clips and no model",
+)
 @pytest.mark.parametrize("condition", [False, True])
 def test_two_minutes_of_real_speech_are_as_transformers_hears_them(condition: bool) -> None:
     audio = two_minutes()

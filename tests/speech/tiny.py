@@ -146,12 +146,15 @@ class Torch:
         return max(found, key=lambda answer: answer.average)
 
     @torch.inference_mode()
-    def attention(self, memory: Any, tokens: Sequence[int], heads: Sequence[tuple[int, int]]) -> np.ndarray:
+    def attention(
+        self, memory: Any, tokens: Sequence[int], heads: Sequence[tuple[int, int]]
+    ) -> tuple[np.ndarray, np.ndarray]:
         self.model.config._attn_implementation = "eager"
         outputs = self.model(
             encoder_outputs=BaseModelOutput(memory), decoder_input_ids=torch.tensor([tokens]), output_attentions=True
         )
-        return np.stack([outputs.cross_attentions[layer][0, head].numpy() for layer, head in heads])
+        weights = np.stack([outputs.cross_attentions[layer][0, head].numpy() for layer, head in heads])
+        return weights, outputs.logits[0].numpy()
 
     def _step(self, memory: Any, tokens: Sequence[int], cache: Any) -> Any:
         return self.model(

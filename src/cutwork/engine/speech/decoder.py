@@ -43,10 +43,13 @@ class Decoder(Protocol):
     def answer(self, memory: Any, prompt: Sequence[int], search: Search, process: Process) -> Answer:
         """The best answer found, its scores changed by `process` before each choice."""
 
-    def attention(self, memory: Any, tokens: Sequence[int], heads: Sequence[tuple[int, int]]) -> np.ndarray:
-        """How much each token looks at each of the window's encoded frames: float32 [heads, tokens, frames / 2].
+    def attention(
+        self, memory: Any, tokens: Sequence[int], heads: Sequence[tuple[int, int]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """How much each token looks at each of the window's encoded frames, and what the model expects after it.
 
-        `heads` are (layer, head) of the decoder's cross attention.
+        `heads` are (layer, head) of the decoder's cross attention. Returns probabilities float32 [heads, tokens, frames
+        / 2] and logits float32 [tokens, V]. Raises CutworkError for a head that is not there.
         """
 
 

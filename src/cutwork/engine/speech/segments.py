@@ -77,7 +77,7 @@ def split(tokens: Sequence[int], vocabulary: Vocabulary, frames: int) -> tuple[l
     slices, start = [], 0
     for end in ends:
         part = list(tokens[start:end])
-        slices.append(Slice(*((token - first) * SECONDS_PER_TIME for token in (part[0], part[-1])), part))
+        slices.append(Slice((part[0] - first) * SECONDS_PER_TIME, (part[-1] - first) * SECONDS_PER_TIME, part))
         start = end
     if finished:
         return slices, frames

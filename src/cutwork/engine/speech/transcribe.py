@@ -17,7 +17,9 @@ from cutwork.engine.speech.options import Options
 from cutwork.engine.speech.rules import Rules
 from cutwork.engine.speech.segments import Segment, Transcript, split
 from cutwork.engine.speech.spectrogram import Spectrogram
+from cutwork.engine.speech.vad import Silence, spoken
 from cutwork.engine.speech.vocabulary import SECONDS_PER_TIME, Vocabulary
+from cutwork.engine.speech.words import Aligner
 
 Progress = Callable[[float, float], None]  # (seconds done, seconds in all)
 
@@ -55,9 +57,12 @@ class Transcription:
         self._decoder, self._tokenizer, self._vocabulary, self._options = decoder, tokenizer, vocabulary, options
         self._window, self._context, self._progress = window, context, progress
         self.duration = len(sound) / RATE
+        self._spoken = spoken(sound, Silence.of(options.vad_parameters)) if options.vad_filter else None
+        sound = self._spoken.sound if self._spoken else sound
+        self.heard = len(sound) / RATE
         self._memory: tuple[int, Any] | None = None
-        self._frames = max(1, spectrogram.frames(sound))
         whole = window * spectrogram.hop
+        self._frames = spectrogram.frames(sound) if len(sound) > whole else -(-len(sound) // spectrogram.hop)
         # Up to a window, silence is heard after the recording; a longer one is heard as it is, as by transformers.
         self._picture = spectrogram(np.pad(sound, (0, max(0, whole - len(sound)))))
         self.language, self.language_probabilities = self._find_language()
@@ -66,6 +71,8 @@ class Transcription:
         if options.initial_prompt:
             self._history = self._ids(f" {options.initial_prompt.strip()}")
         self._segments: list[Segment] = []
+        if options.word_timestamps:
+            self._aligner = Aligner(decoder, tokenizer, vocabulary, self.language)
 
     def result(self) -> Transcript:
         """The whole transcript; transcribes what has not been yet."""
@@ -77,7 +84,7 @@ class Transcription:
             language=self.language,
             language_probability=dict(self.language_probabilities).get(self.language),
             duration=round(self.duration, 3),
-            duration_after_vad=round(self.duration, 3),
+            duration_after_vad=round(self.heard, 3),
             all_language_probs=self.language_probabilities,
         )
 
@@ -100,7 +107,7 @@ class Transcription:
         if self._is_silence(outcome):
             return frames, []
         slices, advance = split(outcome.answer.tokens, self._vocabulary, frames)
-        found = []
+        found: list[Segment] = []
         for part in slices:
             text = self._text(self._vocabulary.text(part.tokens))
             if not text.strip():
@@ -124,7 +131,9 @@ class Transcription:
         else:
             self._history = []
         if options.word_timestamps:
-            found = self._with_words(memory, seek, frames, found)
+            found = self._aligner.add_words(memory, found, self._prompt, seek / 100, frames)
+        if self._spoken:
+            found = [self._spoken.restore_segment(segment) for segment in found]
         self._segments += found
         return advance, found
 
@@ -208,13 +217,6 @@ class Transcription:
         probabilities = np.exp(log_softmax(logits[ids]))
         ranked = sorted(zip(codes, map(float, probabilities), strict=True), key=lambda pair: -pair[1])
         return ranked[0][0], ranked
-
-    def _with_words(self, memory: Any, seek: int, frames: int, found: list[Segment]) -> list[Segment]:
-        from cutwork.engine.speech.words import add_words
-
-        return add_words(
-            self._decoder, memory, found, self._prompt, self._vocabulary, self._tokenizer, self.language, seek, frames
-        )
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]

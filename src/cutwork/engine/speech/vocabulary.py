@@ -44,7 +44,7 @@ class Vocabulary:
         """The code of a language given as code or English name; CutworkError if the model does not know it."""
         from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
-        code = TO_LANGUAGE_CODE.get((name or "en").lower(), (name or "en").lower())
+        code = str(TO_LANGUAGE_CODE.get((name or "en").lower(), (name or "en").lower()))
         known = self.languages or {"en": 0}
         if code not in known:
             only = "English only" if not self.languages else f"{', '.join(sorted(known))}"
