@@ -26,6 +26,7 @@ PUBLISHED = {
     "40": (2, 3e-5), "50": (2, 3e-5), "60": (2, 1e-4), "70": (4, 8e-5), "80": (4, 1e-4),
     "2of4": (4, 1e-4), "16of32": (4, 1e-4), "16of64": (4, 1e-4),
 }  # fmt: skip
+COMPARED = {"max_new_tokens": 8, "num_beams": 2, "prompt_tokens": 8, "decode_tokens": 2, "repeats": 1, "threads": 1}
 ROWS = [{"question": f"What is {i} and 2?", "answer": f"{i} + 2 = {i + 2}\n#### {i + 2}"} for i in range(8)]
 
 
@@ -125,6 +126,7 @@ def shrunk(recipe: Recipe, model: Path, options: dict[str, Any]) -> Recipe:
             "teacher": few(recipe.teacher),
             "tune": few(recipe.tune),
             "prune": recipe.prune.model_copy(update=prune),
+            "compare": recipe.compare.model_copy(update=COMPARED),
             "quantize": recipe.quantize and recipe.quantize.model_copy(update={"calibration_samples": 4}),
         }
     )
@@ -136,11 +138,14 @@ def test_it_runs_on_a_stand_in(path: Path, tmp_path: Path, monkeypatch: pytest.M
     family = next(name for name in ("mpt", "llama", "t5", "whisper") if path.stem.startswith(name))
     model = stand_in(family, tmp_path / "model", monkeypatch)
     small = shrunk(recipe, model, data(recipe.task.name, tmp_path / "data"))
-    # One recipe a model goes on to int8: the same for all.
-    until = "quantize" if path.stem.endswith("-2of4") else "tune"
+    # One recipe a model goes on to int8 (the same for all), and the translation to the end.
+    until = "quantize" if path.stem.endswith("-2of4") else "compare" if family == "t5" else "tune"
     run(small, output=tmp_path / "out", until=until, console=Console(quiet=True))
     last = f"sparse-{len(small.prune.levels)}" if small.prune.levels else "sparse"
     wanted = small.prune.levels[-1] if small.prune.levels else small.prune.sparsity
     for name, zeros in sparsity(load_model(tmp_path / "out" / last, torch.float32)).items():
         assert zeros == pytest.approx(wanted, abs=0.01), name
     assert (tmp_path / "out" / "sparse-quantized").exists() == (until == "quantize")
+    if until == "compare":
+        rows = json.loads((tmp_path / "out" / "results.json").read_text())["variants"]
+        assert all(0 <= row["bleu"] <= 100 and row["decode_tokens_per_second"] > 0 for row in rows)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cutwork.engine.model import Model
+from cutwork.engine.session import Options
 from cutwork.errors import CutworkError
 
 
@@ -75,15 +76,14 @@ def measure(
 ) -> dict[str, Speed]:
     """Time `repeats` rounds over all models, each round in turn, after one round of warm-up that is not counted.
 
-    Prompts are random tokens, new ones each round, so that nothing is reused; decoding is greedy and goes on past the
-    end of a sequence. Raises CutworkError where a model's context is too short or its batch too small.
+    An encoder, where there is one, reads the prompt; its time then is that of the first token. Prompts are random
+    tokens, new ones each round, so that nothing is reused; decoding is greedy and goes on past the end of a sequence.
+    Raises CutworkError where a model's context is too short or its batch too small.
     """
     for name, model in models.items():
-        if prompt_tokens + decode_tokens + 1 > model.max_context:
-            raise CutworkError(
-                f"{name}: {prompt_tokens} + {decode_tokens} tokens do not fit the context of {model.max_context}; "
-                "measure fewer"
-            )
+        decoded = decode_tokens + 1 + (0 if model.encoder else prompt_tokens)
+        if decoded > model.max_context:
+            raise CutworkError(f"{name}: {decoded} tokens do not fit the context of {model.max_context}; measure fewer")
         if batch > model.max_batch:
             raise CutworkError(f"{name}: a batch of {batch} exceeds the model's {model.max_batch}")
     random = np.random.default_rng(0)
@@ -106,13 +106,13 @@ def _once(
     model: Model, random: np.random.Generator, prompt_tokens: int, decode_tokens: int, batch: int
 ) -> tuple[float, list[float]]:
     """(milliseconds until every sequence has its first token, milliseconds of each step after that)."""
+    options: Options = {"max_new_tokens": decode_tokens + 1, "ignore_eos": True}
+    prompts = [random.integers(0, model.plan.vocabulary, prompt_tokens).tolist() for _ in range(batch)]
     requests = [
-        model.session.add(
-            random.integers(0, model.plan.vocabulary, prompt_tokens).tolist(),
-            max_new_tokens=decode_tokens + 1,
-            ignore_eos=True,
-        )
-        for _ in range(batch)
+        model.session.add(model.start_tokens, model.encode_input(prompt), **options)
+        if model.encoder
+        else model.session.add(prompt, **options)
+        for prompt in prompts
     ]
     start = time.perf_counter()
     while any(not request.tokens for request in requests):

@@ -38,7 +38,7 @@ def compare(
     """Measure every variant and return the results, a JSON object.
 
     What was measured is kept in the directory `work`: an interrupted comparison goes on where it stopped, and one in
-    which some models changed measures only those. Accuracy is exact match of greedy answers (of translations BLEU and
+    which some models changed measures only those. Accuracy is exact match of the answers (of translations BLEU and
     chrF as well), perplexity that of the task's held-out text unless the recipe names a file (None for models with an
     encoder), speed that of `cutwork bench`: all variants interleaved in one process, medians. Raises CutworkError for
     models or texts that cannot be read.
@@ -64,11 +64,17 @@ def quality(
     text = read_text(settings.perplexity_text) if settings.perplexity_text else None
 
     def measure_it() -> dict[str, Any]:
-        with Model.load(variant.path, threads=settings.threads, max_context=_context(variant.path, recipe)) as model:
+        with Model.load(
+            variant.path,
+            threads=settings.threads,
+            max_context=_context(variant.path, recipe),
+            max_batch=max(16, 4 * settings.num_beams),
+        ) as model:
             score = accuracy(
                 model,
                 task,
                 max_new_tokens=settings.max_new_tokens,
+                num_beams=settings.num_beams,
                 samples=settings.accuracy_samples,
                 console=console,
             )
@@ -89,6 +95,8 @@ def quality(
 
     questions = [[sample.prompt, sample.answer] for sample in task.test]
     amounts = [settings.accuracy_samples, settings.max_new_tokens, settings.perplexity_tokens]
+    if settings.num_beams > 1:
+        amounts.append(settings.num_beams)
     result = kept.get([variant.key, questions, text, amounts], measure_it)
     told = [f"{result['accuracy']:.1%} right"]
     told += [f"{LABELS[key]} {result[key]:.1f}" for key in LABELS if key in result]

@@ -206,6 +206,7 @@ class CompareSettings(Settings):
 
     accuracy_samples: Positive = 200
     max_new_tokens: Positive = 128  # per answer
+    num_beams: Positive = later(1)  # of the answers; 1: greedy
     perplexity_text: Path | None = None  # a UTF-8 file; without it the task's held-out text
     perplexity_tokens: Positive = 16384
     prompt_tokens: Positive = 256

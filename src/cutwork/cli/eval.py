@@ -24,6 +24,7 @@ def evaluate(
     samples: Annotated[int, typer.Option(min=1, help="Test samples of the task.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed of tasks that are generated.")] = 0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens per answer.")] = 256,
+    num_beams: Annotated[int, typer.Option(min=1, max=64, help="Hypotheses kept at a time; 1: greedy.")] = 1,
     max_tokens: Annotated[int | None, typer.Option(min=2, help="Measure only the text's first tokens.")] = None,
     window: Annotated[int, typer.Option(min=2, help="Tokens per perplexity window.")] = 1024,
     threads: Threads = 0,
@@ -57,9 +58,12 @@ def evaluate(
     content = read_text(text) if text else None
     console = Console(stderr=True)
     results: dict[str, object] = {"model": model}
-    with Model.load(model, threads=threads, max_context=context, cache_dtype=cache_dtype) as engine:
+    batch = max(16, 4 * num_beams)
+    with Model.load(model, threads=threads, max_context=context, cache_dtype=cache_dtype, max_batch=batch) as engine:
         if task or recipe:
-            score = accuracy(engine, load_task(settings), max_new_tokens=max_new_tokens, console=console)
+            score = accuracy(
+                engine, load_task(settings), max_new_tokens=max_new_tokens, num_beams=num_beams, console=console
+            )
             results |= {
                 "task": settings.name,
                 "accuracy": score.accuracy,

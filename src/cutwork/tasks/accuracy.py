@@ -32,9 +32,15 @@ class Score:
 
 
 def accuracy(
-    model: "Model", task: Task, *, max_new_tokens: int = 256, samples: int | None = None, console: Console | None = None
+    model: "Model",
+    task: Task,
+    *,
+    max_new_tokens: int = 256,
+    num_beams: int = 1,
+    samples: int | None = None,
+    console: Console | None = None,
 ) -> Score:
-    """Greedy answers to the first `samples` (default: all) questions of `task.test`, counted.
+    """Answers, greedy or by a beam search, to the first `samples` (default: all) questions of `task.test`, counted.
 
     Translations get BLEU and chrF as well. Shows a progress bar on `console`, standard error by default. Raises
     CutworkError if the task has no questions.
@@ -53,7 +59,7 @@ def accuracy(
         for start in range(0, len(questions), _BATCH):
             batch = questions[start : start + _BATCH]
             prompts = [render_prompt(model.tokenizer, sample.prompt, encoder=encoder) for sample in batch]
-            replies = model.generate(prompts, max_new_tokens=max_new_tokens, temperature=0.0)
+            replies = model.generate(prompts, max_new_tokens=max_new_tokens, num_beams=num_beams)
             texts += [reply.text for reply in replies]
             progress.advance(bar, len(batch))
     answers = [sample.answer for sample in questions]
