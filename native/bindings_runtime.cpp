@@ -7,6 +7,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -69,6 +70,9 @@ class Fields {
 
 Op parse_op(const std::string& kind, Fields& f) {
   if (kind == "embed") return Embed{f.integer("out"), f.integer("weight"), f.number("scale")};
+  if (kind == "input") return Input{f.integer("out")};
+  if (kind == "add_positions") return AddPositions{f.integer("x"), f.integer("out"), f.integer("weight")};
+  if (kind == "neighbours") return Neighbours{f.integers("xs"), f.integers("shifts"), f.integer("out")};
   if (kind == "rms_norm")
     return RmsNorm{f.integer("x"), f.integer("out"), f.integer("weight"), f.number("eps"), f.integer("groups")};
   if (kind == "layer_norm")
@@ -209,12 +213,21 @@ void construct(BoundExecutor* self, const nb::sequence& ops, const nb::sequence&
   new (self) BoundExecutor{std::move(held), std::move(executor)};
 }
 
+nb::object own(std::unique_ptr<float[]> values, size_t dimensions, const size_t* shape) {
+  float* raw = values.release();
+  nb::capsule owner(raw, [](void* p) noexcept { delete[] static_cast<float*>(p); });
+  return nb::cast(nb::ndarray<nb::numpy, float>(raw, dimensions, shape, owner));
+}
+
 template <size_t dimensions>
 using Indices = nb::ndarray<const int32_t, nb::ndim<dimensions>, nb::c_contig, nb::device::cpu>;
 
+using Features = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
 nb::object step(BoundExecutor& self, const Indices<1>& tokens, const Indices<1>& positions, const Indices<1>& sequences,
                 const Indices<2>& block_tables, const Indices<1>& logits_rows, bool profile,
-                const std::optional<Indices<2>>& memory_tables, const std::optional<Indices<1>>& memory_lengths) {
+                const std::optional<Indices<2>>& memory_tables, const std::optional<Indices<1>>& memory_lengths,
+                const std::optional<Features>& features, const std::optional<Indices<2>>& watch) {
   if (positions.size() != tokens.size() || sequences.size() != tokens.size())
     throw std::invalid_argument("tokens, positions and sequences differ in length");
   if (memory_tables.has_value() != memory_lengths.has_value())
@@ -222,6 +235,9 @@ nb::object step(BoundExecutor& self, const Indices<1>& tokens, const Indices<1>&
   if (memory_tables &&
       (memory_tables->shape(0) != block_tables.shape(0) || memory_lengths->size() != memory_tables->shape(0)))
     throw std::invalid_argument("memory_tables and memory_lengths must have a row per row of block_tables");
+  if (features && features->shape(0) != tokens.size())
+    throw std::invalid_argument("features must have a row per token");
+  if (watch && watch->shape(1) != 2) throw std::invalid_argument("watch must hold pairs of a layer and a head");
   const auto size = [](size_t count) { return static_cast<int64_t>(count); };
   const Batch batch{tokens.data(),
                     positions.data(),
@@ -234,16 +250,27 @@ nb::object step(BoundExecutor& self, const Indices<1>& tokens, const Indices<1>&
                     size(logits_rows.size()),
                     memory_tables ? memory_tables->data() : nullptr,
                     memory_lengths ? memory_lengths->data() : nullptr,
-                    memory_tables ? size(memory_tables->shape(1)) : 0};
+                    memory_tables ? size(memory_tables->shape(1)) : 0,
+                    features ? features->data() : nullptr,
+                    features ? size(features->shape(1)) : 0,
+                    watch ? watch->data() : nullptr,
+                    watch ? size(watch->shape(0)) : 0};
   const size_t shape[2] = {logits_rows.size(), static_cast<size_t>(self.executor->vocabulary())};
   std::unique_ptr<float[]> logits(new float[shape[0] * shape[1]]);
   {
     nb::gil_scoped_release release;
     self.executor->step(batch, profile, logits.get());
   }
-  float* raw = logits.release();
-  nb::capsule owner(raw, [](void* p) noexcept { delete[] static_cast<float*>(p); });
-  return nb::cast(nb::ndarray<nb::numpy, float>(raw, 2, shape, owner));
+  return own(std::move(logits), 2, shape);
+}
+
+nb::object watched(const BoundExecutor& self) {
+  const Executor::Watched& found = self.executor->watched();
+  const size_t shape[3] = {static_cast<size_t>(found.pairs), static_cast<size_t>(found.tokens),
+                           static_cast<size_t>(found.keys)};
+  std::unique_ptr<float[]> weights(new float[found.weights.size()]);
+  std::copy(found.weights.begin(), found.weights.end(), weights.get());
+  return own(std::move(weights), 3, shape);
 }
 
 void copy_blocks(BoundExecutor& self, const std::vector<std::pair<int64_t, int64_t>>& pairs) {
@@ -280,6 +307,7 @@ void bind_runtime(nb::module_& m) {
       .def("step", step, "tokens"_a.noconvert(), "positions"_a.noconvert(), "sequences"_a.noconvert(),
            "block_tables"_a.noconvert(), "logits_rows"_a.noconvert(), "profile"_a = false,
            "memory_tables"_a.noconvert() = nb::none(), "memory_lengths"_a.noconvert() = nb::none(),
+           "features"_a.noconvert() = nb::none(), "watch"_a.noconvert() = nb::none(),
            "One forward pass: tokens, positions, sequences int32 [T], block_tables int32 [S, B], logits_rows int32 [R] "
            "->\n"
            "float32 [R, vocabulary]. A plan with cross_attention also takes memory_tables int32 [S, M], blocks of the "
@@ -294,6 +322,8 @@ void bind_runtime(nb::module_& m) {
           "arena_bytes", [](const BoundExecutor& e) { return e.executor->arena_bytes(); },
           "Bytes of activations and scratch.")
       .def_prop_ro("cache_bytes", [](const BoundExecutor& e) { return e.executor->cache_bytes(); })
+      .def_prop_ro("watched", watched,
+                   "float32 [P, T, keys]: what the watched heads of the last step gave to each entry of the memory.")
       .def_prop_ro(
           "profile", [](const BoundExecutor& e) { return e.executor->profile(); },
           "Seconds per op of the last step with profile=True.");

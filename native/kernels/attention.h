@@ -68,6 +68,9 @@ struct AttentionKernels {
   // results of all the segments that hold keys of the tile.
   void (*attend_segments)(const AttentionTile& tile, int64_t begin, int64_t end, float* partials, void* scratch);
   void (*finish)(const AttentionTile& tile, float* partials);
+  // The softmax weights [queries, stride] that one head's queries, `q_stride` apart, give to each of `keys` keys.
+  void (*weigh)(const CacheLayout& cache, const void* layer, const int32_t* table, int64_t keys, int64_t kv_head,
+                const float* q, int64_t q_stride, int64_t queries, float scale, float* weights, int64_t stride);
   // Writes one token's key and value [head_dim] of a kv head into slot `slot` of a block of a layer.
   void (*append)(const CacheLayout& cache, void* block, int64_t kv_head, int64_t slot, const float* key,
                  const float* value);

@@ -11,7 +11,7 @@ namespace {
 }  // namespace
 
 extern const AttentionKernels attention_avx2;
-const AttentionKernels attention_avx2 = {scratch_bytes, attend, attend_segments, finish, append};
+const AttentionKernels attention_avx2 = {scratch_bytes, attend, attend_segments, finish, weigh, append};
 
 }  // namespace cutwork
 #endif

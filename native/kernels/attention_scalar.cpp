@@ -8,6 +8,6 @@ namespace {
 }  // namespace
 
 extern const AttentionKernels attention_scalar;
-const AttentionKernels attention_scalar = {scratch_bytes, attend, attend_segments, finish, append};
+const AttentionKernels attention_scalar = {scratch_bytes, attend, attend_segments, finish, weigh, append};
 
 }  // namespace cutwork

@@ -21,7 +21,10 @@ void require_below(const char* what, int64_t index, int64_t value, int64_t limit
 }  // namespace
 
 BatchRules::BatchRules(const Plan& plan)
-    : max_tokens_(plan.max_tokens), max_logits_(plan.max_logits), vocabulary_(std::numeric_limits<int32_t>::max()) {
+    : max_tokens_(plan.max_tokens),
+      max_logits_(plan.max_logits),
+      vocabulary_(std::numeric_limits<int32_t>::max()),
+      positions_(std::numeric_limits<int32_t>::max()) {
   if (plan.cache) {
     block_size_ = plan.cache->block_size;
     blocks_ = plan.cache->blocks;
@@ -33,6 +36,14 @@ BatchRules::BatchRules(const Plan& plan)
   for (const Op& op : plan.ops) {
     if (const auto* embed = std::get_if<Embed>(&op))
       vocabulary_ = std::min(vocabulary_, plan.weights[static_cast<size_t>(embed->weight)].rows);
+    if (const auto* input = std::get_if<Input>(&op))
+      feature_width_ = plan.buffers[static_cast<size_t>(input->out)].width;
+    if (const auto* add = std::get_if<AddPositions>(&op))
+      positions_ = std::min(positions_, plan.weights[static_cast<size_t>(add->weight)].rows);
+    if (const auto* cross = std::get_if<CrossAttention>(&op)) {
+      cross_layers_ = std::max(cross_layers_, cross->cache + 1);
+      cross_heads_ = cross_heads_ == 0 ? cross->heads : std::min(cross_heads_, cross->heads);
+    }
     if (const auto* attention = std::get_if<Attention>(&op))
       window_ = window_ < 0 || attention->window < 0 ? -1 : std::max(window_, attention->window);
   }
@@ -53,7 +64,7 @@ void BatchRules::check(const Batch& batch, std::vector<Run>& runs) const {
     require_below("tokens", t, batch.tokens[t], vocabulary_);
     require_below("sequences", t, batch.sequences[t], batch.table_count);
     const int64_t position = batch.positions[t];
-    require(position >= 0, "positions", t, position, "which is less than", 0);
+    require_below("positions", t, position, positions_);
     if (t > 0 && batch.sequences[t] == batch.sequences[t - 1]) {
       const int64_t expected = int64_t{batch.positions[t - 1]} + 1;
       require(position == expected, "positions", t, position, "though its sequence continues at", expected);
@@ -73,6 +84,17 @@ void BatchRules::check(const Batch& batch, std::vector<Run>& runs) const {
     for (const Run& run : runs) check_memory(batch, run);
   } else if (batch.memory_tables) {
     throw std::invalid_argument("this plan attends to no memory, but memory_tables are given");
+  }
+  check_extras(batch);
+}
+
+void BatchRules::check_extras(const Batch& batch) const {
+  if (batch.feature_width != feature_width_)
+    throw std::invalid_argument("features must have " + std::to_string(feature_width_) + " columns, not " +
+                                std::to_string(batch.feature_width));
+  for (int64_t i = 0; i < batch.watched_count; ++i) {
+    require_below("watch, layers", i, batch.watched[2 * i], cross_layers_);
+    require_below("watch, heads", i, batch.watched[2 * i + 1], cross_heads_);
   }
 }
 

@@ -21,6 +21,10 @@ struct Batch {
   const int32_t* memory_tables;   // [table_count, memory_table_length], null for a plan without memory
   const int32_t* memory_lengths;  // [table_count]
   int64_t memory_table_length;
+  const float* features;  // [token_count, feature_width], null for a plan without input
+  int64_t feature_width;
+  const int32_t* watched;  // [watched_count, 2]: layer and head of cross attention whose weights are kept
+  int64_t watched_count;
 
   const int32_t* table(int64_t token) const { return tables + sequences[token] * table_length; }
   const int32_t* memory_table(int64_t token) const { return memory_tables + sequences[token] * memory_table_length; }
@@ -43,11 +47,15 @@ class BatchRules {
  private:
   void check_run(const Batch& batch, const Run& run) const;
   void check_memory(const Batch& batch, const Run& run) const;
+  void check_extras(const Batch& batch) const;
 
   int64_t max_tokens_, max_logits_;
   int64_t vocabulary_;  // rows of the smallest embedding
   int64_t block_size_ = 0, blocks_ = 0;
   int64_t memory_block_size_ = 0, memory_blocks_ = 0;
+  int64_t positions_;          // rows of the smallest table of positions
+  int64_t feature_width_ = 0;  // of the input, if there is one
+  int64_t cross_layers_ = 0, cross_heads_ = 0;
   int64_t window_ = 1;  // the widest of any attention, or -1
 };
 

@@ -140,12 +140,15 @@ void Executor::hold(const Batch& batch) {
     lengths = wanted + copy(batch.memory_tables, batch.table_count * batch.memory_table_length);
     copy(batch.memory_lengths, batch.table_count);
   }
+  const auto watched = static_cast<int64_t>(indices_.size());
+  copy(batch.watched, 2 * batch.watched_count);
   batch_ = batch;
   batch_.tokens = indices_.data();
   batch_.positions = batch_.tokens + tokens;
   batch_.sequences = batch_.tokens + positions;
   batch_.tables = batch_.tokens + sequences;
   batch_.wanted = batch_.tokens + tables;
+  batch_.watched = batch_.tokens + watched;
   if (batch.memory_tables) {
     batch_.memory_tables = batch_.tokens + wanted;
     batch_.memory_lengths = batch_.tokens + lengths;
@@ -159,6 +162,7 @@ void Executor::step(const Batch& batch, bool profile, float* logits) {
   rules_.check(batch_, runs_);
   logits_ = logits;
   if (profile) profile_.assign(plan_.ops.size(), 0.0);
+  start_watching();
   compute_angles();
   for (size_t i = 0; i < plan_.ops.size(); ++i) {
     const auto run_op = [&](const auto& op) { run(op, prepared_[i]); };

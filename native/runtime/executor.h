@@ -39,6 +39,13 @@ class Executor {
   int64_t cache_bytes() const { return cache_ ? cache_->bytes() : 0; }
   int64_t vocabulary() const { return vocabulary_; }
   std::shared_ptr<const KvCache> cache() const { return cache_; }
+  // The weights [pair, token, key] that the last step's watched heads of cross attention gave to each entry of the
+  // memory, 0 beyond its length; keys is the longest memory of the step.
+  struct Watched {
+    std::vector<float> weights;
+    int64_t pairs = 0, tokens = 0, keys = 0;
+  };
+  const Watched& watched() const { return watched_; }
   const std::vector<double>& profile() const { return profile_; }  // seconds per op of the last profiled step
 
  private:
@@ -104,12 +111,17 @@ class Executor {
   template <class Place>
   void append(const KvCache& cache, int64_t layer, int64_t k, int64_t v, int64_t first, int64_t last,
               const Place& place);
+  void start_watching();
+  void watch(const CrossAttention& op);
   // Attends with every tile of tiles_.
   void attend(const Attending& op);
   // Attention of few tiles, whose keys the threads share; false if there is nothing to gain.
   bool share_keys(const Attending& op, int64_t items);
 
   void run(const Embed& op, const Prepared& prepared);
+  void run(const Input& op, const Prepared& prepared);
+  void run(const AddPositions& op, const Prepared& prepared);
+  void run(const Neighbours& op, const Prepared& prepared);
   void run(const RmsNorm& op, const Prepared& prepared);
   void run(const LayerNorm& op, const Prepared& prepared);
   void run(const Slice& op, const Prepared& prepared);
@@ -142,6 +154,7 @@ class Executor {
   float* partials_ = nullptr;  // of attention whose keys are shared among threads
   int64_t partial_floats_ = 0;
   std::vector<double> profile_;
+  Watched watched_;
   std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
 
   // Of the step under way.

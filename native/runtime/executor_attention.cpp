@@ -168,8 +168,51 @@ void Executor::run(const CrossAttention& op, const Prepared&) {
     const int64_t keys = batch_.memory_lengths[batch_.sequences[each.first]];
     add_tiles(each, 0, keys, batch_.memory_table(each.first), op.heads / op.kv_heads);
   }
-  attend({memory_cache_.get(), op.cache, op.q, op.out, op.heads, op.kv_heads, op.head_dim, op.scale, -1, nullptr,
-          nullptr, 0, 0});
+  const Attending attending = {memory_cache_.get(),
+                               op.cache,
+                               op.q,
+                               op.out,
+                               op.heads,
+                               op.kv_heads,
+                               op.head_dim,
+                               op.scale,
+                               -1,
+                               nullptr,
+                               nullptr,
+                               0,
+                               0};
+  attend(attending);
+  watch(op);
+}
+
+void Executor::start_watching() {
+  watched_.pairs = batch_.watched_count;
+  watched_.tokens = batch_.token_count;
+  watched_.keys = 0;
+  for (const Run& run : runs_) {
+    if (batch_.watched_count > 0)
+      watched_.keys = std::max<int64_t>(watched_.keys, batch_.memory_lengths[batch_.sequences[run.first]]);
+  }
+  const int64_t floats =
+      checked_product("the watched weights", {watched_.pairs, watched_.tokens, watched_.keys, int64_t{sizeof(float)}});
+  watched_.weights.assign(static_cast<size_t>(floats) / sizeof(float), 0.f);
+}
+
+// The tiles_ are those of the op, in the order of the batch's rows.
+void Executor::watch(const CrossAttention& op) {
+  for (int64_t pair = 0; pair < batch_.watched_count; ++pair) {
+    const int64_t head = batch_.watched[2 * pair + 1];
+    if (batch_.watched[2 * pair] != op.cache || head >= op.heads) continue;
+    float* out = watched_.weights.data() + pair * watched_.tokens * watched_.keys;
+    pool_.for_ranges(static_cast<int64_t>(tiles_.size()), 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) {
+        const QueryTile& tile = tiles_[static_cast<size_t>(i)];
+        attention_.weigh(memory_cache_->layout(), memory_cache_->layer(op.cache), tile.table, tile.keys,
+                         head * op.kv_heads / op.heads, data(op.q, tile.row) + head * op.head_dim, width(op.q),
+                         tile.count, op.scale, out + tile.row * watched_.keys, watched_.keys);
+      }
+    });
+  }
 }
 
 void Executor::run(const SelfAttention& op, const Prepared&) {

@@ -50,6 +50,40 @@ void Executor::run(const Embed& op, const Prepared&) {
             [&](int64_t t) { elementwise_.embed(weight, batch_.tokens[t], op.scale, data(op.out, t)); });
 }
 
+void Executor::run(const Input& op, const Prepared&) {
+  const int64_t columns = width(op.out);
+  per_token(batch_.token_count, columns, [&](int64_t t) {
+    std::memcpy(data(op.out, t), batch_.features + t * columns, static_cast<size_t>(columns) * sizeof(float));
+  });
+}
+
+void Executor::run(const AddPositions& op, const Prepared&) {
+  const Weight& weight = plan_.weights[static_cast<size_t>(op.weight)];
+  const int64_t columns = width(op.x);
+  per_token(batch_.token_count, columns, [&](int64_t t) {
+    elementwise_.embed(weight, batch_.positions[t], 1.f, data(op.out, t));
+    elementwise_.finish(Activation::none, nullptr, data(op.x, t), columns, data(op.out, t));
+  });
+}
+
+void Executor::run(const Neighbours& op, const Prepared&) {
+  for (const Run& run : runs_) {
+    per_token(run.count, width(op.out), [&](int64_t i) {
+      float* to = data(op.out, run.first + i);
+      for (size_t n = 0; n < op.xs.size(); ++n) {
+        const int64_t row = i + op.shifts[n];
+        const auto bytes = static_cast<size_t>(width(op.xs[n])) * sizeof(float);
+        if (row >= 0 && row < run.count) {
+          std::memcpy(to, data(op.xs[n], run.first + row), bytes);
+        } else {
+          std::memset(to, 0, bytes);
+        }
+        to += width(op.xs[n]);
+      }
+    });
+  }
+}
+
 void Executor::run(const RmsNorm& op, const Prepared&) {
   per_token(rows(op.x), width(op.x), [&](int64_t t) {
     elementwise_.rms_norm(data(op.x, t), vector(op.weight), op.eps, width(op.x), op.groups, data(op.out, t));

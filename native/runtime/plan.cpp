@@ -49,6 +49,35 @@ class Verifier {
     finite(op.scale, "scale");
   }
 
+  void check_op(const Input& op) {
+    write(op.out, "out", false);
+    require(inputs_++ == 0, "is the second of its kind");
+  }
+
+  void check_op(const AddPositions& op) {
+    read(op.x, "x");
+    per_token(op.x, "x");
+    write_like(op.x, op.out, "out", {});
+    require(!overlap(op.x, op.out), "out overlaps x");
+    const Weight& weight = weight_of(op.weight);
+    require(weight.cols == width(op.x), "x has width " + text(width(op.x)) + ", weight " + text(op.weight) + " has " +
+                                            text(weight.cols) + " columns");
+  }
+
+  void check_op(const Neighbours& op) {
+    require(!op.xs.empty() && op.xs.size() == op.shifts.size(), "xs and shifts must be lists of one length, not empty");
+    int64_t sum = 0;
+    for (size_t i = 0; i < op.xs.size(); ++i) {
+      read(op.xs[i], "xs");
+      per_token(op.xs[i], "xs");
+      require(op.shifts[i] >= -kMaxSize && op.shifts[i] <= kMaxSize, "a shift is too large");
+      sum += width(op.xs[i]);
+    }
+    write(op.out, "out", false);
+    require(sum == width(op.out), "out has width " + text(width(op.out)) + " instead of " + text(sum));
+    for (int64_t x : op.xs) require(!overlap(op.out, x), "out overlaps one of xs");
+  }
+
   void check_op(const RmsNorm& op) {
     read(op.x, "x");
     write_like(op.x, op.out, "out", {op.x});
@@ -294,7 +323,7 @@ class Verifier {
   std::vector<int64_t> spoilt_by_;  // per buffer: kValid, kUnwritten, or the buffer that was written over it
   std::vector<int64_t> appended_;
   bool has_logits_ = false, appends_ = false;
-  int64_t self_heads_ = 0, self_head_dim_ = 0;
+  int64_t self_heads_ = 0, self_head_dim_ = 0, inputs_ = 0;
 };
 
 void verify_cache(const CacheShape& cache) {
@@ -321,9 +350,10 @@ void verify_sizes(const Plan& plan) {
 }  // namespace
 
 const char* kind_name(const Op& op) {
-  constexpr const char* names[] = {"embed",           "rms_norm", "layer_norm",  "slice",     "clip",
-                                   "linear",          "rope",     "kv_append",   "attention", "self_attention",
-                                   "cross_attention", "gated",    "gather_rows", "logits"};
+  constexpr const char* names[] = {"embed",       "input",     "add_positions",  "neighbours",      "rms_norm",
+                                   "layer_norm",  "slice",     "clip",           "linear",          "rope",
+                                   "kv_append",   "attention", "self_attention", "cross_attention", "gated",
+                                   "gather_rows", "logits"};
   static_assert(std::size(names) == std::variant_size_v<Op>);
   return names[op.index()];
 }

@@ -17,6 +17,16 @@ struct Embed {
   int64_t out, weight;
   float scale;
 };
+struct Input {
+  int64_t out;
+};
+struct AddPositions {
+  int64_t x, out, weight;
+};
+struct Neighbours {
+  std::vector<int64_t> xs, shifts;
+  int64_t out;
+};
 struct RmsNorm {
   int64_t x, out, weight;
   float eps;
@@ -70,8 +80,8 @@ struct GatherRows {
 struct Logits {
   int64_t x, weight, bias;
 };
-using Op = std::variant<Embed, RmsNorm, LayerNorm, Slice, Clip, Linear, Rope, KvAppend, Attention, SelfAttention,
-                        CrossAttention, Gated, GatherRows, Logits>;
+using Op = std::variant<Embed, Input, AddPositions, Neighbours, RmsNorm, LayerNorm, Slice, Clip, Linear, Rope, KvAppend,
+                        Attention, SelfAttention, CrossAttention, Gated, GatherRows, Logits>;
 
 const char* kind_name(const Op& op);
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cutwork.engine.architectures.whisper import FRAMES
 from cutwork.engine.cache import BlockCache, Table
 from cutwork.engine.plan import Plan
 from cutwork.errors import CutworkError
@@ -16,19 +17,19 @@ _ids = count(1)
 
 @dataclass(eq=False, frozen=True)
 class Memory:
-    """An input that an encoder reads: token ids int32 [N]. A handle: make it with `Model.encode_input`.
+    """A handle of what an encoder reads, made by `Model.encode_input`: token ids int32 [N] or features float32 [N, D].
 
     It is encoded when the first sequence that attends to it starts. Its keys and values stay as long as any sequence
     uses them, and afterwards until their room is wanted; they are computed again if they are needed again.
     """
 
-    tokens: np.ndarray
+    source: np.ndarray
     id: int = field(default_factory=lambda: next(_ids))
 
     @property
     def length(self) -> int:
         """Entries that a decoder attends to."""
-        return len(self.tokens)
+        return len(self.source)
 
 
 class Encoder:
@@ -42,21 +43,44 @@ class Encoder:
     ) -> None:
         self.plan, self.executor, self.cache = plan, executor, cache
         self.max_tokens, self.max_length, self.vocabulary = max_tokens, max_length, vocabulary
+        inputs = [op["out"] for op in plan.ops if op["kind"] == "input"]
+        self.features = plan.buffers[inputs[0]].width if inputs else 0  # per entry; 0: it reads tokens
         self._pending: dict[Memory, Table] = {}
 
-    def memory(self, tokens: Sequence[int]) -> Memory:
-        """A handle of an input; nothing is computed yet. Raises CutworkError if it is empty, too long or no tokens."""
-        if not len(tokens):
+    def memory(self, source: Sequence[int] | np.ndarray) -> Memory:
+        """A handle of token ids, or of a spectrogram float [mels, frames] if that is what the encoder reads.
+
+        Nothing is computed yet. Raises CutworkError if the input is empty, too long, or of the wrong kind.
+        """
+        entries = self._tokens(source) if self.features == 0 else self._frames(source)
+        if len(entries) == 0:
             raise CutworkError("the input is empty; give at least one token")
-        if len(tokens) > self.max_length:
+        if len(entries) > self.max_length:
             raise CutworkError(
-                f"the input has {len(tokens)} tokens, but at most {self.max_length} are read at once; "
+                f"the input has {len(entries)} tokens, but at most {self.max_length} are read at once; "
                 "shorten it or load the model with a larger max_input"
             )
+        return Memory(entries)
+
+    def _tokens(self, source: Sequence[int] | np.ndarray) -> np.ndarray:
+        tokens = [int(token) for token in source]
         for token in tokens:
             if not 0 <= token < self.vocabulary:
                 raise CutworkError(f"token {token} is not in the vocabulary of {self.vocabulary} tokens")
-        return Memory(np.asarray(tokens, np.int32))
+        return np.asarray(tokens, np.int32)
+
+    def _frames(self, source: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Rows of as many frames as the encoder makes an entry of."""
+        spectrogram = np.asarray(source, np.float32)
+        mels = self.features // FRAMES
+        if spectrogram.ndim != 2 or spectrogram.shape[0] != mels or spectrogram.shape[1] % FRAMES:
+            raise CutworkError(
+                f"this model reads a spectrogram of shape [{mels}, an even number of frames], "
+                f"not {list(spectrogram.shape)}"
+            )
+        if not np.isfinite(spectrogram).all():
+            raise CutworkError("the spectrogram has values that are not finite; the audio is damaged")
+        return np.ascontiguousarray(spectrogram.T).reshape(-1, self.features)
 
     def open(self, memory: Memory) -> Table:
         """The blocks of a memory, which are filled once `run` has been called. Raises OutOfBlocks."""
@@ -96,12 +120,15 @@ class Encoder:
         tables = np.full((len(batch), max(len(table.blocks) for _, table in batch)), -1, np.int32)
         for row, (_, table) in enumerate(batch):
             tables[row, : len(table.blocks)] = table.blocks
+        source = np.concatenate([memory.source for memory, _ in batch])
+        more = {"features": source} if self.features else {}
         self.executor.step(
-            np.concatenate([memory.tokens for memory, _ in batch]),
+            np.zeros(len(source), np.int32) if self.features else source,
             np.concatenate([np.arange(memory.length, dtype=np.int32) for memory, _ in batch]),
             np.repeat(np.arange(len(batch), dtype=np.int32), [memory.length for memory, _ in batch]),
             tables,
             np.empty(0, np.int32),
+            **more,
         )
         for _, table in batch:
             size = len(table.blocks) * self.cache.block_size

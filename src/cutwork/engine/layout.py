@@ -8,6 +8,9 @@ Span = tuple[int, int, str]  # offset and width in floats per token, rows "T" or
 
 INPUTS = {
     "embed": (),
+    "input": (),
+    "add_positions": ("x",),
+    "neighbours": ("xs",),
     "rms_norm": ("x",),
     "layer_norm": ("x",),
     "slice": ("x",),
@@ -26,7 +29,8 @@ INPUTS = {
 
 def reads(op: Mapping[str, Any]) -> list[int]:
     """Ids of the buffers that an op reads."""
-    return [op[key] for key in INPUTS[op["kind"]] if op[key] != -1]
+    fields = [op[key] for key in INPUTS[op["kind"]]]
+    return [buffer for each in fields for buffer in (each if isinstance(each, list) else [each]) if buffer != -1]
 
 
 def writes(op: Mapping[str, Any]) -> list[int]:

@@ -39,15 +39,21 @@ def context_of(config: Mapping[str, Any]) -> Lengths:
     """Of the sequences that a model (its decoder) writes. Raises CutworkError for a config that says nonsense."""
     if config.get("model_type") == "t5":
         return _relative(config)
-    longest = config.get("max_position_embeddings", config.get("max_seq_len", 2048))
-    if isinstance(longest, bool) or not isinstance(longest, int) or not 2 <= longest <= 1 << 24:
-        raise CutworkError(f"config.json: max_position_embeddings must be an integer from 2, not {longest!r}")
-    return Lengths(longest, longest)
+    names = ("max_position_embeddings", "max_seq_len", "max_target_positions")
+    name = next((name for name in names if name in config), None)
+    return _absolute(config, name) if name else Lengths(2048, 2048)
 
 
 def input_of(config: Mapping[str, Any]) -> Lengths:
     """Of the inputs that an encoder reads."""
-    return _relative(config)
+    return _absolute(config, "max_source_positions") if "max_source_positions" in config else _relative(config)
+
+
+def _absolute(config: Mapping[str, Any], name: str) -> Lengths:
+    longest = config[name]
+    if isinstance(longest, bool) or not isinstance(longest, int) or not 2 <= longest <= 1 << 24:
+        raise CutworkError(f"config.json: {name} must be an integer from 2, not {longest!r}")
+    return Lengths(longest, longest)
 
 
 def _relative(config: Mapping[str, Any]) -> Lengths:

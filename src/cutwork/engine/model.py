@@ -235,19 +235,20 @@ class Model:
         """Token ids of a prompt, special tokens included."""
         return encode(self.tokenizer, text)
 
-    def encode_input(self, prompt: Prompt) -> Memory:
-        """A handle of what the encoder of an encoder-decoder model is to read: text or token ids.
+    def encode_input(self, source: Prompt | np.ndarray) -> Memory:
+        """A handle of what the encoder of an encoder-decoder model is to read.
 
-        Requests that share the handle share its keys and values. It is encoded when the first of them starts. Raises
-        CutworkError for an empty or too long input, or a model without an encoder.
+        That is text or token ids, or for Whisper a log-mel spectrogram float32 [mels, frames] as transformers' feature
+        extractor makes it (30 seconds are 3000 frames; fewer, an even number, are read faster). Requests that share the
+        handle share its keys and values. It is encoded when the first of them starts. Raises CutworkError for an empty
+        or too long input or one of the wrong kind, and for a model without an encoder.
 
             source = model.encode_input("translate English to German: Good morning.")
             request = model.session.add(model.start_tokens, source, max_new_tokens=64)
         """
         if self.encoder is None:
             raise CutworkError("this model has no encoder; give its prompt to generate")
-        tokens = self.encode(prompt) if isinstance(prompt, str) else [int(token) for token in prompt]
-        return self.encoder.memory(tokens)
+        return self.encoder.memory(self.encode(source) if isinstance(source, str) else source)
 
     def logits(self, tokens: Sequence[int], memory: Memory | None = None) -> np.ndarray:
         """Logits float32 [T, vocabulary] after each of T tokens: entry t predicts token t + 1.
@@ -255,6 +256,21 @@ class Model:
         With an encoder, tokens are the decoder's and `memory` is what it answers.
         """
         return np.concatenate(list(self._logits(tokens, memory)))
+
+    def cross_attention(self, tokens: Sequence[int], memory: Memory, heads: Sequence[tuple[int, int]]) -> np.ndarray:
+        """How much each of T decoder tokens attends to each entry of the memory: float32 [H, T, memory.length].
+
+        heads: (layer, head) of the decoder's cross attention; rows add up to 1. Raises CutworkError for a head that
+        does not exist, or more tokens than the context.
+        """
+        if self.encoder is None:
+            raise CutworkError("this model has no encoder, so no cross attention")
+        limits = (self.plan.memory_layers, self.encoder.plan.kv_heads)
+        if any(not (0 <= layer < limits[0] and 0 <= head < limits[1]) for layer, head in heads):
+            raise CutworkError(f"heads must be pairs (layer below {limits[0]}, head below {limits[1]})")
+        watch = np.asarray(heads, np.int32).reshape(-1, 2)
+        parts = [self.executor.watched for _ in self._logits(tokens, memory, watch=watch)]
+        return np.concatenate(parts, axis=1)
 
     def token_logprobs(
         self, tokens: Sequence[int], alternatives: int = 0, memory: Memory | None = None
@@ -388,7 +404,7 @@ class Model:
         while self._unwanted:
             self.session.cancel(self._unwanted.popleft())
 
-    def _logits(self, tokens: Sequence[int], memory: Memory | None = None) -> Iterator[np.ndarray]:
+    def _logits(self, tokens: Sequence[int], memory: Memory | None = None, **more: np.ndarray) -> Iterator[np.ndarray]:
         """Logits of consecutive chunks of a sequence, each float32 [chunk, vocabulary]."""
         if not tokens:
             raise CutworkError("there are no tokens to compute logits of")
@@ -398,7 +414,7 @@ class Model:
         check_memory(self.encoder, memory)
         ids = np.asarray(tokens, np.int32)
         with self._lock:
-            table, memory_table, more = self._cache.open([]), Table(), {}
+            table, memory_table = self._cache.open([]), Table()
             try:
                 if self.encoder and memory:
                     memory_table = self.encoder.open(memory)

@@ -32,11 +32,11 @@ class Rope:
 
 @dataclass(frozen=True)
 class Derived:
-    """A vector computed from a stored tensor `source` of this shape once, when the model is loaded."""
+    """A vector or matrix computed from a stored tensor `source` of this shape once, when the model is loaded."""
 
     source: str
     shape: tuple[int, ...]
-    compute: Callable[[np.ndarray], np.ndarray]  # float32 → float32 1-D
+    compute: Callable[[np.ndarray], np.ndarray]  # float32 → float32
 
 
 @dataclass
@@ -66,6 +66,24 @@ class Plan:
         """Row `tokens[t]` of the weight [vocabulary, width], times `scale`."""
         out = self._buffer(width, "T")
         self._emit("embed", out=out, weight=self._weight(name, vocabulary, width), scale=scale)
+        return out
+
+    def input(self, width: int) -> Buffer:
+        """The step's features [T, width], instead of tokens."""
+        out = self._buffer(width, "T")
+        self._emit("input", out=out)
+        return out
+
+    def add_positions(self, x: Buffer, name: str, positions: int) -> Buffer:
+        """x plus row `positions[t]` of the weight [positions, x.width]."""
+        out = self._buffer(x.width, x.rows)
+        self._emit("add_positions", x=x, out=out, weight=self._weight(name, positions, x.width))
+        return out
+
+    def neighbours(self, xs: Sequence[tuple[Buffer, int]]) -> Buffer:
+        """Of each (buffer, shift) the row so many rows on in the token's sequence, zeros beyond it, side by side."""
+        out = self._buffer(sum(x.width for x, _ in xs), "T")
+        self._emit("neighbours", xs=[x for x, _ in xs], shifts=[shift for _, shift in xs], out=out)
         return out
 
     def rms_norm(self, x: Buffer, name: str, eps: float, groups: int = 1, scale: float = 1.0) -> Buffer:
@@ -99,9 +117,11 @@ class Plan:
         self._emit("clip", x=x, out=out, limit=limit)
         return out
 
-    def linears(self, x: Buffer, widths: Mapping[str, int], *, bias: bool = False) -> tuple[Buffer, ...]:
-        """Several linear layers of the same input, in one op so that the input is prepared once."""
-        return self._linears(x, widths, bias, None)
+    def linears(
+        self, x: Buffer, widths: Mapping[str, int], *, bias: bool | Sequence[bool] = False
+    ) -> tuple[Buffer, ...]:
+        """Several linear layers of the same input, in one op so that it is prepared once. bias: of all, or of each."""
+        return self._linears(x, widths, [bias] * len(widths) if isinstance(bias, bool) else bias, None)
 
     def linear(
         self,
@@ -112,9 +132,12 @@ class Plan:
         bias: bool = False,
         activation: str = "none",
         residual: Buffer | None = None,
+        derived: Derived | None = None,
     ) -> Buffer:
-        """activation(x·Wᵀ (+ bias)) (+ residual) with W [width, x.width]."""
-        return self._linears(x, {name: width}, bias, residual, activation)[0]
+        """activation(x·Wᵀ (+ bias)) (+ residual) with W [width, x.width], computed from what is stored if `derived`."""
+        if derived:
+            self.derived[f"{name}.weight"] = derived
+        return self._linears(x, {name: width}, [bias], residual, activation)[0]
 
     def rope(self, x: Buffer, heads: int, rope: Rope) -> Buffer:
         """Rotates each head by its token's position, pairing dimensions i and i + rotary_dim/2 (arXiv 2104.09864)."""
@@ -239,7 +262,12 @@ class Plan:
         return lay_out([(buffer.width, buffer.rows) for buffer in self.buffers], self.ops)
 
     def _linears(
-        self, x: Buffer, widths: Mapping[str, int], bias: bool, residual: Buffer | None, activation: str = "none"
+        self,
+        x: Buffer,
+        widths: Mapping[str, int],
+        bias: Sequence[bool],
+        residual: Buffer | None,
+        activation: str = "none",
     ) -> tuple[Buffer, ...]:
         outs = tuple(self._buffer(width, x.rows) for width in widths.values())
         self._emit(
@@ -247,7 +275,7 @@ class Plan:
             x=x,
             outs=outs,
             weights=[self._weight(name, width, x.width) for name, width in widths.items()],
-            biases=[self._bias(name, width, bias) for name, width in widths.items()],
+            biases=[self._bias(name, width, each) for (name, width), each in zip(widths.items(), bias, strict=True)],
             residual=-1 if residual is None else residual,
             activation=activation,
         )

@@ -41,6 +41,8 @@ class _Step:
     logits_rows: np.ndarray
     memory_tables: np.ndarray | None
     memory_lengths: np.ndarray | None
+    features: np.ndarray | None
+    watch: np.ndarray
 
 
 @dataclass
@@ -58,6 +60,7 @@ class Executor:
     costs: None = field(default=None, kw_only=True)
     memory: "Executor | None" = field(default=None, kw_only=True)
     profile: list[float] = field(default_factory=list, init=False)
+    watched: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         c = self.cache
@@ -93,10 +96,16 @@ class Executor:
         profile: bool = False,
         memory_tables: np.ndarray | None = None,
         memory_lengths: np.ndarray | None = None,
+        features: np.ndarray | None = None,
+        watch: np.ndarray | None = None,
     ) -> np.ndarray:
         """Run the plan on one ragged batch; returns logits float32 [R, vocabulary], empty for an encoder."""
-        step = _Step(tokens, positions, sequences, block_tables, logits_rows, memory_tables, memory_lengths)
+        pairs = np.empty((0, 2), np.int32) if watch is None else watch
+        memory = (memory_tables, memory_lengths)
+        step = _Step(tokens, positions, sequences, block_tables, logits_rows, *memory, features, pairs)
         self._check(step)
+        keys = 0 if memory_lengths is None else int(memory_lengths[sequences].max())
+        self.watched = np.zeros((len(pairs), len(tokens), keys), np.float32)
         seconds, result = [], np.empty((0, 0), np.float32)
         for op in self.ops:
             start = time.perf_counter()
@@ -113,7 +122,8 @@ class Executor:
         if not len(s.tokens) == len(s.positions) == len(s.sequences):
             raise ValueError("tokens, positions and sequences differ in length")
         limits = [
-            ("token", s.tokens, next(self.weights[op["weight"]].rows for op in self.ops if op["kind"] == "embed")),
+            ("token", s.tokens, self._rows_of("embed")),
+            ("position", s.positions, self._rows_of("add_positions")),
             ("sequence", s.sequences, len(s.block_tables)),
             ("position", s.positions, s.block_tables.shape[1] * self.cache["block_size"]),
             ("logits row", s.logits_rows, len(s.tokens)),
@@ -124,6 +134,10 @@ class Executor:
         blocks = self._slots(s)[0]
         if len(blocks) and not (blocks.min() >= 0 and blocks.max() < self.cache["blocks"]):
             raise ValueError("block out of range")
+
+    def _rows_of(self, kind: str) -> int:
+        """Of the smallest weight of ops of a kind."""
+        return min((self.weights[op["weight"]].rows for op in self.ops if op["kind"] == kind), default=1 << 31)
 
     def _slots(self, s: _Step) -> tuple[np.ndarray, np.ndarray]:
         """(block, place in the block) of each token of the step."""
@@ -138,6 +152,22 @@ class Executor:
 
     def _embed(self, op: Op, s: _Step) -> None:
         self._view(op["out"], s)[:] = op["scale"] * self.weights[op["weight"]].take(s.tokens)
+
+    def _input(self, op: Op, s: _Step) -> None:
+        self._view(op["out"], s)[:] = s.features
+
+    def _add_positions(self, op: Op, s: _Step) -> None:
+        self._view(op["out"], s)[:] = self._view(op["x"], s) + self.weights[op["weight"]].take(s.positions)
+
+    def _neighbours(self, op: Op, s: _Step) -> None:
+        parts = []
+        for x, shift in zip(op["xs"], op["shifts"], strict=True):
+            rows = np.arange(len(s.tokens)) + shift
+            inside = (rows >= 0) & (rows < len(rows))
+            rows = rows.clip(0, len(rows) - 1)
+            inside &= s.sequences[rows] == s.sequences
+            parts.append(np.where(inside[:, None], self._view(x, s)[rows], 0))
+        self._view(op["out"], s)[:] = np.concatenate(parts, axis=1)
 
     def _rms_norm(self, op: Op, s: _Step) -> None:
         x = self._view(op["x"], s)
@@ -214,7 +244,9 @@ class Executor:
         for sequence in np.unique(s.sequences):
             rows = np.flatnonzero(s.sequences == sequence)
             keys, values = self.memory._recall(op["cache"], s.memory_tables[sequence], int(s.memory_lengths[sequence]))
-            self._attend(op, s, rows, keys, values, np.zeros((1, 1, 1)))
+            weights = self._attend(op, s, rows, keys, values, np.zeros((1, 1, 1)))
+            for pair in np.flatnonzero(s.watch[:, 0] == op["cache"]):
+                self.watched[pair, rows, : len(keys)] = weights[s.watch[pair, 1]]
 
     def _recall(self, layer: int, table: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Keys and values [length, kv_heads, head_dim] of a sequence in a layer of the cache."""
@@ -224,13 +256,17 @@ class Executor:
 
     def _attend(
         self, op: Op, s: _Step, rows: np.ndarray, keys: np.ndarray, values: np.ndarray, shift: np.ndarray
-    ) -> None:
-        """Queries of rows to keys and values [n, kv_heads, head_dim], with shift [heads, rows, n] added to scores."""
+    ) -> np.ndarray:
+        """Queries of rows to keys and values [n, kv_heads, head_dim], with shift [heads, rows, n] added to scores.
+
+        Returns the weights [heads, rows, n].
+        """
         share = op["heads"] // keys.shape[1]
         keys, values = (array.astype(np.float64).repeat(share, 1) for array in (keys, values))
         queries = self._view(op["q"], s)[rows].reshape(len(rows), op["heads"], -1).astype(np.float64)
         weights = _softmax(np.einsum("thd,shd->hts", queries, keys) * op["scale"] + shift)
         self._view(op["out"], s)[rows] = np.einsum("hts,shd->thd", weights, values).reshape(len(rows), -1)
+        return weights
 
     def _gated(self, op: Op, s: _Step) -> None:
         gate = self._view(op["gate"], s).astype(np.float64)

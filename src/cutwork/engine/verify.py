@@ -43,6 +43,9 @@ class _Checker:
     def check(self, op: Mapping[str, Any]) -> None:
         kinds: dict[str, Callable[[Mapping[str, Any]], None]] = {
             "embed": self._embed,
+            "input": self._input,
+            "add_positions": self._add_positions,
+            "neighbours": self._neighbours,
             "rms_norm": self._rms_norm,
             "layer_norm": self._layer_norm,
             "slice": self._slice,
@@ -72,6 +75,19 @@ class _Checker:
     def _embed(self, op: Mapping[str, Any]) -> None:
         _expect(self._shape(op["weight"])[1] == self._width(op["out"]), "width differs from the weight's")
         _expect(self._rows(op["out"]) == "T", "an embedding has one row per token")
+
+    def _input(self, op: Mapping[str, Any]) -> None:
+        _expect(self._rows(op["out"]) == "T", "the input has one row per token")
+
+    def _add_positions(self, op: Mapping[str, Any]) -> None:
+        self._same(op["x"], op["out"])
+        _expect(self._rows(op["x"]) == "T", "positions are per token")
+        _expect(self._shape(op["weight"])[1] == self._width(op["x"]), "width differs from the weight's")
+
+    def _neighbours(self, op: Mapping[str, Any]) -> None:
+        _expect(len(op["xs"]) == len(op["shifts"]) > 0, "xs and shifts differ")
+        _expect(all(self._rows(buffer) == "T" for buffer in (*op["xs"], op["out"])), "rows")
+        _expect(sum(self._width(x) for x in op["xs"]) == self._width(op["out"]), "widths do not add up")
 
     def _rms_norm(self, op: Mapping[str, Any]) -> None:
         self._same(op["x"], op["out"])

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cutwork.engine.plan import Plan
+from cutwork.engine.plan import Derived, Plan
 from cutwork.errors import CutworkError
 from cutwork.pack.encodings import EncodedWeight
 
@@ -26,9 +26,16 @@ def bind(
     stored = {_ON_DISK.get(name, name): weight for name, weight in stored.items()}
     names = {name: _TIED.get(name, name) if name not in stored else name for plan in plans for name in plan.weights}
     shapes = {names[name]: shape for plan in plans for name, shape in plan.weights.items()}
+    derived = {name: value for plan in plans for name, value in plan.derived.items()}
+
+    def make(name: str) -> Any:
+        if name in derived:
+            return kind.dense(_derive(derived[name], stored))
+        return make_weight(name, shapes[name], stored[name], kind)
+
     _check_names({*names.values(), *(name for plan in plans for name in _vector_sources(plan))}, stored)
     with ThreadPoolExecutor(threads) as pool:
-        made = pool.map(lambda name: make_weight(name, shapes[name], stored[name], kind), shapes)
+        made = pool.map(make, shapes)
         weights = dict(zip(shapes, made, strict=True))
     return [
         (
@@ -56,7 +63,7 @@ def _check_names(needed: set[str], stored: Mapping[str, EncodedWeight]) -> None:
 def _harmless(name: str) -> bool:
     """Weights that checkpoints carry although the forward pass does not read them."""
     unread = (".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")
-    copies = ("lm_head.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+    copies = ("lm_head.weight", "proj_out.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
     return name.endswith((*unread, ".EncDecAttention.relative_attention_bias.weight")) or name in copies
 
 
@@ -80,6 +87,10 @@ def _vector(plan: Plan, name: str, length: int, stored: Mapping[str, EncodedWeig
     derived = plan.derived.get(name)
     if derived is None:
         return _floats(name, (length,), stored[name])
+    return _derive(derived, stored)
+
+
+def _derive(derived: Derived, stored: Mapping[str, EncodedWeight]) -> np.ndarray:
     return derived.compute(_floats(derived.source, derived.shape, stored[derived.source]))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cutwork.engine.architectures import gpt_neox, llama, mistral, mpt, qwen2, qwen3, t5
+from cutwork.engine.architectures import gpt_neox, llama, mistral, mpt, qwen2, qwen3, t5, whisper
 from cutwork.engine.plan import Plan
 from cutwork.engine.verify import verify
 from cutwork.errors import CutworkError
@@ -23,9 +23,13 @@ ARCHITECTURES: dict[str, Callable[[Plan, Mapping[str, Any]], None]] = {
     "qwen2": _relative(qwen2.parse),
     "qwen3": _relative(qwen3.parse),
     "t5": t5.emit,
+    "whisper": whisper.emit,
 }
 # Those of them that decode what an encoder has read → the function that emits the encoder.
-ENCODERS: dict[str, Callable[[Plan, Mapping[str, Any]], None]] = {"t5": t5.emit_encoder}
+ENCODERS: dict[str, Callable[[Plan, Mapping[str, Any]], None]] = {
+    "t5": t5.emit_encoder,
+    "whisper": whisper.emit_encoder,
+}
 
 
 def build_plan(config: Mapping[str, Any]) -> Plan:

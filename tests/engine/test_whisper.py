@@ -1,0 +1,234 @@
+"""Whisper on tiny random models and, where one is at hand, a real one: all that transformers computes, and its text."""
+
+import json
+import os
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cutwork import _native
+from cutwork.engine.architectures import build_encoder_plan, build_plan
+from cutwork.engine.model import Model
+from cutwork.errors import CutworkError
+
+from .tiny import relative, torch, transformers
+
+SMALL = {
+    "vocab_size": 120,
+    "d_model": 48,
+    "encoder_layers": 2,
+    "decoder_layers": 3,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 80,
+    "decoder_ffn_dim": 96,
+    "num_mel_bins": 10,
+    "max_source_positions": 70,
+    "max_target_positions": 50,
+    "decoder_start_token_id": 1,
+    "bos_token_id": 1,
+    "pad_token_id": 2,
+    "eos_token_id": 2,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+}
+ISAS = ("scalar", "avx2", "avx512f", "avx512")
+ANSWER = np.random.default_rng(0).integers(3, 120, 40).tolist()
+SPECTROGRAMS = np.random.default_rng(1).standard_normal((3, 10, 140)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """(transformers' model, its directory)."""
+    torch.manual_seed(1)
+    config = transformers.WhisperConfig(**SMALL)
+    config._attn_implementation = "eager"
+    model = transformers.WhisperForConditionalGeneration(config).float().eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name and name.endswith("weight"):
+                parameter.uniform_(0.5, 1.5)
+            elif "embed_positions" in name:
+                parameter.normal_(0.0, 0.5)
+            elif parameter.ndim == 1:
+                parameter.normal_(0.0, 0.3)
+            else:
+                parameter.normal_(0.0, float(np.prod(parameter.shape[1:])) ** -0.5)
+    directory = tmp_path_factory.mktemp("whisper")
+    model.save_pretrained(directory)
+    return model, directory
+
+
+def load(directory, **options):
+    return Model.load(directory, **{"threads": 1, "cache_bytes": 1 << 24, **options})
+
+
+def torch_logits(model, spectrogram, answer):
+    with torch.no_grad():
+        out = model(
+            input_features=torch.tensor(spectrogram[None]),
+            decoder_input_ids=torch.tensor([answer]),
+            output_attentions=True,
+        )
+    return out.logits[0].numpy(), [layer[0].numpy() for layer in out.cross_attentions]
+
+
+def greedy(model, memories, count, start=(1,)):
+    requests = [model.session.add(list(start), m, max_new_tokens=count, ignore_eos=True) for m in memories]
+    while model.session.busy:
+        model.session.step()
+    return [request.tokens for request in requests]
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_logits_and_attention_equal_transformers(both, backend):
+    hf, directory = both
+    heads = [(layer, head) for layer in (2, 0) for head in range(4)]
+    with load(directory, backend=backend, threads=2) as model:
+        for spectrogram in SPECTROGRAMS:
+            memory = model.encode_input(spectrogram)
+            expected, attentions = torch_logits(hf, spectrogram, ANSWER)
+            assert relative(model.logits(ANSWER, memory), expected) < 1e-4
+            model._logits_chunk = 16
+            found = model.cross_attention(ANSWER, memory, heads)
+            assert found.shape == (8, 40, 70)
+            np.testing.assert_allclose(found, [attentions[layer][head] for layer, head in heads], atol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("bf16", 0.02), ("i8", 0.05)])
+def test_rounded_caches_stay_close(both, dtype, tolerance):
+    hf, directory = both
+    with load(directory, cache_dtype=dtype) as model:
+        memory = model.encode_input(SPECTROGRAMS[0])
+        expected, attentions = torch_logits(hf, SPECTROGRAMS[0], ANSWER)
+        assert relative(model.logits(ANSWER, memory), expected) < tolerance
+        np.testing.assert_allclose(model.cross_attention(ANSWER, memory, [(1, 3)])[0], attentions[1][3], atol=tolerance)
+
+
+def test_text_is_the_same_together_alone_on_every_instruction_set(both, monkeypatch):
+    hf, directory = both
+    with torch.no_grad():
+        tokens = torch.full((3, 1), 1)
+        for _ in range(20):
+            logits = hf(input_features=torch.tensor(SPECTROGRAMS), decoder_input_ids=tokens).logits
+            tokens = torch.cat([tokens, logits[:, -1:].argmax(-1)], 1)
+    expected = tokens[:, 1:].tolist()
+    executor = _native.Executor
+    for isa in ISAS[: ISAS.index(_native.isa()) + 1]:
+        monkeypatch.setattr(
+            _native, "Executor", lambda *a, isa=isa, **k: executor(*a, **{**k, "isa": isa, "costs": None})
+        )
+        for threads in (1, 3):
+            with load(directory, threads=threads) as model:
+                memories = [model.encode_input(spectrogram) for spectrogram in SPECTROGRAMS]
+                assert greedy(model, memories, 20) == expected
+                model.encoder.max_tokens = 300  # several windows in one step
+                again = [model.encode_input(spectrogram) for spectrogram in SPECTROGRAMS]
+                assert [greedy(model, [memory], 20)[0] for memory in again] == expected
+
+
+def test_shorter_windows_are_what_is_said(both):
+    """An encoder with fewer positions hears the same as one that is given fewer frames."""
+    hf, directory = both
+    config = transformers.WhisperConfig(**{**SMALL, "max_source_positions": 30})
+    short = transformers.WhisperForConditionalGeneration(config).eval()
+    state = hf.state_dict()
+    state["model.encoder.embed_positions.weight"] = state["model.encoder.embed_positions.weight"][:30]
+    short.load_state_dict(state)
+    spectrogram = np.ascontiguousarray(SPECTROGRAMS[0][:, :60])
+    with load(directory) as model:
+        memory = model.encode_input(spectrogram)
+        assert memory.length == 30
+        assert relative(model.logits(ANSWER, memory), torch_logits(short, spectrogram, ANSWER)[0]) < 1e-4
+
+
+def test_sparse_int8_keeps_convolutions(both, tmp_path):
+    from cutwork.pack.reader import read_packed
+    from cutwork.pack.writer import pack
+    from cutwork.quantize.quantize import quantize
+    from cutwork.recipe import QuantizeSettings
+
+    hf, directory = both
+    quantize(directory, tmp_path / "int8", QuantizeSettings(method="rtn"))
+    pack(tmp_path / "int8", tmp_path / "packed")
+    weights = read_packed(tmp_path / "packed").weights
+    assert {name.split(".")[2]: w.dtype for name, w in weights.items()}["conv1"] == "f32"
+    assert weights["model.encoder.layers.0.fc1.weight"].dtype == "i8"
+    with load(tmp_path / "packed") as model:
+        memory = model.encode_input(SPECTROGRAMS[0])
+        assert relative(model.logits(ANSWER, memory), torch_logits(hf, SPECTROGRAMS[0], ANSWER)[0]) < 0.1
+        assert model.weights["model.encoder.conv1.weight"].cols == 30
+
+
+def test_bad_inputs_get_one_sentence(both):
+    _, directory = both
+    with load(directory) as model:
+        damaged = SPECTROGRAMS[0].copy()
+        damaged[3, 5] = np.nan
+        for source, message in [
+            (SPECTROGRAMS[0][:9], r"\[10, an even number of frames\], not \[9, 140\]"),
+            (SPECTROGRAMS[0][:, :139], "an even number"),
+            (SPECTROGRAMS[0][:, :0], "empty"),
+            (np.zeros((10, 142), np.float32), "71 tokens, but at most 70"),
+            ([1, 2, 3], "spectrogram"),
+            (damaged, "not finite"),
+        ]:
+            with pytest.raises(CutworkError, match=message):
+                model.encode_input(source)
+        memory = model.encode_input(SPECTROGRAMS[0])
+        for heads in ([(3, 0)], [(0, 4)], [(-1, 0)]):
+            with pytest.raises(CutworkError, match="heads must be pairs"):
+                model.cross_attention([1], memory, heads)
+        with pytest.raises(CutworkError, match="exceed the context of 50"):
+            model.logits([1] * 51, memory)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"encoder_attention_heads": 5, "decoder_attention_heads": 5}, "not a multiple"),
+        ({"d_model": 0}, "d_model"),
+        ({"activation_function": "mish"}, "activation 'mish'"),
+    ],
+    ids=str,
+)
+def test_bad_configs_get_one_sentence(change, message):
+    for build in (build_plan, build_encoder_plan):
+        with pytest.raises(CutworkError, match=message):
+            build({**SMALL, "model_type": "whisper", **change})
+
+
+REAL = (
+    Path(os.environ.get("CUTWORK_TEST_WHISPER", "no model")),
+    Path(os.environ.get("CUTWORK_TEST_SPEECH", "no speech")),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not all(path.is_dir() for path in REAL), reason="CUTWORK_TEST_WHISPER and CUTWORK_TEST_SPEECH unset"
+)
+def test_a_real_model_hears_what_transformers_hears():
+    """Greedy answers to some recordings, and the attention that word timestamps are made of."""
+    directory, speech = REAL
+    hf = transformers.WhisperForConditionalGeneration.from_pretrained(directory, attn_implementation="eager").eval()
+    extractor = transformers.WhisperFeatureExtractor.from_pretrained(directory)
+    generation = json.loads((directory / "generation_config.json").read_text())
+    forced = [token for _, token in sorted(generation.get("forced_decoder_ids") or [])]
+    start = [hf.config.decoder_start_token_id, *[token for token in forced if token is not None]]
+    with load(directory, threads=2, cache_bytes=1 << 29) as model:
+        for file in sorted(speech.rglob("*.wav"))[:4]:
+            with wave.open(str(file)) as recording:
+                assert recording.getframerate() == 16000
+                samples = np.frombuffer(recording.readframes(16000 * 30), np.int16) / 32768
+            spectrogram = extractor(samples, sampling_rate=16000)["input_features"][0]
+            memory = model.encode_input(spectrogram)
+            tokens = greedy(model, [memory], 24, start)[0]
+            expected, attentions = torch_logits(hf, spectrogram, [*start, *tokens])
+            assert relative(model.logits([*start, *tokens], memory), expected) < 1e-4
+            assert tokens == expected[len(start) - 1 : -1].argmax(-1).tolist()
+            heads = [tuple(pair) for pair in generation.get("alignment_heads", [(0, 0)])]
+            found = model.cross_attention([*start, *tokens], memory, heads)
+            np.testing.assert_allclose(found, [attentions[layer][head] for layer, head in heads], atol=1e-4)
