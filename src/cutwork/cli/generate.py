@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from cutwork.cli.options import CacheDType, Context, Json, ModelArgument, Threads
+from cutwork.cli.options import CacheDType, Context, Draft, DraftTokens, Json, ModelArgument, Threads
 from cutwork.errors import CutworkError
 
 
@@ -44,6 +44,8 @@ def generate(
     threads: Threads = 0,
     context: Context = None,
     cache_dtype: CacheDType = "auto",
+    draft: Draft = None,
+    draft_tokens: DraftTokens = 4,
     as_json: Json = False,
 ) -> None:
     """Generate text. Several prompts run as one batch.
@@ -51,6 +53,8 @@ def generate(
     Example: [bold]cutwork generate out/smollm2-gsm/packed/sparse-int8 "Ann has 3 apples and buys 4 more." -n 64[/bold]
 
     [bold]cutwork generate out/packed "Once" --num-beams 5 --num-return-sequences 3 --no-repeat-ngram-size 3[/bold]
+
+    [bold]cutwork generate out/dense "Once" --draft out/packed/sparse-int8 --json[/bold]
     """
     from cutwork.engine.model import Model
 
@@ -74,7 +78,8 @@ def generate(
         "min_new_tokens": min_new_tokens,
         "suppress_tokens": suppress_tokens or [],
     }
-    with Model.load(model, threads=threads, max_context=context, cache_dtype=cache_dtype) as engine:
+    loading: dict[str, Any] = {"threads": threads, "max_context": context, "cache_dtype": cache_dtype}
+    with Model.load(model, draft=draft, draft_tokens=draft_tokens, **loading) as engine:
         if use_chat_template:
             prompts = [engine.render_chat([{"role": "user", "content": p}]) for p in prompts]
         if len(prompts) * num_return_sequences == 1 and not as_json:
@@ -85,7 +90,9 @@ def generate(
             return
         results = engine.generate(prompts, **options)
     if as_json:
-        print(json.dumps([asdict(result) for result in results], ensure_ascii=False, indent=1))
+        rates = [{"decode_speed": result.decode_speed, "acceptance": result.acceptance} for result in results]
+        dicts = [asdict(result) | rate for result, rate in zip(results, rates, strict=True)]
+        print(json.dumps(dicts, ensure_ascii=False, indent=1))
         return
     console = Console()
     for text, result in zip(prompts, results, strict=True):

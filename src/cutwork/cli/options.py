@@ -15,4 +15,9 @@ CacheDType = Annotated[
     Literal["auto", "f32", "bf16", "i8"],
     typer.Option(help="Numbers in the KV cache; i8 halves bf16's memory. auto: f32 for float32 models, else bf16."),
 ]
+Draft = Annotated[
+    str | None,
+    typer.Option(metavar="MODEL", help="A quicker model that guesses; the answers stay the first one's own."),
+]
+DraftTokens = Annotated[int, typer.Option(min=1, max=32, help="Tokens the draft model guesses at a time, at most.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cutwork.cli.options import Context, Threads
+from cutwork.cli.options import Context, Draft, DraftTokens, Threads
 from cutwork.errors import CutworkError
 
 GRACE = 5  # seconds in which the last answers leave once their sequences have ended
@@ -28,6 +28,8 @@ def serve(
     cache_mb: Annotated[
         int | None, typer.Option("--cache-mb", min=1, help="KV cache; default: a quarter of the free memory.")
     ] = None,
+    draft: Draft = None,
+    draft_tokens: DraftTokens = 4,
     queue: Annotated[int, typer.Option(min=0, help="Sequences that may wait; more get 429.")] = 256,
     deadline: Annotated[float, typer.Option(min=1, help="Seconds one request may take.")] = 600,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer a client may ask for.")] = 65536,
@@ -67,6 +69,8 @@ def serve(
             max_context=context,
             max_batch=max_batch,
             cache_bytes=None if cache_mb is None else cache_mb << 20,
+            draft=draft,
+            draft_tokens=draft_tokens,
         )
     limits = Limits(queue=queue, deadline=deadline, max_tokens=max_tokens, pace=pace)
     app = make_app(loaded, limits=limits, keys=api_key or ())

@@ -1,17 +1,21 @@
 """From a packed model to what runs it: plans bound to weights, executors, caches and the scheduler over them."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
+from cutwork import checkpoint
 from cutwork.engine.architectures import build_encoder_plan, build_plan
 from cutwork.engine.cache import BlockCache
 from cutwork.engine.encoder import Encoder
 from cutwork.engine.memory import BLOCK_SIZE, CacheDType, context_of, input_of, size_cache
 from cutwork.engine.plan import Plan
 from cutwork.engine.scheduler import Scheduler
+from cutwork.engine.speculative import Drafter
+from cutwork.engine.tokenizer import load_tokenizer
 from cutwork.engine.weights import bind
 from cutwork.errors import CutworkError
-from cutwork.pack.reader import PackedModel
+from cutwork.pack.reader import PackedModel, read_packed
 
 MAX_TOKENS = 512  # per step: long enough for the kernels, short enough to not make decoding sequences wait
 LOGITS_FLOATS = 1 << 24  # of one step's result when all rows' logits are wanted
@@ -104,6 +108,62 @@ def assemble(
         encoder=encoder,
     )
     return Engine(plan, weights, runner, scheduler, encoder, dtype, size.context, logits_chunk)
+
+
+def add_draft(
+    target: Engine,
+    packed: PackedModel,
+    module: Any,
+    threads: int,
+    costs: Any,
+    tokens: int,
+    max_batch: int,
+    cache_bytes: int | None,
+    vocabulary: dict[str, int] | None,
+) -> None:
+    """Let another model guess up to so many `tokens` for the target, whose tokenizer's vocabulary is `vocabulary`.
+
+    Raises CutworkError if it cannot guess for it.
+    """
+    if not 1 <= tokens <= 32:
+        raise CutworkError(f"draft_tokens must be from 1 to 32, not {tokens}")
+    if target.encoder or build_encoder_plan(packed.config):
+        raise CutworkError("models with an encoder cannot be guessed for; leave out draft")
+    tokenizer = load_tokenizer(packed.path, packed.config)
+    if build_plan(packed.config).vocabulary != target.plan.vocabulary or (
+        tokenizer and vocabulary and tokenizer.get_vocab() != vocabulary
+    ):
+        raise CutworkError(f"the draft model {packed.path} has another vocabulary than the model it should guess for")
+    draft = assemble(
+        packed,
+        module,
+        threads=threads,
+        costs=costs,
+        cache_dtype="auto",
+        max_context=min(target.max_context, context_of(packed.config).most),
+        max_input=None,
+        max_batch=max_batch,
+        cache_bytes=cache_bytes,
+    )
+    scheduler, most = draft.scheduler, min(target.scheduler.max_tokens, target.logits_chunk) - max_batch
+    target.scheduler.max_guesses = most
+    target.scheduler.drafter = Drafter(
+        draft.executor,
+        scheduler.cache,
+        tokens=tokens,
+        max_tokens=scheduler.max_tokens,
+        max_context=draft.max_context,
+    )
+
+
+def read_model(path: str | Path) -> PackedModel:
+    """A model directory of any kind, or a model of the Hub, packed in memory if it is not yet."""
+    directory = checkpoint.resolve(path)
+    if checkpoint.kind(directory) == "packed":
+        return read_packed(directory)
+    from cutwork.pack.memory import pack_in_memory
+
+    return pack_in_memory(directory)
 
 
 def _cache_dtype(wanted: Literal["auto"] | CacheDType, weights: dict[str, Any]) -> CacheDType:

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from cutwork.engine.cache import BlockCache
 from cutwork.engine.sampling import Sampler
 from cutwork.errors import CutworkError
 
@@ -49,10 +50,19 @@ class Beams:
             if not holds:
                 raise CutworkError(message)
 
-    def blocks(self, prompt_tokens: int, limit: int, block_size: int) -> int:
-        """Blocks of the KV cache that all beams may need together; those the prompt fills are shared."""
-        shared = prompt_tokens // block_size
-        return shared + self.num_beams * (-(-limit // block_size) - shared)
+    def check(self, prompt_tokens: int, limit: int, max_batch: int, cache: BlockCache) -> None:
+        """Raise CutworkError if so many beams, each of up to `limit` tokens, can never run together."""
+        if self.num_beams > max_batch:
+            raise CutworkError(
+                f"num_beams must be at most {max_batch}, the sequences this model was loaded for, not "
+                f"{self.num_beams}; load it with a larger max_batch"
+            )
+        shared = prompt_tokens // cache.block_size  # blocks that the prompt fills
+        if shared + self.num_beams * (cache.blocks_for(limit) - shared) > cache.blocks:
+            raise CutworkError(
+                f"{self.num_beams} beams of {limit} tokens do not fit the KV cache together; lower max_new_tokens or "
+                "load the model with larger cache_bytes"
+            )
 
 
 @dataclass(frozen=True)

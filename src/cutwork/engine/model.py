@@ -12,9 +12,8 @@ from typing import Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
 
-from cutwork import checkpoint
 from cutwork.engine import perplexity as measure
-from cutwork.engine.assemble import assemble
+from cutwork.engine.assemble import add_draft, assemble, read_model
 from cutwork.engine.backend import Backend, choose
 from cutwork.engine.cache import OutOfBlocks, Table
 from cutwork.engine.costs import load_costs
@@ -25,7 +24,7 @@ from cutwork.engine.session import Generation, Options, Request, Session, each_a
 from cutwork.engine.tokenizer import encode, load_tokenizer, render_chat, start_tokens, stop_tokens
 from cutwork.engine.translation import Progress, translate
 from cutwork.errors import CutworkError
-from cutwork.pack.reader import PackedModel, read_packed
+from cutwork.pack.reader import PackedModel
 
 Prompt = str | Sequence[int]
 Messages = Sequence[Mapping[str, Any]]
@@ -41,6 +40,8 @@ class LoadOptions(TypedDict, total=False):
     max_batch: int
     cache_bytes: int | None
     backend: Backend
+    draft: str | Path | None
+    draft_tokens: int
 
 
 class Model:
@@ -63,6 +64,8 @@ class Model:
         max_batch: int = 16,
         cache_bytes: int | None = None,
         backend: Backend = "auto",
+        draft: str | Path | None = None,
+        draft_tokens: int = 4,
     ) -> None:
         if not 0 <= threads <= 1024 or max_batch < 1:
             raise CutworkError(
@@ -93,6 +96,10 @@ class Model:
         self._cache, self._logits_chunk = engine.scheduler.cache, engine.logits_chunk
         self.start_tokens = start_tokens(packed.path, packed.config) if self.encoder else []
         self.stop_tokens = stop_tokens(packed.path, packed.config, self.tokenizer)
+        if draft is not None:
+            known = self.tokenizer.get_vocab() if self.tokenizer else None
+            guessing = read_model(draft)
+            add_draft(engine, guessing, module, self.threads, self.costs, draft_tokens, max_batch, cache_bytes, known)
         self.session = Session(engine.scheduler, self.tokenizer, self.stop_tokens)
         self._lock = threading.Lock()
         self._unwanted: deque[Request] = deque()
@@ -109,18 +116,15 @@ class Model:
         the model was made for, or less if memory is short. max_input: tokens of an input, if the model has an encoder.
         max_batch: sequences at a time. cache_bytes: memory for the
         KV cache, by default at most a quarter of what is available. backend: "native", "reference" (slow, NumPy) or
-        "auto": native, unless the environment says CUTWORK_REFERENCE=1.
+        "auto": native, unless the environment says CUTWORK_REFERENCE=1. draft: the directory of a quicker model with
+        the same tokenizer that guesses up to `draft_tokens` tokens, 4 by default, which this one then checks in one
+        step: the answers stay this model's own, draws have its distribution.
 
         Raises CutworkError for whatever is wrong with the model or the options.
 
             Model.load("HuggingFaceTB/SmolLM2-135M-Instruct", threads=2, max_context=2048)
         """
-        directory = checkpoint.resolve(path)
-        if checkpoint.kind(directory) == "packed":
-            return cls(read_packed(directory), **options)
-        from cutwork.pack.memory import pack_in_memory
-
-        return cls(pack_in_memory(directory), **options)
+        return cls(read_model(path), **options)
 
     @overload
     def generate(  # type: ignore[overload-overlap]  # a str is a sequence of str

@@ -115,6 +115,30 @@ class Sampler:
             s.constraint.accept(token)
         return token, None if s.logprobs is None else log_probability(logits, token, s.logprobs)
 
+    def guess(self, logits: np.ndarray, tokens: Sequence[int]) -> tuple[int, np.ndarray | None]:
+        """What a draft model says comes after `tokens`, and the distribution float64 [V] it was drawn from; the best,
+        and None, for a greedy request."""
+        if self.settings.temperature == 0:
+            return int(self.scores(logits, tokens).argmax()), None
+        distribution = self._distribution(logits, tokens)
+        return self._pick(distribution), distribution
+
+    def judge(
+        self, logits: np.ndarray, tokens: Sequence[int], guess: int, distribution: np.ndarray | None
+    ) -> tuple[int, Logprob | None]:
+        """As `choose`, with exactly its distribution, but the guessed token as often as that allows (arXiv 2211.17192).
+
+        logits: of the target model. guess, distribution: as `guess` gave them.
+        """
+        s = self.settings
+        if distribution is None:
+            return self.choose(logits, tokens)
+        target = self._distribution(logits, tokens)
+        token = guess
+        if self._random.random() * distribution[guess] >= target[guess]:
+            token = self._pick(np.maximum(target - distribution, 0))
+        return token, None if s.logprobs is None else log_probability(logits, token, s.logprobs)
+
     def scores(self, logits: np.ndarray, tokens: Sequence[int]) -> np.ndarray:
         """Logits float32 [V] of the token after `tokens`, after penalties, biases, rules and the constraint; the
         model's own if there are none."""
@@ -134,13 +158,24 @@ class Sampler:
             scores[~s.constraint.allowed()] = -np.inf
         return scores
 
+    def _distribution(self, logits: np.ndarray, tokens: Sequence[int]) -> np.ndarray:
+        """Probabilities float64 [V] of the token after `tokens`, after penalties, rules and filters."""
+        ids, scores = candidates(self.scores(logits, tokens), self.settings)
+        probabilities = np.zeros(len(logits))
+        probabilities[ids] = np.exp(scores - scores.max())
+        probabilities /= probabilities.sum()
+        return probabilities
+
     def _draw(self, scores: np.ndarray) -> int:
-        """An index with probability softmax(scores): the block first, then the place in it."""
-        probabilities = np.exp(scores - scores.max())
-        sums = np.cumsum(np.add.reduceat(probabilities, np.arange(0, len(scores), BLOCK), dtype=np.float64))
+        """An index with probability softmax(scores)."""
+        return self._pick(np.exp(scores - scores.max()))
+
+    def _pick(self, weights: np.ndarray) -> int:
+        """An index with a probability in proportion to its weight: the block first, then the place in it."""
+        sums = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), BLOCK), dtype=np.float64))
         wanted = self._random.random() * sums[-1]
         block = min(int(np.searchsorted(sums, wanted, side="right")), len(sums) - 1)
-        inside = np.cumsum(probabilities[block * BLOCK : (block + 1) * BLOCK], dtype=np.float64)
+        inside = np.cumsum(weights[block * BLOCK : (block + 1) * BLOCK], dtype=np.float64)
         before = sums[block - 1] if block else 0.0
         place = int(np.searchsorted(inside, wanted - before, side="right"))
         return block * BLOCK + min(place, len(inside) - 1)

@@ -3,8 +3,8 @@
 import time
 from collections import Counter, deque
 from collections.abc import Sequence as Tokens
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -12,58 +12,10 @@ from cutwork.engine.beam import Beams, BeamSearch
 from cutwork.engine.cache import BlockCache, OutOfBlocks, Table
 from cutwork.engine.encoder import Encoder, Memory, check_memory
 from cutwork.engine.pace import Pace
-from cutwork.engine.sampling import Logprob, Sampler, Sampling
+from cutwork.engine.sampling import Sampler, Sampling
+from cutwork.engine.sequence import Chosen, FinishReason, Sequence
+from cutwork.engine.speculative import Drafter, judge
 from cutwork.errors import CutworkError
-
-FinishReason = Literal["stop", "length", "cancelled"]
-
-
-@dataclass(eq=False)
-class Sequence:
-    """One sequence on its way: `tokens` are the prompt and what was chosen so far, `memory` what an encoder reads.
-
-    The beams of one search are sequences too; they share `search` and `family`, whose first member stands for all.
-    """
-
-    tokens: list[int]
-    prompt_tokens: int
-    limit: int  # len(tokens) at which it ends with "length"
-    stop_tokens: frozenset[int]
-    sampler: Sampler
-    priority: int = 0  # lower is served first
-    client: str = ""  # whose it is: those with the fewest running sequences are served first
-    memory: Memory | None = None
-    table: Table = field(default_factory=Table)
-    memory_table: Table = field(default_factory=Table)
-    slot: int = -1  # row of the block tables while running
-    reused_tokens: int = 0  # of the prompt, found in the cache
-    finish_reason: FinishReason | None = None
-    submitted: float = field(default_factory=time.perf_counter)
-    started: float | None = None
-    first_token: float | None = None
-    finished: float | None = None
-    search: BeamSearch | None = None
-    family: list["Sequence"] = field(default_factory=list)
-    reserved: list[int] = field(default_factory=list)  # slots for the beams to come
-    logits: np.ndarray | None = None  # of a beam whose siblings are still being computed
-
-    def __post_init__(self) -> None:
-        self.family = self.family or [self]
-
-    @property
-    def pending(self) -> int:
-        """Tokens whose keys and values are not in the cache yet."""
-        return len(self.tokens) - self.table.length
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """A step's result for one sequence: the token, and why the sequence ended if it did."""
-
-    sequence: Sequence
-    token: int
-    logprob: Logprob | None
-    finish_reason: FinishReason | None
 
 
 class Scheduler:
@@ -75,6 +27,7 @@ class Scheduler:
     max_tokens: tokens per step. max_batch: sequences at a time. max_context: tokens per sequence. pace: seconds that a
     step should take at most while sequences decode, by taking in prompts more slowly; 0: without limit. With an encoder
     a sequence also waits for room for its memory, and what is to be read is encoded before the step that needs it.
+    drafter: guesses tokens that the executor then checks, at most `max_guesses` in a step; may be set later.
     """
 
     def __init__(
@@ -90,6 +43,8 @@ class Scheduler:
     ) -> None:
         self._executor, self.cache, self.encoder = executor, cache, encoder
         self.pace = Pace(pace)
+        self.drafter: Drafter | None = None
+        self.max_guesses = 0
         self.max_tokens, self.max_batch, self.max_context = max_tokens, max_batch, max_context
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # oldest first
@@ -139,7 +94,7 @@ class Scheduler:
         sampler = Sampler(sampling, len(prompt), limit, stop_tokens)
         sequence = Sequence(list(prompt), len(prompt), limit, stop_tokens, sampler, priority, client, memory)
         if beams is not None:
-            self._check_beams(beams, len(prompt), limit)
+            beams.check(len(prompt), limit, self.max_batch, self.cache)
             sequence.search = BeamSearch(beams, sampler, prompt, limit, stop_tokens)
         self.waiting.append(sequence)
         return sequence
@@ -174,10 +129,14 @@ class Scheduler:
             self.encoder.run()
         began = time.perf_counter()
         logits = self._run(batch)
-        decoding = sum(count == 1 for _, count in batch)
+        decoding = sum(count for sequence, count in batch if sequence.pending == 1)
         self.pace.note(decoding, sum(count for _, count in batch) - decoding, time.perf_counter() - began)
         chosen, row = [], 0
         for sequence, count in batch:
+            if sequence.guesses:
+                chosen += self._judge(sequence, logits[row : row + count])
+                row += count
+                continue
             length = sequence.table.length + count
             self.cache.commit(sequence.table, sequence.tokens, length)
             if length == len(sequence.tokens):
@@ -189,8 +148,10 @@ class Scheduler:
         """(sequence, how many of its pending tokens) for the next step."""
         self._grow()
         self._admit()
-        decoding = [(sequence, 1) for sequence in self.running if sequence.pending == 1]
-        budget = self.pace.budget(len(decoding), self.max_tokens - len(decoding))
+        self._guess()
+        decoding = [(s, 1 + len(s.guesses)) for s in self.running if s.pending == 1]
+        rows = sum(count for _, count in decoding)
+        budget = self.pace.budget(rows, self.max_tokens - rows)
         batch = decoding[: self.max_tokens]
         for sequence in sorted(self.running, key=lambda s: s.priority):  # stable: by age among equals
             count = min(sequence.pending, budget)
@@ -198,6 +159,40 @@ class Scheduler:
                 batch.append((sequence, count))
                 budget -= count
         return batch
+
+    def _guess(self) -> None:
+        """The draft model's guesses for those that decode, as far as there is room for them."""
+        if self.drafter is None:
+            return
+        able = [
+            s for s in self.running if s.pending == 1 and s.search is None and s.sampler.settings.constraint is None
+        ]
+        most = self.max_guesses // max(len(able), 1)
+        wanted = [(s, s.tokens, s.sampler, min(most, s.limit - len(s.tokens) - 1)) for s in able]
+        for sequence, guesses in self.drafter.guess(w for w in wanted if w[3] > 0).items():
+            sequence.guesses = guesses
+            try:
+                self._extend(sequence)
+            except OutOfBlocks:
+                sequence.guesses = []
+
+    def _judge(self, sequence: Sequence, logits: np.ndarray) -> list[Chosen]:
+        """The target's tokens from its logits [1 + guesses, V]: as many guesses as it agrees with, and one of its own.
+
+        Keys and values of the rest stay in blocks that nobody will read: the next tokens are written over them.
+        """
+        assert self.drafter is not None
+        guesses, sequence.guesses = sequence.guesses, []
+        sequence.first_token = sequence.first_token or time.perf_counter()
+        picked = judge(sequence.sampler, sequence.tokens, guesses, logits, sequence.stop_tokens)
+        sequence.tokens += [token for token, _ in picked]
+        accepted = sum(token == guess.token for (token, _), guess in zip(picked, guesses, strict=False))
+        sequence.guessed, sequence.accepted = sequence.guessed + len(guesses), sequence.accepted + accepted
+        self.drafter.learn(sequence, len(guesses), accepted)
+        self.cache.commit(sequence.table, sequence.tokens, len(sequence.tokens) - 1)
+        self._end(sequence)
+        reasons = [None] * (len(picked) - 1) + [sequence.finish_reason]
+        return [Chosen(sequence, *each, reason) for each, reason in zip(picked, reasons, strict=True)]
 
     def _grow(self) -> None:
         """Room for every running sequence's pending tokens, oldest first; without it the last of the lowest priority
@@ -269,7 +264,7 @@ class Scheduler:
     def _extend(self, sequence: Sequence) -> None:
         blocks = sequence.table.blocks
         before = len(blocks)
-        copies = self.cache.extend(sequence.table, len(sequence.tokens))
+        copies = self.cache.extend(sequence.table, len(sequence.tokens) + len(sequence.guesses))
         if copies:
             self._executor.copy_blocks(copies)
         if copies or len(blocks) > before or self._tables[sequence.slot, 0] < 0:
@@ -300,17 +295,21 @@ class Scheduler:
         self.cache.close(sequence.table)
         if self.encoder:
             self.encoder.close(sequence.memory_table)
+        if self.drafter is not None:
+            self.drafter.forget(sequence)
 
     def _run(self, batch: list[tuple[Sequence, int]]) -> np.ndarray:
         tokens: list[int] = []
-        positions, slots, rows = [], [], []
+        rows: list[int] = []
+        positions, slots = [], []
         for sequence, count in batch:
             start = sequence.table.length
-            tokens += sequence.tokens[start : start + count]
+            past = [*sequence.tokens[start:], *(guess.token for guess in sequence.guesses)]
+            tokens += past[:count]
             positions.append(np.arange(start, start + count, dtype=np.int32))
             slots.append(np.full(count, sequence.slot, np.int32))
-            if start + count == len(sequence.tokens):
-                rows.append(len(tokens) - 1)
+            wanted = max(0, start + count + 1 - len(sequence.tokens))
+            rows += range(len(tokens) - wanted, len(tokens))
         return np.asarray(
             self._executor.step(
                 np.asarray(tokens, np.int32),
@@ -366,25 +365,16 @@ class Scheduler:
         self.finish(first, "stop" if token in first.stop_tokens else "length")
         return [Chosen(first, token, None, first.finish_reason)]
 
-    def _check_beams(self, beams: Beams, prompt_tokens: int, limit: int) -> None:
-        if beams.num_beams > self.max_batch:
-            raise CutworkError(
-                f"num_beams must be at most {self.max_batch}, the sequences this model was loaded for, not "
-                f"{beams.num_beams}; load it with a larger max_batch"
-            )
-        wanted = beams.blocks(prompt_tokens, limit, self.cache.block_size)
-        if wanted > self.cache.blocks:
-            raise CutworkError(
-                f"{beams.num_beams} beams of {limit} tokens do not fit the KV cache together; lower max_new_tokens or "
-                "load the model with larger cache_bytes"
-            )
-
     def _choose(self, sequence: Sequence, logits: np.ndarray) -> Chosen:
         token, logprob = sequence.sampler.choose(logits, sequence.tokens)
         sequence.tokens.append(token)
         sequence.first_token = sequence.first_token or time.perf_counter()
-        if token in sequence.stop_tokens:
+        self._end(sequence)
+        return Chosen(sequence, token, logprob, sequence.finish_reason)
+
+    def _end(self, sequence: Sequence) -> None:
+        """End it if its last token says so."""
+        if sequence.tokens[-1] in sequence.stop_tokens:
             self.finish(sequence, "stop")
         elif len(sequence.tokens) >= sequence.limit:
             self.finish(sequence, "length")
-        return Chosen(sequence, token, logprob, sequence.finish_reason)

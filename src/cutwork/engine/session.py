@@ -9,8 +9,9 @@ from typing import Any, Literal, TypedDict, Unpack
 from cutwork.engine.beam import Beams, Hypothesis
 from cutwork.engine.encoder import Memory
 from cutwork.engine.sampling import Constraint, Logprob, Sampling
-from cutwork.engine.scheduler import Chosen, FinishReason, Scheduler
-from cutwork.engine.scheduler import Sequence as Running
+from cutwork.engine.scheduler import Scheduler
+from cutwork.engine.sequence import Chosen, FinishReason
+from cutwork.engine.sequence import Sequence as Running
 from cutwork.engine.text import Detokenizer, StopStrings
 from cutwork.errors import CutworkError
 
@@ -77,6 +78,7 @@ class Generation:
     input's entries. logprobs: one entry per token if asked for.
     score: of a beam search, the sum of the tokens' log-probabilities divided by their number to the length_penalty.
     alternatives: the other answers, where num_return_sequences asked for several; of a beam search the best first.
+    guessed_tokens, accepted_tokens: what a draft model guessed, and how much of it was right.
     """
 
     text: str
@@ -87,6 +89,13 @@ class Generation:
     logprobs: list[Logprob] | None = None
     score: float | None = None
     alternatives: list["Generation"] = field(default_factory=list)
+    guessed_tokens: int = 0
+    accepted_tokens: int = 0
+
+    @property
+    def acceptance(self) -> float:
+        """Fraction of a draft model's guesses that were right; 0 without any."""
+        return self.accepted_tokens / max(self.guessed_tokens, 1)
 
     @property
     def prefill_speed(self) -> float:
@@ -138,8 +147,16 @@ class Request:
         timings = Timings(started - s.submitted, first - started, now - first, s.reused_tokens)
         logprobs = None if s.sampler.settings.logprobs is None else list(self.logprobs)
         reason = s.finish_reason or "cancelled"
-        prompt_tokens = s.memory.length if s.memory else s.prompt_tokens
-        whole = Generation(self.text, list(self.tokens), reason, prompt_tokens, timings, logprobs)
+        whole = Generation(
+            self.text,
+            list(self.tokens),
+            reason,
+            s.memory.length if s.memory else s.prompt_tokens,
+            timings,
+            logprobs,
+            guessed_tokens=s.guessed,
+            accepted_tokens=s.accepted,
+        )
         if not self.found:
             return whole
         best, *others = [
@@ -218,7 +235,9 @@ class Session:
         """
         pieces = []
         for chosen in self.scheduler.step():
-            request = self._requests[chosen.sequence]
+            request = self._requests.get(chosen.sequence)
+            if request is None:  # ended by a stop string before the last of its tokens in this step
+                continue
             if chosen.sequence.search is not None:
                 pieces.append(self._found(request, chosen))
                 continue
@@ -230,9 +249,10 @@ class Session:
             if request.stop.stopped:
                 self.scheduler.finish(chosen.sequence, "stop")
                 chosen.sequence.finish_reason = "stop"  # also where the last allowed token completed a stop string
-            if request.finish_reason is not None:
+            reason: FinishReason | None = "stop" if request.stop.stopped else chosen.finish_reason
+            if reason is not None:
                 del self._requests[chosen.sequence]
-            pieces.append(Piece(request, chosen.token, text, chosen.logprob, request.finish_reason))
+            pieces.append(Piece(request, chosen.token, text, chosen.logprob, reason))
             request.pieces.append(pieces[-1])
         return pieces
 
