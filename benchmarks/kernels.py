@@ -1,7 +1,7 @@
 """Speed of the linear kernels: python benchmarks/kernels.py [--threads 2] [--repeats 7] [--output FILE].
 
-Decode streams one weight much larger than the last-level cache; prefill multiplies a 4096 x 4096 weight. Dense and
-bitmask encodings of the same shape are timed in turn, and medians are compared: absolute times belong to one machine.
+Decode streams one weight much larger than the last-level cache; prefill multiplies a 4096 x 4096 weight. All encodings
+of the same shape are timed in turn, and medians are compared: absolute times belong to one machine.
 """
 
 import argparse
@@ -27,6 +27,7 @@ SPARSITIES = (0.0, 0.5, 0.6, 0.75, 0.9)
 DECODE_TOKENS = (1, 4, 16)
 PREFILL_TOKENS = (128, 512)
 BYTES = {"f32": 4, "bf16": 2, "i8": 1, "i4": 0.5}
+BLOCKS = {"block1x4": (1, 4), "block4x1": (4, 1)}  # rows and columns that are zero together; not for i4
 
 
 @dataclass
@@ -60,9 +61,10 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def random_block(rng: np.random.Generator, dtype: str, sparsity: float) -> np.ndarray:
-    """[BLOCK_ROWS, COLS] in the dtype's stored form."""
-    keep = rng.random((BLOCK_ROWS, COLS)) >= sparsity
+def random_block(rng: np.random.Generator, dtype: str, sparsity: float, zeros: tuple[int, int] = (1, 1)) -> np.ndarray:
+    """[BLOCK_ROWS, COLS] in the dtype's stored form, with zeros in blocks of so many rows and columns."""
+    rows, cols = zeros
+    keep = (rng.random((BLOCK_ROWS // rows, COLS // cols)) >= sparsity).repeat(rows, 0).repeat(cols, 1)
     if dtype == "i4":
         codes = rng.integers(-8, 7, keep.shape)
         return np.where(keep, codes + (codes >= 0), 0).astype(np.int8)
@@ -72,10 +74,10 @@ def random_block(rng: np.random.Generator, dtype: str, sparsity: float) -> np.nd
     return values if dtype == "f32" else (values.view(np.uint32) >> 16).astype(np.uint16)
 
 
-def repeated(block: np.ndarray, times: int, bitmask: bool) -> "_native.Weight":
-    """A weight of `times` copies of the block, encoded once."""
+def repeated(block: np.ndarray, times: int, encoding: str) -> "_native.Weight":
+    """A weight of `times` copies of the block, encoded once. Its zeros must suit the encoding."""
     scale = np.full(times * BLOCK_ROWS, 1e-3, np.float32) if block.dtype == np.int8 else None
-    if not bitmask:
+    if encoding == "dense":
         return _native.Weight.dense(np.tile(block, (times, 1)), scale)
     encoded = encode(block)
     if encoded.mask is None or encoded.offsets is None:  # no zeros: every bit is set, and the tiles follow each other
@@ -83,23 +85,24 @@ def repeated(block: np.ndarray, times: int, bitmask: bool) -> "_native.Weight":
         offsets = np.arange(BLOCK_ROWS // 4 + 1, dtype=np.uint64) * np.uint64(4 * COLS)
         values = np.ascontiguousarray(block.reshape(-1, 4, COLS // 64, 64).transpose(0, 2, 1, 3)).reshape(-1)
     else:
-        mask, offsets, values = encoded.mask, encoded.offsets, encoded.values[: encoded.nonzeros]
-    nonzeros = offsets[-1]
-    starts = [offsets[:-1] + np.uint64(i) * nonzeros for i in range(times)]
-    return _native.Weight.bitmask(
+        assert encoded.encoding == encoding
+        mask, offsets, values = encoded.mask, encoded.offsets, encoded.values[: int(encoded.offsets[-1])]
+    stored = offsets[-1]
+    starts = [offsets[:-1] + np.uint64(i) * stored for i in range(times)]
+    return getattr(_native.Weight, encoding)(
         times * BLOCK_ROWS,
         COLS,
         np.concatenate([np.tile(values, times), np.zeros(64 // block.itemsize, block.dtype)]),
-        np.tile(mask, (times, 1, 1)),
-        np.concatenate([*starts, np.array([nonzeros * np.uint64(times)])]),
+        np.tile(mask, (times, *(1,) * (mask.ndim - 1))),
+        np.concatenate([*starts, np.array([stored * np.uint64(times)])]),
         scale,
     )
 
 
-def repeated_int4(block: np.ndarray, times: int, bitmask: bool) -> "_native.Weight":
+def repeated_int4(block: np.ndarray, times: int, encoding: str) -> "_native.Weight":
     """The same of int4 codes, with scales for groups of 128."""
     scale = np.full((BLOCK_ROWS, COLS // GROUP), 0x3C00, np.uint16)
-    one = encode_int4(block, scale, GROUP, allow_bitmask=bitmask)
+    one = encode_int4(block, scale, GROUP, allow_bitmask=encoding == "bitmask")
     shape, scales = (times * BLOCK_ROWS, COLS), np.tile(one.scale, (times, 1, 1))
     if one.mask is None or one.offsets is None:
         return _native.Weight.int4(*shape, np.tile(one.values, (times, 1, 1, 1)), scales, GROUP)
@@ -115,9 +118,12 @@ def measure(phase: str, dtype: str, copies: int, tokens: tuple[int, ...], thread
     rng = np.random.default_rng(0)
     blocks = {s: random_block(rng, dtype, s) for s in SPARSITIES}
     make = repeated_int4 if dtype == "i4" else repeated
-    weights = {("dense", 0.0): make(blocks[0.0], copies, bitmask=False)}
+    weights = {("dense", 0.0): make(blocks[0.0], copies, "dense")}
     # Int4 without zeros has no bitmask that is smaller.
-    weights |= {("bitmask", s): make(blocks[s], copies, bitmask=True) for s in SPARSITIES if s or dtype != "i4"}
+    weights |= {("bitmask", s): make(blocks[s], copies, "bitmask") for s in SPARSITIES if s or dtype != "i4"}
+    for encoding, zeros in BLOCKS.items() if dtype != "i4" else ():
+        for s in SPARSITIES[1:]:
+            weights[encoding, s] = make(random_block(rng, dtype, s, zeros), copies, encoding)
     bandwidth = _native.read_bandwidth(threads)
     timings = []
     for count in tokens:
@@ -156,20 +162,19 @@ def table_of(timings: list[Timing], title: str) -> Table:
         "G multiply-adds/s, zeros included (times the speed of dense); for decode, of the memory's bytes per second"
     )
     table = Table(title=title, caption=caption)
-    for column in ("phase", "dtype", "tokens", "dense", *(f"bitmask {s:.0%}" for s in SPARSITIES)):
-        table.add_column(column, justify="left" if column in ("phase", "dtype") else "right")
-    lines: dict[tuple[str, str, int], list[str]] = {}
+    for column in ("phase", "dtype", "tokens", "encoding", *(f"{s:.0%}" for s in SPARSITIES)):
+        table.add_column(column, justify="left" if column in ("phase", "dtype", "encoding") else "right")
+    lines: dict[tuple[str, str, int, str], dict[float, str]] = {}
     for timing in timings:
         text = f"{timing.giga_multiply_adds:.0f}"
-        if timing.encoding == "bitmask":
+        if timing.encoding != "dense":
             text += f" ({timing.speedup:.2f}x)"
         if timing.phase == "decode":
             text += f" {timing.of_memory:.0%}"
-        lines.setdefault((timing.phase, timing.dtype, timing.tokens), []).append(text)
-    for (phase, dtype, tokens), cells in lines.items():
-        if dtype == "i4":
-            cells.insert(1, "–")
-        table.add_row(phase, dtype, str(tokens), *cells)
+        line = timing.phase, timing.dtype, timing.tokens, timing.encoding
+        lines.setdefault(line, {})[timing.sparsity] = text
+    for (phase, dtype, tokens, encoding), cells in lines.items():
+        table.add_row(phase, dtype, str(tokens), encoding, *(cells.get(s, "") for s in SPARSITIES))
     return table
 
 

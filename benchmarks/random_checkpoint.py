@@ -1,4 +1,4 @@
-"""Random checkpoints of TinyLlama-1.1B's shape in the three forms that `cutwork pack` reads, one tensor at a time."""
+"""Random models of TinyLlama-1.1B's shape: the three forms of checkpoint that `cutwork pack` reads, and packed."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from cutwork.checkpoint import output_directory
+from cutwork.pack.encodings import EncodedWeight, encode
 from cutwork.pack.source import pack_nibbles
+from cutwork.pack.writer import PackWriter
 from cutwork.safetensors_file import SafetensorsWriter
 
 HIDDEN, LAYERS, HEADS, KV_HEADS, MLP, VOCABULARY = 2048, 22, 32, 4, 5632, 32000
@@ -59,6 +61,32 @@ def write_checkpoint(path: Path, kind: str, sparsity: float) -> None:
             for name, (rows, cols) in _MATRICES.items():
                 zero = random.random((rows, cols), np.float32) < sparsity
                 _WRITERS[kind](writer, f"model.layers.{layer}.{name}.weight", random, zero)
+
+
+def write_packed(path: Path, dtype: str, sparsity: float, layers: int = LAYERS, context: int = 2048) -> None:
+    """Blocks of "f32", "bf16" or "i8" weights and a dense head of the same dtype; the embedding is bf16."""
+    random = np.random.default_rng(0)
+    config = _CONFIG | {"num_hidden_layers": layers, "max_position_embeddings": context}
+    norms = ["model.norm.weight"]
+    with output_directory(path) as partial, PackWriter(partial, config, 9 * layers + 3) as writer:
+        writer.add("model.embed_tokens.weight", encode(_bfloat16(random, VOCABULARY, HIDDEN)))
+        for layer in range(layers):
+            block = f"model.layers.{layer}"
+            norms += [f"{block}.input_layernorm.weight", f"{block}.post_attention_layernorm.weight"]
+            for name, (rows, cols) in _MATRICES.items():
+                zero = random.random((rows, cols), np.float32) < sparsity
+                writer.add(f"{block}.{name}.weight", _packed(random, dtype, zero))
+        writer.add("lm_head.weight", _packed(random, dtype, np.zeros((VOCABULARY, HIDDEN), bool)))
+        for name in norms:
+            writer.add(name, encode(np.ones(HIDDEN, np.float32)))
+
+
+def _packed(random: np.random.Generator, dtype: str, zero: np.ndarray) -> EncodedWeight:
+    if dtype == "i8":
+        codes = np.where(zero, np.int8(0), random.integers(1, 128, zero.shape, np.int8))
+        return encode(codes, np.full(len(zero), 1e-3, np.float32))
+    values = np.where(zero, np.uint16(0), _bfloat16(random, *zero.shape))
+    return encode(values if dtype == "bf16" else (values.astype(np.uint32) << 16).view(np.float32))
 
 
 def _add_bf16(writer: SafetensorsWriter, name: str, random: np.random.Generator, zero: np.ndarray) -> None:

@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from random_llama import CONTEXT, write_packed
+from random_checkpoint import write_packed
 from rich.console import Console
 
 from cutwork import _native
@@ -55,17 +55,13 @@ def main() -> None:
     options.output.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def model_path(layers: int, sparsity: int, longest: int = CONTEXT) -> Path:
+def model_path(layers: int, sparsity: int, longest: int = 2048) -> Path:
     """The packed model, written on the first call."""
     path = HERE.parent / "build" / f"random-{layers}-{longest}" / f"i8-{sparsity}"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         Console(stderr=True).print(f"writing {path}")
-        write_packed(path, layers, sparsity / 100)
-        config = path / "cutwork.json"
-        content = json.loads(config.read_text())
-        content["config"]["max_position_embeddings"] = longest
-        config.write_text(json.dumps(content))
+        write_packed(path, "i8", sparsity / 100, layers, longest)
     return path
 
 

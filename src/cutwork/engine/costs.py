@@ -22,6 +22,7 @@ ENVIRONMENT = "CUTWORK_COSTS"  # a file to read instead of the cache, or "defaul
 _ROWS, _COLS = 480, 2048  # of the weights that are timed: they stay in cache, so that arithmetic is what is measured
 _SKIPPING_ROWS = 4096  # where zeros are skipped: few rows are over before branches and prefetches behave as they will
 _DENSITIES = (0.5, 0.2)
+_ZEROS = {"bitmask": (1, 1), "block1x4": (1, 4), "block4x1": (4, 1)}  # rows and columns that are zero together
 _TOKENS = {"gemv": (1, 2, 4, 8, 16), "gemm": (8, 32, 128), "spmm": (32, 128, 512)}
 
 
@@ -56,12 +57,12 @@ def have_measured() -> bool:
 
 
 def measure_costs() -> Any:
-    """Time every kernel for a second or two, keep the costs for later processes and return them."""
+    """Time every kernel with every encoding for five seconds, keep the costs for later processes and return them."""
     native = _native()
     costs = native.Costs()
     constants = {}
     for dtype in ("f32", "bf16", "i8", "i4"):
-        for encoding in ("dense", "bitmask"):
+        for encoding in ("dense", "bitmask") if dtype == "i4" else ("dense", *_ZEROS):
             weights = _weights(dtype, encoding, _ROWS)
             for kernel in weights[0].kernels():
                 timed = _weights(dtype, encoding, _SKIPPING_ROWS) if kernel == "spmm" else weights
@@ -107,16 +108,18 @@ def _read(path: Path) -> Any:
 
 def _weights(dtype: str, encoding: str, rows: int) -> list[Any]:
     weights = []
-    for density in _DENSITIES if encoding == "bitmask" else (1.0,):
+    for density in _DENSITIES if encoding in _ZEROS else (1.0,):
         random = np.random.default_rng(0)
-        values = np.where(random.random((rows, _COLS)) < density, random.integers(1, 8, (rows, _COLS)), 0)
+        high, wide = _ZEROS.get(encoding, (1, 1))
+        keep = (random.random((rows // high, _COLS // wide)) < density).repeat(high, 0).repeat(wide, 1)
+        values = np.where(keep, random.integers(1, 8, (rows, _COLS)), 0)
         if dtype == "i4":
             scale = np.ones((rows, -(-_COLS // GROUP)), np.float32)
             encoded = encode_int4(values.astype(np.int8), scale, GROUP, allow_bitmask=encoding == "bitmask")
         else:
             stored = values.astype({"f32": np.float32, "bf16": np.uint16, "i8": np.int8}[dtype])
             rows_scale = np.ones(rows, np.float32) if dtype == "i8" else None
-            encoded = encode(stored, rows_scale, allow_bitmask=encoding == "bitmask")
+            encoded = encode(stored, rows_scale, allow_bitmask=encoding in _ZEROS)
         weights.append(make_weight("timed", (rows, _COLS), encoded, _native().Weight))
     return weights
 
