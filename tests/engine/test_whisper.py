@@ -232,3 +232,14 @@ def test_a_real_model_hears_what_transformers_hears():
             heads = [tuple(pair) for pair in generation.get("alignment_heads", [(0, 0)])]
             found = model.cross_attention([*start, *tokens], memory, heads)
             np.testing.assert_allclose(found, [attentions[layer][head] for layer, head in heads], atol=1e-4)
+
+
+def test_profiles_of_both_stacks(both):
+    from cutwork.engine.explain import profile_encoder, profile_step
+
+    _, directory = both
+    with load(directory) as model:
+        kinds = {op.kind for op in profile_step(model, tokens=2, repeats=1, input_tokens=20).ops}
+        assert {"add_positions", "cross_attention", "logits"} <= kinds
+        assert {"input", "neighbours"} <= {op.kind for op in profile_encoder(model, tokens=30, repeats=1).ops}
+        assert model.encoder.cache.free == model.encoder.cache.blocks

@@ -62,6 +62,11 @@ class Encoder:
             )
         return Memory(entries)
 
+    def example(self, length: int) -> Memory:
+        """A memory of so many entries with nothing in it, for measurements."""
+        source = np.zeros((self.features // FRAMES, FRAMES * length), np.float32) if self.features else [0] * length
+        return self.memory(source)
+
     def _tokens(self, source: Sequence[int] | np.ndarray) -> np.ndarray:
         tokens = [int(token) for token in source]
         for token in tokens:
@@ -117,6 +122,24 @@ class Encoder:
     def _step(self, batch: list[tuple[Memory, Table]]) -> None:
         if not batch:
             return
+        self._execute(batch)
+        for _, table in batch:
+            size = len(table.blocks) * self.cache.block_size
+            self.cache.commit(table, [0] * size, size)
+
+    def profile(self, memory: Memory, repeats: int) -> list[list[float]]:
+        """Seconds per op of the step that encodes a memory, of each of so many repeats. Raises OutOfBlocks."""
+        table, times = self.open(memory), []
+        try:
+            self.run()
+            for _ in range(repeats):
+                self._execute([(memory, table)], profile=True)
+                times.append(list(self.executor.profile))
+        finally:
+            self.close(table)
+        return times
+
+    def _execute(self, batch: list[tuple[Memory, Table]], *, profile: bool = False) -> None:
         tables = np.full((len(batch), max(len(table.blocks) for _, table in batch)), -1, np.int32)
         for row, (_, table) in enumerate(batch):
             tables[row, : len(table.blocks)] = table.blocks
@@ -128,11 +151,9 @@ class Encoder:
             np.repeat(np.arange(len(batch), dtype=np.int32), [memory.length for memory, _ in batch]),
             tables,
             np.empty(0, np.int32),
+            profile=profile,
             **more,
         )
-        for _, table in batch:
-            size = len(table.blocks) * self.cache.block_size
-            self.cache.commit(table, [0] * size, size)
 
 
 def check_memory(encoder: Encoder | None, memory: Memory | None) -> None:

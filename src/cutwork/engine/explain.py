@@ -55,7 +55,7 @@ def profile_step(
     table, memory_table, memory = scheduler.cache.open([]), Table(), {}
     try:
         if model.encoder:
-            source = model.encode_input([0] * input_tokens)
+            source = model.encoder.example(input_tokens)
             memory_table = model.encoder.open(source)
             model.encoder.run()
             memory["memory_tables"] = np.asarray([memory_table.blocks], np.int32)
@@ -81,20 +81,10 @@ def profile_encoder(model: Model, *, tokens: int = 64, repeats: int = 20) -> Ste
 
     Raises CutworkError if the model has no encoder or it reads fewer tokens.
     """
-    source = model.encode_input([0] * tokens)
-    encoder = model.encoder
-    assert encoder
-    table = encoder.open(source)
-    times = []
-    try:
-        encoder.run()
-        ids, blocks = np.zeros(tokens, np.int32), np.asarray([table.blocks], np.int32)
-        for _ in range(repeats + 1):
-            _step(encoder.executor, ids, np.arange(tokens, dtype=np.int32), blocks, profile=True)
-            times.append(list(encoder.executor.profile))
-    finally:
-        encoder.close(table)
-    return StepProfile(tokens, 0, _op_times(encoder.plan, times[1:]))
+    if model.encoder is None:
+        raise CutworkError("this model has no encoder; profile its steps")
+    times = model.encoder.profile(model.encoder.example(tokens), repeats + 1)
+    return StepProfile(tokens, 0, _op_times(model.encoder.plan, times[1:]))
 
 
 def _op_times(plan: Plan, times: list[list[float]]) -> tuple[OpTime, ...]:

@@ -1,0 +1,202 @@
+"""What sparsity gives encoders: time of Whisper-base's and T5-base's, dense to 90% sparse, fp32 and int8.
+
+    python benchmarks/encoders.py [--rounds 7] [--output FILE]      # about five minutes; interrupt it, run it again
+
+Random weights of those shapes, made in memory; int8 as `cutwork quantize` leaves it, with T5's `wo` and Whisper's
+convolutions in fp32. A step reads 30 seconds (1500 entries) or 512 tokens. Every round times each variant once, in
+turn, so that all share the machine's good and bad moments; medians are shown. Leaves encoders.json and encoders.png in
+results/.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from cutwork import _native
+from cutwork.engine.architectures import build_encoder_plan
+from cutwork.engine.costs import load_costs
+from cutwork.engine.memory import BLOCK_SIZE
+from cutwork.engine.plan import Plan
+from cutwork.engine.weights import make_weight
+from cutwork.files import write_atomically
+from cutwork.machine import cpu_name
+from cutwork.pack.encodings import encode
+
+HERE = Path(__file__).resolve().parent
+SPARSITIES = (0, 50, 67, 75, 80, 90)  # percent
+DTYPES = ("fp32", "int8")
+THREADS = (1, 2)
+SHAPES: dict[str, tuple[int, dict[str, Any]]] = {  # entries of a step, config
+    "whisper-base": (
+        1500,
+        {
+            "model_type": "whisper",
+            "d_model": 512,
+            "encoder_layers": 6,
+            "decoder_layers": 6,
+            "encoder_attention_heads": 8,
+            "decoder_attention_heads": 8,
+            "encoder_ffn_dim": 2048,
+            "num_mel_bins": 80,
+            "max_source_positions": 1500,
+        },
+    ),
+    "t5-base": (
+        512,
+        {
+            "model_type": "t5",
+            "vocab_size": 32128,
+            "d_model": 768,
+            "d_kv": 64,
+            "d_ff": 3072,
+            "num_layers": 12,
+            "num_heads": 12,
+        },
+    ),
+}
+
+
+def main() -> None:
+    """Measure what is missing, write, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--shape", choices=SHAPES, help="only this encoder; the file keeps the other")
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "encoders.json")
+    options = parser.parse_args()
+    seconds: dict[str, list[float]] = {}
+    if options.output.exists():
+        kept = json.loads(options.output.read_text())
+        if (kept["cpu"], kept["isa"]) == (cpu_name(), _native.isa()):
+            seconds = kept["seconds"]
+    for shape in [options.shape] if options.shape else SHAPES:
+        variants = [(s, d, t) for s in SPARSITIES for d in DTYPES for t in THREADS]
+        missing = [each for each in variants if len(seconds.get(_key(shape, *each), [])) < options.rounds]
+        if not missing:
+            continue
+        Console(stderr=True).print(f"making {shape} at {len(SPARSITIES)} sparsities in {' and '.join(DTYPES)}")
+        encoders = {each: Encoder(shape, *each) for each in missing}
+        for encoder in encoders.values():
+            encoder.step()
+        for number in range(options.rounds):
+            for each, encoder in encoders.items():
+                found = seconds.setdefault(_key(shape, *each), [])
+                if len(found) <= number:
+                    found.append(encoder.step())
+            content = {"cpu": cpu_name(), "isa": _native.isa(), "seconds": seconds}
+            write_atomically(options.output, json.dumps(content, indent=1) + "\n")
+    report(seconds)
+    plot(seconds, options.output.with_suffix(".png"))
+
+
+class Encoder:
+    """An encoder's executor over random weights, with `sparsity` percent zeros in the linears of its blocks."""
+
+    _weights: dict[tuple[str, int, str], list[Any]] = {}  # noqa: RUF012  # shared by numbers of threads
+
+    def __init__(self, shape: str, sparsity: int, dtype: str, threads: int) -> None:
+        self._entries, config = SHAPES[shape]
+        found = build_encoder_plan(config)
+        assert found
+        self._plan = found
+        random = np.random.default_rng(sparsity)
+        key = (shape, sparsity, dtype)
+        if key not in self._weights:
+            self._weights[key] = [_weight(found, name, sparsity, dtype, random) for name in found.weights]
+        blocks = -(-self._entries // BLOCK_SIZE)
+        cache = {"layers": found.cache_layers, "kv_heads": found.kv_heads, "head_dim": found.head_dim}
+        self._executor = _native.Executor(
+            found.ops,
+            found.spans(),
+            self._weights[key],
+            [random.uniform(0.5, 1.5, length).astype(np.float32) for length in found.vectors.values()],
+            threads=threads,
+            max_tokens=self._entries,
+            max_logits=1,
+            cache={**cache, "block_size": BLOCK_SIZE, "blocks": blocks, "dtype": "bf16" if dtype == "int8" else "f32"},
+            costs=load_costs(),
+        )
+        self._table = np.arange(blocks, dtype=np.int32)[None]
+        self._more: dict[str, Any] = {}
+        if found.ops[0]["kind"] == "input":
+            width = found.buffers[found.ops[0]["out"]].width
+            self._more["features"] = random.standard_normal((self._entries, width)).astype(np.float32)
+
+    def step(self) -> float:
+        """Seconds of reading one whole input."""
+        ids = np.arange(self._entries, dtype=np.int32)
+        start = time.perf_counter()
+        self._executor.step(ids, ids, np.zeros_like(ids), self._table, ids[:0], **self._more)
+        return time.perf_counter() - start
+
+
+def _weight(plan: Plan, name: str, sparsity: int, dtype: str, random: np.random.Generator) -> Any:
+    rows, cols = plan.weights[name]
+    block = any(part.isdigit() for part in name.split("."))
+    zero = random.random((rows, cols), np.float32) < (sparsity / 100 if block else 0)
+    if dtype == "int8" and block and not name.endswith(".wo.weight"):
+        codes = np.where(zero, np.int8(0), random.integers(1, 128, (rows, cols), np.int8))
+        stored = encode(codes, np.full(rows, 1e-4, np.float32))
+    else:
+        stored = encode(np.where(zero, np.float32(0), random.standard_normal((rows, cols), np.float32) / 32))
+    return make_weight(name, (rows, cols), stored, _native.Weight)
+
+
+def _key(shape: str, sparsity: int, dtype: str, threads: int) -> str:
+    return f"{shape} {sparsity}% {dtype} {threads} threads"
+
+
+def report(seconds: dict[str, list[float]]) -> None:
+    """A table of medians and how many times dense fp32's speed they are."""
+    for shape in SHAPES:
+        for threads in THREADS:
+            for dtype in DTYPES:
+                cells = []
+                for sparsity in SPARSITIES:
+                    found = seconds.get(_key(shape, sparsity, dtype, threads))
+                    if found:
+                        times = median(seconds[_key(shape, 0, "fp32", threads)]) / median(found)
+                        cells.append(f"{sparsity}%: {1e3 * median(found):.0f} ms ({times:.2f}x)")
+                if cells:
+                    print(f"{shape}, {dtype}, {threads} threads: {', '.join(cells)}")
+
+
+def plot(seconds: dict[str, list[float]], file: Path) -> None:
+    """Speed against sparsity, dense fp32 as 1."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    for ax, shape in zip(figure.subplots(1, len(SHAPES)), SHAPES, strict=True):
+        for dtype, colour in zip(DTYPES, ("#5e81ac", "#2a7f62"), strict=True):
+            for threads, style in zip(THREADS, (":", "-"), strict=True):
+                found = [(s, seconds.get(_key(shape, s, dtype, threads))) for s in SPARSITIES]
+                points = [(s, median(times)) for s, times in found if times]
+                if points and points[0][0] == 0:
+                    base = median(seconds[_key(shape, 0, "fp32", threads)])
+                    label = f"{dtype}, {threads} thread{'s' * (threads > 1)}"
+                    ax.plot(
+                        *zip(*[(s, base / t) for s, t in points], strict=True),
+                        style,
+                        color=colour,
+                        marker="o",
+                        label=label,
+                    )
+        ax.set_title(shape)
+        ax.set_xlabel("zeros in the linears of the blocks, %")
+        ax.set_ylabel("speed, times dense fp32")
+        ax.set_ylim(bottom=0)
+        ax.grid(alpha=0.25)
+        ax.legend()
+    figure.suptitle(cpu_name(), fontsize=11, x=0.01, ha="left")
+    figure.savefig(file, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
