@@ -4,26 +4,41 @@
 
 No T5 is at hand without the Hub, so this one is trained from scratch on sentences with numbers, dates, times and prices
 made in English and German (benchmarks/translation). `--extra` mixes in real pairs, a JSON list of [English, German].
-From that dense teacher each model is pruned in one shot and fine-tuned on the same tokens. Needs num2words and babel.
+From that dense teacher each model is pruned in one shot and fine-tuned on the same tokens. Held-out sentences are then
+translated by the engine, greedily and with five beams. Leaves t5.json and t5.png in results/. Needs num2words, babel.
 """
 
 import argparse
+import json
 import random
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
+from distillation import smoothed
 from rich.console import Console
 from translation.model import PREFIX, write_model, write_tokenizer
 from translation.sentences import pairs, read_extra
 
 from cutwork import checkpoint
+from cutwork.compare import Measurements
+from cutwork.engine.model import Model
+from cutwork.files import write_atomically
 from cutwork.recipe import Losses, PruneSettings, QuantizeSettings, TuneSettings
-from cutwork.stages import Source, Stages, sample_digest
+from cutwork.stages import Source, Stages, key_of, path_of, sample_digest
+from cutwork.tasks.accuracy import accuracy
 from cutwork.tasks.task import Sample, Task
 
 HERE = Path(__file__).parent
 LOSSES = {"CE": Losses(ce=1.0), "SquareHead": Losses(ce=1.0, squarehead=1.0)}
 VOCABULARY = 4096
+BEAMS = 5
+STYLES = {
+    "one-shot": ("#d08770", "o", "-"),
+    "CE": ("#5e81ac", "s", "-"),
+    "SquareHead": ("#2a7f62", "o", "-"),
+    "SquareHead W8A8": ("#2a7f62", "D", ":"),
+}
 
 
 def make_task(train: int, test: int, seed: int, extra: Path | None) -> Task:
@@ -83,6 +98,66 @@ def models(
     return compared
 
 
+def measured(kept: Measurements, method: str, sparsity: float, model: Source, task: Task, console: Console) -> Any:
+    """BLEU, chrF and exact matches of one model, unless `kept` has them."""
+
+    def measure_it() -> dict[str, Any]:
+        with Model.load(path_of(model), max_batch=16 * BEAMS) as engine:
+            found: dict[str, Any] = {"sparsity": engine.sparsity, "memory_bytes": engine.memory["weights"]}
+            for way, beams in (("beam", BEAMS), ("greedy", 1)):
+                score = accuracy(engine, task, max_new_tokens=96, num_beams=beams, console=console)
+                found[way] = {"accuracy": score.accuracy, **score.quality}
+        return found
+
+    row = kept.get([key_of(model), sample_digest(task.test)], measure_it)
+    console.print(f"{method} {sparsity:.0%}: BLEU {row['beam']['bleu']:.1f}, chrF {row['beam']['chrf']:.1f}")
+    return {"method": method, "target_sparsity": sparsity, **row}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        f"| model | zeros | BLEU, {BEAMS} beams | chrF | all right | BLEU, greedy | MB |",
+        "|---|" + "--:|" * 6,
+    ]
+    for row in rows:
+        beam = row["beam"]
+        lines.append(
+            f"| {row['method']} | {row['target_sparsity']:.0%} | {beam['bleu']:.1f} | {beam['chrf']:.1f} "
+            f"| {beam['accuracy']:.1%} | {row['greedy']['bleu']:.1f} | {row['memory_bytes'] / 1e6:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def plot(rows: list[dict[str, Any]], curves: dict[str, list[float]], file: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    quality, loss = figure.subplots(1, 2)
+    for row in rows:
+        if not row["target_sparsity"] and "W8A8" not in row["method"]:
+            dashes = "--" if row["method"] == "dense" else ":"
+            quality.axhline(row["beam"]["bleu"], color="#4c566a", linestyle=dashes, linewidth=1.2, label=row["method"])
+    for method, (colour, marker, dashes) in STYLES.items():
+        line = sorted((100 * row["target_sparsity"], row["beam"]["bleu"]) for row in rows if row["method"] == method)
+        if line:
+            quality.plot(*zip(*line, strict=True), color=colour, marker=marker, linestyle=dashes, label=method)
+    quality.set(xlabel="zeros in the linears of the blocks, %", ylabel=f"BLEU of held-out sentences, {BEAMS} beams")
+    quality.set_ylim(bottom=0)
+    for name, curve in curves.items():
+        method, _, percent = name.rpartition(" ")
+        colour = STYLES[method][0] if method in STYLES else "#4c566a"
+        width = {"50": 0.7, "75": 1.2, "85": 1.8}.get(percent.rstrip("%"), 1.2)
+        loss.plot(curve, color=colour, linewidth=width, label=name)
+    loss.set(xlabel="optimiser step of the fine-tuning", ylabel="cross entropy, smoothed", yscale="log")
+    for ax in (quality, loss):
+        ax.grid(alpha=0.25)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(frameon=False, fontsize=8)
+    figure.savefig(file, dpi=150)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--extra", type=Path, help="a JSON list of [English, German] to mix in")
@@ -94,12 +169,43 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="also fine-tune the dense one a second time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=HERE.parent / "out" / "t5")
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--measure", action="store_true", help="train nothing: measure the models that are there")
     options = parser.parse_args()
 
     task = make_task(options.train, options.test, options.seed, options.extra)
-    stages = Stages(options.output, task, 256, Console(stderr=True))
-    models(stages, options.sparsity, options.seed, options.teacher_steps, options.steps, options.again)
-    stages.carry_out()
+    console = Console(stderr=True)
+    stages = Stages(options.output, task, 256, console)
+    compared = models(stages, options.sparsity, options.seed, options.teacher_steps, options.steps, options.again)
+    if not options.measure:
+        stages.carry_out()
+
+    kept = Measurements(options.output / "measurements")
+    missing = stages.missing()
+    rows = [measured(kept, *row, task, console) for row in compared if row[2] not in missing]
+    curves = {
+        f"{method} {sparsity:.0%}": loss_curve(path_of(model))
+        for method, sparsity, model in compared
+        if method in LOSSES and model not in missing
+    }
+    about = {
+        "train_pairs": len(task.train),
+        "test_pairs": len(task.test),
+        "teacher_steps": options.teacher_steps,
+        "steps": options.steps,
+        "beams": BEAMS,
+        "example": [task.test[0].prompt, task.test[0].answer],
+    }
+    options.results.mkdir(parents=True, exist_ok=True)
+    write_atomically(options.results / "t5.json", json.dumps({**about, "rows": rows, "curves": curves}) + "\n")
+    plot(rows, curves, options.results / "t5.png")
+    print(table(rows))
+
+
+def loss_curve(model: Path) -> list[float]:
+    """The cross entropy of a fine-tuning, step by step, smoothed."""
+    lines = (model / "tune-log.jsonl").read_text().splitlines()
+    return [round(value, 4) for value in smoothed([json.loads(line)["ce"] for line in lines if '"ce"' in line])]
 
 
 if __name__ == "__main__":
