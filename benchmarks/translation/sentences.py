@@ -15,7 +15,7 @@ from babel.dates import format_date, format_time
 from babel.numbers import format_currency, format_decimal, format_percent
 from num2words import num2words
 
-from translation.words import ADJECTIVES, CITIES, HABITS, NAMES, PEOPLE, PLACES, RELATIVES, THINGS, WEEKDAYS
+from .words import ADJECTIVES, CITIES, HABITS, NAMES, PEOPLE, PLACES, RELATIVES, THINGS, WEEKDAYS
 
 Pair = tuple[str, str]
 # What a template makes of random numbers: the two sentences, and which words meet in them.
