@@ -44,7 +44,7 @@ def prepare(shape: str, work: Path, dense: Path | None, sparse: Path | None, con
             overrides = {"*.wo": "w8a8"} if how[-1] == "all" else {}
             quantize(source, work / "int8", QuantizeSettings(method="rtn", overrides=overrides), overwrite=True)
             source = work / "int8"
-        pack(source, target)
+        pack(source, target, head="i8" if how[-1] == "all" else "auto")
     shutil.rmtree(work / "int8", ignore_errors=True)
 
 

@@ -10,6 +10,7 @@ from cutwork.engine.architectures import build_encoder_plan, build_plan
 from cutwork.engine.architectures.t5 import bucket
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
+from cutwork.pack.writer import pack
 
 from .tiny import byte_level_tokenizer, relative, torch, transformers
 
@@ -286,3 +287,13 @@ def test_beams_share_a_memory_and_equal_transformers(both):
         with torch.no_grad():
             expected = hf.generate(torch.tensor([source]), max_new_tokens=12, num_beams=4, do_sample=False)
         assert result.tokens == expected[0, 1:].tolist()
+
+
+@pytest.mark.parametrize("variant", ["v1.0", "v1.1"])
+def test_an_int8_head_stays_close_tied_or_not(tmp_path, variant):
+    hf = make(variant)
+    pack(save(hf, tmp_path / "checkpoint"), tmp_path / "packed", head="i8")
+    with load(tmp_path / "packed") as model:
+        assert model.weights["shared.weight" if variant == "v1.0" else "lm_head.weight"].dtype == "i8"
+        actual = model.logits(ANSWER, model.encode_input(INPUTS[3]))
+    assert 0 < relative(actual, torch_logits(hf, INPUTS[3], ANSWER)) < 0.05

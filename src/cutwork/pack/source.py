@@ -75,6 +75,8 @@ class SourceCheckpoint:
         """The weight that makes logits: the output head, or the embedding that it is tied to."""
         if "lm_head.weight" in self.names:
             return "lm_head.weight"
+        if "shared.weight" in self.names:  # T5, whose configs do not tell
+            return "shared.weight"
         if self.tied or self.config.get("tie_word_embeddings"):
             return next((name for name in self.names if name.endswith(_EMBEDDINGS)), None)
         return None
