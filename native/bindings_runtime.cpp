@@ -79,6 +79,7 @@ Op parse_op(const std::string& kind, Fields& f) {
     return LayerNorm{f.integer("x"), f.integer("out"), f.integer("weight"), f.integer("bias"), f.number("eps")};
   if (kind == "slice")
     return Slice{f.integer("x"), f.integer("out"), f.integer("pieces"), f.integer("stride"), f.integer("first")};
+  if (kind == "add") return Add{f.integer("x"), f.integer("y"), f.integer("out")};
   if (kind == "clip") return Clip{f.integer("x"), f.integer("out"), f.number("limit")};
   if (kind == "linear")
     return Linear{f.integer("x"),       f.integers("outs"),    f.integers("weights"),

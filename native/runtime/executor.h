@@ -125,6 +125,7 @@ class Executor {
   void run(const RmsNorm& op, const Prepared& prepared);
   void run(const LayerNorm& op, const Prepared& prepared);
   void run(const Slice& op, const Prepared& prepared);
+  void run(const Add& op, const Prepared& prepared);
   void run(const Clip& op, const Prepared& prepared);
   void run(const Linear& op, const Prepared& prepared);
   void run(const Rope& op, const Prepared& prepared);

@@ -107,6 +107,14 @@ void Executor::run(const Slice& op, const Prepared&) {
   });
 }
 
+void Executor::run(const Add& op, const Prepared&) {
+  const int64_t columns = width(op.x);
+  per_token(rows(op.x), columns, [&](int64_t t) {
+    std::memcpy(data(op.out, t), data(op.x, t), static_cast<size_t>(columns) * sizeof(float));
+    elementwise_.finish(Activation::none, nullptr, data(op.y, t), columns, data(op.out, t));
+  });
+}
+
 void Executor::run(const Clip& op, const Prepared&) {
   per_token(rows(op.x), width(op.x),
             [&](int64_t t) { elementwise_.clip(data(op.x, t), op.limit, width(op.x), data(op.out, t)); });

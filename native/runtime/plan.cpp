@@ -109,6 +109,14 @@ class Verifier {
             "the pieces reach beyond the width " + text(width(op.x)));
   }
 
+  void check_op(const Add& op) {
+    read(op.x, "x");
+    read(op.y, "y");
+    require(same_shape(op.x, op.y), "x and y differ in shape");
+    write_like(op.x, op.out, "out", {});
+    require(!overlap(op.out, op.x) && !overlap(op.out, op.y), "out overlaps an input");
+  }
+
   void check_op(const Clip& op) {
     read(op.x, "x");
     write_like(op.x, op.out, "out", {op.x});
@@ -350,10 +358,10 @@ void verify_sizes(const Plan& plan) {
 }  // namespace
 
 const char* kind_name(const Op& op) {
-  constexpr const char* names[] = {"embed",       "input",     "add_positions",  "neighbours",      "rms_norm",
-                                   "layer_norm",  "slice",     "clip",           "linear",          "rope",
-                                   "kv_append",   "attention", "self_attention", "cross_attention", "gated",
-                                   "gather_rows", "logits"};
+  constexpr const char* names[] = {"embed",      "input",       "add_positions", "neighbours",     "rms_norm",
+                                   "layer_norm", "slice",       "add",           "clip",           "linear",
+                                   "rope",       "kv_append",   "attention",     "self_attention", "cross_attention",
+                                   "gated",      "gather_rows", "logits"};
   static_assert(std::size(names) == std::variant_size_v<Op>);
   return names[op.index()];
 }

@@ -39,6 +39,9 @@ struct LayerNorm {
 struct Slice {
   int64_t x, out, pieces, stride, first;
 };
+struct Add {
+  int64_t x, y, out;
+};
 struct Clip {
   int64_t x, out;
   float limit;
@@ -80,8 +83,8 @@ struct GatherRows {
 struct Logits {
   int64_t x, weight, bias;
 };
-using Op = std::variant<Embed, Input, AddPositions, Neighbours, RmsNorm, LayerNorm, Slice, Clip, Linear, Rope, KvAppend,
-                        Attention, SelfAttention, CrossAttention, Gated, GatherRows, Logits>;
+using Op = std::variant<Embed, Input, AddPositions, Neighbours, RmsNorm, LayerNorm, Slice, Add, Clip, Linear, Rope,
+                        KvAppend, Attention, SelfAttention, CrossAttention, Gated, GatherRows, Logits>;
 
 const char* kind_name(const Op& op);
 

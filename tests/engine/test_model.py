@@ -2,14 +2,18 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+import safetensors.torch
 
 from cutwork.engine.backend import choose
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
+from cutwork.pack.encodings import encode
+from cutwork.pack.restore import restore
+from cutwork.pack.writer import pack as pack_checkpoint
 
 from .tiny import VARIANTS, byte_level_tokenizer, make, packed, relative, torch, torch_logits
 
@@ -51,7 +55,7 @@ def greedy(hf, prompt, count):
     return out[0, len(prompt) :].tolist()
 
 
-@pytest.mark.parametrize("variant", ["mpt", "gpt-neox", "gpt-neox-serial", "qwen3"])
+@pytest.mark.parametrize("variant", ["mpt", "gpt-neox", "gpt-neox-serial", "qwen3", "gpt2", "gpt2-by-depth", "gemma3"])
 def test_a_saved_checkpoint_gives_the_same_logits(variant, tmp_path):
     """Names on disk are not always those of the module."""
     hf = make(variant, vocab_size=VOCABULARY)
@@ -315,3 +319,51 @@ def test_a_beam_search_has_text_and_streams_it_whole(directory, llama):
 def test_tokens_that_rules_name_must_exist(directory, llama):
     with load(llama, directory) as model, pytest.raises(CutworkError, match="token 300 is not in the vocabulary"):
         model.generate([1], suppress_tokens=[4, 300])
+
+
+def test_gpt2_as_openai_stores_it_packs_and_restores_bit_for_bit(tmp_path):
+    """Linear layers as [columns, rows], names of the inner model, a causal mask among the weights."""
+    hf = make("gpt2", vocab_size=VOCABULARY)
+    with torch.no_grad():
+        for name, weight in hf.named_parameters():
+            if ".c_" in name and weight.ndim == 2:
+                weight.mul_(torch.rand_like(weight) < 0.4)  # sparse enough for a bitmask
+    state = {
+        n.removeprefix("transformer."): t.contiguous() for n, t in hf.state_dict().items() if n != "lm_head.weight"
+    }
+    state["h.0.attn.bias"] = torch.ones(1, 1, 8, 8)
+    (tmp_path / "plain").mkdir()
+    hf.config.save_pretrained(tmp_path / "plain")
+    safetensors.torch.save_file(state, tmp_path / "plain" / "model.safetensors")
+    pack_checkpoint(tmp_path / "plain", tmp_path / "packed")
+    with Model.load(tmp_path / "packed", threads=1, cache_bytes=1 << 22) as model:
+        assert relative(model.logits(PROMPTS[-1]), torch_logits(hf, np.array(PROMPTS[-1]))) < 1e-4
+        assert 0.5 < model.sparsity < 0.7
+        assert {w.encoding for n, w in model.weights.items() if ".h." in n} == {"bitmask"}
+    restore(tmp_path / "packed", tmp_path / "back")
+    back = safetensors.torch.load_file(tmp_path / "back" / "model.safetensors")
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[name], tensor) for name, tensor in state.items())
+
+
+def test_mpt_normalises_queries_and_keys_if_asked_to(directory):
+    """As MPT's own code does, which transformers has not: its product of queries, keys and values does it here."""
+    hf = make("mpt", vocab_size=VOCABULARY)
+    weights = packed(hf, directory)
+    config = {**weights.config, "attn_config": {"clip_qkv": 0.8, "qk_ln": True}}
+    norms = {}
+    for i, block in enumerate(hf.transformer.blocks):
+        q_ln, k_ln = (torch.nn.LayerNorm(48, bias=False) for _ in range(2))
+        for name, norm in (("q_ln", q_ln), ("k_ln", k_ln)):
+            torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
+            norms[f"transformer.blocks.{i}.attn.{name}.weight"] = encode(norm.weight.detach().numpy(), None)
+        block.attn.clip_qkv = None
+        block.attn.Wqkv.register_forward_hook(
+            lambda _, __, out, q_ln=q_ln, k_ln=k_ln: torch.cat(
+                [f(part) for f, part in zip((q_ln, k_ln, lambda v: v), out.clamp(-0.8, 0.8).chunk(3, -1), strict=True)],
+                -1,
+            )
+        )
+    model = replace(weights, config=config, weights={**weights.weights, **norms})
+    with Model(model, backend="reference", threads=1, cache_bytes=1 << 22) as engine:
+        assert relative(engine.logits(PROMPTS[-1]), torch_logits(hf, np.array(PROMPTS[-1]))) < 1e-4

@@ -160,3 +160,19 @@ def test_bad_configs_get_one_sentence(change, message):
         return
     with pytest.raises(CutworkError, match=message):
         build_plan({**CONFIG, **change})
+
+
+def test_old_and_new_gemma_configs_are_the_same_model():
+    new = transformers.AutoConfig.for_model(
+        "gemma3_text", **{**SMALL, "num_hidden_layers": 7, "head_dim": 16}
+    ).to_dict()
+    new["rope_parameters"]["full_attention"] |= {"rope_type": "linear", "factor": 8.0}
+    new["sliding_window"] = 12
+    old = {key: value for key, value in new.items() if key not in ("rope_parameters", "layer_types")}
+    old |= {"rope_theta": 1e6, "rope_local_base_freq": 1e4, "rope_scaling": {"rope_type": "linear", "factor": 8.0}}
+    old["sliding_window_pattern"] = 6
+    assert new["layer_types"] == ["sliding_attention"] * 5 + ["full_attention", "sliding_attention"]
+    first, second = build_plan(new), build_plan(old)
+    assert first.ops == second.ops
+    for name, value in first.constants.items():
+        np.testing.assert_array_equal(value, second.constants[name])

@@ -14,7 +14,7 @@ from cutwork.pack.encodings import encode
 from cutwork.pack.int4 import dequantize
 from cutwork.pack.manifest import Source
 from cutwork.pack.reader import PackedModel
-from cutwork.pack.source import SourceWeight
+from cutwork.pack.source import SourceWeight, turned
 from cutwork.safetensors_file import Tensor
 
 torch = pytest.importorskip("torch")
@@ -35,6 +35,16 @@ SMALL = {
 ROPE = {"rope_theta": 10000.0}
 MPT = {"d_model": 48, "n_heads": 6, "n_layers": 3, "max_seq_len": 256}
 NEOX = {"num_key_value_heads": None, "rope_parameters": {**ROPE, "rope_type": "default", "partial_rotary_factor": 0.5}}
+GEMMA = {
+    "head_dim": 16,
+    "query_pre_attn_scalar": 20,
+    "sliding_window": 7,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "rope_parameters": {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+        "full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 5000.0},
+    },
+}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "llama-mha-tied": ("llama", {"num_key_value_heads": 6, "tie_word_embeddings": True}),
@@ -74,6 +84,21 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "qwen3": ("qwen3", {"head_dim": 16}),
     "qwen3-biases": ("qwen3", {"head_dim": 8, "attention_bias": True, "tie_word_embeddings": True}),
+    "gpt2": ("gpt2", {}),
+    "gpt2-by-depth": (
+        "gpt2",
+        {
+            "n_inner": 72,
+            "scale_attn_by_inverse_layer_idx": True,
+            "activation_function": "relu",
+            "tie_word_embeddings": False,
+        },
+    ),
+    "gemma3": ("gemma3_text", GEMMA),
+    "gemma3-biases-full": (
+        "gemma3_text",
+        {**GEMMA, "attention_bias": True, "layer_types": ["full_attention"] * 3, "tie_word_embeddings": False},
+    ),
     "qwen2-window": ("qwen2", {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}),
 }
 
@@ -99,13 +124,15 @@ def make(variant: str, seed: int = 0, **more: Any) -> Any:
 def runner(model: Any, *, max_tokens: int = 64, blocks: int = 64, block_size: int = 4, weight: Any = None) -> Any:
     """The reference executor over a transformers model's weights; `weight(array)` makes a Weight (default: float32)."""
     plan = build_plan(model.config.to_dict())
-    state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    state = {name: _turned(model, name, tensor.numpy()) for name, tensor in model.state_dict().items()}
+    derived = {name: value.compute(state[value.source]) for name, value in plan.derived.items()}
+    known = {**state, **derived, **plan.constants}
     make_weight = weight or reference.Weight.dense
     return reference.Executor(
         plan.ops,
         plan.spans(),
         [make_weight(state[name]) for name in plan.weights],
-        [plan.constants[name] if name in plan.constants else state[name] for name in plan.vectors],
+        [known[name] for name in plan.vectors],
         threads=1,
         max_tokens=max_tokens,
         max_logits=max_tokens,
@@ -118,6 +145,10 @@ def runner(model: Any, *, max_tokens: int = 64, blocks: int = 64, block_size: in
             "dtype": "f32",
         },
     )
+
+
+def _turned(model: Any, name: str, array: np.ndarray) -> np.ndarray:
+    return turned(model.config.to_dict(), name, Tensor("F32", array)).array
 
 
 def all_logits(executor: Any, tokens: np.ndarray, chunk: int | None = None) -> np.ndarray:
@@ -167,7 +198,7 @@ def packed(model: Any, directory: Path, dtype: str = "f32") -> PackedModel:
             weights[name] = convert(name, SourceWeight(Tensor("F32", array)), "i4")
             tensor.copy_(torch.from_numpy(dequantize(weights[name])))
             continue
-        weights[name] = encode(np.array(array), scale)
+        weights[name] = encode(np.array(_turned(model, name, array)), scale)
     return PackedModel(directory, model.config.to_dict(), weights, Source(kind="checkpoint"))
 
 

@@ -191,3 +191,11 @@ def test_strange_numbers_in_an_i8_cache(isa, strange, expected):
     plan.show(plan.emit("attention", 16, q=queries, cache=0, **shape))
     cache = {"layers": 1, "kv_heads": 1, "head_dim": 16, "block_size": 16, "blocks": 2, "dtype": "i8"}
     np.testing.assert_array_equal(run_rows(plan.executor(isa=isa, cache=cache), 20), np.full((20, 16), expected))
+
+
+@pytest.mark.parametrize("width", [1, 15, 64, 131])
+def test_add(rng, isa, width):
+    x, y = rng.standard_normal((2, 5, width)).astype(np.float32)
+    plan = Plan()
+    plan.show(plan.emit("add", width, x=plan.table(x), y=plan.table(y)))
+    np.testing.assert_array_equal(run_rows(plan.executor(isa=isa), 5), x + y)

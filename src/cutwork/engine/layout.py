@@ -14,6 +14,7 @@ INPUTS = {
     "rms_norm": ("x",),
     "layer_norm": ("x",),
     "slice": ("x",),
+    "add": ("x", "y"),
     "clip": ("x",),
     "linear": ("x", "residual"),
     "rope": ("x",),

@@ -39,7 +39,7 @@ def context_of(config: Mapping[str, Any]) -> Lengths:
     """Of the sequences that a model (its decoder) writes. Raises CutworkError for a config that says nonsense."""
     if config.get("model_type") == "t5":
         return _relative(config)
-    names = ("max_position_embeddings", "max_seq_len", "max_target_positions")
+    names = ("max_position_embeddings", "max_seq_len", "max_target_positions", "n_positions")
     name = next((name for name in names if name in config), None)
     return _absolute(config, name) if name else Lengths(2048, 2048)
 

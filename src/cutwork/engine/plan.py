@@ -28,6 +28,7 @@ class Rope:
 
     inv_freq: np.ndarray
     scaling: float = 1.0
+    name: str = "rope.inv_freq"  # of the constant; models with several kinds of layers have several
 
 
 @dataclass(frozen=True)
@@ -86,14 +87,19 @@ class Plan:
         self._emit("neighbours", xs=[x for x, _ in xs], shifts=[shift for _, shift in xs], out=out)
         return out
 
-    def rms_norm(self, x: Buffer, name: str, eps: float, groups: int = 1, scale: float = 1.0) -> Buffer:
-        """x / sqrt(mean(x²) + eps) · weight · scale, each of `groups` equal parts of a row apart (arXiv 1910.07467)."""
+    def rms_norm(
+        self, x: Buffer, name: str, eps: float, groups: int = 1, scale: float = 1.0, offset: float = 0.0
+    ) -> Buffer:
+        """x / sqrt(mean(x²) + eps) · (weight + offset) · scale, each of `groups` equal parts of a row apart
+        (arXiv 1910.07467)."""
         out = self._buffer(x.width, x.rows)
         length = x.width // groups
-        if scale == 1.0:
+        if scale == 1.0 and offset == 0.0:
             weight = self._vector(f"{name}.weight", length)
         else:
-            scaled = Derived(f"{name}.weight", (length,), lambda stored: stored * np.float32(scale))
+            scaled = Derived(
+                f"{name}.weight", (length,), lambda stored: (stored + np.float32(offset)) * np.float32(scale)
+            )
             weight = self._derived(f"{name}.weight, scaled", length, scaled)
         self._emit("rms_norm", x=x, out=out, weight=weight, eps=eps, groups=groups)
         return out
@@ -109,6 +115,12 @@ class Plan:
         """`pieces` runs of `width` columns side by side, which lie `stride` apart in x, from column `first` on."""
         out = self._buffer(pieces * width, x.rows)
         self._emit("slice", x=x, out=out, pieces=pieces, stride=stride, first=first)
+        return out
+
+    def add(self, x: Buffer, y: Buffer) -> Buffer:
+        """x + y."""
+        out = self._buffer(x.width, x.rows)
+        self._emit("add", x=x, y=y, out=out)
         return out
 
     def clip(self, x: Buffer, limit: float) -> Buffer:
@@ -148,7 +160,7 @@ class Plan:
             out=out,
             heads=heads,
             head_dim=x.width // heads,
-            inv_freq=self._constant("rope.inv_freq", rope.inv_freq),
+            inv_freq=self._constant(rope.name, rope.inv_freq),
             scaling=rope.scaling,
         )
         return out

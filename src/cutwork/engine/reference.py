@@ -187,6 +187,9 @@ class Executor:
             start = op["first"] + i * op["stride"]
             out[:, i * piece : (i + 1) * piece] = x[:, start : start + piece]
 
+    def _add(self, op: Op, s: _Step) -> None:
+        self._view(op["out"], s)[:] = self._view(op["x"], s) + self._view(op["y"], s)
+
     def _clip(self, op: Op, s: _Step) -> None:
         self._view(op["out"], s)[:] = self._view(op["x"], s).clip(-op["limit"], op["limit"])
 

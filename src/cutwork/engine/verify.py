@@ -49,6 +49,7 @@ class _Checker:
             "rms_norm": self._rms_norm,
             "layer_norm": self._layer_norm,
             "slice": self._slice,
+            "add": self._add,
             "clip": self._clip,
             "linear": self._linear,
             "rope": self._rope,
@@ -107,6 +108,10 @@ class _Checker:
         _expect(op["first"] >= 0 and op["stride"] >= piece, "pieces overlap")
         _expect(op["first"] + (op["pieces"] - 1) * op["stride"] + piece <= self._width(op["x"]), "beyond the input")
         _expect(self._rows(op["x"]) == self._rows(op["out"]), "rows")
+
+    def _add(self, op: Mapping[str, Any]) -> None:
+        self._same(op["x"], op["y"])
+        self._same(op["x"], op["out"])
 
     def _clip(self, op: Mapping[str, Any]) -> None:
         self._same(op["x"], op["out"])

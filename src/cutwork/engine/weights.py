@@ -11,6 +11,7 @@ from cutwork.errors import CutworkError
 from cutwork.pack.encodings import EncodedWeight
 
 _ON_DISK = {"embed_out.weight": "lm_head.weight"}  # what checkpoints of GPT-NeoX call the output head
+_GPT2 = ("h.", "wte.", "wpe.", "ln_f.")  # OpenAI's own checkpoints are of the inner model only
 _TIED = {"lm_head.weight": "shared.weight"}  # T5's configs do not tell whether its head is tied: what is stored does
 
 
@@ -23,7 +24,7 @@ def bind(
     many weights as `threads` are checked at a time. Raises CutworkError naming a weight that is missing, has another
     shape than the config promises, holds what a kernel must not trust, or belongs to another architecture.
     """
-    stored = {_ON_DISK.get(name, name): weight for name, weight in stored.items()}
+    stored = {_on_disk(name): weight for name, weight in stored.items()}
     names = {name: _TIED.get(name, name) if name not in stored else name for plan in plans for name in plan.weights}
     shapes = {names[name]: shape for plan in plans for name, shape in plan.weights.items()}
     derived = {name: value for plan in plans for name, value in plan.derived.items()}
@@ -46,6 +47,11 @@ def bind(
     ]
 
 
+def _on_disk(name: str) -> str:
+    """The name that a plan knows a stored tensor by."""
+    return f"transformer.{name}" if name.startswith(_GPT2) else _ON_DISK.get(name, name)
+
+
 def _vector_sources(plan: Plan) -> set[str]:
     """The stored tensors that a plan's vectors come from."""
     names = set(plan.vectors) - set(plan.constants) - set(plan.derived)
@@ -62,7 +68,7 @@ def _check_names(needed: set[str], stored: Mapping[str, EncodedWeight]) -> None:
 
 def _harmless(name: str) -> bool:
     """Weights that checkpoints carry although the forward pass does not read them."""
-    unread = (".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")
+    unread = (".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias", ".attn.bias", ".attn.masked_bias")
     copies = ("lm_head.weight", "proj_out.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
     return name.endswith((*unread, ".EncDecAttention.relative_attention_bias.weight")) or name in copies
 

@@ -14,7 +14,7 @@ from cutwork.pack.convert import LOWEST
 from cutwork.pack.encodings import EncodedWeight, mask_shape, restore_negative_zeros
 from cutwork.pack.int4 import dequantize, row_scales
 from cutwork.pack.reader import STORED_DTYPE, PackedModel, read_packed, verify
-from cutwork.pack.source import from_float32, pack_nibbles
+from cutwork.pack.source import from_float32, pack_nibbles, turned
 from cutwork.pack.writer import Progress
 from cutwork.safetensors_file import NUMPY, SafetensorsWriter, Tensor, Tensors, open_tensors
 
@@ -111,7 +111,7 @@ def _weight(model: PackedModel, stored: Tensors, name: str, dtype: str) -> Tenso
         if weight.mask is None or signs.dtype != "U64" or signs.shape != mask_shape("bitmask", *weight.shape)[0]:
             raise CutworkError(f"{model.path}: '{name}.negative_zeros' is damaged; pack the model again")
         restore_negative_zeros(dense, signs.array)
-    return Tensor(dtype, dense)
+    return turned(model.config, name, Tensor(dtype, dense))
 
 
 def _codes(weight: EncodedWeight, dense: np.ndarray, lowest: Tensor | None, name: str, dtype: str) -> Tensor:

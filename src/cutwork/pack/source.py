@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from cutwork.safetensors_file import NUMPY, Tensor
 
 _FLOATS = ("F32", "F16", "BF16")
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "shared.weight")
+_TURNED = re.compile(r"(^|\.)h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight$")
 _COMPANIONS = ("_scale", "_zero_point", "_shape", "_g_idx")  # of a quantised weight, in compressed-tensors
 
 
@@ -92,7 +94,7 @@ class SourceCheckpoint:
             return SourceWeight(self._dequantize(name, self._unpacked(name)))
         tensor = self.tensors[name]
         if tensor.dtype != "I8":
-            return SourceWeight(tensor)
+            return SourceWeight(turned(self.config, name, tensor))
         scale = self._scale(name)
         zero_point = self.tensors.get(f"{name}_zero_point")
         if (zero_point is not None and zero_point.array.any()) or scale.array.size not in (1, tensor.shape[0]):
@@ -241,6 +243,14 @@ class SourceCheckpoint:
 
     def _damaged(self, name: str) -> CutworkError:
         return CutworkError(f"{self.path}: the parts of quantised weight '{name}' do not fit together; get it again")
+
+
+def turned(config: Mapping[str, Any], name: str, tensor: Tensor) -> Tensor:
+    """GPT-2 stores linear layers as [columns, rows], everybody else as [rows, columns]: the other of the two for a
+    weight of such a layer, any other tensor as it is."""
+    if config.get("model_type") != "gpt2" or not _TURNED.search(name):
+        return tensor
+    return Tensor(tensor.dtype, np.ascontiguousarray(tensor.array.T))
 
 
 def as_float32(tensor: Tensor) -> np.ndarray:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cutwork.engine.architectures import gpt_neox, llama, mistral, mpt, qwen2, qwen3, t5, whisper
+from cutwork.engine.architectures import gemma3, gpt2, gpt_neox, llama, mistral, mpt, qwen2, qwen3, t5, whisper
 from cutwork.engine.plan import Plan
 from cutwork.engine.verify import verify
 from cutwork.errors import CutworkError
@@ -16,6 +16,8 @@ def _relative(parse: Callable[[Mapping[str, Any]], llama.LlamaConfig]) -> Callab
 
 # model_type → the function that emits its forward pass.
 ARCHITECTURES: dict[str, Callable[[Plan, Mapping[str, Any]], None]] = {
+    "gemma3_text": gemma3.emit,
+    "gpt2": gpt2.emit,
     "gpt_neox": gpt_neox.emit,
     "llama": _relative(llama.parse),
     "mistral": _relative(mistral.parse),

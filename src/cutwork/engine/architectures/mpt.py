@@ -11,7 +11,7 @@ from cutwork.errors import CutworkError
 
 
 def emit(p: Plan, config: Mapping[str, Any]) -> None:
-    """The forward pass, as transformers' `mpt` computes it."""
+    """The forward pass, as transformers' `mpt` computes it, and with the `qk_ln` that only MPT's own code has."""
     attention = config.get("attn_config") or {}
     if not isinstance(attention, dict):
         raise CutworkError(f"config.json: attn_config must be an object, not {attention!r}")
@@ -34,6 +34,8 @@ def emit(p: Plan, config: Mapping[str, Any]) -> None:
         if clip is not None:
             qkv = p.clip(qkv, clip)
         q, k, v = (p.slice(qkv, pieces=1, width=width, stride=width, first=part * width) for part in range(3))
+        if flag(attention, "qk_ln"):
+            q, k = (p.layer_norm(y, f"{block}.attn.{n}_ln", eps, bias=False) for y, n in ((q, "q"), (k, "k")))
         a = p.attention(q, k, v, cache=i, heads=heads, kv_heads=heads, scale=scale, slopes=slopes)
         x = p.linear(a, f"{block}.attn.out_proj", width, residual=x)
         h = p.layer_norm(x, f"{block}.norm_2", eps, bias=False)
@@ -54,7 +56,7 @@ def alibi_slopes(heads: int, bias_max: float) -> np.ndarray:
 
 def _refuse_variants(config: Mapping[str, Any], attention: Mapping[str, Any]) -> None:
     """What MPT's own code had and transformers' has not."""
-    expected = {"qk_ln": False, "prefix_lm": False, "attn_uses_sequence_id": False, "attn_type": "multihead_attention"}
+    expected = {"prefix_lm": False, "attn_uses_sequence_id": False, "attn_type": "multihead_attention"}
     for key, value in expected.items():
         if attention.get(key, value) != value:
             raise CutworkError(f"config.json: attn_config.{key} = {attention[key]!r} is not supported for MPT")
