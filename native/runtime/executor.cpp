@@ -41,6 +41,7 @@ Executor::Executor(Plan plan, const Costs& costs, std::shared_ptr<const KvCache>
       linear_(linear_kernels(costs.isa())),
       elementwise_(elementwise_kernels(costs.isa())),
       attention_(attention_kernels(costs.isa())),
+      pairs_(plan_.cache && plan_.cache->dtype != DType::f32 ? pair_attention(costs.isa()) : nullptr),
       rules_(plan_),
       memory_cache_(std::move(memory)),
       pool_(plan_.threads) {

@@ -108,13 +108,13 @@ class Executor {
   int64_t prepare_attention();
   void add_tiles(const Run& run, int64_t position, int64_t keys, const int32_t* table, int64_t group);
   AttentionTile attention_tile(const Attending& op, int64_t item) const;
-  template <class Place>
-  void append(const KvCache& cache, int64_t layer, int64_t k, int64_t v, int64_t first, int64_t last,
-              const Place& place);
+  template <class Kernel, class Place>
+  void append(const Kernel& kernel, const KvCache& cache, int64_t layer, int64_t k, int64_t v, int64_t first,
+              int64_t last, const Place& place);
   void start_watching();
   void watch(const CrossAttention& op);
   // Attends with every tile of tiles_.
-  void attend(const Attending& op);
+  void attend(const Attending& op, bool in_pairs = false);
   // Attention of few tiles, whose keys the threads share; false if there is nothing to gain.
   bool share_keys(const Attending& op, int64_t items);
 
@@ -141,6 +141,7 @@ class Executor {
   const LinearKernels& linear_;
   const ElementwiseKernels& elementwise_;
   const AttentionKernels& attention_;
+  const PairAttention* pairs_;  // of self_attention, where that may be in bfloat16; or null
   const BatchRules rules_;
   int64_t vocabulary_ = 0;
   std::shared_ptr<KvCache> cache_;

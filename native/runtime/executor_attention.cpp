@@ -34,9 +34,12 @@ int64_t Executor::prepare_attention() {
     if (const auto* self = std::get_if<SelfAttention>(&op)) {
       // Each run starts a block, so short runs fill fewer keys than there is room for; run() takes several turns then.
       const int64_t blocks = 2 * ((plan_.max_tokens + kStepBlock - 1) / kStepBlock);
+      if (self->head_dim % 2 != 0) pairs_ = nullptr;
+      const DType dtype = pairs_ ? DType::bf16 : DType::f32;
       if (!step_cache_)
-        step_cache_ =
-            std::make_unique<KvCache>(CacheShape{1, self->heads, self->head_dim, kStepBlock, blocks, DType::f32});
+        step_cache_ = std::make_unique<KvCache>(CacheShape{1, self->heads, self->head_dim, kStepBlock, blocks, dtype});
+      if (pairs_)
+        scratch = std::max(scratch, static_cast<int64_t>(pairs_->scratch_bytes(step_cache_->layout(), kQueryRows)));
       step_blocks_.resize(static_cast<size_t>(blocks));
       std::iota(step_blocks_.begin(), step_blocks_.end(), 0);
       need(*step_cache_, self->heads);
@@ -47,9 +50,9 @@ int64_t Executor::prepare_attention() {
 
 // Writes keys and values of rows [first, last) into a layer of a cache; place(row) is where: counted in tokens from the
 // cache's first block.
-template <class Place>
-void Executor::append(const KvCache& cache, int64_t layer, int64_t k, int64_t v, int64_t first, int64_t last,
-                      const Place& place) {
+template <class Kernel, class Place>
+void Executor::append(const Kernel& kernel, const KvCache& cache, int64_t layer, int64_t k, int64_t v, int64_t first,
+                      int64_t last, const Place& place) {
   const CacheLayout& layout = cache.layout();
   // Threads share the heads and not the tokens, whose keys are neighbours in memory.
   const int64_t work = (last - first) * layout.head_dim;
@@ -58,8 +61,8 @@ void Executor::append(const KvCache& cache, int64_t layer, int64_t k, int64_t v,
       const int64_t at = place(row);
       char* block = cache.block(layer, at / layout.block_size);
       for (int64_t head = begin; head < end; ++head) {
-        attention_.append(layout, block, head, at % layout.block_size, data(k, row) + head * layout.head_dim,
-                          data(v, row) + head * layout.head_dim);
+        kernel.append(layout, block, head, at % layout.block_size, data(k, row) + head * layout.head_dim,
+                      data(v, row) + head * layout.head_dim);
       }
     }
   });
@@ -67,7 +70,7 @@ void Executor::append(const KvCache& cache, int64_t layer, int64_t k, int64_t v,
 
 void Executor::run(const KvAppend& op, const Prepared&) {
   const int64_t size = cache_->layout().block_size;
-  append(*cache_, op.cache, op.k, op.v, 0, batch_.token_count, [&](int64_t row) {
+  append(attention_, *cache_, op.cache, op.k, op.v, 0, batch_.token_count, [&](int64_t row) {
     const int64_t position = batch_.positions[row];
     return batch_.table(row)[position / size] * size + position % size;
   });
@@ -139,7 +142,7 @@ bool Executor::share_keys(const Attending& op, int64_t items) {
   return true;
 }
 
-void Executor::attend(const Attending& op) {
+void Executor::attend(const Attending& op, bool in_pairs) {
   int64_t multiplies = 0;
   for (const QueryTile& tile : tiles_) {
     const int64_t keys = tile.keys < 0 ? tile.position + tile.count : tile.keys;
@@ -147,10 +150,17 @@ void Executor::attend(const Attending& op) {
   }
   const auto items = static_cast<int64_t>(tiles_.size()) * op.kv_heads;
   const bool alone = pool_.threads() == 1 || multiplies < kSharedMultiplies;
-  if (!alone && share_keys(op, items)) return;
+  if (!alone && !in_pairs && share_keys(op, items)) return;
   pool_.for_ranges(items, alone ? items : 1, [&](int64_t begin, int64_t end, int thread) {
-    for (int64_t item = begin; item < end; ++item)
-      attention_.attend(attention_tile(op, item), memory_.scratch[static_cast<size_t>(thread)]);
+    void* scratch = memory_.scratch[static_cast<size_t>(thread)];
+    for (int64_t item = begin; item < end; ++item) {
+      const AttentionTile tile = attention_tile(op, item);
+      if (in_pairs) {
+        pairs_->attend(tile, scratch);
+      } else {
+        attention_.attend(tile, scratch);
+      }
+    }
   });
 }
 
@@ -232,10 +242,15 @@ void Executor::run(const SelfAttention& op, const Prepared&) {
       taken += wanted;
       last = run.first + run.count;
     }
-    append(*step_cache_, 0, op.k, op.v, first, last,
-           [&](int64_t row) { return step_places_[static_cast<size_t>(row)]; });
+    const auto place = [&](int64_t row) { return step_places_[static_cast<size_t>(row)]; };
+    if (pairs_) {
+      append(*pairs_, *step_cache_, 0, op.k, op.v, first, last, place);
+    } else {
+      append(attention_, *step_cache_, 0, op.k, op.v, first, last, place);
+    }
     attend({step_cache_.get(), 0, op.q, op.out, op.heads, op.heads, op.head_dim, op.scale, -1, nullptr,
-            op.bias == -1 ? nullptr : vector(op.bias), reach, reach});
+            op.bias == -1 ? nullptr : vector(op.bias), reach, reach},
+           pairs_ != nullptr);
   }
 }
 

@@ -266,3 +266,55 @@ def test_plans_of_features_that_are_refused(rng, kind, change, message):
     op.update(change)
     with pytest.raises(ValueError, match=rf"\({kind}\): .*{message}"):
         plan.executor()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("isa", AVAILABLE)
+@pytest.mark.parametrize(("heads", "head_dim"), [(1, 64), (3, 20), (2, 128), (5, 7), (2, 34)])
+@pytest.mark.parametrize("lengths", [[1], [333], [40, 1, 300, 17, 2], [1] * 70, [5] * 40])
+@pytest.mark.parametrize("reach", [None, 3, 500])
+def test_self_attention_in_bfloat16(rng, isa, threads, heads, head_dim, lengths, reach):
+    """With a cache of bf16 numbers that bf16 holds exactly come out as they are, others within its rounding."""
+    count = sum(lengths)
+    q, k, v = (rng.standard_normal((count, heads * head_dim)).astype(np.float32) for _ in range(3))
+    plan = Plan()
+    tables = {name: plan.table(values) for name, values in (("q", q), ("k", k), ("v", v))}
+    bias = None if reach is None else rng.standard_normal((heads, 2 * reach + 1)).astype(np.float32)
+    bias_id = -1 if bias is None else plan.vector(bias.ravel())
+    shape = {"heads": heads, "head_dim": head_dim, "scale": head_dim**-0.5, "bias": bias_id}
+    plan.show(plan.emit("self_attention", heads * head_dim, **tables, **shape))
+    cache = {"layers": 1, "kv_heads": heads, "head_dim": head_dim, "block_size": 16, "blocks": len(lengths) * 21}
+    sizes = {"max_tokens": count, "max_logits": count, "cache": {**cache, "dtype": "bf16"}}
+    tokens, positions, sequences = batch(lengths)
+    blocks = np.arange(len(lengths) * 21, dtype=np.int32).reshape(-1, 21)
+    actual = plan.executor(isa=isa, threads=threads, **sizes).step(tokens, positions, sequences, blocks, tokens)
+    for start, length in zip(np.cumsum(lengths) - lengths, lengths, strict=True):
+        rows, places = slice(start, start + length), np.arange(length)
+        shift = (
+            0.0 if bias is None else bias.astype(np.float64)[:, (places - places[:, None]).clip(-reach, reach) + reach]
+        )
+        expected = attend(q[rows], k[rows], v[rows], heads, head_dim**-0.5, shift)
+        assert np.abs(actual[rows] - expected).max() < 0.02 * np.abs(v).max()
+    again = plan.executor(isa=isa, threads=4 - threads, **sizes).step(tokens, positions, sequences, blocks, tokens)
+    np.testing.assert_array_equal(actual, again)
+
+
+@pytest.mark.parametrize("isa", AVAILABLE)
+def test_a_step_leaves_nothing_to_the_next(rng, isa):
+    """An odd number of keys after a step of damaged ones: what lies beyond the last is not read."""
+    plan = Plan()
+    values = rng.standard_normal((9, 16)).astype(np.float32)
+    values[8] = np.nan
+    table = plan.table(values)
+    shape = {"heads": 1, "head_dim": 16, "scale": 1.0, "bias": -1}
+    plan.show(plan.emit("self_attention", 16, q=table, k=table, v=table, **shape))
+    cache = {"layers": 1, "kv_heads": 1, "head_dim": 16, "block_size": 16, "blocks": 1, "dtype": "bf16"}
+    executor = plan.executor(isa=isa, cache=cache)
+
+    def step(tokens):
+        ids = np.arange(len(tokens), dtype=np.int32)
+        return executor.step(np.array(tokens, np.int32), ids, ids * 0, np.zeros((1, 1), np.int32), ids)
+
+    expected = step([0, 1, 2])
+    assert np.isnan(step([8, 8, 8, 8, 8, 8])).all()
+    np.testing.assert_array_equal(step([0, 1, 2]), expected)
