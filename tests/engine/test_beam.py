@@ -1,5 +1,7 @@
 """Beam search finds what transformers finds, whatever runs beside it; diverse groups what a plain oracle finds."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from cutwork.engine.model import Model
 from cutwork.engine.sampling import Sampler, Sampling
 from cutwork.errors import CutworkError
 
+from . import test_t5 as t5
 from .tiny import make, packed, torch
 
 STOP = [2, 9, 50]
@@ -47,22 +50,22 @@ def blocks(model, count):
     return count * model.executor.cache_bytes // model._cache.blocks
 
 
-def theirs(hf, prompt, **options):
-    """(tokens, score) of the hypotheses that transformers returns."""
+def theirs(hf, prompt, start=None, stop=STOP, **options):
+    """(tokens, score) of the hypotheses that transformers returns; `start`: where answers begin, after the prompt."""
     with torch.no_grad():
         out = hf.generate(
             torch.tensor([prompt]),
             attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
             do_sample=False,
-            eos_token_id=STOP,
+            eos_token_id=stop,
             return_dict_in_generate=True,
             output_scores=True,
             **options,
         )
     found = []
     for row, score in zip(out.sequences.tolist(), out.sequences_scores.tolist(), strict=True):
-        answer = row[len(prompt) :]
-        ends = [i for i, token in enumerate(answer) if token in STOP]
+        answer = row[len(prompt) if start is None else start :]
+        ends = [i for i, token in enumerate(answer) if token in stop]
         found.append((answer[: ends[0] + 1] if ends else answer, score))
     return found
 
@@ -219,3 +222,21 @@ def test_the_largest_of_many_are_those_of_a_whole_sort(size):
         values[random.random(size) < 0.2] = -np.inf
         for count in (1, 6, 20):
             assert largest(values, count).tolist() == np.argsort(-values, kind="stable")[:count].tolist()
+
+
+@pytest.mark.parametrize("options", [{"num_return_sequences": 5}, {"length_penalty": 0.6, "no_repeat_ngram_size": 2}])
+@pytest.mark.parametrize("kind", ["v1.0", "v1.1"])
+def test_five_beams_of_an_encoder_decoder_equal_transformers(kind, options, tmp_path):
+    hf = t5.make(kind)
+    hf.save_pretrained(tmp_path)
+    stop = list(range(3, t5.VOCABULARY, 9))  # so many that some answers end
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": stop, "decoder_start_token_id": 0}))
+    random = np.random.default_rng(len(options))
+    sources = [[*random.integers(10, 50, random.integers(1, 30)).tolist(), 2] for _ in range(13)]
+    ended = 0
+    with Model.load(tmp_path, backend="reference", threads=1, max_batch=10, cache_bytes=1 << 23) as model:
+        results = model.generate(sources, num_beams=5, max_new_tokens=10, **options)
+    for source, result in zip(sources, results, strict=True):
+        same(hypotheses(result), theirs(hf, source, num_beams=5, max_new_tokens=10, start=1, stop=stop, **options))
+        ended += result.finish_reason == "stop"
+    assert ended
