@@ -128,7 +128,7 @@ def main() -> None:
         key = [key_of(model), {name: sample_digest(samples) for name, samples in splits.items()}]
         measured = kept.get(key, lambda model=model: measure(path_of(model), splits))
         shown = {name: {k: v for k, v in split.items() if k != "replies"} for name, split in measured.items()}
-        rates = ", ".join(f"{name} {split['wer']:.1%}" for name, split in shown.items())
+        rates = ", ".join(f"{name} {split['wer']:.1f}%" for name, split in shown.items())
         console.print(f"{method} {sparsity:.0%}: word error rate {rates}", highlight=False)
         rows.append({"method": method, "sparsity": sparsity, **shown})
     options.results.mkdir(parents=True, exist_ok=True)
@@ -147,7 +147,7 @@ def print_table(rows: list[dict[str, Any]]) -> None:
     splits = [key for key in rows[0] if key not in ("method", "sparsity")]
     print("| model | zeros | " + " | ".join(f"WER, {name}" for name in splits) + " |\n|---|--:|" + "--:|" * len(splits))
     for row in rows:
-        rates = " | ".join(f"{row[name]['wer']:.1%}" for name in splits)
+        rates = " | ".join(f"{row[name]['wer']:.1f}%" for name in splits)
         print(f"| {row['method']} | {row['sparsity']:.0%} | {rates} |")
 
 
@@ -160,9 +160,9 @@ def plot(rows: list[dict[str, Any]], file: Path) -> None:
     FigureCanvasAgg(figure)
     for ax, split in zip(figure.subplots(1, len(splits), squeeze=False)[0], splits, strict=True):
         dense = next(row for row in rows if row["method"] == "dense")[split]
-        ax.axhline(100 * dense["wer"], color="#4c566a", linestyle="--", linewidth=1.2, label="dense")
+        ax.axhline(dense["wer"], color="#4c566a", linestyle="--", linewidth=1.2, label="dense")
         for method, (colour, marker, dashes) in STYLES.items():
-            line = sorted((100 * row["sparsity"], 100 * row[split]["wer"]) for row in rows if row["method"] == method)
+            line = sorted((100 * row["sparsity"], row[split]["wer"]) for row in rows if row["method"] == method)
             ax.plot(*zip(*line, strict=True), color=colour, marker=marker, linestyle=dashes, label=method)
         ax.set_xlabel("zeros in the linears of the blocks, %")
         ax.set_ylabel(f"word error rate, % of {dense['words']} words")

@@ -21,6 +21,7 @@ from cutwork.cli.quantize import quantize
 from cutwork.cli.report import report
 from cutwork.cli.run import run
 from cutwork.cli.serve import serve
+from cutwork.cli.transcribe import transcribe
 from cutwork.cli.translate import translate
 from cutwork.cli.tune import tune
 from cutwork.errors import CutworkError
@@ -36,7 +37,10 @@ app = typer.Typer(
 
 # Packages that only some commands need, and the extra of pyproject.toml that brings them.
 _EXTRAS = {name: "train" for name in ("accelerate", "datasets", "gguf", "reasoning_gym", "torch")} | {
+    "jiwer": "eval",
     "matplotlib": "eval",
+    "soundfile": "speech",
+    "soxr": "speech",
     "fastapi": "serve",
     "httpx": "serve",
     "llguidance": "serve",
@@ -47,7 +51,14 @@ _EXTRAS = {name: "train" for name in ("accelerate", "datasets", "gguf", "reasoni
 _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "The whole path": {"run": run, "report": report},
     "Make a sparse model": {"tune": tune, "prune": prune, "quantize": quantize, "pack": pack},
-    "Use a model": {"generate": generate, "chat": chat, "translate": translate, "serve": serve, "batch": batch},
+    "Use a model": {
+        "generate": generate,
+        "chat": chat,
+        "translate": translate,
+        "transcribe": transcribe,
+        "serve": serve,
+        "batch": batch,
+    },
     "Measure a model": {"eval": evaluate, "bench": bench, "explain": explain},
 }
 for panel, commands in _COMMANDS.items():

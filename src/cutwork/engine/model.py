@@ -3,7 +3,7 @@
 import re
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,10 @@ from cutwork.engine.encoder import Memory, check_memory
 from cutwork.engine.memory import CacheDType
 from cutwork.engine.sampling import Logprob, log_probability
 from cutwork.engine.session import Generation, Options, Request, Session, each_answer
+from cutwork.engine.speech.adapter import Audio, open_transcription
+from cutwork.engine.speech.options import options_from
+from cutwork.engine.speech.segments import Segment, Transcript
+from cutwork.engine.speech.transcribe import Progress as Hearing
 from cutwork.engine.tokenizer import encode, load_tokenizer, render_chat, start_tokens, stop_tokens
 from cutwork.engine.translation import Progress, translate
 from cutwork.errors import CutworkError
@@ -231,6 +235,32 @@ class Model:
         results = translate(self, texts, prefix, progress, **options)
         return results[0] if isinstance(text, str) else results
 
+    @overload
+    def transcribe(
+        self, audio: Audio, *, stream: Literal[False] = False, progress: Hearing | None = None, **options: Any
+    ) -> Transcript: ...
+    @overload
+    def transcribe(
+        self, audio: Audio, *, stream: Literal[True], progress: Hearing | None = None, **options: Any
+    ) -> Iterator[Segment]: ...
+    def transcribe(
+        self, audio: Audio, *, stream: bool = False, progress: Hearing | None = None, **options: Any
+    ) -> Transcript | Iterator[Segment]:
+        """Write down what is said in a recording of any length, with Whisper.
+
+        audio: a file of any format libsndfile reads, its contents, or mono float32 samples at 16 kHz. stream: return an
+        iterator over segments as they are found. progress: called with (seconds done, seconds in all). The options,
+        named and preset as in faster-whisper, are those of `speech.options.Options`: language, task, beam_size=5,
+        temperature, initial_prompt, word_timestamps, vad_filter, …
+
+        Raises CutworkError for a model that is no Whisper, audio that cannot be read, or an option out of range.
+
+            for segment in model.transcribe("talk.mp3", stream=True):
+                print(f"{segment.start:.2f} {segment.text}")
+        """
+        found = open_transcription(self, audio, options_from(options), progress=progress)
+        return iter(found) if stream else found.result()
+
     def render_chat(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None = None) -> str:
         """The prompt that the model's chat template makes of messages and tools; CutworkError if it has none."""
         return render_chat(self.tokenizer, messages, tools)
@@ -253,6 +283,22 @@ class Model:
         if self.encoder is None:
             raise CutworkError("this model has no encoder; give its prompt to generate")
         return self.encoder.memory(self.encode(source) if isinstance(source, str) else source)
+
+    def respond(
+        self, memory: Memory, prompt: Sequence[int], each: Sequence[Options], check: Callable[[], None] | None = None
+    ) -> list[Generation]:
+        """Answers to an input that begin with `prompt`, the decoder's first token ids: one for each of the options.
+
+        check: called before every step; what it raises ends them all.
+        """
+        self._check(prompt)
+        requests: list[Request] = []
+        try:
+            with self._lock:
+                requests += [self.session.add(prompt, memory, **options) for options in each]
+            return [self._wait(request, check) for request in requests]
+        finally:
+            self._cancel(requests)
 
     def logits(self, tokens: Sequence[int], memory: Memory | None = None) -> np.ndarray:
         """Logits float32 [T, vocabulary] after each of T tokens: entry t predicts token t + 1.
@@ -369,8 +415,10 @@ class Model:
             if not 0 <= token < self.plan.vocabulary:
                 raise CutworkError(f"token {token} is not in the vocabulary of {self.plan.vocabulary} tokens")
 
-    def _wait(self, request: Request) -> Generation:
+    def _wait(self, request: Request, check: Callable[[], None] | None = None) -> Generation:
         while request.finish_reason is None:
+            if check:
+                check()
             request.pieces.clear()
             self._advance(request)
         return request.result()

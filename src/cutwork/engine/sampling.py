@@ -1,7 +1,7 @@
 """From logits to the next token: penalties, filters and the draw, with the meaning they have in transformers."""
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -32,7 +32,9 @@ class Sampling(Rules):
     reach this probability. min_p: drop tokens less likely than this fraction of the likeliest. repetition_penalty:
     divides (or, if negative, multiplies) the logits of tokens already in the prompt or the answer (arXiv 1909.05858).
     presence_penalty, frequency_penalty: subtracted from the logits of tokens already in the answer, once or once per
-    occurrence. logit_bias: added to the logits of these token ids. constraint: leaves only the tokens it allows.
+    occurrence. logit_bias: added to the logits of these token ids. logits_processor: called with the scores float32 [V]
+    and the answer so far, changes them in place, without a memory of earlier calls in a beam search. constraint: leaves
+    only the tokens it allows.
     seed: makes the draw repeatable, alone or in a batch. logprobs: None, or how many alternatives to report per token
     besides the chosen one.
     """
@@ -45,6 +47,7 @@ class Sampling(Rules):
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
+    logits_processor: Callable[[np.ndarray, Sequence[int]], None] | None = None
     constraint: Constraint | None = None
     seed: int | None = None
     logprobs: int | None = None
@@ -100,6 +103,7 @@ class Sampler:
         self._biased = np.fromiter(settings.logit_bias.keys(), np.int64, len(settings.logit_bias))
         self._bias = np.fromiter(settings.logit_bias.values(), np.float32, len(settings.logit_bias))
         self._rules = settings.rules
+        self._plain = not (self._rules or len(self._biased) or settings.logits_processor or settings.constraint)
 
     def choose(self, logits: np.ndarray, tokens: Sequence[int]) -> tuple[int, Logprob | None]:
         """The token after `tokens` (prompt and answer), given its logits float32 [V], and its log-probability if the
@@ -145,7 +149,7 @@ class Sampler:
         s = self.settings
         scores = logits if s.repetition_penalty == 1 else penalise(logits, np.asarray(tokens), s.repetition_penalty)
         counted = s.presence_penalty != 0 or s.frequency_penalty != 0
-        if not (counted or self._rules or len(self._biased)) and s.constraint is None:
+        if self._plain and not counted:
             return scores
         scores = scores.copy()
         if counted:
@@ -154,6 +158,8 @@ class Sampler:
         scores[self._biased] += self._bias
         if self._rules:
             s.apply(scores, tokens, prompt_tokens=self._prompt_tokens, limit=self._limit, stop_tokens=self._stop_tokens)
+        if s.logits_processor is not None:
+            s.logits_processor(scores, tokens[self._prompt_tokens :])
         if s.constraint is not None:
             scores[~s.constraint.allowed()] = -np.inf
         return scores

@@ -2,9 +2,11 @@
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypedDict, Unpack
+
+import numpy as np
 
 from cutwork.engine.beam import Beams, Hypothesis
 from cutwork.engine.encoder import Memory
@@ -40,6 +42,7 @@ class Options(TypedDict, total=False):
     presence_penalty: float
     frequency_penalty: float
     logit_bias: Mapping[int, float]
+    logits_processor: Callable[[np.ndarray, Sequence[int]], None] | None
     constraint: Constraint | None
     seed: int | None
     logprobs: int | None

@@ -4,7 +4,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
@@ -12,14 +12,22 @@ from starlette.types import Receive, Scope, Send
 
 from cutwork.engine.session import Request as Sequence
 from cutwork.serve.errors import ApiError, body
-from cutwork.serve.worker import Group
+
+Answer = TypeVar("Answer")
+
+
+class Work(Protocol):
+    """What a request has set going."""
+
+    def cancel(self) -> None:
+        """End what is unfinished; harmless at any time."""
 
 
 class ClientLeft(Exception):
     """The client closed the connection; nobody reads the answer."""
 
 
-async def whole_answer(request: Request, group: Group, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+async def whole_answer(request: Request, group: Work, work: Coroutine[Any, Any, Answer]) -> Answer:
     """The result of `work`, which is cancelled, with its group, when the client closes the connection.
 
     Raises ClientLeft then.
@@ -50,7 +58,7 @@ class EventStream(StreamingResponse):
     longer than the request's deadline and `grace` seconds more is cut off.
     """
 
-    def __init__(self, group: Group, events: AsyncIterator[dict[str, Any]], deadline: float) -> None:
+    def __init__(self, group: Work, events: AsyncIterator[dict[str, Any]], deadline: float) -> None:
         self._group, self._deadline = group, deadline + 10
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         super().__init__(self._encode(events), media_type="text/event-stream", headers=headers)

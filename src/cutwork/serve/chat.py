@@ -25,7 +25,7 @@ def router(engines: Engines, limits: Limits) -> APIRouter:
 
     @routes.post("/v1/chat/completions", summary="Answer a conversation", response_model=None)
     async def chat(body: ChatRequest, request: Request) -> Response | dict[str, Any]:
-        engine = engines.find(body.model)
+        engine = engines.find_text(body.model)
         check(body, limits)
         tools = _tools(body, limits)
         prompt = await engine.tokens.encode(

@@ -26,7 +26,7 @@ def router(engines: Engines, limits: Limits) -> APIRouter:
 
     @routes.post("/v1/completions", summary="Continue a prompt", response_model=None)
     async def completions(body: CompletionRequest, request: Request) -> Response | dict[str, Any]:
-        engine = engines.find(body.model)
+        engine = engines.find_text(body.model)
         check(body, limits)
         prompts = await _prompts(body, engine, limits)
         choices = _choices(body, prompts, engine, limits)

@@ -9,6 +9,7 @@ from cutwork.engine.model import Model
 from cutwork.serve.errors import ApiError
 from cutwork.serve.grammar import Grammars
 from cutwork.serve.limits import Limits
+from cutwork.serve.listener import Listener
 from cutwork.serve.metrics import Metrics
 from cutwork.serve.tokens import Tokens
 from cutwork.serve.worker import Worker
@@ -22,11 +23,12 @@ class Engine:
     worker: Worker
     tokens: Tokens
     grammars: Grammars
+    listener: Listener | None = None  # of a speech model, which its worker must leave alone
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
     def model(self) -> Model:
-        """The engine's model; only its worker may run it."""
+        """The engine's model; only its worker, or its listener, may run it."""
         return self.worker.model
 
 
@@ -37,12 +39,14 @@ class Engines:
         turn = threading.Lock()
         for model in models.values():
             model.session.scheduler.pace.target = limits.pace
-        self.all = {
-            name: Engine(
-                name, Worker(name, model, metrics, queue=limits.queue, turn=turn), Tokens(model), Grammars(model)
-            )
-            for name, model in models.items()
-        }
+        self.all: dict[str, Engine] = {}
+        for name, model in models.items():
+            worker = Worker(name, model, metrics, queue=limits.queue, turn=turn)
+            listener = None
+            if model.config.get("model_type") == "whisper":
+                longest = limits.audio_seconds
+                listener = Listener(name, model, metrics, queue=limits.queue, turn=turn, longest=longest)
+            self.all[name] = Engine(name, worker, Tokens(model), Grammars(model), listener)
 
     def find(self, name: str | None) -> Engine:
         """A model by its name; without one, the only or first. Raises ApiError (404)."""
@@ -55,6 +59,21 @@ class Engines:
             )
         return self.all[name]
 
+    def find_text(self, name: str | None) -> Engine:
+        """A model that writes text; without a name the first. Raises ApiError (400, 404)."""
+        return self._find(name, False, "hears speech; use /v1/audio/transcriptions")
+
+    def find_speech(self, name: str | None) -> Engine:
+        """A model that hears speech; without a name the first. Raises ApiError (400, 404)."""
+        return self._find(name, True, "does not hear speech; use a Whisper")
+
+    def _find(self, name: str | None, speech: bool, instead: str) -> Engine:
+        fitting = [engine.name for engine in self.all.values() if (engine.listener is not None) is speech]
+        engine = self.find(name if name is not None or not fitting else fitting[0])
+        if engine.name not in fitting:
+            raise ApiError(400, f"the model {engine.name} {instead}", param="model")
+        return engine
+
     @property
     def ready(self) -> bool:
         """Whether every worker is at work."""
@@ -64,8 +83,12 @@ class Engines:
         """Take nothing new, and end what is still unfinished after so many seconds."""
         for engine in self.all.values():
             engine.worker.drain(seconds)
+            if engine.listener:
+                engine.listener.drain(seconds)
 
     def join(self) -> None:
         """Wait until all workers have ended, after `drain`."""
         for engine in self.all.values():
             engine.worker.join()
+            if engine.listener:
+                engine.listener.join()

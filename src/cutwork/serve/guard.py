@@ -32,8 +32,8 @@ def client_of(request: Request) -> str:
 class Guard:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, *, keys: Sequence[str] = (), body_bytes: int) -> None:
-        self._app, self._body_bytes = app, body_bytes
+    def __init__(self, app: ASGIApp, *, keys: Sequence[str] = (), body_bytes: int, audio_bytes: int) -> None:
+        self._app, self._body_bytes, self._audio_bytes = app, body_bytes, audio_bytes
         self._keys = [key.encode() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,8 +50,8 @@ class Guard:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._body_bytes:
-                raise HTTPException(413, self._too_large())
+            if received > self._most(scope["path"]):
+                raise HTTPException(413, self._too_large(scope["path"]))
             return message
 
         async def marked(message: Message) -> None:
@@ -81,8 +81,8 @@ class Guard:
 
     def _refusal(self, path: str, headers: Headers) -> JSONResponse | None:
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > self._body_bytes:
-            return JSONResponse(body(413, self._too_large()), 413)
+        if not length.isdigit() or int(length) > self._most(path):
+            return JSONResponse(body(413, self._too_large(path)), 413)
         if not self._keys or path in OPEN or path.startswith("/static/"):
             return None
         scheme, _, key = headers.get("authorization", "").partition(" ")
@@ -92,5 +92,8 @@ class Guard:
         message = "give a valid API key in the header 'Authorization: Bearer KEY'"
         return JSONResponse(body(401, message, code="invalid_api_key"), 401, headers={"WWW-Authenticate": "Bearer"})
 
-    def _too_large(self) -> str:
-        return f"a request's body has at most {self._body_bytes} bytes"
+    def _most(self, path: str) -> int:
+        return self._audio_bytes if path.startswith("/v1/audio/") else self._body_bytes
+
+    def _too_large(self, path: str) -> str:
+        return f"a request's body has at most {self._most(path)} bytes"

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """Caps of the server. Counts but for `body_bytes`; `audio_seconds`, `deadline` and `pace` are seconds."""
+    """Caps of the server. Counts; `*_bytes` are bytes, `audio_seconds`, `deadline` and `pace` seconds."""
 
     body_bytes: int = 8 << 20
+    audio_bytes: int = 64 << 20  # of a body with a recording
     queue: int = 256  # sequences waiting for a place in the batch, of all requests to a model
     prompts: int = 64  # prompts in one request
     choices: int = 16  # n

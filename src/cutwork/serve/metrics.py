@@ -36,6 +36,7 @@ class Metrics:
         self.expired = counter("request_timeout", "Sequences ended by their deadline.")
         self.rejected = counter("request_rejected", "Requests refused because the queue was full.")
         self.failed = counter("request_failed", "Sequences lost to an error of the server.")
+        self.audio_seconds = counter("audio_seconds", "Seconds of recordings taken in.")
         self.queue_time = histogram("request_queue_time_seconds", "From arrival to the first step.")
         self.first_token = histogram("time_to_first_token_seconds", "From arrival to the first token.")
         self.inter_token = histogram("inter_token_latency_seconds", "Between one token and the next.", SHORT)

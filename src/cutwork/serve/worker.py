@@ -331,5 +331,6 @@ def card(worker: Worker) -> dict[str, Any]:
         "threads": model.threads,
         "isa": model.isa,
         "cache_dtype": model.cache_dtype,
+        "transcribe": model.config.get("model_type") == "whisper",
         "chat": bool(getattr(model.tokenizer, "chat_template", None)),
     }

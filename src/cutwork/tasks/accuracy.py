@@ -1,15 +1,17 @@
 """How many of a task's held-out questions a model answers right, and how well."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cutwork.errors import CutworkError
 from cutwork.tasks.rendering import render_prompt
-from cutwork.tasks.task import Task, is_right
+from cutwork.tasks.task import Sample, Task, is_right
 from cutwork.tasks.translation import translation_quality
+from cutwork.tasks.wer import word_errors
 
 if TYPE_CHECKING:
     from cutwork.engine.model import Model
@@ -42,15 +44,14 @@ def accuracy(
 ) -> Score:
     """Answers, greedy or by a beam search, to the first `samples` (default: all) questions of `task.test`, counted.
 
-    Translations get BLEU and chrF as well. Shows a progress bar on `console`, standard error by default. Raises
-    CutworkError if the task has no questions.
+    Translations get BLEU and chrF as well, transcripts of recordings the word error rate. Shows a progress bar on
+    `console`, standard error by default. Raises CutworkError if the task has no questions.
     """
     questions = task.test[:samples]
     if not questions:
         raise CutworkError(f"task {task.name} has no test questions")
     # Batches of about equal length waste the least; the order does not change the count.
     questions = tuple(sorted(questions, key=lambda sample: len(sample.prompt)))
-    encoder = bool(model.config.get("is_encoder_decoder"))
     texts: list[str] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = console or Console(stderr=True)
@@ -58,11 +59,23 @@ def accuracy(
         bar = progress.add_task(f"{task.name}: answering", total=len(questions))
         for start in range(0, len(questions), _BATCH):
             batch = questions[start : start + _BATCH]
-            prompts = [render_prompt(model.tokenizer, sample.prompt, encoder=encoder) for sample in batch]
-            replies = model.generate(prompts, max_new_tokens=max_new_tokens, num_beams=num_beams)
-            texts += [reply.text for reply in replies]
+            texts += _answers(model, batch, max_new_tokens, num_beams)
             progress.advance(bar, len(batch))
     answers = [sample.answer for sample in questions]
     right = sum(map(is_right, texts, answers))
-    quality = translation_quality(texts, answers) if task.metric == "translation" else {}
+    quality: dict[str, float] = {}
+    if task.metric == "translation":
+        quality = translation_quality(texts, answers)
+    elif task.metric == "speech":
+        quality = {"wer": word_errors(questions, texts, model.path).rate}
     return Score(right, len(questions), quality)
+
+
+def _answers(model: "Model", batch: Sequence[Sample], max_new_tokens: int, num_beams: int) -> list[str]:
+    """Answers to samples, all heard or all read."""
+    if batch[0].audio is not None:
+        known: dict[str, Any] = {"beam_size": num_beams, "temperature": 0.0, "max_new_tokens": max_new_tokens}
+        return [model.transcribe(sample.audio, language=sample.prompt or None, **known).text for sample in batch]
+    encoder = bool(model.config.get("is_encoder_decoder"))
+    prompts = [render_prompt(model.tokenizer, sample.prompt, encoder=encoder) for sample in batch]
+    return [reply.text for reply in model.generate(prompts, max_new_tokens=max_new_tokens, num_beams=num_beams)]

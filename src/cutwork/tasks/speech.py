@@ -33,7 +33,7 @@ def common_voice(
         folders, where = [Path(directory), Path(directory) / "clips"], f"{directory}, {split}"
         found = _recordings(_transcripts(Path(directory), split), folders, where, audio, transcript, language)
         parts.append(tuple(islice(found, count)))
-    return Task("common_voice", *parts)
+    return Task("common_voice", *parts, metric="speech")
 
 
 def speech(
@@ -69,7 +69,7 @@ def speech(
             raise CutworkError(f"{folder} has no {names} (or .csv, .tsv) that gives the transcripts of its recordings")
         found = _recordings(rows(str(listing)), [folder], str(listing), audio, transcript, language)
         parts.append(tuple(islice(found, count)))
-    return Task("speech", *parts)
+    return Task("speech", *parts, metric="speech")
 
 
 def _recordings(

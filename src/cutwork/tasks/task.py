@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 _NUMBER = re.compile(r"####\s*[^\d\s.,-]{0,3}\s*(-?[\d,]*\.?\d+)")
 
-LABELS = {"bleu": "BLEU", "chrf": "chrF"}  # what measures other than accuracy are called
+LABELS = {"bleu": "BLEU", "chrf": "chrF", "wer": "WER"}  # what measures other than accuracy are called
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,14 @@ class Sample:
 class Task:
     """What a model is trained on and what it is measured by; no prompt of `test` occurs in `train`.
 
-    Beside how many answers are right, a translation is measured by BLEU and chrF.
+    Beside how many answers are right, a translation is measured by BLEU and chrF, a transcript by the
+    word error rate.
     """
 
     name: str
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
-    metric: Literal["exact", "translation"] = field(default="exact", kw_only=True)
+    metric: Literal["exact", "translation", "speech"] = field(default="exact", kw_only=True)
 
 
 def final_number(text: str) -> float | None:

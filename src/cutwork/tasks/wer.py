@@ -20,8 +20,8 @@ class WordErrors:
 
     @property
     def rate(self) -> float:
-        """The word error rate; may be above 1."""
-        return self.errors / self.words
+        """The word error rate in percent; may be above 100."""
+        return 100 * self.errors / self.words
 
 
 def word_errors(samples: Sequence[Sample], replies: Sequence[str], model: Path | None = None) -> WordErrors:

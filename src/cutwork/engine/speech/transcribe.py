@@ -67,6 +67,7 @@ class Transcription:
         self._picture = spectrogram(np.pad(sound, (0, max(0, whole - len(sound)))))
         self.language, self.language_probabilities = self._find_language()
         self._prompt = vocabulary.prompt(self.language, options.task, times=not options.without_timestamps)
+        self._seek = 0
         self._history: list[int] = []
         if options.initial_prompt:
             self._history = self._ids(f" {options.initial_prompt.strip()}")
@@ -89,13 +90,13 @@ class Transcription:
         )
 
     def __iter__(self) -> Iterator[Segment]:
-        seek = 0
-        while seek < self._frames:
-            frames = min(self._window, self._frames - seek)
-            advance, found = self._hear(seek, frames)
-            seek += advance
+        """Transcribes on from where it was left; segments are given once."""
+        while self._seek < self._frames:
+            frames = min(self._window, self._frames - self._seek)
+            advance, found = self._hear(self._seek, frames)
+            self._seek += advance
             if self._progress:
-                self._progress(min(seek, self._frames) / 100, self._frames / 100)
+                self._progress(min(self._seek, self._frames) / 100, self._frames / 100)
             yield from found
 
     def _hear(self, seek: int, frames: int) -> tuple[int, list[Segment]]:

@@ -1,4 +1,6 @@
 // The page: talks to the same routes as any client.
+import { setUp } from "./transcribe.js";
+
 const $ = (id) => document.getElementById(id);
 const models = new Map();
 let conversation = [];
@@ -36,6 +38,25 @@ function showCard() {
   const parts = [card.architecture, `${(100 * card.sparsity).toFixed(0)}% zeros`, `${card.megabytes.toFixed(0)} MB`,
     card.encodings.join(", "), `context ${card.context}`, `${card.threads} threads`, card.isa];
   $("card").textContent = parts.join(" · ");
+  showTab(tabOf(card));
+}
+
+const tabOf = (card) => (card.transcribe ? "transcribe" : "chat");
+
+function showTab(chosen) {
+  const kinds = new Set([...models.values()].map(tabOf));
+  $("tabs").hidden = kinds.size < 2;
+  for (const name of ["chat", "transcribe"]) {
+    $(name).hidden = name !== chosen;
+    $(`tab-${name}`).hidden = !kinds.has(name);
+    $(`tab-${name}`).setAttribute("aria-selected", name === chosen);
+  }
+}
+
+function openTab(name) {
+  const first = [...models].find(([, card]) => tabOf(card) === name);
+  if (first && tabOf(models.get($("model").value)) !== name) $("model").value = first[0];
+  showCard();
 }
 
 function addMessage(kind, text) {
@@ -167,6 +188,8 @@ $("clear").addEventListener("click", () => {
   $("prompt").focus();
 });
 $("model").addEventListener("change", showCard);
+for (const name of ["chat", "transcribe"]) $(`tab-${name}`).addEventListener("click", () => openTab(name));
+setUp({ headers, fail, eventsOf });
 $("key").addEventListener("change", () => loadModels().catch((error) => addMessage("error", error.message)));
 
 loadModels().catch((error) => addMessage("error", error.message));

@@ -1,0 +1,174 @@
+"""`cutwork transcribe`: recordings to text and subtitles."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cutwork.cli.options import CacheDType, Json, ModelArgument, Threads
+from cutwork.errors import CutworkError
+from cutwork.files import write_atomically
+
+
+class Format(StrEnum):
+    """Of a written transcript."""
+
+    txt = "txt"
+    srt = "srt"
+    vtt = "vtt"
+    json = "json"
+
+
+def transcribe(
+    model: ModelArgument,
+    audio: Annotated[
+        list[Path], typer.Argument(metavar="AUDIO...", help="Recordings: WAV, FLAC, OGG, MP3, …, of any length.")
+    ],
+    language: Annotated[
+        str | None, typer.Option("--language", "-l", help="A code or English name; default: detected.")
+    ] = None,
+    task: Annotated[
+        Literal["transcribe", "translate"], typer.Option(help="translate: into English, whatever is spoken.")
+    ] = "transcribe",
+    output_dir: Annotated[
+        Path | None, typer.Option("--output-dir", "-o", help="Write files there instead of printing.")
+    ] = None,
+    form: Annotated[
+        list[Format] | None, typer.Option("--format", "-f", help="Of what is written (all), or of what is printed.")
+    ] = None,
+    beam_size: Annotated[int, typer.Option(min=1, max=64, help="Hypotheses kept at a time; 1: greedy.")] = 5,
+    best_of: Annotated[int, typer.Option(min=1, max=64, help="Samples at temperatures above 0.")] = 5,
+    temperature: Annotated[
+        str, typer.Option(help="One, or several that are tried in turn while the text is doubtful.")
+    ] = "0,0.2,0.4,0.6,0.8,1",
+    compression_ratio_threshold: Annotated[float, typer.Option(help="Text that compresses better is doubtful.")] = 2.4,
+    log_prob_threshold: Annotated[float, typer.Option(help="Text less likely per token is doubtful.")] = -1.0,
+    no_speech_threshold: Annotated[float, typer.Option(help="Doubtful text this likely to be none is left out.")] = 0.6,
+    condition_on_previous_text: Annotated[bool, typer.Option(help="Show the decoder the text so far.")] = True,
+    initial_prompt: Annotated[str | None, typer.Option(help="Text to begin with: names, spelling, style.")] = None,
+    word_timestamps: Annotated[bool, typer.Option("--word-timestamps", help="Find each word's time (json).")] = False,
+    without_timestamps: Annotated[bool, typer.Option("--without-timestamps", help="One segment per window.")] = False,
+    vad_filter: Annotated[bool, typer.Option("--vad-filter", help="Leave long silence out first.")] = False,
+    max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", "-n", min=1, help="Per window.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the samples.")] = None,
+    threads: Threads = 0,
+    cache_dtype: CacheDType = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Write files anew that are there already.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Transcribe recordings with Whisper, or translate them into English.
+
+    With --output-dir, recordings whose files are there already are left out, so the same command goes on where it was
+    interrupted.
+
+    Example: [bold]cutwork transcribe openai/whisper-base talk.mp3[/bold]
+
+    Example: [bold]cutwork transcribe out/packed *.flac --language de --output-dir subtitles --format srt[/bold]
+    """
+    options: dict[str, Any] = {
+        "language": language,
+        "task": task,
+        "beam_size": beam_size,
+        "best_of": best_of,
+        "temperature": _temperatures(temperature),
+        "compression_ratio_threshold": compression_ratio_threshold,
+        "log_prob_threshold": log_prob_threshold,
+        "no_speech_threshold": no_speech_threshold,
+        "condition_on_previous_text": condition_on_previous_text,
+        "initial_prompt": initial_prompt,
+        "word_timestamps": word_timestamps,
+        "without_timestamps": without_timestamps,
+        "vad_filter": vad_filter,
+        "max_new_tokens": max_new_tokens,
+        "seed": seed,
+    }
+    if not output_dir and (force or len(form or ()) > 1):
+        raise CutworkError("several formats and --force need --output-dir")
+    if as_json and (form or output_dir):
+        raise CutworkError("--json prints; give either it or --format and --output-dir")
+    stems = [path.stem for path in audio]
+    twice = next((stem for stem in stems if stems.count(stem) > 1), None)
+    if output_dir and twice is not None:
+        raise CutworkError(f"two recordings are called {twice}, and so would be their files; transcribe one at a time")
+    formats: list[Format] = form or (list(Format) if output_dir else [])
+    from cutwork.engine.model import Model
+    from cutwork.engine.speech.formats import FORMATS, as_dict
+
+    todo = [path for path in audio if force or not output_dir or not _written(output_dir, path, formats)]
+    console = Console(stderr=True)
+    if len(todo) < len(audio):
+        console.print(f"{len(audio) - len(todo)} of {len(audio)} are in {output_dir} already", highlight=False)
+    failed, results = [], []
+    with Model.load(model, threads=threads, cache_dtype=cache_dtype, max_batch=max(beam_size, best_of)) as engine:
+        for path in todo:
+            try:
+                transcript = _listen(
+                    engine, path, options, console, live=not (formats or as_json), title=len(audio) > 1
+                )
+            except CutworkError as error:
+                if len(audio) == 1:
+                    raise
+                failed.append(path)
+                console.print(f"error: {error}", style="red", highlight=False)
+                continue
+            if output_dir:
+                output_dir.mkdir(parents=True, exist_ok=True)
+                for name in formats:
+                    write_atomically(output_dir / f"{path.stem}.{name}", FORMATS[name](transcript))
+                console.print(f"{path}: {output_dir / path.stem}.{{{','.join(formats)}}}", highlight=False)
+            elif formats:
+                print(FORMATS[formats[0]](transcript), end="")
+            results.append({"file": str(path), **as_dict(transcript)})
+    if as_json:
+        print(json.dumps(results[0] if len(audio) == 1 else results, ensure_ascii=False, indent=1))
+    if failed:
+        raise CutworkError(f"{len(failed)} of {len(audio)} recordings could not be transcribed")
+
+
+def _listen(engine: Any, path: Path, options: dict[str, Any], console: Console, *, live: bool, title: bool) -> Any:
+    """One recording's transcript; `live` prints segments as they are found."""
+    from cutwork.engine.speech.adapter import open_transcription
+    from cutwork.engine.speech.options import options_from
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[seconds]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(path.name, total=None, seconds="")
+
+        def progress(done: float, whole: float) -> None:
+            bar.update(task, completed=done, total=whole, seconds=f"{done:.0f} of {whole:.0f} s")
+
+        found = open_transcription(engine, path, options_from(options), progress=progress)
+        if title and live:
+            print(f"{path}:")
+        if found.language_probabilities:
+            name, chance = found.language_probabilities[0]
+            console.print(f"{path.name}: language {name} ({chance:.0%})", highlight=False)
+        for segment in found:
+            if live:
+                print(f"[{_clock(segment.start)} --> {_clock(segment.end)}] {segment.text.strip()}", flush=True)
+        return found.result()
+
+
+def _written(directory: Path, audio: Path, formats: list[Format]) -> bool:
+    return all((directory / f"{audio.stem}.{name}").is_file() for name in formats)
+
+
+def _temperatures(given: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in given.split(","))
+    except ValueError:
+        raise CutworkError(f"--temperature must be numbers with commas between, not {given!r}") from None
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(seconds, 60)
+    return f"{int(minutes):02d}:{rest:05.2f}"

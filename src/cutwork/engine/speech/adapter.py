@@ -1,0 +1,143 @@
+"""A loaded model as the decoder that transcription talks to."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cutwork.audio import read_audio
+from cutwork.engine.encoder import Memory
+from cutwork.engine.session import Generation, Options
+from cutwork.engine.speech.decoder import Answer, Process, Search
+from cutwork.engine.speech.options import Options as SpeechOptions
+from cutwork.engine.speech.spectrogram import Spectrogram
+from cutwork.engine.speech.transcribe import Progress, Transcription
+from cutwork.engine.speech.vocabulary import vocabulary_of
+from cutwork.errors import CutworkError
+
+if TYPE_CHECKING:
+    from cutwork.engine.model import Model
+
+
+Audio = str | Path | bytes | np.ndarray
+
+
+def open_transcription(
+    model: "Model",
+    audio: Audio,
+    options: SpeechOptions,
+    *,
+    progress: Progress | None = None,
+    stopped: Callable[[], bool] | None = None,
+) -> Transcription:
+    """See `Model.transcribe`. `stopped` is asked before every step of the decoder; it raises `Stopped` if so."""
+    if model.tokenizer is None:
+        raise CutworkError(f"{model.path} has no tokenizer, so nothing can be transcribed")
+    vocabulary = vocabulary_of(model.path, model.config, model.tokenizer)
+    return Transcription(
+        ModelDecoder(model, stopped),
+        model.tokenizer,
+        vocabulary,
+        Spectrogram.of_model(model.path, int(model.config["num_mel_bins"])),
+        _sound(audio),
+        options,
+        window=2 * int(model.config["max_source_positions"]),
+        context=model.max_context,
+        progress=progress,
+    )
+
+
+def _sound(audio: Audio) -> np.ndarray:
+    if isinstance(audio, bytes):
+        return read_audio(audio)
+    if not isinstance(audio, np.ndarray):
+        return read_audio(Path(audio).expanduser())
+    if audio.ndim != 1 or not np.issubdtype(audio.dtype, np.floating) or not len(audio):
+        raise CutworkError("audio in an array must be mono floats at 16 kHz, of shape [samples]")
+    if not np.isfinite(audio).all():
+        raise CutworkError("the audio has values that are not finite")
+    return audio.astype(np.float32, copy=False)
+
+
+class Stopped(CutworkError):
+    """Whoever wanted the transcript has gone."""
+
+
+class ModelDecoder:
+    """`stopped` is asked before every step; where it says so, `Stopped` is raised."""
+
+    def __init__(self, model: "Model", stopped: Callable[[], bool] | None = None) -> None:
+        self._model, self._stopped = model, stopped
+
+    def encode(self, spectrogram: np.ndarray) -> Memory:
+        """A handle of a window, float32 [mels, frames]."""
+        return self._model.encode_input(spectrogram)
+
+    def logits(self, memory: Memory, prompt: Sequence[int]) -> np.ndarray:
+        """Logits float32 [V] after a prompt."""
+        return np.asarray(self._model.logits(prompt, memory)[-1])
+
+    def attention(
+        self, memory: Memory, tokens: Sequence[int], heads: Sequence[tuple[int, int]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Cross attention float32 [heads, tokens, frames / 2] and logits float32 [tokens, V]."""
+        return self._model.cross_attention(tokens, memory, heads), self._model.logits(tokens, memory)
+
+    def answer(self, memory: Memory, prompt: Sequence[int], search: Search, process: Process) -> Answer:
+        """The best answer found: of a beam search, or of as many samples at a time as asked for."""
+        room = self._model.max_context - len(prompt)
+        options: Options = {
+            "max_new_tokens": min(search.max_new_tokens or room, room),
+            "repetition_penalty": search.repetition_penalty,
+            "no_repeat_ngram_size": search.no_repeat_ngram_size,
+        }
+        if search.beams > 1:
+            options |= {"num_beams": search.beams, "length_penalty": search.length_penalty}
+            [found] = self._model.respond(memory, prompt, [{**options, "logits_processor": process}], self._check)
+            assert found.score is not None
+            total = found.score * len(found.tokens) ** search.length_penalty
+            return Answer(self._text(found), total / len(found.tokens))
+        options["temperature"] = search.temperature
+        recorders = [_Recorder(process) for _ in range(search.samples)]
+        several: list[Options] = [
+            {**options, "logits_processor": recorder, "seed": None if search.seed is None else search.seed + number}
+            for number, recorder in enumerate(recorders)
+        ]
+        found_each = self._model.respond(memory, prompt, several, self._check)
+        answers = [
+            Answer(self._text(found), recorder.total(found.tokens) / (len(self._text(found)) + 1))
+            for found, recorder in zip(found_each, recorders, strict=True)
+        ]
+        return max(answers, key=lambda answer: answer.average)
+
+    def _check(self) -> None:
+        if self._stopped and self._stopped():
+            raise Stopped("the transcription was stopped")
+
+    def _text(self, found: Generation) -> list[int]:
+        tokens = found.tokens
+        return tokens[:-1] if tokens and tokens[-1] in self._model.stop_tokens else tokens
+
+
+class _Recorder:
+    """Adds up the log-probabilities of what was chosen, under the scores as `process` left them."""
+
+    def __init__(self, process: Process) -> None:
+        self._process, self._sum, self._last = process, 0.0, np.empty(0, np.float32)
+
+    def __call__(self, scores: np.ndarray, answer: Sequence[int]) -> None:
+        self._add(answer)
+        self._process(scores, answer)
+        self._last = scores
+
+    def total(self, tokens: Sequence[int]) -> float:
+        """The sum, once all of an answer is known."""
+        self._add(tokens)
+        return self._sum
+
+    def _add(self, tokens: Sequence[int]) -> None:
+        if len(self._last) and tokens:
+            peak: Any = self._last.max()
+            self._sum += float(self._last[tokens[-1]] - peak - np.log(np.exp(self._last - peak).sum()))
+            self._last = self._last[:0]

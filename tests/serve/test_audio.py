@@ -1,0 +1,134 @@
+"""Recordings over HTTP: OpenAI's transcription routes over a tiny random Whisper."""
+
+import io
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+import soundfile
+
+from cutwork.serve.limits import Limits
+from cutwork.serve.listener import Listener
+
+from ..speech.tiny import save, sound
+from .conftest import Model, metric, serving, until
+
+LIMITS = Limits(audio_seconds=20, audio_bytes=400_000, deadline=60, queue=1)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("whisper"), 4)
+
+
+@pytest.fixture(scope="module")
+def model(directory):
+    with Model.load(directory, threads=1, cache_bytes=1 << 24) as model:
+        yield model
+
+
+@pytest.fixture
+def client(directory):
+    with serving(Model.load(directory, threads=1, cache_bytes=1 << 24), limits=LIMITS) as client:
+        yield client
+
+
+def wav(seconds):
+    file = io.BytesIO()
+    soundfile.write(file, sound(seconds), 16_000, format="WAV")
+    return file.getvalue()
+
+
+def post(client, audio, route="transcriptions", **fields):
+    return client.post(f"/v1/audio/{route}", files={"file": ("a.wav", audio)}, data={"beam_size": 1, **fields})
+
+
+def test_every_format_tells_the_same(client, model):
+    # A tiny random model doubts everything: one temperature, and what is likely silence is heard.
+    expected = model.transcribe(wav(2.5), language="de", beam_size=1)
+    answer = post(client, wav(2.5), language="de")
+    assert answer.status_code == 200 and set(answer.json()) == {"text", "usage"}
+    assert answer.json()["usage"] == {"type": "duration", "seconds": 2}
+    verbose = post(client, wav(2.5), language="german", response_format="verbose_json").json()
+    assert (verbose["task"], verbose["language"], verbose["duration"]) == ("transcribe", "german", 2.5)
+    assert len(verbose["segments"]) == 0 or {"id", "seek", "start", "avg_logprob"} <= set(verbose["segments"][0])
+    assert post(client, wav(2.5), response_format="vtt").text.startswith("WEBVTT")
+    assert post(client, wav(2.5), response_format="srt").headers["content-type"].startswith("text/plain")
+    assert post(client, wav(2.5), route="translations").status_code == 200
+    assert expected.duration == 2.5
+    assert metric(client, "audio_seconds_total") == 12.5
+
+
+def test_words_and_streams(client):
+    fields = {"response_format": "verbose_json", "timestamp_granularities[]": "word", "temperature": 0.5}
+    assert "words" in post(client, wav(1.5), **fields).json()
+    with client.stream(
+        "POST", "/v1/audio/transcriptions", files={"file": ("a.wav", wav(2.5))}, data={"stream": "true", "beam_size": 1}
+    ) as response:
+        lines = [line.removeprefix("data: ") for line in response.iter_lines() if line]
+    assert lines[-1] == "[DONE]"
+    events = [json.loads(line) for line in lines[:-1]]
+    assert events[-1]["type"] == "transcript.text.done"
+    assert "".join(event["delta"] for event in events[:-1]).strip() == events[-1]["text"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "message"),
+    [
+        ({"model": "other"}, 404, "no model of that name"),
+        ({"language": "xx"}, 400, "does not know the language 'xx'"),
+        ({"temperature": 3}, 400, "temperature"),
+        ({"response_format": "pdf"}, 400, "response_format"),
+        ({"timestamp_granularities[]": "word"}, 400, "verbose_json"),
+        ({"beam_size": 17}, 400, "beam_size"),
+    ],
+)
+def test_bad_fields_are_told(client, fields, status, message):
+    answer = post(client, wav(0.5), **fields)
+    assert answer.status_code == status and message in answer.json()["error"]["message"]
+
+
+def test_bad_recordings_are_told(client):
+    answer = post(client, b"no sound")
+    assert answer.status_code == 400 and "cannot read the recording" in answer.json()["error"]["message"]
+    assert answer.json()["error"]["type"] == "invalid_request_error" and "/" not in answer.json()["error"]["message"]
+    file = io.BytesIO()
+    soundfile.write(file, 0 * sound(30), 16_000, format="FLAC")
+    assert "longer than the 20 s allowed" in post(client, file.getvalue()).json()["error"]["message"]
+    assert post(client, bytes(500_000)).status_code == 413
+    assert client.post("/v1/audio/transcriptions", data={"model": "tiny"}).json()["error"]["param"] == "file"
+
+
+def test_text_routes_and_text_models_say_where_to_go(client, load):
+    answer = client.post("/v1/completions", json={"prompt": "Hello"})
+    assert answer.status_code == 400 and "/v1/audio/transcriptions" in answer.json()["error"]["message"]
+    assert client.get("/v1/models").json()["data"][0]["cutwork"]["transcribe"] is True
+    with serving(load()) as text:
+        answer = post(text, wav(0.5))
+        assert answer.status_code == 400 and "does not hear speech" in answer.json()["error"]["message"]
+
+
+def test_a_client_that_leaves_ends_its_transcription(client, monkeypatch):
+    stopped = Listener._stopped
+    monkeypatch.setattr(Listener, "_stopped", lambda self, hearing: time.sleep(0.05) or stopped(self, hearing))
+    with pytest.raises(httpx.ReadTimeout):
+        client.post("/v1/audio/transcriptions", files={"file": ("a.wav", wav(6))}, timeout=1)
+    until(lambda: metric(client, "request_cancelled_total") == 1)
+    model = client.worker.model
+    until(lambda: model.session.scheduler.cache.free == model.session.scheduler.cache.blocks)
+    assert post(client, wav(0.3), temperature=0.1).status_code == 200
+
+
+def test_a_queue_has_an_end(client, monkeypatch):
+    ended = []
+    monkeypatch.setattr(Listener, "_stopped", lambda self, hearing: time.sleep(0.02) or bool(ended))
+    listener = client.app.state.engines.all["tiny"].listener
+    with ThreadPoolExecutor(2) as others:
+        waiting = [others.submit(post, client, wav(2.5)) for _ in range(2)]
+        until(lambda: len(listener._open) == 2)
+        answer = post(client, wav(0.5))
+        assert answer.status_code == 429 and int(answer.headers["retry-after"]) > 0
+        ended.append(True)
+        assert {each.result().status_code for each in waiting} <= {200, 503}
