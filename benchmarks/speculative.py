@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--target", required=True, help="the model whose answers are wanted, of any kind")
     parser.add_argument("--draft", required=True, help="the model that drafts")
     parser.add_argument("--recipe", type=Path, default=HERE.parent / "recipes" / "smollm2-gsm.yaml")
-    parser.add_argument("--draft-tokens", type=int, nargs="*", default=[2, 4, 6])
+    parser.add_argument("--draft-tokens", type=int, nargs="*", default=[2, 3, 5, 7])
     parser.add_argument("--questions", type=int, default=16)
     parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--context", type=int, default=1024)

@@ -53,6 +53,24 @@ def test_generate_json_and_files(cutwork: Any, packed: Path, tmp_path: Path) -> 
     assert all(len(result["tokens"]) <= 5 and result["finish_reason"] in ("length", "stop") for result in results)
 
 
+def test_generate_searches_draws_and_drafts(cutwork: Any, packed: Path) -> None:
+    beams = ["--num-beams", 3, "--num-return-sequences", 2, "--no-repeat-ngram-size", 2, "--early-stopping", "never"]
+    status, out, _ = cutwork("generate", packed, "abc", "-n", 6, *beams, "--json")
+    best = json.loads(out)[0]
+    assert status == 0 and best["score"] >= best["alternatives"][0]["score"] and len(best["alternatives"]) == 1
+    status, out, _ = cutwork("generate", packed, "abc", "-n", 6, *beams)
+    assert status == 0 and out.count("score ") == 2
+    status, out, _ = cutwork(
+        "generate", packed, "abc", "-n", 6, "--num-return-sequences", 3, "--temperature", 1, "--json"
+    )
+    assert status == 0 and len(json.loads(out)[0]["alternatives"]) == 2
+    status, out, _ = cutwork("generate", packed, "abc", "-n", 12, "--draft", packed, "--draft-tokens", 2, "--json")
+    drafted = json.loads(out)[0]
+    assert status == 0 and drafted["acceptance"] == 1.0 and drafted["guessed_tokens"] > 0
+    status, out, _ = cutwork("generate", packed, "abc", "-n", 12, "--json")
+    assert json.loads(out)[0]["tokens"] == drafted["tokens"]
+
+
 def test_bench_and_explain_and_eval(cutwork: Any, checkpoint: Path, packed: Path, tmp_path: Path) -> None:
     status, out, _ = cutwork("bench", packed, "--against", checkpoint, "-p", 16, "-n", 4, "-r", 2, "-t", 1, "--json")
     measured = json.loads(out)
@@ -110,6 +128,9 @@ def test_bad_input_is_one_sentence(cutwork: Any, checkpoint: Path, packed: Path,
         (["generate", packed, "x" * 2000], "context"),
         (["generate", packed, ""], "empty"),
         (["generate", packed, "x", "--context", 100000], "1024"),
+        (["generate", packed, "x", "--num-beams", 3, "--temperature", 1.0], "temperature"),
+        (["generate", packed, "x", "--num-return-sequences", 3], "num_return_sequences"),
+        (["generate", packed, "x", "--draft", tmp_path / "missing"], "missing"),
         (["eval", packed], "--task"),
         (["eval", packed, "--task", "gsm9k"], "gsm9k"),
         (["bench", packed, "-p", 1020, "-n", 64], "1024"),

@@ -184,6 +184,11 @@ def test_more_groups_differ_more():
     assert len({tokens[-1] for tokens in search.tokens}) == 4
 
 
+def test_rules_that_leave_nothing_end_with_what_there_is(pair):
+    result = pair[1].generate([5, 6], num_beams=2, max_new_tokens=3, suppress_tokens=list(range(101)))
+    assert result.tokens and not result.alternatives
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -243,3 +243,34 @@ def test_profiles_of_both_stacks(both):
         assert {"add_positions", "cross_attention", "logits"} <= kinds
         assert {"input", "neighbours"} <= {op.kind for op in profile_encoder(model, tokens=30, repeats=1).ops}
         assert model.encoder.cache.free == model.encoder.cache.blocks
+
+
+def test_five_beams_equal_transformers(both):
+    hf, directory = both
+    spectrograms = np.random.default_rng(5).standard_normal((50, 10, 140)).astype(np.float32)
+    stop = list(range(3, 120, 4))  # so many that some answers end
+    with load(directory, max_batch=10) as model:
+        model.session._stop_tokens = frozenset(stop)
+        memories = [model.encode_input(each) for each in spectrograms]
+        requests = [
+            model.session.add([1], each, num_beams=5, max_new_tokens=9, length_penalty=0.2) for each in memories
+        ]
+        while model.session.busy:
+            model.session.step()
+    results = [request.result() for request in requests]
+    with torch.no_grad():
+        answers = transformers.GenerationMixin.generate(
+            hf,
+            torch.tensor(spectrograms),
+            decoder_input_ids=torch.ones(50, 1, dtype=torch.long),
+            num_beams=5,
+            max_new_tokens=9,
+            length_penalty=0.2,
+            do_sample=False,
+            eos_token_id=stop,
+            pad_token_id=2,
+        )
+    for result, answer in zip(results, answers[:, 1:].tolist(), strict=True):
+        assert result.tokens == answer[: len(result.tokens)]
+        assert set(answer[len(result.tokens) :]) <= {2, stop[0]}  # filled up
+    assert {result.finish_reason for result in results} == {"stop", "length"}

@@ -118,9 +118,13 @@ class BeamSearch:
         return parents
 
     def best(self) -> list[Hypothesis]:
-        """The best hypotheses found so far, as many as were asked for if there are, best first."""
+        """The best hypotheses found so far, as many as were asked for if there are, best first.
+
+        Where rules left nothing that could be chosen, what is open.
+        """
         found = [hypothesis for group in self._groups for hypothesis in group.finished if hypothesis.tokens]
         found.sort(key=lambda hypothesis: -hypothesis.score)
+        found = found or [Hypothesis(self.tokens[0], float(WORST))]
         answers = [Hypothesis(h.tokens[self._prompt_tokens :], h.score) for h in found]
         return answers[: self.settings.num_return_sequences]
 
@@ -215,4 +219,4 @@ def _candidates(values: np.ndarray, count: int) -> np.ndarray | None:
     columns = np.flatnonzero(highest >= bound)
     places = (np.arange(_PILE)[:, None] * piles + columns).reshape(-1)
     places = np.concatenate([places, np.arange(piles * _PILE, len(values))])
-    return places[values[places] >= bound]
+    return np.asarray(places[values[places] >= bound])
