@@ -53,7 +53,7 @@ def make_task(train: int, test: int, seed: int, extra: Path | None) -> Task:
         tuple(Sample(PREFIX + english, german) for english, german in part)
         for part in (chosen, islice(pairs(seed, held_out=True), test))
     ]
-    return Task("translation", *samples)
+    return Task("translation", *samples, metric="translation")
 
 
 def models(

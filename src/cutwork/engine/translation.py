@@ -40,6 +40,11 @@ def translation_prefix(config: Mapping[str, Any]) -> str:
     return found.pop() if found else ""
 
 
+def longest_answer(tokens: int, max_context: int) -> int:
+    """How long a translation of so many tokens may become, unless somebody says otherwise."""
+    return min(3 * tokens + 32, max_context - 1)
+
+
 def translate(
     model: "Model",
     texts: Sequence[str],
@@ -66,8 +71,8 @@ def translate(
     size = _BATCHES * model.max_batch
     for start in range(0, len(order), size):
         part = order[start : start + size]
-        longest = len(tokens[part[0]])
-        room: Options = {"num_beams": NUM_BEAMS, "max_new_tokens": min(3 * longest + 32, model.max_context - 1)}
+        longest = longest_answer(len(tokens[part[0]]), model.max_context)
+        room: Options = {"num_beams": NUM_BEAMS, "max_new_tokens": longest}
         answers = model.generate([tokens[i] for i in part], **(room | options))
         done = dict(zip(part, answers, strict=True))
         results |= done

@@ -10,7 +10,7 @@ from fastapi.staticfiles import StaticFiles
 
 from cutwork import __version__
 from cutwork.engine.model import Model
-from cutwork.serve import audio, chat, completions, errors, info
+from cutwork.serve import audio, chat, completions, errors, info, translate
 from cutwork.serve.answer import ClientLeft
 from cutwork.serve.engines import Engines
 from cutwork.serve.guard import Guard
@@ -46,6 +46,7 @@ def make_app(models: Mapping[str, Model], *, limits: Limits | None = None, keys:
     app.include_router(completions.router(engines, limits))
     app.include_router(chat.router(engines, limits))
     app.include_router(audio.router(engines, limits))
+    app.include_router(translate.router(engines, limits))
     app.include_router(info.router(engines, metrics))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 

@@ -12,6 +12,8 @@ class Limits:
     queue: int = 256  # sequences waiting for a place in the batch, of all requests to a model
     prompts: int = 64  # prompts in one request
     choices: int = 16  # n
+    beams: int = 8
+    text_length: int = 1 << 14  # characters of a text to translate
     prompt_tokens: int = 1 << 20  # the model's context is a limit too
     max_tokens: int = 1 << 16
     stop_strings: int = 16

@@ -27,7 +27,8 @@ def check(request: Generate, limits: Limits) -> None:
 
 def check_prompt(prompt: list[int], engine: Engine, limits: Limits) -> None:
     """Raise ApiError (400) for a prompt that is empty, too long, or not of the model's vocabulary."""
-    most = min(limits.prompt_tokens, engine.model.max_context - 1)
+    encoder = engine.model.encoder
+    most = min(limits.prompt_tokens, encoder.max_length if encoder else engine.model.max_context - 1)
     if not 1 <= len(prompt) <= most:
         raise ApiError(
             400,

@@ -156,6 +156,17 @@ class ChatRequest(Generate):
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
 
 
+class TranslateRequest(Schema):
+    """POST /translate."""
+
+    model: str | None = Field(None, max_length=512)
+    text: str | list[str] = Field(examples=["How are you?"])
+    prefix: str | None = None
+    num_beams: int | None = Field(None, ge=1, le=1 << 10)
+    length_penalty: float = Field(1.0, ge=-5, le=5)
+    max_tokens: int | None = Field(None, ge=1, le=1 << 24)
+
+
 class TokenizeRequest(Schema):
     """POST /tokenize."""
 

@@ -201,7 +201,13 @@ class Worker:
         try:
             for index, choice in enumerate(group.choices):
                 if choice.options is not None:
-                    request = self.model.session.add(choice.prompt, **(choice.options | {"client": group.client}))
+                    options: Options = choice.options | {"client": group.client}
+                    encoder = self.model.encoder
+                    request = (
+                        self.model.session.add(self.model.start_tokens, encoder.memory(choice.prompt), **options)
+                        if encoder
+                        else self.model.session.add(choice.prompt, **options)
+                    )
                     group.requests[index] = request
                     self._running[request] = _Running(group, index, group.arrived)
                 if choice.score is not None:
@@ -332,5 +338,6 @@ def card(worker: Worker) -> dict[str, Any]:
         "isa": model.isa,
         "cache_dtype": model.cache_dtype,
         "transcribe": model.config.get("model_type") == "whisper",
+        "translate": bool(model.config.get("is_encoder_decoder")) and "num_mel_bins" not in model.config,
         "chat": bool(getattr(model.tokenizer, "chat_template", None)),
     }

@@ -1,0 +1,70 @@
+"""/translate gives what `Model.translate` gives, within the server's limits."""
+
+import pytest
+
+from cutwork.serve.limits import Limits
+
+from ..engine.test_t5 import load, make, save
+from .conftest import serving
+
+TEXTS = ["a short one", "", "one that is a good deal longer"]
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return save(make("v1.1"), tmp_path_factory.mktemp("t5"))
+
+
+@pytest.fixture(scope="module")
+def t5(directory):
+    with serving(
+        load(directory, max_batch=8, max_input=64), limits=Limits(prompts=3, beams=4, text_length=90)
+    ) as client:
+        yield client
+
+
+def test_texts_equal_the_engine(t5, directory):
+    answer = t5.post("/translate", json={"text": TEXTS, "num_beams": 2, "max_tokens": 9}).json()
+    with load(directory, max_batch=8) as model:
+        expected = model.translate(TEXTS, num_beams=2, max_new_tokens=9)
+    assert [each["text"] for each in answer["translations"]] == [each.text for each in expected]
+    assert [each["index"] for each in answer["translations"]] == [0, 1, 2]
+    assert answer["translations"][0]["score"] == pytest.approx(expected[0].score)
+    assert answer["usage"]["completion_tokens"] == sum(len(each.tokens) for each in expected)
+    assert answer["object"] == "translation" and answer["model"] == "tiny"
+    one = t5.post("/translate", json={"text": TEXTS[0], "num_beams": 2, "max_tokens": 9}).json()
+    assert one["translations"] == answer["translations"][:1]
+
+
+def test_a_completion_is_answered_by_the_encoder_too(t5, directory):
+    answer = t5.post("/v1/completions", json={"prompt": TEXTS[0], "temperature": 0, "max_tokens": 6}).json()
+    with load(directory) as model:
+        assert answer["choices"][0]["text"] == model.generate(TEXTS[0], max_new_tokens=6).text
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"text": ["a"] * 4}, "text"),
+        ({"text": "a" * 91}, "text"),
+        ({"text": " "}, "text"),
+        ({"text": []}, "text"),
+        ({"text": "a", "num_beams": 5}, "num_beams"),
+        ({"text": "a", "num_beams": 0}, "num_beams"),
+        ({"text": "a", "prefix": "p" * 91}, "prefix"),
+        ({"text": "a b c " * 15}, "prompt"),
+        ({}, "text"),
+    ],
+)
+def test_beyond_the_limits_is_a_400_in_openais_shape(t5, fields, param):
+    response = t5.post("/translate", json=fields)
+    error = response.json()["error"]
+    assert response.status_code == 400 and error["type"] == "invalid_request_error"
+    assert param in error["param"], error
+
+
+def test_a_decoder_only_model_says_so(client):
+    response = client.post("/translate", json={"text": "a"})
+    assert response.status_code == 400
+    assert "does not translate" in response.json()["error"]["message"]
+    assert client.get("/v1/models").json()["data"][0]["cutwork"]["translate"] is False
