@@ -15,9 +15,14 @@ NUM_BEAMS = 5  # what translations are usually measured with
 _BATCHES = 4  # handed over together, so that a long text does not leave the others' places empty
 
 
+def translates(config: Mapping[str, Any]) -> bool:
+    """Whether a model of this configuration reads a text and answers with another."""
+    return bool(config.get("is_encoder_decoder")) and "num_mel_bins" not in config
+
+
 def check_translates(config: Mapping[str, Any]) -> None:
-    """Raises CutworkError unless a model of this configuration reads a text and answers with another."""
-    if config.get("is_encoder_decoder") and "num_mel_bins" not in config:
+    """Raises CutworkError unless a model of this configuration translates texts."""
+    if translates(config):
         return
     kind, instead = config.get("model_type", "model"), "transcribe" if "num_mel_bins" in config else "generate"
     raise CutworkError(f"a {kind} does not translate texts; use {instead}, or load an encoder-decoder such as T5")

@@ -6,9 +6,9 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from cutwork.engine.session import Options
-from cutwork.engine.translation import NUM_BEAMS, check_translates, longest_answer, translation_prefix
+from cutwork.engine.translation import NUM_BEAMS, check_translates, longest_answer, translates, translation_prefix
 from cutwork.serve.answer import identifier, timings, usage, whole_answer
-from cutwork.serve.engines import Engines
+from cutwork.serve.engines import Engine, Engines
 from cutwork.serve.errors import ApiError
 from cutwork.serve.guard import client_of
 from cutwork.serve.limits import Limits
@@ -23,8 +23,7 @@ def router(engines: Engines, limits: Limits) -> APIRouter:
 
     @routes.post("/translate", summary="Translate texts")
     async def translate(body: TranslateRequest, request: Request) -> dict[str, Any]:
-        engine = engines.find(body.model)
-        check_translates(engine.model.config)
+        engine = _engine(engines, body.model)
         texts = _texts(body, limits)
         prefix = translation_prefix(engine.model.config) if body.prefix is None else body.prefix
         prompts = {i: await engine.tokens.encode(prefix + text) for i, text in enumerate(texts) if text.strip()}
@@ -57,6 +56,15 @@ def router(engines: Engines, limits: Limits) -> APIRouter:
         return await whole_answer(request, group, whole())
 
     return routes
+
+
+def _engine(engines: Engines, name: str | None) -> Engine:
+    """A model that translates: that of the name, or without one the first there is."""
+    chosen = engines.find(name)
+    if name is None:
+        chosen = next((each for each in engines.all.values() if translates(each.model.config)), chosen)
+    check_translates(chosen.model.config)
+    return chosen
 
 
 def _texts(body: TranslateRequest, limits: Limits) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any
 from cutwork.engine.model import Model
 from cutwork.engine.sampling import Logprob
 from cutwork.engine.session import Options, Piece, Request
+from cutwork.engine.translation import translates
 from cutwork.errors import CutworkError
 from cutwork.serve.errors import ApiError
 from cutwork.serve.metrics import Metrics
@@ -338,6 +339,6 @@ def card(worker: Worker) -> dict[str, Any]:
         "isa": model.isa,
         "cache_dtype": model.cache_dtype,
         "transcribe": model.config.get("model_type") == "whisper",
-        "translate": bool(model.config.get("is_encoder_decoder")) and "num_mel_bins" not in model.config,
+        "translate": translates(model.config),
         "chat": bool(getattr(model.tokenizer, "chat_template", None)),
     }

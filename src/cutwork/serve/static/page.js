@@ -1,5 +1,6 @@
 // The page: talks to the same routes as any client.
 import { setUp } from "./transcribe.js";
+import { setUpTranslation } from "./translate.js";
 
 const $ = (id) => document.getElementById(id);
 const models = new Map();
@@ -41,12 +42,13 @@ function showCard() {
   showTab(tabOf(card));
 }
 
-const tabOf = (card) => (card.transcribe ? "transcribe" : "chat");
+const TABS = ["chat", "translate", "transcribe"];
+const tabOf = (card) => (card.transcribe ? "transcribe" : card.translate ? "translate" : "chat");
 
 function showTab(chosen) {
   const kinds = new Set([...models.values()].map(tabOf));
   $("tabs").hidden = kinds.size < 2;
-  for (const name of ["chat", "transcribe"]) {
+  for (const name of TABS) {
     $(name).hidden = name !== chosen;
     $(`tab-${name}`).hidden = !kinds.has(name);
     $(`tab-${name}`).setAttribute("aria-selected", name === chosen);
@@ -188,8 +190,9 @@ $("clear").addEventListener("click", () => {
   $("prompt").focus();
 });
 $("model").addEventListener("change", showCard);
-for (const name of ["chat", "transcribe"]) $(`tab-${name}`).addEventListener("click", () => openTab(name));
+for (const name of TABS) $(`tab-${name}`).addEventListener("click", () => openTab(name));
 setUp({ headers, fail, eventsOf });
+setUpTranslation({ headers, fail });
 $("key").addEventListener("change", () => loadModels().catch((error) => addMessage("error", error.message)));
 
 loadModels().catch((error) => addMessage("error", error.message));
