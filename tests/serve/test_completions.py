@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from .conftest import events
+from .conftest import events, serving
 
 PROMPT = "the cat and the"
 
@@ -101,3 +101,18 @@ def test_concurrent_requests_give_what_one_at_a_time_gives(client):
     with ThreadPoolExecutor(12) as pool:
         together = list(pool.map(lambda p: ask(client, prompt=p, max_tokens=30).json()["choices"][0]["text"], prompts))
     assert together == alone
+
+
+def test_a_draft_changes_nothing_but_speed(load, llama, tmp_path):
+    llama.save_pretrained(tmp_path)
+    with serving(load()) as client:
+        fields = {"max_tokens": 30, "n": 2, "seed": 3, "stop": ["zz"]}
+        expected = [choice["text"] for choice in ask(client, **fields).json()["choices"]]
+    with serving(load(draft=tmp_path, draft_tokens=3)) as client:
+        answer = ask(client, **fields).json()
+        assert [choice["text"] for choice in answer["choices"]] == expected
+        body = {"prompt": PROMPT, "temperature": 0, "max_tokens": 30, "stream": True, "stop": ["zz"]}
+        with client.stream("POST", "/v1/completions", json=body) as response:
+            text = "".join(event["choices"][0]["text"] for event in events(response) if event["choices"])
+        assert text == expected[0]
+        assert client.worker.model.session.scheduler.drafter is not None

@@ -165,7 +165,9 @@ class Scheduler:
         if self.drafter is None:
             return
         able = [
-            s for s in self.running if s.pending == 1 and s.search is None and s.sampler.settings.constraint is None
+            s
+            for s in self.running
+            if s.pending == 1 and s.first_token and s.search is None and s.sampler.settings.constraint is None
         ]
         most = self.max_guesses // max(len(able), 1)
         wanted = [(s, s.tokens, s.sampler, min(most, s.limit - len(s.tokens) - 1)) for s in able]
@@ -183,7 +185,6 @@ class Scheduler:
         """
         assert self.drafter is not None
         guesses, sequence.guesses = sequence.guesses, []
-        sequence.first_token = sequence.first_token or time.perf_counter()
         picked = judge(sequence.sampler, sequence.tokens, guesses, logits, sequence.stop_tokens)
         sequence.tokens += [token for token, _ in picked]
         accepted = sum(token == guess.token for (token, _), guess in zip(picked, guesses, strict=False))
