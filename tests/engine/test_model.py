@@ -83,7 +83,8 @@ def test_cache_dtypes(cache_dtype, tolerance, backend, directory, llama):
         assert model.cache_dtype == cache_dtype
         actual = model.logits(PROMPTS[-1])
     with load(llama, directory, cache_dtype=cache_dtype) as model:
-        assert relative(actual, model.logits(PROMPTS[-1])) < 1e-4
+        near = 5e-3 if cache_dtype == "i8" else 1e-4  # AVX-512 rounds queries and weights to meet the cache's bytes
+        assert relative(actual, model.logits(PROMPTS[-1])) < near
     assert relative(actual, torch_logits(llama, np.array(PROMPTS[-1]))) < tolerance
     with pytest.raises(CutworkError, match="must be auto, f32, bf16 or i8"):
         load(llama, directory, cache_dtype="i4")

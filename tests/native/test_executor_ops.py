@@ -166,7 +166,8 @@ def test_attention(rng, isa, heads, kv_heads, head_dim, window, dtype, alibi):
     sizes = {"layers": 1, "kv_heads": kv_heads, "head_dim": head_dim, "block_size": 16, "blocks": 21, "dtype": dtype}
     actual = run_rows(plan.executor(isa=isa, max_tokens=count, max_logits=count, cache=sizes), count)
     expected = attend(*(a.astype(np.float64) for a in (q * 2, k, v)), heads, kv_heads, head_dim**-0.5, window, slopes)
-    close(actual, expected, 5e-6)
+    rounded = dtype == "i8" and isa == "avx512"  # queries to 15 bits and weights to 16, to multiply bytes
+    close(actual, expected, 1e-3 if rounded else 5e-6)
 
 
 def to_bf16(x):
