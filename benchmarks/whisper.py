@@ -17,9 +17,10 @@ from rich.console import Console
 
 from cutwork import checkpoint
 from cutwork.compare import Measurements
+from cutwork.engine.model import Model
 from cutwork.files import write_atomically
 from cutwork.recipe import Losses, Recipe, load_recipe
-from cutwork.stages import Source, Stages, key_of, path_of, sample_digest
+from cutwork.stages import Source, Stage, Stages, key_of, path_of, sample_digest
 from cutwork.tasks.load import load_task
 from cutwork.tasks.task import Sample
 from cutwork.tasks.wer import word_errors
@@ -65,27 +66,18 @@ def models(recipe: Recipe, stages: Stages) -> list[tuple[str, float, Source]]:
     return compared
 
 
-def transcripts(path: Path, samples: tuple[Sample, ...], batch: int = 8) -> list[str]:
-    """Greedy transcripts of recordings of up to 30 seconds by transformers, without times."""
-    import torch
-    from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor
-
-    processor = AutoProcessor.from_pretrained(path)
-    model = AutoModelForSpeechSeq2Seq.from_pretrained(path, dtype=torch.float32).eval()
-    options = {"return_timestamps": False, "max_new_tokens": 224, "num_beams": 1, "do_sample": False}
-    replies: list[str] = []
-    with torch.inference_mode():
-        for start in range(0, len(samples), batch):
-            part = samples[start : start + batch]
-            sounds = [sample.audio for sample in part]
-            features = processor.feature_extractor(sounds, sampling_rate=16_000, return_tensors="pt")["input_features"]
-            told = {"language": [s.prompt for s in part], "task": "transcribe"} if _multilingual(model) else {}
-            replies += processor.batch_decode(model.generate(features, **options, **told), skip_special_tokens=True)
-    return replies
-
-
-def _multilingual(model: Any) -> bool:
-    return bool(getattr(model.generation_config, "is_multilingual", False))
+def transcripts(path: Path, samples: tuple[Sample, ...]) -> list[str]:
+    """Greedy transcripts of recordings of up to 30 seconds by the engine, without times."""
+    known: dict[str, Any] = {
+        "beam_size": 1,
+        "temperature": 0.0,
+        "compression_ratio_threshold": None,
+        "log_prob_threshold": None,
+        "no_speech_threshold": None,
+        "without_timestamps": True,
+    }
+    with Model.load(path) as model:
+        return [model.transcribe(sample.audio, language=sample.prompt or None, **known).text for sample in samples]
 
 
 def measure(path: Path, splits: dict[str, tuple[Sample, ...]]) -> dict[str, Any]:
@@ -105,6 +97,7 @@ def main() -> None:
     parser.add_argument("--data", help="the folder of speech instead of the recipe's")
     parser.add_argument("--output", type=Path, help="default: the recipe's")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="where whisper.json and .png go")
+    parser.add_argument("--finished", action="store_true", help="train nothing, report what there is")
     options = parser.parse_args()
 
     console = Console(stderr=True)
@@ -120,7 +113,11 @@ def main() -> None:
     output = options.output or recipe.output
     stages = Stages(output, task, recipe.task.max_length, console)
     compared = models(recipe, stages)
-    stages.carry_out()
+    if options.finished:
+        missing = {stage.name for stage in stages.missing()}
+        compared = [row for row in compared if not (isinstance(row[2], Stage) and row[2].name in missing)]
+    else:
+        stages.carry_out()
 
     kept = Measurements(output / "measurements")
     rows = []
@@ -163,7 +160,8 @@ def plot(rows: list[dict[str, Any]], file: Path) -> None:
         ax.axhline(dense["wer"], color="#4c566a", linestyle="--", linewidth=1.2, label="dense")
         for method, (colour, marker, dashes) in STYLES.items():
             line = sorted((100 * row["sparsity"], row[split]["wer"]) for row in rows if row["method"] == method)
-            ax.plot(*zip(*line, strict=True), color=colour, marker=marker, linestyle=dashes, label=method)
+            if line:
+                ax.plot(*zip(*line, strict=True), color=colour, marker=marker, linestyle=dashes, label=method)
         ax.set_xlabel("zeros in the linears of the blocks, %")
         ax.set_ylabel(f"word error rate, % of {dense['words']} words")
         ax.set_title(f"{split} speech", fontsize=11)

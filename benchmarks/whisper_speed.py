@@ -53,15 +53,13 @@ Job = Callable[[], tuple[str | None, float]]
 def prepare(options: argparse.Namespace, console: Console) -> dict[str, Path]:
     """The packed models by name, made where they are missing."""
     dense = checkpoint.resolve(options.model)
-    sparse = options.sparse
-    if sparse is None:
-        sparse = options.work / "one-shot-75"
-        if not sparse.exists():
-            from cutwork.train.oneshot import prune
+    sparse = options.sparse or [options.work / "one-shot-75"]
+    if not sparse[0].exists():
+        from cutwork.train.oneshot import prune
 
-            prune(dense, sparse, PruneSettings(method="magnitude", sparsity=0.75), [], console=console)
+        prune(dense, sparse[0], PruneSettings(method="magnitude", sparsity=0.75), [], console=console)
     packed = {}
-    for kind, source in (("dense", dense), (f"sparse {sparse.name}", sparse)):
+    for kind, source in (("dense", dense), *((f"sparse {path.name}", path) for path in sparse)):
         for dtype in ("f32", "int8"):
             target = options.work / "packed" / f"{kind} {dtype}"
             packed[f"Cutwork {kind} {dtype}"] = target
@@ -187,7 +185,7 @@ def measure(options: argparse.Namespace, console: Console) -> tuple[list[dict[st
             "seconds": len(audio) / RATE,
             "repeats": options.repeats,
             "model": Path(options.model).name,
-            "sparse": options.sparse.name if options.sparse else "pruned in one shot by magnitude, 75%",
+            "sparse": ", ".join(path.name for path in options.sparse or []) or "pruned in one shot by magnitude, 75%",
             "sparsity": {name: model.sparsity for name, model in models.items()},
             "versions": sorted({worker.about["version"] for worker in workers.values()}),
         }
@@ -237,7 +235,7 @@ def plot(rows: list[dict[str, Any]], file: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="openai/whisper-tiny.en", help="the dense model, a checkpoint")
-    parser.add_argument("--sparse", type=Path, help="the same with zeros, fine-tuned")
+    parser.add_argument("--sparse", type=Path, nargs="+", help="the same with zeros, fine-tuned")
     parser.add_argument("--clips", type=Path, required=True, help="a folder of recordings")
     parser.add_argument("--seconds", type=float, default=120, help="at least so much speech")
     parser.add_argument(
