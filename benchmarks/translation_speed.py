@@ -167,7 +167,7 @@ def markdown(rows: list[dict[str, Any]], about: dict[str, Any]) -> str:
     lines += [f"| {engine} | " + " | ".join(cell(engine, key) for key in keys) + " |" for engine in engines]
     lines += ["", f"Sentences / answer tokens per second; {about['cpu']}, {about['threads']} threads, 16 at a time;"]
     lines += [
-        f"medians of {about['repeats']}. `int8 all`: T5's wo and the head in int8 too; by default they stay fp32.",
+        f"medians of {about['repeats']}. `int8 all`: T5's wo and the head in int8 too, which are bf16 in `int8`.",
         "",
     ]
     return "\n".join(lines)

@@ -44,7 +44,7 @@ def prepare(shape: str, work: Path, dense: Path | None, sparse: Path | None, con
             overrides = {"*.wo": "w8a8"} if how[-1] == "all" else {}
             quantize(source, work / "int8", QuantizeSettings(method="rtn", overrides=overrides), overwrite=True)
             source = work / "int8"
-        pack(source, target, head="i8" if how[-1] == "all" else "auto")
+        pack(source, target, "bf16" if how[0] == "int8" else "f32", head="i8" if how[-1] == "all" else "auto")
     shutil.rmtree(work / "int8", ignore_errors=True)
 
 
@@ -74,7 +74,8 @@ def random_models(work: Path, *, width: int, inner: int, layers: int, heads: int
         if name == "sparse-f32":
             with torch.no_grad():
                 for linear in block_linears(model).values():
-                    linear.weight *= torch.rand_like(linear.weight) >= SPARSITY
+                    kept = torch.rand_like(linear.weight) >= SPARSITY
+                    linear.weight *= kept * (1 - SPARSITY) ** -0.5  # so that activations are as large as before
         with output_directory(work / name) as partial:
             model.save_pretrained(partial)
             words = {word: i for i, word in enumerate(["<pad>", "</s>", "<unk>"])}
