@@ -174,9 +174,17 @@ void Executor::run(const Attention& op, const Prepared&) {
 
 void Executor::run(const CrossAttention& op, const Prepared&) {
   tiles_.clear();
-  for (const Run& each : runs_) {
-    const int64_t keys = batch_.memory_lengths[batch_.sequences[each.first]];
-    add_tiles(each, 0, keys, batch_.memory_table(each.first), op.heads / op.kv_heads);
+  const auto same_memory = [&](int64_t row, int64_t other, int64_t keys) {
+    const int64_t size = memory_cache_->layout().block_size, blocks = (keys + size - 1) / size;
+    return batch_.memory_lengths[batch_.sequences[other]] == keys &&
+           std::equal(batch_.memory_table(row), batch_.memory_table(row) + blocks, batch_.memory_table(other));
+  };
+  for (size_t i = 0; i < runs_.size();) {
+    Run together = runs_[i];  // neighbours that share a memory, as beams do, read it once
+    const int64_t keys = batch_.memory_lengths[batch_.sequences[together.first]];
+    for (++i; i < runs_.size() && same_memory(together.first, runs_[i].first, keys); ++i)
+      together.count += runs_[i].count;
+    add_tiles(together, 0, keys, batch_.memory_table(together.first), op.heads / op.kv_heads);
   }
   const Attending attending = {memory_cache_.get(),
                                op.cache,
