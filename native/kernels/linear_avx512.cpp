@@ -32,7 +32,7 @@ struct I8 {
   using Acc = __m512i;
   static constexpr bool kQuantized = true;
   static constexpr int64_t kCols = 64;
-  static constexpr int kGemvTokens = 4;
+  static constexpr int kGemvTokens = 6;
 
   static Raw expand_raw(const uint64_t* word, int, const Value*& values) {
     const auto mask = mask_part<__mmask64>(word, 0);
