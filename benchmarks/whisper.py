@@ -4,8 +4,9 @@
     python benchmarks/whisper.py             # about an hour on one core; interrupt it, run it again
 
 From one dense fine-tuned teacher, level after level of the recipe: pruned, then fine-tuned with cross-entropy alone and
-with SquareHead, each on the same recordings, and everything in W8A8. Greedy transcripts of held-out synthetic speech
-and, where the data has a folder `real`, of real recordings. Leaves whisper.json and whisper.png in results/.
+with SquareHead, each on the same recordings, and in W8A8. Transcripts, greedy but where a text repeats itself, of
+held-out synthetic speech and, where the data has a folder `real`, of real recordings. Leaves whisper.json and
+whisper.png in results/.
 """
 
 import argparse
@@ -26,6 +27,15 @@ from cutwork.tasks.task import Sample
 from cutwork.tasks.wer import word_errors
 
 HERE = Path(__file__).parent
+# Greedily, without times; where the text repeats itself, again at higher temperatures, as Whisper is used.
+HOW: dict[str, Any] = {
+    "beam_size": 1,
+    "best_of": 1,
+    "seed": 0,
+    "log_prob_threshold": None,
+    "no_speech_threshold": None,
+    "without_timestamps": True,
+}
 STYLES = {
     "one-shot": ("#d08770", "o", "-"),
     "CE": ("#5e81ac", "s", "-"),
@@ -67,17 +77,9 @@ def models(recipe: Recipe, stages: Stages) -> list[tuple[str, float, Source]]:
 
 
 def transcripts(path: Path, samples: tuple[Sample, ...]) -> list[str]:
-    """Greedy transcripts of recordings of up to 30 seconds by the engine, without times."""
-    known: dict[str, Any] = {
-        "beam_size": 1,
-        "temperature": 0.0,
-        "compression_ratio_threshold": None,
-        "log_prob_threshold": None,
-        "no_speech_threshold": None,
-        "without_timestamps": True,
-    }
+    """Transcripts of recordings of up to 30 seconds by the engine."""
     with Model.load(path) as model:
-        return [model.transcribe(sample.audio, language=sample.prompt or None, **known).text for sample in samples]
+        return [model.transcribe(sample.audio, language=sample.prompt or None, **HOW).text for sample in samples]
 
 
 def measure(path: Path, splits: dict[str, tuple[Sample, ...]]) -> dict[str, Any]:
@@ -122,7 +124,7 @@ def main() -> None:
     kept = Measurements(output / "measurements")
     rows = []
     for method, sparsity, model in compared:
-        key = [key_of(model), {name: sample_digest(samples) for name, samples in splits.items()}]
+        key = [key_of(model), HOW, {name: sample_digest(samples) for name, samples in splits.items()}]
         measured = kept.get(key, lambda model=model: measure(path_of(model), splits))
         shown = {name: {k: v for k, v in split.items() if k != "replies"} for name, split in measured.items()}
         rates = ", ".join(f"{name} {split['wer']:.1f}%" for name, split in shown.items())
