@@ -15,7 +15,7 @@ from cutwork.recipe import QuantizeSettings
 SPARSITY = 0.75
 # sentences: how many are translated in one round. length: tokens of an answer, exactly so many but for the trained one.
 SHAPES: dict[str, dict[str, Any]] = {
-    "trained": {"sentences": 128, "length": 64},
+    "trained": {"sentences": 64, "length": 64},
     "t5-small": {"sentences": 32, "length": 32, "width": 512, "inner": 2048, "layers": 6, "heads": 8},
     "t5-base": {"sentences": 16, "length": 32, "width": 768, "inner": 3072, "layers": 12, "heads": 12},
 }
