@@ -43,8 +43,11 @@ def checkpoint(work: Path, shape: str, tokenizer: Path) -> Path:
         config.bos_token_id, config.eos_token_id = vocabulary.bos_token_id, vocabulary.eos_token_id
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        if shape.startswith("mpt"):
+            config.architectures = ["MPTForCausalLM"]  # as published models say and llama.cpp expects
         with output_directory(path) as partial:
             model.save_pretrained(partial)
+            config.save_pretrained(partial)
             vocabulary.save_pretrained(partial)
     return path
 
