@@ -106,7 +106,7 @@ class Server:
 
 
 async def _clients(url: str, pid: int, asker: Asker, streams: int, seconds: float, seen: Seen) -> None:
-    limits = httpx.Limits(max_connections=streams + 4)
+    limits = httpx.Limits(max_connections=streams + 4, max_keepalive_connections=0)  # no stale ones
     async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
         await _ready(client)
         start = time.perf_counter()
@@ -183,6 +183,7 @@ def servers(options: argparse.Namespace) -> list[Server]:
 
     def cutwork(path: Path) -> Callable[[int], list[str]]:
         limits = ["--context", str(CONTEXT), "--max-batch", str(options.streams), "--threads", threads]
+        limits += ["--cache-mb", str(options.cache_mb)]
         program = str(Path(sys.executable).with_name("cutwork"))
         return lambda port: [program, "serve", str(path), "--port", str(port), *limits, *options.cutwork_option]
 
@@ -217,6 +218,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--llama", type=Path, help="a build of llama.cpp, with bin/llama-server")
     parser.add_argument("--llama-source", type=Path, help="its source tree")
+    parser.add_argument("--cache-mb", type=int, default=1024, help="KV cache of `cutwork serve`")
     parser.add_argument("--cutwork-option", action="append", default=[], help="for `cutwork serve`; may be repeated")
     parser.add_argument("--only", help="servers whose names contain it; the file keeps the others")
     parser.add_argument("--work", type=Path, default=Path("build/serving"))
@@ -240,7 +242,7 @@ def write(options: argparse.Namespace, measured: list[Server]) -> None:
     path = options.results / "serving.json"
     before = json.loads(path.read_text())["servers"] if path.exists() and options.only else {}
     found = before | {s.name: {"load": s.loaded.summary(), "alone": s.alone.summary()} for s in measured}
-    about = {"cpu": cpu_name(), "threads": options.threads, "streams": options.streams, "turn_minutes": options.turn}
+    about = {"cpu": cpu_name(), "threads": options.threads, "streams": options.streams}
     write_atomically(path, json.dumps(about | {"servers": found}, indent=1) + "\n")
     lines = [
         f"{options.streams} streams, {options.threads} threads, {cpu_name()}; seconds:",
