@@ -3,8 +3,14 @@
 import shutil
 
 import pytest
+import soundfile
 
-from .conftest import metric, serving, slow, until
+from ..engine.test_t5 import load as load_t5
+from ..engine.test_t5 import make as make_t5
+from ..engine.test_t5 import save as save_t5
+from ..speech.tiny import save as save_whisper
+from ..speech.tiny import sound
+from .conftest import Model, metric, serving, slow, until
 
 webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.webdriver.common.by import By  # noqa: E402
@@ -83,3 +89,31 @@ def test_a_key_is_asked_for(browser, load):
         until(lambda: "API key" in find(browser, "card").text)
         find(browser, "key").send_keys("secret", Keys.TAB)
         until(lambda: "zeros" in find(browser, "card").text)
+
+
+def test_the_translate_tab_translates_line_by_line(browser, tmp_path):
+    with serving(load_t5(save_t5(make_t5("v1.1"), tmp_path), max_input=64)) as client:
+        browser.get(str(client.base_url))
+        until(lambda: find(browser, "source").is_displayed())
+        assert not find(browser, "prompt").is_displayed()
+        find(browser, "source").send_keys("a short one", Keys.ENTER, "one that is longer", Keys.CONTROL, Keys.ENTER)
+        until(lambda: "tokens/s" in find(browser, "translating").text)
+        texts = {"text": ["a short one", "one that is longer"], "num_beams": 5}
+        expected = [each["text"] for each in client.post("/translate", json=texts).json()["translations"]]
+        shown = browser.execute_script("return document.getElementById('translated').textContent")
+        assert shown == "".join(f"{text}\n" for text in expected)
+        assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_the_transcribe_tab_shows_what_the_route_says(browser, tmp_path):
+    recording = tmp_path / "a.wav"
+    soundfile.write(recording, sound(2), 16_000)
+    with serving(Model.load(save_whisper(tmp_path / "whisper", 4), threads=1, cache_bytes=1 << 24)) as client:
+        browser.get(str(client.base_url))
+        until(lambda: find(browser, "audio").is_displayed())
+        find(browser, "audio").send_keys(str(recording))
+        find(browser, "listen").click()
+        until(lambda: "real time" in find(browser, "listening").text)
+        expected = client.post("/v1/audio/transcriptions", files={"file": ("a.wav", recording.read_bytes())}).json()
+        assert browser.execute_script("return document.getElementById('heard').textContent") == expected["text"]
+        assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
