@@ -1,5 +1,6 @@
 """The page in a real browser; skipped where there is none (Debian: chromium, chromium-driver)."""
 
+import json
 import shutil
 
 import pytest
@@ -93,6 +94,7 @@ def test_a_key_is_asked_for(browser, load):
 
 def test_the_translate_tab_translates_line_by_line(browser, tmp_path):
     with serving(load_t5(save_t5(make_t5("v1.1"), tmp_path), max_input=64)) as client:
+        browser.get_log("browser")  # what other pages said
         browser.get(str(client.base_url))
         until(lambda: find(browser, "source").is_displayed())
         assert not find(browser, "prompt").is_displayed()
@@ -109,11 +111,20 @@ def test_the_transcribe_tab_shows_what_the_route_says(browser, tmp_path):
     recording = tmp_path / "a.wav"
     soundfile.write(recording, sound(2), 16_000)
     with serving(Model.load(save_whisper(tmp_path / "whisper", 4), threads=1, cache_bytes=1 << 24)) as client:
+        browser.get_log("browser")  # what other pages said
         browser.get(str(client.base_url))
         until(lambda: find(browser, "audio").is_displayed())
+        browser.execute_script(
+            "window.answers = []; const fetch = window.fetch; window.fetch = async (...given) => {"
+            "const answer = await fetch(...given); answer.clone().text().then((text) => window.answers.push(text));"
+            "return answer; };"
+        )
         find(browser, "audio").send_keys(str(recording))
         find(browser, "listen").click()
         until(lambda: "real time" in find(browser, "listening").text)
-        expected = client.post("/v1/audio/transcriptions", files={"file": ("a.wav", recording.read_bytes())}).json()
-        assert browser.execute_script("return document.getElementById('heard').textContent") == expected["text"]
+        until(lambda: browser.execute_script("return window.answers.some((text) => text.includes('text.done'))"))
+        said = browser.execute_script("return window.answers.find((text) => text.includes('text.done'))")
+        events = [json.loads(line[6:]) for line in said.splitlines() if line.startswith("data: {")]
+        assert len(events) > 1 and events[-1]["type"] == "transcript.text.done"
+        assert browser.execute_script("return document.getElementById('heard').textContent") == events[-1]["text"]
         assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
