@@ -108,7 +108,7 @@ def test_a_full_queue_is_429_and_says_when_to_come_back(small):
 
 
 @pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("phase", ["running", "queued"])
+@pytest.mark.parametrize("phase", ["running", "queued", "prefill"])
 def test_a_client_that_leaves_frees_everything(small, phase, stream):
     slow(small, 0.02)
     hogs = []
@@ -117,6 +117,9 @@ def test_a_client_that_leaves_frees_everything(small, phase, stream):
         hogs[0].start()
         until(lambda: metric(small, "num_requests_running") == 1)
     body = {**LONG, "n": 3, "stream": stream}
+    if phase == "prefill":
+        small.worker.model.session.scheduler.max_tokens = 4
+        body |= {"prompt": list(range(3, 103)), "max_tokens": 4}
     with (
         pytest.raises(httpx.ReadTimeout),
         httpx.Client(base_url=small.base_url, timeout=0.15) as leaver,
@@ -126,6 +129,7 @@ def test_a_client_that_leaves_frees_everything(small, phase, stream):
             if phase == "running":
                 raise httpx.ReadTimeout("enough has been read")
     until(lambda: metric(small, "request_cancelled_total") >= 1)
+    assert phase != "prefill" or metric(small, "generation_tokens_total") == 0
     for hog in hogs:
         hog.join()
     until(lambda: idle(small))
