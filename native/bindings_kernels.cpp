@@ -139,6 +139,12 @@ void in_parallel(int parts, const F& part) {
   for (std::thread& other : others) other.join();
 }
 
+AlignedBytes transposed(const Weight& weight, const LinearKernels& kernels, const void* input, int64_t tokens) {
+  AlignedBytes bytes = aligned_bytes(kernels.transposed_bytes(weight.encoding, weight.dtype, tokens, weight.cols));
+  kernels.transpose_input(weight.encoding, weight.dtype, input, tokens, weight.cols, 0, tokens, bytes.get());
+  return bytes;
+}
+
 void multiply_rows(const Weight& weight, const LinearKernels& kernels, Family family, const float* x, int64_t tokens,
                    float* y, int threads) {
   constexpr int64_t kSharedPrepare = 1 << 18;  // elements from which threads help with the input
@@ -147,6 +153,7 @@ void multiply_rows(const Weight& weight, const LinearKernels& kernels, Family fa
     const int64_t begin = tokens * i / parts, end = tokens * (i + 1) / parts;
     kernels.prepare(weight.dtype, x, weight.cols, tokens, weight.cols, begin, end, input.get());
   });
+  if (family == Family::spmm) input = transposed(weight, kernels, input.get(), tokens);
   const int64_t tiles = (weight.rows + kRowTile - 1) / kRowTile;
   in_parallel(threads, [&](int64_t i, int parts) {
     const int64_t begin = tiles * i / parts * kRowTile;
@@ -218,6 +225,7 @@ double time_kernel(const OwnedWeight& self, int64_t tokens, const std::string& k
   std::vector<float> y(static_cast<size_t>(tokens * weight.rows));
   AlignedBytes input = aligned_bytes(kernels.input_bytes(weight.dtype, tokens, weight.cols));
   kernels.prepare(weight.dtype, x.data(), weight.cols, tokens, weight.cols, 0, tokens, input.get());
+  if (family == Family::spmm) input = transposed(weight, kernels, input.get(), tokens);
   AlignedBytes scratch = aligned_bytes(kernels.scratch_bytes(family, weight, tokens));
   double best = 1e9;
   for (int i = 0; i <= repeats; ++i) {  // the first warms up

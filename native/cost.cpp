@@ -105,12 +105,10 @@ double Costs::seconds(const Shape& shape, Family family, int64_t tokens, int thr
 }
 
 Family Costs::choose(const Shape& shape, int64_t tokens) const {
-  constexpr int64_t kMostSpmmCols = 16384;  // every thread transposes the whole input into its scratch
   Family best = Family::gemv;
   double least = seconds(shape, best, tokens, 1);
   for (Family family : kFamilies) {
     if (!kernels_.has(family, shape.encoding, shape.dtype)) continue;
-    if (family == Family::spmm && shape.cols > kMostSpmmCols) continue;
     const double own = seconds(shape, family, tokens, 1);
     if (own < least) {
       best = family;

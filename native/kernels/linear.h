@@ -16,6 +16,7 @@ constexpr size_t kDTypeCount = sizeof kDTypes, kEncodingCount = sizeof kEncoding
 constexpr int64_t kGroupRows = 4;    // rows that share one value stream in the bitmask encoding
 constexpr int64_t kBlockCols = 64;   // columns covered by one mask word
 constexpr int64_t kRowTile = 16;     // callers split the rows of a linear at multiples of this
+constexpr int64_t kTokenTile = 64;   // and the tokens to be transposed at multiples of this
 constexpr int64_t kTailBytes = 64;   // readable bytes after the last value of the encodings with a mask
 constexpr int64_t kRunCols = 32;     // columns of an int4 tile that are stored together
 constexpr int64_t kRunWords = 8;     // of 64 codes, in a run
@@ -54,7 +55,7 @@ struct Weight {
 // How a linear is multiplied.
 // gemv: decompresses a few rows at a time for a few tokens at a time; needs no scratch.
 // gemm: decompresses a panel of rows once, then multiplies it with all tokens as if it were dense.
-// spmm: multiplies the tokens, as lanes, with each nonzero.
+// spmm: multiplies the tokens, as lanes, with each nonzero; reads the input transposed.
 enum class Family : uint8_t { gemv, gemm, spmm };
 constexpr Family kFamilies[] = {Family::gemv, Family::gemm, Family::spmm};
 constexpr size_t kFamilyCount = sizeof kFamilies;
@@ -72,12 +73,19 @@ struct LinearKernels {
   // dynamic per-token symmetric int8 for i8, permuted or copied f32 for the others. Threads share the tokens.
   void (*prepare)(DType dtype, const float* x, int64_t ldx, int64_t tokens, int64_t cols, int64_t begin, int64_t end,
                   void* input);
+  // Bytes of a prepared input transposed for spmm with weights of this encoding and dtype; memory is 64-byte aligned.
+  // Null in a set without spmm, like the next.
+  size_t (*transposed_bytes)(Encoding encoding, DType dtype, int64_t tokens, int64_t cols);
+  // Transposes tokens [begin, end) of a prepared input; begin is a multiple of kTokenTile, and so is end, or it is
+  // `tokens`. Threads share the tiles.
+  void (*transpose_input)(Encoding encoding, DType dtype, const void* input, int64_t tokens, int64_t cols,
+                          int64_t begin, int64_t end, void* transposed);
   // Whether the set has the family for weights of this encoding and dtype; gemv always.
   bool (*has)(Family family, Encoding encoding, DType dtype);
   // Bytes of private, 64-byte aligned scratch that one call of `multiply` needs; no less for more tokens.
   size_t (*scratch_bytes)(Family family, const Weight& weight, int64_t tokens);
   // y[t * ldy + n] = sum_k x[t, k] * weight[n, k] for all tokens and rows n in [begin, end); begin is a multiple of
-  // kRowTile. The set must have the family for the weight.
+  // kRowTile. The set must have the family for the weight; for spmm `input` is the transposed one.
   void (*multiply)(Family family, const Weight& weight, const void* input, int64_t tokens, int64_t begin, int64_t end,
                    float* y, int64_t ldy, void* scratch);
   int64_t (*gemv_tokens)(DType dtype);  // that gemv multiplies for one decompression

@@ -133,6 +133,7 @@ struct Bf16 : Floats {
 
 }  // namespace
 
-const LinearKernels kLinearAvx512 = {input_bytes, prepare, has, scratch_bytes, multiply, gemv_tokens};
+const LinearKernels kLinearAvx512 = {input_bytes, prepare,       transposed_bytes, transpose_input,
+                                     has,         scratch_bytes, multiply,         gemv_tokens};
 
 }  // namespace cutwork

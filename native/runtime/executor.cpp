@@ -89,16 +89,19 @@ void Executor::allocate() {
       if (each.linear) bytes = std::max(bytes, each.linear->input_bytes(linear_, dtype, most_rows));
     sizes.push_back(bytes);
   }
+  for (Encoding encoding : kEncodings)
+    for (DType dtype : kDTypes) {
+      int64_t bytes = 0;
+      for (const Prepared& each : prepared_)
+        if (each.linear) bytes = std::max(bytes, each.linear->transposed_bytes(linear_, encoding, dtype, most_rows));
+      sizes.push_back(bytes);
+    }
   for (const Angles& each : angles_)
     sizes.push_back(checked_product("the arena", {2, plan_.max_tokens, each.half, int64_t{sizeof(float)}}));
 
   int64_t scratch = prepare_attention();
-  for (size_t i = 0; i < plan_.ops.size(); ++i) {
-    // The kernels choose their method by the number of tokens, so the largest step need not be the one that needs most.
-    for (int64_t tokens = 1; prepared_[i].linear && tokens <= std::min<int64_t>(most_rows, 1024); ++tokens)
-      scratch = std::max(scratch, prepared_[i].linear->scratch_bytes(linear_, tokens));
-    if (prepared_[i].linear) scratch = std::max(scratch, prepared_[i].linear->scratch_bytes(linear_, most_rows));
-  }
+  for (const Prepared& each : prepared_)
+    if (each.linear) scratch = std::max(scratch, each.linear->scratch_bytes(linear_, most_rows));
   sizes.push_back(checked_product("the arena", {partial_floats_, int64_t{sizeof(float)}}));
   sizes.insert(sizes.end(), static_cast<size_t>(plan_.threads), scratch);
   memory_.scratch_bytes = scratch;
@@ -116,6 +119,7 @@ void Executor::allocate() {
   };
   take();  // the buffers
   for (size_t i = 0; i < kDTypeCount; ++i) memory_.inputs.push_back(take());
+  for (size_t i = 0; i < kEncodingCount * kDTypeCount; ++i) memory_.transposed.push_back(take());
   for (Angles& each : angles_) {
     each.cosines = reinterpret_cast<float*>(take());
     each.sines = each.cosines + plan_.max_tokens * each.half;

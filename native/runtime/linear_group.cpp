@@ -1,6 +1,7 @@
 #include "runtime/linear_group.h"
 
 #include <algorithm>
+#include <limits>
 #include <stdexcept>
 #include <utility>
 
@@ -28,20 +29,42 @@ LinearGroup::LinearGroup(std::vector<Member> members, Activation activation, int
       activation_(activation),
       parts_(static_cast<size_t>(threads == 1 ? 1 : threads * kPartsPerThread)) {
   for (const Member& member : members_) {
-    choices_.push_back(choices(costs, member.weight));
     cost_ += cost(member.weight, 0, member.weight.rows);
     if (std::find(dtypes_.begin(), dtypes_.end(), member.weight.dtype) == dtypes_.end())
       dtypes_.push_back(member.weight.dtype);
   }
+  constexpr int64_t kMost = 512;  // from here on more tokens change nothing
+  std::vector<Family> families;
+  for (int64_t first = 1, next = 1; next <= kMost; first = next) {
+    const auto choose = [&](int64_t tokens) {
+      std::vector<Family> chosen;
+      for (const Member& member : members_) chosen.push_back(costs.choose(shape_of(member.weight), tokens));
+      return chosen;
+    };
+    families = choose(first);
+    while (++next <= kMost && choose(next) == families) {
+    }
+    add_schedule(costs, first, next <= kMost ? next - 1 : std::numeric_limits<int64_t>::max(), families);
+  }
+}
+
+void LinearGroup::add_schedule(const Costs&, int64_t first, int64_t last, std::vector<Family> families) {
+  Schedule schedule = {first, last, std::move(families), {}, std::vector<std::vector<Slice>>(parts_)};
   // Row tiles in order go to the part whose equal share of the cost holds the tile's middle.
   double before = 0;
   for (size_t i = 0; i < members_.size(); ++i) {
     const Weight& weight = members_[i].weight;
+    const auto alike = [&](size_t other) {
+      return members_[other].weight.encoding == weight.encoding && members_[other].weight.dtype == weight.dtype;
+    };
+    if (schedule.families[i] == Family::spmm &&
+        std::none_of(schedule.transposing.begin(), schedule.transposing.end(), alike))
+      schedule.transposing.push_back(i);
     for (int64_t begin = 0; begin < weight.rows; begin += kRowTile) {
       const int64_t end = std::min(begin + kRowTile, weight.rows);
       const double own = cost(weight, begin, end);
-      const double share = (before + own / 2) / std::max(cost_, 1.0) * static_cast<double>(parts_.size());
-      std::vector<Slice>& part = parts_[std::min(static_cast<size_t>(share), parts_.size() - 1)];
+      const double share = (before + own / 2) / std::max(cost_, 1.0) * static_cast<double>(parts_);
+      std::vector<Slice>& part = schedule.parts[std::min(static_cast<size_t>(share), parts_ - 1)];
       before += own;
       if (!part.empty() && part.back().member == i) {
         part.back().end = end;
@@ -50,47 +73,52 @@ LinearGroup::LinearGroup(std::vector<Member> members, Activation activation, int
       }
     }
   }
+  schedules_.push_back(std::move(schedule));
 }
 
-LinearGroup::Choice LinearGroup::choices(const Costs& costs, const Weight& weight) {
-  constexpr int64_t kMost = 512;  // from here on more tokens change nothing
-  const Shape shape = shape_of(weight);
-  Choice chosen;
-  for (int64_t tokens = 0; tokens <= kMost; ++tokens) {
-    const Family best = costs.choose(shape, std::max<int64_t>(tokens, 1));
-    if (chosen.empty() || chosen.back().second != best) chosen.emplace_back(tokens, best);
-  }
-  return chosen;
+const LinearGroup::Schedule& LinearGroup::schedule(int64_t tokens) const {
+  return *std::find_if(schedules_.begin(), schedules_.end(), [&](const Schedule& each) { return tokens <= each.last; });
 }
 
-Family LinearGroup::family(const Choice& choice, int64_t tokens) {
-  size_t i = choice.size() - 1;
-  while (choice[i].first > tokens) --i;
-  return choice[i].second;
-}
-
-int64_t LinearGroup::input_bytes(const LinearKernels& kernels, DType dtype, int64_t tokens) const {
+int64_t LinearGroup::input_bytes(const LinearKernels& kernels, DType dtype, int64_t most) const {
   if (std::find(dtypes_.begin(), dtypes_.end(), dtype) == dtypes_.end()) return 0;
-  return static_cast<int64_t>(kernels.input_bytes(dtype, tokens, members_[0].weight.cols));
+  return static_cast<int64_t>(kernels.input_bytes(dtype, most, members_[0].weight.cols));
 }
 
-int64_t LinearGroup::scratch_bytes(const LinearKernels& kernels, int64_t tokens) const {
-  int64_t most = 0;
-  for (size_t i = 0; i < members_.size(); ++i) {
-    const Family chosen = family(choices_[i], tokens);
-    most = std::max(most, static_cast<int64_t>(kernels.scratch_bytes(chosen, members_[i].weight, tokens)));
-  }
-  return most;
+int64_t LinearGroup::transposed_bytes(const LinearKernels& kernels, Encoding encoding, DType dtype,
+                                      int64_t most) const {
+  int64_t bytes = 0;
+  for (const Schedule& each : schedules_)
+    for (size_t i : each.transposing)
+      if (each.first <= most && members_[i].weight.encoding == encoding && members_[i].weight.dtype == dtype)
+        bytes = std::max(bytes, static_cast<int64_t>(kernels.transposed_bytes(
+                                    encoding, dtype, std::min(each.last, most), members_[i].weight.cols)));
+  return bytes;
+}
+
+int64_t LinearGroup::scratch_bytes(const LinearKernels& kernels, int64_t most) const {
+  int64_t bytes = 0;
+  for (const Schedule& each : schedules_)
+    for (size_t i = 0; each.first <= most && i < members_.size(); ++i)
+      bytes = std::max(bytes, static_cast<int64_t>(kernels.scratch_bytes(each.families[i], members_[i].weight,
+                                                                         std::min(each.last, most))));
+  return bytes;
 }
 
 void LinearGroup::prepare(const LinearKernels& kernels, ThreadPool& pool, const LinearMemory& memory, const float* x,
-                          int64_t tokens) const {
+                          int64_t tokens, const Schedule& schedule) const {
   const int64_t cols = members_[0].weight.cols;
   const bool shared = tokens * cols >= kSharedPrepare;
-  const int64_t grain = shared ? (tokens + pool.threads() - 1) / pool.threads() : tokens;
+  const int64_t share = (tokens + pool.threads() - 1) / pool.threads();
+  const int64_t grain = !shared ? tokens : schedule.transposing.empty() ? share : kTokenTile;
   pool.for_ranges(tokens, grain, [&](int64_t begin, int64_t end, int) {
     for (DType dtype : dtypes_) {
       kernels.prepare(dtype, x, cols, tokens, cols, begin, end, memory.inputs[static_cast<size_t>(dtype)]);
+    }
+    for (size_t i : schedule.transposing) {
+      const auto [encoding, dtype] = std::make_pair(members_[i].weight.encoding, members_[i].weight.dtype);
+      kernels.transpose_input(encoding, dtype, memory.inputs[static_cast<size_t>(dtype)], tokens, cols, begin, end,
+                              memory.transposed_of(encoding, dtype));
     }
   });
 }
@@ -100,26 +128,30 @@ void LinearGroup::run(const LinearKernels& kernels, const ElementwiseKernels& el
   if (tokens == 0) return;
   if (scratch_bytes(kernels, tokens) > memory.scratch_bytes)
     throw std::logic_error("the linear kernels need more scratch than was foreseen");
-  prepare(kernels, pool, memory, x, tokens);
-  const auto parts = static_cast<int64_t>(parts_.size());
+  const Schedule& chosen = schedule(tokens);
+  prepare(kernels, pool, memory, x, tokens, chosen);
+  const auto parts = static_cast<int64_t>(chosen.parts.size());
   const int64_t grain = cost_ * static_cast<double>(tokens) < kSharedCost ? parts : 1;
   pool.for_ranges(parts, grain, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t part = begin; part < end; ++part) {
-      for (const Slice& slice : parts_[static_cast<size_t>(part)])
-        multiply(kernels, elementwise, memory, tokens, targets, slice, thread);
+      for (const Slice& slice : chosen.parts[static_cast<size_t>(part)])
+        multiply(kernels, elementwise, memory, tokens, targets, chosen, slice, thread);
     }
   });
 }
 
 void LinearGroup::multiply(const LinearKernels& kernels, const ElementwiseKernels& elementwise,
-                           const LinearMemory& memory, int64_t tokens, const Target* targets, const Slice& slice,
-                           int thread) const {
+                           const LinearMemory& memory, int64_t tokens, const Target* targets, const Schedule& schedule,
+                           const Slice& slice, int thread) const {
   const Member& member = members_[slice.member];
   const Target& target = targets[slice.member];
-  const int64_t rows = member.weight.rows;
-  kernels.multiply(family(choices_[slice.member], tokens), member.weight,
-                   memory.inputs[static_cast<size_t>(member.weight.dtype)], tokens, slice.begin, slice.end, target.y,
-                   rows, memory.scratch[static_cast<size_t>(thread)]);
+  const Weight& weight = member.weight;
+  const Family family = schedule.families[slice.member];
+  const char* input = family == Family::spmm ? memory.transposed_of(weight.encoding, weight.dtype)
+                                             : memory.inputs[static_cast<size_t>(weight.dtype)];
+  const int64_t rows = weight.rows;
+  kernels.multiply(family, weight, input, tokens, slice.begin, slice.end, target.y, rows,
+                   memory.scratch[static_cast<size_t>(thread)]);
   if (!member.bias && !target.residual && activation_ == Activation::none) return;
   for (int64_t t = 0; t < tokens; ++t) {
     const int64_t at = t * rows + slice.begin;

@@ -26,46 +26,57 @@ struct Target {
 
 // Memory that every group of an executor uses in turn.
 struct LinearMemory {
-  std::vector<char*> inputs;   // prepared inputs by dtype
-  std::vector<char*> scratch;  // by thread
-  int64_t scratch_bytes;       // of each
+  std::vector<char*> inputs;      // prepared inputs by dtype
+  std::vector<char*> transposed;  // by encoding and dtype
+  std::vector<char*> scratch;     // by thread
+  int64_t scratch_bytes;          // of each
+
+  char* transposed_of(Encoding encoding, DType dtype) const {
+    return transposed[static_cast<size_t>(encoding) * kDTypeCount + static_cast<size_t>(dtype)];
+  }
 };
 
 class LinearGroup {
  public:
   LinearGroup(std::vector<Member> members, Activation activation, int threads, const Costs& costs);
 
-  // Bytes that steps of up to `tokens` need: the prepared input for a dtype (0 if unused), and one thread's scratch.
-  int64_t input_bytes(const LinearKernels& kernels, DType dtype, int64_t tokens) const;
-  int64_t scratch_bytes(const LinearKernels& kernels, int64_t tokens) const;
+  // Bytes that steps of up to `most` tokens need: the prepared input for a dtype and the transposed one for an encoding
+  // and dtype (0 if unused), and one thread's scratch.
+  int64_t input_bytes(const LinearKernels& kernels, DType dtype, int64_t most) const;
+  int64_t transposed_bytes(const LinearKernels& kernels, Encoding encoding, DType dtype, int64_t most) const;
+  int64_t scratch_bytes(const LinearKernels& kernels, int64_t most) const;
 
   // targets[i] = activation(x * members[i]^T + bias) + residual, for x [tokens, cols].
   void run(const LinearKernels& kernels, const ElementwiseKernels& elementwise, ThreadPool& pool,
            const LinearMemory& memory, const float* x, int64_t tokens, const Target* targets) const;
 
  private:
-  // Families by the number of tokens from which on each is the cheapest, which rise from 0.
-  using Choice = std::vector<std::pair<int64_t, Family>>;
-  static Choice choices(const Costs& costs, const Weight& weight);
-  static Family family(const Choice& choice, int64_t tokens);
-
   // Rows of one member.
   struct Slice {
     size_t member;
     int64_t begin, end;
   };
+  // How `first` to `last` tokens are multiplied.
+  struct Schedule {
+    int64_t first, last;
+    std::vector<Family> families;           // of each member
+    std::vector<size_t> transposing;        // a member of each encoding and dtype that reads the input transposed
+    std::vector<std::vector<Slice>> parts;  // of about equal cost; a thread takes one after the other
+  };
 
+  void add_schedule(const Costs& costs, int64_t first, int64_t last, std::vector<Family> families);
+  const Schedule& schedule(int64_t tokens) const;
   void multiply(const LinearKernels& kernels, const ElementwiseKernels& elementwise, const LinearMemory& memory,
-                int64_t tokens, const Target* targets, const Slice& slice, int thread) const;
+                int64_t tokens, const Target* targets, const Schedule& schedule, const Slice& slice, int thread) const;
   void prepare(const LinearKernels& kernels, ThreadPool& pool, const LinearMemory& memory, const float* x,
-               int64_t tokens) const;
+               int64_t tokens, const Schedule& schedule) const;
 
   std::vector<Member> members_;
-  std::vector<Choice> choices_;  // of each member
   Activation activation_;
-  double cost_ = 0;                        // of all members, for one token
-  std::vector<DType> dtypes_;              // of the members, each once
-  std::vector<std::vector<Slice>> parts_;  // of about equal cost; a thread takes one after the other
+  size_t parts_;
+  double cost_ = 0;                  // of all members, for one token
+  std::vector<DType> dtypes_;        // of the members, each once
+  std::vector<Schedule> schedules_;  // by the number of tokens
 };
 
 }  // namespace cutwork
