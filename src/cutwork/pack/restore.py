@@ -86,7 +86,7 @@ def _int4_tensors(model: PackedModel, name: str, keep_codes: bool) -> dict[str, 
     if dtype is not None:
         if dtype not in ("F32", "F16", "BF16"):
             raise CutworkError(f"{model.path}: '{name}' cannot have been {dtype}; pack the model again")
-        return {name: (dtype, lambda: from_float32(dequantize(_verified(name, weight)), dtype))}
+        return {name: (dtype, lambda: _floats(model, name, dequantize(_verified(name, weight)), dtype))}
     return {
         f"{name}_packed": ("I32", lambda: Tensor("I32", pack_nibbles(_verified(name, weight).decode()))),
         f"{name}_scale": (scale_dtype, lambda: Tensor(scale_dtype, row_scales(weight))),
@@ -103,7 +103,7 @@ def _weight(model: PackedModel, stored: Tensors, name: str, dtype: str) -> Tenso
     verify(name, weight)
     dense = weight.decode()
     if weight.dtype == "i8":
-        return _codes(weight, dense, stored.get(f"{name}.lowest"), name, dtype)
+        return _codes(model, dense, stored.get(f"{name}.lowest"), name, dtype)
     if dtype != STORED_DTYPE[weight.dtype]:
         dense = from_float32(bfloat16.to_float32(dense) if weight.dtype == "bf16" else dense, dtype).array
     signs = stored.get(f"{name}.negative_zeros")
@@ -114,7 +114,11 @@ def _weight(model: PackedModel, stored: Tensors, name: str, dtype: str) -> Tenso
     return turned(model.config, name, Tensor(dtype, dense))
 
 
-def _codes(weight: EncodedWeight, dense: np.ndarray, lowest: Tensor | None, name: str, dtype: str) -> Tensor:
+def _floats(model: PackedModel, name: str, values: np.ndarray, dtype: str) -> Tensor:
+    return turned(model.config, name, from_float32(values, dtype))
+
+
+def _codes(model: PackedModel, dense: np.ndarray, lowest: Tensor | None, name: str, dtype: str) -> Tensor:
     if lowest is not None:
         if lowest.dtype != "U64" or (lowest.array >= dense.size).any():
             raise CutworkError(f"'{name}.lowest' is damaged; pack the model again")
@@ -122,8 +126,9 @@ def _codes(weight: EncodedWeight, dense: np.ndarray, lowest: Tensor | None, name
         dense.reshape(-1)[lowest.array] = LOWEST
     if dtype == "I8":
         return Tensor(dtype, dense)
-    assert weight.scale is not None
-    return from_float32(dense.astype(np.float32) * weight.scale[:, None], dtype)
+    scale = model.weights[name].scale
+    assert scale is not None
+    return _floats(model, name, dense.astype(np.float32) * scale[:, None], dtype)
 
 
 def _scale(model: PackedModel, name: str, shape: list[int], dtype: str) -> Tensor:

@@ -246,8 +246,8 @@ class SourceCheckpoint:
 
 
 def turned(config: Mapping[str, Any], name: str, tensor: Tensor) -> Tensor:
-    """GPT-2 stores linear layers as [columns, rows], everybody else as [rows, columns]: the other of the two for a
-    weight of such a layer, any other tensor as it is."""
+    """GPT-2 stores floats of linear layers as [columns, rows], everybody else as [rows, columns]: the other of the two
+    for a weight of such a layer, any other tensor as it is. Codes are [rows, columns] everywhere."""
     if config.get("model_type") != "gpt2" or not _TURNED.search(name):
         return tensor
     return Tensor(tensor.dtype, np.ascontiguousarray(tensor.array.T))

@@ -13,6 +13,7 @@ from cutwork.quantize.gptq import gptq
 from cutwork.quantize.grid import Grid, Quantized
 from cutwork.quantize.joint import prune_and_quantize
 from cutwork.quantize.rtn import rtn
+from cutwork.train.blocks import out_in
 from cutwork.train.masks import LostZerosError
 from cutwork.train.obs import Statistics, factorise, output_error
 from cutwork.train.prune.magnitude import magnitude
@@ -27,15 +28,15 @@ class Layers:
     results: dict[str, Quantized] = field(default_factory=dict)
     report: list[dict[str, Any]] = field(default_factory=list)
 
-    def round(self, linears: Mapping[str, nn.Linear], scales: Mapping[str, Tensor] | None = None) -> None:
+    def round(self, linears: Mapping[str, nn.Module], scales: Mapping[str, Tensor] | None = None) -> None:
         """Round the weights of linears to nearest, by their own scales or by those given for each."""
         for name, linear in linears.items():
-            start, weight = time.perf_counter(), linear.weight.data.float()
+            start, weight = time.perf_counter(), out_in(linear).float()
             grid = self.grids[name]
             self._record(name, weight, grid.nearest(weight, scales[name]) if scales else rtn(weight, grid), start)
 
     def feed_back(
-        self, linears: Mapping[str, nn.Linear], statistics: Statistics, damping: float, sparsity: float = 0.0
+        self, linears: Mapping[str, nn.Module], statistics: Statistics, damping: float, sparsity: float = 0.0
     ) -> None:
         """Quantise linears that share their input by GPTQ, pruning them in the same pass if `sparsity` is not 0.
 
@@ -48,7 +49,7 @@ class Layers:
         except CutworkError as error:
             raise CutworkError(f"{', '.join(linears)}: {error}") from None
         for name, linear in linears.items():
-            weight = linear.weight.data.float()
+            weight = out_in(linear).float()
             grid, pattern = self.grids[name], Unstructured(sparsity)
             if sparsity:
                 result = prune_and_quantize(weight, factor, hessian, grid, pattern)
@@ -67,7 +68,7 @@ class Layers:
                 attempts=factor.attempts,
                 tokens=statistics.tokens,
             )
-            linear.weight.data.copy_(result.weight())
+            out_in(linear).copy_(result.weight())
             start = time.perf_counter()
 
     @property

@@ -13,26 +13,32 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from transformers.pytorch_utils import Conv1D
 
 from cutwork.quantize.grid import Grid
 from cutwork.quantize.schemes import choose, grid_of
 from cutwork.recipe import QuantizeSettings
 from cutwork.tasks.task import Sample
+from cutwork.train.blocks import out_in
 from cutwork.train.tune import Preparation, tune
 
 
 class Rounded(nn.Module):
-    """What a linear's weight [out, in] becomes in use: the nearest of its grid, with fixed scales [out, groups]."""
+    """What a linear's weight becomes in use: the nearest of its grid, with fixed scales [out, groups].
 
-    def __init__(self, grid: Grid, scales: Tensor) -> None:
+    The weight is [out, in], or `turned`, as GPT-2 keeps it.
+    """
+
+    def __init__(self, grid: Grid, scales: Tensor, turned: bool = False) -> None:
         super().__init__()
-        self.grid = grid
+        self.grid, self.turned = grid, turned
         self.register_buffer("scales", scales, persistent=False)
 
     def forward(self, weight: Tensor) -> Tensor:
         """The rounded weight, in float32 also under autocast, with the gradient of the weight itself."""
         with torch.autocast(weight.device.type, enabled=False), torch.no_grad():
-            change = self.grid.nearest(weight, self.scales).weight() - weight
+            rounded = self.grid.nearest(weight.T if self.turned else weight, self.scales).weight()
+            change = (rounded.T if self.turned else rounded) - weight
         return weight + change
 
 
@@ -63,8 +69,8 @@ def learn(
 
     def prepare(model: nn.Module) -> None:
         for linear, scheme in choose(model, settings).values():
-            grid = grid_of(scheme, linear.in_features, settings.group_size, stored)
-            rounded = Rounded(grid, grid.scales(linear.weight.data))
+            grid = grid_of(scheme, out_in(linear).shape[1], settings.group_size, stored)
+            rounded = Rounded(grid, grid.scales(out_in(linear)), isinstance(linear, Conv1D))
             parametrize.register_parametrization(linear, "weight", rounded, unsafe=True)
             if scheme == "w8a8":
                 linear.register_forward_pre_hook(round_activations)

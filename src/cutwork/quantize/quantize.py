@@ -18,6 +18,7 @@ from cutwork.quantize.schemes import choose, grid_of
 from cutwork.quantize.smooth import smooth
 from cutwork.recipe import QuantizeSettings
 from cutwork.tasks.task import Sample
+from cutwork.train.blocks import out_in
 from cutwork.train.calibrate import calibration_batches, walk
 from cutwork.train.family import family_of
 from cutwork.train.load import load_for_surgery, load_tokenizer, save_model
@@ -39,8 +40,9 @@ def quantize(
     """Quantise the linears of the blocks of the model in `model_dir` and write a quantised checkpoint.
 
     `samples` calibrate GPTQ and smoothing, and train with method qat, whose unfinished training is kept in
-    `OUTPUT.work`; rounding needs none. Every zero stays where it is. The result loads in transformers and vLLM. Returns
-    the report that is also written to `output`: sparsity, bits and error per layer.
+    `OUTPUT.work`; rounding needs none. Every zero stays where it is. The result loads in transformers and vLLM, that
+    of GPT-2 in the engine only (see `compressed.install`). Returns the report that is also written to `output`:
+    sparsity, bits and error per layer.
 
     Raises CutworkError for unusable models or samples, or if `output` exists.
     """
@@ -53,13 +55,13 @@ def quantize(
         model, stored = load_for_surgery(model_dir)
         chosen = choose(model, settings)
         grids = {
-            name: grid_of(scheme, linear.in_features, settings.group_size, stored)
+            name: grid_of(scheme, out_in(linear).shape[1], settings.group_size, stored)
             for name, (linear, scheme) in chosen.items()
         }
         scales: dict[str, Tensor] = {}
         training: dict[str, Any] = {}
         if settings.method == "qat":
-            scales = {name: grids[name].scales(linear.weight.data.float()) for name, (linear, _) in chosen.items()}
+            scales = {name: grids[name].scales(out_in(linear).float()) for name, (linear, _) in chosen.items()}
             tuned = work / "learned"
             report = learn(model_dir, tuned, settings, samples, stored, max_length=max_length, console=console)
             training = {"training": {key: report[key] for key in ("steps", "seconds", "final")}}

@@ -15,7 +15,7 @@ from cutwork.train.blocks import block_linears
 _SMALLEST_GROUP = 32  # of kernels elsewhere; smaller ones would also cost more in scales than they save in codes
 
 
-def choose(model: Any, settings: QuantizeSettings) -> dict[str, tuple[nn.Linear, Scheme]]:
+def choose(model: Any, settings: QuantizeSettings) -> dict[str, tuple[nn.Module, Scheme]]:
     """The linears of the blocks to quantise with their schemes, by name.
 
     The first of `settings.overrides` that matches a name decides; then `settings.ignore`; then what is kept in higher
@@ -31,11 +31,6 @@ def choose(model: Any, settings: QuantizeSettings) -> dict[str, tuple[nn.Linear,
         scheme = _scheme(name, model, settings)
         if scheme == "skip":
             continue
-        if not isinstance(linear, nn.Linear):
-            raise CutworkError(
-                f"{type(model).__name__} stores its linears transposed (Conv1D), which compressed-tensors cannot "
-                "express; prune and pack it unquantised"
-            )
         chosen[name] = (linear, scheme)
     if not chosen:
         raise CutworkError(f"nothing is left to quantise: ignore = {', '.join(settings.ignore)}")
