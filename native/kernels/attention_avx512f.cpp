@@ -1,4 +1,3 @@
-#ifdef CUTWORK_X86
 #include <immintrin.h>
 
 #include <type_traits>
@@ -14,4 +13,3 @@ extern const AttentionKernels attention_avx512f;
 const AttentionKernels attention_avx512f = {scratch_bytes, attend, attend_segments, finish, weigh, append};
 
 }  // namespace cutwork
-#endif

@@ -1,4 +1,3 @@
-#ifdef CUTWORK_X86
 #include <immintrin.h>
 
 #include "kernels/elementwise.h"
@@ -12,4 +11,3 @@ extern const ElementwiseKernels elementwise_avx512;
 const ElementwiseKernels elementwise_avx512 = {rms_norm, layer_norm, rope, gated, clip, finish, embed};
 
 }  // namespace cutwork
-#endif

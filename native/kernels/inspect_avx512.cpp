@@ -1,4 +1,3 @@
-#ifdef CUTWORK_X86
 #include "kernels/inspect.h"
 
 namespace cutwork {
@@ -10,4 +9,3 @@ extern const InspectKernels inspect_avx512;
 const InspectKernels inspect_avx512 = {count_bits, sum_rows};
 
 }  // namespace cutwork
-#endif
