@@ -25,6 +25,9 @@ def test_the_build_for_other_processors_compiles(tmp_path: Path) -> None:
     ]
     assert len(commands) > 20
     assert not any("-mavx" in option for command in commands for option in command)
+
+    def errors(command: list[str]) -> str:
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False).stderr
+
     with ThreadPoolExecutor(2) as pool:
-        compiled = list(pool.map(lambda c: subprocess.run(c, cwd=tmp_path, capture_output=True, text=True), commands))
-    assert not [process.stderr for process in compiled if process.returncode]
+        assert not "".join(pool.map(errors, commands))
