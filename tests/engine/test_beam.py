@@ -197,7 +197,6 @@ def test_rules_that_leave_nothing_end_with_what_there_is(pair):
         {"num_beams": 4, "num_beam_groups": 3},
         {"num_beams": 2, "early_stopping": "soon"},
         {"num_beams": 2, "length_penalty": 1e9},
-        {"num_beams": 2, "temperature": 1.0},
         {"num_beams": 2, "stop": "x"},
         {"num_beams": 2, "logprobs": 0},
         {"num_beams": 13},
@@ -208,6 +207,12 @@ def test_rules_that_leave_nothing_end_with_what_there_is(pair):
 def test_what_makes_no_sense_is_refused(pair, wrong):
     with pytest.raises(CutworkError):
         pair[1].generate([1, 2, 3], **wrong)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_return_sequences": 2}, {"num_beam_groups": 2}])
+def test_sampling_with_beams_is_refused(pair, options):
+    with pytest.raises(CutworkError, match="beam search does not sample; leave out temperature, or num_beams"):
+        pair[1].generate([1, 2, 3], num_beams=2, temperature=0.7, **options)
 
 
 def test_beams_that_cannot_fit_together_are_refused(pair):

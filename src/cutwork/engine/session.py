@@ -291,7 +291,9 @@ def _only(options: Options, kind: type) -> dict[str, Any]:
 
 def _check_search(options: Options) -> None:
     """Raise CutworkError for options that mean nothing to a beam search."""
-    for name in ("temperature", "stop", "logprobs", "constraint"):
+    if options.get("temperature"):
+        raise CutworkError("beam search does not sample; leave out temperature, or num_beams for draws")
+    for name in ("stop", "logprobs", "constraint"):
         if options.get(name) not in (None, 0, (), []) or (name == "logprobs" and options.get(name) is not None):
             raise CutworkError(f"{name} cannot be combined with num_beams; leave one of them out")
 
