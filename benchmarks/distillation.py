@@ -3,7 +3,8 @@
     python benchmarks/distillation.py            # hours on two cores; interrupt it, run it again
 
 From one dense teacher, pruned in one shot, then fine-tuned. Shares its stages with accuracy.py, so that what is there
-already is not made again. Leaves distillation.json (with all curves) and distillation.png in results/.
+already is not made again. Leaves distillation.json (with all curves) and distillation.png in results/; cells that the
+file has already, of other seeds say, stay in it where recipe, task, settings and questions are the same.
 """
 
 import argparse
@@ -78,8 +79,14 @@ def main() -> None:
         stages.carry_out()
 
     options.results.mkdir(parents=True, exist_ok=True)
-    kept, rows = Measurements(output / "measurements"), []
-    tuned_as = recipe.tune.model_dump(mode="json", exclude={"losses", "seed", "evolve"})
+    kept = Measurements(output / "measurements")
+    described = {
+        "recipe": recipe.name,
+        "task": recipe.task.model_dump(mode="json"),
+        "tune": recipe.tune.model_dump(mode="json", exclude={"losses", "seed", "evolve"}),
+        "questions": options.samples,
+    }
+    rows = earlier_rows(options.results / "distillation.json", described, {cell[:3] for cell in cells})
     for loss, sparsity, seed, stage in cells:
         name = f"{loss} {sparsity:.0%} seed {seed}"
         measured = quality(kept, name, Variant(stage.output, stage.key), task, recipe, console)
@@ -88,22 +95,26 @@ def main() -> None:
         about = {"loss": loss, "target_sparsity": sparsity, "seed": seed, "steps": report["steps"]}
         curve = {key: [line[key] for line in log if key in line] for key in ("ce", "kl", "squarehead", "grad_norm")}
         rows.append({**about, **measured, "curve": {key: values for key, values in curve.items() if values}})
+        rows.sort(key=lambda row: (row["seed"], row["target_sparsity"], list(LOSSES).index(row["loss"])))
         # After every cell, so that an interrupted run leaves what it has.
-        described = {
-            "recipe": recipe.name,
-            "task": recipe.task.model_dump(mode="json"),
-            "tune": tuned_as,
-        }
         write_atomically(options.results / "distillation.json", json.dumps({**described, "rows": rows}) + "\n")
     plot(rows, options.results / "distillation.png")
     print("| zeros | loss | accuracy (seeds) | perplexity |\n|--:|---|--:|--:|")
-    for sparsity in options.sparsity:
-        for loss in options.losses:
+    for sparsity in sorted({row["target_sparsity"] for row in rows}):
+        for loss in LOSSES:
             found = [row for row in rows if (row["loss"], row["target_sparsity"]) == (loss, sparsity)]
             if not found:
                 continue
             accuracies = " / ".join(f"{row['accuracy']:.1%}" for row in found)
             print(f"| {sparsity:.0%} | {loss} | {accuracies} | {mean(row['perplexity'] for row in found):.2f} |")
+
+
+def earlier_rows(file: Path, described: dict[str, Any], cells: set[tuple[str, float, int]]) -> list[dict[str, Any]]:
+    """The rows of a results file that came about in the same way and are not among `cells` (loss, sparsity, seed)."""
+    earlier = json.loads(file.read_text()) if file.exists() else {"rows": []}
+    if {key: value for key, value in earlier.items() if key != "rows"} != described:
+        return []
+    return [row for row in earlier["rows"] if (row["loss"], row["target_sparsity"], row["seed"]) not in cells]
 
 
 def smoothed(values: list[float], weight: float = 0.9) -> list[float]:
