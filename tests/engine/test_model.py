@@ -125,7 +125,7 @@ def test_steps_of_any_size_give_the_same(variant, backend, directory):
         whole = model.logits(PROMPTS[-1])
         expected = [r.tokens for r in model.generate(PROMPTS, max_new_tokens=12, ignore_eos=True)]
     with load(hf, directory, backend=backend, max_batch=3) as model:
-        model.session.scheduler.max_tokens = model._logits_chunk = 7
+        model.session.scheduler.max_tokens = model._scorer.chunk = 7
         assert relative(model.logits(PROMPTS[-1]), whole) < 1e-5
         assert [r.tokens for r in model.generate(PROMPTS, max_new_tokens=12, ignore_eos=True)] == expected
 
@@ -215,7 +215,7 @@ def test_perplexity_equals_transformers(llama, directory):
         overlapping = model.perplexity(tokens, window=40, stride=15)
         apart = model.perplexity(tokens, window=40)
         chunked = model.perplexity(tokens[:90].tolist(), window=100, max_tokens=90)
-        model._logits_chunk = 16
+        model._scorer.chunk = 16
         assert model.perplexity(tokens[:90].tolist(), window=100).nll == pytest.approx(chunked.nll, abs=1e-6)
     with torch.no_grad():
         ids = torch.tensor(tokens)[None]

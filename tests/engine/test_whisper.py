@@ -91,8 +91,9 @@ def test_logits_and_attention_equal_transformers(both, backend):
             memory = model.encode_input(spectrogram)
             expected, attentions = torch_logits(hf, spectrogram, ANSWER)
             assert relative(model.logits(ANSWER, memory), expected) < 1e-4
-            model._logits_chunk = 16
-            found = model.cross_attention(ANSWER, memory, heads)
+            model._scorer.chunk = 16
+            found, logits = model.cross_attention(ANSWER, memory, heads)
+            np.testing.assert_array_equal(logits, model.logits(ANSWER, memory))
             assert found.shape == (8, 40, 70)
             np.testing.assert_allclose(found, [attentions[layer][head] for layer, head in heads], atol=1e-5)
 
@@ -104,7 +105,9 @@ def test_rounded_caches_stay_close(both, dtype, tolerance):
         memory = model.encode_input(SPECTROGRAMS[0])
         expected, attentions = torch_logits(hf, SPECTROGRAMS[0], ANSWER)
         assert relative(model.logits(ANSWER, memory), expected) < tolerance
-        np.testing.assert_allclose(model.cross_attention(ANSWER, memory, [(1, 3)])[0], attentions[1][3], atol=tolerance)
+        np.testing.assert_allclose(
+            model.cross_attention(ANSWER, memory, [(1, 3)])[0][0], attentions[1][3], atol=tolerance
+        )
 
 
 def test_text_is_the_same_together_alone_on_every_instruction_set(both, monkeypatch):
@@ -230,7 +233,7 @@ def test_a_real_model_hears_what_transformers_hears():
             assert relative(model.logits([*start, *tokens], memory), expected) < 1e-4
             assert tokens == expected[len(start) - 1 : -1].argmax(-1).tolist()
             heads = [tuple(pair) for pair in generation.get("alignment_heads", [(0, 0)])]
-            found = model.cross_attention([*start, *tokens], memory, heads)
+            found, _ = model.cross_attention([*start, *tokens], memory, heads)
             np.testing.assert_allclose(found, [attentions[layer][head] for layer, head in heads], atol=1e-4)
 
 

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 from cutwork import checkpoint
 from cutwork.engine.architectures import build_encoder_plan, build_plan
+from cutwork.engine.backend import Backend
 from cutwork.engine.cache import BlockCache
 from cutwork.engine.encoder import Encoder
 from cutwork.engine.memory import BLOCK_SIZE, CacheDType, context_of, input_of, size_cache
@@ -19,6 +20,20 @@ from cutwork.pack.reader import PackedModel, read_packed
 
 MAX_TOKENS = 512  # per step: long enough for the kernels, short enough to not make decoding sequences wait
 LOGITS_FLOATS = 1 << 24  # of one step's result when all rows' logits are wanted
+
+
+class LoadOptions(TypedDict, total=False):
+    """Keywords of `Model.load`."""
+
+    threads: int
+    cache_dtype: Literal["auto"] | CacheDType
+    max_context: int | None
+    max_input: int | None
+    max_batch: int
+    cache_bytes: int | None
+    backend: Backend
+    draft: str | Path | None
+    draft_tokens: int
 
 
 @dataclass(frozen=True)

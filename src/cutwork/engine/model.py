@@ -2,25 +2,25 @@
 
 import re
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypedDict, Unpack, overload
+from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 
 from cutwork.engine import perplexity as measure
-from cutwork.engine.assemble import add_draft, assemble, read_model
+from cutwork.engine.assemble import LoadOptions, add_draft, assemble, read_model
 from cutwork.engine.backend import Backend, choose
-from cutwork.engine.cache import OutOfBlocks, Table
 from cutwork.engine.costs import load_costs
-from cutwork.engine.encoder import Memory, check_memory
+from cutwork.engine.encoder import Memory
 from cutwork.engine.memory import CacheDType
-from cutwork.engine.sampling import Logprob, log_probability
+from cutwork.engine.sampling import Logprob
+from cutwork.engine.scoring import Scorer
 from cutwork.engine.session import Generation, Options, Request, Session, each_answer
+from cutwork.engine.sharing import SharedSession
 from cutwork.engine.speech.adapter import Audio, open_transcription
 from cutwork.engine.speech.options import options_from
 from cutwork.engine.speech.segments import Segment, Transcript
@@ -32,20 +32,6 @@ from cutwork.pack.reader import PackedModel
 
 Prompt = str | Sequence[int]
 Messages = Sequence[Mapping[str, Any]]
-
-
-class LoadOptions(TypedDict, total=False):
-    """Keywords of `Model.load`."""
-
-    threads: int
-    cache_dtype: Literal["auto"] | CacheDType
-    max_context: int | None
-    max_input: int | None
-    max_batch: int
-    cache_bytes: int | None
-    backend: Backend
-    draft: str | Path | None
-    draft_tokens: int
 
 
 class Model:
@@ -97,7 +83,7 @@ class Model:
         self.plan, self.executor, self.encoder = engine.plan, engine.executor, engine.encoder
         self.weights, self.cache_dtype = engine.weights, engine.cache_dtype
         self.max_context, self.max_batch = engine.max_context, max_batch
-        self._cache, self._logits_chunk = engine.scheduler.cache, engine.logits_chunk
+        self._cache = engine.scheduler.cache
         self.start_tokens = start_tokens(packed.path, packed.config) if self.encoder else []
         self.stop_tokens = stop_tokens(packed.path, packed.config, self.tokenizer)
         if draft is not None:
@@ -106,7 +92,10 @@ class Model:
             add_draft(engine, guessing, module, self.threads, self.costs, draft_tokens, max_batch, cache_bytes, known)
         self.session = Session(engine.scheduler, self.tokenizer, self.stop_tokens)
         self._lock = threading.Lock()
-        self._unwanted: deque[Request] = deque()
+        self._shared = SharedSession(self.session, self._lock)
+        self._scorer = Scorer(
+            engine.executor, self._cache, engine.encoder, self._lock, self._check, engine.logits_chunk, self.max_context
+        )
 
     @classmethod
     def load(cls, path: str | Path, **options: Unpack[LoadOptions]) -> "Model":
@@ -174,13 +163,13 @@ class Model:
             raise CutworkError("only one answer can be streamed; leave out stream=True or num_return_sequences")
         requests = self._submit([(ids, each) for ids in tokens for each in answers])
         if stream:
-            pieces = self._stream(requests[0])
+            pieces = self._shared.stream(requests[0])
             next(pieces)  # a generator that has begun cancels its request when it is dropped
             return pieces
         try:
-            results = [self._wait(request) for request in requests]
+            results = [self._shared.wait(request) for request in requests]
         finally:
-            self._cancel(requests)
+            self._shared.cancel(requests)
         if len(answers) > 1:
             starts = range(0, len(results), len(answers))
             results = [replace(results[i], alternatives=results[i + 1 : i + len(answers)]) for i in starts]
@@ -296,31 +285,27 @@ class Model:
         try:
             with self._lock:
                 requests += [self.session.add(prompt, memory, **options) for options in each]
-            return [self._wait(request, check) for request in requests]
+            return [self._shared.wait(request, check) for request in requests]
         finally:
-            self._cancel(requests)
+            self._shared.cancel(requests)
 
     def logits(self, tokens: Sequence[int], memory: Memory | None = None) -> np.ndarray:
         """Logits float32 [T, vocabulary] after each of T tokens: entry t predicts token t + 1.
 
         With an encoder, tokens are the decoder's and `memory` is what it answers.
         """
-        return np.concatenate(list(self._logits(tokens, memory)))
+        return np.concatenate(list(self._scorer.logits(tokens, memory)))
 
-    def cross_attention(self, tokens: Sequence[int], memory: Memory, heads: Sequence[tuple[int, int]]) -> np.ndarray:
-        """How much each of T decoder tokens attends to each entry of the memory: float32 [H, T, memory.length].
+    def cross_attention(
+        self, tokens: Sequence[int], memory: Memory, heads: Sequence[tuple[int, int]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """How much each of T decoder tokens attends to each entry of the memory, float32 [H, T, memory.length], and the
+        logits after each, float32 [T, vocabulary], as `logits` gives them.
 
         heads: (layer, head) of the decoder's cross attention; rows add up to 1. Raises CutworkError for a head that
         does not exist, or more tokens than the context.
         """
-        if self.encoder is None:
-            raise CutworkError("this model has no encoder, so no cross attention")
-        limits = (self.plan.memory_layers, self.encoder.plan.kv_heads)
-        if any(not (0 <= layer < limits[0] and 0 <= head < limits[1]) for layer, head in heads):
-            raise CutworkError(f"heads must be pairs (layer below {limits[0]}, head below {limits[1]})")
-        watch = np.asarray(heads, np.int32).reshape(-1, 2)
-        parts = [self.executor.watched for _ in self._logits(tokens, memory, watch=watch)]
-        return np.concatenate(parts, axis=1)
+        return self._scorer.cross_attention(tokens, memory, heads)
 
     def token_logprobs(
         self, tokens: Sequence[int], alternatives: int = 0, memory: Memory | None = None
@@ -329,14 +314,7 @@ class Model:
 
         Each with the likeliest `alternatives` tokens in its place. Raises CutworkError if the text exceeds the context.
         """
-        before: np.ndarray | None = None
-        start = 0
-        for logits in self._logits(tokens, memory):
-            rows = logits if before is None else np.concatenate([before, logits])
-            known = tokens[start + (before is None) : start + len(logits)]
-            found: list[Logprob | None] = [None] if before is None else []
-            yield found + [log_probability(rows[i], token, alternatives) for i, token in enumerate(known)]
-            before, start = logits[-1:], start + len(logits)
+        return self._scorer.token_logprobs(tokens, alternatives, memory)
 
     def perplexity(
         self,
@@ -353,7 +331,7 @@ class Model:
         """
         tokens = self.encode(text) if isinstance(text, str) else [int(token) for token in text]
         window = min(window, self.max_context)
-        return measure.perplexity(self._logits, tokens[:max_tokens], window=window, stride=stride or window)
+        return measure.perplexity(self._scorer.logits, tokens[:max_tokens], window=window, stride=stride or window)
 
     @property
     def memory(self) -> dict[str, int]:
@@ -377,6 +355,7 @@ class Model:
         """Cancel what runs and free weights and cache. The model cannot be used afterwards."""
         with self._lock:
             self.session.scheduler.close()
+            self._scorer.close()
             self.weights, self.executor, self.encoder = {}, None, None
 
     def __enter__(self) -> "Model":
@@ -414,74 +393,3 @@ class Model:
         for token in tokens:
             if not 0 <= token < self.plan.vocabulary:
                 raise CutworkError(f"token {token} is not in the vocabulary of {self.plan.vocabulary} tokens")
-
-    def _wait(self, request: Request, check: Callable[[], None] | None = None) -> Generation:
-        while request.finish_reason is None:
-            if check:
-                check()
-            request.pieces.clear()
-            self._advance(request)
-        return request.result()
-
-    def _stream(self, request: Request) -> Iterator[str]:
-        try:
-            yield ""
-            while request.pieces or request.finish_reason is None:
-                while request.pieces:
-                    text = request.pieces.popleft().text
-                    if text:
-                        yield text
-                self._advance(request)
-        finally:
-            self._cancel([request])
-
-    def _advance(self, request: Request) -> None:
-        """Take a step for everybody, unless another thread's step has just brought what this request waits for."""
-        with self._lock:
-            self._sweep()
-            if not request.pieces and request.finish_reason is None:
-                self.session.step()
-
-    def _cancel(self, requests: Sequence[Request]) -> None:
-        """End requests, at the latest before the next step: a stream can be dropped anywhere, even while the lock is
-        held, so this must not wait for it."""
-        self._unwanted.extend(requests)
-        if self._lock.acquire(blocking=False):
-            try:
-                self._sweep()
-            finally:
-                self._lock.release()
-
-    def _sweep(self) -> None:
-        while self._unwanted:
-            self.session.cancel(self._unwanted.popleft())
-
-    def _logits(self, tokens: Sequence[int], memory: Memory | None = None, **more: np.ndarray) -> Iterator[np.ndarray]:
-        """Logits of consecutive chunks of a sequence, each float32 [chunk, vocabulary]."""
-        if not tokens:
-            raise CutworkError("there are no tokens to compute logits of")
-        if len(tokens) > self.max_context:
-            raise CutworkError(f"{len(tokens)} tokens exceed the context of {self.max_context}")
-        self._check(tokens)
-        check_memory(self.encoder, memory)
-        ids = np.asarray(tokens, np.int32)
-        with self._lock:
-            table, memory_table = self._cache.open([]), Table()
-            try:
-                if self.encoder and memory:
-                    memory_table = self.encoder.open(memory)
-                    self.encoder.run()
-                    more["memory_tables"] = np.asarray([memory_table.blocks], np.int32)
-                    more["memory_lengths"] = np.asarray([memory.length], np.int32)
-                self._cache.extend(table, len(ids))
-                blocks = np.asarray([table.blocks], np.int32)
-                for start in range(0, len(ids), self._logits_chunk):
-                    part = ids[start : start + self._logits_chunk]
-                    rows = np.arange(len(part), dtype=np.int32)
-                    yield self.executor.step(part, rows + np.int32(start), np.zeros_like(rows), blocks, rows, **more)
-            except OutOfBlocks:
-                raise CutworkError("the KV cache is in use by other requests; try again when they have ended") from None
-            finally:
-                self._cache.close(table)
-                if self.encoder:
-                    self.encoder.close(memory_table)

@@ -82,7 +82,7 @@ class ModelDecoder:
         self, memory: Memory, tokens: Sequence[int], heads: Sequence[tuple[int, int]]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Cross attention float32 [heads, tokens, frames / 2] and logits float32 [tokens, V]."""
-        return self._model.cross_attention(tokens, memory, heads), self._model.logits(tokens, memory)
+        return self._model.cross_attention(tokens, memory, heads)
 
     def answer(self, memory: Memory, prompt: Sequence[int], search: Search, process: Process) -> Answer:
         """The best answer found: of a beam search, or of as many samples at a time as asked for."""
