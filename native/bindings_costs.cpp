@@ -24,7 +24,7 @@ using namespace cutwork;
 
 namespace {
 
-using Constants = std::tuple<double, double, double>;
+using Constants = std::tuple<double, double, double, double, double>;
 
 bool usable(double constant) {
   return std::isfinite(constant) && constant >= 0;
@@ -38,10 +38,10 @@ void construct(Costs* self, const std::map<std::string, Constants>& constants,
                const std::optional<std::pair<double, double>>& bandwidth, const std::optional<std::string>& isa) {
   Costs costs(parse_or_chosen(isa));
   for (const auto& [name, values] : constants) {
-    const auto [position, nonzero, product] = values;
-    if (!usable(position) || !usable(nonzero) || !usable(product))
+    const auto [position, nonzero, product, listed, output] = values;
+    if (!usable(position) || !usable(nonzero) || !usable(product) || !usable(listed) || !usable(output))
       throw std::invalid_argument("the costs of '" + name + "' are negative or not finite");
-    costs.at(name) = {position, nonzero, product};
+    costs.at(name) = {position, nonzero, product, listed, output};
   }
   if (bandwidth) {
     if (!usable(bandwidth->first) || !(bandwidth->first > 0) || !usable(bandwidth->second) ||
@@ -56,7 +56,7 @@ void construct(Costs* self, const std::map<std::string, Constants>& constants,
 std::map<std::string, Constants> constants_of(const Costs& self) {
   std::map<std::string, Constants> constants;
   for (const auto& [name, cost] : self.all())
-    if (cost.product >= 0) constants[name] = {cost.position, cost.nonzero, cost.product};
+    if (cost.product >= 0) constants[name] = {cost.position, cost.nonzero, cost.product, cost.listed, cost.output};
   return constants;
 }
 
@@ -75,8 +75,9 @@ void bind_costs(nb::module_& m) {
       .def("__init__", construct, "constants"_a = std::map<std::string, Constants>(), "bandwidth"_a = nb::none(),
            "isa"_a = nb::none(),
            "The built-in costs of the instruction set, replaced where given: constants by names like \"gemv bitmask "
-           "i8\",\npicoseconds of one thread per (position, nonzero, product); bandwidth in bytes per second of (one, "
-           "all) threads.\nRaises ValueError for an unknown kernel or a constant that is negative or not finite.")
+           "i8\",\npicoseconds of one thread per (position, nonzero, product, listed, output); bandwidth in bytes per "
+           "second of "
+           "(one, all) threads.\nRaises ValueError for an unknown kernel or a constant that is negative or not finite.")
       .def_prop_ro("constants", constants_of)
       .def_prop_ro("bandwidth", [](const Costs& c) { return std::make_pair(c.one_thread, c.all_threads); })
       .def_prop_ro("isa", [](const Costs& c) { return isa_name(c.isa()); })
@@ -84,14 +85,12 @@ void bind_costs(nb::module_& m) {
           "work",
           [](const Costs& self, const std::string& kernel, const std::string& encoding, const std::string& dtype,
              int64_t rows, int64_t cols, int64_t nonzeros, int64_t tokens) {
-            const Shape shape = parse_shape(encoding, dtype, rows, cols, nonzeros);
-            const Family family = parse_family(kernel.c_str());
-            const double passes = self.passes(shape, family, tokens);
-            return std::make_tuple(passes * static_cast<double>(rows) * static_cast<double>(cols),
-                                   passes * static_cast<double>(nonzeros), self.products(shape, family, tokens));
+            const Work work =
+                self.work(parse_shape(encoding, dtype, rows, cols, nonzeros), parse_family(kernel.c_str()), tokens);
+            return Constants(work.positions, work.nonzeros, work.products, work.listed, work.outputs);
           },
           "kernel"_a, "encoding"_a, "dtype"_a, "rows"_a, "cols"_a, "nonzeros"_a, "tokens"_a,
-          "The (positions, nonzeros, products) that the kernel's three constants multiply.")
+          "What the kernel's constants multiply, in their order.")
       .def(
           "seconds",
           [](const Costs& self, const std::string& kernel, const std::string& encoding, const std::string& dtype,

@@ -87,19 +87,24 @@ double Costs::passes(const Shape& shape, Family family, int64_t tokens) const {
   return static_cast<double>((tokens + at_once - 1) / at_once);
 }
 
-double Costs::products(const Shape& shape, Family family, int64_t tokens) const {
-  if (family == Family::spmm)
-    return static_cast<double>(shape.nonzeros) * static_cast<double>((tokens + kLanes - 1) / kLanes * kLanes);
-  return static_cast<double>(shape.rows) * static_cast<double>(shape.cols) * static_cast<double>(tokens);
+Work Costs::work(const Shape& shape, Family family, int64_t tokens) const {
+  const bool skipping = family == Family::spmm;
+  const auto multiplied = static_cast<double>(skipping ? (tokens + kLanes - 1) / kLanes * kLanes : tokens);
+  const double positions = static_cast<double>(shape.rows) * static_cast<double>(shape.cols);
+  const auto nonzeros = static_cast<double>(shape.nonzeros);
+  const double times = passes(shape, family, tokens);
+  return {times * positions, times * nonzeros, multiplied * (skipping ? nonzeros : positions),
+          skipping ? multiplied * positions : 0, multiplied * static_cast<double>(shape.rows)};
 }
 
 double Costs::seconds(const Shape& shape, Family family, int64_t tokens, int threads) const {
   const Cost& cost = get(family, shape.encoding, shape.dtype);
   if (cost.product < 0) return std::numeric_limits<double>::infinity();
-  const double positions = static_cast<double>(shape.rows) * static_cast<double>(shape.cols);
-  const double decompress = cost.position * positions + cost.nonzero * static_cast<double>(shape.nonzeros);
-  const double compute =
-      1e-12 * (passes(shape, family, tokens) * decompress + cost.product * products(shape, family, tokens)) / threads;
+  const Work all = work(shape, family, tokens);
+  const double compute = 1e-12 *
+                         (cost.position * all.positions + cost.nonzero * all.nonzeros + cost.product * all.products +
+                          cost.listed * all.listed + cost.output * all.outputs) /
+                         threads;
   const double read = passes(shape, family, tokens) * stored_bytes(shape) / std::min(one_thread * threads, all_threads);
   return family == Family::gemv ? std::max(compute, read) : compute + read;
 }

@@ -20,10 +20,16 @@ struct Shape {
 
 Shape shape_of(const Weight& weight);  // a dense weight counts as full, an int4 bitmask with its padding
 
-// What one thread needs, in picoseconds: to decompress or lay out a weight, for each position and each nonzero of it,
-// and for each multiplication. spmm multiplies nonzeros only; the others multiply all positions.
+// What one thread needs, in picoseconds: to decompress or lay out a weight, for each position and each nonzero of it;
+// for each multiplication, where spmm multiplies nonzeros only and the others all positions; for each position and
+// token of spmm, whose lists of nonzeros it has to find and begin; and for each output and token.
 struct Cost {
-  double position, nonzero, product;
+  double position, nonzero, product, listed = 0, output = 0;
+};
+
+// How often each constant counts.
+struct Work {
+  double positions, nonzeros, products, listed, outputs;
 };
 
 // The constants of a machine and instruction set. gemv takes as long as its arithmetic, shared by the threads, or as
@@ -43,15 +49,15 @@ class Costs {
   // may matter, lest results change with them.
   Family choose(const Shape& shape, int64_t tokens) const;
 
-  // How often the family decompresses the weight, and how many multiplications it does: what the constants multiply.
-  double passes(const Shape& shape, Family family, int64_t tokens) const;
-  double products(const Shape& shape, Family family, int64_t tokens) const;
+  Work work(const Shape& shape, Family family, int64_t tokens) const;
 
   Isa isa() const { return isa_; }
 
   double one_thread, all_threads;  // read bandwidth, bytes per second
 
  private:
+  // How often the family reads and decompresses the weight.
+  double passes(const Shape& shape, Family family, int64_t tokens) const;
   const Cost& get(Family family, Encoding encoding, DType dtype) const;
 
   Isa isa_;

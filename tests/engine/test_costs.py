@@ -14,8 +14,8 @@ from cutwork.pack.encodings import DType, break_even
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.delenv(costs.ENVIRONMENT)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(costs, "_ROWS", 16)
-    monkeypatch.setattr(costs, "_COLS", 64)
+    monkeypatch.setattr(costs, "_SHAPES", [(16, 64)])
+    monkeypatch.setattr(costs, "_SKIPPING_SHAPES", [(16, 64)])
     return costs.cache_path()
 
 
@@ -40,11 +40,11 @@ def test_a_damaged_cache_counts_as_none(cache: Path, content: str) -> None:
 def test_a_file_overrides_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     costs.measure_costs()
     own = json.loads(cache.read_text())
-    own["constants"] = {"gemv dense f32": [1.0, 2.0, 3.0]}
+    own["constants"] = {"gemv dense f32": [1.0, 2.0, 3.0, 4.0, 5.0]}
     path = tmp_path / "own.json"
     path.write_text(json.dumps(own))
     monkeypatch.setenv(costs.ENVIRONMENT, str(path))
-    assert costs.load_costs().constants["gemv dense f32"] == (1.0, 2.0, 3.0)
+    assert costs.load_costs().constants["gemv dense f32"] == (1.0, 2.0, 3.0, 4.0, 5.0)
     path.write_text("no")
     with pytest.raises(CutworkError, match=r"own\.json \(from CUTWORK_COSTS\) cannot be used"):
         costs.load_costs()

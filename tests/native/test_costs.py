@@ -15,30 +15,39 @@ FAST = (1e30, 1e30)
 
 
 def test_seconds_are_work_times_constants():
-    constants = {"gemv bitmask i8": (3.0, 5.0, 7.0), "gemm bitmask i8": (11.0, 13.0, 17.0)}
+    constants = {
+        "gemv bitmask i8": (3.0, 5.0, 7.0, 0.0, 19.0),
+        "gemm bitmask i8": (11.0, 13.0, 17.0, 0.0, 0.0),
+        "spmm bitmask i8": (23.0, 29.0, 31.0, 37.0, 41.0),
+    }
     costs = _native.Costs(constants, FAST, "avx512")
     # AVX-512 decompresses once for six tokens.
-    gemv = (2 * (3 * 2_000_000 + 5 * 500_000) + 7 * 8 * 2_000_000) * 1e-12
+    gemv = (2 * (3 * 2_000_000 + 5 * 500_000) + 7 * 8 * 2_000_000 + 19 * 8 * 1000) * 1e-12
     assert math.isclose(costs.seconds("gemv", **SHAPE, tokens=8), gemv)
     gemm = (11 * 2_000_000 + 13 * 500_000 + 17 * 6 * 2_000_000) * 1e-12
     assert math.isclose(costs.seconds("gemm", **SHAPE, tokens=6), gemm)
     assert math.isclose(costs.seconds("gemm", **SHAPE, tokens=6, threads=2), gemm / 2)
+    # spmm multiplies 16 tokens at a time.
+    per_token = 31 * 500_000 + 37 * 2_000_000 + 41 * 1000
+    assert math.isclose(
+        costs.seconds("spmm", **SHAPE, tokens=20), (23 * 2_000_000 + 29 * 500_000 + 32 * per_token) * 1e-12
+    )
 
 
 def test_no_product_is_faster_than_its_weight_is_read():
-    costs = _native.Costs({"gemv bitmask i8": (0.0, 0.0, 0.0)}, (1e9, 1.5e9), "avx512")
+    costs = _native.Costs({"gemv bitmask i8": (0.0,) * 5}, (1e9, 1.5e9), "avx512")
     read = 500_000 + 2_000_000 / 8
     assert math.isclose(costs.seconds("gemv", **SHAPE, tokens=1, threads=1), read / 1e9)
     assert math.isclose(costs.seconds("gemv", **SHAPE, tokens=1, threads=8), read / 1.5e9)
     assert math.isclose(costs.seconds("gemv", **SHAPE, tokens=7, threads=1), 2 * read / 1e9)
-    costs = _native.Costs({"gemm bitmask i8": (1.0, 0.0, 0.0)}, (1e9, 1e9), "avx512")
+    costs = _native.Costs({"gemm bitmask i8": (1.0, 0.0, 0.0, 0.0, 0.0)}, (1e9, 1e9), "avx512")
     assert math.isclose(costs.seconds("gemm", **SHAPE, tokens=99), read / 1e9 + 2e-6)
 
 
 def test_the_cheapest_kernel_is_chosen():
     shape = {**SHAPE, "dtype": "f32"}
-    constants = {"gemv bitmask f32": (10.0, 0, 10.0), "gemm bitmask f32": (100.0, 0, 5.0)}
-    costs = _native.Costs({**constants, "spmm bitmask f32": (100.0, 100.0, 4.0)}, FAST, "avx512")
+    constants = {"gemv bitmask f32": (10.0, 0, 10.0, 0, 0), "gemm bitmask f32": (100.0, 0, 5.0, 0, 0)}
+    costs = _native.Costs({**constants, "spmm bitmask f32": (100.0, 100.0, 4.0, 0.0, 0.0)}, FAST, "avx512")
     chosen = [costs.choose(**shape, tokens=tokens) for tokens in (1, 8, 16, 64)]
     assert chosen == ["gemv", "gemv", "spmm", "spmm"]
     assert costs.choose(**{**shape, "nonzeros": 2_000_000}, tokens=64) == "gemm"
@@ -67,9 +76,9 @@ def test_every_kernel_has_built_in_costs(isa):
 
 def test_impossible_costs_are_refused():
     for constants, bandwidth, problem in (
-        ({"gemv bitmask i9": (1.0, 1.0, 1.0)}, None, "avx512 has no kernel 'gemv bitmask i9'"),
-        ({"gemv bitmask i8": (1.0, -1.0, 1.0)}, None, "negative or not finite"),
-        ({"gemv bitmask i8": (1.0, math.nan, 1.0)}, None, "negative or not finite"),
+        ({"gemv bitmask i9": (1.0, 1.0, 1.0, 1.0, 1.0)}, None, "avx512 has no kernel 'gemv bitmask i9'"),
+        ({"gemv bitmask i8": (1.0, -1.0, 1.0, 1.0, 1.0)}, None, "negative or not finite"),
+        ({"gemv bitmask i8": (1.0, math.nan, 1.0, 1.0, 1.0)}, None, "negative or not finite"),
         ({}, (0.0, 1.0), "bandwidths"),
         ({}, (2.0, 1.0), "bandwidths"),
     ):

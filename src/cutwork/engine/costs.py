@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from itertools import combinations
+from collections.abc import Sequence
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from cutwork.pack.int4 import GROUP, encode_int4
 
 ENVIRONMENT = "CUTWORK_COSTS"  # a file to read instead of the cache, or "default": the built-in costs
 
-_ROWS, _COLS = 480, 2048  # of the weights that are timed: they stay in cache, so that arithmetic is what is measured
-_SKIPPING_ROWS = 4096  # where zeros are skipped: few rows are over before branches and prefetches behave as they will
+# Rows and columns of the weights that are timed. Those stay in cache, so that arithmetic is what is measured; where
+# zeros are skipped, few rows would be over before branches and prefetches behave as they will.
+_SHAPES = ((480, 2048), (1920, 512))
+_SKIPPING_SHAPES = ((1536, 3072), (3072, 768), (1536, 512))
 _DENSITIES = (0.5, 0.2)
 _ZEROS = {"bitmask": (1, 1), "block1x4": (1, 4), "block4x1": (4, 1)}  # rows and columns that are zero together
 _TOKENS = {"gemv": (1, 2, 4, 8, 16), "gemm": (8, 32, 128), "spmm": (32, 128, 512)}
@@ -63,9 +66,9 @@ def measure_costs() -> Any:
     constants = {}
     for dtype in ("f32", "bf16", "i8", "i4"):
         for encoding in ("dense", "bitmask") if dtype == "i4" else ("dense", *_ZEROS):
-            weights = _weights(dtype, encoding, _ROWS)
+            weights = _weights(dtype, encoding, _SHAPES)
             for kernel in weights[0].kernels():
-                timed = _weights(dtype, encoding, _SKIPPING_ROWS) if kernel == "spmm" else weights
+                timed = _weights(dtype, encoding, _SKIPPING_SHAPES) if kernel == "spmm" else weights
                 constants[f"{kernel} {encoding} {dtype}"] = _fit(costs, kernel, timed)
     threads = native.default_threads()
     one = native.read_bandwidth(1, 256, 4)
@@ -106,25 +109,25 @@ def _read(path: Path) -> Any:
     return _native().Costs(constants, tuple(content["bandwidth"]), content["isa"])
 
 
-def _weights(dtype: str, encoding: str, rows: int) -> list[Any]:
+def _weights(dtype: str, encoding: str, shapes: Sequence[tuple[int, int]]) -> list[Any]:
     weights = []
-    for density in _DENSITIES if encoding in _ZEROS else (1.0,):
+    for density, (rows, cols) in product(_DENSITIES if encoding in _ZEROS else (1.0,), shapes):
         random = np.random.default_rng(0)
         high, wide = _ZEROS.get(encoding, (1, 1))
-        keep = (random.random((rows // high, _COLS // wide)) < density).repeat(high, 0).repeat(wide, 1)
-        values = np.where(keep, random.integers(1, 8, (rows, _COLS)), 0)
+        keep = (random.random((rows // high, cols // wide)) < density).repeat(high, 0).repeat(wide, 1)
+        values = np.where(keep, random.integers(1, 8, (rows, cols)), 0)
         if dtype == "i4":
-            scale = np.ones((rows, -(-_COLS // GROUP)), np.float32)
+            scale = np.ones((rows, -(-cols // GROUP)), np.float32)
             encoded = encode_int4(values.astype(np.int8), scale, GROUP, allow_bitmask=encoding == "bitmask")
         else:
             stored = values.astype({"f32": np.float32, "bf16": np.uint16, "i8": np.int8}[dtype])
             rows_scale = np.ones(rows, np.float32) if dtype == "i8" else None
             encoded = encode(stored, rows_scale, allow_bitmask=encoding in _ZEROS)
-        weights.append(make_weight("timed", (rows, _COLS), encoded, _native().Weight))
+        weights.append(make_weight("timed", (rows, cols), encoded, _native().Weight))
     return weights
 
 
-def _fit(costs: Any, kernel: str, weights: list[Any]) -> tuple[float, float, float]:
+def _fit(costs: Any, kernel: str, weights: list[Any]) -> tuple[float, ...]:
     """Constants that explain the times of a kernel, in picoseconds: least squares of the relative errors."""
     work, times = [], []
     for weight in weights:
@@ -135,8 +138,7 @@ def _fit(costs: Any, kernel: str, weights: list[Any]) -> tuple[float, float, flo
     relative = np.asarray(work) / np.asarray(times)[:, None]
     if weights[0].encoding == "dense":
         relative[:, 1] = 0  # as many nonzeros as positions: one constant tells it all
-    position, nonzero, product = _nonnegative_least_squares(relative, np.ones(len(times)))
-    return position, nonzero, product
+    return tuple(_nonnegative_least_squares(relative, np.ones(len(times))))
 
 
 def _nonnegative_least_squares(a: np.ndarray, b: np.ndarray) -> list[float]:
