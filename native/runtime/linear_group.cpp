@@ -11,6 +11,7 @@ namespace {
 constexpr int kPartsPerThread = 4;         // so that a thread that is late or slow leaves its share to the others
 constexpr double kSharedCost = 16384;      // multiplied by tokens: from here on a group is worth a barrier
 constexpr int64_t kSharedPrepare = 16384;  // elements from which preparing an input is worth a barrier
+constexpr int64_t kTransposed = 512;       // tokens whose transposed input and sums stay near while zeros are skipped
 
 // What reading rows [begin, end) costs, in elements: the values, and a mask bit for each position.
 double cost(const Weight& weight, int64_t begin, int64_t end) {
@@ -76,6 +77,16 @@ void LinearGroup::add_schedule(const Costs&, int64_t first, int64_t last, std::v
   schedules_.push_back(std::move(schedule));
 }
 
+int64_t LinearGroup::Schedule::most_at_once(int64_t tokens) const {
+  return std::min({last, tokens, transposing.empty() ? last : kTransposed});
+}
+
+int64_t LinearGroup::Schedule::at_once(int64_t tokens) const {
+  if (transposing.empty()) return tokens;
+  const int64_t turns = (tokens + kTransposed - 1) / kTransposed;
+  return ((tokens + turns - 1) / turns + kTokenTile - 1) / kTokenTile * kTokenTile;
+}
+
 const LinearGroup::Schedule& LinearGroup::schedule(int64_t tokens) const {
   return *std::find_if(schedules_.begin(), schedules_.end(), [&](const Schedule& each) { return tokens <= each.last; });
 }
@@ -91,8 +102,8 @@ int64_t LinearGroup::transposed_bytes(const LinearKernels& kernels, Encoding enc
   for (const Schedule& each : schedules_)
     for (size_t i : each.transposing)
       if (each.first <= most && members_[i].weight.encoding == encoding && members_[i].weight.dtype == dtype)
-        bytes = std::max(bytes, static_cast<int64_t>(kernels.transposed_bytes(
-                                    encoding, dtype, std::min(each.last, most), members_[i].weight.cols)));
+        bytes = std::max(bytes, static_cast<int64_t>(kernels.transposed_bytes(encoding, dtype, each.most_at_once(most),
+                                                                              members_[i].weight.cols)));
   return bytes;
 }
 
@@ -101,7 +112,7 @@ int64_t LinearGroup::scratch_bytes(const LinearKernels& kernels, int64_t most) c
   for (const Schedule& each : schedules_)
     for (size_t i = 0; each.first <= most && i < members_.size(); ++i)
       bytes = std::max(bytes, static_cast<int64_t>(kernels.scratch_bytes(each.families[i], members_[i].weight,
-                                                                         std::min(each.last, most))));
+                                                                         each.most_at_once(most))));
   return bytes;
 }
 
@@ -129,22 +140,35 @@ void LinearGroup::run(const LinearKernels& kernels, const ElementwiseKernels& el
   if (scratch_bytes(kernels, tokens) > memory.scratch_bytes)
     throw std::logic_error("the linear kernels need more scratch than was foreseen");
   const Schedule& chosen = schedule(tokens);
-  prepare(kernels, pool, memory, x, tokens, chosen);
-  const auto parts = static_cast<int64_t>(chosen.parts.size());
+  const int64_t at_once = chosen.at_once(tokens);
+  for (int64_t first = 0; first < tokens; first += at_once)
+    run_at_once(kernels, elementwise, pool, memory, x + first * members_[0].weight.cols,
+                std::min(at_once, tokens - first), targets, first, chosen);
+}
+
+// The tokens from `first` on, which are those of x.
+void LinearGroup::run_at_once(const LinearKernels& kernels, const ElementwiseKernels& elementwise, ThreadPool& pool,
+                              const LinearMemory& memory, const float* x, int64_t tokens, const Target* targets,
+                              int64_t first, const Schedule& schedule) const {
+  prepare(kernels, pool, memory, x, tokens, schedule);
+  const auto parts = static_cast<int64_t>(schedule.parts.size());
   const int64_t grain = cost_ * static_cast<double>(tokens) < kSharedCost ? parts : 1;
   pool.for_ranges(parts, grain, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t part = begin; part < end; ++part) {
-      for (const Slice& slice : chosen.parts[static_cast<size_t>(part)])
-        multiply(kernels, elementwise, memory, tokens, targets, chosen, slice, thread);
+      for (const Slice& slice : schedule.parts[static_cast<size_t>(part)]) {
+        const Target& whole = targets[slice.member];
+        const int64_t at = first * members_[slice.member].weight.rows;
+        const Target target = {whole.y + at, whole.residual ? whole.residual + at : nullptr};
+        multiply(kernels, elementwise, memory, tokens, target, schedule, slice, thread);
+      }
     }
   });
 }
 
 void LinearGroup::multiply(const LinearKernels& kernels, const ElementwiseKernels& elementwise,
-                           const LinearMemory& memory, int64_t tokens, const Target* targets, const Schedule& schedule,
+                           const LinearMemory& memory, int64_t tokens, const Target& target, const Schedule& schedule,
                            const Slice& slice, int thread) const {
   const Member& member = members_[slice.member];
-  const Target& target = targets[slice.member];
   const Weight& weight = member.weight;
   const Family family = schedule.families[slice.member];
   const char* input = family == Family::spmm ? memory.transposed_of(weight.encoding, weight.dtype)

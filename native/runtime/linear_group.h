@@ -62,12 +62,18 @@ class LinearGroup {
     std::vector<Family> families;           // of each member
     std::vector<size_t> transposing;        // a member of each encoding and dtype that reads the input transposed
     std::vector<std::vector<Slice>> parts;  // of about equal cost; a thread takes one after the other
+
+    int64_t at_once(int64_t tokens) const;       // of a step, in equal turns
+    int64_t most_at_once(int64_t tokens) const;  // of any step up to `tokens`
   };
 
   void add_schedule(const Costs& costs, int64_t first, int64_t last, std::vector<Family> families);
   const Schedule& schedule(int64_t tokens) const;
+  void run_at_once(const LinearKernels& kernels, const ElementwiseKernels& elementwise, ThreadPool& pool,
+                   const LinearMemory& memory, const float* x, int64_t tokens, const Target* targets, int64_t first,
+                   const Schedule& schedule) const;
   void multiply(const LinearKernels& kernels, const ElementwiseKernels& elementwise, const LinearMemory& memory,
-                int64_t tokens, const Target* targets, const Schedule& schedule, const Slice& slice, int thread) const;
+                int64_t tokens, const Target& target, const Schedule& schedule, const Slice& slice, int thread) const;
   void prepare(const LinearKernels& kernels, ThreadPool& pool, const LinearMemory& memory, const float* x,
                int64_t tokens, const Schedule& schedule) const;
 
