@@ -20,11 +20,18 @@ constexpr int kTileRows = 12;
 // In a block keys are [depth / 2, block_size, 2] and values [block_size / 2, value_stride, 2], so that one load brings
 // two dimensions of sixteen keys, or sixteen dimensions of two values.
 constexpr int64_t kPairKeys = 2 * kLanes;  // keys per tile of scores
+constexpr float kLog2 = 1.44269504f;       // of e: scores are logarithms to base 2
 
-uint16_t narrow(float x) {
-  uint32_t bits;
-  __builtin_memcpy(&bits, &x, sizeof bits);
-  return x == x ? static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16) : 0x7fc0;
+// Calls put(i, pair) with each pair i of x * scale, of even length, in bfloat16.
+template <class Put>
+inline void each_pair(const float* x, float scale, int64_t length, const Put& put) {
+  for (int64_t d = 0; d < length; d += kLanes) {
+    const int64_t count = least(length - d, kLanes);
+    uint32_t pairs[kLanes / 2];
+    const __m512 some = count < kLanes ? load_some(x + d, static_cast<int>(count)) : load(x + d);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(pairs), (__m256i)_mm512_cvtneps_pbh(some * set(scale)));
+    for (int64_t i = 0; i < count / 2; ++i) put(d / 2 + i, pairs[i]);
+  }
 }
 
 inline __m512bh load_pairs(const uint16_t* p) {
@@ -37,9 +44,45 @@ inline __m512bh broadcast_pair(const uint16_t* p) {
   return (__m512bh)_mm512_set1_epi32(pair);
 }
 
-// scores[m][32 keys] = q[m] . key for the keys of a tile; q is [depth / 2, M, 2].
+// What attention has come to after some keys: of each row sums [value_stride] of values and totals [kLanes] of weights,
+// which are 2^(score - peak), and the weights of the present chunk.
+struct Running {
+  int64_t value_stride;
+  float *sums, *totals, *peaks;
+  uint16_t* weights;  // [rows, kKeyChunk]
+};
+
+// A peak may lie so far below the highest score: it seldom has to change then.
+constexpr float kSlack = 8.f;
+
+// Raises the peak of a row, which is a whole number, so that this is exact; `keys` of the chunk have weights already.
+__attribute__((noinline)) void raise_peak(const Running& running, int64_t row, float highest, int64_t keys) {
+  const float peak = __builtin_ceilf(highest);
+  const __m512 factor = _mm512_scalef_ps(set(1.f), set(running.peaks[row] - peak));
+  const auto lower = [&](float* p) { store(p, load(p) * factor); };
+  running.peaks[row] = peak;
+  lower(running.totals + row * kLanes);
+  for (int64_t d = 0; d < running.value_stride; d += kLanes) lower(running.sums + row * running.value_stride + d);
+  for (int64_t j = 0; j < keys; j += kLanes) {
+    uint16_t* weights = running.weights + row * kKeyChunk + j;
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(weights), (__m256i)_mm512_cvtneps_pbh(load(weights) * factor));
+  }
+}
+
+// 2^x within 2e-4 of its value: more than bfloat16 can tell. 0 where the mask is.
+inline __m512 power(__mmask16 exists, __m512 x) {
+  const __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), part = x - whole;
+  __m512 p = set(0.0551716668f);
+  p = fma(p, part, set(0.242611135f));
+  p = fma(p, part, set(0.693260987f));
+  return _mm512_maskz_scalef_ps(exists, fma(p, part, set(0.999928073f)), whole);
+}
+
+// The weights of keys [key, key + kPairKeys) of a chunk for rows [row, row + M); q is [depth / 2, M, 2]. shifts[j - m]
+// is added to the score of key j, if there are shifts.
 template <int M>
-inline void score_pairs(const uint16_t* q, int64_t depth, const uint16_t* keys, int64_t key_stride, float* scores) {
+inline void weigh_pairs(const uint16_t* q, int64_t depth, const uint16_t* keys, int64_t key_stride, const float* shifts,
+                        uint32_t exist, int64_t row, int64_t key, const Running& running) {
   __m512 acc[M][2] = {};
   for (int64_t d = 0; d < depth; d += 2, q += 2 * M, keys += key_stride) {
     const __m512bh first = load_pairs(keys), second = load_pairs(keys + 2 * kLanes);
@@ -50,25 +93,42 @@ inline void score_pairs(const uint16_t* q, int64_t depth, const uint16_t* keys, 
       acc[m][1] = _mm512_dpbf16_ps(acc[m][1], second, x);
     }
   }
+  const auto low = static_cast<__mmask16>(exist), high = static_cast<__mmask16>(exist >> kLanes);
 #pragma GCC unroll 12
   for (int m = 0; m < M; ++m) {
-    store(scores + m * kKeyChunk, acc[m][0]);
-    store(scores + m * kKeyChunk + kLanes, acc[m][1]);
+    __m512 first = acc[m][0], second = acc[m][1];
+    if (shifts) {
+      first = first + load(shifts - m);
+      second = second + load(shifts - m + kLanes);
+    }
+    const __m512 limit = set(running.peaks[row + m]) + set(kSlack);
+    if (_mm512_mask_cmp_ps_mask(low, first, limit, _CMP_GT_OQ) |
+        _mm512_mask_cmp_ps_mask(high, second, limit, _CMP_GT_OQ)) {
+      const __m512 nothing = set(-__builtin_inff());
+      const float highest =
+          largest(larger(_mm512_mask_mov_ps(nothing, low, first), _mm512_mask_mov_ps(nothing, high, second)));
+      raise_peak(running, row + m, highest, key);
+    }
+    const __m512 peak = set(running.peaks[row + m]);
+    first = power(low, first - peak);
+    second = power(high, second - peak);
+    float* total = running.totals + (row + m) * kLanes;
+    store(total, load(total) + (first + second));
+    _mm512_storeu_si512(running.weights + (row + m) * kKeyChunk + key, (__m512i)_mm512_cvtne2ps_pbh(second, first));
   }
 }
 
-// sums[m] = sums[m] * factors[m] + weights[m] . values of the keys [0, keys) of a chunk, for N vectors of dimensions.
-// The weights are pairs at the start of each row of kKeyChunk floats; blocks[i] are the values of each kPairKeys keys.
+// sums[m] += weights[m] . values of the keys [0, keys) of a chunk, for N vectors of dimensions; blocks[i] are the
+// values of each kPairKeys keys.
 template <int M, int N>
-inline void value_pairs(const float* weights, const float* factors, const uint16_t* const* blocks, int64_t keys,
-                        int64_t value_stride, int64_t dimension, float* sums) {
+inline void value_pairs(const uint16_t* weights, const uint16_t* const* blocks, int64_t keys, int64_t value_stride,
+                        int64_t dimension, float* sums) {
   __m512 acc[M][N];
 #pragma GCC unroll 12
   for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 2
-    for (int n = 0; n < N; ++n) acc[m][n] = set(factors[m]) * load(sums + m * value_stride + dimension + n * kLanes);
+    for (int n = 0; n < N; ++n) acc[m][n] = load(sums + m * value_stride + dimension + n * kLanes);
   }
-  const auto* pairs = reinterpret_cast<const uint16_t*>(weights);
   for (int64_t key = 0; key < keys; key += 2) {
     const uint16_t* values = blocks[key / kPairKeys] + (key % kPairKeys * value_stride + 2 * dimension);
     __m512bh v[N];
@@ -76,7 +136,7 @@ inline void value_pairs(const float* weights, const float* factors, const uint16
     for (int n = 0; n < N; ++n) v[n] = load_pairs(values + 2 * n * kLanes);
 #pragma GCC unroll 12
     for (int m = 0; m < M; ++m) {
-      const __m512bh x = broadcast_pair(pairs + m * 2 * kKeyChunk + key);
+      const __m512bh x = broadcast_pair(weights + m * kKeyChunk + key);
 #pragma GCC unroll 2
       for (int n = 0; n < N; ++n) acc[m][n] = _mm512_dpbf16_ps(acc[m][n], v[n], x);
     }
@@ -88,99 +148,69 @@ inline void value_pairs(const float* weights, const float* factors, const uint16
   }
 }
 
-// 2^x within 2e-4 of its value for x <= 0: more than bfloat16 can tell.
-inline __m512 power(__m512 x) {
-  x = _mm512_max_ps(set(-126.f), x);
-  const __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), part = x - whole;
-  __m512 p = set(0.0551716668f);
-  p = fma(p, part, set(0.242611135f));
-  p = fma(p, part, set(0.693260987f));
-  return _mm512_scalef_ps(fma(p, part, set(0.999928073f)), whole);
-}
-
-// As soften(), of keys [0, last) of a chunk; leaves pairs at the start of the row.
-inline void soften_pairs(const Shift& shift, int64_t last, int64_t padded, float* row, float& peak, float& total,
-                         float& factor) {
-  shift_scores(shift, 0, padded, row);
-  for (int64_t j = last; j < padded; ++j) row[j] = -__builtin_inff();
-  __m512 best = set(peak);
-  for (int64_t j = 0; j < padded; j += kLanes) best = larger(best, load(row + j));
-  const float new_peak = largest(best);
-  factor = 1.f;
-  if (new_peak != peak) {
-    float change[kLanes];
-    store(change, exp(set(peak - new_peak)));
-    factor = change[0];
-  }
-  constexpr float kLog2 = 1.44269504f;
-  const __m512 slope = set(kLog2), offset = set(-kLog2 * new_peak);
-  __m512 added = set(0.f);
-  for (int64_t j = 0; j < padded; j += kLanes) {
-    const __m512 e = power(fma(load(row + j), slope, offset));
-    added = added + e;
-    const __m256bh pairs = _mm512_cvtneps_pbh(e);  // they take over the memory of floats already read
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(reinterpret_cast<uint16_t*>(row) + j), (__m256i)pairs);
-  }
-  total = total * factor + sum(added);
-  peak = new_peak;
-}
-
 size_t scratch_bytes(const CacheLayout& cache, int64_t rows) {
-  return static_cast<size_t>(rows * (kKeyChunk + cache.value_stride + 3 + (cache.head_dim + 1) / 2)) * sizeof(float);
+  const int64_t per_row = cache.value_stride + kLanes + kKeyChunk / 2 + (cache.head_dim + 1) / 2 + 2;
+  return static_cast<size_t>(rows * per_row + kKeyChunk) * sizeof(float);
+}
+
+// What is added to the scores of `keys` keys from `first` on: that of row r and key j is at rows - 1 - r + j.
+void shift_of_keys(const AttentionTile& tile, int64_t first, int64_t keys, float* shifts) {
+  const int64_t farthest = first - tile.position - (tile.queries - 1);
+  for (int64_t i = 0; i < tile.queries - 1 + keys; ++i) {
+    const int64_t ahead = least(most(farthest + i, -tile.behind), tile.ahead);
+    shifts[i] = kLog2 * tile.bias[tile.behind + ahead];
+  }
 }
 
 void attend(const AttentionTile& tile, void* scratch) {
   const CacheLayout& cache = tile.cache;
   const int64_t rows = tile.queries, depth = cache.head_dim, stride = cache.value_stride;
-  float* scores = static_cast<float*>(scratch);
-  float* sums = scores + rows * kKeyChunk;
-  float *peaks = sums + rows * stride, *totals = peaks + rows, *factors = totals + rows;
-  auto* q = reinterpret_cast<uint16_t*>(factors + rows);
+  Running running = {stride, static_cast<float*>(scratch), nullptr, nullptr, nullptr};
+  running.totals = running.sums + rows * stride;
+  running.weights = reinterpret_cast<uint16_t*>(running.totals + rows * kLanes);
+  uint16_t* q = running.weights + rows * kKeyChunk;
+  running.peaks = running.totals + rows * (kLanes + kKeyChunk / 2 + (depth + 1) / 2);
+  float* shifts = running.peaks + rows;
   each_row_tile(rows, 0, [&](auto m, int64_t first) {
     for (int64_t i = 0; i < m.value; ++i) {
-      for (int64_t d = 0; d < depth; ++d)
-        q[first * depth + d / 2 * 2 * m.value + 2 * i + d % 2] =
-            narrow(tile.q[(first + i) * tile.q_stride + d] * tile.scale);
+      uint16_t* to = q + first * depth + 2 * i;
+      each_pair(tile.q + (first + i) * tile.q_stride, tile.scale * kLog2, depth,
+                [&](int64_t d, uint32_t pair) { __builtin_memcpy(to + d * 2 * m.value, &pair, sizeof pair); });
     }
   });
-  for (int64_t i = 0; i < rows * stride; ++i) sums[i] = 0.f;
-  for (int64_t r = 0; r < rows; ++r) {
-    peaks[r] = -__builtin_inff();
-    totals[r] = 0.f;
-  }
+  for (int64_t i = 0; i < rows * (stride + kLanes); ++i) running.sums[i] = 0.f;
+  for (int64_t r = 0; r < rows; ++r) running.peaks[r] = -1e30f;  // below every score, and finite
 
   const char* layer = static_cast<const char*>(tile.layer) + tile.kv_head * cache.tile_bytes();
   for (int64_t chunk = 0; chunk < tile.keys; chunk += kKeyChunk) {
     const int64_t last = least(tile.keys - chunk, kKeyChunk), padded = (last + kPairKeys - 1) / kPairKeys * kPairKeys;
     const uint16_t* values[kKeyChunk / kPairKeys];
+    if (tile.bias) shift_of_keys(tile, chunk, padded, shifts);
     for (int64_t j = 0; j < padded; j += kPairKeys) {
       const int64_t slot = (chunk + j) % cache.block_size;
       const char* block = layer + tile.table[(chunk + j) / cache.block_size] * cache.block_bytes();
       const auto* keys = reinterpret_cast<const uint16_t*>(block) + 2 * slot;
       values[j / kPairKeys] = reinterpret_cast<const uint16_t*>(block + cache.value_offset()) + slot * stride;
+      const uint32_t exist = last - j < kPairKeys ? (uint32_t{1} << (last - j)) - 1 : ~uint32_t{0};
       each_row_tile(rows, 0, [&](auto m, int64_t r) {
-        score_pairs<m.value>(q + r * depth, depth, keys, 2 * cache.block_size, scores + r * kKeyChunk + j);
+        weigh_pairs<m.value>(q + r * depth, depth, keys, 2 * cache.block_size,
+                             tile.bias ? shifts + (rows - 1 - r) + j : nullptr, exist, r, j, running);
       });
-    }
-    for (int64_t r = 0; r < rows; ++r) {
-      const Shift shift = {0.f, tile.bias ? tile.bias + tile.behind : nullptr, tile.behind, tile.ahead,
-                           chunk - tile.position - r};
-      float* row = scores + r * kKeyChunk;
-      soften_pairs(shift, last, padded, row, peaks[r], totals[r], factors[r]);
     }
     for (int64_t d = 0; d < stride;) {
       const bool pair = stride - d >= 2 * kLanes;
       each_row_tile(rows, 0, [&](auto m, int64_t r) {
-        const float* weights = scores + r * kKeyChunk;
-        if (pair) return value_pairs<m.value, 2>(weights, factors + r, values, last, stride, d, sums + r * stride);
-        value_pairs<m.value, 1>(weights, factors + r, values, last, stride, d, sums + r * stride);
+        const uint16_t* weights = running.weights + r * kKeyChunk;
+        float* sums = running.sums + r * stride;
+        if (pair) return value_pairs<m.value, 2>(weights, values, last, stride, d, sums);
+        value_pairs<m.value, 1>(weights, values, last, stride, d, sums);
       });
       d += pair ? 2 * kLanes : kLanes;
     }
   }
   for (int64_t r = 0; r < rows; ++r) {
-    const float inverse = 1.f / totals[r];
-    for (int64_t d = 0; d < depth; ++d) tile.out[r * tile.out_stride + d] = sums[r * stride + d] * inverse;
+    const float inverse = 1.f / sum(load(running.totals + r * kLanes));
+    for (int64_t d = 0; d < depth; ++d) tile.out[r * tile.out_stride + d] = running.sums[r * stride + d] * inverse;
   }
 }
 
@@ -188,16 +218,17 @@ void attend(const AttentionTile& tile, void* scratch) {
 void append(const CacheLayout& cache, void* block, int64_t kv_head, int64_t slot, const float* key,
             const float* value) {
   char* tile = static_cast<char*>(block) + kv_head * cache.tile_bytes();
-  auto* keys = reinterpret_cast<uint16_t*>(tile) + 2 * slot;
-  auto* values = reinterpret_cast<uint16_t*>(tile + cache.value_offset()) + slot / 2 * 2 * cache.value_stride;
-  for (int64_t d = 0; d < cache.head_dim; ++d) keys[d / 2 * 2 * cache.block_size + d % 2] = narrow(key[d]);
-  if (slot % 2 == 0) {
-    for (int64_t d = 0; d < cache.head_dim; ++d) {
-      values[2 * d] = narrow(value[d]);
-      values[2 * d + 1] = 0;
-    }
-  } else {
-    for (int64_t d = 0; d < cache.head_dim; ++d) values[2 * d + 1] = narrow(value[d]);
+  auto* keys = reinterpret_cast<uint32_t*>(tile) + slot;
+  auto* values = reinterpret_cast<uint32_t*>(tile + cache.value_offset()) + slot / 2 * cache.value_stride;
+  each_pair(key, 1.f, cache.head_dim, [&](int64_t d, uint32_t pair) { keys[d * cache.block_size] = pair; });
+  for (int64_t d = 0; d < cache.head_dim; d += kLanes) {
+    const int64_t count = least(cache.head_dim - d, kLanes);
+    const __m512 some = count < kLanes ? load_some(value + d, static_cast<int>(count)) : load(value + d);
+    const __m512i own = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(some));
+    const auto exist = static_cast<__mmask16>(_bzhi_u32(0xffff, static_cast<unsigned>(count)));
+    const __m512i pairs =
+        slot % 2 == 0 ? own : _mm512_or_si512(_mm512_maskz_loadu_epi32(exist, values + d), _mm512_slli_epi32(own, 16));
+    _mm512_mask_storeu_epi32(values + d, exist, pairs);
   }
 }
 

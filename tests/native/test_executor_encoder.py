@@ -272,14 +272,16 @@ def test_plans_of_features_that_are_refused(rng, kind, change, message):
 @pytest.mark.parametrize("isa", AVAILABLE)
 @pytest.mark.parametrize(("heads", "head_dim"), [(1, 64), (3, 20), (2, 128), (5, 7), (2, 34)])
 @pytest.mark.parametrize("lengths", [[1], [333], [40, 1, 300, 17, 2], [1] * 70, [5] * 40])
-@pytest.mark.parametrize("reach", [None, 3, 500])
-def test_self_attention_in_bfloat16(rng, isa, threads, heads, head_dim, lengths, reach):
-    """With a cache of bf16 numbers that bf16 holds exactly come out as they are, others within its rounding."""
+@pytest.mark.parametrize(("reach", "slope"), [(None, 0.0), (3, 0.0), (500, 0.0), (500, 0.2), (500, -0.2)])
+def test_self_attention_in_bfloat16(rng, isa, threads, heads, head_dim, lengths, reach, slope):
+    """With a cache of bf16 all that is multiplied is rounded to it; scores may rise or fall from key to key."""
     count = sum(lengths)
     q, k, v = (rng.standard_normal((count, heads * head_dim)).astype(np.float32) for _ in range(3))
     plan = Plan()
     tables = {name: plan.table(values) for name, values in (("q", q), ("k", k), ("v", v))}
     bias = None if reach is None else rng.standard_normal((heads, 2 * reach + 1)).astype(np.float32)
+    if bias is not None:
+        bias += np.float32(slope) * np.arange(-reach, reach + 1, dtype=np.float32)
     bias_id = -1 if bias is None else plan.vector(bias.ravel())
     shape = {"heads": heads, "head_dim": head_dim, "scale": head_dim**-0.5, "bias": bias_id}
     plan.show(plan.emit("self_attention", heads * head_dim, **tables, **shape))
