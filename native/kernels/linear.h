@@ -16,6 +16,7 @@ constexpr size_t kDTypeCount = sizeof kDTypes, kEncodingCount = sizeof kEncoding
 constexpr int64_t kGroupRows = 4;    // rows that share one value stream in the bitmask encoding
 constexpr int64_t kBlockCols = 64;   // columns covered by one mask word
 constexpr int64_t kRowTile = 16;     // callers split the rows of a linear at multiples of this
+constexpr int64_t kRowPanel = 128;   // where zeros are skipped better at multiples of this
 constexpr int64_t kTokenTile = 64;   // and the tokens to be transposed at multiples of this
 constexpr int64_t kTailBytes = 64;   // readable bytes after the last value of the encodings with a mask
 constexpr int64_t kRunCols = 32;     // columns of an int4 tile that are stored together

@@ -8,7 +8,7 @@
 namespace cutwork {
 namespace {
 
-constexpr int kPartsPerThread = 4;         // so that a thread that is late or slow leaves its share to the others
+constexpr int64_t kPartsPerThread = 4;     // so that a thread that is late or slow leaves its share to the others
 constexpr double kSharedCost = 16384;      // multiplied by tokens: from here on a group is worth a barrier
 constexpr int64_t kSharedPrepare = 16384;  // elements from which preparing an input is worth a barrier
 constexpr int64_t kTransposed = 512;       // tokens whose transposed input and sums stay near while zeros are skipped
@@ -26,10 +26,9 @@ double cost(const Weight& weight, int64_t begin, int64_t end) {
 }  // namespace
 
 LinearGroup::LinearGroup(std::vector<Member> members, Activation activation, int threads, const Costs& costs)
-    : members_(std::move(members)),
-      activation_(activation),
-      parts_(static_cast<size_t>(threads == 1 ? 1 : threads * kPartsPerThread)) {
+    : members_(std::move(members)), activation_(activation), threads_(threads) {
   for (const Member& member : members_) {
+    rows_ += member.weight.rows;
     cost_ += cost(member.weight, 0, member.weight.rows);
     if (std::find(dtypes_.begin(), dtypes_.end(), member.weight.dtype) == dtypes_.end())
       dtypes_.push_back(member.weight.dtype);
@@ -45,13 +44,21 @@ LinearGroup::LinearGroup(std::vector<Member> members, Activation activation, int
     families = choose(first);
     while (++next <= kMost && choose(next) == families) {
     }
-    add_schedule(costs, first, next <= kMost ? next - 1 : std::numeric_limits<int64_t>::max(), families);
+    add_schedule(first, next <= kMost ? next - 1 : std::numeric_limits<int64_t>::max(), families);
   }
 }
 
-void LinearGroup::add_schedule(const Costs&, int64_t first, int64_t last, std::vector<Family> families) {
-  Schedule schedule = {first, last, std::move(families), {}, std::vector<std::vector<Slice>>(parts_)};
-  // Row tiles in order go to the part whose equal share of the cost holds the tile's middle.
+// For many tokens a part is a panel: kernels lose where theirs are cut.
+int64_t LinearGroup::part_count(const Schedule& schedule) const {
+  if (threads_ == 1) return 1;
+  const bool few_tokens = std::count(schedule.families.begin(), schedule.families.end(), Family::gemv) > 0;
+  return few_tokens ? threads_ * kPartsPerThread : std::max(rows_ / kRowPanel, threads_);
+}
+
+void LinearGroup::add_schedule(int64_t first, int64_t last, std::vector<Family> families) {
+  Schedule schedule = {first, last, std::move(families), {}, {}};
+  const auto parts = static_cast<size_t>(part_count(schedule));
+  schedule.parts.resize(parts);
   double before = 0;
   for (size_t i = 0; i < members_.size(); ++i) {
     const Weight& weight = members_[i].weight;
@@ -61,11 +68,13 @@ void LinearGroup::add_schedule(const Costs&, int64_t first, int64_t last, std::v
     if (schedule.families[i] == Family::spmm &&
         std::none_of(schedule.transposing.begin(), schedule.transposing.end(), alike))
       schedule.transposing.push_back(i);
-    for (int64_t begin = 0; begin < weight.rows; begin += kRowTile) {
-      const int64_t end = std::min(begin + kRowTile, weight.rows);
+    // Row tiles in order go to the part whose equal share of the cost holds the tile's middle.
+    const int64_t tile = schedule.families[i] == Family::spmm && rows_ >= kRowPanel * threads_ ? kRowPanel : kRowTile;
+    for (int64_t begin = 0; begin < weight.rows; begin += tile) {
+      const int64_t end = std::min(begin + tile, weight.rows);
       const double own = cost(weight, begin, end);
-      const double share = (before + own / 2) / std::max(cost_, 1.0) * static_cast<double>(parts_);
-      std::vector<Slice>& part = schedule.parts[std::min(static_cast<size_t>(share), parts_ - 1)];
+      const double share = (before + own / 2) / std::max(cost_, 1.0) * static_cast<double>(parts);
+      std::vector<Slice>& part = schedule.parts[std::min(static_cast<size_t>(share), parts - 1)];
       before += own;
       if (!part.empty() && part.back().member == i) {
         part.back().end = end;

@@ -67,7 +67,8 @@ class LinearGroup {
     int64_t most_at_once(int64_t tokens) const;  // of any step up to `tokens`
   };
 
-  void add_schedule(const Costs& costs, int64_t first, int64_t last, std::vector<Family> families);
+  int64_t part_count(const Schedule& schedule) const;
+  void add_schedule(int64_t first, int64_t last, std::vector<Family> families);
   const Schedule& schedule(int64_t tokens) const;
   void run_at_once(const LinearKernels& kernels, const ElementwiseKernels& elementwise, ThreadPool& pool,
                    const LinearMemory& memory, const float* x, int64_t tokens, const Target* targets, int64_t first,
@@ -79,7 +80,7 @@ class LinearGroup {
 
   std::vector<Member> members_;
   Activation activation_;
-  size_t parts_;
+  int64_t threads_, rows_ = 0;
   double cost_ = 0;                  // of all members, for one token
   std::vector<DType> dtypes_;        // of the members, each once
   std::vector<Schedule> schedules_;  // by the number of tokens
