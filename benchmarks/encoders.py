@@ -3,9 +3,9 @@
     python benchmarks/encoders.py [--rounds 7] [--output FILE]      # about five minutes; interrupt it, run it again
 
 Random weights of those shapes, made in memory; int8 as `cutwork quantize` leaves it, with T5's `wo` and Whisper's
-convolutions in fp32. A step reads 30 seconds (1500 entries) or 512 tokens. Every round times each variant once, in
-turn, so that all share the machine's good and bad moments; medians are shown. Leaves encoders.json and encoders.png in
-results/.
+convolutions in fp32; "int8 all" with `wo` in int8 too (`--override '*.wo=w8a8'`). A step reads 30 seconds (1500
+entries) or 512 tokens. Every round times each variant once, in turn, so that all share the machine's good and bad
+moments; medians are shown. Leaves encoders.json and encoders.png in results/.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from cutwork.pack.encodings import encode
 
 HERE = Path(__file__).resolve().parent
 SPARSITIES = (0, 50, 67, 75, 80, 90)  # percent
-DTYPES = ("fp32", "int8")
+DTYPES = ("fp32", "int8", "int8 all")
 THREADS = (1, 2)
 SHAPES: dict[str, tuple[int, dict[str, Any]]] = {  # entries of a step, config
     "whisper-base": (
@@ -75,7 +75,7 @@ def main() -> None:
         if (kept["cpu"], kept["isa"]) == (cpu_name(), _native.isa()):
             seconds = kept["seconds"]
     for shape in [options.shape] if options.shape else SHAPES:
-        variants = [(s, d, t) for s in SPARSITIES for d in DTYPES for t in THREADS]
+        variants = [(s, d, t) for s in SPARSITIES for d in dtypes(shape) for t in THREADS]
         missing = [each for each in variants if len(seconds.get(_key(shape, *each), [])) < options.rounds]
         if not missing:
             continue
@@ -92,6 +92,11 @@ def main() -> None:
             write_atomically(options.output, json.dumps(content, indent=1) + "\n")
     report(seconds)
     plot(seconds, options.output.with_suffix(".png"))
+
+
+def dtypes(shape: str) -> tuple[str, ...]:
+    """Whisper has no `wo`."""
+    return DTYPES if shape.startswith("t5") else DTYPES[:2]
 
 
 class Encoder:
@@ -118,7 +123,7 @@ class Encoder:
             threads=threads,
             max_tokens=self._entries,
             max_logits=1,
-            cache={**cache, "block_size": BLOCK_SIZE, "blocks": blocks, "dtype": "bf16" if dtype == "int8" else "f32"},
+            cache={**cache, "block_size": BLOCK_SIZE, "blocks": blocks, "dtype": "f32" if dtype == "fp32" else "bf16"},
             costs=load_costs(),
         )
         self._table = np.arange(blocks, dtype=np.int32)[None]
@@ -139,7 +144,7 @@ def _weight(plan: Plan, name: str, sparsity: int, dtype: str, random: np.random.
     rows, cols = plan.weights[name]
     block = any(part.isdigit() for part in name.split("."))
     zero = random.random((rows, cols), np.float32) < (sparsity / 100 if block else 0)
-    if dtype == "int8" and block and not name.endswith(".wo.weight"):
+    if block and (dtype == "int8 all" or (dtype == "int8" and not name.endswith(".wo.weight"))):
         codes = np.where(zero, np.int8(0), random.integers(1, 128, (rows, cols), np.int8))
         stored = encode(codes, np.full(rows, 1e-4, np.float32))
     else:
@@ -152,16 +157,17 @@ def _key(shape: str, sparsity: int, dtype: str, threads: int) -> str:
 
 
 def report(seconds: dict[str, list[float]]) -> None:
-    """A table of medians and how many times dense fp32's speed they are."""
+    """A table of medians, and how many times the speed of dense fp32 and of the same dtype without zeros they are."""
     for shape in SHAPES:
         for threads in THREADS:
-            for dtype in DTYPES:
+            for dtype in dtypes(shape):
                 cells = []
                 for sparsity in SPARSITIES:
                     found = seconds.get(_key(shape, sparsity, dtype, threads))
                     if found:
-                        times = median(seconds[_key(shape, 0, "fp32", threads)]) / median(found)
-                        cells.append(f"{sparsity}%: {1e3 * median(found):.0f} ms ({times:.2f}x)")
+                        dense = [median(seconds[_key(shape, 0, d, threads)]) for d in ("fp32", dtype)]
+                        times = [f"{each / median(found):.2f}x" for each in dense]
+                        cells.append(f"{sparsity}%: {1e3 * median(found):.0f} ms ({', '.join(times)})")
                 if cells:
                     print(f"{shape}, {dtype}, {threads} threads: {', '.join(cells)}")
 
@@ -174,7 +180,7 @@ def plot(seconds: dict[str, list[float]], file: Path) -> None:
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     for ax, shape in zip(figure.subplots(1, len(SHAPES)), SHAPES, strict=True):
-        for dtype, colour in zip(DTYPES, ("#5e81ac", "#2a7f62"), strict=True):
+        for dtype, colour in zip(dtypes(shape), ("#5e81ac", "#2a7f62", "#d08770"), strict=False):
             for threads, style in zip(THREADS, (":", "-"), strict=True):
                 found = [(s, seconds.get(_key(shape, s, dtype, threads))) for s in SPARSITIES]
                 points = [(s, median(times)) for s, times in found if times]

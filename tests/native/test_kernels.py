@@ -138,6 +138,19 @@ def test_int8_codes_round_half_to_even(isa):
 
 
 @pytest.mark.parametrize("isa", ISAS)
+def test_int8_codes_are_those_of_a_division(isa):
+    """Also beside ties, where multiplying by the inverse of the scale may round to the other side."""
+    rng = np.random.default_rng(9)
+    scale = rng.uniform(1e-3, 1e3, (40, 1)).astype(np.float32)
+    x = (rng.integers(-127, 127, (40, 200)) + 0.5).astype(np.float32) * scale
+    x = np.where(rng.random(x.shape) < 0.5, np.nextafter(x, np.float32(0)), x)
+    x[:, :1] = 127 * scale
+    expected, x_scale = quantize_tokens(x)
+    codes = make_weight(np.eye(200, dtype=np.int8), "dense", np.ones(200, np.float32)).matmul(x, isa=isa)
+    np.testing.assert_array_equal(codes, expected.astype(np.float32) * x_scale[:, None])
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_int8_extremes_do_not_saturate(isa, encoding):
     cols = 65536
