@@ -1,15 +1,17 @@
 """`Model.transcribe` and `cutwork transcribe` on a tiny random Whisper."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, WhisperForConditionalGeneration
 from typer.testing import CliRunner
 
 from cutwork import Model
+from cutwork.audio import read_audio
 from cutwork.cli import app
 from cutwork.engine.speech.adapter import Stopped, open_transcription
 from cutwork.engine.speech.options import Options
@@ -17,7 +19,17 @@ from cutwork.errors import CutworkError
 from cutwork.recipe import TaskSettings
 from cutwork.tasks.accuracy import accuracy
 from cutwork.tasks.load import load_task
-from tests.speech.test_transcribe import PLAIN, reference, shown, transcription, with_text
+from tests.speech.test_transcribe import (
+    CLIPS,
+    PLAIN,
+    TINY,
+    real,
+    reference,
+    shown,
+    transcription,
+    two_minutes,
+    with_text,
+)
 from tests.speech.tiny import END, save, sound
 
 PLAINLY = ["--beam-size", "1", "--temperature", "0", "--no-speech-threshold", "1", "--log-prob-threshold", "-1000"]
@@ -47,6 +59,49 @@ def test_the_engine_hears_what_transformers_hears(path: Path, condition: bool) -
             expected = reference(path, torch_model, audio, condition_on_prev_tokens=condition)
             found = model.transcribe(audio, **PLAIN, condition_on_previous_text=condition)
             assert shown(found.segments) == with_text(expected, AutoTokenizer.from_pretrained(path), END)
+
+
+def with_long_pauses() -> np.ndarray:
+    """Two minutes of clips between silence and faint noise, some of it longer than a window."""
+    noise = np.random.default_rng(0)
+    parts: list[np.ndarray] = []
+    for clip, pause in zip(sorted(CLIPS.glob("*.wav")), (0.5, 35, 2, 45, 10), strict=False):
+        parts += [read_audio(clip), noise.normal(0, 0.002 * (pause > 40), round(16_000 * pause)).astype(np.float32)]
+    return np.concatenate(parts)
+
+
+@real
+@pytest.mark.parametrize("beams", [1, 5])
+@pytest.mark.parametrize("condition", [False, True])
+@pytest.mark.parametrize("recording", [two_minutes, with_long_pauses])
+def test_the_engine_hears_minutes_of_real_speech_as_transformers_does(
+    recording: Callable[[], np.ndarray], condition: bool, beams: int
+) -> None:
+    audio = recording()
+    thresholds = {"compression_ratio_threshold": 2.4, "no_speech_threshold": 0.6}
+    with Model.load(TINY, threads=1) as model:
+        found = model.transcribe(
+            audio,
+            beam_size=beams,
+            temperature=0.0,
+            log_prob_threshold=-1.0,
+            condition_on_previous_text=condition,
+            **thresholds,
+        )
+    torch_model = WhisperForConditionalGeneration.from_pretrained(TINY)
+    expected = reference(
+        TINY,
+        torch_model,
+        audio,
+        num_beams=beams,
+        temperature=(0.0,),
+        logprob_threshold=-1.0,
+        condition_on_prev_tokens=condition,
+        **thresholds,
+    )
+    words = AutoTokenizer.from_pretrained(TINY)
+    assert shown(found.segments) == with_text(expected, words, torch_model.config.eos_token_id)
+    assert found.duration > 115 and "Mr. John Dashwood" in found.text
 
 
 def test_beams_samples_words_and_log_probabilities(path: Path) -> None:

@@ -54,7 +54,7 @@ def reference(path: Path, model: Any, audio: np.ndarray, **options: Any) -> list
     if model.generation_config.is_multilingual:
         options["task"] = "transcribe"
     with torch.inference_mode():
-        found = model.generate(features, return_timestamps=True, return_segments=True, num_beams=1, **options)
+        found = model.generate(features, return_timestamps=True, return_segments=True, **{"num_beams": 1, **options})
     first = model.generation_config.no_timestamps_token_id + 1
     rows = []
     for segment in found["segments"][0]:
@@ -181,6 +181,13 @@ CLIPS = Path(os.environ.get("CUTWORK_TEST_SPEECH", "no-clips"))  # a folder of .
 TINY = Path(os.environ.get("CUTWORK_TEST_WHISPER", "no-model"))  # openai/whisper-tiny.en
 
 
+def real(test: Any) -> Any:
+    """Marks a test of a real model and real speech."""
+    absent = not (CLIPS.is_dir() and TINY.is_dir())
+    reason = "CUTWORK_TEST_SPEECH and CUTWORK_TEST_WHISPER name no clips and no model"
+    return pytest.mark.slow(pytest.mark.skipif(absent, reason=reason)(test))
+
+
 def two_minutes() -> np.ndarray:
     """The clips one after the other with pauses, again and again."""
     parts: list[np.ndarray] = []
@@ -189,11 +196,7 @@ def two_minutes() -> np.ndarray:
     return np.concatenate(parts)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(
-    not (CLIPS.is_dir() and TINY.is_dir()),
-    reason="CUTWORK_TEST_SPEECH and CUTWORK_TEST_WHISPER name no clips and no model",
-)
+@real
 @pytest.mark.parametrize("condition", [False, True])
 def test_two_minutes_of_real_speech_are_as_transformers_hears_them(condition: bool) -> None:
     audio = two_minutes()

@@ -69,8 +69,7 @@ def split(tokens: Sequence[int], vocabulary: Vocabulary, frames: int) -> tuple[l
     ends = [i + 1 for i in range(len(tokens) - 1) if is_time[i] and is_time[i + 1]]
     if not ends:
         last = next((token - first for token in reversed(tokens) if token >= first), 0)
-        seconds = last * SECONDS_PER_TIME if last else frames / 100
-        return [Slice(0.0, seconds, list(tokens))], frames
+        return [Slice(0.0, (last or frames // 2) * SECONDS_PER_TIME, list(tokens))], frames
     finished = is_time[-2:] == [False, True]  # nothing is said after the last time
     if finished:
         ends.append(len(tokens))
