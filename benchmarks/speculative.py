@@ -27,7 +27,7 @@ from cutwork.tasks.load import load_task
 from cutwork.tasks.rendering import render_prompt
 
 HERE = Path(__file__).resolve().parent
-BATCHES = (1, 4)
+BATCHES = (1, 4, 16)
 
 
 @dataclass

@@ -5,6 +5,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
+from cutwork.engine.draft_length import DraftLength
 from cutwork.engine.model import Model
 from cutwork.engine.sampling import Sampler, Sampling
 from cutwork.errors import CutworkError
@@ -72,7 +73,8 @@ def test_greedy_answers_are_the_targets_own(count, backend, target, draft):
     assert asdict(results[0])["guessed_tokens"] > 0
 
 
-def test_a_close_draft_saves_steps(target, tmp_path):
+def test_a_close_draft_saves_steps(target, tmp_path, monkeypatch):
+    monkeypatch.setattr(DraftLength, "choose", lambda *_: 4)  # though it costs as much as the target itself
     hf, path = target
     hf.save_pretrained(tmp_path)
     with load(hf, path, draft=tmp_path, draft_tokens=4) as model:

@@ -105,6 +105,11 @@ class Sampler:
         self._rules = settings.rules
         self._plain = not (self._rules or len(self._biased) or settings.logits_processor or settings.constraint)
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether its draws are to come out the same again."""
+        return self.settings.temperature > 0 and self.settings.seed is not None
+
     def choose(self, logits: np.ndarray, tokens: Sequence[int]) -> tuple[int, Logprob | None]:
         """The token after `tokens` (prompt and answer), given its logits float32 [V], and its log-probability if the
         settings ask for it."""

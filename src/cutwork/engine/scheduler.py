@@ -122,6 +122,7 @@ class Scheduler:
 
         Of a beam search only its end is told, by the last token of its best hypothesis.
         """
+        start = time.perf_counter()
         batch = self._compose()
         if not batch:
             return []
@@ -130,7 +131,8 @@ class Scheduler:
         began = time.perf_counter()
         logits = self._run(batch)
         decoding = sum(count for sequence, count in batch if sequence.pending == 1)
-        self.pace.note(decoding, sum(count for _, count in batch) - decoding, time.perf_counter() - began)
+        prompt = sum(count for _, count in batch) - decoding
+        self.pace.note(decoding, prompt, time.perf_counter() - began)
         chosen, row = [], 0
         for sequence, count in batch:
             if sequence.guesses:
@@ -142,6 +144,8 @@ class Scheduler:
             if length == len(sequence.tokens):
                 chosen += self._continue(sequence, logits[row])
                 row += 1
+        if self.drafter is not None and not prompt:
+            self.drafter.length.took(time.perf_counter() - start)
         return chosen
 
     def _compose(self) -> list[tuple[Sequence, int]]:

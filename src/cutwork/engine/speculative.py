@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cutwork.engine.cache import BlockCache, OutOfBlocks, Table
+from cutwork.engine.draft_length import DraftLength
 from cutwork.engine.sampling import Logprob, Sampler
 
 
@@ -22,7 +23,7 @@ class Guess:
 class _Draft:
     """What the draft model has of one sequence."""
 
-    reach: int  # how many tokens to guess next
+    reach: int  # how many tokens to guess next if its draws are to be repeatable
     table: Table
     fed: list[int] = field(default_factory=list)  # guesses that were computed beyond the table's length
 
@@ -31,7 +32,8 @@ class Drafter:
     """The draft model's side of every sequence.
 
     Its cache holds verified tokens; what it computed for guesses counts once the target has chosen the same tokens.
-    It guesses fewer tokens after a wrong guess and more when all were right, up to `tokens`.
+    It guesses as many tokens as pay, up to `tokens` (`DraftLength`). For draws with a seed, which must not depend on
+    who else is there nor on how fast the machine is, it guesses fewer after a wrong guess and more when all were right.
 
     executor, cache: of the draft model, nobody else's. max_tokens: its tokens per step. max_context: its tokens per
     sequence.
@@ -40,12 +42,17 @@ class Drafter:
     def __init__(self, executor: Any, cache: BlockCache, *, tokens: int, max_tokens: int, max_context: int) -> None:
         self._executor, self.cache = executor, cache
         self._tokens, self._max_tokens, self._max_context = tokens, max_tokens, max_context
+        self.length = DraftLength(tokens)
         self._drafts: dict[Any, _Draft] = {}
 
     def guess(self, sequences: Iterable[tuple[Any, Sequence[int], Sampler, int]]) -> dict[Any, list[Guess]]:
         """Guesses for each (key, tokens so far, sampler, most guesses wanted); none where memory or context lack."""
         work = {key: (tokens, sampler, most) for key, tokens, sampler, most in sequences}
-        wanted = {key: self._prepare(key, tokens, most) for key, (tokens, _, most) in work.items()}
+        pays = self.length.choose(len(work)) if work else 0
+        wanted = {
+            key: self._prepare(key, tokens, most, None if sampler.repeatable else pays)
+            for key, (tokens, sampler, most) in work.items()
+        }
         guesses: dict[Any, list[Guess]] = {key: [] for key in work}
         rows = self._catch_up({key: work[key][0] for key, count in wanted.items() if count > 0})
         while rows:
@@ -61,6 +68,7 @@ class Drafter:
 
     def learn(self, key: Any, guessed: int, accepted: int) -> None:
         """How many of a sequence's guesses were right."""
+        self.length.note(guessed, accepted)
         draft = self._drafts[key]
         draft.reach = min(self._tokens, draft.reach + 2) if accepted == guessed else max(1, draft.reach - 1)
 
@@ -70,8 +78,8 @@ class Drafter:
         if draft is not None:
             self.cache.close(draft.table)
 
-    def _prepare(self, key: Any, tokens: Sequence[int], most: int) -> int:
-        """Room for a sequence; returns how many guesses it holds, 0 for none."""
+    def _prepare(self, key: Any, tokens: Sequence[int], most: int, count: int | None) -> int:
+        """Room for a sequence and `count` guesses (None: its own reach); returns how many it holds, 0 for none."""
         draft = self._drafts.get(key)
         if draft is None:
             draft = self._drafts[key] = _Draft(self._tokens, self.cache.open(tokens))
@@ -82,7 +90,7 @@ class Drafter:
             right += 1
         draft.fed = []
         self.cache.commit(draft.table, tokens, draft.table.length + right)
-        count = min(draft.reach, most, self._max_context - len(tokens))
+        count = min(draft.reach if count is None else count, most, self._max_context - len(tokens))
         if count > 0:
             try:
                 copies = self.cache.extend(draft.table, len(tokens) + count)
