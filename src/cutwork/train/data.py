@@ -77,9 +77,9 @@ class StepSampler(Sampler[int]):
     """Shuffles samples into optimiser steps, and sorts each step by length so that its micro-batches pad little.
 
     Steps remain unbiased random draws, unlike with lengths grouped across steps. On GSM8K in steps of 32 and
-    micro-batches of 8, 17% of the tokens are padding, where unsorted ones have 50% and a fixed length of 512, 179%; of
-    course nothing is gained where a step is one micro-batch. The order is a function of
-    `(seed, epoch)`, so a resumed run skips exactly what was seen.
+    micro-batches of 8, 14% of the tokens are padding, with micro-batches of 4 6%, where unsorted ones of 8 have 33%
+    and a fixed length of 512, 64%; of course nothing is gained where a step is one micro-batch. The order is a function
+    of `(seed, epoch)`, so a resumed run skips exactly what was seen.
     """
 
     def __init__(self, lengths: Sequence[int], step_size: int, seed: int) -> None:
