@@ -68,8 +68,8 @@ def test_greedy_answers_are_the_targets_own(count, backend, target, draft):
         )
     assert again.tokens == alone[5].tokens
     assert "".join(pieces) == stopped[3].text
-    rates = [result.acceptance for result in results]
-    assert (np.mean(rates) > 0.3) == (draft.name[:5] == "close")
+    guessed, accepted = (sum(getattr(r, f"{what}_tokens") for r in results) for what in ("guessed", "accepted"))
+    assert (accepted > 0.3 * guessed) == (draft.name[:5] == "close")
     assert asdict(results[0])["guessed_tokens"] > 0
 
 
