@@ -34,7 +34,7 @@ def memory_bound(sequences, guesses):
 def test_what_pays_is_found_and_kept(sequences, acceptance):
     random, length = np.random.default_rng(0), DraftLength(8)
     assert length.lengths == [0, 1, 2, 4, 8]
-    chosen = steps(length, sequences, memory_bound, acceptance, 1000, random)[200:]
+    chosen = steps(length, sequences, memory_bound, acceptance, 1600, random)[400:]
     best = max(rate(memory_bound, sequences, k, acceptance) for k in length.lengths)
     said = sum(rate(memory_bound, sequences, k, acceptance) * memory_bound(sequences, k) for k in chosen)
     assert said / sum(memory_bound(sequences, k) for k in chosen) > 0.9 * best
@@ -59,7 +59,7 @@ def test_a_trial_while_nothing_is_guessed_is_timed_once_the_draft_has_caught_up(
     def seconds(_, guesses):
         return 1.0 + 10.0 * guesses
 
-    assert steps(length, 2, seconds, 0.9, 40, random)[-1] == 0
+    assert steps(length, 2, seconds, 0.9, 80, random)[-1] == 0
     chosen = steps(length, 2, lambda _, guesses: 1.0, 0.9, 2000, random)
     first = chosen.index(1)
     assert chosen[first : first + 3] == [1, 1, 0]

@@ -8,7 +8,7 @@ EXPECTED = 0.8  # acceptance before anything was guessed
 SMOOTHING = 0.05  # of the acceptance, per judged guess
 TRIALS = 2  # of a length, in each of which it has to be better by
 MARGIN = 1.03
-SOONEST, LATEST = 3, 64  # steps from trial to trial: more while nothing better is found
+SOONEST, LATEST = 16, 64  # steps from trial to trial: more while nothing better is found, fewer with more sequences
 SELDOM = 512  # instead, while nothing is guessed: the draft model has to read first all that was said meanwhile
 
 
@@ -17,17 +17,17 @@ class _Known:
     """What is known about decoding about so many sequences together. Places are indices in `DraftLength.lengths`."""
 
     best: int
+    pause: int  # steps from trial to trial
     usual: deque[float] = field(default_factory=lambda: deque(maxlen=3))  # seconds of the last steps at `best`
     ratios: defaultdict[int, deque[float]] = field(  # of other places, by how much longer a step took there
         default_factory=lambda: defaultdict(lambda: deque(maxlen=TRIALS))
     )
     tried: int = -1  # place of the last trial
     again: bool = False  # whether that trial goes on
-    pause: int = 0  # steps from trial to trial
-    wait: int = 0  # until the next
+    wait: int = field(init=False)  # steps until the next
 
     def __post_init__(self) -> None:
-        self.pause = self.wait = SOONEST if self.best else SELDOM
+        self.wait = self.pause
 
 
 class DraftLength:
@@ -52,7 +52,7 @@ class DraftLength:
         size = (sequences - 1).bit_length()
         if size not in self._known:  # what does not pay with fewer does not with more
             useless = any(known.best == 0 for smaller, known in self._known.items() if smaller < size)
-            self._known[size] = _Known(0 if useless else len(self.lengths) - 1)
+            self._settle(size, 0 if useless else len(self.lengths) - 1)
         now = self._known[size]
         self._size, self._place, self._timed = size, now.best, True
         now.wait -= 1
@@ -89,9 +89,13 @@ class DraftLength:
             if len(ratios) == TRIALS
         }
         if gains and max(gains.values()) > MARGIN:
-            self._known[self._size] = _Known(max(gains, key=lambda each: gains[each]))
+            self._settle(self._size, max(gains, key=lambda each: gains[each]))
         elif gains:
             now.pause = max(now.pause, min(2 * now.pause, LATEST))
+
+    def _settle(self, size: int, place: int) -> None:
+        """Take a length for the best, and look for a better one again: soon where many sequences make guesses dear."""
+        self._known[size] = _Known(place, max(2, SOONEST >> size) if place else SELDOM)
 
     def _others(self, now: _Known) -> list[int]:
         return [place for place in range(len(self.lengths)) if place != now.best]

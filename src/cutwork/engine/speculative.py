@@ -23,7 +23,7 @@ class Guess:
 class _Draft:
     """What the draft model has of one sequence."""
 
-    reach: int  # how many tokens to guess next if its draws are to be repeatable
+    reach: int  # how many tokens to guess next
     table: Table
     fed: list[int] = field(default_factory=list)  # guesses that were computed beyond the table's length
 
@@ -32,8 +32,9 @@ class Drafter:
     """The draft model's side of every sequence.
 
     Its cache holds verified tokens; what it computed for guesses counts once the target has chosen the same tokens.
-    It guesses as many tokens as pay, up to `tokens` (`DraftLength`). For draws with a seed, which must not depend on
-    who else is there nor on how fast the machine is, it guesses fewer after a wrong guess and more when all were right.
+    It guesses fewer tokens for a sequence after a wrong guess and more when all were right, up to `tokens`, and no more
+    than pay (`DraftLength`). Only draws with a seed do without the latter: they must not depend on who else is there,
+    nor on how fast the machine is.
 
     executor, cache: of the draft model, nobody else's. max_tokens: its tokens per step. max_context: its tokens per
     sequence.
@@ -50,7 +51,7 @@ class Drafter:
         work = {key: (tokens, sampler, most) for key, tokens, sampler, most in sequences}
         pays = self.length.choose(len(work)) if work else 0
         wanted = {
-            key: self._prepare(key, tokens, most, None if sampler.repeatable else pays)
+            key: self._prepare(key, tokens, most if sampler.repeatable else min(most, pays))
             for key, (tokens, sampler, most) in work.items()
         }
         guesses: dict[Any, list[Guess]] = {key: [] for key in work}
@@ -78,8 +79,8 @@ class Drafter:
         if draft is not None:
             self.cache.close(draft.table)
 
-    def _prepare(self, key: Any, tokens: Sequence[int], most: int, count: int | None) -> int:
-        """Room for a sequence and `count` guesses (None: its own reach); returns how many it holds, 0 for none."""
+    def _prepare(self, key: Any, tokens: Sequence[int], most: int) -> int:
+        """Room for a sequence; returns how many guesses it holds, 0 for none."""
         draft = self._drafts.get(key)
         if draft is None:
             draft = self._drafts[key] = _Draft(self._tokens, self.cache.open(tokens))
@@ -90,7 +91,7 @@ class Drafter:
             right += 1
         draft.fed = []
         self.cache.commit(draft.table, tokens, draft.table.length + right)
-        count = min(draft.reach if count is None else count, most, self._max_context - len(tokens))
+        count = min(draft.reach, most, self._max_context - len(tokens))
         if count > 0:
             try:
                 copies = self.cache.extend(draft.table, len(tokens) + count)
