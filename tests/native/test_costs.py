@@ -1,6 +1,7 @@
 """The cost model: what it predicts and which kernel it picks from given constants."""
 
 import math
+import platform
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from .weights import DTYPES, make_weight, sparse_values
 ISAS = ("scalar", "avx2", "avx512f", "avx512")
 SHAPE = {"encoding": "bitmask", "dtype": "i8", "rows": 1000, "cols": 2000, "nonzeros": 500_000}
 FAST = (1e30, 1e30)
+pytestmark = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="constants of x86's kernels")
 
 
 def test_seconds_are_work_times_constants():
