@@ -130,6 +130,24 @@ def test_linear(rng, isa, dtypes, encoding, count):
             close(run_rows(plan.executor(isa=isa, threads=2), count), ACTIVATIONS[activation](y) + extra, 2e-6)
 
 
+@pytest.mark.parametrize("encoding", ["dense", "bitmask"])
+@pytest.mark.parametrize("dtypes", [["i8"], ["bf16", "f32"]])
+def test_linear_of_many_tokens(rng, isa, dtypes, encoding):
+    """More than are transposed at once, of which few nonzeros are left: the same for any number of threads."""
+    count, rows = 1100, 300
+    x, extra = (rng.standard_normal((count, width)).astype(np.float32) for width in (330, rows))
+    plan = Plan()
+    data = {"x": plan.table(x), "residual": plan.table(extra)}
+    weights = [plan.random_weight(rng, rows, 330, dtype, encoding, 0.05) for dtype in dtypes]
+    outs = [plan.buffer(rows) for _ in weights]
+    plan.add("linear", outs=outs, weights=weights, biases=[-1] * len(outs), activation="relu", **data)
+    plan.show(outs[-1])
+    executors = [plan.executor(isa=isa, threads=t, max_tokens=count, max_logits=count) for t in (1, 3)]
+    alone, shared = (run_rows(executor, count) for executor in executors)
+    close(alone, ACTIVATIONS["relu"](multiply(x.astype(np.float64), plan.matrices[weights[-1]])) + extra, 2e-6)
+    np.testing.assert_array_equal(alone, shared)
+
+
 def test_logits_have_a_bias_and_only_the_wanted_rows(rng, isa):
     x = rng.standard_normal((8, 24)).astype(np.float32)
     plan = Plan()
