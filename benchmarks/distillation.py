@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--recipe", type=Path, default=HERE.parent / "recipes" / "smollm2-gsm.yaml")
     parser.add_argument("--sparsity", type=float, nargs="+", default=[0.5, 0.6, 0.7, 0.8])
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--max-steps", type=int, help="optimiser steps per cell, instead of the recipe's epochs")
     parser.add_argument("--losses", nargs="+", default=["CE", "CE+KL", "SquareHead"], choices=list(LOSSES))
     parser.add_argument("--finished", action="store_true", help="train nothing; report the cells that are there")
     parser.add_argument("--samples", type=int, default=400, help="held-out questions")
@@ -68,6 +69,8 @@ def main() -> None:
 
     console = Console(stderr=True)
     recipe = with_samples(load_recipe(options.recipe), options.samples)
+    if options.max_steps:
+        recipe = recipe.model_copy(update={"tune": recipe.tune.model_copy(update={"max_steps": options.max_steps})})
     task = load_task(recipe.task)
     output = options.output or recipe.output
     stages = Stages(output, task, recipe.task.max_length, console)

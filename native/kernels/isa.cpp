@@ -34,7 +34,7 @@ Isa best_isa() {
   const unsigned avx512_b = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
   const bool plain = (b & avx512_b) == avx512_b && (enabled_registers() & kZmm) == kZmm;
   if (!plain) return Isa::avx2;
-  const unsigned avx512_c = bit_AVX512VBMI | bit_AVX512VBMI2 | bit_AVX512VNNI;
+  const unsigned avx512_c = bit_AVX512VBMI | bit_AVX512VBMI2 | bit_AVX512VNNI | bit_AVX512VPOPCNTDQ;
   return (c & avx512_c) == avx512_c ? Isa::avx512 : Isa::avx512f;
 }
 #else

@@ -92,7 +92,7 @@ struct LinearKernels {
   int64_t (*gemv_tokens)(DType dtype);  // that gemv multiplies for one decompression
 };
 
-// avx512f: F, BW, DQ and VL; avx512: VBMI, VBMI2 and VNNI as well.
+// avx512f: F, BW, DQ and VL; avx512: VBMI, VBMI2, VNNI and VPOPCNTDQ as well.
 enum class Isa : uint8_t { scalar, avx2, avx512f, avx512 };
 
 // The best set this processor supports, or the lower one that CUTWORK_ISA names. Throws std::invalid_argument if

@@ -54,9 +54,12 @@ void transpose(__m256i (&rows)[kRawRows]) {
   }
 }
 
-// table[j] for each bit j of the word, in order.
-void put_places(const uint8_t* table, uint64_t word, uint8_t* out) {
-  for (; word != 0; word &= word - 1) *out++ = table[__builtin_ctzll(word)];
+// The places of the columns first + j for each bit j of the word, in order.
+template <class Columns>
+void put_places(uint64_t word, int64_t, int64_t first, typename Columns::Place* out) {
+  constexpr int64_t kStep = Columns::kLines * kLine / Columns::kPlaceBytes;
+  for (; word != 0; word &= word - 1)
+    *out++ = static_cast<typename Columns::Place>((first + Columns::kTable.place[__builtin_ctzll(word)]) * kStep);
 }
 
 // Transposes 4 x 4 bytes and then 4 x 4 dwords within lanes.

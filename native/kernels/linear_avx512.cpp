@@ -1,6 +1,7 @@
 // Kernels for AVX-512 with VNNI and VBMI2. Everything here has internal linkage: no other file may end up running it.
 #include <immintrin.h>
 
+#include <cstddef>
 #include <type_traits>
 
 #include "kernels/int4.h"
@@ -17,9 +18,24 @@ constexpr int64_t kDeinterleave = 32;
 #include "kernels/avx512_floats.inc"
 #include "kernels/input.inc"
 
-// table[j] for each bit j of the word, in order; writes up to a line too much.
-void put_places(const uint8_t* table, uint64_t word, uint8_t* out) {
-  _mm512_storeu_si512(out, _mm512_mask_compress_epi8(opaque_zero(), word, _mm512_loadu_si512(table)));
+// The places of the columns first + j for each of the `count` bits j of the word, in order; writes up to 64 in all.
+template <class Columns>
+void put_places(uint64_t word, int64_t count, int64_t first, typename Columns::Place* out) {
+  const __m512i columns = _mm512_mask_compress_epi8(opaque_zero(), word, _mm512_load_si512(Columns::kTable.place));
+  if constexpr (sizeof(typename Columns::Place) == 1) {
+    static_assert(Columns::kPlaceBytes == Columns::kLines * kLine);
+    _mm512_storeu_si512(out, _mm512_add_epi8(columns, _mm512_set1_epi8(static_cast<char>(first))));
+  } else {
+    constexpr unsigned kShift = __builtin_ctzll(Columns::kLines * kLine / Columns::kPlaceBytes);
+    static_assert(Columns::kLikely == 32);
+    const __m512i base = _mm512_set1_epi16(static_cast<int16_t>(first << kShift));
+    const auto place = [&](__m256i some) {
+      return _mm512_add_epi16(_mm512_slli_epi16(_mm512_cvtepu8_epi16(some), kShift), base);
+    };
+    _mm512_storeu_si512(out, place(_mm512_castsi512_si256(columns)));
+    if (__builtin_expect(count > Columns::kLikely, 0))
+      _mm512_storeu_si512(out + 32, place(_mm512_extracti64x4_epi64(columns, 1)));
+  }
 }
 
 struct I8 {

@@ -18,9 +18,12 @@ constexpr int64_t kDeinterleave = 1;
 #include "kernels/input.inc"
 #include "kernels/shuffles.inc"
 
-// table[j] for each bit j of the word, in order.
-void put_places(const uint8_t* table, uint64_t word, uint8_t* out) {
-  for (; word != 0; word &= word - 1) *out++ = table[__builtin_ctzll(word)];
+// The places of the columns first + j for each bit j of the word, in order.
+template <class Columns>
+void put_places(uint64_t word, int64_t, int64_t first, typename Columns::Place* out) {
+  constexpr int64_t kStep = Columns::kLines * kLine / Columns::kPlaceBytes;
+  for (; word != 0; word &= word - 1)
+    *out++ = static_cast<typename Columns::Place>((first + Columns::kTable.place[__builtin_ctzll(word)]) * kStep);
 }
 
 // Weights as magnitudes and the mask of the negative ones. |w| * (x with w's sign) sums to at most 2 * 127 * 127 in 16

@@ -68,19 +68,36 @@ def test_matches_the_reference_at_every_tail(isa, encoding, dtype):
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_prefill_that_skips_zeros(isa, dtype):
-    # Beside 64-token tiles and their 16-token lines, 128-row panels and 128-column runs, at the densities that skip.
+    # Beside 64-token tiles and their 16-token lines, 128-row panels, runs of 192 and 512 columns.
     rng = np.random.default_rng(6)
     for rows, cols, tokens, density in (
         (1, 1, 64, 1.0),
         (129, 127, 65, 0.3),
         (140, 200, 81, 0.1),
         (300, 450, 250, 0.02),
+        (261, 1090, 70, 0.25),
+        (20, 520, 20, 0.9),
     ):
         for encoding in ENCODINGS[1:]:
             _, scale, x = weight_and_input(rng, rows, cols, tokens, density, dtype)
             dense = sparse_blocks(rng, rows, cols, density, dtype, encoding)
             for y in every_product(make_weight(dense, encoding, scale), x, isa, threads=2):
                 assert_matches_reference(y, x, dense, scale)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("tokens", [2, 7, 9, 13, 18])
+def test_rows_of_uneven_density(isa, dtype, tokens):
+    # Rows that share lanes advance together, so full rows beside nearly empty ones are the worst case; columns of two
+    # runs and a tail, and every remainder of 16 tokens that has a kernel of its own.
+    rng = np.random.default_rng(8)
+    dense, scale, x = weight_and_input(rng, 150, 1111, tokens, 1.0, dtype)
+    keep = rng.random(dense.shape) < np.where(np.arange(150) % 7 == 0, 1.0, 0.03)[:, None]
+    keep[:, 700:760] |= (np.arange(150) % 16 == 3)[:, None]  # and bursts
+    dense = np.where(keep, dense, 0).astype(dense.dtype)
+    for y in every_product(make_weight(dense, "bitmask", scale), x, isa, threads=2):
+        assert_matches_reference(y, x, dense, scale)
 
 
 @pytest.mark.parametrize("isa", ISAS)
