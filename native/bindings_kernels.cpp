@@ -139,9 +139,11 @@ void in_parallel(int parts, const F& part) {
   for (std::thread& other : others) other.join();
 }
 
-AlignedBytes transposed(const Weight& weight, const LinearKernels& kernels, const void* input, int64_t tokens) {
-  AlignedBytes bytes = aligned_bytes(kernels.transposed_bytes(weight.encoding, weight.dtype, tokens, weight.cols));
-  kernels.transpose_input(weight.encoding, weight.dtype, input, tokens, weight.cols, 0, tokens, bytes.get());
+AlignedBytes rearranged(const Weight& weight, const LinearKernels& kernels, Family family, const void* input,
+                        int64_t tokens) {
+  const auto [encoding, dtype] = std::make_pair(weight.encoding, weight.dtype);
+  AlignedBytes bytes = aligned_bytes(kernels.rearranged_bytes(family, encoding, dtype, tokens, weight.cols));
+  kernels.rearrange_input(family, encoding, dtype, input, tokens, weight.cols, 0, tokens, bytes.get());
   return bytes;
 }
 
@@ -153,7 +155,7 @@ void multiply_rows(const Weight& weight, const LinearKernels& kernels, Family fa
     const int64_t begin = tokens * i / parts, end = tokens * (i + 1) / parts;
     kernels.prepare(weight.dtype, x, weight.cols, tokens, weight.cols, begin, end, input.get());
   });
-  if (family == Family::spmm) input = transposed(weight, kernels, input.get(), tokens);
+  if (skips_zeros(family)) input = rearranged(weight, kernels, family, input.get(), tokens);
   const int64_t tiles = (weight.rows + kRowTile - 1) / kRowTile;
   in_parallel(threads, [&](int64_t i, int parts) {
     const int64_t begin = tiles * i / parts * kRowTile;
@@ -225,7 +227,7 @@ double time_kernel(const OwnedWeight& self, int64_t tokens, const std::string& k
   std::vector<float> y(static_cast<size_t>(tokens * weight.rows));
   AlignedBytes input = aligned_bytes(kernels.input_bytes(weight.dtype, tokens, weight.cols));
   kernels.prepare(weight.dtype, x.data(), weight.cols, tokens, weight.cols, 0, tokens, input.get());
-  if (family == Family::spmm) input = transposed(weight, kernels, input.get(), tokens);
+  if (skips_zeros(family)) input = rearranged(weight, kernels, family, input.get(), tokens);
   AlignedBytes scratch = aligned_bytes(kernels.scratch_bytes(family, weight, tokens));
   double best = 1e9;
   for (int i = 0; i <= repeats; ++i) {  // the first warms up

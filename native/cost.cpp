@@ -10,12 +10,8 @@
 namespace cutwork {
 namespace {
 
-constexpr int64_t kLanes = 16;  // spmm multiplies so many tokens at a time, also where fewer are left
-
-size_t place(Family family, Encoding encoding, DType dtype) {
-  return (static_cast<size_t>(family) * kEncodingCount + static_cast<size_t>(encoding)) * kDTypeCount +
-         static_cast<size_t>(dtype);
-}
+constexpr int64_t kLanes =
+    16;  // so many tokens are multiplied at a time where zeros are skipped, also if fewer are left
 
 template <class Use>
 void for_each_kernel(const LinearKernels& kernels, const Use& use) {
@@ -55,19 +51,20 @@ Costs::Costs(Isa isa)
     : one_thread(kDefaultBandwidth), all_threads(2 * kDefaultBandwidth), isa_(isa), kernels_(linear_kernels(isa)) {
   costs_.fill({-1, -1, -1});
   for (const DefaultCost& each : kDefaultCosts)
-    if (each.isa == isa) costs_[place(each.family, each.encoding, each.dtype)] = each.cost;
+    if (each.isa == isa) costs_[kernel_index(each.family, each.encoding, each.dtype)] = each.cost;
 }
 
 const Cost& Costs::get(Family family, Encoding encoding, DType dtype) const {
-  const Cost& own = costs_[place(family, encoding, dtype)];
+  const Cost& own = costs_[kernel_index(family, encoding, dtype)];
   const bool blocks = encoding == Encoding::block1x4 || encoding == Encoding::block4x1;
-  return blocks && own.product < 0 ? costs_[place(family, Encoding::bitmask, dtype)] : own;  // much the same kernel
+  return blocks && own.product < 0 ? costs_[kernel_index(family, Encoding::bitmask, dtype)]
+                                   : own;  // much the same kernel
 }
 
 Cost& Costs::at(const std::string& name) {
   Cost* found = nullptr;
   for_each_kernel(kernels_, [&](Family family, Encoding encoding, DType dtype) {
-    if (kernel_name(family, encoding, dtype) == name) found = &costs_[place(family, encoding, dtype)];
+    if (kernel_name(family, encoding, dtype) == name) found = &costs_[kernel_index(family, encoding, dtype)];
   });
   if (found == nullptr) throw std::invalid_argument(std::string(isa_name(isa_)) + " has no kernel '" + name + "'");
   return *found;
@@ -88,7 +85,7 @@ double Costs::passes(const Shape& shape, Family family, int64_t tokens) const {
 }
 
 Work Costs::work(const Shape& shape, Family family, int64_t tokens) const {
-  const bool skipping = family == Family::spmm;
+  const bool skipping = skips_zeros(family);
   const auto multiplied = static_cast<double>(skipping ? (tokens + kLanes - 1) / kLanes * kLanes : tokens);
   const double positions = static_cast<double>(shape.rows) * static_cast<double>(shape.cols);
   const auto nonzeros = static_cast<double>(shape.nonzeros);
@@ -130,9 +127,11 @@ const char* family_name(Family family) {
     case Family::gemm:
       return "gemm";
     case Family::spmm:
+      return "spmm";
+    case Family::rows:
       break;
   }
-  return "spmm";
+  return "rows";
 }
 
 Family parse_family(const char* name) {

@@ -21,8 +21,8 @@ struct Shape {
 Shape shape_of(const Weight& weight);  // a dense weight counts as full, an int4 bitmask with its padding
 
 // What one thread needs, in picoseconds: to decompress or lay out a weight, for each position and each nonzero of it;
-// for each multiplication, where spmm multiplies nonzeros only and the others all positions; for each position and
-// token of spmm, whose lists of nonzeros it has to find and begin; and for each output and token.
+// for each multiplication, of nonzeros only where zeros are skipped, else of all positions; for each position and token
+// where they are skipped, as lists of nonzeros have to be found and begun; and for each output and token.
 struct Cost {
   double position, nonzero, product, listed = 0, output = 0;
 };
@@ -62,7 +62,7 @@ class Costs {
 
   Isa isa_;
   const LinearKernels& kernels_;
-  std::array<Cost, kFamilyCount * kEncodingCount * kDTypeCount> costs_;
+  std::array<Cost, kKernelCount> costs_;
 };
 
 double stored_bytes(const Shape& shape);

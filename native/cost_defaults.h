@@ -31,6 +31,7 @@ constexpr DefaultCost kDefaultCosts[] = {
     {Isa::avx512, Family::gemv, Encoding::bitmask, DType::i8, {7.188, 0.4968, 3.111}},
     {Isa::avx512, Family::gemm, Encoding::bitmask, DType::i8, {36.82, 7.082, 1.917, 0, 57.38}},
     {Isa::avx512, Family::spmm, Encoding::bitmask, DType::i8, {9.468, 209.8, 3.647, 0.1389, 266.6}},
+    {Isa::avx512, Family::rows, Encoding::bitmask, DType::i8, {30, 150, 6.0, 0.3, 100}},
     {Isa::avx512, Family::spmm, Encoding::block1x4, DType::i8, {36.82, 29.93, 3.084, 0.1177, 297.2}},
     {Isa::avx512, Family::spmm, Encoding::block4x1, DType::i8, {11.99, 66.97, 1.803, 0.1288, 333.4}},
     {Isa::avx512, Family::gemv, Encoding::dense, DType::i4, {1.835, 0, 2.188}},

@@ -17,7 +17,7 @@ constexpr int64_t kGroupRows = 4;    // rows that share one value stream in the 
 constexpr int64_t kBlockCols = 64;   // columns covered by one mask word
 constexpr int64_t kRowTile = 16;     // callers split the rows of a linear at multiples of this
 constexpr int64_t kRowPanel = 128;   // where zeros are skipped better at multiples of this
-constexpr int64_t kTokenTile = 64;   // and the tokens to be transposed at multiples of this
+constexpr int64_t kTokenTile = 64;   // and the tokens to be rearranged at multiples of this
 constexpr int64_t kTailBytes = 64;   // readable bytes after the last value of the encodings with a mask
 constexpr int64_t kRunCols = 32;     // columns of an int4 tile that are stored together
 constexpr int64_t kRunWords = 8;     // of 64 codes, in a run
@@ -57,9 +57,21 @@ struct Weight {
 // gemv: decompresses a few rows at a time for a few tokens at a time; needs no scratch.
 // gemm: decompresses a panel of rows once, then multiplies it with all tokens as if it were dense.
 // spmm: multiplies the tokens, as lanes, with each nonzero; reads the input transposed.
-enum class Family : uint8_t { gemv, gemm, spmm };
-constexpr Family kFamilies[] = {Family::gemv, Family::gemm, Family::spmm};
-constexpr size_t kFamilyCount = sizeof kFamilies;
+// rows: multiplies rows, as lanes, with the inputs of their next nonzeros; reads the input in windows of columns.
+enum class Family : uint8_t { gemv, gemm, spmm, rows };
+constexpr Family kFamilies[] = {Family::gemv, Family::gemm, Family::spmm, Family::rows};
+constexpr size_t kKernelCount = sizeof kFamilies * kEncodingCount * kDTypeCount;
+
+// Numbers the kernels from 0 on.
+constexpr size_t kernel_index(Family family, Encoding encoding, DType dtype) {
+  return (static_cast<size_t>(family) * kEncodingCount + static_cast<size_t>(encoding)) * kDTypeCount +
+         static_cast<size_t>(dtype);
+}
+
+// Whether a family skips zeros; it then reads its input rearranged.
+constexpr bool skips_zeros(Family family) {
+  return family == Family::spmm || family == Family::rows;
+}
 
 // How many rows share one entry of `offsets`, which is the only thing about int4 that callers need to know.
 constexpr int64_t stream_rows(DType dtype) {
@@ -74,19 +86,19 @@ struct LinearKernels {
   // dynamic per-token symmetric int8 for i8, permuted or copied f32 for the others. Threads share the tokens.
   void (*prepare)(DType dtype, const float* x, int64_t ldx, int64_t tokens, int64_t cols, int64_t begin, int64_t end,
                   void* input);
-  // Bytes of a prepared input transposed for spmm with weights of this encoding and dtype; memory is 64-byte aligned.
-  // Null in a set without spmm, like the next.
-  size_t (*transposed_bytes)(Encoding encoding, DType dtype, int64_t tokens, int64_t cols);
-  // Transposes tokens [begin, end) of a prepared input; begin is a multiple of kTokenTile, and so is end, or it is
+  // Bytes of a prepared input rearranged for a family that skips zeros and weights of this encoding and dtype; memory
+  // is 64-byte aligned. Null in a set without such families, like the next.
+  size_t (*rearranged_bytes)(Family family, Encoding encoding, DType dtype, int64_t tokens, int64_t cols);
+  // Rearranges tokens [begin, end) of a prepared input; begin is a multiple of kTokenTile, and so is end, or it is
   // `tokens`. Threads share the tiles.
-  void (*transpose_input)(Encoding encoding, DType dtype, const void* input, int64_t tokens, int64_t cols,
-                          int64_t begin, int64_t end, void* transposed);
+  void (*rearrange_input)(Family family, Encoding encoding, DType dtype, const void* input, int64_t tokens,
+                          int64_t cols, int64_t begin, int64_t end, void* rearranged);
   // Whether the set has the family for weights of this encoding and dtype; gemv always.
   bool (*has)(Family family, Encoding encoding, DType dtype);
   // Bytes of private, 64-byte aligned scratch that one call of `multiply` needs; no less for more tokens.
   size_t (*scratch_bytes)(Family family, const Weight& weight, int64_t tokens);
   // y[t * ldy + n] = sum_k x[t, k] * weight[n, k] for all tokens and rows n in [begin, end); begin is a multiple of
-  // kRowTile. The set must have the family for the weight; for spmm `input` is the transposed one.
+  // kRowTile. The set must have the family for the weight; where it skips zeros, `input` is the rearranged one.
   void (*multiply)(Family family, const Weight& weight, const void* input, int64_t tokens, int64_t begin, int64_t end,
                    float* y, int64_t ldy, void* scratch);
   int64_t (*gemv_tokens)(DType dtype);  // that gemv multiplies for one decompression

@@ -89,13 +89,15 @@ void Executor::allocate() {
       if (each.linear) bytes = std::max(bytes, each.linear->input_bytes(linear_, dtype, most_rows));
     sizes.push_back(bytes);
   }
-  for (Encoding encoding : kEncodings)
-    for (DType dtype : kDTypes) {
-      int64_t bytes = 0;
-      for (const Prepared& each : prepared_)
-        if (each.linear) bytes = std::max(bytes, each.linear->transposed_bytes(linear_, encoding, dtype, most_rows));
-      sizes.push_back(bytes);
-    }
+  for (Family family : kFamilies)  // in the order of kernel_index
+    for (Encoding encoding : kEncodings)
+      for (DType dtype : kDTypes) {
+        int64_t bytes = 0;
+        for (const Prepared& each : prepared_)
+          if (each.linear)
+            bytes = std::max(bytes, each.linear->rearranged_bytes(linear_, family, encoding, dtype, most_rows));
+        sizes.push_back(bytes);
+      }
   for (const Angles& each : angles_)
     sizes.push_back(checked_product("the arena", {2, plan_.max_tokens, each.half, int64_t{sizeof(float)}}));
 
@@ -119,7 +121,7 @@ void Executor::allocate() {
   };
   take();  // the buffers
   for (size_t i = 0; i < kDTypeCount; ++i) memory_.inputs.push_back(take());
-  for (size_t i = 0; i < kEncodingCount * kDTypeCount; ++i) memory_.transposed.push_back(take());
+  for (size_t i = 0; i < kKernelCount; ++i) memory_.rearranged.push_back(take());
   for (Angles& each : angles_) {
     each.cosines = reinterpret_cast<float*>(take());
     each.sines = each.cosines + plan_.max_tokens * each.half;

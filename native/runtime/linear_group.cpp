@@ -11,7 +11,7 @@ namespace {
 constexpr int64_t kPartsPerThread = 4;     // so that a thread that is late or slow leaves its share to the others
 constexpr double kSharedCost = 16384;      // multiplied by tokens: from here on a group is worth a barrier
 constexpr int64_t kSharedPrepare = 16384;  // elements from which preparing an input is worth a barrier
-constexpr int64_t kTransposed = 512;       // tokens whose transposed input and sums stay near while zeros are skipped
+constexpr int64_t kRearranged = 512;       // tokens whose rearranged input and sums stay near while zeros are skipped
 
 // What reading rows [begin, end) costs, in elements: the values, and a mask bit for each position.
 double cost(const Weight& weight, int64_t begin, int64_t end) {
@@ -55,6 +55,11 @@ int64_t LinearGroup::part_count(const Schedule& schedule) const {
   return few_tokens ? threads_ * kPartsPerThread : std::max(rows_ / kRowPanel, threads_);
 }
 
+size_t LinearGroup::kernel_of(const Schedule& schedule, size_t member) const {
+  const Weight& weight = members_[member].weight;
+  return kernel_index(schedule.families[member], weight.encoding, weight.dtype);
+}
+
 void LinearGroup::add_schedule(int64_t first, int64_t last, std::vector<Family> families) {
   Schedule schedule = {first, last, std::move(families), {}, {}};
   const auto parts = static_cast<size_t>(part_count(schedule));
@@ -62,14 +67,12 @@ void LinearGroup::add_schedule(int64_t first, int64_t last, std::vector<Family> 
   double before = 0;
   for (size_t i = 0; i < members_.size(); ++i) {
     const Weight& weight = members_[i].weight;
-    const auto alike = [&](size_t other) {
-      return members_[other].weight.encoding == weight.encoding && members_[other].weight.dtype == weight.dtype;
-    };
-    if (schedule.families[i] == Family::spmm &&
-        std::none_of(schedule.transposing.begin(), schedule.transposing.end(), alike))
-      schedule.transposing.push_back(i);
+    const bool skips = skips_zeros(schedule.families[i]);
+    const auto alike = [&](size_t other) { return kernel_of(schedule, other) == kernel_of(schedule, i); };
+    if (skips && std::none_of(schedule.rearranging.begin(), schedule.rearranging.end(), alike))
+      schedule.rearranging.push_back(i);
     // Row tiles in order go to the part whose equal share of the cost holds the tile's middle.
-    const int64_t tile = schedule.families[i] == Family::spmm && rows_ >= kRowPanel * threads_ ? kRowPanel : kRowTile;
+    const int64_t tile = skips && rows_ >= kRowPanel * threads_ ? kRowPanel : kRowTile;
     for (int64_t begin = 0; begin < weight.rows; begin += tile) {
       const int64_t end = std::min(begin + tile, weight.rows);
       const double own = cost(weight, begin, end);
@@ -87,12 +90,12 @@ void LinearGroup::add_schedule(int64_t first, int64_t last, std::vector<Family> 
 }
 
 int64_t LinearGroup::Schedule::most_at_once(int64_t tokens) const {
-  return std::min({last, tokens, transposing.empty() ? last : kTransposed});
+  return std::min({last, tokens, rearranging.empty() ? last : kRearranged});
 }
 
 int64_t LinearGroup::Schedule::at_once(int64_t tokens) const {
-  if (transposing.empty()) return tokens;
-  const int64_t turns = (tokens + kTransposed - 1) / kTransposed;
+  if (rearranging.empty()) return tokens;
+  const int64_t turns = (tokens + kRearranged - 1) / kRearranged;
   return ((tokens + turns - 1) / turns + kTokenTile - 1) / kTokenTile * kTokenTile;
 }
 
@@ -105,15 +108,15 @@ int64_t LinearGroup::input_bytes(const LinearKernels& kernels, DType dtype, int6
   return static_cast<int64_t>(kernels.input_bytes(dtype, most, members_[0].weight.cols));
 }
 
-int64_t LinearGroup::transposed_bytes(const LinearKernels& kernels, Encoding encoding, DType dtype,
+int64_t LinearGroup::rearranged_bytes(const LinearKernels& kernels, Family family, Encoding encoding, DType dtype,
                                       int64_t most) const {
-  int64_t bytes = 0;
+  size_t bytes = 0;
   for (const Schedule& each : schedules_)
-    for (size_t i : each.transposing)
-      if (each.first <= most && members_[i].weight.encoding == encoding && members_[i].weight.dtype == dtype)
-        bytes = std::max(bytes, static_cast<int64_t>(kernels.transposed_bytes(encoding, dtype, each.most_at_once(most),
-                                                                              members_[i].weight.cols)));
-  return bytes;
+    for (size_t i : each.rearranging)
+      if (each.first <= most && kernel_of(each, i) == kernel_index(family, encoding, dtype))
+        bytes = std::max(
+            bytes, kernels.rearranged_bytes(family, encoding, dtype, each.most_at_once(most), members_[i].weight.cols));
+  return static_cast<int64_t>(bytes);
 }
 
 int64_t LinearGroup::scratch_bytes(const LinearKernels& kernels, int64_t most) const {
@@ -130,15 +133,16 @@ void LinearGroup::prepare(const LinearKernels& kernels, ThreadPool& pool, const 
   const int64_t cols = members_[0].weight.cols;
   const bool shared = tokens * cols >= kSharedPrepare;
   const int64_t share = (tokens + pool.threads() - 1) / pool.threads();
-  const int64_t grain = !shared ? tokens : schedule.transposing.empty() ? share : kTokenTile;
+  const int64_t grain = !shared ? tokens : schedule.rearranging.empty() ? share : kTokenTile;
   pool.for_ranges(tokens, grain, [&](int64_t begin, int64_t end, int) {
     for (DType dtype : dtypes_) {
       kernels.prepare(dtype, x, cols, tokens, cols, begin, end, memory.inputs[static_cast<size_t>(dtype)]);
     }
-    for (size_t i : schedule.transposing) {
-      const auto [encoding, dtype] = std::make_pair(members_[i].weight.encoding, members_[i].weight.dtype);
-      kernels.transpose_input(encoding, dtype, memory.inputs[static_cast<size_t>(dtype)], tokens, cols, begin, end,
-                              memory.transposed_of(encoding, dtype));
+    for (size_t i : schedule.rearranging) {
+      const Weight& weight = members_[i].weight;
+      kernels.rearrange_input(schedule.families[i], weight.encoding, weight.dtype,
+                              memory.inputs[static_cast<size_t>(weight.dtype)], tokens, cols, begin, end,
+                              memory.rearranged[kernel_of(schedule, i)]);
     }
   });
 }
@@ -180,8 +184,8 @@ void LinearGroup::multiply(const LinearKernels& kernels, const ElementwiseKernel
   const Member& member = members_[slice.member];
   const Weight& weight = member.weight;
   const Family family = schedule.families[slice.member];
-  const char* input = family == Family::spmm ? memory.transposed_of(weight.encoding, weight.dtype)
-                                             : memory.inputs[static_cast<size_t>(weight.dtype)];
+  const char* input = skips_zeros(family) ? memory.rearranged[kernel_of(schedule, slice.member)]
+                                          : memory.inputs[static_cast<size_t>(weight.dtype)];
   const int64_t rows = weight.rows;
   kernels.multiply(family, weight, input, tokens, slice.begin, slice.end, target.y, rows,
                    memory.scratch[static_cast<size_t>(thread)]);

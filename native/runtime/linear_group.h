@@ -27,23 +27,20 @@ struct Target {
 // Memory that every group of an executor uses in turn.
 struct LinearMemory {
   std::vector<char*> inputs;      // prepared inputs by dtype
-  std::vector<char*> transposed;  // by encoding and dtype
+  std::vector<char*> rearranged;  // by kernel_index
   std::vector<char*> scratch;     // by thread
   int64_t scratch_bytes;          // of each
-
-  char* transposed_of(Encoding encoding, DType dtype) const {
-    return transposed[static_cast<size_t>(encoding) * kDTypeCount + static_cast<size_t>(dtype)];
-  }
 };
 
 class LinearGroup {
  public:
   LinearGroup(std::vector<Member> members, Activation activation, int threads, const Costs& costs);
 
-  // Bytes that steps of up to `most` tokens need: the prepared input for a dtype and the transposed one for an encoding
-  // and dtype (0 if unused), and one thread's scratch.
+  // Bytes that steps of up to `most` tokens need: the prepared input for a dtype and the rearranged one for a kernel (0
+  // if unused), and one thread's scratch.
   int64_t input_bytes(const LinearKernels& kernels, DType dtype, int64_t most) const;
-  int64_t transposed_bytes(const LinearKernels& kernels, Encoding encoding, DType dtype, int64_t most) const;
+  int64_t rearranged_bytes(const LinearKernels& kernels, Family family, Encoding encoding, DType dtype,
+                           int64_t most) const;
   int64_t scratch_bytes(const LinearKernels& kernels, int64_t most) const;
 
   // targets[i] = activation(x * members[i]^T + bias) + residual, for x [tokens, cols].
@@ -60,13 +57,14 @@ class LinearGroup {
   struct Schedule {
     int64_t first, last;
     std::vector<Family> families;           // of each member
-    std::vector<size_t> transposing;        // a member of each encoding and dtype that reads the input transposed
+    std::vector<size_t> rearranging;        // a member of each kernel that reads the input rearranged
     std::vector<std::vector<Slice>> parts;  // of about equal cost; a thread takes one after the other
 
     int64_t at_once(int64_t tokens) const;       // of a step, in equal turns
     int64_t most_at_once(int64_t tokens) const;  // of any step up to `tokens`
   };
 
+  size_t kernel_of(const Schedule& schedule, size_t member) const;
   int64_t part_count(const Schedule& schedule) const;
   void add_schedule(int64_t first, int64_t last, std::vector<Family> families);
   const Schedule& schedule(int64_t tokens) const;

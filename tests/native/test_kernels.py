@@ -219,7 +219,7 @@ def test_a_kernel_that_the_weight_has_not_is_refused():
     weight = make_weight(np.ones((3, 5), np.float32), "dense")
     with pytest.raises(ValueError, match="no spmm kernel for a dense f32 weight"):
         weight.matmul(np.zeros((1, 5), np.float32), kernel="spmm")
-    with pytest.raises(ValueError, match="unknown kernel 'gemx'; choose one of gemv, gemm, spmm"):
+    with pytest.raises(ValueError, match="unknown kernel 'gemx'; choose one of gemv, gemm, spmm, rows"):
         weight.matmul(np.zeros((1, 5), np.float32), kernel="gemx")
     assert weight.kernels("scalar") == ["gemv"]
 

@@ -26,7 +26,8 @@ _SHAPES = ((480, 2048), (1920, 512))
 _SKIPPING_SHAPES = ((768, 3072), (3072, 768), (2048, 512))
 _DENSITIES = (0.5, 0.2)
 _ZEROS = {"bitmask": (1, 1), "block1x4": (1, 4), "block4x1": (4, 1)}  # rows and columns that are zero together
-_TOKENS = {"gemv": (1, 2, 4, 8, 16), "gemm": (8, 32, 128), "spmm": (32, 128, 512)}
+_TOKENS = {"gemv": (1, 2, 4, 8, 16), "gemm": (8, 32, 128), "spmm": (32, 128, 512), "rows": (16, 32, 128, 512)}
+_SKIPPING = ("spmm", "rows")
 
 
 def load_costs() -> Any:
@@ -68,7 +69,7 @@ def measure_costs() -> Any:
         for encoding in ("dense", "bitmask") if dtype == "i4" else ("dense", *_ZEROS):
             weights = _weights(dtype, encoding, _SHAPES)
             for kernel in weights[0].kernels():
-                timed = _weights(dtype, encoding, _SKIPPING_SHAPES) if kernel == "spmm" else weights
+                timed = _weights(dtype, encoding, _SKIPPING_SHAPES) if kernel in _SKIPPING else weights
                 constants[f"{kernel} {encoding} {dtype}"] = _fit(costs, kernel, timed)
     threads = native.default_threads()
     one = native.read_bandwidth(1, 256, 4)
@@ -134,7 +135,7 @@ def _fit(costs: Any, kernel: str, weights: list[Any]) -> tuple[float, ...]:
         shape = (weight.encoding, weight.dtype, weight.rows, weight.cols, weight.nonzeros)
         for tokens in _TOKENS[kernel]:
             work.append(costs.work(kernel, *shape, tokens))
-            times.append(1e12 * weight.time(tokens, kernel, repeats=3 if kernel == "spmm" else 8))
+            times.append(1e12 * weight.time(tokens, kernel, repeats=3 if kernel in _SKIPPING else 8))
     relative = np.asarray(work) / np.asarray(times)[:, None]
     if weights[0].encoding == "dense":
         relative[:, 1] = 0  # as many nonzeros as positions: one constant tells it all
