@@ -68,7 +68,7 @@ def test_matches_the_reference_at_every_tail(isa, encoding, dtype):
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_prefill_that_skips_zeros(isa, dtype):
-    # Beside 64-token tiles and their 16-token lines, 128-row panels, runs of 192 and 512 columns.
+    # Beside 64-token tiles and their 16-token lines, 128-row panels, runs of 128 and 512 columns.
     rng = np.random.default_rng(6)
     for rows, cols, tokens, density in (
         (1, 1, 64, 1.0),
