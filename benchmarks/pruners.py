@@ -66,6 +66,7 @@ def prune(dense: Path, output: Path, samples: Path, options: list[str], max_leng
     return {
         "zeros": report["sparsity"],
         "seconds": report["seconds"],
+        "threads": len(os.sched_getaffinity(0)),
         "peak_bytes": usage.ru_maxrss * 1024,  # mapped files included
         "output_error": sum(errors) / len(errors) if errors else None,
         "damped_again": sum(layer.get("attempts", 1) > 1 for layer in layers),
