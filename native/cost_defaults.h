@@ -1,4 +1,5 @@
-// Costs where nobody has measured: those of an AMD Zen 5 core, by `cutwork explain --measure` under each CUTWORK_ISA.
+// Costs where nobody has measured: those of an AMD Zen 5 core (int8 of avx512: Zen 4), by `cutwork explain --measure`
+// under each CUTWORK_ISA.
 #pragma once
 
 #include "cost.h"
@@ -26,14 +27,14 @@ constexpr DefaultCost kDefaultCosts[] = {
     {Isa::avx512, Family::gemv, Encoding::bitmask, DType::bf16, {13.05, 7.046, 7.376}},
     {Isa::avx512, Family::gemm, Encoding::bitmask, DType::bf16, {71.03, 15.67, 7.712, 0, 18.88}},
     {Isa::avx512, Family::spmm, Encoding::bitmask, DType::bf16, {19.42, 188.2, 12.65, 0.5139, 251.5}},
-    {Isa::avx512, Family::gemv, Encoding::dense, DType::i8, {1.956, 0, 5.831}},
-    {Isa::avx512, Family::gemm, Encoding::dense, DType::i8, {24.37, 0, 2.03}},
-    {Isa::avx512, Family::gemv, Encoding::bitmask, DType::i8, {7.188, 0.4968, 3.111}},
-    {Isa::avx512, Family::gemm, Encoding::bitmask, DType::i8, {36.82, 7.082, 1.917, 0, 57.38}},
-    {Isa::avx512, Family::spmm, Encoding::bitmask, DType::i8, {9.468, 209.8, 3.647, 0.1389, 266.6}},
-    {Isa::avx512, Family::rows, Encoding::bitmask, DType::i8, {30, 150, 6.0, 0.3, 100}},
-    {Isa::avx512, Family::spmm, Encoding::block1x4, DType::i8, {36.82, 29.93, 3.084, 0.1177, 297.2}},
-    {Isa::avx512, Family::spmm, Encoding::block4x1, DType::i8, {11.99, 66.97, 1.803, 0.1288, 333.4}},
+    {Isa::avx512, Family::gemv, Encoding::dense, DType::i8, {1.294, 0, 12.11, 0, 930.6}},
+    {Isa::avx512, Family::gemm, Encoding::dense, DType::i8, {46.31, 0, 4.392, 0, 4.868}},
+    {Isa::avx512, Family::gemv, Encoding::bitmask, DType::i8, {7.463, 0.9658, 5.531, 0, 2273}},
+    {Isa::avx512, Family::gemm, Encoding::bitmask, DType::i8, {56.11, 6.248, 4.228, 0, 121.5}},
+    {Isa::avx512, Family::spmm, Encoding::bitmask, DType::i8, {33.9, 229.7, 7.476, 0.13, 437.4}},
+    {Isa::avx512, Family::rows, Encoding::bitmask, DType::i8, {37.24, 94.81, 5.541, 0.4559, 108.7}},
+    {Isa::avx512, Family::spmm, Encoding::block1x4, DType::i8, {57.41, 35.59, 5.398, 0.1447, 452.3}},
+    {Isa::avx512, Family::spmm, Encoding::block4x1, DType::i8, {23.98, 51.4, 4.381, 0.1352, 430.1}},
     {Isa::avx512, Family::gemv, Encoding::dense, DType::i4, {1.835, 0, 2.188}},
     {Isa::avx512, Family::gemm, Encoding::dense, DType::i4, {7.846, 0, 2.195}},
     {Isa::avx512, Family::gemv, Encoding::bitmask, DType::i4, {7, 1.051, 2.107}},
