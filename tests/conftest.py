@@ -1,5 +1,9 @@
 """What holds for all tests."""
 
 import os
+import signal
 
 os.environ["CUTWORK_COSTS"] = "default"  # the kernels chosen must not depend on what this machine was measured to do
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so whatever they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
