@@ -1,4 +1,4 @@
-"""Chains of square layers in Cutwork's kernels."""
+"""Chains of square layers in Cutwork's executor, as a model's are."""
 
 import numpy as np
 from layers import scale, serve, specification, weights
@@ -9,19 +9,36 @@ from cutwork.pack.encodings import encode
 
 def main() -> None:
     spec = specification()
+    size, tokens = spec["size"], spec["tokens"]
     chain = []
     for values in weights(spec):
-        steps = np.full(spec["size"], scale(spec), np.float32) if spec["dtype"] == "int8" else None
+        steps = np.full(size, scale(spec), np.float32) if spec["dtype"] == "int8" else None
         w = encode(values, steps)
         if w.mask is None:
             chain.append(_native.Weight.dense(values, steps))
         else:
             chain.append(_native.Weight.bitmask(*w.shape, w.values, w.mask, w.offsets, steps))
 
+    plain = {"biases": [-1], "residual": -1, "activation": "none"}
+    last = len(chain) - 1
+    linears = [
+        {"kind": "linear", "x": i % 2, "outs": [1 - i % 2], "weights": [i], **plain} for i in range(last)
+    ]  # from buffer 0 to 1 and back
+    ops = [
+        {"kind": "input", "out": 0},
+        *linears,
+        {"kind": "gather_rows", "x": last % 2, "out": 2},
+        {"kind": "logits", "x": 2, "weight": last, "bias": -1},
+    ]
+    buffers = [(0, size, "T"), (size, size, "T"), (2 * size, size, "R")]
+    executor = _native.Executor(
+        ops, buffers, chain, [], threads=spec["threads"], max_tokens=tokens, max_logits=tokens, cache=None
+    )
+    rows = np.arange(tokens, dtype=np.int32)
+    zeros, table = np.zeros(tokens, np.int32), np.full((1, 1), -1, np.int32)
+
     def run(x: np.ndarray) -> np.ndarray:
-        for weight in chain:
-            x = weight.matmul(x, spec["threads"])
-        return x
+        return executor.step(zeros, rows, zeros, table, rows, features=x)
 
     serve(__version__, spec, run)
 
