@@ -20,18 +20,16 @@ from rich.console import Console
 from cutwork import checkpoint
 from cutwork.compare import Measurements, Variant, quality
 from cutwork.files import write_atomically
-from cutwork.recipe import Evolve, Losses, Recipe, load_recipe
+from cutwork.recipe import Losses, Recipe, load_recipe
 from cutwork.stages import Source, Stage, Stages
 from cutwork.tasks.load import load_task
 
-MOVING = "SquareHead, moving zeros"
 LOSSES: dict[str, dict[str, Any]] = {
     "CE": {"losses": BASE["CE"]},
     "CE+KL": {"losses": Losses(ce=1.0, kl=1.0)},
     "SquareHead": {"losses": BASE["SquareHead"]},
-    MOVING: {"losses": BASE["SquareHead"], "evolve": Evolve()},
 }
-COLOURS = {"CE": STYLES["CE"][0], "CE+KL": "#b48ead", "SquareHead": STYLES["SquareHead"][0], MOVING: "#88a0c0"}
+COLOURS = {"CE": STYLES["CE"][0], "CE+KL": "#b48ead", "SquareHead": STYLES["SquareHead"][0]}
 
 
 def models(
@@ -49,7 +47,7 @@ def models(
             for name in names:
                 settings = recipe.tune.model_copy(update={**LOSSES[name], "seed": seed})
                 suffix = "" if seed == recipe.tune.seed else f"-seed{seed}"
-                stage = f"{name.lower().replace('+', '-').replace(', ', '-').replace(' ', '-')}-{percent}{suffix}"
+                stage = f"{name.lower().replace('+', '-')}-{percent}{suffix}"
                 cells.append((name, sparsity, seed, stages.tune(stage, "tune", pruned, settings, teacher=dense)))
     return cells
 
@@ -86,7 +84,7 @@ def main() -> None:
     described = {
         "recipe": recipe.name,
         "task": recipe.task.model_dump(mode="json"),
-        "tune": recipe.tune.model_dump(mode="json", exclude={"losses", "seed", "evolve"}),
+        "tune": recipe.tune.model_dump(mode="json", exclude={"losses", "seed"}),
         "questions": options.samples,
     }
     rows = earlier_rows(options.results / "distillation.json", described, {cell[:3] for cell in cells})

@@ -64,15 +64,6 @@ class Gradual(Settings):
     damping: Annotated[float, Field(gt=0)] = 0.01
 
 
-class Evolve(Settings):
-    """Zeros that move during a fine-tuning: the least useful weights go, others of large gradient come back."""
-
-    fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1  # of the live weights at first; a cosine down to none
-    begin: Annotated[float, Field(ge=0, le=1)] = 0.0
-    end: Annotated[float, Field(ge=0, le=1)] = 0.7
-    every: Positive = 20
-
-
 class TuneSettings(Settings):
     """One fine-tuning run, dense or sparse: whatever is zero in a linear of a block stays zero when `keep_zeros`."""
 
@@ -96,7 +87,6 @@ class TuneSettings(Settings):
     teacher_dtype: Literal["auto", "float32", "bfloat16"] = later("auto")  # auto: that of the forward pass
     teacher_device: str = later("auto")  # cpu, cuda:1, …; auto: where the student is
     gradual: Gradual | None = later(None)  # prune while training
-    evolve: Evolve | None = later(None)  # let the zeros move while training
 
 
 class PruneSettings(Settings):
@@ -171,10 +161,8 @@ class QuantizeSettings(Settings):
             raise ValueError("sparsity: only method gptq prunes while it quantises")
         if self.smoothing and self.method == "qat":
             raise ValueError("smoothing: method qat learns with the outliers as they are; leave it out")
-        if not self.qat.keep_zeros or self.qat.lora or self.qat.gradual or self.qat.evolve:
-            raise ValueError(
-                "qat: whole weights are trained and zeros stay; leave out keep_zeros, lora, gradual, evolve"
-            )
+        if not self.qat.keep_zeros or self.qat.lora or self.qat.gradual:
+            raise ValueError("qat: whole weights are trained and zeros stay; leave out keep_zeros, lora, gradual")
         return self
 
     @property

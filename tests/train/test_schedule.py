@@ -1,7 +1,6 @@
-"""Zeros that grow or move while a model is trained."""
+"""Zeros that grow while a model is trained."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,14 @@ import torch
 from rich.console import Console
 
 from cutwork.errors import CutworkError
-from cutwork.recipe import Evolve, Gradual, Losses, TuneSettings
+from cutwork.recipe import Gradual, Losses, TuneSettings
 from cutwork.train.blocks import block_linears, out_in
 from cutwork.train.data import collate
 from cutwork.train.masks import Masks
-from cutwork.train.schedule import Schedule, cubic, evolve, prune_further
+from cutwork.train.schedule import Schedule, cubic, prune_further
 from cutwork.train.tune import tune
 from tests.tiny_checkpoint import write_tiny_checkpoint
-from tests.train.tiny import FAMILIES, cut, llama, random_examples, sums, weights
+from tests.train.tiny import FAMILIES, random_examples, sums, weights
 
 QUIET = Console(quiet=True)
 STEPS = TuneSettings(max_steps=12, batch_size=4, micro_batch_size=2, warmup_steps=0, learning_rate=2e-3, save_every=5)
@@ -92,47 +91,8 @@ def test_a_gradual_run_ends_at_its_sparsity_and_resumes_bit_for_bit(
     assert all(torch.equal(weight, expected[name]) for name, weight in weights(tmp_path / "cut").items())
 
 
-def test_masks_evolve_by_sensitivity_and_gradient() -> None:
-    model = cut(llama(), 0.5)
-    masks = Masks(model)
-    before = {name: live.clone() for name, live in masks.live.items()}
-    generator = torch.Generator().manual_seed(0)
-    for linear in block_linears(model).values():
-        linear.weight.grad = torch.randn(linear.weight.shape, generator=generator)
-    old = {name: linear.weight.detach().clone() for name, linear in block_linears(model).items()}
-    evolve(model, masks, 0.25)
-    for name, live in masks.live.items():
-        linear, was = block_linears(model)[name], before[name]
-        count = round(0.25 * int(was.sum()))
-        dropped, grown = was & ~live, live & ~was
-        assert int(dropped.sum()) == int(grown.sum()) == count
-        assert not linear.weight[~live].any()
-        assert not linear.weight[grown].any()
-        gradient = linear.weight.grad.abs()
-        score = (old[name] * linear.weight.grad).abs()
-        assert score[dropped].max() <= score[was & live].min()
-        assert gradient[grown].min() >= gradient[~was & ~live].max()
-
-
-def test_evolving_keeps_the_number_of_zeros_and_moves_them(dense: Path, tmp_path: Path) -> None:
-    from cutwork.recipe import PruneSettings
-    from cutwork.train.oneshot import prune
-
-    prune(dense, tmp_path / "pruned", PruneSettings(method="magnitude", sparsity=0.6), console=QUIET)
-    settings = STEPS.model_copy(update={"evolve": Evolve(fraction=0.3, every=2)})
-    report = tune(tmp_path / "pruned", tmp_path / "out", settings, sums(40), console=QUIET)
-    first, last = weights(tmp_path / "pruned"), weights(tmp_path / "out")
-    name = "model.layers.1.mlp.up_proj.weight"
-    assert int((last[name] == 0).sum()) >= round(0.6 * last[name].numel())
-    assert ((first[name] == 0) & (last[name] != 0)).any()
-    assert list(report["sparsity"].values()) == pytest.approx([0.6] * len(report["sparsity"]), abs=0.01)
-    assert math.isfinite(report["final"]["loss"])
-
-
 def test_settings_that_cannot_be_are_one_sentence(dense: Path, tmp_path: Path) -> None:
+    settings = STEPS.model_copy(update={"gradual": Gradual(sparsity=0.5), "keep_zeros": False})
     with pytest.raises(CutworkError, match="keep_zeros"):
-        tune(
-            dense, tmp_path / "a", STEPS.model_copy(update={"evolve": Evolve(), "keep_zeros": False}), sums(9),
-            console=QUIET,
-        )  # fmt: skip
+        tune(dense, tmp_path / "a", settings, sums(9), console=QUIET)
     assert "gradual" not in TuneSettings(losses=Losses()).model_dump(mode="json")

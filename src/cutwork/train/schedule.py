@@ -1,7 +1,7 @@
-"""Zeros that change while a model is trained: more and more of them, or as many in other places.
+"""More and more zeros while a model is trained.
 
-Both are functions of the optimiser step, the weights and the data alone, so that a resumed run does what the
-uninterrupted one would have done.
+A function of the optimiser step, the weights and the data alone, so that a resumed run does what the uninterrupted one
+would have done.
 """
 
 import math
@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from rich.console import Console
 from torch import Tensor, nn
 
 from cutwork.errors import CutworkError
-from cutwork.recipe import Evolve, Gradual, TuneSettings
+from cutwork.recipe import Gradual, TuneSettings
 from cutwork.tasks.task import Sample
 from cutwork.train.blocks import block_linears, out_in
 from cutwork.train.calibrate import calibration_batches, walk
@@ -22,53 +21,44 @@ from cutwork.train.family import family_of
 from cutwork.train.masks import Masks
 from cutwork.train.obs import Statistics, factorise
 from cutwork.train.prune.magnitude import magnitude
-from cutwork.train.prune.pattern import cheapest
 from cutwork.train.prune.sparsegpt import sparsegpt
 from cutwork.train.rates import pattern_of
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """When and how zeros change during a run; steps are optimiser steps, counted from 0."""
+    """When and how zeros grow during a run; steps are optimiser steps, counted from 0."""
 
-    gradual: Gradual | None
-    evolve: Evolve | None
+    gradual: Gradual
     start: float  # the sparsity of the model that the run began with
     bfloat16: bool = False  # of the calibrating forward passes
     batches: Sequence[dict[str, Tensor]] = ()  # what second-order pruning is calibrated with
 
     def before_step(self, model: nn.Module, masks: Masks, step: int, steps: int) -> Masks:
         """Prune further if the step is due; returns the masks to train with."""
-        if self.gradual is None or not _due(step, steps, self.gradual):
+        if not _due(step, steps, self.gradual):
             return masks
         sparsity = cubic(step, steps, self.start, self.gradual)
         return prune_further(model, masks, self.batches, sparsity, self.gradual, self.bfloat16)
-
-    def after_backward(self, model: nn.Module, masks: Masks, step: int, steps: int) -> None:
-        """Let masks evolve if the step is due: it needs the gradients of pruned weights, before they are masked."""
-        if self.evolve is not None and _due(step, steps, self.evolve):
-            first, last = _range(steps, self.evolve)
-            moved = self.evolve.fraction * (1 + math.cos(math.pi * (step - first) / max(1, last - first))) / 2
-            evolve(model, masks, moved)
 
 
 def plan_schedule(
     settings: TuneSettings, model: Any, tokenizer: Any, samples: Sequence[Sample], max_length: int, bfloat16: bool
 ) -> Schedule | None:
-    """How zeros change during a fine-tuning of `model`; None if they stay. CutworkError for settings that cannot be."""
+    """How zeros grow during a fine-tuning of `model`; None if they stay. CutworkError for settings that cannot be."""
     gradual = settings.gradual
-    if gradual is None and settings.evolve is None:
+    if gradual is None:
         return None
     if settings.lora or not settings.keep_zeros:
-        raise CutworkError("gradual and evolve train the weights and hold their zeros; set keep_zeros, and no lora")
+        raise CutworkError("gradual trains the weights and holds their zeros; set keep_zeros, and no lora")
     start = Masks(model).sparsity
-    if gradual and gradual.sparsity < start:
+    if gradual.sparsity < start:
         raise CutworkError(f"gradual ends at {gradual.sparsity:g} zeros, and the model has {start:.3g} already")
     batches: list[dict[str, Tensor]] = []
-    if gradual and gradual.method == "sparsegpt":
+    if gradual.method == "sparsegpt":
         count, family = gradual.calibration_samples, family_of(model.config)
         batches = calibration_batches(tokenizer, samples, count, max_length, settings.seed, family)
-    return Schedule(gradual, settings.evolve, start, bfloat16, batches)
+    return Schedule(gradual, start, bfloat16, batches)
 
 
 def cubic(step: int, steps: int, start: float, settings: Gradual) -> float:
@@ -115,28 +105,10 @@ def prune_further(
     return Masks(model, live)
 
 
-def evolve(model: nn.Module, masks: Masks, fraction: float) -> None:
-    """Move a fraction of each layer's live weights: drop those of least |weight · gradient|, grow most |gradient|.
-
-    What SEFT (arXiv 2505.24037) drops, and what RigL (arXiv 1911.11134) grows. Grown weights begin at zero; those just
-    dropped do not grow. Changes the masks, weights and gradients in place; the number of zeros stays.
-    """
-    linears = block_linears(model)
-    for name, live in masks.live.items():
-        parameter = linears[name].get_parameter("weight")
-        if parameter.grad is None:
-            continue
-        weight, gradient = parameter.data, parameter.grad.abs()
-        count = min(round(fraction * int(live.sum())), int((~live).sum()))
-        dropped = cheapest((weight.abs() * gradient).masked_fill(~live, torch.inf), count)
-        grown = cheapest((-gradient).masked_fill(live, torch.inf), count)
-        weight.mul_(live.logical_and_(~dropped).logical_or_(grown))
-
-
-def _range(steps: int, settings: Gradual | Evolve) -> tuple[int, int]:
+def _range(steps: int, settings: Gradual) -> tuple[int, int]:
     return math.floor(settings.begin * steps), math.ceil(settings.end * steps)
 
 
-def _due(step: int, steps: int, settings: Gradual | Evolve) -> bool:
+def _due(step: int, steps: int, settings: Gradual) -> bool:
     first, last = _range(steps, settings)
     return first <= step <= last and ((step - first) % settings.every == 0 or step == last)

@@ -130,8 +130,6 @@ class SparseTrainer(Trainer):
         self.tokens += sum(inputs[key].numel() for key in self.family.counted)
         self._stop_unless_finite(loss, "the loss")
         if masks is not None and self.accelerator.sync_gradients:
-            if self.schedule is not None:
-                self.schedule.after_backward(self.model, masks, self.state.global_step, self.state.max_steps)
             masks.mask_gradients()
         return loss
 
