@@ -1,6 +1,6 @@
 """Checkpoints written by the compressed-tensors releases that could: does cutwork see in them what was put in?
 
-    python benchmarks/legacy_checkpoints.py             # installs two old releases into a temporary folder
+    python benchmarks/legacy_checkpoints.py --tokenizer out/smollm2-gsm/teacher   # installs two old releases for itself
 
 A tiny sparse Llama goes through compressed-tensors 0.14.0.1 (`sparse-bitmask`, and `sparse-24-bitmask` where the model
 is 2:4) and 0.8.1 (the naming before 0.9), alone and after int8 quantisation, in a process of its own. Then the engine's
