@@ -42,9 +42,10 @@ def test_two_replicas_share_the_requests_and_give_the_same_answers(model):
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(ask, range(24)))
         assert {answer["choices"][0]["text"] for answer in answers} == {answers[0]["choices"][0]["text"]}
-        counts = [httpx.get("http://127.0.0.1:8000/metrics").text for _ in range(30)]
-        finished = {line for text in counts for line in text.splitlines() if "request_success_total{" in line}
-        assert len(finished) >= 2  # each replica counts its own
+        # Which replica tells of itself is the proxy's choice, at times always the same: the rest went to the other.
+        page = httpx.get("http://127.0.0.1:8000/metrics").text
+        finished = [float(line.split()[-1]) for line in page.splitlines() if "request_success_total{" in line]
+        assert 0 < sum(finished) < 24
     finally:
         serve.shutdown()
         ray.shutdown()
