@@ -114,7 +114,7 @@ def main() -> None:
     write_atomically(options.results / "mpt_path.json", json.dumps({**about, "rows": rows}, indent=1) + "\n")
     print("| model | zeros | held-out sums |\n|---|--:|--:|")
     for row in rows:
-        print(f"| {row['method']} | {row['sparsity']:.0%} | {row['accuracy']:.1%} |")
+        print(f"| {row['method']} | {row['target_sparsity']:.0%} | {row['accuracy']:.1%} |")
 
 
 if __name__ == "__main__":

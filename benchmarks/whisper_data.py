@@ -1,12 +1,14 @@
-"""Speech to train and test Whisper on, read aloud by espeak-ng, and real recordings held out for testing.
+"""Speech to train and test Whisper on, read aloud by espeak-ng and flite, and real recordings held out for testing.
 
-    python benchmarks/whisper_data.py data/speech --english gsm8k/train.jsonl --real librivox
+    python benchmarks/whisper_data.py data/speech --english gsm8k/train.jsonl --real librivox --flite
 
 Leaves train/, test/ and real/, each a folder of recordings with metadata.jsonl, as the task `speech` takes them.
 Sentences come from a JSONL file of questions (English, `--field` names the column) and a JSON file of English-German
 pairs (`--pairs`); no sentence is in two splits. About seven fill a recording, each with a voice, speed and pitch drawn
 anew; every second transcript of train/ holds their times. Everything follows from `--seed`. `--real` is a folder of
-.wav files with a Sphinx transcription (`<s> words </s> (file)`), resampled only.
+.wav files with a Sphinx transcription (`<s> words </s> (file)`), resampled only. `--flite` has it read half of the
+English: its voices are made of recordings of people, espeak-ng's of formulas, and what is tuned on those alone forgets
+how people sound.
 """
 
 import argparse
@@ -29,6 +31,7 @@ VOICES = {
     "en": ("en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc", "en-029"),
     "de": ("de",),
 }
+FLITE = ("awb", "kal16", "rms", "slt")
 VARIANTS = ("", "+m1", "+m3", "+m4", "+m7", "+f2", "+f3", "+f4", "+Annie", "+Andy", "+Michael", "+linda")
 SPOKEN = re.compile(r"[\w ,.'?!äöüÄÖÜß-]+")  # symbols are read in too many ways
 SENTENCE = re.compile(r"(?<=[.?!]) +(?=[A-ZÄÖÜ])")
@@ -51,21 +54,26 @@ def german(path: Path) -> list[str]:
     return sentences(pair[1] for pair in json.loads(path.read_text(encoding="utf-8")))
 
 
-def speak(text: str, language: str, draw: Random) -> np.ndarray:
+def speak(text: str, language: str, draw: Random, flite: bool) -> np.ndarray:
     """A text read by a voice drawn anew, at 16 kHz."""
-    voice = draw.choice(VOICES[language]) + draw.choice(VARIANTS)
-    speed, pitch, gap = draw.randint(140, 200), draw.randint(30, 70), draw.randint(0, 3)
     with tempfile.NamedTemporaryFile(suffix=".wav") as file:
-        said = ["-v", voice, "-s", str(speed), "-p", str(pitch), "-g", str(gap), "-w", file.name, "--stdin"]
-        subprocess.run(["espeak-ng", *said], input=text.encode(), check=True)
+        if flite and language == "en" and draw.random() < 0.5:
+            stretch = f"duration_stretch={draw.uniform(0.85, 1.2):.2f}"
+            command = ["flite", "-voice", draw.choice(FLITE), "--setf", stretch, "-t", text, "-o", file.name]
+        else:
+            voice = draw.choice(VOICES[language]) + draw.choice(VARIANTS)
+            speed, pitch, gap = draw.randint(140, 200), draw.randint(30, 70), draw.randint(0, 3)
+            said = ["-v", voice, "-s", str(speed), "-p", str(pitch), "-g", str(gap), "-w", file.name]
+            command = ["espeak-ng", *said, "--", text]
+        subprocess.run(command, check=True)
         return read_audio(Path(file.name)) * draw.uniform(0.3, 1.0)
 
 
-def window(texts: Iterator[str], language: str, draw: Random, timed: bool) -> tuple[np.ndarray, str]:
+def window(texts: Iterator[str], language: str, draw: Random, timed: bool, flite: bool) -> tuple[np.ndarray, str]:
     """Sentences with pauses between them, as many as fit in 30 seconds, and their transcript, with times if `timed`."""
     parts, said, position = [], [], 0.0
     for text in texts:
-        sound = np.trim_zeros(speak(text, language, draw))
+        sound = np.trim_zeros(speak(text, language, draw, flite))
         if position + sound.size / RATE > SECONDS:
             break
         start, end = position, position + sound.size / RATE
@@ -77,13 +85,15 @@ def window(texts: Iterator[str], language: str, draw: Random, timed: bool) -> tu
     return np.clip(sound + noise, -1, 1), ("" if timed else " ").join(said)
 
 
-def make_split(folder: Path, texts: dict[str, Iterator[str]], count: int, draw: Random, timed: float) -> None:
+def make_split(
+    folder: Path, texts: dict[str, Iterator[str]], count: int, draw: Random, timed: float, flite: bool
+) -> None:
     """`count` windows, the languages in turn, as a folder of recordings; the fraction `timed` has times."""
     folder.mkdir(parents=True)
     with (folder / "metadata.jsonl").open("w", encoding="utf-8") as metadata:
         for number in range(count):
             language = list(texts)[number % len(texts)]
-            sound, text = window(texts[language], language, draw, timed=draw.random() < timed)
+            sound, text = window(texts[language], language, draw, draw.random() < timed, flite)
             file = folder / f"{number:05d}.flac"
             soundfile.write(file, sound, RATE)
             metadata.write(json.dumps({"file_name": file.name, "text": text, "language": language}) + "\n")
@@ -107,13 +117,15 @@ def main() -> None:
     parser.add_argument("--english", type=Path, required=True, help="a JSONL file of texts")
     parser.add_argument("--field", default="question", help="its column")
     parser.add_argument("--pairs", type=Path, help="a JSON list of [English, German] pairs: half is German then")
+    parser.add_argument("--flite", action="store_true", help="half of the English read by flite")
     parser.add_argument("--real", type=Path, help="a folder of recordings to test on")
     parser.add_argument("--train", type=int, default=320, help="recordings of up to 30 seconds")
     parser.add_argument("--test", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    if shutil.which("espeak-ng") is None:
-        sys.exit("espeak-ng is not installed; it comes with most distributions: apt-get install espeak-ng")
+    for program in ["espeak-ng", *(["flite"] if options.flite else [])]:
+        if shutil.which(program) is None:
+            sys.exit(f"{program} is not installed; it comes with most distributions: apt-get install {program}")
 
     draw = Random(options.seed)
     sources = {"en": english(options.english, options.field)}
@@ -123,8 +135,8 @@ def main() -> None:
         draw.shuffle(language)
     texts = {language: iter(found) for language, found in sources.items()}
     try:
-        make_split(options.output / "test", texts, options.test, draw, timed=0.0)
-        make_split(options.output / "train", texts, options.train, draw, timed=0.5)
+        make_split(options.output / "test", texts, options.test, draw, 0.0, options.flite)
+        make_split(options.output / "train", texts, options.train, draw, 0.5, options.flite)
     except ValueError:
         sys.exit("there are not enough sentences; give more text or ask for less")
     if options.real:

@@ -346,7 +346,7 @@ class Model:
 
     @property
     def sparsity(self) -> float:
-        """Fraction of zeros in the linears of the blocks."""
+        """Fraction of zeros in the linears of the blocks; those inside stored blocks (block4x1, …) do not count."""
         blocks = [weight for name, weight in self.weights.items() if re.search(r"\.\d+\.", name)]
         size = sum(weight.rows * weight.cols for weight in blocks)
         return 1.0 - int(sum(weight.nonzeros for weight in blocks)) / max(int(size), 1)
