@@ -60,10 +60,11 @@ std::map<std::string, Constants> constants_of(const Costs& self) {
   return constants;
 }
 
-Shape parse_shape(const std::string& encoding, const std::string& dtype, int64_t rows, int64_t cols, int64_t nonzeros) {
+Shape parse_shape(const std::string& encoding, const std::string& dtype, int64_t rows, int64_t cols, int64_t nonzeros,
+                  int64_t ahead) {
   for (Encoding e : kEncodings)
     for (DType d : kDTypes)
-      if (encoding == encoding_name(e) && dtype == dtype_name(d)) return {e, d, rows, cols, nonzeros};
+      if (encoding == encoding_name(e) && dtype == dtype_name(d)) return {e, d, rows, cols, nonzeros, ahead};
   throw std::invalid_argument("no kernel multiplies " + encoding + " " + dtype);
 }
 
@@ -86,7 +87,7 @@ void bind_costs(nb::module_& m) {
           [](const Costs& self, const std::string& kernel, const std::string& encoding, const std::string& dtype,
              int64_t rows, int64_t cols, int64_t nonzeros, int64_t tokens) {
             const Work work =
-                self.work(parse_shape(encoding, dtype, rows, cols, nonzeros), parse_family(kernel.c_str()), tokens);
+                self.work(parse_shape(encoding, dtype, rows, cols, nonzeros, 0), parse_family(kernel.c_str()), tokens);
             return Constants(work.positions, work.nonzeros, work.products, work.listed, work.outputs);
           },
           "kernel"_a, "encoding"_a, "dtype"_a, "rows"_a, "cols"_a, "nonzeros"_a, "tokens"_a,
@@ -94,17 +95,17 @@ void bind_costs(nb::module_& m) {
       .def(
           "seconds",
           [](const Costs& self, const std::string& kernel, const std::string& encoding, const std::string& dtype,
-             int64_t rows, int64_t cols, int64_t nonzeros, int64_t tokens, int threads) {
-            return self.seconds(parse_shape(encoding, dtype, rows, cols, nonzeros), parse_family(kernel.c_str()),
+             int64_t rows, int64_t cols, int64_t nonzeros, int64_t tokens, int threads, int64_t ahead) {
+            return self.seconds(parse_shape(encoding, dtype, rows, cols, nonzeros, ahead), parse_family(kernel.c_str()),
                                 tokens, std::max(threads, 1));
           },
           "kernel"_a, "encoding"_a, "dtype"_a, "rows"_a, "cols"_a, "nonzeros"_a, "tokens"_a, "threads"_a = 1,
-          "Predicted; infinite for a kernel nobody measured.")
+          "ahead"_a = 0, "Predicted; infinite for a kernel nobody measured. `ahead`: the weight's ahead_bytes.")
       .def(
           "choose",
           [](const Costs& self, const std::string& encoding, const std::string& dtype, int64_t rows, int64_t cols,
-             int64_t nonzeros, int64_t tokens) {
-            return family_name(self.choose(parse_shape(encoding, dtype, rows, cols, nonzeros), tokens));
+             int64_t nonzeros, int64_t tokens, int64_t ahead) {
+            return family_name(self.choose(parse_shape(encoding, dtype, rows, cols, nonzeros, ahead), tokens));
           },
-          "encoding"_a, "dtype"_a, "rows"_a, "cols"_a, "nonzeros"_a, "tokens"_a, "The cheapest kernel.");
+          "encoding"_a, "dtype"_a, "rows"_a, "cols"_a, "nonzeros"_a, "tokens"_a, "ahead"_a = 0, "The cheapest kernel.");
 }

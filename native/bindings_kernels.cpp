@@ -289,6 +289,12 @@ void bind_kernels(nb::module_& m) {
       .def_prop_ro("dtype", [](const OwnedWeight& w) { return dtype_name(w.view().dtype); })
       .def_prop_ro("nonzeros", &OwnedWeight::nonzeros, "How many values are not zero; dense weights are counted anew.")
       .def_prop_ro("nbytes", &OwnedWeight::nbytes, "Bytes of all arrays.")
+      .def_prop_ro("ahead_bytes", [](const OwnedWeight& w) { return shape_of(w.view()).ahead; })
+      .def(
+          "plan_ahead", &OwnedWeight::plan_ahead, nb::call_guard<nb::gil_scoped_release>(),
+          "Works out for the kernel family `rows` once what it otherwise does in each call, and keeps it in\n"
+          "`ahead_bytes`: about 2.5 bytes per nonzero. False, and nothing kept, where the processor or this weight has "
+          "no\nsuch kernel. For executors made afterwards. Raises MemoryError.")
       .def("kernels", kernel_names, "isa"_a = nb::none(), "The kernel families that can multiply this weight.")
       .def("matmul", matmul, "x"_a.noconvert(), "threads"_a = 1, "isa"_a = nb::none(), "kernel"_a = nb::none(),
            "x [tokens, cols] float32 times the transposed weight: [tokens, rows] float32. `isa` forces a lower set,\n"

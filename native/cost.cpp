@@ -10,8 +10,10 @@
 namespace cutwork {
 namespace {
 
-constexpr int64_t kLanes =
-    16;  // so many tokens are multiplied at a time where zeros are skipped, also if fewer are left
+// So many tokens are multiplied at a time where zeros are skipped, also if fewer are left.
+int64_t tokens_at_once(Family family) {
+  return family == Family::spmm ? 16 : family == Family::rows ? 4 : 1;
+}
 
 template <class Use>
 void for_each_kernel(const LinearKernels& kernels, const Use& use) {
@@ -25,6 +27,11 @@ std::string kernel_name(Family family, Encoding encoding, DType dtype) {
   return std::string(family_name(family)) + " " + encoding_name(encoding) + " " + dtype_name(dtype);
 }
 
+// Bytes of what `rows` multiplies, if it has been worked out.
+int64_t ahead_bytes(const Weight& weight) {
+  return weight.ahead.steps ? weight.ahead.begins[weight.ahead.count] * kStepBytes : 0;
+}
+
 }  // namespace
 
 Shape shape_of(const Weight& weight) {
@@ -32,7 +39,8 @@ Shape shape_of(const Weight& weight) {
     return {weight.encoding, weight.dtype, weight.rows, weight.cols, weight.rows * weight.cols};
   const int64_t share = stream_rows(weight.dtype);
   const auto stored = static_cast<int64_t>(weight.offsets[(weight.rows + share - 1) / share]);
-  return {weight.encoding, weight.dtype, weight.rows, weight.cols, weight.dtype == DType::i4 ? 2 * stored : stored};
+  return {weight.encoding,    weight.dtype, weight.rows, weight.cols, weight.dtype == DType::i4 ? 2 * stored : stored,
+          ahead_bytes(weight)};
 }
 
 double stored_bytes(const Shape& shape) {
@@ -86,7 +94,8 @@ double Costs::passes(const Shape& shape, Family family, int64_t tokens) const {
 
 Work Costs::work(const Shape& shape, Family family, int64_t tokens) const {
   const bool skipping = skips_zeros(family);
-  const auto multiplied = static_cast<double>(skipping ? (tokens + kLanes - 1) / kLanes * kLanes : tokens);
+  const int64_t lanes = tokens_at_once(family);
+  const auto multiplied = static_cast<double>((tokens + lanes - 1) / lanes * lanes);
   const double positions = static_cast<double>(shape.rows) * static_cast<double>(shape.cols);
   const auto nonzeros = static_cast<double>(shape.nonzeros);
   const double times = passes(shape, family, tokens);
@@ -97,13 +106,16 @@ Work Costs::work(const Shape& shape, Family family, int64_t tokens) const {
 double Costs::seconds(const Shape& shape, Family family, int64_t tokens, int threads) const {
   const Cost& cost = get(family, shape.encoding, shape.dtype);
   if (cost.product < 0) return std::numeric_limits<double>::infinity();
-  const Work all = work(shape, family, tokens);
+  const bool ahead = family == Family::rows && shape.ahead > 0;
+  Work all = work(shape, family, tokens);
+  if (ahead) all.positions = all.nonzeros = 0;
   const double compute = 1e-12 *
                          (cost.position * all.positions + cost.nonzero * all.nonzeros + cost.product * all.products +
                           cost.listed * all.listed + cost.output * all.outputs) /
                          threads;
-  const double read = passes(shape, family, tokens) * stored_bytes(shape) / std::min(one_thread * threads, all_threads);
-  return family == Family::gemv ? std::max(compute, read) : compute + read;
+  const double bytes = ahead ? static_cast<double>(shape.ahead) : passes(shape, family, tokens) * stored_bytes(shape);
+  const double read = bytes / std::min(one_thread * threads, all_threads);
+  return family == Family::gemv || ahead ? std::max(compute, read) : compute + read;
 }
 
 Family Costs::choose(const Shape& shape, int64_t tokens) const {

@@ -16,6 +16,7 @@ struct Shape {
   Encoding encoding;
   DType dtype;
   int64_t rows, cols, nonzeros;
+  int64_t ahead = 0;  // bytes of what `rows` multiplies, if that has been worked out
 };
 
 Shape shape_of(const Weight& weight);  // a dense weight counts as full, an int4 bitmask with its padding
@@ -33,7 +34,8 @@ struct Work {
 };
 
 // The constants of a machine and instruction set. gemv takes as long as its arithmetic, shared by the threads, or as
-// reading the weight, whichever is more; the others take both times, since they multiply what they have read before.
+// reading the weight, whichever is more, and so does rows where its steps are there; the others take both times, since
+// they multiply what they have read before.
 class Costs {
  public:
   explicit Costs(Isa isa);  // the built-in ones

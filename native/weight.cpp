@@ -256,6 +256,36 @@ OwnedWeight OwnedWeight::masked(Encoding encoding, DType dtype, int64_t rows, in
   return weight;
 }
 
+bool OwnedWeight::plan_ahead() {
+  const LinearKernels& kernels = linear_kernels(chosen_isa());
+  if (!kernels.has(Family::rows, view_.encoding, view_.dtype)) return false;
+  if (view_.ahead.steps) return true;
+  const auto size = static_cast<int64_t>(kernels.scratch_bytes(Family::rows, view_, 1));
+  const std::string advice = "load the model without planning ahead";
+  const Memory scratch(size, "the scratch to plan a weight", advice);
+  begins_.assign(1, 0);
+  const auto count_steps = [](void* to, const void*, const uint16_t*, int64_t count) {
+    auto& begins = *static_cast<std::vector<int64_t>*>(to);
+    begins.push_back(begins.back() + count);
+  };
+  kernels.plan_rows(view_, count_steps, &begins_, scratch.data());
+  steps_ = Memory(begins_.back() * kStepBytes, "the steps of a weight", advice);
+  windows_ = Memory(begins_.back() * int64_t{sizeof(uint16_t)}, "the steps of a weight", advice);
+  std::pair<char*, char*> next = {steps_.data(), windows_.data()};
+  const auto copy_steps = [](void* to, const void* steps, const uint16_t* windows, int64_t count) {
+    auto& [step, window] = *static_cast<std::pair<char*, char*>*>(to);
+    const auto bytes = static_cast<size_t>(count * kStepBytes), window_bytes = static_cast<size_t>(count) * 2;
+    std::memcpy(step, steps, bytes);
+    std::memcpy(window, windows, window_bytes);
+    step += bytes;
+    window += window_bytes;
+  };
+  kernels.plan_rows(view_, copy_steps, &next, scratch.data());
+  view_.ahead = {steps_.data(), reinterpret_cast<const uint16_t*>(windows_.data()), begins_.data(),
+                 static_cast<int64_t>(begins_.size()) - 1};
+  return true;
+}
+
 int64_t OwnedWeight::nonzeros() const {
   if (view_.dtype == DType::i4) return view_.encoding == Encoding::bitmask ? nonzeros_ : int4_nonzeros(view_);
   if (view_.encoding != Encoding::dense)

@@ -20,6 +20,7 @@ LEAST, BEST_OF = 5, 3  # rounds; calls of which a round takes the median
 AGREEMENT = {"int8": 0.99, "fp32": 0.99999}
 LAYER_ENGINES: dict[str, tuple[str | None, str]] = {
     "cutwork": (None, "layers_cutwork_worker.py"),
+    "cutwork ahead": (None, "layers_cutwork_worker.py"),
     "DeepSparse": ("deepsparse", "layers_onnx_worker.py"),
     "onnxruntime": ("onnxruntime-genai", "layers_onnx_worker.py"),
     "torch": ("torch", "layers_torch_worker.py"),
@@ -44,7 +45,9 @@ class Case:
         for name in LAYER_ENGINES:
             if name == "torch" and self.dtype == "int8":
                 continue
-            if self.sparsity == 0 or name in ("cutwork", "DeepSparse"):
+            if name == "cutwork ahead" and (self.dtype != "int8" or self.sparsity == 0):
+                continue
+            if self.sparsity == 0 or name in ("cutwork", "cutwork ahead", "DeepSparse"):
                 yield name
 
 
@@ -82,7 +85,7 @@ class LayerBench:
     def _pending(self, case: Case, name: str) -> bool:
         wanted = not self.only or any(text in name for text in self.only)
         cell = self.store.layers.get(case.key(name))
-        return wanted and (cell is None or (name == "cutwork" and cell["version"] != _version()))
+        return wanted and (cell is None or (name.startswith("cutwork") and cell["version"] != _version()))
 
     def _measure(self, case: Case, names: Sequence[str]) -> None:
         workers: dict[str, Worker] = {}
@@ -101,7 +104,7 @@ class LayerBench:
                 self.store.layers[case.key(name)] = {
                     "engine": name, "dtype": case.dtype, "sparsity": case.sparsity, "tokens": case.tokens,
                     "threads": case.threads, "layers": LAYERS[case.dtype], "unit": "G multiply-adds/s, zeros included",
-                    **spread(values), "version": _version() if name == "cutwork" else about["version"],
+                    **spread(values), "version": _version() if name.startswith("cutwork") else about["version"],
                     "correlation": about["correlation"], "date": time.strftime("%Y-%m-%d %H:%M:%S"),
                 }  # fmt: skip
             self.store.save()

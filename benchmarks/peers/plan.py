@@ -57,15 +57,16 @@ def _of_shape(shape: str, threads: int, small: bool, quick: bool) -> Iterator[Co
             yield Condition(shape, threads, prompt, 1, decode, (*_ours(8, 0.75), *_ours(4, 0.75), "llama.cpp Q4_0"))
         return
     # Where memory does not hold all at once, the first ones share it.
-    fewest = (*_ours(8, 0.75, 0), *strongest, *_ours(4, 0.75))
-    few = (*fewest, *_ours(8, 0.5, 0.9), *_ours(4, 0.5))
+    fewest = (*_ours(8, 0.75, 0), "cutwork int8 75% ahead", *strongest, *_ours(4, 0.75))
+    ahead = ("cutwork int8 50% ahead", "cutwork int8 90% ahead")
+    few = (*fewest, *_ours(8, 0.5, 0.9), *ahead, *_ours(4, 0.5))
     everyone = tuple(dict.fromkeys((*few, *_ours(4, 0, 0.6), *_ours(8, 0.6, 0.7, 0.8), *peers)))
     (short, steps), (long, long_steps), (longest, longest_steps) = SINGLES
     yield Condition(shape, threads, short, 1, steps, everyone if small else few)
     yield Condition(shape, threads, long, 1, long_steps, everyone if small else few)
     if small:
         for batch in BATCHES:
-            yield Condition(shape, threads, short, batch, 12, (*fewest, "onnxruntime-genai int4"))
+            yield Condition(shape, threads, short, batch, 12, (*fewest, *ahead, "onnxruntime-genai int4"))
         lower = tuple(n for n, e in ENGINES.items() if e.isa == "avx2")
         yield Condition(shape, threads, short, 1, 24, lower)
         yield Condition(shape, threads, long, 1, 16, tuple(n for n in lower if "90%" not in n and "50%" not in n))

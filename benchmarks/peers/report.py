@@ -171,10 +171,16 @@ def draw(store: Store, path: Path) -> bool:
 
 def _curve(axis: Any, cells: Sequence[dict[str, Any]], weights: str, colour: str) -> None:
     mine = [c for c in cells if c["engine"].startswith("cutwork") and (c["isa"], c["weights"]) == ("native", weights)]
-    points = sorted((c["sparsity"], c["median"], c["min"], c["max"]) for c in mine)
-    if points:
-        x, y, low, high = np.array(points).T
-        axis.errorbar(100 * x, y, [y - low, high - y], color=colour, marker="o", capsize=2, label=f"cutwork {weights}")
+    for ahead, line in ((False, "-"), (True, "--")):
+        points = sorted(
+            (c["sparsity"], c["median"], c["min"], c["max"]) for c in mine if c["engine"].endswith("ahead") == ahead
+        )
+        if points:
+            x, y, low, high = np.array(points).T
+            label = f"cutwork {weights}" + ", planned ahead" * ahead
+            axis.errorbar(
+                100 * x, y, [y - low, high - y], color=colour, linestyle=line, marker="o", capsize=2, label=label
+            )
 
 
 def _is_peer(cell: dict[str, Any]) -> bool:

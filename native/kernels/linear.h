@@ -23,6 +23,18 @@ constexpr int64_t kRunCols = 32;     // columns of an int4 tile that are stored 
 constexpr int64_t kRunWords = 8;     // of 64 codes, in a run
 constexpr int64_t kMaxCols = 65536;  // 255 * 127 * kMaxCols still fits in the int32 accumulators
 
+// What the family `rows` multiplies, worked out ahead: steps of 64 products, each kRowTile rows' next columns (in a
+// window of 64) and codes, and the number of its window. Those of row tile t in run r are steps [begins[i],
+// begins[i + 1]) for i = order(t, r), see rows.inc.
+struct RowSteps {
+  const void* steps;  // of kStepBytes
+  const uint16_t* windows;
+  const int64_t* begins;
+  int64_t count;  // of row tiles times runs
+};
+constexpr int64_t kStepBytes = 128;
+using TakeSteps = void (*)(void* to, const void* steps, const uint16_t* windows, int64_t count);
+
 // A weight [rows, cols] whose memory somebody else owns and has validated (weight.h).
 //
 // dense:   `values` is [rows, cols], row-major, unpadded.
@@ -51,6 +63,7 @@ struct Weight {
   const void* scales;
   ScaleType scale_type;
   int64_t group_cols;
+  RowSteps ahead;  // or null: `rows` then works them out in each call
 };
 
 // How a linear is multiplied.
@@ -102,6 +115,9 @@ struct LinearKernels {
   void (*multiply)(Family family, const Weight& weight, const void* input, int64_t tokens, int64_t begin, int64_t end,
                    float* y, int64_t ldy, void* scratch);
   int64_t (*gemv_tokens)(DType dtype);  // that gemv multiplies for one decompression
+  // For weights that the set multiplies by `rows`: calls take for each row tile and run in the order of RowSteps.
+  // `scratch` is that of one token. Null in a set without that family.
+  void (*plan_rows)(const Weight& weight, TakeSteps take, void* to, void* scratch);
 };
 
 // avx512f: F, BW, DQ and VL; avx512: VBMI, VBMI2, VNNI and VPOPCNTDQ as well.

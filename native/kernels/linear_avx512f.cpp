@@ -157,7 +157,7 @@ struct Bf16 : Floats {
 
 }  // namespace
 
-const LinearKernels kLinearAvx512f = {input_bytes, prepare,       rearranged_bytes, rearrange_input,
-                                      has,         scratch_bytes, multiply,         gemv_tokens};
+const LinearKernels kLinearAvx512f = {input_bytes,   prepare,  rearranged_bytes, rearrange_input,   has,
+                                      scratch_bytes, multiply, gemv_tokens,      RowLanes::plan_all};
 
 }  // namespace cutwork

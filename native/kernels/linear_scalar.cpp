@@ -114,6 +114,7 @@ void multiply(Family, const Weight& weight, const void* input, int64_t tokens, i
 
 }  // namespace
 
-const LinearKernels kLinearScalar = {input_bytes, prepare, nullptr, nullptr, has, scratch_bytes, multiply, gemv_tokens};
+const LinearKernels kLinearScalar = {input_bytes,   prepare,  nullptr,     nullptr, has,
+                                     scratch_bytes, multiply, gemv_tokens, nullptr};
 
 }  // namespace cutwork

@@ -253,11 +253,16 @@ def test_sparse_int8_goes_the_whole_way(variant, tmp_path):
     encodings = {name.rsplit(".", 2)[1]: (w.encoding, w.dtype) for name, w in weights.items() if ".block." in name}
     assert encodings["wo"] == ("bitmask", "f32")
     assert encodings["q"] == encodings["v"] == ("bitmask", "i8")
-    with load(tmp_path / "int8") as quantized, load(tmp_path / "packed") as packed:
+    directory = tmp_path / "packed"
+    with load(tmp_path / "int8") as quantized, load(directory) as packed, load(directory, plan_ahead=True) as planned:
         source = packed.encode_input(INPUTS[3])
         actual = packed.logits(ANSWER, source)
         assert relative(actual, torch_logits(hf, INPUTS[3], ANSWER)) < 0.1
         np.testing.assert_array_equal(actual, quantized.logits(ANSWER, quantized.encode_input(INPUTS[3])))
+        np.testing.assert_array_equal(actual, planned.logits(ANSWER, planned.encode_input(INPUTS[3])))
+        kept = sum(weight.ahead_bytes for weight in planned.weights.values())
+        assert planned.memory["weights"] == packed.memory["weights"] + kept
+        assert (kept > 0) == (planned.isa == "avx512")
         together = packed.generate(INPUTS, max_new_tokens=10, ignore_eos=True)
         assert [r.tokens for r in together] == [
             packed.generate(source, max_new_tokens=10, ignore_eos=True).tokens for source in INPUTS

@@ -34,10 +34,13 @@ def weight_and_input(rng, rows, cols, tokens, density, dtype):
 
 
 def every_product(weight, x, isa, threads=1):
-    """The product by each kernel family that the weight has, and by the one that is chosen for it."""
+    """The product by each kernel family that the weight has, and by the one chosen for it; by rows planned ahead too."""
     families = weight.kernels(isa)
     assert families[0] == "gemv"
-    return [weight.matmul(x, threads, isa=isa, kernel=family) for family in (*families, None)]
+    products = [weight.matmul(x, threads, isa=isa, kernel=family) for family in (*families, None)]
+    if "rows" in families and weight.plan_ahead():
+        products += [weight.matmul(x, threads, isa=isa, kernel=family) for family in ("rows", None)]
+    return products
 
 
 def assert_matches_reference(y, x, dense, scale):

@@ -14,7 +14,11 @@ class Engine:
 
     def __init__(self, spec: dict[str, Any]) -> None:
         self._model = Model.load(
-            spec["model"], threads=spec["threads"], max_context=spec["context"], max_batch=spec["batch"]
+            spec["model"],
+            threads=spec["threads"],
+            max_context=spec["context"],
+            max_batch=spec["batch"],
+            plan_ahead=spec["plan_ahead"],
         )
 
     def about(self) -> dict[str, Any]:
@@ -22,9 +26,15 @@ class Engine:
         return {
             "version": __version__,
             "isa": self._model.isa,
-            "bytes_per_token": sum(int(weight.nbytes) for weight in read.values()),
+            "bytes_per_token": sum(self._bytes(weight) for weight in read.values()),
             "cache": self._model.cache_dtype,
         }
+
+    def _bytes(self, weight: Any) -> int:
+        """What is read of a weight for one token."""
+        shape = (weight.encoding, weight.dtype, weight.rows, weight.cols, weight.nonzeros)
+        ahead = int(weight.ahead_bytes)
+        return ahead if ahead and self._model.costs.choose(*shape, 1, ahead) == "rows" else int(weight.nbytes)
 
     def logits(self, tokens: list[int]) -> np.ndarray:
         return self._model.logits(tokens)[-1]

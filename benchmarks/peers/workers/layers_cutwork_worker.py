@@ -18,6 +18,8 @@ def main() -> None:
             chain.append(_native.Weight.dense(values, steps))
         else:
             chain.append(_native.Weight.bitmask(*w.shape, w.values, w.mask, w.offsets, steps))
+        if spec["engine"] == "cutwork ahead":
+            chain[-1].plan_ahead()
 
     plain = {"biases": [-1], "residual": -1, "activation": "none"}
     last = len(chain) - 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cutwork.cli.console import console, table
-from cutwork.cli.options import Json, ModelArgument, Threads
+from cutwork.cli.options import Json, ModelArgument, PlanAhead, Threads
 
 if TYPE_CHECKING:
     from cutwork.engine.explain import StepProfile
@@ -34,6 +34,7 @@ def explain(
         bool, typer.Option("--measure", help="Time this machine's kernels again before anything is predicted.")
     ] = False,
     threads: Threads = 0,
+    plan_ahead: PlanAhead = False,
     as_json: Json = False,
 ) -> None:
     """Show, per weight: shape, sparsity, encoding, bytes moved per step, measured time and bandwidth.
@@ -48,7 +49,7 @@ def explain(
 
     if measure or not have_measured():
         measure_costs()
-    with Model.load(model, threads=threads, max_batch=1) as engine:
+    with Model.load(model, threads=threads, plan_ahead=plan_ahead, max_batch=1) as engine:
         if encoder:
             profile = profile_encoder(engine, tokens=input_tokens, repeats=repeats)
         else:
@@ -95,7 +96,10 @@ def _weight_rows(engine: "Model", profile: "StepProfile", every_layer: bool) -> 
         weights = [engine.weights[name] for names, _ in members for name in names]
         size = sum(w.rows * w.cols for w in weights)
         nonzeros = sum(w.nonzeros for w in weights)
-        moved = sum(w.nbytes for w in weights)
+        moved = sum(
+            w.ahead_bytes if w.ahead_bytes and kernel == "rows" else w.nbytes
+            for w, (kernel, _) in zip(weights, predictions[key], strict=True)
+        )
         seconds = sum(time for _, time in members)
         rows.append(
             {
@@ -121,8 +125,9 @@ def _predict(engine: "Model", weight: Any, tokens: int, encoding: str | None = N
     """The kernel chosen for a weight, as it is stored or in another encoding, and the seconds it should take."""
     nonzeros = weight.rows * weight.cols if encoding == "dense" else weight.nonzeros
     shape = (encoding or weight.encoding, weight.dtype, weight.rows, weight.cols, nonzeros)
-    kernel = engine.costs.choose(*shape, tokens)
-    return kernel, engine.costs.seconds(kernel, *shape, tokens, engine.threads)
+    ahead = weight.ahead_bytes if encoding is None else 0
+    kernel = engine.costs.choose(*shape, tokens, ahead)
+    return kernel, engine.costs.seconds(kernel, *shape, tokens, engine.threads, ahead)
 
 
 def _note(engine: "Model", weights: list[Any], tokens: int) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from cutwork.cli.options import CacheDType, Context, Draft, DraftTokens, Json, ModelArgument, Threads
+from cutwork.cli.options import CacheDType, Context, Draft, DraftTokens, Json, ModelArgument, PlanAhead, Threads
 from cutwork.errors import CutworkError
 
 
@@ -42,6 +42,7 @@ def generate(
     ] = False,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read prompts from this file, one a line.")] = None,
     threads: Threads = 0,
+    plan_ahead: PlanAhead = False,
     context: Context = None,
     cache_dtype: CacheDType = "auto",
     draft: Draft = None,
@@ -78,7 +79,12 @@ def generate(
         "min_new_tokens": min_new_tokens,
         "suppress_tokens": suppress_tokens or [],
     }
-    loading: dict[str, Any] = {"threads": threads, "max_context": context, "cache_dtype": cache_dtype}
+    loading: dict[str, Any] = {
+        "threads": threads,
+        "max_context": context,
+        "cache_dtype": cache_dtype,
+        "plan_ahead": plan_ahead,
+    }
     with Model.load(model, draft=draft, draft_tokens=draft_tokens, **loading) as engine:
         if use_chat_template:
             prompts = [engine.render_chat([{"role": "user", "content": p}]) for p in prompts]

@@ -34,6 +34,7 @@ class LoadOptions(TypedDict, total=False):
     backend: Backend
     draft: str | Path | None
     draft_tokens: int
+    plan_ahead: bool
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,12 @@ def assemble(
     max_input: int | None,
     max_batch: int,
     cache_bytes: int | None,
+    plan_ahead: bool,
 ) -> Engine:
     """Bind, allocate and connect. `module` is the backend; the rest as for `Model.load`, which says what is raised."""
     plan, encoder_plan = build_plan(packed.config), build_encoder_plan(packed.config)
     plans = [plan, encoder_plan] if encoder_plan else [plan]
-    bound = bind(plans, packed.weights, module.Weight, threads)
+    bound = bind(plans, packed.weights, module.Weight, threads, plan_ahead)
     weights = {
         name: weight
         for each, (found, _) in zip(plans, bound, strict=True)

@@ -21,6 +21,11 @@ class Weight:
     encoding: str
     dtype: str
     group: int = 0
+    ahead_bytes: int = 0
+
+    def plan_ahead(self) -> bool:
+        """For the native engine's sake: there is nothing to plan here."""
+        return False
 
     @staticmethod
     def dense(values: np.ndarray, scale: np.ndarray | None = None) -> "Weight":

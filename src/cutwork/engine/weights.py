@@ -16,13 +16,14 @@ _TIED = {"lm_head.weight": "shared.weight"}  # T5's configs do not tell whether 
 
 
 def bind(
-    plans: Sequence[Plan], stored: Mapping[str, EncodedWeight], kind: Any, threads: int = 1
+    plans: Sequence[Plan], stored: Mapping[str, EncodedWeight], kind: Any, threads: int = 1, plan_ahead: bool = False
 ) -> list[tuple[list[Any], list[np.ndarray]]]:
     """(weights, vectors) of each plan in the order of its ids; `kind` is the class `Weight` of the chosen backend.
 
     Plans share the weights they have in common. Weights keep views of the stored arrays; vectors become float32. So
-    many weights as `threads` are checked at a time. Raises CutworkError naming a weight that is missing, has another
-    shape than the config promises, holds what a kernel must not trust, or belongs to another architecture.
+    many weights as `threads` are checked at a time, and with `plan_ahead` laid out for many tokens too. Raises
+    CutworkError naming a weight that is missing, has another shape than the config promises, holds what a kernel must
+    not trust, or belongs to another architecture.
     """
     stored = {_on_disk(name): weight for name, weight in stored.items()}
     names = {name: _TIED.get(name, name) if name not in stored else name for plan in plans for name in plan.weights}
@@ -32,7 +33,10 @@ def bind(
     def make(name: str) -> Any:
         if name in derived:
             return kind.dense(_derive(derived[name], stored))
-        return make_weight(name, shapes[name], stored[name], kind)
+        weight = make_weight(name, shapes[name], stored[name], kind)
+        if plan_ahead:
+            _plan_ahead(weight)
+        return weight
 
     _check_names({*names.values(), *(name for plan in plans for name in _vector_sources(plan))}, stored)
     with ThreadPoolExecutor(threads) as pool:
@@ -85,6 +89,13 @@ def make_weight(name: str, shape: tuple[int, int], weight: EncodedWeight, kind: 
         return make(*shape, weight.values, weight.mask, weight.offsets, weight.scale)
     except ValueError as error:
         raise CutworkError(f"weight '{name}' is damaged: {error}; get or pack the model again") from None
+
+
+def _plan_ahead(weight: Any) -> None:
+    try:
+        weight.plan_ahead()
+    except MemoryError as error:
+        raise CutworkError(f"{error}") from None
 
 
 def _vector(plan: Plan, name: str, length: int, stored: Mapping[str, EncodedWeight]) -> np.ndarray:
