@@ -161,6 +161,7 @@ def add_draft(
         max_input=None,
         max_batch=max_batch,
         cache_bytes=cache_bytes,
+        plan_ahead=False,  # it mostly guesses for one sequence, a token at a time
     )
     scheduler, most = draft.scheduler, min(target.scheduler.max_tokens, target.logits_chunk) - max_batch
     target.scheduler.max_guesses = most
