@@ -1,14 +1,17 @@
-"""How many times faster than speech Whisper is written down: dense and sparse, fp32 and int8, against faster-whisper.
+"""How many times faster than speech Whisper is written down: dense and sparse, fp32 and int8, and by two peers.
 
-    python -m venv build/peers/whisper && build/peers/whisper/bin/pip install faster-whisper transformers torch
+    python -m venv build/peers/whisper
+    build/peers/whisper/bin/pip install faster-whisper transformers torch
+    CMAKE_ARGS=-DGGML_NATIVE=ON build/peers/whisper/bin/pip install --no-binary pywhispercpp pywhispercpp
     python -m benchmarks.whisper_speed --model openai/whisper-tiny.en --sparse out/whisper/squarehead-75 \
         --clips librivox --peer-python build/peers/whisper/bin/python
 
-A recording of some minutes is joined from `--clips`. All engines take turns on the same weights, greedily and with five
-beams, at temperature 0 without fallbacks; dense transcripts have to agree. Beside the whole, the encoder alone (one
-window, and in Cutwork the decoder's first token) and the decoder alone (so many tokens of one window). Without
-`--sparse` the dense model is pruned in one shot: its speed on a window is then right, its text is not. Leaves
-whisper_speed.json, .md and .png in results/.
+The peers are faster-whisper and whisper.cpp. A recording of some minutes is joined from `--clips`. All engines take
+turns on the same weights, greedily and with five beams, at temperature 0 without fallbacks; dense transcripts have to
+agree. Beside the whole, the encoder alone (one window, and in Cutwork the decoder's first token) and the decoder alone
+(so many tokens of one window), but of whisper.cpp, whose binding does not part them. Without `--sparse` the dense model
+is pruned in one shot: its speed on a window is then right, its text is not. Leaves whisper_speed.json, .md and .png in
+results/.
 """
 
 import argparse
@@ -46,6 +49,12 @@ PLAIN = {
     "log_prob_threshold": None,
     "no_speech_threshold": None,
     "condition_on_previous_text": False,
+}
+PEERS = {
+    ("faster-whisper", "int8"): "peer.py",
+    ("faster-whisper", "float32"): "peer.py",
+    ("whisper.cpp", "q8_0"): "whisper_cpp.py",
+    ("whisper.cpp", "f16"): "whisper_cpp.py",
 }
 Job = Callable[[], tuple[str | None, float]]
 
@@ -107,11 +116,13 @@ def ours(model: Model, audio: np.ndarray, window: np.ndarray, beams: int) -> dic
     return {"transcribe": transcribe, "encode": encode, "decode": decode}
 
 
-def theirs(worker: Worker, beams: int) -> dict[str, Job]:
+def theirs(worker: Worker, beams: int, whole: bool) -> dict[str, Job]:
     def ask(**request: Any) -> tuple[str | None, float]:
         answer = worker.ask(request)
         return answer["text"], answer["seconds"]
 
+    if whole:
+        return {"transcribe": lambda: ask(do="transcribe", beams=beams)}
     return {
         "transcribe": lambda: ask(do="transcribe", beams=beams),
         "encode": lambda: ask(do="encode"),
@@ -123,6 +134,9 @@ def measure(options: argparse.Namespace, console: Console) -> tuple[list[dict[st
     packed = prepare(options, console)
     audio = recording(options.clips, options.seconds)
     models = {name: Model.load(path, threads=options.threads, max_batch=8) for name, path in packed.items()}
+    for name, path in packed.items():
+        if "sparse" in name and "int8" in name:
+            models[f"{name} ahead"] = Model.load(path, threads=options.threads, max_batch=8, plan_ahead=True)
     some = next(iter(models.values()))
     size = 2 * int(some.config["max_source_positions"])
     window = Spectrogram(int(some.config["num_mel_bins"]))(audio[: size * 160])
@@ -132,7 +146,7 @@ def measure(options: argparse.Namespace, console: Console) -> tuple[list[dict[st
     workers: dict[str, Worker] = {}
     try:
         if options.peer_python:
-            for kind in ("int8", "float32"):
+            for (peer, kind), file in PEERS.items():
                 spec = {
                     "model": str(checkpoint.resolve(options.model).resolve()),
                     "audio": str((options.work / "audio.npy").resolve()),
@@ -141,17 +155,17 @@ def measure(options: argparse.Namespace, console: Console) -> tuple[list[dict[st
                     "type": kind,
                     "threads": options.threads,
                 }
-                script = str((HERE / "transcription" / "peer.py").resolve())
-                log = options.work / f"faster-whisper-{kind}.log"
-                workers[f"faster-whisper {kind}"] = Worker(str(options.peer_python), script, spec, log, {})
+                script = str((HERE / "transcription" / file).resolve())
+                log = options.work / f"{peer}-{kind}.log"
+                workers[f"{peer} {kind}"] = Worker(str(options.peer_python), script, spec, log, {})
         rows = []
         for beams in BEAMS:
             engines = {name: ours(model, audio, window, beams) for name, model in models.items()}
-            engines |= {name: theirs(worker, beams) for name, worker in workers.items()}
+            engines |= {name: theirs(worker, beams, "whisper.cpp" in name) for name, worker in workers.items()}
             texts: dict[str, str] = {}
             for name, jobs in engines.items():  # the warm-up as well
                 texts[name] = jobs["transcribe"]()[0] or ""
-                for part in ("encode", "decode"):
+                for part in jobs.keys() - {"transcribe"}:
                     jobs[part]()
             reference = texts["Cutwork dense f32"]
             times = {name: {part: [] for part in jobs} for name, jobs in engines.items()}
@@ -167,16 +181,16 @@ def measure(options: argparse.Namespace, console: Console) -> tuple[list[dict[st
                     "engine": name,
                     "beams": beams,
                     "real_time": len(audio) / RATE / median(parts["transcribe"]),
-                    "encoder_ms": 1e3 * median(parts["encode"]),
-                    "decoder_tokens_per_second": TOKENS / median(parts["decode"]),
+                    "encoder_ms": 1e3 * median(parts["encode"]) if "encode" in parts else None,
+                    "decoder_tokens_per_second": TOKENS / median(parts["decode"]) if "decode" in parts else None,
                     "words_apart_from_dense": apart,
                     "seconds": parts,
                     "text": texts[name],
                 }
                 rows.append(row)
                 console.print(
-                    f"{beams} beams, {name}: {row['real_time']:.1f}x real time, encoder {row['encoder_ms']:.0f} ms, "
-                    f"decoder {row['decoder_tokens_per_second']:.0f} tokens/s, {apart:.1f}% of words apart"
+                    f"{beams} beams, {name}: {row['real_time']:.1f}x real time, encoder {whole(row['encoder_ms'])} ms, "
+                    f"decoder {whole(row['decoder_tokens_per_second'])} tokens/s, {apart:.1f}% of words apart"
                 )
         about = {
             "cpu": cpu_name(),
@@ -197,13 +211,17 @@ def measure(options: argparse.Namespace, console: Console) -> tuple[list[dict[st
             model.close()
 
 
+def whole(number: float | None) -> str:
+    return "" if number is None else f"{number:.0f}"
+
+
 def markdown(rows: list[dict[str, Any]], about: dict[str, Any]) -> str:
     lines = ["| engine | beams | × real time | encoder, ms a window | decoder, tokens/s | words apart |"]
     lines.append("|---|--:|--:|--:|--:|--:|")
     for row in rows:
         lines.append(
-            f"| {row['engine']} | {row['beams']} | {row['real_time']:.1f} | {row['encoder_ms']:.0f} | "
-            f"{row['decoder_tokens_per_second']:.0f} | {row['words_apart_from_dense']:.1f}% |"
+            f"| {row['engine']} | {row['beams']} | {row['real_time']:.1f} | {whole(row['encoder_ms'])} | "
+            f"{whole(row['decoder_tokens_per_second'])} | {row['words_apart_from_dense']:.1f}% |"
         )
     versions = f"; {', '.join(about['versions'])}" if about["versions"] else ""
     lines += [

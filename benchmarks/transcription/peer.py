@@ -11,6 +11,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,8 @@ class FasterWhisper:
         return int(self._model.hf_tokenizer.token_to_id("<|endoftext|>"))
 
 
-def main() -> None:
+def serve(kind: Callable[[dict[str, Any]], Any]) -> None:
+    """Make the engine and answer until standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints goes to standard error
 
@@ -72,7 +74,7 @@ def main() -> None:
         answers.write(json.dumps(value) + "\n")
         answers.flush()
 
-    engine = FasterWhisper(json.loads(sys.argv[1]))
+    engine = kind(json.loads(sys.argv[1]))
     answer({"version": engine.version})
     for line in sys.stdin:
         request = json.loads(line)
@@ -83,4 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(FasterWhisper)
