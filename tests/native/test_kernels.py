@@ -34,7 +34,7 @@ def weight_and_input(rng, rows, cols, tokens, density, dtype):
 
 
 def every_product(weight, x, isa, threads=1):
-    """The product by each kernel family that the weight has, and by the one chosen for it; by rows planned ahead too."""
+    """The product by each kernel family of the weight and by the one chosen for it, planned ahead too."""
     families = weight.kernels(isa)
     assert families[0] == "gemv"
     products = [weight.matmul(x, threads, isa=isa, kernel=family) for family in (*families, None)]
