@@ -44,10 +44,11 @@ STYLES = {
 }
 
 
-def models(recipe: Recipe, stages: Stages) -> list[tuple[str, float, Source]]:
-    """(method, sparsity, model) of everything compared; adds the stages that make them."""
+def models(recipe: Recipe, stages: Stages, names: list[str]) -> list[tuple[str, float, Source]]:
+    """(method, sparsity, model) of everything compared, with the losses called; adds the stages that make them."""
     assert recipe.quantize
     losses = {"SquareHead": recipe.tune.losses, "CE": Losses(ce=1.0)}
+    losses = {name: losses[name] for name in names}
     plain: Source = checkpoint.resolve(recipe.model)
     dense: Source = stages.tune("teacher", "teacher", plain, recipe.teacher) if recipe.teacher else plain
     compared: list[tuple[str, float, Source]] = [
@@ -99,6 +100,7 @@ def main() -> None:
     parser.add_argument("--data", help="the folder of speech instead of the recipe's")
     parser.add_argument("--output", type=Path, help="default: the recipe's")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="where whisper.json and .png go")
+    parser.add_argument("--losses", nargs="+", choices=("SquareHead", "CE"), default=["SquareHead", "CE"])
     parser.add_argument("--finished", action="store_true", help="train nothing, report what there is")
     options = parser.parse_args()
 
@@ -114,7 +116,7 @@ def main() -> None:
         splits["real"] = load_task(settings.model_copy(update={"options": {**where, "test": "real"}})).test
     output = options.output or recipe.output
     stages = Stages(output, task, recipe.task.max_length, console)
-    compared = models(recipe, stages)
+    compared = models(recipe, stages, options.losses)
     if options.finished:
         missing = {stage.name for stage in stages.missing()}
         compared = [row for row in compared if not (isinstance(row[2], Stage) and row[2].name in missing)]
