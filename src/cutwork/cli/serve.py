@@ -29,6 +29,9 @@ def serve(
     cache_mb: Annotated[
         int | None, typer.Option("--cache-mb", min=1, help="KV cache; default: a quarter of the free memory.")
     ] = None,
+    huge_pages: Annotated[
+        bool, typer.Option(help="Copy the weights to huge pages; if not, processes share the mapped file's.")
+    ] = True,
     draft: Draft = None,
     draft_tokens: DraftTokens = 4,
     queue: Annotated[int, typer.Option(min=0, help="Sequences that may wait; more get 429.")] = 256,
@@ -68,6 +71,7 @@ def serve(
             path,
             threads=threads,
             plan_ahead=plan_ahead,
+            huge_pages=huge_pages,
             max_context=context,
             max_batch=max_batch,
             cache_bytes=None if cache_mb is None else cache_mb << 20,

@@ -9,6 +9,7 @@ from cutwork.engine.architectures import build_encoder_plan, build_plan
 from cutwork.engine.backend import Backend
 from cutwork.engine.cache import BlockCache
 from cutwork.engine.encoder import Encoder
+from cutwork.engine.huge_pages import in_huge_pages
 from cutwork.engine.memory import BLOCK_SIZE, CacheDType, context_of, input_of, size_cache
 from cutwork.engine.plan import Plan
 from cutwork.engine.scheduler import Scheduler
@@ -35,6 +36,7 @@ class LoadOptions(TypedDict, total=False):
     draft: str | Path | None
     draft_tokens: int
     plan_ahead: bool
+    huge_pages: bool
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,13 @@ def assemble(
     max_batch: int,
     cache_bytes: int | None,
     plan_ahead: bool,
+    huge_pages: bool = True,
 ) -> Engine:
     """Bind, allocate and connect. `module` is the backend; the rest as for `Model.load`, which says what is raised."""
     plan, encoder_plan = build_plan(packed.config), build_encoder_plan(packed.config)
     plans = [plan, encoder_plan] if encoder_plan else [plan]
-    bound = bind(plans, packed.weights, module.Weight, threads, plan_ahead)
+    stored = in_huge_pages(packed.weights, threads) if huge_pages else packed.weights
+    bound = bind(plans, stored, module.Weight, threads, plan_ahead)
     weights = {
         name: weight
         for each, (found, _) in zip(plans, bound, strict=True)

@@ -57,6 +57,7 @@ class Model:
         draft: str | Path | None = None,
         draft_tokens: int = 4,
         plan_ahead: bool = False,
+        huge_pages: bool = True,
     ) -> None:
         if not 0 <= threads <= 1024 or max_batch < 1:
             raise CutworkError(
@@ -80,6 +81,7 @@ class Model:
                 max_batch=max_batch,
                 cache_bytes=cache_bytes,
                 plan_ahead=plan_ahead,
+                huge_pages=huge_pages,
             )
             self.tokenizer = tokenizer.result()
         self.plan, self.executor, self.encoder = engine.plan, engine.executor, engine.encoder
@@ -116,6 +118,8 @@ class Model:
         step: the answers stay this model's own, draws have its distribution. plan_ahead: lay out sparse int8 weights
         for many tokens once and not in every step, which costs about two and a half bytes of memory per nonzero weight
         and makes prompts and batches faster, where the processor has AVX-512 with VNNI and VBMI2; elsewhere nothing.
+        huge_pages: copy the weights of a larger model to huge pages if the system has them, so that they are read
+        faster; False leaves them in the mapped file, whose pages processes share.
 
         Raises CutworkError for whatever is wrong with the model or the options.
 
