@@ -59,6 +59,7 @@ def test_rows_planned_ahead_are_only_read_and_multiplied():
 
 def test_planning_ahead_does_not_make_crowded_memory_slower():
     constants = {"gemv bitmask i8": (0.0, 0.0, 1000.0, 0.0, 0.0), "rows bitmask i8": (0.0,) * 5}
+    constants |= {f"{kernel} bitmask i8": (1e6,) * 5 for kernel in ("gemm", "spmm")}
     choose = _native.Costs(constants, (1e9, 2e9), "avx512").choose
     # gemv takes 2 ms a token, reading for rows 1 ms, or 3 where threads share the memory.
     assert [choose(**SHAPE, tokens=tokens, ahead=1_000_000) for tokens in (1, 2)] == ["gemv", "rows"]
