@@ -10,6 +10,10 @@
 namespace cutwork {
 namespace {
 
+// What was planned ahead is more to read than the bitmask, and threads share the memory: it has to be worth it where a
+// thread gets a third of what one alone does.
+constexpr double kCrowd = 3;
+
 // So many tokens are multiplied at a time where zeros are skipped, also if fewer are left.
 int64_t tokens_at_once(Family family) {
   return family == Family::spmm ? 16 : family == Family::rows ? 4 : 1;
@@ -123,7 +127,9 @@ Family Costs::choose(const Shape& shape, int64_t tokens) const {
   double least = seconds(shape, best, tokens, 1);
   for (Family family : kFamilies) {
     if (!kernels_.has(family, shape.encoding, shape.dtype)) continue;
-    const double own = seconds(shape, family, tokens, 1);
+    double own = seconds(shape, family, tokens, 1);
+    if (family == Family::rows && shape.ahead > 0)
+      own = std::max(own, kCrowd * static_cast<double>(shape.ahead) / one_thread);
     if (own < least) {
       best = family;
       least = own;

@@ -48,7 +48,7 @@ class Costs {
   double seconds(const Shape& shape, Family family, int64_t tokens, int threads) const;
 
   // The cheapest family for a whole weight, as if by one thread: neither the number of threads nor the rows of one call
-  // may matter, lest results change with them.
+  // may matter, lest results change with them. Rows planned ahead has to win with a third of one thread's bandwidth.
   Family choose(const Shape& shape, int64_t tokens) const;
 
   Work work(const Shape& shape, Family family, int64_t tokens) const;

@@ -57,6 +57,14 @@ def test_rows_planned_ahead_are_only_read_and_multiplied():
     assert math.isclose(seconds("rows", **SHAPE, tokens=5, ahead=1_200_000), 1200)
 
 
+def test_planning_ahead_does_not_make_crowded_memory_slower():
+    constants = {"gemv bitmask i8": (0.0, 0.0, 1000.0, 0.0, 0.0), "rows bitmask i8": (0.0,) * 5}
+    constants |= {f"{kernel} bitmask i8": (1e6,) * 5 for kernel in ("gemm", "spmm")}
+    choose = _native.Costs(constants, (1e9, 2e9), "avx512").choose
+    # gemv takes 2 ms a token, reading for rows 1 ms, or 3 where threads share the memory.
+    assert [choose(**SHAPE, tokens=tokens, ahead=1_000_000) for tokens in (1, 2)] == ["gemv", "rows"]
+
+
 def test_the_cheapest_kernel_is_chosen():
     shape = {**SHAPE, "dtype": "f32"}
     constants = {"gemv bitmask f32": (10.0, 0, 10.0, 0, 0), "gemm bitmask f32": (100.0, 0, 5.0, 0, 0)}
