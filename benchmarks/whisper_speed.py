@@ -3,6 +3,7 @@
     python -m venv build/peers/whisper
     build/peers/whisper/bin/pip install faster-whisper transformers torch
     CMAKE_ARGS=-DGGML_NATIVE=ON build/peers/whisper/bin/pip install --no-binary pywhispercpp pywhispercpp
+    export LD_LIBRARY_PATH=$(build/peers/whisper/bin/python -c "import site; print(*site.getsitepackages())")
     python -m benchmarks.whisper_speed --model openai/whisper-tiny.en --sparse out/whisper/squarehead-75 \
         --clips librivox --peer-python build/peers/whisper/bin/python
 

@@ -4,20 +4,19 @@ import numpy as np
 from layers import scale, serve, specification, weights
 
 from cutwork import __version__, _native
+from cutwork.engine.huge_pages import in_huge_pages
+from cutwork.engine.weights import make_weight
 from cutwork.pack.encodings import encode
 
 
 def main() -> None:
     spec = specification()
     size, tokens = spec["size"], spec["tokens"]
+    steps = np.full(size, scale(spec), np.float32) if spec["dtype"] == "int8" else None
+    stored = {str(i): encode(values, steps) for i, values in enumerate(weights(spec))}
     chain = []
-    for values in weights(spec):
-        steps = np.full(size, scale(spec), np.float32) if spec["dtype"] == "int8" else None
-        w = encode(values, steps)
-        if w.mask is None:
-            chain.append(_native.Weight.dense(values, steps))
-        else:
-            chain.append(_native.Weight.bitmask(*w.shape, w.values, w.mask, w.offsets, steps))
+    for name, w in in_huge_pages(stored).items():  # as a model's
+        chain.append(make_weight(name, w.shape, w, _native.Weight))
         if spec["engine"] == "cutwork ahead":
             chain[-1].plan_ahead()
 
