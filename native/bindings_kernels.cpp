@@ -239,6 +239,16 @@ double time_kernel(const OwnedWeight& self, int64_t tokens, const std::string& k
   return best;
 }
 
+bool plan_ahead(OwnedWeight& self) {
+  try {
+    nb::gil_scoped_release release;
+    return self.plan_ahead();
+  } catch (const OutOfMemory& error) {
+    PyErr_SetString(PyExc_MemoryError, error.what());
+    throw nb::python_error();
+  }
+}
+
 template <class T>
 nb::object dense_array(const Weight& weight) {
   std::unique_ptr<T[]> out(new T[static_cast<size_t>(weight.rows * weight.cols)]);
@@ -291,7 +301,7 @@ void bind_kernels(nb::module_& m) {
       .def_prop_ro("nbytes", &OwnedWeight::nbytes, "Bytes of all arrays.")
       .def_prop_ro("ahead_bytes", [](const OwnedWeight& w) { return shape_of(w.view()).ahead; })
       .def(
-          "plan_ahead", &OwnedWeight::plan_ahead, nb::call_guard<nb::gil_scoped_release>(),
+          "plan_ahead", plan_ahead,
           "Works out for the kernel family `rows` once what it otherwise does in each call, and keeps it in\n"
           "`ahead_bytes`: about 2.5 bytes per nonzero. False, and nothing kept, where the processor or this weight has "
           "no\nsuch kernel. For executors made afterwards. Raises MemoryError.")

@@ -65,7 +65,7 @@ def assemble(
     max_batch: int,
     cache_bytes: int | None,
     plan_ahead: bool,
-    huge_pages: bool = True,
+    huge_pages: bool,
 ) -> Engine:
     """Bind, allocate and connect. `module` is the backend; the rest as for `Model.load`, which says what is raised."""
     plan, encoder_plan = build_plan(packed.config), build_encoder_plan(packed.config)
@@ -140,6 +140,7 @@ def add_draft(
     tokens: int,
     max_batch: int,
     cache_bytes: int | None,
+    huge_pages: bool,
     vocabulary: dict[str, int] | None,
 ) -> None:
     """Let another model guess up to so many `tokens` for the target, whose tokenizer's vocabulary is `vocabulary`.
@@ -166,6 +167,7 @@ def add_draft(
         max_batch=max_batch,
         cache_bytes=cache_bytes,
         plan_ahead=False,  # it mostly guesses for one sequence, a token at a time
+        huge_pages=huge_pages,
     )
     scheduler, most = draft.scheduler, min(target.scheduler.max_tokens, target.logits_chunk) - max_batch
     target.scheduler.max_guesses = most

@@ -93,7 +93,8 @@ class Model:
         if draft is not None:
             known = self.tokenizer.get_vocab() if self.tokenizer else None
             guessing = read_model(draft)
-            add_draft(engine, guessing, module, self.threads, self.costs, draft_tokens, max_batch, cache_bytes, known)
+            shared = (self.threads, self.costs, draft_tokens, max_batch, cache_bytes, huge_pages)
+            add_draft(engine, guessing, module, *shared, known)
         self.session = Session(engine.scheduler, self.tokenizer, self.stop_tokens)
         self._lock = threading.Lock()
         self._shared = SharedSession(self.session, self._lock)
@@ -116,10 +117,8 @@ class Model:
         "auto": native, unless the environment says CUTWORK_REFERENCE=1. draft: the directory of a quicker model with
         the same tokenizer that guesses up to `draft_tokens` tokens, 4 by default, which this one then checks in one
         step: the answers stay this model's own, draws have its distribution. plan_ahead: lay out sparse int8 weights
-        for many tokens once and not in every step, which costs about two and a half bytes of memory per nonzero weight
-        and makes prompts and batches faster, where the processor has AVX-512 with VNNI and VBMI2; elsewhere nothing.
-        huge_pages: copy the weights of a larger model to huge pages if the system has them, so that they are read
-        faster; False leaves them in the mapped file, whose pages processes share.
+        for many tokens once: about 2.5 more bytes per nonzero, faster batches with AVX-512's VBMI2, else nothing.
+        huge_pages: copy a larger model's weights to huge pages, read faster; if not, processes share the file's.
 
         Raises CutworkError for whatever is wrong with the model or the options.
 
