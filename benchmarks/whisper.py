@@ -1,12 +1,12 @@
 """What pruning costs Whisper and what sparse fine-tuning brings back: word error rates.
 
-    python benchmarks/whisper_data.py data/speech --english gsm8k/train.jsonl --real librivox
+    python benchmarks/whisper_data.py data/speech --english gsm8k/train.jsonl --real librivox --flite
     python benchmarks/whisper.py             # about an hour on one core; interrupt it, run it again
 
 From one dense fine-tuned teacher, level after level of the recipe: pruned, then fine-tuned with cross-entropy alone and
 with SquareHead, each on the same recordings, and in W8A8. Transcripts, greedy but where a text repeats itself, of
-held-out synthetic speech and, where the data has a folder `real`, of real recordings. Leaves whisper.json and
-whisper.png in results/.
+held-out synthetic speech and, where the data has a folder `real`, of real recordings. Leaves a .json and a .png
+of the recipe's name in results/.
 """
 
 import argparse
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--model", help="a directory or Hub name instead of the recipe's")
     parser.add_argument("--data", help="the folder of speech instead of the recipe's")
     parser.add_argument("--output", type=Path, help="default: the recipe's")
-    parser.add_argument("--results", type=Path, default=HERE / "results", help="where whisper.json and .png go")
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="where the .json and .png go")
     parser.add_argument("--losses", nargs="+", choices=("SquareHead", "CE"), default=["SquareHead", "CE"])
     parser.add_argument("--finished", action="store_true", help="train nothing, report what there is")
     options = parser.parse_args()
@@ -111,7 +111,13 @@ def main() -> None:
     where = {**recipe.task.options, **({"directory": options.data} if options.data else {})}
     settings = recipe.task.model_copy(update={"options": where})
     task = load_task(settings)
-    splits = {"synthetic": task.test}
+    languages = sorted({sample.prompt for sample in task.test})
+    splits = {
+        f"synthetic {language}" if len(languages) > 1 else "synthetic": tuple(
+            s for s in task.test if s.prompt == language
+        )
+        for language in languages
+    }
     if (Path(where["directory"]) / "real").is_dir():
         splits["real"] = load_task(settings.model_copy(update={"options": {**where, "test": "real"}})).test
     output = options.output or recipe.output
@@ -139,8 +145,8 @@ def main() -> None:
         "teacher": recipe.teacher.model_dump(mode="json") if recipe.teacher else None,
         "tune": recipe.tune.model_dump(mode="json"),
     }
-    write_atomically(options.results / "whisper.json", json.dumps({**about, "rows": rows}, indent=1) + "\n")
-    plot(rows, options.results / "whisper.png")
+    write_atomically(options.results / f"{recipe.name}.json", json.dumps({**about, "rows": rows}, indent=1) + "\n")
+    plot(rows, options.results / f"{recipe.name}.png")
     print_table(rows)
 
 

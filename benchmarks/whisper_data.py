@@ -1,42 +1,49 @@
-"""Speech to train and test Whisper on, read aloud by espeak-ng and flite, and real recordings held out for testing.
+"""Speech to train and test Whisper on, read aloud by machines, and real recordings held out for testing.
 
     python benchmarks/whisper_data.py data/speech --english gsm8k/train.jsonl --real librivox --flite
 
 Leaves train/, test/ and real/, each a folder of recordings with metadata.jsonl, as the task `speech` takes them.
 Sentences come from a JSONL file of questions (English, `--field` names the column) and a JSON file of English-German
-pairs (`--pairs`); no sentence is in two splits. About seven fill a recording, each with a voice, speed and pitch drawn
-anew; every second transcript of train/ holds their times. Everything follows from `--seed`. `--real` is a folder of
-.wav files with a Sphinx transcription (`<s> words </s> (file)`), resampled only. `--flite` has it read half of the
-English: its voices are made of recordings of people, espeak-ng's of formulas, and what is tuned on those alone forgets
-how people sound.
+pairs (`--pairs`); no sentence is in two splits. About seven fill a recording, each by a reader, voice, speed and pitch
+drawn anew, in rooms and noise; every second transcript of train/ holds their times. Everything but the reading models'
+own chance follows from `--seed`. `--real` is a folder of .wav files with a Sphinx transcription (`<s> words </s>
+(file)`), resampled only.
+
+espeak-ng always reads. Its voices are made of formulas, and what is tuned on those alone forgets how people sound:
+`--flite` and each voice of `--piper` (github.com/OHF-Voice/piper1-gpl; pip install piper-tts) read as many sentences as
+it, `--kokoro` (pip install kokoro-onnx) a third of that.
 """
 
 import argparse
 import json
+import os
 import re
 import shutil
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from multiprocessing import Pool as make_pool
+from multiprocessing import current_process
+from multiprocessing.pool import Pool
 from pathlib import Path
 from random import Random
 
 import numpy as np
+import readers
 import soundfile
+import soxr
+from readers import Reader
+from rich.console import Console
+from rich.progress import track
 
 from cutwork.audio import RATE, read_audio
 
-VOICES = {
-    "en": ("en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc", "en-029"),
-    "de": ("de",),
-}
-FLITE = ("awb", "kal16", "rms", "slt")
-VARIANTS = ("", "+m1", "+m3", "+m4", "+m7", "+f2", "+f3", "+f4", "+Annie", "+Andy", "+Michael", "+linda")
 SPOKEN = re.compile(r"[\w ,.'?!äöüÄÖÜß-]+")  # symbols are read in too many ways
 SENTENCE = re.compile(r"(?<=[.?!]) +(?=[A-ZÄÖÜ])")
 WORDS = range(4, 19)
 SECONDS = 29.5  # at most in a recording: what Whisper hears at a time, all of it used
+MOST = 12  # sentences for a recording; about seven fit
 
 
 def sentences(texts: Iterable[str]) -> list[str]:
@@ -54,49 +61,91 @@ def german(path: Path) -> list[str]:
     return sentences(pair[1] for pair in json.loads(path.read_text(encoding="utf-8")))
 
 
-def speak(text: str, language: str, draw: Random, flite: bool) -> np.ndarray:
-    """A text read by a voice drawn anew, at 16 kHz."""
-    with tempfile.NamedTemporaryFile(suffix=".wav") as file:
-        if flite and language == "en" and draw.random() < 0.5:
-            stretch = f"duration_stretch={draw.uniform(0.85, 1.2):.2f}"
-            command = ["flite", "-voice", draw.choice(FLITE), "--setf", stretch, "-t", text, "-o", file.name]
-        else:
-            voice = draw.choice(VOICES[language]) + draw.choice(VARIANTS)
-            speed, pitch, gap = draw.randint(140, 200), draw.randint(30, 70), draw.randint(0, 3)
-            said = ["-v", voice, "-s", str(speed), "-p", str(pitch), "-g", str(gap), "-w", file.name]
-            command = ["espeak-ng", *said, "--", text]
-        subprocess.run(command, check=True)
-        return read_audio(Path(file.name)) * draw.uniform(0.3, 1.0)
+@dataclass(frozen=True)
+class Window:
+    """What a recording is made of: sentences, of which as many are read as fit, and the seed of its chance."""
+
+    file: Path
+    language: str
+    texts: tuple[str, ...]
+    timed: bool
+    seed: str
 
 
-def window(texts: Iterator[str], language: str, draw: Random, timed: bool, flite: bool) -> tuple[np.ndarray, str]:
-    """Sentences with pauses between them, as many as fit in 30 seconds, and their transcript, with times if `timed`."""
+_readers: dict[str, list[Reader]] = {}  # of this process, by language; models are loaded once
+
+
+def prepare(flite: bool, voices: Sequence[Path], kokoro: Sequence[Path]) -> None:
+    """Loads the readers of a worker, which gets one core: onnxruntime has as many threads as it sees cores."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[current_process()._identity[0] % len(cores)]})
+    for language in readers.ESPEAK:
+        _readers[language] = [readers.espeak(language)]
+    if flite:
+        _readers["en"].append(readers.flite)
+    for voice in voices:
+        language, reader = readers.piper(voice)
+        _readers.setdefault(language, []).append(reader)
+    if kokoro:
+        _readers["en"] = [*3 * _readers["en"], readers.kokoro(*kokoro)]  # slow
+
+
+def record(window: Window) -> dict[str, str]:
+    """Reads sentences with pauses between them, as many as fit in 30 seconds, and writes the recording.
+
+    Each has a reader, voice, speed and pitch of its own, the whole a room and noise. Returns its line of metadata, the
+    transcript with times if `timed`.
+    """
+    draw = Random(window.seed)
     parts, said, position = [], [], 0.0
-    for text in texts:
-        sound = np.trim_zeros(speak(text, language, draw, flite))
-        if position + sound.size / RATE > SECONDS:
+    for text in window.texts:
+        sound = draw.choice(_readers[window.language])(text, draw)
+        sound = np.trim_zeros(soxr.resample(sound, RATE * draw.uniform(0.88, 1.14), RATE)) * draw.uniform(0.3, 1.0)
+        end = position + sound.size / RATE
+        if end > SECONDS:
             break
-        start, end = position, position + sound.size / RATE
-        said.append(f"<|{round(start / 0.02) * 0.02:.2f}|> {text}<|{round(end / 0.02) * 0.02:.2f}|>" if timed else text)
+        said.append(
+            f"<|{round(position / 0.02) * 0.02:.2f}|> {text}<|{round(end / 0.02) * 0.02:.2f}|>"
+            if window.timed
+            else text
+        )
         parts += [sound, np.zeros(round(draw.uniform(0.2, 0.9) * RATE), np.float32)]
-        position += (sound.size + parts[-1].size) / RATE
+        position = end + parts[-1].size / RATE
     sound = np.concatenate(parts)
-    noise = np.random.default_rng(draw.getrandbits(32)).standard_normal(sound.size) * 10 ** draw.uniform(-4, -2)
-    return np.clip(sound + noise, -1, 1), ("" if timed else " ").join(said)
+    chance = np.random.default_rng(draw.getrandbits(32))
+    if draw.random() < 0.5:
+        sound = in_a_room(sound, draw.uniform(0.05, 0.5), draw.uniform(0.1, 0.6), chance)
+    noise = chance.standard_normal(sound.size) * 10 ** draw.uniform(-4, -2)
+    soundfile.write(window.file, np.clip(sound + noise, -1, 1), RATE)
+    text = ("" if window.timed else " ").join(said)
+    return {"file_name": window.file.name, "text": text, "language": window.language}
+
+
+def in_a_room(sound: np.ndarray, seconds: float, share: float, chance: np.random.Generator) -> np.ndarray:
+    """A sound with its echo: noise that decays by 60 dB in `seconds`, `share` of the power."""
+    echo = chance.standard_normal(round(seconds * RATE)) * 10 ** (-3 * np.linspace(0, 1, round(seconds * RATE)))
+    echo *= np.sqrt(share / (1 - share)) / np.linalg.norm(echo)
+    echo[0] += 1
+    length = sound.size + echo.size - 1
+    return np.fft.irfft(np.fft.rfft(sound, length) * np.fft.rfft(echo, length), length)[: sound.size] * (1 - share)
 
 
 def make_split(
-    folder: Path, texts: dict[str, Iterator[str]], count: int, draw: Random, timed: float, flite: bool
+    folder: Path, texts: dict[str, Iterator[str]], count: int, draw: Random, timed: float, pool: Pool
 ) -> None:
     """`count` windows, the languages in turn, as a folder of recordings; the fraction `timed` has times."""
     folder.mkdir(parents=True)
+    windows = []
+    for number in range(count):
+        language = list(texts)[number % len(texts)]
+        mine = tuple(islice(texts[language], MOST))
+        if len(mine) < MOST:
+            sys.exit("there are not enough sentences; give more text or ask for less")
+        seed = f"{folder.name} {draw.getrandbits(64)}"
+        windows.append(Window(folder / f"{number:05d}.flac", language, mine, draw.random() < timed, seed))
     with (folder / "metadata.jsonl").open("w", encoding="utf-8") as metadata:
-        for number in range(count):
-            language = list(texts)[number % len(texts)]
-            sound, text = window(texts[language], language, draw, draw.random() < timed, flite)
-            file = folder / f"{number:05d}.flac"
-            soundfile.write(file, sound, RATE)
-            metadata.write(json.dumps({"file_name": file.name, "text": text, "language": language}) + "\n")
+        for line in track(pool.imap(record, windows), f"reading {folder.name}", count, console=Console(stderr=True)):
+            metadata.write(json.dumps(line) + "\n")
 
 
 def copy_real(source: Path, folder: Path) -> None:
@@ -117,7 +166,10 @@ def main() -> None:
     parser.add_argument("--english", type=Path, required=True, help="a JSONL file of texts")
     parser.add_argument("--field", default="question", help="its column")
     parser.add_argument("--pairs", type=Path, help="a JSON list of [English, German] pairs: half is German then")
-    parser.add_argument("--flite", action="store_true", help="half of the English read by flite")
+    parser.add_argument("--flite", action="store_true", help="flite reads English too")
+    parser.add_argument("--piper", type=Path, nargs="+", default=[], metavar="VOICE.onnx", help="so do these voices")
+    parser.add_argument("--kokoro", type=Path, nargs=2, default=[], metavar=("MODEL.onnx", "VOICES"), help="and this")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes that read")
     parser.add_argument("--real", type=Path, help="a folder of recordings to test on")
     parser.add_argument("--train", type=int, default=320, help="recordings of up to 30 seconds")
     parser.add_argument("--test", type=int, default=16)
@@ -134,11 +186,10 @@ def main() -> None:
     for language in sources.values():
         draw.shuffle(language)
     texts = {language: iter(found) for language, found in sources.items()}
-    try:
-        make_split(options.output / "test", texts, options.test, draw, 0.0, options.flite)
-        make_split(options.output / "train", texts, options.train, draw, 0.5, options.flite)
-    except ValueError:
-        sys.exit("there are not enough sentences; give more text or ask for less")
+    loaded = (options.flite, options.piper, options.kokoro)
+    with make_pool(options.jobs, prepare, loaded) as pool:
+        make_split(options.output / "test", texts, options.test, draw, 0.0, pool)
+        make_split(options.output / "train", texts, options.train, draw, 0.5, pool)
     if options.real:
         copy_real(options.real, options.output / "real")
 
