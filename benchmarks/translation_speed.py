@@ -23,7 +23,7 @@ from rich.console import Console
 from benchmarks.peers.process import Worker
 from benchmarks.translation.model import PREFIX
 from benchmarks.translation.peer import BATCH
-from benchmarks.translation.prepare import SHAPES, VARIANTS, prepare
+from benchmarks.translation.prepare import AHEAD, SHAPES, VARIANTS, prepare
 from benchmarks.translation.sentences import pairs
 from cutwork.engine.model import Model
 from cutwork.engine.session import Options
@@ -98,8 +98,13 @@ def measure(shape: str, options: argparse.Namespace, console: Console) -> list[d
             worker = Worker(str(options.peer_python), script, spec, options.work / f"{shape}-{engine}.log", {})
             workers.append(worker)
             versions[name], engines[name] = worker.about["version"], theirs(worker)
-        for variant in VARIANTS:
-            model = Model.load(work / f"packed-{variant}", threads=options.threads, max_batch=BATCH * max(BEAMS))
+        for variant in (*VARIANTS, AHEAD):
+            model = Model.load(
+                work / f"packed-{variant.partition(',')[0]}",
+                threads=options.threads,
+                max_batch=BATCH * max(BEAMS),
+                plan_ahead=variant == AHEAD,
+            )
             loaded[variant] = model
             engines[f"Cutwork {variant}"] = ours(model)
         # The sparse model is another model, so its outputs are compared with its own in transformers.

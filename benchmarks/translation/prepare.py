@@ -20,6 +20,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "t5-base": {"sentences": 16, "length": 32, "width": 768, "inner": 3072, "layers": 12, "heads": 12},
 }
 VARIANTS = ("dense f32", "sparse f32", "dense int8", "sparse int8", "dense int8 all", "sparse int8 all")
+AHEAD = "sparse int8 all, planned ahead"  # packed as `sparse int8 all`
 VOCABULARY = 32128
 
 
