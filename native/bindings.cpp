@@ -6,6 +6,7 @@
 NB_MODULE(_native, m) {
   m.doc() = "Linear kernels and the executor.";
   bind_kernels(m);
+  bind_logits(m);
   bind_costs(m);
   bind_runtime(m);
   bind_bandwidth(m);

@@ -23,6 +23,12 @@ namespace nb = nanobind;
 using namespace nb::literals;
 using namespace cutwork;
 
+Isa parse_supported(const std::optional<std::string>& isa) {
+  const Isa set = isa ? parse_isa(isa->c_str()) : chosen_isa();
+  if (!isa_supported(set)) throw nb::value_error("this processor does not support the instruction set asked for");
+  return set;
+}
+
 namespace {
 
 using AnyArray = nb::ndarray<nb::ro>;
@@ -172,12 +178,6 @@ nb::object numpy_array(std::unique_ptr<T[]> data, int64_t rows, int64_t cols) {
   nb::capsule owner(raw, [](void* p) noexcept { delete[] static_cast<T*>(p); });
   const size_t shape[2] = {static_cast<size_t>(rows), static_cast<size_t>(cols)};
   return nb::cast(nb::ndarray<nb::numpy, T>(raw, 2, shape, owner));
-}
-
-Isa parse_supported(const std::optional<std::string>& isa) {
-  const Isa set = isa ? parse_isa(isa->c_str()) : chosen_isa();
-  if (!isa_supported(set)) throw nb::value_error("this processor does not support the instruction set asked for");
-  return set;
 }
 
 std::vector<std::string> kernel_names(const OwnedWeight& self, const std::optional<std::string>& isa) {

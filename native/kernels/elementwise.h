@@ -27,6 +27,10 @@ struct ElementwiseKernels {
   void (*finish)(Activation activation, const float* bias, const float* residual, int64_t width, float* y);
   // out [cols] = scale * row `row` of the weight.
   void (*embed)(const Weight& weight, int64_t row, float scale, float* out);
+  // log(sum(e^x)). x may be -inf in places, but not in all.
+  double (*log_sum_exp)(const float* x, int64_t width);
+  // The places of the `count` largest values, at most `width`, the largest first; of equal ones the first first.
+  void (*largest)(const float* x, int64_t width, int64_t count, int64_t* places);
 };
 
 const ElementwiseKernels& elementwise_kernels(Isa isa);

@@ -3,9 +3,11 @@
 namespace cutwork {
 namespace {
 #include "kernels/elementwise.inc"
+#include "kernels/elementwise_logits.inc"
 }  // namespace
 
 extern const ElementwiseKernels elementwise_scalar;
-const ElementwiseKernels elementwise_scalar = {rms_norm, layer_norm, rope, gated, clip, finish, embed};
+const ElementwiseKernels elementwise_scalar = {rms_norm, layer_norm, rope,        gated,         clip,
+                                               finish,   embed,      log_sum_exp, largest_places};
 
 }  // namespace cutwork

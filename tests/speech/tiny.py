@@ -16,7 +16,8 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
-from cutwork.engine.speech.decoder import Answer, Process, Search, log_softmax
+from cutwork.engine.logits import log_softmax
+from cutwork.engine.speech.decoder import Answer, Process, Search
 
 torch.set_num_threads(1)
 

@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 
 from cutwork.engine.cache import BlockCache
+from cutwork.engine.logits import largest, log_softmax, log_sum_exp
 from cutwork.engine.sampling import Sampler
 from cutwork.errors import CutworkError
 
-_PILE = 128
 WORST = np.float32(-1e9)  # the score of what is not there
 
 
@@ -96,8 +96,8 @@ class BeamSearch:
         """Whether no better hypothesis is to be looked for."""
         return all(group.done for group in self._groups)
 
-    def advance(self, logits: np.ndarray) -> list[int]:
-        """Give every beam one more token, from logits float32 [num_beams, V] after its present ones.
+    def advance(self, logits: Sequence[np.ndarray]) -> list[int]:
+        """Give every beam one more token, from logits float32 [V] after its present ones.
 
         Returns the beam that each beam now continues.
         """
@@ -108,8 +108,8 @@ class BeamSearch:
             if group.done:
                 continue
             members = range(number * width, (number + 1) * width)
-            scores = np.stack([self._scores(logits[beam], self.tokens[beam], chosen) for beam in members])
-            origin, ids = group.advance(scores, [self.tokens[beam] for beam in members])
+            best = [self._best(logits[beam], self.tokens[beam], chosen, group.wanted) for beam in members]
+            origin, ids = group.advance(best, [self.tokens[beam] for beam in members])
             for beam, parent, token in zip(members, origin, ids, strict=True):
                 parents[beam] = members[int(parent)]
                 tokens[beam] = [*self.tokens[parents[beam]], int(token)]
@@ -128,13 +128,22 @@ class BeamSearch:
         answers = [Hypothesis(h.tokens[self._prompt_tokens :], h.score) for h in found]
         return answers[: self.settings.num_return_sequences]
 
-    def _scores(self, logits: np.ndarray, tokens: Sequence[int], chosen: np.ndarray) -> np.ndarray:
-        """Log-probabilities float32 [V] after penalties and rules; `chosen`: what earlier groups have just chosen."""
+    def _best(
+        self, logits: np.ndarray, tokens: Sequence[int], chosen: np.ndarray, count: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The `count` largest log-probabilities float32 after penalties and rules, and their tokens, from logits
+        float32 [V]; `chosen`: what earlier groups have just chosen."""
+        penalty = self.settings.diversity_penalty
+        if self._sampler.plain and not penalty:  # which they are can be seen before they are log-probabilities
+            ids = largest(logits, count)
+            return log_softmax(logits[ids], log_sum_exp(logits)), ids
         scores = log_softmax(logits)
-        if self.settings.diversity_penalty:
-            ids, times = np.unique(chosen, return_counts=True)
-            scores[ids] -= np.float32(self.settings.diversity_penalty) * times
-        return self._sampler.scores(scores, tokens)
+        if penalty:
+            others, times = np.unique(chosen, return_counts=True)
+            scores[others] -= np.float32(penalty) * times
+        scores = self._sampler.scores(scores, tokens)
+        ids = largest(scores, count)
+        return scores[ids], ids
 
 
 class _Group:
@@ -153,13 +162,21 @@ class _Group:
         full = self._beams.early_stopping is True and all(h.tokens for h in self.finished)
         return full or not (self._improvable and self._open)
 
-    def advance(self, scores: np.ndarray, tokens: Sequence[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-        """(beam continued, token added), each int [width], from log-probabilities float32 [width, V]."""
-        width, vocabulary = scores.shape
+    @property
+    def wanted(self) -> int:
+        """How many continuations of each beam have to be looked at."""
+        return max(2, 1 + len(self._stop)) * len(self._scores)
+
+    def advance(
+        self, best: Sequence[tuple[np.ndarray, np.ndarray]], tokens: Sequence[list[int]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(beam continued, token added), each int [width], from each beam's best log-probabilities and their tokens."""
+        width = len(best)
         length = len(tokens[0]) + 1
-        totals = (scores + self._scores[:, None]).reshape(-1)
-        places = largest(totals, max(2, 1 + len(self._stop)) * width)
-        totals, origin, ids = totals[places], places // vocabulary, places % vocabulary
+        totals = np.concatenate([scores + before for (scores, _), before in zip(best, self._scores, strict=True)])
+        places = largest(totals, self.wanted)
+        origin = np.repeat(np.arange(width), [len(ids) for _, ids in best])[places]
+        totals, ids = totals[places], np.concatenate([ids for _, ids in best])[places]
         stopped = np.isin(ids, self._stop)
         ended = stopped | (length >= self._limit)
         answer = length - self._prompt_tokens
@@ -185,38 +202,3 @@ class _Group:
         if self._beams.early_stopping == "never" and penalty > 0:
             answer = self._limit - self._prompt_tokens
         return bool(self._scores[0] / np.float32(answer**penalty) > np.float32(self.finished[-1].score))
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Log-probabilities float32 [V] of logits float32 [V]."""
-    shifted = logits - logits.max()
-    result: np.ndarray = shifted - np.float32(np.log(np.exp(shifted).sum(dtype=np.float64)))
-    return result
-
-
-def largest(values: np.ndarray, count: int) -> np.ndarray:
-    """Places of the `count` largest values, the largest first; of equal ones the first first."""
-    count = min(count, len(values))
-    places = _candidates(values, count)
-    found = values if places is None else values[places]
-    top = np.flatnonzero(found >= np.partition(found, -count)[-count])
-    best = top[np.argsort(-found[top], kind="stable")][:count]
-    return best if places is None else places[best]
-
-
-def _candidates(values: np.ndarray, count: int) -> np.ndarray | None:
-    """Places, in rising order, that hold the `count` largest of many values: four times faster than looking at each.
-
-    Values are dealt into piles; the largest of `count` piles are as many values, so what is below all of these is not
-    wanted. None if the piles would be too few for that to pay.
-    """
-    piles = len(values) // _PILE
-    if piles < 8 * count:
-        return None
-    dealt = values[: piles * _PILE].reshape(_PILE, piles)  # one pile a column: maxima of whole rows at a time
-    highest = dealt.max(axis=0)
-    bound = np.partition(highest, -count)[-count]
-    columns = np.flatnonzero(highest >= bound)
-    places = (np.arange(_PILE)[:, None] * piles + columns).reshape(-1)
-    places = np.concatenate([places, np.arange(piles * _PILE, len(values))])
-    return np.asarray(places[values[places] >= bound])

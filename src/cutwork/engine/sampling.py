@@ -103,7 +103,13 @@ class Sampler:
         self._biased = np.fromiter(settings.logit_bias.keys(), np.int64, len(settings.logit_bias))
         self._bias = np.fromiter(settings.logit_bias.values(), np.float32, len(settings.logit_bias))
         self._rules = settings.rules
+        self._counted = settings.presence_penalty != 0 or settings.frequency_penalty != 0
         self._plain = not (self._rules or len(self._biased) or settings.logits_processor or settings.constraint)
+
+    @property
+    def plain(self) -> bool:
+        """Whether `scores` are the model's own logits."""
+        return self._plain and not self._counted and self.settings.repetition_penalty == 1
 
     @property
     def repeatable(self) -> bool:
@@ -153,11 +159,10 @@ class Sampler:
         model's own if there are none."""
         s = self.settings
         scores = logits if s.repetition_penalty == 1 else penalise(logits, np.asarray(tokens), s.repetition_penalty)
-        counted = s.presence_penalty != 0 or s.frequency_penalty != 0
-        if self._plain and not counted:
+        if self._plain and not self._counted:
             return scores
         scores = scores.copy()
-        if counted:
+        if self._counted:
             used, times = np.unique(np.asarray(tokens[self._prompt_tokens :], np.int64), return_counts=True)
             scores[used] -= np.float32(s.presence_penalty) + np.float32(s.frequency_penalty) * times
         scores[self._biased] += self._bias

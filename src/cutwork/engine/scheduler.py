@@ -359,7 +359,7 @@ class Scheduler:
             beam = replace(first, table=table, memory_table=memory_table, slot=first.reserved.pop(), reserved=[])
             self.running.insert(self.running.index(first) + len(beams), beam)
             beams.append(beam)
-        parents = search.advance(np.stack([beam.logits for beam in beams if beam.logits is not None]))
+        parents = search.advance([beam.logits for beam in beams if beam.logits is not None])
         tables = self.cache.reorder([beam.table for beam in beams], parents)
         for beam, table, tokens in zip(beams, tables, search.tokens, strict=True):
             beam.table, beam.tokens = table, tokens

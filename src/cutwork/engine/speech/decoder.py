@@ -51,9 +51,3 @@ class Decoder(Protocol):
         `heads` are (layer, head) of the decoder's cross attention. Returns probabilities float32 [heads, tokens, frames
         / 2] and logits float32 [tokens, V]. Raises CutworkError for a head that is not there.
         """
-
-
-def log_softmax(scores: np.ndarray) -> np.ndarray:
-    """Log-probabilities float32 [V]; scores may be -inf."""
-    shifted = scores - scores.max()
-    return np.asarray(shifted - np.float32(np.log(np.exp(shifted).sum(dtype=np.float64))))

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from cutwork.audio import RATE
-from cutwork.engine.speech.decoder import Answer, Decoder, Search, log_softmax
+from cutwork.engine.logits import log_softmax
+from cutwork.engine.speech.decoder import Answer, Decoder, Search
 from cutwork.engine.speech.options import Options
 from cutwork.engine.speech.rules import Rules
 from cutwork.engine.speech.segments import Segment, Transcript, split
