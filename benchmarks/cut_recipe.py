@@ -142,6 +142,7 @@ def main() -> None:
         "decode_tokens_per_second": {v["name"]: v["decode_tokens_per_second"] for v in compared["variants"]},
         "prefill_tokens_per_second": {v["name"]: v["prefill_tokens_per_second"] for v in compared["variants"]},
     }
+    options.results.mkdir(parents=True, exist_ok=True)
     results = options.results / "cut_recipe.json"
     rows = json.loads(results.read_text()) if results.exists() else []
     rows = [other for other in rows if other["recipe"] != row["recipe"]] + [row]
