@@ -112,12 +112,9 @@ def main() -> None:
     settings = recipe.task.model_copy(update={"options": where})
     task = load_task(settings)
     languages = sorted({sample.prompt for sample in task.test})
-    splits = {
-        f"synthetic {language}" if len(languages) > 1 else "synthetic": tuple(
-            s for s in task.test if s.prompt == language
-        )
-        for language in languages
-    }
+    splits = {"synthetic": task.test}
+    if len(languages) > 1:
+        splits = {f"synthetic {name}": tuple(s for s in task.test if s.prompt == name) for name in languages}
     if (Path(where["directory"]) / "real").is_dir():
         splits["real"] = load_task(settings.model_copy(update={"options": {**where, "test": "real"}})).test
     output = options.output or recipe.output

@@ -22,6 +22,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import islice
 from multiprocessing import Pool as make_pool
 from multiprocessing import current_process
@@ -178,6 +179,16 @@ def main() -> None:
     for program in ["espeak-ng", *(["flite"] if options.flite else [])]:
         if shutil.which(program) is None:
             sys.exit(f"{program} is not installed; it comes with most distributions: apt-get install {program}")
+
+    for package, module, files in (
+        ("piper-tts", "piper", options.piper),
+        ("kokoro-onnx", "kokoro_onnx", options.kokoro),
+    ):
+        if files and find_spec(module) is None:  # a worker that cannot start is started again and again
+            sys.exit(f"{package} is not installed: pip install {package}")
+        for file in files:
+            if not file.is_file():
+                sys.exit(f"there is no file {file}")
 
     draw = Random(options.seed)
     sources = {"en": english(options.english, options.field)}
