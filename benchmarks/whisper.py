@@ -77,6 +77,14 @@ def models(recipe: Recipe, stages: Stages, names: list[str]) -> list[tuple[str, 
     return compared
 
 
+def by_language(name: str, samples: tuple[Sample, ...]) -> dict[str, tuple[Sample, ...]]:
+    """Samples apart by the language they are in, if there are several."""
+    languages = sorted({sample.prompt for sample in samples})
+    if len(languages) == 1:
+        return {name: samples}
+    return {f"{name} {language}": tuple(s for s in samples if s.prompt == language) for language in languages}
+
+
 def transcripts(path: Path, samples: tuple[Sample, ...]) -> list[str]:
     """Transcripts of recordings of up to 30 seconds by the engine."""
     with Model.load(path) as model:
@@ -111,12 +119,10 @@ def main() -> None:
     where = {**recipe.task.options, **({"directory": options.data} if options.data else {})}
     settings = recipe.task.model_copy(update={"options": where})
     task = load_task(settings)
-    languages = sorted({sample.prompt for sample in task.test})
-    splits = {"synthetic": task.test}
-    if len(languages) > 1:
-        splits = {f"synthetic {name}": tuple(s for s in task.test if s.prompt == name) for name in languages}
+    splits = by_language("synthetic", task.test)
     if (Path(where["directory"]) / "real").is_dir():
-        splits["real"] = load_task(settings.model_copy(update={"options": {**where, "test": "real"}})).test
+        everything = {"options": {**where, "test": "real"}, "test_samples": 10_000}
+        splits |= by_language("real", load_task(settings.model_copy(update=everything)).test)
     output = options.output or recipe.output
     stages = Stages(output, task, recipe.task.max_length, console)
     compared = models(recipe, stages, options.losses)

@@ -11,7 +11,9 @@ own chance follows from `--seed`. `--real` is a folder of .wav files with a Sphi
 
 espeak-ng always reads. Its voices are made of formulas, and what is tuned on those alone forgets how people sound:
 `--flite` and each voice of `--piper` (github.com/OHF-Voice/piper1-gpl; pip install piper-tts) read as many sentences as
-it, `--kokoro` (pip install kokoro-onnx) a third of that.
+it, `--kokoro` (pip install kokoro-onnx) a third of that. Better are people: `--recorded LANGUAGE=FOLDER`, a corpus of
+sentences laid out as LJ Speech is (metadata.csv with `name|text`, wavs/name.wav), adds windows of all its sentences to
+train/ but of a tenth, which goes to real/ as recorded.
 """
 
 import argparse
@@ -44,6 +46,8 @@ SPOKEN = re.compile(r"[\w ,.'?!äöüÄÖÜß-]+")  # symbols are read in too ma
 SENTENCE = re.compile(r"(?<=[.?!]) +(?=[A-ZÄÖÜ])")
 WORDS = range(4, 19)
 SECONDS = 29.5  # at most in a recording: what Whisper hears at a time, all of it used
+PAUSES = (0.2, 0.9)  # seconds between sentences
+SLOWEST = 1.14  # how much longer a sentence can become
 MOST = 12  # sentences for a recording; about seven fit
 
 
@@ -64,13 +68,18 @@ def german(path: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Window:
-    """What a recording is made of: sentences, of which as many are read as fit, and the seed of its chance."""
+    """What a recording is made of: sentences, of which as many are read as fit, and the seed of its chance.
+
+    `sounds`, where given, are the sentences spoken by people; `plain` leaves out all that alters a sound.
+    """
 
     file: Path
     language: str
     texts: tuple[str, ...]
     timed: bool
     seed: str
+    sounds: tuple[Path, ...] = ()
+    plain: bool = False
 
 
 _readers: dict[str, list[Reader]] = {}  # of this process, by language; models are loaded once
@@ -99,9 +108,15 @@ def record(window: Window) -> dict[str, str]:
     """
     draw = Random(window.seed)
     parts, said, position = [], [], 0.0
-    for text in window.texts:
-        sound = draw.choice(_readers[window.language])(text, draw)
-        sound = np.trim_zeros(soxr.resample(sound, RATE * draw.uniform(0.88, 1.14), RATE)) * draw.uniform(0.3, 1.0)
+    for number, text in enumerate(window.texts):
+        if window.sounds:
+            sound = read_audio(window.sounds[number])
+        else:
+            sound = draw.choice(_readers[window.language])(text, draw)
+        if not window.plain:
+            sound = np.trim_zeros(soxr.resample(sound, RATE * draw.uniform(0.88, SLOWEST), RATE)) * draw.uniform(
+                0.3, 1.0
+            )
         end = position + sound.size / RATE
         if end > SECONDS:
             break
@@ -110,14 +125,15 @@ def record(window: Window) -> dict[str, str]:
             if window.timed
             else text
         )
-        parts += [sound, np.zeros(round(draw.uniform(0.2, 0.9) * RATE), np.float32)]
+        parts += [sound, np.zeros(round(draw.uniform(*PAUSES) * RATE), np.float32)]
         position = end + parts[-1].size / RATE
     sound = np.concatenate(parts)
     chance = np.random.default_rng(draw.getrandbits(32))
-    if draw.random() < 0.5:
-        sound = in_a_room(sound, draw.uniform(0.05, 0.5), draw.uniform(0.1, 0.6), chance)
-    noise = chance.standard_normal(sound.size) * 10 ** draw.uniform(-4, -2)
-    soundfile.write(window.file, np.clip(sound + noise, -1, 1), RATE)
+    if not window.plain:
+        if draw.random() < 0.5:
+            sound = in_a_room(sound, draw.uniform(0.05, 0.5), draw.uniform(0.1, 0.6), chance)
+        sound = sound + chance.standard_normal(sound.size) * 10 ** draw.uniform(-4, -2)
+    soundfile.write(window.file, np.clip(sound, -1, 1), RATE)
     text = ("" if window.timed else " ").join(said)
     return {"file_name": window.file.name, "text": text, "language": window.language}
 
@@ -131,11 +147,8 @@ def in_a_room(sound: np.ndarray, seconds: float, share: float, chance: np.random
     return np.fft.irfft(np.fft.rfft(sound, length) * np.fft.rfft(echo, length), length)[: sound.size] * (1 - share)
 
 
-def make_split(
-    folder: Path, texts: dict[str, Iterator[str]], count: int, draw: Random, timed: float, pool: Pool
-) -> None:
-    """`count` windows, the languages in turn, as a folder of recordings; the fraction `timed` has times."""
-    folder.mkdir(parents=True)
+def read_windows(folder: Path, texts: dict[str, Iterator[str]], count: int, draw: Random, timed: float) -> list[Window]:
+    """`count` windows to be read aloud, the languages in turn; the fraction `timed` has times."""
     windows = []
     for number in range(count):
         language = list(texts)[number % len(texts)]
@@ -144,18 +157,57 @@ def make_split(
             sys.exit("there are not enough sentences; give more text or ask for less")
         seed = f"{folder.name} {draw.getrandbits(64)}"
         windows.append(Window(folder / f"{number:05d}.flac", language, mine, draw.random() < timed, seed))
+    return windows
+
+
+def corpus(folder: Path) -> list[tuple[Path, str, float]]:
+    """(recording, sentence, seconds) of a corpus laid out as LJ Speech is, its folder of recordings of any name."""
+    listing = folder / "metadata.csv"
+    if not listing.is_file():
+        sys.exit(f"{folder} has no metadata.csv of lines `name|text`")
+    sounds = {file.stem: file for file in sorted(folder.glob("*/*")) if file.suffix in (".wav", ".flac", ".ogg")}
+    lines = [line.split("|") for line in listing.read_text(encoding="utf-8").splitlines()]
+    found = [(sounds[line[0]], line[1]) for line in lines if len(line) > 1 and line[0] in sounds]
+    timed = [(file, text, soundfile.info(file).duration) for file, text in found]
+    return [row for row in timed if SLOWEST * row[2] <= SECONDS]
+
+
+def spoken_windows(
+    folder: Path, language: str, spoken: list[tuple[Path, str, float]], draw: Random, timed: float, plain: bool
+) -> list[Window]:
+    """Windows of all sentences that people spoke, in their order, each window as full as is sure to fit."""
+    windows: list[Window] = []
+    slowest = 1.0 if plain else SLOWEST
+    start = 0
+    while start < len(spoken):
+        end, seconds = start, 0.0
+        while end < len(spoken) and seconds + slowest * spoken[end][2] <= SECONDS:
+            seconds += slowest * spoken[end][2] + PAUSES[1]
+            end += 1
+        files, texts, _ = zip(*spoken[start:end], strict=True)
+        name = f"{language}-{Path(files[0]).stem}.flac"
+        seed = f"{folder.name} {draw.getrandbits(64)}"
+        windows.append(Window(folder / name, language, texts, draw.random() < timed, seed, files, plain))
+        start = end
+    return windows
+
+
+def make_split(folder: Path, windows: list[Window], pool: Pool) -> None:
+    """A folder of recordings with their transcripts."""
+    folder.mkdir(parents=True)
     with (folder / "metadata.jsonl").open("w", encoding="utf-8") as metadata:
-        for line in track(pool.imap(record, windows), f"reading {folder.name}", count, console=Console(stderr=True)):
+        shown = f"reading {folder.name}"
+        for line in track(pool.imap(record, windows), shown, len(windows), console=Console(stderr=True)):
             metadata.write(json.dumps(line) + "\n")
 
 
 def copy_real(source: Path, folder: Path) -> None:
-    """Recordings with a Sphinx transcription, at 16 kHz."""
-    folder.mkdir(parents=True)
+    """Adds recordings with a Sphinx transcription, at 16 kHz."""
+    folder.mkdir(parents=True, exist_ok=True)
     transcript = next(iter(sorted(source.glob("*transcription*"))), None)
     if transcript is None:
         sys.exit(f"{source} has no file *transcription*")
-    with (folder / "metadata.jsonl").open("w", encoding="utf-8") as metadata:
+    with (folder / "metadata.jsonl").open("a", encoding="utf-8") as metadata:
         for text, name in re.findall(r"<s> (.*?) </s> \((.*?)\)", transcript.read_text(encoding="utf-8")):
             soundfile.write(folder / f"{name}.flac", read_audio(source / f"{name}.wav"), RATE)
             metadata.write(json.dumps({"file_name": f"{name}.flac", "text": text, "language": "en"}) + "\n")
@@ -170,6 +222,7 @@ def main() -> None:
     parser.add_argument("--flite", action="store_true", help="flite reads English too")
     parser.add_argument("--piper", type=Path, nargs="+", default=[], metavar="VOICE.onnx", help="so do these voices")
     parser.add_argument("--kokoro", type=Path, nargs=2, default=[], metavar=("MODEL.onnx", "VOICES"), help="and this")
+    parser.add_argument("--recorded", nargs="+", default=[], metavar="LANGUAGE=FOLDER", help="sentences people spoke")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes that read")
     parser.add_argument("--real", type=Path, help="a folder of recordings to test on")
     parser.add_argument("--train", type=int, default=320, help="recordings of up to 30 seconds")
@@ -198,9 +251,20 @@ def main() -> None:
         draw.shuffle(language)
     texts = {language: iter(found) for language, found in sources.items()}
     loaded = (options.flite, options.piper, options.kokoro)
+    test = read_windows(options.output / "test", texts, options.test, draw, 0.0)
+    train = read_windows(options.output / "train", texts, options.train, draw, 0.5)
+    real: list[Window] = []
+    for given in options.recorded:
+        language, _, folder = given.partition("=")
+        spoken = corpus(Path(folder))
+        kept = len(spoken) - len(spoken) // 10
+        train += spoken_windows(options.output / "train", language, spoken[:kept], draw, 0.5, plain=False)
+        real += spoken_windows(options.output / "real", language, spoken[kept:], draw, 0.0, plain=True)
+    draw.shuffle(train)  # a task takes the first ones
     with make_pool(options.jobs, prepare, loaded) as pool:
-        make_split(options.output / "test", texts, options.test, draw, 0.0, pool)
-        make_split(options.output / "train", texts, options.train, draw, 0.5, pool)
+        for split, windows in (("test", test), ("train", train), ("real", real)):
+            if windows:
+                make_split(options.output / split, windows, pool)
     if options.real:
         copy_real(options.real, options.output / "real")
 
