@@ -1,7 +1,8 @@
 """What pruning costs Whisper and what sparse fine-tuning brings back: word error rates.
 
-    python benchmarks/whisper_data.py data/speech --english gsm8k/train.jsonl --real librivox --flite
-    python benchmarks/whisper.py             # about an hour on one core; interrupt it, run it again
+    python benchmarks/whisper_data.py data/speech --english gsm8k/train.jsonl --real librivox --flite \\
+        --recorded en=LJSpeech-1.1
+    python benchmarks/whisper.py             # over an hour on one core; interrupt it, run it again
 
 From one dense fine-tuned teacher, level after level of the recipe: pruned, then fine-tuned with cross-entropy alone and
 with SquareHead, each on the same recordings, and in W8A8. Transcripts, greedy but where a text repeats itself, of

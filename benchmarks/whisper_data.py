@@ -1,6 +1,7 @@
 """Speech to train and test Whisper on, read aloud by machines, and real recordings held out for testing.
 
-    python benchmarks/whisper_data.py data/speech --english gsm8k/train.jsonl --real librivox --flite
+    python benchmarks/whisper_data.py data/speech --english gsm8k/train.jsonl --real librivox --flite \\
+        --recorded en=LJSpeech-1.1
 
 Leaves train/, test/ and real/, each a folder of recordings with metadata.jsonl, as the task `speech` takes them.
 Sentences come from a JSONL file of questions (English, `--field` names the column) and a JSON file of English-German
@@ -114,9 +115,8 @@ def record(window: Window) -> dict[str, str]:
         else:
             sound = draw.choice(_readers[window.language])(text, draw)
         if not window.plain:
-            sound = np.trim_zeros(soxr.resample(sound, RATE * draw.uniform(0.88, SLOWEST), RATE)) * draw.uniform(
-                0.3, 1.0
-            )
+            stretched = soxr.resample(sound, RATE * draw.uniform(0.88, SLOWEST), RATE)
+            sound = np.trim_zeros(stretched) * draw.uniform(0.3, 1.0)
         end = position + sound.size / RATE
         if end > SECONDS:
             break
@@ -168,6 +168,8 @@ def corpus(folder: Path) -> list[tuple[Path, str, float]]:
     sounds = {file.stem: file for file in sorted(folder.glob("*/*")) if file.suffix in (".wav", ".flac", ".ogg")}
     lines = [line.split("|") for line in listing.read_text(encoding="utf-8").splitlines()]
     found = [(sounds[line[0]], line[1]) for line in lines if len(line) > 1 and line[0] in sounds]
+    if not found:
+        sys.exit(f"none of the names in {listing} is a .wav, .flac or .ogg in a folder beside it")
     timed = [(file, text, soundfile.info(file).duration) for file, text in found]
     return [row for row in timed if SLOWEST * row[2] <= SECONDS]
 
@@ -256,6 +258,10 @@ def main() -> None:
     real: list[Window] = []
     for given in options.recorded:
         language, _, folder = given.partition("=")
+        if language not in readers.ESPEAK or not folder:
+            sys.exit(
+                f"--recorded {given}: expected LANGUAGE=FOLDER with one of the languages {', '.join(readers.ESPEAK)}"
+            )
         spoken = corpus(Path(folder))
         kept = len(spoken) - len(spoken) // 10
         train += spoken_windows(options.output / "train", language, spoken[:kept], draw, 0.5, plain=False)
