@@ -25,10 +25,10 @@ from benchmarks.translation.model import PREFIX
 from benchmarks.translation.peer import BATCH
 from benchmarks.translation.prepare import AHEAD, SHAPES, VARIANTS, prepare
 from benchmarks.translation.sentences import pairs
+from cutwork.engine.decoding.requests import Options
 from cutwork.engine.model import Model
-from cutwork.engine.session import Options
-from cutwork.files import write_atomically
 from cutwork.machine import cpu_name
+from cutwork.store.atomic import write_atomically
 
 HERE = Path(__file__).parent
 BEAMS = (1, 5)

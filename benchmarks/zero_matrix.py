@@ -24,12 +24,12 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from cutwork.errors import CutworkError
-from cutwork.files import write_atomically
 from cutwork.quantize.quantize import quantize
 from cutwork.recipe import LoraSettings, Losses, QuantizeSettings, TuneSettings
-from cutwork.train.tune import tune
+from cutwork.store.atomic import write_atomically
+from cutwork.tune.tune import tune
 from tests.tiny_checkpoint import write_tiny_checkpoint
-from tests.train.tiny import sums
+from tests.torch_models.tiny import sums
 
 HERE = Path(__file__).parent
 WORLDS = {"single": 1, "DDP": 2, "FSDP2": 2}

@@ -10,7 +10,7 @@ import model_files
 from environments import ENVIRONMENTS, PEERS
 from shapes import Shape
 
-from cutwork.checkpoint import output_directory
+from cutwork.store.output import output_directory
 
 INT8_SPARSITIES = (0.0, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9)
 INT4_SPARSITIES = (0.0, 0.5, 0.6, 0.75)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from cutwork import _native
-from cutwork.engine.architectures import build_encoder_plan, build_plan
-from cutwork.engine.architectures.t5 import bucket
+from cutwork.architectures import build_encoder_plan, build_plan
+from cutwork.architectures.t5 import bucket
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
-from cutwork.pack.writer import pack
+from cutwork.pack.pack import pack
 
 from .tiny import byte_level_tokenizer, relative, torch, transformers
 
@@ -236,8 +236,8 @@ def test_bad_configs_get_one_sentence(change, message):
 @pytest.mark.parametrize("variant", ["v1.0", "v1.1"])
 def test_sparse_int8_goes_the_whole_way(variant, tmp_path):
     """Pruned, quantised and packed, `wo` kept as it is; logits stay close to what the floats give."""
+    from cutwork.pack.pack import pack
     from cutwork.pack.reader import read_packed
-    from cutwork.pack.writer import pack
     from cutwork.quantize.quantize import quantize
     from cutwork.recipe import QuantizeSettings
 

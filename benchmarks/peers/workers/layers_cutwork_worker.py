@@ -4,8 +4,8 @@ import numpy as np
 from layers import scale, serve, specification, weights
 
 from cutwork import __version__, _native
-from cutwork.engine.huge_pages import in_huge_pages
-from cutwork.engine.weights import make_weight
+from cutwork.engine.weights.bind import make_weight
+from cutwork.engine.weights.huge_pages import in_huge_pages
 from cutwork.pack.encodings import encode
 
 

@@ -30,9 +30,9 @@ def bench(
 
     Example: [bold]cutwork bench out/sparse-int8 --against out/dense-int8 --threads 2[/bold]
     """
-    from cutwork.benchmark import measure
     from cutwork.engine.model import Model
     from cutwork.machine import cpu_name
+    from cutwork.measure.speed import measure
 
     with ExitStack() as stack:
         models: dict[str, Model] = {}

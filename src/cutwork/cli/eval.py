@@ -42,8 +42,8 @@ def evaluate(
     Example: [bold]cutwork eval HuggingFaceTB/SmolLM2-135M-Instruct --text wiki.txt[/bold]
     """
     from cutwork.engine.model import Model
+    from cutwork.measure.quality import accuracy
     from cutwork.recipe import TaskSettings, load_recipe
-    from cutwork.tasks.accuracy import accuracy
     from cutwork.tasks.load import load_task
     from cutwork.tasks.perplexity import read_text
     from cutwork.tasks.task import LABELS

@@ -42,9 +42,9 @@ def explain(
     Example: [bold]cutwork explain out/smollm2-gsm/packed/sparse-int8 --tokens 1 --threads 2[/bold]
     """
     from cutwork._native import read_bandwidth
-    from cutwork.engine.costs import have_measured, measure_costs
     from cutwork.engine.explain import profile_encoder, profile_step
     from cutwork.engine.model import Model
+    from cutwork.engine.weights.costs import have_measured, measure_costs
     from cutwork.machine import cpu_name
 
     if measure or not have_measured():

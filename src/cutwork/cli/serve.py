@@ -57,7 +57,7 @@ def serve(
     import uvicorn
 
     from cutwork.engine.model import Model
-    from cutwork.serve.app import make_app
+    from cutwork.serve.http.app import make_app
     from cutwork.serve.limits import Limits
 
     listener = _listen(host, port)

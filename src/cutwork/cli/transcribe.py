@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cutwork.cli.options import CacheDType, Json, ModelArgument, PlanAhead, Threads
 from cutwork.errors import CutworkError
-from cutwork.files import write_atomically
+from cutwork.store.atomic import write_atomically
 
 
 class Format(StrEnum):

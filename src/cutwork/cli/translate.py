@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from cutwork.cli.options import CacheDType, Json, ModelArgument, PlanAhead, Threads
 from cutwork.errors import CutworkError
-from cutwork.files import write_atomically
+from cutwork.store.atomic import write_atomically
 
 
 def translate(

@@ -11,22 +11,22 @@ from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 
-from cutwork.engine import perplexity as measure
-from cutwork.engine.assemble import LoadOptions, add_draft, assemble, read_model
 from cutwork.engine.backend import Backend, choose
-from cutwork.engine.costs import load_costs
+from cutwork.engine.decoding import perplexity as measure
+from cutwork.engine.decoding.requests import Generation, Options, Request, Session, each_answer
+from cutwork.engine.decoding.sampling import Logprob
+from cutwork.engine.decoding.scoring import Scorer
+from cutwork.engine.decoding.shared_session import SharedSession
 from cutwork.engine.encoder import Memory
-from cutwork.engine.memory import CacheDType
-from cutwork.engine.sampling import Logprob
-from cutwork.engine.scoring import Scorer
-from cutwork.engine.session import Generation, Options, Request, Session, each_answer
-from cutwork.engine.sharing import SharedSession
+from cutwork.engine.load import LoadOptions, add_draft, assemble, read_model
 from cutwork.engine.speech.adapter import Audio, open_transcription
 from cutwork.engine.speech.options import options_from
 from cutwork.engine.speech.segments import Segment, Transcript
 from cutwork.engine.speech.transcribe import Progress as Hearing
 from cutwork.engine.tokenizer import encode, load_tokenizer, render_chat, start_tokens, stop_tokens
 from cutwork.engine.translation import Progress, translate
+from cutwork.engine.weights.cache_size import CacheDType
+from cutwork.engine.weights.costs import load_costs
 from cutwork.errors import CutworkError
 from cutwork.pack.reader import PackedModel
 
