@@ -103,7 +103,7 @@ def measure(shape: str, options: argparse.Namespace, console: Console) -> list[d
                 work / f"packed-{variant.partition(',')[0]}",
                 threads=options.threads,
                 max_batch=BATCH * max(BEAMS),
-                plan_ahead=variant == AHEAD,
+                reorder_weights=variant == AHEAD,
             )
             loaded[variant] = model
             engines[f"Cutwork {variant}"] = ours(model)

@@ -137,7 +137,7 @@ def measure(options: argparse.Namespace, console: Console) -> tuple[list[dict[st
     models = {name: Model.load(path, threads=options.threads, max_batch=8) for name, path in packed.items()}
     for name, path in packed.items():
         if "sparse" in name and "int8" in name:
-            models[f"{name} ahead"] = Model.load(path, threads=options.threads, max_batch=8, plan_ahead=True)
+            models[f"{name} ahead"] = Model.load(path, threads=options.threads, max_batch=8, reorder_weights=True)
     some = next(iter(models.values()))
     size = 2 * int(some.config["max_source_positions"])
     window = Spectrogram(int(some.config["num_mel_bins"]))(audio[: size * 160])

@@ -18,7 +18,7 @@ def main() -> None:
     for name, w in in_huge_pages(stored).items():  # as a model's
         chain.append(make_weight(name, w.shape, w, _native.Weight))
         if spec["engine"] == "cutwork ahead":
-            chain[-1].plan_ahead()
+            chain[-1].reorder()
 
     plain = {"biases": [-1], "residual": -1, "activation": "none"}
     last = len(chain) - 1

@@ -36,7 +36,7 @@ class LoadOptions(TypedDict, total=False):
     backend: Backend
     draft: str | Path | None
     draft_tokens: int
-    plan_ahead: bool
+    reorder_weights: bool
     huge_pages: bool
 
 
@@ -65,14 +65,14 @@ def assemble(
     max_input: int | None,
     max_batch: int,
     cache_bytes: int | None,
-    plan_ahead: bool,
+    reorder_weights: bool,
     huge_pages: bool,
 ) -> Engine:
     """Bind, allocate and connect. `module` is the backend; the rest as for `Model.load`, which says what is raised."""
     plan, encoder_plan = build_plan(packed.config), build_encoder_plan(packed.config)
     plans = [plan, encoder_plan] if encoder_plan else [plan]
     stored = in_huge_pages(packed.weights, threads) if huge_pages else packed.weights
-    bound = bind(plans, stored, module.Weight, threads, plan_ahead)
+    bound = bind(plans, stored, module.Weight, threads, reorder_weights)
     weights = {
         name: weight
         for each, (found, _) in zip(plans, bound, strict=True)
@@ -167,7 +167,7 @@ def add_draft(
         max_input=None,
         max_batch=max_batch,
         cache_bytes=cache_bytes,
-        plan_ahead=False,  # it mostly guesses for one sequence, a token at a time
+        reorder_weights=False,  # it mostly guesses for one sequence, a token at a time
         huge_pages=huge_pages,
     )
     scheduler, most = draft.scheduler, min(target.scheduler.max_tokens, target.logits_chunk) - max_batch

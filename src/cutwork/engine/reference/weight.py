@@ -21,9 +21,9 @@ class Weight:
     encoding: str
     dtype: str
     group: int = 0
-    ahead_bytes: int = 0
+    reordered_bytes: int = 0
 
-    def plan_ahead(self) -> bool:
+    def reorder(self) -> bool:
         """For the native engine's sake: there is nothing to plan here."""
         return False
 

@@ -16,12 +16,16 @@ _TIED = {"lm_head.weight": "shared.weight"}  # T5's configs do not tell whether 
 
 
 def bind(
-    plans: Sequence[Plan], stored: Mapping[str, EncodedWeight], kind: Any, threads: int = 1, plan_ahead: bool = False
+    plans: Sequence[Plan],
+    stored: Mapping[str, EncodedWeight],
+    kind: Any,
+    threads: int = 1,
+    reorder_weights: bool = False,
 ) -> list[tuple[list[Any], list[np.ndarray]]]:
     """(weights, vectors) of each plan in the order of its ids; `kind` is the class `Weight` of the chosen backend.
 
     Plans share the weights they have in common. Weights keep views of the stored arrays; vectors become float32. So
-    many weights as `threads` are checked at a time, and with `plan_ahead` laid out for many tokens too. Raises
+    many weights as `threads` are checked at a time, and with `reorder_weights` laid out for many tokens too. Raises
     CutworkError naming a weight that is missing, has another shape than the config promises, holds what a kernel must
     not trust, or belongs to another architecture.
     """
@@ -34,8 +38,8 @@ def bind(
         if name in derived:
             return kind.dense(_derive(derived[name], stored))
         weight = make_weight(name, shapes[name], stored[name], kind)
-        if plan_ahead:
-            _plan_ahead(weight)
+        if reorder_weights:
+            _reorder(weight)
         return weight
 
     _check_names({*names.values(), *(name for plan in plans for name in _vector_sources(plan))}, stored)
@@ -91,9 +95,9 @@ def make_weight(name: str, shape: tuple[int, int], weight: EncodedWeight, kind: 
         raise CutworkError(f"weight '{name}' is damaged: {error}; get or pack the model again") from None
 
 
-def _plan_ahead(weight: Any) -> None:
+def _reorder(weight: Any) -> None:
     try:
-        weight.plan_ahead()
+        weight.reorder()
     except MemoryError as error:
         raise CutworkError(f"{error}") from None
 
