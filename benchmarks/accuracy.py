@@ -15,11 +15,11 @@ from typing import Any
 
 from rich.console import Console
 
-from cutwork import checkpoint
-from cutwork.compare import Measurements, Variant, quality
-from cutwork.files import write_atomically
+from cutwork.measure.compare import Measurements, Variant, quality
 from cutwork.recipe import Losses, Recipe, load_recipe
-from cutwork.stages import Source, Stages, key_of, path_of
+from cutwork.run.stages import Source, Stages, key_of, path_of
+from cutwork.store.atomic import write_atomically
+from cutwork.store.resolve import resolve
 from cutwork.tasks.load import load_task
 
 HERE = Path(__file__).parent
@@ -35,7 +35,7 @@ STYLES = {
 def models(recipe: Recipe, stages: Stages, sparsities: list[float]) -> list[tuple[str, float, Source]]:
     """(method, sparsity, model) of everything compared; adds the stages that make them."""
     assert recipe.quantize
-    dense: Source = checkpoint.resolve(recipe.model)
+    dense: Source = resolve(recipe.model)
     if recipe.teacher:
         dense = stages.tune("teacher", "teacher", dense, recipe.teacher)
     again = recipe.tune.model_copy(update={"losses": LOSSES["CE"]})

@@ -22,10 +22,11 @@ import torch
 import yaml
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from cutwork import checkpoint
-from cutwork.files import write_atomically
 from cutwork.machine import cpu_name
 from cutwork.recipe import load_recipe
+from cutwork.store.atomic import write_atomically
+from cutwork.store.json_file import read_json
+from cutwork.store.output import output_directory
 
 HERE = Path(__file__).resolve().parent
 SHAPES: dict[str, dict[str, Any]] = {
@@ -58,7 +59,7 @@ def write_model(directory: Path, name: str, layers: int, tokenizer: Path) -> Non
     config.bos_token_id, config.eos_token_id = words.bos_token_id, words.eos_token_id
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    with checkpoint.output_directory(directory) as partial:
+    with output_directory(directory) as partial:
         model.save_pretrained(partial)
         words.save_pretrained(partial)
 
@@ -117,10 +118,10 @@ def main() -> None:
     if process.returncode:
         raise SystemExit(f"cutwork run {file} failed")
 
-    tuned = {stage: checkpoint.read_json(output / stage / "tune-report.json") for stage in ("teacher", "sparse")}
+    tuned = {stage: read_json(output / stage / "tune-report.json") for stage in ("teacher", "sparse")}
     logs = {stage: (output / stage / "tune-log.jsonl").read_text().splitlines() for stage in tuned}
-    pruned = checkpoint.read_json(output / "pruned" / "prune-report.json")
-    compared = checkpoint.read_json(output / "results.json")
+    pruned = read_json(output / "pruned" / "prune-report.json")
+    compared = read_json(output / "results.json")
     row = {
         "recipe": options.recipe.stem,
         "blocks": options.layers,

@@ -19,14 +19,14 @@ import numpy as np
 from rich.console import Console
 
 from cutwork import _native
-from cutwork.engine.architectures import build_encoder_plan
-from cutwork.engine.costs import load_costs
-from cutwork.engine.memory import BLOCK_SIZE
-from cutwork.engine.plan import Plan
-from cutwork.engine.weights import make_weight
-from cutwork.files import write_atomically
+from cutwork.architectures import build_encoder_plan
+from cutwork.engine.weights.bind import make_weight
+from cutwork.engine.weights.cache_size import BLOCK_SIZE
+from cutwork.engine.weights.costs import load_costs
 from cutwork.machine import cpu_name
 from cutwork.pack.encodings import encode
+from cutwork.plan.builder import Plan
+from cutwork.store.atomic import write_atomically
 
 HERE = Path(__file__).resolve().parent
 SPARSITIES = (0, 50, 67, 75, 80, 90)  # percent

@@ -16,14 +16,14 @@ from typing import Any
 from rich.console import Console
 from translation.model import write_tokenizer
 
-from cutwork import checkpoint
-from cutwork.compare import Measurements
 from cutwork.engine.model import Model
-from cutwork.files import write_atomically
 from cutwork.machine import cpu_name
+from cutwork.measure.compare import Measurements
+from cutwork.measure.quality import accuracy
 from cutwork.recipe import Losses, PackSettings, PruneSettings, QuantizeSettings, TuneSettings
-from cutwork.stages import Source, Stages, key_of, path_of, sample_digest
-from cutwork.tasks.accuracy import accuracy
+from cutwork.run.stages import Source, Stages, key_of, path_of, sample_digest
+from cutwork.store.atomic import write_atomically
+from cutwork.store.output import output_directory
 from cutwork.tasks.task import Sample, Task
 
 HERE = Path(__file__).parent
@@ -56,7 +56,7 @@ def models(
     """(method, sparsity, model) of everything compared; adds the stages that make them."""
 
     def random_model(output: Path) -> None:
-        with checkpoint.output_directory(output) as partial:
+        with output_directory(output) as partial:
             texts = [text for sample in stages.task.train for text in (sample.prompt, sample.answer)]
             write_tokenizer(partial, texts, 64)
             file = partial / "tokenizer.json"  # which is T5's: nothing is to end a prompt

@@ -15,8 +15,8 @@ from statistics import median
 
 import random_models as models
 
-from cutwork.files import write_atomically
 from cutwork.machine import cpu_name
+from cutwork.store.atomic import write_atomically
 
 HERE = Path(__file__).resolve().parent
 Speeds = dict[str, float]  # tokens/s of "prefill" and "decode"

@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from cutwork.files import write_atomically
 from cutwork.machine import cpu_name
 from cutwork.recipe import TaskSettings, load_recipe
+from cutwork.store.atomic import write_atomically
 from cutwork.tasks.load import load_task
-from cutwork.train.data import StepSampler, collate, examples
-from cutwork.train.family import Example
-from cutwork.train.load import load_model, load_tokenizer
+from cutwork.torch_models.data import StepSampler, collate, examples
+from cutwork.torch_models.load import load_model, load_tokenizer
+from cutwork.torch_models.model_inputs import Example
 
 HERE = Path(__file__).resolve().parent
 STEPS, MICRO = (8, 32), (8, 4, 2)

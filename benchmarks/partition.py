@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cutwork.engine.architectures import build_plan
+from cutwork.architectures import build_plan
 from cutwork.pack.encodings import EncodedWeight
 from cutwork.pack.reader import read_packed
 

@@ -21,9 +21,11 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from cutwork import checkpoint
-from cutwork.files import write_atomically
 from cutwork.machine import cpu_name
+from cutwork.store.atomic import write_atomically
+from cutwork.store.directory import copy_side_files
+from cutwork.store.json_file import read_json
+from cutwork.store.output import output_directory
 
 HERE = Path(__file__).parent
 SHAPES = {  # hidden, mlp, heads, kv heads, layers, vocabulary
@@ -52,7 +54,7 @@ def config(shape: str, layers: int) -> dict[str, Any]:
 
 def write_model(directory: Path, shape: str, layers: int, tokenizer: Path) -> None:
     """Random weights in one file per block, made a block at a time; the tokenizer is another model's."""
-    with checkpoint.output_directory(directory) as partial:
+    with output_directory(directory) as partial:
         (partial / "config.json").write_text(json.dumps(config(shape, layers)))
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(partial))
@@ -74,7 +76,7 @@ def write_model(directory: Path, shape: str, layers: int, tokenizer: Path) -> No
             save_file(tensors, partial / file, metadata={"format": "pt"})
             places |= dict.fromkeys(shapes, file)
         (partial / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
-        checkpoint.copy_side_files(tokenizer, partial)
+        copy_side_files(tokenizer, partial)
 
 
 def write_samples(file: Path, count: int, words: int) -> None:
@@ -129,7 +131,7 @@ def prune(model: Path, output: Path, samples: Path, options: list[str]) -> dict[
             time.sleep(0.05)
     if process.returncode:
         raise SystemExit(f"failed: {' '.join(command)}")
-    report = checkpoint.read_json(output / "prune-report.json")
+    report = read_json(output / "prune-report.json")
     return {
         "wall_seconds": time.perf_counter() - start,
         "peak_anonymous_bytes": peaks["RssAnon"],

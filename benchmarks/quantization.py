@@ -15,10 +15,10 @@ from typing import Any
 from rich.console import Console
 
 from cutwork import Model, checkpoint
-from cutwork.compare import Measurements, Variant, quality
-from cutwork.files import write_atomically
+from cutwork.measure.compare import Measurements, Variant, quality
 from cutwork.recipe import QuantizeSettings, Recipe, TaskSettings, load_recipe
-from cutwork.stages import Source, Stages, key_of, path_of
+from cutwork.run.stages import Source, Stages, key_of, path_of
+from cutwork.store.atomic import write_atomically
 from cutwork.tasks.load import load_task
 from cutwork.tasks.perplexity import read_text
 

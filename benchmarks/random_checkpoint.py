@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from cutwork.checkpoint import output_directory
 from cutwork.pack.encodings import EncodedWeight, encode
+from cutwork.pack.pack import PackWriter
 from cutwork.pack.source import pack_nibbles
-from cutwork.pack.writer import PackWriter
-from cutwork.safetensors_file import SafetensorsWriter
+from cutwork.store.output import output_directory
+from cutwork.store.safetensors import SafetensorsWriter
 
 HIDDEN, LAYERS, HEADS, KV_HEADS, MLP, VOCABULARY = 2048, 22, 32, 4, 5632, 32000
 GROUP = 128

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from cutwork.checkpoint import output_directory
+from cutwork.store.output import output_directory
 
 SHAPES = {
     "llama-1.1b": {  # TinyLlama-1.1B

@@ -28,8 +28,8 @@ import httpx
 import random_models as models
 from transformers import AutoTokenizer
 
-from cutwork.files import write_atomically
 from cutwork.machine import cpu_name
+from cutwork.store.atomic import write_atomically
 
 HERE = Path(__file__).resolve().parent
 PROMPTS, ANSWERS = (16, 512), (16, 128)  # tokens, from and to, evenly in their logarithms

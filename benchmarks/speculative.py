@@ -18,11 +18,11 @@ from typing import Any
 
 from rich.console import Console
 
+from cutwork.engine.decoding.requests import Generation
 from cutwork.engine.model import Model
-from cutwork.engine.session import Generation
-from cutwork.files import write_atomically
 from cutwork.machine import cpu_name
 from cutwork.recipe import load_recipe
+from cutwork.store.atomic import write_atomically
 from cutwork.tasks.load import load_task
 from cutwork.tasks.rendering import render_prompt
 

@@ -20,10 +20,10 @@ from random_checkpoint import write_packed
 from rich.console import Console
 
 from cutwork import _native
-from cutwork.engine.memory import CacheDType
 from cutwork.engine.model import Model
-from cutwork.engine.plan import Plan
+from cutwork.engine.weights.cache_size import CacheDType
 from cutwork.machine import cpu_name
+from cutwork.plan.builder import Plan
 
 HERE = Path(__file__).resolve().parent
 SPARSITIES = (0, 50, 75, 90)  # percent

@@ -25,10 +25,10 @@ from benchmarks.translation.model import PREFIX
 from benchmarks.translation.peer import BATCH
 from benchmarks.translation.prepare import AHEAD, SHAPES, VARIANTS, prepare
 from benchmarks.translation.sentences import pairs
+from cutwork.engine.decoding.requests import Options
 from cutwork.engine.model import Model
-from cutwork.engine.session import Options
-from cutwork.files import write_atomically
 from cutwork.machine import cpu_name
+from cutwork.store.atomic import write_atomically
 
 HERE = Path(__file__).parent
 BEAMS = (1, 5)
@@ -103,7 +103,7 @@ def measure(shape: str, options: argparse.Namespace, console: Console) -> list[d
                 work / f"packed-{variant.partition(',')[0]}",
                 threads=options.threads,
                 max_batch=BATCH * max(BEAMS),
-                plan_ahead=variant == AHEAD,
+                reorder_weights=variant == AHEAD,
             )
             loaded[variant] = model
             engines[f"Cutwork {variant}"] = ours(model)

@@ -17,12 +17,12 @@ from typing import Any
 
 from rich.console import Console
 
-from cutwork import checkpoint
-from cutwork.compare import Measurements
 from cutwork.engine.model import Model
-from cutwork.files import write_atomically
+from cutwork.measure.compare import Measurements
 from cutwork.recipe import Losses, Recipe, load_recipe
-from cutwork.stages import Source, Stage, Stages, key_of, path_of, sample_digest
+from cutwork.run.stages import Source, Stage, Stages, key_of, path_of, sample_digest
+from cutwork.store.atomic import write_atomically
+from cutwork.store.resolve import resolve
 from cutwork.tasks.load import load_task
 from cutwork.tasks.task import Sample
 from cutwork.tasks.wer import word_errors
@@ -50,7 +50,7 @@ def models(recipe: Recipe, stages: Stages, names: list[str]) -> list[tuple[str, 
     assert recipe.quantize
     losses = {"SquareHead": recipe.tune.losses, "CE": Losses(ce=1.0)}
     losses = {name: losses[name] for name in names}
-    plain: Source = checkpoint.resolve(recipe.model)
+    plain: Source = resolve(recipe.model)
     dense: Source = stages.tune("teacher", "teacher", plain, recipe.teacher) if recipe.teacher else plain
     compared: list[tuple[str, float, Source]] = [
         ("as published", 0.0, plain),

@@ -24,12 +24,12 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from cutwork.errors import CutworkError
-from cutwork.files import write_atomically
 from cutwork.quantize.quantize import quantize
 from cutwork.recipe import LoraSettings, Losses, QuantizeSettings, TuneSettings
-from cutwork.train.tune import tune
+from cutwork.store.atomic import write_atomically
+from cutwork.tune.tune import tune
 from tests.tiny_checkpoint import write_tiny_checkpoint
-from tests.train.tiny import sums
+from tests.torch_models.tiny import sums
 
 HERE = Path(__file__).parent
 WORLDS = {"single": 1, "DDP": 2, "FSDP2": 2}
@@ -119,6 +119,31 @@ def cells(world: str, optimisers: list[str], clips: list[bool], accumulations: l
             yield {**about, "way": "QAT", **lost(work / "sparse", coded)}
 
 
+def key(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What tells one cell from all others."""
+    return row["world"], *_of(row), row["way"]
+
+
+def read_cells(file: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """The measured cells of a file by their key, each once."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    return {key(row): row for row in map(json.loads, lines)}
+
+
+def measure_missing(world: str, optimisers: list[str], work: Path) -> None:
+    """Add to the file of one world what it does not have, and nothing else."""
+    file = work / f"{world}.jsonl"
+    done = read_cells(file)  # every process reads it before the first one adds to it
+    ways = WAYS if world == "single" else WAYS[:-1]  # QAT trains in one process only
+    for optimiser, clip, accumulation in product(optimisers, (True, False), (1, 4)):
+        if all((world, optimiser, clip, accumulation, way) in done for way in ways):
+            continue
+        rows = [row for row in cells(world, [optimiser], [clip], [accumulation], work) if key(row) not in done]
+        if rows:
+            with file.open("a") as lines:
+                lines.write("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def launch(world: str, work: Path, optimisers: list[str]) -> list[dict[str, Any]]:
     """All cells of one world, from its file if they are there already."""
     file = work / f"{world}.jsonl"
@@ -126,7 +151,7 @@ def launch(world: str, work: Path, optimisers: list[str]) -> list[dict[str, Any]
     if WORLDS[world] > 1:
         command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(WORLDS[world]), *command]
     subprocess.run([sys.executable, *command], check=True, cwd=HERE.parent)
-    return [json.loads(line) for line in file.read_text().splitlines()]
+    return list(read_cells(file).values())
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -161,15 +186,7 @@ def main() -> None:
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     if options.world:
-        file = options.work / f"{options.world}.jsonl"
-        done = [json.loads(line)["optimiser"] for line in file.read_text().splitlines()] if file.exists() else []
-        cells_of_one = 4 * (len(WAYS) - (options.world != "single"))  # written together
-        wanted = [name for name in options.optimiser if done.count(name) < cells_of_one]
-        for optimiser in wanted:
-            rows = list(cells(options.world, [optimiser], [True, False], [1, 4], options.work))
-            if rows:
-                with file.open("a") as lines:
-                    lines.write("".join(json.dumps(row) + "\n" for row in rows))
+        measure_missing(options.world, options.optimiser, options.work)
         return
     write_models(options.work)
     rows = [row for world in WORLDS for row in launch(world, options.work, options.optimiser)]

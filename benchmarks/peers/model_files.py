@@ -9,11 +9,11 @@ from random_weights import EMBEDDING, HEAD, is_pruned, prune, tensors
 from shapes import CONTEXT, EPS, ROPE_THETA, Shape
 from tokenizers import Tokenizer, models
 
-from cutwork.checkpoint import output_directory
 from cutwork.pack import bfloat16
 from cutwork.pack.encodings import EncodedWeight, encode
-from cutwork.pack.writer import PackWriter
-from cutwork.safetensors_file import SafetensorsWriter
+from cutwork.pack.pack import PackWriter
+from cutwork.store.output import output_directory
+from cutwork.store.safetensors import SafetensorsWriter
 
 INT4_GROUP = 128
 

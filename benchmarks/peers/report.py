@@ -11,8 +11,8 @@ from shapes import SHAPES, TITLES
 from store import Store
 from targets import roofline, target_rows
 
-from cutwork.files import write_atomically
 from cutwork.machine import cpu_name
+from cutwork.store.atomic import write_atomically
 
 
 def write(store: Store, console: Console) -> None:

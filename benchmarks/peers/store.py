@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cutwork.files import write_atomically
 from cutwork.machine import cpu_name
+from cutwork.store.atomic import write_atomically
 
 Key = tuple[str, str, int, int, int, str]  # engine, shape, threads, prompt, batch, phase
 
