@@ -102,7 +102,7 @@ def _roofline(store: Store) -> Iterator[str]:
              f"{r['bandwidth']:.1f}", f"{r['share']:.0%}"] for r in roofline(store)]  # fmt: skip
     if rows:
         yield "## Decode and what memory reads\n"
-        yield "Bytes of a token (weights, KV cache) times tokens/s, beside the read bandwidth measured in the same call."
+        yield "Bytes of a token (weights, KV cache) times tokens/s beside the read bandwidth measured in the same call."
         yield "That is no upper bound: memory has fast and slow minutes, and single samples reach 131% of it.\n"
         yield from _table(("shape", "threads", "engine", "MB per token", "GB/s", "bandwidth GB/s", "share"), rows)
 

@@ -8,7 +8,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 # Families, ranges of models and what they are called, as in Linux's arch/x86/kernel/cpu/amd.c and intel-family.h.
-_AMD = {
+_AMD: dict[int, dict[str, tuple[range, ...]]] = {
     23: {"Zen": (range(0x30), range(0x50, 0x60)), "Zen 2": (range(0x30, 0x50), range(0x60, 0xB0))},
     25: {"Zen 3": (range(0x10), range(0x20, 0x60)), "Zen 4": (range(0x10, 0x20), range(0x60, 0xB0))},
     26: {
