@@ -15,9 +15,9 @@ from typing import Any
 import ray
 
 from cutwork import Model
-from cutwork.files import write_atomically
 from cutwork.serve.batch import read_requests, run_batch
 from cutwork.serve.limits import Limits
+from cutwork.store.atomic import write_atomically
 
 
 class Answers:

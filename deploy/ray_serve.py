@@ -33,7 +33,7 @@ def build(arguments: dict[str, str]) -> Application:
 
     def app() -> FastAPI:
         from cutwork import Model
-        from cutwork.serve.app import make_app
+        from cutwork.serve.http.app import make_app
         from cutwork.serve.limits import Limits
 
         options = {"threads": threads, "max_batch": max_batch, "max_context": None if context is None else int(context)}

@@ -61,10 +61,10 @@ std::map<std::string, Constants> constants_of(const Costs& self) {
 }
 
 Shape parse_shape(const std::string& encoding, const std::string& dtype, int64_t rows, int64_t cols, int64_t nonzeros,
-                  int64_t ahead) {
+                  int64_t reordered) {
   for (Encoding e : kEncodings)
     for (DType d : kDTypes)
-      if (encoding == encoding_name(e) && dtype == dtype_name(d)) return {e, d, rows, cols, nonzeros, ahead};
+      if (encoding == encoding_name(e) && dtype == dtype_name(d)) return {e, d, rows, cols, nonzeros, reordered};
   throw std::invalid_argument("no kernel multiplies " + encoding + " " + dtype);
 }
 
@@ -95,17 +95,19 @@ void bind_costs(nb::module_& m) {
       .def(
           "seconds",
           [](const Costs& self, const std::string& kernel, const std::string& encoding, const std::string& dtype,
-             int64_t rows, int64_t cols, int64_t nonzeros, int64_t tokens, int threads, int64_t ahead) {
-            return self.seconds(parse_shape(encoding, dtype, rows, cols, nonzeros, ahead), parse_family(kernel.c_str()),
-                                tokens, std::max(threads, 1));
+             int64_t rows, int64_t cols, int64_t nonzeros, int64_t tokens, int threads, int64_t reordered) {
+            return self.seconds(parse_shape(encoding, dtype, rows, cols, nonzeros, reordered),
+                                parse_family(kernel.c_str()), tokens, std::max(threads, 1));
           },
           "kernel"_a, "encoding"_a, "dtype"_a, "rows"_a, "cols"_a, "nonzeros"_a, "tokens"_a, "threads"_a = 1,
-          "ahead"_a = 0, "Predicted; infinite for a kernel nobody measured. `ahead`: the weight's ahead_bytes.")
+          "reordered"_a = 0,
+          "Predicted; infinite for a kernel nobody measured. `reordered`: the weight's reordered_bytes.")
       .def(
           "choose",
           [](const Costs& self, const std::string& encoding, const std::string& dtype, int64_t rows, int64_t cols,
-             int64_t nonzeros, int64_t tokens, int64_t ahead) {
-            return family_name(self.choose(parse_shape(encoding, dtype, rows, cols, nonzeros, ahead), tokens));
+             int64_t nonzeros, int64_t tokens, int64_t reordered) {
+            return family_name(self.choose(parse_shape(encoding, dtype, rows, cols, nonzeros, reordered), tokens));
           },
-          "encoding"_a, "dtype"_a, "rows"_a, "cols"_a, "nonzeros"_a, "tokens"_a, "ahead"_a = 0, "The cheapest kernel.");
+          "encoding"_a, "dtype"_a, "rows"_a, "cols"_a, "nonzeros"_a, "tokens"_a, "reordered"_a = 0,
+          "The cheapest kernel.");
 }

@@ -239,10 +239,10 @@ double time_kernel(const OwnedWeight& self, int64_t tokens, const std::string& k
   return best;
 }
 
-bool plan_ahead(OwnedWeight& self) {
+bool reorder(OwnedWeight& self) {
   try {
     nb::gil_scoped_release release;
-    return self.plan_ahead();
+    return self.reorder();
   } catch (const OutOfMemory& error) {
     PyErr_SetString(PyExc_MemoryError, error.what());
     throw nb::python_error();
@@ -299,12 +299,12 @@ void bind_kernels(nb::module_& m) {
       .def_prop_ro("dtype", [](const OwnedWeight& w) { return dtype_name(w.view().dtype); })
       .def_prop_ro("nonzeros", &OwnedWeight::nonzeros, "How many values are not zero; dense weights are counted anew.")
       .def_prop_ro("nbytes", &OwnedWeight::nbytes, "Bytes of all arrays.")
-      .def_prop_ro("ahead_bytes", [](const OwnedWeight& w) { return shape_of(w.view()).ahead; })
-      .def(
-          "plan_ahead", plan_ahead,
-          "Works out for the kernel family `rows` once what it otherwise does in each call, and keeps it in\n"
-          "`ahead_bytes`: about 2.5 bytes per nonzero. False, and nothing kept, where the processor or this weight has "
-          "no\nsuch kernel. For executors made afterwards. Raises MemoryError.")
+      .def_prop_ro("reordered_bytes", [](const OwnedWeight& w) { return shape_of(w.view()).reordered; })
+      .def("reorder", reorder,
+           "Works out for the kernel family `rows` once what it otherwise does in each call, and keeps it in\n"
+           "`reordered_bytes`: about 2.5 bytes per nonzero. False, and nothing kept, where the processor or this "
+           "weight has "
+           "no\nsuch kernel. For executors made afterwards. Raises MemoryError.")
       .def("kernels", kernel_names, "isa"_a = nb::none(), "The kernel families that can multiply this weight.")
       .def("matmul", matmul, "x"_a.noconvert(), "threads"_a = 1, "isa"_a = nb::none(), "kernel"_a = nb::none(),
            "x [tokens, cols] float32 times the transposed weight: [tokens, rows] float32. `isa` forces a lower set,\n"

@@ -10,7 +10,7 @@
 namespace cutwork {
 namespace {
 
-// What was planned ahead is more to read than the bitmask, and threads share the memory: it has to be worth it where a
+// A reordered weight is more to read than its bitmask, and threads share the memory: it has to be worth it where a
 // thread gets a third of what one alone does.
 constexpr double kCrowd = 3;
 
@@ -32,8 +32,8 @@ std::string kernel_name(Family family, Encoding encoding, DType dtype) {
 }
 
 // Bytes of what `rows` multiplies, if it has been worked out.
-int64_t ahead_bytes(const Weight& weight) {
-  return weight.ahead.steps ? weight.ahead.begins[weight.ahead.count] * kStepBytes : 0;
+int64_t reordered_bytes(const Weight& weight) {
+  return weight.reordered.steps ? weight.reordered.begins[weight.reordered.count] * kStepBytes : 0;
 }
 
 }  // namespace
@@ -43,8 +43,9 @@ Shape shape_of(const Weight& weight) {
     return {weight.encoding, weight.dtype, weight.rows, weight.cols, weight.rows * weight.cols};
   const int64_t share = stream_rows(weight.dtype);
   const auto stored = static_cast<int64_t>(weight.offsets[(weight.rows + share - 1) / share]);
-  return {weight.encoding,    weight.dtype, weight.rows, weight.cols, weight.dtype == DType::i4 ? 2 * stored : stored,
-          ahead_bytes(weight)};
+  return {
+      weight.encoding,        weight.dtype, weight.rows, weight.cols, weight.dtype == DType::i4 ? 2 * stored : stored,
+      reordered_bytes(weight)};
 }
 
 double stored_bytes(const Shape& shape) {
@@ -110,16 +111,17 @@ Work Costs::work(const Shape& shape, Family family, int64_t tokens) const {
 double Costs::seconds(const Shape& shape, Family family, int64_t tokens, int threads) const {
   const Cost& cost = get(family, shape.encoding, shape.dtype);
   if (cost.product < 0) return std::numeric_limits<double>::infinity();
-  const bool ahead = family == Family::rows && shape.ahead > 0;
+  const bool reordered = family == Family::rows && shape.reordered > 0;
   Work all = work(shape, family, tokens);
-  if (ahead) all.positions = all.nonzeros = 0;
+  if (reordered) all.positions = all.nonzeros = 0;
   const double compute = 1e-12 *
                          (cost.position * all.positions + cost.nonzero * all.nonzeros + cost.product * all.products +
                           cost.listed * all.listed + cost.output * all.outputs) /
                          threads;
-  const double bytes = ahead ? static_cast<double>(shape.ahead) : passes(shape, family, tokens) * stored_bytes(shape);
+  const double bytes =
+      reordered ? static_cast<double>(shape.reordered) : passes(shape, family, tokens) * stored_bytes(shape);
   const double read = bytes / std::min(one_thread * threads, all_threads);
-  return family == Family::gemv || ahead ? std::max(compute, read) : compute + read;
+  return family == Family::gemv || reordered ? std::max(compute, read) : compute + read;
 }
 
 Family Costs::choose(const Shape& shape, int64_t tokens) const {
@@ -128,8 +130,8 @@ Family Costs::choose(const Shape& shape, int64_t tokens) const {
   for (Family family : kFamilies) {
     if (!kernels_.has(family, shape.encoding, shape.dtype)) continue;
     double own = seconds(shape, family, tokens, 1);
-    if (family == Family::rows && shape.ahead > 0)
-      own = std::max(own, kCrowd * static_cast<double>(shape.ahead) / one_thread);
+    if (family == Family::rows && shape.reordered > 0)
+      own = std::max(own, kCrowd * static_cast<double>(shape.reordered) / one_thread);
     if (own < least) {
       best = family;
       least = own;

@@ -16,7 +16,7 @@ struct Shape {
   Encoding encoding;
   DType dtype;
   int64_t rows, cols, nonzeros;
-  int64_t ahead = 0;  // bytes of what `rows` multiplies, if that has been worked out
+  int64_t reordered = 0;  // the weight's reordered_bytes: what `rows` reads instead, 0 if there is none
 };
 
 Shape shape_of(const Weight& weight);  // a dense weight counts as full, an int4 bitmask with its padding
@@ -48,7 +48,7 @@ class Costs {
   double seconds(const Shape& shape, Family family, int64_t tokens, int threads) const;
 
   // The cheapest family for a whole weight, as if by one thread: neither the number of threads nor the rows of one call
-  // may matter, lest results change with them. Rows planned ahead has to win with a third of one thread's bandwidth.
+  // may matter, lest results change with them. Reordered weights have to win with a third of one thread's bandwidth.
   Family choose(const Shape& shape, int64_t tokens) const;
 
   Work work(const Shape& shape, Family family, int64_t tokens) const;

@@ -256,12 +256,12 @@ OwnedWeight OwnedWeight::masked(Encoding encoding, DType dtype, int64_t rows, in
   return weight;
 }
 
-bool OwnedWeight::plan_ahead() {
+bool OwnedWeight::reorder() {
   const LinearKernels& kernels = linear_kernels(chosen_isa());
   if (!kernels.has(Family::rows, view_.encoding, view_.dtype)) return false;
-  if (view_.ahead.steps) return true;
+  if (view_.reordered.steps) return true;
   const auto size = static_cast<int64_t>(kernels.scratch_bytes(Family::rows, view_, 1));
-  const std::string advice = "load the model without planning ahead";
+  const std::string advice = "load the model without reordering its weights";
   const Memory scratch(size, "the scratch to plan a weight", advice);
   begins_.assign(1, 0);
   const auto count_steps = [](void* to, const void*, const uint16_t*, int64_t count) {
@@ -281,8 +281,8 @@ bool OwnedWeight::plan_ahead() {
     window += window_bytes;
   };
   kernels.plan_rows(view_, copy_steps, &next, scratch.data());
-  view_.ahead = {steps_.data(), reinterpret_cast<const uint16_t*>(windows_.data()), begins_.data(),
-                 static_cast<int64_t>(begins_.size()) - 1};
+  view_.reordered = {steps_.data(), reinterpret_cast<const uint16_t*>(windows_.data()), begins_.data(),
+                     static_cast<int64_t>(begins_.size()) - 1};
   return true;
 }
 

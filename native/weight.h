@@ -40,7 +40,7 @@ class OwnedWeight {
   // Works out what the kernel family `rows` multiplies now instead of in each call, which takes about two and a half
   // bytes per nonzero; false where the chosen instruction set has no such family for this weight. To be called before
   // anybody uses view(). Throws OutOfMemory.
-  bool plan_ahead();
+  bool reorder();
 
   int64_t nonzeros() const;  // counted anew for dense weights; of blocks all values count
   int64_t nbytes() const { return nbytes_; }

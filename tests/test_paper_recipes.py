@@ -13,11 +13,11 @@ from transformers import AutoTokenizer, MptConfig, MptForCausalLM, WhisperConfig
 from transformers import WhisperForConditionalGeneration as Whisper
 
 from cutwork.recipe import Recipe, TuneSettings, load_recipe
-from cutwork.run import run
-from cutwork.train.load import load_model
-from cutwork.train.masks import sparsity
+from cutwork.run.run import run
+from cutwork.torch_models.load import load_model
+from cutwork.tune.masks import sparsity
 from tests.tiny_checkpoint import write_tiny_checkpoint
-from tests.train.tiny import t5, whisper
+from tests.torch_models.tiny import t5, whisper
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 OWN = ("smollm2-", "whisper-tiny.en-", "whisper-base-")  # not rows of the paper
@@ -87,8 +87,8 @@ def stand_in(family: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> P
         model.save_pretrained(directory)
     elif family == "whisper":
         Whisper(WhisperConfig(**{**whisper().config.to_dict(), "max_source_positions": 50})).save_pretrained(directory)
-        for module in ("tune", "oneshot"):
-            monkeypatch.setattr(f"cutwork.train.{module}.load_tokenizer", lambda _: Processor())
+        for module in ("tune.tune", "prune.prune"):
+            monkeypatch.setattr(f"cutwork.{module}.load_tokenizer", lambda _: Processor())
     return directory
 
 

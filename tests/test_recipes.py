@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cutwork.pretrained import NAMES
 from cutwork.recipe import QuantizeSettings, load_recipe
+from cutwork.store.demo_model import NAMES
 from cutwork.tasks.load import TASKS, load_task
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))

@@ -57,7 +57,8 @@ def code() -> dict[str, Any]:
 def build() -> str:
     """Cutwork's version with a hash of the code that runs in the engine, Python and native."""
     package = Path(cutwork.__file__).parent
-    files = [Path(_native.__file__), *sorted(package.glob("engine/**/*.py")), *sorted(package.glob("pack/*.py"))]
+    folders = ("architectures", "engine", "pack", "plan", "store")
+    files = [Path(_native.__file__), *(file for name in folders for file in sorted(package.glob(f"{name}/**/*.py")))]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     return f"{cutwork.__version__}+{digest[:8]}"
 

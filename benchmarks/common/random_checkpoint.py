@@ -12,7 +12,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from benchmarks.common.shapes import Shape
-from cutwork import checkpoint
+from cutwork.store.directory import copy_side_files
+from cutwork.store.output import output_directory
 
 
 def write_random(directory: Path, config: dict[str, Any], tokenizer: Path) -> None:
@@ -23,7 +24,7 @@ def write_random(directory: Path, config: dict[str, Any], tokenizer: Path) -> No
     words = AutoTokenizer.from_pretrained(tokenizer)
     settings = {"vocab_size": len(words), "dtype": "bfloat16", **config}
     settings |= {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id}
-    with checkpoint.output_directory(directory) as partial:
+    with output_directory(directory) as partial:
         (partial / "config.json").write_text(json.dumps(settings))
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(partial))
@@ -45,7 +46,7 @@ def write_random(directory: Path, config: dict[str, Any], tokenizer: Path) -> No
             save_file(tensors, partial / file, metadata={"format": "pt"})
             places |= dict.fromkeys(shapes, file)
         (partial / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
-        checkpoint.copy_side_files(tokenizer, partial)
+        copy_side_files(tokenizer, partial)
 
 
 def llama(shape: Shape) -> dict[str, Any]:

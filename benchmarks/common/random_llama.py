@@ -13,13 +13,13 @@ import numpy as np
 from tokenizers import Tokenizer, models
 
 from benchmarks.common.shapes import Shape
-from cutwork.checkpoint import output_directory
 from cutwork.pack import bfloat16
 from cutwork.pack.encodings import EncodedWeight, encode
 from cutwork.pack.int4 import encode_int4
+from cutwork.pack.pack import PackWriter
 from cutwork.pack.source import pack_nibbles
-from cutwork.pack.writer import PackWriter
-from cutwork.safetensors_file import SafetensorsWriter
+from cutwork.store.output import output_directory
+from cutwork.store.safetensors import SafetensorsWriter
 
 DType = Literal["f32", "bf16", "int8", "int4"]
 FORMATS = {"int8": ("int-quantized", 8), "int4": ("pack-quantized", 4)}  # of compressed-tensors

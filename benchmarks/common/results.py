@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common.provenance import ROOT, provenance
-from cutwork.files import write_atomically
+from cutwork.store.atomic import write_atomically
 
 RESULTS = ROOT / "benchmarks" / "results"
 RECIPES = ROOT / "recipes"

@@ -21,12 +21,12 @@ from benchmarks.common import figures
 from benchmarks.common.results import RESULTS, resume, save, where
 from benchmarks.common.shapes import T5_BASE, WHISPER_BASE
 from cutwork import _native
-from cutwork.engine.architectures import build_encoder_plan
-from cutwork.engine.costs import load_costs
-from cutwork.engine.memory import BLOCK_SIZE
-from cutwork.engine.plan import Plan
-from cutwork.engine.weights import make_weight
+from cutwork.architectures import build_encoder_plan
+from cutwork.engine.weights.bind import make_weight
+from cutwork.engine.weights.cache_size import BLOCK_SIZE
+from cutwork.engine.weights.costs import load_costs
 from cutwork.pack.encodings import encode
+from cutwork.plan.builder import Plan
 
 SPARSITIES = (0, 50, 67, 75, 80, 90)  # percent
 DTYPES = ("fp32", "int8", "int8 all")

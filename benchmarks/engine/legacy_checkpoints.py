@@ -22,7 +22,7 @@ from benchmarks.common.results import RESULTS, save
 from cutwork import Model
 from cutwork.quantize.quantize import quantize
 from cutwork.recipe import QuantizeSettings
-from cutwork.train.load import load_model
+from cutwork.torch_models.load import load_model
 
 RELEASES = {"0.14.0.1": ["sparse-bitmask", "sparse-24-bitmask"], "0.8.1": ["sparse-bitmask"]}
 

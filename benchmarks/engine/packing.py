@@ -28,7 +28,7 @@ FORMATS: tuple[DType, ...] = ("bf16", "int8", "int4")
 WORKER = """
 import json, sys, time
 from pathlib import Path
-from cutwork.pack.writer import pack
+from cutwork.pack.pack import pack
 start = time.perf_counter()
 summary = pack(Path(sys.argv[1]), Path(sys.argv[2]), overwrite=True)
 seconds = time.perf_counter() - start

@@ -18,7 +18,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from benchmarks.common.results import save
-from cutwork import Model, checkpoint
+from cutwork import Model
+from cutwork.store.directory import kind_of
 
 TOLERANCE = {"checkpoint": 0.001, "quantized": 0.01}
 
@@ -47,11 +48,11 @@ def compare(path: Path, text: str, limit: int, window: int, threads: int) -> dic
         row = {"isa": model.isa, "threads": model.threads, "cache_dtype": model.cache_dtype, "sparsity": model.sparsity}
     start = time.perf_counter()
     theirs = transformers_perplexity(path, tokens, window)
-    tolerance = TOLERANCE[checkpoint.kind(path)]
+    tolerance = TOLERANCE[kind_of(path)]
     difference = ours.perplexity / theirs - 1
     return {
         "model": path.name,
-        "kind": checkpoint.kind(path),
+        "kind": kind_of(path),
         "tokens": ours.tokens,
         "window": window,
         "cutwork": ours.perplexity,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common.results import RESULTS, save
-from cutwork.engine.architectures import build_plan
+from cutwork.architectures import build_plan
 from cutwork.pack.encodings import EncodedWeight
 from cutwork.pack.reader import read_packed
 

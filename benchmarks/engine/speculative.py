@@ -18,8 +18,8 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.common.results import RECIPES, RESULTS, save
+from cutwork.engine.decoding.requests import Generation
 from cutwork.engine.model import Model
-from cutwork.engine.session import Generation
 from cutwork.recipe import load_recipe
 from cutwork.tasks.load import load_task
 from cutwork.tasks.rendering import render_prompt

@@ -23,9 +23,9 @@ from benchmarks.common.random_llama import write_packed
 from benchmarks.common.results import RESULTS, resume, save
 from benchmarks.common.shapes import SHAPES
 from cutwork import _native
-from cutwork.engine.memory import CacheDType
 from cutwork.engine.model import Model
-from cutwork.engine.plan import Plan
+from cutwork.engine.weights.cache_size import CacheDType
+from cutwork.plan.builder import Plan
 
 SPARSITIES = (0, 50, 75, 90)  # percent
 THREADS = (1, 2)

@@ -10,7 +10,7 @@ from benchmarks.common import random_llama
 from benchmarks.common.shapes import Shape
 from benchmarks.peers import model_files
 from benchmarks.peers.environments import ENVIRONMENTS, PEERS
-from cutwork.checkpoint import output_directory
+from cutwork.store.output import output_directory
 
 INT8_SPARSITIES = (0.0, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9)
 INT4_SPARSITIES = (0.0, 0.5, 0.6, 0.75)
@@ -36,7 +36,7 @@ class Engine:
     sparsity: float = 0.0
     isa: str = "native"
     agreement: float = 0.95  # least correlation of its logits with the reference
-    plan_ahead: bool = False
+    reorder_weights: bool = False
 
     def path(self, shape: Shape) -> Path:
         return PEERS / "models" / shape.name / self.model
@@ -49,10 +49,10 @@ class Engine:
         return None
 
 
-def _cutwork(bits: int, sparsity: float, isa: str = "native", plan_ahead: bool = False) -> Engine:
+def _cutwork(bits: int, sparsity: float, isa: str = "native", reorder_weights: bool = False) -> Engine:
     slow = {"native": (1.0, 1.0), "avx2": (0.3, 0.7), "scalar": (0.01, 0.05)}[isa]
     return Engine(
-        name=f"cutwork int{bits} {sparsity:.0%}" + ("" if isa == "native" else f" {isa}") + " ahead" * plan_ahead,
+        name=f"cutwork int{bits} {sparsity:.0%}" + ("" if isa == "native" else f" {isa}") + " ahead" * reorder_weights,
         family="cutwork",
         weights=f"int{bits}",
         worker="cutwork_worker.py",
@@ -64,7 +64,7 @@ def _cutwork(bits: int, sparsity: float, isa: str = "native", plan_ahead: bool =
         sparsity=sparsity,
         isa=isa,
         agreement=0.95 if bits == 8 else 0.7,
-        plan_ahead=plan_ahead,
+        reorder_weights=reorder_weights,
     )
 
 
@@ -120,7 +120,7 @@ ENGINES = {
     engine.name: engine
     for engine in (
         *(_cutwork(8, sparsity) for sparsity in INT8_SPARSITIES),
-        *(_cutwork(8, sparsity, plan_ahead=True) for sparsity in (0.5, 0.75, 0.9)),
+        *(_cutwork(8, sparsity, reorder_weights=True) for sparsity in (0.5, 0.75, 0.9)),
         *(_cutwork(4, sparsity) for sparsity in INT4_SPARSITIES),
         _llama_cpp("Q8_0", 74, 22),
         _llama_cpp("Q4_0", 140, 36),

@@ -84,7 +84,7 @@ class Bench:
         engine = ENGINES[name]
         spec = {
             "model": str(write_model(engine, SHAPES[shape])),
-            "plan_ahead": engine.plan_ahead,
+            "reorder_weights": engine.reorder_weights,
             "threads": threads,
             "context": LONGEST,
             "batch": max(BATCHES),

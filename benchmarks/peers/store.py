@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.common.provenance import provenance
 from benchmarks.common.results import refuse_mixture
-from cutwork.files import write_atomically
+from cutwork.store.atomic import write_atomically
 
 Key = tuple[str, str, int, int, int, str]  # engine, shape, threads, prompt, batch, phase
 

@@ -18,11 +18,11 @@ from rich.console import Console
 
 from benchmarks.common import figures
 from benchmarks.common.results import RECIPES, RESULTS, save
-from cutwork import checkpoint
-from cutwork.compare import Measurements
 from cutwork.engine.model import Model
+from cutwork.measure.compare import Measurements
 from cutwork.recipe import Losses, Recipe, load_recipe
-from cutwork.stages import Source, Stage, Stages, key_of, path_of, sample_digest
+from cutwork.run.stages import Source, Stage, Stages, key_of, path_of, sample_digest
+from cutwork.store.resolve import resolve
 from cutwork.tasks.load import load_task
 from cutwork.tasks.task import Sample
 from cutwork.tasks.wer import word_errors
@@ -43,7 +43,7 @@ def models(recipe: Recipe, stages: Stages, names: list[str]) -> list[tuple[str, 
     assert recipe.quantize
     losses = {"SquareHead": recipe.tune.losses, "CE": Losses(ce=1.0)}
     losses = {name: losses[name] for name in names}
-    plain: Source = checkpoint.resolve(recipe.model)
+    plain: Source = resolve(recipe.model)
     dense: Source = stages.tune("teacher", "teacher", plain, recipe.teacher) if recipe.teacher else plain
     compared: list[tuple[str, float, Source]] = [
         ("as published", 0.0, plain),

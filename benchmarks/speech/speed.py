@@ -30,15 +30,15 @@ from benchmarks.common.provenance import ROOT
 from benchmarks.common.results import RESULTS, save
 from benchmarks.common.timing import interleaved
 from benchmarks.common.worker import Worker
-from cutwork import checkpoint
 from cutwork.audio import RATE, read_audio
+from cutwork.engine.decoding.requests import Options
 from cutwork.engine.model import Model
-from cutwork.engine.session import Options
 from cutwork.engine.speech.spectrogram import Spectrogram
 from cutwork.engine.speech.vocabulary import vocabulary_of
-from cutwork.pack.writer import pack
+from cutwork.pack.pack import pack
 from cutwork.quantize.quantize import quantize
 from cutwork.recipe import PruneSettings, QuantizeSettings
+from cutwork.store.resolve import resolve
 from cutwork.tasks.task import Sample
 from cutwork.tasks.wer import word_errors
 
@@ -63,10 +63,10 @@ Job = Callable[[], tuple[str | None, float]]
 
 def prepare(options: argparse.Namespace, console: Console) -> dict[str, Path]:
     """The packed models by name, made where they are missing."""
-    dense = checkpoint.resolve(options.model)
+    dense = resolve(options.model)
     sparse = options.sparse or [options.work / "one-shot-75"]
     if not sparse[0].exists():
-        from cutwork.train.oneshot import prune
+        from cutwork.prune.prune import prune
 
         prune(dense, sparse[0], PruneSettings(method="magnitude", sparsity=0.75), [], console=console)
     packed = {}
@@ -138,7 +138,7 @@ def measure(options: argparse.Namespace, console: Console) -> tuple[list[dict[st
     models = {name: Model.load(path, threads=options.threads, max_batch=8) for name, path in packed.items()}
     for name, path in packed.items():
         if "sparse" in name and "int8" in name:
-            models[f"{name} ahead"] = Model.load(path, threads=options.threads, max_batch=8, plan_ahead=True)
+            models[f"{name} ahead"] = Model.load(path, threads=options.threads, max_batch=8, reorder_weights=True)
     some = next(iter(models.values()))
     size = 2 * int(some.config["max_source_positions"])
     window = Spectrogram(int(some.config["num_mel_bins"]))(audio[: size * 160])
@@ -150,7 +150,7 @@ def measure(options: argparse.Namespace, console: Console) -> tuple[list[dict[st
         if options.peer_python:
             for (peer, kind), file in PEERS.items():
                 spec = {
-                    "model": str(checkpoint.resolve(options.model).resolve()),
+                    "model": str(resolve(options.model).resolve()),
                     "audio": str((options.work / "audio.npy").resolve()),
                     "window": str((options.work / "window.npy").resolve()),
                     "prompt": vocabulary.prompt("en", "transcribe", times=False),

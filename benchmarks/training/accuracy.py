@@ -16,10 +16,10 @@ from rich.console import Console
 
 from benchmarks.common import figures
 from benchmarks.common.results import RECIPES, RESULTS, save
-from cutwork import checkpoint
-from cutwork.compare import Measurements, Variant, quality
+from cutwork.measure.compare import Measurements, Variant, quality
 from cutwork.recipe import Losses, Recipe, load_recipe
-from cutwork.stages import Source, Stages, key_of, path_of
+from cutwork.run.stages import Source, Stages, key_of, path_of
+from cutwork.store.resolve import resolve
 from cutwork.tasks.load import load_task
 
 LOSSES = {"CE": Losses(ce=1.0), "SquareHead": Losses(ce=1.0, squarehead=1.0)}
@@ -28,7 +28,7 @@ LOSSES = {"CE": Losses(ce=1.0), "SquareHead": Losses(ce=1.0, squarehead=1.0)}
 def models(recipe: Recipe, stages: Stages, sparsities: list[float]) -> list[tuple[str, float, Source]]:
     """(method, sparsity, model) of everything compared; adds the stages that make them."""
     assert recipe.quantize
-    dense: Source = checkpoint.resolve(recipe.model)
+    dense: Source = resolve(recipe.model)
     if recipe.teacher:
         dense = stages.tune("teacher", "teacher", dense, recipe.teacher)
     again = recipe.tune.model_copy(update={"losses": LOSSES["CE"]})

@@ -24,9 +24,9 @@ from benchmarks.common.random_checkpoint import count_weights, llama, write_rand
 from benchmarks.common.results import RESULTS, resume, save
 from benchmarks.common.shapes import MPT_7B
 from benchmarks.common.shapes import SHAPES as LLAMAS
-from cutwork import checkpoint
-from cutwork.files import write_atomically
 from cutwork.recipe import load_recipe
+from cutwork.store.atomic import write_atomically
+from cutwork.store.json_file import read_json
 
 SHAPES = {  # configuration, and what it calls the number of blocks
     "meta-llama/Llama-2-7b-hf": (llama(LLAMAS["7b"]), "num_hidden_layers"),
@@ -82,10 +82,10 @@ def main() -> None:
     if process.returncode:
         raise SystemExit(f"cutwork run {file} failed")
 
-    tuned = {stage: checkpoint.read_json(output / stage / "tune-report.json") for stage in ("teacher", "sparse")}
+    tuned = {stage: read_json(output / stage / "tune-report.json") for stage in ("teacher", "sparse")}
     logs = {stage: (output / stage / "tune-log.jsonl").read_text().splitlines() for stage in tuned}
-    pruned = checkpoint.read_json(output / "pruned" / "prune-report.json")
-    compared = checkpoint.read_json(output / "results.json")
+    pruned = read_json(output / "pruned" / "prune-report.json")
+    compared = read_json(output / "results.json")
     row = {
         "recipe": options.recipe.stem,
         "blocks": options.layers,

@@ -19,10 +19,11 @@ from benchmarks.common import figures
 from benchmarks.common.results import RECIPES, RESULTS, refuse_mixture, save
 from benchmarks.training.accuracy import LOSSES as BASE
 from benchmarks.training.accuracy import with_samples
-from cutwork import checkpoint
-from cutwork.compare import Measurements, Variant, quality
+from cutwork.measure.compare import Measurements, Variant, quality
 from cutwork.recipe import Losses, Recipe, load_recipe
-from cutwork.stages import Source, Stage, Stages
+from cutwork.run.stages import Source, Stage, Stages
+from cutwork.store.json_file import read_json
+from cutwork.store.resolve import resolve
 from cutwork.tasks.load import load_task
 
 LOSSES: dict[str, dict[str, Any]] = {
@@ -37,7 +38,7 @@ def models(
     recipe: Recipe, stages: Stages, sparsities: list[float], seeds: list[int], names: list[str]
 ) -> list[tuple[str, float, int, Stage]]:
     """(loss, sparsity, seed, model) of every cell; adds the stages that make them."""
-    dense: Source = checkpoint.resolve(recipe.model)
+    dense: Source = resolve(recipe.model)
     if recipe.teacher:
         dense = stages.tune("teacher", "teacher", dense, recipe.teacher)
     cells = []
@@ -93,7 +94,7 @@ def main() -> None:
         name = f"{loss} {sparsity:.0%} seed {seed}"
         measured = quality(kept, name, Variant(stage.output, stage.key), task, recipe, console)
         log = [json.loads(line) for line in (stage.output / "tune-log.jsonl").read_text().splitlines()]
-        report = checkpoint.read_json(stage.output / "tune-report.json")
+        report = read_json(stage.output / "tune-report.json")
         about = {"loss": loss, "target_sparsity": sparsity, "seed": seed, "steps": report["steps"]}
         curve = {key: [line[key] for line in log if key in line] for key in ("ce", "kl", "squarehead", "grad_norm")}
         rows.append({**about, **measured, "curve": {key: values for key, values in curve.items() if values}})

@@ -22,9 +22,9 @@ from torch.nn.functional import cross_entropy
 from benchmarks.common.results import RECIPES, RESULTS, save
 from cutwork.recipe import TaskSettings, load_recipe
 from cutwork.tasks.load import load_task
-from cutwork.train.data import StepSampler, collate, examples
-from cutwork.train.family import Example
-from cutwork.train.load import load_model, load_tokenizer
+from cutwork.torch_models.data import StepSampler, collate, examples
+from cutwork.torch_models.load import load_model, load_tokenizer
+from cutwork.torch_models.model_inputs import Example
 
 STEPS, MICRO = (8, 32), (8, 4, 2)
 

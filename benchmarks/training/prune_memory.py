@@ -22,7 +22,7 @@ import torch
 from benchmarks.common.random_checkpoint import write_random
 from benchmarks.common.results import RESULTS, save
 from benchmarks.common.shapes import QWEN2_1B, QWEN2_7B
-from cutwork import checkpoint
+from cutwork.store.json_file import read_json
 
 SHAPES = {"1.5B": QWEN2_1B, "7B": QWEN2_7B}
 
@@ -55,7 +55,7 @@ def prune(model: Path, output: Path, samples: Path, options: list[str]) -> dict[
             time.sleep(0.05)
     if process.returncode:
         raise SystemExit(f"failed: {' '.join(command)}")
-    report = checkpoint.read_json(output / "prune-report.json")
+    report = read_json(output / "prune-report.json")
     return {
         "wall_seconds": time.perf_counter() - start,
         "peak_anonymous_bytes": peaks["RssAnon"],

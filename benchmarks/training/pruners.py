@@ -21,13 +21,14 @@ from rich.console import Console
 
 from benchmarks.common import figures
 from benchmarks.common.results import RECIPES, RESULTS, save
-from cutwork import checkpoint
-from cutwork.compare import Measurements
 from cutwork.engine.model import Model
-from cutwork.files import write_atomically
+from cutwork.measure.compare import Measurements
+from cutwork.measure.quality import accuracy
 from cutwork.recipe import Recipe, TaskSettings, load_recipe
-from cutwork.stages import Stages, key_of, path_of
-from cutwork.tasks.accuracy import accuracy
+from cutwork.run.stages import Stages, key_of, path_of
+from cutwork.store.atomic import write_atomically
+from cutwork.store.json_file import read_json
+from cutwork.store.resolve import resolve
 from cutwork.tasks.load import load_task
 from cutwork.tasks.perplexity import read_text, task_text
 from cutwork.tasks.task import Sample, Task
@@ -60,7 +61,7 @@ def prune(dense: Path, output: Path, samples: Path, options: list[str], max_leng
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"failed: {' '.join(command)}")
-    report = checkpoint.read_json(output / "prune-report.json")
+    report = read_json(output / "prune-report.json")
     layers = report["layers"]
     errors = [layer["output_error"] for layer in layers if "output_error" in layer]
     return {
@@ -147,7 +148,7 @@ def main() -> None:
 
 
 def _teacher(recipe: Recipe, task: Task, console: Console) -> Path:
-    dense = checkpoint.resolve(recipe.model)
+    dense = resolve(recipe.model)
     if not recipe.teacher:
         return dense
     stages = Stages(recipe.output, task, recipe.task.max_length, console)

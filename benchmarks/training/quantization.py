@@ -15,10 +15,11 @@ from rich.console import Console
 
 from benchmarks.common import figures
 from benchmarks.common.results import RECIPES, RESULTS, save
-from cutwork import Model, checkpoint
-from cutwork.compare import Measurements, Variant, quality
+from cutwork import Model
+from cutwork.measure.compare import Measurements, Variant, quality
 from cutwork.recipe import QuantizeSettings, Recipe, TaskSettings, load_recipe
-from cutwork.stages import Source, Stages, key_of, path_of
+from cutwork.run.stages import Source, Stages, key_of, path_of
+from cutwork.store.resolve import resolve
 from cutwork.tasks.load import load_task
 from cutwork.tasks.perplexity import read_text
 
@@ -50,7 +51,7 @@ def with_recipe(options: argparse.Namespace, console: Console) -> tuple[dict[str
     task = load_task(recipe.task)
     output = options.output or recipe.output
     stages = Stages(output, task, recipe.task.max_length, console)
-    dense: Source = checkpoint.resolve(recipe.model)
+    dense: Source = resolve(recipe.model)
     if recipe.teacher:
         dense = stages.tune("teacher", "teacher", dense, recipe.teacher)
     pruning = recipe.prune.model_copy(update={"sparsity": options.sparsity})
@@ -79,7 +80,7 @@ def without_training(options: argparse.Namespace, console: Console) -> tuple[dic
     files = {"train": str(half / "train.txt"), "test": str(half / "test.txt")}
     task = load_task(TaskSettings(name="text", train_samples=200, test_samples=1, options=files))
     stages = Stages(options.output, task, 512, console)
-    dense = checkpoint.resolve(options.plain)
+    dense = resolve(options.plain)
     pruned = stages.prune("pruned", dense, PruneSettings(sparsity=options.sparsity, calibration_samples=32))
     compared = variants(stages, dense, pruned, 32)
     stages.carry_out()

@@ -29,7 +29,7 @@ from benchmarks.training.mpt_path import sums
 from cutwork.errors import CutworkError
 from cutwork.quantize.quantize import quantize
 from cutwork.recipe import LoraSettings, Losses, QuantizeSettings, TuneSettings
-from cutwork.train.tune import tune
+from cutwork.tune.tune import tune
 
 WORLDS = {"single": 1, "DDP": 2, "FSDP2": 2}
 OPTIMISERS = {"AdamW": "adamw_torch", "Adam": "adam", "SGD": "sgd", "Adafactor": "adafactor", "Muon": "muon"}

@@ -22,12 +22,12 @@ from benchmarks.common.provenance import ROOT
 from benchmarks.common.results import RESULTS, save
 from benchmarks.training.distillation import smoothed
 from benchmarks.translation.model import PREFIX, write_model, write_tokenizer
-from cutwork import checkpoint
-from cutwork.compare import Measurements
 from cutwork.engine.model import Model
+from cutwork.measure.compare import Measurements
+from cutwork.measure.quality import accuracy
 from cutwork.recipe import Losses, PruneSettings, QuantizeSettings, TuneSettings
-from cutwork.stages import Source, Stages, key_of, path_of, sample_digest
-from cutwork.tasks.accuracy import accuracy
+from cutwork.run.stages import Source, Stages, key_of, path_of, sample_digest
+from cutwork.store.output import output_directory
 from cutwork.tasks.task import Sample, Task
 
 LOSSES = {"CE": Losses(ce=1.0), "SquareHead": Losses(ce=1.0, squarehead=1.0)}
@@ -58,7 +58,7 @@ def models(
     """(method, sparsity, model) of everything compared; adds the stages that make them."""
 
     def random_model(output: Path) -> None:
-        with checkpoint.output_directory(output) as partial:
+        with output_directory(output) as partial:
             texts = [text for sample in stages.task.train for text in (sample.prompt, sample.answer)]
             write_tokenizer(partial, texts, VOCABULARY)
             write_model(partial, seed)

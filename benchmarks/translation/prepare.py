@@ -8,10 +8,10 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.common.shapes import T5_BASE, T5_SMALL
-from cutwork.checkpoint import output_directory
-from cutwork.pack.writer import pack
+from cutwork.pack.pack import pack
 from cutwork.quantize.quantize import quantize
 from cutwork.recipe import QuantizeSettings
+from cutwork.store.output import output_directory
 
 SPARSITY = 0.75
 # sentences: how many are translated in one round. length: tokens of an answer, exactly so many but for the trained one.
@@ -55,7 +55,7 @@ def random_models(work: Path, settings: dict[str, Any]) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import T5Config, T5ForConditionalGeneration
 
-    from cutwork.train.blocks import block_linears
+    from cutwork.torch_models.blocks import block_linears
 
     torch.manual_seed(0)
     config = T5Config(**settings, decoder_start_token_id=0)

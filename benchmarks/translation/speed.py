@@ -28,8 +28,8 @@ from benchmarks.common.worker import Worker
 from benchmarks.translation.model import PREFIX
 from benchmarks.translation.prepare import AHEAD, SHAPES, VARIANTS, prepare
 from benchmarks.translation.worker import BATCH
+from cutwork.engine.decoding.requests import Options
 from cutwork.engine.model import Model
-from cutwork.engine.session import Options
 
 SCRIPT = Path(__file__).with_name("worker.py")
 BEAMS = (1, 5)
@@ -109,7 +109,7 @@ def measure(shape: str, options: argparse.Namespace, console: Console) -> list[d
                 work / f"packed-{variant.partition(',')[0]}",
                 threads=options.threads,
                 max_batch=BATCH * max(BEAMS),
-                plan_ahead=variant == AHEAD,
+                reorder_weights=variant == AHEAD,
             )
             loaded[variant] = model
             engines[f"Cutwork {variant}"] = ours(model)

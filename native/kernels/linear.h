@@ -23,9 +23,9 @@ constexpr int64_t kRunCols = 32;     // columns of an int4 tile that are stored 
 constexpr int64_t kRunWords = 8;     // of 64 codes, in a run
 constexpr int64_t kMaxCols = 65536;  // 255 * 127 * kMaxCols still fits in the int32 accumulators
 
-// What the family `rows` multiplies, worked out ahead: steps of 64 products, each kRowTile rows' next columns (in a
-// window of 64) and codes, and the number of its window. Those of row tile t in run r are steps [begins[i],
-// begins[i + 1]) for i = order(t, r), see rows.inc.
+// What the family `rows` multiplies, where a weight has been reordered for it: steps of 64 products, each kRowTile
+// rows' next columns (in a window of 64) and codes, and the number of its window. Those of row tile t in run r are
+// steps [begins[i], begins[i + 1]) for i = order(t, r), see rows.inc.
 struct RowSteps {
   const void* steps;  // of kStepBytes
   const uint16_t* windows;
@@ -63,7 +63,7 @@ struct Weight {
   const void* scales;
   ScaleType scale_type;
   int64_t group_cols;
-  RowSteps ahead;  // or null: `rows` then works them out in each call
+  RowSteps reordered;  // or null: `rows` then works them out in each call
 };
 
 // How a linear is multiplied.

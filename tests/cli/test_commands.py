@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cutwork.cli import main
-from cutwork.pack.writer import pack
+from cutwork.pack.pack import pack
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
 

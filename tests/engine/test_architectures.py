@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cutwork.engine.architectures import ARCHITECTURES, ENCODERS
+from cutwork.architectures import ARCHITECTURES, ENCODERS
 
 from .test_t5 import VARIANTS as T5
 from .tiny import VARIANTS
@@ -42,7 +42,7 @@ def table() -> str:
             "# Supported architectures",
             "",
             "The engine runs these, by the `model_type` of their `config.json`; each is one file in",
-            "`src/cutwork/engine/architectures`, equal to transformers on tiny random models: logits and greedy text.",
+            "`src/cutwork/architectures`, equal to transformers on tiny random models: logits and greedy text.",
             "A test checks this table against the engine; `python -m tests.engine.test_architectures` writes it.",
             "",
             "| `model_type` | models | parts | described in |",

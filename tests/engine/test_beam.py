@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from cutwork.engine.beam import Beams, BeamSearch
-from cutwork.engine.logits import log_softmax
+from cutwork.engine.decoding.beam import Beams, BeamSearch
+from cutwork.engine.decoding.logits import log_softmax
+from cutwork.engine.decoding.sampling import Sampler, Sampling
 from cutwork.engine.model import Model
-from cutwork.engine.sampling import Sampler, Sampling
 from cutwork.errors import CutworkError
 
 from . import test_t5 as t5

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cutwork.engine import costs
+from cutwork.engine.weights import costs
 from cutwork.errors import CutworkError
 from cutwork.pack.encodings import DType, break_even
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cutwork.engine.draft_length import DraftLength
+from cutwork.engine.decoding.draft_length import DraftLength
 
 
 def steps(length, sequences, seconds, acceptance, count, random):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from cutwork.engine import huge_pages
 from cutwork.engine.model import Model
+from cutwork.engine.weights import huge_pages
+from cutwork.pack.pack import pack
 from cutwork.pack.reader import read_packed
-from cutwork.pack.writer import pack
 
 from ..tiny_checkpoint import write_tiny_checkpoint
 

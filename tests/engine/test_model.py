@@ -12,8 +12,8 @@ from cutwork.engine.backend import choose
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
 from cutwork.pack.encodings import encode
+from cutwork.pack.pack import pack as pack_checkpoint
 from cutwork.pack.restore import restore
-from cutwork.pack.writer import pack as pack_checkpoint
 
 from .tiny import VARIANTS, byte_level_tokenizer, make, packed, relative, torch, torch_logits
 

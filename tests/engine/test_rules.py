@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cutwork.engine.rules import Rules
-from cutwork.engine.sampling import Sampler, Sampling
+from cutwork.engine.decoding.rules import Rules
+from cutwork.engine.decoding.sampling import Sampler, Sampling
 from cutwork.errors import CutworkError
 
 from .tiny import make, torch, transformers

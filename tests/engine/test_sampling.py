@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cutwork.engine.sampling import Sampler, Sampling, candidates, log_probability, penalise
+from cutwork.engine.decoding.sampling import Sampler, Sampling, candidates, log_probability, penalise
 from cutwork.errors import CutworkError
 
 from .tiny import torch, transformers

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from cutwork.engine.cache import BlockCache
-from cutwork.engine.sampling import Sampling
-from cutwork.engine.scheduler import Scheduler
+from cutwork.engine.decoding.blocks import BlockCache
+from cutwork.engine.decoding.sampling import Sampling
+from cutwork.engine.decoding.scheduler import Scheduler
 from cutwork.errors import CutworkError
 
 

@@ -5,9 +5,9 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from cutwork.engine.draft_length import DraftLength
+from cutwork.engine.decoding.draft_length import DraftLength
+from cutwork.engine.decoding.sampling import Sampler, Sampling
 from cutwork.engine.model import Model
-from cutwork.engine.sampling import Sampler, Sampling
 from cutwork.errors import CutworkError
 
 from .test_model import BACKENDS, PROMPTS, VOCABULARY, load

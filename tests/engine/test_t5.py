@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from cutwork import _native
-from cutwork.engine.architectures import build_encoder_plan, build_plan
-from cutwork.engine.architectures.t5 import bucket
+from cutwork.architectures import build_encoder_plan, build_plan
+from cutwork.architectures.t5 import bucket
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
-from cutwork.pack.writer import pack
+from cutwork.pack.pack import pack
 
 from .tiny import byte_level_tokenizer, relative, torch, transformers
 
@@ -236,8 +236,8 @@ def test_bad_configs_get_one_sentence(change, message):
 @pytest.mark.parametrize("variant", ["v1.0", "v1.1"])
 def test_sparse_int8_goes_the_whole_way(variant, tmp_path):
     """Pruned, quantised and packed, `wo` kept as it is; logits stay close to what the floats give."""
+    from cutwork.pack.pack import pack
     from cutwork.pack.reader import read_packed
-    from cutwork.pack.writer import pack
     from cutwork.quantize.quantize import quantize
     from cutwork.recipe import QuantizeSettings
 
@@ -254,15 +254,19 @@ def test_sparse_int8_goes_the_whole_way(variant, tmp_path):
     assert encodings["wo"] == ("bitmask", "f32")
     assert encodings["q"] == encodings["v"] == ("bitmask", "i8")
     directory = tmp_path / "packed"
-    with load(tmp_path / "int8") as quantized, load(directory) as packed, load(directory, plan_ahead=True) as planned:
+    with (
+        load(tmp_path / "int8") as quantized,
+        load(directory) as packed,
+        load(directory, reorder_weights=True) as reordered,
+    ):
         source = packed.encode_input(INPUTS[3])
         actual = packed.logits(ANSWER, source)
         assert relative(actual, torch_logits(hf, INPUTS[3], ANSWER)) < 0.1
         np.testing.assert_array_equal(actual, quantized.logits(ANSWER, quantized.encode_input(INPUTS[3])))
-        np.testing.assert_array_equal(actual, planned.logits(ANSWER, planned.encode_input(INPUTS[3])))
-        kept = sum(weight.ahead_bytes for weight in planned.weights.values())
-        assert planned.memory["weights"] == packed.memory["weights"] + kept
-        assert (kept > 0) == (planned.isa == "avx512")
+        np.testing.assert_array_equal(actual, reordered.logits(ANSWER, reordered.encode_input(INPUTS[3])))
+        kept = sum(weight.reordered_bytes for weight in reordered.weights.values())
+        assert reordered.memory["weights"] == packed.memory["weights"] + kept
+        assert (kept > 0) == (reordered.isa == "avx512")
         together = packed.generate(INPUTS, max_new_tokens=10, ignore_eos=True)
         assert [r.tokens for r in together] == [
             packed.generate(source, max_new_tokens=10, ignore_eos=True).tokens for source in INPUTS

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cutwork import _native
-from cutwork.engine.architectures import build_encoder_plan, build_plan
+from cutwork.architectures import build_encoder_plan, build_plan
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
 
@@ -148,8 +148,8 @@ def test_shorter_windows_are_what_is_said(both):
 
 
 def test_sparse_int8_keeps_convolutions(both, tmp_path):
+    from cutwork.pack.pack import pack
     from cutwork.pack.reader import read_packed
-    from cutwork.pack.writer import pack
     from cutwork.quantize.quantize import quantize
     from cutwork.recipe import QuantizeSettings
 

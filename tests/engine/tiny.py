@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from cutwork.engine import reference
-from cutwork.engine.architectures import build_plan
+from cutwork.architectures import build_plan
+from cutwork.engine.reference import executor as reference
 from cutwork.pack.convert import convert
 from cutwork.pack.encodings import encode
 from cutwork.pack.int4 import dequantize
 from cutwork.pack.manifest import Source
 from cutwork.pack.reader import PackedModel
 from cutwork.pack.source import SourceWeight, turned
-from cutwork.safetensors_file import Tensor
+from cutwork.store.safetensors import Tensor
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -46,15 +46,15 @@ def test_no_product_is_faster_than_its_weight_is_read():
     assert math.isclose(costs.seconds("gemm", **SHAPE, tokens=99), read / 1e9 + 2e-6)
 
 
-def test_rows_planned_ahead_are_only_read_and_multiplied():
+def test_reordered_weights_are_only_read_and_multiplied():
     constants = {"rows bitmask i8": (23.0, 29.0, 31.0, 37.0, 41.0)}
     seconds = _native.Costs(constants, FAST, "avx512").seconds
     per_token = 31 * 500_000 + 37 * 2_000_000 + 41 * 1000
-    assert math.isclose(seconds("rows", **SHAPE, tokens=5, ahead=1), 8 * per_token * 1e-12)  # four at a time
+    assert math.isclose(seconds("rows", **SHAPE, tokens=5, reordered=1), 8 * per_token * 1e-12)  # four at a time
     packing = (23 * 2_000_000 + 29 * 500_000) * 1e-12
     assert math.isclose(seconds("rows", **SHAPE, tokens=5), 8 * per_token * 1e-12 + packing)
     seconds = _native.Costs(constants, (1e3, 1e3), "avx512").seconds
-    assert math.isclose(seconds("rows", **SHAPE, tokens=5, ahead=1_200_000), 1200)
+    assert math.isclose(seconds("rows", **SHAPE, tokens=5, reordered=1_200_000), 1200)
 
 
 def test_planning_ahead_does_not_make_crowded_memory_slower():
@@ -62,7 +62,7 @@ def test_planning_ahead_does_not_make_crowded_memory_slower():
     constants |= {f"{kernel} bitmask i8": (1e6,) * 5 for kernel in ("gemm", "spmm")}
     choose = _native.Costs(constants, (1e9, 2e9), "avx512").choose
     # gemv takes 2 ms a token, reading for rows 1 ms, or 3 where threads share the memory.
-    assert [choose(**SHAPE, tokens=tokens, ahead=1_000_000) for tokens in (1, 2)] == ["gemv", "rows"]
+    assert [choose(**SHAPE, tokens=tokens, reordered=1_000_000) for tokens in (1, 2)] == ["gemv", "rows"]
 
 
 def test_the_cheapest_kernel_is_chosen():

@@ -200,7 +200,7 @@ def test_profile_and_sizes(rng):
 
 
 def test_agrees_with_the_python_interpreter(rng):
-    interpreter = pytest.importorskip("cutwork.engine.reference")
+    interpreter = pytest.importorskip("cutwork.engine.reference.executor")
     plan = llama(rng, window=20)
     cache = cache_for(plan)
     weights = [interpreter.Weight.dense(weight.to_dense()) for weight in plan.weights]

@@ -34,11 +34,11 @@ def weight_and_input(rng, rows, cols, tokens, density, dtype):
 
 
 def every_product(weight, x, isa, threads=1):
-    """The product by each kernel family of the weight and by the one chosen for it, planned ahead too."""
+    """The product by each kernel family of the weight and by the one chosen for it, reordered too."""
     families = weight.kernels(isa)
     assert families[0] == "gemv"
     products = [weight.matmul(x, threads, isa=isa, kernel=family) for family in (*families, None)]
-    if "rows" in families and weight.plan_ahead():
+    if "rows" in families and weight.reorder():
         products += [weight.matmul(x, threads, isa=isa, kernel=family) for family in ("rows", None)]
     return products
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cutwork import _native
-from cutwork.engine import logits
+from cutwork.engine.decoding import logits
 
 from .executor_plans import AVAILABLE
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from cutwork.pack import bfloat16
-from cutwork.safetensors_file import SafetensorsWriter, Tensor, open_tensors
+from cutwork.store.safetensors import SafetensorsWriter, Tensor, open_tensors
 
 CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "tie_word_embeddings": False}
 

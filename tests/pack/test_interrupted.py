@@ -12,7 +12,7 @@ from .models import plain_tensors, write_checkpoint
 MAIN = "from cutwork.cli import main; main()"
 INTERRUPT = """
 import os, signal
-from cutwork.pack.writer import PackWriter
+from cutwork.pack.pack import PackWriter
 add, names = PackWriter.add, []
 def interrupted(self, name, weight):
     names.append(name)

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from cutwork import _native as native
-from cutwork.checkpoint import read_config
 from cutwork.errors import CutworkError
 from cutwork.pack import bfloat16
+from cutwork.pack.in_memory import pack_in_memory
 from cutwork.pack.int4 import dequantize
-from cutwork.pack.memory import pack_in_memory
+from cutwork.pack.pack import pack
 from cutwork.pack.reader import read_packed, verify
 from cutwork.pack.restore import restore
 from cutwork.pack.source import from_float32
-from cutwork.pack.writer import pack
-from cutwork.safetensors_file import Tensor, open_tensors
+from cutwork.store.directory import read_config
+from cutwork.store.safetensors import Tensor, open_tensors
 
 from .models import CONFIG, assert_same_tensors, plain_tensors, sparse, write_checkpoint
 

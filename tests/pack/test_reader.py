@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cutwork.errors import CutworkError
+from cutwork.pack.pack import pack
 from cutwork.pack.reader import read_packed, verify
 from cutwork.pack.restore import restore
-from cutwork.pack.writer import pack
-from cutwork.safetensors_file import SafetensorsWriter, Tensor, open_tensors
+from cutwork.store.safetensors import SafetensorsWriter, Tensor, open_tensors
 
 from .models import plain_tensors, write_checkpoint
 

@@ -13,15 +13,15 @@ from safetensors import safe_open
 
 from cutwork.errors import CutworkError
 from cutwork.pack import bfloat16
-from cutwork.pack import writer as writer_module
+from cutwork.pack import pack as writer_module
 from cutwork.pack.encodings import encode
+from cutwork.pack.in_memory import pack_in_memory
 from cutwork.pack.int4 import dequantize
-from cutwork.pack.memory import pack_in_memory
+from cutwork.pack.pack import PackWriter, pack
 from cutwork.pack.reader import read_packed
 from cutwork.pack.restore import restore
 from cutwork.pack.source import as_float32
-from cutwork.pack.writer import PackWriter, pack
-from cutwork.safetensors_file import SafetensorsWriter, Tensor, open_tensors
+from cutwork.store.safetensors import SafetensorsWriter, Tensor, open_tensors
 
 from .models import as_dtype, assert_same_tensors, plain_tensors, sparse, write_checkpoint
 

@@ -8,16 +8,17 @@ import torch
 from rich.console import Console
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from cutwork import Model, checkpoint
+from cutwork import Model
+from cutwork.pack.pack import pack
 from cutwork.pack.reader import read_packed
 from cutwork.pack.restore import restore
-from cutwork.pack.writer import pack
+from cutwork.prune.prune import prune
 from cutwork.quantize.quantize import quantize
 from cutwork.recipe import QAT, PruneSettings, QuantizeSettings
-from cutwork.train.oneshot import prune
+from cutwork.store.directory import kind_of, read_config
 from tests.quantize.test_quantize import stored
 from tests.tiny_checkpoint import write_tiny_checkpoint
-from tests.train.tiny import sums, weights
+from tests.torch_models.tiny import sums, weights
 
 QUIET = Console(quiet=True)
 IDS = list(b"12+3=15 #### 15" * 2)
@@ -66,8 +67,8 @@ def dequantized(directory: Path, sparse: Path) -> GPT2LMHeadModel:
 
 
 def test_codes_lie_like_those_of_other_linears_and_keep_every_zero(quantized: Path, sparse: Path) -> None:
-    assert checkpoint.kind(quantized) == "quantized"
-    groups = checkpoint.read_config(quantized)["quantization_config"]["config_groups"]
+    assert kind_of(quantized) == "quantized"
+    groups = read_config(quantized)["quantization_config"]["config_groups"]
     assert {group["weights"]["orientation"] for group in groups.values()} == {"out-in"}
     assert groups["group_0"]["targets"] == ["Conv1D"]
     found = 0

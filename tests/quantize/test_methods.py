@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from cutwork.prune.pattern import KeepNOfM, Pattern, Unstructured
+from cutwork.prune.second_order import factorise, output_error
+from cutwork.prune.sparsegpt import sparsegpt
 from cutwork.quantize.gptq import gptq
 from cutwork.quantize.grid import Grid
 from cutwork.quantize.joint import prune_and_quantize
 from cutwork.quantize.rtn import rtn
-from cutwork.train.obs import factorise, output_error
-from cutwork.train.prune.pattern import KeepNOfM, Pattern, Unstructured
-from cutwork.train.prune.sparsegpt import sparsegpt
-from tests.train.test_obs import correlated
+from tests.prune.test_second_order import correlated
 
 INT8 = Grid()
 INT4 = Grid(bits=4, group=32)

@@ -14,10 +14,10 @@ from cutwork.quantize.grid import Grid
 from cutwork.quantize.qat import Rounded, round_activations
 from cutwork.quantize.quantize import quantize
 from cutwork.recipe import QAT, Losses, QuantizeSettings
-from cutwork.train.data import collate, examples
-from cutwork.train.load import load_model, load_tokenizer
+from cutwork.torch_models.data import collate, examples
+from cutwork.torch_models.load import load_model, load_tokenizer
 from tests.tiny_checkpoint import write_tiny_checkpoint
-from tests.train.tiny import cut, sums, weights
+from tests.torch_models.tiny import cut, sums, weights
 
 QUIET = Console(quiet=True)
 TRAINED = QAT.model_copy(

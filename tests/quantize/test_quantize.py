@@ -10,16 +10,16 @@ import torch
 from rich.console import Console
 from transformers import AutoModelForCausalLM, T5Config, T5ForConditionalGeneration
 
-from cutwork import checkpoint
 from cutwork.errors import CutworkError
+from cutwork.pack.in_memory import pack_in_memory
 from cutwork.pack.int4 import dequantize
-from cutwork.pack.memory import pack_in_memory
 from cutwork.quantize.quantize import quantize
 from cutwork.quantize.schemes import choose, kept
 from cutwork.recipe import QAT, QuantizeSettings
-from cutwork.train.load import load_model
+from cutwork.store.directory import kind_of
+from cutwork.torch_models.load import load_model
 from tests.tiny_checkpoint import write_tiny_checkpoint
-from tests.train.tiny import cut, sums, weights
+from tests.torch_models.tiny import cut, sums, weights
 
 QUIET = Console(quiet=True)
 FEW = QuantizeSettings(calibration_samples=16)
@@ -73,7 +73,7 @@ def stored(directory: Path, name: str) -> torch.Tensor | None:
 
 
 def test_files_hold_every_zero_in_place(quantized: Path, sparse: Path) -> None:
-    assert checkpoint.kind(quantized) == "quantized"
+    assert kind_of(quantized) == "quantized"
     settings = SETTINGS[quantized.name]
     before, after = weights(sparse), weights(quantized)
     for name, weight in before.items():

@@ -11,10 +11,10 @@ from cutwork.errors import CutworkError
 from cutwork.quantize.quantize import quantize
 from cutwork.quantize.smooth import smooth
 from cutwork.recipe import QuantizeSettings
-from cutwork.train.data import collate
+from cutwork.torch_models.data import collate
 from tests.quantize.test_quantize import QUIET
 from tests.tiny_checkpoint import write_tiny_checkpoint
-from tests.train.tiny import cut, gpt2, llama, opt, random_examples, sums
+from tests.torch_models.tiny import cut, gpt2, llama, opt, random_examples, sums
 
 
 @pytest.mark.parametrize("make", [llama, opt, gpt2])

@@ -15,7 +15,7 @@ import httpx
 import uvicorn
 
 from cutwork.engine.model import Model
-from cutwork.serve.app import make_app
+from cutwork.serve.http.app import make_app
 from cutwork.serve.limits import Limits
 
 from ..engine.tiny import byte_level_tokenizer, make, packed

@@ -9,10 +9,10 @@ import httpx
 import pytest
 import soundfile
 
+from cutwork.serve.jobs.transcriber import Listener
 from cutwork.serve.limits import Limits
-from cutwork.serve.listener import Listener
+from tests.engine.speech.tiny import save, sound
 
-from ..speech.tiny import save, sound
 from .conftest import Model, metric, serving, until
 
 LIMITS = Limits(audio_seconds=20, audio_bytes=400_000, deadline=60, queue=1)

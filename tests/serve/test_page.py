@@ -6,11 +6,12 @@ import shutil
 import pytest
 import soundfile
 
+from tests.engine.speech.tiny import save as save_whisper
+from tests.engine.speech.tiny import sound
+
 from ..engine.test_t5 import load as load_t5
 from ..engine.test_t5 import make as make_t5
 from ..engine.test_t5 import save as save_t5
-from ..speech.tiny import save as save_whisper
-from ..speech.tiny import sound
 from .conftest import Model, metric, serving, slow, until
 
 webdriver = pytest.importorskip("selenium.webdriver")

@@ -9,7 +9,7 @@ import soundfile
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import TaskSettings
-from cutwork.stages import sample_digest
+from cutwork.run.stages import sample_digest
 from cutwork.tasks.load import load_task
 from cutwork.tasks.task import Sample, Task
 from cutwork.tasks.wer import word_errors

@@ -18,7 +18,7 @@ class Engine:
             threads=spec["threads"],
             max_context=spec["context"],
             max_batch=spec["batch"],
-            plan_ahead=spec["plan_ahead"],
+            reorder_weights=spec["reorder_weights"],
         )
 
     def about(self) -> dict[str, Any]:
@@ -33,8 +33,10 @@ class Engine:
     def _bytes(self, weight: Any) -> int:
         """What is read of a weight for one token."""
         shape = (weight.encoding, weight.dtype, weight.rows, weight.cols, weight.nonzeros)
-        ahead = int(weight.ahead_bytes)
-        return ahead if ahead and self._model.costs.choose(*shape, 1, ahead) == "rows" else int(weight.nbytes)
+        reordered = int(weight.reordered_bytes)
+        return (
+            reordered if reordered and self._model.costs.choose(*shape, 1, reordered) == "rows" else int(weight.nbytes)
+        )
 
     def logits(self, tokens: list[int]) -> np.ndarray:
         return self._model.logits(tokens)[-1]

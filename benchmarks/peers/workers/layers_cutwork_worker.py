@@ -4,8 +4,8 @@ import numpy as np
 from layers import scale, serve, specification, weights
 
 from cutwork import __version__, _native
-from cutwork.engine.huge_pages import in_huge_pages
-from cutwork.engine.weights import make_weight
+from cutwork.engine.weights.bind import make_weight
+from cutwork.engine.weights.huge_pages import in_huge_pages
 from cutwork.pack.encodings import encode
 
 
@@ -18,7 +18,7 @@ def main() -> None:
     for name, w in in_huge_pages(stored).items():  # as a model's
         chain.append(make_weight(name, w.shape, w, _native.Weight))
         if spec["engine"] == "cutwork ahead":
-            chain[-1].plan_ahead()
+            chain[-1].reorder()
 
     plain = {"biases": [-1], "residual": -1, "activation": "none"}
     last = len(chain) - 1

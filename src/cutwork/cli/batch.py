@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from cutwork.cli.options import Context, ModelArgument, PlanAhead, Threads
+from cutwork.cli.options import Context, ModelArgument, ReorderWeights, Threads
 from cutwork.errors import CutworkError
 
 
@@ -16,7 +16,7 @@ def batch(
     source: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="Requests in OpenAI's batch format.")],
     output: Annotated[Path, typer.Argument(metavar="OUT.jsonl", help="Where the answers go.")],
     threads: Threads = 0,
-    plan_ahead: PlanAhead = False,
+    reorder_weights: ReorderWeights = False,
     context: Context = None,
     max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Sequences computed together.")] = 32,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT.jsonl if it exists.")] = False,
@@ -38,7 +38,9 @@ def batch(
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("answering")
-        engine = Model.load(model, threads=threads, plan_ahead=plan_ahead, max_context=context, max_batch=max_batch)
+        engine = Model.load(
+            model, threads=threads, reorder_weights=reorder_weights, max_context=context, max_batch=max_batch
+        )
         try:
             result = run_batch(
                 {name: engine},

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from cutwork.cli.console import console, table
-from cutwork.cli.options import CacheDType, Json, ModelArgument, PlanAhead, Threads
+from cutwork.cli.options import CacheDType, Json, ModelArgument, ReorderWeights, Threads
 
 
 def bench(
@@ -22,7 +22,7 @@ def bench(
     batch: Annotated[int, typer.Option("--batch", "-b", min=1, help="Sequences at a time.")] = 1,
     repeats: Annotated[int, typer.Option("--repeats", "-r", min=1, help="Rounds; medians are reported.")] = 5,
     threads: Threads = 0,
-    plan_ahead: PlanAhead = False,
+    reorder_weights: ReorderWeights = False,
     cache_dtype: CacheDType = "auto",
     as_json: Json = False,
 ) -> None:
@@ -30,9 +30,9 @@ def bench(
 
     Example: [bold]cutwork bench out/sparse-int8 --against out/dense-int8 --threads 2[/bold]
     """
-    from cutwork.benchmark import measure
     from cutwork.engine.model import Model
     from cutwork.machine import cpu_name
+    from cutwork.measure.speed import measure
 
     with ExitStack() as stack:
         models: dict[str, Model] = {}
@@ -43,7 +43,7 @@ def bench(
                 Model.load(
                     path,
                     threads=threads,
-                    plan_ahead=plan_ahead,
+                    reorder_weights=reorder_weights,
                     max_context=prompt_tokens + decode_tokens + 1,
                     max_batch=batch,
                     cache_dtype=cache_dtype,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from cutwork.cli.options import CacheDType, Context, ModelArgument, PlanAhead, Threads
+from cutwork.cli.options import CacheDType, Context, ModelArgument, ReorderWeights, Threads
 from cutwork.errors import CutworkError
 
 
@@ -18,7 +18,7 @@ def chat(
     top_p: Annotated[float, typer.Option(min=0, max=1, help="Keep the likeliest tokens up to this mass.")] = 0.9,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
     threads: Threads = 0,
-    plan_ahead: PlanAhead = False,
+    reorder_weights: ReorderWeights = False,
     context: Context = None,
     cache_dtype: CacheDType = "auto",
 ) -> None:
@@ -32,7 +32,7 @@ def chat(
     opening = [{"role": "system", "content": system}] if system else []
     messages = list(opening)
     with Model.load(
-        model, threads=threads, plan_ahead=plan_ahead, max_context=context, cache_dtype=cache_dtype
+        model, threads=threads, reorder_weights=reorder_weights, max_context=context, cache_dtype=cache_dtype
     ) as engine:
         console.print(f"[dim]{model}: /reset forgets, /exit leaves[/dim]")
         while True:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from cutwork.cli.options import CacheDType, Context, Json, ModelArgument, PlanAhead, Threads
+from cutwork.cli.options import CacheDType, Context, Json, ModelArgument, ReorderWeights, Threads
 from cutwork.errors import CutworkError
 
 
@@ -28,7 +28,7 @@ def evaluate(
     max_tokens: Annotated[int | None, typer.Option(min=2, help="Measure only the text's first tokens.")] = None,
     window: Annotated[int, typer.Option(min=2, help="Tokens per perplexity window.")] = 1024,
     threads: Threads = 0,
-    plan_ahead: PlanAhead = False,
+    reorder_weights: ReorderWeights = False,
     context: Context = None,
     cache_dtype: CacheDType = "auto",
     as_json: Json = False,
@@ -42,8 +42,8 @@ def evaluate(
     Example: [bold]cutwork eval HuggingFaceTB/SmolLM2-135M-Instruct --text wiki.txt[/bold]
     """
     from cutwork.engine.model import Model
+    from cutwork.measure.quality import accuracy
     from cutwork.recipe import TaskSettings, load_recipe
-    from cutwork.tasks.accuracy import accuracy
     from cutwork.tasks.load import load_task
     from cutwork.tasks.perplexity import read_text
     from cutwork.tasks.task import LABELS
@@ -61,7 +61,12 @@ def evaluate(
     results: dict[str, object] = {"model": model}
     batch = max(16, 4 * num_beams)
     with Model.load(
-        model, threads=threads, plan_ahead=plan_ahead, max_context=context, cache_dtype=cache_dtype, max_batch=batch
+        model,
+        threads=threads,
+        reorder_weights=reorder_weights,
+        max_context=context,
+        cache_dtype=cache_dtype,
+        max_batch=batch,
     ) as engine:
         if task or recipe:
             score = accuracy(

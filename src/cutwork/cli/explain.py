@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cutwork.cli.console import console, table
-from cutwork.cli.options import Json, ModelArgument, PlanAhead, Threads
+from cutwork.cli.options import Json, ModelArgument, ReorderWeights, Threads
 
 if TYPE_CHECKING:
     from cutwork.engine.explain import StepProfile
@@ -34,7 +34,7 @@ def explain(
         bool, typer.Option("--measure", help="Time this machine's kernels again before anything is predicted.")
     ] = False,
     threads: Threads = 0,
-    plan_ahead: PlanAhead = False,
+    reorder_weights: ReorderWeights = False,
     as_json: Json = False,
 ) -> None:
     """Show, per weight: shape, sparsity, encoding, bytes moved per step, measured time and bandwidth.
@@ -42,14 +42,14 @@ def explain(
     Example: [bold]cutwork explain out/smollm2-gsm/packed/sparse-int8 --tokens 1 --threads 2[/bold]
     """
     from cutwork._native import read_bandwidth
-    from cutwork.engine.costs import have_measured, measure_costs
     from cutwork.engine.explain import profile_encoder, profile_step
     from cutwork.engine.model import Model
+    from cutwork.engine.weights.costs import have_measured, measure_costs
     from cutwork.machine import cpu_name
 
     if measure or not have_measured():
         measure_costs()
-    with Model.load(model, threads=threads, plan_ahead=plan_ahead, max_batch=1) as engine:
+    with Model.load(model, threads=threads, reorder_weights=reorder_weights, max_batch=1) as engine:
         if encoder:
             profile = profile_encoder(engine, tokens=input_tokens, repeats=repeats)
         else:
@@ -97,7 +97,7 @@ def _weight_rows(engine: "Model", profile: "StepProfile", every_layer: bool) -> 
         size = sum(w.rows * w.cols for w in weights)
         nonzeros = sum(w.nonzeros for w in weights)
         moved = sum(
-            w.ahead_bytes if w.ahead_bytes and kernel == "rows" else w.nbytes
+            w.reordered_bytes if w.reordered_bytes and kernel == "rows" else w.nbytes
             for w, (kernel, _) in zip(weights, predictions[key], strict=True)
         )
         seconds = sum(time for _, time in members)
@@ -125,9 +125,9 @@ def _predict(engine: "Model", weight: Any, tokens: int, encoding: str | None = N
     """The kernel chosen for a weight, as it is stored or in another encoding, and the seconds it should take."""
     nonzeros = weight.rows * weight.cols if encoding == "dense" else weight.nonzeros
     shape = (encoding or weight.encoding, weight.dtype, weight.rows, weight.cols, nonzeros)
-    ahead = weight.ahead_bytes if encoding is None else 0
-    kernel = engine.costs.choose(*shape, tokens, ahead)
-    return kernel, engine.costs.seconds(kernel, *shape, tokens, engine.threads, ahead)
+    reordered = weight.reordered_bytes if encoding is None else 0
+    kernel = engine.costs.choose(*shape, tokens, reordered)
+    return kernel, engine.costs.seconds(kernel, *shape, tokens, engine.threads, reordered)
 
 
 def _note(engine: "Model", weights: list[Any], tokens: int) -> str:

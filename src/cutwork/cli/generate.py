@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from cutwork.cli.options import CacheDType, Context, Draft, DraftTokens, Json, ModelArgument, PlanAhead, Threads
+from cutwork.cli.options import CacheDType, Context, Draft, DraftTokens, Json, ModelArgument, ReorderWeights, Threads
 from cutwork.errors import CutworkError
 
 
@@ -42,7 +42,7 @@ def generate(
     ] = False,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read prompts from this file, one a line.")] = None,
     threads: Threads = 0,
-    plan_ahead: PlanAhead = False,
+    reorder_weights: ReorderWeights = False,
     context: Context = None,
     cache_dtype: CacheDType = "auto",
     draft: Draft = None,
@@ -83,7 +83,7 @@ def generate(
         "threads": threads,
         "max_context": context,
         "cache_dtype": cache_dtype,
-        "plan_ahead": plan_ahead,
+        "reorder_weights": reorder_weights,
     }
     with Model.load(model, draft=draft, draft_tokens=draft_tokens, **loading) as engine:
         if use_chat_template:

@@ -15,10 +15,11 @@ CacheDType = Annotated[
     Literal["auto", "f32", "bf16", "i8"],
     typer.Option(help="Numbers in the KV cache; i8 halves bf16's memory. auto: f32 for float32 models, else bf16."),
 ]
-PlanAhead = Annotated[
+ReorderWeights = Annotated[
     bool,
     typer.Option(
-        "--plan-ahead", help="Faster prompts and batches from sparse int8, for 2.5 more bytes of memory per nonzero."
+        "--reorder-weights",
+        help="Faster prompts and batches from sparse int8, for 2.5 more bytes of memory per nonzero.",
     ),
 ]
 Draft = Annotated[

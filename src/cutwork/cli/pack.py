@@ -16,8 +16,8 @@ from cutwork.cli.options import Json
 from cutwork.errors import CutworkError
 
 if TYPE_CHECKING:
-    from cutwork.pack.writer import PackSummary
-    from cutwork.pack.writer import Progress as Report
+    from cutwork.pack.pack import PackSummary
+    from cutwork.pack.pack import Progress as Report
 
 
 def pack(
@@ -42,10 +42,11 @@ def pack(
 
     Example: [bold]cutwork pack out/smollm2-gsm/sparse-quantized out/packed[/bold]
     """
-    from cutwork import checkpoint
+    from cutwork.store.directory import kind_of
+    from cutwork.store.resolve import resolve
 
-    source = checkpoint.resolve(model)
-    packed = checkpoint.kind(source) == "packed"
+    source = resolve(model)
+    packed = kind_of(source) == "packed"
     if restore:
         if not packed:
             raise CutworkError(f"{source} is not packed; leave out --restore to pack it")
@@ -53,7 +54,7 @@ def pack(
         return
     if packed:
         raise CutworkError(f"{source} is packed already; add --restore to get its checkpoint back")
-    from cutwork.pack.writer import pack as write
+    from cutwork.pack.pack import pack as write
 
     with _progress("packing") as report:
         summary = write(source, output, dtype, head=head, overwrite=overwrite, progress=report)

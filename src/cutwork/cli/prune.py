@@ -77,8 +77,8 @@ def prune(
 
     Example: [bold]cutwork prune out/dense out/pruned -s 0.7 --rates owl --module '*.down_proj=0.5' --task gsm8k[/bold]
     """
-    from cutwork import checkpoint
-    from cutwork.train.oneshot import prune as carry_out
+    from cutwork.prune.prune import prune as carry_out
+    from cutwork.store.resolve import resolve
 
     settings = settings_of(
         PruneSettings,
@@ -94,7 +94,7 @@ def prune(
     )
     samples = training_samples(task, recipe, calibration_samples, seed) if settings.needs_samples else ()
     report = carry_out(
-        checkpoint.resolve(model),
+        resolve(model),
         output,
         settings,
         samples,

@@ -72,8 +72,8 @@ def quantize(
 
     Example: [bold]cutwork quantize out/sparse out/int4 --scheme w4a16 --override '*.down_proj=w8a8' --task gsm8k[/bold]
     """
-    from cutwork import checkpoint
     from cutwork.quantize.quantize import quantize as carry_out
+    from cutwork.store.resolve import resolve
 
     training = settings_of(
         TuneSettings, **_DEFAULT.qat.model_dump(exclude_unset=True) | {"max_steps": steps, "learning_rate": lr}
@@ -95,7 +95,7 @@ def quantize(
     wanted = calibration_samples if method != "qat" else min(steps * training.batch_size, _MOST_SAMPLES)
     samples = training_samples(task, recipe, wanted, seed) if settings.needs_samples else ()
     report = carry_out(
-        checkpoint.resolve(model),
+        resolve(model),
         output,
         settings,
         samples,

@@ -22,9 +22,9 @@ def report(
 
     Example: [bold]cutwork report out/smollm2-gsm out/smollm2-gsm-70 --output report[/bold]
     """
-    from cutwork.report.results import load_results
-    from cutwork.report.tables import console_table
-    from cutwork.report.write import write_report
+    from cutwork.measure.report.results import load_results
+    from cutwork.measure.report.tables import console_table
+    from cutwork.measure.report.write import write_report
 
     results = [load_results(directory) for directory in directories]
     files = write_report(results, output or directories[0])

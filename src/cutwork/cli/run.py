@@ -28,10 +28,10 @@ def run(
 
     Example: [bold]cutwork run recipes/smollm2-gsm.yaml[/bold]
     """
+    from cutwork.measure.report.results import load_results
+    from cutwork.measure.report.tables import console_table
     from cutwork.recipe import load_recipe
-    from cutwork.report.results import load_results
-    from cutwork.report.tables import console_table
-    from cutwork.run import run as carry_out
+    from cutwork.run.run import run as carry_out
 
     directory = carry_out(load_recipe(recipe), output=output, until=until, console=Console(stderr=True))
     if until != "compare":

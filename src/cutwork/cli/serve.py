@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cutwork.cli.options import Context, Draft, DraftTokens, PlanAhead, Threads
+from cutwork.cli.options import Context, Draft, DraftTokens, ReorderWeights, Threads
 from cutwork.errors import CutworkError
 
 GRACE = 5  # seconds in which the last answers leave once their sequences have ended
@@ -23,7 +23,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="0: any free one.")] = 8000,
     threads: Threads = 0,
-    plan_ahead: PlanAhead = False,
+    reorder_weights: ReorderWeights = False,
     context: Context = None,
     max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Sequences computed together.")] = 64,
     cache_mb: Annotated[
@@ -57,7 +57,7 @@ def serve(
     import uvicorn
 
     from cutwork.engine.model import Model
-    from cutwork.serve.app import make_app
+    from cutwork.serve.http.app import make_app
     from cutwork.serve.limits import Limits
 
     listener = _listen(host, port)
@@ -70,7 +70,7 @@ def serve(
         loaded[name] = Model.load(
             path,
             threads=threads,
-            plan_ahead=plan_ahead,
+            reorder_weights=reorder_weights,
             huge_pages=huge_pages,
             max_context=context,
             max_batch=max_batch,

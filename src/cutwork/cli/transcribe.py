@@ -9,9 +9,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cutwork.cli.options import CacheDType, Json, ModelArgument, PlanAhead, Threads
+from cutwork.cli.options import CacheDType, Json, ModelArgument, ReorderWeights, Threads
 from cutwork.errors import CutworkError
-from cutwork.files import write_atomically
+from cutwork.store.atomic import write_atomically
 
 
 class Format(StrEnum):
@@ -56,7 +56,7 @@ def transcribe(
     max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", "-n", min=1, help="Per window.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the samples.")] = None,
     threads: Threads = 0,
-    plan_ahead: PlanAhead = False,
+    reorder_weights: ReorderWeights = False,
     cache_dtype: CacheDType = "auto",
     force: Annotated[bool, typer.Option("--force", help="Write files anew that are there already.")] = False,
     as_json: Json = False,
@@ -105,7 +105,11 @@ def transcribe(
         console.print(f"{len(audio) - len(todo)} of {len(audio)} are in {output_dir} already", highlight=False)
     failed, results = [], []
     with Model.load(
-        model, threads=threads, plan_ahead=plan_ahead, cache_dtype=cache_dtype, max_batch=max(beam_size, best_of)
+        model,
+        threads=threads,
+        reorder_weights=reorder_weights,
+        cache_dtype=cache_dtype,
+        max_batch=max(beam_size, best_of),
     ) as engine:
         for path in todo:
             try:

@@ -11,9 +11,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cutwork.cli.options import CacheDType, Json, ModelArgument, PlanAhead, Threads
+from cutwork.cli.options import CacheDType, Json, ModelArgument, ReorderWeights, Threads
 from cutwork.errors import CutworkError
-from cutwork.files import write_atomically
+from cutwork.store.atomic import write_atomically
 
 
 def translate(
@@ -36,7 +36,7 @@ def translate(
     ] = None,
     max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Sequences computed together, beams included.")] = 64,
     threads: Threads = 0,
-    plan_ahead: PlanAhead = False,
+    reorder_weights: ReorderWeights = False,
     cache_dtype: CacheDType = "auto",
     force: Annotated[bool, typer.Option("--force", help="Replace the output file if it exists.")] = False,
     as_json: Json = False,
@@ -63,7 +63,11 @@ def translate(
         options["max_new_tokens"] = max_new_tokens
     console = Console(stderr=True)
     with Model.load(
-        model, threads=threads, plan_ahead=plan_ahead, cache_dtype=cache_dtype, max_batch=max(max_batch, num_beams)
+        model,
+        threads=threads,
+        reorder_weights=reorder_weights,
+        cache_dtype=cache_dtype,
+        max_batch=max(max_batch, num_beams),
     ) as engine:
         journal = Journal(output, [str(engine.path), texts, prefix, options]) if output else None
         done = journal.read() if journal else {}

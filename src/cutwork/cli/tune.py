@@ -85,8 +85,8 @@ def tune(
 
     Example: [bold]torchrun --nproc-per-node 8 --no-python cutwork tune big/pruned out --fsdp --task gsm8k[/bold]
     """
-    from cutwork import checkpoint
-    from cutwork.train.tune import tune as carry_out
+    from cutwork.store.resolve import resolve
+    from cutwork.tune.tune import tune as carry_out
 
     settings = settings_of(
         TuneSettings,
@@ -113,11 +113,11 @@ def tune(
         seed=seed,
     )
     report = carry_out(
-        checkpoint.resolve(model),
+        resolve(model),
         output,
         settings,
         training_samples(task, recipe, samples, seed),
-        teacher_dir=Path(checkpoint.resolve(teacher)) if teacher else None,
+        teacher_dir=Path(resolve(teacher)) if teacher else None,
         max_length=max_length,
         fsdp=fsdp,
         dry_run=dry_run,

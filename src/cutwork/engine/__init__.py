@@ -1,4 +1,4 @@
-"""The CPU engine: plans, architectures, KV cache, sampling and the `Model` that ties them together. No torch here.
+"""The CPU engine: KV cache, decoding and the `Model` that ties them together. No torch here.
 
-An architecture emits a flat plan of coarse ops; the native executor (or the NumPy reference) runs it.
+An architecture writes a flat plan of coarse ops; the native executor (or the NumPy reference) runs it.
 """

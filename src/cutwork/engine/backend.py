@@ -17,7 +17,7 @@ def choose(backend: Backend) -> Any:
     if backend not in ("auto", "native", "reference"):
         raise CutworkError(f"backend must be auto, native or reference, not {backend!r}")
     if backend == "reference" or (backend == "auto" and os.environ.get("CUTWORK_REFERENCE", "0") not in ("", "0")):
-        from cutwork.engine import reference
+        from cutwork.engine.reference import executor as reference
 
         return reference
     try:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from cutwork.engine.architectures.whisper import FRAMES
-from cutwork.engine.cache import BlockCache, Table
-from cutwork.engine.plan import Plan
+from cutwork.architectures.whisper import FRAMES
+from cutwork.engine.decoding.blocks import BlockCache, Table
 from cutwork.errors import CutworkError
+from cutwork.plan.builder import Plan
 
 _ids = count(1)
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from cutwork.engine.cache import Table
+from cutwork.engine.decoding.blocks import Table
 from cutwork.engine.model import Model
-from cutwork.engine.plan import Plan
 from cutwork.errors import CutworkError
+from cutwork.plan.builder import Plan
 
 
 @dataclass(frozen=True)

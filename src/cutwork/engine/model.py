@@ -11,22 +11,22 @@ from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 
-from cutwork.engine import perplexity as measure
-from cutwork.engine.assemble import LoadOptions, add_draft, assemble, read_model
 from cutwork.engine.backend import Backend, choose
-from cutwork.engine.costs import load_costs
+from cutwork.engine.decoding import perplexity as measure
+from cutwork.engine.decoding.requests import Generation, Options, Request, Session, each_answer
+from cutwork.engine.decoding.sampling import Logprob
+from cutwork.engine.decoding.scoring import Scorer
+from cutwork.engine.decoding.shared_session import SharedSession
 from cutwork.engine.encoder import Memory
-from cutwork.engine.memory import CacheDType
-from cutwork.engine.sampling import Logprob
-from cutwork.engine.scoring import Scorer
-from cutwork.engine.session import Generation, Options, Request, Session, each_answer
-from cutwork.engine.sharing import SharedSession
+from cutwork.engine.load import LoadOptions, add_draft, assemble, read_model
 from cutwork.engine.speech.adapter import Audio, open_transcription
 from cutwork.engine.speech.options import options_from
 from cutwork.engine.speech.segments import Segment, Transcript
 from cutwork.engine.speech.transcribe import Progress as Hearing
 from cutwork.engine.tokenizer import encode, load_tokenizer, render_chat, start_tokens, stop_tokens
 from cutwork.engine.translation import Progress, translate
+from cutwork.engine.weights.cache_size import CacheDType
+from cutwork.engine.weights.costs import load_costs
 from cutwork.errors import CutworkError
 from cutwork.pack.reader import PackedModel
 
@@ -56,7 +56,7 @@ class Model:
         backend: Backend = "auto",
         draft: str | Path | None = None,
         draft_tokens: int = 4,
-        plan_ahead: bool = False,
+        reorder_weights: bool = False,
         huge_pages: bool = True,
     ) -> None:
         if not 0 <= threads <= 1024 or max_batch < 1:
@@ -80,7 +80,7 @@ class Model:
                 max_input=max_input,
                 max_batch=max_batch,
                 cache_bytes=cache_bytes,
-                plan_ahead=plan_ahead,
+                reorder_weights=reorder_weights,
                 huge_pages=huge_pages,
             )
             self.tokenizer = tokenizer.result()
@@ -116,7 +116,7 @@ class Model:
         KV cache, by default at most a quarter of what is available. backend: "native", "reference" (slow, NumPy) or
         "auto": native, unless the environment says CUTWORK_REFERENCE=1. draft: the directory of a quicker model with
         the same tokenizer that guesses up to `draft_tokens` tokens, 4 by default, which this one then checks in one
-        step: the answers stay this model's own, draws have its distribution. plan_ahead: lay out sparse int8 weights
+        step: the answers stay this model's own, draws have its distribution. reorder_weights: lay out sparse int8 ones
         for many tokens once: about 2.5 more bytes per nonzero, faster batches with AVX-512's VBMI2, else nothing.
         huge_pages: copy a larger model's weights to huge pages, read faster; if not, processes share the file's.
 
@@ -346,7 +346,7 @@ class Model:
         executors = [self.executor, *([self.encoder.executor] if self.encoder else [])]
         once = {id(weight): weight for weight in self.weights.values()}
         return {
-            "weights": sum(weight.nbytes + weight.ahead_bytes for weight in once.values()),
+            "weights": sum(weight.nbytes + weight.reordered_bytes for weight in once.values()),
             "cache": sum(int(executor.cache_bytes) for executor in executors),
             "arena": sum(int(executor.arena_bytes) for executor in executors),
         }

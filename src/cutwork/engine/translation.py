@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
-from cutwork.engine.session import Generation, Options, Timings
+from cutwork.engine.decoding.requests import Generation, Options, Timings
 from cutwork.errors import CutworkError
 
 if TYPE_CHECKING:

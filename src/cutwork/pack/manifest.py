@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cutwork.checkpoint import PACKED, read_json
 from cutwork.errors import CutworkError
 from cutwork.pack.encodings import Encoding
+from cutwork.store.directory import PACKED
+from cutwork.store.json_file import read_json
 
 VERSION = 1  # the newest that this release reads
 

@@ -21,7 +21,7 @@ from cutwork.pack.encodings import (
 )
 from cutwork.pack.int4 import RUN_WORDS, TILE_ROWS, damage_of, runs_of, scales_of, tiles_of
 from cutwork.pack.manifest import Source, WeightEntry, read_manifest
-from cutwork.safetensors_file import Tensors, open_tensors
+from cutwork.store.safetensors import Tensors, open_tensors
 
 STORED_DTYPE = {"f32": "F32", "bf16": "BF16", "i8": "I8", "i4": "U8"}  # safetensors names
 

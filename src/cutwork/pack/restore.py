@@ -7,16 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from cutwork.checkpoint import copy_side_files, output_directory
 from cutwork.errors import CutworkError
 from cutwork.pack import bfloat16
 from cutwork.pack.convert import LOWEST
 from cutwork.pack.encodings import EncodedWeight, mask_shape, restore_negative_zeros
 from cutwork.pack.int4 import dequantize, row_scales
+from cutwork.pack.pack import Progress
 from cutwork.pack.reader import STORED_DTYPE, PackedModel, read_packed, verify
 from cutwork.pack.source import from_float32, pack_nibbles, turned
-from cutwork.pack.writer import Progress
-from cutwork.safetensors_file import NUMPY, SafetensorsWriter, Tensor, Tensors, open_tensors
+from cutwork.store.directory import copy_side_files
+from cutwork.store.output import output_directory
+from cutwork.store.safetensors import NUMPY, SafetensorsWriter, Tensor, Tensors, open_tensors
 
 
 def restore(packed: Path, output: Path, *, overwrite: bool = False, progress: Progress | None = None) -> int:

@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cutwork import checkpoint
 from cutwork.errors import CutworkError
-from cutwork.legacy import open_checkpoint
 from cutwork.pack import bfloat16
 from cutwork.pack.encodings import MAX_COLS
 from cutwork.pack.int4 import RUN_COLS, runs_of
-from cutwork.safetensors_file import NUMPY, Tensor
+from cutwork.store.bitmask import open_checkpoint
+from cutwork.store.directory import kind_of, read_config
+from cutwork.store.safetensors import NUMPY, Tensor
 
 _FLOATS = ("F32", "F16", "BF16")
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "shared.weight")
@@ -49,12 +49,12 @@ class SourceCheckpoint:
     """
 
     def __init__(self, path: Path) -> None:
-        kind = checkpoint.kind(path)
+        kind = kind_of(path)
         if kind == "packed":
             raise CutworkError(f"{path} is packed already")
         self.path = path
         self.kind: Literal["checkpoint", "quantized"] = kind
-        self.config = checkpoint.read_config(path)
+        self.config = read_config(path)
         self.tensors = open_checkpoint(path)
         self.tied = self._tied()
         self.names, self.extras = self._sort()

@@ -9,7 +9,7 @@ from transformers.pytorch_utils import Conv1D
 
 from cutwork.quantize.grid import Grid, Quantized
 from cutwork.recipe import Scheme
-from cutwork.train.blocks import linears
+from cutwork.torch_models.blocks import linears
 
 _FORMATS = {"w8a8": "int-quantized", "w4a16": "pack-quantized"}
 

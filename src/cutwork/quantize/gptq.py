@@ -8,9 +8,9 @@ which measures better than only holding it back (output error 2% lower at 50% ze
 import torch
 from torch import Tensor
 
+from cutwork.prune.second_order import Factor, Fix, output_error, sweep
 from cutwork.quantize.grid import Grid, Quantized
 from cutwork.quantize.rtn import rtn
-from cutwork.train.obs import Factor, Fix, output_error, sweep
 
 
 def gptq(weight: Tensor, statistics: Factor, hessian: Tensor, grid: Grid, block_size: int = 128) -> Quantized:

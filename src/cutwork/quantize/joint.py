@@ -9,11 +9,11 @@ sweep of the dense weight prunes and rounds. The model itself is walked once.
 import torch
 from torch import Tensor
 
+from cutwork.prune.pattern import Pattern
+from cutwork.prune.second_order import Factor, Fix, output_error, sweep
+from cutwork.prune.sparsegpt import sparsegpt
 from cutwork.quantize.grid import Grid, Quantized
 from cutwork.quantize.rtn import rtn
-from cutwork.train.obs import Factor, Fix, output_error, sweep
-from cutwork.train.prune.pattern import Pattern
-from cutwork.train.prune.sparsegpt import sparsegpt
 
 
 def prune_and_quantize(

@@ -9,15 +9,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from cutwork.errors import CutworkError
+from cutwork.prune.magnitude import magnitude
+from cutwork.prune.pattern import Unstructured
+from cutwork.prune.second_order import Statistics, factorise, output_error
 from cutwork.quantize.gptq import gptq
 from cutwork.quantize.grid import Grid, Quantized
 from cutwork.quantize.joint import prune_and_quantize
 from cutwork.quantize.rtn import rtn
-from cutwork.train.blocks import out_in
-from cutwork.train.masks import LostZerosError
-from cutwork.train.obs import Statistics, factorise, output_error
-from cutwork.train.prune.magnitude import magnitude
-from cutwork.train.prune.pattern import Unstructured
+from cutwork.torch_models.blocks import out_in
+from cutwork.tune.masks import LostZerosError
 
 
 @dataclass

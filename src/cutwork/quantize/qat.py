@@ -19,8 +19,8 @@ from cutwork.quantize.grid import Grid
 from cutwork.quantize.schemes import choose, grid_of
 from cutwork.recipe import QuantizeSettings
 from cutwork.tasks.task import Sample
-from cutwork.train.blocks import out_in
-from cutwork.train.tune import Preparation, tune
+from cutwork.torch_models.blocks import out_in
+from cutwork.tune.tune import Preparation, tune
 
 
 class Rounded(nn.Module):

@@ -10,19 +10,19 @@ from typing import Any
 from rich.console import Console
 from torch import Tensor, nn
 
-from cutwork import checkpoint
+from cutwork.prune.calibrate import calibration_batches, walk
+from cutwork.prune.second_order import Statistics
 from cutwork.quantize.compressed import description, install
 from cutwork.quantize.layers import Layers
 from cutwork.quantize.qat import learn
 from cutwork.quantize.schemes import choose, grid_of
 from cutwork.quantize.smooth import smooth
 from cutwork.recipe import QuantizeSettings
+from cutwork.store.output import output_directory
 from cutwork.tasks.task import Sample
-from cutwork.train.blocks import out_in
-from cutwork.train.calibrate import calibration_batches, walk
-from cutwork.train.family import family_of
-from cutwork.train.load import load_for_surgery, load_tokenizer, save_model
-from cutwork.train.obs import Statistics
+from cutwork.torch_models.blocks import out_in
+from cutwork.torch_models.load import load_for_surgery, load_tokenizer, save_model
+from cutwork.torch_models.model_inputs import family_of
 
 REPORT = "quantize-report.json"
 
@@ -51,7 +51,7 @@ def quantize(
     work = output.with_name(f"{output.name}.work")
     if overwrite:
         shutil.rmtree(work, ignore_errors=True)
-    with checkpoint.output_directory(output, overwrite=overwrite) as partial:
+    with output_directory(output, overwrite=overwrite) as partial:
         model, stored = load_for_surgery(model_dir)
         chosen = choose(model, settings)
         grids = {

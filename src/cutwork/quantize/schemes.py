@@ -10,7 +10,7 @@ from torch import nn
 from cutwork.errors import CutworkError
 from cutwork.quantize.grid import Grid
 from cutwork.recipe import QuantizeSettings, Scheme
-from cutwork.train.blocks import block_linears
+from cutwork.torch_models.blocks import block_linears
 
 _SMALLEST_GROUP = 32  # of kernels elsewhere; smaller ones would also cost more in scales than they save in codes
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from cutwork.errors import CutworkError
-from cutwork.train.blocks import block_linears, out_in
-from cutwork.train.family import Family, family_of
+from cutwork.torch_models.blocks import block_linears, out_in
+from cutwork.torch_models.model_inputs import Family, family_of
 
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}  # of the outputs, relative
 

@@ -11,8 +11,8 @@ import httpx
 
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
-from cutwork.serve.answer import identifier
-from cutwork.serve.app import make_app
+from cutwork.serve.http.app import make_app
+from cutwork.serve.http.stream import identifier
 from cutwork.serve.limits import Limits
 
 URLS = ("/v1/completions", "/v1/chat/completions")

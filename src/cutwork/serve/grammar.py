@@ -9,7 +9,7 @@ import numpy as np
 
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
-from cutwork.serve.errors import ApiError
+from cutwork.serve.http.errors import ApiError
 from cutwork.serve.limits import Limits
 from cutwork.serve.schemas import Function
 from cutwork.serve.tools import CLOSE, OPEN
@@ -78,7 +78,7 @@ class Grammars:
 
 
 class Matcher:
-    """The state of one answer (`cutwork.engine.sampling.Constraint`)."""
+    """The state of one answer (`cutwork.engine.decoding.sampling.Constraint`)."""
 
     def __init__(self, matcher: Any, vocabulary: int) -> None:
         self._matcher, self._vocabulary = matcher, vocabulary

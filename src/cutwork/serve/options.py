@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from cutwork.engine.session import Options
-from cutwork.serve.engines import Engine
-from cutwork.serve.errors import ApiError
+from cutwork.engine.decoding.requests import Options
 from cutwork.serve.grammar import Matcher
+from cutwork.serve.http.errors import ApiError
 from cutwork.serve.limits import Limits
 from cutwork.serve.schemas import Function, Generate
+from cutwork.serve.served_model import Engine
 
 
 def check(request: Generate, limits: Limits) -> None:

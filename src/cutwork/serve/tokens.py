@@ -5,8 +5,8 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from cutwork.engine.decoding.sampling import Logprob
 from cutwork.engine.model import Model
-from cutwork.engine.sampling import Logprob
 
 
 class Tokens:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cutwork.audio import read_audio
+from cutwork.engine.decoding.requests import Generation, Options
 from cutwork.engine.encoder import Memory
-from cutwork.engine.session import Generation, Options
 from cutwork.engine.speech.decoder import Answer, Process, Search
 from cutwork.engine.speech.options import Options as SpeechOptions
 from cutwork.engine.speech.spectrogram import Spectrogram

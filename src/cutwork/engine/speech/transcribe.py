@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cutwork.audio import RATE
-from cutwork.engine.logits import log_softmax
+from cutwork.engine.decoding.logits import log_softmax
 from cutwork.engine.speech.decoder import Answer, Decoder, Search
 from cutwork.engine.speech.options import Options
 from cutwork.engine.speech.rules import Rules

@@ -1,0 +1,14 @@
+"""Qwen3: Llama whose queries and keys are normalised per head, with Qwen2's windows (arXiv 2505.09388)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from cutwork.architectures.config import flag
+from cutwork.architectures.llama import LlamaConfig, decoder
+from cutwork.architectures.qwen2 import sliding_windows
+
+
+def parse(config: Mapping[str, Any]) -> LlamaConfig:
+    """The config of a `qwen3` model."""
+    bias = flag(config, "attention_bias")
+    return decoder(config, qkv_bias=bias, output_bias=bias, qk_norm=True, windows=sliding_windows(config))

@@ -1,0 +1,94 @@
+"""Inverse frequencies of rotary position embeddings, from a Hugging Face config."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from cutwork.architectures.config import flag, integer, number
+from cutwork.errors import CutworkError
+from cutwork.plan.builder import Rope
+
+
+def parse_rope(config: Mapping[str, Any], head_dim: int) -> Rope:
+    """RoPE of a config, whichever generation wrote it (`rope_parameters`, or `rope_theta` with `rope_scaling`).
+
+    Types: default; linear (positions divided by a factor); llama3 (Llama 3.1); yarn (arXiv 2309.00071).
+    Raises CutworkError for others: what they do depends on the length of the sequence.
+    """
+    settings = {"rope_theta": config.get("rope_theta")}
+    for key in ("rope_scaling", "rope_parameters"):
+        if not isinstance(config.get(key) or {}, dict):
+            raise CutworkError(f"config.json: {key} must be an object, not {config[key]!r}")
+        settings |= config.get(key) or {}
+    if config.get("original_max_position_embeddings"):
+        settings["original_max_position_embeddings"] = config["original_max_position_embeddings"]
+    kind = settings.get("rope_type") or settings.get("type") or "default"
+    part = number(settings, "partial_rotary_factor", number(config, "partial_rotary_factor", 1.0))
+    turned = int(head_dim * part)  # dimensions that are rotated; the others are left as they are
+    if not 2 <= turned <= head_dim or turned % 2:
+        raise CutworkError(f"config.json: partial_rotary_factor {part:g} rotates {turned} of {head_dim} dimensions")
+    base = number(settings, "rope_theta", 10000.0, minimum=2.0)
+    inv_freq = 1.0 / base ** (np.arange(0, turned, 2, dtype=np.float64) / turned)
+    scaling = 1.0
+    if kind == "linear":
+        inv_freq = inv_freq / number(settings, "factor", minimum=1e-6)
+    elif kind == "llama3":
+        inv_freq = _llama3(inv_freq, settings, _original_context(settings, config))
+    elif kind == "yarn":
+        inv_freq, scaling = _yarn(inv_freq, base, settings, config)
+    elif kind != "default":
+        raise CutworkError(
+            f"this engine does not support RoPE of type {kind!r}; it runs default, linear, llama3 and yarn"
+        )
+    return Rope(inv_freq.astype(np.float32), scaling)
+
+
+def _llama3(inv_freq: np.ndarray, settings: Mapping[str, Any], context: int) -> np.ndarray:
+    """Long waves are stretched by `factor`, short ones kept, those between blended."""
+    factor = number(settings, "factor", minimum=1e-6)
+    low, high = number(settings, "low_freq_factor"), number(settings, "high_freq_factor")
+    if high <= low:
+        raise CutworkError("config.json: high_freq_factor must exceed low_freq_factor")
+    turns = context * inv_freq / (2 * math.pi)  # rotations over the original context
+    keep = np.clip((turns - low) / (high - low), 0.0, 1.0)
+    return inv_freq * (keep + (1.0 - keep) / factor)
+
+
+def _yarn(
+    inv_freq: np.ndarray, base: float, settings: Mapping[str, Any], config: Mapping[str, Any]
+) -> tuple[np.ndarray, float]:
+    context = _original_context(settings, config)
+    longest = integer(config, "max_position_embeddings", maximum=1 << 24, default=context)
+    factor = number(settings, "factor", longest / context, minimum=1e-6)
+    fast, slow = number(settings, "beta_fast", 32.0), number(settings, "beta_slow", 1.0)
+    half = len(inv_freq)
+
+    def dimension(turns: float) -> float:
+        """The pair of dimensions that turns so many times over the original context."""
+        return half * math.log(context / (turns * 2 * math.pi)) / math.log(base)
+
+    low, high = dimension(fast or 32.0), dimension(slow or 1.0)
+    if flag(settings, "truncate", True):
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, 2 * half - 1)
+    ramp = np.clip((np.arange(half) - low) / ((high - low) or 0.001), 0.0, 1.0)
+    return inv_freq * (1.0 - ramp + ramp / factor), _attention_factor(factor, settings)
+
+
+def _attention_factor(factor: float, settings: Mapping[str, Any]) -> float:
+    if settings.get("attention_factor") is not None:
+        return number(settings, "attention_factor")
+
+    def mscale(weight: float) -> float:
+        return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+    if settings.get("mscale") and settings.get("mscale_all_dim"):
+        return mscale(number(settings, "mscale")) / mscale(number(settings, "mscale_all_dim"))
+    return mscale(1.0)
+
+
+def _original_context(settings: Mapping[str, Any], config: Mapping[str, Any]) -> int:
+    default = integer(config, "max_position_embeddings", maximum=1 << 24, default=2048)
+    return integer(settings, "original_max_position_embeddings", maximum=1 << 24, default=default)

@@ -1,0 +1,321 @@
+"""Requests in, text out: the scheduler together with a tokenizer. What `Model.generate` and a server have in common."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypedDict, Unpack
+
+import numpy as np
+
+from cutwork.engine.decoding.beam import Beams, Hypothesis
+from cutwork.engine.decoding.detokenize import Detokenizer, StopStrings
+from cutwork.engine.decoding.running import Chosen, FinishReason
+from cutwork.engine.decoding.running import Sequence as Running
+from cutwork.engine.decoding.sampling import Constraint, Logprob, Sampling
+from cutwork.engine.decoding.scheduler import Scheduler
+from cutwork.engine.encoder import Memory
+from cutwork.errors import CutworkError
+
+
+class Options(TypedDict, total=False):
+    """Keywords of a request. Those from `temperature` on are the fields of `Sampling`, its `Rules` included, and of
+    `Beams`.
+
+    max_new_tokens: 128 by default. stop: strings (or one) that end the answer and are left out of it. ignore_eos: go on
+    after an end-of-sequence token. skip_special_tokens: leave special tokens out of the text, True by default.
+    priority: of those that wait, lower ones are served first, 0 by default. client: whose request it is; those with the
+    least running are served first.
+    """
+
+    max_new_tokens: int
+    stop: str | Sequence[str]
+    ignore_eos: bool
+    skip_special_tokens: bool
+    priority: int
+    client: str
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: Mapping[int, float]
+    logits_processor: Callable[[np.ndarray, Sequence[int]], None] | None
+    constraint: Constraint | None
+    seed: int | None
+    logprobs: int | None
+    suppress_tokens: Sequence[int]
+    begin_suppress_tokens: Sequence[int]
+    forced_bos_token_id: int | None
+    forced_eos_token_id: int | None
+    forced_tokens: Mapping[int, int]
+    no_repeat_ngram_size: int
+    min_new_tokens: int
+    num_beams: int
+    length_penalty: float
+    early_stopping: bool | Literal["never"]
+    num_return_sequences: int
+    num_beam_groups: int
+    diversity_penalty: float
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds of one request, and how many prompt tokens were found in the cache instead of computed."""
+
+    queued: float
+    prefill: float
+    decode: float
+    reused_tokens: int
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A finished answer.
+
+    text: without the end-of-sequence token and without the stop string. tokens: all that were generated, the
+    end-of-sequence token included. finish_reason: "stop" (end of sequence or stop string), "length" (max_new_tokens or
+    the end of the context) or "cancelled". prompt_tokens: their number, or of a model with an encoder that of its
+    input's entries. logprobs: one entry per token if asked for.
+    score: of a beam search, the sum of the tokens' log-probabilities divided by their number to the length_penalty.
+    alternatives: the other answers, where num_return_sequences asked for several; of a beam search the best first.
+    guessed_tokens, accepted_tokens: what a draft model guessed, and how much of it was right.
+    """
+
+    text: str
+    tokens: list[int]
+    finish_reason: str
+    prompt_tokens: int
+    timings: Timings
+    logprobs: list[Logprob] | None = None
+    score: float | None = None
+    alternatives: list["Generation"] = field(default_factory=list)
+    guessed_tokens: int = 0
+    accepted_tokens: int = 0
+
+    @property
+    def acceptance(self) -> float:
+        """Fraction of a draft model's guesses that were right; 0 without any."""
+        return self.accepted_tokens / max(self.guessed_tokens, 1)
+
+    @property
+    def prefill_speed(self) -> float:
+        """Prompt tokens computed per second."""
+        return (self.prompt_tokens - self.timings.reused_tokens) / max(self.timings.prefill, 1e-9)
+
+    @property
+    def decode_speed(self) -> float:
+        """Tokens per second after the first."""
+        return max(len(self.tokens) - 1, 0) / max(self.timings.decode, 1e-9)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one step brought for one request. `text` may be empty: half a character, or perhaps the start of a stop
+    string. The last piece of a request has its `finish_reason`."""
+
+    request: "Request"
+    token: int
+    text: str
+    logprob: Logprob | None = None
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(eq=False)
+class Request:
+    """A prompt on its way through a `Session`; `pieces` collects what a consumer has not taken yet."""
+
+    sequence: Running
+    detokenizer: Detokenizer
+    stop: StopStrings
+    skip_special_tokens: bool = True
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[Logprob] = field(default_factory=list)
+    pieces: deque[Piece] = field(default_factory=deque)
+    found: list[tuple[str, Hypothesis]] = field(default_factory=list)  # by a beam search, the best first
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """None while running."""
+        return self.sequence.finish_reason
+
+    def result(self) -> Generation:
+        """The answer so far, or whole if the request has finished."""
+        s = self.sequence
+        now = s.finished or time.perf_counter()
+        started, first = s.started or now, s.first_token or now
+        timings = Timings(started - s.submitted, first - started, now - first, s.reused_tokens)
+        logprobs = None if s.sampler.settings.logprobs is None else list(self.logprobs)
+        reason = s.finish_reason or "cancelled"
+        whole = Generation(
+            self.text,
+            list(self.tokens),
+            reason,
+            s.memory.length if s.memory else s.prompt_tokens,
+            timings,
+            logprobs,
+            guessed_tokens=s.guessed,
+            accepted_tokens=s.accepted,
+        )
+        if not self.found:
+            return whole
+        best, *others = [
+            replace(
+                whole,
+                text=text,
+                tokens=list(hypothesis.tokens),
+                score=hypothesis.score,
+                finish_reason="stop" if hypothesis.tokens[-1] in s.stop_tokens else "length",
+            )
+            for text, hypothesis in self.found
+        ]
+        return replace(best, alternatives=others)
+
+
+class Session:
+    """Requests running together. Not thread-safe: one caller adds, cancels and steps, in any order between steps.
+
+    request = session.add(tokens, max_new_tokens=64)
+    while session.busy:
+        for piece in session.step():
+            print(piece.text, end="")
+    """
+
+    def __init__(self, scheduler: Scheduler, tokenizer: Any, stop_tokens: frozenset[int]) -> None:
+        self.scheduler, self._tokenizer, self._stop_tokens = scheduler, tokenizer, stop_tokens
+        self._requests: dict[Running, Request] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether any request is unfinished."""
+        return self.scheduler.busy
+
+    def add(self, prompt: Sequence[int], memory: Memory | None = None, **options: Unpack[Options]) -> Request:
+        """Queue a prompt of token ids. With a model that has an encoder it is the beginning of the answer (at least the
+        token that starts decoding), and `memory` is what to answer; requests may share one.
+
+        Raises CutworkError if it is empty or does not fit the context, or for an option unknown or out of range.
+        """
+        unknown = set(options) - set(Options.__annotations__)
+        if unknown:
+            known = ", ".join(Options.__annotations__)
+            raise CutworkError(f"unknown option '{min(unknown)}'; the options are {known}")
+        settings = _only(options, Sampling)
+        beams = Beams(**_only(options, Beams))
+        if beams.num_beams > 1:
+            _check_search(options)
+        stop = options.get("stop", ())
+        stop = [stop] if isinstance(stop, str) else list(stop)
+        if stop and self._tokenizer is None:
+            raise CutworkError("stop strings need a tokenizer, and this model has none; use token ids only")
+        sequence = self.scheduler.add(
+            prompt,
+            max_new_tokens=options.get("max_new_tokens", 128),
+            sampling=Sampling(**settings),
+            stop_tokens=frozenset() if options.get("ignore_eos", False) else self._stop_tokens,
+            priority=options.get("priority", 0),
+            client=options.get("client", ""),
+            beams=beams if beams.num_beams > 1 else None,
+            memory=memory,
+        )
+        skip = options.get("skip_special_tokens", True)
+        request = Request(sequence, Detokenizer(self._tokenizer, prompt, skip), StopStrings(stop), skip)
+        self._requests[sequence] = request
+        return request
+
+    def cancel(self, request: Request) -> None:
+        """End a request now and free its memory; does nothing if it has finished."""
+        self.scheduler.finish(request.sequence, "cancelled")
+        self._requests.pop(request.sequence, None)
+
+    def step(self) -> list[Piece]:
+        """One forward pass; at most one piece per running request, also appended to its `pieces`.
+
+        A beam search gives one piece, at its end, with the text of its best hypothesis.
+        """
+        pieces = []
+        for chosen in self.scheduler.step():
+            request = self._requests.get(chosen.sequence)
+            if request is None:  # ended by a stop string before the last of its tokens in this step
+                continue
+            if chosen.sequence.search is not None:
+                pieces.append(self._found(request, chosen))
+                continue
+            text = self._text(request, chosen.token, chosen.finish_reason)
+            request.text += text
+            request.tokens.append(chosen.token)
+            if chosen.logprob is not None:
+                request.logprobs.append(chosen.logprob)
+            if request.stop.stopped:
+                self.scheduler.finish(chosen.sequence, "stop")
+                chosen.sequence.finish_reason = "stop"  # also where the last allowed token completed a stop string
+            reason: FinishReason | None = "stop" if request.stop.stopped else chosen.finish_reason
+            if reason is not None:
+                del self._requests[chosen.sequence]
+            pieces.append(Piece(request, chosen.token, text, chosen.logprob, reason))
+            request.pieces.append(pieces[-1])
+        return pieces
+
+    def _found(self, request: Request, chosen: Chosen) -> Piece:
+        """The end of a beam search."""
+        del self._requests[chosen.sequence]
+        prompt = chosen.sequence.tokens[: chosen.sequence.prompt_tokens]
+        assert chosen.sequence.search is not None
+        for hypothesis in chosen.sequence.search.best():
+            detokenizer = Detokenizer(self._tokenizer, prompt, request.skip_special_tokens)
+            shown = [token for token in hypothesis.tokens if token not in chosen.sequence.stop_tokens]
+            text = "".join([detokenizer.push(token) for token in shown]) + detokenizer.flush()
+            request.found.append((text, hypothesis))
+        request.text, best = request.found[0]
+        request.tokens = list(best.tokens)
+        piece = Piece(request, chosen.token, request.text, None, request.finish_reason)
+        request.pieces.append(piece)
+        return piece
+
+    def _text(self, request: Request, token: int, finish_reason: FinishReason | None) -> str:
+        """What may be shown after this token; everything that is left once the sequence has ended."""
+        ended_by_token = finish_reason == "stop"
+        text = request.stop.push("" if ended_by_token else request.detokenizer.push(token))
+        if finish_reason is not None:
+            text += request.stop.push(request.detokenizer.flush()) + request.stop.flush()
+        return text
+
+
+def _only(options: Options, kind: type) -> dict[str, Any]:
+    """Those options that are fields of the dataclass `kind`."""
+    return {key: value for key, value in options.items() if key in kind.__dataclass_fields__}  # type: ignore[attr-defined]
+
+
+def _check_search(options: Options) -> None:
+    """Raise CutworkError for options that mean nothing to a beam search."""
+    if options.get("temperature"):
+        raise CutworkError("beam search does not sample; leave out temperature, or num_beams for draws")
+    for name in ("stop", "logprobs", "constraint"):
+        if options.get(name) not in (None, 0, (), []) or (name == "logprobs" and options.get(name) is not None):
+            raise CutworkError(f"{name} cannot be combined with num_beams; leave one of them out")
+
+
+def each_answer(options: Options) -> list[Options]:
+    """The options of each answer to a prompt: a beam search finds all of its own, draws differ in their seed."""
+    count = options.get("num_return_sequences", 1)
+    if count == 1 or options.get("num_beams", 1) > 1:
+        return [options]
+    if count < 1:
+        raise CutworkError(f"num_return_sequences must be at least 1, not {count}")
+    if not options.get("temperature"):
+        raise CutworkError(
+            "num_return_sequences needs a temperature above 0 or num_beams; greedy answers are all equal"
+        )
+    if options.get("constraint") is not None:
+        raise CutworkError("a constraint follows one answer; leave out num_return_sequences")
+    seed = options.get("seed")
+    answers = []
+    for number in range(count):
+        each = options.copy()
+        each["num_return_sequences"] = 1
+        each["seed"] = None if seed is None else seed + number
+        answers.append(each)
+    return answers

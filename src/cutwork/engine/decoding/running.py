@@ -1,0 +1,66 @@
+"""A sequence of tokens on its way through the scheduler, and what a step chose for it."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from cutwork.engine.decoding.beam import BeamSearch
+from cutwork.engine.decoding.blocks import Table
+from cutwork.engine.decoding.sampling import Logprob, Sampler
+from cutwork.engine.decoding.speculative import Guess
+from cutwork.engine.encoder import Memory
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(eq=False)
+class Sequence:
+    """One sequence on its way: `tokens` are the prompt and what was chosen so far, `memory` what an encoder reads.
+
+    The beams of one search are sequences too; they share `search` and `family`, whose first member stands for all.
+    """
+
+    tokens: list[int]
+    prompt_tokens: int
+    limit: int  # len(tokens) at which it ends with "length"
+    stop_tokens: frozenset[int]
+    sampler: Sampler
+    priority: int = 0  # lower is served first
+    client: str = ""  # whose it is: those with the fewest running sequences are served first
+    memory: Memory | None = None
+    table: Table = field(default_factory=Table)
+    memory_table: Table = field(default_factory=Table)
+    slot: int = -1  # row of the block tables while running
+    reused_tokens: int = 0  # of the prompt, found in the cache
+    finish_reason: FinishReason | None = None
+    submitted: float = field(default_factory=time.perf_counter)
+    started: float | None = None
+    first_token: float | None = None
+    finished: float | None = None
+    search: BeamSearch | None = None
+    family: list["Sequence"] = field(default_factory=list)
+    reserved: list[int] = field(default_factory=list)  # slots for the beams to come
+    logits: np.ndarray | None = None  # of a beam whose siblings are still being computed
+    guesses: list[Guess] = field(default_factory=list)  # of the draft model, for the next step
+    guessed: int = 0  # how many there were in all
+    accepted: int = 0  # and how many the target chose too
+
+    def __post_init__(self) -> None:
+        self.family = self.family or [self]
+
+    @property
+    def pending(self) -> int:
+        """Tokens whose keys and values are not in the cache yet."""
+        return len(self.tokens) - self.table.length
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A step's result for one sequence: the token, and why the sequence ended if it did."""
+
+    sequence: Sequence
+    token: int
+    logprob: Logprob | None
+    finish_reason: FinishReason | None

@@ -1,0 +1,385 @@
+"""Turns sequences into ragged steps: decoding ones first, then chunks of prompts, as many as memory and batch allow."""
+
+import time
+from collections import Counter, deque
+from collections.abc import Sequence as Tokens
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from cutwork.engine.decoding.beam import Beams, BeamSearch
+from cutwork.engine.decoding.blocks import BlockCache, OutOfBlocks, Table
+from cutwork.engine.decoding.prefill_budget import Pace
+from cutwork.engine.decoding.running import Chosen, FinishReason, Sequence
+from cutwork.engine.decoding.sampling import Sampler, Sampling
+from cutwork.engine.decoding.speculative import Drafter, judge
+from cutwork.engine.encoder import Encoder, Memory, check_memory
+from cutwork.errors import CutworkError
+
+
+class Scheduler:
+    """Continuous batching over an executor. Not thread-safe: one caller adds, cancels and steps.
+
+    Sequences wait in a queue until a slot and blocks for their whole prompt are free. One that cannot grow because
+    memory ran out makes the youngest give its blocks back and wait again, its tokens kept: nothing is lost or cut.
+
+    max_tokens: tokens per step. max_batch: sequences at a time. max_context: tokens per sequence. pace: seconds that a
+    step should take at most while sequences decode, by taking in prompts more slowly; 0: without limit. With an encoder
+    a sequence also waits for room for its memory, and what is to be read is encoded before the step that needs it.
+    drafter: guesses tokens that the executor then checks, at most `max_guesses` in a step; may be set later.
+    """
+
+    def __init__(
+        self,
+        executor: Any,
+        cache: BlockCache,
+        *,
+        max_tokens: int,
+        max_batch: int,
+        max_context: int,
+        pace: float = 0.0,
+        encoder: Encoder | None = None,
+    ) -> None:
+        self._executor, self.cache, self.encoder = executor, cache, encoder
+        self.pace = Pace(pace)
+        self.drafter: Drafter | None = None
+        self.max_guesses = 0
+        self.max_tokens, self.max_batch, self.max_context = max_tokens, max_batch, max_context
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []  # oldest first
+        self.preemptions = 0  # how often a sequence gave its blocks back to wait again
+        self._slots = list(range(max_batch))
+        self._tables = np.full((max_batch, cache.blocks_for(max_context)), -1, np.int32)
+        self._memory: dict[str, np.ndarray] = {}  # further arguments of a step
+        if encoder:
+            width = encoder.cache.blocks_for(encoder.max_length)
+            self._memory["memory_tables"] = np.full((max_batch, width), -1, np.int32)
+            self._memory["memory_lengths"] = np.zeros(max_batch, np.int32)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step would do anything."""
+        return bool(self.running or self.waiting)
+
+    def add(
+        self,
+        prompt: Tokens[int],
+        *,
+        max_new_tokens: int,
+        sampling: Sampling,
+        stop_tokens: frozenset[int] = frozenset(),
+        priority: int = 0,
+        client: str = "",
+        beams: Beams | None = None,
+        memory: Memory | None = None,
+    ) -> Sequence:
+        """Queue a prompt. It ends with "length" after `max_new_tokens` or at the end of the context.
+
+        With `beams` its answers are those of its `search`. Raises CutworkError for an empty prompt, one that leaves no
+        room for an answer, and a memory that is missing or that the model cannot use.
+        """
+        check_memory(self.encoder, memory)
+        room = min(self.max_context, self.cache.blocks * self.cache.block_size)
+        if not prompt:
+            raise CutworkError("the prompt is empty; give at least one token")
+        if len(prompt) >= room:
+            raise CutworkError(
+                f"the prompt has {len(prompt)} tokens, but the context holds {room} with the answer; "
+                "shorten it or load the model with a larger max_context"
+            )
+        if max_new_tokens < 1:
+            raise CutworkError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
+        limit = min(room, len(prompt) + max_new_tokens)
+        sampler = Sampler(sampling, len(prompt), limit, stop_tokens)
+        sequence = Sequence(list(prompt), len(prompt), limit, stop_tokens, sampler, priority, client, memory)
+        if beams is not None:
+            beams.check(len(prompt), limit, self.max_batch, self.cache)
+            sequence.search = BeamSearch(beams, sampler, prompt, limit, stop_tokens)
+        self.waiting.append(sequence)
+        return sequence
+
+    def finish(self, sequence: Sequence, reason: FinishReason = "cancelled") -> None:
+        """End a sequence between steps, wherever it is; its blocks are free at once. Does nothing if it has ended."""
+        if sequence.finish_reason is not None:
+            return
+        for member in sequence.family:
+            if member.slot >= 0:
+                self._leave(member)
+            else:
+                self.waiting.remove(member)
+            member.finish_reason = reason
+            member.finished = time.perf_counter()
+
+    def close(self) -> None:
+        """End everything and let go of the executor."""
+        for sequence in [*self.running, *self.waiting]:
+            self.finish(sequence)
+        self._executor = self.encoder = None
+
+    def step(self) -> list[Chosen]:
+        """One forward pass over what fits; a token for every sequence whose tokens are all computed.
+
+        Of a beam search only its end is told, by the last token of its best hypothesis.
+        """
+        start = time.perf_counter()
+        batch = self._compose()
+        if not batch:
+            return []
+        if self.encoder:
+            self.encoder.run()
+        began = time.perf_counter()
+        logits = self._run(batch)
+        decoding = sum(count for sequence, count in batch if sequence.pending == 1)
+        prompt = sum(count for _, count in batch) - decoding
+        self.pace.note(decoding, prompt, time.perf_counter() - began)
+        chosen, row = [], 0
+        for sequence, count in batch:
+            if sequence.guesses:
+                chosen += self._judge(sequence, logits[row : row + count])
+                row += count
+                continue
+            length = sequence.table.length + count
+            self.cache.commit(sequence.table, sequence.tokens, length)
+            if length == len(sequence.tokens):
+                chosen += self._continue(sequence, logits[row])
+                row += 1
+        if self.drafter is not None and not prompt:
+            self.drafter.length.took(time.perf_counter() - start)
+        return chosen
+
+    def _compose(self) -> list[tuple[Sequence, int]]:
+        """(sequence, how many of its pending tokens) for the next step."""
+        self._grow()
+        self._admit()
+        self._guess()
+        decoding = [(s, 1 + len(s.guesses)) for s in self.running if s.pending == 1]
+        rows = sum(count for _, count in decoding)
+        budget = self.pace.budget(rows, self.max_tokens - rows)
+        batch = decoding[: self.max_tokens]
+        for sequence in sorted(self.running, key=lambda s: s.priority):  # stable: by age among equals
+            count = min(sequence.pending, budget)
+            if sequence.pending > 1 and count > 0:
+                batch.append((sequence, count))
+                budget -= count
+        return batch
+
+    def _guess(self) -> None:
+        """The draft model's guesses for those that decode, as far as there is room for them."""
+        if self.drafter is None:
+            return
+        able = [
+            s
+            for s in self.running
+            if s.pending == 1 and s.first_token and s.search is None and s.sampler.settings.constraint is None
+        ]
+        most = self.max_guesses // max(len(able), 1)
+        wanted = [(s, s.tokens, s.sampler, min(most, s.limit - len(s.tokens) - 1)) for s in able]
+        for sequence, guesses in self.drafter.guess(w for w in wanted if w[3] > 0).items():
+            sequence.guesses = guesses
+            try:
+                self._extend(sequence)
+            except OutOfBlocks:
+                sequence.guesses = []
+
+    def _judge(self, sequence: Sequence, logits: np.ndarray) -> list[Chosen]:
+        """The target's tokens from its logits [1 + guesses, V]: as many guesses as it agrees with, and one of its own.
+
+        Keys and values of the rest stay in blocks that nobody will read: the next tokens are written over them.
+        """
+        assert self.drafter is not None
+        guesses, sequence.guesses = sequence.guesses, []
+        picked = judge(sequence.sampler, sequence.tokens, guesses, logits, sequence.stop_tokens)
+        sequence.tokens += [token for token, _ in picked]
+        accepted = sum(token == guess.token for (token, _), guess in zip(picked, guesses, strict=False))
+        sequence.guessed, sequence.accepted = sequence.guessed + len(guesses), sequence.accepted + accepted
+        self.drafter.learn(sequence, len(guesses), accepted)
+        self.cache.commit(sequence.table, sequence.tokens, len(sequence.tokens) - 1)
+        self._end(sequence)
+        reasons = [None] * (len(picked) - 1) + [sequence.finish_reason]
+        return [Chosen(sequence, *each, reason) for each, reason in zip(picked, reasons, strict=True)]
+
+    def _grow(self) -> None:
+        """Room for every running sequence's pending tokens, oldest first; without it the last of the lowest priority
+        yields."""
+        for sequence in list(self.running):
+            while sequence.slot >= 0:
+                try:
+                    self._extend(sequence)
+                    break
+                except OutOfBlocks:
+                    self._preempt(max(reversed(self.running), key=lambda s: s.priority))
+
+    def _admit(self) -> None:
+        """Start waiting sequences, in turn, while there is a slot and room for all their tokens and one more."""
+        budget = self.max_tokens - sum(sequence.pending for sequence in self.running)
+        while self.waiting and self._slots and budget > 0:
+            sequence = self._next()
+            table = self.cache.open(sequence.tokens, -sequence.memory.id if sequence.memory else 0)
+            wanted = self.cache.blocks_for(min(len(sequence.tokens) + 1, sequence.limit))
+            slots = len(sequence.search.tokens) if sequence.search and len(sequence.family) == 1 else 1
+            if (
+                self._being_computed(sequence, table)
+                or wanted - len(table.blocks) > self.cache.free
+                or slots > len(self._slots)
+                or (memory_table := self._recall(sequence)) is None
+            ):
+                self.cache.close(table)
+                return
+            self._start(sequence, table, memory_table)
+            sequence.reserved = [self._slots.pop() for _ in range(slots - 1)]
+            self._extend(sequence)
+            budget -= sequence.pending
+
+    def _next(self) -> Sequence:
+        """Whose turn it is: beams whose siblings run, then by priority, then whose client has the least running, then
+        who came first."""
+        running = Counter(sequence.client for sequence in self.running)
+        return min(self.waiting, key=lambda s: (all(beam.slot < 0 for beam in s.family), s.priority, running[s.client]))
+
+    def _start(self, sequence: Sequence, table: Table, memory_table: Table) -> None:
+        self.waiting.remove(sequence)
+        sequence.table, sequence.memory_table, sequence.slot = table, memory_table, self._slots.pop()
+        sequence.reused_tokens = max(sequence.reused_tokens, min(table.length, sequence.prompt_tokens))
+        sequence.started = sequence.started or time.perf_counter()
+        self.running.append(sequence)
+
+    def _recall(self, sequence: Sequence) -> Table | None:
+        """The blocks of a sequence's memory, none if it has none; None if there is no room for it now."""
+        if self.encoder is None or sequence.memory is None:
+            return Table()
+        try:
+            return self.encoder.open(sequence.memory)
+        except OutOfBlocks:
+            return None
+
+    def _being_computed(self, sequence: Sequence, table: Table) -> bool:
+        """Whether another sequence's next steps compute what this one needs next: then it waits to share it."""
+        alike = [other for other in self.running if other.memory is sequence.memory]
+        if any(other.pending and other.tokens == sequence.tokens for other in alike):
+            return True
+        end = table.length + self.cache.block_size
+        if end >= len(sequence.tokens):
+            return False
+        return any(
+            other.table.length < end <= len(other.tokens) and other.tokens[:end] == sequence.tokens[:end]
+            for other in alike
+        )
+
+    def _extend(self, sequence: Sequence) -> None:
+        blocks = sequence.table.blocks
+        before = len(blocks)
+        copies = self.cache.extend(sequence.table, len(sequence.tokens) + len(sequence.guesses))
+        if copies:
+            self._executor.copy_blocks(copies)
+        if copies or len(blocks) > before or self._tables[sequence.slot, 0] < 0:
+            self._write_table(sequence)
+
+    def _write_table(self, sequence: Sequence) -> None:
+        blocks = sequence.table.blocks
+        self._tables[sequence.slot, : len(blocks)] = blocks
+        self._tables[sequence.slot, len(blocks) :] = -1
+        if sequence.memory:
+            blocks = sequence.memory_table.blocks
+            self._memory["memory_tables"][sequence.slot, : len(blocks)] = blocks
+            self._memory["memory_lengths"][sequence.slot] = sequence.memory.length
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self.preemptions += 1
+        for member in reversed(sequence.family):
+            if member.slot >= 0:
+                self._leave(member)
+                self.waiting.appendleft(member)
+
+    def _leave(self, sequence: Sequence) -> None:
+        """Give back the slot and the blocks."""
+        self.running.remove(sequence)
+        self._tables[sequence.slot] = -1
+        self._slots += [sequence.slot, *sequence.reserved]
+        sequence.slot, sequence.reserved = -1, []
+        self.cache.close(sequence.table)
+        if self.encoder:
+            self.encoder.close(sequence.memory_table)
+        if self.drafter is not None:
+            self.drafter.forget(sequence)
+
+    def _run(self, batch: list[tuple[Sequence, int]]) -> np.ndarray:
+        tokens: list[int] = []
+        rows: list[int] = []
+        positions, slots = [], []
+        for sequence, count in batch:
+            start = sequence.table.length
+            past = [*sequence.tokens[start:], *(guess.token for guess in sequence.guesses)]
+            tokens += past[:count]
+            positions.append(np.arange(start, start + count, dtype=np.int32))
+            slots.append(np.full(count, sequence.slot, np.int32))
+            wanted = max(0, start + count + 1 - len(sequence.tokens))
+            rows += range(len(tokens) - wanted, len(tokens))
+        return np.asarray(
+            self._executor.step(
+                np.asarray(tokens, np.int32),
+                np.concatenate(positions),
+                np.concatenate(slots),
+                self._tables,
+                np.asarray(rows, np.int32),
+                **self._memory,
+            )
+        )
+
+    def _continue(self, sequence: Sequence, logits: np.ndarray) -> list[Chosen]:
+        """What follows from the logits [V] after a sequence's last token."""
+        if sequence.search is None:
+            return [self._choose(each, logits) for each in (sequence, *self._twins(sequence))]
+        sequence.logits = logits
+        if any(beam.pending for beam in sequence.family):
+            return []
+        return self._advance(sequence.search, sequence.family)
+
+    def _twins(self, sequence: Sequence) -> list[Sequence]:
+        """Starts those whose turn is next if they have the same tokens: they share what has been computed."""
+        twins = []
+        while self.waiting and self._slots and self.cache.free:
+            twin = self._next()
+            if twin.search is not None or twin.tokens != sequence.tokens or twin.memory is not sequence.memory:
+                break
+            self._start(twin, self.cache.fork(sequence.table), self._share_memory(sequence))
+            self._write_table(twin)
+            twins.append(twin)
+        return twins
+
+    def _share_memory(self, sequence: Sequence) -> Table:
+        return self.encoder.cache.fork(sequence.memory_table) if self.encoder else Table()
+
+    def _advance(self, search: BeamSearch, beams: list[Sequence]) -> list[Chosen]:
+        """One more token for every beam: those that go on take over the blocks of those they continue."""
+        first = beams[0]
+        first.first_token = first.first_token or time.perf_counter()
+        while len(beams) < len(search.tokens):
+            table, memory_table = self.cache.fork(first.table), self._share_memory(first)
+            beam = replace(first, table=table, memory_table=memory_table, slot=first.reserved.pop(), reserved=[])
+            self.running.insert(self.running.index(first) + len(beams), beam)
+            beams.append(beam)
+        parents = search.advance([beam.logits for beam in beams if beam.logits is not None])
+        tables = self.cache.reorder([beam.table for beam in beams], parents)
+        for beam, table, tokens in zip(beams, tables, search.tokens, strict=True):
+            beam.table, beam.tokens = table, tokens
+            self._write_table(beam)
+        if not search.done:
+            return []
+        token = search.best()[0].tokens[-1]
+        self.finish(first, "stop" if token in first.stop_tokens else "length")
+        return [Chosen(first, token, None, first.finish_reason)]
+
+    def _choose(self, sequence: Sequence, logits: np.ndarray) -> Chosen:
+        token, logprob = sequence.sampler.choose(logits, sequence.tokens)
+        sequence.tokens.append(token)
+        sequence.first_token = sequence.first_token or time.perf_counter()
+        self._end(sequence)
+        return Chosen(sequence, token, logprob, sequence.finish_reason)
+
+    def _end(self, sequence: Sequence) -> None:
+        """End it if its last token says so."""
+        if sequence.tokens[-1] in sequence.stop_tokens:
+            self.finish(sequence, "stop")
+        elif len(sequence.tokens) >= sequence.limit:
+            self.finish(sequence, "length")

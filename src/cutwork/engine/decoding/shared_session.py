@@ -1,0 +1,61 @@
+"""A session that several threads use: whoever waits for an answer takes the next step for all of them."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+
+from cutwork.engine.decoding.requests import Generation, Request, Session
+
+
+class SharedSession:
+    """Waits for requests of a session, streams and ends them, from any number of threads.
+
+    lock: held while anybody uses the session or what it runs on; whoever adds requests holds it too.
+    """
+
+    def __init__(self, session: Session, lock: threading.Lock) -> None:
+        self._session, self._lock = session, lock
+        self._unwanted: deque[Request] = deque()
+
+    def wait(self, request: Request, check: Callable[[], None] | None = None) -> Generation:
+        """The whole answer. check: called before every step; what it raises ends the waiting, not the request."""
+        while request.finish_reason is None:
+            if check:
+                check()
+            request.pieces.clear()
+            self._advance(request)
+        return request.result()
+
+    def stream(self, request: Request) -> Iterator[str]:
+        """Pieces of text as they come, after an empty one; the request ends when the iterator does."""
+        try:
+            yield ""
+            while request.pieces or request.finish_reason is None:
+                while request.pieces:
+                    text = request.pieces.popleft().text
+                    if text:
+                        yield text
+                self._advance(request)
+        finally:
+            self.cancel([request])
+
+    def cancel(self, requests: Sequence[Request]) -> None:
+        """End requests, at the latest before the next step: a stream can be dropped anywhere, even while the lock is
+        held, so this must not wait for it."""
+        self._unwanted.extend(requests)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._sweep()
+            finally:
+                self._lock.release()
+
+    def _advance(self, request: Request) -> None:
+        """Take a step for everybody, unless another thread's step has just brought what this request waits for."""
+        with self._lock:
+            self._sweep()
+            if not request.pieces and request.finish_reason is None:
+                self._session.step()
+
+    def _sweep(self) -> None:
+        while self._unwanted:
+            self._session.cancel(self._unwanted.popleft())

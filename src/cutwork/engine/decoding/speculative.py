@@ -1,0 +1,156 @@
+"""Speculative decoding (arXiv 2211.17192): a quick model guesses some tokens, the target checks them in one step."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cutwork.engine.decoding.blocks import BlockCache, OutOfBlocks, Table
+from cutwork.engine.decoding.draft_length import DraftLength
+from cutwork.engine.decoding.sampling import Logprob, Sampler
+
+
+@dataclass
+class Guess:
+    """A token of the draft model, and the distribution float64 [V] that it was drawn from, None if it was the best."""
+
+    token: int
+    distribution: np.ndarray | None
+
+
+@dataclass
+class _Draft:
+    """What the draft model has of one sequence."""
+
+    reach: int  # how many tokens to guess next
+    table: Table
+    fed: list[int] = field(default_factory=list)  # guesses that were computed beyond the table's length
+
+
+class Drafter:
+    """The draft model's side of every sequence.
+
+    Its cache holds verified tokens; what it computed for guesses counts once the target has chosen the same tokens.
+    It guesses fewer tokens for a sequence after a wrong guess and more when all were right, up to `tokens`, and no more
+    than pay (`DraftLength`). Only draws with a seed do without the latter: they must not depend on who else is there,
+    nor on how fast the machine is.
+
+    executor, cache: of the draft model, nobody else's. max_tokens: its tokens per step. max_context: its tokens per
+    sequence.
+    """
+
+    def __init__(self, executor: Any, cache: BlockCache, *, tokens: int, max_tokens: int, max_context: int) -> None:
+        self._executor, self.cache = executor, cache
+        self._tokens, self._max_tokens, self._max_context = tokens, max_tokens, max_context
+        self.length = DraftLength(tokens)
+        self._drafts: dict[Any, _Draft] = {}
+
+    def guess(self, sequences: Iterable[tuple[Any, Sequence[int], Sampler, int]]) -> dict[Any, list[Guess]]:
+        """Guesses for each (key, tokens so far, sampler, most guesses wanted); none where memory or context lack."""
+        work = {key: (tokens, sampler, most) for key, tokens, sampler, most in sequences}
+        pays = self.length.choose(len(work)) if work else 0
+        wanted = {
+            key: self._prepare(key, tokens, most if sampler.repeatable else min(most, pays))
+            for key, (tokens, sampler, most) in work.items()
+        }
+        guesses: dict[Any, list[Guess]] = {key: [] for key in work}
+        rows = self._catch_up({key: work[key][0] for key, count in wanted.items() if count > 0})
+        while rows:
+            for key, logits in rows.items():
+                tokens, sampler, _ = work[key]
+                past = [*tokens, *(guess.token for guess in guesses[key])]
+                guesses[key].append(Guess(*sampler.guess(logits, past)))
+            on = {key: guesses[key][-1].token for key in rows if len(guesses[key]) < wanted[key]}
+            for key, token in on.items():
+                self._drafts[key].fed.append(token)
+            rows = self._run({key: ([token], len(work[key][0]) + len(guesses[key]) - 1) for key, token in on.items()})
+        return {key: found for key, found in guesses.items() if found}
+
+    def learn(self, key: Any, guessed: int, accepted: int) -> None:
+        """How many of a sequence's guesses were right."""
+        self.length.note(guessed, accepted)
+        draft = self._drafts[key]
+        draft.reach = min(self._tokens, draft.reach + 2) if accepted == guessed else max(1, draft.reach - 1)
+
+    def forget(self, key: Any) -> None:
+        """Free what a sequence holds; harmless if that is nothing."""
+        draft = self._drafts.pop(key, None)
+        if draft is not None:
+            self.cache.close(draft.table)
+
+    def _prepare(self, key: Any, tokens: Sequence[int], most: int) -> int:
+        """Room for a sequence; returns how many guesses it holds, 0 for none."""
+        draft = self._drafts.get(key)
+        if draft is None:
+            draft = self._drafts[key] = _Draft(self._tokens, self.cache.open(tokens))
+        right = 0
+        for fed, token in zip(draft.fed, tokens[draft.table.length : -1], strict=False):
+            if fed != token:
+                break
+            right += 1
+        draft.fed = []
+        self.cache.commit(draft.table, tokens, draft.table.length + right)
+        count = min(draft.reach, most, self._max_context - len(tokens))
+        if count > 0:
+            try:
+                copies = self.cache.extend(draft.table, len(tokens) + count)
+            except OutOfBlocks:
+                return 0
+            if copies:
+                self._executor.copy_blocks(copies)
+        return count
+
+    def _catch_up(self, sequences: dict[Any, Sequence[int]]) -> dict[Any, np.ndarray]:
+        """Logits after the last token of those whose tokens are all computed within one step's budget."""
+        budget, chunks, complete = self._max_tokens, {}, {}
+        for key, tokens in sorted(
+            sequences.items(), key=lambda item: len(item[1]) - self._drafts[item[0]].table.length
+        ):
+            start = self._drafts[key].table.length
+            chunk = list(tokens[start : start + budget])
+            if chunk:
+                chunks[key] = (chunk, start)
+                budget -= len(chunk)
+                complete[key] = start + len(chunk) == len(tokens)
+        rows = self._run(chunks)
+        for key, (chunk, start) in chunks.items():
+            self.cache.commit(self._drafts[key].table, sequences[key], start + len(chunk))
+        return {key: logits for key, logits in rows.items() if complete[key]}
+
+    def _run(self, chunks: dict[Any, tuple[list[int], int]]) -> dict[Any, np.ndarray]:
+        """Logits [V] after the last of each sequence's tokens, given as (tokens, position of the first)."""
+        if not chunks:
+            return {}
+        tables = [self._drafts[key].table.blocks for key in chunks]
+        blocks = np.full((len(tables), max(map(len, tables))), -1, np.int32)
+        for row, table in zip(blocks, tables, strict=True):
+            row[: len(table)] = table
+        lengths = [len(tokens) for tokens, _ in chunks.values()]
+        logits = self._executor.step(
+            np.concatenate([np.asarray(tokens, np.int32) for tokens, _ in chunks.values()]),
+            np.concatenate([np.arange(at, at + len(tokens), dtype=np.int32) for tokens, at in chunks.values()]),
+            np.repeat(np.arange(len(chunks), dtype=np.int32), lengths),
+            blocks,
+            np.cumsum(lengths, dtype=np.int32) - np.int32(1),
+        )
+        return dict(zip(chunks, np.asarray(logits), strict=True))
+
+
+def judge(
+    sampler: Sampler, tokens: Sequence[int], guesses: Sequence[Guess], logits: np.ndarray, stop_tokens: frozenset[int]
+) -> list[tuple[int, Logprob | None]]:
+    """What the target model says after `tokens`, from its logits float32 [1 + guesses, V] after these and each guess.
+
+    As many guesses as it agrees with and one token of its own, unless a stop token comes first.
+    """
+    picked: list[tuple[int, Logprob | None]] = []
+    for row, guess in zip(logits, [*guesses, None], strict=True):
+        past = [*tokens, *(token for token, _ in picked)]
+        if guess is None:
+            picked.append(sampler.choose(row, past))
+            break
+        picked.append(sampler.judge(row, past, guess.token, guess.distribution))
+        if picked[-1][0] != guess.token or guess.token in stop_tokens:
+            break
+    return picked

@@ -1,0 +1,1 @@
+"""From stored weights to what an executor reads, and what multiplying them costs."""

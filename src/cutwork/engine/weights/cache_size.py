@@ -1,0 +1,132 @@
+"""How much memory this process may use, and the KV cache that fits."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cutwork.errors import CutworkError
+from cutwork.plan.builder import Plan
+
+CacheDType = Literal["f32", "bf16", "i8"]
+BLOCK_SIZE = 32  # tokens per block of the KV cache; a multiple of 16 for the attention kernels
+SHARE = 4  # the cache takes at most one part in so many of the memory that is available
+
+
+@dataclass(frozen=True)
+class CacheSize:
+    """The KV cache of a model: `context` tokens per sequence at most, `blocks` of BLOCK_SIZE tokens in all.
+
+    And that of its encoder, if it has one, for inputs of at most `input_tokens`.
+    """
+
+    context: int
+    blocks: int
+    input_tokens: int = 0
+    memory_blocks: int = 0
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of a sequence, or of an encoder's input: what a model was made for, and what it can take if asked to."""
+
+    usual: int
+    most: int
+
+
+def context_of(config: Mapping[str, Any]) -> Lengths:
+    """Of the sequences that a model (its decoder) writes. Raises CutworkError for a config that says nonsense."""
+    if config.get("model_type") == "t5":
+        return _relative(config)
+    names = ("max_position_embeddings", "max_seq_len", "max_target_positions", "n_positions")
+    name = next((name for name in names if name in config), None)
+    return _absolute(config, name) if name else Lengths(2048, 2048)
+
+
+def input_of(config: Mapping[str, Any]) -> Lengths:
+    """Of the inputs that an encoder reads."""
+    return _absolute(config, "max_source_positions") if "max_source_positions" in config else _relative(config)
+
+
+def _absolute(config: Mapping[str, Any], name: str) -> Lengths:
+    longest = config[name]
+    if isinstance(longest, bool) or not isinstance(longest, int) or not 2 <= longest <= 1 << 24:
+        raise CutworkError(f"config.json: {name} must be an integer from 2, not {longest!r}")
+    return Lengths(longest, longest)
+
+
+def _relative(config: Mapping[str, Any]) -> Lengths:
+    """Of a model without absolute positions."""
+    usual = config.get("n_positions", 512)
+    return Lengths(usual if isinstance(usual, int) and 2 <= usual <= 1 << 14 else 512, 1 << 14)
+
+
+def size_cache(
+    plan: Plan,
+    *,
+    dtype: CacheDType,
+    context: Lengths,
+    max_context: int | None,
+    max_batch: int,
+    budget: int | None,
+    encoder: Plan | None = None,
+    inputs: Lengths = Lengths(0, 0),
+    max_input: int | None = None,
+) -> CacheSize:
+    """As many blocks as `max_batch` sequences of the whole context need, within `budget` bytes.
+
+    Without a budget a quarter of the available memory. A context nobody asked for shrinks to what fits; one that was
+    asked for and does not fit, or exceeds the model's, is a CutworkError. With an encoder each sequence also needs room
+    for an input.
+    """
+    tokens = _wanted("max_context", max_context, context)
+    input_tokens = _wanted("max_input", max_input, inputs) if encoder else 0
+    block_bytes = _block_bytes(plan, dtype)
+    input_blocks = -(-input_tokens // BLOCK_SIZE)
+    input_bytes = input_blocks * _block_bytes(encoder, dtype) if encoder else 0
+    limit = budget if budget is not None else available_memory() // SHARE
+    affordable = max(0, limit - input_bytes) // block_bytes
+    one = -(-tokens // BLOCK_SIZE)
+    if affordable < one:
+        if max_context is not None or affordable < 1:
+            raise CutworkError(
+                f"a context of {tokens} tokens needs {(one * block_bytes + input_bytes) / 1e6:.0f} MB of KV cache, but "
+                f"only {limit / 1e6:.0f} MB are set aside for it; lower max_context, use an i8 cache or raise "
+                "cache_bytes"
+            )
+        one = affordable
+        tokens = one * BLOCK_SIZE
+    together = min(max_batch, max(1, limit // (one * block_bytes + input_bytes)))
+    blocks = min(one * max_batch, (limit - together * input_bytes) // block_bytes)
+    return CacheSize(tokens, blocks, input_tokens, together * input_blocks)
+
+
+def _wanted(name: str, asked: int | None, lengths: Lengths) -> int:
+    if asked is not None and not 2 <= asked <= lengths.most:
+        raise CutworkError(f"{name} must be from 2 to {lengths.most}, the length this model was made for, not {asked}")
+    return asked or lengths.usual
+
+
+def _block_bytes(plan: Plan, dtype: CacheDType) -> int:
+    head_bytes = {"f32": 4 * plan.head_dim, "bf16": 2 * plan.head_dim, "i8": plan.head_dim + 4}[dtype]  # + a scale
+    return 2 * plan.cache_layers * plan.kv_heads * head_bytes * BLOCK_SIZE
+
+
+def available_memory() -> int:
+    """Bytes this process could still take: of the machine, or of its control group if that allows less."""
+    free = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for line in _read("/proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            free.append(int(line.split()[1]) * 1024)
+    limit, used = _read("/sys/fs/cgroup/memory.max").strip(), _read("/sys/fs/cgroup/memory.current").strip()
+    if limit.isdigit() and used.isdigit():
+        free.append(max(0, int(limit) - int(used)))
+    return min(free)
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,162 @@
+"""What the kernels cost on this machine: measured once, kept in the user's cache, used to choose kernels."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from itertools import combinations, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cutwork import __version__
+from cutwork.engine.weights.bind import make_weight
+from cutwork.errors import CutworkError
+from cutwork.machine import cpu_name
+from cutwork.pack.encodings import encode
+from cutwork.pack.int4 import GROUP, encode_int4
+from cutwork.store.atomic import write_atomically
+
+ENVIRONMENT = "CUTWORK_COSTS"  # a file to read instead of the cache, or "default": the built-in costs
+
+# Rows and columns of the weights that are timed. Those stay in cache, so that arithmetic is what is measured; where
+# zeros are skipped, few rows would be over before branches and prefetches behave as they will.
+_SHAPES = ((480, 2048), (1920, 512))
+_SKIPPING_SHAPES = ((768, 3072), (3072, 768), (2048, 512))
+_DENSITIES = (0.5, 0.2)
+_ZEROS = {"bitmask": (1, 1), "block1x4": (1, 4), "block4x1": (4, 1)}  # rows and columns that are zero together
+_TOKENS = {"gemv": (1, 2, 4, 8, 16), "gemm": (8, 32, 128), "spmm": (32, 128, 512), "rows": (16, 32, 128, 512)}
+_SKIPPING = ("spmm", "rows")
+
+
+def load_costs() -> Any:
+    """The `cutwork._native.Costs` of this process's instruction set.
+
+    From the file that CUTWORK_COSTS names, else as measured before (`measure_costs`), else the built-in ones. Raises
+    CutworkError if the file that was named cannot be used; a damaged cache counts as none.
+    """
+    named = os.environ.get(ENVIRONMENT, "")
+    if named == "default":
+        return _native().Costs()
+    path = Path(named) if named else cache_path()
+    try:
+        return _read(path)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        if named:
+            problem = error.strerror if isinstance(error, OSError) else error
+            raise CutworkError(f"the costs in {path} (from {ENVIRONMENT}) cannot be used: {problem}") from None
+        return _native().Costs()
+
+
+def have_measured() -> bool:
+    """Whether this machine's own costs, or those of a file, are in use."""
+    if os.environ.get(ENVIRONMENT):
+        return True
+    try:
+        _read(cache_path())
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+    return True
+
+
+def measure_costs() -> Any:
+    """Time every kernel with every encoding for five seconds, keep the costs for later processes and return them."""
+    native = _native()
+    costs = native.Costs()
+    constants = {}
+    for dtype in ("f32", "bf16", "i8", "i4"):
+        for encoding in ("dense", "bitmask") if dtype == "i4" else ("dense", *_ZEROS):
+            weights = _weights(dtype, encoding, _SHAPES)
+            for kernel in weights[0].kernels():
+                timed = _weights(dtype, encoding, _SKIPPING_SHAPES) if kernel in _SKIPPING else weights
+                constants[f"{kernel} {encoding} {dtype}"] = _fit(costs, kernel, timed)
+    threads = native.default_threads()
+    one = native.read_bandwidth(1, 256, 4)
+    bandwidth = (one, max(one, native.read_bandwidth(threads, 256, 4)))
+    measured = native.Costs(constants, bandwidth)
+    content = {
+        "cpu": cpu_name(),
+        "isa": measured.isa,
+        "version": __version__,
+        "bandwidth": bandwidth,
+        "constants": constants,
+    }
+    path = cache_path()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(content, indent=1) + "\n")
+    except OSError:
+        pass  # a home that cannot be written to: they serve this process
+    return measured
+
+
+def cache_path() -> Path:
+    """Where costs are kept: by processor, instruction set and build of the native module."""
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    native = _native()
+    build = Path(native.__file__).stat()
+    key = f"{cpu_name()} {__version__} {build.st_size} {build.st_mtime_ns}"
+    return (
+        Path(home).expanduser()
+        / "cutwork"
+        / f"costs-{native.isa()}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
+    )
+
+
+def _read(path: Path) -> Any:
+    content = json.loads(path.read_text())
+    constants = {name: tuple(values) for name, values in content["constants"].items()}
+    return _native().Costs(constants, tuple(content["bandwidth"]), content["isa"])
+
+
+def _weights(dtype: str, encoding: str, shapes: Sequence[tuple[int, int]]) -> list[Any]:
+    weights = []
+    for density, (rows, cols) in product(_DENSITIES if encoding in _ZEROS else (1.0,), shapes):
+        random = np.random.default_rng(0)
+        high, wide = _ZEROS.get(encoding, (1, 1))
+        keep = (random.random((rows // high, cols // wide)) < density).repeat(high, 0).repeat(wide, 1)
+        values = np.where(keep, random.integers(1, 8, (rows, cols)), 0)
+        if dtype == "i4":
+            scale = np.ones((rows, -(-cols // GROUP)), np.float32)
+            encoded = encode_int4(values.astype(np.int8), scale, GROUP, allow_bitmask=encoding == "bitmask")
+        else:
+            stored = values.astype({"f32": np.float32, "bf16": np.uint16, "i8": np.int8}[dtype])
+            rows_scale = np.ones(rows, np.float32) if dtype == "i8" else None
+            encoded = encode(stored, rows_scale, allow_bitmask=encoding in _ZEROS)
+        weights.append(make_weight("timed", (rows, cols), encoded, _native().Weight))
+    return weights
+
+
+def _fit(costs: Any, kernel: str, weights: list[Any]) -> tuple[float, ...]:
+    """Constants that explain the times of a kernel, in picoseconds: least squares of the relative errors."""
+    work, times = [], []
+    for weight in weights:
+        shape = (weight.encoding, weight.dtype, weight.rows, weight.cols, weight.nonzeros)
+        for tokens in _TOKENS[kernel]:
+            work.append(costs.work(kernel, *shape, tokens))
+            times.append(1e12 * weight.time(tokens, kernel, repeats=3 if kernel in _SKIPPING else 8))
+    relative = np.asarray(work) / np.asarray(times)[:, None]
+    if weights[0].encoding == "dense":
+        relative[:, 1] = 0  # as many nonzeros as positions: one constant tells it all
+    return tuple(_nonnegative_least_squares(relative, np.ones(len(times))))
+
+
+def _nonnegative_least_squares(a: np.ndarray, b: np.ndarray) -> list[float]:
+    """The best of the unconstrained solutions over every subset of the columns that has no negative entry."""
+    columns = range(a.shape[1])
+    least, best = float("inf"), np.zeros(a.shape[1])
+    for count in columns:
+        for some in combinations(columns, count + 1):
+            solution = np.zeros(a.shape[1])
+            solution[list(some)] = np.linalg.lstsq(a[:, some], b, rcond=None)[0]
+            error = float(np.linalg.norm(a @ solution - b))
+            if error < least and (solution >= 0).all():
+                least, best = error, solution
+    return [float(x) for x in best]
+
+
+def _native() -> Any:
+    from cutwork import _native as native  # type: ignore[attr-defined]
+
+    return native

@@ -1,0 +1,1 @@
+"""Speed and quality of models, compared, and reports of them."""

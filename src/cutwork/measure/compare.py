@@ -1,0 +1,173 @@
+"""The end of a run: how accurate, how large and how fast each variant of the model is."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from cutwork.engine.model import Model
+from cutwork.machine import cpu_name
+from cutwork.measure.quality import accuracy
+from cutwork.measure.speed import measure
+from cutwork.recipe import Recipe
+from cutwork.store.atomic import write_atomically
+from cutwork.store.directory import read_config
+from cutwork.store.json_file import read_json
+from cutwork.tasks.perplexity import read_text, task_text
+from cutwork.tasks.task import LABELS, Task
+
+BASELINES = {"f32": "dense-f32", "int8": "dense-int8"}  # what speed-ups are given against
+_WINDOW = 512  # tokens of a perplexity window
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A packed model and a hash of what made it."""
+
+    path: Path
+    key: str
+
+
+def compare(
+    recipe: Recipe, variants: Mapping[str, Variant], task: Task, work: Path, *, console: Console
+) -> dict[str, Any]:
+    """Measure every variant and return the results, a JSON object.
+
+    What was measured is kept in the directory `work`: an interrupted comparison goes on where it stopped, and one in
+    which some models changed measures only those. Accuracy is exact match of the answers (of translations BLEU and
+    chrF as well), perplexity that of the task's held-out text unless the recipe names a file (None for models with an
+    encoder), speed that of `cutwork bench`: all variants interleaved in one process, medians. Raises CutworkError for
+    models or texts that cannot be read.
+    """
+    kept = Measurements(work)
+    rows = []
+    for name, variant in variants.items():
+        measured = quality(kept, name, variant, task, recipe, console)
+        rows.append({"name": name, **measured, "disk_bytes": _directory_bytes(variant.path)})
+    speed_key = [[[name, variant.key] for name, variant in variants.items()], recipe.compare.model_dump(mode="json")]
+    speeds = kept.get(speed_key, lambda: _speeds(variants, recipe, console))
+    rows = [{**row, **speeds["variants"][row["name"]]} for row in rows]
+    _add_speedups(rows)
+    machine = {"cpu": cpu_name(), "isa": speeds["isa"], "threads": speeds["threads"]}
+    return {"recipe": recipe.name, "task": task.name, "machine": machine, "variants": rows}
+
+
+def quality(
+    kept: "Measurements", name: str, variant: Variant, task: Task, recipe: Recipe, console: Console
+) -> dict[str, Any]:
+    """Accuracy and perplexity of a model of any kind, by `recipe.compare`, measured unless `kept` has it."""
+    settings = recipe.compare
+    text = read_text(settings.perplexity_text) if settings.perplexity_text else None
+
+    def measure_it() -> dict[str, Any]:
+        with Model.load(
+            variant.path,
+            threads=settings.threads,
+            max_context=_context(variant.path, recipe),
+            max_batch=max(16, 4 * settings.num_beams),
+        ) as model:
+            score = accuracy(
+                model,
+                task,
+                max_new_tokens=settings.max_new_tokens,
+                num_beams=settings.num_beams,
+                samples=settings.accuracy_samples,
+                console=console,
+            )
+            perplexity = None
+            if not model.config.get("is_encoder_decoder"):  # which has no text of its own
+                content = text or task_text(model.tokenizer, task.test)
+                measured = model.perplexity(content, window=_WINDOW, max_tokens=settings.perplexity_tokens)
+                perplexity = measured.perplexity
+            return {
+                "sparsity": model.sparsity,
+                "accuracy": score.accuracy,
+                "right": score.right,
+                "samples": score.samples,
+                **score.quality,
+                "perplexity": perplexity,
+                "memory_bytes": model.memory["weights"],
+            }
+
+    questions = [[sample.prompt, sample.answer] for sample in task.test]
+    amounts = [settings.accuracy_samples, settings.max_new_tokens, settings.perplexity_tokens]
+    if settings.num_beams > 1:
+        amounts.append(settings.num_beams)
+    result = kept.get([variant.key, questions, text, amounts], measure_it)
+    told = [f"{result['accuracy']:.1%} right"]
+    told += [f"{LABELS[key]} {result[key]:.1f}" for key in LABELS if key in result]
+    if result["perplexity"] is not None:
+        told.append(f"perplexity {result['perplexity']:.3f}")
+    console.print(f"{name}: {', '.join(told)}", highlight=False)
+    return result
+
+
+def _speeds(variants: Mapping[str, Variant], recipe: Recipe, console: Console) -> dict[str, Any]:
+    """Prefill and decode speed of all variants, and what they ran on."""
+    settings = recipe.compare
+    with ExitStack() as stack:
+        models = {
+            name: stack.enter_context(
+                Model.load(
+                    variant.path, threads=settings.threads, max_context=_context(variant.path, recipe), max_batch=1
+                )
+            )
+            for name, variant in variants.items()
+        }
+        speeds = measure(models, settings.prompt_tokens, settings.decode_tokens, settings.repeats, console=console)
+        any_model = next(iter(models.values()))
+        return {
+            "isa": any_model.isa,
+            "threads": any_model.threads,
+            "variants": {
+                name: {"prefill_tokens_per_second": speed.prefill, "decode_tokens_per_second": speed.decode}
+                for name, speed in speeds.items()
+            },
+        }
+
+
+def _add_speedups(rows: list[dict[str, Any]]) -> None:
+    """Add to each row its speed-up against the dense baselines that were measured."""
+    by_name = {row["name"]: row for row in rows}
+    for label, baseline in BASELINES.items():
+        if baseline not in by_name:
+            continue
+        for phase in ("prefill", "decode"):
+            reference = by_name[baseline][f"{phase}_tokens_per_second"]
+            for row in rows:
+                row[f"{phase}_speedup_over_dense_{label}"] = row[f"{phase}_tokens_per_second"] / reference
+
+
+def _context(path: Path, recipe: Recipe) -> int:
+    """Room for the longest thing measured, so that the KV cache is no larger than it must be."""
+    settings = recipe.compare
+    wanted = max(
+        recipe.task.max_length + settings.max_new_tokens, settings.prompt_tokens + settings.decode_tokens + 1, _WINDOW
+    )
+    longest = read_config(path).get("max_position_embeddings", wanted)
+    return min(wanted, int(longest))
+
+
+def _directory_bytes(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+class Measurements:
+    """Results of measurements in a directory, each in a file named by a hash of what it depends on."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def get(self, key: object, measure_it: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The kept result for a key, or a new one."""
+        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+        file = self.directory / f"{name}.json"
+        if not file.is_file():
+            write_atomically(file, json.dumps(measure_it(), indent=1))
+        return read_json(file)

@@ -1,0 +1,23 @@
+"""The results of a run as `cutwork run` leaves them in `results.json`."""
+
+from pathlib import Path
+from typing import Any
+
+from cutwork.errors import CutworkError
+from cutwork.store.json_file import read_json
+
+_COLUMNS = ("name", "sparsity", "accuracy", "perplexity", "disk_bytes", "memory_bytes")
+
+
+def load_results(directory: Path) -> dict[str, Any]:
+    """The results in a run's output directory; CutworkError if there are none or they are not ours."""
+    file = directory / "results.json"
+    if not file.is_file():
+        raise CutworkError(f"{directory} has no results.json; finish its run first: cutwork run RECIPE")
+    results = read_json(file)
+    rows = results.get("variants")
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict) and all(column in row for column in _COLUMNS) for row in rows
+    ):
+        raise CutworkError(f"{file} is not what cutwork run writes; run the recipe's compare stage again")
+    return results

@@ -1,0 +1,124 @@
+"""Prefill and decode speed of one or several models: interleaved in one run, medians, spreads."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from statistics import median
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cutwork.engine.decoding.requests import Options
+from cutwork.engine.model import Model
+from cutwork.errors import CutworkError
+
+
+@dataclass
+class Speed:
+    """What was measured of one model; every run of every repeat is kept.
+
+    first_token_ms: from a prompt to its first token. step_ms: every decode step. batch: sequences at a time.
+    """
+
+    prompt_tokens: int
+    decode_tokens: int
+    batch: int
+    first_token_ms: list[float] = field(default_factory=list)
+    step_ms: list[list[float]] = field(default_factory=list)  # one list per repeat
+
+    @property
+    def prefill(self) -> float:
+        """Prompt tokens per second, median over the repeats."""
+        return median(self.prefill_runs)
+
+    @property
+    def decode(self) -> float:
+        """Tokens per second of all sequences together after the first token, median over the repeats."""
+        return median(self.decode_runs)
+
+    @property
+    def prefill_runs(self) -> list[float]:
+        """Prompt tokens per second of each repeat."""
+        return [1e3 * self.batch * self.prompt_tokens / ms for ms in self.first_token_ms]
+
+    @property
+    def decode_runs(self) -> list[float]:
+        """Decoded tokens per second of each repeat."""
+        return [1e3 * self.batch * len(steps) / sum(steps) for steps in self.step_ms]
+
+    def step_percentile(self, percent: float) -> float:
+        """Milliseconds between tokens at a percentile of all decode steps."""
+        return float(np.percentile(np.concatenate([np.asarray(steps) for steps in self.step_ms]), percent))
+
+    def as_json(self) -> dict[str, object]:
+        """Medians, spreads and percentiles as plain numbers."""
+        return {
+            "prefill_tokens_per_second": self.prefill,
+            "prefill_runs": self.prefill_runs,
+            "decode_tokens_per_second": self.decode,
+            "decode_runs": self.decode_runs,
+            "first_token_ms": median(self.first_token_ms),
+            "step_ms_p50": self.step_percentile(50),
+            "step_ms_p95": self.step_percentile(95),
+            "step_ms_p99": self.step_percentile(99),
+        }
+
+
+def measure(
+    models: Mapping[str, Model],
+    prompt_tokens: int,
+    decode_tokens: int,
+    repeats: int,
+    *,
+    batch: int = 1,
+    console: Console | None = None,
+) -> dict[str, Speed]:
+    """Time `repeats` rounds over all models, each round in turn, after one round of warm-up that is not counted.
+
+    An encoder, where there is one, reads the prompt; its time then is that of the first token. Prompts are random
+    tokens, new ones each round, so that nothing is reused; decoding is greedy and goes on past the end of a sequence.
+    Raises CutworkError where a model's context is too short or its batch too small.
+    """
+    for name, model in models.items():
+        decoded = decode_tokens + 1 + (0 if model.encoder else prompt_tokens)
+        if decoded > model.max_context:
+            raise CutworkError(f"{name}: {decoded} tokens do not fit the context of {model.max_context}; measure fewer")
+        if batch > model.max_batch:
+            raise CutworkError(f"{name}: a batch of {batch} exceeds the model's {model.max_batch}")
+    random = np.random.default_rng(0)
+    speeds = {name: Speed(prompt_tokens, decode_tokens, batch) for name in models}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console or Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("measuring speed", total=(repeats + 1) * len(models))
+        for round_ in range(repeats + 1):
+            for name, model in models.items():
+                progress.update(bar, description=f"measuring {name}")
+                first, steps = _once(model, random, prompt_tokens, decode_tokens, batch)
+                if round_ > 0:
+                    speeds[name].first_token_ms.append(first)
+                    speeds[name].step_ms.append(steps)
+                progress.advance(bar)
+    return speeds
+
+
+def _once(
+    model: Model, random: np.random.Generator, prompt_tokens: int, decode_tokens: int, batch: int
+) -> tuple[float, list[float]]:
+    """(milliseconds until every sequence has its first token, milliseconds of each step after that)."""
+    options: Options = {"max_new_tokens": decode_tokens + 1, "ignore_eos": True}
+    prompts = [random.integers(0, model.plan.vocabulary, prompt_tokens).tolist() for _ in range(batch)]
+    requests = [
+        model.session.add(model.start_tokens, model.encode_input(prompt), **options)
+        if model.encoder
+        else model.session.add(prompt, **options)
+        for prompt in prompts
+    ]
+    start = time.perf_counter()
+    while any(not request.tokens for request in requests):
+        model.session.step()
+    times = [time.perf_counter()]
+    while model.session.busy:
+        model.session.step()
+        times.append(time.perf_counter())
+    return 1e3 * (times[0] - start), [1e3 * step for step in np.diff(times)]

@@ -1,0 +1,1 @@
+"""The plan of a forward pass: what architectures write and executors run. NumPy only."""

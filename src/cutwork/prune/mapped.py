@@ -1,0 +1,111 @@
+"""A checkpoint opened for surgery in place: the model's weights are the mapped file, so no model has to fit in memory.
+
+Built without weights, then pointed at the files. What is written to a block's linear is written to its file; the
+system's page cache decides how much of it is in memory.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from torch import Tensor, nn
+
+from cutwork.errors import CutworkError
+from cutwork.store.bitmask import Expanded, open_checkpoint
+from cutwork.store.directory import copy_side_files, kind_of
+from cutwork.store.safetensors import Tensors, open_tensors
+from cutwork.torch_models.blocks import block_lists, linears
+from cutwork.torch_models.load import empty_model, load_config
+
+_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
+
+
+def copy_checkpoint(source: Path, destination: Path) -> None:
+    """Copy a plain checkpoint's weights, configuration, tokenizer and other small files into a directory."""
+    if kind_of(source) != "checkpoint":
+        raise CutworkError(
+            f"{source} is a {kind_of(source)} model; this step needs the plain checkpoint it was made from"
+        )
+    stored = open_checkpoint(source)
+    if isinstance(stored, Expanded):
+        stored.write(destination)
+    else:
+        for file in [*stored.paths, source / "config.json", *source.glob("model.safetensors.index.json")]:
+            shutil.copyfile(file, destination / file.name)
+    copy_side_files(source, destination)
+
+
+class MappedModel:
+    """The model of a checkpoint directory whose files it changes.
+
+    `model` is usable as a whole for modules outside of its blocks; a block computes only while it is `resident`.
+    float16, which CPUs compute slowly, is computed in float32. Raises CutworkError for unusable directories.
+    """
+
+    def __init__(self, directory: Path, device: torch.device | None = None) -> None:
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        tensors = open_tensors(directory, writable=True)
+        with init_empty_weights(include_buffers=False):
+            self.model: Any = empty_model(load_config(directory))
+        state = _state(self.model, tensors, directory)
+        stacks = block_lists(self.model)
+        inside = tuple(f"{stack}." for stack in stacks)
+        stored = next(state[f"{stack}.0.{name}.weight"] for stack in stacks for name, _ in _linears(stacks[stack][0]))
+        self.dtype = torch.float32 if stored.dtype == torch.float16 else stored.dtype
+        for name, tensor in state.items():
+            if tensor.is_floating_point() and not name.startswith(inside):
+                state[name] = tensor.to(self.device, self.dtype)
+        self.model.load_state_dict(state, strict=False, assign=True)
+        self.model.tie_weights()
+        self.model.requires_grad_(False)
+        for name, parameter in self.model.named_parameters():
+            if parameter.is_meta:
+                raise CutworkError(
+                    f"{directory} has no weight '{name}', or keeps it under another name than this version of "
+                    "transformers; load it with transformers and save it again with save_pretrained"
+                )
+        for buffer_name, buffer in list(self.model.named_buffers()):
+            module = self.model.get_submodule(buffer_name.rpartition(".")[0])
+            module._buffers[buffer_name.rpartition(".")[2]] = buffer.to(self.device)
+
+    @contextmanager
+    def resident(self, block: nn.Module) -> Iterator[None]:
+        """Let a block compute, on the device and in the model's dtype; its linears' weights are then written back."""
+        homes: list[tuple[nn.Parameter, Tensor]] = []
+        for parameter in block.parameters():
+            homes.append((parameter, parameter.data))
+            parameter.data = parameter.data.to(self.device, self.dtype)
+        written = {id(linear.weight) for _, linear in _linears(block)}
+        yield
+        for parameter, home in homes:
+            if id(parameter) in written and parameter.data_ptr() != home.data_ptr():
+                home.copy_(parameter.data)
+            parameter.data = home
+
+
+def _linears(block: nn.Module) -> list[tuple[str, Any]]:
+    return list(linears(block))
+
+
+def _state(model: Any, tensors: Tensors, directory: Path) -> dict[str, Tensor]:
+    """The stored tensors by the names that the model has for them."""
+    prefix = f"{model.base_model_prefix}."
+    state = {}
+    for name in model.state_dict():
+        # Checkpoints of a bare base model lack its prefix.
+        found = next((key for key in (name, name.removeprefix(prefix), prefix + name) if key in tensors), None)
+        if found is None:
+            continue
+        kind, shape = tensors.describe(found)
+        expected = tuple(model.state_dict()[name].shape)
+        if shape != expected:
+            raise CutworkError(f"{directory}: '{found}' is {list(shape)}, and config.json wants {list(expected)}")
+        if kind.startswith("F8"):
+            raise CutworkError(f"{directory} stores '{found}' in 8 bits; use the unquantised checkpoint")
+        flat = torch.from_numpy(tensors[found].array)
+        state[name] = flat.view(_DTYPES[kind]) if kind in _DTYPES else flat
+    return state

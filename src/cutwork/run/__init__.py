@@ -1,0 +1,1 @@
+"""A recipe carried out: its stages, kept, resumed and done again when their settings change."""

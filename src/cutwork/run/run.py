@@ -1,0 +1,85 @@
+"""`cutwork run`: the stages of a recipe, from a pretrained model to the comparison of everything made of it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from cutwork.errors import CutworkError
+from cutwork.recipe import PackSettings, Recipe
+from cutwork.run.stages import GROUPS, Source, Stage, Stages, sample_digest
+from cutwork.store.atomic import write_atomically
+from cutwork.store.resolve import resolve
+from cutwork.tasks.load import load_task
+from cutwork.tasks.task import Task
+
+
+def run(recipe: Recipe, *, output: Path | None = None, until: str = "compare", console: Console | None = None) -> Path:
+    """Carry out a recipe up to the stages of the group `until` and return its output directory.
+
+    Stages that are already there are kept; one whose settings or inputs changed is made anew, and what depends on it.
+    After an interruption the same call goes on where it stopped. Raises CutworkError for whatever the user can fix.
+    """
+    if until not in GROUPS:  # before anything is downloaded
+        raise CutworkError(f"there is no stage '{until}'; the stages are {', '.join(GROUPS)}")
+    output = (output or recipe.output).expanduser()
+    plan(recipe, output, console or Console(stderr=True)).carry_out(until)
+    return output
+
+
+def plan(recipe: Recipe, output: Path, console: Console) -> Stages:
+    """The stages of a recipe. Gets the task's data and the model, but carries nothing out."""
+    task = load_task(recipe.task)
+    if not task.train or not task.test:
+        raise CutworkError(f"task {task.name} has no training or no test samples; give it both in task.options")
+    stages = Stages(output, task, recipe.task.max_length, console)
+    dense: Source = resolve(recipe.model)
+    if recipe.teacher:
+        dense = stages.tune("teacher", "teacher", dense, recipe.teacher)
+    pruned, sparse = _prune_and_tune(recipe, stages, dense)
+    f32, bf16 = PackSettings(dtype="f32"), PackSettings(dtype="bf16")
+    variants: list[tuple[str, Source, PackSettings]] = [
+        ("dense-f32", dense, f32),
+        ("dense-bf16", dense, bf16),
+        ("pruned-f32", pruned, f32),
+        ("sparse-f32", sparse, f32),
+        ("sparse-bf16", sparse, bf16),
+    ]
+    if recipe.quantize:
+        for name, model in (("dense", dense), ("sparse", sparse)):
+            quantized = stages.quantize(f"{name}-quantized", model, recipe.quantize)
+            variants.append((f"{name}-int8", quantized, recipe.pack))
+    packed = {name: stages.pack(f"packed/{name}", model, settings) for name, model, settings in variants}
+
+    def make(file: Path) -> None:
+        _compare(recipe, task, packed, file, console)
+
+    depends = [recipe.name, recipe.compare.model_dump(mode="json"), recipe.task.max_length, sample_digest(task.test)]
+    stages.add("results.json", "compare", make, depends, *packed.values())
+    return stages
+
+
+def _prune_and_tune(recipe: Recipe, stages: Stages, dense: Source) -> tuple[Stage, Stage]:
+    """The pruned model and the fine-tuned one; of an iterative recipe the last, each level made from the one before."""
+    if not recipe.prune.levels:
+        pruned = stages.prune("pruned", dense, recipe.prune)
+        return pruned, stages.tune("sparse", "tune", pruned, recipe.tune, teacher=dense)
+    tuned: Stage | None = None
+    for number, level in enumerate(recipe.prune.levels, 1):
+        pruned = stages.prune(f"pruned-{number}", tuned or dense, recipe.prune.at(level))
+        # A fine-tuning that is pruned again belongs to the pruning: `--until prune` ends with a pruned model.
+        group = "tune" if level == recipe.prune.levels[-1] else "prune"
+        tuned = stages.tune(f"sparse-{number}", group, pruned, recipe.tune, teacher=dense)
+    assert tuned
+    return pruned, tuned
+
+
+def _compare(recipe: Recipe, task: Task, packed: Mapping[str, Stage], file: Path, console: Console) -> None:
+    from cutwork.measure.compare import Variant, compare
+    from cutwork.measure.report.write import write_report
+
+    variants = {name: Variant(stage.output, stage.key) for name, stage in packed.items()}
+    results = compare(recipe, variants, task, file.parent / "measurements", console=console)
+    write_report([results], file.parent)
+    write_atomically(file, json.dumps(results, indent=1) + "\n")

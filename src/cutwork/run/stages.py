@@ -1,0 +1,219 @@
+"""Stages in a directory: each made once while nothing it depends on changes, whatever interrupts the work."""
+
+import fcntl
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from cutwork.errors import CutworkError
+from cutwork.recipe import PackSettings, PruneSettings, QuantizeSettings, Settings, TuneSettings
+from cutwork.store.atomic import write_atomically
+from cutwork.store.directory import fingerprint
+from cutwork.store.json_file import read_json
+from cutwork.tasks.task import Sample, Task
+
+GROUPS = ("teacher", "prune", "tune", "quantize", "pack", "compare")  # what --until may name
+_STATE = "stages.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One directory or file of a run and how to make it.
+
+    `make` writes `output` so that it appears atomically; `key` is a hash of everything the result depends on.
+    """
+
+    name: str
+    group: str
+    output: Path
+    key: str
+    make: Callable[[], object]
+
+
+Source = Stage | Path  # where a stage takes a model from: another stage, or a directory that is not ours
+
+
+def path_of(source: Source) -> Path:
+    """The directory of a model."""
+    return source.output if isinstance(source, Stage) else source
+
+
+def key_of(source: Source) -> str:
+    """What tells whether a model is still the same: a stage's key, or the contents of a directory's files."""
+    return source.key if isinstance(source, Stage) else fingerprint(source)
+
+
+@dataclass
+class Stages:
+    """The stages of one output directory, in the order they are made; all train and calibrate on `task`."""
+
+    output: Path
+    task: Task
+    max_length: int
+    console: Console
+    stages: list[Stage] = field(default_factory=list)
+
+    def tune(
+        self, name: str, group: str, model: Source, settings: TuneSettings, teacher: Source | None = None
+    ) -> Stage:
+        """Add a fine-tuning, dense or sparse."""
+
+        def make(output: Path) -> None:
+            from cutwork.tune.tune import tune
+
+            path = path_of(teacher) if teacher else None
+            tune(path_of(model), output, settings, self.task.train, teacher_dir=path, **self._common())
+
+        taught = [teacher] if teacher and settings.losses.needs_teacher else []
+        return self.add(name, group, make, [_dump(settings), self._data], model, *taught)
+
+    def prune(self, name: str, model: Source, settings: PruneSettings) -> Stage:
+        """Add a one-shot pruning."""
+
+        def make(output: Path) -> None:
+            from cutwork.prune.prune import prune
+
+            prune(path_of(model), output, settings, self.task.train, **self._common())
+
+        return self.add(name, "prune", make, [_dump(settings), self._data], model)
+
+    def quantize(self, name: str, model: Source, settings: QuantizeSettings) -> Stage:
+        """Add a quantisation."""
+
+        def make(output: Path) -> None:
+            from cutwork.quantize.quantize import quantize
+
+            quantize(path_of(model), output, settings, self.task.train, **self._common())
+
+        return self.add(name, "quantize", make, [_dump(settings), self._data], model)
+
+    def pack(self, name: str, model: Source, settings: PackSettings) -> Stage:
+        """Add a packed model."""
+
+        def make(output: Path) -> None:
+            from cutwork.pack.pack import pack
+
+            pack(path_of(model), output, settings.dtype, head=settings.head)
+
+        return self.add(name, "pack", make, settings.model_dump(mode="json"), model)
+
+    def add(self, name: str, group: str, make: Callable[[Path], object], settings: object, *inputs: Source) -> Stage:
+        """Add a stage that depends on `settings` (anything JSON can hold) and on models; returns it."""
+        output = self.output / name
+        key = digest([name, settings, *map(key_of, inputs)])
+        stage = Stage(name, group, output, key, partial(make, output))
+        self.stages.append(stage)
+        return stage
+
+    def missing(self) -> list[Stage]:
+        """The stages that are not there, or were made for other settings or inputs."""
+        state = _read_state(self.output)
+        return [stage for stage in self.stages if state.get(stage.name) != stage.key or not stage.output.exists()]
+
+    def carry_out(self, until: str = GROUPS[-1]) -> None:
+        """Make what is missing of the stages up to the group `until`; whatever a stage raises ends it."""
+        wanted = [stage for stage in self.stages if GROUPS.index(stage.group) <= GROUPS.index(until)]
+        with _only_process(self.output):
+            _forget_leftovers(self.output)
+            missing = [stage for stage in self.missing() if stage in wanted]
+            if len(missing) < len(wanted):
+                there = "all stages are" if not missing else f"{len(wanted) - len(missing)} of {len(wanted)} stages are"
+                following = f"; going on with {missing[0].name}" if missing else ""
+                self.console.print(f"{self.output}: {there} already there{following}", highlight=False)
+            for stage in missing:
+                self._make(stage, f"{wanted.index(stage) + 1}/{len(wanted)}")
+
+    def _make(self, stage: Stage, count: str) -> None:
+        state = _read_state(self.output)
+        if state.get(stage.name) != stage.key:
+            if stage.name in state:
+                self.console.print(f"{stage.name} was begun with other settings or inputs; it is made anew")
+                _discard(stage.output)
+                _discard(stage.output.with_name(f"{stage.output.name}.work"))
+            elif stage.output.exists():
+                raise CutworkError(f"{stage.output} is not from this command; move it away or choose another --output")
+            # Recorded before the work starts: what an interrupted stage leaves belongs to this key.
+            write_atomically(self.output / _STATE, json.dumps({**state, stage.name: stage.key}, indent=1) + "\n")
+        self.console.print(f"[bold]\\[{count}] {stage.name}[/bold]", highlight=False)
+        start = time.monotonic()
+        stage.make()
+        self.console.print(f"[dim]{stage.name} took {time.monotonic() - start:.0f} s[/dim]", highlight=False)
+
+    def _common(self) -> dict[str, Any]:
+        return {"max_length": self.max_length, "console": self.console}
+
+    @cached_property
+    def _data(self) -> list[object]:
+        return [sample_digest(self.task.train), self.max_length]
+
+
+def digest(value: object) -> str:
+    """A short hash of anything JSON can hold."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def sample_digest(samples: tuple[Sample, ...]) -> str:
+    """A short hash of samples in their order."""
+    return digest([_contents(sample) for sample in samples])
+
+
+def _contents(sample: Sample) -> list[str]:
+    texts = [sample.prompt, sample.answer]
+    return texts if sample.audio is None else [*texts, hashlib.sha256(sample.audio).hexdigest()]
+
+
+def _dump(settings: Settings) -> dict[str, Any]:
+    return settings.model_dump(mode="json")
+
+
+def _read_state(output: Path) -> Mapping[str, str]:
+    """Keys of the stages begun or finished in an output directory."""
+    file = output / _STATE
+    return read_json(file) if file.is_file() else {}
+
+
+def _discard(path: Path) -> None:
+    """Remove an output so that a half-removed one is never taken for a whole."""
+    if path.exists():
+        stale = path.with_name(f".{path.name}.stale")
+        _remove(stale)
+        path.rename(stale)
+        _remove(stale)
+
+
+def _remove(path: Path) -> None:
+    if path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _forget_leftovers(output: Path) -> None:
+    """Remove what a process killed while discarding left."""
+    for stale in [*output.glob(".*.stale"), *output.glob("*/.*.stale")]:
+        _remove(stale)
+
+
+@contextmanager
+def _only_process(output: Path) -> Iterator[None]:
+    """Keep other processes out of an output directory while the block runs; the lock dies with its process."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        lock = (output / ".lock").open("a")
+    except OSError as error:
+        raise CutworkError(f"cannot write to {output}: {(error.strerror or str(error)).lower()}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise CutworkError(f"another cutwork run is working in {output}; wait for it or choose --output") from None
+        yield

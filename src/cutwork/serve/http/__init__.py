@@ -1,0 +1,1 @@
+"""HTTP itself: the application, what stands before it, errors and streams."""

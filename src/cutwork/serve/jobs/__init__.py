@@ -1,0 +1,1 @@
+"""Threads that own engines, and what waits for them."""

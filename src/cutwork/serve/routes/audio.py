@@ -1,0 +1,157 @@
+"""POST /v1/audio/transcriptions and /v1/audio/translations."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, File, Form, Request, UploadFile
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+
+from cutwork.engine.speech.formats import srt, vtt
+from cutwork.engine.speech.options import TEMPERATURES, Options
+from cutwork.engine.speech.segments import Transcript
+from cutwork.engine.speech.vocabulary import vocabulary_of
+from cutwork.serve.http.errors import ApiError
+from cutwork.serve.http.stream import EventStream, whole_answer
+from cutwork.serve.jobs.transcriber import Hearing
+from cutwork.serve.limits import Limits
+from cutwork.serve.served_model import Engine, Engines
+
+Form_ = Literal["json", "text", "srt", "verbose_json", "vtt"]
+Granularity = Literal["segment", "word"]
+
+Sound = Annotated[UploadFile, File(description="WAV, FLAC, OGG, MP3, …")]
+Model = Annotated[str | None, Form(max_length=512)]
+Prompt = Annotated[str | None, Form(max_length=4096)]
+ResponseFormat = Annotated[Form_, Form()]
+Temperature = Annotated[float, Form(ge=0, le=1, description="0: greedy, and higher ones where the text is doubtful.")]
+Beams = Annotated[int, Form(ge=1, le=16)]
+
+
+def router(engines: Engines, limits: Limits) -> APIRouter:
+    """The routes over these models."""
+    routes = APIRouter()
+
+    @routes.post("/v1/audio/transcriptions", summary="Speech to text", response_model=None)
+    async def transcriptions(
+        request: Request,
+        file: Sound,
+        model: Model = None,
+        language: Annotated[str | None, Form(max_length=64)] = None,
+        prompt: Prompt = None,
+        response_format: ResponseFormat = "json",
+        temperature: Temperature = 0.0,
+        beam_size: Beams = 5,
+        granularities: Annotated[list[Granularity] | None, Form(alias="timestamp_granularities[]")] = None,
+        stream: Annotated[bool, Form()] = False,
+    ) -> Response:
+        words = "word" in (granularities or ())
+        if granularities and response_format != "verbose_json":
+            raise ApiError(
+                400,
+                "timestamp_granularities need the response_format verbose_json",
+                param="timestamp_granularities[]",
+            )
+        options = _options("transcribe", language, prompt, temperature, beam_size, words)
+        return await _answer(request, engines.find_speech(model), file, options, response_format, stream)
+
+    @routes.post("/v1/audio/translations", summary="Speech to English text", response_model=None)
+    async def translations(
+        request: Request,
+        file: Sound,
+        model: Model = None,
+        prompt: Prompt = None,
+        response_format: ResponseFormat = "json",
+        temperature: Temperature = 0.0,
+        beam_size: Beams = 5,
+    ) -> Response:
+        options = _options("translate", None, prompt, temperature, beam_size, False)
+        return await _answer(request, engines.find_speech(model), file, options, response_format, False)
+
+    async def _answer(
+        request: Request, engine: Engine, file: UploadFile, options: Options, form: Form_, stream: bool
+    ) -> Response:
+        assert engine.listener
+        _check(engine, options)
+        hearing = engine.listener.submit(await file.read(), options, limits.deadline)
+        if stream:
+            return EventStream(hearing, _events(hearing), limits.deadline)
+        return _shown(await whole_answer(request, hearing, hearing.whole()), form, options)
+
+    return routes
+
+
+def _options(
+    task: Literal["transcribe", "translate"],
+    language: str | None,
+    prompt: str | None,
+    temperature: float,
+    beam_size: int,
+    words: bool,
+) -> Options:
+    return Options(
+        task=task,
+        language=language or None,
+        initial_prompt=prompt or None,
+        temperature=temperature or TEMPERATURES,
+        beam_size=beam_size,
+        word_timestamps=words,
+    )
+
+
+def _check(engine: Engine, options: Options) -> None:
+    """Raise CutworkError (400) for what the model cannot do, before anything is queued."""
+    vocabulary = vocabulary_of(engine.model.path, engine.model.config, engine.model.tokenizer)
+    vocabulary.prompt(vocabulary.language(options.language), options.task, times=True)
+    if options.word_timestamps and not vocabulary.alignment_heads:
+        raise ApiError(400, "this model does not tell words' times", param="timestamp_granularities[]")
+    if options.beam_size > engine.model.max_batch:
+        raise ApiError(400, f"beam_size: this server allows at most {engine.model.max_batch}", param="beam_size")
+
+
+async def _events(hearing: Hearing) -> AsyncIterator[dict[str, Any]]:
+    async for segment in hearing:
+        yield {"type": "transcript.text.delta", "delta": segment.text}
+    assert hearing.transcript
+    yield {"type": "transcript.text.done", "text": hearing.transcript.text, "usage": _usage(hearing.transcript)}
+
+
+def _shown(transcript: Transcript, form: Form_, options: Options) -> Response:
+    match form:
+        case "text":
+            return PlainTextResponse(transcript.text + "\n")
+        case "srt":
+            return PlainTextResponse(srt(transcript))
+        case "vtt":
+            return PlainTextResponse(vtt(transcript), media_type="text/vtt")
+        case "verbose_json":
+            return JSONResponse(_verbose(transcript, options))
+    return JSONResponse({"text": transcript.text, "usage": _usage(transcript)})
+
+
+def _usage(transcript: Transcript) -> dict[str, Any]:
+    return {"type": "duration", "seconds": round(transcript.duration)}
+
+
+def _verbose(transcript: Transcript, options: Options) -> dict[str, Any]:
+    segments = [
+        {key: value for key, value in vars(segment).items() if key != "words"} for segment in transcript.segments
+    ]
+    answer: dict[str, Any] = {
+        "task": options.task,
+        "language": _name(transcript.language),
+        "duration": transcript.duration,
+        "text": transcript.text,
+        "segments": segments,
+        "usage": _usage(transcript),
+    }
+    if options.word_timestamps:
+        found = [word for segment in transcript.segments for word in segment.words or ()]
+        answer["words"] = [{"word": word.word.strip(), "start": word.start, "end": word.end} for word in found]
+    return answer
+
+
+def _name(code: str) -> str:
+    """A language's English name, as OpenAI gives it."""
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+    return str(LANGUAGES.get(code, code))

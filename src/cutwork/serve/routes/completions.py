@@ -1,0 +1,135 @@
+"""POST /v1/completions."""
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from cutwork.engine.decoding.sampling import Logprob
+from cutwork.serve.http.errors import ApiError
+from cutwork.serve.http.middleware import client_of
+from cutwork.serve.http.stream import EventStream, identifier, timings, usage, whole_answer
+from cutwork.serve.jobs.worker import Choice, Group, Scored
+from cutwork.serve.limits import Limits
+from cutwork.serve.options import check, check_prompt, choice_options, options
+from cutwork.serve.schemas import CompletionRequest
+from cutwork.serve.served_model import Engine, Engines
+
+DEFAULT_TOKENS = 16  # OpenAI's
+
+
+def router(engines: Engines, limits: Limits) -> APIRouter:
+    """The route over these models."""
+    routes = APIRouter()
+
+    @routes.post("/v1/completions", summary="Continue a prompt", response_model=None)
+    async def completions(body: CompletionRequest, request: Request) -> Response | dict[str, Any]:
+        engine = engines.find_text(body.model)
+        check(body, limits)
+        prompts = await _prompts(body, engine, limits)
+        choices = _choices(body, prompts, engine, limits)
+        group = engine.worker.submit(choices, limits.deadline, client_of(request))
+        answer = _Answer(body, engine, group, prompts)
+        if body.stream:
+            return EventStream(group, answer.stream(), limits.deadline)
+        return await whole_answer(request, group, answer.whole())
+
+    return routes
+
+
+async def _prompts(body: CompletionRequest, engine: Engine, limits: Limits) -> list[list[int]]:
+    given: list[Any] = [body.prompt] if isinstance(body.prompt, str) else list(body.prompt)
+    if given and isinstance(given[0], int):
+        given = [given]
+    if not 1 <= len(given) <= limits.prompts:
+        raise ApiError(400, f"prompt: give from 1 to {limits.prompts} prompts, not {len(given)}", param="prompt")
+    prompts = []
+    for prompt in given:
+        ids = await engine.tokens.encode(prompt) if isinstance(prompt, str) else prompt
+        check_prompt(ids, engine, limits)
+        prompts.append(ids)
+    return prompts
+
+
+def _choices(body: CompletionRequest, prompts: list[list[int]], engine: Engine, limits: Limits) -> list[Choice]:
+    if (body.best_of or body.n) != body.n:
+        raise ApiError(400, "best_of must equal n, or be left out", param="best_of")
+    if body.stream and body.echo:
+        raise ApiError(400, "echo cannot be streamed; leave out one of the two", param="echo")
+    max_tokens = DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
+    if max_tokens == 0 and not body.echo:
+        raise ApiError(400, "max_tokens must be at least 1, unless echo is asked for", param="max_tokens")
+    if len(prompts) * body.n > limits.prompts * limits.choices:
+        raise ApiError(400, "prompt times n is more than this server allows", param="n")
+    score = body.logprobs if body.echo else None
+    choices = []
+    for prompt in prompts:
+        first = options(body, engine, limits, max_tokens=max(max_tokens, 1), logprobs=body.logprobs)
+        for index in range(body.n):
+            own = choice_options(first, index) if max_tokens else None
+            choices.append(Choice(prompt, own, score if index == 0 else None))
+    return choices
+
+
+class _Answer:
+    def __init__(self, body: CompletionRequest, engine: Engine, group: Group, prompts: list[list[int]]) -> None:
+        self._body, self._engine, self._group, self._prompts = body, engine, group, prompts
+        self._head = {
+            "id": identifier("cmpl"),
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": engine.name,
+        }
+
+    async def whole(self) -> dict[str, Any]:
+        scored: dict[int, list[Logprob | None]] = {}
+        async for index, event in self._group:
+            if isinstance(event, Scored):
+                scored[index] = event.logprobs
+        choices = [self._choice(i, scored.get(i - i % self._body.n)) for i in range(len(self._group.choices))]
+        return self._head | {"choices": choices} | self._end()
+
+    def _choice(self, index: int, scored: list[Logprob | None] | None) -> dict[str, Any]:
+        request, tokens = self._group.requests[index], self._engine.tokens
+        prompt = self._group.choices[index].prompt
+        text = request.text if request else ""
+        found: list[tuple[int, Logprob | None]] = []
+        if self._body.echo:
+            text = tokens.text(prompt) + text
+            if scored is not None:
+                found = list(zip(prompt, scored, strict=True))
+        if request:
+            found += [(p.token, p) for p in request.logprobs]
+        return {
+            "index": index,
+            "text": text,
+            "logprobs": None if self._body.logprobs is None else tokens.legacy_logprobs(found),
+            "finish_reason": request.finish_reason if request else "length",
+        }
+
+    async def stream(self) -> AsyncIterator[dict[str, Any]]:
+        lengths = [0] * len(self._group.choices)
+        async for index, piece in self._group:
+            assert not isinstance(piece, Scored)
+            logprobs = None
+            if piece.logprob is not None:
+                logprobs = self._engine.tokens.legacy_logprobs([(piece.token, piece.logprob)], lengths[index])
+            lengths[index] += len(piece.text)
+            if not piece.text and logprobs is None and piece.finish_reason is None:
+                continue
+            choice = {
+                "index": index,
+                "text": piece.text,
+                "logprobs": logprobs,
+                "finish_reason": piece.finish_reason,
+            }
+            yield self._head | {"choices": [choice]}
+        if self._body.usage_in_stream:
+            yield self._head | {"choices": []} | self._end()
+
+    def _end(self) -> dict[str, Any]:
+        requests = [request for request in self._group.requests if request]
+        total = sum(len(prompt) for prompt in self._prompts)
+        return {"usage": usage(total, requests), "timings": timings(requests)}

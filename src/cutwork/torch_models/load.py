@@ -1,0 +1,139 @@
+"""From a model directory to a torch model and a tokenizer, and back to a directory."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSpeechSeq2Seq,
+    AutoProcessor,
+    AutoTokenizer,
+    GenerationConfig,
+)
+from transformers.utils import logging
+
+from cutwork.errors import CutworkError
+from cutwork.store.bitmask import Expanded, open_checkpoint
+from cutwork.store.directory import copy_side_files, kind_of
+from cutwork.store.safetensors import Tensor as StoredTensor
+from cutwork.torch_models.model_inputs import family_of, hears
+
+
+def load_model(path: Path, dtype: torch.dtype | str, attention: str = "sdpa") -> nn.Module:
+    """The model of a plain checkpoint in `dtype` ("auto": as stored), with one of transformers' attentions.
+
+    Decoder-only, encoder-decoder and speech models; one that lacks the attention asked for gets the plain one.
+    Never runs code that comes with a model.
+
+    Raises CutworkError for quantised or packed models, unknown architectures and unreadable files.
+    """
+    kind = kind_of(path)
+    if kind != "checkpoint":
+        raise CutworkError(f"{path} is a {kind} model; this step needs the plain checkpoint it was made from")
+    config = load_config(path)
+    family_of(config)
+    try:
+        model: Any = _with_attention(partial(_from_files, config, dtype=dtype), path, attention)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise CutworkError(f"cannot load {path}: {' '.join(str(error).split())[:300]}") from None
+    # transformers refuses to save a generation config that it finds inconsistent; ours is copied as a file instead.
+    model.generation_config = GenerationConfig()
+    return model
+
+
+def empty_model(config: Any, attention: str = "sdpa") -> Any:
+    """The model that a configuration describes, with whatever weights the caller's context gives it.
+
+    Raises CutworkError for unknown architectures.
+    """
+    family_of(config)
+    try:
+        return _with_attention(_auto_class(config).from_config, config, attention)
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise CutworkError(f"cannot build a {config.model_type}: {' '.join(str(error).split())[:300]}") from None
+
+
+def load_config(path: Path) -> Any:
+    """The configuration of a model directory; CutworkError if transformers cannot read it."""
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        return AutoConfig.from_pretrained(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise CutworkError(f"cannot load {path}: {' '.join(str(error).split())[:300]}") from None
+
+
+def _from_files(config: Any, path: Path, **options: Any) -> Any:
+    stored = open_checkpoint(path)
+    if not isinstance(stored, Expanded):
+        return _auto_class(config).from_pretrained(path, **options)
+    # Zeros in bitmasks, which transformers would leave random.
+    for key in ("quantization_config", "compression_config", "sparsity_config"):
+        if hasattr(config, key):
+            delattr(config, key)
+    with torch.device("meta"):
+        model_class: Any = type(_auto_class(config).from_config(config))
+    state = {name: _to_torch(stored[name]) for name in stored}
+    return model_class.from_pretrained(None, config=config, state_dict=state, **options)
+
+
+def _to_torch(tensor: StoredTensor) -> Tensor:
+    """A tensor of a safetensors file, copied."""
+    array = np.array(tensor.array)
+    if tensor.dtype == "BF16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def _auto_class(config: Any) -> Any:
+    if not getattr(config, "is_encoder_decoder", False):
+        return AutoModelForCausalLM
+    return AutoModelForSpeechSeq2Seq if hears(config) else AutoModelForSeq2SeqLM
+
+
+def _with_attention(make: Callable[..., Any], what: Any, attention: str) -> Any:
+    try:
+        return make(what, attn_implementation=attention)
+    except ValueError as error:
+        if "attention implementation" not in str(error):
+            raise
+        return make(what, attn_implementation="eager")
+
+
+def load_for_surgery(path: Path) -> tuple[Any, torch.dtype]:
+    """A model in its stored dtype (float16, which CPUs compute slowly, becomes float32), and the stored dtype."""
+    model: Any = load_model(path, "auto")
+    stored = model.dtype
+    return (model.float() if stored == torch.float16 else model), stored
+
+
+def load_tokenizer(path: Path) -> Any:
+    """The tokenizer beside a model, or a speech model's processor, which holds its tokenizer.
+
+    Raises CutworkError if there is none or it has no end-of-sequence token.
+    """
+    speech = hears(load_config(path))
+    try:
+        tokenizer = (AutoProcessor if speech else AutoTokenizer).from_pretrained(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise CutworkError(f"cannot load the tokenizer in {path}: {' '.join(str(error).split())[:300]}") from None
+    if (tokenizer.tokenizer if speech else tokenizer).eos_token_id is None:
+        raise CutworkError(f"the tokenizer in {path} has no eos_token, so the model could not learn to stop; set one")
+    return tokenizer
+
+
+def save_model(model: Any, source: Path, destination: Path, state: dict[str, Tensor] | None = None) -> None:
+    """Write a plain checkpoint into a directory, with the tokenizer and the other small files of `source`.
+
+    `state` replaces the model's own weights, where those are only a shard.
+    """
+    model.save_pretrained(destination, state_dict=state)
+    (destination / "generation_config.json").unlink(missing_ok=True)
+    copy_side_files(source, destination)

@@ -1,0 +1,1 @@
+"""Fine-tuning with torch: losses, masks, the trainer. Nothing here may import `cutwork.engine`."""

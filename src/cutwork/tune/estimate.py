@@ -1,0 +1,137 @@
+"""What a fine-tuning will take, before its first step: memory by purpose, and time.
+
+One micro-batch is run on tensors without contents (torch's fake tensors), which counts what the backward pass will keep
+and the multiplications of any architecture; only the speed of this machine is measured.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from cutwork.recipe import TuneSettings
+from cutwork.torch_models.blocks import block_linears
+from cutwork.torch_models.data import Examples, collate
+from cutwork.torch_models.load import empty_model
+from cutwork.torch_models.model_inputs import family_of
+from cutwork.torch_models.precision import matmul_seconds
+from cutwork.tune.lora import add_adapters
+
+# The share of a bare matmul's speed that a whole training step reaches (SmolLM2-135M on two cores, micro-batches of 8).
+_EFFICIENCY = 0.55
+_STATE_BYTES = {"sgd": 0, "adafactor": 0, "muon": 4}  # of an optimiser, per trained weight; others keep two moments
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes per process by purpose, and seconds for all steps."""
+
+    memory: dict[str, int]
+    steps: int
+    seconds: float
+
+    def sentence(self) -> str:
+        """One line for people."""
+        parts = ", ".join(f"{name} {_gigabytes(size)}" for name, size in self.memory.items() if size)
+        total = _gigabytes(sum(self.memory.values()))
+        return f"estimate: {total} of memory ({parts}); {self.steps} steps in about {_duration(self.seconds)}"
+
+
+def estimate(
+    config: Any,
+    data: Examples,
+    settings: TuneSettings,
+    *,
+    bfloat16: bool,
+    attention: str,
+    device: torch.device,
+    steps: int,
+    micro_batch: int,
+    accumulation: int,
+    shards: int,
+) -> Estimate:
+    """What `steps` optimiser steps of `accumulation` micro-batches take in each of the processes of a run.
+
+    `shards` is how many processes share the weights (FSDP2), 1 if each has all of them.
+    """
+    losses, family = settings.losses, family_of(config)
+    longest = max(range(len(data)), key=data.lengths.__getitem__)
+    batch = collate([data[longest]] * micro_batch)
+    labels = int(family.label_rows(batch)[0].sum())
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+        model = empty_model(config, attention)
+        if settings.gradient_checkpointing:
+            model.gradient_checkpointing_enable()
+        zeros = sum(linear.get_parameter("weight").numel() for linear in block_linears(model).values())
+        weights = sum(parameter.numel() for parameter in model.parameters())
+        if settings.lora:
+            add_adapters(model, settings.lora, settings.keep_zeros)
+        model.train()
+        kept = _Kept({parameter.untyped_storage()._cdata for parameter in model.parameters()})
+        counter = FlopCounterMode(display=False)
+        inputs = {
+            key: value if isinstance(value, bool) else fake.from_tensor(value)
+            for key, value in family.inputs(batch).items()
+            if key != "attention_mask"  # asking a mask what it hides needs contents
+        }
+        head = model.get_output_embeddings()
+        handle = head.register_forward_pre_hook(lambda _, given: (given[0].flatten(0, 1)[:labels][None],))
+        with saved_tensors_hooks(kept.pack, lambda saved: saved), counter:
+            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                outputs = model(**inputs, output_hidden_states=losses.squarehead > 0)
+            loss = functional.cross_entropy(outputs.logits[0].float(), torch.zeros(labels, dtype=torch.long))
+            hidden: list[Tensor] = []
+            if losses.squarehead > 0:
+                batch["attention_mask"] = torch.ones(1)
+                hidden = [h for group in family.features(outputs, batch) for h in group.hidden]
+                loss = loss + sum((h.float() - h.detach().float()).square().sum() for h in hidden)
+        handle.remove()
+        trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    teacher_dtype = settings.teacher_dtype if settings.teacher_dtype != "auto" else ("float32", "bfloat16")[bfloat16]
+    teacher_bytes = 2 if teacher_dtype == "bfloat16" else 4
+    answers = sum(h.numel() for h in hidden) + (outputs.logits.numel() if losses.kl > 0 else 0)
+    per_weight = next((size for name, size in _STATE_BYTES.items() if settings.optimizer.startswith(name)), 8)
+    memory = {
+        "weights": 4 * weights // shards,
+        "gradients": 4 * trained // shards,
+        "optimiser": per_weight * trained // shards,
+        "masks": zeros // shards if settings.keep_zeros else 0,
+        "activations": kept.bytes,
+        "teacher": teacher_bytes * (weights + accumulation * answers) if losses.needs_teacher else 0,
+    }
+    forward = counter.get_total_flops()
+    passes = 3 + settings.gradient_checkpointing + losses.needs_teacher
+    mean = sum(data.lengths) / len(data.lengths) / data.lengths[longest]  # micro-batches are of similar lengths
+    speed = _EFFICIENCY / matmul_seconds(torch.bfloat16 if bfloat16 else torch.float32, device)
+    return Estimate(memory, steps, forward * passes * mean * accumulation * steps / speed)
+
+
+class _Kept:
+    """Counts the bytes that a forward pass keeps for the backward one, each storage once, weights left out."""
+
+    def __init__(self, seen: set[int]) -> None:
+        self._seen, self.bytes = seen, 0
+        self._alive: list[Tensor] = []  # a freed storage's address may come again
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._seen:
+            self._seen.add(storage._cdata)
+            self._alive.append(tensor)
+            self.bytes += storage.nbytes()
+        return tensor
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 5e7 else f"{size / 1e6:.1f} MB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

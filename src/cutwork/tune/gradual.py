@@ -1,0 +1,114 @@
+"""More and more zeros while a model is trained.
+
+A function of the optimiser step, the weights and the data alone, so that a resumed run does what the uninterrupted one
+would have done.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from torch import Tensor, nn
+
+from cutwork.errors import CutworkError
+from cutwork.prune.calibrate import calibration_batches, walk
+from cutwork.prune.magnitude import magnitude
+from cutwork.prune.rates import pattern_of
+from cutwork.prune.second_order import Statistics, factorise
+from cutwork.prune.sparsegpt import sparsegpt
+from cutwork.recipe import Gradual, TuneSettings
+from cutwork.tasks.task import Sample
+from cutwork.torch_models.blocks import block_linears, out_in
+from cutwork.torch_models.model_inputs import family_of
+from cutwork.tune.masks import Masks
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When and how zeros grow during a run; steps are optimiser steps, counted from 0."""
+
+    gradual: Gradual
+    start: float  # the sparsity of the model that the run began with
+    bfloat16: bool = False  # of the calibrating forward passes
+    batches: Sequence[dict[str, Tensor]] = ()  # what second-order pruning is calibrated with
+
+    def before_step(self, model: nn.Module, masks: Masks, step: int, steps: int) -> Masks:
+        """Prune further if the step is due; returns the masks to train with."""
+        if not _due(step, steps, self.gradual):
+            return masks
+        sparsity = cubic(step, steps, self.start, self.gradual)
+        return prune_further(model, masks, self.batches, sparsity, self.gradual, self.bfloat16)
+
+
+def plan_schedule(
+    settings: TuneSettings, model: Any, tokenizer: Any, samples: Sequence[Sample], max_length: int, bfloat16: bool
+) -> Schedule | None:
+    """How zeros grow during a fine-tuning of `model`; None if they stay. CutworkError for settings that cannot be."""
+    gradual = settings.gradual
+    if gradual is None:
+        return None
+    if settings.lora or not settings.keep_zeros:
+        raise CutworkError("gradual trains the weights and holds their zeros; set keep_zeros, and no lora")
+    start = Masks(model).sparsity
+    if gradual.sparsity < start:
+        raise CutworkError(f"gradual ends at {gradual.sparsity:g} zeros, and the model has {start:.3g} already")
+    batches: list[dict[str, Tensor]] = []
+    if gradual.method == "sparsegpt":
+        count, family = gradual.calibration_samples, family_of(model.config)
+        batches = calibration_batches(tokenizer, samples, count, max_length, settings.seed, family)
+    return Schedule(gradual, start, bfloat16, batches)
+
+
+def cubic(step: int, steps: int, start: float, settings: Gradual) -> float:
+    """The sparsity wanted at a step: quickly away from `start`, slowly up to the last (arXiv 1710.01878)."""
+    first, last = _range(steps, settings)
+    left = 1 - min(1.0, max(0.0, (step - first + settings.every) / max(1, last - first + settings.every)))
+    return settings.sparsity + (start - settings.sparsity) * left**3
+
+
+def prune_further(
+    model: nn.Module,
+    masks: Masks,
+    batches: Sequence[dict[str, Tensor]],
+    sparsity: float,
+    settings: Gradual,
+    bfloat16: bool = False,
+) -> Masks:
+    """Prune every linear of the blocks to a sparsity, in place; what was pruned stays pruned. Returns the new masks.
+
+    By magnitude, or as optimal brain surgery on the Hessian of each layer's output over `batches` (SparseGPT's sweep):
+    what is left makes up for what goes.
+    """
+    live: dict[str, Tensor] = {}
+
+    def put(name: str, linear: nn.Module, weight: Tensor, keep: Tensor) -> None:
+        out_in(linear).copy_(weight)
+        stored = keep if isinstance(linear, nn.Linear) else keep.T
+        live[name] = stored & masks.live[name] if name in masks.live else stored.contiguous()
+
+    pattern = pattern_of(settings.pattern, sparsity)
+    if settings.method == "magnitude":
+        for name, linear in block_linears(model).items():
+            put(name, linear, *magnitude(out_in(linear), None, pattern))
+        return Masks(model, live)
+
+    def visit(group: dict[str, nn.Module], statistics: Statistics) -> None:
+        factor = factorise(statistics, settings.damping)
+        for name, linear in group.items():
+            put(name, linear, *sparsegpt(out_in(linear), factor, pattern))
+
+    training = model.training
+    walk(model, batches, visit, Console(quiet=True), "", bfloat16=bfloat16)
+    model.train(training)
+    return Masks(model, live)
+
+
+def _range(steps: int, settings: Gradual) -> tuple[int, int]:
+    return math.floor(settings.begin * steps), math.ceil(settings.end * steps)
+
+
+def _due(step: int, steps: int, settings: Gradual) -> bool:
+    first, last = _range(steps, settings)
+    return first <= step <= last and ((step - first) % settings.every == 0 or step == last)

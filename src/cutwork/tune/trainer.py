@@ -1,0 +1,293 @@
+"""The trainer: transformers' own loop, with a loss that can follow a teacher and zeros that stay zeros.
+
+One optimiser step runs in this order: `get_batch_samples` draws its micro-batches, counts label tokens and asks the
+teacher; `training_step` does forward and backward for each; after the last one the gradients are masked, then
+clipped and checked (`_get_grad_norm`); the optimiser steps; its hook masks the weights.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from transformers import Trainer
+from transformers.trainer_callback import PrinterCallback
+
+from cutwork.errors import CutworkError
+from cutwork.recipe import Losses
+from cutwork.torch_models.data import StepSampler, collate
+from cutwork.torch_models.model_inputs import Batch, family_of
+from cutwork.tune.gradual import Schedule
+from cutwork.tune.losses import cross_entropy, kl_divergence, squarehead, teacher_energy
+from cutwork.tune.masks import Masks, local
+from cutwork.tune.optimizers import own_optimizer
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What the losses of one optimiser step are divided by, over all micro-batches and processes."""
+
+    labels: Tensor  # label tokens
+    energy: list[Tensor]  # per group of features: teacher_energy [layers]
+
+
+class SparseTrainer(Trainer):
+    """Fine-tunes with CE + KL + SquareHead while the zeros of the blocks' linears stay zero."""
+
+    def __init__(
+        self,
+        *,
+        losses: Losses,
+        teacher: nn.Module | None,
+        bfloat16: bool,
+        keep_zeros: bool,
+        own_optimizer: str = "",
+        schedule: Schedule | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(data_collator=collate, **kwargs)
+        self.remove_callback(PrinterCallback)
+        self.loss_is_scaled_for_ga = True
+        if self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.fsdp_version == 1:
+            raise CutworkError("FSDP version 1 flattens weights, so masks are lost; set fsdp_version: 2 for accelerate")
+        self.losses = losses
+        self.teacher = teacher.eval() if teacher is not None else None
+        self.bfloat16 = bfloat16
+        self.keep_zeros = keep_zeros
+        self.own_optimizer = own_optimizer  # instead of args.optim
+        self.schedule = schedule  # of zeros that change
+        self.family = family_of(self.model.config)
+        self.masks: Masks | None = None
+        self.resumed_from: Path | None = None
+        self.tokens = 0  # trained on since this process began, padding included
+        self._terms: dict[str, Tensor] = {}  # sums of the weighted loss terms since the last log
+        if losses.needs_teacher and teacher is None:
+            raise CutworkError("the kl and squarehead losses compare with a teacher; give one (--teacher)")
+        if schedule is not None and self.is_fsdp_enabled:
+            raise CutworkError("zeros that change while training need whole weights; use one process or DDP, not FSDP")
+
+    # ---- data ----
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        micro_batches = self.args.gradient_accumulation_steps * self.args.world_size
+        return StepSampler(dataset.lengths, self._train_batch_size * micro_batches, self.args.seed)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], Totals]:
+        """The micro-batches of one optimiser step, each with what the teacher makes of it, and their totals.
+
+        The teacher comes first because SquareHead divides by its energy over the whole step. Its hidden states are
+        kept until their micro-batch is done: batch tokens × layers × width numbers.
+        """
+        if self.schedule is not None and (masks := self._current_masks()) is not None:
+            self.masks = self.schedule.before_step(self.model, masks, self.state.global_step, self.state.max_steps)
+        batches = [dict(self._prepare_inputs(batch)) for batch in islice(epoch_iterator, num_batches)]
+        labels = sum(self.family.label_rows(batch)[0].sum() for batch in batches)
+        energy: list[Tensor] = []
+        if self.teacher is not None and self.losses.needs_teacher:
+            for batch in batches:
+                batch["teacher"] = self._ask_teacher(batch)
+            per_batch = [
+                [teacher_energy(group.hidden, group.mask).to(device) for group in batch["teacher"]["features"]]
+                for batch in batches
+            ]
+            energy = [self._sum_over_processes(torch.stack(group).sum(0)) for group in zip(*per_batch, strict=True)]
+        return batches, Totals(self._sum_over_processes(torch.as_tensor(labels, device=device)), energy)
+
+    def _ask_teacher(self, batch: Batch) -> Batch:
+        """The teacher's features and logits of a batch, in its own dtype and where it is."""
+        assert self.teacher is not None
+        weight = next(self.teacher.parameters())
+        batch = {key: value.to(weight.device) for key, value in batch.items()}
+        rows, _ = self.family.label_rows(batch)
+        wanted = rows if self.losses.kl > 0 else torch.zeros_like(rows)
+        autocast = torch.autocast(weight.device.type, torch.bfloat16, enabled=weight.dtype == torch.bfloat16)
+        with torch.no_grad(), autocast:
+            outputs = self._forward(self.teacher, self.teacher, batch, wanted)
+        features = self.family.features(outputs, batch) if self.losses.squarehead > 0 else []
+        return {"features": features, "logits": outputs.logits[0]}
+
+    def _sum_over_processes(self, value: Tensor) -> Tensor:
+        summed = self.accelerator.reduce(value, reduction="sum")
+        assert isinstance(summed, Tensor)
+        return summed
+
+    # ---- one micro-batch ----
+
+    def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
+        """Forward and backward of one micro-batch; masks the gradients after the last one of an optimiser step."""
+        masks = self._current_masks()
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        inputs.pop("teacher", None)  # its memory is not needed any more
+        self.tokens += sum(inputs[key].numel() for key in self.family.counted)
+        self._stop_unless_finite(loss, "the loss")
+        if masks is not None and self.accelerator.sync_gradients:
+            masks.mask_gradients()
+        return loss
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Totals | None = None
+    ) -> Any:
+        """ce·CE + kl·KL + squarehead·SquareHead of one micro-batch, as its share of the optimiser step's loss."""
+        assert num_items_in_batch is not None
+        totals, weights = num_items_in_batch, self.losses
+        rows, targets = self.family.label_rows(inputs)
+        with self._autocast():
+            outputs = self._forward(model, self.accelerator.unwrap_model(model), inputs, rows)
+        logits = outputs.logits[0]
+        terms = {}
+        if weights.ce > 0:
+            terms["ce"] = weights.ce * cross_entropy(logits, targets, totals.labels)
+        if weights.kl > 0:
+            teacher = inputs["teacher"]["logits"].to(logits.device)
+            terms["kl"] = weights.kl * kl_divergence(logits, teacher, weights.temperature, totals.labels)
+        if weights.squarehead > 0:
+            groups = zip(
+                self.family.features(outputs, inputs), inputs["teacher"]["features"], totals.energy, strict=True
+            )
+            layers = {
+                student.stack: squarehead(student.hidden, _beside(student.hidden, teacher.hidden), student.mask, energy)
+                for student, teacher, energy in groups
+            }
+            terms["squarehead"] = weights.squarehead * sum(per_layer.sum() for per_layer in layers.values())
+            self._count({f"squarehead/{stack}": per_layer for stack, per_layer in layers.items()})
+        self._count(terms)
+        # Data-parallel wrappers average gradients over processes, while ours are shares of one sum.
+        loss = sum(terms.values()) * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def _count(self, terms: dict[str, Tensor]) -> None:
+        for name, term in terms.items():
+            self._terms[name] = self._terms.get(name, torch.zeros_like(term)) + term.detach()
+
+    def _forward(self, model: Any, unwrapped: Any, batch: Batch, rows: Tensor) -> Any:
+        """Run a model with logits [1, N, vocabulary] at the N chosen rows only: the head is a fifth of the work."""
+        with _head_sees(unwrapped.get_output_embeddings(), rows):
+            return model(**self.family.inputs(batch), output_hidden_states=self.losses.squarehead > 0)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.bfloat16)
+
+    # ---- one optimiser step ----
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The optimiser of the settings, followed by the masks."""
+        own = own_optimizer(self.own_optimizer, self.model, self.args.learning_rate)
+        if own is not None:
+            self.optimizer_cls_and_kwargs = own
+        optimizer = super().create_optimizer() if model is None else super().create_optimizer(model)
+        optimizer.register_step_post_hook(lambda *_: self.masks.mask_weights() if self.masks else None)
+        return optimizer
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The gradient norm before clipping; the last point at which a divergence can be kept out of the weights."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        self._stop_unless_finite(norm, "the gradient norm")
+        if self.losses.ce > 0 and float(norm) == 0:  # a blown-up model saturates: its loss stays finite, and constant
+            self._stop("the gradient norm became exactly 0")
+        return norm
+
+    def _stop_unless_finite(self, value: Any, what: str) -> None:
+        value = torch.as_tensor(value)
+        if not torch.isfinite(value).all():
+            self._stop(f"{what} became {value.item()}")
+
+    def _stop(self, what: str) -> NoReturn:
+        good = self.last_checkpoint
+        kept = f"the last good checkpoint is {good}" if good else "nothing was saved yet"
+        raise CutworkError(
+            f"{what} at step {self.state.global_step + 1}, so training diverged: lower learning_rate "
+            f"(now {self.args.learning_rate:g}) or raise warmup_steps (now {self.args.warmup_steps:g}); {kept}"
+        )
+
+    # ---- logs and checkpoints ----
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Add the loss terms, averaged over the steps since the last log, and the fraction of weights held at zero.
+
+        `squarehead/decoder.3` is the unweighted part of that block: which layer lags behind the teacher.
+        """
+        if "loss" in logs and self._terms:
+            steps = max(1, self.args.logging_steps)
+            for name, term in self._terms.items():
+                mean = self._sum_over_processes(term) / steps
+                logs |= (
+                    {f"{name}.{i}": value for i, value in enumerate(mean.tolist())}
+                    if mean.ndim
+                    else {name: mean.item()}
+                )
+            self._terms.clear()
+            logs["sparsity"] = self.masks.sparsity if self.masks else 0.0
+        super().log(logs, *args, **kwargs)
+
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """The newest complete checkpoint of this run."""
+        return last_checkpoint(Path(self.args.output_dir))
+
+    def _mask_file(self, directory: Path) -> Path:
+        shard = f"-{self.args.process_index}" if self.is_fsdp_enabled else ""
+        return directory / f"masks{shard}.safetensors"
+
+    def _current_masks(self) -> Masks | None:
+        """The masks; made, or those of a resumed run loaded, when they are first asked for."""
+        if self.masks is None and self.keep_zeros:
+            resumed = self.resumed_from
+            self.masks = Masks.load(self.model, self._mask_file(resumed)) if resumed else Masks(self.model)
+        return self.masks
+
+    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Train; the masks of a resumed run are those that were saved, and are checked."""
+        self.resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        for name, parameter in self.model.named_parameters():
+            self._stop_unless_finite(local(parameter.detach()).sum(), name)
+        directory = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        directory.mkdir(parents=True, exist_ok=True)
+        if self.masks is not None and (self.is_fsdp_enabled or self.args.should_save):
+            self.masks.verify()
+            self.masks.save(self._mask_file(directory))
+        super()._save_checkpoint(model, trial)
+
+
+def last_checkpoint(work: Path) -> Path | None:
+    """The newest checkpoint in a work directory that was written to the end."""
+    steps = {int(path.name.split("-")[1]): path for path in work.glob("checkpoint-*") if is_complete(path)}
+    return steps[max(steps)] if steps else None
+
+
+def is_complete(directory: Path) -> bool:
+    """Whether a checkpoint was written to the end: the trainer's state is its last file, and a whole JSON object."""
+    try:
+        return isinstance(json.loads((directory / "trainer_state.json").read_bytes()), dict)
+    except (OSError, ValueError):
+        return False
+
+
+def _beside(tensors: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """`others`, each on the device of its tensor."""
+    return tuple(other.to(tensor.device) for tensor, other in zip(tensors, others, strict=True))
+
+
+@contextmanager
+def _head_sees(head: nn.Module, rows: Tensor) -> Iterator[None]:
+    """Let an output head compute only the rows [B, T] (bool) of its input [B, T, D], as one sequence [1, N, D]."""
+
+    def select(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (inputs[0][rows][None], *inputs[1:])
+
+    handle = head.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()

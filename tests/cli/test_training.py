@@ -1,0 +1,83 @@
+"""The commands tune, prune and quantize, one after the other."""
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from cutwork.cli.prune import prune
+from cutwork.cli.quantize import quantize
+from cutwork.cli.tune import tune
+from cutwork.errors import CutworkError
+from tests.tiny_checkpoint import write_tiny_checkpoint
+from tests.torch_models.tiny import FAMILIES, sums
+
+app = typer.Typer()
+for command in (tune, prune, quantize):
+    app.command()(command)
+
+
+def call(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_the_three_commands_chain(tmp_path: Path) -> None:
+    dense = write_tiny_checkpoint(tmp_path / "dense")
+    data = tmp_path / "sums.jsonl"
+    data.write_text("".join(json.dumps({"prompt": s.prompt, "answer": s.answer}) + "\n" for s in sums(20)))
+    table = call("prune", dense, tmp_path / "pruned", "-s", 0.5, "--task", data, "--calibration-samples", 8)
+    assert "model.layers.1.mlp.down_proj" in table
+    assert "50.00% zeros" in table
+    options = ["--teacher", dense, "--squarehead", 1, "--max-steps", 2, "--batch-size", 4, "--micro-batch-size", 2]
+    said = call("tune", tmp_path / "pruned", tmp_path / "sparse", "--task", data, *options)
+    assert "zeros per layer 50.00% to 50.00%" in said
+    report = json.loads(call("quantize", tmp_path / "sparse", tmp_path / "int8", "--task", data, "--json"))
+    assert report["sparsity"] >= 0.5
+    assert report["output"] == str(tmp_path / "int8")
+
+
+def test_bad_options_are_one_sentence(tmp_path: Path) -> None:
+    dense = write_tiny_checkpoint(tmp_path / "dense")
+    with pytest.raises(CutworkError, match=r"^--sparsity: .*less than 1 \(got 1\.5\)"):
+        call("prune", dense, tmp_path / "out", "-s", 1.5)
+    with pytest.raises(CutworkError, match="--task"):
+        call("prune", dense, tmp_path / "out")
+    with pytest.raises(CutworkError, match=r"^--ce: "):
+        call("tune", dense, tmp_path / "out", "--ce", -1)
+    with pytest.raises(CutworkError, match="no task 'gsm9k'"):
+        call("tune", dense, tmp_path / "out", "--task", "gsm9k")
+    with pytest.raises(CutworkError, match="no model directory"):
+        call("tune", tmp_path / "nowhere", tmp_path / "out", "--task", "gsm8k")
+
+
+@pytest.mark.parametrize("name", ["tune", "prune", "quantize"])
+def test_help_has_an_example(name: str) -> None:
+    assert f"cutwork {name} " in call(name, "--help")
+
+
+@pytest.mark.parametrize(("family", "method"), [("t5", "alps"), ("whisper", "magnitude")])
+def test_models_with_an_encoder_are_pruned(family: str, method: str, tmp_path: Path) -> None:
+    dense = write_tiny_checkpoint(tmp_path / "dense")
+    model = FAMILIES[family]()
+    model.resize_token_embeddings(300)
+    model.save_pretrained(tmp_path / family)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / family / name).write_bytes((dense / name).read_bytes())
+    data = tmp_path / "sums.jsonl"
+    data.write_text("".join(json.dumps({"prompt": s.prompt, "answer": s.answer}) + "\n" for s in sums(9)))
+    unpruned = "*.fc1=0" if family == "whisper" else "*.wi=0"
+    options = ["--method", method, "--pattern", "4:8", "--task", data, "--module", unpruned]
+    report = json.loads(call("prune", tmp_path / family, tmp_path / "out", *options, "--json"))
+    assert {layer["sparsity"] for layer in report["layers"]} == {0.5}
+    sides = {".encoder.", ".decoder."} if family == "whisper" else {"encoder.", "decoder."}
+    assert all(any(side in layer["name"] for layer in report["layers"]) for side in sides)
+    with pytest.raises(CutworkError, match="--module: expected GLOB=RATE"):
+        call("prune", tmp_path / family, tmp_path / "b", "--task", data, "--module", "fc1")
+    with pytest.raises(CutworkError, match=r"^pattern 4:8 makes 0.5 zeros"):
+        call("prune", tmp_path / family, tmp_path / "b", "--task", data, "--pattern", "4:8", "-s", 0.7)

@@ -1,0 +1,48 @@
+"""The KV cache fits its budget, or the user is told."""
+
+import pytest
+
+from cutwork.architectures import build_plan
+from cutwork.engine.weights.cache_size import Lengths, available_memory, size_cache
+from cutwork.errors import CutworkError
+
+from .tiny import SMALL
+
+PLAN = build_plan({**SMALL, "model_type": "llama"})
+BLOCK = 2 * 3 * 2 * 8 * 32 * 4  # bytes: keys and values, layers, kv heads, head_dim, tokens, float32
+
+
+def size(**changes):
+    options = {"dtype": "f32", "context": Lengths(256, 256), "max_context": None, "max_batch": 4, "budget": 100 * BLOCK}
+    found = size_cache(PLAN, **{**options, **changes})
+    return found.context, found.blocks
+
+
+def test_room_for_the_whole_batch_if_it_fits():
+    assert size() == (256, 32)
+    assert size(max_context=100) == (100, 16)
+    assert size(budget=20 * BLOCK) == (256, 20)
+    assert size(budget=10 * BLOCK, dtype="bf16") == (256, 20)
+    assert size(budget=10 * BLOCK, dtype="i8") == (256, 26)  # 8 codes and a scale of 4 bytes instead of 32
+
+
+def test_a_context_nobody_asked_for_shrinks():
+    assert size(budget=3 * BLOCK) == (96, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_context": 256, "budget": 3 * BLOCK}, "256 tokens needs"),
+        ({"budget": BLOCK - 1}, "raise cache_bytes"),
+        ({"max_context": 257}, "from 2 to 256"),
+        ({"max_context": 1}, "from 2 to 256"),
+    ],
+)
+def test_what_cannot_be_is_said(changes, message):
+    with pytest.raises(CutworkError, match=message):
+        size(**changes)
+
+
+def test_available_memory_is_plausible():
+    assert 1 << 20 < available_memory() < 1 << 50

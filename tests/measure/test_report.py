@@ -1,0 +1,86 @@
+"""The report says what the results say, in every form."""
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from cutwork.errors import CutworkError
+from cutwork.measure.report.results import load_results
+from cutwork.measure.report.tables import HEADINGS, console_table, markdown, table_rows
+from cutwork.measure.report.write import write_report
+from tests.measure.fake import results
+
+
+def test_markdown_has_a_row_for_every_variant() -> None:
+    lines = markdown([results()]).splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    assert len(table) == 2 + 7
+    assert all(line.count("|") == len(HEADINGS) + 1 for line in table)
+    assert sum("| – |" in line for line in table) == 3
+    assert "| sparse-int8 | 60% | 61.0% | 2.39 | 110 | 110 | 1440 | 180.0 | 4.50× | 1.50× |" in table
+    assert "200 held-out questions; Test CPU, avx512, 2 threads." in lines[-1]
+
+
+def test_translations_have_columns_of_their_own_and_no_perplexity() -> None:
+    run = results()
+    for row in run["variants"]:
+        row |= {"bleu": 61.25, "chrf": 80.0, "perplexity": None}
+    table = markdown([run]).splitlines()
+    assert "| accuracy | BLEU | chrF | perplexity |" in table[0]
+    assert all("| 61.2 | 80.0 | – |" in line for line in table[2:9])
+
+
+def test_a_missing_baseline_is_a_dash() -> None:
+    run = results()
+    for row in run["variants"]:
+        del row["decode_speedup_over_dense_int8"]
+    assert {row[-1] for row in table_rows([run])} == {"–"}
+
+
+def test_several_runs_are_told_apart() -> None:
+    rows = table_rows([results("a"), results("b", 0.7)])
+    assert [rows[0][0], rows[7][0]] == ["a · dense-f32", "b · dense-f32"]
+
+
+def test_the_console_table_fits_eighty_columns() -> None:
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(console_table([results()]))
+    text = console.export_text()
+    assert all(text_part in text for text_part in ("sparse-int8", "180.0", "4.50×", "Test CPU"))
+    assert "…" not in text
+
+
+@pytest.mark.parametrize("runs", [1, 3])
+def test_the_files_are_written_whole(tmp_path: Path, runs: int) -> None:
+    many = [results(f"run {i}", 0.5 + i / 10, 0.65 - i / 20) for i in range(runs)]
+    write_report(many, tmp_path / "report")
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["results.md", "results.png"]
+    picture = (tmp_path / "report" / "results.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    assert len(picture) > 20_000
+
+
+def test_no_results_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(CutworkError, match=r"has no results\.json; finish its run first"):
+        load_results(tmp_path)
+    (tmp_path / "results.json").write_text('{"variants": [{}]}')
+    with pytest.raises(CutworkError, match="not what cutwork run writes"):
+        load_results(tmp_path)
+
+
+def test_the_command_renders_again(tmp_path: Path) -> None:
+    import typer
+
+    from cutwork.cli.report import report
+
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps(results(name)))
+    app = typer.Typer()
+    app.command()(report)
+    outcome = CliRunner().invoke(app, [str(tmp_path / "a"), str(tmp_path / "b"), "-o", str(tmp_path / "both")])
+    assert outcome.exit_code == 0
+    assert (tmp_path / "both" / "results.png").is_file()

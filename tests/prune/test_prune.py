@@ -1,0 +1,246 @@
+"""`prune` from directory to directory."""
+
+import io
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from transformers import AutoModelForCausalLM
+
+from cutwork.errors import CutworkError
+from cutwork.prune.prune import prune
+from cutwork.recipe import PruneSettings
+from cutwork.tasks.task import Sample
+from cutwork.torch_models.data import examples
+from cutwork.torch_models.load import load_model, load_tokenizer
+from cutwork.tune.masks import sparsity
+from tests.tiny_checkpoint import write_tiny_checkpoint
+from tests.torch_models.tiny import FAMILIES, gpt2, opt, sums, weights
+
+QUIET = Console(quiet=True)
+FEW = PruneSettings(sparsity=0.6, calibration_samples=16)
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("models") / "dense")
+
+
+@pytest.mark.parametrize("method", ["sparsegpt", "magnitude"])
+def test_result_is_a_plain_checkpoint_with_the_zeros_asked_for(method: str, dense: Path, tmp_path: Path) -> None:
+    settings = FEW.model_copy(update={"method": method})
+    report = prune(dense, tmp_path / "out", settings, sums(20), console=QUIET)
+    before, after = weights(dense), weights(tmp_path / "out")
+    assert before.keys() == after.keys()
+    for name, weight in after.items():
+        if "proj" in name:
+            assert int((weight == 0).sum()) == round(0.6 * weight.numel()), name
+        else:
+            assert torch.equal(weight, before[name])
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert {layer["name"]: layer["sparsity"] for layer in report["layers"]} == pytest.approx(sparsity(model))
+    assert report == json.loads((tmp_path / "out" / "prune-report.json").read_text())
+    assert (tmp_path / "out" / "tokenizer.json").is_file()
+    error = "output_error" if method == "sparsegpt" else "weight_error"
+    assert all(0 < layer[error] < 1 and layer["seconds"] >= 0 for layer in report["layers"])
+
+
+def test_sparsegpt_harms_the_output_less_than_magnitude(dense: Path, tmp_path: Path) -> None:
+    prune(dense, tmp_path / "a", FEW, sums(20), console=QUIET)
+    prune(dense, tmp_path / "b", FEW.model_copy(update={"method": "magnitude"}), console=QUIET)
+    models = [AutoModelForCausalLM.from_pretrained(path) for path in (dense, tmp_path / "a", tmp_path / "b")]
+    error = torch.zeros(2)
+    for example in examples(load_tokenizer(dense), sums(20), 64):
+        ids = torch.tensor([example["input_ids"]])
+        with torch.no_grad():
+            exact, best, plain = (m(ids, output_hidden_states=True).hidden_states[-1] for m in models)
+        error += torch.stack([(best - exact).square().sum(), (plain - exact).square().sum()])
+    assert error[0] < 0.8 * error[1]
+
+
+def test_pruning_again_keeps_all_zeros(dense: Path, tmp_path: Path) -> None:
+    prune(dense, tmp_path / "a", FEW.model_copy(update={"sparsity": 0.3}), sums(20), console=QUIET)
+    prune(tmp_path / "a", tmp_path / "b", FEW, sums(20), console=QUIET)
+    first, second = weights(tmp_path / "a"), weights(tmp_path / "b")
+    for name, weight in first.items():
+        if "proj" in name:
+            assert (second[name][weight == 0] == 0).all()
+            assert int((second[name] == 0).sum()) == round(0.6 * weight.numel())
+
+
+def test_the_checkpoints_dtype_and_family_do_not_matter(dense: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "opt"
+    model = opt().to(torch.bfloat16)
+    model.resize_token_embeddings(300)
+    model.save_pretrained(directory)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (directory / name).write_bytes((dense / name).read_bytes())
+    prune(directory, tmp_path / "out", FEW, sums(20), console=QUIET)
+    after = weights(tmp_path / "out")
+    assert {weight.dtype for weight in after.values()} == {torch.bfloat16}
+    fc1 = after["model.decoder.layers.1.fc1.weight"]
+    assert int((fc1 == 0).sum()) == round(0.6 * fc1.numel())
+
+
+def test_a_layer_that_cannot_be_pruned_is_named_and_nothing_is_left(
+    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cutwork.prune.second_order.torch.isfinite", lambda x: torch.zeros_like(x, dtype=torch.bool))
+    with pytest.raises(CutworkError, match=r"model\.layers\.0\.self_attn\.q_proj, .*not finite"):
+        prune(dense, tmp_path / "out", FEW, sums(20), console=QUIET)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_input_is_one_sentence(dense: Path, tmp_path: Path) -> None:
+    with pytest.raises(CutworkError, match="needs samples"):
+        prune(dense, tmp_path / "out", FEW, [], console=QUIET)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").touch()
+    with pytest.raises(CutworkError, match="already exists"):
+        prune(dense, tmp_path / "taken", FEW, sums(4), console=QUIET)
+    with pytest.raises(CutworkError, match="no model directory"):
+        prune(tmp_path / "nowhere", tmp_path / "out", FEW, sums(4), console=QUIET)
+
+
+def store(model: Any, directory: Path, dense: Path, **options: Any) -> Path:
+    """A checkpoint of any family, its vocabulary grown to the tokenizer's."""
+    model.resize_token_embeddings(300)
+    model.save_pretrained(directory, **options)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (directory / name).write_bytes((dense / name).read_bytes())
+    return directory
+
+
+@pytest.mark.parametrize("method", ["sparsegpt", "alps", "wanda", "magnitude"])
+@pytest.mark.parametrize("pattern", ["2:4", "16:64", "4x1"])
+def test_methods_and_patterns_reach_the_checkpoint(method: str, pattern: str, dense: Path, tmp_path: Path) -> None:
+    settings = PruneSettings.model_validate({"method": method, "pattern": pattern, "calibration_samples": 8})
+    report = prune(dense, tmp_path / "out", settings, sums(20), console=QUIET)
+    assert report["sparsity"] == {"2:4": 0.5, "16:64": 0.75, "4x1": 0.5}[pattern]
+    q = weights(tmp_path / "out")["model.layers.1.self_attn.q_proj.weight"] != 0
+    if ":" in pattern:
+        n, m = map(int, pattern.split(":"))
+        assert (q.unflatten(1, (-1, m)).sum(-1) == n).all()
+    else:
+        assert torch.equal(q.unflatten(0, (-1, 4)).any(1), q.unflatten(0, (-1, 4)).all(1))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_models_of_every_family_are_pruned_where_they_lie(
+    family: str, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = store(FAMILIES[family](), tmp_path / family, dense)
+    samples = sums(12)
+    if family == "whisper":
+        processor = SimpleNamespace(feature_extractor=frames, tokenizer=load_tokenizer(dense))
+        monkeypatch.setattr("cutwork.prune.prune.load_tokenizer", lambda _: processor)
+        samples = [Sample("", sample.answer[:20], [float(i)]) for i, sample in enumerate(samples)]
+    report = prune(source, tmp_path / "out", FEW, samples, activation_memory=0, console=QUIET)
+    assert report["spilled_bytes"] > 0
+    pruned = {f"{layer['name']}.weight" for layer in report["layers"]}
+    before, after = weights(source), weights(tmp_path / "out")
+    assert before.keys() == after.keys()
+    for name, weight in after.items():
+        if name in pruned:
+            assert int((weight == 0).sum()) == round(0.6 * weight.numel()), name
+        else:
+            assert torch.equal(weight, before[name]), name
+    assert pruned <= after.keys()
+    assert all(0 < layer["output_error"] < 1 for layer in report["layers"])
+    in_memory = prune(source, tmp_path / "again", FEW, samples, activation_memory=1 << 30, console=QUIET)
+    assert in_memory["spilled_bytes"] == 0
+    assert all(torch.equal(weight, after[name]) for name, weight in weights(tmp_path / "again").items())
+    loaded = load_model(tmp_path / "out", "auto")
+    assert sparsity(loaded) == pytest.approx({layer["name"]: layer["sparsity"] for layer in report["layers"]})
+
+
+def frames(audio: list[float], **_: Any) -> dict[str, list[Any]]:
+    return {"input_features": [torch.randn(8, 40, generator=torch.Generator().manual_seed(int(audio[0]))).numpy()]}
+
+
+def test_shards_float16_and_a_bare_model_are_kept_as_they_are(dense: Path, tmp_path: Path) -> None:
+    source = store(gpt2().to(torch.float16), tmp_path / "shards", dense, max_shard_size="40KB")
+    assert len(list(source.glob("*.safetensors"))) > 1
+    prune(source, tmp_path / "out", FEW, sums(20), console=QUIET)
+    assert {file.name for file in source.iterdir()} <= {file.name for file in (tmp_path / "out").iterdir()}
+    assert load_model(tmp_path / "out", "auto").dtype == torch.float16
+    bare = gpt2()
+    bare.resize_token_embeddings(300)
+    bare.transformer.save_pretrained(tmp_path / "bare")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "bare" / name).write_bytes((dense / name).read_bytes())
+    config = json.loads((tmp_path / "bare" / "config.json").read_text())
+    (tmp_path / "bare" / "config.json").write_text(json.dumps({**config, "architectures": ["GPT2LMHeadModel"]}))
+    report = prune(tmp_path / "bare", tmp_path / "out2", FEW, sums(20), console=QUIET)
+    assert report["sparsity"] == pytest.approx(0.6, abs=1e-3)
+    assert "h.0.mlp.c_fc.weight" in weights(tmp_path / "out2")
+
+
+def test_owl_keeps_more_where_there_are_outliers_and_as_much_in_all(dense: Path, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(dense)
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[::16] *= 20
+    store(model, tmp_path / "dense", dense)
+    settings = FEW.model_copy(update={"rates": "owl"})
+    report = prune(tmp_path / "dense", tmp_path / "out", settings, sums(20), console=QUIET)
+    rates = [sum(r["zeros"] for r in report["layers"] if f"layers.{i}." in r["name"]) for i in range(2)]
+    assert rates[0] > rates[1]
+    assert report["sparsity"] == pytest.approx(0.6, abs=1e-3)
+    assert {round(r["sparsity"], 2) for r in report["layers"]} == {0.68, 0.52}
+
+
+def test_rates_of_modules_come_first(dense: Path, tmp_path: Path) -> None:
+    rates = {"*.0.*.down_proj": 0.0, "*.down_proj": 0.25}
+    report = prune(dense, tmp_path / "out", FEW.model_copy(update={"modules": rates}), sums(20), console=QUIET)
+    found = {layer["name"]: layer["sparsity"] for layer in report["layers"]}
+    assert "model.layers.0.mlp.down_proj" not in found
+    assert found["model.layers.1.mlp.down_proj"] == 0.25
+    assert found["model.layers.0.mlp.up_proj"] == pytest.approx(0.6, abs=1e-3)
+    with pytest.raises(CutworkError, match=r"'\*\.dwn_proj' matches no linear of the blocks; did you mean"):
+        prune(dense, tmp_path / "b", FEW.model_copy(update={"modules": {"*.dwn_proj": 0.5}}), sums(4), console=QUIET)
+
+
+def test_a_damaged_layer_is_damped_more_and_reported(
+    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = torch.linalg.cholesky_ex
+    calls = []
+
+    def stubborn(matrix: torch.Tensor) -> Any:
+        calls.append(len(matrix))
+        lower, failed = real(matrix)
+        return lower, torch.ones_like(failed) if len(calls) == 1 else failed
+
+    monkeypatch.setattr("cutwork.prune.second_order.torch.linalg.cholesky_ex", stubborn)
+    said = Console(file=io.StringIO(), width=200)
+    report = prune(dense, tmp_path / "out", FEW, sums(20), console=said)
+    assert [layer["attempts"] for layer in report["layers"]][:4] == [2, 2, 2, 1]
+    assert report["layers"][0]["damping"] > 5 * report["layers"][3]["damping"] / 10
+    assert "q_proj, model.layers.0.self_attn.k_proj" in said.file.getvalue()
+    assert "damping raised to" in said.file.getvalue()
+
+
+def test_settings_that_contradict_each_other_are_one_sentence() -> None:
+    for settings, message in (
+        ({"pattern": "4:2"}, "n must be less than m"),
+        ({"pattern": "2:4", "sparsity": 0.7}, "makes 0.5 zeros"),
+        ({"pattern": "2:4", "rates": "owl"}, "fixes the rate"),
+        ({"levels": [0.5, 0.4]}, "levels must rise"),
+        ({"pattern": "3x3"}, "pattern"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            PruneSettings.model_validate(settings)
+    assert PruneSettings(pattern="16:64").sparsity == 0.75
+    # What the first release's runs are told by.
+    assert PruneSettings().model_dump(mode="json") == {
+        "method": "sparsegpt",
+        "sparsity": 0.5,
+        "calibration_samples": 128,
+        "damping": 0.01,
+        "block_size": 128,
+        "seed": 0,
+    }

@@ -1,0 +1,246 @@
+"""The whole chain on a tiny random model: every stage once, and again only when something it depends on changed."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+from typer.testing import CliRunner
+
+from cutwork.errors import CutworkError
+from cutwork.measure.report.results import load_results
+from cutwork.recipe import Recipe, load_recipe
+from cutwork.run.run import plan, run
+from cutwork.run.stages import GROUPS
+from cutwork.store.directory import kind_of
+
+pytest.importorskip("torch")
+
+from tests.tiny_checkpoint import write_tiny_checkpoint
+
+VARIANTS = {"dense-f32", "dense-bf16", "dense-int8", "pruned-f32", "sparse-f32", "sparse-bf16", "sparse-int8"}
+STAGES = ["teacher", "pruned", "sparse", "dense-quantized", "sparse-quantized"]
+
+
+def tiny_settings(model: Path, output: Path) -> dict[str, Any]:
+    tune = {"max_steps": 2, "batch_size": 4, "micro_batch_size": 4, "warmup_steps": 0, "learning_rate": 0.001}
+    return {
+        "name": "tiny",
+        "model": str(model),
+        "output": str(output),
+        "task": {
+            "name": "gsm_symbolic",
+            "train_samples": 12,
+            "test_samples": 4,
+            "max_length": 512,
+            "options": {"templates": [43, 10]},
+        },
+        "teacher": tune,
+        "prune": {"sparsity": 0.5, "calibration_samples": 4},
+        "tune": {**tune, "losses": {"squarehead": 1.0}},
+        "quantize": {"calibration_samples": 4},
+        "compare": {
+            "accuracy_samples": 2,
+            "max_new_tokens": 4,
+            "perplexity_tokens": 64,
+            "prompt_tokens": 8,
+            "decode_tokens": 2,
+            "repeats": 1,
+            "threads": 1,
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def finished(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
+    """A recipe that was carried out to the end, read from its YAML file as a user's would be."""
+    directory = tmp_path_factory.mktemp("run")
+    file = directory / "recipe.yaml"
+    file.write_text(yaml.safe_dump(tiny_settings(model, directory / "out")))
+    recipe = load_recipe(file)
+    return recipe, run(recipe, console=silent())
+
+
+@pytest.fixture
+def copy(finished: tuple[Recipe, Path], tmp_path: Path) -> tuple[Recipe, Path]:
+    """A finished run that a test may spoil."""
+    recipe, output = finished
+    shutil.copytree(output, tmp_path / "out")
+    return recipe.model_copy(update={"output": tmp_path / "out"}), tmp_path / "out"
+
+
+def silent() -> Console:
+    return Console(file=open("/dev/null", "w"))
+
+
+def stages_to_do(recipe: Recipe) -> list[str]:
+    return [stage.name for stage in plan(recipe, recipe.output, silent()).missing()]
+
+
+def changed(recipe: Recipe, section: str, **settings: Any) -> Recipe:
+    return recipe.model_copy(update={section: getattr(recipe, section).model_copy(update=settings)})
+
+
+def test_every_stage_leaves_its_kind_of_model(finished: tuple[Recipe, Path]) -> None:
+    _, output = finished
+    kinds = {name: kind_of(output / name) for name in STAGES}
+    assert kinds == {
+        "teacher": "checkpoint",
+        "pruned": "checkpoint",
+        "sparse": "checkpoint",
+        "dense-quantized": "quantized",
+        "sparse-quantized": "quantized",
+    }
+    assert {path.name for path in (output / "packed").iterdir()} == VARIANTS
+    assert all(kind_of(path) == "packed" for path in (output / "packed").iterdir())
+    assert not list(output.rglob("*.partial-*"))
+    assert not list(output.rglob("*.work"))
+
+
+def test_the_results_cover_every_variant(finished: tuple[Recipe, Path]) -> None:
+    _, output = finished
+    rows = {row["name"]: row for row in load_results(output)["variants"]}
+    assert set(rows) == VARIANTS
+    for name, row in rows.items():
+        dense = name.startswith("dense")
+        assert row["sparsity"] == pytest.approx(0.0 if dense else 0.5, abs=0.02)
+        assert row["samples"] == 2
+        assert row["perplexity"] > 1
+        assert min(row["disk_bytes"], row["memory_bytes"], row["decode_tokens_per_second"]) > 0
+    assert rows["dense-f32"]["decode_speedup_over_dense_f32"] == 1
+    assert rows["dense-int8"]["prefill_speedup_over_dense_int8"] == 1
+    assert rows["sparse-f32"]["memory_bytes"] < rows["dense-f32"]["memory_bytes"]
+    assert (output / "results.md").read_text().count("\n|") == 1 + len(VARIANTS)
+    assert (output / "results.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_finished_run_does_nothing_again(finished: tuple[Recipe, Path]) -> None:
+    recipe, output = finished
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()}
+    run(recipe, console=silent())
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "redone"),
+    [
+        (lambda r: changed(r, "compare", repeats=2), {"results.json"}),
+        (lambda r: changed(r, "pack", dtype="bf16"), {"packed/dense-int8", "packed/sparse-int8", "results.json"}),
+        (
+            lambda r: changed(r, "tune", learning_rate=2e-3),
+            {"sparse", "sparse-quantized", "packed/sparse-f32", "packed/sparse-bf16", "packed/sparse-int8"}
+            | {"results.json"},
+        ),
+        (
+            lambda r: changed(r, "prune", sparsity=0.6),
+            {"pruned", "sparse", "sparse-quantized", "packed/pruned-f32", "packed/sparse-f32", "packed/sparse-bf16"}
+            | {"packed/sparse-int8", "results.json"},
+        ),
+        (
+            lambda r: changed(r, "task", seed=1),
+            {*STAGES, *(f"packed/{name}" for name in VARIANTS), "results.json"},
+        ),
+    ],
+)
+def test_a_change_redoes_only_what_depends_on_it(
+    finished: tuple[Recipe, Path], change: Callable[[Recipe], Recipe], redone: set[str]
+) -> None:
+    recipe, _ = finished
+    assert set(stages_to_do(change(recipe))) == redone
+
+
+def test_a_changed_model_redoes_everything(finished: tuple[Recipe, Path], tmp_path: Path) -> None:
+    recipe, _ = finished
+    other = write_tiny_checkpoint(tmp_path / "other", seed=1)
+    assert stages_to_do(recipe.model_copy(update={"model": str(other)}))[0] == "teacher"
+
+
+def test_a_changed_stage_replaces_the_old_one(copy: tuple[Recipe, Path]) -> None:
+    recipe, output = copy
+    old = (output / "pruned" / "model.safetensors").read_bytes()
+    sharper = changed(recipe, "prune", sparsity=0.75)
+    run(sharper, until="prune", console=silent())
+    assert (output / "pruned" / "model.safetensors").read_bytes() != old
+    assert "pruned" not in stages_to_do(sharper)
+    assert "sparse" in stages_to_do(sharper)
+
+
+def test_what_an_interruption_left_is_used(copy: tuple[Recipe, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, output = copy
+    kept = (output / "pruned" / "model.safetensors").stat().st_mtime_ns
+    shutil.rmtree(output / "sparse")
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cutwork.tune.tune.tune", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(recipe, console=silent())
+    assert stages_to_do(recipe) == ["sparse"]
+    run(recipe, console=silent())
+    assert stages_to_do(recipe) == []
+    assert (output / "pruned" / "model.safetensors").stat().st_mtime_ns == kept
+
+
+def test_the_command_prints_the_results(finished: tuple[Recipe, Path]) -> None:
+    from cutwork.cli import app
+
+    _, output = finished
+    arguments = ["run", str(output.parent / "recipe.yaml")]
+    outcome = CliRunner().invoke(app, [*arguments, "--json"])
+    assert outcome.exit_code == 0
+    assert "all stages are already there" in outcome.stderr
+    assert {row["name"] for row in json.loads(outcome.stdout)["variants"]} == VARIANTS
+    outcome = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    assert "sparse-int8" in outcome.stdout
+    assert "results.png" in outcome.stdout
+
+
+def test_until_stops_after_its_stage(model: Path, tmp_path: Path) -> None:
+    recipe = Recipe.model_validate(tiny_settings(model, tmp_path / "out") | {"teacher": None})
+    run(recipe, until="prune", console=silent())
+    assert stages_to_do(recipe)[0] == "sparse"
+    with pytest.raises(CutworkError, match=f"the stages are {', '.join(GROUPS)}"):
+        run(recipe, until="training")
+
+
+def test_foreign_files_are_not_overwritten(model: Path, tmp_path: Path) -> None:
+    recipe = Recipe.model_validate(tiny_settings(model, tmp_path / "out"))
+    (tmp_path / "out" / "teacher").mkdir(parents=True)
+    with pytest.raises(CutworkError, match="teacher is not from this command"):
+        run(recipe, console=silent())
+
+
+def test_levels_are_stages_with_nested_zeros(model: Path, tmp_path: Path) -> None:
+    settings = tiny_settings(model, tmp_path / "out") | {"teacher": None, "prune": {"levels": [0.3, 0.6]}}
+    recipe = Recipe.model_validate(settings)
+    run(recipe, until="prune", console=silent())
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir() and path.name[0] != ".") == [
+        "pruned-1",
+        "pruned-2",
+        "sparse-1",
+    ]
+    shutil.rmtree(tmp_path / "out" / "pruned-2")  # as if interrupted
+    assert stages_to_do(recipe)[:2] == ["pruned-2", "sparse-2"]
+    run(recipe, until="tune", console=silent())
+    assert "packed/sparse-f32" in stages_to_do(recipe)
+    from safetensors.torch import load_file
+
+    zeros: dict[str, Any] = {}
+    for name, share in (("pruned-1", 0.3), ("sparse-1", 0.3), ("pruned-2", 0.6), ("sparse-2", 0.6)):
+        weights = load_file(tmp_path / "out" / name / "model.safetensors")
+        for key, weight in weights.items():
+            if "proj" in key:
+                assert int((weight == 0).sum()) == round(share * weight.numel())
+                assert not weight[zeros.get(key, weight == 0)].any()  # none of the level before was revived
+                zeros[key] = weight == 0

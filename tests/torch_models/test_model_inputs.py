@@ -1,0 +1,158 @@
+"""Encoder-decoder families: the loss is that of the paper's formulas, sample by sample; and what samples become."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from transformers import WhisperFeatureExtractor
+
+from cutwork.errors import CutworkError
+from cutwork.recipe import Losses
+from cutwork.tasks.task import Sample
+from cutwork.torch_models.data import collate, examples
+from cutwork.torch_models.model_inputs import Speech, family_of
+from tests.torch_models.tiny import FAMILIES, cut
+from tests.tune.test_trainer import ALL, make
+
+
+def reference_loss(student: Any, teacher: Any, data: list[Any], losses: Losses) -> torch.Tensor:
+    """The loss of one batch, sample by sample without padding."""
+    labels = sum(len(example["labels"]) for example in data)
+    ce = kl = torch.zeros(())
+    stacks: dict[str, list[list[torch.Tensor]]] = {"encoder": [], "decoder": []}
+    for example in data:
+        target = torch.tensor([example["labels"]])
+        source = (
+            {"input_ids": torch.tensor([example["input_ids"]])}
+            if "input_ids" in example
+            else {"input_features": example["input_features"][None]}
+        )
+        start = torch.full((1, 1), student.config.decoder_start_token_id)
+        inputs = {**source, "decoder_input_ids": torch.cat([start, target[:, :-1]], 1), "output_hidden_states": True}
+        ours = student(**inputs)
+        with torch.no_grad():
+            theirs = teacher(**inputs)
+        t = losses.temperature
+        ce = ce + torch.nn.functional.cross_entropy(ours.logits[0], target[0], reduction="sum")
+        p, q = torch.softmax(theirs.logits[0] / t, -1), torch.softmax(ours.logits[0] / t, -1)
+        kl = kl + t * t * (p * (p / q).log()).sum()
+        for stack, pairs in stacks.items():
+            both = (getattr(outputs, f"{stack}_hidden_states")[1:] for outputs in (ours, theirs))
+            pairs.append([torch.stack([((s - f) ** 2).sum(), (f**2).sum()]) for s, f in zip(*both, strict=True)])
+    square = torch.zeros(())
+    for pairs in stacks.values():
+        for layer in zip(*pairs, strict=True):
+            distance, energy = torch.stack(layer).sum(0)
+            square = square + distance / energy
+    return losses.ce * ce / labels + losses.kl * kl / labels + losses.squarehead * square
+
+
+@pytest.mark.parametrize("family", ["t5", "whisper"])
+@pytest.mark.parametrize("micro", [8, 2])
+def test_loss_and_gradients_are_those_of_the_paper(tmp_path: Path, family: str, micro: int) -> None:
+    model, reference, teacher = FAMILIES[family](), FAMILIES[family](), FAMILIES[family](seed=1).eval()
+    trainer = make(
+        tmp_path,
+        model,
+        family=family,
+        count=8,
+        max_steps=1,
+        learning_rate=1.0,
+        max_grad_norm=0,
+        optim="sgd",
+        lr_scheduler_type="constant",
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=8 // micro,
+    )
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    expected = reference_loss(reference, teacher, list(trainer.train_dataset), ALL)
+    expected.backward()
+    trainer.train()
+    logged = trainer.state.log_history[0]
+    assert logged["loss"] == pytest.approx(expected.item(), rel=1e-5)
+    layers = [value for name, value in logged.items() if name.startswith("squarehead/")]
+    assert len(layers) == 5
+    assert ALL.squarehead * sum(layers) == pytest.approx(logged["squarehead"], rel=1e-5)
+    for (name, parameter), other in zip(model.named_parameters(), reference.parameters(), strict=True):
+        if other.grad is not None:
+            step = before[name] - parameter.detach()
+            assert torch.allclose(step, other.grad, rtol=1e-3, atol=3e-6), name
+
+
+@pytest.mark.parametrize("family", ["t5", "whisper"])
+def test_zeros_survive_in_encoder_and_decoder(tmp_path: Path, family: str) -> None:
+    model = cut(FAMILIES[family](), 0.7)
+    trainer = make(tmp_path, model, family=family, max_steps=4)
+    trainer.train()
+    trainer.masks.verify()
+    assert trainer.state.log_history[0]["sparsity"] == pytest.approx(0.7, abs=0.03)
+    assert any("encoder" in name for name in trainer.masks.live)
+    assert any("decoder" in name for name in trainer.masks.live)
+
+
+def test_text_goes_to_the_encoder_and_the_answer_to_the_decoder() -> None:
+    def tokenizer(text: str | None = None, text_target: str | None = None) -> dict[str, list[int]]:
+        return {"input_ids": [*(text or text_target or "").encode(), 1]}
+
+    family = family_of(FAMILIES["t5"]().config)
+    made = examples(tokenizer, [Sample("ab", "c"), Sample("d", "efg")], 4, family)
+    assert made[0] == {"input_ids": [97, 98, 1], "labels": [99, 1]}
+    assert made[1] == {"input_ids": [100, 1], "labels": [101, 102, 103, 1]}
+    batch = collate(made)
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert family.inputs(batch)["decoder_input_ids"].tolist() == [[0, 99, 1, 0], [0, 101, 102, 103]]
+    with pytest.raises(CutworkError, match="has 4 tokens, more than"):
+        examples(tokenizer, [Sample("d", "efg")], 3, family)
+
+
+def test_recordings_become_spectrograms_when_asked_for() -> None:
+    class Processor:
+        feature_extractor = WhisperFeatureExtractor(feature_size=8)
+
+        @staticmethod
+        def tokenizer(text: str) -> dict[str, list[int]]:
+            return {"input_ids": [1, 40, *range(3, 3 + len(text.strip())), 2]}
+
+    family = family_of(FAMILIES["whisper"]().config)
+    assert isinstance(family, Speech)
+    sound = np.sin(np.arange(16_000, dtype=np.float32) / 10)
+    made = examples(Processor(), [Sample("", "abc", sound), Sample("", "d", 2 * sound)], 10, family)
+    batch = collate([made[0], made[1]])
+    assert batch["input_features"].shape == (2, 8, 3000)
+    assert batch["labels"].tolist() == [[40, 3, 4, 5, 2], [40, 3, 2, -100, -100]]
+    assert (
+        made.digest() != examples(Processor(), [Sample("", "abc", sound), Sample("", "d", sound)], 10, family).digest()
+    )
+    with pytest.raises(CutworkError, match="needs recordings"):
+        examples(Processor(), [Sample("", "abc")], 10, family)[0]
+
+
+def test_transcripts_with_times_teach_them() -> None:
+    class Voice:
+        eos_token_id = 2
+        known: ClassVar = {"<|notimestamps|>": 40}
+
+        def __init__(self) -> None:
+            self.languages: list[str] = []
+
+        def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+            ids = list(map(ord, text))
+            return {"input_ids": [1, 39, 40, *ids, 2] if add_special_tokens else ids}
+
+        def convert_tokens_to_ids(self, token: str) -> int:
+            return self.known[token]
+
+        def set_prefix_tokens(self, language: str, task: str) -> None:
+            self.languages.append(language)
+
+    processor = SimpleNamespace(tokenizer=Voice())
+    family = Speech(start=1, padding=0)
+    assert family.transcript(processor, Sample("de", "ab"), 10) == [39, 40, 32, 97, 98, 2]
+    timed = Sample("de", "<|0.00|> ab<|1.50|><|2.00|> c<|30.00|>")
+    assert family.transcript(processor, timed, 20) == [39, 41, 32, 97, 98, 116, 141, 32, 99, 1541, 2]
+    assert processor.tokenizer.languages == ["de", "de"]
+    Speech(start=1, padding=0, multilingual=False).transcript(processor, Sample("en", "ab"), 10)
+    assert processor.tokenizer.languages == ["de", "de"]

@@ -1,0 +1,248 @@
+"""`tune` from directory to directory: resuming bit for bit, diverging cleanly, keeping every zero."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from cutwork.errors import CutworkError
+from cutwork.recipe import LoraSettings, Losses, TuneSettings
+from cutwork.torch_models.load import load_model
+from cutwork.tune import tune as tune_module
+from cutwork.tune.masks import LostZerosError, sparsity
+from cutwork.tune.trainer import SparseTrainer
+from cutwork.tune.tune import tune
+from tests.tiny_checkpoint import write_tiny_checkpoint
+from tests.torch_models.tiny import cut, sums, weights
+
+QUIET = Console(quiet=True)
+# 20 samples in steps of 8 (4 micro-batches of 2): an epoch has 3 steps, the last of 2 micro-batches.
+SETTINGS = TuneSettings(
+    max_steps=8,
+    batch_size=8,
+    micro_batch_size=2,
+    save_every=1,
+    warmup_steps=2,
+    learning_rate=3e-3,
+    dtype="float32",
+    losses=Losses(squarehead=1.0, kl=0.5),
+)
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("models") / "dense", seed=0)
+
+
+@pytest.fixture(scope="module")
+def sparse(dense: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("models") / "sparse"
+    torch.manual_seed(0)
+    shutil.copytree(dense, directory)
+    cut(load_model(dense, torch.float32), 0.6).save_pretrained(directory)
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, "attention_dropout": 0.1}))
+    (directory / "generation_config.json").write_text('{"temperature": 0.5, "do_sample": false}')
+    return directory
+
+
+def run(sparse: Path, output: Path, dense: Path, settings: TuneSettings = SETTINGS, **options: Any) -> dict[str, Any]:
+    return tune(sparse, output, settings, sums(20), teacher_dir=dense, max_length=64, console=QUIET, **options)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(sparse: Path, dense: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("out") / "tuned"
+    run(sparse, output, dense)
+    return output
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, micro_batch: int) -> None:
+    """Raise KeyboardInterrupt in the middle of a run."""
+    original, calls = SparseTrainer.training_step, [0]
+
+    def step(self: SparseTrainer, *args: Any) -> torch.Tensor:
+        calls[0] += 1
+        if calls[0] == micro_batch:
+            raise KeyboardInterrupt
+        return original(self, *args)
+
+    monkeypatch.setattr(SparseTrainer, "training_step", step)
+
+
+def test_result_is_a_plain_checkpoint_with_every_zero(uninterrupted: Path, sparse: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(uninterrupted)
+    assert AutoTokenizer.from_pretrained(uninterrupted).eos_token == "<end>"
+    before, after = weights(sparse), weights(uninterrupted)
+    assert before.keys() == after.keys()
+    for name, weight in before.items():
+        if "proj" in name:
+            assert (after[name][weight == 0] == 0).all()
+            assert (after[name][weight != 0] != weight[weight != 0]).float().mean() > 0.9
+    report = json.loads((uninterrupted / "tune-report.json").read_text())
+    assert report["sparsity"] == sparsity(model)
+    assert report["steps"] == 8
+    lines = [json.loads(line) for line in (uninterrupted / "tune-log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 9))
+    assert {"loss", "ce", "kl", "squarehead", "grad_norm", "learning_rate", "sparsity"} <= set(lines[0])
+    assert json.loads((uninterrupted / "generation_config.json").read_text())["temperature"] == 0.5
+    assert not (uninterrupted.parent / "tuned.work").exists()
+
+
+@pytest.mark.parametrize(
+    ("micro_batch", "saved"),
+    [(2, None), (7, 1), (9, 2), (11, 3), (15, 4)],
+    ids=["first step", "mid-step", "between steps", "new epoch", "mid-step of the second epoch"],
+)
+def test_resumed_equals_uninterrupted_bit_for_bit(
+    micro_batch: int,
+    saved: int | None,
+    sparse: Path,
+    dense: Path,
+    uninterrupted: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = tmp_path / "tuned"
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, micro_batch)
+        with pytest.raises(KeyboardInterrupt):
+            run(sparse, output, dense)
+    assert not output.exists()
+    checkpoints = [path.name for path in (tmp_path / "tuned.work").glob("checkpoint-*")]
+    assert checkpoints == ([f"checkpoint-{saved}"] if saved else [])
+    torch.manual_seed(999)  # nothing of the process's own state may matter
+    run(sparse, output, dense)
+    expected, found = weights(uninterrupted), weights(output)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    lines = [json.loads(line)["step"] for line in (output / "tune-log.jsonl").read_text().splitlines()]
+    assert lines == list(range(1, 9))
+
+
+LORA = SETTINGS.model_copy(update={"lora": LoraSettings(rank=4, targets=("*_proj",)), "learning_rate": 1e-2})
+
+
+def test_adapters_resume_and_end_as_a_plain_checkpoint(
+    sparse: Path, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = run(sparse, tmp_path / "straight", dense, LORA)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 11)
+        with pytest.raises(KeyboardInterrupt):
+            run(sparse, tmp_path / "resumed", dense, LORA)
+    run(sparse, tmp_path / "resumed", dense, LORA)
+    before, straight, resumed = weights(sparse), weights(tmp_path / "straight"), weights(tmp_path / "resumed")
+    assert straight.keys() == before.keys()
+    for name, weight in before.items():
+        assert torch.equal(straight[name], resumed[name]), name
+        assert torch.equal(straight[name], weight) is ("proj" not in name), name
+        if "proj" in name:
+            assert (straight[name][weight == 0] == 0).all()
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "straight")
+    assert report["sparsity"] == sparsity(model)
+
+
+def test_a_checkpoint_cut_off_while_written_is_passed_over(
+    sparse: Path, dense: Path, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "tuned"
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 9)
+        with pytest.raises(KeyboardInterrupt):
+            run(sparse, output, dense)
+    broken = tmp_path / "tuned.work" / "checkpoint-3"
+    broken.mkdir()
+    (broken / "model.safetensors").write_bytes(b"half")
+    (broken / "trainer_state.json").write_text('{"global_step": 3, "log_hi')
+    run(sparse, output, dense)
+    expected, found = weights(uninterrupted), weights(output)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_finished_is_not_repeated_and_other_settings_are_refused(
+    uninterrupted: Path, sparse: Path, dense: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(tune_module, "load_model", lambda *_: pytest.fail("trained again"))
+        assert run(sparse, uninterrupted, dense)["steps"] == 8
+    with pytest.raises(CutworkError, match=r"learning_rate \(0\.003, now 0\.001\)"):
+        run(sparse, uninterrupted, dense, SETTINGS.model_copy(update={"learning_rate": 1e-3}))
+
+
+def test_an_unfinished_run_with_other_settings_is_refused_until_restart(
+    sparse: Path, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "tuned"
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 5)
+        with pytest.raises(KeyboardInterrupt):
+            run(sparse, output, dense)
+    short = SETTINGS.model_copy(update={"max_steps": 1})
+    with pytest.raises(CutworkError, match=r"unfinished run with another max_steps \(8, now 1\)"):
+        run(sparse, output, dense, short)
+    assert run(sparse, output, dense, short, restart=True)["steps"] == 1
+    assert run(sparse, output, dense, SETTINGS.model_copy(update={"max_steps": 2}), restart=True)["steps"] == 2
+
+
+def test_a_diverging_run_leaves_no_output_and_its_last_good_checkpoint(
+    sparse: Path, dense: Path, tmp_path: Path
+) -> None:
+    wild = SETTINGS.model_copy(update={"learning_rate": 1e30, "schedule": "constant", "warmup_steps": 3})
+    with pytest.raises(CutworkError, match="lower learning_rate") as caught:
+        run(sparse, tmp_path / "tuned", dense, wild)
+    assert not (tmp_path / "tuned").exists()
+    [good] = (tmp_path / "tuned.work").glob("checkpoint-*")
+    assert str(good) in str(caught.value)
+    assert all(torch.isfinite(weight).all() for weight in weights(good).values())
+
+
+def test_lost_zeros_are_an_error(sparse: Path, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cutwork.tune.masks.Masks.mask_gradients", lambda self: None)
+    monkeypatch.setattr("cutwork.tune.masks.Masks.mask_weights", lambda self: None)
+    monkeypatch.setattr("cutwork.tune.masks.Masks.verify", lambda self: None)
+    with pytest.raises(LostZerosError, match="zeros after training"):
+        run(sparse, tmp_path / "tuned", dense)
+    assert not (tmp_path / "tuned").exists()
+
+
+def test_dense_fine_tuning_learns(dense: Path, tmp_path: Path) -> None:
+    settings = TuneSettings(max_steps=30, batch_size=10, micro_batch_size=10, learning_rate=1e-2, warmup_steps=2)
+    report = tune(dense, tmp_path / "tuned", settings, sums(20), console=QUIET)
+    lines = [json.loads(line) for line in (tmp_path / "tuned" / "tune-log.jsonl").read_text().splitlines()]
+    assert lines[-1]["loss"] < 0.6 * lines[0]["loss"]
+    assert max(report["sparsity"].values()) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lora": LoraSettings(targets=("query",))}, "no linear matches"),
+        ({"teacher_device": "moon"}, "cannot put the teacher on teacher_device 'moon'"),
+        ({"optimizer": "adamw"}, "unknown optimizer 'adamw'"),
+        ({"micro_batch_size": 3}, "not a multiple of micro_batch_size"),
+    ],
+)
+def test_bad_settings_are_one_sentence(
+    change: dict[str, Any], message: str, sparse: Path, dense: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(CutworkError, match=message):
+        run(sparse, tmp_path / "tuned", dense, SETTINGS.model_copy(update=change))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_or_foreign_teacher_is_refused(sparse: Path, tmp_path: Path) -> None:
+    with pytest.raises(CutworkError, match="--teacher"):
+        tune(sparse, tmp_path / "a", SETTINGS, sums(4), console=QUIET)
+    with pytest.raises(CutworkError, match="no training samples"):
+        tune(sparse, tmp_path / "b", TuneSettings(), [], console=QUIET)
+    other = write_tiny_checkpoint(tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
+    with pytest.raises(CutworkError, match=r"another num_hidden_layers \(1, the student 2\)"):
+        run(sparse, tmp_path / "c", other)
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
