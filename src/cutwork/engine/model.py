@@ -11,21 +11,21 @@ from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 
-from cutwork.engine.backend import Backend, choose
+from cutwork.engine.backend import choose
 from cutwork.engine.decoding import perplexity as measure
 from cutwork.engine.decoding.requests import Generation, Options, Request, Session, each_answer
 from cutwork.engine.decoding.sampling import Logprob
 from cutwork.engine.decoding.scoring import Scorer
 from cutwork.engine.decoding.shared_session import SharedSession
 from cutwork.engine.encoder import Memory
-from cutwork.engine.load import LoadOptions, add_draft, assemble, read_model
+from cutwork.engine.load import add_draft, assemble, read_model
+from cutwork.engine.load_options import LoadOptions, with_defaults
 from cutwork.engine.speech.adapter import Audio, open_transcription
 from cutwork.engine.speech.options import options_from
 from cutwork.engine.speech.segments import Segment, Transcript
 from cutwork.engine.speech.transcribe import Progress as Hearing
 from cutwork.engine.tokenizer import encode, load_tokenizer, render_chat, start_tokens, stop_tokens
 from cutwork.engine.translation import Progress, translate
-from cutwork.engine.weights.cache_size import CacheDType
 from cutwork.engine.weights.costs import load_costs
 from cutwork.errors import CutworkError
 from cutwork.pack.reader import PackedModel
@@ -43,58 +43,27 @@ class Model:
     All methods may be called from several threads; their requests then run as one batch.
     """
 
-    def __init__(
-        self,
-        packed: PackedModel,
-        *,
-        threads: int = 0,
-        cache_dtype: Literal["auto"] | CacheDType = "auto",
-        max_context: int | None = None,
-        max_input: int | None = None,
-        max_batch: int = 16,
-        cache_bytes: int | None = None,
-        backend: Backend = "auto",
-        draft: str | Path | None = None,
-        draft_tokens: int = 4,
-        reorder_weights: bool = False,
-        huge_pages: bool = True,
-    ) -> None:
-        if not 0 <= threads <= 1024 or max_batch < 1:
-            raise CutworkError(
-                f"threads must be from 0 to 1024 and max_batch at least 1, not {threads} and {max_batch}"
-            )
+    def __init__(self, packed: PackedModel, **given: Unpack[LoadOptions]) -> None:
+        """See `load`."""
+        options = with_defaults(given)
         self.path, self.config = packed.path, packed.config
-        module = choose(backend)
-        self.threads = threads or int(module.default_threads())
+        module = choose(options["backend"])
+        self.threads = options["threads"] = options["threads"] or int(module.default_threads())
         self.isa = str(module.isa())
         self.costs: Any = load_costs() if hasattr(module, "Costs") else None
         with ThreadPoolExecutor(1) as beside:  # importing what reads tokenizers takes as long as checking the weights
             tokenizer = beside.submit(load_tokenizer, packed.path, packed.config)
-            engine = assemble(
-                packed,
-                module,
-                threads=self.threads,
-                costs=self.costs,
-                cache_dtype=cache_dtype,
-                max_context=max_context,
-                max_input=max_input,
-                max_batch=max_batch,
-                cache_bytes=cache_bytes,
-                reorder_weights=reorder_weights,
-                huge_pages=huge_pages,
-            )
+            engine = assemble(packed, module, self.costs, options)
             self.tokenizer = tokenizer.result()
         self.plan, self.executor, self.encoder = engine.plan, engine.executor, engine.encoder
         self.weights, self.cache_dtype = engine.weights, engine.cache_dtype
-        self.max_context, self.max_batch = engine.max_context, max_batch
+        self.max_context, self.max_batch = engine.max_context, options["max_batch"]
         self._cache = engine.scheduler.cache
         self.start_tokens = start_tokens(packed.path, packed.config) if self.encoder else []
         self.stop_tokens = stop_tokens(packed.path, packed.config, self.tokenizer)
-        if draft is not None:
-            known = self.tokenizer.get_vocab() if self.tokenizer else None
-            guessing = read_model(draft)
-            shared = (self.threads, self.costs, draft_tokens, max_batch, cache_bytes, huge_pages)
-            add_draft(engine, guessing, module, *shared, known)
+        if options["draft"] is not None:
+            vocabulary = self.tokenizer.get_vocab() if self.tokenizer else None
+            add_draft(engine, read_model(options["draft"]), module, self.costs, options, vocabulary)
         self.session = Session(engine.scheduler, self.tokenizer, self.stop_tokens)
         self._lock = threading.Lock()
         self._shared = SharedSession(self.session, self._lock)
