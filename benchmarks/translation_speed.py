@@ -25,7 +25,7 @@ from benchmarks.translation.model import PREFIX
 from benchmarks.translation.peer import BATCH
 from benchmarks.translation.prepare import AHEAD, SHAPES, VARIANTS, prepare
 from benchmarks.translation.sentences import pairs
-from cutwork.engine.decoding.requests import Options
+from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.model import Model
 from cutwork.machine import cpu_name
 from cutwork.store.atomic import write_atomically
@@ -42,7 +42,11 @@ def ours(model: Model) -> Translate:
     """Cutwork as a function from sources, beams, length and whether that is fixed to answers and seconds."""
 
     def translate(sources: list[list[int]], beams: int, length: int, fixed: bool) -> tuple[list[list[int]], float]:
-        options: Options = {"max_new_tokens": length, "num_beams": beams, "min_new_tokens": length if fixed else 0}
+        options: GenerateOptions = {
+            "max_new_tokens": length,
+            "num_beams": beams,
+            "min_new_tokens": length if fixed else 0,
+        }
         start = time.perf_counter()
         order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
         size = len(order) if beams > 1 else BATCH  # beams fill the model's places: sixteen sentences' as well

@@ -28,7 +28,7 @@ from rich.console import Console
 
 from benchmarks.peers.process import Worker
 from cutwork.audio import RATE, read_audio
-from cutwork.engine.decoding.requests import Options
+from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.model import Model
 from cutwork.engine.speech.spectrogram import Spectrogram
 from cutwork.engine.speech.vocabulary import vocabulary_of
@@ -109,7 +109,7 @@ def ours(model: Model, audio: np.ndarray, window: np.ndarray, beams: int) -> dic
 
     def decode() -> tuple[str | None, float]:
         model.logits([vocabulary.start], memory)  # encoded from here on
-        options: Options = {"max_new_tokens": TOKENS, "min_new_tokens": TOKENS, "num_beams": beams}
+        options: GenerateOptions = {"max_new_tokens": TOKENS, "min_new_tokens": TOKENS, "num_beams": beams}
         start = time.perf_counter()
         model.respond(memory, prompt, [options])
         return None, time.perf_counter() - start
