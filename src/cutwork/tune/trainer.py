@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer
@@ -27,6 +28,18 @@ from cutwork.tune.gradual import Schedule
 from cutwork.tune.losses import cross_entropy, kl_divergence, squarehead, teacher_energy
 from cutwork.tune.masks import Masks, local
 from cutwork.tune.optimizers import own_optimizer
+
+# Overrides that transformers has to have called whenever the optimiser has stepped. It calls them by name and would go
+# on without a word if it called them otherwise, without masks, teacher or the order in which runs resume.
+_HOOKS = {
+    "_get_train_sampler",
+    "create_optimizer",
+    "get_batch_samples",
+    "compute_loss",
+    "training_step",
+    "_get_grad_norm",
+}
+_ONCE = {"_get_train_sampler", "create_optimizer"}  # the others in every step
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,7 @@ class SparseTrainer(Trainer):
         self.masks: Masks | None = None
         self.resumed_from: Path | None = None
         self.tokens = 0  # trained on since this process began, padding included
+        self._called: set[str] = set()  # of _HOOKS, since the last optimiser step
         self._terms: dict[str, Tensor] = {}  # sums of the weighted loss terms since the last log
         if losses.needs_teacher and teacher is None:
             raise CutworkError("the kl and squarehead losses compare with a teacher; give one (--teacher)")
@@ -75,6 +89,7 @@ class SparseTrainer(Trainer):
     # ---- data ----
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        self._called.add("_get_train_sampler")
         dataset = self.train_dataset if train_dataset is None else train_dataset
         micro_batches = self.args.gradient_accumulation_steps * self.args.world_size
         return StepSampler(dataset.lengths, self._train_batch_size * micro_batches, self.args.seed)
@@ -87,6 +102,7 @@ class SparseTrainer(Trainer):
         The teacher comes first because SquareHead divides by its energy over the whole step. Its hidden states are
         kept until their micro-batch is done: batch tokens × layers × width numbers.
         """
+        self._called.add("get_batch_samples")
         if self.schedule is not None and (masks := self._current_masks()) is not None:
             self.masks = self.schedule.before_step(self.model, masks, self.state.global_step, self.state.max_steps)
         batches = [dict(self._prepare_inputs(batch)) for batch in islice(epoch_iterator, num_batches)]
@@ -129,8 +145,10 @@ class SparseTrainer(Trainer):
         inputs.pop("teacher", None)  # its memory is not needed any more
         self.tokens += sum(inputs[key].numel() for key in self.model_inputs.counted)
         self._stop_unless_finite(loss, "the loss")
-        if masks is not None and self.accelerator.sync_gradients:
-            masks.mask_gradients()
+        if self.accelerator.sync_gradients:
+            self._called.add("training_step")
+            if masks is not None:
+                masks.mask_gradients()
         return loss
 
     def compute_loss(
@@ -138,6 +156,7 @@ class SparseTrainer(Trainer):
     ) -> Any:
         """ce·CE + kl·KL + squarehead·SquareHead of one micro-batch, as its share of the optimiser step's loss."""
         assert num_items_in_batch is not None
+        self._called.add("compute_loss")
         totals, weights = num_items_in_batch, self.losses
         rows, targets = self.model_inputs.label_rows(inputs)
         with self._autocast():
@@ -180,15 +199,31 @@ class SparseTrainer(Trainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The optimiser of the settings, followed by the masks."""
+        self._called.add("create_optimizer")
         own = own_optimizer(self.own_optimizer, self.model, self.args.learning_rate)
         if own is not None:
             self.optimizer_cls_and_kwargs = own
         optimizer = super().create_optimizer() if model is None else super().create_optimizer(model)
-        optimizer.register_step_post_hook(lambda *_: self.masks.mask_weights() if self.masks else None)
+        optimizer.register_step_post_hook(lambda *_: self._after_optimizer())
         return optimizer
+
+    def _after_optimizer(self) -> None:
+        self._check_hooks()
+        self._called &= _ONCE
+        if self.masks is not None:
+            self.masks.mask_weights()
+
+    def _check_hooks(self) -> None:
+        """Raise CutworkError if this version of transformers trains without calling what the method depends on."""
+        if missing := sorted(_HOOKS - self._called):
+            raise CutworkError(
+                f"transformers {transformers.__version__} trains without calling {', '.join(missing)}, so neither zeros"
+                " nor losses would be right; install the version that Cutwork's pyproject.toml asks for, or report this"
+            )
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """The gradient norm before clipping; the last point at which a divergence can be kept out of the weights."""
+        self._called.add("_get_grad_norm")
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         self._stop_unless_finite(norm, "the gradient norm")
         if self.losses.ce > 0 and float(norm) == 0:  # a blown-up model saturates: its loss stays finite, and constant
@@ -247,7 +282,10 @@ class SparseTrainer(Trainer):
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Train; the masks of a resumed run are those that were saved, and are checked."""
         self.resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        output = super().train(resume_from_checkpoint, *args, **kwargs)
+        if "create_optimizer" not in self._called:  # then nothing has looked after a step either
+            self._check_hooks()
+        return output
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         for name, parameter in self.model.named_parameters():
