@@ -23,7 +23,7 @@ from transformers.trainer_callback import PrinterCallback
 from cutwork.errors import CutworkError
 from cutwork.recipe import Losses
 from cutwork.torch_models.data import StepSampler, collate
-from cutwork.torch_models.model_inputs import Batch, family_of
+from cutwork.torch_models.model_inputs import Batch, inputs_of
 from cutwork.tune.gradual import Schedule
 from cutwork.tune.losses import cross_entropy, kl_divergence, squarehead, teacher_energy
 from cutwork.tune.masks import Masks, local
@@ -75,7 +75,7 @@ class SparseTrainer(Trainer):
         self.keep_zeros = keep_zeros
         self.own_optimizer = own_optimizer  # instead of args.optim
         self.schedule = schedule  # of zeros that change
-        self.family = family_of(self.model.config)
+        self.model_inputs = inputs_of(self.model.config)
         self.masks: Masks | None = None
         self.resumed_from: Path | None = None
         self.tokens = 0  # trained on since this process began, padding included
@@ -106,7 +106,7 @@ class SparseTrainer(Trainer):
         if self.schedule is not None and (masks := self._current_masks()) is not None:
             self.masks = self.schedule.before_step(self.model, masks, self.state.global_step, self.state.max_steps)
         batches = [dict(self._prepare_inputs(batch)) for batch in islice(epoch_iterator, num_batches)]
-        labels = sum(self.family.label_rows(batch)[0].sum() for batch in batches)
+        labels = sum(self.model_inputs.label_rows(batch)[0].sum() for batch in batches)
         energy: list[Tensor] = []
         if self.teacher is not None and self.losses.needs_teacher:
             for batch in batches:
@@ -123,12 +123,12 @@ class SparseTrainer(Trainer):
         assert self.teacher is not None
         weight = next(self.teacher.parameters())
         batch = {key: value.to(weight.device) for key, value in batch.items()}
-        rows, _ = self.family.label_rows(batch)
+        rows, _ = self.model_inputs.label_rows(batch)
         wanted = rows if self.losses.kl > 0 else torch.zeros_like(rows)
         autocast = torch.autocast(weight.device.type, torch.bfloat16, enabled=weight.dtype == torch.bfloat16)
         with torch.no_grad(), autocast:
             outputs = self._forward(self.teacher, self.teacher, batch, wanted)
-        features = self.family.features(outputs, batch) if self.losses.squarehead > 0 else []
+        features = self.model_inputs.features(outputs, batch) if self.losses.squarehead > 0 else []
         return {"features": features, "logits": outputs.logits[0]}
 
     def _sum_over_processes(self, value: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ class SparseTrainer(Trainer):
         masks = self._current_masks()
         loss = super().training_step(model, inputs, num_items_in_batch)
         inputs.pop("teacher", None)  # its memory is not needed any more
-        self.tokens += sum(inputs[key].numel() for key in self.family.counted)
+        self.tokens += sum(inputs[key].numel() for key in self.model_inputs.counted)
         self._stop_unless_finite(loss, "the loss")
         if self.accelerator.sync_gradients:
             self._called.add("training_step")
@@ -158,7 +158,7 @@ class SparseTrainer(Trainer):
         assert num_items_in_batch is not None
         self._called.add("compute_loss")
         totals, weights = num_items_in_batch, self.losses
-        rows, targets = self.family.label_rows(inputs)
+        rows, targets = self.model_inputs.label_rows(inputs)
         with self._autocast():
             outputs = self._forward(model, self.accelerator.unwrap_model(model), inputs, rows)
         logits = outputs.logits[0]
@@ -170,7 +170,7 @@ class SparseTrainer(Trainer):
             terms["kl"] = weights.kl * kl_divergence(logits, teacher, weights.temperature, totals.labels)
         if weights.squarehead > 0:
             groups = zip(
-                self.family.features(outputs, inputs), inputs["teacher"]["features"], totals.energy, strict=True
+                self.model_inputs.features(outputs, inputs), inputs["teacher"]["features"], totals.energy, strict=True
             )
             layers = {
                 student.stack: squarehead(student.hidden, _beside(student.hidden, teacher.hidden), student.mask, energy)
@@ -190,7 +190,7 @@ class SparseTrainer(Trainer):
     def _forward(self, model: Any, unwrapped: Any, batch: Batch, rows: Tensor) -> Any:
         """Run a model with logits [1, N, vocabulary] at the N chosen rows only: the head is a fifth of the work."""
         with _head_sees(unwrapped.get_output_embeddings(), rows):
-            return model(**self.family.inputs(batch), output_hidden_states=self.losses.squarehead > 0)
+            return model(**self.model_inputs.keywords(batch), output_hidden_states=self.losses.squarehead > 0)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.bfloat16)
