@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 SOURCES := $(wildcard native/*.cpp native/*/*.cpp native/*/*.h native/*/*.inc native/*.h)
 PACKAGES := train,speech,serve,eval,dev
 
-.PHONY: demo test lint format bench peers native sanitize clean
+.PHONY: demo test lint format bench tables peers native sanitize clean
 
 demo: $(VENV)/ready
 	$(BIN)/cutwork run recipes/smollm2-gsm.yaml
@@ -26,6 +26,9 @@ format: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(BIN)/python -m benchmarks.engine.kernels
+
+tables: $(VENV)/ready
+	$(BIN)/python -m benchmarks.tables
 
 peers: $(VENV)/ready
 	$(BIN)/python -m benchmarks.peers
