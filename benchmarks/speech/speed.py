@@ -31,7 +31,7 @@ from benchmarks.common.results import RESULTS, save
 from benchmarks.common.timing import interleaved
 from benchmarks.common.worker import Worker
 from cutwork.audio import RATE, read_audio
-from cutwork.engine.decoding.requests import Options
+from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.model import Model
 from cutwork.engine.speech.spectrogram import Spectrogram
 from cutwork.engine.speech.vocabulary import vocabulary_of
@@ -110,7 +110,7 @@ def ours(model: Model, audio: np.ndarray, window: np.ndarray, beams: int) -> dic
 
     def decode() -> tuple[str | None, float]:
         model.logits([vocabulary.start], memory)  # encoded from here on
-        options: Options = {"max_new_tokens": TOKENS, "min_new_tokens": TOKENS, "num_beams": beams}
+        options: GenerateOptions = {"max_new_tokens": TOKENS, "min_new_tokens": TOKENS, "num_beams": beams}
         start = time.perf_counter()
         model.respond(memory, prompt, [options])
         return None, time.perf_counter() - start

@@ -28,7 +28,7 @@ from benchmarks.common.worker import Worker
 from benchmarks.translation.model import PREFIX
 from benchmarks.translation.prepare import AHEAD, SHAPES, VARIANTS, prepare
 from benchmarks.translation.worker import BATCH
-from cutwork.engine.decoding.requests import Options
+from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.model import Model
 
 SCRIPT = Path(__file__).with_name("worker.py")
@@ -43,7 +43,11 @@ def ours(model: Model) -> Translate:
     """Cutwork as a function from sources, beams, length and whether that is fixed to answers and seconds."""
 
     def translate(sources: list[list[int]], beams: int, length: int, fixed: bool) -> tuple[list[list[int]], float]:
-        options: Options = {"max_new_tokens": length, "num_beams": beams, "min_new_tokens": length if fixed else 0}
+        options: GenerateOptions = {
+            "max_new_tokens": length,
+            "num_beams": beams,
+            "min_new_tokens": length if fixed else 0,
+        }
         start = time.perf_counter()
         order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
         size = len(order) if beams > 1 else BATCH  # beams fill the model's places: sixteen sentences' as well

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal
 
 from cutwork.architectures import build_encoder_plan, build_plan
-from cutwork.engine.backend import Backend
 from cutwork.engine.decoding.blocks import BlockCache
 from cutwork.engine.decoding.scheduler import Scheduler
 from cutwork.engine.decoding.speculative import Drafter
 from cutwork.engine.encoder import Encoder
+from cutwork.engine.load_options import LoadOptions
 from cutwork.engine.tokenizer import load_tokenizer
 from cutwork.engine.weights.bind import bind
 from cutwork.engine.weights.cache_size import BLOCK_SIZE, CacheDType, context_of, input_of, size_cache
@@ -22,22 +22,6 @@ from cutwork.store.resolve import resolve
 
 MAX_TOKENS = 512  # per step: long enough for the kernels, short enough to not make decoding sequences wait
 LOGITS_FLOATS = 1 << 24  # of one step's result when all rows' logits are wanted
-
-
-class LoadOptions(TypedDict, total=False):
-    """Keywords of `Model.load`."""
-
-    threads: int
-    cache_dtype: Literal["auto"] | CacheDType
-    max_context: int | None
-    max_input: int | None
-    max_batch: int
-    cache_bytes: int | None
-    backend: Backend
-    draft: str | Path | None
-    draft_tokens: int
-    reorder_weights: bool
-    huge_pages: bool
 
 
 @dataclass(frozen=True)
@@ -54,41 +38,32 @@ class Engine:
     logits_chunk: int
 
 
-def assemble(
-    packed: PackedModel,
-    module: Any,
-    *,
-    threads: int,
-    costs: Any,
-    cache_dtype: Literal["auto"] | CacheDType,
-    max_context: int | None,
-    max_input: int | None,
-    max_batch: int,
-    cache_bytes: int | None,
-    reorder_weights: bool,
-    huge_pages: bool,
-) -> Engine:
-    """Bind, allocate and connect. `module` is the backend; the rest as for `Model.load`, which says what is raised."""
+def assemble(packed: PackedModel, module: Any, costs: Any, options: LoadOptions) -> Engine:
+    """Bind, allocate and connect. `module` is the backend, `options` are all of them, with the number of threads.
+
+    Raises what `Model.load` says.
+    """
+    threads, max_batch = options["threads"], options["max_batch"]
     plan, encoder_plan = build_plan(packed.config), build_encoder_plan(packed.config)
     plans = [plan, encoder_plan] if encoder_plan else [plan]
-    stored = in_huge_pages(packed.weights, threads) if huge_pages else packed.weights
-    bound = bind(plans, stored, module.Weight, threads, reorder_weights)
+    stored = in_huge_pages(packed.weights, threads) if options["huge_pages"] else packed.weights
+    bound = bind(plans, stored, module.Weight, threads, options["reorder_weights"])
     weights = {
         name: weight
         for each, (found, _) in zip(plans, bound, strict=True)
         for name, weight in zip(each.weights, found, strict=True)
     }
-    dtype = _cache_dtype(cache_dtype, weights)
+    dtype = _cache_dtype(options["cache_dtype"], weights)
     size = size_cache(
         plan,
         dtype=dtype,
         context=context_of(packed.config),
-        max_context=max_context,
+        max_context=options["max_context"],
         max_batch=max_batch,
-        budget=cache_bytes,
+        budget=options["cache_bytes"],
         encoder=encoder_plan,
         inputs=input_of(packed.config),
-        max_input=max_input,
+        max_input=options["max_input"],
     )
     max_tokens = max(max_batch, min(MAX_TOKENS, size.context))
     logits_chunk = max(max_batch, min(max_tokens, LOGITS_FLOATS // plan.vocabulary))
@@ -136,20 +111,14 @@ def add_draft(
     target: Engine,
     packed: PackedModel,
     module: Any,
-    threads: int,
     costs: Any,
-    tokens: int,
-    max_batch: int,
-    cache_bytes: int | None,
-    huge_pages: bool,
+    options: LoadOptions,
     vocabulary: dict[str, int] | None,
 ) -> None:
-    """Let another model guess up to so many `tokens` for the target, whose tokenizer's vocabulary is `vocabulary`.
+    """Let another model guess for the target, whose tokenizer knows the `vocabulary`; `options` as for `assemble`.
 
     Raises CutworkError if it cannot guess for it.
     """
-    if not 1 <= tokens <= 32:
-        raise CutworkError(f"draft_tokens must be from 1 to 32, not {tokens}")
     if target.encoder or build_encoder_plan(packed.config):
         raise CutworkError("models with an encoder cannot be guessed for; leave out draft")
     tokenizer = load_tokenizer(packed.path, packed.config)
@@ -157,25 +126,19 @@ def add_draft(
         tokenizer and vocabulary and tokenizer.get_vocab() != vocabulary
     ):
         raise CutworkError(f"the draft model {packed.path} has another vocabulary than the model it should guess for")
-    draft = assemble(
-        packed,
-        module,
-        threads=threads,
-        costs=costs,
-        cache_dtype="auto",
-        max_context=min(target.max_context, context_of(packed.config).most),
-        max_input=None,
-        max_batch=max_batch,
-        cache_bytes=cache_bytes,
-        reorder_weights=False,  # it mostly guesses for one sequence, a token at a time
-        huge_pages=huge_pages,
-    )
-    scheduler, most = draft.scheduler, min(target.scheduler.max_tokens, target.logits_chunk) - max_batch
-    target.scheduler.max_guesses = most
+    own: LoadOptions = {
+        "cache_dtype": "auto",
+        "max_context": min(target.max_context, context_of(packed.config).most),
+        "max_input": None,
+        "reorder_weights": False,  # it mostly guesses for one sequence, a token at a time
+    }
+    draft = assemble(packed, module, costs, options | own)
+    scheduler = draft.scheduler
+    target.scheduler.max_guesses = min(target.scheduler.max_tokens, target.logits_chunk) - options["max_batch"]
     target.scheduler.drafter = Drafter(
         draft.executor,
         scheduler.cache,
-        tokens=tokens,
+        tokens=options["draft_tokens"],
         max_tokens=scheduler.max_tokens,
         max_context=draft.max_context,
     )
@@ -192,8 +155,6 @@ def read_model(path: str | Path) -> PackedModel:
 
 
 def _cache_dtype(wanted: Literal["auto"] | CacheDType, weights: dict[str, Any]) -> CacheDType:
-    if wanted not in ("auto", *get_args(CacheDType)):
-        raise CutworkError(f"cache_dtype must be auto, f32, bf16 or i8, not {wanted!r}")
     if wanted != "auto":
         return wanted
     return "f32" if all(weight.dtype == "f32" for weight in weights.values()) else "bf16"

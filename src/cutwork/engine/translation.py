@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
-from cutwork.engine.decoding.requests import Generation, Options, Timings
+from cutwork.engine.decoding.options import GenerateOptions
+from cutwork.engine.decoding.requests import Generation, Timings
 from cutwork.errors import CutworkError
 
 if TYPE_CHECKING:
     from cutwork.engine.model import Model
 
-Progress = Callable[[Mapping[int, Generation]], None]
+TranslationProgress = Callable[[Mapping[int, Generation]], None]
 
 NUM_BEAMS = 5  # what translations are usually measured with
 _BATCHES = 4  # handed over together, so that a long text does not leave the others' places empty
@@ -54,8 +55,8 @@ def translate(
     model: "Model",
     texts: Sequence[str],
     prefix: str | None,
-    progress: Progress | None,
-    **options: Unpack[Options],
+    progress: TranslationProgress | None,
+    **options: Unpack[GenerateOptions],
 ) -> list[Generation]:
     """See `Model.translate`."""
     check_translates(model.config)
@@ -77,7 +78,7 @@ def translate(
     for start in range(0, len(order), size):
         part = order[start : start + size]
         longest = longest_answer(len(tokens[part[0]]), model.max_context)
-        room: Options = {"num_beams": NUM_BEAMS, "max_new_tokens": longest}
+        room: GenerateOptions = {"num_beams": NUM_BEAMS, "max_new_tokens": longest}
         answers = model.generate([tokens[i] for i in part], **(room | options))
         done = dict(zip(part, answers, strict=True))
         results |= done

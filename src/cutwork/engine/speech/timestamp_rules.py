@@ -7,7 +7,7 @@ import numpy as np
 from cutwork.engine.speech.vocabulary import Vocabulary
 
 
-class Rules:
+class TimestampRules:
     """Changes the scores float32 [V] of a window's next token, in place; call it with the answer so far.
 
     times: whether times are written. last_first_time: the latest of them that may come first, as an index.
