@@ -242,7 +242,7 @@ def _curve(axis: Any, cells: Sequence[dict[str, Any]], weights: str, colour: str
         )
         if points:
             x, y, low, high = np.array(points).T
-            label = f"cutwork {weights}" + ", planned ahead" * ahead
+            label = f"cutwork {weights}" + ", reordered" * ahead
             axis.errorbar(
                 100 * x, y, [y - low, high - y], color=colour, linestyle=line, marker="o", capsize=2, label=label
             )
