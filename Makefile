@@ -6,7 +6,7 @@ SOURCES := $(wildcard native/*.cpp native/*/*.cpp native/*/*.h native/*/*.inc na
 # Tests that share fixtures stay together, and a worker without work takes over some of another's.
 ON_ALL_CORES := -n logical --dist worksteal
 
-.PHONY: demo test test-native lint format bench peers native sanitize clean
+.PHONY: demo test test-native lint format bench tables peers native sanitize clean
 
 demo: $(VENV)/ready
 	$(BIN)/cutwork run recipes/smollm2-gsm.yaml
@@ -30,6 +30,9 @@ format: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(BIN)/python -m benchmarks.engine.kernels
+
+tables: $(VENV)/ready
+	$(BIN)/python -m benchmarks.tables
 
 peers: $(VENV)/ready
 	$(BIN)/python -m benchmarks.peers
