@@ -115,4 +115,4 @@ def test_a_draft_changes_nothing_but_speed(load, llama, tmp_path):
         with client.stream("POST", "/v1/completions", json=body) as response:
             text = "".join(event["choices"][0]["text"] for event in events(response) if event["choices"])
         assert text == expected[0]
-        assert client.worker.model.session.scheduler.drafter is not None
+        assert client.model.session.scheduler.drafter is not None

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from cutwork.serve.http.stream import identifier
+from cutwork.serve.answer import identifier
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
