@@ -121,6 +121,20 @@ def test_a_client_that_leaves_ends_its_transcription(client, monkeypatch):
     assert post(client, wav(0.3), temperature=0.1).status_code == 200
 
 
+def test_a_recording_that_waits_ends_at_once_when_its_client_leaves(client, monkeypatch):
+    ended = []
+    monkeypatch.setattr(Transcriber, "_stopped", lambda self, recording: time.sleep(0.02) or bool(ended))
+    transcriber = client.app.state.models.all["tiny"].transcriber
+    with ThreadPoolExecutor(1) as others:
+        heard = others.submit(post, client, wav(2.5))
+        until(lambda: len(transcriber.open) == 1 and transcriber.waiting == 0)
+        with pytest.raises(httpx.ReadTimeout):
+            client.post("/v1/audio/transcriptions", files={"file": ("a.wav", wav(1))}, timeout=0.5)
+        until(lambda: metric(client, "request_cancelled_total") == 1)
+        assert len(transcriber.open) == 1 and not heard.done()
+        ended.append(True)
+
+
 def test_a_queue_has_an_end(client, monkeypatch):
     ended = []
     monkeypatch.setattr(Transcriber, "_stopped", lambda self, recording: time.sleep(0.02) or bool(ended))

@@ -138,9 +138,9 @@ def _note(model: "Model", weights: list[Any], tokens: int) -> str:
 
     dense = [weight for weight in weights if weight.encoding == "dense"]
     if dense:
-        some = "stored dense" if len(dense) == len(weights) else "some layers stored dense"
+        what = "stored dense" if len(dense) == len(weights) else "what layers stored dense"
         too_full = all(1 - w.nonzeros / (w.rows * w.cols) < break_even(w.dtype) + _NEARLY for w in dense)
-        return f"{some}, too few zeros to profit" if too_full else f"{some} although sparse enough"
+        return f"{what}, too few zeros to profit" if too_full else f"{what} although sparse enough"
     masked = [weight for weight in weights if weight.encoding == "bitmask"]
     stored = sum(_predict(model, weight, tokens)[1] for weight in masked)
     if stored > sum(_predict(model, weight, tokens, "dense")[1] for weight in masked):

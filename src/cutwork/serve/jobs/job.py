@@ -195,7 +195,8 @@ class ModelThread(ABC, Generic[AnyJob]):
     def _run(self) -> None:
         while self._wait():
             self._sweep()
-            self.work()
+            if self._open:
+                self.work()
         self._sweep()
 
     def _wait(self) -> bool:

@@ -1,4 +1,4 @@
-"""The thread of a model that writes text: takes requests in, steps, hands out what each step brought.
+"""What a request for text is made of, and the thread that takes it in, steps, and hands out what each step brought.
 
 Nothing else touches the model while it runs. A step holds neither the GIL nor the event loop.
 """
@@ -6,20 +6,65 @@ Nothing else touches the model while it runs. A step holds neither the GIL nor t
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cutwork.engine.decoding.requests import Request
+from cutwork.engine.decoding.options import GenerateOptions
+from cutwork.engine.decoding.requests import Piece, Request
+from cutwork.engine.decoding.sampling import Logprob
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
 from cutwork.serve.http.errors import ApiError
-from cutwork.serve.jobs.job import ModelThread
+from cutwork.serve.jobs.job import Job, ModelThread
 from cutwork.serve.jobs.scoring import PromptScorer
-from cutwork.serve.jobs.text_job import TextJob
 from cutwork.serve.metrics import ModelMetrics
 
 log = logging.getLogger("cutwork.serve")
 
 PATIENCE = 3  # failed steps in a row after which the engine is not called ready any more
+
+
+@dataclass
+class Choice:
+    """One sequence a client asked for: its prompt's token ids and the engine's options, None to generate nothing.
+
+    score: report log-probabilities of the prompt's own tokens, with so many alternatives each.
+    """
+
+    prompt: list[int]
+    options: GenerateOptions | None
+    score: int | None = None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Log-probabilities of a prompt's tokens; None for the first."""
+
+    logprobs: list[Logprob | None]
+
+
+class TextJob(Job[tuple[int, Piece | Scored]]):
+    """The choices of one request. Its events are (index of the choice, what came of it).
+
+    requests: the engine's, one per choice, once it has taken them; None for a choice that generates nothing.
+    """
+
+    def __init__(self, choices: Sequence[Choice], deadline: float, client: str = "") -> None:
+        places = sum((choice.options is not None) + (choice.score is not None) for choice in choices)
+        super().__init__(places, deadline, client)
+        self.choices = choices
+        self.requests: list[Request | None] = [None] * len(choices)
+
+    async def wait(self) -> list[Request]:
+        """The engine's requests, once all choices are finished."""
+        async for _ in self:
+            pass
+        return self.started
+
+    @property
+    def started(self) -> list[Request]:
+        """The engine's requests there are."""
+        return [request for request in self.requests if request is not None]
 
 
 @dataclass(eq=False)
@@ -36,7 +81,7 @@ class Worker(ModelThread[TextJob]):
 
     def __init__(self, model: Model, metrics: ModelMetrics, *, queue: int, turn: threading.Lock) -> None:
         self._places: dict[Request, _Place] = {}
-        self._scorer = PromptScorer(model)
+        self._scorer: PromptScorer[TextJob] = PromptScorer(model)
         self._failures = 0
         super().__init__(model, metrics, limit=queue + model.max_batch, turn=turn)
 
@@ -85,7 +130,7 @@ class Worker(ModelThread[TextJob]):
                     job.requests[index] = request
                     self._places[request] = _Place(job, index, job.arrived)
                 if choice.score is not None:
-                    self._scorer.add(job, index, choice.score)
+                    self._scorer.add(job, index, choice.prompt, choice.score)
         except CutworkError as error:
             self.fail(job, ApiError(400, str(error)))
         except Exception:
@@ -115,9 +160,12 @@ class Worker(ModelThread[TextJob]):
     def _score(self) -> None:
         if not self._scorer:
             return
-        job = self._scorer.job
+        job, index = self._scorer.first
         try:
-            if self._scorer.step():
-                self.finish(job)
+            logprobs = self._scorer.step()
         except CutworkError as error:
             self.fail(job, ApiError(503, str(error), code="cache_full", retry=1))
+            return
+        if logprobs is not None:
+            job.send((index, Scored(logprobs)))
+            self.finish(job)

@@ -13,7 +13,7 @@ from cutwork.serve.answer import identifier, timings, usage
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.middleware import client_of
 from cutwork.serve.http.stream import EventStream, whole_answer
-from cutwork.serve.jobs.text_job import Choice, Scored, TextJob
+from cutwork.serve.jobs.worker import Choice, Scored, TextJob
 from cutwork.serve.limits import Limits
 from cutwork.serve.routes.generation import GenerationRequest, check, check_prompt, choice_options, generate_options
 from cutwork.serve.routes.schema import Schema, TokenCount
@@ -206,9 +206,9 @@ class _Answer:
             text, calls = piece.text, self._calls[index]
             new: list[dict[str, Any]] = []
             if calls is not None:
-                known = len(calls.calls)
+                before = len(calls.calls)
                 text = calls.push(text) + (calls.flush() if piece.finish_reason else "")
-                new = [call | {"index": known + i} for i, call in enumerate(calls.calls[known:])]
+                new = [call | {"index": before + i} for i, call in enumerate(calls.calls[before:])]
             logprobs = None
             if self._body.logprobs and piece.logprob is not None:
                 logprobs = self._served.tokens.chat_logprobs([piece.logprob])

@@ -13,7 +13,7 @@ from cutwork.serve.answer import identifier, timings, usage
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.middleware import client_of
 from cutwork.serve.http.stream import EventStream, whole_answer
-from cutwork.serve.jobs.text_job import Choice, Scored, TextJob
+from cutwork.serve.jobs.worker import Choice, Scored, TextJob
 from cutwork.serve.limits import Limits
 from cutwork.serve.routes.generation import GenerationRequest, check, check_prompt, choice_options, generate_options
 from cutwork.serve.routes.schema import TokenId
@@ -59,13 +59,13 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
 
 
 async def _prompts(body: CompletionRequest, served: ServedModel, limits: Limits) -> list[list[int]]:
-    given: list[Any] = [body.prompt] if isinstance(body.prompt, str) else list(body.prompt)
-    if given and isinstance(given[0], int):
-        given = [given]
-    if not 1 <= len(given) <= limits.prompts:
-        raise ApiError(400, f"prompt: give from 1 to {limits.prompts} prompts, not {len(given)}", param="prompt")
+    wanted: list[Any] = [body.prompt] if isinstance(body.prompt, str) else list(body.prompt)
+    if wanted and isinstance(wanted[0], int):
+        wanted = [wanted]
+    if not 1 <= len(wanted) <= limits.prompts:
+        raise ApiError(400, f"prompt: give from 1 to {limits.prompts} prompts, not {len(wanted)}", param="prompt")
     prompts = []
-    for prompt in given:
+    for prompt in wanted:
         ids = await served.tokens.encode(prompt) if isinstance(prompt, str) else prompt
         check_prompt(ids, served, limits)
         prompts.append(ids)

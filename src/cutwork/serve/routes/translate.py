@@ -13,7 +13,7 @@ from cutwork.serve.answer import identifier, timings, usage
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.middleware import client_of
 from cutwork.serve.http.stream import whole_answer
-from cutwork.serve.jobs.text_job import Choice, TextJob
+from cutwork.serve.jobs.worker import Choice, TextJob
 from cutwork.serve.limits import Limits
 from cutwork.serve.routes.generation import check_prompt
 from cutwork.serve.routes.schema import ModelName, Schema, TokenCount
