@@ -22,9 +22,9 @@ class Counter(ModelThread[Job[int]]):
     """Sends 0, 1, 2, … to its only job while it may."""
 
     def __init__(self, metrics, limit=2):
+        super().__init__(MODEL, ModelMetrics(metrics, "m"), limit=limit, turn=threading.Lock())
         self.job, self.count, self.released = None, 0, []
         self.pause = threading.Event()
-        super().__init__(MODEL, ModelMetrics(metrics, "m"), limit=limit, turn=threading.Lock())
 
     def work(self):
         self.job = self.take() or self.job
@@ -47,6 +47,7 @@ def metrics():
 @pytest.fixture
 def thread(metrics):
     thread = Counter(metrics)
+    thread.start()
     yield thread
     thread.drain(0)
     thread.join()

@@ -59,6 +59,7 @@ class ServedModels:
                 thread = Transcriber(model, counts, queue=limits.queue, turn=turn, longest=longest)
             else:
                 thread = Worker(model, counts, queue=limits.queue, turn=turn)
+            thread.start()
             self.all[name] = ServedModel(name, model, thread, Tokens(model), Grammars(model))
 
     def find(self, name: str | None) -> ServedModel:

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.jobs.job import Job
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 GRACE = 10  # seconds beyond a request's deadline in which its stream may still be read
 
@@ -21,7 +21,7 @@ class ClientLeft(Exception):
     """The client closed the connection; nobody reads the answer."""
 
 
-async def whole_answer(request: Request, job: Job[Any], work: Coroutine[Any, Any, Answer]) -> Answer:
+async def whole_answer(request: Request, job: Job[Any], work: Coroutine[Any, Any, Result]) -> Result:
     """The result of `work`, which is cancelled, with its job, when the client closes the connection.
 
     Raises ClientLeft then.

@@ -80,6 +80,9 @@ class ModelThread(ABC, Generic[AnyJob]):
         self._interval = 1.0  # smoothed seconds between finished places
         self._finished = time.perf_counter()
         self._thread = threading.Thread(target=self._run, name=f"model {metrics.name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work."""
         self._thread.start()
 
     @abstractmethod

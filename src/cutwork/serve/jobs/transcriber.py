@@ -42,8 +42,8 @@ class Transcriber(ModelThread[Recording]):
     def __init__(
         self, model: Model, metrics: ModelMetrics, *, queue: int, turn: threading.Lock, longest: float
     ) -> None:
-        self._longest = longest
         super().__init__(model, metrics, limit=queue + 1, turn=turn)
+        self._longest = longest
 
     @property
     def taken(self) -> int:

@@ -80,10 +80,10 @@ class Worker(ModelThread[TextJob]):
     """Continuous batching for many clients. queue: sequences that may wait beside a full batch."""
 
     def __init__(self, model: Model, metrics: ModelMetrics, *, queue: int, turn: threading.Lock) -> None:
+        super().__init__(model, metrics, limit=queue + model.max_batch, turn=turn)
         self._places: dict[Request, _Place] = {}
         self._scorer: PromptScorer[TextJob] = PromptScorer(model)
         self._failures = 0
-        super().__init__(model, metrics, limit=queue + model.max_batch, turn=turn)
 
     @property
     def ready(self) -> bool:

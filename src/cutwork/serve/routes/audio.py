@@ -21,11 +21,11 @@ TranscriptFormat = Literal["json", "text", "srt", "verbose_json", "vtt"]
 Granularity = Literal["segment", "word"]
 
 Sound = Annotated[UploadFile, File(description="WAV, FLAC, OGG, MP3, …")]
-Model = Annotated[str | None, Form(max_length=512)]
+ModelName = Annotated[str | None, Form(max_length=512)]
 Prompt = Annotated[str | None, Form(max_length=4096)]
 ResponseFormat = Annotated[TranscriptFormat, Form()]
 Temperature = Annotated[float, Form(ge=0, le=1, description="0: greedy, and higher ones where the text is doubtful.")]
-Beams = Annotated[int, Form(ge=1, le=16)]
+BeamSize = Annotated[int, Form(ge=1, le=16)]
 
 
 def router(models: ServedModels, limits: Limits) -> APIRouter:
@@ -36,12 +36,12 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
     async def transcriptions(
         request: Request,
         file: Sound,
-        model: Model = None,
+        model: ModelName = None,
         language: Annotated[str | None, Form(max_length=64)] = None,
         prompt: Prompt = None,
         response_format: ResponseFormat = "json",
         temperature: Temperature = 0.0,
-        beam_size: Beams = 5,
+        beam_size: BeamSize = 5,
         granularities: Annotated[list[Granularity] | None, Form(alias="timestamp_granularities[]")] = None,
         stream: Annotated[bool, Form()] = False,
     ) -> Response:
@@ -59,11 +59,11 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
     async def translations(
         request: Request,
         file: Sound,
-        model: Model = None,
+        model: ModelName = None,
         prompt: Prompt = None,
         response_format: ResponseFormat = "json",
         temperature: Temperature = 0.0,
-        beam_size: Beams = 5,
+        beam_size: BeamSize = 5,
     ) -> Response:
         options = _options("translate", None, prompt, temperature, beam_size, False)
         return await _answer(request, models.find_speech(model), file, options, response_format, False)
