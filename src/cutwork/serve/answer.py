@@ -1,10 +1,16 @@
 """What every answer says of itself: a name, how many tokens it took, and how long."""
 
 import secrets
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from cutwork.engine.decoding.requests import Request
+
+
+def opening(prefix: str, kind: str, model: str) -> dict[str, Any]:
+    """What an answer of this kind, OpenAI's `object`, begins with."""
+    return {"id": identifier(prefix), "object": kind, "created": int(time.time()), "model": model}
 
 
 def identifier(prefix: str) -> str:

@@ -1,7 +1,6 @@
 """POST /v1/chat/completions: what it takes and answers."""
 
 import json
-import time
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
@@ -9,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import Field
 
-from cutwork.serve.answer import identifier, timings, usage
+from cutwork.serve.answer import opening, timings, usage
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.middleware import client_of
 from cutwork.serve.http.stream import EventStream, whole_answer
@@ -109,7 +108,7 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
             )
         logprobs = body.top_logprobs if body.logprobs else None
         calls = _forced(body)
-        first = generate_options(body, served, limits, max_tokens=wanted, logprobs=logprobs, calls=calls)
+        first = await generate_options(body, served, limits, max_tokens=wanted, logprobs=logprobs, calls=calls)
         choices = [Choice(prompt, choice_options(first, i)) for i in range(body.n)]
         job = served.worker.submit(TextJob(choices, limits.deadline, client_of(request)))
         answer = _Answer(body, served, job, bool(tools))
@@ -177,12 +176,7 @@ class _Answer:
     def __init__(self, body: ChatRequest, served: ServedModel, job: TextJob, tools: bool) -> None:
         self._body, self._served, self._job = body, served, job
         self._calls = [ToolCalls() if tools else None for _ in job.choices]
-        self._head = {
-            "id": identifier("chatcmpl"),
-            "object": "chat.completion",
-            "created": int(time.time()),
-            "model": served.name,
-        }
+        self._head = opening("chatcmpl", "chat.completion", served.name)
 
     async def whole(self) -> dict[str, Any]:
         choices = []

@@ -1,6 +1,5 @@
 """POST /v1/completions: what it takes and answers."""
 
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,7 +8,7 @@ from fastapi.responses import Response
 from pydantic import Field, field_validator
 
 from cutwork.engine.decoding.sampling import Logprob
-from cutwork.serve.answer import identifier, timings, usage
+from cutwork.serve.answer import opening, timings, usage
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.middleware import client_of
 from cutwork.serve.http.stream import EventStream, whole_answer
@@ -48,7 +47,7 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
         served = models.find_text(body.model)
         check(body, limits)
         prompts = await _prompts(body, served, limits)
-        choices = _choices(body, prompts, served, limits)
+        choices = await _choices(body, prompts, served, limits)
         job = served.worker.submit(TextJob(choices, limits.deadline, client_of(request)))
         answer = _Answer(body, served, job, prompts)
         if body.stream:
@@ -72,7 +71,9 @@ async def _prompts(body: CompletionRequest, served: ServedModel, limits: Limits)
     return prompts
 
 
-def _choices(body: CompletionRequest, prompts: list[list[int]], served: ServedModel, limits: Limits) -> list[Choice]:
+async def _choices(
+    body: CompletionRequest, prompts: list[list[int]], served: ServedModel, limits: Limits
+) -> list[Choice]:
     if (body.best_of or body.n) != body.n:
         raise ApiError(400, "best_of must equal n, or be left out", param="best_of")
     if body.stream and body.echo:
@@ -83,9 +84,9 @@ def _choices(body: CompletionRequest, prompts: list[list[int]], served: ServedMo
     if len(prompts) * body.n > limits.prompts * limits.choices:
         raise ApiError(400, "prompt times n is more than this server allows", param="n")
     score = body.logprobs if body.echo else None
+    first = await generate_options(body, served, limits, max_tokens=max(max_tokens, 1), logprobs=body.logprobs)
     choices = []
     for prompt in prompts:
-        first = generate_options(body, served, limits, max_tokens=max(max_tokens, 1), logprobs=body.logprobs)
         for index in range(body.n):
             options = choice_options(first, index) if max_tokens else None
             choices.append(Choice(prompt, options, score if index == 0 else None))
@@ -95,12 +96,7 @@ def _choices(body: CompletionRequest, prompts: list[list[int]], served: ServedMo
 class _Answer:
     def __init__(self, body: CompletionRequest, served: ServedModel, job: TextJob, prompts: list[list[int]]) -> None:
         self._body, self._served, self._job, self._prompts = body, served, job, prompts
-        self._head = {
-            "id": identifier("cmpl"),
-            "object": "text_completion",
-            "created": int(time.time()),
-            "model": served.name,
-        }
+        self._head = opening("cmpl", "text_completion", served.name)
 
     async def whole(self) -> dict[str, Any]:
         scored: dict[int, list[Logprob | None]] = {}

@@ -1,5 +1,6 @@
 """What completions and chat have in common: fields, the server's limits for them, and the engine's options."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, cast
 
@@ -104,7 +105,7 @@ def check_prompt(prompt: list[int], served: ServedModel, limits: Limits) -> None
         raise ApiError(400, f"token ids must be below {served.model.plan.vocabulary}", param="prompt")
 
 
-def generate_options(
+async def generate_options(
     request: GenerationRequest,
     served: ServedModel,
     limits: Limits,
@@ -113,7 +114,7 @@ def generate_options(
     logprobs: int | None,
     calls: Sequence[tuple[str, dict[str, Any] | None]] = (),
 ) -> GenerateOptions:
-    """The engine's options for one choice.
+    """The engine's options for a request; see `choice_options`. A grammar is compiled once, off the event loop.
 
     calls: functions, as (name, schema of the parameters), one of which must be called.
     """
@@ -126,9 +127,9 @@ def generate_options(
         if form.type == "json_schema" and form.json_schema is None:
             raise ApiError(400, "response_format: json_schema is missing", param="response_format")
         schema = form.json_schema.schema_ if form.json_schema else {"type": "object"}
-        constraint = served.grammars.json_schema(schema, limits)
+        constraint = await asyncio.to_thread(served.grammars.json_schema, schema, limits)
     if calls:
-        constraint = served.grammars.tool_call(calls, limits)
+        constraint = await asyncio.to_thread(served.grammars.tool_call, calls, limits)
     same = cast(GenerateOptions, request.model_dump(include=set(EngineFields.model_fields)))
     other: GenerateOptions = {
         "max_new_tokens": max_tokens,
@@ -142,9 +143,7 @@ def generate_options(
 
 
 def choice_options(first: GenerateOptions, index: int) -> GenerateOptions:
-    """Options of one of n choices: another seed, and a constraint of its own."""
-    if index == 0:
-        return first
+    """Options of choice `index` of n for one of the prompts: a seed and a constraint of its own."""
     options = first.copy()
     seed = first.get("seed")
     if seed is not None:

@@ -1,6 +1,5 @@
 """POST /translate: what it takes and answers."""
 
-import time
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -9,7 +8,7 @@ from pydantic import Field
 from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.decoding.requests import Generation
 from cutwork.engine.translation import NUM_BEAMS, check_translates, longest_answer, translates, translation_prefix
-from cutwork.serve.answer import identifier, timings, usage
+from cutwork.serve.answer import opening, timings, usage
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.middleware import client_of
 from cutwork.serve.http.stream import whole_answer
@@ -56,10 +55,7 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
         async def whole() -> dict[str, Any]:
             finished = await job.wait()
             return {
-                "id": identifier("translate"),
-                "object": "translation",
-                "created": int(time.time()),
-                "model": served.name,
+                **opening("translate", "translation", served.name),
                 "translations": _translations(len(texts), places, [request.result() for request in finished]),
                 "usage": usage(sum(map(len, prompts.values())), finished),
                 "timings": timings(finished),
