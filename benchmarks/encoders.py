@@ -24,7 +24,7 @@ from cutwork.engine.weights.bind import make_weight
 from cutwork.engine.weights.cache_size import BLOCK_SIZE
 from cutwork.engine.weights.costs import load_costs
 from cutwork.machine import cpu_name
-from cutwork.pack.encodings import encode
+from cutwork.pack.masked import encode
 from cutwork.plan.builder import Plan
 from cutwork.store.atomic import write_atomically
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from cutwork.architectures import build_plan
-from cutwork.pack.encodings import EncodedWeight
 from cutwork.pack.reader import read_packed
+from cutwork.pack.record import EncodedWeight
 
 HERE = Path(__file__).resolve().parent
 ROW_TILE, GROUP_ROWS, PARTS_PER_THREAD = 16, 4, 4

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from cutwork.pack.encodings import EncodedWeight, encode
+from cutwork.pack.codes import pack_nibbles
+from cutwork.pack.masked import encode
 from cutwork.pack.pack import PackWriter
-from cutwork.pack.source import pack_nibbles
+from cutwork.pack.record import EncodedWeight
 from cutwork.store.output import output_directory
 from cutwork.store.safetensors import SafetensorsWriter
 

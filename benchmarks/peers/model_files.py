@@ -10,8 +10,9 @@ from shapes import CONTEXT, EPS, ROPE_THETA, Shape
 from tokenizers import Tokenizer, models
 
 from cutwork.pack import bfloat16
-from cutwork.pack.encodings import EncodedWeight, encode
+from cutwork.pack.masked import encode
 from cutwork.pack.pack import PackWriter
+from cutwork.pack.record import EncodedWeight
 from cutwork.store.output import output_directory
 from cutwork.store.safetensors import SafetensorsWriter
 

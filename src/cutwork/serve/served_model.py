@@ -43,7 +43,7 @@ class Engines:
         for name, model in models.items():
             worker = Worker(name, model, metrics, queue=limits.queue, turn=turn)
             listener = None
-            if model.config.get("model_type") == "whisper":
+            if model.architecture.kind == "speech":
                 longest = limits.audio_seconds
                 listener = Listener(name, model, metrics, queue=limits.queue, turn=turn, longest=longest)
             self.all[name] = Engine(name, worker, Tokens(model), Grammars(model), listener)

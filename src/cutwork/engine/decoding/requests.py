@@ -14,7 +14,7 @@ from cutwork.engine.decoding.running import Chosen, FinishReason
 from cutwork.engine.decoding.running import Sequence as Running
 from cutwork.engine.decoding.sampling import Constraint, Logprob, Sampling
 from cutwork.engine.decoding.scheduler import Scheduler
-from cutwork.engine.encoder import Memory
+from cutwork.engine.encoder import EncodedInput
 from cutwork.errors import CutworkError
 
 
@@ -193,7 +193,7 @@ class Session:
         """Whether any request is unfinished."""
         return self.scheduler.busy
 
-    def add(self, prompt: Sequence[int], memory: Memory | None = None, **options: Unpack[Options]) -> Request:
+    def add(self, prompt: Sequence[int], memory: EncodedInput | None = None, **options: Unpack[Options]) -> Request:
         """Queue a prompt of token ids. With a model that has an encoder it is the beginning of the answer (at least the
         token that starts decoding), and `memory` is what to answer; requests may share one.
 

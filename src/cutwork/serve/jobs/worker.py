@@ -205,7 +205,7 @@ class Worker:
                     options: Options = choice.options | {"client": group.client}
                     encoder = self.model.encoder
                     request = (
-                        self.model.session.add(self.model.start_tokens, encoder.memory(choice.prompt), **options)
+                        self.model.session.add(self.model.start_tokens, encoder.input(choice.prompt), **options)
                         if encoder
                         else self.model.session.add(choice.prompt, **options)
                     )
@@ -332,13 +332,13 @@ def card(worker: Worker) -> dict[str, Any]:
     return {
         "architecture": model.config.get("model_type"),
         "sparsity": round(model.sparsity, 4),
-        "megabytes": round(model.memory["weights"] / 1e6, 1),
+        "megabytes": round(model.memory_bytes["weights"] / 1e6, 1),
         "encodings": encodings,
         "context": model.max_context,
         "threads": model.threads,
         "isa": model.isa,
         "cache_dtype": model.cache_dtype,
-        "transcribe": model.config.get("model_type") == "whisper",
+        "transcribe": model.architecture.kind == "speech",
         "translate": translates(model.config),
         "chat": bool(getattr(model.tokenizer, "chat_template", None)),
     }
