@@ -25,10 +25,10 @@ format: $(VENV)/ready
 	$(BIN)/clang-format -i $(SOURCES)
 
 bench: $(VENV)/ready
-	$(BIN)/python benchmarks/kernels.py
+	$(BIN)/python -m benchmarks.engine.kernels
 
 peers: $(VENV)/ready
-	$(BIN)/python benchmarks/peers
+	$(BIN)/python -m benchmarks.peers
 
 native: $(VENV)/ready
 

@@ -5,33 +5,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from plan import BANDWIDTH
+from matplotlib import colormaps
 from rich.console import Console
-from shapes import SHAPES, TITLES
-from store import Store
-from targets import roofline, target_rows
 
-from cutwork.machine import cpu_name
-from cutwork.store.atomic import write_atomically
+from benchmarks.common import figures
+from benchmarks.common.results import where
+from benchmarks.common.shapes import SHAPES, TITLES
+from benchmarks.peers.plan import BANDWIDTH
+from benchmarks.peers.store import Store
+from benchmarks.peers.targets import roofline, target_rows
 
 
 def write(store: Store, console: Console) -> None:
-    """results/peers.md and peers.png beside the JSON, and the table on the screen."""
-    text = "\n".join(_document(store))
-    write_atomically(store.path.with_suffix(".md"), text)
-    console.print(text, markup=False, highlight=False)
+    """The plot beside the JSON, and all tables on the screen."""
+    console.print("\n".join(document(store)), markup=False, highlight=False)
     if draw(store, store.path.with_suffix(".png")):
-        console.print(f"written: {store.path}, .md and .png", highlight=False)
+        console.print(f"written: {store.path} and .png", highlight=False)
 
 
-def _document(store: Store) -> Iterator[str]:
+def document(store: Store) -> Iterator[str]:
+    """Every table there is, as Markdown."""
     cells = list(store.cells.values())
     if not cells and not store.layers:
         yield "Nothing is measured yet."
         return
     dates = sorted({str(cell["date"])[:10] for cell in (*cells, *store.layers.values())})
     period = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-    yield f"# Cutwork and its peers\n\n`python benchmarks/peers`, {cpu_name()}, {period}\n"
+    machine = where({"provenance": store.provenance})
+    yield f"# Cutwork and its peers\n\n`python -m benchmarks.peers`, {machine}, {period}\n"
     yield "Random weights of a published shape, the same for all. Tokens per second: median (slowest–fastest)."
     yield "Decode after a prompt of that many tokens. Every engine's logits agreed with a NumPy reference first.\n"
     yield from _targets(store)
@@ -100,9 +101,10 @@ def _roofline(store: Store) -> Iterator[str]:
     rows = [[r["shape"], str(r["threads"]), r["engine"], f"{r['megabytes']:.0f}", f"{r['gigabytes']:.1f}",
              f"{r['bandwidth']:.1f}", f"{r['share']:.0%}"] for r in roofline(store)]  # fmt: skip
     if rows:
-        yield "## Decode and the memory's limit\n"
-        yield "Bytes of a token (weights and KV cache) times tokens/s, against the read bandwidth of the same run.\n"
-        yield from _table(("shape", "threads", "engine", "MB per token", "GB/s", "limit GB/s", "share"), rows)
+        yield "## Decode and what memory reads\n"
+        yield "Bytes of a token (weights, KV cache) times tokens/s beside the read bandwidth measured in the same call."
+        yield "That is no upper bound: memory has fast and slow minutes, and single samples reach 131% of it.\n"
+        yield from _table(("shape", "threads", "engine", "MB per token", "GB/s", "bandwidth GB/s", "share"), rows)
 
 
 def _versions(store: Store) -> Iterator[str]:
@@ -130,19 +132,13 @@ def _rank(name: str) -> tuple[bool, str]:
 
 def draw(store: Store, path: Path) -> bool:
     """Decode and prefill against sparsity, peers as lines across: one column per shape and number of threads."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     panels = sorted({(c["shape"], c["threads"]) for c in store.cells.values() if c["shape"] in ("1.1b", "2.7b")})
     if not panels:
         return False
-    figure, axes = pyplot.subplots(
-        2, len(panels), figsize=(4 * len(panels) + 1.5, 7), squeeze=False, layout="constrained"
-    )
+    figure = figures.new_figure(4 * len(panels) + 1.5, 7)
+    axes = figure.subplots(2, len(panels), squeeze=False)
     peers = sorted({c["engine"] for c in store.cells.values() if _is_peer(c)})
-    colours = dict(zip(peers, pyplot.get_cmap("tab10")(np.linspace(0, 1, max(len(peers), 1))), strict=True))
+    colours = dict(zip(peers, colormaps["tab10"](np.linspace(0, 1, max(len(peers), 1))), strict=True))
     for column, (shape, threads) in enumerate(panels):
         for row, (phase, prompt) in enumerate((("decode", 16), ("prefill", 512))):
             axis = axes[row][column]
@@ -152,11 +148,11 @@ def draw(store: Store, path: Path) -> bool:
             ]  # fmt: skip
             for cell in filter(_is_peer, here):
                 axis.axhline(cell["median"], color=colours[cell["engine"]], label=cell["engine"], linewidth=1.2)
-            for weights, colour in (("int8", "#1b7837"), ("int4", "#762a83")):
+            for weights, colour in (("int8", figures.GREEN), ("int4", figures.PURPLE)):
                 _curve(axis, here, weights, colour)
             axis.set_ylim(bottom=0)
             axis.set_title(f"{TITLES[shape]} shape, {threads} thread{'s' * (threads > 1)}: {phase}", fontsize=9)
-            axis.spines[["top", "right"]].set_visible(False)
+            figures.frame(axis, grid=False)
             axis.set_xlabel("zeros, %")
     axes[0][0].set_ylabel("decode, tokens/s")
     axes[1][0].set_ylabel("prefill of 512, tokens/s")
@@ -165,7 +161,7 @@ def draw(store: Store, path: Path) -> bool:
         handles, names = axis.get_legend_handles_labels()
         labels |= dict(zip(names, handles, strict=True))
     figure.legend(labels.values(), labels.keys(), loc="outside right center", frameon=False, fontsize=8)
-    figure.savefig(path, dpi=130)
+    figures.save(figure, path)
     return True
 
 

@@ -4,6 +4,8 @@ import json
 import re
 from pathlib import Path
 
+import yaml
+
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
@@ -18,3 +20,39 @@ def test_the_dashboard_asks_only_for_metrics_there_are(client):
             asked |= set(re.findall(r"cutwork:\w+", target["expr"]))
     assert len(asked) > 10
     assert {name.removesuffix("_bucket") for name in asked} <= exposed
+
+
+def test_the_image_is_built_from_what_is_pinned():
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    bases = [line.split()[1] for line in lines if line.startswith("FROM")]
+    assert bases and all(re.fullmatch(r"[\w.:/-]+@sha256:[0-9a-f]{64}", base) for base in bases)
+    installs = [line for line in lines if "pip install" in line]
+    assert installs and all("--require-hashes" in line or "--no-index" in line for line in installs)
+    for lock in ("requirements.lock", "build.lock"):
+        pins = re.findall(r"^([\w.-]+)(==)?", (DEPLOY / lock).read_text(), re.MULTILINE)
+        assert pins and all(exact for _, exact in pins), lock
+
+
+def test_the_image_is_built_without_what_the_repository_ignores():
+    patterns = (DEPLOY.parent / ".dockerignore").read_text().splitlines()
+    assert patterns[1] == "*"
+    assert not {"!.git", "!.venv", "!."} & set(patterns)
+
+
+def test_kubernetes_gives_the_server_nothing_it_does_not_need():
+    documents = {each["kind"]: each for each in yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text())}
+    pod = documents["Deployment"]["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    (container,) = pod["containers"]
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert "@sha256:" in container["image"]
+    assert any(entry["name"] == "CUTWORK_API_KEY" for entry in container["env"])
+    assert all("sizeLimit" in volume["emptyDir"] for volume in pod["volumes"] if "emptyDir" in volume)
+    assert documents["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"] == pod_labels(documents["Deployment"])
+    assert set(documents["NetworkPolicy"]["spec"]["policyTypes"]) == {"Ingress", "Egress"}
+
+
+def pod_labels(deployment):
+    return deployment["spec"]["template"]["metadata"]["labels"]

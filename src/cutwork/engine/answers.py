@@ -6,7 +6,8 @@ from typing import Any, Protocol, Unpack
 
 import numpy as np
 
-from cutwork.engine.decoding.requests import Generation, Options
+from cutwork.engine.decoding.options import GenerateOptions
+from cutwork.engine.decoding.requests import Generation
 from cutwork.engine.encoder import EncodedInput, Encoder
 
 
@@ -24,7 +25,7 @@ class Answers(Protocol):
     def encode(self, text: str) -> list[int]:
         """See `Model.encode`."""
 
-    def generate(self, prompt: Sequence[Sequence[int]], /, **options: Unpack[Options]) -> list[Generation]:
+    def generate(self, prompt: Sequence[Sequence[int]], /, **options: Unpack[GenerateOptions]) -> list[Generation]:
         """See `Model.generate`."""
 
     def encode_input(self, source: np.ndarray) -> EncodedInput:
@@ -34,7 +35,7 @@ class Answers(Protocol):
         self,
         memory: EncodedInput,
         prompt: Sequence[int],
-        each: Sequence[Options],
+        each: Sequence[GenerateOptions],
         check: Callable[[], None] | None = None,
     ) -> list[Generation]:
         """See `Model.respond`."""

@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal
 
 from cutwork.architectures import architecture_of, build_encoder_plan, build_plan
-from cutwork.engine.backend import Backend, BackendName, Costs, Executor, Weight
+from cutwork.engine.backend import Backend, Costs, Executor, Weight
 from cutwork.engine.decoding.blocks import BlockCache
 from cutwork.engine.decoding.scheduler import Scheduler
 from cutwork.engine.decoding.speculative import Drafter
 from cutwork.engine.encoder import Encoder
+from cutwork.engine.load_options import LoadOptions
 from cutwork.engine.tokenizer import load_tokenizer
 from cutwork.engine.weights.bind import bind
 from cutwork.engine.weights.cache_size import BLOCK_SIZE, CacheDType, size_cache
@@ -22,22 +23,6 @@ from cutwork.store.resolve import resolve
 
 MAX_TOKENS = 512  # per step: long enough for the kernels, short enough to not make decoding sequences wait
 LOGITS_FLOATS = 1 << 24  # of one step's result when all rows' logits are wanted
-
-
-class LoadOptions(TypedDict, total=False):
-    """Keywords of `Model.load`."""
-
-    threads: int
-    cache_dtype: Literal["auto"] | CacheDType
-    max_context: int | None
-    max_input: int | None
-    max_batch: int
-    cache_bytes: int | None
-    backend: BackendName
-    draft: str | Path | None
-    draft_tokens: int
-    reorder_weights: bool
-    huge_pages: bool
 
 
 @dataclass(frozen=True)
@@ -54,42 +39,33 @@ class Runtime:
     logits_chunk: int
 
 
-def assemble(
-    packed: PackedModel,
-    backend: Backend,
-    *,
-    threads: int,
-    costs: Costs | None,
-    cache_dtype: Literal["auto"] | CacheDType,
-    max_context: int | None,
-    max_input: int | None,
-    max_batch: int,
-    cache_bytes: int | None,
-    reorder_weights: bool,
-    huge_pages: bool,
-) -> Runtime:
-    """Bind, allocate and connect. Options as for `Model.load`, which says what is raised."""
+def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options: LoadOptions) -> Runtime:
+    """Bind, allocate and connect. `options` are all of them, with the number of threads.
+
+    Raises what `Model.load` says.
+    """
     architecture = architecture_of(packed.config)
+    threads, max_batch = options["threads"], options["max_batch"]
     plan, encoder_plan = build_plan(packed.config), build_encoder_plan(packed.config)
     plans = [plan, encoder_plan] if encoder_plan else [plan]
-    stored = in_huge_pages(packed.weights, threads) if huge_pages else packed.weights
-    arrays = bind(plans, architecture, stored, backend.Weight, threads, reorder_weights)
+    stored = in_huge_pages(packed.weights, threads) if options["huge_pages"] else packed.weights
+    arrays = bind(plans, architecture, stored, backend.Weight, threads, options["reorder_weights"])
     weights = {
         name: weight
         for named, (matrices, _) in zip(plans, arrays, strict=True)
         for name, weight in zip(named.weights, matrices, strict=True)
     }
-    dtype = _cache_dtype(cache_dtype, weights)
+    dtype = _cache_dtype(options["cache_dtype"], weights)
     size = size_cache(
         plan,
         dtype=dtype,
         context=architecture.context(packed.config),
-        max_context=max_context,
+        max_context=options["max_context"],
         max_batch=max_batch,
-        budget=cache_bytes,
+        budget=options["cache_bytes"],
         encoder=encoder_plan,
         inputs=architecture.inputs(packed.config) if architecture.inputs else None,
-        max_input=max_input,
+        max_input=options["max_input"],
     )
     max_tokens = max(max_batch, min(MAX_TOKENS, size.context))
     logits_chunk = max(max_batch, min(max_tokens, LOGITS_FLOATS // plan.vocabulary))
@@ -139,20 +115,14 @@ def add_draft(
     target: Runtime,
     packed: PackedModel,
     backend: Backend,
-    threads: int,
     costs: Costs | None,
-    tokens: int,
-    max_batch: int,
-    cache_bytes: int | None,
-    huge_pages: bool,
+    options: LoadOptions,
     vocabulary: dict[str, int] | None,
 ) -> None:
-    """Let another model guess up to so many `tokens` for the target, whose tokenizer's vocabulary is `vocabulary`.
+    """Let another model guess for the target, whose tokenizer knows the `vocabulary`; `options` as for `assemble`.
 
     Raises CutworkError if it cannot guess for it.
     """
-    if not 1 <= tokens <= 32:
-        raise CutworkError(f"draft_tokens must be from 1 to 32, not {tokens}")
     if target.encoder or build_encoder_plan(packed.config):
         raise CutworkError("models with an encoder cannot be guessed for; leave out draft")
     tokenizer = load_tokenizer(packed.path, packed.config)
@@ -160,25 +130,19 @@ def add_draft(
         tokenizer and vocabulary and tokenizer.get_vocab() != vocabulary
     ):
         raise CutworkError(f"the draft model {packed.path} has another vocabulary than the model it should guess for")
-    draft = assemble(
-        packed,
-        backend,
-        threads=threads,
-        costs=costs,
-        cache_dtype="auto",
-        max_context=min(target.max_context, architecture_of(packed.config).context(packed.config).most),
-        max_input=None,
-        max_batch=max_batch,
-        cache_bytes=cache_bytes,
-        reorder_weights=False,  # it mostly guesses for one sequence, a token at a time
-        huge_pages=huge_pages,
-    )
-    scheduler, most = draft.scheduler, min(target.scheduler.max_tokens, target.logits_chunk) - max_batch
-    target.scheduler.max_guesses = most
+    changes: LoadOptions = {
+        "cache_dtype": "auto",
+        "max_context": min(target.max_context, architecture_of(packed.config).context(packed.config).most),
+        "max_input": None,
+        "reorder_weights": False,  # it mostly guesses for one sequence, a token at a time
+    }
+    draft = assemble(packed, backend, costs, options | changes)
+    scheduler = draft.scheduler
+    target.scheduler.max_guesses = min(target.scheduler.max_tokens, target.logits_chunk) - options["max_batch"]
     target.scheduler.drafter = Drafter(
         draft.executor,
         scheduler.cache,
-        tokens=tokens,
+        tokens=options["draft_tokens"],
         max_tokens=scheduler.max_tokens,
         max_context=draft.max_context,
     )
@@ -195,8 +159,6 @@ def read_model(path: str | Path) -> PackedModel:
 
 
 def _cache_dtype(wanted: Literal["auto"] | CacheDType, weights: dict[str, Weight]) -> CacheDType:
-    if wanted not in ("auto", *get_args(CacheDType)):
-        raise CutworkError(f"cache_dtype must be auto, f32, bf16 or i8, not {wanted!r}")
     if wanted != "auto":
         return wanted
     return "f32" if all(weight.dtype == "f32" for weight in weights.values()) else "bf16"

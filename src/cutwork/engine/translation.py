@@ -5,10 +5,11 @@ from typing import Any, Unpack
 
 from cutwork.architectures import kind_of
 from cutwork.engine.answers import Answers
-from cutwork.engine.decoding.requests import Generation, Options, Timings
+from cutwork.engine.decoding.options import GenerateOptions
+from cutwork.engine.decoding.requests import Generation, Timings
 from cutwork.errors import CutworkError
 
-Progress = Callable[[Mapping[int, Generation]], None]
+TranslationProgress = Callable[[Mapping[int, Generation]], None]
 
 NUM_BEAMS = 5  # what translations are usually measured with
 _BATCHES = 4  # handed over together, so that a long text does not leave the others' places empty
@@ -53,8 +54,8 @@ def translate(
     model: Answers,
     texts: Sequence[str],
     prefix: str | None,
-    progress: Progress | None,
-    **options: Unpack[Options],
+    progress: TranslationProgress | None,
+    **options: Unpack[GenerateOptions],
 ) -> list[Generation]:
     """See `Model.translate`."""
     check_translates(model.config)
@@ -76,7 +77,7 @@ def translate(
     for start in range(0, len(order), size):
         part = order[start : start + size]
         longest = longest_answer(len(tokens[part[0]]), model.max_context)
-        room: Options = {"num_beams": NUM_BEAMS, "max_new_tokens": longest}
+        room: GenerateOptions = {"num_beams": NUM_BEAMS, "max_new_tokens": longest}
         answers = model.generate([tokens[i] for i in part], **(room | options))
         done = dict(zip(part, answers, strict=True))
         results |= done

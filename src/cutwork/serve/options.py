@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cutwork.engine.decoding.requests import Options
+from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.serve.grammar import Matcher
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.limits import Limits
@@ -48,7 +48,7 @@ def options(
     max_tokens: int,
     logprobs: int | None,
     calls: Sequence[Function] = (),
-) -> Options:
+) -> GenerateOptions:
     """The engine's options for one choice; `calls` are functions one of which must be called."""
     bias = request.logit_bias or {}
     if bias and max(bias) >= engine.model.plan.vocabulary:
@@ -82,7 +82,7 @@ def options(
     }
 
 
-def choice_options(first: Options, index: int) -> Options:
+def choice_options(first: GenerateOptions, index: int) -> GenerateOptions:
     """Options of one of n choices: another seed, and a constraint of its own."""
     if index == 0:
         return first

@@ -38,7 +38,7 @@ class Engines:
     def __init__(self, models: Mapping[str, Model], metrics: Metrics, limits: Limits) -> None:
         turn = threading.Lock()
         for model in models.values():
-            model.session.scheduler.pace.target = limits.pace
+            model.session.scheduler.prefill_budget.target = limits.pace
         self.all: dict[str, Engine] = {}
         for name, model in models.items():
             worker = Worker(name, model, metrics, queue=limits.queue, turn=turn)

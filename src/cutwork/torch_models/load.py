@@ -25,7 +25,7 @@ from cutwork.errors import CutworkError
 from cutwork.store.bitmask import Expanded, open_checkpoint
 from cutwork.store.directory import copy_side_files, kind_of
 from cutwork.store.safetensors import Tensor as StoredTensor
-from cutwork.torch_models.model_inputs import family_of
+from cutwork.torch_models.model_inputs import inputs_of
 
 _CLASSES: dict[Kind, Any] = {
     "text": AutoModelForCausalLM,
@@ -46,7 +46,7 @@ def load_model(path: Path, dtype: torch.dtype | str, attention: str = "sdpa") ->
     if kind != "checkpoint":
         raise CutworkError(f"{path} is a {kind} model; this step needs the plain checkpoint it was made from")
     config = load_config(path)
-    family_of(config)
+    inputs_of(config)
     try:
         model: Any = _with_attention(partial(_from_files, config, dtype=dtype), path, attention)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -61,7 +61,7 @@ def empty_model(config: Any, attention: str = "sdpa") -> Any:
 
     Raises CutworkError for unknown architectures.
     """
-    family_of(config)
+    inputs_of(config)
     try:
         return _with_attention(_auto_class(config).from_config, config, attention)
     except (ValueError, KeyError, RuntimeError) as error:

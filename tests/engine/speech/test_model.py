@@ -14,7 +14,7 @@ from cutwork import Model
 from cutwork.audio import read_audio
 from cutwork.cli import app
 from cutwork.engine.speech.adapter import Stopped, open_transcription
-from cutwork.engine.speech.options import Options
+from cutwork.engine.speech.options import TranscribeOptions
 from cutwork.errors import CutworkError
 from cutwork.measure.quality import accuracy
 from cutwork.recipe import TaskSettings
@@ -139,7 +139,7 @@ def test_what_is_no_speech_is_refused(path: Path, tmp_path: Path) -> None:
 def test_a_transcription_can_be_stopped(path: Path) -> None:
     with load(path) as model:
         with pytest.raises(Stopped):
-            open_transcription(model, sound(1), Options(**PLAIN), stopped=lambda: True).result()
+            open_transcription(model, sound(1), TranscribeOptions(**PLAIN), stopped=lambda: True).result()
         assert not model.session.busy and model.session.scheduler.cache.free == model.session.scheduler.cache.blocks
 
 

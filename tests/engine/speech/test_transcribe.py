@@ -10,7 +10,7 @@ import torch
 from transformers import AutoTokenizer, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from cutwork.audio import read_audio
-from cutwork.engine.speech.options import Options, options_from
+from cutwork.engine.speech.options import TranscribeOptions, options_from
 from cutwork.engine.speech.segments import Segment
 from cutwork.engine.speech.spectrogram import Spectrogram
 from cutwork.engine.speech.transcribe import Transcription
@@ -38,7 +38,7 @@ def transcription(path: Path, audio: np.ndarray, **options: Any) -> tuple[Transc
         vocabulary_of(path, config, words),
         Spectrogram.of_model(path, model.config.num_mel_bins),
         audio,
-        Options(**{**PLAIN, **options}),
+        TranscribeOptions(**{**PLAIN, **options}),
         window=2 * model.config.max_source_positions,
         context=model.config.max_target_positions,
     )

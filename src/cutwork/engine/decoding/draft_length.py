@@ -6,10 +6,12 @@ from statistics import median
 
 EXPECTED = 0.8  # acceptance before anything was guessed
 SMOOTHING = 0.05  # of the acceptance, per judged guess
-TRIALS = 2  # of a length, in each of which it has to be better by
+# Another length becomes the best once each of its last TRIALS timed steps gained more than MARGIN over the present one.
+TRIALS = 2
 MARGIN = 1.03
-SOONEST, LATEST = 16, 64  # steps from trial to trial: more while nothing better is found, fewer with more sequences
-SELDOM = 512  # instead, while nothing is guessed: the draft model has to read first all that was said meanwhile
+# Steps from trial to trial: more while nothing better is found, fewer with more sequences.
+SOONEST, LATEST = 16, 64
+SELDOM = 512  # steps, while nothing is guessed: before a trial the draft model has to read all that was said meanwhile
 
 
 @dataclass

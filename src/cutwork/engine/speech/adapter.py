@@ -8,12 +8,13 @@ import numpy as np
 
 from cutwork.audio import read_audio
 from cutwork.engine.answers import Answers
-from cutwork.engine.decoding.requests import Generation, Options
+from cutwork.engine.decoding.options import GenerateOptions
+from cutwork.engine.decoding.requests import Generation
 from cutwork.engine.encoder import EncodedInput
 from cutwork.engine.speech.decoder import Answer, Process, Search
-from cutwork.engine.speech.options import Options as SpeechOptions
+from cutwork.engine.speech.options import TranscribeOptions
 from cutwork.engine.speech.spectrogram import Spectrogram
-from cutwork.engine.speech.transcribe import Progress, Transcription
+from cutwork.engine.speech.transcribe import Transcription, TranscriptionProgress
 from cutwork.engine.speech.vocabulary import vocabulary_of
 from cutwork.errors import CutworkError
 
@@ -23,9 +24,9 @@ Audio = str | Path | bytes | np.ndarray
 def open_transcription(
     model: Answers,
     audio: Audio,
-    options: SpeechOptions,
+    options: TranscribeOptions,
     *,
-    progress: Progress | None = None,
+    progress: TranscriptionProgress | None = None,
     stopped: Callable[[], bool] | None = None,
 ) -> Transcription:
     """See `Model.transcribe`. `stopped` is asked before every step of the decoder; it raises `Stopped` if so."""
@@ -85,7 +86,7 @@ class ModelDecoder:
     def answer(self, memory: EncodedInput, prompt: Sequence[int], search: Search, process: Process) -> Answer:
         """The best answer found: of a beam search, or of as many samples at a time as asked for."""
         room = self._model.max_context - len(prompt)
-        options: Options = {
+        options: GenerateOptions = {
             "max_new_tokens": min(search.max_new_tokens or room, room),
             "repetition_penalty": search.repetition_penalty,
             "no_repeat_ngram_size": search.no_repeat_ngram_size,
@@ -98,7 +99,7 @@ class ModelDecoder:
             return Answer(self._text(found), total / len(found.tokens))
         options["temperature"] = search.temperature
         recorders = [_Recorder(process) for _ in range(search.samples)]
-        several: list[Options] = [
+        several: list[GenerateOptions] = [
             {**options, "logits_processor": recorder, "seed": None if search.seed is None else search.seed + number}
             for number, recorder in enumerate(recorders)
         ]

@@ -14,15 +14,15 @@ import numpy as np
 from cutwork.audio import RATE
 from cutwork.engine.decoding.logits import log_softmax
 from cutwork.engine.speech.decoder import Answer, Decoder, Search
-from cutwork.engine.speech.options import Options
-from cutwork.engine.speech.rules import Rules
+from cutwork.engine.speech.options import TranscribeOptions
 from cutwork.engine.speech.segments import Segment, Transcript, split
 from cutwork.engine.speech.spectrogram import Spectrogram
+from cutwork.engine.speech.timestamp_rules import TimestampRules
 from cutwork.engine.speech.vad import Silence, spoken
 from cutwork.engine.speech.vocabulary import SECONDS_PER_TIME, Vocabulary
 from cutwork.engine.speech.words import Aligner
 
-Progress = Callable[[float, float], None]  # (seconds done, seconds in all)
+TranscriptionProgress = Callable[[float, float], None]  # (seconds done, seconds in all)
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ class Transcription:
         vocabulary: Vocabulary,
         spectrogram: Spectrogram,
         sound: np.ndarray,
-        options: Options,
+        options: TranscribeOptions,
         *,
         window: int,
         context: int,
-        progress: Progress | None = None,
+        progress: TranscriptionProgress | None = None,
     ) -> None:
         self._decoder, self._tokenizer, self._vocabulary, self._options = decoder, tokenizer, vocabulary, options
         self._window, self._context, self._progress = window, context, progress
@@ -179,10 +179,10 @@ class Transcription:
             seed=o.seed,
         )
 
-    def _rules(self) -> Rules:
+    def _rules(self) -> TimestampRules:
         o, own = self._options, self._vocabulary.suppressed
         given = [token for token in o.suppress_tokens or () if token >= 0]
-        return Rules(
+        return TimestampRules(
             self._vocabulary,
             suppressed=[*given, *(own if -1 in (o.suppress_tokens or ()) else ())],
             blank=not o.suppress_blank,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from cutwork.audio import RATE, read_audio
 from cutwork.engine.model import Model
 from cutwork.engine.speech.adapter import Stopped, open_transcription
-from cutwork.engine.speech.options import Options
+from cutwork.engine.speech.options import TranscribeOptions
 from cutwork.engine.speech.segments import Segment, Transcript
 from cutwork.errors import CutworkError
 from cutwork.serve.http.errors import ApiError
@@ -25,7 +25,7 @@ class Hearing:
     """One recording on its way; iterate to get its segments, then look at `transcript`."""
 
     audio: bytes
-    options: Options
+    options: TranscribeOptions
     deadline: float  # on the clock of time.perf_counter
     loop: asyncio.AbstractEventLoop
     transcript: Transcript | None = None
@@ -79,7 +79,7 @@ class Listener:
         self._open: set[Hearing] = set()
         self._stop_at: float | None = None
 
-    def submit(self, audio: bytes, options: Options, deadline: float) -> Hearing:
+    def submit(self, audio: bytes, options: TranscribeOptions, deadline: float) -> Hearing:
         """Queue a recording; `deadline` in seconds from now. Call on the event loop.
 
         Raises ApiError: 429 if the queue is full, 503 if the server is stopping.

@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cutwork.engine.decoding.requests import Options, Piece, Request
+from cutwork.engine.decoding.options import GenerateOptions
+from cutwork.engine.decoding.requests import Piece, Request
 from cutwork.engine.decoding.sampling import Logprob
 from cutwork.engine.model import Model
 from cutwork.engine.translation import translates
@@ -34,7 +35,7 @@ class Choice:
     """
 
     prompt: list[int]
-    options: Options | None
+    options: GenerateOptions | None
     score: int | None = None
 
 
@@ -202,7 +203,7 @@ class Worker:
         try:
             for index, choice in enumerate(group.choices):
                 if choice.options is not None:
-                    options: Options = choice.options | {"client": group.client}
+                    options: GenerateOptions = choice.options | {"client": group.client}
                     encoder = self.model.encoder
                     request = (
                         self.model.session.add(self.model.start_tokens, encoder.input(choice.prompt), **options)

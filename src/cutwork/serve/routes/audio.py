@@ -7,7 +7,7 @@ from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from cutwork.engine.speech.formats import srt, vtt
-from cutwork.engine.speech.options import TEMPERATURES, Options
+from cutwork.engine.speech.options import TEMPERATURES, TranscribeOptions
 from cutwork.engine.speech.segments import Transcript
 from cutwork.engine.speech.vocabulary import vocabulary_of
 from cutwork.serve.http.errors import ApiError
@@ -68,7 +68,7 @@ def router(engines: Engines, limits: Limits) -> APIRouter:
         return await _answer(request, engines.find_speech(model), file, options, response_format, False)
 
     async def _answer(
-        request: Request, engine: Engine, file: UploadFile, options: Options, form: Form_, stream: bool
+        request: Request, engine: Engine, file: UploadFile, options: TranscribeOptions, form: Form_, stream: bool
     ) -> Response:
         assert engine.listener
         _check(engine, options)
@@ -87,8 +87,8 @@ def _options(
     temperature: float,
     beam_size: int,
     words: bool,
-) -> Options:
-    return Options(
+) -> TranscribeOptions:
+    return TranscribeOptions(
         task=task,
         language=language or None,
         initial_prompt=prompt or None,
@@ -98,7 +98,7 @@ def _options(
     )
 
 
-def _check(engine: Engine, options: Options) -> None:
+def _check(engine: Engine, options: TranscribeOptions) -> None:
     """Raise CutworkError (400) for what the model cannot do, before anything is queued."""
     vocabulary = vocabulary_of(engine.model.path, engine.model.config, engine.model.tokenizer)
     vocabulary.prompt(vocabulary.language(options.language), options.task, times=True)
@@ -115,7 +115,7 @@ async def _events(hearing: Hearing) -> AsyncIterator[dict[str, Any]]:
     yield {"type": "transcript.text.done", "text": hearing.transcript.text, "usage": _usage(hearing.transcript)}
 
 
-def _shown(transcript: Transcript, form: Form_, options: Options) -> Response:
+def _shown(transcript: Transcript, form: Form_, options: TranscribeOptions) -> Response:
     match form:
         case "text":
             return PlainTextResponse(transcript.text + "\n")
@@ -132,7 +132,7 @@ def _usage(transcript: Transcript) -> dict[str, Any]:
     return {"type": "duration", "seconds": round(transcript.duration)}
 
 
-def _verbose(transcript: Transcript, options: Options) -> dict[str, Any]:
+def _verbose(transcript: Transcript, options: TranscribeOptions) -> dict[str, Any]:
     segments = [
         {key: value for key, value in vars(segment).items() if key != "words"} for segment in transcript.segments
     ]

@@ -5,7 +5,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from cutwork.engine.decoding.requests import Options
+from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.translation import NUM_BEAMS, check_translates, longest_answer, translates, translation_prefix
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.middleware import client_of
@@ -30,7 +30,7 @@ def router(engines: Engines, limits: Limits) -> APIRouter:
         choices = []
         for ids in prompts.values():
             check_prompt(ids, engine, limits)
-            options: Options = {
+            options: GenerateOptions = {
                 "max_new_tokens": body.max_tokens or longest_answer(len(ids), engine.model.max_context),
                 "num_beams": body.num_beams or min(NUM_BEAMS, limits.beams),
                 "length_penalty": body.length_penalty,
