@@ -1,11 +1,11 @@
-# Every target sets up what it needs in .venv from Python >= 3.11, pip, a C++17 compiler and the package registries.
+# Every target sets up what it needs in .venv from Python >= 3.11, pip, a C++20 compiler and the package registries.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-SOURCES := $(wildcard native/*.cpp native/*/*.cpp native/*/*.h native/*/*.inc native/*.h)
+SOURCES := $(shell find native -name "*.cpp" -o -name "*.h" -o -name "*.inc")
 PACKAGES := train,speech,serve,eval,dev
 
-.PHONY: demo test lint format bench peers native sanitize clean
+.PHONY: demo test lint format bench peers native stub sanitize clean
 
 demo: $(VENV)/ready
 	$(BIN)/cutwork run recipes/smollm2-gsm.yaml
@@ -31,6 +31,9 @@ peers: $(VENV)/ready
 	$(BIN)/python benchmarks/peers
 
 native: $(VENV)/ready
+
+stub: $(VENV)/ready
+	$(BIN)/python -m nanobind.stubgen -q -m cutwork._native -o src/cutwork/_native.pyi
 
 sanitize: $(VENV)/ready
 	sh tests/native/sanitize.sh $(BIN)

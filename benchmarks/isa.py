@@ -24,7 +24,6 @@ from cutwork.engine.model import Model
 from cutwork.machine import cpu_name
 
 HERE = Path(__file__).resolve().parent
-ISAS = ("avx512", "avx512f", "avx2", "scalar")  # from the highest down
 MODELS = (("i8", 0), ("i8", 50), ("i8", 75), ("f32", 0), ("f32", 75))  # dtype, percent of zeros
 PROMPT, STEPS = 128, 12
 SLOW_ROUNDS = 1  # of scalar, which takes seconds
@@ -64,7 +63,6 @@ def model_path(layers: int, dtype: str, sparsity: int) -> Path:
 def measure(layers: int, threads: int, rounds: int) -> list[dict[str, Any]]:
     """One row per instruction set and model, from processes that take turns."""
     command = [sys.executable, __file__, "--worker", "--layers", str(layers), "--threads", str(threads)]
-    isas = ISAS[ISAS.index(_native.isa()) :]
     workers = {
         isa: subprocess.Popen(
             command,
@@ -73,7 +71,7 @@ def measure(layers: int, threads: int, rounds: int) -> list[dict[str, Any]]:
             stdout=subprocess.PIPE,
             text=True,
         )
-        for isa in isas
+        for isa in _native.isas()
     }
     runs: dict[tuple[str, int], list[list[float]]] = {}
     for turn in range(rounds):

@@ -7,13 +7,13 @@ import pytest
 from cutwork import _native
 from cutwork.engine import logits
 
-from .executor_plans import AVAILABLE
+from .executor_plans import ISAS
 
 SIZES = (1, 3, 16, 65, 2000, 50_257)
 NUMPY = "numpy"
 
 
-@pytest.fixture(params=[*AVAILABLE, NUMPY])
+@pytest.fixture(params=[*ISAS, NUMPY])
 def isa(request, monkeypatch):
     if request.param == NUMPY:
         monkeypatch.setattr(logits, "_native", None)

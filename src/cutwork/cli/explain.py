@@ -97,7 +97,7 @@ def _weight_rows(engine: "Model", profile: "StepProfile", every_layer: bool) -> 
         size = sum(w.rows * w.cols for w in weights)
         nonzeros = sum(w.nonzeros for w in weights)
         moved = sum(
-            w.reordered_bytes if w.reordered_bytes and kernel == "rows" else w.nbytes
+            w.reordered_bytes if w.reordered_bytes and kernel == "spmm_rows" else w.nbytes
             for w, (kernel, _) in zip(weights, predictions[key], strict=True)
         )
         seconds = sum(time for _, time in members)

@@ -21,7 +21,7 @@ def choose(backend: Backend) -> Any:
 
         return reference
     try:
-        from cutwork import _native  # type: ignore[attr-defined]
+        from cutwork import _native
     except ImportError as error:
         raise CutworkError(
             f"the native module cannot be loaded ({error}); reinstall cutwork, or run slowly with CUTWORK_REFERENCE=1"

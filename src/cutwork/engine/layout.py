@@ -10,7 +10,7 @@ INPUTS = {
     "embed": (),
     "input": (),
     "add_positions": ("x",),
-    "neighbours": ("xs",),
+    "unfold": ("xs",),
     "rms_norm": ("x",),
     "layer_norm": ("x",),
     "slice": ("x",),

@@ -3,9 +3,9 @@
 import numpy as np
 
 try:
-    from cutwork import _native  # type: ignore[attr-defined]
+    from cutwork import _native
 except ImportError:
-    _native = None
+    _native = None  # type: ignore[assignment]
 
 
 def log_sum_exp(logits: np.ndarray) -> float:

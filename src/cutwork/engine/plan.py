@@ -84,7 +84,7 @@ class Plan:
     def neighbours(self, xs: Sequence[tuple[Buffer, int]]) -> Buffer:
         """Of each (buffer, shift) the row so many rows on in the token's sequence, zeros beyond it, side by side."""
         out = self._buffer(sum(x.width for x, _ in xs), "T")
-        self._emit("neighbours", xs=[x for x, _ in xs], shifts=[shift for _, shift in xs], out=out)
+        self._emit("unfold", xs=[x for x, _ in xs], shifts=[shift for _, shift in xs], out=out)
         return out
 
     def rms_norm(

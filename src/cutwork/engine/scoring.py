@@ -72,9 +72,9 @@ class Scorer:
         limits = (self._encoder.plan.cache_layers, self._encoder.plan.kv_heads)
         if any(not (0 <= layer < limits[0] and 0 <= head < limits[1]) for layer, head in heads):
             raise CutworkError(f"heads must be pairs (layer below {limits[0]}, head below {limits[1]})")
-        watch = np.asarray(heads, np.int32).reshape(-1, 2)
-        chunks = self.logits(tokens, memory, watch=watch)
-        parts = [(self._executor.watched, logits) for logits in chunks]
+        attention_of = np.asarray(heads, np.int32).reshape(-1, 2)
+        chunks = self.logits(tokens, memory, attention_of=attention_of)
+        parts = [(self._executor.attention_weights, logits) for logits in chunks]
         weights, logits = zip(*parts, strict=True)
         return np.concatenate(weights, axis=1), np.concatenate(logits)
 

@@ -45,7 +45,7 @@ class _Checker:
             "embed": self._embed,
             "input": self._input,
             "add_positions": self._add_positions,
-            "neighbours": self._neighbours,
+            "unfold": self._unfold,
             "rms_norm": self._rms_norm,
             "layer_norm": self._layer_norm,
             "slice": self._slice,
@@ -85,7 +85,7 @@ class _Checker:
         _expect(self._rows(op["x"]) == "T", "positions are per token")
         _expect(self._shape(op["weight"])[1] == self._width(op["x"]), "width differs from the weight's")
 
-    def _neighbours(self, op: Mapping[str, Any]) -> None:
+    def _unfold(self, op: Mapping[str, Any]) -> None:
         _expect(len(op["xs"]) == len(op["shifts"]) > 0, "xs and shifts differ")
         _expect(all(self._rows(buffer) == "T" for buffer in (*op["xs"], op["out"])), "rows")
         _expect(sum(self._width(x) for x in op["xs"]) == self._width(op["out"]), "widths do not add up")
