@@ -82,7 +82,7 @@ class Weight:
         The algorithms that can multiply this weight: gemv, gemm, spmm_tokens, spmm_rows.
         """
 
-    def matmul(self, x: Annotated[NDArray, dict(writable=False)], threads: int = 1, isa: str | None = None, kernel: str | None = None) -> object:
+    def matmul(self, x: Annotated[NDArray, dict(writable=False)], threads: int = 1, isa: str | None = None, kernel: str | None = None) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
         """
         x [tokens, cols] float32 times the transposed weight: [tokens, rows] float32.
 
@@ -92,7 +92,7 @@ class Weight:
     def time(self, tokens: int, kernel: str, isa: str | None = None, repeats: int = 3) -> float:
         """Seconds that the kernel takes on one thread: the best of `repeats`."""
 
-    def to_dense(self) -> object:
+    def to_dense(self) -> NDArray:
         """
         The stored values with their zeros, [rows, cols]; codes (int8) for int8 and int4.
         """
@@ -100,7 +100,7 @@ class Weight:
 def log_sum_exp(x: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], isa: str | None = None) -> float:
     """The logarithm of the sum of e to the power of each of float32 [V]."""
 
-def largest(values: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], count: int, isa: str | None = None) -> object:
+def largest(values: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], count: int, isa: str | None = None) -> Annotated[NDArray[numpy.int64], dict(shape=(None,))]:
     """
     Places int64 of the `count` largest of values float32 [V], the largest first; of equal ones the first first.
     """
@@ -174,7 +174,7 @@ class Executor:
         cross_attention attends to.
         """
 
-    def step(self, tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], positions: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], sequences: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], block_tables: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], logits_rows: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], profile: bool = False, memory_tables: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None = None, memory_lengths: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None, features: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None = None, attention_of: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None = None) -> object:
+    def step(self, tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], positions: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], sequences: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], block_tables: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], logits_rows: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], profile: bool = False, memory_tables: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None = None, memory_lengths: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None, features: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None = None, attention_of: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None = None) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
         """
         One forward pass; returns logits float32 [R, vocabulary].
 
@@ -199,7 +199,7 @@ class Executor:
     def cache_bytes(self) -> int: ...
 
     @property
-    def attention_weights(self) -> object:
+    def attention_weights(self) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None, None))]:
         """
         float32 [P, T, keys]: what the heads of the last step's attention_of gave to each entry of the memory.
         """
