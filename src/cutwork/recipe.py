@@ -13,7 +13,7 @@ from cutwork.errors import CutworkError
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 # How a linear may be pruned and quantised, by the names that everything else derives from.
-Pruner = Literal["sparsegpt", "alps", "wanda", "magnitude"]  # prune/pruners.py
+Pruner = Literal["sparsegpt", "alps", "rose", "wanda", "magnitude"]  # prune/pruners.py
 Quantizer = Literal["gptq", "rtn", "qat"]
 Scheme = Literal["w8a8", "w4a16"]
 
