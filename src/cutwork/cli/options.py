@@ -27,4 +27,7 @@ Draft = Annotated[
     typer.Option(metavar="MODEL", help="A quicker model that guesses; the answers stay the first one's own."),
 ]
 DraftTokens = Annotated[int, typer.Option(min=1, max=32, help="Tokens the draft model guesses at a time, at most.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the output if it exists; a directory only if it holds a model.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

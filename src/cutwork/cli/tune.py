@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from cutwork.cli.options import Json
+from cutwork.cli.options import Json, Overwrite
 from cutwork.cli.training import (
     CheckpointArgument,
     MaxLength,
@@ -71,13 +71,13 @@ def tune(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show two examples and what it would take; train nothing.")
     ] = False,
-    restart: Annotated[bool, typer.Option("--restart", help="Throw away what an earlier call left, and OUT.")] = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Fine-tune a model on a task; what a pruned model has lost comes back, and its zeros stay.
 
-    After an interruption the same command goes on where it stopped. Launch it with `accelerate launch` or `torchrun`
-    to use several GPUs: data-parallel, or with the model shared among them (--fsdp).
+    After an interruption the same command goes on where it stopped; --overwrite starts anew. Launch it with `accelerate
+    launch` or `torchrun` to use several GPUs: data-parallel, or with the model shared among them (--fsdp).
 
     Example: [bold]cutwork tune smollm2-135m-instruct out/dense --task gsm8k[/bold]
 
@@ -121,7 +121,7 @@ def tune(
         max_length=max_length,
         fsdp=fsdp,
         dry_run=dry_run,
-        restart=restart,
+        overwrite=overwrite,
         console=Console(stderr=True),
     )
     if int(os.environ.get("RANK", "0")) > 0:

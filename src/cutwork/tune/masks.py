@@ -84,7 +84,7 @@ class Masks:
                     or "x".join(map(str, shape)) != shapes.get(name)
                     or bits.size != -(-shape.numel() // 8)
                 ):
-                    raise CutworkError(f"{path} does not fit the model ({name} differs); start again with --restart")
+                    raise CutworkError(f"{path} does not fit the model ({name} differs); start again with --overwrite")
                 flat = torch.from_numpy(np.unpackbits(bits, count=shape.numel()).astype(bool))
                 live[name] = flat.view(shape).to(weights[name].device)
         masks = cls(model, live)
