@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from cutwork.cli.options import Context, ModelArgument, ReorderWeights, Threads
+from cutwork.cli.options import Context, ModelArgument, Overwrite, ReorderWeights, Threads
 from cutwork.errors import CutworkError
+from cutwork.progress import progress_bar
 
 
 def batch(
@@ -19,15 +19,15 @@ def batch(
     reorder_weights: ReorderWeights = False,
     context: Context = None,
     max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Sequences computed together.")] = 32,
-    force: Annotated[bool, typer.Option("--force", help="Replace OUT.jsonl if it exists.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Answer every request of a file; interrupted, the same command goes on where it stopped.
 
     A request's "model" must be the directory's name, or be left out.
     Example: [bold]cutwork batch out/smollm2-gsm/packed/sparse-int8 questions.jsonl answers.jsonl[/bold]
     """
-    if output.exists() and not force:
-        raise CutworkError(f"{output} exists already; give another name, or --force to replace it")
+    if output.exists() and not overwrite:
+        raise CutworkError(f"{output} exists already; give another name, or --overwrite to replace it")
     from cutwork.engine.model import Model
     from cutwork.serve.batch import read_requests, run_batch
     from cutwork.serve.limits import Limits
@@ -35,9 +35,8 @@ def batch(
     read_requests(source)  # what is wrong with the file is told before the model is loaded
     console = Console(stderr=True)
     name = Path(model).resolve().name
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("answering")
+    with progress_bar(console) as bar:
+        task = bar.add_task("answering", total=None)
         engine = Model.load(
             model, threads=threads, reorder_weights=reorder_weights, max_context=context, max_batch=max_batch
         )

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from cutwork.cli.options import Json
+from cutwork.cli.options import Json, Overwrite
 from cutwork.errors import CutworkError
+from cutwork.progress import progress_bar
 
 if TYPE_CHECKING:
     from cutwork.pack.pack import PackSummary
@@ -33,7 +33,7 @@ def pack(
         ),
     ] = "auto",
     restore: Annotated[bool, typer.Option("--restore", help="MODEL is packed; write its checkpoint to OUT.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is a model directory.")] = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Pack a checkpoint: zeros of its matrices become one bit each, and the engine maps the files.
@@ -78,8 +78,7 @@ def _restore(source: Path, output: Path, overwrite: bool, as_json: bool) -> None
 @contextmanager
 def _progress(verb: str) -> Iterator["Report"]:
     """A bar on standard error that counts weights."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with progress_bar(transient=True) as bar:
         task = bar.add_task(verb, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

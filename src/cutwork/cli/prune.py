@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from cutwork.cli.options import Json
+from cutwork.cli.options import Json, Overwrite
 from cutwork.cli.training import (
     CheckpointArgument,
     MaxLength,
@@ -64,7 +64,7 @@ def prune(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Draws the calibration samples.")] = _DEFAULT.seed,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is a model directory.")] = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Prune the linear layers of a model's blocks at once; fine-tune with `cutwork tune` to win back what that costs.

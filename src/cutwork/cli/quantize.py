@@ -5,7 +5,7 @@ from typing import Annotated, get_args
 import typer
 from rich.console import Console
 
-from cutwork.cli.options import Json
+from cutwork.cli.options import Json, Overwrite
 from cutwork.cli.training import (
     CheckpointArgument,
     MaxLength,
@@ -56,7 +56,7 @@ def quantize(
     lr: Annotated[float, typer.Option(help="Peak learning rate of qat.")] = _DEFAULT.qat.learning_rate,
     max_length: MaxLength = 512,
     seed: Annotated[int, typer.Option(help="Draws the calibration samples.")] = _DEFAULT.seed,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is a model directory.")] = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Quantise the linear layers of a model's blocks; every zero stays where it is.

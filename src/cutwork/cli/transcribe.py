@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cutwork.cli.options import CacheDType, Json, ModelArgument, ReorderWeights, Threads
+from cutwork.cli.options import CacheDType, Json, ModelArgument, Overwrite, ReorderWeights, Threads
 from cutwork.errors import CutworkError
+from cutwork.progress import progress_bar
 from cutwork.store.atomic import write_atomically
 
 
@@ -58,7 +58,7 @@ def transcribe(
     threads: Threads = 0,
     reorder_weights: ReorderWeights = False,
     cache_dtype: CacheDType = "auto",
-    force: Annotated[bool, typer.Option("--force", help="Write files anew that are there already.")] = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Transcribe recordings with Whisper, or translate them into English.
@@ -87,8 +87,8 @@ def transcribe(
         "max_new_tokens": max_new_tokens,
         "seed": seed,
     }
-    if not output_dir and (force or len(form or ()) > 1):
-        raise CutworkError("several formats and --force need --output-dir")
+    if not output_dir and (overwrite or len(form or ()) > 1):
+        raise CutworkError("several formats and --overwrite need --output-dir")
     if as_json and (form or output_dir):
         raise CutworkError("--json prints; give either it or --format and --output-dir")
     stems = [path.stem for path in audio]
@@ -99,7 +99,7 @@ def transcribe(
     from cutwork.engine.model import Model
     from cutwork.engine.speech.formats import FORMATS, as_dict
 
-    todo = [path for path in audio if force or not output_dir or not _written(output_dir, path, formats)]
+    todo = [path for path in audio if overwrite or not output_dir or not _written(output_dir, path, formats)]
     console = Console(stderr=True)
     if len(todo) < len(audio):
         console.print(f"{len(audio) - len(todo)} of {len(audio)} are in {output_dir} already", highlight=False)
@@ -141,17 +141,11 @@ def _listen(engine: Any, path: Path, options: dict[str, Any], console: Console, 
     from cutwork.engine.speech.adapter import open_transcription
     from cutwork.engine.speech.options import options_from
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[seconds]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(path.name, total=None, seconds="")
+    with progress_bar(console, transient=True) as bar:
+        task = bar.add_task(f"{path.name}, seconds", total=None)
 
         def progress(done: float, whole: float) -> None:
-            bar.update(task, completed=done, total=whole, seconds=f"{done:.0f} of {whole:.0f} s")
+            bar.update(task, completed=done, total=whole)
 
         found = open_transcription(engine, path, options_from(options), progress=progress)
         if title and live:

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cutwork.errors import CutworkError
+from cutwork.progress import progress_bar
 from cutwork.tasks.rendering import render_prompt
 from cutwork.tasks.task import Sample, Task, is_right
 from cutwork.tasks.translation import translation_quality
@@ -53,9 +53,7 @@ def accuracy(
     # Batches of about equal length waste the least; the order does not change the count.
     questions = tuple(sorted(questions, key=lambda sample: len(sample.prompt)))
     texts: list[str] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = console or Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with progress_bar(console, transient=True) as progress:
         bar = progress.add_task(f"{task.name}: answering", total=len(questions))
         for start in range(0, len(questions), _BATCH):
             batch = questions[start : start + _BATCH]
