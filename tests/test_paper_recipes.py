@@ -27,6 +27,12 @@ PUBLISHED = {
     "40": (2, 3e-5), "50": (2, 3e-5), "60": (2, 1e-4), "70": (4, 8e-5), "80": (4, 1e-4),
     "2of4": (4, 1e-4), "16of32": (4, 1e-4), "16of64": (4, 1e-4),
 }  # fmt: skip
+# github.com/IST-DASLab/TACO4NLP, scripts/run_train.sh and run_gradual_pruning_squarehead_kd.sh of each task: steps,
+# learning rate, batch, weight decay and warm-up of the teacher, and but for the steps those of a level.
+PUBLISHED_BY_CODE = {
+    "t5-small-wmt14": ((100_000, 2e-3, 128, 1e-4, 1000), (2e-3, 128, 1e-4, 300)),
+    "whisper-small-hindi": ((5000, 1e-5, 32, 1e-4, 100), (2e-4, 32, 1e-4, 50)),
+}
 COMPARED = {"max_new_tokens": 8, "num_beams": 2, "prompt_tokens": 8, "decode_tokens": 2, "repeats": 1, "threads": 1}
 ROWS = [{"question": f"What is {i} and 2?", "answer": f"{i} + 2 = {i + 2}\n#### {i + 2}"} for i in range(8)]
 
@@ -45,14 +51,23 @@ def test_settings_are_the_published_ones(path: Path) -> None:
         row = path.stem.rsplit("-", 1)[1]
         assert (tune.epochs, tune.learning_rate) == PUBLISHED[row]
         assert (tune.batch_size, tune.warmup_steps, tune.weight_decay, losses.ce) == (32, 20, 0, 1)
+        assert (tune.max_grad_norm == 0) == path.stem.startswith("mpt")
         wanted = 1 - eval(row.replace("of", "/")) if "of" in row else int(row) / 100
         assert recipe.prune.sparsity == pytest.approx(wanted)
         assert recipe.quantize and recipe.quantize.smoothing == 0.5
         assert ("*.down_proj" in recipe.quantize.ignore) == path.stem.startswith("llama")
         return
     assert recipe.prune.levels == (0.5, 0.67, 0.75, 0.8, 0.83, 0.86, 0.88, 0.9)
-    published = {"t5-small-wmt14": (3, 2e-3, 128, 1e-4, 1.0), "whisper-small-hindi": (6, 2e-4, 32, 0.0, 0.5)}
-    assert (tune.epochs, tune.learning_rate, tune.batch_size, tune.weight_decay, losses.ce) == published[path.stem]
+    assert recipe.prune.calibration_samples == 512
+    assert recipe.teacher and tune.max_grad_norm == recipe.teacher.max_grad_norm == 0
+    assert (tune.epochs, losses.ce) == ((6, 0.5) if path.stem.startswith("whisper") else (3, 1.0))
+    teacher, level = PUBLISHED_BY_CODE[path.stem]
+    assert (recipe.teacher.max_steps, *_optimisation(recipe.teacher)) == teacher
+    assert _optimisation(tune) == level
+
+
+def _optimisation(tune: TuneSettings) -> tuple[float, ...]:
+    return tune.learning_rate, tune.batch_size, tune.weight_decay, tune.warmup_steps
 
 
 class Processor:
