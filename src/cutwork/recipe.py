@@ -21,7 +21,7 @@ Scheme = Literal["w8a8", "w4a16"]
 def later(default: Any) -> Any:
     """A setting that came after the first release: left out of dumps at its default, so that runs begun before go on.
 
-    A run's stages are told by what their settings dump to (see stages.py).
+    A run's stages are told by what their settings dump to (see run/stages.py).
     """
     return Field(default, exclude_if=lambda value: value == default)
 
@@ -210,7 +210,7 @@ class Recipe(Settings):
     """dense fine-tune → prune → sparse fine-tune → quantise → pack → compare."""
 
     name: str
-    model: str  # a directory, a Hub name, or a name in cutwork/pretrained.py
+    model: str  # a directory, a Hub name, or a name in store/demo_model.py
     output: Path
     task: TaskSettings
     teacher: TuneSettings | None = None  # dense fine-tuning; without it the model is its own teacher

@@ -1,6 +1,5 @@
 """`cutwork pack`: store a checkpoint for the engine, or restore it."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -11,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from cutwork.cli.console import print_json
 from cutwork.cli.options import Json, Overwrite
 from cutwork.errors import CutworkError
 from cutwork.progress import progress_bar
@@ -59,7 +59,7 @@ def pack(
     with _progress("packing") as report:
         summary = write(source, output, dtype, head=head, overwrite=overwrite, progress=report)
     if as_json:
-        print(json.dumps(_as_dict(summary, output), indent=1))
+        print_json(_as_dict(summary, output))
     else:
         _print(summary, output)
 
@@ -70,7 +70,7 @@ def _restore(source: Path, output: Path, overwrite: bool, as_json: bool) -> None
     with _progress("restoring") as report:
         nbytes = restore(source, output, overwrite=overwrite, progress=report)
     if as_json:
-        print(json.dumps({"output": str(output), "bytes": nbytes}, indent=1))
+        print_json({"output": str(output), "bytes": nbytes})
     else:
         Console().print(f"{output}: checkpoint of {_megabytes(nbytes)}", highlight=False)
 

@@ -7,7 +7,10 @@ from rich.console import Console
 
 from cutwork.cli.options import Json, Overwrite
 from cutwork.cli.training import (
+    CalibrationSamples,
+    CalibrationSeed,
     CheckpointArgument,
+    Damping,
     MaxLength,
     OutputArgument,
     RecipeOption,
@@ -50,10 +53,8 @@ def prune(
     ] = None,
     task: TaskOption = None,
     recipe: RecipeOption = None,
-    calibration_samples: Annotated[int, typer.Option(min=1, help="Samples the method sees.")] = (
-        _DEFAULT.calibration_samples
-    ),
-    damping: Annotated[float, typer.Option(help="Of the Hessian's mean diagonal.")] = _DEFAULT.damping,
+    calibration_samples: CalibrationSamples = _DEFAULT.calibration_samples,
+    damping: Damping = _DEFAULT.damping,
     block_size: Annotated[int, typer.Option(min=1, help="Columns per SparseGPT block.")] = _DEFAULT.block_size,
     max_length: MaxLength = 512,
     activation_memory: Annotated[
@@ -63,7 +64,7 @@ def prune(
             help="GB of hidden states kept in memory; more go to files beside OUT.  \\[default: half of what is free]",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Draws the calibration samples.")] = _DEFAULT.seed,
+    seed: CalibrationSeed = _DEFAULT.seed,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from cutwork.cli.console import console
+from cutwork.cli.console import console, print_json
 from cutwork.cli.options import Json
 
 
@@ -39,7 +39,7 @@ def run(
         return
     results = load_results(directory)
     if as_json:
-        print(json.dumps(results, indent=1))
+        print_json(results)
         return
     console().print(console_table([results]))
     print(f"wrote {directory / 'results.json'}, {directory / 'results.md'}, {directory / 'results.png'}")

@@ -1,6 +1,5 @@
 """`cutwork transcribe`: recordings to text and subtitles."""
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -8,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
+from cutwork.cli.console import print_json
 from cutwork.cli.options import CacheDType, Json, ModelArgument, Overwrite, ReorderWeights, Threads
 from cutwork.errors import CutworkError
 from cutwork.progress import progress_bar
@@ -131,7 +131,7 @@ def transcribe(
                 print(FORMATS[formats[0]](transcript), end="")
             results.append({"file": str(path), **as_dict(transcript)})
     if as_json:
-        print(json.dumps(results[0] if len(audio) == 1 else results, ensure_ascii=False, indent=1))
+        print_json(results[0] if len(audio) == 1 else results)
     if failed:
         raise CutworkError(f"{len(failed)} of {len(audio)} recordings could not be transcribed")
 
@@ -147,16 +147,16 @@ def _listen(engine: Any, path: Path, options: dict[str, Any], console: Console, 
         def progress(done: float, whole: float) -> None:
             bar.update(task, completed=done, total=whole)
 
-        found = open_transcription(engine, path, options_from(options), progress=progress)
+        transcription = open_transcription(engine, path, options_from(options), progress=progress)
         if title and live:
             print(f"{path}:")
-        if found.language_probabilities:
-            name, chance = found.language_probabilities[0]
+        if transcription.language_probabilities:
+            name, chance = transcription.language_probabilities[0]
             console.print(f"{path.name}: language {name} ({chance:.0%})", highlight=False)
-        for segment in found:
+        for segment in transcription:
             if live:
                 print(f"[{_clock(segment.start)} --> {_clock(segment.end)}] {segment.text.strip()}", flush=True)
-        return found.result()
+        return transcription.result()
 
 
 def _written(directory: Path, audio: Path, formats: list[Format]) -> bool:

@@ -1,6 +1,5 @@
 """`cutwork tune`: fine-tuning, dense or sparse."""
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from cutwork.cli.console import print_json
 from cutwork.cli.options import Json, Overwrite
 from cutwork.cli.training import (
     CheckpointArgument,
@@ -128,10 +128,10 @@ def tune(
         return
     if dry_run:
         if as_json:
-            print(json.dumps(report, indent=1))
+            print_json(report)
         return
     if as_json:
-        print(json.dumps({"output": str(output), **report}, indent=1))
+        print_json({"output": str(output), **report})
         return
     zeros = report["sparsity"].values()
     print(

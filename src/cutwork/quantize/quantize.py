@@ -1,6 +1,5 @@
 """Quantisation as one call: from a plain checkpoint to a compressed-tensors one."""
 
-import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from cutwork.quantize.qat import learn
 from cutwork.quantize.schemes import choose, grid_of
 from cutwork.quantize.smooth import smooth
 from cutwork.recipe import QuantizeSettings
+from cutwork.store.json_file import write_json
 from cutwork.store.output import output_directory
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.blocks import out_in
@@ -87,7 +87,7 @@ def quantize(
             "seconds": round(time.perf_counter() - start, 3),
             "layers": layers.report,
         }
-        (partial / REPORT).write_text(json.dumps(report, indent=1))
+        write_json(partial / REPORT, report)
     shutil.rmtree(work, ignore_errors=True)
     return report
 

@@ -1,6 +1,5 @@
 """What unfinished work has done so far, so that the same call goes on where it was interrupted."""
 
-import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from cutwork.errors import CutworkError
 from cutwork.store.atomic import write_atomically
+from cutwork.store.fingerprint import digest
 
 
 class Journal:
@@ -20,7 +20,7 @@ class Journal:
         """`key`, anything JSON can hold, tells one work from another with the same output: its first line."""
         self.path = output.with_name(f".{output.name}.partial")
         self._output = output
-        self._head = b"" if key is None else _line(hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16])
+        self._head = b"" if key is None else _line(digest(key))
 
     def read(self) -> list[Any]:
         """The entries of an interrupted call with the same key; those of another are thrown away.

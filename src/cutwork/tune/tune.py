@@ -1,6 +1,5 @@
 """Fine-tuning as one call, dense or sparse: resumable while it runs, one plain checkpoint when it is done."""
 
-import json
 import math
 import os
 import shutil
@@ -21,8 +20,8 @@ from transformers.training_args import OptimizerNames
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import TuneSettings
-from cutwork.store.directory import fingerprint
-from cutwork.store.json_file import read_json
+from cutwork.store.fingerprint import fingerprint
+from cutwork.store.json_file import read_json, write_json
 from cutwork.store.output import output_directory
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.data import Examples, examples
@@ -174,7 +173,7 @@ def _prepare(run: _Run, bfloat16: bool) -> tuple[SparseTrainer, dict[str, float]
     )
     run.work.mkdir(parents=True, exist_ok=True)
     if run.first:
-        (run.work / _RUN).write_text(json.dumps({"run": run.identity, "bfloat16": bfloat16}, indent=1))
+        write_json(run.work / _RUN, {"run": run.identity, "bfloat16": bfloat16})
     return trainer, zeros
 
 
@@ -227,7 +226,7 @@ def _write(
             shutil.copyfile(work / _LOG, partial / _LOG)
             if (work / "runs").is_dir():
                 shutil.copytree(work / "runs", partial / "runs")  # for TensorBoard
-            (partial / REPORT).write_text(json.dumps(report, indent=1))
+            write_json(partial / REPORT, report)
         shutil.rmtree(work, ignore_errors=True)
     shared = [report]
     broadcast_object_list(shared)  # so that no process ends, or begins the next run, before the output is there
@@ -311,8 +310,8 @@ def _resume_from(work: Path, console: Console) -> str | None:
 def _load_teacher(
     path: Path, settings: TuneSettings, bfloat16: bool, attention: str, student: Any, device: torch.device
 ) -> Any:
-    wanted = settings.teacher_dtype if settings.teacher_dtype != "auto" else ("float32", "bfloat16")[bfloat16]
-    teacher = load_model(path, getattr(torch, wanted), attention).requires_grad_(False)
+    dtype = settings.teacher_dtype if settings.teacher_dtype != "auto" else ("float32", "bfloat16")[bfloat16]
+    teacher = load_model(path, getattr(torch, dtype), attention).requires_grad_(False)
     for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
         if getattr(teacher.config, key, None) != getattr(student, key, None):
             raise CutworkError(

@@ -8,8 +8,6 @@ from typing import Any, Literal
 
 from cutwork.errors import CutworkError
 
-SECONDS_PER_TIME = 0.02  # a time token's step
-
 
 @dataclass(frozen=True)
 class Vocabulary:
