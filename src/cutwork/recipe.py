@@ -2,6 +2,7 @@
 
 import difflib
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +14,7 @@ from cutwork.errors import CutworkError
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 # How a linear may be pruned and quantised, by the names that everything else derives from.
-Pruner = Literal["sparsegpt", "alps", "rose", "wanda", "magnitude"]  # prune/pruners.py
+Pruner = Literal["magnitude", "wanda", "sparsegpt", "rose", "alps"]  # prune/pruners.py
 Quantizer = Literal["gptq", "rtn", "qat"]
 Scheme = Literal["w8a8", "w4a16"]
 
@@ -227,8 +228,8 @@ class Recipe(Settings):
         return self
 
 
-def load_recipe(path: Path) -> Recipe:
-    """Read and check a recipe.
+def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
+    """Read and check a recipe; `changes` are settings that come in the place of its own, as "prune.sparsity=0.6".
 
     Raises CutworkError, naming the key and the nearest valid one, for anything that is not a valid recipe.
     """
@@ -240,10 +241,32 @@ def load_recipe(path: Path) -> Recipe:
         raise CutworkError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise CutworkError(f"{path} is not a recipe: expected a mapping of settings at the top level")
+    for change in changes:
+        _change(data, change)
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
         raise CutworkError(f"{path}: {_explain(error)}") from None
+
+
+def _change(data: dict[str, Any], change: str) -> None:
+    """Put KEY=VALUE, the key's parts joined by dots and the value in YAML, into a recipe as it was read."""
+    key, equals, text = change.partition("=")
+    *parents, last = key.split(".")
+    if not equals or not all([*parents, last]):
+        raise CutworkError(f"--set {change}: expected KEY=VALUE, as in prune.sparsity=0.6")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    if ":" in text and isinstance(value, int | float):
+        value = text  # a pattern, 2:4, and not 2 minutes and 4 seconds
+    section = data
+    for parent in parents:
+        if not isinstance(section.get(parent), dict):
+            section[parent] = {}  # it may have been null, or left out
+        section = section[parent]
+    section[last] = value
 
 
 def _explain(error: ValidationError) -> str:
