@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -14,6 +14,7 @@ from cutwork.cli.console import print_json
 from cutwork.cli.options import Json, Overwrite
 from cutwork.errors import CutworkError
 from cutwork.progress import progress_bar
+from cutwork.recipe import FloatDType, HeadDType
 
 if TYPE_CHECKING:
     from cutwork.pack.pack import PackSummary
@@ -23,11 +24,9 @@ if TYPE_CHECKING:
 def pack(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint directory or Hub name; see --restore.")],
     output: Annotated[Path, typer.Argument(metavar="OUT", help="Directory to make.")],
-    dtype: Annotated[
-        Literal["auto", "f32", "bf16"], typer.Option(help="Of unquantised matrices; auto: the checkpoint's.")
-    ] = "auto",
+    dtype: Annotated[FloatDType, typer.Option(help="Of unquantised matrices; auto: the checkpoint's.")] = "auto",
     head: Annotated[
-        Literal["auto", "i8", "i4"],
+        HeadDType,
         typer.Option(
             help="Round the output head, which is read whole for every token: i8 per row, i4 per 128 columns of a row."
         ),

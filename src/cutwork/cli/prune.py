@@ -1,6 +1,6 @@
 """`cutwork prune`: one-shot pruning."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -20,7 +20,7 @@ from cutwork.cli.training import (
     training_samples,
 )
 from cutwork.errors import CutworkError
-from cutwork.recipe import Pruner, PruneSettings
+from cutwork.recipe import Pruner, PruneSettings, Rates
 
 _DEFAULT = PruneSettings()
 
@@ -43,7 +43,7 @@ def prune(
         typer.Option(help="unstructured; n:m keeps n of m inputs (2:4, 16:64); 1x4, 4x1 (out x in) zero blocks."),
     ] = _DEFAULT.pattern,
     rates: Annotated[
-        Literal["uniform", "owl"], typer.Option(help="owl: blocks with more outliers keep more of their weights.")
+        Rates, typer.Option(help="owl: blocks with more outliers keep more of their weights.")
     ] = _DEFAULT.rates,
     module: Annotated[
         list[str] | None,

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -18,7 +18,7 @@ from cutwork.cli.training import (
     settings_of,
     training_samples,
 )
-from cutwork.recipe import LoraSettings, Losses, TuneSettings
+from cutwork.recipe import LoraSettings, Losses, Schedule, TorchDType, TuneSettings
 
 _DEFAULT = TuneSettings()
 
@@ -38,16 +38,14 @@ def tune(
     learning_rate: Annotated[float, typer.Option("--learning-rate", "--lr", help="Peak.")] = _DEFAULT.learning_rate,
     weight_decay: Annotated[float, typer.Option()] = _DEFAULT.weight_decay,
     warmup_steps: Annotated[int, typer.Option(help="Optimiser steps.")] = _DEFAULT.warmup_steps,
-    schedule: Annotated[Literal["linear", "cosine", "constant"], typer.Option()] = _DEFAULT.schedule,
+    schedule: Annotated[Schedule, typer.Option()] = _DEFAULT.schedule,
     batch_size: Annotated[int, typer.Option(help="Samples per optimiser step.")] = _DEFAULT.batch_size,
     micro_batch_size: Annotated[int, typer.Option(help="Samples per forward pass.")] = _DEFAULT.micro_batch_size,
     max_grad_norm: Annotated[float, typer.Option(help="Clip gradients to this; 0: never.")] = _DEFAULT.max_grad_norm,
     optimizer: Annotated[
         str, typer.Option(help="adam, muon, or any that transformers knows by name.")
     ] = _DEFAULT.optimizer,
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16"], typer.Option(help="Of the forward pass; weights stay float32.")
-    ] = _DEFAULT.dtype,
+    dtype: Annotated[TorchDType, typer.Option(help="Of the forward pass; weights stay float32.")] = _DEFAULT.dtype,
     gradient_checkpointing: Annotated[bool, typer.Option("--gradient-checkpointing", help="Less memory, slower.")] = (
         False
     ),
@@ -55,9 +53,7 @@ def tune(
     kl: Annotated[float, typer.Option(help="Weight of the KL divergence from the teacher.")] = _DEFAULT.losses.kl,
     squarehead: Annotated[float, typer.Option(help="Weight of SquareHead.")] = _DEFAULT.losses.squarehead,
     temperature: Annotated[float, typer.Option(help="Of the KL term.")] = _DEFAULT.losses.temperature,
-    teacher_dtype: Annotated[
-        Literal["auto", "float32", "bfloat16"], typer.Option(help="auto: that of the forward pass.")
-    ] = "auto",
+    teacher_dtype: Annotated[TorchDType, typer.Option(help="auto: that of the forward pass.")] = "auto",
     teacher_device: Annotated[str, typer.Option(help="cpu, cuda:1, …; auto: beside the model.")] = "auto",
     lora_rank: Annotated[int, typer.Option(min=0, help="Train masked adapters of this rank only; 0: all weights.")] = 0,
     lora_alpha: Annotated[float, typer.Option(help="The adapters are scaled by alpha / rank.")] = LoraSettings().alpha,

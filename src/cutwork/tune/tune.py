@@ -32,7 +32,7 @@ from cutwork.tune.console import TrainingLog, read_log, show_examples, show_laye
 from cutwork.tune.estimate import Estimate, estimate
 from cutwork.tune.gradual import schedule_of
 from cutwork.tune.lora import add_adapters, merge
-from cutwork.tune.malloc import kept_memory
+from cutwork.tune.malloc import kept_pages
 from cutwork.tune.masks import LostZerosError, sparsity
 from cutwork.tune.optimizers import check_optimizer
 from cutwork.tune.trainer import SparseTrainer, is_complete, last_checkpoint
@@ -183,7 +183,7 @@ def _train(run: _Run, trainer: SparseTrainer, *, sparse: bool) -> float:
     trainer.add_callback(log)
     start = time.perf_counter()
     try:
-        with kept_memory():
+        with kept_pages():
             trainer.train(resume_from_checkpoint=_resume_from(run.work, run.console))
     except KeyboardInterrupt:
         log.close()
