@@ -164,7 +164,11 @@ def shrunk(recipe: Recipe, model: Path, options: dict[str, Any]) -> Recipe:
     )
 
 
-@every_row
+# Of rows that differ in the share of zeros alone, 50% stands for the others.
+RUN = [(path, row, changes) for path, row, changes in ROWS if row not in ("40%", "60%", "70%", "80%")]
+
+
+@pytest.mark.parametrize(("path", "row", "changes"), RUN, ids=[f"{path.stem}-{row}" for path, row, _ in RUN])
 def test_it_runs_on_a_stand_in(
     path: Path, row: str, changes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,20 +4,27 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from cutwork.cli.options import CacheDType, Json, ModelArgument, Overwrite, ReorderWeights, Threads
+from cutwork.cli.loading import ModelArgument, loads_model
+from cutwork.cli.options import Json, Overwrite
 from cutwork.errors import CutworkError
 from cutwork.progress import progress_bar
 from cutwork.store.atomic import write_atomically
 from cutwork.store.journal import Journal
 
+if TYPE_CHECKING:
+    from cutwork.engine.decoding.options import GenerateOptions
+    from cutwork.engine.load_options import LoadOptions
 
+
+@loads_model("draft", "draft_tokens")
 def translate(
     model: ModelArgument,
+    loading: "LoadOptions",
     text: Annotated[
         list[str] | None, typer.Argument(help="Texts to translate; none: standard input, by lines.")
     ] = None,
@@ -35,9 +42,6 @@ def translate(
         str | None, typer.Option(help="Put before each text; default: what the model's config says.")
     ] = None,
     max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Sequences computed together, beams included.")] = 64,
-    threads: Threads = 0,
-    reorder_weights: ReorderWeights = False,
-    cache_dtype: CacheDType = "auto",
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -54,7 +58,7 @@ def translate(
         raise CutworkError(f"{output} exists already; give another name, or --overwrite to replace it")
     from cutwork.engine.model import Model
 
-    options: dict[str, Any] = {
+    options: GenerateOptions = {
         "num_beams": num_beams,
         "length_penalty": length_penalty,
         "no_repeat_ngram_size": no_repeat_ngram_size,
@@ -62,14 +66,8 @@ def translate(
     if max_new_tokens:
         options["max_new_tokens"] = max_new_tokens
     console = Console(stderr=True)
-    with Model.load(
-        model,
-        threads=threads,
-        reorder_weights=reorder_weights,
-        cache_dtype=cache_dtype,
-        max_batch=max(max_batch, num_beams),
-    ) as engine:
-        journal = Journal(output, [str(engine.path), texts, prefix, options]) if output else None
+    with Model.load(model, **(loading | {"max_batch": max(max_batch, num_beams)})) as loaded:
+        journal = Journal(output, [str(loaded.path), texts, prefix, options]) if output else None
         done: dict[int, dict[str, Any]] = dict(journal.read()) if journal else {}
         if done:
             console.print(f"{len(done)} of {len(texts)} are translated already", highlight=False)
@@ -93,7 +91,7 @@ def translate(
                     journal.add(*rows.items())
                 bar.update(task, completed=len(done))
 
-            engine.translate([texts[i] for i in todo], prefix=prefix, progress=progress, **options)
+            loaded.translate([texts[i] for i in todo], prefix=prefix, progress=progress, **options)
     rows = [done[i] for i in range(len(texts))]
     written = json.dumps(rows, ensure_ascii=False, indent=1) if as_json else "\n".join(_line(row) for row in rows)
     if output and journal:
