@@ -11,7 +11,7 @@ import safetensors.torch
 from cutwork.engine.backend import choose
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
-from cutwork.pack.encodings import encode
+from cutwork.pack.masked import encode
 from cutwork.pack.pack import pack as pack_checkpoint
 from cutwork.pack.restore import restore
 

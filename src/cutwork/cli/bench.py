@@ -55,7 +55,7 @@ def bench(
             path: {
                 **speeds[path].as_json(),
                 "sparsity": models[path].sparsity,
-                "memory_bytes": models[path].memory,
+                "memory_bytes": models[path].memory_bytes,
                 "load_seconds": load_seconds[path],
             }
             for path in models

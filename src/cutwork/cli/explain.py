@@ -9,8 +9,10 @@ import typer
 from cutwork.cli.console import console, print_json, table
 from cutwork.cli.loading import ModelArgument, loads_model
 from cutwork.cli.options import Json
+from cutwork.errors import CutworkError
 
 if TYPE_CHECKING:
+    from cutwork.engine.backend import Costs
     from cutwork.engine.explain import StepProfile
     from cutwork.engine.load_options import LoadOptions
     from cutwork.engine.model import Model
@@ -42,7 +44,7 @@ def explain(
 
     Example: [bold]cutwork explain out/smollm2-gsm/packed/sparse-int8 --tokens 1 --threads 2[/bold]
     """
-    from cutwork._native import read_bandwidth
+    from cutwork.engine.backend import native
     from cutwork.engine.explain import profile_encoder, profile_step
     from cutwork.engine.model import Model
     from cutwork.engine.weights.costs import have_measured, measure_costs
@@ -57,7 +59,7 @@ def explain(
             profile = profile_step(
                 loaded, tokens=tokens, context=context_tokens, repeats=repeats, input_tokens=input_tokens
             )
-        bandwidth = read_bandwidth(loaded.threads)
+        bandwidth = native().read_bandwidth(loaded.threads)
         rows = _weight_rows(loaded, profile, every_layer)
         others = _other_rows(profile)
         moved = sum(row["bytes"] for row in rows)
@@ -73,7 +75,7 @@ def explain(
             "achieved_gb_per_second": moved / profile.seconds / 1e9,
             "machine_gb_per_second": bandwidth / 1e9,
             "memory_bound_tokens_per_second": profile.tokens * bandwidth / moved,
-            "memory": loaded.memory,
+            "memory": loaded.memory_bytes,
             "sparsity": loaded.sparsity,
         }
     if as_json:
@@ -127,13 +129,20 @@ def _predict(model: "Model", weight: Any, tokens: int, encoding: str | None = No
     nonzeros = weight.rows * weight.cols if encoding == "dense" else weight.nonzeros
     shape = (encoding or weight.encoding, weight.dtype, weight.rows, weight.cols, nonzeros)
     reordered = weight.reordered_bytes if encoding is None else 0
-    kernel = model.costs.choose(*shape, tokens, reordered)
-    return kernel, model.costs.seconds(kernel, *shape, tokens, model.threads, reordered)
+    costs = _costs(model)
+    kernel = costs.choose(*shape, tokens, reordered)
+    return kernel, costs.seconds(kernel, *shape, tokens, model.threads, reordered)
+
+
+def _costs(model: "Model") -> "Costs":
+    if model.costs is None:
+        raise CutworkError("only native kernels can be explained; unset CUTWORK_REFERENCE")
+    return model.costs
 
 
 def _note(model: "Model", weights: list[Any], tokens: int) -> str:
     """What is to be said about how weights are stored, if anything."""
-    from cutwork.pack.encodings import break_even
+    from cutwork.pack.record import break_even
 
     dense = [weight for weight in weights if weight.encoding == "dense"]
     if dense:

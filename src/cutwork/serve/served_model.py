@@ -54,7 +54,7 @@ class ServedModels:
             model.session.scheduler.prefill_budget.target = limits.pace
             counts = ModelMetrics(metrics, name)
             thread: Worker | Transcriber
-            if model.config.get("model_type") == "whisper":
+            if model.architecture.kind == "speech":
                 longest = limits.audio_seconds
                 thread = Transcriber(model, counts, queue=limits.queue, turn=turn, longest=longest)
             else:

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from cutwork.engine.backend import Executor
 from cutwork.engine.decoding.blocks import BlockCache, OutOfBlocks, Table
 from cutwork.engine.decoding.draft_length import DraftLength
 from cutwork.engine.decoding.sampling import Logprob, Sampler
+from cutwork.engine.step import Part, run_step, table_rows
 
 
 @dataclass
@@ -40,7 +42,9 @@ class Drafter:
     sequence.
     """
 
-    def __init__(self, executor: Any, cache: BlockCache, *, tokens: int, max_tokens: int, max_context: int) -> None:
+    def __init__(
+        self, executor: Executor, cache: BlockCache, *, tokens: int, max_tokens: int, max_context: int
+    ) -> None:
         self._executor, self.cache = executor, cache
         self._tokens, self._max_tokens, self._max_context = tokens, max_tokens, max_context
         self.length = DraftLength(tokens)
@@ -122,19 +126,9 @@ class Drafter:
         """Logits [V] after the last of each sequence's tokens, given as (tokens, position of the first)."""
         if not chunks:
             return {}
-        tables = [self._drafts[key].table.blocks for key in chunks]
-        blocks = np.full((len(tables), max(map(len, tables))), -1, np.int32)
-        for row, table in zip(blocks, tables, strict=True):
-            row[: len(table)] = table
-        lengths = [len(tokens) for tokens, _ in chunks.values()]
-        logits = self._executor.step(
-            np.concatenate([np.asarray(tokens, np.int32) for tokens, _ in chunks.values()]),
-            np.concatenate([np.arange(at, at + len(tokens), dtype=np.int32) for tokens, at in chunks.values()]),
-            np.repeat(np.arange(len(chunks), dtype=np.int32), lengths),
-            blocks,
-            np.cumsum(lengths, dtype=np.int32) - np.int32(1),
-        )
-        return dict(zip(chunks, np.asarray(logits), strict=True))
+        parts = [Part(tokens, start, row, logits=1) for row, (tokens, start) in enumerate(chunks.values())]
+        logits = run_step(self._executor, parts, table_rows([self._drafts[key].table for key in chunks]))
+        return dict(zip(chunks, logits, strict=True))
 
 
 def judge(

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from cutwork.audio import read_audio
+from cutwork.engine.answers import Answers
 from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.decoding.requests import Generation
-from cutwork.engine.encoder import Memory
+from cutwork.engine.encoder import EncodedInput
 from cutwork.engine.speech.decoder import Answer, Process, Search
 from cutwork.engine.speech.options import TranscribeOptions
 from cutwork.engine.speech.spectrogram import Spectrogram
@@ -17,15 +18,11 @@ from cutwork.engine.speech.transcribe import Transcription, TranscriptionProgres
 from cutwork.engine.speech.vocabulary import vocabulary_of
 from cutwork.errors import CutworkError
 
-if TYPE_CHECKING:
-    from cutwork.engine.model import Model
-
-
 Audio = str | Path | bytes | np.ndarray
 
 
 def open_transcription(
-    model: "Model",
+    model: Answers,
     audio: Audio,
     options: TranscribeOptions,
     *,
@@ -36,14 +33,15 @@ def open_transcription(
     if model.tokenizer is None:
         raise CutworkError(f"{model.path} has no tokenizer, so nothing can be transcribed")
     vocabulary = vocabulary_of(model.path, model.config, model.tokenizer)
+    assert model.encoder is not None
     return Transcription(
         ModelDecoder(model, stopped),
         model.tokenizer,
         vocabulary,
-        Spectrogram.of_model(model.path, int(model.config["num_mel_bins"])),
+        Spectrogram.of_model(model.path, model.encoder.mels),
         _sound(audio),
         options,
-        window=2 * int(model.config["max_source_positions"]),
+        window=model.encoder.frames * int(model.config["max_source_positions"]),
         context=model.max_context,
         progress=progress,
     )
@@ -68,24 +66,24 @@ class Stopped(CutworkError):
 class ModelDecoder:
     """`stopped` is asked before every step; where it says so, `Stopped` is raised."""
 
-    def __init__(self, model: "Model", stopped: Callable[[], bool] | None = None) -> None:
+    def __init__(self, model: Answers, stopped: Callable[[], bool] | None = None) -> None:
         self._model, self._stopped = model, stopped
 
-    def encode(self, spectrogram: np.ndarray) -> Memory:
+    def encode(self, spectrogram: np.ndarray) -> EncodedInput:
         """A handle of a window, float32 [mels, frames]."""
         return self._model.encode_input(spectrogram)
 
-    def logits(self, memory: Memory, prompt: Sequence[int]) -> np.ndarray:
+    def logits(self, memory: EncodedInput, prompt: Sequence[int]) -> np.ndarray:
         """Logits float32 [V] after a prompt."""
         return np.asarray(self._model.logits(prompt, memory)[-1])
 
     def attention(
-        self, memory: Memory, tokens: Sequence[int], heads: Sequence[tuple[int, int]]
+        self, memory: EncodedInput, tokens: Sequence[int], heads: Sequence[tuple[int, int]]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Cross attention float32 [heads, tokens, frames / 2] and logits float32 [tokens, V]."""
         return self._model.cross_attention(tokens, memory, heads)
 
-    def answer(self, memory: Memory, prompt: Sequence[int], search: Search, process: Process) -> Answer:
+    def answer(self, memory: EncodedInput, prompt: Sequence[int], search: Search, process: Process) -> Answer:
         """The best answer found: of a beam search, or of as many samples at a time as asked for."""
         room = self._model.max_context - len(prompt)
         options: GenerateOptions = {

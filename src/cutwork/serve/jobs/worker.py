@@ -124,8 +124,8 @@ class Worker(ModelThread[TextJob]):
             for index, choice in enumerate(job.choices):
                 if choice.options is not None:
                     prompt = self.model.start_tokens if encoder else choice.prompt
-                    memory = encoder.memory(choice.prompt) if encoder else None
-                    options = choice.options | {"client": job.client}
+                    memory = encoder.input(choice.prompt) if encoder else None
+                    options: GenerateOptions = choice.options | {"client": job.client}
                     request = session.add(prompt, memory, **options)
                     job.requests[index] = request
                     self._places[request] = _Place(job, index, job.arrived)

@@ -96,7 +96,7 @@ def _card(served: ServedModel) -> dict[str, Any]:
     return {
         "architecture": model.config.get("model_type"),
         "sparsity": round(model.sparsity, 4),
-        "megabytes": round(model.memory["weights"] / 1e6, 1),
+        "megabytes": round(model.memory_bytes["weights"] / 1e6, 1),
         "encodings": sorted({f"{weight.encoding} {weight.dtype}" for weight in model.weights.values()}),
         "context": model.max_context,
         "threads": model.threads,

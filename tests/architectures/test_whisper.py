@@ -10,8 +10,7 @@ from cutwork import _native
 from cutwork.architectures import build_encoder_plan, build_plan
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
-
-from .tiny import relative, torch, transformers
+from tests.engine.tiny import relative, torch, transformers
 
 SMALL = {
     "vocab_size": 120,
@@ -169,8 +168,8 @@ def test_bad_inputs_get_one_sentence(both):
         damaged = SPECTROGRAMS[0].copy()
         damaged[3, 5] = np.nan
         for source, message in [
-            (SPECTROGRAMS[0][:9], r"\[10, an even number of frames\], not \[9, 140\]"),
-            (SPECTROGRAMS[0][:, :139], "an even number"),
+            (SPECTROGRAMS[0][:9], r"\[10, a multiple of 2 frames\], not \[9, 140\]"),
+            (SPECTROGRAMS[0][:, :139], "a multiple of 2"),
             (SPECTROGRAMS[0][:, :0], "empty"),
             (np.zeros((10, 142), np.float32), "71 tokens, but at most 70"),
             ([1, 2, 3], "spectrogram"),
