@@ -84,9 +84,15 @@ OwnedWeight make_dense(const AnyArray& values, const std::optional<AnyArray>& sc
   return OwnedWeight::dense(dtype, rows, cols, std::move(held), std::move(held_scale));
 }
 
-template <Encoding encoding>
-OwnedWeight make_masked(int64_t rows, int64_t cols, const AnyArray& values, const AnyArray& mask,
-                        const AnyArray& offsets, const std::optional<AnyArray>& scale) {
+Encoding masked_encoding(const std::string& name) {
+  for (Encoding encoding : kEncodings)
+    if (encoding != Encoding::dense && name == encoding_name(encoding)) return encoding;
+  throw nb::value_error(("no encoding with a mask is called '" + name + "'").c_str());
+}
+
+OwnedWeight make_masked(const std::string& name, int64_t rows, int64_t cols, const AnyArray& values,
+                        const AnyArray& mask, const AnyArray& offsets, const std::optional<AnyArray>& scale) {
+  const Encoding encoding = masked_encoding(name);
   const DType dtype = value_dtype(values);
   check("values", values, values.dtype(), dtype_name(dtype), 1);
   if (encoding == Encoding::block1x4)
@@ -280,19 +286,14 @@ void bind_kernels(nb::module_& m) {
   nb::class_<OwnedWeight>(m, "Weight", "A validated weight [rows, cols] that reads its arrays in place.")
       .def_static("dense", make_dense, "values"_a.noconvert(), "scale"_a.noconvert() = nb::none(),
                   "From values [rows, cols]: float32, uint16 (bits of bfloat16) or int8 with a float32 scale [rows].")
-      .def_static("bitmask", make_masked<Encoding::bitmask>, "rows"_a, "cols"_a, "values"_a.noconvert(),
-                  "mask"_a.noconvert(), "offsets"_a.noconvert(), "scale"_a.noconvert() = nb::none(),
-                  "From the tensors of the bitmask encoding; `values` includes its 64 bytes of padding.")
+      .def_static("masked", make_masked, "encoding"_a, "rows"_a, "cols"_a, "values"_a.noconvert(), "mask"_a.noconvert(),
+                  "offsets"_a.noconvert(), "scale"_a.noconvert() = nb::none(),
+                  "From the tensors of an encoding with a mask: bitmask, or block1x4 (four weights along a row per bit; "
+                  "the mask\nis uint16) or block4x1 (four rows per bit). `values` includes its 64 bytes of padding.")
       .def_static(
           "int4", make_int4, "rows"_a, "cols"_a, "values"_a.noconvert(), "scale"_a.noconvert(), "group"_a,
           "mask"_a.noconvert() = nb::none(), "offsets"_a.noconvert() = nb::none(),
           "From the tensors of an int4 weight with a scale per row and `group` columns; with a mask, a bitmask.")
-      .def_static("block1x4", make_masked<Encoding::block1x4>, "rows"_a, "cols"_a, "values"_a.noconvert(),
-                  "mask"_a.noconvert(), "offsets"_a.noconvert(), "scale"_a.noconvert() = nb::none(),
-                  "The same for four weights along a row per bit; the mask is uint16.")
-      .def_static("block4x1", make_masked<Encoding::block4x1>, "rows"_a, "cols"_a, "values"_a.noconvert(),
-                  "mask"_a.noconvert(), "offsets"_a.noconvert(), "scale"_a.noconvert() = nb::none(),
-                  "The same for four rows per bit.")
       .def_prop_ro("rows", [](const OwnedWeight& w) { return w.view().rows; })
       .def_prop_ro("cols", [](const OwnedWeight& w) { return w.view().cols; })
       .def_prop_ro("encoding", [](const OwnedWeight& w) { return encoding_name(w.view().encoding); })

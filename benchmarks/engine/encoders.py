@@ -25,8 +25,9 @@ from cutwork.architectures import build_encoder_plan
 from cutwork.engine.weights.bind import make_weight
 from cutwork.engine.weights.cache_size import BLOCK_SIZE
 from cutwork.engine.weights.costs import load_costs
-from cutwork.pack.encodings import encode
+from cutwork.pack.masked import encode
 from cutwork.plan.builder import Plan
+from cutwork.plan.ops import Input
 
 SPARSITIES = (0, 50, 67, 75, 80, 90)  # percent
 DTYPES = ("fp32", "int8", "int8 all")
@@ -84,7 +85,7 @@ class Encoder:
         blocks = -(-self._entries // BLOCK_SIZE)
         cache = {"layers": found.cache_layers, "kv_heads": found.kv_heads, "head_dim": found.head_dim}
         self._executor = _native.Executor(
-            found.ops,
+            found.op_dicts(),
             found.spans(),
             self._weights[key],
             [random.uniform(0.5, 1.5, length).astype(np.float32) for length in found.vectors.values()],
@@ -96,8 +97,9 @@ class Encoder:
         )
         self._table = np.arange(blocks, dtype=np.int32)[None]
         self._more: dict[str, Any] = {}
-        if found.ops[0]["kind"] == "input":
-            width = found.buffers[found.ops[0]["out"]].width
+        first = found.ops[0]
+        if isinstance(first, Input):
+            width = found.buffers[first.out].width
             self._more["features"] = random.standard_normal((self._entries, width)).astype(np.float32)
 
     def step(self) -> float:

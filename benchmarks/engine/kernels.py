@@ -19,8 +19,8 @@ from rich.table import Table
 from benchmarks.common.results import RESULTS, save, where
 from benchmarks.common.timing import interleaved
 from cutwork import _native
-from cutwork.pack.encodings import encode
 from cutwork.pack.int4 import GROUP, encode_int4
+from cutwork.pack.masked import encode
 
 COLS = 4096
 BLOCK_ROWS = 512  # rows that are drawn at random; larger weights repeat them
@@ -83,7 +83,8 @@ def repeated(block: np.ndarray, times: int, encoding: str) -> "_native.Weight":
         mask, offsets, values = encoded.mask, encoded.offsets, encoded.values[: int(encoded.offsets[-1])]
     stored = offsets[-1]
     starts = [offsets[:-1] + np.uint64(i) * stored for i in range(times)]
-    return getattr(_native.Weight, encoding)(
+    return _native.Weight.masked(
+        encoding,
         times * BLOCK_ROWS,
         COLS,
         np.concatenate([np.tile(values, times), np.zeros(64 // block.itemsize, block.dtype)]),

@@ -42,7 +42,7 @@ with Model.load(sys.argv[1], threads=int(sys.argv[2])) as model:
         "ready_s": loaded - started,
         "peak_resident_bytes": 1024 * int(status["VmHWM"].split()[0]),
         "has_tokenizer": model.tokenizer is not None,
-        "memory": model.memory,
+        "memory": model.memory_bytes,
     }))
 """
 

@@ -16,8 +16,9 @@ import numpy as np
 
 from benchmarks.common.results import RESULTS, save
 from cutwork.architectures import build_plan
-from cutwork.pack.encodings import EncodedWeight
 from cutwork.pack.reader import read_packed
+from cutwork.pack.record import EncodedWeight
+from cutwork.plan.ops import Linear, Logits
 
 ROW_TILE, GROUP_ROWS, PARTS_PER_THREAD = 16, 4, 4
 THREADS = (2, 4, 8, 16, 32, 64)
@@ -56,8 +57,8 @@ def main() -> None:
     names = list(plan.weights)
     groups: dict[str, list[np.ndarray]] = {}
     for op in plan.ops:
-        if op["kind"] in ("linear", "logits"):
-            members = [names[i] for i in op.get("weights", [op.get("weight")])]
+        if isinstance(op, Linear | Logits):
+            members = [names[i] for i in op.ids("weight", "weights")]
             kind = " ".join(name.split(".")[-2] for name in members)
             groups.setdefault(kind, []).append(np.concatenate([tile_costs(packed.weights[name]) for name in members]))
     rows: list[dict[str, Any]] = []

@@ -149,7 +149,7 @@ def attention(model: Model, tokens: int) -> float:
     table = np.arange(tokens // 32 + 1, dtype=np.int32)[None]
     model.executor.step(ids, np.asarray([tokens], np.int32), ids, table, ids, profile=True)
     ops = zip(model.plan.ops, model.executor.profile, strict=True)
-    return sum(seconds for op, seconds in ops if op["kind"] == "attention")
+    return sum(seconds for op, seconds in ops if op.kind == "attention")
 
 
 def barrier(_: int, rounds: int) -> list[dict[str, Any]]:
@@ -164,7 +164,7 @@ def barrier(_: int, rounds: int) -> list[dict[str, Any]]:
     seconds: dict[int, float] = {}
     for threads in THREADS:
         executor = _native.Executor(
-            plan.ops, plan.spans(), [weight] * 2, [], threads=threads, max_tokens=1, max_logits=1, cache=None
+            plan.op_dicts(), plan.spans(), [weight] * 2, [], threads=threads, max_tokens=1, max_logits=1, cache=None
         )
         times = []
         for _ in range(10 * rounds):

@@ -99,7 +99,7 @@ def measured(kept: Measurements, method: str, sparsity: float, model: Source, ta
 
     def measure_it() -> dict[str, Any]:
         with Model.load(path_of(model), max_batch=16 * BEAMS) as engine:
-            found: dict[str, Any] = {"sparsity": engine.sparsity, "memory_bytes": engine.memory["weights"]}
+            found: dict[str, Any] = {"sparsity": engine.sparsity, "memory_bytes": engine.memory_bytes["weights"]}
             for way, beams in (("beam", BEAMS), ("greedy", 1)):
                 score = accuracy(engine, task, max_new_tokens=96, num_beams=beams, console=console)
                 found[way] = {"accuracy": score.accuracy, **score.quality}

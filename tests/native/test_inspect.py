@@ -51,4 +51,4 @@ def test_bits_beyond_the_shape_are_found(place):
     mask[word] |= np.uint64(1 << bit)
     mask[(word[0], 0, 0)] ^= np.uint64(1)  # as many bits as before
     with pytest.raises(ValueError, match="beyond the weight's shape"):
-        _native.Weight.bitmask(6, 70, values, mask, offsets)
+        _native.Weight.masked("bitmask", 6, 70, values, mask, offsets)

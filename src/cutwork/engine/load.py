@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cutwork.architectures import build_encoder_plan, build_plan
+from cutwork.architectures import architecture_of, build_encoder_plan, build_plan
+from cutwork.engine.backend import Backend, Costs, Executor, Weight
 from cutwork.engine.decoding.blocks import BlockCache
 from cutwork.engine.decoding.scheduler import Scheduler
 from cutwork.engine.decoding.speculative import Drafter
@@ -12,7 +13,7 @@ from cutwork.engine.encoder import Encoder
 from cutwork.engine.load_options import LoadOptions
 from cutwork.engine.tokenizer import load_tokenizer
 from cutwork.engine.weights.bind import bind
-from cutwork.engine.weights.cache_size import BLOCK_SIZE, CacheDType, context_of, input_of, size_cache
+from cutwork.engine.weights.cache_size import BLOCK_SIZE, CacheDType, size_cache
 from cutwork.engine.weights.huge_pages import in_huge_pages
 from cutwork.errors import CutworkError
 from cutwork.pack.reader import PackedModel, read_packed
@@ -25,12 +26,12 @@ LOGITS_FLOATS = 1 << 24  # of one step's result when all rows' logits are wanted
 
 
 @dataclass(frozen=True)
-class Engine:
-    """A model that can take steps. `logits_chunk`: rows of logits that a step can give."""
+class Runtime:
+    """What a model takes steps with. `logits_chunk`: rows of logits that a step can give."""
 
     plan: Plan
-    weights: dict[str, Any]
-    executor: Any
+    weights: dict[str, Weight]
+    executor: Executor
     scheduler: Scheduler
     encoder: Encoder | None
     cache_dtype: CacheDType
@@ -38,37 +39,38 @@ class Engine:
     logits_chunk: int
 
 
-def assemble(packed: PackedModel, module: Any, costs: Any, options: LoadOptions) -> Engine:
-    """Bind, allocate and connect. `module` is the backend, `options` are all of them, with the number of threads.
+def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options: LoadOptions) -> Runtime:
+    """Bind, allocate and connect. `options` are all of them, with the number of threads.
 
     Raises what `Model.load` says.
     """
+    architecture = architecture_of(packed.config)
     threads, max_batch = options["threads"], options["max_batch"]
     plan, encoder_plan = build_plan(packed.config), build_encoder_plan(packed.config)
     plans = [plan, encoder_plan] if encoder_plan else [plan]
     stored = in_huge_pages(packed.weights, threads) if options["huge_pages"] else packed.weights
-    bound = bind(plans, stored, module.Weight, threads, options["reorder_weights"])
+    arrays = bind(plans, architecture, stored, backend.Weight, threads, options["reorder_weights"])
     weights = {
         name: weight
-        for each, (found, _) in zip(plans, bound, strict=True)
-        for name, weight in zip(each.weights, found, strict=True)
+        for named, (matrices, _) in zip(plans, arrays, strict=True)
+        for name, weight in zip(named.weights, matrices, strict=True)
     }
     dtype = _cache_dtype(options["cache_dtype"], weights)
     size = size_cache(
         plan,
         dtype=dtype,
-        context=context_of(packed.config),
+        context=architecture.context(packed.config),
         max_context=options["max_context"],
         max_batch=max_batch,
         budget=options["cache_bytes"],
         encoder=encoder_plan,
-        inputs=input_of(packed.config),
+        inputs=architecture.inputs(packed.config) if architecture.inputs else None,
         max_input=options["max_input"],
     )
     max_tokens = max(max_batch, min(MAX_TOKENS, size.context))
     logits_chunk = max(max_batch, min(max_tokens, LOGITS_FLOATS // plan.vocabulary))
 
-    def executor(index: int, blocks: int, **more: Any) -> Any:
+    def executor(index: int, blocks: int, **more: Any) -> Executor:
         cache = {
             "layers": plans[index].cache_layers,
             "kv_heads": plans[index].kv_heads,
@@ -77,13 +79,14 @@ def assemble(packed: PackedModel, module: Any, costs: Any, options: LoadOptions)
             "blocks": blocks,
             "dtype": dtype,
         }
-        ops, spans = plans[index].ops, plans[index].spans()
+        ops, spans = plans[index].op_dicts(), plans[index].spans()
         try:
-            return module.Executor(ops, spans, *bound[index], threads=threads, cache=cache, costs=costs, **more)
+            return backend.Executor(ops, spans, *arrays[index], threads=threads, cache=cache, costs=costs, **more)
         except MemoryError as error:
             raise CutworkError(f"{error}") from None
 
-    encoder, memory = None, {}
+    encoder: Encoder | None = None
+    memory: dict[str, Executor] = {}
     if encoder_plan:
         longest = max(MAX_TOKENS, size.input_tokens)
         encoder = Encoder(
@@ -93,6 +96,7 @@ def assemble(packed: PackedModel, module: Any, costs: Any, options: LoadOptions)
             max_tokens=longest,
             max_length=size.input_tokens,
             vocabulary=plan.vocabulary,
+            frames=architecture.frames,
         )
         memory = {"memory": encoder.executor}
     runner = executor(0, size.blocks, max_tokens=max_tokens, max_logits=logits_chunk, **memory)
@@ -104,14 +108,14 @@ def assemble(packed: PackedModel, module: Any, costs: Any, options: LoadOptions)
         max_context=size.context,
         encoder=encoder,
     )
-    return Engine(plan, weights, runner, scheduler, encoder, dtype, size.context, logits_chunk)
+    return Runtime(plan, weights, runner, scheduler, encoder, dtype, size.context, logits_chunk)
 
 
 def add_draft(
-    target: Engine,
+    target: Runtime,
     packed: PackedModel,
-    module: Any,
-    costs: Any,
+    backend: Backend,
+    costs: Costs | None,
     options: LoadOptions,
     vocabulary: dict[str, int] | None,
 ) -> None:
@@ -126,13 +130,13 @@ def add_draft(
         tokenizer and vocabulary and tokenizer.get_vocab() != vocabulary
     ):
         raise CutworkError(f"the draft model {packed.path} has another vocabulary than the model it should guess for")
-    own: LoadOptions = {
+    changes: LoadOptions = {
         "cache_dtype": "auto",
-        "max_context": min(target.max_context, context_of(packed.config).most),
+        "max_context": min(target.max_context, architecture_of(packed.config).context(packed.config).most),
         "max_input": None,
         "reorder_weights": False,  # it mostly guesses for one sequence, a token at a time
     }
-    draft = assemble(packed, module, costs, options | own)
+    draft = assemble(packed, backend, costs, options | changes)
     scheduler = draft.scheduler
     target.scheduler.max_guesses = min(target.scheduler.max_tokens, target.logits_chunk) - options["max_batch"]
     target.scheduler.drafter = Drafter(
@@ -154,7 +158,7 @@ def read_model(path: str | Path) -> PackedModel:
     return pack_in_memory(directory)
 
 
-def _cache_dtype(wanted: Literal["auto"] | CacheDType, weights: dict[str, Any]) -> CacheDType:
+def _cache_dtype(wanted: Literal["auto"] | CacheDType, weights: dict[str, Weight]) -> CacheDType:
     if wanted != "auto":
         return wanted
     return "f32" if all(weight.dtype == "f32" for weight in weights.values()) else "bf16"

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, TypedDict, get_args
 
-from cutwork.engine.backend import Backend
+from cutwork.engine.backend import BackendName
 from cutwork.engine.weights.cache_size import CacheDType
 from cutwork.errors import CutworkError, check_known
 
@@ -17,7 +17,7 @@ class LoadOptions(TypedDict, total=False):
     max_input: int | None
     max_batch: int
     cache_bytes: int | None
-    backend: Backend
+    backend: BackendName
     draft: str | Path | None
     draft_tokens: int
     reorder_weights: bool

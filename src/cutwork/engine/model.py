@@ -11,14 +11,15 @@ from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 
-from cutwork.engine.backend import choose
+from cutwork.architectures import architecture_of
+from cutwork.engine.backend import Costs, Executor, Weight, choose
 from cutwork.engine.decoding import perplexity as measure
 from cutwork.engine.decoding.options import GenerateOptions, each_answer
 from cutwork.engine.decoding.requests import Generation, Request, Session
 from cutwork.engine.decoding.sampling import Logprob
 from cutwork.engine.decoding.scoring import Scorer
 from cutwork.engine.decoding.shared_session import SharedSession
-from cutwork.engine.encoder import Memory
+from cutwork.engine.encoder import EncodedInput
 from cutwork.engine.load import add_draft, assemble, read_model
 from cutwork.engine.load_options import LoadOptions, with_defaults
 from cutwork.engine.speech.adapter import Audio, open_transcription
@@ -48,28 +49,37 @@ class Model:
         """See `load`."""
         options = with_defaults(given)
         self.path, self.config = packed.path, packed.config
+        self.architecture = architecture_of(packed.config)
         module = choose(options["backend"])
         self.threads = options["threads"] = options["threads"] or int(module.default_threads())
         self.isa = str(module.isa())
-        self.costs: Any = load_costs() if hasattr(module, "Costs") else None
+        self.costs: Costs | None = load_costs() if hasattr(module, "Costs") else None
         with ThreadPoolExecutor(1) as beside:  # importing what reads tokenizers takes as long as checking the weights
             tokenizer = beside.submit(load_tokenizer, packed.path, packed.config)
-            engine = assemble(packed, module, self.costs, options)
+            runtime = assemble(packed, module, self.costs, options)
             self.tokenizer = tokenizer.result()
-        self.plan, self.executor, self.encoder = engine.plan, engine.executor, engine.encoder
-        self.weights, self.cache_dtype = engine.weights, engine.cache_dtype
-        self.max_context, self.max_batch = engine.max_context, options["max_batch"]
-        self._cache = engine.scheduler.cache
-        self.start_tokens = start_tokens(packed.path, packed.config) if self.encoder else []
+        self.executor: Executor | None = runtime.executor
+        self.plan, self.encoder = runtime.plan, runtime.encoder
+        self.weights: Mapping[str, Weight] = runtime.weights
+        self.cache_dtype = runtime.cache_dtype
+        self.max_context, self.max_batch = runtime.max_context, options["max_batch"]
+        self._cache = runtime.scheduler.cache
+        self.start_tokens = start_tokens(packed.path, packed.config, self.architecture.start) if self.encoder else []
         self.stop_tokens = stop_tokens(packed.path, packed.config, self.tokenizer)
         if options["draft"] is not None:
             vocabulary = self.tokenizer.get_vocab() if self.tokenizer else None
-            add_draft(engine, read_model(options["draft"]), module, self.costs, options, vocabulary)
-        self.session = Session(engine.scheduler, self.tokenizer, self.stop_tokens)
+            add_draft(runtime, read_model(options["draft"]), module, self.costs, options, vocabulary)
+        self.session = Session(runtime.scheduler, self.tokenizer, self.stop_tokens)
         self._lock = threading.Lock()
         self._shared = SharedSession(self.session, self._lock)
         self._scorer = Scorer(
-            engine.executor, self._cache, engine.encoder, self._lock, self._check, engine.logits_chunk, self.max_context
+            runtime.executor,
+            self._cache,
+            runtime.encoder,
+            self._lock,
+            self._check,
+            runtime.logits_chunk,
+            self.max_context,
         )
 
     @classmethod
@@ -235,8 +245,8 @@ class Model:
             for segment in model.transcribe("talk.mp3", stream=True):
                 print(f"{segment.start:.2f} {segment.text}")
         """
-        found = open_transcription(self, audio, options_from(options), progress=progress)
-        return iter(found) if stream else found.result()
+        transcription = open_transcription(self, audio, options_from(options), progress=progress)
+        return iter(transcription) if stream else transcription.result()
 
     def render_chat(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None = None) -> str:
         """The prompt that the model's chat template makes of messages and tools; CutworkError if it has none."""
@@ -246,7 +256,7 @@ class Model:
         """Token ids of a prompt, special tokens included."""
         return encode(self.tokenizer, text)
 
-    def encode_input(self, source: Prompt | np.ndarray) -> Memory:
+    def encode_input(self, source: Prompt | np.ndarray) -> EncodedInput:
         """A handle of what the encoder of an encoder-decoder model is to read.
 
         That is text or token ids, or for Whisper a log-mel spectrogram float32 [mels, frames] as transformers' feature
@@ -259,11 +269,11 @@ class Model:
         """
         if self.encoder is None:
             raise CutworkError("this model has no encoder; give its prompt to generate")
-        return self.encoder.memory(self.encode(source) if isinstance(source, str) else source)
+        return self.encoder.input(self.encode(source) if isinstance(source, str) else source)
 
     def respond(
         self,
-        memory: Memory,
+        memory: EncodedInput,
         prompt: Sequence[int],
         each: Sequence[GenerateOptions],
         check: Callable[[], None] | None = None,
@@ -281,7 +291,7 @@ class Model:
         finally:
             self._shared.cancel(requests)
 
-    def logits(self, tokens: Sequence[int], memory: Memory | None = None) -> np.ndarray:
+    def logits(self, tokens: Sequence[int], memory: EncodedInput | None = None) -> np.ndarray:
         """Logits float32 [T, vocabulary] after each of T tokens: entry t predicts token t + 1.
 
         With an encoder, tokens are the decoder's and `memory` is what it answers.
@@ -289,7 +299,7 @@ class Model:
         return np.concatenate(list(self._scorer.logits(tokens, memory)))
 
     def cross_attention(
-        self, tokens: Sequence[int], memory: Memory, heads: Sequence[tuple[int, int]]
+        self, tokens: Sequence[int], memory: EncodedInput, heads: Sequence[tuple[int, int]]
     ) -> tuple[np.ndarray, np.ndarray]:
         """How much each of T decoder tokens attends to each entry of the memory, float32 [H, T, memory.length], and the
         logits after each, float32 [T, vocabulary], as `logits` gives them.
@@ -300,7 +310,7 @@ class Model:
         return self._scorer.cross_attention(tokens, memory, heads)
 
     def token_logprobs(
-        self, tokens: Sequence[int], alternatives: int = 0, memory: Memory | None = None
+        self, tokens: Sequence[int], alternatives: int = 0, memory: EncodedInput | None = None
     ) -> Iterator[list[Logprob | None]]:
         """Log-probabilities of the tokens of a text, in chunks as they are computed; None for the first token.
 
@@ -326,9 +336,9 @@ class Model:
         return measure.perplexity(self._scorer.logits, tokens[:max_tokens], window=window, stride=stride or window)
 
     @property
-    def memory(self) -> dict[str, int]:
+    def memory_bytes(self) -> dict[str, int]:
         """Bytes of weights, KV cache and the arena of activations."""
-        executors = [self.executor, *([self.encoder.executor] if self.encoder else [])]
+        executors = [*filter(None, [self.executor]), *([self.encoder.executor] if self.encoder else [])]
         once = {id(weight): weight for weight in self.weights.values()}
         return {
             "weights": sum(weight.nbytes + weight.reordered_bytes for weight in once.values()),
@@ -363,11 +373,11 @@ class Model:
         requests: list[Request] = []
         with self._lock:
             try:
-                memories: dict[int, Memory] = {}  # several answers to a prompt share what has been read
+                inputs: dict[int, EncodedInput] = {}  # several answers to a prompt share what has been read
                 for tokens, options in prompts:
                     self._check(tokens)
                     if self.encoder:
-                        memory = memories.setdefault(id(tokens), self.encoder.memory(tokens))
+                        memory = inputs.setdefault(id(tokens), self.encoder.input(tokens))
                         requests.append(self.session.add(self.start_tokens, memory, **options))
                     else:
                         requests.append(self.session.add(tokens, **options))

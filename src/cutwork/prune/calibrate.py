@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from cutwork.architectures import kind_of
 from cutwork.errors import CutworkError
 from cutwork.progress import progress_bar
 from cutwork.prune.activations import Activations
@@ -170,7 +171,7 @@ def _walk(
 def _masks(model: Any, blocks: nn.ModuleList, batch: dict[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
     """Which positions [B, T] of a stack's hidden states, and of its encoder's, are real tokens; None if all are."""
     source = batch["attention_mask"].bool() if "attention_mask" in batch else None
-    if not getattr(model.config, "is_encoder_decoder", False):
+    if kind_of(model.config.to_dict()) == "text":
         return source, source
     if any(module is blocks for module in model.get_encoder().modules()):
         return source, source

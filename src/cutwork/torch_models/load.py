@@ -19,11 +19,19 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from cutwork import architectures
+from cutwork.architectures.architecture import Kind
 from cutwork.errors import CutworkError
 from cutwork.store.bitmask import Expanded, open_checkpoint
 from cutwork.store.directory import copy_side_files, kind_of
 from cutwork.store.safetensors import Tensor as StoredTensor
-from cutwork.torch_models.model_inputs import hears, inputs_of
+from cutwork.torch_models.model_inputs import inputs_of
+
+_CLASSES: dict[Kind, Any] = {
+    "text": AutoModelForCausalLM,
+    "translation": AutoModelForSeq2SeqLM,
+    "speech": AutoModelForSpeechSeq2Seq,
+}
 
 
 def load_model(path: Path, dtype: torch.dtype | str, attention: str = "sdpa") -> nn.Module:
@@ -93,9 +101,7 @@ def _to_torch(tensor: StoredTensor) -> Tensor:
 
 
 def _auto_class(config: Any) -> Any:
-    if not getattr(config, "is_encoder_decoder", False):
-        return AutoModelForCausalLM
-    return AutoModelForSpeechSeq2Seq if hears(config) else AutoModelForSeq2SeqLM
+    return _CLASSES[architectures.kind_of(config.to_dict())]
 
 
 def _with_attention(make: Callable[..., Any], what: Any, attention: str) -> Any:
@@ -119,7 +125,7 @@ def load_tokenizer(path: Path) -> Any:
 
     Raises CutworkError if there is none or it has no end-of-sequence token.
     """
-    speech = hears(load_config(path))
+    speech = architectures.kind_of(load_config(path).to_dict()) == "speech"
     try:
         tokenizer = (AutoProcessor if speech else AutoTokenizer).from_pretrained(path)
     except (OSError, ValueError, KeyError) as error:

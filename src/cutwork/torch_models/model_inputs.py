@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from cutwork.architectures import kind_of
 from cutwork.audio import RATE
 from cutwork.errors import CutworkError
 from cutwork.tasks.rendering import IGNORED, render
@@ -178,20 +179,16 @@ class SpeechInputs(EncoderDecoderInputs):
 
 def inputs_of(config: Any) -> ModelInputs:
     """How a model is fed, by its Hugging Face configuration; CutworkError for one whose decoder has no first token."""
-    if not getattr(config, "is_encoder_decoder", False):
+    kind = kind_of(config.to_dict())
+    if kind == "text":
         return DecoderOnlyInputs()
     start = config.decoder_start_token_id
     if start is None:
         raise CutworkError(f"the config of this {config.model_type} has no decoder_start_token_id; set it")
     padding = start if config.pad_token_id is None else config.pad_token_id
-    if hears(config):
+    if kind == "speech":
         return SpeechInputs(start, padding, multilingual=config.vocab_size != ENGLISH_VOCABULARY)
     return EncoderDecoderInputs(start, padding)
-
-
-def hears(config: Any) -> bool:
-    """Whether a configuration is that of a model which takes spectrograms."""
-    return hasattr(config, "num_mel_bins")
 
 
 def _check_length(tokens: int, max_length: int, sample: Sample) -> None:

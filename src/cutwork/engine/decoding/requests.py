@@ -12,7 +12,7 @@ from cutwork.engine.decoding.options import GenerateOptions, settings_of
 from cutwork.engine.decoding.running import Chosen, FinishReason, Running
 from cutwork.engine.decoding.sampling import Logprob
 from cutwork.engine.decoding.scheduler import Scheduler
-from cutwork.engine.encoder import Memory
+from cutwork.engine.encoder import EncodedInput
 from cutwork.errors import CutworkError
 
 
@@ -148,7 +148,9 @@ class Session:
         """Whether any request is unfinished."""
         return self.scheduler.busy
 
-    def add(self, prompt: Sequence[int], memory: Memory | None = None, **options: Unpack[GenerateOptions]) -> Request:
+    def add(
+        self, prompt: Sequence[int], memory: EncodedInput | None = None, **options: Unpack[GenerateOptions]
+    ) -> Request:
         """Queue a prompt of token ids. With a model that has an encoder it is the beginning of the answer (at least the
         token that starts decoding), and `memory` is what to answer; requests may share one.
 

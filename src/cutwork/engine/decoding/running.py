@@ -10,7 +10,7 @@ from cutwork.engine.decoding.beam import BeamSearch
 from cutwork.engine.decoding.blocks import Table
 from cutwork.engine.decoding.sampling import Logprob, Sampler
 from cutwork.engine.decoding.speculative import Guess
-from cutwork.engine.encoder import Memory
+from cutwork.engine.encoder import EncodedInput
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -29,7 +29,7 @@ class Running:
     sampler: Sampler
     priority: int = 0  # lower is served first
     client: str = ""  # whose it is: those with the fewest running sequences are served first
-    memory: Memory | None = None
+    memory: EncodedInput | None = None
     table: Table = field(default_factory=Table)
     memory_table: Table = field(default_factory=Table)
     slot: int = -1  # row of the block tables while running

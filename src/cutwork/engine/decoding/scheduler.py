@@ -4,17 +4,18 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
+from cutwork.engine.backend import Executor
 from cutwork.engine.decoding.beam import Beams, BeamSearch
 from cutwork.engine.decoding.blocks import BlockCache, OutOfBlocks, Table
 from cutwork.engine.decoding.prefill_budget import PrefillBudget
 from cutwork.engine.decoding.running import Chosen, FinishReason, Running
 from cutwork.engine.decoding.sampling import Sampler, Sampling
 from cutwork.engine.decoding.speculative import Drafter, judge
-from cutwork.engine.encoder import Encoder, Memory, check_memory
+from cutwork.engine.encoder import EncodedInput, Encoder, check_memory
+from cutwork.engine.step import Attended, Part, run_step
 from cutwork.errors import CutworkError
 
 
@@ -32,7 +33,7 @@ class Scheduler:
 
     def __init__(
         self,
-        executor: Any,
+        executor: Executor,
         cache: BlockCache,
         *,
         max_tokens: int,
@@ -41,7 +42,8 @@ class Scheduler:
         step_seconds: float = 0.0,
         encoder: Encoder | None = None,
     ) -> None:
-        self._executor, self.cache, self.encoder = executor, cache, encoder
+        self._executor: Executor | None = executor
+        self.cache, self.encoder = cache, encoder
         self.prefill_budget = PrefillBudget(step_seconds)
         self.drafter: Drafter | None = None
         self.max_guesses = 0
@@ -51,11 +53,10 @@ class Scheduler:
         self.preemptions = 0  # how often a sequence gave its blocks back to wait again
         self._slots = list(range(max_batch))
         self._tables = np.full((max_batch, cache.blocks_for(max_context)), -1, np.int32)
-        self._memory: dict[str, np.ndarray] = {}  # further arguments of a step
+        self._attended: Attended | None = None
         if encoder:
             width = encoder.cache.blocks_for(encoder.max_length)
-            self._memory["memory_tables"] = np.full((max_batch, width), -1, np.int32)
-            self._memory["memory_lengths"] = np.zeros(max_batch, np.int32)
+            self._attended = Attended(np.full((max_batch, width), -1, np.int32), np.zeros(max_batch, np.int32))
 
     @property
     def busy(self) -> bool:
@@ -72,7 +73,7 @@ class Scheduler:
         priority: int = 0,
         client: str = "",
         beams: Beams | None = None,
-        memory: Memory | None = None,
+        memory: EncodedInput | None = None,
     ) -> Running:
         """Queue a prompt. It ends with "length" after `max_new_tokens` or at the end of the context.
 
@@ -173,8 +174,8 @@ class Scheduler:
             for s in self.running
             if s.pending == 1 and s.first_token and s.search is None and s.sampler.settings.constraint is None
         ]
-        most = self.max_guesses // max(len(able), 1)
-        wanted = [(s, s.tokens, s.sampler, min(most, s.limit - len(s.tokens) - 1)) for s in able]
+        limit = self.max_guesses // max(len(able), 1)
+        wanted = [(s, s.tokens, s.sampler, min(limit, s.limit - len(s.tokens) - 1)) for s in able]
         for sequence, guesses in self.drafter.guess(w for w in wanted if w[3] > 0).items():
             sequence.guesses = guesses
             try:
@@ -197,7 +198,7 @@ class Scheduler:
         self.cache.commit(sequence.table, sequence.tokens, len(sequence.tokens) - 1)
         self._end(sequence)
         reasons = [None] * (len(picked) - 1) + [sequence.finish_reason]
-        return [Chosen(sequence, *each, reason) for each, reason in zip(picked, reasons, strict=True)]
+        return [Chosen(sequence, *choice, reason) for choice, reason in zip(picked, reasons, strict=True)]
 
     def _grow(self) -> None:
         """Room for every running sequence's pending tokens, oldest first; without it the last of the lowest priority
@@ -270,7 +271,7 @@ class Scheduler:
         blocks = sequence.table.blocks
         before = len(blocks)
         copies = self.cache.extend(sequence.table, len(sequence.tokens) + len(sequence.guesses))
-        if copies:
+        if copies and self._executor:
             self._executor.copy_blocks(copies)
         if copies or len(blocks) > before or self._tables[sequence.slot, 0] < 0:
             self._write_table(sequence)
@@ -279,10 +280,10 @@ class Scheduler:
         blocks = sequence.table.blocks
         self._tables[sequence.slot, : len(blocks)] = blocks
         self._tables[sequence.slot, len(blocks) :] = -1
-        if sequence.memory:
+        if sequence.memory and self._attended:
             blocks = sequence.memory_table.blocks
-            self._memory["memory_tables"][sequence.slot, : len(blocks)] = blocks
-            self._memory["memory_lengths"][sequence.slot] = sequence.memory.length
+            self._attended.tables[sequence.slot, : len(blocks)] = blocks
+            self._attended.lengths[sequence.slot] = sequence.memory.length
 
     def _preempt(self, sequence: Running) -> None:
         self.preemptions += 1
@@ -304,32 +305,19 @@ class Scheduler:
             self.drafter.forget(sequence)
 
     def _run(self, batch: list[tuple[Running, int]]) -> np.ndarray:
-        tokens: list[int] = []
-        rows: list[int] = []
-        positions, slots = [], []
+        parts = []
         for sequence, count in batch:
             start = sequence.table.length
-            past = [*sequence.tokens[start:], *(guess.token for guess in sequence.guesses)]
-            tokens += past[:count]
-            positions.append(np.arange(start, start + count, dtype=np.int32))
-            slots.append(np.full(count, sequence.slot, np.int32))
+            pending = [*sequence.tokens[start:], *(guess.token for guess in sequence.guesses)]
             wanted = max(0, start + count + 1 - len(sequence.tokens))
-            rows += range(len(tokens) - wanted, len(tokens))
-        return np.asarray(
-            self._executor.step(
-                np.asarray(tokens, np.int32),
-                np.concatenate(positions),
-                np.concatenate(slots),
-                self._tables,
-                np.asarray(rows, np.int32),
-                **self._memory,
-            )
-        )
+            parts.append(Part(pending[:count], start, sequence.slot, wanted))
+        assert self._executor is not None
+        return run_step(self._executor, parts, self._tables, attended=self._attended)
 
     def _continue(self, sequence: Running, logits: np.ndarray) -> list[Chosen]:
         """What follows from the logits [V] after a sequence's last token."""
         if sequence.search is None:
-            return [self._choose(each, logits) for each in (sequence, *self._twins(sequence))]
+            return [self._choose(twin, logits) for twin in (sequence, *self._twins(sequence))]
         sequence.logits = logits
         if any(beam.pending for beam in sequence.beams):
             return []

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from cutwork.engine.reference.weight import Weight
+from cutwork.pack import bfloat16
 from cutwork.plan.layout import Span
 
-__all__ = ["Executor", "Weight", "default_threads", "isa"]
+__all__ = ["Executor", "Weight", "default_threads", "isa", "largest", "log_sum_exp"]
 
 Op = Mapping[str, Any]
 
@@ -28,6 +29,17 @@ def isa() -> str:
 def default_threads() -> int:
     """NumPy's own library decides how many threads it takes."""
     return 1
+
+
+def log_sum_exp(logits: np.ndarray) -> float:
+    """See `decoding.logits`."""
+    top = logits.max()
+    return float(top) + float(np.log(np.exp(logits - top).sum(dtype=np.float64)))
+
+
+def largest(values: np.ndarray, count: int) -> np.ndarray:
+    """See `decoding.logits`."""
+    return np.argsort(-values, kind="stable")[:count]
 
 
 @dataclass
@@ -305,8 +317,7 @@ def _softmax(x: np.ndarray) -> np.ndarray:
 
 def _round_bf16(x: np.ndarray) -> np.ndarray:
     """Nearest bfloat16, ties to even, as float32."""
-    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
-    return np.asarray(((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32))
+    return bfloat16.to_float32(bfloat16.from_float32(x))
 
 
 def _round_i8(x: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from .tiny import VARIANTS, all_logits, make, relative, runner, torch_logits
+from tests.engine.tiny import VARIANTS, all_logits, make, relative, runner, torch_logits
 
 TOKENS = np.random.default_rng(0).integers(0, 101, 50)
 
