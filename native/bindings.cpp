@@ -1,4 +1,4 @@
-// The module cutwork._native (docs/architecture.md).
+// The module cutwork._native (docs/engine.md).
 #include "bindings.h"
 
 #include <nanobind/nanobind.h>

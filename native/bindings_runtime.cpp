@@ -288,7 +288,7 @@ void bind_runtime(nb::module_& m) {
         "where /proc and /sys are looked for.");
 
   nb::class_<BoundExecutor>(m, "Executor",
-                            "Runs a plan (docs/architecture.md) on ragged batches. Owns its activations, KV cache and "
+                            "Runs a plan (docs/engine.md) on ragged batches. Owns its activations, KV cache and "
                             "threads; executors share\n"
                             "nothing but weights. Raises ValueError, naming the op, for a plan that could leave its "
                             "buffers, and MemoryError.")
