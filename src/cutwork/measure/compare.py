@@ -47,7 +47,8 @@ def compare(
     for name, variant in variants.items():
         measured = quality(kept, name, variant, task, recipe, console)
         rows.append({"name": name, **measured, "disk_bytes": _directory_bytes(variant.path)})
-    speed_key = [[[name, variant.key] for name, variant in variants.items()], recipe.compare.model_dump(mode="json")]
+    made = [[name, variant.key] for name, variant in variants.items()]
+    speed_key = [made, recipe.compare.model_dump(mode="json"), cpu_name()]  # speeds belong to a processor
     speeds = kept.get(speed_key, lambda: _speeds(variants, recipe, console))
     rows = [{**row, **speeds["variants"][row["name"]]} for row in rows]
     _add_speedups(rows)
