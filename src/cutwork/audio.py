@@ -8,6 +8,7 @@ import numpy as np
 from cutwork.errors import CutworkError
 
 RATE = 16_000  # hertz
+SECONDS_PER_TIMESTAMP = 0.02  # between the times that Whisper writes
 
 
 def read_audio(source: Path | bytes, *, longest: float | None = None) -> np.ndarray:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cutwork.architectures import kind_of
-from cutwork.audio import RATE
+from cutwork.audio import RATE, SECONDS_PER_TIMESTAMP
 from cutwork.errors import CutworkError
 from cutwork.tasks.rendering import IGNORED, render
 from cutwork.tasks.task import Sample
@@ -16,7 +16,6 @@ from cutwork.tasks.task import Sample
 Batch = dict[str, Any]
 Example = dict[str, Any]
 ENGLISH_VOCABULARY = 51_864  # tokens of the Whispers that know English only
-SECONDS_PER_TIMESTAMP = 0.02
 TIMESTAMP = re.compile(r"<\|(\d+\.\d\d)\|>")  # as Whisper's tokenizer writes its tokens for them
 
 
