@@ -3,15 +3,19 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 SOURCES := $(wildcard native/*.cpp native/*/*.cpp native/*/*.h native/*/*.inc native/*.h)
-PACKAGES := train,speech,serve,eval,dev
+# Tests that share fixtures stay together, and a worker without work takes over some of another's.
+ON_ALL_CORES := -n logical --dist worksteal
 
-.PHONY: demo test lint format bench peers native sanitize clean
+.PHONY: demo test test-native lint format bench tables peers native sanitize clean
 
 demo: $(VENV)/ready
 	$(BIN)/cutwork run recipes/smollm2-gsm.yaml
 
 test: $(VENV)/ready lint
-	$(BIN)/pytest
+	$(BIN)/pytest $(ON_ALL_CORES)
+
+test-native: $(VENV)/ready
+	$(BIN)/pytest $(ON_ALL_CORES) tests/native --ignore tests/native/test_portable.py
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
@@ -27,13 +31,16 @@ format: $(VENV)/ready
 bench: $(VENV)/ready
 	$(BIN)/python -m benchmarks.engine.kernels
 
+tables: $(VENV)/ready
+	$(BIN)/python -m benchmarks.tables
+
 peers: $(VENV)/ready
 	$(BIN)/python -m benchmarks.peers
 
 native: $(VENV)/ready
 
 sanitize: $(VENV)/ready
-	sh tests/native/sanitize.sh $(BIN)
+	sh tests/native/sanitize.sh $(BIN) $(ON_ALL_CORES) --ignore tests/native/test_portable.py
 
 clean:
 	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache

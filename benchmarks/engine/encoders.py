@@ -166,7 +166,8 @@ def plot(result: dict[str, Any], file: Path) -> None:
         ax.set_ylabel("speed, times dense fp32")
         ax.set_ylim(bottom=0)
         figures.frame(ax)
-        ax.legend()
+        if ax.get_legend_handles_labels()[0]:
+            ax.legend()
     figure.suptitle(where(result), fontsize=11, x=0.01, ha="left")
     figures.save(figure, file)
 

@@ -81,6 +81,75 @@ def _speeds(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield from _table(("engine", *heads), rows)
 
 
+def overview(store: Store, shape: str) -> str:
+    """Medians of one shape, one line an engine; the fastest of each column is bold."""
+    heads = {
+        ("prefill", 512, 1): "prefill 512",
+        ("decode", 16, 1): "decode",
+        ("decode", 512, 1): "decode after 512",
+        ("decode", 16, 4): "batch 4",
+        ("decode", 16, 16): "batch 16",
+    }
+    found = {
+        (name, (phase, prompt, batch), threads): cell["median"]
+        for (name, of, threads, prompt, batch, phase), cell in store.cells.items()
+        if of == shape and cell["isa"] == "native" and name != BANDWIDTH
+    }
+    columns = [(head, t) for head in heads for t in (1, 2) if any(key[1:] == (head, t) for key in found)]
+    fastest = {column: max(v for key, v in found.items() if key[1:] == column) for column in columns}
+    titles = [f"{heads[head]}, {threads} thread{'s' * (threads > 1)}" for head, threads in columns]
+    rows = []
+    for name in sorted({key[0] for key in found}, key=_rank):
+        values = [found.get((name, *column)) for column in columns]
+        if not any(values):
+            continue
+        shown = ["" if v is None else f"{v:.0f}" if v >= 100 else f"{v:.1f}" for v in values]
+        bold = [v is not None and v == fastest[column] for v, column in zip(values, columns, strict=True)]
+        rows.append([name, *(f"**{text}**" if b else text for text, b in zip(shown, bold, strict=True))])
+    return "\n".join(_table(("engine", *titles), rows)).rstrip()
+
+
+def zeros_table(store: Store, shape: str = "1.1b") -> str:
+    """Decode after 16 tokens of our sparse models, times that of our own dense int4 and int8."""
+    rows = []
+    for name in (f"cutwork {weights} {zeros}%" for weights in ("int8", "int4") for zeros in (50, 75, 90)):
+        cells = []
+        for threads in (1, 2):
+            for dense in ("cutwork int4 0%", "cutwork int8 0%"):
+                mine, other = (store.cells.get((each, shape, threads, 16, 1, "decode")) for each in (name, dense))
+                cells.append(f"{mine['median'] / other['median']:.2f}×" if mine and other else "")
+        if any(cells):
+            rows.append([name.removeprefix("cutwork "), *cells])
+    heads = [
+        f"times dense {bits}, {threads} thread{'s' * (threads > 1)}" for threads in (1, 2) for bits in ("int4", "int8")
+    ]
+    return "\n".join(_table(("weights", *heads), rows)).rstrip()
+
+
+def isa_table(store: Store, shape: str = "1.1b", isa: str = "avx2") -> str:
+    """What one instruction set gives, ours and theirs, on both numbers of threads."""
+    lines = []
+    for threads in (1, 2):
+        here = [c for c in store.cells.values() if (c["shape"], c["threads"], c["isa"]) == (shape, threads, isa)]
+        if here:
+            lines += [f"{threads} thread{'s' * (threads > 1)}:", "", *_speeds(here)]
+    return "\n".join(lines).rstrip()
+
+
+def layers_table(store: Store) -> str:
+    """Single layers, one thread: G multiply-adds per second by zeros, zeros included."""
+    sparsities = (0.0, 0.5, 0.75, 0.9)
+    found = {(c["dtype"], c["tokens"], c["engine"], c["sparsity"]): c["median"] for c in store.layers.values()}
+    rows = []
+    for dtype, tokens, engine in sorted({key[:3] for key in found}):
+        values = [found.get((dtype, tokens, engine, s)) for s in sparsities]
+        best = [max(found.get((dtype, tokens, other, s), 0) for other in {k[2] for k in found}) for s in sparsities]
+        shown = ["" if v is None else f"{v:.0f}" if v >= 100 else f"{v:.1f}" for v in values]
+        cells = [f"**{text}**" if v == top else text for text, v, top in zip(shown, values, best, strict=True)]
+        rows.append([f"{dtype}, {tokens} token{'s' * (tokens > 1)}", engine, *cells])
+    return "\n".join(_table(("layer", "engine", *(f"{s:.0%} zeros" for s in sparsities)), rows)).rstrip()
+
+
 def _layers(store: Store) -> Iterator[str]:
     cells = list(store.layers.values())
     if not cells:
@@ -173,7 +242,7 @@ def _curve(axis: Any, cells: Sequence[dict[str, Any]], weights: str, colour: str
         )
         if points:
             x, y, low, high = np.array(points).T
-            label = f"cutwork {weights}" + ", planned ahead" * ahead
+            label = f"cutwork {weights}" + ", reordered" * ahead
             axis.errorbar(
                 100 * x, y, [y - low, high - y], color=colour, linestyle=line, marker="o", capsize=2, label=label
             )

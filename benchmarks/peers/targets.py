@@ -69,7 +69,7 @@ def _layers(store: Store) -> Iterator[Row]:
         a, b = speeds.get((ours, dtype, sparsity, tokens)), speeds.get((peer, dtype, theirs, tokens))
         if a and b:
             phase = "decode GEMV" if tokens == 1 else f"prefill {tokens} tokens"
-            how = ", planned ahead" * (ours == "cutwork ahead")
+            how = ", reordered" * (ours == "cutwork ahead")
             yield Row(f"4096², {dtype}, {sparsity:.0%}{how}: {phase}, 1 thread", "G/s", a, peer, b, wanted)
 
 
@@ -84,7 +84,7 @@ def _model(store: Store) -> Iterator[Row]:
         peers = {n: v for n, v in cells.items() if not n.startswith("cutwork") and peer in n}
         if name in cells and peers:
             best = max(peers, key=lambda n: peers[n])
-            ours = name.removeprefix("cutwork ").replace("ahead", "planned ahead")
+            ours = name.removeprefix("cutwork ").replace("ahead", "reordered")
             work = f"1.1B, {ours}: {phase} {prompt}, {threads} thread{'s' * (threads > 1)}"
             yield Row(work, "tok/s", cells[name], best, peers[best], wanted)
 

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -82,6 +83,14 @@ def fuzz(options: argparse.Namespace, url: str) -> int:
     save(options.results / "fuzz.json", found)
     print(found)
     return result.returncode or int(running > 0 or usage > 0)
+
+
+def table(result: dict[str, Any]) -> str:
+    """Requests, and what was left behind."""
+    lines = ["| requests | as they should be | minutes | still running | cache in use |", "|--:|--:|--:|--:|--:|"]
+    left = f"{result['running_afterwards']:.0f} | {result['cache_used_afterwards']:.0%}"
+    lines.append(f"| {result['requests']:,} | {result['passed']:,} | {result['minutes']:g} | {left} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

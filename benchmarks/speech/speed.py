@@ -211,16 +211,34 @@ def whole(number: float | None) -> str:
     return "" if number is None else f"{number:.0f}"
 
 
-def table(result: dict[str, Any]) -> str:
-    """Times real time, and the two parts."""
-    lines = ["| engine | beams | × real time | encoder, ms a window | decoder, tokens/s | words apart |"]
-    lines.append("|---|--:|--:|--:|--:|--:|")
-    for row in result["rows"]:
-        lines.append(
-            f"| {row['engine']} | {row['beams']} | {row['real_time']:.1f} | {whole(row['encoder_ms'])} | "
-            f"{whole(row['decoder_tokens_per_second'])} | {row['words_apart_from_dense']:.1f}% |"
-        )
+def table(result: dict[str, Any], quality: dict[str, Any] | None = None) -> str:
+    """Times real time, and the two parts as measured in the greedy turn.
+
+    quality: the word error rates of the same weights (speech.accuracy), whose int8 files are quantised another way.
+    """
+    rows = {(row["engine"], row["beams"]): row for row in result["rows"]}
+    heads = ["engine", "greedy", "five beams", "encoder, ms a window", "decoder, tokens/s", "words apart from dense"]
+    heads += ["wrong words in real speech"] if quality else []
+    lines = ["| " + " | ".join(heads) + " |", "|---|" + "--:|" * (len(heads) - 1)]
+    for engine in dict.fromkeys(engine for engine, _ in rows):
+        greedy, beams = rows[engine, 1], rows[engine, 5]
+        cells = [f"{greedy['real_time']:.1f}", f"{beams['real_time']:.1f}", whole(greedy["encoder_ms"])]
+        cells += [whole(greedy["decoder_tokens_per_second"]), f"{greedy['words_apart_from_dense']:.1f}%"]
+        if quality:
+            rate = wrong_words(engine, quality)
+            cells.append("" if rate is None else f"{rate:.1f}%")
+        lines.append(f"| {engine} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def wrong_words(engine: str, quality: dict[str, Any]) -> float | None:
+    """The word error rate, %, of the model that an engine of ours ran, where it was measured."""
+    if not engine.startswith("Cutwork"):
+        return None
+    level = next((int(part.rpartition("-")[2]) / 100 for part in engine.split() if part.startswith("squarehead")), 0.0)
+    method = ("SquareHead" if level else "dense") + " W8A8" * ("int8" in engine)
+    found = [row for row in quality["rows"] if (row["method"], row["sparsity"]) == (method, level)]
+    return found[0]["real"]["wer"] if found else None
 
 
 def plot(rows: list[dict[str, Any]], file: Path) -> None:

@@ -113,5 +113,23 @@ def main() -> None:
     print(json.dumps(row, indent=1))
 
 
+def table(result: dict[str, Any]) -> str:
+    """What each recipe took, and whether zeros and losses behaved."""
+    lines = [
+        "| recipe | blocks | weights, M | zeros | kept | seconds | prune, s | seconds a step | losses, first → last |",
+        "|---|--:|--:|--:|---|--:|--:|--:|---|",
+    ]
+    for row in result["rows"]:
+        tuned = row["tune"].values()
+        steps = " / ".join(f"{stage['seconds_per_step']:.0f}" for stage in tuned)
+        losses = " / ".join(" → ".join(f"{loss:.1f}" for loss in (s["loss"][0], s["loss"][-1])) for s in tuned)
+        lines.append(
+            f"| {row['recipe']} | {row['blocks']} | {row['weights'] / 1e6:.0f} | {row['prune']['sparsity']:.0%} "
+            f"| {'yes' if row['zeros_kept'] else 'no'} | {row['seconds']:,} | {row['prune']['seconds']:.0f} | {steps} "
+            f"| {losses} |"
+        )
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
     main()

@@ -103,5 +103,16 @@ def main() -> None:
     print(json.dumps(save(options.output, result, threads=options.threads), indent=1))
 
 
+def table(result: dict[str, Any]) -> str:
+    """Padding by task and batch, and the speed of the demo's steps."""
+    lines = ["| task | samples a step | in a micro-batch | padding |", "|---|--:|--:|--:|"]
+    for row in result["rows"]:
+        lines.append(f"| {row['task']} | {row['batch_size']} | {row['micro_batch_size']} | {row['padding']:.0%} |")
+    lines += ["", "| in a micro-batch | tokens/s (slowest–fastest) |", "|---|--:|"]
+    for name, runs in result["speeds"].items():
+        lines.append(f"| {name} | {median(runs):.0f} ({min(runs):.0f}–{max(runs):.0f}) |")
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
     main()

@@ -128,5 +128,16 @@ def main() -> None:
     print(json.dumps(save(file, result, threads=torch.get_num_threads()), indent=1))
 
 
+def table(result: dict[str, Any]) -> str:
+    """Measured, and what it comes to at another size."""
+    lines = ["| weights | | minutes | own memory, GB | mapped files, GB |", "|---|---|--:|--:|--:|"]
+    own, mapped = result["peak_anonymous_bytes"] / 1e9, result["peak_mapped_bytes"] / 1e9
+    lines.append(f"| 1.5B | measured | {result['seconds'] / 60:.0f} | {own:.1f} | {mapped:.1f} |")
+    far = result["extrapolated"]["7B"]
+    minutes, memory = far["seconds"] / 60, far["peak_anonymous_bytes"] / 1e9
+    lines.append(f"| 7B | extrapolated | {minutes:.0f} | {memory:.0f} | |")
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
     main()

@@ -1,9 +1,7 @@
 """Whisper on tiny random models and, where one is at hand, a real one: all that transformers computes, and its text."""
 
 import json
-import os
 import wave
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -202,26 +200,17 @@ def test_bad_configs_get_one_sentence(change, message):
             build({**SMALL, "model_type": "whisper", **change})
 
 
-REAL = (
-    Path(os.environ.get("CUTWORK_TEST_WHISPER", "no model")),
-    Path(os.environ.get("CUTWORK_TEST_SPEECH", "no speech")),
-)
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not all(path.is_dir() for path in REAL), reason="CUTWORK_TEST_WHISPER and CUTWORK_TEST_SPEECH unset"
-)
-def test_a_real_model_hears_what_transformers_hears():
+def test_a_real_model_hears_what_transformers_hears(whisper_tiny, clips):
     """Greedy answers to some recordings, and the attention that word timestamps are made of."""
-    directory, speech = REAL
+    directory = whisper_tiny
     hf = transformers.WhisperForConditionalGeneration.from_pretrained(directory, attn_implementation="eager").eval()
     extractor = transformers.WhisperFeatureExtractor.from_pretrained(directory)
     generation = json.loads((directory / "generation_config.json").read_text())
     forced = [token for _, token in sorted(generation.get("forced_decoder_ids") or [])]
     start = [hf.config.decoder_start_token_id, *[token for token in forced if token is not None]]
     with load(directory, threads=2, cache_bytes=1 << 29) as model:
-        for file in sorted(speech.rglob("*.wav"))[:4]:
+        for file in clips[:4]:
             with wave.open(str(file)) as recording:
                 assert recording.getframerate() == 16000
                 samples = np.frombuffer(recording.readframes(16000 * 30), np.int16) / 32768

@@ -140,6 +140,7 @@ def packed(model: Any, directory: Path, dtype: str = "f32") -> PackedModel:
             tensor.copy_(tensor.bfloat16().float())
         elif dtype == "i8" and array.ndim == 2 and ".layers." in name:
             scale = (np.abs(array).max(axis=1) / 127).astype(np.float32)
+            scale[scale == 0] = 1  # a row that was pruned as a whole
             codes = np.rint(array / scale[:, None]).astype(np.int8)
             tensor.copy_(torch.from_numpy(codes * scale[:, None]))
             array = codes

@@ -1,5 +1,7 @@
 """Attention of encoders and to what they leave: every instruction set and number of threads against float64."""
 
+from functools import lru_cache
+
 import numpy as np
 import pytest
 
@@ -43,12 +45,11 @@ def batch(lengths):
 @pytest.mark.parametrize(("heads", "head_dim"), HEADS)
 @pytest.mark.parametrize("lengths", [[1], [333], [40, 1, 300, 17, 2], [1] * 70, [5] * 40])
 @pytest.mark.parametrize("reach", [None, 3, 500])
-def test_self_attention(rng, isa, threads, heads, head_dim, lengths, reach):
+def test_self_attention(isa, threads, heads, head_dim, lengths, reach):
     count = sum(lengths)
-    q, k, v = (rng.standard_normal((count, heads * head_dim)).astype(np.float32) for _ in range(3))
+    q, k, v, bias, expected = self_attention_case(heads, head_dim, tuple(lengths), reach)
     plan = Plan()
     tables = {name: plan.table(values) for name, values in (("q", q), ("k", k), ("v", v))}
-    bias = None if reach is None else rng.standard_normal((heads, 2 * reach + 1)).astype(np.float32)
     shape = {
         "heads": heads,
         "head_dim": head_dim,
@@ -59,11 +60,7 @@ def test_self_attention(rng, isa, threads, heads, head_dim, lengths, reach):
     executor = plan.executor(isa=isa, threads=threads, max_tokens=count, max_logits=count)
     tokens, positions, sequences = batch(lengths)
     actual = executor.step(tokens, positions, sequences, np.zeros((len(lengths), 0), np.int32), tokens)
-    for start, length in zip(np.cumsum(lengths) - lengths, lengths, strict=True):
-        rows, places = slice(start, start + length), np.arange(length)
-        ahead = places - places[:, None]
-        shift = 0.0 if bias is None else bias.astype(np.float64)[:, ahead.clip(-reach, reach) + reach]
-        close(actual[rows], attend(q[rows], k[rows], v[rows], heads, head_dim**-0.5, shift))
+    close(actual, expected)
 
 
 @pytest.mark.parametrize("isa", AVAILABLE)
@@ -273,15 +270,12 @@ def test_plans_of_features_that_are_refused(rng, kind, change, message):
 @pytest.mark.parametrize(("heads", "head_dim"), [(1, 64), (3, 20), (2, 128), (5, 7), (2, 34)])
 @pytest.mark.parametrize("lengths", [[1], [333], [40, 1, 300, 17, 2], [1] * 70, [5] * 40])
 @pytest.mark.parametrize(("reach", "slope"), [(None, 0.0), (3, 0.0), (500, 0.0), (500, 0.2), (500, -0.2)])
-def test_self_attention_in_bfloat16(rng, isa, threads, heads, head_dim, lengths, reach, slope):
+def test_self_attention_in_bfloat16(isa, threads, heads, head_dim, lengths, reach, slope):
     """With a cache of bf16 all that is multiplied is rounded to it; scores may rise or fall from key to key."""
     count = sum(lengths)
-    q, k, v = (rng.standard_normal((count, heads * head_dim)).astype(np.float32) for _ in range(3))
+    q, k, v, bias, expected = self_attention_case(heads, head_dim, tuple(lengths), reach, slope)
     plan = Plan()
     tables = {name: plan.table(values) for name, values in (("q", q), ("k", k), ("v", v))}
-    bias = None if reach is None else rng.standard_normal((heads, 2 * reach + 1)).astype(np.float32)
-    if bias is not None:
-        bias += np.float32(slope) * np.arange(-reach, reach + 1, dtype=np.float32)
     bias_id = -1 if bias is None else plan.vector(bias.ravel())
     shape = {"heads": heads, "head_dim": head_dim, "scale": head_dim**-0.5, "bias": bias_id}
     plan.show(plan.emit("self_attention", heads * head_dim, **tables, **shape))
@@ -290,15 +284,27 @@ def test_self_attention_in_bfloat16(rng, isa, threads, heads, head_dim, lengths,
     tokens, positions, sequences = batch(lengths)
     blocks = np.arange(len(lengths) * 21, dtype=np.int32).reshape(-1, 21)
     actual = plan.executor(isa=isa, threads=threads, **sizes).step(tokens, positions, sequences, blocks, tokens)
+    assert np.abs(actual - expected).max() < 0.02 * np.abs(v).max()
+    again = plan.executor(isa=isa, threads=4 - threads, **sizes).step(tokens, positions, sequences, blocks, tokens)
+    np.testing.assert_array_equal(actual, again)
+
+
+@lru_cache(maxsize=1)  # every instruction set and number of threads in turn is given the same
+def self_attention_case(heads, head_dim, lengths, reach, slope=0.0):
+    """Queries, keys, values, bias (None without a reach) and, in float64, the result for each of the sequences."""
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.standard_normal((sum(lengths), heads * head_dim)).astype(np.float32) for _ in range(3))
+    bias = None if reach is None else rng.standard_normal((heads, 2 * reach + 1)).astype(np.float32)
+    if bias is not None:
+        bias += np.float32(slope) * np.arange(-reach, reach + 1, dtype=np.float32)
+    expected = []
     for start, length in zip(np.cumsum(lengths) - lengths, lengths, strict=True):
         rows, places = slice(start, start + length), np.arange(length)
         shift = (
             0.0 if bias is None else bias.astype(np.float64)[:, (places - places[:, None]).clip(-reach, reach) + reach]
         )
-        expected = attend(q[rows], k[rows], v[rows], heads, head_dim**-0.5, shift)
-        assert np.abs(actual[rows] - expected).max() < 0.02 * np.abs(v).max()
-    again = plan.executor(isa=isa, threads=4 - threads, **sizes).step(tokens, positions, sequences, blocks, tokens)
-    np.testing.assert_array_equal(actual, again)
+        expected.append(attend(q[rows], k[rows], v[rows], heads, head_dim**-0.5, shift))
+    return q, k, v, bias, np.concatenate(expected)
 
 
 @pytest.mark.parametrize("isa", AVAILABLE)

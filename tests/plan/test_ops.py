@@ -12,7 +12,8 @@ from cutwork.engine.reference.executor import Executor
 from cutwork.plan import ops
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "engine.md"
-BEGIN, END = "<!-- ops -->\n", "<!-- /ops -->"
+BEGIN = "<!-- ops: `python -m tests.plan.test_ops` writes this table from src/cutwork/plan/ops.py -->\n\n"
+END = "\n<!-- /ops -->"
 
 
 def document() -> str:

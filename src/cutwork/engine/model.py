@@ -245,8 +245,8 @@ class Model:
             for segment in model.transcribe("talk.mp3", stream=True):
                 print(f"{segment.start:.2f} {segment.text}")
         """
-        found = open_transcription(self, audio, options_from(options), progress=progress)
-        return iter(found) if stream else found.result()
+        transcription = open_transcription(self, audio, options_from(options), progress=progress)
+        return iter(transcription) if stream else transcription.result()
 
     def render_chat(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None = None) -> str:
         """The prompt that the model's chat template makes of messages and tools; CutworkError if it has none."""

@@ -34,15 +34,15 @@ def translation_prefix(config: Mapping[str, Any]) -> str:
     Raises CutworkError, naming them, if it knows several translations.
     """
     tasks = config.get("task_specific_params")
-    found = {
+    prefixes = {
         settings["prefix"]
         for name, settings in (tasks.items() if isinstance(tasks, dict) else ())
         if name.startswith("translation") and isinstance(settings, dict) and isinstance(settings.get("prefix"), str)
     }
-    if len(found) > 1:
-        known = ", ".join(map(repr, sorted(found)))
+    if len(prefixes) > 1:
+        known = ", ".join(map(repr, sorted(prefixes)))
         raise CutworkError(f"this model knows several translations; choose by its prefix: {known}")
-    return found.pop() if found else ""
+    return prefixes.pop() if prefixes else ""
 
 
 def longest_answer(tokens: int, max_context: int) -> int:

@@ -84,8 +84,8 @@ def each_answer(options: GenerateOptions) -> list[GenerateOptions]:
     seed = options.get("seed")
     answers = []
     for number in range(count):
-        own: GenerateOptions = {"num_return_sequences": 1, "seed": None if seed is None else seed + number}
-        answers.append(options | own)
+        difference: GenerateOptions = {"num_return_sequences": 1, "seed": None if seed is None else seed + number}
+        answers.append(options | difference)
     return answers
 
 

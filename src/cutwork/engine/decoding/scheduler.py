@@ -174,8 +174,8 @@ class Scheduler:
             for s in self.running
             if s.pending == 1 and s.first_token and s.search is None and s.sampler.settings.constraint is None
         ]
-        most = self.max_guesses // max(len(able), 1)
-        wanted = [(s, s.tokens, s.sampler, min(most, s.limit - len(s.tokens) - 1)) for s in able]
+        limit = self.max_guesses // max(len(able), 1)
+        wanted = [(s, s.tokens, s.sampler, min(limit, s.limit - len(s.tokens) - 1)) for s in able]
         for sequence, guesses in self.drafter.guess(w for w in wanted if w[3] > 0).items():
             sequence.guesses = guesses
             try:
@@ -198,7 +198,7 @@ class Scheduler:
         self.cache.commit(sequence.table, sequence.tokens, len(sequence.tokens) - 1)
         self._end(sequence)
         reasons = [None] * (len(picked) - 1) + [sequence.finish_reason]
-        return [Chosen(sequence, *each, reason) for each, reason in zip(picked, reasons, strict=True)]
+        return [Chosen(sequence, *choice, reason) for choice, reason in zip(picked, reasons, strict=True)]
 
     def _grow(self) -> None:
         """Room for every running sequence's pending tokens, oldest first; without it the last of the lowest priority
@@ -317,7 +317,7 @@ class Scheduler:
     def _continue(self, sequence: Running, logits: np.ndarray) -> list[Chosen]:
         """What follows from the logits [V] after a sequence's last token."""
         if sequence.search is None:
-            return [self._choose(each, logits) for each in (sequence, *self._twins(sequence))]
+            return [self._choose(twin, logits) for twin in (sequence, *self._twins(sequence))]
         sequence.logits = logits
         if any(beam.pending for beam in sequence.beams):
             return []

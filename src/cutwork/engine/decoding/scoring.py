@@ -66,9 +66,9 @@ class Scorer:
         start = 0
         for logits in self.logits(tokens, memory):
             rows = logits if before is None else np.concatenate([before, logits])
-            known = tokens[start + (before is None) : start + len(logits)]
-            found: list[Logprob | None] = [None] if before is None else []
-            yield found + [log_probability(rows[i], token, alternatives) for i, token in enumerate(known)]
+            targets = tokens[start + (before is None) : start + len(logits)]
+            logprobs: list[Logprob | None] = [None] if before is None else []
+            yield logprobs + [log_probability(rows[i], token, alternatives) for i, token in enumerate(targets)]
             before, start = logits[-1:], start + len(logits)
 
     def _steps(

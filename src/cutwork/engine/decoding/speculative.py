@@ -51,12 +51,12 @@ class Drafter:
         self._drafts: dict[Any, _Draft] = {}
 
     def guess(self, sequences: Iterable[tuple[Any, Sequence[int], Sampler, int]]) -> dict[Any, list[Guess]]:
-        """Guesses for each (key, tokens so far, sampler, most guesses wanted); none where memory or context lack."""
-        work = {key: (tokens, sampler, most) for key, tokens, sampler, most in sequences}
+        """Guesses for each (key, tokens so far, sampler, guesses wanted at most); none where memory or context lack."""
+        work = {key: (tokens, sampler, limit) for key, tokens, sampler, limit in sequences}
         pays = self.length.choose(len(work)) if work else 0
         wanted = {
-            key: self._prepare(key, tokens, most if sampler.repeatable else min(most, pays))
-            for key, (tokens, sampler, most) in work.items()
+            key: self._prepare(key, tokens, limit if sampler.repeatable else min(limit, pays))
+            for key, (tokens, sampler, limit) in work.items()
         }
         guesses: dict[Any, list[Guess]] = {key: [] for key in work}
         rows = self._catch_up({key: work[key][0] for key, count in wanted.items() if count > 0})
@@ -69,7 +69,7 @@ class Drafter:
             for key, token in on.items():
                 self._drafts[key].fed.append(token)
             rows = self._run({key: ([token], len(work[key][0]) + len(guesses[key]) - 1) for key, token in on.items()})
-        return {key: found for key, found in guesses.items() if found}
+        return {key: drafted for key, drafted in guesses.items() if drafted}
 
     def learn(self, key: Any, guessed: int, accepted: int) -> None:
         """How many of a sequence's guesses were right."""
@@ -83,7 +83,7 @@ class Drafter:
         if draft is not None:
             self.cache.close(draft.table)
 
-    def _prepare(self, key: Any, tokens: Sequence[int], most: int) -> int:
+    def _prepare(self, key: Any, tokens: Sequence[int], limit: int) -> int:
         """Room for a sequence; returns how many guesses it holds, 0 for none."""
         draft = self._drafts.get(key)
         if draft is None:
@@ -95,7 +95,7 @@ class Drafter:
             right += 1
         draft.fed = []
         self.cache.commit(draft.table, tokens, draft.table.length + right)
-        count = min(draft.reach, most, self._max_context - len(tokens))
+        count = min(draft.reach, limit, self._max_context - len(tokens))
         if count > 0:
             try:
                 copies = self.cache.extend(draft.table, len(tokens) + count)

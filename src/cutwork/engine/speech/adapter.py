@@ -93,20 +93,20 @@ class ModelDecoder:
         }
         if search.beams > 1:
             options |= {"num_beams": search.beams, "length_penalty": search.length_penalty}
-            [found] = self._model.respond(memory, prompt, [{**options, "logits_processor": process}], self._check)
-            assert found.score is not None
-            total = found.score * len(found.tokens) ** search.length_penalty
-            return Answer(self._text(found), total / len(found.tokens))
+            [generation] = self._model.respond(memory, prompt, [{**options, "logits_processor": process}], self._check)
+            assert generation.score is not None
+            total = generation.score * len(generation.tokens) ** search.length_penalty
+            return Answer(self._text(generation), total / len(generation.tokens))
         options["temperature"] = search.temperature
         recorders = [_Recorder(process) for _ in range(search.samples)]
         several: list[GenerateOptions] = [
             {**options, "logits_processor": recorder, "seed": None if search.seed is None else search.seed + number}
             for number, recorder in enumerate(recorders)
         ]
-        found_each = self._model.respond(memory, prompt, several, self._check)
+        generations = self._model.respond(memory, prompt, several, self._check)
         answers = [
-            Answer(self._text(found), recorder.total(found.tokens) / (len(self._text(found)) + 1))
-            for found, recorder in zip(found_each, recorders, strict=True)
+            Answer(self._text(generation), recorder.total(generation.tokens) / (len(self._text(generation)) + 1))
+            for generation, recorder in zip(generations, recorders, strict=True)
         ]
         return max(answers, key=lambda answer: answer.average)
 
@@ -114,8 +114,8 @@ class ModelDecoder:
         if self._stopped and self._stopped():
             raise Stopped("the transcription was stopped")
 
-    def _text(self, found: Generation) -> list[int]:
-        tokens = found.tokens
+    def _text(self, generation: Generation) -> list[int]:
+        tokens = generation.tokens
         return tokens[:-1] if tokens and tokens[-1] in self._model.stop_tokens else tokens
 
 

@@ -73,8 +73,8 @@ class TranscribeOptions:
     @property
     def temperatures(self) -> tuple[float, ...]:
         """One or more, in the order in which they are tried."""
-        found = self.temperature
-        return (float(found),) if isinstance(found, int | float) else tuple(found)
+        given = self.temperature
+        return (float(given),) if isinstance(given, int | float) else tuple(given)
 
 
 def options_from(keywords: Mapping[str, Any]) -> TranscribeOptions:
