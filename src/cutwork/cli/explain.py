@@ -101,7 +101,7 @@ def _weight_rows(model: "Model", profile: "StepProfile", every_layer: bool) -> l
         size = sum(w.rows * w.cols for w in weights)
         nonzeros = sum(w.nonzeros for w in weights)
         moved = sum(
-            w.reordered_bytes if w.reordered_bytes and kernel == "rows" else w.nbytes
+            w.reordered_bytes if w.reordered_bytes and kernel == "spmm_rows" else w.nbytes
             for w, (kernel, _) in zip(weights, predictions[key], strict=True)
         )
         seconds = sum(time for _, time in members)
