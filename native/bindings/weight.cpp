@@ -295,15 +295,16 @@ void bind_weight(nb::module_& m) {
   nb::class_<OwnedWeight>(m, "Weight", "A validated weight [rows, cols] that reads its arrays in place.")
       .def_static("dense", make_dense, "values"_a.noconvert(), "scale"_a.noconvert() = nb::none(),
                   "From values [rows, cols]: float32, uint16 (bits of bfloat16) or int8 with a float32 scale [rows].")
-      .def_static(
-          "masked", make_masked, "encoding"_a, "rows"_a, "cols"_a, "values"_a.noconvert(), "mask"_a.noconvert(),
-          "offsets"_a.noconvert(), "scale"_a.noconvert() = nb::none(),
-          "From the tensors of an encoding with a mask: bitmask, or block1x4 (four weights along a row per bit; "
-          "the mask\nis uint16) or block4x1 (four rows per bit). `values` includes its 64 bytes of padding.")
-      .def_static(
-          "int4", make_int4, "rows"_a, "cols"_a, "values"_a.noconvert(), "scale"_a.noconvert(), "group"_a,
-          "mask"_a.noconvert() = nb::none(), "offsets"_a.noconvert() = nb::none(),
-          "From the tensors of an int4 weight with a scale per row and `group` columns; with a mask, a bitmask.")
+      .def_static("masked", make_masked, "encoding"_a, "rows"_a, "cols"_a, "values"_a.noconvert(), "mask"_a.noconvert(),
+                  "offsets"_a.noconvert(), "scale"_a.noconvert() = nb::none(),
+                  R"(From the tensors of an encoding with a mask; `values` includes its 64 bytes of padding.
+
+encoding: bitmask, block1x4 (four weights along a row per bit; the mask is uint16) or block4x1 (four rows per bit).)")
+      .def_static("int4", make_int4, "rows"_a, "cols"_a, "values"_a.noconvert(), "scale"_a.noconvert(), "group"_a,
+                  "mask"_a.noconvert() = nb::none(), "offsets"_a.noconvert() = nb::none(),
+                  R"(From the tensors of an int4 weight with a scale per row and `group` columns.
+
+With a mask and offsets it is a bitmask.)")
       .def_prop_ro("rows", [](const OwnedWeight& w) { return w.view().rows; })
       .def_prop_ro("cols", [](const OwnedWeight& w) { return w.view().cols; })
       .def_prop_ro("encoding", [](const OwnedWeight& w) { return encoding_name(w.view().encoding); })

@@ -26,7 +26,11 @@ class Weight:
 
     @staticmethod
     def masked(encoding: str, rows: int, cols: int, values: Annotated[NDArray, dict(writable=False)], mask: Annotated[NDArray, dict(writable=False)], offsets: Annotated[NDArray, dict(writable=False)], scale: Annotated[NDArray, dict(writable=False)] | None = None) -> Weight:
-        """x"""
+        """
+        From the tensors of an encoding with a mask; `values` includes its 64 bytes of padding.
+
+        encoding: bitmask, block1x4 (four weights along a row per bit; the mask is uint16) or block4x1 (four rows per bit).
+        """
 
     @staticmethod
     def int4(rows: int, cols: int, values: Annotated[NDArray, dict(writable=False)], scale: Annotated[NDArray, dict(writable=False)], group: int, mask: Annotated[NDArray, dict(writable=False)] | None = None, offsets: Annotated[NDArray, dict(writable=False)] | None = None) -> Weight:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -247,8 +247,7 @@ def native() -> NativeBackend:
         raise CutworkError(
             f"the native module cannot be loaded ({error}); reinstall cutwork, or run slowly with CUTWORK_REFERENCE=1"
         ) from None
-    module: NativeBackend = _native
-    return module
+    return cast(NativeBackend, _native)  # whose stub says less than the protocols here of what arrays hold
 
 
 @cache
