@@ -1,12 +1,12 @@
-# Every target sets up what it needs in .venv from Python >= 3.11, pip, a C++17 compiler and the package registries.
+# Every target sets up what it needs in .venv from Python >= 3.11, pip, a C++20 compiler and the package registries.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-SOURCES := $(wildcard native/*.cpp native/*/*.cpp native/*/*.h native/*/*.inc native/*.h)
+SOURCES := $(shell find native -name "*.cpp" -o -name "*.h" -o -name "*.inc")
 # Tests that share fixtures stay together, and a worker without work takes over some of another's.
 ON_ALL_CORES := -n logical --dist worksteal
 
-.PHONY: demo test test-native lint format bench tables peers native sanitize clean
+.PHONY: demo test test-native lint format bench tables peers native stub sanitize clean
 
 demo: $(VENV)/ready
 	$(BIN)/cutwork run recipes/smollm2-gsm.yaml
@@ -38,6 +38,9 @@ peers: $(VENV)/ready
 	$(BIN)/python -m benchmarks.peers
 
 native: $(VENV)/ready
+
+stub: $(VENV)/ready
+	$(BIN)/python -m nanobind.stubgen -q -m cutwork._native -o src/cutwork/_native.pyi
 
 sanitize: $(VENV)/ready
 	sh tests/native/sanitize.sh $(BIN) $(ON_ALL_CORES) --ignore tests/native/test_portable.py

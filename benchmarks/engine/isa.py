@@ -26,7 +26,6 @@ from benchmarks.engine.threads import step
 from cutwork import _native
 from cutwork.engine.model import Model
 
-ISAS = ("avx512", "avx512f", "avx2", "scalar")  # from the highest down
 MODELS: tuple[tuple[DType, int], ...] = (
     ("int8", 0),
     ("int8", 50),
@@ -78,7 +77,6 @@ def measure(layers: int, threads: int, rounds: int) -> list[dict[str, Any]]:
         "--threads",
         str(threads),
     ]
-    isas = ISAS[ISAS.index(_native.isa()) :]
     workers = {
         isa: subprocess.Popen(
             command,
@@ -88,7 +86,7 @@ def measure(layers: int, threads: int, rounds: int) -> list[dict[str, Any]]:
             stdout=subprocess.PIPE,
             text=True,
         )
-        for isa in isas
+        for isa in _native.isas()
     }
     runs: dict[tuple[str, int], list[list[float]]] = {}
     for turn in range(rounds):

@@ -7,7 +7,7 @@ import pytest
 
 from cutwork import _native
 
-from .executor_plans import AVAILABLE, Plan
+from .executor_plans import ISAS, Plan
 
 HEADS = [(1, 64), (3, 20), (8, 33), (2, 128), (5, 7)]
 
@@ -41,7 +41,7 @@ def batch(lengths):
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("isa", AVAILABLE)
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize(("heads", "head_dim"), HEADS)
 @pytest.mark.parametrize("lengths", [[1], [333], [40, 1, 300, 17, 2], [1] * 70, [5] * 40])
 @pytest.mark.parametrize("reach", [None, 3, 500])
@@ -63,7 +63,7 @@ def test_self_attention(isa, threads, heads, head_dim, lengths, reach):
     close(actual, expected)
 
 
-@pytest.mark.parametrize("isa", AVAILABLE)
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("reach", [1, 4, 400])
 def test_bias_of_causal_attention(rng, isa, reach):
     count, heads = 150, 3
@@ -111,7 +111,7 @@ def decoder(q, heads, memory, layer=1, **options):
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("isa", AVAILABLE)
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize(("heads", "head_dim"), HEADS)
 @pytest.mark.parametrize("counts", [[1], [5, 1, 30], [64]])
 def test_cross_attention(rng, isa, threads, heads, head_dim, counts):
@@ -204,9 +204,9 @@ def test_what_plans_refuse(rng):
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("isa", AVAILABLE)
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", ["f32", "bf16", "i8"])
-def test_features_positions_and_neighbours(rng, isa, threads, dtype):
+def test_features_positions_and_unfold(rng, isa, threads, dtype):
     lengths = [7, 1, 300]
     count = sum(lengths)
     features = rng.standard_normal((count, 21)).astype(np.float32)
@@ -214,7 +214,7 @@ def test_features_positions_and_neighbours(rng, isa, threads, dtype):
     x = plan.emit("input", 21)
     table = plan.random_weight(rng, 310, 21, dtype)
     moved = plan.emit("add_positions", 21, x=x, weight=table)
-    plan.show(plan.emit("neighbours", 84, xs=[moved, x, x, moved], shifts=[-1, 0, 2, -2]))
+    plan.show(plan.emit("unfold", 84, xs=[moved, x, x, moved], shifts=[-1, 0, 2, -2]))
     executor = plan.executor(isa=isa, threads=threads, max_tokens=count, max_logits=count)
     tokens, positions, sequences = batch(lengths)
     tables = np.zeros((3, 0), np.int32)
@@ -231,7 +231,7 @@ def test_features_positions_and_neighbours(rng, isa, threads, dtype):
         ({}, "must have 21 columns, not 0"),
         ({"features": features[:, :20].copy()}, "must have 21 columns, not 20"),
         ({"features": features[:5]}, "a row per token"),
-        ({"features": features, "watch": np.zeros((1, 2), np.int32)}, "watch"),
+        ({"features": features, "attention_of": np.zeros((1, 2), np.int32)}, "attention_of"),
     ]:
         with pytest.raises(ValueError, match=message):
             executor.step(tokens, positions, sequences, tables, tokens, **given)
@@ -246,19 +246,19 @@ def test_features_positions_and_neighbours(rng, isa, threads, dtype):
         ("add_positions", {"weight": 5}, "weight 5"),
         ("add_positions", {"out": 0}, "overlaps x"),
         ("add_positions", {"out": 2}, "differs in width"),
-        ("neighbours", {"xs": [0]}, "lists of one length"),
-        ("neighbours", {"xs": [], "shifts": []}, "not empty"),
-        ("neighbours", {"xs": [0, 9]}, "buffer 9"),
-        ("neighbours", {"xs": [0, 2]}, "before anything is written"),
-        ("neighbours", {"shifts": [2**40, 0]}, "too large"),
-        ("neighbours", {"out": 1}, "instead of 16"),
+        ("unfold", {"xs": [0]}, "lists of one length"),
+        ("unfold", {"xs": [], "shifts": []}, "not empty"),
+        ("unfold", {"xs": [0, 9]}, "buffer 9"),
+        ("unfold", {"xs": [0, 2]}, "before anything is written"),
+        ("unfold", {"shifts": [2**40, 0]}, "too large"),
+        ("unfold", {"out": 1}, "instead of 16"),
     ],
 )
 def test_plans_of_features_that_are_refused(rng, kind, change, message):
     plan = Plan()
     x = plan.emit("input", 8)
     moved = plan.emit("add_positions", 8, x=x, weight=plan.random_weight(rng, 5, 8))
-    plan.show(plan.emit("neighbours", 16, xs=[x, moved], shifts=[0, 1]))
+    plan.show(plan.emit("unfold", 16, xs=[x, moved], shifts=[0, 1]))
     op = next(op for op in plan.ops if op["kind"] == kind)
     op.update(change)
     with pytest.raises(ValueError, match=rf"\({kind}\): .*{message}"):
@@ -266,7 +266,7 @@ def test_plans_of_features_that_are_refused(rng, kind, change, message):
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("isa", AVAILABLE)
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize(("heads", "head_dim"), [(1, 64), (3, 20), (2, 128), (5, 7), (2, 34)])
 @pytest.mark.parametrize("lengths", [[1], [333], [40, 1, 300, 17, 2], [1] * 70, [5] * 40])
 @pytest.mark.parametrize(("reach", "slope"), [(None, 0.0), (3, 0.0), (500, 0.0), (500, 0.2), (500, -0.2)])
@@ -307,7 +307,7 @@ def self_attention_case(heads, head_dim, lengths, reach, slope=0.0):
     return q, k, v, bias, np.concatenate(expected)
 
 
-@pytest.mark.parametrize("isa", AVAILABLE)
+@pytest.mark.parametrize("isa", ISAS)
 def test_a_step_leaves_nothing_to_the_next(rng, isa):
     """An odd number of keys after a step of damaged ones: what lies beyond the last is not read."""
     plan = Plan()

@@ -5,9 +5,9 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from .executor_plans import ACTIVATIONS, AVAILABLE, Plan, attend, multiply, rotate, run_rows
+from .executor_plans import ACTIVATIONS, ISAS, Plan, attend, multiply, rotate, run_rows
 
-pytestmark = pytest.mark.parametrize("isa", AVAILABLE)
+pytestmark = pytest.mark.parametrize("isa", ISAS)
 EPSILON = np.finfo(np.float32).eps
 
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from .executor_plans import AVAILABLE, Sequence, cache_for, llama, reference, run_batch
+from .executor_plans import ISAS, Sequence, cache_for, llama, reference, run_batch
 
 # float32 rounding through two layers; int8 activations near a rounding boundary may besides fall to the other side.
 TOLERANCE = {"f32": 2e-5, "bf16": 2e-5, "i8": 4e-2}
@@ -25,7 +25,7 @@ def close(actual, expected, tolerance):
     assert error < tolerance, error
 
 
-@pytest.mark.parametrize("isa", AVAILABLE)
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("encoding", ["dense", "bitmask"])
 @pytest.mark.parametrize("dtype", ["f32", "bf16", "i8"])
@@ -99,7 +99,7 @@ def test_chunks_of_one_size_agree_bit_for_bit_on_any_blocks(rng):
     np.testing.assert_array_equal(*results)
 
 
-@pytest.mark.parametrize("isa", AVAILABLE)
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", ["f32", "i8"])
 @pytest.mark.parametrize("encoding", ["dense", "bitmask"])
 def test_threads_agree_bit_for_bit(rng, isa, dtype, encoding):
@@ -117,7 +117,7 @@ def test_threads_agree_bit_for_bit(rng, isa, dtype, encoding):
     np.testing.assert_array_equal(results[0], results[2])
 
 
-@pytest.mark.parametrize("isa", AVAILABLE)
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("window", [-1, 300])
 @pytest.mark.parametrize(("dtype", "kv_heads"), [("f32", 1), ("bf16", 3), ("i8", 1)])
 def test_threads_that_share_keys_agree_bit_for_bit(rng, isa, dtype, kv_heads, window):

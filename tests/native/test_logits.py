@@ -8,13 +8,13 @@ from cutwork import _native
 from cutwork.engine.decoding.logits import log_softmax
 from cutwork.engine.reference import executor as reference
 
-from .executor_plans import AVAILABLE
+from .executor_plans import ISAS
 
 SIZES = (1, 3, 16, 65, 2000, 50_257)
 NUMPY = "numpy"
 
 
-@pytest.fixture(params=[*AVAILABLE, NUMPY])
+@pytest.fixture(params=[*ISAS, NUMPY])
 def isa(request):
     return request.param
 

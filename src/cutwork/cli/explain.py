@@ -1,13 +1,12 @@
 """`cutwork explain`: what is stored how, what a token costs, and where its time goes."""
 
-import json
 import re
 from collections import defaultdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cutwork.cli.console import console, table
+from cutwork.cli.console import console, print_json, table
 from cutwork.cli.loading import ModelArgument, loads_model
 from cutwork.cli.options import Json
 from cutwork.errors import CutworkError
@@ -80,7 +79,7 @@ def explain(
             "sparsity": loaded.sparsity,
         }
     if as_json:
-        print(json.dumps({**summary, "weights": rows, "other_ops": others}, indent=1))
+        print_json({**summary, "weights": rows, "other_ops": others})
         return
     _print(summary, rows, others)
 
@@ -101,7 +100,7 @@ def _weight_rows(model: "Model", profile: "StepProfile", every_layer: bool) -> l
         size = sum(w.rows * w.cols for w in weights)
         nonzeros = sum(w.nonzeros for w in weights)
         moved = sum(
-            w.reordered_bytes if w.reordered_bytes and kernel == "rows" else w.nbytes
+            w.reordered_bytes if w.reordered_bytes and kernel == "spmm_rows" else w.nbytes
             for w, (kernel, _) in zip(weights, predictions[key], strict=True)
         )
         seconds = sum(time for _, time in members)

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -109,8 +109,8 @@ class Executor(Protocol):
         """Seconds that each op of the last step with `profile` took."""
 
     @property
-    def watched(self) -> np.ndarray:
-        """Attention weights float32 [P, T, longest memory] of the last step's `watch`."""
+    def attention_weights(self) -> np.ndarray:
+        """Attention weights float32 [P, T, longest memory] of the last step's `attention_of`."""
 
     def step(
         self,
@@ -123,7 +123,7 @@ class Executor(Protocol):
         memory_tables: np.ndarray | None = ...,
         memory_lengths: np.ndarray | None = ...,
         features: np.ndarray | None = ...,
-        watch: np.ndarray | None = ...,
+        attention_of: np.ndarray | None = ...,
     ) -> np.ndarray:
         """Run the plan on one ragged batch (docs/engine.md); logits float32 [R, vocabulary]."""
 
@@ -242,13 +242,12 @@ class NativeBackend(Backend, Protocol):
 def native() -> NativeBackend:
     """The native module. Raises CutworkError if it was not built for this installation."""
     try:
-        from cutwork import _native  # type: ignore[attr-defined]
+        from cutwork import _native
     except ImportError as error:
         raise CutworkError(
             f"the native module cannot be loaded ({error}); reinstall cutwork, or run slowly with CUTWORK_REFERENCE=1"
         ) from None
-    module: NativeBackend = _native
-    return module
+    return cast(NativeBackend, _native)  # whose stub says less than the protocols here of what arrays hold
 
 
 @cache

@@ -38,12 +38,12 @@ def run_step(
     *,
     profile: bool = False,
     attended: Attended | None = None,
-    watch: np.ndarray | None = None,
+    attention_of: np.ndarray | None = None,
 ) -> np.ndarray:
     """Run at least one part; returns the logits wanted, float32 [R, vocabulary], part by part.
 
-    block_tables: int32 [S, B], as `table_rows` makes them. watch: int32 [P, 2], the (layer, head) whose cross attention
-    is to be kept.
+    block_tables: int32 [S, B], as `table_rows` makes them. attention_of: int32 [P, 2], the
+    (layer, head) whose cross attention is to be kept.
     """
     lengths = [len(part.entries) for part in parts]
     entries = np.concatenate([np.asarray(part.entries) for part in parts])
@@ -60,7 +60,7 @@ def run_step(
             memory_tables=attended.tables if attended else None,
             memory_lengths=attended.lengths if attended else None,
             features=features,
-            watch=watch,
+            attention_of=attention_of,
         )
     )
 

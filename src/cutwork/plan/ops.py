@@ -98,7 +98,7 @@ class Unfold(Op):
     """Row t: of each x the row t + shift of the same sequence, zeros beyond its ends, side by side; a convolution is a
     linear of it."""
 
-    kind = "neighbours"
+    kind = "unfold"
     xs: BuffersIn
     shifts: Integers
     out: BufferOut

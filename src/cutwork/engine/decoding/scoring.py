@@ -53,8 +53,8 @@ class Scorer:
         limits = (self._encoder.plan.cache_layers, self._encoder.plan.kv_heads)
         if any(not (0 <= layer < limits[0] and 0 <= head < limits[1]) for layer, head in heads):
             raise CutworkError(f"heads must be pairs (layer below {limits[0]}, head below {limits[1]})")
-        watch = np.asarray(heads, np.int32).reshape(-1, 2)
-        parts = self._steps(tokens, memory, lambda logits: (self._running().watched, logits), watch)
+        attention_of = np.asarray(heads, np.int32).reshape(-1, 2)
+        parts = self._steps(tokens, memory, lambda logits: (self._running().attention_weights, logits), attention_of)
         weights, logits = zip(*parts, strict=True)
         return np.concatenate(weights, axis=1), np.concatenate(logits)
 
@@ -76,7 +76,7 @@ class Scorer:
         tokens: Sequence[int],
         memory: EncodedInput | None,
         read: Callable[[np.ndarray], Result],
-        watch: np.ndarray | None = None,
+        attention_of: np.ndarray | None = None,
     ) -> Iterator[Result]:
         """What `read` makes of the logits of each chunk, before anybody else's step.
 
@@ -104,7 +104,7 @@ class Scorer:
                         [Part(part, start, logits=len(part))],
                         table_rows([room[0]]),
                         attended=attended,
-                        watch=watch,
+                        attention_of=attention_of,
                     )
                     result = read(logits)
                 yield result

@@ -26,8 +26,13 @@ _SHAPES = ((480, 2048), (1920, 512))
 _SKIPPING_SHAPES = ((768, 3072), (3072, 768), (2048, 512))
 _DENSITIES = (0.5, 0.2)
 _ZEROS = {"bitmask": (1, 1), "block1x4": (1, 4), "block4x1": (4, 1)}  # rows and columns that are zero together
-_TOKENS = {"gemv": (1, 2, 4, 8, 16), "gemm": (8, 32, 128), "spmm": (32, 128, 512), "rows": (16, 32, 128, 512)}
-_SKIPPING = ("spmm", "rows")
+_TOKENS = {
+    "gemv": (1, 2, 4, 8, 16),
+    "gemm": (8, 32, 128),
+    "spmm_tokens": (32, 128, 512),
+    "spmm_rows": (16, 32, 128, 512),
+}
+_SKIPPING = ("spmm_tokens", "spmm_rows")
 
 
 def load_costs() -> Costs:
