@@ -45,7 +45,7 @@ constexpr int64_t kStepBytes = 128;
 // block4x1: like bitmask, but `mask` is [ceil(rows/4)][ceil(cols/64)] words, each standing for all four rows of a
 //          group; values of rows beyond `rows` are zero. Both blocks may hold zeros.
 // i8:      value = code * scale[row]; codes lie in [-127, 127]; row_sums[row] is the sum of the row's codes.
-// i4:      value = (code - 8) * scale, codes 0 .. 15, in tiles of kRowTile rows as docs/architecture.md says.
+// i4:      value = (code - 8) * scale, codes 0 .. 15, in tiles of kRowTile rows as docs/format.md says.
 //          dense: `values` is [tiles][runs][4][64] bytes; places that do not exist hold anything.
 //          bitmask: `mask` is [tiles][runs][kRunWords], `offsets` counts bytes and has an entry per tile and the end.
 //          `scales` is [tiles][ceil(cols/group_cols)][16] of `scale_type`; group_cols is a multiple of kRunCols.

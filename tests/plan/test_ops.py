@@ -1,29 +1,10 @@
-"""An op is declared once: what the docs and the native module say of it is what its class says.
-
-`python -m tests.plan.test_ops` writes the table in docs/engine.md.
-"""
-
-from pathlib import Path
+"""An op is declared once: what the native module and the reference know of it is what its class says."""
 
 import pytest
 
 from cutwork import _native
 from cutwork.engine.reference.executor import Executor
 from cutwork.plan import ops
-
-DOCUMENT = Path(__file__).parents[2] / "docs" / "engine.md"
-BEGIN = "<!-- ops: `python -m tests.plan.test_ops` writes this table from src/cutwork/plan/ops.py -->\n\n"
-END = "\n<!-- /ops -->"
-
-
-def document() -> str:
-    """The page with its table as it should be."""
-    before, rest = DOCUMENT.read_text(encoding="utf-8").split(BEGIN)
-    return before + BEGIN + ops.table() + "\n" + END + rest.split(END)[1]
-
-
-def test_the_documented_table_is_that_of_the_classes():
-    assert DOCUMENT.read_text(encoding="utf-8") == document()
 
 
 @pytest.mark.skipif(not hasattr(_native, "op_fields"), reason="the native module does not tell its fields")
@@ -42,7 +23,3 @@ def test_what_an_op_reads_and_writes_are_its_buffers():
     assert linear.ids("optional_vectors") == [7]
     assert ops.Linear(0, [1], [5], [-1], 3, "none").reads == [0, 3]
     assert linear.as_dict()["kind"] == "linear"
-
-
-if __name__ == "__main__":
-    DOCUMENT.write_text(document(), encoding="utf-8")

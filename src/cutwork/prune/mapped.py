@@ -101,15 +101,15 @@ def _state(model: Any, tensors: Tensors, directory: Path) -> dict[str, Tensor]:
     for name in model.state_dict():
         # Checkpoints of a bare base model lack its prefix.
         keys = (name, name.removeprefix(prefix), prefix + name)
-        found = next((key for key in keys if key in tensors), renamed.get(name))
-        if found is None:
+        stored = next((key for key in keys if key in tensors), renamed.get(name))
+        if stored is None:
             continue
-        kind, shape = tensors.describe(found)
+        kind, shape = tensors.describe(stored)
         expected = tuple(model.state_dict()[name].shape)
         if shape != expected:
-            raise CutworkError(f"{directory}: '{found}' is {list(shape)}, and config.json wants {list(expected)}")
+            raise CutworkError(f"{directory}: '{stored}' is {list(shape)}, and config.json wants {list(expected)}")
         if kind.startswith("F8"):
-            raise CutworkError(f"{directory} stores '{found}' in 8 bits; use the unquantised checkpoint")
-        flat = torch.from_numpy(tensors[found].array)
+            raise CutworkError(f"{directory} stores '{stored}' in 8 bits; use the unquantised checkpoint")
+        flat = torch.from_numpy(tensors[stored].array)
         state[name] = flat.view(_DTYPES[kind]) if kind in _DTYPES else flat
     return state

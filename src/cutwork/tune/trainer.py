@@ -236,11 +236,11 @@ class SparseTrainer(Trainer):
             self._stop(f"{what} became {value.item()}")
 
     def _stop(self, what: str) -> NoReturn:
-        good = self.last_checkpoint
-        kept = f"the last good checkpoint is {good}" if good else "nothing was saved yet"
+        checkpoint = self.last_checkpoint
+        rest = f"the last good checkpoint is {checkpoint}" if checkpoint else "nothing was saved yet"
         raise CutworkError(
             f"{what} at step {self.state.global_step + 1}, so training diverged: lower learning_rate "
-            f"(now {self.args.learning_rate:g}) or raise warmup_steps (now {self.args.warmup_steps:g}); {kept}"
+            f"(now {self.args.learning_rate:g}) or raise warmup_steps (now {self.args.warmup_steps:g}); {rest}"
         )
 
     # ---- logs and checkpoints ----

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from cutwork.audio import SECONDS_PER_TIMESTAMP
+from cutwork.audio import SECONDS_PER_TIME
 from cutwork.engine.speech.vocabulary import Vocabulary
 
 
@@ -70,16 +70,14 @@ def split(tokens: Sequence[int], vocabulary: Vocabulary, frames: int) -> tuple[l
     ends = [i + 1 for i in range(len(tokens) - 1) if is_time[i] and is_time[i + 1]]
     if not ends:
         last = next((token - first for token in reversed(tokens) if token >= first), 0)
-        return [Slice(0.0, (last or frames // 2) * SECONDS_PER_TIMESTAMP, list(tokens))], frames
+        return [Slice(0.0, (last or frames // 2) * SECONDS_PER_TIME, list(tokens))], frames
     finished = is_time[-2:] == [False, True]  # nothing is said after the last time
     if finished:
         ends.append(len(tokens))
     slices, start = [], 0
     for end in ends:
         part = list(tokens[start:end])
-        slices.append(
-            Slice((part[0] - first) * SECONDS_PER_TIMESTAMP, (part[-1] - first) * SECONDS_PER_TIMESTAMP, part)
-        )
+        slices.append(Slice((part[0] - first) * SECONDS_PER_TIME, (part[-1] - first) * SECONDS_PER_TIME, part))
         start = end
     if finished:
         return slices, frames

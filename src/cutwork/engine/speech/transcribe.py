@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cutwork.audio import RATE, SECONDS_PER_TIMESTAMP
+from cutwork.audio import RATE, SECONDS_PER_TIME
 from cutwork.engine.decoding.logits import log_softmax
 from cutwork.engine.speech.decoder import Answer, Decoder, Search
 from cutwork.engine.speech.options import TranscribeOptions
@@ -187,7 +187,7 @@ class Transcription:
             suppressed=[*named, *(preset if -1 in (o.suppress_tokens or ()) else ())],
             blank=not o.suppress_blank,
             times=not o.without_timestamps,
-            last_first_time=round(o.max_initial_timestamp / SECONDS_PER_TIMESTAMP),
+            last_first_time=round(o.max_initial_timestamp / SECONDS_PER_TIME),
         )
 
     def _repeats(self, outcome: Outcome) -> bool:

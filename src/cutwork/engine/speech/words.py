@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cutwork.audio import SECONDS_PER_TIMESTAMP
+from cutwork.audio import SECONDS_PER_TIME
 from cutwork.engine.speech.decoder import Decoder
 from cutwork.engine.speech.segments import Segment, Word
 from cutwork.engine.speech.vocabulary import Vocabulary
@@ -111,7 +111,7 @@ def token_times(weights: np.ndarray) -> np.ndarray:
     scores = (weights - weights.mean(axis=1, keepdims=True)) / np.maximum(deviation, 1e-9)
     rows, columns = warp(-median_filter(scores, _FILTER).mean(axis=0))
     first = np.concatenate([[True], np.diff(rows) > 0])
-    return np.asarray(columns[first] * SECONDS_PER_TIMESTAMP)
+    return np.asarray(columns[first] * SECONDS_PER_TIME)
 
 
 def median_filter(values: np.ndarray, width: int) -> np.ndarray:
