@@ -384,7 +384,7 @@ if another thread is in a step of this executor or the process was forked.)")
           "Bytes of activations and scratch.")
       .def_prop_ro("cache_bytes", [](const BoundExecutor& e) { return e.executor->cache_bytes(); })
       .def_prop_ro(
-          "attention_weights", attention_weights,
+          "attention_weights", attention_weights, nb::rv_policy::automatic,
           "float32 [P, T, keys]: what the heads of the last step's attention_of gave to each entry of the memory.")
       .def_prop_ro(
           "profile", [](const BoundExecutor& e) { return e.executor->profile(); },
