@@ -79,7 +79,7 @@ def quality(
                 console=console,
             )
             perplexity = None
-            if not model.config.get("is_encoder_decoder"):  # which has no text of its own
+            if model.architecture.kind == "text":  # which has no text of its own
                 content = text or task_text(model.tokenizer, task.test)
                 measured = model.perplexity(content, window=_WINDOW, max_tokens=settings.perplexity_tokens)
                 perplexity = measured.perplexity
