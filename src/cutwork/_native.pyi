@@ -101,7 +101,7 @@ def largest(values: Annotated[NDArray[numpy.float32], dict(shape=(None,), order=
 
 class Costs:
     """
-    What linears cost on this machine (docs/architecture.md), and which kernel is cheapest.
+    What linears cost on this machine (docs/engine.md), and which kernel is cheapest.
     """
 
     def __init__(self, constants: Mapping[str, tuple[float, float, float, float, float]] = {}, bandwidth: tuple[float, float] | None = None, isa: str | None = None) -> None:
