@@ -1,17 +1,21 @@
-# Every target sets up what it needs in .venv from Python >= 3.11, pip, a C++17 compiler and the package registries.
+# Every target sets up what it needs in .venv from Python >= 3.11, pip, a C++20 compiler and the package registries.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-SOURCES := $(wildcard native/*.cpp native/*/*.cpp native/*/*.h native/*/*.inc native/*.h)
-PACKAGES := train,speech,serve,eval,dev
+SOURCES := $(shell find native -name "*.cpp" -o -name "*.h" -o -name "*.inc")
+# Tests that share fixtures stay together, and a worker without work takes over some of another's.
+ON_ALL_CORES := -n logical --dist worksteal
 
-.PHONY: demo test lint format bench peers native sanitize clean
+.PHONY: demo test test-native lint format bench tables peers native stub sanitize clean
 
 demo: $(VENV)/ready
 	$(BIN)/cutwork run recipes/smollm2-gsm.yaml
 
 test: $(VENV)/ready lint
-	$(BIN)/pytest
+	$(BIN)/pytest $(ON_ALL_CORES)
+
+test-native: $(VENV)/ready
+	$(BIN)/pytest $(ON_ALL_CORES) tests/native --ignore tests/native/test_portable.py
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
@@ -25,15 +29,21 @@ format: $(VENV)/ready
 	$(BIN)/clang-format -i $(SOURCES)
 
 bench: $(VENV)/ready
-	$(BIN)/python benchmarks/kernels.py
+	$(BIN)/python -m benchmarks.engine.kernels
+
+tables: $(VENV)/ready
+	$(BIN)/python -m benchmarks.tables
 
 peers: $(VENV)/ready
-	$(BIN)/python benchmarks/peers
+	$(BIN)/python -m benchmarks.peers
 
 native: $(VENV)/ready
 
+stub: $(VENV)/ready
+	$(BIN)/python -m nanobind.stubgen -q -m cutwork._native -o src/cutwork/_native.pyi
+
 sanitize: $(VENV)/ready
-	sh tests/native/sanitize.sh $(BIN)
+	sh tests/native/sanitize.sh $(BIN) $(ON_ALL_CORES) --ignore tests/native/test_portable.py
 
 clean:
 	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -133,7 +133,11 @@ def shrunk(recipe: Recipe, model: Path, options: dict[str, Any]) -> Recipe:
     )
 
 
-@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
+# Of recipes that differ in the share of zeros alone, 50% stands for the others.
+RUN = [path for path in PAPER if not path.stem.endswith(("-40", "-60", "-70", "-80"))]
+
+
+@pytest.mark.parametrize("path", RUN, ids=lambda path: path.stem)
 def test_it_runs_on_a_stand_in(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = load_recipe(path)
     family = next(name for name in ("mpt", "llama", "t5", "whisper") if path.stem.startswith(name))

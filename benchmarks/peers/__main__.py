@@ -1,15 +1,16 @@
-"""Cutwork against the engines people use, on models of the same random weights: python benchmarks/peers.
+"""Cutwork against the engines people use, on models of the same random weights: python -m benchmarks.peers.
 
-    python benchmarks/peers --setup             # only install the peers and convert the models (an hour, 35 GB)
-    python benchmarks/peers --quick             # one small table
-    python benchmarks/peers                     # everything that is not measured yet
-    python benchmarks/peers --seconds 110       # the same in slices: goes on where the last call stopped
-    python benchmarks/peers --shape 1.1b --threads 1 --only "cutwork int8" --only llama
-    python benchmarks/peers --report            # the table and plot of what there is
+    python -m benchmarks.peers --setup             # only install the peers and convert the models (an hour, 35 GB)
+    python -m benchmarks.peers --quick             # one small table
+    python -m benchmarks.peers                     # everything that is not measured yet
+    python -m benchmarks.peers --seconds 110       # the same in slices: goes on where the last call stopped
+    python -m benchmarks.peers --shape 1.1b --threads 1 --only "cutwork int8" --only llama
+    python -m benchmarks.peers --report      # the table and plot of what there is
 
 Every peer is installed in an environment of its own under build/peers and gets the same weights. An engine is timed
 when its logits agree with a NumPy reference; then all take turns, each in its own process. Every sample is saved at
-once in the results file, and a call measures only what is missing there or was measured with another build of Cutwork.
+once in the results file, and a call measures only what is missing there. A file holds one processor and one build of
+Cutwork: with another one --fresh begins anew.
 """
 
 import argparse
@@ -17,20 +18,20 @@ import sys
 import time
 from pathlib import Path
 
-import measure
-import plan
-import report
-from engines import ENGINES, ConversionError, write_model
-from environments import ENVIRONMENTS, PEERS, ROOT
-from layers import LAYER_ENGINES, LayerBench
 from rich.console import Console
-from shapes import SHAPES
-from store import Store
+
+from benchmarks.common.results import RESULTS
+from benchmarks.common.shapes import SHAPES
+from benchmarks.peers import measure, plan, report
+from benchmarks.peers.engines import ENGINES, ConversionError, write_model
+from benchmarks.peers.environments import ENVIRONMENTS, PEERS
+from benchmarks.peers.layers import LAYER_ENGINES, LayerBench
+from benchmarks.peers.store import Store
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python benchmarks/peers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.peers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--setup", action="store_true", help="install and convert, measure nothing")
     parser.add_argument("--quick", action="store_true", help="few engines, prompts of 16 and 512, no batches")
@@ -41,7 +42,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="engines whose names contain it")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop before this time is over")
     parser.add_argument("--fresh", action="store_true", help="forget earlier results")
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "peers.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "peers.json")
     options = parser.parse_args()
     console = Console(soft_wrap=True)
     deadline = time.monotonic() + options.seconds
@@ -49,6 +50,7 @@ def main() -> int:
     if options.report:
         report.write(store, console)
         return 0
+    store.refuse_mixture()
     conditions = [
         plan.Condition(c.shape, c.threads, c.prompt, c.batch, c.decode, names)
         for c in plan.conditions([s for s in options.shape if s != "layers"], options.threads, options.quick)

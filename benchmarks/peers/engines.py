@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import model_files
-from environments import ENVIRONMENTS, PEERS
-from shapes import Shape
-
+from benchmarks.common import random_llama
+from benchmarks.common.shapes import Shape
+from benchmarks.peers import model_files
+from benchmarks.peers.environments import ENVIRONMENTS, PEERS
 from cutwork.store.output import output_directory
 
 INT8_SPARSITIES = (0.0, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9)
@@ -58,7 +58,7 @@ def _cutwork(bits: int, sparsity: float, isa: str = "native", reorder_weights: b
         worker="cutwork_worker.py",
         environment=None,
         model=f"packed-int{bits}-{sparsity:.0%}".replace("%", ""),
-        write=lambda path, shape: model_files.write_packed(path, shape, sparsity, bits),
+        write=lambda path, shape: random_llama.write_packed(path, shape, f"int{bits}", sparsity),
         prefill=400 * slow[0],
         decode=(35 + 55 * sparsity) * slow[1],
         sparsity=sparsity,
@@ -88,7 +88,7 @@ def checkpoint_of(shape: Shape) -> Path:
     """The Hugging Face directory that converters read."""
     path = PEERS / "models" / shape.name / "checkpoint"
     if not path.exists():
-        model_files.write_checkpoint(path, shape)
+        random_llama.write_checkpoint(path, shape)
     return path
 
 
@@ -143,7 +143,7 @@ ENGINES = {
         ),
         Engine(
             "torch bf16", "torch", "bf16", "torch_worker.py", "torch", "checkpoint",
-            model_files.write_checkpoint, 130, 6, agreement=0.98,
+            random_llama.write_checkpoint, 130, 6, agreement=0.98,
         ),
         *(_cutwork(8, sparsity, "avx2") for sparsity in (0.0, 0.5, 0.75, 0.9)),
         *(_cutwork(8, sparsity, "scalar") for sparsity in (0.0, 0.75)),

@@ -7,10 +7,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from environments import ENVIRONMENTS, PEERS, python_of
-from process import Worker, WorkerError
 from rich.console import Console
-from store import Store, spread
+
+from benchmarks.common.provenance import build
+from benchmarks.common.worker import Worker, WorkerError
+from benchmarks.peers.environments import ENVIRONMENTS, PEERS, WORKERS, python_of
+from benchmarks.peers.store import Store, spread
 
 SIZE = 4096
 LAYERS = {"int8": 16, "fp32": 8}  # at 90% zeros still twice a cache of 32 MiB
@@ -62,7 +64,7 @@ class LayerBench:
 
     def run(self) -> None:
         """Measure them."""
-        from measure import OutOfTime
+        from benchmarks.peers.measure import OutOfTime
 
         for case in self._cases():
             names = [name for name in case.engines() if self._pending(case, name)]
@@ -85,7 +87,7 @@ class LayerBench:
     def _pending(self, case: Case, name: str) -> bool:
         wanted = not self.only or any(text in name for text in self.only)
         cell = self.store.layers.get(case.key(name))
-        return wanted and (cell is None or (name.startswith("cutwork") and cell["version"] != _version()))
+        return wanted and cell is None
 
     def _measure(self, case: Case, names: Sequence[str]) -> None:
         workers: dict[str, Worker] = {}
@@ -104,7 +106,7 @@ class LayerBench:
                 self.store.layers[case.key(name)] = {
                     "engine": name, "dtype": case.dtype, "sparsity": case.sparsity, "tokens": case.tokens,
                     "threads": case.threads, "layers": LAYERS[case.dtype], "unit": "G multiply-adds/s, zeros included",
-                    **spread(values), "version": _version() if name.startswith("cutwork") else about["version"],
+                    **spread(values), "version": build() if name.startswith("cutwork") else about["version"],
                     "correlation": about["correlation"], "date": time.strftime("%Y-%m-%d %H:%M:%S"),
                 }  # fmt: skip
             self.store.save()
@@ -129,7 +131,7 @@ class LayerBench:
         if not problem:
             try:
                 log = PEERS / "logs" / f"layers {key}.log".replace(" ", "-").replace(",", "")
-                worker = Worker(python_of(environment), script, spec, log, {"NM_DISABLE_ANALYTICS": "1"})
+                worker = Worker(python_of(environment), WORKERS / script, spec, log, {"NM_DISABLE_ANALYTICS": "1"})
                 if worker.about["correlation"] >= AGREEMENT[case.dtype]:
                     self.store.unavailable.pop(key, None)
                     return worker
@@ -140,9 +142,3 @@ class LayerBench:
         self.store.unavailable[key] = problem
         self.console.print(f"[red]{key}: {problem}; it is not timed", highlight=False)
         return None
-
-
-def _version() -> str:
-    from measure import version_of
-
-    return version_of("cutwork int8 0%") or ""

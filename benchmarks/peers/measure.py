@@ -1,6 +1,5 @@
 """Runs the plan: starts workers, checks them, and lets them take turns until every cell has its samples."""
 
-import hashlib
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -10,18 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from engines import ENGINES, Engine, write_model
-from environments import PEERS, python_of
-from plan import BANDWIDTH, BATCH_CONTEXT, BATCHES, LONGEST, Condition, conditions
-from process import HERE, Worker, WorkerError
-from random_weights import some_tokens
-from reference import prompt, reference_logits
 from rich.console import Console
-from shapes import SHAPES
-from store import Key, Store
 
-import cutwork
-from cutwork import _native
+from benchmarks.common.provenance import build
+from benchmarks.common.random_llama import some_tokens
+from benchmarks.common.shapes import SHAPES
+from benchmarks.common.worker import Worker, WorkerError
+from benchmarks.peers.engines import ENGINES, Engine, write_model
+from benchmarks.peers.environments import PEERS, WORKERS, python_of
+from benchmarks.peers.plan import BANDWIDTH, BATCH_CONTEXT, BATCHES, LONGEST, Condition, conditions
+from benchmarks.peers.reference import prompt, reference_logits
+from benchmarks.peers.store import Key, Store
 
 LEAST, MOST = 3, 6  # samples of a cell
 STEADY = 0.08  # spread of a cell, relative to its median, that needs no further samples
@@ -60,7 +58,7 @@ class Bench:
             for name in condition.engines:
                 if self._pending(condition, name):
                     each = condition.seconds(ENGINES[name])
-                    runs = LEAST - len(self.store.samples(key_of(condition, name, "decode"), version_of(name)))
+                    runs = LEAST - len(self.store.samples(key_of(condition, name, "decode")))
                     yield condition, name, each * (max(runs, 1) + (each < WARM_UP_LIMIT))
 
     def _with_crew(self, shape: str, threads: int, crew: Sequence[str], plan: Sequence[Condition]) -> None:
@@ -96,8 +94,8 @@ class Bench:
         log = PEERS / "logs" / f"{name} {shape} {threads}.log".replace(" ", "-")
         worker = None
         try:
-            worker = Worker(python_of(engine.environment), engine.worker, spec, log, forced)
-            about = worker.about | {"version": version_of(name) or worker.about["version"]}
+            worker = Worker(python_of(engine.environment), WORKERS / engine.worker, spec, log, forced)
+            about = worker.about | ({"version": build()} if engine.family == "cutwork" else {})
             self.store.engines[f"{name}, {shape}"] = about | {
                 "megabytes": round(size(engine.path(SHAPES[shape])) / 1e6)
             }
@@ -179,10 +177,7 @@ class Bench:
 
     def _pending(self, condition: Condition, name: str, seconds: float = 0.0) -> bool:
         """Whether the cell wants another sample: a noisy one gets more than the least, if it is not slow."""
-        samples = {
-            phase: self.store.samples(key_of(condition, name, phase), version_of(name))
-            for phase in ("prefill", "decode")
-        }
+        samples = {phase: self.store.samples(key_of(condition, name, phase)) for phase in ("prefill", "decode")}
         count = min(map(len, samples.values()))
         if count < LEAST:
             return True
@@ -234,17 +229,6 @@ def size(model: Path) -> int:
 
 
 @cache
-def version_of(name: str) -> str | None:
-    """Cutwork's version with a hash of the code that runs; None for peers, which are pinned."""
-    if ENGINES.get(name) is None or ENGINES[name].family != "cutwork":
-        return None
-    package = Path(cutwork.__file__).parent
-    files = [Path(_native.__file__), *sorted(package.glob("engine/**/*.py")), *sorted(package.glob("pack/*.py"))]
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    return f"{cutwork.__version__}+{digest[:8]}"
-
-
-@cache
 def expected(shape: str) -> dict[float, np.ndarray]:
     """The reference's logits by sparsity."""
     sparsities = {ENGINES[name].sparsity for c in conditions([shape], [1, 2], False) for name in c.engines}
@@ -254,7 +238,7 @@ def expected(shape: str) -> dict[float, np.ndarray]:
 @cache
 def bandwidth_program() -> Path:
     """Compiled for this machine."""
-    source, program = HERE / "bandwidth.cpp", PEERS / "bandwidth"
+    source, program = Path(__file__).with_name("bandwidth.cpp"), PEERS / "bandwidth"
     if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
         command = ["c++", "-O3", "-march=native", "-pthread", str(source), "-o", str(program)]
         subprocess.run(command, check=True)

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from engines import ENGINES, Engine
-from shapes import SHAPES
+from benchmarks.common.shapes import SHAPES
+from benchmarks.peers.engines import ENGINES, Engine
 
 BANDWIDTH = "read bandwidth"
 BATCH_CONTEXT = 64  # tokens of a sequence of a batch

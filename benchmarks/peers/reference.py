@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from random_weights import EMBEDDING, FINAL_NORM, HEAD, is_pruned, prune, some_tokens, tensors
-from shapes import EPS, ROPE_THETA, Shape
+
+from benchmarks.common.random_llama import EMBEDDING, FINAL_NORM, HEAD, is_pruned, prune, some_tokens, tensors
+from benchmarks.common.shapes import EPS, ROPE_THETA, Shape
 
 TOKENS = 24
 

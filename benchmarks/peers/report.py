@@ -5,33 +5,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from plan import BANDWIDTH
+from matplotlib import colormaps
 from rich.console import Console
-from shapes import SHAPES, TITLES
-from store import Store
-from targets import roofline, target_rows
 
-from cutwork.machine import cpu_name
-from cutwork.store.atomic import write_atomically
+from benchmarks.common import figures
+from benchmarks.common.results import where
+from benchmarks.common.shapes import SHAPES, TITLES
+from benchmarks.peers.plan import BANDWIDTH
+from benchmarks.peers.store import Store
+from benchmarks.peers.targets import roofline, target_rows
 
 
 def write(store: Store, console: Console) -> None:
-    """results/peers.md and peers.png beside the JSON, and the table on the screen."""
-    text = "\n".join(_document(store))
-    write_atomically(store.path.with_suffix(".md"), text)
-    console.print(text, markup=False, highlight=False)
+    """The plot beside the JSON, and all tables on the screen."""
+    console.print("\n".join(document(store)), markup=False, highlight=False)
     if draw(store, store.path.with_suffix(".png")):
-        console.print(f"written: {store.path}, .md and .png", highlight=False)
+        console.print(f"written: {store.path} and .png", highlight=False)
 
 
-def _document(store: Store) -> Iterator[str]:
+def document(store: Store) -> Iterator[str]:
+    """Every table there is, as Markdown."""
     cells = list(store.cells.values())
     if not cells and not store.layers:
         yield "Nothing is measured yet."
         return
     dates = sorted({str(cell["date"])[:10] for cell in (*cells, *store.layers.values())})
     period = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-    yield f"# Cutwork and its peers\n\n`python benchmarks/peers`, {cpu_name()}, {period}\n"
+    machine = where({"provenance": store.provenance})
+    yield f"# Cutwork and its peers\n\n`python -m benchmarks.peers`, {machine}, {period}\n"
     yield "Random weights of a published shape, the same for all. Tokens per second: median (slowest–fastest)."
     yield "Decode after a prompt of that many tokens. Every engine's logits agreed with a NumPy reference first.\n"
     yield from _targets(store)
@@ -80,6 +81,75 @@ def _speeds(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield from _table(("engine", *heads), rows)
 
 
+def overview(store: Store, shape: str) -> str:
+    """Medians of one shape, one line an engine; the fastest of each column is bold."""
+    heads = {
+        ("prefill", 512, 1): "prefill 512",
+        ("decode", 16, 1): "decode",
+        ("decode", 512, 1): "decode after 512",
+        ("decode", 16, 4): "batch 4",
+        ("decode", 16, 16): "batch 16",
+    }
+    found = {
+        (name, (phase, prompt, batch), threads): cell["median"]
+        for (name, of, threads, prompt, batch, phase), cell in store.cells.items()
+        if of == shape and cell["isa"] == "native" and name != BANDWIDTH
+    }
+    columns = [(head, t) for head in heads for t in (1, 2) if any(key[1:] == (head, t) for key in found)]
+    fastest = {column: max(v for key, v in found.items() if key[1:] == column) for column in columns}
+    titles = [f"{heads[head]}, {threads} thread{'s' * (threads > 1)}" for head, threads in columns]
+    rows = []
+    for name in sorted({key[0] for key in found}, key=_rank):
+        values = [found.get((name, *column)) for column in columns]
+        if not any(values):
+            continue
+        shown = ["" if v is None else f"{v:.0f}" if v >= 100 else f"{v:.1f}" for v in values]
+        bold = [v is not None and v == fastest[column] for v, column in zip(values, columns, strict=True)]
+        rows.append([name, *(f"**{text}**" if b else text for text, b in zip(shown, bold, strict=True))])
+    return "\n".join(_table(("engine", *titles), rows)).rstrip()
+
+
+def zeros_table(store: Store, shape: str = "1.1b") -> str:
+    """Decode after 16 tokens of our sparse models, times that of our own dense int4 and int8."""
+    rows = []
+    for name in (f"cutwork {weights} {zeros}%" for weights in ("int8", "int4") for zeros in (50, 75, 90)):
+        cells = []
+        for threads in (1, 2):
+            for dense in ("cutwork int4 0%", "cutwork int8 0%"):
+                mine, other = (store.cells.get((each, shape, threads, 16, 1, "decode")) for each in (name, dense))
+                cells.append(f"{mine['median'] / other['median']:.2f}×" if mine and other else "")
+        if any(cells):
+            rows.append([name.removeprefix("cutwork "), *cells])
+    heads = [
+        f"times dense {bits}, {threads} thread{'s' * (threads > 1)}" for threads in (1, 2) for bits in ("int4", "int8")
+    ]
+    return "\n".join(_table(("weights", *heads), rows)).rstrip()
+
+
+def isa_table(store: Store, shape: str = "1.1b", isa: str = "avx2") -> str:
+    """What one instruction set gives, ours and theirs, on both numbers of threads."""
+    lines = []
+    for threads in (1, 2):
+        here = [c for c in store.cells.values() if (c["shape"], c["threads"], c["isa"]) == (shape, threads, isa)]
+        if here:
+            lines += [f"{threads} thread{'s' * (threads > 1)}:", "", *_speeds(here)]
+    return "\n".join(lines).rstrip()
+
+
+def layers_table(store: Store) -> str:
+    """Single layers, one thread: G multiply-adds per second by zeros, zeros included."""
+    sparsities = (0.0, 0.5, 0.75, 0.9)
+    found = {(c["dtype"], c["tokens"], c["engine"], c["sparsity"]): c["median"] for c in store.layers.values()}
+    rows = []
+    for dtype, tokens, engine in sorted({key[:3] for key in found}):
+        values = [found.get((dtype, tokens, engine, s)) for s in sparsities]
+        best = [max(found.get((dtype, tokens, other, s), 0) for other in {k[2] for k in found}) for s in sparsities]
+        shown = ["" if v is None else f"{v:.0f}" if v >= 100 else f"{v:.1f}" for v in values]
+        cells = [f"**{text}**" if v == top else text for text, v, top in zip(shown, values, best, strict=True)]
+        rows.append([f"{dtype}, {tokens} token{'s' * (tokens > 1)}", engine, *cells])
+    return "\n".join(_table(("layer", "engine", *(f"{s:.0%} zeros" for s in sparsities)), rows)).rstrip()
+
+
 def _layers(store: Store) -> Iterator[str]:
     cells = list(store.layers.values())
     if not cells:
@@ -100,9 +170,10 @@ def _roofline(store: Store) -> Iterator[str]:
     rows = [[r["shape"], str(r["threads"]), r["engine"], f"{r['megabytes']:.0f}", f"{r['gigabytes']:.1f}",
              f"{r['bandwidth']:.1f}", f"{r['share']:.0%}"] for r in roofline(store)]  # fmt: skip
     if rows:
-        yield "## Decode and the memory's limit\n"
-        yield "Bytes of a token (weights and KV cache) times tokens/s, against the read bandwidth of the same run.\n"
-        yield from _table(("shape", "threads", "engine", "MB per token", "GB/s", "limit GB/s", "share"), rows)
+        yield "## Decode and what memory reads\n"
+        yield "Bytes of a token (weights, KV cache) times tokens/s beside the read bandwidth measured in the same call."
+        yield "That is no upper bound: memory has fast and slow minutes, and single samples reach 131% of it.\n"
+        yield from _table(("shape", "threads", "engine", "MB per token", "GB/s", "bandwidth GB/s", "share"), rows)
 
 
 def _versions(store: Store) -> Iterator[str]:
@@ -130,19 +201,13 @@ def _rank(name: str) -> tuple[bool, str]:
 
 def draw(store: Store, path: Path) -> bool:
     """Decode and prefill against sparsity, peers as lines across: one column per shape and number of threads."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     panels = sorted({(c["shape"], c["threads"]) for c in store.cells.values() if c["shape"] in ("1.1b", "2.7b")})
     if not panels:
         return False
-    figure, axes = pyplot.subplots(
-        2, len(panels), figsize=(4 * len(panels) + 1.5, 7), squeeze=False, layout="constrained"
-    )
+    figure = figures.new_figure(4 * len(panels) + 1.5, 7)
+    axes = figure.subplots(2, len(panels), squeeze=False)
     peers = sorted({c["engine"] for c in store.cells.values() if _is_peer(c)})
-    colours = dict(zip(peers, pyplot.get_cmap("tab10")(np.linspace(0, 1, max(len(peers), 1))), strict=True))
+    colours = dict(zip(peers, colormaps["tab10"](np.linspace(0, 1, max(len(peers), 1))), strict=True))
     for column, (shape, threads) in enumerate(panels):
         for row, (phase, prompt) in enumerate((("decode", 16), ("prefill", 512))):
             axis = axes[row][column]
@@ -152,11 +217,11 @@ def draw(store: Store, path: Path) -> bool:
             ]  # fmt: skip
             for cell in filter(_is_peer, here):
                 axis.axhline(cell["median"], color=colours[cell["engine"]], label=cell["engine"], linewidth=1.2)
-            for weights, colour in (("int8", "#1b7837"), ("int4", "#762a83")):
+            for weights, colour in (("int8", figures.GREEN), ("int4", figures.PURPLE)):
                 _curve(axis, here, weights, colour)
             axis.set_ylim(bottom=0)
             axis.set_title(f"{TITLES[shape]} shape, {threads} thread{'s' * (threads > 1)}: {phase}", fontsize=9)
-            axis.spines[["top", "right"]].set_visible(False)
+            figures.frame(axis, grid=False)
             axis.set_xlabel("zeros, %")
     axes[0][0].set_ylabel("decode, tokens/s")
     axes[1][0].set_ylabel("prefill of 512, tokens/s")
@@ -165,7 +230,7 @@ def draw(store: Store, path: Path) -> bool:
         handles, names = axis.get_legend_handles_labels()
         labels |= dict(zip(names, handles, strict=True))
     figure.legend(labels.values(), labels.keys(), loc="outside right center", frameon=False, fontsize=8)
-    figure.savefig(path, dpi=130)
+    figures.save(figure, path)
     return True
 
 
@@ -177,7 +242,7 @@ def _curve(axis: Any, cells: Sequence[dict[str, Any]], weights: str, colour: str
         )
         if points:
             x, y, low, high = np.array(points).T
-            label = f"cutwork {weights}" + ", planned ahead" * ahead
+            label = f"cutwork {weights}" + ", reordered" * ahead
             axis.errorbar(
                 100 * x, y, [y - low, high - y], color=colour, linestyle=line, marker="o", capsize=2, label=label
             )

@@ -1,15 +1,14 @@
 """The results file: every cell with all its samples, written after each, so that nothing measured is ever lost."""
 
 import json
-import os
-import platform
 import statistics
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cutwork.machine import cpu_name
+from benchmarks.common.provenance import provenance
+from benchmarks.common.results import refuse_mixture
 from cutwork.store.atomic import write_atomically
 
 Key = tuple[str, str, int, int, int, str]  # engine, shape, threads, prompt, batch, phase
@@ -26,43 +25,47 @@ class Store:
     unavailable: dict[str, str] = field(default_factory=dict)
     layers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
+    provenance: dict[str, Any] = field(default_factory=dict)
+
     @classmethod
     def open(cls, path: Path, fresh: bool = False) -> "Store":
         """What is in the file, or nothing."""
         store = cls(path)
         if path.exists() and not fresh:
             data = json.loads(path.read_text())
+            store.provenance = data["provenance"]
             store.cells = {_key(cell): cell for cell in data["cells"]}
             store.checks, store.engines = data["checks"], data["engines"]
             store.unavailable, store.layers = data["unavailable"], data["layers"]
         return store
 
-    def samples(self, key: Key, version: str | None = None) -> list[float]:
-        """Tokens/s measured so far; those of another version count for nothing."""
-        cell = self.cells.get(key)
-        if cell is None or (version is not None and cell["version"] != version):
-            return []
-        return list(cell["samples"])
+    def refuse_mixture(self) -> None:
+        """Raise SystemExit if what is there is of another processor or build, to which nothing can be added."""
+        if self.provenance:
+            refuse_mixture(self.path, self.provenance)
+
+    def samples(self, key: Key) -> list[float]:
+        """Tokens/s measured so far."""
+        return list(self.cells[key]["samples"]) if key in self.cells else []
 
     def add(self, key: Key, speed: float, about: dict[str, Any]) -> None:
         """One more sample of a cell."""
-        samples = [*self.samples(key, about["version"]), speed]
+        samples = [*self.samples(key), speed]
         engine, shape, threads, prompt, batch, phase = key
         self.cells[key] = {
             "engine": engine, "shape": shape, "threads": threads, "prompt": prompt, "batch": batch, "phase": phase,
             **{name: about[name] for name in ("weights", "sparsity", "isa", "version", "decode_tokens")},
-            "cpu": cpu_name(), "date": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "date": time.strftime("%Y-%m-%d %H:%M:%S"),
             **spread(samples), "samples": [round(sample, 3) for sample in samples],
         }  # fmt: skip
 
     def save(self) -> None:
         """Write it whole or not at all."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        versions = {name.partition(",")[0]: about["version"] for name, about in self.engines.items()}
+        self.provenance = provenance(versions=versions)
         head = {
-            "command": "python benchmarks/peers",
-            "cpu": cpu_name(),
-            "cpus": len(os.sched_getaffinity(0)),
-            "system": platform.platform(),
+            "provenance": self.provenance,
             "engines": self.engines,
             "unavailable": self.unavailable,
             "checks": self.checks,

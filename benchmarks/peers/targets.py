@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from plan import BANDWIDTH
-from shapes import SHAPES
-from store import Store
+from benchmarks.common.shapes import SHAPES
+from benchmarks.peers.plan import BANDWIDTH
+from benchmarks.peers.store import Store
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def target_rows(store: Store) -> Iterator[Row]:
     for r in roofline(store):
         if (r["shape"], r["threads"]) == ("1.1b", 2) and r["engine"] in [f"cutwork int8 {s}%" for s in (50, 75, 90)]:
             work = f"1.1B, {r['engine'].removeprefix('cutwork ')}: decode, bytes read, 2 threads"
-            yield Row(work, "GB/s", r["gigabytes"], "memory's limit", r["bandwidth"], 0.8)
+            yield Row(work, "GB/s", r["gigabytes"], "memory", r["bandwidth"], 0.8)
 
 
 # (our engine, dtype, sparsity, tokens, peer, sparsity of the peer's cell, ratio)
@@ -69,7 +69,7 @@ def _layers(store: Store) -> Iterator[Row]:
         a, b = speeds.get((ours, dtype, sparsity, tokens)), speeds.get((peer, dtype, theirs, tokens))
         if a and b:
             phase = "decode GEMV" if tokens == 1 else f"prefill {tokens} tokens"
-            how = ", planned ahead" * (ours == "cutwork ahead")
+            how = ", reordered" * (ours == "cutwork ahead")
             yield Row(f"4096², {dtype}, {sparsity:.0%}{how}: {phase}, 1 thread", "G/s", a, peer, b, wanted)
 
 
@@ -84,7 +84,7 @@ def _model(store: Store) -> Iterator[Row]:
         peers = {n: v for n, v in cells.items() if not n.startswith("cutwork") and peer in n}
         if name in cells and peers:
             best = max(peers, key=lambda n: peers[n])
-            ours = name.removeprefix("cutwork ").replace("ahead", "planned ahead")
+            ours = name.removeprefix("cutwork ").replace("ahead", "reordered")
             work = f"1.1B, {ours}: {phase} {prompt}, {threads} thread{'s' * (threads > 1)}"
             yield Row(work, "tok/s", cells[name], best, peers[best], wanted)
 

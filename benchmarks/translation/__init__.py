@@ -1,4 +1,4 @@
-"""A small world of sentences in two languages, and a model in T5's format to learn it: what benchmarks/t5.py trains on.
+"""A small world of sentences in two languages, and a model in T5's format that learns it: for translation.accuracy.
 
 Nothing here is part of the product.
 """

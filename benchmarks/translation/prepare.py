@@ -1,4 +1,4 @@
-"""The models of translation_speed: dense and sparse, as they are and in int8, packed."""
+"""The models whose speed is compared: dense and sparse, as they are and in int8, packed."""
 
 import json
 import shutil
@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from benchmarks.common.shapes import T5_BASE, T5_SMALL
 from cutwork.pack.pack import pack
 from cutwork.quantize.quantize import quantize
 from cutwork.recipe import QuantizeSettings
@@ -16,12 +17,11 @@ SPARSITY = 0.75
 # sentences: how many are translated in one round. length: tokens of an answer, exactly so many but for the trained one.
 SHAPES: dict[str, dict[str, Any]] = {
     "trained": {"sentences": 64, "length": 64},
-    "t5-small": {"sentences": 32, "length": 32, "width": 512, "inner": 2048, "layers": 6, "heads": 8},
-    "t5-base": {"sentences": 16, "length": 32, "width": 768, "inner": 3072, "layers": 12, "heads": 12},
+    "t5-small": {"sentences": 32, "length": 32, "config": T5_SMALL},
+    "t5-base": {"sentences": 16, "length": 32, "config": T5_BASE},
 }
 VARIANTS = ("dense f32", "sparse f32", "dense int8", "sparse int8", "dense int8 all", "sparse int8 all")
 AHEAD = "sparse int8 all, planned ahead"  # packed as `sparse int8 all`
-VOCABULARY = 32128
 
 
 def prepare(shape: str, work: Path, dense: Path | None, sparse: Path | None, console: Console) -> None:
@@ -34,7 +34,7 @@ def prepare(shape: str, work: Path, dense: Path | None, sparse: Path | None, con
                 work.mkdir(parents=True, exist_ok=True)
                 shutil.copytree(source, work / name)
     else:
-        random_models(work, **{key: SHAPES[shape][key] for key in ("width", "inner", "layers", "heads")})
+        random_models(work, SHAPES[shape]["config"])
     for variant in VARIANTS:
         kind, *how = variant.split()
         target, source = work / f"packed-{variant}", work / f"{kind}-f32"
@@ -49,7 +49,7 @@ def prepare(shape: str, work: Path, dense: Path | None, sparse: Path | None, con
     shutil.rmtree(work / "int8", ignore_errors=True)
 
 
-def random_models(work: Path, *, width: int, inner: int, layers: int, heads: int) -> None:
+def random_models(work: Path, settings: dict[str, Any]) -> None:
     """A T5 v1.0 with random weights, and the same with zeros, each with a tokenizer of made-up words."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -58,15 +58,7 @@ def random_models(work: Path, *, width: int, inner: int, layers: int, heads: int
     from cutwork.torch_models.blocks import block_linears
 
     torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=VOCABULARY,
-        d_model=width,
-        d_kv=64,
-        d_ff=inner,
-        num_layers=layers,
-        num_heads=heads,
-        decoder_start_token_id=0,
-    )
+    config = T5Config(**settings, decoder_start_token_id=0)
     model: Any = None
     for name in ("dense-f32", "sparse-f32"):
         if (work / name).exists():
@@ -80,7 +72,7 @@ def random_models(work: Path, *, width: int, inner: int, layers: int, heads: int
         with output_directory(work / name) as partial:
             model.save_pretrained(partial)
             words = {word: i for i, word in enumerate(["<pad>", "</s>", "<unk>"])}
-            words |= {f"t{i}": i for i in range(3, VOCABULARY)}
+            words |= {f"t{i}": i for i in range(3, config.vocab_size)}
             tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
             tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
             tokenizer.save(str(partial / "tokenizer.json"))

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "kernels/linear.h"
+#include "weights/layout.h"
 
 namespace cutwork {
 
@@ -13,7 +13,5 @@ struct InspectKernels {
   // row_sums of an i8 weight, whose mask must have been checked; returns the lowest code.
   int8_t (*sum_rows)(const Weight& weight, int32_t* sums);
 };
-
-const InspectKernels& inspect_kernels(Isa isa);
 
 }  // namespace cutwork

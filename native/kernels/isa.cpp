@@ -1,100 +1,144 @@
-// Which instruction set this process uses, and the kernels that belong to it.
+#include "kernels/isa.h"
+
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
 
-#include "kernels/linear.h"
-#include "kernels/linear_sets.h"
-
-#ifdef CUTWORK_X86
+#if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
 #endif
 
+// Each set is an object in the file of its name in kernels/sets/; CMakeLists.txt writes their list.
 namespace cutwork {
+namespace sets {
+#define CUTWORK_SET(name) extern const Isa name;
+#include "kernels/sets.inc"
+#undef CUTWORK_SET
+}  // namespace sets
+
 namespace {
 
-#ifdef CUTWORK_X86
+constexpr const Isa* kSets[] = {
+#define CUTWORK_SET(name) &sets::name,
+#include "kernels/sets.inc"
+#undef CUTWORK_SET
+};
+
+#if defined(__x86_64__) || defined(__i386__)
 uint64_t enabled_registers() {
   uint32_t low, high;
   __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   return static_cast<uint64_t>(high) << 32 | low;
 }
 
-// Everything that the flags in CMakeLists.txt let the compiler use, and the system's consent to save the registers.
-Isa best_isa() {
+// Where the processor says that it has a feature: in which register of which answer.
+struct FeatureBit {
+  Feature feature;
+  unsigned leaf, subleaf;
+  int answer;  // 0 to 3: eax to edx
+  unsigned bit;
+};
+
+constexpr FeatureBit kFeatureBits[] = {
+    {kFma, 1, 0, 2, bit_FMA},
+    {kPopcnt, 1, 0, 2, bit_POPCNT},
+    {kAvx, 1, 0, 2, bit_AVX},
+    {kF16c, 1, 0, 2, bit_F16C},
+    {kLzcnt, 0x80000001, 0, 2, bit_LZCNT},
+    {kAvx2, 7, 0, 1, bit_AVX2},
+    {kBmi, 7, 0, 1, bit_BMI},
+    {kBmi2, 7, 0, 1, bit_BMI2},
+    {kAvx512f, 7, 0, 1, bit_AVX512F},
+    {kAvx512bw, 7, 0, 1, bit_AVX512BW},
+    {kAvx512dq, 7, 0, 1, bit_AVX512DQ},
+    {kAvx512vl, 7, 0, 1, bit_AVX512VL},
+    {kAvx512vbmi, 7, 0, 2, bit_AVX512VBMI},
+    {kAvx512vbmi2, 7, 0, 2, bit_AVX512VBMI2},
+    {kAvx512vnni, 7, 0, 2, bit_AVX512VNNI},
+    {kAvx512vpopcntdq, 7, 0, 2, bit_AVX512VPOPCNTDQ},
+    {kAvx512bf16, 7, 1, 0, 1u << 5},
+};
+constexpr Features kYmm = kFma | kAvx | kF16c | kAvx2;  // of these the wider registers are of no use unless saved
+constexpr Features kZmm = kAvx512f | kAvx512bw | kAvx512dq | kAvx512vl | kAvx512vbmi | kAvx512vbmi2 | kAvx512vnni |
+                          kAvx512vpopcntdq | kAvx512bf16;
+
+// What the processor has, and the system's consent to save the registers.
+Features detect() {
+  Features found = 0;
+  for (const FeatureBit& each : kFeatureBits) {
+    unsigned answers[4];
+    if (__get_cpuid_count(each.leaf, each.subleaf, &answers[0], &answers[1], &answers[2], &answers[3]) &&
+        (answers[each.answer] & each.bit) != 0)
+      found |= each.feature;
+  }
   unsigned a, b, c, d;
-  if (!__get_cpuid(1, &a, &b, &c, &d)) return Isa::scalar;
-  const unsigned base = bit_FMA | bit_POPCNT | bit_OSXSAVE | bit_AVX | bit_F16C;
-  if ((c & base) != base) return Isa::scalar;
-  if (!__get_cpuid(0x80000001, &a, &b, &c, &d) || !(c & bit_LZCNT)) return Isa::scalar;
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return Isa::scalar;
-  const unsigned avx2 = bit_AVX2 | bit_BMI | bit_BMI2;
-  constexpr uint64_t kYmm = 0x6, kZmm = 0xe6;
-  if ((b & avx2) != avx2 || (enabled_registers() & kYmm) != kYmm) return Isa::scalar;
-  const unsigned avx512_b = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
-  const bool plain = (b & avx512_b) == avx512_b && (enabled_registers() & kZmm) == kZmm;
-  if (!plain) return Isa::avx2;
-  const unsigned avx512_c = bit_AVX512VBMI | bit_AVX512VBMI2 | bit_AVX512VNNI | bit_AVX512VPOPCNTDQ;
-  return (c & avx512_c) == avx512_c ? Isa::avx512 : Isa::avx512f;
+  const bool asks = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_OSXSAVE) != 0;
+  const uint64_t saved = asks ? enabled_registers() : 0;
+  constexpr uint64_t kYmmState = 0x6, kZmmState = 0xe6;
+  if ((saved & kYmmState) != kYmmState) found &= ~(kYmm | kZmm);
+  if ((saved & kZmmState) != kZmmState) found &= ~kZmm;
+  return found;
 }
 #else
-Isa best_isa() {
-  return Isa::scalar;
+Features detect() {
+  return 0;
 }
 #endif
 
-Isa choose() {
-  const Isa best = best_isa();
+bool processor_has(Features needs) {
+  static const Features found = detect();  // where the machine is virtual, each question is 25 microseconds
+  return (found & needs) == needs;
+}
+
+[[noreturn]] void refuse(const std::string& why, const char* name) {
+  std::string names;
+  for (const Isa* isa : available_isas()) names += (names.empty() ? "" : ", ") + std::string(isa->name);
+  throw std::invalid_argument(why + name + "' (in CUTWORK_ISA or isa=); choose one of " + names);
+}
+
+const Isa& choose() {
   const char* forced = std::getenv("CUTWORK_ISA");
-  if (forced == nullptr || *forced == '\0') return best;
-  const Isa isa = parse_isa(forced);
-  if (isa > best)
-    throw std::invalid_argument(std::string("CUTWORK_ISA is ") + forced + ", but the best this processor supports is " +
-                                isa_name(best) + "; choose that or a lower one");
-  return isa;
+  if (forced != nullptr && *forced != '\0') return find_available_isa(forced);
+  if (available_isas().empty()) throw std::invalid_argument("this processor lacks what cutwork was compiled for");
+  return *available_isas().front();
 }
 
 }  // namespace
 
-Isa parse_isa(const char* name) {
-  for (Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512f, Isa::avx512})
-    if (std::string(name) == isa_name(isa)) return isa;
-  throw std::invalid_argument(std::string("unknown instruction set '") + name +
-                              "' (in CUTWORK_ISA or isa=); choose scalar, avx2, avx512f or avx512");
+const std::vector<const Isa*>& available_isas() {
+  static const std::vector<const Isa*> available = [] {
+    std::vector<const Isa*> found;
+    for (const Isa* isa : kSets)
+      if (isa_supported(*isa)) found.push_back(isa);
+    return found;
+  }();
+  return available;
 }
 
-bool isa_supported(Isa isa) {
-  static const Isa best = best_isa();  // where the machine is virtual, each question is 25 microseconds
-  return isa <= best;
+bool isa_supported(const Isa& isa) {
+  return processor_has(isa.needs);
 }
 
-Isa chosen_isa() {
-  static const Isa isa = choose();
+const Isa& find_isa(const char* name) {
+  for (const Isa* isa : kSets)
+    if (std::string(name) == isa->name) return *isa;
+  refuse("this build knows no instruction set '", name);
+}
+
+const Isa& find_available_isa(const char* name) {
+  const Isa& isa = find_isa(name);
+  if (!isa_supported(isa)) refuse("this processor does not support the instruction set '", name);
   return isa;
 }
 
-const char* isa_name(Isa isa) {
-  switch (isa) {
-    case Isa::avx512:
-      return "avx512";
-    case Isa::avx512f:
-      return "avx512f";
-    case Isa::avx2:
-      return "avx2";
-    case Isa::scalar:
-      break;
-  }
-  return "scalar";
+const Isa& chosen_isa() {
+  static const Isa& isa = choose();
+  return isa;
 }
 
-const LinearKernels& linear_kernels(Isa isa) {
-#ifdef CUTWORK_X86
-  if (isa == Isa::avx512) return kLinearAvx512;
-  if (isa == Isa::avx512f) return kLinearAvx512f;
-  if (isa == Isa::avx2) return kLinearAvx2;
-#endif
-  (void)isa;
-  return kLinearScalar;
+const PairAttention* pair_attention(const Isa& isa) {
+  const PairAttention* kernels = isa.kernels.pair_attention;
+  return kernels != nullptr && processor_has(kernels->needs) ? kernels : nullptr;
 }
 
 }  // namespace cutwork

@@ -33,7 +33,7 @@ BatchRules::BatchRules(const Plan& plan)
     memory_block_size_ = plan.memory->block_size;
     memory_blocks_ = plan.memory->blocks;
   }
-  for (const Op& op : plan.ops) {
+  for (const AnyOp& op : plan.ops) {
     if (const auto* embed = std::get_if<Embed>(&op))
       vocabulary_ = std::min(vocabulary_, plan.weights[static_cast<size_t>(embed->weight)].rows);
     if (const auto* input = std::get_if<Input>(&op))
@@ -92,9 +92,9 @@ void BatchRules::check_extras(const Batch& batch) const {
   if (batch.feature_width != feature_width_)
     throw std::invalid_argument("features must have " + std::to_string(feature_width_) + " columns, not " +
                                 std::to_string(batch.feature_width));
-  for (int64_t i = 0; i < batch.watched_count; ++i) {
-    require_below("watch, layers", i, batch.watched[2 * i], cross_layers_);
-    require_below("watch, heads", i, batch.watched[2 * i + 1], cross_heads_);
+  for (int64_t i = 0; i < batch.attention_of_count; ++i) {
+    require_below("attention_of, layers", i, batch.attention_of[2 * i], cross_layers_);
+    require_below("attention_of, heads", i, batch.attention_of[2 * i + 1], cross_heads_);
   }
 }
 

@@ -23,8 +23,8 @@ struct Batch {
   int64_t memory_table_length;
   const float* features;  // [token_count, feature_width], null for a plan without input
   int64_t feature_width;
-  const int32_t* watched;  // [watched_count, 2]: layer and head of cross attention whose weights are kept
-  int64_t watched_count;
+  const int32_t* attention_of;  // [attention_of_count, 2]: layer and head of cross attention whose weights are kept
+  int64_t attention_of_count;
 
   const int32_t* table(int64_t token) const { return tables + sequences[token] * table_length; }
   const int32_t* memory_table(int64_t token) const { return memory_tables + sequences[token] * memory_table_length; }

@@ -16,7 +16,7 @@ KvCache::KvCache(const CacheShape& shape) : shape_(shape), layout_(cache_layout(
                               (shape.dtype == DType::i8 ? 2 * int64_t{sizeof(float)} : 0);
   const int64_t bytes =
       checked_product("the KV cache", {shape.layers, shape.blocks, shape.kv_heads, shape.block_size, token_bytes});
-  memory_ = Memory(bytes, "the KV cache", "use fewer blocks or an i8 cache");
+  memory_ = Allocation(bytes, "the KV cache", "use fewer blocks or an i8 cache");
 }
 
 void KvCache::require_block(int64_t index) const {

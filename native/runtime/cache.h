@@ -1,8 +1,8 @@
 // The paged cache of keys and values.
 #pragma once
 
-#include "kernels/attention.h"
-#include "runtime/memory.h"
+#include "kernels/attention/attention.h"
+#include "runtime/allocation.h"
 #include "runtime/plan.h"
 
 namespace cutwork {
@@ -32,7 +32,7 @@ class KvCache {
  private:
   CacheShape shape_;
   CacheLayout layout_;
-  Memory memory_;
+  Allocation memory_;
 };
 
 }  // namespace cutwork

@@ -38,9 +38,7 @@ class Turn {
 
 Executor::Executor(Plan plan, const Costs& costs, std::shared_ptr<const KvCache> memory)
     : plan_(verified(std::move(plan))),
-      linear_(linear_kernels(costs.isa())),
-      elementwise_(elementwise_kernels(costs.isa())),
-      attention_(attention_kernels(costs.isa())),
+      kernels_(costs.isa().kernels),
       pairs_(plan_.cache && plan_.cache->dtype != DType::f32 ? pair_attention(costs.isa()) : nullptr),
       rules_(plan_),
       memory_cache_(std::move(memory)),
@@ -52,9 +50,9 @@ Executor::Executor(Plan plan, const Costs& costs, std::shared_ptr<const KvCache>
 
 void Executor::prepare_ops(const Costs& costs) {
   const auto member = [this](int64_t weight, int64_t bias) {
-    return Member{plan_.weights[static_cast<size_t>(weight)], bias == -1 ? nullptr : vector(bias)};
+    return Member{plan_.weights[static_cast<size_t>(weight)], optional_vector(bias)};
   };
-  for (const Op& op : plan_.ops) {
+  for (const AnyOp& op : plan_.ops) {
     Prepared& prepared = prepared_.emplace_back();
     if (const auto* linear = std::get_if<Linear>(&op)) {
       std::vector<Member> members;
@@ -86,16 +84,17 @@ void Executor::allocate() {
   for (DType dtype : kDTypes) {
     int64_t bytes = 0;
     for (const Prepared& each : prepared_)
-      if (each.linear) bytes = std::max(bytes, each.linear->input_bytes(linear_, dtype, most_rows));
+      if (each.linear) bytes = std::max(bytes, each.linear->input_bytes(kernels_.linear, dtype, most_rows));
     sizes.push_back(bytes);
   }
-  for (Family family : kFamilies)  // in the order of kernel_index
+  for (Algorithm algorithm : kAlgorithms)  // in the order of kernel_index
     for (Encoding encoding : kEncodings)
       for (DType dtype : kDTypes) {
         int64_t bytes = 0;
         for (const Prepared& each : prepared_)
           if (each.linear)
-            bytes = std::max(bytes, each.linear->rearranged_bytes(linear_, family, encoding, dtype, most_rows));
+            bytes =
+                std::max(bytes, each.linear->rearranged_bytes(kernels_.linear, algorithm, encoding, dtype, most_rows));
         sizes.push_back(bytes);
       }
   for (const Angles& each : angles_)
@@ -103,15 +102,15 @@ void Executor::allocate() {
 
   int64_t scratch = prepare_attention();
   for (const Prepared& each : prepared_)
-    if (each.linear) scratch = std::max(scratch, each.linear->scratch_bytes(linear_, most_rows));
+    if (each.linear) scratch = std::max(scratch, each.linear->scratch_bytes(kernels_.linear, most_rows));
   sizes.push_back(checked_product("the arena", {partial_floats_, int64_t{sizeof(float)}}));
   sizes.insert(sizes.end(), static_cast<size_t>(plan_.threads), scratch);
-  memory_.scratch_bytes = scratch;
+  scratch_.thread_bytes = scratch;
 
   int64_t total = 0;
   for (int64_t size : sizes)
     if (__builtin_add_overflow(total, padded(size), &total)) throw std::invalid_argument("the arena is too large");
-  arena_ = Memory(total, "activations", "use a smaller max_tokens");
+  arena_ = Allocation(total, "activations", "use a smaller max_tokens");
 
   char* next = arena_.data();
   auto take = [&next, size = sizes.begin()]() mutable {
@@ -120,14 +119,14 @@ void Executor::allocate() {
     return start;
   };
   take();  // the buffers
-  for (size_t i = 0; i < kDTypeCount; ++i) memory_.inputs.push_back(take());
-  for (size_t i = 0; i < kKernelCount; ++i) memory_.rearranged.push_back(take());
+  for (size_t i = 0; i < kDTypeCount; ++i) scratch_.inputs.push_back(take());
+  for (size_t i = 0; i < kKernelCount; ++i) scratch_.rearranged.push_back(take());
   for (Angles& each : angles_) {
     each.cosines = reinterpret_cast<float*>(take());
     each.sines = each.cosines + plan_.max_tokens * each.half;
   }
   partials_ = reinterpret_cast<float*>(take());
-  for (int i = 0; i < plan_.threads; ++i) memory_.scratch.push_back(take());
+  for (int i = 0; i < plan_.threads; ++i) scratch_.threads.push_back(take());
 }
 
 // Copies what the caller could change in another thread after it has been checked.
@@ -147,15 +146,15 @@ void Executor::hold(const Batch& batch) {
     lengths = wanted + copy(batch.memory_tables, batch.table_count * batch.memory_table_length);
     copy(batch.memory_lengths, batch.table_count);
   }
-  const auto watched = static_cast<int64_t>(indices_.size());
-  copy(batch.watched, 2 * batch.watched_count);
+  const auto attention_of = static_cast<int64_t>(indices_.size());
+  copy(batch.attention_of, 2 * batch.attention_of_count);
   batch_ = batch;
   batch_.tokens = indices_.data();
   batch_.positions = batch_.tokens + tokens;
   batch_.sequences = batch_.tokens + positions;
   batch_.tables = batch_.tokens + sequences;
   batch_.wanted = batch_.tokens + tables;
-  batch_.watched = batch_.tokens + watched;
+  batch_.attention_of = batch_.tokens + attention_of;
   if (batch.memory_tables) {
     batch_.memory_tables = batch_.tokens + wanted;
     batch_.memory_lengths = batch_.tokens + lengths;
@@ -169,7 +168,7 @@ void Executor::step(const Batch& batch, bool profile, float* logits) {
   rules_.check(batch_, runs_);
   logits_ = logits;
   if (profile) profile_.assign(plan_.ops.size(), 0.0);
-  start_watching();
+  start_keeping_weights();
   compute_angles();
   for (size_t i = 0; i < plan_.ops.size(); ++i) {
     const auto run_op = [&](const auto& op) { run(op, prepared_[i]); };

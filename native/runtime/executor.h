@@ -7,12 +7,11 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/attention.h"
-#include "kernels/elementwise.h"
+#include "kernels/kernels.h"
+#include "runtime/allocation.h"
 #include "runtime/batch.h"
 #include "runtime/cache.h"
 #include "runtime/linear_group.h"
-#include "runtime/memory.h"
 #include "runtime/plan.h"
 #include "runtime/pool.h"
 
@@ -39,13 +38,13 @@ class Executor {
   int64_t cache_bytes() const { return cache_ ? cache_->bytes() : 0; }
   int64_t vocabulary() const { return vocabulary_; }
   std::shared_ptr<const KvCache> cache() const { return cache_; }
-  // The weights [pair, token, key] that the last step's watched heads of cross attention gave to each entry of the
+  // The weights [pair, token, key] that the last step's heads of attention_of gave to each entry of the
   // memory, 0 beyond its length; keys is the longest memory of the step.
-  struct Watched {
+  struct AttentionWeights {
     std::vector<float> weights;
     int64_t pairs = 0, tokens = 0, keys = 0;
   };
-  const Watched& watched() const { return watched_; }
+  const AttentionWeights& attention_weights() const { return attention_weights_; }
   const std::vector<double>& profile() const { return profile_; }  // seconds per op of the last profiled step
 
  private:
@@ -100,6 +99,7 @@ class Executor {
   float* data(int64_t buffer) const;
   float* data(int64_t buffer, int64_t row) const { return data(buffer) + row * width(buffer); }
   const float* vector(int64_t id) const { return plan_.vectors[static_cast<size_t>(id)].data(); }
+  const float* optional_vector(int64_t id) const { return id == -1 ? nullptr : vector(id); }
   // Of a bias per head and distance; 1 if there is none.
   int64_t entries(int64_t id, int64_t heads) const {
     return id == -1 ? 1 : static_cast<int64_t>(plan_.vectors[static_cast<size_t>(id)].size()) / heads;
@@ -111,8 +111,8 @@ class Executor {
   template <class Kernel, class Place>
   void append(const Kernel& kernel, const KvCache& cache, int64_t layer, int64_t k, int64_t v, int64_t first,
               int64_t last, const Place& place);
-  void start_watching();
-  void watch(const CrossAttention& op);
+  void start_keeping_weights();
+  void keep_weights(const CrossAttention& op);
   // Attends with every tile of tiles_.
   void attend(const Attending& op, bool in_pairs = false);
   // Attention of few tiles, whose keys the threads share; false if there is nothing to gain.
@@ -121,7 +121,7 @@ class Executor {
   void run(const Embed& op, const Prepared& prepared);
   void run(const Input& op, const Prepared& prepared);
   void run(const AddPositions& op, const Prepared& prepared);
-  void run(const Neighbours& op, const Prepared& prepared);
+  void run(const Unfold& op, const Prepared& prepared);
   void run(const RmsNorm& op, const Prepared& prepared);
   void run(const LayerNorm& op, const Prepared& prepared);
   void run(const Slice& op, const Prepared& prepared);
@@ -138,9 +138,7 @@ class Executor {
   void run(const Logits& op, const Prepared& prepared);
 
   const Plan plan_;
-  const LinearKernels& linear_;
-  const ElementwiseKernels& elementwise_;
-  const AttentionKernels& attention_;
+  const Kernels& kernels_;
   const PairAttention* pairs_;  // of self_attention, where that may be in bfloat16; or null
   const BatchRules rules_;
   int64_t vocabulary_ = 0;
@@ -151,12 +149,12 @@ class Executor {
   std::vector<int64_t> step_places_;     // where in it the rows of the step are
   std::vector<Prepared> prepared_;
   std::vector<Angles> angles_;
-  Memory arena_;  // buffers, then prepared inputs, angles and the threads' scratch
-  LinearMemory memory_ = {};
+  Allocation arena_;  // buffers, then prepared inputs, angles and the threads' scratch
+  LinearScratch scratch_ = {};
   float* partials_ = nullptr;  // of attention whose keys are shared among threads
   int64_t partial_floats_ = 0;
   std::vector<double> profile_;
-  Watched watched_;
+  AttentionWeights attention_weights_;
   std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
 
   // Of the step under way.
@@ -169,7 +167,8 @@ class Executor {
   std::vector<float*> item_partials_;  // of each (tile, kv head) whose keys are shared
   std::vector<Target> targets_;
 
-  ThreadPool pool_;  // last, so that its threads end first
+  ThreadPool pool_;  // after what its threads use, so that they end first
+  const Context context_ = {.kernels = kernels_, .pool = pool_, .scratch = scratch_};
 };
 
 }  // namespace cutwork

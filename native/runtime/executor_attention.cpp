@@ -22,13 +22,13 @@ int64_t Executor::prepare_attention() {
   const auto need = [&](const KvCache& cache, int64_t heads) {
     const CacheLayout& layout = cache.layout();
     const int64_t rows = std::max(heads / layout.kv_heads, kQueryRows);
-    scratch = std::max(scratch, static_cast<int64_t>(attention_.scratch_bytes(layout, rows)));
+    scratch = std::max(scratch, static_cast<int64_t>(kernels_.attention.scratch_bytes(layout, rows)));
     const int64_t keys =
         std::min(checked_product("the KV cache", {layout.block_size, cache.shape().blocks}), kSharedKeys);
     const int64_t segments = (keys + kKeySegment - 1) / kKeySegment;
     if (plan_.threads > 1) partial_floats_ = std::max(partial_floats_, segments * partial_floats(layout, heads));
   };
-  for (const Op& op : plan_.ops) {
+  for (const AnyOp& op : plan_.ops) {
     if (const auto* causal = std::get_if<Attention>(&op)) need(*cache_, causal->heads);
     if (const auto* cross = std::get_if<CrossAttention>(&op)) need(*memory_cache_, cross->heads);
     if (const auto* self = std::get_if<SelfAttention>(&op)) {
@@ -70,7 +70,7 @@ void Executor::append(const Kernel& kernel, const KvCache& cache, int64_t layer,
 
 void Executor::run(const KvAppend& op, const Prepared&) {
   const int64_t size = cache_->layout().block_size;
-  append(attention_, *cache_, op.cache, op.k, op.v, 0, batch_.token_count, [&](int64_t row) {
+  append(kernels_.attention, *cache_, op.cache, op.k, op.v, 0, batch_.token_count, [&](int64_t row) {
     const int64_t position = batch_.positions[row];
     return batch_.table(row)[position / size] * size + position % size;
   });
@@ -88,24 +88,24 @@ void Executor::add_tiles(const Run& run, int64_t position, int64_t keys, const i
 AttentionTile Executor::attention_tile(const Attending& op, int64_t item) const {
   const QueryTile& tile = tiles_[tiles_.size() - 1 - static_cast<size_t>(item / op.kv_heads)];
   const int64_t kv_head = item % op.kv_heads, group = op.heads / op.kv_heads, head = kv_head * group;
-  return {op.cache->layout(),
-          op.cache->layer(op.layer),
-          tile.table,
-          kv_head,
-          data(op.q, tile.row) + head * op.head_dim,
-          data(op.out, tile.row) + head * op.head_dim,
-          width(op.q),
-          width(op.out),
-          tile.count,
-          group,
-          tile.position,
-          tile.keys,
-          op.window,
-          op.scale,
-          op.slopes ? op.slopes + head : nullptr,
-          op.bias ? op.bias + head * (op.behind + 1 + op.ahead) : nullptr,
-          op.behind,
-          op.ahead};
+  return {.cache = op.cache->layout(),
+          .layer = op.cache->layer(op.layer),
+          .table = tile.table,
+          .kv_head = kv_head,
+          .q = data(op.q, tile.row) + head * op.head_dim,
+          .out = data(op.out, tile.row) + head * op.head_dim,
+          .q_stride = width(op.q),
+          .out_stride = width(op.out),
+          .queries = tile.count,
+          .group = group,
+          .position = tile.position,
+          .keys = tile.keys,
+          .window = op.window,
+          .scale = op.scale,
+          .slopes = op.slopes ? op.slopes + head : nullptr,
+          .bias = op.bias ? op.bias + head * (op.behind + 1 + op.ahead) : nullptr,
+          .behind = op.behind,
+          .ahead = op.ahead};
 }
 
 bool Executor::share_keys(const Attending& op, int64_t items) {
@@ -131,13 +131,13 @@ bool Executor::share_keys(const Attending& op, int64_t items) {
   pool_.for_ranges(static_cast<int64_t>(key_ranges_.size()), 1, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t i = begin; i < end; ++i) {
       const KeyRange& range = key_ranges_[static_cast<size_t>(i)];
-      attention_.attend_segments(attention_tile(op, range.item), range.begin, range.end, range.partials,
-                                 memory_.scratch[static_cast<size_t>(thread)]);
+      kernels_.attention.attend_segments(attention_tile(op, range.item), range.begin, range.end, range.partials,
+                                         scratch_.threads[static_cast<size_t>(thread)]);
     }
   });
   pool_.for_ranges(items, std::max<int64_t>(1, kSharedFloats * items / floats), [&](int64_t begin, int64_t end, int) {
     for (int64_t item = begin; item < end; ++item)
-      attention_.finish(attention_tile(op, item), item_partials_[static_cast<size_t>(item)]);
+      kernels_.attention.finish(attention_tile(op, item), item_partials_[static_cast<size_t>(item)]);
   });
   return true;
 }
@@ -152,13 +152,13 @@ void Executor::attend(const Attending& op, bool in_pairs) {
   const bool alone = pool_.threads() == 1 || multiplies < kSharedMultiplies;
   if (!alone && !in_pairs && share_keys(op, items)) return;
   pool_.for_ranges(items, alone ? items : 1, [&](int64_t begin, int64_t end, int thread) {
-    void* scratch = memory_.scratch[static_cast<size_t>(thread)];
+    void* scratch = scratch_.threads[static_cast<size_t>(thread)];
     for (int64_t item = begin; item < end; ++item) {
       const AttentionTile tile = attention_tile(op, item);
       if (in_pairs) {
         pairs_->attend(tile, scratch);
       } else {
-        attention_.attend(tile, scratch);
+        kernels_.attention.attend(tile, scratch);
       }
     }
   });
@@ -167,9 +167,19 @@ void Executor::attend(const Attending& op, bool in_pairs) {
 void Executor::run(const Attention& op, const Prepared&) {
   tiles_.clear();
   for (const Run& each : runs_) add_tiles(each, each.position, -1, batch_.table(each.first), op.heads / op.kv_heads);
-  const float* slopes = op.slopes == -1 ? nullptr : vector(op.slopes);
-  attend({cache_.get(), op.cache, op.q, op.out, op.heads, op.kv_heads, op.head_dim, op.scale, op.window, slopes,
-          op.bias == -1 ? nullptr : vector(op.bias), entries(op.bias, op.heads) - 1, 0});
+  attend({.cache = cache_.get(),
+          .layer = op.cache,
+          .q = op.q,
+          .out = op.out,
+          .heads = op.heads,
+          .kv_heads = op.kv_heads,
+          .head_dim = op.head_dim,
+          .scale = op.scale,
+          .window = op.window,
+          .slopes = optional_vector(op.slopes),
+          .bias = optional_vector(op.bias),
+          .behind = entries(op.bias, op.heads) - 1,
+          .ahead = 0});
 }
 
 void Executor::run(const CrossAttention& op, const Prepared&) {
@@ -186,48 +196,49 @@ void Executor::run(const CrossAttention& op, const Prepared&) {
       together.count += runs_[i].count;
     add_tiles(together, 0, keys, batch_.memory_table(together.first), op.heads / op.kv_heads);
   }
-  const Attending attending = {memory_cache_.get(),
-                               op.cache,
-                               op.q,
-                               op.out,
-                               op.heads,
-                               op.kv_heads,
-                               op.head_dim,
-                               op.scale,
-                               -1,
-                               nullptr,
-                               nullptr,
-                               0,
-                               0};
-  attend(attending);
-  watch(op);
+  attend({.cache = memory_cache_.get(),
+          .layer = op.cache,
+          .q = op.q,
+          .out = op.out,
+          .heads = op.heads,
+          .kv_heads = op.kv_heads,
+          .head_dim = op.head_dim,
+          .scale = op.scale,
+          .window = -1,
+          .slopes = nullptr,
+          .bias = nullptr,
+          .behind = 0,
+          .ahead = 0});
+  keep_weights(op);
 }
 
-void Executor::start_watching() {
-  watched_.pairs = batch_.watched_count;
-  watched_.tokens = batch_.token_count;
-  watched_.keys = 0;
+void Executor::start_keeping_weights() {
+  attention_weights_.pairs = batch_.attention_of_count;
+  attention_weights_.tokens = batch_.token_count;
+  attention_weights_.keys = 0;
   for (const Run& run : runs_) {
-    if (batch_.watched_count > 0)
-      watched_.keys = std::max<int64_t>(watched_.keys, batch_.memory_lengths[batch_.sequences[run.first]]);
+    if (batch_.attention_of_count > 0)
+      attention_weights_.keys =
+          std::max<int64_t>(attention_weights_.keys, batch_.memory_lengths[batch_.sequences[run.first]]);
   }
-  const int64_t floats =
-      checked_product("the watched weights", {watched_.pairs, watched_.tokens, watched_.keys, int64_t{sizeof(float)}});
-  watched_.weights.assign(static_cast<size_t>(floats) / sizeof(float), 0.f);
+  const int64_t floats = checked_product("the attention weights", {attention_weights_.pairs, attention_weights_.tokens,
+                                                                   attention_weights_.keys, int64_t{sizeof(float)}});
+  attention_weights_.weights.assign(static_cast<size_t>(floats) / sizeof(float), 0.f);
 }
 
 // The tiles_ are those of the op, in the order of the batch's rows.
-void Executor::watch(const CrossAttention& op) {
-  for (int64_t pair = 0; pair < batch_.watched_count; ++pair) {
-    const int64_t head = batch_.watched[2 * pair + 1];
-    if (batch_.watched[2 * pair] != op.cache || head >= op.heads) continue;
-    float* out = watched_.weights.data() + pair * watched_.tokens * watched_.keys;
+void Executor::keep_weights(const CrossAttention& op) {
+  for (int64_t pair = 0; pair < batch_.attention_of_count; ++pair) {
+    const int64_t head = batch_.attention_of[2 * pair + 1];
+    if (batch_.attention_of[2 * pair] != op.cache || head >= op.heads) continue;
+    float* out = attention_weights_.weights.data() + pair * attention_weights_.tokens * attention_weights_.keys;
     pool_.for_ranges(static_cast<int64_t>(tiles_.size()), 1, [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin; i < end; ++i) {
         const QueryTile& tile = tiles_[static_cast<size_t>(i)];
-        attention_.weigh(memory_cache_->layout(), memory_cache_->layer(op.cache), tile.table, tile.keys,
-                         head * op.kv_heads / op.heads, data(op.q, tile.row) + head * op.head_dim, width(op.q),
-                         tile.count, op.scale, out + tile.row * watched_.keys, watched_.keys);
+        kernels_.attention.weigh(memory_cache_->layout(), memory_cache_->layer(op.cache), tile.table, tile.keys,
+                                 head * op.kv_heads / op.heads, data(op.q, tile.row) + head * op.head_dim, width(op.q),
+                                 tile.count, op.scale, out + tile.row * attention_weights_.keys,
+                                 attention_weights_.keys);
       }
     });
   }
@@ -254,10 +265,21 @@ void Executor::run(const SelfAttention& op, const Prepared&) {
     if (pairs_) {
       append(*pairs_, *step_cache_, 0, op.k, op.v, first, last, place);
     } else {
-      append(attention_, *step_cache_, 0, op.k, op.v, first, last, place);
+      append(kernels_.attention, *step_cache_, 0, op.k, op.v, first, last, place);
     }
-    attend({step_cache_.get(), 0, op.q, op.out, op.heads, op.heads, op.head_dim, op.scale, -1, nullptr,
-            op.bias == -1 ? nullptr : vector(op.bias), reach, reach},
+    attend({.cache = step_cache_.get(),
+            .layer = 0,
+            .q = op.q,
+            .out = op.out,
+            .heads = op.heads,
+            .kv_heads = op.heads,
+            .head_dim = op.head_dim,
+            .scale = op.scale,
+            .window = -1,
+            .slopes = nullptr,
+            .bias = optional_vector(op.bias),
+            .behind = reach,
+            .ahead = reach},
            pairs_ != nullptr);
   }
 }

@@ -47,7 +47,7 @@ void Executor::compute_angles() {
 void Executor::run(const Embed& op, const Prepared&) {
   const Weight& weight = plan_.weights[static_cast<size_t>(op.weight)];
   per_token(batch_.token_count, weight.cols,
-            [&](int64_t t) { elementwise_.embed(weight, batch_.tokens[t], op.scale, data(op.out, t)); });
+            [&](int64_t t) { kernels_.elementwise.embed(weight, batch_.tokens[t], op.scale, data(op.out, t)); });
 }
 
 void Executor::run(const Input& op, const Prepared&) {
@@ -61,12 +61,12 @@ void Executor::run(const AddPositions& op, const Prepared&) {
   const Weight& weight = plan_.weights[static_cast<size_t>(op.weight)];
   const int64_t columns = width(op.x);
   per_token(batch_.token_count, columns, [&](int64_t t) {
-    elementwise_.embed(weight, batch_.positions[t], 1.f, data(op.out, t));
-    elementwise_.finish(Activation::none, nullptr, data(op.x, t), columns, data(op.out, t));
+    kernels_.elementwise.embed(weight, batch_.positions[t], 1.f, data(op.out, t));
+    kernels_.elementwise.finish(Activation::none, nullptr, data(op.x, t), columns, data(op.out, t));
   });
 }
 
-void Executor::run(const Neighbours& op, const Prepared&) {
+void Executor::run(const Unfold& op, const Prepared&) {
   for (const Run& run : runs_) {
     per_token(run.count, width(op.out), [&](int64_t i) {
       float* to = data(op.out, run.first + i);
@@ -86,14 +86,14 @@ void Executor::run(const Neighbours& op, const Prepared&) {
 
 void Executor::run(const RmsNorm& op, const Prepared&) {
   per_token(rows(op.x), width(op.x), [&](int64_t t) {
-    elementwise_.rms_norm(data(op.x, t), vector(op.weight), op.eps, width(op.x), op.groups, data(op.out, t));
+    kernels_.elementwise.rms_norm(data(op.x, t), vector(op.weight), op.eps, width(op.x), op.groups, data(op.out, t));
   });
 }
 
 void Executor::run(const LayerNorm& op, const Prepared&) {
-  const float* bias = op.bias == -1 ? nullptr : vector(op.bias);
+  const float* bias = optional_vector(op.bias);
   per_token(rows(op.x), width(op.x), [&](int64_t t) {
-    elementwise_.layer_norm(data(op.x, t), vector(op.weight), bias, op.eps, width(op.x), data(op.out, t));
+    kernels_.elementwise.layer_norm(data(op.x, t), vector(op.weight), bias, op.eps, width(op.x), data(op.out, t));
   });
 }
 
@@ -111,32 +111,32 @@ void Executor::run(const Add& op, const Prepared&) {
   const int64_t columns = width(op.x);
   per_token(rows(op.x), columns, [&](int64_t t) {
     std::memcpy(data(op.out, t), data(op.x, t), static_cast<size_t>(columns) * sizeof(float));
-    elementwise_.finish(Activation::none, nullptr, data(op.y, t), columns, data(op.out, t));
+    kernels_.elementwise.finish(Activation::none, nullptr, data(op.y, t), columns, data(op.out, t));
   });
 }
 
 void Executor::run(const Clip& op, const Prepared&) {
   per_token(rows(op.x), width(op.x),
-            [&](int64_t t) { elementwise_.clip(data(op.x, t), op.limit, width(op.x), data(op.out, t)); });
+            [&](int64_t t) { kernels_.elementwise.clip(data(op.x, t), op.limit, width(op.x), data(op.out, t)); });
 }
 
 void Executor::run(const Linear& op, const Prepared& prepared) {
   for (size_t i = 0; i < op.outs.size(); ++i)
     targets_[i] = {data(op.outs[i]), op.residual == -1 ? nullptr : data(op.residual)};
-  prepared.linear->run(linear_, elementwise_, pool_, memory_, data(op.x), rows(op.x), targets_.data());
+  prepared.linear->run(context_, data(op.x), rows(op.x), targets_.data());
 }
 
 void Executor::run(const Rope& op, const Prepared& prepared) {
   const Angles& angles = angles_[prepared.angles];
   per_token(batch_.token_count, width(op.x), [&](int64_t t) {
-    elementwise_.rope(data(op.x, t), angles.cosines + t * angles.half, angles.sines + t * angles.half, op.heads,
-                      op.head_dim, angles.half, data(op.out, t));
+    kernels_.elementwise.rope(data(op.x, t), angles.cosines + t * angles.half, angles.sines + t * angles.half, op.heads,
+                              op.head_dim, angles.half, data(op.out, t));
   });
 }
 
 void Executor::run(const Gated& op, const Prepared&) {
   per_token(rows(op.gate), width(op.gate), [&](int64_t t) {
-    elementwise_.gated(op.activation, data(op.gate, t), data(op.up, t), width(op.gate), data(op.out, t));
+    kernels_.elementwise.gated(op.activation, data(op.gate, t), data(op.up, t), width(op.gate), data(op.out, t));
   });
 }
 
@@ -147,7 +147,7 @@ void Executor::run(const GatherRows& op, const Prepared&) {
 
 void Executor::run(const Logits& op, const Prepared& prepared) {
   targets_[0] = {logits_, nullptr};
-  prepared.linear->run(linear_, elementwise_, pool_, memory_, data(op.x), batch_.wanted_count, targets_.data());
+  prepared.linear->run(context_, data(op.x), batch_.wanted_count, targets_.data());
 }
 
 }  // namespace cutwork

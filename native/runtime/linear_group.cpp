@@ -18,9 +18,8 @@ double cost(const Weight& weight, int64_t begin, int64_t end) {
   if (weight.encoding == Encoding::dense) return static_cast<double>(end - begin) * static_cast<double>(weight.cols);
   const int64_t share = stream_rows(weight.dtype);
   const int64_t first = begin / share, last = (end + share - 1) / share;
-  const double per_byte = weight.encoding == Encoding::bitmask ? 8 : 32;  // weights per byte of the mask
   return static_cast<double>(weight.offsets[last] - weight.offsets[first]) +
-         static_cast<double>(end - begin) * static_cast<double>(weight.cols) / per_byte;
+         static_cast<double>(end - begin) * static_cast<double>(weight.cols) * mask_density(weight.encoding);
 }
 
 }  // namespace
@@ -34,40 +33,41 @@ LinearGroup::LinearGroup(std::vector<Member> members, Activation activation, int
       dtypes_.push_back(member.weight.dtype);
   }
   constexpr int64_t kMost = 512;  // from here on more tokens change nothing
-  std::vector<Family> families;
+  std::vector<Algorithm> algorithms;
   for (int64_t first = 1, next = 1; next <= kMost; first = next) {
     const auto choose = [&](int64_t tokens) {
-      std::vector<Family> chosen;
+      std::vector<Algorithm> chosen;
       for (const Member& member : members_) chosen.push_back(costs.choose(shape_of(member.weight), tokens));
       return chosen;
     };
-    families = choose(first);
-    while (++next <= kMost && choose(next) == families) {
+    algorithms = choose(first);
+    while (++next <= kMost && choose(next) == algorithms) {
     }
-    add_schedule(first, next <= kMost ? next - 1 : std::numeric_limits<int64_t>::max(), families);
+    add_schedule(first, next <= kMost ? next - 1 : std::numeric_limits<int64_t>::max(), algorithms);
   }
 }
 
 // For many tokens a part is a panel: kernels lose where theirs are cut.
 int64_t LinearGroup::part_count(const Schedule& schedule) const {
   if (threads_ == 1) return 1;
-  const bool few_tokens = std::count(schedule.families.begin(), schedule.families.end(), Family::gemv) > 0;
+  const bool few_tokens = std::count(schedule.algorithms.begin(), schedule.algorithms.end(), Algorithm::gemv) > 0;
   return few_tokens ? threads_ * kPartsPerThread : std::max(rows_ / kRowPanel, threads_);
 }
 
 size_t LinearGroup::kernel_of(const Schedule& schedule, size_t member) const {
   const Weight& weight = members_[member].weight;
-  return kernel_index(schedule.families[member], weight.encoding, weight.dtype);
+  return kernel_index(schedule.algorithms[member], weight.encoding, weight.dtype);
 }
 
-void LinearGroup::add_schedule(int64_t first, int64_t last, std::vector<Family> families) {
-  Schedule schedule = {first, last, std::move(families), {}, {}};
+void LinearGroup::add_schedule(int64_t first, int64_t last, std::vector<Algorithm> algorithms) {
+  Schedule schedule = {
+      .first = first, .last = last, .algorithms = std::move(algorithms), .rearranging = {}, .parts = {}};
   const auto parts = static_cast<size_t>(part_count(schedule));
   schedule.parts.resize(parts);
   double before = 0;
   for (size_t i = 0; i < members_.size(); ++i) {
     const Weight& weight = members_[i].weight;
-    const bool skips = skips_zeros(schedule.families[i]);
+    const bool skips = skips_zeros(schedule.algorithms[i]);
     const auto alike = [&](size_t other) { return kernel_of(schedule, other) == kernel_of(schedule, i); };
     if (skips && std::none_of(schedule.rearranging.begin(), schedule.rearranging.end(), alike))
       schedule.rearranging.push_back(i);
@@ -77,7 +77,7 @@ void LinearGroup::add_schedule(int64_t first, int64_t last, std::vector<Family> 
       const int64_t end = std::min(begin + tile, weight.rows);
       const double own = cost(weight, begin, end);
       const double share = (before + own / 2) / std::max(cost_, 1.0) * static_cast<double>(parts);
-      std::vector<Slice>& part = schedule.parts[std::min(static_cast<size_t>(share), parts - 1)];
+      std::vector<RowRange>& part = schedule.parts[std::min(static_cast<size_t>(share), parts - 1)];
       before += own;
       if (!part.empty() && part.back().member == i) {
         part.back().end = end;
@@ -108,14 +108,14 @@ int64_t LinearGroup::input_bytes(const LinearKernels& kernels, DType dtype, int6
   return static_cast<int64_t>(kernels.input_bytes(dtype, most, members_[0].weight.cols));
 }
 
-int64_t LinearGroup::rearranged_bytes(const LinearKernels& kernels, Family family, Encoding encoding, DType dtype,
+int64_t LinearGroup::rearranged_bytes(const LinearKernels& kernels, Algorithm algorithm, Encoding encoding, DType dtype,
                                       int64_t most) const {
   size_t bytes = 0;
   for (const Schedule& each : schedules_)
     for (size_t i : each.rearranging)
-      if (each.first <= most && kernel_of(each, i) == kernel_index(family, encoding, dtype))
-        bytes = std::max(
-            bytes, kernels.rearranged_bytes(family, encoding, dtype, each.most_at_once(most), members_[i].weight.cols));
+      if (each.first <= most && kernel_of(each, i) == kernel_index(algorithm, encoding, dtype))
+        bytes = std::max(bytes, kernels.rearranged_bytes(algorithm, encoding, dtype, each.most_at_once(most),
+                                                         members_[i].weight.cols));
   return static_cast<int64_t>(bytes);
 }
 
@@ -123,77 +123,77 @@ int64_t LinearGroup::scratch_bytes(const LinearKernels& kernels, int64_t most) c
   int64_t bytes = 0;
   for (const Schedule& each : schedules_)
     for (size_t i = 0; each.first <= most && i < members_.size(); ++i)
-      bytes = std::max(bytes, static_cast<int64_t>(kernels.scratch_bytes(each.families[i], members_[i].weight,
+      bytes = std::max(bytes, static_cast<int64_t>(kernels.scratch_bytes(each.algorithms[i], members_[i].weight,
                                                                          each.most_at_once(most))));
   return bytes;
 }
 
-void LinearGroup::prepare(const LinearKernels& kernels, ThreadPool& pool, const LinearMemory& memory, const float* x,
-                          int64_t tokens, const Schedule& schedule) const {
+void LinearGroup::prepare(const Context& context, const float* x, int64_t tokens, const Schedule& schedule) const {
+  const LinearKernels& kernels = context.kernels.linear;
+  const LinearScratch& scratch = context.scratch;
   const int64_t cols = members_[0].weight.cols;
   const bool shared = tokens * cols >= kSharedPrepare;
-  const int64_t share = (tokens + pool.threads() - 1) / pool.threads();
+  const int64_t share = (tokens + context.pool.threads() - 1) / context.pool.threads();
   const int64_t grain = !shared ? tokens : schedule.rearranging.empty() ? share : kTokenTile;
-  pool.for_ranges(tokens, grain, [&](int64_t begin, int64_t end, int) {
+  context.pool.for_ranges(tokens, grain, [&](int64_t begin, int64_t end, int) {
     for (DType dtype : dtypes_) {
-      kernels.prepare(dtype, x, cols, tokens, cols, begin, end, memory.inputs[static_cast<size_t>(dtype)]);
+      kernels.prepare(dtype, x, cols, tokens, cols, begin, end, scratch.inputs[static_cast<size_t>(dtype)]);
     }
     for (size_t i : schedule.rearranging) {
       const Weight& weight = members_[i].weight;
-      kernels.rearrange_input(schedule.families[i], weight.encoding, weight.dtype,
-                              memory.inputs[static_cast<size_t>(weight.dtype)], tokens, cols, begin, end,
-                              memory.rearranged[kernel_of(schedule, i)]);
+      kernels.rearrange_input(schedule.algorithms[i], weight.encoding, weight.dtype,
+                              scratch.inputs[static_cast<size_t>(weight.dtype)], tokens, cols, begin, end,
+                              scratch.rearranged[kernel_of(schedule, i)]);
     }
   });
 }
 
-void LinearGroup::run(const LinearKernels& kernels, const ElementwiseKernels& elementwise, ThreadPool& pool,
-                      const LinearMemory& memory, const float* x, int64_t tokens, const Target* targets) const {
+void LinearGroup::run(const Context& context, const float* x, int64_t tokens, const Target* targets) const {
   if (tokens == 0) return;
-  if (scratch_bytes(kernels, tokens) > memory.scratch_bytes)
+  if (scratch_bytes(context.kernels.linear, tokens) > context.scratch.thread_bytes)
     throw std::logic_error("the linear kernels need more scratch than was foreseen");
   const Schedule& chosen = schedule(tokens);
   const int64_t at_once = chosen.at_once(tokens);
   for (int64_t first = 0; first < tokens; first += at_once)
-    run_at_once(kernels, elementwise, pool, memory, x + first * members_[0].weight.cols,
-                std::min(at_once, tokens - first), targets, first, chosen);
+    run_at_once(context, x + first * members_[0].weight.cols, std::min(at_once, tokens - first), targets, first,
+                chosen);
 }
 
 // The tokens from `first` on, which are those of x.
-void LinearGroup::run_at_once(const LinearKernels& kernels, const ElementwiseKernels& elementwise, ThreadPool& pool,
-                              const LinearMemory& memory, const float* x, int64_t tokens, const Target* targets,
+void LinearGroup::run_at_once(const Context& context, const float* x, int64_t tokens, const Target* targets,
                               int64_t first, const Schedule& schedule) const {
-  prepare(kernels, pool, memory, x, tokens, schedule);
+  prepare(context, x, tokens, schedule);
   const auto parts = static_cast<int64_t>(schedule.parts.size());
   const int64_t grain = cost_ * static_cast<double>(tokens) < kSharedCost ? parts : 1;
-  pool.for_ranges(parts, grain, [&](int64_t begin, int64_t end, int thread) {
+  context.pool.for_ranges(parts, grain, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t part = begin; part < end; ++part) {
-      for (const Slice& slice : schedule.parts[static_cast<size_t>(part)]) {
-        const Target& whole = targets[slice.member];
-        const int64_t at = first * members_[slice.member].weight.rows;
+      for (const RowRange& range : schedule.parts[static_cast<size_t>(part)]) {
+        const Target& whole = targets[range.member];
+        const int64_t at = first * members_[range.member].weight.rows;
         const Target target = {whole.y + at, whole.residual ? whole.residual + at : nullptr};
-        multiply(kernels, elementwise, memory, tokens, target, schedule, slice, thread);
+        multiply(context, tokens, target, schedule, range, thread);
       }
     }
   });
 }
 
-void LinearGroup::multiply(const LinearKernels& kernels, const ElementwiseKernels& elementwise,
-                           const LinearMemory& memory, int64_t tokens, const Target& target, const Schedule& schedule,
-                           const Slice& slice, int thread) const {
-  const Member& member = members_[slice.member];
+void LinearGroup::multiply(const Context& context, int64_t tokens, const Target& target, const Schedule& schedule,
+                           const RowRange& range, int thread) const {
+  const Member& member = members_[range.member];
   const Weight& weight = member.weight;
-  const Family family = schedule.families[slice.member];
-  const char* input = skips_zeros(family) ? memory.rearranged[kernel_of(schedule, slice.member)]
-                                          : memory.inputs[static_cast<size_t>(weight.dtype)];
+  const Algorithm algorithm = schedule.algorithms[range.member];
+  const LinearScratch& scratch = context.scratch;
+  const char* input = skips_zeros(algorithm) ? scratch.rearranged[kernel_of(schedule, range.member)]
+                                             : scratch.inputs[static_cast<size_t>(weight.dtype)];
   const int64_t rows = weight.rows;
-  kernels.multiply(family, weight, input, tokens, slice.begin, slice.end, target.y, rows,
-                   memory.scratch[static_cast<size_t>(thread)]);
+  context.kernels.linear.multiply(algorithm, weight, input, tokens, range.begin, range.end, target.y, rows,
+                                  scratch.threads[static_cast<size_t>(thread)]);
   if (!member.bias && !target.residual && activation_ == Activation::none) return;
   for (int64_t t = 0; t < tokens; ++t) {
-    const int64_t at = t * rows + slice.begin;
-    elementwise.finish(activation_, member.bias ? member.bias + slice.begin : nullptr,
-                       target.residual ? target.residual + at : nullptr, slice.end - slice.begin, target.y + at);
+    const int64_t at = t * rows + range.begin;
+    context.kernels.elementwise.finish(activation_, member.bias ? member.bias + range.begin : nullptr,
+                                       target.residual ? target.residual + at : nullptr, range.end - range.begin,
+                                       target.y + at);
   }
 }
 

@@ -4,10 +4,8 @@
 #include <utility>
 #include <vector>
 
-#include "cost.h"
-#include "kernels/elementwise.h"
-#include "kernels/linear.h"
-#include "runtime/memory.h"
+#include "cost/cost.h"
+#include "kernels/kernels.h"
 #include "runtime/pool.h"
 
 namespace cutwork {
@@ -25,11 +23,18 @@ struct Target {
 };
 
 // Memory that every group of an executor uses in turn.
-struct LinearMemory {
+struct LinearScratch {
   std::vector<char*> inputs;      // prepared inputs by dtype
   std::vector<char*> rearranged;  // by kernel_index
-  std::vector<char*> scratch;     // by thread
-  int64_t scratch_bytes;          // of each
+  std::vector<char*> threads;     // each thread's own
+  int64_t thread_bytes;           // of each of those
+};
+
+// What an executor lends to whatever runs in it.
+struct Context {
+  const Kernels& kernels;
+  ThreadPool& pool;
+  const LinearScratch& scratch;
 };
 
 class LinearGroup {
@@ -39,26 +44,25 @@ class LinearGroup {
   // Bytes that steps of up to `most` tokens need: the prepared input for a dtype and the rearranged one for a kernel (0
   // if unused), and one thread's scratch.
   int64_t input_bytes(const LinearKernels& kernels, DType dtype, int64_t most) const;
-  int64_t rearranged_bytes(const LinearKernels& kernels, Family family, Encoding encoding, DType dtype,
+  int64_t rearranged_bytes(const LinearKernels& kernels, Algorithm algorithm, Encoding encoding, DType dtype,
                            int64_t most) const;
   int64_t scratch_bytes(const LinearKernels& kernels, int64_t most) const;
 
   // targets[i] = activation(x * members[i]^T + bias) + residual, for x [tokens, cols].
-  void run(const LinearKernels& kernels, const ElementwiseKernels& elementwise, ThreadPool& pool,
-           const LinearMemory& memory, const float* x, int64_t tokens, const Target* targets) const;
+  void run(const Context& context, const float* x, int64_t tokens, const Target* targets) const;
 
  private:
   // Rows of one member.
-  struct Slice {
+  struct RowRange {
     size_t member;
     int64_t begin, end;
   };
   // How `first` to `last` tokens are multiplied.
   struct Schedule {
     int64_t first, last;
-    std::vector<Family> families;           // of each member
-    std::vector<size_t> rearranging;        // a member of each kernel that reads the input rearranged
-    std::vector<std::vector<Slice>> parts;  // of about equal cost; a thread takes one after the other
+    std::vector<Algorithm> algorithms;         // of each member
+    std::vector<size_t> rearranging;           // a member of each kernel that reads the input rearranged
+    std::vector<std::vector<RowRange>> parts;  // of about equal cost; a thread takes one after the other
 
     int64_t at_once(int64_t tokens) const;       // of a step, in equal turns
     int64_t most_at_once(int64_t tokens) const;  // of any step up to `tokens`
@@ -66,15 +70,13 @@ class LinearGroup {
 
   size_t kernel_of(const Schedule& schedule, size_t member) const;
   int64_t part_count(const Schedule& schedule) const;
-  void add_schedule(int64_t first, int64_t last, std::vector<Family> families);
+  void add_schedule(int64_t first, int64_t last, std::vector<Algorithm> algorithms);
   const Schedule& schedule(int64_t tokens) const;
-  void run_at_once(const LinearKernels& kernels, const ElementwiseKernels& elementwise, ThreadPool& pool,
-                   const LinearMemory& memory, const float* x, int64_t tokens, const Target* targets, int64_t first,
+  void run_at_once(const Context& context, const float* x, int64_t tokens, const Target* targets, int64_t first,
                    const Schedule& schedule) const;
-  void multiply(const LinearKernels& kernels, const ElementwiseKernels& elementwise, const LinearMemory& memory,
-                int64_t tokens, const Target& target, const Schedule& schedule, const Slice& slice, int thread) const;
-  void prepare(const LinearKernels& kernels, ThreadPool& pool, const LinearMemory& memory, const float* x,
-               int64_t tokens, const Schedule& schedule) const;
+  void multiply(const Context& context, int64_t tokens, const Target& target, const Schedule& schedule,
+                const RowRange& range, int thread) const;
+  void prepare(const Context& context, const float* x, int64_t tokens, const Schedule& schedule) const;
 
   std::vector<Member> members_;
   Activation activation_;

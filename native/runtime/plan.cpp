@@ -4,7 +4,7 @@
 #include <initializer_list>
 #include <stdexcept>
 
-#include "kernels/attention.h"
+#include "kernels/attention/attention.h"
 
 namespace cutwork {
 namespace {
@@ -28,8 +28,13 @@ class Verifier {
  public:
   explicit Verifier(const Plan& plan) : plan_(plan), spoilt_by_(plan.buffers.size(), kUnwritten) {}
 
-  void check(const Op& op) {
-    std::visit([this](const auto& each) { check_op(each); }, op);
+  void check(const AnyOp& op) {
+    std::visit(
+        [this](const auto& each) {
+          check_fields(each);
+          check_op(each);
+        },
+        op);
     appends_ = std::holds_alternative<KvAppend>(op);
   }
 
@@ -41,12 +46,40 @@ class Verifier {
  private:
   static constexpr int64_t kValid = -1, kUnwritten = -2;
 
+  // What holds of every op: what it reads has been written, what it names exists, and its numbers are finite.
+  template <class Op>
+  void check_fields(const Op& op) const {
+    for_each_field<Op>([&](const auto& field) { check_field(field.name, field.role, op.*field.member); });
+  }
+
+  void check_field(const char* name, Role role, int64_t value) const {
+    if (value == -1 && (role == Role::optional_buffer_in || role == Role::optional_vector)) return;
+    if (role == Role::buffer_in || role == Role::optional_buffer_in) read(value, name);
+    if (role == Role::buffer_out) known(value, name);
+    if (role == Role::weight) weight_of(value);
+    if (role == Role::vector || role == Role::optional_vector) vector_of(value, name, -1);
+  }
+
+  void check_field(const char* name, Role role, const std::vector<int64_t>& values) const {
+    for (int64_t value : values) {
+      if (role == Role::buffers_in) read(value, name);
+      if (role == Role::buffers_out) known(value, name);
+      if (role == Role::weights) weight_of(value);
+      if (role == Role::optional_vectors && value != -1) vector_of(value, name, -1);
+    }
+  }
+
+  static void check_field(const char* name, Role, float value) {
+    require(std::isfinite(value), std::string(name) + " is not finite");
+  }
+
+  static void check_field(const char*, Role, Activation) {}
+
   void check_op(const Embed& op) {
     write(op.out, "out", false);
     const Weight& weight = weight_of(op.weight);
     require(weight.cols == width(op.out), "out has width " + text(width(op.out)) + ", weight " + text(op.weight) +
                                               " has " + text(weight.cols) + " columns");
-    finite(op.scale, "scale");
   }
 
   void check_op(const Input& op) {
@@ -55,7 +88,6 @@ class Verifier {
   }
 
   void check_op(const AddPositions& op) {
-    read(op.x, "x");
     per_token(op.x, "x");
     write_like(op.x, op.out, "out", {});
     require(!overlap(op.x, op.out), "out overlaps x");
@@ -64,11 +96,10 @@ class Verifier {
                                             text(weight.cols) + " columns");
   }
 
-  void check_op(const Neighbours& op) {
+  void check_op(const Unfold& op) {
     require(!op.xs.empty() && op.xs.size() == op.shifts.size(), "xs and shifts must be lists of one length, not empty");
     int64_t sum = 0;
     for (size_t i = 0; i < op.xs.size(); ++i) {
-      read(op.xs[i], "xs");
       per_token(op.xs[i], "xs");
       require(op.shifts[i] >= -kMaxSize && op.shifts[i] <= kMaxSize, "a shift is too large");
       sum += width(op.xs[i]);
@@ -79,26 +110,21 @@ class Verifier {
   }
 
   void check_op(const RmsNorm& op) {
-    read(op.x, "x");
     write_like(op.x, op.out, "out", {op.x});
     require(op.groups > 0 && width(op.x) % op.groups == 0,
             "groups is " + text(op.groups) + ", which does not divide the width " + text(width(op.x)));
     vector_of(op.weight, "weight", width(op.x) / op.groups);
-    finite(op.eps, "eps");
     require(op.eps >= 0, "eps is negative");
   }
 
   void check_op(const LayerNorm& op) {
-    read(op.x, "x");
     write_like(op.x, op.out, "out", {op.x});
     vector_of(op.weight, "weight", width(op.x));
     if (op.bias != -1) vector_of(op.bias, "bias", width(op.x));
-    finite(op.eps, "eps");
     require(op.eps >= 0, "eps is negative");
   }
 
   void check_op(const Slice& op) {
-    read(op.x, "x");
     write(op.out, "out", buffer(op.x).wanted_rows);
     require(!overlap(op.x, op.out), "out overlaps x");
     require(op.pieces >= 1 && op.pieces <= width(op.out) && width(op.out) % op.pieces == 0,
@@ -110,23 +136,17 @@ class Verifier {
   }
 
   void check_op(const Add& op) {
-    read(op.x, "x");
-    read(op.y, "y");
     require(same_shape(op.x, op.y), "x and y differ in shape");
     write_like(op.x, op.out, "out", {});
     require(!overlap(op.out, op.x) && !overlap(op.out, op.y), "out overlaps an input");
   }
 
   void check_op(const Clip& op) {
-    read(op.x, "x");
     write_like(op.x, op.out, "out", {op.x});
-    finite(op.limit, "limit");
     require(op.limit >= 0, "limit is negative");
   }
 
   void check_op(const Linear& op) {
-    read(op.x, "x");
-    if (op.residual != -1) read(op.residual, "residual");
     require(!op.outs.empty() && op.outs.size() == op.weights.size() && op.outs.size() == op.biases.size(),
             "outs, weights and biases must be lists of one length, not empty");
     for (size_t i = 0; i < op.outs.size(); ++i) {
@@ -144,19 +164,16 @@ class Verifier {
   }
 
   void check_op(const Rope& op) {
-    read(op.x, "x");
     per_token(op.x, "x");
     write_like(op.x, op.out, "out", {op.x});
     heads_fit(op.heads, op.head_dim, op.x, "x");
     const int64_t half = vector_of(op.inv_freq, "inv_freq", -1);
     require(2 * half <= op.head_dim, "inv_freq has " + text(half) + " entries, more than half of head_dim");
-    finite(op.scaling, "scaling");
   }
 
   void check_op(const KvAppend& op) {
     const CacheShape& cache = layer(plan_.cache, op.cache);
     for (int64_t from : {op.k, op.v}) {
-      read(from, from == op.k ? "k" : "v");
       per_token(from, "k and v");
       require(width(from) == cache.kv_heads * cache.head_dim,
               "k and v must have width kv_heads * head_dim of the cache");
@@ -176,14 +193,12 @@ class Verifier {
 
   void check_op(const SelfAttention& op) {
     for (int64_t from : {op.q, op.k, op.v}) {
-      read(from, "q, k or v");
       per_token(from, "q, k and v");
       require(same_shape(from, op.q), "q, k and v differ in shape");
     }
     write_like(op.q, op.out, "out", {op.q});
     require(!overlap(op.out, op.k) && !overlap(op.out, op.v), "out overlaps k or v");
     heads_fit(op.heads, op.head_dim, op.q, "q");
-    finite(op.scale, "scale");
     if (op.bias != -1) {
       const int64_t entries = bias_of(op.bias, op.heads);
       require(entries % 2 == 1, "bias has " + text(entries) + " entries per head, which is not an odd number");
@@ -197,14 +212,11 @@ class Verifier {
   void check_op(const CrossAttention& op) { attends(op, plan_.memory); }
 
   void check_op(const Gated& op) {
-    read(op.gate, "gate");
-    read(op.up, "up");
     require(same_shape(op.gate, op.up), "gate and up differ in shape");
     write_like(op.gate, op.out, "out", {op.gate, op.up});
   }
 
   void check_op(const GatherRows& op) {
-    read(op.x, "x");
     per_token(op.x, "x");
     write(op.out, "out", true);
     require(width(op.x) == width(op.out), "x and out differ in width");
@@ -212,7 +224,6 @@ class Verifier {
   }
 
   void check_op(const Logits& op) {
-    read(op.x, "x");
     require(buffer(op.x).wanted_rows, "x must be a buffer with rows \"R\"");
     const int64_t vocabulary = weight_of(op.weight).rows;
     multiplies(op.weight, op.x, vocabulary);
@@ -246,7 +257,6 @@ class Verifier {
   }
 
   void write(int64_t id, const char* field, bool wanted_rows) {
-    known(id, field);
     require(buffer(id).wanted_rows == wanted_rows, std::string(field) + " names buffer " + text(id) +
                                                        ", which must have rows \"" + (wanted_rows ? "R\"" : "T\""));
     for (size_t other = 0; other < spoilt_by_.size(); ++other) {
@@ -300,14 +310,12 @@ class Verifier {
   template <class Attending>
   void attends(const Attending& op, const std::optional<CacheShape>& keys) {
     const CacheShape& cache = layer(keys, op.cache);
-    read(op.q, "q");
     per_token(op.q, "q");
     write_like(op.q, op.out, "out", {op.q});
     heads_fit(op.heads, op.head_dim, op.q, "q");
     require(op.kv_heads == cache.kv_heads && op.head_dim == cache.head_dim,
             "kv_heads and head_dim differ from the cache's");
     require(op.heads % op.kv_heads == 0, "heads is not a multiple of kv_heads");
-    finite(op.scale, "scale");
   }
 
   // Entries per head.
@@ -321,10 +329,6 @@ class Verifier {
   void heads_fit(int64_t heads, int64_t head_dim, int64_t id, const char* field) const {
     require(heads > 0 && head_dim > 0 && heads <= kMaxSize && head_dim <= kMaxSize && heads * head_dim == width(id),
             std::string(field) + " must have width heads * head_dim");
-  }
-
-  static void finite(float number, const char* field) {
-    require(std::isfinite(number), std::string(field) + " is not finite");
   }
 
   const Plan& plan_;
@@ -357,15 +361,6 @@ void verify_sizes(const Plan& plan) {
 
 }  // namespace
 
-const char* kind_name(const Op& op) {
-  constexpr const char* names[] = {"embed",      "input",       "add_positions", "neighbours",     "rms_norm",
-                                   "layer_norm", "slice",       "add",           "clip",           "linear",
-                                   "rope",       "kv_append",   "attention",     "self_attention", "cross_attention",
-                                   "gated",      "gather_rows", "logits"};
-  static_assert(std::size(names) == std::variant_size_v<Op>);
-  return names[op.index()];
-}
-
 void verify(const Plan& plan) {
   verify_sizes(plan);
   Verifier verifier(plan);
@@ -374,7 +369,8 @@ void verify(const Plan& plan) {
       require(!verifier.has_logits(), "comes after the logits");
       verifier.check(plan.ops[i]);
     } catch (const std::invalid_argument& error) {
-      refuse("op " + std::to_string(i) + " (" + kind_name(plan.ops[i]) + "): " + error.what());
+      const char* kind = std::visit([](const auto& op) { return op.kName; }, plan.ops[i]);
+      refuse("op " + std::to_string(i) + " (" + kind + "): " + error.what());
     }
   }
   require(verifier.has_result(), "the plan does not end with logits, nor with keys and values for others");

@@ -1,14 +1,100 @@
 """What this machine is, for the line under every table of measurements."""
 
 import platform
+from dataclasses import dataclass
 from pathlib import Path
+
+_CPUINFO = Path("/proc/cpuinfo")
+_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+# Families, ranges of models and what they are called, as in Linux's arch/x86/kernel/cpu/amd.c and intel-family.h.
+_AMD: dict[int, dict[str, tuple[range, ...]]] = {
+    23: {"Zen": (range(0x30), range(0x50, 0x60)), "Zen 2": (range(0x30, 0x50), range(0x60, 0xB0))},
+    25: {"Zen 3": (range(0x10), range(0x20, 0x60)), "Zen 4": (range(0x10, 0x20), range(0x60, 0xB0))},
+    26: {
+        "Zen 5": (range(0x30), range(0x40, 0x50), range(0x60, 0x80)),
+        "Zen 6": (range(0x50, 0x60), range(0x80, 0xB0), range(0xC0, 0xD0)),
+    },
+}
+_INTEL = {
+    "Haswell": (0x3C, 0x3F, 0x45, 0x46),
+    "Broadwell": (0x3D, 0x47, 0x4F, 0x56),
+    "Skylake": (0x4E, 0x5E),
+    "Kaby Lake": (0x8E, 0x9E),
+    "Ice Lake": (0x6A, 0x6C, 0x7D, 0x7E),
+    "Tiger Lake": (0x8C, 0x8D),
+    "Rocket Lake": (0xA7,),
+    "Alder Lake": (0x97, 0x9A),
+    "Raptor Lake": (0xB7, 0xBA, 0xBF),
+    "Meteor Lake": (0xAA, 0xAC),
+    "Lunar Lake": (0xBD,),
+    "Arrow Lake": (0xB5, 0xC5, 0xC6),
+    "Sapphire Rapids": (0x8F,),
+    "Emerald Rapids": (0xCF,),
+    "Granite Rapids": (0xAD, 0xAE),
+    "Sierra Forest": (0xAF,),
+}
+_ARM = {0xD0C: "Neoverse N1", 0xD40: "Neoverse V1", 0xD49: "Neoverse N2", 0xD4F: "Neoverse V2", 0xD84: "Neoverse V3"}
+
+
+@dataclass(frozen=True)
+class Processor:
+    """A processor as the system tells of it: two with the same name may be of different generations."""
+
+    name: str
+    vendor: str = ""
+    family: int = 0
+    model: int = 0  # on ARM the part
+    stepping: int = 0
+
+    @property
+    def generation(self) -> str:
+        """Such as "Zen 4" or "Ice Lake"; family and model where they are not known, "" where nothing is."""
+        known = None
+        if self.vendor == "AuthenticAMD":
+            names = _AMD.get(self.family, {})
+            known = next((name for name, ranges in names.items() if any(self.model in r for r in ranges)), None)
+        elif self.vendor == "GenuineIntel" and self.family == 6:
+            if self.model == 0x55:  # one model of three generations
+                known = "Cooper Lake" if self.stepping >= 10 else "Cascade Lake" if self.stepping >= 5 else "Skylake-SP"
+            else:
+                known = next((name for name, models in _INTEL.items() if self.model in models), None)
+        elif self.vendor == "ARM":
+            known = _ARM.get(self.model)
+        return known or (f"family {self.family}, model {self.model}" if self.vendor else "")
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.generation})" if self.generation else self.name
+
+
+def processor(cpuinfo: str | None = None) -> Processor:
+    """The processor that runs this, or the first one of such a text as /proc/cpuinfo."""
+    if cpuinfo is None:
+        cpuinfo = _CPUINFO.read_text() if _CPUINFO.exists() else ""
+    fields: dict[str, str] = {}
+    for line in cpuinfo.splitlines():
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip(), value.strip())
+    if "CPU implementer" in fields:
+        arm = fields["CPU implementer"] == "0x41"
+        name = fields.get("model name") or platform.machine()
+        return Processor(name, "ARM" if arm else fields["CPU implementer"], model=int(fields.get("CPU part", "0"), 0))
+    return Processor(
+        fields.get("model name") or platform.processor() or platform.machine(),
+        fields.get("vendor_id", ""),
+        *(int(fields.get(key, "0")) for key in ("cpu family", "model", "stepping")),
+    )
 
 
 def cpu_name() -> str:
-    """The processor's name as the operating system tells it."""
+    """The processor's name as the system tells it, with its generation: "AMD EPYC (Zen 5)"."""
+    return str(processor())
+
+
+def huge_pages_setting() -> str:
+    """Whether the system gives memory huge pages: "always", "madvise" (to who asks), "never", "" if it does not say."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        chosen = _HUGE_PAGES.read_text()
     except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+        return ""
+    return chosen.partition("[")[2].partition("]")[0]

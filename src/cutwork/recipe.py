@@ -12,6 +12,9 @@ from cutwork.errors import CutworkError
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+# How a linear may be pruned and quantised, by the names that everything else derives from.
+Pruner = Literal["sparsegpt", "alps", "wanda", "magnitude"]  # prune/pruners.py
+Quantizer = Literal["gptq", "rtn", "qat"]
 Scheme = Literal["w8a8", "w4a16"]
 
 
@@ -55,7 +58,7 @@ class Gradual(Settings):
     """More and more zeros during a fine-tuning, by the cubic schedule; what is pruned stays pruned."""
 
     sparsity: Fraction  # at the end of the schedule, in every linear of the blocks
-    method: Literal["sparsegpt", "magnitude"] = "sparsegpt"  # sparsegpt: second order, by each layer's Hessian
+    method: Pruner = "sparsegpt"
     pattern: Literal["unstructured", "1x4", "4x1"] = "unstructured"
     begin: Annotated[float, Field(ge=0, le=1)] = 0.0  # of the steps
     end: Annotated[float, Field(ge=0, le=1)] = 0.7  # of the steps; the rest recovers
@@ -92,7 +95,7 @@ class TuneSettings(Settings):
 class PruneSettings(Settings):
     """Pruning of the linears of the blocks; embeddings, output head, norms and biases stay dense."""
 
-    method: Literal["sparsegpt", "alps", "wanda", "magnitude"] = "sparsegpt"
+    method: Pruner = "sparsegpt"
     sparsity: Fraction = 0.5  # fraction of zeros in every pruned linear
     calibration_samples: Positive = 128
     damping: Annotated[float, Field(gt=0)] = 0.01  # of the Hessian's mean diagonal
@@ -144,7 +147,7 @@ class QuantizeSettings(Settings):
     """
 
     scheme: Scheme = "w8a8"
-    method: Literal["gptq", "rtn", "qat"] = "gptq"
+    method: Quantizer = "gptq"
     calibration_samples: Positive = 128
     damping: Annotated[float, Field(gt=0)] = 0.01
     ignore: tuple[str, ...] = ("lm_head",)  # modules (fnmatch patterns) kept in higher precision

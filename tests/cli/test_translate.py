@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.architectures.test_t5 import make, save
 from tests.cli.test_commands import cutwork  # noqa: F401 (a fixture)
-from tests.engine.test_t5 import make, save
 
 LINES = ["one", "", "a longer line than the others", "two\ttabs", "\u2028one line"]
 

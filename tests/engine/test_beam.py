@@ -10,8 +10,8 @@ from cutwork.engine.decoding.logits import log_softmax
 from cutwork.engine.decoding.sampling import Sampler, Sampling
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
+from tests.architectures import test_t5 as t5
 
-from . import test_t5 as t5
 from .tiny import make, packed, torch
 
 STOP = [2, 9, 50]

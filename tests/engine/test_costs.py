@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from cutwork.engine.backend import native
 from cutwork.engine.weights import costs
 from cutwork.errors import CutworkError
-from cutwork.pack.encodings import DType, break_even
+from cutwork.pack.record import DType, break_even
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def test_a_damaged_cache_counts_as_none(cache: Path, content: str) -> None:
     cache.parent.mkdir()
     cache.write_text(content)
     assert not costs.have_measured()
-    assert costs.load_costs().constants == costs._native().Costs().constants
+    assert costs.load_costs().constants == native().Costs().constants
 
 
 def test_a_file_overrides_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -56,10 +57,10 @@ def test_an_unwritable_home_is_no_error(cache: Path, monkeypatch: pytest.MonkeyP
     assert not costs.have_measured()
 
 
-@pytest.mark.skipif(costs._native().isa() != "avx512", reason="elsewhere a bitmask may save memory only")
+@pytest.mark.skipif(native().isa() != "avx512", reason="elsewhere a bitmask may save memory only")
 @pytest.mark.parametrize("dtype", ["f32", "bf16", "i8", "i4"])
 def test_a_bitmask_is_faster_where_it_is_smaller(dtype: DType) -> None:
-    default = costs._native().Costs()
+    default = native().Costs()
     rows, cols = 4096, 4096
     dense = default.seconds("gemv", "dense", dtype, rows, cols, rows * cols, 1)
     for zeros, faster in ((break_even(dtype) - 0.02, False), (break_even(dtype) + 0.03, True)):

@@ -11,7 +11,7 @@ import safetensors.torch
 from cutwork.engine.backend import choose
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
-from cutwork.pack.encodings import encode
+from cutwork.pack.masked import encode
 from cutwork.pack.pack import pack as pack_checkpoint
 from cutwork.pack.restore import restore
 
@@ -68,11 +68,12 @@ def test_a_saved_checkpoint_gives_the_same_logits(variant, tmp_path):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_greedy_tokens_equal_transformers(variant, backend, directory):
     hf = make(variant, vocab_size=VOCABULARY)
+    count = 64 if backend == "native" else 20  # the reference is slow, and does the same to every token
     with load(hf, directory, backend=backend) as model:
         assert relative(model.logits(PROMPTS[-1]), torch_logits(hf, np.array(PROMPTS[-1]))) < 1e-4
-        results = model.generate([PROMPTS[3], PROMPTS[1]], max_new_tokens=64, ignore_eos=True)
+        results = model.generate([PROMPTS[3], PROMPTS[1]], max_new_tokens=count, ignore_eos=True)
     for prompt, result in zip([PROMPTS[3], PROMPTS[1]], results, strict=True):
-        assert result.tokens == greedy(hf, prompt, 64)
+        assert result.tokens == greedy(hf, prompt, count)
         assert result.finish_reason == "length"
 
 

@@ -16,7 +16,7 @@ class Recorder:
         self.steps = []
         self.written = {}
 
-    def step(self, tokens, positions, sequences, block_tables, logits_rows):
+    def step(self, tokens, positions, sequences, block_tables, logits_rows, **_):
         self.steps.append((tokens.copy(), sequences.copy()))
         for token, position, sequence in zip(tokens, positions, sequences, strict=True):
             block = block_tables[sequence, position // 4]

@@ -81,7 +81,7 @@ def test_a_close_draft_saves_steps(target, tmp_path, monkeypatch):
         steps = []
         real = model.executor.step
         model.session.scheduler._executor = type(
-            "Counted", (), {"step": lambda _, *a: (steps.append(1), real(*a))[1]}
+            "Counted", (), {"step": lambda _, *a, **more: (steps.append(1), real(*a, **more))[1]}
         )()
         result = model.generate(PROMPTS[3], max_new_tokens=50, ignore_eos=True)
     assert (result.acceptance, len(steps)) == (1.0, 1 + 10)  # the prompt, then five at a time

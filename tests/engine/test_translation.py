@@ -8,8 +8,7 @@ import pytest
 from cutwork.engine.model import Model
 from cutwork.engine.translation import check_translates, translation_prefix
 from cutwork.errors import CutworkError
-
-from .test_t5 import load, make, save, torch
+from tests.architectures.test_t5 import load, make, save, torch
 
 TEXTS = ["a short one", "", "one that is a good deal longer than the first", "b", "in the middle", "   "]
 

@@ -1,20 +1,24 @@
 """Tiny random models of every architecture, made by transformers, and executors over their weights."""
 
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+import tests.architectures
 from cutwork.architectures import build_plan
 from cutwork.engine.reference import executor as reference
 from cutwork.pack.convert import convert
-from cutwork.pack.encodings import encode
+from cutwork.pack.floats import transposed
 from cutwork.pack.int4 import dequantize
 from cutwork.pack.manifest import Source
+from cutwork.pack.masked import encode
 from cutwork.pack.reader import PackedModel
-from cutwork.pack.source import SourceWeight, turned
+from cutwork.pack.source import SourceWeight
 from cutwork.store.safetensors import Tensor
 
 torch = pytest.importorskip("torch")
@@ -32,75 +36,20 @@ SMALL = {
     "eos_token_id": None,
     "bos_token_id": 1,
 }
-ROPE = {"rope_theta": 10000.0}
-MPT = {"d_model": 48, "n_heads": 6, "n_layers": 3, "max_seq_len": 256}
-NEOX = {"num_key_value_heads": None, "rope_parameters": {**ROPE, "rope_type": "default", "partial_rotary_factor": 0.5}}
-GEMMA = {
-    "head_dim": 16,
-    "query_pre_attn_scalar": 20,
-    "sliding_window": 7,
-    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
-    "rope_parameters": {
-        "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
-        "full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 5000.0},
-    },
-}
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "llama": ("llama", {}),
-    "llama-mha-tied": ("llama", {"num_key_value_heads": 6, "tie_word_embeddings": True}),
-    "llama-head-dim-biases": ("llama", {"head_dim": 16, "attention_bias": True, "mlp_bias": True}),
-    "llama-linear": ("llama", {"rope_parameters": {**ROPE, "rope_type": "linear", "factor": 3.0}}),
-    "llama-llama3": (
-        "llama",
-        {
-            "rope_parameters": {
-                **ROPE,
-                "rope_type": "llama3",
-                "factor": 4.0,
-                "low_freq_factor": 1.0,
-                "high_freq_factor": 4.0,
-                "original_max_position_embeddings": 64,
-            }
-        },
-    ),
-    "llama-yarn": (
-        "llama",
-        {"rope_parameters": {**ROPE, "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}},
-    ),
-    "llama-gelu-tanh": ("llama", {"hidden_act": "gelu_pytorch_tanh"}),
-    "llama-gelu": ("llama", {"hidden_act": "gelu"}),
-    "mistral-window": ("mistral", {"sliding_window": 9, "head_dim": 8}),
-    "mistral-full": ("mistral", {"sliding_window": None}),
-    "qwen2": ("qwen2", {"tie_word_embeddings": True}),
-    "mpt": ("mpt", {**MPT, "attn_config": {"clip_qkv": 0.8}}),
-    "mpt-scaled-untied": (
-        "mpt",
-        {**MPT, "n_heads": 4, "attn_config": {"softmax_scale": 0.4}, "tie_word_embeddings": False},
-    ),
-    "gpt-neox": ("gpt_neox", NEOX),
-    "gpt-neox-serial": (
-        "gpt_neox",
-        {**NEOX, "use_parallel_residual": False, "attention_bias": False, "tie_word_embeddings": True},
-    ),
-    "qwen3": ("qwen3", {"head_dim": 16}),
-    "qwen3-biases": ("qwen3", {"head_dim": 8, "attention_bias": True, "tie_word_embeddings": True}),
-    "gpt2": ("gpt2", {}),
-    "gpt2-by-depth": (
-        "gpt2",
-        {
-            "n_inner": 72,
-            "scale_attn_by_inverse_layer_idx": True,
-            "activation_function": "relu",
-            "tie_word_embeddings": False,
-        },
-    ),
-    "gemma3": ("gemma3_text", GEMMA),
-    "gemma3-biases-full": (
-        "gemma3_text",
-        {**GEMMA, "attention_bias": True, "layer_types": ["full_attention"] * 3, "tie_word_embeddings": False},
-    ),
-    "qwen2-window": ("qwen2", {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}),
-}
+
+
+def _variants() -> dict[str, tuple[str, dict[str, Any]]]:
+    """(`model_type`, what its config says apart from SMALL) of each tiny model, from the files of the families."""
+    found = {}
+    for module in iter_modules(tests.architectures.__path__):
+        if not module.name.startswith("test_"):
+            family = import_module(f"cutwork.architectures.{module.name}").ARCHITECTURE
+            changes = import_module(f"tests.architectures.{module.name}").VARIANTS
+            found |= {name: (family.model_type, change) for name, change in changes.items()}
+    return found
+
+
+VARIANTS = _variants()
 
 
 def make(variant: str, seed: int = 0, **more: Any) -> Any:
@@ -124,12 +73,12 @@ def make(variant: str, seed: int = 0, **more: Any) -> Any:
 def runner(model: Any, *, max_tokens: int = 64, blocks: int = 64, block_size: int = 4, weight: Any = None) -> Any:
     """The reference executor over a transformers model's weights; `weight(array)` makes a Weight (default: float32)."""
     plan = build_plan(model.config.to_dict())
-    state = {name: _turned(model, name, tensor.numpy()) for name, tensor in model.state_dict().items()}
+    state = {name: _transposed(model, name, tensor.numpy()) for name, tensor in model.state_dict().items()}
     derived = {name: value.compute(state[value.source]) for name, value in plan.derived.items()}
     known = {**state, **derived, **plan.constants}
     make_weight = weight or reference.Weight.dense
     return reference.Executor(
-        plan.ops,
+        plan.op_dicts(),
         plan.spans(),
         [make_weight(state[name]) for name in plan.weights],
         [known[name] for name in plan.vectors],
@@ -147,8 +96,8 @@ def runner(model: Any, *, max_tokens: int = 64, blocks: int = 64, block_size: in
     )
 
 
-def _turned(model: Any, name: str, array: np.ndarray) -> np.ndarray:
-    return turned(model.config.to_dict(), name, Tensor("F32", array)).array
+def _transposed(model: Any, name: str, array: np.ndarray) -> np.ndarray:
+    return transposed(model.config.to_dict(), name, Tensor("F32", array)).array
 
 
 def all_logits(executor: Any, tokens: np.ndarray, chunk: int | None = None) -> np.ndarray:
@@ -191,6 +140,7 @@ def packed(model: Any, directory: Path, dtype: str = "f32") -> PackedModel:
             tensor.copy_(tensor.bfloat16().float())
         elif dtype == "i8" and array.ndim == 2 and ".layers." in name:
             scale = (np.abs(array).max(axis=1) / 127).astype(np.float32)
+            scale[scale == 0] = 1  # a row that was pruned as a whole
             codes = np.rint(array / scale[:, None]).astype(np.int8)
             tensor.copy_(torch.from_numpy(codes * scale[:, None]))
             array = codes
@@ -198,7 +148,7 @@ def packed(model: Any, directory: Path, dtype: str = "f32") -> PackedModel:
             weights[name] = convert(name, SourceWeight(Tensor("F32", array)), "i4")
             tensor.copy_(torch.from_numpy(dequantize(weights[name])))
             continue
-        weights[name] = encode(np.array(_turned(model, name, array)), scale)
+        weights[name] = encode(np.array(_transposed(model, name, array)), scale)
     return PackedModel(directory, model.config.to_dict(), weights, Source(kind="checkpoint"))
 
 

@@ -9,8 +9,7 @@ from cutwork import _native
 
 from .weights import make_weight, quantize_tokens, sparse_values, to_float
 
-ISAS = ("scalar", "avx2", "avx512f", "avx512")
-AVAILABLE = ISAS[: ISAS.index(_native.isa()) + 1]
+ISAS = tuple(_native.isas())
 
 
 @dataclass

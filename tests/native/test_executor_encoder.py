@@ -1,11 +1,13 @@
 """Attention of encoders and to what they leave: every instruction set and number of threads against float64."""
 
+from functools import lru_cache
+
 import numpy as np
 import pytest
 
 from cutwork import _native
 
-from .executor_plans import AVAILABLE, Plan
+from .executor_plans import ISAS, Plan
 
 HEADS = [(1, 64), (3, 20), (8, 33), (2, 128), (5, 7)]
 
@@ -39,16 +41,15 @@ def batch(lengths):
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("isa", AVAILABLE)
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize(("heads", "head_dim"), HEADS)
 @pytest.mark.parametrize("lengths", [[1], [333], [40, 1, 300, 17, 2], [1] * 70, [5] * 40])
 @pytest.mark.parametrize("reach", [None, 3, 500])
-def test_self_attention(rng, isa, threads, heads, head_dim, lengths, reach):
+def test_self_attention(isa, threads, heads, head_dim, lengths, reach):
     count = sum(lengths)
-    q, k, v = (rng.standard_normal((count, heads * head_dim)).astype(np.float32) for _ in range(3))
+    q, k, v, bias, expected = self_attention_case(heads, head_dim, tuple(lengths), reach)
     plan = Plan()
     tables = {name: plan.table(values) for name, values in (("q", q), ("k", k), ("v", v))}
-    bias = None if reach is None else rng.standard_normal((heads, 2 * reach + 1)).astype(np.float32)
     shape = {
         "heads": heads,
         "head_dim": head_dim,
@@ -59,14 +60,10 @@ def test_self_attention(rng, isa, threads, heads, head_dim, lengths, reach):
     executor = plan.executor(isa=isa, threads=threads, max_tokens=count, max_logits=count)
     tokens, positions, sequences = batch(lengths)
     actual = executor.step(tokens, positions, sequences, np.zeros((len(lengths), 0), np.int32), tokens)
-    for start, length in zip(np.cumsum(lengths) - lengths, lengths, strict=True):
-        rows, places = slice(start, start + length), np.arange(length)
-        ahead = places - places[:, None]
-        shift = 0.0 if bias is None else bias.astype(np.float64)[:, ahead.clip(-reach, reach) + reach]
-        close(actual[rows], attend(q[rows], k[rows], v[rows], heads, head_dim**-0.5, shift))
+    close(actual, expected)
 
 
-@pytest.mark.parametrize("isa", AVAILABLE)
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("reach", [1, 4, 400])
 def test_bias_of_causal_attention(rng, isa, reach):
     count, heads = 150, 3
@@ -114,7 +111,7 @@ def decoder(q, heads, memory, layer=1, **options):
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("isa", AVAILABLE)
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize(("heads", "head_dim"), HEADS)
 @pytest.mark.parametrize("counts", [[1], [5, 1, 30], [64]])
 def test_cross_attention(rng, isa, threads, heads, head_dim, counts):
@@ -207,9 +204,9 @@ def test_what_plans_refuse(rng):
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("isa", AVAILABLE)
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", ["f32", "bf16", "i8"])
-def test_features_positions_and_neighbours(rng, isa, threads, dtype):
+def test_features_positions_and_unfold(rng, isa, threads, dtype):
     lengths = [7, 1, 300]
     count = sum(lengths)
     features = rng.standard_normal((count, 21)).astype(np.float32)
@@ -217,7 +214,7 @@ def test_features_positions_and_neighbours(rng, isa, threads, dtype):
     x = plan.emit("input", 21)
     table = plan.random_weight(rng, 310, 21, dtype)
     moved = plan.emit("add_positions", 21, x=x, weight=table)
-    plan.show(plan.emit("neighbours", 84, xs=[moved, x, x, moved], shifts=[-1, 0, 2, -2]))
+    plan.show(plan.emit("unfold", 84, xs=[moved, x, x, moved], shifts=[-1, 0, 2, -2]))
     executor = plan.executor(isa=isa, threads=threads, max_tokens=count, max_logits=count)
     tokens, positions, sequences = batch(lengths)
     tables = np.zeros((3, 0), np.int32)
@@ -234,7 +231,7 @@ def test_features_positions_and_neighbours(rng, isa, threads, dtype):
         ({}, "must have 21 columns, not 0"),
         ({"features": features[:, :20].copy()}, "must have 21 columns, not 20"),
         ({"features": features[:5]}, "a row per token"),
-        ({"features": features, "watch": np.zeros((1, 2), np.int32)}, "watch"),
+        ({"features": features, "attention_of": np.zeros((1, 2), np.int32)}, "attention_of"),
     ]:
         with pytest.raises(ValueError, match=message):
             executor.step(tokens, positions, sequences, tables, tokens, **given)
@@ -249,19 +246,19 @@ def test_features_positions_and_neighbours(rng, isa, threads, dtype):
         ("add_positions", {"weight": 5}, "weight 5"),
         ("add_positions", {"out": 0}, "overlaps x"),
         ("add_positions", {"out": 2}, "differs in width"),
-        ("neighbours", {"xs": [0]}, "lists of one length"),
-        ("neighbours", {"xs": [], "shifts": []}, "not empty"),
-        ("neighbours", {"xs": [0, 9]}, "buffer 9"),
-        ("neighbours", {"xs": [0, 2]}, "before anything is written"),
-        ("neighbours", {"shifts": [2**40, 0]}, "too large"),
-        ("neighbours", {"out": 1}, "instead of 16"),
+        ("unfold", {"xs": [0]}, "lists of one length"),
+        ("unfold", {"xs": [], "shifts": []}, "not empty"),
+        ("unfold", {"xs": [0, 9]}, "buffer 9"),
+        ("unfold", {"xs": [0, 2]}, "before anything is written"),
+        ("unfold", {"shifts": [2**40, 0]}, "too large"),
+        ("unfold", {"out": 1}, "instead of 16"),
     ],
 )
 def test_plans_of_features_that_are_refused(rng, kind, change, message):
     plan = Plan()
     x = plan.emit("input", 8)
     moved = plan.emit("add_positions", 8, x=x, weight=plan.random_weight(rng, 5, 8))
-    plan.show(plan.emit("neighbours", 16, xs=[x, moved], shifts=[0, 1]))
+    plan.show(plan.emit("unfold", 16, xs=[x, moved], shifts=[0, 1]))
     op = next(op for op in plan.ops if op["kind"] == kind)
     op.update(change)
     with pytest.raises(ValueError, match=rf"\({kind}\): .*{message}"):
@@ -269,19 +266,16 @@ def test_plans_of_features_that_are_refused(rng, kind, change, message):
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("isa", AVAILABLE)
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize(("heads", "head_dim"), [(1, 64), (3, 20), (2, 128), (5, 7), (2, 34)])
 @pytest.mark.parametrize("lengths", [[1], [333], [40, 1, 300, 17, 2], [1] * 70, [5] * 40])
 @pytest.mark.parametrize(("reach", "slope"), [(None, 0.0), (3, 0.0), (500, 0.0), (500, 0.2), (500, -0.2)])
-def test_self_attention_in_bfloat16(rng, isa, threads, heads, head_dim, lengths, reach, slope):
+def test_self_attention_in_bfloat16(isa, threads, heads, head_dim, lengths, reach, slope):
     """With a cache of bf16 all that is multiplied is rounded to it; scores may rise or fall from key to key."""
     count = sum(lengths)
-    q, k, v = (rng.standard_normal((count, heads * head_dim)).astype(np.float32) for _ in range(3))
+    q, k, v, bias, expected = self_attention_case(heads, head_dim, tuple(lengths), reach, slope)
     plan = Plan()
     tables = {name: plan.table(values) for name, values in (("q", q), ("k", k), ("v", v))}
-    bias = None if reach is None else rng.standard_normal((heads, 2 * reach + 1)).astype(np.float32)
-    if bias is not None:
-        bias += np.float32(slope) * np.arange(-reach, reach + 1, dtype=np.float32)
     bias_id = -1 if bias is None else plan.vector(bias.ravel())
     shape = {"heads": heads, "head_dim": head_dim, "scale": head_dim**-0.5, "bias": bias_id}
     plan.show(plan.emit("self_attention", heads * head_dim, **tables, **shape))
@@ -290,18 +284,30 @@ def test_self_attention_in_bfloat16(rng, isa, threads, heads, head_dim, lengths,
     tokens, positions, sequences = batch(lengths)
     blocks = np.arange(len(lengths) * 21, dtype=np.int32).reshape(-1, 21)
     actual = plan.executor(isa=isa, threads=threads, **sizes).step(tokens, positions, sequences, blocks, tokens)
+    assert np.abs(actual - expected).max() < 0.02 * np.abs(v).max()
+    again = plan.executor(isa=isa, threads=4 - threads, **sizes).step(tokens, positions, sequences, blocks, tokens)
+    np.testing.assert_array_equal(actual, again)
+
+
+@lru_cache(maxsize=1)  # every instruction set and number of threads in turn is given the same
+def self_attention_case(heads, head_dim, lengths, reach, slope=0.0):
+    """Queries, keys, values, bias (None without a reach) and, in float64, the result for each of the sequences."""
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.standard_normal((sum(lengths), heads * head_dim)).astype(np.float32) for _ in range(3))
+    bias = None if reach is None else rng.standard_normal((heads, 2 * reach + 1)).astype(np.float32)
+    if bias is not None:
+        bias += np.float32(slope) * np.arange(-reach, reach + 1, dtype=np.float32)
+    expected = []
     for start, length in zip(np.cumsum(lengths) - lengths, lengths, strict=True):
         rows, places = slice(start, start + length), np.arange(length)
         shift = (
             0.0 if bias is None else bias.astype(np.float64)[:, (places - places[:, None]).clip(-reach, reach) + reach]
         )
-        expected = attend(q[rows], k[rows], v[rows], heads, head_dim**-0.5, shift)
-        assert np.abs(actual[rows] - expected).max() < 0.02 * np.abs(v).max()
-    again = plan.executor(isa=isa, threads=4 - threads, **sizes).step(tokens, positions, sequences, blocks, tokens)
-    np.testing.assert_array_equal(actual, again)
+        expected.append(attend(q[rows], k[rows], v[rows], heads, head_dim**-0.5, shift))
+    return q, k, v, bias, np.concatenate(expected)
 
 
-@pytest.mark.parametrize("isa", AVAILABLE)
+@pytest.mark.parametrize("isa", ISAS)
 def test_a_step_leaves_nothing_to_the_next(rng, isa):
     """An odd number of keys after a step of damaged ones: what lies beyond the last is not read."""
     plan = Plan()

@@ -20,8 +20,7 @@ from .weights import (
     to_float,
 )
 
-ORDER = ("scalar", "avx2", "avx512f", "avx512")
-ISAS = ORDER[: ORDER.index(_native.isa()) + 1]
+ISAS = tuple(_native.isas())
 # Tails of every kind: below and beside a block of 64 columns, below and beside 4- and 16-row tiles and 48-row panels.
 SHAPES = ((1, 1), (3, 63), (4, 64), (5, 65), (17, 100), (49, 576), (130, 2200))
 TOKENS = (1, 2, 3, 7, 9, 16, 35, 131)
@@ -34,12 +33,12 @@ def weight_and_input(rng, rows, cols, tokens, density, dtype):
 
 
 def every_product(weight, x, isa, threads=1):
-    """The product by each kernel family of the weight and by the one chosen for it, reordered too."""
-    families = weight.kernels(isa)
-    assert families[0] == "gemv"
-    products = [weight.matmul(x, threads, isa=isa, kernel=family) for family in (*families, None)]
-    if "rows" in families and weight.reorder():
-        products += [weight.matmul(x, threads, isa=isa, kernel=family) for family in ("rows", None)]
+    """The product by each algorithm for the weight and by the one chosen for it, reordered too."""
+    algorithms = weight.kernels(isa)
+    assert algorithms[0] == "gemv"
+    products = [weight.matmul(x, threads, isa=isa, kernel=algorithm) for algorithm in (*algorithms, None)]
+    if "spmm_rows" in algorithms and weight.reorder():
+        products += [weight.matmul(x, threads, isa=isa, kernel=algorithm) for algorithm in ("spmm_rows", None)]
     return products
 
 
@@ -220,17 +219,22 @@ def test_the_reference_quantiser_reaches_both_ends():
 
 def test_a_kernel_that_the_weight_has_not_is_refused():
     weight = make_weight(np.ones((3, 5), np.float32), "dense")
-    with pytest.raises(ValueError, match="no spmm kernel for a dense f32 weight"):
-        weight.matmul(np.zeros((1, 5), np.float32), kernel="spmm")
-    with pytest.raises(ValueError, match="unknown kernel 'gemx'; choose one of gemv, gemm, spmm, rows"):
+    with pytest.raises(ValueError, match="no spmm_tokens kernel for a dense f32 weight"):
+        weight.matmul(np.zeros((1, 5), np.float32), kernel="spmm_tokens")
+    with pytest.raises(ValueError, match="unknown kernel 'gemx'; choose one of gemv, gemm, spmm_tokens, spmm_rows"):
         weight.matmul(np.zeros((1, 5), np.float32), kernel="gemx")
-    assert weight.kernels("scalar") == ["gemv"]
+    assert weight.kernels("scalar") == ["gemv", "gemm"]
 
 
 def run_isa(value):
     command = [sys.executable, "-c", "from cutwork import _native; print(_native.isa())"]
     environment = {**os.environ, "CUTWORK_ISA": value}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_first_instruction_set_is_the_one_in_use():
+    assert ISAS[-1] == "scalar"
+    assert run_isa("").stdout.strip() == ISAS[0]
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -241,6 +245,6 @@ def test_the_environment_forces_an_instruction_set(isa):
 def test_an_unknown_instruction_set_is_an_error():
     result = run_isa("avx9000")
     assert result.returncode != 0
-    assert "unknown instruction set 'avx9000'" in result.stderr
-    with pytest.raises(ValueError, match="choose scalar, avx2, avx512f or avx512"):
+    assert f"no instruction set 'avx9000' (in CUTWORK_ISA or isa=); choose one of {', '.join(ISAS)}" in result.stderr
+    with pytest.raises(ValueError, match=f"choose one of {', '.join(ISAS)}"):
         make_weight(np.ones((1, 1), np.float32), "dense").matmul(np.ones((1, 1), np.float32), isa="sse")

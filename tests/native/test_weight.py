@@ -1,6 +1,7 @@
 """What Weight accepts, reports and refuses."""
 
 import gc
+from functools import partial
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def test_read_only_and_unaligned_memory(dtype):
     for there, here in (
         (Weight.dense(shifted(dense), shifted_scale), make_weight(dense, "dense", scale)),
         (
-            Weight.bitmask(9, 70, *(shifted(a) for a in masked_arrays(dense)), shifted_scale),
+            Weight.masked("bitmask", 9, 70, *(shifted(a) for a in masked_arrays(dense)), shifted_scale),
             make_weight(dense, "bitmask", scale),
         ),
     ):
@@ -82,7 +83,7 @@ def changed(index, value):
 
 
 def test_the_uncorrupted_weight_is_accepted():
-    Weight.bitmask(**corrupt())
+    Weight.masked("bitmask", **corrupt())
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_the_uncorrupted_weight_is_accepted():
 )
 def test_corrupt_bitmask_weights_are_refused(changes, sentence):
     with pytest.raises(ValueError, match=sentence):
-        Weight.bitmask(**corrupt(**changes))
+        Weight.masked("bitmask", **corrupt(**changes))
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ def test_bad_inputs_of_matmul_are_refused():
 def test_values_and_bits_of_blocks_beyond_the_shape_are_refused(encoding):
     dense = np.ones((6, 70), np.float32)
     values, mask, offsets = masked_arrays(dense, encoding)
-    make = getattr(Weight, encoding)
+    make = partial(Weight.masked, encoding)
     assert make(6, 70, values, mask, offsets).nonzeros == offsets[-1] > dense.size or encoding == "bitmask"
     filled = values.copy()
     filled[: int(offsets[-1])] = 1

@@ -55,7 +55,7 @@ def masked_arrays(dense, encoding="bitmask"):
 def make_weight(dense, encoding, scale=None):
     if encoding == "dense":
         return _native.Weight.dense(dense, scale)
-    return getattr(_native.Weight, encoding)(*dense.shape, *masked_arrays(dense, encoding), scale)
+    return _native.Weight.masked(encoding, *dense.shape, *masked_arrays(dense, encoding), scale)
 
 
 def to_float(dense):

@@ -8,16 +8,11 @@ from hypothesis import strategies as st
 
 from cutwork.errors import CutworkError
 from cutwork.pack import bfloat16
-from cutwork.pack.encodings import (
-    BLOCK_COLS,
-    GROUP_ROWS,
-    EncodedWeight,
-    decode,
-    encode,
-    negative_zeros,
-    restore_negative_zeros,
-)
+from cutwork.pack.decode import decode
+from cutwork.pack.masked import BLOCK_COLS, GROUP_ROWS, encode
 from cutwork.pack.reader import verify
+from cutwork.pack.record import EncodedWeight
+from cutwork.pack.zeros import negative_zeros, restore_negative_zeros
 
 STORAGE = {"f32": np.uint32, "bf16": np.uint16, "i8": np.uint8}
 VALUES = {"f32": np.float32, "bf16": np.uint16, "i8": np.int8}
@@ -82,7 +77,7 @@ def test_the_native_module_reads_it(dtype: str) -> None:
     dense = random.integers(1, 100, (37, 201)).astype(VALUES[dtype])
     dense[random.random(dense.shape) < 0.8] = 0
     weight = encode(dense, np.ones(37, np.float32) if dtype == "i8" else None)
-    loaded = native.Weight.bitmask(37, 201, weight.values, weight.mask, weight.offsets, weight.scale)
+    loaded = native.Weight.masked("bitmask", 37, 201, weight.values, weight.mask, weight.offsets, weight.scale)
     assert loaded.nonzeros == weight.nonzeros == np.count_nonzero(dense)
     assert as_bits(loaded.to_dense()) == as_bits(dense)
 
@@ -177,7 +172,7 @@ def test_zeros_in_blocks_are_stored_as_blocks(kind, encoding, high, wide):
     np.testing.assert_array_equal(decode(weight), dense)
     verify("w", weight)
     native = pytest.importorskip("cutwork._native")
-    loaded = getattr(native.Weight, encoding)(rows, cols, weight.values, weight.mask, weight.offsets, scale)
+    loaded = native.Weight.masked(encoding, rows, cols, weight.values, weight.mask, weight.offsets, scale)
     np.testing.assert_array_equal(loaded.to_dense(), dense)
     damaged = replace(weight, values=np.ones_like(weight.values))
     with pytest.raises(CutworkError, match=r"beyond the last row or column|padding"):

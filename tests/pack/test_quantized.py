@@ -9,12 +9,13 @@ import pytest
 from cutwork import _native as native
 from cutwork.errors import CutworkError
 from cutwork.pack import bfloat16
+from cutwork.pack.decode import decode
+from cutwork.pack.floats import from_float32
 from cutwork.pack.in_memory import pack_in_memory
 from cutwork.pack.int4 import dequantize
 from cutwork.pack.pack import pack
 from cutwork.pack.reader import read_packed, verify
 from cutwork.pack.restore import restore
-from cutwork.pack.source import from_float32
 from cutwork.store.directory import read_config
 from cutwork.store.safetensors import Tensor, open_tensors
 
@@ -91,7 +92,7 @@ def test_int8_keeps_its_codes(tmp_path: Path, strategy: str, scale_dtype: Any) -
         weight = model.weights[f"{name}.weight"]
         assert (weight.encoding, weight.dtype) == ("bitmask", "i8") and weight.sparsity > 0.65
         assert weight.scale is not None and weight.scale.shape == (101,) and weight.scale.dtype == np.float32
-        assert weight.decode().min() >= -127
+        assert decode(weight).min() >= -127
     assert summary.clamped >= 1  # the quantiser's range reaches -128; kernels' does not
     assert set(model.weights) == {f"{name}.weight" for name in NAMES} | {
         "lm_head.weight", "model.embed_tokens.weight", "model.layers.0.mlp.up_proj.bias", "model.norm.weight",
@@ -106,7 +107,7 @@ def test_int8_means_what_compressed_tensors_means(tmp_path: Path) -> None:
     for name in NAMES:
         weight = pack_in_memory(source).weights[f"{name}.weight"]
         assert weight.scale is not None
-        ours = weight.decode() * weight.scale[:, None]
+        ours = decode(weight) * weight.scale[:, None]
         assert np.abs(ours - floats(expected[name])).max() <= weight.scale.max() * 1.001  # a clamped code is one off
         assert ((ours == 0) == (floats(expected[name]) == 0)).all()
 
@@ -140,7 +141,7 @@ def test_int4_keeps_its_codes(
         loaded = native.Weight.int4(
             *weight.shape, weight.values, weight.scale, weight.group, weight.mask, weight.offsets
         )
-        assert (loaded.to_dense() == weight.decode()).all()
+        assert (loaded.to_dense() == decode(weight)).all()
     restore(tmp_path / "packed", tmp_path / "back")
     assert_same_tensors(source, tmp_path / "back")
     again = pack_in_memory(tmp_path / "back")
@@ -182,7 +183,7 @@ def test_packed_codes_become_the_values_they_stand_for(
     assert "quantization_config" not in model.config
     for name in NAMES:
         weight = model.weights[f"{name}.weight"]
-        dense = weight.decode()
+        dense = decode(weight)
         ours = bfloat16.to_float32(dense) if weight.dtype == "bf16" else dense
         assert weight.dtype == ("bf16" if scale_dtype == torch.bfloat16 else "f32")
         assert (ours == floats(expected[name])).all()
@@ -198,7 +199,7 @@ def test_int8_that_the_kernels_cannot_scale_becomes_floats(tmp_path: Path, weigh
     for name in NAMES:
         weight = pack_in_memory(source).weights[f"{name}.weight"]
         assert weight.dtype == "f32"
-        assert (weight.decode() == floats(expected[name])).all()
+        assert (decode(weight) == floats(expected[name])).all()
 
 
 def test_parts_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cutwork.errors import CutworkError
+from cutwork.pack.decode import decode
 from cutwork.pack.pack import pack
 from cutwork.pack.reader import read_packed, verify
 from cutwork.pack.restore import restore
@@ -137,7 +138,7 @@ def test_contents_that_a_kernel_trusts(packed: Path, tmp_path: Path, part: str, 
     if part != "values":
         native = pytest.importorskip("cutwork._native")
         with pytest.raises(ValueError, match=r"row group|offset|nonzeros"):
-            native.Weight.bitmask(*weight.shape, weight.values, weight.mask, weight.offsets, weight.scale)
+            native.Weight.masked("bitmask", *weight.shape, weight.values, weight.mask, weight.offsets, weight.scale)
 
 
 def test_truncated_files(packed: Path) -> None:
@@ -184,4 +185,4 @@ def test_damage_anywhere_is_a_sentence(tmp_path_factory: pytest.TempPathFactory,
     with contextlib.suppress(CutworkError):
         for weight_name, weight in read_packed(packed).weights.items():
             verify(weight_name, weight)
-            weight.decode()
+            decode(weight)

@@ -14,13 +14,14 @@ from safetensors import safe_open
 from cutwork.errors import CutworkError
 from cutwork.pack import bfloat16
 from cutwork.pack import pack as writer_module
-from cutwork.pack.encodings import encode
+from cutwork.pack.decode import decode
+from cutwork.pack.floats import as_float32
 from cutwork.pack.in_memory import pack_in_memory
 from cutwork.pack.int4 import dequantize
+from cutwork.pack.masked import encode
 from cutwork.pack.pack import PackWriter, pack
 from cutwork.pack.reader import read_packed
 from cutwork.pack.restore import restore
-from cutwork.pack.source import as_float32
 from cutwork.store.safetensors import SafetensorsWriter, Tensor, open_tensors
 
 from .models import as_dtype, assert_same_tensors, plain_tensors, sparse, write_checkpoint
@@ -216,7 +217,7 @@ def test_the_head_can_be_rounded_to_int8_and_comes_back_close(tmp_path: Path) ->
     original = tensors["lm_head.weight"].array
     assert head.dtype == "i8" and head.scale is not None
     assert all(weight.dtype == "f32" for name, weight in model.weights.items() if name != "lm_head.weight")
-    rounded = head.decode() * head.scale[:, None]
+    rounded = decode(head) * head.scale[:, None]
     half_step = np.abs(original).max(axis=1, keepdims=True) / 254
     assert (np.abs(rounded - original) <= 1.001 * half_step).all()
     restore(tmp_path / "packed", tmp_path / "back")

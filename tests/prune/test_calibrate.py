@@ -11,12 +11,11 @@ from torch import nn
 
 from cutwork.errors import CutworkError
 from cutwork.prune.activations import Activations
-from cutwork.prune.calibrate import calibration_batches, walk
-from cutwork.prune.input_statistics import Watch
-from cutwork.prune.second_order import Statistics
+from cutwork.prune.calibrate import calibration_batches, survey, walk
+from cutwork.prune.input_statistics import Hessian, InputWatch, MeanSquares, SumOfProducts
 from cutwork.torch_models.blocks import block_linears, out_in
 from cutwork.torch_models.data import collate
-from cutwork.torch_models.model_inputs import family_of
+from cutwork.torch_models.model_inputs import inputs_of
 from tests.torch_models.tiny import FAMILIES, gpt2, llama, opt, random_examples, sums
 
 QUIET = Console(quiet=True)
@@ -48,13 +47,13 @@ def test_statistics_are_those_of_plain_forward_passes(model: nn.Module) -> None:
     model.eval()
     examples = random_examples(9)
     expected = seen(model, examples)
-    found: dict[str, Statistics] = {}
+    found: dict[str, Hessian] = {}
     batches = [collate(examples[:4]), collate(examples[4:])]
     walk(model, batches, lambda group, s: found.update(dict.fromkeys(group, s)), QUIET, "")
     assert list(found) == list(block_linears(model))
     for name, statistics in found.items():
         assert statistics.tokens == sum(len(example["input_ids"]) for example in examples)
-        assert torch.allclose(statistics.hessian, expected[name], rtol=1e-3, atol=1e-5), name
+        assert torch.allclose(statistics.matrix, expected[name], rtol=1e-3, atol=1e-5), name
 
 
 def test_linears_with_one_input_share_one_hessian() -> None:
@@ -71,12 +70,12 @@ def test_blocks_behind_see_what_was_changed(bfloat16: bool, monkeypatch: pytest.
     examples = random_examples(4)
     second: list[torch.Tensor] = []
 
-    def visit(group: dict[str, nn.Module], statistics: Statistics) -> None:
+    def visit(group: dict[str, nn.Module], statistics: Hessian) -> None:
         for name, linear in group.items():
             if ".0." in name:
                 out_in(linear).mul_(3.0)
             elif name.endswith("layers.1.self_attn.q_proj"):
-                second.append(statistics.hessian.clone())
+                second.append(statistics.matrix.clone())
 
     walk(model, [collate(examples)], visit, QUIET, "")
     expected = seen(model, examples)["model.layers.1.self_attn.q_proj"]
@@ -118,7 +117,7 @@ def test_samples_are_drawn_by_the_seed_and_batched_by_length() -> None:
 def test_an_encoder_and_its_decoder_are_walked_one_after_the_other(family: str) -> None:
     model = FAMILIES[family]().eval()
     examples = random_examples(5, family=family)
-    called = family_of(model.config)
+    called = inputs_of(model.config)
     inputs: dict[str, list[torch.Tensor]] = {name: [] for name in block_linears(model)}
     handles = [
         linear.register_forward_pre_hook(lambda _, args, name=name: inputs[name].append(args[0].flatten(0, -2)))
@@ -126,10 +125,10 @@ def test_an_encoder_and_its_decoder_are_walked_one_after_the_other(family: str) 
     ]
     with torch.no_grad():
         for example in examples:
-            model(**called.inputs(collate([example])))
+            model(**called.keywords(collate([example])))
     for handle in handles:
         handle.remove()
-    found: dict[str, Statistics] = {}
+    found: dict[str, Hessian] = {}
     batches = [collate(examples[:3]), collate(examples[3:])]
     walk(model, batches, lambda group, s: found.update(dict.fromkeys(group, s)), QUIET, "")
     assert set(found) == set(inputs)
@@ -138,7 +137,7 @@ def test_an_encoder_and_its_decoder_are_walked_one_after_the_other(family: str) 
     for name, parts in inputs.items():
         x = torch.cat(parts)
         assert found[name].tokens == len(x), name
-        assert torch.allclose(found[name].hessian, x.T @ x / len(x), rtol=1e-3, atol=1e-5), name
+        assert torch.allclose(found[name].matrix, x.T @ x / len(x), rtol=1e-3, atol=1e-5), name
 
 
 @pytest.mark.parametrize("family", ["t5", "whisper"])
@@ -147,20 +146,19 @@ def test_a_decoder_sees_what_was_changed_in_its_encoder(family: str) -> None:
     examples = random_examples(3, family=family)
     found: dict[str, torch.Tensor] = {}
 
-    def visit(group: dict[str, nn.Module], statistics: Statistics) -> None:
+    def visit(group: dict[str, nn.Module], statistics: Hessian) -> None:
         for name, linear in group.items():
             out_in(linear).mul_(0.5)
-            found[name] = statistics.hessian.clone()
+            found[name] = statistics.matrix.clone()
 
     walk(model, [collate(examples)], visit, QUIET, "")
     again: dict[str, torch.Tensor] = {}
     walk(
         model,
         [collate(examples)],
-        lambda group, s: again.update({name: s.hessian.clone() for name in group}),
+        lambda group, s: again.update({name: s.matrix.clone() for name in group}),
         QUIET,
         "",
-        changes=False,
     )
     same = [name for name in found if torch.allclose(found[name], again[name], rtol=1e-4, atol=1e-6)]
     first_cross = next(name for name in found if ("EncDecAttention.k" in name or "encoder_attn.k" in name))
@@ -175,8 +173,8 @@ def test_activations_in_files_change_nothing(family: str, tmp_path: Path) -> Non
         activations = Activations(budget, tmp_path)
         seen: list[torch.Tensor] = []
 
-        def visit(group: dict[str, nn.Module], statistics: Statistics, seen: list[torch.Tensor] = seen) -> None:
-            seen.append(statistics.hessian.clone())
+        def visit(group: dict[str, nn.Module], statistics: Hessian, seen: list[torch.Tensor] = seen) -> None:
+            seen.append(statistics.matrix.clone())
             for linear in group.values():
                 out_in(linear).mul_(0.9)
 
@@ -190,20 +188,12 @@ def test_activations_in_files_change_nothing(family: str, tmp_path: Path) -> Non
 
 def test_squares_are_the_hessians_diagonal() -> None:
     model, batches = llama(), [collate(random_examples(3))]
-    whole: dict[str, Statistics] = {}
-    squares: dict[str, Statistics] = {}
-    walk(model, batches, lambda group, s: whole.update(dict.fromkeys(group, s)), QUIET, "", changes=False)
-    walk(
-        model,
-        batches,
-        lambda group, s: squares.update(dict.fromkeys(group, s)),
-        QUIET,
-        "",
-        changes=False,
-        squares_only=True,
-    )
+    whole: dict[str, Hessian] = {}
+    squares: dict[str, MeanSquares] = {}
+    walk(model, batches, lambda group, s: whole.update(dict.fromkeys(group, s)), QUIET, "")
+    survey(model, batches, lambda group, s: squares.update(dict.fromkeys(group, s)), QUIET, "")
     for name, statistics in whole.items():
-        assert squares[name].hessian.shape == (len(statistics.hessian),)
+        assert squares[name].squares.shape == (len(statistics.matrix),)
         assert torch.allclose(squares[name].squares, statistics.squares, rtol=1e-4)
 
 
@@ -221,7 +211,7 @@ def test_a_full_disk_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_large_hessians_are_summed_by_halves(size: int) -> None:
     linear = nn.Linear(size, 3)
     inputs = [torch.randn(2, 40, size, generator=torch.Generator().manual_seed(i)) for i in range(3)]
-    with Watch({linear: "linear"}) as watch:
+    with InputWatch({linear: "linear"}, SumOfProducts) as watch:
         for x in inputs:
             watch.expect(None, None, ())
             linear(x)
@@ -229,4 +219,4 @@ def test_large_hessians_are_summed_by_halves(size: int) -> None:
     x = torch.cat(inputs).flatten(0, 1)
     assert group == [linear]
     assert statistics.tokens == len(x)
-    assert torch.allclose(statistics.hessian, x.T @ x / len(x), rtol=1e-3, atol=1e-5)
+    assert torch.allclose(statistics.matrix, x.T @ x / len(x), rtol=1e-3, atol=1e-5)

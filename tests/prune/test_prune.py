@@ -4,7 +4,7 @@ import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from cutwork.errors import CutworkError
 from cutwork.prune.prune import prune
-from cutwork.recipe import PruneSettings
+from cutwork.recipe import Pruner, PruneSettings
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.data import examples
 from cutwork.torch_models.load import load_model, load_tokenizer
@@ -115,7 +115,7 @@ def store(model: Any, directory: Path, dense: Path, **options: Any) -> Path:
     return directory
 
 
-@pytest.mark.parametrize("method", ["sparsegpt", "alps", "wanda", "magnitude"])
+@pytest.mark.parametrize("method", get_args(Pruner))
 @pytest.mark.parametrize("pattern", ["2:4", "16:64", "4x1"])
 def test_methods_and_patterns_reach_the_checkpoint(method: str, pattern: str, dense: Path, tmp_path: Path) -> None:
     settings = PruneSettings.model_validate({"method": method, "pattern": pattern, "calibration_samples": 8})

@@ -1,6 +1,6 @@
 """Every pruner with every pattern: exact density, nested zeros, and errors in the order that was published."""
 
-from collections.abc import Callable
+from typing import get_args
 
 import pytest
 import torch
@@ -8,19 +8,16 @@ from torch import Tensor
 
 from cutwork.errors import CutworkError
 from cutwork.prune.alps import alps, refit
-from cutwork.prune.magnitude import magnitude
+from cutwork.prune.input_statistics import Hessian
 from cutwork.prune.pattern import KeepNOfM, Pattern, Unstructured, cheapest
-from cutwork.prune.second_order import Statistics, damp, factorise, output_error
+from cutwork.prune.pruners import Prune, pruner
+from cutwork.prune.second_order import output_error
 from cutwork.prune.sparsegpt import sparsegpt
 from cutwork.prune.wanda import wanda
+from cutwork.recipe import Pruner
 
-Pruner = Callable[[Tensor, Statistics, Pattern], tuple[Tensor, Tensor]]
-PRUNERS: dict[str, Pruner] = {
-    "magnitude": lambda w, s, p: magnitude(w, None, p),
-    "wanda": wanda,
-    "sparsegpt": lambda w, s, p: sparsegpt(w, factorise(s, 0.01), p),
-    "alps": lambda w, s, p: alps(w, damp(s, 0.01), p),
-}
+PRUNERS: dict[str, Prune] = {name: pruner(name) for name in get_args(Pruner)}
+BY_ERROR = ("magnitude", "wanda", "sparsegpt", "alps")
 PATTERNS: dict[str, Pattern] = {
     "50%": Unstructured(0.5),
     "83%": Unstructured(0.83),
@@ -35,27 +32,27 @@ every_pruner = pytest.mark.parametrize("prune", PRUNERS.values(), ids=PRUNERS)
 every_pattern = pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
 
 
-def correlated(inputs: int, tokens: int = 600, seed: int = 0) -> Statistics:
+def correlated(inputs: int, tokens: int = 600, seed: int = 0) -> Hessian:
     """Inputs that share directions, with a few loud ones, as a transformer's are."""
     generator = torch.Generator().manual_seed(seed)
     mix = torch.randn(inputs // 4, inputs, generator=generator)
     x = torch.randn(tokens, inputs // 4, generator=generator) @ mix / 4
     x += torch.randn(tokens, inputs, generator=generator)
     x[:, :: inputs // 8] *= 6
-    return Statistics(x.T @ x / tokens, tokens)
+    return Hessian(x.T @ x / tokens, tokens)
 
 
 def random_weight(rows: int = 48, columns: int = 192, seed: int = 0) -> Tensor:
     return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
 
 
-def error(weight: Tensor, pruned: Tensor, statistics: Statistics) -> float:
-    return output_error(weight - pruned, statistics.hessian).sum().item()
+def error(weight: Tensor, pruned: Tensor, statistics: Hessian) -> float:
+    return output_error(weight - pruned, statistics.matrix).sum().item()
 
 
 @every_pruner
 @every_pattern
-def test_density_is_exact_and_the_mask_says_where(prune: Pruner, pattern: Pattern) -> None:
+def test_density_is_exact_and_the_mask_says_where(prune: Prune, pattern: Pattern) -> None:
     weight = random_weight()
     before = weight.clone()
     pruned, mask = prune(weight, correlated(192), pattern)
@@ -74,7 +71,7 @@ def test_density_is_exact_and_the_mask_says_where(prune: Pruner, pattern: Patter
 
 @every_pruner
 @every_pattern
-def test_zeros_never_come_back(prune: Pruner, pattern: Pattern) -> None:
+def test_zeros_never_come_back(prune: Prune, pattern: Pattern) -> None:
     """Unevenly spread ones: rows and columns without any weight, and a quarter of the rest."""
     weight = random_weight()
     weight[torch.rand(weight.shape, generator=torch.Generator().manual_seed(3)) < 0.25] = 0
@@ -90,7 +87,7 @@ def test_zeros_never_come_back(prune: Pruner, pattern: Pattern) -> None:
 
 
 @every_pruner
-def test_levels_are_nested(prune: Pruner) -> None:
+def test_levels_are_nested(prune: Prune) -> None:
     weight, statistics = random_weight(), correlated(192)
     previous = torch.ones_like(weight, dtype=torch.bool)
     for sparsity in (0.3, 0.5, 0.5, 0.75, 0.9):
@@ -104,7 +101,7 @@ def test_levels_are_nested(prune: Pruner) -> None:
 @every_pattern
 def test_each_method_beats_the_one_before_it(pattern: Pattern) -> None:
     weight, statistics = random_weight(), correlated(192)
-    errors = [error(weight, prune(weight, statistics, pattern)[0], statistics) for prune in PRUNERS.values()]
+    errors = [error(weight, PRUNERS[name](weight, statistics, pattern)[0], statistics) for name in BY_ERROR]
     assert errors[1] < errors[0]
     assert errors[2] < errors[1]
     assert errors[3] < errors[2]
@@ -135,17 +132,17 @@ def test_alps_finds_the_best_support_of_a_tiny_layer() -> None:
     ratios = []
     for seed in range(5):
         weight, statistics = random_weight(1, 8, seed), correlated(8, seed=seed)
-        damped = damp(statistics, 1e-4)
-        h = damped.hessian.double()
+        statistics.damping = 1e-4
+        h = statistics.damped.double()
         w = weight[0].double()
         best = torch.inf
         for kept in map(list, combinations(range(8), 4)):
             refined = torch.zeros(8, dtype=torch.double)
             refined[kept] = torch.linalg.solve(h[kept][:, kept], (h @ w)[kept])
             best = min(best, float((w - refined) @ h @ (w - refined)))
-        found = output_error(weight - alps(weight, damped, Unstructured(0.5))[0], damped.hessian).item()
-        greedy = sparsegpt(weight, factorise(statistics, 1e-4), Unstructured(0.5))[0]
-        assert found <= 1.001 * output_error(weight - greedy, damped.hessian).item()
+        found = output_error(weight - alps(weight, statistics, Unstructured(0.5))[0], statistics.damped).item()
+        greedy = sparsegpt(weight, statistics, Unstructured(0.5))[0]
+        assert found <= 1.001 * output_error(weight - greedy, statistics.damped).item()
         ratios.append(found / best)
     assert min(ratios) > 0.999
     assert sum(ratios) / len(ratios) < 1.1
@@ -154,7 +151,7 @@ def test_alps_finds_the_best_support_of_a_tiny_layer() -> None:
 def test_refitting_on_a_support_solves_its_normal_equations() -> None:
     statistics = correlated(24)
     scale = statistics.squares.sqrt()
-    hessian = statistics.hessian / scale / scale[:, None]
+    hessian = statistics.matrix / scale / scale[:, None]
     weight = random_weight(6, 24)
     keep = torch.rand(6, 24, generator=torch.Generator().manual_seed(1)) < 0.5
     refined = refit(weight * keep, hessian, weight @ hessian, keep, 40)

@@ -5,17 +5,18 @@ import torch
 from torch import Tensor
 
 from cutwork.errors import CutworkError
+from cutwork.prune.input_statistics import Hessian
 from cutwork.prune.magnitude import magnitude
 from cutwork.prune.pattern import Unstructured
-from cutwork.prune.second_order import Statistics, factorise, output_error
+from cutwork.prune.second_order import damp, factorise, output_error
 from cutwork.prune.sparsegpt import sparsegpt
 
 
-def correlated(inputs: int, tokens: int = 400, seed: int = 0) -> Statistics:
+def correlated(inputs: int, tokens: int = 400, seed: int = 0) -> Hessian:
     generator = torch.Generator().manual_seed(seed)
     mix = torch.randn(inputs, inputs, generator=generator) * torch.logspace(-1, 0.5, inputs)
     x = torch.randn(tokens, inputs, generator=generator) @ mix
-    return Statistics(x.T @ x / tokens, tokens)
+    return Hessian(x.T @ x / tokens, tokens)
 
 
 def slow_sparsegpt(weight: Tensor, hessian: Tensor, damping: float, sparsity: float, block: int) -> Tensor:
@@ -51,23 +52,23 @@ def test_sparsegpt_is_the_papers(block: int, existing: float) -> None:
     statistics = correlated(24)
     weight = torch.randn(10, 24, generator=torch.Generator().manual_seed(1))
     weight[torch.rand(weight.shape, generator=torch.Generator().manual_seed(2)) < existing] = 0
-    factor = factorise(statistics, 0.01)
-    pruned, mask = sparsegpt(weight, factor, Unstructured(0.6), block)
-    expected = slow_sparsegpt(weight, statistics.hessian, factor.damping, 0.6, block)
+    pruned, mask = sparsegpt(weight, statistics, Unstructured(0.6), block)
+    expected = slow_sparsegpt(weight, statistics.matrix, statistics.applied[0].added, 0.6, block)
     assert torch.equal(mask, expected != 0)
     assert torch.allclose(pruned.double(), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_the_factor_is_that_of_the_inverse() -> None:
     statistics = correlated(30)
-    factor = factorise(statistics, 0.05)
-    damped = statistics.hessian.double()
-    assert factor.damping == pytest.approx(0.05 * damped.diagonal().mean().item())
-    damped.diagonal().add_(factor.damping)
-    upper = factor.upper.double()
+    upper, applied = factorise(statistics.matrix, 0.05)
+    damped = statistics.matrix.double()
+    assert applied.added == pytest.approx(0.05 * damped.diagonal().mean().item())
+    damped.diagonal().add_(applied.added)
+    assert torch.allclose(damp(statistics.matrix, 0.05)[0].double(), damped)
+    upper = upper.double()
     assert torch.equal(upper, upper.triu())
     assert torch.allclose(upper.T @ upper, torch.linalg.inv(damped), rtol=1e-3, atol=1e-4)
-    assert factor.attempts == 1
+    assert applied.attempts == 1
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.605, 0.9, 0.999])
@@ -75,7 +76,7 @@ def test_the_factor_is_that_of_the_inverse() -> None:
 def test_sparsity_is_exact_to_the_rounding(sparsity: float, shape: tuple[int, int]) -> None:
     weight = torch.randn(*shape)
     for pruned, mask in (
-        sparsegpt(weight, factorise(correlated(shape[1]), 0.01), Unstructured(sparsity)),
+        sparsegpt(weight, correlated(shape[1]), Unstructured(sparsity)),
         magnitude(weight, None, Unstructured(sparsity)),
     ):
         assert int((pruned == 0).sum()) == int((~mask).sum()) == round(sparsity * weight.numel())
@@ -86,9 +87,9 @@ def test_zeros_never_come_back_however_they_are_spread() -> None:
     weight[:, :100] = 0  # whole blocks of them
     weight[3] = 0
     zeros = weight == 0
-    factor = factorise(correlated(256), 0.01)
+    statistics = correlated(256)
     for sparsity in (0.2, 0.5, 0.8):
-        pruned, mask = sparsegpt(weight, factor, Unstructured(sparsity))
+        pruned, mask = sparsegpt(weight, statistics, Unstructured(sparsity))
         assert (pruned[zeros] == 0).all()
         assert int((~mask).sum()) == max(round(sparsity * weight.numel()), int(zeros.sum()))
     pruned, _ = magnitude(weight, None, Unstructured(0.5))
@@ -98,9 +99,9 @@ def test_zeros_never_come_back_however_they_are_spread() -> None:
 def test_sparsegpt_beats_magnitude_where_it_counts() -> None:
     statistics = correlated(128)
     weight = torch.randn(64, 128)
-    best, _ = sparsegpt(weight, factorise(statistics, 0.01), Unstructured(0.6))
+    best, _ = sparsegpt(weight, statistics, Unstructured(0.6))
     plain, _ = magnitude(weight, None, Unstructured(0.6))
-    error = [output_error(weight - pruned, statistics.hessian).sum().item() for pruned in (best, plain)]
+    error = [output_error(weight - pruned, statistics.matrix).sum().item() for pruned in (best, plain)]
     assert error[0] < 0.5 * error[1]
 
 
@@ -119,29 +120,28 @@ def test_magnitude_keeps_the_largest() -> None:
 
 def test_dead_inputs_are_pruned_first_and_counted() -> None:
     statistics = correlated(16)
-    statistics.hessian[[3, 9]] = 0
-    statistics.hessian[:, [3, 9]] = 0
-    factor = factorise(statistics, 0.01)
-    assert factor.dead == 2
+    statistics.matrix[[3, 9]] = 0
+    statistics.matrix[:, [3, 9]] = 0
+    assert statistics.dead == 2
     weight = torch.ones(8, 16)
-    pruned, _ = sparsegpt(weight, factor, Unstructured(2 / 16))
+    pruned, _ = sparsegpt(weight, statistics, Unstructured(2 / 16))
     assert torch.isfinite(pruned).all()
     assert not pruned[:, [3, 9]].any()
 
 
 def test_too_few_tokens_and_none_at_all_still_factor() -> None:
     few = correlated(64, tokens=3)
-    assert torch.isfinite(factorise(few, 0.01).upper).all()
-    nothing = factorise(Statistics(torch.zeros(8, 8), 0), 0.01)
+    assert torch.isfinite(few.upper).all()
+    nothing = Hessian(torch.zeros(8, 8), 0)
     assert torch.allclose(nothing.upper, nothing.upper[0, 0] * torch.eye(8))
 
 
 def test_a_failed_factorisation_damps_more_and_says_so() -> None:
     indefinite = torch.diag(torch.tensor([-0.5, 1.5, 2.0]))  # what rounding can do to a nearly singular one
-    factor = factorise(Statistics(indefinite, 10), 0.1)
-    assert factor.attempts == 2
-    assert factor.damping == pytest.approx(10 * 0.1)
+    _, applied = factorise(indefinite, 0.1)
+    assert applied.attempts == 2
+    assert applied.added == pytest.approx(10 * 0.1)
     with pytest.raises(CutworkError, match="not positive definite even with a damping"):
-        factorise(Statistics(indefinite, 10), 1e-9, attempts=2)
+        factorise(indefinite, 1e-9, attempts=2)
     with pytest.raises(CutworkError, match="not finite"):
-        factorise(Statistics(torch.full((2, 2), torch.nan), 10), 0.1)
+        factorise(torch.full((2, 2), torch.nan), 0.1)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from cutwork.prune.pattern import KeepNOfM, Pattern, Unstructured
-from cutwork.prune.second_order import factorise, output_error
+from cutwork.prune.second_order import output_error
 from cutwork.prune.sparsegpt import sparsegpt
 from cutwork.quantize.gptq import gptq
 from cutwork.quantize.grid import Grid
@@ -87,9 +87,8 @@ def test_a_clipped_scale_beats_the_whole_range() -> None:
 def test_gptq_is_the_papers_row_by_row_or_rounding(sparsity: float) -> None:
     statistics = correlated(40)
     weight = sparse_weight(12, 40, sparsity)
-    factor = factorise(statistics, 0.01)
-    found = gptq(weight, factor, statistics.hessian, INT8, block_size=16).codes
-    expected = slow_gptq(weight, statistics.hessian, factor.damping)
+    found = gptq(weight, statistics, INT8, block_size=16).codes
+    expected = slow_gptq(weight, statistics.matrix, statistics.applied[0].added)
     nearest = rtn(weight, INT8).codes
     fed_back = (found == expected).all(1)
     assert fed_back.sum() >= 8
@@ -102,11 +101,11 @@ def test_gptq_beats_rounding_and_keeps_zeros(sparsity: float, grid: Grid) -> Non
     statistics = correlated(192)
     weight = sparse_weight(96, 192, sparsity)
     weight[5] = 0
-    result = gptq(weight, factorise(statistics, 0.01), statistics.hessian, grid)
+    result = gptq(weight, statistics, grid)
     assert not result.codes[weight == 0].any()
     assert result.codes.min() >= grid.lowest and result.codes.max() <= grid.highest
-    ours = output_error(weight - result.weight(), statistics.hessian)
-    rounding = output_error(weight - rtn(weight, grid, statistics.hessian.diagonal()).weight(), statistics.hessian)
+    ours = output_error(weight - result.weight(), statistics.matrix)
+    rounding = output_error(weight - rtn(weight, grid, statistics.squares).weight(), statistics.matrix)
     assert (ours <= rounding).all()
     if sparsity < 0.9:
         assert ours.sum() < 0.96 * rounding.sum()
@@ -116,9 +115,8 @@ def test_gptq_beats_rounding_and_keeps_zeros(sparsity: float, grid: Grid) -> Non
 @pytest.mark.parametrize("pattern", [Unstructured(0.6), KeepNOfM(2, 4)], ids=["60%", "2:4"])
 def test_pruning_and_quantising_together_beats_one_after_the_other(grid: Grid, pattern: Pattern) -> None:
     statistics = correlated(192)
-    factor = factorise(statistics, 0.01)
     weight = sparse_weight(96, 192, 0.2)
-    result = prune_and_quantize(weight, factor, statistics.hessian, grid, pattern)
+    result = prune_and_quantize(weight, statistics, grid, pattern)
     assert not result.codes[weight == 0].any()
     zeros = int((result.codes == 0).sum())
     assert (
@@ -126,10 +124,10 @@ def test_pruning_and_quantising_together_beats_one_after_the_other(grid: Grid, p
     )
     if isinstance(pattern, KeepNOfM):
         assert (result.codes.unflatten(1, (-1, 4)) != 0).sum(2).max() <= 2
-    pruned, _ = sparsegpt(weight, factor, pattern)
-    ours = output_error(weight - result.weight(), statistics.hessian).sum()
+    pruned, _ = sparsegpt(weight, statistics, pattern)
+    ours = output_error(weight - result.weight(), statistics.matrix).sum()
     for after in (
-        rtn(pruned, grid, statistics.hessian.diagonal()),
-        gptq(pruned, factor, statistics.hessian, grid),
+        rtn(pruned, grid, statistics.squares),
+        gptq(pruned, statistics, grid),
     ):
-        assert ours < output_error(weight - after.weight(), statistics.hessian).sum()
+        assert ours < output_error(weight - after.weight(), statistics.matrix).sum()

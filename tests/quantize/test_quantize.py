@@ -11,6 +11,7 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, T5Config, T5ForConditionalGeneration
 
 from cutwork.errors import CutworkError
+from cutwork.pack.decode import decode
 from cutwork.pack.in_memory import pack_in_memory
 from cutwork.pack.int4 import dequantize
 from cutwork.quantize.quantize import quantize
@@ -130,7 +131,7 @@ def test_the_engine_reads_what_transformers_reads(quantized: Path) -> None:
     for name, weight in model.weights.items():
         values = stored(quantized, name)
         if values is not None:
-            ours = dequantize(weight) if weight.group else weight.decode() * weight.scale[:, None]
+            ours = dequantize(weight) if weight.group else decode(weight) * weight.scale[:, None]
             np.testing.assert_array_equal(ours, values.numpy())
 
 

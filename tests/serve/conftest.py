@@ -51,7 +51,7 @@ def load(llama, directory):
 
 @contextmanager
 def serving(model, **options):
-    """An httpx client of a server over `model`; the app is `client.app`, its only worker `client.worker`."""
+    """An httpx client of a server over `model`; the app is `client.app`."""
     app = make_app({"tiny": model}, **options)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
@@ -62,7 +62,7 @@ def serving(model, **options):
         with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60) as client:
             while not server.started:
                 time.sleep(0.01)
-            client.app, client.worker, client.server = app, app.state.engines.all["tiny"].worker, server
+            client.app, client.model, client.server = app, model, server
             yield client
     finally:
         server.should_exit = True
@@ -115,6 +115,6 @@ def idle(client):
 
 def slow(client, seconds):
     """Make every step of the engine take longer."""
-    session = client.worker.model.session
+    session = client.model.session
     step = session.step
     session.step = lambda: (time.sleep(seconds), step())[1]

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import soundfile
 
-from cutwork.serve.jobs.transcriber import Listener
+from cutwork.serve.jobs.transcriber import Transcriber
 from cutwork.serve.limits import Limits
 from tests.engine.speech.tiny import save, sound
 
@@ -111,23 +111,37 @@ def test_text_routes_and_text_models_say_where_to_go(client, load):
 
 
 def test_a_client_that_leaves_ends_its_transcription(client, monkeypatch):
-    stopped = Listener._stopped
-    monkeypatch.setattr(Listener, "_stopped", lambda self, hearing: time.sleep(0.05) or stopped(self, hearing))
+    stopped = Transcriber._stopped
+    monkeypatch.setattr(Transcriber, "_stopped", lambda self, recording: time.sleep(0.05) or stopped(self, recording))
     with pytest.raises(httpx.ReadTimeout):
         client.post("/v1/audio/transcriptions", files={"file": ("a.wav", wav(6))}, timeout=1)
     until(lambda: metric(client, "request_cancelled_total") == 1)
-    model = client.worker.model
+    model = client.model
     until(lambda: model.session.scheduler.cache.free == model.session.scheduler.cache.blocks)
     assert post(client, wav(0.3), temperature=0.1).status_code == 200
 
 
+def test_a_recording_that_waits_ends_at_once_when_its_client_leaves(client, monkeypatch):
+    ended = []
+    monkeypatch.setattr(Transcriber, "_stopped", lambda self, recording: time.sleep(0.02) or bool(ended))
+    transcriber = client.app.state.models.all["tiny"].transcriber
+    with ThreadPoolExecutor(1) as others:
+        heard = others.submit(post, client, wav(2.5))
+        until(lambda: len(transcriber.open) == 1 and transcriber.waiting == 0)
+        with pytest.raises(httpx.ReadTimeout):
+            client.post("/v1/audio/transcriptions", files={"file": ("a.wav", wav(1))}, timeout=0.5)
+        until(lambda: metric(client, "request_cancelled_total") == 1)
+        assert len(transcriber.open) == 1 and not heard.done()
+        ended.append(True)
+
+
 def test_a_queue_has_an_end(client, monkeypatch):
     ended = []
-    monkeypatch.setattr(Listener, "_stopped", lambda self, hearing: time.sleep(0.02) or bool(ended))
-    listener = client.app.state.engines.all["tiny"].listener
+    monkeypatch.setattr(Transcriber, "_stopped", lambda self, recording: time.sleep(0.02) or bool(ended))
+    transcriber = client.app.state.models.all["tiny"].transcriber
     with ThreadPoolExecutor(2) as others:
         waiting = [others.submit(post, client, wav(2.5)) for _ in range(2)]
-        until(lambda: len(listener._open) == 2)
+        until(lambda: len(transcriber.open) == 2)
         answer = post(client, wav(0.5))
         assert answer.status_code == 429 and int(answer.headers["retry-after"]) > 0
         ended.append(True)

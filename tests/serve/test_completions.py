@@ -2,6 +2,10 @@
 
 import numpy as np
 import pytest
+from tokenizers.processors import TemplateProcessing
+
+from cutwork.engine.decoding.options import GenerateOptions
+from cutwork.serve.routes.generation import EngineFields
 
 from .conftest import events, serving
 
@@ -54,6 +58,21 @@ def test_prompts_may_be_texts_or_tokens_one_or_many(client):
     texts = [choice["text"] for choice in answer["choices"]]
     assert [choice["index"] for choice in answer["choices"]] == list(range(6))
     assert texts[0] == texts[1] == texts[4] == one and texts[2] == texts[3]
+
+
+def test_tokenize_adds_special_tokens_unless_told_not_to(client):
+    client.model.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
+
+    def tokens(**fields):
+        return client.post("/tokenize", json={"prompt": PROMPT, **fields}).json()["tokens"]
+
+    assert tokens() == tokens(add_special_tokens=True) == [1, *tokens(add_special_tokens=False)]
+
+
+def test_fields_that_go_to_the_engine_as_they_are_are_options_it_knows():
+    assert set(EngineFields.model_fields) <= set(GenerateOptions.__annotations__)
 
 
 def test_n_draws_differ_and_a_seed_repeats_them(client):
@@ -115,4 +134,4 @@ def test_a_draft_changes_nothing_but_speed(load, llama, tmp_path):
         with client.stream("POST", "/v1/completions", json=body) as response:
             text = "".join(event["choices"][0]["text"] for event in events(response) if event["choices"])
         assert text == expected[0]
-        assert client.worker.model.session.scheduler.drafter is not None
+        assert client.model.session.scheduler.drafter is not None

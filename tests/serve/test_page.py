@@ -9,9 +9,9 @@ import soundfile
 from tests.engine.speech.tiny import save as save_whisper
 from tests.engine.speech.tiny import sound
 
-from ..engine.test_t5 import load as load_t5
-from ..engine.test_t5 import make as make_t5
-from ..engine.test_t5 import save as save_t5
+from ..architectures.test_t5 import load as load_t5
+from ..architectures.test_t5 import make as make_t5
+from ..architectures.test_t5 import save as save_t5
 from .conftest import Model, metric, serving, slow, until
 
 webdriver = pytest.importorskip("selenium.webdriver")

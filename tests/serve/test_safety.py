@@ -118,7 +118,7 @@ def test_a_client_that_leaves_frees_everything(small, phase, stream):
         until(lambda: metric(small, "num_requests_running") == 1)
     body = {**LONG, "n": 3, "stream": stream}
     if phase == "prefill":
-        small.worker.model.session.scheduler.max_tokens = 4
+        small.model.session.scheduler.max_tokens = 4
         body |= {"prompt": list(range(3, 103)), "max_tokens": 4}
     with (
         pytest.raises(httpx.ReadTimeout),
@@ -148,7 +148,7 @@ def test_a_deadline_ends_requests(load):
 
 
 def test_a_failing_step_is_500_for_those_in_it_and_the_server_lives(client, caplog):
-    model = client.worker.model
+    model = client.model
     step = model.session.step
 
     def fail():
@@ -169,7 +169,7 @@ def test_an_engine_that_keeps_failing_is_not_ready(client):
     def fail():
         raise RuntimeError("broken")
 
-    client.worker.model.session.step = fail
+    client.model.session.step = fail
     for _ in range(3):
         assert client.post("/v1/completions", json=LONG).status_code == 500
     assert client.get("/health/ready").status_code == 503
@@ -213,7 +213,7 @@ def test_draining_lets_streams_go_on_and_then_ends_them(load):
         with client.stream("POST", "/v1/completions", json={**LONG, "stream": True}) as response:
             lines = response.iter_lines()
             next(lines)
-            client.app.state.engines.drain(0.5)
+            client.app.state.models.drain(0.5)
             assert client.get("/health/ready").status_code == 503
             assert client.post("/v1/completions", json=LONG).status_code == 503
             rest = [line for line in lines if line]

@@ -4,7 +4,7 @@ import pytest
 
 from cutwork.serve.limits import Limits
 
-from ..engine.test_t5 import load, make, save
+from ..architectures.test_t5 import load, make, save
 from .conftest import serving
 
 TEXTS = ["a short one", "", "one that is a good deal longer"]

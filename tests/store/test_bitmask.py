@@ -1,6 +1,6 @@
 """Bitmask checkpoints of old compressed-tensors, written here as field by field as their layout says.
 
-benchmarks/legacy_checkpoints.py checks the same with files that the old packages themselves write.
+benchmarks/engine/legacy_checkpoints.py checks the same with files that the old packages themselves write.
 """
 
 import json

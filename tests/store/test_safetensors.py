@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from cutwork.errors import CutworkError
-from cutwork.store.safetensors import NUMPY, SafetensorsFile, SafetensorsWriter, open_tensors
+from cutwork.store.safetensors import NUMPY_DTYPES, SafetensorsFile, SafetensorsWriter, open_tensors
 
 
 def write_raw(path: Path, header: Any, data: bytes = b"\0" * 64, length: int | None = None) -> Path:
@@ -78,7 +78,7 @@ def test_every_truncation_is_refused(tmp_path_factory: pytest.TempPathFactory, s
 def test_what_is_written_is_read_by_the_library_and_by_us(tmp_path: Path, alignment: int) -> None:
     random = np.random.default_rng(0)
     arrays = {
-        dtype: random.integers(0, 2, (3, 5, n)).astype(NUMPY[dtype])
+        dtype: random.integers(0, 2, (3, 5, n)).astype(NUMPY_DTYPES[dtype])
         for n, dtype in enumerate(["F64", "F32", "F16", "I64", "U64", "I32", "I16", "I8", "U8", "BOOL"])
     }
     arrays["F32"] = np.array(2.5, np.float32)  # no dimensions

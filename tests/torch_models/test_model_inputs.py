@@ -13,7 +13,7 @@ from cutwork.errors import CutworkError
 from cutwork.recipe import Losses
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.data import collate, examples
-from cutwork.torch_models.model_inputs import Speech, family_of
+from cutwork.torch_models.model_inputs import SpeechInputs, inputs_of
 from tests.torch_models.tiny import FAMILIES, cut
 from tests.tune.test_trainer import ALL, make
 
@@ -97,13 +97,13 @@ def test_text_goes_to_the_encoder_and_the_answer_to_the_decoder() -> None:
     def tokenizer(text: str | None = None, text_target: str | None = None) -> dict[str, list[int]]:
         return {"input_ids": [*(text or text_target or "").encode(), 1]}
 
-    family = family_of(FAMILIES["t5"]().config)
+    family = inputs_of(FAMILIES["t5"]().config)
     made = examples(tokenizer, [Sample("ab", "c"), Sample("d", "efg")], 4, family)
     assert made[0] == {"input_ids": [97, 98, 1], "labels": [99, 1]}
     assert made[1] == {"input_ids": [100, 1], "labels": [101, 102, 103, 1]}
     batch = collate(made)
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
-    assert family.inputs(batch)["decoder_input_ids"].tolist() == [[0, 99, 1, 0], [0, 101, 102, 103]]
+    assert family.keywords(batch)["decoder_input_ids"].tolist() == [[0, 99, 1, 0], [0, 101, 102, 103]]
     with pytest.raises(CutworkError, match="has 4 tokens, more than"):
         examples(tokenizer, [Sample("d", "efg")], 3, family)
 
@@ -116,8 +116,8 @@ def test_recordings_become_spectrograms_when_asked_for() -> None:
         def tokenizer(text: str) -> dict[str, list[int]]:
             return {"input_ids": [1, 40, *range(3, 3 + len(text.strip())), 2]}
 
-    family = family_of(FAMILIES["whisper"]().config)
-    assert isinstance(family, Speech)
+    family = inputs_of(FAMILIES["whisper"]().config)
+    assert isinstance(family, SpeechInputs)
     sound = np.sin(np.arange(16_000, dtype=np.float32) / 10)
     made = examples(Processor(), [Sample("", "abc", sound), Sample("", "d", 2 * sound)], 10, family)
     batch = collate([made[0], made[1]])
@@ -149,10 +149,10 @@ def test_transcripts_with_times_teach_them() -> None:
             self.languages.append(language)
 
     processor = SimpleNamespace(tokenizer=Voice())
-    family = Speech(start=1, padding=0)
+    family = SpeechInputs(start=1, padding=0)
     assert family.transcript(processor, Sample("de", "ab"), 10) == [39, 40, 32, 97, 98, 2]
     timed = Sample("de", "<|0.00|> ab<|1.50|><|2.00|> c<|30.00|>")
     assert family.transcript(processor, timed, 20) == [39, 41, 32, 97, 98, 116, 141, 32, 99, 1541, 2]
     assert processor.tokenizer.languages == ["de", "de"]
-    Speech(start=1, padding=0, multilingual=False).transcript(processor, Sample("en", "ab"), 10)
+    SpeechInputs(start=1, padding=0, multilingual=False).transcript(processor, Sample("en", "ab"), 10)
     assert processor.tokenizer.languages == ["de", "de"]

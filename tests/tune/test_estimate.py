@@ -11,7 +11,7 @@ from cutwork.errors import CutworkError
 from cutwork.recipe import LoraSettings, Losses, TuneSettings
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.data import examples
-from cutwork.torch_models.model_inputs import family_of
+from cutwork.torch_models.model_inputs import inputs_of
 from cutwork.tune.console import show_examples, show_layers
 from cutwork.tune.estimate import Estimate, estimate
 from cutwork.tune.tune import tune
@@ -106,7 +106,7 @@ def test_prompts_of_the_encoder_are_shown_before_the_answer(capsys: pytest.Captu
         def decode(self, ids: list[int]) -> str:
             return bytes(ids).decode()
 
-    data = examples(Bytes(), [Sample("hello", "salut")], 9, family_of(FAMILIES["t5"]().config))
+    data = examples(Bytes(), [Sample("hello", "salut")], 9, inputs_of(FAMILIES["t5"]().config))
     show_examples(Console(), Bytes(), data)
     assert "hello«salut»" in capsys.readouterr().out
 

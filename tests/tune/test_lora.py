@@ -34,7 +34,7 @@ def test_the_merged_model_is_the_trained_one_bit_for_bit(tmp_path: Path, family:
     for name, linear in block_linears(model).items():
         assert torch.equal(linear.weight, merged[f"{name}.weight"]), name  # what the forward pass has seen
     plain.load_state_dict(merged)
-    inputs = trainer.family.inputs(collate(list(trainer.train_dataset)[:4]))
+    inputs = trainer.model_inputs.keywords(collate(list(trainer.train_dataset)[:4]))
     assert torch.allclose(plain.eval()(**inputs).logits, model.eval()(**inputs).logits, atol=1e-5)
 
 

@@ -1,5 +1,6 @@
 """`tune` from directory to directory: resuming bit for bit, diverging cleanly, keeping every zero."""
 
+import inspect
 import json
 import shutil
 from pathlib import Path
@@ -8,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import LoraSettings, Losses, TuneSettings
 from cutwork.torch_models.load import load_model
+from cutwork.tune import trainer as trainer_module
 from cutwork.tune import tune as tune_module
 from cutwork.tune.masks import LostZerosError, sparsity
 from cutwork.tune.trainer import SparseTrainer
@@ -246,3 +248,32 @@ def test_a_missing_or_foreign_teacher_is_refused(sparse: Path, tmp_path: Path) -
     with pytest.raises(CutworkError, match=r"another num_hidden_layers \(1, the student 2\)"):
         run(sparse, tmp_path / "c", other)
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+HOOKS = [name for name, value in vars(SparseTrainer).items() if inspect.isfunction(value) and hasattr(Trainer, name)]
+
+
+def test_transformers_calls_every_hook_that_is_overridden(
+    monkeypatch: pytest.MonkeyPatch, sparse: Path, dense: Path, tmp_path: Path
+) -> None:
+    called = set()
+
+    def noted(name: str, original: Any) -> Any:
+        return lambda *args, **kwargs: (called.add(name), original(*args, **kwargs))[1]
+
+    for name in HOOKS:
+        monkeypatch.setattr(SparseTrainer, name, noted(name, getattr(SparseTrainer, name)))
+    run(sparse, tmp_path / "tuned", dense)
+    assert called == set(HOOKS) >= trainer_module._HOOKS | {"_save_checkpoint", "log", "train"}
+
+
+@pytest.mark.parametrize("hook", sorted(trainer_module._HOOKS - {"get_batch_samples", "compute_loss"}))
+def test_a_hook_that_transformers_does_not_call_ends_the_run(
+    monkeypatch: pytest.MonkeyPatch, hook: str, sparse: Path, tmp_path: Path
+) -> None:
+    """As if it had been renamed: transformers' own method is what runs."""
+    monkeypatch.delattr(SparseTrainer, hook)
+    settings = SETTINGS.model_copy(update={"losses": Losses()})
+    with pytest.raises(CutworkError, match=f"trains without calling {hook}, so"):
+        run(sparse, tmp_path / "tuned", sparse, settings)
+    assert not (tmp_path / "tuned").exists()

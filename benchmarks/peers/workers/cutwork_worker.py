@@ -35,7 +35,9 @@ class Engine:
         shape = (weight.encoding, weight.dtype, weight.rows, weight.cols, weight.nonzeros)
         reordered = int(weight.reordered_bytes)
         return (
-            reordered if reordered and self._model.costs.choose(*shape, 1, reordered) == "rows" else int(weight.nbytes)
+            reordered
+            if reordered and self._model.costs.choose(*shape, 1, reordered) == "spmm_rows"
+            else int(weight.nbytes)
         )
 
     def logits(self, tokens: list[int]) -> np.ndarray:

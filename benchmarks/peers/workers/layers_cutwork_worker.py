@@ -6,7 +6,7 @@ from layers import scale, serve, specification, weights
 from cutwork import __version__, _native
 from cutwork.engine.weights.bind import make_weight
 from cutwork.engine.weights.huge_pages import in_huge_pages
-from cutwork.pack.encodings import encode
+from cutwork.pack.masked import encode
 
 
 def main() -> None:

@@ -1,37 +1,47 @@
-"""One short file per model family, named after its `model_type`, that emits the plan of a forward pass."""
+"""One short file per model family: how it computes (the plan of its forward pass), and what is peculiar about it.
 
-from collections.abc import Callable, Mapping
+A file with an `ARCHITECTURE` is a family; nothing else has to be told of it.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
-from cutwork.architectures import gemma3, gpt2, gpt_neox, llama, mistral, mpt, qwen2, qwen3, t5, whisper
+from cutwork.architectures.architecture import Architecture, Emit, Kind
 from cutwork.errors import CutworkError
 from cutwork.plan.builder import Plan
 from cutwork.plan.verify import verify
 
+_modules = (import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__))
+_families: list[Architecture] = [module.ARCHITECTURE for module in _modules if hasattr(module, "ARCHITECTURE")]
+ARCHITECTURES = {family.model_type: family for family in _families}
 
-def _relative(parse: Callable[[Mapping[str, Any]], llama.LlamaConfig]) -> Callable[[Plan, Mapping[str, Any]], None]:
-    """A model that differs from Llama only in what its config says."""
-    return lambda plan, config: llama.emit(plan, parse(config))
+
+def architecture_of(config: Mapping[str, Any]) -> Architecture:
+    """The family of a Hugging Face config. Raises CutworkError for a `model_type` that this engine does not run."""
+    family = find(config)
+    if family is None:
+        known = ", ".join(sorted(ARCHITECTURES))
+        raise CutworkError(
+            f"this engine does not know the architecture {str(config.get('model_type'))!r}; it runs {known}"
+        )
+    return family
 
 
-# model_type → the function that emits its forward pass.
-ARCHITECTURES: dict[str, Callable[[Plan, Mapping[str, Any]], None]] = {
-    "gemma3_text": gemma3.emit,
-    "gpt2": gpt2.emit,
-    "gpt_neox": gpt_neox.emit,
-    "llama": _relative(llama.parse),
-    "mistral": _relative(mistral.parse),
-    "mpt": mpt.emit,
-    "qwen2": _relative(qwen2.parse),
-    "qwen3": _relative(qwen3.parse),
-    "t5": t5.emit,
-    "whisper": whisper.emit,
-}
-# Those of them that decode what an encoder has read → the function that emits the encoder.
-ENCODERS: dict[str, Callable[[Plan, Mapping[str, Any]], None]] = {
-    "t5": t5.emit_encoder,
-    "whisper": whisper.emit_encoder,
-}
+def find(config: Mapping[str, Any]) -> Architecture | None:
+    """The same, None for a `model_type` that this engine does not run."""
+    return ARCHITECTURES.get(str(config.get("model_type")))
+
+
+def kind_of(config: Mapping[str, Any]) -> Kind:
+    """What a model does, also one that this engine does not run, which can be trained all the same."""
+    family = find(config)
+    if family is not None:
+        return family.kind
+    if not config.get("is_encoder_decoder"):
+        return "text"
+    return "speech" if "num_mel_bins" in config else "translation"
 
 
 def build_plan(config: Mapping[str, Any]) -> Plan:
@@ -39,22 +49,16 @@ def build_plan(config: Mapping[str, Any]) -> Plan:
 
     Raises CutworkError for an unknown `model_type` or a config that does not describe a model this engine runs.
     """
-    kind = str(config.get("model_type"))
-    if kind not in ARCHITECTURES:
-        raise CutworkError(
-            f"this engine does not know the architecture {kind!r}; it runs {', '.join(sorted(ARCHITECTURES))}"
-        )
-    plan = Plan()
-    ARCHITECTURES[kind](plan, config)
-    verify(plan)
-    return plan
+    return _build(architecture_of(config).decoder, config)
 
 
 def build_encoder_plan(config: Mapping[str, Any]) -> Plan | None:
     """The verified plan of a model's encoder, whose cache is what its decoder attends to; None if it has none."""
-    emit = ENCODERS.get(str(config.get("model_type")))
-    if emit is None:
-        return None
+    emit = architecture_of(config).encoder
+    return _build(emit, config) if emit else None
+
+
+def _build(emit: Emit, config: Mapping[str, Any]) -> Plan:
     plan = Plan()
     emit(plan, config)
     verify(plan)

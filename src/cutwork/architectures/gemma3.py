@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from cutwork.architectures.architecture import Architecture
 from cutwork.architectures.config import integer, number
-from cutwork.architectures.llama import LlamaConfig, decoder
+from cutwork.architectures.llama import UNREAD, LlamaConfig, decoder
 from cutwork.architectures.rope import parse_rope
 from cutwork.errors import CutworkError
 from cutwork.plan.builder import Buffer, Plan, Rope
@@ -25,26 +26,28 @@ def emit(p: Plan, config: Mapping[str, Any]) -> None:
     scale = number(config, "query_pre_attn_scalar", 256, minimum=1e-6) ** -0.5
 
     def norm(x: Buffer, name: str, groups: int = 1) -> Buffer:
-        return p.rms_norm(x, name, c.eps, groups, offset=1.0)
+        return p.rms_norm(x, name, c.rms_norm_eps, groups, offset=1.0)
 
-    x = p.embed("model.embed_tokens", c.vocabulary, c.width, scale=c.width**0.5)
+    heads, kv_heads = c.num_attention_heads, c.num_key_value_heads
+    widths = {"q": heads * c.head_dim, "k": kv_heads * c.head_dim, "v": kv_heads * c.head_dim}
+    x = p.embed("model.embed_tokens", c.vocab_size, c.hidden_size, scale=c.hidden_size**0.5)
     for i, kind in enumerate(kinds):
         layer, attention = f"model.layers.{i}", f"model.layers.{i}.self_attn"
-        widths = {"q": c.heads * c.head_dim, "k": c.kv_heads * c.head_dim, "v": c.kv_heads * c.head_dim}
         h = norm(x, f"{layer}.input_layernorm")
         q, k, v = p.linears(h, {f"{attention}.{n}_proj": width for n, width in widths.items()}, bias=c.qkv_bias)
-        q = p.rope(norm(q, f"{attention}.q_norm", c.heads), c.heads, ropes[kind])
-        k = p.rope(norm(k, f"{attention}.k_norm", c.kv_heads), c.kv_heads, ropes[kind])
-        a = p.attention(q, k, v, cache=i, heads=c.heads, kv_heads=c.kv_heads, window=c.windows[i], scale=scale)
-        a = p.linear(a, f"{attention}.o_proj", c.width, bias=c.output_bias)
+        q = p.rope(norm(q, f"{attention}.q_norm", heads), heads, ropes[kind])
+        k = p.rope(norm(k, f"{attention}.k_norm", kv_heads), kv_heads, ropes[kind])
+        seen = c.sliding_windows[i]
+        a = p.attention(q, k, v, cache=i, heads=heads, kv_heads=kv_heads, window=seen, scale=scale)
+        a = p.linear(a, f"{attention}.o_proj", c.hidden_size, bias=c.output_bias)
         x = p.add(x, norm(a, f"{layer}.post_attention_layernorm"))
         h = norm(x, f"{layer}.pre_feedforward_layernorm")
-        gate, up = f"{layer}.mlp.gate_proj", f"{layer}.mlp.up_proj"
-        h = p.gated(h, gate=gate, up=up, width=c.mlp_width, activation=c.activation)
-        h = p.linear(h, f"{layer}.mlp.down_proj", c.width)
+        gate, up = p.linears(h, {f"{layer}.mlp.{n}_proj": c.intermediate_size for n in ("gate", "up")})
+        h = p.glu(gate, up, c.hidden_act)
+        h = p.linear(h, f"{layer}.mlp.down_proj", c.hidden_size)
         x = p.add(x, norm(h, f"{layer}.post_feedforward_layernorm"))
     last = norm(p.gather_rows(x), "model.norm")
-    p.logits(last, "model.embed_tokens" if c.tied else "lm_head", c.vocabulary)
+    p.logits(last, "model.embed_tokens" if c.tie_word_embeddings else "lm_head", c.vocab_size)
 
 
 def _parse(config: Mapping[str, Any], windows: tuple[int | None, ...]) -> LlamaConfig:
@@ -78,3 +81,12 @@ def _rope(config: Mapping[str, Any], kind: str, head_dim: int) -> Rope:
     if kind == "sliding_attention":
         return parse_rope({"rope_theta": config.get("rope_local_base_freq", 10000.0)}, head_dim)
     return parse_rope({"rope_theta": 1e6, **config, "rope_parameters": None}, head_dim)
+
+
+ARCHITECTURE = Architecture(
+    "gemma3_text",
+    models="Gemma 3 1B and 270M, and the text part of larger ones saved apart",
+    source="arXiv 2503.19786",
+    decoder=emit,
+    unread=UNREAD,
+)

@@ -1,12 +1,14 @@
 """GPT-2: pre-norm with biases, learned positions, queries, keys and values from one matrix.
 
-Its checkpoints store linear layers transposed; `pack.source` turns them round.
+Its checkpoints hold linear layers transposed, and OpenAI's own only the inner model.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+from cutwork.architectures.architecture import HEAD, Architecture
 from cutwork.architectures.config import MAX_WIDTH, activation, flag, integer, number
+from cutwork.architectures.lengths import absolute
 from cutwork.errors import CutworkError
 from cutwork.plan.builder import Plan
 
@@ -41,3 +43,18 @@ def emit(p: Plan, config: Mapping[str, Any]) -> None:
         x = p.linear(h, f"{layer}.mlp.c_proj", width, bias=True, residual=x)
     last = p.layer_norm(p.gather_rows(x), "transformer.ln_f", eps)
     p.logits(last, "transformer.wte" if flag(config, "tie_word_embeddings", True) else "lm_head", vocabulary)
+
+
+_INNER = ("h.", "wte.", "wpe.", "ln_f.")
+_LINEARS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+ARCHITECTURE = Architecture(
+    "gpt2",
+    models="GPT-2, DistilGPT-2 and others of its shape",
+    source="Radford et al. 2019",
+    decoder=emit,
+    context=absolute("n_positions"),
+    embedding="transformer.wte.weight",
+    renames=tuple((name, f"transformer.{name}") for name in _INNER),
+    unread=("*.attn.bias", "*.attn.masked_bias", HEAD),
+    transposed=tuple(f"transformer.h.*.{name}.weight" for name in _LINEARS),
+)

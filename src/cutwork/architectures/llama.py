@@ -1,9 +1,10 @@
 """Llama and its relatives: pre-norm, rotary positions, grouped-query attention, gated MLP (arXiv 2302.13971)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cutwork.architectures.architecture import HEAD, Architecture, Emit
 from cutwork.architectures.config import MAX_WIDTH, activation, flag, integer, number
 from cutwork.architectures.rope import parse_rope
 from cutwork.errors import CutworkError
@@ -12,24 +13,25 @@ from cutwork.plan.builder import Plan, Rope
 
 @dataclass(frozen=True)
 class LlamaConfig:
-    """What the forward pass depends on; widths in floats, `windows` per layer in tokens (None: full attention)."""
+    """What the forward pass depends on, by the config's own names: sizes in floats, `hidden_act` the engine's name,
+    `sliding_windows` per layer in tokens (None: full attention)."""
 
-    vocabulary: int
-    width: int
-    mlp_width: int
-    layers: int
-    heads: int
-    kv_heads: int
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
     head_dim: int
-    eps: float
-    activation: str
+    rms_norm_eps: float
+    hidden_act: str
     rope: Rope
-    windows: tuple[int | None, ...]
+    sliding_windows: tuple[int | None, ...]
     qkv_bias: bool
     output_bias: bool
     mlp_bias: bool
     qk_norm: bool
-    tied: bool
+    tie_word_embeddings: bool
 
 
 def parse(config: Mapping[str, Any]) -> LlamaConfig:
@@ -61,42 +63,58 @@ def decoder(
     if heads * head_dim > MAX_WIDTH:
         raise CutworkError(f"config.json: {heads} heads of {head_dim} exceed the engine's widest layer, {MAX_WIDTH}")
     return LlamaConfig(
-        vocabulary=integer(config, "vocab_size", maximum=1 << 24),
-        width=width,
-        mlp_width=integer(config, "intermediate_size", maximum=MAX_WIDTH),
-        layers=layers,
-        heads=heads,
-        kv_heads=kv_heads,
+        vocab_size=integer(config, "vocab_size", maximum=1 << 24),
+        hidden_size=width,
+        intermediate_size=integer(config, "intermediate_size", maximum=MAX_WIDTH),
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
         head_dim=head_dim,
-        eps=number(config, "rms_norm_eps", 1e-6),
-        activation=activation(config),
+        rms_norm_eps=number(config, "rms_norm_eps", 1e-6),
+        hidden_act=activation(config),
         rope=parse_rope(config, head_dim),
-        windows=windows or (None,) * layers,
+        sliding_windows=windows or (None,) * layers,
         qkv_bias=qkv_bias,
         output_bias=output_bias,
         mlp_bias=mlp_bias,
         qk_norm=qk_norm,
-        tied=flag(config, "tie_word_embeddings"),
+        tie_word_embeddings=flag(config, "tie_word_embeddings"),
     )
 
 
 def emit(p: Plan, c: LlamaConfig) -> None:
     """The forward pass."""
-    x = p.embed("model.embed_tokens", c.vocabulary, c.width)
-    for i in range(c.layers):
+    heads, kv_heads = c.num_attention_heads, c.num_key_value_heads
+    widths = {"q": heads * c.head_dim, "k": kv_heads * c.head_dim, "v": kv_heads * c.head_dim}
+    x = p.embed("model.embed_tokens", c.vocab_size, c.hidden_size)
+    for i, window in enumerate(c.sliding_windows):
         attention, mlp = f"model.layers.{i}.self_attn", f"model.layers.{i}.mlp"
-        h = p.rms_norm(x, f"model.layers.{i}.input_layernorm", c.eps)
-        widths = {"q": c.heads * c.head_dim, "k": c.kv_heads * c.head_dim, "v": c.kv_heads * c.head_dim}
+        h = p.rms_norm(x, f"model.layers.{i}.input_layernorm", c.rms_norm_eps)
         q, k, v = p.linears(h, {f"{attention}.{n}_proj": width for n, width in widths.items()}, bias=c.qkv_bias)
         if c.qk_norm:
-            q = p.rms_norm(q, f"{attention}.q_norm", c.eps, c.heads)
-            k = p.rms_norm(k, f"{attention}.k_norm", c.eps, c.kv_heads)
-        q, k = p.rope(q, c.heads, c.rope), p.rope(k, c.kv_heads, c.rope)
-        a = p.attention(q, k, v, cache=i, heads=c.heads, kv_heads=c.kv_heads, window=c.windows[i])
-        x = p.linear(a, f"{attention}.o_proj", c.width, bias=c.output_bias, residual=x)
-        h = p.rms_norm(x, f"model.layers.{i}.post_attention_layernorm", c.eps)
-        gate, up = f"{mlp}.gate_proj", f"{mlp}.up_proj"
-        g = p.gated(h, gate=gate, up=up, width=c.mlp_width, activation=c.activation, bias=c.mlp_bias)
-        x = p.linear(g, f"{mlp}.down_proj", c.width, bias=c.mlp_bias, residual=x)
-    last = p.rms_norm(p.gather_rows(x), "model.norm", c.eps)
-    p.logits(last, "model.embed_tokens" if c.tied else "lm_head", c.vocabulary)
+            q = p.rms_norm(q, f"{attention}.q_norm", c.rms_norm_eps, heads)
+            k = p.rms_norm(k, f"{attention}.k_norm", c.rms_norm_eps, kv_heads)
+        q, k = p.rope(q, heads, c.rope), p.rope(k, kv_heads, c.rope)
+        a = p.attention(q, k, v, cache=i, heads=heads, kv_heads=kv_heads, window=window)
+        x = p.linear(a, f"{attention}.o_proj", c.hidden_size, bias=c.output_bias, residual=x)
+        h = p.rms_norm(x, f"model.layers.{i}.post_attention_layernorm", c.rms_norm_eps)
+        gate, up = p.linears(h, {f"{mlp}.{n}_proj": c.intermediate_size for n in ("gate", "up")}, bias=c.mlp_bias)
+        h = p.glu(gate, up, c.hidden_act)
+        x = p.linear(h, f"{mlp}.down_proj", c.hidden_size, bias=c.mlp_bias, residual=x)
+    last = p.rms_norm(p.gather_rows(x), "model.norm", c.rms_norm_eps)
+    p.logits(last, "model.embed_tokens" if c.tie_word_embeddings else "lm_head", c.vocab_size)
+
+
+def like_llama(parse: Callable[[Mapping[str, Any]], LlamaConfig]) -> Emit:
+    """The forward pass of a model that differs from Llama only in what its config says."""
+    return lambda plan, config: emit(plan, parse(config))
+
+
+UNREAD = ("*.rotary_emb.inv_freq", HEAD)  # the head, where it is a copy of the embedding
+ARCHITECTURE = Architecture(
+    "llama",
+    models="Llama 1, 2, 3, 3.1 and 3.2, TinyLlama, SmolLM and SmolLM2, Vicuna, Yi, DeepSeek LLM",
+    source="arXiv 2302.13971",
+    decoder=like_llama(parse),
+    unread=UNREAD,
+)

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from cutwork.architectures.architecture import Architecture
 from cutwork.architectures.config import integer
-from cutwork.architectures.llama import LlamaConfig, decoder
+from cutwork.architectures.llama import UNREAD, LlamaConfig, decoder, like_llama
 
 
 def parse(config: Mapping[str, Any]) -> LlamaConfig:
@@ -14,3 +15,12 @@ def parse(config: Mapping[str, Any]) -> LlamaConfig:
     if window is not None:
         window = integer(config, "sliding_window", maximum=1 << 24, default=4096)
     return decoder(config, windows=(window,) * layers, default_kv_heads=8)
+
+
+ARCHITECTURE = Architecture(
+    "mistral",
+    models="Mistral 7B, Zephyr, Mistral Nemo",
+    source="arXiv 2310.06825",
+    decoder=like_llama(parse),
+    unread=UNREAD,
+)

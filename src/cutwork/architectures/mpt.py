@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from cutwork.architectures.architecture import HEAD, Architecture
 from cutwork.architectures.config import MAX_WIDTH, flag, integer, number
+from cutwork.architectures.lengths import absolute
 from cutwork.errors import CutworkError
 from cutwork.plan.builder import Plan
 
@@ -64,3 +66,14 @@ def _refuse_variants(config: Mapping[str, Any], attention: Mapping[str, Any]) ->
         raise CutworkError(f"config.json: an expansion_ratio of {config['expansion_ratio']!r} is not supported for MPT")
     if not flag(config, "no_bias", True) or config.get("logit_scale") is not None:
         raise CutworkError("config.json: MPT with biases or a logit_scale is not supported")
+
+
+ARCHITECTURE = Architecture(
+    "mpt",
+    models="MPT-7B and MPT-30B, with `clip_qkv` and `qk_ln`",
+    source="Databricks 2023",
+    decoder=emit,
+    context=absolute("max_seq_len"),
+    embedding="transformer.wte.weight",
+    unread=(HEAD,),
+)

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from cutwork.architectures.architecture import Architecture
 from cutwork.architectures.config import flag, integer
-from cutwork.architectures.llama import LlamaConfig, decoder
+from cutwork.architectures.llama import UNREAD, LlamaConfig, decoder, like_llama
 from cutwork.errors import CutworkError
 
 
@@ -26,3 +27,12 @@ def sliding_windows(config: Mapping[str, Any]) -> tuple[int | None, ...]:
     if not isinstance(types, list) or len(types) != layers or not set(types) <= {"full_attention", "sliding_attention"}:
         raise CutworkError("config.json: layer_types must name full_attention or sliding_attention for every layer")
     return tuple(window if kind == "sliding_attention" else None for kind in types)
+
+
+ARCHITECTURE = Architecture(
+    "qwen2",
+    models="Qwen 1.5, Qwen2 and Qwen2.5, DeepSeek-R1-Distill-Qwen",
+    source="arXiv 2407.10671",
+    decoder=like_llama(parse),
+    unread=UNREAD,
+)

@@ -26,11 +26,11 @@ def parse_rope(config: Mapping[str, Any], head_dim: int) -> Rope:
         settings["original_max_position_embeddings"] = config["original_max_position_embeddings"]
     kind = settings.get("rope_type") or settings.get("type") or "default"
     part = number(settings, "partial_rotary_factor", number(config, "partial_rotary_factor", 1.0))
-    turned = int(head_dim * part)  # dimensions that are rotated; the others are left as they are
-    if not 2 <= turned <= head_dim or turned % 2:
-        raise CutworkError(f"config.json: partial_rotary_factor {part:g} rotates {turned} of {head_dim} dimensions")
+    rotary_dim = int(head_dim * part)  # dimensions that are rotated; the others are left as they are
+    if not 2 <= rotary_dim <= head_dim or rotary_dim % 2:
+        raise CutworkError(f"config.json: partial_rotary_factor {part:g} rotates {rotary_dim} of {head_dim} dimensions")
     base = number(settings, "rope_theta", 10000.0, minimum=2.0)
-    inv_freq = 1.0 / base ** (np.arange(0, turned, 2, dtype=np.float64) / turned)
+    inv_freq = 1.0 / base ** (np.arange(0, rotary_dim, 2, dtype=np.float64) / rotary_dim)
     scaling = 1.0
     if kind == "linear":
         inv_freq = inv_freq / number(settings, "factor", minimum=1e-6)

@@ -7,80 +7,84 @@ from typing import Any
 
 import numpy as np
 
+from cutwork.architectures.architecture import HEAD, Architecture
 from cutwork.architectures.config import MAX_WIDTH, activation, flag, integer, number
+from cutwork.architectures.lengths import relative
 from cutwork.errors import CutworkError
 from cutwork.plan.builder import Buffer, Derived, Plan
 
 
 @dataclass(frozen=True)
 class _Config:
-    """What both stacks depend on; widths in floats."""
+    """What both stacks depend on, mostly by the config's own names; sizes in floats."""
 
-    vocabulary: int
-    width: int
-    heads: int
-    head_dim: int
-    mlp_width: int
-    encoder_layers: int
-    decoder_layers: int
-    eps: float
+    vocab_size: int
+    d_model: int
+    num_heads: int
+    d_kv: int
+    d_ff: int
+    num_layers: int
+    num_decoder_layers: int
+    layer_norm_epsilon: float
     activation: str
     gated: bool
     buckets: int
     farthest: int
-    scaled: bool
+    scale_decoder_outputs: bool
 
 
 def emit_encoder(p: Plan, config: Mapping[str, Any]) -> None:
     """The encoder; it ends with the keys and values of every decoder layer's cross attention."""
     c = _parse(config)
-    x = p.embed("shared", c.vocabulary, c.width)
+    x = p.embed("shared", c.vocab_size, c.d_model)
     bias = _bias(c, "encoder", bidirectional=True)
-    for i in range(c.encoder_layers):
+    for i in range(c.num_layers):
         q, k, v = _queries_keys_values(p, c, x, f"encoder.block.{i}.layer.0")
-        a = p.self_attention(q, k, v, heads=c.heads, scale=1.0, bias=bias)
-        x = p.linear(a, f"encoder.block.{i}.layer.0.SelfAttention.o", c.width, residual=x)
+        a = p.self_attention(q, k, v, heads=c.num_heads, scale=1.0, bias=bias)
+        x = p.linear(a, f"encoder.block.{i}.layer.0.SelfAttention.o", c.d_model, residual=x)
         x = _feed_forward(p, c, x, f"encoder.block.{i}.layer.1")
-    x = p.rms_norm(x, "encoder.final_layer_norm", c.eps)
-    for i in range(c.decoder_layers):
+    x = p.rms_norm(x, "encoder.final_layer_norm", c.layer_norm_epsilon)
+    for i in range(c.num_decoder_layers):
         attention = f"decoder.block.{i}.layer.1.EncDecAttention"
-        k, v = p.linears(x, {f"{attention}.{n}": c.heads * c.head_dim for n in "kv"})
-        p.remember(k, v, cache=i, heads=c.heads)
+        k, v = p.linears(x, {f"{attention}.{n}": c.num_heads * c.d_kv for n in "kv"})
+        p.kv_append(k, v, cache=i, heads=c.num_heads)
 
 
 def emit(p: Plan, config: Mapping[str, Any]) -> None:
     """The decoder."""
     c = _parse(config)
-    x = p.embed("shared", c.vocabulary, c.width)
+    x = p.embed("shared", c.vocab_size, c.d_model)
     bias = _bias(c, "decoder", bidirectional=False)
-    for i in range(c.decoder_layers):
+    for i in range(c.num_decoder_layers):
         block = f"decoder.block.{i}"
         q, k, v = _queries_keys_values(p, c, x, f"{block}.layer.0")
-        a = p.attention(q, k, v, cache=i, heads=c.heads, kv_heads=c.heads, scale=1.0, bias=bias)
-        x = p.linear(a, f"{block}.layer.0.SelfAttention.o", c.width, residual=x)
-        h = p.rms_norm(x, f"{block}.layer.1.layer_norm", c.eps)
-        q = p.linear(h, f"{block}.layer.1.EncDecAttention.q", c.heads * c.head_dim)
-        a = p.cross_attention(q, cache=i, heads=c.heads, scale=1.0)
-        x = p.linear(a, f"{block}.layer.1.EncDecAttention.o", c.width, residual=x)
+        a = p.attention(q, k, v, cache=i, heads=c.num_heads, kv_heads=c.num_heads, scale=1.0, bias=bias)
+        x = p.linear(a, f"{block}.layer.0.SelfAttention.o", c.d_model, residual=x)
+        h = p.rms_norm(x, f"{block}.layer.1.layer_norm", c.layer_norm_epsilon)
+        q = p.linear(h, f"{block}.layer.1.EncDecAttention.q", c.num_heads * c.d_kv)
+        a = p.cross_attention(q, cache=i, heads=c.num_heads, scale=1.0)
+        x = p.linear(a, f"{block}.layer.1.EncDecAttention.o", c.d_model, residual=x)
         x = _feed_forward(p, c, x, f"{block}.layer.2")
-    scale = c.width**-0.5 if c.scaled else 1.0  # of what the head reads, where it is tied to the embedding
-    last = p.rms_norm(p.gather_rows(x), "decoder.final_layer_norm", c.eps, scale=scale)
-    p.logits(last, "lm_head", c.vocabulary)
+    # Of what the head reads, where it is tied to the embedding.
+    scale = c.d_model**-0.5 if c.scale_decoder_outputs else 1.0
+    last = p.rms_norm(p.gather_rows(x), "decoder.final_layer_norm", c.layer_norm_epsilon, scale=scale)
+    p.logits(last, "lm_head", c.vocab_size)
 
 
 def _queries_keys_values(p: Plan, c: _Config, x: Buffer, layer: str) -> tuple[Buffer, ...]:
-    h = p.rms_norm(x, f"{layer}.layer_norm", c.eps)
-    return p.linears(h, {f"{layer}.SelfAttention.{n}": c.heads * c.head_dim for n in "qkv"})
+    h = p.rms_norm(x, f"{layer}.layer_norm", c.layer_norm_epsilon)
+    return p.linears(h, {f"{layer}.SelfAttention.{n}": c.num_heads * c.d_kv for n in "qkv"})
 
 
 def _feed_forward(p: Plan, c: _Config, x: Buffer, layer: str) -> Buffer:
     dense = f"{layer}.DenseReluDense"
-    h = p.rms_norm(x, f"{layer}.layer_norm", c.eps)
+    h = p.rms_norm(x, f"{layer}.layer_norm", c.layer_norm_epsilon)
     if c.gated:
-        h = p.gated(h, gate=f"{dense}.wi_0", up=f"{dense}.wi_1", width=c.mlp_width, activation=c.activation)
+        gate, up = p.linears(h, {f"{dense}.wi_0": c.d_ff, f"{dense}.wi_1": c.d_ff})
+        h = p.glu(gate, up, c.activation)
     else:
-        h = p.linear(h, f"{dense}.wi", c.mlp_width, activation=c.activation)
-    return p.linear(h, f"{dense}.wo", c.width, residual=x)
+        h = p.linear(h, f"{dense}.wi", c.d_ff, activation=c.activation)
+    return p.linear(h, f"{dense}.wo", c.d_model, residual=x)
 
 
 def _bias(c: _Config, stack: str, *, bidirectional: bool) -> Derived:
@@ -88,7 +92,7 @@ def _bias(c: _Config, stack: str, *, bidirectional: bool) -> Derived:
     ahead = np.arange(-c.farthest, c.farthest + 1 if bidirectional else 1)
     buckets = bucket(ahead, c.buckets, c.farthest, bidirectional=bidirectional)
     name = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
-    return Derived(name, (c.buckets, c.heads), lambda stored: np.ascontiguousarray(stored[buckets].T).reshape(-1))
+    return Derived(name, (c.buckets, c.num_heads), lambda stored: np.ascontiguousarray(stored[buckets].T).reshape(-1))
 
 
 def bucket(ahead: np.ndarray, buckets: int, farthest: int, *, bidirectional: bool) -> np.ndarray:
@@ -123,18 +127,39 @@ def _parse(config: Mapping[str, Any]) -> _Config:
         raise CutworkError(f"config.json: {heads} heads of {head_dim} exceed the engine's widest layer, {MAX_WIDTH}")
     layers = integer(config, "num_layers", maximum=1024)
     return _Config(
-        vocabulary=integer(config, "vocab_size", maximum=1 << 24),
-        width=integer(config, "d_model", maximum=MAX_WIDTH),
-        heads=heads,
-        head_dim=head_dim,
-        mlp_width=integer(config, "d_ff", maximum=MAX_WIDTH),
-        encoder_layers=layers,
-        decoder_layers=integer(config, "num_decoder_layers", maximum=1024, default=layers),
-        eps=number(config, "layer_norm_epsilon", 1e-6),
+        vocab_size=integer(config, "vocab_size", maximum=1 << 24),
+        d_model=integer(config, "d_model", maximum=MAX_WIDTH),
+        num_heads=heads,
+        d_kv=head_dim,
+        d_ff=integer(config, "d_ff", maximum=MAX_WIDTH),
+        num_layers=layers,
+        num_decoder_layers=integer(config, "num_decoder_layers", maximum=1024, default=layers),
+        layer_norm_epsilon=number(config, "layer_norm_epsilon", 1e-6),
         activation=activation({"hidden_act": function}),
         gated=kind.startswith("gated-"),
         buckets=buckets,
         farthest=farthest,
         # What older configs say by tying the head. Whether it is tied shows in the weights.
-        scaled=flag(config, "scale_decoder_outputs", flag(config, "tie_word_embeddings", True)),
+        scale_decoder_outputs=flag(config, "scale_decoder_outputs", flag(config, "tie_word_embeddings", True)),
     )
+
+
+ARCHITECTURE = Architecture(
+    "t5",
+    models="T5, T5 v1.1, Flan-T5",
+    source="arXiv 1910.10683",
+    decoder=emit,
+    encoder=emit_encoder,
+    kind="translation",
+    context=relative("n_positions"),
+    inputs=relative("n_positions"),
+    embedding="shared.weight",
+    tied_if_missing=True,
+    unread=(
+        HEAD,
+        "encoder.embed_tokens.weight",
+        "decoder.embed_tokens.weight",
+        "*.EncDecAttention.relative_attention_bias.weight",
+    ),
+    start=("decoder_start_token_id", "pad_token_id"),
+)

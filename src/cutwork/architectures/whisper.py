@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from cutwork.architectures.architecture import Architecture
 from cutwork.architectures.config import MAX_WIDTH, activation, integer
+from cutwork.architectures.lengths import absolute
 from cutwork.errors import CutworkError
 from cutwork.plan.builder import Buffer, Derived, Plan
 
-FRAMES = 2  # of the spectrogram per entry that the encoder makes of them
+_FRAMES = 2  # of the spectrogram per entry that the encoder makes of them
 _EPS = 1e-5
 
 
@@ -22,15 +24,15 @@ def emit_encoder(p: Plan, config: Mapping[str, Any]) -> None:
     width, mels = _width(config, "encoder"), integer(config, "num_mel_bins", maximum=4096)
     heads, mlp = config["encoder_attention_heads"], integer(config, "encoder_ffn_dim", maximum=MAX_WIDTH)
     act = activation({"hidden_act": config.get("activation_function", "gelu")})
-    pair = p.input(FRAMES * mels)
-    first, second = (p.slice(pair, pieces=1, width=mels, stride=mels, first=i * mels) for i in range(FRAMES))
+    pair = p.input(_FRAMES * mels)
+    first, second = (p.slice(pair, pieces=1, width=mels, stride=mels, first=i * mels) for i in range(_FRAMES))
     kernel = _kernel("model.encoder.conv1", mels, width)
-    even = p.neighbours([(second, -1), (first, 0), (second, 0)])
-    odd = p.neighbours([(first, 0), (second, 0), (first, 1)])
+    even = p.unfold([(second, -1), (first, 0), (second, 0)])
+    odd = p.unfold([(first, 0), (second, 0), (first, 1)])
     even, odd = (
         p.linear(x, "model.encoder.conv1", width, bias=True, activation="gelu", derived=kernel) for x in (even, odd)
     )
-    around = p.neighbours([(odd, -1), (even, 0), (odd, 0)])
+    around = p.unfold([(odd, -1), (even, 0), (odd, 0)])
     kernel = _kernel("model.encoder.conv2", width, width)
     x = p.linear(around, "model.encoder.conv2", width, bias=True, activation="gelu", derived=kernel)
     x = p.add_positions(x, "model.encoder.embed_positions", integer(config, "max_source_positions", maximum=1 << 20))
@@ -44,7 +46,7 @@ def emit_encoder(p: Plan, config: Mapping[str, Any]) -> None:
     for i in range(integer(config, "decoder_layers", maximum=1024)):
         attention = f"model.decoder.layers.{i}.encoder_attn"
         k, v = p.linears(x, {f"{attention}.{n}_proj": width for n in "kv"}, bias=(False, True))
-        p.remember(k, v, cache=i, heads=config["decoder_attention_heads"])
+        p.kv_append(k, v, cache=i, heads=config["decoder_attention_heads"])
 
 
 def emit(p: Plan, config: Mapping[str, Any]) -> None:
@@ -96,3 +98,18 @@ def _width(config: Mapping[str, Any], stack: str) -> int:
     if width % heads:
         raise CutworkError(f"config.json: d_model {width} is not a multiple of {stack}_attention_heads {heads}")
     return width
+
+
+ARCHITECTURE = Architecture(
+    "whisper",
+    models="Whisper from tiny to large-v3 and turbo, multilingual and .en, Distil-Whisper",
+    source="arXiv 2212.04356",
+    decoder=emit,
+    encoder=emit_encoder,
+    kind="speech",
+    context=absolute("max_target_positions"),
+    inputs=absolute("max_source_positions"),
+    embedding="model.decoder.embed_tokens.weight",
+    unread=("proj_out.weight",),
+    frames=_FRAMES,
+)

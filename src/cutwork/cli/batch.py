@@ -1,23 +1,25 @@
 """`cutwork batch`: a file of requests, answered offline."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from cutwork.cli.options import Context, ModelArgument, ReorderWeights, Threads
+from cutwork.cli.loading import ModelArgument, loads_model
 from cutwork.errors import CutworkError
 
+if TYPE_CHECKING:
+    from cutwork.engine.load_options import LoadOptions
 
+
+@loads_model()
 def batch(
     model: ModelArgument,
     source: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="Requests in OpenAI's batch format.")],
     output: Annotated[Path, typer.Argument(metavar="OUT.jsonl", help="Where the answers go.")],
-    threads: Threads = 0,
-    reorder_weights: ReorderWeights = False,
-    context: Context = None,
+    loading: "LoadOptions",
     max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Sequences computed together.")] = 32,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT.jsonl if it exists.")] = False,
 ) -> None:
@@ -34,23 +36,20 @@ def batch(
 
     read_requests(source)  # what is wrong with the file is told before the model is loaded
     console = Console(stderr=True)
-    name = Path(model).resolve().name
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("answering")
-        engine = Model.load(
-            model, threads=threads, reorder_weights=reorder_weights, max_context=context, max_batch=max_batch
-        )
+        loaded = Model.load(model, **(loading | {"max_batch": max_batch}))
         try:
             result = run_batch(
-                {name: engine},
+                {Path(model).resolve().name: loaded},
                 source,
                 output,
                 limits=Limits(queue=1 << 20, deadline=1e9),
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
         finally:
-            engine.close()
+            loaded.close()
     resumed = f", {result['resumed']} from before" if result["resumed"] else ""
     failed = f", {result['failed']} refused (their answers say why)" if result["failed"] else ""
     console.print(f"{result['answered']} answered{failed}{resumed}: {output}", highlight=False)

@@ -3,17 +3,23 @@
 import json
 import time
 from contextlib import ExitStack
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from cutwork.cli.console import console, table
-from cutwork.cli.options import CacheDType, Json, ModelArgument, ReorderWeights, Threads
+from cutwork.cli.loading import ModelArgument, loads_model
+from cutwork.cli.options import Json
+
+if TYPE_CHECKING:
+    from cutwork.engine.load_options import LoadOptions
 
 
+@loads_model("context", "draft", "draft_tokens")
 def bench(
     model: ModelArgument,
+    loading: "LoadOptions",
     against: Annotated[
         list[str] | None, typer.Option(help="Another model to compare with; may be given several times.")
     ] = None,
@@ -21,9 +27,6 @@ def bench(
     decode_tokens: Annotated[int, typer.Option("--decode", "-n", min=1, help="Tokens to decode after it.")] = 64,
     batch: Annotated[int, typer.Option("--batch", "-b", min=1, help="Sequences at a time.")] = 1,
     repeats: Annotated[int, typer.Option("--repeats", "-r", min=1, help="Rounds; medians are reported.")] = 5,
-    threads: Threads = 0,
-    reorder_weights: ReorderWeights = False,
-    cache_dtype: CacheDType = "auto",
     as_json: Json = False,
 ) -> None:
     """Measure speed. Several models run interleaved in one process, so that the machine's moods hit all alike.
@@ -42,11 +45,7 @@ def bench(
             models[path] = stack.enter_context(
                 Model.load(
                     path,
-                    threads=threads,
-                    reorder_weights=reorder_weights,
-                    max_context=prompt_tokens + decode_tokens + 1,
-                    max_batch=batch,
-                    cache_dtype=cache_dtype,
+                    **(loading | {"max_context": prompt_tokens + decode_tokens + 1, "max_batch": batch}),
                 )
             )
             load_seconds[path] = time.perf_counter() - start
@@ -57,7 +56,7 @@ def bench(
             path: {
                 **speeds[path].as_json(),
                 "sparsity": models[path].sparsity,
-                "memory_bytes": models[path].memory,
+                "memory_bytes": models[path].memory_bytes,
                 "load_seconds": load_seconds[path],
             }
             for path in models

@@ -1,26 +1,28 @@
 """`cutwork chat`: talk to a model in the terminal."""
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from cutwork.cli.options import CacheDType, Context, ModelArgument, ReorderWeights, Threads
+from cutwork.cli.loading import ModelArgument, loads_model
+from cutwork.cli.options import Seed, Temperature, TopP
 from cutwork.errors import CutworkError
 
+if TYPE_CHECKING:
+    from cutwork.engine.load_options import LoadOptions
 
+
+@loads_model()
 def chat(
     model: ModelArgument,
+    loading: "LoadOptions",
     system: Annotated[str | None, typer.Option(help="A system message that opens the conversation.")] = None,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n", min=1, help="Tokens per answer.")] = 512,
-    temperature: Annotated[float, typer.Option(min=0, help="0: greedy.")] = 0.7,
-    top_p: Annotated[float, typer.Option(min=0, max=1, help="Keep the likeliest tokens up to this mass.")] = 0.9,
-    seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
-    threads: Threads = 0,
-    reorder_weights: ReorderWeights = False,
-    context: Context = None,
-    cache_dtype: CacheDType = "auto",
+    temperature: Temperature = 0.7,
+    top_p: TopP = 0.9,
+    seed: Seed = None,
 ) -> None:
     """Chat with a model. /reset forgets the conversation, /exit (or Ctrl-D) leaves, Ctrl-C stops an answer.
 
@@ -31,9 +33,7 @@ def chat(
     console = Console()
     opening = [{"role": "system", "content": system}] if system else []
     messages = list(opening)
-    with Model.load(
-        model, threads=threads, reorder_weights=reorder_weights, max_context=context, cache_dtype=cache_dtype
-    ) as engine:
+    with Model.load(model, **loading) as loaded:
         console.print(f"[dim]{model}: /reset forgets, /exit leaves[/dim]")
         while True:
             try:
@@ -51,7 +51,7 @@ def chat(
             messages.append({"role": "user", "content": line})
             answer = ""
             try:
-                for piece in engine.chat(
+                for piece in loaded.chat(
                     messages,
                     max_new_tokens=max_new_tokens,
                     temperature=temperature,

@@ -2,17 +2,23 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from cutwork.cli.options import CacheDType, Context, Json, ModelArgument, ReorderWeights, Threads
+from cutwork.cli.loading import ModelArgument, loads_model
+from cutwork.cli.options import Json
 from cutwork.errors import CutworkError
 
+if TYPE_CHECKING:
+    from cutwork.engine.load_options import LoadOptions
 
+
+@loads_model()
 def evaluate(
     model: ModelArgument,
+    loading: "LoadOptions",
     task: Annotated[
         str | None,
         typer.Option(
@@ -27,10 +33,6 @@ def evaluate(
     num_beams: Annotated[int, typer.Option(min=1, max=64, help="Hypotheses kept at a time; 1: greedy.")] = 1,
     max_tokens: Annotated[int | None, typer.Option(min=2, help="Measure only the text's first tokens.")] = None,
     window: Annotated[int, typer.Option(min=2, help="Tokens per perplexity window.")] = 1024,
-    threads: Threads = 0,
-    reorder_weights: ReorderWeights = False,
-    context: Context = None,
-    cache_dtype: CacheDType = "auto",
     as_json: Json = False,
 ) -> None:
     """Measure how good a model is: exact-match accuracy of a task, perplexity of a text, or both.
@@ -60,17 +62,10 @@ def evaluate(
     console = Console(stderr=True)
     results: dict[str, object] = {"model": model}
     batch = max(16, 4 * num_beams)
-    with Model.load(
-        model,
-        threads=threads,
-        reorder_weights=reorder_weights,
-        max_context=context,
-        cache_dtype=cache_dtype,
-        max_batch=batch,
-    ) as engine:
+    with Model.load(model, **(loading | {"max_batch": batch})) as loaded:
         if task or recipe:
             score = accuracy(
-                engine, load_task(settings), max_new_tokens=max_new_tokens, num_beams=num_beams, console=console
+                loaded, load_task(settings), max_new_tokens=max_new_tokens, num_beams=num_beams, console=console
             )
             results |= {
                 "task": settings.name,
@@ -80,7 +75,7 @@ def evaluate(
                 **score.quality,
             }
         if content is not None:
-            measured = engine.perplexity(content, window=window, max_tokens=max_tokens)
+            measured = loaded.perplexity(content, window=window, max_tokens=max_tokens)
             results |= {"text": str(text), "perplexity": measured.perplexity, "tokens": measured.tokens}
     if as_json:
         print(json.dumps(results, indent=1))

@@ -8,18 +8,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cutwork.cli.console import console, table
-from cutwork.cli.options import Json, ModelArgument, ReorderWeights, Threads
+from cutwork.cli.loading import ModelArgument, loads_model
+from cutwork.cli.options import Json
+from cutwork.errors import CutworkError
 
 if TYPE_CHECKING:
+    from cutwork.engine.backend import Costs
     from cutwork.engine.explain import StepProfile
+    from cutwork.engine.load_options import LoadOptions
     from cutwork.engine.model import Model
 
 _LAYER = re.compile(r"\.\d+\.")
 _NEARLY = 0.02  # of zeros above the point where a bitmask breaks even: what its offsets and padding may cost
 
 
+@loads_model("draft", "draft_tokens")
 def explain(
     model: ModelArgument,
+    loading: "LoadOptions",
     tokens: Annotated[int, typer.Option(min=1, help="Tokens per step: 1 is decode, hundreds are prefill.")] = 1,
     context_tokens: Annotated[int, typer.Option("--after", min=0, help="Tokens already in the KV cache.")] = 16,
     encoder: Annotated[
@@ -33,15 +39,13 @@ def explain(
     measure: Annotated[
         bool, typer.Option("--measure", help="Time this machine's kernels again before anything is predicted.")
     ] = False,
-    threads: Threads = 0,
-    reorder_weights: ReorderWeights = False,
     as_json: Json = False,
 ) -> None:
     """Show, per weight: shape, sparsity, encoding, bytes moved per step, measured time and bandwidth.
 
     Example: [bold]cutwork explain out/smollm2-gsm/packed/sparse-int8 --tokens 1 --threads 2[/bold]
     """
-    from cutwork._native import read_bandwidth
+    from cutwork.engine.backend import native
     from cutwork.engine.explain import profile_encoder, profile_step
     from cutwork.engine.model import Model
     from cutwork.engine.weights.costs import have_measured, measure_costs
@@ -49,21 +53,21 @@ def explain(
 
     if measure or not have_measured():
         measure_costs()
-    with Model.load(model, threads=threads, reorder_weights=reorder_weights, max_batch=1) as engine:
+    with Model.load(model, **(loading | {"max_batch": 1})) as loaded:
         if encoder:
-            profile = profile_encoder(engine, tokens=input_tokens, repeats=repeats)
+            profile = profile_encoder(loaded, tokens=input_tokens, repeats=repeats)
         else:
             profile = profile_step(
-                engine, tokens=tokens, context=context_tokens, repeats=repeats, input_tokens=input_tokens
+                loaded, tokens=tokens, context=context_tokens, repeats=repeats, input_tokens=input_tokens
             )
-        bandwidth = read_bandwidth(engine.threads)
-        rows = _weight_rows(engine, profile, every_layer)
+        bandwidth = native().read_bandwidth(loaded.threads)
+        rows = _weight_rows(loaded, profile, every_layer)
         others = _other_rows(profile)
         moved = sum(row["bytes"] for row in rows)
         summary = {
             "cpu": cpu_name(),
-            "isa": engine.isa,
-            "threads": engine.threads,
+            "isa": loaded.isa,
+            "threads": loaded.threads,
             "tokens": profile.tokens,
             "context": profile.context,
             "bytes_per_step": moved,
@@ -72,8 +76,8 @@ def explain(
             "achieved_gb_per_second": moved / profile.seconds / 1e9,
             "machine_gb_per_second": bandwidth / 1e9,
             "memory_bound_tokens_per_second": profile.tokens * bandwidth / moved,
-            "memory": engine.memory,
-            "sparsity": engine.sparsity,
+            "memory": loaded.memory_bytes,
+            "sparsity": loaded.sparsity,
         }
     if as_json:
         print(json.dumps({**summary, "weights": rows, "other_ops": others}, indent=1))
@@ -81,7 +85,7 @@ def explain(
     _print(summary, rows, others)
 
 
-def _weight_rows(engine: "Model", profile: "StepProfile", every_layer: bool) -> list[dict[str, Any]]:
+def _weight_rows(model: "Model", profile: "StepProfile", every_layer: bool) -> list[dict[str, Any]]:
     """One row per group of weights that an op reads together (q, k, v; gate, up), layers added up unless asked for."""
     groups: dict[tuple[str, ...], list[tuple[tuple[str, ...], float]]] = defaultdict(list)
     predictions: dict[tuple[str, ...], list[tuple[str, float]]] = defaultdict(list)
@@ -90,14 +94,14 @@ def _weight_rows(engine: "Model", profile: "StepProfile", every_layer: bool) -> 
             key = op.weights if every_layer else tuple(_LAYER.sub(".*.", name) for name in op.weights)
             groups[key].append((op.weights, op.seconds))
             count = 1 if op.kind == "logits" else profile.tokens
-            predictions[key] += [_predict(engine, engine.weights[name], count) for name in op.weights]
+            predictions[key] += [_predict(model, model.weights[name], count) for name in op.weights]
     rows = []
     for key, members in groups.items():
-        weights = [engine.weights[name] for names, _ in members for name in names]
+        weights = [model.weights[name] for names, _ in members for name in names]
         size = sum(w.rows * w.cols for w in weights)
         nonzeros = sum(w.nonzeros for w in weights)
         moved = sum(
-            w.reordered_bytes if w.reordered_bytes and kernel == "rows" else w.nbytes
+            w.reordered_bytes if w.reordered_bytes and kernel == "spmm_rows" else w.nbytes
             for w, (kernel, _) in zip(weights, predictions[key], strict=True)
         )
         seconds = sum(time for _, time in members)
@@ -105,7 +109,7 @@ def _weight_rows(engine: "Model", profile: "StepProfile", every_layer: bool) -> 
             {
                 "weights": [name.removesuffix(".weight") for name in key],
                 "layers": len(members),
-                "shapes": [[engine.weights[name].rows, engine.weights[name].cols] for name in members[0][0]],
+                "shapes": [[model.weights[name].rows, model.weights[name].cols] for name in members[0][0]],
                 "sparsity": 1 - nonzeros / size,
                 "encodings": sorted({f"{w.encoding} {w.dtype}" for w in weights}),
                 "bits_per_weight": 8 * moved / size,
@@ -115,34 +119,41 @@ def _weight_rows(engine: "Model", profile: "StepProfile", every_layer: bool) -> 
                 "ms": 1e3 * seconds,
                 "gb_per_second": moved / max(seconds, 1e-12) / 1e9,
                 "share": seconds / profile.seconds,
-                "note": _note(engine, weights, profile.tokens),
+                "note": _note(model, weights, profile.tokens),
             }
         )
     return rows
 
 
-def _predict(engine: "Model", weight: Any, tokens: int, encoding: str | None = None) -> tuple[str, float]:
+def _predict(model: "Model", weight: Any, tokens: int, encoding: str | None = None) -> tuple[str, float]:
     """The kernel chosen for a weight, as it is stored or in another encoding, and the seconds it should take."""
     nonzeros = weight.rows * weight.cols if encoding == "dense" else weight.nonzeros
     shape = (encoding or weight.encoding, weight.dtype, weight.rows, weight.cols, nonzeros)
     reordered = weight.reordered_bytes if encoding is None else 0
-    kernel = engine.costs.choose(*shape, tokens, reordered)
-    return kernel, engine.costs.seconds(kernel, *shape, tokens, engine.threads, reordered)
+    costs = _costs(model)
+    kernel = costs.choose(*shape, tokens, reordered)
+    return kernel, costs.seconds(kernel, *shape, tokens, model.threads, reordered)
 
 
-def _note(engine: "Model", weights: list[Any], tokens: int) -> str:
+def _costs(model: "Model") -> "Costs":
+    if model.costs is None:
+        raise CutworkError("only native kernels can be explained; unset CUTWORK_REFERENCE")
+    return model.costs
+
+
+def _note(model: "Model", weights: list[Any], tokens: int) -> str:
     """What is to be said about how weights are stored, if anything."""
-    from cutwork.pack.encodings import break_even
+    from cutwork.pack.record import break_even
 
     dense = [weight for weight in weights if weight.encoding == "dense"]
     if dense:
-        some = "stored dense" if len(dense) == len(weights) else "some layers stored dense"
+        what = "stored dense" if len(dense) == len(weights) else "what layers stored dense"
         too_full = all(1 - w.nonzeros / (w.rows * w.cols) < break_even(w.dtype) + _NEARLY for w in dense)
-        return f"{some}, too few zeros to profit" if too_full else f"{some} although sparse enough"
+        return f"{what}, too few zeros to profit" if too_full else f"{what} although sparse enough"
     masked = [weight for weight in weights if weight.encoding == "bitmask"]
-    stored = sum(_predict(engine, weight, tokens)[1] for weight in masked)
-    if stored > sum(_predict(engine, weight, tokens, "dense")[1] for weight in masked):
-        return f"stored as bitmask, which saves memory but should take longer than dense with {engine.isa} kernels"
+    stored = sum(_predict(model, weight, tokens)[1] for weight in masked)
+    if stored > sum(_predict(model, weight, tokens, "dense")[1] for weight in masked):
+        return f"stored as bitmask, which saves memory but should take longer than dense with {model.isa} kernels"
     return ""
 
 

@@ -4,25 +4,32 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from cutwork.cli.options import CacheDType, Context, Draft, DraftTokens, Json, ModelArgument, ReorderWeights, Threads
+from cutwork.cli.loading import ModelArgument, loads_model
+from cutwork.cli.options import Json, Seed, Temperature, TopP
 from cutwork.errors import CutworkError
 
+if TYPE_CHECKING:
+    from cutwork.engine.decoding.options import GenerateOptions
+    from cutwork.engine.load_options import LoadOptions
 
+
+@loads_model()
 def generate(
     model: ModelArgument,
+    loading: "LoadOptions",
     prompt: Annotated[list[str] | None, typer.Argument(help="One or more prompts; none: standard input.")] = None,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n", min=1, help="Tokens to add at most.")] = 128,
-    temperature: Annotated[float, typer.Option(min=0, help="0: greedy.")] = 0.0,
+    temperature: Temperature = 0.0,
     top_k: Annotated[int, typer.Option(min=0, help="Keep the k likeliest tokens; 0: all.")] = 0,
-    top_p: Annotated[float, typer.Option(min=0, max=1, help="Keep the likeliest tokens up to this mass.")] = 1.0,
+    top_p: TopP = 1.0,
     min_p: Annotated[float, typer.Option(min=0, max=1, help="Drop tokens below this fraction of the likeliest.")] = 0.0,
     repetition_penalty: Annotated[float, typer.Option(min=0.01, help="Above 1: repeat less.")] = 1.0,
-    seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
+    seed: Seed = None,
     num_return_sequences: Annotated[int, typer.Option(min=1, help="Answers per prompt.")] = 1,
     num_beams: Annotated[int, typer.Option(min=1, help="Above 1: beam search.")] = 1,
     length_penalty: Annotated[float, typer.Option(help="Beam search: above 0 favours long answers.")] = 1.0,
@@ -41,12 +48,6 @@ def generate(
         bool, typer.Option("--chat-template", help="Wrap each prompt as a user's message of the model's chat template.")
     ] = False,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read prompts from this file, one a line.")] = None,
-    threads: Threads = 0,
-    reorder_weights: ReorderWeights = False,
-    context: Context = None,
-    cache_dtype: CacheDType = "auto",
-    draft: Draft = None,
-    draft_tokens: DraftTokens = 4,
     as_json: Json = False,
 ) -> None:
     """Generate text. Several prompts run as one batch.
@@ -59,8 +60,9 @@ def generate(
     """
     from cutwork.engine.model import Model
 
+    endings: dict[str, bool | Literal["never"]] = {"false": False, "true": True, "never": "never"}
     prompts = _prompts(prompt, file)
-    options: dict[str, Any] = {
+    options: GenerateOptions = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
         "top_k": top_k,
@@ -72,29 +74,23 @@ def generate(
         "num_return_sequences": num_return_sequences,
         "num_beams": num_beams,
         "length_penalty": length_penalty,
-        "early_stopping": {"false": False, "true": True, "never": "never"}[early_stopping],
+        "early_stopping": endings[early_stopping],
         "num_beam_groups": num_beam_groups,
         "diversity_penalty": diversity_penalty,
         "no_repeat_ngram_size": no_repeat_ngram_size,
         "min_new_tokens": min_new_tokens,
         "suppress_tokens": suppress_tokens or [],
     }
-    loading: dict[str, Any] = {
-        "threads": threads,
-        "max_context": context,
-        "cache_dtype": cache_dtype,
-        "reorder_weights": reorder_weights,
-    }
-    with Model.load(model, draft=draft, draft_tokens=draft_tokens, **loading) as engine:
+    with Model.load(model, **loading) as loaded:
         if use_chat_template:
-            prompts = [engine.render_chat([{"role": "user", "content": p}]) for p in prompts]
+            prompts = [loaded.render_chat([{"role": "user", "content": p}]) for p in prompts]
         if len(prompts) * num_return_sequences == 1 and not as_json:
-            for piece in engine.generate(prompts[0], stream=True, **options):
+            for piece in loaded.generate(prompts[0], stream=True, **options):
                 sys.stdout.write(piece)
                 sys.stdout.flush()
             print()
             return
-        results = engine.generate(prompts, **options)
+        results = loaded.generate(prompts, **options)
     if as_json:
         rates = [{"decode_speed": result.decode_speed, "acceptance": result.acceptance} for result in results]
         dicts = [asdict(result) | rate for result, rate in zip(results, rates, strict=True)]

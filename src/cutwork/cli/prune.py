@@ -17,7 +17,7 @@ from cutwork.cli.training import (
     training_samples,
 )
 from cutwork.errors import CutworkError
-from cutwork.recipe import PruneSettings
+from cutwork.recipe import Pruner, PruneSettings
 
 _DEFAULT = PruneSettings()
 
@@ -32,7 +32,7 @@ def prune(
         ),
     ] = None,
     method: Annotated[
-        Literal["sparsegpt", "alps", "wanda", "magnitude"],
+        Pruner,
         typer.Option(help="alps is the best and slowest; magnitude needs no task, and is much worse."),
     ] = _DEFAULT.method,
     pattern: Annotated[

@@ -1,6 +1,6 @@
 """`cutwork quantize`: int8 or int4 weights with every zero in place."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, get_args
 
 import typer
 from rich.console import Console
@@ -17,7 +17,7 @@ from cutwork.cli.training import (
     training_samples,
 )
 from cutwork.errors import CutworkError
-from cutwork.recipe import QuantizeSettings, Scheme, TuneSettings
+from cutwork.recipe import Quantizer, QuantizeSettings, Scheme, TuneSettings
 
 _DEFAULT = QuantizeSettings()
 _MOST_SAMPLES = 20_000  # of qat; a longer training sees them again
@@ -31,7 +31,7 @@ def quantize(
         typer.Option(help="w8a8: int8 weights and activations; w4a16: int4 weights, a scale per group of inputs."),
     ] = _DEFAULT.scheme,
     method: Annotated[
-        Literal["gptq", "rtn", "qat"],
+        Quantizer,
         typer.Option(help="rtn rounds to nearest and needs no task; qat trains shortly with the rounding in sight."),
     ] = _DEFAULT.method,
     task: TaskOption = None,

@@ -1,39 +1,32 @@
 """`cutwork serve`: models behind OpenAI's HTTP routes."""
 
 import logging
-import os
 import socket
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cutwork.cli.options import Context, Draft, DraftTokens, ReorderWeights, Threads
+from cutwork.cli.loading import loads_model
 from cutwork.errors import CutworkError
+
+if TYPE_CHECKING:
+    from cutwork.engine.load_options import LoadOptions
 
 GRACE = 5  # seconds in which the last answers leave once their sequences have ended
 
 
+@loads_model()
 def serve(
     models: Annotated[
         list[str],
         typer.Argument(metavar="MODEL…", help="Model directories or Hub names; NAME=MODEL serves one under a name."),
     ],
+    loading: "LoadOptions",
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="0: any free one.")] = 8000,
-    threads: Threads = 0,
-    reorder_weights: ReorderWeights = False,
-    context: Context = None,
     max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Sequences computed together.")] = 64,
-    cache_mb: Annotated[
-        int | None, typer.Option("--cache-mb", min=1, help="KV cache; default: a quarter of the free memory.")
-    ] = None,
-    huge_pages: Annotated[
-        bool, typer.Option(help="Copy the weights to huge pages; if not, processes share the mapped file's.")
-    ] = True,
-    draft: Draft = None,
-    draft_tokens: DraftTokens = 4,
     queue: Annotated[int, typer.Option(min=0, help="Sequences that may wait; more get 429.")] = 256,
     deadline: Annotated[float, typer.Option(min=1, help="Seconds one request may take.")] = 600,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer a client may ask for.")] = 65536,
@@ -60,24 +53,14 @@ def serve(
     from cutwork.serve.http.app import make_app
     from cutwork.serve.limits import Limits
 
-    listener = _listen(host, port)
+    opened = _bind(host, port)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     loaded: dict[str, Model] = {}
     for given in models:
         name, path = _name(given)
         if name in loaded:
             raise CutworkError(f"two models are called {name}; tell them apart with NAME=MODEL")
-        loaded[name] = Model.load(
-            path,
-            threads=threads,
-            reorder_weights=reorder_weights,
-            huge_pages=huge_pages,
-            max_context=context,
-            max_batch=max_batch,
-            cache_bytes=None if cache_mb is None else cache_mb << 20,
-            draft=draft,
-            draft_tokens=draft_tokens,
-        )
+        loaded[name] = Model.load(path, **(loading | {"max_batch": max_batch}))
     limits = Limits(queue=queue, deadline=deadline, max_tokens=max_tokens, pace=pace)
     app = make_app(loaded, limits=limits, keys=api_key or ())
     config = uvicorn.Config(
@@ -90,7 +73,7 @@ def serve(
         ssl_certfile=tls_cert,
         server_header=False,
     )
-    address = listener.getsockname()
+    address = opened.getsockname()
     scheme = "https" if tls_key else "http"
     shown = f"[{address[0]}]" if ":" in address[0] else address[0]
     typer.echo(f"serving {', '.join(loaded)} at {scheme}://{shown}:{address[1]}", err=True)
@@ -98,11 +81,11 @@ def serve(
     leave = server.handle_exit
 
     def handle_exit(signal: int, frame: FrameType | None) -> None:
-        app.state.engines.drain(drain)
+        app.state.models.drain(drain)
         leave(signal, frame)
 
     server.handle_exit = handle_exit  # type: ignore[method-assign, assignment]  # a signal's first consequence
-    server.run(sockets=[listener])
+    server.run(sockets=[opened])
 
 
 def _name(given: str) -> tuple[str, str]:
@@ -110,17 +93,17 @@ def _name(given: str) -> tuple[str, str]:
     name, equals, path = given.partition("=")
     if equals and name and "/" not in name:
         return name, path
-    return (Path(given).resolve().name if os.path.isdir(given) else given), given
+    return (Path(given).resolve().name if Path(given).is_dir() else given), given
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int) -> socket.socket:
     """The socket, before any model is loaded: a taken port is told at once."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
+        opened = socket.socket(family, kind, protocol)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind(address)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise CutworkError(f"cannot listen on {host} port {port}: {reason}; try another --port") from None
-    return listener
+    return opened

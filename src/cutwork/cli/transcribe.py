@@ -3,15 +3,22 @@
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cutwork.cli.options import CacheDType, Json, ModelArgument, ReorderWeights, Threads
+from cutwork.cli.loading import ModelArgument, loads_model
+from cutwork.cli.options import Json, Seed
 from cutwork.errors import CutworkError
 from cutwork.store.atomic import write_atomically
+
+if TYPE_CHECKING:
+    from cutwork.engine.load_options import LoadOptions
+    from cutwork.engine.model import Model
+    from cutwork.engine.speech.options import TranscribeOptions
+    from cutwork.engine.speech.segments import Transcript
 
 
 class Format(StrEnum):
@@ -23,8 +30,10 @@ class Format(StrEnum):
     json = "json"
 
 
+@loads_model("draft", "draft_tokens")
 def transcribe(
     model: ModelArgument,
+    loading: "LoadOptions",
     audio: Annotated[
         list[Path], typer.Argument(metavar="AUDIO...", help="Recordings: WAV, FLAC, OGG, MP3, …, of any length.")
     ],
@@ -54,10 +63,7 @@ def transcribe(
     without_timestamps: Annotated[bool, typer.Option("--without-timestamps", help="One segment per window.")] = False,
     vad_filter: Annotated[bool, typer.Option("--vad-filter", help="Leave long silence out first.")] = False,
     max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", "-n", min=1, help="Per window.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the samples.")] = None,
-    threads: Threads = 0,
-    reorder_weights: ReorderWeights = False,
-    cache_dtype: CacheDType = "auto",
+    seed: Seed = None,
     force: Annotated[bool, typer.Option("--force", help="Write files anew that are there already.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -70,23 +76,25 @@ def transcribe(
 
     Example: [bold]cutwork transcribe out/packed *.flac --language de --output-dir subtitles --format srt[/bold]
     """
-    options: dict[str, Any] = {
-        "language": language,
-        "task": task,
-        "beam_size": beam_size,
-        "best_of": best_of,
-        "temperature": _temperatures(temperature),
-        "compression_ratio_threshold": compression_ratio_threshold,
-        "log_prob_threshold": log_prob_threshold,
-        "no_speech_threshold": no_speech_threshold,
-        "condition_on_previous_text": condition_on_previous_text,
-        "initial_prompt": initial_prompt,
-        "word_timestamps": word_timestamps,
-        "without_timestamps": without_timestamps,
-        "vad_filter": vad_filter,
-        "max_new_tokens": max_new_tokens,
-        "seed": seed,
-    }
+    from cutwork.engine.speech.options import TranscribeOptions
+
+    options = TranscribeOptions(
+        language=language,
+        task=task,
+        beam_size=beam_size,
+        best_of=best_of,
+        temperature=_temperatures(temperature),
+        compression_ratio_threshold=compression_ratio_threshold,
+        log_prob_threshold=log_prob_threshold,
+        no_speech_threshold=no_speech_threshold,
+        condition_on_previous_text=condition_on_previous_text,
+        initial_prompt=initial_prompt,
+        word_timestamps=word_timestamps,
+        without_timestamps=without_timestamps,
+        vad_filter=vad_filter,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+    )
     if not output_dir and (force or len(form or ()) > 1):
         raise CutworkError("several formats and --force need --output-dir")
     if as_json and (form or output_dir):
@@ -104,17 +112,11 @@ def transcribe(
     if len(todo) < len(audio):
         console.print(f"{len(audio) - len(todo)} of {len(audio)} are in {output_dir} already", highlight=False)
     failed, results = [], []
-    with Model.load(
-        model,
-        threads=threads,
-        reorder_weights=reorder_weights,
-        cache_dtype=cache_dtype,
-        max_batch=max(beam_size, best_of),
-    ) as engine:
+    with Model.load(model, **(loading | {"max_batch": max(beam_size, best_of)})) as loaded:
         for path in todo:
             try:
-                transcript = _listen(
-                    engine, path, options, console, live=not (formats or as_json), title=len(audio) > 1
+                transcript = _transcribe_one(
+                    loaded, path, options, console, live=not (formats or as_json), title=len(audio) > 1
                 )
             except CutworkError as error:
                 if len(audio) == 1:
@@ -136,10 +138,11 @@ def transcribe(
         raise CutworkError(f"{len(failed)} of {len(audio)} recordings could not be transcribed")
 
 
-def _listen(engine: Any, path: Path, options: dict[str, Any], console: Console, *, live: bool, title: bool) -> Any:
+def _transcribe_one(
+    model: "Model", path: Path, options: "TranscribeOptions", console: Console, *, live: bool, title: bool
+) -> "Transcript":
     """One recording's transcript; `live` prints segments as they are found."""
     from cutwork.engine.speech.adapter import open_transcription
-    from cutwork.engine.speech.options import options_from
 
     columns = (
         TextColumn("{task.description}"),
@@ -153,16 +156,16 @@ def _listen(engine: Any, path: Path, options: dict[str, Any], console: Console, 
         def progress(done: float, whole: float) -> None:
             bar.update(task, completed=done, total=whole, seconds=f"{done:.0f} of {whole:.0f} s")
 
-        found = open_transcription(engine, path, options_from(options), progress=progress)
+        transcription = open_transcription(model, path, options, progress=progress)
         if title and live:
             print(f"{path}:")
-        if found.language_probabilities:
-            name, chance = found.language_probabilities[0]
+        if transcription.language_probabilities:
+            name, chance = transcription.language_probabilities[0]
             console.print(f"{path.name}: language {name} ({chance:.0%})", highlight=False)
-        for segment in found:
+        for segment in transcription:
             if live:
                 print(f"[{_clock(segment.start)} --> {_clock(segment.end)}] {segment.text.strip()}", flush=True)
-        return found.result()
+        return transcription.result()
 
 
 def _written(directory: Path, audio: Path, formats: list[Format]) -> bool:

@@ -5,19 +5,26 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cutwork.cli.options import CacheDType, Json, ModelArgument, ReorderWeights, Threads
+from cutwork.cli.loading import ModelArgument, loads_model
+from cutwork.cli.options import Json
 from cutwork.errors import CutworkError
 from cutwork.store.atomic import write_atomically
 
+if TYPE_CHECKING:
+    from cutwork.engine.decoding.options import GenerateOptions
+    from cutwork.engine.load_options import LoadOptions
 
+
+@loads_model("draft", "draft_tokens")
 def translate(
     model: ModelArgument,
+    loading: "LoadOptions",
     text: Annotated[
         list[str] | None, typer.Argument(help="Texts to translate; none: standard input, by lines.")
     ] = None,
@@ -35,9 +42,6 @@ def translate(
         str | None, typer.Option(help="Put before each text; default: what the model's config says.")
     ] = None,
     max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Sequences computed together, beams included.")] = 64,
-    threads: Threads = 0,
-    reorder_weights: ReorderWeights = False,
-    cache_dtype: CacheDType = "auto",
     force: Annotated[bool, typer.Option("--force", help="Replace the output file if it exists.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -54,7 +58,7 @@ def translate(
         raise CutworkError(f"{output} exists already; give another name, or --force to replace it")
     from cutwork.engine.model import Model
 
-    options: dict[str, Any] = {
+    options: GenerateOptions = {
         "num_beams": num_beams,
         "length_penalty": length_penalty,
         "no_repeat_ngram_size": no_repeat_ngram_size,
@@ -62,14 +66,8 @@ def translate(
     if max_new_tokens:
         options["max_new_tokens"] = max_new_tokens
     console = Console(stderr=True)
-    with Model.load(
-        model,
-        threads=threads,
-        reorder_weights=reorder_weights,
-        cache_dtype=cache_dtype,
-        max_batch=max(max_batch, num_beams),
-    ) as engine:
-        journal = Journal(output, [str(engine.path), texts, prefix, options]) if output else None
+    with Model.load(model, **(loading | {"max_batch": max(max_batch, num_beams)})) as loaded:
+        journal = Journal(output, [str(loaded.path), texts, prefix, options]) if output else None
         done = journal.read() if journal else {}
         if done:
             console.print(f"{len(done)} of {len(texts)} are translated already", highlight=False)
@@ -94,7 +92,7 @@ def translate(
                     journal.add(rows)
                 bar.update(task, completed=len(done))
 
-            engine.translate([texts[i] for i in todo], prefix=prefix, progress=progress, **options)
+            loaded.translate([texts[i] for i in todo], prefix=prefix, progress=progress, **options)
     rows = [done[i] for i in range(len(texts))]
     written = json.dumps(rows, ensure_ascii=False, indent=1) if as_json else "\n".join(_line(row) for row in rows)
     if output and journal:

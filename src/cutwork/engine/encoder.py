@@ -1,58 +1,69 @@
-"""Inputs of encoder-decoder models: read once, and then a memory that any number of sequences attend to."""
+"""Inputs of encoder-decoder models: read once, and then the memory that any number of sequences attend to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
 
 import numpy as np
 
-from cutwork.architectures.whisper import FRAMES
+from cutwork.engine.backend import Executor
 from cutwork.engine.decoding.blocks import BlockCache, Table
+from cutwork.engine.step import Part, run_step, table_rows
 from cutwork.errors import CutworkError
 from cutwork.plan.builder import Plan
+from cutwork.plan.ops import Input
 
 _ids = count(1)
 
 
 @dataclass(eq=False, frozen=True)
-class Memory:
+class EncodedInput:
     """A handle of what an encoder reads, made by `Model.encode_input`: token ids int32 [N] or features float32 [N, D].
 
     It is encoded when the first sequence that attends to it starts. Its keys and values stay as long as any sequence
     uses them, and afterwards until their room is wanted; they are computed again if they are needed again.
     """
 
-    source: np.ndarray
+    entries: np.ndarray
     id: int = field(default_factory=lambda: next(_ids))
 
     @property
     def length(self) -> int:
         """Entries that a decoder attends to."""
-        return len(self.source)
+        return len(self.entries)
 
 
 class Encoder:
     """Runs an encoder's executor, and keeps what it has read in its cache. Not thread-safe, like the scheduler.
 
-    max_tokens: per step, at least `max_length`, the longest input.
+    max_tokens: per step, at least `max_length`, the longest input. frames: of a spectrogram in an entry, 0 if it reads
+    tokens.
     """
 
     def __init__(
-        self, plan: Plan, executor: Any, cache: BlockCache, *, max_tokens: int, max_length: int, vocabulary: int
+        self,
+        plan: Plan,
+        executor: Executor,
+        cache: BlockCache,
+        *,
+        max_tokens: int,
+        max_length: int,
+        vocabulary: int,
+        frames: int,
     ) -> None:
         self.plan, self.executor, self.cache = plan, executor, cache
         self.max_tokens, self.max_length, self.vocabulary = max_tokens, max_length, vocabulary
-        inputs = [op["out"] for op in plan.ops if op["kind"] == "input"]
-        self.features = plan.buffers[inputs[0]].width if inputs else 0  # per entry; 0: it reads tokens
-        self._pending: dict[Memory, Table] = {}
+        self.frames = frames
+        widths = [plan.buffers[op.out].width for op in plan.ops if isinstance(op, Input)]
+        self.mels = widths[0] // frames if frames else 0  # of a frame
+        self._pending: dict[EncodedInput, Table] = {}
 
-    def memory(self, source: Sequence[int] | np.ndarray) -> Memory:
+    def input(self, source: Sequence[int] | np.ndarray) -> EncodedInput:
         """A handle of token ids, or of a spectrogram float [mels, frames] if that is what the encoder reads.
 
         Nothing is computed yet. Raises CutworkError if the input is empty, too long, or of the wrong kind.
         """
-        entries = self._tokens(source) if self.features == 0 else self._frames(source)
+        entries = self._entries(source) if self.frames else self._tokens(source)
         if len(entries) == 0:
             raise CutworkError("the input is empty; give at least one token")
         if len(entries) > self.max_length:
@@ -60,12 +71,11 @@ class Encoder:
                 f"the input has {len(entries)} tokens, but at most {self.max_length} are read at once; "
                 "shorten it or load the model with a larger max_input"
             )
-        return Memory(entries)
+        return EncodedInput(entries)
 
-    def example(self, length: int) -> Memory:
-        """A memory of so many entries with nothing in it, for measurements."""
-        source = np.zeros((self.features // FRAMES, FRAMES * length), np.float32) if self.features else [0] * length
-        return self.memory(source)
+    def example(self, length: int) -> EncodedInput:
+        """An input of so many entries with nothing in it, for measurements."""
+        return self.input(np.zeros((self.mels, self.frames * length), np.float32) if self.frames else [0] * length)
 
     def _tokens(self, source: Sequence[int] | np.ndarray) -> np.ndarray:
         tokens = [int(token) for token in source]
@@ -74,30 +84,29 @@ class Encoder:
                 raise CutworkError(f"token {token} is not in the vocabulary of {self.vocabulary} tokens")
         return np.asarray(tokens, np.int32)
 
-    def _frames(self, source: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Rows of as many frames as the encoder makes an entry of."""
+    def _entries(self, source: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Rows of as many frames of a spectrogram as the encoder makes an entry of."""
         spectrogram = np.asarray(source, np.float32)
-        mels = self.features // FRAMES
-        if spectrogram.ndim != 2 or spectrogram.shape[0] != mels or spectrogram.shape[1] % FRAMES:
+        if spectrogram.ndim != 2 or spectrogram.shape[0] != self.mels or spectrogram.shape[1] % self.frames:
             raise CutworkError(
-                f"this model reads a spectrogram of shape [{mels}, an even number of frames], "
+                f"this model reads a spectrogram of shape [{self.mels}, a multiple of {self.frames} frames], "
                 f"not {list(spectrogram.shape)}"
             )
         if not np.isfinite(spectrogram).all():
             raise CutworkError("the spectrogram has values that are not finite; the audio is damaged")
-        return np.ascontiguousarray(spectrogram.T).reshape(-1, self.features)
+        return np.ascontiguousarray(spectrogram.T).reshape(-1, self.frames * self.mels)
 
-    def open(self, memory: Memory) -> Table:
-        """The blocks of a memory, which are filled once `run` has been called. Raises OutOfBlocks."""
-        if memory in self._pending:
-            return self.cache.fork(self._pending[memory])
-        size = self.cache.blocks_for(memory.length) * self.cache.block_size
-        table = self.cache.open([0] * (size + 1), root=-memory.id)
+    def open(self, source: EncodedInput) -> Table:
+        """The blocks of an input, which are filled once `run` has been called. Raises OutOfBlocks."""
+        if source in self._pending:
+            return self.cache.fork(self._pending[source])
+        size = self.cache.blocks_for(source.length) * self.cache.block_size
+        table = self.cache.open([0] * (size + 1), root=-source.id)
         if table.length < size:
             self.cache.close(table)
-            table = Table(prefix=-memory.id)
+            table = Table(prefix=-source.id)
             self.cache.extend(table, size)
-            self._pending[memory] = self.cache.fork(table)
+            self._pending[source] = self.cache.fork(table)
         return table
 
     def close(self, table: Table) -> None:
@@ -108,9 +117,9 @@ class Encoder:
         """Encode what has been opened, as many inputs per step as fit."""
         pending, self._pending = self._pending, {}
         try:
-            batch: list[tuple[Memory, Table]] = []
+            batch: list[tuple[EncodedInput, Table]] = []
             for item in pending.items():
-                if sum(memory.length for memory, _ in batch) + item[0].length > self.max_tokens:
+                if sum(source.length for source, _ in batch) + item[0].length > self.max_tokens:
                     self._step(batch)
                     batch = []
                 batch.append(item)
@@ -119,7 +128,7 @@ class Encoder:
             for table in pending.values():
                 self.cache.close(table)
 
-    def _step(self, batch: list[tuple[Memory, Table]]) -> None:
+    def _step(self, batch: list[tuple[EncodedInput, Table]]) -> None:
         if not batch:
             return
         self._execute(batch)
@@ -127,36 +136,24 @@ class Encoder:
             size = len(table.blocks) * self.cache.block_size
             self.cache.commit(table, [0] * size, size)
 
-    def profile(self, memory: Memory, repeats: int) -> list[list[float]]:
-        """Seconds per op of the step that encodes a memory, of each of so many repeats. Raises OutOfBlocks."""
-        table, times = self.open(memory), []
+    def profile(self, source: EncodedInput, repeats: int) -> list[list[float]]:
+        """Seconds per op of the step that encodes an input, of each of so many repeats. Raises OutOfBlocks."""
+        table, times = self.open(source), []
         try:
             self.run()
             for _ in range(repeats):
-                self._execute([(memory, table)], profile=True)
+                self._execute([(source, table)], profile=True)
                 times.append(list(self.executor.profile))
         finally:
             self.close(table)
         return times
 
-    def _execute(self, batch: list[tuple[Memory, Table]], *, profile: bool = False) -> None:
-        tables = np.full((len(batch), max(len(table.blocks) for _, table in batch)), -1, np.int32)
-        for row, (_, table) in enumerate(batch):
-            tables[row, : len(table.blocks)] = table.blocks
-        source = np.concatenate([memory.source for memory, _ in batch])
-        more = {"features": source} if self.features else {}
-        self.executor.step(
-            np.zeros(len(source), np.int32) if self.features else source,
-            np.concatenate([np.arange(memory.length, dtype=np.int32) for memory, _ in batch]),
-            np.repeat(np.arange(len(batch), dtype=np.int32), [memory.length for memory, _ in batch]),
-            tables,
-            np.empty(0, np.int32),
-            profile=profile,
-            **more,
-        )
+    def _execute(self, batch: list[tuple[EncodedInput, Table]], *, profile: bool = False) -> None:
+        parts = [Part(source.entries, sequence=row) for row, (source, _) in enumerate(batch)]
+        run_step(self.executor, parts, table_rows([table for _, table in batch]), profile=profile)
 
 
-def check_memory(encoder: Encoder | None, memory: Memory | None) -> None:
+def check_memory(encoder: Encoder | None, memory: EncodedInput | None) -> None:
     """Raise CutworkError unless there is a memory just where there is an encoder, and it fits."""
     if encoder is None and memory is not None:
         raise CutworkError("this model has no encoder, so it takes no memory; give one prompt")

@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 import numpy as np
 
 from cutwork.engine.decoding.blocks import Table
 from cutwork.engine.model import Model
+from cutwork.engine.step import Attended, Part, run_step, table_rows
 from cutwork.errors import CutworkError
 from cutwork.plan.builder import Plan
+from cutwork.plan.ops import Linear, Logits, Op
 
 
 @dataclass(frozen=True)
@@ -48,27 +49,28 @@ def profile_step(
         raise CutworkError(f"{context} + {tokens} tokens exceed the context of {model.max_context}; profile fewer")
     random = np.random.default_rng(0)
     ids = random.integers(0, model.plan.vocabulary, total).astype(np.int32)
-    positions = np.arange(total, dtype=np.int32)
-    scheduler = model.session.scheduler
+    scheduler, executor = model.session.scheduler, model.executor
+    if executor is None:
+        raise CutworkError("the model is closed")
     if tokens > scheduler.max_tokens:
         raise CutworkError(f"a step takes at most {scheduler.max_tokens} tokens, not {tokens}; profile fewer")
-    table, memory_table, memory = scheduler.cache.open([]), Table(), {}
+    table, memory_table = scheduler.cache.open([]), Table()
+    attended: Attended | None = None
     try:
         if model.encoder:
             source = model.encoder.example(input_tokens)
             memory_table = model.encoder.open(source)
             model.encoder.run()
-            memory["memory_tables"] = np.asarray([memory_table.blocks], np.int32)
-            memory["memory_lengths"] = np.asarray([source.length], np.int32)
+            attended = Attended(table_rows([memory_table]), np.asarray([source.length], np.int32))
         scheduler.cache.extend(table, total)
-        blocks = np.asarray([table.blocks], np.int32)
+        blocks = table_rows([table])
         for start in range(0, context, scheduler.max_tokens):
-            part = slice(start, min(start + scheduler.max_tokens, context))
-            _step(model.executor, ids[part], positions[part], blocks, **memory)
+            part = Part(ids[start : min(start + scheduler.max_tokens, context)], start, logits=1)
+            run_step(executor, [part], blocks, attended=attended)
         times = []
         for _ in range(repeats + 1):
-            _step(model.executor, ids[context:], positions[context:], blocks, profile=True, **memory)
-            times.append(list(model.executor.profile))
+            run_step(executor, [Part(ids[context:], context, logits=1)], blocks, profile=True, attended=attended)
+            times.append(list(executor.profile))
     finally:
         scheduler.cache.close(table)
         if model.encoder:
@@ -91,17 +93,11 @@ def _op_times(plan: Plan, times: list[list[float]]) -> tuple[OpTime, ...]:
     """Medians over the repeats of a step."""
     names = list(plan.weights)
     return tuple(
-        OpTime(op["kind"], tuple(names[i] for i in _weight_ids(op)), median(column))
+        OpTime(op.kind, tuple(names[i] for i in _weight_ids(op)), median(column))
         for op, column in zip(plan.ops, zip(*times, strict=True), strict=True)
     )
 
 
-def _step(executor: Any, ids: np.ndarray, positions: np.ndarray, blocks: np.ndarray, **more: Any) -> None:
-    last = np.asarray([len(ids) - 1], np.int32)
-    executor.step(ids, positions, np.zeros_like(ids), blocks, last, **more)
-
-
-def _weight_ids(op: dict[str, Any]) -> list[int]:
-    if op["kind"] == "embed":
-        return []  # reads one row, not the weight
-    return list(op.get("weights", [])) or ([op["weight"]] if op["kind"] == "logits" else [])
+def _weight_ids(op: Op) -> list[int]:
+    """Of the weights that it reads whole, and not only some rows of."""
+    return op.ids("weight", "weights") if isinstance(op, Linear | Logits) else []

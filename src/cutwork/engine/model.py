@@ -11,21 +11,23 @@ from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 
-from cutwork.engine.backend import Backend, choose
+from cutwork.architectures import architecture_of
+from cutwork.engine.backend import Costs, Executor, Weight, choose
 from cutwork.engine.decoding import perplexity as measure
-from cutwork.engine.decoding.requests import Generation, Options, Request, Session, each_answer
+from cutwork.engine.decoding.options import GenerateOptions, each_answer
+from cutwork.engine.decoding.requests import Generation, Request, Session
 from cutwork.engine.decoding.sampling import Logprob
 from cutwork.engine.decoding.scoring import Scorer
 from cutwork.engine.decoding.shared_session import SharedSession
-from cutwork.engine.encoder import Memory
-from cutwork.engine.load import LoadOptions, add_draft, assemble, read_model
+from cutwork.engine.encoder import EncodedInput
+from cutwork.engine.load import add_draft, assemble, read_model
+from cutwork.engine.load_options import LoadOptions, with_defaults
 from cutwork.engine.speech.adapter import Audio, open_transcription
 from cutwork.engine.speech.options import options_from
 from cutwork.engine.speech.segments import Segment, Transcript
-from cutwork.engine.speech.transcribe import Progress as Hearing
+from cutwork.engine.speech.transcribe import TranscriptionProgress
 from cutwork.engine.tokenizer import encode, load_tokenizer, render_chat, start_tokens, stop_tokens
-from cutwork.engine.translation import Progress, translate
-from cutwork.engine.weights.cache_size import CacheDType
+from cutwork.engine.translation import TranslationProgress, translate
 from cutwork.engine.weights.costs import load_costs
 from cutwork.errors import CutworkError
 from cutwork.pack.reader import PackedModel
@@ -43,63 +45,41 @@ class Model:
     All methods may be called from several threads; their requests then run as one batch.
     """
 
-    def __init__(
-        self,
-        packed: PackedModel,
-        *,
-        threads: int = 0,
-        cache_dtype: Literal["auto"] | CacheDType = "auto",
-        max_context: int | None = None,
-        max_input: int | None = None,
-        max_batch: int = 16,
-        cache_bytes: int | None = None,
-        backend: Backend = "auto",
-        draft: str | Path | None = None,
-        draft_tokens: int = 4,
-        reorder_weights: bool = False,
-        huge_pages: bool = True,
-    ) -> None:
-        if not 0 <= threads <= 1024 or max_batch < 1:
-            raise CutworkError(
-                f"threads must be from 0 to 1024 and max_batch at least 1, not {threads} and {max_batch}"
-            )
+    def __init__(self, packed: PackedModel, **given: Unpack[LoadOptions]) -> None:
+        """See `load`."""
+        options = with_defaults(given)
         self.path, self.config = packed.path, packed.config
-        module = choose(backend)
-        self.threads = threads or int(module.default_threads())
+        self.architecture = architecture_of(packed.config)
+        module = choose(options["backend"])
+        self.threads = options["threads"] = options["threads"] or int(module.default_threads())
         self.isa = str(module.isa())
-        self.costs: Any = load_costs() if hasattr(module, "Costs") else None
+        self.costs: Costs | None = load_costs() if hasattr(module, "Costs") else None
         with ThreadPoolExecutor(1) as beside:  # importing what reads tokenizers takes as long as checking the weights
             tokenizer = beside.submit(load_tokenizer, packed.path, packed.config)
-            engine = assemble(
-                packed,
-                module,
-                threads=self.threads,
-                costs=self.costs,
-                cache_dtype=cache_dtype,
-                max_context=max_context,
-                max_input=max_input,
-                max_batch=max_batch,
-                cache_bytes=cache_bytes,
-                reorder_weights=reorder_weights,
-                huge_pages=huge_pages,
-            )
+            runtime = assemble(packed, module, self.costs, options)
             self.tokenizer = tokenizer.result()
-        self.plan, self.executor, self.encoder = engine.plan, engine.executor, engine.encoder
-        self.weights, self.cache_dtype = engine.weights, engine.cache_dtype
-        self.max_context, self.max_batch = engine.max_context, max_batch
-        self._cache = engine.scheduler.cache
-        self.start_tokens = start_tokens(packed.path, packed.config) if self.encoder else []
+        self.executor: Executor | None = runtime.executor
+        self.plan, self.encoder = runtime.plan, runtime.encoder
+        self.weights: Mapping[str, Weight] = runtime.weights
+        self.cache_dtype = runtime.cache_dtype
+        self.max_context, self.max_batch = runtime.max_context, options["max_batch"]
+        self._cache = runtime.scheduler.cache
+        self.start_tokens = start_tokens(packed.path, packed.config, self.architecture.start) if self.encoder else []
         self.stop_tokens = stop_tokens(packed.path, packed.config, self.tokenizer)
-        if draft is not None:
-            known = self.tokenizer.get_vocab() if self.tokenizer else None
-            guessing = read_model(draft)
-            shared = (self.threads, self.costs, draft_tokens, max_batch, cache_bytes, huge_pages)
-            add_draft(engine, guessing, module, *shared, known)
-        self.session = Session(engine.scheduler, self.tokenizer, self.stop_tokens)
+        if options["draft"] is not None:
+            vocabulary = self.tokenizer.get_vocab() if self.tokenizer else None
+            add_draft(runtime, read_model(options["draft"]), module, self.costs, options, vocabulary)
+        self.session = Session(runtime.scheduler, self.tokenizer, self.stop_tokens)
         self._lock = threading.Lock()
         self._shared = SharedSession(self.session, self._lock)
         self._scorer = Scorer(
-            engine.executor, self._cache, engine.encoder, self._lock, self._check, engine.logits_chunk, self.max_context
+            runtime.executor,
+            self._cache,
+            runtime.encoder,
+            self._lock,
+            self._check,
+            runtime.logits_chunk,
+            self.max_context,
         )
 
     @classmethod
@@ -128,16 +108,18 @@ class Model:
 
     @overload
     def generate(  # type: ignore[overload-overlap]  # a str is a sequence of str
-        self, prompt: Prompt, *, stream: Literal[False] = False, **options: Unpack[Options]
+        self, prompt: Prompt, *, stream: Literal[False] = False, **options: Unpack[GenerateOptions]
     ) -> Generation: ...
     @overload
-    def generate(self, prompt: Prompt, *, stream: Literal[True], **options: Unpack[Options]) -> Iterator[str]: ...
+    def generate(
+        self, prompt: Prompt, *, stream: Literal[True], **options: Unpack[GenerateOptions]
+    ) -> Iterator[str]: ...
     @overload
     def generate(
-        self, prompt: Sequence[Prompt], *, stream: Literal[False] = False, **options: Unpack[Options]
+        self, prompt: Sequence[Prompt], *, stream: Literal[False] = False, **options: Unpack[GenerateOptions]
     ) -> list[Generation]: ...
     def generate(
-        self, prompt: Prompt | Sequence[Prompt], *, stream: bool = False, **options: Unpack[Options]
+        self, prompt: Prompt | Sequence[Prompt], *, stream: bool = False, **options: Unpack[GenerateOptions]
     ) -> Generation | list[Generation] | Iterator[str]:
         """Continue a prompt (text or token ids), or a list of prompts as one batch; a model with an encoder answers it.
 
@@ -183,11 +165,15 @@ class Model:
         return results[0] if single else results
 
     @overload
-    def chat(self, messages: Messages, *, stream: Literal[False] = False, **options: Unpack[Options]) -> Generation: ...
-    @overload
-    def chat(self, messages: Messages, *, stream: Literal[True], **options: Unpack[Options]) -> Iterator[str]: ...
     def chat(
-        self, messages: Messages, *, stream: bool = False, **options: Unpack[Options]
+        self, messages: Messages, *, stream: Literal[False] = False, **options: Unpack[GenerateOptions]
+    ) -> Generation: ...
+    @overload
+    def chat(
+        self, messages: Messages, *, stream: Literal[True], **options: Unpack[GenerateOptions]
+    ) -> Iterator[str]: ...
+    def chat(
+        self, messages: Messages, *, stream: bool = False, **options: Unpack[GenerateOptions]
     ) -> Generation | Iterator[str]:
         """Answer a conversation, written with the model's own chat template. Options as for `generate`.
 
@@ -198,7 +184,7 @@ class Model:
 
     @overload
     def translate(  # type: ignore[overload-overlap]  # a str is a sequence of str
-        self, text: str, *, prefix: str | None = None, **options: Unpack[Options]
+        self, text: str, *, prefix: str | None = None, **options: Unpack[GenerateOptions]
     ) -> Generation: ...
     @overload
     def translate(
@@ -206,16 +192,16 @@ class Model:
         text: Sequence[str],
         *,
         prefix: str | None = None,
-        progress: Progress | None = None,
-        **options: Unpack[Options],
+        progress: TranslationProgress | None = None,
+        **options: Unpack[GenerateOptions],
     ) -> list[Generation]: ...
     def translate(
         self,
         text: str | Sequence[str],
         *,
         prefix: str | None = None,
-        progress: Progress | None = None,
-        **options: Unpack[Options],
+        progress: TranslationProgress | None = None,
+        **options: Unpack[GenerateOptions],
     ) -> Generation | list[Generation]:
         """Translate a text, or a list of them in batches of about equal length; empty texts stay empty.
 
@@ -233,29 +219,34 @@ class Model:
 
     @overload
     def transcribe(
-        self, audio: Audio, *, stream: Literal[False] = False, progress: Hearing | None = None, **options: Any
+        self,
+        audio: Audio,
+        *,
+        stream: Literal[False] = False,
+        progress: TranscriptionProgress | None = None,
+        **options: Any,
     ) -> Transcript: ...
     @overload
     def transcribe(
-        self, audio: Audio, *, stream: Literal[True], progress: Hearing | None = None, **options: Any
+        self, audio: Audio, *, stream: Literal[True], progress: TranscriptionProgress | None = None, **options: Any
     ) -> Iterator[Segment]: ...
     def transcribe(
-        self, audio: Audio, *, stream: bool = False, progress: Hearing | None = None, **options: Any
+        self, audio: Audio, *, stream: bool = False, progress: TranscriptionProgress | None = None, **options: Any
     ) -> Transcript | Iterator[Segment]:
         """Write down what is said in a recording of any length, with Whisper.
 
         audio: a file of any format libsndfile reads, its contents, or mono float32 samples at 16 kHz. stream: return an
         iterator over segments as they are found. progress: called with (seconds done, seconds in all). The options,
-        named and preset as in faster-whisper, are those of `speech.options.Options`: language, task, beam_size=5,
-        temperature, initial_prompt, word_timestamps, vad_filter, …
+        named and preset as in faster-whisper, are those of `speech.options.TranscribeOptions`: language, task,
+        beam_size=5, temperature, initial_prompt, word_timestamps, vad_filter, …
 
         Raises CutworkError for a model that is no Whisper, audio that cannot be read, or an option out of range.
 
             for segment in model.transcribe("talk.mp3", stream=True):
                 print(f"{segment.start:.2f} {segment.text}")
         """
-        found = open_transcription(self, audio, options_from(options), progress=progress)
-        return iter(found) if stream else found.result()
+        transcription = open_transcription(self, audio, options_from(options), progress=progress)
+        return iter(transcription) if stream else transcription.result()
 
     def render_chat(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None = None) -> str:
         """The prompt that the model's chat template makes of messages and tools; CutworkError if it has none."""
@@ -265,7 +256,7 @@ class Model:
         """Token ids of a prompt, special tokens included."""
         return encode(self.tokenizer, text)
 
-    def encode_input(self, source: Prompt | np.ndarray) -> Memory:
+    def encode_input(self, source: Prompt | np.ndarray) -> EncodedInput:
         """A handle of what the encoder of an encoder-decoder model is to read.
 
         That is text or token ids, or for Whisper a log-mel spectrogram float32 [mels, frames] as transformers' feature
@@ -278,10 +269,14 @@ class Model:
         """
         if self.encoder is None:
             raise CutworkError("this model has no encoder; give its prompt to generate")
-        return self.encoder.memory(self.encode(source) if isinstance(source, str) else source)
+        return self.encoder.input(self.encode(source) if isinstance(source, str) else source)
 
     def respond(
-        self, memory: Memory, prompt: Sequence[int], each: Sequence[Options], check: Callable[[], None] | None = None
+        self,
+        memory: EncodedInput,
+        prompt: Sequence[int],
+        each: Sequence[GenerateOptions],
+        check: Callable[[], None] | None = None,
     ) -> list[Generation]:
         """Answers to an input that begin with `prompt`, the decoder's first token ids: one for each of the options.
 
@@ -296,7 +291,7 @@ class Model:
         finally:
             self._shared.cancel(requests)
 
-    def logits(self, tokens: Sequence[int], memory: Memory | None = None) -> np.ndarray:
+    def logits(self, tokens: Sequence[int], memory: EncodedInput | None = None) -> np.ndarray:
         """Logits float32 [T, vocabulary] after each of T tokens: entry t predicts token t + 1.
 
         With an encoder, tokens are the decoder's and `memory` is what it answers.
@@ -304,7 +299,7 @@ class Model:
         return np.concatenate(list(self._scorer.logits(tokens, memory)))
 
     def cross_attention(
-        self, tokens: Sequence[int], memory: Memory, heads: Sequence[tuple[int, int]]
+        self, tokens: Sequence[int], memory: EncodedInput, heads: Sequence[tuple[int, int]]
     ) -> tuple[np.ndarray, np.ndarray]:
         """How much each of T decoder tokens attends to each entry of the memory, float32 [H, T, memory.length], and the
         logits after each, float32 [T, vocabulary], as `logits` gives them.
@@ -315,7 +310,7 @@ class Model:
         return self._scorer.cross_attention(tokens, memory, heads)
 
     def token_logprobs(
-        self, tokens: Sequence[int], alternatives: int = 0, memory: Memory | None = None
+        self, tokens: Sequence[int], alternatives: int = 0, memory: EncodedInput | None = None
     ) -> Iterator[list[Logprob | None]]:
         """Log-probabilities of the tokens of a text, in chunks as they are computed; None for the first token.
 
@@ -341,9 +336,9 @@ class Model:
         return measure.perplexity(self._scorer.logits, tokens[:max_tokens], window=window, stride=stride or window)
 
     @property
-    def memory(self) -> dict[str, int]:
+    def memory_bytes(self) -> dict[str, int]:
         """Bytes of weights, KV cache and the arena of activations."""
-        executors = [self.executor, *([self.encoder.executor] if self.encoder else [])]
+        executors = [*filter(None, [self.executor]), *([self.encoder.executor] if self.encoder else [])]
         once = {id(weight): weight for weight in self.weights.values()}
         return {
             "weights": sum(weight.nbytes + weight.reordered_bytes for weight in once.values()),
@@ -373,16 +368,16 @@ class Model:
     ) -> None:
         self.close()
 
-    def _submit(self, prompts: Sequence[tuple[Sequence[int], Options]]) -> list[Request]:
+    def _submit(self, prompts: Sequence[tuple[Sequence[int], GenerateOptions]]) -> list[Request]:
         """Queue all prompts, each with its options, or, if one of them is refused, none."""
         requests: list[Request] = []
         with self._lock:
             try:
-                memories: dict[int, Memory] = {}  # several answers to a prompt share what has been read
+                inputs: dict[int, EncodedInput] = {}  # several answers to a prompt share what has been read
                 for tokens, options in prompts:
                     self._check(tokens)
                     if self.encoder:
-                        memory = memories.setdefault(id(tokens), self.encoder.memory(tokens))
+                        memory = inputs.setdefault(id(tokens), self.encoder.input(tokens))
                         requests.append(self.session.add(self.start_tokens, memory, **options))
                     else:
                         requests.append(self.session.add(tokens, **options))

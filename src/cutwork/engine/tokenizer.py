@@ -88,19 +88,20 @@ def stop_tokens(path: Path, config: Mapping[str, Any], tokenizer: Any) -> frozen
     return frozenset(i for i in [*ids, getattr(tokenizer, "eos_token_id", None)] if isinstance(i, int))
 
 
-def start_tokens(path: Path, config: Mapping[str, Any]) -> list[int]:
-    """What a decoder that answers an encoder's input begins with. Raises CutworkError if the model does not say."""
+def start_tokens(path: Path, config: Mapping[str, Any], keys: Sequence[str]) -> list[int]:
+    """What a decoder that answers an encoder's input begins with: what the first of the `keys` that the model has says.
+
+    Raises CutworkError if it has none.
+    """
     generation: Any = {}
     with suppress(OSError, ValueError):  # the file is optional
         generation = json.loads((path / "generation_config.json").read_bytes())
-    for settings in (generation, config):
-        start = settings.get("decoder_start_token_id") if isinstance(settings, dict) else None
-        if isinstance(start, int) and not isinstance(start, bool):
-            return [start]
-    padding = config.get("pad_token_id")
-    if config.get("model_type") == "t5" and isinstance(padding, int):
-        return [padding]
-    raise CutworkError(f"{path}: neither its config nor generation_config.json names a decoder_start_token_id")
+    for key in keys:
+        for settings in (generation, config):
+            start = settings.get(key) if isinstance(settings, dict) else None
+            if isinstance(start, int) and not isinstance(start, bool):
+                return [start]
+    raise CutworkError(f"{path}: neither its config nor generation_config.json names a {keys[0]}")
 
 
 def _settings(path: Path) -> dict[str, Any]:

@@ -1,15 +1,15 @@
 """Translation by models with an encoder: what comes before a text, and texts of any length as batches of alike ones."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
-from cutwork.engine.decoding.requests import Generation, Options, Timings
+from cutwork.architectures import kind_of
+from cutwork.engine.answers import Answers
+from cutwork.engine.decoding.options import GenerateOptions
+from cutwork.engine.decoding.requests import Generation, Timings
 from cutwork.errors import CutworkError
 
-if TYPE_CHECKING:
-    from cutwork.engine.model import Model
-
-Progress = Callable[[Mapping[int, Generation]], None]
+TranslationProgress = Callable[[Mapping[int, Generation]], None]
 
 NUM_BEAMS = 5  # what translations are usually measured with
 _BATCHES = 4  # handed over together, so that a long text does not leave the others' places empty
@@ -17,14 +17,14 @@ _BATCHES = 4  # handed over together, so that a long text does not leave the oth
 
 def translates(config: Mapping[str, Any]) -> bool:
     """Whether a model of this configuration reads a text and answers with another."""
-    return bool(config.get("is_encoder_decoder")) and "num_mel_bins" not in config
+    return kind_of(config) == "translation"
 
 
 def check_translates(config: Mapping[str, Any]) -> None:
     """Raises CutworkError unless a model of this configuration translates texts."""
     if translates(config):
         return
-    kind, instead = config.get("model_type", "model"), "transcribe" if "num_mel_bins" in config else "generate"
+    kind, instead = config.get("model_type", "model"), "transcribe" if kind_of(config) == "speech" else "generate"
     raise CutworkError(f"a {kind} does not translate texts; use {instead}, or load an encoder-decoder such as T5")
 
 
@@ -34,15 +34,15 @@ def translation_prefix(config: Mapping[str, Any]) -> str:
     Raises CutworkError, naming them, if it knows several translations.
     """
     tasks = config.get("task_specific_params")
-    found = {
+    prefixes = {
         settings["prefix"]
         for name, settings in (tasks.items() if isinstance(tasks, dict) else ())
         if name.startswith("translation") and isinstance(settings, dict) and isinstance(settings.get("prefix"), str)
     }
-    if len(found) > 1:
-        known = ", ".join(map(repr, sorted(found)))
+    if len(prefixes) > 1:
+        known = ", ".join(map(repr, sorted(prefixes)))
         raise CutworkError(f"this model knows several translations; choose by its prefix: {known}")
-    return found.pop() if found else ""
+    return prefixes.pop() if prefixes else ""
 
 
 def longest_answer(tokens: int, max_context: int) -> int:
@@ -51,11 +51,11 @@ def longest_answer(tokens: int, max_context: int) -> int:
 
 
 def translate(
-    model: "Model",
+    model: Answers,
     texts: Sequence[str],
     prefix: str | None,
-    progress: Progress | None,
-    **options: Unpack[Options],
+    progress: TranslationProgress | None,
+    **options: Unpack[GenerateOptions],
 ) -> list[Generation]:
     """See `Model.translate`."""
     check_translates(model.config)
@@ -77,7 +77,7 @@ def translate(
     for start in range(0, len(order), size):
         part = order[start : start + size]
         longest = longest_answer(len(tokens[part[0]]), model.max_context)
-        room: Options = {"num_beams": NUM_BEAMS, "max_new_tokens": longest}
+        room: GenerateOptions = {"num_beams": NUM_BEAMS, "max_new_tokens": longest}
         answers = model.generate([tokens[i] for i in part], **(room | options))
         done = dict(zip(part, answers, strict=True))
         results |= done

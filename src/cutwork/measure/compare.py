@@ -91,7 +91,7 @@ def quality(
                 "samples": score.samples,
                 **score.quality,
                 "perplexity": perplexity,
-                "memory_bytes": model.memory["weights"],
+                "memory_bytes": model.memory_bytes["weights"],
             }
 
     questions = [[sample.prompt, sample.answer] for sample in task.test]

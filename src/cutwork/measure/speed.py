@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cutwork.engine.decoding.requests import Options
+from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
 
@@ -106,7 +106,7 @@ def _once(
     model: Model, random: np.random.Generator, prompt_tokens: int, decode_tokens: int, batch: int
 ) -> tuple[float, list[float]]:
     """(milliseconds until every sequence has its first token, milliseconds of each step after that)."""
-    options: Options = {"max_new_tokens": decode_tokens + 1, "ignore_eos": True}
+    options: GenerateOptions = {"max_new_tokens": decode_tokens + 1, "ignore_eos": True}
     prompts = [random.integers(0, model.plan.vocabulary, prompt_tokens).tolist() for _ in range(batch)]
     requests = [
         model.session.add(model.start_tokens, model.encode_input(prompt), **options)

@@ -13,3 +13,8 @@ def from_float32(values: np.ndarray) -> np.ndarray:
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16  # cannot overflow except for NaNs
     return np.where(np.isnan(values), (bits >> 16) | 0x40, rounded).astype(np.uint16)
+
+
+def widen(values: np.ndarray) -> np.ndarray:
+    """Float32 if these are bits of bfloat16 (uint16); other arrays as they are."""
+    return to_float32(values) if values.dtype == np.uint16 else values

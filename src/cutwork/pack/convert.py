@@ -5,9 +5,11 @@ from typing import Literal
 import numpy as np
 
 from cutwork.pack import bfloat16
-from cutwork.pack.encodings import EncodedWeight, encode
+from cutwork.pack.floats import as_float32
 from cutwork.pack.int4 import GROUP, encode_int4
-from cutwork.pack.source import SourceWeight, as_float32
+from cutwork.pack.masked import encode
+from cutwork.pack.record import EncodedWeight
+from cutwork.pack.source import SourceWeight
 
 LOWEST = np.int8(-128)  # a code that kernels cannot negate
 

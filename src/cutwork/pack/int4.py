@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from cutwork.pack import bfloat16
-from cutwork.pack.encodings import MAX_COLS, TAIL_BYTES, EncodedWeight, pack_bits, select, unpack_bits
+from cutwork.pack.masked import pack_bits, select, unpack_bits
+from cutwork.pack.record import MAX_COLS, TAIL_BYTES, EncodedWeight
 
 TILE_ROWS = 16
 RUN_COLS = 32

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cutwork.errors import CutworkError
-from cutwork.pack.encodings import Encoding
+from cutwork.pack.record import Encoding
 from cutwork.store.directory import PACKED
 from cutwork.store.json_file import read_json
 

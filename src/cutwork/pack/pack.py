@@ -9,10 +9,11 @@ from typing import Any, Literal
 import numpy as np
 
 from cutwork.pack.convert import LOWEST, convert
-from cutwork.pack.encodings import EncodedWeight, negative_zeros
 from cutwork.pack.manifest import Manifest, Source, WeightEntry, write_manifest
 from cutwork.pack.reader import STORED_DTYPE
+from cutwork.pack.record import EncodedWeight
 from cutwork.pack.source import SourceCheckpoint, SourceWeight
+from cutwork.pack.zeros import negative_zeros
 from cutwork.store.directory import copy_side_files
 from cutwork.store.output import output_directory
 from cutwork.store.safetensors import SafetensorsWriter
@@ -99,7 +100,7 @@ class PackWriter:
         if weight.mask is None or weight.offsets is None:
             self.add_tensor(name, dtype, weight.values)
         else:
-            self.add_tensor(f"{name}.mask", "U64", weight.mask)
+            self.add_tensor(f"{name}.mask", f"U{8 * weight.mask.itemsize}", weight.mask)
             self.add_tensor(f"{name}.values", dtype, weight.values)
             self.add_tensor(f"{name}.offsets", "U64", weight.offsets)
         if weight.scale is not None:

@@ -8,19 +8,10 @@ from typing import Any
 import numpy as np
 
 from cutwork.errors import CutworkError
-from cutwork.pack.encodings import (
-    ARRAY_DTYPE,
-    BLOCK_COLS,
-    GROUP_ROWS,
-    MAX_COLS,
-    TAIL_BYTES,
-    EncodedWeight,
-    groups_of,
-    mask_shape,
-    stored_places,
-)
 from cutwork.pack.int4 import RUN_WORDS, TILE_ROWS, damage_of, runs_of, scales_of, tiles_of
 from cutwork.pack.manifest import Source, WeightEntry, read_manifest
+from cutwork.pack.masked import BLOCK_COLS, GROUP_ROWS, groups_of, mask_shape, stored_places
+from cutwork.pack.record import ARRAY_DTYPE, MAX_COLS, TAIL_BYTES, EncodedWeight
 from cutwork.store.safetensors import Tensors, open_tensors
 
 STORED_DTYPE = {"f32": "F32", "bf16": "BF16", "i8": "I8", "i4": "U8"}  # safetensors names

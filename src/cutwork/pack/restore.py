@@ -9,15 +9,19 @@ import numpy as np
 
 from cutwork.errors import CutworkError
 from cutwork.pack import bfloat16
+from cutwork.pack.codes import pack_nibbles
 from cutwork.pack.convert import LOWEST
-from cutwork.pack.encodings import EncodedWeight, mask_shape, restore_negative_zeros
+from cutwork.pack.decode import decode
+from cutwork.pack.floats import from_float32, transposed
 from cutwork.pack.int4 import dequantize, row_scales
+from cutwork.pack.masked import mask_shape
 from cutwork.pack.pack import Progress
 from cutwork.pack.reader import STORED_DTYPE, PackedModel, read_packed, verify
-from cutwork.pack.source import from_float32, pack_nibbles, turned
+from cutwork.pack.record import EncodedWeight
+from cutwork.pack.zeros import restore_negative_zeros
 from cutwork.store.directory import copy_side_files
 from cutwork.store.output import output_directory
-from cutwork.store.safetensors import NUMPY, SafetensorsWriter, Tensor, Tensors, open_tensors
+from cutwork.store.safetensors import NUMPY_DTYPES, SafetensorsWriter, Tensor, Tensors, open_tensors
 
 
 def restore(packed: Path, output: Path, *, overwrite: bool = False, progress: Progress | None = None) -> int:
@@ -30,7 +34,7 @@ def restore(packed: Path, output: Path, *, overwrite: bool = False, progress: Pr
     model = read_packed(packed)
     jobs = _tensors_to_write(model, open_tensors(packed))
     # Wide types first: then every tensor is aligned for its type without fillers, which a checkpoint must not have.
-    names = sorted(jobs, key=lambda name: -NUMPY[jobs[name][0]].itemsize)
+    names = sorted(jobs, key=lambda name: -NUMPY_DTYPES[jobs[name][0]].itemsize)
     with output_directory(output, overwrite, source=packed) as directory:
         with SafetensorsWriter(directory, len(jobs), alignment=1, metadata={"format": "pt"}) as writer:
             for done, name in enumerate(names):
@@ -89,7 +93,7 @@ def _int4_tensors(model: PackedModel, name: str, keep_codes: bool) -> dict[str, 
             raise CutworkError(f"{model.path}: '{name}' cannot have been {dtype}; pack the model again")
         return {name: (dtype, lambda: _floats(model, name, dequantize(_verified(name, weight)), dtype))}
     return {
-        f"{name}_packed": ("I32", lambda: Tensor("I32", pack_nibbles(_verified(name, weight).decode()))),
+        f"{name}_packed": ("I32", lambda: Tensor("I32", pack_nibbles(decode(_verified(name, weight))))),
         f"{name}_scale": (scale_dtype, lambda: Tensor(scale_dtype, row_scales(weight))),
     }
 
@@ -102,21 +106,21 @@ def _verified(name: str, weight: EncodedWeight) -> EncodedWeight:
 def _weight(model: PackedModel, stored: Tensors, name: str, dtype: str) -> Tensor:
     weight = model.weights[name]
     verify(name, weight)
-    dense = weight.decode()
+    dense = decode(weight)
     if weight.dtype == "i8":
         return _codes(model, dense, stored.get(f"{name}.lowest"), name, dtype)
     if dtype != STORED_DTYPE[weight.dtype]:
-        dense = from_float32(bfloat16.to_float32(dense) if weight.dtype == "bf16" else dense, dtype).array
+        dense = from_float32(bfloat16.widen(dense), dtype).array
     signs = stored.get(f"{name}.negative_zeros")
     if signs is not None:
         if weight.mask is None or signs.dtype != "U64" or signs.shape != mask_shape("bitmask", *weight.shape)[0]:
             raise CutworkError(f"{model.path}: '{name}.negative_zeros' is damaged; pack the model again")
         restore_negative_zeros(dense, signs.array)
-    return turned(model.config, name, Tensor(dtype, dense))
+    return transposed(model.config, name, Tensor(dtype, dense))
 
 
 def _floats(model: PackedModel, name: str, values: np.ndarray, dtype: str) -> Tensor:
-    return turned(model.config, name, from_float32(values, dtype))
+    return transposed(model.config, name, from_float32(values, dtype))
 
 
 def _codes(model: PackedModel, dense: np.ndarray, lowest: Tensor | None, name: str, dtype: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""The plan of a forward pass: coarse, typed ops on named buffers, emitted by an architecture and run by an executor."""
+"""The plan of a forward pass: coarse, typed ops on buffers, emitted by an architecture and run by an executor."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,10 +6,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cutwork.plan import ops
 from cutwork.plan.layout import Span, lay_out
+from cutwork.plan.ops import NONE, Op
 
 Rows = Literal["T", "R"]  # one row per token of the step, or one per row whose logits are wanted
-Op = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -66,25 +67,25 @@ class Plan:
     def embed(self, name: str, vocabulary: int, width: int, scale: float = 1.0) -> Buffer:
         """Row `tokens[t]` of the weight [vocabulary, width], times `scale`."""
         out = self._buffer(width, "T")
-        self._emit("embed", out=out, weight=self._weight(name, vocabulary, width), scale=scale)
+        self.ops.append(ops.Embed(out.id, self._weight(name, vocabulary, width), scale))
         return out
 
     def input(self, width: int) -> Buffer:
         """The step's features [T, width], instead of tokens."""
         out = self._buffer(width, "T")
-        self._emit("input", out=out)
+        self.ops.append(ops.Input(out.id))
         return out
 
     def add_positions(self, x: Buffer, name: str, positions: int) -> Buffer:
         """x plus row `positions[t]` of the weight [positions, x.width]."""
         out = self._buffer(x.width, x.rows)
-        self._emit("add_positions", x=x, out=out, weight=self._weight(name, positions, x.width))
+        self.ops.append(ops.AddPositions(x.id, out.id, self._weight(name, positions, x.width)))
         return out
 
-    def neighbours(self, xs: Sequence[tuple[Buffer, int]]) -> Buffer:
+    def unfold(self, xs: Sequence[tuple[Buffer, int]]) -> Buffer:
         """Of each (buffer, shift) the row so many rows on in the token's sequence, zeros beyond it, side by side."""
         out = self._buffer(sum(x.width for x, _ in xs), "T")
-        self._emit("neighbours", xs=[x for x, _ in xs], shifts=[shift for _, shift in xs], out=out)
+        self.ops.append(ops.Unfold([x.id for x, _ in xs], [shift for _, shift in xs], out.id))
         return out
 
     def rms_norm(
@@ -101,32 +102,32 @@ class Plan:
                 f"{name}.weight", (length,), lambda stored: (stored + np.float32(offset)) * np.float32(scale)
             )
             weight = self._derived(f"{name}.weight, scaled", length, scaled)
-        self._emit("rms_norm", x=x, out=out, weight=weight, eps=eps, groups=groups)
+        self.ops.append(ops.RmsNorm(x.id, out.id, weight, eps, groups))
         return out
 
     def layer_norm(self, x: Buffer, name: str, eps: float, *, bias: bool = True) -> Buffer:
         """(x - mean(x)) / sqrt(var(x) + eps) · weight (+ bias) over each row (arXiv 1607.06450)."""
         out = self._buffer(x.width, x.rows)
         weight = self._vector(f"{name}.weight", x.width)
-        self._emit("layer_norm", x=x, out=out, weight=weight, bias=self._bias(name, x.width, bias), eps=eps)
+        self.ops.append(ops.LayerNorm(x.id, out.id, weight, self._bias(name, x.width, bias), eps))
         return out
 
     def slice(self, x: Buffer, *, pieces: int, width: int, stride: int, first: int) -> Buffer:
         """`pieces` runs of `width` columns side by side, which lie `stride` apart in x, from column `first` on."""
         out = self._buffer(pieces * width, x.rows)
-        self._emit("slice", x=x, out=out, pieces=pieces, stride=stride, first=first)
+        self.ops.append(ops.Slice(x.id, out.id, pieces, stride, first))
         return out
 
     def add(self, x: Buffer, y: Buffer) -> Buffer:
         """x + y."""
         out = self._buffer(x.width, x.rows)
-        self._emit("add", x=x, y=y, out=out)
+        self.ops.append(ops.Add(x.id, y.id, out.id))
         return out
 
     def clip(self, x: Buffer, limit: float) -> Buffer:
         """x brought into [-limit, limit]."""
         out = self._buffer(x.width, x.rows)
-        self._emit("clip", x=x, out=out, limit=limit)
+        self.ops.append(ops.Clip(x.id, out.id, limit))
         return out
 
     def linears(
@@ -154,15 +155,8 @@ class Plan:
     def rope(self, x: Buffer, heads: int, rope: Rope) -> Buffer:
         """Rotates each head by its token's position, pairing dimensions i and i + rotary_dim/2 (arXiv 2104.09864)."""
         out = self._buffer(x.width, x.rows)
-        self._emit(
-            "rope",
-            x=x,
-            out=out,
-            heads=heads,
-            head_dim=x.width // heads,
-            inv_freq=self._constant(rope.name, rope.inv_freq),
-            scaling=rope.scaling,
-        )
+        inv_freq = self._constant(rope.name, rope.inv_freq)
+        self.ops.append(ops.Rope(x.id, out.id, heads, x.width // heads, inv_freq, rope.scaling))
         return out
 
     def attention(
@@ -187,28 +181,29 @@ class Plan:
         tokens before; keys farther away are like the first.
         """
         head_dim = q.width // heads
-        self.remember(k, v, cache=cache, heads=kv_heads)
+        self.kv_append(k, v, cache=cache, heads=kv_heads)
         out = self._buffer(q.width, q.rows)
-        self._emit(
-            "attention",
-            q=q,
-            out=out,
-            cache=cache,
-            heads=heads,
-            kv_heads=kv_heads,
-            head_dim=head_dim,
-            scale=head_dim**-0.5 if scale is None else scale,
-            window=-1 if window is None else window,
-            slopes=-1 if slopes is None else self._constant("attention.slopes", slopes),
-            bias=self._attention_bias(bias),
+        self.ops.append(
+            ops.Attention(
+                q=q.id,
+                out=out.id,
+                cache=cache,
+                heads=heads,
+                kv_heads=kv_heads,
+                head_dim=head_dim,
+                scale=head_dim**-0.5 if scale is None else scale,
+                window=-1 if window is None else window,
+                slopes=NONE if slopes is None else self._constant("attention.slopes", slopes),
+                bias=self._attention_bias(bias),
+            )
         )
         return out
 
-    def remember(self, k: Buffer, v: Buffer, *, cache: int, heads: int) -> None:
+    def kv_append(self, k: Buffer, v: Buffer, *, cache: int, heads: int) -> None:
         """Appends keys and values to layer `cache` of the KV cache."""
         self.cache_layers = max(self.cache_layers, cache + 1)
         self.kv_heads, self.head_dim = heads, k.width // heads
-        self._emit("kv_append", k=k, v=v, cache=cache)
+        self.ops.append(ops.KvAppend(k.id, v.id, cache))
 
     def self_attention(
         self, q: Buffer, k: Buffer, v: Buffer, *, heads: int, scale: float | None = None, bias: Derived | None = None
@@ -220,16 +215,17 @@ class Plan:
         """
         head_dim = q.width // heads
         out = self._buffer(q.width, q.rows)
-        self._emit(
-            "self_attention",
-            q=q,
-            k=k,
-            v=v,
-            out=out,
-            heads=heads,
-            head_dim=head_dim,
-            scale=head_dim**-0.5 if scale is None else scale,
-            bias=self._attention_bias(bias),
+        self.ops.append(
+            ops.SelfAttention(
+                q=q.id,
+                k=k.id,
+                v=v.id,
+                out=out.id,
+                heads=heads,
+                head_dim=head_dim,
+                scale=head_dim**-0.5 if scale is None else scale,
+                bias=self._attention_bias(bias),
+            )
         )
         return out
 
@@ -238,36 +234,40 @@ class Plan:
         head_dim = q.width // heads
         self.memory_layers = max(self.memory_layers, cache + 1)
         out = self._buffer(q.width, q.rows)
-        self._emit(
-            "cross_attention",
-            q=q,
-            out=out,
-            cache=cache,
-            heads=heads,
-            kv_heads=heads,
-            head_dim=head_dim,
-            scale=head_dim**-0.5 if scale is None else scale,
+        self.ops.append(
+            ops.CrossAttention(
+                q=q.id,
+                out=out.id,
+                cache=cache,
+                heads=heads,
+                kv_heads=heads,
+                head_dim=head_dim,
+                scale=head_dim**-0.5 if scale is None else scale,
+            )
         )
         return out
 
-    def gated(self, x: Buffer, *, gate: str, up: str, width: int, activation: str, bias: bool = False) -> Buffer:
-        """activation(x·gateᵀ) · (x·upᵀ): two linears and their product (GLU variants, arXiv 2002.05202)."""
-        left, right = self.linears(x, {gate: width, up: width}, bias=bias)
-        out = self._buffer(width, x.rows)
-        self._emit("gated", gate=left, up=right, out=out, activation=activation)
+    def glu(self, gate: Buffer, up: Buffer, activation: str) -> Buffer:
+        """activation(gate) · up (GLU variants, arXiv 2002.05202)."""
+        out = self._buffer(gate.width, gate.rows)
+        self.ops.append(ops.Gated(gate.id, up.id, out.id, activation))
         return out
 
     def gather_rows(self, x: Buffer) -> Buffer:
         """The rows whose logits are wanted."""
         out = self._buffer(x.width, "R")
-        self._emit("gather_rows", x=x, out=out)
+        self.ops.append(ops.GatherRows(x.id, out.id))
         return out
 
     def logits(self, x: Buffer, name: str, vocabulary: int, *, bias: bool = False) -> None:
         """The step's result: x·Wᵀ with W [vocabulary, x.width]; the last op of a plan."""
         self.vocabulary = vocabulary
         weight = self._weight(name, vocabulary, x.width)
-        self._emit("logits", x=x, weight=weight, bias=self._bias(name, vocabulary, bias))
+        self.ops.append(ops.Logits(x.id, weight, self._bias(name, vocabulary, bias)))
+
+    def op_dicts(self) -> list[dict[str, Any]]:
+        """The ops as executors take them."""
+        return [op.as_dict() for op in self.ops]
 
     def spans(self) -> list[Span]:
         """Where each buffer lies in the arena: (offset, width, rows), in floats per token."""
@@ -282,14 +282,17 @@ class Plan:
         activation: str = "none",
     ) -> tuple[Buffer, ...]:
         outs = tuple(self._buffer(width, x.rows) for width in widths.values())
-        self._emit(
-            "linear",
-            x=x,
-            outs=outs,
-            weights=[self._weight(name, width, x.width) for name, width in widths.items()],
-            biases=[self._bias(name, width, each) for (name, width), each in zip(widths.items(), bias, strict=True)],
-            residual=-1 if residual is None else residual,
-            activation=activation,
+        self.ops.append(
+            ops.Linear(
+                x=x.id,
+                outs=[out.id for out in outs],
+                weights=[self._weight(name, width, x.width) for name, width in widths.items()],
+                biases=[
+                    self._bias(name, width, wanted) for (name, width), wanted in zip(widths.items(), bias, strict=True)
+                ],
+                residual=NONE if residual is None else residual.id,
+                activation=activation,
+            )
         )
         return outs
 
@@ -304,7 +307,7 @@ class Plan:
         return _intern(self.vectors, name, width)
 
     def _bias(self, name: str, width: int, wanted: bool) -> int:
-        return self._vector(f"{name}.bias", width) if wanted else -1
+        return self._vector(f"{name}.bias", width) if wanted else NONE
 
     def _constant(self, name: str, value: np.ndarray) -> int:
         self.constants[name] = value
@@ -316,12 +319,9 @@ class Plan:
 
     def _attention_bias(self, bias: Derived | None) -> int:
         if bias is None:
-            return -1
+            return NONE
         length = len(bias.compute(np.zeros(bias.shape, np.float32)))
         return self._derived(f"{bias.source}, by distance", length, bias)
-
-    def _emit(self, kind: str, **fields: Any) -> None:
-        self.ops.append({"kind": kind, **{key: _plain(value) for key, value in fields.items()}})
 
 
 def _intern(table: dict[str, Any], name: str, shape: Any) -> int:
@@ -329,11 +329,3 @@ def _intern(table: dict[str, Any], name: str, shape: Any) -> int:
     if table.setdefault(name, shape) != shape:
         raise ValueError(f"{name} is used with shapes {table[name]} and {shape}")
     return list(table).index(name)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Buffer):
-        return value.id
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(item) for item in value]
-    return value

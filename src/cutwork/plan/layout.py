@@ -1,56 +1,25 @@
 """Where buffers live in the arena: two buffers may share memory if no op needs both."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+
+from cutwork.plan.ops import Op
 
 ALIGNMENT = 16  # floats: every buffer starts on a cache line
 Span = tuple[int, int, str]  # offset and width in floats per token, rows "T" or "R"
 
-INPUTS = {
-    "embed": (),
-    "input": (),
-    "add_positions": ("x",),
-    "neighbours": ("xs",),
-    "rms_norm": ("x",),
-    "layer_norm": ("x",),
-    "slice": ("x",),
-    "add": ("x", "y"),
-    "clip": ("x",),
-    "linear": ("x", "residual"),
-    "rope": ("x",),
-    "kv_append": ("k", "v"),
-    "attention": ("q",),
-    "self_attention": ("q", "k", "v"),
-    "cross_attention": ("q",),
-    "gated": ("gate", "up"),
-    "gather_rows": ("x",),
-    "logits": ("x",),
-}
 
-
-def reads(op: Mapping[str, Any]) -> list[int]:
-    """Ids of the buffers that an op reads."""
-    fields = [op[key] for key in INPUTS[op["kind"]]]
-    return [buffer for each in fields for buffer in (each if isinstance(each, list) else [each]) if buffer != -1]
-
-
-def writes(op: Mapping[str, Any]) -> list[int]:
-    """Ids of the buffers that an op writes."""
-    return list(op.get("outs", [op["out"]] if "out" in op else []))
-
-
-def lifetimes(count: int, ops: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
+def lifetimes(count: int, ops: Sequence[Op]) -> list[tuple[int, int]]:
     """For each of `count` buffers the first and the last op that touch it, both included: an op's outputs therefore
     never overlap its inputs. (-1, -1) if no op does."""
     first, last = [-1] * count, [-1] * count
     for index, op in enumerate(ops):
-        for buffer in (*reads(op), *writes(op)):
+        for buffer in (*op.reads, *op.writes):
             first[buffer] = index if first[buffer] < 0 else first[buffer]
             last[buffer] = index
     return list(zip(first, last, strict=True))
 
 
-def lay_out(buffers: Sequence[tuple[int, str]], ops: Sequence[Mapping[str, Any]]) -> list[Span]:
+def lay_out(buffers: Sequence[tuple[int, str]], ops: Sequence[Op]) -> list[Span]:
     """First fit in order of birth: each buffer takes the lowest gap among those alive at the same time.
 
     buffers: (width, rows) of each; returns their (offset, width, rows).

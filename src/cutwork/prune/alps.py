@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from cutwork.errors import CutworkError
+from cutwork.prune.input_statistics import Hessian
 from cutwork.prune.pattern import Pattern
-from cutwork.prune.second_order import Damped
 
 _FIRST_PENALTY = 0.1  # of a Hessian with a diagonal of ones
 _LEAST_FIRST_PENALTY = 0.01
@@ -31,14 +31,14 @@ class _State:
     keep: Tensor
 
 
-def alps(weight: Tensor, statistics: Damped, pattern: Pattern, refinements: int = 10) -> tuple[Tensor, Tensor]:
-    """Prune a weight [out, in] given the damped Hessian of its inputs; what is zero already stays zero.
+def alps(weight: Tensor, statistics: Hessian, pattern: Pattern, refinements: int = 10) -> tuple[Tensor, Tensor]:
+    """Prune a weight [out, in] given the Hessian of its inputs; what is zero already stays zero.
 
     Returns the pruned weight, float32, and the mask of live positions (bool), both [out, in].
     """
     live = weight != 0
-    scale = statistics.hessian.diagonal().sqrt()
-    hessian = statistics.hessian / scale / scale[:, None]
+    scale = statistics.damped.diagonal().sqrt()
+    hessian = statistics.damped / scale / scale[:, None]
     dense = weight.float() * scale
     target = dense @ hessian
     state = _find_support(dense, hessian, target, live, pattern)

@@ -5,27 +5,28 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from cutwork.architectures import kind_of
 from cutwork.errors import CutworkError
 from cutwork.progress import progress_bar
 from cutwork.prune.activations import Activations
-from cutwork.prune.input_statistics import Watch
-from cutwork.prune.second_order import Statistics
+from cutwork.prune.input_statistics import Hessian, InputWatch, MeanSquares, Sum, SumOfProducts, SumOfSquares
 from cutwork.tasks.rendering import IGNORED
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.blocks import block_lists, linears
 from cutwork.torch_models.data import collate, examples
-from cutwork.torch_models.model_inputs import Example, Family, family_of
+from cutwork.torch_models.model_inputs import Example, ModelInputs, inputs_of
 from cutwork.torch_models.precision import wants_bfloat16
 
 _TOKENS_PER_BATCH = 2048
 
-Visit = Callable[[dict[str, nn.Module], Statistics], None]
+Statistics = TypeVar("Statistics")
+Visit = Callable[[dict[str, nn.Module], Statistics], None]  # (linears that share their input by full name, about it)
 Resident = Callable[[nn.Module], AbstractContextManager[None]]
 
 
@@ -47,16 +48,16 @@ def calibration_batches(
     count: int,
     max_length: int,
     seed: int,
-    family: Family | None = None,
+    model_inputs: ModelInputs | None = None,
 ) -> list[dict[str, Tensor]]:
     """At most `count` samples drawn at random, in batches of about 2,048 tokens of similar length.
 
-    As examples of a model family, decoder-only by default; recordings come one in a batch.
+    As examples of a kind of model, decoder-only by default; recordings come one in a batch.
     """
     if not samples:
         raise CutworkError("calibration needs samples; give a task or a JSONL file")
     drawn = random.Random(seed).sample(range(len(samples)), min(count, len(samples)))
-    rendered = sorted(examples(tokenizer, [samples[i] for i in drawn], max_length, family), key=_length)
+    rendered = sorted(examples(tokenizer, [samples[i] for i in drawn], max_length, model_inputs), key=_length)
     batches: list[dict[str, Tensor]] = []
     batch: list[Example] = []
     for example in rendered:
@@ -74,29 +75,61 @@ def _length(example: Example) -> int:
 def walk(
     model: Any,
     batches: Sequence[dict[str, Tensor]],
-    visit: Visit,
+    visit: Visit[Hessian],
+    console: Console,
+    description: str,
+    *,
+    damping: float = 0.01,
+    activations: Activations | None = None,
+    resident: Resident = lambda _: nullcontext(),
+    bfloat16: bool | None = None,
+) -> None:
+    """Visit the linears of every block in order; what `visit` does to their weights is seen by the blocks behind.
+
+    Stacks are walked in the order in which the model calls them: an encoder's, then its decoder's. Memory beyond the
+    model: one block's Hessians, and the hidden states of all samples.
+
+    damping: of the Hessians that `visit` gets, where it needs them positive definite.
+    activations: keeps the hidden states; by default in memory, up to half of what is free.
+    resident: a context that is entered with each block while it computes.
+    bfloat16: whether to compute under autocast; measured by default.
+    """
+    gather = partial(SumOfProducts, damping=damping)
+    _walk(model, batches, gather, visit, True, console, description, activations, resident, bfloat16)
+
+
+def survey(
+    model: Any,
+    batches: Sequence[dict[str, Tensor]],
+    visit: Visit[MeanSquares],
     console: Console,
     description: str,
     *,
     activations: Activations | None = None,
     resident: Resident = lambda _: nullcontext(),
-    squares_only: bool = False,
-    changes: bool = True,
     bfloat16: bool | None = None,
 ) -> None:
-    """Visit the linears of every block in order; what `visit` does to their weights is seen by the blocks behind.
+    """Like `walk`, for a `visit` that leaves the weights alone and needs only mean squares: half of the time."""
+    _walk(model, batches, SumOfSquares, visit, False, console, description, activations, resident, bfloat16)
 
-    `visit(linears by full name, statistics)` is called for each group of linears that share their input. Stacks are
-    walked in the order in which the model calls them: an encoder's, then its decoder's. Memory beyond the model: one
-    block's Hessians, and the hidden states of all samples, which `activations` may keep in files. `resident(block)` is
-    entered while a block computes. With `squares_only`, statistics hold Hessians' diagonals; without `changes`, `visit`
-    promises to leave weights alone, which saves half of the time. `bfloat16` (autocast) is measured by default.
-    """
+
+def _walk(
+    model: Any,
+    batches: Sequence[dict[str, Tensor]],
+    gather: Callable[[int, torch.device], Sum[Statistics]],
+    visit: Visit[Statistics],
+    changes: bool,
+    console: Console,
+    description: str,
+    activations: Activations | None,
+    resident: Resident,
+    bfloat16: bool | None,
+) -> None:
     stacks = block_lists(model)
     model.eval()
     device = next(model.parameters()).device
     bfloat16 = wants_bfloat16("auto", device) if bfloat16 is None else bfloat16
-    family = family_of(model.config)
+    inputs = inputs_of(model.config)
     activations = activations or Activations(budget=None)
     total = sum(len(blocks) for blocks in stacks.values())
 
@@ -111,11 +144,11 @@ def walk(
         flowing = [_Batch({key: value.to(device) for key, value in batch.items()}) for batch in batches]
         bar = progress.add_task(description, total=total, note="")
         while any(stack not in flowing[0].done for stack in stacks):
-            stack = _enter(model, stacks, flowing, family, activations, resident)
+            stack = _enter(model, stacks, flowing, inputs, activations, resident)
             for index, block in enumerate(stacks[stack]):
                 names = {linear: f"{stack}.{index}.{name}" for name, linear in linears(block)}
                 with resident(block):
-                    with Watch(names, squares_only) as watch:
+                    with InputWatch(names, gather) as watch:
                         for batch in flowing:
                             watch.expect(*_masks(model, stacks[stack], batch.inputs), batch.calls[index])
                             output = run(block, batch, index)
@@ -123,6 +156,7 @@ def walk(
                                 batch.hidden = activations.replace(batch.hidden, output)
                     for group, statistics in watch.groups():
                         visit({names[linear]: linear for linear in group}, statistics)
+                        del statistics  # the next block's Hessians need its memory
                     last = index + 1 == len(stacks[stack])
                     if changes and not (last and len(flowing[0].done) + 1 == len(stacks)):
                         for batch in flowing:
@@ -137,7 +171,7 @@ def walk(
 def _masks(model: Any, blocks: nn.ModuleList, batch: dict[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
     """Which positions [B, T] of a stack's hidden states, and of its encoder's, are real tokens; None if all are."""
     source = batch["attention_mask"].bool() if "attention_mask" in batch else None
-    if not getattr(model.config, "is_encoder_decoder", False):
+    if kind_of(model.config.to_dict()) == "text":
         return source, source
     if any(module is blocks for module in model.get_encoder().modules()):
         return source, source
@@ -152,7 +186,7 @@ def _enter(
     model: Any,
     stacks: dict[str, nn.ModuleList],
     flowing: list[_Batch],
-    family: Family,
+    model_inputs: ModelInputs,
     activations: Activations,
     resident: Resident,
 ) -> str:
@@ -165,7 +199,7 @@ def _enter(
         for batch in flowing:
             notes.begin(batch)
             try:
-                model(**family.inputs(batch.inputs))
+                model(**model_inputs.keywords(batch.inputs))
             except _EnoughSeenError:
                 continue
             raise CutworkError(

@@ -2,30 +2,27 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from torch import Tensor, nn
 
-from cutwork.errors import CutworkError
 from cutwork.prune.activations import Activations
-from cutwork.prune.alps import alps
-from cutwork.prune.calibrate import calibration_batches, walk
-from cutwork.prune.magnitude import magnitude
+from cutwork.prune.calibrate import calibration_batches, survey, walk
+from cutwork.prune.input_statistics import Hessian, MeanSquares
+from cutwork.prune.layers import Layers
 from cutwork.prune.mapped import MappedModel, copy_checkpoint
-from cutwork.prune.pattern import Pattern
+from cutwork.prune.pruners import pruner
 from cutwork.prune.rates import outliers, owl, patterns
-from cutwork.prune.second_order import Statistics, damp, factorise, output_error
-from cutwork.prune.sparsegpt import sparsegpt
-from cutwork.prune.wanda import wanda
 from cutwork.recipe import PruneSettings
 from cutwork.store.output import output_directory
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.blocks import block_linears, block_lists, linears, out_in
 from cutwork.torch_models.load import load_tokenizer
-from cutwork.torch_models.model_inputs import family_of
+from cutwork.torch_models.model_inputs import inputs_of
 
 REPORT = "prune-report.json"
 
@@ -52,160 +49,101 @@ def prune(
     """
     console = console or Console(stderr=True)
     start = time.perf_counter()
-    with output_directory(output, overwrite=overwrite, source=model_dir) as partial:
-        copy_checkpoint(model_dir, partial)
-        opened = MappedModel(partial)
-        surgery = _Surgery(opened, settings, console, activation_memory, partial.parent)
-        if settings.needs_samples:
-            family = family_of(opened.model.config)
-            tokenizer = load_tokenizer(model_dir)
-            surgery.batches = calibration_batches(
-                tokenizer, samples, settings.calibration_samples, max_length, settings.seed, family
-            )
-        layers = surgery.prune()
-        zeros = sum(layer["zeros"] for layer in layers)
+    with output_directory(output, overwrite=overwrite, source=model_dir) as partial_output:
+        copy_checkpoint(model_dir, partial_output)
+        opened = MappedModel(partial_output)
+        batches = _batches(model_dir, opened, settings, samples, max_length)
+        activations = partial(Activations, activation_memory, partial_output.parent)
+        layers, spilled = _prune_blocks(opened, batches, settings, activations, console)
+        zeros = sum(layer["zeros"] for layer in layers.report)
         report = {
             "model": str(model_dir),
             "settings": settings.model_dump(mode="json"),
-            "sparsity": zeros / sum(layer["rows"] * layer["columns"] for layer in layers),
+            "sparsity": zeros / sum(layer["rows"] * layer["columns"] for layer in layers.report),
             "seconds": round(time.perf_counter() - start, 3),
-            "calibration_tokens": max(layer.get("tokens", 0) for layer in layers),
-            "spilled_bytes": surgery.spilled,
-            "layers": layers,
+            "calibration_tokens": max(layer.get("tokens", 0) for layer in layers.report),
+            "spilled_bytes": spilled,
+            "layers": layers.report,
         }
-        (partial / REPORT).write_text(json.dumps(report, indent=1))
+        (partial_output / REPORT).write_text(json.dumps(report, indent=1))
     return report
 
 
-class _Surgery:
-    """One model being pruned: which pattern each linear gets, and what has been done so far."""
+def _batches(
+    model_dir: Path, opened: MappedModel, settings: PruneSettings, samples: Sequence[Sample], max_length: int
+) -> list[dict[str, Tensor]]:
+    """What the method and the rates are calibrated with, if they are."""
+    if not settings.needs_samples:
+        return []
+    tokenizer, inputs = load_tokenizer(model_dir), inputs_of(opened.model.config)
+    return calibration_batches(tokenizer, samples, settings.calibration_samples, max_length, settings.seed, inputs)
 
-    def __init__(
-        self, opened: MappedModel, settings: PruneSettings, console: Console, memory: int | None, directory: Path
-    ) -> None:
-        self.batches: list[dict[str, Tensor]] = []
-        self.spilled = 0  # bytes of activations that went to files
-        self._opened, self._settings, self._console = opened, settings, console
-        self._memory, self._directory = memory, directory
-        self._patterns: dict[str, Pattern] = {}
-        self._layers: list[dict[str, Any]] = []
 
-    def prune(self) -> list[dict[str, Any]]:
-        """Prune all linears; returns what was done to each."""
-        settings, model = self._settings, self._opened.model
-        weights = {name: out_in(linear) for name, linear in block_linears(model).items()}
-        shapes = {name: (weight.shape[0], weight.shape[1]) for name, weight in weights.items()}
-        patterns(shapes, settings)  # what cannot be done is said before any work
-        densities = self._owl() if settings.rates == "owl" else None
-        self._patterns = patterns(shapes, settings, densities)
-        if settings.method == "magnitude":
-            self._prune_by_magnitude()
-        else:
-            self._walk(self._visit, f"{settings.method} {settings.sparsity:.0%}")
-        return self._layers
-
-    def _walk(self, visit: Any, description: str, **options: Any) -> None:
-        activations = Activations(self._memory, self._directory)
-        walk(
-            self._opened.model,
-            self.batches,
-            visit,
-            self._console,
-            description,
-            activations=activations,
-            resident=self._opened.resident,
-            **options,
-        )
-        self.spilled = max(self.spilled, activations.spilled)
-
-    def _owl(self) -> dict[str, float]:
-        """The density of every linear: that of its block."""
-        counts: dict[str, list[int]] = {}  # of each block: outliers, weights
-
-        def visit(group: dict[str, nn.Module], statistics: Statistics) -> None:
-            for name, linear in group.items():
-                found = outliers(out_in(linear), statistics, self._settings.owl_threshold)
-                totals = counts.setdefault(block_of[name], [0, 0])
-                totals[0] += int(found)
-                totals[1] += out_in(linear).numel()
-
-        block_of = {
-            f"{stack}.{index}.{name}": f"{stack}.{index}"
-            for stack, blocks in block_lists(self._opened.model).items()
-            for index, block in enumerate(blocks)
-            for name, _ in linears(block)
-        }
-        self._walk(visit, "OWL rates", squares_only=True, changes=False)
-        ratios = {block: found / size for block, (found, size) in counts.items()}
-        sizes = {block: size for block, (_, size) in counts.items()}
-        densities = owl(ratios, sizes, self._settings.sparsity, self._settings.owl_spread)
-        return {name: densities[block] for name, block in block_of.items()}
-
-    def _prune_by_magnitude(self) -> None:
-        for stack, blocks in block_lists(self._opened.model).items():
+def _prune_blocks(
+    opened: MappedModel,
+    batches: list[dict[str, Tensor]],
+    settings: PruneSettings,
+    new_activations: Callable[[], Activations],
+    console: Console,
+) -> tuple[Layers, int]:
+    """Prune all linears; returns what was done to each, and the bytes of hidden states that went to files."""
+    weights = {name: out_in(linear) for name, linear in block_linears(opened.model).items()}
+    shapes = {name: (weight.shape[0], weight.shape[1]) for name, weight in weights.items()}
+    chosen = patterns(shapes, settings)  # also with OWL: what cannot be done is said before any work
+    spilled = 0
+    if settings.rates == "owl":
+        activations = new_activations()
+        chosen = patterns(shapes, settings, _owl_densities(opened, batches, settings, activations, console))
+        spilled = activations.spilled
+    layers = Layers(chosen, console)
+    if settings.method == "magnitude":
+        for stack, blocks in block_lists(opened.model).items():
             for index, block in enumerate(blocks):
-                with self._opened.resident(block):
-                    for name, linear in linears(block):
-                        full = f"{stack}.{index}.{name}"
-                        if full in self._patterns:
-                            start, weight = time.perf_counter(), out_in(linear)
-                            pruned, keep = magnitude(weight, None, self._patterns[full])
-                            lost = (weight - pruned).float().square().sum()
-                            whole = weight.float().square().sum().clamp_min(1e-30)
-                            self._record(full, linear, pruned, keep, start, weight_error=(lost / whole).item())
+                with opened.resident(block):
+                    layers.by_magnitude({f"{stack}.{index}.{name}": linear for name, linear in linears(block)})
+        return layers, spilled
+    prune_one = pruner(settings.method, settings.block_size)
 
-    def _visit(self, group: dict[str, nn.Module], statistics: Statistics) -> None:
-        wanted = {name: linear for name, linear in group.items() if name in self._patterns}
-        if not wanted:
-            return
-        start = time.perf_counter()
-        try:
-            pruner, facts = self._pruner(statistics)
-        except CutworkError as error:
-            raise CutworkError(f"{', '.join(wanted)}: {error}") from None
-        if facts.get("attempts", 1) > 1:
-            self._console.print(
-                f"{', '.join(wanted)}: Hessian not positive definite; damping raised to {facts['damping']:g}"
-            )
-        for name, linear in wanted.items():
-            weight = out_in(linear).float()
-            pruned, keep = pruner(weight, self._patterns[name])
-            lost = output_error(weight - pruned, statistics.hessian).sum()
-            whole = output_error(weight, statistics.hessian).sum().clamp_min(1e-30)
-            facts |= {"output_error": (lost / whole).item(), "tokens": statistics.tokens}
-            self._record(name, linear, pruned, keep, start, **facts)
-            start = time.perf_counter()
+    def visit(group: dict[str, nn.Module], statistics: Hessian) -> None:
+        layers.by_inputs(group, statistics, prune_one)
 
-    def _pruner(self, statistics: Statistics) -> tuple[Any, dict[str, Any]]:
-        """The method with this input's statistics, and what is known about them."""
-        settings = self._settings
-        if settings.method == "wanda":
-            dead = int((statistics.squares == 0).sum())
-            return lambda weight, pattern: wanda(weight, statistics, pattern), {"dead_inputs": dead}
-        if settings.method == "alps":
-            damped = damp(statistics, settings.damping)
-            facts = {"damping": damped.damping, "attempts": damped.attempts, "dead_inputs": damped.dead}
-            return lambda weight, pattern: alps(weight, damped, pattern), facts
-        factor = factorise(statistics, settings.damping)
-        facts = {"damping": factor.damping, "attempts": factor.attempts, "dead_inputs": factor.dead}
-        return lambda weight, pattern: sparsegpt(weight, factor, pattern, settings.block_size), facts
+    activations = new_activations()
+    walk(
+        opened.model,
+        batches,
+        visit,
+        console,
+        f"{settings.method} {settings.sparsity:.0%}",
+        damping=settings.damping,
+        activations=activations,
+        resident=opened.resident,
+    )
+    return layers, max(spilled, activations.spilled)
 
-    def _record(self, name: str, linear: nn.Module, pruned: Tensor, keep: Tensor, start: float, **facts: Any) -> None:
-        weight = out_in(linear)
-        pattern = self._patterns[name]
-        wanted = pattern.zeros(weight != 0)
-        weight.copy_(pruned)
-        zeros = weight.numel() - int(weight.count_nonzero())
-        if zeros < wanted or not keep[weight != 0].all():
-            raise CutworkError(f"{name} kept {weight.numel() - zeros} weights, more than it should; please report this")
-        self._layers.append(
-            {
-                "name": name,
-                "rows": weight.shape[0],
-                "columns": weight.shape[1],
-                "zeros": zeros,
-                "sparsity": zeros / weight.numel(),
-                "seconds": round(time.perf_counter() - start, 4),
-                **facts,
-            }
-        )
+
+def _owl_densities(
+    opened: MappedModel,
+    batches: list[dict[str, Tensor]],
+    settings: PruneSettings,
+    activations: Activations,
+    console: Console,
+) -> dict[str, float]:
+    """The density of every linear: OWL's for its block."""
+    block_of = {
+        f"{stack}.{index}.{name}": f"{stack}.{index}"
+        for stack, blocks in block_lists(opened.model).items()
+        for index, block in enumerate(blocks)
+        for name, _ in linears(block)
+    }
+    sizes = dict.fromkeys(block_of.values(), 0)
+    counts = dict.fromkeys(block_of.values(), 0)  # of outliers
+
+    def visit(group: dict[str, nn.Module], statistics: MeanSquares) -> None:
+        for name, linear in group.items():
+            counts[block_of[name]] += int(outliers(out_in(linear), statistics, settings.owl_threshold))
+            sizes[block_of[name]] += out_in(linear).numel()
+
+    survey(opened.model, batches, visit, console, "OWL rates", activations=activations, resident=opened.resident)
+    ratios = {block: counts[block] / sizes[block] for block in sizes}
+    densities = owl(ratios, sizes, settings.sparsity, settings.owl_spread)
+    return {name: densities[block] for name, block in block_of.items()}

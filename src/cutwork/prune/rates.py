@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from cutwork.errors import CutworkError
+from cutwork.prune.input_statistics import MeanSquares
 from cutwork.prune.pattern import KeepNOfM, Pattern, Unstructured
-from cutwork.prune.second_order import Statistics
 from cutwork.prune.wanda import wanda_costs
 from cutwork.recipe import PruneSettings
 
@@ -63,7 +63,7 @@ def _check_globs(shapes: Mapping[str, Shape], globs: Mapping[str, float]) -> Non
             raise CutworkError(f"modules: '{glob}' matches no linear of the blocks; {hint}")
 
 
-def outliers(weight: Tensor, statistics: Statistics, threshold: float) -> Tensor:
+def outliers(weight: Tensor, statistics: MeanSquares, threshold: float) -> Tensor:
     """How many of a weight's [out, in] Wanda scores |w| · ‖x‖ exceed `threshold` times their mean."""
     scores = wanda_costs(weight, statistics).sqrt()
     return (scores > threshold * scores.mean()).sum()

@@ -16,76 +16,50 @@ Fix = Callable[[int, Tensor], Tensor]  # (column within its block, its values [o
 
 
 @dataclass(frozen=True)
-class Statistics:
-    """What is known about a linear's inputs over this many tokens: H = mean of x xᵀ, float32 [in, in].
+class Damping:
+    """What it took to make a Hessian positive definite in float32."""
 
-    Where only the mean squares were gathered, `hessian` is H's diagonal [in].
-    """
-
-    hessian: Tensor
-    tokens: int
-
-    @property
-    def squares(self) -> Tensor:
-        """The mean square of each input, float32 [in]."""
-        return self.hessian if self.hessian.ndim == 1 else self.hessian.diagonal()
+    added: float  # to its diagonal
+    attempts: int  # factorisations tried; more than one if the Hessian was too close to singular
 
 
-@dataclass(frozen=True)
-class Damped:
-    """H + damping·I, positive definite in float32 [in, in], and what it took."""
-
-    hessian: Tensor
-    damping: float  # absolute: what was added to H's diagonal
-    attempts: int  # factorisations tried; more than one if H was too close to singular
-    dead: int  # inputs that were 0 for every token
-
-
-@dataclass(frozen=True)
-class Factor:
-    """The upper triangular U with (H + damping·I)⁻¹ = UᵀU, float32 [in, in]; the rest as in `Damped`."""
-
-    upper: Tensor
-    damping: float
-    attempts: int
-    dead: int
-
-
-def damp(statistics: Statistics, damping: float, attempts: int = 6) -> Damped:
-    """Raise a Hessian's diagonal by `damping` times its mean until it is positive definite.
+def damp(hessian: Tensor, damping: float, attempts: int = 6) -> tuple[Tensor, Damping]:
+    """Raise the diagonal of a Hessian [in, in] by `damping` times its mean until it is positive definite.
 
     The damping is multiplied by ten whenever it is not, and the result says so; CutworkError if `attempts` are not
     enough, since any fallback would prune by a different criterion unnoticed.
     """
-    _, added, attempt, dead = _factor(statistics, damping, attempts)
-    damped = statistics.hessian.clone()
-    damped.diagonal().add_(added)
-    return Damped(damped, added, attempt, dead)
+    _, applied = _cholesky(hessian, damping, attempts)
+    damped = hessian.clone()
+    damped.diagonal().add_(applied.added)
+    return damped, applied
 
 
-def factorise(statistics: Statistics, damping: float, attempts: int = 6) -> Factor:
-    """Factor the inverse of a Hessian, damped as `damp` does it. Needs the memory of three of them."""
-    lower, added, attempt, dead = _factor(statistics, damping, attempts)
+def factorise(hessian: Tensor, damping: float, attempts: int = 6) -> tuple[Tensor, Damping]:
+    """The upper triangular U with H⁻¹ = UᵀU, float32 [in, in], of a Hessian damped as `damp` does it.
+
+    Needs the memory of three Hessians.
+    """
+    lower, applied = _cholesky(hessian, damping, attempts)
     # H = R Rᵀ with R upper triangular is the Cholesky factor seen from the far corner; U = R⁻¹.
     _invert_lower(lower)
-    return Factor(lower.flip(0, 1), added, attempt, dead)
+    return lower.flip(0, 1), applied
 
 
-def _factor(statistics: Statistics, damping: float, attempts: int) -> tuple[Tensor, float, int, int]:
-    """The Cholesky factor of the damped, reversed Hessian; the damping, attempts and dead inputs."""
-    diagonal = statistics.squares
+def _cholesky(hessian: Tensor, damping: float, attempts: int) -> tuple[Tensor, Damping]:
+    """The Cholesky factor of the damped Hessian, both reversed."""
+    diagonal = hessian.diagonal()
     if not torch.isfinite(diagonal).all():
         raise CutworkError("calibration gave activations that are not finite; the model is damaged or overflows")
     # A linear that no token reaches has no preference among its inputs: the identity.
     added = damping * (diagonal.mean().item() or 1.0)
-    dead = int((diagonal == 0).sum())
     for attempt in range(1, attempts + 1):
-        reversed_ = statistics.hessian.flip(0, 1)
+        reversed_ = hessian.flip(0, 1)
         reversed_.diagonal().add_(added)
         lower, failed = torch.linalg.cholesky_ex(reversed_)
         del reversed_
         if not failed.item() and torch.isfinite(lower.diagonal().reciprocal()).all():
-            return lower, added, attempt, dead
+            return lower, Damping(added, attempt)
         added *= 10
     raise CutworkError(
         f"the Hessian is not positive definite even with a damping of {added / 10:g}; use more calibration samples"
@@ -109,9 +83,10 @@ def _invert_lower(lower: Tensor) -> None:
 _LEAF = 32  # columns that are fixed one by one before their errors are passed on in one product
 
 
-def sweep(weight: Tensor, factor: Factor, fix_block: Callable[[int, Tensor], Fix], block_size: int = 128) -> Tensor:
+def sweep(weight: Tensor, upper: Tensor, fix_block: Callable[[int, Tensor], Fix], block_size: int = 128) -> Tensor:
     """Fix all columns of a weight [out, in] from left to right, each making up for the errors of those before it.
 
+    `upper` [in, in] is the factor U of the inverse Hessian that `factorise` gives.
     `fix_block(start, columns [n, out])` is called once per block of columns, when all earlier blocks are fixed, and
     returns the function that fixes one of its columns. Returns the fixed weight, float32 [out, in].
 
@@ -120,7 +95,6 @@ def sweep(weight: Tensor, factor: Factor, fix_block: Callable[[int, Tensor], Fix
     # A column is a row here: contiguous.
     columns = weight.T.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
     errors = torch.empty_like(columns)
-    upper = factor.upper
     pivots = upper.diagonal().tolist()
 
     def pass_on(start: int, middle: int, end: int) -> None:

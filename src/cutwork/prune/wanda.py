@@ -2,16 +2,16 @@
 
 from torch import Tensor
 
+from cutwork.prune.input_statistics import MeanSquares
 from cutwork.prune.pattern import Pattern
-from cutwork.prune.second_order import Statistics
 
 
-def wanda_costs(weight: Tensor, statistics: Statistics) -> Tensor:
+def wanda_costs(weight: Tensor, statistics: MeanSquares) -> Tensor:
     """What zeroing each entry of a weight [out, in] adds to the squared output error if inputs are uncorrelated."""
     return weight.float().square() * statistics.squares
 
 
-def wanda(weight: Tensor, statistics: Statistics, pattern: Pattern) -> tuple[Tensor, Tensor]:
+def wanda(weight: Tensor, statistics: MeanSquares, pattern: Pattern) -> tuple[Tensor, Tensor]:
     """Prune a weight [out, in] given its inputs' second moments; what stays is not changed, zeros stay zeros.
 
     Every output loses the same share of its live weights, as published. Returns the pruned weight, in the weight's

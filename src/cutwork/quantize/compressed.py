@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from cutwork.pack.codes import pack_nibbles
 from cutwork.quantize.grid import Grid, Quantized
 from cutwork.recipe import Scheme
 from cutwork.torch_models.blocks import linears
@@ -25,15 +26,9 @@ def install(linear: nn.Module, result: Quantized, scheme: Scheme, scale_dtype: t
         linear.weight = _constant(codes)
     else:
         del linear.weight
-        linear.register_parameter("weight_packed", _constant(pack_nibbles(codes)))
+        linear.register_parameter("weight_packed", _constant(torch.from_numpy(pack_nibbles(codes.cpu().numpy()))))
         linear.register_parameter("weight_shape", _constant(torch.tensor(codes.shape)))
     linear.register_parameter("weight_scale", _constant(scales))
-
-
-def pack_nibbles(codes: Tensor) -> Tensor:
-    """Codes int8 [rows, cols] in [-8, 7] as int32 [rows, ceil(cols/8)], low nibble first, stored as code + 8."""
-    padded = nn.functional.pad((codes + 8).to(torch.uint8), (0, -codes.shape[1] % 8))
-    return (padded[:, ::2] | padded[:, 1::2] << 4).view(torch.int32)
 
 
 def description(model: nn.Module, chosen: dict[str, tuple[Scheme, Grid]]) -> dict[str, Any]:

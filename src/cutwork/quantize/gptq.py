@@ -8,20 +8,21 @@ which measures better than only holding it back (output error 2% lower at 50% ze
 import torch
 from torch import Tensor
 
-from cutwork.prune.second_order import Factor, Fix, output_error, sweep
+from cutwork.prune.input_statistics import Hessian
+from cutwork.prune.second_order import Fix, output_error, sweep
 from cutwork.quantize.grid import Grid, Quantized
 from cutwork.quantize.rtn import rtn
 
 
-def gptq(weight: Tensor, statistics: Factor, hessian: Tensor, grid: Grid, block_size: int = 128) -> Quantized:
-    """Quantise a weight [out, in] given the factor of its inputs' inverse Hessian and the Hessian [in, in] itself.
+def gptq(weight: Tensor, statistics: Hessian, grid: Grid, block_size: int = 128) -> Quantized:
+    """Quantise a weight [out, in] given the Hessian of its inputs.
 
     Scales per row are those of rounding; a group's are chosen when the sweep reaches it, for the weights as they are
     then. A row keeps the rounding where feedback would not lower its output error: with few live weights left in a
     row, there may be nothing to hand an error to.
     """
     live = (weight != 0).T.contiguous()
-    importance = hessian.diagonal()
+    importance, hessian = statistics.squares, statistics.matrix
     nearest = rtn(weight, grid, importance)
     scales = nearest.scales.clone()
 
@@ -39,7 +40,7 @@ def gptq(weight: Tensor, statistics: Factor, hessian: Tensor, grid: Grid, block_
 
         return fix
 
-    fixed = sweep(weight, statistics, round_live, grid.group or block_size)
+    fixed = sweep(weight, statistics.upper, round_live, grid.group or block_size)
     fed_back = grid.nearest(fixed, scales)
     better = output_error(weight - fed_back.weight(), hessian) < output_error(weight - nearest.weight(), hessian)
     return Quantized(

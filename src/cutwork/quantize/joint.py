@@ -9,33 +9,34 @@ sweep of the dense weight prunes and rounds. The model itself is walked once.
 import torch
 from torch import Tensor
 
+from cutwork.prune.input_statistics import Hessian
 from cutwork.prune.pattern import Pattern
-from cutwork.prune.second_order import Factor, Fix, output_error, sweep
+from cutwork.prune.second_order import Fix, output_error, sweep
 from cutwork.prune.sparsegpt import sparsegpt
 from cutwork.quantize.grid import Grid, Quantized
 from cutwork.quantize.rtn import rtn
 
 
 def prune_and_quantize(
-    weight: Tensor, statistics: Factor, hessian: Tensor, grid: Grid, pattern: Pattern, block_size: int = 128
+    weight: Tensor, statistics: Hessian, grid: Grid, pattern: Pattern, block_size: int = 128
 ) -> Quantized:
     """Prune a weight [out, in] to a pattern and quantise what stays; what is zero already stays zero.
 
-    `statistics` is the factor of its inputs' inverse Hessian, `hessian` [in, in] that Hessian itself. A row keeps
-    SparseGPT's weights, rounded, where feedback would not lower its output error.
+    `statistics` is the Hessian of its inputs. A row keeps SparseGPT's weights, rounded, where feedback would not lower
+    its output error.
     """
     pruned, keep = sparsegpt(weight, statistics, pattern, block_size)
-    nearest = rtn(pruned, grid, hessian.diagonal())
-    scales, kept = nearest.scales, keep.T
+    nearest = rtn(pruned, grid, statistics.squares)
+    scales, live, hessian = nearest.scales, keep.T, statistics.matrix
 
-    def round_kept(start: int, _: Tensor) -> Fix:
+    def round_live(start: int, _: Tensor) -> Fix:
         def fix(column: int, values: Tensor) -> Tensor:
             scale = scales[:, (start + column) // grid.group if grid.group else 0]
             codes = (values / scale).round_().clamp_(grid.lowest, grid.highest)
-            return codes.mul_(scale).mul_(kept[start + column])
+            return codes.mul_(scale).mul_(live[start + column])
 
         return fix
 
-    fed_back = grid.nearest(sweep(weight, statistics, round_kept, block_size), scales)
+    fed_back = grid.nearest(sweep(weight, statistics.upper, round_live, block_size), scales)
     better = output_error(weight - fed_back.weight(), hessian) < output_error(weight - nearest.weight(), hessian)
     return Quantized(torch.where(better[:, None], fed_back.codes, nearest.codes), scales)

@@ -9,9 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from cutwork.errors import CutworkError
+from cutwork.prune.input_statistics import Hessian
 from cutwork.prune.magnitude import magnitude
 from cutwork.prune.pattern import Unstructured
-from cutwork.prune.second_order import Statistics, factorise, output_error
+from cutwork.prune.second_order import output_error
 from cutwork.quantize.gptq import gptq
 from cutwork.quantize.grid import Grid, Quantized
 from cutwork.quantize.joint import prune_and_quantize
@@ -35,27 +36,19 @@ class Layers:
             grid = self.grids[name]
             self._record(name, weight, grid.nearest(weight, scales[name]) if scales else rtn(weight, grid), start)
 
-    def feed_back(
-        self, linears: Mapping[str, nn.Module], statistics: Statistics, damping: float, sparsity: float = 0.0
-    ) -> None:
+    def feed_back(self, linears: Mapping[str, nn.Module], statistics: Hessian, sparsity: float = 0.0) -> None:
         """Quantise linears that share their input by GPTQ, pruning them in the same pass if `sparsity` is not 0.
 
         What their codes stand for is left in them, so that the blocks behind are calibrated with what they will see.
         """
-        start = time.perf_counter()
-        hessian = statistics.hessian
-        try:
-            factor = factorise(statistics, damping)
-        except CutworkError as error:
-            raise CutworkError(f"{', '.join(linears)}: {error}") from None
+        hessian = statistics.matrix
         for name, linear in linears.items():
-            weight = out_in(linear).float()
-            grid, pattern = self.grids[name], Unstructured(sparsity)
-            if sparsity:
-                result = prune_and_quantize(weight, factor, hessian, grid, pattern)
-                nearest = rtn(weight * magnitude(weight, None, pattern)[1], grid)
-            else:
-                result, nearest = gptq(weight, factor, hessian, grid), rtn(weight, grid)
+            start, weight = time.perf_counter(), out_in(linear).float()
+            try:
+                result, nearest = _quantized(weight, statistics, self.grids[name], sparsity)
+            except CutworkError as error:
+                raise CutworkError(f"{', '.join(linears)}: {error}") from None
+            damping = statistics.applied[-1]
             whole = output_error(weight, hessian).sum()
             self._record(
                 name,
@@ -64,12 +57,11 @@ class Layers:
                 start,
                 output_error=(output_error(weight - result.weight(), hessian).sum() / whole).item(),
                 output_error_of_rounding=(output_error(weight - nearest.weight(), hessian).sum() / whole).item(),
-                damping=factor.damping,
-                attempts=factor.attempts,
+                damping=damping.added,
+                attempts=damping.attempts,
                 tokens=statistics.tokens,
             )
             out_in(linear).copy_(result.weight())
-            start = time.perf_counter()
 
     @property
     def sparsity(self) -> float:
@@ -100,3 +92,12 @@ class Layers:
                 **facts,
             }
         )
+
+
+def _quantized(weight: Tensor, statistics: Hessian, grid: Grid, sparsity: float) -> tuple[Quantized, Quantized]:
+    """A weight quantised by GPTQ, and for comparison by rounding; both pruned first, or on the way, to a sparsity."""
+    if not sparsity:
+        return gptq(weight, statistics, grid), rtn(weight, grid)
+    pattern = Unstructured(sparsity)
+    rounded = rtn(weight * magnitude(weight, None, pattern)[1], grid)
+    return prune_and_quantize(weight, statistics, grid, pattern), rounded

@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from cutwork.prune.calibrate import calibration_batches, walk
-from cutwork.prune.second_order import Statistics
+from cutwork.prune.input_statistics import Hessian
 from cutwork.quantize.compressed import description, install
 from cutwork.quantize.layers import Layers
 from cutwork.quantize.qat import learn
@@ -22,7 +22,7 @@ from cutwork.store.output import output_directory
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.blocks import out_in
 from cutwork.torch_models.load import load_for_surgery, load_tokenizer, save_model
-from cutwork.torch_models.model_inputs import family_of
+from cutwork.torch_models.model_inputs import inputs_of
 
 REPORT = "quantize-report.json"
 
@@ -73,19 +73,19 @@ def quantize(
         if settings.method == "gptq" or settings.smoothing:
             tokenizer = load_tokenizer(model_dir)
             batches = calibration_batches(
-                tokenizer, samples, settings.calibration_samples, max_length, settings.seed, family_of(model.config)
+                tokenizer, samples, settings.calibration_samples, max_length, settings.seed, inputs_of(model.config)
             )
         smoothed = smooth(model, batches, settings.smoothing) if settings.smoothing else {}
         if settings.method != "gptq":
             layers.round(linears, scales)
         else:
 
-            def visit(group: dict[str, nn.Module], statistics: Statistics) -> None:
+            def visit(group: dict[str, nn.Module], statistics: Hessian) -> None:
                 wanted = {name: linears[name] for name in group if name in linears}
                 if wanted:
-                    layers.feed_back(wanted, statistics, settings.damping, settings.sparsity)
+                    layers.feed_back(wanted, statistics, settings.sparsity)
 
-            walk(model, batches, visit, console, f"GPTQ {settings.scheme}")
+            walk(model, batches, visit, console, f"GPTQ {settings.scheme}", damping=settings.damping)
         model.to(stored)
         for name, (linear, scheme) in chosen.items():
             install(linear, layers.results[name], scheme, stored)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from cutwork.errors import CutworkError
+from cutwork.prune.input_statistics import real_tokens
 from cutwork.torch_models.blocks import block_linears, out_in
-from cutwork.torch_models.model_inputs import Family, family_of
+from cutwork.torch_models.model_inputs import ModelInputs, inputs_of
 
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}  # of the outputs, relative
 
@@ -21,28 +22,28 @@ _TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}  # 
 def smooth(model: Any, batches: Sequence[dict[str, Tensor]], strength: float) -> dict[str, list[str]]:
     """Fold the scales s_j = max|x_j|^strength / max|W_j|^(1-strength) into norms and the linears that read them.
 
-    `batches` are collated examples of the model's family. Returns the names of the linears by
-    that of their norm. Raises CutworkError if the model computes something else afterwards, since then a norm feeds
-    more than linears, and if no norm was found.
+    `batches` are collated examples for this model. Returns the names of the linears by that of their norm. Raises
+    CutworkError if the model computes something else afterwards, since then a norm feeds more than linears, and if no
+    norm was found.
     """
     with torch.no_grad():
         return _smooth(model.eval(), batches, strength)
 
 
 def _smooth(model: Any, batches: Sequence[dict[str, Tensor]], strength: float) -> dict[str, list[str]]:
-    family = family_of(model.config)
-    before = _outputs(model, family, batches[0])
-    watch = _Watch(model)
-    with watch:
+    model_inputs = inputs_of(model.config)
+    before = _outputs(model, model_inputs, batches[0])
+    readers = _NormReaders(model)
+    with readers:
         for batch in batches:
-            watch.mask = batch.get("attention_mask", torch.ones(1)).bool()
-            _outputs(model, family, batch)
-    found = watch.readers()
-    if not found:
+            readers.mask = batch["attention_mask"].bool() if "attention_mask" in batch else None
+            _outputs(model, model_inputs, batch)
+    by_norm = readers.by_norm()
+    if not by_norm:
         raise CutworkError(
             f"{type(model).__name__} has no norm that feeds linears directly, so nothing can be smoothed"
         )
-    for norm, (largest, linears) in found.items():
+    for norm, (largest, linears) in by_norm.items():
         weights = torch.stack([out_in(linear).float().abs().amax(dim=0) for linear in linears]).amax(dim=0)
         scales = largest.pow(strength) / weights.clamp_min(1e-5).pow(1 - strength)
         # An input that is always 0, or read by nobody, is left alone.
@@ -51,7 +52,7 @@ def _smooth(model: Any, batches: Sequence[dict[str, Tensor]], strength: float) -
             parameter.copy_(parameter.float() / scales)
         for linear in linears:
             out_in(linear).copy_(out_in(linear).float() * scales)
-    after = _outputs(model, family, batches[0])
+    after = _outputs(model, model_inputs, batches[0])
     change = ((after - before).norm() / before.norm()).item()
     if not change < _TOLERANCE.get(model.dtype, 0.1):
         raise CutworkError(
@@ -59,14 +60,14 @@ def _smooth(model: Any, batches: Sequence[dict[str, Tensor]], strength: float) -
             "than linears or has an offset; quantise it without smoothing"
         )
     names = {module: name for name, module in model.named_modules()}
-    return {names[norm]: [names[linear] for linear in linears] for norm, (_, linears) in found.items()}
+    return {names[norm]: [names[linear] for linear in linears] for norm, (_, linears) in by_norm.items()}
 
 
-class _Watch:
+class _NormReaders:
     """The largest magnitudes of what norms hand to linears of the blocks, while it is entered."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.mask = torch.empty(0)
+        self.mask: Tensor | None = None  # of the next forward pass's real tokens [B, T]
         self._linears = list(block_linears(model).values())
         self._norms = [module for module in model.modules() if _is_norm(module)]
         self._recent: deque[tuple[Tensor, nn.Module]] = deque(maxlen=4)
@@ -74,7 +75,7 @@ class _Watch:
         self._largest: dict[nn.Module, Tensor] = {}
         self._handles: list[Any] = []
 
-    def __enter__(self) -> "_Watch":
+    def __enter__(self) -> "_NormReaders":
         self._handles = [norm.register_forward_hook(self._left) for norm in self._norms]
         self._handles += [linear.register_forward_pre_hook(self._reached) for linear in self._linears]
         return self
@@ -84,7 +85,7 @@ class _Watch:
             handle.remove()
         self._recent.clear()
 
-    def readers(self) -> dict[nn.Module, tuple[Tensor, list[nn.Module]]]:
+    def by_norm(self) -> dict[nn.Module, tuple[Tensor, list[nn.Module]]]:
         """By norm, the largest magnitude of each of its outputs, float32 [D], and the linears that read them."""
         return {
             norm: (largest, [linear for linear in self._linears if self._sources.get(linear) is norm])
@@ -100,9 +101,7 @@ class _Watch:
         if norm is None:
             return
         self._sources[linear] = norm
-        flat = inputs[0].flatten(0, -2).float().abs()
-        real = flat[self.mask.flatten()] if len(flat) == self.mask.numel() else flat
-        largest = real.amax(dim=0)
+        largest = real_tokens(inputs[0], self.mask).abs().amax(dim=0)
         self._largest[norm] = torch.maximum(self._largest[norm], largest) if norm in self._largest else largest
 
 
@@ -110,8 +109,8 @@ def _is_norm(module: nn.Module) -> bool:
     return "norm" in type(module).__name__.lower() and isinstance(getattr(module, "weight", None), nn.Parameter)
 
 
-def _outputs(model: Any, family: Family, batch: dict[str, Tensor]) -> Tensor:
+def _outputs(model: Any, model_inputs: ModelInputs, batch: dict[str, Tensor]) -> Tensor:
     """The logits where there are labels."""
-    rows, _ = family.label_rows(batch)
-    logits: Tensor = model(**family.inputs(batch)).logits
+    rows, _ = model_inputs.label_rows(batch)
+    logits: Tensor = model(**model_inputs.keywords(batch)).logits
     return logits[rows].float()

@@ -1,5 +1,29 @@
-"""The HTTP server: OpenAI's routes over the engine.
+"""The HTTP server: OpenAI's routes over the engine. The way of a request through it: docs/serving.md.
 
-app.py        puts it together      worker.py    the thread that owns an engine and steps it
-schemas.py    what requests hold    guard.py     body size, API keys, request ids, the access log
+served_model.py  models by name, each with the thread that may run it
+limits.py        what one client may ask for
+metrics.py       what is counted, for Prometheus
+tokens.py        the tokenizer of a model, off the event loop
+grammar.py       answers that must be JSON
+tools.py         tool calls in an answer's text
+answer.py        what every answer says of itself: id, usage, timings
+batch.py         a file of requests, answered offline
+
+http/app.py         the application: all routes, behind the middleware
+http/middleware.py  before every route: body size, API key, request id; after it: a line in the log
+http/errors.py      errors in OpenAI's shape
+http/stream.py      how an answer leaves: whole, or as server-sent events
+
+routes/generation.py   what completions and chat have in common: fields, limits, the engine's options
+routes/completions.py  /v1/completions
+routes/chat.py         /v1/chat/completions
+routes/audio.py        /v1/audio/transcriptions and translations
+routes/translate.py    /translate
+routes/info.py         models, tokens, health, metrics
+routes/schema.py       what request bodies have in common
+
+jobs/job.py          a request's work, and the thread that does it: queue, limit, deadline, cancelling, drain
+jobs/worker.py       text: choices, and the thread that steps for all of them
+jobs/scoring.py      log-probabilities of prompts, between the steps
+jobs/transcriber.py  speech: recordings, one after the other
 """

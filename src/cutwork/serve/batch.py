@@ -11,16 +11,16 @@ import httpx
 
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
+from cutwork.serve.answer import identifier
 from cutwork.serve.http.app import make_app
-from cutwork.serve.http.stream import identifier
 from cutwork.serve.limits import Limits
 
 URLS = ("/v1/completions", "/v1/chat/completions")
-Progress = Callable[[int, int], None]  # (answered, all)
+BatchProgress = Callable[[int, int], None]  # (answered, all)
 
 
 def run_batch(
-    models: Mapping[str, Model], source: Path, output: Path, *, limits: Limits, progress: Progress
+    models: Mapping[str, Model], source: Path, output: Path, *, limits: Limits, progress: BatchProgress
 ) -> dict[str, int]:
     """Answer every line of `source` into `output`; {"answered", "failed", "resumed"}.
 
@@ -52,8 +52,8 @@ def run_batch(
     try:
         asyncio.run(answer_all())
     finally:
-        app.state.engines.drain(0)
-        app.state.engines.join()
+        app.state.models.drain(0)
+        app.state.models.join()
     os.replace(partial, output)
     return result
 
@@ -121,8 +121,8 @@ async def _answers(
 
     tasks = [asyncio.create_task(answer(name, request)) for name, request in requests.items()]
     try:
-        for task in asyncio.as_completed(tasks):
-            yield await task
+        for answered in asyncio.as_completed(tasks):
+            yield await answered
     finally:
-        for each in tasks:
-            each.cancel()
+        for task in tasks:
+            task.cancel()

@@ -11,7 +11,6 @@ from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.limits import Limits
-from cutwork.serve.schemas import Function
 from cutwork.serve.tools import CLOSE, OPEN
 
 
@@ -37,22 +36,23 @@ class Grammars:
             raise ApiError(400, f"the JSON schema is invalid: {_line(error)}", param="response_format") from None
         return self._matcher(grammar, "response_format")
 
-    def tool_call(self, functions: Sequence[Function], limits: Limits) -> "Matcher":
-        """A constraint to one call of one of these functions, written as `tools.py` reads it.
+    def tool_call(self, functions: Sequence[tuple[str, dict[str, Any] | None]], limits: Limits) -> "Matcher":
+        """A constraint to one call, written as `tools.py` reads it, of one of these functions.
 
+        functions: (name, schema of the parameters).
         Raises ApiError (400) for parameters whose schema is invalid, too large or too deep.
         """
         calls = [
             {
                 "type": "object",
                 "properties": {
-                    "name": {"const": function.name},
-                    "arguments": function.parameters or {"type": "object"},
+                    "name": {"const": name},
+                    "arguments": parameters or {"type": "object"},
                 },
                 "required": ["name", "arguments"],
                 "additionalProperties": False,
             }
-            for function in functions
+            for name, parameters in functions
         ]
         schema = _checked({"anyOf": calls, "x-guidance": {"whitespace_flexible": False}}, limits, "tools")
         start, end = json.dumps(f"{OPEN}\n"), json.dumps(f"\n{CLOSE}")

@@ -2,6 +2,9 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from cutwork.engine.decoding.requests import Generation
+from cutwork.engine.decoding.scheduler import Scheduler
+
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 2.5)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -46,3 +49,66 @@ class Metrics:
         self.latency = histogram("e2e_request_latency_seconds", "From arrival to the last token.")
         self.step_time = histogram("step_duration_seconds", "One forward pass.", SHORT)
         self.batch_size = histogram("step_batch_size", "Sequences that got a token in a step.", SIZES)
+
+
+class ModelMetrics:
+    """What the server counts of one model, by what happens."""
+
+    def __init__(self, metrics: Metrics, name: str) -> None:
+        self.name, self._all = name, metrics
+        self._preemptions = 0  # of the scheduler, counted so far
+
+    def refused(self) -> None:
+        """A request found the queue full."""
+        self._all.rejected.labels(self.name).inc()
+
+    def ended(self, status: int, places: int) -> None:
+        """A job ended with an error's HTTP status while so many of its places were unfinished."""
+        counter = {499: self._all.cancelled, 504: self._all.expired}.get(status, self._all.failed)
+        if status in (499, 504) or status >= 500:
+            counter.labels(self.name).inc(places)
+
+    def step(self, pieces: int, seconds: float) -> None:
+        """A step brought so many tokens."""
+        if pieces:
+            self._all.step_time.labels(self.name).observe(seconds)
+            self._all.batch_size.labels(self.name).observe(pieces)
+            self._all.generation_tokens.labels(self.name).inc(pieces)
+
+    def first_token(self, seconds: float) -> None:
+        """A sequence's first token came, so long after its request."""
+        self._all.first_token.labels(self.name).observe(seconds)
+
+    def next_token(self, seconds: float) -> None:
+        """A sequence's next token came, so long after the one before."""
+        self._all.inter_token.labels(self.name).observe(seconds)
+
+    def sequence(self, result: Generation, latency: float) -> None:
+        """A sequence is finished, so long after its request."""
+        m, timings = self._all, result.timings
+        m.finished.labels(self.name, result.finish_reason).inc()
+        m.prompt_tokens.labels(self.name).inc(result.prompt_tokens)
+        m.cache_queries.labels(self.name).inc(result.prompt_tokens)
+        m.cache_hits.labels(self.name).inc(timings.reused_tokens)
+        m.queue_time.labels(self.name).observe(timings.queued)
+        m.latency.labels(self.name).observe(latency)
+        if len(result.tokens) > 1:
+            m.per_token.labels(self.name).observe(timings.decode / (len(result.tokens) - 1))
+
+    def audio(self, seconds: float) -> None:
+        """A recording of so many seconds was taken in."""
+        self._all.audio_seconds.labels(self.name).inc(seconds)
+
+    def transcript(self, latency: float) -> None:
+        """A transcript is finished, so long after its request."""
+        self._all.finished.labels(self.name, "stop").inc()
+        self._all.latency.labels(self.name).observe(latency)
+
+    def load(self, scheduler: Scheduler, waiting: int) -> None:
+        """What the engine holds now."""
+        m, cache = self._all, scheduler.cache
+        m.running.labels(self.name).set(len(scheduler.running))
+        m.waiting.labels(self.name).set(waiting)
+        m.cache_usage.labels(self.name).set(1 - cache.free / cache.blocks)
+        m.preemptions.labels(self.name).inc(scheduler.preemptions - self._preemptions)
+        self._preemptions = scheduler.preemptions

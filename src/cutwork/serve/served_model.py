@@ -1,4 +1,4 @@
-"""The models of a server: found by name, each with its worker, tokenizer lock and grammars."""
+"""The models of a server: found by name, each with the thread that runs it and its tokenizer."""
 
 import threading
 import time
@@ -8,47 +8,61 @@ from dataclasses import dataclass, field
 from cutwork.engine.model import Model
 from cutwork.serve.grammar import Grammars
 from cutwork.serve.http.errors import ApiError
-from cutwork.serve.jobs.transcriber import Listener
+from cutwork.serve.jobs.transcriber import Transcriber
 from cutwork.serve.jobs.worker import Worker
 from cutwork.serve.limits import Limits
-from cutwork.serve.metrics import Metrics
+from cutwork.serve.metrics import Metrics, ModelMetrics
 from cutwork.serve.tokens import Tokens
 
 
 @dataclass(frozen=True)
-class Engine:
-    """A served model."""
+class ServedModel:
+    """A model under its name. Only its `thread` may run it."""
 
     name: str
-    worker: Worker
+    model: Model
+    thread: Worker | Transcriber
     tokens: Tokens
     grammars: Grammars
-    listener: Listener | None = None  # of a speech model, which its worker must leave alone
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
-    def model(self) -> Model:
-        """The engine's model; only its worker, or its listener, may run it."""
-        return self.worker.model
+    def worker(self) -> Worker:
+        """The thread of a model that writes text."""
+        assert isinstance(self.thread, Worker)
+        return self.thread
+
+    @property
+    def transcriber(self) -> Transcriber:
+        """The thread of a model that hears speech."""
+        assert isinstance(self.thread, Transcriber)
+        return self.thread
+
+    @property
+    def hears_speech(self) -> bool:
+        """Whether it transcribes instead of writing text."""
+        return isinstance(self.thread, Transcriber)
 
 
-class Engines:
-    """All models of a server; starts their workers."""
+class ServedModels:
+    """All models of a server; starts their threads."""
 
     def __init__(self, models: Mapping[str, Model], metrics: Metrics, limits: Limits) -> None:
         turn = threading.Lock()
-        for model in models.values():
-            model.session.scheduler.pace.target = limits.pace
-        self.all: dict[str, Engine] = {}
+        self.all: dict[str, ServedModel] = {}
         for name, model in models.items():
-            worker = Worker(name, model, metrics, queue=limits.queue, turn=turn)
-            listener = None
-            if model.config.get("model_type") == "whisper":
+            model.session.scheduler.prefill_budget.target = limits.pace
+            counts = ModelMetrics(metrics, name)
+            thread: Worker | Transcriber
+            if model.architecture.kind == "speech":
                 longest = limits.audio_seconds
-                listener = Listener(name, model, metrics, queue=limits.queue, turn=turn, longest=longest)
-            self.all[name] = Engine(name, worker, Tokens(model), Grammars(model), listener)
+                thread = Transcriber(model, counts, queue=limits.queue, turn=turn, longest=longest)
+            else:
+                thread = Worker(model, counts, queue=limits.queue, turn=turn)
+            thread.start()
+            self.all[name] = ServedModel(name, model, thread, Tokens(model), Grammars(model))
 
-    def find(self, name: str | None) -> Engine:
+    def find(self, name: str | None) -> ServedModel:
         """A model by its name; without one, the only or first. Raises ApiError (404)."""
         if name is None:
             return next(iter(self.all.values()))
@@ -59,36 +73,32 @@ class Engines:
             )
         return self.all[name]
 
-    def find_text(self, name: str | None) -> Engine:
+    def find_text(self, name: str | None) -> ServedModel:
         """A model that writes text; without a name the first. Raises ApiError (400, 404)."""
         return self._find(name, False, "hears speech; use /v1/audio/transcriptions")
 
-    def find_speech(self, name: str | None) -> Engine:
+    def find_speech(self, name: str | None) -> ServedModel:
         """A model that hears speech; without a name the first. Raises ApiError (400, 404)."""
         return self._find(name, True, "does not hear speech; use a Whisper")
 
-    def _find(self, name: str | None, speech: bool, instead: str) -> Engine:
-        fitting = [engine.name for engine in self.all.values() if (engine.listener is not None) is speech]
-        engine = self.find(name if name is not None or not fitting else fitting[0])
-        if engine.name not in fitting:
-            raise ApiError(400, f"the model {engine.name} {instead}", param="model")
-        return engine
+    def _find(self, name: str | None, speech: bool, instead: str) -> ServedModel:
+        fitting = [served.name for served in self.all.values() if served.hears_speech is speech]
+        served = self.find(name if name is not None or not fitting else fitting[0])
+        if served.name not in fitting:
+            raise ApiError(400, f"the model {served.name} {instead}", param="model")
+        return served
 
     @property
     def ready(self) -> bool:
-        """Whether every worker is at work."""
-        return bool(self.all) and all(engine.worker.ready for engine in self.all.values())
+        """Whether every model can take requests."""
+        return bool(self.all) and all(served.thread.ready for served in self.all.values())
 
     def drain(self, seconds: float) -> None:
         """Take nothing new, and end what is still unfinished after so many seconds."""
-        for engine in self.all.values():
-            engine.worker.drain(seconds)
-            if engine.listener:
-                engine.listener.drain(seconds)
+        for served in self.all.values():
+            served.thread.drain(seconds)
 
     def join(self) -> None:
-        """Wait until all workers have ended, after `drain`."""
-        for engine in self.all.values():
-            engine.worker.join()
-            if engine.listener:
-                engine.listener.join()
+        """Wait until all threads have ended, after `drain`."""
+        for served in self.all.values():
+            served.thread.join()

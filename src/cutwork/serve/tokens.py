@@ -15,9 +15,12 @@ class Tokens:
     def __init__(self, model: Model) -> None:
         self._model, self._lock = model, threading.Lock()
 
-    async def encode(self, text: str) -> list[int]:
-        """Token ids of a prompt; CutworkError if it is empty or the model has no tokenizer."""
-        return await asyncio.to_thread(self._locked, self._model.encode, text)
+    async def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Token ids of a prompt, by default with the special tokens that the model expects around it.
+
+        Raises CutworkError if it is empty or the model has no tokenizer.
+        """
+        return await asyncio.to_thread(self._locked, self._encode if not special else self._model.encode, text)
 
     async def render(self, messages: Sequence[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
         """The prompt of a conversation."""
@@ -26,6 +29,11 @@ class Tokens:
     def text(self, ids: Sequence[int]) -> str:
         """The text of tokens, special ones included."""
         return str(self._locked(self._decode, ids))
+
+    def _encode(self, text: str) -> list[int]:
+        if self._model.tokenizer is None:
+            return self._model.encode(text)  # which says so
+        return [int(token) for token in self._model.tokenizer.encode(text, add_special_tokens=False)]
 
     def _decode(self, ids: Sequence[int]) -> str:
         if self._model.tokenizer is None:

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from cutwork.serve.http.stream import identifier
+from cutwork.serve.answer import identifier
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
@@ -34,8 +34,8 @@ class ToolCalls:
             self._inside = not self._inside
         if self._inside:
             return said
-        keep = next((n for n in range(len(OPEN) - 1, 0, -1) if self._held.endswith(OPEN[:n])), 0)
-        cut = len(self._held) - keep
+        held_back = next((n for n in range(len(OPEN) - 1, 0, -1) if self._held.endswith(OPEN[:n])), 0)
+        cut = len(self._held) - held_back
         said, self._held = said + self._held[:cut], self._held[cut:]
         return said
 

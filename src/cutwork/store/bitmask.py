@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cutwork.errors import CutworkError
-from cutwork.store.safetensors import NUMPY, SafetensorsWriter, Tensor, Tensors, open_tensors
+from cutwork.store.safetensors import NUMPY_DTYPES, SafetensorsWriter, Tensor, Tensors, open_tensors
 
 FORMATS = ("sparse-bitmask", "sparse-24-bitmask")
 
@@ -82,7 +82,7 @@ class Expanded(Mapping[str, Tensor]):
     def write(self, directory: Path) -> None:
         """Write the tensors and their configuration as a plain checkpoint."""
         # Wide types first: then every tensor is aligned for its type.
-        names = sorted(self, key=lambda name: -NUMPY[self.describe(name)[0]].itemsize)
+        names = sorted(self, key=lambda name: -NUMPY_DTYPES[self.describe(name)[0]].itemsize)
         with SafetensorsWriter(directory, len(names), alignment=1, metadata={"format": "pt"}) as writer:
             for name in names:
                 tensor = self[name]

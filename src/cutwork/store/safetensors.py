@@ -19,7 +19,7 @@ from cutwork.errors import CutworkError
 from cutwork.store.json_file import read_json
 
 # Types NumPy lacks are held as unsigned integers of the same width; `Tensor.dtype` keeps their name.
-NUMPY: dict[str, np.dtype] = {
+NUMPY_DTYPES: dict[str, np.dtype] = {
     name: np.dtype(kind)
     for name, kind in {
         "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "U64": "<u8", "I32": "<i4", "U32": "<u4",
@@ -77,7 +77,7 @@ class SafetensorsFile(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         entry = self._entries[name]
-        kind = NUMPY[entry.dtype]
+        kind = NUMPY_DTYPES[entry.dtype]
         count = math.prod(entry.shape)
         flat = np.frombuffer(self._map, kind, count, entry.begin) if count else np.empty(0, kind)
         return Tensor(entry.dtype, flat.reshape(entry.shape))
@@ -213,7 +213,7 @@ def _checked_entry(fields: Any, start: int, size: int) -> _Entry | str:
     if not isinstance(fields, dict) or not {"dtype", "shape", "data_offsets"} <= fields.keys():
         return "lacks dtype, shape or data_offsets"
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in NUMPY:
+    if not isinstance(dtype, str) or dtype not in NUMPY_DTYPES:
         return f"has the unknown dtype {dtype!r}"
     if not isinstance(shape, list) or not all(_natural(n) for n in shape) or len(shape) > 32:
         return f"has the impossible shape {str(shape)[:80]}"
@@ -222,7 +222,7 @@ def _checked_entry(fields: Any, start: int, size: int) -> _Entry | str:
     begin, end = start + offsets[0], start + offsets[1]
     if not begin <= end <= size:
         return f"reaches to byte {end} of a file of {size} bytes"
-    if math.prod(shape) * NUMPY[dtype].itemsize != end - begin:
+    if math.prod(shape) * NUMPY_DTYPES[dtype].itemsize != end - begin:
         return f"of dtype {dtype} and shape {shape} does not fill its {end - begin} bytes"
     return _Entry(dtype, tuple(shape), begin, end)
 
@@ -281,7 +281,7 @@ class SafetensorsWriter:
 
     def add(self, name: str, dtype: str, array: np.ndarray) -> None:
         """Write one tensor; `array` has the NumPy type that stands for `dtype`."""
-        if array.dtype != NUMPY[dtype] or name in self._names or name.startswith(PADDING):
+        if array.dtype != NUMPY_DTYPES[dtype] or name in self._names or name.startswith(PADDING):
             raise ValueError(f"cannot write '{name}' as {dtype}: {array.dtype}, or the name is taken")
         room = len(json.dumps(name)) + 200 + 80  # of this entry and of a filler
         full = self._position + array.nbytes > self._shard_bytes

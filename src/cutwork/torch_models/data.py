@@ -12,18 +12,18 @@ from torch.utils.data import Sampler
 from cutwork.errors import CutworkError
 from cutwork.tasks.rendering import IGNORED
 from cutwork.tasks.task import Sample
-from cutwork.torch_models.model_inputs import DecoderOnly, Example, Family
+from cutwork.torch_models.model_inputs import DecoderOnlyInputs, Example, ModelInputs
 
 
 class Examples(Sequence[Example]):
-    """Samples as a model family is trained on them, made when asked for where they are too large to keep."""
+    """Samples as a model is trained on them, made when asked for where they are too large to keep."""
 
-    def __init__(self, tokenizer: Any, samples: Sequence[Sample], max_length: int, family: Family) -> None:
+    def __init__(self, tokenizer: Any, samples: Sequence[Sample], max_length: int, model_inputs: ModelInputs) -> None:
         def make(sample: Sample) -> Example:
-            return family.example(tokenizer, sample, max_length)
+            return model_inputs.example(tokenizer, sample, max_length)
 
-        self._samples, self._make, self.lazy = samples, make, family.lazy
-        self._made = None if family.lazy else [make(sample) for sample in samples]
+        self._samples, self._make, self.lazy = samples, make, model_inputs.lazy
+        self._made = None if model_inputs.lazy else [make(sample) for sample in samples]
         # Of what varies: a spectrogram's length does not.
         self.lengths = [len(e["input_ids"]) for e in self._made] if self._made else [len(s.answer) for s in samples]
 
@@ -44,14 +44,16 @@ class Examples(Sequence[Example]):
         return whole.hexdigest()[:16]
 
 
-def examples(tokenizer: Any, samples: Sequence[Sample], max_length: int, family: Family | None = None) -> Examples:
-    """Samples as the examples of a model family, decoder-only by default: `input_ids`, `labels`, ….
+def examples(
+    tokenizer: Any, samples: Sequence[Sample], max_length: int, model_inputs: ModelInputs | None = None
+) -> Examples:
+    """Samples as the examples of a kind of model, decoder-only by default: `input_ids`, `labels`, ….
 
     Raises CutworkError for an empty list or a sample beyond `max_length` tokens.
     """
     if not samples:
         raise CutworkError("the task has no training samples")
-    return Examples(tokenizer, samples, max_length, family or DecoderOnly())
+    return Examples(tokenizer, samples, max_length, model_inputs or DecoderOnlyInputs())
 
 
 def collate(batch: Sequence[Example]) -> dict[str, Tensor]:

@@ -19,11 +19,19 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from cutwork import architectures
+from cutwork.architectures.architecture import Kind
 from cutwork.errors import CutworkError
 from cutwork.store.bitmask import Expanded, open_checkpoint
 from cutwork.store.directory import copy_side_files, kind_of
 from cutwork.store.safetensors import Tensor as StoredTensor
-from cutwork.torch_models.model_inputs import family_of, hears
+from cutwork.torch_models.model_inputs import inputs_of
+
+_CLASSES: dict[Kind, Any] = {
+    "text": AutoModelForCausalLM,
+    "translation": AutoModelForSeq2SeqLM,
+    "speech": AutoModelForSpeechSeq2Seq,
+}
 
 
 def load_model(path: Path, dtype: torch.dtype | str, attention: str = "sdpa") -> nn.Module:
@@ -38,7 +46,7 @@ def load_model(path: Path, dtype: torch.dtype | str, attention: str = "sdpa") ->
     if kind != "checkpoint":
         raise CutworkError(f"{path} is a {kind} model; this step needs the plain checkpoint it was made from")
     config = load_config(path)
-    family_of(config)
+    inputs_of(config)
     try:
         model: Any = _with_attention(partial(_from_files, config, dtype=dtype), path, attention)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -53,7 +61,7 @@ def empty_model(config: Any, attention: str = "sdpa") -> Any:
 
     Raises CutworkError for unknown architectures.
     """
-    family_of(config)
+    inputs_of(config)
     try:
         return _with_attention(_auto_class(config).from_config, config, attention)
     except (ValueError, KeyError, RuntimeError) as error:
@@ -93,9 +101,7 @@ def _to_torch(tensor: StoredTensor) -> Tensor:
 
 
 def _auto_class(config: Any) -> Any:
-    if not getattr(config, "is_encoder_decoder", False):
-        return AutoModelForCausalLM
-    return AutoModelForSpeechSeq2Seq if hears(config) else AutoModelForSeq2SeqLM
+    return _CLASSES[architectures.kind_of(config.to_dict())]
 
 
 def _with_attention(make: Callable[..., Any], what: Any, attention: str) -> Any:
@@ -119,7 +125,7 @@ def load_tokenizer(path: Path) -> Any:
 
     Raises CutworkError if there is none or it has no end-of-sequence token.
     """
-    speech = hears(load_config(path))
+    speech = architectures.kind_of(load_config(path).to_dict()) == "speech"
     try:
         tokenizer = (AutoProcessor if speech else AutoTokenizer).from_pretrained(path)
     except (OSError, ValueError, KeyError) as error:

@@ -1,4 +1,4 @@
-"""Which tokens of a batch each loss looks at, and with which part of the model's output: one class per model family."""
+"""How each kind of model is fed, which tokens of a batch a loss looks at, and which outputs: one class a kind."""
 
 import re
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from cutwork.architectures import kind_of
 from cutwork.audio import RATE
 from cutwork.errors import CutworkError
 from cutwork.tasks.rendering import IGNORED, render
@@ -28,7 +29,7 @@ class Features:
     mask: Tensor
 
 
-class Family(Protocol):
+class ModelInputs(Protocol):
     """How a kind of model is fed and called, and which of its outputs are learned from."""
 
     lazy: ClassVar[bool]  # whether examples are too large to be kept
@@ -37,7 +38,7 @@ class Family(Protocol):
     def example(self, tokenizer: Any, sample: Sample, max_length: int) -> Example:
         """A sample as lists of token ids (or a spectrogram) and labels; CutworkError if it is longer than that."""
 
-    def inputs(self, batch: Batch) -> Batch:
+    def keywords(self, batch: Batch) -> Batch:
         """The keywords of the model's forward pass."""
 
     def label_rows(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -47,7 +48,7 @@ class Family(Protocol):
         """The groups of hidden states to compare with the teacher's."""
 
 
-class DecoderOnly:
+class DecoderOnlyInputs:
     """Llama, GPT, OPT, MPT, …: position t predicts token t+1; batches are padded on the right."""
 
     lazy: ClassVar[bool] = False
@@ -58,7 +59,7 @@ class DecoderOnly:
         ids, labels = render(tokenizer, sample, max_length)
         return {"input_ids": ids, "labels": labels}
 
-    def inputs(self, batch: Batch) -> Batch:
+    def keywords(self, batch: Batch) -> Batch:
         """Only the ids: behind a causal mask no real token sees the padding to its right, and the fast path is free."""
         return {"input_ids": batch["input_ids"], "use_cache": False}
 
@@ -75,7 +76,7 @@ class DecoderOnly:
 
 
 @dataclass(frozen=True)
-class EncoderDecoder:
+class EncoderDecoderInputs:
     """T5 and the like: the prompt goes to the encoder, the decoder sees the labels one place to the right.
 
     Position t of the decoder predicts label t, so nothing is shifted when logits are compared.
@@ -92,7 +93,7 @@ class EncoderDecoder:
         _check_length(max(len(ids), len(labels)), max_length, sample)
         return {"input_ids": ids, "labels": labels}
 
-    def inputs(self, batch: Batch) -> Batch:
+    def keywords(self, batch: Batch) -> Batch:
         """The encoder's ids and mask, and the decoder's ids."""
         return {
             "input_ids": batch["input_ids"],
@@ -124,7 +125,7 @@ class EncoderDecoder:
 
 
 @dataclass(frozen=True)
-class Speech(EncoderDecoder):
+class SpeechInputs(EncoderDecoderInputs):
     """Whisper: the encoder hears 30 seconds, silence included; every one of its frames counts."""
 
     multilingual: bool = True  # or English only, without tokens for languages and tasks
@@ -163,7 +164,7 @@ class Speech(EncoderDecoder):
         _check_length(len(labels), max_length, sample)
         return labels
 
-    def inputs(self, batch: Batch) -> Batch:
+    def keywords(self, batch: Batch) -> Batch:
         """The spectrograms and the decoder's ids."""
         return {
             "input_features": batch["input_features"],
@@ -176,22 +177,18 @@ class Speech(EncoderDecoder):
         return torch.ones(frames.shape[:2], dtype=torch.long, device=frames.device)
 
 
-def family_of(config: Any) -> Family:
-    """The family of a Hugging Face configuration; CutworkError for one whose decoder has no first token."""
-    if not getattr(config, "is_encoder_decoder", False):
-        return DecoderOnly()
+def inputs_of(config: Any) -> ModelInputs:
+    """How a model is fed, by its Hugging Face configuration; CutworkError for one whose decoder has no first token."""
+    kind = kind_of(config.to_dict())
+    if kind == "text":
+        return DecoderOnlyInputs()
     start = config.decoder_start_token_id
     if start is None:
         raise CutworkError(f"the config of this {config.model_type} has no decoder_start_token_id; set it")
     padding = start if config.pad_token_id is None else config.pad_token_id
-    if hears(config):
-        return Speech(start, padding, multilingual=config.vocab_size != ENGLISH_VOCABULARY)
-    return EncoderDecoder(start, padding)
-
-
-def hears(config: Any) -> bool:
-    """Whether a configuration is that of a model which takes spectrograms."""
-    return hasattr(config, "num_mel_bins")
+    if kind == "speech":
+        return SpeechInputs(start, padding, multilingual=config.vocab_size != ENGLISH_VOCABULARY)
+    return EncoderDecoderInputs(start, padding)
 
 
 def _check_length(tokens: int, max_length: int, sample: Sample) -> None:

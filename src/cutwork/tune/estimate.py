@@ -18,7 +18,7 @@ from cutwork.recipe import TuneSettings
 from cutwork.torch_models.blocks import block_linears
 from cutwork.torch_models.data import Examples, collate
 from cutwork.torch_models.load import empty_model
-from cutwork.torch_models.model_inputs import family_of
+from cutwork.torch_models.model_inputs import inputs_of
 from cutwork.torch_models.precision import matmul_seconds
 from cutwork.tune.lora import add_adapters
 
@@ -59,10 +59,10 @@ def estimate(
 
     `shards` is how many processes share the weights (FSDP2), 1 if each has all of them.
     """
-    losses, family = settings.losses, family_of(config)
+    losses, model_inputs = settings.losses, inputs_of(config)
     longest = max(range(len(data)), key=data.lengths.__getitem__)
     batch = collate([data[longest]] * micro_batch)
-    labels = int(family.label_rows(batch)[0].sum())
+    labels = int(model_inputs.label_rows(batch)[0].sum())
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
         model = empty_model(config, attention)
         if settings.gradient_checkpointing:
@@ -76,7 +76,7 @@ def estimate(
         counter = FlopCounterMode(display=False)
         inputs = {
             key: value if isinstance(value, bool) else fake.from_tensor(value)
-            for key, value in family.inputs(batch).items()
+            for key, value in model_inputs.keywords(batch).items()
             if key != "attention_mask"  # asking a mask what it hides needs contents
         }
         head = model.get_output_embeddings()
@@ -88,7 +88,7 @@ def estimate(
             hidden: list[Tensor] = []
             if losses.squarehead > 0:
                 batch["attention_mask"] = torch.ones(1)
-                hidden = [h for group in family.features(outputs, batch) for h in group.hidden]
+                hidden = [h for group in model_inputs.features(outputs, batch) for h in group.hidden]
                 loss = loss + sum((h.float() - h.detach().float()).square().sum() for h in hidden)
         handle.remove()
         trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from cutwork.errors import CutworkError
 from cutwork.prune.calibrate import calibration_batches, walk
+from cutwork.prune.input_statistics import Hessian
 from cutwork.prune.magnitude import magnitude
+from cutwork.prune.pruners import pruner
 from cutwork.prune.rates import pattern_of
-from cutwork.prune.second_order import Statistics, factorise
-from cutwork.prune.sparsegpt import sparsegpt
 from cutwork.recipe import Gradual, TuneSettings
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.blocks import block_linears, out_in
-from cutwork.torch_models.model_inputs import family_of
+from cutwork.torch_models.model_inputs import inputs_of
 from cutwork.tune.masks import Masks
 
 
@@ -32,7 +32,7 @@ class Schedule:
     gradual: Gradual
     start: float  # the sparsity of the model that the run began with
     bfloat16: bool = False  # of the calibrating forward passes
-    batches: Sequence[dict[str, Tensor]] = ()  # what second-order pruning is calibrated with
+    batches: Sequence[dict[str, Tensor]] = ()  # what pruning is calibrated with
 
     def before_step(self, model: nn.Module, masks: Masks, step: int, steps: int) -> Masks:
         """Prune further if the step is due; returns the masks to train with."""
@@ -42,7 +42,7 @@ class Schedule:
         return prune_further(model, masks, self.batches, sparsity, self.gradual, self.bfloat16)
 
 
-def plan_schedule(
+def schedule_of(
     settings: TuneSettings, model: Any, tokenizer: Any, samples: Sequence[Sample], max_length: int, bfloat16: bool
 ) -> Schedule | None:
     """How zeros grow during a fine-tuning of `model`; None if they stay. CutworkError for settings that cannot be."""
@@ -55,9 +55,9 @@ def plan_schedule(
     if gradual.sparsity < start:
         raise CutworkError(f"gradual ends at {gradual.sparsity:g} zeros, and the model has {start:.3g} already")
     batches: list[dict[str, Tensor]] = []
-    if gradual.method == "sparsegpt":
-        count, family = gradual.calibration_samples, family_of(model.config)
-        batches = calibration_batches(tokenizer, samples, count, max_length, settings.seed, family)
+    if gradual.method != "magnitude":
+        count, model_inputs = gradual.calibration_samples, inputs_of(model.config)
+        batches = calibration_batches(tokenizer, samples, count, max_length, settings.seed, model_inputs)
     return Schedule(gradual, start, bfloat16, batches)
 
 
@@ -78,8 +78,7 @@ def prune_further(
 ) -> Masks:
     """Prune every linear of the blocks to a sparsity, in place; what was pruned stays pruned. Returns the new masks.
 
-    By magnitude, or as optimal brain surgery on the Hessian of each layer's output over `batches` (SparseGPT's sweep):
-    what is left makes up for what goes.
+    By `settings.method`: magnitude, or a pruner that looks at the inputs of each layer over `batches`.
     """
     live: dict[str, Tensor] = {}
 
@@ -93,14 +92,14 @@ def prune_further(
         for name, linear in block_linears(model).items():
             put(name, linear, *magnitude(out_in(linear), None, pattern))
         return Masks(model, live)
+    prune = pruner(settings.method)
 
-    def visit(group: dict[str, nn.Module], statistics: Statistics) -> None:
-        factor = factorise(statistics, settings.damping)
+    def visit(group: dict[str, nn.Module], statistics: Hessian) -> None:
         for name, linear in group.items():
-            put(name, linear, *sparsegpt(out_in(linear), factor, pattern))
+            put(name, linear, *prune(out_in(linear), statistics, pattern))
 
     training = model.training
-    walk(model, batches, visit, Console(quiet=True), "", bfloat16=bfloat16)
+    walk(model, batches, visit, Console(quiet=True), "", damping=settings.damping, bfloat16=bfloat16)
     model.train(training)
     return Masks(model, live)
 

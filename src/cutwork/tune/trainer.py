@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer
@@ -22,11 +23,23 @@ from transformers.trainer_callback import PrinterCallback
 from cutwork.errors import CutworkError
 from cutwork.recipe import Losses
 from cutwork.torch_models.data import StepSampler, collate
-from cutwork.torch_models.model_inputs import Batch, family_of
+from cutwork.torch_models.model_inputs import Batch, inputs_of
 from cutwork.tune.gradual import Schedule
 from cutwork.tune.losses import cross_entropy, kl_divergence, squarehead, teacher_energy
 from cutwork.tune.masks import Masks, local
 from cutwork.tune.optimizers import own_optimizer
+
+# Overrides that transformers has to have called whenever the optimiser has stepped. It calls them by name and would go
+# on without a word if it called them otherwise, without masks, teacher or the order in which runs resume.
+_HOOKS = {
+    "_get_train_sampler",
+    "create_optimizer",
+    "get_batch_samples",
+    "compute_loss",
+    "training_step",
+    "_get_grad_norm",
+}
+_ONCE = {"_get_train_sampler", "create_optimizer"}  # the others in every step
 
 
 @dataclass(frozen=True)
@@ -62,10 +75,11 @@ class SparseTrainer(Trainer):
         self.keep_zeros = keep_zeros
         self.own_optimizer = own_optimizer  # instead of args.optim
         self.schedule = schedule  # of zeros that change
-        self.family = family_of(self.model.config)
+        self.model_inputs = inputs_of(self.model.config)
         self.masks: Masks | None = None
         self.resumed_from: Path | None = None
         self.tokens = 0  # trained on since this process began, padding included
+        self._called: set[str] = set()  # of _HOOKS, since the last optimiser step
         self._terms: dict[str, Tensor] = {}  # sums of the weighted loss terms since the last log
         if losses.needs_teacher and teacher is None:
             raise CutworkError("the kl and squarehead losses compare with a teacher; give one (--teacher)")
@@ -75,6 +89,7 @@ class SparseTrainer(Trainer):
     # ---- data ----
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        self._called.add("_get_train_sampler")
         dataset = self.train_dataset if train_dataset is None else train_dataset
         micro_batches = self.args.gradient_accumulation_steps * self.args.world_size
         return StepSampler(dataset.lengths, self._train_batch_size * micro_batches, self.args.seed)
@@ -87,10 +102,11 @@ class SparseTrainer(Trainer):
         The teacher comes first because SquareHead divides by its energy over the whole step. Its hidden states are
         kept until their micro-batch is done: batch tokens × layers × width numbers.
         """
+        self._called.add("get_batch_samples")
         if self.schedule is not None and (masks := self._current_masks()) is not None:
             self.masks = self.schedule.before_step(self.model, masks, self.state.global_step, self.state.max_steps)
         batches = [dict(self._prepare_inputs(batch)) for batch in islice(epoch_iterator, num_batches)]
-        labels = sum(self.family.label_rows(batch)[0].sum() for batch in batches)
+        labels = sum(self.model_inputs.label_rows(batch)[0].sum() for batch in batches)
         energy: list[Tensor] = []
         if self.teacher is not None and self.losses.needs_teacher:
             for batch in batches:
@@ -107,12 +123,12 @@ class SparseTrainer(Trainer):
         assert self.teacher is not None
         weight = next(self.teacher.parameters())
         batch = {key: value.to(weight.device) for key, value in batch.items()}
-        rows, _ = self.family.label_rows(batch)
+        rows, _ = self.model_inputs.label_rows(batch)
         wanted = rows if self.losses.kl > 0 else torch.zeros_like(rows)
         autocast = torch.autocast(weight.device.type, torch.bfloat16, enabled=weight.dtype == torch.bfloat16)
         with torch.no_grad(), autocast:
             outputs = self._forward(self.teacher, self.teacher, batch, wanted)
-        features = self.family.features(outputs, batch) if self.losses.squarehead > 0 else []
+        features = self.model_inputs.features(outputs, batch) if self.losses.squarehead > 0 else []
         return {"features": features, "logits": outputs.logits[0]}
 
     def _sum_over_processes(self, value: Tensor) -> Tensor:
@@ -127,10 +143,12 @@ class SparseTrainer(Trainer):
         masks = self._current_masks()
         loss = super().training_step(model, inputs, num_items_in_batch)
         inputs.pop("teacher", None)  # its memory is not needed any more
-        self.tokens += sum(inputs[key].numel() for key in self.family.counted)
+        self.tokens += sum(inputs[key].numel() for key in self.model_inputs.counted)
         self._stop_unless_finite(loss, "the loss")
-        if masks is not None and self.accelerator.sync_gradients:
-            masks.mask_gradients()
+        if self.accelerator.sync_gradients:
+            self._called.add("training_step")
+            if masks is not None:
+                masks.mask_gradients()
         return loss
 
     def compute_loss(
@@ -138,8 +156,9 @@ class SparseTrainer(Trainer):
     ) -> Any:
         """ce·CE + kl·KL + squarehead·SquareHead of one micro-batch, as its share of the optimiser step's loss."""
         assert num_items_in_batch is not None
+        self._called.add("compute_loss")
         totals, weights = num_items_in_batch, self.losses
-        rows, targets = self.family.label_rows(inputs)
+        rows, targets = self.model_inputs.label_rows(inputs)
         with self._autocast():
             outputs = self._forward(model, self.accelerator.unwrap_model(model), inputs, rows)
         logits = outputs.logits[0]
@@ -151,7 +170,7 @@ class SparseTrainer(Trainer):
             terms["kl"] = weights.kl * kl_divergence(logits, teacher, weights.temperature, totals.labels)
         if weights.squarehead > 0:
             groups = zip(
-                self.family.features(outputs, inputs), inputs["teacher"]["features"], totals.energy, strict=True
+                self.model_inputs.features(outputs, inputs), inputs["teacher"]["features"], totals.energy, strict=True
             )
             layers = {
                 student.stack: squarehead(student.hidden, _beside(student.hidden, teacher.hidden), student.mask, energy)
@@ -171,7 +190,7 @@ class SparseTrainer(Trainer):
     def _forward(self, model: Any, unwrapped: Any, batch: Batch, rows: Tensor) -> Any:
         """Run a model with logits [1, N, vocabulary] at the N chosen rows only: the head is a fifth of the work."""
         with _head_sees(unwrapped.get_output_embeddings(), rows):
-            return model(**self.family.inputs(batch), output_hidden_states=self.losses.squarehead > 0)
+            return model(**self.model_inputs.keywords(batch), output_hidden_states=self.losses.squarehead > 0)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.bfloat16)
@@ -180,15 +199,31 @@ class SparseTrainer(Trainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The optimiser of the settings, followed by the masks."""
+        self._called.add("create_optimizer")
         own = own_optimizer(self.own_optimizer, self.model, self.args.learning_rate)
         if own is not None:
             self.optimizer_cls_and_kwargs = own
         optimizer = super().create_optimizer() if model is None else super().create_optimizer(model)
-        optimizer.register_step_post_hook(lambda *_: self.masks.mask_weights() if self.masks else None)
+        optimizer.register_step_post_hook(lambda *_: self._after_optimizer())
         return optimizer
+
+    def _after_optimizer(self) -> None:
+        self._check_hooks()
+        self._called &= _ONCE
+        if self.masks is not None:
+            self.masks.mask_weights()
+
+    def _check_hooks(self) -> None:
+        """Raise CutworkError if this version of transformers trains without calling what the method depends on."""
+        if missing := sorted(_HOOKS - self._called):
+            raise CutworkError(
+                f"transformers {transformers.__version__} trains without calling {', '.join(missing)}, so neither zeros"
+                " nor losses would be right; install the version that Cutwork's pyproject.toml asks for, or report this"
+            )
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """The gradient norm before clipping; the last point at which a divergence can be kept out of the weights."""
+        self._called.add("_get_grad_norm")
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         self._stop_unless_finite(norm, "the gradient norm")
         if self.losses.ce > 0 and float(norm) == 0:  # a blown-up model saturates: its loss stays finite, and constant
@@ -247,7 +282,10 @@ class SparseTrainer(Trainer):
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Train; the masks of a resumed run are those that were saved, and are checked."""
         self.resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        output = super().train(resume_from_checkpoint, *args, **kwargs)
+        if "create_optimizer" not in self._called:  # then nothing has looked after a step either
+            self._check_hooks()
+        return output
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         for name, parameter in self.model.named_parameters():

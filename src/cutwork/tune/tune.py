@@ -27,11 +27,11 @@ from cutwork.store.output import output_directory
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.data import Examples, examples
 from cutwork.torch_models.load import load_config, load_model, load_tokenizer, save_model
-from cutwork.torch_models.model_inputs import family_of
+from cutwork.torch_models.model_inputs import inputs_of
 from cutwork.torch_models.precision import wants_bfloat16
 from cutwork.tune.console import TrainingLog, read_log, show_examples, show_layers
 from cutwork.tune.estimate import Estimate, estimate
-from cutwork.tune.gradual import plan_schedule
+from cutwork.tune.gradual import schedule_of
 from cutwork.tune.lora import add_adapters, merge
 from cutwork.tune.malloc import kept_memory
 from cutwork.tune.masks import LostZerosError, sparsity
@@ -90,7 +90,7 @@ def tune(
     PartialState().wait_for_everyone()
     config = load_config(model_dir)
     tokenizer = load_tokenizer(model_dir)
-    data = examples(tokenizer, samples, max_length, family_of(config))
+    data = examples(tokenizer, samples, max_length, inputs_of(config))
     run = _describe(model_dir, teacher_dir, settings, data)
     if prepared:
         run["prepared"] = prepared.key
@@ -134,7 +134,7 @@ def tune(
         bfloat16=bfloat16,
         keep_zeros=settings.keep_zeros,
         own_optimizer=settings.optimizer,
-        schedule=plan_schedule(settings, model, tokenizer, samples, max_length, bfloat16),
+        schedule=schedule_of(settings, model, tokenizer, samples, max_length, bfloat16),
     )
     work.mkdir(parents=True, exist_ok=True)
     if first:

@@ -14,16 +14,13 @@ from cutwork import Model
 from cutwork.audio import read_audio
 from cutwork.cli import app
 from cutwork.engine.speech.adapter import Stopped, open_transcription
-from cutwork.engine.speech.options import Options
+from cutwork.engine.speech.options import TranscribeOptions
 from cutwork.errors import CutworkError
 from cutwork.measure.quality import accuracy
 from cutwork.recipe import TaskSettings
 from cutwork.tasks.load import load_task
 from tests.engine.speech.test_transcribe import (
-    CLIPS,
     PLAIN,
-    TINY,
-    real,
     reference,
     shown,
     transcription,
@@ -61,25 +58,25 @@ def test_the_engine_hears_what_transformers_hears(path: Path, condition: bool) -
             assert shown(found.segments) == with_text(expected, AutoTokenizer.from_pretrained(path), END)
 
 
-def with_long_pauses() -> np.ndarray:
+def with_long_pauses(clips: list[Path]) -> np.ndarray:
     """Two minutes of clips between silence and faint noise, some of it longer than a window."""
     noise = np.random.default_rng(0)
     parts: list[np.ndarray] = []
-    for clip, pause in zip(sorted(CLIPS.glob("*.wav")), (0.5, 35, 2, 45, 10), strict=False):
+    for clip, pause in zip(clips, (0.5, 35, 2, 45, 10), strict=False):
         parts += [read_audio(clip), noise.normal(0, 0.002 * (pause > 40), round(16_000 * pause)).astype(np.float32)]
     return np.concatenate(parts)
 
 
-@real
+@pytest.mark.slow
 @pytest.mark.parametrize("beams", [1, 5])
 @pytest.mark.parametrize("condition", [False, True])
 @pytest.mark.parametrize("recording", [two_minutes, with_long_pauses])
 def test_the_engine_hears_minutes_of_real_speech_as_transformers_does(
-    recording: Callable[[], np.ndarray], condition: bool, beams: int
+    recording: Callable[[list[Path]], np.ndarray], condition: bool, beams: int, whisper_tiny: Path, clips: list[Path]
 ) -> None:
-    audio = recording()
+    audio = recording(clips)
     thresholds = {"compression_ratio_threshold": 2.4, "no_speech_threshold": 0.6}
-    with Model.load(TINY, threads=1) as model:
+    with Model.load(whisper_tiny, threads=1) as model:
         found = model.transcribe(
             audio,
             beam_size=beams,
@@ -88,9 +85,9 @@ def test_the_engine_hears_minutes_of_real_speech_as_transformers_does(
             condition_on_previous_text=condition,
             **thresholds,
         )
-    torch_model = WhisperForConditionalGeneration.from_pretrained(TINY)
+    torch_model = WhisperForConditionalGeneration.from_pretrained(whisper_tiny)
     expected = reference(
-        TINY,
+        whisper_tiny,
         torch_model,
         audio,
         num_beams=beams,
@@ -99,7 +96,7 @@ def test_the_engine_hears_minutes_of_real_speech_as_transformers_does(
         condition_on_prev_tokens=condition,
         **thresholds,
     )
-    words = AutoTokenizer.from_pretrained(TINY)
+    words = AutoTokenizer.from_pretrained(whisper_tiny)
     assert shown(found.segments) == with_text(expected, words, torch_model.config.eos_token_id)
     assert found.duration > 115 and "Mr. John Dashwood" in found.text
 
@@ -139,7 +136,7 @@ def test_what_is_no_speech_is_refused(path: Path, tmp_path: Path) -> None:
 def test_a_transcription_can_be_stopped(path: Path) -> None:
     with load(path) as model:
         with pytest.raises(Stopped):
-            open_transcription(model, sound(1), Options(**PLAIN), stopped=lambda: True).result()
+            open_transcription(model, sound(1), TranscribeOptions(**PLAIN), stopped=lambda: True).result()
         assert not model.session.busy and model.session.scheduler.cache.free == model.session.scheduler.cache.blocks
 
 

@@ -9,9 +9,9 @@ import torch
 from transformers import GenerationConfig, WhisperFeatureExtractor, WhisperTimeStampLogitsProcessor
 
 from cutwork.engine.speech.formats import FORMATS
-from cutwork.engine.speech.rules import Rules
 from cutwork.engine.speech.segments import Segment, Transcript, split
 from cutwork.engine.speech.spectrogram import Spectrogram
+from cutwork.engine.speech.timestamp_rules import TimestampRules
 from cutwork.engine.speech.vad import Silence, spoken
 from cutwork.engine.speech.vocabulary import Vocabulary
 from cutwork.engine.speech.words import median_filter, merge_punctuation, warp
@@ -37,7 +37,7 @@ def test_times_follow_the_grammar_of_transformers() -> None:
     draw = np.random.default_rng(0)
     config = GenerationConfig(eos_token_id=10, no_timestamps_token_id=14, max_initial_timestamp_index=4)
     reference = WhisperTimeStampLogitsProcessor(config, begin_index=1)
-    rules = Rules(WORDS, suppressed=[], blank=True, times=True, last_first_time=4)
+    rules = TimestampRules(WORDS, suppressed=[], blank=True, times=True, last_first_time=4)
     for _ in range(300):
         scores = draw.normal(0, 3, 40).astype(np.float32)
         answer = draw.choice([1, 4, 7, 16, 18, 18, 22], size=draw.integers(0, 6)).tolist()
@@ -47,7 +47,7 @@ def test_times_follow_the_grammar_of_transformers() -> None:
 
 
 def test_tokens_that_are_not_to_be_written() -> None:
-    rules = Rules(WORDS, suppressed=[2, 5], blank=False, times=False, last_first_time=None)
+    rules = TimestampRules(WORDS, suppressed=[2, 5], blank=False, times=False, last_first_time=None)
     for answer, expected in (([], {2, 3, 5, 10}), ([1], {2, 5})):
         scores = np.zeros(40, np.float32)
         rules(scores, answer)

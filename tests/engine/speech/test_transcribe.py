@@ -1,6 +1,5 @@
 """Transcription against transformers' long-form generation, with its model as the decoder."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from transformers import AutoTokenizer, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from cutwork.audio import read_audio
-from cutwork.engine.speech.options import Options, options_from
+from cutwork.engine.speech.options import TranscribeOptions, options_from
 from cutwork.engine.speech.segments import Segment
 from cutwork.engine.speech.spectrogram import Spectrogram
 from cutwork.engine.speech.transcribe import Transcription
@@ -38,7 +37,7 @@ def transcription(path: Path, audio: np.ndarray, **options: Any) -> tuple[Transc
         vocabulary_of(path, config, words),
         Spectrogram.of_model(path, model.config.num_mel_bins),
         audio,
-        Options(**{**PLAIN, **options}),
+        TranscribeOptions(**{**PLAIN, **options}),
         window=2 * model.config.max_source_positions,
         context=model.config.max_target_positions,
     )
@@ -177,32 +176,23 @@ def test_times_count_in_the_whole_recording_after_silence_was_left_out(tmp_path:
     assert empty.result().segments == []
 
 
-CLIPS = Path(os.environ.get("CUTWORK_TEST_SPEECH", "no-clips"))  # a folder of .wav files
-TINY = Path(os.environ.get("CUTWORK_TEST_WHISPER", "no-model"))  # openai/whisper-tiny.en
-
-
-def real(test: Any) -> Any:
-    """Marks a test of a real model and real speech."""
-    absent = not (CLIPS.is_dir() and TINY.is_dir())
-    reason = "CUTWORK_TEST_SPEECH and CUTWORK_TEST_WHISPER name no clips and no model"
-    return pytest.mark.slow(pytest.mark.skipif(absent, reason=reason)(test))
-
-
-def two_minutes() -> np.ndarray:
+def two_minutes(clips: list[Path]) -> np.ndarray:
     """The clips one after the other with pauses, again and again."""
     parts: list[np.ndarray] = []
-    for number, clip in enumerate(sorted(CLIPS.glob("*.wav")) * 5):
+    for number, clip in enumerate(clips * 5):
         parts += [read_audio(clip), np.zeros(round(16_000 * (0.3 + 0.7 * (number % 3))), np.float32)]
     return np.concatenate(parts)
 
 
-@real
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", [False, True])
-def test_two_minutes_of_real_speech_are_as_transformers_hears_them(condition: bool) -> None:
-    audio = two_minutes()
+def test_two_minutes_of_real_speech_are_as_transformers_hears_them(
+    condition: bool, whisper_tiny: Path, clips: list[Path]
+) -> None:
+    audio = two_minutes(clips)
     assert len(audio) > 120 * 16_000
-    ours, model = transcription(TINY, audio, condition_on_previous_text=condition, max_initial_timestamp=1.0)
-    expected = reference(TINY, model, audio, condition_on_prev_tokens=condition)
-    found = ours.result()
-    assert shown(found.segments) == with_text(expected, AutoTokenizer.from_pretrained(TINY), model.config.eos_token_id)
+    ours, model = transcription(whisper_tiny, audio, condition_on_previous_text=condition, max_initial_timestamp=1.0)
+    expected = reference(whisper_tiny, model, audio, condition_on_prev_tokens=condition)
+    found, words = ours.result(), AutoTokenizer.from_pretrained(whisper_tiny)
+    assert shown(found.segments) == with_text(expected, words, model.config.eos_token_id)
     assert "Mr. John Dashwood had then leisure" in found.text

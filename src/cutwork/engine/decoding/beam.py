@@ -122,10 +122,10 @@ class BeamSearch:
 
         Where rules left nothing that could be chosen, what is open.
         """
-        found = [hypothesis for group in self._groups for hypothesis in group.finished if hypothesis.tokens]
-        found.sort(key=lambda hypothesis: -hypothesis.score)
-        found = found or [Hypothesis(self.tokens[0], float(WORST))]
-        answers = [Hypothesis(h.tokens[self._prompt_tokens :], h.score) for h in found]
+        hypotheses = [hypothesis for group in self._groups for hypothesis in group.finished if hypothesis.tokens]
+        hypotheses.sort(key=lambda hypothesis: -hypothesis.score)
+        hypotheses = hypotheses or [Hypothesis(self.tokens[0], float(WORST))]
+        answers = [Hypothesis(h.tokens[self._prompt_tokens :], h.score) for h in hypotheses]
         return answers[: self.settings.num_return_sequences]
 
     def _best(
@@ -185,11 +185,11 @@ class _Group:
             score = float(totals[rank] / np.float32(answer**self._beams.length_penalty))
             self._finish(Hypothesis([*tokens[origin[rank]], int(ids[rank])], score))
         running = totals + stopped * WORST
-        kept = largest(running, width)
-        self._scores = running[kept]
+        beams = largest(running, width)
+        self._scores = running[beams]
         self._open = not ended.all()
         self._improvable = self._may_improve(answer)
-        return origin[kept], ids[kept]
+        return origin[beams], ids[beams]
 
     def _finish(self, hypothesis: Hypothesis) -> None:
         """Keep it if it is among the best; one that came earlier stays before an equal one."""

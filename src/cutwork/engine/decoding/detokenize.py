@@ -71,10 +71,10 @@ class StopStrings:
         if self.stopped:
             return ""
         self._held += text
-        found = [at for at in (self._held.find(stop) for stop in self._stop) if at >= 0]
-        if found:
+        places = [at for at in (self._held.find(stop) for stop in self._stop) if at >= 0]
+        if places:
             self.stopped = True
-            return self._take(min(found), discard=True)
+            return self._take(min(places), discard=True)
         return self._take(len(self._held) - self._suspect())
 
     def flush(self) -> str:

@@ -6,10 +6,12 @@ from statistics import median
 
 EXPECTED = 0.8  # acceptance before anything was guessed
 SMOOTHING = 0.05  # of the acceptance, per judged guess
-TRIALS = 2  # of a length, in each of which it has to be better by
+# Another length becomes the best once each of its last TRIALS timed steps gained more than MARGIN over the present one.
+TRIALS = 2
 MARGIN = 1.03
-SOONEST, LATEST = 16, 64  # steps from trial to trial: more while nothing better is found, fewer with more sequences
-SELDOM = 512  # instead, while nothing is guessed: the draft model has to read first all that was said meanwhile
+# Steps from trial to trial: more while nothing better is found, fewer with more sequences.
+SOONEST, LATEST = 16, 64
+SELDOM = 512  # steps, while nothing is guessed: before a trial the draft model has to read all that was said meanwhile
 
 
 @dataclass
@@ -31,7 +33,7 @@ class _Known:
 
 
 class DraftLength:
-    """Chooses a number of guesses per sequence, from `most` down by halves to none, for each step.
+    """Chooses a number of guesses per sequence, from `longest` down by halves to none, for each step.
 
     With many sequences at once the target computes guesses no longer for free, and the draft model costs a step of its
     own for each: what pays depends on the machine, both models, how many sequences there are and how often guesses are
@@ -40,8 +42,8 @@ class DraftLength:
     since machines are not equally fast at all times.
     """
 
-    def __init__(self, most: int) -> None:
-        self.lengths = sorted({most >> halvings for halvings in range(most.bit_length() + 1)})
+    def __init__(self, longest: int) -> None:
+        self.lengths = sorted({longest >> halvings for halvings in range(longest.bit_length() + 1)})
         self.acceptance = EXPECTED
         self._known: dict[int, _Known] = {}  # by the logarithm of the number of sequences
         self._size = self._place = 0  # of the last step
@@ -84,12 +86,12 @@ class DraftLength:
         if now.best and place < max(self._others(now)):
             return  # the others have their turn first
         gains = {
-            each: self._expected(each) / self._expected(now.best) / max(ratios)
-            for each, ratios in now.ratios.items()
+            other: self._expected(other) / self._expected(now.best) / max(ratios)
+            for other, ratios in now.ratios.items()
             if len(ratios) == TRIALS
         }
         if gains and max(gains.values()) > MARGIN:
-            self._settle(self._size, max(gains, key=lambda each: gains[each]))
+            self._settle(self._size, max(gains, key=lambda other: gains[other]))
         elif gains:
             now.pause = max(now.pause, min(2 * now.pause, LATEST))
 

@@ -1,19 +1,13 @@
-"""What is done with the logits of one place: natively, or in NumPy where the native module was not built."""
+"""What is done with the logits of one place."""
 
 import numpy as np
 
-try:
-    from cutwork import _native  # type: ignore[attr-defined]
-except ImportError:
-    _native = None
+from cutwork.engine.backend import quickest
 
 
 def log_sum_exp(logits: np.ndarray) -> float:
     """The logarithm of the sum of e^x over logits x float32 [V], some of which may be -inf."""
-    if _native is not None:
-        return float(_native.log_sum_exp(logits))
-    top = logits.max()
-    return float(top) + float(np.log(np.exp(logits - top).sum(dtype=np.float64)))
+    return float(quickest().log_sum_exp(logits))
 
 
 def log_softmax(logits: np.ndarray, total: float | None = None) -> np.ndarray:
@@ -25,6 +19,4 @@ def log_softmax(logits: np.ndarray, total: float | None = None) -> np.ndarray:
 
 def largest(values: np.ndarray, count: int) -> np.ndarray:
     """Places of the `count` largest of float32 [V], the largest first; of equal ones the first first."""
-    if _native is not None:
-        return np.asarray(_native.largest(values, count))
-    return np.argsort(-values, kind="stable")[:count]
+    return np.asarray(quickest().largest(values, count))

@@ -5,7 +5,7 @@ FIRST = 128  # before anything was timed
 SMOOTHING = 0.2
 
 
-class Pace:
+class PrefillBudget:
     """Keeps steps near `target` seconds while sequences decode, from how long steps took so far.
 
     A step that only decodes tells what decoding costs; what prompt tokens add to it is told by the others. Without
@@ -17,14 +17,14 @@ class Pace:
         self._decode: float | None = None  # seconds of a step without prompts
         self._token: float | None = None  # seconds that one prompt token adds
 
-    def budget(self, decoding: int, most: int) -> int:
-        """Prompt tokens for a step in which `decoding` sequences decode, at most `most`."""
+    def tokens(self, decoding: int, limit: int) -> int:
+        """Prompt tokens for a step in which `decoding` sequences decode, at most `limit`."""
         if not decoding or not self.target:
-            return most
+            return limit
         if self._token is None:
-            return min(most, FIRST)
+            return min(limit, FIRST)
         room = max(self.target - (self._decode or 0.0), 0.0)
-        return max(min(most, LEAST), min(most, int(room / max(self._token, 1e-9))))
+        return max(min(limit, LEAST), min(limit, int(room / max(self._token, 1e-9))))
 
     def note(self, decoding: int, prompt: int, seconds: float) -> None:
         """A step of `decoding` decoded and `prompt` prompt tokens took so long."""

@@ -2,63 +2,18 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Unpack
 
-import numpy as np
-
-from cutwork.engine.decoding.beam import Beams, Hypothesis
+from cutwork.engine.decoding.beam import Hypothesis
 from cutwork.engine.decoding.detokenize import Detokenizer, StopStrings
-from cutwork.engine.decoding.running import Chosen, FinishReason
-from cutwork.engine.decoding.running import Sequence as Running
-from cutwork.engine.decoding.sampling import Constraint, Logprob, Sampling
+from cutwork.engine.decoding.options import GenerateOptions, settings_of
+from cutwork.engine.decoding.running import Chosen, FinishReason, Running
+from cutwork.engine.decoding.sampling import Logprob
 from cutwork.engine.decoding.scheduler import Scheduler
-from cutwork.engine.encoder import Memory
+from cutwork.engine.encoder import EncodedInput
 from cutwork.errors import CutworkError
-
-
-class Options(TypedDict, total=False):
-    """Keywords of a request. Those from `temperature` on are the fields of `Sampling`, its `Rules` included, and of
-    `Beams`.
-
-    max_new_tokens: 128 by default. stop: strings (or one) that end the answer and are left out of it. ignore_eos: go on
-    after an end-of-sequence token. skip_special_tokens: leave special tokens out of the text, True by default.
-    priority: of those that wait, lower ones are served first, 0 by default. client: whose request it is; those with the
-    least running are served first.
-    """
-
-    max_new_tokens: int
-    stop: str | Sequence[str]
-    ignore_eos: bool
-    skip_special_tokens: bool
-    priority: int
-    client: str
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
-    repetition_penalty: float
-    presence_penalty: float
-    frequency_penalty: float
-    logit_bias: Mapping[int, float]
-    logits_processor: Callable[[np.ndarray, Sequence[int]], None] | None
-    constraint: Constraint | None
-    seed: int | None
-    logprobs: int | None
-    suppress_tokens: Sequence[int]
-    begin_suppress_tokens: Sequence[int]
-    forced_bos_token_id: int | None
-    forced_eos_token_id: int | None
-    forced_tokens: Mapping[int, int]
-    no_repeat_ngram_size: int
-    min_new_tokens: int
-    num_beams: int
-    length_penalty: float
-    early_stopping: bool | Literal["never"]
-    num_return_sequences: int
-    num_beam_groups: int
-    diversity_penalty: float
 
 
 @dataclass(frozen=True)
@@ -135,7 +90,7 @@ class Request:
     tokens: list[int] = field(default_factory=list)
     logprobs: list[Logprob] = field(default_factory=list)
     pieces: deque[Piece] = field(default_factory=deque)
-    found: list[tuple[str, Hypothesis]] = field(default_factory=list)  # by a beam search, the best first
+    hypotheses: list[tuple[str, Hypothesis]] = field(default_factory=list)  # by a beam search, the best first
 
     @property
     def finish_reason(self) -> FinishReason | None:
@@ -160,7 +115,7 @@ class Request:
             guessed_tokens=s.guessed,
             accepted_tokens=s.accepted,
         )
-        if not self.found:
+        if not self.hypotheses:
             return whole
         best, *others = [
             replace(
@@ -170,7 +125,7 @@ class Request:
                 score=hypothesis.score,
                 finish_reason="stop" if hypothesis.tokens[-1] in s.stop_tokens else "length",
             )
-            for text, hypothesis in self.found
+            for text, hypothesis in self.hypotheses
         ]
         return replace(best, alternatives=others)
 
@@ -193,20 +148,15 @@ class Session:
         """Whether any request is unfinished."""
         return self.scheduler.busy
 
-    def add(self, prompt: Sequence[int], memory: Memory | None = None, **options: Unpack[Options]) -> Request:
+    def add(
+        self, prompt: Sequence[int], memory: EncodedInput | None = None, **options: Unpack[GenerateOptions]
+    ) -> Request:
         """Queue a prompt of token ids. With a model that has an encoder it is the beginning of the answer (at least the
         token that starts decoding), and `memory` is what to answer; requests may share one.
 
         Raises CutworkError if it is empty or does not fit the context, or for an option unknown or out of range.
         """
-        unknown = set(options) - set(Options.__annotations__)
-        if unknown:
-            known = ", ".join(Options.__annotations__)
-            raise CutworkError(f"unknown option '{min(unknown)}'; the options are {known}")
-        settings = _only(options, Sampling)
-        beams = Beams(**_only(options, Beams))
-        if beams.num_beams > 1:
-            _check_search(options)
+        sampling, beams = settings_of(options)
         stop = options.get("stop", ())
         stop = [stop] if isinstance(stop, str) else list(stop)
         if stop and self._tokenizer is None:
@@ -214,11 +164,11 @@ class Session:
         sequence = self.scheduler.add(
             prompt,
             max_new_tokens=options.get("max_new_tokens", 128),
-            sampling=Sampling(**settings),
+            sampling=sampling,
             stop_tokens=frozenset() if options.get("ignore_eos", False) else self._stop_tokens,
             priority=options.get("priority", 0),
             client=options.get("client", ""),
-            beams=beams if beams.num_beams > 1 else None,
+            beams=beams,
             memory=memory,
         )
         skip = options.get("skip_special_tokens", True)
@@ -242,7 +192,7 @@ class Session:
             if request is None:  # ended by a stop string before the last of its tokens in this step
                 continue
             if chosen.sequence.search is not None:
-                pieces.append(self._found(request, chosen))
+                pieces.append(self._end_search(request, chosen))
                 continue
             text = self._text(request, chosen.token, chosen.finish_reason)
             request.text += text
@@ -259,7 +209,7 @@ class Session:
             request.pieces.append(pieces[-1])
         return pieces
 
-    def _found(self, request: Request, chosen: Chosen) -> Piece:
+    def _end_search(self, request: Request, chosen: Chosen) -> Piece:
         """The end of a beam search."""
         del self._requests[chosen.sequence]
         prompt = chosen.sequence.tokens[: chosen.sequence.prompt_tokens]
@@ -268,8 +218,8 @@ class Session:
             detokenizer = Detokenizer(self._tokenizer, prompt, request.skip_special_tokens)
             shown = [token for token in hypothesis.tokens if token not in chosen.sequence.stop_tokens]
             text = "".join([detokenizer.push(token) for token in shown]) + detokenizer.flush()
-            request.found.append((text, hypothesis))
-        request.text, best = request.found[0]
+            request.hypotheses.append((text, hypothesis))
+        request.text, best = request.hypotheses[0]
         request.tokens = list(best.tokens)
         piece = Piece(request, chosen.token, request.text, None, request.finish_reason)
         request.pieces.append(piece)
@@ -282,40 +232,3 @@ class Session:
         if finish_reason is not None:
             text += request.stop.push(request.detokenizer.flush()) + request.stop.flush()
         return text
-
-
-def _only(options: Options, kind: type) -> dict[str, Any]:
-    """Those options that are fields of the dataclass `kind`."""
-    return {key: value for key, value in options.items() if key in kind.__dataclass_fields__}  # type: ignore[attr-defined]
-
-
-def _check_search(options: Options) -> None:
-    """Raise CutworkError for options that mean nothing to a beam search."""
-    if options.get("temperature"):
-        raise CutworkError("beam search does not sample; leave out temperature, or num_beams for draws")
-    for name in ("stop", "logprobs", "constraint"):
-        if options.get(name) not in (None, 0, (), []) or (name == "logprobs" and options.get(name) is not None):
-            raise CutworkError(f"{name} cannot be combined with num_beams; leave one of them out")
-
-
-def each_answer(options: Options) -> list[Options]:
-    """The options of each answer to a prompt: a beam search finds all of its own, draws differ in their seed."""
-    count = options.get("num_return_sequences", 1)
-    if count == 1 or options.get("num_beams", 1) > 1:
-        return [options]
-    if count < 1:
-        raise CutworkError(f"num_return_sequences must be at least 1, not {count}")
-    if not options.get("temperature"):
-        raise CutworkError(
-            "num_return_sequences needs a temperature above 0 or num_beams; greedy answers are all equal"
-        )
-    if options.get("constraint") is not None:
-        raise CutworkError("a constraint follows one answer; leave out num_return_sequences")
-    seed = options.get("seed")
-    answers = []
-    for number in range(count):
-        each = options.copy()
-        each["num_return_sequences"] = 1
-        each["seed"] = None if seed is None else seed + number
-        answers.append(each)
-    return answers

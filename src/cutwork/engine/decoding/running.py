@@ -10,16 +10,16 @@ from cutwork.engine.decoding.beam import BeamSearch
 from cutwork.engine.decoding.blocks import Table
 from cutwork.engine.decoding.sampling import Logprob, Sampler
 from cutwork.engine.decoding.speculative import Guess
-from cutwork.engine.encoder import Memory
+from cutwork.engine.encoder import EncodedInput
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
 
 @dataclass(eq=False)
-class Sequence:
-    """One sequence on its way: `tokens` are the prompt and what was chosen so far, `memory` what an encoder reads.
+class Running:
+    """A sequence on its way: `tokens` are the prompt and what was chosen so far, `memory` what an encoder reads.
 
-    The beams of one search are sequences too; they share `search` and `family`, whose first member stands for all.
+    The beams of one search are sequences too; they share `search` and `beams`, whose first member stands for all.
     """
 
     tokens: list[int]
@@ -29,7 +29,7 @@ class Sequence:
     sampler: Sampler
     priority: int = 0  # lower is served first
     client: str = ""  # whose it is: those with the fewest running sequences are served first
-    memory: Memory | None = None
+    memory: EncodedInput | None = None
     table: Table = field(default_factory=Table)
     memory_table: Table = field(default_factory=Table)
     slot: int = -1  # row of the block tables while running
@@ -40,7 +40,7 @@ class Sequence:
     first_token: float | None = None
     finished: float | None = None
     search: BeamSearch | None = None
-    family: list["Sequence"] = field(default_factory=list)
+    beams: list["Running"] = field(default_factory=list)
     reserved: list[int] = field(default_factory=list)  # slots for the beams to come
     logits: np.ndarray | None = None  # of a beam whose siblings are still being computed
     guesses: list[Guess] = field(default_factory=list)  # of the draft model, for the next step
@@ -48,7 +48,7 @@ class Sequence:
     accepted: int = 0  # and how many the target chose too
 
     def __post_init__(self) -> None:
-        self.family = self.family or [self]
+        self.beams = self.beams or [self]
 
     @property
     def pending(self) -> int:
@@ -60,7 +60,7 @@ class Sequence:
 class Chosen:
     """A step's result for one sequence: the token, and why the sequence ended if it did."""
 
-    sequence: Sequence
+    sequence: Running
     token: int
     logprob: Logprob | None
     finish_reason: FinishReason | None

@@ -213,11 +213,11 @@ def candidates(logits: np.ndarray, settings: Sampling) -> tuple[np.ndarray, np.n
         ids = np.flatnonzero(scores >= np.partition(scores, -settings.top_k)[-settings.top_k])
         scores = scores[ids]
     if settings.top_p < 1:
-        kept = _nucleus(scores, settings.top_p)
-        ids, scores = ids[kept], scores[kept]
+        survivors = _nucleus(scores, settings.top_p)
+        ids, scores = ids[survivors], scores[survivors]
     if settings.min_p > 0:
-        kept = np.flatnonzero(scores >= scores.max() + np.log(settings.min_p))
-        ids, scores = ids[kept], scores[kept]
+        survivors = np.flatnonzero(scores >= scores.max() + np.log(settings.min_p))
+        ids, scores = ids[survivors], scores[survivors]
     return ids, scores
 
 
@@ -242,6 +242,6 @@ def _nucleus(scores: np.ndarray, mass: float) -> np.ndarray:
             break
     top = top[np.argsort(-probabilities[top], kind="stable")]
     before = np.cumsum(probabilities[top], dtype=np.float64) - probabilities[top]
-    kept = before < wanted
-    kept[0] = True
-    return np.sort(top[kept])
+    inside = before < wanted
+    inside[0] = True
+    return np.sort(top[inside])

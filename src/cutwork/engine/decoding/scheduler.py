@@ -2,19 +2,20 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Sequence as Tokens
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
+from cutwork.engine.backend import Executor
 from cutwork.engine.decoding.beam import Beams, BeamSearch
 from cutwork.engine.decoding.blocks import BlockCache, OutOfBlocks, Table
-from cutwork.engine.decoding.prefill_budget import Pace
-from cutwork.engine.decoding.running import Chosen, FinishReason, Sequence
+from cutwork.engine.decoding.prefill_budget import PrefillBudget
+from cutwork.engine.decoding.running import Chosen, FinishReason, Running
 from cutwork.engine.decoding.sampling import Sampler, Sampling
 from cutwork.engine.decoding.speculative import Drafter, judge
-from cutwork.engine.encoder import Encoder, Memory, check_memory
+from cutwork.engine.encoder import EncodedInput, Encoder, check_memory
+from cutwork.engine.step import Attended, Part, run_step
 from cutwork.errors import CutworkError
 
 
@@ -24,7 +25,7 @@ class Scheduler:
     Sequences wait in a queue until a slot and blocks for their whole prompt are free. One that cannot grow because
     memory ran out makes the youngest give its blocks back and wait again, its tokens kept: nothing is lost or cut.
 
-    max_tokens: tokens per step. max_batch: sequences at a time. max_context: tokens per sequence. pace: seconds that a
+    max_tokens: tokens per step. max_batch: sequences at a time. max_context: tokens per sequence. step_seconds: what a
     step should take at most while sequences decode, by taking in prompts more slowly; 0: without limit. With an encoder
     a sequence also waits for room for its memory, and what is to be read is encoded before the step that needs it.
     drafter: guesses tokens that the executor then checks, at most `max_guesses` in a step; may be set later.
@@ -32,30 +33,30 @@ class Scheduler:
 
     def __init__(
         self,
-        executor: Any,
+        executor: Executor,
         cache: BlockCache,
         *,
         max_tokens: int,
         max_batch: int,
         max_context: int,
-        pace: float = 0.0,
+        step_seconds: float = 0.0,
         encoder: Encoder | None = None,
     ) -> None:
-        self._executor, self.cache, self.encoder = executor, cache, encoder
-        self.pace = Pace(pace)
+        self._executor: Executor | None = executor
+        self.cache, self.encoder = cache, encoder
+        self.prefill_budget = PrefillBudget(step_seconds)
         self.drafter: Drafter | None = None
         self.max_guesses = 0
         self.max_tokens, self.max_batch, self.max_context = max_tokens, max_batch, max_context
-        self.waiting: deque[Sequence] = deque()
-        self.running: list[Sequence] = []  # oldest first
+        self.waiting: deque[Running] = deque()
+        self.running: list[Running] = []  # oldest first
         self.preemptions = 0  # how often a sequence gave its blocks back to wait again
         self._slots = list(range(max_batch))
         self._tables = np.full((max_batch, cache.blocks_for(max_context)), -1, np.int32)
-        self._memory: dict[str, np.ndarray] = {}  # further arguments of a step
+        self._attended: Attended | None = None
         if encoder:
             width = encoder.cache.blocks_for(encoder.max_length)
-            self._memory["memory_tables"] = np.full((max_batch, width), -1, np.int32)
-            self._memory["memory_lengths"] = np.zeros(max_batch, np.int32)
+            self._attended = Attended(np.full((max_batch, width), -1, np.int32), np.zeros(max_batch, np.int32))
 
     @property
     def busy(self) -> bool:
@@ -64,7 +65,7 @@ class Scheduler:
 
     def add(
         self,
-        prompt: Tokens[int],
+        prompt: Sequence[int],
         *,
         max_new_tokens: int,
         sampling: Sampling,
@@ -72,8 +73,8 @@ class Scheduler:
         priority: int = 0,
         client: str = "",
         beams: Beams | None = None,
-        memory: Memory | None = None,
-    ) -> Sequence:
+        memory: EncodedInput | None = None,
+    ) -> Running:
         """Queue a prompt. It ends with "length" after `max_new_tokens` or at the end of the context.
 
         With `beams` its answers are those of its `search`. Raises CutworkError for an empty prompt, one that leaves no
@@ -92,18 +93,18 @@ class Scheduler:
             raise CutworkError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
         limit = min(room, len(prompt) + max_new_tokens)
         sampler = Sampler(sampling, len(prompt), limit, stop_tokens)
-        sequence = Sequence(list(prompt), len(prompt), limit, stop_tokens, sampler, priority, client, memory)
+        sequence = Running(list(prompt), len(prompt), limit, stop_tokens, sampler, priority, client, memory)
         if beams is not None:
             beams.check(len(prompt), limit, self.max_batch, self.cache)
             sequence.search = BeamSearch(beams, sampler, prompt, limit, stop_tokens)
         self.waiting.append(sequence)
         return sequence
 
-    def finish(self, sequence: Sequence, reason: FinishReason = "cancelled") -> None:
+    def finish(self, sequence: Running, reason: FinishReason = "cancelled") -> None:
         """End a sequence between steps, wherever it is; its blocks are free at once. Does nothing if it has ended."""
         if sequence.finish_reason is not None:
             return
-        for member in sequence.family:
+        for member in sequence.beams:
             if member.slot >= 0:
                 self._leave(member)
             else:
@@ -132,7 +133,7 @@ class Scheduler:
         logits = self._run(batch)
         decoding = sum(count for sequence, count in batch if sequence.pending == 1)
         prompt = sum(count for _, count in batch) - decoding
-        self.pace.note(decoding, prompt, time.perf_counter() - began)
+        self.prefill_budget.note(decoding, prompt, time.perf_counter() - began)
         chosen, row = [], 0
         for sequence, count in batch:
             if sequence.guesses:
@@ -148,14 +149,14 @@ class Scheduler:
             self.drafter.length.took(time.perf_counter() - start)
         return chosen
 
-    def _compose(self) -> list[tuple[Sequence, int]]:
+    def _compose(self) -> list[tuple[Running, int]]:
         """(sequence, how many of its pending tokens) for the next step."""
         self._grow()
         self._admit()
         self._guess()
         decoding = [(s, 1 + len(s.guesses)) for s in self.running if s.pending == 1]
         rows = sum(count for _, count in decoding)
-        budget = self.pace.budget(rows, self.max_tokens - rows)
+        budget = self.prefill_budget.tokens(rows, self.max_tokens - rows)
         batch = decoding[: self.max_tokens]
         for sequence in sorted(self.running, key=lambda s: s.priority):  # stable: by age among equals
             count = min(sequence.pending, budget)
@@ -173,8 +174,8 @@ class Scheduler:
             for s in self.running
             if s.pending == 1 and s.first_token and s.search is None and s.sampler.settings.constraint is None
         ]
-        most = self.max_guesses // max(len(able), 1)
-        wanted = [(s, s.tokens, s.sampler, min(most, s.limit - len(s.tokens) - 1)) for s in able]
+        limit = self.max_guesses // max(len(able), 1)
+        wanted = [(s, s.tokens, s.sampler, min(limit, s.limit - len(s.tokens) - 1)) for s in able]
         for sequence, guesses in self.drafter.guess(w for w in wanted if w[3] > 0).items():
             sequence.guesses = guesses
             try:
@@ -182,7 +183,7 @@ class Scheduler:
             except OutOfBlocks:
                 sequence.guesses = []
 
-    def _judge(self, sequence: Sequence, logits: np.ndarray) -> list[Chosen]:
+    def _judge(self, sequence: Running, logits: np.ndarray) -> list[Chosen]:
         """The target's tokens from its logits [1 + guesses, V]: as many guesses as it agrees with, and one of its own.
 
         Keys and values of the rest stay in blocks that nobody will read: the next tokens are written over them.
@@ -197,7 +198,7 @@ class Scheduler:
         self.cache.commit(sequence.table, sequence.tokens, len(sequence.tokens) - 1)
         self._end(sequence)
         reasons = [None] * (len(picked) - 1) + [sequence.finish_reason]
-        return [Chosen(sequence, *each, reason) for each, reason in zip(picked, reasons, strict=True)]
+        return [Chosen(sequence, *choice, reason) for choice, reason in zip(picked, reasons, strict=True)]
 
     def _grow(self) -> None:
         """Room for every running sequence's pending tokens, oldest first; without it the last of the lowest priority
@@ -217,7 +218,7 @@ class Scheduler:
             sequence = self._next()
             table = self.cache.open(sequence.tokens, -sequence.memory.id if sequence.memory else 0)
             wanted = self.cache.blocks_for(min(len(sequence.tokens) + 1, sequence.limit))
-            slots = len(sequence.search.tokens) if sequence.search and len(sequence.family) == 1 else 1
+            slots = len(sequence.search.tokens) if sequence.search and len(sequence.beams) == 1 else 1
             if (
                 self._being_computed(sequence, table)
                 or wanted - len(table.blocks) > self.cache.free
@@ -231,20 +232,20 @@ class Scheduler:
             self._extend(sequence)
             budget -= sequence.pending
 
-    def _next(self) -> Sequence:
+    def _next(self) -> Running:
         """Whose turn it is: beams whose siblings run, then by priority, then whose client has the least running, then
         who came first."""
         running = Counter(sequence.client for sequence in self.running)
-        return min(self.waiting, key=lambda s: (all(beam.slot < 0 for beam in s.family), s.priority, running[s.client]))
+        return min(self.waiting, key=lambda s: (all(beam.slot < 0 for beam in s.beams), s.priority, running[s.client]))
 
-    def _start(self, sequence: Sequence, table: Table, memory_table: Table) -> None:
+    def _start(self, sequence: Running, table: Table, memory_table: Table) -> None:
         self.waiting.remove(sequence)
         sequence.table, sequence.memory_table, sequence.slot = table, memory_table, self._slots.pop()
         sequence.reused_tokens = max(sequence.reused_tokens, min(table.length, sequence.prompt_tokens))
         sequence.started = sequence.started or time.perf_counter()
         self.running.append(sequence)
 
-    def _recall(self, sequence: Sequence) -> Table | None:
+    def _recall(self, sequence: Running) -> Table | None:
         """The blocks of a sequence's memory, none if it has none; None if there is no room for it now."""
         if self.encoder is None or sequence.memory is None:
             return Table()
@@ -253,7 +254,7 @@ class Scheduler:
         except OutOfBlocks:
             return None
 
-    def _being_computed(self, sequence: Sequence, table: Table) -> bool:
+    def _being_computed(self, sequence: Running, table: Table) -> bool:
         """Whether another sequence's next steps compute what this one needs next: then it waits to share it."""
         alike = [other for other in self.running if other.memory is sequence.memory]
         if any(other.pending and other.tokens == sequence.tokens for other in alike):
@@ -266,32 +267,32 @@ class Scheduler:
             for other in alike
         )
 
-    def _extend(self, sequence: Sequence) -> None:
+    def _extend(self, sequence: Running) -> None:
         blocks = sequence.table.blocks
         before = len(blocks)
         copies = self.cache.extend(sequence.table, len(sequence.tokens) + len(sequence.guesses))
-        if copies:
+        if copies and self._executor:
             self._executor.copy_blocks(copies)
         if copies or len(blocks) > before or self._tables[sequence.slot, 0] < 0:
             self._write_table(sequence)
 
-    def _write_table(self, sequence: Sequence) -> None:
+    def _write_table(self, sequence: Running) -> None:
         blocks = sequence.table.blocks
         self._tables[sequence.slot, : len(blocks)] = blocks
         self._tables[sequence.slot, len(blocks) :] = -1
-        if sequence.memory:
+        if sequence.memory and self._attended:
             blocks = sequence.memory_table.blocks
-            self._memory["memory_tables"][sequence.slot, : len(blocks)] = blocks
-            self._memory["memory_lengths"][sequence.slot] = sequence.memory.length
+            self._attended.tables[sequence.slot, : len(blocks)] = blocks
+            self._attended.lengths[sequence.slot] = sequence.memory.length
 
-    def _preempt(self, sequence: Sequence) -> None:
+    def _preempt(self, sequence: Running) -> None:
         self.preemptions += 1
-        for member in reversed(sequence.family):
+        for member in reversed(sequence.beams):
             if member.slot >= 0:
                 self._leave(member)
                 self.waiting.appendleft(member)
 
-    def _leave(self, sequence: Sequence) -> None:
+    def _leave(self, sequence: Running) -> None:
         """Give back the slot and the blocks."""
         self.running.remove(sequence)
         self._tables[sequence.slot] = -1
@@ -303,39 +304,26 @@ class Scheduler:
         if self.drafter is not None:
             self.drafter.forget(sequence)
 
-    def _run(self, batch: list[tuple[Sequence, int]]) -> np.ndarray:
-        tokens: list[int] = []
-        rows: list[int] = []
-        positions, slots = [], []
+    def _run(self, batch: list[tuple[Running, int]]) -> np.ndarray:
+        parts = []
         for sequence, count in batch:
             start = sequence.table.length
-            past = [*sequence.tokens[start:], *(guess.token for guess in sequence.guesses)]
-            tokens += past[:count]
-            positions.append(np.arange(start, start + count, dtype=np.int32))
-            slots.append(np.full(count, sequence.slot, np.int32))
+            pending = [*sequence.tokens[start:], *(guess.token for guess in sequence.guesses)]
             wanted = max(0, start + count + 1 - len(sequence.tokens))
-            rows += range(len(tokens) - wanted, len(tokens))
-        return np.asarray(
-            self._executor.step(
-                np.asarray(tokens, np.int32),
-                np.concatenate(positions),
-                np.concatenate(slots),
-                self._tables,
-                np.asarray(rows, np.int32),
-                **self._memory,
-            )
-        )
+            parts.append(Part(pending[:count], start, sequence.slot, wanted))
+        assert self._executor is not None
+        return run_step(self._executor, parts, self._tables, attended=self._attended)
 
-    def _continue(self, sequence: Sequence, logits: np.ndarray) -> list[Chosen]:
+    def _continue(self, sequence: Running, logits: np.ndarray) -> list[Chosen]:
         """What follows from the logits [V] after a sequence's last token."""
         if sequence.search is None:
-            return [self._choose(each, logits) for each in (sequence, *self._twins(sequence))]
+            return [self._choose(twin, logits) for twin in (sequence, *self._twins(sequence))]
         sequence.logits = logits
-        if any(beam.pending for beam in sequence.family):
+        if any(beam.pending for beam in sequence.beams):
             return []
-        return self._advance(sequence.search, sequence.family)
+        return self._advance(sequence.search, sequence.beams)
 
-    def _twins(self, sequence: Sequence) -> list[Sequence]:
+    def _twins(self, sequence: Running) -> list[Running]:
         """Starts those whose turn is next if they have the same tokens: they share what has been computed."""
         twins = []
         while self.waiting and self._slots and self.cache.free:
@@ -347,10 +335,10 @@ class Scheduler:
             twins.append(twin)
         return twins
 
-    def _share_memory(self, sequence: Sequence) -> Table:
+    def _share_memory(self, sequence: Running) -> Table:
         return self.encoder.cache.fork(sequence.memory_table) if self.encoder else Table()
 
-    def _advance(self, search: BeamSearch, beams: list[Sequence]) -> list[Chosen]:
+    def _advance(self, search: BeamSearch, beams: list[Running]) -> list[Chosen]:
         """One more token for every beam: those that go on take over the blocks of those they continue."""
         first = beams[0]
         first.first_token = first.first_token or time.perf_counter()
@@ -370,14 +358,14 @@ class Scheduler:
         self.finish(first, "stop" if token in first.stop_tokens else "length")
         return [Chosen(first, token, None, first.finish_reason)]
 
-    def _choose(self, sequence: Sequence, logits: np.ndarray) -> Chosen:
+    def _choose(self, sequence: Running, logits: np.ndarray) -> Chosen:
         token, logprob = sequence.sampler.choose(logits, sequence.tokens)
         sequence.tokens.append(token)
         sequence.first_token = sequence.first_token or time.perf_counter()
         self._end(sequence)
         return Chosen(sequence, token, logprob, sequence.finish_reason)
 
-    def _end(self, sequence: Sequence) -> None:
+    def _end(self, sequence: Running) -> None:
         """End it if its last token says so."""
         if sequence.tokens[-1] in sequence.stop_tokens:
             self.finish(sequence, "stop")

@@ -1,26 +1,31 @@
 """What a model makes of tokens that are given: logits, log-probabilities, what they attend to."""
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
+from cutwork.engine.backend import Executor
 from cutwork.engine.decoding.blocks import BlockCache, OutOfBlocks, Table
 from cutwork.engine.decoding.sampling import Logprob, log_probability
-from cutwork.engine.encoder import Encoder, Memory, check_memory
+from cutwork.engine.encoder import EncodedInput, Encoder, check_memory
+from cutwork.engine.step import Attended, Part, run_step, table_rows
 from cutwork.errors import CutworkError
+
+Result = TypeVar("Result")
 
 
 class Scorer:
     """Runs sequences through an executor, `chunk` tokens at a time, beside whatever else uses it.
 
-    lock: held while it computes. check: raises CutworkError for tokens that the model does not know.
+    lock: held during each of its steps. check: raises CutworkError for tokens that the model does not know.
     """
 
     def __init__(
         self,
-        executor: Any,
+        executor: Executor,
         cache: BlockCache,
         encoder: Encoder | None,
         lock: threading.Lock,
@@ -28,42 +33,18 @@ class Scorer:
         chunk: int,
         max_context: int,
     ) -> None:
-        self._executor, self._cache, self._encoder = executor, cache, encoder
+        self._executor: Executor | None = executor
+        self._cache, self._encoder = cache, encoder
+        self._abandoned: deque[tuple[Table, Table]] = deque()
         self._lock, self._check = lock, check
         self.chunk, self._max_context = chunk, max_context
 
-    def logits(self, tokens: Sequence[int], memory: Memory | None = None, **more: np.ndarray) -> Iterator[np.ndarray]:
-        """Logits of consecutive chunks of a sequence, each float32 [chunk, vocabulary]. `more` goes to the executor."""
-        if not tokens:
-            raise CutworkError("there are no tokens to compute logits of")
-        if len(tokens) > self._max_context:
-            raise CutworkError(f"{len(tokens)} tokens exceed the context of {self._max_context}")
-        self._check(tokens)
-        check_memory(self._encoder, memory)
-        ids = np.asarray(tokens, np.int32)
-        with self._lock:
-            table, memory_table = self._cache.open([]), Table()
-            try:
-                if self._encoder and memory:
-                    memory_table = self._encoder.open(memory)
-                    self._encoder.run()
-                    more["memory_tables"] = np.asarray([memory_table.blocks], np.int32)
-                    more["memory_lengths"] = np.asarray([memory.length], np.int32)
-                self._cache.extend(table, len(ids))
-                blocks = np.asarray([table.blocks], np.int32)
-                for start in range(0, len(ids), self.chunk):
-                    part = ids[start : start + self.chunk]
-                    rows = np.arange(len(part), dtype=np.int32)
-                    yield self._executor.step(part, rows + np.int32(start), np.zeros_like(rows), blocks, rows, **more)
-            except OutOfBlocks:
-                raise CutworkError("the KV cache is in use by other requests; try again when they have ended") from None
-            finally:
-                self._cache.close(table)
-                if self._encoder:
-                    self._encoder.close(memory_table)
+    def logits(self, tokens: Sequence[int], memory: EncodedInput | None = None) -> Iterator[np.ndarray]:
+        """Logits of consecutive chunks of a sequence, each float32 [chunk, vocabulary]."""
+        return self._steps(tokens, memory, lambda logits: logits)
 
     def cross_attention(
-        self, tokens: Sequence[int], memory: Memory, heads: Sequence[tuple[int, int]]
+        self, tokens: Sequence[int], memory: EncodedInput, heads: Sequence[tuple[int, int]]
     ) -> tuple[np.ndarray, np.ndarray]:
         """See `Model.cross_attention`."""
         self._check(tokens)
@@ -72,24 +53,99 @@ class Scorer:
         limits = (self._encoder.plan.cache_layers, self._encoder.plan.kv_heads)
         if any(not (0 <= layer < limits[0] and 0 <= head < limits[1]) for layer, head in heads):
             raise CutworkError(f"heads must be pairs (layer below {limits[0]}, head below {limits[1]})")
-        watch = np.asarray(heads, np.int32).reshape(-1, 2)
-        chunks = self.logits(tokens, memory, watch=watch)
-        parts = [(self._executor.watched, logits) for logits in chunks]
+        attention_of = np.asarray(heads, np.int32).reshape(-1, 2)
+        parts = self._steps(tokens, memory, lambda logits: (self._running().attention_weights, logits), attention_of)
         weights, logits = zip(*parts, strict=True)
         return np.concatenate(weights, axis=1), np.concatenate(logits)
 
     def token_logprobs(
-        self, tokens: Sequence[int], alternatives: int, memory: Memory | None
+        self, tokens: Sequence[int], alternatives: int, memory: EncodedInput | None
     ) -> Iterator[list[Logprob | None]]:
         """See `Model.token_logprobs`."""
         before: np.ndarray | None = None
         start = 0
         for logits in self.logits(tokens, memory):
             rows = logits if before is None else np.concatenate([before, logits])
-            known = tokens[start + (before is None) : start + len(logits)]
-            found: list[Logprob | None] = [None] if before is None else []
-            yield found + [log_probability(rows[i], token, alternatives) for i, token in enumerate(known)]
+            targets = tokens[start + (before is None) : start + len(logits)]
+            logprobs: list[Logprob | None] = [None] if before is None else []
+            yield logprobs + [log_probability(rows[i], token, alternatives) for i, token in enumerate(targets)]
             before, start = logits[-1:], start + len(logits)
+
+    def _steps(
+        self,
+        tokens: Sequence[int],
+        memory: EncodedInput | None,
+        read: Callable[[np.ndarray], Result],
+        attention_of: np.ndarray | None = None,
+    ) -> Iterator[Result]:
+        """What `read` makes of the logits of each chunk, before anybody else's step.
+
+        The lock is held for one step at a time: whoever has the iterator does not have the model.
+        """
+        if not tokens:
+            raise CutworkError("there are no tokens to compute logits of")
+        if len(tokens) > self._max_context:
+            raise CutworkError(f"{len(tokens)} tokens exceed the context of {self._max_context}")
+        self._check(tokens)
+        check_memory(self._encoder, memory)
+        with self._lock:
+            self._sweep()
+            room = self._open(len(tokens), memory)
+        complete = False
+        try:
+            attended = None
+            if memory is not None:
+                attended = Attended(table_rows([room[1]]), np.asarray([memory.length], np.int32))
+            for start in range(0, len(tokens), self.chunk):
+                part = tokens[start : start + self.chunk]
+                with self._lock:
+                    logits = run_step(
+                        self._running(),
+                        [Part(part, start, logits=len(part))],
+                        table_rows([room[0]]),
+                        attended=attended,
+                        attention_of=attention_of,
+                    )
+                    result = read(logits)
+                yield result
+            complete = True
+        finally:
+            self._abandoned.append(room)
+            if self._lock.acquire(blocking=complete):
+                try:
+                    self._sweep()
+                finally:
+                    self._lock.release()
+
+    def _open(self, length: int, memory: EncodedInput | None) -> tuple[Table, Table]:
+        """Blocks for so many tokens, and those of what has been read. CutworkError if there is no room."""
+        table, memory_table = self._cache.open([]), Table()
+        try:
+            if self._encoder and memory:
+                memory_table = self._encoder.open(memory)
+                self._encoder.run()
+            self._cache.extend(table, length)
+        except BaseException as error:
+            self._abandoned.append((table, memory_table))
+            self._sweep()
+            if isinstance(error, OutOfBlocks):
+                raise CutworkError("the KV cache is in use by other requests; try again when they have ended") from None
+            raise
+        return table, memory_table
+
+    def _sweep(self) -> None:
+        """Give back blocks. An iterator can be dropped anywhere, even while the lock is held, so that must not wait:
+        what it leaves then goes back before the next use."""
+        while self._abandoned:
+            table, memory_table = self._abandoned.popleft()
+            self._cache.close(table)
+            if self._encoder:
+                self._encoder.close(memory_table)
+
+    def _running(self) -> Executor:
+        if self._executor is None:
+            raise CutworkError("the model is closed")
+        return self._executor
 
     def close(self) -> None:
         """Let go of the executor."""

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from cutwork.engine.backend import Executor
 from cutwork.engine.decoding.blocks import BlockCache, OutOfBlocks, Table
 from cutwork.engine.decoding.draft_length import DraftLength
 from cutwork.engine.decoding.sampling import Logprob, Sampler
+from cutwork.engine.step import Part, run_step, table_rows
 
 
 @dataclass
@@ -40,19 +42,21 @@ class Drafter:
     sequence.
     """
 
-    def __init__(self, executor: Any, cache: BlockCache, *, tokens: int, max_tokens: int, max_context: int) -> None:
+    def __init__(
+        self, executor: Executor, cache: BlockCache, *, tokens: int, max_tokens: int, max_context: int
+    ) -> None:
         self._executor, self.cache = executor, cache
         self._tokens, self._max_tokens, self._max_context = tokens, max_tokens, max_context
         self.length = DraftLength(tokens)
         self._drafts: dict[Any, _Draft] = {}
 
     def guess(self, sequences: Iterable[tuple[Any, Sequence[int], Sampler, int]]) -> dict[Any, list[Guess]]:
-        """Guesses for each (key, tokens so far, sampler, most guesses wanted); none where memory or context lack."""
-        work = {key: (tokens, sampler, most) for key, tokens, sampler, most in sequences}
+        """Guesses for each (key, tokens so far, sampler, guesses wanted at most); none where memory or context lack."""
+        work = {key: (tokens, sampler, limit) for key, tokens, sampler, limit in sequences}
         pays = self.length.choose(len(work)) if work else 0
         wanted = {
-            key: self._prepare(key, tokens, most if sampler.repeatable else min(most, pays))
-            for key, (tokens, sampler, most) in work.items()
+            key: self._prepare(key, tokens, limit if sampler.repeatable else min(limit, pays))
+            for key, (tokens, sampler, limit) in work.items()
         }
         guesses: dict[Any, list[Guess]] = {key: [] for key in work}
         rows = self._catch_up({key: work[key][0] for key, count in wanted.items() if count > 0})
@@ -65,7 +69,7 @@ class Drafter:
             for key, token in on.items():
                 self._drafts[key].fed.append(token)
             rows = self._run({key: ([token], len(work[key][0]) + len(guesses[key]) - 1) for key, token in on.items()})
-        return {key: found for key, found in guesses.items() if found}
+        return {key: drafted for key, drafted in guesses.items() if drafted}
 
     def learn(self, key: Any, guessed: int, accepted: int) -> None:
         """How many of a sequence's guesses were right."""
@@ -79,7 +83,7 @@ class Drafter:
         if draft is not None:
             self.cache.close(draft.table)
 
-    def _prepare(self, key: Any, tokens: Sequence[int], most: int) -> int:
+    def _prepare(self, key: Any, tokens: Sequence[int], limit: int) -> int:
         """Room for a sequence; returns how many guesses it holds, 0 for none."""
         draft = self._drafts.get(key)
         if draft is None:
@@ -91,7 +95,7 @@ class Drafter:
             right += 1
         draft.fed = []
         self.cache.commit(draft.table, tokens, draft.table.length + right)
-        count = min(draft.reach, most, self._max_context - len(tokens))
+        count = min(draft.reach, limit, self._max_context - len(tokens))
         if count > 0:
             try:
                 copies = self.cache.extend(draft.table, len(tokens) + count)
@@ -122,19 +126,9 @@ class Drafter:
         """Logits [V] after the last of each sequence's tokens, given as (tokens, position of the first)."""
         if not chunks:
             return {}
-        tables = [self._drafts[key].table.blocks for key in chunks]
-        blocks = np.full((len(tables), max(map(len, tables))), -1, np.int32)
-        for row, table in zip(blocks, tables, strict=True):
-            row[: len(table)] = table
-        lengths = [len(tokens) for tokens, _ in chunks.values()]
-        logits = self._executor.step(
-            np.concatenate([np.asarray(tokens, np.int32) for tokens, _ in chunks.values()]),
-            np.concatenate([np.arange(at, at + len(tokens), dtype=np.int32) for tokens, at in chunks.values()]),
-            np.repeat(np.arange(len(chunks), dtype=np.int32), lengths),
-            blocks,
-            np.cumsum(lengths, dtype=np.int32) - np.int32(1),
-        )
-        return dict(zip(chunks, np.asarray(logits), strict=True))
+        parts = [Part(tokens, start, row, logits=1) for row, (tokens, start) in enumerate(chunks.values())]
+        logits = run_step(self._executor, parts, table_rows([self._drafts[key].table for key in chunks]))
+        return dict(zip(chunks, logits, strict=True))
 
 
 def judge(

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from cutwork.engine.reference.weight import Weight
+from cutwork.pack import bfloat16
 from cutwork.plan.layout import Span
 
-__all__ = ["Executor", "Weight", "default_threads", "isa"]
+__all__ = ["Executor", "Weight", "default_threads", "isa", "largest", "log_sum_exp"]
 
 Op = Mapping[str, Any]
 
@@ -30,6 +31,17 @@ def default_threads() -> int:
     return 1
 
 
+def log_sum_exp(logits: np.ndarray) -> float:
+    """See `decoding.logits`."""
+    top = logits.max()
+    return float(top) + float(np.log(np.exp(logits - top).sum(dtype=np.float64)))
+
+
+def largest(values: np.ndarray, count: int) -> np.ndarray:
+    """See `decoding.logits`."""
+    return np.argsort(-values, kind="stable")[:count]
+
+
 @dataclass
 class _Step:
     """One call's inputs, shared by the ops."""
@@ -42,7 +54,7 @@ class _Step:
     memory_tables: np.ndarray | None
     memory_lengths: np.ndarray | None
     features: np.ndarray | None
-    watch: np.ndarray
+    attention_of: np.ndarray
 
 
 @dataclass
@@ -60,7 +72,7 @@ class Executor:
     costs: None = field(default=None, kw_only=True)
     memory: "Executor | None" = field(default=None, kw_only=True)
     profile: list[float] = field(default_factory=list, init=False)
-    watched: np.ndarray = field(init=False)
+    attention_weights: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         c = self.cache
@@ -97,15 +109,15 @@ class Executor:
         memory_tables: np.ndarray | None = None,
         memory_lengths: np.ndarray | None = None,
         features: np.ndarray | None = None,
-        watch: np.ndarray | None = None,
+        attention_of: np.ndarray | None = None,
     ) -> np.ndarray:
         """Run the plan on one ragged batch; returns logits float32 [R, vocabulary], empty for an encoder."""
-        pairs = np.empty((0, 2), np.int32) if watch is None else watch
+        pairs = np.empty((0, 2), np.int32) if attention_of is None else attention_of
         memory = (memory_tables, memory_lengths)
         step = _Step(tokens, positions, sequences, block_tables, logits_rows, *memory, features, pairs)
         self._check(step)
         keys = 0 if memory_lengths is None else int(memory_lengths[sequences].max())
-        self.watched = np.zeros((len(pairs), len(tokens), keys), np.float32)
+        self.attention_weights = np.zeros((len(pairs), len(tokens), keys), np.float32)
         seconds, result = [], np.empty((0, 0), np.float32)
         for op in self.ops:
             start = time.perf_counter()
@@ -159,7 +171,7 @@ class Executor:
     def _add_positions(self, op: Op, s: _Step) -> None:
         self._view(op["out"], s)[:] = self._view(op["x"], s) + self.weights[op["weight"]].take(s.positions)
 
-    def _neighbours(self, op: Op, s: _Step) -> None:
+    def _unfold(self, op: Op, s: _Step) -> None:
         parts = []
         for x, shift in zip(op["xs"], op["shifts"], strict=True):
             rows = np.arange(len(s.tokens)) + shift
@@ -248,8 +260,8 @@ class Executor:
             rows = np.flatnonzero(s.sequences == sequence)
             keys, values = self.memory._recall(op["cache"], s.memory_tables[sequence], int(s.memory_lengths[sequence]))
             weights = self._attend(op, s, rows, keys, values, np.zeros((1, 1, 1)))
-            for pair in np.flatnonzero(s.watch[:, 0] == op["cache"]):
-                self.watched[pair, rows, : len(keys)] = weights[s.watch[pair, 1]]
+            for pair in np.flatnonzero(s.attention_of[:, 0] == op["cache"]):
+                self.attention_weights[pair, rows, : len(keys)] = weights[s.attention_of[pair, 1]]
 
     def _recall(self, layer: int, table: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Keys and values [length, kv_heads, head_dim] of a sequence in a layer of the cache."""
@@ -305,8 +317,7 @@ def _softmax(x: np.ndarray) -> np.ndarray:
 
 def _round_bf16(x: np.ndarray) -> np.ndarray:
     """Nearest bfloat16, ties to even, as float32."""
-    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
-    return np.asarray(((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32))
+    return bfloat16.to_float32(bfloat16.from_float32(x))
 
 
 def _round_i8(x: np.ndarray) -> np.ndarray:

@@ -5,8 +5,11 @@ from typing import Literal
 
 import numpy as np
 
-from cutwork.pack.encodings import DType, EncodedWeight, Encoding, decode, mask_shape
-from cutwork.pack.int4 import decode_int4, scales_of
+from cutwork.pack import bfloat16
+from cutwork.pack.decode import decode
+from cutwork.pack.int4 import scales_of
+from cutwork.pack.masked import mask_shape
+from cutwork.pack.record import DType, EncodedWeight, Encoding
 
 
 @dataclass(frozen=True)
@@ -24,16 +27,17 @@ class Weight:
     reordered_bytes: int = 0
 
     def reorder(self) -> bool:
-        """For the native engine's sake: there is nothing to plan here."""
+        """There is one order only."""
         return False
 
     @staticmethod
     def dense(values: np.ndarray, scale: np.ndarray | None = None) -> "Weight":
         """From float32, bfloat16 bits (uint16) or int8 of shape [rows, cols]."""
-        return Weight(_widen(values), scale, "dense", _dtype(values))
+        return Weight(bfloat16.widen(values), scale, "dense", _dtype(values))
 
     @staticmethod
-    def bitmask(
+    def masked(
+        encoding: Encoding,
         rows: int,
         cols: int,
         values: np.ndarray,
@@ -42,31 +46,10 @@ class Weight:
         scale: np.ndarray | None = None,
     ) -> "Weight":
         """From the packed format's arrays (docs/architecture.md)."""
-        return _masked("bitmask", rows, cols, values, mask, offsets, scale)
-
-    @staticmethod
-    def block1x4(
-        rows: int,
-        cols: int,
-        values: np.ndarray,
-        mask: np.ndarray,
-        offsets: np.ndarray,
-        scale: np.ndarray | None = None,
-    ) -> "Weight":
-        """From the packed format's arrays (docs/architecture.md)."""
-        return _masked("block1x4", rows, cols, values, mask, offsets, scale)
-
-    @staticmethod
-    def block4x1(
-        rows: int,
-        cols: int,
-        values: np.ndarray,
-        mask: np.ndarray,
-        offsets: np.ndarray,
-        scale: np.ndarray | None = None,
-    ) -> "Weight":
-        """From the packed format's arrays (docs/architecture.md)."""
-        return _masked("block4x1", rows, cols, values, mask, offsets, scale)
+        mask = mask.reshape(mask_shape(encoding, rows, cols)[0])
+        floats = bfloat16.widen(values)
+        full = decode(EncodedWeight(encoding, _dtype(values), (rows, cols), floats, 0, scale, mask, offsets))
+        return Weight(full, scale, encoding, _dtype(values))
 
     @staticmethod
     def int4(
@@ -81,7 +64,7 @@ class Weight:
         """From the packed format's arrays (docs/architecture.md)."""
         encoding: Literal["dense", "bitmask"] = "dense" if mask is None else "bitmask"
         weight = EncodedWeight(encoding, "i4", (rows, cols), values, 0, scale, mask, offsets, group)
-        return Weight(decode_int4(weight), scales_of(weight), encoding, "i4", group)
+        return Weight(decode(weight), scales_of(weight), encoding, "i4", group)
 
     @property
     def rows(self) -> int:
@@ -132,22 +115,3 @@ class Weight:
 def _dtype(values: np.ndarray) -> DType:
     dtypes: dict[str, DType] = {"float32": "f32", "uint16": "bf16", "int8": "i8"}
     return dtypes[values.dtype.name]
-
-
-def _masked(
-    encoding: Encoding,
-    rows: int,
-    cols: int,
-    values: np.ndarray,
-    mask: np.ndarray,
-    offsets: np.ndarray,
-    scale: np.ndarray | None,
-) -> Weight:
-    mask = mask.reshape(mask_shape(encoding, rows, cols)[0])
-    full = decode(EncodedWeight(encoding, _dtype(values), (rows, cols), _widen(values), 0, scale, mask, offsets))
-    return Weight(full, scale, encoding, _dtype(values))
-
-
-def _widen(values: np.ndarray) -> np.ndarray:
-    """bfloat16 bits to float32; other dtypes as they are."""
-    return np.asarray((values.astype(np.uint32) << 16).view(np.float32) if values.dtype == np.uint16 else values)

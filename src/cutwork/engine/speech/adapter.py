@@ -2,47 +2,46 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from cutwork.audio import read_audio
-from cutwork.engine.decoding.requests import Generation, Options
-from cutwork.engine.encoder import Memory
+from cutwork.engine.answers import Answers
+from cutwork.engine.decoding.options import GenerateOptions
+from cutwork.engine.decoding.requests import Generation
+from cutwork.engine.encoder import EncodedInput
 from cutwork.engine.speech.decoder import Answer, Process, Search
-from cutwork.engine.speech.options import Options as SpeechOptions
+from cutwork.engine.speech.options import TranscribeOptions
 from cutwork.engine.speech.spectrogram import Spectrogram
-from cutwork.engine.speech.transcribe import Progress, Transcription
+from cutwork.engine.speech.transcribe import Transcription, TranscriptionProgress
 from cutwork.engine.speech.vocabulary import vocabulary_of
 from cutwork.errors import CutworkError
-
-if TYPE_CHECKING:
-    from cutwork.engine.model import Model
-
 
 Audio = str | Path | bytes | np.ndarray
 
 
 def open_transcription(
-    model: "Model",
+    model: Answers,
     audio: Audio,
-    options: SpeechOptions,
+    options: TranscribeOptions,
     *,
-    progress: Progress | None = None,
+    progress: TranscriptionProgress | None = None,
     stopped: Callable[[], bool] | None = None,
 ) -> Transcription:
     """See `Model.transcribe`. `stopped` is asked before every step of the decoder; it raises `Stopped` if so."""
     if model.tokenizer is None:
         raise CutworkError(f"{model.path} has no tokenizer, so nothing can be transcribed")
     vocabulary = vocabulary_of(model.path, model.config, model.tokenizer)
+    assert model.encoder is not None
     return Transcription(
         ModelDecoder(model, stopped),
         model.tokenizer,
         vocabulary,
-        Spectrogram.of_model(model.path, int(model.config["num_mel_bins"])),
+        Spectrogram.of_model(model.path, model.encoder.mels),
         _sound(audio),
         options,
-        window=2 * int(model.config["max_source_positions"]),
+        window=model.encoder.frames * int(model.config["max_source_positions"]),
         context=model.max_context,
         progress=progress,
     )
@@ -67,47 +66,47 @@ class Stopped(CutworkError):
 class ModelDecoder:
     """`stopped` is asked before every step; where it says so, `Stopped` is raised."""
 
-    def __init__(self, model: "Model", stopped: Callable[[], bool] | None = None) -> None:
+    def __init__(self, model: Answers, stopped: Callable[[], bool] | None = None) -> None:
         self._model, self._stopped = model, stopped
 
-    def encode(self, spectrogram: np.ndarray) -> Memory:
+    def encode(self, spectrogram: np.ndarray) -> EncodedInput:
         """A handle of a window, float32 [mels, frames]."""
         return self._model.encode_input(spectrogram)
 
-    def logits(self, memory: Memory, prompt: Sequence[int]) -> np.ndarray:
+    def logits(self, memory: EncodedInput, prompt: Sequence[int]) -> np.ndarray:
         """Logits float32 [V] after a prompt."""
         return np.asarray(self._model.logits(prompt, memory)[-1])
 
     def attention(
-        self, memory: Memory, tokens: Sequence[int], heads: Sequence[tuple[int, int]]
+        self, memory: EncodedInput, tokens: Sequence[int], heads: Sequence[tuple[int, int]]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Cross attention float32 [heads, tokens, frames / 2] and logits float32 [tokens, V]."""
         return self._model.cross_attention(tokens, memory, heads)
 
-    def answer(self, memory: Memory, prompt: Sequence[int], search: Search, process: Process) -> Answer:
+    def answer(self, memory: EncodedInput, prompt: Sequence[int], search: Search, process: Process) -> Answer:
         """The best answer found: of a beam search, or of as many samples at a time as asked for."""
         room = self._model.max_context - len(prompt)
-        options: Options = {
+        options: GenerateOptions = {
             "max_new_tokens": min(search.max_new_tokens or room, room),
             "repetition_penalty": search.repetition_penalty,
             "no_repeat_ngram_size": search.no_repeat_ngram_size,
         }
         if search.beams > 1:
             options |= {"num_beams": search.beams, "length_penalty": search.length_penalty}
-            [found] = self._model.respond(memory, prompt, [{**options, "logits_processor": process}], self._check)
-            assert found.score is not None
-            total = found.score * len(found.tokens) ** search.length_penalty
-            return Answer(self._text(found), total / len(found.tokens))
+            [generation] = self._model.respond(memory, prompt, [{**options, "logits_processor": process}], self._check)
+            assert generation.score is not None
+            total = generation.score * len(generation.tokens) ** search.length_penalty
+            return Answer(self._text(generation), total / len(generation.tokens))
         options["temperature"] = search.temperature
         recorders = [_Recorder(process) for _ in range(search.samples)]
-        several: list[Options] = [
+        several: list[GenerateOptions] = [
             {**options, "logits_processor": recorder, "seed": None if search.seed is None else search.seed + number}
             for number, recorder in enumerate(recorders)
         ]
-        found_each = self._model.respond(memory, prompt, several, self._check)
+        generations = self._model.respond(memory, prompt, several, self._check)
         answers = [
-            Answer(self._text(found), recorder.total(found.tokens) / (len(self._text(found)) + 1))
-            for found, recorder in zip(found_each, recorders, strict=True)
+            Answer(self._text(generation), recorder.total(generation.tokens) / (len(self._text(generation)) + 1))
+            for generation, recorder in zip(generations, recorders, strict=True)
         ]
         return max(answers, key=lambda answer: answer.average)
 
@@ -115,8 +114,8 @@ class ModelDecoder:
         if self._stopped and self._stopped():
             raise Stopped("the transcription was stopped")
 
-    def _text(self, found: Generation) -> list[int]:
-        tokens = found.tokens
+    def _text(self, generation: Generation) -> list[int]:
+        tokens = generation.tokens
         return tokens[:-1] if tokens and tokens[-1] in self._model.stop_tokens else tokens
 
 

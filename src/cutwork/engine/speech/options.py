@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from cutwork.errors import CutworkError
+from cutwork.errors import CutworkError, check_known
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 @dataclass(frozen=True)
-class Options:
+class TranscribeOptions:
     """The defaults are those of Whisper's own transcription.
 
     language: a code or an English name; None: detected from the first window. task: "transcribe", or "translate" into
@@ -73,14 +73,11 @@ class Options:
     @property
     def temperatures(self) -> tuple[float, ...]:
         """One or more, in the order in which they are tried."""
-        found = self.temperature
-        return (float(found),) if isinstance(found, int | float) else tuple(found)
+        given = self.temperature
+        return (float(given),) if isinstance(given, int | float) else tuple(given)
 
 
-def options_from(keywords: Mapping[str, Any]) -> Options:
+def options_from(keywords: Mapping[str, Any]) -> TranscribeOptions:
     """Options from keywords; CutworkError for an unknown one."""
-    known = [field.name for field in fields(Options)]
-    unknown = sorted(set(keywords) - set(known))
-    if unknown:
-        raise CutworkError(f"unknown option '{unknown[0]}'; the options are {', '.join(known)}")
-    return Options(**keywords)
+    check_known(keywords, [field.name for field in fields(TranscribeOptions)])
+    return TranscribeOptions(**keywords)

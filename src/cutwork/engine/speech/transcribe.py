@@ -14,15 +14,15 @@ import numpy as np
 from cutwork.audio import RATE
 from cutwork.engine.decoding.logits import log_softmax
 from cutwork.engine.speech.decoder import Answer, Decoder, Search
-from cutwork.engine.speech.options import Options
-from cutwork.engine.speech.rules import Rules
+from cutwork.engine.speech.options import TranscribeOptions
 from cutwork.engine.speech.segments import Segment, Transcript, split
 from cutwork.engine.speech.spectrogram import Spectrogram
+from cutwork.engine.speech.timestamp_rules import TimestampRules
 from cutwork.engine.speech.vad import Silence, spoken
 from cutwork.engine.speech.vocabulary import SECONDS_PER_TIME, Vocabulary
 from cutwork.engine.speech.words import Aligner
 
-Progress = Callable[[float, float], None]  # (seconds done, seconds in all)
+TranscriptionProgress = Callable[[float, float], None]  # (seconds done, seconds in all)
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ class Transcription:
         vocabulary: Vocabulary,
         spectrogram: Spectrogram,
         sound: np.ndarray,
-        options: Options,
+        options: TranscribeOptions,
         *,
         window: int,
         context: int,
-        progress: Progress | None = None,
+        progress: TranscriptionProgress | None = None,
     ) -> None:
         self._decoder, self._tokenizer, self._vocabulary, self._options = decoder, tokenizer, vocabulary, options
         self._window, self._context, self._progress = window, context, progress
@@ -94,11 +94,11 @@ class Transcription:
         """Transcribes on from where it was left; segments are given once."""
         while self._seek < self._frames:
             frames = min(self._window, self._frames - self._seek)
-            advance, found = self._hear(self._seek, frames)
+            advance, segments = self._hear(self._seek, frames)
             self._seek += advance
             if self._progress:
                 self._progress(min(self._seek, self._frames) / 100, self._frames / 100)
-            yield from found
+            yield from segments
 
     def _hear(self, seek: int, frames: int) -> tuple[int, list[Segment]]:
         """Transcribe the window at frame `seek`: how far to go on, and its segments."""
@@ -109,14 +109,14 @@ class Transcription:
         if self._is_silence(outcome):
             return frames, []
         slices, advance = split(outcome.answer.tokens, self._vocabulary, frames)
-        found: list[Segment] = []
+        segments: list[Segment] = []
         for part in slices:
             text = self._text(self._vocabulary.text(part.tokens))
             if not text.strip():
                 continue
-            found.append(
+            segments.append(
                 Segment(
-                    id=len(self._segments) + len(found),
+                    id=len(self._segments) + len(segments),
                     seek=seek,
                     start=round(seek / 100 + part.start, 2),
                     end=round(seek / 100 + part.end, 2),
@@ -133,11 +133,11 @@ class Transcription:
         else:
             self._history = []
         if options.word_timestamps:
-            found = self._aligner.add_words(memory, found, self._prompt, seek / 100, frames)
+            segments = self._aligner.add_words(memory, segments, self._prompt, seek / 100, frames)
         if self._spoken:
-            found = [self._spoken.restore_segment(segment) for segment in found]
-        self._segments += found
-        return advance, found
+            segments = [self._spoken.restore_segment(segment) for segment in segments]
+        self._segments += segments
+        return advance, segments
 
     def _encode_at(self, seek: int) -> Any:
         """The memory of the window at frame `seek`; the last one is kept."""
@@ -179,12 +179,12 @@ class Transcription:
             seed=o.seed,
         )
 
-    def _rules(self) -> Rules:
-        o, own = self._options, self._vocabulary.suppressed
-        given = [token for token in o.suppress_tokens or () if token >= 0]
-        return Rules(
+    def _rules(self) -> TimestampRules:
+        o, preset = self._options, self._vocabulary.suppressed
+        named = [token for token in o.suppress_tokens or () if token >= 0]
+        return TimestampRules(
             self._vocabulary,
-            suppressed=[*given, *(own if -1 in (o.suppress_tokens or ()) else ())],
+            suppressed=[*named, *(preset if -1 in (o.suppress_tokens or ()) else ())],
             blank=not o.suppress_blank,
             times=not o.without_timestamps,
             last_first_time=round(o.max_initial_timestamp / SECONDS_PER_TIME),

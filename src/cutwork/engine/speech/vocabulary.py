@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cutwork.architectures import kind_of
 from cutwork.errors import CutworkError
 
 SECONDS_PER_TIME = 0.02  # a time token's step
@@ -66,7 +67,7 @@ def vocabulary_of(path: Path, config: Mapping[str, Any], tokenizer: Any) -> Voca
 
     Raises CutworkError if the model is no Whisper or its files do not say.
     """
-    if config.get("model_type") != "whisper":
+    if kind_of(config) != "speech":
         raise CutworkError(f"{path} is a {config.get('model_type')} model; only Whisper models transcribe")
     settings: dict[str, Any] = {}
     file = path / "generation_config.json"

@@ -70,15 +70,15 @@ class Aligner:
 
     def _characters(self, tokens: Sequence[int]) -> list[tuple[list[int], str]]:
         """Runs of tokens that are whole characters."""
-        found: list[tuple[list[int], str]] = []
+        words: list[tuple[list[int], str]] = []
         part: list[int] = []
         for token in tokens:
             part = [*part, token]
             text = self._text(part)
             if "\N{REPLACEMENT CHARACTER}" not in text or len(part) == _CHARACTER:
-                found.append((part, text))
+                words.append((part, text))
                 part = []
-        return [*found, (part, self._text(part))] if part else found
+        return [*words, (part, self._text(part))] if part else words
 
     def _text(self, tokens: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))

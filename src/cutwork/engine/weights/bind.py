@@ -2,26 +2,26 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 
+from cutwork.architectures.architecture import HEAD, Architecture
+from cutwork.engine.backend import Weight, Weight_co, WeightType
 from cutwork.errors import CutworkError
-from cutwork.pack.encodings import EncodedWeight
+from cutwork.pack import bfloat16
+from cutwork.pack.decode import decode
+from cutwork.pack.record import EncodedWeight
 from cutwork.plan.builder import Derived, Plan
-
-_ON_DISK = {"embed_out.weight": "lm_head.weight"}  # what checkpoints of GPT-NeoX call the output head
-_GPT2 = ("h.", "wte.", "wpe.", "ln_f.")  # OpenAI's own checkpoints are of the inner model only
-_TIED = {"lm_head.weight": "shared.weight"}  # T5's configs do not tell whether its head is tied: what is stored does
 
 
 def bind(
     plans: Sequence[Plan],
+    architecture: Architecture,
     stored: Mapping[str, EncodedWeight],
-    kind: Any,
+    kind: WeightType[Weight],
     threads: int = 1,
     reorder_weights: bool = False,
-) -> list[tuple[list[Any], list[np.ndarray]]]:
+) -> list[tuple[list[Weight], list[np.ndarray]]]:
     """(weights, vectors) of each plan in the order of its ids; `kind` is the class `Weight` of the chosen backend.
 
     Plans share the weights they have in common. Weights keep views of the stored arrays; vectors become float32. So
@@ -29,12 +29,14 @@ def bind(
     CutworkError naming a weight that is missing, has another shape than the config promises, holds what a kernel must
     not trust, or belongs to another architecture.
     """
-    stored = {_on_disk(name): weight for name, weight in stored.items()}
-    names = {name: _TIED.get(name, name) if name not in stored else name for plan in plans for name in plan.weights}
+    stored = {architecture.plan_name(name): weight for name, weight in stored.items()}
+    names = {name: name for plan in plans for name in plan.weights}
+    if architecture.tied_if_missing and HEAD not in stored:
+        names[HEAD] = architecture.embedding
     shapes = {names[name]: shape for plan in plans for name, shape in plan.weights.items()}
     derived = {name: value for plan in plans for name, value in plan.derived.items()}
 
-    def make(name: str) -> Any:
+    def make(name: str) -> Weight:
         if name in derived:
             return kind.dense(_derive(derived[name], stored))
         weight = make_weight(name, shapes[name], stored[name], kind)
@@ -42,7 +44,8 @@ def bind(
             _reorder(weight)
         return weight
 
-    _check_names({*names.values(), *(name for plan in plans for name in _vector_sources(plan))}, stored)
+    needed = {*names.values(), *(name for plan in plans for name in _vector_sources(plan))}
+    _check_names(needed, stored, architecture)
     with ThreadPoolExecutor(threads) as pool:
         made = pool.map(make, shapes)
         weights = dict(zip(shapes, made, strict=True))
@@ -55,47 +58,36 @@ def bind(
     ]
 
 
-def _on_disk(name: str) -> str:
-    """The name that a plan knows a stored tensor by."""
-    return f"transformer.{name}" if name.startswith(_GPT2) else _ON_DISK.get(name, name)
-
-
 def _vector_sources(plan: Plan) -> set[str]:
     """The stored tensors that a plan's vectors come from."""
     names = set(plan.vectors) - set(plan.constants) - set(plan.derived)
     return names | {derived.source for derived in plan.derived.values()}
 
 
-def _check_names(needed: set[str], stored: Mapping[str, EncodedWeight]) -> None:
+def _check_names(needed: set[str], stored: Mapping[str, EncodedWeight], architecture: Architecture) -> None:
     for name in sorted(needed - set(stored)):
         raise CutworkError(f"weight '{name}' is missing from the model; the checkpoint is incomplete")
     for name in sorted(set(stored) - needed):
-        if not _harmless(name):
+        if not architecture.leaves_out(name):
             raise CutworkError(f"weight '{name}' does not belong to this architecture, so the model would run wrong")
 
 
-def _harmless(name: str) -> bool:
-    """Weights that checkpoints carry although the forward pass does not read them."""
-    unread = (".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias", ".attn.bias", ".attn.masked_bias")
-    copies = ("lm_head.weight", "proj_out.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-    return name.endswith((*unread, ".EncDecAttention.relative_attention_bias.weight")) or name in copies
-
-
-def make_weight(name: str, shape: tuple[int, int], weight: EncodedWeight, kind: Any) -> Any:
+def make_weight(name: str, shape: tuple[int, int], weight: EncodedWeight, kind: WeightType[Weight_co]) -> Weight_co:
     """A weight of the backend's class `kind` over the stored arrays; raises CutworkError naming it, as `bind` does."""
     _check_shape(name, shape, weight)
     try:
         if weight.dtype == "i4":
+            assert weight.scale is not None
             return kind.int4(*shape, weight.values, weight.scale, weight.group, weight.mask, weight.offsets)
         if weight.encoding == "dense":
             return kind.dense(weight.values, weight.scale)
-        make = {"bitmask": kind.bitmask, "block1x4": kind.block1x4, "block4x1": kind.block4x1}[weight.encoding]
-        return make(*shape, weight.values, weight.mask, weight.offsets, weight.scale)
+        assert weight.mask is not None and weight.offsets is not None
+        return kind.masked(weight.encoding, *shape, weight.values, weight.mask, weight.offsets, weight.scale)
     except ValueError as error:
         raise CutworkError(f"weight '{name}' is damaged: {error}; get or pack the model again") from None
 
 
-def _reorder(weight: Any) -> None:
+def _reorder(weight: Weight) -> None:
     try:
         weight.reorder()
     except MemoryError as error:
@@ -119,10 +111,7 @@ def _floats(name: str, shape: tuple[int, ...], weight: EncodedWeight) -> np.ndar
     _check_shape(name, shape, weight)
     if weight.scale is not None:
         raise CutworkError(f"weight '{name}' is quantised, but this engine reads it as floats; leave it unquantised")
-    values = weight.decode()
-    if values.dtype == np.uint16:
-        values = (values.astype(np.uint32) << 16).view(np.float32)
-    return np.ascontiguousarray(values, np.float32)
+    return np.ascontiguousarray(bfloat16.widen(decode(weight)), np.float32)
 
 
 def _check_shape(name: str, shape: tuple[int, ...], weight: EncodedWeight) -> None:

@@ -1,11 +1,11 @@
 """How much memory this process may use, and the KV cache that fits."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from cutwork.architectures.lengths import Lengths
 from cutwork.errors import CutworkError
 from cutwork.plan.builder import Plan
 
@@ -27,41 +27,6 @@ class CacheSize:
     memory_blocks: int = 0
 
 
-@dataclass(frozen=True)
-class Lengths:
-    """Tokens of a sequence, or of an encoder's input: what a model was made for, and what it can take if asked to."""
-
-    usual: int
-    most: int
-
-
-def context_of(config: Mapping[str, Any]) -> Lengths:
-    """Of the sequences that a model (its decoder) writes. Raises CutworkError for a config that says nonsense."""
-    if config.get("model_type") == "t5":
-        return _relative(config)
-    names = ("max_position_embeddings", "max_seq_len", "max_target_positions", "n_positions")
-    name = next((name for name in names if name in config), None)
-    return _absolute(config, name) if name else Lengths(2048, 2048)
-
-
-def input_of(config: Mapping[str, Any]) -> Lengths:
-    """Of the inputs that an encoder reads."""
-    return _absolute(config, "max_source_positions") if "max_source_positions" in config else _relative(config)
-
-
-def _absolute(config: Mapping[str, Any], name: str) -> Lengths:
-    longest = config[name]
-    if isinstance(longest, bool) or not isinstance(longest, int) or not 2 <= longest <= 1 << 24:
-        raise CutworkError(f"config.json: {name} must be an integer from 2, not {longest!r}")
-    return Lengths(longest, longest)
-
-
-def _relative(config: Mapping[str, Any]) -> Lengths:
-    """Of a model without absolute positions."""
-    usual = config.get("n_positions", 512)
-    return Lengths(usual if isinstance(usual, int) and 2 <= usual <= 1 << 14 else 512, 1 << 14)
-
-
 def size_cache(
     plan: Plan,
     *,
@@ -71,7 +36,7 @@ def size_cache(
     max_batch: int,
     budget: int | None,
     encoder: Plan | None = None,
-    inputs: Lengths = Lengths(0, 0),
+    inputs: Lengths | None = None,
     max_input: int | None = None,
 ) -> CacheSize:
     """As many blocks as `max_batch` sequences of the whole context need, within `budget` bytes.
@@ -81,7 +46,7 @@ def size_cache(
     for an input.
     """
     tokens = _wanted("max_context", max_context, context)
-    input_tokens = _wanted("max_input", max_input, inputs) if encoder else 0
+    input_tokens = _wanted("max_input", max_input, inputs) if inputs else 0
     block_bytes = _block_bytes(plan, dtype)
     input_blocks = -(-input_tokens // BLOCK_SIZE)
     input_bytes = input_blocks * _block_bytes(encoder, dtype) if encoder else 0

@@ -6,16 +6,16 @@ import os
 from collections.abc import Sequence
 from itertools import combinations, product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cutwork import __version__
+from cutwork.engine.backend import Costs, TimedWeight, native
 from cutwork.engine.weights.bind import make_weight
 from cutwork.errors import CutworkError
 from cutwork.machine import cpu_name
-from cutwork.pack.encodings import encode
 from cutwork.pack.int4 import GROUP, encode_int4
+from cutwork.pack.masked import encode
 from cutwork.store.atomic import write_atomically
 
 ENVIRONMENT = "CUTWORK_COSTS"  # a file to read instead of the cache, or "default": the built-in costs
@@ -26,11 +26,16 @@ _SHAPES = ((480, 2048), (1920, 512))
 _SKIPPING_SHAPES = ((768, 3072), (3072, 768), (2048, 512))
 _DENSITIES = (0.5, 0.2)
 _ZEROS = {"bitmask": (1, 1), "block1x4": (1, 4), "block4x1": (4, 1)}  # rows and columns that are zero together
-_TOKENS = {"gemv": (1, 2, 4, 8, 16), "gemm": (8, 32, 128), "spmm": (32, 128, 512), "rows": (16, 32, 128, 512)}
-_SKIPPING = ("spmm", "rows")
+_TOKENS = {
+    "gemv": (1, 2, 4, 8, 16),
+    "gemm": (8, 32, 128),
+    "spmm_tokens": (32, 128, 512),
+    "spmm_rows": (16, 32, 128, 512),
+}
+_SKIPPING = ("spmm_tokens", "spmm_rows")
 
 
-def load_costs() -> Any:
+def load_costs() -> Costs:
     """The `cutwork._native.Costs` of this process's instruction set.
 
     From the file that CUTWORK_COSTS names, else as measured before (`measure_costs`), else the built-in ones. Raises
@@ -38,7 +43,7 @@ def load_costs() -> Any:
     """
     named = os.environ.get(ENVIRONMENT, "")
     if named == "default":
-        return _native().Costs()
+        return native().Costs()
     path = Path(named) if named else cache_path()
     try:
         return _read(path)
@@ -46,7 +51,7 @@ def load_costs() -> Any:
         if named:
             problem = error.strerror if isinstance(error, OSError) else error
             raise CutworkError(f"the costs in {path} (from {ENVIRONMENT}) cannot be used: {problem}") from None
-        return _native().Costs()
+        return native().Costs()
 
 
 def have_measured() -> bool:
@@ -60,10 +65,10 @@ def have_measured() -> bool:
     return True
 
 
-def measure_costs() -> Any:
+def measure_costs() -> Costs:
     """Time every kernel with every encoding for five seconds, keep the costs for later processes and return them."""
-    native = _native()
-    costs = native.Costs()
+    backend = native()
+    costs = backend.Costs()
     constants = {}
     for dtype in ("f32", "bf16", "i8", "i4"):
         for encoding in ("dense", "bitmask") if dtype == "i4" else ("dense", *_ZEROS):
@@ -71,10 +76,10 @@ def measure_costs() -> Any:
             for kernel in weights[0].kernels():
                 timed = _weights(dtype, encoding, _SKIPPING_SHAPES) if kernel in _SKIPPING else weights
                 constants[f"{kernel} {encoding} {dtype}"] = _fit(costs, kernel, timed)
-    threads = native.default_threads()
-    one = native.read_bandwidth(1, 256, 4)
-    bandwidth = (one, max(one, native.read_bandwidth(threads, 256, 4)))
-    measured = native.Costs(constants, bandwidth)
+    threads = backend.default_threads()
+    one = backend.read_bandwidth(1, 256, 4)
+    bandwidth = (one, max(one, backend.read_bandwidth(threads, 256, 4)))
+    measured = backend.Costs(constants, bandwidth)
     content = {
         "cpu": cpu_name(),
         "isa": measured.isa,
@@ -94,23 +99,23 @@ def measure_costs() -> Any:
 def cache_path() -> Path:
     """Where costs are kept: by processor, instruction set and build of the native module."""
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    native = _native()
-    build = Path(native.__file__).stat()
+    backend = native()
+    build = Path(backend.__file__).stat()
     key = f"{cpu_name()} {__version__} {build.st_size} {build.st_mtime_ns}"
     return (
         Path(home).expanduser()
         / "cutwork"
-        / f"costs-{native.isa()}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
+        / f"costs-{backend.isa()}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
     )
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> Costs:
     content = json.loads(path.read_text())
     constants = {name: tuple(values) for name, values in content["constants"].items()}
-    return _native().Costs(constants, tuple(content["bandwidth"]), content["isa"])
+    return native().Costs(constants, tuple(content["bandwidth"]), content["isa"])
 
 
-def _weights(dtype: str, encoding: str, shapes: Sequence[tuple[int, int]]) -> list[Any]:
+def _weights(dtype: str, encoding: str, shapes: Sequence[tuple[int, int]]) -> list[TimedWeight]:
     weights = []
     for density, (rows, cols) in product(_DENSITIES if encoding in _ZEROS else (1.0,), shapes):
         random = np.random.default_rng(0)
@@ -124,11 +129,11 @@ def _weights(dtype: str, encoding: str, shapes: Sequence[tuple[int, int]]) -> li
             stored = values.astype({"f32": np.float32, "bf16": np.uint16, "i8": np.int8}[dtype])
             rows_scale = np.ones(rows, np.float32) if dtype == "i8" else None
             encoded = encode(stored, rows_scale, allow_bitmask=encoding in _ZEROS)
-        weights.append(make_weight("timed", (rows, cols), encoded, _native().Weight))
+        weights.append(make_weight("timed", (rows, cols), encoded, native().Weight))
     return weights
 
 
-def _fit(costs: Any, kernel: str, weights: list[Any]) -> tuple[float, ...]:
+def _fit(costs: Costs, kernel: str, weights: Sequence[TimedWeight]) -> tuple[float, ...]:
     """Constants that explain the times of a kernel, in picoseconds: least squares of the relative errors."""
     work, times = [], []
     for weight in weights:
@@ -154,9 +159,3 @@ def _nonnegative_least_squares(a: np.ndarray, b: np.ndarray) -> list[float]:
             if error < least and (solution >= 0).all():
                 least, best = error, solution
     return [float(x) for x in best]
-
-
-def _native() -> Any:
-    from cutwork import _native as native  # type: ignore[attr-defined]
-
-    return native

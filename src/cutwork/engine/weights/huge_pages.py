@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cutwork.engine.weights.cache_size import available_memory
-from cutwork.pack.encodings import EncodedWeight
+from cutwork.pack.record import EncodedWeight
 
 _LINE = 64
 _PAGE = 2 << 20

@@ -30,6 +30,21 @@ class ApiError(Exception):
         return {} if self.retry is None else {"Retry-After": str(self.retry)}
 
 
+def server_failed() -> ApiError:
+    """Something went wrong that is no fault of the client's."""
+    return ApiError(500, "the server failed; its log says why")
+
+
+def shutting_down() -> ApiError:
+    """The server takes nothing more, or ends what is unfinished."""
+    return ApiError(503, "the server is shutting down", code="shutting_down", retry=5)
+
+
+def took_too_long() -> ApiError:
+    """A request reached its deadline."""
+    return ApiError(504, "the request took longer than it may", code="timeout")
+
+
 def body(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
     """{"error": …} as OpenAI writes it."""
     kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
@@ -60,4 +75,4 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def _unexpected(_: Request, __: Exception) -> JSONResponse:
-        return JSONResponse(body(500, "the server failed; its log says why"), 500)
+        return JSONResponse(server_failed().body(), 500)

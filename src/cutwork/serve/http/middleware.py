@@ -29,8 +29,8 @@ def client_of(request: Request) -> str:
     return request.headers.get("authorization") or (request.client.host if request.client else "")
 
 
-class Guard:
-    """ASGI middleware around the whole application."""
+class RequestMiddleware:
+    """ASGI middleware around the whole application: what stands before every route."""
 
     def __init__(self, app: ASGIApp, *, keys: Sequence[str] = (), body_bytes: int, audio_bytes: int) -> None:
         self._app, self._body_bytes, self._audio_bytes = app, body_bytes, audio_bytes
@@ -42,15 +42,15 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "")
-        request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        wished = headers.get("x-request-id", "")
+        request_id = wished if REQUEST_ID.fullmatch(wished) else secrets.token_hex(8)
         began, status, received = time.perf_counter(), 0, 0
 
         async def counted() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._most(scope["path"]):
+            if received > self._body_limit(scope["path"]):
                 raise HTTPException(413, self._too_large(scope["path"]))
             return message
 
@@ -81,19 +81,19 @@ class Guard:
 
     def _refusal(self, path: str, headers: Headers) -> JSONResponse | None:
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > self._most(path):
+        if not length.isdigit() or int(length) > self._body_limit(path):
             return JSONResponse(body(413, self._too_large(path)), 413)
         if not self._keys or path in OPEN or path.startswith("/static/"):
             return None
         scheme, _, key = headers.get("authorization", "").partition(" ")
-        known = [hmac.compare_digest(key.encode(), each) for each in self._keys]  # all of them, in constant time
+        known = [hmac.compare_digest(key.encode(), valid) for valid in self._keys]  # all of them, in constant time
         if scheme.lower() == "bearer" and any(known):
             return None
         message = "give a valid API key in the header 'Authorization: Bearer KEY'"
         return JSONResponse(body(401, message, code="invalid_api_key"), 401, headers={"WWW-Authenticate": "Bearer"})
 
-    def _most(self, path: str) -> int:
+    def _body_limit(self, path: str) -> int:
         return self._audio_bytes if path.startswith("/v1/audio/") else self._body_bytes
 
     def _too_large(self, path: str) -> str:
-        return f"a request's body has at most {self._most(path)} bytes"
+        return f"a request's body has at most {self._body_limit(path)} bytes"

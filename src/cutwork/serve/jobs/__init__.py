@@ -1,1 +1,1 @@
-"""Threads that own engines, and what waits for them."""
+"""The threads that run models, and the jobs they have."""

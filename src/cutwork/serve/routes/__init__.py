@@ -1,1 +1,1 @@
-"""What clients can ask for, one file per family of routes."""
+"""What clients can ask for, one file per kind of route: its fields, what it does, its answer."""

@@ -1,4 +1,4 @@
-"""POST /v1/audio/transcriptions and /v1/audio/translations."""
+"""POST /v1/audio/transcriptions and /v1/audio/translations: what they take and answer."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
@@ -7,27 +7,28 @@ from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from cutwork.engine.speech.formats import srt, vtt
-from cutwork.engine.speech.options import TEMPERATURES, Options
+from cutwork.engine.speech.options import TEMPERATURES, TranscribeOptions
 from cutwork.engine.speech.segments import Transcript
 from cutwork.engine.speech.vocabulary import vocabulary_of
 from cutwork.serve.http.errors import ApiError
+from cutwork.serve.http.middleware import client_of
 from cutwork.serve.http.stream import EventStream, whole_answer
-from cutwork.serve.jobs.transcriber import Hearing
+from cutwork.serve.jobs.transcriber import Recording
 from cutwork.serve.limits import Limits
-from cutwork.serve.served_model import Engine, Engines
+from cutwork.serve.served_model import ServedModel, ServedModels
 
-Form_ = Literal["json", "text", "srt", "verbose_json", "vtt"]
+TranscriptFormat = Literal["json", "text", "srt", "verbose_json", "vtt"]
 Granularity = Literal["segment", "word"]
 
 Sound = Annotated[UploadFile, File(description="WAV, FLAC, OGG, MP3, …")]
-Model = Annotated[str | None, Form(max_length=512)]
+ModelName = Annotated[str | None, Form(max_length=512)]
 Prompt = Annotated[str | None, Form(max_length=4096)]
-ResponseFormat = Annotated[Form_, Form()]
+ResponseFormat = Annotated[TranscriptFormat, Form()]
 Temperature = Annotated[float, Form(ge=0, le=1, description="0: greedy, and higher ones where the text is doubtful.")]
-Beams = Annotated[int, Form(ge=1, le=16)]
+BeamSize = Annotated[int, Form(ge=1, le=16)]
 
 
-def router(engines: Engines, limits: Limits) -> APIRouter:
+def router(models: ServedModels, limits: Limits) -> APIRouter:
     """The routes over these models."""
     routes = APIRouter()
 
@@ -35,12 +36,12 @@ def router(engines: Engines, limits: Limits) -> APIRouter:
     async def transcriptions(
         request: Request,
         file: Sound,
-        model: Model = None,
+        model: ModelName = None,
         language: Annotated[str | None, Form(max_length=64)] = None,
         prompt: Prompt = None,
         response_format: ResponseFormat = "json",
         temperature: Temperature = 0.0,
-        beam_size: Beams = 5,
+        beam_size: BeamSize = 5,
         granularities: Annotated[list[Granularity] | None, Form(alias="timestamp_granularities[]")] = None,
         stream: Annotated[bool, Form()] = False,
     ) -> Response:
@@ -52,30 +53,35 @@ def router(engines: Engines, limits: Limits) -> APIRouter:
                 param="timestamp_granularities[]",
             )
         options = _options("transcribe", language, prompt, temperature, beam_size, words)
-        return await _answer(request, engines.find_speech(model), file, options, response_format, stream)
+        return await _answer(request, models.find_speech(model), file, options, response_format, stream)
 
     @routes.post("/v1/audio/translations", summary="Speech to English text", response_model=None)
     async def translations(
         request: Request,
         file: Sound,
-        model: Model = None,
+        model: ModelName = None,
         prompt: Prompt = None,
         response_format: ResponseFormat = "json",
         temperature: Temperature = 0.0,
-        beam_size: Beams = 5,
+        beam_size: BeamSize = 5,
     ) -> Response:
         options = _options("translate", None, prompt, temperature, beam_size, False)
-        return await _answer(request, engines.find_speech(model), file, options, response_format, False)
+        return await _answer(request, models.find_speech(model), file, options, response_format, False)
 
     async def _answer(
-        request: Request, engine: Engine, file: UploadFile, options: Options, form: Form_, stream: bool
+        request: Request,
+        served: ServedModel,
+        file: UploadFile,
+        options: TranscribeOptions,
+        form: TranscriptFormat,
+        stream: bool,
     ) -> Response:
-        assert engine.listener
-        _check(engine, options)
-        hearing = engine.listener.submit(await file.read(), options, limits.deadline)
+        _check(served, options)
+        recording = Recording(await file.read(), options, limits.deadline, client_of(request))
+        served.transcriber.submit(recording)
         if stream:
-            return EventStream(hearing, _events(hearing), limits.deadline)
-        return _shown(await whole_answer(request, hearing, hearing.whole()), form, options)
+            return EventStream(recording, _events(recording), limits.deadline)
+        return _shown(await whole_answer(request, recording, recording.wait()), form, options)
 
     return routes
 
@@ -87,8 +93,8 @@ def _options(
     temperature: float,
     beam_size: int,
     words: bool,
-) -> Options:
-    return Options(
+) -> TranscribeOptions:
+    return TranscribeOptions(
         task=task,
         language=language or None,
         initial_prompt=prompt or None,
@@ -98,24 +104,24 @@ def _options(
     )
 
 
-def _check(engine: Engine, options: Options) -> None:
+def _check(served: ServedModel, options: TranscribeOptions) -> None:
     """Raise CutworkError (400) for what the model cannot do, before anything is queued."""
-    vocabulary = vocabulary_of(engine.model.path, engine.model.config, engine.model.tokenizer)
+    vocabulary = vocabulary_of(served.model.path, served.model.config, served.model.tokenizer)
     vocabulary.prompt(vocabulary.language(options.language), options.task, times=True)
     if options.word_timestamps and not vocabulary.alignment_heads:
         raise ApiError(400, "this model does not tell words' times", param="timestamp_granularities[]")
-    if options.beam_size > engine.model.max_batch:
-        raise ApiError(400, f"beam_size: this server allows at most {engine.model.max_batch}", param="beam_size")
+    if options.beam_size > served.model.max_batch:
+        raise ApiError(400, f"beam_size: this server allows at most {served.model.max_batch}", param="beam_size")
 
 
-async def _events(hearing: Hearing) -> AsyncIterator[dict[str, Any]]:
-    async for segment in hearing:
+async def _events(recording: Recording) -> AsyncIterator[dict[str, Any]]:
+    async for segment in recording:
         yield {"type": "transcript.text.delta", "delta": segment.text}
-    assert hearing.transcript
-    yield {"type": "transcript.text.done", "text": hearing.transcript.text, "usage": _usage(hearing.transcript)}
+    assert recording.transcript
+    yield {"type": "transcript.text.done", "text": recording.transcript.text, "usage": _usage(recording.transcript)}
 
 
-def _shown(transcript: Transcript, form: Form_, options: Options) -> Response:
+def _shown(transcript: Transcript, form: TranscriptFormat, options: TranscribeOptions) -> Response:
     match form:
         case "text":
             return PlainTextResponse(transcript.text + "\n")
@@ -132,7 +138,7 @@ def _usage(transcript: Transcript) -> dict[str, Any]:
     return {"type": "duration", "seconds": round(transcript.duration)}
 
 
-def _verbose(transcript: Transcript, options: Options) -> dict[str, Any]:
+def _verbose(transcript: Transcript, options: TranscribeOptions) -> dict[str, Any]:
     segments = [
         {key: value for key, value in vars(segment).items() if key != "words"} for segment in transcript.segments
     ]
@@ -145,8 +151,8 @@ def _verbose(transcript: Transcript, options: Options) -> dict[str, Any]:
         "usage": _usage(transcript),
     }
     if options.word_timestamps:
-        found = [word for segment in transcript.segments for word in segment.words or ()]
-        answer["words"] = [{"word": word.word.strip(), "start": word.start, "end": word.end} for word in found]
+        words = [word for segment in transcript.segments for word in segment.words or ()]
+        answer["words"] = [{"word": word.word.strip(), "start": word.start, "end": word.end} for word in words]
     return answer
 
 

@@ -1,38 +1,106 @@
-"""POST /v1/chat/completions."""
+"""POST /v1/chat/completions: what it takes and answers."""
 
 import json
-import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from pydantic import Field
 
+from cutwork.serve.answer import opening, timings, usage
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.middleware import client_of
-from cutwork.serve.http.stream import EventStream, identifier, timings, usage, whole_answer
-from cutwork.serve.jobs.worker import Choice, Group, Scored
+from cutwork.serve.http.stream import EventStream, whole_answer
+from cutwork.serve.jobs.worker import Choice, Scored, TextJob
 from cutwork.serve.limits import Limits
-from cutwork.serve.options import check, check_prompt, choice_options, options
-from cutwork.serve.schemas import ChatRequest, Function, Message, NamedTool
-from cutwork.serve.served_model import Engine, Engines
+from cutwork.serve.routes.generation import GenerationRequest, check, check_prompt, choice_options, generate_options
+from cutwork.serve.routes.schema import Schema, TokenCount
+from cutwork.serve.served_model import ServedModel, ServedModels
 from cutwork.serve.tools import ToolCalls
 
 
-def router(engines: Engines, limits: Limits) -> APIRouter:
+class Part(Schema):
+    """A part of a message's content."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Function(Schema):
+    """A function of a tool, or the call of one."""
+
+    name: str = Field(min_length=1, max_length=256)
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    arguments: str | dict[str, Any] | None = None
+
+
+class Tool(Schema):
+    """An entry of `tools`."""
+
+    type: Literal["function"] = "function"
+    function: Function
+
+
+class ToolCall(Schema):
+    """An entry of a message's `tool_calls`."""
+
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: Function
+
+
+class NamedTool(Schema):
+    """`tool_choice` that names a function."""
+
+    type: Literal["function"] = "function"
+    function: Function
+
+
+class Message(Schema):
+    """An entry of `messages`."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[Part] | None = None
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The content as one string."""
+        if isinstance(self.content, list):
+            return "".join(part.text for part in self.content)
+        return self.content or ""
+
+
+class ChatRequest(GenerationRequest):
+    """POST /v1/chat/completions."""
+
+    messages: list[Message] = Field(min_length=1, examples=[[{"role": "user", "content": "Hello"}]])
+    max_completion_tokens: TokenCount | None = None
+    max_tokens: TokenCount | None = None
+    logprobs: bool = False
+    top_logprobs: int = Field(0, ge=0, le=20)
+    tools: list[Tool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+
+
+def router(models: ServedModels, limits: Limits) -> APIRouter:
     """The route over these models."""
     routes = APIRouter()
 
     @routes.post("/v1/chat/completions", summary="Answer a conversation", response_model=None)
     async def chat(body: ChatRequest, request: Request) -> Response | dict[str, Any]:
-        engine = engines.find_text(body.model)
+        served = models.find_text(body.model)
         check(body, limits)
         tools = _tools(body, limits)
-        prompt = await engine.tokens.encode(
-            await engine.tokens.render([template_message(m) for m in body.messages], tools)
+        prompt = await served.tokens.encode(
+            await served.tokens.render([template_message(m) for m in body.messages], tools)
         )
-        check_prompt(prompt, engine, limits)
-        room = min(limits.max_tokens, engine.model.max_context - len(prompt))
+        check_prompt(prompt, served, limits)
+        room = min(limits.max_tokens, served.model.max_context - len(prompt))
         wanted = body.max_completion_tokens or body.max_tokens or room
         if wanted > limits.max_tokens:
             raise ApiError(
@@ -40,13 +108,13 @@ def router(engines: Engines, limits: Limits) -> APIRouter:
             )
         logprobs = body.top_logprobs if body.logprobs else None
         calls = _forced(body)
-        first = options(body, engine, limits, max_tokens=wanted, logprobs=logprobs, calls=calls)
+        first = await generate_options(body, served, limits, max_tokens=wanted, logprobs=logprobs, calls=calls)
         choices = [Choice(prompt, choice_options(first, i)) for i in range(body.n)]
-        group = engine.worker.submit(choices, limits.deadline, client_of(request))
-        answer = _Answer(body, engine, group, bool(tools))
+        job = served.worker.submit(TextJob(choices, limits.deadline, client_of(request)))
+        answer = _Answer(body, served, job, bool(tools))
         if body.stream:
-            return EventStream(group, answer.stream(), limits.deadline)
-        return await whole_answer(request, group, answer.whole())
+            return EventStream(job, answer.stream(), limits.deadline)
+        return await whole_answer(request, job, answer.whole())
 
     return routes
 
@@ -60,8 +128,8 @@ def _tools(body: ChatRequest, limits: Limits) -> list[dict[str, Any]] | None:
     return [tool.model_dump(exclude_none=True) for tool in body.tools]
 
 
-def _forced(body: ChatRequest) -> list[Function]:
-    """The functions one of which must be called; none where the model is free."""
+def _forced(body: ChatRequest) -> list[tuple[str, dict[str, Any] | None]]:
+    """The functions one of which must be called, as (name, schema of the parameters); none where the model is free."""
     named = body.tool_choice.function.name if isinstance(body.tool_choice, NamedTool) else None
     if named is None and body.tool_choice != "required":
         return []
@@ -71,7 +139,7 @@ def _forced(body: ChatRequest) -> list[Function]:
         raise ApiError(400, f"tool_choice {what}", param="tool_choice")
     if body.response_format is not None and body.response_format.type != "text":
         raise ApiError(400, "tool_choice and response_format exclude each other", param="tool_choice")
-    return functions
+    return [(function.name, function.parameters) for function in functions]
 
 
 def template_message(message: Message) -> dict[str, Any]:
@@ -94,60 +162,52 @@ def template_message(message: Message) -> dict[str, Any]:
     return result
 
 
-def _arguments(given: str | dict[str, Any] | None) -> Any:
+def _arguments(arguments: str | dict[str, Any] | None) -> Any:
     """A call's arguments as an object where they are one, which templates print well."""
-    if not isinstance(given, str):
-        return given or {}
+    if not isinstance(arguments, str):
+        return arguments or {}
     try:
-        return json.loads(given)
+        return json.loads(arguments)
     except (ValueError, RecursionError):
-        return given
+        return arguments
 
 
 class _Answer:
-    def __init__(self, body: ChatRequest, engine: Engine, group: Group, tools: bool) -> None:
-        self._body, self._engine, self._group = body, engine, group
-        self._calls = [ToolCalls() if tools else None for _ in group.choices]
-        self._head = {
-            "id": identifier("chatcmpl"),
-            "object": "chat.completion",
-            "created": int(time.time()),
-            "model": engine.name,
-        }
+    def __init__(self, body: ChatRequest, served: ServedModel, job: TextJob, tools: bool) -> None:
+        self._body, self._served, self._job = body, served, job
+        self._calls = [ToolCalls() if tools else None for _ in job.choices]
+        self._head = opening("chatcmpl", "chat.completion", served.name)
 
     async def whole(self) -> dict[str, Any]:
-        async for _ in self._group:
-            pass
         choices = []
-        for index, request in enumerate(self._group.requests):
-            assert request is not None
+        for index, request in enumerate(await self._job.wait()):
             calls = self._calls[index]
             text = request.text if calls is None else calls.push(request.text) + calls.flush()
             message: dict[str, Any] = {"role": "assistant", "content": text}
             if calls is not None and calls.calls:
                 message |= {"content": text.strip() or None, "tool_calls": calls.calls}
-            found = self._engine.tokens.chat_logprobs(request.logprobs) if self._body.logprobs else None
+            logprobs = self._served.tokens.chat_logprobs(request.logprobs) if self._body.logprobs else None
             reason = self._reason(index, request.finish_reason)
-            choices.append({"index": index, "message": message, "logprobs": found, "finish_reason": reason})
+            choices.append({"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason})
         return self._head | {"choices": choices} | self._end()
 
     async def stream(self) -> AsyncIterator[dict[str, Any]]:
         self._head["object"] = "chat.completion.chunk"
-        for index in range(len(self._group.choices)):
+        for index in range(len(self._job.choices)):
             yield self._chunk(index, {"role": "assistant", "content": ""})
-        async for index, piece in self._group:
+        async for index, piece in self._job:
             assert not isinstance(piece, Scored)
             text, calls = piece.text, self._calls[index]
             new: list[dict[str, Any]] = []
             if calls is not None:
-                known = len(calls.calls)
+                before = len(calls.calls)
                 text = calls.push(text) + (calls.flush() if piece.finish_reason else "")
-                new = [call | {"index": known + i} for i, call in enumerate(calls.calls[known:])]
-            found = None
+                new = [call | {"index": before + i} for i, call in enumerate(calls.calls[before:])]
+            logprobs = None
             if self._body.logprobs and piece.logprob is not None:
-                found = self._engine.tokens.chat_logprobs([piece.logprob])
-            if text or found:
-                yield self._chunk(index, {"content": text}, logprobs=found)
+                logprobs = self._served.tokens.chat_logprobs([piece.logprob])
+            if text or logprobs:
+                yield self._chunk(index, {"content": text}, logprobs=logprobs)
             if new:
                 yield self._chunk(index, {"tool_calls": new})
             if piece.finish_reason is not None:
@@ -164,5 +224,5 @@ class _Answer:
         return "tool_calls" if calls is not None and calls.calls and reason == "stop" else reason
 
     def _end(self) -> dict[str, Any]:
-        requests = [request for request in self._group.requests if request]
-        return {"usage": usage(len(self._group.choices[0].prompt), requests), "timings": timings(requests)}
+        requests = self._job.started
+        return {"usage": usage(len(self._job.choices[0].prompt), requests), "timings": timings(requests)}

@@ -1,59 +1,79 @@
-"""POST /v1/completions."""
+"""POST /v1/completions: what it takes and answers."""
 
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from pydantic import Field, field_validator
 
 from cutwork.engine.decoding.sampling import Logprob
+from cutwork.serve.answer import opening, timings, usage
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.middleware import client_of
-from cutwork.serve.http.stream import EventStream, identifier, timings, usage, whole_answer
-from cutwork.serve.jobs.worker import Choice, Group, Scored
+from cutwork.serve.http.stream import EventStream, whole_answer
+from cutwork.serve.jobs.worker import Choice, Scored, TextJob
 from cutwork.serve.limits import Limits
-from cutwork.serve.options import check, check_prompt, choice_options, options
-from cutwork.serve.schemas import CompletionRequest
-from cutwork.serve.served_model import Engine, Engines
+from cutwork.serve.routes.generation import GenerationRequest, check, check_prompt, choice_options, generate_options
+from cutwork.serve.routes.schema import TokenId
+from cutwork.serve.served_model import ServedModel, ServedModels
 
 DEFAULT_TOKENS = 16  # OpenAI's
 
 
-def router(engines: Engines, limits: Limits) -> APIRouter:
+class CompletionRequest(GenerationRequest):
+    """POST /v1/completions."""
+
+    prompt: str | list[TokenId] | list[str] | list[list[TokenId]] = Field(examples=["Once upon a time"])
+    logprobs: int | None = Field(None, ge=0, le=20)
+    echo: bool = False
+    suffix: str | None = None
+    best_of: int | None = Field(None, ge=1, le=128)
+
+    @field_validator("suffix")
+    @classmethod
+    def _no_suffix(cls, value: str | None) -> str | None:
+        if value:
+            raise ValueError("suffix is not supported; leave it out")
+        return None
+
+
+def router(models: ServedModels, limits: Limits) -> APIRouter:
     """The route over these models."""
     routes = APIRouter()
 
     @routes.post("/v1/completions", summary="Continue a prompt", response_model=None)
     async def completions(body: CompletionRequest, request: Request) -> Response | dict[str, Any]:
-        engine = engines.find_text(body.model)
+        served = models.find_text(body.model)
         check(body, limits)
-        prompts = await _prompts(body, engine, limits)
-        choices = _choices(body, prompts, engine, limits)
-        group = engine.worker.submit(choices, limits.deadline, client_of(request))
-        answer = _Answer(body, engine, group, prompts)
+        prompts = await _prompts(body, served, limits)
+        choices = await _choices(body, prompts, served, limits)
+        job = served.worker.submit(TextJob(choices, limits.deadline, client_of(request)))
+        answer = _Answer(body, served, job, prompts)
         if body.stream:
-            return EventStream(group, answer.stream(), limits.deadline)
-        return await whole_answer(request, group, answer.whole())
+            return EventStream(job, answer.stream(), limits.deadline)
+        return await whole_answer(request, job, answer.whole())
 
     return routes
 
 
-async def _prompts(body: CompletionRequest, engine: Engine, limits: Limits) -> list[list[int]]:
-    given: list[Any] = [body.prompt] if isinstance(body.prompt, str) else list(body.prompt)
-    if given and isinstance(given[0], int):
-        given = [given]
-    if not 1 <= len(given) <= limits.prompts:
-        raise ApiError(400, f"prompt: give from 1 to {limits.prompts} prompts, not {len(given)}", param="prompt")
+async def _prompts(body: CompletionRequest, served: ServedModel, limits: Limits) -> list[list[int]]:
+    wanted: list[Any] = [body.prompt] if isinstance(body.prompt, str) else list(body.prompt)
+    if wanted and isinstance(wanted[0], int):
+        wanted = [wanted]
+    if not 1 <= len(wanted) <= limits.prompts:
+        raise ApiError(400, f"prompt: give from 1 to {limits.prompts} prompts, not {len(wanted)}", param="prompt")
     prompts = []
-    for prompt in given:
-        ids = await engine.tokens.encode(prompt) if isinstance(prompt, str) else prompt
-        check_prompt(ids, engine, limits)
+    for prompt in wanted:
+        ids = await served.tokens.encode(prompt) if isinstance(prompt, str) else prompt
+        check_prompt(ids, served, limits)
         prompts.append(ids)
     return prompts
 
 
-def _choices(body: CompletionRequest, prompts: list[list[int]], engine: Engine, limits: Limits) -> list[Choice]:
+async def _choices(
+    body: CompletionRequest, prompts: list[list[int]], served: ServedModel, limits: Limits
+) -> list[Choice]:
     if (body.best_of or body.n) != body.n:
         raise ApiError(400, "best_of must equal n, or be left out", param="best_of")
     if body.stream and body.echo:
@@ -64,58 +84,53 @@ def _choices(body: CompletionRequest, prompts: list[list[int]], engine: Engine, 
     if len(prompts) * body.n > limits.prompts * limits.choices:
         raise ApiError(400, "prompt times n is more than this server allows", param="n")
     score = body.logprobs if body.echo else None
+    first = await generate_options(body, served, limits, max_tokens=max(max_tokens, 1), logprobs=body.logprobs)
     choices = []
     for prompt in prompts:
-        first = options(body, engine, limits, max_tokens=max(max_tokens, 1), logprobs=body.logprobs)
         for index in range(body.n):
-            own = choice_options(first, index) if max_tokens else None
-            choices.append(Choice(prompt, own, score if index == 0 else None))
+            options = choice_options(first, index) if max_tokens else None
+            choices.append(Choice(prompt, options, score if index == 0 else None))
     return choices
 
 
 class _Answer:
-    def __init__(self, body: CompletionRequest, engine: Engine, group: Group, prompts: list[list[int]]) -> None:
-        self._body, self._engine, self._group, self._prompts = body, engine, group, prompts
-        self._head = {
-            "id": identifier("cmpl"),
-            "object": "text_completion",
-            "created": int(time.time()),
-            "model": engine.name,
-        }
+    def __init__(self, body: CompletionRequest, served: ServedModel, job: TextJob, prompts: list[list[int]]) -> None:
+        self._body, self._served, self._job, self._prompts = body, served, job, prompts
+        self._head = opening("cmpl", "text_completion", served.name)
 
     async def whole(self) -> dict[str, Any]:
         scored: dict[int, list[Logprob | None]] = {}
-        async for index, event in self._group:
+        async for index, event in self._job:
             if isinstance(event, Scored):
                 scored[index] = event.logprobs
-        choices = [self._choice(i, scored.get(i - i % self._body.n)) for i in range(len(self._group.choices))]
+        choices = [self._choice(i, scored.get(i - i % self._body.n)) for i in range(len(self._job.choices))]
         return self._head | {"choices": choices} | self._end()
 
     def _choice(self, index: int, scored: list[Logprob | None] | None) -> dict[str, Any]:
-        request, tokens = self._group.requests[index], self._engine.tokens
-        prompt = self._group.choices[index].prompt
+        request, tokens = self._job.requests[index], self._served.tokens
+        prompt = self._job.choices[index].prompt
         text = request.text if request else ""
-        found: list[tuple[int, Logprob | None]] = []
+        logprobs: list[tuple[int, Logprob | None]] = []
         if self._body.echo:
             text = tokens.text(prompt) + text
             if scored is not None:
-                found = list(zip(prompt, scored, strict=True))
+                logprobs = list(zip(prompt, scored, strict=True))
         if request:
-            found += [(p.token, p) for p in request.logprobs]
+            logprobs += [(p.token, p) for p in request.logprobs]
         return {
             "index": index,
             "text": text,
-            "logprobs": None if self._body.logprobs is None else tokens.legacy_logprobs(found),
+            "logprobs": None if self._body.logprobs is None else tokens.legacy_logprobs(logprobs),
             "finish_reason": request.finish_reason if request else "length",
         }
 
     async def stream(self) -> AsyncIterator[dict[str, Any]]:
-        lengths = [0] * len(self._group.choices)
-        async for index, piece in self._group:
+        lengths = [0] * len(self._job.choices)
+        async for index, piece in self._job:
             assert not isinstance(piece, Scored)
             logprobs = None
             if piece.logprob is not None:
-                logprobs = self._engine.tokens.legacy_logprobs([(piece.token, piece.logprob)], lengths[index])
+                logprobs = self._served.tokens.legacy_logprobs([(piece.token, piece.logprob)], lengths[index])
             lengths[index] += len(piece.text)
             if not piece.text and logprobs is None and piece.finish_reason is None:
                 continue
@@ -130,6 +145,5 @@ class _Answer:
             yield self._head | {"choices": []} | self._end()
 
     def _end(self) -> dict[str, Any]:
-        requests = [request for request in self._group.requests if request]
         total = sum(len(prompt) for prompt in self._prompts)
-        return {"usage": usage(total, requests), "timings": timings(requests)}
+        return {"usage": usage(total, self._job.started), "timings": timings(self._job.started)}

@@ -6,44 +6,61 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import Field
 
+from cutwork.engine.translation import translates
 from cutwork.serve.http.errors import ApiError
-from cutwork.serve.jobs.worker import card
 from cutwork.serve.metrics import Metrics
-from cutwork.serve.routes.chat import template_message
-from cutwork.serve.schemas import DetokenizeRequest, TokenizeRequest
-from cutwork.serve.served_model import Engine, Engines
+from cutwork.serve.routes.chat import Message, template_message
+from cutwork.serve.routes.schema import ModelName, Schema, TokenId
+from cutwork.serve.served_model import ServedModel, ServedModels
 
 
-def router(engines: Engines, metrics: Metrics) -> APIRouter:
+class TokenizeRequest(Schema):
+    """POST /tokenize."""
+
+    model: ModelName = None
+    prompt: str | None = Field(None, examples=["Hello"])
+    messages: list[Message] | None = None
+    add_special_tokens: bool = True
+
+
+class DetokenizeRequest(Schema):
+    """POST /detokenize."""
+
+    model: ModelName = None
+    tokens: list[TokenId] = Field(examples=[[1, 2]])
+
+
+def router(models: ServedModels, metrics: Metrics) -> APIRouter:
     """The routes over these models."""
     routes = APIRouter()
 
     @routes.get("/v1/models", summary="List the models")
-    async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [_model(engine) for engine in engines.all.values()]}
+    async def all_models() -> dict[str, Any]:
+        return {"object": "list", "data": [_model(served) for served in models.all.values()]}
 
     @routes.get("/v1/models/{name}", summary="One model")
-    async def model(name: str) -> dict[str, Any]:
-        return _model(engines.find(name))
+    async def one_model(name: str) -> dict[str, Any]:
+        return _model(models.find(name))
 
     @routes.post("/tokenize", summary="Text to token ids")
     async def tokenize(body: TokenizeRequest) -> dict[str, Any]:
-        engine = engines.find(body.model)
+        served = models.find(body.model)
         if (body.prompt is None) == (body.messages is None):
             raise ApiError(400, "give either prompt or messages", param="prompt")
         text = body.prompt
         if body.messages is not None:
-            text = await engine.tokens.render([template_message(m) for m in body.messages], None)
-        ids = await engine.tokens.encode(text) if text else []
-        return {"tokens": ids, "count": len(ids), "max_model_len": engine.model.max_context}
+            text = await served.tokens.render([template_message(m) for m in body.messages], None)
+        ids = await served.tokens.encode(text, special=body.add_special_tokens) if text else []
+        return {"tokens": ids, "count": len(ids), "max_model_len": served.model.max_context}
 
     @routes.post("/detokenize", summary="Token ids to text")
     async def detokenize(body: DetokenizeRequest) -> dict[str, str]:
-        engine = engines.find(body.model)
-        if any(token >= engine.model.plan.vocabulary for token in body.tokens):
-            raise ApiError(400, f"token ids must be below {engine.model.plan.vocabulary}", param="tokens")
-        return {"prompt": await asyncio.to_thread(engine.tokens.text, body.tokens)}
+        served = models.find(body.model)
+        if any(token >= served.model.plan.vocabulary for token in body.tokens):
+            raise ApiError(400, f"token ids must be below {served.model.plan.vocabulary}", param="tokens")
+        return {"prompt": await asyncio.to_thread(served.tokens.text, body.tokens)}
 
     @routes.get("/health/live", summary="The process answers")
     async def live() -> dict[str, str]:
@@ -51,7 +68,7 @@ def router(engines: Engines, metrics: Metrics) -> APIRouter:
 
     @routes.get("/health/ready", summary="The models can take requests")
     async def ready() -> JSONResponse:
-        if engines.ready:
+        if models.ready:
             return JSONResponse({"status": "ok"})
         return JSONResponse({"status": "not ready"}, 503, headers={"Retry-After": "5"})
 
@@ -62,12 +79,30 @@ def router(engines: Engines, metrics: Metrics) -> APIRouter:
     return routes
 
 
-def _model(engine: Engine) -> dict[str, Any]:
+def _model(served: ServedModel) -> dict[str, Any]:
     return {
-        "id": engine.name,
+        "id": served.name,
         "object": "model",
-        "created": engine.created,
+        "created": served.created,
         "owned_by": "cutwork",
-        "max_model_len": engine.model.max_context,
-        "cutwork": card(engine.worker),
+        "max_model_len": served.model.max_context,
+        "cutwork": _card(served),
+    }
+
+
+def _card(served: ServedModel) -> dict[str, Any]:
+    """What the page shows of a model."""
+    model = served.model
+    return {
+        "architecture": model.config.get("model_type"),
+        "sparsity": round(model.sparsity, 4),
+        "megabytes": round(model.memory_bytes["weights"] / 1e6, 1),
+        "encodings": sorted({f"{weight.encoding} {weight.dtype}" for weight in model.weights.values()}),
+        "context": model.max_context,
+        "threads": model.threads,
+        "isa": model.isa,
+        "cache_dtype": model.cache_dtype,
+        "transcribe": served.hears_speech,
+        "translate": translates(model.config),
+        "chat": bool(getattr(model.tokenizer, "chat_template", None)),
     }

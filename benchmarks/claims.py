@@ -1,0 +1,258 @@
+"""What the results say, one sentence each, made of the committed numbers: README, index and pages all quote these.
+
+A claim names what it was measured on and the strongest thing that speaks against it.
+"""
+
+from collections.abc import Callable
+from math import erfc, sqrt
+from statistics import median
+from typing import Any
+
+from benchmarks.common.results import RESULTS, load
+from benchmarks.peers.plan import BANDWIDTH
+from benchmarks.peers.store import Store
+
+
+def decode() -> str:
+    cells = _decodes("peers", 1)
+    ours, peer = cells["cutwork int8 75%"], cells["llama.cpp Q4_0"]
+    return _line(f"""
+        **Decode**: {ours / peer:.2f} times as fast as llama.cpp's Q4_0 on one core of Zen 4 (75% zeros, int8, *random*
+        weights of TinyLlama-1.1B's shape; peers had 4 KiB pages, we huge ones). Accuracy at 75% zeros has not been
+        measured on a language model.
+    """)
+
+
+def dense_int4() -> str:
+    (zen4, zen5), (half4, half5) = (
+        [_decodes(name, 1)[f"cutwork int8 {zeros}%"] / _decodes(name, 1)["cutwork int4 0%"] for name in _MACHINES]
+        for zeros in (75, 50)
+    )
+    return _line(f"""
+        **What the zeros bring** beyond our own dense int4: {zen4:.2f} times the decode speed at 75% zeros on Zen 4,
+        {zen5:.2f} times on Zen 5; at 50% {half4:.2f} and {half5:.2f}.
+    """)
+
+
+def prefill() -> str:
+    cells = _cells("peers", 2, "prefill", 512)
+    name, best = _best_peer(cells)
+    ours = cells["cutwork int8 75%"]
+    return _line(f"""
+        **Prefill**: {ours / best:.1f} times as fast as the best of the others ({name}) with the same model on two
+        cores, 512 tokens ({ours:.0f} tok/s).
+    """)
+
+
+def batches() -> str:
+    cells = _decodes("peers", 1, batch=16)
+    name, best = _best_peer(cells)
+    plain, reordered = (cells[f"cutwork int8 75%{how}"] / best for how in ("", " ahead"))
+    return _line(f"""
+        **Batches** of 16 on one core: {plain:.2f} times the best of the others ({name}), {reordered:.1f} times with
+        `--reorder-weights`, which makes the sparse model as large in memory as dense int8.
+    """)
+
+
+def recovery() -> str:
+    rows = {(row["method"], row["target_sparsity"]): row for row in load("accuracy.json")["rows"]}
+    pruned, ce, head = (rows[name, 0.7] for name in ("one-shot", "CE", "SquareHead"))
+    return _line(f"""
+        **Recovery**: with 70% zeros SmolLM2-135M answers {pruned["accuracy"]:.0%} after one-shot SparseGPT,
+        {ce["accuracy"]:.0%} after fine-tuning with cross-entropy and {head["accuracy"]:.0%} with SquareHead
+        ({head["samples"]} questions, one seed: the last two are not told apart, p = {_p(ce, head):.2f}).
+    """)
+
+
+def pruning() -> str:
+    rows = {(row["method"], row["sparsity"]): row for row in load("pruners.json")["rows"]}
+    dense, alps, other = rows["dense", 0.0], rows["alps", 0.7], rows["sparsegpt", 0.7]
+    return _line(f"""
+        **Pruning alone**: at 70% zeros ALPS keeps {alps["accuracy"]:.0%} of {alps["samples"]} questions without any
+        training, SparseGPT {other["accuracy"]:.0%}; the dense model has {dense["accuracy"]:.0%}.
+    """)
+
+
+def zeros_kept() -> str:
+    cells = [row for row in load("zero_matrix.json")["cells"] if "lost" in row]
+    lost = sum(row["lost"] for row in cells)
+    return _line(f"""
+        **Zeros stay**: {lost} are lost in {len(cells)} combinations of optimiser, clipping, accumulation, DDP, FSDP2
+        and quantiser (a tiny model, three steps).
+    """)
+
+
+def speech() -> str:
+    rows = _speech_speeds()
+    gains = [rows["Cutwork dense int8", n] / rows["faster-whisper int8", n] for n in (1, 5)]
+    return _line(f"""
+        **Speech**: *dense* Whisper-tiny.en in int8 is {gains[0]:.1f} (greedy) and {gains[1]:.1f} times (five beams) as
+        fast as faster-whisper's int8, on 25 seconds of one reader repeated.
+    """)
+
+
+def zeros_in_speech() -> str:
+    rows = _speech_speeds()
+    gains = [
+        100 * (rows[f"Cutwork sparse squarehead-{level} int8", n] / rows["Cutwork dense int8", n] - 1)
+        for level in (50, 75)
+        for n in (1, 5)
+    ]
+    found = load("whisper-tiny.en-speech.json")["rows"]
+    errors = {row["sparsity"]: row["real"]["wer"] for row in found if row["method"].endswith("W8A8")}
+    return _line(f"""
+        **Zeros in speech** add {min(gains):.0f} to {max(gains):.0f}%, within the noise, and cost words:
+        {errors[0.0]:.0f}% are wrong in real speech without zeros, {errors[0.5]:.0f}% at 50, {errors[0.75]:.0f}% at 75%
+        (the same weights, quantised another way than the timed files).
+    """)
+
+
+def translation() -> str:
+    rows = {
+        (row["engine"], row["shape"], row["beams"]): row["sentences_per_second"]
+        for row in load("translation_speed.json")["rows"]
+    }
+    base, small = (
+        [rows[name, shape, 5] for name in ("Cutwork sparse int8", "CTranslate2 int8", "Cutwork sparse int8 all")]
+        for shape in ("t5-base", "t5-small")
+    )
+    return _line(f"""
+        **Translation**: T5-base with five beams does {base[0]:.1f} sentences/s at 75% zeros (random weights, two
+        cores of Zen 4), CTranslate2 int8 {base[1]:.1f}. T5-small loses, {small[0]:.1f} to {small[1]:.1f}, unless its
+        head and `wo` are int8 too ({small[2]:.1f}).
+    """)
+
+
+def bits() -> str:
+    rows = {(row["zeros"], row["scheme"], row["method"]): row["accuracy"] for row in load("quantization.json")["rows"]}
+    floats, rounded, gptq = (rows["dense", *how] for how in ((None, None), ("w4a16", "rtn"), ("w4a16", "gptq")))
+    return _line(f"""
+        **Fewer bits**: 4-bit weights by masked GPTQ keep {gptq:.1%} of the dense model's {floats:.1%}, by rounding
+        {rounded:.1%} (the weights to begin with are a 4-bit file's, which flatters both).
+    """)
+
+
+def speculation() -> str:
+    rows = [row for row in load("speculative.json")["rows"] if row["batch"] == 1]
+    best = max(rows, key=lambda row: row["speed_up"])
+    alone = {row["name"]: row["decode_tokens_per_second"] for row in load("demo.json")["variants"]}["dense-bf16"]
+    return _line(f"""
+        **Speculation**: a sparse draft makes the dense float32 teacher {best["speed_up"]:.2f} times as fast,
+        {best["tokens_per_second"]:.0f} tok/s, with the same answers. The same teacher in bfloat16 does {alone:.0f} by
+        itself, so as measured it does not pay.
+    """)
+
+
+def encoders() -> str:
+    seconds = load("encoders.json")["seconds"]
+    t5, whisper = (
+        median(seconds[f"{name} 0% int8 2 threads"]) / median(seconds[f"{name} 75% int8 2 threads"])
+        for name in ("t5-base", "whisper-base")
+    )
+    return _line(f"""
+        **Encoders**: 75% zeros make T5-base's {t5:.2f} and Whisper-base's {whisper:.2f} times as fast in int8 on two
+        threads; half of Whisper's is attention, which has no zeros.
+    """)
+
+
+def serving() -> str:
+    servers = {name: row["load"] for name, row in load("serving.json")["servers"].items()}
+    ours, peer = servers["cutwork int8 75%"], servers["llama-server Q4_0"]
+    return _line(f"""
+        **Serving**: 64 clients at once get {ours["tokens_per_second"]:.0f} tok/s of the 1.1B model at 75% zeros from
+        two cores of Zen 5, {peer["tokens_per_second"]:.1f} from llama-server in Q4_0; the two were not measured for
+        the same time ({ours["seconds"] / 60:g} and {peer["seconds"] / 60:g} minutes) nor tuned alike.
+    """)
+
+
+def without_vbmi2() -> str:
+    cells = {
+        c["engine"]: c["median"] for c in _store("peers_zen5").cells.values() if _is(c, 1, "decode", 16, 1, "avx2")
+    }
+    sparse, dense, peer = (
+        cells[name] for name in ("cutwork int8 75% avx2", "cutwork int8 0% avx2", "llama.cpp Q4_0 avx2")
+    )
+    return _line(f"""
+        **Where we lose**: without AVX-512's VBMI2, as on Zen 3 and older and on Intel's desktop processors since
+        Alder Lake, 75% zeros make int8 decode *slower* than none ({sparse:.1f} against {dense:.1f} tok/s with AVX2
+        alone, one core of Zen 5), and llama.cpp's Q4_0 does {peer:.1f}.
+    """)
+
+
+def layers() -> str:
+    found = {
+        (c["engine"], c["sparsity"]): c["median"]
+        for c in _store("peers").layers.values()
+        if (c["dtype"], c["tokens"], c["threads"]) == ("int8", 128, 1)
+    }
+    plain, reordered = (
+        [found[name, zeros] / found["DeepSparse", zeros] for zeros in (0.5, 0.75, 0.9)]
+        for name in ("cutwork", "cutwork ahead")
+    )
+    return _line(f"""
+        **Where we lose, too**: single int8 layers of 128 tokens reach {plain[0]:.2f}, {plain[1]:.2f} and
+        {plain[2]:.2f} of the speed of DeepSparse's closed kernels at 50, 75 and 90% zeros, {reordered[0]:.2f},
+        {reordered[1]:.2f} and {reordered[2]:.2f} with reordered weights.
+    """)
+
+
+CLAIMS: dict[str, tuple[Callable[[], str], str]] = {  # the sentence, and the page that shows it
+    "decode": (decode, "engines.md"),
+    "dense int4": (dense_int4, "engines.md"),
+    "prefill": (prefill, "engines.md"),
+    "batches": (batches, "engines.md"),
+    "recovery": (recovery, "recovery.md"),
+    "pruning": (pruning, "pruning.md"),
+    "zeros kept": (zeros_kept, "zeros.md"),
+    "bits": (bits, "bits.md"),
+    "speech": (speech, "speech.md"),
+    "zeros in speech": (zeros_in_speech, "speech.md"),
+    "translation": (translation, "translation.md"),
+    "encoders": (encoders, "encoders.md"),
+    "speculation": (speculation, "speculation.md"),
+    "serving": (serving, "serving.md"),
+    "without VBMI2": (without_vbmi2, "instruction-sets.md"),
+    "layers": (layers, "layers.md"),
+}
+IN_README = (
+    "decode", "dense int4", "prefill", "batches", "recovery", "pruning", "zeros kept", "speech", "zeros in speech",
+    "translation", "serving", "without VBMI2", "layers",
+)  # fmt: skip
+_MACHINES = ("peers", "peers_zen5")
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _store(name: str) -> Store:
+    return Store.open(RESULTS / f"{name}.json")
+
+
+def _is(cell: dict[str, Any], threads: int, phase: str, prompt: int, batch: int, isa: str = "native") -> bool:
+    about = tuple(cell[key] for key in ("shape", "threads", "phase", "prompt", "batch", "isa"))
+    return about == ("1.1b", threads, phase, prompt, batch, isa)
+
+
+def _cells(name: str, threads: int, phase: str, prompt: int, batch: int = 1) -> dict[str, float]:
+    return {c["engine"]: c["median"] for c in _store(name).cells.values() if _is(c, threads, phase, prompt, batch)}
+
+
+def _decodes(name: str, threads: int, batch: int = 1) -> dict[str, float]:
+    return _cells(name, threads, "decode", 16, batch)
+
+
+def _best_peer(cells: dict[str, float]) -> tuple[str, float]:
+    peers = {n: v for n, v in cells.items() if not n.startswith("cutwork") and n != BANDWIDTH}
+    name = max(peers, key=lambda n: peers[n])
+    return name, peers[name]
+
+
+def _speech_speeds() -> dict[tuple[str, int], float]:
+    return {(row["engine"], row["beams"]): row["real_time"] for row in load("whisper_speed.json")["rows"]}
+
+
+def _p(a: dict[str, Any], b: dict[str, Any]) -> float:
+    """Two-sided p of a difference between two accuracies, questions taken as independent."""
+    variance = sum(row["accuracy"] * (1 - row["accuracy"]) / row["samples"] for row in (a, b))
+    return erfc(abs(a["accuracy"] - b["accuracy"]) / sqrt(2 * variance))

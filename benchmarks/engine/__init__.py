@@ -1,0 +1,1 @@
+"""Cutwork's engine by itself."""

@@ -1,0 +1,1 @@
+"""Cutwork beside the engines people use, on the same random weights."""

@@ -1,0 +1,1 @@
+"""`cutwork serve` under load."""

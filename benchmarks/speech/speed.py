@@ -1,0 +1,282 @@
+"""How many times faster than speech Whisper is written down: dense and sparse, fp32 and int8, and by two peers.
+
+    python -m venv build/peers/whisper
+    build/peers/whisper/bin/pip install faster-whisper transformers torch
+    CMAKE_ARGS=-DGGML_NATIVE=ON build/peers/whisper/bin/pip install --no-binary pywhispercpp pywhispercpp
+    export LD_LIBRARY_PATH=$(build/peers/whisper/bin/python -c "import site; print(*site.getsitepackages())")
+    python -m benchmarks.speech.speed --model openai/whisper-tiny.en --sparse out/whisper/squarehead-75 \
+        --clips librivox --peer-python build/peers/whisper/bin/python
+
+The peers are faster-whisper and whisper.cpp. A recording of some minutes is joined from `--clips`. All engines take
+turns on the same weights, greedily and with five beams, at temperature 0 without fallbacks; dense transcripts have to
+agree. Beside the whole, the encoder alone (one window, and in Cutwork the decoder's first token) and the decoder alone
+(so many tokens of one window), but of whisper.cpp, whose binding does not part them. Without `--sparse` the dense model
+is pruned in one shot: its speed on a window is then right, its text is not. Leaves whisper_speed.json and .png in
+results/.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from benchmarks.common import figures
+from benchmarks.common.provenance import ROOT
+from benchmarks.common.results import RESULTS, save
+from benchmarks.common.timing import interleaved
+from benchmarks.common.worker import Worker
+from cutwork.audio import RATE, read_audio
+from cutwork.engine.decoding.options import GenerateOptions
+from cutwork.engine.model import Model
+from cutwork.engine.speech.spectrogram import Spectrogram
+from cutwork.engine.speech.vocabulary import vocabulary_of
+from cutwork.pack.pack import pack
+from cutwork.quantize.quantize import quantize
+from cutwork.recipe import PruneSettings, QuantizeSettings
+from cutwork.store.resolve import resolve
+from cutwork.tasks.task import Sample
+from cutwork.tasks.wer import word_errors
+
+HERE = Path(__file__).resolve().parent
+BEAMS = (1, 5)
+TOKENS = 96  # of the decoder alone
+PLAIN = {
+    "temperature": 0.0,
+    "compression_ratio_threshold": None,
+    "log_prob_threshold": None,
+    "no_speech_threshold": None,
+    "condition_on_previous_text": False,
+}
+PEERS = {
+    ("faster-whisper", "int8"): "faster_whisper_worker.py",
+    ("faster-whisper", "float32"): "faster_whisper_worker.py",
+    ("whisper.cpp", "q8_0"): "whisper_cpp_worker.py",
+    ("whisper.cpp", "f16"): "whisper_cpp_worker.py",
+}
+Job = Callable[[], tuple[str | None, float]]
+
+
+def prepare(options: argparse.Namespace, console: Console) -> dict[str, Path]:
+    """The packed models by name, made where they are missing."""
+    dense = resolve(options.model)
+    sparse = options.sparse or [options.work / "one-shot-75"]
+    if not sparse[0].exists():
+        from cutwork.prune.prune import prune
+
+        prune(dense, sparse[0], PruneSettings(method="magnitude", sparsity=0.75), [], console=console)
+    packed = {}
+    for kind, source in (("dense", dense), *((f"sparse {path.name}", path) for path in sparse)):
+        for dtype in ("f32", "int8"):
+            target = options.work / "packed" / f"{kind} {dtype}"
+            packed[f"Cutwork {kind} {dtype}"] = target
+            if target.exists():
+                continue
+            console.print(f"packing {kind} {dtype}")
+            if dtype == "int8":
+                quantize(source, options.work / "int8", QuantizeSettings(method="rtn"), overwrite=True)
+            pack(options.work / "int8" if dtype == "int8" else source, target, head="i8" if dtype == "int8" else "auto")
+    return packed
+
+
+def recording(clips: Path, seconds: float) -> np.ndarray:
+    """The clips one after the other with pauses, until there is enough."""
+    found = sorted(file for file in clips.iterdir() if file.suffix in (".wav", ".flac", ".mp3", ".ogg"))
+    parts: list[np.ndarray] = []
+    while sum(map(len, parts)) < seconds * RATE:
+        parts += [read_audio(found[len(parts) // 2 % len(found)]), np.zeros(RATE // 2, np.float32)]
+    return np.concatenate(parts)
+
+
+def ours(model: Model, audio: np.ndarray, window: np.ndarray, beams: int) -> dict[str, Job]:
+    vocabulary = vocabulary_of(model.path, model.config, model.tokenizer)
+    prompt = vocabulary.prompt("en", "transcribe", times=False)
+    memory = model.encode_input(window)
+    language = "en" if vocabulary.multilingual else None
+
+    def transcribe() -> tuple[str | None, float]:
+        start = time.perf_counter()
+        text = model.transcribe(audio, language=language, beam_size=beams, **PLAIN).text
+        return text, time.perf_counter() - start
+
+    def encode() -> tuple[str | None, float]:
+        start = time.perf_counter()
+        model.logits([vocabulary.start], model.encode_input(window))
+        return None, time.perf_counter() - start
+
+    def decode() -> tuple[str | None, float]:
+        model.logits([vocabulary.start], memory)  # encoded from here on
+        options: GenerateOptions = {"max_new_tokens": TOKENS, "min_new_tokens": TOKENS, "num_beams": beams}
+        start = time.perf_counter()
+        model.respond(memory, prompt, [options])
+        return None, time.perf_counter() - start
+
+    return {"transcribe": transcribe, "encode": encode, "decode": decode}
+
+
+def theirs(worker: Worker, beams: int, whole: bool) -> dict[str, Job]:
+    def ask(**request: Any) -> tuple[str | None, float]:
+        answer = worker.ask(request)
+        return answer["text"], answer["seconds"]
+
+    if whole:
+        return {"transcribe": lambda: ask(do="transcribe", beams=beams)}
+    return {
+        "transcribe": lambda: ask(do="transcribe", beams=beams),
+        "encode": lambda: ask(do="encode"),
+        "decode": lambda: ask(do="decode", beams=beams, tokens=TOKENS),
+    }
+
+
+def measure(options: argparse.Namespace, console: Console) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    packed = prepare(options, console)
+    audio = recording(options.clips, options.seconds)
+    models = {name: Model.load(path, threads=options.threads, max_batch=8) for name, path in packed.items()}
+    for name, path in packed.items():
+        if "sparse" in name and "int8" in name:
+            models[f"{name} ahead"] = Model.load(path, threads=options.threads, max_batch=8, reorder_weights=True)
+    some = next(iter(models.values()))
+    size = 2 * int(some.config["max_source_positions"])
+    window = Spectrogram(int(some.config["num_mel_bins"]))(audio[: size * 160])
+    vocabulary = vocabulary_of(some.path, some.config, some.tokenizer)
+    for name, array in (("audio", audio), ("window", window)):
+        np.save(options.work / f"{name}.npy", array)
+    workers: dict[str, Worker] = {}
+    try:
+        if options.peer_python:
+            for (peer, kind), file in PEERS.items():
+                spec = {
+                    "model": str(resolve(options.model).resolve()),
+                    "audio": str((options.work / "audio.npy").resolve()),
+                    "window": str((options.work / "window.npy").resolve()),
+                    "prompt": vocabulary.prompt("en", "transcribe", times=False),
+                    "type": kind,
+                    "threads": options.threads,
+                }
+                script = HERE / file
+                log = options.work / f"{peer}-{kind}.log"
+                workers[f"{peer} {kind}"] = Worker(str(options.peer_python), script, spec, log, {})
+        rows = []
+        for beams in BEAMS:
+            engines = {name: ours(model, audio, window, beams) for name, model in models.items()}
+            engines |= {name: theirs(worker, beams, "whisper.cpp" in name) for name, worker in workers.items()}
+            texts: dict[str, str] = {}
+            for name, jobs in engines.items():  # the warm-up as well
+                texts[name] = jobs["transcribe"]()[0] or ""
+                for part in jobs.keys() - {"transcribe"}:
+                    jobs[part]()
+            reference = texts["Cutwork dense f32"]
+            everything = {(name, part): job for name, jobs in engines.items() for part, job in jobs.items()}
+            found = interleaved(everything, options.repeats)
+            for name in engines:
+                parts = {part: [seconds for _, seconds in runs] for (who, part), runs in found.items() if who == name}
+                apart = word_errors([Sample("", reference)], [texts[name]]).rate
+                if apart > 10 and "sparse" not in name:
+                    raise SystemExit(f"{name}, {beams} beams: its transcript differs in {apart:.0f}% of the words")
+                row = {
+                    "engine": name,
+                    "beams": beams,
+                    "real_time": len(audio) / RATE / median(parts["transcribe"]),
+                    "encoder_ms": 1e3 * median(parts["encode"]) if "encode" in parts else None,
+                    "decoder_tokens_per_second": TOKENS / median(parts["decode"]) if "decode" in parts else None,
+                    "words_apart_from_dense": apart,
+                    "seconds": parts,
+                    "text": texts[name],
+                }
+                rows.append(row)
+                console.print(
+                    f"{beams} beams, {name}: {row['real_time']:.1f}x real time, encoder {whole(row['encoder_ms'])} ms, "
+                    f"decoder {whole(row['decoder_tokens_per_second'])} tokens/s, {apart:.1f}% of words apart"
+                )
+        about = {
+            "seconds": len(audio) / RATE,
+            "repeats": options.repeats,
+            "model": Path(options.model).name,
+            "sparse": ", ".join(path.name for path in options.sparse or []) or "pruned in one shot by magnitude, 75%",
+            "sparsity": {name: model.sparsity for name, model in models.items()},
+        }
+        return rows, about | {"versions": {name: worker.about["version"] for name, worker in workers.items()}}
+    finally:
+        for worker in workers.values():
+            worker.kill()
+        for model in models.values():
+            model.close()
+
+
+def whole(number: float | None) -> str:
+    return "" if number is None else f"{number:.0f}"
+
+
+def table(result: dict[str, Any], quality: dict[str, Any] | None = None) -> str:
+    """Times real time, and the two parts as measured in the greedy turn.
+
+    quality: the word error rates of the same weights (speech.accuracy), whose int8 files are quantised another way.
+    """
+    rows = {(row["engine"], row["beams"]): row for row in result["rows"]}
+    heads = ["engine", "greedy", "five beams", "encoder, ms a window", "decoder, tokens/s", "words apart from dense"]
+    heads += ["wrong words in real speech"] if quality else []
+    lines = ["| " + " | ".join(heads) + " |", "|---|" + "--:|" * (len(heads) - 1)]
+    for engine in dict.fromkeys(engine for engine, _ in rows):
+        greedy, beams = rows[engine, 1], rows[engine, 5]
+        cells = [f"{greedy['real_time']:.1f}", f"{beams['real_time']:.1f}", whole(greedy["encoder_ms"])]
+        cells += [whole(greedy["decoder_tokens_per_second"]), f"{greedy['words_apart_from_dense']:.1f}%"]
+        if quality:
+            rate = wrong_words(engine, quality)
+            cells.append("" if rate is None else f"{rate:.1f}%")
+        lines.append(f"| {engine} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def wrong_words(engine: str, quality: dict[str, Any]) -> float | None:
+    """The word error rate, %, of the model that an engine of ours ran, where it was measured."""
+    if not engine.startswith("Cutwork"):
+        return None
+    level = next((int(part.rpartition("-")[2]) / 100 for part in engine.split() if part.startswith("squarehead")), 0.0)
+    method = ("SquareHead" if level else "dense") + " W8A8" * ("int8" in engine)
+    found = [row for row in quality["rows"] if (row["method"], row["sparsity"]) == (method, level)]
+    return found[0]["real"]["wer"] if found else None
+
+
+def plot(rows: list[dict[str, Any]], file: Path) -> None:
+    figure = figures.new_figure(10, 3.4)
+    for ax, beams in zip(figure.subplots(1, len(BEAMS), squeeze=False)[0], BEAMS, strict=True):
+        bars = [row for row in rows if row["beams"] == beams][::-1]
+        colours = [figures.GREEN if row["engine"].startswith("Cutwork") else figures.GREY for row in bars]
+        ax.barh([row["engine"] for row in bars], [row["real_time"] for row in bars], color=colours)
+        ax.set_title("greedy" if beams == 1 else f"{beams} beams", fontsize=10)
+        ax.set_xlabel("times real time")
+        figures.frame(ax, grid=False)
+        ax.tick_params(labelsize=8)
+    figures.save(figure, file)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="openai/whisper-tiny.en", help="the dense model, a checkpoint")
+    parser.add_argument("--sparse", type=Path, nargs="+", help="the same with zeros, fine-tuned")
+    parser.add_argument("--clips", type=Path, required=True, help="a folder of recordings")
+    parser.add_argument("--seconds", type=float, default=120, help="at least so much speech")
+    parser.add_argument(
+        "--peer-python", type=Path, help="of an environment with faster-whisper, transformers and torch"
+    )
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--work", type=Path, default=ROOT / "out" / "whisper-speed")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    rows, about = measure(options, Console(stderr=True, highlight=False))
+    options.results.mkdir(parents=True, exist_ok=True)
+    versions = about.pop("versions")
+    file = options.results / "whisper_speed.json"
+    result = save(file, {**about, "rows": rows}, threads=options.threads, versions=versions)
+    plot(rows, file.with_suffix(".png"))
+    print(table(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""Writes the measured figures into README.md and docs/: nothing there is typed by hand.
+
+    python -m benchmarks.tables             # after a result has changed
+    python -m benchmarks.tables --check     # say which pages are behind, as a test does
+
+A page holds `<!-- table: NAME -->` and `<!-- end of table -->`; what stands between is replaced by the table of that
+name and the line that says where it comes from. "claims" are the sentences of benchmarks/claims.py, "claim NAME" one.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks import claims
+from benchmarks.common.provenance import ROOT
+from benchmarks.common.results import RESULTS, load, where
+from benchmarks.engine import encoders, isa, partition, speculative, threads
+from benchmarks.engine import load as loading
+from benchmarks.peers import mpt, report
+from benchmarks.peers.store import Store
+from benchmarks.serving import fuzz
+from benchmarks.serving import load as serving
+from benchmarks.speech import accuracy as speech_accuracy
+from benchmarks.speech import speed as speech_speed
+from benchmarks.training import (
+    accuracy,
+    cut_recipe,
+    demo,
+    distillation,
+    mpt_path,
+    padding,
+    prune_memory,
+    pruners,
+    quantization,
+    zero_matrix,
+)
+from benchmarks.translation import accuracy as translation_accuracy
+from benchmarks.translation import speed as translation_speed
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+MARKED = re.compile(r"(<!-- table: (?P<name>[^>]+?) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Table:
+    """`make` gets the contents of `files` (names in results/, without .json)."""
+
+    make: Callable[..., str]
+    files: tuple[str, ...]
+
+    def markdown(self, page: Path) -> str:
+        results = [load(f"{name}.json") for name in self.files]
+        sources = [source(result, name, page) for result, name in zip(results, self.files, strict=True)]
+        return f"{self.make(*results).rstrip()}\n\n{'. '.join(sources)}.\n"
+
+
+def _of(result: dict[str, Any], table: Callable[..., str], **options: Any) -> str:
+    """A table of the peers' store, of which the result is only where it comes from."""
+    name = "peers_zen5" if result["provenance"]["processor"]["generation"] == "Zen 5" else "peers"
+    return table(Store.open(RESULTS / f"{name}.json"), **options)
+
+
+def _document(result: dict[str, Any]) -> str:
+    return _of(result, lambda store: "\n".join(report.document(store)).partition("\n\n")[2])
+
+
+TABLES = {
+    "demo": Table(demo.table, ("demo",)),
+    "demo, one thread": Table(demo.one_thread_table, ("demo_one_thread",)),
+    "engines": Table(partial(_of, table=report.overview, shape="1.1b"), ("peers",)),
+    "engines, 7b": Table(partial(_of, table=report.overview, shape="7b"), ("peers",)),
+    "engines, zen5": Table(partial(_of, table=report.overview, shape="1.1b"), ("peers_zen5",)),
+    "engines, zen5, 2.7b": Table(partial(_of, table=report.overview, shape="2.7b"), ("peers_zen5",)),
+    "zeros": Table(partial(_of, table=report.zeros_table), ("peers",)),
+    "zeros, zen5": Table(partial(_of, table=report.zeros_table), ("peers_zen5",)),
+    "single layers": Table(partial(_of, table=report.layers_table), ("peers",)),
+    "avx2": Table(partial(_of, table=report.isa_table), ("peers_zen5",)),
+    "all cells, zen4": Table(_document, ("peers",)),
+    "all cells, zen5": Table(_document, ("peers_zen5",)),
+    "instruction sets": Table(isa.table, ("isa",)),
+    "encoders": Table(encoders.table, ("encoders",)),
+    "loading": Table(loading.table, ("load",)),
+    "threads, decode": Table(threads.decode_table, ("threads",)),
+    "threads, context": Table(threads.context_table, ("threads",)),
+    "partition": Table(partition.table, ("partition",)),
+    "mpt": Table(mpt.table, ("mpt_speed",)),
+    "accuracy": Table(accuracy.table, ("accuracy",)),
+    "distillation": Table(distillation.table, ("distillation",)),
+    "mpt path": Table(mpt_path.table, ("mpt_path",)),
+    "cut recipe": Table(cut_recipe.table, ("cut_recipe",)),
+    "padding": Table(padding.table, ("padding",)),
+    "pruners": Table(pruners.table, ("pruners",)),
+    "prune memory": Table(prune_memory.table, ("prune_memory",)),
+    "zero matrix": Table(zero_matrix.table, ("zero_matrix",)),
+    "quantization": Table(quantization.table, ("quantization", "quantization_perplexity")),
+    "speculative": Table(speculative.table, ("speculative",)),
+    "translation quality": Table(translation_accuracy.table, ("t5",)),
+    "translation speed": Table(translation_speed.table, ("translation_speed",)),
+    "translation speed, zen5": Table(translation_speed.table, ("translation_speed_zen5",)),
+    "whisper speed": Table(speech_speed.table, ("whisper_speed", "whisper-tiny.en-speech")),
+    "whisper-tiny.en": Table(speech_accuracy.table, ("whisper-tiny.en-speech",)),
+    "whisper-base": Table(speech_accuracy.table, ("whisper-base-speech",)),
+    "fuzz": Table(fuzz.table, ("fuzz",)),
+    "serving": Table(serving.table, ("serving",)),
+}
+
+
+def source(result: dict[str, Any], name: str, page: Path) -> str:
+    """The line below a table: machine, command, date, commit, file."""
+    about = result["provenance"]
+    file = os.path.relpath(RESULTS / f"{name}.json", page.parent)
+    commit = f"commit {about['commit'][:7]}" + ("" if about["clean"] in (True, None) else ", changed")
+    kind = ", provenance put together later" if about.get("reconstructed") else ""
+    return f"{where(result)}; `{' '.join(about['command'])}`, {about['date'][:10]}, {commit}{kind}; [json]({file})"
+
+
+def generated(name: str, page: Path) -> str:
+    """What stands under a marker. Raises SystemExit for a name that nothing makes."""
+    if name == "claims":
+        if page.name == "README.md" and page.parent == ROOT:
+            return "".join(f"- {_claim(each, page)}\n" for each in claims.IN_README)
+        return "".join(f"- {_claim(each, page)}\n" for each in claims.CLAIMS)
+    if name.startswith("claim "):
+        return claims.CLAIMS[name.removeprefix("claim ")][0]() + "\n"
+    if name not in TABLES:
+        raise SystemExit(f"{page} asks for a table {name!r}; there are: {', '.join(TABLES)}")
+    return TABLES[name].markdown(page)
+
+
+def _claim(name: str, page: Path) -> str:
+    say, where_shown = claims.CLAIMS[name]
+    link = os.path.relpath(ROOT / "docs" / "results" / where_shown, page.parent)
+    return f"{say()} [More]({link})"
+
+
+def filled(page: Path) -> str:
+    """The page with all its tables as the results have them now."""
+    return MARKED.sub(lambda found: found[1] + generated(found["name"], page) + found[3], page.read_text())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is behind its results")
+    options = parser.parse_args()
+    behind = [page for page in PAGES if filled(page) != page.read_text()]
+    for page in behind:
+        print(page.relative_to(ROOT))
+        if not options.check:
+            page.write_text(filled(page))
+    sys.exit(1 if options.check and behind else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What pruning costs, what fine-tuning brings back, and what both take."""

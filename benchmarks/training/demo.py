@@ -1,0 +1,46 @@
+"""Takes what `make demo` measured into benchmarks/results, with where it comes from.
+
+    make demo && python -m benchmarks.training.demo [--run out/smollm2-gsm]
+
+Leaves demo.json and demo.png in results/.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common.provenance import ROOT
+from benchmarks.common.results import RESULTS, save
+from cutwork.measure.report.plots import plot
+from cutwork.measure.report.tables import HEADINGS, table_rows
+from cutwork.store.json_file import read_json
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, default=ROOT / "out" / "smollm2-gsm", help="the directory of the run")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    found = read_json(options.run / "results.json")
+    result = save(options.results / "demo.json", found, threads=found["machine"]["threads"])
+    (options.results / "demo.png").write_bytes(plot([found]))
+    print(table(result))
+
+
+def table(result: dict[str, Any]) -> str:
+    """As `cutwork run` prints it."""
+    lines = ["| " + " | ".join(HEADINGS) + " |", "|---|" + "--:|" * (len(HEADINGS) - 1)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in table_rows([result]))])
+
+
+def one_thread_table(result: dict[str, Any]) -> str:
+    """`cutwork bench` of three of them."""
+    lines = ["| model | prefill, tok/s | decode, tok/s |", "|---|--:|--:|"]
+    for name, row in result["models"].items():
+        speeds = row["prefill_tokens_per_second"], row["decode_tokens_per_second"]
+        lines.append(f"| {Path(name).name} | {speeds[0]:.0f} | {speeds[1]:.1f} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

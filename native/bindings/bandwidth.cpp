@@ -1,0 +1,63 @@
+// The machine's read bandwidth, measured: the roofline that `cutwork explain` and the benchmarks compare with.
+#include <nanobind/nanobind.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+#include "bindings/bindings.h"
+
+namespace nb = nanobind;
+
+namespace {
+
+constexpr size_t kAhead = 512;  // words; the kernels prefetch too, and the hardware alone does not reach what they do
+
+uint64_t sum(const uint64_t* begin, const uint64_t* end) {
+  uint64_t lanes[16] = {};
+  for (; begin + 16 <= end; begin += 16) {
+    __builtin_prefetch(begin + kAhead);
+    __builtin_prefetch(begin + kAhead + 8);
+    for (int i = 0; i < 16; i++) lanes[i] += begin[i];
+  }
+  uint64_t total = 0;
+  for (uint64_t lane : lanes) total += lane;
+  return total;
+}
+
+double read_bandwidth(int threads, int64_t megabytes, int repeats) {
+  if (threads < 1 || threads > 1024 || megabytes < 1 || megabytes > 16384 || repeats < 1) {
+    throw std::invalid_argument("read_bandwidth: threads 1 to 1024, megabytes 1 to 16384, repeats at least 1");
+  }
+  nb::gil_scoped_release release;
+  std::vector<uint64_t> data(static_cast<size_t>(megabytes) << 17, 1);
+  std::vector<uint64_t> totals(static_cast<size_t>(threads) * 16);
+  double best = 0;
+  for (int repeat = 0; repeat < repeats; repeat++) {
+    const auto start = std::chrono::steady_clock::now();
+    std::vector<std::thread> workers;
+    const size_t share = data.size() / static_cast<size_t>(threads);
+    for (int i = 0; i < threads; i++) {
+      workers.emplace_back([&, i] {
+        const uint64_t* begin = data.data() + share * static_cast<size_t>(i);
+        totals[static_cast<size_t>(i) * 16] += sum(begin, begin + share);
+      });
+    }
+    for (auto& worker : workers) worker.join();
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    best = std::max(best, static_cast<double>(data.size() * sizeof(uint64_t)) / seconds);
+  }
+  if (totals[0] == 0) throw std::logic_error("read_bandwidth read nothing");
+  return best;
+}
+
+}  // namespace
+
+void bind_bandwidth(nb::module_& m) {
+  m.def("read_bandwidth", &read_bandwidth, nb::arg("threads") = 1, nb::arg("megabytes") = 512, nb::arg("repeats") = 6,
+        "Bytes per second that `threads` threads read together from memory, the best of `repeats` passes over a buffer "
+        "much larger than the last-level cache.");
+}

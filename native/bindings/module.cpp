@@ -1,0 +1,13 @@
+// The module cutwork._native (docs/architecture.md).
+#include <nanobind/nanobind.h>
+
+#include "bindings/bindings.h"
+
+NB_MODULE(_native, m) {
+  m.doc() = "Linear kernels and the executor.";
+  bind_weight(m);
+  bind_logits(m);
+  bind_costs(m);
+  bind_executor(m);
+  bind_bandwidth(m);
+}

@@ -1,0 +1,169 @@
+#include "cost/cost.h"
+
+#include <algorithm>
+#include <limits>
+#include <stdexcept>
+
+#include "cost/defaults.h"
+#include "weights/weight.h"
+
+namespace cutwork {
+namespace {
+
+// A reordered weight is more to read than its bitmask, and threads share the memory: it has to be worth it where a
+// thread gets a third of what one alone does.
+constexpr double kCrowd = 3;
+
+// So many tokens are multiplied at a time where zeros are skipped, also if fewer are left.
+int64_t tokens_at_once(Algorithm algorithm) {
+  return algorithm == Algorithm::spmm_tokens ? 16 : algorithm == Algorithm::spmm_rows ? 4 : 1;
+}
+
+template <class Use>
+void for_each_kernel(const LinearKernels& kernels, const Use& use) {
+  for (Algorithm algorithm : kAlgorithms)
+    for (Encoding encoding : kEncodings)
+      for (DType dtype : kDTypes)
+        if (kernels.has(algorithm, encoding, dtype)) use(algorithm, encoding, dtype);
+}
+
+std::string kernel_name(Algorithm algorithm, Encoding encoding, DType dtype) {
+  return std::string(algorithm_name(algorithm)) + " " + encoding_name(encoding) + " " + dtype_name(dtype);
+}
+
+// Of what spmm_rows multiplies, 0 if that has not been worked out.
+int64_t reordered_bytes(const Weight& weight) {
+  return weight.reordered.steps ? weight.reordered.begins[weight.reordered.count] * kStepBytes : 0;
+}
+
+}  // namespace
+
+Shape shape_of(const Weight& weight) {
+  const bool dense = weight.encoding == Encoding::dense;
+  const int64_t streams = (weight.rows + stream_rows(weight.dtype) - 1) / stream_rows(weight.dtype);
+  const int64_t stored = dense ? weight.rows * weight.cols : static_cast<int64_t>(weight.offsets[streams]);
+  const bool bytes = !dense && weight.dtype == DType::i4;  // each of two codes
+  return {.encoding = weight.encoding,
+          .dtype = weight.dtype,
+          .rows = weight.rows,
+          .cols = weight.cols,
+          .nonzeros = bytes ? 2 * stored : stored,
+          .reordered = reordered_bytes(weight)};
+}
+
+double stored_bytes(const Shape& shape) {
+  const double positions = static_cast<double>(shape.rows) * static_cast<double>(shape.cols);
+  constexpr double kInt4Scales = 2.0 / 128;  // bytes per position, at the usual group
+  if (shape.dtype == DType::i4)
+    return positions * kInt4Scales +
+           (shape.encoding == Encoding::dense
+                ? positions / 2
+                : static_cast<double>(shape.nonzeros) / 2 + positions * mask_density(Encoding::bitmask));
+  const auto element = static_cast<double>(element_size(shape.dtype));
+  if (shape.encoding == Encoding::dense) return positions * element;
+  return static_cast<double>(shape.nonzeros) * element + positions * mask_density(shape.encoding);
+}
+
+Costs::Costs(const Isa& isa) : one_thread(kDefaultBandwidth), all_threads(2 * kDefaultBandwidth), isa_(&isa) {
+  costs_.fill({.position = -1, .nonzero = -1, .product = -1});
+  for (const DefaultCost& each : kDefaultCosts)
+    if (std::string(each.isa) == isa.name) costs_[kernel_index(each.algorithm, each.encoding, each.dtype)] = each.cost;
+}
+
+const Cost& Costs::get(Algorithm algorithm, Encoding encoding, DType dtype) const {
+  const Cost& own = costs_[kernel_index(algorithm, encoding, dtype)];
+  const bool blocks = encoding == Encoding::block1x4 || encoding == Encoding::block4x1;
+  return blocks && own.product < 0 ? costs_[kernel_index(algorithm, Encoding::bitmask, dtype)]
+                                   : own;  // much the same kernel
+}
+
+Cost& Costs::at(const std::string& name) {
+  Cost* found = nullptr;
+  for_each_kernel(kernels(), [&](Algorithm algorithm, Encoding encoding, DType dtype) {
+    if (kernel_name(algorithm, encoding, dtype) == name) found = &costs_[kernel_index(algorithm, encoding, dtype)];
+  });
+  if (found == nullptr) throw std::invalid_argument(std::string(isa_->name) + " has no kernel '" + name + "'");
+  return *found;
+}
+
+std::vector<std::pair<std::string, Cost>> Costs::all() const {
+  std::vector<std::pair<std::string, Cost>> named;
+  for_each_kernel(kernels(), [&](Algorithm algorithm, Encoding encoding, DType dtype) {
+    named.emplace_back(kernel_name(algorithm, encoding, dtype), get(algorithm, encoding, dtype));
+  });
+  return named;
+}
+
+double Costs::passes(const Shape& shape, Algorithm algorithm, int64_t tokens) const {
+  if (algorithm != Algorithm::gemv) return 1;
+  const int64_t at_once = kernels().gemv_tokens(shape.dtype);
+  return static_cast<double>((tokens + at_once - 1) / at_once);
+}
+
+Work Costs::work(const Shape& shape, Algorithm algorithm, int64_t tokens) const {
+  const bool skipping = skips_zeros(algorithm);
+  const int64_t lanes = tokens_at_once(algorithm);
+  const auto multiplied = static_cast<double>((tokens + lanes - 1) / lanes * lanes);
+  const double positions = static_cast<double>(shape.rows) * static_cast<double>(shape.cols);
+  const auto nonzeros = static_cast<double>(shape.nonzeros);
+  const double times = passes(shape, algorithm, tokens);
+  return {times * positions, times * nonzeros, multiplied * (skipping ? nonzeros : positions),
+          skipping ? multiplied * positions : 0, multiplied * static_cast<double>(shape.rows)};
+}
+
+double Costs::seconds(const Shape& shape, Algorithm algorithm, int64_t tokens, int threads) const {
+  const Cost& cost = get(algorithm, shape.encoding, shape.dtype);
+  if (cost.product < 0) return std::numeric_limits<double>::infinity();
+  const bool reordered = algorithm == Algorithm::spmm_rows && shape.reordered > 0;
+  Work all = work(shape, algorithm, tokens);
+  if (reordered) all.positions = all.nonzeros = 0;
+  const double compute = 1e-12 *
+                         (cost.position * all.positions + cost.nonzero * all.nonzeros + cost.product * all.products +
+                          cost.listed * all.listed + cost.output * all.outputs) /
+                         threads;
+  const double bytes =
+      reordered ? static_cast<double>(shape.reordered) : passes(shape, algorithm, tokens) * stored_bytes(shape);
+  const double read = bytes / std::min(one_thread * threads, all_threads);
+  return algorithm == Algorithm::gemv || reordered ? std::max(compute, read) : compute + read;
+}
+
+Algorithm Costs::choose(const Shape& shape, int64_t tokens) const {
+  Algorithm best = Algorithm::gemv;
+  double least = seconds(shape, best, tokens, 1);
+  for (Algorithm algorithm : kAlgorithms) {
+    if (!kernels().has(algorithm, shape.encoding, shape.dtype)) continue;
+    double own = seconds(shape, algorithm, tokens, 1);
+    if (algorithm == Algorithm::spmm_rows && shape.reordered > 0)
+      own = std::max(own, kCrowd * static_cast<double>(shape.reordered) / one_thread);
+    if (own < least) {
+      best = algorithm;
+      least = own;
+    }
+  }
+  return best;
+}
+
+const char* algorithm_name(Algorithm algorithm) {
+  switch (algorithm) {
+    case Algorithm::gemv:
+      return "gemv";
+    case Algorithm::gemm:
+      return "gemm";
+    case Algorithm::spmm_tokens:
+      return "spmm_tokens";
+    case Algorithm::spmm_rows:
+      break;
+  }
+  return "spmm_rows";
+}
+
+Algorithm parse_algorithm(const char* name) {
+  std::string names;
+  for (Algorithm algorithm : kAlgorithms) {
+    if (std::string(name) == algorithm_name(algorithm)) return algorithm;
+    names += (names.empty() ? "" : ", ") + std::string(algorithm_name(algorithm));
+  }
+  throw std::invalid_argument(std::string("unknown kernel '") + name + "'; choose one of " + names);
+}
+
+}  // namespace cutwork

@@ -1,0 +1,27 @@
+// An instruction set and all that it offers.
+#pragma once
+
+#include "kernels/attention/attention.h"
+#include "kernels/elementwise/elementwise.h"
+#include "kernels/features.h"
+#include "kernels/inspect.h"
+#include "kernels/linear/linear.h"
+
+namespace cutwork {
+
+struct Kernels {
+  LinearKernels linear;  // of every dtype, int4 too
+  AttentionKernels attention;
+  const PairAttention* pair_attention;  // or null; ask `pair_attention(isa)`, since it may need more than the set
+  ElementwiseKernels elementwise;
+  InspectKernels inspect;
+};
+
+// A set is a capability, not a rank: a processor has it if it has all that the set needs.
+struct Isa {
+  const char* name;
+  Features needs;
+  Kernels kernels;
+};
+
+}  // namespace cutwork

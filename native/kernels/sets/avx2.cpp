@@ -1,0 +1,40 @@
+// AVX2 with FMA.
+#include <immintrin.h>
+
+#include "kernels/set.h"
+
+namespace cutwork {
+namespace {
+
+#include "kernels/common.inc"
+#include "kernels/shuffles.inc"
+
+namespace int4 {
+#include "kernels/int4/ops/avx2.inc"
+}  // namespace int4
+
+namespace linear {
+#include "kernels/linear/no_spmm_rows.inc"
+#include "kernels/linear/ops/avx2.inc"
+}  // namespace linear
+
+namespace floats {
+#include "kernels/floats/avx2.inc"
+}  // namespace floats
+
+namespace attention {
+using namespace floats;
+#include "kernels/attention/float_dots.inc"
+using CodeDots = FloatDots<int8_t>;
+}  // namespace attention
+
+#include "kernels/set.inc"
+
+}  // namespace
+
+namespace sets {
+extern const Isa avx2;
+constinit const Isa avx2 = {.name = "avx2", .needs = kCompiledFor, .kernels = kKernels};
+}  // namespace sets
+
+}  // namespace cutwork

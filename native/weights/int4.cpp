@@ -1,0 +1,134 @@
+// Int4 weights: what must hold for the kernels to trust one, and what one stands for.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "kernels/isa.h"
+#include "weights/weight.h"
+
+namespace cutwork {
+namespace {
+
+#include "kernels/int4/layout.inc"
+
+[[noreturn]] void refuse(const std::string& sentence) {
+  throw std::invalid_argument(sentence);
+}
+
+int64_t tile_count(int64_t rows) {
+  return (rows + kRowTile - 1) / kRowTile;
+}
+
+// Bits of word `word` of a run that stand for a row and a column that exist.
+uint64_t live_places(const Weight& weight, int64_t tile, int64_t run, int64_t word) {
+  const int64_t rows = std::min<int64_t>(weight.rows - tile * kRowTile, kRowTile);
+  const int64_t cols = std::min<int64_t>(weight.cols - run * kRunCols - word * 4, 4);
+  if (cols <= 0) return 0;
+  const uint64_t row = (uint64_t{1} << cols) - 1;
+  uint64_t live = 0;
+  for (int64_t r = 0; r < rows; ++r) live |= row << (4 * r);
+  return live;
+}
+
+// Whether bits are set for rows or columns that do not exist.
+bool has_dead_bits(const Weight& weight, int64_t tile) {
+  const int64_t runs = run_count(weight.cols);
+  const bool whole = (tile + 1) * kRowTile <= weight.rows;
+  for (int64_t run = whole ? weight.cols / kRunCols : 0; run < runs; ++run)
+    for (int64_t w = 0; w < kRunWords; ++w)
+      if ((weight.mask[(tile * runs + run) * kRunWords + w] & ~live_places(weight, tile, run, w)) != 0) return true;
+  return false;
+}
+
+// The number of nonzeros.
+int64_t check_mask(const Weight& weight) {
+  const int64_t words = run_count(weight.cols) * kRunWords;
+  const InspectKernels& kernels = chosen_isa().kernels.inspect;
+  uint64_t nonzeros = 0, bytes = 0;
+  if (weight.offsets[0] != 0) refuse("offsets begin at " + std::to_string(weight.offsets[0]) + ", expected 0");
+  for (int64_t tile = 0; tile < tile_count(weight.rows); ++tile) {
+    if (has_dead_bits(weight, tile)) refuse("the mask has bits beyond the weight's shape");
+    uint64_t counts[2] = {};
+    kernels.count_bits(weight.mask + tile * words, words, counts);
+    nonzeros += counts[0] + counts[1];
+    bytes += std::max(counts[0], counts[1]);
+    if (weight.offsets[tile + 1] != bytes)
+      refuse("row tile " + std::to_string(tile) + " ends at offset " + std::to_string(weight.offsets[tile + 1]) +
+             ", but the mask takes " + std::to_string(bytes) + " bytes up to there");
+  }
+  return static_cast<int64_t>(nonzeros);
+}
+
+// Calls visit(row, col, code in [-8, 7]) for every stored place that exists.
+template <class F>
+void for_codes(const Weight& weight, const F& visit) {
+  const int64_t runs = run_count(weight.cols);
+  for (int64_t tile = 0; tile < tile_count(weight.rows); ++tile) {
+    const uint8_t* streams[2] = {tile_bytes(weight, tile), tile_bytes(weight, tile)};
+    for (int64_t run = 0; run < runs; ++run)
+      for (int64_t w = 0; w < kRunWords; ++w) {
+        const uint64_t live = live_places(weight, tile, run, w);
+        const bool dense = weight.encoding == Encoding::dense;
+        const uint64_t stored = dense ? ~uint64_t{0} : weight.mask[(tile * runs + run) * kRunWords + w];
+        for (uint64_t rest = stored; rest != 0; rest &= rest - 1) {
+          const int place = __builtin_ctzll(rest);
+          const uint8_t byte = *streams[w % 2]++;
+          if (live >> place & 1)
+            visit(tile * kRowTile + place / 4, run * kRunCols + w * 4 + place % 4,
+                  static_cast<int8_t>((w % 2 ? byte >> 4 : byte & 15) - 8));
+        }
+      }
+  }
+}
+
+}  // namespace
+
+OwnedWeight OwnedWeight::int4(int64_t rows, int64_t cols, Array values, ScaleType scale_type, Array scale,
+                              int64_t group_cols, std::optional<Array> mask, std::optional<Array> offsets) {
+  check_shape(rows, cols);
+  if (group_cols < kRunCols || group_cols % kRunCols != 0 || group_cols > kMaxCols)
+    refuse("a group of " + std::to_string(group_cols) + " columns is no multiple of " + std::to_string(kRunCols));
+  if (mask.has_value() != offsets.has_value()) refuse("mask and offsets come together or not at all");
+  const int64_t tiles = tile_count(rows), runs = run_count(cols);
+  OwnedWeight weight;
+  Weight& view = weight.view_;
+  view.encoding = mask ? Encoding::bitmask : Encoding::dense;
+  view.dtype = DType::i4;
+  view.rows = rows;
+  view.cols = cols;
+  view.scale_type = scale_type;
+  view.group_cols = group_cols;
+  if (mask) {
+    expect_size("mask", *mask, tiles * runs * kRunWords);
+    expect_size("offsets", *offsets, tiles + 1);
+    view.mask = static_cast<const uint64_t*>(weight.adopt(std::move(*mask), sizeof(uint64_t)));
+    view.offsets = static_cast<const uint64_t*>(weight.adopt(std::move(*offsets), sizeof(uint64_t)));
+    weight.nonzeros_ = check_mask(view);
+    expect_size("values", values, static_cast<int64_t>(view.offsets[tiles]) + kTailBytes);
+  } else {
+    expect_size("values", values, tiles * runs * kRunWords / 2 * kTailBytes);
+  }
+  view.values = weight.adopt(std::move(values), 1);
+  const int64_t count = tiles * group_count(view) * kRowTile;
+  expect_size("scale", scale, count);
+  view.scales = weight.adopt(std::move(scale), scale_type == ScaleType::f32 ? 4 : 2);
+  for (int64_t i = 0; i < count; ++i)
+    if (!std::isfinite(scale_at(view, i))) refuse("scale " + std::to_string(i) + " is not finite");
+  return weight;
+}
+
+int64_t int4_nonzeros(const Weight& weight) {
+  int64_t count = 0;
+  for_codes(weight, [&](int64_t, int64_t, int8_t code) { count += code != 0; });
+  return count;
+}
+
+void write_int4(const Weight& weight, int8_t* out) {
+  std::memset(out, 0, static_cast<size_t>(weight.rows * weight.cols));
+  for_codes(weight, [&](int64_t row, int64_t col, int8_t code) { out[row * weight.cols + col] = code; });
+}
+
+}  // namespace cutwork

@@ -1,0 +1,96 @@
+// Where everything is in a weight. No code of its own but constants: every instruction set's file includes it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace cutwork {
+
+enum class DType : uint8_t { f32, bf16, i8, i4 };
+enum class ScaleType : uint8_t { f32, bf16, f16 };  // of int4 weights, as their checkpoint had them
+enum class Encoding : uint8_t { dense, bitmask, block1x4, block4x1 };
+constexpr DType kDTypes[] = {DType::f32, DType::bf16, DType::i8, DType::i4};
+constexpr Encoding kEncodings[] = {Encoding::dense, Encoding::bitmask, Encoding::block1x4, Encoding::block4x1};
+constexpr size_t kDTypeCount = sizeof kDTypes, kEncodingCount = sizeof kEncodings;
+
+constexpr int64_t kGroupRows = 4;    // rows that share one value stream in the bitmask encoding
+constexpr int64_t kBlockCols = 64;   // columns covered by one mask word
+constexpr int64_t kRowTile = 16;     // callers split the rows of a linear at multiples of this
+constexpr int64_t kRowPanel = 128;   // where zeros are skipped better at multiples of this
+constexpr int64_t kTokenTile = 64;   // and the tokens to be rearranged at multiples of this
+constexpr int64_t kTailBytes = 64;   // readable bytes after the last value of the encodings with a mask
+constexpr int64_t kRunCols = 32;     // columns of an int4 tile that are stored together
+constexpr int64_t kRunWords = 8;     // of 64 codes, in a run
+constexpr int64_t kMaxCols = 65536;  // 255 * 127 * kMaxCols still fits in the int32 accumulators
+
+// What `spmm_rows` multiplies, where a weight has been reordered for it: steps of 64 products, each kRowTile
+// rows' next columns (in a window of 64) and codes, and the number of its window. Those of row tile t in run r are
+// steps [begins[i], begins[i + 1]) for i = order(t, r), see spmm_rows.inc.
+struct RowSteps {
+  const void* steps;  // of kStepBytes
+  const uint16_t* windows;
+  const int64_t* begins;
+  int64_t count;  // of row tiles times runs
+};
+constexpr int64_t kStepBytes = 128;
+
+// A weight [rows, cols] whose memory somebody else owns and has validated (weight.h).
+//
+// dense:   `values` is [rows, cols], row-major, unpadded.
+// bitmask: `mask` is [ceil(rows/4)][ceil(cols/64)][4] words, bit j of word (g, b, r) standing for row 4g+r, column
+//          64b+j; bits beyond `rows` or `cols` are zero. `values` holds the nonzeros in the order of the mask's bits,
+//          group after group; group g's begin at element offsets[g], and offsets[ceil(rows/4)] is their number.
+// block1x4: like bitmask, but `mask` is [ceil(rows/4)][ceil(cols/64)][4] 16-bit words, bit j of word (g, b, r) standing
+//          for columns 64b+4j .. 64b+4j+3 of row 4g+r, which have four values; those beyond `cols` are zero.
+// block4x1: like bitmask, but `mask` is [ceil(rows/4)][ceil(cols/64)] words, each standing for all four rows of a
+//          group; values of rows beyond `rows` are zero. Both blocks may hold zeros.
+// i8:      value = code * scale[row]; codes lie in [-127, 127]; row_sums[row] is the sum of the row's codes.
+// i4:      value = (code - 8) * scale, codes 0 .. 15, in tiles of kRowTile rows as docs/architecture.md says.
+//          dense: `values` is [tiles][runs][4][64] bytes; places that do not exist hold anything.
+//          bitmask: `mask` is [tiles][runs][kRunWords], `offsets` counts bytes and has an entry per tile and the end.
+//          `scales` is [tiles][ceil(cols/group_cols)][16] of `scale_type`; group_cols is a multiple of kRunCols.
+struct Weight {
+  Encoding encoding;
+  DType dtype;
+  int64_t rows, cols;
+  const void* values;
+  const uint64_t* mask;
+  const uint64_t* offsets;
+  const float* scale;
+  const int32_t* row_sums;
+  const void* scales;
+  ScaleType scale_type;
+  int64_t group_cols;
+  RowSteps reordered;  // or null: `spmm_rows` then works them out in each call
+};
+
+// What the mask of an encoding looks like.
+struct MaskShape {
+  int64_t words;   // per group of rows and block of columns
+  int64_t bytes;   // of a word
+  int64_t values;  // per bit
+  int64_t cols;    // that a bit stands for
+};
+
+static constexpr MaskShape mask_shape(Encoding encoding) {
+  if (encoding == Encoding::block1x4) return {.words = kGroupRows, .bytes = 2, .values = 4, .cols = 4};
+  if (encoding == Encoding::block4x1) return {.words = 1, .bytes = 8, .values = kGroupRows, .cols = 1};
+  return {.words = kGroupRows, .bytes = 8, .values = 1, .cols = 1};
+}
+
+// Bytes of mask per group of rows and block of columns, which are 256 positions.
+static constexpr int64_t mask_bytes(Encoding encoding) {
+  return mask_shape(encoding).words * mask_shape(encoding).bytes;
+}
+
+// Bytes of mask per position of a weight.
+static constexpr double mask_density(Encoding encoding) {
+  return static_cast<double>(mask_bytes(encoding)) / static_cast<double>(kGroupRows * kBlockCols);
+}
+
+// How many rows share one stream of values, which is an entry of `offsets`.
+static constexpr int64_t stream_rows(DType dtype) {
+  return dtype == DType::i4 ? kRowTile : kGroupRows;
+}
+
+}  // namespace cutwork

@@ -1,0 +1,60 @@
+"""What everybody else asks about a model family."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from cutwork.architectures.lengths import LengthsOf, absolute
+from cutwork.plan.builder import Plan
+
+Emit = Callable[[Plan, Mapping[str, Any]], None]
+Kind = Literal["text", "translation", "speech"]  # continues a text; answers one with another; writes down a recording
+HEAD = "lm_head.weight"  # what plans call the output head
+_CONTEXT = absolute("max_position_embeddings")  # what most families call it
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A model family, by the `model_type` of its configs. Names of tensors are the plan's, patterns fnmatch's.
+
+    models, source: which models those are and where they are described, for docs/architectures.md. decoder, encoder:
+    emit the forward pass from a config. context, inputs: how long sequences, and an encoder's inputs, may be.
+    embedding: the weight that a tied output head is; `tied_if_missing` where configs do not tell whether it is, but
+    what is stored does. renames: how names begin in checkpoints, and in plans. unread: what checkpoints carry although
+    the forward pass does not read it. transposed: floats of linears that checkpoints hold as [inputs, outputs].
+    start: the config's keys for the first token of an answer, in turn. frames: of a spectrogram, in each entry that an
+    encoder reads; 0 if it reads tokens.
+    """
+
+    model_type: str
+    models: str
+    source: str
+    decoder: Emit
+    encoder: Emit | None = None
+    kind: Kind = "text"
+    context: LengthsOf = _CONTEXT
+    inputs: LengthsOf | None = None
+    embedding: str = "model.embed_tokens.weight"
+    tied_if_missing: bool = False
+    renames: tuple[tuple[str, str], ...] = ()
+    unread: tuple[str, ...] = ()
+    transposed: tuple[str, ...] = ()
+    start: tuple[str, ...] = ("decoder_start_token_id",)
+    frames: int = 0
+
+    def plan_name(self, stored: str) -> str:
+        """The name that plans have for a tensor of a checkpoint."""
+        for before, after in self.renames:
+            if stored.startswith(before):
+                return after + stored.removeprefix(before)
+        return stored
+
+    def leaves_out(self, name: str) -> bool:
+        """Whether a tensor may be in a checkpoint although the plan does not name it."""
+        return any(fnmatchcase(name, pattern) for pattern in self.unread)
+
+    def is_transposed(self, stored: str) -> bool:
+        """Whether a checkpoint holds the floats of this tensor as [inputs, outputs]."""
+        name = self.plan_name(stored)
+        return any(fnmatchcase(name, pattern) for pattern in self.transposed)

@@ -1,0 +1,43 @@
+"""How long a model's sequences, or an encoder's inputs, may be, by its Hugging Face config."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cutwork.errors import CutworkError
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of a sequence, or of an encoder's input: what a model was made for, and what it can take if asked to."""
+
+    usual: int
+    most: int
+
+
+LengthsOf = Callable[[Mapping[str, Any]], Lengths]
+
+
+def absolute(key: str) -> LengthsOf:
+    """Of a model with a position for each token, so many as config[key] says (2048 if it says nothing).
+
+    What is returned raises CutworkError for a config that says nonsense.
+    """
+
+    def lengths(config: Mapping[str, Any]) -> Lengths:
+        longest = config.get(key, 2048)
+        if isinstance(longest, bool) or not isinstance(longest, int) or not 2 <= longest <= 1 << 24:
+            raise CutworkError(f"config.json: {key} must be an integer from 2, not {longest!r}")
+        return Lengths(longest, longest)
+
+    return lengths
+
+
+def relative(key: str) -> LengthsOf:
+    """Of a model that knows only distances; config[key] is what it was trained with (512 if it says nothing)."""
+
+    def lengths(config: Mapping[str, Any]) -> Lengths:
+        usual = config.get(key, 512)
+        return Lengths(usual if isinstance(usual, int) and 2 <= usual <= 1 << 14 else 512, 1 << 14)
+
+    return lengths

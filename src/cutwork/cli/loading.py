@@ -1,0 +1,84 @@
+"""The options with which commands load a model, as one thing: the same names, help and defaults everywhere."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from cutwork.engine.load_options import LoadOptions
+
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A checkpoint, quantised or packed model directory, or a Hub name.")
+]
+
+
+def _options(
+    threads: Annotated[int, typer.Option("--threads", "-t", min=0, help="0: every CPU this process may use.")] = 0,
+    reorder_weights: Annotated[
+        bool,
+        typer.Option(
+            "--reorder-weights",
+            help="Faster prompts and batches from sparse int8, for 2.5 more bytes of memory per nonzero.",
+        ),
+    ] = False,
+    huge_pages: Annotated[
+        bool, typer.Option(help="Copy the weights to huge pages; if not, processes share the mapped file's.")
+    ] = True,
+    context: Annotated[
+        int | None, typer.Option("--context", min=1, help="Longest context in tokens; default: the model's own.")
+    ] = None,
+    cache_dtype: Annotated[
+        Literal["auto", "f32", "bf16", "i8"],
+        typer.Option(help="Numbers in the KV cache; i8 halves bf16's memory. auto: f32 for float32 models, else bf16."),
+    ] = "auto",
+    cache_mb: Annotated[
+        int | None, typer.Option("--cache-mb", min=1, help="KV cache; default: a quarter of the free memory.")
+    ] = None,
+    draft: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="A quicker model that guesses; the answers stay the first one's own."),
+    ] = None,
+    draft_tokens: Annotated[
+        int, typer.Option(min=1, max=32, help="Tokens the draft model guesses at a time, at most.")
+    ] = 4,
+) -> "LoadOptions":
+    return {
+        "threads": threads,
+        "reorder_weights": reorder_weights,
+        "huge_pages": huge_pages,
+        "max_context": context,
+        "cache_dtype": cache_dtype,
+        "cache_bytes": None if cache_mb is None else cache_mb << 20,
+        "draft": draft,
+        "draft_tokens": draft_tokens,
+    }
+
+
+def loads_model(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command, instead of its parameter `loading`, the options of `_options`, and it what they make.
+
+    without: parameters of `_options` that mean nothing to the command.
+    """
+    shared = [p for p in _parameters(_options) if p.name not in without]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        others = [p for p in _parameters(command) if p.name != "loading"]
+
+        @functools.wraps(command)
+        def parsed(**values: Any) -> None:
+            values["loading"] = _options(**{p.name: values.pop(p.name) for p in shared})
+            command(**values)
+
+        parsed.__signature__ = inspect.Signature([*others, *shared])  # type: ignore[attr-defined]  # Typer reads it
+        parsed.__annotations__ = {}
+        return parsed
+
+    return decorate
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    signature = inspect.signature(function)
+    return [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values()]

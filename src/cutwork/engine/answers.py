@@ -1,0 +1,49 @@
+"""What translation and transcription need of a loaded model; `Model` has it."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, Unpack
+
+import numpy as np
+
+from cutwork.engine.decoding.options import GenerateOptions
+from cutwork.engine.decoding.requests import Generation
+from cutwork.engine.encoder import EncodedInput, Encoder
+
+
+class Answers(Protocol):
+    """A model that answers what its encoder has read."""
+
+    path: Path
+    config: dict[str, Any]
+    tokenizer: Any
+    encoder: Encoder | None
+    stop_tokens: frozenset[int]
+    max_context: int
+    max_batch: int
+
+    def encode(self, text: str) -> list[int]:
+        """See `Model.encode`."""
+
+    def generate(self, prompt: Sequence[Sequence[int]], /, **options: Unpack[GenerateOptions]) -> list[Generation]:
+        """See `Model.generate`."""
+
+    def encode_input(self, source: np.ndarray) -> EncodedInput:
+        """See `Model.encode_input`."""
+
+    def respond(
+        self,
+        memory: EncodedInput,
+        prompt: Sequence[int],
+        each: Sequence[GenerateOptions],
+        check: Callable[[], None] | None = None,
+    ) -> list[Generation]:
+        """See `Model.respond`."""
+
+    def logits(self, tokens: Sequence[int], memory: EncodedInput | None = None) -> np.ndarray:
+        """See `Model.logits`."""
+
+    def cross_attention(
+        self, tokens: Sequence[int], memory: EncodedInput, heads: Sequence[tuple[int, int]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See `Model.cross_attention`."""

@@ -1,0 +1,53 @@
+"""How a model is loaded: the keywords of `Model.load`, `assemble` and `add_draft`, and their defaults."""
+
+from pathlib import Path
+from typing import Literal, TypedDict, get_args
+
+from cutwork.engine.backend import BackendName
+from cutwork.engine.weights.cache_size import CacheDType
+from cutwork.errors import CutworkError, check_known
+
+
+class LoadOptions(TypedDict, total=False):
+    """Keywords of `Model.load`, which says what they mean."""
+
+    threads: int
+    cache_dtype: Literal["auto"] | CacheDType
+    max_context: int | None
+    max_input: int | None
+    max_batch: int
+    cache_bytes: int | None
+    backend: BackendName
+    draft: str | Path | None
+    draft_tokens: int
+    reorder_weights: bool
+    huge_pages: bool
+
+
+_DEFAULTS: LoadOptions = {
+    "threads": 0,
+    "cache_dtype": "auto",
+    "max_context": None,
+    "max_input": None,
+    "max_batch": 16,
+    "cache_bytes": None,
+    "backend": "auto",
+    "draft": None,
+    "draft_tokens": 4,
+    "reorder_weights": False,
+    "huge_pages": True,
+}
+
+
+def with_defaults(given: LoadOptions) -> LoadOptions:
+    """All options, those given and the others' defaults. Raises CutworkError for one unknown or out of range."""
+    check_known(given, _DEFAULTS)
+    options = _DEFAULTS | given
+    threads, max_batch, cache_dtype = options["threads"], options["max_batch"], options["cache_dtype"]
+    if not 0 <= threads <= 1024 or max_batch < 1:
+        raise CutworkError(f"threads must be from 0 to 1024 and max_batch at least 1, not {threads} and {max_batch}")
+    if cache_dtype not in ("auto", *get_args(CacheDType)):
+        raise CutworkError(f"cache_dtype must be auto, f32, bf16 or i8, not {cache_dtype!r}")
+    if not 1 <= options["draft_tokens"] <= 32:
+        raise CutworkError(f"draft_tokens must be from 1 to 32, not {options['draft_tokens']}")
+    return options

@@ -1,0 +1,73 @@
+"""A step of an executor: its ragged arrays, made of parts of sequences."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cutwork.engine.backend import Executor
+from cutwork.engine.decoding.blocks import Table
+
+
+@dataclass(frozen=True)
+class Part:
+    """Consecutive entries of a sequence: token ids [n], or for an encoder of features float32 [n, D].
+
+    start: the position of the first. sequence: its row in the block tables. logits: of how many at the end they are
+    wanted.
+    """
+
+    entries: Sequence[int] | np.ndarray
+    start: int = 0
+    sequence: int = 0
+    logits: int = 0
+
+
+@dataclass(frozen=True)
+class Attended:
+    """What an encoder has read for the sequences of a step: its blocks int32 [S, M] and entries int32 [S]."""
+
+    tables: np.ndarray
+    lengths: np.ndarray
+
+
+def run_step(
+    executor: Executor,
+    parts: Sequence[Part],
+    block_tables: np.ndarray,
+    *,
+    profile: bool = False,
+    attended: Attended | None = None,
+    attention_of: np.ndarray | None = None,
+) -> np.ndarray:
+    """Run at least one part; returns the logits wanted, float32 [R, vocabulary], part by part.
+
+    block_tables: int32 [S, B], as `table_rows` makes them. attention_of: int32 [P, 2], the
+    (layer, head) whose cross attention is to be kept.
+    """
+    lengths = [len(part.entries) for part in parts]
+    entries = np.concatenate([np.asarray(part.entries) for part in parts])
+    features = entries if entries.ndim == 2 else None
+    rows = [np.arange(end - part.logits, end) for part, end in zip(parts, np.cumsum(lengths), strict=True)]
+    return np.asarray(
+        executor.step(
+            np.zeros(len(entries), np.int32) if features is not None else entries.astype(np.int32),
+            np.concatenate([np.arange(part.start, part.start + len(part.entries), dtype=np.int32) for part in parts]),
+            np.repeat(np.asarray([part.sequence for part in parts], np.int32), lengths),
+            block_tables,
+            np.concatenate(rows).astype(np.int32),
+            profile=profile,
+            memory_tables=attended.tables if attended else None,
+            memory_lengths=attended.lengths if attended else None,
+            features=features,
+            attention_of=attention_of,
+        )
+    )
+
+
+def table_rows(tables: Sequence[Table]) -> np.ndarray:
+    """Int32 [S, B]: a row of blocks for each of at least one table, -1 beyond its end."""
+    rows = np.full((len(tables), max(len(table.blocks) for table in tables)), -1, np.int32)
+    for row, table in zip(rows, tables, strict=True):
+        row[: len(table.blocks)] = table.blocks
+    return rows

@@ -1,0 +1,48 @@
+"""What every answer says of itself: a name, how many tokens it took, and how long."""
+
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from cutwork.engine.decoding.requests import Request
+
+
+def opening(prefix: str, kind: str, model: str) -> dict[str, Any]:
+    """What an answer of this kind, OpenAI's `object`, begins with."""
+    return {"id": identifier(prefix), "object": kind, "created": int(time.time()), "model": model}
+
+
+def identifier(prefix: str) -> str:
+    """A name for an answer that nobody can guess."""
+    return f"{prefix}-{secrets.token_hex(12)}"
+
+
+def usage(prompt_tokens: int, requests: Sequence[Request]) -> dict[str, Any]:
+    """Tokens of an answer; `prompt_tokens` counts each prompt once."""
+    completion = sum(len(request.tokens) for request in requests)
+    cached = min((request.sequence.reused_tokens for request in requests), default=0)
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion,
+        "total_tokens": prompt_tokens + completion,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
+
+
+def timings(requests: Sequence[Request]) -> dict[str, Any]:
+    """Times of the first choice, in llama.cpp's words."""
+    if not requests:
+        return {}
+    result = requests[0].result()
+    t = result.timings
+    return {
+        "queue_ms": 1e3 * t.queued,
+        "cache_n": t.reused_tokens,
+        "prompt_n": result.prompt_tokens - t.reused_tokens,
+        "prompt_ms": 1e3 * t.prefill,
+        "prompt_per_second": result.prefill_speed,
+        "predicted_n": len(result.tokens),
+        "predicted_ms": 1e3 * t.decode,
+        "predicted_per_second": result.decode_speed,
+    }

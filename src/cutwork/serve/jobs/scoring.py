@@ -1,0 +1,59 @@
+"""Log-probabilities of prompts' own tokens, computed between the steps of what is generated, a chunk at a time."""
+
+from collections import deque
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar, cast
+
+from cutwork.engine.decoding.sampling import Logprob
+from cutwork.engine.model import Model
+
+Owner = TypeVar("Owner")
+
+
+@dataclass(eq=False)
+class _Prompt(Generic[Owner]):
+    owner: Owner
+    index: int
+    chunks: Generator[list[Logprob | None]]
+    logprobs: list[Logprob | None] = field(default_factory=list)
+
+
+class PromptScorer(Generic[Owner]):
+    """The prompts to score of one model, first come first served; each is number `index` of its owner's."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._prompts: deque[_Prompt[Owner]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._prompts)
+
+    @property
+    def first(self) -> tuple[Owner, int]:
+        """Owner and index of the prompt whose turn it is."""
+        return self._prompts[0].owner, self._prompts[0].index
+
+    def add(self, owner: Owner, index: int, prompt: Sequence[int], alternatives: int) -> None:
+        """Queue a prompt, whose tokens are to be told with the likeliest `alternatives` in their places."""
+        chunks = self._model.token_logprobs(prompt, alternatives)
+        self._prompts.append(_Prompt(owner, index, cast(Generator[list[Logprob | None]], chunks)))
+
+    def step(self) -> list[Logprob | None] | None:
+        """Score one chunk of the first prompt; all of it once that was the last.
+
+        Raises CutworkError if memory is short.
+        """
+        first = self._prompts[0]
+        chunk = next(first.chunks, None)
+        if chunk is not None:
+            first.logprobs += chunk
+            return None
+        self._prompts.popleft()
+        return first.logprobs
+
+    def release(self, owner: Owner) -> None:
+        """Forget an owner's prompts and free their memory."""
+        for prompt in [prompt for prompt in self._prompts if prompt.owner is owner]:
+            prompt.chunks.close()
+            self._prompts.remove(prompt)

@@ -1,0 +1,154 @@
+"""What completions and chat have in common: fields, the server's limits for them, and the engine's options."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import Field
+
+from cutwork.engine.decoding.options import GenerateOptions
+from cutwork.serve.grammar import Matcher
+from cutwork.serve.http.errors import ApiError
+from cutwork.serve.limits import Limits
+from cutwork.serve.routes.schema import ModelName, Schema, TokenId
+from cutwork.serve.served_model import ServedModel
+
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+MAX_SEED = (1 << 63) - 1
+
+
+class EngineFields(Schema):
+    """Fields that are the engine's options of the same name."""
+
+    priority: int = Field(0, ge=-1000, le=1000)
+    temperature: float = Field(1.0, ge=0, le=2)
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0, le=1 << 24)
+    min_p: float = Field(0.0, ge=0, le=1)
+    presence_penalty: Penalty = 0.0
+    frequency_penalty: Penalty = 0.0
+    repetition_penalty: float = Field(1.0, gt=0, le=10)
+    ignore_eos: bool = False
+    skip_special_tokens: bool = True
+
+
+class StreamOptions(Schema):
+    """`stream_options`."""
+
+    include_usage: bool = False
+
+
+class JsonSchema(Schema):
+    """`response_format.json_schema`."""
+
+    schema_: dict[str, Any] = Field(default_factory=dict, alias="schema")
+
+
+class ResponseFormat(Schema):
+    """`response_format`."""
+
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    json_schema: JsonSchema | None = None
+
+
+class GenerationRequest(EngineFields):
+    """A request for text."""
+
+    model: ModelName = None
+    n: int = Field(1, ge=1, le=128)
+    max_tokens: int | None = Field(None, ge=0, le=1 << 24)
+    logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    seed: int | None = Field(None, ge=-MAX_SEED, le=MAX_SEED)
+    stop: str | list[str] | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    response_format: ResponseFormat | None = None
+
+    @property
+    def stops(self) -> list[str]:
+        """The stop strings as a list."""
+        return [self.stop] if isinstance(self.stop, str) else self.stop or []
+
+    @property
+    def usage_in_stream(self) -> bool:
+        """Whether the last event of a stream tells the usage."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+def check(request: GenerationRequest, limits: Limits) -> None:
+    """Raise ApiError (400) for a field beyond the server's limits."""
+    capped = {
+        "n": (request.n, limits.choices),
+        "max_tokens": (request.max_tokens or 0, limits.max_tokens),
+        "stop": (len(request.stops), limits.stop_strings),
+        "logit_bias": (len(request.logit_bias or ()), limits.logit_biases),
+    }
+    for field, (value, cap) in capped.items():
+        if value > cap:
+            raise ApiError(400, f"{field}: this server allows at most {cap}, not {value}", param=field)
+    if any(len(text) > limits.stop_length for text in request.stops):
+        raise ApiError(400, f"stop: a stop string has at most {limits.stop_length} characters", param="stop")
+
+
+def check_prompt(prompt: list[int], served: ServedModel, limits: Limits) -> None:
+    """Raise ApiError (400) for a prompt that is empty, too long, or not of the model's vocabulary."""
+    encoder = served.model.encoder
+    longest = min(limits.prompt_tokens, encoder.max_length if encoder else served.model.max_context - 1)
+    if not 1 <= len(prompt) <= longest:
+        raise ApiError(
+            400,
+            f"the prompt has {len(prompt)} tokens; this model takes from 1 to {longest}",
+            param="prompt",
+            code="context_length_exceeded" if prompt else None,
+        )
+    if max(prompt) >= served.model.plan.vocabulary:
+        raise ApiError(400, f"token ids must be below {served.model.plan.vocabulary}", param="prompt")
+
+
+async def generate_options(
+    request: GenerationRequest,
+    served: ServedModel,
+    limits: Limits,
+    *,
+    max_tokens: int,
+    logprobs: int | None,
+    calls: Sequence[tuple[str, dict[str, Any] | None]] = (),
+) -> GenerateOptions:
+    """The engine's options for a request; see `choice_options`. A grammar is compiled once, off the event loop.
+
+    calls: functions, as (name, schema of the parameters), one of which must be called.
+    """
+    bias = request.logit_bias or {}
+    if bias and max(bias) >= served.model.plan.vocabulary:
+        raise ApiError(400, f"logit_bias: token ids must be below {served.model.plan.vocabulary}", param="logit_bias")
+    form = request.response_format
+    constraint = None
+    if form is not None and form.type != "text":
+        if form.type == "json_schema" and form.json_schema is None:
+            raise ApiError(400, "response_format: json_schema is missing", param="response_format")
+        schema = form.json_schema.schema_ if form.json_schema else {"type": "object"}
+        constraint = await asyncio.to_thread(served.grammars.json_schema, schema, limits)
+    if calls:
+        constraint = await asyncio.to_thread(served.grammars.tool_call, calls, limits)
+    same = cast(GenerateOptions, request.model_dump(include=set(EngineFields.model_fields)))
+    other: GenerateOptions = {
+        "max_new_tokens": max_tokens,
+        "stop": request.stops,
+        "logit_bias": bias,
+        "constraint": constraint,
+        "seed": None if request.seed is None else request.seed % (1 << 63),
+        "logprobs": logprobs,
+    }
+    return same | other
+
+
+def choice_options(first: GenerateOptions, index: int) -> GenerateOptions:
+    """Options of choice `index` of n for one of the prompts: a seed and a constraint of its own."""
+    options = first.copy()
+    seed = first.get("seed")
+    if seed is not None:
+        options["seed"] = (seed + index) % (1 << 63)
+    constraint = first.get("constraint")
+    if isinstance(constraint, Matcher):
+        options["constraint"] = constraint.copy()
+    return options

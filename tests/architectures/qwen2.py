@@ -1,0 +1,6 @@
+"""Tiny models of Qwen2: what their configs say apart from `tiny.SMALL`."""
+
+VARIANTS = {
+    "qwen2": {"tie_word_embeddings": True},
+    "qwen2-window": {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1},
+}

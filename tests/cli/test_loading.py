@@ -1,0 +1,68 @@
+"""The options to load a model are the same for every command, and reach `Model.load`."""
+
+import pytest
+from typer.testing import CliRunner
+
+from cutwork.cli import app
+from cutwork.engine.model import Model
+
+COMMANDS = {
+    "generate": ["Once"],
+    "chat": [],
+    "translate": ["Hello"],
+    "transcribe": ["a.wav"],
+    "serve": ["--port", "0"],
+    "eval": ["--text", "text.txt"],
+    "bench": [],
+    "explain": [],
+    "batch": ["in.jsonl", "out.jsonl"],
+}
+GIVEN = ["--threads", "2", "--reorder-weights", "--no-huge-pages", "--cache-dtype", "i8", "--cache-mb", "3"]
+MADE = {"threads": 2, "reorder_weights": True, "huge_pages": False, "cache_dtype": "i8", "cache_bytes": 3 << 20}
+WITHOUT_CONTEXT = ("bench",)  # which sets it by what it measures
+WITH_DRAFT = ("generate", "chat", "serve", "eval", "batch")
+
+
+class Loaded(Exception):
+    pass
+
+
+@pytest.fixture
+def loaded(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("text")
+    (tmp_path / "in.jsonl").write_text('{"custom_id": "1", "url": "/v1/completions", "body": {"prompt": "a"}}\n')
+    calls = []
+
+    def load(path, **options):
+        calls.append((path, options))
+        raise Loaded
+
+    monkeypatch.setattr(Model, "load", load)
+    monkeypatch.setattr("cutwork.engine.weights.costs.have_measured", lambda: True)
+    return calls
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_hands_them_to_the_model(command, loaded):
+    pytest.importorskip("fastapi")
+    given, made = list(GIVEN), dict(MADE)
+    if command not in WITHOUT_CONTEXT:
+        given += ["--context", "77"]
+        made["max_context"] = 77
+    if command in WITH_DRAFT:
+        given += ["--draft", "small", "--draft-tokens", "3"]
+        made |= {"draft": "small", "draft_tokens": 3}
+    result = CliRunner().invoke(app, [command, "model", *COMMANDS[command], *given])
+    assert isinstance(result.exception, Loaded), result.output
+    [(path, options)] = loaded
+    assert path == "model" and options | made == options
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_their_names_and_help_are_the_same_everywhere(command):
+    help_text = " ".join(CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "300"}).output.split())
+    for phrase in ("every CPU this process may use", "i8 halves bf16's memory", "a quarter of the free memory"):
+        assert phrase in help_text
+    assert ("Longest context in tokens" in help_text) == (command not in WITHOUT_CONTEXT)
+    assert ("A quicker model that guesses" in help_text) == (command in WITH_DRAFT)

@@ -1,0 +1,38 @@
+"""The options of a request: one list, which the settings made of it know in full."""
+
+from dataclasses import fields
+from typing import get_type_hints
+
+import pytest
+
+from cutwork.engine.decoding.beam import Beams
+from cutwork.engine.decoding.options import GenerateOptions, each_answer, settings_of
+from cutwork.engine.decoding.sampling import Sampling
+from cutwork.engine.load_options import LoadOptions, with_defaults
+from cutwork.errors import CutworkError
+
+OF_THE_REQUEST = {"max_new_tokens", "stop", "ignore_eos", "skip_special_tokens", "priority", "client"}
+
+
+def test_the_list_is_that_of_the_settings_with_the_same_types():
+    listed = get_type_hints(GenerateOptions)
+    settings = {field.name for kind in (Sampling, Beams) for field in fields(kind)}
+    assert set(listed) == settings | OF_THE_REQUEST
+    known = get_type_hints(Sampling) | get_type_hints(Beams)
+    assert {name: listed[name] for name in settings} == {name: known[name] for name in settings}
+
+
+def test_every_load_option_has_a_default():
+    assert set(with_defaults({})) == set(LoadOptions.__annotations__)
+
+
+@pytest.mark.parametrize("make", [with_defaults, settings_of])
+def test_unknown_options_are_told_with_those_there_are(make):
+    with pytest.raises(CutworkError, match=r"unknown option 'colour'; the options are .*threads|temperature"):
+        make({"colour": "red"})
+
+
+def test_draws_differ_in_their_seed_and_nothing_else():
+    options = {"temperature": 1.0, "seed": 5, "num_return_sequences": 3, "top_k": 7}
+    expected = [options | {"seed": seed, "num_return_sequences": 1} for seed in (5, 6, 7)]
+    assert each_answer(options) == expected

@@ -1,0 +1,29 @@
+"""What docs/serving.md and the package say of the files is true."""
+
+import re
+from pathlib import Path
+
+import cutwork
+import cutwork.serve
+
+ROOT = Path(cutwork.__file__).parent
+PAGE = ROOT.parents[1] / "docs" / "serving.md"
+
+
+def test_the_way_of_a_request_names_files_and_names_in_them():
+    page = PAGE.read_text(encoding="utf-8")
+    way = page[page.index("**The way of a request**") : page.index("| level |")]
+    steps = re.findall(r"^\d+\. (.*)$", way, re.M)
+    assert len(steps) == 12
+    named = re.findall(r"`((?:serve|engine)/[\w/]+\.py)`((?: `[\w.]+`,?)*)", "\n".join(steps))
+    assert len(named) >= 12
+    for file, names in named:
+        source = (ROOT / file).read_text(encoding="utf-8")
+        for name in re.findall(r"\w+", names):
+            assert re.search(rf"\b(?:class|def) {name}\b", source), f"{file} has no {name}"
+
+
+def test_the_package_lists_all_its_files():
+    serve = ROOT / "serve"
+    files = {str(file.relative_to(serve)) for file in serve.rglob("*.py") if file.name != "__init__.py"}
+    assert set(re.findall(r"^(\S+\.py) ", cutwork.serve.__doc__, re.M)) == files

@@ -1,0 +1,48 @@
+import pytest
+
+from cutwork.machine import Processor, cpu_name, processor
+
+
+def cpuinfo(vendor: str, family: int, model: int, stepping: int = 1) -> str:
+    one = (
+        f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {family}\nmodel\t\t: {model}\n"
+        f"model name\t: Some Chip\nstepping\t: {stepping}\n\n"
+    )
+    return one + one.replace("processor\t: 0", "processor\t: 1")
+
+
+@pytest.mark.parametrize(
+    ("vendor", "family", "model", "stepping", "generation"),
+    [
+        ("AuthenticAMD", 23, 0x31, 0, "Zen 2"),  # Rome
+        ("AuthenticAMD", 25, 0x01, 1, "Zen 3"),  # Milan
+        ("AuthenticAMD", 25, 0x11, 1, "Zen 4"),  # Genoa
+        ("AuthenticAMD", 25, 0x21, 0, "Zen 3"),  # Ryzen 5000
+        ("AuthenticAMD", 25, 0x61, 2, "Zen 4"),  # Ryzen 7000
+        ("AuthenticAMD", 26, 0x02, 1, "Zen 5"),  # Turin
+        ("AuthenticAMD", 26, 0x44, 0, "Zen 5"),  # Ryzen 9000
+        ("GenuineIntel", 6, 0x55, 4, "Skylake-SP"),
+        ("GenuineIntel", 6, 0x55, 7, "Cascade Lake"),
+        ("GenuineIntel", 6, 0x55, 11, "Cooper Lake"),
+        ("GenuineIntel", 6, 0x6A, 6, "Ice Lake"),
+        ("GenuineIntel", 6, 0x8F, 8, "Sapphire Rapids"),
+        ("GenuineIntel", 6, 0xFF, 0, "family 6, model 255"),
+        ("HygonGenuine", 24, 1, 0, "family 24, model 1"),
+    ],
+)
+def test_generations(vendor: str, family: int, model: int, stepping: int, generation: str) -> None:
+    found = processor(cpuinfo(vendor, family, model, stepping))
+    assert found == Processor("Some Chip", vendor, family, model, stepping)
+    assert found.generation == generation
+    assert str(found) == f"Some Chip ({generation})"
+
+
+def test_arm_tells_its_part() -> None:
+    found = processor("processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd40\n")
+    assert (found.vendor, found.generation) == ("ARM", "Neoverse V1")
+    assert found.name
+
+
+def test_nothing_known_is_said_as_nothing() -> None:
+    assert processor("").generation == ""
+    assert cpu_name()
