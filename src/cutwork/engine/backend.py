@@ -92,6 +92,18 @@ class WeightType(Protocol[Weight_co]):
     ) -> Weight_co:
         """Dense, or with a mask and offsets as a bitmask."""
 
+    def slots(
+        self,
+        rows: int,
+        cols: int,
+        values: np.ndarray,
+        scale: np.ndarray,
+        keep: int = 0,
+        steps: np.ndarray | None = None,
+        group: int = 0,
+    ) -> Weight_co:
+        """Int8, or with a group int4, in slots."""
+
 
 class Executor(Protocol):
     """A plan bound to weights, with its arena and KV cache."""

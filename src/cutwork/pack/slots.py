@@ -6,13 +6,109 @@ slots. A slot is a code and the column in the window that it belongs to; one tha
 as its fullest row needs (`adaptive`). See "Slots" in docs/format.md.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
+
+from cutwork.pack.record import MAX_COLS, EncodedWeight
 
 TILE_ROWS = 16
 WINDOW = 16  # columns
+KEEP = (4, 8, 12)  # of a window's columns that all rows of all tiles may keep alike
 TAKE = 4  # slots of a row in a step
 STEP_SLOTS = TILE_ROWS * TAKE
 RECORD_BYTES = 3 * STEP_SLOTS  # of two int8 steps: their columns as nibbles, the codes of the first, of the second
+
+_CHUNK = 1 << 20  # weights handled at a time
+_WORTH = 1.25  # times as much to read as another encoding: slots are multiplied faster on every processor
+
+
+def in_slots(codes: np.ndarray, other: EncodedWeight) -> EncodedWeight:
+    """Int8 or int4 codes, int8 [rows, cols], in slots if that takes little more than the `other` encoding of them.
+
+    The windows of all tiles alike where that is smallest, else each with the steps that it needs.
+    """
+    rows, cols = codes.shape
+    if other.dtype not in ("i8", "i4") or cols > MAX_COLS or other.scale is None or not rows or not cols:
+        return other
+    needed = np.concatenate([steps_needed(part != 0) for part in _parts(codes)])
+    keep = TAKE * int(needed.max())
+    alike = np.full_like(needed, keep // TAKE)
+    sizes = [(entries_of(steps, other.dtype) * entry_bytes(other.dtype), steps) for steps in (alike, needed)]
+    extra = needed.nbytes  # which says how many steps each window has
+    alike_wins = keep in KEEP and sizes[0][0] <= sizes[1][0] + extra
+    size, steps = sizes[0] if alike_wins else (sizes[1][0] + extra, needed)
+    if (
+        not keep
+        or size > _WORTH * (other.nbytes - other.scale.nbytes)
+        or size >= other.dense_nbytes - other.scale.nbytes
+    ):
+        return other
+    values, tile = [], 0
+    for part in _parts(codes):
+        own = steps[tile : tile + tiles_of(len(part))]
+        tile += len(own)
+        split_up = split(part, own)
+        values.append(records_of(*split_up, _per_tile(own)) if other.dtype == "i8" else bytes_of(*split_up))
+    return EncodedWeight(
+        "slots",
+        other.dtype,
+        codes.shape,
+        np.concatenate(values),
+        other.nonzeros,
+        other.scale,
+        group=other.group,
+        keep=keep if alike_wins else 0,
+        steps=None if alike_wins else needed,
+    )
+
+
+def decode_slots(weight: EncodedWeight) -> np.ndarray:
+    """The codes, int8 [rows, cols], of a weight in slots."""
+    rows, cols = weight.shape
+    steps = steps_of_weight(weight)
+    values = weight.values.reshape(-1, entry_bytes(weight.dtype))
+    split_up = steps_of(values, _per_tile(steps)) if weight.dtype == "i8" else split_bytes(values)
+    return join(*split_up, steps, (rows, cols))
+
+
+def damage_of_slots(weight: EncodedWeight) -> str | None:
+    """What a kernel must not trust about a weight in slots, if anything."""
+    rows, cols = weight.shape
+    steps = steps_of_weight(weight)
+    if (steps > WINDOW // TAKE).any():
+        return "a window of 16 columns has more than 4 steps"
+    values = weight.values.reshape(-1, entry_bytes(weight.dtype))
+    if len(values) != entries_of(steps, weight.dtype):
+        return "its slots are not as many as its steps"
+    if weight.dtype == "i8" and (values[:, STEP_SLOTS:].view(np.int8) == -128).any():
+        return "it has the code -128"
+    whole = (steps.shape[0] * TILE_ROWS, steps.shape[1] * WINDOW)
+    columns, codes = steps_of(values, _per_tile(steps)) if weight.dtype == "i8" else split_bytes(values)
+    padded = join(columns, codes, steps, whole)
+    if padded[rows:].any() or padded[:, cols:].any():
+        return "a slot stands for a weight beyond the last row or column"
+    if np.count_nonzero(codes) != weight.nonzeros:
+        return "its slots have another number of nonzeros"
+    return None
+
+
+def steps_of_weight(weight: EncodedWeight) -> np.ndarray:
+    """How many steps each window of each tile has, uint8 [tiles, windows]."""
+    if weight.steps is not None:
+        return weight.steps
+    return np.full((tiles_of(weight.shape[0]), windows_of(weight.shape[1])), weight.keep // TAKE, np.uint8)
+
+
+def entry_bytes(dtype: str) -> int:
+    """Bytes of what is stored at a time: a record of two int8 steps, or an int4 step."""
+    return STEP_SLOTS if dtype == "i4" else RECORD_BYTES
+
+
+def entries_of(steps: np.ndarray, dtype: str) -> int:
+    """How many of those a weight has."""
+    per_tile = _per_tile(steps)
+    return int(per_tile.sum() if dtype == "i4" else (-(-per_tile // 2)).sum())
 
 
 def tiles_of(rows: int) -> int:
@@ -100,3 +196,14 @@ def bytes_of(columns: np.ndarray, values: np.ndarray) -> np.ndarray:
 def split_bytes(slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Columns uint8 and codes int8 [steps, 64] of int4 steps: the reverse of `bytes_of`."""
     return slots & 15, slots.view(np.int8) >> 4
+
+
+def _per_tile(steps: np.ndarray) -> np.ndarray:
+    return np.asarray(steps.sum(axis=1, dtype=np.int64))
+
+
+def _parts(codes: np.ndarray) -> Iterator[np.ndarray]:
+    """Some tiles of rows at a time."""
+    rows = max(1, _CHUNK // (TILE_ROWS * codes.shape[1])) * TILE_ROWS
+    for begin in range(0, len(codes), rows):
+        yield codes[begin : begin + rows]

@@ -76,6 +76,9 @@ def make_weight(name: str, shape: tuple[int, int], weight: EncodedWeight, kind: 
     """A weight of the backend's class `kind` over the stored arrays; raises CutworkError naming it, as `bind` does."""
     _check_shape(name, shape, weight)
     try:
+        if weight.encoding == "slots":
+            assert weight.scale is not None
+            return kind.slots(*shape, weight.values, weight.scale, weight.keep, weight.steps, weight.group)
         if weight.dtype == "i4":
             assert weight.scale is not None
             return kind.int4(*shape, weight.values, weight.scale, weight.group, weight.mask, weight.offsets)
