@@ -26,7 +26,9 @@ class WeightEntry(_Strict):
     shape: list[Annotated[int, Field(ge=0, lt=2**48)]]
     nonzeros: Annotated[int, Field(ge=0)]
     group: Annotated[int, Field(ge=32, le=65536, multiple_of=32)] | None = None  # int4: columns per scale
-    keep: Literal[4, 8, 12] | None = None  # slots: of every 16 columns; None: P.steps tells
+    keep: Annotated[int, Field(ge=4, le=12, multiple_of=4)] | None = (
+        None  # slots: of every 16 columns; None: P.steps tells
+    )
     scale: Literal["F32", "F16", "BF16"] | None = None  # int4: the scales' type
 
     @model_validator(mode="after")

@@ -38,11 +38,8 @@ def in_slots(codes: np.ndarray, other: EncodedWeight) -> EncodedWeight:
     extra = needed.nbytes  # which says how many steps each window has
     alike_wins = keep in KEEP and sizes[0][0] <= sizes[1][0] + extra
     size, steps = sizes[0] if alike_wins else (sizes[1][0] + extra, needed)
-    if (
-        not keep
-        or size > _WORTH * (other.nbytes - other.scale.nbytes)
-        or size >= other.dense_nbytes - other.scale.nbytes
-    ):
+    size += other.scale.nbytes
+    if not keep or size > _WORTH * other.nbytes or size >= other.dense_nbytes:
         return other
     values, tile = [], 0
     for part in _parts(codes):
@@ -122,7 +119,7 @@ def windows_of(cols: int) -> int:
 
 
 def steps_needed(present: np.ndarray) -> np.ndarray:
-    """Steps from 0 to 4, uint8 [tiles, windows], that the fullest row of each tile takes; `present` bool [rows, cols]."""
+    """Steps, uint8 [tiles, windows] from 0 to 4, that each tile's fullest row takes; `present` is bool [rows, cols]."""
     rows, cols = present.shape
     padded = np.zeros((tiles_of(rows) * TILE_ROWS, windows_of(cols) * WINDOW), np.bool_)
     padded[:rows, :cols] = present
@@ -139,8 +136,8 @@ def split(codes: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     tiles, windows = steps.shape
     padded = np.zeros((tiles * TILE_ROWS, windows * WINDOW), np.int8)
     padded[:rows, :cols] = codes
-    tiled = padded.reshape(tiles, TILE_ROWS, windows, WINDOW).transpose(0, 2, 1, 3)
-    tiled = np.ascontiguousarray(tiled).reshape(tiles * windows, TILE_ROWS, WINDOW)
+    apart = padded.reshape(tiles, TILE_ROWS, windows, WINDOW).transpose(0, 2, 1, 3)
+    tiled = np.ascontiguousarray(apart).reshape(tiles * windows, TILE_ROWS, WINDOW)
     order = np.argsort(tiled == 0, axis=2, kind="stable").astype(np.uint8)  # the live ones first, from left to right
     sorted_codes = np.take_along_axis(tiled, order.astype(np.int64), axis=2)
     order[sorted_codes == 0] = 0
@@ -190,7 +187,7 @@ def steps_of(records: np.ndarray, per_tile: np.ndarray) -> tuple[np.ndarray, np.
 
 def bytes_of(columns: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Int4 steps, uint8 [steps, 64]: the column in a byte's low nibble, the code from -8 to 7 in its high one."""
-    return columns | (values.view(np.uint8) << 4)
+    return np.asarray(columns | (values.view(np.uint8) << 4), np.uint8)
 
 
 def split_bytes(slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
