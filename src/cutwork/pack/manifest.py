@@ -26,9 +26,7 @@ class WeightEntry(_Strict):
     shape: list[Annotated[int, Field(ge=0, lt=2**48)]]
     nonzeros: Annotated[int, Field(ge=0)]
     group: Annotated[int, Field(ge=32, le=65536, multiple_of=32)] | None = None  # int4: columns per scale
-    keep: Annotated[int, Field(ge=4, le=12, multiple_of=4)] | None = (
-        None  # slots: of every 16 columns; None: P.steps tells
-    )
+    keep: Annotated[int, Field(ge=4, le=12, multiple_of=4)] | None = None  # slots: of 16 columns; else P.steps
     scale: Literal["F32", "F16", "BF16"] | None = None  # int4: the scales' type
 
     @model_validator(mode="after")
