@@ -4,7 +4,8 @@
     python -m benchmarks.tables --check     # say which pages are behind, as a test does
 
 A page holds `<!-- table: NAME -->` and `<!-- end of table -->`; what stands between is replaced by the table of that
-name and the line that says where it comes from. "claims" are the sentences of benchmarks/claims.py, "claim NAME" one.
+name and the line that says where it comes from. "claims" are the sentences of benchmarks/claims.py, "claim NAME" one;
+"ops" is what plan/ops.py declares.
 """
 
 import argparse
@@ -42,6 +43,7 @@ from benchmarks.training import (
 )
 from benchmarks.translation import accuracy as translation_accuracy
 from benchmarks.translation import speed as translation_speed
+from cutwork.plan import ops
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MARKED = re.compile(r"(<!-- table: (?P<name>[^>]+?) -->\n).*?(<!-- end of table -->)", re.DOTALL)
@@ -122,6 +124,8 @@ def source(result: dict[str, Any], name: str, page: Path) -> str:
 
 def generated(name: str, page: Path) -> str:
     """What stands under a marker. Raises SystemExit for a name that nothing makes."""
+    if name == "ops":
+        return ops.table() + "\n"
     if name == "claims":
         if page.name == "README.md" and page.parent == ROOT:
             return "".join(f"- {_claim(each, page)}\n" for each in claims.IN_README)

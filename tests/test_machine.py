@@ -1,6 +1,8 @@
+from pathlib import Path
+
 import pytest
 
-from cutwork.machine import Processor, cpu_name, processor
+from cutwork.machine import Processor, available_memory, cpu_name, processor
 
 
 def cpuinfo(vendor: str, family: int, model: int, stepping: int = 1) -> str:
@@ -46,3 +48,16 @@ def test_arm_tells_its_part() -> None:
 def test_nothing_known_is_said_as_nothing() -> None:
     assert processor("").generation == ""
     assert cpu_name()
+
+
+def test_memory_is_the_machines_or_less_in_a_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 1 << 20 < available_memory() < 1 << 50
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("60000000\n")
+    monkeypatch.setattr("cutwork.machine._CGROUP", tmp_path)
+    assert available_memory() > 1 << 27
+    (tmp_path / "memory.max").write_text("100000000\n")
+    assert available_memory() == 40_000_000
+    monkeypatch.setattr("cutwork.machine._CGROUP", tmp_path / "none")
+    monkeypatch.setattr("cutwork.machine._MEMORY", tmp_path / "none")
+    assert available_memory() > 1 << 27

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cutwork.errors import CutworkError
 from cutwork.recipe import QuantizeSettings, load_recipe
 from cutwork.store.demo_model import NAMES
 from cutwork.tasks.load import TASKS, load_task
@@ -44,3 +45,24 @@ def test_settings_that_came_later_do_not_change_the_keys_of_runs_begun_before() 
     first = {"scheme", "method", "calibration_samples", "damping", "ignore", "seed"}
     assert set(QuantizeSettings().model_dump(mode="json")) == first
     assert set(QuantizeSettings(group_size=64).model_dump(mode="json")) == {*first, "group_size"}
+
+
+def test_settings_may_be_given_beside_a_recipe() -> None:
+    path = next(path for path in RECIPES if path.stem == "smollm2-gsm")
+    recipe = load_recipe(path)
+    changed = load_recipe(path, ["prune.sparsity=0.25", "tune.losses.kl=1e-1", "teacher=null", "name=other"])
+    assert (changed.prune.sparsity, changed.tune.losses.kl, changed.teacher, changed.name) == (0.25, 0.1, None, "other")
+    assert changed.prune.model_copy(update={"sparsity": recipe.prune.sparsity}) == recipe.prune
+    pattern = load_recipe(path, ["prune.sparsity=0.5", "prune.pattern=2:4", "quantize=null", "quantize.scheme=w4a16"])
+    assert pattern.prune.pattern == "2:4"
+    assert pattern.quantize == QuantizeSettings(scheme="w4a16")
+    for change, message in (
+        ("prune.sparsty=0.5", "unknown key 'prune.sparsty'; did you mean 'sparsity'"),
+        ("prune.sparsity=2", r"prune.sparsity: .*less than 1"),
+        ("prune.sparsity", "--set prune.sparsity: expected KEY=VALUE"),
+        ("=1", "expected KEY=VALUE"),
+        ("prune..sparsity=1", "expected KEY=VALUE"),
+        ("tune=[1", "tune: "),
+    ):
+        with pytest.raises(CutworkError, match=message):
+            load_recipe(path, [change])

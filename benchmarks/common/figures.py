@@ -7,6 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 GREEN, GREY, BLUE, ORANGE, PURPLE, RED = "#2a7f62", "#4c566a", "#5e81ac", "#d08770", "#b48ead", "#bf616a"
+CYAN = "#88c0d0"
 OURS, PEER = GREEN, GREY
 STYLES = {  # colour, marker, line of what a model has been through
     "one-shot": (ORANGE, "o", "-"),

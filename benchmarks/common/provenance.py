@@ -70,6 +70,14 @@ def command() -> list[str]:
     return ["python", "-m", module, *(_without_home(argument) for argument in sys.argv[1:])]
 
 
+def llama_cpp(build: Path | None) -> dict[str, str]:
+    """What a build of llama.cpp says of itself; nothing without one."""
+    if build is None:
+        return {}
+    done = subprocess.run([build / "bin" / "llama-server", "--version"], capture_output=True, text=True, check=True)
+    return {"llama.cpp": " ".join((done.stdout + done.stderr).split())}
+
+
 def _without_home(argument: str) -> str:
     for folder in (ROOT, Path.cwd()):
         argument = argument.replace(f"{folder}/", "")

@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.common import random_checkpoint as models
+from benchmarks.common.provenance import llama_cpp
 from benchmarks.common.results import RESULTS, save
 from benchmarks.common.shapes import MPT_1B
 from benchmarks.common.timing import interleaved
@@ -74,7 +75,7 @@ def main() -> None:
     for (threads, name), found in interleaved(jobs, options.rounds).items():
         runs.setdefault(str(threads), {})[name] = found
     content = {"prompt": options.prompt, "decode": options.decode, "runs": runs}
-    print(table(save(options.results / "mpt_speed.json", content)))
+    print(table(save(options.results / "mpt_speed.json", content, versions=llama_cpp(options.llama))))
 
 
 def table(result: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ class Store:
         store = cls(path)
         if path.exists() and not fresh:
             data = json.loads(path.read_text())
-            store.provenance = data["provenance"]
+            store.provenance = data.get("provenance", {})
             store.cells = {_key(cell): cell for cell in data["cells"]}
             store.checks, store.engines = data["checks"], data["engines"]
             store.unavailable, store.layers = data["unavailable"], data["layers"]
@@ -41,7 +41,7 @@ class Store:
 
     def refuse_mixture(self) -> None:
         """Raise SystemExit if what is there is of another processor or build, to which nothing can be added."""
-        if self.provenance:
+        if self.cells or self.layers:
             refuse_mixture(self.path, self.provenance)
 
     def samples(self, key: Key) -> list[float]:

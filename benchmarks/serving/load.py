@@ -27,6 +27,7 @@ import httpx
 from transformers import AutoTokenizer
 
 from benchmarks.common import random_checkpoint as models
+from benchmarks.common.provenance import llama_cpp
 from benchmarks.common.results import RESULTS, resume, save
 from benchmarks.common.shapes import SHAPES
 
@@ -239,15 +240,7 @@ def main() -> None:
         s.name: {"load": s.loaded.summary(), "alone": s.alone.summary(), "command": s.shown} for s in measured
     }
     content = {"streams": options.streams, "servers": found}
-    print(table(save(path, content, threads=options.threads, versions=llama_version(options.llama))))
-
-
-def llama_version(build: Path | None) -> dict[str, str]:
-    """What llama-server says of itself."""
-    if not build:
-        return {}
-    said = subprocess.run([build / "bin" / "llama-server", "--version"], capture_output=True, text=True, check=True)
-    return {"llama-server": " ".join((said.stdout + said.stderr).split())}
+    print(table(save(path, content, threads=options.threads, versions=llama_cpp(options.llama))))
 
 
 def table(result: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """A recipe of the paper at its model's full width but cut in depth and steps: does it run, and what does it take?
 
-    python -m benchmarks.training.cut_recipe recipes/llama2-7b-gsm8k-70.yaml --tokenizer DIR --gsm8k DIR
-    python -m benchmarks.training.cut_recipe recipes/mpt-7b-gsm8k-60.yaml --tokenizer DIR --gsm8k DIR --layers 1
+    python -m benchmarks.training.cut_recipe recipes/llama2-7b-gsm8k.yaml --tokenizer DIR --gsm8k DIR
+    python -m benchmarks.training.cut_recipe recipes/mpt-7b-gsm8k.yaml --set prune.sparsity=0.6 --tokenizer DIR …
 
 A random bfloat16 model of the recipe's shape, but few blocks and the tokenizer's vocabulary, goes through `cutwork run`
 in a process of its own, from dense fine-tuning to the comparison in the engine; only steps, samples and batch are fewer
@@ -24,7 +24,7 @@ from benchmarks.common.random_checkpoint import count_weights, llama, write_rand
 from benchmarks.common.results import RESULTS, resume, save
 from benchmarks.common.shapes import MPT_7B
 from benchmarks.common.shapes import SHAPES as LLAMAS
-from cutwork.recipe import load_recipe
+from cutwork.recipe import Recipe, load_recipe
 from cutwork.store.atomic import write_atomically
 from cutwork.store.json_file import read_json
 
@@ -34,9 +34,9 @@ SHAPES = {  # configuration, and what it calls the number of blocks
 }
 
 
-def cut(recipe: Path, model: Path, gsm8k: Path, output: Path, steps: int, batch: int) -> dict[str, Any]:
+def cut(recipe: Recipe, model: Path, gsm8k: Path, output: Path, steps: int, batch: int) -> dict[str, Any]:
     """The recipe as a mapping for YAML, with our model and fewer steps, samples and questions."""
-    settings = load_recipe(recipe).model_dump(mode="json", exclude_unset=True)
+    settings = recipe.model_dump(mode="json", exclude_unset=True)
     settings |= {"model": str(model), "output": str(output)}
     few = steps * batch
     settings["task"] |= {"train_samples": few, "test_samples": 4, "options": {"directory": str(gsm8k)}}
@@ -58,6 +58,7 @@ def cut(recipe: Path, model: Path, gsm8k: Path, output: Path, steps: int, batch:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
+    parser.add_argument("--set", dest="changes", action="append", default=[], help="as of cutwork run")
     parser.add_argument("--tokenizer", type=Path, required=True, help="a model directory whose tokenizer is used")
     parser.add_argument("--gsm8k", type=Path, required=True, help="a folder with train.jsonl and test.jsonl")
     parser.add_argument("--layers", type=int, default=2)
@@ -67,13 +68,14 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
 
-    config, depth = SHAPES[load_recipe(options.recipe).model]
-    model = (options.work / f"{options.recipe.stem}-{options.layers}-blocks").resolve()
+    recipe = load_recipe(options.recipe, options.changes)
+    config, depth = SHAPES[recipe.model]
+    model = (options.work / f"{recipe.name}-{options.layers}-blocks").resolve()
     if not model.exists():
         write_random(model, config | {depth: options.layers}, options.tokenizer)
-    output = options.work / options.recipe.stem
-    settings = cut(options.recipe, model, options.gsm8k.resolve(), output, options.steps, options.batch)
-    file = options.work / f"{options.recipe.stem}.yaml"
+    output = options.work / recipe.name
+    settings = cut(recipe, model, options.gsm8k.resolve(), output, options.steps, options.batch)
+    file = options.work / f"{recipe.name}.yaml"
     write_atomically(file, yaml.safe_dump(settings, sort_keys=False))
     start = time.perf_counter()
     with subprocess.Popen([str(Path(sys.executable).with_name("cutwork")), "run", str(file)]) as process:
@@ -87,7 +89,7 @@ def main() -> None:
     pruned = read_json(output / "pruned" / "prune-report.json")
     compared = read_json(output / "results.json")
     row = {
-        "recipe": options.recipe.stem,
+        "recipe": recipe.name,
         "blocks": options.layers,
         "weights": count_weights(model),
         "threads": len(os.sched_getaffinity(0)),

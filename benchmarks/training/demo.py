@@ -1,11 +1,14 @@
 """Takes what `make demo` measured into benchmarks/results, with where it comes from.
 
-    make demo && python -m benchmarks.training.demo [--run out/smollm2-gsm]
+    make demo && python -m benchmarks.training.demo [--run out/smollm2-gsm] [--one-thread]
 
-Leaves demo.json and demo.png in results/.
+Leaves demo.json and demo.png in results/; with --one-thread times three of its models again, for demo_one_thread.json.
 """
 
 import argparse
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=ROOT / "out" / "smollm2-gsm", help="the directory of the run")
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--one-thread", action="store_true", help="run `cutwork bench` on one thread instead")
     options = parser.parse_args()
+    if options.one_thread:
+        models = [str(options.run / "packed" / name) for name in ("dense-f32", "dense-int8", "sparse-int8")]
+        command = [Path(sys.executable).with_name("cutwork"), "bench", models[-1], "--threads", "1", "--json"]
+        for other in models[:-1]:
+            command += ["--against", other]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        found = json.loads(done.stdout)
+        found["models"] = {Path(name).name: row for name, row in found["models"].items()}
+        print(one_thread_table(save(options.results / "demo_one_thread.json", found, threads=1)))
+        return
     found = read_json(options.run / "results.json")
     result = save(options.results / "demo.json", found, threads=found["machine"]["threads"])
     (options.results / "demo.png").write_bytes(plot([found]))

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 
@@ -24,7 +24,7 @@ from benchmarks.common.results import RECIPES, RESULTS, save
 from cutwork.engine.model import Model
 from cutwork.measure.compare import Measurements
 from cutwork.measure.quality import accuracy
-from cutwork.recipe import Recipe, TaskSettings, load_recipe
+from cutwork.recipe import Pruner, Recipe, TaskSettings, load_recipe
 from cutwork.run.stages import Stages, key_of, path_of
 from cutwork.store.atomic import write_atomically
 from cutwork.store.json_file import read_json
@@ -33,18 +33,14 @@ from cutwork.tasks.load import load_task
 from cutwork.tasks.perplexity import read_text, task_text
 from cutwork.tasks.task import Sample, Task
 
-METHODS = {
-    "magnitude": ["--method", "magnitude"],
-    "wanda": ["--method", "wanda"],
-    "sparsegpt": ["--method", "sparsegpt"],
-    "alps": ["--method", "alps"],
-    "sparsegpt+owl": ["--method", "sparsegpt", "--rates", "owl"],
-    "alps+owl": ["--method", "alps", "--rates", "owl"],
+METHODS = {name: ["--method", name] for name in get_args(Pruner)} | {
+    f"{name}+owl": ["--method", name, "--rates", "owl"] for name in ("sparsegpt", "alps")
 }
 COLOURS = {
     "magnitude": figures.GREY,
     "wanda": figures.PURPLE,
     "sparsegpt": figures.BLUE,
+    "rose": figures.CYAN,
     "alps": figures.GREEN,
     "sparsegpt+owl": figures.ORANGE,
     "alps+owl": figures.RED,

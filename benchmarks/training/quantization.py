@@ -96,7 +96,8 @@ def without_training(options: argparse.Namespace, console: Console) -> tuple[dic
         measured = kept.get([key_of(model), "text", options.tokens], measure)
         rows.append({"name": name, **about, **measured})
         console.print(rows[-1])
-    return {"model": str(options.plain.name), "text": options.text.name, "tokens": options.tokens}, rows
+    about = {"model": str(options.plain.name), "text": options.text.name, "tokens": options.tokens}
+    return {**about, "sparsity": options.sparsity}, rows
 
 
 def main() -> None:
@@ -129,7 +130,7 @@ def table(*results: dict[str, Any]) -> str:
     for result in results:
         rows = {(row["zeros"], row["scheme"], row["method"]): row for row in result["rows"]}
         measure, form = ("accuracy", ".1%") if "accuracy" in result["rows"][0] else ("perplexity", ".1f")
-        for zeros, label in (("dense", "dense"), ("sparse", "60% zeros")):
+        for zeros, label in (("dense", "dense"), ("sparse", f"{result['sparsity']:.0%} zeros")):
             cells = [f"{rows[zeros, *column][measure]:{form}}" for column in columns]
             lines.append(f"| {measure}, {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

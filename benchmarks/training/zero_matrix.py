@@ -97,7 +97,7 @@ def cells(world: str, optimisers: list[str], clips: list[bool], accumulations: l
             tuned = output.with_name(f"{output.name}-{way.split()[0].lower()}")
             chosen = settings.model_copy(update={"lora": LoraSettings(rank=4)}) if way != "full" else settings
             try:
-                options = {**common, "teacher_dir": work / "dense", "fsdp": world == "FSDP2", "restart": True}
+                options = {**common, "teacher_dir": work / "dense", "fsdp": world == "FSDP2", "overwrite": True}
                 tune(work / "sparse", tuned, chosen, samples, **options)
             except CutworkError as error:
                 if first:

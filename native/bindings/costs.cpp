@@ -68,8 +68,7 @@ Shape parse_shape(const std::string& encoding, const std::string& dtype, int64_t
 }  // namespace
 
 void bind_costs(nb::module_& m) {
-  nb::class_<Costs>(m, "Costs",
-                    "What linears cost on this machine (docs/architecture.md), and which kernel is cheapest.")
+  nb::class_<Costs>(m, "Costs", "What linears cost on this machine (docs/engine.md), and which kernel is cheapest.")
       .def("__init__", construct, "constants"_a = std::map<std::string, Constants>(), "bandwidth"_a = nb::none(),
            "isa"_a = nb::none(),
            R"(The built-in costs of the instruction set, replaced where given.

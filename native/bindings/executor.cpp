@@ -321,13 +321,13 @@ Floats<2> step(BoundExecutor& self, const Indices<1>& tokens, const Indices<1>& 
   return own(std::move(logits), shape);
 }
 
-Floats<3> attention_weights(const BoundExecutor& self) {
+nb::object attention_weights(const BoundExecutor& self) {
   const Executor::AttentionWeights& found = self.executor->attention_weights();
   const size_t shape[3] = {static_cast<size_t>(found.pairs), static_cast<size_t>(found.tokens),
                            static_cast<size_t>(found.keys)};
   std::unique_ptr<float[]> weights(new float[found.weights.size()]);
   std::copy(found.weights.begin(), found.weights.end(), weights.get());
-  return own(std::move(weights), shape);
+  return nb::cast(own(std::move(weights), shape));  // a property would tie the array to the executor
 }
 
 void copy_blocks(BoundExecutor& self, const std::vector<std::pair<int64_t, int64_t>>& pairs) {
@@ -384,7 +384,7 @@ if another thread is in a step of this executor or the process was forked.)")
           "Bytes of activations and scratch.")
       .def_prop_ro("cache_bytes", [](const BoundExecutor& e) { return e.executor->cache_bytes(); })
       .def_prop_ro(
-          "attention_weights", attention_weights,
+          "attention_weights", attention_weights, nb::rv_policy::automatic,
           "float32 [P, T, keys]: what the heads of the last step's attention_of gave to each entry of the memory.")
       .def_prop_ro(
           "profile", [](const BoundExecutor& e) { return e.executor->profile(); },

@@ -1,4 +1,4 @@
-// The module cutwork._native (docs/architecture.md).
+// The module cutwork._native (docs/engine.md).
 #include <nanobind/nanobind.h>
 
 #include "bindings/bindings.h"

@@ -8,7 +8,7 @@
 
 namespace cutwork {
 
-// The caller's arrays, as docs/architecture.md describes them.
+// The caller's arrays, as docs/engine.md describes them.
 struct Batch {
   const int32_t* tokens;
   const int32_t* positions;

@@ -1,4 +1,4 @@
-// A forward pass as the executor holds it: docs/architecture.md gives the meaning of every op and field.
+// A forward pass as the executor holds it: docs/engine.md gives the meaning of every op and field.
 #pragma once
 
 #include <cstdint>

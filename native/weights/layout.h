@@ -67,7 +67,7 @@ struct Slots {
 //          has the code 0. i8: records of two steps, 64 bytes of columns (low nibble: the first step's, high: the
 //          second's) and 64 codes of each. i4: steps of 64 bytes, column in the low nibble, code -8 .. 7 in the high.
 // i8:      value = code * scale[row]; codes lie in [-127, 127]; row_sums[row] is the sum of the row's codes.
-// i4:      value = (code - 8) * scale, codes 0 .. 15, in tiles of kRowTile rows as docs/architecture.md says.
+// i4:      value = (code - 8) * scale, codes 0 .. 15, in tiles of kRowTile rows as docs/format.md says.
 //          dense: `values` is [tiles][runs][4][64] bytes; places that do not exist hold anything.
 //          bitmask: `mask` is [tiles][runs][kRunWords], `offsets` counts bytes and has an entry per tile and the end.
 //          `scales` is [tiles][ceil(cols/group_cols)][16] of `scale_type`; group_cols is a multiple of kRunCols.

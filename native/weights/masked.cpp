@@ -264,6 +264,7 @@ bool OwnedWeight::reorder() {
   windows_ = Allocation(begins_.back() * int64_t{sizeof(uint16_t)}, "a reordered weight", advice);
   std::pair<char*, char*> next = {steps_.data(), windows_.data()};
   const auto copy_steps = [](void* to, const void* steps, const uint16_t* windows, int64_t count) {
+    if (count == 0) return;  // a weight without nonzeros has no memory for steps, and memcpy refuses null even then
     auto& [step, window] = *static_cast<std::pair<char*, char*>*>(to);
     const auto bytes = static_cast<size_t>(count * kStepBytes), window_bytes = static_cast<size_t>(count) * 2;
     std::memcpy(step, steps, bytes);

@@ -193,7 +193,7 @@ class Executor:
     def cache_bytes(self) -> int: ...
 
     @property
-    def attention_weights(self) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None, None))]:
+    def attention_weights(self) -> object:
         """
         float32 [P, T, keys]: what the heads of the last step's attention_of gave to each entry of the memory.
         """

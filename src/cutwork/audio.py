@@ -8,6 +8,7 @@ import numpy as np
 from cutwork.errors import CutworkError
 
 RATE = 16_000  # hertz
+SECONDS_PER_TIME = 0.02  # the step of a transcript's times, which Whisper writes as tokens
 
 
 def read_audio(source: Path | bytes, *, longest: float | None = None) -> np.ndarray:

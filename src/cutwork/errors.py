@@ -1,6 +1,6 @@
 """The one exception that a user is meant to read."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class CutworkError(Exception):
@@ -16,3 +16,10 @@ def check_known(given: Iterable[str], known: Iterable[str]) -> None:
     unknown = set(given).difference(known)
     if unknown:
         raise CutworkError(f"unknown option '{min(unknown)}'; the options are {', '.join(known)}")
+
+
+def require(checks: Mapping[str, bool]) -> None:
+    """Raise CutworkError with the first sentence that does not hold."""
+    for sentence, holds in checks.items():
+        if not holds:
+            raise CutworkError(sentence)

@@ -1,10 +1,13 @@
-"""What this machine is, for the line under every table of measurements."""
+"""What this machine is, and how much of its memory is left."""
 
+import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
 
 _CPUINFO = Path("/proc/cpuinfo")
+_MEMORY = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 # Families, ranges of models and what they are called, as in Linux's arch/x86/kernel/cpu/amd.c and intel-family.h.
@@ -70,7 +73,7 @@ class Processor:
 def processor(cpuinfo: str | None = None) -> Processor:
     """The processor that runs this, or the first one of such a text as /proc/cpuinfo."""
     if cpuinfo is None:
-        cpuinfo = _CPUINFO.read_text() if _CPUINFO.exists() else ""
+        cpuinfo = _read(_CPUINFO)
     fields: dict[str, str] = {}
     for line in cpuinfo.splitlines():
         key, _, value = line.partition(":")
@@ -93,8 +96,23 @@ def cpu_name() -> str:
 
 def huge_pages_setting() -> str:
     """Whether the system gives memory huge pages: "always", "madvise" (to who asks), "never", "" if it does not say."""
+    return _read(_HUGE_PAGES).partition("[")[2].partition("]")[0]
+
+
+def available_memory() -> int:
+    """Bytes this process could still take: of the machine, or of its control group if that allows less."""
+    free = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for line in _read(_MEMORY).splitlines():
+        if line.startswith("MemAvailable:"):
+            free.append(int(line.split()[1]) * 1024)
+    limit, used = _read(_CGROUP / "memory.max").strip(), _read(_CGROUP / "memory.current").strip()
+    if limit.isdigit() and used.isdigit():
+        free.append(max(0, int(limit) - int(used)))
+    return min(free)
+
+
+def _read(path: Path) -> str:
     try:
-        chosen = _HUGE_PAGES.read_text()
+        return path.read_text()
     except OSError:
         return ""
-    return chosen.partition("[")[2].partition("]")[0]

@@ -1,11 +1,32 @@
 """The progress bars that commands show."""
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 
-def progress_bar(console: Console) -> Progress:
-    """A progress bar that shows counts, elapsed and remaining time, and the task's `note` field."""
+class _Note(ProgressColumn):
+    """The task's field `note`, if it has one."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields.get("note", ""))
+
+
+def progress_bar(console: Console | None = None, *, transient: bool = False) -> Progress:
+    """A bar on `console` (standard error by default) with counts, elapsed and remaining time, and the task's `note`.
+
+    Nothing is shown where it cannot be redrawn, as in a file; a `transient` bar vanishes at its end.
+    """
+    console = console or Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -13,7 +34,8 @@ def progress_bar(console: Console) -> Progress:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        _Note(),
         console=console,
+        transient=transient,
         disable=not console.is_terminal,
     )

@@ -2,6 +2,7 @@
 
 import difflib
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,16 +13,21 @@ from cutwork.errors import CutworkError
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
-# How a linear may be pruned and quantised, by the names that everything else derives from.
-Pruner = Literal["sparsegpt", "alps", "wanda", "magnitude"]  # prune/pruners.py
+# What may be chosen by name; the command line and the tables of methods derive from these.
+Pruner = Literal["magnitude", "wanda", "sparsegpt", "rose", "alps"]  # prune/pruners.py
 Quantizer = Literal["gptq", "rtn", "qat"]
 Scheme = Literal["w8a8", "w4a16"]
+Rates = Literal["uniform", "owl"]
+Schedule = Literal["linear", "cosine", "constant"]
+TorchDType = Literal["auto", "float32", "bfloat16"]
+FloatDType = Literal["auto", "f32", "bf16"]
+HeadDType = Literal["auto", "i8", "i4"]
 
 
 def later(default: Any) -> Any:
     """A setting that came after the first release: left out of dumps at its default, so that runs begun before go on.
 
-    A run's stages are told by what their settings dump to (see stages.py).
+    A run's stages are told by what their settings dump to (see run/stages.py).
     """
     return Field(default, exclude_if=lambda value: value == default)
 
@@ -75,19 +81,19 @@ class TuneSettings(Settings):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     warmup_steps: Annotated[int, Field(ge=0)] = 20
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    schedule: Schedule = "linear"
     batch_size: Positive = 32  # samples per optimiser step
     micro_batch_size: Positive = 8  # samples per forward pass; the rest is gradient accumulation
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
     optimizer: str = "adamw_torch_fused"  # adam, muon, or any name transformers.TrainingArguments(optim=...) knows
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the forward pass (autocast); weights stay float32
+    dtype: TorchDType = "auto"  # of the forward pass (autocast); weights stay float32
     gradient_checkpointing: bool = False
     losses: Losses = Losses()
     keep_zeros: bool = True
     save_every: Positive = 50  # optimiser steps between resumable checkpoints
     seed: int = 0
     lora: LoraSettings | None = later(None)  # train adapters only, and merge them
-    teacher_dtype: Literal["auto", "float32", "bfloat16"] = later("auto")  # auto: that of the forward pass
+    teacher_dtype: TorchDType = later("auto")  # auto: that of the forward pass
     teacher_device: str = later("auto")  # cpu, cuda:1, …; auto: where the student is
     gradual: Gradual | None = later(None)  # prune while training
 
@@ -103,7 +109,7 @@ class PruneSettings(Settings):
     seed: int = 0
     # "unstructured"; "n:m" KEEPS n of every m along the input; "1x4" and "4x1" (out x in) zero whole blocks
     pattern: Annotated[str, Field(pattern=r"^(unstructured|1x4|4x1|[1-9]\d*:[1-9]\d*)$")] = later("unstructured")
-    rates: Literal["uniform", "owl"] = later("uniform")  # owl: blocks with more outliers keep more weights
+    rates: Rates = later("uniform")  # owl: blocks with more outliers keep more weights
     owl_threshold: Annotated[float, Field(gt=0)] = later(5.0)  # an outlier is this many times the mean score
     owl_spread: Annotated[float, Field(ge=0, lt=0.5)] = later(0.08)  # blocks' rates span twice that
     modules: dict[str, Fraction] = later({})  # rates by name: the first glob that matches wins, 0 leaves dense
@@ -177,8 +183,8 @@ class QuantizeSettings(Settings):
 class PackSettings(Settings):
     """How a checkpoint is stored for the engine."""
 
-    dtype: Literal["auto", "f32", "bf16"] = "auto"  # of unquantised weights; auto keeps the checkpoint's
-    head: Literal["auto", "i8", "i4"] = "auto"  # of the int8 models' output head, which is read whole for every token
+    dtype: FloatDType = "auto"  # of unquantised weights; auto keeps the checkpoint's
+    head: HeadDType = "auto"  # of the int8 models' output head, which is read whole for every token
 
 
 class TaskSettings(Settings):
@@ -210,7 +216,7 @@ class Recipe(Settings):
     """dense fine-tune → prune → sparse fine-tune → quantise → pack → compare."""
 
     name: str
-    model: str  # a directory, a Hub name, or a name in cutwork/pretrained.py
+    model: str  # a directory, a Hub name, or a name in store/demo_model.py
     output: Path
     task: TaskSettings
     teacher: TuneSettings | None = None  # dense fine-tuning; without it the model is its own teacher
@@ -227,8 +233,8 @@ class Recipe(Settings):
         return self
 
 
-def load_recipe(path: Path) -> Recipe:
-    """Read and check a recipe.
+def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
+    """Read and check a recipe; `changes` are settings that come in the place of its own, as "prune.sparsity=0.6".
 
     Raises CutworkError, naming the key and the nearest valid one, for anything that is not a valid recipe.
     """
@@ -240,10 +246,32 @@ def load_recipe(path: Path) -> Recipe:
         raise CutworkError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise CutworkError(f"{path} is not a recipe: expected a mapping of settings at the top level")
+    for change in changes:
+        _change(data, change)
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
         raise CutworkError(f"{path}: {_explain(error)}") from None
+
+
+def _change(data: dict[str, Any], change: str) -> None:
+    """Put KEY=VALUE, the key's parts joined by dots and the value in YAML, into a recipe as it was read."""
+    key, equals, text = change.partition("=")
+    *parents, last = key.split(".")
+    if not equals or not all([*parents, last]):
+        raise CutworkError(f"--set {change}: expected KEY=VALUE, as in prune.sparsity=0.6")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    if ":" in text and isinstance(value, int | float):
+        value = text  # a pattern, 2:4, and not 2 minutes and 4 seconds
+    section = data
+    for parent in parents:
+        if not isinstance(section.get(parent), dict):
+            section[parent] = {}  # it may have been null, or left out
+        section = section[parent]
+    section[last] = value
 
 
 def _explain(error: ValidationError) -> str:

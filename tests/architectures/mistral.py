@@ -4,3 +4,4 @@ VARIANTS = {
     "mistral-window": {"sliding_window": 9, "head_dim": 8},
     "mistral-full": {"sliding_window": None},
 }
+REFUSED = {"sliding_window": {"sliding_window": 0}}

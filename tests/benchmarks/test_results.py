@@ -1,11 +1,12 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.common import results
-from benchmarks.common.provenance import command, provenance
+from benchmarks.common.provenance import ROOT, command, provenance
 from benchmarks.common.results import RESULTS, refuse_mixture, resume, save, where
 from benchmarks.common.timing import interleaved
 from benchmarks.peers.store import Store
@@ -95,3 +96,24 @@ def test_reconstructed_results_cannot_be_added_to() -> None:
     for file in old:
         with pytest.raises(SystemExit):
             refuse_mixture(file, results.load(file.name)["provenance"])
+
+
+SCRIPTS = [
+    file
+    for file in sorted((ROOT / "benchmarks").rglob("*.py"))
+    if "workers" not in file.parts
+    and not file.stem.endswith("worker")
+    and file.relative_to(ROOT / "benchmarks").as_posix() not in ("tables.py", "speech/data.py")
+    and 'if __name__ == "__main__":' in file.read_text()
+]
+
+
+@pytest.mark.parametrize("file", SCRIPTS, ids=lambda file: file.relative_to(ROOT).as_posix())
+def test_every_script_writes_where_its_result_comes_from(file: Path) -> None:
+    text = file.read_text()
+    assert re.search(r"\bsave\(|\bstore\.save\(\)", text)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "benchmarks").rglob("*.py")), ids=lambda file: file.stem)
+def test_no_script_imports_tests(file: Path) -> None:
+    assert not re.search(r"^\s*(from|import) tests\b", file.read_text(), re.MULTILINE)

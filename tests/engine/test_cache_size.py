@@ -3,7 +3,7 @@
 import pytest
 
 from cutwork.architectures import build_plan
-from cutwork.engine.weights.cache_size import Lengths, available_memory, size_cache
+from cutwork.engine.weights.cache_size import Lengths, size_cache
 from cutwork.errors import CutworkError
 
 from .tiny import SMALL
@@ -42,7 +42,3 @@ def test_a_context_nobody_asked_for_shrinks():
 def test_what_cannot_be_is_said(changes, message):
     with pytest.raises(CutworkError, match=message):
         size(**changes)
-
-
-def test_available_memory_is_plausible():
-    assert 1 << 20 < available_memory() < 1 << 50

@@ -28,6 +28,11 @@ export PYTHONPATH="$OVERLAY" PYTHONDONTWRITEBYTECODE=1
 
 COMPILER=${CXX:-c++}
 export LD_PRELOAD="$("$COMPILER" -print-file-name=libasan.so) $("$COMPILER" -print-file-name=libstdc++.so)"
-export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1
+REPORT=$BUILD/report  # in files, since a worker of pytest-xdist takes its standard error along when it is aborted
+rm -f "$REPORT".*
+export ASAN_OPTIONS="detect_leaks=0:abort_on_error=1:log_path=$REPORT" UBSAN_OPTIONS="print_stacktrace=1:log_path=$REPORT"
 "$BIN/python" -c 'from cutwork import _native; assert "overlay" in _native.__file__, _native.__file__'
-exec "$BIN/python" -m pytest -p no:cacheprovider tests/native "$@"
+STATUS=0
+"$BIN/python" -m pytest -p no:cacheprovider tests/native "$@" || STATUS=$?
+cat "$REPORT".* 2>/dev/null || true
+exit $STATUS

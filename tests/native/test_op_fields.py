@@ -1,10 +1,11 @@
 """Each op is declared once in C++: what it is read by, checked by and described by are the same fields."""
 
+import numpy as np
 import pytest
 
 from cutwork import _native
 
-from .executor_plans import Plan
+from .executor_plans import Plan, Sequence, cache_for, llama, run_batch
 
 ROLES = {
     "buffer_in": 0,
@@ -52,3 +53,10 @@ def test_kinds_and_roles():
     fields = _native.op_fields()
     assert fields["unfold"] == [("xs", "buffers_in"), ("shifts", "integers"), ("out", "buffer_out")]
     assert {role for each in fields.values() for _, role in each} == set(ROLES)
+
+
+def test_a_step_without_attention_of_leaves_no_weights():
+    plan = llama(np.random.default_rng(0))
+    executor = plan.executor(cache=cache_for(plan))
+    run_batch(executor, [(Sequence(np.arange(3, dtype=np.int32), [0]), 3)])
+    assert executor.attention_weights.shape == (0, 3, 0)

@@ -23,7 +23,7 @@ def test_the_build_for_other_processors_compiles(tmp_path: Path) -> None:
         for entry in json.loads((tmp_path / "compile_commands.json").read_text())
         if Path(entry["file"]).is_relative_to(ROOT / "native") and "bindings" not in entry["file"]
     ]
-    assert len(commands) > 20
+    assert any("sets/scalar.cpp" in option for command in commands for option in command)
     assert not any("-mavx" in option for command in commands for option in command)
 
     def errors(command: list[str]) -> str:

@@ -29,7 +29,7 @@ def sparse_blocks(rng, rows, cols, density, dtype, encoding):
 
 
 def masked_arrays(dense, encoding="bitmask"):
-    """values, mask and offsets of docs/architecture.md for a stored-form matrix and an encoding with a mask."""
+    """values, mask and offsets of docs/format.md for a stored-form matrix and an encoding with a mask."""
     rows, cols = dense.shape
     groups, blocks = -(-rows // 4), -(-cols // 64)
     padded = np.zeros((groups * 4, blocks * 64), dense.dtype)

@@ -137,8 +137,6 @@ def test_old_and_new_rope_configs_equal_transformers(scaling):
         ({"rope_parameters": {"rope_type": "longrope"}}, "longrope"),
         ({"rope_parameters": {"rope_type": "linear"}}, "factor"),
         ({"rope_parameters": {"partial_rotary_factor": 0.01}}, "partial_rotary_factor"),
-        ({"model_type": "qwen2", "use_sliding_window": True, "layer_types": ["x"]}, "layer_types"),
-        ({"model_type": "mistral", "sliding_window": 0}, "sliding_window"),
     ],
     ids=str,
 )

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from cutwork.errors import CutworkError
 from cutwork.measure.report.results import load_results
 from cutwork.recipe import Recipe, load_recipe
-from cutwork.run.run import plan, run
+from cutwork.run.run import run, stages_of
 from cutwork.run.stages import GROUPS
 from cutwork.store.directory import kind_of
 
@@ -83,7 +83,7 @@ def silent() -> Console:
 
 
 def stages_to_do(recipe: Recipe) -> list[str]:
-    return [stage.name for stage in plan(recipe, recipe.output, silent()).missing()]
+    return [stage.name for stage in stages_of(recipe, recipe.output, silent()).missing()]
 
 
 def changed(recipe: Recipe, section: str, **settings: Any) -> Recipe:

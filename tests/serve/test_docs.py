@@ -1,4 +1,4 @@
-"""What docs/serving.md and the package say of the files is true."""
+"""What docs/architecture.md and the package say of the files is true."""
 
 import re
 from pathlib import Path
@@ -7,13 +7,13 @@ import cutwork
 import cutwork.serve
 
 ROOT = Path(cutwork.__file__).parent
-PAGE = ROOT.parents[1] / "docs" / "serving.md"
+PAGE = ROOT.parents[1] / "docs" / "architecture.md"
 
 
 def test_the_way_of_a_request_names_files_and_names_in_them():
     page = PAGE.read_text(encoding="utf-8")
-    way = page[page.index("**The way of a request**") : page.index("| level |")]
-    steps = re.findall(r"^\d+\. (.*)$", way, re.M)
+    way = page[page.index("## The way of a chat request") : page.index("## The way of `make demo`")]
+    steps = re.split(r"^\d+\. ", way, flags=re.M)[1:]
     assert len(steps) == 12
     named = re.findall(r"`((?:serve|engine)/[\w/]+\.py)`((?: `[\w.]+`,?)*)", "\n".join(steps))
     assert len(named) >= 12

@@ -11,7 +11,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from cutwork.errors import CutworkError
-from cutwork.store.directory import PACKED, copy_side_files, fingerprint, kind_of, read_config
+from cutwork.store.directory import PACKED, copy_side_files, kind_of, read_config
+from cutwork.store.fingerprint import fingerprint
 from cutwork.store.output import output_directory
 from cutwork.store.resolve import resolve
 

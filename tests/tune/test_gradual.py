@@ -2,14 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from rich.console import Console
 
 from cutwork.errors import CutworkError
-from cutwork.recipe import Gradual, Losses, TuneSettings
+from cutwork.recipe import Gradual, Losses, Pruner, TuneSettings
 from cutwork.torch_models.blocks import block_linears, out_in
 from cutwork.torch_models.data import collate
 from cutwork.tune.gradual import Schedule, cubic, prune_further
@@ -41,7 +41,7 @@ def test_the_schedule_is_cubic() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("method", ["magnitude", "sparsegpt"])
+@pytest.mark.parametrize("method", get_args(Pruner))
 def test_each_level_holds_the_zeros_of_the_one_before(family: str, method: str) -> None:
     model = FAMILIES[family]()
     batches = [collate(random_examples(4, family=family))]

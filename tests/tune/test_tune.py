@@ -176,7 +176,7 @@ def test_finished_is_not_repeated_and_other_settings_are_refused(
         run(sparse, uninterrupted, dense, SETTINGS.model_copy(update={"learning_rate": 1e-3}))
 
 
-def test_an_unfinished_run_with_other_settings_is_refused_until_restart(
+def test_an_unfinished_run_with_other_settings_is_refused_until_overwritten(
     sparse: Path, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "tuned"
@@ -187,8 +187,8 @@ def test_an_unfinished_run_with_other_settings_is_refused_until_restart(
     short = SETTINGS.model_copy(update={"max_steps": 1})
     with pytest.raises(CutworkError, match=r"unfinished run with another max_steps \(8, now 1\)"):
         run(sparse, output, dense, short)
-    assert run(sparse, output, dense, short, restart=True)["steps"] == 1
-    assert run(sparse, output, dense, SETTINGS.model_copy(update={"max_steps": 2}), restart=True)["steps"] == 2
+    assert run(sparse, output, dense, short, overwrite=True)["steps"] == 1
+    assert run(sparse, output, dense, SETTINGS.model_copy(update={"max_steps": 2}), overwrite=True)["steps"] == 2
 
 
 def test_a_diverging_run_leaves_no_output_and_its_last_good_checkpoint(

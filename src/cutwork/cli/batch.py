@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from cutwork.cli.loading import ModelArgument, loads_model
+from cutwork.cli.options import Overwrite
 from cutwork.errors import CutworkError
+from cutwork.progress import progress_bar
 
 if TYPE_CHECKING:
     from cutwork.engine.load_options import LoadOptions
@@ -21,24 +22,23 @@ def batch(
     output: Annotated[Path, typer.Argument(metavar="OUT.jsonl", help="Where the answers go.")],
     loading: "LoadOptions",
     max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Sequences computed together.")] = 32,
-    force: Annotated[bool, typer.Option("--force", help="Replace OUT.jsonl if it exists.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Answer every request of a file; interrupted, the same command goes on where it stopped.
 
     A request's "model" must be the directory's name, or be left out.
     Example: [bold]cutwork batch out/smollm2-gsm/packed/sparse-int8 questions.jsonl answers.jsonl[/bold]
     """
-    if output.exists() and not force:
-        raise CutworkError(f"{output} exists already; give another name, or --force to replace it")
+    if output.exists() and not overwrite:
+        raise CutworkError(f"{output} exists already; give another name, or --overwrite to replace it")
     from cutwork.engine.model import Model
     from cutwork.serve.batch import read_requests, run_batch
     from cutwork.serve.limits import Limits
 
     read_requests(source)  # what is wrong with the file is told before the model is loaded
     console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("answering")
+    with progress_bar(console) as bar:
+        task = bar.add_task("answering", total=None)
         loaded = Model.load(model, **(loading | {"max_batch": max_batch}))
         try:
             result = run_batch(

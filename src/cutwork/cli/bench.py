@@ -1,6 +1,5 @@
 """`cutwork bench`: prefill and decode speed, latency and memory, side by side."""
 
-import json
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from cutwork.cli.console import console, table
+from cutwork.cli.console import console, print_json, table
 from cutwork.cli.loading import ModelArgument, loads_model
 from cutwork.cli.options import Json
 
@@ -63,7 +62,7 @@ def bench(
         }
     settings = {"prompt_tokens": prompt_tokens, "decode_tokens": decode_tokens, "batch": batch, "repeats": repeats}
     if as_json:
-        print(json.dumps({"machine": machine, **settings, "models": rows}, indent=1))
+        print_json({"machine": machine, **settings, "models": rows})
         return
     out = console()
     out.print(_table(rows, settings))

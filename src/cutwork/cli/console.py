@@ -1,4 +1,6 @@
-"""How commands print tables: never squeezed below what can be read, also where the output is a pipe."""
+"""How commands print JSON, and tables: never squeezed below what can be read, also where the output is a pipe."""
+
+import json
 
 from rich import box
 from rich.console import Console
@@ -11,6 +13,11 @@ def console() -> Console:
     """Standard output, wide enough for the tables."""
     out = Console(highlight=False)
     return Console(width=max(out.width, _WIDTH), highlight=False)
+
+
+def print_json(value: object) -> None:
+    """What `--json` prints."""
+    print(json.dumps(value, ensure_ascii=False, indent=1))
 
 
 def table(title: str, text_columns: str, number_columns: str) -> Table:

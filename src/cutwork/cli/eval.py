@@ -1,12 +1,12 @@
 """`cutwork eval`: accuracy on a task, or perplexity of a text."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from cutwork.cli.console import print_json
 from cutwork.cli.loading import ModelArgument, loads_model
 from cutwork.cli.options import Json
 from cutwork.errors import CutworkError
@@ -78,7 +78,7 @@ def evaluate(
             measured = loaded.perplexity(content, window=window, max_tokens=max_tokens)
             results |= {"text": str(text), "perplexity": measured.perplexity, "tokens": measured.tokens}
     if as_json:
-        print(json.dumps(results, indent=1))
+        print_json(results)
         return
     if "accuracy" in results:
         print(f"{settings.name}: accuracy {score.accuracy:.1%} ({score.right} of {score.samples} right)")

@@ -1,13 +1,12 @@
 """`cutwork explain`: what is stored how, what a token costs, and where its time goes."""
 
-import json
 import re
 from collections import defaultdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cutwork.cli.console import console, table
+from cutwork.cli.console import console, print_json, table
 from cutwork.cli.loading import ModelArgument, loads_model
 from cutwork.cli.options import Json
 from cutwork.errors import CutworkError
@@ -80,7 +79,7 @@ def explain(
             "sparsity": loaded.sparsity,
         }
     if as_json:
-        print(json.dumps({**summary, "weights": rows, "other_ops": others}, indent=1))
+        print_json({**summary, "weights": rows, "other_ops": others})
         return
     _print(summary, rows, others)
 

@@ -1,6 +1,5 @@
 """`cutwork generate`: continue a prompt."""
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
+from cutwork.cli.console import print_json
 from cutwork.cli.loading import ModelArgument, loads_model
 from cutwork.cli.options import Json, Seed, Temperature, TopP
 from cutwork.errors import CutworkError
@@ -94,7 +94,7 @@ def generate(
     if as_json:
         rates = [{"decode_speed": result.decode_speed, "acceptance": result.acceptance} for result in results]
         dicts = [asdict(result) | rate for result, rate in zip(results, rates, strict=True)]
-        print(json.dumps(dicts, ensure_ascii=False, indent=1))
+        print_json(dicts)
         return
     console = Console()
     for text, result in zip(prompts, results, strict=True):

@@ -1,19 +1,20 @@
 """`cutwork pack`: store a checkpoint for the engine, or restore it."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from cutwork.cli.options import Json
+from cutwork.cli.console import print_json
+from cutwork.cli.options import Json, Overwrite
 from cutwork.errors import CutworkError
+from cutwork.progress import progress_bar
+from cutwork.recipe import FloatDType, HeadDType
 
 if TYPE_CHECKING:
     from cutwork.pack.pack import PackSummary
@@ -23,17 +24,15 @@ if TYPE_CHECKING:
 def pack(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint directory or Hub name; see --restore.")],
     output: Annotated[Path, typer.Argument(metavar="OUT", help="Directory to make.")],
-    dtype: Annotated[
-        Literal["auto", "f32", "bf16"], typer.Option(help="Of unquantised matrices; auto: the checkpoint's.")
-    ] = "auto",
+    dtype: Annotated[FloatDType, typer.Option(help="Of unquantised matrices; auto: the checkpoint's.")] = "auto",
     head: Annotated[
-        Literal["auto", "i8", "i4"],
+        HeadDType,
         typer.Option(
             help="Round the output head, which is read whole for every token: i8 per row, i4 per 128 columns of a row."
         ),
     ] = "auto",
     restore: Annotated[bool, typer.Option("--restore", help="MODEL is packed; write its checkpoint to OUT.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is a model directory.")] = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Pack a checkpoint: zeros of its matrices become one bit each, and the engine maps the files.
@@ -59,7 +58,7 @@ def pack(
     with _progress("packing") as report:
         summary = write(source, output, dtype, head=head, overwrite=overwrite, progress=report)
     if as_json:
-        print(json.dumps(_as_dict(summary, output), indent=1))
+        print_json(_as_dict(summary, output))
     else:
         _print(summary, output)
 
@@ -70,7 +69,7 @@ def _restore(source: Path, output: Path, overwrite: bool, as_json: bool) -> None
     with _progress("restoring") as report:
         nbytes = restore(source, output, overwrite=overwrite, progress=report)
     if as_json:
-        print(json.dumps({"output": str(output), "bytes": nbytes}, indent=1))
+        print_json({"output": str(output), "bytes": nbytes})
     else:
         Console().print(f"{output}: checkpoint of {_megabytes(nbytes)}", highlight=False)
 
@@ -78,8 +77,7 @@ def _restore(source: Path, output: Path, overwrite: bool, as_json: bool) -> None
 @contextmanager
 def _progress(verb: str) -> Iterator["Report"]:
     """A bar on standard error that counts weights."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with progress_bar(transient=True) as bar:
         task = bar.add_task(verb, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -1,13 +1,16 @@
 """`cutwork prune`: one-shot pruning."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from cutwork.cli.options import Json
+from cutwork.cli.options import Json, Overwrite
 from cutwork.cli.training import (
+    CalibrationSamples,
+    CalibrationSeed,
     CheckpointArgument,
+    Damping,
     MaxLength,
     OutputArgument,
     RecipeOption,
@@ -17,7 +20,7 @@ from cutwork.cli.training import (
     training_samples,
 )
 from cutwork.errors import CutworkError
-from cutwork.recipe import Pruner, PruneSettings
+from cutwork.recipe import Pruner, PruneSettings, Rates
 
 _DEFAULT = PruneSettings()
 
@@ -40,7 +43,7 @@ def prune(
         typer.Option(help="unstructured; n:m keeps n of m inputs (2:4, 16:64); 1x4, 4x1 (out x in) zero blocks."),
     ] = _DEFAULT.pattern,
     rates: Annotated[
-        Literal["uniform", "owl"], typer.Option(help="owl: blocks with more outliers keep more of their weights.")
+        Rates, typer.Option(help="owl: blocks with more outliers keep more of their weights.")
     ] = _DEFAULT.rates,
     module: Annotated[
         list[str] | None,
@@ -50,10 +53,8 @@ def prune(
     ] = None,
     task: TaskOption = None,
     recipe: RecipeOption = None,
-    calibration_samples: Annotated[int, typer.Option(min=1, help="Samples the method sees.")] = (
-        _DEFAULT.calibration_samples
-    ),
-    damping: Annotated[float, typer.Option(help="Of the Hessian's mean diagonal.")] = _DEFAULT.damping,
+    calibration_samples: CalibrationSamples = _DEFAULT.calibration_samples,
+    damping: Damping = _DEFAULT.damping,
     block_size: Annotated[int, typer.Option(min=1, help="Columns per SparseGPT block.")] = _DEFAULT.block_size,
     max_length: MaxLength = 512,
     activation_memory: Annotated[
@@ -63,8 +64,8 @@ def prune(
             help="GB of hidden states kept in memory; more go to files beside OUT.  \\[default: half of what is free]",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Draws the calibration samples.")] = _DEFAULT.seed,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is a model directory.")] = False,
+    seed: CalibrationSeed = _DEFAULT.seed,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Prune the linear layers of a model's blocks at once; fine-tune with `cutwork tune` to win back what that costs.

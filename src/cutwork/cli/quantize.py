@@ -5,9 +5,12 @@ from typing import Annotated, get_args
 import typer
 from rich.console import Console
 
-from cutwork.cli.options import Json
+from cutwork.cli.options import Json, Overwrite
 from cutwork.cli.training import (
+    CalibrationSamples,
+    CalibrationSeed,
     CheckpointArgument,
+    Damping,
     MaxLength,
     OutputArgument,
     RecipeOption,
@@ -36,8 +39,8 @@ def quantize(
     ] = _DEFAULT.method,
     task: TaskOption = None,
     recipe: RecipeOption = None,
-    calibration_samples: Annotated[int, typer.Option(min=1, help="Samples GPTQ sees.")] = _DEFAULT.calibration_samples,
-    damping: Annotated[float, typer.Option(help="Of the Hessian's mean diagonal.")] = _DEFAULT.damping,
+    calibration_samples: CalibrationSamples = _DEFAULT.calibration_samples,
+    damping: Damping = _DEFAULT.damping,
     ignore: Annotated[
         list[str] | None, typer.Option(help="Modules (patterns) to keep as they are; may be repeated.")
     ] = None,
@@ -55,8 +58,8 @@ def quantize(
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of qat.")] = _DEFAULT.qat.max_steps,
     lr: Annotated[float, typer.Option(help="Peak learning rate of qat.")] = _DEFAULT.qat.learning_rate,
     max_length: MaxLength = 512,
-    seed: Annotated[int, typer.Option(help="Draws the calibration samples.")] = _DEFAULT.seed,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is a model directory.")] = False,
+    seed: CalibrationSeed = _DEFAULT.seed,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Quantise the linear layers of a model's blocks; every zero stays where it is.

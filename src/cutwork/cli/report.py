@@ -1,12 +1,11 @@
 """`cutwork report`: tables and plots of finished runs."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cutwork.cli.console import console
+from cutwork.cli.console import console, print_json
 from cutwork.cli.options import Json
 
 
@@ -29,7 +28,7 @@ def report(
     results = [load_results(directory) for directory in directories]
     files = write_report(results, output or directories[0])
     if as_json:
-        print(json.dumps(results, indent=1))
+        print_json(results)
         return
     console().print(console_table(results))
     print("wrote " + ", ".join(map(str, files)))

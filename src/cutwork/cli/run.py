@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from cutwork.cli.console import console
+from cutwork.cli.console import console, print_json
 from cutwork.cli.options import Json
 
 
@@ -19,6 +19,12 @@ def run(
     until: Annotated[
         str, typer.Option(help="Stop after this stage: teacher, prune, tune, quantize, pack or compare.")
     ] = "compare",
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A setting instead of the recipe's; may be given several times."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Carry out a recipe: dense fine-tune, prune, sparse fine-tune, quantise, pack, compare.
@@ -27,19 +33,21 @@ def run(
     what depends on the change.
 
     Example: [bold]cutwork run recipes/smollm2-gsm.yaml[/bold]
+
+    Example: [bold]cutwork run recipes/smollm2-gsm.yaml --set prune.sparsity=0.6 --output out/smollm2-gsm-60[/bold]
     """
     from cutwork.measure.report.results import load_results
     from cutwork.measure.report.tables import console_table
     from cutwork.recipe import load_recipe
     from cutwork.run.run import run as carry_out
 
-    directory = carry_out(load_recipe(recipe), output=output, until=until, console=Console(stderr=True))
+    directory = carry_out(load_recipe(recipe, changes or ()), output=output, until=until, console=Console(stderr=True))
     if until != "compare":
         print(json.dumps({"output": str(directory)}) if as_json else f"stages up to {until} are in {directory}")
         return
     results = load_results(directory)
     if as_json:
-        print(json.dumps(results, indent=1))
+        print_json(results)
         return
     console().print(console_table([results]))
     print(f"wrote {directory / 'results.json'}, {directory / 'results.md'}, {directory / 'results.png'}")

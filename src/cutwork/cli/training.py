@@ -1,6 +1,5 @@
 """What `tune`, `prune` and `quantize` share: where samples come from, and how options become settings."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -8,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from pydantic import ValidationError
 
-from cutwork.cli.console import console, table
+from cutwork.cli.console import console, print_json, table
 from cutwork.errors import CutworkError
 from cutwork.recipe import Settings, TaskSettings, load_recipe
 from cutwork.tasks.load import load_task
@@ -25,6 +24,10 @@ TaskOption = Annotated[
 ]
 RecipeOption = Annotated[Path | None, typer.Option("--recipe", help="Take the task and its options from this recipe.")]
 MaxLength = Annotated[int, typer.Option(min=2, help="Tokens per sample at most; a longer one is an error.")]
+
+CalibrationSamples = Annotated[int, typer.Option(min=1, help="Samples the method sees.")]
+Damping = Annotated[float, typer.Option(help="Of the Hessian's mean diagonal.")]
+CalibrationSeed = Annotated[int, typer.Option("--seed", help="Draws the calibration samples.")]
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
@@ -59,7 +62,7 @@ def settings_of(kind: type[AnySettings], **options: Any) -> AnySettings:
 def print_layers(report: dict[str, Any], title: str, output: Path, as_json: bool) -> None:
     """What a one-shot method did to each layer."""
     if as_json:
-        print(json.dumps({"output": str(output), **report}, indent=1))
+        print_json({"output": str(output), **report})
         return
     error = "output_error" if "output_error" in report["layers"][0] else "weight_error"
     shown = table(title, "layer|shape", f"zeros|{error.replace('_', ' ')}|dead|damping|seconds")

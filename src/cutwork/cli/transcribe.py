@@ -1,17 +1,17 @@
 """`cutwork transcribe`: recordings to text and subtitles."""
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cutwork.cli.console import print_json
 from cutwork.cli.loading import ModelArgument, loads_model
-from cutwork.cli.options import Json, Seed
+from cutwork.cli.options import Json, Overwrite, Seed
 from cutwork.errors import CutworkError
+from cutwork.progress import progress_bar
 from cutwork.store.atomic import write_atomically
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def transcribe(
     vad_filter: Annotated[bool, typer.Option("--vad-filter", help="Leave long silence out first.")] = False,
     max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", "-n", min=1, help="Per window.")] = None,
     seed: Seed = None,
-    force: Annotated[bool, typer.Option("--force", help="Write files anew that are there already.")] = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Transcribe recordings with Whisper, or translate them into English.
@@ -95,8 +95,8 @@ def transcribe(
         max_new_tokens=max_new_tokens,
         seed=seed,
     )
-    if not output_dir and (force or len(form or ()) > 1):
-        raise CutworkError("several formats and --force need --output-dir")
+    if not output_dir and (overwrite or len(form or ()) > 1):
+        raise CutworkError("several formats and --overwrite need --output-dir")
     if as_json and (form or output_dir):
         raise CutworkError("--json prints; give either it or --format and --output-dir")
     stems = [path.stem for path in audio]
@@ -107,7 +107,7 @@ def transcribe(
     from cutwork.engine.model import Model
     from cutwork.engine.speech.formats import FORMATS, as_dict
 
-    todo = [path for path in audio if force or not output_dir or not _written(output_dir, path, formats)]
+    todo = [path for path in audio if overwrite or not output_dir or not _written(output_dir, path, formats)]
     console = Console(stderr=True)
     if len(todo) < len(audio):
         console.print(f"{len(audio) - len(todo)} of {len(audio)} are in {output_dir} already", highlight=False)
@@ -133,7 +133,7 @@ def transcribe(
                 print(FORMATS[formats[0]](transcript), end="")
             results.append({"file": str(path), **as_dict(transcript)})
     if as_json:
-        print(json.dumps(results[0] if len(audio) == 1 else results, ensure_ascii=False, indent=1))
+        print_json(results[0] if len(audio) == 1 else results)
     if failed:
         raise CutworkError(f"{len(failed)} of {len(audio)} recordings could not be transcribed")
 
@@ -144,17 +144,11 @@ def _transcribe_one(
     """One recording's transcript; `live` prints segments as they are found."""
     from cutwork.engine.speech.adapter import open_transcription
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[seconds]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(path.name, total=None, seconds="")
+    with progress_bar(console, transient=True) as bar:
+        task = bar.add_task(f"{path.name}, seconds", total=None)
 
         def progress(done: float, whole: float) -> None:
-            bar.update(task, completed=done, total=whole, seconds=f"{done:.0f} of {whole:.0f} s")
+            bar.update(task, completed=done, total=whole)
 
         transcription = open_transcription(model, path, options, progress=progress)
         if title and live:

@@ -1,20 +1,20 @@
 """`cutwork translate`: texts or files of sentences from one language to another."""
 
-import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cutwork.cli.loading import ModelArgument, loads_model
-from cutwork.cli.options import Json
+from cutwork.cli.options import Json, Overwrite
 from cutwork.errors import CutworkError
+from cutwork.progress import progress_bar
 from cutwork.store.atomic import write_atomically
+from cutwork.store.journal import Journal
 
 if TYPE_CHECKING:
     from cutwork.engine.decoding.options import GenerateOptions
@@ -42,7 +42,7 @@ def translate(
         str | None, typer.Option(help="Put before each text; default: what the model's config says.")
     ] = None,
     max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Sequences computed together, beams included.")] = 64,
-    force: Annotated[bool, typer.Option("--force", help="Replace the output file if it exists.")] = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Translate with T5 or another encoder-decoder. Lines stay lines; empty ones stay empty.
@@ -54,8 +54,8 @@ def translate(
     Example: [bold]cutwork translate out/packed --file news.en --output news.de --num-beams 5[/bold]
     """
     texts = _texts(text, file)
-    if output and output.exists() and not force:
-        raise CutworkError(f"{output} exists already; give another name, or --force to replace it")
+    if output and output.exists() and not overwrite:
+        raise CutworkError(f"{output} exists already; give another name, or --overwrite to replace it")
     from cutwork.engine.model import Model
 
     options: GenerateOptions = {
@@ -68,12 +68,11 @@ def translate(
     console = Console(stderr=True)
     with Model.load(model, **(loading | {"max_batch": max(max_batch, num_beams)})) as loaded:
         journal = Journal(output, [str(loaded.path), texts, prefix, options]) if output else None
-        done = journal.read() if journal else {}
+        done: dict[int, dict[str, Any]] = dict(journal.read()) if journal else {}
         if done:
             console.print(f"{len(done)} of {len(texts)} are translated already", highlight=False)
         todo = [i for i in range(len(texts)) if i not in done]
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        with progress_bar(console, transient=True) as bar:
             task = bar.add_task("translating", total=len(texts), completed=len(done))
 
             def progress(finished: Mapping[int, Any]) -> None:
@@ -89,7 +88,7 @@ def translate(
                 }
                 done.update(rows)
                 if journal:
-                    journal.add(rows)
+                    journal.add(*rows.items())
                 bar.update(task, completed=len(done))
 
             loaded.translate([texts[i] for i in todo], prefix=prefix, progress=progress, **options)
@@ -103,44 +102,6 @@ def translate(
         console.print(f"{len(rows)} translations: {output}{more}", highlight=False)
     else:
         print(written)
-
-
-class Journal:
-    """What an interrupted call has translated, in `.NAME.partial` beside the output: lines [number, row]."""
-
-    def __init__(self, output: Path, key: Sequence[object]) -> None:
-        self._path = output.with_name(f".{output.name}.partial")
-        self._key = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-
-    def read(self) -> dict[int, dict[str, Any]]:
-        """The rows of a call with the same key; of another one nothing is kept."""
-        found: dict[int, dict[str, Any]] = {}
-        try:
-            lines = self._path.read_text(encoding="utf-8").splitlines()
-            for number, row in map(json.loads, lines[1:] if lines[:1] == [self._key] else []):
-                found[number] = row
-        except OSError:
-            pass
-        except (ValueError, TypeError):
-            pass  # the last line was cut off
-        try:
-            write_atomically(self._path, "".join([f"{self._key}\n", *map(_entry, found.items())]))
-        except OSError as error:
-            raise CutworkError(f"cannot write beside {self._path.parent}: {error.strerror}") from None
-        return found
-
-    def add(self, rows: Mapping[int, dict[str, Any]]) -> None:
-        """Keep more rows."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write("".join(map(_entry, rows.items())))
-
-    def remove(self) -> None:
-        """Forget everything, once the output is there."""
-        self._path.unlink(missing_ok=True)
-
-
-def _entry(item: tuple[int, dict[str, Any]]) -> str:
-    return json.dumps(item, ensure_ascii=False) + "\n"
 
 
 def _line(row: Mapping[str, Any]) -> str:

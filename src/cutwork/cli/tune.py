@@ -1,14 +1,14 @@
 """`cutwork tune`: fine-tuning, dense or sparse."""
 
-import json
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from cutwork.cli.options import Json
+from cutwork.cli.console import print_json
+from cutwork.cli.options import Json, Overwrite
 from cutwork.cli.training import (
     CheckpointArgument,
     MaxLength,
@@ -18,7 +18,7 @@ from cutwork.cli.training import (
     settings_of,
     training_samples,
 )
-from cutwork.recipe import LoraSettings, Losses, TuneSettings
+from cutwork.recipe import LoraSettings, Losses, Schedule, TorchDType, TuneSettings
 
 _DEFAULT = TuneSettings()
 
@@ -38,16 +38,14 @@ def tune(
     learning_rate: Annotated[float, typer.Option("--learning-rate", "--lr", help="Peak.")] = _DEFAULT.learning_rate,
     weight_decay: Annotated[float, typer.Option()] = _DEFAULT.weight_decay,
     warmup_steps: Annotated[int, typer.Option(help="Optimiser steps.")] = _DEFAULT.warmup_steps,
-    schedule: Annotated[Literal["linear", "cosine", "constant"], typer.Option()] = _DEFAULT.schedule,
+    schedule: Annotated[Schedule, typer.Option()] = _DEFAULT.schedule,
     batch_size: Annotated[int, typer.Option(help="Samples per optimiser step.")] = _DEFAULT.batch_size,
     micro_batch_size: Annotated[int, typer.Option(help="Samples per forward pass.")] = _DEFAULT.micro_batch_size,
     max_grad_norm: Annotated[float, typer.Option(help="Clip gradients to this; 0: never.")] = _DEFAULT.max_grad_norm,
     optimizer: Annotated[
         str, typer.Option(help="adam, muon, or any that transformers knows by name.")
     ] = _DEFAULT.optimizer,
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16"], typer.Option(help="Of the forward pass; weights stay float32.")
-    ] = _DEFAULT.dtype,
+    dtype: Annotated[TorchDType, typer.Option(help="Of the forward pass; weights stay float32.")] = _DEFAULT.dtype,
     gradient_checkpointing: Annotated[bool, typer.Option("--gradient-checkpointing", help="Less memory, slower.")] = (
         False
     ),
@@ -55,9 +53,7 @@ def tune(
     kl: Annotated[float, typer.Option(help="Weight of the KL divergence from the teacher.")] = _DEFAULT.losses.kl,
     squarehead: Annotated[float, typer.Option(help="Weight of SquareHead.")] = _DEFAULT.losses.squarehead,
     temperature: Annotated[float, typer.Option(help="Of the KL term.")] = _DEFAULT.losses.temperature,
-    teacher_dtype: Annotated[
-        Literal["auto", "float32", "bfloat16"], typer.Option(help="auto: that of the forward pass.")
-    ] = "auto",
+    teacher_dtype: Annotated[TorchDType, typer.Option(help="auto: that of the forward pass.")] = "auto",
     teacher_device: Annotated[str, typer.Option(help="cpu, cuda:1, …; auto: beside the model.")] = "auto",
     lora_rank: Annotated[int, typer.Option(min=0, help="Train masked adapters of this rank only; 0: all weights.")] = 0,
     lora_alpha: Annotated[float, typer.Option(help="The adapters are scaled by alpha / rank.")] = LoraSettings().alpha,
@@ -71,13 +67,13 @@ def tune(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show two examples and what it would take; train nothing.")
     ] = False,
-    restart: Annotated[bool, typer.Option("--restart", help="Throw away what an earlier call left, and OUT.")] = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Fine-tune a model on a task; what a pruned model has lost comes back, and its zeros stay.
 
-    After an interruption the same command goes on where it stopped. Launch it with `accelerate launch` or `torchrun`
-    to use several GPUs: data-parallel, or with the model shared among them (--fsdp).
+    After an interruption the same command goes on where it stopped; --overwrite starts anew. Launch it with `accelerate
+    launch` or `torchrun` to use several GPUs: data-parallel, or with the model shared among them (--fsdp).
 
     Example: [bold]cutwork tune smollm2-135m-instruct out/dense --task gsm8k[/bold]
 
@@ -121,17 +117,17 @@ def tune(
         max_length=max_length,
         fsdp=fsdp,
         dry_run=dry_run,
-        restart=restart,
+        overwrite=overwrite,
         console=Console(stderr=True),
     )
     if int(os.environ.get("RANK", "0")) > 0:
         return
     if dry_run:
         if as_json:
-            print(json.dumps(report, indent=1))
+            print_json(report)
         return
     if as_json:
-        print(json.dumps({"output": str(output), **report}, indent=1))
+        print_json({"output": str(output), **report})
         return
     zeros = report["sparsity"].values()
     print(

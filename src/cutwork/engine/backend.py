@@ -156,7 +156,7 @@ class ExecutorType(Protocol):
         threads: int,
         max_tokens: int,
         max_logits: int,
-        cache: Mapping[str, Any],
+        cache: dict[str, Any],
         costs: Any = ...,
         memory: Any = ...,
     ) -> Executor:
@@ -171,7 +171,7 @@ class Costs(Protocol):
         """The instruction set that these are the costs of."""
 
     def choose(
-        self, encoding: str, dtype: str, rows: int, cols: int, nonzeros: int, tokens: int, reordered_bytes: int = ...
+        self, encoding: str, dtype: str, rows: int, cols: int, nonzeros: int, tokens: int, reordered: int = ...
     ) -> str:
         """The quickest kernel's name."""
 
@@ -185,7 +185,7 @@ class Costs(Protocol):
         nonzeros: int,
         tokens: int,
         threads: int,
-        reordered_bytes: int = ...,
+        reordered: int = ...,
     ) -> float:
         """How long a kernel should take."""
 
@@ -212,10 +212,10 @@ class Backend(Protocol):
     def default_threads(self) -> int:
         """CPUs that this process may use."""
 
-    def log_sum_exp(self, logits: np.ndarray) -> float:
+    def log_sum_exp(self, logits: np.ndarray, /) -> float:
         """See `decoding.logits`."""
 
-    def largest(self, values: np.ndarray, count: int) -> np.ndarray:
+    def largest(self, values: np.ndarray, count: int, /) -> np.ndarray:
         """See `decoding.logits`."""
 
 
@@ -237,7 +237,7 @@ def choose(name: BackendName) -> Backend:
 class NativeBackend(Backend, Protocol):
     """What the native module has beyond what runs plans."""
 
-    __file__: str
+    __file__: str | None
 
     @property
     def Weight(self) -> WeightType[TimedWeight]:

@@ -42,8 +42,8 @@ def run_step(
 ) -> np.ndarray:
     """Run at least one part; returns the logits wanted, float32 [R, vocabulary], part by part.
 
-    block_tables: int32 [S, B], as `table_rows` makes them. attention_of: int32 [P, 2], the
-    (layer, head) whose cross attention is to be kept.
+    block_tables: int32 [S, B], as `table_rows` makes them. attention_of: int32 [P, 2], the (layer, head) whose cross
+    attention is to be kept.
     """
     lengths = [len(part.entries) for part in parts]
     entries = np.concatenate([np.asarray(part.entries) for part in parts])

@@ -1,1 +1,6 @@
-"""Speed and quality of models, compared, and reports of them."""
+"""Speed and quality of models, which only this package runs for tasks, compared and reported.
+
+speed    prefill and decode of several models, interleaved
+quality  answers to a task's questions, counted
+compare  the end of a run: both, of every variant; report/: its tables and plots
+"""

@@ -1,7 +1,5 @@
 """The end of a run: how accurate, how large and how fast each variant of the model is."""
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,9 +13,9 @@ from cutwork.machine import cpu_name
 from cutwork.measure.quality import accuracy
 from cutwork.measure.speed import measure
 from cutwork.recipe import Recipe
-from cutwork.store.atomic import write_atomically
 from cutwork.store.directory import read_config
-from cutwork.store.json_file import read_json
+from cutwork.store.fingerprint import digest
+from cutwork.store.json_file import read_json, write_json
 from cutwork.tasks.perplexity import read_text, task_text
 from cutwork.tasks.task import LABELS, Task
 
@@ -49,7 +47,8 @@ def compare(
     for name, variant in variants.items():
         measured = quality(kept, name, variant, task, recipe, console)
         rows.append({"name": name, **measured, "disk_bytes": _directory_bytes(variant.path)})
-    speed_key = [[[name, variant.key] for name, variant in variants.items()], recipe.compare.model_dump(mode="json")]
+    made = [[name, variant.key] for name, variant in variants.items()]
+    speed_key = [made, recipe.compare.model_dump(mode="json"), cpu_name()]  # speeds belong to a processor
     speeds = kept.get(speed_key, lambda: _speeds(variants, recipe, console))
     rows = [{**row, **speeds["variants"][row["name"]]} for row in rows]
     _add_speedups(rows)
@@ -80,7 +79,7 @@ def quality(
                 console=console,
             )
             perplexity = None
-            if not model.config.get("is_encoder_decoder"):  # which has no text of its own
+            if model.architecture.kind == "text":  # which has no text of its own
                 content = text or task_text(model.tokenizer, task.test)
                 measured = model.perplexity(content, window=_WINDOW, max_tokens=settings.perplexity_tokens)
                 perplexity = measured.perplexity
@@ -99,11 +98,11 @@ def quality(
     if settings.num_beams > 1:
         amounts.append(settings.num_beams)
     result = kept.get([variant.key, questions, text, amounts], measure_it)
-    told = [f"{result['accuracy']:.1%} right"]
-    told += [f"{LABELS[key]} {result[key]:.1f}" for key in LABELS if key in result]
+    facts = [f"{result['accuracy']:.1%} right"]
+    facts += [f"{LABELS[key]} {result[key]:.1f}" for key in LABELS if key in result]
     if result["perplexity"] is not None:
-        told.append(f"perplexity {result['perplexity']:.3f}")
-    console.print(f"{name}: {', '.join(told)}", highlight=False)
+        facts.append(f"perplexity {result['perplexity']:.3f}")
+    console.print(f"{name}: {', '.join(facts)}", highlight=False)
     return result
 
 
@@ -166,8 +165,7 @@ class Measurements:
 
     def get(self, key: object, measure_it: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The kept result for a key, or a new one."""
-        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
-        file = self.directory / f"{name}.json"
+        file = self.directory / f"{digest(key, digits=24)}.json"
         if not file.is_file():
-            write_atomically(file, json.dumps(measure_it(), indent=1))
+            write_json(file, measure_it())
         return read_json(file)

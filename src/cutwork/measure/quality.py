@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cutwork.errors import CutworkError
+from cutwork.progress import progress_bar
 from cutwork.tasks.rendering import render_prompt
 from cutwork.tasks.task import Sample, Task, is_right
 from cutwork.tasks.translation import translation_quality
@@ -53,9 +53,7 @@ def accuracy(
     # Batches of about equal length waste the least; the order does not change the count.
     questions = tuple(sorted(questions, key=lambda sample: len(sample.prompt)))
     texts: list[str] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = console or Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with progress_bar(console, transient=True) as progress:
         bar = progress.add_task(f"{task.name}: answering", total=len(questions))
         for start in range(0, len(questions), _BATCH):
             batch = questions[start : start + _BATCH]
@@ -74,8 +72,8 @@ def accuracy(
 def _answers(model: "Model", batch: Sequence[Sample], max_new_tokens: int, num_beams: int) -> list[str]:
     """Answers to samples, all heard or all read."""
     if batch[0].audio is not None:
-        known: dict[str, Any] = {"beam_size": num_beams, "temperature": 0.0, "max_new_tokens": max_new_tokens}
-        return [model.transcribe(sample.audio, language=sample.prompt or None, **known).text for sample in batch]
-    encoder = bool(model.config.get("is_encoder_decoder"))
+        options: dict[str, Any] = {"beam_size": num_beams, "temperature": 0.0, "max_new_tokens": max_new_tokens}
+        return [model.transcribe(sample.audio, language=sample.prompt or None, **options).text for sample in batch]
+    encoder = model.architecture.kind != "text"
     prompts = [render_prompt(model.tokenizer, sample.prompt, encoder=encoder) for sample in batch]
     return [reply.text for reply in model.generate(prompts, max_new_tokens=max_new_tokens, num_beams=num_beams)]

@@ -7,11 +7,11 @@ from statistics import median
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
+from cutwork.progress import progress_bar
 
 
 @dataclass
@@ -88,8 +88,7 @@ def measure(
             raise CutworkError(f"{name}: a batch of {batch} exceeds the model's {model.max_batch}")
     random = np.random.default_rng(0)
     speeds = {name: Speed(prompt_tokens, decode_tokens, batch) for name in models}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console or Console(stderr=True), transient=True) as progress:
+    with progress_bar(console, transient=True) as progress:
         bar = progress.add_task("measuring speed", total=(repeats + 1) * len(models))
         for round_ in range(repeats + 1):
             for name, model in models.items():

@@ -1,4 +1,4 @@
-"""Int4 weights with a scale per row and group of columns. See "Packed format" in docs/architecture.md."""
+"""Int4 weights with a scale per row and group of columns. See docs/format.md."""
 
 from collections.abc import Iterator
 

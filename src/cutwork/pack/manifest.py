@@ -1,4 +1,4 @@
-"""`cutwork.json`: what a packed model says about itself. See "Packed format" in docs/architecture.md."""
+"""`cutwork.json`: what a packed model says about itself. See docs/format.md."""
 
 import json
 from pathlib import Path

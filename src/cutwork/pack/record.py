@@ -1,4 +1,4 @@
-"""A weight as it is stored and as kernels read it. See "Packed format" in docs/architecture.md."""
+"""A weight as it is stored and as kernels read it. See docs/format.md."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -26,7 +26,7 @@ class EncodedWeight:
     `values`: float32, uint16 (bfloat16 bits) or int8; the dense array of any `shape`, or for the encodings with a mask
     (2-D only) the nonzeros, or all values of the nonzero blocks, followed by 64 bytes of zeros; `nonzeros` counts them.
     `mask` has `masked.mask_shape`, `offsets` is uint64 [ceil(rows/4) + 1], `scale` float32 [rows] for int8 only.
-    For int4 `group` columns share a scale, and the arrays are those of docs/architecture.md: uint8 values, scales
+    For int4 `group` columns share a scale, and the arrays are those of docs/format.md: uint8 values, scales
     float32, float16 or uint16 (bfloat16 bits) [tiles, groups, 16]. In slots, `values` are uint8 [entries, bytes], as
     many as `keep` of 16 columns take, or `steps`, uint8 [tiles, windows] (see `pack.slots`).
     """

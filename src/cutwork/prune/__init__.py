@@ -4,4 +4,10 @@ Each published method is a file of its own: a pure function on one weight,
 `(weight [out, in], statistics of its inputs, pattern) -> (weight', mask)`, that knows nothing about models. It says by
 the type of its statistics what it needs: mean squares, a Hessian, nothing. To add one: the file, its name in
 `recipe.Pruner`, its line in `pruners.py`.
+
+    prune             the stage; layers: one linear after the other, with a record
+    pruners           which name is which of magnitude, wanda, sparsegpt, rose, alps
+    pattern, rates    which zeros may be chosen, and how many in each linear
+    calibrate         the walk through the blocks; activations: hidden states between them; mapped: weights on disk
+    input_statistics  what is known about inputs; second_order: what is computed from it
 """

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cutwork.errors import CutworkError
+from cutwork.machine import available_memory
 
 _SMALL = 1 << 20  # bytes of a tensor not worth a file
 
@@ -19,7 +20,7 @@ class Activations:
     def __init__(self, budget: int | None, directory: Path | None = None) -> None:
         """At most `budget` bytes stay in memory (default: half of what is free now); files are made in `directory`."""
         self.spilled = 0  # bytes in files
-        self._free = free_memory() // 2 if budget is None else budget
+        self._free = available_memory() // 2 if budget is None else budget
         self._directory = directory
         self._in_files: set[int] = set()
 
@@ -70,19 +71,3 @@ class Activations:
         tensor = torch.empty(0, dtype=dtype).set_(storage, 0, shape)  # type: ignore[call-overload]
         self._in_files.add(tensor.data_ptr())
         return tensor
-
-
-def free_memory() -> int:
-    """Bytes that this process may still take: of the machine or of its control group."""
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free = int(line.split()[1]) * 1024
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        if limit != "max":
-            used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-            free = min(free, max(0, int(limit) - used))
-    except (OSError, ValueError):
-        pass  # another system than Linux, or an older kernel
-    return free

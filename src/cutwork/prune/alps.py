@@ -48,7 +48,7 @@ def alps(weight: Tensor, statistics: Hessian, pattern: Pattern, refinements: int
 
 def _find_support(dense: Tensor, hessian: Tensor, target: Tensor, live: Tensor, pattern: Pattern) -> _State:
     penalty, settled = _FIRST_PENALTY, False
-    kept = max(1, int(live.numel()) - pattern.zeros(live))
+    budget = max(1, int(live.numel()) - pattern.zeros(live))
     state = _State(dense, torch.zeros_like(dense), pattern.keep(dense.square(), live))
     inverse = _inverse(hessian, penalty)
     before = state.keep
@@ -60,7 +60,7 @@ def _find_support(dense: Tensor, hessian: Tensor, target: Tensor, live: Tensor, 
         state.dual -= state.sparse
         if step % _STEPS_PER_PENALTY:
             continue
-        changed = int((state.keep & ~before).sum()) / kept
+        changed = int((state.keep & ~before).sum()) / budget
         before = state.keep
         if changed < 1e-6 and settled:
             break

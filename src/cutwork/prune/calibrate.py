@@ -142,7 +142,7 @@ def _walk(
 
     with torch.no_grad(), progress_bar(console) as progress:
         flowing = [_Batch({key: value.to(device) for key, value in batch.items()}) for batch in batches]
-        bar = progress.add_task(description, total=total, note="")
+        bar = progress.add_task(description, total=total)
         while any(stack not in flowing[0].done for stack in stacks):
             stack = _enter(model, stacks, flowing, inputs, activations, resident)
             for index, block in enumerate(stacks[stack]):

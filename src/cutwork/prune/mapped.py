@@ -14,6 +14,7 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 
+from cutwork import architectures
 from cutwork.errors import CutworkError
 from cutwork.store.bitmask import Expanded, open_checkpoint
 from cutwork.store.directory import copy_side_files, kind_of
@@ -94,18 +95,21 @@ def _linears(block: nn.Module) -> list[tuple[str, Any]]:
 def _state(model: Any, tensors: Tensors, directory: Path) -> dict[str, Tensor]:
     """The stored tensors by the names that the model has for them."""
     prefix = f"{model.base_model_prefix}."
+    family = architectures.find(model.config.to_dict())
+    renamed = {family.plan_name(key): key for key in tensors} if family else {}
     state = {}
     for name in model.state_dict():
         # Checkpoints of a bare base model lack its prefix.
-        found = next((key for key in (name, name.removeprefix(prefix), prefix + name) if key in tensors), None)
-        if found is None:
+        keys = (name, name.removeprefix(prefix), prefix + name)
+        stored = next((key for key in keys if key in tensors), renamed.get(name))
+        if stored is None:
             continue
-        kind, shape = tensors.describe(found)
+        kind, shape = tensors.describe(stored)
         expected = tuple(model.state_dict()[name].shape)
         if shape != expected:
-            raise CutworkError(f"{directory}: '{found}' is {list(shape)}, and config.json wants {list(expected)}")
+            raise CutworkError(f"{directory}: '{stored}' is {list(shape)}, and config.json wants {list(expected)}")
         if kind.startswith("F8"):
-            raise CutworkError(f"{directory} stores '{found}' in 8 bits; use the unquantised checkpoint")
-        flat = torch.from_numpy(tensors[found].array)
+            raise CutworkError(f"{directory} stores '{stored}' in 8 bits; use the unquantised checkpoint")
+        flat = torch.from_numpy(tensors[stored].array)
         state[name] = flat.view(_DTYPES[kind]) if kind in _DTYPES else flat
     return state

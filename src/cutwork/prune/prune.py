@@ -1,6 +1,5 @@
 """One-shot pruning as one call: from a plain checkpoint to a sparse one, a block at a time."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,6 +17,7 @@ from cutwork.prune.mapped import MappedModel, copy_checkpoint
 from cutwork.prune.pruners import pruner
 from cutwork.prune.rates import outliers, owl, patterns
 from cutwork.recipe import PruneSettings
+from cutwork.store.json_file import write_json
 from cutwork.store.output import output_directory
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.blocks import block_linears, block_lists, linears, out_in
@@ -65,7 +65,7 @@ def prune(
             "spilled_bytes": spilled,
             "layers": layers.report,
         }
-        (partial_output / REPORT).write_text(json.dumps(report, indent=1))
+        write_json(partial_output / REPORT, report)
     return report
 
 

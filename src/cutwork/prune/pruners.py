@@ -9,6 +9,7 @@ from cutwork.prune.alps import alps
 from cutwork.prune.input_statistics import Hessian
 from cutwork.prune.magnitude import magnitude
 from cutwork.prune.pattern import Pattern
+from cutwork.prune.rose import rose
 from cutwork.prune.sparsegpt import sparsegpt
 from cutwork.prune.wanda import wanda
 from cutwork.recipe import Pruner
@@ -25,6 +26,7 @@ def pruner(name: Pruner, block_size: int = 128) -> Prune:
     pruners: dict[Pruner, Prune] = {
         "sparsegpt": partial(sparsegpt, block_size=block_size),
         "alps": alps,
+        "rose": partial(rose, block_size=block_size),
         "wanda": wanda,
         "magnitude": magnitude,
     }

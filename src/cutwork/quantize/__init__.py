@@ -1,4 +1,9 @@
-"""Quantisation that keeps every zero: round-to-nearest and masked GPTQ, written as compressed-tensors checkpoints.
+"""Quantisation that keeps every zero: the stage `quantize`, which writes compressed-tensors checkpoints.
 
 Zero is always code 0, and no method here may write into a pruned position.
+
+    quantize    the stage; schemes: which linear is quantised how; layers: one by one, with a record
+    rtn, gptq   rounding, and masked GPTQ; joint: pruned in the same pass; qat: learned with the rounding in sight
+    grid        codes and scales; smooth: outliers moved from activations into weights
+    compressed  how it is stored
 """

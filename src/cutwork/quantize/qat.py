@@ -26,19 +26,19 @@ from cutwork.tune.tune import Preparation, tune
 class Rounded(nn.Module):
     """What a linear's weight becomes in use: the nearest of its grid, with fixed scales [out, groups].
 
-    The weight is [out, in], or `turned`, as GPT-2 keeps it.
+    The weight is [out, in], or `transposed`, as GPT-2 keeps it.
     """
 
-    def __init__(self, grid: Grid, scales: Tensor, turned: bool = False) -> None:
+    def __init__(self, grid: Grid, scales: Tensor, transposed: bool = False) -> None:
         super().__init__()
-        self.grid, self.turned = grid, turned
+        self.grid, self.transposed = grid, transposed
         self.register_buffer("scales", scales, persistent=False)
 
     def forward(self, weight: Tensor) -> Tensor:
         """The rounded weight, in float32 also under autocast, with the gradient of the weight itself."""
         with torch.autocast(weight.device.type, enabled=False), torch.no_grad():
-            rounded = self.grid.nearest(weight.T if self.turned else weight, self.scales).weight()
-            change = (rounded.T if self.turned else rounded) - weight
+            rounded = self.grid.nearest(weight.T if self.transposed else weight, self.scales).weight()
+            change = (rounded.T if self.transposed else rounded) - weight
         return weight + change
 
 

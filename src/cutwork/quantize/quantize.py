@@ -1,6 +1,5 @@
 """Quantisation as one call: from a plain checkpoint to a compressed-tensors one."""
 
-import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from cutwork.quantize.qat import learn
 from cutwork.quantize.schemes import choose, grid_of
 from cutwork.quantize.smooth import smooth
 from cutwork.recipe import QuantizeSettings
+from cutwork.store.json_file import write_json
 from cutwork.store.output import output_directory
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.blocks import out_in
@@ -53,40 +53,26 @@ def quantize(
         shutil.rmtree(work, ignore_errors=True)
     with output_directory(output, overwrite=overwrite) as partial:
         model, stored = load_for_surgery(model_dir)
-        chosen = choose(model, settings)
         grids = {
             name: grid_of(scheme, out_in(linear).shape[1], settings.group_size, stored)
-            for name, (linear, scheme) in chosen.items()
+            for name, (linear, scheme) in choose(model, settings).items()
         }
-        scales: dict[str, Tensor] = {}
+        layers = Layers(grids)
+        smoothed: dict[str, list[str]] = {}
         training: dict[str, Any] = {}
         if settings.method == "qat":
-            scales = {name: grids[name].scales(out_in(linear).float()) for name, (linear, _) in chosen.items()}
-            tuned = work / "learned"
-            report = learn(model_dir, tuned, settings, samples, stored, max_length=max_length, console=console)
-            training = {"training": {key: report[key] for key in ("steps", "seconds", "final")}}
-            model, _ = load_for_surgery(tuned)
-            chosen = choose(model, settings)
-        layers = Layers(grids)
-        linears = {name: linear for name, (linear, _) in chosen.items()}
-        batches: list[dict[str, Tensor]] = []
-        if settings.method == "gptq" or settings.smoothing:
-            tokenizer = load_tokenizer(model_dir)
-            batches = calibration_batches(
-                tokenizer, samples, settings.calibration_samples, max_length, settings.seed, inputs_of(model.config)
-            )
-        smoothed = smooth(model, batches, settings.smoothing) if settings.smoothing else {}
-        if settings.method != "gptq":
-            layers.round(linears, scales)
+            scales = {name: grids[name].scales(out_in(model.get_submodule(name)).float()) for name in grids}
+            learned = work / "learned"
+            tuned = learn(model_dir, learned, settings, samples, stored, max_length=max_length, console=console)
+            training = {"training": {key: tuned[key] for key in ("steps", "seconds", "final")}}
+            model, _ = load_for_surgery(learned)
+            layers.round({name: model.get_submodule(name) for name in grids}, scales)
         else:
-
-            def visit(group: dict[str, nn.Module], statistics: Hessian) -> None:
-                wanted = {name: linears[name] for name in group if name in linears}
-                if wanted:
-                    layers.feed_back(wanted, statistics, settings.sparsity)
-
-            walk(model, batches, visit, console, f"GPTQ {settings.scheme}", damping=settings.damping)
+            batches = _batches(model_dir, model, settings, samples, max_length)
+            smoothed = smooth(model, batches, settings.smoothing) if settings.smoothing else {}
+            _quantize_layers(model, layers, batches, settings, console)
         model.to(stored)
+        chosen = choose(model, settings)
         for name, (linear, scheme) in chosen.items():
             install(linear, layers.results[name], scheme, stored)
         schemes = {name: (scheme, grids[name]) for name, (_, scheme) in chosen.items()}
@@ -101,6 +87,32 @@ def quantize(
             "seconds": round(time.perf_counter() - start, 3),
             "layers": layers.report,
         }
-        (partial / REPORT).write_text(json.dumps(report, indent=1))
+        write_json(partial / REPORT, report)
     shutil.rmtree(work, ignore_errors=True)
     return report
+
+
+def _batches(
+    model_dir: Path, model: Any, settings: QuantizeSettings, samples: Sequence[Sample], max_length: int
+) -> list[dict[str, Tensor]]:
+    """What GPTQ and smoothing are calibrated with, if they are wanted."""
+    if not settings.needs_samples:
+        return []
+    tokenizer, inputs = load_tokenizer(model_dir), inputs_of(model.config)
+    return calibration_batches(tokenizer, samples, settings.calibration_samples, max_length, settings.seed, inputs)
+
+
+def _quantize_layers(
+    model: Any, layers: Layers, batches: list[dict[str, Tensor]], settings: QuantizeSettings, console: Console
+) -> None:
+    """By rounding, or by GPTQ block after block, each calibrated with what those before it give once quantised."""
+    if settings.method == "rtn":
+        layers.round({name: model.get_submodule(name) for name in layers.grids})
+        return
+
+    def visit(group: dict[str, nn.Module], statistics: Hessian) -> None:
+        wanted = {name: linear for name, linear in group.items() if name in layers.grids}
+        if wanted:
+            layers.feed_back(wanted, statistics, settings.sparsity)
+
+    walk(model, batches, visit, console, f"GPTQ {settings.scheme}", damping=settings.damping)

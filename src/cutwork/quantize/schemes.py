@@ -44,8 +44,8 @@ def kept(name: str, model: Any) -> bool:
     §2.4, keeps them in float32), and what transformers keeps in float32 whatever the model's dtype: T5's `wo`, whose
     inputs exceed half precision.
     """
-    own = name.rsplit(".", 1)[-1]
-    return own in ("gate", "router", "shared_expert_gate") or own in (
+    last_part = name.rsplit(".", 1)[-1]
+    return last_part in ("gate", "router", "shared_expert_gate") or last_part in (
         getattr(model, "_keep_in_fp32_modules", None) or ()
     )
 

@@ -1,1 +1,1 @@
-"""A recipe carried out: its stages, kept, resumed and done again when their settings change."""
+"""A recipe carried out: `run` says what its stages are, `stages` keeps, resumes and makes them anew."""

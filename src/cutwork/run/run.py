@@ -1,18 +1,29 @@
 """`cutwork run`: the stages of a recipe, from a pretrained model to the comparison of everything made of it."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import PackSettings, Recipe
 from cutwork.run.stages import GROUPS, Source, Stage, Stages, sample_digest
-from cutwork.store.atomic import write_atomically
+from cutwork.store.json_file import write_json
 from cutwork.store.resolve import resolve
 from cutwork.tasks.load import load_task
 from cutwork.tasks.task import Task
+
+# What is packed and compared: of which model of the run, and in which dtype; None: as the recipe's `pack` says.
+VARIANTS: dict[str, tuple[str, Literal["f32", "bf16"] | None]] = {
+    "dense-f32": ("dense", "f32"),
+    "dense-bf16": ("dense", "bf16"),
+    "pruned-f32": ("pruned", "f32"),
+    "sparse-f32": ("sparse", "f32"),
+    "sparse-bf16": ("sparse", "bf16"),
+    "dense-int8": ("dense-quantized", None),
+    "sparse-int8": ("sparse-quantized", None),
+}
 
 
 def run(recipe: Recipe, *, output: Path | None = None, until: str = "compare", console: Console | None = None) -> Path:
@@ -24,11 +35,11 @@ def run(recipe: Recipe, *, output: Path | None = None, until: str = "compare", c
     if until not in GROUPS:  # before anything is downloaded
         raise CutworkError(f"there is no stage '{until}'; the stages are {', '.join(GROUPS)}")
     output = (output or recipe.output).expanduser()
-    plan(recipe, output, console or Console(stderr=True)).carry_out(until)
+    stages_of(recipe, output, console or Console(stderr=True)).carry_out(until)
     return output
 
 
-def plan(recipe: Recipe, output: Path, console: Console) -> Stages:
+def stages_of(recipe: Recipe, output: Path, console: Console) -> Stages:
     """The stages of a recipe. Gets the task's data and the model, but carries nothing out."""
     task = load_task(recipe.task)
     if not task.train or not task.test:
@@ -38,19 +49,15 @@ def plan(recipe: Recipe, output: Path, console: Console) -> Stages:
     if recipe.teacher:
         dense = stages.tune("teacher", "teacher", dense, recipe.teacher)
     pruned, sparse = _prune_and_tune(recipe, stages, dense)
-    f32, bf16 = PackSettings(dtype="f32"), PackSettings(dtype="bf16")
-    variants: list[tuple[str, Source, PackSettings]] = [
-        ("dense-f32", dense, f32),
-        ("dense-bf16", dense, bf16),
-        ("pruned-f32", pruned, f32),
-        ("sparse-f32", sparse, f32),
-        ("sparse-bf16", sparse, bf16),
-    ]
+    models: dict[str, Source] = {"dense": dense, "pruned": pruned, "sparse": sparse}
     if recipe.quantize:
-        for name, model in (("dense", dense), ("sparse", sparse)):
-            quantized = stages.quantize(f"{name}-quantized", model, recipe.quantize)
-            variants.append((f"{name}-int8", quantized, recipe.pack))
-    packed = {name: stages.pack(f"packed/{name}", model, settings) for name, model, settings in variants}
+        for name in ("dense", "sparse"):
+            models[f"{name}-quantized"] = stages.quantize(f"{name}-quantized", models[name], recipe.quantize)
+    packed = {
+        name: stages.pack(f"packed/{name}", models[model], PackSettings(dtype=dtype) if dtype else recipe.pack)
+        for name, (model, dtype) in VARIANTS.items()
+        if model in models
+    }
 
     def make(file: Path) -> None:
         _compare(recipe, task, packed, file, console)
@@ -82,4 +89,4 @@ def _compare(recipe: Recipe, task: Task, packed: Mapping[str, Stage], file: Path
     variants = {name: Variant(stage.output, stage.key) for name, stage in packed.items()}
     results = compare(recipe, variants, task, file.parent / "measurements", console=console)
     write_report([results], file.parent)
-    write_atomically(file, json.dumps(results, indent=1) + "\n")
+    write_json(file, results)

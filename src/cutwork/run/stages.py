@@ -2,7 +2,6 @@
 
 import fcntl
 import hashlib
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,9 +15,8 @@ from rich.console import Console
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import PackSettings, PruneSettings, QuantizeSettings, Settings, TuneSettings
-from cutwork.store.atomic import write_atomically
-from cutwork.store.directory import fingerprint
-from cutwork.store.json_file import read_json
+from cutwork.store.fingerprint import digest, fingerprint
+from cutwork.store.json_file import read_json, write_json
 from cutwork.tasks.task import Sample, Task
 
 GROUPS = ("teacher", "prune", "tune", "quantize", "pack", "compare")  # what --until may name
@@ -142,7 +140,7 @@ class Stages:
             elif stage.output.exists():
                 raise CutworkError(f"{stage.output} is not from this command; move it away or choose another --output")
             # Recorded before the work starts: what an interrupted stage leaves belongs to this key.
-            write_atomically(self.output / _STATE, json.dumps({**state, stage.name: stage.key}, indent=1) + "\n")
+            write_json(self.output / _STATE, {**state, stage.name: stage.key})
         self.console.print(f"[bold]\\[{count}] {stage.name}[/bold]", highlight=False)
         start = time.monotonic()
         stage.make()
@@ -154,11 +152,6 @@ class Stages:
     @cached_property
     def _data(self) -> list[object]:
         return [sample_digest(self.task.train), self.max_length]
-
-
-def digest(value: object) -> str:
-    """A short hash of anything JSON can hold."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def sample_digest(samples: tuple[Sample, ...]) -> str:

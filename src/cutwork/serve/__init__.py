@@ -1,4 +1,4 @@
-"""The HTTP server: OpenAI's routes over the engine. The way of a request through it: docs/serving.md.
+"""The HTTP server: OpenAI's routes over the engine. The way of a request through it: docs/architecture.md.
 
 served_model.py  models by name, each with the thread that may run it
 limits.py        what one client may ask for

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from cutwork.errors import CutworkError
 from cutwork.serve.answer import identifier
 from cutwork.serve.http.app import make_app
 from cutwork.serve.limits import Limits
+from cutwork.store.journal import Journal
 
 URLS = ("/v1/completions", "/v1/chat/completions")
 BatchProgress = Callable[[int, int], None]  # (answered, all)
@@ -29,11 +29,13 @@ def run_batch(
     output as `.NAME.partial`, from which the same call goes on. Raises CutworkError for a file that is not like that.
     """
     requests = read_requests(source)
-    partial = output.with_name(f".{output.name}.partial")
-    done = _answered(partial)
+    journal = Journal(output)
+    done = {str(answer["custom_id"]) for answer in journal.read()}
     unknown = done - requests.keys()
     if unknown:
-        raise CutworkError(f"{partial} belongs to another batch (it answers '{min(unknown)}'); delete it to start anew")
+        raise CutworkError(
+            f"{journal.path} belongs to another batch (it answers '{min(unknown)}'); delete it to start anew"
+        )
     result = {"answered": 0, "failed": 0, "resumed": len(done)}
     todo = {name: request for name, request in requests.items() if name not in done}
     app = make_app(models, limits=limits)
@@ -42,19 +44,17 @@ def run_batch(
         window = asyncio.Semaphore(sum(model.max_batch for model in models.values()) * 2)
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://batch", timeout=None) as client:
-            with partial.open("a", encoding="utf-8") as file:
-                async for line in _answers(client, todo, window):
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                    file.flush()
-                    result["answered" if line["response"]["status_code"] == 200 else "failed"] += 1
-                    progress(len(done) + result["answered"] + result["failed"], len(requests))
+            async for line in _answers(client, todo, window):
+                journal.add(line)
+                result["answered" if line["response"]["status_code"] == 200 else "failed"] += 1
+                progress(len(done) + result["answered"] + result["failed"], len(requests))
 
     try:
         asyncio.run(answer_all())
     finally:
         app.state.models.drain(0)
         app.state.models.join()
-    os.replace(partial, output)
+    journal.become_output()
     return result
 
 
@@ -85,21 +85,6 @@ def read_requests(source: Path) -> dict[str, dict[str, Any]]:
     if not requests:
         raise CutworkError(f"{source} holds no requests")
     return requests
-
-
-def _answered(partial: Path) -> set[str]:
-    """The custom_ids an interrupted call has answered; a line cut off at the end is dropped."""
-    if not partial.exists():
-        return set()
-    whole = []
-    for line in partial.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
-        try:
-            json.loads(line)
-        except ValueError:
-            break
-        whole.append(line)
-    partial.write_text("".join(whole), encoding="utf-8")
-    return {str(json.loads(line)["custom_id"]) for line in whole}
 
 
 async def _answers(

@@ -1,1 +1,11 @@
-"""Files and directories: what a model directory is, where it comes from, how a new one appears."""
+"""Files and directories: what a model directory is, where it comes from, how a new one appears. No torch here.
+
+directory    which kind of model a directory holds, its configuration, the small files beside its weights
+resolve      from a path or a name to a directory: hub (the Hugging Face Hub), demo_model (a model known by name)
+safetensors  tensors in files, read by mapping and written as they come
+bitmask      checkpoints whose zeros are stored as bitmasks, expanded
+output       a directory that appears whole or not at all
+atomic       the same of a file; json_file: JSON objects
+journal      what unfinished work has done so far
+fingerprint  whether a model or a value is still what it was
+"""

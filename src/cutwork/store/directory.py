@@ -1,6 +1,5 @@
 """Model directories: which kind one is, its configuration and the small files beside its weights. No torch here."""
 
-import hashlib
 import shutil
 from pathlib import Path
 from typing import Any, Literal
@@ -98,22 +97,13 @@ def copy_side_files(source: Path, destination: Path) -> list[str]:
     return copied
 
 
-def fingerprint(path: Path) -> str:
-    """A hash of the contents of a model directory's files: the same model fetched again is still the same."""
-    whole = hashlib.sha256()
-    for file in sorted(file for file in path.iterdir() if file.is_file()):
-        with file.open("rb") as source:
-            whole.update(f"{file.name} {hashlib.file_digest(source, 'sha256').hexdigest()}\n".encode())
-    return whole.hexdigest()[:16]
-
-
 def _refuse_foreign(directory: Path, patterns: list[str]) -> None:
     for pattern in patterns:
-        found = next(directory.glob(pattern), None)
-        if found:
-            advice = next((text for known, text in _FOREIGN.items() if found.match(known)), None)
+        file = next(directory.glob(pattern), None)
+        if file:
+            advice = next((text for known, text in _FOREIGN.items() if file.match(known)), None)
             if advice:
-                raise CutworkError(f"cannot read {found}: it is {advice}")
+                raise CutworkError(f"cannot read {file}: it is {advice}")
 
 
 def _refuse_unreadable(path: Path, quantization: Any) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cutwork.errors import CutworkError
+from cutwork.store.atomic import write_atomically
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -18,3 +19,8 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CutworkError(f"{path} must hold a JSON object")
     return data
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write what JSON can hold, for people and programs to read; an interrupted write leaves the old file."""
+    write_atomically(path, json.dumps(value, indent=1) + "\n")

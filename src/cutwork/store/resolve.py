@@ -8,7 +8,7 @@ from cutwork.store import demo_model, hub
 
 
 def resolve(name_or_path: str | Path) -> Path:
-    """The local directory of a model: a path, a name that `cutwork.pretrained` knows, or a Hub name (downloaded).
+    """The local directory of a model: a path, a name that `demo_model` knows, or a Hub name (downloaded).
 
     Only weights in safetensors, JSON and tokenizer files are downloaded. Raises CutworkError if there is no such model
     or the Hub cannot be reached.

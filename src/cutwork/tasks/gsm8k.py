@@ -27,9 +27,9 @@ def gsm8k(train_samples: int, test_samples: int, *, directory: str | None = None
 
 def _download(split: str) -> list[Sample]:
     try:
-        found = hub("openai/gsm8k", split, "main")
+        problems = hub("openai/gsm8k", split, "main")
     except CutworkError as error:
         raise CutworkError(
             f"{error}; or give the folder of its train.jsonl and test.jsonl as task.options.directory"
         ) from None
-    return [Sample(row["question"], row["answer"]) for row in found]
+    return [Sample(row["question"], row["answer"]) for row in problems]

@@ -49,11 +49,11 @@ def load_task(settings: TaskSettings) -> Task:
     parameters = inspect.signature(load).parameters
     if "seed" in parameters:
         given["seed"] = settings.seed
-    own = [key for key, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
+    allowed = [key for key, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
     for key in options:
-        if key not in own:
-            raise CutworkError(f"task {name} has no option '{key}'; it has {', '.join(own)}")
-    for key in own:
+        if key not in allowed:
+            raise CutworkError(f"task {name} has no option '{key}'; it has {', '.join(allowed)}")
+    for key in allowed:
         if parameters[key].default is inspect.Parameter.empty and key not in options:
             raise CutworkError(f"task {name} needs the option '{key}'")
     return load(**given, **options)

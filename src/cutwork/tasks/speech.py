@@ -31,8 +31,8 @@ def common_voice(
     parts = []
     for split, count in (("train", train_samples), ("test", test_samples)):
         folders, where = [Path(directory), Path(directory) / "clips"], f"{directory}, {split}"
-        found = _recordings(_transcripts(Path(directory), split), folders, where, audio, transcript, language)
-        parts.append(tuple(islice(found, count)))
+        recordings = _recordings(_transcripts(Path(directory), split), folders, where, audio, transcript, language)
+        parts.append(tuple(islice(recordings, count)))
     return Task("common_voice", *parts, metric="speech")
 
 
@@ -67,8 +67,8 @@ def speech(
         if listing is None:
             names = " or ".join(f"{stem}.jsonl" for stem in _LISTINGS)
             raise CutworkError(f"{folder} has no {names} (or .csv, .tsv) that gives the transcripts of its recordings")
-        found = _recordings(rows(str(listing)), [folder], str(listing), audio, transcript, language)
-        parts.append(tuple(islice(found, count)))
+        recordings = _recordings(rows(str(listing)), [folder], str(listing), audio, transcript, language)
+        parts.append(tuple(islice(recordings, count)))
     return Task("speech", *parts, metric="speech")
 
 

@@ -47,8 +47,8 @@ def table(
     if not held_out:
         raise CutworkError(f"{test} holds no samples")
     asked = {sample.prompt for sample in held_out}
-    kept = (sample for sample in samples(train, train_split) if sample.prompt not in asked) if train else ()
-    return Task(test, tuple(islice(kept, train_samples)), held_out)
+    training = (sample for sample in samples(train, train_split) if sample.prompt not in asked) if train else ()
+    return Task(test, tuple(islice(training, train_samples)), held_out)
 
 
 def read_samples(path: Path, prompt: str, answer: str) -> list[Sample]:

@@ -34,8 +34,8 @@ class Task:
 
 def final_number(text: str) -> float | None:
     """The number after the last `####` of an answer, the way GSM8K marks it, or None."""
-    found = _NUMBER.findall(text)
-    return float(found[-1].replace(",", "")) if found else None
+    numbers = _NUMBER.findall(text)
+    return float(numbers[-1].replace(",", "")) if numbers else None
 
 
 def is_right(reply: str, answer: str) -> bool:

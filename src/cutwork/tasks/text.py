@@ -16,17 +16,17 @@ def text(train_samples: int, test_samples: int, *, test: str, train: str | None 
     if characters < 1:
         raise CutworkError(f"text: characters must be at least 1, not {characters}")
     held_out = pieces(read_text(Path(test)), characters)[:test_samples]
-    kept = pieces(read_text(Path(train)), characters)[:train_samples] if train else []
-    return Task("text", *(tuple(Sample("", piece) for piece in part) for part in (kept, held_out)))
+    training = pieces(read_text(Path(train)), characters)[:train_samples] if train else []
+    return Task("text", *(tuple(Sample("", piece) for piece in part) for part in (training, held_out)))
 
 
 def pieces(whole: str, characters: int) -> list[str]:
     """A text in pieces of at most so many characters, whole words if one fits."""
-    found, start = [], 0
+    cut, start = [], 0
     while start < len(whole):
         end = min(start + characters, len(whole))
         if end < len(whole):
             end = max(whole.rfind(mark, start + 1, end) + 1 for mark in (" ", "\n")) or end
-        found.append(whole[start:end])
+        cut.append(whole[start:end])
         start = end
-    return [piece for piece in found if piece.strip()]
+    return [piece for piece in cut if piece.strip()]

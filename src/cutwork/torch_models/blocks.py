@@ -13,10 +13,10 @@ def block_lists(model: nn.Module) -> dict[str, nn.ModuleList]:
 
     A stack is an outermost ModuleList of which every member holds a linear. Raises CutworkError if there is none.
     """
-    found = dict(_outermost_stacks(model, ""))
-    if not found:
+    stacks = dict(_outermost_stacks(model, ""))
+    if not stacks:
         raise CutworkError(f"{type(model).__name__} has no stack of blocks with linear layers, so nothing to prune")
-    return found
+    return stacks
 
 
 def block_linears(model: nn.Module) -> dict[str, nn.Module]:

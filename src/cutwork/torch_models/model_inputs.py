@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cutwork.architectures import kind_of
-from cutwork.audio import RATE
+from cutwork.audio import RATE, SECONDS_PER_TIME
 from cutwork.errors import CutworkError
 from cutwork.tasks.rendering import IGNORED, render
 from cutwork.tasks.task import Sample
@@ -16,7 +16,6 @@ from cutwork.tasks.task import Sample
 Batch = dict[str, Any]
 Example = dict[str, Any]
 ENGLISH_VOCABULARY = 51_864  # tokens of the Whispers that know English only
-SECONDS_PER_TIMESTAMP = 0.02
 TIMESTAMP = re.compile(r"<\|(\d+\.\d\d)\|>")  # as Whisper's tokenizer writes its tokens for them
 
 
@@ -157,7 +156,7 @@ class SpeechInputs(EncoderDecoderInputs):
             without_times = voice.convert_tokens_to_ids("<|notimestamps|>")
             labels = [token for token in labels[:-1] if token != without_times]
             for time, text in zip(timed[::2], timed[1::2], strict=True):
-                labels.append(without_times + 1 + round(float(time) / SECONDS_PER_TIMESTAMP))
+                labels.append(without_times + 1 + round(float(time) / SECONDS_PER_TIME))
                 labels += voice(text, add_special_tokens=False)["input_ids"]
             labels.append(voice.eos_token_id)
         labels = labels[1:] if labels[0] == self.start else labels

@@ -76,12 +76,12 @@ def show_layers(console: Console, lines: Sequence[dict[str, Any]], count: int = 
     layers = [key for key in (lines[-1] if lines else {}) if key.startswith(prefix)]
     if not layers:
         return
-    some = max(1, min(10, len(lines) // 4))  # steps that are averaged at either end
+    window = max(1, min(10, len(lines) // 4))  # steps that are averaged at either end
 
     def mean(key: str, part: Sequence[dict[str, Any]]) -> float:
         return float(sum(line[key] for line in part)) / len(part)
 
-    ends = {key: (mean(key, lines[:some]), mean(key, lines[-some:])) for key in layers}
+    ends = {key: (mean(key, lines[:window]), mean(key, lines[-window:])) for key in layers}
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("furthest from the teacher")
     for name in ("at first", "at last"):

@@ -72,7 +72,7 @@ def estimate(
         if settings.lora:
             add_adapters(model, settings.lora, settings.keep_zeros)
         model.train()
-        kept = _Kept({parameter.untyped_storage()._cdata for parameter in model.parameters()})
+        saved_for_backward = _Kept({parameter.untyped_storage()._cdata for parameter in model.parameters()})
         counter = FlopCounterMode(display=False)
         inputs = {
             key: value if isinstance(value, bool) else fake.from_tensor(value)
@@ -81,7 +81,7 @@ def estimate(
         }
         head = model.get_output_embeddings()
         handle = head.register_forward_pre_hook(lambda _, given: (given[0].flatten(0, 1)[:labels][None],))
-        with saved_tensors_hooks(kept.pack, lambda saved: saved), counter:
+        with saved_tensors_hooks(saved_for_backward.pack, lambda saved: saved), counter:
             with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
                 outputs = model(**inputs, output_hidden_states=losses.squarehead > 0)
             loss = functional.cross_entropy(outputs.logits[0].float(), torch.zeros(labels, dtype=torch.long))
@@ -101,7 +101,7 @@ def estimate(
         "gradients": 4 * trained // shards,
         "optimiser": per_weight * trained // shards,
         "masks": zeros // shards if settings.keep_zeros else 0,
-        "activations": kept.bytes,
+        "activations": saved_for_backward.bytes,
         "teacher": teacher_bytes * (weights + accumulation * answers) if losses.needs_teacher else 0,
     }
     forward = counter.get_total_flops()

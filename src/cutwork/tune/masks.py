@@ -29,8 +29,8 @@ class Masks:
         """Take `live` (bool, by linear, shaped like this process's weights), or whatever is nonzero now."""
         weights = _weights(model)
         if live is None:
-            found = {name: local(weight.data) != 0 for name, weight in weights.items()}
-            live = {name: mask for name, mask in found.items() if not mask.all()}
+            nonzero = {name: local(weight.data) != 0 for name, weight in weights.items()}
+            live = {name: mask for name, mask in nonzero.items() if not mask.all()}
         self.live = live
         self._weights = {name: weights[name] for name in live}
         # Of all linears of the blocks, those without zeros included.
@@ -84,7 +84,7 @@ class Masks:
                     or "x".join(map(str, shape)) != shapes.get(name)
                     or bits.size != -(-shape.numel() // 8)
                 ):
-                    raise CutworkError(f"{path} does not fit the model ({name} differs); start again with --restart")
+                    raise CutworkError(f"{path} does not fit the model ({name} differs); start again with --overwrite")
                 flat = torch.from_numpy(np.unpackbits(bits, count=shape.numel()).astype(bool))
                 live[name] = flat.view(shape).to(weights[name].device)
         masks = cls(model, live)

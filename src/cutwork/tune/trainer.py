@@ -79,7 +79,7 @@ class SparseTrainer(Trainer):
         self.masks: Masks | None = None
         self.resumed_from: Path | None = None
         self.tokens = 0  # trained on since this process began, padding included
-        self._called: set[str] = set()  # of _HOOKS, since the last optimiser step
+        self._called: set[str] = set()  # of _HOOKS, in this optimiser step
         self._terms: dict[str, Tensor] = {}  # sums of the weighted loss terms since the last log
         if losses.needs_teacher and teacher is None:
             raise CutworkError("the kl and squarehead losses compare with a teacher; give one (--teacher)")
@@ -102,7 +102,7 @@ class SparseTrainer(Trainer):
         The teacher comes first because SquareHead divides by its energy over the whole step. Its hidden states are
         kept until their micro-batch is done: batch tokens × layers × width numbers.
         """
-        self._called.add("get_batch_samples")
+        self._called = self._called & _ONCE | {"get_batch_samples"}  # the first of a step
         if self.schedule is not None and (masks := self._current_masks()) is not None:
             self.masks = self.schedule.before_step(self.model, masks, self.state.global_step, self.state.max_steps)
         batches = [dict(self._prepare_inputs(batch)) for batch in islice(epoch_iterator, num_batches)]
@@ -208,8 +208,7 @@ class SparseTrainer(Trainer):
         return optimizer
 
     def _after_optimizer(self) -> None:
-        self._check_hooks()
-        self._called &= _ONCE
+        self._check_hooks()  # maybe twice in a step: torch also calls hooks after the step of an optimiser's base class
         if self.masks is not None:
             self.masks.mask_weights()
 
@@ -236,11 +235,11 @@ class SparseTrainer(Trainer):
             self._stop(f"{what} became {value.item()}")
 
     def _stop(self, what: str) -> NoReturn:
-        good = self.last_checkpoint
-        kept = f"the last good checkpoint is {good}" if good else "nothing was saved yet"
+        checkpoint = self.last_checkpoint
+        rest = f"the last good checkpoint is {checkpoint}" if checkpoint else "nothing was saved yet"
         raise CutworkError(
             f"{what} at step {self.state.global_step + 1}, so training diverged: lower learning_rate "
-            f"(now {self.args.learning_rate:g}) or raise warmup_steps (now {self.args.warmup_steps:g}); {kept}"
+            f"(now {self.args.learning_rate:g}) or raise warmup_steps (now {self.args.warmup_steps:g}); {rest}"
         )
 
     # ---- logs and checkpoints ----

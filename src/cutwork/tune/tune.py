@@ -1,6 +1,5 @@
 """Fine-tuning as one call, dense or sparse: resumable while it runs, one plain checkpoint when it is done."""
 
-import json
 import math
 import os
 import shutil
@@ -21,8 +20,8 @@ from transformers.training_args import OptimizerNames
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import TuneSettings
-from cutwork.store.directory import fingerprint
-from cutwork.store.json_file import read_json
+from cutwork.store.fingerprint import fingerprint
+from cutwork.store.json_file import read_json, write_json
 from cutwork.store.output import output_directory
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.data import Examples, examples
@@ -33,7 +32,7 @@ from cutwork.tune.console import TrainingLog, read_log, show_examples, show_laye
 from cutwork.tune.estimate import Estimate, estimate
 from cutwork.tune.gradual import schedule_of
 from cutwork.tune.lora import add_adapters, merge
-from cutwork.tune.malloc import kept_memory
+from cutwork.tune.malloc import kept_pages
 from cutwork.tune.masks import LostZerosError, sparsity
 from cutwork.tune.optimizers import check_optimizer
 from cutwork.tune.trainer import SparseTrainer, is_complete, last_checkpoint
@@ -52,6 +51,27 @@ class Preparation:
     key: object
 
 
+@dataclass(frozen=True)
+class _Run:
+    """What one call is about, once its inputs have been read."""
+
+    model_dir: Path
+    teacher_dir: Path | None
+    output: Path
+    work: Path  # what a resumed call goes on from
+    settings: TuneSettings
+    arguments: TrainingArguments
+    config: Any
+    tokenizer: Any
+    samples: Sequence[Sample]
+    data: Examples
+    max_length: int
+    prepared: Preparation | None
+    identity: dict[str, Any]  # a resumed or finished run must agree in all of it
+    first: bool  # whether this process writes and prints
+    console: Console
+
+
 def tune(
     model_dir: Path,
     output: Path,
@@ -62,7 +82,7 @@ def tune(
     max_length: int = 512,
     fsdp: bool = False,
     dry_run: bool = False,
-    restart: bool = False,
+    overwrite: bool = False,
     prepared: Preparation | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
@@ -71,8 +91,8 @@ def tune(
     With `settings.keep_zeros`, whatever is zero in a linear of a block stays zero, and the result is checked. While it
     runs, resumable checkpoints are in `OUTPUT.work` beside the output: the same call after an interruption goes on from
     the last one and ends with the same weights. If `output` is already the result of this call, nothing is done.
-    `restart` throws both away first. `dry_run` prints two examples and the estimate, and trains nothing. `prepared` may
-    parametrise weights, as quantisation-aware training does; the stored weights are what is written.
+    `overwrite` throws both away first. `dry_run` prints two examples and the estimate, and trains nothing. `prepared`
+    may parametrise weights, as quantisation-aware training does; the stored weights are what is written.
 
     In several processes (torchrun, accelerate launch) this is data-parallel, and the model is sharded with `fsdp` or
     where accelerate's own settings say so; the first process writes and prints.
@@ -84,116 +104,144 @@ def tune(
     console = (console or Console(stderr=True)) if first else Console(quiet=True)
     work = output.with_name(f"{output.name}.work")
     arguments = _arguments(work, settings, fsdp)
-    device = arguments.device  # from here on the processes know each other
-    if restart and first and not dry_run:
+    _ = arguments.device  # from here on the processes know each other
+    if overwrite and first and not dry_run:
         shutil.rmtree(work, ignore_errors=True)
     PartialState().wait_for_everyone()
-    config = load_config(model_dir)
-    tokenizer = load_tokenizer(model_dir)
+    config, tokenizer = load_config(model_dir), load_tokenizer(model_dir)
     data = examples(tokenizer, samples, max_length, inputs_of(config))
-    run = _describe(model_dir, teacher_dir, settings, data)
-    if prepared:
-        run["prepared"] = prepared.key
-    finished = None if restart or dry_run else _finished(output, run)
+    run = _Run(
+        model_dir=model_dir,
+        teacher_dir=teacher_dir,
+        output=output,
+        work=work,
+        settings=settings,
+        arguments=arguments,
+        config=config,
+        tokenizer=tokenizer,
+        samples=samples,
+        data=data,
+        max_length=max_length,
+        prepared=prepared,
+        identity=_identity(model_dir, teacher_dir, settings, data, prepared),
+        first=first,
+        console=console,
+    )
+    finished = None if overwrite or dry_run else _finished(output, run.identity)
     if finished is not None:
         console.print(f"{output} is already there; nothing to do")
         return finished
     if settings.losses.needs_teacher and teacher_dir is None:
         raise CutworkError("the kl and squarehead losses compare with a teacher; give the dense model as --teacher")
-    bfloat16 = None if dry_run else _begun(work, run)
-    if bfloat16 is None:
-        bfloat16 = wants_bfloat16(settings.dtype, device)
-    [bfloat16] = broadcast_object_list([bfloat16])  # measured, so processes may differ
-    assert isinstance(bfloat16, bool)
-    attention = _attention(data)
-    expected = _estimate(config, data, settings, arguments, bfloat16, attention)
+    bfloat16 = _bfloat16(run, dry_run)
+    expected = _estimate(run, bfloat16)
     if dry_run:
         show_examples(console, tokenizer, data)
     console.print(expected.sentence() if expected else "no estimate: this architecture cannot be run on empty tensors")
     if dry_run:
         return {"estimate": asdict(expected) if expected else None}
+    trainer, zeros = _prepare(run, bfloat16)
+    seconds = _train(run, trainer, sparse=max(zeros.values()) > 0.1)
+    return _write(run, trainer, zeros, seconds, overwrite)
 
+
+def _prepare(run: _Run, bfloat16: bool) -> tuple[SparseTrainer, dict[str, float]]:
+    """The trainer of the model and its teacher, and the fraction of zeros that each linear begins with."""
+    settings, attention = run.settings, _attention(run.data)
     set_seed(settings.seed)
-    model = load_model(model_dir, torch.float32, attention)
-    before = sparsity(model)
+    model = load_model(run.model_dir, torch.float32, attention)
+    zeros = sparsity(model)
     teacher = None
-    if teacher_dir is not None and settings.losses.needs_teacher:
-        teacher = _load_teacher(teacher_dir, settings, bfloat16, attention, model.config, device)
+    if run.teacher_dir is not None and settings.losses.needs_teacher:
+        teacher = _load_teacher(run.teacher_dir, settings, bfloat16, attention, model.config, run.arguments.device)
     if settings.lora:
         add_adapters(model, settings.lora, settings.keep_zeros)
-    if prepared:
-        prepared.apply(model)
+    if run.prepared:
+        run.prepared.apply(model)
     if settings.gradient_checkpointing:
         getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
     trainer = SparseTrainer(
         model=model,
-        args=arguments,
-        train_dataset=data,
+        args=run.arguments,
+        train_dataset=run.data,
         losses=settings.losses,
         teacher=teacher,
         bfloat16=bfloat16,
         keep_zeros=settings.keep_zeros,
         own_optimizer=settings.optimizer,
-        schedule=schedule_of(settings, model, tokenizer, samples, max_length, bfloat16),
+        schedule=schedule_of(settings, model, run.tokenizer, run.samples, run.max_length, bfloat16),
     )
-    work.mkdir(parents=True, exist_ok=True)
-    if first:
-        (work / _RUN).write_text(json.dumps({"run": run, "bfloat16": bfloat16}, indent=1))
-    log = TrainingLog(console, work / _LOG, "sparse fine-tuning" if max(before.values()) > 0.1 else "fine-tuning")
+    run.work.mkdir(parents=True, exist_ok=True)
+    if run.first:
+        write_json(run.work / _RUN, {"run": run.identity, "bfloat16": bfloat16})
+    return trainer, zeros
+
+
+def _train(run: _Run, trainer: SparseTrainer, *, sparse: bool) -> float:
+    """Train, or go on training; returns the seconds it took. What is cut off before its first checkpoint is removed."""
+    log = TrainingLog(run.console, run.work / _LOG, "sparse fine-tuning" if sparse else "fine-tuning")
     trainer.add_callback(log)
     start = time.perf_counter()
     try:
-        with kept_memory():
-            trainer.train(resume_from_checkpoint=_resume_from(work, console))
+        with kept_pages():
+            trainer.train(resume_from_checkpoint=_resume_from(run.work, run.console))
     except KeyboardInterrupt:
         log.close()
-        console.print(f"interrupted; the same command goes on from {last_checkpoint(work) or 'the start'}")
+        run.console.print(f"interrupted; the same command goes on from {last_checkpoint(run.work) or 'the start'}")
         raise
     finally:
         log.close()
-        if trainer.state.global_step < trainer.state.max_steps and last_checkpoint(work) is None:
-            shutil.rmtree(work, ignore_errors=True)  # cut off with nothing to resume from
-    seconds = time.perf_counter() - start
+        if trainer.state.global_step < trainer.state.max_steps and last_checkpoint(run.work) is None:
+            shutil.rmtree(run.work, ignore_errors=True)
+    return time.perf_counter() - start
 
+
+def _write(
+    run: _Run, trainer: SparseTrainer, zeros: dict[str, float], seconds: float, overwrite: bool
+) -> dict[str, Any]:
+    """Check the trained weights and write them with the report, which all processes get."""
+    settings, work = run.settings, run.work
     report: dict[str, Any] = {}
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathered from all processes
-    if first:
+    if run.first:
         if settings.lora:
             state = merge(state, settings.lora, settings.keep_zeros)
         state = {name.replace(".parametrizations.weight.original", ".weight"): value for name, value in state.items()}
-        after = {name: _zeros(state[f"{name}.weight"]) for name in before}
+        after = {name: _zeros(state[f"{name}.weight"]) for name in zeros}
         if settings.keep_zeros:
-            _check_zeros(before, after)
+            _check_zeros(zeros, after)
         lines = read_log(work / _LOG)
         report = {
-            "run": run,
+            "run": run.identity,
             "seconds": round(seconds, 3),
             "steps": trainer.state.global_step,
-            "tokens_per_second": round(trainer.tokens * arguments.world_size / seconds, 1),
-            "dtype": "bfloat16" if bfloat16 else "float32",
+            "tokens_per_second": round(trainer.tokens * run.arguments.world_size / seconds, 1),
+            "dtype": "bfloat16" if trainer.bfloat16 else "float32",
             "final": lines[-1] if lines else {},
             "sparsity": after,
         }
-        show_layers(console, lines)
-        with output_directory(output, overwrite=restart) as partial:
-            save_model(model, model_dir, partial, state)
+        show_layers(run.console, lines)
+        with output_directory(run.output, overwrite=overwrite) as partial:
+            save_model(trainer.model, run.model_dir, partial, state)
             shutil.copyfile(work / _LOG, partial / _LOG)
             if (work / "runs").is_dir():
                 shutil.copytree(work / "runs", partial / "runs")  # for TensorBoard
-            (partial / REPORT).write_text(json.dumps(report, indent=1))
+            write_json(partial / REPORT, report)
         shutil.rmtree(work, ignore_errors=True)
     shared = [report]
     broadcast_object_list(shared)  # so that no process ends, or begins the next run, before the output is there
     return shared[0]
 
 
-def _describe(model: Path, teacher: Path | None, settings: TuneSettings, data: Examples) -> dict[str, Any]:
-    """What identifies a run: a resumed or finished one must agree in all of it."""
+def _identity(
+    model: Path, teacher: Path | None, settings: TuneSettings, data: Examples, prepared: Preparation | None
+) -> dict[str, Any]:
     return {
         "model": fingerprint(model),
         "teacher": fingerprint(teacher) if teacher and settings.losses.needs_teacher else None,
         "data": data.digest(),
         "settings": settings.model_dump(mode="json"),
+        **({"prepared": prepared.key} if prepared else {}),
     }
 
 
@@ -204,7 +252,7 @@ def _finished(output: Path, run: dict[str, Any]) -> dict[str, Any] | None:
     if report.get("run") != run:
         raise CutworkError(
             f"{output} was made with another {_difference(report.get('run'), run)}; "
-            "choose another output, or replace it with --restart"
+            "choose another output, or replace it with --overwrite"
         )
     return report
 
@@ -217,9 +265,19 @@ def _begun(work: Path, run: dict[str, Any]) -> bool | None:
     if begun.get("run") != run:
         raise CutworkError(
             f"{work} holds an unfinished run with another {_difference(begun.get('run'), run)}; "
-            "finish that one, or throw it away with --restart"
+            "finish that one, or throw it away with --overwrite"
         )
     return bool(begun.get("bfloat16"))
+
+
+def _bfloat16(run: _Run, dry_run: bool) -> bool:
+    """Whether forward passes compute in bfloat16: as an unfinished run does, as set, or as is faster here."""
+    decided = None if dry_run else _begun(run.work, run.identity)
+    if decided is None:
+        decided = wants_bfloat16(run.settings.dtype, run.arguments.device)
+    [decided] = broadcast_object_list([decided])  # measured, so processes may differ
+    assert isinstance(decided, bool)
+    return decided
 
 
 def _attention(data: Examples) -> str:
@@ -252,8 +310,8 @@ def _resume_from(work: Path, console: Console) -> str | None:
 def _load_teacher(
     path: Path, settings: TuneSettings, bfloat16: bool, attention: str, student: Any, device: torch.device
 ) -> Any:
-    wanted = settings.teacher_dtype if settings.teacher_dtype != "auto" else ("float32", "bfloat16")[bfloat16]
-    teacher = load_model(path, getattr(torch, wanted), attention).requires_grad_(False)
+    dtype = settings.teacher_dtype if settings.teacher_dtype != "auto" else ("float32", "bfloat16")[bfloat16]
+    teacher = load_model(path, getattr(torch, dtype), attention).requires_grad_(False)
     for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
         if getattr(teacher.config, key, None) != getattr(student, key, None):
             raise CutworkError(
@@ -267,19 +325,18 @@ def _load_teacher(
         raise CutworkError(f"cannot put the teacher on teacher_device '{settings.teacher_device}': {reason}") from None
 
 
-def _estimate(
-    config: Any, data: Examples, settings: TuneSettings, arguments: TrainingArguments, bfloat16: bool, attention: str
-) -> Estimate | None:
+def _estimate(run: _Run, bfloat16: bool) -> Estimate | None:
     """What the run will take, or None for a model that does not run without contents: no reason not to train it."""
+    data, settings, arguments = run.data, run.settings, run.arguments
     accumulation = arguments.gradient_accumulation_steps
     per_epoch = math.ceil(len(data) / (arguments.per_device_train_batch_size * accumulation * arguments.world_size))
     try:
         return estimate(
-            config,
+            run.config,
             data,
             settings,
             bfloat16=bfloat16,
-            attention=attention,
+            attention=_attention(data),
             device=arguments.device,
             steps=settings.max_steps if settings.max_steps > 0 else math.ceil(per_epoch * settings.epochs),
             micro_batch=arguments.per_device_train_batch_size,

@@ -9,7 +9,7 @@ import numpy as np
 from cutwork.engine.decoding.blocks import BlockCache
 from cutwork.engine.decoding.logits import largest, log_softmax, log_sum_exp
 from cutwork.engine.decoding.sampling import Sampler
-from cutwork.errors import CutworkError
+from cutwork.errors import CutworkError, require
 
 WORST = np.float32(-1e9)  # the score of what is not there
 
@@ -47,9 +47,7 @@ class Beams:
             and n % groups == 0,
             f"diversity_penalty must be 0 or more, not {self.diversity_penalty}": 0 <= self.diversity_penalty < 1e6,
         }
-        for message, holds in checks.items():
-            if not holds:
-                raise CutworkError(message)
+        require(checks)
 
     def check(self, prompt_tokens: int, limit: int, max_batch: int, cache: BlockCache) -> None:
         """Raise CutworkError if so many beams, each of up to `limit` tokens, can never run together."""

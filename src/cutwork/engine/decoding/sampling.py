@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from cutwork.engine.decoding.rules import Rules
-from cutwork.errors import CutworkError
+from cutwork.errors import require
 
 LIKELY = (1e-3, 1e-5, 0.0)  # of the likeliest token: for top-p only those above are sorted, if they hold the mass
 BLOCK = 256  # probabilities summed at a time for the draw
@@ -68,10 +68,7 @@ class Sampling(Rules):
             "seed must be 0 or more": self.seed is None or self.seed >= 0,
             "logprobs must be 0 or more": self.logprobs is None or self.logprobs >= 0,
         }
-        for message, holds in checks.items():
-            if not holds:
-                key = message.split()[0]
-                raise CutworkError(f"{message}, not {getattr(self, key)!r}")
+        require({f"{rule}, not {getattr(self, rule.split()[0])!r}": holds for rule, holds in checks.items()})
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class Weight:
         offsets: np.ndarray,
         scale: np.ndarray | None = None,
     ) -> "Weight":
-        """From the packed format's arrays (docs/architecture.md)."""
+        """From the packed format's arrays (docs/format.md)."""
         mask = mask.reshape(mask_shape(encoding, rows, cols)[0])
         floats = bfloat16.widen(values)
         full = decode(EncodedWeight(encoding, _dtype(values), (rows, cols), floats, 0, scale, mask, offsets))
@@ -61,7 +61,7 @@ class Weight:
         mask: np.ndarray | None = None,
         offsets: np.ndarray | None = None,
     ) -> "Weight":
-        """From the packed format's arrays (docs/architecture.md)."""
+        """From the packed format's arrays (docs/format.md)."""
         encoding: Literal["dense", "bitmask"] = "dense" if mask is None else "bitmask"
         weight = EncodedWeight(encoding, "i4", (rows, cols), values, 0, scale, mask, offsets, group)
         return Weight(decode(weight), scales_of(weight), encoding, "i4", group)

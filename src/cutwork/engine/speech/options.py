@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from cutwork.errors import CutworkError, check_known
+from cutwork.errors import check_known, require
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
@@ -66,9 +66,7 @@ class TranscribeOptions:
                 self.word_timestamps and self.without_timestamps
             ),
         }
-        for message, holds in checks.items():
-            if not holds:
-                raise CutworkError(message)
+        require(checks)
 
     @property
     def temperatures(self) -> tuple[float, ...]:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from cutwork.engine.speech.vocabulary import SECONDS_PER_TIME, Vocabulary
+from cutwork.audio import SECONDS_PER_TIME
+from cutwork.engine.speech.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)

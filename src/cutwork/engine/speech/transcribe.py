@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cutwork.audio import RATE
+from cutwork.audio import RATE, SECONDS_PER_TIME
 from cutwork.engine.decoding.logits import log_softmax
 from cutwork.engine.speech.decoder import Answer, Decoder, Search
 from cutwork.engine.speech.options import TranscribeOptions
@@ -19,7 +19,7 @@ from cutwork.engine.speech.segments import Segment, Transcript, split
 from cutwork.engine.speech.spectrogram import Spectrogram
 from cutwork.engine.speech.timestamp_rules import TimestampRules
 from cutwork.engine.speech.vad import Silence, spoken
-from cutwork.engine.speech.vocabulary import SECONDS_PER_TIME, Vocabulary
+from cutwork.engine.speech.vocabulary import Vocabulary
 from cutwork.engine.speech.words import Aligner
 
 TranscriptionProgress = Callable[[float, float], None]  # (seconds done, seconds in all)

@@ -9,8 +9,6 @@ from typing import Any, Literal
 from cutwork.architectures import kind_of
 from cutwork.errors import CutworkError
 
-SECONDS_PER_TIME = 0.02  # a time token's step
-
 
 @dataclass(frozen=True)
 class Vocabulary:

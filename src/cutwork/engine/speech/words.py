@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from cutwork.audio import SECONDS_PER_TIME
 from cutwork.engine.speech.decoder import Decoder
 from cutwork.engine.speech.segments import Segment, Word
-from cutwork.engine.speech.vocabulary import SECONDS_PER_TIME, Vocabulary
+from cutwork.engine.speech.vocabulary import Vocabulary
 from cutwork.errors import CutworkError
 
 _SPACELESS = {"zh", "ja", "th", "lo", "my", "yue"}

@@ -1,12 +1,11 @@
-"""How much memory this process may use, and the KV cache that fits."""
+"""The KV cache that fits into the memory this process may use."""
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from cutwork.architectures.lengths import Lengths
 from cutwork.errors import CutworkError
+from cutwork.machine import available_memory
 from cutwork.plan.builder import Plan
 
 CacheDType = Literal["f32", "bf16", "i8"]
@@ -76,22 +75,3 @@ def _wanted(name: str, asked: int | None, lengths: Lengths) -> int:
 def _block_bytes(plan: Plan, dtype: CacheDType) -> int:
     head_bytes = {"f32": 4 * plan.head_dim, "bf16": 2 * plan.head_dim, "i8": plan.head_dim + 4}[dtype]  # + a scale
     return 2 * plan.cache_layers * plan.kv_heads * head_bytes * BLOCK_SIZE
-
-
-def available_memory() -> int:
-    """Bytes this process could still take: of the machine, or of its control group if that allows less."""
-    free = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    for line in _read("/proc/meminfo").splitlines():
-        if line.startswith("MemAvailable:"):
-            free.append(int(line.split()[1]) * 1024)
-    limit, used = _read("/sys/fs/cgroup/memory.max").strip(), _read("/sys/fs/cgroup/memory.current").strip()
-    if limit.isdigit() and used.isdigit():
-        free.append(max(0, int(limit) - int(used)))
-    return min(free)
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text()
-    except OSError:
-        return ""

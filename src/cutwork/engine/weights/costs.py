@@ -100,7 +100,7 @@ def cache_path() -> Path:
     """Where costs are kept: by processor, instruction set and build of the native module."""
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     backend = native()
-    build = Path(backend.__file__).stat()
+    build = Path(str(backend.__file__)).stat()
     key = f"{cpu_name()} {__version__} {build.st_size} {build.st_mtime_ns}"
     return (
         Path(home).expanduser()

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cutwork.engine.weights.cache_size import available_memory
+from cutwork.machine import available_memory
 from cutwork.pack.record import EncodedWeight
 
 _LINE = 64

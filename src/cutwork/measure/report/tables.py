@@ -65,11 +65,11 @@ def console_table(results: Sequence[dict[str, Any]]) -> Table:
         title=caption(results), title_justify="left", title_style="", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
     names = headings(results)
-    kept = [i for i, heading in enumerate(names) if heading != "memory MB"]
-    for i in kept:
+    shown = [i for i, heading in enumerate(names) if heading != "memory MB"]
+    for i in shown:
         table.add_column(_SHORT.get(names[i], names[i]), justify="right" if i else "left", no_wrap=i == 0)
     for row in table_rows(results):
-        table.add_row(*(row[i] for i in kept))
+        table.add_row(*(row[i] for i in shown))
     return table
 
 

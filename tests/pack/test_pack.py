@@ -106,6 +106,20 @@ def test_the_file_is_aligned_and_the_library_loads_it(tmp_path: Path) -> None:
     assert (mask == read_packed(tmp_path / "packed").weights["model.layers.0.mlp.up_proj.weight"].mask).all()
 
 
+@pytest.mark.parametrize("wide", [1, 4])
+def test_blocks_come_back_from_the_file(wide: int, tmp_path: Path) -> None:
+    high = 5 - wide
+    keep = (np.random.default_rng(0).random((64 // high, 256 // wide)) < 0.2).repeat(high, 0).repeat(wide, 1)
+    dense = np.where(keep, sparse((64, 256), 0.0, 1), 0).astype(np.float32)
+    source = write_checkpoint(tmp_path / "source", {"model.layers.0.mlp.up_proj.weight": Tensor("F32", dense)})
+    summary = pack(source, tmp_path / "packed")
+    assert summary.weights[0].encoding == f"block{high}x{wide}"
+    [weight] = read_packed(tmp_path / "packed").weights.values()
+    assert (decode(weight) == dense).all()
+    restore(tmp_path / "packed", tmp_path / "back")
+    assert_same_tensors(source, tmp_path / "back")
+
+
 def test_large_models_are_sharded(tmp_path: Path) -> None:
     tmp_path.joinpath("packed").mkdir()
     weights = {f"layers.{i}.weight": encode(sparse((64, 256), 0.9, i)) for i in range(6)}

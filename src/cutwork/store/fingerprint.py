@@ -1,0 +1,19 @@
+"""Whether something is still what it was: short hashes of values and of the models in directories."""
+
+import hashlib
+import json
+from pathlib import Path
+
+
+def digest(value: object, digits: int = 16) -> str:
+    """A hash of anything JSON can hold, in hexadecimal digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:digits]
+
+
+def fingerprint(path: Path) -> str:
+    """A hash of the contents of a model directory's files: the same model fetched again is still the same."""
+    whole = hashlib.sha256()
+    for file in sorted(file for file in path.iterdir() if file.is_file()):
+        with file.open("rb") as source:
+            whole.update(f"{file.name} {hashlib.file_digest(source, 'sha256').hexdigest()}\n".encode())
+    return whole.hexdigest()[:16]
