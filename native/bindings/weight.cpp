@@ -343,6 +343,9 @@ keep: 4, 8 or 12 of every 16 columns; or steps: uint8 [ceil(rows/16), ceil(cols/
       .def_prop_ro("encoding", [](const OwnedWeight& w) { return encoding_name(w.view().encoding); })
       .def_prop_ro("dtype", [](const OwnedWeight& w) { return dtype_name(w.view().dtype); })
       .def_prop_ro("nonzeros", &OwnedWeight::nonzeros, "How many values are not zero; dense weights are counted anew.")
+      .def_prop_ro(
+          "stored", [](const OwnedWeight& w) { return shape_of(w.view()).nonzeros; },
+          "How many values kernels go through: all of a dense weight, of slots the empty ones too.")
       .def_prop_ro("nbytes", &OwnedWeight::nbytes, "Bytes of all arrays.")
       .def_prop_ro("reordered_bytes", [](const OwnedWeight& w) { return shape_of(w.view()).reordered; })
       .def("reorder", reorder,

@@ -126,7 +126,7 @@ def _weight_rows(model: "Model", profile: "StepProfile", every_layer: bool) -> l
 
 def _predict(model: "Model", weight: Any, tokens: int, encoding: str | None = None) -> tuple[str, float]:
     """The kernel chosen for a weight, as it is stored or in another encoding, and the seconds it should take."""
-    nonzeros = weight.rows * weight.cols if encoding == "dense" else weight.nonzeros
+    nonzeros = weight.rows * weight.cols if encoding == "dense" else weight.stored
     shape = (encoding or weight.encoding, weight.dtype, weight.rows, weight.cols, nonzeros)
     reordered = weight.reordered_bytes if encoding is None else 0
     costs = _costs(model)

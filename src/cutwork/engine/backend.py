@@ -52,8 +52,18 @@ class Weight(Protocol):
 class TimedWeight(Weight, Protocol):
     """A weight of the native module, which tells what its kernels take."""
 
+    @property
+    def stored(self) -> int:
+        """How many values kernels go through."""
+
     def kernels(self) -> Sequence[str]:
         """Names of the kernels that can multiply it."""
+
+    def in_slots(self) -> "TimedWeight | None":
+        """A copy of an int8 weight in slots."""
+
+    def to_dense(self) -> np.ndarray:
+        """The stored values with their zeros [rows, cols]."""
 
     def time(self, tokens: int, kernel: str, *, repeats: int = ...) -> float:
         """Seconds of the quickest of so many runs."""
