@@ -15,8 +15,8 @@ from cutwork.pack.record import EncodedWeight
 
 Layout = Literal["slots", "dense"]
 
-# Slots per nonzero of a mask without a pattern, by its fraction of zeros: strips of four rows whose windows of 16 columns
-# go on from the next nonzero (random masks of 2,048 columns; those of SparseGPT and ALPS are within 5%).
+# Slots per nonzero of a mask without a pattern, by its fraction of zeros: strips of four rows, whose windows of 16
+# columns go on from the next nonzero (random masks of 2,048 columns; those of SparseGPT and ALPS are within 5%).
 _ZEROS = (0.0, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0)
 _SLOTS = (1.0, 1.08, 1.13, 1.23, 1.31, 1.47, 2.31, 6.0)
 _STARTS = 13 / 12  # of the bytes of slots, with where each strip's windows start
