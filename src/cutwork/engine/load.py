@@ -13,7 +13,7 @@ from cutwork.engine.decoding.speculative import Drafter
 from cutwork.engine.encoder import Encoder
 from cutwork.engine.load_options import LoadOptions
 from cutwork.engine.tokenizer import load_tokenizer
-from cutwork.engine.weights.arrange import Arrangement
+from cutwork.engine.weights.arrange import Arrangement, Layout
 from cutwork.engine.weights.bind import bind
 from cutwork.engine.weights.cache_size import BLOCK_SIZE, CacheDType, size_cache
 from cutwork.engine.weights.huge_pages import in_huge_pages
@@ -34,6 +34,7 @@ class Runtime:
 
     plan: Plan
     weights: dict[str, Weight]
+    laid_out: dict[str, Layout]  # those of the weights that are not as they are stored
     executor: Executor
     scheduler: Scheduler
     encoder: Encoder | None
@@ -115,7 +116,8 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
         max_context=size.context,
         encoder=encoder,
     )
-    return Runtime(plan, weights, runner, scheduler, encoder, dtype, size.context, logits_chunk)
+    laid_out = {architecture.plan_name(name): layout for name, layout in anew.layouts.items()} if anew else {}
+    return Runtime(plan, weights, laid_out, runner, scheduler, encoder, dtype, size.context, logits_chunk)
 
 
 def add_draft(
