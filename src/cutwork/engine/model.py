@@ -29,7 +29,7 @@ from cutwork.engine.speech.transcribe import TranscriptionProgress
 from cutwork.engine.tokenizer import encode, load_tokenizer, render_chat, start_tokens, stop_tokens
 from cutwork.engine.translation import TranslationProgress, translate
 from cutwork.engine.weights.costs import load_costs
-from cutwork.errors import CutworkError
+from cutwork.errors import CutworkError, damaged_if_not_understood
 from cutwork.pack.reader import PackedModel
 
 Prompt = str | Sequence[int]
@@ -64,8 +64,9 @@ class Model:
         self.cache_dtype = runtime.cache_dtype
         self.max_context, self.max_batch = runtime.max_context, options["max_batch"]
         self._cache = runtime.scheduler.cache
-        self.start_tokens = start_tokens(packed.path, packed.config, self.architecture.start) if self.encoder else []
-        self.stop_tokens = stop_tokens(packed.path, packed.config, self.tokenizer)
+        vocabulary, start = self.plan.vocabulary, self.architecture.start
+        self.start_tokens = start_tokens(packed.path, packed.config, start, vocabulary) if self.encoder else []
+        self.stop_tokens = stop_tokens(packed.path, packed.config, self.tokenizer, vocabulary)
         if options["draft"] is not None:
             vocabulary = self.tokenizer.get_vocab() if self.tokenizer else None
             add_draft(runtime, read_model(options["draft"]), module, self.costs, options, vocabulary)
@@ -104,7 +105,9 @@ class Model:
 
             Model.load("HuggingFaceTB/SmolLM2-135M-Instruct", threads=2, max_context=2048)
         """
-        return cls(read_model(path), **options)
+        checked = with_defaults(options)
+        with damaged_if_not_understood(path):
+            return cls(read_model(path), **checked)
 
     @overload
     def generate(  # type: ignore[overload-overlap]  # a str is a sequence of str
