@@ -18,12 +18,14 @@ class SharedSession:
         self._unwanted: deque[Request] = deque()
 
     def wait(self, request: Request, check: Callable[[], None] | None = None) -> Generation:
-        """The whole answer. check: called before every step; what it raises ends the waiting, not the request."""
+        """The whole answer, or what went wrong with it. check: called before every step; what it raises ends the
+        waiting, not the request."""
         while request.finish_reason is None:
             if check:
                 check()
             request.pieces.clear()
             self._advance(request)
+        _check(request)
         return request.result()
 
     def stream(self, request: Request) -> Iterator[str]:
@@ -36,6 +38,7 @@ class SharedSession:
                     if text:
                         yield text
                 self._advance(request)
+            _check(request)
         finally:
             self.cancel([request])
 
@@ -59,3 +62,8 @@ class SharedSession:
     def _sweep(self) -> None:
         while self._unwanted:
             self._session.cancel(self._unwanted.popleft())
+
+
+def _check(request: Request) -> None:
+    if request.error is not None:
+        raise request.error
