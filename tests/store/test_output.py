@@ -53,7 +53,9 @@ def test_a_partial_output_belongs_to_its_process_whatever_its_number(tmp_path: P
 def test_a_reader_always_finds_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = model(tmp_path / "out", "old")
     moved: list[Path] = []
-    monkeypatch.setattr(Path, "rename", lambda self, target, rename=Path.rename: (moved.append(self), rename(self, target))[1])
+    monkeypatch.setattr(
+        Path, "rename", lambda self, target, rename=Path.rename: (moved.append(self), rename(self, target))[1]
+    )
     with output_directory(out, overwrite=True) as partial:
         (partial / "config.json").write_text("new")
     assert out not in moved  # the old one never left: they were exchanged

@@ -38,7 +38,9 @@ def test_code_that_comes_with_a_model_is_never_run(tmp_path: Path, read: object)
 def test_pickled_weights_beside_others_are_not_read(tmp_path: Path) -> None:
     model = llama()
     model.save_pretrained(tmp_path)
-    torch.save({name: torch.zeros_like(value) for name, value in model.state_dict().items()}, tmp_path / "pytorch_model.bin")
+    torch.save(
+        {name: torch.zeros_like(value) for name, value in model.state_dict().items()}, tmp_path / "pytorch_model.bin"
+    )
     weight = load_model(tmp_path, torch.float32).model.layers[0].mlp.up_proj.weight
     assert torch.equal(weight, model.model.layers[0].mlp.up_proj.weight)
     (tmp_path / "model.safetensors").rename(tmp_path / "other.safetensors")

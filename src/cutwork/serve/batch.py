@@ -83,7 +83,9 @@ def read_requests(source: Path) -> dict[str, dict[str, Any]]:
                 f'{source}, line {number}: each line is like {{"custom_id": "1", "url": "{URLS[0]}", "body": {{…}}}}'
             ) from None
         if not isinstance(name, str) or name in requests or _HALF_CHARACTER.search(name):
-            raise CutworkError(f"{source}, line {number}: custom_id must be a string of whole characters, once in the file")
+            raise CutworkError(
+                f"{source}, line {number}: custom_id must be a string of whole characters, once in the file"
+            )
         if url not in URLS or request.get("method", "POST") != "POST":
             raise CutworkError(f"{source}, line {number}: the method must be POST and the url one of {', '.join(URLS)}")
         if not isinstance(body, dict) or body.get("stream"):

@@ -98,7 +98,7 @@ class Request:
         return self.sequence.finish_reason
 
     @property
-    def error(self) -> Exception | None:
+    def error(self) -> BaseException | None:
         """What went wrong, if it ended with "error"."""
         return self.sequence.error
 
@@ -192,8 +192,16 @@ class Session:
 
         A beam search gives one piece, at its end, with the text of its best hypothesis.
         """
+        try:
+            return self._tell(self.scheduler.step())
+        except BaseException:  # of one request, or of all: what was chosen before is told all the same
+            self._tell(self.scheduler.take())
+            raise
+
+    def _tell(self, chosen_now: list[Chosen]) -> list[Piece]:
+        """The pieces that the choices of a step make."""
         pieces = []
-        for chosen in self.scheduler.step():
+        for chosen in chosen_now:
             request = self._requests.get(chosen.sequence)
             if request is None:  # ended by a stop string before the last of its tokens in this step
                 continue

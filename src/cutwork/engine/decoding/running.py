@@ -39,7 +39,7 @@ class Running:
     slot: int = -1  # row of the block tables while running
     reused_tokens: int = 0  # of the prompt, found in the cache
     finish_reason: FinishReason | None = None
-    error: Exception | None = None  # what ended it, with the reason "error"
+    error: BaseException | None = None  # what ended it, with the reason "error"
     submitted: float = field(default_factory=time.perf_counter)
     started: float | None = None
     first_token: float | None = None

@@ -51,6 +51,8 @@ class Scheduler:
         self.max_tokens, self.max_batch, self.max_context = max_tokens, max_batch, max_context
         self.waiting: deque[Running] = deque()
         self.running: list[Running] = []  # oldest first
+        self._chosen: list[Chosen] = []
+        self._interrupt: BaseException | None = None
         self.preemptions = 0  # how often a sequence gave its blocks back to wait again
         self._slots = list(range(max_batch))
         self._tables = np.full((max_batch, cache.blocks_for(max_context)), -1, np.int32)
@@ -137,20 +139,28 @@ class Scheduler:
         decoding = sum(count for sequence, count in batch if sequence.pending == 1)
         prompt = sum(count for _, count in batch) - decoding
         self.prefill_budget.note(decoding, prompt, time.perf_counter() - began)
-        chosen, row = [], 0
+        row = 0
         for sequence, count in batch:
             if sequence.guesses:
                 rows = logits[row : row + count]
-                chosen += self._isolated(sequence, partial(self._judge, sequence, rows))
+                self._chosen += self._isolated(sequence, partial(self._judge, sequence, rows))
                 row += count
                 continue
             length = sequence.table.length + count
             self.cache.commit(sequence.table, sequence.tokens, length)
             if length == len(sequence.tokens):
-                chosen += self._continue(sequence, logits[row])
+                self._chosen += self._continue(sequence, logits[row])
                 row += 1
         if self.drafter is not None and not prompt:
             self.drafter.length.took(time.perf_counter() - start)
+        interrupt, self._interrupt = self._interrupt, None
+        if interrupt:
+            raise interrupt
+        return self.take()
+
+    def take(self) -> list[Chosen]:
+        """What has been chosen and not been told: after a step that raised, what it had come to before."""
+        chosen, self._chosen = self._chosen, []
         return chosen
 
     def _compose(self) -> list[tuple[Running, int]]:
@@ -333,8 +343,10 @@ class Scheduler:
         """What `choose` gives; if it fails, the end of this sequence, and of no other."""
         try:
             return choose()
-        except Exception as error:
+        except BaseException as error:
             sequence.error = error
+            if not isinstance(error, Exception):
+                self._interrupt = error  # is for the process, once the step is done
             self.finish(sequence, "error")
             return [Chosen(sequence, NO_TOKEN, None, "error")]
 
