@@ -1,8 +1,6 @@
 import errno
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +116,15 @@ def test_resolving_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     asked: list[dict[str, Any]] = []
     outcome: list[Exception] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    (tmp_path / "here").mkdir()
+    for missing in ("out/packed", "here/packed", "packed", "./here/packed", Path("owner/name"), "hf:./here"):
+        with pytest.raises(CutworkError, match="no model directory at"):
+            resolve(missing)
+    assert not asked  # a path that is not there is never somebody's model
+    assert resolve("hf:here/packed") == tmp_path / "m" == resolve("hf:gpt2")
+    asked.clear()
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     assert resolve("owner/name") == tmp_path / "m"
     assert not any("bin" in pattern or "py" in pattern for pattern in asked[0]["allow_patterns"])

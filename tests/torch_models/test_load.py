@@ -24,8 +24,8 @@ def _willing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_code_that_comes_with_a_model_is_never_run(tmp_path: Path, read: object) -> None:
     llama().save_pretrained(tmp_path)
     mark = tmp_path / "executed"
-    code = f"open({str(mark)!r}, 'w')\nfrom transformers import PretrainedConfig\nclass C(PretrainedConfig): model_type = 'own'\n"
-    (tmp_path / "own.py").write_text(code)
+    code = f"open({str(mark)!r}, 'w')\nfrom transformers import PretrainedConfig\n"
+    (tmp_path / "own.py").write_text(f"{code}class C(PretrainedConfig): model_type = 'own'\n")
     config = json.loads((tmp_path / "config.json").read_text())
     names = ("AutoConfig", "AutoTokenizer", "AutoModelForCausalLM")
     config |= {"model_type": "own", "auto_map": {name: "own.C" for name in names}}

@@ -64,9 +64,9 @@ class Model:
         self.cache_dtype = runtime.cache_dtype
         self.max_context, self.max_batch = runtime.max_context, options["max_batch"]
         self._cache = runtime.scheduler.cache
-        vocabulary, start = self.plan.vocabulary, self.architecture.start
-        self.start_tokens = start_tokens(packed.path, packed.config, start, vocabulary) if self.encoder else []
-        self.stop_tokens = stop_tokens(packed.path, packed.config, self.tokenizer, vocabulary)
+        size, start = self.plan.vocabulary, self.architecture.start
+        self.start_tokens = start_tokens(packed.path, packed.config, start, size) if self.encoder else []
+        self.stop_tokens = stop_tokens(packed.path, packed.config, self.tokenizer, size)
         if options["draft"] is not None:
             vocabulary = self.tokenizer.get_vocab() if self.tokenizer else None
             add_draft(runtime, read_model(options["draft"]), module, self.costs, options, vocabulary)

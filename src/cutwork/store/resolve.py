@@ -6,7 +6,6 @@ from pathlib import Path
 from cutwork.errors import CutworkError
 from cutwork.store import demo_model, hub
 
-
 HUB = "hf:"  # before a name: of the Hub, whatever lies here
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 # What people call the directories that models are written to; whoever has such a name on the Hub is not meant by it.
