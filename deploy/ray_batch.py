@@ -34,7 +34,7 @@ class Answers:
             source.write_text("\n".join(batch["line"]) + "\n", encoding="utf-8")
             limits = Limits(queue=1 << 20, deadline=1e9)
             run_batch({self.name: self.model}, source, output, limits=limits, progress=lambda *_: None)
-            return {"answer": output.read_text(encoding="utf-8").splitlines()}
+            return {"answer": output.read_text(encoding="utf-8").removesuffix("\n").split("\n")}
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ TOLERANCE = {"checkpoint": 0.001, "quantized": 0.01}
 
 def transformers_perplexity(path: Path, tokens: list[int], window: int) -> float:
     """exp of the mean negative log-likelihood over windows that do not overlap, in float32."""
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, use_safetensors=True).eval()
     total, count = 0.0, 0
     with torch.no_grad():
         for begin in range(0, len(tokens) - 1, window):

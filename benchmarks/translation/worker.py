@@ -51,7 +51,9 @@ class Transformers:
         import transformers
 
         torch.set_num_threads(threads)
-        self._model = transformers.AutoModelForSeq2SeqLM.from_pretrained(model, dtype=torch.float32).eval()
+        self._model = transformers.AutoModelForSeq2SeqLM.from_pretrained(
+            model, dtype=torch.float32, use_safetensors=True
+        ).eval()
         self.version = f"transformers {transformers.__version__}, torch {torch.__version__}"
 
     def translate(self, sources: list[list[int]], beams: int, length: int, fixed: bool) -> list[list[int]]:

@@ -1,6 +1,7 @@
 """The one exception that a user is meant to read."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 
 class CutworkError(Exception):
@@ -8,6 +9,19 @@ class CutworkError(Exception):
 
     The command line prints it without a traceback and exits with status 1.
     """
+
+
+@contextmanager
+def damaged_if_not_understood(path: object) -> Iterator[None]:
+    """Make a CutworkError of what Python raises where the files of a model directory are not what they should be.
+
+    The checks name what they find; this is for what no check foresaw. What it was is kept as the error's cause.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise CutworkError(f"{path} is damaged or is no model that can be read ({reason}); get it again") from error
 
 
 def check_known(given: Iterable[str], known: Iterable[str]) -> None:

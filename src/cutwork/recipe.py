@@ -219,7 +219,7 @@ class Recipe(Settings):
     """dense fine-tune → prune → sparse fine-tune → quantise → pack → compare."""
 
     name: str
-    model: str  # a directory, a Hub name, or a name in store/demo_model.py
+    model: str  # a directory, a name of the Hub (store/resolve.py), or one in store/demo_model.py
     output: Path
     task: TaskSettings
     teacher: TuneSettings | None = None  # dense fine-tuning; without it the model is its own teacher

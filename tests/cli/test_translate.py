@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cutwork.store.fingerprint import fingerprint
 from cutwork.store.journal import Journal
 from tests.architectures.test_t5 import make, save
 from tests.cli.test_commands import cutwork  # noqa: F401 (a fixture)
@@ -38,9 +39,9 @@ def test_it_goes_on_where_it_was_interrupted(cutwork: Any, t5: Path, tmp_path: P
     partial = tmp_path / ".out.txt.partial"
     arguments = ("translate", t5, "one", "two", "--num-beams", 1, "-n", 4, "-t", 1, "-o", output)
     options = {"num_beams": 1, "length_penalty": 1.0, "no_repeat_ngram_size": 0, "max_new_tokens": 4}
-    journal = Journal(output, [str(t5), ["one", "two"], None, options])
-    journal.read()
-    journal.add([1, {"translation": "kept", "finish_reason": "stop"}])
+    key = [fingerprint(t5), ["one", "two"], None, options]
+    with Journal(output, key) as journal:
+        journal.add([1, {"translation": "kept", "finish_reason": "stop"}])
     with partial.open("a") as file:
         file.write('[0, {"transl')
     status, _, err = cutwork(*arguments)
@@ -48,8 +49,8 @@ def test_it_goes_on_where_it_was_interrupted(cutwork: Any, t5: Path, tmp_path: P
     assert output.read_text().split("\n")[1] == "kept"
     assert not partial.exists()
     output.unlink()
-    journal.read()
-    journal.add([1, {"translation": "stale", "finish_reason": "stop"}])
+    with Journal(output, key) as journal:
+        journal.add([1, {"translation": "stale", "finish_reason": "stop"}])
     status, _, err = cutwork(*arguments, "--length-penalty", 2)
     assert status == 0 and "already" not in err and "stale" not in output.read_text()
 

@@ -80,4 +80,4 @@ def test_messages_are_checked(directory):
 def test_end_of_sequence_ids(generation, expected, directory):
     if generation is not None:
         (directory / "generation_config.json").write_text(json.dumps(generation))
-    assert stop_tokens(directory, CONFIG, load_tokenizer(directory, CONFIG)) == expected
+    assert stop_tokens(directory, CONFIG, load_tokenizer(directory, CONFIG), 300) == expected

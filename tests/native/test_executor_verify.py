@@ -47,6 +47,8 @@ FIELDS = [
     ("linear", "x", 99, "x names buffer 99"),
     ("linear", "outs", [], "lists of one length"),
     ("linear", "outs", 3, "'outs' must be a list of integers"),
+    ("linear", "outs", [2, HUGE, 3], "outs names buffer"),  # known before its place is compared with the first's
+    ("linear", "outs", [2, 3, -1], "outs names buffer -1"),
     ("linear", "weights", [1, 2, 99], "names weight 99"),
     ("linear", "weights", [1, 1, 1], r"weight 1 is \[48, 48\]"),
     ("linear", "biases", [-1, -1], "lists of one length"),

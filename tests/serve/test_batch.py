@@ -47,6 +47,47 @@ def test_all_are_answered_and_an_interrupted_batch_goes_on(load, tmp_path):
     assert answers(resumed) == answers(whole) and not partial.exists()
 
 
+def test_a_line_ends_at_a_line_feed_only(load, tmp_path):
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    prompts = [f"a{mark}b" for mark in "\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e\r"]
+    lines = [
+        {"custom_id": prompt, "url": "/v1/completions", "body": {"prompt": prompt, "max_tokens": 2, "echo": True}}
+        for prompt in prompts
+    ]
+    source.write_text("".join(json.dumps(line, ensure_ascii=False) + "\r\n" for line in lines), newline="")
+
+    def interrupt(done, total):
+        if done == 6:
+            raise KeyboardInterrupt
+
+    with load() as model:
+        with pytest.raises(KeyboardInterrupt):
+            run_batch({"tiny": model}, source, output, limits=Limits(), progress=interrupt)
+        result = run_batch({"tiny": model}, source, output, limits=Limits(), progress=lambda *_: None)
+    assert result == {"answered": 3, "failed": 0, "resumed": 6}
+    answered = [json.loads(line) for line in output.read_bytes().removesuffix(b"\n").split(b"\n")]
+    assert sorted(line["custom_id"] for line in answered) == sorted(prompts)
+    assert all(line["response"]["body"]["choices"][0]["text"].startswith(line["custom_id"]) for line in answered)
+
+
+def test_answers_to_other_requests_are_not_taken_over(load, tmp_path):
+    """Though they have the same ids, as they have in every example of the format."""
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    with load() as model:
+        for prompt, progress in (("first", interrupt), ("second", lambda *_: None)):
+            body = {"prompt": prompt, "max_tokens": 2, "echo": True}
+            source.write_text(json.dumps({"custom_id": "request-1", "url": "/v1/completions", "body": body}) + "\n")
+            try:
+                result = run_batch({"tiny": model}, source, output, limits=Limits(), progress=progress)
+            except KeyboardInterrupt:
+                assert "first" in (tmp_path / ".out.jsonl.partial").read_text()
+    assert result["resumed"] == 0 and next(iter(answers(output).values()))[0]["text"].startswith("second")
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -54,6 +95,7 @@ def test_all_are_answered_and_an_interrupted_batch_goes_on(load, tmp_path):
         "3",
         '{"custom_id": "a", "url": "/v1/models", "body": {}}',
         '{"custom_id": 1, "url": "/v1/completions", "body": {}}',
+        '{"custom_id": "\\ud800", "url": "/v1/completions", "body": {}}',
         '{"custom_id": "0", "url": "/v1/completions", "body": {}}',
         '{"custom_id": "a", "url": "/v1/completions", "body": {"stream": true}}',
     ],

@@ -1,8 +1,6 @@
 import errno
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +116,15 @@ def test_resolving_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     asked: list[dict[str, Any]] = []
     outcome: list[Exception] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    (tmp_path / "here").mkdir()
+    for missing in ("out/packed", "here/packed", "packed", "./here/packed", Path("owner/name"), "hf:./here"):
+        with pytest.raises(CutworkError, match="no model directory at"):
+            resolve(missing)
+    assert not asked  # a path that is not there is never somebody's model
+    assert resolve("hf:here/packed") == tmp_path / "m" == resolve("hf:gpt2")
+    asked.clear()
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     assert resolve("owner/name") == tmp_path / "m"
     assert not any("bin" in pattern or "py" in pattern for pattern in asked[0]["allow_patterns"])
@@ -135,7 +142,7 @@ def test_resolving_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_an_output_appears_when_it_is_complete(tmp_path: Path) -> None:
     with output_directory(tmp_path / "deep" / "out") as partial:
         (partial / "config.json").write_text("{}")
-        assert os.listdir(tmp_path / "deep") == [f".out.partial-{os.getpid()}"]
+        assert os.listdir(tmp_path / "deep") == [partial.name] and partial.name.startswith(".out.partial-")
     assert os.listdir(tmp_path / "deep") == ["out"] and os.listdir(tmp_path / "deep" / "out") == ["config.json"]
 
 
@@ -183,20 +190,13 @@ def test_what_may_be_replaced(tmp_path: Path) -> None:
 
 
 def test_what_the_dead_left_behind_is_cleaned_up(tmp_path: Path) -> None:
-    child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    dead = int(child.stdout)
-    for name in (
-        f".out.partial-{dead}",
-        f".out.retired-{dead}",
-        f".out.partial-{os.getppid()}",
-        f".other.partial-{dead}",
-    ):
+    for name in (".out.partial-12ab", ".out.retired-12ab", ".other.partial-12ab"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(name)
     with pytest.raises(CutworkError, match="already exists"), output_directory(tmp_path / "out"):
         raise AssertionError  # the retired one was restored: its replacement never arrived
-    assert (tmp_path / "out" / "config.json").read_text() == f".out.retired-{dead}"
-    assert sorted(os.listdir(tmp_path)) == sorted([f".other.partial-{dead}", f".out.partial-{os.getppid()}", "out"])
+    assert (tmp_path / "out" / "config.json").read_text() == ".out.retired-12ab"
+    assert sorted(os.listdir(tmp_path)) == [".other.partial-12ab", "out"]
 
 
 def test_side_files_are_copied_once(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """What an interrupted call has done is there for the next one, and nothing else."""
 
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -7,34 +10,73 @@ import pytest
 from cutwork.errors import CutworkError
 from cutwork.store.journal import Journal
 
+KEY = ["model", 1]
+
 
 def test_entries_are_read_again_but_for_one_that_was_cut_off(tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
-    journal = Journal(output)
-    assert journal.read() == []
-    journal.add({"text": "a\u2028b\nc"}, [1])
-    journal.add(2)
+    with Journal(output, KEY) as journal:
+        assert journal.entries == []
+        journal.add({"text": "a\u2028b\nc"}, [1])
+        journal.add(2)
     whole = journal.path.read_bytes()
-    for torn in (b'{"text": "', b"34", b'"\xe2\x80'):
+    for torn in (b'{"text": "', b"34", b'"\xe2\x80', b"\0\0\0\0"):
         journal.path.write_bytes(whole + torn)
-        assert Journal(output).read() == [{"text": "a\u2028b\nc"}, [1], 2]
+        with Journal(output, KEY) as journal:
+            assert journal.entries == [{"text": "a\u2028b\nc"}, [1], 2]
         assert journal.path.read_bytes() == whole
-    journal.become_output()
-    assert output.read_bytes() == whole and not journal.path.exists()
+    with Journal(output, KEY) as journal:
+        journal.add("\ud800")
+        journal.finish()
+    assert output.read_bytes() == '{"text": "a\u2028b\\nc"}\n[1]\n2\n"\\ud800"\n'.encode() and not journal.path.exists()
 
 
 def test_other_work_starts_anew(tmp_path: Path) -> None:
     output = tmp_path / "out.txt"
-    first = Journal(output, ["model", 1])
-    first.read()
-    first.add("kept")
-    assert Journal(output, ["model", 1]).read() == ["kept"]
-    assert Journal(output, ["model", 2]).read() == []
-    assert Journal(output, ["model", 1]).read() == []
-    first.remove()
-    assert not list(tmp_path.iterdir())
+    with Journal(output, KEY) as journal:
+        journal.add("kept")
+    with Journal(output, KEY) as journal:
+        assert journal.entries == ["kept"]
+    with Journal(output, ["model", 2]) as journal:
+        assert journal.entries == []
+    with Journal(output, KEY) as journal:
+        assert journal.entries == []
+
+
+def test_one_process_at_a_time_has_it(tmp_path: Path) -> None:
+    output = tmp_path / "out.txt"
+    asked = threading.Event()
+    entries: list[object] = []
+
+    def second() -> None:
+        with Journal(output, KEY, waits=asked.set) as journal:
+            entries.extend(journal.entries)
+
+    with Journal(output, KEY) as journal:
+        other = threading.Thread(target=second)
+        other.start()
+        assert asked.wait(10)
+        journal.add("first")
+        journal.finish()
+    other.join(10)
+    assert entries == [] and output.read_text() == '"first"\n'  # what was finished is not taken up again
+
+
+def test_a_killed_process_leaves_it_to_the_next(tmp_path: Path) -> None:
+    code = """
+import os, signal, sys
+from pathlib import Path
+from cutwork.store.journal import Journal
+journal = Journal(Path(sys.argv[1]), ["model", 1])
+journal.add("done")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], check=False)
+    assert killed.returncode == -9
+    with Journal(tmp_path / "out", KEY, waits=pytest.fail) as journal:
+        assert journal.entries == ["done"]
 
 
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(CutworkError, match="cannot write beside"):
-        Journal(tmp_path / "nowhere" / "out.txt").read()
+        Journal(tmp_path / "nowhere" / "out.txt", KEY)

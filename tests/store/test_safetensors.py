@@ -29,6 +29,7 @@ DAMAGED = {
     "of dtype F32 and shape": {"w": entry(shape=(4, 5))},
     "shape [4611686018427387904, 4]": {"w": entry(shape=(2**62, 4))},
     "does not fill": {"w": entry(shape=(2**40, 2**40))},
+    "shape [0, 140737488355328, 140737488355328]": {"w": entry(shape=(0, 2**47, 2**47), end=0)},
     "overlap": {"v": entry(shape=(8,), end=32), "w": entry(shape=(9,), begin=28)},
     "unknown dtype 'F31'": {"w": entry("F31")},
     "unknown dtype ['F32']": {"w": entry(["F32"])},  # type: ignore[arg-type]

@@ -13,9 +13,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import LoraSettings, Losses, TuneSettings
+from cutwork.store.lock import only_process
 from cutwork.torch_models.load import load_model
 from cutwork.tune import trainer as trainer_module
 from cutwork.tune import tune as tune_module
+from cutwork.tune.console import read_log
 from cutwork.tune.masks import LostZerosError, sparsity
 from cutwork.tune.trainer import SparseTrainer
 from cutwork.tune.tune import tune
@@ -124,6 +126,29 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     lines = [json.loads(line)["step"] for line in (output / "tune-log.jsonl").read_text().splitlines()]
     assert lines == list(range(1, 9))
+
+
+def test_a_log_that_was_cut_off_does_not_keep_it_from_going_on(
+    sparse: Path, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 9)
+        with pytest.raises(KeyboardInterrupt):
+            run(sparse, tmp_path / "tuned", dense)
+    log = tmp_path / "tuned.work" / "tune-log.jsonl"
+    log.write_bytes(log.read_bytes()[:-20])
+    run(sparse, tmp_path / "tuned", dense)
+    steps = [line["step"] for line in read_log(tmp_path / "tuned" / "tune-log.jsonl")]
+    assert steps in (list(range(1, 9)), [1, *range(3, 9)])  # but for the line that was lost
+
+
+def test_one_process_at_a_time(sparse: Path, dense: Path, tmp_path: Path) -> None:
+    with only_process(tmp_path / ".tuned.lock", "taken"):
+        with pytest.raises(CutworkError, match="another process is fine-tuning into"):
+            run(sparse, tmp_path / "tuned", dense)
+        with pytest.raises(CutworkError, match="taken"), only_process(tmp_path / ".tuned.lock", "taken"):
+            raise AssertionError
+    assert not list(tmp_path.iterdir())
 
 
 LORA = SETTINGS.model_copy(update={"lora": LoraSettings(rank=4, targets=("*_proj",)), "learning_rate": 1e-2})

@@ -16,7 +16,9 @@ class Engine:
     def __init__(self, spec: dict[str, Any]) -> None:
         torch.set_num_threads(spec["threads"])
         torch.set_grad_enabled(False)
-        self._model = AutoModelForCausalLM.from_pretrained(spec["model"], dtype=torch.bfloat16).eval()
+        self._model = AutoModelForCausalLM.from_pretrained(
+            spec["model"], dtype=torch.bfloat16, use_safetensors=True
+        ).eval()
 
     def about(self) -> dict[str, Any]:
         return {"version": f"torch {torch.__version__}, transformers {transformers.__version__}"}

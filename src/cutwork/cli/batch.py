@@ -47,6 +47,9 @@ def batch(
                 output,
                 limits=Limits(queue=1 << 20, deadline=1e9),
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
+                waits=lambda: bar.console.print(
+                    f"another process is writing {output}; waiting for it", highlight=False
+                ),
             )
         finally:
             loaded.close()

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from cutwork.engine.load_options import LoadOptions
 
 ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A checkpoint, quantised or packed model directory, or a Hub name.")
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A checkpoint, quantised or packed model directory, or a Hub name (hf:OWNER/NAME)."
+    ),
 ]
 
 

@@ -3,6 +3,8 @@
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +15,7 @@ from cutwork.cli.loading import ModelArgument, loads_model
 from cutwork.cli.options import Json, Overwrite
 from cutwork.errors import CutworkError
 from cutwork.progress import progress_bar
-from cutwork.store.atomic import write_atomically
+from cutwork.store.fingerprint import fingerprint
 from cutwork.store.journal import Journal
 
 if TYPE_CHECKING:
@@ -66,9 +68,12 @@ def translate(
     if max_new_tokens:
         options["max_new_tokens"] = max_new_tokens
     console = Console(stderr=True)
-    with Model.load(model, **(loading | {"max_batch": max(max_batch, num_beams)})) as loaded:
-        journal = Journal(output, [str(loaded.path), texts, prefix, options]) if output else None
-        done: dict[int, dict[str, Any]] = dict(journal.read()) if journal else {}
+    with ExitStack() as stack:
+        loaded = stack.enter_context(Model.load(model, **(loading | {"max_batch": max(max_batch, num_beams)})))
+        key = [fingerprint(loaded.path), texts, prefix, options]
+        waits = partial(console.print, f"another process is writing {output}; waiting for it", highlight=False)
+        journal = stack.enter_context(Journal(output, key, waits=waits)) if output else None
+        done: dict[int, dict[str, Any]] = dict(journal.entries) if journal else {}
         if done:
             console.print(f"{len(done)} of {len(texts)} are translated already", highlight=False)
         todo = [i for i in range(len(texts)) if i not in done]
@@ -92,16 +97,15 @@ def translate(
                 bar.update(task, completed=len(done))
 
             loaded.translate([texts[i] for i in todo], prefix=prefix, progress=progress, **options)
-    rows = [done[i] for i in range(len(texts))]
-    written = json.dumps(rows, ensure_ascii=False, indent=1) if as_json else "\n".join(_line(row) for row in rows)
-    if output and journal:
-        write_atomically(output, written + "\n")
-        journal.remove()
-        cut = sum(row["finish_reason"] == "length" for row in rows)
-        more = f"; {cut} were cut off by --max-new-tokens" if cut else ""
-        console.print(f"{len(rows)} translations: {output}{more}", highlight=False)
-    else:
-        print(written)
+        rows = [done[i] for i in range(len(texts))]
+        written = json.dumps(rows, ensure_ascii=False, indent=1) if as_json else "\n".join(_line(row) for row in rows)
+        if journal:
+            journal.finish(written + "\n")
+            cut = sum(row["finish_reason"] == "length" for row in rows)
+            more = f"; {cut} were cut off by --max-new-tokens" if cut else ""
+            console.print(f"{len(rows)} translations: {output}{more}", highlight=False)
+        else:
+            print(written)
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -101,10 +101,10 @@ class Encoder:
         if source in self._pending:
             return self.cache.fork(self._pending[source])
         size = self.cache.blocks_for(source.length) * self.cache.block_size
-        table = self.cache.open([0] * (size + 1), root=-source.id)
+        table = self.cache.open([0] * (size + 1), root=(source.id, ""))
         if table.length < size:
             self.cache.close(table)
-            table = Table(prefix=-source.id)
+            table = Table(prefix=(source.id, ""))
             self.cache.extend(table, size)
             self._pending[source] = self.cache.fork(table)
         return table

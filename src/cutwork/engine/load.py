@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cutwork.architectures import architecture_of, build_encoder_plan, build_plan
+from cutwork.architectures.lengths import Lengths
 from cutwork.engine.backend import Backend, Costs, Executor, Weight
 from cutwork.engine.decoding.blocks import BlockCache
 from cutwork.engine.decoding.scheduler import Scheduler
@@ -21,6 +22,7 @@ from cutwork.errors import CutworkError
 from cutwork.pack.reader import PackedModel, read_packed
 from cutwork.pack.record import EncodedWeight
 from cutwork.plan.builder import Plan
+from cutwork.plan.ops import AddPositions
 from cutwork.store.directory import kind_of
 from cutwork.store.resolve import resolve
 
@@ -64,15 +66,18 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
         for name, weight in zip(named.weights, matrices, strict=True)
     }
     dtype = _cache_dtype(options["cache_dtype"], weights)
+    inputs = architecture.inputs(packed.config) if architecture.inputs else None
+    if inputs and encoder_plan:
+        inputs = _within_positions(encoder_plan, inputs)
     size = size_cache(
         plan,
         dtype=dtype,
-        context=architecture.context(packed.config),
+        context=_within_positions(plan, architecture.context(packed.config)),
         max_context=options["max_context"],
         max_batch=max_batch,
         budget=options["cache_bytes"],
         encoder=encoder_plan,
-        inputs=architecture.inputs(packed.config) if architecture.inputs else None,
+        inputs=inputs,
         max_input=options["max_input"],
     )
     max_tokens = max(max_batch, min(MAX_TOKENS, size.context))
@@ -165,6 +170,13 @@ def read_model(path: str | Path) -> PackedModel:
     from cutwork.pack.in_memory import pack_in_memory
 
     return pack_in_memory(directory)
+
+
+def _within_positions(plan: Plan, lengths: Lengths) -> Lengths:
+    """The lengths that a plan has positions for, where it has a row for each, whatever the config says."""
+    shapes = list(plan.weights.values())
+    rows = min((shapes[op.weight][0] for op in plan.ops if isinstance(op, AddPositions)), default=lengths.most)
+    return Lengths(min(lengths.usual, rows), min(lengths.most, rows))
 
 
 def _cache_dtype(wanted: Literal["auto"] | CacheDType, weights: dict[str, Weight]) -> CacheDType:

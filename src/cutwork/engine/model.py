@@ -1,7 +1,6 @@
 """`Model`: load a model directory and make text with it."""
 
 import re
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,6 +18,7 @@ from cutwork.engine.decoding.requests import Generation, Request, Session
 from cutwork.engine.decoding.sampling import Logprob
 from cutwork.engine.decoding.scoring import Scorer
 from cutwork.engine.decoding.shared_session import SharedSession
+from cutwork.engine.decoding.turn import Turn
 from cutwork.engine.encoder import EncodedInput
 from cutwork.engine.load import add_draft, assemble, read_model
 from cutwork.engine.load_options import LoadOptions, with_defaults
@@ -30,7 +30,7 @@ from cutwork.engine.tokenizer import encode, load_tokenizer, render_chat, start_
 from cutwork.engine.translation import TranslationProgress, translate
 from cutwork.engine.weights.arrange import Layout
 from cutwork.engine.weights.costs import load_costs
-from cutwork.errors import CutworkError
+from cutwork.errors import CutworkError, damaged_if_not_understood
 from cutwork.pack.reader import PackedModel
 
 Prompt = str | Sequence[int]
@@ -66,19 +66,20 @@ class Model:
         self.cache_dtype = runtime.cache_dtype
         self.max_context, self.max_batch = runtime.max_context, options["max_batch"]
         self._cache = runtime.scheduler.cache
-        self.start_tokens = start_tokens(packed.path, packed.config, self.architecture.start) if self.encoder else []
-        self.stop_tokens = stop_tokens(packed.path, packed.config, self.tokenizer)
+        size, start = self.plan.vocabulary, self.architecture.start
+        self.start_tokens = start_tokens(packed.path, packed.config, start, size) if self.encoder else []
+        self.stop_tokens = stop_tokens(packed.path, packed.config, self.tokenizer, size)
         if options["draft"] is not None:
             vocabulary = self.tokenizer.get_vocab() if self.tokenizer else None
             add_draft(runtime, read_model(options["draft"]), module, self.costs, options, vocabulary)
         self.session = Session(runtime.scheduler, self.tokenizer, self.stop_tokens)
-        self._lock = threading.Lock()
-        self._shared = SharedSession(self.session, self._lock)
+        self._turn = Turn()
+        self._shared = SharedSession(self.session, self._turn)
         self._scorer = Scorer(
             runtime.executor,
             self._cache,
             runtime.encoder,
-            self._lock,
+            self._turn,
             self._check,
             runtime.logits_chunk,
             self.max_context,
@@ -106,7 +107,9 @@ class Model:
 
             Model.load("HuggingFaceTB/SmolLM2-135M-Instruct", threads=2, max_context=2048)
         """
-        return cls(read_model(path), **options)
+        checked = with_defaults(options)
+        with damaged_if_not_understood(path):
+            return cls(read_model(path), **checked)
 
     @overload
     def generate(  # type: ignore[overload-overlap]  # a str is a sequence of str
@@ -287,7 +290,7 @@ class Model:
         self._check(prompt)
         requests: list[Request] = []
         try:
-            with self._lock:
+            with self._turn:
                 requests += [self.session.add(prompt, memory, **options) for options in each]
             return [self._shared.wait(request, check) for request in requests]
         finally:
@@ -357,7 +360,7 @@ class Model:
 
     def close(self) -> None:
         """Cancel what runs and free weights and cache. The model cannot be used afterwards."""
-        with self._lock:
+        with self._turn:
             self.session.scheduler.close()
             self._scorer.close()
             self.weights, self.executor, self.encoder = {}, None, None
@@ -373,7 +376,7 @@ class Model:
     def _submit(self, prompts: Sequence[tuple[Sequence[int], GenerateOptions]]) -> list[Request]:
         """Queue all prompts, each with its options, or, if one of them is refused, none."""
         requests: list[Request] = []
-        with self._lock:
+        with self._turn:
             try:
                 inputs: dict[int, EncodedInput] = {}  # several answers to a prompt share what has been read
                 for tokens, options in prompts:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -27,11 +28,14 @@ def load_tokenizer(path: Path, config: Mapping[str, Any]) -> Any:
         if (path / "tokenizer.json").is_file() and _settings(path).get("tokenizer_class", GENERIC[0]) in GENERIC:
             from transformers import PreTrainedTokenizerFast
 
-            return PreTrainedTokenizerFast.from_pretrained(str(path))
-        from transformers import AutoConfig, AutoTokenizer
+            tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(str(path))
+        else:
+            from transformers import AutoConfig, AutoTokenizer
 
-        settings = AutoConfig.for_model(**config)
-        return AutoTokenizer.from_pretrained(str(path), config=settings, trust_remote_code=False)
+            settings = AutoConfig.for_model(**config)
+            tokenizer = AutoTokenizer.from_pretrained(str(path), config=settings, trust_remote_code=False)
+        tokenizer.model_max_length = sys.maxsize  # ours is the context; whatever stands in the file
+        return tokenizer
     except Exception as error:  # transformers and tokenizers raise many kinds
         raise CutworkError(f"the tokenizer in {path} cannot be read: {' '.join(str(error).split())}") from None
 
@@ -76,30 +80,36 @@ def render_chat(
         raise CutworkError(f"the model's chat template refuses these messages: {error}") from None
 
 
-def stop_tokens(path: Path, config: Mapping[str, Any], tokenizer: Any) -> frozenset[int]:
-    """Ids that end a text: those of generation_config.json (else of the config), and the tokenizer's."""
+def stop_tokens(path: Path, config: Mapping[str, Any], tokenizer: Any, vocabulary: int) -> frozenset[int]:
+    """Ids that end a text: those of generation_config.json (else of the config), and the tokenizer's.
+
+    Those beyond the `vocabulary` are left out: no model writes them.
+    """
     named = config.get("eos_token_id")
     try:
         generation = json.loads((path / "generation_config.json").read_bytes())
         named = generation.get("eos_token_id", named)
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         pass  # the file is optional, and only improves on the config
     ids = named if isinstance(named, list) else [named]
-    return frozenset(i for i in [*ids, getattr(tokenizer, "eos_token_id", None)] if isinstance(i, int))
+    ids = [*ids, getattr(tokenizer, "eos_token_id", None)]
+    return frozenset(i for i in ids if isinstance(i, int) and not isinstance(i, bool) and 0 <= i < vocabulary)
 
 
-def start_tokens(path: Path, config: Mapping[str, Any], keys: Sequence[str]) -> list[int]:
+def start_tokens(path: Path, config: Mapping[str, Any], keys: Sequence[str], vocabulary: int) -> list[int]:
     """What a decoder that answers an encoder's input begins with: what the first of the `keys` that the model has says.
 
-    Raises CutworkError if it has none.
+    Raises CutworkError if it has none, or one beyond the `vocabulary`.
     """
     generation: Any = {}
-    with suppress(OSError, ValueError):  # the file is optional
+    with suppress(OSError, ValueError, RecursionError):  # the file is optional
         generation = json.loads((path / "generation_config.json").read_bytes())
     for key in keys:
         for settings in (generation, config):
             start = settings.get(key) if isinstance(settings, dict) else None
             if isinstance(start, int) and not isinstance(start, bool):
+                if not 0 <= start < vocabulary:
+                    raise CutworkError(f"{path}: {key} {start} is not in the vocabulary of {vocabulary} tokens")
                 return [start]
     raise CutworkError(f"{path}: neither its config nor generation_config.json names a {keys[0]}")
 
@@ -107,6 +117,6 @@ def start_tokens(path: Path, config: Mapping[str, Any], keys: Sequence[str]) -> 
 def _settings(path: Path) -> dict[str, Any]:
     try:
         settings = json.loads((path / "tokenizer_config.json").read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return settings if isinstance(settings, dict) else {}

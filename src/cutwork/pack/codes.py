@@ -36,9 +36,9 @@ class Codes:
         if packed.dtype != "I32" or len(packed.shape) != 2 or shape is None or shape.array.size != 2:
             raise self._damaged(name)
         rows, cols = (int(n) for n in shape.array.reshape(-1))
-        bits = self._bits(name, cols, packed.shape[1])
-        if packed.shape[0] != rows:
+        if packed.shape[0] != rows or rows < 1 or cols < 1:
             raise self._damaged(name)
+        bits = self._bits(name, cols, packed.shape[1])
         return _unpack(packed.array, bits, cols)
 
     def int4_group(self, name: str) -> int:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cutwork.errors import damaged_if_not_understood
 from cutwork.pack.convert import LOWEST, convert
 from cutwork.pack.manifest import Manifest, Source, WeightEntry, write_manifest
 from cutwork.pack.reader import STORED_DTYPE
@@ -141,13 +142,14 @@ def pack(
     one weight is in memory at a time, as it was and as it is stored.
     Raises CutworkError for what cannot be read, a taken `output` or a full disk.
     """
-    checkpoint = SourceCheckpoint(source)
+    with damaged_if_not_understood(source):
+        checkpoint = SourceCheckpoint(source)
     summary = PackSummary(source_nbytes=checkpoint.nbytes)
     config = dict(checkpoint.config)
     if checkpoint.dequantized:
         config.pop("quantization_config", None)  # restored as the floats that it stands for
     origin = Source(kind=checkpoint.kind, tied=checkpoint.tied, extras=checkpoint.extras)
-    with output_directory(output, overwrite, source=source) as partial:
+    with damaged_if_not_understood(source), output_directory(output, overwrite, source=source) as partial:
         parts = len(checkpoint.names) + len(checkpoint.extras)
         with PackWriter(partial, config, parts, source=origin) as writer:
             for done, name in enumerate(checkpoint.names):

@@ -91,7 +91,8 @@ def verify(name: str, weight: EncodedWeight) -> None:
 
 
 class _MappedWeights(Mapping[str, EncodedWeight]):
-    """Weights made from the mapped file when they are asked for."""
+    """Weights made from the mapped file when they are asked for; offsets, which kernels add to addresses, are copied:
+    those that were checked stay, even if the file is written over."""
 
     def __init__(self, entries: Mapping[str, WeightEntry], tensors: Tensors) -> None:
         self._entries, self._tensors = entries, tensors
@@ -107,7 +108,7 @@ class _MappedWeights(Mapping[str, EncodedWeight]):
             values=parts["values"],
             scale=parts.get("scale"),
             mask=parts.get("mask"),
-            offsets=parts.get("offsets"),
+            offsets=np.array(parts["offsets"]) if "offsets" in parts else None,
             group=entry.group or 0,
             keep=entry.keep or 0,
             steps=parts.get("steps"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cutwork.errors import CutworkError
+from cutwork.errors import CutworkError, damaged_if_not_understood
 from cutwork.pack import bfloat16
 from cutwork.pack.codes import pack_nibbles
 from cutwork.pack.convert import LOWEST
@@ -31,11 +31,12 @@ def restore(packed: Path, output: Path, *, overwrite: bool = False, progress: Pr
     stand for, and what `--dtype bf16` rounded off. Every weight is verified. Raises CutworkError for damage, a taken
     `output`, a full disk.
     """
-    model = read_packed(packed)
-    jobs = _tensors_to_write(model, open_tensors(packed))
+    with damaged_if_not_understood(packed):
+        model = read_packed(packed)
+        jobs = _tensors_to_write(model, open_tensors(packed))
     # Wide types first: then every tensor is aligned for its type without fillers, which a checkpoint must not have.
     names = sorted(jobs, key=lambda name: -NUMPY_DTYPES[jobs[name][0]].itemsize)
-    with output_directory(output, overwrite, source=packed) as directory:
+    with damaged_if_not_understood(packed), output_directory(output, overwrite, source=packed) as directory:
         with SafetensorsWriter(directory, len(jobs), alignment=1, metadata={"format": "pt"}) as writer:
             for done, name in enumerate(names):
                 if progress:

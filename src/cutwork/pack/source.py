@@ -135,7 +135,9 @@ class SourceCheckpoint:
                 quantized.add(name)
         companions = {name + end for name in quantized for end in (*COMPANIONS, "_packed")}
         for name in self.tensors:
-            dtype, _ = self.tensors.describe(name)
+            dtype, shape = self.tensors.describe(name)
+            if 0 in shape and (dtype in FLOATS or name in quantized):
+                raise CutworkError(f"{self.path}: '{name}' of shape {list(shape)} is empty; get the model again")
             if name in self.tied or name in quantized or (name in companions and not name.endswith("_zero_point")):
                 continue
             if name in companions:

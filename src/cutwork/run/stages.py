@@ -1,11 +1,9 @@
 """Stages in a directory: each made once while nothing it depends on changes, whatever interrupts the work."""
 
-import fcntl
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,6 +15,7 @@ from cutwork.errors import CutworkError
 from cutwork.recipe import PackSettings, PruneSettings, QuantizeSettings, Settings, TuneSettings
 from cutwork.store.fingerprint import digest, fingerprint
 from cutwork.store.json_file import read_json, write_json
+from cutwork.store.lock import only_process
 from cutwork.tasks.task import Sample, Task
 
 GROUPS = ("teacher", "prune", "tune", "quantize", "pack", "compare")  # what --until may name
@@ -120,7 +119,8 @@ class Stages:
     def carry_out(self, until: str = GROUPS[-1]) -> None:
         """Make what is missing of the stages up to the group `until`; whatever a stage raises ends it."""
         wanted = [stage for stage in self.stages if GROUPS.index(stage.group) <= GROUPS.index(until)]
-        with _only_process(self.output):
+        refusal = f"another cutwork run is working in {self.output}; wait for it or choose --output"
+        with only_process(self.output / ".lock", refusal):
             _forget_leftovers(self.output)
             missing = [stage for stage in self.missing() if stage in wanted]
             if len(missing) < len(wanted):
@@ -194,19 +194,3 @@ def _forget_leftovers(output: Path) -> None:
     """Remove what a process killed while discarding left."""
     for stale in [*output.glob(".*.stale"), *output.glob("*/.*.stale")]:
         _remove(stale)
-
-
-@contextmanager
-def _only_process(output: Path) -> Iterator[None]:
-    """Keep other processes out of an output directory while the block runs; the lock dies with its process."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        lock = (output / ".lock").open("a")
-    except OSError as error:
-        raise CutworkError(f"cannot write to {output}: {(error.strerror or str(error)).lower()}") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise CutworkError(f"another cutwork run is working in {output}; wait for it or choose --output") from None
-        yield

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,48 +14,54 @@ from cutwork.errors import CutworkError
 from cutwork.serve.answer import identifier
 from cutwork.serve.http.app import make_app
 from cutwork.serve.limits import Limits
+from cutwork.store.fingerprint import fingerprint
 from cutwork.store.journal import Journal
 
 URLS = ("/v1/completions", "/v1/chat/completions")
+_JSON = {"Content-Type": "application/json"}
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 BatchProgress = Callable[[int, int], None]  # (answered, all)
 
 
 def run_batch(
-    models: Mapping[str, Model], source: Path, output: Path, *, limits: Limits, progress: BatchProgress
+    models: Mapping[str, Model],
+    source: Path,
+    output: Path,
+    *,
+    limits: Limits,
+    progress: BatchProgress,
+    waits: Callable[[], None] | None = None,
 ) -> dict[str, int]:
     """Answer every line of `source` into `output`; {"answered", "failed", "resumed"}.
 
     A line is {"custom_id", "method": "POST", "url", "body"}; its answer {"id", "custom_id", "response": {"status_code",
     "request_id", "body"}, "error"}, in the order in which answers come. Until all are there they are kept beside the
-    output as `.NAME.partial`, from which the same call goes on. Raises CutworkError for a file that is not like that.
+    output as `.NAME.partial`, from which the same call, of the same requests and models, goes on; one that comes while
+    another process is at it calls `waits` and waits. Raises CutworkError for a file that is not like that.
     """
     requests = read_requests(source)
-    journal = Journal(output)
-    done = {str(answer["custom_id"]) for answer in journal.read()}
-    unknown = done - requests.keys()
-    if unknown:
-        raise CutworkError(
-            f"{journal.path} belongs to another batch (it answers '{min(unknown)}'); delete it to start anew"
-        )
-    result = {"answered": 0, "failed": 0, "resumed": len(done)}
-    todo = {name: request for name, request in requests.items() if name not in done}
-    app = make_app(models, limits=limits)
+    key = [requests, {name: fingerprint(model.path) for name, model in models.items()}]
+    with Journal(output, key, waits=waits) as journal:
+        done = {str(answer["custom_id"]) for answer in journal.entries}
+        result = {"answered": 0, "failed": 0, "resumed": len(done)}
+        todo = {name: request for name, request in requests.items() if name not in done}
+        app = make_app(models, limits=limits)
 
-    async def answer_all() -> None:
-        window = asyncio.Semaphore(sum(model.max_batch for model in models.values()) * 2)
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://batch", timeout=None) as client:
-            async for line in _answers(client, todo, window):
-                journal.add(line)
-                result["answered" if line["response"]["status_code"] == 200 else "failed"] += 1
-                progress(len(done) + result["answered"] + result["failed"], len(requests))
+        async def answer_all() -> None:
+            window = asyncio.Semaphore(sum(model.max_batch for model in models.values()) * 2)
+            transport = httpx.ASGITransport(app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://batch", timeout=None) as client:
+                async for line in _answers(client, todo, window):
+                    journal.add(line)
+                    result["answered" if line["response"]["status_code"] == 200 else "failed"] += 1
+                    progress(len(done) + result["answered"] + result["failed"], len(requests))
 
-    try:
-        asyncio.run(answer_all())
-    finally:
-        app.state.models.drain(0)
-        app.state.models.join()
-    journal.become_output()
+        try:
+            asyncio.run(answer_all())
+        finally:
+            app.state.models.drain(0)
+            app.state.models.join()
+        journal.finish()
     return result
 
 
@@ -62,7 +69,7 @@ def read_requests(source: Path) -> dict[str, dict[str, Any]]:
     """The requests of a batch file by custom_id. Raises CutworkError naming the line that is wrong."""
     requests: dict[str, dict[str, Any]] = {}
     try:
-        lines = source.read_text(encoding="utf-8").splitlines()
+        lines = source.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise CutworkError(f"{source} cannot be read: {error}") from None
     for number, line in enumerate(lines, 1):
@@ -75,8 +82,10 @@ def read_requests(source: Path) -> dict[str, dict[str, Any]]:
             raise CutworkError(
                 f'{source}, line {number}: each line is like {{"custom_id": "1", "url": "{URLS[0]}", "body": {{…}}}}'
             ) from None
-        if not isinstance(name, str) or name in requests:
-            raise CutworkError(f"{source}, line {number}: custom_id must be a string that occurs once")
+        if not isinstance(name, str) or name in requests or _HALF_CHARACTER.search(name):
+            raise CutworkError(
+                f"{source}, line {number}: custom_id must be a string of whole characters, once in the file"
+            )
         if url not in URLS or request.get("method", "POST") != "POST":
             raise CutworkError(f"{source}, line {number}: the method must be POST and the url one of {', '.join(URLS)}")
         if not isinstance(body, dict) or body.get("stream"):
@@ -92,7 +101,7 @@ async def _answers(
 ) -> AsyncIterator[dict[str, Any]]:
     async def answer(name: str, request: dict[str, Any]) -> dict[str, Any]:
         async with window:
-            response = await client.post(request["url"], json=request["body"])
+            response = await client.post(request["url"], content=json.dumps(request["body"]), headers=_JSON)
         return {
             "id": identifier("batch_req"),
             "custom_id": name,

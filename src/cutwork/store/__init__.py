@@ -5,7 +5,8 @@ resolve      from a path or a name to a directory: hub (the Hugging Face Hub), d
 safetensors  tensors in files, read by mapping and written as they come
 bitmask      checkpoints whose zeros are stored as bitmasks, expanded
 output       a directory that appears whole or not at all
-atomic       the same of a file; json_file: JSON objects
+atomic       the same of a file; json_file: JSON objects; partial: how either is told from what killed processes left
+lock         one process at a time
 journal      what unfinished work has done so far
 fingerprint  whether a model or a value is still what it was
 """

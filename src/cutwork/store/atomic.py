@@ -4,15 +4,16 @@ import errno
 import os
 from pathlib import Path
 
+from cutwork.store.partial import partial, sync_entry
+
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace a file's content in one step; an interrupted write leaves the old one."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Replace a file's content in one step; an interrupted write, even by a loss of power, leaves the old one."""
+    with partial(path) as file:
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+        sync_entry(file)
+        file.replace(path)
+        sync_entry(path.parent)
 
 
 def disk_full(error: BaseException) -> bool:

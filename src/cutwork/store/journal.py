@@ -1,9 +1,12 @@
 """What unfinished work has done so far, so that the same call goes on where it was interrupted."""
 
+import fcntl
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, BinaryIO
 
 from cutwork.errors import CutworkError
 from cutwork.store.atomic import write_atomically
@@ -11,52 +14,88 @@ from cutwork.store.fingerprint import digest
 
 
 class Journal:
-    """Entries, anything JSON can hold, one a line in `.NAME.partial` beside an output of that name.
+    """Entries, anything JSON can hold, one a line in `.NAME.partial` beside an output of that name: a context manager.
 
-    Entries are appended whole; a line that a crash cut off is dropped when the journal is read again.
+    Entries are appended whole; a line that a crash cut off is dropped when the journal is opened again. One process at
+    a time has it: another that opens it waits for the first to end.
     """
 
-    def __init__(self, output: Path, key: object = None) -> None:
-        """`key`, anything JSON can hold, tells one work from another with the same output: its first line."""
+    def __init__(self, output: Path, key: object, *, waits: Callable[[], None] | None = None) -> None:
+        """`key`, anything JSON can hold, tells one work from another with the same output: its hash is the first line.
+
+        Takes up the `entries` of an interrupted call with the same key; those of another are thrown away. `waits` is
+        called if another process has the journal. Raises CutworkError if nothing can be written there.
+        """
         self.path = output.with_name(f".{output.name}.partial")
         self._output = output
-        self._head = b"" if key is None else _line(digest(key))
-
-    def read(self) -> list[Any]:
-        """The entries of an interrupted call with the same key; those of another are thrown away.
-
-        Raises CutworkError if nothing can be written there.
-        """
+        head = _line(digest(key))
         try:
-            content = self.path.read_bytes() if self.path.exists() else b""
-            lines = content.removeprefix(self._head).split(b"\n")[:-1] if content.startswith(self._head) else []
-            entries = list(_whole(lines))
-            write_atomically(self.path, self._head + b"".join(map(_line, entries)))
+            self._file = _alone(self.path, waits)
+            content = self._file.read()
+            self.entries: list[Any] = []
+            end = 0
+            if content.startswith(head):
+                end = len(head)
+                for line, entry in _whole(content[end:].split(b"\n")[:-1]):
+                    self.entries.append(entry)
+                    end += len(line) + 1
+            self._file.truncate(end)
+            if not end:
+                self._append(head)
         except OSError as error:
-            raise CutworkError(f"cannot write beside {self._output}: {error.strerror}") from None
-        return entries
+            raise CutworkError(f"cannot write beside {output}: {error.strerror}") from None
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
 
     def add(self, *entries: Any) -> None:
         """Keep more entries."""
-        with self.path.open("ab") as file:
-            file.write(b"".join(map(_line, entries)))
+        self._append(b"".join(map(_line, entries)))
+        self.entries += entries
 
-    def become_output(self) -> None:
-        """The entries are the output: one JSON value a line."""
-        self.path.replace(self._output)
-
-    def remove(self) -> None:
-        """Forget everything, once the output is there."""
+    def finish(self, content: str | None = None) -> None:
+        """Write the output, the entries one a line if nothing else is given, and forget them."""
+        write_atomically(self._output, b"".join(map(_line, self.entries)) if content is None else content)
         self.path.unlink(missing_ok=True)
+
+    def _append(self, lines: bytes) -> None:
+        self._file.write(lines)
+        self._file.flush()
+
+
+def _alone(path: Path, waits: Callable[[], None] | None) -> BinaryIO:
+    """The file, opened to read and append, and locked until it is closed."""
+    while True:
+        file = path.open("a+b")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waits:
+                waits()
+                waits = None
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            return file
+        file.close()  # the one that had it has finished
 
 
 def _line(entry: Any) -> bytes:
-    return json.dumps(entry, ensure_ascii=False).encode() + b"\n"
+    try:
+        return json.dumps(entry, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:  # half a character
+        return json.dumps(entry).encode() + b"\n"
 
 
-def _whole(lines: Iterable[bytes]) -> Iterable[Any]:
+def _whole(lines: Iterable[bytes]) -> Iterable[tuple[bytes, Any]]:
+    """Lines and what they say, up to one that was cut off."""
     for line in lines:
         try:
-            yield json.loads(line)
+            yield line, json.loads(line)
         except ValueError:
             return

@@ -14,6 +14,8 @@ def read_json(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise CutworkError(f"{path} is missing; the model directory is incomplete") from None
+    except OSError as error:
+        raise CutworkError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
     except (ValueError, RecursionError) as error:
         raise CutworkError(f"{path} is not valid JSON ({error}); get the file again") from None
     if not isinstance(data, dict):

@@ -1,15 +1,19 @@
 """How the directory that a stage writes appears: whole or not at all, and never over something else."""
 
+import ctypes
+import errno
 import os
-import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from cutwork.errors import CutworkError
 from cutwork.store.atomic import disk_full
 from cutwork.store.directory import is_model
+from cutwork.store.partial import hold, partial, remove_leftovers, retired_of, sync, sync_entry
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
 
 
 @contextmanager
@@ -17,31 +21,32 @@ def output_directory(destination: Path, overwrite: bool = False, *, source: Path
     """A fresh directory to write into that becomes `destination` when the block ends, and vanishes if it raises.
 
     Only an empty directory is replaced, or with `overwrite` another model directory, but never one that holds
-    `source`. What killed processes left behind is removed. Raises CutworkError if the destination is taken or its
-    disk is full.
+    `source`. Whatever interrupts this, even a loss of power, there is the old directory or the whole new one. What
+    killed processes left behind is removed. Raises CutworkError if the destination is taken or its disk is full.
     """
     destination = Path(os.path.abspath(destination.expanduser()))
     if source and source.resolve().is_relative_to(destination.resolve()):
         raise CutworkError(f"{destination} holds the model to read; choose another output directory")
-    partial = destination.with_name(f".{destination.name}.partial-{os.getpid()}")
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        _clean_up_after_the_dead(destination)
-        _check_free(destination, overwrite)
-        partial.mkdir()
-    except OSError as error:
-        raise CutworkError(f"cannot write {destination}: {(error.strerror or str(error)).lower()}") from None
-    try:
-        yield partial
-        _check_free(destination, overwrite)
-        _replace(destination, partial)
-    except BaseException as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        if disk_full(error):
-            raise CutworkError(
-                f"the disk became full while writing {destination}; nothing was kept, free some space and run again"
-            ) from None
-        raise
+    with ExitStack() as stack:
+        try:
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(destination)
+            _check_free(destination, overwrite)
+            fresh = stack.enter_context(partial(destination, directory=True))
+        except OSError as error:
+            raise CutworkError(f"cannot write {destination}: {(error.strerror or str(error)).lower()}") from None
+        try:
+            yield fresh
+            _check_free(destination, overwrite)
+            sync(fresh)
+            _replace(destination, fresh, overwrite)
+            sync_entry(destination.parent)
+        except BaseException as error:
+            if disk_full(error):
+                raise CutworkError(
+                    f"the disk became full while writing {destination}; nothing was kept, free some space and run again"
+                ) from None
+            raise
 
 
 def _check_free(destination: Path, overwrite: bool) -> None:
@@ -57,39 +62,39 @@ def _check_free(destination: Path, overwrite: bool) -> None:
         raise CutworkError(f"{destination} is not a model directory, so it is not replaced; remove it yourself")
 
 
-def _replace(destination: Path, partial: Path) -> None:
-    """Move `partial` to `destination`; a process killed in between leaves the old one for the next to restore."""
-    retired = destination.with_name(f".{destination.name}.retired-{os.getpid()}")
-    if destination.exists():
+def _replace(destination: Path, fresh: Path, overwrite: bool) -> None:
+    """Move `fresh` to `destination`; what was there, if it was more than an empty directory, takes its place."""
+    try:
+        fresh.rename(destination)
+        return
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+    _check_free(destination, overwrite)  # another process may have been quicker
+    if not _exchange(destination, fresh):
+        _move_away_and_replace(destination, fresh)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two directories in one step; whether this system can."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    return bool(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
+
+
+def _move_away_and_replace(destination: Path, fresh: Path) -> None:
+    """The same in two steps: a process killed in between leaves the old directory for the next to restore."""
+    retired = retired_of(destination)
+    held = hold(destination)
+    try:
         destination.rename(retired)
-    try:
-        partial.rename(destination)
-    except BaseException:
-        if retired.exists():
+        try:
+            fresh.rename(destination)
+        except BaseException:
             retired.rename(destination)
-        raise
-    shutil.rmtree(retired, ignore_errors=True)
-
-
-def _clean_up_after_the_dead(destination: Path) -> None:
-    for leftover in destination.parent.iterdir():
-        match = re.fullmatch(rf"\.{re.escape(destination.name)}\.(partial|retired)-(\d+)", leftover.name)
-        if match is None or _alive(int(match[2])):
-            continue
-        if match[1] == "retired" and not destination.exists():
-            leftover.rename(destination)
-        else:
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _alive(process: int) -> bool:
-    """Whether another process has this id; our own id on a leftover means that it was used before us."""
-    if process == os.getpid():
-        return False
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
+            raise
+        shutil.rmtree(retired, ignore_errors=True)
+    finally:
+        if held is not None:
+            os.close(held)

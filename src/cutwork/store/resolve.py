@@ -6,12 +6,19 @@ from pathlib import Path
 from cutwork.errors import CutworkError
 from cutwork.store import demo_model, hub
 
+HUB = "hf:"  # before a name: of the Hub, whatever lies here
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+# What people call the directories that models are written to; whoever has such a name on the Hub is not meant by it.
+_FOLDERS = frozenset(("build", "checkpoint", "checkpoints", "data", "model", "models", "out", "output", "outputs",
+                      "packed", "results", "run", "runs", "tmp"))  # fmt: skip
+
 
 def resolve(name_or_path: str | Path) -> Path:
-    """The local directory of a model: a path, a name that `demo_model` knows, or a Hub name (downloaded).
+    """The local directory of a model: a path, a name that `demo_model` knows, or one of the Hub (downloaded).
 
-    Only weights in safetensors, JSON and tokenizer files are downloaded. Raises CutworkError if there is no such model
-    or the Hub cannot be reached.
+    A name of the Hub is `hf:OWNER/NAME`, or `OWNER/NAME` where no directory can be meant by that. Only weights in
+    safetensors, JSON and tokenizer files are downloaded. Raises CutworkError if there is no such model or the Hub
+    cannot be reached.
     """
     path = Path(name_or_path).expanduser()
     if path.exists():
@@ -19,6 +26,10 @@ def resolve(name_or_path: str | Path) -> Path:
     name = str(name_or_path)
     if name in demo_model.NAMES:
         return Path(demo_model.fetch(name))
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name):
+    of_hub = name.removeprefix(HUB)
+    if isinstance(name_or_path, Path) or not _HUB_NAME.fullmatch(of_hub):
         raise CutworkError(f"no model directory at {path}")
-    return hub.download(name)
+    owner, slash, _ = of_hub.partition("/")
+    if of_hub == name and (not slash or owner.lower() in _FOLDERS or Path(owner).is_dir()):
+        raise CutworkError(f"no model directory at {path}; for the Hugging Face Hub's model write {HUB}{name}")
+    return hub.download(of_hub)

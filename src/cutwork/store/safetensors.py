@@ -224,6 +224,8 @@ def _checked_entry(fields: Any, start: int, size: int) -> _Entry | str:
         return f"reaches to byte {end} of a file of {size} bytes"
     if math.prod(shape) * NUMPY_DTYPES[dtype].itemsize != end - begin:
         return f"of dtype {dtype} and shape {shape} does not fill its {end - begin} bytes"
+    if math.prod(size for size in shape if size) >= 2**48:  # of no bytes, but NumPy has no such array
+        return f"has the impossible shape {str(shape)[:80]}"
     return _Entry(dtype, tuple(shape), begin, end)
 
 

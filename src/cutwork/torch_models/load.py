@@ -63,7 +63,7 @@ def empty_model(config: Any, attention: str = "sdpa") -> Any:
     """
     inputs_of(config)
     try:
-        return _with_attention(_auto_class(config).from_config, config, attention)
+        return _with_attention(partial(_auto_class(config).from_config, trust_remote_code=False), config, attention)
     except (ValueError, KeyError, RuntimeError) as error:
         raise CutworkError(f"cannot build a {config.model_type}: {' '.join(str(error).split())[:300]}") from None
 
@@ -73,7 +73,7 @@ def load_config(path: Path) -> Any:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        return AutoConfig.from_pretrained(path)
+        return AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise CutworkError(f"cannot load {path}: {' '.join(str(error).split())[:300]}") from None
 
@@ -81,13 +81,13 @@ def load_config(path: Path) -> Any:
 def _from_files(config: Any, path: Path, **options: Any) -> Any:
     stored = open_checkpoint(path)
     if not isinstance(stored, Expanded):
-        return _auto_class(config).from_pretrained(path, **options)
+        return _auto_class(config).from_pretrained(path, use_safetensors=True, trust_remote_code=False, **options)
     # Zeros in bitmasks, which transformers would leave random.
     for key in ("quantization_config", "compression_config", "sparsity_config"):
         if hasattr(config, key):
             delattr(config, key)
     with torch.device("meta"):
-        model_class: Any = type(_auto_class(config).from_config(config))
+        model_class: Any = type(_auto_class(config).from_config(config, trust_remote_code=False))
     state = {name: _to_torch(stored[name]) for name in stored}
     return model_class.from_pretrained(None, config=config, state_dict=state, **options)
 
@@ -127,7 +127,7 @@ def load_tokenizer(path: Path) -> Any:
     """
     speech = architectures.kind_of(load_config(path).to_dict()) == "speech"
     try:
-        tokenizer = (AutoProcessor if speech else AutoTokenizer).from_pretrained(path)
+        tokenizer = (AutoProcessor if speech else AutoTokenizer).from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise CutworkError(f"cannot load the tokenizer in {path}: {' '.join(str(error).split())[:300]}") from None
     if (tokenizer.tokenizer if speech else tokenizer).eos_token_id is None:

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from rich.text import Text
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from cutwork.progress import progress_bar
+from cutwork.store.atomic import write_atomically
 from cutwork.tasks.rendering import IGNORED
 
 _SECONDS_BETWEEN_LINES = 15.0  # where nothing can be redrawn, as in a file or a CI log
@@ -34,7 +36,7 @@ class TrainingLog(TrainerCallback):
             return
         if self.path.exists():
             lines = [line for line in read_log(self.path) if line["step"] <= state.global_step]
-            self.path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+            write_atomically(self.path, "".join(f"{json.dumps(line)}\n" for line in lines))
         self.progress.start()
         self._bar = self.progress.add_task(
             self.description, total=state.max_steps, completed=state.global_step, note="first step"
@@ -66,8 +68,12 @@ class TrainingLog(TrainerCallback):
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log; none if there is no log."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    """The lines of a run's log, but for one that a crash cut off; none if there is no log."""
+    lines = []
+    with suppress(ValueError):
+        for line in path.read_bytes().split(b"\n")[:-1] if path.is_file() else ():
+            lines.append(json.loads(line))
+    return lines
 
 
 def show_layers(console: Console, lines: Sequence[dict[str, Any]], count: int = 5) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from cutwork.errors import CutworkError
 from cutwork.recipe import TuneSettings
 from cutwork.store.fingerprint import fingerprint
 from cutwork.store.json_file import read_json, write_json
+from cutwork.store.lock import only_process
 from cutwork.store.output import output_directory
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.data import Examples, examples
@@ -97,52 +99,57 @@ def tune(
     In several processes (torchrun, accelerate launch) this is data-parallel, and the model is sharded with `fsdp` or
     where accelerate's own settings say so; the first process writes and prints.
 
-    Raises CutworkError for unusable models, data or settings, when the loss diverges, when zeros were lost, or when
-    what is in `OUTPUT.work` or `output` comes from other settings.
+    Raises CutworkError for unusable models, data or settings, when the loss diverges, when zeros were lost, when what
+    is in `OUTPUT.work` or `output` comes from other settings, or another process is at it.
     """
     first = int(os.environ.get("RANK", "0")) == 0
     console = (console or Console(stderr=True)) if first else Console(quiet=True)
     work = output.with_name(f"{output.name}.work")
     arguments = _arguments(work, settings, fsdp)
     _ = arguments.device  # from here on the processes know each other
-    if overwrite and first and not dry_run:
-        shutil.rmtree(work, ignore_errors=True)
-    PartialState().wait_for_everyone()
-    config, tokenizer = load_config(model_dir), load_tokenizer(model_dir)
-    data = examples(tokenizer, samples, max_length, inputs_of(config))
-    run = _Run(
-        model_dir=model_dir,
-        teacher_dir=teacher_dir,
-        output=output,
-        work=work,
-        settings=settings,
-        arguments=arguments,
-        config=config,
-        tokenizer=tokenizer,
-        samples=samples,
-        data=data,
-        max_length=max_length,
-        prepared=prepared,
-        identity=_identity(model_dir, teacher_dir, settings, data, prepared),
-        first=first,
-        console=console,
-    )
-    finished = None if overwrite or dry_run else _finished(output, run.identity)
-    if finished is not None:
-        console.print(f"{output} is already there; nothing to do")
-        return finished
-    if settings.losses.needs_teacher and teacher_dir is None:
-        raise CutworkError("the kl and squarehead losses compare with a teacher; give the dense model as --teacher")
-    bfloat16 = _bfloat16(run, dry_run)
-    expected = _estimate(run, bfloat16)
-    if dry_run:
-        show_examples(console, tokenizer, data)
-    console.print(expected.sentence() if expected else "no estimate: this architecture cannot be run on empty tensors")
-    if dry_run:
-        return {"estimate": asdict(expected) if expected else None}
-    trainer, zeros = _prepare(run, bfloat16)
-    seconds = _train(run, trainer, sparse=max(zeros.values()) > 0.1)
-    return _write(run, trainer, zeros, seconds, overwrite)
+    refusal = f"another process is fine-tuning into {output}; wait for it or choose another output"
+    writes = first and not dry_run
+    with only_process(output.with_name(f".{output.name}.lock"), refusal) if writes else nullcontext():
+        if overwrite and writes:
+            shutil.rmtree(work, ignore_errors=True)
+        PartialState().wait_for_everyone()
+        config, tokenizer = load_config(model_dir), load_tokenizer(model_dir)
+        data = examples(tokenizer, samples, max_length, inputs_of(config))
+        run = _Run(
+            model_dir=model_dir,
+            teacher_dir=teacher_dir,
+            output=output,
+            work=work,
+            settings=settings,
+            arguments=arguments,
+            config=config,
+            tokenizer=tokenizer,
+            samples=samples,
+            data=data,
+            max_length=max_length,
+            prepared=prepared,
+            identity=_identity(model_dir, teacher_dir, settings, data, prepared),
+            first=first,
+            console=console,
+        )
+        finished = None if overwrite or dry_run else _finished(output, run.identity)
+        if finished is not None:
+            console.print(f"{output} is already there; nothing to do")
+            return finished
+        if settings.losses.needs_teacher and teacher_dir is None:
+            raise CutworkError("the kl and squarehead losses compare with a teacher; give the dense model as --teacher")
+        bfloat16 = _bfloat16(run, dry_run)
+        expected = _estimate(run, bfloat16)
+        if dry_run:
+            show_examples(console, tokenizer, data)
+        console.print(
+            expected.sentence() if expected else "no estimate: this architecture cannot be run on empty tensors"
+        )
+        if dry_run:
+            return {"estimate": asdict(expected) if expected else None}
+        trainer, zeros = _prepare(run, bfloat16)
+        seconds = _train(run, trainer, sparse=max(zeros.values()) > 0.1)
+        return _write(run, trainer, zeros, seconds, overwrite)
 
 
 def _prepare(run: _Run, bfloat16: bool) -> tuple[SparseTrainer, dict[str, float]]:

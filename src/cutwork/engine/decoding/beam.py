@@ -8,7 +8,7 @@ import numpy as np
 
 from cutwork.engine.decoding.blocks import BlockCache
 from cutwork.engine.decoding.logits import largest, log_softmax, log_sum_exp
-from cutwork.engine.decoding.sampling import Sampler
+from cutwork.engine.decoding.sampling import Sampler, check_finite
 from cutwork.errors import CutworkError, require
 
 WORST = np.float32(-1e9)  # the score of what is not there
@@ -132,10 +132,12 @@ class BeamSearch:
         """The `count` largest log-probabilities float32 after penalties and rules, and their tokens, from logits
         float32 [V]; `chosen`: what earlier groups have just chosen."""
         penalty = self.settings.diversity_penalty
+        total = log_sum_exp(logits)
+        check_finite(total)
         if self._sampler.plain and not penalty:  # which they are can be seen before they are log-probabilities
             ids = largest(logits, count)
-            return log_softmax(logits[ids], log_sum_exp(logits)), ids
-        scores = log_softmax(logits)
+            return log_softmax(logits[ids], total), ids
+        scores = log_softmax(logits, total)
         if penalty:
             others, times = np.unique(chosen, return_counts=True)
             scores[others] -= np.float32(penalty) * times

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 Copy = tuple[int, int]  # (from block, to block), for Executor.copy_blocks
+Root = tuple[int, str]  # what a sequence's keys and values depend on besides tokens: (memory, salt)
+NO_ROOT: Root = (0, "")
 
 
 class OutOfBlocks(Exception):
@@ -21,7 +23,7 @@ class Table:
     blocks: list[int] = field(default_factory=list)
     length: int = 0
     registered: int = 0  # leading blocks known to `BlockCache` by content
-    prefix: int = 0  # serial number of that content; of the empty prefix the root, 0 or below
+    prefix: int | Root = NO_ROOT  # serial number of that content; of the empty prefix the root
 
 
 class BlockCache:
@@ -38,8 +40,10 @@ class BlockCache:
         self._idle: OrderedDict[int, None] = OrderedDict()  # unused but remembered, least recently used first
         self._users = [0] * blocks
         self._serial = 0
-        self._known: dict[tuple[int, tuple[int, ...]], tuple[int, int]] = {}  # (prefix, tokens) → (serial, block)
-        self._keys: dict[int, tuple[int, tuple[int, ...]]] = {}  # block → its key in _known
+        self._known: dict[
+            tuple[int | Root, tuple[int, ...]], tuple[int, int]
+        ] = {}  # (prefix, tokens) → (serial, block)
+        self._keys: dict[int, tuple[int | Root, tuple[int, ...]]] = {}  # block → its key in _known
 
     @property
     def free(self) -> int:
@@ -50,11 +54,11 @@ class BlockCache:
         """Blocks that hold so many tokens."""
         return -(-tokens // self.block_size)
 
-    def open(self, tokens: Sequence[int], root: int = 0) -> Table:
+    def open(self, tokens: Sequence[int], root: Root = NO_ROOT) -> Table:
         """A table for a sequence that begins with `tokens`, holding the longest prefix still in the cache.
 
-        At least the last token is left to compute, since its logits are wanted. `root`: a number below 0 for what keys
-        and values depend on besides tokens; only sequences with the same root share blocks.
+        At least the last token is left to compute, since its logits are wanted. Only sequences with the same root share
+        blocks.
         """
         table = Table(prefix=root)
         for start in range(0, len(tokens) - self.block_size, self.block_size):
@@ -118,7 +122,7 @@ class BlockCache:
         """Give a sequence's blocks back, the last first, so that long prefixes lose their tails before their heads."""
         for block in reversed(table.blocks):
             self._release(block)
-        table.blocks, table.length, table.registered, table.prefix = [], 0, 0, 0
+        table.blocks, table.length, table.registered, table.prefix = [], 0, 0, NO_ROOT
 
     def _allocate(self) -> int:
         if self._free:

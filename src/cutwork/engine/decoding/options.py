@@ -19,7 +19,8 @@ class GenerateOptions(TypedDict, total=False):
     max_new_tokens: 128 by default. stop: strings (or one) that end the answer and are left out of it. ignore_eos: go on
     after an end-of-sequence token. skip_special_tokens: leave special tokens out of the text, True by default.
     priority: of those that wait, lower ones are served first, 0 by default. client: whose request it is; those with the
-    least running are served first.
+    least running are served first. cache_salt: what has been computed of a prompt is shared only with requests that
+    have the same salt, so that nobody learns from the time or the usage what others asked; "" by default.
     """
 
     max_new_tokens: int
@@ -28,6 +29,7 @@ class GenerateOptions(TypedDict, total=False):
     skip_special_tokens: bool
     priority: int
     client: str
+    cache_salt: str
     temperature: float
     top_k: int
     top_p: float

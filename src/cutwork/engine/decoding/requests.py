@@ -9,7 +9,7 @@ from typing import Any, Unpack
 from cutwork.engine.decoding.beam import Hypothesis
 from cutwork.engine.decoding.detokenize import Detokenizer, StopStrings
 from cutwork.engine.decoding.options import GenerateOptions, settings_of
-from cutwork.engine.decoding.running import Chosen, FinishReason, Running
+from cutwork.engine.decoding.running import NO_TOKEN, Chosen, FinishReason, Running
 from cutwork.engine.decoding.sampling import Logprob
 from cutwork.engine.decoding.scheduler import Scheduler
 from cutwork.engine.encoder import EncodedInput
@@ -32,7 +32,7 @@ class Generation:
 
     text: without the end-of-sequence token and without the stop string. tokens: all that were generated, the
     end-of-sequence token included. finish_reason: "stop" (end of sequence or stop string), "length" (max_new_tokens or
-    the end of the context) or "cancelled". prompt_tokens: their number, or of a model with an encoder that of its
+    the end of the context), "cancelled" or "error". prompt_tokens: their number, or of a model with an encoder that of its
     input's entries. logprobs: one entry per token if asked for.
     score: of a beam search, the sum of the tokens' log-probabilities divided by their number to the length_penalty.
     alternatives: the other answers, where num_return_sequences asked for several; of a beam search the best first.
@@ -69,7 +69,7 @@ class Generation:
 @dataclass(frozen=True)
 class Piece:
     """What one step brought for one request. `text` may be empty: half a character, or perhaps the start of a stop
-    string. The last piece of a request has its `finish_reason`."""
+    string. The last piece of a request has its `finish_reason`; with "error" it has no token (NO_TOKEN)."""
 
     request: "Request"
     token: int
@@ -96,6 +96,11 @@ class Request:
     def finish_reason(self) -> FinishReason | None:
         """None while running."""
         return self.sequence.finish_reason
+
+    @property
+    def error(self) -> BaseException | None:
+        """What went wrong, if it ended with "error"."""
+        return self.sequence.error
 
     def result(self) -> Generation:
         """The answer so far, or whole if the request has finished."""
@@ -168,6 +173,7 @@ class Session:
             stop_tokens=frozenset() if options.get("ignore_eos", False) else self._stop_tokens,
             priority=options.get("priority", 0),
             client=options.get("client", ""),
+            cache_salt=options.get("cache_salt", ""),
             beams=beams,
             memory=memory,
         )
@@ -186,32 +192,50 @@ class Session:
 
         A beam search gives one piece, at its end, with the text of its best hypothesis.
         """
+        try:
+            return self._tell(self.scheduler.step())
+        except BaseException:  # of one request, or of all: what was chosen before is told all the same
+            self._tell(self.scheduler.take())
+            raise
+
+    def _tell(self, chosen_now: list[Chosen]) -> list[Piece]:
+        """The pieces that the choices of a step make."""
         pieces = []
-        for chosen in self.scheduler.step():
+        for chosen in chosen_now:
             request = self._requests.get(chosen.sequence)
             if request is None:  # ended by a stop string before the last of its tokens in this step
                 continue
-            if chosen.sequence.search is not None:
-                pieces.append(self._end_search(request, chosen))
-                continue
-            text = self._text(request, chosen.token, chosen.finish_reason)
-            request.text += text
-            request.tokens.append(chosen.token)
-            if chosen.logprob is not None:
-                request.logprobs.append(chosen.logprob)
-            if request.stop.stopped:
-                self.scheduler.finish(chosen.sequence, "stop")
-                chosen.sequence.finish_reason = "stop"  # also where the last allowed token completed a stop string
-            reason: FinishReason | None = "stop" if request.stop.stopped else chosen.finish_reason
-            if reason is not None:
+            try:
+                piece = self._piece(request, chosen)
+            except Exception as error:  # of this request's text: nobody else's
+                self.scheduler.finish(chosen.sequence, "error")
+                chosen.sequence.finish_reason, chosen.sequence.error = "error", error
+                piece = Piece(request, NO_TOKEN, "", None, "error")
+            if piece.finish_reason is not None:
                 del self._requests[chosen.sequence]
-            pieces.append(Piece(request, chosen.token, text, chosen.logprob, reason))
-            request.pieces.append(pieces[-1])
+            pieces.append(piece)
+            request.pieces.append(piece)
         return pieces
+
+    def _piece(self, request: Request, chosen: Chosen) -> Piece:
+        """What a step's choice means for its request."""
+        if chosen.finish_reason == "error":
+            return Piece(request, NO_TOKEN, "", None, "error")
+        if chosen.sequence.search is not None:
+            return self._end_search(request, chosen)
+        text = self._text(request, chosen.token, chosen.finish_reason)
+        request.text += text
+        request.tokens.append(chosen.token)
+        if chosen.logprob is not None:
+            request.logprobs.append(chosen.logprob)
+        if request.stop.stopped:
+            self.scheduler.finish(chosen.sequence, "stop")
+            chosen.sequence.finish_reason = "stop"  # also where the last allowed token completed a stop string
+        reason: FinishReason | None = "stop" if request.stop.stopped else chosen.finish_reason
+        return Piece(request, chosen.token, text, chosen.logprob, reason)
 
     def _end_search(self, request: Request, chosen: Chosen) -> Piece:
         """The end of a beam search."""
-        del self._requests[chosen.sequence]
         prompt = chosen.sequence.tokens[: chosen.sequence.prompt_tokens]
         assert chosen.sequence.search is not None
         for hypothesis in chosen.sequence.search.best():
@@ -221,9 +245,7 @@ class Session:
             request.hypotheses.append((text, hypothesis))
         request.text, best = request.hypotheses[0]
         request.tokens = list(best.tokens)
-        piece = Piece(request, chosen.token, request.text, None, request.finish_reason)
-        request.pieces.append(piece)
-        return piece
+        return Piece(request, chosen.token, request.text, None, request.finish_reason)
 
     def _text(self, request: Request, token: int, finish_reason: FinishReason | None) -> str:
         """What may be shown after this token; everything that is left once the sequence has ended."""

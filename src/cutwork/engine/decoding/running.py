@@ -7,12 +7,15 @@ from typing import Literal
 import numpy as np
 
 from cutwork.engine.decoding.beam import BeamSearch
-from cutwork.engine.decoding.blocks import Table
+from cutwork.engine.decoding.blocks import Root, Table
 from cutwork.engine.decoding.sampling import Logprob, Sampler
 from cutwork.engine.decoding.speculative import Guess
 from cutwork.engine.encoder import EncodedInput
 
-FinishReason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop", "length", "cancelled", "error"]
+
+
+NO_TOKEN = -1
 
 
 @dataclass(eq=False)
@@ -29,12 +32,14 @@ class Running:
     sampler: Sampler
     priority: int = 0  # lower is served first
     client: str = ""  # whose it is: those with the fewest running sequences are served first
+    cache_salt: str = ""  # blocks of equal prompts are shared by those with the same salt
     memory: EncodedInput | None = None
     table: Table = field(default_factory=Table)
     memory_table: Table = field(default_factory=Table)
     slot: int = -1  # row of the block tables while running
     reused_tokens: int = 0  # of the prompt, found in the cache
     finish_reason: FinishReason | None = None
+    error: BaseException | None = None  # what ended it, with the reason "error"
     submitted: float = field(default_factory=time.perf_counter)
     started: float | None = None
     first_token: float | None = None
@@ -51,6 +56,15 @@ class Running:
         self.beams = self.beams or [self]
 
     @property
+    def root(self) -> Root:
+        """What its keys and values depend on besides tokens."""
+        return (self.memory.id if self.memory else 0, self.cache_salt)
+
+    def alike(self, other: "Running") -> bool:
+        """Whether equal tokens have equal keys and values that the two may share."""
+        return self.root == other.root
+
+    @property
     def pending(self) -> int:
         """Tokens whose keys and values are not in the cache yet."""
         return len(self.tokens) - self.table.length
@@ -58,7 +72,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A step's result for one sequence: the token, and why the sequence ended if it did."""
+    """A step's result for one sequence: the token, and why the sequence ended if it did; after an error NO_TOKEN."""
 
     sequence: Running
     token: int

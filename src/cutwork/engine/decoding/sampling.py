@@ -8,10 +8,16 @@ from typing import Protocol
 import numpy as np
 
 from cutwork.engine.decoding.rules import Rules
-from cutwork.errors import require
+from cutwork.errors import CutworkError, require
 
 LIKELY = (1e-3, 1e-5, 0.0)  # of the likeliest token: for top-p only those above are sorted, if they hold the mass
 BLOCK = 256  # probabilities summed at a time for the draw
+GREEDY = 1e-5  # below this temperature the likeliest token is chosen: logits divided by it may not be finite
+LEAST_PENALTY = 1e-2
+
+
+class NotFinite(CutworkError):
+    """A model's logits are not numbers: its weights are damaged, or it overflows."""
 
 
 class Constraint(Protocol):
@@ -28,7 +34,7 @@ class Constraint(Protocol):
 class Sampling(Rules):
     """How one request chooses its tokens, within the `Rules`. The defaults are greedy.
 
-    temperature: 0 is greedy. top_k: keep the k likeliest tokens, 0 all. top_p: keep the likeliest tokens that together
+    temperature: 0, or so little that it makes no difference, is greedy. top_k: keep the k likeliest tokens, 0 all. top_p: keep the likeliest tokens that together
     reach this probability. min_p: drop tokens less likely than this fraction of the likeliest. repetition_penalty:
     divides (or, if negative, multiplies) the logits of tokens already in the prompt or the answer (arXiv 1909.05858).
     presence_penalty, frequency_penalty: subtracted from the logits of tokens already in the answer, once or once per
@@ -59,7 +65,7 @@ class Sampling(Rules):
             "top_k must be 0 or more": self.top_k >= 0,
             "top_p must be above 0 and at most 1": 0 < self.top_p <= 1,
             "min_p must be from 0 to 1": 0 <= self.min_p <= 1,
-            "repetition_penalty must be above 0": 0 < self.repetition_penalty < float("inf"),
+            "repetition_penalty must be at least 0.01": LEAST_PENALTY <= self.repetition_penalty < float("inf"),
             "presence_penalty must be a finite number": abs(self.presence_penalty) < float("inf"),
             "frequency_penalty must be a finite number": abs(self.frequency_penalty) < float("inf"),
             "logit_bias must hold token ids and finite numbers": all(
@@ -69,6 +75,11 @@ class Sampling(Rules):
             "logprobs must be 0 or more": self.logprobs is None or self.logprobs >= 0,
         }
         require({f"{rule}, not {getattr(self, rule.split()[0])!r}": holds for rule, holds in checks.items()})
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is chosen instead of drawing one."""
+        return self.temperature < GREEDY
 
 
 @dataclass(frozen=True)
@@ -111,16 +122,15 @@ class Sampler:
     @property
     def repeatable(self) -> bool:
         """Whether its draws are to come out the same again."""
-        return self.settings.temperature > 0 and self.settings.seed is not None
+        return not self.settings.greedy and self.settings.seed is not None
 
     def choose(self, logits: np.ndarray, tokens: Sequence[int]) -> tuple[int, Logprob | None]:
         """The token after `tokens` (prompt and answer), given its logits float32 [V], and its log-probability if the
-        settings ask for it."""
+        settings ask for it. Raises CutworkError if nothing may be chosen, NotFinite for logits that are no numbers."""
         s = self.settings
         scores = self.scores(logits, tokens)
-        if s.temperature == 0:
-            token = int(scores.argmax())
-        else:
+        token = _likeliest(scores)
+        if not s.greedy:
             ids, scores = candidates(scores, s)
             token = int(ids[self._draw(scores)])
         if s.constraint is not None:
@@ -130,8 +140,8 @@ class Sampler:
     def guess(self, logits: np.ndarray, tokens: Sequence[int]) -> tuple[int, np.ndarray | None]:
         """What a draft model says comes after `tokens`, and the distribution float64 [V] it was drawn from; the best,
         and None, for a greedy request."""
-        if self.settings.temperature == 0:
-            return int(self.scores(logits, tokens).argmax()), None
+        if self.settings.greedy:
+            return _likeliest(self.scores(logits, tokens)), None
         distribution = self._distribution(logits, tokens)
         return self._pick(distribution), distribution
 
@@ -173,7 +183,9 @@ class Sampler:
 
     def _distribution(self, logits: np.ndarray, tokens: Sequence[int]) -> np.ndarray:
         """Probabilities float64 [V] of the token after `tokens`, after penalties, rules and filters."""
-        ids, scores = candidates(self.scores(logits, tokens), self.settings)
+        scores = self.scores(logits, tokens)
+        _likeliest(scores)
+        ids, scores = candidates(scores, self.settings)
         probabilities = np.zeros(len(logits))
         probabilities[ids] = np.exp(scores - scores.max())
         probabilities /= probabilities.sum()
@@ -192,6 +204,21 @@ class Sampler:
         before = sums[block - 1] if block else 0.0
         place = int(np.searchsorted(inside, wanted - before, side="right"))
         return block * BLOCK + min(place, len(inside) - 1)
+
+
+def _likeliest(scores: np.ndarray) -> int:
+    """The token with the largest of the scores float32 [V], which must be finite."""
+    token = int(scores.argmax())  # the place of a NaN, if there is one
+    if scores[token] == -np.inf:
+        raise CutworkError("no token may come next: the request's own rules forbid all of them")
+    check_finite(scores[token])
+    return token
+
+
+def check_finite(largest: float) -> None:
+    """Raise NotFinite if the largest of some logits, or a sum over them, is no finite number."""
+    if not np.isfinite(largest):
+        raise NotFinite("the model's logits are not finite numbers: its weights are damaged, or they overflow")
 
 
 def penalise(logits: np.ndarray, seen: np.ndarray, penalty: float) -> np.ndarray:

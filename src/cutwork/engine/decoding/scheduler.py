@@ -2,8 +2,9 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from cutwork.engine.backend import Executor
 from cutwork.engine.decoding.beam import Beams, BeamSearch
 from cutwork.engine.decoding.blocks import BlockCache, OutOfBlocks, Table
 from cutwork.engine.decoding.prefill_budget import PrefillBudget
-from cutwork.engine.decoding.running import Chosen, FinishReason, Running
+from cutwork.engine.decoding.running import NO_TOKEN, Chosen, FinishReason, Running
 from cutwork.engine.decoding.sampling import Sampler, Sampling
 from cutwork.engine.decoding.speculative import Drafter, judge
 from cutwork.engine.encoder import EncodedInput, Encoder, check_memory
@@ -50,6 +51,8 @@ class Scheduler:
         self.max_tokens, self.max_batch, self.max_context = max_tokens, max_batch, max_context
         self.waiting: deque[Running] = deque()
         self.running: list[Running] = []  # oldest first
+        self._chosen: list[Chosen] = []
+        self._interrupt: BaseException | None = None
         self.preemptions = 0  # how often a sequence gave its blocks back to wait again
         self._slots = list(range(max_batch))
         self._tables = np.full((max_batch, cache.blocks_for(max_context)), -1, np.int32)
@@ -72,6 +75,7 @@ class Scheduler:
         stop_tokens: frozenset[int] = frozenset(),
         priority: int = 0,
         client: str = "",
+        cache_salt: str = "",
         beams: Beams | None = None,
         memory: EncodedInput | None = None,
     ) -> Running:
@@ -93,7 +97,7 @@ class Scheduler:
             raise CutworkError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
         limit = min(room, len(prompt) + max_new_tokens)
         sampler = Sampler(sampling, len(prompt), limit, stop_tokens)
-        sequence = Running(list(prompt), len(prompt), limit, stop_tokens, sampler, priority, client, memory)
+        sequence = Running(list(prompt), len(prompt), limit, stop_tokens, sampler, priority, client, cache_salt, memory)
         if beams is not None:
             beams.check(len(prompt), limit, self.max_batch, self.cache)
             sequence.search = BeamSearch(beams, sampler, prompt, limit, stop_tokens)
@@ -121,7 +125,8 @@ class Scheduler:
     def step(self) -> list[Chosen]:
         """One forward pass over what fits; a token for every sequence whose tokens are all computed.
 
-        Of a beam search only its end is told, by the last token of its best hypothesis.
+        Of a beam search only its end is told, by the last token of its best hypothesis. What goes wrong with the
+        choice of one sequence's token ends that sequence only, with the reason "error".
         """
         start = time.perf_counter()
         batch = self._compose()
@@ -134,19 +139,28 @@ class Scheduler:
         decoding = sum(count for sequence, count in batch if sequence.pending == 1)
         prompt = sum(count for _, count in batch) - decoding
         self.prefill_budget.note(decoding, prompt, time.perf_counter() - began)
-        chosen, row = [], 0
+        row = 0
         for sequence, count in batch:
             if sequence.guesses:
-                chosen += self._judge(sequence, logits[row : row + count])
+                rows = logits[row : row + count]
+                self._chosen += self._isolated(sequence, partial(self._judge, sequence, rows))
                 row += count
                 continue
             length = sequence.table.length + count
             self.cache.commit(sequence.table, sequence.tokens, length)
             if length == len(sequence.tokens):
-                chosen += self._continue(sequence, logits[row])
+                self._chosen += self._continue(sequence, logits[row])
                 row += 1
         if self.drafter is not None and not prompt:
             self.drafter.length.took(time.perf_counter() - start)
+        interrupt, self._interrupt = self._interrupt, None
+        if interrupt:
+            raise interrupt
+        return self.take()
+
+    def take(self) -> list[Chosen]:
+        """What has been chosen and not been told: after a step that raised, what it had come to before."""
+        chosen, self._chosen = self._chosen, []
         return chosen
 
     def _compose(self) -> list[tuple[Running, int]]:
@@ -216,7 +230,7 @@ class Scheduler:
         budget = self.max_tokens - sum(sequence.pending for sequence in self.running)
         while self.waiting and self._slots and budget > 0:
             sequence = self._next()
-            table = self.cache.open(sequence.tokens, -sequence.memory.id if sequence.memory else 0)
+            table = self.cache.open(sequence.tokens, sequence.root)
             wanted = self.cache.blocks_for(min(len(sequence.tokens) + 1, sequence.limit))
             slots = len(sequence.search.tokens) if sequence.search and len(sequence.beams) == 1 else 1
             if (
@@ -256,7 +270,7 @@ class Scheduler:
 
     def _being_computed(self, sequence: Running, table: Table) -> bool:
         """Whether another sequence's next steps compute what this one needs next: then it waits to share it."""
-        alike = [other for other in self.running if other.memory is sequence.memory]
+        alike = [other for other in self.running if other.alike(sequence)]
         if any(other.pending and other.tokens == sequence.tokens for other in alike):
             return True
         end = table.length + self.cache.block_size
@@ -317,18 +331,31 @@ class Scheduler:
     def _continue(self, sequence: Running, logits: np.ndarray) -> list[Chosen]:
         """What follows from the logits [V] after a sequence's last token."""
         if sequence.search is None:
-            return [self._choose(twin, logits) for twin in (sequence, *self._twins(sequence))]
+            twins = (sequence, *self._twins(sequence))
+            return [c for twin in twins for c in self._isolated(twin, partial(self._choose, twin, logits))]
         sequence.logits = logits
         if any(beam.pending for beam in sequence.beams):
             return []
-        return self._advance(sequence.search, sequence.beams)
+        search, beams = sequence.search, sequence.beams
+        return self._isolated(beams[0], partial(self._advance, search, beams))
+
+    def _isolated(self, sequence: Running, choose: Callable[[], list[Chosen]]) -> list[Chosen]:
+        """What `choose` gives; if it fails, the end of this sequence, and of no other."""
+        try:
+            return choose()
+        except BaseException as error:
+            sequence.error = error
+            if not isinstance(error, Exception):
+                self._interrupt = error  # is for the process, once the step is done
+            self.finish(sequence, "error")
+            return [Chosen(sequence, NO_TOKEN, None, "error")]
 
     def _twins(self, sequence: Running) -> list[Running]:
         """Starts those whose turn is next if they have the same tokens: they share what has been computed."""
         twins = []
         while self.waiting and self._slots and self.cache.free:
             twin = self._next()
-            if twin.search is not None or twin.tokens != sequence.tokens or twin.memory is not sequence.memory:
+            if twin.search is not None or twin.tokens != sequence.tokens or not twin.alike(sequence):
                 break
             self._start(twin, self.cache.fork(sequence.table), self._share_memory(sequence))
             self._write_table(twin)
@@ -358,12 +385,12 @@ class Scheduler:
         self.finish(first, "stop" if token in first.stop_tokens else "length")
         return [Chosen(first, token, None, first.finish_reason)]
 
-    def _choose(self, sequence: Running, logits: np.ndarray) -> Chosen:
+    def _choose(self, sequence: Running, logits: np.ndarray) -> list[Chosen]:
         token, logprob = sequence.sampler.choose(logits, sequence.tokens)
         sequence.tokens.append(token)
         sequence.first_token = sequence.first_token or time.perf_counter()
         self._end(sequence)
-        return Chosen(sequence, token, logprob, sequence.finish_reason)
+        return [Chosen(sequence, token, logprob, sequence.finish_reason)]
 
     def _end(self, sequence: Running) -> None:
         """End it if its last token says so."""

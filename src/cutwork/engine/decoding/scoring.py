@@ -1,6 +1,5 @@
 """What a model makes of tokens that are given: logits, log-probabilities, what they attend to."""
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -10,6 +9,7 @@ import numpy as np
 from cutwork.engine.backend import Executor
 from cutwork.engine.decoding.blocks import BlockCache, OutOfBlocks, Table
 from cutwork.engine.decoding.sampling import Logprob, log_probability
+from cutwork.engine.decoding.turn import Turn
 from cutwork.engine.encoder import EncodedInput, Encoder, check_memory
 from cutwork.engine.step import Attended, Part, run_step, table_rows
 from cutwork.errors import CutworkError
@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 class Scorer:
     """Runs sequences through an executor, `chunk` tokens at a time, beside whatever else uses it.
 
-    lock: held during each of its steps. check: raises CutworkError for tokens that the model does not know.
+    turn: held during each of its steps. check: raises CutworkError for tokens that the model does not know.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class Scorer:
         executor: Executor,
         cache: BlockCache,
         encoder: Encoder | None,
-        lock: threading.Lock,
+        turn: Turn,
         check: Callable[[Sequence[int]], None],
         chunk: int,
         max_context: int,
@@ -36,7 +36,7 @@ class Scorer:
         self._executor: Executor | None = executor
         self._cache, self._encoder = cache, encoder
         self._abandoned: deque[tuple[Table, Table]] = deque()
-        self._lock, self._check = lock, check
+        self._turn, self._check = turn, check
         self.chunk, self._max_context = chunk, max_context
 
     def logits(self, tokens: Sequence[int], memory: EncodedInput | None = None) -> Iterator[np.ndarray]:
@@ -80,7 +80,7 @@ class Scorer:
     ) -> Iterator[Result]:
         """What `read` makes of the logits of each chunk, before anybody else's step.
 
-        The lock is held for one step at a time: whoever has the iterator does not have the model.
+        A turn is one step: whoever has the iterator does not have the model.
         """
         if not tokens:
             raise CutworkError("there are no tokens to compute logits of")
@@ -88,7 +88,7 @@ class Scorer:
             raise CutworkError(f"{len(tokens)} tokens exceed the context of {self._max_context}")
         self._check(tokens)
         check_memory(self._encoder, memory)
-        with self._lock:
+        with self._turn:
             self._sweep()
             room = self._open(len(tokens), memory)
         complete = False
@@ -98,7 +98,7 @@ class Scorer:
                 attended = Attended(table_rows([room[1]]), np.asarray([memory.length], np.int32))
             for start in range(0, len(tokens), self.chunk):
                 part = tokens[start : start + self.chunk]
-                with self._lock:
+                with self._turn:
                     logits = run_step(
                         self._running(),
                         [Part(part, start, logits=len(part))],
@@ -111,11 +111,14 @@ class Scorer:
             complete = True
         finally:
             self._abandoned.append(room)
-            if self._lock.acquire(blocking=complete):
+            if complete:
+                with self._turn:
+                    self._sweep()
+            elif self._turn.take():
                 try:
                     self._sweep()
                 finally:
-                    self._lock.release()
+                    self._turn.give_back()
 
     def _open(self, length: int, memory: EncodedInput | None) -> tuple[Table, Table]:
         """Blocks for so many tokens, and those of what has been read. CutworkError if there is no room."""
@@ -134,7 +137,7 @@ class Scorer:
         return table, memory_table
 
     def _sweep(self) -> None:
-        """Give back blocks. An iterator can be dropped anywhere, even while the lock is held, so that must not wait:
+        """Give back blocks. An iterator can be dropped anywhere, even in the middle of a turn, so that must not wait:
         what it leaves then goes back before the next use."""
         while self._abandoned:
             table, memory_table = self._abandoned.popleft()

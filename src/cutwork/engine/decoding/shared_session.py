@@ -1,29 +1,31 @@
 """A session that several threads use: whoever waits for an answer takes the next step for all of them."""
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from cutwork.engine.decoding.requests import Generation, Request, Session
+from cutwork.engine.decoding.turn import Turn
 
 
 class SharedSession:
     """Waits for requests of a session, streams and ends them, from any number of threads.
 
-    lock: held while anybody uses the session or what it runs on; whoever adds requests holds it too.
+    turn: held while anybody uses the session or what it runs on; whoever adds requests holds it too.
     """
 
-    def __init__(self, session: Session, lock: threading.Lock) -> None:
-        self._session, self._lock = session, lock
+    def __init__(self, session: Session, turn: Turn) -> None:
+        self._session, self._turn = session, turn
         self._unwanted: deque[Request] = deque()
 
     def wait(self, request: Request, check: Callable[[], None] | None = None) -> Generation:
-        """The whole answer. check: called before every step; what it raises ends the waiting, not the request."""
+        """The whole answer, or what went wrong with it. check: called before every step; what it raises ends the
+        waiting, not the request."""
         while request.finish_reason is None:
             if check:
                 check()
             request.pieces.clear()
             self._advance(request)
+        _check(request)
         return request.result()
 
     def stream(self, request: Request) -> Iterator[str]:
@@ -36,22 +38,23 @@ class SharedSession:
                     if text:
                         yield text
                 self._advance(request)
+            _check(request)
         finally:
             self.cancel([request])
 
     def cancel(self, requests: Sequence[Request]) -> None:
-        """End requests, at the latest before the next step: a stream can be dropped anywhere, even while the lock is
-        held, so this must not wait for it."""
+        """End requests, at the latest before the next step: a stream can be dropped anywhere, even in the middle of
+        somebody's turn, so this must not wait for it."""
         self._unwanted.extend(requests)
-        if self._lock.acquire(blocking=False):
+        if self._turn.take():
             try:
                 self._sweep()
             finally:
-                self._lock.release()
+                self._turn.give_back()
 
     def _advance(self, request: Request) -> None:
         """Take a step for everybody, unless another thread's step has just brought what this request waits for."""
-        with self._lock:
+        with self._turn:
             self._sweep()
             if not request.pieces and request.finish_reason is None:
                 self._session.step()
@@ -59,3 +62,8 @@ class SharedSession:
     def _sweep(self) -> None:
         while self._unwanted:
             self._session.cancel(self._unwanted.popleft())
+
+
+def _check(request: Request) -> None:
+    if request.error is not None:
+        raise request.error

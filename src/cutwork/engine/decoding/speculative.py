@@ -64,7 +64,10 @@ class Drafter:
             for key, logits in rows.items():
                 tokens, sampler, _ = work[key]
                 past = [*tokens, *(guess.token for guess in guesses[key])]
-                guesses[key].append(Guess(*sampler.guess(logits, past)))
+                try:
+                    guesses[key].append(Guess(*sampler.guess(logits, past)))
+                except Exception:  # the target's own choice will tell what is wrong with this request
+                    wanted[key] = 0
             on = {key: guesses[key][-1].token for key in rows if len(guesses[key]) < wanted[key]}
             for key, token in on.items():
                 self._drafts[key].fed.append(token)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cutwork.architectures import kind_of
-from cutwork.errors import CutworkError
+from cutwork.architectures.config import integer
+from cutwork.errors import CutworkError, damaged_if_not_understood
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class Vocabulary:
     def first_time(self) -> int:
         """<|0.00|>."""
         return self.without_times + 1
+
+    @property
+    def special(self) -> list[int]:
+        """The ids of what is neither text, time, language nor task."""
+        return [self.start, self.end, self.previous, self.no_speech, self.without_times]
 
     @property
     def multilingual(self) -> bool:
@@ -63,16 +69,30 @@ class Vocabulary:
 def vocabulary_of(path: Path, config: Mapping[str, Any], tokenizer: Any) -> Vocabulary:
     """The special tokens of a model directory, from generation_config.json or else by their names.
 
-    Raises CutworkError if the model is no Whisper or its files do not say.
+    Raises CutworkError if the model is no Whisper, its files do not say, or an id is not in its vocabulary.
     """
     if kind_of(config) != "speech":
         raise CutworkError(f"{path} is a {config.get('model_type')} model; only Whisper models transcribe")
+    size = integer(config, "vocab_size", maximum=1 << 24)
+    with damaged_if_not_understood(path):
+        vocabulary = _read(path, config, tokenizer)
+        named = [*vocabulary.languages.values(), *vocabulary.tasks.values()]
+        named += [*vocabulary.suppressed, *vocabulary.suppressed_first, *vocabulary.special]
+        for token in named:
+            if not isinstance(token, int) or not 0 <= token < size:
+                raise CutworkError(f"{path}: token {token!r} is not in the vocabulary of {size} tokens")
+        if vocabulary.first_time >= size:
+            raise CutworkError(f"{path}: the vocabulary of {size} tokens has none for times")
+    return vocabulary
+
+
+def _read(path: Path, config: Mapping[str, Any], tokenizer: Any) -> Vocabulary:
     settings: dict[str, Any] = {}
     file = path / "generation_config.json"
     if file.is_file():
         try:
             settings = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise CutworkError(f"cannot read {file}: {error}") from None
 
     def find(key: str, *names: str) -> int:

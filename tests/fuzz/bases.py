@@ -1,0 +1,76 @@
+"""Whole models to damage: checkpoints of every family, and quantised, older and packed ones of every encoding."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+from cutwork.pack.pack import pack
+from cutwork.pack.reader import read_packed
+from cutwork.pack.record import Encoding
+from cutwork.store.safetensors import SafetensorsWriter, Tensor, open_tensors
+from tests.pack.models import DTYPES, PATTERNS, llama_checkpoint
+
+
+def make_bases(path: Path) -> Path:
+    """Write them into directories of `path`, which appears when all are there. Imports torch."""
+    from tests.architectures import test_t5
+    from tests.engine import tiny
+    from tests.engine.speech import tiny as speech
+
+    partial = path.with_name(f"{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    tokenizer = tiny.byte_level_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: "
+    for variant in tiny.VARIANTS:
+        tiny.make(variant, vocab_size=300).save_pretrained(partial / variant)
+        tokenizer.save_pretrained(partial / variant)
+        (partial / variant / "generation_config.json").write_text(json.dumps({"eos_token_id": [2]}))
+    test_t5.save(test_t5.make("v1.1"), partial / "t5")
+    speech.save(partial / "whisper", 4)
+    for dtype in DTYPES:
+        for pattern in PATTERNS:
+            name = f"{dtype}-{pattern}"
+            tokenizer.save_pretrained(llama_checkpoint(partial / name, dtype, pattern))
+            pack(partial / name, partial / f"packed-{name}")
+            if pattern == "dense":
+                pack(partial / name, partial / f"packed-{name}-head", "bf16", head="i8" if dtype == "F32" else "i4")
+    for name in ("gpt2", "t5", "whisper"):
+        pack(partial / name, partial / f"packed-{name}")
+    _as_bitmasks(partial / "F32-unstructured", partial / "bitmasks")
+    seen = {weight.encoding for packed in partial.glob("packed-*") for weight in read_packed(packed).weights.values()}
+    missing = set(get_args(Encoding)) - seen
+    if missing:
+        sys.exit(f"no base holds the encodings {', '.join(sorted(missing))}; add a pattern to tests/pack/models.py")
+    partial.rename(path)
+    return path
+
+
+def _as_bitmasks(source: Path, path: Path) -> None:
+    """A checkpoint as compressed-tensors wrote it up to 0.14."""
+    shutil.copytree(source, path)
+    tensors = {}
+    for name, tensor in open_tensors(source).items():
+        if not name.endswith("proj.weight"):
+            tensors[name] = Tensor(tensor.dtype, np.array(tensor.array))
+            continue
+        base, present = name.removesuffix(".weight"), tensor.array != 0
+        tensors |= {
+            f"{base}.compressed": Tensor(tensor.dtype, tensor.array[present]),
+            f"{base}.bitmask": Tensor("U8", np.packbits(present, axis=-1, bitorder="little")),
+            f"{base}.shape": Tensor("I64", np.array(tensor.array.shape)),
+        }
+    with SafetensorsWriter(path, len(tensors), alignment=1) as writer:
+        for name, tensor in tensors.items():
+            writer.add(name, tensor.dtype, tensor.array)
+    config = json.loads((path / "config.json").read_text())
+    sparsity = {"quant_method": "compressed-tensors", "sparsity_config": {"format": "sparse-bitmask"}}
+    (path / "config.json").write_text(json.dumps({**config, "quantization_config": sparsity}))
+
+
+if __name__ == "__main__":
+    make_bases(Path(sys.argv[1]))

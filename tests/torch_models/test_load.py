@@ -1,0 +1,48 @@
+"""What training reads of a model directory: safetensors as packing does, and never code or pickles."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from cutwork.errors import CutworkError
+from cutwork.torch_models.load import load_config, load_model, load_tokenizer
+
+from .tiny import llama
+
+
+@pytest.fixture
+def _willing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user, or a pipe, that answers every question with yes."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 100))
+
+
+@pytest.mark.usefixtures("_willing")
+@pytest.mark.parametrize("read", [load_config, load_tokenizer, lambda path: load_model(path, torch.float32)])
+def test_code_that_comes_with_a_model_is_never_run(tmp_path: Path, read: object) -> None:
+    llama().save_pretrained(tmp_path)
+    mark = tmp_path / "executed"
+    code = f"open({str(mark)!r}, 'w')\nfrom transformers import PretrainedConfig\n"
+    (tmp_path / "own.py").write_text(f"{code}class C(PretrainedConfig): model_type = 'own'\n")
+    config = json.loads((tmp_path / "config.json").read_text())
+    names = ("AutoConfig", "AutoTokenizer", "AutoModelForCausalLM")
+    config |= {"model_type": "own", "auto_map": {name: "own.C" for name in names}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CutworkError, match="cannot load"):
+        read(tmp_path)  # type: ignore[operator]
+    assert not mark.exists()
+
+
+def test_pickled_weights_beside_others_are_not_read(tmp_path: Path) -> None:
+    model = llama()
+    model.save_pretrained(tmp_path)
+    torch.save(
+        {name: torch.zeros_like(value) for name, value in model.state_dict().items()}, tmp_path / "pytorch_model.bin"
+    )
+    weight = load_model(tmp_path, torch.float32).model.layers[0].mlp.up_proj.weight
+    assert torch.equal(weight, model.model.layers[0].mlp.up_proj.weight)
+    (tmp_path / "model.safetensors").rename(tmp_path / "other.safetensors")
+    with pytest.raises(CutworkError, match="cannot load"):
+        load_model(tmp_path, torch.float32)
