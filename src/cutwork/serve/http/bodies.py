@@ -32,13 +32,13 @@ class Bodies:
 
         So a small one always arrives, whatever others hold back. Raises HTTPException (503).
         """
-        unfinished = [other for other in self._all if not other.whole]
+        unfinished = [other for other in self._all if not (other.whole or other.refused)]
         while sum(other.bytes for other in unfinished) > self._limits.unfinished_bytes:
             largest = max(unfinished, key=lambda other: other.bytes)
             unfinished.remove(largest)
             largest.refuse()
         if body.refused or sum(other.bytes for other in self._all) > self._limits.held_bytes:
-            raise HTTPException(503, "the server holds too much already; try again later", headers=CLOSE)
+            raise no_room()
 
 
 class Body:
@@ -58,7 +58,8 @@ class Body:
             async with asyncio.timeout_at(self._due) as self._timeout:
                 message = await self._receive()
         except TimeoutError:
-            self._bodies.fit(self)
+            if self.refused:
+                raise no_room() from None
             raise HTTPException(408, "the request's body did not arrive in time", headers=CLOSE) from None
         finally:
             self._timeout = None
@@ -74,6 +75,11 @@ class Body:
         self.refused, self._due = True, 0.0
         if self._timeout is not None:
             self._timeout.reschedule(0.0)
+
+
+def no_room() -> HTTPException:
+    """What is said where all bodies together are too large."""
+    return HTTPException(503, "the server holds too much already; try again later", headers=CLOSE)
 
 
 def too_large(most: int) -> str:

@@ -216,16 +216,17 @@ class ModelThread(ABC, Generic[AnyJob]):
                     self.work()
             except Exception:  # whatever `work` did not expect must not leave all others waiting for ever
                 log.exception("the thread of %s failed", self.metrics.name)
-                for job in self.open:
-                    self._abandon(job)
-        self._sweep()
+                self._abandon(server_failed())
+        self._abandon(shutting_down())
 
-    def _abandon(self, job: AnyJob) -> None:
-        try:
-            self.fail(job)
-        except Exception:
-            log.exception("what a request held could not be freed")
-            self.close(job, server_failed())
+    def _abandon(self, error: ApiError) -> None:
+        """End all jobs there are."""
+        for job in self.open:
+            try:
+                self.fail(job, error)
+            except Exception:
+                log.exception("what a request held could not be freed")
+                self.close(job, error)
 
     def _wait(self) -> bool:
         """Until there is a job; False once drained."""
