@@ -84,7 +84,7 @@ class Grammars:
                     eos_token=sorted(self._model.stop_tokens) or None,
                 )
         bounds = LLParserLimits(max_grammar_size=MAX_GRAMMAR, max_lexer_states=MAX_STATES, verbose_errors=False)
-        matcher = LLMatcher(self._tokenizer, grammar, limits=bounds)
+        matcher = LLMatcher(self._tokenizer, grammar, limits=bounds, log_level=0)
         if matcher.get_error():
             message = _line(matcher.get_error())
             raise ApiError(400, f"the JSON schema is not supported: {message}", param=field)
@@ -108,9 +108,9 @@ class Matcher:
 
     def allowed(self) -> np.ndarray:
         """Which tokens may come next, bool [V]."""
+        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         if self._matcher.is_error():
             raise CutworkError("the JSON schema is too complex to be followed")
-        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         mask = np.unpackbits(bits, bitorder="little")[: self._vocabulary].astype(bool)
         return np.pad(mask, (0, self._vocabulary - len(mask)))
 
