@@ -60,7 +60,7 @@ def test_lengths_are_counted_and_not_believed(monkeypatch):
     assert len(read_audio(recording(2, RATE, 1), longest=2)) == 2 * RATE
 
 
-@pytest.mark.parametrize(("rate", "channels"), [(400_000, 1), (8_000, 9)])
+@pytest.mark.parametrize(("rate", "channels"), [(400_000, 1), (8_000, 9), (999, 1)])
 def test_rates_and_channels_that_no_recording_has(rate, channels):
     with pytest.raises(CutworkError, match="channels at"):
         read_audio(recording(0.01, rate, channels, "WAV"))

@@ -10,7 +10,7 @@ from cutwork.errors import CutworkError
 
 RATE = 16_000  # hertz
 SECONDS_PER_TIME = 0.02  # the step of a transcript's times, which Whisper writes as tokens
-MAX_RATE, MAX_CHANNELS = 384_000, 8
+MIN_RATE, MAX_RATE, MAX_CHANNELS = 1000, 384_000, 8  # below, a few bytes would be an hour to listen to
 DENSEST = 192_000  # samples of all channels that a second may have where the length is limited: 96 kHz stereo
 BLOCK = 1 << 20  # samples of all channels decoded at a time
 
@@ -34,9 +34,10 @@ def read_audio(
     try:
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
             rate, channels = file.samplerate, file.channels
-            if not 0 < rate <= MAX_RATE or channels > MAX_CHANNELS:
+            if not MIN_RATE <= rate <= MAX_RATE or channels > MAX_CHANNELS:
                 raise CutworkError(
-                    f"{name} has {channels} channels at {rate} Hz; at most {MAX_CHANNELS} and {MAX_RATE} Hz are read"
+                    f"{name} has {channels} channels at {rate} Hz; "
+                    f"up to {MAX_CHANNELS} from {MIN_RATE} to {MAX_RATE} Hz are read"
                 )
             _check_length(name, file.frames, rate, channels, longest)  # before anything is decoded
             to_rate = soxr.ResampleStream(rate, RATE, 1) if rate != RATE else None
