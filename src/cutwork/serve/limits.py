@@ -15,6 +15,7 @@ class Limits:
     tools: ClassVar[int] = 128
     token_ids: ClassVar[int] = 1 << 20  # in one prompt; the model's context is a limit too
     depth: ClassVar[int] = 64  # levels of nesting in a body
+    keys: ClassVar[int] = 1 << 16  # of all objects in a body
 
     body_bytes: int = 8 << 20
     audio_bytes: int = 64 << 20  # of a body with a recording
