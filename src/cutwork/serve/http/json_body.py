@@ -3,13 +3,13 @@
 import json
 import re
 from collections.abc import Callable, Coroutine
+from itertools import islice
 from typing import Any
 
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 
 from cutwork.serve.limits import Limits
-
 
 KEY = re.compile(r'(?<!\\)"\s*:')  # in a text in a body quotes are escaped
 
@@ -47,7 +47,7 @@ def read_json(text: str | bytes) -> Any:
     JSON can write half of a surrogate pair, which is no text: it cannot be encoded, by a tokenizer or in an answer.
     """
     text = text.decode() if isinstance(text, bytes) else text
-    if text.count(":") > Limits.keys and sum(1 for _ in KEY.finditer(text)) > Limits.keys:
+    if text.count(":") > Limits.keys and any(islice(KEY.finditer(text), Limits.keys, None)):
         raise ValueError(f"it has more than {Limits.keys} keys")
     value = json.loads(text)
     if "\\u" in text or not text.isascii():
