@@ -38,7 +38,7 @@ def build(arguments: dict[str, str]) -> Application:
 
         options = {"threads": threads, "max_batch": max_batch, "max_context": None if context is None else int(context)}
         models = {Path(path).name: Model.load(path, **options) for path in paths}
-        return make_app(models, limits=Limits(pace=pace), keys=[key] if key else [])
+        return make_app(models, limits=Limits(pace=pace), keys=[] if key is None else [key])
 
     deployment = serve.deployment(
         name="cutwork",

@@ -60,10 +60,18 @@ def test_lengths_are_counted_and_not_believed(monkeypatch):
     assert len(read_audio(recording(2, RATE, 1), longest=2)) == 2 * RATE
 
 
-@pytest.mark.parametrize(("rate", "channels"), [(400_000, 1), (8_000, 9)])
+@pytest.mark.parametrize(("rate", "channels"), [(400_000, 1), (8_000, 9), (999, 1)])
 def test_rates_and_channels_that_no_recording_has(rate, channels):
     with pytest.raises(CutworkError, match="channels at"):
         read_audio(recording(0.01, rate, channels, "WAV"))
+
+
+def test_a_file_that_says_less_of_itself_than_it_holds(monkeypatch):
+    data = recording(3, RATE, 1)
+    wanted = read_audio(data)
+    monkeypatch.setattr(audio, "MOST_BELIEVED", 0)
+    monkeypatch.setattr(audio, "BLOCK", 5000)
+    assert np.array_equal(read_audio(data), wanted)
 
 
 def test_too_little_memory_is_told(monkeypatch):
@@ -71,6 +79,6 @@ def test_too_little_memory_is_told(monkeypatch):
         raise MemoryError
 
     data = recording(0.1, RATE, 1)
-    monkeypatch.setattr(np, "concatenate", short)
+    monkeypatch.setattr(np, "empty", short)
     with pytest.raises(CutworkError, match="more memory"):
         read_audio(data)

@@ -1,10 +1,12 @@
-"""Thousands of requests made from the server's own OpenAPI schema, valid and invalid: none may end in a 5xx.
+"""Thousands of requests made from the server's own OpenAPI schema, valid and invalid, and as many that are made to do
+harm (`hostile.py`): none may end in a 5xx.
 
     pip install schemathesis
     python -m benchmarks.serving.fuzz --examples 1200        # more than 10,000 requests, ten minutes
 
-A tiny random model is served. schemathesis is looked for on the PATH, or is `--schemathesis`. Leaves fuzz.json in
-results/ and exits with schemathesis's status. Afterwards every block of the KV cache must be free again.
+A tiny random model is served, and with --speech a Whisper beside it. schemathesis is looked for on the PATH, or is
+`--schemathesis`. Leaves fuzz.json in results/ and exits with schemathesis's status. Afterwards every block of the KV
+cache must be free again.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -21,12 +24,16 @@ import httpx
 
 from benchmarks.common.random_checkpoint import write_tiny_llama
 from benchmarks.common.results import RESULTS, save
+from benchmarks.serving.hostile import ask_health, hostile
 
 
 def main() -> int:
     """Serve, fuzz, look at what is left."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--examples", type=int, default=1200, help="per operation")
+    parser.add_argument("--hostile", type=int, default=10_000, help="requests made to do harm")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--speech", type=Path, help="a model directory that hears speech")
     parser.add_argument("--schemathesis", default="schemathesis")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -37,7 +44,8 @@ def main() -> int:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         program = Path(sys.executable).with_name("cutwork")
-        server = subprocess.Popen([program, "serve", model, "--port", str(port), "--context", "256"])
+        models = [model, *([options.speech] if options.speech else [])]
+        server = subprocess.Popen([program, "serve", *models, "--port", str(port), "--context", "256"])
         try:
             return fuzz(options, f"http://127.0.0.1:{port}")
         finally:
@@ -65,6 +73,13 @@ def fuzz(options: argparse.Namespace, url: str) -> int:
     began = time.perf_counter()
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     sys.stdout.write(result.stdout)
+    asked: list[float] = []
+    stop = threading.Event()
+    watch = threading.Thread(target=ask_health, args=(url, stop, asked))
+    watch.start()
+    harm = hostile(url, options.hostile, options.seed)
+    stop.set()
+    watch.join()
     time.sleep(2)
     metrics = httpx.get(f"{url}/metrics").text
     running, usage = (
@@ -79,17 +94,22 @@ def fuzz(options: argparse.Namespace, url: str) -> int:
         "minutes": round((time.perf_counter() - began) / 60, 1),
         "running_afterwards": running,
         "cache_used_afterwards": usage,
+        "hostile": harm,
+        "health_p99_ms": round(1e3 * sorted(asked)[int(0.99 * (len(asked) - 1))], 1),
     }
     save(options.results / "fuzz.json", found)
     print(found)
-    return result.returncode or int(running > 0 or usage > 0)
+    return result.returncode or int(running > 0 or usage > 0 or bool(harm["wrong"]))
 
 
 def table(result: dict[str, Any]) -> str:
     """Requests, and what was left behind."""
-    lines = ["| requests | as they should be | minutes | still running | cache in use |", "|--:|--:|--:|--:|--:|"]
+    harm = result.get("hostile")  # which older measurements lack
+    names = ["requests", "as they should be", *(["made to do harm"] if harm else []), "minutes"]
+    lines = [f"| {' | '.join(names)} | still running | cache in use |", f"|{'--:|' * (len(names) + 2)}"]
     left = f"{result['running_afterwards']:.0f} | {result['cache_used_afterwards']:.0%}"
-    lines.append(f"| {result['requests']:,} | {result['passed']:,} | {result['minutes']:g} | {left} |")
+    sent = f"{result['requests']:,} | {result['passed']:,}" + (f" | {harm['requests']:,}" if harm else "")
+    lines.append(f"| {sent} | {result['minutes']:g} | {left} |")
     return "\n".join(lines)
 
 

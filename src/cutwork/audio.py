@@ -1,6 +1,7 @@
 """Recordings: whatever libsndfile reads, as mono float32 at the rate that speech models hear."""
 
 import io
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from cutwork.errors import CutworkError
 
 RATE = 16_000  # hertz
 SECONDS_PER_TIME = 0.02  # the step of a transcript's times, which Whisper writes as tokens
-MAX_RATE, MAX_CHANNELS = 384_000, 8
+MIN_RATE, MAX_RATE, MAX_CHANNELS = 1000, 384_000, 8  # below, a few bytes would be an hour to listen to
 DENSEST = 192_000  # samples of all channels that a second may have where the length is limited: 96 kHz stereo
+MOST_BELIEVED = 4 * 3600  # seconds for which room is made because a file says that it lasts so long
 BLOCK = 1 << 20  # samples of all channels decoded at a time
 
 
@@ -34,13 +36,15 @@ def read_audio(
     try:
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
             rate, channels = file.samplerate, file.channels
-            if not 0 < rate <= MAX_RATE or channels > MAX_CHANNELS:
+            if not MIN_RATE <= rate <= MAX_RATE or channels > MAX_CHANNELS:
                 raise CutworkError(
-                    f"{name} has {channels} channels at {rate} Hz; at most {MAX_CHANNELS} and {MAX_RATE} Hz are read"
+                    f"{name} has {channels} channels at {rate} Hz; "
+                    f"up to {MAX_CHANNELS} from {MIN_RATE} to {MAX_RATE} Hz are read"
                 )
             _check_length(name, file.frames, rate, channels, longest)  # before anything is decoded
             to_rate = soxr.ResampleStream(rate, RATE, 1) if rate != RATE else None
-            parts, frames = [], 0
+            sound = np.empty(math.ceil(min(file.frames, MOST_BELIEVED * rate) / rate * RATE) + RATE, np.float32)
+            filled = frames = 0
             while True:
                 if check:
                     check()
@@ -48,18 +52,21 @@ def read_audio(
                 frames += len(block)
                 _check_length(name, frames, rate, channels, longest)
                 mono = block.mean(axis=1)
-                parts.append(to_rate.resample_chunk(mono, last=not len(block)) if to_rate else mono)
+                part = to_rate.resample_chunk(mono, last=not len(block)) if to_rate else mono
+                if filled + len(part) > len(sound):  # the file said less of itself than there is
+                    sound = np.concatenate([sound[:filled], np.empty(filled + len(part), np.float32)])
+                sound[filled : filled + len(part)] = part
+                filled += len(part)
                 if not len(block):
                     break
-            sound = np.concatenate(parts)
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split()).removesuffix(".")
         raise CutworkError(f"cannot read {name}: {reason}; convert it to WAV or FLAC") from None
     except MemoryError:
         raise CutworkError(f"{name} needs more memory than there is; cut it into shorter ones") from None
-    if not frames or not len(sound):
+    if not filled:
         raise CutworkError(f"{name} is empty")
-    return np.nan_to_num(sound.astype(np.float32, copy=False), copy=False)
+    return np.nan_to_num(sound[:filled], copy=False)
 
 
 def _check_length(name: str, frames: int, rate: int, channels: int, longest: float | None) -> None:

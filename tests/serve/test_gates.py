@@ -8,6 +8,7 @@ import time
 import pytest
 from fastapi import HTTPException
 from typer.testing import CliRunner
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cutwork.cli import app as commands
 from cutwork.errors import CutworkError
@@ -15,6 +16,7 @@ from cutwork.serve.http.app import make_app
 from cutwork.serve.http.bodies import Bodies
 from cutwork.serve.limits import Limits
 
+from ..tiny_checkpoint import write_tiny_checkpoint
 from .conftest import serving, slow, until
 
 SHORT = {"prompt": "the", "max_tokens": 3}
@@ -189,3 +191,26 @@ def test_bodies_are_bounded_in_size_and_time():
 
 def connect(client):
     return socket.create_connection((client.base_url.host, client.base_url.port), timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "loud"),
+    [(["--host", "0.0.0.0"], True), (["--host", "0.0.0.0", "--api-key", "k"], False), ([], False)],
+)
+def test_a_server_that_is_open_to_others_says_so(tmp_path, monkeypatch, arguments, loud):
+    write_tiny_checkpoint(tmp_path / "tiny", seed=0)
+    seen = []
+
+    def run(self, sockets):
+        seen.append(self.config)
+        self.config.app.state.models.drain(0)
+        sockets[0].close()
+
+    monkeypatch.setattr("uvicorn.Server.run", run)
+    monkeypatch.setattr("cutwork.serve.log.log_as_json", lambda: None)
+    result = CliRunner().invoke(commands, ["serve", str(tmp_path / "tiny"), "--port", "0", *arguments])
+    assert result.exit_code == 0, result.output
+    assert ("WARNING: everybody" in result.output) == loud
+    [config] = seen
+    assert issubclass(config.http, H11Protocol)  # which bounds the size of headers
+    assert not config.proxy_headers  # nobody gives himself another address

@@ -20,6 +20,7 @@ from cutwork.serve.tokens import Tokens
 from .conftest import events, idle, serving, until
 
 HALF = "\\ud800"
+MANY_KEYS = "{" + '"a" : 1,' * 70_000 + '"a": 1}'
 SHORT = {"prompt": "the", "max_tokens": 3}
 LONG = {"prompt": "the", "max_tokens": 200, "ignore_eos": True}
 USER = [{"role": "user", "content": "a"}]
@@ -55,13 +56,16 @@ def test_half_characters_are_refused(client, path, body):
     assert whole.status_code in (200, 400) and "surrogates" not in whole.text
 
 
-@pytest.mark.parametrize("text", ['"\\ud800"', b'"\xed\xa0\x80"', '{"\\uDC00": 1}', "[" * 65 + "]" * 65, "[" * 100000])
+@pytest.mark.parametrize(
+    "text", ['"\\ud800"', b'"\xed\xa0\x80"', '{"\\uDC00": 1}', "[" * 65 + "]" * 65, "[" * 100000, MANY_KEYS]
+)
 def test_what_is_no_json_here(text):
     with pytest.raises((ValueError, RecursionError)):
         read_json(text)
 
 
 def test_what_is_json_here():
+    assert read_json(json.dumps([MANY_KEYS])) == [MANY_KEYS]  # in a text
     assert read_json('["\\ud83d\\ude00", "\\\\ud800", "é"]') == ["😀", "\\ud800", "é"]
 
 

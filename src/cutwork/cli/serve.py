@@ -97,6 +97,7 @@ def serve(
         log_config=None,  # so that its lines are JSON as all others
         log_level="warning",
         access_log=False,
+        proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,  # else any local client could give itself another address
         timeout_graceful_shutdown=drain + GRACE,
         ssl_keyfile=tls_key,
         ssl_certfile=tls_cert,

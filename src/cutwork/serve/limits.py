@@ -15,11 +15,12 @@ class Limits:
     tools: ClassVar[int] = 128
     token_ids: ClassVar[int] = 1 << 20  # in one prompt; the model's context is a limit too
     depth: ClassVar[int] = 64  # levels of nesting in a body
+    keys: ClassVar[int] = 1 << 16  # of all objects in a body
 
     body_bytes: int = 8 << 20
     audio_bytes: int = 64 << 20  # of a body with a recording
     audio_queue_bytes: int = 256 << 20  # of all recordings that wait for a model
-    unfinished_bytes: int = 80 << 20  # of all bodies that have not arrived whole
+    unfinished_bytes: int = 64 << 20  # of all bodies that have not arrived whole
     held_bytes: int = 512 << 20  # of all bodies whose requests have no answer yet
     body_seconds: float = 60.0  # from a request's headers to the end of its body
     header_seconds: float = 10.0  # from the opening of a connection, or a request's first byte, to its last header

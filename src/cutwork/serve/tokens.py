@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import json
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ Result = TypeVar("Result")
 
 LONG = 1 << 16  # characters from which a text goes where it delays only others like it
 QUICK_THREADS = 2
+CHARACTERS = 16  # of text that a log-probability counts for
 
 
 class Tokens:
@@ -44,7 +46,7 @@ class Tokens:
         """The prompt of a conversation. Raises CutworkError if the template refuses it, ApiError (400) as `encode`."""
         length = sum(len(message["content"]) for message in messages)
         self._check_length(length, most)
-        size = LONG if tools else length  # which can be large too, and their template slow
+        size = length + (len(json.dumps(tools)) if tools else 0)
         return await self._run(size, lambda: render_chat(self._tokenizer, messages, tools))
 
     async def decode(self, ids: Sequence[int]) -> str:
@@ -56,9 +58,9 @@ class Tokens:
         if self._texts is None:
             await self._run(LONG, self._make_texts)
 
-    async def written(self, write: Callable[[], Result]) -> Result:
-        """What `write` makes of a long answer; it may use `text`."""
-        return await self._run(LONG, write)
+    async def written(self, logprobs: int, write: Callable[[], Result]) -> Result:
+        """What `write` makes of an answer with so many log-probabilities; it may use `text`."""
+        return await self._run(logprobs * CHARACTERS, write)
 
     def text(self, ids: Sequence[int]) -> str:
         """As `decode`, in one of the threads."""

@@ -247,8 +247,12 @@ def candidates(logits: np.ndarray, settings: Sampling) -> tuple[np.ndarray, np.n
 
 
 def log_probability(logits: np.ndarray, token: int, alternatives: int) -> Logprob:
-    """Log-softmax of the raw logits at `token`, and of the likeliest `alternatives` tokens in descending order."""
+    """Log-softmax of the raw logits at `token`, and of the likeliest `alternatives` tokens in descending order.
+
+    Raises NotFinite for logits that are no numbers.
+    """
     highest = logits.max()
+    check_finite(highest)
     total = float(highest) + float(np.log(np.exp(logits - highest).sum(dtype=np.float64)))
     count = min(alternatives, len(logits))
     top = np.argpartition(logits, -count)[-count:] if count else np.empty(0, np.int64)

@@ -65,7 +65,7 @@ class Transcription:
         whole = window * spectrogram.hop
         self._frames = spectrogram.frames(sound) if len(sound) > whole else -(-len(sound) // spectrogram.hop)
         # Up to a window, silence is heard after the recording; a longer one is heard as it is, as by transformers.
-        self._picture = spectrogram(np.pad(sound, (0, max(0, whole - len(sound)))))
+        self._picture = spectrogram(np.pad(sound, (0, whole - len(sound))) if len(sound) < whole else sound)
         self.language, self.language_probabilities = self._find_language()
         self._prompt = vocabulary.prompt(self.language, options.task, times=not options.without_timestamps)
         self._seek = 0

@@ -1,13 +1,17 @@
-"""Bodies in JSON: UTF-8 without half characters, nested no deeper than limits allow, before a route sees them."""
+"""Bodies in JSON: UTF-8 without half characters, with no more levels and keys than limits allow."""
 
 import json
+import re
 from collections.abc import Callable, Coroutine
+from itertools import islice
 from typing import Any
 
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 
 from cutwork.serve.limits import Limits
+
+KEY = re.compile(r'(?<!\\)"\s*:')  # in a text in a body quotes are escaped
 
 
 class JsonRequest(Request):
@@ -37,11 +41,14 @@ class JsonRoute(APIRoute):
 
 
 def read_json(text: str | bytes) -> Any:
-    """A JSON document. ValueError or RecursionError if it is none, nested too deeply, or holds half characters.
+    """A JSON document. ValueError or RecursionError if it is none, nested too deeply, has too many keys, or half
+    characters.
 
     JSON can write half of a surrogate pair, which is no text: it cannot be encoded, by a tokenizer or in an answer.
     """
     text = text.decode() if isinstance(text, bytes) else text
+    if text.count(":") > Limits.keys and any(islice(KEY.finditer(text), Limits.keys, None)):
+        raise ValueError(f"it has more than {Limits.keys} keys")
     value = json.loads(text)
     if "\\u" in text or not text.isascii():
         json.dumps(value, ensure_ascii=False).encode()

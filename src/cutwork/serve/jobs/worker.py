@@ -171,6 +171,9 @@ class Worker(ModelThread[TextJob]):
         job, index = self._scorer.first
         try:
             logprobs = self._scorer.step()
+        except NotFinite as error:
+            self.fail(job, _as_api_error(error))
+            return
         except CutworkError as error:
             self.fail(job, ApiError(503, str(error), code="cache_full", retry=1))
             return

@@ -204,7 +204,10 @@ class _Answer:
         requests = await self._job.wait()
         if not self._body.logprobs:
             return json_answer(self._head, self._choices(requests), self._end())
-        return await self._served.tokens.written(lambda: json_answer(self._head, self._choices(requests), self._end()))
+        count = sum(len(request.logprobs) for request in requests) * (1 + self._body.top_logprobs)
+        return await self._served.tokens.written(
+            count, lambda: json_answer(self._head, self._choices(requests), self._end())
+        )
 
     def _choices(self, requests: list[EngineRequest]) -> Iterator[dict[str, Any]]:
         for index, request in enumerate(requests):

@@ -132,7 +132,9 @@ class _Answer:
 
         if self._body.logprobs is None and not self._body.echo:
             return json_answer(self._head, choices(), self._end())
-        return await self._served.tokens.written(lambda: json_answer(self._head, choices(), self._end()))
+        told = sum(map(len, scored.values())) + sum(len(request.logprobs) for request in self._job.started)
+        count = told * (1 + (self._body.logprobs or 0))
+        return await self._served.tokens.written(count, lambda: json_answer(self._head, choices(), self._end()))
 
     def _choice(self, index: int, scored: list[Logprob | None] | None) -> dict[str, Any]:
         request, tokens = self._job.requests[index], self._served.tokens

@@ -58,10 +58,10 @@ def router(models: ServedModels, limits: Limits, metrics: Metrics) -> APIRouter:
     @routes.post("/detokenize", summary="Token ids to text")
     async def detokenize(body: DetokenizeRequest) -> dict[str, str]:
         served = models.find(body.model)
-        if any(token >= served.model.plan.vocabulary for token in body.tokens):
-            raise ApiError(400, f"token ids must be below {served.model.plan.vocabulary}", param="tokens")
         if len(body.tokens) > served.model.max_context:
             raise ApiError(400, f"this model takes at most {served.model.max_context} tokens", param="tokens")
+        if any(token >= served.model.plan.vocabulary for token in body.tokens):
+            raise ApiError(400, f"token ids must be below {served.model.plan.vocabulary}", param="tokens")
         return {"prompt": await served.tokens.decode(body.tokens)}
 
     @routes.get("/health/live", summary="The process answers")
