@@ -19,6 +19,7 @@ from cutwork.pack.int4 import encode_int4
 from cutwork.pack.masked import encode
 from cutwork.pack.pack import PackWriter
 from cutwork.pack.record import EncodedWeight
+from cutwork.pack.slots import in_slots
 from cutwork.store.output import output_directory
 from cutwork.store.safetensors import SafetensorsWriter
 
@@ -54,11 +55,15 @@ def is_pruned(name: str) -> bool:
     return name.endswith("_proj.weight")
 
 
-def prune(values: np.ndarray, sparsity: float) -> np.ndarray:
-    """The smallest set to zero."""
+def prune(values: np.ndarray, sparsity: float, keep: int = 0) -> np.ndarray:
+    """The smallest set to zero: a fraction of all, or all but `keep` of every 16 neighbours."""
+    magnitudes = np.abs(values)
+    if keep:
+        windows = magnitudes.reshape(len(values), -1, 16)
+        least = np.partition(windows, 16 - keep, axis=2)[:, :, 16 - keep, None]
+        return np.where(windows < least, np.float32(0), values.reshape(windows.shape)).reshape(values.shape)
     if not sparsity:
         return values
-    magnitudes = np.abs(values)
     threshold = np.quantile(magnitudes.ravel()[::17], sparsity)
     return np.where(magnitudes < threshold, np.float32(0), values)
 
@@ -98,25 +103,26 @@ def write_checkpoint(path: Path, shape: Shape, dtype: DType = "bf16", sparsity: 
                     writer.add(name, "BF16", bfloat16.from_float32(values))
 
 
-def write_packed(path: Path, shape: Shape, dtype: DType, sparsity: float) -> None:
+def write_packed(path: Path, shape: Shape, dtype: DType, sparsity: float, keep: int = 0) -> None:
     """Blocks of that dtype with zeros; the embedding is bfloat16, the head dense (int8 where the blocks are int4)."""
     with output_directory(path) as partial, PackWriter(partial, shape.config, 9 * shape.layers + 3) as writer:
         for name, _, values in tensors(shape):
-            writer.add(name, _encode(name, values, dtype, sparsity))
+            writer.add(name, _encode(name, values, dtype, sparsity, keep))
 
 
-def _encode(name: str, values: np.ndarray, dtype: DType, sparsity: float) -> EncodedWeight:
+def _encode(name: str, values: np.ndarray, dtype: DType, sparsity: float, keep: int) -> EncodedWeight:
     if values.ndim == 1:
         return encode(values.astype(np.float32))
     if name == EMBEDDING:
         return encode(bfloat16.from_float32(values))
     if is_pruned(name):
-        values = prune(values, sparsity)
+        values = prune(values, sparsity, keep)
     if dtype == "int4" and name != HEAD:
         codes, steps = round_int4(values)
-        return encode_int4(codes, steps.astype(np.float16), INT4_GROUP)
+        return in_slots(codes, encode_int4(codes, steps.astype(np.float16), INT4_GROUP))
     if dtype in ("int8", "int4"):
-        return encode(*round_int8(values))
+        codes, scale = round_int8(values)
+        return in_slots(codes, encode(codes, scale))
     return encode(values if dtype == "f32" else bfloat16.from_float32(values))
 
 

@@ -84,7 +84,7 @@ OwnedWeight make_dense(const AnyArray& values, const std::optional<AnyArray>& sc
 
 Encoding masked_encoding(const std::string& name) {
   for (Encoding encoding : kEncodings)
-    if (encoding != Encoding::dense && name == encoding_name(encoding)) return encoding;
+    if (encoding != Encoding::dense && encoding != Encoding::slots && name == encoding_name(encoding)) return encoding;
   throw nb::value_error(("no encoding with a mask is called '" + name + "'").c_str());
 }
 
@@ -131,6 +131,31 @@ OwnedWeight make_int4(int64_t rows, int64_t cols, const AnyArray& values, const 
                            std::move(held_offsets));
 }
 
+OwnedWeight make_slots(int64_t rows, int64_t cols, const AnyArray& values, const AnyArray& scale, int64_t keep,
+                       const std::optional<AnyArray>& steps, int64_t group) {
+  check("values", values, nb::dtype<uint8_t>(), "uint8", values.ndim());
+  if (steps) check("steps", *steps, nb::dtype<uint8_t>(), "uint8", 2);
+  const DType dtype = group > 0 ? DType::i4 : DType::i8;
+  if (dtype == DType::i8) check("scale", scale, nb::dtype<float>(), "float32", 1);
+  const ScaleType type = scale_type(scale);
+  check("scale", scale, scale.dtype(), "floats", scale.ndim());
+  Array held = hold(values), held_scale = hold(scale);
+  std::optional<Array> held_steps = steps ? std::optional<Array>(hold(*steps)) : std::nullopt;
+  nb::gil_scoped_release release;
+  return OwnedWeight::slots(dtype, rows, cols, std::move(held), keep, std::move(held_steps), std::move(held_scale),
+                            type, group);
+}
+
+std::optional<OwnedWeight> in_slots(const OwnedWeight& self) {
+  try {
+    nb::gil_scoped_release release;
+    return self.in_slots();
+  } catch (const OutOfMemory& error) {
+    PyErr_SetString(PyExc_MemoryError, error.what());
+    throw nb::python_error();
+  }
+}
+
 struct AlignedFree {
   void operator()(char* p) const { ::operator delete[](p, std::align_val_t{64}); }
 };
@@ -160,10 +185,11 @@ AlignedBytes rearranged(const Weight& weight, const LinearKernels& kernels, Algo
 void multiply_rows(const Weight& weight, const LinearKernels& kernels, Algorithm algorithm, const float* x,
                    int64_t tokens, float* y, int threads) {
   constexpr int64_t kSharedPrepare = 1 << 18;  // elements from which threads help with the input
-  AlignedBytes input = aligned_bytes(kernels.input_bytes(weight.dtype, tokens, weight.cols));
+  const DType read = input_dtype(weight.encoding, weight.dtype);
+  AlignedBytes input = aligned_bytes(kernels.input_bytes(read, tokens, weight.cols));
   in_parallel(tokens * weight.cols < kSharedPrepare ? 1 : threads, [&](int64_t i, int parts) {
     const int64_t begin = tokens * i / parts, end = tokens * (i + 1) / parts;
-    kernels.prepare(weight.dtype, x, weight.cols, tokens, weight.cols, begin, end, input.get());
+    kernels.prepare(read, x, weight.cols, tokens, weight.cols, begin, end, input.get());
   });
   if (skips_zeros(algorithm)) input = rearranged(weight, kernels, algorithm, input.get(), tokens);
   const int64_t tiles = (weight.rows + kRowTile - 1) / kRowTile;
@@ -232,8 +258,9 @@ double time_kernel(const OwnedWeight& self, int64_t tokens, const std::string& k
   nb::gil_scoped_release release;
   const std::vector<float> x(static_cast<size_t>(tokens * weight.cols), 1.0f);
   std::vector<float> y(static_cast<size_t>(tokens * weight.rows));
-  AlignedBytes input = aligned_bytes(kernels.input_bytes(weight.dtype, tokens, weight.cols));
-  kernels.prepare(weight.dtype, x.data(), weight.cols, tokens, weight.cols, 0, tokens, input.get());
+  const DType read = input_dtype(weight.encoding, weight.dtype);
+  AlignedBytes input = aligned_bytes(kernels.input_bytes(read, tokens, weight.cols));
+  kernels.prepare(read, x.data(), weight.cols, tokens, weight.cols, 0, tokens, input.get());
   if (skips_zeros(algorithm)) input = rearranged(weight, kernels, algorithm, input.get(), tokens);
   AlignedBytes scratch = aligned_bytes(kernels.scratch_bytes(algorithm, weight, tokens));
   double best = 1e9;
@@ -305,11 +332,20 @@ encoding: bitmask, block1x4 (four weights along a row per bit; the mask is uint1
                   R"(From the tensors of an int4 weight with a scale per row and `group` columns.
 
 With a mask and offsets it is a bitmask.)")
+      .def_static("slots", make_slots, "rows"_a, "cols"_a, "values"_a.noconvert(), "scale"_a.noconvert(), "keep"_a = 0,
+                  "steps"_a.noconvert() = nb::none(), "group"_a = 0,
+                  R"(From the tensors of the slots encoding: int8, or int4 with a scale per row and `group` columns.
+
+keep: 4, 8 or 12 of every 16 columns; or steps: uint8 [ceil(rows/16), ceil(cols/16)], how many each window has.)")
+      .def("in_slots", in_slots, "A copy of an int8 weight in slots; None for other weights. Raises MemoryError.")
       .def_prop_ro("rows", [](const OwnedWeight& w) { return w.view().rows; })
       .def_prop_ro("cols", [](const OwnedWeight& w) { return w.view().cols; })
       .def_prop_ro("encoding", [](const OwnedWeight& w) { return encoding_name(w.view().encoding); })
       .def_prop_ro("dtype", [](const OwnedWeight& w) { return dtype_name(w.view().dtype); })
       .def_prop_ro("nonzeros", &OwnedWeight::nonzeros, "How many values are not zero; dense weights are counted anew.")
+      .def_prop_ro(
+          "stored", [](const OwnedWeight& w) { return shape_of(w.view()).nonzeros; },
+          "How many values kernels go through: all of a dense weight, of slots the empty ones too.")
       .def_prop_ro("nbytes", &OwnedWeight::nbytes, "Bytes of all arrays.")
       .def_prop_ro("reordered_bytes", [](const OwnedWeight& w) { return shape_of(w.view()).reordered; })
       .def("reorder", reorder,

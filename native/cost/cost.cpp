@@ -39,6 +39,15 @@ int64_t reordered_bytes(const Weight& weight) {
 }  // namespace
 
 Shape shape_of(const Weight& weight) {
+  if (weight.encoding == Encoding::slots) {
+    const int64_t tiles = (weight.rows + kRowTile - 1) / kRowTile;
+    const int64_t entries = weight.slots.begins ? weight.slots.begins[tiles] : tiles * weight.slots.per_tile;
+    return {.encoding = weight.encoding,
+            .dtype = weight.dtype,
+            .rows = weight.rows,
+            .cols = weight.cols,
+            .nonzeros = entries * kStepSlots * (weight.dtype == DType::i4 ? 1 : 2)};
+  }
   const bool dense = weight.encoding == Encoding::dense;
   const int64_t streams = (weight.rows + stream_rows(weight.dtype) - 1) / stream_rows(weight.dtype);
   const int64_t stored = dense ? weight.rows * weight.cols : static_cast<int64_t>(weight.offsets[streams]);
@@ -54,6 +63,9 @@ Shape shape_of(const Weight& weight) {
 double stored_bytes(const Shape& shape) {
   const double positions = static_cast<double>(shape.rows) * static_cast<double>(shape.cols);
   constexpr double kInt4Scales = 2.0 / 128;  // bytes per position, at the usual group
+  if (shape.encoding == Encoding::slots)
+    return static_cast<double>(shape.nonzeros) * (shape.dtype == DType::i4 ? 1.0 : 1.5) +
+           (shape.dtype == DType::i4 ? positions * kInt4Scales : 0);
   if (shape.dtype == DType::i4)
     return positions * kInt4Scales +
            (shape.encoding == Encoding::dense
@@ -95,13 +107,13 @@ std::vector<std::pair<std::string, Cost>> Costs::all() const {
 }
 
 double Costs::passes(const Shape& shape, Algorithm algorithm, int64_t tokens) const {
-  if (algorithm != Algorithm::gemv) return 1;
+  if (algorithm != Algorithm::gemv) return 1;  // slots of a panel stay near while tokens take turns
   const int64_t at_once = kernels().gemv_tokens(shape.dtype);
   return static_cast<double>((tokens + at_once - 1) / at_once);
 }
 
 Work Costs::work(const Shape& shape, Algorithm algorithm, int64_t tokens) const {
-  const bool skipping = skips_zeros(algorithm);
+  const bool skipping = skips_zeros(algorithm) || algorithm == Algorithm::slots;
   const int64_t lanes = tokens_at_once(algorithm);
   const auto multiplied = static_cast<double>((tokens + lanes - 1) / lanes * lanes);
   const double positions = static_cast<double>(shape.rows) * static_cast<double>(shape.cols);
@@ -124,11 +136,12 @@ double Costs::seconds(const Shape& shape, Algorithm algorithm, int64_t tokens, i
   const double bytes =
       reordered ? static_cast<double>(shape.reordered) : passes(shape, algorithm, tokens) * stored_bytes(shape);
   const double read = bytes / std::min(one_thread * threads, all_threads);
-  return algorithm == Algorithm::gemv || reordered ? std::max(compute, read) : compute + read;
+  const bool overlap = algorithm == Algorithm::gemv || algorithm == Algorithm::slots || reordered;
+  return overlap ? std::max(compute, read) : compute + read;
 }
 
 Algorithm Costs::choose(const Shape& shape, int64_t tokens) const {
-  Algorithm best = Algorithm::gemv;
+  Algorithm best = shape.encoding == Encoding::slots ? Algorithm::slots : Algorithm::gemv;
   double least = seconds(shape, best, tokens, 1);
   for (Algorithm algorithm : kAlgorithms) {
     if (!kernels().has(algorithm, shape.encoding, shape.dtype)) continue;
@@ -152,9 +165,11 @@ const char* algorithm_name(Algorithm algorithm) {
     case Algorithm::spmm_tokens:
       return "spmm_tokens";
     case Algorithm::spmm_rows:
+      return "spmm_rows";
+    case Algorithm::slots:
       break;
   }
-  return "spmm_rows";
+  return "slots";
 }
 
 Algorithm parse_algorithm(const char* name) {

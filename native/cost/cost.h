@@ -36,7 +36,7 @@ struct Work {
 };
 
 // The constants of a machine and instruction set. gemv takes as long as its arithmetic, shared by the threads, or as
-// reading the weight, whichever is more, and so does spmm_rows of a reordered weight; the others take both times, since
+// reading the weight, whichever is more, and so do slots and spmm_rows of a reordered weight; the others take both times, since
 // they multiply what they have read before.
 class Costs {
  public:

@@ -10,3 +10,4 @@
 #include "kernels/int4/op.h"
 #include "kernels/kernels.h"
 #include "kernels/linear/op.h"
+#include "kernels/slots/op.h"

@@ -16,6 +16,12 @@ constexpr int64_t kRearranged = 512;       // tokens whose rearranged input and 
 // What reading rows [begin, end) costs, in elements: the values, and a mask bit for each position.
 double cost(const Weight& weight, int64_t begin, int64_t end) {
   if (weight.encoding == Encoding::dense) return static_cast<double>(end - begin) * static_cast<double>(weight.cols);
+  if (weight.encoding == Encoding::slots) {
+    const int64_t first = begin / kRowTile, last = (end + kRowTile - 1) / kRowTile;
+    const Slots& slots = weight.slots;
+    const int64_t entries = slots.begins ? slots.begins[last] - slots.begins[first] : (last - first) * slots.per_tile;
+    return static_cast<double>(entries * entry_bytes(weight.dtype));
+  }
   const int64_t share = stream_rows(weight.dtype);
   const int64_t first = begin / share, last = (end + share - 1) / share;
   return static_cast<double>(weight.offsets[last] - weight.offsets[first]) +
@@ -29,8 +35,8 @@ LinearGroup::LinearGroup(std::vector<Member> members, Activation activation, int
   for (const Member& member : members_) {
     rows_ += member.weight.rows;
     cost_ += cost(member.weight, 0, member.weight.rows);
-    if (std::find(dtypes_.begin(), dtypes_.end(), member.weight.dtype) == dtypes_.end())
-      dtypes_.push_back(member.weight.dtype);
+    const DType read = input_dtype(member.weight.encoding, member.weight.dtype);
+    if (std::find(dtypes_.begin(), dtypes_.end(), read) == dtypes_.end()) dtypes_.push_back(read);
   }
   constexpr int64_t kMost = 512;  // from here on more tokens change nothing
   std::vector<Algorithm> algorithms;
@@ -50,7 +56,9 @@ LinearGroup::LinearGroup(std::vector<Member> members, Activation activation, int
 // For many tokens a part is a panel: kernels lose where theirs are cut.
 int64_t LinearGroup::part_count(const Schedule& schedule) const {
   if (threads_ == 1) return 1;
-  const bool few_tokens = std::count(schedule.algorithms.begin(), schedule.algorithms.end(), Algorithm::gemv) > 0;
+  const bool few_tokens = std::any_of(schedule.algorithms.begin(), schedule.algorithms.end(), [](Algorithm each) {
+    return each == Algorithm::gemv || each == Algorithm::slots;
+  });
   return few_tokens ? threads_ * kPartsPerThread : std::max(rows_ / kRowPanel, threads_);
 }
 
@@ -183,8 +191,9 @@ void LinearGroup::multiply(const Context& context, int64_t tokens, const Target&
   const Weight& weight = member.weight;
   const Algorithm algorithm = schedule.algorithms[range.member];
   const LinearScratch& scratch = context.scratch;
-  const char* input = skips_zeros(algorithm) ? scratch.rearranged[kernel_of(schedule, range.member)]
-                                             : scratch.inputs[static_cast<size_t>(weight.dtype)];
+  const char* input = skips_zeros(algorithm)
+                          ? scratch.rearranged[kernel_of(schedule, range.member)]
+                          : scratch.inputs[static_cast<size_t>(input_dtype(weight.encoding, weight.dtype))];
   const int64_t rows = weight.rows;
   context.kernels.linear.multiply(algorithm, weight, input, tokens, range.begin, range.end, target.y, rows,
                                   scratch.threads[static_cast<size_t>(thread)]);

@@ -89,8 +89,6 @@ void for_codes(const Weight& weight, const F& visit) {
 OwnedWeight OwnedWeight::int4(int64_t rows, int64_t cols, Array values, ScaleType scale_type, Array scale,
                               int64_t group_cols, std::optional<Array> mask, std::optional<Array> offsets) {
   check_shape(rows, cols);
-  if (group_cols < kRunCols || group_cols % kRunCols != 0 || group_cols > kMaxCols)
-    refuse("a group of " + std::to_string(group_cols) + " columns is no multiple of " + std::to_string(kRunCols));
   if (mask.has_value() != offsets.has_value()) refuse("mask and offsets come together or not at all");
   const int64_t tiles = tile_count(rows), runs = run_count(cols);
   OwnedWeight weight;
@@ -99,8 +97,6 @@ OwnedWeight OwnedWeight::int4(int64_t rows, int64_t cols, Array values, ScaleTyp
   view.dtype = DType::i4;
   view.rows = rows;
   view.cols = cols;
-  view.scale_type = scale_type;
-  view.group_cols = group_cols;
   if (mask) {
     expect_size("mask", *mask, tiles * runs * kRunWords);
     expect_size("offsets", *offsets, tiles + 1);
@@ -112,12 +108,21 @@ OwnedWeight OwnedWeight::int4(int64_t rows, int64_t cols, Array values, ScaleTyp
     expect_size("values", values, tiles * runs * kRunWords / 2 * kTailBytes);
   }
   view.values = weight.adopt(std::move(values), 1);
-  const int64_t count = tiles * group_count(view) * kRowTile;
-  expect_size("scale", scale, count);
-  view.scales = weight.adopt(std::move(scale), scale_type == ScaleType::f32 ? 4 : 2);
-  for (int64_t i = 0; i < count; ++i)
-    if (!std::isfinite(scale_at(view, i))) refuse("scale " + std::to_string(i) + " is not finite");
+  weight.adopt_scales(std::move(scale), scale_type, group_cols, kRunCols);
   return weight;
+}
+
+// Scales of groups, each a multiple of so many columns.
+void OwnedWeight::adopt_scales(Array scale, ScaleType type, int64_t group_cols, int64_t multiple) {
+  if (group_cols < multiple || group_cols % multiple != 0 || group_cols > kMaxCols)
+    refuse("a group of " + std::to_string(group_cols) + " columns is no multiple of " + std::to_string(multiple));
+  view_.scale_type = type;
+  view_.group_cols = group_cols;
+  const int64_t count = tile_count(view_.rows) * group_count(view_) * kRowTile;
+  expect_size("scale", scale, count);
+  view_.scales = adopt(std::move(scale), type == ScaleType::f32 ? 4 : 2);
+  for (int64_t i = 0; i < count; ++i)
+    if (!std::isfinite(scale_at(view_, i))) refuse("scale " + std::to_string(i) + " is not finite");
 }
 
 int64_t int4_nonzeros(const Weight& weight) {

@@ -8,20 +8,25 @@ namespace cutwork {
 
 enum class DType : uint8_t { f32, bf16, i8, i4 };
 enum class ScaleType : uint8_t { f32, bf16, f16 };  // of int4 weights, as their checkpoint had them
-enum class Encoding : uint8_t { dense, bitmask, block1x4, block4x1 };
+enum class Encoding : uint8_t { dense, bitmask, block1x4, block4x1, slots };
 constexpr DType kDTypes[] = {DType::f32, DType::bf16, DType::i8, DType::i4};
-constexpr Encoding kEncodings[] = {Encoding::dense, Encoding::bitmask, Encoding::block1x4, Encoding::block4x1};
+constexpr Encoding kEncodings[] = {Encoding::dense, Encoding::bitmask, Encoding::block1x4, Encoding::block4x1,
+                                   Encoding::slots};
 constexpr size_t kDTypeCount = sizeof kDTypes, kEncodingCount = sizeof kEncodings;
 
-constexpr int64_t kGroupRows = 4;    // rows that share one value stream in the bitmask encoding
-constexpr int64_t kBlockCols = 64;   // columns covered by one mask word
-constexpr int64_t kRowTile = 16;     // callers split the rows of a linear at multiples of this
-constexpr int64_t kRowPanel = 128;   // where zeros are skipped better at multiples of this
-constexpr int64_t kTokenTile = 64;   // and the tokens to be rearranged at multiples of this
-constexpr int64_t kTailBytes = 64;   // readable bytes after the last value of the encodings with a mask
-constexpr int64_t kRunCols = 32;     // columns of an int4 tile that are stored together
-constexpr int64_t kRunWords = 8;     // of 64 codes, in a run
-constexpr int64_t kMaxCols = 65536;  // 255 * 127 * kMaxCols still fits in the int32 accumulators
+constexpr int64_t kGroupRows = 4;                 // rows that share one value stream in the bitmask encoding
+constexpr int64_t kBlockCols = 64;                // columns covered by one mask word
+constexpr int64_t kRowTile = 16;                  // callers split the rows of a linear at multiples of this
+constexpr int64_t kRowPanel = 128;                // where zeros are skipped better at multiples of this
+constexpr int64_t kTokenTile = 64;                // and the tokens to be rearranged at multiples of this
+constexpr int64_t kTailBytes = 64;                // readable bytes after the last value of the encodings with a mask
+constexpr int64_t kRunCols = 32;                  // columns of an int4 tile that are stored together
+constexpr int64_t kRunWords = 8;                  // of 64 codes, in a run
+constexpr int64_t kWindow = 16;                   // columns that the slots of a step may stand for
+constexpr int64_t kStepSlots = 64;                // four of each row of a tile
+constexpr int64_t kRecordBytes = 3 * kStepSlots;  // of two int8 steps: columns as nibbles, codes, codes
+constexpr int64_t kSegmentCols = 1024;            // whose int4 products are summed as integers, at most
+constexpr int64_t kMaxCols = 65536;               // 255 * 127 * kMaxCols still fits in the int32 accumulators
 
 // What `spmm_rows` multiplies, where a weight has been reordered for it: steps of 64 products, each kRowTile
 // rows' next columns (in a window of 64) and codes, and the number of its window. Those of row tile t in run r are
@@ -34,6 +39,18 @@ struct RowSteps {
 };
 constexpr int64_t kStepBytes = 128;
 
+// What the kernels of the encoding `slots` need beside `values`. An entry is a record of int8 or a step of int4; the
+// slots of a step are columns start .. start + 15, where `starts` has one for each step of an entry, or with `strips`
+// one for each step and four rows.
+struct Slots {
+  const uint16_t* starts;  // of all entries, or of one tile's where `begins` is null
+  const int64_t* begins;   // the entry at which each tile begins, and the end; null: all have `per_tile`
+  int64_t per_tile;
+  bool strips;
+  const int16_t* code_sums;  // int4: [tiles][segments][kRowTile] sums of the codes of each segment of columns
+  int64_t segments;
+};
+
 // A weight [rows, cols] whose memory somebody else owns and has validated (weight.h).
 //
 // dense:   `values` is [rows, cols], row-major, unpadded.
@@ -44,6 +61,11 @@ constexpr int64_t kStepBytes = 128;
 //          for columns 64b+4j .. 64b+4j+3 of row 4g+r, which have four values; those beyond `cols` are zero.
 // block4x1: like bitmask, but `mask` is [ceil(rows/4)][ceil(cols/64)] words, each standing for all four rows of a
 //          group; values of rows beyond `rows` are zero. Both blocks may hold zeros.
+// slots:   `values` holds entries, tile of kRowTile rows after tile. A step has four slots of each row of the tile,
+// slot
+//          4r + i belonging to row r: a code and its column's distance from the step's start, a nibble; an empty one
+//          has the code 0. i8: records of two steps, 64 bytes of columns (low nibble: the first step's, high: the
+//          second's) and 64 codes of each. i4: steps of 64 bytes, column in the low nibble, code -8 .. 7 in the high.
 // i8:      value = code * scale[row]; codes lie in [-127, 127]; row_sums[row] is the sum of the row's codes.
 // i4:      value = (code - 8) * scale, codes 0 .. 15, in tiles of kRowTile rows as docs/format.md says.
 //          dense: `values` is [tiles][runs][4][64] bytes; places that do not exist hold anything.
@@ -62,7 +84,28 @@ struct Weight {
   ScaleType scale_type;
   int64_t group_cols;
   RowSteps reordered;  // or null: `spmm_rows` then works them out in each call
+  Slots slots;
 };
+
+// Bytes of an entry of the encoding `slots`, and how many starts it has.
+static constexpr int64_t entry_bytes(DType dtype) {
+  return dtype == DType::i4 ? kStepSlots : kRecordBytes;
+}
+static constexpr int64_t entry_starts(const Weight& weight) {
+  return weight.dtype == DType::i4 ? 1 : 2 * (weight.slots.strips ? kRowTile / kGroupRows : 1);
+}
+
+// The prepared input that a weight reads.
+static constexpr DType input_dtype(Encoding encoding, DType dtype) {
+  return encoding == Encoding::slots ? DType::i8 : dtype;
+}
+
+// Where the segment of an int4 weight that begins at a column ends: with its group, but kSegmentCols at the latest.
+static constexpr int64_t segment_end(const Weight& weight, int64_t col) {
+  const int64_t group_end = (col / weight.group_cols + 1) * weight.group_cols, most = (col | (kSegmentCols - 1)) + 1;
+  const int64_t end = group_end < most ? group_end : most;
+  return end < weight.cols ? end : weight.cols;
+}
 
 // What the mask of an encoding looks like.
 struct MaskShape {

@@ -151,9 +151,11 @@ const char* encoding_name(Encoding encoding) {
     case Encoding::block1x4:
       return "block1x4";
     case Encoding::block4x1:
+      return "block4x1";
+    case Encoding::slots:
       break;
   }
-  return "block4x1";
+  return "slots";
 }
 
 const char* dtype_name(DType dtype) {
@@ -190,14 +192,18 @@ void OwnedWeight::adopt_scale(std::optional<Array> scale) {
     return;
   }
   if (!scale) refuse("an int8 weight needs a scale per row");
-  expect_size("scale", *scale, view_.rows);
-  view_.scale = static_cast<const float*>(adopt(std::move(*scale), sizeof(float)));
-  for (int64_t row = 0; row < view_.rows; ++row)
-    if (!std::isfinite(view_.scale[row])) refuse("the scale of row " + std::to_string(row) + " is not finite");
+  adopt_row_scale(std::move(*scale));
   row_sums_.reset(new int32_t[static_cast<size_t>(view_.rows)]);
   if (chosen_isa().kernels.inspect.sum_rows(view_, row_sums_.get()) < -127)  // kernels negate codes in 8 bits
     refuse("an int8 weight has the code -128; codes must lie in [-127, 127]");
   view_.row_sums = row_sums_.get();
+}
+
+void OwnedWeight::adopt_row_scale(Array scale) {
+  expect_size("scale", scale, view_.rows);
+  view_.scale = static_cast<const float*>(adopt(std::move(scale), sizeof(float)));
+  for (int64_t row = 0; row < view_.rows; ++row)
+    if (!std::isfinite(view_.scale[row])) refuse("the scale of row " + std::to_string(row) + " is not finite");
 }
 
 OwnedWeight OwnedWeight::dense(DType dtype, int64_t rows, int64_t cols, Array values, std::optional<Array> scale) {
@@ -275,6 +281,7 @@ bool OwnedWeight::reorder() {
 }
 
 int64_t OwnedWeight::nonzeros() const {
+  if (view_.encoding == Encoding::slots) return nonzeros_;
   if (view_.dtype == DType::i4) return view_.encoding == Encoding::bitmask ? nonzeros_ : int4_nonzeros(view_);
   if (view_.encoding != Encoding::dense)
     return static_cast<int64_t>(view_.offsets[(view_.rows + kGroupRows - 1) / kGroupRows]);
@@ -297,6 +304,7 @@ int64_t OwnedWeight::nonzeros() const {
 }
 
 void write_dense(const Weight& weight, void* out) {
+  if (weight.encoding == Encoding::slots) return write_slots(weight, static_cast<int8_t*>(out));
   if (weight.dtype == DType::i4) return write_int4(weight, static_cast<int8_t*>(out));
   const int64_t element = element_size(weight.dtype);
   const char* values = static_cast<const char*>(weight.values);

@@ -34,6 +34,14 @@ class OwnedWeight {
   static OwnedWeight int4(int64_t rows, int64_t cols, Array values, ScaleType scale_type, Array scale,
                           int64_t group_cols, std::optional<Array> mask, std::optional<Array> offsets);
 
+  // values: entries of layout.h's encoding `slots`, as many as `keep` of 16 columns take, or as `steps` says: uint8
+  // [tiles][windows of 16 columns]. scale: of rows for i8, of groups for i4. Throws like dense().
+  static OwnedWeight slots(DType dtype, int64_t rows, int64_t cols, Array values, int64_t keep,
+                           std::optional<Array> steps, Array scale, ScaleType scale_type, int64_t group_cols);
+
+  // A copy of an int8 weight in slots, whichever way takes less; none for other weights. Throws OutOfMemory.
+  std::optional<OwnedWeight> in_slots() const;
+
   // What the kernels read; valid as long as this object.
   const Weight& view() const { return view_; }
 
@@ -48,15 +56,21 @@ class OwnedWeight {
  private:
   OwnedWeight() = default;
   void adopt_scale(std::optional<Array> scale);
+  void adopt_row_scale(Array scale);
+  void adopt_scales(Array scale, ScaleType type, int64_t group_cols, int64_t multiple);
+  void adopt_slots();
   const void* adopt(Array array, int64_t element);
 
   Weight view_ = {};
   int64_t nbytes_ = 0;
-  int64_t nonzeros_ = 0;  // of an int4 bitmask
+  int64_t nonzeros_ = 0;  // of an int4 bitmask and of slots
   std::vector<Array> arrays_;
   std::unique_ptr<int32_t[]> row_sums_;
-  Allocation steps_, windows_;
+  Allocation steps_, windows_, entries_;
   std::vector<int64_t> begins_;
+  std::vector<uint16_t> starts_;
+  std::vector<int16_t> code_sums_;
+  std::vector<float> row_scale_;
 };
 
 int64_t element_size(DType dtype);
@@ -67,7 +81,8 @@ void check_shape(int64_t rows, int64_t cols);                              // th
 void expect_size(const char* what, const Array& array, int64_t expected);  // throws std::invalid_argument
 
 int64_t int4_nonzeros(const Weight& weight);
-void write_int4(const Weight& weight, int8_t* out);  // codes -8 .. 7
+void write_int4(const Weight& weight, int8_t* out);   // codes -8 .. 7
+void write_slots(const Weight& weight, int8_t* out);  // codes
 
 // The weight written out, zeros included, as [rows, cols] elements of its dtype (codes, for i8 and i4).
 void write_dense(const Weight& weight, void* out);

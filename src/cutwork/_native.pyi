@@ -40,6 +40,19 @@ class Weight:
         With a mask and offsets it is a bitmask.
         """
 
+    @staticmethod
+    def slots(rows: int, cols: int, values: Annotated[NDArray, dict(writable=False)], scale: Annotated[NDArray, dict(writable=False)], keep: int = 0, steps: Annotated[NDArray, dict(writable=False)] | None = None, group: int = 0) -> Weight:
+        """
+        From the tensors of the slots encoding: int8, or int4 with a scale per row and `group` columns.
+
+        keep: 4, 8 or 12 of every 16 columns; or steps: uint8 [ceil(rows/16), ceil(cols/16)], how many each window has.
+        """
+
+    def in_slots(self) -> Weight | None:
+        """
+        A copy of an int8 weight in slots; None for other weights. Raises MemoryError.
+        """
+
     @property
     def rows(self) -> int: ...
 
@@ -55,6 +68,12 @@ class Weight:
     @property
     def nonzeros(self) -> int:
         """How many values are not zero; dense weights are counted anew."""
+
+    @property
+    def stored(self) -> int:
+        """
+        How many values kernels go through: all of a dense weight, of slots the empty ones too.
+        """
 
     @property
     def nbytes(self) -> int:
@@ -101,7 +120,7 @@ def largest(values: Annotated[NDArray[numpy.float32], dict(shape=(None,), order=
 
 class Costs:
     """
-    What linears cost on this machine (docs/architecture.md), and which kernel is cheapest.
+    What linears cost on this machine (docs/engine.md), and which kernel is cheapest.
     """
 
     def __init__(self, constants: Mapping[str, tuple[float, float, float, float, float]] = {}, bandwidth: tuple[float, float] | None = None, isa: str | None = None) -> None:

@@ -107,8 +107,11 @@ class PruneSettings(Settings):
     damping: Annotated[float, Field(gt=0)] = 0.01  # of the Hessian's mean diagonal
     block_size: Positive = 128  # columns per SparseGPT block
     seed: int = 0
-    # "unstructured"; "n:m" KEEPS n of every m along the input; "1x4" and "4x1" (out x in) zero whole blocks
-    pattern: Annotated[str, Field(pattern=r"^(unstructured|1x4|4x1|[1-9]\d*:[1-9]\d*)$")] = later("unstructured")
+    # "unstructured"; "n:m" KEEPS n of every m along the input; "adaptive": n of 16, chosen for each tile of 16 x 16;
+    # "1x4" and "4x1" (out x in) zero whole blocks
+    pattern: Annotated[str, Field(pattern=r"^(unstructured|adaptive|1x4|4x1|[1-9]\d*:[1-9]\d*)$")] = later(
+        "unstructured"
+    )
     rates: Rates = later("uniform")  # owl: blocks with more outliers keep more weights
     owl_threshold: Annotated[float, Field(gt=0)] = later(5.0)  # an outlier is this many times the mean score
     owl_spread: Annotated[float, Field(ge=0, lt=0.5)] = later(0.08)  # blocks' rates span twice that

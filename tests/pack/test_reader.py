@@ -55,7 +55,7 @@ def test_a_mapped_weight_is_a_view_of_the_file(packed: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"version": 2}, "format version 2 and this cutwork reads 1; upgrade"),
+        ({"version": 3}, "format version 3 and this cutwork reads 2; upgrade"),
         ({"version": "1"}, "not the description"),
         ({"version": 0}, "damaged: version"),
         ({"format": "other"}, "not the description"),

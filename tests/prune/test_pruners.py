@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from cutwork.errors import CutworkError
+from cutwork.prune.adaptive import AdaptiveTiles
 from cutwork.prune.alps import alps, refit
 from cutwork.prune.input_statistics import Hessian
 from cutwork.prune.pattern import KeepNOfM, Pattern, Unstructured, cheapest
@@ -27,6 +28,8 @@ PATTERNS: dict[str, Pattern] = {
     "4:8": KeepNOfM(4, 8),
     "16:32": KeepNOfM(16, 32),
     "16:64": KeepNOfM(16, 64),
+    "4:16": KeepNOfM(4, 16),
+    "adaptive": AdaptiveTiles(0.75),
 }
 every_pruner = pytest.mark.parametrize("prune", PRUNERS.values(), ids=PRUNERS)
 every_pattern = pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
@@ -62,6 +65,10 @@ def test_density_is_exact_and_the_mask_says_where(prune: Prune, pattern: Pattern
     assert int((~mask).sum()) == wanted
     if isinstance(pattern, KeepNOfM):
         assert (mask.unflatten(1, (-1, pattern.m)).sum(-1) == pattern.n).all()
+    elif isinstance(pattern, AdaptiveTiles):
+        assert wanted == pattern.sparsity * mask.numel()
+        kept = mask.unflatten(1, (-1, 16)).sum(-1).unflatten(0, (-1, 16))  # of each row of each tile
+        assert torch.equal(kept.amax(1), kept.amin(1)) and set(kept.unique().tolist()) <= {0, 4, 8, 12, 16}
     else:
         size = pattern.rows * pattern.columns
         assert wanted == round(pattern.sparsity * mask.numel() / size) * size
@@ -107,11 +114,23 @@ def test_each_method_beats_the_one_before_it(pattern: Pattern) -> None:
     assert errors[3] < errors[2]
 
 
+@every_pruner
+def test_tiles_that_matter_keep_more(prune: Prune) -> None:
+    weight = random_weight()
+    weight[:16, :16] *= 10
+    weight[16:32, 32:64] *= 0.01
+    _, mask = prune(weight, correlated(192), AdaptiveTiles(0.75))
+    kept = mask.unflatten(1, (-1, 16)).sum(-1).unflatten(0, (-1, 16))[:, 0]
+    assert kept[0, 0] > 4 and not kept[1, 2:4].any()
+
+
 def test_a_pattern_that_does_not_fit_is_one_sentence() -> None:
     with pytest.raises(CutworkError, match="10 inputs cannot keep 2 of every 4"):
         KeepNOfM(2, 4).check(8, 10)
     with pytest.raises(CutworkError, match="6×8 cannot be cut into blocks of 4×1"):
         Unstructured(0.5, 4, 1).check(6, 8)
+    with pytest.raises(CutworkError, match="24×32 cannot be cut into tiles of 16×16"):
+        AdaptiveTiles(0.5).check(24, 32)
     KeepNOfM(2, 4).check(3, 12)
 
 

@@ -16,6 +16,7 @@ import uvicorn
 
 from cutwork.engine.model import Model
 from cutwork.serve.http.app import make_app
+from cutwork.serve.http.connections import connections
 from cutwork.serve.limits import Limits
 
 from ..engine.tiny import byte_level_tokenizer, make, packed
@@ -55,7 +56,8 @@ def serving(model, **options):
     app = make_app({"tiny": model}, **options)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=5))
+    protocol = connections(options.get("limits") or Limits())
+    server = uvicorn.Server(uvicorn.Config(app, http=protocol, log_level="error", timeout_graceful_shutdown=5))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

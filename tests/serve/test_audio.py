@@ -6,9 +6,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import numpy as np
 import pytest
 import soundfile
 
+from cutwork.serve.http.errors import shutting_down
+from cutwork.serve.jobs.job import ModelThread
 from cutwork.serve.jobs.transcriber import Transcriber
 from cutwork.serve.limits import Limits
 from tests.engine.speech.tiny import save, sound
@@ -133,6 +136,56 @@ def test_a_recording_that_waits_ends_at_once_when_its_client_leaves(client, monk
         until(lambda: metric(client, "request_cancelled_total") == 1)
         assert len(transcriber.open) == 1 and not heard.done()
         ended.append(True)
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(655_350, 1), (16_000, 9), (192_000, 8)])
+def test_recordings_that_would_become_huge_are_refused(client, rate, channels):
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros((rate, channels), np.int16), rate, format="WAV")
+    began = time.monotonic()
+    answer = post(client, flac_silence(rate, channels) if rate > 16_000 else file.getvalue())
+    assert answer.status_code == 400 and answer.json()["error"]["param"] == "file"
+    assert time.monotonic() - began < 5
+
+
+def flac_silence(rate, channels):
+    """A FLAC of no samples that says of itself to last 19 seconds."""
+    info = bytes(10) + ((rate << 44) | ((channels - 1) << 41) | (15 << 36) | 19 * rate).to_bytes(8, "big") + bytes(16)
+    return b"fLaC" + bytes([0x80, 0, 0, 34]) + b"\x10\0\x10\0" + info[4:]
+
+
+def test_too_little_memory_is_no_failure_of_the_server(client, monkeypatch):
+    def short(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("cutwork.serve.jobs.transcriber.open_transcription", short)
+    answer = post(client, wav(0.3))
+    assert answer.status_code == 400 and "memory" in answer.json()["error"]["message"]
+
+
+def test_what_waits_is_counted_in_bytes_and_ends_in_time(directory, monkeypatch):
+    ended = []
+    monkeypatch.setattr(
+        Transcriber, "ending", lambda self, job: ended[0] if ended and job.audio == b"" else late(self, job)
+    )
+    late = ModelThread.ending
+    monkeypatch.setattr(
+        Transcriber, "_stopped", lambda self, recording: (time.sleep(0.02), self.expire(), bool(ended))[2]
+    )
+    limits = Limits(audio_queue_bytes=60_000, deadline=60)
+    with serving(Model.load(directory, threads=1, cache_bytes=1 << 24), limits=limits) as client:
+        transcriber = client.app.state.models.all["tiny"].transcriber
+        with ThreadPoolExecutor(2) as others:
+            others.submit(post, client, wav(1.5))
+            until(lambda: len(transcriber.open) == 1 and transcriber.waiting == 0)
+            waits = others.submit(post, client, wav(1.5))
+            until(lambda: transcriber.waiting == 1)
+            assert post(client, wav(1.5)).status_code == 429
+            for job in transcriber.open:
+                job.deadline = 0 if job.audio else job.deadline
+            assert waits.result().status_code == 504  # while the other one is still heard
+            assert len(transcriber.open) == 1
+            ended.append(shutting_down())
 
 
 def test_a_queue_has_an_end(client, monkeypatch):

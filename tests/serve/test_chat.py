@@ -73,7 +73,7 @@ def test_a_bad_schema_is_refused(client, schema):
 
 def test_a_deep_schema_is_refused(client):
     schema = {"type": "string"}
-    for _ in range(60):
+    for _ in range(40):
         schema = {"type": "array", "items": schema}
     response = ask(client, response_format={"type": "json_schema", "json_schema": {"schema": schema}})
     assert response.status_code == 400 and "too large" in response.json()["error"]["message"]

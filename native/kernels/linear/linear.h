@@ -13,8 +13,10 @@ namespace cutwork {
 // gemm: decompresses a panel of rows once, then multiplies it with all tokens as if it were dense.
 // spmm_tokens: tokens are the lanes, and each nonzero multiplies those of its column; reads the input transposed.
 // spmm_rows: rows are the lanes, each with the inputs of its next nonzeros; reads the input in windows of columns.
-enum class Algorithm : uint8_t { gemv, gemm, spmm_tokens, spmm_rows };
-constexpr Algorithm kAlgorithms[] = {Algorithm::gemv, Algorithm::gemm, Algorithm::spmm_tokens, Algorithm::spmm_rows};
+// slots: the same of the encoding that has worked this out beforehand, for any number of tokens.
+enum class Algorithm : uint8_t { gemv, gemm, spmm_tokens, spmm_rows, slots };
+constexpr Algorithm kAlgorithms[] = {Algorithm::gemv, Algorithm::gemm, Algorithm::spmm_tokens, Algorithm::spmm_rows,
+                                     Algorithm::slots};
 constexpr size_t kKernelCount = sizeof kAlgorithms * kEncodingCount * kDTypeCount;
 
 // Numbers the kernels from 0 on.
@@ -23,7 +25,7 @@ constexpr size_t kernel_index(Algorithm algorithm, Encoding encoding, DType dtyp
          static_cast<size_t>(dtype);
 }
 
-// Whether an algorithm skips zeros; it then reads its input rearranged.
+// Whether an algorithm reads its input rearranged, since it skips the zeros of a mask.
 constexpr bool skips_zeros(Algorithm algorithm) {
   return algorithm == Algorithm::spmm_tokens || algorithm == Algorithm::spmm_rows;
 }
@@ -46,7 +48,7 @@ struct LinearKernels {
   // `tokens`. Threads share the tiles.
   void (*rearrange_input)(Algorithm algorithm, Encoding encoding, DType dtype, const void* input, int64_t tokens,
                           int64_t cols, int64_t begin, int64_t end, void* rearranged);
-  // Whether the set has the algorithm for weights of this encoding and dtype; gemv always.
+  // Whether the set has the algorithm for weights of this encoding and dtype; gemv for all but slots.
   bool (*has)(Algorithm algorithm, Encoding encoding, DType dtype);
   // Bytes of private, 64-byte aligned scratch that one call of `multiply` needs; no less for more tokens.
   size_t (*scratch_bytes)(Algorithm algorithm, const Weight& weight, int64_t tokens);

@@ -20,6 +20,11 @@ namespace linear {
 #include "kernels/linear/spmm_rows.inc"
 }  // namespace linear
 
+namespace slots {
+#include "kernels/slots/ops/avx512.inc"
+using Op = Slots512;
+}  // namespace slots
+
 namespace floats {
 #include "kernels/floats/avx512.inc"
 }  // namespace floats

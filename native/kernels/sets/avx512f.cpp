@@ -18,6 +18,11 @@ namespace linear {
 #include "kernels/linear/ops/avx512f.inc"
 }  // namespace linear
 
+namespace slots {
+#include "kernels/slots/ops/avx2.inc"
+using Op = Slots256;
+}  // namespace slots
+
 namespace floats {
 #include "kernels/floats/avx512.inc"
 }  // namespace floats

@@ -20,6 +20,11 @@ using I8 = GenericI8;
 #include "kernels/linear/no_spmm_rows.inc"
 }  // namespace linear
 
+namespace slots {
+#include "kernels/slots/ops/generic.inc"
+using Op = GenericSlots;
+}  // namespace slots
+
 namespace floats {
 #include "kernels/floats/generic.inc"
 }  // namespace floats

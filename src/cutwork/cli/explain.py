@@ -2,6 +2,7 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -118,17 +119,16 @@ def _weight_rows(model: "Model", profile: "StepProfile", every_layer: bool) -> l
                 "ms": 1e3 * seconds,
                 "gb_per_second": moved / max(seconds, 1e-12) / 1e9,
                 "share": seconds / profile.seconds,
-                "note": _note(model, weights, profile.tokens),
+                "note": _note(model, {name for names, _ in members for name in names}),
             }
         )
     return rows
 
 
-def _predict(model: "Model", weight: Any, tokens: int, encoding: str | None = None) -> tuple[str, float]:
-    """The kernel chosen for a weight, as it is stored or in another encoding, and the seconds it should take."""
-    nonzeros = weight.rows * weight.cols if encoding == "dense" else weight.nonzeros
-    shape = (encoding or weight.encoding, weight.dtype, weight.rows, weight.cols, nonzeros)
-    reordered = weight.reordered_bytes if encoding is None else 0
+def _predict(model: "Model", weight: Any, tokens: int) -> tuple[str, float]:
+    """The kernel chosen for a weight, and the seconds it should take."""
+    shape = (weight.encoding, weight.dtype, weight.rows, weight.cols, weight.stored)
+    reordered = weight.reordered_bytes
     costs = _costs(model)
     kernel = costs.choose(*shape, tokens, reordered)
     return kernel, costs.seconds(kernel, *shape, tokens, model.threads, reordered)
@@ -140,19 +140,21 @@ def _costs(model: "Model") -> "Costs":
     return model.costs
 
 
-def _note(model: "Model", weights: list[Any], tokens: int) -> str:
+def _note(model: "Model", names: Collection[str]) -> str:
     """What is to be said about how weights are stored, if anything."""
     from cutwork.pack.record import break_even
 
+    weights: list[Any] = [model.weights[name] for name in names]
+    layouts = {model.laid_out[name] for name in names if name in model.laid_out}
+    if "slots" in layouts:
+        return f"laid out in slots when loaded, which {model.isa} kernels go through faster than a bitmask"
+    if "dense" in layouts:
+        return f"written out dense when loaded: with {model.isa} kernels these zeros would cost time"
     dense = [weight for weight in weights if weight.encoding == "dense"]
     if dense:
         what = "stored dense" if len(dense) == len(weights) else "what layers stored dense"
         too_full = all(1 - w.nonzeros / (w.rows * w.cols) < break_even(w.dtype) + _NEARLY for w in dense)
         return f"{what}, too few zeros to profit" if too_full else f"{what} although sparse enough"
-    masked = [weight for weight in weights if weight.encoding == "bitmask"]
-    stored = sum(_predict(model, weight, tokens)[1] for weight in masked)
-    if stored > sum(_predict(model, weight, tokens, "dense")[1] for weight in masked):
-        return f"stored as bitmask, which saves memory but should take longer than dense with {model.isa} kernels"
     return ""
 
 

@@ -40,7 +40,9 @@ def prune(
     ] = _DEFAULT.method,
     pattern: Annotated[
         str,
-        typer.Option(help="unstructured; n:m keeps n of m inputs (2:4, 16:64); 1x4, 4x1 (out x in) zero blocks."),
+        typer.Option(
+            help="unstructured; n:m keeps n of m inputs (4:16, 2:4); adaptive: n of 16 by tile; 1x4, 4x1 zero blocks."
+        ),
     ] = _DEFAULT.pattern,
     rates: Annotated[
         Rates, typer.Option(help="owl: blocks with more outliers keep more of their weights.")

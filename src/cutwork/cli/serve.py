@@ -1,6 +1,8 @@
 """`cutwork serve`: models behind OpenAI's HTTP routes."""
 
-import logging
+import ipaddress
+import os
+import resource
 import socket
 from pathlib import Path
 from types import FrameType
@@ -38,6 +40,13 @@ def serve(
         list[str] | None,
         typer.Option("--api-key", envvar="CUTWORK_API_KEY", help="Clients must send it; may be repeated."),
     ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Another name that clients may call this server by, without --api-key; may be repeated."),
+    ] = None,
+    allow_priority: Annotated[
+        bool, typer.Option("--allow-priority", help="Let clients say with `priority` who is served first.")
+    ] = False,
     tls_key: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Private key (PEM).")] = None,
     tls_cert: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Certificate (PEM).")] = None,
 ) -> None:
@@ -47,36 +56,61 @@ def serve(
     """
     if (tls_key is None) != (tls_cert is None):
         raise CutworkError("TLS needs both --tls-key and --tls-cert")
+    keys = api_key or ([""] if "CUTWORK_API_KEY" in os.environ and not os.environ["CUTWORK_API_KEY"] else [])
+    if not all(keys):
+        raise CutworkError(
+            "--api-key (or CUTWORK_API_KEY) is empty, so everybody would know it; give a key, or neither"
+        )
     import uvicorn
 
     from cutwork.engine.model import Model
     from cutwork.serve.http.app import make_app
+    from cutwork.serve.http.connections import connections
     from cutwork.serve.limits import Limits
+    from cutwork.serve.log import log_as_json
 
     opened = _bind(host, port)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    log_as_json()
     loaded: dict[str, Model] = {}
     for given in models:
         name, path = _name(given)
         if name in loaded:
             raise CutworkError(f"two models are called {name}; tell them apart with NAME=MODEL")
         loaded[name] = Model.load(path, **(loading | {"max_batch": max_batch}))
-    limits = Limits(queue=queue, deadline=deadline, max_tokens=max_tokens, pace=pace)
-    app = make_app(loaded, limits=limits, keys=api_key or ())
+    files = _raise_file_limit()
+    limits = Limits(
+        queue=queue,
+        deadline=deadline,
+        max_tokens=max_tokens,
+        pace=pace,
+        priority=allow_priority,
+        requests=min(Limits.requests, files // 4),
+        idle_connections=min(Limits.idle_connections, files // 4),
+    )
+    address = opened.getsockname()
+    local = ipaddress.ip_address(address[0]).is_loopback
+    app = make_app(loaded, limits=limits, keys=keys, hosts=[*(allow_host or ()), host] if local or allow_host else None)
     config = uvicorn.Config(
         app,
+        http=connections(limits),
+        ws="none",
+        log_config=None,  # so that its lines are JSON as all others
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=drain + GRACE,
-        limit_concurrency=limits.connections,
         ssl_keyfile=tls_key,
         ssl_certfile=tls_cert,
         server_header=False,
     )
-    address = opened.getsockname()
     scheme = "https" if tls_key else "http"
     shown = f"[{address[0]}]" if ":" in address[0] else address[0]
     typer.echo(f"serving {', '.join(loaded)} at {scheme}://{shown}:{address[1]}", err=True)
+    if not keys and not local:
+        typer.echo(
+            f"WARNING: everybody who reaches {shown} can use this server: it has no --api-key and listens to other "
+            "machines. Give it a key unless something before it checks who asks.",
+            err=True,
+        )
     server = uvicorn.Server(config)
     leave = server.handle_exit
 
@@ -86,6 +120,17 @@ def serve(
 
     server.handle_exit = handle_exit  # type: ignore[method-assign, assignment]  # a signal's first consequence
     server.run(sockets=[opened])
+
+
+def _raise_file_limit() -> int:
+    """As many open files, so connections, as the system lets this process have; returns how many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 1 << 16
+    wanted = most if hard == resource.RLIM_INFINITY else min(hard, most)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return most if soft == resource.RLIM_INFINITY else soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
 
 
 def _name(given: str) -> tuple[str, str]:

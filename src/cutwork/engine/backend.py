@@ -52,8 +52,18 @@ class Weight(Protocol):
 class TimedWeight(Weight, Protocol):
     """A weight of the native module, which tells what its kernels take."""
 
+    @property
+    def stored(self) -> int:
+        """How many values kernels go through."""
+
     def kernels(self) -> Sequence[str]:
         """Names of the kernels that can multiply it."""
+
+    def in_slots(self) -> "TimedWeight | None":
+        """A copy of an int8 weight in slots."""
+
+    def to_dense(self) -> np.ndarray:
+        """The stored values with their zeros [rows, cols]."""
 
     def time(self, tokens: int, kernel: str, *, repeats: int = ...) -> float:
         """Seconds of the quickest of so many runs."""
@@ -91,6 +101,18 @@ class WeightType(Protocol[Weight_co]):
         offsets: np.ndarray | None = None,
     ) -> Weight_co:
         """Dense, or with a mask and offsets as a bitmask."""
+
+    def slots(
+        self,
+        rows: int,
+        cols: int,
+        values: np.ndarray,
+        scale: np.ndarray,
+        keep: int = 0,
+        steps: np.ndarray | None = None,
+        group: int = 0,
+    ) -> Weight_co:
+        """Int8, or with a group int4, in slots."""
 
 
 class Executor(Protocol):

@@ -1,5 +1,6 @@
 """From a packed model to what runs it: plans bound to weights, executors, caches and the scheduler over them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +14,13 @@ from cutwork.engine.decoding.speculative import Drafter
 from cutwork.engine.encoder import Encoder
 from cutwork.engine.load_options import LoadOptions
 from cutwork.engine.tokenizer import load_tokenizer
+from cutwork.engine.weights.arrange import Arrangement, Layout
 from cutwork.engine.weights.bind import bind
 from cutwork.engine.weights.cache_size import BLOCK_SIZE, CacheDType, size_cache
 from cutwork.engine.weights.huge_pages import in_huge_pages
 from cutwork.errors import CutworkError
 from cutwork.pack.reader import PackedModel, read_packed
+from cutwork.pack.record import EncodedWeight
 from cutwork.plan.builder import Plan
 from cutwork.plan.ops import AddPositions
 from cutwork.store.directory import kind_of
@@ -33,6 +36,7 @@ class Runtime:
 
     plan: Plan
     weights: dict[str, Weight]
+    laid_out: dict[str, Layout]  # those of the weights that are not as they are stored
     executor: Executor
     scheduler: Scheduler
     encoder: Encoder | None
@@ -50,8 +54,12 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
     threads, max_batch = options["threads"], options["max_batch"]
     plan, encoder_plan = build_plan(packed.config), build_encoder_plan(packed.config)
     plans = [plan, encoder_plan] if encoder_plan else [plan]
-    stored = in_huge_pages(packed.weights, threads) if options["huge_pages"] else packed.weights
-    arrays = bind(plans, architecture, stored, backend.Weight, threads, options["reorder_weights"])
+    anew = Arrangement.of(packed.weights, costs, threads) if costs else None
+    stored: Mapping[str, EncodedWeight] = packed.weights
+    if options["huge_pages"]:
+        kept = {name: weight for name, weight in stored.items() if anew is None or name not in anew.layouts}
+        stored = {**stored, **in_huge_pages(kept, threads)}
+    arrays = bind(plans, architecture, stored, backend.Weight, threads, options["reorder_weights"], anew)
     weights = {
         name: weight
         for named, (matrices, _) in zip(plans, arrays, strict=True)
@@ -113,7 +121,8 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
         max_context=size.context,
         encoder=encoder,
     )
-    return Runtime(plan, weights, runner, scheduler, encoder, dtype, size.context, logits_chunk)
+    laid_out = {architecture.plan_name(name): layout for name, layout in anew.layouts.items()} if anew else {}
+    return Runtime(plan, weights, laid_out, runner, scheduler, encoder, dtype, size.context, logits_chunk)
 
 
 def add_draft(

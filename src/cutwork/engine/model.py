@@ -28,6 +28,7 @@ from cutwork.engine.speech.segments import Segment, Transcript
 from cutwork.engine.speech.transcribe import TranscriptionProgress
 from cutwork.engine.tokenizer import encode, load_tokenizer, render_chat, start_tokens, stop_tokens
 from cutwork.engine.translation import TranslationProgress, translate
+from cutwork.engine.weights.arrange import Layout
 from cutwork.engine.weights.costs import load_costs
 from cutwork.errors import CutworkError, damaged_if_not_understood
 from cutwork.pack.reader import PackedModel
@@ -61,6 +62,7 @@ class Model:
         self.executor: Executor | None = runtime.executor
         self.plan, self.encoder = runtime.plan, runtime.encoder
         self.weights: Mapping[str, Weight] = runtime.weights
+        self.laid_out: Mapping[str, Layout] = runtime.laid_out  # the weights that are not as they are stored
         self.cache_dtype = runtime.cache_dtype
         self.max_context, self.max_batch = runtime.max_context, options["max_batch"]
         self._cache = runtime.scheduler.cache

@@ -68,16 +68,15 @@ def render_chat(
     for message in messages:
         if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
             raise CutworkError('each message must be like {"role": "user", "content": "text"}')
-    from jinja2 import TemplateError
-
     try:
         return str(
             tokenizer.apply_chat_template(
                 list(messages), tools=list(tools) if tools else None, tokenize=False, add_generation_prompt=True
             )
         )
-    except TemplateError as error:
-        raise CutworkError(f"the model's chat template refuses these messages: {error}") from None
+    except Exception as error:  # a template is a program: it can raise anything
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise CutworkError(f"the model's chat template refuses these messages: {reason}") from None
 
 
 def stop_tokens(path: Path, config: Mapping[str, Any], tokenizer: Any, vocabulary: int) -> frozenset[int]:

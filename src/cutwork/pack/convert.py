@@ -9,6 +9,7 @@ from cutwork.pack.floats import as_float32
 from cutwork.pack.int4 import GROUP, encode_int4
 from cutwork.pack.masked import encode
 from cutwork.pack.record import EncodedWeight
+from cutwork.pack.slots import in_slots
 from cutwork.pack.source import SourceWeight
 
 LOWEST = np.int8(-128)  # a code that kernels cannot negate
@@ -26,13 +27,16 @@ def convert(
     """
     array = weight.tensor.array
     if weight.group and weight.stored_scale is not None:
-        return encode_int4(array, weight.stored_scale.array, weight.group)
+        return in_slots(array, encode_int4(array, weight.stored_scale.array, weight.group))
     if weight.scale is not None:
-        return encode(np.maximum(array, np.int8(-127)) if (array == LOWEST).any() else array, weight.scale)
+        codes = np.maximum(array, np.int8(-127)) if (array == LOWEST).any() else array
+        return in_slots(codes, encode(codes, weight.scale))
     if dtype == "i8":
-        return encode(*_round(as_float32(weight.tensor)))
+        codes, scale = _round(as_float32(weight.tensor))
+        return in_slots(codes, encode(codes, scale))
     if dtype == "i4":
-        return encode_int4(*_round_int4(as_float32(weight.tensor)), GROUP)
+        codes, scale = _round_int4(as_float32(weight.tensor))
+        return in_slots(codes, encode_int4(codes, scale, GROUP))
     if weight.tensor.dtype == "BF16":
         array = bfloat16.to_float32(array) if dtype == "f32" else array
     elif dtype == "bf16" and array.ndim > 1:

@@ -11,7 +11,7 @@ from cutwork.pack.record import Encoding
 from cutwork.store.directory import PACKED
 from cutwork.store.json_file import read_json
 
-VERSION = 1  # the newest that this release reads
+VERSION = 2  # the newest that this release reads; 1 had no slots
 
 
 class _Strict(BaseModel):
@@ -26,12 +26,15 @@ class WeightEntry(_Strict):
     shape: list[Annotated[int, Field(ge=0, lt=2**48)]]
     nonzeros: Annotated[int, Field(ge=0)]
     group: Annotated[int, Field(ge=32, le=65536, multiple_of=32)] | None = None  # int4: columns per scale
+    keep: Annotated[int, Field(ge=4, le=12, multiple_of=4)] | None = None  # slots: of 16 columns; else P.steps
     scale: Literal["F32", "F16", "BF16"] | None = None  # int4: the scales' type
 
     @model_validator(mode="after")
     def _int4_is_complete(self) -> Self:
         if (self.dtype == "i4") != (self.group is not None) or (self.group is None) != (self.scale is None):
             raise ValueError("group and scale belong to i4, and i4 needs both")
+        if (self.encoding == "slots" and self.dtype not in ("i8", "i4")) or (self.keep and self.encoding != "slots"):
+            raise ValueError("slots are of int8 or int4, and keep belongs to slots")
         return self
 
 
@@ -54,7 +57,7 @@ class Manifest(_Strict):
     """The whole file."""
 
     format: Literal["cutwork"] = "cutwork"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 1
     config: dict[str, Any]
     source: Source
     weights: dict[str, WeightEntry]

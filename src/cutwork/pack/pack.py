@@ -92,13 +92,18 @@ class PackWriter:
     ) -> None:
         self._file.__exit__(kind, error, trace)
         if kind is None:
-            manifest = Manifest(config=self._config, source=self._source, weights=self._entries)
+            version: Literal[1, 2] = 2 if any(entry.encoding == "slots" for entry in self._entries.values()) else 1
+            manifest = Manifest(version=version, config=self._config, source=self._source, weights=self._entries)
             write_manifest(self._directory, manifest)
 
     def add(self, name: str, weight: EncodedWeight) -> None:
         """Write a weight under its Hugging Face name."""
         dtype = STORED_DTYPE[weight.dtype]
-        if weight.mask is None or weight.offsets is None:
+        if weight.encoding == "slots":
+            self.add_tensor(f"{name}.slots", "U8", weight.values)
+            if weight.steps is not None:
+                self.add_tensor(f"{name}.steps", "U8", weight.steps)
+        elif weight.mask is None or weight.offsets is None:
             self.add_tensor(name, dtype, weight.values)
         else:
             self.add_tensor(f"{name}.mask", f"U{8 * weight.mask.itemsize}", weight.mask)
@@ -113,6 +118,7 @@ class PackWriter:
             nonzeros=weight.nonzeros,
             group=weight.group if weight.scale is not None and weight.dtype == "i4" else None,
             scale=_SCALE_DTYPE[weight.scale.dtype.name] if weight.scale is not None and weight.dtype == "i4" else None,
+            keep=weight.keep or None,
         )
 
     def add_tensor(self, name: str, dtype: str, array: np.ndarray) -> None:

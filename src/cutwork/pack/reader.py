@@ -12,6 +12,7 @@ from cutwork.pack.int4 import RUN_WORDS, TILE_ROWS, damage_of, runs_of, scales_o
 from cutwork.pack.manifest import Source, WeightEntry, read_manifest
 from cutwork.pack.masked import BLOCK_COLS, GROUP_ROWS, groups_of, mask_shape, stored_places
 from cutwork.pack.record import ARRAY_DTYPE, MAX_COLS, TAIL_BYTES, EncodedWeight
+from cutwork.pack.slots import damage_of_slots, entry_bytes, windows_of
 from cutwork.store.safetensors import Tensors, open_tensors
 
 STORED_DTYPE = {"f32": "F32", "bf16": "BF16", "i8": "I8", "i4": "U8"}  # safetensors names
@@ -62,8 +63,8 @@ def verify(name: str, weight: EncodedWeight) -> None:
         raise refuse("a scale is negative or not finite")
     if weight.encoding == "dense":
         return
-    if weight.dtype == "i4":
-        problem = damage_of(weight)
+    if weight.dtype == "i4" or weight.encoding == "slots":
+        problem = damage_of_slots(weight) if weight.encoding == "slots" else damage_of(weight)
         if problem is not None:
             raise refuse(problem)
         return
@@ -109,6 +110,8 @@ class _MappedWeights(Mapping[str, EncodedWeight]):
             mask=parts.get("mask"),
             offsets=np.array(parts["offsets"]) if "offsets" in parts else None,
             group=entry.group or 0,
+            keep=entry.keep or 0,
+            steps=parts.get("steps"),
         )
 
     def __iter__(self) -> Iterator[str]:
@@ -124,7 +127,9 @@ def _tensors_of(name: str, entry: WeightEntry) -> dict[str, tuple[str, str, tupl
     if entry.dtype == "i4":
         return _int4_tensors_of(name, entry)
     parts: dict[str, tuple[str, str, tuple[int | None, ...]]] = {"values": (name, dtype, shape)}
-    if entry.encoding != "dense":
+    if entry.encoding == "slots":
+        parts = _slots_of(name, entry)
+    elif entry.encoding != "dense":
         rows, cols = shape
         mask, word = mask_shape(entry.encoding, rows, cols)
         padded = entry.nonzeros + TAIL_BYTES // ARRAY_DTYPE[entry.dtype].itemsize
@@ -145,6 +150,8 @@ def _int4_tensors_of(name: str, entry: WeightEntry) -> dict[str, tuple[str, str,
     parts: dict[str, tuple[str, str, tuple[int | None, ...]]] = {
         "scale": (f"{name}.scale", entry.scale, (tiles, -(-cols // entry.group), TILE_ROWS))
     }
+    if entry.encoding == "slots":
+        return parts | _slots_of(name, entry)
     if entry.encoding == "dense":
         return parts | {"values": (name, "U8", (tiles, runs, RUN_WORDS // 2, 64))}
     return parts | {
@@ -152,6 +159,14 @@ def _int4_tensors_of(name: str, entry: WeightEntry) -> dict[str, tuple[str, str,
         "values": (f"{name}.values", "U8", (None,)),  # how many bytes, the offsets tell
         "offsets": (f"{name}.offsets", "U64", (tiles + 1,)),
     }
+
+
+def _slots_of(name: str, entry: WeightEntry) -> dict[str, tuple[str, str, tuple[int | None, ...]]]:
+    rows, cols = entry.shape
+    slots = (f"{name}.slots", "U8", (None, entry_bytes(entry.dtype)))  # how many, the steps tell
+    if entry.keep is None:
+        return {"values": slots, "steps": (f"{name}.steps", "U8", (tiles_of(rows), windows_of(cols)))}
+    return {"values": slots}
 
 
 def _check_tensors(path: Path, name: str, entry: WeightEntry, tensors: Tensors) -> None:

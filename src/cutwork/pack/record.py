@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 DType = Literal["f32", "bf16", "i8", "i4"]
-Encoding = Literal["dense", "bitmask", "block1x4", "block4x1"]
+Encoding = Literal["dense", "bitmask", "block1x4", "block4x1", "slots"]
 
 TAIL_BYTES = 64  # zeros after the last value, so that a kernel may read a full vector
 MAX_COLS = 65536  # the int8 kernels' accumulators hold no more
@@ -27,7 +27,8 @@ class EncodedWeight:
     (2-D only) the nonzeros, or all values of the nonzero blocks, followed by 64 bytes of zeros; `nonzeros` counts them.
     `mask` has `masked.mask_shape`, `offsets` is uint64 [ceil(rows/4) + 1], `scale` float32 [rows] for int8 only.
     For int4 `group` columns share a scale, and the arrays are those of docs/format.md: uint8 values, scales
-    float32, float16 or uint16 (bfloat16 bits) [tiles, groups, 16].
+    float32, float16 or uint16 (bfloat16 bits) [tiles, groups, 16]. In slots, `values` are uint8 [entries, bytes], as
+    many as `keep` of 16 columns take, or `steps`, uint8 [tiles, windows] (see `pack.slots`).
     """
 
     encoding: Encoding
@@ -39,6 +40,8 @@ class EncodedWeight:
     mask: np.ndarray | None = None
     offsets: np.ndarray | None = None
     group: int = 0
+    keep: int = 0
+    steps: np.ndarray | None = None
 
     @property
     def size(self) -> int:
@@ -53,7 +56,11 @@ class EncodedWeight:
     @property
     def nbytes(self) -> int:
         """Bytes of all its arrays."""
-        return sum(part.nbytes for part in (self.values, self.scale, self.mask, self.offsets) if part is not None)
+        return sum(part.nbytes for part in self._parts if part is not None)
+
+    @property
+    def _parts(self) -> tuple[np.ndarray | None, ...]:
+        return self.values, self.scale, self.mask, self.offsets, self.steps
 
     @property
     def dense_nbytes(self) -> int:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cutwork.errors import CutworkError
+from cutwork.prune.adaptive import AdaptiveTiles
 from cutwork.prune.input_statistics import MeanSquares
 from cutwork.prune.pattern import KeepNOfM, Pattern, Unstructured
 from cutwork.prune.wanda import wanda_costs
@@ -47,6 +48,8 @@ def pattern_of(text: str, sparsity: float) -> Pattern:
     """The pattern that a setting names; keep-n-of-m has its own sparsity."""
     if text == "unstructured":
         return Unstructured(sparsity)
+    if text == "adaptive":
+        return AdaptiveTiles(sparsity)
     if "x" in text:
         rows, columns = map(int, text.split("x"))
         return Unstructured(sparsity, rows, columns)

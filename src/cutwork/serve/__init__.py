@@ -4,13 +4,17 @@ served_model.py  models by name, each with the thread that may run it
 limits.py        what one client may ask for
 metrics.py       what is counted, for Prometheus
 tokens.py        the tokenizer of a model, off the event loop
+log.py           one line of JSON for every record
 grammar.py       answers that must be JSON
 tools.py         tool calls in an answer's text
 answer.py        what every answer says of itself: id, usage, timings
 batch.py         a file of requests, answered offline
 
 http/app.py         the application: all routes, behind the middleware
-http/middleware.py  before every route: body size, API key, request id; after it: a line in the log
+http/connections.py below the application: headers that come in time
+http/middleware.py  before every route: host, API key, body, request id; after it: a line in the log
+http/bodies.py      bodies on their way in: their size and time, and what all of them hold
+http/json_body.py   bodies in JSON: no half characters, not too deep
 http/errors.py      errors in OpenAI's shape
 http/stream.py      how an answer leaves: whole, or as server-sent events
 

@@ -1,9 +1,12 @@
 """What every answer says of itself: a name, how many tokens it took, and how long."""
 
+import json
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+from fastapi.responses import Response
 
 from cutwork.engine.decoding.requests import Request
 
@@ -16,6 +19,13 @@ def opening(prefix: str, kind: str, model: str) -> dict[str, Any]:
 def identifier(prefix: str) -> str:
     """A name for an answer that nobody can guess."""
     return f"{prefix}-{secrets.token_hex(12)}"
+
+
+def json_answer(head: dict[str, Any], choices: Iterable[dict[str, Any]], end: dict[str, Any]) -> Response:
+    """An answer whose choices are written one after the other: one call that writes all would stop every thread."""
+    parts = ",".join(json.dumps(choice, ensure_ascii=False) for choice in choices)
+    text = f'{json.dumps(head)[:-1]}, "choices": [{parts}], {json.dumps(end)[1:]}'
+    return Response(text.encode(errors="replace"), media_type="application/json")
 
 
 def usage(prompt_tokens: int, requests: Sequence[Request]) -> dict[str, Any]:

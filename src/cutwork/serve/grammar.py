@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +11,13 @@ import numpy as np
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
 from cutwork.serve.http.errors import ApiError
+from cutwork.serve.http.json_body import depth
 from cutwork.serve.limits import Limits
 from cutwork.serve.tools import CLOSE, OPEN
+
+MAX_GRAMMAR = 100_000  # symbols
+MAX_STATES = 50_000  # of the lexer, one to two kB each
+REMEMBERED = 16  # grammars, of those used last
 
 
 class Grammars:
@@ -21,6 +27,7 @@ class Grammars:
         self._model = model
         self._lock = threading.Lock()
         self._tokenizer: Any = None
+        self._compiled: OrderedDict[str, Matcher] = OrderedDict()
 
     def json_schema(self, schema: dict[str, Any], limits: Limits) -> "Matcher":
         """A constraint to documents of a JSON schema; {} allows every JSON value.
@@ -29,7 +36,7 @@ class Grammars:
         """
         from llguidance import LLMatcher
 
-        text = _checked(schema, limits, "response_format")
+        text = schema_text(schema, limits, "response_format")
         try:
             grammar = LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_flexible": False})
         except ValueError as error:
@@ -54,14 +61,20 @@ class Grammars:
             }
             for name, parameters in functions
         ]
-        schema = _checked({"anyOf": calls, "x-guidance": {"whitespace_flexible": False}}, limits, "tools")
+        for _, parameters in functions:
+            schema_text(parameters or {}, limits, "tools")
+        schema = json.dumps({"anyOf": calls, "x-guidance": {"whitespace_flexible": False}})
         start, end = json.dumps(f"{OPEN}\n"), json.dumps(f"\n{CLOSE}")
         return self._matcher(f"%llguidance {{}}\nstart: {start} call {end}\ncall: %json {schema}\n", "tools")
 
     def _matcher(self, grammar: str, field: str) -> "Matcher":
-        from llguidance import LLMatcher, hf
+        from llguidance import LLMatcher, LLParserLimits, hf
 
         with self._lock:
+            known = self._compiled.get(grammar)
+            if known is not None:
+                self._compiled.move_to_end(grammar)
+                return known.copy()
             if self._tokenizer is None:
                 if self._model.tokenizer is None:
                     raise CutworkError("JSON answers need a tokenizer, and this model has none")
@@ -70,11 +83,17 @@ class Grammars:
                     n_vocab=max(self._model.plan.vocabulary, len(self._model.tokenizer)),
                     eos_token=sorted(self._model.stop_tokens) or None,
                 )
-        matcher = LLMatcher(self._tokenizer, grammar)
+        bounds = LLParserLimits(max_grammar_size=MAX_GRAMMAR, max_lexer_states=MAX_STATES, verbose_errors=False)
+        matcher = LLMatcher(self._tokenizer, grammar, limits=bounds, log_level=0)
         if matcher.get_error():
             message = _line(matcher.get_error())
             raise ApiError(400, f"the JSON schema is not supported: {message}", param=field)
-        return Matcher(matcher, self._model.plan.vocabulary)
+        compiled = Matcher(matcher, self._model.plan.vocabulary)
+        with self._lock:
+            self._compiled[grammar] = compiled
+            if len(self._compiled) > REMEMBERED:
+                self._compiled.popitem(last=False)
+        return compiled.copy()
 
 
 class Matcher:
@@ -90,6 +109,8 @@ class Matcher:
     def allowed(self) -> np.ndarray:
         """Which tokens may come next, bool [V]."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        if self._matcher.is_error():
+            raise CutworkError("the JSON schema is too complex to be followed")
         mask = np.unpackbits(bits, bitorder="little")[: self._vocabulary].astype(bool)
         return np.pad(mask, (0, self._vocabulary - len(mask)))
 
@@ -98,29 +119,16 @@ class Matcher:
         self._matcher.consume_token(token)
 
 
-def _checked(schema: dict[str, Any], limits: Limits, field: str) -> str:
-    text = json.dumps(schema)
-    if len(text) > limits.schema_bytes or depth(schema) > limits.schema_depth:
+def schema_text(schema: dict[str, Any], limits: Limits, field: str) -> str:
+    """A JSON schema as text. Raises ApiError (400) if it is too large or too deep."""
+    text = json.dumps(schema) if depth(schema) <= limits.schema_depth else None
+    if text is None or len(text) > limits.schema_bytes:
         raise ApiError(
             400,
             f"the JSON schema is too large: at most {limits.schema_bytes} bytes and {limits.schema_depth} levels",
             param=field,
         )
     return text
-
-
-def depth(value: Any) -> int:
-    """Levels of nesting, without recursion."""
-    deepest, level = 0, [value]
-    while level:
-        deepest += 1
-        level = [
-            item
-            for node in level
-            if isinstance(node, dict | list)
-            for item in (node.values() if isinstance(node, dict) else node)
-        ]
-    return deepest
 
 
 def _line(error: object) -> str:

@@ -1,29 +1,42 @@
 """What one client may ask for; every field of a request is held to one of these."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Caps of the server. Counts; `*_bytes` are bytes, `audio_seconds`, `deadline` and `pace` seconds."""
+    """Caps of the server. Counts; `*_bytes` are bytes, `*_seconds`, `deadline` and `pace` seconds.
+
+    What belongs to the class is part of the routes' schema: more is not even read.
+    """
+
+    messages: ClassVar[int] = 1024
+    tools: ClassVar[int] = 128
+    token_ids: ClassVar[int] = 1 << 20  # in one prompt; the model's context is a limit too
+    depth: ClassVar[int] = 64  # levels of nesting in a body
 
     body_bytes: int = 8 << 20
     audio_bytes: int = 64 << 20  # of a body with a recording
+    audio_queue_bytes: int = 256 << 20  # of all recordings that wait for a model
+    unfinished_bytes: int = 80 << 20  # of all bodies that have not arrived whole
+    held_bytes: int = 512 << 20  # of all bodies whose requests have no answer yet
+    body_seconds: float = 60.0  # from a request's headers to the end of its body
+    header_seconds: float = 10.0  # from the opening of a connection, or a request's first byte, to its last header
     queue: int = 256  # sequences waiting for a place in the batch, of all requests to a model
-    prompts: int = 64  # prompts in one request
+    prompts: int = 64  # prompts, or texts to translate, in one request
     choices: int = 16  # n
     beams: int = 8
     text_length: int = 1 << 14  # characters of a text to translate
-    prompt_tokens: int = 1 << 20  # the model's context is a limit too
     max_tokens: int = 1 << 16
     stop_strings: int = 16
     stop_length: int = 256  # characters of one stop string
-    messages: int = 1024
     logit_biases: int = 1024
-    tools: int = 128
     schema_bytes: int = 1 << 16
     schema_depth: int = 24
     audio_seconds: float = 3600.0
     deadline: float = 600.0
     pace: float = 0.25  # a step's aim while answers stream, by taking in prompts more slowly; 0: none
-    connections: int = 1024
+    requests: int = 1024  # at a time; health is answered beyond
+    idle_connections: int = 512  # that have not sent their headers; the oldest goes
+    priority: bool = False  # whether clients may say who is served first

@@ -56,7 +56,8 @@ class ServedModels:
             thread: Worker | Transcriber
             if model.architecture.kind == "speech":
                 longest = limits.audio_seconds
-                thread = Transcriber(model, counts, queue=limits.queue, turn=turn, longest=longest)
+                queued = {"queue": limits.queue, "queue_bytes": limits.audio_queue_bytes}
+                thread = Transcriber(model, counts, **queued, turn=turn, longest=longest)
             else:
                 thread = Worker(model, counts, queue=limits.queue, turn=turn)
             thread.start()
@@ -93,6 +94,11 @@ class ServedModels:
         """Whether every model can take requests."""
         return bool(self.all) and all(served.thread.ready for served in self.all.values())
 
+    @property
+    def alive(self) -> bool:
+        """Whether every model's thread runs."""
+        return all(served.thread.alive for served in self.all.values())
+
     def drain(self, seconds: float) -> None:
         """Take nothing new, and end what is still unfinished after so many seconds."""
         for served in self.all.values():
@@ -102,3 +108,4 @@ class ServedModels:
         """Wait until all threads have ended, after `drain`."""
         for served in self.all.values():
             served.thread.join()
+            served.tokens.close()

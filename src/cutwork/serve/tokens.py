@@ -1,57 +1,120 @@
-"""Between text and token ids, off the event loop: a tokenizer is not safe in two threads at once."""
+"""Between text and token ids, off the event loop, in threads that have a tokenizer of their own."""
 
 import asyncio
+import copy
 import threading
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
 
 from cutwork.engine.decoding.sampling import Logprob
 from cutwork.engine.model import Model
+from cutwork.engine.tokenizer import encode, render_chat
+from cutwork.serve.http.errors import ApiError
+
+Result = TypeVar("Result")
+
+LONG = 1 << 16  # characters from which a text goes where it delays only others like it
+QUICK_THREADS = 2
 
 
 class Tokens:
-    """The tokenizer of a model, one caller at a time."""
+    """The tokenizer of a model. What is cancelled while it waits for a thread is never begun."""
 
     def __init__(self, model: Model) -> None:
-        self._model, self._lock = model, threading.Lock()
+        self._model = model
+        self._quick = ThreadPoolExecutor(QUICK_THREADS, "text")
+        self._long = ThreadPoolExecutor(1, "long text")
+        self._own, self._lock = threading.local(), threading.Lock()
+        self._texts: list[str] | None = None
+        vocabulary = model.tokenizer.get_vocab() if model.tokenizer is not None else ()
+        self._longest_token = max(map(len, vocabulary), default=1)
 
-    async def encode(self, text: str, *, special: bool = True) -> list[int]:
+    async def encode(self, text: str, *, most: int, special: bool = True) -> list[int]:
         """Token ids of a prompt, by default with the special tokens that the model expects around it.
 
-        Raises CutworkError if it is empty or the model has no tokenizer.
+        Raises CutworkError if it is empty or the model has no tokenizer, ApiError (400) if it is so long that it must
+        have more than `most` tokens.
         """
-        return await asyncio.to_thread(self._locked, self._encode if not special else self._model.encode, text)
+        self._check_length(len(text), most)
+        return await self._run(len(text), self._encode if special else self._encode_bare, text)
 
-    async def render(self, messages: Sequence[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
-        """The prompt of a conversation."""
-        return await asyncio.to_thread(self._locked, self._model.render_chat, messages, tools)
+    async def render(self, messages: Sequence[dict[str, Any]], tools: list[dict[str, Any]] | None, *, most: int) -> str:
+        """The prompt of a conversation. Raises CutworkError if the template refuses it, ApiError (400) as `encode`."""
+        length = sum(len(message["content"]) for message in messages)
+        self._check_length(length, most)
+        size = LONG if tools else length  # which can be large too, and their template slow
+        return await self._run(size, lambda: render_chat(self._tokenizer, messages, tools))
+
+    async def decode(self, ids: Sequence[int]) -> str:
+        """The text of tokens, special ones included."""
+        return await self._run(len(ids), self.text, ids)
+
+    async def know_texts(self) -> None:
+        """Before log-probabilities are written: the text of every token, made once."""
+        if self._texts is None:
+            await self._run(LONG, self._make_texts)
+
+    async def written(self, write: Callable[[], Result]) -> Result:
+        """What `write` makes of a long answer; it may use `text`."""
+        return await self._run(LONG, write)
 
     def text(self, ids: Sequence[int]) -> str:
-        """The text of tokens, special ones included."""
-        return str(self._locked(self._decode, ids))
+        """As `decode`, in one of the threads."""
+        if self._tokenizer is None:
+            return " ".join(str(i) for i in ids)
+        return str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def close(self) -> None:
+        """End the threads; nothing is waited for."""
+        for pool in (self._quick, self._long):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, size: int, function: Callable[..., Result], *arguments: Any) -> Result:
+        pool = self._quick if size < LONG else self._long
+        return await asyncio.get_running_loop().run_in_executor(pool, partial(function, *arguments))
+
+    @property
+    def _tokenizer(self) -> Any:
+        """This thread's: one tokenizer is not safe in two threads at once."""
+        if not hasattr(self._own, "tokenizer"):
+            with self._lock:
+                self._own.tokenizer = copy.deepcopy(self._model.tokenizer)
+        return self._own.tokenizer
 
     def _encode(self, text: str) -> list[int]:
-        if self._model.tokenizer is None:
-            return self._model.encode(text)  # which says so
-        return [int(token) for token in self._model.tokenizer.encode(text, add_special_tokens=False)]
+        return encode(self._tokenizer, text)
 
-    def _decode(self, ids: Sequence[int]) -> str:
-        if self._model.tokenizer is None:
-            return " ".join(str(i) for i in ids)
-        return str(self._model.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+    def _encode_bare(self, text: str) -> list[int]:
+        if self._tokenizer is None:
+            return self._encode(text)  # which says so
+        return [int(token) for token in self._tokenizer.encode(text, add_special_tokens=False)]
 
-    def _locked(self, function: Any, *arguments: Any) -> Any:
-        with self._lock:
-            return function(*arguments)
+    def _check_length(self, characters: int, tokens: int) -> None:
+        if characters > tokens * self._longest_token:
+            raise ApiError(
+                400,
+                f"the prompt has {characters} characters, more than the {tokens} tokens that this model takes can hold",
+                param="prompt",
+                code="context_length_exceeded",
+            )
+
+    def _make_texts(self) -> None:
+        self._texts = self._texts or [self.text([token]) for token in range(self._model.plan.vocabulary)]
+
+    def _text_of(self, token: int) -> str:
+        assert self._texts is not None, "know_texts comes first"
+        return self._texts[token]
 
     def legacy_logprobs(self, logprobs: Sequence[tuple[int, Logprob | None]], offset: int = 0) -> dict[str, Any]:
         """The `logprobs` of /v1/completions; the first token's text begins at character `offset`."""
-        texts = [self.text([token]) for token, _ in logprobs]
+        texts = [self._text_of(token) for token, _ in logprobs]
         offsets = []
         for text in texts:
             offsets.append(offset)
             offset += len(text)
-        top = [None if p is None else {self.text([i]): value for i, value in p.top} for _, p in logprobs]
+        top = [None if p is None else {self._text_of(i): value for i, value in p.top} for _, p in logprobs]
         return {
             "tokens": texts,
             "token_logprobs": [None if p is None else p.logprob for _, p in logprobs],
@@ -71,5 +134,5 @@ class Tokens:
         }
 
     def _entry(self, token: int, logprob: float) -> dict[str, Any]:
-        text = self.text([token])
+        text = self._text_of(token)
         return {"token": text, "logprob": logprob, "bytes": list(text.encode())}

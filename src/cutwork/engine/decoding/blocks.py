@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 Copy = tuple[int, int]  # (from block, to block), for Executor.copy_blocks
 Root = tuple[int, str]  # what a sequence's keys and values depend on besides tokens: (memory, salt)
+Key = tuple[int | Root, tuple[int, ...]]  # a block's content: (prefix, tokens)
 NO_ROOT: Root = (0, "")
 
 
@@ -40,10 +41,8 @@ class BlockCache:
         self._idle: OrderedDict[int, None] = OrderedDict()  # unused but remembered, least recently used first
         self._users = [0] * blocks
         self._serial = 0
-        self._known: dict[
-            tuple[int | Root, tuple[int, ...]], tuple[int, int]
-        ] = {}  # (prefix, tokens) → (serial, block)
-        self._keys: dict[int, tuple[int | Root, tuple[int, ...]]] = {}  # block → its key in _known
+        self._known: dict[Key, tuple[int, int]] = {}  # → (serial, block)
+        self._keys: dict[int, Key] = {}  # block → its key in _known
 
     @property
     def free(self) -> int:

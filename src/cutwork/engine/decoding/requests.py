@@ -32,8 +32,8 @@ class Generation:
 
     text: without the end-of-sequence token and without the stop string. tokens: all that were generated, the
     end-of-sequence token included. finish_reason: "stop" (end of sequence or stop string), "length" (max_new_tokens or
-    the end of the context), "cancelled" or "error". prompt_tokens: their number, or of a model with an encoder that of its
-    input's entries. logprobs: one entry per token if asked for.
+    the end of the context), "cancelled" or "error". prompt_tokens: their number, or of a model with an encoder that of
+    its input's entries. logprobs: one entry per token if asked for.
     score: of a beam search, the sum of the tokens' log-probabilities divided by their number to the length_penalty.
     alternatives: the other answers, where num_return_sequences asked for several; of a beam search the best first.
     guessed_tokens, accepted_tokens: what a draft model guessed, and how much of it was right.

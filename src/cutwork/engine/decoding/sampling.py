@@ -34,9 +34,10 @@ class Constraint(Protocol):
 class Sampling(Rules):
     """How one request chooses its tokens, within the `Rules`. The defaults are greedy.
 
-    temperature: 0, or so little that it makes no difference, is greedy. top_k: keep the k likeliest tokens, 0 all. top_p: keep the likeliest tokens that together
-    reach this probability. min_p: drop tokens less likely than this fraction of the likeliest. repetition_penalty:
-    divides (or, if negative, multiplies) the logits of tokens already in the prompt or the answer (arXiv 1909.05858).
+    temperature: below GREEDY the likeliest is chosen. top_k: keep the k likeliest tokens, 0 all. top_p: keep the
+    likeliest tokens that together reach this probability. min_p: drop tokens less likely than this fraction of the
+    likeliest. repetition_penalty: divides (or, if negative, multiplies) the logits of tokens already in the prompt or
+    the answer (arXiv 1909.05858).
     presence_penalty, frequency_penalty: subtracted from the logits of tokens already in the answer, once or once per
     occurrence. logit_bias: added to the logits of these token ids. logits_processor: called with the scores float32 [V]
     and the answer so far, changes them in place, without a memory of earlier calls in a beam search. constraint: leaves

@@ -66,6 +66,21 @@ class Weight:
         weight = EncodedWeight(encoding, "i4", (rows, cols), values, 0, scale, mask, offsets, group)
         return Weight(decode(weight), scales_of(weight), encoding, "i4", group)
 
+    @staticmethod
+    def slots(
+        rows: int,
+        cols: int,
+        values: np.ndarray,
+        scale: np.ndarray,
+        keep: int = 0,
+        steps: np.ndarray | None = None,
+        group: int = 0,
+    ) -> "Weight":
+        """From the packed format's arrays (docs/format.md)."""
+        dtype: DType = "i4" if group else "i8"
+        weight = EncodedWeight("slots", dtype, (rows, cols), values, 0, scale, group=group, keep=keep, steps=steps)
+        return Weight(decode(weight), scales_of(weight) if group else scale, "slots", dtype, group)
+
     @property
     def rows(self) -> int:
         """Outputs of the linear layer."""

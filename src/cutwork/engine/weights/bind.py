@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 import numpy as np
 
 from cutwork.architectures.architecture import HEAD, Architecture
-from cutwork.engine.backend import Weight, Weight_co, WeightType
+from cutwork.engine.backend import TimedWeight, Weight, Weight_co, WeightType
+from cutwork.engine.weights.arrange import Arrangement
 from cutwork.errors import CutworkError
 from cutwork.pack import bfloat16
 from cutwork.pack.decode import decode
@@ -21,15 +23,18 @@ def bind(
     kind: WeightType[Weight],
     threads: int = 1,
     reorder_weights: bool = False,
+    arrangement: Arrangement | None = None,
 ) -> list[tuple[list[Weight], list[np.ndarray]]]:
     """(weights, vectors) of each plan in the order of its ids; `kind` is the class `Weight` of the chosen backend.
 
     Plans share the weights they have in common. Weights keep views of the stored arrays; vectors become float32. So
-    many weights as `threads` are checked at a time, and with `reorder_weights` laid out for many tokens too. Raises
+    many weights as `threads` are checked at a time, laid out as the `arrangement` of the native backend says, and with
+    `reorder_weights` for many tokens too. Raises
     CutworkError naming a weight that is missing, has another shape than the config promises, holds what a kernel must
     not trust, or belongs to another architecture.
     """
-    stored = {architecture.plan_name(name): weight for name, weight in stored.items()}
+    stored_names = {architecture.plan_name(name): name for name in stored}
+    stored = {name: stored[original] for name, original in stored_names.items()}
     names = {name: name for plan in plans for name in plan.weights}
     if architecture.tied_if_missing and HEAD not in stored:
         names[HEAD] = architecture.embedding
@@ -40,8 +45,13 @@ def bind(
         if name in derived:
             return kind.dense(_derive(derived[name], stored))
         weight = make_weight(name, shapes[name], stored[name], kind)
-        if reorder_weights:
-            _reorder(weight)
+        try:
+            if arrangement:
+                weight = cast(Weight, arrangement.apply(stored_names[name], cast(TimedWeight, weight), stored[name]))
+            if reorder_weights:
+                weight.reorder()
+        except MemoryError as error:
+            raise CutworkError(f"{error}") from None
         return weight
 
     needed = {*names.values(), *(name for plan in plans for name in _vector_sources(plan))}
@@ -76,6 +86,9 @@ def make_weight(name: str, shape: tuple[int, int], weight: EncodedWeight, kind: 
     """A weight of the backend's class `kind` over the stored arrays; raises CutworkError naming it, as `bind` does."""
     _check_shape(name, shape, weight)
     try:
+        if weight.encoding == "slots":
+            assert weight.scale is not None
+            return kind.slots(*shape, weight.values, weight.scale, weight.keep, weight.steps, weight.group)
         if weight.dtype == "i4":
             assert weight.scale is not None
             return kind.int4(*shape, weight.values, weight.scale, weight.group, weight.mask, weight.offsets)
@@ -85,13 +98,6 @@ def make_weight(name: str, shape: tuple[int, int], weight: EncodedWeight, kind: 
         return kind.masked(weight.encoding, *shape, weight.values, weight.mask, weight.offsets, weight.scale)
     except ValueError as error:
         raise CutworkError(f"weight '{name}' is damaged: {error}; get or pack the model again") from None
-
-
-def _reorder(weight: Weight) -> None:
-    try:
-        weight.reorder()
-    except MemoryError as error:
-        raise CutworkError(f"{error}") from None
 
 
 def _vector(plan: Plan, name: str, length: int, stored: Mapping[str, EncodedWeight]) -> np.ndarray:

@@ -16,6 +16,7 @@ from cutwork.errors import CutworkError
 from cutwork.machine import cpu_name
 from cutwork.pack.int4 import GROUP, encode_int4
 from cutwork.pack.masked import encode
+from cutwork.pack.slots import TAKE, bytes_of, records_of, split, tiles_of, windows_of
 from cutwork.store.atomic import write_atomically
 
 ENVIRONMENT = "CUTWORK_COSTS"  # a file to read instead of the cache, or "default": the built-in costs
@@ -26,11 +27,18 @@ _SHAPES = ((480, 2048), (1920, 512))
 _SKIPPING_SHAPES = ((768, 3072), (3072, 768), (2048, 512))
 _DENSITIES = (0.5, 0.2)
 _ZEROS = {"bitmask": (1, 1), "block1x4": (1, 4), "block4x1": (4, 1)}  # rows and columns that are zero together
+_ENCODINGS = {
+    "f32": ("dense", *_ZEROS),
+    "bf16": ("dense", *_ZEROS),
+    "i8": ("dense", *_ZEROS, "slots"),
+    "i4": ("dense", "bitmask", "slots"),
+}
 _TOKENS = {
     "gemv": (1, 2, 4, 8, 16),
     "gemm": (8, 32, 128),
     "spmm_tokens": (32, 128, 512),
     "spmm_rows": (16, 32, 128, 512),
+    "slots": (1, 2, 4, 8, 16, 64),
 }
 _SKIPPING = ("spmm_tokens", "spmm_rows")
 
@@ -71,7 +79,7 @@ def measure_costs() -> Costs:
     costs = backend.Costs()
     constants = {}
     for dtype in ("f32", "bf16", "i8", "i4"):
-        for encoding in ("dense", "bitmask") if dtype == "i4" else ("dense", *_ZEROS):
+        for encoding in _ENCODINGS[dtype]:
             weights = _weights(dtype, encoding, _SHAPES)
             for kernel in weights[0].kernels():
                 timed = _weights(dtype, encoding, _SKIPPING_SHAPES) if kernel in _SKIPPING else weights
@@ -117,6 +125,8 @@ def _read(path: Path) -> Costs:
 
 def _weights(dtype: str, encoding: str, shapes: Sequence[tuple[int, int]]) -> list[TimedWeight]:
     weights = []
+    if encoding == "slots":
+        return [_in_slots(dtype, keep, *shape) for keep, shape in product((4, 8), shapes)]
     for density, (rows, cols) in product(_DENSITIES if encoding in _ZEROS else (1.0,), shapes):
         random = np.random.default_rng(0)
         high, wide = _ZEROS.get(encoding, (1, 1))
@@ -133,11 +143,26 @@ def _weights(dtype: str, encoding: str, shapes: Sequence[tuple[int, int]]) -> li
     return weights
 
 
+def _in_slots(dtype: str, keep: int, rows: int, cols: int) -> TimedWeight:
+    """A weight of which every 16 columns keep some."""
+    random = np.random.default_rng(0)
+    codes = np.where(np.arange(16) < keep, random.integers(1, 8, (rows, cols // 16, 16)), 0)
+    codes = random.permuted(codes, axis=2).reshape(rows, cols).astype(np.int8)
+    steps = np.full((tiles_of(rows), windows_of(cols)), keep // TAKE, np.uint8)
+    if dtype == "i4":
+        values, scale = bytes_of(*split(codes, steps)), np.ones((tiles_of(rows), -(-cols // GROUP), 16), np.float32)
+        return native().Weight.slots(rows, cols, values, scale, keep, None, GROUP)
+    per_tile = steps.sum(axis=1, dtype=np.int64)
+    return native().Weight.slots(
+        rows, cols, records_of(*split(codes, steps), per_tile), np.ones(rows, np.float32), keep
+    )
+
+
 def _fit(costs: Costs, kernel: str, weights: Sequence[TimedWeight]) -> tuple[float, ...]:
     """Constants that explain the times of a kernel, in picoseconds: least squares of the relative errors."""
     work, times = [], []
     for weight in weights:
-        shape = (weight.encoding, weight.dtype, weight.rows, weight.cols, weight.nonzeros)
+        shape = (weight.encoding, weight.dtype, weight.rows, weight.cols, weight.stored)
         for tokens in _TOKENS[kernel]:
             work.append(costs.work(kernel, *shape, tokens))
             times.append(1e12 * weight.time(tokens, kernel, repeats=3 if kernel in _SKIPPING else 8))

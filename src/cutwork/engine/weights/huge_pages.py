@@ -21,7 +21,7 @@ _PAGE = 2 << 20
 _LEAST = 32 << 20  # bytes: a smaller model stays in caches
 _SPARE = 256 << 20  # bytes of memory that others keep
 _SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-_ARRAYS = ("values", "mask", "offsets", "scale")
+_ARRAYS = ("values", "mask", "offsets", "scale", "steps")
 
 
 def in_huge_pages(weights: Mapping[str, EncodedWeight], threads: int = 1) -> Mapping[str, EncodedWeight]:

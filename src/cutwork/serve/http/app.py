@@ -10,6 +10,7 @@ from fastapi.staticfiles import StaticFiles
 
 from cutwork import __version__
 from cutwork.engine.model import Model
+from cutwork.errors import CutworkError
 from cutwork.serve.http import errors
 from cutwork.serve.http.middleware import RequestMiddleware
 from cutwork.serve.http.stream import ClientLeft
@@ -21,11 +22,20 @@ from cutwork.serve.served_model import ServedModels
 STATIC = Path(__file__).parent / "static"
 
 
-def make_app(models: Mapping[str, Model], *, limits: Limits | None = None, keys: Sequence[str] = ()) -> FastAPI:
-    """The server over loaded models, by name; with `keys`, only for clients that know one of them.
+def make_app(
+    models: Mapping[str, Model],
+    *,
+    limits: Limits | None = None,
+    keys: Sequence[str] = (),
+    hosts: Sequence[str] | None = None,
+) -> FastAPI:
+    """The server over loaded models, by name; with `keys`, only for clients that know one of them. hosts: the names it
+    goes by, if others are to be refused (see `RequestMiddleware`).
 
     The models' threads start at once and stop with the application.
     """
+    if not all(keys):
+        raise CutworkError("an API key is empty, so everybody would know it; give another, or none at all")
     limits = limits or Limits()
     metrics = Metrics()
     served = ServedModels(models, metrics, limits)
@@ -36,7 +46,7 @@ def make_app(models: Mapping[str, Model], *, limits: Limits | None = None, keys:
         served.drain(0)
         served.join()
 
-    app = FastAPI(title="Cutwork", version=__version__, lifespan=lifespan, docs_url="/docs", redoc_url=None)
+    app = FastAPI(title="Cutwork", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.models = served
     errors.install(app)
 
@@ -48,12 +58,12 @@ def make_app(models: Mapping[str, Model], *, limits: Limits | None = None, keys:
     app.include_router(chat.router(served, limits))
     app.include_router(audio.router(served, limits))
     app.include_router(translate.router(served, limits))
-    app.include_router(info.router(served, metrics))
+    app.include_router(info.router(served, limits, metrics))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(STATIC / "index.html")
 
-    app.add_middleware(RequestMiddleware, keys=keys, body_bytes=limits.body_bytes, audio_bytes=limits.audio_bytes)
+    app.add_middleware(RequestMiddleware, limits=limits, keys=keys, hosts=hosts)
     return app

@@ -52,7 +52,7 @@ def body(status: int, message: str, param: str | None = None, code: str | None =
 
 
 def install(app: FastAPI) -> None:
-    """Turn every exception a handler may raise into such an answer."""
+    """Turn every exception a handler may raise into such an answer; the middleware does it with what is unexpected."""
 
     @app.exception_handler(ApiError)
     async def _api(_: Request, error: ApiError) -> JSONResponse:
@@ -72,7 +72,3 @@ def install(app: FastAPI) -> None:
         where = ".".join(str(part) for part in first["loc"] if part != "body")
         message = f"{where}: {first['msg']}" if where else str(first["msg"])
         return JSONResponse(body(400, message, where or None), 400)
-
-    @app.exception_handler(Exception)
-    async def _unexpected(_: Request, __: Exception) -> JSONResponse:
-        return JSONResponse(server_failed().body(), 500)

@@ -1,99 +1,162 @@
-"""Before a request reaches its route: body size, API key, request id; after it: one line of JSON in the log."""
+"""Before a request reaches its route: host, API key, body, request id; after it: one line in the log, and headers that
+tell browsers to load nothing from elsewhere."""
 
 import hmac
-import json
+import ipaddress
 import logging
 import re
 import secrets
 import time
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
-from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cutwork.serve.http.errors import body
+from cutwork.serve.http.bodies import CLOSE, Bodies, too_large
+from cutwork.serve.http.errors import body, server_failed
 from cutwork.serve.http.stream import ClientLeft
+from cutwork.serve.limits import Limits
+from cutwork.serve.log import ACCESS
 
-log = logging.getLogger("cutwork.access")
+log = logging.getLogger(ACCESS)
 
-OPEN = ("/", "/health/live", "/health/ready")  # without a key: orchestrators ask, and the page asks for the key itself
-QUIET = ("/health/live", "/health/ready", "/metrics")  # not logged
+HEALTH = ("/health/live", "/health/ready")
+OPEN = ("/", *HEALTH)  # without a key: orchestrators ask, and the page asks for the key itself
+QUIET = (*HEALTH, "/metrics")  # not logged
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+BROWSERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+}
 
 
 def client_of(request: Request) -> str:
-    """Who asks, to share the engine fairly: by API key, otherwise by address."""
-    return request.headers.get("authorization") or (request.client.host if request.client else "")
+    """Who asks, to share the engine fairly: by verified API key, otherwise by address."""
+    return str(request.state.client)
+
+
+def cache_salt_of(request: Request) -> str:
+    """With whom this client shares what has been computed of a prompt: with those of its key, or with all if there are
+    no keys."""
+    return str(request.state.cache_salt)
 
 
 class RequestMiddleware:
-    """ASGI middleware around the whole application: what stands before every route."""
+    """ASGI middleware around the whole application: what stands before every route.
 
-    def __init__(self, app: ASGIApp, *, keys: Sequence[str] = (), body_bytes: int, audio_bytes: int) -> None:
-        self._app, self._body_bytes, self._audio_bytes = app, body_bytes, audio_bytes
+    keys: those that let clients in, all if there are none. hosts: names the server goes by, beside addresses and
+    localhost, if others are to be refused: else a page from elsewhere could give its own name to this server's address
+    and read answers. A key keeps such pages out by itself.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, limits: Limits, keys: Sequence[str] = (), hosts: Sequence[str] | None = None
+    ) -> None:
+        self._app, self._limits = app, limits
         self._keys = [key.encode() for key in keys]
+        self._hosts = None if hosts is None or keys else {"localhost", *(host.lower() for host in hosts)}
+        self._bodies = Bodies(limits)
+        self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection (ASGI)."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
+        headers, path = Headers(scope=scope), scope["path"]
         wished = headers.get("x-request-id", "")
         request_id = wished if REQUEST_ID.fullmatch(wished) else secrets.token_hex(8)
-        began, status, received = time.perf_counter(), 0, 0
-
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._body_limit(scope["path"]):
-                raise HTTPException(413, self._too_large(scope["path"]))
-            return message
+        began, status, failure = time.perf_counter(), 0, None
 
         async def marked(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                MutableHeaders(scope=message).update(BROWSERS | {"X-Request-Id": request_id})
             await send(message)
 
+        arriving = self._bodies.open(receive, self._body_limit(path))
+        self._running += path not in HEALTH
         try:
-            refusal = self._refusal(scope["path"], headers)
-            await (refusal or self._app)(scope, counted, marked)
+            scope["state"] = {**scope.get("state", {}), "arrived": began, **self._client(scope, headers)}
+            refusal = self._refusal(scope, headers)
+            await (refusal or self._app)(scope, arriving.receive, marked)
         except ClientLeft:
             status = 499  # as nginx logs it
+        except Exception as error:
+            failure, begun = error, bool(status)
+            status = 500
+            if begun:
+                raise  # the server cuts the connection: nothing else can be said any more
+            await JSONResponse(server_failed().body(), 500)(scope, receive, marked)
         finally:
-            if scope["path"] not in QUIET or status >= 400:
+            self._bodies.close(arriving)
+            self._running -= path not in HEALTH
+            if path not in QUIET or status >= 400:
                 line = {
-                    "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                    "level": "info",
                     "request_id": request_id,
                     "method": scope["method"],
-                    "path": scope["path"][:256],
+                    "path": path[:256],
                     "status": status or 499,
                     "ms": round(1e3 * (time.perf_counter() - began), 1),
                 }
-                log.info(json.dumps(line))
+                log.log(logging.ERROR if failure else logging.INFO, line, exc_info=failure)
 
-    def _refusal(self, path: str, headers: Headers) -> JSONResponse | None:
-        length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > self._body_limit(path):
-            return JSONResponse(body(413, self._too_large(path)), 413)
-        if not self._keys or path in OPEN or path.startswith("/static/"):
-            return None
+    def _client(self, scope: Scope, headers: Headers) -> dict[str, str]:
+        """Who asks: the number of the key that was given, or the address."""
         scheme, _, key = headers.get("authorization", "").partition(" ")
         known = [hmac.compare_digest(key.encode(), valid) for valid in self._keys]  # all of them, in constant time
         if scheme.lower() == "bearer" and any(known):
+            name = f"key {known.index(True)}"
+            return {"client": name, "cache_salt": name}
+        address = scope.get("client")
+        return {"client": address[0] if address else "", "cache_salt": ""}
+
+    def _refusal(self, scope: Scope, headers: Headers) -> JSONResponse | None:
+        path = scope["path"]
+        if path not in HEALTH and self._running > self._limits.requests:
+            return JSONResponse(body(503, "the server is busy; try again later"), 503, headers=CLOSE)
+        if self._hosts is not None and not self._is_ours(headers.get("host", "")):
+            return JSONResponse(body(421, "this server does not go by that name; see --allow-host"), 421)
+        if self._hosts is not None and scope["method"] == "POST" and _from_elsewhere(headers):
+            return JSONResponse(body(403, "pages of other sites may not use this server; give it an API key"), 403)
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or len(length) > 18 or int(length) > self._body_limit(path):
+            return JSONResponse(body(413, too_large(self._body_limit(path))), 413, headers=CLOSE)
+        known = scope["state"]["cache_salt"] or not self._keys
+        if known or path in OPEN or path.startswith("/static/"):
             return None
         message = "give a valid API key in the header 'Authorization: Bearer KEY'"
         return JSONResponse(body(401, message, code="invalid_api_key"), 401, headers={"WWW-Authenticate": "Bearer"})
 
-    def _body_limit(self, path: str) -> int:
-        return self._audio_bytes if path.startswith("/v1/audio/") else self._body_bytes
+    def _is_ours(self, host: str) -> bool:
+        name = urlsplit(f"//{host}").hostname if _is_authority(host) else None
+        if name is None:
+            return False
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return name.lower() in (self._hosts or ())
+        return True
 
-    def _too_large(self, path: str) -> str:
-        return f"a request's body has at most {self._body_limit(path)} bytes"
+    def _body_limit(self, path: str) -> int:
+        return self._limits.audio_bytes if path.startswith("/v1/audio/") else self._limits.body_bytes
+
+
+def _is_authority(host: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9._-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?", host) is not None
+
+
+def _from_elsewhere(headers: Headers) -> bool:
+    """Whether a browser sends this for a page of another site."""
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    origin = headers.get("origin")
+    return origin is not None and origin.partition("://")[2].lower() != headers.get("host", "").lower()

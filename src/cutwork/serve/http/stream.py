@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
@@ -9,7 +10,7 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from cutwork.serve.http.errors import ApiError
+from cutwork.serve.http.errors import ApiError, took_too_long
 from cutwork.serve.jobs.job import Job
 
 Result = TypeVar("Result")
@@ -21,23 +22,35 @@ class ClientLeft(Exception):
     """The client closed the connection; nobody reads the answer."""
 
 
-async def whole_answer(request: Request, job: Job[Any], work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of `work`, which is cancelled, with its job, when the client closes the connection.
+def seconds_left(request: Request, deadline: float) -> float:
+    """What remains of the seconds a request may take."""
+    return deadline - (time.perf_counter() - float(request.state.arrived))
 
-    Raises ClientLeft then.
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, Result], seconds: float | None = None) -> Result:
+    """The result of `work`, which is cancelled when the client closes the connection or so many seconds are over.
+
+    Raises ClientLeft or ApiError (504) then.
     """
     task = asyncio.ensure_future(work)
     left = asyncio.ensure_future(_left(request))
     try:
-        await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientLeft
-        return task.result()
+        await asyncio.wait({task, left}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientLeft if left.done() else took_too_long()
     finally:
-        job.cancel()
         task.cancel()
         left.cancel()
         await asyncio.gather(task, left, return_exceptions=True)
+
+
+async def whole_answer(request: Request, job: Job[Any], work: Coroutine[Any, Any, Result]) -> Result:
+    """As `while_connected`; in the end the job, which has its own deadline, is cancelled too."""
+    try:
+        return await while_connected(request, work)
+    finally:
+        job.cancel()
 
 
 async def _left(request: Request) -> None:

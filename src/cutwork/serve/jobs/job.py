@@ -5,6 +5,7 @@ that leave, and the way from the event loop to the thread and back.
 """
 
 import asyncio
+import logging
 import math
 import threading
 import time
@@ -16,6 +17,8 @@ from typing import Generic, TypeVar
 from cutwork.engine.model import Model
 from cutwork.serve.http.errors import ApiError, server_failed, shutting_down, took_too_long
 from cutwork.serve.metrics import ModelMetrics
+
+log = logging.getLogger("cutwork.serve")
 
 SMOOTHING = 0.1  # of the seconds between finished places, for Retry-After
 CLIENT_LEFT = 499  # as nginx calls it; nobody reads this error
@@ -107,7 +110,12 @@ class ModelThread(ABC, Generic[AnyJob]):
     @property
     def ready(self) -> bool:
         """Whether jobs can be expected to succeed."""
-        return self._thread.is_alive() and self._stop_at is None
+        return self.alive and self._stop_at is None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs; one that has ended will never answer again."""
+        return self._thread.is_alive()
 
     @property
     def open(self) -> list[AnyJob]:
@@ -120,8 +128,9 @@ class ModelThread(ABC, Generic[AnyJob]):
 
         Raises ApiError: 429 if too much waits, 503 if the server is stopping.
         """
-        if self._stop_at is not None:
+        if self._stop_at is not None or not self.alive:
             raise shutting_down()
+        self.admit(job)
         taken = self.taken
         if taken + job.unfinished > self._limit:
             self.metrics.refused()
@@ -136,6 +145,10 @@ class ModelThread(ABC, Generic[AnyJob]):
             self._new.append(job)
             self._wake.notify()
         return job
+
+    def admit(self, job: AnyJob) -> None:
+        """Raise ApiError if a job may not wait, for another reason than its places."""
+        del job
 
     def drop(self, job: AnyJob) -> None:
         """A job is cancelled: one that waits ends now, another before the next step."""
@@ -197,10 +210,23 @@ class ModelThread(ABC, Generic[AnyJob]):
 
     def _run(self) -> None:
         while self._wait():
-            self._sweep()
-            if self._open:
-                self.work()
-        self._sweep()
+            try:
+                self._sweep()
+                if self._open:
+                    self.work()
+            except Exception:  # whatever `work` did not expect must not leave all others waiting for ever
+                log.exception("the thread of %s failed", self.metrics.name)
+                self._abandon(server_failed())
+        self._abandon(shutting_down())
+
+    def _abandon(self, error: ApiError) -> None:
+        """End all jobs there are."""
+        for job in self.open:
+            try:
+                self.fail(job, error)
+            except Exception:
+                log.exception("what a request held could not be freed")
+                self.close(job, error)
 
     def _wait(self) -> bool:
         """Until there is a job; False once drained."""
@@ -210,10 +236,20 @@ class ModelThread(ABC, Generic[AnyJob]):
                 self._wake.wait()
             return self._stop_at is None or (bool(self._open) and time.perf_counter() < self._stop_at)
 
+    def expire(self) -> None:
+        """End those of the jobs that wait whose time is over, while another one is worked on."""
+        with self._wake:
+            waiting = list(self._new)
+        for job in waiting:
+            self._end_if_due(job)
+
     def _sweep(self) -> None:
         for job in self.open:
-            if error := self.ending(job):
-                with self._wake:
-                    if job in self._new:
-                        self._new.remove(job)
-                self.fail(job, error)
+            self._end_if_due(job)
+
+    def _end_if_due(self, job: AnyJob) -> None:
+        if error := self.ending(job):
+            with self._wake:
+                if job in self._new:
+                    self._new.remove(job)
+            self.fail(job, error)

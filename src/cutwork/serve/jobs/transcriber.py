@@ -36,19 +36,32 @@ class Recording(Job[Segment]):
 class Transcriber(ModelThread[Recording]):
     """Lets go of `turn` before every step, so that other models come to theirs.
 
-    queue: recordings that may wait. longest: seconds a recording may last.
+    queue: recordings that may wait, with `queue_bytes` in all. longest: seconds a recording may last.
     """
 
     def __init__(
-        self, model: Model, metrics: ModelMetrics, *, queue: int, turn: threading.Lock, longest: float
+        self,
+        model: Model,
+        metrics: ModelMetrics,
+        *,
+        queue: int,
+        queue_bytes: int,
+        turn: threading.Lock,
+        longest: float,
     ) -> None:
         super().__init__(model, metrics, limit=queue + 1, turn=turn)
-        self._longest = longest
+        self._longest, self._queue_bytes = longest, queue_bytes
 
     @property
     def taken(self) -> int:
         """Recordings that wait, and the one that is heard."""
         return len(self.open)
+
+    def admit(self, job: Recording) -> None:
+        """Raise ApiError (429) if the recordings that wait hold too many bytes."""
+        if sum(len(other.audio) for other in self.open) + len(job.audio) > self._queue_bytes:
+            self.metrics.refused()
+            raise ApiError(429, "too many recordings are waiting; try again later", code="queue_full", retry=5)
 
     def work(self) -> None:
         """Transcribe the next recording."""
@@ -61,6 +74,8 @@ class Transcriber(ModelThread[Recording]):
             self.finish(recording)
         except Stopped:
             self.fail(recording, self.ending(recording) or shutting_down())
+        except MemoryError:
+            self.fail(recording, ApiError(400, "the recording needs more memory than there is", param="file"))
         except CutworkError as error:
             self.fail(recording, ApiError(400, str(error), param="file"))
         except Exception:
@@ -68,12 +83,15 @@ class Transcriber(ModelThread[Recording]):
             self.fail(recording)
 
     def release(self, job: Recording) -> None:
-        """A recording that has stopped holds nothing."""
+        """What it was made of is not wanted any more."""
+        job.audio = b""
 
     def _transcribe(self, recording: Recording) -> None:
-        sound = read_audio(recording.audio, longest=self._longest)
+        sound = read_audio(recording.audio, longest=self._longest, check=lambda: self._check(recording))
+        recording.audio = b""
         self.metrics.audio(len(sound) / RATE)
         with self.turn:
+            self._check(recording)
             transcription = open_transcription(
                 self.model, sound, recording.options, stopped=lambda: self._stopped(recording)
             )
@@ -81,9 +99,16 @@ class Transcriber(ModelThread[Recording]):
                 recording.send(segment)
             recording.transcript = transcription.result()
 
+    def _check(self, recording: Recording) -> None:
+        """Raise Stopped if a recording has to end; end those that wait and have to."""
+        self.expire()
+        if self.ending(recording) is not None:
+            raise Stopped("the transcription was stopped")
+
     def _stopped(self, recording: Recording) -> bool:
         """Whether to give up before a step; lets other models take one."""
         self.turn.release()
         time.sleep(0)
         self.turn.acquire()
+        self.expire()
         return self.ending(recording) is not None

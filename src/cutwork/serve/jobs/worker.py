@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.decoding.requests import Piece, Request
-from cutwork.engine.decoding.sampling import Logprob
+from cutwork.engine.decoding.sampling import Logprob, NotFinite
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
-from cutwork.serve.http.errors import ApiError
+from cutwork.serve.http.errors import ApiError, server_failed
 from cutwork.serve.jobs.job import Job, ModelThread
 from cutwork.serve.jobs.scoring import PromptScorer
 from cutwork.serve.metrics import ModelMetrics
@@ -99,16 +99,17 @@ class Worker(ModelThread[TextJob]):
         """One step for all."""
         while (job := self.take()) is not None:
             self._start(job)
-        try:
-            with self.turn:
-                self._step()
-                self._score()
-            self._failures = 0
-        except Exception:
-            log.exception("a step failed")
-            self._failures += 1
-            for job in self.open:
-                self.fail(job)
+        if self.model.session.busy or self._scorer:  # else nothing is computed, and nothing learnt of the engine
+            try:
+                with self.turn:
+                    sound = self._step()
+                    self._score()
+                self._failures = 0 if sound else self._failures + 1
+            except Exception:
+                log.exception("a step failed")
+                self._failures += 1
+                for job in self.open:
+                    self.fail(job)
         self.metrics.load(self.model.session.scheduler, self.waiting)
 
     def release(self, job: TextJob) -> None:
@@ -137,15 +138,21 @@ class Worker(ModelThread[TextJob]):
             log.exception("a request could not be started")
             self.fail(job)
 
-    def _step(self) -> None:
+    def _step(self) -> bool:
+        """Hand out what a step brought; whether the model gave numbers to choose by, for anybody."""
         began = time.perf_counter()
         pieces = self.model.session.step()
         now = time.perf_counter()
         self.metrics.step(len(pieces), now - began)
         for piece in pieces:
             piece.request.pieces.clear()
-            place = self._places[piece.request]
+            place = self._places.get(piece.request)
+            if place is None:  # of a job that failed with an earlier piece
+                continue
             job = place.job
+            if piece.request.error is not None:
+                self.fail(job, _as_api_error(piece.request.error))
+                continue
             if len(piece.request.tokens) == 1:
                 self.metrics.first_token(now - job.arrived)
             else:
@@ -156,6 +163,7 @@ class Worker(ModelThread[TextJob]):
                 del self._places[piece.request]
                 self.metrics.sequence(piece.request.result(), now - job.arrived)
                 self.finish(job)
+        return not pieces or not all(isinstance(piece.request.error, NotFinite) for piece in pieces)
 
     def _score(self) -> None:
         if not self._scorer:
@@ -169,3 +177,13 @@ class Worker(ModelThread[TextJob]):
         if logprobs is not None:
             job.send((index, Scored(logprobs)))
             self.finish(job)
+
+
+def _as_api_error(error: Exception) -> ApiError:
+    """What a client is told of what ended its sequence; the log says the rest."""
+    if isinstance(error, CutworkError):
+        status = 500 if isinstance(error, NotFinite) else 400
+        log.log(logging.ERROR if status == 500 else logging.INFO, "a sequence ended: %s", error)
+        return ApiError(status, str(error))
+    log.error("a sequence failed", exc_info=error)
+    return server_failed()

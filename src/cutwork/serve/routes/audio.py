@@ -12,7 +12,7 @@ from cutwork.engine.speech.segments import Transcript
 from cutwork.engine.speech.vocabulary import vocabulary_of
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.middleware import client_of
-from cutwork.serve.http.stream import EventStream, whole_answer
+from cutwork.serve.http.stream import EventStream, seconds_left, whole_answer
 from cutwork.serve.jobs.transcriber import Recording
 from cutwork.serve.limits import Limits
 from cutwork.serve.served_model import ServedModel, ServedModels
@@ -77,7 +77,8 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
         stream: bool,
     ) -> Response:
         _check(served, options)
-        recording = Recording(await file.read(), options, limits.deadline, client_of(request))
+        seconds = seconds_left(request, limits.deadline)
+        recording = Recording(await file.read(), options, seconds, client_of(request))
         served.transcriber.submit(recording)
         if stream:
             return EventStream(recording, _events(recording), limits.deadline)

@@ -1,21 +1,31 @@
 """POST /v1/chat/completions: what it takes and answers."""
 
-import json
-from collections.abc import AsyncIterator
-from typing import Any, Literal
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import Field
 
-from cutwork.serve.answer import opening, timings, usage
+from cutwork.engine.decoding.requests import Request as EngineRequest
+from cutwork.serve.answer import json_answer, opening, timings, usage
+from cutwork.serve.grammar import schema_text
 from cutwork.serve.http.errors import ApiError
-from cutwork.serve.http.middleware import client_of
-from cutwork.serve.http.stream import EventStream, whole_answer
+from cutwork.serve.http.json_body import JsonRoute, read_json
+from cutwork.serve.http.middleware import cache_salt_of, client_of
+from cutwork.serve.http.stream import EventStream, seconds_left, while_connected, whole_answer
 from cutwork.serve.jobs.worker import Choice, Scored, TextJob
 from cutwork.serve.limits import Limits
-from cutwork.serve.routes.generation import GenerationRequest, check, check_prompt, choice_options, generate_options
-from cutwork.serve.routes.schema import Schema, TokenCount
+from cutwork.serve.routes.generation import (
+    GenerationRequest,
+    check,
+    check_prompt,
+    choice_options,
+    generate_options,
+    longest_prompt,
+    make_choices,
+)
+from cutwork.serve.routes.schema import Schema, TokenCount, at_most
 from cutwork.serve.served_model import ServedModel, ServedModels
 from cutwork.serve.tools import ToolCalls
 
@@ -62,9 +72,9 @@ class Message(Schema):
     """An entry of `messages`."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[Part] | None = None
+    content: str | Annotated[list[Part], Field(fail_fast=True), at_most(Limits.messages)] | None = None
     name: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(fail_fast=True), at_most(Limits.tools)] | None = None
     tool_call_id: str | None = None
 
     @property
@@ -75,42 +85,34 @@ class Message(Schema):
         return self.content or ""
 
 
+Messages = Annotated[list[Message], Field(fail_fast=True), at_most(Limits.messages)]
+
+
 class ChatRequest(GenerationRequest):
     """POST /v1/chat/completions."""
 
-    messages: list[Message] = Field(min_length=1, examples=[[{"role": "user", "content": "Hello"}]])
+    messages: Messages = Field(min_length=1, examples=[[{"role": "user", "content": "Hello"}]])
     max_completion_tokens: TokenCount | None = None
     max_tokens: TokenCount | None = None
     logprobs: bool = False
     top_logprobs: int = Field(0, ge=0, le=20)
-    tools: list[Tool] | None = None
+    tools: Annotated[list[Tool], Field(fail_fast=True), at_most(Limits.tools)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
 
 
 def router(models: ServedModels, limits: Limits) -> APIRouter:
     """The route over these models."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=JsonRoute)
 
     @routes.post("/v1/chat/completions", summary="Answer a conversation", response_model=None)
-    async def chat(body: ChatRequest, request: Request) -> Response | dict[str, Any]:
+    async def chat(body: ChatRequest, request: Request) -> Response:
         served = models.find_text(body.model)
         check(body, limits)
         tools = _tools(body, limits)
-        prompt = await served.tokens.encode(
-            await served.tokens.render([template_message(m) for m in body.messages], tools)
-        )
-        check_prompt(prompt, served, limits)
-        room = min(limits.max_tokens, served.model.max_context - len(prompt))
-        wanted = body.max_completion_tokens or body.max_tokens or room
-        if wanted > limits.max_tokens:
-            raise ApiError(
-                400, f"max_tokens: this server allows at most {limits.max_tokens}, not {wanted}", param="max_tokens"
-            )
-        logprobs = body.top_logprobs if body.logprobs else None
-        calls = _forced(body)
-        first = await generate_options(body, served, limits, max_tokens=wanted, logprobs=logprobs, calls=calls)
-        choices = [Choice(prompt, choice_options(first, i)) for i in range(body.n)]
-        job = served.worker.submit(TextJob(choices, limits.deadline, client_of(request)))
+        work = _choices(body, tools, served, limits, cache_salt_of(request))
+        choices = await while_connected(request, work, seconds_left(request, limits.deadline))
+        job = TextJob(choices, seconds_left(request, limits.deadline), client_of(request))
+        served.worker.submit(job)
         answer = _Answer(body, served, job, bool(tools))
         if body.stream:
             return EventStream(job, answer.stream(), limits.deadline)
@@ -119,12 +121,32 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
     return routes
 
 
+async def _choices(
+    body: ChatRequest, tools: list[dict[str, Any]] | None, served: ServedModel, limits: Limits, cache_salt: str
+) -> list[Choice]:
+    most = longest_prompt(served)
+    text = await served.tokens.render([template_message(m) for m in body.messages], tools, most=most)
+    prompt = await served.tokens.encode(text, most=most)
+    check_prompt(prompt, served)
+    room = min(limits.max_tokens, served.model.max_context - len(prompt))
+    wanted = body.max_completion_tokens or body.max_tokens or room
+    if wanted > limits.max_tokens:
+        raise ApiError(
+            400, f"max_tokens: this server allows at most {limits.max_tokens}, not {wanted}", param="max_tokens"
+        )
+    logprobs = body.top_logprobs if body.logprobs else None
+    calls = _forced(body)
+    first = await generate_options(body, served, limits, max_tokens=wanted, logprobs=logprobs, calls=calls)
+    first["cache_salt"] = cache_salt
+    return await make_choices(lambda: [Choice(prompt, choice_options(first, i)) for i in range(body.n)], first)
+
+
 def _tools(body: ChatRequest, limits: Limits) -> list[dict[str, Any]] | None:
     """The tools the model is told of."""
     if not body.tools or body.tool_choice == "none":
         return None
-    if len(body.tools) > limits.tools:
-        raise ApiError(400, f"tools: this server allows at most {limits.tools}", param="tools")
+    for tool in body.tools:
+        schema_text(tool.function.parameters or {}, limits, "tools")
     return [tool.model_dump(exclude_none=True) for tool in body.tools]
 
 
@@ -150,7 +172,7 @@ def template_message(message: Message) -> dict[str, Any]:
         result["tool_calls"] = [
             {
                 "type": "function",
-                "id": call.id,
+                **({} if call.id is None else {"id": call.id}),
                 "function": {"name": call.function.name, "arguments": _arguments(call.function.arguments)},
             }
             for call in message.tool_calls
@@ -167,7 +189,7 @@ def _arguments(arguments: str | dict[str, Any] | None) -> Any:
     if not isinstance(arguments, str):
         return arguments or {}
     try:
-        return json.loads(arguments)
+        return read_json(arguments)
     except (ValueError, RecursionError):
         return arguments
 
@@ -178,9 +200,14 @@ class _Answer:
         self._calls = [ToolCalls() if tools else None for _ in job.choices]
         self._head = opening("chatcmpl", "chat.completion", served.name)
 
-    async def whole(self) -> dict[str, Any]:
-        choices = []
-        for index, request in enumerate(await self._job.wait()):
+    async def whole(self) -> Response:
+        requests = await self._job.wait()
+        if not self._body.logprobs:
+            return json_answer(self._head, self._choices(requests), self._end())
+        return await self._served.tokens.written(lambda: json_answer(self._head, self._choices(requests), self._end()))
+
+    def _choices(self, requests: list[EngineRequest]) -> Iterator[dict[str, Any]]:
+        for index, request in enumerate(requests):
             calls = self._calls[index]
             text = request.text if calls is None else calls.push(request.text) + calls.flush()
             message: dict[str, Any] = {"role": "assistant", "content": text}
@@ -188,8 +215,7 @@ class _Answer:
                 message |= {"content": text.strip() or None, "tool_calls": calls.calls}
             logprobs = self._served.tokens.chat_logprobs(request.logprobs) if self._body.logprobs else None
             reason = self._reason(index, request.finish_reason)
-            choices.append({"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason})
-        return self._head | {"choices": choices} | self._end()
+            yield {"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason}
 
     async def stream(self) -> AsyncIterator[dict[str, Any]]:
         self._head["object"] = "chat.completion.chunk"

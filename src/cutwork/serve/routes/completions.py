@@ -1,30 +1,42 @@
 """POST /v1/completions: what it takes and answers."""
 
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import Field, field_validator
 
 from cutwork.engine.decoding.sampling import Logprob
-from cutwork.serve.answer import opening, timings, usage
+from cutwork.serve.answer import json_answer, opening, timings, usage
 from cutwork.serve.http.errors import ApiError
-from cutwork.serve.http.middleware import client_of
-from cutwork.serve.http.stream import EventStream, whole_answer
+from cutwork.serve.http.json_body import JsonRoute
+from cutwork.serve.http.middleware import cache_salt_of, client_of
+from cutwork.serve.http.stream import EventStream, seconds_left, while_connected, whole_answer
 from cutwork.serve.jobs.worker import Choice, Scored, TextJob
 from cutwork.serve.limits import Limits
-from cutwork.serve.routes.generation import GenerationRequest, check, check_prompt, choice_options, generate_options
-from cutwork.serve.routes.schema import TokenId
+from cutwork.serve.routes.generation import (
+    GenerationRequest,
+    check,
+    check_prompt,
+    choice_options,
+    generate_options,
+    longest_prompt,
+    make_choices,
+)
+from cutwork.serve.routes.schema import Texts, TokenIds, at_most
 from cutwork.serve.served_model import ServedModel, ServedModels
 
 DEFAULT_TOKENS = 16  # OpenAI's
 
 
+Prompts = Annotated[list[TokenIds], Field(fail_fast=True), at_most(1024)]
+
+
 class CompletionRequest(GenerationRequest):
     """POST /v1/completions."""
 
-    prompt: str | list[TokenId] | list[str] | list[list[TokenId]] = Field(examples=["Once upon a time"])
+    prompt: str | TokenIds | Texts | Prompts = Field(examples=["Once upon a time"])
     logprobs: int | None = Field(None, ge=0, le=20)
     echo: bool = False
     suffix: str | None = None
@@ -40,15 +52,20 @@ class CompletionRequest(GenerationRequest):
 
 def router(models: ServedModels, limits: Limits) -> APIRouter:
     """The route over these models."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=JsonRoute)
 
     @routes.post("/v1/completions", summary="Continue a prompt", response_model=None)
-    async def completions(body: CompletionRequest, request: Request) -> Response | dict[str, Any]:
+    async def completions(body: CompletionRequest, request: Request) -> Response:
         served = models.find_text(body.model)
         check(body, limits)
-        prompts = await _prompts(body, served, limits)
-        choices = await _choices(body, prompts, served, limits)
-        job = served.worker.submit(TextJob(choices, limits.deadline, client_of(request)))
+
+        async def prepared() -> tuple[list[list[int]], list[Choice]]:
+            prompts = await _prompts(body, served, limits)
+            return prompts, await _choices(body, prompts, served, limits, cache_salt_of(request))
+
+        prompts, choices = await while_connected(request, prepared(), seconds_left(request, limits.deadline))
+        job = TextJob(choices, seconds_left(request, limits.deadline), client_of(request))
+        served.worker.submit(job)
         answer = _Answer(body, served, job, prompts)
         if body.stream:
             return EventStream(job, answer.stream(), limits.deadline)
@@ -65,14 +82,16 @@ async def _prompts(body: CompletionRequest, served: ServedModel, limits: Limits)
         raise ApiError(400, f"prompt: give from 1 to {limits.prompts} prompts, not {len(wanted)}", param="prompt")
     prompts = []
     for prompt in wanted:
-        ids = await served.tokens.encode(prompt) if isinstance(prompt, str) else prompt
-        check_prompt(ids, served, limits)
+        ids = prompt
+        if isinstance(prompt, str):
+            ids = await served.tokens.encode(prompt, most=longest_prompt(served))
+        check_prompt(ids, served)
         prompts.append(ids)
     return prompts
 
 
 async def _choices(
-    body: CompletionRequest, prompts: list[list[int]], served: ServedModel, limits: Limits
+    body: CompletionRequest, prompts: list[list[int]], served: ServedModel, limits: Limits, cache_salt: str
 ) -> list[Choice]:
     if (body.best_of or body.n) != body.n:
         raise ApiError(400, "best_of must equal n, or be left out", param="best_of")
@@ -85,12 +104,16 @@ async def _choices(
         raise ApiError(400, "prompt times n is more than this server allows", param="n")
     score = body.logprobs if body.echo else None
     first = await generate_options(body, served, limits, max_tokens=max(max_tokens, 1), logprobs=body.logprobs)
-    choices = []
-    for prompt in prompts:
-        for index in range(body.n):
-            options = choice_options(first, index) if max_tokens else None
-            choices.append(Choice(prompt, options, score if index == 0 else None))
-    return choices
+    first["cache_salt"] = cache_salt
+
+    def make() -> list[Choice]:
+        return [
+            Choice(prompt, choice_options(first, index) if max_tokens else None, score if index == 0 else None)
+            for prompt in prompts
+            for index in range(body.n)
+        ]
+
+    return await make_choices(make, first)
 
 
 class _Answer:
@@ -98,13 +121,18 @@ class _Answer:
         self._body, self._served, self._job, self._prompts = body, served, job, prompts
         self._head = opening("cmpl", "text_completion", served.name)
 
-    async def whole(self) -> dict[str, Any]:
+    async def whole(self) -> Response:
         scored: dict[int, list[Logprob | None]] = {}
         async for index, event in self._job:
             if isinstance(event, Scored):
                 scored[index] = event.logprobs
-        choices = [self._choice(i, scored.get(i - i % self._body.n)) for i in range(len(self._job.choices))]
-        return self._head | {"choices": choices} | self._end()
+
+        def choices() -> Iterator[dict[str, Any]]:
+            return (self._choice(i, scored.get(i - i % self._body.n)) for i in range(len(self._job.choices)))
+
+        if self._body.logprobs is None and not self._body.echo:
+            return json_answer(self._head, choices(), self._end())
+        return await self._served.tokens.written(lambda: json_answer(self._head, choices(), self._end()))
 
     def _choice(self, index: int, scored: list[Logprob | None] | None) -> dict[str, Any]:
         request, tokens = self._job.requests[index], self._served.tokens

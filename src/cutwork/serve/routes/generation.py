@@ -1,19 +1,22 @@
 """What completions and chat have in common: fields, the server's limits for them, and the engine's options."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field
 
 from cutwork.engine.decoding.options import GenerateOptions
+from cutwork.engine.decoding.sampling import LEAST_PENALTY
 from cutwork.serve.grammar import Matcher
 from cutwork.serve.http.errors import ApiError
+from cutwork.serve.jobs.worker import Choice
 from cutwork.serve.limits import Limits
-from cutwork.serve.routes.schema import ModelName, Schema, TokenId
+from cutwork.serve.routes.schema import ModelName, Schema, Texts, TokenId, at_most
 from cutwork.serve.served_model import ServedModel
 
 Penalty = Annotated[float, Field(ge=-2, le=2)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
 MAX_SEED = (1 << 63) - 1
 
 
@@ -27,7 +30,7 @@ class EngineFields(Schema):
     min_p: float = Field(0.0, ge=0, le=1)
     presence_penalty: Penalty = 0.0
     frequency_penalty: Penalty = 0.0
-    repetition_penalty: float = Field(1.0, gt=0, le=10)
+    repetition_penalty: float = Field(1.0, ge=LEAST_PENALTY, le=10)
     ignore_eos: bool = False
     skip_special_tokens: bool = True
 
@@ -57,9 +60,9 @@ class GenerationRequest(EngineFields):
     model: ModelName = None
     n: int = Field(1, ge=1, le=128)
     max_tokens: int | None = Field(None, ge=0, le=1 << 24)
-    logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    logit_bias: Annotated[dict[TokenId, Bias], at_most(1024)] | None = None
     seed: int | None = Field(None, ge=-MAX_SEED, le=MAX_SEED)
-    stop: str | list[str] | None = None
+    stop: str | Texts | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = None
@@ -86,14 +89,21 @@ def check(request: GenerationRequest, limits: Limits) -> None:
     for field, (value, cap) in capped.items():
         if value > cap:
             raise ApiError(400, f"{field}: this server allows at most {cap}, not {value}", param=field)
+    if request.priority and not limits.priority:
+        raise ApiError(400, "priority: this server does not let clients say who is first", param="priority")
     if any(len(text) > limits.stop_length for text in request.stops):
         raise ApiError(400, f"stop: a stop string has at most {limits.stop_length} characters", param="stop")
 
 
-def check_prompt(prompt: list[int], served: ServedModel, limits: Limits) -> None:
-    """Raise ApiError (400) for a prompt that is empty, too long, or not of the model's vocabulary."""
+def longest_prompt(served: ServedModel) -> int:
+    """How many tokens a prompt may have."""
     encoder = served.model.encoder
-    longest = min(limits.prompt_tokens, encoder.max_length if encoder else served.model.max_context - 1)
+    return min(Limits.token_ids, encoder.max_length if encoder else served.model.max_context - 1)
+
+
+def check_prompt(prompt: list[int], served: ServedModel) -> None:
+    """Raise ApiError (400) for a prompt that is empty, too long, or not of the model's vocabulary."""
+    longest = longest_prompt(served)
     if not 1 <= len(prompt) <= longest:
         raise ApiError(
             400,
@@ -130,6 +140,8 @@ async def generate_options(
         constraint = await asyncio.to_thread(served.grammars.json_schema, schema, limits)
     if calls:
         constraint = await asyncio.to_thread(served.grammars.tool_call, calls, limits)
+    if logprobs is not None:
+        await served.tokens.know_texts()
     same = cast(GenerateOptions, request.model_dump(include=set(EngineFields.model_fields)))
     other: GenerateOptions = {
         "max_new_tokens": max_tokens,
@@ -140,6 +152,11 @@ async def generate_options(
         "logprobs": logprobs,
     }
     return same | other
+
+
+async def make_choices(make: Callable[[], list[Choice]], first: GenerateOptions) -> list[Choice]:
+    """What `make` makes, off the event loop where a grammar is copied for each."""
+    return make() if first.get("constraint") is None else await asyncio.to_thread(make)
 
 
 def choice_options(first: GenerateOptions, index: int) -> GenerateOptions:

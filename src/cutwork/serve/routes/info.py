@@ -1,18 +1,20 @@
 """What the server tells of itself: models, tokens, health and metrics."""
 
-import asyncio
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import Field
 
 from cutwork.engine.translation import translates
 from cutwork.serve.http.errors import ApiError
+from cutwork.serve.http.json_body import JsonRoute
+from cutwork.serve.http.stream import seconds_left, while_connected
+from cutwork.serve.limits import Limits
 from cutwork.serve.metrics import Metrics
-from cutwork.serve.routes.chat import Message, template_message
-from cutwork.serve.routes.schema import ModelName, Schema, TokenId
+from cutwork.serve.routes.chat import Messages, template_message
+from cutwork.serve.routes.schema import ModelName, Schema, TokenIds
 from cutwork.serve.served_model import ServedModel, ServedModels
 
 
@@ -21,7 +23,7 @@ class TokenizeRequest(Schema):
 
     model: ModelName = None
     prompt: str | None = Field(None, examples=["Hello"])
-    messages: list[Message] | None = None
+    messages: Messages | None = None
     add_special_tokens: bool = True
 
 
@@ -29,12 +31,12 @@ class DetokenizeRequest(Schema):
     """POST /detokenize."""
 
     model: ModelName = None
-    tokens: list[TokenId] = Field(examples=[[1, 2]])
+    tokens: TokenIds = Field(examples=[[1, 2]])
 
 
-def router(models: ServedModels, metrics: Metrics) -> APIRouter:
+def router(models: ServedModels, limits: Limits, metrics: Metrics) -> APIRouter:
     """The routes over these models."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=JsonRoute)
 
     @routes.get("/v1/models", summary="List the models")
     async def all_models() -> dict[str, Any]:
@@ -45,14 +47,12 @@ def router(models: ServedModels, metrics: Metrics) -> APIRouter:
         return _model(models.find(name))
 
     @routes.post("/tokenize", summary="Text to token ids")
-    async def tokenize(body: TokenizeRequest) -> dict[str, Any]:
+    async def tokenize(body: TokenizeRequest, request: Request) -> dict[str, Any]:
         served = models.find(body.model)
         if (body.prompt is None) == (body.messages is None):
             raise ApiError(400, "give either prompt or messages", param="prompt")
-        text = body.prompt
-        if body.messages is not None:
-            text = await served.tokens.render([template_message(m) for m in body.messages], None)
-        ids = await served.tokens.encode(text, special=body.add_special_tokens) if text else []
+        work = _token_ids(body, served)
+        ids = await while_connected(request, work, seconds_left(request, limits.deadline))
         return {"tokens": ids, "count": len(ids), "max_model_len": served.model.max_context}
 
     @routes.post("/detokenize", summary="Token ids to text")
@@ -60,11 +60,15 @@ def router(models: ServedModels, metrics: Metrics) -> APIRouter:
         served = models.find(body.model)
         if any(token >= served.model.plan.vocabulary for token in body.tokens):
             raise ApiError(400, f"token ids must be below {served.model.plan.vocabulary}", param="tokens")
-        return {"prompt": await asyncio.to_thread(served.tokens.text, body.tokens)}
+        if len(body.tokens) > served.model.max_context:
+            raise ApiError(400, f"this model takes at most {served.model.max_context} tokens", param="tokens")
+        return {"prompt": await served.tokens.decode(body.tokens)}
 
     @routes.get("/health/live", summary="The process answers")
-    async def live() -> dict[str, str]:
-        return {"status": "ok"}
+    async def live() -> JSONResponse:
+        return JSONResponse(
+            {"status": "ok"} if models.alive else {"status": "a thread has ended"}, 200 if models.alive else 503
+        )
 
     @routes.get("/health/ready", summary="The models can take requests")
     async def ready() -> JSONResponse:
@@ -77,6 +81,13 @@ def router(models: ServedModels, metrics: Metrics) -> APIRouter:
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return routes
+
+
+async def _token_ids(body: TokenizeRequest, served: ServedModel) -> list[int]:
+    text, most = body.prompt, served.model.max_context
+    if body.messages is not None:
+        text = await served.tokens.render([template_message(m) for m in body.messages], None, most=most)
+    return await served.tokens.encode(text, most=most, special=body.add_special_tokens) if text else []
 
 
 def _model(served: ServedModel) -> dict[str, Any]:

@@ -10,12 +10,13 @@ from cutwork.engine.decoding.requests import Generation
 from cutwork.engine.translation import NUM_BEAMS, check_translates, longest_answer, translates, translation_prefix
 from cutwork.serve.answer import opening, timings, usage
 from cutwork.serve.http.errors import ApiError
-from cutwork.serve.http.middleware import client_of
-from cutwork.serve.http.stream import whole_answer
+from cutwork.serve.http.json_body import JsonRoute
+from cutwork.serve.http.middleware import cache_salt_of, client_of
+from cutwork.serve.http.stream import seconds_left, while_connected, whole_answer
 from cutwork.serve.jobs.worker import Choice, TextJob
 from cutwork.serve.limits import Limits
-from cutwork.serve.routes.generation import check_prompt
-from cutwork.serve.routes.schema import ModelName, Schema, TokenCount
+from cutwork.serve.routes.generation import check_prompt, longest_prompt
+from cutwork.serve.routes.schema import ModelName, Schema, Texts, TokenCount
 from cutwork.serve.served_model import ServedModel, ServedModels
 
 
@@ -23,7 +24,7 @@ class TranslateRequest(Schema):
     """POST /translate."""
 
     model: ModelName = None
-    text: str | list[str] = Field(examples=["How are you?"])
+    text: str | Texts = Field(examples=["How are you?"])
     prefix: str | None = None
     num_beams: int | None = Field(None, ge=1, le=1 << 10)
     length_penalty: float = Field(1.0, ge=-5, le=5)
@@ -32,24 +33,33 @@ class TranslateRequest(Schema):
 
 def router(models: ServedModels, limits: Limits) -> APIRouter:
     """The route over these models."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=JsonRoute)
 
     @routes.post("/translate", summary="Translate texts")
     async def translate(body: TranslateRequest, request: Request) -> dict[str, Any]:
         served = _translator(models, body.model)
         texts = _texts(body, limits)
         prefix = translation_prefix(served.model.config) if body.prefix is None else body.prefix
-        prompts = {i: await served.tokens.encode(prefix + text) for i, text in enumerate(texts) if text.strip()}
+        most = longest_prompt(served)
+
+        async def encoded() -> dict[int, list[int]]:
+            return {
+                i: await served.tokens.encode(prefix + text, most=most) for i, text in enumerate(texts) if text.strip()
+            }
+
+        prompts = await while_connected(request, encoded(), seconds_left(request, limits.deadline))
         choices = []
         for ids in prompts.values():
-            check_prompt(ids, served, limits)
+            check_prompt(ids, served)
             options: GenerateOptions = {
                 "max_new_tokens": body.max_tokens or longest_answer(len(ids), served.model.max_context),
                 "num_beams": body.num_beams or min(NUM_BEAMS, limits.beams),
                 "length_penalty": body.length_penalty,
+                "cache_salt": cache_salt_of(request),
             }
             choices.append(Choice(ids, options))
-        job = served.worker.submit(TextJob(choices, limits.deadline, client_of(request)))
+        job = TextJob(choices, seconds_left(request, limits.deadline), client_of(request))
+        served.worker.submit(job)
         places = list(prompts)
 
         async def whole() -> dict[str, Any]:

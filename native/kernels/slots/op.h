@@ -1,0 +1,35 @@
+// What weights of the encoding `slots` ask of an instruction set: a table of 16 bytes looked up, and a dot product of
+// bytes. Every set gives the same integer sums.
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+
+#include "weights/layout.h"
+
+namespace cutwork {
+
+template <class Op>
+concept SlotsOp = requires(const uint8_t* bytes, const uint16_t* starts, typename Op::Vector vector,
+                           typename Op::Acc acc, int32_t* sums) {
+  // Slots that a Vector holds, of kRowTile / kParts rows; tokens multiplied at a time, a sum for each part and token.
+  requires kStepSlots % Op::kParts == 0;
+  requires Op::kTokens >= 1;
+  // What is added to every code of the input: that of the set's int8 Op.
+  requires Op::kCodeBias == 0 || Op::kCodeBias == 128;
+  { Op::load(bytes) } -> std::same_as<typename Op::Vector>;
+  // The low and the high nibbles of bytes; and their high nibbles times 16, signed.
+  { Op::low(vector) } -> std::same_as<typename Op::Vector>;
+  { Op::high(vector) } -> std::same_as<typename Op::Vector>;
+  { Op::high_codes(vector) } -> std::same_as<typename Op::Vector>;
+  // 16 inputs for every row; and for each strip of four rows those from its own start on.
+  { Op::window(bytes) } -> std::same_as<typename Op::Vector>;
+  { Op::windows(bytes, starts) } -> std::same_as<typename Op::Vector>;
+  // acc + codes * the inputs of their columns in the window, a sum per row.
+  { Op::mac(acc, vector, vector, vector) } -> std::same_as<typename Op::Acc>;
+  { Op::zero() } -> std::same_as<typename Op::Acc>;
+  { Op::load_sums(sums) } -> std::same_as<typename Op::Acc>;
+  { Op::store_sums(acc, sums) } -> std::same_as<void>;
+};
+
+}  // namespace cutwork

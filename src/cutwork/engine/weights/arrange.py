@@ -1,0 +1,72 @@
+"""Weights laid out anew where the processor at hand goes through them faster than as they are stored.
+
+A bitmask is the smallest form of most zeros, but only AVX-512's VBMI2 expands it as fast as memory is read. Elsewhere
+slots are (`pack.slots`), and where neither is faster than no zeros at all, the weight is written out dense.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+
+from cutwork.engine.backend import Costs, TimedWeight, native
+from cutwork.pack.record import EncodedWeight
+
+Layout = Literal["slots", "dense"]
+
+# Slots per nonzero of a mask without a pattern, by its fraction of zeros: strips of four rows, whose windows of 16
+# columns go on from the next nonzero (random masks of 2,048 columns; those of SparseGPT and ALPS are within 5%).
+_ZEROS = (0.0, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0)
+_SLOTS = (1.0, 1.08, 1.13, 1.23, 1.31, 1.47, 2.31, 6.0)
+_STARTS = 13 / 12  # of the bytes of slots, with where each strip's windows start
+_WORTH = 0.9  # of the time that a weight takes as it is stored, which is less memory
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """Which weights to lay out anew, by their stored name, and how; every layout gives the same sums."""
+
+    layouts: Mapping[str, Layout]
+    costs: Costs
+    threads: int
+
+    @classmethod
+    def of(cls, weights: Mapping[str, EncodedWeight], costs: Costs, threads: int) -> Self:
+        """What is fastest for one token with so many threads."""
+        fastest = {name: _fastest(weight, costs, threads) for name, weight in weights.items()}
+        return cls({name: layout for name, layout in fastest.items() if layout}, costs, threads)
+
+    def apply(self, name: str, weight: TimedWeight, stored: EncodedWeight) -> TimedWeight:
+        """The weight of this name as it should be; as it is where its mask takes more slots than foreseen.
+
+        Raises MemoryError.
+        """
+        layout = self.layouts.get(name)
+        if layout == "dense":
+            return native().Weight.dense(weight.to_dense(), stored.scale)
+        slots = weight.in_slots() if layout else None
+        return slots if slots and self._seconds(slots) < self._seconds(weight) else weight
+
+    def _seconds(self, weight: TimedWeight) -> float:
+        shape = (weight.encoding, weight.dtype, weight.rows, weight.cols, weight.stored)
+        return _seconds(self.costs, *shape, self.threads)
+
+
+def _fastest(weight: EncodedWeight, costs: Costs, threads: int) -> Layout | None:
+    if weight.encoding != "bitmask" or weight.dtype == "i4":
+        return None
+    rows, cols = weight.shape
+    limit = _WORTH * _seconds(costs, "bitmask", weight.dtype, rows, cols, weight.nonzeros, threads)
+    times: dict[Layout, float] = {"dense": _seconds(costs, "dense", weight.dtype, rows, cols, rows * cols, threads)}
+    if weight.dtype == "i8":
+        slots = round(_STARTS * weight.nonzeros * float(np.interp(weight.sparsity, _ZEROS, _SLOTS)))
+        times["slots"] = _seconds(costs, "slots", weight.dtype, rows, cols, slots, threads)
+    best = min(times, key=lambda layout: times[layout])
+    return best if times[best] < limit else None
+
+
+def _seconds(costs: Costs, encoding: str, dtype: str, rows: int, cols: int, stored: int, threads: int) -> float:
+    """Of one token."""
+    shape = (encoding, dtype, rows, cols, stored)
+    return costs.seconds(costs.choose(*shape, 1), *shape, 1, threads)

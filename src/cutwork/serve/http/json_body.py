@@ -1,0 +1,64 @@
+"""Bodies in JSON: UTF-8 without half characters, nested no deeper than limits allow, before a route sees them."""
+
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import HTTPException, Request, Response
+from fastapi.routing import APIRoute
+
+from cutwork.serve.limits import Limits
+
+
+class JsonRequest(Request):
+    """A request whose body is read by `read_json`."""
+
+    async def json(self) -> Any:
+        """The body; HTTPException (400) if it is none."""
+        try:
+            return read_json(await self.body())
+        except json.JSONDecodeError:
+            raise  # FastAPI tells where
+        except (ValueError, RecursionError) as error:
+            raise HTTPException(400, f"the body is not JSON as it is taken here: {error}") from None
+
+
+class JsonRoute(APIRoute):
+    """A route that takes a `JsonRequest`."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler (FastAPI)."""
+        handle = super().get_route_handler()
+
+        async def handler(request: Request) -> Response:
+            return await handle(JsonRequest(request.scope, request.receive))
+
+        return handler
+
+
+def read_json(text: str | bytes) -> Any:
+    """A JSON document. ValueError or RecursionError if it is none, nested too deeply, or holds half characters.
+
+    JSON can write half of a surrogate pair, which is no text: it cannot be encoded, by a tokenizer or in an answer.
+    """
+    text = text.decode() if isinstance(text, bytes) else text
+    value = json.loads(text)
+    if "\\u" in text or not text.isascii():
+        json.dumps(value, ensure_ascii=False).encode()
+    if text.count("[") + text.count("{") > Limits.depth and depth(value) > Limits.depth:
+        raise ValueError(f"it is nested deeper than {Limits.depth} levels")
+    return value
+
+
+def depth(value: Any) -> int:
+    """Levels of nesting, without recursion."""
+    deepest, level = 0, [value]
+    while level:
+        deepest += 1
+        level = [
+            item
+            for node in level
+            if isinstance(node, dict | list)
+            for item in (node.values() if isinstance(node, dict) else node)
+        ]
+    return deepest

@@ -1,0 +1,65 @@
+"""Weights laid out anew when a model is loaded: where it pays, and with the same answers."""
+
+import numpy as np
+import pytest
+
+from cutwork import _native
+from cutwork.engine.weights.arrange import Arrangement
+from cutwork.engine.weights.bind import make_weight
+from cutwork.pack.masked import encode
+from cutwork.pack.record import EncodedWeight
+
+ISAS = _native.isas()
+
+
+def sparse(zeros: float, rows: int = 512, cols: int = 2048, dtype: type = np.int8) -> EncodedWeight:
+    rng = np.random.default_rng(0)
+    values = np.where(rng.random((rows, cols)) >= zeros, rng.integers(1, 127, (rows, cols)), 0).astype(dtype)
+    return encode(values, np.ones(rows, np.float32) if dtype is np.int8 else None)
+
+
+def choice(weight: EncodedWeight, isa: str, threads: int = 1) -> str | None:
+    return Arrangement.of({"w": weight}, _native.Costs(isa=isa), threads).layouts.get("w")
+
+
+@pytest.mark.skipif("avx2" not in ISAS, reason="the processor has no AVX2")
+@pytest.mark.parametrize("zeros", [0.5, 0.75, 0.9])
+def test_avx2_goes_through_slots(zeros: float) -> None:
+    assert choice(sparse(zeros), "avx2") == "slots"
+
+
+@pytest.mark.skipif("avx512" not in ISAS, reason="the processor has no AVX-512 with VBMI2")
+@pytest.mark.parametrize("zeros", [0.5, 0.75])
+def test_a_bitmask_stays_where_it_is_expanded_as_fast_as_it_is_read(zeros: float) -> None:
+    assert choice(sparse(zeros), "avx512") is None
+
+
+def test_what_is_not_sparse_int8_stays() -> None:
+    for weight in (sparse(0.0), encode(np.ones(7, np.float32))):
+        assert choice(weight, ISAS[0]) is None
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("zeros", [0.3, 0.75, 0.95])
+def test_no_layout_is_expected_to_be_slower_than_dense(isa: str, zeros: float) -> None:
+    costs = _native.Costs(isa=isa)
+    stored = sparse(zeros)
+    arrangement = Arrangement.of({"w": stored}, costs, 1)
+    weight = arrangement.apply("w", make_weight("w", stored.shape, stored, _native.Weight), stored)
+
+    def seconds(encoding: str, count: int) -> float:
+        shape = (encoding, "i8", *stored.shape, count)
+        return costs.seconds(costs.choose(*shape, 1), *shape, 1, 1)
+
+    assert seconds(weight.encoding, weight.stored) <= seconds("dense", stored.size) / 0.9
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("layout", ["slots", "dense"])
+def test_every_layout_gives_the_same_answers(isa: str, layout: str) -> None:
+    stored = sparse(0.75, 70, 500)
+    weight = make_weight("w", stored.shape, stored, _native.Weight)
+    other = Arrangement({"w": layout}, _native.Costs(isa=ISAS[-1]), 1).apply("w", weight, stored)
+    assert other.encoding in (layout, weight.encoding)
+    x = np.random.default_rng(1).standard_normal((5, 500)).astype(np.float32)
+    np.testing.assert_array_equal(other.matmul(x, isa=isa), weight.matmul(x, isa=isa, kernel="gemv"))

@@ -1,0 +1,134 @@
+"""Weights in slots: the same sums, bit for bit, as the dense weight's, on every instruction set."""
+
+import numpy as np
+import pytest
+
+from cutwork import _native
+from cutwork.pack import slots
+from cutwork.pack.int4 import encode_int4
+
+from .test_int4 import reference as int4_reference
+from .test_kernels import ISAS
+from .weights import make_weight, quantize_tokens, sparse_values
+
+SHAPES = ((1, 1), (16, 16), (3, 63), (40, 100), (33, 1040), (130, 2064))
+TOKENS = (1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 33)
+
+
+def keep_of_16(rng, rows, cols, keep, low=-127, high=127):
+    """Codes [rows, cols] of which each 16 neighbours hold `keep` nonzeros."""
+    codes = np.zeros((rows, -(-cols // 16) * 16), np.int8)
+    for window in codes.reshape(-1, 16):
+        values = rng.integers(low, high + 1, keep)
+        window[rng.permutation(16)[:keep]] = np.where(values == 0, 1, values)
+    return np.ascontiguousarray(codes[:, :cols])
+
+
+def in_slots(codes, scale, steps, keep=0, group=0):
+    """The native weight of codes, written as files hold it."""
+    per_tile = steps.sum(axis=1, dtype=np.int64)
+    columns, values = slots.split(codes, steps)
+    stored = slots.bytes_of(columns, values) if group else slots.records_of(columns, values, per_tile)
+    given = {"keep": keep} if keep else {"steps": steps}
+    return _native.Weight.slots(*codes.shape, np.ascontiguousarray(stored), scale, group=group, **given)
+
+
+def exact(x, codes, scale):
+    x_codes, x_scale = quantize_tokens(x)
+    sums = (x_codes.astype(np.int64) @ codes.T.astype(np.int64)).astype(np.int32).astype(np.float32)
+    return sums * (x_scale[:, None] * scale[None])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("keep", slots.KEEP)
+def test_int8_matches_the_reference_bit_for_bit(isa, keep):
+    rng = np.random.default_rng(keep)
+    for rows, cols in SHAPES:
+        codes, scale = keep_of_16(rng, rows, cols, keep), rng.random(rows).astype(np.float32)
+        needed = slots.steps_needed(codes != 0)
+        written = [
+            in_slots(codes, scale, np.full_like(needed, keep // 4), keep=keep),
+            in_slots(codes, scale, needed),
+            make_weight(codes, "bitmask", scale).in_slots(),
+            make_weight(codes, "dense", scale).in_slots(),
+        ]
+        for tokens in TOKENS:
+            x = rng.standard_normal((tokens, cols)).astype(np.float32)
+            expected = exact(x, codes, scale)
+            for weight in written:
+                assert weight.kernels(isa) == ["slots"]
+                np.testing.assert_array_equal(weight.matmul(x, isa=isa), expected)
+        for weight in written:
+            np.testing.assert_array_equal(weight.to_dense(), codes)
+            assert weight.nonzeros == np.count_nonzero(codes)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("density", [0.0, 0.05, 0.25, 0.5, 1.0])
+def test_any_mask_goes_into_slots(isa, density):
+    rng = np.random.default_rng(7)
+    for rows, cols in SHAPES:
+        codes, scale = sparse_values(rng, rows, cols, density, "i8"), rng.random(rows).astype(np.float32)
+        weight = make_weight(codes, "bitmask", scale).in_slots()
+        np.testing.assert_array_equal(weight.to_dense(), codes)
+        for tokens in (1, 3, 8, 20):
+            x = rng.standard_normal((tokens, cols)).astype(np.float32)
+            np.testing.assert_array_equal(weight.matmul(x, isa=isa), exact(x, codes, scale))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("group", [32, 128, 4096])
+def test_int4_matches_the_reference_bit_for_bit(isa, group):
+    rng = np.random.default_rng(group)
+    for rows, cols in SHAPES:
+        codes = keep_of_16(rng, rows, cols, 4, -8, 7)
+        scale = rng.uniform(-1, 1, (rows, -(-cols // group))).astype(np.float32)
+        stored = encode_int4(codes, scale, group).scale
+        needed = slots.steps_needed(codes != 0)
+        for weight in (
+            in_slots(codes, stored, np.ones_like(needed), keep=4, group=group),
+            in_slots(codes, stored, needed, group=group),
+        ):
+            np.testing.assert_array_equal(weight.to_dense(), codes)
+            for tokens in (1, 3, 8, 9, 20):
+                x = rng.standard_normal((tokens, cols)).astype(np.float32)
+                np.testing.assert_array_equal(weight.matmul(x, isa=isa), int4_reference(x, codes, scale, group))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_threads_do_not_change_a_bit(isa):
+    rng = np.random.default_rng(11)
+    codes, scale = sparse_values(rng, 700, 1500, 0.25, "i8"), rng.random(700).astype(np.float32)
+    weight = make_weight(codes, "bitmask", scale).in_slots()
+    x = rng.standard_normal((40, 1500)).astype(np.float32)
+    alone = weight.matmul(x, isa=isa)
+    for threads in (2, 3, 8):
+        np.testing.assert_array_equal(weight.matmul(x, isa=isa, threads=threads), alone)
+
+
+def test_what_a_kernel_would_trust_is_refused():
+    rng = np.random.default_rng(3)
+    codes, scale = keep_of_16(rng, 20, 40, 4), np.ones(20, np.float32)
+    steps = np.ones((2, 3), np.uint8)
+    columns, values = slots.split(codes, steps)
+    good = np.ascontiguousarray(slots.records_of(columns, values, np.array([3, 3])))
+
+    def refused(message, records=good, cols=40, rows=20, scale=scale, **given):
+        with pytest.raises(ValueError, match=message):
+            _native.Weight.slots(rows, cols, records, scale, **(given or {"keep": 4}))
+
+    _native.Weight.slots(20, 40, good, scale, keep=4)
+    refused("keep 4, 8 or 12", keep=5)
+    refused("elements, expected", good[:-1])
+    refused("more than 4 steps", steps=np.full((2, 3), 5, np.uint8))
+    refused("elements, expected", steps=np.ones((2, 2), np.uint8))
+    refused("beyond the last row", rows=19, scale=scale[:19])
+    refused("beyond the last row", cols=39)
+    lowest = good.copy()
+    lowest[0, 64:][lowest[0, 64:] != 0] = 0x80
+    refused("-128", lowest)
+    refused("not finite", scale=np.full(20, np.nan, np.float32))
+
+
+def test_only_int8_goes_into_slots_when_it_is_loaded():
+    assert _native.Weight.dense(np.ones((4, 4), np.float32)).in_slots() is None

@@ -1,0 +1,191 @@
+"""What stands before every route: hosts, keys, other sites' pages, bodies and headers that do not come."""
+
+import asyncio
+import socket
+import threading
+import time
+
+import pytest
+from fastapi import HTTPException
+from typer.testing import CliRunner
+
+from cutwork.cli import app as commands
+from cutwork.errors import CutworkError
+from cutwork.serve.http.app import make_app
+from cutwork.serve.http.bodies import Bodies
+from cutwork.serve.limits import Limits
+
+from .conftest import serving, slow, until
+
+SHORT = {"prompt": "the", "max_tokens": 3}
+
+
+def test_a_name_from_elsewhere_is_not_this_server(load):
+    with serving(load(), hosts=["own.example"]) as client:
+        for host, status in {
+            "127.0.0.1:80": 200,
+            "[::1]:80": 200,
+            "localhost": 200,
+            "OWN.example:8000": 200,
+            "attacker.example": 421,
+            "localhost.attacker.example": 421,
+            "a@localhost": 421,
+        }.items():
+            assert client.get("/v1/models", headers={"Host": host}).status_code == status, host
+    with serving(load(), hosts=[], keys=["k"]) as client:  # which no page from elsewhere knows
+        answer = client.get("/v1/models", headers={"Host": "x.example", "Authorization": "Bearer k"})
+        assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Origin": "http://attacker.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "http://rewritten.example"}, 200),
+    ],
+)
+def test_pages_of_other_sites_may_not_post(load, headers, status):
+    with serving(load(), hosts=[]) as client:
+        assert client.post("/tokenize", json={"prompt": "a"}, headers=headers).status_code == status
+        own = {"Origin": str(client.base_url).rstrip("/")}
+        assert client.post("/tokenize", json={"prompt": "a"}, headers=own).status_code == 200
+
+
+def test_empty_keys_are_refused(load, tmp_path):
+    with load() as model, pytest.raises(CutworkError, match="empty"):
+        make_app({"tiny": model}, keys=["good", ""])
+    for arguments, environment in ((["--api-key", ""], {}), ([], {"CUTWORK_API_KEY": ""})):
+        result = CliRunner().invoke(commands, ["serve", str(tmp_path), *arguments], env=environment)
+        assert result.exit_code == 1 and "is empty" in str(result.exception)
+
+
+def test_browsers_are_told_to_load_nothing_from_elsewhere(client):
+    for path in ("/", "/v1/models", "/nothing"):
+        headers = client.get(path).headers
+        assert "default-src 'self'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff" and headers["x-frame-options"] == "DENY"
+    assert client.get("/docs").status_code == 404 and "cdn" not in client.get("/").text
+    assert client.get("/openapi.json").status_code == 200
+
+
+def test_a_client_is_a_verified_key_or_an_address(load):
+    def clients(server, headers):
+        seen = set()
+        submit = server.app.state.models.find_text(None).thread.submit
+        server.app.state.models.find_text(None).thread.submit = lambda job: (seen.add(job.client), submit(job))[1]
+        for header in headers:
+            server.post("/v1/completions", json=SHORT, headers={"Authorization": header})
+        return seen
+
+    with serving(load()) as client:
+        assert clients(client, ["Bearer 1", "Bearer 2", "x"]) == {"127.0.0.1"}
+    with serving(load(), keys=["one", "two"]) as client:
+        assert clients(client, ["Bearer one", "bearer one", "BEARER two"]) == {"key 0", "key 1"}
+
+
+def test_priority_is_the_operators_to_allow(load):
+    with serving(load()) as client:
+        assert client.post("/v1/completions", json={**SHORT, "priority": -1}).status_code == 400
+        assert client.post("/v1/completions", json={**SHORT, "priority": 0}).status_code == 200
+    with serving(load(), limits=Limits(priority=True)) as client:
+        assert client.post("/v1/completions", json={**SHORT, "priority": -1}).status_code == 200
+
+
+def test_a_key_learns_nothing_of_anothers_prompts(load):
+    with serving(load(), keys=["one", "two"]) as client:
+
+        def cached(key):
+            body = {"prompt": list(range(3, 103)), "max_tokens": 1}
+            answer = client.post("/v1/completions", json=body, headers={"Authorization": f"Bearer {key}"}).json()
+            return answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+        assert cached("one") == 0 and cached("one") > 0 and cached("two") == 0
+
+
+def test_headers_have_to_come_in_time(load):
+    with serving(load(), limits=Limits(header_seconds=0.3)) as client:
+        for opening in (b"", b"GET / HTTP/1.1\r\nHost: x\r\nX: "):
+            with connect(client) as slow_one:
+                slow_one.sendall(opening)
+                assert slow_one.recv(1) == b""
+        assert client.get("/v1/models").status_code == 200
+
+
+def test_those_that_say_nothing_take_nobodys_place(load):
+    with serving(load(), limits=Limits(idle_connections=3)) as client:
+        held = [connect(client) for _ in range(5)]
+        assert held[0].recv(1) == b"" and held[1].recv(1) == b""
+        assert client.get("/health/live").status_code == 200
+        for one in held:
+            one.close()
+
+
+def test_a_body_has_to_come_in_time(load):
+    with serving(load(), limits=Limits(body_seconds=0.3)) as client, connect(client) as slow_one:
+        head = b"POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
+        slow_one.sendall(head + b"{")
+        assert slow_one.recv(1000).startswith(b"HTTP/1.1 408")
+
+
+def test_health_is_answered_when_nothing_else_is(load):
+    with serving(load(), limits=Limits(requests=1)) as client:
+        slow(client, 0.02)
+        long = {**SHORT, "max_tokens": 200, "ignore_eos": True}
+        thread = threading.Thread(target=client.post, args=("/v1/completions",), kwargs={"json": long})
+        thread.start()
+        until(lambda: client.get("/v1/models").status_code == 503)
+        assert client.get("/health/live").status_code == client.get("/health/ready").status_code == 200
+        thread.join()
+        assert client.get("/v1/models").status_code == 200
+
+
+def message(size, more):
+    return {"type": "http.request", "body": b"x" * size, "more_body": more}
+
+
+def test_the_largest_of_the_unfinished_bodies_goes():
+    async def main():
+        bodies = Bodies(Limits(unfinished_bytes=100, held_bytes=150))
+        queues = [asyncio.Queue() for _ in range(3)]
+        large, small, whole = (bodies.open(queue.get, 1000) for queue in queues)
+        queues[0].put_nowait(message(90, True))
+        await large.receive()
+        hanging = asyncio.create_task(large.receive())
+        await asyncio.sleep(0)
+        queues[1].put_nowait(message(20, True))
+        await small.receive()
+        with pytest.raises(HTTPException) as error:
+            await hanging
+        assert error.value.status_code == 503
+        bodies.close(large)
+        queues[2].put_nowait(message(140, False))
+        with pytest.raises(HTTPException) as error:  # with all that is held already
+            await whole.receive()
+        assert error.value.status_code == 503
+
+    asyncio.run(main())
+
+
+def test_bodies_are_bounded_in_size_and_time():
+    async def main():
+        bodies = Bodies(Limits(body_seconds=0.05))
+        queue = asyncio.Queue()
+        body = bodies.open(queue.get, 10)
+        queue.put_nowait(message(11, False))
+        with pytest.raises(HTTPException) as error:
+            await body.receive()
+        assert error.value.status_code == 413
+        with pytest.raises(HTTPException) as error:
+            await bodies.open(queue.get, 10).receive()
+        assert error.value.status_code == 408
+
+    began = time.monotonic()
+    asyncio.run(main())
+    assert time.monotonic() - began < 5
+
+
+def connect(client):
+    return socket.create_connection((client.base_url.host, client.base_url.port), timeout=10)

@@ -1,0 +1,221 @@
+"""Requests that are made to do harm: each is refused with a sentence, and nobody else notices."""
+
+import json
+import logging
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from cutwork.engine.tokenizer import render_chat
+from cutwork.errors import CutworkError
+from cutwork.serve.grammar import Matcher
+from cutwork.serve.http.json_body import read_json
+from cutwork.serve.limits import Limits
+from cutwork.serve.log import JsonFormatter
+from cutwork.serve.routes.chat import Message, template_message
+from cutwork.serve.tokens import Tokens
+
+from .conftest import events, idle, serving, until
+
+HALF = "\\ud800"
+SHORT = {"prompt": "the", "max_tokens": 3}
+LONG = {"prompt": "the", "max_tokens": 200, "ignore_eos": True}
+USER = [{"role": "user", "content": "a"}]
+
+
+def post(client, path, text):
+    return client.post(path, content=text, headers={"Content-Type": "application/json"})
+
+
+def tool(parameters):
+    return {"messages": USER, "max_tokens": 2, "tools": [{"function": {"name": "f", "parameters": parameters}}]}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": "HALF"}),
+        ("/v1/completions", {"prompt": ["a", "HALF"]}),
+        ("/v1/completions", {"prompt": "a", "stop": ["HALF"]}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "HALF"}]}),
+        ("/v1/chat/completions", tool({"description": "HALF"})),
+        ("/v1/chat/completions", tool({"HALF": 1})),
+        ("/v1/chat/completions", tool({"const": "HALF"}) | {"tool_choice": "required"}),
+        ("/tokenize", {"prompt": "HALF"}),
+        ("/translate", {"text": "HALF"}),
+    ],
+    ids=str,
+)
+def test_half_characters_are_refused(client, path, body):
+    response = post(client, path, json.dumps(body).replace("HALF", HALF))
+    assert response.status_code == 400 and response.headers["x-request-id"]
+    whole = post(client, path, json.dumps(body).replace("HALF", "\\ud83d\\ude00"))
+    assert whole.status_code in (200, 400) and "surrogates" not in whole.text
+
+
+@pytest.mark.parametrize("text", ['"\\ud800"', b'"\xed\xa0\x80"', '{"\\uDC00": 1}', "[" * 65 + "]" * 65, "[" * 100000])
+def test_what_is_no_json_here(text):
+    with pytest.raises((ValueError, RecursionError)):
+        read_json(text)
+
+
+def test_what_is_json_here():
+    assert read_json('["\\ud83d\\ude00", "\\\\ud800", "é"]') == ["😀", "\\ud800", "é"]
+
+
+@pytest.mark.parametrize("levels", [30, 70, 500, 960, 5000])
+@pytest.mark.parametrize("place", ["tools", "arguments", "arguments as text", "schema", "unknown"])
+def test_nesting_is_bounded(client, place, levels):
+    deep = '{"a":' * levels + "1" + "}" * levels
+    call = '{"role":"assistant","content":"a","tool_calls":[{"function":{"name":"f","arguments":%s}}]}'
+    path, body = {
+        "tools": ("/v1/chat/completions", json.dumps(tool("DEEP")).replace('"DEEP"', deep)),
+        "arguments": ("/v1/chat/completions", '{"messages":[%s],"max_tokens":1}' % (call % deep)),
+        "arguments as text": ("/v1/chat/completions", '{"messages":[%s],"max_tokens":1}' % (call % json.dumps(deep))),
+        "schema": (
+            "/v1/completions",
+            '{"prompt":"a","response_format":{"type":"json_schema","json_schema":{"schema":' + deep + "}}}",
+        ),
+        "unknown": ("/v1/completions", '{"prompt":"a","max_tokens":1,"zzz":' + deep + "}"),
+    }[place]
+    assert post(client, path, body).status_code in (200, 400)
+
+
+def test_call_ids_that_are_missing_do_not_reach_the_template():
+    message = Message(role="assistant", tool_calls=[{"function": {"name": "f", "arguments": '{"a": "\\ud800"}'}}])
+    [call] = template_message(message)["tool_calls"]
+    assert "id" not in call and call["function"]["arguments"] == '{"a": "\\ud800"}'  # text, as it is no JSON here
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ 1 / 0 }}", "{{ none|length }}", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"]
+)
+def test_a_template_that_fails_is_told(load, template):
+    model = load()
+    model.tokenizer.chat_template = template
+    with pytest.raises(CutworkError, match="refuses these messages"):
+        render_chat(model.tokenizer, USER)
+    with serving(model) as client:
+        assert client.post("/v1/chat/completions", json={"messages": USER}).status_code == 400
+
+
+def test_a_failure_has_an_id_and_a_line_in_the_log(client, caplog, monkeypatch):
+    def fail(_):
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr(client.app.state.models, "find_text", fail)
+    with caplog.at_level(logging.INFO, logger="cutwork.access"):
+        response = client.post("/v1/completions", json=SHORT, headers={"X-Request-Id": "abc"})
+    assert response.status_code == 500 and response.headers["x-request-id"] == "abc" and "secret" not in response.text
+    [record] = [record for record in caplog.records if record.name == "cutwork.access"]
+    line = json.loads(JsonFormatter().format(record))
+    assert (line["status"], line["level"], line["request_id"]) == (500, "error", "abc") and "secret" in line["trace"]
+
+
+@pytest.mark.parametrize("fields", [{"temperature": 1e-300, "top_p": 0.5}, {"temperature": 1e-300, "min_p": 0.5}])
+def test_odd_temperatures_are_greedy(client, fields):
+    greedy = client.post("/v1/completions", json={**SHORT, "temperature": 0}).json()["choices"][0]["text"]
+    odd = client.post("/v1/completions", json={**SHORT, **fields})
+    assert odd.status_code == 200 and odd.json()["choices"][0]["text"] == greedy
+    assert client.post("/v1/completions", json={**SHORT, "repetition_penalty": 1e-300}).status_code == 400
+
+
+@pytest.mark.parametrize(("error", "status"), [(RuntimeError("x"), 500), (CutworkError("too complex"), 400)])
+def test_a_request_that_fails_in_a_step_fails_alone(client, monkeypatch, error, status):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(Matcher, "allowed", fail)
+    with client.stream("POST", "/v1/completions", json={**LONG, "stream": True}) as response:
+        lines = response.iter_lines()
+        next(lines)
+        body = {**SHORT, "response_format": {"type": "json_object"}}
+        for _ in range(3):
+            assert client.post("/v1/completions", json=body).status_code == status
+        assert not any('"error"' in line for line in lines)
+    assert client.get("/health/ready").status_code == 200
+    until(lambda: idle(client))
+
+
+def test_a_model_that_gives_no_numbers_is_not_ready(client):
+    scheduler = client.model.session.scheduler
+    run = scheduler._run
+    scheduler._run = lambda batch: run(batch) * np.float32(np.nan)
+    for _ in range(3):
+        response = client.post("/v1/completions", json=SHORT)
+        assert response.status_code == 500 and "not finite" in response.json()["error"]["message"]
+    assert client.get("/health/ready").status_code == 503
+    scheduler._run = run
+
+
+def test_what_fails_beside_the_steps_ends_the_requests_and_not_the_thread(client, monkeypatch):
+    thread = client.app.state.models.find_text(None).thread
+    monkeypatch.setattr(thread, "_start", lambda _: 1 / 0)
+    assert client.post("/v1/completions", json=SHORT).status_code == 500
+    monkeypatch.undo()
+    assert client.post("/v1/completions", json=SHORT).status_code == 200
+
+
+def test_a_thread_that_has_ended_is_not_alive(client, monkeypatch):
+    thread = client.app.state.models.find_text(None).thread
+    monkeypatch.setattr(thread, "_wait", lambda: False)
+    client.post("/v1/completions", json=SHORT)
+    until(lambda: not thread.alive)
+    assert client.get("/health/live").status_code == 503
+    assert client.post("/v1/completions", json=SHORT).status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "word"),
+    [
+        ("/v1/chat/completions", {"messages": USER * (Limits.messages + 1)}, "messages"),
+        ("/tokenize", {"messages": USER * (Limits.messages + 1)}, "messages"),
+        ("/v1/chat/completions", tool({"description": "x" * 70_000}), "schema"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x" * 100_000}]}, "characters"),
+        ("/v1/completions", {"prompt": "x" * 100_000}, "characters"),
+        ("/tokenize", {"prompt": "x" * 100_000}, "characters"),
+        ("/detokenize", {"tokens": [3] * 1000}, "512"),
+        ("/v1/completions", {"prompt": [None] * 1_000_000}, "prompt"),
+        ("/v1/completions", {"prompt": "a", "logit_bias": {str(i): 1 for i in range(2000)}}, "logit_bias"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_what_is_too_large_is_refused_before_work_is_done(client, path, body, word):
+    began = time.monotonic()
+    response = client.post(path, json=body)
+    assert response.status_code == 400 and word in response.json()["error"]["message"]
+    assert len(response.content) < 1000 and time.monotonic() - began < 5
+
+
+def test_long_texts_do_not_keep_short_ones_waiting(client):
+    tokens, gate = client.app.state.models.find_text(None).tokens, threading.Event()
+    blocked = tokens._long.submit(gate.wait)
+    assert client.post("/v1/completions", json=SHORT).status_code == 200
+    gate.set()
+    blocked.result()
+
+
+def test_a_deadline_counts_while_a_text_is_encoded(load, monkeypatch):
+    monkeypatch.setattr(Tokens, "_encode", lambda *_: time.sleep(0.5))
+    with serving(load(), limits=Limits(deadline=0.1)) as client:
+        assert client.post("/v1/completions", json=SHORT).status_code == 504
+
+
+def test_a_schema_is_compiled_once(client):
+    grammars = client.app.state.models.find_text(None).grammars
+    form = {"type": "json_schema", "json_schema": {"schema": {"type": "object", "properties": {"a": {}}}}}
+    for _ in range(2):
+        body = {"prompt": ["a", "b"], "n": 2, "max_tokens": 3, "response_format": form}
+        assert len(client.post("/v1/completions", json=body).json()["choices"]) == 4
+    assert len(grammars._compiled) == 1
+
+
+def test_log_probabilities_are_written_as_before(client):
+    body = {**SHORT, "temperature": 0, "logprobs": 2, "echo": True}
+    answer = client.post("/v1/completions", json=body).json()["choices"][0]["logprobs"]
+    assert len(answer["tokens"]) == len(answer["token_logprobs"]) == len(answer["text_offset"])
+    with client.stream("POST", "/v1/completions", json={**body, "echo": False, "stream": True}) as response:
+        streamed = [event["choices"][0]["logprobs"]["tokens"][0] for event in events(response)]
+    assert answer["tokens"][-3:] == streamed
