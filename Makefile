@@ -6,7 +6,7 @@ SOURCES := $(shell find native -name "*.cpp" -o -name "*.h" -o -name "*.inc")
 # Tests that share fixtures stay together, and a worker without work takes over some of another's.
 ON_ALL_CORES := -n logical --dist worksteal
 
-.PHONY: demo test test-native lint format bench tables peers native stub sanitize clean
+.PHONY: demo test test-native lint format bench tables peers native stub sanitize fuzz oldest clean
 
 demo: $(VENV)/ready
 	$(BIN)/cutwork run recipes/smollm2-gsm.yaml
@@ -43,7 +43,22 @@ stub: $(VENV)/ready
 	$(BIN)/python -m nanobind.stubgen -q -m cutwork._native -o src/cutwork/_native.pyi
 
 sanitize: $(VENV)/ready
-	sh tests/native/sanitize.sh $(BIN) $(ON_ALL_CORES) --ignore tests/native/test_portable.py
+	sh tests/native/sanitize.sh $(BIN) -m pytest -p no:cacheprovider tests/native $(ON_ALL_CORES) --ignore tests/native/test_portable.py
+
+# Damaged model files with the installed module and under sanitizers, and random requests; what it finds has a seed.
+SECONDS ?= 60
+fuzz: $(VENV)/ready
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+	sh tests/native/sanitize.sh $(BIN) -m tests.fuzz --seconds $(SECONDS)
+	$(BIN)/python -m benchmarks.serving.fuzz --seconds $(SECONDS)
+
+# The quick tests with the lowest versions of what the engine and the server need that pyproject.toml allows.
+OLDEST := build/oldest/bin
+oldest:
+	test -x $(OLDEST)/python || $(PYTHON) -m venv build/oldest
+	$(OLDEST)/pip install --quiet pytest hypothesis torch $$($(PYTHON) -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; e = p["optional-dependencies"]; print(*(r.split(",")[0].replace(">=", "==") for r in p["dependencies"] + e["serve"] + e["speech"]))')
+	$(OLDEST)/pip install --quiet --no-deps --force-reinstall .
+	$(OLDEST)/python -m pytest -p no:cacheprovider -m "not slow" tests/pack tests/engine tests/serve
 
 clean:
 	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -148,6 +148,17 @@ def test_empty_weights_are_refused_before_anything_is_allocated(
             use()
 
 
+@pytest.mark.parametrize("name", ["packed", "llama"])
+def test_what_is_done_to_a_file_is_nothing_to_the_model_in_memory(name: str, copied: Callable[[str], Path]) -> None:
+    path = copied(name)
+    with Model.load(path, threads=1) as model:
+        before = model.generate([3, 4, 5], max_new_tokens=4).tokens
+        with (path / "model.safetensors").open("r+b") as file:
+            file.write(b"\xff" * 4096)
+            file.truncate(4096)
+        assert model.generate([3, 4, 5], max_new_tokens=4).tokens == before
+
+
 def test_offsets_written_over_in_place_change_nothing(copied: Callable[[str], Path]) -> None:
     """Kernels add them to addresses; they were checked when the model was loaded."""
     packed = copied("packed")

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs the native tests under AddressSanitizer and UndefinedBehaviorSanitizer: sh tests/native/sanitize.sh BIN [pytest arguments]
-# where BIN is the virtual environment's bin directory. The exit status is that of the build or of the tests.
+# Runs Python with the native module under AddressSanitizer and UndefinedBehaviorSanitizer: sh tests/native/sanitize.sh BIN
+# ARGUMENTS, where BIN is the virtual environment's bin directory. The exit status is that of the build or of Python.
 set -eu
 BIN=$(cd "$1" && pwd)
 shift
@@ -33,6 +33,6 @@ rm -f "$REPORT".*
 export ASAN_OPTIONS="detect_leaks=0:abort_on_error=1:log_path=$REPORT" UBSAN_OPTIONS="print_stacktrace=1:log_path=$REPORT"
 "$BIN/python" -c 'from cutwork import _native; assert "overlay" in _native.__file__, _native.__file__'
 STATUS=0
-"$BIN/python" -m pytest -p no:cacheprovider tests/native "$@" || STATUS=$?
+"$BIN/python" "$@" || STATUS=$?
 cat "$REPORT".* 2>/dev/null || true
 exit $STATUS

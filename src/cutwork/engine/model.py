@@ -101,7 +101,8 @@ class Model:
         the same tokenizer that guesses up to `draft_tokens` tokens, 4 by default, which this one then checks in one
         step: the answers stay this model's own, draws have its distribution. reorder_weights: lay out sparse int8 ones
         for many tokens once: about 2.5 more bytes per nonzero, faster batches with AVX-512's VBMI2, else nothing.
-        huge_pages: copy a larger model's weights to huge pages, read faster; if not, processes share the file's.
+        huge_pages: copy the weights to memory, a larger model's to huge pages, read faster; if not, processes share the
+        file's, which must then stay as it is: replace a model by renaming another to its place, as `pack` does.
 
         Raises CutworkError for whatever is wrong with the model or the options.
 

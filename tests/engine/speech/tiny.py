@@ -14,7 +14,7 @@ from transformers import (
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
 )
-from transformers.modeling_outputs import BaseModelOutput
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from cutwork.engine.decoding.logits import log_softmax
 from cutwork.engine.speech.decoder import Answer, Process, Search
@@ -25,6 +25,7 @@ WINDOW = 100  # frames: one second
 LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
 END = len(LETTERS)
 LANGUAGES = ("en", "de", "fr")
+_CACHE = "cache" if "cache" in Seq2SeqLMOutput.__dataclass_fields__ else "past_key_values"  # by transformers' version
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -142,7 +143,7 @@ class Torch:
                 tokens.append(token)
                 if len(prompt) + len(tokens) >= room or len(tokens) == search.max_new_tokens:
                     break
-                outputs = self._step(memory, [token], outputs.cache)
+                outputs = self._step(memory, [token], outputs[_CACHE])
             found.append(Answer(tokens, total / (len(tokens) + 1)))
         return max(found, key=lambda answer: answer.average)
 
@@ -161,6 +162,6 @@ class Torch:
         return self.model(
             encoder_outputs=BaseModelOutput(memory),
             decoder_input_ids=torch.tensor([list(tokens)]),
-            cache=cache,
             use_cache=True,
+            **{_CACHE: cache},
         )

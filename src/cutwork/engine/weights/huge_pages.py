@@ -27,16 +27,19 @@ _ARRAYS = ("values", "mask", "offsets", "scale", "steps")
 def in_huge_pages(weights: Mapping[str, EncodedWeight], threads: int = 1) -> Mapping[str, EncodedWeight]:
     """The same weights with their arrays copied to huge pages; the file's pages are let go of one after the other.
 
-    The weights as they are where that is of no use (a small model, a system without huge pages) or memory is short.
+    A small model, which stays in caches, is copied all the same, though to ordinary pages: then nothing that is done to
+    its file matters any more. The weights as they are where a system has no huge pages or memory is short.
     """
     total = sum(_padded(array.nbytes) for weight in weights.values() for _, array in _arrays(weight))
-    if total < _LEAST or not _offered() or available_memory() < total + _SPARE:
+    small = total < _LEAST
+    if not (small or _offered()) or available_memory() < total + _SPARE:
         return weights
     try:
         memory = mmap.mmap(-1, total + _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError:
         return weights
-    memory.madvise(mmap.MADV_HUGEPAGE)
+    if not small:
+        memory.madvise(mmap.MADV_HUGEPAGE)
     room = np.frombuffer(memory, np.uint8)
     at = -room.ctypes.data % _PAGE
     places: dict[tuple[str, str], np.ndarray] = {}
