@@ -57,13 +57,14 @@ def is_pruned(name: str) -> bool:
 
 def prune(values: np.ndarray, sparsity: float, keep: int = 0) -> np.ndarray:
     """The smallest set to zero: a fraction of all, or all but `keep` of every 16 neighbours."""
-    magnitudes = np.abs(values)
     if keep:
-        windows = magnitudes.reshape(len(values), -1, 16)
-        least = np.partition(windows, 16 - keep, axis=2)[:, :, 16 - keep, None]
-        return np.where(windows < least, np.float32(0), values.reshape(windows.shape)).reshape(values.shape)
+        pruned = values.reshape(len(values), -1, 16).copy()
+        smallest = np.argpartition(np.abs(pruned), 16 - keep, axis=2)[:, :, : 16 - keep]
+        np.put_along_axis(pruned, smallest, np.float32(0), axis=2)
+        return pruned.reshape(values.shape)
     if not sparsity:
         return values
+    magnitudes = np.abs(values)
     threshold = np.quantile(magnitudes.ravel()[::17], sparsity)
     return np.where(magnitudes < threshold, np.float32(0), values)
 

@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=22)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--isa", nargs="+", default=_native.isas(), help="instruction sets; scalar takes minutes")
     parser.add_argument("--output", type=Path, default=RESULTS / "isa.json")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -66,7 +67,7 @@ def main() -> None:
             fraction = float(zeros.removesuffix("%")) / 100 if zeros.endswith("%") else 0.0
             keep = int(zeros.split(":")[0]) if ":" in zeros else 0
             write_packed(path, replace(SHAPES["1.1b"], layers=options.layers), dtype, fraction, keep)
-    rows = [row for threads in options.threads for row in measure(options.layers, threads, options.rounds)]
+    rows = [row for threads in options.threads for row in measure(options.isa, options.layers, threads, options.rounds)]
     content = {"layers": options.layers, "rounds": options.rounds, "isas": rows}
     print(table(save(options.output, content, threads=max(options.threads))))
 
@@ -76,7 +77,7 @@ def model_path(layers: int, dtype: str, zeros: str) -> Path:
     return ROOT / "build" / f"random-{layers}" / f"{dtype}-{zeros.replace(':', 'of').removesuffix('%')}"
 
 
-def measure(layers: int, threads: int, rounds: int) -> list[dict[str, Any]]:
+def measure(isas: list[str], layers: int, threads: int, rounds: int) -> list[dict[str, Any]]:
     """One row per instruction set and model, from processes that take turns."""
     worker_options = ["--worker", "--layers", str(layers), "--threads", str(threads)]
     command = [sys.executable, "-m", "benchmarks.engine.isa", *worker_options]
@@ -89,7 +90,7 @@ def measure(layers: int, threads: int, rounds: int) -> list[dict[str, Any]]:
             stdout=subprocess.PIPE,
             text=True,
         )
-        for isa in _native.isas()
+        for isa in isas
     }
     runs: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for turn in range(rounds):
