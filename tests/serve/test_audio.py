@@ -136,7 +136,7 @@ def test_a_recording_that_waits_ends_at_once_when_its_client_leaves(client, monk
             client.post("/v1/audio/transcriptions", files={"file": ("a.wav", wav(1))}, timeout=0.5)
         until(lambda: metric(client, "request_cancelled_total") == 1)
         assert len(transcriber.open) == 1 and not heard.done()
-        left = [thing for thing in gc.get_objects() if isinstance(thing, Recording)]
+        left = [thing for thing in gc.get_objects() if type(thing) is Recording]
         assert not any(recording.audio for recording in left if recording not in transcriber.open)
         ended.append(True)
 
