@@ -1,5 +1,6 @@
 """Recordings over HTTP: OpenAI's transcription routes over a tiny random Whisper."""
 
+import gc
 import io
 import json
 import time
@@ -12,7 +13,7 @@ import soundfile
 
 from cutwork.serve.http.errors import shutting_down
 from cutwork.serve.jobs.job import ModelThread
-from cutwork.serve.jobs.transcriber import Transcriber
+from cutwork.serve.jobs.transcriber import Recording, Transcriber
 from cutwork.serve.limits import Limits
 from tests.engine.speech.tiny import save, sound
 
@@ -135,6 +136,8 @@ def test_a_recording_that_waits_ends_at_once_when_its_client_leaves(client, monk
             client.post("/v1/audio/transcriptions", files={"file": ("a.wav", wav(1))}, timeout=0.5)
         until(lambda: metric(client, "request_cancelled_total") == 1)
         assert len(transcriber.open) == 1 and not heard.done()
+        left = [thing for thing in gc.get_objects() if type(thing) is Recording]
+        assert not any(recording.audio for recording in left if recording not in transcriber.open)
         ended.append(True)
 
 

@@ -83,8 +83,12 @@ class Transcriber(ModelThread[Recording]):
             self.fail(recording)
 
     def release(self, job: Recording) -> None:
-        """What it was made of is not wanted any more."""
+        """A recording that has stopped holds nothing of the engine's."""
+
+    def close(self, job: Recording, error: ApiError | None = None) -> None:
+        """A recording has ended, heard or not: what it was made of is let go at once."""
         job.audio = b""
+        super().close(job, error)
 
     def _transcribe(self, recording: Recording) -> None:
         sound = read_audio(recording.audio, longest=self._longest, check=lambda: self._check(recording))
