@@ -179,7 +179,7 @@ class Worker(ModelThread[TextJob]):
             self.finish(job)
 
 
-def _as_api_error(error: Exception) -> ApiError:
+def _as_api_error(error: BaseException) -> ApiError:
     """What a client is told of what ended its sequence; the log says the rest."""
     if isinstance(error, CutworkError):
         status = 500 if isinstance(error, NotFinite) else 400
