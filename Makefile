@@ -50,7 +50,7 @@ SECONDS ?= 60
 fuzz: $(VENV)/ready
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 	sh tests/native/sanitize.sh $(BIN) -m tests.fuzz --seconds $(SECONDS)
-	$(BIN)/python -m benchmarks.serving.fuzz --seconds $(SECONDS)
+	$(BIN)/python -m benchmarks.serving.fuzz  # needs schemathesis; so many requests, whatever SECONDS says
 
 # The quick tests with the lowest versions of what the engine and the server need that pyproject.toml allows.
 OLDEST := build/oldest/bin

@@ -92,8 +92,14 @@ LLAMA: dict[str, Any] = {
     "max_position_embeddings": 64,
     "tie_word_embeddings": False,
 }
-# A pattern: the height and width of a block, and how many of its kind are zero.
-PATTERNS = {"dense": (1, 1, 0.0), "unstructured": (1, 1, 0.8), "1x4": (1, 4, 0.8), "4x1": (4, 1, 0.8)}
+# A pattern: the height and width of a block, and how many of its kind are zero; 4:16 keeps four of each 16 columns.
+PATTERNS = {
+    "dense": (1, 1, 0.0),
+    "unstructured": (1, 1, 0.8),
+    "1x4": (1, 4, 0.8),
+    "4x1": (4, 1, 0.8),
+    "4:16": (1, 1, 0.0),
+}
 DTYPES = ("F32", "F16", "BF16", "I8", "I4")
 QUANTIZED = {"I8": "int-quantized", "I4": "pack-quantized"}
 
@@ -103,6 +109,9 @@ def _patterned(shape: tuple[int, int], pattern: str, random: np.random.Generator
     keep = random.random((shape[0] // high, shape[1] // wide)) >= zeros
     values = 0.1 * random.standard_normal(shape).astype(np.float32)
     values[values == 0] = 0.1
+    if pattern == "4:16":
+        order = random.random((shape[0], shape[1] // 16, 16)).argsort(axis=2)
+        values[order.reshape(shape) >= 4] = 0
     return np.asarray(values * keep.repeat(high, 0).repeat(wide, 1), np.float32)
 
 

@@ -10,7 +10,7 @@ from cutwork.pack.pack import pack
 from cutwork.pack.reader import read_packed, verify
 from cutwork.pack.restore import restore
 
-from .models import DTYPES, LINEARS, PATTERNS, assert_same_tensors, llama_checkpoint
+from .models import DTYPES, LINEARS, PATTERNS, QUANTIZED, assert_same_tensors, llama_checkpoint
 
 BLOCKS = {"1x4": "block1x4", "4x1": "block4x1"}
 
@@ -25,7 +25,8 @@ def test_every_dtype_and_pattern_through_files(dtype: str, pattern: str, tmp_pat
         verify(name, packed.weights[name])
         encoding = packed.weights[name].encoding
         assert (encoding == "dense") == (pattern == "dense")
-        assert encoding == BLOCKS.get(pattern, encoding) or dtype == "I4"
+        assert encoding == BLOCKS.get(pattern, encoding) or dtype in QUANTIZED
+        assert encoding == "slots" or pattern != "4:16" or dtype not in QUANTIZED
     restore(tmp_path / "packed", tmp_path / "restored")
     assert_same_tensors(source, tmp_path / "restored")
     logits = []
