@@ -6,6 +6,7 @@ import pytest
 from cutwork import _native
 from cutwork.engine.weights.arrange import Arrangement
 from cutwork.engine.weights.bind import make_weight
+from cutwork.pack.int4 import encode_int4
 from cutwork.pack.masked import encode
 from cutwork.pack.record import EncodedWeight
 
@@ -52,6 +53,20 @@ def test_no_layout_is_expected_to_be_slower_than_dense(isa: str, zeros: float) -
         return costs.seconds(costs.choose(*shape, 1), *shape, 1, 1)
 
     assert seconds(weight.encoding, weight.stored) <= seconds("dense", stored.size) / 0.9
+
+
+@pytest.mark.skipif("avx2" not in ISAS, reason="the processor has no AVX2")
+def test_int4_is_written_out_where_zeros_would_cost_time() -> None:
+    rng = np.random.default_rng(2)
+    codes = np.where(rng.random((64, 640)) < 0.25, rng.integers(-8, 8, (64, 640)), 0).astype(np.int8)
+    stored = encode_int4(codes, rng.random((64, 5)).astype(np.float16), 128)
+    arrangement = Arrangement.of({"w": stored}, _native.Costs(isa="avx2"), 1)
+    assert stored.encoding == "bitmask" and arrangement.layouts == {"w": "dense"}
+    weight = make_weight("w", stored.shape, stored, _native.Weight)
+    dense = arrangement.apply("w", weight, stored)
+    assert (dense.encoding, dense.dtype) == ("dense", "i4")
+    x = rng.standard_normal((5, 640)).astype(np.float32)
+    np.testing.assert_array_equal(dense.matmul(x), weight.matmul(x))
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -11,6 +11,7 @@ from typing import Literal, Self
 import numpy as np
 
 from cutwork.engine.backend import Costs, TimedWeight, native
+from cutwork.pack.int4 import encode_int4, row_scales
 from cutwork.pack.record import EncodedWeight
 
 Layout = Literal["slots", "dense"]
@@ -43,6 +44,10 @@ class Arrangement:
         Raises MemoryError.
         """
         layout = self.layouts.get(name)
+        if layout == "dense" and stored.dtype == "i4":
+            codes = encode_int4(weight.to_dense(), row_scales(stored), stored.group, allow_bitmask=False)
+            assert codes.scale is not None
+            return native().Weight.int4(weight.rows, weight.cols, codes.values, codes.scale, codes.group)
         if layout == "dense":
             return native().Weight.dense(weight.to_dense(), stored.scale)
         slots = weight.in_slots() if layout else None
@@ -54,10 +59,13 @@ class Arrangement:
 
 
 def _fastest(weight: EncodedWeight, costs: Costs, threads: int) -> Layout | None:
-    if weight.encoding != "bitmask" or weight.dtype == "i4":
+    if weight.encoding != "bitmask":
         return None
     rows, cols = weight.shape
-    limit = _WORTH * _seconds(costs, "bitmask", weight.dtype, rows, cols, weight.nonzeros, threads)
+    stored = weight.nonzeros
+    if weight.dtype == "i4" and weight.offsets is not None:
+        stored = 2 * int(weight.offsets[-1])  # bytes of two codes, some of which are padding
+    limit = _WORTH * _seconds(costs, "bitmask", weight.dtype, rows, cols, stored, threads)
     times: dict[Layout, float] = {"dense": _seconds(costs, "dense", weight.dtype, rows, cols, rows * cols, threads)}
     if weight.dtype == "i8":
         slots = round(_STARTS * weight.nonzeros * float(np.interp(weight.sparsity, _ZEROS, _SLOTS)))
