@@ -174,7 +174,7 @@ def without_vbmi2() -> str:
     )
     anew = {
         row["zeros"]: row["decode"]
-        for row in load("isa")["isas"]
+        for row in load("isa.json")["isas"]
         if (row["isa"], row["threads"], row["dtype"]) == ("avx2", 1, "int8")
     }
     return _line(f"""
