@@ -269,7 +269,7 @@ std::optional<OwnedWeight> OwnedWeight::in_slots() const {
   const std::string advice = "; load with fewer models, or on a machine with more memory";
   weight.entries_ =
       Allocation(static_cast<int64_t>(std::max<size_t>(best.bytes.size(), 1)), "a weight in slots", advice);
-  std::memcpy(weight.entries_.data(), best.bytes.data(), best.bytes.size());
+  if (!best.bytes.empty()) std::memcpy(weight.entries_.data(), best.bytes.data(), best.bytes.size());
   view.values = weight.entries_.data();
   weight.starts_ = std::move(best.starts);
   weight.begins_ = std::move(best.begins);
