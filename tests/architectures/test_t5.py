@@ -263,7 +263,8 @@ def test_sparse_int8_goes_the_whole_way(variant, tmp_path):
         np.testing.assert_array_equal(actual, quantized.logits(ANSWER, quantized.encode_input(INPUTS[3])))
         np.testing.assert_array_equal(actual, reordered.logits(ANSWER, reordered.encode_input(INPUTS[3])))
         kept = sum(weight.reordered_bytes for weight in reordered.weights.values())
-        assert reordered.memory_bytes["weights"] == packed.memory_bytes["weights"] + kept
+        if not packed.laid_out:
+            assert reordered.memory_bytes["weights"] == packed.memory_bytes["weights"] + kept
         assert (kept > 0) == (reordered.isa == "avx512")
         together = packed.generate(INPUTS, max_new_tokens=10, ignore_eos=True)
         assert [r.tokens for r in together] == [

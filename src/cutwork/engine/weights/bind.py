@@ -46,10 +46,9 @@ def bind(
             return kind.dense(_derive(derived[name], stored))
         weight = make_weight(name, shapes[name], stored[name], kind)
         try:
-            if arrangement:
+            reordered = reorder_weights and weight.reorder()
+            if arrangement and not reordered:
                 weight = cast(Weight, arrangement.apply(stored_names[name], cast(TimedWeight, weight), stored[name]))
-            if reorder_weights:
-                weight.reorder()
         except MemoryError as error:
             raise CutworkError(f"{error}") from None
         return weight
