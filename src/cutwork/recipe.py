@@ -22,6 +22,7 @@ Schedule = Literal["linear", "cosine", "constant"]
 TorchDType = Literal["auto", "float32", "bfloat16"]
 FloatDType = Literal["auto", "f32", "bf16"]
 HeadDType = Literal["auto", "i8", "i4"]
+Long = Literal["drop", "cut", "error"]  # what becomes of samples that are too long
 
 
 def later(default: Any) -> Any:
@@ -197,7 +198,8 @@ class TaskSettings(Settings):
     train_samples: Positive = 2000
     test_samples: Positive = 200
     seed: int = 0
-    max_length: Positive = 512  # tokens per training sample; longer ones are an error
+    max_length: Positive = 512  # tokens per training sample
+    long: Long = later("drop")  # longer ones are left out and counted, cut at their end and counted, or an error
     options: dict[str, Any] = {}
 
 

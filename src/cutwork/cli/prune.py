@@ -11,6 +11,7 @@ from cutwork.cli.training import (
     CalibrationSeed,
     CheckpointArgument,
     Damping,
+    LongOption,
     MaxLength,
     OutputArgument,
     RecipeOption,
@@ -61,6 +62,7 @@ def prune(
         int, typer.Option(min=1, help="Columns per block of sparsegpt and rose.")
     ] = _DEFAULT.block_size,
     max_length: MaxLength = 512,
+    long: LongOption = "drop",
     activation_memory: Annotated[
         float | None,
         typer.Option(
@@ -104,6 +106,7 @@ def prune(
         settings,
         samples,
         max_length=max_length,
+        long=long,
         overwrite=overwrite,
         activation_memory=None if activation_memory is None else int(activation_memory * 1e9),
         console=Console(stderr=True),

@@ -45,7 +45,7 @@ def stages_of(recipe: Recipe, output: Path, console: Console) -> Stages:
     task = load_task(recipe.task)
     if not task.train or not task.test:
         raise CutworkError(f"task {task.name} has no training or no test samples; give it both in task.options")
-    stages = Stages(output, task, recipe.task.max_length, console)
+    stages = Stages(output, task, recipe.task.max_length, console, recipe.task.long)
     dense: Source = resolve(recipe.model)
     if recipe.teacher:
         dense = stages.tune("teacher", "teacher", dense, recipe.teacher)

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from cutwork.errors import CutworkError
-from cutwork.recipe import PackSettings, Pruner, PruneSettings, QuantizeSettings, Settings, TuneSettings
+from cutwork.recipe import Long, PackSettings, Pruner, PruneSettings, QuantizeSettings, Settings, TuneSettings
 from cutwork.store.fingerprint import digest, fingerprint
 from cutwork.store.json_file import read_json, write_json
 from cutwork.store.lock import only_process
@@ -58,6 +58,7 @@ class Stages:
     task: Task
     max_length: int
     console: Console
+    long: Long = "drop"
     stages: list[Stage] = field(default_factory=list)
 
     def tune(
@@ -157,11 +158,11 @@ class Stages:
         self.console.print(f"[dim]{stage.name} took {time.monotonic() - start:.0f} s[/dim]", highlight=False)
 
     def _common(self) -> dict[str, Any]:
-        return {"max_length": self.max_length, "console": self.console}
+        return {"max_length": self.max_length, "long": self.long, "console": self.console}
 
     @cached_property
     def _data(self) -> list[object]:
-        return [sample_digest(self.task.train), self.max_length]
+        return [sample_digest(self.task.train), self.max_length, *([self.long] if self.long != "drop" else [])]
 
 
 def sample_digest(samples: tuple[Sample, ...]) -> str:
@@ -170,7 +171,7 @@ def sample_digest(samples: tuple[Sample, ...]) -> str:
 
 
 def _contents(sample: Sample) -> list[str]:
-    texts = [sample.prompt, sample.answer]
+    texts = sample.texts()
     return texts if sample.audio is None else [*texts, hashlib.sha256(sample.audio).hexdigest()]
 
 
