@@ -36,7 +36,7 @@ def without_replies(row: dict[str, Any]) -> dict[str, Any]:
 
 def _measured(path: Path, task: Task, most: int, console: Console) -> dict[str, Any]:
     with Model.load(path, max_context=512 + most, max_batch=_BATCH) as model:
-        prompts = [render_prompt(model.tokenizer, sample.prompt) for sample in task.test]
+        prompts = [render_prompt(model.tokenizer, sample) for sample in task.test]
         replies = [""] * len(prompts)
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
         with progress_bar(console, transient=True) as progress:
@@ -63,7 +63,7 @@ def _measured(path: Path, task: Task, most: int, console: Console) -> dict[str, 
 def _answer_perplexity(model: Model, task: Task) -> float:
     total, count = 0.0, 0
     for sample in task.test[:_LIKELY]:
-        prompt = model.encode(render_prompt(model.tokenizer, sample.prompt))
+        prompt = model.encode(render_prompt(model.tokenizer, sample))
         reference = [*model.encode(render_answer(model.tokenizer, sample.answer)), model.tokenizer.eos_token_id]
         logits = model.logits(prompt + reference)[len(prompt) - 1 : -1].astype(np.float64)
         highest = logits.max(axis=1)
