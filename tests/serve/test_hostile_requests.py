@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from cutwork.engine.tokenizer import render_chat
+from cutwork.engine.chat.template import render_chat
 from cutwork.errors import CutworkError
 from cutwork.serve.grammar import Matcher
 from cutwork.serve.http.json_body import read_json

@@ -70,5 +70,6 @@ def install(app: FastAPI) -> None:
     async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part != "body")
-        message = f"{where}: {first['msg']}" if where else str(first["msg"])
+        what = "is not supported here; leave it out" if first["type"] == "extra_forbidden" else first["msg"]
+        message = f"{where}: {what}" if where else str(what)
         return JSONResponse(body(400, message, where or None), 400)

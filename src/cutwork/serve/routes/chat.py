@@ -1,14 +1,18 @@
 """POST /v1/chat/completions: what it takes and answers."""
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import Field
 
+from cutwork.engine.chat.formats import THOUGHT_FIELDS
+from cutwork.engine.chat.reader import AnswerReader, Part
+from cutwork.engine.decoding.requests import Piece
 from cutwork.engine.decoding.requests import Request as EngineRequest
-from cutwork.serve.answer import json_answer, opening, timings, usage
+from cutwork.serve.answer import call_identifier, json_answer, opening, timings, usage
 from cutwork.serve.grammar import schema_text
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.json_body import JsonRoute, read_json
@@ -26,11 +30,11 @@ from cutwork.serve.routes.generation import (
     make_choices,
 )
 from cutwork.serve.routes.schema import Schema, TokenCount, at_most
+from cutwork.serve.routes.thinking import ThinkingFields, thinking_of
 from cutwork.serve.served_model import ServedModel, ServedModels
-from cutwork.serve.tools import ToolCalls
 
 
-class Part(Schema):
+class TextPart(Schema):
     """A part of a message's content."""
 
     type: Literal["text"]
@@ -38,8 +42,9 @@ class Part(Schema):
 
 
 class Function(Schema):
-    """A function of a tool, or the call of one."""
+    """A function of a tool, or the call of one. Its parameters are followed where a call is required, strict or not."""
 
+    strict: bool | None = None
     name: str = Field(min_length=1, max_length=256)
     description: str | None = None
     parameters: dict[str, Any] | None = None
@@ -57,6 +62,7 @@ class ToolCall(Schema):
     """An entry of a message's `tool_calls`."""
 
     id: str | None = None
+    index: int | None = None
     type: Literal["function"] = "function"
     function: Function
 
@@ -72,10 +78,12 @@ class Message(Schema):
     """An entry of `messages`."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | Annotated[list[Part], Field(fail_fast=True), at_most(Limits.messages)] | None = None
+    content: str | Annotated[list[TextPart], Field(fail_fast=True), at_most(Limits.messages)] | None = None
     name: str | None = None
     tool_calls: Annotated[list[ToolCall], Field(fail_fast=True), at_most(Limits.tools)] | None = None
     tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
 
     @property
     def text(self) -> str:
@@ -85,10 +93,11 @@ class Message(Schema):
         return self.content or ""
 
 
+WARNING = "X-Cutwork-Warning"  # a header that tells what had no effect
 Messages = Annotated[list[Message], Field(fail_fast=True), at_most(Limits.messages)]
 
 
-class ChatRequest(GenerationRequest):
+class ChatRequest(GenerationRequest, ThinkingFields):
     """POST /v1/chat/completions."""
 
     messages: Messages = Field(min_length=1, examples=[[{"role": "user", "content": "Hello"}]])
@@ -98,6 +107,7 @@ class ChatRequest(GenerationRequest):
     top_logprobs: int = Field(0, ge=0, le=20)
     tools: Annotated[list[Tool], Field(fail_fast=True), at_most(Limits.tools)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool = True
 
 
 def router(models: ServedModels, limits: Limits) -> APIRouter:
@@ -108,24 +118,30 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
     async def chat(body: ChatRequest, request: Request) -> Response:
         served = models.find_text(body.model)
         check(body, limits)
-        tools = _tools(body, limits)
-        work = _choices(body, tools, served, limits, cache_salt_of(request))
-        choices = await while_connected(request, work, seconds_left(request, limits.deadline))
-        job = TextJob(choices, seconds_left(request, limits.deadline), client_of(request))
+        work = _prepared(body, served, limits, cache_salt_of(request))
+        answer = await while_connected(request, work, seconds_left(request, limits.deadline))
+        job = answer.job = TextJob(answer.choices, seconds_left(request, limits.deadline), client_of(request))
         served.worker.submit(job)
-        answer = _Answer(body, served, job, bool(tools))
         if body.stream:
-            return EventStream(job, answer.stream(), limits.deadline)
-        return await whole_answer(request, job, answer.whole())
+            response: Response = EventStream(job, answer.stream(), limits.deadline)
+        else:
+            response = await whole_answer(request, job, answer.whole())
+        if answer.warnings:
+            response.headers[WARNING] = "; ".join(answer.warnings)
+        return response
 
     return routes
 
 
-async def _choices(
-    body: ChatRequest, tools: list[dict[str, Any]] | None, served: ServedModel, limits: Limits, cache_salt: str
-) -> list[Choice]:
-    most = longest_prompt(served)
-    text = await served.tokens.render([template_message(m) for m in body.messages], tools, most=most)
+async def _prepared(body: ChatRequest, served: ServedModel, limits: Limits, cache_salt: str) -> "_Answer":
+    """What is to be answered, and how."""
+    most, template = longest_prompt(served), served.model.chat_template
+    tools = _tools(body, limits)
+    thinking = thinking_of(body, template)
+    messages = [template_message(message) for message in body.messages]
+    text = await served.tokens.render(messages, tools, thinking.settings, most=most)
+    if thinking.closed:
+        text = template.without_thought(text)
     prompt = await served.tokens.encode(text, most=most)
     check_prompt(prompt, served)
     room = min(limits.max_tokens, served.model.max_context - len(prompt))
@@ -135,10 +151,15 @@ async def _choices(
             400, f"max_tokens: this server allows at most {limits.max_tokens}, not {wanted}", param="max_tokens"
         )
     logprobs = body.top_logprobs if body.logprobs else None
-    calls = _forced(body)
-    first = await generate_options(body, served, limits, max_tokens=wanted, logprobs=logprobs, calls=calls)
-    first["cache_salt"] = cache_salt
-    return await make_choices(lambda: [Choice(prompt, choice_options(first, i)) for i in range(body.n)], first)
+    first = await generate_options(
+        body, served, limits, max_tokens=wanted, logprobs=logprobs, calls=_forced(body), written=template.form.calls
+    )
+    first["constraint"] = await served.tokens.thought(text, thinking.budget, first["constraint"])
+    first["cache_salt"], first["hidden_tokens"] = cache_salt, template.hidden
+    choices = await make_choices(lambda: [Choice(prompt, choice_options(first, i)) for i in range(body.n)], first)
+    thoughts = body.reasoning_format != "none"
+    readers = [AnswerReader(template.form, text, tools, thoughts=thoughts) for _ in choices]
+    return _Answer(body, served, choices, readers, thinking.warnings)
 
 
 def _tools(body: ChatRequest, limits: Limits) -> list[dict[str, Any]] | None:
@@ -177,6 +198,9 @@ def template_message(message: Message) -> dict[str, Any]:
             }
             for call in message.tool_calls
         ]
+    thought = message.reasoning_content or message.reasoning
+    if thought:
+        result |= dict.fromkeys(THOUGHT_FIELDS, thought)  # each template reads one of them
     if message.name:
         result["name"] = message.name
     if message.tool_call_id:
@@ -194,14 +218,38 @@ def _arguments(arguments: str | dict[str, Any] | None) -> Any:
         return arguments
 
 
+@dataclass
+class _Told:
+    """What one choice has come to, part by part."""
+
+    texts: dict[str, str] = field(default_factory=lambda: {"content": "", "reasoning": ""})
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    thought_tokens: int = 0
+
+
 class _Answer:
-    def __init__(self, body: ChatRequest, served: ServedModel, job: TextJob, tools: bool) -> None:
-        self._body, self._served, self._job = body, served, job
-        self._calls = [ToolCalls() if tools else None for _ in job.choices]
+    """An answer to a request, whole or as it comes. job: set before either is asked for."""
+
+    job: TextJob
+
+    def __init__(
+        self,
+        body: ChatRequest,
+        served: ServedModel,
+        choices: list[Choice],
+        readers: list[AnswerReader],
+        warnings: list[str],
+    ) -> None:
+        self._body, self._served, self._readers = body, served, readers
+        self.choices, self.warnings = choices, warnings
+        self._told = [_Told() for _ in choices]
         self._head = opening("chatcmpl", "chat.completion", served.name)
 
     async def whole(self) -> Response:
-        requests = await self._job.wait()
+        async for index, piece in self.job:
+            assert not isinstance(piece, Scored)
+            self._deltas(index, piece)
+        requests = self.job.started
         if not self._body.logprobs:
             return json_answer(self._head, self._choices(requests), self._end())
         count = sum(len(request.logprobs) for request in requests) * (1 + self._body.top_logprobs)
@@ -211,47 +259,67 @@ class _Answer:
 
     def _choices(self, requests: list[EngineRequest]) -> Iterator[dict[str, Any]]:
         for index, request in enumerate(requests):
-            calls = self._calls[index]
-            text = request.text if calls is None else calls.push(request.text) + calls.flush()
-            message: dict[str, Any] = {"role": "assistant", "content": text}
-            if calls is not None and calls.calls:
-                message |= {"content": text.strip() or None, "tool_calls": calls.calls}
+            told = self._told[index]
+            message: dict[str, Any] = {"role": "assistant", "content": told.texts["content"]}
+            if told.texts["reasoning"]:
+                message |= _thought(told.texts["reasoning"])
+            if told.calls:
+                message |= {"content": message["content"] or None, "tool_calls": told.calls}
             logprobs = self._served.tokens.chat_logprobs(request.logprobs) if self._body.logprobs else None
             reason = self._reason(index, request.finish_reason)
             yield {"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason}
 
     async def stream(self) -> AsyncIterator[dict[str, Any]]:
         self._head["object"] = "chat.completion.chunk"
-        for index in range(len(self._job.choices)):
+        for index in range(len(self.choices)):
             yield self._chunk(index, {"role": "assistant", "content": ""})
-        async for index, piece in self._job:
+        async for index, piece in self.job:
             assert not isinstance(piece, Scored)
-            text, calls = piece.text, self._calls[index]
-            new: list[dict[str, Any]] = []
-            if calls is not None:
-                before = len(calls.calls)
-                text = calls.push(text) + (calls.flush() if piece.finish_reason else "")
-                new = [call | {"index": before + i} for i, call in enumerate(calls.calls[before:])]
             logprobs = None
             if self._body.logprobs and piece.logprob is not None:
                 logprobs = self._served.tokens.chat_logprobs([piece.logprob])
-            if text or logprobs:
-                yield self._chunk(index, {"content": text}, logprobs=logprobs)
-            if new:
-                yield self._chunk(index, {"tool_calls": new})
+            for delta in self._deltas(index, piece) or ([{"content": ""}] if logprobs else []):
+                yield self._chunk(index, delta, logprobs=logprobs)
+                logprobs = None
             if piece.finish_reason is not None:
                 yield self._chunk(index, {}, reason=self._reason(index, piece.finish_reason))
         if self._body.usage_in_stream:
             yield self._head | {"choices": []} | self._end()
+
+    def _deltas(self, index: int, piece: Piece) -> list[dict[str, Any]]:
+        """What a piece adds to a choice's message."""
+        reader, told = self._readers[index], self._told[index]
+        thought = reader.thinking
+        parts = reader.feed(piece.text) + (reader.finish() if piece.finish_reason else [])
+        told.thought_tokens += thought or reader.thinking
+        return [delta for part in parts if (delta := self._delta(told, part))]
+
+    def _delta(self, told: _Told, part: Part) -> dict[str, Any] | None:
+        if part.kind == "call":
+            if told.calls and not self._body.parallel_tool_calls:
+                return None
+            calls = self._served.model.chat_template.form.calls
+            function = {"name": part.name, "arguments": part.text}
+            call = {"id": call_identifier(calls.id_length if calls else None), "type": "function", "function": function}
+            told.calls.append(call)
+            return {"tool_calls": [{"index": len(told.calls) - 1, **call}]}
+        if part.kind == "reasoning" and not self._body.include_reasoning:
+            return None
+        told.texts[part.kind] += part.text
+        return {"content": part.text} if part.kind == "content" else _thought(part.text)
 
     def _chunk(self, index: int, delta: dict[str, Any], *, logprobs: Any = None, reason: str | None = None) -> Any:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
         return self._head | {"choices": [choice]}
 
     def _reason(self, index: int, reason: str | None) -> str | None:
-        calls = self._calls[index]
-        return "tool_calls" if calls is not None and calls.calls and reason == "stop" else reason
+        return "tool_calls" if self._told[index].calls and reason == "stop" else reason
 
     def _end(self) -> dict[str, Any]:
-        requests = self._job.started
-        return {"usage": usage(len(self._job.choices[0].prompt), requests), "timings": timings(requests)}
+        requests, thought = self.job.started, sum(told.thought_tokens for told in self._told)
+        return {"usage": usage(len(self.choices[0].prompt), requests, thought), "timings": timings(requests)}
+
+
+def _thought(text: str) -> dict[str, Any]:
+    """A thought under both the names that clients look for."""
+    return {"reasoning_content": text, "reasoning": text}
