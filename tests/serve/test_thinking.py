@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from ..engine.tiny import byte_level_tokenizer, packed
-from .conftest import Model, events, serving
+from ..engine.tiny import byte_level_tokenizer
+from .conftest import events
 
 THINKS = (
     "{% for t in tools or [] %}tool <tool_call> {{ t.function.name }}\n{% endfor %}"
@@ -38,26 +38,6 @@ def tokens_of(text):
 USER = [{"role": "user", "content": "Hi"}]
 
 
-@pytest.fixture
-def serve(llama, tmp_path):
-    """A server whose model has this chat template, and writes this answer if there is one."""
-
-    def serve(template, answer=None, special=()):
-        tokenizer = byte_level_tokenizer()
-        tokenizer.add_special_tokens({"additional_special_tokens": list(special)})
-        tokenizer.chat_template = template
-        tokenizer.save_pretrained(tmp_path)
-        model = Model(packed(llama, tmp_path), threads=1, max_batch=4, cache_bytes=1 << 22)
-        if answer is not None:
-            add, tokens = model.session.add, [*tokenizer.encode(answer), 2]
-            model.session.add = lambda *given, **options: add(
-                *given, **options | {"forced_tokens": dict(enumerate(tokens))}
-            )
-        return serving(model)
-
-    return serve
-
-
 def ask(client, **fields):
     body = {"messages": USER, "temperature": 0, "max_tokens": 200, **fields}
     return client.post("/v1/chat/completions", json=body)
@@ -87,10 +67,10 @@ def both(client, **fields):
     return message, reason
 
 
-def test_thoughts_and_calls_are_told_whole_and_streamed(serve):
+def test_thoughts_and_calls_are_told_whole_and_streamed(recorded):
     answer = f"<think>\nHm.\n</think>\n\nI look.\n<tool_call>\n{CALL}\n</tool_call>\n<tool_call>{CALL}</tool_call>"
     call = {"type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
-    with serve(THINKS, answer) as client:
+    with recorded(THINKS, answer) as client:
         message, reason = both(client, tools=[TOOL])
         assert message == {
             "role": "assistant",
@@ -108,9 +88,9 @@ def test_thoughts_and_calls_are_told_whole_and_streamed(serve):
         assert usage["completion_tokens_details"]["reasoning_tokens"] == tokens_of("\nHm.\n</think>") + 1
 
 
-def test_special_tokens_that_are_marks_are_read_and_others_are_not_shown(serve):
+def test_special_tokens_that_are_marks_are_read_and_others_are_not_shown(recorded):
     answer = '[INST]Well.[TOOL_CALLS]weather[ARGS]{"city": "Oslo"}'
-    with serve(MISTRAL, answer, SPECIAL) as client:
+    with recorded(MISTRAL, answer, SPECIAL) as client:
         message, reason = both(client, tools=[TOOL])
         assert reason == "tool_calls" and message["content"] == "Well."
         calls = ask(client, tools=[TOOL]).json()["choices"][0]["message"]["tool_calls"]
@@ -118,8 +98,8 @@ def test_special_tokens_that_are_marks_are_read_and_others_are_not_shown(serve):
 
 
 @pytest.mark.parametrize(("template", "special"), [(MISTRAL, SPECIAL), (MISTRAL, ()), (THINKS, ())])
-def test_a_call_can_be_required_in_each_format(serve, template, special):
-    with serve(template, special=special) as client:
+def test_a_call_can_be_required_in_each_format(recorded, template, special):
+    with recorded(template, special=special) as client:
         chosen = ask(client, tools=[TOOL], tool_choice="required", temperature=1, seed=1, enable_thinking=False)
         if template is MISTRAL:
             assert chosen.status_code == 200, chosen.text
@@ -127,16 +107,16 @@ def test_a_call_can_be_required_in_each_format(serve, template, special):
         assert json.loads(call["function"]["arguments"])["city"] in ("Rome", "Oslo")
 
 
-def test_a_call_that_is_not_json_cannot_be_required(serve):
-    with serve("{{ tools }}<tool_call><function=") as client:
+def test_a_call_that_is_not_json_cannot_be_required(recorded):
+    with recorded("{{ tools }}<tool_call><function=") as client:
         assert "cannot be required" in ask(client, tools=[TOOL], tool_choice="required").json()["error"]["message"]
 
 
-def test_thinking_is_turned_off_by_the_template_or_by_closing_the_thought(serve):
+def test_thinking_is_turned_off_by_the_template_or_by_closing_the_thought(recorded):
     def prompt_tokens(client, **fields):
         return ask(client, max_tokens=1, **fields).json()["usage"]["prompt_tokens"]
 
-    with serve(THINKS) as client:
+    with recorded(THINKS) as client:
         off = tokens_of("<think>\n\n</think>\n\n")
         usual = prompt_tokens(client)
         for fields in (
@@ -148,22 +128,22 @@ def test_thinking_is_turned_off_by_the_template_or_by_closing_the_thought(serve)
             assert prompt_tokens(client, **fields) == usual + off
         assert prompt_tokens(client, enable_thinking=True) == usual
         assert prompt_tokens(client, chat_template_kwargs={"language": "en"}) == usual + 2
-    with serve(ALWAYS) as client:
+    with recorded(ALWAYS) as client:
         assert prompt_tokens(client, enable_thinking=False) == prompt_tokens(client) + tokens_of("\n\n</think>\n\n")
 
 
 @pytest.mark.parametrize("budget", [{"thinking_budget": 7}, {"thinking_token_budget": 7}])
-def test_a_budget_closes_the_thought(serve, budget):
-    with serve(ALWAYS) as client:
+def test_a_budget_closes_the_thought(recorded, budget):
+    with recorded(ALWAYS) as client:
         answer = ask(client, ignore_eos=True, max_tokens=60, **budget).json()
         assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] <= 7 + len("\n</think>")
         message, _ = both(client, ignore_eos=True, max_tokens=60, n=1, **budget)
         assert message["reasoning"] and message["content"]
 
 
-def test_json_comes_after_the_thought(serve):
+def test_json_comes_after_the_thought(recorded):
     form = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": {"type": "boolean"}}}
-    with serve(ALWAYS) as client:
+    with recorded(ALWAYS) as client:
         for choice in ask(client, response_format=form, thinking_budget=5, n=2, temperature=1, seed=2).json()[
             "choices"
         ]:
@@ -196,8 +176,8 @@ def test_what_a_model_cannot_do_is_refused_or_warned_of(client):
         assert ask(client, **fields).status_code == 200
 
 
-def test_earlier_thoughts_reach_the_template(serve):
-    with serve(THINKS) as client:
+def test_earlier_thoughts_reach_the_template(recorded):
+    with recorded(THINKS) as client:
 
         def count(**thought):
             said = [*USER, {"role": "assistant", "content": "Yes.", **thought}, *USER]
