@@ -35,6 +35,16 @@ ROUTES: dict[str, tuple[dict[str, Any], list[str]]] = {
          "chat_template_kwargs", "enable_thinking", "reasoning_effort", "thinking_budget", "include_reasoning",
          "reasoning_format"],
     ),
+    "/v1/responses": (
+        {"input": "a", "max_output_tokens": 2},
+        ["input", "instructions", "max_output_tokens", "reasoning", "text", "tools", "tool_choice", "include",
+         "truncation", "previous_response_id", "stream", "temperature", "top_p"],
+    ),
+    "/v1/messages": (
+        {"max_tokens": 2},
+        ["messages", "system", "max_tokens", "tools", "tool_choice", "thinking", "output_config", "stop_sequences",
+         "stream", "temperature", "top_k", "top_p"],
+    ),
     "/tokenize": ({"prompt": "a"}, ["prompt", "messages", "model", "add_special_tokens"]),
     "/detokenize": ({"tokens": [1, 2]}, ["tokens", "model"]),
     "/translate": ({"text": "a"}, ["text", "num_beams", "length_penalty", "prefix", "max_tokens", "model"]),
@@ -86,7 +96,7 @@ def _json(chance: random.Random) -> tuple[str, bytes, dict[str, str]]:
             *([{"role": "assistant", "tool_calls": [call]}] if chance.random() < 0.3 else ()),
         ]
         body.pop("prompt", None)
-    if "tools" in fields and chance.random() < 0.3:
+    if route == "/v1/chat/completions" and chance.random() < 0.3:
         parameters = chance.choice([{}, {"type": "object"}, {"description": HALF}, {"x": "x" * 80_000}, {"DEEP": 1}])
         body["tools"] = [{"function": {"name": "f", "parameters": parameters}}]
         body["tool_choice"] = chance.choice(["auto", "required", "none", {"function": {"name": "f"}}])

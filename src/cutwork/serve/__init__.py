@@ -19,8 +19,12 @@ http/stream.py      how an answer leaves: whole, or as server-sent events
 
 routes/generation.py   what completions and chat have in common: fields, limits, the engine's options
 routes/completions.py  /v1/completions
-routes/chat.py         /v1/chat/completions
+routes/chat_request.py what a conversation's request may hold
 routes/thinking.py     what a request says of the model's thoughts
+routes/conversation.py from a chat's request to its parts as they come
+routes/chat.py         /v1/chat/completions
+routes/responses.py    /v1/responses, as chats
+routes/anthropic.py    /v1/messages, as chats
 routes/audio.py        /v1/audio/transcriptions and translations
 routes/translate.py    /translate
 routes/info.py         models, tokens, health, metrics

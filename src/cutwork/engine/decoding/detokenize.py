@@ -72,17 +72,22 @@ class StopStrings:
     def __init__(self, stop: Sequence[str]) -> None:
         self._stop = [text for text in stop if text]
         self._held = ""
-        self.stopped = False
+        self.found: str | None = None  # the stop string that appeared
+
+    @property
+    def stopped(self) -> bool:
+        """Whether one has appeared."""
+        return self.found is not None
 
     def push(self, text: str) -> str:
         """The text that is certainly before any stop string."""
         if self.stopped:
             return ""
         self._held += text
-        places = [at for at in (self._held.find(stop) for stop in self._stop) if at >= 0]
+        places = [(at, stop) for stop in self._stop if (at := self._held.find(stop)) >= 0]
         if places:
-            self.stopped = True
-            return self._take(min(places), discard=True)
+            at, self.found = min(places)
+            return self._take(at, discard=True)
         return self._take(len(self._held) - self._suspect())
 
     def flush(self) -> str:

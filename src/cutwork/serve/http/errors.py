@@ -46,9 +46,9 @@ def took_too_long() -> ApiError:
 
 
 def body(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
-    """{"error": …} as OpenAI writes it."""
+    """{"error": …} as OpenAI writes it; Anthropic's clients find what they look for too."""
     kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    return {"type": "error", "error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 def install(app: FastAPI) -> None:

@@ -13,7 +13,7 @@ from cutwork.serve.http.json_body import JsonRoute
 from cutwork.serve.http.stream import seconds_left, while_connected
 from cutwork.serve.limits import Limits
 from cutwork.serve.metrics import Metrics
-from cutwork.serve.routes.chat import Messages, template_message
+from cutwork.serve.routes.chat_request import Messages, template_message
 from cutwork.serve.routes.schema import ModelName, Schema, TokenIds
 from cutwork.serve.served_model import ServedModel, ServedModels
 
