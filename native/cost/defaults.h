@@ -1,6 +1,8 @@
 // Costs where nobody has measured: those of an AMD Zen 5 core (int8 of avx512: Zen 4), by `cutwork explain --measure`
-// under each CUTWORK_ISA. A kernel that is not here
-// is not chosen until it has been measured.
+// under each CUTWORK_ISA. A kernel that is not here is not chosen until it has been measured.
+//
+// Those of neon and neondot are derived, not measured: from the instructions of the inner loops on a Neoverse N1 at 3 GHz
+// (two vector pipes, two loads and four instructions a cycle; docs/results/arm.md).
 #pragma once
 
 #include "cost/cost.h"
@@ -90,6 +92,42 @@ constexpr DefaultCost kDefaultCosts[] = {
     {"avx2", Algorithm::gemm, Encoding::dense, DType::i4, {6.255, 0, 8.564}},
     {"avx2", Algorithm::gemv, Encoding::bitmask, DType::i4, {35.4, 0.6671, 7.402}},
     {"avx2", Algorithm::gemm, Encoding::bitmask, DType::i4, {46.35, 0.8984, 8.598}},
+    {"neondot", Algorithm::gemv, Encoding::dense, DType::f32, {5, 0, 75}},
+    {"neondot", Algorithm::gemm, Encoding::dense, DType::f32, {40, 0, 52}},
+    {"neondot", Algorithm::gemv, Encoding::bitmask, DType::f32, {180, 0, 70}},
+    {"neondot", Algorithm::gemm, Encoding::bitmask, DType::f32, {220, 0, 52}},
+    {"neondot", Algorithm::gemv, Encoding::dense, DType::bf16, {40, 0, 42}},
+    {"neondot", Algorithm::gemm, Encoding::dense, DType::bf16, {60, 0, 52}},
+    {"neondot", Algorithm::gemv, Encoding::bitmask, DType::bf16, {130, 0, 42}},
+    {"neondot", Algorithm::gemm, Encoding::bitmask, DType::bf16, {150, 0, 52}},
+    {"neondot", Algorithm::gemv, Encoding::dense, DType::i8, {8, 0, 12}},
+    {"neondot", Algorithm::gemm, Encoding::dense, DType::i8, {31, 0, 13}},
+    {"neondot", Algorithm::gemv, Encoding::bitmask, DType::i8, {80, 0, 12}},
+    {"neondot", Algorithm::gemm, Encoding::bitmask, DType::i8, {130, 0, 13}},
+    {"neondot", Algorithm::gemv, Encoding::dense, DType::i4, {11, 0, 12}},
+    {"neondot", Algorithm::gemm, Encoding::dense, DType::i4, {30, 0, 13}},
+    {"neondot", Algorithm::gemv, Encoding::bitmask, DType::i4, {110, 0, 12}},
+    {"neondot", Algorithm::gemm, Encoding::bitmask, DType::i4, {140, 0, 13}},
+    {"neondot", Algorithm::slots, Encoding::slots, DType::i8, {0, 15, 21, 0, 500}},
+    {"neondot", Algorithm::slots, Encoding::slots, DType::i4, {0, 21, 21, 1, 500}},
+    {"neon", Algorithm::gemv, Encoding::dense, DType::f32, {5, 0, 75}},
+    {"neon", Algorithm::gemm, Encoding::dense, DType::f32, {40, 0, 52}},
+    {"neon", Algorithm::gemv, Encoding::bitmask, DType::f32, {180, 0, 70}},
+    {"neon", Algorithm::gemm, Encoding::bitmask, DType::f32, {220, 0, 52}},
+    {"neon", Algorithm::gemv, Encoding::dense, DType::bf16, {40, 0, 42}},
+    {"neon", Algorithm::gemm, Encoding::dense, DType::bf16, {60, 0, 52}},
+    {"neon", Algorithm::gemv, Encoding::bitmask, DType::bf16, {130, 0, 42}},
+    {"neon", Algorithm::gemm, Encoding::bitmask, DType::bf16, {150, 0, 52}},
+    {"neon", Algorithm::gemv, Encoding::dense, DType::i8, {8, 0, 31}},
+    {"neon", Algorithm::gemm, Encoding::dense, DType::i8, {31, 0, 44}},
+    {"neon", Algorithm::gemv, Encoding::bitmask, DType::i8, {80, 0, 31}},
+    {"neon", Algorithm::gemm, Encoding::bitmask, DType::i8, {130, 0, 44}},
+    {"neon", Algorithm::gemv, Encoding::dense, DType::i4, {11, 0, 44}},
+    {"neon", Algorithm::gemm, Encoding::dense, DType::i4, {30, 0, 46}},
+    {"neon", Algorithm::gemv, Encoding::bitmask, DType::i4, {110, 0, 44}},
+    {"neon", Algorithm::gemm, Encoding::bitmask, DType::i4, {140, 0, 46}},
+    {"neon", Algorithm::slots, Encoding::slots, DType::i8, {0, 11, 52, 0, 500}},
+    {"neon", Algorithm::slots, Encoding::slots, DType::i4, {0, 21, 52, 1, 500}},
     {"scalar", Algorithm::gemv, Encoding::dense, DType::f32, {116.8, 0, 174.4}},
     {"scalar", Algorithm::gemv, Encoding::bitmask, DType::f32, {175.6, 518.2, 88.02}},
     {"scalar", Algorithm::gemv, Encoding::dense, DType::bf16, {0, 0, 116.9}},
