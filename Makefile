@@ -6,7 +6,7 @@ SOURCES := $(shell find native -name "*.cpp" -o -name "*.h" -o -name "*.inc")
 # Tests that share fixtures stay together, and a worker without work takes over some of another's.
 ON_ALL_CORES := -n logical --dist worksteal
 
-.PHONY: demo test test-native lint format bench tables peers native stub sanitize clean
+.PHONY: demo test test-native lint format bench tables peers native stub sanitize aarch64 clean
 
 demo: $(VENV)/ready
 	$(BIN)/cutwork run recipes/smollm2-gsm.yaml
@@ -44,6 +44,9 @@ stub: $(VENV)/ready
 
 sanitize: $(VENV)/ready
 	sh tests/native/sanitize.sh $(BIN) $(ON_ALL_CORES) --ignore tests/native/test_portable.py
+
+aarch64: $(VENV)/ready
+	sh tests/native/aarch64.sh $(BIN)
 
 clean:
 	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -1,8 +1,8 @@
 // Costs where nobody has measured: those of an AMD Zen 5 core (int8 of avx512: Zen 4), by `cutwork explain --measure`
 // under each CUTWORK_ISA. A kernel that is not here is not chosen until it has been measured.
 //
-// Those of neon and neondot are derived, not measured: from the instructions of the inner loops on a Neoverse N1 at 3 GHz
-// (two vector pipes, two loads and four instructions a cycle; docs/results/arm.md).
+// Those of neon and neondot are derived, not measured: from the instructions of the inner loops on a Neoverse N1 at 3
+// GHz (two vector pipes, two loads and four instructions a cycle; docs/results/arm.md).
 #pragma once
 
 #include "cost/cost.h"
@@ -67,6 +67,29 @@ constexpr DefaultCost kDefaultCosts[] = {
     {"avx512", Algorithm::slots, Encoding::slots, DType::i4, {2.554, 10.55, 3.182, 0.4398, 218.6}},
     {"avx512f", Algorithm::slots, Encoding::slots, DType::i8, {1.022, 3.431, 10.97, 0, 304.7}},
     {"avx512f", Algorithm::slots, Encoding::slots, DType::i4, {4.211, 1.29, 11.71, 0.2663, 112.1}},
+    {"avxvnni", Algorithm::gemm, Encoding::bitmask, DType::bf16, {159.1, 6.698, 15.44, 0, 40.29}},
+    {"avxvnni", Algorithm::gemm, Encoding::bitmask, DType::f32, {156.7, 44.95, 15.33}},
+    {"avxvnni", Algorithm::gemm, Encoding::bitmask, DType::i4, {44.93, 1.787, 4.625, 0, 98.58}},
+    {"avxvnni", Algorithm::gemm, Encoding::bitmask, DType::i8, {57.86, 2.514, 4.169, 0, 52.03}},
+    {"avxvnni", Algorithm::gemm, Encoding::dense, DType::bf16, {144.5, 0, 15.4, 0, 113.8}},
+    {"avxvnni", Algorithm::gemm, Encoding::dense, DType::f32, {156.6, 0, 15.49}},
+    {"avxvnni", Algorithm::gemm, Encoding::dense, DType::i4, {6.443, 0, 4.58, 0, 78.87}},
+    {"avxvnni", Algorithm::gemm, Encoding::dense, DType::i8, {19.94, 0, 4.201, 0, 26.55}},
+    {"avxvnni", Algorithm::gemv, Encoding::bitmask, DType::bf16, {21.65, 10.38, 19.77, 0, 3196}},
+    {"avxvnni", Algorithm::gemv, Encoding::bitmask, DType::f32, {22.49, 24.3, 19.61, 0, 3253}},
+    {"avxvnni", Algorithm::gemv, Encoding::bitmask, DType::i4, {35.05, 0.7193, 4.375, 0, 242.6}},
+    {"avxvnni", Algorithm::gemv, Encoding::bitmask, DType::i8, {23.65, 5.351, 4.798, 0, 3003}},
+    {"avxvnni", Algorithm::gemv, Encoding::dense, DType::bf16, {34.34, 0, 4.361, 0, 763.9}},
+    {"avxvnni", Algorithm::gemv, Encoding::dense, DType::f32, {23.56, 0, 26.31}},
+    {"avxvnni", Algorithm::gemv, Encoding::dense, DType::i4, {2.919, 0, 3.823, 0, 43.04}},
+    {"avxvnni", Algorithm::gemv, Encoding::dense, DType::i8, {0, 0, 9.266, 0, 1977}},
+    {"avxvnni", Algorithm::slots, Encoding::slots, DType::i4, {2.482, 8.489, 4.994, 0.8783, 358.8}},
+    {"avxvnni", Algorithm::slots, Encoding::slots, DType::i8, {0, 7.585, 6.392, 0, 1020}},
+    {"avxvnni", Algorithm::spmm_tokens, Encoding::bitmask, DType::bf16, {133.7, 537.1, 18.02, 1.287, 787.1}},
+    {"avxvnni", Algorithm::spmm_tokens, Encoding::bitmask, DType::f32, {123.8, 539.9, 19.61, 1.024, 763.8}},
+    {"avxvnni", Algorithm::spmm_tokens, Encoding::bitmask, DType::i8, {116, 636.9, 7.339, 0.102, 754.9}},
+    {"avxvnni", Algorithm::spmm_tokens, Encoding::block1x4, DType::i8, {98.54, 128.9, 5.079, 0.08294, 682.9}},
+    {"avxvnni", Algorithm::spmm_tokens, Encoding::block4x1, DType::i8, {102.6, 648, 7.356, 0.05314, 723.2}},
     {"avx2", Algorithm::slots, Encoding::slots, DType::i8, {1.309, 4.345, 10.47, 0, 566.2}},
     {"avx2", Algorithm::slots, Encoding::slots, DType::i4, {2.178, 10.15, 11.31, 0.6405, 319.7}},
     {"scalar", Algorithm::slots, Encoding::slots, DType::i8, {0, 0, 528.4, 3.255, 2079}},

@@ -63,7 +63,8 @@ constexpr FeatureBit kFeatureBits[] = {
     {kAvx512bf16, 7, 1, 0, 1u << 5},
     {kAvxVnni, 7, 1, 0, 1u << 4},
 };
-constexpr Features kYmm = kFma | kAvx | kF16c | kAvx2 | kAvxVnni;  // of these the wider registers are of no use unless saved
+constexpr Features kYmm =
+    kFma | kAvx | kF16c | kAvx2 | kAvxVnni;  // of these the wider registers are of no use unless saved
 constexpr Features kZmm = kAvx512f | kAvx512bw | kAvx512dq | kAvx512vl | kAvx512vbmi | kAvx512vbmi2 | kAvx512vnni |
                           kAvx512vpopcntdq | kAvx512bf16;
 
@@ -93,7 +94,8 @@ Features detect() {
 Features detect() {
   int has = 0;
   size_t size = sizeof has;
-  return sysctlbyname("hw.optional.arm.FEAT_DotProd", &has, &size, nullptr, 0) == 0 && has != 0 ? Features{kNeonDot} : 0;
+  return sysctlbyname("hw.optional.arm.FEAT_DotProd", &has, &size, nullptr, 0) == 0 && has != 0 ? Features{kNeonDot}
+                                                                                                : 0;
 }
 #else
 Features detect() {
