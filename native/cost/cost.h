@@ -36,8 +36,8 @@ struct Work {
 };
 
 // The constants of a machine and instruction set. gemv takes as long as its arithmetic, shared by the threads, or as
-// reading the weight, whichever is more, and so do slots and spmm_rows of a reordered weight; the others take both times, since
-// they multiply what they have read before.
+// reading the weight, whichever is more, and so do slots and spmm_rows of a reordered weight; the others take both
+// times, since they multiply what they have read before.
 class Costs {
  public:
   explicit Costs(const Isa& isa);  // the built-in ones
