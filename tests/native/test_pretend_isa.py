@@ -46,6 +46,11 @@ struct I8 : GenericI8 {
 };
 }
 
+namespace slots {
+#include "kernels/slots/ops/generic.inc"
+using Op = GenericSlots;
+}
+
 namespace floats {
 #include "kernels/floats/generic.inc"
 }
