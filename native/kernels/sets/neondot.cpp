@@ -1,4 +1,4 @@
-// NEON with the dot product of bytes: Neoverse N1, Cortex-A75, Apple A11 and later.
+// NEON with the dot product of bytes: Neoverse N1, Apple M1 and later.
 #include <arm_neon.h>
 
 #include "kernels/set.h"
