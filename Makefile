@@ -6,7 +6,7 @@ SOURCES := $(shell find native -name "*.cpp" -o -name "*.h" -o -name "*.inc")
 # Tests that share fixtures stay together, and a worker without work takes over some of another's.
 ON_ALL_CORES := -n logical --dist worksteal
 
-.PHONY: demo test test-native lint format bench tables peers native stub sanitize fuzz oldest clean
+.PHONY: demo test test-native lint format bench tables peers native stub sanitize fuzz oldest aarch64 clean
 
 demo: $(VENV)/ready
 	$(BIN)/cutwork run recipes/smollm2-gsm.yaml
@@ -60,6 +60,9 @@ oldest:
 	$(OLDEST)/pip install --quiet pytest hypothesis torch $$($(PYTHON) -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; e = p["optional-dependencies"]; print(*(r.split(",")[0].replace(">=", "==") for r in p["dependencies"] + e["serve"] + e["speech"]))')
 	$(OLDEST)/pip install --quiet --no-deps --force-reinstall .
 	$(OLDEST)/python -m pytest -p no:cacheprovider -m "not slow" tests/pack tests/engine tests/serve
+
+aarch64: $(VENV)/ready
+	sh tests/native/aarch64.sh $(BIN)
 
 clean:
 	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache
