@@ -1,9 +1,10 @@
 #!/bin/sh
-# Builds the native module for 64-bit ARM and runs its kernel tests under qemu, on processors with and without the dot
-# product: sh tests/native/aarch64.sh BIN [pytest arguments], where BIN is the virtual environment's bin directory.
+# Builds the native module for 64-bit ARM and runs its tests under qemu, on processors with and without dot products:
+# sh tests/native/aarch64.sh BIN [pytest arguments], where BIN is the virtual environment's bin directory. CPUS names the
+# processors; a -k of your own takes the place of the kernels' tests against the references.
+#
 # Needs Debian's g++-aarch64-linux-gnu and qemu-user; the rest, a Python for ARM and its packages, is downloaded to
-# build/aarch64. CPUS names the processors; a -k of your own takes the place of the tests against the references. The exit status is that of the build or of the tests, 77 where something
-# cannot be had.
+# build/aarch64. The exit status is that of the build or of the tests, 77 where something cannot be had.
 set -eu
 BIN=$(cd "$1" && pwd)
 shift
@@ -37,11 +38,11 @@ if [ ! -e "$ROOT/lib" ]; then
   ln -s usr/lib "$ROOT/lib"
 fi
 if [ ! -e "$SITE/nanobind" ]; then
-  "$BIN/python" -m pip download -q -d "$BUILD/wheels" --only-binary=:all: --python-version 313 --no-deps \
-    --platform manylinux2014_aarch64 --platform manylinux_2_28_aarch64 \
-    numpy safetensors tokenizers pytest iniconfig packaging pluggy pygments nanobind ||
+  "$BIN/python" -m pip download -q -d "$BUILD/wheels" --only-binary=:all: --python-version 313 \
+    --platform manylinux2014_aarch64 --platform manylinux_2_28_aarch64 nanobind numpy pydantic pytest rich ||
     cannot "the packages for Python 3.13 on arm64 cannot be downloaded"
-  mkdir -p "$SITE"
+  rm -rf "$SITE"
+  mkdir "$SITE"
   for WHEEL in "$BUILD"/wheels/*.whl; do "$BIN/python" -m zipfile -e "$WHEEL" "$SITE"; done
 fi
 
@@ -70,10 +71,13 @@ rm -rf "$OVERLAY"
 mkdir -p "$OVERLAY/cutwork"
 ln -s "$PWD"/src/cutwork/* "$OVERLAY/cutwork/"
 ln -s "$BUILD"/module/_native*.so "$OVERLAY/cutwork/"
+"$BIN/python" -m tests.native.written_parity "$BUILD/parity"
+export CUTWORK_PARITY="$BUILD/parity"
 export PYTHONPATH="$OVERLAY:$SITE:$PWD" PYTHONDONTWRITEBYTECODE=1 CUTWORK_COSTS=default
 for CPU in $CPUS; do
   export QEMU_CPU="$CPU"
   echo "==== $CPU: $("$BUILD/python" -c 'from cutwork import _native; print(*_native.isas())')"
   "$BUILD/python" -m pytest -q -p no:cacheprovider --noconftest -p tests.native.few_shapes \
-    -k "neon and (matches or any_mask)" tests/native/test_slots.py tests/native/test_kernels.py tests/native/test_int4.py "$@"
+    -k "neon and (matches or any_mask) or transformers" tests/native/test_slots.py tests/native/test_kernels.py \
+    tests/native/test_int4.py tests/native/written_parity.py "$@"
 done
