@@ -13,6 +13,7 @@ from cutwork.engine.decoding.sampling import Constraint
 from cutwork.errors import CutworkError
 
 SWITCHES = ("enable_thinking", "thinking")  # what templates call the setting that turns thoughts on and off
+GIVEN = ("raise_exception", "strftime_now")  # what transformers gives every template
 EFFORT, BUDGET = "reasoning_effort", "thinking_budget"  # settings that some templates know
 
 
@@ -162,4 +163,4 @@ def _looked_up(template: str) -> set[str]:
         tree = environment.parse(re.sub(r"{%-?\s*(end)?generation\s*-?%}", "", template))
     except jinja2.TemplateSyntaxError:
         return set()
-    return meta.find_undeclared_variables(tree)
+    return meta.find_undeclared_variables(tree) - {*environment.globals, *GIVEN}
