@@ -64,8 +64,10 @@ def _cache() -> Any:
         return None
 
 
-def download(name: str, revision: str | None = None) -> Path:
+def download(name: str, revision: str | None = None, *, folders: bool = False) -> Path:
     """The local snapshot of the Hub's model `name`, from the cache if it is there. revision: a branch, tag or commit.
+
+    With `folders` what is in them, too, which a model has no need of and a run has.
 
     Raises CutworkError if there is no such model or revision, its owner has to be asked, or the Hub cannot be reached.
     """
@@ -78,7 +80,7 @@ def download(name: str, revision: str | None = None) -> Path:
                 name,
                 revision=revision,
                 allow_patterns=["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model", "*.spm", "LICENSE*"],
-                ignore_patterns=["*/*", "consolidated*"],
+                ignore_patterns=["consolidated*"] if folders else ["*/*", "consolidated*"],
             )
         )
     except GatedRepoError:
