@@ -12,12 +12,8 @@ from typing import Any
 from rich.console import Console
 
 from cutwork.errors import CutworkError
-<<<<<<< HEAD
 from cutwork.recipe import Long, PackSettings, Pruner, PruneSettings, QuantizeSettings, Settings, TuneSettings
-=======
-from cutwork.recipe import PackSettings, PruneSettings, QuantizeSettings, Settings, TuneSettings
 from cutwork.store.examples import write_examples
->>>>>>> 81e5ad3
 from cutwork.store.fingerprint import digest, fingerprint
 from cutwork.store.json_file import read_json, write_json
 from cutwork.store.lock import only_process
