@@ -216,6 +216,8 @@ class CompareSettings(Settings):
     accuracy_samples: Positive = 200
     max_new_tokens: Positive = 128  # per answer
     num_beams: Positive = later(1)  # of the answers; 1: greedy
+    lm_eval: tuple[str, ...] = later(())  # tasks of lm-eval, or YAML files of them, for every model
+    lm_eval_limit: Positive | None = later(None)  # questions of each; all
     perplexity_text: Path | None = None  # a UTF-8 file; without it the task's held-out text
     perplexity_tokens: Positive = 16384
     prompt_tokens: Positive = 256

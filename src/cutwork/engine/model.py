@@ -316,13 +316,14 @@ class Model:
         return self._scorer.cross_attention(tokens, memory, heads)
 
     def token_logprobs(
-        self, tokens: Sequence[int], alternatives: int = 0, memory: EncodedInput | None = None
+        self, tokens: Sequence[int], alternatives: int = 0, memory: EncodedInput | None = None, *, first: int = 0
     ) -> Iterator[list[Logprob | None]]:
         """Log-probabilities of the tokens of a text, in chunks as they are computed; None for the first token.
 
-        Each with the likeliest `alternatives` tokens in its place. Raises CutworkError if the text exceeds the context.
+        Of those from the place `first` on only, which is less work than all. Each with the likeliest `alternatives`
+        tokens in its place. Raises CutworkError if the text exceeds the context.
         """
-        return self._scorer.token_logprobs(tokens, alternatives, memory)
+        return self._scorer.token_logprobs(tokens, alternatives, memory, first)
 
     def perplexity(
         self,
