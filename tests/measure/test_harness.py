@@ -1,6 +1,7 @@
 """lm-eval asks the engine: log-likelihoods are the model's own, and scores those of lm-eval's own `hf` models."""
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -153,8 +154,8 @@ def test_a_recipe_may_ask_its_models_too(directory: Path, tasks: list[str], tmp_
         }
     )
     with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "cutwork.measure.harness", None)
-        with pytest.raises(CutworkError, match="pip install"):
+        patch.setitem(sys.modules, "lm_eval", None)
+        with pytest.raises(ModuleNotFoundError, match="lm_eval"):
             run(recipe)
         assert not (tmp_path / "out").exists()
     output = run(recipe, console=Console(quiet=True))
@@ -163,7 +164,7 @@ def test_a_recipe_may_ask_its_models_too(directory: Path, tasks: list[str], tmp_
     assert "| choice acc_norm |" in (output / "results.md").read_text()
 
 
-def test_the_command(directory: Path, tasks: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command(directory: Path, tasks: list[str]) -> None:
     arguments = ["eval", str(directory), "--threads", "1", "--context", "64", "--limit", "3"]
     outcome = CliRunner().invoke(app, [*arguments, "--lm-eval", ",".join(tasks[:2]), "--json"])
     assert outcome.exit_code == 0, outcome.output
@@ -173,6 +174,9 @@ def test_the_command(directory: Path, tasks: list[str], monkeypatch: pytest.Monk
     assert f"choice: acc {found['choice']['acc']:.4g}" in outcome.stdout
     outcome = CliRunner().invoke(app, [*arguments, "--lm-eval", "hellaswagg"])
     assert isinstance(outcome.exception, CutworkError) and "lm-eval has no task 'hellaswagg'" in str(outcome.exception)
-    monkeypatch.setitem(sys.modules, "cutwork.measure.harness", None)
-    outcome = CliRunner().invoke(app, [*arguments, "--lm-eval", "hellaswag"])
-    assert "pip install 'cutwork[lm-eval]'" in str(outcome.exception)
+    code = "import sys; sys.modules['lm_eval'] = None; from cutwork.cli import main; main()"
+    missing = subprocess.run(
+        [sys.executable, "-c", code, *arguments, "--lm-eval", "hellaswag"], capture_output=True, text=True, check=False
+    )
+    assert missing.returncode == 1
+    assert missing.stderr.splitlines()[-1].endswith("run: pip install 'cutwork[lm-eval]'")

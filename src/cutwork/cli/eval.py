@@ -62,7 +62,7 @@ def evaluate(
     Example: [bold]cutwork eval out/packed --lm-eval hellaswag,arc_easy --limit 500[/bold]
     """
     from cutwork.engine.model import Model
-    from cutwork.measure.quality import accuracy, harness
+    from cutwork.measure.quality import accuracy
     from cutwork.recipe import TaskSettings, load_recipe
     from cutwork.tasks.load import load_task
     from cutwork.tasks.perplexity import read_text
@@ -77,7 +77,8 @@ def evaluate(
     elif task:
         settings = TaskSettings(name=task, test_samples=samples, seed=seed)
     content = read_text(text) if text else None
-    ask = harness() if lm_eval else None
+    if lm_eval:
+        from cutwork.measure.harness import lm_eval as ask
     console = Console(stderr=True)
     results: dict[str, object] = {"model": model}
     batch = max(16, 4 * num_beams)
@@ -96,10 +97,10 @@ def evaluate(
         if content is not None:
             measured = loaded.perplexity(content, window=window, max_tokens=max_tokens)
             results |= {"text": str(text), "perplexity": measured.perplexity, "tokens": measured.tokens}
-        if lm_eval and ask:
+        if lm_eval:
             tasks = [name.strip() for name in lm_eval.split(",") if name.strip()]
-            options = {"limit": limit, "fewshot": num_fewshot, "chat": chat_template, "console": console}
-            results["lm_eval"] = found = ask(loaded, tasks, **options)
+            found = ask(loaded, tasks, limit=limit, fewshot=num_fewshot, chat=chat_template, console=console)
+            results["lm_eval"] = found
     if as_json:
         print_json(results)
         return

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from cutwork.engine.model import Model
 from cutwork.machine import cpu_name
-from cutwork.measure.quality import accuracy, harness
+from cutwork.measure.quality import accuracy
 from cutwork.measure.speed import measure
 from cutwork.recipe import Recipe
 from cutwork.store.directory import read_config
@@ -83,11 +83,11 @@ def quality(
                 content = text or task_text(model.tokenizer, task.test)
                 measured = model.perplexity(content, window=_WINDOW, max_tokens=settings.perplexity_tokens)
                 perplexity = measured.perplexity
-            asked = (
-                harness()(model, settings.lm_eval, limit=settings.lm_eval_limit, console=console)
-                if settings.lm_eval
-                else None
-            )
+            asked = {}
+            if settings.lm_eval:
+                from cutwork.measure.harness import lm_eval
+
+                asked = lm_eval(model, settings.lm_eval, limit=settings.lm_eval_limit, console=console)
             return {
                 "sparsity": model.sparsity,
                 "accuracy": score.accuracy,

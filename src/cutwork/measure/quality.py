@@ -1,6 +1,6 @@
 """How many of a task's held-out questions a model answers right, and how well."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -31,15 +31,6 @@ class Score:
     def accuracy(self) -> float:
         """The fraction of right answers."""
         return self.right / self.samples
-
-
-def harness() -> Callable[..., dict[str, dict[str, float]]]:
-    """`cutwork.measure.harness.lm_eval`, or CutworkError if lm-eval is not installed."""
-    try:
-        from cutwork.measure.harness import lm_eval
-    except ImportError:
-        raise CutworkError("lm-eval's tasks need it; install it with: pip install 'cutwork[lm-eval]'") from None
-    return lm_eval
 
 
 def accuracy(
