@@ -100,6 +100,19 @@ def test_log_likelihoods_are_those_of_the_model(model: Model, directory: Path) -
     assert asked.loglikelihood([request(context, " ten")]) == [(found, greedy)]
 
 
+def test_choices_of_one_token_are_read_at_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, context = EngineLM(model), model.encode("A, B or C?")
+    requests = [(("", ""), context, [token]) for token in model.encode("ABC")]
+    apart = [asked._loglikelihood_tokens([request])[0] for request in requests]
+    reads, original = [], model.logits
+    monkeypatch.setattr(model, "logits", lambda *args, **how: (reads.append(args), original(*args, **how))[1])
+    together = asked._loglikelihood_tokens([requests[0], (("", ""), context, [5, 6]), *requests[1:]])
+    del together[1]
+    assert len(reads) == 1
+    assert [greedy for _, greedy in together] == [greedy for _, greedy in apart]
+    assert [found for found, _ in together] == pytest.approx([found for found, _ in apart], rel=1e-5)
+
+
 def test_a_text_longer_than_the_context_is_read_in_windows(model: Model, directory: Path) -> None:
     text = "Many words, and then some more of them, so that it does not fit in sixty-four tokens."
     [found] = EngineLM(model).loglikelihood_rolling([request(text)])

@@ -310,12 +310,13 @@ class Model:
         finally:
             self._shared.cancel(requests)
 
-    def logits(self, tokens: Sequence[int], memory: EncodedInput | None = None) -> np.ndarray:
-        """Logits float32 [T, vocabulary] after each of T tokens: entry t predicts token t + 1.
+    def logits(self, tokens: Sequence[int], memory: EncodedInput | None = None, *, first: int = 0) -> np.ndarray:
+        """Logits float32 [T - first, vocabulary] after each of T tokens from the place `first` on: those after token t
+        predict token t + 1.
 
         With an encoder, tokens are the decoder's and `memory` is what it answers.
         """
-        return np.concatenate(list(self._scorer.logits(tokens, memory)))
+        return np.concatenate(list(self._scorer.logits(tokens, memory, first)))
 
     def cross_attention(
         self, tokens: Sequence[int], memory: EncodedInput, heads: Sequence[tuple[int, int]]

@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from lm_eval import simple_evaluate
 from lm_eval.api.model import TemplateLM
 from lm_eval.tasks import TaskManager
@@ -72,15 +73,24 @@ class EngineLM(TemplateLM):
         self, requests: Sequence[tuple[tuple[str, str], list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
         """Of each continuation after its context, both token ids: log-probability, and whether it is the likeliest."""
-        found = []
+        found: dict[int, tuple[float, bool]] = {}
+        asked: dict[tuple[int, ...], list[tuple[int, int, int]]] = {}  # by all tokens but the last
+        for i, (_texts, context, continuation) in enumerate(requests):
+            *before, last = [*context, *continuation][-self.max_length :]
+            first = len(before) + 1 - len(continuation)
+            if first < 1:
+                raise CutworkError(f"a continuation of {len(continuation)} tokens exceeds the context; raise it")
+            asked.setdefault(tuple(before), []).append((i, first, last))
         with progress_bar(self._console, transient=True) as progress:
-            for _texts, context, continuation in progress.track(requests, description="lm-eval: reading"):
-                tokens = [*context, *continuation][-self.max_length :]
-                first = len(tokens) - len(continuation)
-                if first < 1:
-                    raise CutworkError(f"a continuation of {len(continuation)} tokens exceeds the context; raise it")
-                found.append(self._score(tokens, first))
-        return found
+            for tokens, several in progress.track(asked.items(), description="lm-eval: reading"):
+                if len(several) > 1 and all(first == len(tokens) for _, first, _ in several):
+                    # Choices of one token each, as A to D: what comes before is read once.
+                    [row] = self.model.logits(tokens, first=len(tokens) - 1).astype(np.float64)
+                    logprobs, likeliest = row - np.logaddexp.reduce(row), int(row.argmax())
+                    found |= {i: (float(logprobs[last]), last == likeliest) for i, _, last in several}
+                else:
+                    found |= {i: self._score([*tokens, last], first) for i, first, last in several}
+        return [found[i] for i in range(len(requests))]
 
     def _score(self, tokens: Sequence[int], first: int) -> tuple[float, bool]:
         """Of the tokens from the place `first` on: log-probability, and whether they are the likeliest."""

@@ -39,9 +39,9 @@ class Scorer:
         self._turn, self._check = turn, check
         self.chunk, self._max_context = chunk, max_context
 
-    def logits(self, tokens: Sequence[int], memory: EncodedInput | None = None) -> Iterator[np.ndarray]:
-        """Logits of consecutive chunks of a sequence, each float32 [chunk, vocabulary]."""
-        return self._steps(tokens, memory, lambda logits: logits)
+    def logits(self, tokens: Sequence[int], memory: EncodedInput | None = None, first: int = 0) -> Iterator[np.ndarray]:
+        """Logits of consecutive chunks of a sequence, each float32 [chunk, vocabulary], from the place `first` on."""
+        return self._steps(tokens, memory, lambda logits: logits, wanted=first)
 
     def cross_attention(
         self, tokens: Sequence[int], memory: EncodedInput, heads: Sequence[tuple[int, int]]
@@ -64,7 +64,7 @@ class Scorer:
         """See `Model.token_logprobs`."""
         logprobs: list[Logprob | None] = [None] if first == 0 else []
         position = max(first, 1)  # of the token that the next logits predict
-        for logits in self._steps(tokens, memory, lambda logits: logits, wanted=position - 1):
+        for logits in self.logits(tokens, memory, position - 1):
             targets = tokens[position : position + len(logits)]
             yield logprobs + [log_probability(logits[i], token, alternatives) for i, token in enumerate(targets)]
             logprobs, position = [], position + len(targets)
