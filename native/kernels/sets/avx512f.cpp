@@ -7,6 +7,7 @@ namespace cutwork {
 namespace {
 
 #include "kernels/common.inc"
+#include "kernels/products/maddubs.inc"
 #include "kernels/shuffles.inc"
 
 namespace int4 {

@@ -2,8 +2,8 @@
 
 import ipaddress
 import os
-import resource
 import socket
+import sys
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -43,6 +43,10 @@ def serve(
     allow_host: Annotated[
         list[str] | None,
         typer.Option(help="Another name that clients may call this server by, without --api-key; may be repeated."),
+    ] = None,
+    cors: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="Let pages of this site ask, as https://example.org; may be repeated."),
     ] = None,
     allow_priority: Annotated[
         bool, typer.Option("--allow-priority", help="Let clients say with `priority` who is served first.")
@@ -89,7 +93,8 @@ def serve(
     )
     address = opened.getsockname()
     local = ipaddress.ip_address(address[0]).is_loopback
-    app = make_app(loaded, limits=limits, keys=keys, hosts=[*(allow_host or ()), host] if local or allow_host else None)
+    hosts = [*(allow_host or ()), host] if local or allow_host else None
+    app = make_app(loaded, limits=limits, keys=keys, hosts=hosts, origins=cors or ())
     config = uvicorn.Config(
         app,
         http=connections(limits),
@@ -106,6 +111,8 @@ def serve(
     scheme = "https" if tls_key else "http"
     shown = f"[{address[0]}]" if ":" in address[0] else address[0]
     typer.echo(f"serving {', '.join(loaded)} at {scheme}://{shown}:{address[1]}", err=True)
+    if not keys and "*" in (cors or ()):
+        typer.echo("WARNING: any web page can use this server: --cors '*', and no --api-key.", err=True)
     if not keys and not local:
         typer.echo(
             f"WARNING: everybody who reaches {shown} can use this server: it has no --api-key and listens to other "
@@ -125,6 +132,10 @@ def serve(
 
 def _raise_file_limit() -> int:
     """As many open files, so connections, as the system lets this process have; returns how many."""
+    if sys.platform == "win32":
+        return 1 << 16  # it counts other things
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = 1 << 16
     wanted = most if hard == resource.RLIM_INFINITY else min(hard, most)
