@@ -63,10 +63,12 @@ def cross_entropy(model_dir: Path) -> float:
 def test_the_validation_loss_is_the_cross_entropy_of_the_answers(sparse: Path, tmp_path: Path) -> None:
     report = run(sparse, tmp_path / "out", STEADY)
     found = report["validation"]
+    assert found == json.loads((tmp_path / "out" / "tune-report.json").read_text())["validation"]
+    losses = dict(found["losses"])
     assert (found["samples"], found["dropped"], found["step"]) == (10, 1, 6)
-    assert list(found["losses"]) == [2, 4, 6]
-    assert found["loss"] == found["losses"][6] == pytest.approx(cross_entropy(tmp_path / "out"), rel=1e-5)
-    assert found["loss"] < found["losses"][2]
+    assert list(losses) == [2, 4, 6]
+    assert found["loss"] == losses[6] == pytest.approx(cross_entropy(tmp_path / "out"), rel=1e-5)
+    assert found["loss"] < losses[2]
     run(sparse, tmp_path / "without", STEADY, validation=())
     trained, without = weights(tmp_path / "out"), weights(tmp_path / "without")
     assert all(torch.equal(weight, without[name]) for name, weight in trained.items())
@@ -79,15 +81,16 @@ def test_the_validation_loss_is_the_cross_entropy_of_the_answers(sparse: Path, t
 def test_the_best_checkpoint_is_what_is_written(sparse: Path, tmp_path: Path, lora: LoraSettings | None) -> None:
     settings = ASTRAY.model_copy(update={"keep_best": True, "lora": lora, "learning_rate": 0.1 if lora else 1e-2})
     found = run(sparse, tmp_path / "out", settings)["validation"]
-    assert found["loss"] == min(found["losses"].values()) < found["losses"][12]
-    assert found["losses"][found["step"]] == found["loss"] == pytest.approx(cross_entropy(tmp_path / "out"), rel=1e-5)
+    losses = dict(found["losses"])
+    assert found["loss"] == min(losses.values()) < losses[12]
+    assert losses[found["step"]] == found["loss"] == pytest.approx(cross_entropy(tmp_path / "out"), rel=1e-5)
     before, after = (sparsity(load_model(path, torch.float32)) for path in (sparse, tmp_path / "out"))
     assert all(after[name] >= zeros for name, zeros in before.items())
 
 
 def test_patience_ends_a_run_that_gets_no_better(sparse: Path, tmp_path: Path) -> None:
     report = run(sparse, tmp_path / "out", ASTRAY.model_copy(update={"patience": 1}))
-    losses = report["validation"]["losses"]
+    losses = dict(report["validation"]["losses"])
     assert report["steps"] == max(losses) < 12
     assert losses[report["steps"]] > report["validation"]["loss"] == min(losses.values())
 

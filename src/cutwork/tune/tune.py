@@ -257,7 +257,7 @@ def _validation(data: Examples, trainer: SparseTrainer) -> dict[str, Any]:
     """The losses by step, and the step and loss of the weights that are written."""
     losses = {line["step"]: line["eval_loss"] for line in trainer.state.log_history if "eval_loss" in line}
     step = trainer.state.best_global_step if trainer.args.load_best_model_at_end else max(losses)
-    return {**data.counts(), "losses": losses, "step": step, "loss": losses[step]}
+    return {**data.counts(), "losses": [[*each] for each in losses.items()], "step": step, "loss": losses[step]}
 
 
 def _identity(
