@@ -313,12 +313,13 @@ class Model:
         finally:
             self._shared.cancel(requests)
 
-    def logits(self, tokens: Sequence[int], memory: EncodedInput | None = None) -> np.ndarray:
-        """Logits float32 [T, vocabulary] after each of T tokens: entry t predicts token t + 1.
+    def logits(self, tokens: Sequence[int], memory: EncodedInput | None = None, *, first: int = 0) -> np.ndarray:
+        """Logits float32 [T - first, vocabulary] after each of T tokens from the place `first` on: those after token t
+        predict token t + 1.
 
         With an encoder, tokens are the decoder's and `memory` is what it answers.
         """
-        return np.concatenate(list(self._scorer.logits(tokens, memory)))
+        return np.concatenate(list(self._scorer.logits(tokens, memory, first)))
 
     def cross_attention(
         self, tokens: Sequence[int], memory: EncodedInput, heads: Sequence[tuple[int, int]]
@@ -332,13 +333,14 @@ class Model:
         return self._scorer.cross_attention(tokens, memory, heads)
 
     def token_logprobs(
-        self, tokens: Sequence[int], alternatives: int = 0, memory: EncodedInput | None = None
+        self, tokens: Sequence[int], alternatives: int = 0, memory: EncodedInput | None = None, *, first: int = 0
     ) -> Iterator[list[Logprob | None]]:
         """Log-probabilities of the tokens of a text, in chunks as they are computed; None for the first token.
 
-        Each with the likeliest `alternatives` tokens in its place. Raises CutworkError if the text exceeds the context.
+        Of those from the place `first` on only, which is less work than all. Each with the likeliest `alternatives`
+        tokens in its place. Raises CutworkError if the text exceeds the context.
         """
-        return self._scorer.token_logprobs(tokens, alternatives, memory)
+        return self._scorer.token_logprobs(tokens, alternatives, memory, first)
 
     def perplexity(
         self,

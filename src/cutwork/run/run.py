@@ -41,6 +41,8 @@ def run(recipe: Recipe, *, output: Path | None = None, until: str = "compare", c
 
 def stages_of(recipe: Recipe, output: Path, console: Console) -> Stages:
     """The stages of a recipe. Gets the task's data and the model, but carries nothing out."""
+    if recipe.compare.lm_eval:
+        import lm_eval  # noqa: F401  # or else, before any work is done, the error that it is not installed
     task = load_task(recipe.task)
     if not task.train or not task.test:
         raise CutworkError(f"task {task.name} has no training or no test samples; give it both in task.options")

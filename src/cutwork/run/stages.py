@@ -72,10 +72,14 @@ class Stages:
             from cutwork.tune.tune import tune
 
             path = path_of(teacher) if teacher else None
-            tune(path_of(model), output, settings, self.task.train, teacher_dir=path, **self._common())
+            data: dict[str, Any] = {"validation": self.task.validation, "teacher_dir": path}
+            tune(path_of(model), output, settings, self.task.train, **data, **self._common())
 
         taught = [teacher] if teacher and settings.losses.needs_teacher else []
-        return self.add(name, group, make, [_dump(settings), self._data], model, *taught)
+        depends: list[object] = [_dump(settings), self._data]
+        if self.task.validation:
+            depends.append(sample_digest(self.task.validation))
+        return self.add(name, group, make, depends, model, *taught)
 
     def prune(self, name: str, model: Source, settings: PruneSettings) -> Stage:
         """Add a one-shot pruning; one that was begun when another method was the default goes on with that."""
@@ -112,7 +116,7 @@ class Stages:
 
             pack(path_of(model), output, settings.dtype, head=settings.head)
             if self.task.metric == "exact":
-                write_examples(output, [sample.prompt for sample in self.task.test])
+                write_examples(output, [sample.prompt for sample in self.task.test if not sample.turns])
 
         return self.add(name, "pack", make, settings.model_dump(mode="json"), model)
 

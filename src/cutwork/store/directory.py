@@ -66,7 +66,7 @@ def kind_of(path: Path) -> Kind:
     if (path / PACKED).is_file():
         return "packed"
     if (path / "adapter_config.json").is_file():
-        raise CutworkError(f"{path} holds a LoRA adapter; merge it into its base model first (peft: merge_and_unload)")
+        raise CutworkError(f"{path} holds a LoRA adapter; put it into its base model first: cutwork merge {path} OUT")
     if not any(path.glob("*.safetensors")):
         _refuse_foreign(path, list(_FOREIGN))
         raise CutworkError(f"{path} is not a model directory: no *.safetensors in it")

@@ -1,7 +1,9 @@
 """From a recipe's `task` section to the task."""
 
 import inspect
+import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,10 @@ def load_task(settings: TaskSettings) -> Task:
             "recordings or a dataset of the Hub as owner/name"
         )
     load = TASKS[name]
-    given: dict[str, Any] = {"train_samples": settings.train_samples, "test_samples": settings.test_samples}
+    given: dict[str, Any] = {
+        "train_samples": settings.train_samples + settings.validation_samples,
+        "test_samples": settings.test_samples,
+    }
     parameters = inspect.signature(load).parameters
     if "seed" in parameters:
         given["seed"] = settings.seed
@@ -56,7 +61,25 @@ def load_task(settings: TaskSettings) -> Task:
     for key in allowed:
         if parameters[key].default is inspect.Parameter.empty and key not in options:
             raise CutworkError(f"task {name} needs the option '{key}'")
-    return load(**given, **options)
+    return hold_out(load(**given, **options), settings.validation_samples, settings.seed)
+
+
+def hold_out(task: Task, count: int, seed: int) -> Task:
+    """A task of which so many training samples, drawn by the seed, are for validation instead, and none like them left.
+
+    Raises CutworkError if nothing is left to train on.
+    """
+    if not count:
+        return task
+    drawn = set(random.Random(seed).sample(range(len(task.train)), min(count, len(task.train))))
+    validation = tuple(sample for i, sample in enumerate(task.train) if i in drawn)
+    known = {tuple(sample.texts()) for sample in validation}
+    train = tuple(s for i, s in enumerate(task.train) if i not in drawn and tuple(s.texts()) not in known)
+    if not train:
+        raise CutworkError(
+            f"task {task.name} has {len(task.train)} training samples; {count} for validation leave none to train on"
+        )
+    return replace(task, train=train, validation=validation)
 
 
 def _has_pairs(path: str) -> bool:
