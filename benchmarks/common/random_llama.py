@@ -6,6 +6,7 @@ tensor is made at a time, whenever it is needed, so that models larger than memo
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,11 +105,24 @@ def write_checkpoint(path: Path, shape: Shape, dtype: DType = "bf16", sparsity: 
                     writer.add(name, "BF16", bfloat16.from_float32(values))
 
 
-def write_packed(path: Path, shape: Shape, dtype: DType, sparsity: float, keep: int = 0) -> None:
-    """Blocks of that dtype with zeros; the embedding is bfloat16, the head dense (int8 where the blocks are int4)."""
+def write_packed(
+    path: Path, shape: Shape, dtype: DType, sparsity: float, keep: int = 0, layers_alike: bool = False
+) -> None:
+    """Blocks of that dtype with zeros; the embedding is bfloat16, the head dense (int8 where the blocks are int4).
+
+    With `layers_alike` all have the weights of the first, which is as fast to run and much faster to write.
+    """
     with output_directory(path) as partial, PackWriter(partial, shape.config, 9 * shape.layers + 3) as writer:
-        for name, _, values in tensors(shape):
-            writer.add(name, _encode(name, values, dtype, sparsity, keep))
+        for name, _, values in tensors(replace(shape, layers=1) if layers_alike else shape):
+            weight = _encode(name, values, dtype, sparsity, keep)
+            for each in in_layers(name, shape.layers) if layers_alike else [name]:
+                writer.add(each, weight)
+
+
+def in_layers(name: str, layers: int) -> list[str]:
+    """A tensor of the first layer by its name in each, in either naming; of another tensor its own name."""
+    head, number, tail = name.partition(".0.")
+    return [f"{head}.{layer}.{tail}" for layer in range(layers)] if number else [name]
 
 
 def _encode(name: str, values: np.ndarray, dtype: DType, sparsity: float, keep: int) -> EncodedWeight:

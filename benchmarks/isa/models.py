@@ -1,4 +1,4 @@
-"""The models, of the same random weights in every engine's format, written once."""
+"""The models, written once: random weights, the same in every engine's format, and the same in every layer."""
 
 import subprocess
 from dataclasses import replace
@@ -37,11 +37,11 @@ def write_model(models: Path, layers: int, cell: Cell, quantize: Path | None) ->
         dtype, zeros = cell.weights.split()
         fraction = float(zeros.removesuffix("%")) / 100 if zeros.endswith("%") else 0.0
         keep = int(zeros.split(":")[0]) if ":" in zeros else 0
-        write_packed(path, shape(layers), cast(DType, dtype), fraction, keep)
+        write_packed(path, shape(layers), cast(DType, dtype), fraction, keep, layers_alike=True)
     elif "_K" in cell.weights:
         _quantize(path, layers, cell.weights, quantize)
     else:
-        write_gguf(path, shape(layers), cell.weights)
+        write_gguf(path, shape(layers), cell.weights, layers_alike=True)
 
 
 def _quantize(path: Path, layers: int, kind: str, program: Path | None) -> None:
@@ -49,7 +49,7 @@ def _quantize(path: Path, layers: int, kind: str, program: Path | None) -> None:
         raise SystemExit(f"{path.name} is written by llama-quantize: give --llama-cpp a build that has it")
     floats, partial = path.with_name("bf16.gguf"), path.with_suffix(".partial")
     if not floats.exists():
-        write_gguf(floats, shape(layers), "BF16")
+        write_gguf(floats, shape(layers), "BF16", layers_alike=True)
     subprocess.run([program, floats, partial, kind], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     partial.rename(path)
     floats.unlink()
