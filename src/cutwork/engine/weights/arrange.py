@@ -22,6 +22,7 @@ _ZEROS = (0.0, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0)
 _SLOTS = (1.0, 1.08, 1.13, 1.23, 1.31, 1.47, 2.31, 6.0)
 _STARTS = 13 / 12  # of the bytes of slots, with where each strip's windows start
 _WORTH = 0.9  # of the time that a weight takes as it is stored, which is less memory
+_AT_ONCE = (1, 16, 512)  # as many tokens come alone as in batches of 16 and in prompts of 512
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Arrangement:
 
     @classmethod
     def of(cls, weights: Mapping[str, EncodedWeight], costs: Costs, threads: int) -> Self:
-        """What is fastest for one token with so many threads."""
+        """What is fastest with so many threads, for tokens that are decoded and for prompts together."""
         fastest = {name: _fastest(weight, costs, threads) for name, weight in weights.items()}
         return cls({name: layout for name, layout in fastest.items() if layout}, costs, threads)
 
@@ -75,6 +76,6 @@ def _fastest(weight: EncodedWeight, costs: Costs, threads: int) -> Layout | None
 
 
 def _seconds(costs: Costs, encoding: str, dtype: str, rows: int, cols: int, stored: int, threads: int) -> float:
-    """Of one token."""
+    """Of a token each that comes alone, in a batch and in a prompt."""
     shape = (encoding, dtype, rows, cols, stored)
-    return costs.seconds(costs.choose(*shape, 1), *shape, 1, threads)
+    return sum(costs.seconds(costs.choose(*shape, count), *shape, count, threads) / count for count in _AT_ONCE)
