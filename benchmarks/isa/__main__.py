@@ -11,8 +11,8 @@ prompt of 512. A run has a process of its own, and only one runs at a time; roun
 that ratios are those of neighbours in time. Before each run the memory's read bandwidth is measured. Every process has
 its weights in transparent huge pages, and how much of them is written beside the results.
 
-Peers are builds of llama.cpp and ik_llama.cpp (docs/experiments.md says how they are made): folders with llama-bench
-and llama-batched-bench. Leaves isa.json in results/.
+Peers are folders with llama-bench and llama-batched-bench of llama.cpp and ik_llama.cpp; how they are built says
+docs/results/instruction-sets.md. Leaves isa.json in results/.
 """
 
 import argparse

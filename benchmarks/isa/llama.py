@@ -41,7 +41,8 @@ class Build:
         """Why it cannot be used, or None."""
         for name in _IN_MEMORY:
             if not os.access(self.program(name), os.X_OK):
-                return f"{self.folder} has no {name}; build it as docs/experiments.md says, or leave {self.engine} out"
+                page = "docs/results/instruction-sets.md"
+                return f"{self.folder} has no {name}; build it as {page} says, or leave {self.engine} out"
         return None
 
     def command(self, program: str, model: Path, threads: int) -> list[str]:
