@@ -63,7 +63,7 @@ def main() -> int:
         if problem := build.missing():
             parser.error(problem)
     first, rest = groups(options.isa, options.weights, builds, options.threads)
-    quantize = options.llama_cpp / "llama-quantize" if options.llama_cpp else None
+    quantize = next(filter(Path.exists, (build.program("llama-quantize") for build in builds.values())), None)
     for cell in (*first, *rest):
         write_model(options.models, options.layers, cell, quantize)
     if options.prepare:

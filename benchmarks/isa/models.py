@@ -46,7 +46,7 @@ def write_model(models: Path, layers: int, cell: Cell, quantize: Path | None) ->
 
 def _quantize(path: Path, layers: int, kind: str, program: Path | None) -> None:
     if program is None:
-        raise SystemExit(f"{path.name} is written by llama-quantize: give --llama-cpp a build that has it")
+        raise SystemExit(f"{path.name} is written by llama-quantize: give --llama-cpp or --ik a build that has it")
     floats, partial = path.with_name("bf16.gguf"), path.with_suffix(".partial")
     if not floats.exists():
         write_gguf(floats, shape(layers), "BF16", layers_alike=True)

@@ -4,10 +4,9 @@ from statistics import median
 from typing import Any
 
 from benchmarks.isa.cells import CUTWORK, Cell
+from benchmarks.isa.rounds import DISTURBED
 from benchmarks.isa.targets import cells_of, named, of_memory, verdicts
 from benchmarks.isa.work import WHAT
-
-DISTURBED = 0.05  # of a processor, taken by others while something was measured
 
 
 def targets_table(result: dict[str, Any]) -> str:
@@ -30,13 +29,17 @@ def quiet(result: dict[str, Any]) -> str:
         f"{DISTURBED:.0%} of a processor"
     )
     ours, theirs = (
-        min((row["huge_pages"] for row in rows if (row["cell"]["engine"] == CUTWORK) == own), default=1.0)
+        min((run["huge_pages"] for row in rows if _ours(row) == own for run in row["runs"]), default=1.0)
         for own in (True, False)
     )
     return (
         f"{result['layers']} layers, random weights; medians of ratios within a round, with the extremes; {alone}. "
         f"At least {ours:.0%} of the private memory of our processes was in huge pages, of peers' {theirs:.0%}."
     )
+
+
+def _ours(row: dict[str, Any]) -> bool:
+    return bool(row["cell"]["engine"] == CUTWORK)
 
 
 def table(result: dict[str, Any]) -> str:

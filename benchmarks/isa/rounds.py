@@ -24,6 +24,8 @@ from benchmarks.isa.work import WHAT
 from benchmarks.peers.measure import bandwidth_program
 
 GUESS = 15.0  # seconds of a cell nobody has measured
+DISTURBED = 0.05  # of a processor, taken by others while something was measured
+MOSTLY = 0.85  # of private memory in huge pages: all weights, and little else
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,17 @@ class Bench:
             left = min(sum(map(self.seconds, todo[number:])), self.deadline - time.monotonic())
             run = self.measure(cell)
             speeds = "  ".join(f"{name} {run[name]:.4g}" for name in WHAT)
-            disturbed = f"  [yellow]others took {run['others']:.0%} of a processor" if run["others"] > 0.05 else ""
             head = f"{number + 1}/{len(todo)}, {left / 60:.0f} min left: "
-            self.console.print(f"{head}{cell}: {speeds}, memory {run['bandwidth']:.3g} GB/s{disturbed}")
+            doubts = ", ".join(self.doubts(run))
+            self.console.print(f"{head}{cell}: {speeds}, memory {run['bandwidth']:.3g} GB/s  [yellow]{doubts}")
         return True
+
+    def doubts(self, run: dict[str, float]) -> Iterator[str]:
+        """Why a run may say little."""
+        if run["others"] > DISTURBED:
+            yield f"others took {run['others']:.0%} of a processor"
+        if run["huge_pages"] < MOSTLY:
+            yield f"only {run['huge_pages']:.0%} in huge pages"
 
     def missing(self, rounds: Sequence[Sequence[Cell]]) -> Iterator[Cell]:
         """In which order: another cell first each round."""
@@ -76,7 +85,13 @@ class Bench:
             answer = self.builds[cell.engine, cell.isa].measure(path, cell.threads)
         seconds = time.monotonic() - start
         others = max(0.0, busy_seconds() - busy - (own_seconds() - own)) / seconds
-        run = {**answer.pop("speeds"), "bandwidth": bandwidth, "others": others, "seconds": seconds}
+        run = {
+            **answer.pop("speeds"),
+            "bandwidth": bandwidth,
+            "huge_pages": answer.pop("huge_pages"),
+            "others": others,
+            "seconds": seconds,
+        }
         self.store.add(cell, answer, run)
         return run
 

@@ -20,7 +20,6 @@ from benchmarks.isa.work import WHAT
 
 DENSE, SPARSE = Cell(CUTWORK, "avx2", "int8 dense", 1), Cell(CUTWORK, "avx2", "int8 4:16", 1)
 PEER = Cell(IK, NATIVE, "Q4_0", 1)
-ABOUT = {"huge_pages": 0.9}
 TABLE = """
 |    PP |     TG |    B |   N_KV |   T_PP s | S_PP t/s |   T_TG s | S_TG t/s |      T s |    S t/s |
 |-------|--------|------|--------|----------|----------|----------|----------|----------|----------|
@@ -36,8 +35,8 @@ def store(tmp_path: Path, **speeds: list[float]) -> Store:
     for name, values in speeds.items():
         ours = {"encodings": ["dense"], "megabytes": 1.0, "bytes_per_token": 10**9} if name != "peer" else {}
         for value in values:
-            run = {**dict.fromkeys(WHAT, value), "bandwidth": 40.0, "others": 0.01, "seconds": 7.0}
-            found.add(cells[name], ABOUT | ours, run)
+            run = {"bandwidth": 40.0, "huge_pages": 0.9, "others": 0.01, "seconds": 7.0}
+            found.add(cells[name], ours, dict.fromkeys(WHAT, value) | run)
     return found
 
 
