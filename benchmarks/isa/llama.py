@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.common.pages import huge_share
 from benchmarks.isa.cells import IK
-from benchmarks.isa.work import BATCHES, CONTEXT, PROMPT, STEPS
+from benchmarks.isa.work import BATCHES, CONTEXT, PROMPT, STEPS, WHAT
 
 # Weights are read into memory, not mapped, and malloc asks for huge pages as our loader does.
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
@@ -52,22 +52,25 @@ class Build:
     def measure(self, model: Path, threads: int) -> dict[str, Any]:
         """Tokens per second as our worker's, and how much lay in huge pages."""
         alone = self.command("llama-bench", model, threads)
-        singles, share = run([*alone, "-p", str(PROMPT), "-n", str(STEPS), "-r", "1", "-o", "json"])
-        batches, _ = run([
+        singles, _, share = run([*alone, "-p", str(PROMPT), "-n", str(STEPS), "-r", "1", "-o", "json"])
+        batches, said, _ = run([
             *self.command("llama-batched-bench", model, threads),
             *("-c", "2048", "-npp", str(CONTEXT), "-ntg", str(STEPS // 2), "-npl", ",".join(map(str, BATCHES))),
         ])  # fmt: skip
         rows = json.loads(singles[singles.index("[") :])
+        speeds = parse_singles(rows) | parse_batches(batches + said)  # one writes its table there, one here
+        if missing := set(WHAT) - set(speeds):
+            raise SystemExit(f"{self.folder}: no speeds of {', '.join(sorted(missing))} in what its programs print")
         how = " ".join((_REPACKED if self.engine == IK else _IN_MEMORY)["llama-bench"])
         return {
             "version": f"{rows[0]['build_commit']}, llama-bench {how}, {'='.join(*HUGE_PAGES.items())}",
             "huge_pages": share,
-            "speeds": parse_singles(rows) | parse_batches(batches),
+            "speeds": speeds,
         }
 
 
-def run(command: list[str]) -> tuple[str, float]:
-    """What a program prints, and how much of it lay in huge pages at some time. Raises SystemExit if it fails."""
+def run(command: list[str]) -> tuple[str, str, float]:
+    """What a program prints and complains of, and how much of it lay in huge pages. Raises SystemExit if it fails."""
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             command, cwd=folder, env=os.environ | HUGE_PAGES, stdout=subprocess.PIPE, stderr=errors, text=True
@@ -82,11 +85,12 @@ def run(command: list[str]) -> tuple[str, float]:
                     share, due = max(share, huge_share(process.pid)), time.monotonic() + 4
         finally:
             process.kill()
+        errors.seek(0)
+        said = errors.read()
         if process.returncode:
-            errors.seek(0)
-            last = [line.strip() for line in errors.read().splitlines() if line.strip()]
+            last = [line.strip() for line in said.splitlines() if line.strip()]
             raise SystemExit(f"{Path(command[0]).name} failed: {last[-1] if last else 'it says nothing'}")
-    return output, share
+    return output, said, share
 
 
 def parse_singles(rows: list[dict[str, Any]]) -> dict[str, float]:

@@ -87,7 +87,7 @@ def test_a_folder_without_the_programs_is_refused(tmp_path: Path) -> None:
 
 def test_a_peer_is_timed_by_its_programs(tmp_path: Path) -> None:
     rows = [{"n_prompt": n, "avg_ts": 50.0 + n, "build_commit": "abc"} for n in (0, 512)]
-    scripts = {"llama-bench": f"echo '{json.dumps(rows)}'", "llama-batched-bench": f"echo '{TABLE}'"}
+    scripts = {"llama-bench": f"echo '{json.dumps(rows)}'", "llama-batched-bench": f"echo '{TABLE}' >&2"}
     for name, body in scripts.items():
         arguments = f'echo "$@" >> {tmp_path}/arguments; echo "$GLIBC_TUNABLES" >> {tmp_path}/arguments'
         (tmp_path / name).write_text(f"#!/bin/sh\n{arguments}\n{body}\n")
