@@ -62,6 +62,7 @@ def test_there_is_a_recipe_for_every_row() -> None:
 def test_settings_are_the_published_ones(path: Path, row: str, changes: list[str]) -> None:
     recipe = load_recipe(path, changes)
     tune, losses = recipe.tune, recipe.tune.losses
+    assert recipe.prune.method == "sparsegpt"
     assert tune.schedule == "linear" and losses.squarehead == 1 and losses.kl == 0
     if "gsm8k" in path.stem:
         assert (tune.epochs, tune.learning_rate) == PUBLISHED[row]

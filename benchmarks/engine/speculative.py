@@ -110,7 +110,7 @@ def main() -> None:
     models = {0: Model.load(options.target, **loading)}
     for count in options.draft_tokens:
         models[count] = Model.load(options.target, draft=options.draft, draft_tokens=count, **loading)
-    prompts = [render_prompt(models[0].tokenizer, sample.prompt) for sample in task.test[: options.questions]]
+    prompts = [render_prompt(models[0].tokenizer, sample) for sample in task.test[: options.questions]]
     result = {
         "target": Path(options.target).name,
         "draft": Path(options.draft).name,

@@ -70,7 +70,8 @@ def models(
     compared: list[tuple[str, float, Source]] = [("dense", 0.0, dense)]
     for sparsity in sparsities:
         percent = round(100 * sparsity)
-        pruned = stages.prune(f"pruned-{percent}", dense, PruneSettings(sparsity=sparsity))
+        one_shot = PruneSettings(method="sparsegpt", sparsity=sparsity)
+        pruned = stages.prune(f"pruned-{percent}", dense, one_shot)
         compared.append(("one-shot", sparsity, pruned))
         for name, losses in LOSSES.items():
             changed = tuned.model_copy(update={"losses": losses})

@@ -5,14 +5,19 @@ from pathlib import Path
 
 import pytest
 import typer
+from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from cutwork.cli.prune import prune
 from cutwork.cli.quantize import quantize
 from cutwork.cli.tune import tune
 from cutwork.errors import CutworkError
+from tests.tasks.letters import CHATML
 from tests.tiny_checkpoint import write_tiny_checkpoint
 from tests.torch_models.tiny import FAMILIES, sums
+
+ROLES = ("system", "user", "assistant", "user", "assistant")
+TALKS = [("Be brief.", "One?", "One.", "Two?", "Two." if i % 4 else "Two. " * 50) for i in range(8)]
 
 app = typer.Typer()
 for command in (tune, prune, quantize):
@@ -40,6 +45,32 @@ def test_the_three_commands_chain(tmp_path: Path) -> None:
     report = json.loads(call("quantize", tmp_path / "sparse", tmp_path / "int8", "--task", data, "--json"))
     assert report["sparsity"] >= 0.5
     assert report["output"] == str(tmp_path / "int8")
+
+
+def test_conversations_are_learned_and_calibrated_with_and_long_ones_counted(tmp_path: Path) -> None:
+    dense = write_tiny_checkpoint(tmp_path / "dense")
+    tokenizer = AutoTokenizer.from_pretrained(dense)
+    tokenizer.chat_template = CHATML
+    tokenizer.save_pretrained(dense)
+    turns = [[{"role": role, "content": text} for role, text in zip(ROLES, texts, strict=True)] for texts in TALKS]
+    data = tmp_path / "talks.jsonl"
+    data.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in turns))
+    common = ["--task", data, "--max-length", 200, "--json"]
+    few = [*common, "--calibration-samples", 8]
+    steps = [*common, "--max-steps", 2, "--batch-size", 3, "--micro-batch-size", 3]
+    dropped, cut = {"samples": 6, "dropped": 2, "cut": 0}, {"samples": 8, "dropped": 0, "cut": 2}
+    pruned = json.loads(call("prune", dense, tmp_path / "pruned", *few))
+    assert (pruned["data"], pruned["settings"]["method"]) == (dropped, "alps")
+    tuned = json.loads(call("tune", tmp_path / "pruned", tmp_path / "sparse", *steps))
+    assert tuned["data"] == dropped
+    assert min(tuned["sparsity"].values()) >= 0.5
+    rounded = json.loads(call("quantize", tmp_path / "sparse", tmp_path / "int8", *few, "--long", "cut"))
+    assert rounded["data"] == cut
+    with pytest.raises(CutworkError, match=r"set task\.long to drop or cut"):
+        call("tune", dense, tmp_path / "no", *steps, "--long", "error")
+    said = CliRunner().invoke(app, ["tune", str(dense), str(tmp_path / "no"), *map(str, steps), "--dry-run"]).stderr
+    assert "2 of 8 samples have more than task.max_length = 200 tokens: 2 left out" in " ".join(said.split())
+    assert "«Two.<|im_end|>»" in said
 
 
 def test_bad_options_are_one_sentence(tmp_path: Path) -> None:

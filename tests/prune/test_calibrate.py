@@ -11,7 +11,7 @@ from torch import nn
 
 from cutwork.errors import CutworkError
 from cutwork.prune.activations import Activations
-from cutwork.prune.calibrate import calibration_batches, survey, walk
+from cutwork.prune.calibrate import calibration_batches, calibration_examples, survey, walk
 from cutwork.prune.input_statistics import Hessian, InputWatch, MeanSquares, SumOfProducts
 from cutwork.torch_models.blocks import block_linears, out_in
 from cutwork.torch_models.data import collate
@@ -100,17 +100,17 @@ def test_samples_are_drawn_by_the_seed_and_batched_by_length() -> None:
         def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
             return {"input_ids": [ord(c) % 60 for c in text]}
 
-    batches = calibration_batches(Letters(), sums(200), 50, 99, seed=1)
+    batches = calibration_batches(calibration_examples(Letters(), sums(200), 50, 99, seed=1))
     assert sum(len(batch["input_ids"]) for batch in batches) == 50
     assert all(batch["input_ids"].numel() <= 2048 for batch in batches)
-    again = calibration_batches(Letters(), sums(200), 50, 99, seed=1)
-    other = calibration_batches(Letters(), sums(200), 50, 99, seed=2)
+    again = calibration_batches(calibration_examples(Letters(), sums(200), 50, 99, seed=1))
+    other = calibration_batches(calibration_examples(Letters(), sums(200), 50, 99, seed=2))
     assert torch.equal(batches[0]["input_ids"], again[0]["input_ids"])
     assert batches[0]["input_ids"].shape != other[0]["input_ids"].shape or not torch.equal(
         batches[0]["input_ids"], other[0]["input_ids"]
     )
     with pytest.raises(CutworkError, match="needs samples"):
-        calibration_batches(Letters(), [], 50, 99, seed=1)
+        calibration_batches(calibration_examples(Letters(), [], 50, 99, seed=1))
 
 
 @pytest.mark.parametrize("family", ["t5", "whisper"])

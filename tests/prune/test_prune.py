@@ -30,7 +30,7 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_checkpoint(tmp_path_factory.mktemp("models") / "dense")
 
 
-@pytest.mark.parametrize("method", ["sparsegpt", "magnitude"])
+@pytest.mark.parametrize("method", ["alps", "sparsegpt", "magnitude"])
 def test_result_is_a_plain_checkpoint_with_the_zeros_asked_for(method: str, dense: Path, tmp_path: Path) -> None:
     settings = FEW.model_copy(update={"method": method})
     report = prune(dense, tmp_path / "out", settings, sums(20), console=QUIET)
@@ -45,12 +45,13 @@ def test_result_is_a_plain_checkpoint_with_the_zeros_asked_for(method: str, dens
     assert {layer["name"]: layer["sparsity"] for layer in report["layers"]} == pytest.approx(sparsity(model))
     assert report == json.loads((tmp_path / "out" / "prune-report.json").read_text())
     assert (tmp_path / "out" / "tokenizer.json").is_file()
-    error = "output_error" if method == "sparsegpt" else "weight_error"
+    error = "weight_error" if method == "magnitude" else "output_error"
     assert all(0 < layer[error] < 1 and layer["seconds"] >= 0 for layer in report["layers"])
 
 
-def test_sparsegpt_harms_the_output_less_than_magnitude(dense: Path, tmp_path: Path) -> None:
-    prune(dense, tmp_path / "a", FEW, sums(20), console=QUIET)
+@pytest.mark.parametrize("method", ["alps", "sparsegpt"])
+def test_the_output_is_harmed_less_than_by_magnitude(method: str, dense: Path, tmp_path: Path) -> None:
+    prune(dense, tmp_path / "a", FEW.model_copy(update={"method": method}), sums(20), console=QUIET)
     prune(dense, tmp_path / "b", FEW.model_copy(update={"method": "magnitude"}), console=QUIET)
     models = [AutoModelForCausalLM.from_pretrained(path) for path in (dense, tmp_path / "a", tmp_path / "b")]
     error = torch.zeros(2)
@@ -235,9 +236,9 @@ def test_settings_that_contradict_each_other_are_one_sentence() -> None:
         with pytest.raises(ValueError, match=message):
             PruneSettings.model_validate(settings)
     assert PruneSettings(pattern="16:64").sparsity == 0.75
-    # What the first release's runs are told by.
+    # What the first release's runs are told by, but for the method (run/stages.py).
     assert PruneSettings().model_dump(mode="json") == {
-        "method": "sparsegpt",
+        "method": "alps",
         "sparsity": 0.5,
         "calibration_samples": 128,
         "damping": 0.01,

@@ -1,5 +1,6 @@
 """The whole chain on a tiny random model: every stage once, and again only when something it depends on changed."""
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -204,6 +205,21 @@ def test_the_command_prints_the_results(finished: tuple[Recipe, Path]) -> None:
     outcome = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
     assert "sparse-int8" in outcome.stdout
     assert "results.png" in outcome.stdout
+
+
+def test_a_run_begun_with_the_former_default_goes_on_with_it(model: Path, tmp_path: Path) -> None:
+    settings = tiny_settings(model, tmp_path / "out") | {"teacher": None}
+    before = Recipe.model_validate(settings | {"prune": settings["prune"] | {"method": "sparsegpt"}})
+    run(before, until="prune", console=silent())
+    now, said = Recipe.model_validate(settings), io.StringIO()
+    assert now.prune.method == "alps"
+    stages = stages_of(now, tmp_path / "out", Console(file=said, width=200))
+    assert stages.missing()[0].name == "sparse"
+    assert "goes on with it; set prune.method to alps to make it anew" in said.getvalue()
+    chosen = changed(now, "prune", method="alps")
+    run(chosen, until="prune", console=silent())
+    assert json.loads((tmp_path / "out" / "pruned" / "prune-report.json").read_text())["settings"]["method"] == "alps"
+    assert stages_to_do(now)[0] == "sparse"  # and now the default is what it was made with
 
 
 def test_until_stops_after_its_stage(model: Path, tmp_path: Path) -> None:

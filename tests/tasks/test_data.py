@@ -11,9 +11,9 @@ from cutwork.errors import CutworkError
 from cutwork.recipe import TaskSettings
 from cutwork.tasks.load import load_task
 from cutwork.tasks.perplexity import task_text
-from cutwork.tasks.rendering import render
 from cutwork.tasks.task import Sample, Task
 from cutwork.tasks.text import pieces
+from cutwork.torch_models.data import examples
 
 ROWS = [{"en": f"thing {i}", "de": f"Ding, {i}", "n": i} for i in range(5)]
 
@@ -45,15 +45,6 @@ def test_rows_of_any_format_fill_templates(tmp_path: Path, suffix: str) -> None:
     task = load(test, train=train, prompt="Translate {n}: {en}", answer="de")
     assert task.test == tuple(Sample(f"Translate {i}: thing {i}", f"Ding, {i}") for i in range(2))
     assert [sample.answer for sample in task.train] == ["Ding, 2", "Ding, 3", "Ding, 4"]
-
-
-def test_turns_of_a_conversation(tmp_path: Path) -> None:
-    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
-    path = write(tmp_path / "chat.jsonl", [{"turns": turns}])
-    assert load(path, messages="turns").test == (Sample("Hi", "Hello"),)
-    bad = write(tmp_path / "bad.jsonl", [{"turns": turns[:1]}])
-    with pytest.raises(CutworkError, match="row 1: 'turns' must hold a user's turn and an assistant's"):
-        load(bad, messages="turns")
 
 
 @pytest.mark.parametrize(
@@ -120,6 +111,6 @@ def test_plain_text_is_learned_whole(tmp_path: Path) -> None:
         def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
             return {"input_ids": [ord(letter) for letter in text]}
 
-    ids, labels = render(Letters(), task.train[0], 50)
-    assert ids == labels == [ord(letter) for letter in task.train[0].answer[:50]]
+    [example] = examples(Letters(), task.train[:1], 50)
+    assert example["input_ids"] == example["labels"] == [ord(letter) for letter in task.train[0].answer[:50]]
     assert task_text(Letters(), task.test) == "\n".join(sample.answer for sample in task.test)

@@ -105,7 +105,13 @@ def test_text_goes_to_the_encoder_and_the_answer_to_the_decoder() -> None:
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
     assert family.keywords(batch)["decoder_input_ids"].tolist() == [[0, 99, 1, 0], [0, 101, 102, 103]]
     with pytest.raises(CutworkError, match="has 4 tokens, more than"):
-        examples(tokenizer, [Sample("d", "efg")], 3, family)
+        examples(tokenizer, [Sample("d", "efg")], 3, family, "error")
+    assert examples(tokenizer, [Sample("abc", "efg")], 3, family, "cut")[0] == {
+        "input_ids": [97, 98, 1],
+        "labels": [101, 102, 103],
+    }
+    with pytest.raises(CutworkError, match="not conversations"):
+        examples(tokenizer, [Sample("d", "e", turns=({},))], 3, family)
 
 
 def test_recordings_become_spectrograms_when_asked_for() -> None:
@@ -127,7 +133,10 @@ def test_recordings_become_spectrograms_when_asked_for() -> None:
         made.digest() != examples(Processor(), [Sample("", "abc", sound), Sample("", "d", sound)], 10, family).digest()
     )
     with pytest.raises(CutworkError, match="needs recordings"):
-        examples(Processor(), [Sample("", "abc")], 10, family)[0]
+        examples(Processor(), [Sample("", "abc")], 10, family)
+    few = examples(Processor(), [Sample("", "abcdef", sound), Sample("", "d", sound)], 5, family)
+    assert few.counts() == {"samples": 1, "dropped": 1, "cut": 0}
+    assert few[0]["labels"] == [40, 3, 2]
 
 
 def test_transcripts_with_times_teach_them() -> None:
@@ -150,9 +159,9 @@ def test_transcripts_with_times_teach_them() -> None:
 
     processor = SimpleNamespace(tokenizer=Voice())
     family = SpeechInputs(start=1, padding=0)
-    assert family.transcript(processor, Sample("de", "ab"), 10) == [39, 40, 32, 97, 98, 2]
+    assert family.transcript(processor, Sample("de", "ab")) == [39, 40, 32, 97, 98, 2]
     timed = Sample("de", "<|0.00|> ab<|1.50|><|2.00|> c<|30.00|>")
-    assert family.transcript(processor, timed, 20) == [39, 41, 32, 97, 98, 116, 141, 32, 99, 1541, 2]
+    assert family.transcript(processor, timed) == [39, 41, 32, 97, 98, 116, 141, 32, 99, 1541, 2]
     assert processor.tokenizer.languages == ["de", "de"]
-    SpeechInputs(start=1, padding=0, multilingual=False).transcript(processor, Sample("en", "ab"), 10)
+    SpeechInputs(start=1, padding=0, multilingual=False).transcript(processor, Sample("en", "ab"))
     assert processor.tokenizer.languages == ["de", "de"]

@@ -22,7 +22,7 @@ def evaluate(
     task: Annotated[
         str | None,
         typer.Option(
-            help="A task (gsm8k, wmt14-en-de, …), or a JSONL file of prompt and answer, or of source and target."
+            help="A task (gsm8k, wmt14-en-de, …), or a JSONL file of prompt and answer, messages, or source and target."
         ),
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="Take the task and its options from this recipe.")] = None,

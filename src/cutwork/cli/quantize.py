@@ -11,6 +11,7 @@ from cutwork.cli.training import (
     CalibrationSeed,
     CheckpointArgument,
     Damping,
+    LongOption,
     MaxLength,
     OutputArgument,
     RecipeOption,
@@ -58,6 +59,7 @@ def quantize(
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of qat.")] = _DEFAULT.qat.max_steps,
     lr: Annotated[float, typer.Option(help="Peak learning rate of qat.")] = _DEFAULT.qat.learning_rate,
     max_length: MaxLength = 512,
+    long: LongOption = "drop",
     seed: CalibrationSeed = _DEFAULT.seed,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -103,6 +105,7 @@ def quantize(
         settings,
         samples,
         max_length=max_length,
+        long=long,
         overwrite=overwrite,
         console=Console(stderr=True),
     )

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from cutwork.cli.console import console, print_json, table
 from cutwork.errors import CutworkError
-from cutwork.recipe import Settings, TaskSettings, load_recipe
+from cutwork.recipe import Long, Settings, TaskSettings, load_recipe
 from cutwork.tasks.load import load_task
 from cutwork.tasks.table import SUFFIXES
 from cutwork.tasks.task import Sample
@@ -19,11 +19,14 @@ OutputArgument = Annotated[Path, typer.Argument(metavar="OUT", help="Directory t
 TaskOption = Annotated[
     str | None,
     typer.Option(
-        "--task", help="A task (gsm8k, gsm_symbolic, …) or a JSONL, CSV or Parquet file of prompt and answer."
+        "--task",
+        help="A task (gsm8k, gsm_symbolic, …), a dataset of the Hub, or a JSONL, CSV or Parquet file: rows of prompt "
+        "and answer, messages, conversations (ShareGPT), or instruction, input, output (Alpaca).",
     ),
 ]
 RecipeOption = Annotated[Path | None, typer.Option("--recipe", help="Take the task and its options from this recipe.")]
-MaxLength = Annotated[int, typer.Option(min=2, help="Tokens per sample at most; a longer one is an error.")]
+MaxLength = Annotated[int, typer.Option(min=2, help="Tokens per sample at most; see --long.")]
+LongOption = Annotated[Long, typer.Option("--long", help="What becomes of longer samples: drop and cut are counted.")]
 
 CalibrationSamples = Annotated[int, typer.Option(min=1, help="Samples the method sees.")]
 Damping = Annotated[float, typer.Option(help="Of the Hessian's mean diagonal.")]
@@ -42,7 +45,7 @@ def training_samples(task: str | None, recipe: Path | None, count: int, seed: in
     if task.endswith(SUFFIXES):
         from cutwork.tasks.table import read_samples
 
-        return read_samples(Path(task), "prompt", "answer")[:count]
+        return read_samples(Path(task))[:count]
     return load_task(TaskSettings(name=task, train_samples=count, test_samples=1, seed=seed)).train
 
 

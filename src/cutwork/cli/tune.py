@@ -11,6 +11,7 @@ from cutwork.cli.console import print_json
 from cutwork.cli.options import Json, Overwrite
 from cutwork.cli.training import (
     CheckpointArgument,
+    LongOption,
     MaxLength,
     OutputArgument,
     RecipeOption,
@@ -33,6 +34,7 @@ def tune(
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Training samples.")] = 2000,
     max_length: MaxLength = 512,
+    long: LongOption = "drop",
     epochs: Annotated[float, typer.Option(help="Passes over the samples.")] = _DEFAULT.epochs,
     max_steps: Annotated[int, typer.Option(help="Optimiser steps; overrides --epochs.")] = _DEFAULT.max_steps,
     learning_rate: Annotated[float, typer.Option("--learning-rate", "--lr", help="Peak.")] = _DEFAULT.learning_rate,
@@ -115,6 +117,7 @@ def tune(
         training_samples(task, recipe, samples, seed),
         teacher_dir=Path(resolve(teacher)) if teacher else None,
         max_length=max_length,
+        long=long,
         fsdp=fsdp,
         dry_run=dry_run,
         overwrite=overwrite,

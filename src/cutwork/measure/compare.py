@@ -93,7 +93,7 @@ def quality(
                 "memory_bytes": model.memory_bytes["weights"],
             }
 
-    questions = [[sample.prompt, sample.answer] for sample in task.test]
+    questions = [sample.texts() for sample in task.test]
     amounts = [settings.accuracy_samples, settings.max_new_tokens, settings.perplexity_tokens]
     if settings.num_beams > 1:
         amounts.append(settings.num_beams)

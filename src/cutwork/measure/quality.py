@@ -75,5 +75,5 @@ def _answers(model: "Model", batch: Sequence[Sample], max_new_tokens: int, num_b
         options: dict[str, Any] = {"beam_size": num_beams, "temperature": 0.0, "max_new_tokens": max_new_tokens}
         return [model.transcribe(sample.audio, language=sample.prompt or None, **options).text for sample in batch]
     encoder = model.architecture.kind != "text"
-    prompts = [render_prompt(model.tokenizer, sample.prompt, encoder=encoder) for sample in batch]
+    prompts = [render_prompt(model.tokenizer, sample, encoder=encoder) for sample in batch]
     return [reply.text for reply in model.generate(prompts, max_new_tokens=max_new_tokens, num_beams=num_beams)]

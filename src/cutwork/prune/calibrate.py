@@ -16,10 +16,11 @@ from cutwork.errors import CutworkError
 from cutwork.progress import progress_bar
 from cutwork.prune.activations import Activations
 from cutwork.prune.input_statistics import Hessian, InputWatch, MeanSquares, Sum, SumOfProducts, SumOfSquares
+from cutwork.recipe import Long
 from cutwork.tasks.rendering import IGNORED
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.blocks import block_lists, linears
-from cutwork.torch_models.data import collate, examples
+from cutwork.torch_models.data import Examples, collate, examples
 from cutwork.torch_models.model_inputs import Example, ModelInputs, inputs_of
 from cutwork.torch_models.precision import wants_bfloat16
 
@@ -42,25 +43,30 @@ class _Batch:
     calls: list[tuple[tuple, dict[str, Any]]] = field(default_factory=list)  # each block's other arguments
 
 
-def calibration_batches(
+def calibration_examples(
     tokenizer: Any,
     samples: Sequence[Sample],
     count: int,
     max_length: int,
     seed: int,
     model_inputs: ModelInputs | None = None,
-) -> list[dict[str, Tensor]]:
-    """At most `count` samples drawn at random, in batches of about 2,048 tokens of similar length.
+    long: Long = "drop",
+) -> Examples:
+    """At most `count` samples drawn at random, as examples of a kind of model, decoder-only by default.
 
-    As examples of a kind of model, decoder-only by default; recordings come one in a batch.
+    Raises CutworkError if there are none, or as `examples` does.
     """
     if not samples:
         raise CutworkError("calibration needs samples; give a task or a JSONL file")
     drawn = random.Random(seed).sample(range(len(samples)), min(count, len(samples)))
-    rendered = sorted(examples(tokenizer, [samples[i] for i in drawn], max_length, model_inputs), key=_length)
+    return examples(tokenizer, [samples[i] for i in drawn], max_length, model_inputs, long)
+
+
+def calibration_batches(data: Examples) -> list[dict[str, Tensor]]:
+    """Examples in batches of about 2,048 tokens of similar length; recordings come one in a batch."""
     batches: list[dict[str, Tensor]] = []
     batch: list[Example] = []
-    for example in rendered:
+    for example in sorted(data, key=_length):
         if batch and (len(batch) + 1) * _length(example) > _TOKENS_PER_BATCH:
             batches.append(collate(batch))
             batch = []

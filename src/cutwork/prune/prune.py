@@ -10,17 +10,18 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from cutwork.prune.activations import Activations
-from cutwork.prune.calibrate import calibration_batches, survey, walk
+from cutwork.prune.calibrate import calibration_batches, calibration_examples, survey, walk
 from cutwork.prune.input_statistics import Hessian, MeanSquares
 from cutwork.prune.layers import Layers
 from cutwork.prune.mapped import MappedModel, copy_checkpoint
 from cutwork.prune.pruners import pruner
 from cutwork.prune.rates import outliers, owl, patterns
-from cutwork.recipe import PruneSettings
+from cutwork.recipe import Long, PruneSettings
 from cutwork.store.json_file import write_json
 from cutwork.store.output import output_directory
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.blocks import block_linears, block_lists, linears, out_in
+from cutwork.torch_models.data import Examples
 from cutwork.torch_models.load import load_tokenizer
 from cutwork.torch_models.model_inputs import inputs_of
 
@@ -34,16 +35,17 @@ def prune(
     samples: Sequence[Sample] = (),
     *,
     max_length: int = 512,
+    long: Long = "drop",
     overwrite: bool = False,
     activation_memory: int | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Prune the linears of the blocks of the model in `model_dir` and write a plain checkpoint to `output`.
 
-    `samples` calibrate all methods but magnitude. Zeros the model has already stay zeros. Memory: one block with its
-    Hessians, and `activation_memory` bytes of hidden states (default: half of what is free), beyond which they are kept
-    in files beside `output`. Returns the report that is also written to `output`: overall and per layer sparsity,
-    error, dead inputs, damping and seconds.
+    `samples` calibrate all methods but magnitude; `long` says what becomes of those of more than `max_length` tokens.
+    Zeros the model has already stay zeros. Memory: one block with its Hessians, and `activation_memory` bytes of hidden
+    states (default: half of what is free), beyond which they are kept in files beside `output`. Returns the report that
+    is also written to `output`: overall and per layer sparsity, error, dead inputs, damping and seconds.
 
     Raises CutworkError for unusable models or samples, a pattern that does not fit, or if `output` exists.
     """
@@ -52,7 +54,10 @@ def prune(
     with output_directory(output, overwrite=overwrite, source=model_dir) as partial_output:
         copy_checkpoint(model_dir, partial_output)
         opened = MappedModel(partial_output)
-        batches = _batches(model_dir, opened, settings, samples, max_length)
+        data = _calibration(model_dir, opened, settings, samples, max_length, long)
+        if data is not None and data.too_long():
+            console.print(data.too_long())
+        batches = [] if data is None else calibration_batches(data)
         activations = partial(Activations, activation_memory, partial_output.parent)
         layers, spilled = _prune_blocks(opened, batches, settings, activations, console)
         zeros = sum(layer["zeros"] for layer in layers.report)
@@ -61,6 +66,7 @@ def prune(
             "settings": settings.model_dump(mode="json"),
             "sparsity": zeros / sum(layer["rows"] * layer["columns"] for layer in layers.report),
             "seconds": round(time.perf_counter() - start, 3),
+            **({} if data is None else {"data": data.counts()}),
             "calibration_tokens": max(layer.get("tokens", 0) for layer in layers.report),
             "spilled_bytes": spilled,
             "layers": layers.report,
@@ -69,14 +75,21 @@ def prune(
     return report
 
 
-def _batches(
-    model_dir: Path, opened: MappedModel, settings: PruneSettings, samples: Sequence[Sample], max_length: int
-) -> list[dict[str, Tensor]]:
+def _calibration(
+    model_dir: Path,
+    opened: MappedModel,
+    settings: PruneSettings,
+    samples: Sequence[Sample],
+    max_length: int,
+    long: Long,
+) -> Examples | None:
     """What the method and the rates are calibrated with, if they are."""
     if not settings.needs_samples:
-        return []
+        return None
     tokenizer, inputs = load_tokenizer(model_dir), inputs_of(opened.model.config)
-    return calibration_batches(tokenizer, samples, settings.calibration_samples, max_length, settings.seed, inputs)
+    return calibration_examples(
+        tokenizer, samples, settings.calibration_samples, max_length, settings.seed, inputs, long
+    )
 
 
 def _prune_blocks(

@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from cutwork.quantize.grid import Grid
 from cutwork.quantize.schemes import choose, grid_of
-from cutwork.recipe import QuantizeSettings
+from cutwork.recipe import Long, QuantizeSettings
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.blocks import out_in
 from cutwork.tune.tune import Preparation, tune
@@ -59,6 +59,7 @@ def learn(
     stored: torch.dtype,
     *,
     max_length: int,
+    long: Long,
     console: Console,
 ) -> dict[str, Any]:
     """Fine-tune a checkpoint by `settings.qat` as it will be once quantised, and write a plain one to `output`.
@@ -85,6 +86,7 @@ def learn(
         samples,
         teacher_dir=teacher,
         max_length=max_length,
+        long=long,
         prepared=prepared,
         console=console,
     )

@@ -9,14 +9,14 @@ from typing import Any
 from rich.console import Console
 from torch import Tensor, nn
 
-from cutwork.prune.calibrate import calibration_batches, walk
+from cutwork.prune.calibrate import calibration_batches, calibration_examples, walk
 from cutwork.prune.input_statistics import Hessian
 from cutwork.quantize.compressed import description, install
 from cutwork.quantize.layers import Layers
 from cutwork.quantize.qat import learn
 from cutwork.quantize.schemes import choose, grid_of
 from cutwork.quantize.smooth import smooth
-from cutwork.recipe import QuantizeSettings
+from cutwork.recipe import Long, QuantizeSettings
 from cutwork.store.json_file import write_json
 from cutwork.store.output import output_directory
 from cutwork.tasks.task import Sample
@@ -34,15 +34,16 @@ def quantize(
     samples: Sequence[Sample] = (),
     *,
     max_length: int = 512,
+    long: Long = "drop",
     overwrite: bool = False,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Quantise the linears of the blocks of the model in `model_dir` and write a quantised checkpoint.
 
     `samples` calibrate GPTQ and smoothing, and train with method qat, whose unfinished training is kept in
-    `OUTPUT.work`; rounding needs none. Every zero stays where it is. The result loads in transformers and vLLM, that
-    of GPT-2 in the engine only (see `compressed.install`). Returns the report that is also written to `output`:
-    sparsity, bits and error per layer.
+    `OUTPUT.work`; rounding needs none; `long` says what becomes of those of more than `max_length` tokens. Every zero
+    stays where it is. The result loads in transformers and vLLM, that of GPT-2 in the engine only (see
+    `compressed.install`). Returns the report that is also written to `output`: sparsity, bits and error per layer.
 
     Raises CutworkError for unusable models or samples, or if `output` exists.
     """
@@ -63,12 +64,30 @@ def quantize(
         if settings.method == "qat":
             scales = {name: grids[name].scales(out_in(model.get_submodule(name)).float()) for name in grids}
             learned = work / "learned"
-            tuned = learn(model_dir, learned, settings, samples, stored, max_length=max_length, console=console)
-            training = {"training": {key: tuned[key] for key in ("steps", "seconds", "final")}}
+            tuned = learn(
+                model_dir, learned, settings, samples, stored, max_length=max_length, long=long, console=console
+            )
+            training = {
+                "training": {key: tuned[key] for key in ("steps", "seconds", "final")},
+                "data": tuned.get("data"),
+            }
             model, _ = load_for_surgery(learned)
             layers.round({name: model.get_submodule(name) for name in grids}, scales)
         else:
-            batches = _batches(model_dir, model, settings, samples, max_length)
+            batches: list[dict[str, Tensor]] = []
+            if settings.needs_samples:
+                data = calibration_examples(
+                    load_tokenizer(model_dir),
+                    samples,
+                    settings.calibration_samples,
+                    max_length,
+                    settings.seed,
+                    inputs_of(model.config),
+                    long,
+                )
+                if data.too_long():
+                    console.print(data.too_long())
+                batches, training = calibration_batches(data), {"data": data.counts()}
             smoothed = smooth(model, batches, settings.smoothing) if settings.smoothing else {}
             _quantize_layers(model, layers, batches, settings, console)
         model.to(stored)
@@ -90,16 +109,6 @@ def quantize(
         write_json(partial / REPORT, report)
     shutil.rmtree(work, ignore_errors=True)
     return report
-
-
-def _batches(
-    model_dir: Path, model: Any, settings: QuantizeSettings, samples: Sequence[Sample], max_length: int
-) -> list[dict[str, Tensor]]:
-    """What GPTQ and smoothing are calibrated with, if they are wanted."""
-    if not settings.needs_samples:
-        return []
-    tokenizer, inputs = load_tokenizer(model_dir), inputs_of(model.config)
-    return calibration_batches(tokenizer, samples, settings.calibration_samples, max_length, settings.seed, inputs)
 
 
 def _quantize_layers(

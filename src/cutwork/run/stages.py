@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from cutwork.errors import CutworkError
-from cutwork.recipe import PackSettings, PruneSettings, QuantizeSettings, Settings, TuneSettings
+from cutwork.recipe import Long, PackSettings, Pruner, PruneSettings, QuantizeSettings, Settings, TuneSettings
 from cutwork.store.fingerprint import digest, fingerprint
 from cutwork.store.json_file import read_json, write_json
 from cutwork.store.lock import only_process
@@ -20,6 +20,7 @@ from cutwork.tasks.task import Sample, Task
 
 GROUPS = ("teacher", "prune", "tune", "quantize", "pack", "compare")  # what --until may name
 _STATE = "stages.json"
+_FORMER_PRUNER: Pruner = "sparsegpt"  # PruneSettings.method where a recipe said nothing, until ALPS was
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Stages:
     task: Task
     max_length: int
     console: Console
+    long: Long = "drop"
     stages: list[Stage] = field(default_factory=list)
 
     def tune(
@@ -74,7 +76,14 @@ class Stages:
         return self.add(name, group, make, [_dump(settings), self._data], model, *taught)
 
     def prune(self, name: str, model: Source, settings: PruneSettings) -> Stage:
-        """Add a one-shot pruning."""
+        """Add a one-shot pruning; one that was begun when another method was the default goes on with that."""
+        former = settings.model_copy(update={"method": _FORMER_PRUNER})
+        if "method" not in settings.model_fields_set and self._begun_as(name, [_dump(former), self._data], model):
+            self.console.print(
+                f"{name} was begun when {_FORMER_PRUNER} was the default, and goes on with it; "
+                f"set prune.method to {settings.method} to make it anew"
+            )
+            settings = former
 
         def make(output: Path) -> None:
             from cutwork.prune.prune import prune
@@ -106,10 +115,12 @@ class Stages:
     def add(self, name: str, group: str, make: Callable[[Path], object], settings: object, *inputs: Source) -> Stage:
         """Add a stage that depends on `settings` (anything JSON can hold) and on models; returns it."""
         output = self.output / name
-        key = digest([name, settings, *map(key_of, inputs)])
-        stage = Stage(name, group, output, key, partial(make, output))
+        stage = Stage(name, group, output, _key(name, settings, *inputs), partial(make, output))
         self.stages.append(stage)
         return stage
+
+    def _begun_as(self, name: str, settings: object, *inputs: Source) -> bool:
+        return _read_state(self.output).get(name) == _key(name, settings, *inputs)
 
     def missing(self) -> list[Stage]:
         """The stages that are not there, or were made for other settings or inputs."""
@@ -147,11 +158,11 @@ class Stages:
         self.console.print(f"[dim]{stage.name} took {time.monotonic() - start:.0f} s[/dim]", highlight=False)
 
     def _common(self) -> dict[str, Any]:
-        return {"max_length": self.max_length, "console": self.console}
+        return {"max_length": self.max_length, "long": self.long, "console": self.console}
 
     @cached_property
     def _data(self) -> list[object]:
-        return [sample_digest(self.task.train), self.max_length]
+        return [sample_digest(self.task.train), self.max_length, *([self.long] if self.long != "drop" else [])]
 
 
 def sample_digest(samples: tuple[Sample, ...]) -> str:
@@ -160,8 +171,12 @@ def sample_digest(samples: tuple[Sample, ...]) -> str:
 
 
 def _contents(sample: Sample) -> list[str]:
-    texts = [sample.prompt, sample.answer]
+    texts = sample.texts()
     return texts if sample.audio is None else [*texts, hashlib.sha256(sample.audio).hexdigest()]
+
+
+def _key(name: str, settings: object, *inputs: Source) -> str:
+    return digest([name, settings, *map(key_of, inputs)])
 
 
 def _dump(settings: Settings) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from cutwork.errors import CutworkError
 from cutwork.store.atomic import disk_full
 
 
-def download(name: str) -> Path:
-    """The local snapshot of the Hub's model `name`, from the cache if it is there.
+def download(name: str, *, folders: bool = False) -> Path:
+    """The local snapshot of the Hub's model `name`, from the cache if it is there; with `folders` what is in them too.
 
     Raises CutworkError if there is no such model, its owner has to be asked, or the Hub cannot be reached.
     """
@@ -19,7 +19,7 @@ def download(name: str) -> Path:
             snapshot_download(
                 name,
                 allow_patterns=["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model", "*.spm", "LICENSE*"],
-                ignore_patterns=["*/*", "consolidated*"],
+                ignore_patterns=["consolidated*"] if folders else ["*/*", "consolidated*"],
             )
         )
     except GatedRepoError:

@@ -24,7 +24,7 @@ def task_text(tokenizer: Any, samples: Sequence[Sample]) -> str:
     """Samples one after the other, rendered as in training: the text to use where there is no other."""
     eos = tokenizer.eos_token or ""
     return "\n".join(
-        render_prompt(tokenizer, sample.prompt) + render_answer(tokenizer, sample.answer) + eos
+        render_prompt(tokenizer, sample) + render_answer(tokenizer, sample.answer) + eos
         if sample.prompt
         else sample.answer
         for sample in samples

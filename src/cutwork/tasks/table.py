@@ -2,18 +2,16 @@
 
 import csv
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from cutwork.errors import CutworkError
+from cutwork.tasks.columns import reader_of
 from cutwork.tasks.task import Sample, Task
 
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
-
-_FIELD = re.compile(r"\{(\w+)\}")
 
 
 def table(
@@ -22,8 +20,8 @@ def table(
     *,
     test: str,
     train: str | None = None,
-    prompt: str = "prompt",
-    answer: str = "answer",
+    prompt: str | None = None,
+    answer: str | None = None,
     messages: str | None = None,
     config: str | None = None,
     train_split: str = "train",
@@ -31,17 +29,17 @@ def table(
 ) -> Task:
     """The first samples of two files, or of two splits of a Hub dataset, of one row each.
 
-    `prompt` and `answer` name columns, or are templates such as "Translate: {en}". `messages` names a column of one
-    user's and one assistant's turn instead. For the Hub, `test` (and `train`, by default the same) is a dataset's name,
-    `config` its configuration. A chat model gets the prompt through its own template. Prompts of the test samples are
-    left out of `train`. Raises CutworkError for data that cannot be read that way.
+    `prompt` and `answer` name columns, or are templates such as "Translate: {en}"; `messages` names a column of
+    conversations instead. Without any of them the layout is told by the names of the columns (tasks/columns.py). For
+    the Hub, `test` (and `train`, by default the same) is a dataset's name, `config` its configuration. A chat model
+    gets the prompt through its own template. Prompts of the test samples are left out of `train`. Raises CutworkError
+    for data that cannot be read that way.
     """
     if train is None and not test.endswith(SUFFIXES):
         train = test
 
     def samples(source: str, split: str) -> Iterator[Sample]:
-        for number, row in enumerate(rows(source, split, config), 1):
-            yield _sample(row, prompt, answer, messages, f"{source}, row {number}")
+        return _samples(rows(source, split, config), source, prompt, answer, messages)
 
     held_out = tuple(islice(samples(test, test_split), test_samples))
     if not held_out:
@@ -51,14 +49,23 @@ def table(
     return Task(test, tuple(islice(training, train_samples)), held_out)
 
 
-def read_samples(path: Path, prompt: str, answer: str) -> list[Sample]:
-    """The samples in a file of rows, or CutworkError naming the row."""
-    found = [
-        _sample(row, prompt, answer, None, f"{path}, row {number}") for number, row in enumerate(rows(str(path)), 1)
-    ]
+def read_samples(path: Path, prompt: str | None = None, answer: str | None = None) -> list[Sample]:
+    """The samples in a file of rows, with columns as `table` has them, or CutworkError naming the row."""
+    found = list(_samples(rows(str(path)), str(path), prompt, answer, None))
     if not found:
         raise CutworkError(f"{path} holds no samples")
     return found
+
+
+def _samples(
+    found: Iterable[Mapping[str, Any]], source: str, prompt: str | None, answer: str | None, messages: str | None
+) -> Iterator[Sample]:
+    """The samples of rows, which are all like the first."""
+    every = iter(found)
+    for first in every:
+        read = reader_of(first.keys(), prompt, answer, messages)
+        for number, row in enumerate(chain([first], every), 1):
+            yield read(row, f"{source}, row {number}")
 
 
 def rows(source: str, split: str = "train", config: str | None = None) -> Iterable[Mapping[str, Any]]:
@@ -122,29 +129,3 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
     except ArrowException as error:
         raise CutworkError(f"cannot read task data from {path}: {' '.join(str(error).split())}") from None
     return found
-
-
-def _sample(row: Mapping[str, Any], prompt: str, answer: str, messages: str | None, where: str) -> Sample:
-    if messages is not None:
-        turns = row.get(messages)
-        try:
-            roles, texts = [turn["role"] for turn in turns or ()], [turn["content"] for turn in turns or ()]
-        except (TypeError, KeyError):
-            roles = []
-        if roles != ["user", "assistant"] or not all(isinstance(text, str) and text for text in texts):
-            raise CutworkError(f"{where}: '{messages}' must hold a user's turn and an assistant's, each with a text")
-        return Sample(*texts)
-    return Sample(_filled(prompt, row, where), _filled(answer, row, where))
-
-
-def _filled(template: str, row: Mapping[str, Any], where: str) -> str:
-    """A column's text, or a template with the columns it names put in."""
-    names = _FIELD.findall(template) or [template]
-    for name in names:
-        if not isinstance(row.get(name), str | int | float) or row[name] == "":
-            raise CutworkError(
-                f"{where}: expected a text '{name}'; there are {', '.join(map(str, row)) or 'no columns'}"
-            )
-    if names == [template]:
-        return str(row[template])
-    return _FIELD.sub(lambda match: str(row[match[1]]), template)

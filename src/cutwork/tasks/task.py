@@ -1,5 +1,6 @@
 """A task: prompts, reference answers, and what counts as right."""
 
+import json
 import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,11 +12,23 @@ LABELS = {"bleu": "BLEU", "chrf": "chrF", "wer": "WER"}  # what measures other t
 
 @dataclass(frozen=True)
 class Sample:
-    """A question and the answer that a model is to give."""
+    """A question and the answer that a model is to give.
+
+    Of a conversation of more than that, `turns` are all its messages as chat templates take them, the last one an
+    assistant's; every assistant's turn is learned, but for those with "weight": 0. `prompt` then is what comes before
+    the last answer, to be read by people and to tell samples apart.
+    """
 
     prompt: str
     answer: str
     audio: Any = field(default=None, compare=False, repr=False)  # of speech: mono, 16 kHz, a float32 array
+    turns: tuple[dict[str, Any], ...] = field(default=(), hash=False, repr=False)
+    tools: tuple[dict[str, Any], ...] = field(default=(), hash=False, repr=False)  # JSON schemas of what may be called
+
+    def texts(self) -> list[str]:
+        """All that is said, which tells one sample from another."""
+        more = [json.dumps([self.turns, self.tools], sort_keys=True)] if self.turns else []
+        return [self.prompt, self.answer, *more]
 
 
 @dataclass(frozen=True)

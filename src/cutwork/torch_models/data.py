@@ -10,50 +10,103 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from cutwork.errors import CutworkError
+from cutwork.recipe import Long
 from cutwork.tasks.rendering import IGNORED
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.model_inputs import DecoderOnlyInputs, Example, ModelInputs
 
 
 class Examples(Sequence[Example]):
-    """Samples as a model is trained on them, made when asked for where they are too large to keep."""
+    """Samples as a model is trained on them; recordings, which are large, are made into them when asked for.
 
-    def __init__(self, tokenizer: Any, samples: Sequence[Sample], max_length: int, model_inputs: ModelInputs) -> None:
-        def make(sample: Sample) -> Example:
-            return model_inputs.example(tokenizer, sample, max_length)
+    `dropped` and `cut` count the samples that were too long.
+    """
 
-        self._samples, self._make, self.lazy = samples, make, model_inputs.lazy
-        self._made = None if model_inputs.lazy else [make(sample) for sample in samples]
+    def __init__(
+        self, tokenizer: Any, samples: Sequence[Sample], max_length: int, model_inputs: ModelInputs, long: Long = "drop"
+    ) -> None:
+        self._tokenizer, self._inputs, self.lazy = tokenizer, model_inputs, model_inputs.lazy
+        self.given, self.max_length, self.dropped, self.cut = len(samples), max_length, 0, 0
+        self._samples: list[Sample] = []
+        self._tokens: list[Example] = []
+        for sample in samples:
+            tokens = self._fitting(sample, model_inputs.tokens(tokenizer, sample), long)
+            if tokens is not None:
+                self._samples.append(sample)
+                self._tokens.append(tokens)
+        if not self._tokens:
+            raise CutworkError(f"every sample has more than task.max_length = {max_length} tokens; raise it")
         # Of what varies: a spectrogram's length does not.
-        self.lengths = [len(e["input_ids"]) for e in self._made] if self._made else [len(s.answer) for s in samples]
+        texts = (len(sample.answer) for sample in self._samples)
+        self.lengths = list(texts) if self.lazy else [len(tokens["input_ids"]) for tokens in self._tokens]
+
+    def _fitting(self, sample: Sample, tokens: Example, long: Long) -> Example | None:
+        """What is written of a sample, cut if it must be; None if it is to be left out."""
+        length = max(map(len, tokens.values()))
+        if length <= self.max_length:
+            return tokens
+        if not sample.prompt and sample.audio is None:
+            long = "cut"  # plain text has no end that is needed
+        if long == "error":
+            raise CutworkError(
+                f"a sample has {length} tokens, more than task.max_length = {self.max_length}; raise it, or set "
+                f"task.long to drop or cut, for the sample that begins {(sample.prompt + sample.answer)[:60]!r}"
+            )
+        if long == "cut":
+            tokens = self._inputs.cut(tokens, self.max_length)
+            if any(label != IGNORED for label in tokens["labels"]):
+                self.cut += 1
+                return tokens
+        self.dropped += 1
+        return None
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def __getitem__(self, index: Any) -> Any:
-        return self._made[index] if self._made is not None else self._make(self._samples[index])
+        return self._inputs.example(self._tokenizer, self._samples[index], self._tokens[index])
+
+    def counts(self) -> dict[str, int]:
+        """How many samples there are, and what became of those that were too long."""
+        return {"samples": len(self), "dropped": self.dropped, "cut": self.cut}
+
+    def too_long(self) -> str:
+        """A sentence about the samples that were too long; nothing if there were none."""
+        parts = [f"{n} {what}" for n, what in ((self.dropped, "left out"), (self.cut, "cut")) if n]
+        if not parts:
+            return ""
+        longer = self.dropped + self.cut
+        return (
+            f"{longer} of {self.given} samples have more than task.max_length = {self.max_length} tokens: "
+            f"{', '.join(parts)}"
+        )
 
     def digest(self) -> str:
         """A short hash of all examples; of their samples where these are made when asked for."""
-        if self._made is not None:
-            return hashlib.sha256(json.dumps(self._made).encode()).hexdigest()[:16]
+        if not self.lazy:
+            return hashlib.sha256(json.dumps(self._tokens).encode()).hexdigest()[:16]
         whole = hashlib.sha256()
         for sample in self._samples:
-            whole.update(json.dumps([sample.prompt, sample.answer]).encode())
+            whole.update(json.dumps(sample.texts()).encode())
             whole.update(sample.audio.tobytes() if sample.audio is not None else b"")
         return whole.hexdigest()[:16]
 
 
 def examples(
-    tokenizer: Any, samples: Sequence[Sample], max_length: int, model_inputs: ModelInputs | None = None
+    tokenizer: Any,
+    samples: Sequence[Sample],
+    max_length: int,
+    model_inputs: ModelInputs | None = None,
+    long: Long = "drop",
 ) -> Examples:
     """Samples as the examples of a kind of model, decoder-only by default: `input_ids`, `labels`, ….
 
-    Raises CutworkError for an empty list or a sample beyond `max_length` tokens.
+    Those of more than `max_length` tokens are left out, cut at their end or an error, as `long` says; plain text is
+    always cut. Raises CutworkError if none is left.
     """
     if not samples:
         raise CutworkError("the task has no training samples")
-    return Examples(tokenizer, samples, max_length, model_inputs or DecoderOnlyInputs())
+    return Examples(tokenizer, samples, max_length, model_inputs or DecoderOnlyInputs(), long)
 
 
 def collate(batch: Sequence[Example]) -> dict[str, Tensor]:

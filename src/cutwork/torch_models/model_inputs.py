@@ -34,8 +34,14 @@ class ModelInputs(Protocol):
     lazy: ClassVar[bool]  # whether examples are too large to be kept
     counted: ClassVar[tuple[str, ...]]  # what of a batch counts as tokens
 
-    def example(self, tokenizer: Any, sample: Sample, max_length: int) -> Example:
-        """A sample as lists of token ids (or a spectrogram) and labels; CutworkError if it is longer than that."""
+    def tokens(self, tokenizer: Any, sample: Sample) -> Example:
+        """What of a sample is written, as lists of token ids: labels, and the input unless it is heard."""
+
+    def cut(self, tokens: Example, max_length: int) -> Example:
+        """The beginning of what is written, no list longer than that."""
+
+    def example(self, tokenizer: Any, sample: Sample, tokens: Example) -> Example:
+        """A sample as a model takes it, with what is written of it and what is heard."""
 
     def keywords(self, batch: Batch) -> Batch:
         """The keywords of the model's forward pass."""
@@ -53,10 +59,18 @@ class DecoderOnlyInputs:
     lazy: ClassVar[bool] = False
     counted: ClassVar[tuple[str, ...]] = ("input_ids",)
 
-    def example(self, tokenizer: Any, sample: Sample, max_length: int) -> Example:
-        """Prompt and answer in one sequence; the prompt is not learned."""
-        ids, labels = render(tokenizer, sample, max_length)
+    def tokens(self, tokenizer: Any, sample: Sample) -> Example:
+        """Prompt and answer, or a conversation, in one sequence; only answers are learned."""
+        ids, labels = render(tokenizer, sample)
         return {"input_ids": ids, "labels": labels}
+
+    def cut(self, tokens: Example, max_length: int) -> Example:
+        """The first tokens."""
+        return {key: ids[:max_length] for key, ids in tokens.items()}
+
+    def example(self, tokenizer: Any, sample: Sample, tokens: Example) -> Example:
+        """The tokens are all."""
+        return tokens
 
     def keywords(self, batch: Batch) -> Batch:
         """Only the ids: behind a causal mask no real token sees the padding to its right, and the fast path is free."""
@@ -86,11 +100,23 @@ class EncoderDecoderInputs:
     lazy: ClassVar[bool] = False
     counted: ClassVar[tuple[str, ...]] = ("input_ids", "labels")
 
-    def example(self, tokenizer: Any, sample: Sample, max_length: int) -> Example:
+    def tokens(self, tokenizer: Any, sample: Sample) -> Example:
         """Prompt and answer apart, each ended as the tokenizer ends a text."""
+        if sample.turns:
+            raise CutworkError("a model with an encoder learns from rows of a prompt and an answer, not conversations")
         ids, labels = tokenizer(sample.prompt)["input_ids"], tokenizer(text_target=sample.answer)["input_ids"]
-        _check_length(max(len(ids), len(labels)), max_length, sample)
         return {"input_ids": ids, "labels": labels}
+
+    def cut(self, tokens: Example, max_length: int) -> Example:
+        """The first tokens; the encoder's still end as they did."""
+        return {
+            key: [*ids[: max_length - 1], ids[-1]] if key == "input_ids" and len(ids) > max_length else ids[:max_length]
+            for key, ids in tokens.items()
+        }
+
+    def example(self, tokenizer: Any, sample: Sample, tokens: Example) -> Example:
+        """The tokens are all."""
+        return tokens
 
     def keywords(self, batch: Batch) -> Batch:
         """The encoder's ids and mask, and the decoder's ids."""
@@ -131,17 +157,21 @@ class SpeechInputs(EncoderDecoderInputs):
     lazy: ClassVar[bool] = True
     counted: ClassVar[tuple[str, ...]] = ("labels",)
 
-    def example(self, tokenizer: Any, sample: Sample, max_length: int) -> Example:
+    def tokens(self, tokenizer: Any, sample: Sample) -> Example:
+        """The transcript."""
+        if sample.audio is None:
+            raise CutworkError(f"a speech model needs recordings, and the sample {sample.answer[:60]!r} has none")
+        return {"labels": self.transcript(tokenizer, sample)}
+
+    def example(self, tokenizer: Any, sample: Sample, tokens: Example) -> Example:
         """The recording's spectrogram [mels, frames] and its transcript; the prompt is the language's name or code.
 
         `tokenizer` is the model's processor.
         """
-        if sample.audio is None:
-            raise CutworkError(f"a speech model needs recordings, and the sample {sample.answer[:60]!r} has none")
         spectrogram = tokenizer.feature_extractor(sample.audio, sampling_rate=RATE)["input_features"][0]
-        return {"input_features": spectrogram, "labels": self.transcript(tokenizer, sample, max_length)}
+        return {"input_features": spectrogram, **tokens}
 
-    def transcript(self, tokenizer: Any, sample: Sample, max_length: int) -> list[int]:
+    def transcript(self, tokenizer: Any, sample: Sample) -> list[int]:
         """The token ids that the decoder learns to write, without the first, which it is given.
 
         As in Whisper's training, the first word has a space before it; a transcript in which times are written as
@@ -159,9 +189,7 @@ class SpeechInputs(EncoderDecoderInputs):
                 labels.append(without_times + 1 + round(float(time) / SECONDS_PER_TIME))
                 labels += voice(text, add_special_tokens=False)["input_ids"]
             labels.append(voice.eos_token_id)
-        labels = labels[1:] if labels[0] == self.start else labels
-        _check_length(len(labels), max_length, sample)
-        return labels
+        return labels[1:] if labels[0] == self.start else labels
 
     def keywords(self, batch: Batch) -> Batch:
         """The spectrograms and the decoder's ids."""
@@ -188,11 +216,3 @@ def inputs_of(config: Any) -> ModelInputs:
     if kind == "speech":
         return SpeechInputs(start, padding, multilingual=config.vocab_size != ENGLISH_VOCABULARY)
     return EncoderDecoderInputs(start, padding)
-
-
-def _check_length(tokens: int, max_length: int, sample: Sample) -> None:
-    if tokens > max_length:
-        raise CutworkError(
-            f"a sample has {tokens} tokens, more than task.max_length = {max_length}; "
-            f"raise it or drop the sample that answers {sample.answer[:60]!r}"
-        )

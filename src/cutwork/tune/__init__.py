@@ -2,6 +2,11 @@
 
 tune        the stage: prepare, train, write
 trainer     transformers' loop with our loss and masks; losses, masks, optimizers: what it is made of
+any_trainer the zeros in trainers of others: cutwork.tune.keep_zeros
 gradual     more zeros while training; lora: adapters that are merged; estimate: what a run will take
 console     what a run shows and logs; malloc: memory that is kept between steps
 """
+
+from cutwork.tune.any_trainer import keep_zeros
+
+__all__ = ["keep_zeros"]

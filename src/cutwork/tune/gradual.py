@@ -13,12 +13,12 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from cutwork.errors import CutworkError
-from cutwork.prune.calibrate import calibration_batches, walk
+from cutwork.prune.calibrate import calibration_batches, calibration_examples, walk
 from cutwork.prune.input_statistics import Hessian
 from cutwork.prune.magnitude import magnitude
 from cutwork.prune.pruners import pruner
 from cutwork.prune.rates import pattern_of
-from cutwork.recipe import Gradual, TuneSettings
+from cutwork.recipe import Gradual, Long, TuneSettings
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.blocks import block_linears, out_in
 from cutwork.torch_models.model_inputs import inputs_of
@@ -43,7 +43,13 @@ class Schedule:
 
 
 def schedule_of(
-    settings: TuneSettings, model: Any, tokenizer: Any, samples: Sequence[Sample], max_length: int, bfloat16: bool
+    settings: TuneSettings,
+    model: Any,
+    tokenizer: Any,
+    samples: Sequence[Sample],
+    max_length: int,
+    long: Long,
+    bfloat16: bool,
 ) -> Schedule | None:
     """How zeros grow during a fine-tuning of `model`; None if they stay. CutworkError for settings that cannot be."""
     gradual = settings.gradual
@@ -57,7 +63,9 @@ def schedule_of(
     batches: list[dict[str, Tensor]] = []
     if gradual.method != "magnitude":
         count, model_inputs = gradual.calibration_samples, inputs_of(model.config)
-        batches = calibration_batches(tokenizer, samples, count, max_length, settings.seed, model_inputs)
+        batches = calibration_batches(
+            calibration_examples(tokenizer, samples, count, max_length, settings.seed, model_inputs, long)
+        )
     return Schedule(gradual, start, bfloat16, batches)
 
 

@@ -20,7 +20,7 @@ from transformers.integrations import is_tensorboard_available
 from transformers.training_args import OptimizerNames
 
 from cutwork.errors import CutworkError
-from cutwork.recipe import TuneSettings
+from cutwork.recipe import Long, TuneSettings
 from cutwork.store.fingerprint import fingerprint
 from cutwork.store.json_file import read_json, write_json
 from cutwork.store.lock import only_process
@@ -68,6 +68,7 @@ class _Run:
     samples: Sequence[Sample]
     data: Examples
     max_length: int
+    long: Long
     prepared: Preparation | None
     identity: dict[str, Any]  # a resumed or finished run must agree in all of it
     first: bool  # whether this process writes and prints
@@ -82,6 +83,7 @@ def tune(
     *,
     teacher_dir: Path | None = None,
     max_length: int = 512,
+    long: Long = "drop",
     fsdp: bool = False,
     dry_run: bool = False,
     overwrite: bool = False,
@@ -93,8 +95,9 @@ def tune(
     With `settings.keep_zeros`, whatever is zero in a linear of a block stays zero, and the result is checked. While it
     runs, resumable checkpoints are in `OUTPUT.work` beside the output: the same call after an interruption goes on from
     the last one and ends with the same weights. If `output` is already the result of this call, nothing is done.
-    `overwrite` throws both away first. `dry_run` prints two examples and the estimate, and trains nothing. `prepared`
-    may parametrise weights, as quantisation-aware training does; the stored weights are what is written.
+    `overwrite` throws both away first. `long` says what becomes of samples of more than `max_length` tokens. `dry_run`
+    prints two examples and the estimate, and trains nothing. `prepared` may parametrise weights, as quantisation-aware
+    training does; the stored weights are what is written.
 
     In several processes (torchrun, accelerate launch) this is data-parallel, and the model is sharded with `fsdp` or
     where accelerate's own settings say so; the first process writes and prints.
@@ -114,7 +117,7 @@ def tune(
             shutil.rmtree(work, ignore_errors=True)
         PartialState().wait_for_everyone()
         config, tokenizer = load_config(model_dir), load_tokenizer(model_dir)
-        data = examples(tokenizer, samples, max_length, inputs_of(config))
+        data = examples(tokenizer, samples, max_length, inputs_of(config), long)
         run = _Run(
             model_dir=model_dir,
             teacher_dir=teacher_dir,
@@ -127,6 +130,7 @@ def tune(
             samples=samples,
             data=data,
             max_length=max_length,
+            long=long,
             prepared=prepared,
             identity=_identity(model_dir, teacher_dir, settings, data, prepared),
             first=first,
@@ -138,6 +142,8 @@ def tune(
             return finished
         if settings.losses.needs_teacher and teacher_dir is None:
             raise CutworkError("the kl and squarehead losses compare with a teacher; give the dense model as --teacher")
+        if data.too_long():
+            console.print(data.too_long())
         bfloat16 = _bfloat16(run, dry_run)
         expected = _estimate(run, bfloat16)
         if dry_run:
@@ -146,7 +152,7 @@ def tune(
             expected.sentence() if expected else "no estimate: this architecture cannot be run on empty tensors"
         )
         if dry_run:
-            return {"estimate": asdict(expected) if expected else None}
+            return {"estimate": asdict(expected) if expected else None, "data": data.counts()}
         trainer, zeros = _prepare(run, bfloat16)
         seconds = _train(run, trainer, sparse=max(zeros.values()) > 0.1)
         return _write(run, trainer, zeros, seconds, overwrite)
@@ -176,7 +182,7 @@ def _prepare(run: _Run, bfloat16: bool) -> tuple[SparseTrainer, dict[str, float]
         bfloat16=bfloat16,
         keep_zeros=settings.keep_zeros,
         own_optimizer=settings.optimizer,
-        schedule=schedule_of(settings, model, run.tokenizer, run.samples, run.max_length, bfloat16),
+        schedule=schedule_of(settings, model, run.tokenizer, run.samples, run.max_length, run.long, bfloat16),
     )
     run.work.mkdir(parents=True, exist_ok=True)
     if run.first:
@@ -222,6 +228,7 @@ def _write(
             "run": run.identity,
             "seconds": round(seconds, 3),
             "steps": trainer.state.global_step,
+            "data": run.data.counts(),
             "tokens_per_second": round(trainer.tokens * run.arguments.world_size / seconds, 1),
             "dtype": "bfloat16" if trainer.bfloat16 else "float32",
             "final": lines[-1] if lines else {},

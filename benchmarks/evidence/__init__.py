@@ -1,0 +1,1 @@
+"""The experiment that docs/experiments.md announces: SmolLM2-135M, GSM-Symbolic, zeros and losses."""

@@ -1,0 +1,102 @@
+"""The experiment's tables and its figure, from evidence.json."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.common import figures
+from benchmarks.evidence.cells import LOSSES, PRIMARY
+from benchmarks.evidence.statistics import bootstrap_p, holm, mcnemar, paired_bootstrap, unpacked, wilson
+
+COLOURS = dict(zip(LOSSES, (figures.BLUE, figures.PURPLE, figures.GREEN, figures.CYAN), strict=True))
+Answers = NDArray[np.bool_]  # [seeds, questions]
+
+
+def rows(result: dict[str, Any], **wanted: Any) -> list[dict[str, Any]]:
+    """The rows that say what is wanted."""
+    return [row for row in result["rows"] if all(row.get(key) == value for key, value in wanted.items())]
+
+
+def by_seed(found: list[dict[str, Any]]) -> dict[int, Answers]:
+    """Right or wrong of every question, by the seed of the model that was asked."""
+    return {row["seed"]: unpacked(row) for row in found}
+
+
+def table(result: dict[str, Any], split: str = "test") -> str:
+    """Accuracy of every kind of model: each seed and the mean, with the interval over all answers."""
+    lines = [
+        "| model | zeros | rate | right, by seed | mean [95%] | answers' perplexity |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows(result, split=split):
+        groups[row["kind"], row.get("level", 0.0), row.get("loss"), row.get("rate")].append(row)
+    for (kind, level, loss, rate), found in groups.items():
+        shares = [row["right"] / row["samples"] for row in found]
+        low, high = wilson(sum(row["right"] for row in found), sum(row["samples"] for row in found))
+        perplexity = np.mean([row["answer_perplexity"] for row in found])
+        name = {"control": f"{loss}, dense again", "equal time": f"{loss}, equal time"}.get(kind, loss or kind)
+        lines.append(
+            f"| {name} | {level:.0%} | {f'{rate:g}' if rate else ''} | {' / '.join(f'{x:.1%}' for x in shares)} | "
+            f"{np.mean(shares):.1%} [{low:.1%}, {high:.1%}] | {perplexity:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def choices(result: dict[str, Any]) -> str:
+    """What was chosen on validation: the teacher's gate, and every loss's learning rate."""
+    lines = ["| model | rate | right on validation | of |", "|---|--:|--:|--:|"]
+    for row in rows(result, split="validation"):
+        name = f"{row['loss']}, {row['level']:.0%} zeros, half length" if row["kind"] == "rate" else row["kind"]
+        rate = f"{row['rate']:g}" if "rate" in row else ""
+        lines.append(f"| {name} | {rate} | {row['right'] / row['samples']:.1%} | {row['samples']} |")
+    return "\n".join(lines)
+
+
+def comparisons(result: dict[str, Any]) -> str:
+    """Every loss against cross-entropy, paired: difference, interval, p corrected by Holm, McNemar seed by seed."""
+    head = "| zeros | against CE | questions | seeds | difference, points [95%] | p, Holm | McNemar's p, by seed |"
+    lines = [head, "|--:|---|---|--:|--:|--:|--:|"]
+    pairs = {}
+    for level in sorted({row["level"] for row in rows(result, kind="core")} | {0.0}, reverse=True):
+        for split in ("test", "unseen"):
+            found = {loss: by_seed(rows(result, split=split, level=level, loss=loss)) for loss in LOSSES}
+            for loss in list(LOSSES)[1:]:
+                if shared := sorted(found[loss].keys() & found["CE"].keys()):
+                    stacked = [np.stack([found[each][seed] for seed in shared]) for each in (loss, "CE")]
+                    pairs[level, loss, split] = (stacked[0], stacked[1])
+    corrected = holm({str(key): bootstrap_p(*pair) for key, pair in pairs.items()})
+    for (level, loss, split), (ours, theirs) in pairs.items():
+        mean, low, high = (100 * value for value in paired_bootstrap(ours, theirs))
+        each = " / ".join(f"{mcnemar(a, b):.2g}" for a, b in zip(ours, theirs, strict=True))
+        name = f"**{loss}**" if (level, loss, split) == (0.75, PRIMARY[1], "test") else loss
+        lines.append(
+            f"| {level:.0%} | {name} | {split} | {len(ours)} | {mean:+.1f} [{low:+.1f}, {high:+.1f}] | "
+            f"{corrected[str((level, loss, split))]:.2g} | {each} |"
+        )
+    return "\n".join(lines)
+
+
+def plot(result: dict[str, Any], file: Path) -> None:
+    """Accuracy on the test's questions by zeros, each seed a point and the mean a line; the teacher as a level."""
+    figure = figures.new_figure(7.0, 4.4)
+    ax = figure.subplots()
+    for row in rows(result, kind="teacher", split="test"):
+        figures.level(ax, 100 * row["right"] / row["samples"], "dense teacher")
+    kinds = [("one-shot", None, figures.ORANGE), *(("core", loss, COLOURS[loss]) for loss in LOSSES)]
+    for kind, loss, colour in kinds:
+        found = [row for row in rows(result, split="test", kind=kind) if row.get("loss") == loss]
+        points = sorted((100 * row["level"], 100 * row["right"] / row["samples"]) for row in found)
+        if not points:
+            continue
+        ax.plot(*zip(*points, strict=True), "o", color=colour, markersize=4, label=loss or kind)
+        levels = sorted({x for x, _ in points})
+        ax.plot(levels, [np.mean([y for x, y in points if x == level]) for level in levels], color=colour)
+    ax.set(xlabel="zeros in the linears of the blocks, %", ylabel="right answers, %", ylim=(0, None))
+    figures.frame(ax)
+    if ax.lines:
+        ax.legend(frameon=False)
+    figures.save(figure, file)

@@ -1,0 +1,80 @@
+"""Intervals and tests for answers that are right or wrong, of models that were asked the same questions."""
+
+from collections.abc import Mapping
+from math import comb, sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+DRAWS = 10_000
+_Z = 1.959964  # of a normal distribution's middle 95%
+
+
+def wilson(right: int, samples: int) -> tuple[float, float]:
+    """Wilson's 95% interval of a fraction."""
+    fraction, spread = right / samples, _Z * _Z / samples
+    middle = fraction + spread / 2
+    half = _Z * sqrt(fraction * (1 - fraction) / samples + spread / (4 * samples))
+    return (middle - half) / (1 + spread), (middle + half) / (1 + spread)
+
+
+def paired_bootstrap(
+    ours: NDArray[np.bool_], theirs: NDArray[np.bool_], *, draws: int = DRAWS, seed: int = 0
+) -> tuple[float, float, float]:
+    """Difference of two accuracies and its 95% interval, over questions and seeds.
+
+    `ours` and `theirs`: [seeds, questions], right or wrong, the same questions and seeds in the same order. Each draw
+    takes seeds and questions with replacement (a hierarchical bootstrap, the pairs kept together).
+    """
+    drawn = _differences(ours, theirs, draws, seed)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(ours.mean() - theirs.mean()), float(low), float(high)
+
+
+def mcnemar(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> float:
+    """McNemar's exact two-sided p for two models' answers [questions] to the same questions."""
+    better, worse = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    disagree, fewer = better + worse, min(better, worse)
+    tail = sum(comb(disagree, count) for count in range(fewer + 1))
+    return min(1.0, 2 * tail / 2**disagree)
+
+
+def bootstrap_p(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], *, draws: int = DRAWS, seed: int = 0) -> float:
+    """Two-sided p that goes with `paired_bootstrap`: twice the share of draws on the other side of zero."""
+    drawn = _differences(ours, theirs, draws, seed)
+    low, high = float((drawn <= 0).mean()), float((drawn >= 0).mean())
+    return min(1.0, 2 * max(min(low, high), 1 / draws))
+
+
+def _differences(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], draws: int, seed: int) -> NDArray[np.float64]:
+    if ours.shape != theirs.shape or ours.ndim != 2:
+        raise ValueError(f"expected two arrays [seeds, questions] of one shape, not {ours.shape} and {theirs.shape}")
+    difference = ours.astype(np.float64) - theirs.astype(np.float64)
+    seeds, questions = difference.shape
+    random = np.random.default_rng(seed)
+    by_question = random.multinomial(questions, np.full(questions, 1 / questions), size=draws) / questions
+    by_seed = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
+    drawn: NDArray[np.float64] = ((by_question @ difference.T) * by_seed).sum(1)
+    return drawn
+
+
+def holm(values: Mapping[str, float]) -> dict[str, float]:
+    """Holm's correction of several p-values."""
+    result: dict[str, float] = {}
+    worst = 0.0
+    for rank, name in enumerate(sorted(values, key=values.__getitem__)):
+        worst = max(worst, min(1.0, values[name] * (len(values) - rank)))
+        result[name] = worst
+    return result
+
+
+def packed(right: NDArray[np.bool_]) -> str:
+    """Right or wrong of every question as hexadecimal digits, four questions each."""
+    return np.packbits(right).tobytes().hex()
+
+
+def unpacked(row: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Back from a row's `answers` and `samples`."""
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(row["answers"]), np.uint8), count=row["samples"])
+    return bits.astype(bool)

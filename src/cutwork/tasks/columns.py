@@ -1,0 +1,161 @@
+"""From a row to a sample: columns that were named, or the usual layouts, told by the names of their columns.
+
+prompt and answer, or completion      one question and its answer
+messages (and tools)                  a conversation as OpenAI's API has it
+conversations (and system, tools)     ShareGPT's
+instruction, input, output (system)   Alpaca's
+"""
+
+import json
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from cutwork.errors import CutworkError
+from cutwork.tasks.task import Sample
+
+Row = Mapping[str, Any]
+Reader = Callable[[Row, str], Sample]  # a row and where it is from, for an error
+
+_FIELD = re.compile(r"\{(\w+)\}")
+_SHAREGPT = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "model": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "system": "system",
+    "tool": "tool",
+    "observation": "tool",
+    "function_response": "tool",
+    "function_call": "assistant",
+}
+
+
+def reader_of(columns: Collection[str], prompt: str | None, answer: str | None, messages: str | None) -> Reader:
+    """How rows with these columns are read: as the names say that were given (or None), else by the columns.
+
+    The reader raises CutworkError, naming the place, for a row that is not like that.
+    """
+    if messages is not None:
+        return partial(_messages, column=messages)
+    if prompt is None and answer is None and not {"prompt", "answer"} <= set(columns):
+        if "messages" in columns:
+            return partial(_messages, column="messages")
+        if "conversations" in columns:
+            return partial(_messages, column="conversations")
+        if {"instruction", "output"} <= set(columns):
+            return _instruction
+        if {"prompt", "completion"} <= set(columns):
+            answer = "completion"
+    return partial(_pair, prompt=prompt or "prompt", answer=answer or "answer")
+
+
+def _pair(row: Row, where: str, prompt: str, answer: str) -> Sample:
+    return Sample(_filled(prompt, row, where), _filled(answer, row, where))
+
+
+def _filled(template: str, row: Row, where: str) -> str:
+    """A column's text, or a template with the columns it names put in."""
+    names = _FIELD.findall(template) or [template]
+    for name in names:
+        if not isinstance(row.get(name), str | int | float) or row[name] == "":
+            raise CutworkError(
+                f"{where}: expected a text '{name}'; there are {', '.join(map(str, row)) or 'no columns'}"
+            )
+    if names == [template]:
+        return str(row[template])
+    return _FIELD.sub(lambda match: str(row[match[1]]), template)
+
+
+def _instruction(row: Row, where: str) -> Sample:
+    parts = [_filled("instruction", row, where), row.get("input") or ""]
+    question = {"role": "user", "content": "\n\n".join(part for part in parts if part)}
+    return _sample([*_system(row), question, {"role": "assistant", "content": _filled("output", row, where)}], [])
+
+
+def _messages(row: Row, where: str, column: str) -> Sample:
+    turns = _from_json(row.get(column), f"{where}: '{column}'")
+    if not isinstance(turns, Sequence) or isinstance(turns, str) or not all(isinstance(t, Mapping) for t in turns):
+        raise CutworkError(f"{where}: '{column}' must be a list of messages")
+    read = [_turn(turn, f"{where}: message {i} of '{column}'") for i, turn in enumerate(turns, 1)]
+    while read and (read[-1]["role"] != "assistant" or read[-1].get("weight") == 0):
+        read.pop()  # nothing that is learned comes after it
+    if not read:
+        raise CutworkError(f"{where}: '{column}' holds no assistant's turn to learn")
+    tools = _from_json(row.get("tools") or [], f"{where}: 'tools'")
+    if not isinstance(tools, Sequence) or not all(isinstance(tool, Mapping) for tool in tools):
+        raise CutworkError(f"{where}: 'tools' must be a list of the JSON schemas of functions")
+    if read[0]["role"] not in ("system", "developer"):
+        read = [*_system(row), *read]
+    return _sample(read, [_without_nothing(tool) for tool in tools])
+
+
+def _system(row: Row) -> list[dict[str, Any]]:
+    text = row.get("system")
+    return [{"role": "system", "content": text}] if isinstance(text, str) and text else []
+
+
+def _turn(given: Row, where: str) -> dict[str, Any]:
+    """A message as chat templates take it, whatever else it says kept."""
+    turn = _without_nothing(given)
+    if "from" in turn and "role" not in turn:
+        role, text = turn.pop("from"), turn.pop("value", None)
+        if role not in _SHAREGPT:
+            raise CutworkError(f"{where} is from '{role}'; known are {', '.join(_SHAREGPT)}")
+        turn = {"role": _SHAREGPT[role], "content": text, **turn}
+        if role == "function_call":
+            calls = _from_json(text, where)
+            calls = calls if isinstance(calls, list) else [calls]
+            turn |= {"content": "", "tool_calls": [{"type": "function", "function": call} for call in calls]}
+    content = turn.get("content", "")
+    if isinstance(content, list) and all(isinstance(p, Mapping) and isinstance(p.get("text"), str) for p in content):
+        content = "".join(part["text"] for part in content)
+    if not isinstance(turn.get("role"), str) or not isinstance(content, str):
+        raise CutworkError(f'{where} must be like {{"role": "user", "content": "text"}}')
+    calls = turn.get("tool_calls")
+    if calls:
+        turn["tool_calls"] = [_call(call, where) for call in calls]
+    elif turn["role"] == "assistant" and not content and not turn.get("reasoning_content"):
+        raise CutworkError(f"{where} says nothing")
+    return {**turn, "content": content}
+
+
+def _call(call: Any, where: str) -> dict[str, Any]:
+    """A tool call with its arguments as an object, which templates write themselves."""
+    function = call.get("function", call) if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        raise CutworkError(f'{where}: a tool call must be like {{"function": {{"name": …, "arguments": {{…}}}}}}')
+    arguments = _from_json(function.get("arguments") or {}, f"{where}: the arguments of {function['name']}")
+    return {"type": "function", **call, "function": {"name": function["name"], "arguments": arguments}}
+
+
+def _from_json(value: Any, what: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise CutworkError(f"{what} is not JSON: {error}") from None
+
+
+def _without_nothing(value: Any) -> Any:
+    """A value without keys that hold nothing, which tables of unlike objects are filled up with."""
+    if isinstance(value, Mapping):
+        return {key: _without_nothing(part) for key, part in value.items() if part is not None}
+    return [_without_nothing(part) for part in value] if isinstance(value, list) else value
+
+
+def _sample(turns: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Sample:
+    """A question and its answer if that is all, else the conversation."""
+    *before, last = turns
+    answer = last["content"] or json.dumps(last.get("tool_calls", ""))
+    plain = all(turn.keys() == {"role", "content"} for turn in turns)
+    if [turn["role"] for turn in turns] == ["user", "assistant"] and plain and not tools:
+        return Sample(before[0]["content"], answer)
+    said = "\n".join(f"{turn['role']}: {turn['content'] or json.dumps(turn.get('tool_calls', ''))}" for turn in before)
+    return Sample(said, answer, turns=tuple(turns), tools=tuple(tools))

@@ -1,0 +1,99 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.evidence import report
+from benchmarks.evidence.cells import LOSSES, Cell
+from benchmarks.evidence.data import splits, templates
+from benchmarks.evidence.statistics import (
+    bootstrap_p,
+    holm,
+    mcnemar,
+    packed,
+    paired_bootstrap,
+    unpacked,
+    wilson,
+)
+from cutwork.recipe import load_recipe
+
+RECIPE = Path(report.__file__).with_name("smollm2.yaml")
+
+
+def right(share: float, seeds: int, questions: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random((seeds, questions)) < share
+
+
+def test_wilson_is_the_textbooks() -> None:
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)  # Newcombe 1998, table I
+    assert wilson(0, 20)[0] == pytest.approx(0, abs=1e-12)
+
+
+def test_the_bootstrap_agrees_with_the_normal_interval_of_one_seed() -> None:
+    ours, theirs = right(0.7, 1, 2000), right(0.6, 1, 2000, seed=1)
+    mean, low, high = paired_bootstrap(ours, theirs)
+    difference = ours.astype(float) - theirs
+    half = 1.96 * difference.std() / np.sqrt(difference.size)
+    assert mean == pytest.approx(difference.mean())
+    assert (low, high) == pytest.approx((mean - half, mean + half), abs=0.004)
+    assert bootstrap_p(ours, theirs) < 0.001
+    assert bootstrap_p(ours, ours) == 1.0
+
+
+def test_seeds_that_disagree_widen_the_interval() -> None:
+    theirs = right(0.5, 3, 2000)
+    steady = np.stack([row | (right(0.1, 1, 2000, seed)[0]) for seed, row in enumerate(theirs, 10)])
+    moody = np.stack([steady[0] | right(0.2, 1, 2000, 20)[0], theirs[1], theirs[2]])
+    widths = [np.diff(paired_bootstrap(ours, theirs)[1:])[0] for ours in (steady, moody)]
+    assert widths[1] > 2 * widths[0]
+
+
+def test_the_bootstrap_refuses_what_is_not_paired() -> None:
+    with pytest.raises(ValueError, match="seeds, questions"):
+        paired_bootstrap(right(0.5, 2, 10), right(0.5, 3, 10))
+
+
+def test_mcnemar_counts_the_questions_that_only_one_has_right() -> None:
+    ours = np.array([True] * 9 + [False] * 1 + [True] * 50)
+    theirs = np.array([False] * 9 + [True] * 1 + [True] * 50)
+    assert mcnemar(ours, theirs) == pytest.approx(2 * 11 / 1024)
+    assert mcnemar(ours, ours) == 1.0
+
+
+def test_holm() -> None:
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06})
+
+
+def test_answers_survive_a_file() -> None:
+    answers = right(0.5, 1, 2001)[0]
+    assert (unpacked({"answers": packed(answers), "samples": 2001}) == answers).all()
+
+
+def test_the_splits_share_no_question_and_the_recipe_has_the_drawn_templates() -> None:
+    recipe = load_recipe(RECIPE)
+    assert recipe.task.options["templates"] == templates()[0]
+    assert not set(templates()[0]) & set(templates()[1])
+    parts = splits(recipe)
+    prompts = {name: {sample.prompt for sample in task.test} for name, task in parts.items()}
+    assert {name: len(found) for name, found in prompts.items()} == {"validation": 500, "test": 2000, "unseen": 1000}
+    prompts["train"] = {sample.prompt for sample in parts["test"].train}
+    everything = set().union(*prompts.values())
+    assert len(everything) == sum(map(len, prompts.values()))
+
+
+def test_cells_are_told_apart() -> None:
+    cells = [Cell(loss, level, 0, 1e-4, steps) for loss in LOSSES for level in (0.75, 0.6) for steps in (100, 200)]
+    assert len({cell.name for cell in cells}) == len(cells)
+
+
+def test_comparisons_pair_seeds_and_mark_the_primary_outcome() -> None:
+    theirs, ours = right(0.5, 2, 400), right(0.5, 2, 400) | right(0.3, 2, 400, seed=1)
+    made = [
+        {"kind": "core", "loss": loss, "level": 0.75, "seed": seed, "split": "test", "samples": 400}
+        | {"answers": packed(answers[seed])}
+        for loss, answers in (("CE", theirs), ("CE+SquareHead", ours))
+        for seed in (0, 1)
+    ]
+    line = report.comparisons({"rows": made}).splitlines()[-1]
+    mean, low, high = (100 * value for value in paired_bootstrap(ours, theirs))
+    assert line.startswith(f"| 75% | **CE+SquareHead** | test | 2 | {mean:+.1f} [{low:+.1f}, {high:+.1f}] |")

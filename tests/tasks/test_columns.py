@@ -1,0 +1,114 @@
+"""The usual layouts of rows, and what is wrong with a row that is not quite like that."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cutwork.errors import CutworkError
+from cutwork.recipe import TaskSettings
+from cutwork.tasks.load import load_task
+from cutwork.tasks.table import read_samples
+from cutwork.tasks.task import Sample
+
+USER, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
+SYSTEM = {"role": "system", "content": "Be kind."}
+FUNCTION = {"name": "add", "arguments": {"a": 3}}
+
+
+def read(path: Path, row: dict[str, Any]) -> Sample:
+    path = path / "rows.jsonl"
+    path.write_text(json.dumps(row))
+    [sample] = read_samples(path)
+    return sample
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Hi", "answer": "Hello", "messages": []},
+        {"prompt": "Hi", "completion": "Hello"},
+        {"messages": [USER, ANSWER]},
+        {"messages": json.dumps([USER, ANSWER, USER])},  # nobody answers the last one
+        {
+            "messages": [
+                {**USER, "tool_calls": None},
+                {"role": "assistant", "content": [{"type": "text", "text": "Hello"}]},
+            ]
+        },
+        {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}], "system": ""},
+        {"instruction": "Hi", "input": "", "output": "Hello"},
+    ],
+)
+def test_a_question_and_its_answer(tmp_path: Path, row: dict[str, Any]) -> None:
+    assert read(tmp_path, row) == Sample("Hi", "Hello")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [SYSTEM, USER, ANSWER]},
+        {"messages": [USER, ANSWER], "system": "Be kind."},
+        {
+            "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}],
+            "system": "Be kind.",
+        },
+        {"instruction": "Hi", "output": "Hello", "system": "Be kind."},
+    ],
+)
+def test_what_the_system_says_makes_it_a_conversation(tmp_path: Path, row: dict[str, Any]) -> None:
+    sample = read(tmp_path, row)
+    assert sample.turns == (SYSTEM, USER, ANSWER)
+    assert (sample.prompt, sample.answer) == ("system: Be kind.\nuser: Hi", "Hello")
+
+
+def test_instructions_have_their_input_below(tmp_path: Path) -> None:
+    assert read(tmp_path, {"instruction": "Add.", "input": "3, 4", "output": "7"}).prompt == "Add.\n\n3, 4"
+
+
+def test_calls_of_tools_in_both_layouts(tmp_path: Path) -> None:
+    tools = [{"type": "function", "function": {"name": "add"}}]
+    called = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": FUNCTION}]}
+    as_text = {**called, "content": None, "tool_calls": [{"function": {**FUNCTION, "arguments": '{"a": 3}'}}]}
+    result = {"role": "tool", "content": "7"}
+    openai = read(tmp_path, {"messages": [USER, as_text, result, ANSWER], "tools": json.dumps(tools)})
+    sharegpt = [("human", "Hi"), ("function_call", json.dumps(FUNCTION)), ("observation", "7"), ("gpt", "Hello")]
+    other = read(tmp_path, {"conversations": [{"from": f, "value": v} for f, v in sharegpt], "tools": tools})
+    assert openai.turns == other.turns == (USER, called, result, ANSWER)
+    assert openai.tools == other.tools == tuple(tools)
+    assert openai.texts() == other.texts() != Sample(openai.prompt, openai.answer).texts()
+
+
+def test_conversations_of_the_test_are_not_trained_on(tmp_path: Path) -> None:
+    rows = [{"messages": [{**USER, "content": f"Hi {i}"}, ANSWER, USER, ANSWER]} for i in range(4)]
+    for name, part in (("train", rows), ("test", rows[:2])):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, part)))
+    options = {"train": str(tmp_path / "train.jsonl")}
+    task = load_task(TaskSettings(name=str(tmp_path / "test.jsonl"), options=options))
+    assert [sample.turns[0]["content"] for sample in task.train] == ["Hi 2", "Hi 3"]
+    named = load_task(TaskSettings(name=str(tmp_path / "test.jsonl"), options=options | {"messages": "messages"}))
+    assert named == task
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"messages": "Hi"}, "row 1: 'messages' is not JSON"),
+        ({"messages": 3}, "row 1: 'messages' must be a list of messages"),
+        ({"messages": [USER]}, "row 1: 'messages' holds no assistant's turn"),
+        ({"messages": [USER, {**ANSWER, "weight": 0}]}, "row 1: 'messages' holds no assistant's turn"),
+        ({"messages": [USER, {"role": "assistant", "content": ""}]}, "message 2 of 'messages' says nothing"),
+        ({"messages": [{"role": "user", "content": [{"image": "a"}]}]}, 'message 1 of .* must be like {"role"'),
+        ({"messages": [USER, {**ANSWER, "tool_calls": [{"function": "add"}]}]}, "a tool call must be like"),
+        ({"conversations": [{"from": "me", "value": "Hi"}]}, "message 1 of 'conversations' is from 'me'; known are"),
+        ({"conversations": [{"from": "function_call", "value": "add"}]}, "message 1 of 'conversations' is not JSON"),
+        ({"messages": [USER, ANSWER], "tools": 3}, "'tools' must be a list"),
+        ({"instruction": "Hi", "output": ""}, "row 1: expected a text 'output'"),
+        ({"text": "Hi"}, "row 1: expected a text 'prompt'; there are text"),
+    ],
+)
+def test_what_is_wrong_with_a_row_is_one_sentence(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+    with pytest.raises(CutworkError, match=message) as caught:
+        read(tmp_path, row)
+    assert "\n" not in str(caught.value)
