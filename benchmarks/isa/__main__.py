@@ -27,7 +27,7 @@ from benchmarks.common.results import RESULTS
 from benchmarks.isa import report
 from benchmarks.isa.cells import AVX2, IK, LLAMA, NATIVE, OURS, groups
 from benchmarks.isa.llama import Build
-from benchmarks.isa.models import write_model
+from benchmarks.isa.models import write_models
 from benchmarks.isa.rounds import Bench, stopped
 from benchmarks.isa.store import Store
 from cutwork import _native
@@ -43,7 +43,9 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop before this time is over")
     parser.add_argument("--rounds", type=int, default=4, help="of what the targets need; the rest gets half as many")
     parser.add_argument("--isa", nargs="+", choices=_native.isas(), default=isas, help="all but scalar, which is slow")
-    parser.add_argument("--weights", nargs="+", choices=OURS, default=OURS, metavar="WEIGHTS", help=", ".join(OURS))
+    parser.add_argument(
+        "--weights", nargs="+", choices=OURS, default=OURS, metavar="WEIGHTS", help=", ".join(OURS).replace("%", "%%")
+    )
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--layers", type=int, default=22)
     parser.add_argument("--llama-cpp", type=Path, metavar="FOLDER", help="llama.cpp, built for this processor")
@@ -63,9 +65,8 @@ def main() -> int:
         if problem := build.missing():
             parser.error(problem)
     first, rest = groups(options.isa, options.weights, builds, options.threads)
-    quantize = next(filter(Path.exists, (build.program("llama-quantize") for build in builds.values())), None)
-    for cell in (*first, *rest):
-        write_model(options.models, options.layers, cell, quantize)
+    if not options.dry_run:
+        write_models(options.models, options.layers, (*first, *rest), builds.values())
     if options.prepare:
         return 0
 

@@ -33,7 +33,7 @@ class Cell:
 
 def ours(isas: Sequence[str], weights: Collection[str], threads: Sequence[int]) -> list[Cell]:
     """What is compared with each other stands side by side."""
-    return [Cell(CUTWORK, isa, w, n) for n in threads for isa in isas for w in OURS if w in weights]
+    return [Cell(CUTWORK, isa, w, n) for n in threads for w in OURS if w in weights for isa in isas]
 
 
 def peers(builds: Collection[tuple[str, str]], threads: Sequence[int]) -> list[Cell]:

@@ -1,6 +1,7 @@
 """The models, written once: random weights, the same in every engine's format, and the same in every layer."""
 
 import subprocess
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -10,6 +11,7 @@ from rich.console import Console
 from benchmarks.common.random_llama import DType, write_packed
 from benchmarks.common.shapes import SHAPES, Shape
 from benchmarks.isa.cells import CUTWORK, Cell
+from benchmarks.isa.llama import Build
 from benchmarks.peers.model_files import write_gguf
 
 _CONSOLE = Console(stderr=True, highlight=False)
@@ -24,6 +26,13 @@ def model_path(models: Path, layers: int, cell: Cell) -> Path:
     """Where a cell's model is kept."""
     name = cell.weights.replace(" ", "-").replace(":", "of").removesuffix("%")
     return models / f"random-{layers}" / (name if cell.engine == CUTWORK else f"{name}.gguf")
+
+
+def write_models(models: Path, layers: int, cells: Iterable[Cell], builds: Iterable[Build]) -> None:
+    """Those that are not there yet."""
+    quantize = next(filter(Path.exists, (build.program("llama-quantize") for build in builds)), None)
+    for cell in cells:
+        write_model(models, layers, cell, quantize)
 
 
 def write_model(models: Path, layers: int, cell: Cell, quantize: Path | None) -> None:
