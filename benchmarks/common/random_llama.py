@@ -106,15 +106,24 @@ def write_checkpoint(path: Path, shape: Shape, dtype: DType = "bf16", sparsity: 
 
 
 def write_packed(
-    path: Path, shape: Shape, dtype: DType, sparsity: float, keep: int = 0, layers_alike: bool = False
+    path: Path,
+    shape: Shape,
+    dtype: DType,
+    sparsity: float,
+    keep: int = 0,
+    *,
+    layers_alike: bool = False,
+    int4_head: bool = False,
 ) -> None:
-    """Blocks of that dtype with zeros; the embedding is bfloat16, the head dense (int8 where the blocks are int4).
+    """Blocks of that dtype with zeros; the embedding is bfloat16, the head dense.
 
-    With `layers_alike` all have the weights of the first, which is as fast to run and much faster to write.
+    With `layers_alike` all have the weights of the first, which is as fast to run and much faster to write. The head is
+    int8 where the blocks are int4, unless it should be int4 too.
     """
     with output_directory(path) as partial, PackWriter(partial, shape.config, 9 * shape.layers + 3) as writer:
         for name, _, values in tensors(replace(shape, layers=1) if layers_alike else shape):
-            weight = _encode(name, values, dtype, sparsity, keep)
+            kind: DType = "int8" if (dtype, name) == ("int4", HEAD) and not int4_head else dtype
+            weight = _encode(name, values, kind, sparsity, keep)
             for each in in_layers(name, shape.layers) if layers_alike else [name]:
                 writer.add(each, weight)
 
@@ -132,10 +141,10 @@ def _encode(name: str, values: np.ndarray, dtype: DType, sparsity: float, keep: 
         return encode(bfloat16.from_float32(values))
     if is_pruned(name):
         values = prune(values, sparsity, keep)
-    if dtype == "int4" and name != HEAD:
+    if dtype == "int4":
         codes, steps = round_int4(values)
         return in_slots(codes, encode_int4(codes, steps.astype(np.float16), INT4_GROUP))
-    if dtype in ("int8", "int4"):
+    if dtype == "int8":
         codes, scale = round_int8(values)
         return in_slots(codes, encode(codes, scale))
     return encode(values if dtype == "f32" else bfloat16.from_float32(values))

@@ -18,6 +18,13 @@ _FIRST = ("int8 dense", "int8 4:16", "int4 dense", "int4 4:16", "int8 75%", "int
 _FIRST_PEERS = ((IK, NATIVE, "Q4_0"), *((LLAMA, NATIVE, kind) for kind in KINDS))
 
 
+PATIENCE = 300.0  # seconds that a process may take
+
+
+class CellError(Exception):
+    """A cell could not be measured; the message says why."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One of them. `isa`: an instruction set of ours, or what a peer is built for."""

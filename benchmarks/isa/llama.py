@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common.pages import huge_share
-from benchmarks.isa.cells import IK
+from benchmarks.isa.cells import IK, PATIENCE, CellError
 from benchmarks.isa.work import BATCHES, CONTEXT, PROMPT, STEPS, WHAT
 
 # Weights are read into memory, not mapped, and malloc asks for huge pages as our loader does.
@@ -50,7 +50,7 @@ class Build:
         return [str(self.program(program)), "-m", str(model), "-t", str(threads), *options]
 
     def measure(self, model: Path, threads: int) -> dict[str, Any]:
-        """Tokens per second as our worker's, and how much lay in huge pages."""
+        """Tokens per second as our worker's, and how much lay in huge pages. Raises CellError."""
         alone = self.command("llama-bench", model, threads)
         singles, _, share = run([*alone, "-p", str(PROMPT), "-n", str(STEPS), "-r", "1", "-o", "json"])
         batches, said, _ = run([
@@ -60,7 +60,7 @@ class Build:
         rows = json.loads(singles[singles.index("[") :])
         speeds = parse_singles(rows) | parse_batches(batches + said)  # one writes its table there, one here
         if missing := set(WHAT) - set(speeds):
-            raise SystemExit(f"{self.folder}: no speeds of {', '.join(sorted(missing))} in what its programs print")
+            raise CellError(f"{self.folder}: no speeds of {', '.join(sorted(missing))} in what its programs print")
         how = " ".join((_REPACKED if self.engine == IK else _IN_MEMORY)["llama-bench"])
         return {
             "version": f"{rows[0]['build_commit']}, llama-bench {how}, {'='.join(*HUGE_PAGES.items())}",
@@ -70,12 +70,13 @@ class Build:
 
 
 def run(command: list[str]) -> tuple[str, str, float]:
-    """What a program prints and complains of, and how much of it lay in huge pages. Raises SystemExit if it fails."""
+    """What a program prints and complains of, and how much of it lay in huge pages. Raises CellError if it fails."""
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             command, cwd=folder, env=os.environ | HUGE_PAGES, stdout=subprocess.PIPE, stderr=errors, text=True
         )
         share, due = 0.0, time.monotonic() + 2  # looking takes time that is measured: not often
+        end = time.monotonic() + PATIENCE
         try:
             while True:
                 try:
@@ -83,13 +84,15 @@ def run(command: list[str]) -> tuple[str, str, float]:
                     break
                 except subprocess.TimeoutExpired:
                     share, due = max(share, huge_share(process.pid)), time.monotonic() + 4
+                    if due > end:
+                        raise CellError(f"{Path(command[0]).name} took more than {PATIENCE:.0f} seconds") from None
         finally:
             process.kill()
         errors.seek(0)
         said = errors.read()
         if process.returncode:
             last = [line.strip() for line in said.splitlines() if line.strip()]
-            raise SystemExit(f"{Path(command[0]).name} failed: {last[-1] if last else 'it says nothing'}")
+            raise CellError(f"{Path(command[0]).name} failed: {last[-1] if last else 'it says nothing'}")
     return output, said, share
 
 

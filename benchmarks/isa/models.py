@@ -1,4 +1,7 @@
-"""The models, written once: random weights, the same in every engine's format, and the same in every layer."""
+"""The models, written once: random weights, the same in every engine's format, and the same in every layer.
+
+The heads of int4 are int4 too, as those of Q4_0 are 4 bits.
+"""
 
 import subprocess
 from collections.abc import Iterable
@@ -46,7 +49,7 @@ def write_model(models: Path, layers: int, cell: Cell, quantize: Path | None) ->
         dtype, zeros = cell.weights.split()
         fraction = float(zeros.removesuffix("%")) / 100 if zeros.endswith("%") else 0.0
         keep = int(zeros.split(":")[0]) if ":" in zeros else 0
-        write_packed(path, shape(layers), cast(DType, dtype), fraction, keep, layers_alike=True)
+        write_packed(path, shape(layers), cast(DType, dtype), fraction, keep, layers_alike=True, int4_head=True)
     elif "_K" in cell.weights:
         _quantize(path, layers, cell.weights, quantize)
     else:

@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.common.provenance import ROOT
-from benchmarks.isa.cells import CUTWORK, Cell
+from benchmarks.isa.cells import CUTWORK, PATIENCE, Cell, CellError
 from benchmarks.isa.llama import Build
 from benchmarks.isa.models import model_path
 from benchmarks.isa.store import Store
@@ -39,18 +39,26 @@ class Bench:
     deadline: float = float("inf")  # time.monotonic()
 
     def run(self, rounds: Sequence[Sequence[Cell]]) -> bool:
-        """Measure what is missing, round by round; whether all of it was."""
+        """Measure what is missing, round by round; whether all of it was. What fails once is left out."""
         todo = list(self.missing(rounds))
+        failed: set[Cell] = set()
         for number, cell in enumerate(todo):
+            if cell in failed:
+                continue
             if time.monotonic() + self.seconds(cell) > self.deadline:
                 return False
             left = min(sum(map(self.seconds, todo[number:])), self.deadline - time.monotonic())
-            run = self.measure(cell)
+            try:
+                run = self.measure(cell)
+            except CellError as error:
+                self.console.print(f"[red]{cell}: {error}")
+                failed.add(cell)
+                continue
             speeds = "  ".join(f"{name} {run[name]:.4g}" for name in WHAT)
             head = f"{number + 1}/{len(todo)}, {left / 60:.0f} min left: "
             doubts = ", ".join(self.doubts(run))
             self.console.print(f"{head}{cell}: {speeds}, memory {run['bandwidth']:.3g} GB/s  [yellow]{doubts}")
-        return True
+        return not failed
 
     def doubts(self, run: dict[str, float]) -> Iterator[str]:
         """Why a run may say little."""
@@ -75,14 +83,14 @@ class Bench:
         return float(runs[-1]["seconds"]) if runs else GUESS if cell.engine == CUTWORK else PEERS_GUESS
 
     def measure(self, cell: Cell) -> dict[str, float]:
-        """One run of a cell, into the store."""
+        """One run of a cell, into the store. Raises CellError."""
         start, busy, own = time.monotonic(), busy_seconds(), own_seconds()
         bandwidth = read_bandwidth(cell.threads)
         path = model_path(self.models, self.store.layers, cell)
         if cell.engine == CUTWORK:
             answer = measure_ours(path, cell)
         else:
-            answer = self.builds[cell.engine, cell.isa].measure(path, cell.threads)
+            answer = self.builds[cell.engine, cell.isa].measure(path.resolve(), cell.threads)
         seconds = time.monotonic() - start
         others = max(0.0, busy_seconds() - busy - (own_seconds() - own)) / seconds
         run = {
@@ -97,17 +105,21 @@ class Bench:
 
 
 def measure_ours(path: Path, cell: Cell) -> dict[str, Any]:
-    """In a process of its own. Raises SystemExit if it fails."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.isa.cutwork_worker", str(path), str(cell.threads)],
-        cwd=ROOT,
-        env=os.environ | {"CUTWORK_ISA": cell.isa, "CUTWORK_COSTS": "default"},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
+    """In a process of its own. Raises CellError if it fails."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.isa.cutwork_worker", str(path.resolve()), str(cell.threads)],
+            cwd=ROOT,
+            env=os.environ | {"CUTWORK_ISA": cell.isa, "CUTWORK_COSTS": "default"},
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise CellError(f"took more than {PATIENCE:.0f} seconds") from None
     if done.returncode:
-        raise SystemExit(f"{cell} failed, see above")
+        raise CellError("its process failed, see above")
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
 

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.common.pages import huge_share
 from benchmarks.common.shapes import SHAPES
 from benchmarks.isa import cutwork_worker, models, report, rounds, targets
-from benchmarks.isa.cells import AVX2, CUTWORK, IK, LLAMA, NATIVE, OURS, Cell, groups
+from benchmarks.isa.cells import AVX2, CUTWORK, IK, LLAMA, NATIVE, OURS, Cell, CellError, groups
 from benchmarks.isa.llama import Build, parse_batches, parse_singles
 from benchmarks.isa.store import Store
 from benchmarks.isa.work import WHAT
@@ -71,6 +71,14 @@ def test_it_stops_before_the_time_is_over(tmp_path: Path, monkeypatch: pytest.Mo
     assert rounds.Bench(results, tmp_path, {}, report_console()).run([[DENSE]])
 
 
+def test_what_fails_is_left_out(tmp_path: Path) -> None:
+    results = store(tmp_path)
+    bench = rounds.Bench(results, tmp_path, {}, report_console())
+    gone = Cell(CUTWORK, "scalar", "int8 dense", 1)  # no model of it is there
+    assert not bench.run([[gone], [gone]])
+    assert results.runs(gone) == 0
+
+
 def test_peers_tables_are_read() -> None:
     assert parse_batches(TABLE) == {"batch 4": 92.13, "batch 16": 112.94}
     rows = json.loads('[{"n_prompt": 512, "n_gen": 0, "avg_ts": 120.5}, {"n_prompt": 0, "n_gen": 24, "avg_ts": 40.25}]')
@@ -98,7 +106,7 @@ def test_a_peer_is_timed_by_its_programs(tmp_path: Path) -> None:
     said = (tmp_path / "arguments").read_text()
     assert said.count("glibc.malloc.hugetlb=1") == 2 and said.count("-t 2") == 2
     (tmp_path / "llama-bench").write_text("#!/bin/sh\necho no such model >&2\nexit 3\n")
-    with pytest.raises(SystemExit, match="llama-bench failed: no such model"):
+    with pytest.raises(CellError, match="llama-bench failed: no such model"):
         Build(IK, tmp_path).measure(tmp_path / "model.gguf", 2)
 
 
