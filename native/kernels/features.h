@@ -26,6 +26,8 @@ enum Feature : Features {
   kAvx512vnni = 1u << 14,
   kAvx512vpopcntdq = 1u << 15,
   kAvx512bf16 = 1u << 16,
+  kAvxVnni = 1u << 17,
+  kNeonDot = 1u << 18,  // sdot
 };
 
 // What the flags of this very file let the compiler use, so what a processor must have to run it. The flags are in
@@ -81,6 +83,12 @@ static constexpr Features kCompiledFor = 0
 #endif
 #ifdef __AVX512BF16__
                                          | kAvx512bf16
+#endif
+#ifdef __AVXVNNI__
+                                         | kAvxVnni
+#endif
+#ifdef __ARM_FEATURE_DOTPROD
+                                         | kNeonDot
 #endif
     ;
 

@@ -6,6 +6,10 @@
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 // Each set is an object in the file of its name in kernels/sets/; CMakeLists.txt writes their list.
@@ -57,8 +61,10 @@ constexpr FeatureBit kFeatureBits[] = {
     {kAvx512vnni, 7, 0, 2, bit_AVX512VNNI},
     {kAvx512vpopcntdq, 7, 0, 2, bit_AVX512VPOPCNTDQ},
     {kAvx512bf16, 7, 1, 0, 1u << 5},
+    {kAvxVnni, 7, 1, 0, 1u << 4},
 };
-constexpr Features kYmm = kFma | kAvx | kF16c | kAvx2;  // of these the wider registers are of no use unless saved
+constexpr Features kYmm =
+    kFma | kAvx | kF16c | kAvx2 | kAvxVnni;  // of these the wider registers are of no use unless saved
 constexpr Features kZmm = kAvx512f | kAvx512bw | kAvx512dq | kAvx512vl | kAvx512vbmi | kAvx512vbmi2 | kAvx512vnni |
                           kAvx512vpopcntdq | kAvx512bf16;
 
@@ -78,6 +84,18 @@ Features detect() {
   if ((saved & kYmmState) != kYmmState) found &= ~(kYmm | kZmm);
   if ((saved & kZmmState) != kZmmState) found &= ~kZmm;
   return found;
+}
+#elif defined(__aarch64__) && defined(__linux__)
+Features detect() {
+  constexpr unsigned long kDotProducts = 1ul << 20;  // the kernel's HWCAP_ASIMDDP
+  return (getauxval(AT_HWCAP) & kDotProducts) != 0 ? Features{kNeonDot} : 0;
+}
+#elif defined(__aarch64__) && defined(__APPLE__)
+Features detect() {
+  int has = 0;
+  size_t size = sizeof has;
+  return sysctlbyname("hw.optional.arm.FEAT_DotProd", &has, &size, nullptr, 0) == 0 && has != 0 ? Features{kNeonDot}
+                                                                                                : 0;
 }
 #else
 Features detect() {

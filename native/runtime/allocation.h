@@ -7,6 +7,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "runtime/system.h"
+
 namespace cutwork {
 
 struct OutOfMemory : std::runtime_error {
@@ -16,8 +18,7 @@ struct OutOfMemory : std::runtime_error {
 // The product of numbers >= 0. Throws std::invalid_argument, naming `what`, if it exceeds int64.
 int64_t checked_product(const char* what, std::initializer_list<int64_t> factors);
 
-// Zeroed memory on a 64-byte boundary, or a 2 MiB one with huge pages where the system has them and the size deserves
-// it.
+// Pages of memory that are given back when it goes.
 class Allocation {
  public:
   Allocation() = default;
@@ -27,12 +28,11 @@ class Allocation {
   Allocation(Allocation&& other) noexcept;
   Allocation& operator=(Allocation&& other) noexcept;
 
-  char* data() const { return data_; }
-  int64_t size() const { return size_; }
+  char* data() const { return pages_.data; }
+  int64_t size() const { return pages_.size; }
 
  private:
-  char* data_ = nullptr;
-  int64_t size_ = 0;
+  Pages pages_ = {};
 };
 
 }  // namespace cutwork

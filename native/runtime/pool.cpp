@@ -1,13 +1,12 @@
 #include "runtime/pool.h"
 
-#include <unistd.h>
-
 #include <stdexcept>
 #include <string>
 #include <system_error>
 #include <utility>
 
 #include "runtime/cpus.h"
+#include "runtime/system.h"
 
 namespace cutwork {
 namespace {
@@ -90,7 +89,7 @@ struct ThreadPool::Shared {
 
 ThreadPool::ThreadPool(int threads)
     : threads_(threads),
-      process_(getpid()),
+      process_(process_id()),
       spin_(threads <= default_threads() ? std::chrono::nanoseconds(kSpin) : std::chrono::nanoseconds(0)),
       shared_(new Shared) {
   try {
@@ -106,7 +105,7 @@ ThreadPool::ThreadPool(int threads)
 }
 
 ThreadPool::~ThreadPool() {
-  if (getpid() != process_) {  // the threads are the parent's; whatever they were waiting on must not be touched
+  if (process_id() != process_) {  // the threads are the parent's; whatever they were waiting on must not be touched
     for (std::thread& worker : workers_) worker.detach();
     (void)shared_.release();
     return;
@@ -117,7 +116,7 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::check_process() const {
-  if (threads_ > 1 && getpid() != process_)
+  if (threads_ > 1 && process_id() != process_)
     throw std::runtime_error("an executor cannot be used after fork(): make it in the child process");
 }
 

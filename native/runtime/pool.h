@@ -73,7 +73,7 @@ class ThreadPool {
   void run(Call call, const void* context);
 
   const int threads_;
-  const long process_;
+  const int64_t process_;
   std::chrono::nanoseconds spin_;
   std::unique_ptr<Shared> shared_;
   std::vector<std::thread> workers_;

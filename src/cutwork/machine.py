@@ -1,7 +1,9 @@
 """What this machine is, and how much of its memory is left."""
 
+import ctypes
 import os
 import platform
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,6 +103,8 @@ def huge_pages_setting() -> str:
 
 def available_memory() -> int:
     """Bytes this process could still take: of the machine, or of its control group if that allows less."""
+    if sys.platform == "win32":
+        return _windows_memory()
     free = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for line in _read(_MEMORY).splitlines():
         if line.startswith("MemAvailable:"):
@@ -109,6 +113,24 @@ def available_memory() -> int:
     if limit.isdigit() and used.isdigit():
         free.append(max(0, int(limit) - int(used)))
     return min(free)
+
+
+class _MemoryStatus(ctypes.Structure):
+    """What Windows calls MEMORYSTATUSEX."""
+
+    _fields_ = (
+        ("length", ctypes.c_uint32),
+        ("load", ctypes.c_uint32),
+        ("physical", ctypes.c_uint64),
+        ("free", ctypes.c_uint64),
+        ("others", ctypes.c_uint64 * 5),
+    )
+
+
+def _windows_memory() -> int:
+    status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
+    ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))  # type: ignore[attr-defined]
+    return int(status.free)
 
 
 def _read(path: Path) -> str:

@@ -35,9 +35,8 @@ ANSWER = np.random.default_rng(0).integers(3, 120, 40).tolist()
 SPECTROGRAMS = np.random.default_rng(1).standard_normal((3, 10, 140)).astype(np.float32)
 
 
-@pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    """(transformers' model, its directory)."""
+def make() -> "transformers.WhisperForConditionalGeneration":
+    """A model whose weights are large enough that every part matters to the logits."""
     torch.manual_seed(1)
     config = transformers.WhisperConfig(**SMALL)
     config._attn_implementation = "eager"
@@ -52,6 +51,13 @@ def both(tmp_path_factory):
                 parameter.normal_(0.0, 0.3)
             else:
                 parameter.normal_(0.0, float(np.prod(parameter.shape[1:])) ** -0.5)
+    return model
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """(transformers' model, its directory)."""
+    model = make()
     directory = tmp_path_factory.mktemp("whisper")
     model.save_pretrained(directory)
     return model, directory

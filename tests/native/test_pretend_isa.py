@@ -161,7 +161,12 @@ def test_a_set_is_a_file_and_a_line(tmp_path: Path) -> None:
     sets = tmp_path / "native" / "kernels" / "sets"
     (sets / "pretend.cpp").write_text(SET)
     (sets / "elsewhere.cpp").write_text(ELSEWHERE)
-    options = ["-DCUTWORK_X86=OFF", f"-DPython_EXECUTABLE={sys.executable}", f"-DPython_ROOT_DIR={sys.prefix}"]
+    options = [
+        "-DCUTWORK_X86=OFF",
+        "-DCUTWORK_NEON=OFF",
+        f"-DPython_EXECUTABLE={sys.executable}",
+        f"-DPython_ROOT_DIR={sys.prefix}",
+    ]
     build = tmp_path / "build"
     configure = [Path(sys.executable).with_name("cmake"), "-S", tmp_path, "-B", build, *options]
     subprocess.run(configure, check=True, capture_output=True)

@@ -13,7 +13,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from cutwork.errors import CutworkError
-from cutwork.measure.report.results import load_results
+from cutwork.measure.report.results import examples, load_results
 from cutwork.recipe import Recipe, load_recipe
 from cutwork.run.run import run, stages_of
 from cutwork.run.stages import GROUPS
@@ -121,6 +121,9 @@ def test_the_results_cover_every_variant(finished: tuple[Recipe, Path]) -> None:
     assert rows["dense-int8"]["prefill_speedup_over_dense_int8"] == 1
     assert rows["sparse-f32"]["memory_bytes"] < rows["dense-f32"]["memory_bytes"]
     assert (output / "results.md").read_text().count("\n|") == 1 + len(VARIANTS)
+    seconds = load_results(output)["seconds"]
+    assert set(seconds) == {*STAGES, *(f"packed/{name}" for name in VARIANTS)} and min(seconds.values()) >= 0
+    assert len(examples(output)) == 4
     assert (output / "results.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -7,10 +7,12 @@ namespace cutwork {
 namespace {
 
 #include "kernels/common.inc"
+#include "kernels/products/maddubs.inc"
 #include "kernels/shuffles.inc"
 
 namespace int4 {
 #include "kernels/int4/ops/avx2.inc"
+using I4 = I4By16;
 }  // namespace int4
 
 namespace linear {

@@ -65,7 +65,7 @@ def _parse(config: Mapping[str, Any], windows: tuple[int | None, ...]) -> LlamaC
 
 ARCHITECTURE = Architecture(
     "gemma3_text",
-    models="Gemma 3 1B and 270M, and the text part of larger ones saved apart",
+    models="Gemma 3 270M and 1B, and the text part of 4B, 12B and 27B",
     source="arXiv 2503.19786",
     decoder=emit,
     unread=UNREAD,

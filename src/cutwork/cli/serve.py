@@ -2,8 +2,8 @@
 
 import ipaddress
 import os
-import resource
 import socket
+import sys
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -125,6 +125,10 @@ def serve(
 
 def _raise_file_limit() -> int:
     """As many open files, so connections, as the system lets this process have; returns how many."""
+    if sys.platform == "win32":
+        return 1 << 16  # it counts other things
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = 1 << 16
     wanted = most if hard == resource.RLIM_INFINITY else min(hard, most)

@@ -12,6 +12,7 @@ import numpy as np
 
 from cutwork.architectures import architecture_of
 from cutwork.engine.backend import Costs, Executor, Weight, choose
+from cutwork.engine.chat.template import ChatTemplate, render_chat
 from cutwork.engine.decoding import perplexity as measure
 from cutwork.engine.decoding.options import GenerateOptions, each_answer
 from cutwork.engine.decoding.requests import Generation, Request, Session
@@ -26,7 +27,7 @@ from cutwork.engine.speech.adapter import Audio, open_transcription
 from cutwork.engine.speech.options import options_from
 from cutwork.engine.speech.segments import Segment, Transcript
 from cutwork.engine.speech.transcribe import TranscriptionProgress
-from cutwork.engine.tokenizer import encode, load_tokenizer, render_chat, start_tokens, stop_tokens
+from cutwork.engine.tokenizer import encode, load_tokenizer, start_tokens, stop_tokens
 from cutwork.engine.translation import TranslationProgress, translate
 from cutwork.engine.weights.arrange import Layout
 from cutwork.engine.weights.costs import load_costs
@@ -68,6 +69,7 @@ class Model:
         self._cache = runtime.scheduler.cache
         size, start = self.plan.vocabulary, self.architecture.start
         self.start_tokens = start_tokens(packed.path, packed.config, start, size) if self.encoder else []
+        self.chat_template = ChatTemplate(self.tokenizer)
         self.stop_tokens = stop_tokens(packed.path, packed.config, self.tokenizer, size)
         if options["draft"] is not None:
             vocabulary = self.tokenizer.get_vocab() if self.tokenizer else None
@@ -183,6 +185,8 @@ class Model:
     ) -> Generation | Iterator[str]:
         """Answer a conversation, written with the model's own chat template. Options as for `generate`.
 
+        The text is what the model writes, thoughts and tool calls included; `engine.chat.answer` tells them apart.
+
         model.chat([{"role": "user", "content": "What is the capital of France?"}]).text
         """
         prompt = self.render_chat(messages)
@@ -254,9 +258,18 @@ class Model:
         transcription = open_transcription(self, audio, options_from(options), progress=progress)
         return iter(transcription) if stream else transcription.result()
 
-    def render_chat(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None = None) -> str:
-        """The prompt that the model's chat template makes of messages and tools; CutworkError if it has none."""
-        return render_chat(self.tokenizer, messages, tools)
+    def render_chat(
+        self,
+        messages: Messages,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The prompt that the model's chat template makes of messages, tools, and settings such as enable_thinking.
+
+        Raises CutworkError if it has no template, or that has no such setting.
+        """
+        self.chat_template.check(settings or {})
+        return render_chat(self.tokenizer, messages, tools, settings)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a prompt, special tokens included."""

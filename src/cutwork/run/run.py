@@ -61,7 +61,7 @@ def stages_of(recipe: Recipe, output: Path, console: Console) -> Stages:
     }
 
     def make(file: Path) -> None:
-        _compare(recipe, task, packed, file, console)
+        _compare(recipe, task, packed, stages, file)
 
     depends = [recipe.name, recipe.compare.model_dump(mode="json"), recipe.task.max_length, sample_digest(task.test)]
     stages.add("results.json", "compare", make, depends, *packed.values())
@@ -83,13 +83,14 @@ def _prune_and_tune(recipe: Recipe, stages: Stages, dense: Source) -> tuple[Stag
     return pruned, tuned
 
 
-def _compare(recipe: Recipe, task: Task, packed: Mapping[str, Stage], file: Path, console: Console) -> None:
+def _compare(recipe: Recipe, task: Task, packed: Mapping[str, Stage], stages: Stages, file: Path) -> None:
     from cutwork.measure.compare import Variant, compare
     from cutwork.measure.report.results import EXAMPLES
     from cutwork.measure.report.write import write_report
 
     variants = {name: Variant(stage.output, stage.key) for name, stage in packed.items()}
-    results = compare(recipe, variants, task, file.parent / "measurements", console=console)
+    results = compare(recipe, variants, task, file.parent / "measurements", console=stages.console)
+    results["seconds"] = stages.seconds()
     write_report([results], file.parent)
     if task.test[0].audio is None:
         shown = [{"prompt": sample.prompt, "answer": sample.answer} for sample in task.test[:_EXAMPLES]]

@@ -20,6 +20,7 @@ from cutwork.tasks.task import Sample, Task
 
 GROUPS = ("teacher", "prune", "tune", "quantize", "pack", "compare")  # what --until may name
 _STATE = "stages.json"
+_SECONDS = "seconds.json"
 _FORMER_PRUNER: Pruner = "sparsegpt"  # PruneSettings.method where a recipe said nothing, until ALPS was
 
 
@@ -146,6 +147,7 @@ class Stages:
         if state.get(stage.name) != stage.key:
             if stage.name in state:
                 self.console.print(f"{stage.name} was begun with other settings or inputs; it is made anew")
+                state = {name: key for name, key in state.items() if name != stage.name}
                 _discard(stage.output)
                 _discard(stage.output.with_name(f"{stage.output.name}.work"))
             elif stage.output.exists():
@@ -153,9 +155,18 @@ class Stages:
             # Recorded before the work starts: what an interrupted stage leaves belongs to this key.
             write_json(self.output / _STATE, {**state, stage.name: stage.key})
         self.console.print(f"[bold]\\[{count}] {stage.name}[/bold]", highlight=False)
-        start = time.monotonic()
-        stage.make()
-        self.console.print(f"[dim]{stage.name} took {time.monotonic() - start:.0f} s[/dim]", highlight=False)
+        start, before = time.monotonic(), self.seconds().get(stage.name, 0.0) if stage.name in state else 0.0
+        try:
+            stage.make()
+        finally:  # what an interrupted stage took counts, too
+            spent = before + time.monotonic() - start
+            write_json(self.output / _SECONDS, {**self.seconds(), stage.name: round(spent, 1)})
+        self.console.print(f"[dim]{stage.name} took {spent:.0f} s[/dim]", highlight=False)
+
+    def seconds(self) -> dict[str, float]:
+        """What each stage took that was made or begun."""
+        file = self.output / _SECONDS
+        return read_json(file) if file.is_file() else {}
 
     def _common(self) -> dict[str, Any]:
         return {"max_length": self.max_length, "long": self.long, "console": self.console}

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from cutwork.errors import CutworkError, damaged_if_not_understood
 from cutwork.store import bitmask
 from cutwork.store.json_file import read_json
+from cutwork.store.text_part import text_config
 
 Kind = Literal["checkpoint", "quantized", "packed"]
 
@@ -77,13 +78,16 @@ def kind_of(path: Path) -> Kind:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The Hugging Face configuration of a model directory of any kind, without a `sparsity_config`."""
+    """The Hugging Face configuration of a model directory of any kind, without a `sparsity_config`.
+
+    Of a model that also sees it is that of the language model inside, which is all that is read of it.
+    """
     if (path / PACKED).is_file():
         config = read_json(path / PACKED).get("config")
         if not isinstance(config, dict):
             raise CutworkError(f"{path / PACKED} has no 'config'; pack the model again")
         return config
-    return bitmask.plain_config(read_json(path / "config.json"))
+    return text_config(bitmask.plain_config(read_json(path / "config.json")))
 
 
 def copy_side_files(source: Path, destination: Path) -> list[str]:

@@ -1,6 +1,5 @@
 """What unfinished work has done so far, so that the same call goes on where it was interrupted."""
 
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -11,6 +10,7 @@ from typing import Any, BinaryIO
 from cutwork.errors import CutworkError
 from cutwork.store.atomic import write_atomically
 from cutwork.store.fingerprint import digest
+from cutwork.store.system import POSIX, flock
 
 
 class Journal:
@@ -61,6 +61,8 @@ class Journal:
     def finish(self, content: str | None = None) -> None:
         """Write the output, the entries one a line if nothing else is given, and forget them."""
         write_atomically(self._output, b"".join(map(_line, self.entries)) if content is None else content)
+        if not POSIX:
+            self._file.close()  # what is open cannot be removed
         self.path.unlink(missing_ok=True)
 
     def _append(self, lines: bytes) -> None:
@@ -73,12 +75,14 @@ def _alone(path: Path, waits: Callable[[], None] | None) -> BinaryIO:
     while True:
         file = path.open("a+b")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock(file.fileno())
         except BlockingIOError:
             if waits:
                 waits()
                 waits = None
-            fcntl.flock(file, fcntl.LOCK_EX)
+            flock(file.fileno(), wait=True)
+        except OSError:
+            pass  # a file system without locks
         file.seek(0)
         if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
             return file

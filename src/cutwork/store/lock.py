@@ -1,12 +1,12 @@
 """One process at a time."""
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from cutwork.errors import CutworkError
+from cutwork.store.system import POSIX, flock
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def only_process(path: Path, refusal: str) -> Iterator[None]:
         except OSError as error:
             raise CutworkError(f"cannot write to {path.parent}: {(error.strerror or str(error)).lower()}") from None
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock(lock.fileno())
         except BlockingIOError:
             lock.close()
             raise CutworkError(refusal) from None
@@ -34,5 +34,7 @@ def only_process(path: Path, refusal: str) -> Iterator[None]:
     try:
         yield
     finally:
+        if not POSIX:
+            lock.close()  # what is open cannot be removed
         path.unlink(missing_ok=True)
         lock.close()

@@ -12,6 +12,7 @@ from cutwork.errors import CutworkError
 from cutwork.store.atomic import disk_full
 from cutwork.store.directory import is_model
 from cutwork.store.partial import hold, partial, remove_leftovers, retired_of, sync, sync_entry
+from cutwork.store.system import POSIX
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
 
@@ -77,7 +78,7 @@ def _replace(destination: Path, fresh: Path, overwrite: bool) -> None:
 
 def _exchange(one: Path, other: Path) -> bool:
     """Exchange two directories in one step; whether this system can."""
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if POSIX else None
     if rename is None:
         return False
     return bool(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)

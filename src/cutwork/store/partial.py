@@ -4,7 +4,6 @@ Held by a lock that dies with the process, in whatever container it runs: so wha
 """
 
 import errno
-import fcntl
 import os
 import re
 import secrets
@@ -12,6 +11,8 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from cutwork.store.system import POSIX, flock
 
 
 @contextmanager
@@ -25,7 +26,8 @@ def partial(destination: Path, *, directory: bool = False) -> Iterator[Path]:
         yield path
     finally:
         _remove(path)
-        os.close(held)
+        if held is not None:
+            os.close(held)
 
 
 def sync(path: Path) -> None:
@@ -36,7 +38,9 @@ def sync(path: Path) -> None:
 
 
 def sync_entry(path: Path) -> None:
-    """Let a file, or the names in a directory, reach the disk."""
+    """Let a file, or the names in a directory, reach the disk, where the system has a way."""
+    if not POSIX:
+        return
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)
@@ -49,9 +53,11 @@ def sync_entry(path: Path) -> None:
 
 def hold(path: Path) -> int | None:
     """Lock a file or directory for the process until the returned descriptor is closed; None if another holds it."""
+    if not POSIX:
+        return None
     opened = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        flock(opened)
     except OSError:  # also where a file system has no locks: then whatever lies there may be in use
         os.close(opened)
         return None
@@ -85,19 +91,21 @@ def remove_leftovers(destination: Path) -> None:
             os.close(held)
 
 
-def _held(destination: Path, directory: bool) -> tuple[Path, int]:
+def _held(destination: Path, directory: bool) -> tuple[Path, int | None]:
     while True:
         path = destination.with_name(f".{destination.name}.partial-{secrets.token_hex(4)}")
         if directory:
             path.mkdir()
         else:
             path.open("xb").close()
+        if not POSIX:
+            return path, None
         try:
             held = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
             continue
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock(held)
         except BlockingIOError:  # another process takes it for a leftover: it was seen before it was held
             os.close(held)
             continue

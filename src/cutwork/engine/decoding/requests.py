@@ -178,7 +178,8 @@ class Session:
             memory=memory,
         )
         skip = options.get("skip_special_tokens", True)
-        request = Request(sequence, Detokenizer(self._tokenizer, prompt, skip), StopStrings(stop), skip)
+        detokenizer = Detokenizer(self._tokenizer, prompt, skip, options.get("hidden_tokens"))
+        request = Request(sequence, detokenizer, StopStrings(stop), skip)
         self._requests[sequence] = request
         return request
 

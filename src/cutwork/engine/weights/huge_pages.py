@@ -28,8 +28,11 @@ def in_huge_pages(weights: Mapping[str, EncodedWeight], threads: int = 1) -> Map
     """The same weights with their arrays copied to huge pages; the file's pages are let go of one after the other.
 
     A small model, which stays in caches, is copied all the same, though to ordinary pages: then nothing that is done to
-    its file matters any more. The weights as they are where a system has no huge pages or memory is short.
+    its file matters any more. The weights as they are where a system has no huge pages or memory is short, and on
+    Windows, which lets nobody replace a mapped file.
     """
+    if not hasattr(mmap, "MAP_PRIVATE"):
+        return weights
     total = sum(_padded(array.nbytes) for weight in weights.values() for _, array in _arrays(weight))
     small = total < _LEAST
     if not (small or _offered()) or available_memory() < total + _SPARE:

@@ -16,7 +16,7 @@ from cutwork.serve.http.middleware import RequestMiddleware
 from cutwork.serve.http.stream import ClientLeft
 from cutwork.serve.limits import Limits
 from cutwork.serve.metrics import Metrics
-from cutwork.serve.routes import audio, chat, completions, info, translate
+from cutwork.serve.routes import anthropic, audio, chat, completions, info, responses, translate
 from cutwork.serve.served_model import ServedModels
 
 STATIC = Path(__file__).parent / "static"
@@ -56,6 +56,8 @@ def make_app(
 
     app.include_router(completions.router(served, limits))
     app.include_router(chat.router(served, limits))
+    app.include_router(responses.router(served, limits))
+    app.include_router(anthropic.router(served, limits))
     app.include_router(audio.router(served, limits))
     app.include_router(translate.router(served, limits))
     app.include_router(info.router(served, limits, metrics))

@@ -111,6 +111,8 @@ class RequestMiddleware:
     def _client(self, scope: Scope, headers: Headers) -> dict[str, str]:
         """Who asks: the number of the key that was given, or the address."""
         scheme, _, key = headers.get("authorization", "").partition(" ")
+        if "x-api-key" in headers:  # as Anthropic's clients send it
+            scheme, key = "bearer", headers["x-api-key"]
         known = [hmac.compare_digest(key.encode(), valid) for valid in self._keys]  # all of them, in constant time
         if scheme.lower() == "bearer" and any(known):
             name = f"key {known.index(True)}"
@@ -132,7 +134,7 @@ class RequestMiddleware:
         known = scope["state"]["cache_salt"] or not self._keys
         if known or path in OPEN or path.startswith("/static/"):
             return None
-        message = "give a valid API key in the header 'Authorization: Bearer KEY'"
+        message = "give a valid API key in the header 'Authorization: Bearer KEY' or 'X-Api-Key: KEY'"
         return JSONResponse(body(401, message, code="invalid_api_key"), 401, headers={"WWW-Authenticate": "Bearer"})
 
     def _is_ours(self, host: str) -> bool:

@@ -1,0 +1,45 @@
+// NEON, which every 64-bit ARM processor has.
+#include <arm_neon.h>
+
+#include "kernels/set.h"
+
+namespace cutwork {
+namespace {
+
+#include "kernels/common.inc"
+#include "kernels/neon.inc"
+
+namespace int4 {
+#include "kernels/int4/ops/neon.inc"
+}  // namespace int4
+
+namespace linear {
+#include "kernels/linear/no_spmm_rows.inc"
+#include "kernels/linear/ops/neon.inc"
+}  // namespace linear
+
+namespace slots {
+#include "kernels/slots/ops/neon.inc"
+using Op = NeonSlots;
+}  // namespace slots
+
+namespace floats {
+#include "kernels/floats/neon.inc"
+}  // namespace floats
+
+namespace attention {
+using namespace floats;
+#include "kernels/attention/float_dots.inc"
+using CodeDots = FloatDots<int8_t>;
+}  // namespace attention
+
+#include "kernels/set.inc"
+
+}  // namespace
+
+namespace sets {
+extern const Isa neon;
+constinit const Isa neon = {.name = "neon", .needs = kCompiledFor, .kernels = kKernels};
+}  // namespace sets
+
+}  // namespace cutwork
