@@ -45,6 +45,10 @@ ROUTES: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["messages", "system", "max_tokens", "tools", "tool_choice", "thinking", "output_config", "stop_sequences",
          "stream", "temperature", "top_k", "top_p"],
     ),
+    "/infill": (
+        {"input_prefix": "a", "input_suffix": "b", "n_predict": 2},
+        ["input_prefix", "input_suffix", "prompt", "input_extra", "n_predict", "stop", "seed", "samplers", "stream"],
+    ),
     "/tokenize": ({"prompt": "a"}, ["prompt", "messages", "model", "add_special_tokens"]),
     "/detokenize": ({"tokens": [1, 2]}, ["tokens", "model"]),
     "/translate": ({"text": "a"}, ["text", "num_beams", "length_penalty", "prefix", "max_tokens", "model"]),

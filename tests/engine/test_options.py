@@ -17,6 +17,7 @@ OF_THE_REQUEST = {
     "ignore_eos",
     "skip_special_tokens",
     "hidden_tokens",
+    "stop_token_ids",
     "priority",
     "client",
     "cache_salt",

@@ -82,8 +82,9 @@ def force(model, answer):
 
 @contextmanager
 def serving(model, **options):
-    """An httpx client of a server over `model`; the app is `client.app`."""
-    app = make_app({"tiny": model}, **options)
+    """An httpx client of a server over `model`, or over several by name; the app is `client.app`."""
+    models = model if isinstance(model, dict) else {"tiny": model}
+    app = make_app(models, **options)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     protocol = connections(options.get("limits") or Limits())
@@ -99,7 +100,8 @@ def serving(model, **options):
     finally:
         server.should_exit = True
         thread.join()
-        model.close()
+        for each in models.values():
+            each.close()
 
 
 @pytest.fixture

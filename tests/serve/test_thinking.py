@@ -162,7 +162,7 @@ def test_what_a_model_cannot_do_is_refused_or_warned_of(client):
         ({"reasoning_effort": "none", "enable_thinking": True}, "contradicts"),
         ({"frobnicate": 1}, "frobnicate: is not supported here"),
         ({"messages": [{"role": "user", "content": "a", "audio": {"id": "x"}}]}, "audio: is not supported here"),
-        ({"stop_token_ids": [1]}, "stop_token_ids: is not supported"),
+        ({"guided_json": {"a": 1}}, "guided_json: is not supported"),
     ):
         refused = ask(client, **fields)
         assert refused.status_code == 400 and said in refused.json()["error"]["message"]

@@ -16,10 +16,13 @@ from cutwork.cli.demo import demo
 from cutwork.cli.eval import evaluate
 from cutwork.cli.explain import explain
 from cutwork.cli.generate import generate
+from cutwork.cli.list import list_models
 from cutwork.cli.pack import pack
 from cutwork.cli.prune import prune
+from cutwork.cli.pull import pull
 from cutwork.cli.quantize import quantize
 from cutwork.cli.report import report
+from cutwork.cli.rm import remove
 from cutwork.cli.run import run
 from cutwork.cli.serve import serve
 from cutwork.cli.transcribe import transcribe
@@ -60,6 +63,7 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "serve": serve,
         "batch": batch,
     },
+    "Models of the Hub": {"pull": pull, "list": list_models, "rm": remove},
     "Measure a model": {"eval": evaluate, "bench": bench, "explain": explain},
 }
 for panel, commands in _COMMANDS.items():

@@ -9,6 +9,7 @@ from cutwork.architectures import architecture_of, build_encoder_plan, build_pla
 from cutwork.architectures.lengths import Lengths
 from cutwork.engine.backend import Backend, Costs, Executor, Weight
 from cutwork.engine.decoding.blocks import BlockCache
+from cutwork.engine.decoding.lookup import LookupDrafter
 from cutwork.engine.decoding.scheduler import Scheduler
 from cutwork.engine.decoding.speculative import Drafter
 from cutwork.engine.encoder import Encoder
@@ -162,6 +163,14 @@ def add_draft(
         max_tokens=scheduler.max_tokens,
         max_context=draft.max_context,
     )
+
+
+def add_lookup(target: Runtime, options: LoadOptions) -> None:
+    """Let what was said before guess for the target. Raises CutworkError if it cannot."""
+    if target.encoder:
+        raise CutworkError("models with an encoder cannot be guessed for; leave out draft")
+    target.scheduler.max_guesses = min(target.scheduler.max_tokens, target.logits_chunk) - options["max_batch"]
+    target.scheduler.drafter = LookupDrafter(options["draft_tokens"])
 
 
 def read_model(path: str | Path) -> PackedModel:

@@ -21,8 +21,8 @@ from cutwork.engine.decoding.scoring import Scorer
 from cutwork.engine.decoding.shared_session import SharedSession
 from cutwork.engine.decoding.turn import Turn
 from cutwork.engine.encoder import EncodedInput
-from cutwork.engine.load import add_draft, assemble, read_model
-from cutwork.engine.load_options import LoadOptions, with_defaults
+from cutwork.engine.load import add_draft, add_lookup, assemble, read_model
+from cutwork.engine.load_options import LOOKUP, LoadOptions, with_defaults
 from cutwork.engine.speech.adapter import Audio, open_transcription
 from cutwork.engine.speech.options import options_from
 from cutwork.engine.speech.segments import Segment, Transcript
@@ -71,7 +71,9 @@ class Model:
         self.start_tokens = start_tokens(packed.path, packed.config, start, size) if self.encoder else []
         self.chat_template = ChatTemplate(self.tokenizer)
         self.stop_tokens = stop_tokens(packed.path, packed.config, self.tokenizer, size)
-        if options["draft"] is not None:
+        if options["draft"] == LOOKUP:
+            add_lookup(runtime, options)
+        elif options["draft"] is not None:
             vocabulary = self.tokenizer.get_vocab() if self.tokenizer else None
             add_draft(runtime, read_model(options["draft"]), module, self.costs, options, vocabulary)
         self.session = Session(runtime.scheduler, self.tokenizer, self.stop_tokens)
@@ -101,8 +103,9 @@ class Model:
         KV cache, by default at most a quarter of what is available. backend: "native", "reference" (slow, NumPy) or
         "auto": native, unless the environment says CUTWORK_REFERENCE=1. draft: the directory of a quicker model with
         the same tokenizer that guesses up to `draft_tokens` tokens, 4 by default, which this one then checks in one
-        step: the answers stay this model's own, draws have its distribution. reorder_weights: lay out sparse int8 ones
-        for many tokens once: about 2.5 more bytes per nonzero, faster batches with AVX-512's VBMI2, else nothing.
+        step: the answers stay this model's own, draws have its distribution. "ngram" guesses without a model what
+        followed the last tokens where they stood before. reorder_weights: lay out sparse int8 ones for many tokens
+        once: about 2.5 more bytes per nonzero, faster batches with AVX-512's VBMI2, else nothing.
         huge_pages: copy the weights to memory, a larger model's to huge pages, read faster; if not, processes share the
         file's, which must then stay as it is: replace a model by renaming another to its place, as `pack` does.
 

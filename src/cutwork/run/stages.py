@@ -13,6 +13,7 @@ from rich.console import Console
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import Long, PackSettings, Pruner, PruneSettings, QuantizeSettings, Settings, TuneSettings
+from cutwork.store.examples import write_examples
 from cutwork.store.fingerprint import digest, fingerprint
 from cutwork.store.json_file import read_json, write_json
 from cutwork.store.lock import only_process
@@ -110,6 +111,8 @@ class Stages:
             from cutwork.pack.pack import pack
 
             pack(path_of(model), output, settings.dtype, head=settings.head)
+            if self.task.metric == "exact":
+                write_examples(output, [sample.prompt for sample in self.task.test])
 
         return self.add(name, "pack", make, settings.model_dump(mode="json"), model)
 

@@ -19,6 +19,7 @@ http/stream.py      how an answer leaves: whole, or as server-sent events
 
 routes/generation.py   what completions and chat have in common: fields, limits, the engine's options
 routes/completions.py  /v1/completions
+routes/infill.py       /infill, as completions
 routes/chat_request.py what a conversation's request may hold
 routes/thinking.py     what a request says of the model's thoughts
 routes/conversation.py from a chat's request to its parts as they come

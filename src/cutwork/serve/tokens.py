@@ -57,10 +57,11 @@ class Tokens:
         size = length + (len(json.dumps(tools)) if tools else 0)
         return await self._run(size, lambda: render_chat(self._tokenizer, messages, tools, settings))
 
-    async def thought(self, prompt: str, budget: int | None, then: Constraint | None) -> Constraint | None:
-        """What an answer to the prompt has to follow: its thought ends within the budget, `then` comes after it."""
+    async def thought(self, prompt: str, begun: str, budget: int | None, then: Constraint | None) -> Constraint | None:
+        """What an answer to the prompt, which holds what is `begun` of it, has to follow: its thought ends within the
+        budget, `then` comes after it."""
         template, vocabulary = self._model.chat_template, self._model.plan.vocabulary
-        given = (prompt, budget, then, self._encode_bare, self._written, vocabulary)
+        given = (prompt, budget, then, self._encode_bare, self._written, vocabulary, begun)
         return then if budget is None and then is None else await self._run(0, template.within, *given)
 
     async def decode(self, ids: Sequence[int]) -> str:

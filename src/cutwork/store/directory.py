@@ -28,6 +28,7 @@ _SIDE_FILES = (
     "*.spm",
     "*.model",
     "LICENSE*",
+    "examples.json",
 )
 
 # What a directory without safetensors may hold instead, and what its owner can do about it.

@@ -5,6 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 
 from cutwork.engine.chat.reader import AnswerReader, Part
+from cutwork.engine.chat.template import begun
 from cutwork.engine.decoding.options import GenerateOptions
 
 if TYPE_CHECKING:
@@ -31,14 +32,14 @@ def answer_parts(
     if think is not None and template.switch is not None:
         given.setdefault(template.switch, think)
     prompt = model.render_chat(messages, tools, given)
-    if think is False and template.switch is None:
+    if think is False and template.switch is None and not begun(messages):
         prompt = template.without_thought(prompt)
     encode = partial(model.tokenizer.encode, add_special_tokens=False)
     decode = partial(model.tokenizer.decode, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     then = options.get("constraint")
-    limit = template.within(prompt, thinking_budget, then, encode, decode, model.plan.vocabulary)
+    limit = template.within(prompt, thinking_budget, then, encode, decode, model.plan.vocabulary, begun(messages))
     chosen: GenerateOptions = options | {"constraint": limit, "hidden_tokens": template.hidden}
-    reader = AnswerReader(template.form, prompt, tools)
+    reader = AnswerReader(template.form, prompt, tools, begun=begun(messages))
     for piece in model.generate(prompt, stream=True, **chosen):
         yield from reader.feed(piece)
     yield from reader.finish()

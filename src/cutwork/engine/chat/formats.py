@@ -166,9 +166,12 @@ class AnswerFormat:
         """Whether this special token is, or is a part of, one of the marks."""
         return special in self.marks or re.escape(special) in self.marks
 
-    def thinks(self, prompt: str) -> bool:
-        """Whether the prompt ends within a thought, which the answer then goes on with."""
-        return self.thought is not None and prompt.rstrip().endswith(self.thought[0].rstrip())
+    def thinks(self, prompt: str, begun: str = "") -> bool:
+        """Whether the prompt, which holds what is `begun` of the answer, ends within a thought."""
+        if self.thought is None:
+            return False
+        opening, closing = (mark.strip() for mark in self.thought)
+        return prompt.rstrip().endswith(opening) or begun.rfind(opening) > begun.rfind(closing)
 
 
 def format_of(tokenizer: Any) -> AnswerFormat:

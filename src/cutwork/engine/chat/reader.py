@@ -28,8 +28,8 @@ class AnswerReader:
 
     White space beside a mark is neither said nor thought. What has the marks of a call but is none is said.
 
-    prompt: what the answer continues; it may end within a thought. tools: as the template got them, none if nothing is
-    a call. thoughts: whether they are told apart, or said as they are written.
+    prompt: what the answer continues; it may end within a thought. begun: what it holds of the answer. tools: as the
+    template got them, none if nothing is a call. thoughts: whether they are told apart, or said as they are written.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class AnswerReader:
         tools: Sequence[Mapping[str, Any]] | None = None,
         *,
         thoughts: bool = True,
+        begun: str = "",
     ) -> None:
         template = form.response_template(thoughts=thoughts, calls=bool(tools))
         self._parser: _Regions | None = None
@@ -47,10 +48,10 @@ class AnswerReader:
         self._fresh = False  # nothing was said since the last mark
         if template is not None:
             self._whole = {name for name, field in template["fields"].items() if field.get("content") in WHOLE}
-            begun = prompt if form.template is not None else ""
-            if form.template is None and thoughts and form.thought and form.thinks(prompt):
-                begun, self._fresh = form.thought[0], True
-            self._parser = _Regions(template, prefix=begun, tools=list(tools or ()))
+            prefix = prompt if form.template is not None else begun
+            if form.template is None and not begun and thoughts and form.thought and form.thinks(prompt):
+                prefix, self._fresh = form.thought[0], True
+            self._parser = _Regions(template, prefix=prefix, tools=list(tools or ()))
 
     @property
     def thinking(self) -> bool:

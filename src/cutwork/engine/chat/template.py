@@ -62,13 +62,15 @@ class ChatTemplate:
         encode: Callable[[str], list[int]],
         decode: Callable[[Sequence[int]], str],
         vocabulary: int,
+        begun: str = "",
     ) -> Constraint | None:
         """What an answer to the prompt has to follow so that its thought ends within so many tokens, and `then` comes
-        after it; the rest as for `Thought`."""
+        after it. begun: what the prompt holds of the answer. The rest as for `Thought`."""
         thought = self.form.thought
-        if thought is None or prompt.rstrip().endswith(thought[1].strip()) or (budget is None and then is None):
+        over = bool(begun) and not self.form.thinks(prompt, begun)
+        if thought is None or over or prompt.rstrip().endswith(thought[1].strip()) or (budget is None and then is None):
             return then
-        thinking = self.form.thinks(prompt)
+        thinking = self.form.thinks(prompt, begun)
         return Thought(thought, encode, decode, thinking=thinking, budget=budget, then=then, vocabulary=vocabulary)
 
     def without_thought(self, prompt: str) -> str:
@@ -87,7 +89,8 @@ def render_chat(
 ) -> str:
     """The prompt that the model's chat template makes of messages {"role": …, "content": …} and tools it may call.
 
-    settings: what the template looks up besides, as "enable_thinking". Raises CutworkError if the model has no
+    settings: what the template looks up besides, as "enable_thinking". A last message of the assistant is to be gone on
+    with (`begun`). Raises CutworkError if the model has no
     template, or its template knows no tools or refuses the messages.
     """
     if tokenizer is None or not getattr(tokenizer, "chat_template", None):
@@ -108,13 +111,20 @@ def render_chat(
                 given,
                 tools=list(tools) if tools else None,
                 tokenize=False,
-                add_generation_prompt=True,
+                add_generation_prompt=not begun(messages),
+                continue_final_message=bool(begun(messages)),
                 **(settings or {}),
             )
         )
     except Exception as error:  # a template is a program: it can raise anything
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise CutworkError(f"the model's chat template refuses these messages: {reason}") from None
+
+
+def begun(messages: Sequence[Mapping[str, Any]]) -> str:
+    """The beginning of the answer that the last message gives; "" if it gives none."""
+    last = messages[-1] if messages else {}
+    return str(last["content"]) if last.get("role") == "assistant" and not last.get("tool_calls") else ""
 
 
 def _with_ids(message: Mapping[str, Any], length: int | None) -> Mapping[str, Any]:

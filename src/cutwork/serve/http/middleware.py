@@ -52,12 +52,20 @@ class RequestMiddleware:
 
     keys: those that let clients in, all if there are none. hosts: names the server goes by, beside addresses and
     localhost, if others are to be refused: else a page from elsewhere could give its own name to this server's address
-    and read answers. A key keeps such pages out by itself.
+    and read answers. A key keeps such pages out by itself. origins: sites whose pages may ask all the same, as
+    "https://example.org"; "*" for all.
     """
 
     def __init__(
-        self, app: ASGIApp, *, limits: Limits, keys: Sequence[str] = (), hosts: Sequence[str] | None = None
+        self,
+        app: ASGIApp,
+        *,
+        limits: Limits,
+        keys: Sequence[str] = (),
+        hosts: Sequence[str] | None = None,
+        origins: Sequence[str] = (),
     ) -> None:
+        self._origins = frozenset(origins)
         self._app, self._limits = app, limits
         self._keys = [key.encode() for key in keys]
         self._hosts = None if hosts is None or keys else {"localhost", *(host.lower() for host in hosts)}
@@ -126,7 +134,7 @@ class RequestMiddleware:
             return JSONResponse(body(503, "the server is busy; try again later"), 503, headers=CLOSE)
         if self._hosts is not None and not self._is_ours(headers.get("host", "")):
             return JSONResponse(body(421, "this server does not go by that name; see --allow-host"), 421)
-        if self._hosts is not None and scope["method"] == "POST" and _from_elsewhere(headers):
+        if self._hosts is not None and scope["method"] == "POST" and self._from_elsewhere(headers):
             return JSONResponse(body(403, "pages of other sites may not use this server; give it an API key"), 403)
         length = headers.get("content-length", "0")
         if not length.isdecimal() or len(length) > 18 or int(length) > self._body_limit(path):
@@ -136,6 +144,10 @@ class RequestMiddleware:
             return None
         message = "give a valid API key in the header 'Authorization: Bearer KEY' or 'X-Api-Key: KEY'"
         return JSONResponse(body(401, message, code="invalid_api_key"), 401, headers={"WWW-Authenticate": "Bearer"})
+
+    def _from_elsewhere(self, headers: Headers) -> bool:
+        """Whether a browser sends this for a page of a site that may not ask."""
+        return not self._origins & {"*", headers.get("origin", "")} and _from_elsewhere(headers)
 
     def _is_ours(self, host: str) -> bool:
         name = urlsplit(f"//{host}").hostname if _is_authority(host) else None

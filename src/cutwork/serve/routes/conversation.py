@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import Request
 
 from cutwork.engine.chat.reader import AnswerReader, Part
+from cutwork.engine.chat.template import begun
 from cutwork.engine.decoding.requests import Piece
 from cutwork.serve.answer import call_identifier, usage
 from cutwork.serve.http.errors import ApiError
@@ -96,9 +97,10 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Prompt:
-    """The prompt of a chat: its text, its token ids, and what was said of thoughts."""
+    """The prompt of a chat: its text, what that holds of the answer, its token ids, and what was said of thoughts."""
 
     text: str
+    begun: str
     tokens: list[int]
     thinking: Thinking
 
@@ -109,11 +111,11 @@ async def prompt_of(body: ChatRequest, served: ServedModel, limits: Limits) -> P
     thinking = thinking_of(body, template)
     messages = [template_message(message) for message in body.messages]
     text = await served.tokens.render(messages, told_tools(body, limits), thinking.settings, most=most)
-    if thinking.closed:
+    if thinking.closed and not begun(messages):
         text = template.without_thought(text)
     tokens = await served.tokens.encode(text, most=most)
     check_prompt(tokens, served)
-    return Prompt(text, tokens, thinking)
+    return Prompt(text, begun(messages), tokens, thinking)
 
 
 async def _prepare(body: ChatRequest, served: ServedModel, limits: Limits, cache_salt: str) -> _Prepared:
@@ -129,7 +131,9 @@ async def _prepare(body: ChatRequest, served: ServedModel, limits: Limits, cache
     first = await generate_options(
         body, served, limits, max_tokens=wanted, logprobs=logprobs, calls=calls, written=template.form.calls
     )
-    first["constraint"] = await served.tokens.thought(prompt.text, prompt.thinking.budget, first["constraint"])
+    first["constraint"] = await served.tokens.thought(
+        prompt.text, prompt.begun, prompt.thinking.budget, first["constraint"]
+    )
     first["cache_salt"], first["hidden_tokens"] = cache_salt, template.hidden
 
     def make() -> list[Choice]:
@@ -137,5 +141,5 @@ async def _prepare(body: ChatRequest, served: ServedModel, limits: Limits, cache
 
     choices = await make_choices(make, first)
     tools, thoughts = told_tools(body, limits), body.reasoning_format != "none"
-    readers = [AnswerReader(template.form, prompt.text, tools, thoughts=thoughts) for _ in choices]
+    readers = [AnswerReader(template.form, prompt.text, tools, thoughts=thoughts, begun=prompt.begun) for _ in choices]
     return _Prepared(choices, readers, prompt.thinking.warnings)

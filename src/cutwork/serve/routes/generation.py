@@ -34,6 +34,7 @@ class EngineFields(Schema):
     frequency_penalty: Penalty = 0.0
     repetition_penalty: float = Field(1.0, ge=LEAST_PENALTY, le=10)
     ignore_eos: bool = False
+    stop_token_ids: Annotated[list[TokenId], Field(fail_fast=True), at_most(1024)] = Field(default_factory=list)
     skip_special_tokens: bool = True
 
 

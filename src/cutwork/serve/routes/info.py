@@ -16,6 +16,7 @@ from cutwork.serve.metrics import Metrics
 from cutwork.serve.routes.chat_request import Messages, template_message
 from cutwork.serve.routes.schema import ModelName, Schema, TokenIds
 from cutwork.serve.served_model import ServedModel, ServedModels
+from cutwork.store.examples import read_examples
 
 
 class TokenizeRequest(Schema):
@@ -118,5 +119,6 @@ def _card(served: ServedModel) -> dict[str, Any]:
         "translate": translates(model.config),
         "chat": bool(template),
         "thinks": model.chat_template.form.thought is not None,
+        "examples": read_examples(model.path),
         "tools": model.chat_template.form.calls is not None,
     }

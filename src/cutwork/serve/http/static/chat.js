@@ -1,5 +1,6 @@
 // The chat tab: a conversation, also one in which tools are called and the user says what they return.
 import { Answer } from "./answer.js";
+import { offer } from "./examples.js";
 
 const $ = (id) => document.getElementById(id);
 let conversation = [];
@@ -43,6 +44,7 @@ function request(card, model, text) {
 }
 
 async function send(card, model, text) {
+  $("examples").hidden = true;
   const call = called.shift();
   conversation.push(call ? { role: "tool", tool_call_id: call.id, content: text } : { role: "user", content: text });
   addMessage("user", call ? `${call.function.name} returns ${text}` : text);
@@ -80,13 +82,16 @@ function busy(is) {
 
 // chosen: what tells the model of the page, as {name, card}.
 export function setUpChat(chosen) {
-  $("form").addEventListener("submit", (event) => {
-    event.preventDefault();
-    const text = $("prompt").value.trim();
+  function ask(text) {
     if (!text || running) return;
     $("prompt").value = "";
     const { name, card } = chosen();
     send(card, name, text);
+  }
+
+  $("form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    ask($("prompt").value.trim());
   });
   $("prompt").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
@@ -100,8 +105,12 @@ export function setUpChat(chosen) {
     conversation = [];
     called = [];
     $("messages").replaceChildren();
+    $("examples").hidden = false;
     $("speed").textContent = "";
     busy(Boolean(running));
   });
-  return { error: (message) => addMessage("error", message) };
+  return {
+    error: (message) => addMessage("error", message),
+    offer: (card) => offer($("examples"), card, ask),
+  };
 }

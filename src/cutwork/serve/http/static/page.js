@@ -1,5 +1,6 @@
 // The page: talks to the same routes as any client.
 import { setUpChat } from "./chat.js";
+import { setUpComparison } from "./compare.js";
 import { eventsOf, fail, headers } from "./server.js";
 import { setUp } from "./transcribe.js";
 import { setUpTranslation } from "./translate.js";
@@ -11,7 +12,7 @@ async function loadModels() {
   const response = await fetch("v1/models", { headers: headers() });
   if (response.status === 401) {
     $("card").textContent = "This server wants an API key: enter it under Settings.";
-    document.querySelector("details").open = true;
+    $("settings").open = true;
     return;
   }
   if (!response.ok) throw await fail(response);
@@ -27,34 +28,57 @@ function showCard() {
     card.encodings.join(", "), `context ${card.context}`, `${card.threads} threads`, card.isa];
   $("card").textContent = parts.join(" · ");
   for (const element of document.querySelectorAll("[data-needs]")) element.hidden = !card[element.dataset.needs];
+  chat.offer(card);
   showTab(tabOf(card));
 }
 
-const TABS = ["chat", "translate", "transcribe"];
+const TABS = ["chat", "compare", "translate", "transcribe"];
 const tabOf = (card) => (card.transcribe ? "transcribe" : card.translate ? "translate" : "chat");
 
 function showTab(chosen) {
   const kinds = new Set([...models.values()].map(tabOf));
+  if (comparison.possible()) kinds.add("compare");
   $("tabs").hidden = kinds.size < 2;
+  $("choice").hidden = $("card").hidden = chosen === "compare";
+  $("settings").hidden = !["chat", "compare"].includes(chosen);
   for (const name of TABS) {
     $(name).hidden = name !== chosen;
     $(`tab-${name}`).hidden = !kinds.has(name);
     $(`tab-${name}`).setAttribute("aria-selected", name === chosen);
+    $(`tab-${name}`).tabIndex = name === chosen ? 0 : -1;
   }
 }
 
 function openTab(name) {
+  if (name === "compare") {
+    comparison.show();
+    showTab(name);
+    $("compare-prompt").focus();
+    return;
+  }
   const first = [...models].find(([, card]) => tabOf(card) === name);
   if (first && tabOf(models.get($("model").value)) !== name) $("model").value = first[0];
   showCard();
 }
 
+// Left and right go from tab to tab, as in other programs.
+function moveTab(event) {
+  const shown = TABS.filter((name) => !$(`tab-${name}`).hidden);
+  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+  if (!step) return;
+  const next = shown[(shown.indexOf(event.target.id.slice(4)) + step + shown.length) % shown.length];
+  openTab(next);
+  $(`tab-${next}`).focus();
+}
+
+const comparison = setUpComparison(models);
 const chat = setUpChat(() => ({ name: $("model").value, card: models.get($("model").value) }));
 const load = () => loadModels().catch((error) => chat.error(error.message));
 $("model").addEventListener("change", showCard);
 for (const name of TABS) $(`tab-${name}`).addEventListener("click", () => openTab(name));
 setUp({ headers, fail, eventsOf });
 setUpTranslation({ headers, fail });
+$("tabs").addEventListener("keydown", moveTab);
 $("key").addEventListener("change", load);
 
 load();
