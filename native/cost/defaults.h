@@ -2,7 +2,7 @@
 // writes here. A kernel that is not here is not chosen until it has been measured.
 //
 // Those of neon and neondot are derived, not measured: from the instructions of the inner loops on a Neoverse N1 at 3
-// GHz (two vector pipes, two loads and four instructions a cycle; docs/results/arm.md).
+// GHz (two vector pipes, two loads and four instructions a cycle; docs/arm.md).
 #pragma once
 
 #include "cost/cost.h"
