@@ -2,7 +2,7 @@
 // writes here. A kernel that is not here is not chosen until it has been measured.
 //
 // Those of neon and neondot are derived, not measured: from the instructions of the inner loops on a Neoverse N1 at 3
-// GHz (two vector pipes, two loads and four instructions a cycle; docs/results/arm.md).
+// GHz (two vector pipes, two loads and four instructions a cycle; docs/arm.md).
 #pragma once
 
 #include "cost/cost.h"
@@ -86,7 +86,7 @@ constexpr DefaultCost kDefaultCosts[] = {
     {"avxvnni", Algorithm::gemv, Encoding::dense, DType::i4, {2.919, 0, 3.823, 0, 43.04}},
     {"avxvnni", Algorithm::gemv, Encoding::dense, DType::i8, {0, 0, 9.266, 0, 1977}},
     {"avxvnni", Algorithm::slots, Encoding::slots, DType::i4, {2.482, 8.489, 4.994, 0.8783, 358.8}},
-    {"avxvnni", Algorithm::slots, Encoding::slots, DType::i8, {0, 7.585, 6.392, 0, 1020}},
+    {"avxvnni", Algorithm::slots, Encoding::slots, DType::i8, {0.1789, 12.13, 10.08, 0, 696.1}},
     {"avxvnni", Algorithm::spmm_tokens, Encoding::bitmask, DType::bf16, {133.7, 537.1, 18.02, 1.287, 787.1}},
     {"avxvnni", Algorithm::spmm_tokens, Encoding::bitmask, DType::f32, {123.8, 539.9, 19.61, 1.024, 763.8}},
     {"avxvnni", Algorithm::spmm_tokens, Encoding::bitmask, DType::i8, {116, 636.9, 7.339, 0.102, 754.9}},
