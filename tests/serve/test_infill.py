@@ -84,6 +84,14 @@ def test_a_thought_that_is_begun_goes_on(recorded, begun, answer, thought, said)
             assert client.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]["content"]
 
 
+def test_an_answer_has_so_many_tokens_at_least(recorded):
+    with recorded(PLAIN) as client:
+        body = {"prompt": "a", "max_tokens": 30, "logit_bias": {"2": 100}}
+        shortest = client.post("/v1/completions", json=body).json()["usage"]["completion_tokens"]
+        longer = client.post("/v1/completions", json=body | {"min_tokens": 7}).json()["usage"]["completion_tokens"]
+        assert (shortest, longer) == (1, 8)
+
+
 def test_pages_of_named_sites_may_ask(load):
     with serving(load(), hosts=[], origins=["https://a.example"]) as client:
         mine, other = {"Origin": "https://a.example"}, {"Origin": "https://b.example"}

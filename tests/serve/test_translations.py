@@ -142,6 +142,10 @@ def test_what_messages_cannot_have(client):
     with anthropic_client(client) as own:
         ask = {"model": "tiny", "messages": USER, "max_tokens": 3}
         own.messages.create(**ask, metadata={"user_id": "x"}, system=[{"type": "text", "text": "a"}])
+        asked = {"extra_body": {"context_management": {"edits": []}}}
+        assert (
+            "context_management" in own.messages.with_raw_response.create(**ask, **asked).headers["x-cutwork-warning"]
+        )
         image = {"type": "image", "source": {"type": "url", "url": "x"}}
         for asked in (
             {"thinking": {"type": "enabled", "budget_tokens": 1024}},
@@ -163,6 +167,8 @@ def test_keys_by_either_header(load):
         ask = {"model": "tiny", "messages": USER, "max_tokens": 3}
         with anthropic_client(client, api_key="secret") as own:
             assert own.messages.create(**ask).type == "message"
+        both = {"X-Api-Key": "secret", "Authorization": "Bearer wrong"}
+        assert client.post("/v1/messages", json=ask, headers=both).status_code == 200, "either will do"
         with anthropic_client(client) as own, pytest.raises(anthropic.AuthenticationError):
             own.messages.create(**ask)
         with openai_client(client, api_key="secret") as own:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 from cutwork.architectures import architecture_of, build_encoder_plan, build_plan
 from cutwork.architectures.lengths import Lengths
@@ -122,7 +122,9 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
         max_context=size.context,
         encoder=encoder,
     )
-    laid_out = {architecture.plan_name(name): layout for name, layout in anew.layouts.items()} if anew else {}
+    anew_names = map(architecture.plan_name, anew.layouts) if anew else ()
+    made = {name: weights[name].encoding for name in anew_names if name in weights}
+    laid_out = {name: cast(Layout, encoding) for name, encoding in made.items() if encoding in get_args(Layout)}
     return Runtime(plan, weights, laid_out, runner, scheduler, encoder, dtype, size.context, logits_chunk)
 
 

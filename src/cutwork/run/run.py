@@ -14,7 +14,6 @@ from cutwork.store.resolve import resolve
 from cutwork.tasks.load import load_task
 from cutwork.tasks.task import Task
 
-_EXAMPLES = 5  # questions that are left for `cutwork demo`
 # What is packed and compared: of which model of the run, and in which dtype; None: as the recipe's `pack` says.
 VARIANTS: dict[str, tuple[str, Literal["f32", "bf16"] | None]] = {
     "dense-f32": ("dense", "f32"),
@@ -87,14 +86,10 @@ def _prune_and_tune(recipe: Recipe, stages: Stages, dense: Source) -> tuple[Stag
 
 def _compare(recipe: Recipe, task: Task, packed: Mapping[str, Stage], stages: Stages, file: Path) -> None:
     from cutwork.measure.compare import Variant, compare
-    from cutwork.measure.report.results import EXAMPLES
     from cutwork.measure.report.write import write_report
 
     variants = {name: Variant(stage.output, stage.key) for name, stage in packed.items()}
     results = compare(recipe, variants, task, file.parent / "measurements", console=stages.console)
     results["seconds"] = stages.seconds()
     write_report([results], file.parent)
-    if task.test[0].audio is None:
-        shown = [{"prompt": sample.prompt, "answer": sample.answer} for sample in task.test[:_EXAMPLES]]
-        write_json(file.parent / EXAMPLES, {"examples": shown})
     write_json(file, results)

@@ -9,6 +9,7 @@ from cutwork.cli.chat import _Shown
 from cutwork.engine.chat.answer import answer_parts
 from cutwork.engine.chat.reader import Part
 from cutwork.engine.model import Model
+from cutwork.errors import CutworkError
 
 from ..tiny import byte_level_tokenizer, make, packed
 
@@ -33,6 +34,13 @@ def test_thoughts_end_within_their_budget_or_do_not_begin(model):
     assert joined(parts, "reasoning") and joined(parts, "content")
     parts = list(answer_parts(model, USER, think=False, max_new_tokens=40, ignore_eos=True))
     assert not joined(parts, "reasoning") and joined(parts, "content")
+
+
+def test_a_model_that_does_not_think_cannot_be_told_to(model):
+    model.tokenizer.chat_template = "{{ messages[0].content }}"
+    with pytest.raises(CutworkError, match="does not think"):
+        list(answer_parts(model, USER, think=True))
+    assert joined(list(answer_parts(model, USER, think=False, max_new_tokens=9, ignore_eos=True)), "content")
 
 
 def test_what_the_model_writes_is_told_apart(model):

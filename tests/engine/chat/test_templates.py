@@ -116,6 +116,16 @@ def test_settings_are_known_before_they_are_used():
             template.check({name: 1})
 
 
+def test_tools_go_by_the_name_that_the_template_looks_up():
+    tokenizer = byte_level_tokenizer()
+    for template, said in (("{{ tools[0].function.name }}", "weather"), ("{{ xml_tools[0].type }}", "function")):
+        tokenizer.chat_template = template
+        assert render_chat(tokenizer, [USER], [TOOL]) == said
+    tokenizer.chat_template = "the word tools {{ messages }}"
+    with pytest.raises(CutworkError, match="knows no tools"):
+        render_chat(tokenizer, [USER], [TOOL])
+
+
 def test_ids_have_the_length_that_a_template_demands():
     tokenizer = byte_level_tokenizer()
     tokenizer.chat_template = (

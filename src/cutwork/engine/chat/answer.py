@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from cutwork.engine.chat.reader import AnswerReader, Part
 from cutwork.engine.chat.template import begun
 from cutwork.engine.decoding.options import GenerateOptions
+from cutwork.errors import CutworkError
 
 if TYPE_CHECKING:
     from cutwork.engine.model import Model
@@ -28,6 +29,8 @@ def answer_parts(
     thinking_budget: tokens of a thought at most. Raises CutworkError as `Model.generate` and `Model.render_chat`.
     """
     template = model.chat_template
+    if think and template.switch is None and template.form.thought is None:
+        raise CutworkError("this model does not think; leave out think")
     given = dict(settings or {})
     if think is not None and template.switch is not None:
         given.setdefault(template.switch, think)

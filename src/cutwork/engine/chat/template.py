@@ -4,7 +4,7 @@ import hashlib
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from cutwork.engine.chat.formats import AnswerFormat, format_of
@@ -13,6 +13,8 @@ from cutwork.engine.decoding.sampling import Constraint
 from cutwork.errors import CutworkError
 
 SWITCHES = ("enable_thinking", "thinking")  # what templates call the setting that turns thoughts on and off
+GIVEN = ("raise_exception", "strftime_now")  # what transformers gives every template
+TOOLS = ("tools", "xml_tools")  # the second is SmolLM3's
 EFFORT, BUDGET = "reasoning_effort", "thinking_budget"  # settings that some templates know
 
 
@@ -32,7 +34,7 @@ class ChatTemplate:
         """The names that the template looks up and a request may set."""
         text = str(getattr(self._tokenizer, "chat_template", None) or "")
         special = getattr(self._tokenizer, "special_tokens_map", ())
-        return frozenset(_looked_up(text) - {"messages", "tools", *special, *_own_parameters(self._tokenizer)})
+        return _looked_up(text) - {"messages", *TOOLS, *special, *_own_parameters(self._tokenizer)}
 
     @cached_property
     def hidden(self) -> frozenset[int] | None:
@@ -95,8 +97,7 @@ def render_chat(
     """
     if tokenizer is None or not getattr(tokenizer, "chat_template", None):
         raise CutworkError("this model has no chat template; use generate with a plain prompt")
-    written = str(tokenizer.chat_template)
-    if tools and "tools" not in written:
+    if tools and _tools_name(str(tokenizer.chat_template)) is None:
         raise CutworkError("this model's chat template knows no tools; leave tools out")
     if not messages:
         raise CutworkError("there are no messages to answer")
@@ -105,15 +106,15 @@ def render_chat(
             raise CutworkError('each message must be like {"role": "user", "content": "text"}')
     calls = format_of(tokenizer).calls
     given = [_with_ids(message, calls.id_length) if calls else message for message in messages]
+    named = {_tools_name(str(tokenizer.chat_template)) or "tools": list(tools)} if tools else {}
     try:
         return str(
             tokenizer.apply_chat_template(
                 given,
-                tools=list(tools) if tools else None,
                 tokenize=False,
                 add_generation_prompt=not begun(messages),
                 continue_final_message=bool(begun(messages)),
-                **(settings or {}),
+                **{**(settings or {}), **named},
             )
         )
     except Exception as error:  # a template is a program: it can raise anything
@@ -147,12 +148,18 @@ def _short(name: str, length: int) -> str:
     return name if fits else hashlib.sha256(name.encode()).hexdigest()[:length]
 
 
+def _tools_name(template: str) -> str | None:
+    """What a template calls the tools it is given; None if it takes none."""
+    return next((name for name in TOOLS if name in _looked_up(template)), None)
+
+
 def _own_parameters(tokenizer: Any) -> set[str]:
     method = getattr(tokenizer, "apply_chat_template", None)
     return set(inspect.signature(method).parameters) if method else set()
 
 
-def _looked_up(template: str) -> set[str]:
+@lru_cache(maxsize=16)
+def _looked_up(template: str) -> frozenset[str]:
     """Names that a template may look up."""
     import jinja2
     from jinja2 import meta
@@ -161,5 +168,5 @@ def _looked_up(template: str) -> set[str]:
     try:
         tree = environment.parse(re.sub(r"{%-?\s*(end)?generation\s*-?%}", "", template))
     except jinja2.TemplateSyntaxError:
-        return set()
-    return meta.find_undeclared_variables(tree)
+        return frozenset()  # it will be refused with the messages
+    return frozenset(meta.find_undeclared_variables(tree) - {*environment.globals, *GIVEN})

@@ -118,13 +118,13 @@ class RequestMiddleware:
 
     def _client(self, scope: Scope, headers: Headers) -> dict[str, str]:
         """Who asks: the number of the key that was given, or the address."""
-        scheme, _, key = headers.get("authorization", "").partition(" ")
-        if "x-api-key" in headers:  # as Anthropic's clients send it
-            scheme, key = "bearer", headers["x-api-key"]
-        known = [hmac.compare_digest(key.encode(), valid) for valid in self._keys]  # all of them, in constant time
-        if scheme.lower() == "bearer" and any(known):
-            name = f"key {known.index(True)}"
-            return {"client": name, "cache_salt": name}
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        given = [bearer if scheme.lower() == "bearer" else "", headers.get("x-api-key", "")]  # Anthropic's clients' way
+        for key in given:
+            known = [hmac.compare_digest(key.encode(), valid) for valid in self._keys]  # all of them, in constant time
+            if any(known):
+                name = f"key {known.index(True)}"
+                return {"client": name, "cache_salt": name}
         address = scope.get("client")
         return {"client": address[0] if address else "", "cache_salt": ""}
 

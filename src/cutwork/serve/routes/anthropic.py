@@ -122,6 +122,7 @@ class CountRequest(Schema):
     tools: Annotated[list[Tool], Field(fail_fast=True), at_most(Limits.tools)] | None = None
     tool_choice: ToolChoice | None = None
     thinking: ThinkingChoice | None = None
+    context_management: dict[str, Any] | None = None  # has no effect: nothing is taken out of a conversation
     output_config: OutputConfig | None = None
 
 
@@ -146,6 +147,8 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
         chat = _chat(body, served, max_tokens=body.max_tokens, stop=body.stop_sequences, top_k=body.top_k)
         chat = chat.model_copy(update={"temperature": body.temperature, "top_p": body.top_p or 1.0})
         conversation = await Conversation.begin(chat, request, models, limits)
+        if body.context_management:
+            conversation.warn("without effect: context_management")
         answer = _Answer(conversation)
         if body.stream:
             return EventStream(conversation.job, answer.events(), limits.deadline, conversation.headers, named=True)

@@ -47,7 +47,7 @@ class Conversation:
         self._readers = prepared.readers
         self._calls = [0] * len(prepared.choices)
         self._thought_tokens = 0
-        self.headers = {WARNING: "; ".join(prepared.warnings)} if prepared.warnings else {}
+        self._warnings = prepared.warnings
 
     @classmethod
     async def begin(cls, body: ChatRequest, request: Request, models: ServedModels, limits: Limits) -> "Conversation":
@@ -59,6 +59,15 @@ class Conversation:
         job = TextJob(prepared.choices, seconds_left(request, limits.deadline), client_of(request))
         served.worker.submit(job)
         return cls(body, served, prepared, job)
+
+    def warn(self, warning: str) -> None:
+        """Tell the client of something else that has no effect."""
+        self._warnings.append(warning)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers of the answer."""
+        return {WARNING: "; ".join(self._warnings)} if self._warnings else {}
 
     @property
     def prompt_tokens(self) -> int:

@@ -66,6 +66,7 @@ class GenerationRequest(EngineFields):
     model: ModelName = None
     n: int = Field(1, ge=1, le=128)
     max_tokens: int | None = Field(None, ge=0, le=1 << 24)
+    min_tokens: int = Field(0, ge=0, le=1 << 24)
     logit_bias: Annotated[dict[TokenId, Bias], at_most(1024)] | None = None
     seed: int | None = Field(None, ge=-MAX_SEED, le=MAX_SEED)
     stop: str | Texts | None = None
@@ -152,6 +153,7 @@ async def generate_options(
     same = cast(GenerateOptions, request.model_dump(include=set(EngineFields.model_fields)))
     other: GenerateOptions = {
         "max_new_tokens": max_tokens,
+        "min_new_tokens": request.min_tokens,
         "stop": request.stops,
         "logit_bias": bias,
         "constraint": constraint,

@@ -15,7 +15,7 @@ from cutwork.serve.http.json_body import JsonRoute
 from cutwork.serve.http.stream import EventStream, whole_answer
 from cutwork.serve.limits import Limits
 from cutwork.serve.routes.chat_request import ChatRequest, as_chat
-from cutwork.serve.routes.conversation import WARNING, Conversation
+from cutwork.serve.routes.conversation import Conversation
 from cutwork.serve.routes.generation import EngineFields
 from cutwork.serve.routes.schema import ModelName, Schema, TokenCount, at_most
 from cutwork.serve.routes.thinking import Effort
@@ -122,14 +122,13 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
     async def responses(body: ResponsesRequest, request: Request) -> Response:
         conversation = await Conversation.begin(_chat(body), request, models, limits)
         answer = _Answer(body, conversation)
-        headers = dict(conversation.headers)
-        unused = [name for name, given in _without_effect(body).items() if given]
-        if unused:
-            headers[WARNING] = "; ".join([*conversation.headers.values(), f"without effect: {', '.join(unused)}"])
+        for name, given in _without_effect(body).items():
+            if given:
+                conversation.warn(f"without effect: {name}")
         if body.stream:
-            return EventStream(conversation.job, answer.events(), limits.deadline, headers, named=True)
+            return EventStream(conversation.job, answer.events(), limits.deadline, conversation.headers, named=True)
         whole = await whole_answer(request, conversation.job, answer.whole())
-        return JSONResponse(whole, headers=headers)
+        return JSONResponse(whole, headers=conversation.headers)
 
     return routes
 
