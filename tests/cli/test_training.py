@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,20 @@ def test_a_part_of_the_samples_is_measured_with(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "runs").exists()
     with pytest.raises(CutworkError, match="--validation-samples"):
         call("tune", dense, tmp_path / "no", *steps, "--patience", 3)
+
+
+def test_a_dataset_of_the_hub_needs_no_test_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dense, asked = write_tiny_checkpoint(tmp_path / "dense"), []
+
+    def hub(name: str, split: str, config: str | None = None) -> Iterator[dict[str, str]]:
+        asked.append((name, split))
+        return ({"instruction": s.prompt, "input": "", "output": s.answer} for s in sums(20))
+
+    monkeypatch.setattr("cutwork.tasks.table.hub", hub)
+    options = ["--samples", 12, "--validation-samples", 4, "--max-steps", 1, "--batch-size", 4, "--json"]
+    report = json.loads(call("tune", dense, tmp_path / "out", "--task", "someone/alpaca", *options))
+    assert asked == [("someone/alpaca", "train")]
+    assert (report["data"]["samples"], report["validation"]["samples"]) == (12, 4)
 
 
 def test_bad_options_are_one_sentence(tmp_path: Path) -> None:

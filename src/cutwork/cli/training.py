@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from cutwork.cli.console import console, print_json, table
 from cutwork.errors import CutworkError
 from cutwork.recipe import Long, Settings, TaskSettings, load_recipe
-from cutwork.tasks.load import hold_out, load_task
-from cutwork.tasks.table import SUFFIXES
+from cutwork.tasks.load import hold_out, load_task, of_rows
+from cutwork.tasks.table import read_samples
 from cutwork.tasks.task import Task
 
 CheckpointArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint directory or a Hub name.")]
@@ -49,10 +49,8 @@ def training_task(task: str | None, recipe: Path | None, count: int, seed: int, 
         found = load_task(settings)
         return replace(found, train=found.train[:count])
     assert task
-    if task.endswith(SUFFIXES):
-        from cutwork.tasks.table import read_samples
-
-        rows = read_samples(Path(task))[: count + validation]
+    if of_rows(task):  # of which no test split is needed
+        rows = read_samples(task, most=count + validation)
         return hold_out(Task(task, tuple(rows), ()), validation, seed)
     named = {"name": task, "train_samples": count, "validation_samples": validation, "test_samples": 1, "seed": seed}
     return load_task(TaskSettings.model_validate(named))

@@ -38,7 +38,7 @@ def load_task(settings: TaskSettings) -> Task:
     name, options = settings.name, dict(settings.options)
     if name not in TASKS and Path(name).expanduser().is_dir():
         name, options = "speech", {"directory": name, **options}
-    if name not in TASKS and (name.endswith(SUFFIXES) or "/" in name):
+    if of_rows(name):
         kind = "translation" if name.endswith(SUFFIXES) and not options and _has_pairs(name) else "jsonl"
         name, options = kind, {"test": name, **options}
     if name not in TASKS:
@@ -62,6 +62,12 @@ def load_task(settings: TaskSettings) -> Task:
         if parameters[key].default is inspect.Parameter.empty and key not in options:
             raise CutworkError(f"task {name} needs the option '{key}'")
     return hold_out(load(**given, **options), settings.validation_samples, settings.seed)
+
+
+def of_rows(name: str) -> bool:
+    """Whether a task's name is that of a file of rows or of a dataset of the Hub."""
+    folder = Path(name).expanduser().is_dir()
+    return name not in TASKS and not folder and (name.endswith(SUFFIXES) or "/" in name)
 
 
 def hold_out(task: Task, count: int, seed: int) -> Task:
