@@ -78,8 +78,8 @@ def zeros_kept() -> str:
     cells = [row for row in load("zero_matrix.json")["cells"] if "lost" in row]
     lost = sum(row["lost"] for row in cells)
     return _line(f"""
-        **Zeros stay**: {lost} are lost in {len(cells)} combinations of optimiser, clipping, accumulation, DDP, FSDP2
-        and quantiser (a tiny model, three steps).
+        **Zeros stay**: {lost} are lost in {len(cells)} combinations of optimiser, clipping, accumulation, one
+        process or two, and quantiser (a tiny model, three steps).
     """)
 
 

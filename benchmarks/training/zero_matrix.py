@@ -31,7 +31,8 @@ from cutwork.quantize.quantize import quantize
 from cutwork.recipe import LoraSettings, Losses, QuantizeSettings, TuneSettings
 from cutwork.tune.tune import tune
 
-WORLDS = {"single": 1, "DDP": 2, "FSDP2": 2}
+# accelerate shares a model among GPUs alone.
+WORLDS = {"single": 1, "DDP": 2} | ({"FSDP2": 2} if torch.cuda.is_available() else {})
 OPTIMISERS = {"AdamW": "adamw_torch", "Adam": "adam", "SGD": "sgd", "Adafactor": "adafactor", "Muon": "muon"}
 WAYS = ("full", "LoRA merge", "RTN", "GPTQ", "QAT")
 BATCH = 8

@@ -1,6 +1,6 @@
-"""Run by test_distributed.py in two processes: fine-tuning with DDP or FSDP2, and masks on a sharded model.
+"""Run by test_distributed.py in two processes: fine-tuning with DDP, and masks on a model that FSDP2 shards.
 
-torchrun --nproc-per-node 2 -m tests.tune.two_processes ddp|fsdp DIRECTORY
+torchrun --nproc-per-node 2 -m tests.tune.two_processes DIRECTORY
 """
 
 import sys
@@ -14,6 +14,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
+from cutwork.errors import CutworkError
 from cutwork.recipe import LoraSettings, Losses, TuneSettings
 from cutwork.tune.masks import LostZerosError, Masks, sparsity
 from cutwork.tune.trainer import SparseTrainer
@@ -97,11 +98,16 @@ def check_sharded_masks(scratch: Path) -> None:
 
 
 if __name__ == "__main__":
-    mode, root = sys.argv[1], Path(sys.argv[2])
-    sharded = {"fsdp": True} if mode == "fsdp" else {}
+    root = Path(sys.argv[1])
     for name, settings in RUNS.items():
-        fine_tune(root / "sparse", root / "dense", root / f"{mode}-{name}", settings, **sharded)
-    interrupted_and_resumed(root / "sparse", root / "dense", root / f"{mode}-resumed", **sharded)
-    if mode == "fsdp":
-        check_sharded_masks(root)
+        fine_tune(root / "sparse", root / "dense", root / f"ddp-{name}", settings)
+    interrupted_and_resumed(root / "sparse", root / "dense", root / "ddp-resumed")
+    check_sharded_masks(root)
+    if not torch.cuda.is_available():
+        try:
+            fine_tune(root / "sparse", root / "dense", root / "fsdp", SETTINGS, fsdp=True)
+        except CutworkError as error:
+            assert "GPUs only" in str(error), error
+        else:
+            raise AssertionError("asked to share a model among CPUs, which accelerate does not")
     print("both processes agree")

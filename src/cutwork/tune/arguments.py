@@ -35,6 +35,11 @@ def training_arguments(work: Path, settings: TuneSettings, fsdp: bool, validates
     processes = int(os.environ.get("WORLD_SIZE", "1"))  # as launched by torchrun or accelerate
     if fsdp and processes == 1:
         raise CutworkError("--fsdp shares one model among several processes; launch it with torchrun or accelerate")
+    if (fsdp or in_environment("ACCELERATE_USE_FSDP")) and not torch.cuda.is_available():
+        raise CutworkError(
+            "accelerate shares a model among GPUs only and would keep a whole one in every process; "
+            "on CPUs leave out --fsdp, which is data-parallel"
+        )
     micro = min(settings.micro_batch_size, settings.batch_size)
     if settings.batch_size % (micro * processes):
         times = f" times {processes} processes" if processes > 1 else ""
