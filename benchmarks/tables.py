@@ -21,8 +21,9 @@ from typing import Any
 from benchmarks import claims
 from benchmarks.common.provenance import ROOT
 from benchmarks.common.results import RESULTS, load, where
-from benchmarks.engine import encoders, isa, partition, speculative, threads
+from benchmarks.engine import encoders, partition, speculative, threads
 from benchmarks.engine import load as loading
+from benchmarks.isa import report as isa
 from benchmarks.peers import mpt, report
 from benchmarks.peers.store import Store
 from benchmarks.serving import fuzz
@@ -86,6 +87,7 @@ TABLES = {
     "all cells, zen4": Table(_document, ("peers",)),
     "all cells, zen5": Table(_document, ("peers_zen5",)),
     "instruction sets": Table(isa.table, ("isa",)),
+    "instruction sets, targets": Table(isa.targets_table, ("isa",)),
     "encoders": Table(encoders.table, ("encoders",)),
     "loading": Table(loading.table, ("load",)),
     "threads, decode": Table(threads.decode_table, ("threads",)),

@@ -6,6 +6,7 @@ tensor is made at a time, whenever it is needed, so that models larger than memo
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,11 +105,33 @@ def write_checkpoint(path: Path, shape: Shape, dtype: DType = "bf16", sparsity: 
                     writer.add(name, "BF16", bfloat16.from_float32(values))
 
 
-def write_packed(path: Path, shape: Shape, dtype: DType, sparsity: float, keep: int = 0) -> None:
-    """Blocks of that dtype with zeros; the embedding is bfloat16, the head dense (int8 where the blocks are int4)."""
+def write_packed(
+    path: Path,
+    shape: Shape,
+    dtype: DType,
+    sparsity: float,
+    keep: int = 0,
+    *,
+    layers_alike: bool = False,
+    int4_head: bool = False,
+) -> None:
+    """Blocks of that dtype with zeros; the embedding is bfloat16, the head dense.
+
+    With `layers_alike` all have the weights of the first, which is as fast to run and much faster to write. The head is
+    int8 where the blocks are int4, unless it should be int4 too.
+    """
     with output_directory(path) as partial, PackWriter(partial, shape.config, 9 * shape.layers + 3) as writer:
-        for name, _, values in tensors(shape):
-            writer.add(name, _encode(name, values, dtype, sparsity, keep))
+        for name, _, values in tensors(replace(shape, layers=1) if layers_alike else shape):
+            kind: DType = "int8" if (dtype, name) == ("int4", HEAD) and not int4_head else dtype
+            weight = _encode(name, values, kind, sparsity, keep)
+            for each in in_layers(name, shape.layers) if layers_alike else [name]:
+                writer.add(each, weight)
+
+
+def in_layers(name: str, layers: int) -> list[str]:
+    """A tensor of the first layer by its name in each, in either naming; of another tensor its own name."""
+    head, number, tail = name.partition(".0.")
+    return [f"{head}.{layer}.{tail}" for layer in range(layers)] if number else [name]
 
 
 def _encode(name: str, values: np.ndarray, dtype: DType, sparsity: float, keep: int) -> EncodedWeight:
@@ -118,10 +141,10 @@ def _encode(name: str, values: np.ndarray, dtype: DType, sparsity: float, keep: 
         return encode(bfloat16.from_float32(values))
     if is_pruned(name):
         values = prune(values, sparsity, keep)
-    if dtype == "int4" and name != HEAD:
+    if dtype == "int4":
         codes, steps = round_int4(values)
         return in_slots(codes, encode_int4(codes, steps.astype(np.float16), INT4_GROUP))
-    if dtype in ("int8", "int4"):
+    if dtype == "int8":
         codes, scale = round_int8(values)
         return in_slots(codes, encode(codes, scale))
     return encode(values if dtype == "f32" else bfloat16.from_float32(values))

@@ -2,10 +2,13 @@
 
     python -m benchmarks.engine.speculative --target out/demo/packed/dense-f32 --draft out/demo/packed/sparse-int8
 
-Greedy answers to held-out questions of a recipe's task, one at a time and several together. Without a draft and with
-up to so many drafted tokens take turns, question by question; medians of the speeds. Every answer is compared with the
-target's own: rounding differs between steps of one token and of several, so two tokens of almost equal logits may
-change places; `same` counts the answers that are equal token for token. Leaves speculative.json in results/.
+    python -m benchmarks.engine.speculative --target out/demo/packed/dense-f32 --draft ngram --repeat README.md
+
+Greedy answers to held-out questions of a recipe's task, or to the request to repeat pieces of a file, one at a time and
+several together. Without a draft and with up to so many drafted tokens take turns, question by question; medians of the
+speeds. Every answer is compared with the target's own: rounding differs between steps of one token and of several, so
+two tokens of almost equal logits may change places; `same` counts the answers that are equal token for token.
+Leaves speculative.json in results/.
 """
 
 import argparse
@@ -23,8 +26,10 @@ from cutwork.engine.model import Model
 from cutwork.recipe import load_recipe
 from cutwork.tasks.load import load_task
 from cutwork.tasks.rendering import render_prompt
+from cutwork.tasks.task import Sample
 
 BATCHES = (1, 4, 16)
+PIECE = 1200  # characters to repeat
 
 
 @dataclass
@@ -74,6 +79,12 @@ def measure(models: dict[int, Model], prompts: list[str], most: int, console: Co
     return rows
 
 
+def repetitions(text: str, count: int) -> list[Sample]:
+    """Requests to repeat so many pieces of a text, which are far from each other."""
+    starts = [place * max(len(text) - PIECE, 0) // max(count - 1, 1) for place in range(count)]
+    return [Sample(f"Repeat this text word by word:\n\n{text[start : start + PIECE]}", "") for start in starts]
+
+
 def table(result: dict[str, Any]) -> str:
     """By batch and number of drafted tokens."""
     lines = ["| batch | drafted | tokens/s | speed-up | acceptance | same answers |", "|--:|--:|--:|--:|--:|--:|"]
@@ -93,14 +104,16 @@ def main() -> None:
     parser.add_argument("--draft", required=True, help="the model that drafts")
     parser.add_argument("--recipe", type=Path, default=RECIPES / "smollm2-gsm.yaml")
     parser.add_argument("--draft-tokens", type=int, nargs="*", default=[2, 3, 5, 7])
+    parser.add_argument(
+        "--repeat", type=Path, help="a text whose pieces are to be repeated, instead of a task's questions"
+    )
     parser.add_argument("--questions", type=int, default=16)
     parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--context", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path, default=RESULTS / "speculative.json")
     options = parser.parse_args()
-    recipe, console = load_recipe(options.recipe), Console(stderr=True)
-    task = load_task(recipe.task)
+    console = Console(stderr=True)
     loading: dict[str, Any] = {
         "threads": options.threads,
         "max_context": options.context,
@@ -110,11 +123,16 @@ def main() -> None:
     models = {0: Model.load(options.target, **loading)}
     for count in options.draft_tokens:
         models[count] = Model.load(options.target, draft=options.draft, draft_tokens=count, **loading)
-    prompts = [render_prompt(models[0].tokenizer, sample) for sample in task.test[: options.questions]]
+    if options.repeat:
+        name, asked = options.repeat.name, repetitions(options.repeat.read_text(encoding="utf-8"), options.questions)
+    else:
+        task = load_task(load_recipe(options.recipe).task)
+        name, asked = task.name, list(task.test[: options.questions])
+    prompts = [render_prompt(models[0].tokenizer, sample) for sample in asked]
     result = {
         "target": Path(options.target).name,
         "draft": Path(options.draft).name,
-        "task": task.name,
+        "task": name,
         "rows": measure(models, prompts, options.max_new_tokens, console),
     }
     for model in models.values():

@@ -240,6 +240,7 @@ def bandwidth_program() -> Path:
     """Compiled for this machine."""
     source, program = Path(__file__).with_name("bandwidth.cpp"), PEERS / "bandwidth"
     if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        program.parent.mkdir(parents=True, exist_ok=True)
         command = ["c++", "-O3", "-march=native", "-pthread", str(source), "-o", str(program)]
         subprocess.run(command, check=True)
     return program

@@ -1,16 +1,17 @@
 """The random weights in llama.cpp's format, one tensor at a time."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
 import numpy as np
 
-from benchmarks.common.random_llama import tensors
+from benchmarks.common.random_llama import in_layers, tensors
 from benchmarks.common.shapes import EPS, ROPE_THETA, Shape
 
 
-def write_gguf(path: Path, shape: Shape, quantization: str) -> None:
-    """All matrices in one of ggml's types, dense."""
+def write_gguf(path: Path, shape: Shape, quantization: str, layers_alike: bool = False) -> None:
+    """All matrices in one of ggml's types, dense; `layers_alike` as in `write_packed`."""
     kind = gguf.GGMLQuantizationType[quantization]
     partial = path.with_name(f".{path.name}.partial")
     writer = gguf.GGUFWriter(partial, "llama", use_temp_file=True)
@@ -26,12 +27,11 @@ def write_gguf(path: Path, shape: Shape, quantization: str) -> None:
     writer.add_rope_freq_base(ROPE_THETA)
     writer.add_vocab_size(shape.vocabulary)
     writer.add_tokenizer_model("none")
-    for name, short, values in tensors(shape):
-        if values.ndim == 1:
-            writer.add_tensor(short, values)
-        else:
-            rows = _interleave_rotary(name, values, shape.head_dim)
-            writer.add_tensor(short, gguf.quantize(rows, kind), raw_dtype=kind)
+    for name, short, values in tensors(replace(shape, layers=1) if layers_alike else shape):
+        raw = None if values.ndim == 1 else kind
+        data = gguf.quantize(_interleave_rotary(name, values, shape.head_dim), kind) if raw else values
+        for each in in_layers(short, shape.layers) if layers_alike else [short]:
+            writer.add_tensor(each, data, raw_dtype=raw)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -21,14 +21,38 @@ NASTY: list[Any] = [
     {"type": "json_schema", "json_schema": {"schema": {"type": "string", "pattern": "("}}},
     {"type": "json_schema", "json_schema": {"schema": {"properties": {f"p{i}": {} for i in range(900)}}}},
 ]  # fmt: skip
-FIELDS = [
-    "prompt", "messages", "model", "n", "max_tokens", "temperature", "top_p", "top_k", "min_p",
-    "presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias", "seed", "stop", "stream",
-    "stream_options", "response_format", "ignore_eos", "skip_special_tokens", "logprobs", "echo", "suffix",
-    "best_of", "tools", "tool_choice", "top_logprobs", "max_completion_tokens", "text", "num_beams",
-    "length_penalty", "prefix", "tokens", "priority",
+BOTH = [
+    "model", "n", "max_tokens", "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty",
+    "repetition_penalty", "logit_bias", "seed", "stop", "stream", "stream_options", "response_format", "ignore_eos",
+    "skip_special_tokens", "priority", "logprobs",
 ]  # fmt: skip
-ROUTES = ("/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize", "/translate")
+# Of each route: a body that is answered, and the fields that are replaced by something odd.
+ROUTES: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "/v1/completions": ({"prompt": "a"}, [*BOTH, "prompt", "echo", "suffix", "best_of", "nobody knows it"]),
+    "/v1/chat/completions": (
+        {},
+        [*BOTH, "messages", "tools", "tool_choice", "top_logprobs", "max_completion_tokens", "parallel_tool_calls",
+         "chat_template_kwargs", "enable_thinking", "reasoning_effort", "thinking_budget", "include_reasoning",
+         "reasoning_format"],
+    ),
+    "/v1/responses": (
+        {"input": "a", "max_output_tokens": 2},
+        ["input", "instructions", "max_output_tokens", "reasoning", "text", "tools", "tool_choice", "include",
+         "truncation", "previous_response_id", "stream", "temperature", "top_p"],
+    ),
+    "/v1/messages": (
+        {"max_tokens": 2},
+        ["messages", "system", "max_tokens", "tools", "tool_choice", "thinking", "output_config", "stop_sequences",
+         "stream", "temperature", "top_k", "top_p"],
+    ),
+    "/infill": (
+        {"input_prefix": "a", "input_suffix": "b", "n_predict": 2},
+        ["input_prefix", "input_suffix", "prompt", "input_extra", "n_predict", "stop", "seed", "samplers", "stream"],
+    ),
+    "/tokenize": ({"prompt": "a"}, ["prompt", "messages", "model", "add_special_tokens"]),
+    "/detokenize": ({"tokens": [1, 2]}, ["tokens", "model"]),
+    "/translate": ({"text": "a"}, ["text", "num_beams", "length_penalty", "prefix", "max_tokens", "model"]),
+}  # fmt: skip
 
 
 def hostile(url: str, count: int, seed: int) -> dict[str, Any]:
@@ -64,22 +88,24 @@ def ask_health(url: str, stop: threading.Event, asked: list[float]) -> None:
 
 
 def _json(chance: random.Random) -> tuple[str, bytes, dict[str, str]]:
-    route = chance.choice(ROUTES)
-    body: dict[str, Any] = {"max_tokens": chance.choice([1, 2, 5]), "prompt": "a", "text": "a", "tokens": [1, 2]}
-    if route == "/v1/chat/completions" or chance.random() < 0.2:
+    route = chance.choice(list(ROUTES))
+    base, fields = ROUTES[route]
+    body = dict(base)
+    if "max_tokens" in fields:
+        body["max_tokens"] = chance.choice([1, 2, 5])
+    if "messages" in fields:
         call = {"function": {"name": "f", "arguments": chance.choice(["{}", '{"a": "\\ud800"}', {"a": HALF}, {}])}}
         body["messages"] = [
             {"role": "user", "content": chance.choice(["hi", "", HALF, [{"type": "text", "text": "x"}]])},
             *([{"role": "assistant", "tool_calls": [call]}] if chance.random() < 0.3 else ()),
         ]
-        if route == "/tokenize":
-            del body["prompt"]
-    if chance.random() < 0.3:
+        body.pop("prompt", None)
+    if route == "/v1/chat/completions" and chance.random() < 0.3:
         parameters = chance.choice([{}, {"type": "object"}, {"description": HALF}, {"x": "x" * 80_000}, {"DEEP": 1}])
         body["tools"] = [{"function": {"name": "f", "parameters": parameters}}]
         body["tool_choice"] = chance.choice(["auto", "required", "none", {"function": {"name": "f"}}])
     for _ in range(chance.choice([0, 1, 1, 2, 3])):
-        body[chance.choice(FIELDS)] = chance.choice(
+        body[chance.choice(fields)] = chance.choice(
             [chance.choice(NASTY), chance.random() * 2, chance.randrange(-3, 30)]
         )
     levels = chance.choice([20, 60, 500, 950, 5000])

@@ -1,8 +1,8 @@
-// Costs where nobody has measured: those of an AMD Zen 5 core (int8 of avx512: Zen 4), by `cutwork explain --measure`
-// under each CUTWORK_ISA. A kernel that is not here is not chosen until it has been measured.
+// Costs where nobody has measured: those of an AMD Zen 5 core, which benchmarks/engine/default_costs.py measures and
+// writes here. A kernel that is not here is not chosen until it has been measured.
 //
 // Those of neon and neondot are derived, not measured: from the instructions of the inner loops on a Neoverse N1 at 3
-// GHz (two vector pipes, two loads and four instructions a cycle; docs/results/arm.md).
+// GHz (two vector pipes, two loads and four instructions a cycle; docs/arm.md).
 #pragma once
 
 #include "cost/cost.h"
@@ -30,14 +30,14 @@ constexpr DefaultCost kDefaultCosts[] = {
     {"avx512", Algorithm::gemv, Encoding::bitmask, DType::bf16, {13.05, 7.046, 7.376}},
     {"avx512", Algorithm::gemm, Encoding::bitmask, DType::bf16, {71.03, 15.67, 7.712, 0, 18.88}},
     {"avx512", Algorithm::spmm_tokens, Encoding::bitmask, DType::bf16, {19.42, 188.2, 12.65, 0.5139, 251.5}},
-    {"avx512", Algorithm::gemv, Encoding::dense, DType::i8, {1.294, 0, 12.11, 0, 930.6}},
-    {"avx512", Algorithm::gemm, Encoding::dense, DType::i8, {46.31, 0, 4.392, 0, 4.868}},
-    {"avx512", Algorithm::gemv, Encoding::bitmask, DType::i8, {7.463, 0.9658, 5.531, 0, 2273}},
-    {"avx512", Algorithm::gemm, Encoding::bitmask, DType::i8, {56.11, 6.248, 4.228, 0, 121.5}},
-    {"avx512", Algorithm::spmm_tokens, Encoding::bitmask, DType::i8, {33.9, 229.7, 7.476, 0.13, 437.4}},
-    {"avx512", Algorithm::spmm_rows, Encoding::bitmask, DType::i8, {37.24, 94.81, 5.541, 0.4559, 108.7}},
-    {"avx512", Algorithm::spmm_tokens, Encoding::block1x4, DType::i8, {57.41, 35.59, 5.398, 0.1447, 452.3}},
-    {"avx512", Algorithm::spmm_tokens, Encoding::block4x1, DType::i8, {23.98, 51.4, 4.381, 0.1352, 430.1}},
+    {"avx512", Algorithm::gemv, Encoding::dense, DType::i8, {2.389, 0, 5.332, 0, 1138}},
+    {"avx512", Algorithm::gemm, Encoding::dense, DType::i8, {16.95, 0, 1.926}},
+    {"avx512", Algorithm::gemv, Encoding::bitmask, DType::i8, {3.776, 6.146, 3.125, 0, 1423}},
+    {"avx512", Algorithm::gemm, Encoding::bitmask, DType::i8, {23.47, 1.166, 1.826, 0, 65.14}},
+    {"avx512", Algorithm::spmm_tokens, Encoding::bitmask, DType::i8, {13.2, 189.1, 4.451, 0.0755, 341.4}},
+    {"avx512", Algorithm::spmm_rows, Encoding::bitmask, DType::i8, {29.05, 32.35, 2.894, 0.4149, 34.41}},
+    {"avx512", Algorithm::spmm_tokens, Encoding::block1x4, DType::i8, {26.25, 43.01, 2.929, 0.09028, 455}},
+    {"avx512", Algorithm::spmm_tokens, Encoding::block4x1, DType::i8, {15.41, 66.42, 1.905, 0.09399, 394.2}},
     {"avx512", Algorithm::gemv, Encoding::dense, DType::i4, {1.835, 0, 2.188}},
     {"avx512", Algorithm::gemm, Encoding::dense, DType::i4, {7.846, 0, 2.195}},
     {"avx512", Algorithm::gemv, Encoding::bitmask, DType::i4, {7, 1.051, 2.107}},
@@ -63,10 +63,12 @@ constexpr DefaultCost kDefaultCosts[] = {
     {"avx512f", Algorithm::gemm, Encoding::dense, DType::i4, {4.545, 0, 4.928}},
     {"avx512f", Algorithm::gemv, Encoding::bitmask, DType::i4, {38.2, 0.009374, 3.421}},
     {"avx512f", Algorithm::gemm, Encoding::bitmask, DType::i4, {43.46, 2.986, 4.89}},
-    {"avx512", Algorithm::slots, Encoding::slots, DType::i8, {1.142, 7.614, 3.216, 0, 388.8}},
-    {"avx512", Algorithm::slots, Encoding::slots, DType::i4, {2.554, 10.55, 3.182, 0.4398, 218.6}},
-    {"avx512f", Algorithm::slots, Encoding::slots, DType::i8, {1.022, 3.431, 10.97, 0, 304.7}},
-    {"avx512f", Algorithm::slots, Encoding::slots, DType::i4, {4.211, 1.29, 11.71, 0.2663, 112.1}},
+    {"avx512", Algorithm::slots, Encoding::slots, DType::i8, {0, 12.7, 8.83, 0, 433.5}},
+    {"avx512", Algorithm::slots, Encoding::slots, DType::i4, {1.335, 13.33, 3.411, 0.225, 176.2}},
+    {"avx512f", Algorithm::slots, Encoding::slots, DType::i8, {0, 13.95, 9.479, 0, 362.1}},
+    {"avx512f", Algorithm::slots, Encoding::slots, DType::i4, {2.68, 6.133, 6.762, 0, 164.3}},
+    {"avx2", Algorithm::slots, Encoding::slots, DType::i8, {0, 10.52, 12.76, 0, 631.8}},
+    {"avx2", Algorithm::slots, Encoding::slots, DType::i4, {0.8348, 10.81, 11.25, 0.265, 423}},
     {"avxvnni", Algorithm::gemm, Encoding::bitmask, DType::bf16, {159.1, 6.698, 15.44, 0, 40.29}},
     {"avxvnni", Algorithm::gemm, Encoding::bitmask, DType::f32, {156.7, 44.95, 15.33}},
     {"avxvnni", Algorithm::gemm, Encoding::bitmask, DType::i4, {44.93, 1.787, 4.625, 0, 98.58}},
@@ -84,14 +86,12 @@ constexpr DefaultCost kDefaultCosts[] = {
     {"avxvnni", Algorithm::gemv, Encoding::dense, DType::i4, {2.919, 0, 3.823, 0, 43.04}},
     {"avxvnni", Algorithm::gemv, Encoding::dense, DType::i8, {0, 0, 9.266, 0, 1977}},
     {"avxvnni", Algorithm::slots, Encoding::slots, DType::i4, {2.482, 8.489, 4.994, 0.8783, 358.8}},
-    {"avxvnni", Algorithm::slots, Encoding::slots, DType::i8, {0, 7.585, 6.392, 0, 1020}},
+    {"avxvnni", Algorithm::slots, Encoding::slots, DType::i8, {0.1789, 12.13, 10.08, 0, 696.1}},
     {"avxvnni", Algorithm::spmm_tokens, Encoding::bitmask, DType::bf16, {133.7, 537.1, 18.02, 1.287, 787.1}},
     {"avxvnni", Algorithm::spmm_tokens, Encoding::bitmask, DType::f32, {123.8, 539.9, 19.61, 1.024, 763.8}},
     {"avxvnni", Algorithm::spmm_tokens, Encoding::bitmask, DType::i8, {116, 636.9, 7.339, 0.102, 754.9}},
     {"avxvnni", Algorithm::spmm_tokens, Encoding::block1x4, DType::i8, {98.54, 128.9, 5.079, 0.08294, 682.9}},
     {"avxvnni", Algorithm::spmm_tokens, Encoding::block4x1, DType::i8, {102.6, 648, 7.356, 0.05314, 723.2}},
-    {"avx2", Algorithm::slots, Encoding::slots, DType::i8, {1.309, 4.345, 10.47, 0, 566.2}},
-    {"avx2", Algorithm::slots, Encoding::slots, DType::i4, {2.178, 10.15, 11.31, 0.6405, 319.7}},
     {"scalar", Algorithm::slots, Encoding::slots, DType::i8, {0, 0, 528.4, 3.255, 2079}},
     {"scalar", Algorithm::slots, Encoding::slots, DType::i4, {5.61, 77.01, 364, 5.519, 94.35}},
     {"avx2", Algorithm::gemv, Encoding::dense, DType::f32, {43.03, 0, 3.849}},

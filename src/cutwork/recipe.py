@@ -97,6 +97,12 @@ class TuneSettings(Settings):
     teacher_dtype: TorchDType = later("auto")  # auto: that of the forward pass
     teacher_device: str = later("auto")  # cpu, cuda:1, …; auto: where the student is
     gradual: Gradual | None = later(None)  # prune while training
+    # With task.validation_samples, whose loss is measured whenever a checkpoint is saved:
+    keep_best: bool = later(False)  # end with the checkpoint that has the lowest, not with the last one
+    patience: Annotated[int, Field(ge=0)] = later(0)  # end after so many without a lower one, with the best; 0: never
+    # Trackers by the names of transformers' integrations; () is tensorboard where it is installed, ("none",) none. They
+    # change nothing that is made, so that runs begun with others go on.
+    report_to: tuple[str, ...] = Field(default=(), exclude=True)
 
 
 class PruneSettings(Settings):
@@ -197,6 +203,7 @@ class TaskSettings(Settings):
     name: str
     train_samples: Positive = 2000
     test_samples: Positive = 200
+    validation_samples: Annotated[int, Field(ge=0)] = later(0)  # beside those of training, to measure tune's loss on
     seed: int = 0
     max_length: Positive = 512  # tokens per training sample
     long: Long = later("drop")  # longer ones are left out and counted, cut at their end and counted, or an error
@@ -209,6 +216,8 @@ class CompareSettings(Settings):
     accuracy_samples: Positive = 200
     max_new_tokens: Positive = 128  # per answer
     num_beams: Positive = later(1)  # of the answers; 1: greedy
+    lm_eval: tuple[str, ...] = later(())  # tasks of lm-eval, or YAML files of them, for every model
+    lm_eval_limit: Positive | None = later(None)  # questions of each; all
     perplexity_text: Path | None = None  # a UTF-8 file; without it the task's held-out text
     perplexity_tokens: Positive = 16384
     prompt_tokens: Positive = 256

@@ -97,7 +97,9 @@ def test_bench_and_explain_and_eval(cutwork: Any, checkpoint: Path, packed: Path
     assert status == 0 and json.loads(out)["samples"] == 1
 
 
-@pytest.mark.parametrize("command", ["run", "report", "tune", "prune", "quantize", "pack", "generate", "chat", "eval"])
+@pytest.mark.parametrize(
+    "command", ["run", "report", "tune", "prune", "quantize", "pack", "generate", "chat", "eval", "pull", "list", "rm"]
+)
 def test_help_has_an_example(cutwork: Any, command: str) -> None:
     status, out, _ = cutwork(command, "--help")
     assert status == 0 and f"Example: cutwork {command}" in " ".join(out.split())

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from cutwork.measure.report.results import EXAMPLES
 from cutwork.pack.pack import pack
+from cutwork.store.examples import FILE, write_examples
 from cutwork.store.json_file import write_json
 from tests.cli.test_commands import cutwork  # noqa: F401  # a fixture
 from tests.tiny_checkpoint import write_tiny_checkpoint
@@ -21,24 +21,24 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoint = write_tiny_checkpoint(directory / "checkpoint")
     for name in ("dense-int8", "sparse-int8"):
         pack(checkpoint, directory / "packed" / name)
+        write_examples(directory / "packed" / name, ["two and two?"])
     variants = [{"name": "dense-int8", **ROW}, {"name": "sparse-int8", **ROW, "sparsity": 0.75}]
     machine = {"cpu": "a processor", "isa": "avx2", "threads": 1}
     write_json(directory / "results.json", {"recipe": "tiny", "task": "sums", "machine": machine, "variants": variants})
-    write_json(directory / EXAMPLES, {"examples": [{"prompt": "two and two?", "answer": "2 + 2 = 4\n#### 4"}]})
     return directory
 
 
 def test_both_answer_and_are_compared(cutwork: Any, run: Path) -> None:  # noqa: F811
     status, out, err = cutwork("demo", run, "-n", 6)
     assert (status, err) == (0, "")
-    for expected in ("two and two?", "dense-int8", "sparse-int8", "75% zeros", "reference: #### 4", "50.0%"):
+    for expected in ("two and two?", "dense-int8", "sparse-int8", "75% zeros", "50.0%"):
         assert expected in out
 
 
 def test_json(cutwork: Any, run: Path) -> None:  # noqa: F811
     status, out, _ = cutwork("demo", run, "-n", 6, "-q", "abc", "--json")
     found = json.loads(out)
-    assert status == 0 and found["question"] == "abc" and found["reference"] is None
+    assert status == 0 and found["question"] == "abc"
     left, right = found["answers"]
     assert left["text"] == right["text"]  # the same weights
     assert (left["zeros"], right["zeros"]) == (0.0, 0.75)
@@ -50,7 +50,6 @@ def test_what_is_missing_is_named(cutwork: Any, run: Path, tmp_path: Path) -> No
     assert (status, out) == (1, "") and "make demo" in err and "Traceback" not in err
     status, _, err = cutwork("demo", run, "--sparse", "sparse-int4")
     assert status == 1 and "no packed model 'sparse-int4'; it has dense-int8, sparse-int8" in err
-    (run / EXAMPLES).rename(run / "aside")
+    (run / "packed" / "sparse-int8" / FILE).unlink()
     status, _, err = cutwork("demo", run)
-    (run / "aside").rename(run / EXAMPLES)
     assert status == 1 and "--question" in err

@@ -1,6 +1,8 @@
 """The commands tune, prune and quantize, one after the other."""
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,35 @@ def test_conversations_are_learned_and_calibrated_with_and_long_ones_counted(tmp
     said = CliRunner().invoke(app, ["tune", str(dense), str(tmp_path / "no"), *map(str, steps), "--dry-run"]).stderr
     assert "2 of 8 samples have more than task.max_length = 200 tokens: 2 left out" in " ".join(said.split())
     assert "«Two.<|im_end|>»" in said
+
+
+def test_a_part_of_the_samples_is_measured_with(tmp_path: Path) -> None:
+    dense = write_tiny_checkpoint(tmp_path / "dense")
+    data = tmp_path / "sums.jsonl"
+    data.write_text("".join(json.dumps({"prompt": s.prompt, "answer": s.answer}) + "\n" for s in sums(20)))
+    steps = ["--task", data, "--max-steps", 2, "--batch-size", 4, "--save-every", 1, "--report-to", "none"]
+    options = ["--validation-samples", 5, "--keep-best"]
+    said = call("tune", dense, tmp_path / "out", *steps, *options)
+    assert re.search(r"validation loss \d\.\d+ \(step [12]\), zeros", said)
+    report = json.loads((tmp_path / "out" / "tune-report.json").read_text())
+    assert (report["data"]["samples"], report["validation"]["samples"]) == (15, 5)
+    assert not (tmp_path / "out" / "runs").exists()
+    with pytest.raises(CutworkError, match="--validation-samples"):
+        call("tune", dense, tmp_path / "no", *steps, "--patience", 3)
+
+
+def test_a_dataset_of_the_hub_needs_no_test_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dense, asked = write_tiny_checkpoint(tmp_path / "dense"), []
+
+    def hub(name: str, split: str, config: str | None = None) -> Iterator[dict[str, str]]:
+        asked.append((name, split))
+        return ({"instruction": s.prompt, "input": "", "output": s.answer} for s in sums(20))
+
+    monkeypatch.setattr("cutwork.tasks.table.hub", hub)
+    options = ["--samples", 12, "--validation-samples", 4, "--max-steps", 1, "--batch-size", 4, "--json"]
+    report = json.loads(call("tune", dense, tmp_path / "out", "--task", "someone/alpaca", *options))
+    assert asked == [("someone/alpaca", "train")]
+    assert (report["data"]["samples"], report["validation"]["samples"]) == (12, 4)
 
 
 def test_bad_options_are_one_sentence(tmp_path: Path) -> None:

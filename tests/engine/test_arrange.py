@@ -30,7 +30,7 @@ def test_avx2_goes_through_slots(zeros: float) -> None:
 
 
 @pytest.mark.skipif("avx512" not in ISAS, reason="the processor has no AVX-512 with VBMI2")
-@pytest.mark.parametrize("zeros", [0.5, 0.75])
+@pytest.mark.parametrize("zeros", [0.5, 0.75, 0.9])
 def test_a_bitmask_stays_where_it_is_expanded_as_fast_as_it_is_read(zeros: float) -> None:
     assert choice(sparse(zeros), "avx512") is None
 
@@ -50,9 +50,38 @@ def test_no_layout_is_expected_to_be_slower_than_dense(isa: str, zeros: float) -
 
     def seconds(encoding: str, count: int) -> float:
         shape = (encoding, "i8", *stored.shape, count)
-        return costs.seconds(costs.choose(*shape, 1), *shape, 1, 1)
+        return sum(costs.seconds(costs.choose(*shape, n), *shape, n, 1) / n for n in (1, 16, 512))
 
     assert seconds(weight.encoding, weight.stored) <= seconds("dense", stored.size) / 0.9
+
+
+def test_slots_that_bring_little_are_written_out() -> None:
+    constants = {
+        "gemv dense i8": (0.0, 0.0, 10.0, 0.0, 0.0),
+        "gemm dense i8": (0.0, 0.0, 10.0, 0.0, 0.0),
+        "gemv bitmask i8": (0.0, 0.0, 30.0, 0.0, 0.0),
+        "gemm bitmask i8": (0.0, 0.0, 30.0, 0.0, 0.0),
+    }
+    stored = sparse(0.5)
+    weight = make_weight("w", stored.shape, stored, _native.Weight)
+    for each, wanted in ((16.5, "dense"), (14.0, "slots")):  # of the 10 / 0.58 that a slot may take
+        costs = _native.Costs(constants | {"slots slots i8": (0.0, 0.0, each, 0.0, 0.0)}, (1e15, 1e15), ISAS[0])
+        arrangement = Arrangement.of({"w": stored}, costs, 1)
+        assert arrangement.layouts == {"w": "slots"}
+        assert arrangement.apply("w", weight, stored).encoding == wanted
+
+
+def test_prompts_count_too() -> None:
+    for slow, wanted in ((1.0, "slots"), (30.0, None)):  # picoseconds for a slot and a token
+        constants = {
+            "gemv dense i8": (30.0, 0.0, 1.0, 0.0, 0.0),
+            "gemm dense i8": (30.0, 0.0, 1.0, 0.0, 0.0),
+            "gemv bitmask i8": (20.0, 0.0, 1.0, 0.0, 0.0),
+            "gemm bitmask i8": (20.0, 0.0, 1.0, 0.0, 0.0),
+            "slots slots i8": (0.0, 10.0, slow, 0.0, 0.0),
+        }
+        costs = _native.Costs(constants, (1e12, 1e12), ISAS[0])
+        assert Arrangement.of({"w": sparse(0.75)}, costs, 1).layouts.get("w") == wanted
 
 
 @pytest.mark.skipif("avx2" not in ISAS, reason="the processor has no AVX2")
@@ -74,7 +103,8 @@ def test_int4_is_written_out_where_zeros_would_cost_time() -> None:
 def test_every_layout_gives_the_same_answers(isa: str, layout: str) -> None:
     stored = sparse(0.75, 70, 500)
     weight = make_weight("w", stored.shape, stored, _native.Weight)
-    other = Arrangement({"w": layout}, _native.Costs(isa=ISAS[-1]), 1).apply("w", weight, stored)
-    assert other.encoding in (layout, weight.encoding)
+    costs = _native.Costs({"slots slots i8": (0.0,) * 5}, (1e15, 1e15), ISAS[-1])
+    other = Arrangement({"w": layout}, costs, 1).apply("w", weight, stored)
+    assert other.encoding == layout
     x = np.random.default_rng(1).standard_normal((5, 500)).astype(np.float32)
     np.testing.assert_array_equal(other.matmul(x, isa=isa), weight.matmul(x, isa=isa, kernel="gemv"))

@@ -386,6 +386,8 @@ def test_who_holds_an_iterator_does_not_hold_the_model(llama, directory):
         entries += [entry for part in parts for entry in part]
         for once, again in zip(whole[1:], entries[1:], strict=True):
             assert again.logprob == pytest.approx(once.logprob, abs=1e-5)
+        late = [entry.logprob for part in model.token_logprobs(tokens, first=21) for entry in part]
+        assert late == pytest.approx([entry.logprob for entry in whole[21:]], abs=1e-5)
         dropped = model.token_logprobs(tokens)
         next(dropped)
         del dropped

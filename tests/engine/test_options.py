@@ -11,7 +11,17 @@ from cutwork.engine.decoding.sampling import Sampling
 from cutwork.engine.load_options import LoadOptions, with_defaults
 from cutwork.errors import CutworkError
 
-OF_THE_REQUEST = {"max_new_tokens", "stop", "ignore_eos", "skip_special_tokens", "priority", "client", "cache_salt"}
+OF_THE_REQUEST = {
+    "max_new_tokens",
+    "stop",
+    "ignore_eos",
+    "skip_special_tokens",
+    "hidden_tokens",
+    "stop_token_ids",
+    "priority",
+    "client",
+    "cache_salt",
+}
 
 
 def test_the_list_is_that_of_the_settings_with_the_same_types():

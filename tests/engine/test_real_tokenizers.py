@@ -20,8 +20,9 @@ from tokenizers import (
 )
 
 from cutwork import Model
+from cutwork.engine.chat.template import render_chat
 from cutwork.engine.decoding.detokenize import Detokenizer
-from cutwork.engine.tokenizer import encode, load_tokenizer, render_chat
+from cutwork.engine.tokenizer import encode, load_tokenizer
 from cutwork.errors import CutworkError
 
 TEXTS = [

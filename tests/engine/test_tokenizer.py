@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from cutwork.engine.tokenizer import encode, load_tokenizer, render_chat, stop_tokens
+from cutwork.engine.chat.template import render_chat
+from cutwork.engine.tokenizer import encode, load_tokenizer, stop_tokens
 from cutwork.errors import CutworkError
 
 from .tiny import SMALL, byte_level_tokenizer

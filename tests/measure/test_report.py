@@ -33,6 +33,16 @@ def test_translations_have_columns_of_their_own_and_no_perplexity() -> None:
     assert all("| 61.2 | 80.0 | – |" in line for line in table[2:9])
 
 
+def test_tasks_of_lm_eval_have_columns() -> None:
+    run = results()
+    for row in run["variants"][1:]:
+        row["lm_eval"] = {"arc": {"acc": 0.25, "acc_stderr": 0.1, "acc_norm": 0.305}, "gsm": {"exact_match": 0.5}}
+    table = markdown([run]).splitlines()
+    assert "| accuracy | arc acc_norm | gsm exact_match | perplexity |" in table[0]
+    assert "| – | – |" in table[2]
+    assert all("| 0.305 | 0.5 |" in line for line in table[3:9])
+
+
 def test_a_missing_baseline_is_a_dash() -> None:
     run = results()
     for row in run["variants"]:

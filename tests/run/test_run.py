@@ -121,6 +121,8 @@ def test_the_results_cover_every_variant(finished: tuple[Recipe, Path]) -> None:
     assert rows["dense-int8"]["prefill_speedup_over_dense_int8"] == 1
     assert rows["sparse-f32"]["memory_bytes"] < rows["dense-f32"]["memory_bytes"]
     assert (output / "results.md").read_text().count("\n|") == 1 + len(VARIANTS)
+    seconds = load_results(output)["seconds"]
+    assert set(seconds) == {*STAGES, *(f"packed/{name}" for name in VARIANTS)} and min(seconds.values()) >= 0
     assert (output / "results.png").read_bytes().startswith(b"\x89PNG")
 
 

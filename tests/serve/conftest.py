@@ -50,10 +50,41 @@ def load(llama, directory):
     return load
 
 
+@pytest.fixture
+def recorded(llama, tmp_path):
+    """A server whose model has this chat template, and writes this answer if there is one."""
+
+    def recorded(template, answer=None, special=()):
+        tokenizer = byte_level_tokenizer()
+        tokenizer.add_special_tokens({"additional_special_tokens": list(special)})
+        tokenizer.chat_template = template
+        tokenizer.save_pretrained(tmp_path)
+        model = Model(packed(llama, tmp_path), threads=1, max_batch=4, cache_bytes=1 << 22)
+        if answer is not None:
+            force(model, answer)
+        return serving(model)
+
+    return recorded
+
+
+def force(model, answer):
+    """Make a model write this answer, whatever it is asked."""
+    session = model.session
+    add = getattr(session.add, "free", session.add)
+    tokens = dict(enumerate([*model.tokenizer.encode(answer), 2]))
+
+    def forced(*given, **options):
+        return add(*given, **options | {"forced_tokens": tokens})
+
+    forced.free = add
+    session.add = forced
+
+
 @contextmanager
 def serving(model, **options):
-    """An httpx client of a server over `model`; the app is `client.app`."""
-    app = make_app({"tiny": model}, **options)
+    """An httpx client of a server over `model`, or over several by name; the app is `client.app`."""
+    models = model if isinstance(model, dict) else {"tiny": model}
+    app = make_app(models, **options)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     protocol = connections(options.get("limits") or Limits())
@@ -69,7 +100,8 @@ def serving(model, **options):
     finally:
         server.should_exit = True
         thread.join()
-        model.close()
+        for each in models.values():
+            each.close()
 
 
 @pytest.fixture

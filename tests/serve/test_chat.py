@@ -4,8 +4,6 @@ import json
 
 import pytest
 
-from cutwork.serve.tools import ToolCalls
-
 from .conftest import events
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
@@ -131,24 +129,3 @@ def test_a_call_can_be_required(client, choice, n):
 )
 def test_a_call_that_cannot_be_required_is_refused(client, body):
     assert ask(client, **body).status_code == 400
-
-
-@pytest.mark.parametrize("size", [1, 3, 1000])
-def test_calls_are_told_from_text(size):
-    text = 'Well <b> <tool_call>\n{"name": "f", "arguments": {"x": 1}}\n</tool_call>'
-    text += '<tool_call>{"name": "g"}</tool_call> <tool'
-    calls, said = ToolCalls(), ""
-    for at in range(0, len(text), size):
-        said += calls.push(text[at : at + size])
-    said += calls.flush()
-    assert said == "Well <b>  <tool"
-    assert [call["function"] for call in calls.calls] == [
-        {"name": "f", "arguments": '{"x": 1}'},
-        {"name": "g", "arguments": "{}"},
-    ]
-
-
-def test_what_is_no_call_stays_text():
-    calls = ToolCalls()
-    assert calls.push("<tool_call>not json</tool_call>") + calls.flush() == "<tool_call>not json</tool_call>"
-    assert not calls.calls

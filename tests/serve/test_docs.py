@@ -14,7 +14,7 @@ def test_the_way_of_a_request_names_files_and_names_in_them():
     page = PAGE.read_text(encoding="utf-8")
     way = page[page.index("## The way of a chat request") : page.index("## The way of `make demo`")]
     steps = re.split(r"^\d+\. ", way, flags=re.M)[1:]
-    assert len(steps) == 12
+    assert len(steps) == 13
     named = re.findall(r"`((?:serve|engine)/[\w/]+\.py)`((?: `[\w.]+`,?)*)", "\n".join(steps))
     assert len(named) >= 12
     for file, names in named:

@@ -204,6 +204,7 @@ def test_a_server_that_is_open_to_others_says_so(tmp_path, monkeypatch, argument
     def run(self, sockets):
         seen.append(self.config)
         self.config.app.state.models.drain(0)
+        self.config.app.state.models.join()
         sockets[0].close()
 
     monkeypatch.setattr("uvicorn.Server.run", run)

@@ -8,13 +8,13 @@ import time
 import numpy as np
 import pytest
 
-from cutwork.engine.tokenizer import render_chat
+from cutwork.engine.chat.template import render_chat
 from cutwork.errors import CutworkError
 from cutwork.serve.grammar import Matcher
 from cutwork.serve.http.json_body import read_json
 from cutwork.serve.limits import Limits
 from cutwork.serve.log import JsonFormatter
-from cutwork.serve.routes.chat import Message, template_message
+from cutwork.serve.routes.chat_request import Message, template_message
 from cutwork.serve.tokens import Tokens
 
 from .conftest import events, idle, serving, until

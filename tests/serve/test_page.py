@@ -6,13 +6,14 @@ import shutil
 import pytest
 import soundfile
 
+from cutwork.store.examples import write_examples
 from tests.engine.speech.tiny import save as save_whisper
 from tests.engine.speech.tiny import sound
 
 from ..architectures.test_t5 import load as load_t5
 from ..architectures.test_t5 import make as make_t5
 from ..architectures.test_t5 import save as save_t5
-from .conftest import Model, metric, serving, slow, until
+from .conftest import Model, force, metric, serving, slow, until
 
 webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.webdriver.common.by import By  # noqa: E402
@@ -57,10 +58,84 @@ def test_a_prompt_is_answered_token_by_token(browser, load):
             "/v1/chat/completions",
             json={"messages": [{"role": "user", "content": "the cat"}], "max_tokens": 40, "temperature": 0},
         ).json()["choices"][0]["message"]["content"]
-        answer = browser.execute_script("return document.querySelector('.message.assistant').firstChild.textContent")
+        answer = browser.execute_script("return document.querySelector('.message.assistant .said').textContent")
         assert answer == expected
         assert len(set(browser.execute_script("return window.seen"))) > 5, "it came in pieces"
         assert "tokens/s · first token" in find(browser, "speed").text
+        assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+THINKS = "{{ tools }}<tool_call>{% for m in messages %}{{ m.role }} {{ m.content }}\n{% endfor %}<think>"
+CALL = '<tool_call>{"name": "weather", "arguments": {"city": "Oslo"}}</tool_call>'
+TOOLS = '[{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]'
+
+
+def test_thoughts_are_folded_and_calls_are_answered(browser, recorded):
+    with recorded(THINKS, f"\nIs it?\n</think>\n\nI look.\n{CALL}{CALL}") as client:
+        browser.get_log("browser")  # what other pages said
+        browser.get(str(client.base_url))
+        until(lambda: "zeros" in find(browser, "card").text)
+        browser.execute_script("document.getElementById('settings').open = true")
+        find(browser, "tools").send_keys(TOOLS)
+        find(browser, "prompt").send_keys("Is it raining?", Keys.ENTER)
+        until(lambda: "from the cache" in find(browser, "messages").text)
+        [thought] = browser.find_elements(By.CSS_SELECTOR, ".thought")
+        assert "Thought for" in thought.text and "Is it?" not in thought.text, "folded"
+        thought.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
+        assert "Is it?" in thought.text
+        calls = browser.find_elements(By.CSS_SELECTOR, ".call")
+        assert [call.text for call in calls] == ["Calls weather"] * 2
+        for result in ("rain", "more rain"):
+            assert find(browser, "prompt").get_attribute("placeholder") == "What does weather return?"
+            force(client.model, "It rains.</think>It rains.")
+            find(browser, "prompt").send_keys(result, Keys.ENTER)
+        until(lambda: len(browser.find_elements(By.CSS_SELECTOR, ".message.assistant")) == 2)
+        until(lambda: find(browser, "messages").text.count("from the cache") == 2)
+        assert "weather returns more rain" in find(browser, "messages").text
+        assert "Ask something" in find(browser, "prompt").get_attribute("placeholder")
+        assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_examples_are_asked_by_a_click(browser, recorded, tmp_path):
+    write_examples(tmp_path, ["How many apples?", "How many pears?"])
+    with recorded(THINKS, "None.") as client:
+        browser.get(str(client.base_url))
+        until(lambda: "zeros" in find(browser, "card").text)
+        offered = browser.find_elements(By.CSS_SELECTOR, "#examples button")
+        assert [button.text for button in offered] == ["How many apples?", "How many pears?"]
+        offered[1].send_keys(Keys.ENTER)
+        until(lambda: "from the cache" in find(browser, "messages").text)
+        assert browser.find_element(By.CSS_SELECTOR, ".message.user").text == "How many pears?"
+        assert not find(browser, "examples").is_displayed()
+        find(browser, "clear").click()
+        assert find(browser, "examples").is_displayed()
+
+
+@pytest.mark.parametrize("in_turn", [False, True])
+def test_two_models_answer_side_by_side(browser, load, in_turn):
+    first, second = load(), load()
+    force(first, "Seven apples.")
+    force(second, "Eight apples, or so.")
+    with serving({"dense": first, "sparse": second}) as client:
+        browser.get_log("browser")  # what other pages said
+        browser.get(str(client.base_url))
+        until(lambda: "zeros" in find(browser, "card").text)
+        find(browser, "tab-chat").send_keys(Keys.ARROW_RIGHT)
+        assert browser.switch_to.active_element.get_attribute("id") == "tab-compare"
+        until(lambda: find(browser, "compare").is_displayed())
+        assert find(browser, "model-left").get_attribute("value") == "dense"
+        assert find(browser, "model-right").get_attribute("value") == "sparse"
+        if in_turn:
+            find(browser, "in-turn").click()
+        find(browser, "compare-prompt").send_keys("How many?", Keys.ENTER)
+        for side, answer in (("left", "Seven apples."), ("right", "Eight apples, or so.")):
+            until(lambda side=side: "from the cache" in find(browser, f"answer-{side}").text)
+            assert answer in find(browser, f"answer-{side}").text
+            assert "tokens/s · first token" in find(browser, f"speed-{side}").text
+        assert find(browser, "question").text == "How many?"
+        assert browser.switch_to.active_element.get_attribute("id") == "compare-prompt"
+        find(browser, "tab-compare").send_keys(Keys.ARROW_LEFT)
+        assert find(browser, "prompt").is_displayed()
         assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 

@@ -20,7 +20,8 @@ from cutwork.pack.restore import restore
 from cutwork.prune.prune import prune
 from cutwork.quantize.quantize import quantize
 from cutwork.recipe import PruneSettings, QuantizeSettings
-from cutwork.store.bitmask import open_checkpoint, plain_config
+from cutwork.store.bitmask import plain_config
+from cutwork.store.checkpoint import open_checkpoint
 from cutwork.store.directory import kind_of, read_config
 from cutwork.store.safetensors import SafetensorsWriter, Tensor, open_tensors
 from cutwork.torch_models.load import load_model

@@ -20,7 +20,7 @@ FUNCTION = {"name": "add", "arguments": {"a": 3}}
 def read(path: Path, row: dict[str, Any]) -> Sample:
     path = path / "rows.jsonl"
     path.write_text(json.dumps(row))
-    [sample] = read_samples(path)
+    [sample] = read_samples(str(path))
     return sample
 
 
@@ -29,6 +29,8 @@ def read(path: Path, row: dict[str, Any]) -> Sample:
     [
         {"prompt": "Hi", "answer": "Hello", "messages": []},
         {"prompt": "Hi", "completion": "Hello"},
+        {"question": "Hi", "answer": "Hello"},
+        {"source": "Hi", "target": "Hello"},
         {"messages": [USER, ANSWER]},
         {"messages": json.dumps([USER, ANSWER, USER])},  # nobody answers the last one
         {

@@ -288,7 +288,7 @@ def test_transformers_calls_every_hook_that_is_overridden(
 
     for name in HOOKS:
         monkeypatch.setattr(SparseTrainer, name, noted(name, getattr(SparseTrainer, name)))
-    run(sparse, tmp_path / "tuned", dense)
+    run(sparse, tmp_path / "tuned", dense, validation=sums(4))
     assert called == set(HOOKS) >= trainer_module._HOOKS | {"_save_checkpoint", "log", "train"}
 
 

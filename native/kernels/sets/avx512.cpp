@@ -22,7 +22,6 @@ namespace linear {
 
 namespace slots {
 #include "kernels/slots/ops/avx512.inc"
-using Op = Slots512;
 }  // namespace slots
 
 namespace floats {

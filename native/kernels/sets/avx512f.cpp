@@ -7,7 +7,6 @@ namespace cutwork {
 namespace {
 
 #include "kernels/common.inc"
-#include "kernels/products/maddubs.inc"
 #include "kernels/shuffles.inc"
 
 namespace int4 {
@@ -20,8 +19,7 @@ namespace linear {
 }  // namespace linear
 
 namespace slots {
-#include "kernels/slots/ops/avx2.inc"
-using Op = Slots256;
+#include "kernels/slots/ops/avx512f.inc"
 }  // namespace slots
 
 namespace floats {

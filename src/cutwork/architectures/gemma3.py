@@ -7,11 +7,9 @@ from typing import Any
 from cutwork.architectures.architecture import Architecture
 from cutwork.architectures.config import integer, number
 from cutwork.architectures.llama import UNREAD, LlamaConfig, decoder
-from cutwork.architectures.rope import parse_rope
+from cutwork.architectures.rope import layer_kinds, rope_of_kind
 from cutwork.errors import CutworkError
-from cutwork.plan.builder import Buffer, Plan, Rope
-
-_KINDS = ("sliding_attention", "full_attention")
+from cutwork.plan.builder import Buffer, Plan
 
 
 def emit(p: Plan, config: Mapping[str, Any]) -> None:
@@ -19,10 +17,14 @@ def emit(p: Plan, config: Mapping[str, Any]) -> None:
     for key in ("final_logit_softcapping", "attn_logit_softcapping", "use_bidirectional_attention"):
         if config.get(key):
             raise CutworkError(f"config.json: {key} = {config[key]!r} is not supported for Gemma 3")
-    kinds = _layer_kinds(config)
+    kinds = layer_kinds(config, every=integer(config, "sliding_window_pattern", maximum=1024, default=6))
     window = integer(config, "sliding_window", maximum=1 << 24, default=4096)
     c = _parse(config, tuple(window if kind == "sliding_attention" else None for kind in kinds))
-    ropes = {kind: replace(_rope(config, kind, c.head_dim), name=f"rope.{kind}") for kind in dict.fromkeys(kinds)}
+    local = config.get("rope_local_base_freq", 10000.0)
+    ropes = {
+        kind: replace(rope_of_kind({"rope_theta": 1e6, **config}, kind, local, c.head_dim), name=f"rope.{kind}")
+        for kind in dict.fromkeys(kinds)
+    }
     scale = number(config, "query_pre_attn_scalar", 256, minimum=1e-6) ** -0.5
 
     def norm(x: Buffer, name: str, groups: int = 1) -> Buffer:
@@ -61,31 +63,9 @@ def _parse(config: Mapping[str, Any], windows: tuple[int | None, ...]) -> LlamaC
     return decoder({**config, **usual}, qkv_bias=bias, output_bias=bias, windows=windows, default_kv_heads=4)
 
 
-def _layer_kinds(config: Mapping[str, Any]) -> list[str]:
-    """What each layer attends to; older configs say only which one of so many sees everything."""
-    layers = integer(config, "num_hidden_layers", maximum=1024)
-    kinds = config.get("layer_types")
-    if kinds is None:
-        every = integer(config, "sliding_window_pattern", maximum=1024, default=6)
-        return [_KINDS[(i + 1) % every == 0] for i in range(layers)]
-    if not isinstance(kinds, list) or len(kinds) != layers or not set(kinds) <= set(_KINDS):
-        raise CutworkError("config.json: layer_types must name full_attention or sliding_attention for every layer")
-    return kinds
-
-
-def _rope(config: Mapping[str, Any], kind: str, head_dim: int) -> Rope:
-    """RoPE of one kind of layers; only those that see everything may have it scaled in older configs."""
-    given = config.get("rope_parameters") or {}
-    if isinstance(given, dict) and isinstance(given.get(kind), dict):
-        return parse_rope({**config, "rope_parameters": given[kind], "rope_scaling": None}, head_dim)
-    if kind == "sliding_attention":
-        return parse_rope({"rope_theta": config.get("rope_local_base_freq", 10000.0)}, head_dim)
-    return parse_rope({"rope_theta": 1e6, **config, "rope_parameters": None}, head_dim)
-
-
 ARCHITECTURE = Architecture(
     "gemma3_text",
-    models="Gemma 3 1B and 270M, and the text part of larger ones saved apart",
+    models="Gemma 3 270M and 1B, and the text part of 4B, 12B and 27B",
     source="arXiv 2503.19786",
     decoder=emit,
     unread=UNREAD,

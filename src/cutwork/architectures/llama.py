@@ -8,13 +8,14 @@ from cutwork.architectures.architecture import HEAD, Architecture, Emit
 from cutwork.architectures.config import MAX_WIDTH, activation, flag, integer, number
 from cutwork.architectures.rope import parse_rope
 from cutwork.errors import CutworkError
-from cutwork.plan.builder import Plan, Rope
+from cutwork.plan.builder import Buffer, Plan, Rope
 
 
 @dataclass(frozen=True)
 class LlamaConfig:
     """What the forward pass depends on, by the config's own names: sizes in floats, `hidden_act` the engine's name,
-    `sliding_windows` per layer in tokens (None: full attention)."""
+    `sliding_windows` per layer in tokens (None: full attention), `rotary` whether a layer turns by positions. The
+    embedding, the scores of attention (None: 1/√head_dim) and the logits are multiplied by their scales."""
 
     vocab_size: int
     hidden_size: int
@@ -32,6 +33,13 @@ class LlamaConfig:
     mlp_bias: bool
     qk_norm: bool
     tie_word_embeddings: bool
+    rotary: tuple[bool, ...]
+    embedding_scale: float = 1.0
+    attention_scale: float | None = None
+    logits_scale: float = 1.0
+
+
+Mlp = Callable[[Plan, Buffer, str, LlamaConfig, Buffer], Buffer]
 
 
 def parse(config: Mapping[str, Any]) -> LlamaConfig:
@@ -79,35 +87,43 @@ def decoder(
         mlp_bias=mlp_bias,
         qk_norm=qk_norm,
         tie_word_embeddings=flag(config, "tie_word_embeddings"),
+        rotary=(True,) * layers,
     )
 
 
-def emit(p: Plan, c: LlamaConfig) -> None:
+def gated_mlp(p: Plan, h: Buffer, layer: str, c: LlamaConfig, x: Buffer) -> Buffer:
+    """x plus the MLP of h, by the names of most families."""
+    mlp = f"{layer}.mlp"
+    gate, up = p.linears(h, {f"{mlp}.{n}_proj": c.intermediate_size for n in ("gate", "up")}, bias=c.mlp_bias)
+    h = p.glu(gate, up, c.hidden_act)
+    return p.linear(h, f"{mlp}.down_proj", c.hidden_size, bias=c.mlp_bias, residual=x)
+
+
+def emit(p: Plan, c: LlamaConfig, mlp: Mlp = gated_mlp) -> None:
     """The forward pass."""
     heads, kv_heads = c.num_attention_heads, c.num_key_value_heads
     widths = {"q": heads * c.head_dim, "k": kv_heads * c.head_dim, "v": kv_heads * c.head_dim}
-    x = p.embed("model.embed_tokens", c.vocab_size, c.hidden_size)
+    x = p.embed("model.embed_tokens", c.vocab_size, c.hidden_size, scale=c.embedding_scale)
     for i, window in enumerate(c.sliding_windows):
-        attention, mlp = f"model.layers.{i}.self_attn", f"model.layers.{i}.mlp"
-        h = p.rms_norm(x, f"model.layers.{i}.input_layernorm", c.rms_norm_eps)
+        layer, attention = f"model.layers.{i}", f"model.layers.{i}.self_attn"
+        h = p.rms_norm(x, f"{layer}.input_layernorm", c.rms_norm_eps)
         q, k, v = p.linears(h, {f"{attention}.{n}_proj": width for n, width in widths.items()}, bias=c.qkv_bias)
         if c.qk_norm:
             q = p.rms_norm(q, f"{attention}.q_norm", c.rms_norm_eps, heads)
             k = p.rms_norm(k, f"{attention}.k_norm", c.rms_norm_eps, kv_heads)
-        q, k = p.rope(q, heads, c.rope), p.rope(k, kv_heads, c.rope)
-        a = p.attention(q, k, v, cache=i, heads=heads, kv_heads=kv_heads, window=window)
+        if c.rotary[i]:
+            q, k = p.rope(q, heads, c.rope), p.rope(k, kv_heads, c.rope)
+        scale = c.attention_scale
+        a = p.attention(q, k, v, cache=i, heads=heads, kv_heads=kv_heads, window=window, scale=scale)
         x = p.linear(a, f"{attention}.o_proj", c.hidden_size, bias=c.output_bias, residual=x)
-        h = p.rms_norm(x, f"model.layers.{i}.post_attention_layernorm", c.rms_norm_eps)
-        gate, up = p.linears(h, {f"{mlp}.{n}_proj": c.intermediate_size for n in ("gate", "up")}, bias=c.mlp_bias)
-        h = p.glu(gate, up, c.hidden_act)
-        x = p.linear(h, f"{mlp}.down_proj", c.hidden_size, bias=c.mlp_bias, residual=x)
-    last = p.rms_norm(p.gather_rows(x), "model.norm", c.rms_norm_eps)
+        x = mlp(p, p.rms_norm(x, f"{layer}.post_attention_layernorm", c.rms_norm_eps), layer, c, x)
+    last = p.rms_norm(p.gather_rows(x), "model.norm", c.rms_norm_eps, scale=c.logits_scale)
     p.logits(last, "model.embed_tokens" if c.tie_word_embeddings else "lm_head", c.vocab_size)
 
 
-def like_llama(parse: Callable[[Mapping[str, Any]], LlamaConfig]) -> Emit:
-    """The forward pass of a model that differs from Llama only in what its config says."""
-    return lambda plan, config: emit(plan, parse(config))
+def like_llama(parse: Callable[[Mapping[str, Any]], LlamaConfig], mlp: Mlp = gated_mlp) -> Emit:
+    """The forward pass of a model that differs from Llama only in what its config says, or in its MLP."""
+    return lambda plan, config: emit(plan, parse(config), mlp)
 
 
 UNREAD = ("*.rotary_emb.inv_freq", HEAD)  # the head, where it is a copy of the embedding

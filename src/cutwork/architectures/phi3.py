@@ -22,19 +22,20 @@ def emit(p: Plan, config: Mapping[str, Any]) -> None:
     for i, window in enumerate(c.sliding_windows):
         layer = f"model.layers.{i}"
         h = p.rms_norm(x, f"{layer}.input_layernorm", c.rms_norm_eps)
-        q, k, v = _split(p, p.linear(h, f"{layer}.self_attn.qkv_proj", sum(widths)), *widths)
+        q, k, v = split(p, p.linear(h, f"{layer}.self_attn.qkv_proj", sum(widths)), *widths)
         q, k = p.rope(q, heads, c.rope), p.rope(k, kv_heads, c.rope)
         a = p.attention(q, k, v, cache=i, heads=heads, kv_heads=kv_heads, window=window)
         x = p.linear(a, f"{layer}.self_attn.o_proj", c.hidden_size, residual=x)
         h = p.rms_norm(x, f"{layer}.post_attention_layernorm", c.rms_norm_eps)
         h = p.linear(h, f"{layer}.mlp.gate_up_proj", 2 * c.intermediate_size)
-        gate, up = _split(p, h, c.intermediate_size, c.intermediate_size)
+        gate, up = split(p, h, c.intermediate_size, c.intermediate_size)
         x = p.linear(p.glu(gate, up, c.hidden_act), f"{layer}.mlp.down_proj", c.hidden_size, residual=x)
     last = p.rms_norm(p.gather_rows(x), "model.norm", c.rms_norm_eps)
     p.logits(last, "model.embed_tokens" if c.tie_word_embeddings else "lm_head", c.vocab_size)
 
 
-def _split(p: Plan, x: Buffer, *widths: int) -> list[Buffer]:
+def split(p: Plan, x: Buffer, *widths: int) -> list[Buffer]:
+    """Columns of x as buffers of these widths."""
     firsts = accumulate(widths, initial=0)
     return [p.slice(x, pieces=1, width=w, stride=w, first=first) for w, first in zip(widths, firsts, strict=False)]
 

@@ -10,6 +10,8 @@ from cutwork.architectures.config import flag, integer, number
 from cutwork.errors import CutworkError
 from cutwork.plan.builder import Rope
 
+_KINDS = ("sliding_attention", "full_attention")
+
 
 def parse_rope(config: Mapping[str, Any], head_dim: int) -> Rope:
     """RoPE of a config, whichever generation wrote it (`rope_parameters`, or `rope_theta` with `rope_scaling`).
@@ -43,6 +45,27 @@ def parse_rope(config: Mapping[str, Any], head_dim: int) -> Rope:
             f"this engine does not support RoPE of type {kind!r}; it runs default, linear, llama3 and yarn"
         )
     return Rope(inv_freq.astype(np.float32), scaling)
+
+
+def layer_kinds(config: Mapping[str, Any], *, every: int) -> list[str]:
+    """What each layer attends to; configs without `layer_types` have one that sees everything in `every` layers."""
+    layers = integer(config, "num_hidden_layers", maximum=1024)
+    kinds = config.get("layer_types")
+    if kinds is None:
+        return [_KINDS[(i + 1) % every == 0] for i in range(layers)]
+    if not isinstance(kinds, list) or len(kinds) != layers or not set(kinds) <= set(_KINDS):
+        raise CutworkError("config.json: layer_types must name full_attention or sliding_attention for every layer")
+    return kinds
+
+
+def rope_of_kind(config: Mapping[str, Any], kind: str, sliding_theta: object, head_dim: int) -> Rope:
+    """RoPE of one kind of layers; older configs scale only that of layers that see everything."""
+    given = config.get("rope_parameters") or {}
+    if isinstance(given, dict) and isinstance(given.get(kind), dict):
+        return parse_rope({**config, "rope_parameters": given[kind], "rope_scaling": None}, head_dim)
+    if kind == "sliding_attention":
+        return parse_rope({"rope_theta": sliding_theta}, head_dim)
+    return parse_rope({**config, "rope_parameters": None}, head_dim)
 
 
 def _llama3(inv_freq: np.ndarray, settings: Mapping[str, Any], context: int) -> np.ndarray:

@@ -16,10 +16,14 @@ from cutwork.cli.demo import demo
 from cutwork.cli.eval import evaluate
 from cutwork.cli.explain import explain
 from cutwork.cli.generate import generate
+from cutwork.cli.list import list_models
+from cutwork.cli.merge import merge
 from cutwork.cli.pack import pack
 from cutwork.cli.prune import prune
+from cutwork.cli.pull import pull
 from cutwork.cli.quantize import quantize
 from cutwork.cli.report import report
+from cutwork.cli.rm import remove
 from cutwork.cli.run import run
 from cutwork.cli.serve import serve
 from cutwork.cli.transcribe import transcribe
@@ -39,7 +43,9 @@ app = typer.Typer(
 # Packages that only some commands need, and the extra of pyproject.toml that brings them.
 _EXTRAS = {name: "train" for name in ("accelerate", "datasets", "gguf", "reasoning_gym", "torch")} | {
     "jiwer": "eval",
+    "lm_eval": "lm-eval",
     "matplotlib": "eval",
+    "peft": "peft",
     "soundfile": "speech",
     "soxr": "speech",
     "fastapi": "serve",
@@ -51,7 +57,7 @@ _EXTRAS = {name: "train" for name in ("accelerate", "datasets", "gguf", "reasoni
 
 _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "The whole path": {"run": run, "report": report, "demo": demo},
-    "Make a sparse model": {"tune": tune, "prune": prune, "quantize": quantize, "pack": pack},
+    "Make a sparse model": {"tune": tune, "prune": prune, "merge": merge, "quantize": quantize, "pack": pack},
     "Use a model": {
         "generate": generate,
         "chat": chat,
@@ -60,6 +66,7 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "serve": serve,
         "batch": batch,
     },
+    "Models of the Hub": {"pull": pull, "list": list_models, "rm": remove},
     "Measure a model": {"eval": evaluate, "bench": bench, "explain": explain},
 }
 for panel, commands in _COMMANDS.items():

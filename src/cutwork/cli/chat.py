@@ -1,7 +1,9 @@
 """`cutwork chat`: talk to a model in the terminal."""
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,6 +13,7 @@ from cutwork.cli.options import Seed, Temperature, TopP
 from cutwork.errors import CutworkError
 
 if TYPE_CHECKING:
+    from cutwork.engine.chat.reader import Part
     from cutwork.engine.load_options import LoadOptions
 
 
@@ -19,20 +22,28 @@ def chat(
     model: ModelArgument,
     loading: "LoadOptions",
     system: Annotated[str | None, typer.Option(help="A system message that opens the conversation.")] = None,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n", min=1, help="Tokens per answer.")] = 512,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n", min=1, help="Tokens per answer.")] = 2048,
     temperature: Temperature = 0.7,
     top_p: TopP = 0.9,
     seed: Seed = None,
+    think: Annotated[
+        bool | None, typer.Option("--think/--no-think", help="Think first, or not; default: what the model does.")
+    ] = None,
+    thinking_budget: Annotated[int | None, typer.Option(min=0, help="Tokens of a thought at most.")] = None,
+    thoughts: Annotated[bool, typer.Option("--thoughts", help="Show thoughts as they come, not folded.")] = False,
 ) -> None:
-    """Chat with a model. /reset forgets the conversation, /exit (or Ctrl-D) leaves, Ctrl-C stops an answer.
+    """Chat with a model. /reset forgets the conversation, /thoughts shows the last thought, /exit (or Ctrl-D) leaves,
+    Ctrl-C stops an answer.
 
     Example: [bold]cutwork chat out/smollm2-gsm/packed/sparse-int8 --system "Answer briefly."[/bold]
     """
+    from cutwork.engine.chat.answer import answer_parts
     from cutwork.engine.model import Model
 
     console = Console()
     opening = [{"role": "system", "content": system}] if system else []
-    messages = list(opening)
+    messages: list[dict[str, Any]] = list(opening)
+    shown = _Shown(console, thoughts)
     with Model.load(model, **loading) as loaded:
         console.print(f"[dim]{model}: /reset forgets, /exit leaves[/dim]")
         while True:
@@ -46,30 +57,84 @@ def chat(
             if line.strip() == "/reset":
                 messages = list(opening)
                 continue
+            if line.strip() == "/thoughts":
+                console.print(shown.thought or "there was none", style="dim", markup=False)
+                continue
             if not line.strip():
                 continue
             messages.append({"role": "user", "content": line})
-            answer = ""
+            shown.begin()
             try:
-                for piece in loaded.chat(
-                    messages,
-                    max_new_tokens=max_new_tokens,
-                    temperature=temperature,
-                    top_p=top_p,
-                    seed=seed,
-                    stream=True,
-                ):
-                    answer += piece
-                    sys.stdout.write(piece)
-                    sys.stdout.flush()
+                shown.all(
+                    answer_parts(
+                        loaded,
+                        messages,
+                        think=think,
+                        thinking_budget=thinking_budget,
+                        max_new_tokens=max_new_tokens,
+                        temperature=temperature,
+                        top_p=top_p,
+                        seed=seed,
+                    )
+                )
             except KeyboardInterrupt:
                 console.print("[dim] (stopped)[/dim]", end="")
             except CutworkError as error:
                 messages.pop()
                 console.print(f"[red]{error}[/red] [dim]/reset starts anew[/dim]", end="")
             print()
-            if answer:
-                messages.append({"role": "assistant", "content": answer})
+            if shown.answer:
+                messages.append({"role": "assistant", "content": shown.answer})
+
+
+class _Shown:
+    """An answer on its way to the terminal; its thought is folded to one line unless it is to be shown."""
+
+    def __init__(self, console: Console, thoughts: bool) -> None:
+        self._console, self._thoughts = console, thoughts
+        self.begin()
+
+    def begin(self) -> None:
+        """Nothing has been answered yet."""
+        self.answer = self.thought = ""
+        self._began, self._folding = time.monotonic(), False
+
+    def all(self, parts: "Iterator[Part]") -> None:
+        """Show the parts as they come."""
+        for part in parts:
+            if part.kind == "reasoning":
+                self._think(part.text)
+                continue
+            self._fold()
+            if part.kind == "content":
+                self.answer += part.text
+                sys.stdout.write(part.text)
+                sys.stdout.flush()
+        self._fold()
+
+    def _think(self, text: str) -> None:
+        self.thought += text
+        self._folding = True
+        if self._thoughts:
+            self._console.print(text, style="dim", end="", markup=False, highlight=False)
+        elif self._console.is_terminal:
+            self._line(f"thinking… {time.monotonic() - self._began:.0f} s, {len(self.thought.split())} words")
+
+    def _fold(self) -> None:
+        """The end of a thought."""
+        if not self._folding:
+            return
+        self._folding = False
+        if self._thoughts:
+            self._console.print("\n")
+        elif self._console.is_terminal:
+            self._line(f"thought for {time.monotonic() - self._began:.0f} s; /thoughts shows it")
+            self._console.print()
+
+    def _line(self, text: str) -> None:
+        """Write over the present line."""
+        self._console.file.write("\r\x1b[K")
+        self._console.print(text, style="dim", end="", highlight=False)
 
 
 def _next_line() -> str:

@@ -53,7 +53,8 @@ def demo(
 
     Example: [bold]cutwork demo out/my-run -q "How many legs have 17 cats?" --threads 1[/bold]
     """
-    from cutwork.measure.report.results import examples, load_results
+    from cutwork.measure.report.results import load_results
+    from cutwork.store.examples import read_examples
 
     directory = _directory(run)
     results = load_results(directory)
@@ -61,9 +62,9 @@ def demo(
     for name in (dense, sparse):
         if name not in known or not (directory / "packed" / name).is_dir():
             raise CutworkError(f"{directory} has no packed model '{name}'; it has {', '.join(known)}")
-    reference = None
+    question = question or next(iter(read_examples(directory / "packed" / sparse)), None)
     if question is None:
-        question, reference = examples(directory)[0]
+        raise CutworkError(f"the models of {directory} have no examples of their task; give a question with --question")
     console = Console(stderr=as_json, highlight=False)
     console.print(f"[dim]models of {directory}; {results['task']}[/dim]")
     console.print(Panel(question, title="question", title_align="left", border_style="dim"))
@@ -77,10 +78,8 @@ def demo(
     if not console.is_terminal and not as_json:
         console.print(_panels(answers))
     if as_json:
-        print_json({"question": question, "reference": reference, "answers": [asdict(answer) for answer in answers]})
+        print_json({"question": question, "answers": [asdict(answer) for answer in answers]})
         return
-    if reference:
-        console.print(f"[dim]reference:[/dim] {reference.splitlines()[-1]}")
     console.print(_table(answers, results))
 
 

@@ -27,6 +27,21 @@ def evaluate(
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="Take the task and its options from this recipe.")] = None,
     text: Annotated[Path | None, typer.Option(help="A UTF-8 text file: measure its perplexity.")] = None,
+    lm_eval: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASKS", help="Tasks of lm-eval, with commas (hellaswag,gsm8k,ifeval), or YAML files of them."
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Questions of each task of lm-eval.  \\[default: all]")
+    ] = None,
+    num_fewshot: Annotated[
+        int | None, typer.Option(min=0, help="Worked examples before them.  \\[default: as the task says]")
+    ] = None,
+    chat_template: Annotated[
+        bool, typer.Option("--chat-template", help="Ask them through the model's chat template.")
+    ] = False,
     samples: Annotated[int, typer.Option(min=1, help="Test samples of the task.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed of tasks that are generated.")] = 0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens per answer.")] = 256,
@@ -37,11 +52,14 @@ def evaluate(
 ) -> None:
     """Measure how good a model is: exact-match accuracy of a task, perplexity of a text, or both.
 
-    Translations (wmt14-en-de, or rows of source and target) get BLEU and chrF as well.
+    Translations (wmt14-en-de, or rows of source and target) get BLEU and chrF as well. Tasks of lm-eval, which is
+    installed with pip install 'cutwork\\[lm-eval]', are answered by the engine and scored as everywhere.
 
     Example: [bold]cutwork eval out/smollm2-gsm/packed/sparse-int8 --recipe recipes/smollm2-gsm.yaml[/bold]
 
     Example: [bold]cutwork eval HuggingFaceTB/SmolLM2-135M-Instruct --text wiki.txt[/bold]
+
+    Example: [bold]cutwork eval out/packed --lm-eval hellaswag,arc_easy --limit 500[/bold]
     """
     from cutwork.engine.model import Model
     from cutwork.measure.quality import accuracy
@@ -50,8 +68,8 @@ def evaluate(
     from cutwork.tasks.perplexity import read_text
     from cutwork.tasks.task import LABELS
 
-    if not (task or recipe or text):
-        raise CutworkError("nothing to measure; give --task, --recipe or --text")
+    if not (task or recipe or text or lm_eval):
+        raise CutworkError("nothing to measure; give --task, --recipe, --text or --lm-eval")
     if task and recipe:
         raise CutworkError("give either --task or --recipe, not both")
     if recipe:
@@ -59,6 +77,8 @@ def evaluate(
     elif task:
         settings = TaskSettings(name=task, test_samples=samples, seed=seed)
     content = read_text(text) if text else None
+    if lm_eval:
+        from cutwork.measure.harness import lm_eval as ask
     console = Console(stderr=True)
     results: dict[str, object] = {"model": model}
     batch = max(16, 4 * num_beams)
@@ -77,12 +97,26 @@ def evaluate(
         if content is not None:
             measured = loaded.perplexity(content, window=window, max_tokens=max_tokens)
             results |= {"text": str(text), "perplexity": measured.perplexity, "tokens": measured.tokens}
+        if lm_eval:
+            tasks = [name.strip() for name in lm_eval.split(",") if name.strip()]
+            found = ask(loaded, tasks, limit=limit, fewshot=num_fewshot, chat=chat_template, console=console)
+            results["lm_eval"] = found
     if as_json:
         print_json(results)
         return
+    if lm_eval:
+        _print_harness(found)
     if "accuracy" in results:
         print(f"{settings.name}: accuracy {score.accuracy:.1%} ({score.right} of {score.samples} right)")
         for name, value in score.quality.items():
             print(f"{settings.name}: {LABELS[name]} {value:.1f}")
     if "perplexity" in results:
         print(f"{text}: perplexity {measured.perplexity:.3f} over {measured.tokens} tokens")
+
+
+def _print_harness(results: dict[str, dict[str, float]]) -> None:
+    for task, metrics in results.items():
+        for name, value in metrics.items():
+            error = metrics.get(f"{name}_stderr", metrics.get(name.replace(",", "_stderr,", 1)))
+            if "_stderr" not in name and name not in ("alias", "sample_len"):
+                print(f"{task}: {name} {value:.4g}" + (f" ± {error:.2g}" if error else ""))

@@ -42,11 +42,12 @@ def _options(
     ] = None,
     draft: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="A quicker model that guesses; the answers stay the first one's own."),
+        typer.Option(
+            metavar="MODEL",
+            help="A quicker model that guesses, or ngram: no model; the answers stay the first one's own.",
+        ),
     ] = None,
-    draft_tokens: Annotated[
-        int, typer.Option(min=1, max=32, help="Tokens the draft model guesses at a time, at most.")
-    ] = 4,
+    draft_tokens: Annotated[int, typer.Option(min=1, max=32, help="Tokens that are guessed at a time, at most.")] = 4,
 ) -> "LoadOptions":
     return {
         "threads": threads,

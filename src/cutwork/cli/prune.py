@@ -18,7 +18,7 @@ from cutwork.cli.training import (
     TaskOption,
     print_layers,
     settings_of,
-    training_samples,
+    training_task,
 )
 from cutwork.errors import CutworkError
 from cutwork.recipe import Pruner, PruneSettings, Rates
@@ -99,7 +99,7 @@ def prune(
         seed=seed,
         **({} if sparsity is None else {"sparsity": sparsity}),
     )
-    samples = training_samples(task, recipe, calibration_samples, seed) if settings.needs_samples else ()
+    samples = training_task(task, recipe, calibration_samples, seed).train if settings.needs_samples else ()
     report = carry_out(
         resolve(model),
         output,

@@ -18,7 +18,7 @@ from cutwork.cli.training import (
     TaskOption,
     print_layers,
     settings_of,
-    training_samples,
+    training_task,
 )
 from cutwork.errors import CutworkError
 from cutwork.recipe import Quantizer, QuantizeSettings, Scheme, TuneSettings
@@ -98,7 +98,7 @@ def quantize(
         qat=training,
     )
     wanted = calibration_samples if method != "qat" else min(steps * training.batch_size, _MOST_SAMPLES)
-    samples = training_samples(task, recipe, wanted, seed) if settings.needs_samples else ()
+    samples = training_task(task, recipe, wanted, seed).train if settings.needs_samples else ()
     report = carry_out(
         resolve(model),
         output,

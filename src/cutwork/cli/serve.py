@@ -44,6 +44,10 @@ def serve(
         list[str] | None,
         typer.Option(help="Another name that clients may call this server by, without --api-key; may be repeated."),
     ] = None,
+    cors: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="Let pages of this site ask, as https://example.org; may be repeated."),
+    ] = None,
     allow_priority: Annotated[
         bool, typer.Option("--allow-priority", help="Let clients say with `priority` who is served first.")
     ] = False,
@@ -89,7 +93,8 @@ def serve(
     )
     address = opened.getsockname()
     local = ipaddress.ip_address(address[0]).is_loopback
-    app = make_app(loaded, limits=limits, keys=keys, hosts=[*(allow_host or ()), host] if local or allow_host else None)
+    hosts = [*(allow_host or ()), host] if local or allow_host else None
+    app = make_app(loaded, limits=limits, keys=keys, hosts=hosts, origins=cors or ())
     config = uvicorn.Config(
         app,
         http=connections(limits),
@@ -106,6 +111,8 @@ def serve(
     scheme = "https" if tls_key else "http"
     shown = f"[{address[0]}]" if ":" in address[0] else address[0]
     typer.echo(f"serving {', '.join(loaded)} at {scheme}://{shown}:{address[1]}", err=True)
+    if not keys and "*" in (cors or ()):
+        typer.echo("WARNING: any web page can use this server: --cors '*', and no --api-key.", err=True)
     if not keys and not local:
         typer.echo(
             f"WARNING: everybody who reaches {shown} can use this server: it has no --api-key and listens to other "

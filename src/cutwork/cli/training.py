@@ -1,6 +1,6 @@
 """What `tune`, `prune` and `quantize` share: where samples come from, and how options become settings."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from cutwork.cli.console import console, print_json, table
 from cutwork.errors import CutworkError
 from cutwork.recipe import Long, Settings, TaskSettings, load_recipe
-from cutwork.tasks.load import load_task
-from cutwork.tasks.table import SUFFIXES
-from cutwork.tasks.task import Sample
+from cutwork.tasks.load import hold_out, load_task, of_rows
+from cutwork.tasks.table import read_samples
+from cutwork.tasks.task import Task
 
 CheckpointArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint directory or a Hub name.")]
 OutputArgument = Annotated[Path, typer.Argument(metavar="OUT", help="Directory to make.")]
@@ -35,18 +35,25 @@ CalibrationSeed = Annotated[int, typer.Option("--seed", help="Draws the calibrat
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
-def training_samples(task: str | None, recipe: Path | None, count: int, seed: int) -> Sequence[Sample]:
-    """Training samples of a named task, a JSONL file or a recipe's task; CutworkError unless exactly one is given."""
+def training_task(task: str | None, recipe: Path | None, count: int, seed: int, validation: int = 0) -> Task:
+    """A named task, a file's rows or a recipe's task, of which training and validation samples are wanted.
+
+    Raises CutworkError unless exactly one is given.
+    """
     if bool(task) == bool(recipe):
         raise CutworkError("give --task NAME, --task FILE.jsonl or --recipe FILE to say what the samples are")
     if recipe:
-        return load_task(load_recipe(recipe).task).train[:count]
+        settings = load_recipe(recipe).task
+        if validation:
+            settings = settings.model_copy(update={"validation_samples": validation})
+        found = load_task(settings)
+        return replace(found, train=found.train[:count])
     assert task
-    if task.endswith(SUFFIXES):
-        from cutwork.tasks.table import read_samples
-
-        return read_samples(Path(task))[:count]
-    return load_task(TaskSettings(name=task, train_samples=count, test_samples=1, seed=seed)).train
+    if of_rows(task):  # of which no test split is needed
+        rows = read_samples(task, most=count + validation)
+        return hold_out(Task(task, tuple(rows), ()), validation, seed)
+    named = {"name": task, "train_samples": count, "validation_samples": validation, "test_samples": 1, "seed": seed}
+    return load_task(TaskSettings.model_validate(named))
 
 
 def settings_of(kind: type[AnySettings], **options: Any) -> AnySettings:

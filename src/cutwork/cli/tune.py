@@ -17,7 +17,7 @@ from cutwork.cli.training import (
     RecipeOption,
     TaskOption,
     settings_of,
-    training_samples,
+    training_task,
 )
 from cutwork.recipe import LoraSettings, Losses, Schedule, TorchDType, TuneSettings
 
@@ -33,6 +33,9 @@ def tune(
         str | None, typer.Option(help="The dense model, for the kl and squarehead losses; a directory or a Hub name.")
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Training samples.")] = 2000,
+    validation_samples: Annotated[
+        int, typer.Option(min=0, help="More samples, not trained on, whose loss is measured at every checkpoint.")
+    ] = 0,
     max_length: MaxLength = 512,
     long: LongOption = "drop",
     epochs: Annotated[float, typer.Option(help="Passes over the samples.")] = _DEFAULT.epochs,
@@ -64,6 +67,18 @@ def tune(
     ] = "*",
     keep_zeros: Annotated[bool, typer.Option(help="Zeros of the blocks' linears stay zero.")] = _DEFAULT.keep_zeros,
     save_every: Annotated[int, typer.Option(help="Optimiser steps between checkpoints.")] = _DEFAULT.save_every,
+    keep_best: Annotated[
+        bool, typer.Option("--keep-best", help="End with the checkpoint of the lowest validation loss, not the last.")
+    ] = False,
+    patience: Annotated[
+        int, typer.Option(min=0, help="End after so many validations without a lower loss, with the best; 0: never.")
+    ] = 0,
+    report_to: Annotated[
+        str,
+        typer.Option(
+            help="Trackers, with commas: tensorboard, trackio, wandb, …; none. Default: tensorboard if there."
+        ),
+    ] = "",
     seed: Annotated[int, typer.Option()] = _DEFAULT.seed,
     fsdp: Annotated[bool, typer.Option("--fsdp", help="Share the model among the processes (FSDP2).")] = False,
     dry_run: Annotated[
@@ -108,13 +123,19 @@ def tune(
         teacher_device=teacher_device,
         keep_zeros=keep_zeros,
         save_every=save_every,
+        keep_best=keep_best,
+        patience=patience,
+        report_to=tuple(filter(None, report_to.split(","))),
         seed=seed,
     )
+    path = resolve(model)
+    data = training_task(task, recipe, samples, seed, validation_samples)
     report = carry_out(
-        resolve(model),
+        path,
         output,
         settings,
-        training_samples(task, recipe, samples, seed),
+        data.train,
+        validation=data.validation,
         teacher_dir=Path(resolve(teacher)) if teacher else None,
         max_length=max_length,
         long=long,
@@ -133,8 +154,10 @@ def tune(
         print_json({"output": str(output), **report})
         return
     zeros = report["sparsity"].values()
+    validation = report.get("validation")
+    measured = f", validation loss {validation['loss']:.4g} (step {validation['step']})" if validation else ""
     print(
         f"{output}: {report['steps']} steps in {report['seconds']:.0f} s ({report['tokens_per_second']:.0f} tokens/s, "
-        f"{report['dtype']}), loss {report['final'].get('loss', float('nan')):.4g}, "
+        f"{report['dtype']}), loss {report['final'].get('loss', float('nan')):.4g}{measured}, "
         f"zeros per layer {min(zeros):.2%} to {max(zeros):.2%}"
     )

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 from cutwork.architectures import architecture_of, build_encoder_plan, build_plan
 from cutwork.architectures.lengths import Lengths
 from cutwork.engine.backend import Backend, Costs, Executor, Weight
 from cutwork.engine.decoding.blocks import BlockCache
+from cutwork.engine.decoding.lookup import LookupDrafter
 from cutwork.engine.decoding.scheduler import Scheduler
 from cutwork.engine.decoding.speculative import Drafter
 from cutwork.engine.encoder import Encoder
@@ -121,7 +122,9 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
         max_context=size.context,
         encoder=encoder,
     )
-    laid_out = {architecture.plan_name(name): layout for name, layout in anew.layouts.items()} if anew else {}
+    anew_names = map(architecture.plan_name, anew.layouts) if anew else ()
+    made = {name: weights[name].encoding for name in anew_names if name in weights}
+    laid_out = {name: cast(Layout, encoding) for name, encoding in made.items() if encoding in get_args(Layout)}
     return Runtime(plan, weights, laid_out, runner, scheduler, encoder, dtype, size.context, logits_chunk)
 
 
@@ -160,6 +163,14 @@ def add_draft(
         max_tokens=scheduler.max_tokens,
         max_context=draft.max_context,
     )
+
+
+def add_lookup(target: Runtime, options: LoadOptions) -> None:
+    """Let what was said before guess for the target. Raises CutworkError if it cannot."""
+    if target.encoder:
+        raise CutworkError("models with an encoder cannot be guessed for; leave out draft")
+    target.scheduler.max_guesses = min(target.scheduler.max_tokens, target.logits_chunk) - options["max_batch"]
+    target.scheduler.drafter = LookupDrafter(options["draft_tokens"])
 
 
 def read_model(path: str | Path) -> PackedModel:

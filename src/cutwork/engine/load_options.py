@@ -7,6 +7,8 @@ from cutwork.engine.backend import BackendName
 from cutwork.engine.weights.cache_size import CacheDType
 from cutwork.errors import CutworkError, check_known
 
+LOOKUP = "ngram"  # in place of a draft model
+
 
 class LoadOptions(TypedDict, total=False):
     """Keywords of `Model.load`, which says what they mean."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from cutwork.architectures import architecture_of
 from cutwork.engine.backend import Costs, Executor, Weight, choose
+from cutwork.engine.chat.template import ChatTemplate, render_chat
 from cutwork.engine.decoding import perplexity as measure
 from cutwork.engine.decoding.options import GenerateOptions, each_answer
 from cutwork.engine.decoding.requests import Generation, Request, Session
@@ -20,13 +21,13 @@ from cutwork.engine.decoding.scoring import Scorer
 from cutwork.engine.decoding.shared_session import SharedSession
 from cutwork.engine.decoding.turn import Turn
 from cutwork.engine.encoder import EncodedInput
-from cutwork.engine.load import add_draft, assemble, read_model
-from cutwork.engine.load_options import LoadOptions, with_defaults
+from cutwork.engine.load import add_draft, add_lookup, assemble, read_model
+from cutwork.engine.load_options import LOOKUP, LoadOptions, with_defaults
 from cutwork.engine.speech.adapter import Audio, open_transcription
 from cutwork.engine.speech.options import options_from
 from cutwork.engine.speech.segments import Segment, Transcript
 from cutwork.engine.speech.transcribe import TranscriptionProgress
-from cutwork.engine.tokenizer import encode, load_tokenizer, render_chat, start_tokens, stop_tokens
+from cutwork.engine.tokenizer import encode, load_tokenizer, start_tokens, stop_tokens
 from cutwork.engine.translation import TranslationProgress, translate
 from cutwork.engine.weights.arrange import Layout
 from cutwork.engine.weights.costs import load_costs
@@ -68,8 +69,11 @@ class Model:
         self._cache = runtime.scheduler.cache
         size, start = self.plan.vocabulary, self.architecture.start
         self.start_tokens = start_tokens(packed.path, packed.config, start, size) if self.encoder else []
+        self.chat_template = ChatTemplate(self.tokenizer)
         self.stop_tokens = stop_tokens(packed.path, packed.config, self.tokenizer, size)
-        if options["draft"] is not None:
+        if options["draft"] == LOOKUP:
+            add_lookup(runtime, options)
+        elif options["draft"] is not None:
             vocabulary = self.tokenizer.get_vocab() if self.tokenizer else None
             add_draft(runtime, read_model(options["draft"]), module, self.costs, options, vocabulary)
         self.session = Session(runtime.scheduler, self.tokenizer, self.stop_tokens)
@@ -99,8 +103,9 @@ class Model:
         KV cache, by default at most a quarter of what is available. backend: "native", "reference" (slow, NumPy) or
         "auto": native, unless the environment says CUTWORK_REFERENCE=1. draft: the directory of a quicker model with
         the same tokenizer that guesses up to `draft_tokens` tokens, 4 by default, which this one then checks in one
-        step: the answers stay this model's own, draws have its distribution. reorder_weights: lay out sparse int8 ones
-        for many tokens once: about 2.5 more bytes per nonzero, faster batches with AVX-512's VBMI2, else nothing.
+        step: the answers stay this model's own, draws have its distribution. "ngram" guesses without a model what
+        followed the last tokens where they stood before. reorder_weights: lay out sparse int8 ones for many tokens
+        once: about 2.5 more bytes per nonzero, faster batches with AVX-512's VBMI2, else nothing.
         huge_pages: copy the weights to memory, a larger model's to huge pages, read faster; if not, processes share the
         file's, which must then stay as it is: replace a model by renaming another to its place, as `pack` does.
 
@@ -183,6 +188,8 @@ class Model:
     ) -> Generation | Iterator[str]:
         """Answer a conversation, written with the model's own chat template. Options as for `generate`.
 
+        The text is what the model writes, thoughts and tool calls included; `engine.chat.answer` tells them apart.
+
         model.chat([{"role": "user", "content": "What is the capital of France?"}]).text
         """
         prompt = self.render_chat(messages)
@@ -254,9 +261,18 @@ class Model:
         transcription = open_transcription(self, audio, options_from(options), progress=progress)
         return iter(transcription) if stream else transcription.result()
 
-    def render_chat(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None = None) -> str:
-        """The prompt that the model's chat template makes of messages and tools; CutworkError if it has none."""
-        return render_chat(self.tokenizer, messages, tools)
+    def render_chat(
+        self,
+        messages: Messages,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The prompt that the model's chat template makes of messages, tools, and settings such as enable_thinking.
+
+        Raises CutworkError if it has no template, or that has no such setting.
+        """
+        self.chat_template.check(settings or {})
+        return render_chat(self.tokenizer, messages, tools, settings)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a prompt, special tokens included."""
@@ -297,12 +313,13 @@ class Model:
         finally:
             self._shared.cancel(requests)
 
-    def logits(self, tokens: Sequence[int], memory: EncodedInput | None = None) -> np.ndarray:
-        """Logits float32 [T, vocabulary] after each of T tokens: entry t predicts token t + 1.
+    def logits(self, tokens: Sequence[int], memory: EncodedInput | None = None, *, first: int = 0) -> np.ndarray:
+        """Logits float32 [T - first, vocabulary] after each of T tokens from the place `first` on: those after token t
+        predict token t + 1.
 
         With an encoder, tokens are the decoder's and `memory` is what it answers.
         """
-        return np.concatenate(list(self._scorer.logits(tokens, memory)))
+        return np.concatenate(list(self._scorer.logits(tokens, memory, first)))
 
     def cross_attention(
         self, tokens: Sequence[int], memory: EncodedInput, heads: Sequence[tuple[int, int]]
@@ -316,13 +333,14 @@ class Model:
         return self._scorer.cross_attention(tokens, memory, heads)
 
     def token_logprobs(
-        self, tokens: Sequence[int], alternatives: int = 0, memory: EncodedInput | None = None
+        self, tokens: Sequence[int], alternatives: int = 0, memory: EncodedInput | None = None, *, first: int = 0
     ) -> Iterator[list[Logprob | None]]:
         """Log-probabilities of the tokens of a text, in chunks as they are computed; None for the first token.
 
-        Each with the likeliest `alternatives` tokens in its place. Raises CutworkError if the text exceeds the context.
+        Of those from the place `first` on only, which is less work than all. Each with the likeliest `alternatives`
+        tokens in its place. Raises CutworkError if the text exceeds the context.
         """
-        return self._scorer.token_logprobs(tokens, alternatives, memory)
+        return self._scorer.token_logprobs(tokens, alternatives, memory, first)
 
     def perplexity(
         self,

@@ -52,33 +52,6 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
-def render_chat(
-    tokenizer: Any, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
-) -> str:
-    """The prompt that the model's chat template makes of messages {"role": …, "content": …} and tools it may call.
-
-    Raises CutworkError if the model has no template, or its template knows no tools or refuses the messages.
-    """
-    if tokenizer is None or not getattr(tokenizer, "chat_template", None):
-        raise CutworkError("this model has no chat template; use generate with a plain prompt")
-    if tools and "tools" not in str(tokenizer.chat_template):
-        raise CutworkError("this model's chat template knows no tools; leave tools out")
-    if not messages:
-        raise CutworkError("there are no messages to answer")
-    for message in messages:
-        if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
-            raise CutworkError('each message must be like {"role": "user", "content": "text"}')
-    try:
-        return str(
-            tokenizer.apply_chat_template(
-                list(messages), tools=list(tools) if tools else None, tokenize=False, add_generation_prompt=True
-            )
-        )
-    except Exception as error:  # a template is a program: it can raise anything
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise CutworkError(f"the model's chat template refuses these messages: {reason}") from None
-
-
 def stop_tokens(path: Path, config: Mapping[str, Any], tokenizer: Any, vocabulary: int) -> frozenset[int]:
     """Ids that end a text: those of generation_config.json (else of the config), and the tokenizer's.
 

@@ -83,20 +83,28 @@ def quality(
                 content = text or task_text(model.tokenizer, task.test)
                 measured = model.perplexity(content, window=_WINDOW, max_tokens=settings.perplexity_tokens)
                 perplexity = measured.perplexity
+            asked = {}
+            if settings.lm_eval:
+                from cutwork.measure.harness import lm_eval
+
+                asked = lm_eval(model, settings.lm_eval, limit=settings.lm_eval_limit, console=console)
             return {
                 "sparsity": model.sparsity,
                 "accuracy": score.accuracy,
                 "right": score.right,
                 "samples": score.samples,
                 **score.quality,
+                **({"lm_eval": asked} if asked else {}),
                 "perplexity": perplexity,
                 "memory_bytes": model.memory_bytes["weights"],
             }
 
     questions = [sample.texts() for sample in task.test]
-    amounts = [settings.accuracy_samples, settings.max_new_tokens, settings.perplexity_tokens]
+    amounts: list[Any] = [settings.accuracy_samples, settings.max_new_tokens, settings.perplexity_tokens]
     if settings.num_beams > 1:
         amounts.append(settings.num_beams)
+    if settings.lm_eval:
+        amounts.append([*settings.lm_eval, settings.lm_eval_limit])
     result = kept.get([variant.key, questions, text, amounts], measure_it)
     facts = [f"{result['accuracy']:.1%} right"]
     facts += [f"{LABELS[key]} {result[key]:.1f}" for key in LABELS if key in result]

@@ -10,8 +10,8 @@ from cutwork.errors import CutworkError
 from cutwork.pack.floats import FLOATS, as_float32, from_float32
 from cutwork.pack.int4 import RUN_COLS, runs_of
 from cutwork.pack.record import MAX_COLS
-from cutwork.store.bitmask import Expanded
-from cutwork.store.safetensors import Tensor, Tensors
+from cutwork.store.checkpoint import Checkpoint
+from cutwork.store.safetensors import Tensor
 
 COMPANIONS = ("_scale", "_zero_point", "_shape", "_g_idx")  # of a quantised weight, in compressed-tensors
 
@@ -19,7 +19,7 @@ COMPANIONS = ("_scale", "_zero_point", "_shape", "_g_idx")  # of a quantised wei
 class Codes:
     """The quantised weights among `tensors`. Raises CutworkError for parts that do not fit together."""
 
-    def __init__(self, path: Path, tensors: Tensors | Expanded, config: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, tensors: Checkpoint, config: Mapping[str, Any]) -> None:
         self._path, self._tensors, self._config = path, tensors, config
 
     def scale(self, name: str) -> Tensor:

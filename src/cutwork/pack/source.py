@@ -14,7 +14,7 @@ from cutwork.architectures.architecture import HEAD
 from cutwork.errors import CutworkError
 from cutwork.pack.codes import COMPANIONS, Codes
 from cutwork.pack.floats import FLOATS, as_float32, transposed
-from cutwork.store.bitmask import open_checkpoint
+from cutwork.store.checkpoint import open_checkpoint
 from cutwork.store.directory import kind_of, read_config
 from cutwork.store.safetensors import NUMPY_DTYPES, Tensor
 

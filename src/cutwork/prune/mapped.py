@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from cutwork import architectures
 from cutwork.errors import CutworkError
-from cutwork.store.bitmask import Expanded, open_checkpoint
-from cutwork.store.directory import copy_side_files, kind_of
+from cutwork.store.checkpoint import open_checkpoint, write_checkpoint
+from cutwork.store.directory import copy_side_files, kind_of, read_config
 from cutwork.store.safetensors import Tensors, open_tensors
 from cutwork.torch_models.blocks import block_lists, linears
 from cutwork.torch_models.load import empty_model, load_config
@@ -32,8 +32,8 @@ def copy_checkpoint(source: Path, destination: Path) -> None:
             f"{source} is a {kind_of(source)} model; this step needs the plain checkpoint it was made from"
         )
     stored = open_checkpoint(source)
-    if isinstance(stored, Expanded):
-        stored.write(destination)
+    if not isinstance(stored, Tensors):
+        write_checkpoint(stored, read_config(source), destination)
     else:
         for file in [*stored.paths, source / "config.json", *source.glob("model.safetensors.index.json")]:
             shutil.copyfile(file, destination / file.name)

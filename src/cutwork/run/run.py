@@ -14,7 +14,6 @@ from cutwork.store.resolve import resolve
 from cutwork.tasks.load import load_task
 from cutwork.tasks.task import Task
 
-_EXAMPLES = 5  # questions that are left for `cutwork demo`
 # What is packed and compared: of which model of the run, and in which dtype; None: as the recipe's `pack` says.
 VARIANTS: dict[str, tuple[str, Literal["f32", "bf16"] | None]] = {
     "dense-f32": ("dense", "f32"),
@@ -42,6 +41,8 @@ def run(recipe: Recipe, *, output: Path | None = None, until: str = "compare", c
 
 def stages_of(recipe: Recipe, output: Path, console: Console) -> Stages:
     """The stages of a recipe. Gets the task's data and the model, but carries nothing out."""
+    if recipe.compare.lm_eval:
+        import lm_eval  # noqa: F401  # or else, before any work is done, the error that it is not installed
     task = load_task(recipe.task)
     if not task.train or not task.test:
         raise CutworkError(f"task {task.name} has no training or no test samples; give it both in task.options")
@@ -61,7 +62,7 @@ def stages_of(recipe: Recipe, output: Path, console: Console) -> Stages:
     }
 
     def make(file: Path) -> None:
-        _compare(recipe, task, packed, file, console)
+        _compare(recipe, task, packed, stages, file)
 
     depends = [recipe.name, recipe.compare.model_dump(mode="json"), recipe.task.max_length, sample_digest(task.test)]
     stages.add("results.json", "compare", make, depends, *packed.values())
@@ -83,15 +84,12 @@ def _prune_and_tune(recipe: Recipe, stages: Stages, dense: Source) -> tuple[Stag
     return pruned, tuned
 
 
-def _compare(recipe: Recipe, task: Task, packed: Mapping[str, Stage], file: Path, console: Console) -> None:
+def _compare(recipe: Recipe, task: Task, packed: Mapping[str, Stage], stages: Stages, file: Path) -> None:
     from cutwork.measure.compare import Variant, compare
-    from cutwork.measure.report.results import EXAMPLES
     from cutwork.measure.report.write import write_report
 
     variants = {name: Variant(stage.output, stage.key) for name, stage in packed.items()}
-    results = compare(recipe, variants, task, file.parent / "measurements", console=console)
+    results = compare(recipe, variants, task, file.parent / "measurements", console=stages.console)
+    results["seconds"] = stages.seconds()
     write_report([results], file.parent)
-    if task.test[0].audio is None:
-        shown = [{"prompt": sample.prompt, "answer": sample.answer} for sample in task.test[:_EXAMPLES]]
-        write_json(file.parent / EXAMPLES, {"examples": shown})
     write_json(file, results)

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import Long, PackSettings, Pruner, PruneSettings, QuantizeSettings, Settings, TuneSettings
+from cutwork.store.examples import write_examples
 from cutwork.store.fingerprint import digest, fingerprint
 from cutwork.store.json_file import read_json, write_json
 from cutwork.store.lock import only_process
@@ -20,6 +21,7 @@ from cutwork.tasks.task import Sample, Task
 
 GROUPS = ("teacher", "prune", "tune", "quantize", "pack", "compare")  # what --until may name
 _STATE = "stages.json"
+_SECONDS = "seconds.json"
 _FORMER_PRUNER: Pruner = "sparsegpt"  # PruneSettings.method where a recipe said nothing, until ALPS was
 
 
@@ -70,10 +72,14 @@ class Stages:
             from cutwork.tune.tune import tune
 
             path = path_of(teacher) if teacher else None
-            tune(path_of(model), output, settings, self.task.train, teacher_dir=path, **self._common())
+            data: dict[str, Any] = {"validation": self.task.validation, "teacher_dir": path}
+            tune(path_of(model), output, settings, self.task.train, **data, **self._common())
 
         taught = [teacher] if teacher and settings.losses.needs_teacher else []
-        return self.add(name, group, make, [_dump(settings), self._data], model, *taught)
+        depends: list[object] = [_dump(settings), self._data]
+        if self.task.validation:
+            depends.append(sample_digest(self.task.validation))
+        return self.add(name, group, make, depends, model, *taught)
 
     def prune(self, name: str, model: Source, settings: PruneSettings) -> Stage:
         """Add a one-shot pruning; one that was begun when another method was the default goes on with that."""
@@ -109,6 +115,8 @@ class Stages:
             from cutwork.pack.pack import pack
 
             pack(path_of(model), output, settings.dtype, head=settings.head)
+            if self.task.metric == "exact":
+                write_examples(output, [sample.prompt for sample in self.task.test if not sample.turns])
 
         return self.add(name, "pack", make, settings.model_dump(mode="json"), model)
 
@@ -146,6 +154,7 @@ class Stages:
         if state.get(stage.name) != stage.key:
             if stage.name in state:
                 self.console.print(f"{stage.name} was begun with other settings or inputs; it is made anew")
+                state = {name: key for name, key in state.items() if name != stage.name}
                 _discard(stage.output)
                 _discard(stage.output.with_name(f"{stage.output.name}.work"))
             elif stage.output.exists():
@@ -153,9 +162,18 @@ class Stages:
             # Recorded before the work starts: what an interrupted stage leaves belongs to this key.
             write_json(self.output / _STATE, {**state, stage.name: stage.key})
         self.console.print(f"[bold]\\[{count}] {stage.name}[/bold]", highlight=False)
-        start = time.monotonic()
-        stage.make()
-        self.console.print(f"[dim]{stage.name} took {time.monotonic() - start:.0f} s[/dim]", highlight=False)
+        start, before = time.monotonic(), self.seconds().get(stage.name, 0.0) if stage.name in state else 0.0
+        try:
+            stage.make()
+        finally:  # what an interrupted stage took counts, too
+            spent = before + time.monotonic() - start
+            write_json(self.output / _SECONDS, {**self.seconds(), stage.name: round(spent, 1)})
+        self.console.print(f"[dim]{stage.name} took {spent:.0f} s[/dim]", highlight=False)
+
+    def seconds(self) -> dict[str, float]:
+        """What each stage took that was made or begun."""
+        file = self.output / _SECONDS
+        return read_json(file) if file.is_file() else {}
 
     def _common(self) -> dict[str, Any]:
         return {"max_length": self.max_length, "long": self.long, "console": self.console}

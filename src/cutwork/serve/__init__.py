@@ -6,7 +6,6 @@ metrics.py       what is counted, for Prometheus
 tokens.py        the tokenizer of a model, off the event loop
 log.py           one line of JSON for every record
 grammar.py       answers that must be JSON
-tools.py         tool calls in an answer's text
 answer.py        what every answer says of itself: id, usage, timings
 batch.py         a file of requests, answered offline
 
@@ -20,7 +19,13 @@ http/stream.py      how an answer leaves: whole, or as server-sent events
 
 routes/generation.py   what completions and chat have in common: fields, limits, the engine's options
 routes/completions.py  /v1/completions
+routes/infill.py       /infill, as completions
+routes/chat_request.py what a conversation's request may hold
+routes/thinking.py     what a request says of the model's thoughts
+routes/conversation.py from a chat's request to its parts as they come
 routes/chat.py         /v1/chat/completions
+routes/responses.py    /v1/responses, as chats
+routes/anthropic.py    /v1/messages, as chats
 routes/audio.py        /v1/audio/transcriptions and translations
 routes/translate.py    /translate
 routes/info.py         models, tokens, health, metrics

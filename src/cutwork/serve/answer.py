@@ -28,8 +28,13 @@ def json_answer(head: dict[str, Any], choices: Iterable[dict[str, Any]], end: di
     return Response(text.encode(errors="replace"), media_type="application/json")
 
 
-def usage(prompt_tokens: int, requests: Sequence[Request]) -> dict[str, Any]:
-    """Tokens of an answer; `prompt_tokens` counts each prompt once."""
+def call_identifier(length: int | None) -> str:
+    """A name for a tool call, of the length that the model's template demands, if it does."""
+    return identifier("call") if length is None else secrets.token_hex(length)[:length]
+
+
+def usage(prompt_tokens: int, requests: Sequence[Request], thought: int | None = None) -> dict[str, Any]:
+    """Tokens of an answer; `prompt_tokens` counts each prompt once, `thought` those of thoughts."""
     completion = sum(len(request.tokens) for request in requests)
     cached = min((request.sequence.reused_tokens for request in requests), default=0)
     return {
@@ -37,6 +42,7 @@ def usage(prompt_tokens: int, requests: Sequence[Request]) -> dict[str, Any]:
         "completion_tokens": completion,
         "total_tokens": prompt_tokens + completion,
         "prompt_tokens_details": {"cached_tokens": cached},
+        **({} if thought is None else {"completion_tokens_details": {"reasoning_tokens": thought}}),
     }
 
 

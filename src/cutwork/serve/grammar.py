@@ -1,6 +1,7 @@
 """Answers that must be JSON: the tokens a grammar allows next, by llguidance."""
 
 import json
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -8,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from cutwork.engine.chat.formats import CallFormat, ForcedCall
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.json_body import depth
 from cutwork.serve.limits import Limits
-from cutwork.serve.tools import CLOSE, OPEN
 
 MAX_GRAMMAR = 100_000  # symbols
 MAX_STATES = 50_000  # of the lexer, one to two kB each
@@ -43,29 +44,33 @@ class Grammars:
             raise ApiError(400, f"the JSON schema is invalid: {_line(error)}", param="response_format") from None
         return self._matcher(grammar, "response_format")
 
-    def tool_call(self, functions: Sequence[tuple[str, dict[str, Any] | None]], limits: Limits) -> "Matcher":
-        """A constraint to one call, written as `tools.py` reads it, of one of these functions.
+    def tool_call(
+        self, functions: Sequence[tuple[str, dict[str, Any] | None]], written: CallFormat | None, limits: Limits
+    ) -> "Matcher":
+        """A constraint to one call of one of these functions, as the model writes calls.
 
         functions: (name, schema of the parameters).
-        Raises ApiError (400) for parameters whose schema is invalid, too large or too deep.
+        Raises ApiError (400) for parameters whose schema is invalid, too large or too deep, or if it is not known how
+        the model writes calls, or not in JSON.
         """
-        calls = [
-            {
-                "type": "object",
-                "properties": {
-                    "name": {"const": name},
-                    "arguments": parameters or {"type": "object"},
-                },
-                "required": ["name", "arguments"],
-                "additionalProperties": False,
-            }
-            for name, parameters in functions
-        ]
+        forced = written.forced if written else None
+        if forced is None:
+            raise ApiError(400, "this model's calls cannot be required; leave tool_choice out", param="tool_choice")
         for _, parameters in functions:
             schema_text(parameters or {}, limits, "tools")
-        schema = json.dumps({"anyOf": calls, "x-guidance": {"whitespace_flexible": False}})
-        start, end = json.dumps(f"{OPEN}\n"), json.dumps(f"\n{CLOSE}")
-        return self._matcher(f"%llguidance {{}}\nstart: {start} call {end}\ncall: %json {schema}\n", "tools")
+        places = range(len(functions))
+        lines = ["%llguidance {}", f"start: {' | '.join(f'call{place}' for place in places)}"]
+        for place, (name, parameters) in enumerate(functions):
+            opening, closing = self._literal(forced.opening.replace("{name}", name)), self._literal(forced.closing)
+            document = _document(forced, name, parameters or {"type": "object"})
+            lines += [f"call{place}: {opening} document{place} {closing}", f"document{place}: %json {document}"]
+        return self._matcher("\n".join([*lines, ""]), "tools")
+
+    def _literal(self, text: str) -> str:
+        """A text in the grammar, its special tokens by their numbers: as text they are something else."""
+        special = {str(t): i for i, t in self._model.tokenizer.added_tokens_decoder.items() if t.special}
+        pieces = re.split("(" + "|".join(map(re.escape, special)) + ")", text) if special else [text]
+        return " ".join(f"<[{special[p]}]>" if p in special else json.dumps(p) for p in pieces if p)
 
     def _matcher(self, grammar: str, field: str) -> "Matcher":
         from llguidance import LLMatcher, LLParserLimits, hf
@@ -129,6 +134,19 @@ def schema_text(schema: dict[str, Any], limits: Limits, field: str) -> str:
             param=field,
         )
     return text
+
+
+def _document(forced: ForcedCall, name: str, parameters: dict[str, Any]) -> str:
+    """The schema of a call's JSON."""
+    schema = parameters
+    if not forced.named:
+        schema = {
+            "type": "object",
+            "properties": {"name": {"const": name}, forced.arguments: parameters},
+            "required": ["name", forced.arguments],
+            "additionalProperties": False,
+        }
+    return json.dumps({**schema, "x-guidance": {"whitespace_flexible": False}})
 
 
 def _line(error: object) -> str:

@@ -105,7 +105,8 @@ class ServedModels:
             served.thread.drain(seconds)
 
     def join(self) -> None:
-        """Wait until all threads have ended, after `drain`."""
+        """Wait until all threads have ended, after `drain`, and let the models go: FastAPI's caches keep the routes."""
         for served in self.all.values():
             served.thread.join()
             served.tokens.close()
+        self.all.clear()

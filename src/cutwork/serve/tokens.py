@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from cutwork.engine.decoding.sampling import Logprob
+from cutwork.engine.chat.template import render_chat
+from cutwork.engine.decoding.sampling import Constraint, Logprob
 from cutwork.engine.model import Model
-from cutwork.engine.tokenizer import encode, render_chat
+from cutwork.engine.tokenizer import encode
 from cutwork.serve.http.errors import ApiError
 
 Result = TypeVar("Result")
@@ -42,12 +43,26 @@ class Tokens:
         self._check_length(len(text), most)
         return await self._run(len(text), self._encode if special else self._encode_bare, text)
 
-    async def render(self, messages: Sequence[dict[str, Any]], tools: list[dict[str, Any]] | None, *, most: int) -> str:
+    async def render(
+        self,
+        messages: Sequence[dict[str, Any]],
+        tools: list[dict[str, Any]] | None,
+        settings: dict[str, Any] | None = None,
+        *,
+        most: int,
+    ) -> str:
         """The prompt of a conversation. Raises CutworkError if the template refuses it, ApiError (400) as `encode`."""
         length = sum(len(message["content"]) for message in messages)
         self._check_length(length, most)
         size = length + (len(json.dumps(tools)) if tools else 0)
-        return await self._run(size, lambda: render_chat(self._tokenizer, messages, tools))
+        return await self._run(size, lambda: render_chat(self._tokenizer, messages, tools, settings))
+
+    async def thought(self, prompt: str, begun: str, budget: int | None, then: Constraint | None) -> Constraint | None:
+        """What an answer to the prompt, which holds what is `begun` of it, has to follow: its thought ends within the
+        budget, `then` comes after it."""
+        template, vocabulary = self._model.chat_template, self._model.plan.vocabulary
+        given = (prompt, budget, then, self._encode_bare, self._written, vocabulary, begun)
+        return then if budget is None and then is None else await self._run(0, template.within, *given)
 
     async def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens, special ones included."""
@@ -92,6 +107,11 @@ class Tokens:
         if self._tokenizer is None:
             return self._encode(text)  # which says so
         return [int(token) for token in self._tokenizer.encode(text, add_special_tokens=False)]
+
+    def _written(self, ids: Sequence[int]) -> str:
+        """As `text`, in the model's own thread, with the model's own tokenizer."""
+        decode = self._model.tokenizer.decode
+        return str(decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def _check_length(self, characters: int, tokens: int) -> None:
         if characters > tokens * self._longest_token:

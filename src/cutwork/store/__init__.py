@@ -6,6 +6,7 @@ safetensors  tensors in files, read by mapping and written as they come
 bitmask      checkpoints whose zeros are stored as bitmasks, expanded
 output       a directory that appears whole or not at all
 atomic       the same of a file; json_file: JSON objects; partial: how either is told from what killed processes left
+examples     prompts of a model's task, beside it
 lock         one process at a time
 journal      what unfinished work has done so far
 fingerprint  whether a model or a value is still what it was

@@ -7,7 +7,6 @@ uint8 [..., ceil(C/8)], bit 0 first, and `shape` int64; `row_offsets` is not nee
 tensor. What was quantised was quantised first: then these are codes. No torch here.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cutwork.errors import CutworkError
-from cutwork.store.safetensors import NUMPY_DTYPES, SafetensorsWriter, Tensor, Tensors, open_tensors
+from cutwork.store.safetensors import Tensor, Tensors
 
 FORMATS = ("sparse-bitmask", "sparse-24-bitmask")
 
@@ -79,28 +78,8 @@ class Expanded(Mapping[str, Tensor]):
             raise self._damaged(name)
         return self._stored.describe(f"{base}.compressed")[0], shape
 
-    def write(self, directory: Path) -> None:
-        """Write the tensors and their configuration as a plain checkpoint."""
-        # Wide types first: then every tensor is aligned for its type.
-        names = sorted(self, key=lambda name: -NUMPY_DTYPES[self.describe(name)[0]].itemsize)
-        with SafetensorsWriter(directory, len(names), alignment=1, metadata={"format": "pt"}) as writer:
-            for name in names:
-                tensor = self[name]
-                writer.add(name, tensor.dtype, tensor.array)
-        config = json.loads((self._path / "config.json").read_text())
-        (directory / "config.json").write_text(json.dumps(plain_config(config), indent=2, ensure_ascii=False) + "\n")
-
     def _damaged(self, name: str) -> CutworkError:
         return CutworkError(f"{self._path}: the parts of '{name}' are missing or do not fit together; get it again")
-
-
-def open_checkpoint(directory: Path) -> Tensors | Expanded:
-    """Map the tensors of a plain or quantised checkpoint, whatever way it stores its zeros.
-
-    Raises CutworkError for missing, damaged or ambiguous files.
-    """
-    stored = open_tensors(directory)
-    return Expanded(stored, directory) if any(name.endswith(".bitmask") for name in stored) else stored
 
 
 def plain_config(config: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from cutwork.errors import CutworkError, damaged_if_not_understood
 from cutwork.store import bitmask
 from cutwork.store.json_file import read_json
+from cutwork.store.text_part import text_config
 
 Kind = Literal["checkpoint", "quantized", "packed"]
 
@@ -27,6 +28,7 @@ _SIDE_FILES = (
     "*.spm",
     "*.model",
     "LICENSE*",
+    "examples.json",
 )
 
 # What a directory without safetensors may hold instead, and what its owner can do about it.
@@ -64,7 +66,7 @@ def kind_of(path: Path) -> Kind:
     if (path / PACKED).is_file():
         return "packed"
     if (path / "adapter_config.json").is_file():
-        raise CutworkError(f"{path} holds a LoRA adapter; merge it into its base model first (peft: merge_and_unload)")
+        raise CutworkError(f"{path} holds a LoRA adapter; put it into its base model first: cutwork merge {path} OUT")
     if not any(path.glob("*.safetensors")):
         _refuse_foreign(path, list(_FOREIGN))
         raise CutworkError(f"{path} is not a model directory: no *.safetensors in it")
@@ -77,13 +79,16 @@ def kind_of(path: Path) -> Kind:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The Hugging Face configuration of a model directory of any kind, without a `sparsity_config`."""
+    """The Hugging Face configuration of a model directory of any kind, without a `sparsity_config`.
+
+    Of a model that also sees it is that of the language model inside, which is all that is read of it.
+    """
     if (path / PACKED).is_file():
         config = read_json(path / PACKED).get("config")
         if not isinstance(config, dict):
             raise CutworkError(f"{path / PACKED} has no 'config'; pack the model again")
         return config
-    return bitmask.plain_config(read_json(path / "config.json"))
+    return text_config(bitmask.plain_config(read_json(path / "config.json")))
 
 
 def copy_side_files(source: Path, destination: Path) -> list[str]:

@@ -1,23 +1,84 @@
 """Models of the Hugging Face Hub: only weights in safetensors, JSON and tokenizer files are ever downloaded."""
 
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from cutwork.errors import CutworkError
 from cutwork.store.atomic import disk_full
 
 
-def download(name: str, *, folders: bool = False) -> Path:
-    """The local snapshot of the Hub's model `name`, from the cache if it is there; with `folders` what is in them too.
+@dataclass(frozen=True)
+class Downloaded:
+    """A model in the cache: its name, commit, directory, size in bytes, and when it was last read."""
 
-    Raises CutworkError if there is no such model, its owner has to be asked, or the Hub cannot be reached.
+    name: str
+    revision: str
+    path: Path
+    size: int
+    used: datetime
+
+
+def downloaded() -> list[Downloaded]:
+    """The models in the Hub's cache, one for each revision, by name."""
+    cache = _cache()
+    found = [
+        Downloaded(
+            repository.repo_id,
+            revision.commit_hash,
+            revision.snapshot_path,
+            revision.size_on_disk,
+            datetime.fromtimestamp(repository.last_accessed),
+        )
+        for repository in (cache.repos if cache else ())
+        if repository.repo_type == "model"
+        for revision in repository.revisions
+    ]
+    return sorted(found, key=lambda model: (model.name, model.revision))
+
+
+def remove(name: str, revision: str = "") -> int:
+    """Remove a model from the cache, all its revisions or the one whose commit begins so; bytes freed.
+
+    Raises CutworkError if it is not there.
+    """
+    found = [model for model in downloaded() if model.name == name and model.revision.startswith(revision)]
+    cache = _cache()
+    if cache is None or not found:
+        shown = f"{name}@{revision}" if revision else name
+        raise CutworkError(f"'{shown}' is not in the cache; `cutwork list` shows what is")
+    strategy = cache.delete_revisions(*(model.revision for model in found))
+    strategy.execute()
+    return int(strategy.expected_freed_size)
+
+
+def _cache() -> Any:
+    """The Hub's cache; None if there is none."""
+    from huggingface_hub import constants, scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        return scan_cache_dir(constants.HF_HUB_CACHE)
+    except CacheNotFound:
+        return None
+
+
+def download(name: str, revision: str | None = None, *, folders: bool = False) -> Path:
+    """The local snapshot of the Hub's model `name`, from the cache if it is there. revision: a branch, tag or commit.
+
+    With `folders` what is in them, too, which a model has no need of and a run has.
+
+    Raises CutworkError if there is no such model or revision, its owner has to be asked, or the Hub cannot be reached.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
         return Path(
             snapshot_download(
                 name,
+                revision=revision,
                 allow_patterns=["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model", "*.spm", "LICENSE*"],
                 ignore_patterns=["consolidated*"] if folders else ["*/*", "consolidated*"],
             )
@@ -26,6 +87,8 @@ def download(name: str, *, folders: bool = False) -> Path:
         raise CutworkError(
             f"'{name}' needs its owner's permission; ask for it on the Hub, then: hf auth login"
         ) from None
+    except RevisionNotFoundError:
+        raise CutworkError(f"'{name}' has no revision '{revision}' on the Hugging Face Hub") from None
     except (RepositoryNotFoundError, HFValidationError):
         raise CutworkError(f"'{name}' is neither a local directory nor a model on the Hugging Face Hub") from None
     except Exception as error:  # the client's transports raise errors of several libraries

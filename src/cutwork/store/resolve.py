@@ -16,7 +16,8 @@ _FOLDERS = frozenset(("build", "checkpoint", "checkpoints", "data", "model", "mo
 def resolve(name_or_path: str | Path) -> Path:
     """The local directory of a model: a path, a name that `demo_model` knows, or one of the Hub (downloaded).
 
-    A name of the Hub is `hf:OWNER/NAME`, or `OWNER/NAME` where no directory can be meant by that. Only weights in
+    A name of the Hub is `hf:OWNER/NAME`, or `OWNER/NAME` where no directory can be meant by that; `@REVISION` after it
+    names a branch, tag or commit. Only weights in
     safetensors, JSON and tokenizer files are downloaded. Raises CutworkError if there is no such model or the Hub
     cannot be reached.
     """
@@ -26,10 +27,10 @@ def resolve(name_or_path: str | Path) -> Path:
     name = str(name_or_path)
     if name in demo_model.NAMES:
         return Path(demo_model.fetch(name))
-    of_hub = name.removeprefix(HUB)
+    of_hub, _, revision = name.removeprefix(HUB).partition("@")
     if isinstance(name_or_path, Path) or not _HUB_NAME.fullmatch(of_hub):
         raise CutworkError(f"no model directory at {path}")
     owner, slash, _ = of_hub.partition("/")
-    if of_hub == name and (not slash or owner.lower() in _FOLDERS or Path(owner).is_dir()):
+    if not name.startswith(HUB) and (not slash or owner.lower() in _FOLDERS or Path(owner).is_dir()):
         raise CutworkError(f"no model directory at {path}; for the Hugging Face Hub's model write {HUB}{name}")
-    return hub.download(of_hub)
+    return hub.download(of_hub, revision or None)

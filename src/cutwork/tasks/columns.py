@@ -1,6 +1,7 @@
 """From a row to a sample: columns that were named, or the usual layouts, told by the names of their columns.
 
-prompt and answer, or completion      one question and its answer
+prompt and answer, or completion,     one question and its answer
+question and answer, source and target
 messages (and tools)                  a conversation as OpenAI's API has it
 conversations (and system, tools)     ShareGPT's
 instruction, input, output (system)   Alpaca's
@@ -19,6 +20,7 @@ Row = Mapping[str, Any]
 Reader = Callable[[Row, str], Sample]  # a row and where it is from, for an error
 
 _FIELD = re.compile(r"\{(\w+)\}")
+_PAIRS = (("prompt", "answer"), ("prompt", "completion"), ("question", "answer"), ("source", "target"))
 _SHAREGPT = {
     "human": "user",
     "user": "user",
@@ -43,15 +45,14 @@ def reader_of(columns: Collection[str], prompt: str | None, answer: str | None, 
     """
     if messages is not None:
         return partial(_messages, column=messages)
-    if prompt is None and answer is None and not {"prompt", "answer"} <= set(columns):
+    if prompt is None and answer is None and not {*_PAIRS[0]} <= {*columns}:
         if "messages" in columns:
             return partial(_messages, column="messages")
         if "conversations" in columns:
             return partial(_messages, column="conversations")
-        if {"instruction", "output"} <= set(columns):
+        if {"instruction", "output"} <= {*columns}:
             return _instruction
-        if {"prompt", "completion"} <= set(columns):
-            answer = "completion"
+        prompt, answer = next((pair for pair in _PAIRS if {*pair} <= {*columns}), (None, None))
     return partial(_pair, prompt=prompt or "prompt", answer=answer or "answer")
 
 

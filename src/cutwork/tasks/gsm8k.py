@@ -18,7 +18,7 @@ def gsm8k(train_samples: int, test_samples: int, *, directory: str | None = None
     splits = []
     for split, count in (("train", train_samples), ("test", test_samples)):
         if directory:
-            samples = read_samples(Path(directory) / f"{split}.jsonl", "question", "answer")
+            samples = read_samples(str(Path(directory) / f"{split}.jsonl"), "question", "answer")
         else:
             samples = _download(split)
         splits.append(tuple(Sample(s.prompt, _CALCULATOR.sub("", s.answer)) for s in samples[:count]))

@@ -1,7 +1,9 @@
 """From a recipe's `task` section to the task."""
 
 import inspect
+import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ def load_task(settings: TaskSettings) -> Task:
     name, options = settings.name, dict(settings.options)
     if name not in TASKS and Path(name).expanduser().is_dir():
         name, options = "speech", {"directory": name, **options}
-    if name not in TASKS and (name.endswith(SUFFIXES) or "/" in name):
+    if of_rows(name):
         kind = "translation" if name.endswith(SUFFIXES) and not options and _has_pairs(name) else "jsonl"
         name, options = kind, {"test": name, **options}
     if name not in TASKS:
@@ -45,7 +47,10 @@ def load_task(settings: TaskSettings) -> Task:
             "recordings or a dataset of the Hub as owner/name"
         )
     load = TASKS[name]
-    given: dict[str, Any] = {"train_samples": settings.train_samples, "test_samples": settings.test_samples}
+    given: dict[str, Any] = {
+        "train_samples": settings.train_samples + settings.validation_samples,
+        "test_samples": settings.test_samples,
+    }
     parameters = inspect.signature(load).parameters
     if "seed" in parameters:
         given["seed"] = settings.seed
@@ -56,7 +61,31 @@ def load_task(settings: TaskSettings) -> Task:
     for key in allowed:
         if parameters[key].default is inspect.Parameter.empty and key not in options:
             raise CutworkError(f"task {name} needs the option '{key}'")
-    return load(**given, **options)
+    return hold_out(load(**given, **options), settings.validation_samples, settings.seed)
+
+
+def of_rows(name: str) -> bool:
+    """Whether a task's name is that of a file of rows or of a dataset of the Hub."""
+    folder = Path(name).expanduser().is_dir()
+    return name not in TASKS and not folder and (name.endswith(SUFFIXES) or "/" in name)
+
+
+def hold_out(task: Task, count: int, seed: int) -> Task:
+    """A task of which so many training samples, drawn by the seed, are for validation instead, and none like them left.
+
+    Raises CutworkError if nothing is left to train on.
+    """
+    if not count:
+        return task
+    drawn = set(random.Random(seed).sample(range(len(task.train)), min(count, len(task.train))))
+    validation = tuple(sample for i, sample in enumerate(task.train) if i in drawn)
+    known = {tuple(sample.texts()) for sample in validation}
+    train = tuple(s for i, s in enumerate(task.train) if i not in drawn and tuple(s.texts()) not in known)
+    if not train:
+        raise CutworkError(
+            f"task {task.name} has {len(task.train)} training samples; {count} for validation leave none to train on"
+        )
+    return replace(task, train=train, validation=validation)
 
 
 def _has_pairs(path: str) -> bool:

@@ -49,11 +49,16 @@ def table(
     return Task(test, tuple(islice(training, train_samples)), held_out)
 
 
-def read_samples(path: Path, prompt: str | None = None, answer: str | None = None) -> list[Sample]:
-    """The samples in a file of rows, with columns as `table` has them, or CutworkError naming the row."""
-    found = list(_samples(rows(str(path)), str(path), prompt, answer, None))
+def read_samples(
+    source: str, prompt: str | None = None, answer: str | None = None, most: int | None = None
+) -> list[Sample]:
+    """The first samples in a file of rows, or in the train split of a dataset of the Hub, with columns as `table` has.
+
+    Raises CutworkError, naming the row, for data that cannot be read that way.
+    """
+    found = list(islice(_samples(rows(source), source, prompt, answer, None), most))
     if not found:
-        raise CutworkError(f"{path} holds no samples")
+        raise CutworkError(f"{source} holds no samples")
     return found
 
 

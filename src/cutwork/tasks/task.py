@@ -43,6 +43,7 @@ class Task:
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
     metric: Literal["exact", "translation", "speech"] = field(default="exact", kw_only=True)
+    validation: tuple[Sample, ...] = field(default=(), kw_only=True)  # neither trained on nor tested with
 
 
 def final_number(text: str) -> float | None:

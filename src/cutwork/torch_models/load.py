@@ -22,9 +22,10 @@ from transformers.utils import logging
 from cutwork import architectures
 from cutwork.architectures.architecture import Kind
 from cutwork.errors import CutworkError
-from cutwork.store.bitmask import Expanded, open_checkpoint
+from cutwork.store.checkpoint import open_checkpoint
 from cutwork.store.directory import copy_side_files, kind_of
 from cutwork.store.safetensors import Tensor as StoredTensor
+from cutwork.store.safetensors import Tensors
 from cutwork.torch_models.model_inputs import inputs_of
 
 _CLASSES: dict[Kind, Any] = {
@@ -69,20 +70,24 @@ def empty_model(config: Any, attention: str = "sdpa") -> Any:
 
 
 def load_config(path: Path) -> Any:
-    """The configuration of a model directory; CutworkError if transformers cannot read it."""
+    """The configuration of a model directory; CutworkError if transformers cannot read it.
+
+    Of a model that also sees it is that of the language model inside, which is all that is trained.
+    """
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        return AutoConfig.from_pretrained(path, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        return getattr(config, "text_config", None) or config
     except (OSError, ValueError, KeyError) as error:
         raise CutworkError(f"cannot load {path}: {' '.join(str(error).split())[:300]}") from None
 
 
 def _from_files(config: Any, path: Path, **options: Any) -> Any:
     stored = open_checkpoint(path)
-    if not isinstance(stored, Expanded):
+    if isinstance(stored, Tensors):
         return _auto_class(config).from_pretrained(path, use_safetensors=True, trust_remote_code=False, **options)
-    # Zeros in bitmasks, which transformers would leave random.
+    # Zeros in bitmasks, which transformers would leave random, or the text part of a larger model.
     for key in ("quantization_config", "compression_config", "sparsity_config"):
         if hasattr(config, key):
             delattr(config, key)

@@ -1,9 +1,11 @@
 """Fine-tuning: the stage `tune`, whose zeros stay zero. Nothing here may import `cutwork.engine`.
 
 tune        the stage: prepare, train, write
+arguments   what transformers is told; trackers: where else losses go
 trainer     transformers' loop with our loss and masks; losses, masks, optimizers: what it is made of
 any_trainer the zeros in trainers of others: cutwork.tune.keep_zeros
 gradual     more zeros while training; lora: adapters that are merged; estimate: what a run will take
+peft_adapter adapters of PEFT, put into their base model: `cutwork merge`
 console     what a run shows and logs; malloc: memory that is kept between steps
 """
 

@@ -62,6 +62,18 @@ class TrainingLog(TrainerCallback):
             self._last_line = time.monotonic()
             self.console.print(f"{self.description} {state.global_step}/{state.max_steps}  {note}", soft_wrap=True)
 
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Show the validation loss."""
+        if state.is_world_process_zero and metrics:
+            self.console.print(f"step {state.global_step}: validation loss {metrics['eval_loss']:.4g}", highlight=False)
+
     def close(self) -> None:
         """Stop drawing; also after an error or an interrupt."""
         self.progress.stop()

@@ -242,6 +242,34 @@ class SparseTrainer(Trainer):
             f"(now {self.args.learning_rate:g}) or raise warmup_steps (now {self.args.warmup_steps:g}); {rest}"
         )
 
+    # ---- validation ----
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """The cross entropy per label token of the validation samples, whatever is trained for.
+
+        The processes share the micro-batches; one that has none left joins in the others' forward pass all the same,
+        which a sharded model needs.
+        """
+        data, size = self.eval_dataset, self._train_batch_size
+        order = sorted(range(len(data)), key=data.lengths.__getitem__)
+        parts = [order[start : start + size] for start in range(0, len(order), size)]
+        sums = torch.zeros(2, device=self.args.device)  # of losses, of labels
+        self.model.eval()
+        for first in range(0, len(parts), self.args.world_size):
+            mine = first + self.args.process_index
+            batch = self._prepare_inputs(collate([data[i] for i in parts[min(mine, len(parts) - 1)]]))
+            rows, targets = self.model_inputs.label_rows(batch)
+            with torch.no_grad(), self._autocast():
+                outputs = self._forward(self.model, self.model, batch, rows)
+            if mine < len(parts):
+                sums += torch.stack([cross_entropy(outputs.logits[0], targets, 1), rows.sum()])
+        self.model.train()
+        total, labels = self._sum_over_processes(sums).tolist()
+        metrics = {"eval_loss": total / labels}
+        self.log(metrics)
+        self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
     # ---- logs and checkpoints ----
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:

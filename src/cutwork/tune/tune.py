@@ -15,9 +15,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from rich.console import Console
 from torch import Tensor, nn
-from transformers import TrainingArguments, set_seed
-from transformers.integrations import is_tensorboard_available
-from transformers.training_args import OptimizerNames
+from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import Long, TuneSettings
@@ -30,19 +28,18 @@ from cutwork.torch_models.data import Examples, examples
 from cutwork.torch_models.load import load_config, load_model, load_tokenizer, save_model
 from cutwork.torch_models.model_inputs import inputs_of
 from cutwork.torch_models.precision import wants_bfloat16
+from cutwork.tune.arguments import in_environment, training_arguments
 from cutwork.tune.console import TrainingLog, read_log, show_examples, show_layers
 from cutwork.tune.estimate import Estimate, estimate
 from cutwork.tune.gradual import schedule_of
 from cutwork.tune.lora import add_adapters, merge
 from cutwork.tune.malloc import kept_pages
 from cutwork.tune.masks import LostZerosError, sparsity
-from cutwork.tune.optimizers import check_optimizer
 from cutwork.tune.trainer import SparseTrainer, is_complete, last_checkpoint
 
 REPORT = "tune-report.json"
 _LOG = "tune-log.jsonl"
 _RUN = "run.json"
-_SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 
 @dataclass(frozen=True)
@@ -67,6 +64,7 @@ class _Run:
     tokenizer: Any
     samples: Sequence[Sample]
     data: Examples
+    validation: Examples | None
     max_length: int
     long: Long
     prepared: Preparation | None
@@ -82,6 +80,7 @@ def tune(
     samples: Sequence[Sample],
     *,
     teacher_dir: Path | None = None,
+    validation: Sequence[Sample] = (),
     max_length: int = 512,
     long: Long = "drop",
     fsdp: bool = False,
@@ -108,7 +107,7 @@ def tune(
     first = int(os.environ.get("RANK", "0")) == 0
     console = (console or Console(stderr=True)) if first else Console(quiet=True)
     work = output.with_name(f"{output.name}.work")
-    arguments = _arguments(work, settings, fsdp)
+    arguments = training_arguments(work, settings, fsdp, validates=bool(validation))
     _ = arguments.device  # from here on the processes know each other
     refusal = f"another process is fine-tuning into {output}; wait for it or choose another output"
     writes = first and not dry_run
@@ -118,6 +117,7 @@ def tune(
         PartialState().wait_for_everyone()
         config, tokenizer = load_config(model_dir), load_tokenizer(model_dir)
         data = examples(tokenizer, samples, max_length, inputs_of(config), long)
+        measured = examples(tokenizer, validation, max_length, inputs_of(config), long) if validation else None
         run = _Run(
             model_dir=model_dir,
             teacher_dir=teacher_dir,
@@ -129,10 +129,11 @@ def tune(
             tokenizer=tokenizer,
             samples=samples,
             data=data,
+            validation=measured,
             max_length=max_length,
             long=long,
             prepared=prepared,
-            identity=_identity(model_dir, teacher_dir, settings, data, prepared),
+            identity=_identity(model_dir, teacher_dir, settings, data, measured, prepared),
             first=first,
             console=console,
         )
@@ -142,8 +143,9 @@ def tune(
             return finished
         if settings.losses.needs_teacher and teacher_dir is None:
             raise CutworkError("the kl and squarehead losses compare with a teacher; give the dense model as --teacher")
-        if data.too_long():
-            console.print(data.too_long())
+        for part in filter(None, (data, measured)):
+            if part.too_long():
+                console.print(part.too_long())
         bfloat16 = _bfloat16(run, dry_run)
         expected = _estimate(run, bfloat16)
         if dry_run:
@@ -177,6 +179,7 @@ def _prepare(run: _Run, bfloat16: bool) -> tuple[SparseTrainer, dict[str, float]
         model=model,
         args=run.arguments,
         train_dataset=run.data,
+        eval_dataset=run.validation,
         losses=settings.losses,
         teacher=teacher,
         bfloat16=bfloat16,
@@ -184,6 +187,8 @@ def _prepare(run: _Run, bfloat16: bool) -> tuple[SparseTrainer, dict[str, float]
         own_optimizer=settings.optimizer,
         schedule=schedule_of(settings, model, run.tokenizer, run.samples, run.max_length, run.long, bfloat16),
     )
+    if settings.patience:
+        trainer.add_callback(EarlyStoppingCallback(settings.patience))
     run.work.mkdir(parents=True, exist_ok=True)
     if run.first:
         write_json(run.work / _RUN, {"run": run.identity, "bfloat16": bfloat16})
@@ -232,6 +237,7 @@ def _write(
             "tokens_per_second": round(trainer.tokens * run.arguments.world_size / seconds, 1),
             "dtype": "bfloat16" if trainer.bfloat16 else "float32",
             "final": lines[-1] if lines else {},
+            **({"validation": _validation(run.validation, trainer)} if run.validation else {}),
             "sparsity": after,
         }
         show_layers(run.console, lines)
@@ -247,14 +253,27 @@ def _write(
     return shared[0]
 
 
+def _validation(data: Examples, trainer: SparseTrainer) -> dict[str, Any]:
+    """The losses by step, and the step and loss of the weights that are written."""
+    losses = {line["step"]: line["eval_loss"] for line in trainer.state.log_history if "eval_loss" in line}
+    step = trainer.state.best_global_step if trainer.args.load_best_model_at_end else max(losses)
+    return {**data.counts(), "losses": [[*each] for each in losses.items()], "step": step, "loss": losses[step]}
+
+
 def _identity(
-    model: Path, teacher: Path | None, settings: TuneSettings, data: Examples, prepared: Preparation | None
+    model: Path,
+    teacher: Path | None,
+    settings: TuneSettings,
+    data: Examples,
+    validation: Examples | None,
+    prepared: Preparation | None,
 ) -> dict[str, Any]:
     return {
         "model": fingerprint(model),
         "teacher": fingerprint(teacher) if teacher and settings.losses.needs_teacher else None,
         "data": data.digest(),
         "settings": settings.model_dump(mode="json"),
+        **({"validation": validation.digest()} if validation else {}),
         **({"prepared": prepared.key} if prepared else {}),
     }
 
@@ -355,53 +374,10 @@ def _estimate(run: _Run, bfloat16: bool) -> Estimate | None:
             steps=settings.max_steps if settings.max_steps > 0 else math.ceil(per_epoch * settings.epochs),
             micro_batch=arguments.per_device_train_batch_size,
             accumulation=accumulation,
-            shards=arguments.world_size if arguments.fsdp or _in_environment("ACCELERATE_USE_FSDP") else 1,
+            shards=arguments.world_size if arguments.fsdp or in_environment("ACCELERATE_USE_FSDP") else 1,
         )
     except Exception:
         return None
-
-
-def _in_environment(switch: str) -> bool:
-    return os.environ.get(switch, "").lower() in ("1", "true", "yes")
-
-
-def _arguments(work: Path, settings: TuneSettings, fsdp: bool) -> TrainingArguments:
-    check_optimizer(settings.optimizer)
-    if _in_environment("ACCELERATE_USE_DEEPSPEED"):
-        raise CutworkError("DeepSpeed is not supported; launch with FSDP2 or DDP (accelerate launch, torchrun)")
-    processes = int(os.environ.get("WORLD_SIZE", "1"))  # as launched by torchrun or accelerate
-    if fsdp and processes == 1:
-        raise CutworkError("--fsdp shares one model among several processes; launch it with torchrun or accelerate")
-    micro = min(settings.micro_batch_size, settings.batch_size)
-    if settings.batch_size % (micro * processes):
-        times = f" times {processes} processes" if processes > 1 else ""
-        raise CutworkError(f"batch_size {settings.batch_size} is not a multiple of micro_batch_size {micro}{times}")
-    return TrainingArguments(
-        output_dir=str(work),
-        num_train_epochs=settings.epochs,
-        max_steps=settings.max_steps,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        warmup_steps=settings.warmup_steps,
-        lr_scheduler_type=_SCHEDULES[settings.schedule],
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=settings.batch_size // (micro * processes),
-        max_grad_norm=settings.max_grad_norm,
-        optim=settings.optimizer if settings.optimizer in list(OptimizerNames) else "sgd",  # replaced by the trainer
-        **({"fsdp": True, "fsdp_config": {"version": 2, "state_dict_type": "SHARDED_STATE_DICT"}} if fsdp else {}),
-        seed=settings.seed,
-        save_strategy="steps",
-        save_steps=settings.save_every,
-        save_total_limit=1,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        report_to=["tensorboard"] if is_tensorboard_available() else [],
-        remove_unused_columns=False,
-        use_cpu=not torch.cuda.is_available(),
-        ddp_find_unused_parameters=settings.losses.ce == settings.losses.kl == 0,  # then the head is not used
-        disable_tqdm=True,
-        dataloader_pin_memory=torch.cuda.is_available(),
-    )
 
 
 def _check_zeros(before: dict[str, float], after: dict[str, float]) -> None:

@@ -14,11 +14,19 @@ class Detokenizer:
     The pieces joined equal the text decoded at once, for byte-level and sentencepiece vocabularies alike, but for half
     a character at the end. Bytes that are not yet a whole character are held back until they are, or until it is clear
     that they never will be. How a token is written can depend on those before it (sentencepiece drops a leading space),
-    so a few of them are decoded again each time; `prompt` gives those before the first.
+    so a few of them are decoded again each time; `prompt` gives those before the first. `skip_special_tokens` leaves
+    special tokens out, or the `hidden` tokens instead.
     """
 
-    def __init__(self, tokenizer: Any, prompt: Sequence[int] = (), skip_special_tokens: bool = True) -> None:
-        self._tokenizer, self._skip = tokenizer, skip_special_tokens
+    def __init__(
+        self,
+        tokenizer: Any,
+        prompt: Sequence[int] = (),
+        skip_special_tokens: bool = True,
+        hidden: frozenset[int] | None = None,
+    ) -> None:
+        self._tokenizer, self._skip = tokenizer, skip_special_tokens and hidden is None
+        self._hidden = hidden if skip_special_tokens and hidden is not None else frozenset()
         self._new: list[int] = []
         for count in range(CONTEXT, CONTEXT + PATIENCE):
             self._pieces = [list(prompt[-count:])]  # tokens already written; each piece ends a character
@@ -51,7 +59,7 @@ class Detokenizer:
     def _decode(self, new: list[int]) -> str:
         if self._tokenizer is None:
             return ""
-        tokens = [token for piece in self._pieces for token in piece] + new
+        tokens = [token for piece in [*self._pieces, new] for token in piece if token not in self._hidden]
         return str(self._tokenizer.decode(tokens, skip_special_tokens=self._skip, clean_up_tokenization_spaces=False))
 
 
@@ -64,17 +72,22 @@ class StopStrings:
     def __init__(self, stop: Sequence[str]) -> None:
         self._stop = [text for text in stop if text]
         self._held = ""
-        self.stopped = False
+        self.found: str | None = None  # the stop string that appeared
+
+    @property
+    def stopped(self) -> bool:
+        """Whether one has appeared."""
+        return self.found is not None
 
     def push(self, text: str) -> str:
         """The text that is certainly before any stop string."""
         if self.stopped:
             return ""
         self._held += text
-        places = [at for at in (self._held.find(stop) for stop in self._stop) if at >= 0]
+        places = [(at, stop) for stop in self._stop if (at := self._held.find(stop)) >= 0]
         if places:
-            self.stopped = True
-            return self._take(min(places), discard=True)
+            at, self.found = min(places)
+            return self._take(at, discard=True)
         return self._take(len(self._held) - self._suspect())
 
     def flush(self) -> str:

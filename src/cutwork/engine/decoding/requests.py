@@ -166,11 +166,12 @@ class Session:
         stop = [stop] if isinstance(stop, str) else list(stop)
         if stop and self._tokenizer is None:
             raise CutworkError("stop strings need a tokenizer, and this model has none; use token ids only")
+        ends: frozenset[int] = frozenset() if options.get("ignore_eos", False) else self._stop_tokens
         sequence = self.scheduler.add(
             prompt,
             max_new_tokens=options.get("max_new_tokens", 128),
             sampling=sampling,
-            stop_tokens=frozenset() if options.get("ignore_eos", False) else self._stop_tokens,
+            stop_tokens=ends.union(options.get("stop_token_ids", ())),
             priority=options.get("priority", 0),
             client=options.get("client", ""),
             cache_salt=options.get("cache_salt", ""),
@@ -178,7 +179,8 @@ class Session:
             memory=memory,
         )
         skip = options.get("skip_special_tokens", True)
-        request = Request(sequence, Detokenizer(self._tokenizer, prompt, skip), StopStrings(stop), skip)
+        detokenizer = Detokenizer(self._tokenizer, prompt, skip, options.get("hidden_tokens"))
+        request = Request(sequence, detokenizer, StopStrings(stop), skip)
         self._requests[sequence] = request
         return request
 

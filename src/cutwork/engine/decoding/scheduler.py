@@ -11,6 +11,7 @@ import numpy as np
 from cutwork.engine.backend import Executor
 from cutwork.engine.decoding.beam import Beams, BeamSearch
 from cutwork.engine.decoding.blocks import BlockCache, OutOfBlocks, Table
+from cutwork.engine.decoding.lookup import LookupDrafter
 from cutwork.engine.decoding.prefill_budget import PrefillBudget
 from cutwork.engine.decoding.running import NO_TOKEN, Chosen, FinishReason, Running
 from cutwork.engine.decoding.sampling import Sampler, Sampling
@@ -46,7 +47,7 @@ class Scheduler:
         self._executor: Executor | None = executor
         self.cache, self.encoder = cache, encoder
         self.prefill_budget = PrefillBudget(step_seconds)
-        self.drafter: Drafter | None = None
+        self.drafter: Drafter | LookupDrafter | None = None
         self.max_guesses = 0
         self.max_tokens, self.max_batch, self.max_context = max_tokens, max_batch, max_context
         self.waiting: deque[Running] = deque()

@@ -39,9 +39,9 @@ class Scorer:
         self._turn, self._check = turn, check
         self.chunk, self._max_context = chunk, max_context
 
-    def logits(self, tokens: Sequence[int], memory: EncodedInput | None = None) -> Iterator[np.ndarray]:
-        """Logits of consecutive chunks of a sequence, each float32 [chunk, vocabulary]."""
-        return self._steps(tokens, memory, lambda logits: logits)
+    def logits(self, tokens: Sequence[int], memory: EncodedInput | None = None, first: int = 0) -> Iterator[np.ndarray]:
+        """Logits of consecutive chunks of a sequence, each float32 [chunk, vocabulary], from the place `first` on."""
+        return self._steps(tokens, memory, lambda logits: logits, wanted=first)
 
     def cross_attention(
         self, tokens: Sequence[int], memory: EncodedInput, heads: Sequence[tuple[int, int]]
@@ -59,17 +59,15 @@ class Scorer:
         return np.concatenate(weights, axis=1), np.concatenate(logits)
 
     def token_logprobs(
-        self, tokens: Sequence[int], alternatives: int, memory: EncodedInput | None
+        self, tokens: Sequence[int], alternatives: int, memory: EncodedInput | None, first: int = 0
     ) -> Iterator[list[Logprob | None]]:
         """See `Model.token_logprobs`."""
-        before: np.ndarray | None = None
-        start = 0
-        for logits in self.logits(tokens, memory):
-            rows = logits if before is None else np.concatenate([before, logits])
-            targets = tokens[start + (before is None) : start + len(logits)]
-            logprobs: list[Logprob | None] = [None] if before is None else []
-            yield logprobs + [log_probability(rows[i], token, alternatives) for i, token in enumerate(targets)]
-            before, start = logits[-1:], start + len(logits)
+        logprobs: list[Logprob | None] = [None] if first == 0 else []
+        position = max(first, 1)  # of the token that the next logits predict
+        for logits in self.logits(tokens, memory, position - 1):
+            targets = tokens[position : position + len(logits)]
+            yield logprobs + [log_probability(logits[i], token, alternatives) for i, token in enumerate(targets)]
+            logprobs, position = [], position + len(targets)
 
     def _steps(
         self,
@@ -77,8 +75,10 @@ class Scorer:
         memory: EncodedInput | None,
         read: Callable[[np.ndarray], Result],
         attention_of: np.ndarray | None = None,
+        wanted: int = 0,
     ) -> Iterator[Result]:
-        """What `read` makes of the logits of each chunk, before anybody else's step.
+        """What `read` makes of the logits of each chunk, those before the place `wanted` left out, before anybody
+        else's step.
 
         A turn is one step: whoever has the iterator does not have the model.
         """
@@ -101,7 +101,7 @@ class Scorer:
                 with self._turn:
                     logits = run_step(
                         self._running(),
-                        [Part(part, start, logits=len(part))],
+                        [Part(part, start, logits=max(0, min(len(part), start + len(part) - wanted)))],
                         table_rows([room[0]]),
                         attended=attended,
                         attention_of=attention_of,

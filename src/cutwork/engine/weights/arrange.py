@@ -21,7 +21,8 @@ Layout = Literal["slots", "dense"]
 _ZEROS = (0.0, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0)
 _SLOTS = (1.0, 1.08, 1.13, 1.23, 1.31, 1.47, 2.31, 6.0)
 _STARTS = 13 / 12  # of the bytes of slots, with where each strip's windows start
-_WORTH = 0.9  # of the time that a weight takes as it is stored, which is less memory
+_WORTH = 0.9  # of the time of the stored form, which takes less memory, and of dense, which never disappoints
+_AT_ONCE = (1, 16, 512)  # as many tokens come alone as in batches of 16 and in prompts of 512
 
 
 @dataclass(frozen=True)
@@ -34,28 +35,35 @@ class Arrangement:
 
     @classmethod
     def of(cls, weights: Mapping[str, EncodedWeight], costs: Costs, threads: int) -> Self:
-        """What is fastest for one token with so many threads."""
+        """What is fastest with so many threads, for tokens that are decoded and for prompts together."""
         fastest = {name: _fastest(weight, costs, threads) for name, weight in weights.items()}
         return cls({name: layout for name, layout in fastest.items() if layout}, costs, threads)
 
     def apply(self, name: str, weight: TimedWeight, stored: EncodedWeight) -> TimedWeight:
-        """The weight of this name as it should be; as it is where its mask takes more slots than foreseen.
+        """The weight of this name as it should be; what is to be in slots is judged again by how many there are.
 
         Raises MemoryError.
         """
         layout = self.layouts.get(name)
-        if layout == "dense" and stored.dtype == "i4":
-            codes = encode_int4(weight.to_dense(), row_scales(stored), stored.group, allow_bitmask=False)
-            assert codes.scale is not None
-            return native().Weight.int4(weight.rows, weight.cols, codes.values, codes.scale, codes.group)
-        if layout == "dense":
-            return native().Weight.dense(weight.to_dense(), stored.scale)
-        slots = weight.in_slots() if layout else None
-        return slots if slots and self._seconds(slots) < self._seconds(weight) else weight
+        if layout == "slots":
+            stays = self._seconds(weight, weight.encoding, weight.stored)
+            dense = self._seconds(weight, "dense", weight.rows * weight.cols)
+            slots = weight.in_slots()
+            if slots and self._seconds(slots, slots.encoding, slots.stored) < _WORTH * min(stays, dense):
+                return slots
+            layout = "dense" if dense < _WORTH * stays else None
+        return _dense(weight, stored) if layout == "dense" else weight
 
-    def _seconds(self, weight: TimedWeight) -> float:
-        shape = (weight.encoding, weight.dtype, weight.rows, weight.cols, weight.stored)
-        return _seconds(self.costs, *shape, self.threads)
+    def _seconds(self, weight: TimedWeight, encoding: str, count: int) -> float:
+        return _seconds(self.costs, encoding, weight.dtype, weight.rows, weight.cols, count, self.threads)
+
+
+def _dense(weight: TimedWeight, stored: EncodedWeight) -> TimedWeight:
+    if stored.dtype == "i8":
+        return native().Weight.dense(weight.to_dense(), stored.scale)
+    codes = encode_int4(weight.to_dense(), row_scales(stored), stored.group, allow_bitmask=False)
+    assert codes.scale is not None
+    return native().Weight.int4(weight.rows, weight.cols, codes.values, codes.scale, codes.group)
 
 
 def _fastest(weight: EncodedWeight, costs: Costs, threads: int) -> Layout | None:
@@ -75,6 +83,6 @@ def _fastest(weight: EncodedWeight, costs: Costs, threads: int) -> Layout | None
 
 
 def _seconds(costs: Costs, encoding: str, dtype: str, rows: int, cols: int, stored: int, threads: int) -> float:
-    """Of one token."""
+    """Of a token each that comes alone, in a batch and in a prompt."""
     shape = (encoding, dtype, rows, cols, stored)
-    return costs.seconds(costs.choose(*shape, 1), *shape, 1, threads)
+    return sum(costs.seconds(costs.choose(*shape, count), *shape, count, threads) / count for count in _AT_ONCE)

@@ -16,7 +16,7 @@ from cutwork.errors import CutworkError
 from cutwork.machine import cpu_name
 from cutwork.pack.int4 import GROUP, encode_int4
 from cutwork.pack.masked import encode
-from cutwork.pack.slots import TAKE, bytes_of, records_of, split, tiles_of, windows_of
+from cutwork.pack.slots import TAKE, bytes_of, split, tiles_of, windows_of
 from cutwork.store.atomic import write_atomically
 
 ENVIRONMENT = "CUTWORK_COSTS"  # a file to read instead of the cache, or "default": the built-in costs
@@ -144,18 +144,21 @@ def _weights(dtype: str, encoding: str, shapes: Sequence[tuple[int, int]]) -> li
 
 
 def _in_slots(dtype: str, keep: int, rows: int, cols: int) -> TimedWeight:
-    """A weight of which every 16 columns keep some."""
+    """A weight of which so many of 16 columns live: int4 the same number of every 16, int8, which is what is laid out
+    in slots when a model is loaded, any of them."""
     random = np.random.default_rng(0)
-    codes = np.where(np.arange(16) < keep, random.integers(1, 8, (rows, cols // 16, 16)), 0)
-    codes = random.permuted(codes, axis=2).reshape(rows, cols).astype(np.int8)
+    values = random.integers(1, 8, (rows, cols))
+    if dtype == "i8":
+        codes = np.where(random.random((rows, cols)) < keep / 16, values, 0).astype(np.int8)
+        weight = make_weight("timed", (rows, cols), encode(codes, np.ones(rows, np.float32)), native().Weight)
+        slots = weight.in_slots()
+        assert slots is not None
+        return slots
+    lives = random.permuted(np.broadcast_to(np.arange(16) < keep, (rows, cols // 16, 16)), axis=2)
+    codes = np.where(lives.reshape(rows, cols), values, 0).astype(np.int8)
     steps = np.full((tiles_of(rows), windows_of(cols)), keep // TAKE, np.uint8)
-    if dtype == "i4":
-        values, scale = bytes_of(*split(codes, steps)), np.ones((tiles_of(rows), -(-cols // GROUP), 16), np.float32)
-        return native().Weight.slots(rows, cols, values, scale, keep, None, GROUP)
-    per_tile = steps.sum(axis=1, dtype=np.int64)
-    return native().Weight.slots(
-        rows, cols, records_of(*split(codes, steps), per_tile), np.ones(rows, np.float32), keep
-    )
+    scale = np.ones((tiles_of(rows), -(-cols // GROUP), 16), np.float32)
+    return native().Weight.slots(rows, cols, bytes_of(*split(codes, steps)), scale, keep, None, GROUP)
 
 
 def _fit(costs: Costs, kernel: str, weights: Sequence[TimedWeight]) -> tuple[float, ...]:

@@ -6,7 +6,6 @@ from typing import Any
 from cutwork.errors import CutworkError
 from cutwork.store.json_file import read_json
 
-EXAMPLES = "examples.json"  # a few of the task's held-out questions, for people to try
 _COLUMNS = ("name", "sparsity", "accuracy", "perplexity", "disk_bytes", "memory_bytes")
 
 
@@ -22,12 +21,3 @@ def load_results(directory: Path) -> dict[str, Any]:
     ):
         raise CutworkError(f"{file} is not what cutwork run writes; run the recipe's compare stage again")
     return results
-
-
-def examples(directory: Path) -> list[tuple[str, str]]:
-    """Held-out questions of a run's task with their reference answers; CutworkError if the run left none."""
-    file = directory / EXAMPLES
-    rows = read_json(file).get("examples") if file.is_file() else None
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        raise CutworkError(f"{directory} has no {EXAMPLES} with questions of its task; give one with --question")
-    return [(str(row.get("prompt", "")), str(row.get("answer", ""))) for row in rows]

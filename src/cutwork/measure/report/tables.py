@@ -31,7 +31,8 @@ _SHORT = {
 def headings(results: Sequence[dict[str, Any]]) -> list[str]:
     """The columns of a table: `HEADINGS`, and after the accuracy what else any run was measured by."""
     place = HEADINGS.index("accuracy") + 1
-    return [*HEADINGS[:place], *(LABELS[key] for key in _others(results)), *HEADINGS[place:]]
+    others = [LABELS[key] for key in _others(results)]
+    return [*HEADINGS[:place], *others, *(f"{task} {metric}" for task, metric in _asked(results)), *HEADINGS[place:]]
 
 
 def table_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
@@ -47,6 +48,7 @@ def table_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
                     "–" if row["name"].startswith("dense") else f"{row['sparsity']:.0%}",
                     f"{row['accuracy']:.1%}",
                     *(_number(row.get(key), "{:.1f}") for key in _others(results)),
+                    *(_number(row.get("lm_eval", {}).get(t, {}).get(m), "{:.3g}") for t, m in _asked(results)),
                     _number(row["perplexity"], "{:.2f}"),
                     f"{row['disk_bytes'] / 1e6:.0f}",
                     f"{row['memory_bytes'] / 1e6:.0f}",
@@ -94,6 +96,14 @@ def caption(results: Sequence[dict[str, Any]]) -> str:
 def _others(results: Sequence[dict[str, Any]]) -> list[str]:
     """The measures other than accuracy that any variant has."""
     return [key for key in LABELS if any(key in row for run in results for row in run["variants"])]
+
+
+def _asked(results: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """The tasks of lm-eval and a metric of each: acc_norm, or what it names first."""
+    tasks = {
+        task: metrics for run in results for row in run["variants"] for task, metrics in row.get("lm_eval", {}).items()
+    }
+    return [(task, "acc_norm" if "acc_norm" in metrics else next(iter(metrics))) for task, metrics in tasks.items()]
 
 
 def _number(value: float | None, form: str) -> str:

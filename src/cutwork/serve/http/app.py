@@ -7,6 +7,7 @@ from pathlib import Path
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
+from starlette.middleware.cors import CORSMiddleware
 
 from cutwork import __version__
 from cutwork.engine.model import Model
@@ -16,7 +17,8 @@ from cutwork.serve.http.middleware import RequestMiddleware
 from cutwork.serve.http.stream import ClientLeft
 from cutwork.serve.limits import Limits
 from cutwork.serve.metrics import Metrics
-from cutwork.serve.routes import audio, chat, completions, info, translate
+from cutwork.serve.routes import anthropic, audio, chat, completions, infill, info, responses, translate
+from cutwork.serve.routes.conversation import WARNING
 from cutwork.serve.served_model import ServedModels
 
 STATIC = Path(__file__).parent / "static"
@@ -28,9 +30,10 @@ def make_app(
     limits: Limits | None = None,
     keys: Sequence[str] = (),
     hosts: Sequence[str] | None = None,
+    origins: Sequence[str] = (),
 ) -> FastAPI:
     """The server over loaded models, by name; with `keys`, only for clients that know one of them. hosts: the names it
-    goes by, if others are to be refused (see `RequestMiddleware`).
+    goes by, if others are to be refused (see `RequestMiddleware`). origins: sites whose pages may ask (CORS).
 
     The models' threads start at once and stop with the application.
     """
@@ -55,7 +58,10 @@ def make_app(
         return Response(status_code=499)
 
     app.include_router(completions.router(served, limits))
+    app.include_router(infill.router(served, limits))
     app.include_router(chat.router(served, limits))
+    app.include_router(responses.router(served, limits))
+    app.include_router(anthropic.router(served, limits))
     app.include_router(audio.router(served, limits))
     app.include_router(translate.router(served, limits))
     app.include_router(info.router(served, limits, metrics))
@@ -65,5 +71,13 @@ def make_app(
     async def page() -> FileResponse:
         return FileResponse(STATIC / "index.html")
 
-    app.add_middleware(RequestMiddleware, limits=limits, keys=keys, hosts=hosts)
+    app.add_middleware(RequestMiddleware, limits=limits, keys=keys, hosts=hosts, origins=origins)
+    if origins:  # outermost: browsers ask without a key whether they may ask
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["X-Request-Id", WARNING, "Retry-After"],
+        )
     return app

@@ -46,9 +46,9 @@ def took_too_long() -> ApiError:
 
 
 def body(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
-    """{"error": …} as OpenAI writes it."""
+    """{"error": …} as OpenAI writes it; Anthropic's clients find what they look for too."""
     kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    return {"type": "error", "error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 def install(app: FastAPI) -> None:
@@ -70,5 +70,6 @@ def install(app: FastAPI) -> None:
     async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part != "body")
-        message = f"{where}: {first['msg']}" if where else str(first["msg"])
+        what = "is not supported here; leave it out" if first["type"] == "extra_forbidden" else first["msg"]
+        message = f"{where}: {what}" if where else str(what)
         return JSONResponse(body(400, message, where or None), 400)

@@ -52,12 +52,20 @@ class RequestMiddleware:
 
     keys: those that let clients in, all if there are none. hosts: names the server goes by, beside addresses and
     localhost, if others are to be refused: else a page from elsewhere could give its own name to this server's address
-    and read answers. A key keeps such pages out by itself.
+    and read answers. A key keeps such pages out by itself. origins: sites whose pages may ask all the same, as
+    "https://example.org"; "*" for all.
     """
 
     def __init__(
-        self, app: ASGIApp, *, limits: Limits, keys: Sequence[str] = (), hosts: Sequence[str] | None = None
+        self,
+        app: ASGIApp,
+        *,
+        limits: Limits,
+        keys: Sequence[str] = (),
+        hosts: Sequence[str] | None = None,
+        origins: Sequence[str] = (),
     ) -> None:
+        self._origins = frozenset(origins)
         self._app, self._limits = app, limits
         self._keys = [key.encode() for key in keys]
         self._hosts = None if hosts is None or keys else {"localhost", *(host.lower() for host in hosts)}
@@ -110,11 +118,13 @@ class RequestMiddleware:
 
     def _client(self, scope: Scope, headers: Headers) -> dict[str, str]:
         """Who asks: the number of the key that was given, or the address."""
-        scheme, _, key = headers.get("authorization", "").partition(" ")
-        known = [hmac.compare_digest(key.encode(), valid) for valid in self._keys]  # all of them, in constant time
-        if scheme.lower() == "bearer" and any(known):
-            name = f"key {known.index(True)}"
-            return {"client": name, "cache_salt": name}
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        given = [bearer if scheme.lower() == "bearer" else "", headers.get("x-api-key", "")]  # Anthropic's clients' way
+        for key in given:
+            known = [hmac.compare_digest(key.encode(), valid) for valid in self._keys]  # all of them, in constant time
+            if any(known):
+                name = f"key {known.index(True)}"
+                return {"client": name, "cache_salt": name}
         address = scope.get("client")
         return {"client": address[0] if address else "", "cache_salt": ""}
 
@@ -124,7 +134,7 @@ class RequestMiddleware:
             return JSONResponse(body(503, "the server is busy; try again later"), 503, headers=CLOSE)
         if self._hosts is not None and not self._is_ours(headers.get("host", "")):
             return JSONResponse(body(421, "this server does not go by that name; see --allow-host"), 421)
-        if self._hosts is not None and scope["method"] == "POST" and _from_elsewhere(headers):
+        if self._hosts is not None and scope["method"] == "POST" and self._from_elsewhere(headers):
             return JSONResponse(body(403, "pages of other sites may not use this server; give it an API key"), 403)
         length = headers.get("content-length", "0")
         if not length.isdecimal() or len(length) > 18 or int(length) > self._body_limit(path):
@@ -132,8 +142,12 @@ class RequestMiddleware:
         known = scope["state"]["cache_salt"] or not self._keys
         if known or path in OPEN or path.startswith("/static/"):
             return None
-        message = "give a valid API key in the header 'Authorization: Bearer KEY'"
+        message = "give a valid API key in the header 'Authorization: Bearer KEY' or 'X-Api-Key: KEY'"
         return JSONResponse(body(401, message, code="invalid_api_key"), 401, headers={"WWW-Authenticate": "Bearer"})
+
+    def _from_elsewhere(self, headers: Headers) -> bool:
+        """Whether a browser sends this for a page of a site that may not ask."""
+        return not self._origins & {"*", headers.get("origin", "")} and _from_elsewhere(headers)
 
     def _is_ours(self, host: str) -> bool:
         name = urlsplit(f"//{host}").hostname if _is_authority(host) else None

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -61,13 +61,22 @@ async def _left(request: Request) -> None:
 class EventStream(StreamingResponse):
     """Server-sent events, one per dict of `events`, then [DONE]; cancels its job whatever happens.
 
-    An error after the first byte becomes an event with OpenAI's error object. A reader so slow that the whole takes
-    longer than `deadline` seconds and GRACE more is cut off.
+    named: each is announced by its `type`, and [DONE] is left out, as OpenAI's responses and Anthropic's messages are
+    streamed. An error after the first byte becomes an event with OpenAI's error object. A reader so slow that the
+    whole takes longer than `deadline` seconds and GRACE more is cut off.
     """
 
-    def __init__(self, job: Job[Any], events: AsyncIterator[dict[str, Any]], deadline: float) -> None:
-        self._job, self._seconds = job, deadline + GRACE
-        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    def __init__(
+        self,
+        job: Job[Any],
+        events: AsyncIterator[dict[str, Any]],
+        deadline: float,
+        more_headers: Mapping[str, str] | None = None,
+        *,
+        named: bool = False,
+    ) -> None:
+        self._job, self._seconds, self._named = job, deadline + GRACE, named
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **(more_headers or {})}
         super().__init__(self._encode(events), media_type="text/event-stream", headers=headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,11 +89,15 @@ class EventStream(StreamingResponse):
         finally:
             self._job.cancel()
 
-    @staticmethod
-    async def _encode(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
+    async def _encode(self, events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
         try:
             async for event in events:
-                yield f"data: {json.dumps(event, ensure_ascii=False)}\n\n"
+                yield self._event(event)
         except ApiError as error:
-            yield f"data: {json.dumps(error.body())}\n\n"
-        yield "data: [DONE]\n\n"
+            yield self._event(error.body())
+        if not self._named:
+            yield "data: [DONE]\n\n"
+
+    def _event(self, event: dict[str, Any]) -> str:
+        name = f"event: {event['type']}\n" if self._named else ""
+        return f"{name}data: {json.dumps(event, ensure_ascii=False)}\n\n"

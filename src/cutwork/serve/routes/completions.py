@@ -1,13 +1,15 @@
 """POST /v1/completions: what it takes and answers."""
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from cutwork.engine.decoding.sampling import Logprob
+from cutwork.engine.infill import InfillFormat, infill_format
 from cutwork.serve.answer import json_answer, opening, timings, usage
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.json_body import JsonRoute
@@ -42,13 +44,6 @@ class CompletionRequest(GenerationRequest):
     suffix: str | None = None
     best_of: int | None = Field(None, ge=1, le=128)
 
-    @field_validator("suffix")
-    @classmethod
-    def _no_suffix(cls, value: str | None) -> str | None:
-        if value:
-            raise ValueError("suffix is not supported; leave it out")
-        return None
-
 
 def router(models: ServedModels, limits: Limits) -> APIRouter:
     """The route over these models."""
@@ -56,22 +51,37 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
 
     @routes.post("/v1/completions", summary="Continue a prompt", response_model=None)
     async def completions(body: CompletionRequest, request: Request) -> Response:
-        served = models.find_text(body.model)
-        check(body, limits)
-
-        async def prepared() -> tuple[list[list[int]], list[Choice]]:
-            prompts = await _prompts(body, served, limits)
-            return prompts, await _choices(body, prompts, served, limits, cache_salt_of(request))
-
-        prompts, choices = await while_connected(request, prepared(), seconds_left(request, limits.deadline))
-        job = TextJob(choices, seconds_left(request, limits.deadline), client_of(request))
-        served.worker.submit(job)
-        answer = _Answer(body, served, job, prompts)
+        work = await begin(body, request, models, limits)
+        answer = _Answer(body, work)
         if body.stream:
-            return EventStream(job, answer.stream(), limits.deadline)
-        return await whole_answer(request, job, answer.whole())
+            return EventStream(work.job, answer.stream(), limits.deadline)
+        return await whole_answer(request, work.job, answer.whole())
 
     return routes
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Prompts being continued."""
+
+    served: ServedModel
+    prompts: list[list[int]]
+    job: TextJob
+
+
+async def begin(body: CompletionRequest, request: Request, models: ServedModels, limits: Limits) -> Completion:
+    """Queue what a request asks for. Raises ApiError or CutworkError for what cannot be had."""
+    served = models.find_text(body.model)
+    check(body, limits)
+
+    async def prepared() -> tuple[list[list[int]], list[Choice]]:
+        prompts = await _prompts(body, served, limits)
+        return prompts, await _choices(body, prompts, served, limits, cache_salt_of(request))
+
+    prompts, choices = await while_connected(request, prepared(), seconds_left(request, limits.deadline))
+    job = TextJob(choices, seconds_left(request, limits.deadline), client_of(request))
+    served.worker.submit(job)
+    return Completion(served, prompts, job)
 
 
 async def _prompts(body: CompletionRequest, served: ServedModel, limits: Limits) -> list[list[int]]:
@@ -80,14 +90,27 @@ async def _prompts(body: CompletionRequest, served: ServedModel, limits: Limits)
         wanted = [wanted]
     if not 1 <= len(wanted) <= limits.prompts:
         raise ApiError(400, f"prompt: give from 1 to {limits.prompts} prompts, not {len(wanted)}", param="prompt")
+    fill = _infill(body, served) if body.suffix else None
     prompts = []
     for prompt in wanted:
         ids = prompt
         if isinstance(prompt, str):
-            ids = await served.tokens.encode(prompt, most=longest_prompt(served))
+            text = fill.prompt(prompt, body.suffix or "") if fill else prompt
+            ids = await served.tokens.encode(text, most=longest_prompt(served))
         check_prompt(ids, served)
         prompts.append(ids)
     return prompts
+
+
+def _infill(body: CompletionRequest, served: ServedModel) -> InfillFormat:
+    """How the model fills in the middle. Raises ApiError (400) if it does not, or not this."""
+    fill = infill_format(served.model.tokenizer)
+    if fill is None:
+        message = "this model cannot fill in the middle: its tokenizer has no tokens for it; leave suffix out"
+        raise ApiError(400, message, param="suffix")
+    if body.echo or not isinstance(body.prompt, str):
+        raise ApiError(400, "suffix needs one prompt as text, and no echo", param="suffix")
+    return fill
 
 
 async def _choices(
@@ -105,6 +128,8 @@ async def _choices(
     score = body.logprobs if body.echo else None
     first = await generate_options(body, served, limits, max_tokens=max(max_tokens, 1), logprobs=body.logprobs)
     first["cache_salt"] = cache_salt
+    if body.suffix:
+        first["stop_token_ids"] = [*first["stop_token_ids"], *_infill(body, served).ends(served.model.tokenizer)]
 
     def make() -> list[Choice]:
         return [
@@ -117,9 +142,9 @@ async def _choices(
 
 
 class _Answer:
-    def __init__(self, body: CompletionRequest, served: ServedModel, job: TextJob, prompts: list[list[int]]) -> None:
-        self._body, self._served, self._job, self._prompts = body, served, job, prompts
-        self._head = opening("cmpl", "text_completion", served.name)
+    def __init__(self, body: CompletionRequest, work: Completion) -> None:
+        self._body, self._served, self._job, self._prompts = body, work.served, work.job, work.prompts
+        self._head = opening("cmpl", "text_completion", work.served.name)
 
     async def whole(self) -> Response:
         scored: dict[int, list[Logprob | None]] = {}

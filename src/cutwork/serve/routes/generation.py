@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field
 
+from cutwork.engine.chat.formats import CallFormat
+from cutwork.engine.chat.thought import Thought
 from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.decoding.sampling import LEAST_PENALTY
 from cutwork.serve.grammar import Matcher
@@ -32,6 +34,7 @@ class EngineFields(Schema):
     frequency_penalty: Penalty = 0.0
     repetition_penalty: float = Field(1.0, ge=LEAST_PENALTY, le=10)
     ignore_eos: bool = False
+    stop_token_ids: Annotated[list[TokenId], Field(fail_fast=True), at_most(1024)] = Field(default_factory=list)
     skip_special_tokens: bool = True
 
 
@@ -42,8 +45,11 @@ class StreamOptions(Schema):
 
 
 class JsonSchema(Schema):
-    """`response_format.json_schema`."""
+    """`response_format.json_schema`. It is followed whether it is strict or not; the name is the client's own."""
 
+    name: str | None = None
+    description: str | None = None
+    strict: bool | None = None
     schema_: dict[str, Any] = Field(default_factory=dict, alias="schema")
 
 
@@ -60,6 +66,7 @@ class GenerationRequest(EngineFields):
     model: ModelName = None
     n: int = Field(1, ge=1, le=128)
     max_tokens: int | None = Field(None, ge=0, le=1 << 24)
+    min_tokens: int = Field(0, ge=0, le=1 << 24)
     logit_bias: Annotated[dict[TokenId, Bias], at_most(1024)] | None = None
     seed: int | None = Field(None, ge=-MAX_SEED, le=MAX_SEED)
     stop: str | Texts | None = None
@@ -123,10 +130,11 @@ async def generate_options(
     max_tokens: int,
     logprobs: int | None,
     calls: Sequence[tuple[str, dict[str, Any] | None]] = (),
+    written: CallFormat | None = None,
 ) -> GenerateOptions:
     """The engine's options for a request; see `choice_options`. A grammar is compiled once, off the event loop.
 
-    calls: functions, as (name, schema of the parameters), one of which must be called.
+    calls: functions, as (name, schema of the parameters), one of which must be called, as it is `written`.
     """
     bias = request.logit_bias or {}
     if bias and max(bias) >= served.model.plan.vocabulary:
@@ -139,12 +147,13 @@ async def generate_options(
         schema = form.json_schema.schema_ if form.json_schema else {"type": "object"}
         constraint = await asyncio.to_thread(served.grammars.json_schema, schema, limits)
     if calls:
-        constraint = await asyncio.to_thread(served.grammars.tool_call, calls, limits)
+        constraint = await asyncio.to_thread(served.grammars.tool_call, calls, written, limits)
     if logprobs is not None:
         await served.tokens.know_texts()
     same = cast(GenerateOptions, request.model_dump(include=set(EngineFields.model_fields)))
     other: GenerateOptions = {
         "max_new_tokens": max_tokens,
+        "min_new_tokens": request.min_tokens,
         "stop": request.stops,
         "logit_bias": bias,
         "constraint": constraint,
@@ -166,6 +175,6 @@ def choice_options(first: GenerateOptions, index: int) -> GenerateOptions:
     if seed is not None:
         options["seed"] = (seed + index) % (1 << 63)
     constraint = first.get("constraint")
-    if isinstance(constraint, Matcher):
+    if isinstance(constraint, Matcher | Thought):
         options["constraint"] = constraint.copy()
     return options

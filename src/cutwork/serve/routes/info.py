@@ -13,9 +13,10 @@ from cutwork.serve.http.json_body import JsonRoute
 from cutwork.serve.http.stream import seconds_left, while_connected
 from cutwork.serve.limits import Limits
 from cutwork.serve.metrics import Metrics
-from cutwork.serve.routes.chat import Messages, template_message
+from cutwork.serve.routes.chat_request import Messages, template_message
 from cutwork.serve.routes.schema import ModelName, Schema, TokenIds
 from cutwork.serve.served_model import ServedModel, ServedModels
+from cutwork.store.examples import read_examples
 
 
 class TokenizeRequest(Schema):
@@ -104,6 +105,7 @@ def _model(served: ServedModel) -> dict[str, Any]:
 def _card(served: ServedModel) -> dict[str, Any]:
     """What the page shows of a model."""
     model = served.model
+    template = getattr(model.tokenizer, "chat_template", None)
     return {
         "architecture": model.config.get("model_type"),
         "sparsity": round(model.sparsity, 4),
@@ -115,5 +117,8 @@ def _card(served: ServedModel) -> dict[str, Any]:
         "cache_dtype": model.cache_dtype,
         "transcribe": served.hears_speech,
         "translate": translates(model.config),
-        "chat": bool(getattr(model.tokenizer, "chat_template", None)),
+        "chat": bool(template),
+        "thinks": model.chat_template.form.thought is not None,
+        "examples": read_examples(model.path),
+        "tools": model.chat_template.form.calls is not None,
     }

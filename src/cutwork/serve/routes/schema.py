@@ -2,9 +2,16 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from cutwork.serve.limits import Limits
+
+# Fields of OpenAI's and other servers' clients that change no answer here: who asks, what is kept, billed or cached.
+UNUSED = {
+    *("user", "safety_identifier", "metadata", "store", "service_tier", "cache_control", "cache_prompt"),
+    *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "include_obfuscation", "prediction"),
+    *("refusal", "annotations", "reasoning_details", "timings_per_token"),
+}
 
 
 def at_most(count: int) -> BeforeValidator:
@@ -26,7 +33,28 @@ TokenCount = Annotated[int, Field(ge=1, le=1 << 24)]
 
 
 class Schema(BaseModel):
-    """A request's body. Unknown fields are ignored, as OpenAI's clients expect; known ones are held to their range, and
-    every one of them has an effect."""
+    """A request's body, or an object in it. Every field has an effect and is held to its range; one that is not known
+    is refused, unless it is empty or one of `UNUSED`."""
 
-    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        names = cls._names()
+        return {key: entry for key, entry in value.items() if key in names or not (key in UNUSED or _empty(entry))}
+
+    @classmethod
+    def _names(cls) -> set[str]:
+        """The names by which its fields are given."""
+        names = set(cls.model_fields)
+        for field in cls.model_fields.values():
+            alias = field.validation_alias
+            names |= {str(name) for name in (alias.choices if isinstance(alias, AliasChoices) else [alias])}
+        return names
+
+
+def _empty(value: Any) -> bool:
+    return value is None or (isinstance(value, str | list | dict) and not value)

@@ -1,0 +1,129 @@
+"""What zeros should bring on every instruction set, and what was measured: ratios of runs of the same round."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from benchmarks.common.shapes import SHAPES
+from benchmarks.isa.cells import AVX2, CUTWORK, DTYPES, IK, LLAMA, NATIVE, Cell
+from benchmarks.isa.work import CONTEXT, STEPS, WHAT
+
+NOISE = 0.05  # by which a cell may be slower than dense and count as equal
+Cells = dict[Cell, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Target:
+    """`least` by number of threads, of a cell's speed over another's, or over what memory gives."""
+
+    what: str
+    isa: str
+    weights: str
+    over: tuple[str, str, str] | None  # engine, instruction set, weights; None: the memory's bandwidth
+    least: dict[int, float]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A target in numbers; `ratios` is of one round each."""
+
+    work: str
+    against: str
+    threads: int
+    ratios: Sequence[float]
+    least: float
+
+    @property
+    def ratio(self) -> float:
+        return median(self.ratios)
+
+    @property
+    def met(self) -> bool:
+        return self.ratio >= self.least
+
+
+_BEST = "avx512"
+TARGETS = (
+    Target("decode", AVX2, "int8 4:16", (CUTWORK, AVX2, "int8 dense"), {1: 2.0, 2: 2.0}),
+    Target("decode", AVX2, "int8 75%", (CUTWORK, AVX2, "int8 dense"), {1: 1.5, 2: 1.8}),
+    Target("decode", _BEST, "int8 4:16", None, {1: 0.95, 2: 0.95}),
+    Target("decode", _BEST, "int8 90%", None, {1: 0.85, 2: 0.85}),
+    Target("decode", _BEST, "int4 4:16", (CUTWORK, _BEST, "int4 dense"), {1: 1.7, 2: 1.7}),
+    Target("decode", _BEST, "int4 4:16", (IK, NATIVE, "Q4_0"), {1: 1.8, 2: 1.8}),
+    Target("decode", _BEST, "int4 4:16", (LLAMA, NATIVE, "Q4_0"), {1: 2.2, 2: 2.2}),
+    Target("prefill", _BEST, "int8 4:16", (CUTWORK, _BEST, "int8 dense"), {1: 2.0, 2: 2.0}),
+    Target("prefill", AVX2, "int8 4:16", (CUTWORK, AVX2, "int8 dense"), {1: 2.0, 2: 2.0}),
+)
+BATCH_16 = 2.5  # of int8 4:16 over the best peer, a batch of 16
+
+
+def cells_of(result: dict[str, Any]) -> Cells:
+    """The results by cell."""
+    return {Cell(**row["cell"]): row for row in result["cells"]}
+
+
+def verdicts(result: dict[str, Any]) -> Iterator[Verdict]:
+    """Of those that can be judged by what is measured."""
+    cells = cells_of(result)
+    for target in TARGETS:
+        for threads, least in target.least.items():
+            cell = Cell(CUTWORK, target.isa, target.weights, threads)
+            other = Cell(*target.over, threads) if target.over else None
+            if cell not in cells or (other and other not in cells):
+                continue
+            work = f"{target.isa} {target.weights}: {target.what}"
+            if other:
+                yield Verdict(work, named(other), threads, ratios(cells, cell, other, target.what), least)
+            else:
+                yield Verdict(work, "the memory's bandwidth", threads, of_memory(cells[cell], result["layers"]), least)
+    for threads in sorted({cell.threads for cell in cells}):
+        yield from _batches(cells, threads)
+        yield from _worst(cells, threads)
+
+
+def named(cell: Cell) -> str:
+    """A cell as tables call it."""
+    return f"{cell.isa} {cell.weights}" if cell.engine == CUTWORK else f"{cell.engine} ({cell.isa}) {cell.weights}"
+
+
+def ratios(cells: Cells, cell: Cell, other: Cell, what: str) -> list[float]:
+    """Of the speeds of the same rounds."""
+    return [a[what] / b[what] for a, b in zip(cells[cell]["runs"], cells[other]["runs"], strict=False)]
+
+
+def of_memory(row: dict[str, Any], layers: int) -> list[float]:
+    """How much of the bandwidth measured just before decoding took, in each round."""
+    cache = SHAPES["1.1b"].cache_bytes(CONTEXT + STEPS // 2) * layers / SHAPES["1.1b"].layers
+    return [run["decode"] * (row["bytes_per_token"] + cache) / (run["bandwidth"] * 1e9) for run in row["runs"]]
+
+
+def _batches(cells: Cells, threads: int) -> Iterator[Verdict]:
+    """Against the peer whose batches are fastest."""
+    cell, what = Cell(CUTWORK, _BEST, "int8 4:16", threads), "batch 16"
+    others = [other for other in cells if other.engine != CUTWORK and other.threads == threads]
+    if cell in cells and others:
+        best = max(others, key=lambda other: median(run[what] for run in cells[other]["runs"]))
+        yield Verdict(
+            f"{_BEST} {cell.weights}: {what}", named(best), threads, ratios(cells, cell, best, what), BATCH_16
+        )
+
+
+def _worst(cells: Cells, threads: int) -> Iterator[Verdict]:
+    """For each set, where zeros gain least over none."""
+    isas = dict.fromkeys(cell.isa for cell in cells if cell.engine == CUTWORK)
+    for isa in isas:
+        found = [
+            (median(rates), cell.weights, what, rates)
+            for dtype in DTYPES
+            if (dense := Cell(CUTWORK, isa, f"{dtype} dense", threads)) in cells
+            for cell in cells
+            if cell != dense and (cell.engine, cell.isa, cell.threads) == (CUTWORK, isa, threads)
+            if cell.weights.startswith(dtype)
+            for what in WHAT
+            for rates in [ratios(cells, cell, dense, what)]
+        ]
+        if found:
+            _, weights, what, rates = min(found, key=lambda each: each[0])
+            work = f"{isa}, no zeros that cost time; the worst: {weights}, {what}"
+            yield Verdict(work, f"{weights.split()[0]} dense", threads, rates, 1 - NOISE)

@@ -1,0 +1,197 @@
+"""Tasks of EleutherAI's lm-evaluation-harness (lm-eval), answered by the engine in this process."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from lm_eval import simple_evaluate
+from lm_eval.api.model import TemplateLM
+from lm_eval.tasks import TaskManager
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from rich.console import Console
+
+from cutwork.errors import CutworkError
+from cutwork.progress import progress_bar
+
+if TYPE_CHECKING:
+    from cutwork.engine.model import Model
+
+_BATCH = 32  # answers written together
+_NEW_TOKENS = 256  # of an answer where the task does not say, as lm-eval has it
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")  # called alike there and here
+
+
+class EngineLM(TemplateLM):
+    """A decoder-only model as lm-eval asks models: log-likelihoods of continuations and of whole texts, and answers.
+
+    Texts become tokens as lm-eval's own `hf` models make them. Raises CutworkError for a model of another kind or one
+    without a tokenizer, and for settings of generation that the engine does not know.
+    """
+
+    def __init__(self, model: "Model", console: Console | None = None) -> None:
+        super().__init__()
+        if model.architecture.kind != "text" or model.tokenizer is None:
+            raise CutworkError("lm-eval's tasks are for decoder-only models with a tokenizer")
+        self.model, self.tokenizer, self._console = model, model.tokenizer, console
+        self.max_length = model.max_context
+
+    @property
+    def eot_token_id(self) -> int:
+        """The token that ends a text."""
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def prefix_token_id(self) -> int:
+        """What a text without a context begins with."""
+        bos = self.tokenizer.bos_token_id
+        return self.eot_token_id if bos is None else int(bos)
+
+    @property
+    def tokenizer_name(self) -> str:
+        """What tells this tokenizer from others in lm-eval's caches."""
+        return str(self.model.path).replace("/", "__")
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+        """Token ids of a text; a beginning that it already has is not put before it again."""
+        if add_special_tokens is None:
+            add_special_tokens = not string.startswith(self.tokenizer.decode([self.prefix_token_id]))
+        return list(self.tokenizer.encode(string, add_special_tokens=add_special_tokens))
+
+    def apply_chat_template(self, chat_history: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
+        """The prompt of a conversation; without `add_generation_prompt` its last turn is left open."""
+        text = self.tokenizer.apply_chat_template(
+            list(chat_history),
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+        )
+        return str(text)
+
+    def _loglikelihood_tokens(
+        self, requests: Sequence[tuple[tuple[str, str], list[int], list[int]]], **_: Any
+    ) -> list[tuple[float, bool]]:
+        """Of each continuation after its context, both token ids: log-probability, and whether it is the likeliest."""
+        found: dict[int, tuple[float, bool]] = {}
+        asked: dict[tuple[int, ...], list[tuple[int, int, int]]] = {}  # by all tokens but the last
+        for i, (_texts, context, continuation) in enumerate(requests):
+            *before, last = [*context, *continuation][-self.max_length :]
+            first = len(before) + 1 - len(continuation)
+            if first < 1:
+                raise CutworkError(f"a continuation of {len(continuation)} tokens exceeds the context; raise it")
+            asked.setdefault(tuple(before), []).append((i, first, last))
+        with progress_bar(self._console, transient=True) as progress:
+            for tokens, several in progress.track(asked.items(), description="lm-eval: reading"):
+                if len(several) > 1 and all(first == len(tokens) for _, first, _ in several):
+                    # Choices of one token each, as A to D: what comes before is read once.
+                    [row] = self.model.logits(tokens, first=len(tokens) - 1).astype(np.float64)
+                    logprobs, likeliest = row - np.logaddexp.reduce(row), int(row.argmax())
+                    found |= {i: (float(logprobs[last]), last == likeliest) for i, _, last in several}
+                else:
+                    found |= {i: self._score([*tokens, last], first) for i, first, last in several}
+        return [found[i] for i in range(len(requests))]
+
+    def _score(self, tokens: Sequence[int], first: int) -> tuple[float, bool]:
+        """Of the tokens from the place `first` on: log-probability, and whether they are the likeliest."""
+        total, likeliest = 0.0, True
+        for part in self.model.token_logprobs(tokens, 1, first=first):
+            for entry in part:
+                assert entry is not None
+                total += entry.logprob
+                likeliest &= entry.top[0][0] == entry.token
+        return total, likeliest
+
+    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
+        """Log-probability of each text, every token predicted once, in windows as long as the context."""
+        found = []
+        with progress_bar(self._console, transient=True) as progress:
+            for request in progress.track(requests, description="lm-eval: reading"):
+                windows = get_rolling_token_windows(
+                    token_list=self.tok_encode(request.args[0]),
+                    prefix_token=self.prefix_token_id,
+                    max_seq_len=self.max_length - 1,
+                    context_len=1,
+                )
+                parts = [make_disjoint_window(window) for window in windows]
+                found.append(sum(self._score([*context, *wanted], len(context))[0] for context, wanted in parts))
+        return found
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+        """An answer to each prompt, up to a string in `until`; prompts that are too long lose their beginning."""
+        answers = [""] * len(requests)
+        options = [_options(request.args[1]) for request in requests]
+        prompts = [self.tok_encode(request.args[0]) for request in requests]
+        order = sorted(range(len(requests)), key=lambda i: (repr(options[i]), -len(prompts[i])))
+        with progress_bar(self._console, transient=True) as progress:
+            bar = progress.add_task("lm-eval: answering", total=len(requests))
+            while order:
+                same = [i for i in order[:_BATCH] if options[i] == options[order[0]]]
+                order = order[len(same) :]
+                room = self.max_length - options[same[0]]["max_new_tokens"]
+                if room < 1:
+                    raise CutworkError(f"answers of {options[same[0]]['max_new_tokens']} tokens exceed the context")
+                replies = self.model.generate([prompts[i][-room:] for i in same], **options[same[0]])
+                for i, reply in zip(same, replies, strict=True):
+                    answers[i] = reply.text
+                progress.advance(bar, len(same))
+        return answers
+
+
+def _options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The engine's options of lm-eval's settings of generation."""
+    settings = dict(given)
+    until = settings.pop("until", None) or []
+    most = [settings.pop(name, None) for name in ("max_gen_toks", "max_new_tokens", "max_tokens")]
+    sampled = settings.pop("do_sample", settings.get("temperature", 0) > 0)
+    chosen = {name: settings.pop(name) for name in _SAMPLING if name in settings}
+    if settings:
+        raise CutworkError(f"lm-eval's settings of generation {', '.join(settings)} are not known here")
+    if not sampled:
+        chosen = {name: value for name, value in chosen.items() if name == "repetition_penalty"}
+    return {
+        "stop": [until] if isinstance(until, str) else list(until),
+        "max_new_tokens": next((int(number) for number in most if number), _NEW_TOKENS),
+        "temperature": 1.0 if sampled else 0.0,
+        **chosen,
+    }
+
+
+def lm_eval(
+    model: "Model",
+    tasks: Sequence[str],
+    *,
+    limit: int | None = None,
+    fewshot: int | None = None,
+    chat: bool = False,
+    console: Console | None = None,
+) -> dict[str, dict[str, float]]:
+    """What lm-eval finds of a model: by task (a name or the path of a YAML file) its metrics and their standard errors.
+
+    limit: questions of each task at most. fewshot: worked examples in the prompt, where the task is not to decide.
+    chat: prompts through the model's chat template. Raises CutworkError for a task that does not exist or whose data
+    cannot be had.
+    """
+    manager = TaskManager()
+    for name in tasks:
+        if name not in manager.task_index and not Path(name).is_file():
+            raise CutworkError(f"lm-eval has no task '{name}'; `lm-eval ls tasks` lists them, or give a YAML file")
+    try:
+        found = simple_evaluate(
+            model=EngineLM(model, console),
+            tasks=list(tasks),
+            task_manager=manager,
+            limit=limit,
+            num_fewshot=fewshot,
+            apply_chat_template=chat,
+            log_samples=False,
+        )
+    except OSError as error:  # the Hub's transports raise what is one
+        raise CutworkError(f"lm-eval could not load its data: {' '.join(str(error).split())[:300]}") from None
+    results: dict[str, dict[str, float]] = {}
+    for name, metrics in found["results"].items():
+        results[name] = {}
+        for metric, value in metrics.items():
+            with suppress(TypeError, ValueError):
+                results[name][metric.removesuffix(",none")] = float(value)
+    return results

@@ -1,0 +1,154 @@
+"""A conversation being answered: from a chat's request to its parts as they come, for every route that has chats."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+
+from cutwork.engine.chat.reader import AnswerReader, Part
+from cutwork.engine.chat.template import begun
+from cutwork.engine.decoding.requests import Piece
+from cutwork.serve.answer import call_identifier, usage
+from cutwork.serve.http.errors import ApiError
+from cutwork.serve.http.middleware import cache_salt_of, client_of
+from cutwork.serve.http.stream import seconds_left, while_connected
+from cutwork.serve.jobs.worker import Choice, Scored, TextJob
+from cutwork.serve.limits import Limits
+from cutwork.serve.routes.chat_request import ChatRequest, required_calls, template_message, told_tools
+from cutwork.serve.routes.generation import (
+    check,
+    check_prompt,
+    choice_options,
+    generate_options,
+    longest_prompt,
+    make_choices,
+)
+from cutwork.serve.routes.thinking import Thinking, thinking_of
+from cutwork.serve.served_model import ServedModel, ServedModels
+
+WARNING = "X-Cutwork-Warning"  # a header that tells what had no effect
+
+
+@dataclass
+class _Prepared:
+    """What the model is to do, and how its answers are read."""
+
+    choices: list[Choice]
+    readers: list[AnswerReader]
+    warnings: list[str]
+
+
+class Conversation:
+    """The answers to a chat, in the thread of its model. Make one with `begin`."""
+
+    def __init__(self, body: ChatRequest, served: ServedModel, prepared: _Prepared, job: TextJob) -> None:
+        self.body, self.served, self.job = body, served, job
+        self._readers = prepared.readers
+        self._calls = [0] * len(prepared.choices)
+        self._thought_tokens = 0
+        self._warnings = prepared.warnings
+
+    @classmethod
+    async def begin(cls, body: ChatRequest, request: Request, models: ServedModels, limits: Limits) -> "Conversation":
+        """Queue what a chat asks for. Raises ApiError or CutworkError for what cannot be had."""
+        served = models.find_text(body.model)
+        check(body, limits)
+        work = _prepare(body, served, limits, cache_salt_of(request))
+        prepared = await while_connected(request, work, seconds_left(request, limits.deadline))
+        job = TextJob(prepared.choices, seconds_left(request, limits.deadline), client_of(request))
+        served.worker.submit(job)
+        return cls(body, served, prepared, job)
+
+    def warn(self, warning: str) -> None:
+        """Tell the client of something else that has no effect."""
+        self._warnings.append(warning)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers of the answer."""
+        return {WARNING: "; ".join(self._warnings)} if self._warnings else {}
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Length of the prompt."""
+        return len(self.job.choices[0].prompt)
+
+    async def parts(self) -> AsyncIterator[tuple[int, list[Part], Piece]]:
+        """(index of the choice, what is new of it, the engine's piece), as it comes."""
+        async for index, piece in self.job:
+            assert not isinstance(piece, Scored)
+            reader = self._readers[index]
+            thinking = reader.thinking
+            parts = reader.feed(piece.text) + (reader.finish() if piece.finish_reason else [])
+            self._thought_tokens += thinking or reader.thinking
+            yield index, [part for part in parts if self._is_told(index, part)], piece
+
+    def reason(self, index: int, piece: Piece) -> str | None:
+        """Why a choice ended, if it has."""
+        return "tool_calls" if self._calls[index] and piece.finish_reason == "stop" else piece.finish_reason
+
+    def call_identifier(self) -> str:
+        """A name for a call, such as the model's template takes."""
+        calls = self.served.model.chat_template.form.calls
+        return call_identifier(calls.id_length if calls else None)
+
+    def usage(self) -> dict[str, Any]:
+        """Tokens so far."""
+        return usage(self.prompt_tokens, self.job.started, self._thought_tokens)
+
+    def _is_told(self, index: int, part: Part) -> bool:
+        if part.kind == "call":
+            self._calls[index] += 1
+            return self.body.parallel_tool_calls or self._calls[index] == 1
+        return part.kind == "content" or self.body.include_reasoning
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The prompt of a chat: its text, what that holds of the answer, its token ids, and what was said of thoughts."""
+
+    text: str
+    begun: str
+    tokens: list[int]
+    thinking: Thinking
+
+
+async def prompt_of(body: ChatRequest, served: ServedModel, limits: Limits) -> Prompt:
+    """The prompt that a chat's request means to a model. Raises ApiError or CutworkError if there is none."""
+    most, template = longest_prompt(served), served.model.chat_template
+    thinking = thinking_of(body, template)
+    messages = [template_message(message) for message in body.messages]
+    text = await served.tokens.render(messages, told_tools(body, limits), thinking.settings, most=most)
+    if thinking.closed and not begun(messages):
+        text = template.without_thought(text)
+    tokens = await served.tokens.encode(text, most=most)
+    check_prompt(tokens, served)
+    return Prompt(text, begun(messages), tokens, thinking)
+
+
+async def _prepare(body: ChatRequest, served: ServedModel, limits: Limits, cache_salt: str) -> _Prepared:
+    prompt, template = await prompt_of(body, served, limits), served.model.chat_template
+    room = min(limits.max_tokens, served.model.max_context - len(prompt.tokens))
+    wanted = body.max_completion_tokens or body.max_tokens or room
+    if wanted > limits.max_tokens:
+        raise ApiError(
+            400, f"max_tokens: this server allows at most {limits.max_tokens}, not {wanted}", param="max_tokens"
+        )
+    logprobs = body.top_logprobs if body.logprobs else None
+    calls = required_calls(body)
+    first = await generate_options(
+        body, served, limits, max_tokens=wanted, logprobs=logprobs, calls=calls, written=template.form.calls
+    )
+    first["constraint"] = await served.tokens.thought(
+        prompt.text, prompt.begun, prompt.thinking.budget, first["constraint"]
+    )
+    first["cache_salt"], first["hidden_tokens"] = cache_salt, template.hidden
+
+    def make() -> list[Choice]:
+        return [Choice(prompt.tokens, choice_options(first, index)) for index in range(body.n)]
+
+    choices = await make_choices(make, first)
+    tools, thoughts = told_tools(body, limits), body.reasoning_format != "none"
+    readers = [AnswerReader(template.form, prompt.text, tools, thoughts=thoughts, begun=prompt.begun) for _ in choices]
+    return _Prepared(choices, readers, prompt.thinking.warnings)

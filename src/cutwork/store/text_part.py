@@ -1,0 +1,59 @@
+"""The language model inside of one that also sees or hears, as a checkpoint of its own.
+
+Wrappers (Gemma 3 from 4B on, Mistral Small 3.1, Ministral 3) keep its configuration under `text_config` and its tensors
+under `language_model.`, or since transformers 4.52 `model.language_model.`; towers and projectors are left out. No
+torch here.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cutwork.store.bitmask import Expanded
+from cutwork.store.safetensors import Tensor, Tensors
+
+_PREFIXES = (("model.language_model.", "model."), ("language_model.", ""), ("lm_head.", "lm_head."))
+# What the text's own configuration may leave to the wrapper's.
+_SHARED = ("bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings", "dtype", "torch_dtype",
+           "quantization_config", "compression_config")  # fmt: skip
+
+
+def wraps_text(config: Mapping[str, Any]) -> bool:
+    """Whether a Hugging Face configuration is a wrapper's."""
+    inner = config.get("text_config")
+    return isinstance(inner, dict) and isinstance(inner.get("model_type"), str)
+
+
+def text_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of the language model; of one that is no wrapper its own."""
+    if not wraps_text(config):
+        return config
+    return {**{key: config[key] for key in _SHARED if key in config}, **config["text_config"]}
+
+
+class TextPart(Mapping[str, Tensor]):
+    """The tensors of the language model in a wrapper's checkpoint, by the names that they have without it."""
+
+    def __init__(self, stored: Tensors | Expanded) -> None:
+        self._stored = stored
+        self._names = {plain: name for name in stored if (plain := _plain(name))}
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._stored[self._names[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def release(self, name: str) -> None:
+        """Let go of a tensor's memory, as `SafetensorsFile.release` does."""
+        self._stored.release(self._names[name])
+
+    def describe(self, name: str) -> tuple[str, tuple[int, ...]]:
+        """The dtype name and shape of a tensor."""
+        return self._stored.describe(self._names[name])
+
+
+def _plain(name: str) -> str | None:
+    return next((new + name.removeprefix(old) for old, new in _PREFIXES if name.startswith(old)), None)

@@ -1,0 +1,72 @@
+"""Our settings as those of transformers' trainer."""
+
+import os
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+from transformers.training_args import OptimizerNames
+
+from cutwork.errors import CutworkError
+from cutwork.recipe import TuneSettings
+from cutwork.tune.optimizers import check_optimizer
+from cutwork.tune.trackers import trackers
+
+_SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+
+
+def in_environment(switch: str) -> bool:
+    """Whether a switch of accelerate's is on, as `accelerate launch` sets them."""
+    return os.environ.get(switch, "").lower() in ("1", "true", "yes")
+
+
+def training_arguments(work: Path, settings: TuneSettings, fsdp: bool, validates: bool) -> TrainingArguments:
+    """What transformers' trainer is told; CutworkError for settings that cannot be carried out here."""
+    check_optimizer(settings.optimizer)
+    best = settings.keep_best or settings.patience > 0
+    if best and not validates:
+        raise CutworkError(
+            "keep_best and patience look at a validation loss; set task.validation_samples (--validation-samples)"
+        )
+    if best and settings.gradual:
+        raise CutworkError("gradual: the best checkpoint may be one with fewer zeros; leave out keep_best and patience")
+    if in_environment("ACCELERATE_USE_DEEPSPEED"):
+        raise CutworkError("DeepSpeed is not supported; launch with FSDP2 or DDP (accelerate launch, torchrun)")
+    processes = int(os.environ.get("WORLD_SIZE", "1"))  # as launched by torchrun or accelerate
+    if fsdp and processes == 1:
+        raise CutworkError("--fsdp shares one model among several processes; launch it with torchrun or accelerate")
+    micro = min(settings.micro_batch_size, settings.batch_size)
+    if settings.batch_size % (micro * processes):
+        times = f" times {processes} processes" if processes > 1 else ""
+        raise CutworkError(f"batch_size {settings.batch_size} is not a multiple of micro_batch_size {micro}{times}")
+    return TrainingArguments(
+        output_dir=str(work),
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup_steps=settings.warmup_steps,
+        lr_scheduler_type=_SCHEDULES[settings.schedule],
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=settings.batch_size // (micro * processes),
+        max_grad_norm=settings.max_grad_norm,
+        optim=settings.optimizer if settings.optimizer in list(OptimizerNames) else "sgd",  # replaced by the trainer
+        **({"fsdp": True, "fsdp_config": {"version": 2, "state_dict_type": "SHARDED_STATE_DICT"}} if fsdp else {}),
+        seed=settings.seed,
+        save_strategy="steps",
+        save_steps=settings.save_every,
+        save_total_limit=1,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps" if validates else "no",
+        eval_steps=settings.save_every,
+        load_best_model_at_end=best,
+        metric_for_best_model="eval_loss" if best else None,
+        report_to=trackers(settings.report_to),
+        run_name=work.stem,
+        remove_unused_columns=False,
+        use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=settings.losses.ce == settings.losses.kl == 0,  # then the head is not used
+        disable_tqdm=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )

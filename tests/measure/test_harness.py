@@ -1,0 +1,195 @@
+"""lm-eval asks the engine: log-likelihoods are the model's own, and scores those of lm-eval's own `hf` models."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
+
+pytest.importorskip("lm_eval")
+from lm_eval import simple_evaluate
+from rich.console import Console
+
+from cutwork.cli import app
+from cutwork.engine.model import Model
+from cutwork.errors import CutworkError
+from cutwork.measure.harness import EngineLM, lm_eval
+from cutwork.recipe import Recipe
+from cutwork.run.run import run
+from tests.tiny_checkpoint import write_tiny_checkpoint
+
+CHOICE = """
+task: choice
+output_type: multiple_choice
+doc_to_text: "{{question}}"
+doc_to_choice: "{{choices}}"
+doc_to_target: "{{label}}"
+metric_list: [{metric: acc}, {metric: acc_norm}]
+"""
+ANSWER = """
+task: answer
+output_type: generate_until
+doc_to_text: "{{question}}"
+doc_to_target: "{{choices[label]}}"
+generation_kwargs: {until: ["e", "\\n"], max_gen_toks: 6, do_sample: false}
+metric_list: [{metric: exact_match}]
+"""
+TEXT = """
+task: text
+output_type: loglikelihood_rolling
+doc_to_text: ""
+doc_to_target: "{{question}}"
+metric_list: [{metric: bits_per_byte}]
+"""
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The three kinds of tasks, on rows of their own."""
+    home = tmp_path_factory.mktemp("tasks")
+    rows = [
+        {"question": f"{i} and {i + 3} are", "choices": [f" {i + j}" for j in range(4)], "label": i % 4}
+        for i in range(24)
+    ]
+    (home / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    source = f"dataset_path: json\ntest_split: test\ndataset_kwargs: {{data_files: {{test: {home}/rows.jsonl}}}}\n"
+    for name, text in (("choice", CHOICE), ("answer", ANSWER), ("text", TEXT)):
+        (home / f"{name}.yaml").write_text(source + text)
+    return [str(home / f"{name}.yaml") for name in ("choice", "answer", "text")]
+
+
+@pytest.fixture(scope="module")
+def model(directory: Path) -> Iterator[Model]:
+    with Model.load(directory, threads=1, max_context=64, max_batch=4) as loaded:
+        yield loaded
+
+
+def request(*args: Any) -> SimpleNamespace:
+    return SimpleNamespace(args=args)
+
+
+def logprobs(directory: Path, tokens: list[int]) -> torch.Tensor:
+    """Of every token but the first, and whether each is the likeliest: [2, T - 1]."""
+    with torch.no_grad():
+        rows = AutoModelForCausalLM.from_pretrained(directory)(torch.tensor([tokens])).logits[0, :-1].log_softmax(-1)
+    targets = torch.tensor(tokens[1:])
+    return torch.stack([rows.gather(1, targets[:, None])[:, 0], (rows.argmax(-1) == targets).float()])
+
+
+def test_log_likelihoods_are_those_of_the_model(model: Model, directory: Path) -> None:
+    asked, context = EngineLM(model), "Seven and three are"
+    likeliest = model.generate(context, max_new_tokens=2, ignore_eos=True, skip_special_tokens=False).tokens
+    [(found, greedy), (best, is_best)] = asked._loglikelihood_tokens(
+        [(("", ""), model.encode(context), model.encode(" ten")), (("", ""), model.encode(context), likeliest)]
+    )
+    expected = logprobs(directory, model.encode(f"{context} ten"))[:, -4:]
+    assert (found, greedy) == (pytest.approx(expected[0].sum().item(), rel=1e-4), bool(expected[1].all()))
+    assert is_best and best > found
+    assert asked.loglikelihood([request(context, " ten")]) == [(found, greedy)]
+
+
+def test_choices_of_one_token_are_read_at_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, context = EngineLM(model), model.encode("A, B or C?")
+    requests = [(("", ""), context, [token]) for token in model.encode("ABC")]
+    apart = [asked._loglikelihood_tokens([request])[0] for request in requests]
+    reads, original = [], model.logits
+    monkeypatch.setattr(model, "logits", lambda *args, **how: (reads.append(args), original(*args, **how))[1])
+    together = asked._loglikelihood_tokens([requests[0], (("", ""), context, [5, 6]), *requests[1:]])
+    del together[1]
+    assert len(reads) == 1
+    assert [greedy for _, greedy in together] == [greedy for _, greedy in apart]
+    assert [found for found, _ in together] == pytest.approx([found for found, _ in apart], rel=1e-5)
+
+
+def test_a_text_longer_than_the_context_is_read_in_windows(model: Model, directory: Path) -> None:
+    text = "Many words, and then some more of them, so that it does not fit in sixty-four tokens."
+    [found] = EngineLM(model).loglikelihood_rolling([request(text)])
+    tokens = [model.tokenizer.eos_token_id, *model.encode(text)]
+    first = logprobs(directory, tokens[:64])[0].sum()
+    second = logprobs(directory, tokens[len(tokens) - 64 :])[0][64 - len(tokens) :].sum()
+    assert found == pytest.approx((first + second).item(), rel=1e-4)
+
+
+def test_answers_end_where_they_are_told_and_settings_are_the_engines(model: Model) -> None:
+    asked, prompts = EngineLM(model), ["One", "Two and a long prompt " * 9, "Three"]
+    greedy = {"until": [], "max_gen_toks": 5, "do_sample": False, "temperature": 0.7}
+    answers = asked.generate_until([request(prompt, greedy) for prompt in prompts])
+    expected = [model.generate(model.encode(prompt)[-59:], max_new_tokens=5).text for prompt in prompts]
+    assert answers == expected
+    until = answers[0][2:4]
+    cut = asked.generate_until([request(prompts[0], {**greedy, "until": until})])
+    assert cut == [answers[0].partition(until)[0]] != answers[:1]
+    with pytest.raises(CutworkError, match="settings of generation num_beams are not known"):
+        asked.generate_until([request("One", {"num_beams": 3})])
+
+
+def test_scores_are_those_of_lm_evals_own_models(model: Model, directory: Path, tasks: list[str]) -> None:
+    ours = lm_eval(model, tasks)
+    options = f"pretrained={directory},dtype=float32,max_length=64"
+    theirs = simple_evaluate(model="hf", model_args=options, tasks=tasks, device="cpu", batch_size=4)["results"]
+    assert {*ours} == {"choice", "answer", "text"}
+    for task, metric in (
+        ("choice", "acc"),
+        ("choice", "acc_norm"),
+        ("answer", "exact_match"),
+        ("text", "bits_per_byte"),
+    ):
+        assert ours[task][metric] == pytest.approx(theirs[task][f"{metric},none"], rel=1e-4)
+    assert 0 < ours["choice"]["acc"] < 1
+
+
+def test_a_recipe_may_ask_its_models_too(directory: Path, tasks: list[str], tmp_path: Path, monkeypatch: Any) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"prompt": f"{i}", "answer": "a"}) + "\n" for i in range(9)))
+    few = {"accuracy_samples": 2, "max_new_tokens": 2, "perplexity_tokens": 16, "prompt_tokens": 8, "decode_tokens": 2}
+    recipe = Recipe.model_validate(
+        {
+            "name": "asked",
+            "model": str(directory),
+            "output": str(tmp_path / "out"),
+            "task": {"name": "jsonl", "options": {"train": str(rows), "test": str(rows)}, "test_samples": 2},
+            "prune": {"method": "magnitude"},
+            "tune": {"max_steps": 1, "batch_size": 2},
+            "quantize": None,
+            "compare": {**few, "repeats": 1, "threads": 1, "lm_eval": tasks[:1], "lm_eval_limit": 4},
+        }
+    )
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "lm_eval", None)
+        with pytest.raises(ModuleNotFoundError, match="lm_eval"):
+            run(recipe)
+        assert not (tmp_path / "out").exists()
+    output = run(recipe, console=Console(quiet=True))
+    variants = json.loads((output / "results.json").read_text())["variants"]
+    assert all(row["lm_eval"]["choice"]["sample_len"] == 4 for row in variants)
+    assert "| choice acc_norm |" in (output / "results.md").read_text()
+
+
+def test_the_command(directory: Path, tasks: list[str]) -> None:
+    arguments = ["eval", str(directory), "--threads", "1", "--context", "64", "--limit", "3"]
+    outcome = CliRunner().invoke(app, [*arguments, "--lm-eval", ",".join(tasks[:2]), "--json"])
+    assert outcome.exit_code == 0, outcome.output
+    found = json.loads(outcome.stdout)["lm_eval"]
+    assert found["choice"]["sample_len"] == 3
+    outcome = CliRunner().invoke(app, [*arguments, "--lm-eval", tasks[0]])
+    assert f"choice: acc {found['choice']['acc']:.4g}" in outcome.stdout
+    outcome = CliRunner().invoke(app, [*arguments, "--lm-eval", "hellaswagg"])
+    assert isinstance(outcome.exception, CutworkError) and "lm-eval has no task 'hellaswagg'" in str(outcome.exception)
+    code = "import sys; sys.modules['lm_eval'] = None; from cutwork.cli import main; main()"
+    missing = subprocess.run(
+        [sys.executable, "-c", code, *arguments, "--lm-eval", "hellaswag"], capture_output=True, text=True, check=False
+    )
+    assert missing.returncode == 1
+    assert missing.stderr.splitlines()[-1].endswith("run: pip install 'cutwork[lm-eval]'")

@@ -1,0 +1,73 @@
+"""Models of the Hub on this disk: listed, removed, asked for by revision."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cutwork.cli import app
+from cutwork.errors import CutworkError
+from cutwork.store import hub
+from cutwork.store.resolve import resolve
+
+huggingface_hub = pytest.importorskip("huggingface_hub")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache with two revisions of a model and a data set, laid out as huggingface_hub does."""
+    root = tmp_path / "hub"
+    for kind, name, commits in (("models", "a--b", ("1" * 40, "2" * 40)), ("datasets", "a--d", ("3" * 40,))):
+        repository = root / f"{kind}--{name}"
+        (repository / "blobs").mkdir(parents=True)
+        for number, commit in enumerate(commits):
+            blob = repository / "blobs" / f"{number}"
+            blob.write_bytes(b"x" * 1_000_000 * (number + 1))
+            snapshot = repository / "snapshots" / commit
+            snapshot.mkdir(parents=True)
+            (snapshot / "model.safetensors").symlink_to(blob)
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text(commits[0])
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(root))
+    return root
+
+
+def run(*arguments: str) -> str:
+    done = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert done.exit_code == 0
+    return done.output
+
+
+def test_models_are_listed_and_removed(cache: Path) -> None:
+    listed = run("list")
+    assert listed.count("a/b") == 2 and "a/d" not in listed and "111111111111" in listed
+    assert '"size": 2000000' in run("list", "--json")
+    assert "2 MB are free again" in run("rm", "a/b@2222")
+    assert [model.revision for model in hub.downloaded()] == ["1" * 40]
+    run("rm", "hf:a/b")
+    assert hub.downloaded() == [] and (cache / "datasets--a--d").is_dir() and "no models" in run("list")
+    with pytest.raises(CutworkError, match="'a/b' is not in the cache"):
+        hub.remove("a/b")
+    with pytest.raises(CutworkError, match="'a/d@3' is not in the cache"):
+        hub.remove("a/d", "3")
+
+
+def test_without_a_cache_there_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "none"))
+    assert hub.downloaded() == []
+
+
+def test_a_revision_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def snapshot(name: str, *, revision: str | None = None, **_: object) -> str:
+        asked.append((name, revision))
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    monkeypatch.chdir(tmp_path)
+    resolve("owner/name@refs/pr/1")
+    resolve("hf:name")
+    run("pull", "a/b", "hf:c/d@v1")
+    run("pull", "a/b", "--revision", "v2")
+    assert asked == [("owner/name", "refs/pr/1"), ("name", None), ("a/b", None), ("c/d", "v1"), ("a/b", "v2")]

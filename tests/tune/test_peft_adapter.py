@@ -1,0 +1,96 @@
+"""An adapter of PEFT in its base model is what PEFT runs; a sparse base keeps its zeros."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from typer.testing import CliRunner
+
+pytest.importorskip("peft")
+import peft
+
+from cutwork.cli import app
+from cutwork.errors import CutworkError
+from cutwork.store.directory import kind_of
+from cutwork.torch_models.load import load_model
+from cutwork.tune.masks import sparsity
+from cutwork.tune.peft_adapter import merge_adapter
+from tests.tiny_checkpoint import write_tiny_checkpoint
+from tests.torch_models.tiny import cut, weights
+
+QUIET = Console(quiet=True)
+IDS = torch.arange(3, 40)[None]
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("models") / "dense")
+
+
+def adapter(base: Path, directory: Path, **options: Any) -> torch.Tensor:
+    """An adapter of some weights, saved; returns what PEFT's model makes of it, logits [1, T, V]."""
+    torch.manual_seed(1)
+    config = peft.LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj", "down_proj"], **options)
+    model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+        model.save_pretrained(directory)
+        return model(input_ids=IDS).logits
+
+
+@pytest.mark.parametrize("options", [{}, {"use_rslora": True, "modules_to_save": ["norm"]}, {"use_dora": True}])
+def test_the_merged_model_is_the_adapted_one(dense: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    expected = adapter(dense, tmp_path / "lora", **options)
+    report = merge_adapter(tmp_path / "lora", tmp_path / "out", console=QUIET)
+    assert report == {"base": str(dense), "zeros": 0, "filled": 0}
+    assert kind_of(tmp_path / "out") == "checkpoint"
+    assert weights(tmp_path / "out").keys() == weights(dense).keys()
+    with torch.no_grad():
+        found = AutoModelForCausalLM.from_pretrained(tmp_path / "out")(input_ids=IDS).logits
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template
+
+
+def test_a_sparse_base_keeps_its_zeros(dense: Path, tmp_path: Path) -> None:
+    shutil.copytree(dense, tmp_path / "sparse")
+    torch.manual_seed(0)
+    cut(load_model(dense, torch.float32), 0.6).to(torch.bfloat16).save_pretrained(tmp_path / "sparse")
+    adapter(tmp_path / "sparse", tmp_path / "lora")
+    arguments = ["merge", str(tmp_path / "lora"), str(tmp_path / "out")]
+    outcome = CliRunner().invoke(app, [*arguments, "--json"])
+    assert outcome.exit_code == 0, outcome.output
+    report = json.loads(outcome.stdout)
+    assert report["zeros"] > report["filled"] > 1000
+    before, after = (sparsity(load_model(tmp_path / name, "auto")) for name in ("sparse", "out"))
+    assert after == pytest.approx(before, abs=1e-3) and all(after[name] >= before[name] for name in before)
+    assert load_model(tmp_path / "out", "auto").dtype == torch.bfloat16
+    changed = weights(tmp_path / "out")["model.layers.0.self_attn.q_proj.weight"]
+    assert not torch.equal(changed, weights(tmp_path / "sparse")["model.layers.0.self_attn.q_proj.weight"])
+    outcome = CliRunner().invoke(app, [*arguments, "--overwrite", "--no-keep-zeros"])
+    assert sparsity(load_model(tmp_path / "out", "auto"))["model.layers.0.self_attn.q_proj"] < 0.1
+
+
+def test_what_cannot_be_merged_is_one_sentence(dense: Path, tmp_path: Path) -> None:
+    adapter(dense, tmp_path / "lora")
+    with pytest.raises(CutworkError, match=f"cutwork merge {tmp_path / 'lora'} OUT"):
+        kind_of(tmp_path / "lora")
+    with pytest.raises(CutworkError, match="holds no adapter"):
+        merge_adapter(dense, tmp_path / "out", console=QUIET)
+    other = write_tiny_checkpoint(tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    AutoModelForCausalLM.from_config(
+        AutoModelForCausalLM.from_pretrained(other).config.__class__(**{**config, "hidden_size": 32})
+    ).save_pretrained(other)
+    with pytest.raises(CutworkError, match="does not fit"):
+        merge_adapter(tmp_path / "lora", tmp_path / "out", other, console=QUIET)
+    (tmp_path / "lora" / "adapter_model.safetensors").rename(tmp_path / "lora" / "adapter_model.bin")
+    with pytest.raises(CutworkError, match=r"no adapter_model\.safetensors"):
+        merge_adapter(tmp_path / "lora", tmp_path / "out", console=QUIET)
+    assert not (tmp_path / "out").exists()
