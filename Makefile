@@ -6,7 +6,7 @@ SOURCES := $(shell find native -name "*.cpp" -o -name "*.h" -o -name "*.inc")
 # Tests that share fixtures stay together, and a worker without work takes over some of another's.
 ON_ALL_CORES := -n logical --dist worksteal
 
-.PHONY: demo test test-native lint format bench tables peers native stub sanitize fuzz oldest aarch64 clean
+.PHONY: demo test test-native lint format bench tables peers native stub sanitize fuzz oldest aarch64 wheel clean
 
 demo: $(VENV)/ready
 	$(BIN)/cutwork run recipes/smollm2-gsm.yaml
@@ -60,8 +60,14 @@ oldest:
 	$(OLDEST)/pip install --quiet --no-deps --force-reinstall .
 	$(OLDEST)/python -m pytest -p no:cacheprovider -m "not slow" tests/pack tests/engine tests/serve
 
+# 64-bit ARM under qemu: Cortex-A72, Neoverse N1 and V1, and qemu's `max`.
 aarch64: $(VENV)/ready
 	sh tests/native/aarch64.sh $(BIN)
+
+# This platform's wheel, in dist/, and what a user without a compiler and torch does with it; PYTHON=python3.12 or newer
+# makes the one of the stable ABI.
+wheel:
+	sh tests/wheel.sh $(PYTHON)
 
 clean:
 	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache
