@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from benchmarks.common.random_llama import DType
 
 ZEROS = ("dense", "50%", "75%", "90%", "8:16", "4:16")  # anywhere, or all but n of every 16 neighbours
+DISTURBED = 0.05  # of a processor, taken by others while something was measured
 DTYPES: tuple[DType, ...] = ("int8", "int4")
 OURS = tuple(f"{dtype} {zeros}" for dtype in DTYPES for zeros in ZEROS)
 KINDS = ("Q4_0", "Q4_K_M", "Q8_0")  # of ggml

@@ -3,8 +3,7 @@
 from statistics import median
 from typing import Any
 
-from benchmarks.isa.cells import CUTWORK, Cell
-from benchmarks.isa.rounds import DISTURBED
+from benchmarks.isa.cells import CUTWORK, DISTURBED, Cell
 from benchmarks.isa.targets import cells_of, named, of_memory, verdicts
 from benchmarks.isa.work import WHAT
 

@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.common.provenance import ROOT
-from benchmarks.isa.cells import CUTWORK, PATIENCE, Cell, CellError
+from benchmarks.isa.cells import CUTWORK, DISTURBED, PATIENCE, Cell, CellError
 from benchmarks.isa.llama import Build
 from benchmarks.isa.models import model_path
 from benchmarks.isa.store import Store
@@ -24,7 +24,6 @@ from benchmarks.isa.work import WHAT
 from benchmarks.peers.measure import bandwidth_program
 
 GUESS, PEERS_GUESS = 10.0, 20.0  # seconds of a cell nobody has measured
-DISTURBED = 0.05  # of a processor, taken by others while something was measured
 MOSTLY = 0.85  # of private memory in huge pages: all weights, and little else
 
 

@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.common.shapes import SHAPES
-from benchmarks.isa.cells import AVX2, CUTWORK, DTYPES, IK, LLAMA, NATIVE, Cell
+from benchmarks.isa.cells import AVX2, CUTWORK, DISTURBED, DTYPES, IK, LLAMA, NATIVE, Cell
 from benchmarks.isa.work import CONTEXT, STEPS, WHAT
 
 NOISE = 0.05  # by which a cell may be slower than dense and count as equal
@@ -59,8 +59,9 @@ BATCH_16 = 2.5  # of int8 4:16 over the best peer, a batch of 16
 
 
 def cells_of(result: dict[str, Any]) -> Cells:
-    """The results by cell."""
-    return {Cell(**row["cell"]): row for row in result["cells"]}
+    """The results by cell, without those whose every run was disturbed."""
+    rows = {Cell(**row["cell"]): row for row in result["cells"]}
+    return {cell: row for cell, row in rows.items() if any(run["others"] <= DISTURBED for run in row["runs"])}
 
 
 def verdicts(result: dict[str, Any]) -> Iterator[Verdict]:
@@ -92,6 +93,12 @@ def ratios(cells: Cells, cell: Cell, other: Cell, what: str) -> list[float]:
     return [a[what] / b[what] for a, b in zip(cells[cell]["runs"], cells[other]["runs"], strict=False)]
 
 
+def _beside(runs: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], what: str) -> list[float]:
+    """Of speeds at the most equal bandwidth, where there are fewer rounds of one than of the other."""
+    nearest = [min(others, key=lambda other: abs(other["bandwidth"] - run["bandwidth"])) for run in runs]
+    return [run[what] / other[what] for run, other in zip(runs, nearest, strict=True)]
+
+
 def of_memory(row: dict[str, Any], layers: int) -> list[float]:
     """How much of the bandwidth measured just before decoding took, in each round."""
     cache = SHAPES["1.1b"].cache_bytes(CONTEXT + STEPS // 2) * layers / SHAPES["1.1b"].layers
@@ -121,7 +128,7 @@ def _worst(cells: Cells, threads: int) -> Iterator[Verdict]:
             if cell != dense and (cell.engine, cell.isa, cell.threads) == (CUTWORK, isa, threads)
             if cell.weights.startswith(dtype)
             for what in WHAT
-            for rates in [ratios(cells, cell, dense, what)]
+            for rates in [_beside(cells[cell]["runs"], cells[dense]["runs"], what)]
         ]
         if found:
             _, weights, what, rates = min(found, key=lambda each: each[0])

@@ -130,7 +130,19 @@ def test_missed_targets_and_disturbed_runs_are_told(tmp_path: Path) -> None:
     assert "in 1 of 3 runs" in text and "of peers' 90%" in text
     table = report.table(results.save())
     assert "| 1 | avx2 int8 4:16 | dense | 9 (0.90×) | 23% |" in table
-    assert "| 1 | ik_llama.cpp (native) Q4_0 |" in table
+    assert "ik_llama.cpp" not in table  # all that was measured of it was disturbed
+    results.cells[PEER]["runs"][0]["others"] = 0.0
+    assert "| 1 | ik_llama.cpp (native) Q4_0 |" in report.table(results.save())
+
+
+def test_zeros_that_cost_time_are_found_at_the_same_bandwidth(tmp_path: Path) -> None:
+    results = store(tmp_path, dense=[10.0, 20.0, 10.0], sparse=[19.0])
+    for row in results.cells.values():
+        for run, bandwidth in zip(row["runs"], (20.0, 40.0, 20.0), strict=False):
+            run["bandwidth"] = bandwidth if len(row["runs"]) > 1 else 39.0
+    found = {each.work: each for each in targets.verdicts(results.save())}
+    worst = found["avx2, no zeros that cost time; the worst: int8 4:16, decode"]
+    assert worst.ratios == [0.95]
 
 
 def test_a_model_is_measured_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
