@@ -126,10 +126,10 @@ def test_odd_temperatures_are_greedy(client, fields):
     assert client.post("/v1/completions", json={**SHORT, "repetition_penalty": 1e-300}).status_code == 400
 
 
-@pytest.mark.parametrize(("error", "status"), [(RuntimeError("x"), 500), (CutworkError("too complex"), 400)])
+@pytest.mark.parametrize(("error", "status"), [(RuntimeError, 500), (CutworkError, 400)])
 def test_a_request_that_fails_in_a_step_fails_alone(client, monkeypatch, error, status):
     def fail(_):
-        raise error
+        raise error("too complex")
 
     monkeypatch.setattr(Matcher, "allowed", fail)
     with client.stream("POST", "/v1/completions", json={**LONG, "stream": True}) as response:
