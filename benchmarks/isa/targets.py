@@ -9,6 +9,7 @@ from benchmarks.common.shapes import SHAPES
 from benchmarks.isa.cells import AVX2, CUTWORK, DISTURBED, DTYPES, IK, LLAMA, NATIVE, Cell
 from benchmarks.isa.work import CONTEXT, STEPS, WHAT
 
+PAGES = 0.5  # of a peer's memory must lie in huge pages, as ours does, or the two are not compared
 NOISE = 0.05  # by which a cell may be slower than dense and count as equal
 Cells = dict[Cell, dict[str, Any]]
 
@@ -64,9 +65,14 @@ def cells_of(result: dict[str, Any]) -> Cells:
     return {cell: row for cell, row in rows.items() if any(run["others"] <= DISTURBED for run in row["runs"])}
 
 
+def in_small_pages(cell: Cell, row: dict[str, Any]) -> bool:
+    """Whether a peer was measured without the huge pages that we had."""
+    return cell.engine != CUTWORK and min(run["huge_pages"] for run in row["runs"]) < PAGES
+
+
 def verdicts(result: dict[str, Any]) -> Iterator[Verdict]:
     """Of those that can be judged by what is measured."""
-    cells = cells_of(result)
+    cells = {cell: row for cell, row in cells_of(result).items() if not in_small_pages(cell, row)}
     for target in TARGETS:
         for threads, least in target.least.items():
             cell = Cell(CUTWORK, target.isa, target.weights, threads)

@@ -135,6 +135,13 @@ def test_missed_targets_and_disturbed_runs_are_told(tmp_path: Path) -> None:
     assert "| 1 | ik_llama.cpp (native) Q4_0 |" in report.table(results.save())
 
 
+def test_a_peer_in_small_pages_is_shown_and_not_compared(tmp_path: Path) -> None:
+    results = store(tmp_path, dense=[10.0], sparse=[20.0], peer=[5.0])
+    results.cells[PEER]["runs"][0]["huge_pages"] = 0.0
+    assert not any("ik_llama.cpp" in each.against for each in targets.verdicts(results.save()))
+    assert "| 1 | ik_llama.cpp (native) Q4_0 |" in report.table(results.save())
+
+
 def test_zeros_that_cost_time_are_found_at_the_same_bandwidth(tmp_path: Path) -> None:
     results = store(tmp_path, dense=[10.0, 20.0, 10.0], sparse=[19.0])
     for row in results.cells.values():

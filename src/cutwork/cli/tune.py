@@ -80,7 +80,7 @@ def tune(
         ),
     ] = "",
     seed: Annotated[int, typer.Option()] = _DEFAULT.seed,
-    fsdp: Annotated[bool, typer.Option("--fsdp", help="Share the model among the processes (FSDP2).")] = False,
+    fsdp: Annotated[bool, typer.Option("--fsdp", help="Share the model among GPUs (FSDP2).")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show two examples and what it would take; train nothing.")
     ] = False,
