@@ -45,17 +45,29 @@ def kind_of(config: Mapping[str, Any]) -> Kind:
 
 
 def build_plan(config: Mapping[str, Any]) -> Plan:
-    """The verified plan of a model, from its Hugging Face config.
+    """The verified plan of what makes a model's result: its decoder, or its encoder if that is all there is.
 
     Raises CutworkError for an unknown `model_type` or a config that does not describe a model this engine runs.
     """
-    return _build(architecture_of(config).decoder, config)
+    architecture = architecture_of(config)
+    emit = architecture.decoder or architecture.encoder
+    assert emit
+    return _build(emit, config)
 
 
 def build_encoder_plan(config: Mapping[str, Any]) -> Plan | None:
-    """The verified plan of a model's encoder, whose cache is what its decoder attends to; None if it has none."""
-    emit = architecture_of(config).encoder
-    return _build(emit, config) if emit else None
+    """The verified plan of an encoder whose cache is what the model's decoder attends to; None if it has none."""
+    architecture = architecture_of(config)
+    return _build(architecture.encoder, config) if architecture.encoder and architecture.decoder else None
+
+
+def build_embedding_plan(config: Mapping[str, Any]) -> Plan:
+    """The verified plan up to the last hidden states, which are its result. Raises as `build_plan` does."""
+    if architecture_of(config).decoder and config.get("is_causal") is False:
+        raise CutworkError("config.json: a decoder that sees what comes later (is_causal: false) is not supported")
+    plan = build_plan(config).without_head()
+    verify(plan)
+    return plan
 
 
 def _build(emit: Emit, config: Mapping[str, Any]) -> Plan:

@@ -20,6 +20,8 @@ from cutwork.engine.decoding.sampling import Logprob
 from cutwork.engine.decoding.scoring import Scorer
 from cutwork.engine.decoding.shared_session import SharedSession
 from cutwork.engine.decoding.turn import Turn
+from cutwork.engine.embedding.embedder import Embedder, EmbedOptions, EmbedProgress
+from cutwork.engine.embedding.hidden_states import HiddenStates
 from cutwork.engine.encoder import EncodedInput
 from cutwork.engine.load import add_draft, add_lookup, assemble, read_model
 from cutwork.engine.load_options import LOOKUP, LoadOptions, with_defaults
@@ -88,6 +90,12 @@ class Model:
             runtime.logits_chunk,
             self.max_context,
         )
+        self.embedder: Embedder | None = None
+        if runtime.description:
+            size = runtime.scheduler.max_tokens
+            states = HiddenStates(self.plan, runtime.executor, self._cache, self._turn, size)
+            limit = min(self.max_context, runtime.description.max_length or self.max_context)
+            self.embedder = Embedder(states, self.tokenizer, runtime.description, limit, self._check_tokens)
 
     @classmethod
     def load(cls, path: str | Path, **options: Unpack[LoadOptions]) -> "Model":
@@ -261,6 +269,39 @@ class Model:
         transcription = open_transcription(self, audio, options_from(options), progress=progress)
         return iter(transcription) if stream else transcription.result()
 
+    @overload
+    def embed(  # type: ignore[overload-overlap]  # a str is a sequence of str
+        self, inputs: str, *, progress: EmbedProgress | None = None, **options: Unpack[EmbedOptions]
+    ) -> np.ndarray: ...
+    @overload
+    def embed(
+        self, inputs: Sequence[Prompt], *, progress: EmbedProgress | None = None, **options: Unpack[EmbedOptions]
+    ) -> np.ndarray: ...
+    def embed(
+        self,
+        inputs: str | Sequence[Prompt],
+        *,
+        progress: EmbedProgress | None = None,
+        **options: Unpack[EmbedOptions],
+    ) -> np.ndarray:
+        """Vectors float32 [n, width] of texts or lists of token ids, [width] of a single text; longer ones are cut.
+
+        How is what sentence-transformers' files in the directory say (`modules.json`); an encoder without them gives
+        the mean of its hidden states. Options: prompt_name, one of the model's own prompts ("query"), or prompt, a
+        text, to come before each; pooling: "cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean" or "lasttoken"
+        instead of the model's; normalize: to length 1 or not, instead of what the model does; dimensions: only so many
+        numbers, of models that were trained for it. progress: called with what is done since the last call, by its
+        place.
+
+        Raises CutworkError for a model that makes no vectors.
+
+            model.embed(["What is cutwork?", "An embroidery."]) @ model.embed("Cloth is cut away.")
+        """
+        embedder = self._embedder()
+        texts = [inputs] if isinstance(inputs, str) else inputs
+        vectors = embedder.vectors(embedder.read(texts, **options), progress, **options)
+        return vectors[0] if isinstance(inputs, str) else vectors
+
     def render_chat(
         self,
         messages: Messages,
@@ -382,6 +423,8 @@ class Model:
         with self._turn:
             self.session.scheduler.close()
             self._scorer.close()
+            if self.embedder:
+                self.embedder.close()
             self.weights, self.executor, self.encoder = {}, None, None
 
     def __enter__(self) -> "Model":
@@ -413,7 +456,21 @@ class Model:
                 raise
         return requests
 
+    def _embedder(self) -> Embedder:
+        if self.embedder is None:
+            raise CutworkError(
+                f"this {self.config.get('model_type', 'model')} makes no vectors of texts: it is no encoder, and no "
+                "modules.json in its directory says how"
+            )
+        return self.embedder
+
     def _check(self, tokens: Sequence[int]) -> None:
+        """Raise CutworkError unless the model writes text, knows these tokens and is open."""
+        if self.embedder is not None:
+            raise CutworkError("this model makes vectors of texts and writes none; use embed")
+        self._check_tokens(tokens)
+
+    def _check_tokens(self, tokens: Sequence[int]) -> None:
         if self.executor is None:
             raise CutworkError("the model is closed")
         for token in tokens:
