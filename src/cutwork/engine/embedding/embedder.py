@@ -8,7 +8,7 @@ import numpy as np
 
 from cutwork.engine.embedding.description import Description
 from cutwork.engine.embedding.hidden_states import HiddenStates
-from cutwork.engine.embedding.pooling import normalized, pool
+from cutwork.engine.embedding.pooling import MODES, normalized, pool
 from cutwork.engine.embedding.texts import TextReader, Tokens
 from cutwork.errors import CutworkError, check_known
 
@@ -53,8 +53,7 @@ class Embedder:
     @property
     def width(self) -> int:
         """Numbers of a vector, unless somebody says otherwise."""
-        dense = self.description.dense
-        return dense[-1].weight.shape[0] if dense else self.states.width * len(self.description.pooling)
+        return self._check_width({}, self.description.pooling)
 
     def read(self, inputs: Sequence[Input], **options: Unpack[EmbedOptions]) -> list[Tokens]:
         """What the model reads of each: a text is cut at `max_length`, token ids are taken as they are.
@@ -79,13 +78,11 @@ class Embedder:
     ) -> np.ndarray:
         """Float32 [n, width] of what was read; `progress` is called with the new ones by their place."""
         check_known(options, EmbedOptions.__annotations__)
-        pooling = options.get("pooling")
-        modes = (pooling,) if pooling else self.description.pooling
-        result = np.empty((len(inputs), 0), np.float32)
+        modes = self._modes(options)
+        width = self._check_width(options, modes)
+        result = np.empty((len(inputs), width), np.float32)
         for states in self.states.of(inputs, last=modes == ("lasttoken",)):
             vectors = self._finish(np.stack([pool(hidden, modes) for hidden in states.values()]), options)
-            if not result.size:
-                result = np.empty((len(inputs), vectors.shape[1]), np.float32)
             result[list(states)] = vectors
             if progress:
                 progress(dict(zip(states, vectors, strict=True)))
@@ -98,12 +95,26 @@ class Embedder:
     def _finish(self, vectors: np.ndarray, options: EmbedOptions) -> np.ndarray:
         for layer in self.description.dense:
             vectors = layer(vectors)
-        dimensions, normalize = options.get("dimensions"), options.get("normalize")
-        if dimensions is not None:
-            if not 1 <= dimensions <= vectors.shape[1]:
-                raise CutworkError(f"dimensions must be from 1 to {vectors.shape[1]}, not {dimensions}")
-            vectors = vectors[:, :dimensions]
+        vectors, normalize = vectors[:, : options.get("dimensions")], options.get("normalize")
         return normalized(vectors) if (self.description.normalize if normalize is None else normalize) else vectors
+
+    def _modes(self, options: EmbedOptions) -> tuple[str, ...]:
+        pooling = options.get("pooling")
+        if pooling is not None and pooling not in MODES:
+            raise CutworkError(f"pooling must be {', '.join(MODES)}, not {pooling!r}")
+        return (pooling,) if pooling else self.description.pooling
+
+    def _check_width(self, options: EmbedOptions, modes: tuple[str, ...]) -> int:
+        """Numbers of a vector. Raises CutworkError for more dimensions than there are, and layers that do not fit."""
+        width = self.states.width * len(modes)
+        for layer in self.description.dense:
+            if width != layer.weight.shape[1]:
+                raise CutworkError(f"a dense layer of the model takes {layer.weight.shape[1]} numbers, not {width}")
+            width = layer.weight.shape[0]
+        dimensions = options.get("dimensions")
+        if dimensions is not None and not 1 <= dimensions <= width:
+            raise CutworkError(f"dimensions must be from 1 to {width}, not {dimensions}")
+        return dimensions or width
 
     def _prompt(self, name: str | None, prompt: str | None) -> str:
         known = self.description.prompts

@@ -90,4 +90,4 @@ class HiddenStates:
         if not self._types:
             return None
         types = np.concatenate([tokens.types[start:end] for tokens in inputs])
-        return np.eye(self._types, dtype=np.float32)[np.minimum(types, self._types - 1)]
+        return np.asarray(np.eye(self._types, dtype=np.float32)[np.minimum(types, self._types - 1)])

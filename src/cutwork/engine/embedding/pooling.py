@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cutwork.errors import CutworkError
-
 # By sentence-transformers' names, in the order in which it puts several side by side.
 MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 
@@ -20,11 +18,7 @@ class Dense:
     tanh: bool
 
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
-        """Float32 [n, in] → [n, out]. Raises CutworkError for vectors of another width."""
-        if vectors.shape[1] != self.weight.shape[1]:
-            raise CutworkError(
-                f"a dense layer of the model takes {self.weight.shape[1]} numbers, but there are {vectors.shape[1]}"
-            )
+        """Float32 [n, in] → [n, out]."""
         out = vectors @ self.weight.T
         out = out if self.bias is None else out + self.bias
         return np.asarray(np.tanh(out) if self.tanh else out, np.float32)
@@ -34,7 +28,7 @@ def pool(hidden: np.ndarray, modes: Sequence[str]) -> np.ndarray:
     """Of the hidden states float32 [T, width] of a text, its vector float32 [width · modes].
 
     cls: the first; lasttoken: the last; max: the largest in each place; mean; mean_sqrt_len_tokens: the sum over √T;
-    weightedmean: by 1, 2, …, T. Raises CutworkError for an unknown mode.
+    weightedmean: by 1, 2, …, T.
     """
     return np.concatenate([_one(hidden, mode) for mode in modes]).astype(np.float32, copy=False)
 
@@ -42,9 +36,9 @@ def pool(hidden: np.ndarray, modes: Sequence[str]) -> np.ndarray:
 def _one(hidden: np.ndarray, mode: str) -> np.ndarray:
     match mode:
         case "cls":
-            return hidden[0]
+            return np.asarray(hidden[0])
         case "lasttoken":
-            return hidden[-1]
+            return np.asarray(hidden[-1])
         case "max":
             return np.asarray(hidden.max(axis=0))
         case "mean":
@@ -54,7 +48,7 @@ def _one(hidden: np.ndarray, mode: str) -> np.ndarray:
         case "weightedmean":
             weights = np.arange(1, len(hidden) + 1, dtype=np.float32)
             return np.asarray(weights @ hidden / weights.sum())
-    raise CutworkError(f"pooling must be {', '.join(MODES)}, not {mode!r}")
+    raise ValueError(f"{mode!r} is none of {', '.join(MODES)}")
 
 
 def normalized(vectors: np.ndarray) -> np.ndarray:
