@@ -77,20 +77,24 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
     inputs = architecture.inputs(packed.config) if architecture.inputs else None
     if inputs and encoder_plan:
         inputs = _within_positions(encoder_plan, inputs)
+    context = _context(plan, architecture.context(packed.config), description)
+    together = max_batch
+    if description:  # as many of the longest texts as fill a step
+        together = -(-MAX_TOKENS // min(MAX_TOKENS, options["max_context"] or context.usual))
     size = size_cache(
         plan,
         dtype=dtype,
-        context=_context(plan, architecture.context(packed.config), description),
+        context=context,
         max_context=options["max_context"],
-        max_batch=1 if description else max_batch,
+        max_batch=together,
         budget=options["cache_bytes"],
         encoder=encoder_plan,
         inputs=inputs,
         max_input=options["max_input"],
     )
     max_tokens = max(max_batch, min(MAX_TOKENS, size.context))
-    if not plan.cache_layers:  # it sees the whole text at once
-        max_tokens = max(MAX_TOKENS, size.context)
+    if description:
+        max_tokens = MAX_TOKENS if plan.cache_layers else max(MAX_TOKENS, size.context)  # which sees a text at once
     logits_chunk = max_tokens if description else max(max_batch, min(max_tokens, LOGITS_FLOATS // plan.vocabulary))
 
     def executor(index: int, blocks: int, **more: Any) -> Executor:

@@ -90,12 +90,13 @@ class Model:
             runtime.logits_chunk,
             self.max_context,
         )
+        self.states: HiddenStates | None = None  # of a model that writes no text
         self.embedder: Embedder | None = None
         if runtime.description:
             size = runtime.scheduler.max_tokens
-            states = HiddenStates(self.plan, runtime.executor, self._cache, self._turn, size)
+            self.states = HiddenStates(self.plan, runtime.executor, self._cache, self._turn, size)
             limit = min(self.max_context, runtime.description.max_length or self.max_context)
-            self.embedder = Embedder(states, self.tokenizer, runtime.description, limit, self._check_tokens)
+            self.embedder = Embedder(self.states, self.tokenizer, runtime.description, limit, self._check_tokens)
 
     @classmethod
     def load(cls, path: str | Path, **options: Unpack[LoadOptions]) -> "Model":
@@ -423,8 +424,8 @@ class Model:
         with self._turn:
             self.session.scheduler.close()
             self._scorer.close()
-            if self.embedder:
-                self.embedder.close()
+            if self.states:
+                self.states.close()
             self.weights, self.executor, self.encoder = {}, None, None
 
     def __enter__(self) -> "Model":
@@ -466,7 +467,7 @@ class Model:
 
     def _check(self, tokens: Sequence[int]) -> None:
         """Raise CutworkError unless the model writes text, knows these tokens and is open."""
-        if self.embedder is not None:
+        if self.states is not None:
             raise CutworkError("this model makes vectors of texts and writes none; use embed")
         self._check_tokens(tokens)
 

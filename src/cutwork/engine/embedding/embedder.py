@@ -40,7 +40,7 @@ class Embedder:
         max_length: int,
         check: Callable[[Sequence[int]], None],
     ) -> None:
-        self.states, self._tokenizer, self._check = states, tokenizer, check
+        self.states, self._tokenizer, self._check_tokens = states, tokenizer, check
         self.description, self.max_length = description, max_length
 
     @cached_property
@@ -53,14 +53,14 @@ class Embedder:
     @property
     def width(self) -> int:
         """Numbers of a vector, unless somebody says otherwise."""
-        return self._check_width({}, self.description.pooling)
+        return self._width({})
 
     def read(self, inputs: Sequence[Input], **options: Unpack[EmbedOptions]) -> list[Tokens]:
         """What the model reads of each: a text is cut at `max_length`, token ids are taken as they are.
 
         Raises CutworkError for what is empty, too many ids, and a prompt that is not known or not for this model.
         """
-        before = self._prompt(options.get("prompt_name"), options.get("prompt"))
+        before = self._prompt(options)
         texts = iter(self.reader.read([before + i for i in inputs if isinstance(i, str)]) if _any_text(inputs) else ())
         found = [next(texts) if isinstance(each, str) else Tokens.of_ids(each) for each in inputs]
         for number, tokens in enumerate(found):
@@ -70,32 +70,41 @@ class Embedder:
                 raise CutworkError(
                     f"input {number + 1} has {len(tokens)} tokens, but this model reads at most {self.max_length}"
                 )
-            self._check(tokens.ids.tolist())
+            self._check_tokens(tokens.ids.tolist())
         return found
+
+    def check(self, options: EmbedOptions) -> None:
+        """Raise CutworkError for options that are unknown, out of range or not for this model."""
+        check_known(options, EmbedOptions.__annotations__)
+        self._prompt(options)
+        self._width(options)
 
     def vectors(
         self, inputs: Sequence[Tokens], progress: EmbedProgress | None = None, **options: Unpack[EmbedOptions]
     ) -> np.ndarray:
         """Float32 [n, width] of what was read; `progress` is called with the new ones by their place."""
-        check_known(options, EmbedOptions.__annotations__)
-        modes = self._modes(options)
-        width = self._check_width(options, modes)
-        result = np.empty((len(inputs), width), np.float32)
-        for states in self.states.of(inputs, last=modes == ("lasttoken",)):
-            vectors = self._finish(np.stack([pool(hidden, modes) for hidden in states.values()]), options)
+        self.check(options)
+        result = np.empty((len(inputs), self._width(options)), np.float32)
+        for states in self.states.of(inputs, last=self.last_only(options)):
+            vectors = self.finish(np.stack([self.pool(hidden, options) for hidden in states.values()]), options)
             result[list(states)] = vectors
             if progress:
                 progress(dict(zip(states, vectors, strict=True)))
         return result
 
-    def close(self) -> None:
-        """Let go of the executor."""
-        self.states.close()
+    def last_only(self, options: EmbedOptions) -> bool:
+        """Whether a vector is made of the last token's hidden states only."""
+        return self._modes(options) == ("lasttoken",)
 
-    def _finish(self, vectors: np.ndarray, options: EmbedOptions) -> np.ndarray:
+    def pool(self, states: np.ndarray, options: EmbedOptions) -> np.ndarray:
+        """The hidden states [T, width] of a text in one row."""
+        return pool(states, self._modes(options))
+
+    def finish(self, pooled: np.ndarray, options: EmbedOptions) -> np.ndarray:
+        """Vectors float32 [n, width] of such rows."""
         for layer in self.description.dense:
-            vectors = layer(vectors)
-        vectors, normalize = vectors[:, : options.get("dimensions")], options.get("normalize")
+            pooled = layer(pooled)
+        vectors, normalize = pooled[:, : options.get("dimensions")], options.get("normalize")
         return normalized(vectors) if (self.description.normalize if normalize is None else normalize) else vectors
 
     def _modes(self, options: EmbedOptions) -> tuple[str, ...]:
@@ -104,9 +113,8 @@ class Embedder:
             raise CutworkError(f"pooling must be {', '.join(MODES)}, not {pooling!r}")
         return (pooling,) if pooling else self.description.pooling
 
-    def _check_width(self, options: EmbedOptions, modes: tuple[str, ...]) -> int:
-        """Numbers of a vector. Raises CutworkError for more dimensions than there are, and layers that do not fit."""
-        width = self.states.width * len(modes)
+    def _width(self, options: EmbedOptions) -> int:
+        width = self.states.width * len(self._modes(options))
         for layer in self.description.dense:
             if width != layer.weight.shape[1]:
                 raise CutworkError(f"a dense layer of the model takes {layer.weight.shape[1]} numbers, not {width}")
@@ -116,8 +124,8 @@ class Embedder:
             raise CutworkError(f"dimensions must be from 1 to {width}, not {dimensions}")
         return dimensions or width
 
-    def _prompt(self, name: str | None, prompt: str | None) -> str:
-        known = self.description.prompts
+    def _prompt(self, options: EmbedOptions) -> str:
+        known, name, prompt = self.description.prompts, options.get("prompt_name"), options.get("prompt")
         if prompt is None:
             name = self.description.default_prompt if name is None else name
             if name is not None and name not in known:

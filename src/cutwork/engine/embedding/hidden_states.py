@@ -26,7 +26,7 @@ class HiddenStates:
         self._types = next((plan.buffers[op.out].width for op in plan.ops if isinstance(op, Input)), 0)
         self._executor: Executor | None = executor
         self._cache = cache if plan.cache_layers else None
-        self._turn, self._max_tokens = turn, max_tokens
+        self._turn, self.max_tokens = turn, max_tokens
 
     def of(self, inputs: Sequence[Tokens], *, last: bool = False) -> Iterator[dict[int, np.ndarray]]:
         """Hidden states float32 [T, width] by the input's place in the list, or [1, width] of its `last` token only;
@@ -45,7 +45,7 @@ class HiddenStates:
         tokens = blocks = 0
         for i in sorted(range(len(inputs)), key=lambda i: -len(inputs[i])):
             size = self._cache.blocks_for(len(inputs[i])) if self._cache else 0
-            full = tokens + len(inputs[i]) > self._max_tokens or (self._cache and blocks + size > self._cache.free)
+            full = tokens + len(inputs[i]) > self.max_tokens or (self._cache and blocks + size > self._cache.free)
             if batch and full:
                 yield batch
                 batch, tokens, blocks = [], 0, 0
@@ -66,8 +66,8 @@ class HiddenStates:
             rows = table_rows(tables) if tables else np.zeros((len(inputs), 1), np.int32)
             longest = max(map(len, inputs))
             found = []
-            for start in range(0, longest, self._max_tokens):
-                end = start + self._max_tokens
+            for start in range(0, longest, self.max_tokens):
+                end = start + self.max_tokens
                 parts = [
                     Part(
                         tokens.ids[start:end],
