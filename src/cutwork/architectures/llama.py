@@ -128,7 +128,7 @@ def like_llama(parse: Callable[[Mapping[str, Any]], LlamaConfig], mlp: Mlp = gat
 
 # The names of a checkpoint without a head, as those that make vectors are.
 BARE = tuple((name, f"model.{name}") for name in ("embed_tokens.", "layers.", "norm."))
-UNREAD = ("*.rotary_emb.inv_freq", HEAD)  # the head, where it is a copy of the embedding
+UNREAD = ("*.rotary_emb.inv_freq", HEAD, "score.*")  # the head, where it is a copy of the embedding, or classifies
 ARCHITECTURE = Architecture(
     "llama",
     models="Llama 1, 2, 3, 3.1 and 3.2, TinyLlama, SmolLM and SmolLM2, Vicuna, Yi, DeepSeek LLM",

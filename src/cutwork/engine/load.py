@@ -8,6 +8,7 @@ from typing import Any, Literal, cast, get_args
 from cutwork.architectures import architecture_of, build_embedding_plan, build_encoder_plan, build_plan
 from cutwork.architectures.lengths import Lengths
 from cutwork.engine.backend import Backend, Costs, Executor, Weight
+from cutwork.engine.classification.head import Head, read_head
 from cutwork.engine.decoding.blocks import BlockCache
 from cutwork.engine.decoding.lookup import LookupDrafter
 from cutwork.engine.decoding.scheduler import Scheduler
@@ -36,7 +37,8 @@ LOGITS_FLOATS = 1 << 24  # of one step's result when all rows' logits are wanted
 class Runtime:
     """What a model takes steps with. `logits_chunk`: rows of logits that a step can give.
 
-    description: how the model makes vectors of hidden states, which then are a step's result; None if it writes text.
+    description, head: how the model makes vectors, and classes, of hidden states, which then are a step's result; both
+    None if it writes text.
     """
 
     plan: Plan
@@ -49,6 +51,12 @@ class Runtime:
     max_context: int
     logits_chunk: int
     description: Description | None
+    head: Head | None
+
+    @property
+    def writes(self) -> bool:
+        """Whether the model writes text."""
+        return not (self.description or self.head)
 
 
 def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options: LoadOptions) -> Runtime:
@@ -58,8 +66,10 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
     """
     architecture = architecture_of(packed.config)
     threads, max_batch = options["threads"], options["max_batch"]
-    description = describe(packed.path) or (None if architecture.decoder else Description())
-    plan = build_embedding_plan(packed.config) if description else build_plan(packed.config)
+    head = read_head(architecture, packed.config, packed.weights)
+    description = describe(packed.path) or (None if architecture.decoder or head else Description())
+    writes = not (description or head)
+    plan = build_plan(packed.config) if writes else build_embedding_plan(packed.config)
     encoder_plan = build_encoder_plan(packed.config)
     plans = [plan, encoder_plan] if encoder_plan else [plan]
     anew = Arrangement.of(packed.weights, costs, threads) if costs else None
@@ -79,7 +89,7 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
         inputs = _within_positions(encoder_plan, inputs)
     context = _context(plan, architecture.context(packed.config), description)
     together = max_batch
-    if description:  # as many of the longest texts as fill a step
+    if not writes:  # as many of the longest texts as fill a step
         together = -(-MAX_TOKENS // min(MAX_TOKENS, options["max_context"] or context.usual))
     size = size_cache(
         plan,
@@ -93,9 +103,9 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
         max_input=options["max_input"],
     )
     max_tokens = max(max_batch, min(MAX_TOKENS, size.context))
-    if description:
+    if not writes:
         max_tokens = MAX_TOKENS if plan.cache_layers else max(MAX_TOKENS, size.context)  # which sees a text at once
-    logits_chunk = max_tokens if description else max(max_batch, min(max_tokens, LOGITS_FLOATS // plan.vocabulary))
+    logits_chunk = max(max_batch, min(max_tokens, LOGITS_FLOATS // plan.vocabulary)) if writes else max_tokens
 
     def executor(index: int, blocks: int, **more: Any) -> Executor:
         cache = {
@@ -138,7 +148,9 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
     anew_names = map(architecture.plan_name, anew.layouts) if anew else ()
     made = {name: weights[name].encoding for name in anew_names if name in weights}
     laid_out = {name: cast(Layout, encoding) for name, encoding in made.items() if encoding in get_args(Layout)}
-    return Runtime(plan, weights, laid_out, runner, scheduler, encoder, dtype, size.context, logits_chunk, description)
+    return Runtime(
+        plan, weights, laid_out, runner, scheduler, encoder, dtype, size.context, logits_chunk, description, head
+    )
 
 
 def add_draft(
@@ -168,8 +180,8 @@ def add_draft(
         "reorder_weights": False,  # it mostly guesses for one sequence, a token at a time
     }
     draft = assemble(packed, backend, costs, options | changes)
-    if draft.description:
-        raise CutworkError(f"{packed.path} makes vectors of texts, so it cannot guess; leave out draft")
+    if not draft.writes:
+        raise CutworkError(f"{packed.path} writes no text, so it cannot guess; leave out draft")
     scheduler = draft.scheduler
     target.scheduler.max_guesses = min(target.scheduler.max_tokens, target.logits_chunk) - options["max_batch"]
     target.scheduler.drafter = Drafter(
@@ -192,8 +204,8 @@ def _check_guessed_for(target: Runtime) -> None:
     """Raise CutworkError unless a model writes text that something can guess."""
     if target.encoder:
         raise CutworkError("models with an encoder cannot be guessed for; leave out draft")
-    if target.description:
-        raise CutworkError("a model that makes vectors of texts cannot be guessed for; leave out draft")
+    if not target.writes:
+        raise CutworkError("a model that writes no text cannot be guessed for; leave out draft")
 
 
 def read_model(path: str | Path) -> PackedModel:

@@ -13,6 +13,7 @@ import numpy as np
 from cutwork.architectures import architecture_of
 from cutwork.engine.backend import Costs, Executor, Weight, choose
 from cutwork.engine.chat.template import ChatTemplate, render_chat
+from cutwork.engine.classification.classifier import Classifier, Label, Span
 from cutwork.engine.decoding import perplexity as measure
 from cutwork.engine.decoding.options import GenerateOptions, each_answer
 from cutwork.engine.decoding.requests import Generation, Request, Session
@@ -92,11 +93,15 @@ class Model:
         )
         self.states: HiddenStates | None = None  # of a model that writes no text
         self.embedder: Embedder | None = None
-        if runtime.description:
+        self.classifier: Classifier | None = None
+        if not runtime.writes:
             size = runtime.scheduler.max_tokens
             self.states = HiddenStates(self.plan, runtime.executor, self._cache, self._turn, size)
+        if self.states and runtime.description:
             limit = min(self.max_context, runtime.description.max_length or self.max_context)
             self.embedder = Embedder(self.states, self.tokenizer, runtime.description, limit, self._check_tokens)
+        if self.states and runtime.head:
+            self.classifier = Classifier(self.states, self.tokenizer, runtime.head, self.max_context)
 
     @classmethod
     def load(cls, path: str | Path, **options: Unpack[LoadOptions]) -> "Model":
@@ -303,6 +308,32 @@ class Model:
         vectors = embedder.vectors(embedder.read(texts, **options), progress, **options)
         return vectors[0] if isinstance(inputs, str) else vectors
 
+    def classify(self, texts: Sequence[str | tuple[str, str]]) -> list[list[Label]] | list[list[Span]]:
+        """Classes of texts, or of pairs of texts: all of them, the likeliest first, each with its score.
+
+        Of a model that gives classes of tokens the parts of each text that are of a class. Longer texts are cut. Raises
+        CutworkError for a model without such a head.
+
+            model.classify(["I like it."])[0][0].label
+        """
+        classifier = self._classifier()
+        tokens = classifier.read(texts)
+        logits = classifier.logits(tokens)
+        if classifier.head.of == "text":
+            return [classifier.labels(each) for each in logits]
+        alone = [text if isinstance(text, str) else text[0] for text in texts]
+        return [classifier.spans(*each) for each in zip(alone, tokens, logits, strict=True)]
+
+    def rank(self, query: str, documents: Sequence[str], *, raw: bool = False) -> np.ndarray:
+        """How well each document answers a query, float32 [n], by a cross-encoder: from 0 to 1, or what the model's
+        head gives if `raw`. The longer of the two is cut. Raises CutworkError for a model that does not tell.
+
+            model.rank("What is cutwork?", ["An embroidery.", "A river."]).argmax()
+        """
+        classifier = self._classifier()
+        classifier.check_ranks()
+        return classifier.relevance(classifier.logits(classifier.read([(query, each) for each in documents])), raw=raw)
+
     def render_chat(
         self,
         messages: Messages,
@@ -465,10 +496,17 @@ class Model:
             )
         return self.embedder
 
+    def _classifier(self) -> Classifier:
+        if self.classifier is None:
+            raise CutworkError(
+                f"this {self.config.get('model_type', 'model')} gives no classes: it was not saved with such a head"
+            )
+        return self.classifier
+
     def _check(self, tokens: Sequence[int]) -> None:
         """Raise CutworkError unless the model writes text, knows these tokens and is open."""
         if self.states is not None:
-            raise CutworkError("this model makes vectors of texts and writes none; use embed")
+            raise CutworkError(f"this model writes no text; use {'embed' if self.embedder else 'classify'}")
         self._check_tokens(tokens)
 
     def _check_tokens(self, tokens: Sequence[int]) -> None:

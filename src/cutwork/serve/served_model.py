@@ -60,7 +60,9 @@ class ServedModel:
         """What it is for, and where."""
         if self.hears_speech:
             return "hears speech; use /v1/audio/transcriptions"
-        return "makes vectors of texts; use /v1/embeddings" if self.embeds else "writes text; use /v1/completions"
+        if isinstance(self.thread, Worker):
+            return "writes text; use /v1/completions"
+        return "makes vectors of texts; use /v1/embeddings" if self.embeds else "gives classes of texts; use /classify"
 
 
 class ServedModels:

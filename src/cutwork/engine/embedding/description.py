@@ -13,7 +13,7 @@ from cutwork.pack import bfloat16
 from cutwork.store.json_file import read_json, read_json_list
 from cutwork.store.safetensors import open_tensors
 
-_ACTIVATIONS = {"Identity": False, "Tanh": True}  # of a Dense module; whether it is tanh
+_ACTIVATIONS = {"Identity": "none", "Tanh": "tanh"}  # of a Dense module
 _SUFFIXES = {"cls": "_token", "max": "_tokens", "mean": "_tokens", "weightedmean": "_tokens"}  # of older names of modes
 
 
@@ -94,7 +94,7 @@ def _dense(folder: Path) -> Dense:
     weight, bias = stored.get("weight"), stored.get("bias")
     if weight is None or weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
         raise CutworkError(f"{folder} is damaged: it must hold a weight [out, in], and a bias [out] or none")
-    return Dense(weight, bias, tanh=_ACTIVATIONS[activation])
+    return Dense(weight, bias, _ACTIVATIONS[activation])
 
 
 def _float32(array: np.ndarray) -> np.ndarray:

@@ -1,27 +1,67 @@
-"""From the hidden states of a text to its vector."""
+"""From the hidden states of a text to its vector, and layers on the way."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from cutwork.errors import CutworkError
 
 # By sentence-transformers' names, in the order in which it puts several side by side.
 MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 
 
+def _gelu(x: np.ndarray) -> np.ndarray:
+    return np.asarray(0.5 * x * (1.0 + np.vectorize(math.erf, otypes=[np.float32])(x / math.sqrt(2.0))))
+
+
+ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "none": np.asarray,
+    "tanh": np.tanh,
+    "relu": lambda x: np.maximum(x, 0),
+    "silu": lambda x: x / (1.0 + np.exp(-x)),
+    "gelu": _gelu,
+}
+
+
 @dataclass(frozen=True)
-class Dense:
-    """A linear layer behind the pooling: weight float32 [out, in], bias [out] or None, and whether tanh follows."""
+class Norm:
+    """A layer norm: weight float32 [width], bias [width] or None, and what is added to the variance."""
 
     weight: np.ndarray
     bias: np.ndarray | None
-    tanh: bool
+    eps: float
 
-    def __call__(self, vectors: np.ndarray) -> np.ndarray:
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """Float32 [n, width], each row normalised."""
+        spread = np.sqrt(rows.var(axis=1, keepdims=True) + np.float32(self.eps))
+        out = (rows - rows.mean(axis=1, keepdims=True)) / spread * self.weight
+        return np.asarray(out if self.bias is None else out + self.bias, np.float32)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A linear layer behind the pooling: weight float32 [out, in], bias [out] or None, an activation, and a norm."""
+
+    weight: np.ndarray
+    bias: np.ndarray | None
+    activation: str = "none"
+    norm: Norm | None = None
+
+    def __post_init__(self) -> None:
+        """Raises CutworkError for an unknown activation."""
+        if self.activation not in ACTIVATIONS:
+            raise CutworkError(
+                f"this engine does not know the activation {self.activation!r} in a head; it knows "
+                f"{', '.join(ACTIVATIONS)}"
+            )
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Float32 [n, in] → [n, out]."""
-        out = vectors @ self.weight.T
-        out = out if self.bias is None else out + self.bias
-        return np.asarray(np.tanh(out) if self.tanh else out, np.float32)
+        out = rows @ self.weight.T
+        out = ACTIVATIONS[self.activation](out if self.bias is None else out + self.bias)
+        return np.asarray(self.norm(out) if self.norm else out, np.float32)
 
 
 def pool(hidden: np.ndarray, modes: Sequence[str]) -> np.ndarray:

@@ -51,6 +51,7 @@ class TextReader:
         self._tokenizer = Tokenizer.from_str(backend.to_str())
         self._tokenizer.no_padding()
         self.max_length, self._lower = max_length, lower
+        self._types = "token_type_ids" in tokenizer.model_input_names
         for pair in (False, True):
             if self._tokenizer.num_special_tokens_to_add(pair) >= max_length:
                 raise CutworkError(f"a context of {max_length} tokens has no room for the special ones; raise it")
@@ -62,7 +63,7 @@ class TextReader:
         return [
             Tokens(
                 np.asarray(each.ids, np.int32),
-                np.asarray(each.type_ids, np.int32),
+                np.asarray(each.type_ids if self._types else [0] * len(each.ids), np.int32),
                 np.asarray(each.special_tokens_mask, bool),
                 np.asarray(each.offsets, np.int32).reshape(-1, 2),
                 truncated=bool(each.overflowing),
