@@ -28,6 +28,7 @@ routes/responses.py    /v1/responses, as chats
 routes/anthropic.py    /v1/messages, as chats
 routes/audio.py        /v1/audio/transcriptions and translations
 routes/embeddings.py   /v1/embeddings
+routes/classify.py     /classify, /v1/rerank
 routes/translate.py    /translate
 routes/info.py         models, tokens, health, metrics
 routes/schema.py       what request bodies have in common

@@ -56,13 +56,22 @@ class ServedModel:
         return self.model.embedder is not None
 
     @property
+    def classifies(self) -> bool:
+        """Whether it gives classes of texts."""
+        return self.model.classifier is not None
+
+    @property
     def does(self) -> str:
         """What it is for, and where."""
         if self.hears_speech:
             return "hears speech; use /v1/audio/transcriptions"
         if isinstance(self.thread, Worker):
             return "writes text; use /v1/completions"
-        return "makes vectors of texts; use /v1/embeddings" if self.embeds else "gives classes of texts; use /classify"
+        return (
+            "makes vectors of texts; use /v1/embeddings"
+            if self.embeds
+            else "gives classes of texts; use /classify or /v1/rerank"
+        )
 
 
 class ServedModels:
@@ -109,6 +118,10 @@ class ServedModels:
     def find_embedding(self, name: str | None) -> ServedModel:
         """A model that makes vectors of texts; without a name the first. Raises ApiError (400, 404)."""
         return self._find(name, lambda served: served.embeds)
+
+    def find_classifier(self, name: str | None) -> ServedModel:
+        """A model that gives classes of texts; without a name the first. Raises ApiError (400, 404)."""
+        return self._find(name, lambda served: served.classifies)
 
     def _find(self, name: str | None, fits: Callable[[ServedModel], bool]) -> ServedModel:
         fitting = next((served.name for served in self.all.values() if fits(served)), None)

@@ -118,6 +118,7 @@ def _card(served: ServedModel) -> dict[str, Any]:
         "transcribe": served.hears_speech,
         "translate": translates(model.config),
         "embed": served.embeds,
+        "classify": served.classifies,
         "chat": bool(template),
         "thinks": model.chat_template.form.thought is not None,
         "examples": read_examples(model.path),
