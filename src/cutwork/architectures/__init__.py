@@ -8,7 +8,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
-from cutwork.architectures.architecture import Architecture, Emit, Kind
+from cutwork.architectures.architecture import Architecture, Classified, Emit, Kind
 from cutwork.errors import CutworkError
 from cutwork.plan.builder import Plan
 from cutwork.plan.verify import verify
@@ -36,12 +36,23 @@ def find(config: Mapping[str, Any]) -> Architecture | None:
 
 def kind_of(config: Mapping[str, Any]) -> Kind:
     """What a model does, also one that this engine does not run, which can be trained all the same."""
+    if classifies(config):
+        return "embedding"
     family = find(config)
     if family is not None:
         return family.kind
     if not config.get("is_encoder_decoder"):
         return "text"
     return "speech" if "num_mel_bins" in config else "translation"
+
+
+def classifies(config: Mapping[str, Any]) -> Classified | None:
+    """What a model of this configuration gives classes of, by the class of transformers' that it was saved from."""
+    names = config.get("architectures")
+    name = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
+    if name.endswith("ForSequenceClassification"):
+        return "text"
+    return "token" if name.endswith("ForTokenClassification") else None
 
 
 def build_plan(config: Mapping[str, Any]) -> Plan:

@@ -11,6 +11,7 @@ from cutwork.plan.builder import Plan
 Emit = Callable[[Plan, Mapping[str, Any]], None]
 # Continues a text; answers one with another; writes down a recording; makes a vector, or classes, of a text.
 Kind = Literal["text", "translation", "speech", "embedding"]
+Classified = Literal["text", "token"]  # what classes are given of
 HEAD = "lm_head.weight"  # what plans call the output head
 _CONTEXT = absolute("max_position_embeddings")  # what most families call it
 

@@ -6,13 +6,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cutwork.architectures.architecture import Architecture
+from cutwork.architectures import classifies
+from cutwork.architectures.architecture import Architecture, Classified
 from cutwork.engine.embedding.pooling import Dense, Norm, pool
 from cutwork.engine.weights.bind import floats_of
 from cutwork.errors import CutworkError
 from cutwork.pack.record import EncodedWeight
 
-Of = Literal["text", "token"]
 Function = Literal["softmax", "sigmoid", "none"]
 
 
@@ -23,7 +23,7 @@ class Head:
     function: what makes scores of the last layer's numbers.
     """
 
-    of: Of
+    of: Classified
     pooling: str
     layers: tuple[Dense, ...]
     labels: tuple[str, ...]
@@ -50,15 +50,6 @@ class Head:
             case "sigmoid":
                 return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits)))
         return logits
-
-
-def classifies(config: Mapping[str, Any]) -> Of | None:
-    """What a model of this configuration gives classes of, by the class of transformers' that it was saved from."""
-    names = config.get("architectures")
-    name = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
-    if name.endswith("ForSequenceClassification"):
-        return "text"
-    return "token" if name.endswith("ForTokenClassification") else None
 
 
 def read_head(
@@ -108,7 +99,7 @@ def _labels(config: Mapping[str, Any], count: int) -> tuple[str, ...]:
     return tuple(str(names.get(str(i), names.get(i, f"LABEL_{i}"))) for i in range(count))
 
 
-def _function(config: Mapping[str, Any], of: Of, labels: int) -> Function:
+def _function(config: Mapping[str, Any], of: Classified, labels: int) -> Function:
     """As transformers' pipelines have it; of a single class as sentence-transformers' cross-encoders."""
     if labels == 1:
         newer = config.get("sentence_transformers")
