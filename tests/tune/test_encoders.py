@@ -27,7 +27,6 @@ WORDS = [
     "away",
     "and",
     "what",
-    "is",
     "left",
     "of",
     "it",
@@ -35,8 +34,6 @@ WORDS = [
     "with",
     "linen",
     "thread",
-    "by",
-    "hand",
 ]
 QUIET = Console(quiet=True)
 SQUAREHEAD = Losses(ce=0, kl=0, squarehead=1)
