@@ -151,6 +151,17 @@ def test_more_texts_than_a_step_holds_are_read_in_several(tmp_path):
                 assert relative(states, expected(hf, texts[i])) < 1e-4
 
 
+def test_the_first_checkpoints_of_bert_call_norms_otherwise(tmp_path):
+    hf, [text, *_] = make("bert"), inputs()
+    weights = packed(hf, tmp_path)
+    ends = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    for name in list(weights.weights):
+        new = next((name.replace(end, old) for end, old in ends.items() if name.endswith(end)), name)
+        weights.weights[f"bert.{new}"] = weights.weights.pop(name)
+    with Model(weights, threads=1) as model:
+        assert relative(hidden_states(model, [text])[0], expected(hf, text)) < 1e-4
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

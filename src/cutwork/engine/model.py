@@ -432,6 +432,11 @@ class Model:
         window = min(window, self.max_context)
         return measure.perplexity(self._scorer.logits, tokens[:max_tokens], window=window, stride=stride or window)
 
+    def check_writes(self) -> None:
+        """Raise CutworkError for a model that only reads texts."""
+        if self.states is not None:
+            raise CutworkError(f"this model writes no text; use {'embed' if self.embedder else 'classify'}")
+
     @property
     def memory_bytes(self) -> dict[str, int]:
         """Bytes of weights, KV cache and the arena of activations."""
@@ -505,8 +510,7 @@ class Model:
 
     def _check(self, tokens: Sequence[int]) -> None:
         """Raise CutworkError unless the model writes text, knows these tokens and is open."""
-        if self.states is not None:
-            raise CutworkError(f"this model writes no text; use {'embed' if self.embedder else 'classify'}")
+        self.check_writes()
         self._check_tokens(tokens)
 
     def _check_tokens(self, tokens: Sequence[int]) -> None:

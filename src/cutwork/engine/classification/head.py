@@ -73,7 +73,7 @@ def read_head(
             raise CutworkError(f"'{name}' must be a matrix, and its bias must have a number for each row")
         return Dense(weight, bias, activation, norm)
 
-    pooling = "cls"
+    pooling, layers = "cls", tuple[Dense, ...]()
     if "score.weight" in stored:
         layers, pooling = (dense("score"),), "lasttoken"
     elif "classifier.out_proj.weight" in stored:
