@@ -33,7 +33,7 @@ def bench(
 
     Example: [bold]cutwork bench out/sparse-int8 --against out/dense-int8 --threads 2[/bold]
     """
-    from cutwork.architectures import kind_of
+    from cutwork.engine.embedding.description import reads_only
     from cutwork.engine.model import Model
     from cutwork.machine import cpu_name
     from cutwork.measure.speed import measure
@@ -41,7 +41,7 @@ def bench(
     from cutwork.store.resolve import resolve
 
     for path in [model, *(against or [])]:
-        if kind_of(read_config(resolve(path))) == "embedding":
+        if reads_only(read_config(resolve(path))):
             raise CutworkError(f"{path} writes no text, so there is no decoding to measure; use explain or embed")
     with ExitStack() as stack:
         models: dict[str, Model] = {}

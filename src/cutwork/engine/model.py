@@ -101,7 +101,7 @@ class Model:
             limit = min(self.max_context, runtime.description.max_length or self.max_context)
             self.embedder = Embedder(self.states, self.tokenizer, runtime.description, limit, self._check_tokens)
         if self.states and runtime.head:
-            self.classifier = Classifier(self.states, self.tokenizer, runtime.head, self.max_context)
+            self.classifier = Classifier(self.states, self.tokenizer, runtime.head, self.max_context, runtime.question)
 
     @classmethod
     def load(cls, path: str | Path, **options: Unpack[LoadOptions]) -> "Model":
