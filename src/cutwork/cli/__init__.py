@@ -41,11 +41,13 @@ app = typer.Typer(
 )
 
 # Packages that only some commands need, and the extra of pyproject.toml that brings them.
-_EXTRAS = {name: "train" for name in ("accelerate", "datasets", "gguf", "reasoning_gym", "torch")} | {
+_EXTRAS = {name: "train" for name in ("accelerate", "datasets", "torch")} | {
+    "gguf": "gguf",
     "jiwer": "eval",
     "lm_eval": "lm-eval",
     "matplotlib": "eval",
     "peft": "peft",
+    "reasoning_gym": "demo",
     "soundfile": "speech",
     "soxr": "speech",
     "fastapi": "serve",
@@ -81,7 +83,7 @@ def _print_version(wanted: bool) -> None:
 
 
 @app.callback(
-    epilog="Start with: cutwork run recipes/smollm2-gsm.yaml — every command has --help with an example.",
+    epilog="Start with: cutwork run recipes/demo.yaml — every command has --help with an example.",
 )
 def _options(
     version: Annotated[

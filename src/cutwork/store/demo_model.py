@@ -125,7 +125,7 @@ def _convert(gguf: Path, destination: Path) -> None:
         from transformers.utils import logging
     except ImportError:
         raise CutworkError(
-            "this model must be converted; install the tools with: pip install 'cutwork[train]'"
+            "this model must be converted; install the tools with: pip install 'cutwork[demo]'"
         ) from None
     logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(
