@@ -21,6 +21,7 @@ from cutwork.cli.merge import merge
 from cutwork.cli.pack import pack
 from cutwork.cli.prune import prune
 from cutwork.cli.pull import pull
+from cutwork.cli.push import push
 from cutwork.cli.quantize import quantize
 from cutwork.cli.report import report
 from cutwork.cli.rm import remove
@@ -68,7 +69,7 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "serve": serve,
         "batch": batch,
     },
-    "Models of the Hub": {"pull": pull, "list": list_models, "rm": remove},
+    "Models of the Hub": {"pull": pull, "push": push, "list": list_models, "rm": remove},
     "Measure a model": {"eval": evaluate, "bench": bench, "explain": explain},
 }
 for panel, commands in _COMMANDS.items():

@@ -1,7 +1,6 @@
 """The first sight of speed: what zeros bring needs no training, only the pattern in which they lie."""
 
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +59,7 @@ def _speeds(
     threads: int,
 ) -> dict[str, Any]:
     """Decode and prefill speed of the dense and the sparse model, made in the directory `scratch`."""
-    from cutwork.engine.model import Model
-    from cutwork.measure.speed import measure
+    from cutwork.measure.speed import measure_directories
     from cutwork.pack.pack import pack
     from cutwork.prune.prune import prune
     from cutwork.quantize.quantize import quantize
@@ -74,7 +72,5 @@ def _speeds(
             directory = scratch / f"{name}-quantized"  # noqa: PLW2901
         packed[name] = scratch / f"{name}-packed"
         pack(directory, packed[name], pack_settings.dtype, head=pack_settings.head)
-    load = partial(Model.load, threads=threads, max_context=2 * _TOKENS + 1, max_batch=1)
-    with load(packed["dense"]) as first, load(packed["sparse"]) as second:
-        found = measure({"dense": first, "sparse": second}, _TOKENS, _TOKENS, _REPEATS)
-    return {name: speed.as_json() for name, speed in found.items()}
+    speeds = measure_directories(packed, _TOKENS, _TOKENS, _REPEATS, threads=threads)
+    return {name: speed.as_json() for name, speed in speeds.items()}

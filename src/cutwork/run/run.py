@@ -1,6 +1,7 @@
 """`cutwork run`: the stages of a recipe, from a pretrained model to the comparison of everything made of it."""
 
 from collections.abc import Mapping
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -104,5 +105,8 @@ def _compare(recipe: Recipe, task: Task, packed: Mapping[str, Stage], stages: St
     variants = {name: Variant(stage.output, stage.key) for name, stage in packed.items()}
     results = compare(recipe, variants, task, file.parent / "measurements", console=stages.console)
     results["seconds"] = stages.seconds()
+    results["date"] = date.today().isoformat()
+    results["settings"] = recipe.model_dump(mode="json", exclude={"output"})
+    results["made"] = {name: stage.key for name, stage in packed.items()}  # tells these models from later ones
     write_report([results], file.parent)
     write_json(file, results)

@@ -141,11 +141,11 @@ class Stages:
         return stage
 
     def _begun_as(self, name: str, settings: object, *inputs: Source) -> bool:
-        return _read_state(self.output).get(name) == _key(name, settings, *inputs)
+        return read_state(self.output).get(name) == _key(name, settings, *inputs)
 
     def missing(self) -> list[Stage]:
         """The stages that are not there, or were made for other settings or inputs."""
-        state = _read_state(self.output)
+        state = read_state(self.output)
         return [stage for stage in self.stages if state.get(stage.name) != stage.key or not stage.output.exists()]
 
     def carry_out(self, until: str = GROUPS[-1]) -> None:
@@ -176,7 +176,7 @@ class Stages:
         return partial(getattr(self.durations, kind), *settings) if self.durations else lambda: None
 
     def _make(self, stage: Stage, count: str) -> None:
-        state = _read_state(self.output)
+        state = read_state(self.output)
         if state.get(stage.name) != stage.key:
             if stage.name in state:
                 self.console.print(f"{stage.name} was begun with other settings or inputs; it is made anew")
@@ -227,7 +227,7 @@ def _dump(settings: Settings) -> dict[str, Any]:
     return settings.model_dump(mode="json")
 
 
-def _read_state(output: Path) -> Mapping[str, str]:
+def read_state(output: Path) -> Mapping[str, str]:
     """Keys of the stages begun or finished in an output directory."""
     file = output / _STATE
     return read_json(file) if file.is_file() else {}

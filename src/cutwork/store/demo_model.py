@@ -53,6 +53,11 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cutwork"
 
 
+def hub_name(name: str) -> str:
+    """What one of `NAMES` is called on the Hub."""
+    return _SOURCES[name].hub
+
+
 def fetch(name: str) -> Path:
     """The directory of the model called `name`, one of `NAMES`, downloaded on first use.
 
