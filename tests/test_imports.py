@@ -28,7 +28,7 @@ ALLOWED = {
     "tune": {"store", "tasks", "torch_models", "prune"},
     "quantize": {"store", "pack", "tasks", "torch_models", "prune", "tune"},
     "measure": {"store", "pack", "tasks", "engine"},
-    "run": {"store", "tasks", "prune", "tune", "quantize", "pack", "measure"},
+    "run": {"store", "tasks", "torch_models", "prune", "tune", "quantize", "pack", "measure"},
     "serve": {"store", "engine"},
     "cli": {"store", "tasks", "torch_models", "prune", "tune", "quantize", "pack", "engine", "measure", "run", "serve"},
 }

@@ -213,6 +213,7 @@ class TaskSettings(Settings):
 class CompareSettings(Settings):
     """What is measured at the end."""
 
+    models: tuple[str, ...] = later(())  # which of the packed ones (dense-int8, sparse-int8, …: run/run.py); all
     accuracy_samples: Positive = 200
     max_new_tokens: Positive = 128  # per answer
     num_beams: Positive = later(1)  # of the answers; 1: greedy
@@ -232,6 +233,7 @@ class Recipe(Settings):
     name: str
     model: str  # a directory, a name of the Hub (store/resolve.py), or one in store/demo_model.py
     output: Path
+    preview: bool = False  # first, the speed of the model and of one pruned by magnitude: before anything is trained
     task: TaskSettings
     teacher: TuneSettings | None = None  # dense fine-tuning; without it the model is its own teacher
     prune: PruneSettings = PruneSettings()
