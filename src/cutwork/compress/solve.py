@@ -55,7 +55,8 @@ class Solver:
     def within(self, budget: float) -> list[int] | None:
         """The option of each part with the least error that together cost no more than `budget`; None if none do."""
         tolerance = 1e-9 * max(budget, 0)
-        for units in range(min(int(budget / self._unit + 0.5), len(self._least) - 1), -1, -1):
+        slack = len(self._parts) // 2 + 1  # by so many units, at most, the rounded costs of a choice can be too high
+        for units in range(min(int(max(budget, 0) / self._unit) + slack, len(self._least) - 1), -1, -1):
             if not np.isfinite(self._least[units]):
                 break
             choice = self._trace(units)
