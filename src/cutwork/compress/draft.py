@@ -102,7 +102,7 @@ def _conversations(model: Model, count: int) -> list[Sample]:
     if not questions:
         return []
     prompts = [model.render_chat([{"role": "user", "content": question}]) for question in questions]
-    answers = model.generate(prompts, max_new_tokens=_TOKENS)
+    answers = model.generate(prompts, temperature=0.7, seed=0, max_new_tokens=_TOKENS)
     return [Sample(q, a.text) for q, a in zip(questions, answers, strict=True) if a.text.strip()]
 
 
