@@ -77,7 +77,7 @@ def _errors_of(weight: Tensor, statistics: Hessian, schemes: Sequence[Scheme | N
     for scheme in schemes:
         for (pattern, rate), left in zip(pruned, _quantized(pruned, statistics, scheme, group_size), strict=True):
             lost = output_error(some - left, statistics.matrix).sum()
-            if scheme == "w8a8":
+            if scheme:  # also w4a16: the engine's int4 kernels read int8, too
                 lost = lost + left.square().sum() * _noise(statistics)
             errors[Candidate(pattern, rate, scheme).label] = (lost / whole).item()
     damaged = wanda(some, statistics, PROBE)[0]

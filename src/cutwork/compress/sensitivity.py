@@ -141,12 +141,11 @@ def _rounded(head: nn.Module, dtype: str) -> Damage:
         before = weight.clone()
         grid = grid_of("w8a8" if dtype == "i8" else "w4a16", weight.shape[1], 128, torch.float32)
         weight.copy_(rtn(weight.float(), grid).weight())
-        hook = head.register_forward_pre_hook(round_activations) if dtype == "i8" else None
+        hook = head.register_forward_pre_hook(round_activations)
         try:
             yield
         finally:
             weight.copy_(before)
-            if hook:
-                hook.remove()
+            hook.remove()
 
     return damage
