@@ -96,8 +96,8 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
     """Spearman's."""
-    ranks = [np.argsort(np.argsort(values)) for values in (x, y)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    ranks = [np.argsort(np.argsort(values)).astype(float) for values in (x, y)]
+    return float(np.corrcoef(np.stack(ranks))[0, 1])
 
 
 def measure(shop: Workshop, entry: Entry, options: argparse.Namespace) -> dict[str, Any]:
@@ -181,6 +181,7 @@ def main() -> None:
     parser.add_argument("--speed", action="store_true", help="measure milliseconds; on a quiet machine")
     parser.add_argument("--purpose", default="decode", choices=["decode", "prefill", "batch16"])
     parser.add_argument("--points", type=int, default=4, help="of each frontier")
+    parser.add_argument("--kinds", nargs="+", default=list(COLOURS), choices=list(COLOURS))
     parser.add_argument("--most", type=int, help="stop after so many choices that were not there before")
     parser.add_argument("--samples", type=int, default=16, help="test samples of which KL is measured")
     parser.add_argument("--threads", type=int, default=2)
@@ -200,7 +201,7 @@ def main() -> None:
     rows, new = [], 0
     for entry in entries(shop, options.points):
         fresh = not (options.work / entry.folder / "packed").exists()
-        if fresh and new == options.most:
+        if entry.kind not in options.kinds or (fresh and new == options.most):
             continue
         new += fresh
         rows.append(measure(shop, entry, options))

@@ -12,13 +12,14 @@ answers. Leaves drafts.json in results/. What it brings in speed is measured by 
 import argparse
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from benchmarks.common.results import RECIPES, RESULTS, save
-from cutwork.compress.draft import PACK, PRUNE, QUANTIZE, make_draft
+from cutwork.compress.draft import PACK, PRUNE, QUANTIZE, make_draft, own_text
 from cutwork.engine.model import Model
 from cutwork.measure.compare import Measurements
 from cutwork.recipe import PruneSettings, load_recipe
@@ -133,10 +134,16 @@ def main() -> None:
 
     said = kept.get(["said", *about], answers)["said"]
 
+    def own() -> dict[str, Any]:
+        written = own_text(dense, threads=options.threads, console=console)
+        return {"texts": [[sample.prompt, sample.answer] for sample in written]}
+
+    texts = [Sample(prompt, answer) for prompt, answer in kept.get(["own", key_of(dense)], own)["texts"]]
+
     def cell(name: str) -> dict[str, Any]:
         made, start = options.work / "draft", time.monotonic()
         shutil.rmtree(made, ignore_errors=True)
-        make_draft(dense, made, prune_settings=settings_of(name), threads=options.threads, console=console)
+        make_draft(dense, made, texts, settings=settings_of(name), console=console)
         seconds = time.monotonic() - start
         with Model.load(made, **loading) as draft:
             agreed = agreements(draft, said)
@@ -156,7 +163,7 @@ def main() -> None:
     rows = []
     for name in options.drafts:
         key = [name, settings_of(name).model_dump(mode="json"), *how, *about]
-        rows.append({"draft": name, **kept.get(key, lambda name=name: cell(name))})
+        rows.append({"draft": name, **kept.get(key, partial(cell, name))})
         console.print({key: rows[-1][key] for key in ("draft", "accepted", "general", "tokens_per_step")})
     result = {"model": str(options.model), "task": task.name, "prompts": len(samples), "rows": rows}
     print(table(save(options.results / "drafts.json", result, threads=options.threads)))

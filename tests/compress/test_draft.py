@@ -67,13 +67,13 @@ def test_another_model_gets_another_draft_and_a_packed_one_the_like(model: Path,
 
 
 def test_a_model_writes_conversations_or_plain_text(model: Path) -> None:
-    talks = own_text(model, threads=1, console=SILENT, texts=6)
+    talks = own_text(model, threads=1, console=SILENT)
     assert 0 < len(talks) <= 6 and all(sample.prompt and sample.answer for sample in talks)
     tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer.chat_template = None
     tokenizer.save_pretrained(model)
     (model / "chat_template.jinja").unlink(missing_ok=True)
-    texts = own_text(model, threads=1, console=SILENT, texts=6)
+    texts = own_text(model, threads=1, console=SILENT)
     assert texts and not any(sample.prompt for sample in texts)
 
 

@@ -2,28 +2,34 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from torch import Tensor
 
 from cutwork.compress.candidates import CANDIDATES, DENSE, Candidate, parse
 from cutwork.compress.errors import PROBE, linear_errors
 from cutwork.compress.milliseconds import Prices, other_milliseconds
-from cutwork.compress.sensitivity import fit, sensitivities
+from cutwork.compress.sensitivity import _divergences, _pruned, fit, sensitivities
 from cutwork.prune.calibrate import calibration_batches
 from cutwork.torch_models.blocks import block_linears
-from cutwork.torch_models.data import collate
+from cutwork.torch_models.data import Examples, collate
 from tests.tiny_checkpoint import write_tiny_checkpoint
 from tests.torch_models.tiny import FAMILIES, llama, random_examples
 
 SILENT = Console(quiet=True)
 
 
+def batches_of(count: int, family: str = "llama") -> list[dict[str, Tensor]]:
+    return calibration_batches(cast(Examples, random_examples(count, family=family)))
+
+
 @pytest.fixture(scope="module")
 def errors() -> dict[str, dict[str, float]]:
-    found = linear_errors(llama(), calibration_batches(random_examples(24)), SILENT)
+    found = linear_errors(llama(), batches_of(24), SILENT)
     return {name: linear.errors for name, linear in found.items()}
 
 
@@ -46,7 +52,7 @@ def test_more_zeros_and_fewer_bits_cost_more(errors: dict[str, dict[str, float]]
 def test_the_model_stays_as_it_is_and_what_is_cut_off_does_not_matter() -> None:
     model = llama()
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    batches = calibration_batches(random_examples(8))
+    batches = batches_of(8)
     found = linear_errors(model, batches, SILENT)
     sensitivities(model, found, [collate([example]) for example in random_examples(2)], SILENT)
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
@@ -55,7 +61,7 @@ def test_the_model_stays_as_it_is_and_what_is_cut_off_does_not_matter() -> None:
 @pytest.mark.parametrize("family", ["gpt2", "mpt"])
 def test_other_families(family: str) -> None:
     model = FAMILIES[family]()
-    found = linear_errors(model, calibration_batches(random_examples(8, family=family)), SILENT)
+    found = linear_errors(model, batches_of(8, family), SILENT)
     per_error, head = sensitivities(model, found, [collate([e]) for e in random_examples(2, family=family)], SILENT)
     assert set(per_error) == set(found) == set(block_linears(model))
     assert min(per_error.values()) > 0 and 0 < head["i8"] < head["i4"]
@@ -68,18 +74,16 @@ def test_predicted_divergence_ranks_what_pruning_does() -> None:
         for linear in block_linears(model).values():
             linear.weight.mul_(4)  # so that the blocks say something
     examples = random_examples(24)
-    found = linear_errors(model, calibration_batches(examples), SILENT)
+    found = linear_errors(model, batches_of(24), SILENT)
     probes = [collate([example]) for example in examples[:12]]
     per_error, _ = sensitivities(model, found, probes, SILENT)
-    from cutwork.compress.sensitivity import _divergences, _pruned
-
     damages, predicted = {}, {}
     for name, linear in found.items():
         damages[name] = _pruned(model, {name: linear.squares})
         predicted[name] = per_error[name] * linear.probe
     measured = _divergences(model, probes, damages, SILENT)
-    ranks = [np.argsort(np.argsort([values[name] for name in found])) for values in (predicted, measured)]
-    assert np.corrcoef(*ranks)[0, 1] > 0.8
+    ranks = [np.argsort(np.argsort([values[name] for name in found])).astype(float) for values in (predicted, measured)]
+    assert np.corrcoef(np.stack(ranks))[0, 1] > 0.8
 
 
 def test_sensitivities_are_found_again() -> None:

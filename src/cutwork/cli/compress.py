@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 
 from cutwork.cli.console import console, print_json, table
@@ -159,10 +160,10 @@ def _base(
     settings["task"] |= named
     try:
         return Recipe.model_validate({"name": output.name, **where, **settings})
-    except ValueError as error:
-        problem = error.errors()[0] if hasattr(error, "errors") else {"loc": (), "msg": str(error)}
-        option = str(problem["loc"][-1]).replace("_", "-") if problem["loc"] else "options"
-        raise CutworkError(f"--{option}: {problem['msg'].removeprefix('Value error, ').lower()}") from None
+    except ValidationError as error:
+        problem = error.errors()[0]
+        option = str(problem["loc"][-1]).replace("_", "-")
+        raise CutworkError(f"--{option}: {problem['msg'].lower()} (got {problem['input']!r})") from None
 
 
 def _with_validation(task: TaskSettings, count: int) -> TaskSettings:

@@ -7,6 +7,7 @@ is calibrated with what the model writes itself: for a chat model questions afte
 """
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,22 +51,22 @@ def draft_of(model: str | Path, *, threads: int = 0, console: Console | None = N
     with only_process(output.with_name(f".{output.name}.lock"), refusal):
         if not output.is_dir():
             console.print(f"making a draft of {directory} once, without training; this takes minutes", highlight=False)
-            make_draft(directory, output, threads=threads, console=console)
+            make_draft(directory, output, own_text(directory, threads=threads, console=console), console=console)
     return output
 
 
 def make_draft(
     directory: Path,
     output: Path,
+    samples: Sequence[Sample],
     *,
-    prune_settings: PruneSettings = PRUNE,
-    quantize_settings: QuantizeSettings = QUANTIZE,
-    pack_settings: PackSettings = PACK,
-    threads: int = 0,
+    settings: PruneSettings = PRUNE,
     console: Console,
 ) -> None:
-    """Write the draft of the model in a directory to `output`. Raises CutworkError if none can be made of it."""
-    samples = own_text(directory, threads=threads, console=console)
+    """Write the draft of the model in a directory, calibrated with samples of its text, to `output`.
+
+    Raises CutworkError if none can be made of it.
+    """
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".draft-", dir=output.parent) as work:
         try:
@@ -73,22 +74,22 @@ def make_draft(
             if kind_of(directory) == "packed":
                 dense = Path(work) / "dense"
                 restore(directory, dense)
-            prune(dense, pruned, prune_settings, samples, long="cut", console=console)
-            quantize(pruned, quantized, quantize_settings, samples, long="cut", console=console)
+            prune(dense, pruned, settings, samples, long="cut", console=console)
+            quantize(pruned, quantized, QUANTIZE, samples, long="cut", console=console)
         except CutworkError as error:
             raise CutworkError(f"no draft can be made of {directory}: {error}") from None
-        pack(quantized, output, pack_settings.dtype, head=pack_settings.head)
+        pack(quantized, output, PACK.dtype, head=PACK.head)
 
 
-def own_text(directory: Path, *, threads: int = 0, console: Console, texts: int = _TEXTS) -> list[Sample]:
+def own_text(directory: Path, *, threads: int = 0, console: Console) -> list[Sample]:
     """What a decoder-only model writes: questions and answers if it is one that chats, else plain texts."""
     context = 2 * (_QUESTION + _TOKENS) + 256
     with Model.load(directory, threads=threads, max_batch=16, max_context=context) as model:
         if model.encoder or model.tokenizer is None:
             raise CutworkError(f"{directory} has an encoder or no tokenizer, so no draft is made of it; leave it out")
         with console.status("the model writes text of its own"):
-            written = _conversations(model, texts) if model.tokenizer.chat_template else []
-            return written or _plain(model, texts)
+            written = _conversations(model, _TEXTS) if model.tokenizer.chat_template else []
+            return written or _plain(model, _TEXTS)
 
 
 def _conversations(model: Model, count: int) -> list[Sample]:

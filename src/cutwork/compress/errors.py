@@ -94,13 +94,13 @@ def _some_rows(rows: int) -> Tensor:
 
 def _quantized(
     pruned: Mapping[Any, Tensor], statistics: Hessian, scheme: Scheme | None, group_size: int
-) -> Sequence[Tensor]:
+) -> list[Tensor]:
     """What a scheme makes of pruned weights. Rows know nothing of each other, so all weights are swept as one."""
     if scheme is None:
         return list(pruned.values())
     together = torch.cat(list(pruned.values()))
     grid = grid_of(scheme, together.shape[1], group_size, torch.float32)
-    return gptq(together, statistics, grid).weight().chunk(len(pruned))
+    return list(gptq(together, statistics, grid).weight().chunk(len(pruned)))
 
 
 def _noise(statistics: Hessian) -> float:
