@@ -152,6 +152,13 @@ def test_what_cannot_be_done_is_said(
         call(given[0], tmp_path / "out", "--data", given[1], *FEW, *options)
 
 
+def test_points_of_nothing_are_refused_before_any_training(given: tuple[Path, Path], tmp_path: Path) -> None:
+    options = [*FEW[: FEW.index("--metric")], "--metric", "answers"]
+    with pytest.raises(CutworkError, match=r"none of 8 validation questions right.*give --metric tokens"):
+        call(given[0], tmp_path / "out", "--data", given[1], *options, "--within", 1)
+    assert not list((tmp_path / "out").glob("*x"))
+
+
 def test_only_checkpoints_and_data(given: tuple[Path, Path], tmp_path: Path) -> None:
     pack(given[0], tmp_path / "packed")
     with pytest.raises(CutworkError, match="needs the plain checkpoint"):

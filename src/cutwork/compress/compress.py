@@ -92,6 +92,7 @@ def compress(
         _write_frontier(shop, found, [])
         chosen = {} if direct is None else {"choice": direct.as_json()}
         return report | chosen | as_json(found, [])
+    shop.check_metric()
     tried = [_try(shop, direct, goal)] if direct else _bisect(shop, goal, attempts)
     _write_frontier(shop, found, tried)
     kept = [each for each in tried if each.kept]

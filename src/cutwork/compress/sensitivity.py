@@ -99,10 +99,11 @@ def _divergences(
                 return logits[real].float().log_softmax(-1)
 
             whole = log_probabilities()
+            probabilities = whole.exp()
             tokens += len(whole)
             for key, damage in damages.items():
                 with damage():
-                    lost = (whole.exp() * (whole - log_probabilities())).sum()
+                    lost = (probabilities * (whole - log_probabilities())).sum()
                 totals[key] += lost.item()
                 progress.advance(bar)
     return {key: max(total / tokens, _LEAST) for key, total in totals.items()}

@@ -67,15 +67,18 @@ class Workshop:
         stages.carry_out()
         return packed
 
-    def loss(self, packed: Stage, samples: Sequence[Sample]) -> Loss:
-        """What a packed model lost against the dense one on some samples; CutworkError if that says nothing."""
-        before = self.scores(self.dense, samples)
-        if max(before) == 0:
+    def check_metric(self) -> None:
+        """Raise CutworkError if the dense model does nothing right on validation, so that nothing could be lost."""
+        scores = self.scores(self.dense, self.task.validation)
+        if max(scores) == 0:
             raise CutworkError(
-                f"the dense model answers none of {len(before)} held-out questions right, so points of that say "
+                f"the dense model answers none of {len(scores)} validation questions right, so points of that say "
                 "nothing; give --metric tokens, or a model that has learned the task"
             )
-        return loss(before, self.scores(packed, samples))
+
+    def loss(self, packed: Stage, samples: Sequence[Sample]) -> Loss:
+        """What a packed model lost against the dense one on some samples."""
+        return loss(self.scores(self.dense, samples), self.scores(packed, samples))
 
     def scores(self, stage: Stage, samples: Sequence[Sample]) -> list[float]:
         """How well a packed model does at each sample, from 0 to 1; kept once measured."""
