@@ -30,7 +30,14 @@ ALLOWED = {
     "measure": {"store", "pack", "tasks", "engine"},
     "run": {"store", "tasks", "torch_models", "prune", "tune", "quantize", "pack", "measure"},
     "serve": {"store", "engine"},
-    "cli": {"store", "tasks", "torch_models", "prune", "tune", "quantize", "pack", "engine", "measure", "run", "serve"},
+    "compress": {
+        *("store", "architectures", "tasks", "torch_models", "prune", "tune", "quantize", "pack", "engine", "measure"),
+        "run",
+    },
+    "cli": {
+        *("store", "tasks", "torch_models", "prune", "tune", "quantize", "pack", "engine", "measure", "run", "serve"),
+        "compress",
+    },
 }
 
 

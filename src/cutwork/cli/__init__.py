@@ -12,6 +12,7 @@ from cutwork import __version__
 from cutwork.cli.batch import batch
 from cutwork.cli.bench import bench
 from cutwork.cli.chat import chat
+from cutwork.cli.compress import compress
 from cutwork.cli.demo import demo
 from cutwork.cli.eval import evaluate
 from cutwork.cli.explain import explain
@@ -59,7 +60,7 @@ _EXTRAS = {name: "train" for name in ("accelerate", "datasets", "torch")} | {
 }
 
 _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
-    "The whole path": {"run": run, "report": report, "demo": demo},
+    "The whole path": {"run": run, "compress": compress, "report": report, "demo": demo},
     "Make a sparse model": {"tune": tune, "prune": prune, "merge": merge, "quantize": quantize, "pack": pack},
     "Use a model": {
         "generate": generate,
