@@ -14,6 +14,7 @@ from cutwork.cli.bench import bench
 from cutwork.cli.chat import chat
 from cutwork.cli.compress import compress
 from cutwork.cli.demo import demo
+from cutwork.cli.embed import embed
 from cutwork.cli.eval import evaluate
 from cutwork.cli.explain import explain
 from cutwork.cli.generate import generate
@@ -67,6 +68,7 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "chat": chat,
         "translate": translate,
         "transcribe": transcribe,
+        "embed": embed,
         "serve": serve,
         "batch": batch,
     },
