@@ -44,7 +44,9 @@ def repository(run: Path, name: str, dense: str, sparse: str) -> dict[str, Path 
     base = hub_name(settings["model"])
     if not base:
         settings = {**settings, "model": Path(settings["model"]).name}  # where it lies here is nobody's business
-    files: dict[str, Path | bytes] = {file.name: file for file in model_files(run / checkpoint)}
+    files: dict[str, Path | bytes] = {
+        file.relative_to(run / checkpoint).as_posix(): file for file in model_files(run / checkpoint)
+    }
     for packed in (dense, sparse):
         files |= {f"packed/{packed}/{file.name}": file for file in sorted((run / "packed" / packed).iterdir())}
     results = {**results, "settings": settings}
