@@ -27,7 +27,7 @@ ALLOWED = {
     "prune": {"store", "architectures", "tasks", "torch_models"},
     "tune": {"store", "tasks", "torch_models", "prune"},
     "quantize": {"store", "pack", "tasks", "torch_models", "prune", "tune"},
-    "measure": {"store", "pack", "tasks", "engine"},
+    "measure": {"store", "architectures", "pack", "tasks", "engine"},
     "run": {"store", "tasks", "torch_models", "prune", "tune", "quantize", "pack", "measure"},
     "serve": {"store", "engine"},
     "compress": {

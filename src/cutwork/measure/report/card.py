@@ -8,15 +8,22 @@ from typing import Any
 
 import yaml
 
+from cutwork.architectures import kind_of
 from cutwork.measure.interval import wilson
 from cutwork.pack.manifest import Manifest, WeightEntry
 
 _LAYER = re.compile(r"\.\d+\.")
-_TASKS = {"text": "text-generation", "speech": "automatic-speech-recognition", "translation": "translation"}
+_TASKS = {
+    "text": "text-generation",
+    "speech": "automatic-speech-recognition",
+    "translation": "translation",
+    "embedding": "feature-extraction",
+}
 _CLASSES = {
     "text": "AutoModelForCausalLM",
     "speech": "AutoModelForSpeechSeq2Seq",
     "translation": "AutoModelForSeq2SeqLM",
+    "embedding": "AutoModel",
 }
 
 
@@ -29,7 +36,7 @@ def card(
     which of its models is given away, packed as `manifest` says.
     """
     rows = {row["name"]: row for row in results["variants"]}
-    kind = _kind(manifest.config)
+    kind = kind_of(manifest.config)
     settings, machine = results["settings"], results["machine"]
     front = {
         **({"base_model": base} if base else {}),
@@ -85,12 +92,6 @@ model = {_CLASSES[kind]}.from_pretrained("{name}")  # plain weights; the zeros a
     cutwork chat {name}         # the plain weights, packed in memory
     cutwork demo hf:{name}      # the packed dense and sparse models side by side
 """
-
-
-def _kind(config: Mapping[str, Any]) -> str:
-    if not config.get("is_encoder_decoder"):
-        return "text"
-    return "speech" if "num_mel_bins" in config else "translation"
 
 
 def _measured(variants: list[dict[str, Any]]) -> str:
