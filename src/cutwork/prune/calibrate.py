@@ -86,6 +86,7 @@ def walk(
     description: str,
     *,
     damping: float = 0.01,
+    changes: bool = True,
     activations: Activations | None = None,
     resident: Resident = lambda _: nullcontext(),
     bfloat16: bool | None = None,
@@ -96,12 +97,13 @@ def walk(
     model: one block's Hessians, and the hidden states of all samples.
 
     damping: of the Hessians that `visit` gets, where it needs them positive definite.
+    changes: whether `visit` changes weights; if not, a block computes once.
     activations: keeps the hidden states; by default in memory, up to half of what is free.
     resident: a context that is entered with each block while it computes.
     bfloat16: whether to compute under autocast; measured by default.
     """
     gather = partial(SumOfProducts, damping=damping)
-    _walk(model, batches, gather, visit, True, console, description, activations, resident, bfloat16)
+    _walk(model, batches, gather, visit, changes, console, description, activations, resident, bfloat16)
 
 
 def survey(

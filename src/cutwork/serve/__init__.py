@@ -4,6 +4,7 @@ served_model.py  models by name, each with the thread that may run it
 limits.py        what one client may ask for
 metrics.py       what is counted, for Prometheus
 tokens.py        the tokenizer of a model, off the event loop
+time_limit.py    an end to programs that came with a model
 log.py           one line of JSON for every record
 grammar.py       answers that must be JSON
 answer.py        what every answer says of itself: id, usage, timings

@@ -14,6 +14,8 @@ from cutwork.engine.decoding.sampling import Constraint, Logprob
 from cutwork.engine.model import Model
 from cutwork.engine.tokenizer import encode
 from cutwork.serve.http.errors import ApiError
+from cutwork.serve.limits import Limits
+from cutwork.serve.time_limit import TimeIsOver, time_limit
 
 Result = TypeVar("Result")
 
@@ -38,7 +40,7 @@ class Tokens:
         """Token ids of a prompt, by default with the special tokens that the model expects around it.
 
         Raises CutworkError if it is empty or the model has no tokenizer, ApiError (400) if it is so long that it must
-        have more than `most` tokens.
+        have more than `most` tokens, or too long to be read.
         """
         self._check_length(len(text), most)
         return await self.run(len(text), self._encode if special else self._encode_bare, text)
@@ -51,11 +53,13 @@ class Tokens:
         *,
         most: int,
     ) -> str:
-        """The prompt of a conversation. Raises CutworkError if the template refuses it, ApiError (400) as `encode`."""
+        """The prompt of a conversation. Raises CutworkError if the template refuses it, ApiError (400) as `encode` and
+        if the template does not come to an end.
+        """
         length = sum(len(message["content"]) for message in messages)
         self._check_length(length, most)
         size = length + (len(json.dumps(tools)) if tools else 0)
-        return await self.run(size, lambda: render_chat(self._tokenizer, messages, tools, settings))
+        return await self.run(size, self._render, messages, tools, settings)
 
     async def thought(self, prompt: str, begun: str, budget: int | None, then: Constraint | None) -> Constraint | None:
         """What an answer to the prompt, which holds what is `begun` of it, has to follow: its thought ends within the
@@ -101,6 +105,16 @@ class Tokens:
                 self._own.tokenizer = copy.deepcopy(self._model.tokenizer)
         return self._own.tokenizer
 
+    def _render(
+        self, messages: Sequence[dict[str, Any]], tools: list[dict[str, Any]] | None, settings: dict[str, Any] | None
+    ) -> str:
+        try:
+            with time_limit(Limits.template_seconds):
+                return render_chat(self._tokenizer, messages, tools, settings)
+        except TimeIsOver:
+            took = f"{Limits.template_seconds:g} seconds"
+            raise ApiError(400, f"the model's chat template was not done after {took}", param="messages") from None
+
     def _encode(self, text: str) -> list[int]:
         return encode(self._tokenizer, text)
 
@@ -115,6 +129,13 @@ class Tokens:
         return str(decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def _check_length(self, characters: int, tokens: int) -> None:
+        if characters > Limits.prompt_length:
+            raise ApiError(
+                400,
+                f"the prompt has {characters} characters; this server reads {Limits.prompt_length} of a text at most",
+                param="prompt",
+                code="context_length_exceeded",
+            )
         if characters > tokens * self._longest_token:
             raise ApiError(
                 400,

@@ -53,6 +53,11 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cutwork"
 
 
+def hub_name(name: str) -> str:
+    """What one of `NAMES` is called on the Hub."""
+    return _SOURCES[name].hub
+
+
 def fetch(name: str) -> Path:
     """The directory of the model called `name`, one of `NAMES`, downloaded on first use.
 
@@ -125,7 +130,7 @@ def _convert(gguf: Path, destination: Path) -> None:
         from transformers.utils import logging
     except ImportError:
         raise CutworkError(
-            "this model must be converted; install the tools with: pip install 'cutwork[train]'"
+            "this model must be converted; install the tools with: pip install 'cutwork[demo]'"
         ) from None
     logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(

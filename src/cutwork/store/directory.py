@@ -1,6 +1,7 @@
 """Model directories: which kind one is, its configuration and the small files beside its weights. No torch here."""
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -101,19 +102,21 @@ def copy_side_files(source: Path, destination: Path) -> list[str]:
 
     Returns the names of the files copied.
     """
-    names = sorted(
-        {
-            file.relative_to(source).as_posix()
-            for pattern in _SIDE_FILES
-            for file in source.glob(pattern)
-            if file.is_file()
-        }
-    )
+    names = [file.relative_to(source).as_posix() for file in _matching(source, _SIDE_FILES)]
     copied = [name for name in names if not (destination / name).exists()]
     for name in copied:
         (destination / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(source / name, destination / name)
     return copied
+
+
+def model_files(checkpoint: Path) -> list[Path]:
+    """The files of a checkpoint that load it: weights, configuration and what lies beside them, but no reports."""
+    return _matching(checkpoint, ("config.json", "*.safetensors", "*.safetensors.index.json", *_SIDE_FILES))
+
+
+def _matching(directory: Path, patterns: Iterable[str]) -> list[Path]:
+    return sorted({file for pattern in patterns for file in directory.glob(pattern) if file.is_file()})
 
 
 def _refuse_foreign(directory: Path, patterns: list[str]) -> None:

@@ -34,3 +34,11 @@ def resolve(name_or_path: str | Path) -> Path:
     if not name.startswith(HUB) and (not slash or owner.lower() in _FOLDERS or Path(owner).is_dir()):
         raise CutworkError(f"no model directory at {path}; for the Hugging Face Hub's model write {HUB}{name}")
     return hub.download(of_hub, revision or None)
+
+
+def hub_name(name: str) -> str | None:
+    """What a model that `resolve` was given is called on the Hub; None if it is a directory here."""
+    if name in demo_model.NAMES:
+        return demo_model.hub_name(name)
+    of_hub = name.removeprefix(HUB).partition("@")[0]
+    return of_hub if _HUB_NAME.fullmatch(of_hub) and not Path(name).expanduser().exists() else None

@@ -14,6 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from cutwork.progress import duration
 from cutwork.recipe import TuneSettings
 from cutwork.torch_models.blocks import block_linears
 from cutwork.torch_models.data import Examples, collate
@@ -39,7 +40,7 @@ class Estimate:
         """One line for people."""
         parts = ", ".join(f"{name} {_gigabytes(size)}" for name, size in self.memory.items() if size)
         total = _gigabytes(sum(self.memory.values()))
-        return f"estimate: {total} of memory ({parts}); {self.steps} steps in about {_duration(self.seconds)}"
+        return f"estimate: {total} of memory ({parts}); {self.steps} steps in about {duration(self.seconds)}"
 
 
 def estimate(
@@ -132,9 +133,3 @@ class _Kept:
 
 def _gigabytes(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 5e7 else f"{size / 1e6:.1f} MB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

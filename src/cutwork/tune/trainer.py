@@ -17,7 +17,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 from torch.utils.data import Sampler
-from transformers import Trainer
+from transformers import Trainer, TrainerState
 from transformers.trainer_callback import PrinterCallback
 
 from cutwork.errors import CutworkError
@@ -32,6 +32,7 @@ from cutwork.tune.optimizers import own_optimizer
 # Overrides that transformers has to have called whenever the optimiser has stepped. It calls them by name and would go
 # on without a word if it called them otherwise, without masks, teacher or the order in which runs resume.
 _HOOKS = {
+    "_run_epoch",
     "_get_train_sampler",
     "create_optimizer",
     "get_batch_samples",
@@ -39,7 +40,7 @@ _HOOKS = {
     "training_step",
     "_get_grad_norm",
 }
-_ONCE = {"_get_train_sampler", "create_optimizer"}  # the others in every step
+_ONCE = {"_run_epoch", "_get_train_sampler", "create_optimizer"}  # the others in every step
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,14 @@ class SparseTrainer(Trainer):
         summed = self.accelerator.reduce(value, reduction="sum")
         assert isinstance(summed, Tensor)
         return summed
+
+    # ---- one epoch ----
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """An epoch, unless the resumed run had ended: transformers asks for that only after a step."""
+        self._called.add("_run_epoch")
+        if self.resumed_from is None or not _has_ended(self.resumed_from):
+            super()._run_epoch(*args, **kwargs)
 
     # ---- one micro-batch ----
 
@@ -344,6 +353,12 @@ def is_complete(directory: Path) -> bool:
         return isinstance(json.loads((directory / "trainer_state.json").read_bytes()), dict)
     except (OSError, ValueError):
         return False
+
+
+def _has_ended(directory: Path) -> bool:
+    """Whether a checkpoint was written after its run's last step."""
+    control = TrainerState.load_from_json(str(directory / "trainer_state.json")).stateful_callbacks["TrainerControl"]
+    return bool(control["args"]["should_training_stop"])
 
 
 def _beside(tensors: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -73,7 +73,8 @@ def read_head(
             raise CutworkError(f"'{name}' must be a matrix, and its bias must have a number for each row")
         return Dense(weight, bias, activation, norm)
 
-    pooling, layers = "cls", tuple[Dense, ...]()
+    layers: tuple[Dense, ...]
+    pooling = "cls"
     if "score.weight" in stored:
         layers, pooling = (dense("score"),), "lasttoken"
     elif "classifier.out_proj.weight" in stored:
