@@ -17,6 +17,7 @@ ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert-one-type": ("bert", {"type_vocab_size": 1, "layer_norm_eps": 1e-5}),
     "bert-gelu-new": ("bert", {"hidden_act": "gelu_new", "type_vocab_size": 3}),
     "bert-relu": ("bert", {"hidden_act": "relu", "num_attention_heads": 3}),
+    "distilbert": ("distilbert", {"hidden_dim": 80}),
     "roberta": ("roberta", {"type_vocab_size": 1, "pad_token_id": 1}),
     "roberta-pad-0": ("roberta", {"pad_token_id": 0, "type_vocab_size": 2}),
     "xlm-roberta": ("xlm-roberta", {"type_vocab_size": 1, "pad_token_id": 1}),

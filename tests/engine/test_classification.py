@@ -17,7 +17,7 @@ from tests.engine.tiny import make as make_decoder
 LABELS = {0: "O", 1: "B-CLOTH", 2: "I-CLOTH"}
 TEXTS = ["the cloth", "a", "The embroiderer cuts the cloth away.", "ünïcode the", "x" * 300]
 PAIRS = [("what is cut?", "the cloth"), ("a", "The embroiderer cuts the cloth away and reinforces what is left. " * 5)]
-FAMILIES = ["bert", "roberta", "xlm-roberta", "mpnet", "modernbert", "modernbert-biases", "qwen3"]
+FAMILIES = ["bert", "distilbert", "roberta", "xlm-roberta", "mpnet", "modernbert", "modernbert-biases", "qwen3"]
 
 
 def make(family: str, of: str, labels: int = 3, **more):
