@@ -12,7 +12,7 @@ from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
 from cutwork.pack.pack import pack
 from tests.architectures.test_encoders import make
-from tests.engine.tiny import byte_level_tokenizer, relative, torch, transformers
+from tests.engine.tiny import SMALL, byte_level_tokenizer, relative, torch, transformers
 from tests.engine.tiny import make as make_decoder
 
 TEXTS = ["the cloth", "a", "The embroiderer cuts the cloth away and reinforces what is left. " * 3, "ünïcode", "  the "]
@@ -235,3 +235,40 @@ def test_minilm_equals_sentence_transformers(minilm):
         assert model.max_context == 256
     assert np.abs(cosine(found, expected) - 1).max() < 1e-4
     assert np.abs(found - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize("heads", [(6, 2), (4, 1), (3, 3)])
+def test_gemma_that_sees_both_ways_is_an_encoder(heads, tmp_path):
+    """EmbeddingGemma: full attention in some layers, windows in others, dense layers behind."""
+    attention, kv = heads
+    settings = transformers.AutoConfig.for_model(
+        "gemma3_text",
+        **{
+            **SMALL,
+            "vocab_size": 300,
+            "hidden_size": 48,
+            "head_dim": 16,
+            "num_attention_heads": attention,
+            "num_key_value_heads": kv,
+        },
+        use_bidirectional_attention=True,
+        sliding_window=20,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+    )
+    settings._attn_implementation = "eager"
+    torch.manual_seed(0)
+    hf = transformers.AutoModel.from_config(settings).float().eval()
+    with torch.no_grad():
+        for name, parameter in hf.named_parameters():
+            parameter.normal_(0.0, 0.3 if "norm" in name else parameter.shape[-1] ** -0.5)
+    directory = write(hf, tmp_path, {"Pooling": pooling("mean"), "Normalize": {}})
+    ids = np.random.default_rng(0).integers(3, 300, 90).tolist()
+    for backend in ("native", "reference"):
+        with load(directory, backend=backend) as model:
+            for length in (90, 5, 31):
+                with torch.no_grad():
+                    states = hf(torch.tensor([ids[:length]])).last_hidden_state[0].numpy()
+                assert relative(model.embed([ids[:length]], normalize=False)[0], states.mean(0)) < 1e-4
+    (directory / "modules.json").unlink()
+    with pytest.raises(CutworkError, match="is an encoder"):
+        load(directory)

@@ -36,7 +36,7 @@ def find(config: Mapping[str, Any]) -> Architecture | None:
 
 def kind_of(config: Mapping[str, Any]) -> Kind:
     """What a model does, also one that this engine does not run, which can be trained all the same."""
-    if classifies(config):
+    if classifies(config) or config.get("use_bidirectional_attention") is True:
         return "embedding"
     family = find(config)
     if family is not None:

@@ -32,8 +32,7 @@ def emit(p: Plan, config: Mapping[str, Any]) -> None:
         for kind in dict.fromkeys(kinds)
     }
     seen = integer(config, "local_attention", maximum=1 << 16, default=128) // 2
-    window = np.zeros((heads, 2 * seen + 3), np.float32)
-    window[:, [0, -1]] = _UNSEEN
+    window = window_bias(heads, seen)
 
     x = p.embed("embeddings.tok_embeddings", integer(config, "vocab_size", maximum=1 << 24), width)
     x = p.layer_norm(x, "embeddings.norm", eps, bias=norm_bias)
@@ -49,6 +48,13 @@ def emit(p: Plan, config: Mapping[str, Any]) -> None:
         gate, up = split(p, p.linear(h, f"{layer}.mlp.Wi", 2 * mlp, bias=mlp_bias), mlp, mlp)
         x = p.linear(p.glu(gate, up, act), f"{layer}.mlp.Wo", width, bias=mlp_bias, residual=x)
     p.output(p.layer_norm(p.gather_rows(x), "final_norm", eps, bias=norm_bias))
+
+
+def window_bias(heads: int, seen: int) -> np.ndarray:
+    """A bias [heads, 2n + 1] of `self_attention` that hides keys more than so many tokens away."""
+    bias = np.zeros((heads, 2 * seen + 3), np.float32)
+    bias[:, [0, -1]] = _UNSEEN
+    return bias
 
 
 ARCHITECTURE = Architecture(

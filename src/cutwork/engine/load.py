@@ -26,7 +26,7 @@ from cutwork.errors import CutworkError
 from cutwork.pack.reader import PackedModel, read_packed
 from cutwork.pack.record import EncodedWeight
 from cutwork.plan.builder import Plan
-from cutwork.plan.ops import AddPositions
+from cutwork.plan.ops import AddPositions, Output
 from cutwork.store.directory import kind_of
 from cutwork.store.resolve import resolve
 
@@ -74,6 +74,10 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
     description = describe(packed.path) or (None if architecture.decoder or head else Description())
     writes = not (description or head)
     plan = build_plan(packed.config) if writes else build_embedding_plan(packed.config)
+    if writes and isinstance(plan.ops[-1], Output):
+        raise CutworkError(
+            f"{packed.path} is an encoder, but no modules.json in it says how vectors are made of its hidden states"
+        )
     encoder_plan = build_encoder_plan(packed.config)
     plans = [plan, encoder_plan] if encoder_plan else [plan]
     anew = Arrangement.of(packed.weights, costs, threads) if costs else None
