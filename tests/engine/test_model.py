@@ -276,9 +276,9 @@ def test_bad_models_get_one_sentence(llama, directory):
         (good.config, {**without, name: good.weights["model.norm.weight"]}, "config.json promises"),
         (good.config, {**good.weights, "model.layers.3.mlp.up_proj.weight": good.weights[name]}, "does not belong"),
         (
-            {**good.config, "model_type": "bert"},
+            {**good.config, "model_type": "mamba"},
             good.weights,
-            "it runs gemma3_text, gpt2",
+            "it runs bert, distilbert, gemma3_text, gpt2",
         ),
         ({**good.config, "hidden_act": "mish"}, good.weights, "activation 'mish'"),
         ({**good.config, "num_hidden_layers": 10**9}, good.weights, "num_hidden_layers"),
