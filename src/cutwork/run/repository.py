@@ -5,6 +5,7 @@ from pathlib import Path
 
 import yaml
 
+from cutwork.architectures import kind_of
 from cutwork.errors import CutworkError
 from cutwork.measure.report.card import card
 from cutwork.measure.report.results import load_results
@@ -51,5 +52,6 @@ def repository(run: Path, name: str, dense: str, sparse: str) -> dict[str, Path 
     manifest = read_manifest(run / "packed" / sparse)
     files["recipe.yaml"] = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode()
     files["results.json"] = (json.dumps(results, indent=1) + "\n").encode()
-    files["README.md"] = card(name, base, results, sparse, manifest, digest(settings)).encode()
+    kind = kind_of(manifest.config)
+    files["README.md"] = card(name, base, kind, results, sparse, manifest.weights, digest(settings)).encode()
     return files

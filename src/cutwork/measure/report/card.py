@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from cutwork.measure.interval import wilson
-from cutwork.pack.manifest import Manifest, WeightEntry
+from cutwork.pack.manifest import WeightEntry
 
 _LAYER = re.compile(r"\.\d+\.")
 _TASKS = {"text": "text-generation", "speech": "automatic-speech-recognition", "translation": "translation"}
@@ -21,15 +21,20 @@ _CLASSES = {
 
 
 def card(
-    name: str, base: str | None, results: dict[str, Any], sparse: str, manifest: Manifest, recipe_hash: str
+    name: str,
+    base: str | None,
+    kind: str,
+    results: dict[str, Any],
+    sparse: str,
+    weights: Mapping[str, WeightEntry],
+    recipe_hash: str,
 ) -> str:
     """The README.md of a repository of the Hub, called `name`, as Markdown.
 
-    base: the Hub's name of the model that it was made from, if it has one. results: what the run measured. sparse:
-    which of its models is given away, packed as `manifest` says.
+    base: the Hub's name of the model that it was made from, if it has one. kind: text, translation or speech.
+    results: what the run measured. sparse: which of its models is given away, packed as `weights` say.
     """
     rows = {row["name"]: row for row in results["variants"]}
-    kind = _kind(manifest.config)
     settings, machine = results["settings"], results["machine"]
     front = {
         **({"base_model": base} if base else {}),
@@ -62,11 +67,11 @@ medians of {compare["repeats"]}. {machine["cpu"]}, {machine["isa"]}, {threads}; 
 
 ## Where the zeros are
 
-{_zeros(manifest.weights)}
+{_zeros(weights)}
 
 <details><summary>Every layer</summary>
 
-{_layers(manifest.weights)}
+{_layers(weights)}
 
 </details>
 
@@ -85,12 +90,6 @@ model = {_CLASSES[kind]}.from_pretrained("{name}")  # plain weights; the zeros a
     cutwork chat {name}         # the plain weights, packed in memory
     cutwork demo hf:{name}      # the packed dense and sparse models side by side
 """
-
-
-def _kind(config: Mapping[str, Any]) -> str:
-    if not config.get("is_encoder_decoder"):
-        return "text"
-    return "speech" if "num_mel_bins" in config else "translation"
 
 
 def _measured(variants: list[dict[str, Any]]) -> str:
