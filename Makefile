@@ -6,7 +6,7 @@ SOURCES := $(shell find native -name "*.cpp" -o -name "*.h" -o -name "*.inc")
 # Tests that share fixtures stay together, and a worker without work takes over some of another's.
 ON_ALL_CORES := -n logical --dist worksteal
 
-.PHONY: demo test test-native lint format bench tables peers native stub sanitize fuzz oldest aarch64 wheel clean
+.PHONY: demo test test-native lint format bench tables peers native stub sanitize fuzz interrupt oldest lock aarch64 wheel clean
 
 # Where everything is installed already, with that; otherwise with what it needs, while the kernels are compiled.
 demo:
@@ -54,6 +54,12 @@ fuzz: $(VENV)/ready
 	sh tests/native/sanitize.sh $(BIN) -m tests.fuzz --seconds $(SECONDS)
 	$(BIN)/python -m benchmarks.serving.fuzz  # needs schemathesis; so many requests, whatever SECONDS says
 
+# The commands that write: killed, twice at once and on full disks; by hand, as it takes a quarter of an hour.
+interrupt: $(VENV)/ready
+	$(BIN)/python -m tests.interrupted kills --count 500
+	$(BIN)/python -m tests.interrupted pairs --count 60
+	$(BIN)/python -m tests.interrupted disks --count 60
+
 # The quick tests with the lowest versions of what the engine and the server need that pyproject.toml allows.
 OLDEST := build/oldest/bin
 oldest:
@@ -61,6 +67,16 @@ oldest:
 	$(OLDEST)/pip install --quiet pytest hypothesis torch $$($(PYTHON) -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; e = p["optional-dependencies"]; print(*(r.split(",")[0].replace(">=", "==") for r in p["dependencies"] + e["serve"] + e["speech"]))')
 	$(OLDEST)/pip install --quiet --no-deps --force-reinstall .
 	$(OLDEST)/python -m pytest -p no:cacheprovider -m "not slow" tests/pack tests/engine tests/serve
+
+# Every version and its hashes: of the image, of what builds it, and of a development environment (make LOCKED=1), which
+# leaves out torch and what comes with it, as that depends on the machine.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
+lock: $(VENV)/ready
+	$(BIN)/pip install --quiet uv
+	$(COMPILE) pyproject.toml --extra serve --extra speech --python-version 3.12 -o deploy/requirements.lock
+	printf 'scikit-build-core\nnanobind\ncmake\nninja\n' | $(COMPILE) - --python-version 3.12 -o deploy/build.lock
+	echo "torch; sys_platform == 'none'" > build/no-torch.txt
+	$(COMPILE) pyproject.toml --all-extras --overrides build/no-torch.txt --no-emit-package torch -o deploy/development.lock
 
 # 64-bit ARM under qemu: Cortex-A72, Neoverse N1 and V1, and qemu's `max`.
 aarch64: $(VENV)/ready
@@ -88,6 +104,7 @@ $(VENV)/pip:
 
 $(VENV)/packages: pyproject.toml $(VENV)/pip
 	$(BIN)/python -c '$(REQUIREMENTS)' > $(VENV)/requirements.txt
+	$(if $(LOCKED),$(BIN)/pip install --no-deps --require-hashes -r deploy/development.lock --progress-bar on)
 	$(BIN)/pip install -r $(VENV)/requirements.txt --progress-bar on
 	touch $@
 

@@ -29,6 +29,15 @@ def whisper_tiny() -> Path:
 
 
 @pytest.fixture(scope="session")
+def minilm() -> Path:
+    """all-MiniLM-L6-v2 as sentence-transformers writes it, in the directory that CUTWORK_TEST_MINILM names."""
+    named = os.environ.get("CUTWORK_TEST_MINILM")
+    if not named:
+        pytest.skip("no real encoder: CUTWORK_TEST_MINILM names no directory")
+    return Path(named)
+
+
+@pytest.fixture(scope="session")
 def clips() -> list[Path]:
     """Recordings (.wav, 16 kHz) of people speaking, in the folder that CUTWORK_TEST_SPEECH names."""
     folder = Path(os.environ.get("CUTWORK_TEST_SPEECH") or SPEECH)

@@ -26,10 +26,17 @@ ALLOWED = {
     "prune": {"store", "architectures", "tasks", "torch_models"},
     "tune": {"store", "tasks", "torch_models", "prune"},
     "quantize": {"store", "pack", "tasks", "torch_models", "prune", "tune"},
-    "measure": {"store", "pack", "tasks", "engine"},
-    "run": {"store", "architectures", "tasks", "torch_models", "prune", "tune", "quantize", "pack", "measure"},
+    "measure": {"store", "architectures", "pack", "tasks", "engine"},
+    "run": {"store", "tasks", "torch_models", "prune", "tune", "quantize", "pack", "measure"},
     "serve": {"store", "engine"},
-    "cli": {"store", "tasks", "torch_models", "prune", "tune", "quantize", "pack", "engine", "measure", "run", "serve"},
+    "compress": {
+        *("store", "architectures", "tasks", "torch_models", "prune", "tune", "quantize", "pack", "engine", "measure"),
+        "run",
+    },
+    "cli": {
+        *("store", "tasks", "torch_models", "prune", "tune", "quantize", "pack", "engine", "measure", "run", "serve"),
+        "compress",
+    },
 }
 
 

@@ -55,17 +55,17 @@ ROUTES: dict[str, tuple[dict[str, Any], list[str]]] = {
 }  # fmt: skip
 
 
-def hostile(url: str, count: int, seed: int) -> dict[str, Any]:
+def hostile(url: str, count: int, seed: int, headers: dict[str, str] | None = None) -> dict[str, Any]:
     """Send so many requests; how many had which status, and the first of those that ended in a 5xx (but for 503)."""
     chance, codes, wrong = random.Random(seed), Counter[str](), []
     held: list[socket.socket] = []
-    with httpx.Client(base_url=url, timeout=60) as client:
+    with httpx.Client(base_url=url, timeout=60, headers=headers) as client:
         for number in range(count):
             if number % 50 == 0:
                 held = [*held, _unfinished(url, chance)][-40:]
-            route, content, headers = _recording(chance) if number % 10 == 0 else _json(chance)
+            route, content, kind = _recording(chance) if number % 10 == 0 else _json(chance)
             try:
-                answer = client.post(route, content=content, headers=headers)
+                answer = client.post(route, content=content, headers=kind)
                 code, text = str(answer.status_code), answer.text
             except httpx.HTTPError as error:
                 code, text = type(error).__name__, str(error)

@@ -13,6 +13,9 @@ from cutwork.errors import CutworkError
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+# "unstructured"; "n:m" KEEPS n of every m along the input; "adaptive": n of 16, chosen for each tile of 16 x 16;
+# "1x4" and "4x1" (out x in) zero whole blocks
+PatternName = Annotated[str, Field(pattern=r"^(unstructured|adaptive|1x4|4x1|[1-9]\d*:[1-9]\d*)$")]
 # What may be chosen by name; the command line and the tables of methods derive from these.
 Pruner = Literal["magnitude", "wanda", "sparsegpt", "rose", "alps"]  # prune/pruners.py
 Quantizer = Literal["gptq", "rtn", "qat"]
@@ -115,26 +118,25 @@ class PruneSettings(Settings):
     damping: Annotated[float, Field(gt=0)] = 0.01  # of the Hessian's mean diagonal
     block_size: Positive = 128  # columns per block of SparseGPT and ROSE
     seed: int = 0
-    # "unstructured"; "n:m" KEEPS n of every m along the input; "adaptive": n of 16, chosen for each tile of 16 x 16;
-    # "1x4" and "4x1" (out x in) zero whole blocks
-    pattern: Annotated[str, Field(pattern=r"^(unstructured|adaptive|1x4|4x1|[1-9]\d*:[1-9]\d*)$")] = later(
-        "unstructured"
-    )
+    pattern: PatternName = later("unstructured")
     rates: Rates = later("uniform")  # owl: blocks with more outliers keep more weights
     owl_threshold: Annotated[float, Field(gt=0)] = later(5.0)  # an outlier is this many times the mean score
     owl_spread: Annotated[float, Field(ge=0, lt=0.5)] = later(0.08)  # blocks' rates span twice that
     modules: dict[str, Fraction] = later({})  # rates by name: the first glob that matches wins, 0 leaves dense
+    patterns: dict[str, PatternName] = later({})  # instead of `pattern`, likewise by name
     levels: tuple[Fraction, ...] = later(())  # iterative: rising rates, each followed by the recipe's fine-tuning
 
     @model_validator(mode="after")
     def _rates_fit_the_pattern(self) -> "PruneSettings":
         if self.levels and not all(low < high for low, high in itertools.pairwise((0.0, *self.levels))):
             raise ValueError("levels must rise from one to the next, as in [0.5, 0.67, 0.75]")
+        for pattern in (self.pattern, *self.patterns.values()):
+            kept, _, of = pattern.partition(":")
+            if of and int(kept) >= int(of):
+                raise ValueError(f"pattern {pattern} keeps n of every m weights, so n must be less than m")
         if ":" not in self.pattern:
             return self
         n, m = map(int, self.pattern.split(":"))
-        if n >= m:
-            raise ValueError(f"pattern {self.pattern} keeps n of every m weights, so n must be less than m")
         if self.levels or self.rates == "owl" or any(self.modules.values()):
             raise ValueError(f"pattern {self.pattern} fixes the rate; levels, owl and modules (but for 0) do not apply")
         if "sparsity" in self.model_fields_set and abs(self.sparsity - (1 - n / m)) > 1e-9:

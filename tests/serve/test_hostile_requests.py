@@ -15,6 +15,7 @@ from cutwork.serve.http.json_body import read_json
 from cutwork.serve.limits import Limits
 from cutwork.serve.log import JsonFormatter
 from cutwork.serve.routes.chat_request import Message, template_message
+from cutwork.serve.time_limit import TimeIsOver, time_limit
 from cutwork.serve.tokens import Tokens
 
 from .conftest import events, idle, serving, until
@@ -105,6 +106,32 @@ def test_a_template_that_fails_is_told(load, template):
         assert client.post("/v1/chat/completions", json={"messages": USER}).status_code == 400
 
 
+def test_a_template_that_does_not_end_is_ended(load, monkeypatch):
+    monkeypatch.setattr(Limits, "template_seconds", 0.3)
+    model = load()
+    loop = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    model.tokenizer.chat_template = f"{{% if messages|length > 1 %}}{loop}{{% endif %}}a"
+    with serving(model) as client:
+        for _ in range(3):
+            response = client.post("/v1/chat/completions", json={"messages": USER * 2, "max_tokens": 1}, timeout=30)
+            assert response.status_code == 400 and "template was not done" in response.json()["error"]["message"]
+        assert client.post("/v1/chat/completions", json={"messages": USER, "max_tokens": 1}).status_code == 200
+        assert client.post("/v1/completions", json=SHORT).status_code == 200
+
+
+def test_a_time_limit_that_was_not_reached_leaves_no_trace():
+    for _ in range(200):
+        try:
+            with time_limit(0.001):
+                sum(range(20_000))  # about as long: it comes before, while and after the block ends
+        except TimeIsOver:
+            pass
+    time.sleep(0.01)
+    with pytest.raises(TimeIsOver), time_limit(0.01):
+        while True:
+            pass
+
+
 def test_a_failure_has_an_id_and_a_line_in_the_log(client, caplog, monkeypatch):
     def fail(_):
         raise RuntimeError("secret detail")
@@ -180,6 +207,7 @@ def test_a_thread_that_has_ended_is_not_alive(client, monkeypatch):
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x" * 100_000}]}, "characters"),
         ("/v1/completions", {"prompt": "x" * 100_000}, "characters"),
         ("/tokenize", {"prompt": "x" * 100_000}, "characters"),
+        ("/tokenize", {"prompt": "x" * (Limits.prompt_length + 1)}, f"reads {Limits.prompt_length}"),
         ("/detokenize", {"tokens": [3] * 1000}, "512"),
         ("/v1/completions", {"prompt": [None] * 1_000_000}, "prompt"),
         ("/v1/completions", {"prompt": "a", "logit_bias": {str(i): 1 for i in range(2000)}}, "logit_bias"),

@@ -1,5 +1,6 @@
 """What an interrupted call has done is there for the next one, and nothing else."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cutwork.errors import CutworkError
-from cutwork.store.journal import Journal
+from cutwork.store.journal import Journal, refuse_existing
 
 KEY = ["model", 1]
 
@@ -29,6 +30,25 @@ def test_entries_are_read_again_but_for_one_that_was_cut_off(tmp_path: Path) -> 
         journal.add("\ud800")
         journal.finish()
     assert output.read_bytes() == '{"text": "a\u2028b\\nc"}\n[1]\n2\n"\\ud800"\n'.encode() and not journal.path.exists()
+
+
+def test_an_output_that_is_there_is_refused_and_what_its_killed_writer_left_removed(tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    refuse_existing(output, overwrite=False)
+    with Journal(output, KEY) as journal:
+        journal.add("answer")
+    output.write_text('"answer"\n')  # and killed
+    refuse_existing(output, overwrite=True)
+    assert journal.path.exists()
+    with pytest.raises(CutworkError, match="exists already"):
+        refuse_existing(output, overwrite=False)
+    assert not journal.path.exists()
+    os.utime(output, (0, 0))
+    with Journal(output, KEY) as journal:  # which is to replace it, and is interrupted
+        journal.add("another")
+    with pytest.raises(CutworkError, match="exists already"):
+        refuse_existing(output, overwrite=False)
+    assert journal.path.exists()
 
 
 def test_other_work_starts_anew(tmp_path: Path) -> None:
@@ -66,7 +86,7 @@ def test_a_killed_process_leaves_it_to_the_next(tmp_path: Path) -> None:
     code = """
 import os, signal, sys
 from pathlib import Path
-from cutwork.store.journal import Journal
+from cutwork.store.journal import Journal, refuse_existing
 journal = Journal(Path(sys.argv[1]), ["model", 1])
 journal.add("done")
 os.kill(os.getpid(), signal.SIGKILL)

@@ -114,3 +114,7 @@ def test_what_is_wrong_with_a_row_is_one_sentence(tmp_path: Path, row: dict[str,
     with pytest.raises(CutworkError, match=message) as caught:
         read(tmp_path, row)
     assert "\n" not in str(caught.value)
+
+
+def test_plain_text_is_an_answer_to_nothing(tmp_path: Path) -> None:
+    assert read(tmp_path, {"text": "Hi there", "id": 3}) == Sample("", "Hi there")

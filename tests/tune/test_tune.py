@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -126,6 +127,21 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     lines = [json.loads(line)["step"] for line in (output / "tune-log.jsonl").read_text().splitlines()]
     assert lines == list(range(1, 9))
+
+
+@pytest.mark.parametrize("steps", [2, 3], ids=["within an epoch", "at its end"])
+def test_killed_after_its_last_step_a_run_takes_no_other(
+    steps: int, sparse: Path, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = SETTINGS.model_copy(update={"max_steps": steps, "schedule": "constant"})
+    run(sparse, tmp_path / "straight", dense, settings)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("cutwork.tune.tune.output_directory", Mock(side_effect=KeyboardInterrupt))
+        run(sparse, tmp_path / "resumed", dense, settings)
+    assert run(sparse, tmp_path / "resumed", dense, settings)["steps"] == steps
+    expected, found = weights(tmp_path / "straight"), weights(tmp_path / "resumed")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert [line["step"] for line in read_log(tmp_path / "resumed" / "tune-log.jsonl")] == [*range(1, steps + 1)]
 
 
 def test_a_log_that_was_cut_off_does_not_keep_it_from_going_on(

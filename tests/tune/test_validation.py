@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -93,6 +94,20 @@ def test_patience_ends_a_run_that_gets_no_better(sparse: Path, tmp_path: Path) -
     losses = dict(report["validation"]["losses"])
     assert report["steps"] == max(losses) < 12
     assert losses[report["steps"]] > report["validation"]["loss"] == min(losses.values())
+
+
+def test_killed_after_its_patience_ended_a_run_takes_no_other_step(
+    sparse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ASTRAY.model_copy(update={"patience": 1})
+    straight = run(sparse, tmp_path / "straight", settings)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("cutwork.tune.tune.output_directory", Mock(side_effect=KeyboardInterrupt))
+        run(sparse, tmp_path / "resumed", settings)
+    resumed = run(sparse, tmp_path / "resumed", settings)
+    assert resumed["validation"] == straight["validation"] and resumed["steps"] == straight["steps"]
+    one, two = weights(tmp_path / "straight"), weights(tmp_path / "resumed")
+    assert all(torch.equal(weight, two[name]) for name, weight in one.items())
 
 
 def test_an_interrupted_run_ends_with_the_same_best(

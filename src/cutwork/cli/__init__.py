@@ -12,7 +12,9 @@ from cutwork import __version__
 from cutwork.cli.batch import batch
 from cutwork.cli.bench import bench
 from cutwork.cli.chat import chat
+from cutwork.cli.compress import compress
 from cutwork.cli.demo import demo
+from cutwork.cli.embed import embed
 from cutwork.cli.eval import evaluate
 from cutwork.cli.explain import explain
 from cutwork.cli.generate import generate
@@ -59,13 +61,14 @@ _EXTRAS = {name: "train" for name in ("accelerate", "datasets", "torch")} | {
 }
 
 _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
-    "The whole path": {"run": run, "report": report, "demo": demo},
+    "The whole path": {"run": run, "compress": compress, "report": report, "demo": demo},
     "Make a sparse model": {"tune": tune, "prune": prune, "merge": merge, "quantize": quantize, "pack": pack},
     "Use a model": {
         "generate": generate,
         "chat": chat,
         "translate": translate,
         "transcribe": transcribe,
+        "embed": embed,
         "serve": serve,
         "batch": batch,
     },

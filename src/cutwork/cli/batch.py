@@ -8,8 +8,8 @@ from rich.console import Console
 
 from cutwork.cli.loading import ModelArgument, loads_model
 from cutwork.cli.options import Overwrite
-from cutwork.errors import CutworkError
 from cutwork.progress import progress_bar
+from cutwork.store.journal import refuse_existing
 
 if TYPE_CHECKING:
     from cutwork.engine.load_options import LoadOptions
@@ -29,8 +29,7 @@ def batch(
     A request's "model" must be the directory's name, or be left out.
     Example: [bold]cutwork batch out/smollm2-gsm/packed/sparse-int8 questions.jsonl answers.jsonl[/bold]
     """
-    if output.exists() and not overwrite:
-        raise CutworkError(f"{output} exists already; give another name, or --overwrite to replace it")
+    refuse_existing(output, overwrite)
     from cutwork.engine.model import Model
     from cutwork.serve.batch import read_requests, run_batch
     from cutwork.serve.limits import Limits

@@ -16,7 +16,7 @@ from cutwork.cli.options import Json, Overwrite
 from cutwork.errors import CutworkError
 from cutwork.progress import progress_bar
 from cutwork.store.fingerprint import fingerprint
-from cutwork.store.journal import Journal
+from cutwork.store.journal import Journal, refuse_existing
 
 if TYPE_CHECKING:
     from cutwork.engine.decoding.options import GenerateOptions
@@ -56,8 +56,8 @@ def translate(
     Example: [bold]cutwork translate out/packed --file news.en --output news.de --num-beams 5[/bold]
     """
     texts = _texts(text, file)
-    if output and output.exists() and not overwrite:
-        raise CutworkError(f"{output} exists already; give another name, or --overwrite to replace it")
+    if output:
+        refuse_existing(output, overwrite)
     from cutwork.engine.model import Model
 
     options: GenerateOptions = {

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import yaml
 
-from cutwork.architectures import kind_of
 from cutwork.errors import CutworkError
 from cutwork.measure.report.card import card
 from cutwork.measure.report.results import load_results
@@ -45,13 +44,14 @@ def repository(run: Path, name: str, dense: str, sparse: str) -> dict[str, Path 
     base = hub_name(settings["model"])
     if not base:
         settings = {**settings, "model": Path(settings["model"]).name}  # where it lies here is nobody's business
-    files: dict[str, Path | bytes] = {file.name: file for file in model_files(run / checkpoint)}
+    files: dict[str, Path | bytes] = {
+        file.relative_to(run / checkpoint).as_posix(): file for file in model_files(run / checkpoint)
+    }
     for packed in (dense, sparse):
         files |= {f"packed/{packed}/{file.name}": file for file in sorted((run / "packed" / packed).iterdir())}
     results = {**results, "settings": settings}
     manifest = read_manifest(run / "packed" / sparse)
     files["recipe.yaml"] = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode()
     files["results.json"] = (json.dumps(results, indent=1) + "\n").encode()
-    kind = kind_of(manifest.config)
-    files["README.md"] = card(name, base, kind, results, sparse, manifest.weights, digest(settings)).encode()
+    files["README.md"] = card(name, base, results, sparse, manifest, digest(settings)).encode()
     return files

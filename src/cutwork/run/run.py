@@ -53,11 +53,12 @@ def stages_of(recipe: Recipe, output: Path, console: Console) -> Stages:
     task = load_task(recipe.task)
     if not task.train or not task.test:
         raise CutworkError(f"task {task.name} has no training or no test samples; give it both in task.options")
-    dense: Source = resolve(recipe.model)
-    durations = Durations(dense, task, recipe.task.max_length, recipe.task.long)
+    start = resolve(recipe.model)
+    durations = Durations(start, task, recipe.task.max_length, recipe.task.long)
     stages = Stages(output, task, recipe.task.max_length, console, recipe.task.long, durations)
     if recipe.preview:
-        add_preview(stages, dense, recipe)
+        add_preview(stages, start, recipe)
+    dense: Source = start
     if recipe.teacher:
         dense = stages.tune("teacher", "teacher", dense, recipe.teacher)
     pruned, sparse = _prune_and_tune(recipe, stages, dense)

@@ -8,11 +8,13 @@ from typing import ClassVar
 class Limits:
     """Caps of the server. Counts; `*_bytes` are bytes, `*_seconds`, `deadline` and `pace` seconds.
 
-    What belongs to the class is part of the routes' schema: more is not even read.
+    What belongs to the class is no choice of the server's owner.
     """
 
     messages: ClassVar[int] = 1024
     tools: ClassVar[int] = 128
+    prompt_length: ClassVar[int] = 1 << 21  # characters of a text; a tokenizer that has begun cannot be interrupted
+    template_seconds: ClassVar[float] = 10.0  # of a chat template, which is a program that came with the model
     token_ids: ClassVar[int] = 1 << 20  # in one prompt; the model's context is a limit too
     depth: ClassVar[int] = 64  # levels of nesting in a body
     keys: ClassVar[int] = 1 << 16  # of all objects in a body
@@ -26,6 +28,8 @@ class Limits:
     header_seconds: float = 10.0  # from the opening of a connection, or a request's first byte, to its last header
     queue: int = 256  # sequences waiting for a place in the batch, of all requests to a model
     prompts: int = 64  # prompts, or texts to translate, in one request
+    inputs: int = 2048  # texts to embed, classify or rank in one request
+    queue_tokens: int = 1 << 20  # of all texts that wait to be read by a model
     choices: int = 16  # n
     beams: int = 8
     text_length: int = 1 << 14  # characters of a text to translate

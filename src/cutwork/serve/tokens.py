@@ -14,6 +14,8 @@ from cutwork.engine.decoding.sampling import Constraint, Logprob
 from cutwork.engine.model import Model
 from cutwork.engine.tokenizer import encode
 from cutwork.serve.http.errors import ApiError
+from cutwork.serve.limits import Limits
+from cutwork.serve.time_limit import TimeIsOver, time_limit
 
 Result = TypeVar("Result")
 
@@ -38,10 +40,10 @@ class Tokens:
         """Token ids of a prompt, by default with the special tokens that the model expects around it.
 
         Raises CutworkError if it is empty or the model has no tokenizer, ApiError (400) if it is so long that it must
-        have more than `most` tokens.
+        have more than `most` tokens, or too long to be read.
         """
         self._check_length(len(text), most)
-        return await self._run(len(text), self._encode if special else self._encode_bare, text)
+        return await self.run(len(text), self._encode if special else self._encode_bare, text)
 
     async def render(
         self,
@@ -51,31 +53,33 @@ class Tokens:
         *,
         most: int,
     ) -> str:
-        """The prompt of a conversation. Raises CutworkError if the template refuses it, ApiError (400) as `encode`."""
+        """The prompt of a conversation. Raises CutworkError if the template refuses it, ApiError (400) as `encode` and
+        if the template does not come to an end.
+        """
         length = sum(len(message["content"]) for message in messages)
         self._check_length(length, most)
         size = length + (len(json.dumps(tools)) if tools else 0)
-        return await self._run(size, lambda: render_chat(self._tokenizer, messages, tools, settings))
+        return await self.run(size, self._render, messages, tools, settings)
 
     async def thought(self, prompt: str, begun: str, budget: int | None, then: Constraint | None) -> Constraint | None:
         """What an answer to the prompt, which holds what is `begun` of it, has to follow: its thought ends within the
         budget, `then` comes after it."""
         template, vocabulary = self._model.chat_template, self._model.plan.vocabulary
         given = (prompt, budget, then, self._encode_bare, self._written, vocabulary, begun)
-        return then if budget is None and then is None else await self._run(0, template.within, *given)
+        return then if budget is None and then is None else await self.run(0, template.within, *given)
 
     async def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens, special ones included."""
-        return await self._run(len(ids), self.text, ids)
+        return await self.run(len(ids), self.text, ids)
 
     async def know_texts(self) -> None:
         """Before log-probabilities are written: the text of every token, made once."""
         if self._texts is None:
-            await self._run(LONG, self._make_texts)
+            await self.run(LONG, self._make_texts)
 
     async def written(self, logprobs: int, write: Callable[[], Result]) -> Result:
         """What `write` makes of an answer with so many log-probabilities; it may use `text`."""
-        return await self._run(logprobs * CHARACTERS, write)
+        return await self.run(logprobs * CHARACTERS, write)
 
     def text(self, ids: Sequence[int]) -> str:
         """As `decode`, in one of the threads."""
@@ -88,7 +92,8 @@ class Tokens:
         for pool in (self._quick, self._long):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _run(self, size: int, function: Callable[..., Result], *arguments: Any) -> Result:
+    async def run(self, size: int, function: Callable[..., Result], *arguments: Any) -> Result:
+        """What `function`, which has to do with so many characters, makes of its arguments, in one of the threads."""
         pool = self._quick if size < LONG else self._long
         return await asyncio.get_running_loop().run_in_executor(pool, partial(function, *arguments))
 
@@ -99,6 +104,16 @@ class Tokens:
             with self._lock:
                 self._own.tokenizer = copy.deepcopy(self._model.tokenizer)
         return self._own.tokenizer
+
+    def _render(
+        self, messages: Sequence[dict[str, Any]], tools: list[dict[str, Any]] | None, settings: dict[str, Any] | None
+    ) -> str:
+        try:
+            with time_limit(Limits.template_seconds):
+                return render_chat(self._tokenizer, messages, tools, settings)
+        except TimeIsOver:
+            took = f"{Limits.template_seconds:g} seconds"
+            raise ApiError(400, f"the model's chat template was not done after {took}", param="messages") from None
 
     def _encode(self, text: str) -> list[int]:
         return encode(self._tokenizer, text)
@@ -114,6 +129,13 @@ class Tokens:
         return str(decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def _check_length(self, characters: int, tokens: int) -> None:
+        if characters > Limits.prompt_length:
+            raise ApiError(
+                400,
+                f"the prompt has {characters} characters; this server reads {Limits.prompt_length} of a text at most",
+                param="prompt",
+                code="context_length_exceeded",
+            )
         if characters > tokens * self._longest_token:
             raise ApiError(
                 400,

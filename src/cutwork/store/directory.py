@@ -30,6 +30,11 @@ _SIDE_FILES = (
     "*.model",
     "LICENSE*",
     "examples.json",
+    "modules.json",  # these and the folders below are sentence-transformers'
+    "sentence_*_config.json",
+    "config_sentence_transformers.json",
+    "[0-9]*_*/config.json",
+    "[0-9]*_*/model.safetensors",
 )
 
 # What a directory without safetensors may hold instead, and what its owner can do about it.
@@ -93,13 +98,14 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def copy_side_files(source: Path, destination: Path) -> list[str]:
-    """Copy the tokenizer, generation and licence files that belong to a model, except those already there.
+    """Copy the tokenizer, generation, pooling and licence files that belong to a model, except those already there.
 
     Returns the names of the files copied.
     """
-    names = [file.name for file in _matching(source, _SIDE_FILES)]
+    names = [file.relative_to(source).as_posix() for file in _matching(source, _SIDE_FILES)]
     copied = [name for name in names if not (destination / name).exists()]
     for name in copied:
+        (destination / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(source / name, destination / name)
     return copied
 

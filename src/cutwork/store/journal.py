@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -26,7 +27,7 @@ class Journal:
         Takes up the `entries` of an interrupted call with the same key; those of another are thrown away. `waits` is
         called if another process has the journal. Raises CutworkError if nothing can be written there.
         """
-        self.path = output.with_name(f".{output.name}.partial")
+        self.path = _path(output)
         self._output = output
         head = _line(digest(key))
         try:
@@ -58,7 +59,7 @@ class Journal:
         self._append(b"".join(map(_line, entries)))
         self.entries += entries
 
-    def finish(self, content: str | None = None) -> None:
+    def finish(self, content: str | bytes | None = None) -> None:
         """Write the output, the entries one a line if nothing else is given, and forget them."""
         write_atomically(self._output, b"".join(map(_line, self.entries)) if content is None else content)
         if not POSIX:
@@ -68,6 +69,24 @@ class Journal:
     def _append(self, lines: bytes) -> None:
         self._file.write(lines)
         self._file.flush()
+
+
+def refuse_existing(output: Path, overwrite: bool) -> None:
+    """Raise CutworkError if an output is there that must not be replaced.
+
+    A journal older than it, of a call that was killed when the output was written and nothing else, is removed.
+    """
+    if overwrite or not output.exists():
+        return
+    with suppress(OSError):
+        journal = _path(output)
+        if journal.stat().st_mtime_ns <= output.stat().st_mtime_ns:
+            journal.unlink()
+    raise CutworkError(f"{output} exists already; give another name, or --overwrite to replace it")
+
+
+def _path(output: Path) -> Path:
+    return output.with_name(f".{output.name}.partial")
 
 
 def _alone(path: Path, waits: Callable[[], None] | None) -> BinaryIO:

@@ -19,7 +19,7 @@ from cutwork.recipe import TuneSettings
 from cutwork.torch_models.blocks import block_linears
 from cutwork.torch_models.data import Examples, collate
 from cutwork.torch_models.load import empty_model
-from cutwork.torch_models.model_inputs import inputs_of
+from cutwork.torch_models.model_inputs import EncoderInputs, inputs_of
 from cutwork.torch_models.precision import matmul_seconds
 from cutwork.tune.lora import add_adapters
 
@@ -80,12 +80,15 @@ def estimate(
             for key, value in model_inputs.keywords(batch).items()
             if key != "attention_mask"  # asking a mask what it hides needs contents
         }
-        head = model.get_output_embeddings()
+        predicts = not isinstance(model_inputs, EncoderInputs)
+        head = model.get_output_embeddings() if predicts else torch.nn.Identity()
         handle = head.register_forward_pre_hook(lambda _, given: (given[0].flatten(0, 1)[:labels][None],))
         with saved_tensors_hooks(saved_for_backward.pack, lambda saved: saved), counter:
             with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
                 outputs = model(**inputs, output_hidden_states=losses.squarehead > 0)
-            loss = functional.cross_entropy(outputs.logits[0].float(), torch.zeros(labels, dtype=torch.long))
+            loss: Any = 0
+            if predicts:
+                loss = functional.cross_entropy(outputs.logits[0].float(), torch.zeros(labels, dtype=torch.long))
             hidden: list[Tensor] = []
             if losses.squarehead > 0:
                 batch["attention_mask"] = torch.ones(1)

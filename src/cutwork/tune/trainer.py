@@ -7,7 +7,7 @@ clipped and checked (`_get_grad_norm`); the optimiser steps; its hook masks the 
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,13 +17,13 @@ import torch
 import transformers
 from torch import Tensor, nn
 from torch.utils.data import Sampler
-from transformers import Trainer
+from transformers import Trainer, TrainerState
 from transformers.trainer_callback import PrinterCallback
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import Losses
 from cutwork.torch_models.data import StepSampler, collate
-from cutwork.torch_models.model_inputs import Batch, inputs_of
+from cutwork.torch_models.model_inputs import Batch, EncoderInputs, inputs_of
 from cutwork.torch_models.packing import collate_packed
 from cutwork.tune.gradual import Schedule
 from cutwork.tune.losses import cross_entropy, kl_divergence, squarehead, teacher_energy
@@ -33,6 +33,7 @@ from cutwork.tune.optimizers import own_optimizer
 # Overrides that transformers has to have called whenever the optimiser has stepped. It calls them by name and would go
 # on without a word if it called them otherwise, without masks, teacher or the order in which runs resume.
 _HOOKS = {
+    "_run_epoch",
     "_get_train_sampler",
     "create_optimizer",
     "get_batch_samples",
@@ -40,7 +41,7 @@ _HOOKS = {
     "training_step",
     "_get_grad_norm",
 }
-_ONCE = {"_get_train_sampler", "create_optimizer"}  # the others in every step
+_ONCE = {"_run_epoch", "_get_train_sampler", "create_optimizer"}  # the others in every step
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class SparseTrainer(Trainer):
         self.own_optimizer = own_optimizer  # instead of args.optim
         self.schedule = schedule  # of zeros that change
         self.model_inputs = inputs_of(self.model.config)
+        self._predicts = not isinstance(self.model_inputs, EncoderInputs)
         self.masks: Masks | None = None
         self.resumed_from: Path | None = None
         self.tokens = 0  # trained on since this process began, padding included
@@ -131,12 +133,20 @@ class SparseTrainer(Trainer):
         with torch.no_grad(), autocast:
             outputs = self._forward(self.teacher, self.teacher, batch, wanted)
         features = self.model_inputs.features(outputs, batch) if self.losses.squarehead > 0 else []
-        return {"features": features, "logits": outputs.logits[0]}
+        return {"features": features, "logits": self._logits(outputs)}
 
     def _sum_over_processes(self, value: Tensor) -> Tensor:
         summed = self.accelerator.reduce(value, reduction="sum")
         assert isinstance(summed, Tensor)
         return summed
+
+    # ---- one epoch ----
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """An epoch, unless the resumed run had ended: transformers asks for that only after a step."""
+        self._called.add("_run_epoch")
+        if self.resumed_from is None or not _has_ended(self.resumed_from):
+            super()._run_epoch(*args, **kwargs)
 
     # ---- one micro-batch ----
 
@@ -163,7 +173,7 @@ class SparseTrainer(Trainer):
         rows, targets = self.model_inputs.label_rows(inputs)
         with self._autocast():
             outputs = self._forward(model, self.accelerator.unwrap_model(model), inputs, rows)
-        logits = outputs.logits[0]
+        logits = self._logits(outputs)
         terms = {}
         if weights.ce > 0:
             terms["ce"] = weights.ce * cross_entropy(logits, targets, totals.labels)
@@ -191,8 +201,14 @@ class SparseTrainer(Trainer):
 
     def _forward(self, model: Any, unwrapped: Any, batch: Batch, rows: Tensor) -> Any:
         """Run a model with logits [1, N, vocabulary] at the N chosen rows only: the head is a fifth of the work."""
-        with _head_sees(unwrapped.get_output_embeddings(), rows):
+        head = unwrapped.get_output_embeddings() if self._predicts else None
+        with _head_sees(head, rows) if head is not None else nullcontext():
             return model(**self.model_inputs.keywords(batch), output_hidden_states=self.losses.squarehead > 0)
+
+    def _logits(self, outputs: Any) -> Tensor:
+        """Those at the chosen rows [N, vocabulary]; none of a model that predicts no tokens."""
+        logits: Tensor = outputs.logits[0] if self._predicts else torch.empty(0)
+        return logits
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.bfloat16)
@@ -339,6 +355,12 @@ def is_complete(directory: Path) -> bool:
         return isinstance(json.loads((directory / "trainer_state.json").read_bytes()), dict)
     except (OSError, ValueError):
         return False
+
+
+def _has_ended(directory: Path) -> bool:
+    """Whether a checkpoint was written after its run's last step."""
+    control = TrainerState.load_from_json(str(directory / "trainer_state.json")).stateful_callbacks["TrainerControl"]
+    return bool(control["args"]["should_training_stop"])
 
 
 def _beside(tensors: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

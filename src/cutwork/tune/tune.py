@@ -26,7 +26,7 @@ from cutwork.store.output import output_directory
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.data import Examples, examples
 from cutwork.torch_models.load import load_config, load_model, load_tokenizer, save_model
-from cutwork.torch_models.model_inputs import inputs_of
+from cutwork.torch_models.model_inputs import EncoderInputs, inputs_of
 from cutwork.torch_models.packing import check_packing
 from cutwork.torch_models.precision import wants_bfloat16
 from cutwork.tune.arguments import in_environment, training_arguments
@@ -117,6 +117,7 @@ def tune(
             shutil.rmtree(work, ignore_errors=True)
         PartialState().wait_for_everyone()
         config, tokenizer = load_config(model_dir), load_tokenizer(model_dir)
+        _check_learns(config, settings, validation)
         data = examples(tokenizer, samples, max_length, inputs_of(config), long)
         measured = examples(tokenizer, validation, max_length, inputs_of(config), long) if validation else None
         run = _Run(
@@ -159,6 +160,19 @@ def tune(
         trainer, zeros = _prepare(run, bfloat16)
         seconds = _train(run, trainer, sparse=max(zeros.values()) > 0.1)
         return _write(run, trainer, zeros, seconds, overwrite)
+
+
+def _check_learns(config: Any, settings: TuneSettings, validation: Sequence[Sample]) -> None:
+    """Raise CutworkError for an encoder that should learn from something else than its teacher's hidden states."""
+    if not isinstance(inputs_of(config), EncoderInputs):
+        return
+    if settings.losses.ce > 0 or settings.losses.kl > 0 or settings.losses.squarehead <= 0:
+        raise CutworkError(
+            "an encoder learns from its teacher's hidden states only; set ce and kl to 0 and squarehead to 1 "
+            "(--ce 0 --kl 0 --squarehead 1), and give the dense model as --teacher"
+        )
+    if validation:
+        raise CutworkError("an encoder predicts no tokens, so there is nothing to validate; leave validation_samples 0")
 
 
 def _prepare(run: _Run, bfloat16: bool) -> tuple[SparseTrainer, dict[str, float]]:

@@ -114,6 +114,11 @@ def _derive(derived: Derived, stored: Mapping[str, EncodedWeight]) -> np.ndarray
 
 def _floats(name: str, shape: tuple[int, ...], weight: EncodedWeight) -> np.ndarray:
     _check_shape(name, shape, weight)
+    return floats_of(name, weight)
+
+
+def floats_of(name: str, weight: EncodedWeight) -> np.ndarray:
+    """A stored weight as float32. Raises CutworkError, naming it, if it is quantised."""
     if weight.scale is not None:
         raise CutworkError(f"weight '{name}' is quantised, but this engine reads it as floats; leave it unquantised")
     return np.ascontiguousarray(bfloat16.widen(decode(weight)), np.float32)

@@ -8,33 +8,35 @@ from typing import Any
 
 import yaml
 
+from cutwork.architectures import kind_of
 from cutwork.measure.interval import wilson
-from cutwork.pack.manifest import WeightEntry
+from cutwork.pack.manifest import Manifest, WeightEntry
 
 _LAYER = re.compile(r"\.\d+\.")
-_TASKS = {"text": "text-generation", "speech": "automatic-speech-recognition", "translation": "translation"}
+_TASKS = {
+    "text": "text-generation",
+    "speech": "automatic-speech-recognition",
+    "translation": "translation",
+    "embedding": "feature-extraction",
+}
 _CLASSES = {
     "text": "AutoModelForCausalLM",
     "speech": "AutoModelForSpeechSeq2Seq",
     "translation": "AutoModelForSeq2SeqLM",
+    "embedding": "AutoModel",
 }
 
 
 def card(
-    name: str,
-    base: str | None,
-    kind: str,
-    results: dict[str, Any],
-    sparse: str,
-    weights: Mapping[str, WeightEntry],
-    recipe_hash: str,
+    name: str, base: str | None, results: dict[str, Any], sparse: str, manifest: Manifest, recipe_hash: str
 ) -> str:
     """The README.md of a repository of the Hub, called `name`, as Markdown.
 
-    base: the Hub's name of the model that it was made from, if it has one. kind: text, translation or speech.
-    results: what the run measured. sparse: which of its models is given away, packed as `weights` say.
+    base: the Hub's name of the model that it was made from, if it has one. results: what the run measured. sparse:
+    which of its models is given away, packed as `manifest` says.
     """
     rows = {row["name"]: row for row in results["variants"]}
+    kind = kind_of(manifest.config)
     settings, machine = results["settings"], results["machine"]
     front = {
         **({"base_model": base} if base else {}),
@@ -67,11 +69,11 @@ medians of {compare["repeats"]}. {machine["cpu"]}, {machine["isa"]}, {threads}; 
 
 ## Where the zeros are
 
-{_zeros(weights)}
+{_zeros(manifest.weights)}
 
 <details><summary>Every layer</summary>
 
-{_layers(weights)}
+{_layers(manifest.weights)}
 
 </details>
 
