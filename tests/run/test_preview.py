@@ -2,10 +2,13 @@
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from rich.console import Console
 
 from cutwork.errors import CutworkError
@@ -93,3 +96,18 @@ def test_an_unknown_duration_is_said_to_be_unknown(recipe: Recipe, tmp_path: Pat
         "about 2.0 h on this machine: prune 2 min, tune 2.0 h, pack ?"
     )
     assert sentence({"pack": None}) == "no estimate for this architecture"
+
+
+def test_the_demo_needs_nothing_of_other_extras(recipe: Recipe, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(tiny_settings(Path(recipe.model), tmp_path / "out") | {"preview": True}))
+    others = ("datasets", "soundfile", "soxr", "jiwer", "sacrebleu", "fastapi", "llguidance", "uvicorn", "ray")
+    code = f"""
+import sys
+sys.modules |= dict.fromkeys({(*others, "peft", "lm_eval", "compressed_tensors", "tensorboard")})
+sys.argv = ["cutwork", "run", {str(file)!r}]
+from cutwork.cli import main; main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "results.png").is_file()
