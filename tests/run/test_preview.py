@@ -90,6 +90,14 @@ def test_more_work_takes_longer(model: Path, recipe: Recipe, monkeypatch: pytest
     assert not (model.with_name("nothing")).exists()
 
 
+def test_a_run_that_keeps_the_best_is_estimated(recipe: Recipe) -> None:
+    best = recipe.tune.model_copy(update={"keep_best": True, "save_every": 1})
+    task = recipe.task.model_copy(update={"validation_samples": 2})
+    chosen = recipe.model_copy(update={"tune": best, "task": task, "teacher": None})
+    stages = stages_of(chosen, recipe.output, silent()).stages
+    assert all((stage.seconds() or 0) > 0 for stage in stages)
+
+
 def test_an_unknown_duration_is_said_to_be_unknown(recipe: Recipe, tmp_path: Path) -> None:
     assert Durations(tmp_path, load_task(recipe.task), 512, "drop").pack() is None
     assert sentence({"prune": 100.0, "tune": 7200.0, "pack": None}) == (
