@@ -25,6 +25,7 @@ from cutwork.recipe import Losses
 from cutwork.store.atomic import disk_full
 from cutwork.torch_models.data import StepSampler, collate
 from cutwork.torch_models.model_inputs import Batch, EncoderInputs, inputs_of
+from cutwork.torch_models.packing import collate_packed
 from cutwork.tune.gradual import Schedule
 from cutwork.tune.losses import cross_entropy, kl_divergence, squarehead, teacher_energy
 from cutwork.tune.masks import Masks, local
@@ -62,11 +63,12 @@ class SparseTrainer(Trainer):
         teacher: nn.Module | None,
         bfloat16: bool,
         keep_zeros: bool,
+        packing: bool = False,
         own_optimizer: str = "",
         schedule: Schedule | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(data_collator=collate, **kwargs)
+        super().__init__(data_collator=collate_packed if packing else collate, **kwargs)
         self.remove_callback(PrinterCallback)
         self.loss_is_scaled_for_ga = True
         if self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.fsdp_version == 1:
