@@ -135,6 +135,16 @@ class Tokens:
         decode = self._model.tokenizer.decode
         return str(decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
+    def check_size(self, characters: int, what: str) -> None:
+        """Raise ApiError (400) if all texts of a request, `what` it calls them, are too long to be read."""
+        if characters > Limits.prompt_length:
+            raise ApiError(
+                400,
+                f"{what}: {characters} characters are to be read, with what comes before each text; this server reads "
+                f"{Limits.prompt_length} at most",
+                param=what,
+            )
+
     def _check_length(self, characters: int, tokens: int) -> None:
         if characters > Limits.prompt_length:
             raise ApiError(
