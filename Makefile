@@ -10,7 +10,8 @@ ON_ALL_CORES := -n logical --dist worksteal
 
 # Where everything is installed already, with that; otherwise with what it needs, while the kernels are compiled.
 demo:
-	@test -e $(VENV)/ready || $(MAKE) --no-print-directory -j2 $(VENV)/demo-packages $(VENV)/demo-native
+	@test -e $(VENV)/ready || echo "setting up $(VENV): packages, and beside them the kernels; a few minutes"
+	@$(MAKE) --no-print-directory -j2 $(if $(wildcard $(VENV)/ready),$(VENV)/ready,$(VENV)/demo-packages $(VENV)/demo-native)
 	$(BIN)/cutwork run recipes/demo.yaml
 
 test: $(VENV)/ready lint

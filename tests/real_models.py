@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cutwork.errors import CutworkError
-from cutwork.store.demo_model import cache_directory, fetch
+from cutwork.store.cache import cache_directory
+from cutwork.store.demo_model import fetch
 
 SPEECH = Path(__file__).parents[2] / "shared" / "data" / "speech_en"  # five sentences of LibriVox, where they are
 

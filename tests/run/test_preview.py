@@ -2,10 +2,13 @@
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from rich.console import Console
 
 from cutwork.errors import CutworkError
@@ -87,9 +90,32 @@ def test_more_work_takes_longer(model: Path, recipe: Recipe, monkeypatch: pytest
     assert not (model.with_name("nothing")).exists()
 
 
+def test_a_run_that_keeps_the_best_is_estimated(recipe: Recipe) -> None:
+    best = recipe.tune.model_copy(update={"keep_best": True, "save_every": 1})
+    task = recipe.task.model_copy(update={"validation_samples": 2})
+    chosen = recipe.model_copy(update={"tune": best, "task": task, "teacher": None})
+    stages = stages_of(chosen, recipe.output, silent()).stages
+    assert all((stage.seconds() or 0) > 0 for stage in stages)
+
+
 def test_an_unknown_duration_is_said_to_be_unknown(recipe: Recipe, tmp_path: Path) -> None:
     assert Durations(tmp_path, load_task(recipe.task), 512, "drop").pack() is None
     assert sentence({"prune": 100.0, "tune": 7200.0, "pack": None}) == (
         "about 2.0 h on this machine: prune 2 min, tune 2.0 h, pack ?"
     )
     assert sentence({"pack": None}) == "no estimate for this architecture"
+
+
+def test_the_demo_needs_nothing_of_other_extras(recipe: Recipe, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(tiny_settings(Path(recipe.model), tmp_path / "out") | {"preview": True}))
+    others = ("datasets", "soundfile", "soxr", "jiwer", "sacrebleu", "fastapi", "llguidance", "uvicorn", "ray")
+    code = f"""
+import sys
+sys.modules |= dict.fromkeys({(*others, "peft", "lm_eval", "compressed_tensors", "tensorboard")})
+sys.argv = ["cutwork", "run", {str(file)!r}]
+from cutwork.cli import main; main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "results.png").is_file()

@@ -1,5 +1,6 @@
 """What the stages of a run will take here: their multiplications, counted, at the speed of a matmul on this machine."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ _SOLVING: dict[str, tuple[float, float]] = {
 _EFFICIENCY = 0.35  # of a bare matmul's speed, in what has many small steps (SmolLM2-135M on two cores)
 _ENGINE_EFFICIENCY = 0.8  # of the same, in the engine
 _READ_AS_MUCH_AS = 8  # tokens of a batch: what a token costs that is decoded alone
+_SOME = 200  # samples whose length stands for all
 _STORED_PER_SECOND = 150e6  # bytes that pack reads, encodes and writes
 
 
@@ -53,12 +55,16 @@ class Durations:
 
         quiet: dict[str, Any] = {"long": self.long, "console": Console(quiet=True), "dry_run": True}
         teacher = self.model_dir if settings.losses.needs_teacher else None
+        steps = math.ceil(math.ceil(len(self.task.train) / settings.batch_size) * settings.epochs)
+        if settings.max_steps <= 0:
+            settings = settings.model_copy(update={"max_steps": steps})
         found = tune(
             self.model_dir,
             self.model_dir.with_name("nothing"),  # is written
             settings,
-            self.task.train,
+            self.task.train[:_SOME],
             teacher_dir=teacher,
+            validation=self.task.validation[:_SOME],
             max_length=self.max_length,
             **quiet,
         )
@@ -125,8 +131,8 @@ class Durations:
             with torch.device("meta"):
                 model = empty_model(config)
             shapes = [(out_in(linear).shape[0], out_in(linear).shape[1]) for linear in block_linears(model).values()]
-            some = self.task.train[:100]
-            data = examples(load_tokenizer(self.model_dir), some, self.max_length, inputs_of(config), self.long)
+            tokenizer, some = load_tokenizer(self.model_dir), self.task.train[:_SOME]
+            data = examples(tokenizer, some, self.max_length, inputs_of(config), self.long)
         except Exception:
             return None
         weights = sum(parameter.numel() for parameter in model.parameters())

@@ -39,7 +39,7 @@ _SIDE_FILES = (
 
 # What a directory without safetensors may hold instead, and what its owner can do about it.
 _FOREIGN = {
-    "*.gguf": "GGUF; use the Hugging Face checkpoint it was made from",
+    "*.gguf": "GGUF; give the path of the file itself",
     "pytorch_model*.bin": (
         "pickled weights, which can run code; convert them once with transformers: "
         "AutoModelForCausalLM.from_pretrained(...).save_pretrained(..., safe_serialization=True)"

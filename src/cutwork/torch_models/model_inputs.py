@@ -73,8 +73,12 @@ class DecoderOnlyInputs:
         return tokens
 
     def keywords(self, batch: Batch) -> Batch:
-        """Only the ids: behind a causal mask no real token sees the padding to its right, and the fast path is free."""
-        return {"input_ids": batch["input_ids"], "use_cache": False}
+        """Only the ids: behind a causal mask no real token sees the padding to its right, and the fast path is free.
+
+        And the positions of samples that share a row.
+        """
+        packed = {key: batch[key] for key in ("position_ids",) if key in batch}
+        return {"input_ids": batch["input_ids"], **packed, "use_cache": False}
 
     def label_rows(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Every position whose next token is a label."""

@@ -18,8 +18,8 @@ from cutwork.engine.embedding.description import read_modules, read_prompts
 from cutwork.engine.embedding.pooling import Dense
 from cutwork.engine.embedding.texts import Text, Tokens, own_tokenizer
 from cutwork.errors import CutworkError
-from cutwork.pack import bfloat16
 from cutwork.pack.record import EncodedWeight
+from cutwork.store import bfloat16
 from cutwork.store.json_file import read_json
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from cutwork.architectures import kind_of
 from cutwork.engine.embedding.pooling import MODES, Dense
 from cutwork.errors import CutworkError
-from cutwork.pack import bfloat16
+from cutwork.store import bfloat16
 from cutwork.store.json_file import read_json, read_json_list
 from cutwork.store.safetensors import open_tensors
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from cutwork.engine.reference.weight import Weight
-from cutwork.pack import bfloat16
 from cutwork.plan.layout import Span
+from cutwork.store import bfloat16
 
 __all__ = ["Executor", "Weight", "default_threads", "isa", "largest", "log_sum_exp"]
 

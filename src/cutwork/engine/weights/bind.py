@@ -10,10 +10,10 @@ from cutwork.architectures.architecture import HEAD, Architecture
 from cutwork.engine.backend import TimedWeight, Weight, Weight_co, WeightType
 from cutwork.engine.weights.arrange import Arrangement
 from cutwork.errors import CutworkError
-from cutwork.pack import bfloat16
 from cutwork.pack.decode import decode
 from cutwork.pack.record import EncodedWeight
 from cutwork.plan.builder import Derived, Plan
+from cutwork.store import bfloat16
 
 
 def bind(
