@@ -113,4 +113,4 @@ def _llama3_factors(rope: dict[str, Any], head_dim: int) -> np.ndarray:
     turns = rope["original_max_position_embeddings"] / wave
     low, high = rope["low_freq_factor"], rope["high_freq_factor"]
     smooth = np.clip((turns - low) / (high - low), 0, 1)
-    return 1 / ((1 - smooth) / rope["factor"] + smooth)
+    return np.asarray(1 / ((1 - smooth) / rope["factor"] + smooth))
