@@ -17,6 +17,7 @@ ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert-one-type": ("bert", {"type_vocab_size": 1, "layer_norm_eps": 1e-5}),
     "bert-gelu-new": ("bert", {"hidden_act": "gelu_new", "type_vocab_size": 3}),
     "bert-relu": ("bert", {"hidden_act": "relu", "num_attention_heads": 3}),
+    "distilbert": ("distilbert", {"hidden_dim": 80}),
     "roberta": ("roberta", {"type_vocab_size": 1, "pad_token_id": 1}),
     "roberta-pad-0": ("roberta", {"pad_token_id": 0, "type_vocab_size": 2}),
     "xlm-roberta": ("xlm-roberta", {"type_vocab_size": 1, "pad_token_id": 1}),
@@ -149,6 +150,17 @@ def test_more_texts_than_a_step_holds_are_read_in_several(tmp_path):
         for step in steps[::3]:
             for i, states in step.items():
                 assert relative(states, expected(hf, texts[i])) < 1e-4
+
+
+def test_the_first_checkpoints_of_bert_call_norms_otherwise(tmp_path):
+    hf, [text, *_] = make("bert"), inputs()
+    weights = packed(hf, tmp_path)
+    ends = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    for name in list(weights.weights):
+        new = next((name.replace(end, old) for end, old in ends.items() if name.endswith(end)), name)
+        weights.weights[f"bert.{new}"] = weights.weights.pop(name)
+    with Model(weights, threads=1) as model:
+        assert relative(hidden_states(model, [text])[0], expected(hf, text)) < 1e-4
 
 
 @pytest.mark.parametrize(

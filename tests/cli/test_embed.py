@@ -89,3 +89,17 @@ def test_bad_input_is_one_sentence(cutwork: Any, directory: Path, tmp_path: Path
     source.write_text(content)
     status, _, err = cutwork("embed", directory, source, *more)
     assert status == 1 and message in err and len(err.strip().splitlines()) == 1
+
+
+def test_commands_for_models_that_write_say_so_and_explain_shows_the_step(cutwork: Any, directory: Path) -> None:  # noqa: F811
+    for command in (("bench", directory), ("generate", directory, "a"), ("chat", directory)):
+        status, _, err = cutwork(*command)
+        assert status == 1 and "writes no text" in err, command
+    status, _, err = cutwork("translate", directory, "a")
+    assert status == 1 and "use embed" in err
+    status, out, _ = cutwork("explain", directory, "--tokens", 40, "-r", 2, "--json")
+    shown = json.loads(out)
+    assert status == 0 and shown["tokens"] == 40 and shown["context"] == 0
+    assert any(op["kind"] == "self_attention" for op in shown["other_ops"])
+    status, _, err = cutwork("explain", directory, "--tokens", 4000)
+    assert status == 1 and "profile fewer" in err

@@ -93,7 +93,7 @@ def test_an_interrupted_call_goes_on(
     output, report = finished
     copy = tmp_path / "out"
     shutil.copytree(output, copy)
-    [folder] = copy.glob("*x")
+    [folder] = copy.glob("*x-*")
     for made in (folder / "quantized", folder / "packed", copy / "packed"):
         shutil.rmtree(made)
     before = (folder / "sparse" / "model.safetensors").stat().st_mtime_ns
@@ -127,7 +127,7 @@ def test_a_dry_run_trains_nothing(given: tuple[Path, Path], tmp_path: Path) -> N
     output = tmp_path / "out"
     shown = call(given[0], output, "--data", given[1], "--memory", "0.1MB", *FEW, "--dry-run")
     assert "before any training" in shown and "chosen: " in shown
-    assert not list(output.glob("*x")) and (output / "frontier.json").is_file()
+    assert not list(output.glob("*x-*")) and (output / "frontier.json").is_file()
 
 
 @pytest.mark.parametrize(
@@ -136,6 +136,7 @@ def test_a_dry_run_trains_nothing(given: tuple[Path, Path], tmp_path: Path) -> N
         ([], "give one goal"),
         (["--within", 1, "--speedup", 2], "give one goal"),
         (["--speedup", 0.5], "must be at least 1"),
+        (["--speedup", 0], "must be at least 1"),
         (["--within", -1], "not below 0"),
         (["--memory", "600 apples"], "expected a size such as 600MB"),
         (["--speedup", 1000], r"predicted to be \d\.\d+ times as fast, so not 1000; ask for less"),
@@ -156,7 +157,7 @@ def test_points_of_nothing_are_refused_before_any_training(given: tuple[Path, Pa
     options = [*FEW[: FEW.index("--metric")], "--metric", "answers"]
     with pytest.raises(CutworkError, match=r"none of 8 validation questions right.*give --metric tokens"):
         call(given[0], tmp_path / "out", "--data", given[1], *options, "--within", 1)
-    assert not list((tmp_path / "out").glob("*x"))
+    assert not list((tmp_path / "out").glob("*x-*"))
 
 
 def test_only_checkpoints_and_data(given: tuple[Path, Path], tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ from cutwork.errors import CutworkError
 from cutwork.pack.pack import pack
 from tests.architectures.test_encoders import ENCODERS, SPECIAL
 from tests.engine.tiny import SMALL, byte_level_tokenizer, relative, torch, transformers
+from tests.engine.tiny import make as make_decoder
 
 LABELS = {0: "O", 1: "B-CLOTH", 2: "I-CLOTH"}
 TEXTS = ["the cloth", "a", "The embroiderer cuts the cloth away.", "ünïcode the", "x" * 300]
 PAIRS = [("what is cut?", "the cloth"), ("a", "The embroiderer cuts the cloth away and reinforces what is left. " * 5)]
-FAMILIES = ["bert", "roberta", "xlm-roberta", "mpnet", "modernbert", "modernbert-biases", "qwen3"]
+FAMILIES = ["bert", "distilbert", "roberta", "xlm-roberta", "mpnet", "modernbert", "modernbert-biases", "qwen3"]
 
 
 def make(family: str, of: str, labels: int = 3, **more):
@@ -179,3 +180,66 @@ def test_damaged_heads(change, reason, tmp_path):
     else:
         with pytest.raises(CutworkError, match=reason):
             load(directory)
+
+
+RERANK = (
+    "{{ '<s>' }}{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}\n{% endif %}{% endfor %}"
+    "<Query>: {{ messages | selectattr('role', 'eq', 'query') | map(attribute='content') | first }}\n"
+    "<Document>: {{ messages | selectattr('role', 'eq', 'document') | map(attribute='content') | first }}\n"
+    "{% if add_generation_prompt %}answer: {% endif %}"
+)
+
+
+def reranker(directory: Path, *, both: bool = True) -> tuple:
+    """A language model that is asked for yes (token 90) or no (91), as sentence-transformers describes it."""
+    model = make_decoder("qwen3", vocab_size=300, tie_word_embeddings=both)
+    model.save_pretrained(directory)
+    tokenizer = byte_level_tokenizer()
+    tokenizer.chat_template = RERANK
+    tokenizer.save_pretrained(directory)
+    kinds = ["sentence_transformers.base.modules.transformer.Transformer", "sentence_transformers.x.LogitScore"]
+    modules = [
+        {"idx": i, "name": str(i), "path": ["", "1_LogitScore"][i], "type": kind} for i, kind in enumerate(kinds)
+    ]
+    (directory / "modules.json").write_text(json.dumps(modules))
+    (directory / "1_LogitScore").mkdir()
+    ids = {"true_token_id": 90, "false_token_id": 91 if both else None}
+    (directory / "1_LogitScore" / "config.json").write_text(json.dumps(ids))
+    prompts = {"prompts": {"search": "Judge."}, "default_prompt_name": "search"}
+    (directory / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    return model, directory
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_a_language_model_ranks_by_yes_and_no(both, tmp_path):
+    hf, directory = reranker(tmp_path / "model", both=both)
+    pack(directory, tmp_path / "packed")
+    tokenizer = byte_level_tokenizer()
+    logits = []
+    for document in TEXTS:
+        text = f"<s>Judge.\n<Query>: what is cut?\n<Document>: {document}\nanswer: "
+        with torch.no_grad():
+            last = hf(torch.tensor([tokenizer.encode(text, add_special_tokens=False)])).logits[0, -1]
+        logits.append(float(last[90] - last[91]) if both else float(last[90]))
+    for each in (directory, tmp_path / "packed"):
+        with load(each, max_context=256 if each == directory else 250) as model:
+            short = [i for i, document in enumerate(TEXTS) if len(document) < 200]
+            raw = model.rank("what is cut?", TEXTS, raw=True)
+            assert relative(raw[short], np.array(logits)[short]) < 1e-4
+            scores = model.rank("what is cut?", TEXTS)
+            assert np.abs(scores - 1 / (1 + np.exp(-raw))).max() < 1e-6
+            [long] = model.classifier.read([("q", "x y " * 400)])
+            assert long.truncated and 200 < len(long) <= model.max_context
+            with pytest.raises(CutworkError, match="leaves no room"):
+                model.rank("q " * 400, ["d"])
+            with pytest.raises(CutworkError, match="give pairs"):
+                model.classify(["a"])
+            with pytest.raises(CutworkError, match="writes no text"):
+                model.generate("a")
+
+
+def test_damaged_questions(tmp_path):
+    _, directory = reranker(tmp_path)
+    (directory / "1_LogitScore" / "config.json").write_text('{"true_token_id": 300}')
+    with pytest.raises(CutworkError, match="must be tokens of the model"):
+        load(directory)

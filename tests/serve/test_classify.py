@@ -65,6 +65,7 @@ def test_a_long_pair_is_cut_unless_that_is_not_wanted(ranker):
         ({"query": "a", "documents": ["b"] * 6}, "from 1 to 5"),
         ({"query": "a", "documents": ["b", ""]}, "empty"),
         ({"query": "a", "documents": [5]}, "documents"),
+        ({"query": "a" * 600_000, "documents": ["b"] * 4}, "2400004 characters are to be read"),
         ({"query": "a", "documents": ["b"], "top_n": 0}, "top_n"),
         ({"query": "a", "documents": ["b"], "max_chunks_per_doc": 2}, "not supported"),
     ],

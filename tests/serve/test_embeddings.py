@@ -98,6 +98,7 @@ def test_base64_dimensions_prompts_and_lengths(server, directory, expected):
         ({"input": "a", "encoding_format": "hex"}, "encoding_format"),
         ({"input": "a", "prompt_name": "no"}, "no prompt 'no'"),
         ({"input": "a", "pooling": "cls"}, "not supported"),
+        ({"input": ["a"] * 4, "prompt": "p" * 600_000}, "2400004 characters are to be read"),
         ({"input": "\ud800"}, "surrogates"),
     ],
 )

@@ -107,7 +107,7 @@ def test_conversations_of_the_test_are_not_trained_on(tmp_path: Path) -> None:
         ({"conversations": [{"from": "function_call", "value": "add"}]}, "message 1 of 'conversations' is not JSON"),
         ({"messages": [USER, ANSWER], "tools": 3}, "'tools' must be a list"),
         ({"instruction": "Hi", "output": ""}, "row 1: expected a text 'output'"),
-        ({"text": "Hi"}, "row 1: expected a text 'prompt'; there are text"),
+        ({"body": "Hi"}, "row 1: expected a text 'prompt'; there are body"),
     ],
 )
 def test_what_is_wrong_with_a_row_is_one_sentence(tmp_path: Path, row: dict[str, Any], message: str) -> None:

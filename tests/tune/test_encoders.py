@@ -51,7 +51,7 @@ def dense(variant: str, directory: Path) -> Path:
     return write(make(variant, vocab_size=300), directory, {"Pooling": pooling("mean"), "Normalize": {}})
 
 
-@pytest.mark.parametrize("variant", ["bert", "roberta", "mpnet", "modernbert"])
+@pytest.mark.parametrize("variant", ["bert", "distilbert", "roberta", "mpnet", "modernbert"])
 def test_the_whole_path(variant, tmp_path):
     """Most of the weights go, SquareHead brings the hidden states nearer again, and int8 keeps zeros and vectors."""
     model = dense(variant, tmp_path / "dense")

@@ -23,10 +23,10 @@ class Architecture:
     models, source: which models those are and where they are described, for docs/architectures.md. decoder, encoder:
     emit the forward pass from a config; one of them at least. context, inputs: how long sequences, and the inputs of an
     encoder with a decoder, may be. embedding: the weight that a tied output head is; `tied_if_missing` where configs do
-    not tell whether it is, but what is stored does. renames: how names begin in checkpoints, and in plans. unread: what
-    checkpoints carry although the forward pass does not read it. transposed: floats of linears that checkpoints hold as
-    [inputs, outputs]. start: the config's keys for the first token of an answer, in turn. frames: of a spectrogram, in
-    each entry that an encoder reads; 0 if it reads tokens.
+    not tell whether it is, but what is stored does. renames, endings: how names begin, and end, in checkpoints and in
+    plans. unread: what checkpoints carry although the forward pass does not read it. transposed: floats of linears that
+    checkpoints hold as [inputs, outputs]. start: the config's keys for the first token of an answer, in turn. frames:
+    of a spectrogram, in each entry that an encoder reads; 0 if it reads tokens.
     """
 
     model_type: str
@@ -40,6 +40,7 @@ class Architecture:
     embedding: str = "model.embed_tokens.weight"
     tied_if_missing: bool = False
     renames: tuple[tuple[str, str], ...] = ()
+    endings: tuple[tuple[str, str], ...] = ()
     unread: tuple[str, ...] = ()
     transposed: tuple[str, ...] = ()
     start: tuple[str, ...] = ("decoder_start_token_id",)
@@ -47,6 +48,9 @@ class Architecture:
 
     def plan_name(self, stored: str) -> str:
         """The name that plans have for a tensor of a checkpoint."""
+        for before, after in self.endings:
+            if stored.endswith(before):
+                stored = stored.removesuffix(before) + after
         for before, after in self.renames:
             if stored.startswith(before):
                 return after + stored.removeprefix(before)

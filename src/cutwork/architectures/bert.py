@@ -58,5 +58,6 @@ ARCHITECTURE = Architecture(
     kind="embedding",
     embedding="embeddings.word_embeddings.weight",
     renames=(("bert.", ""),),
+    endings=(("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")),  # of its first checkpoints
     unread=(*UNREAD, "cls.*"),
 )

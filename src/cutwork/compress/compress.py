@@ -4,7 +4,7 @@ What is made lies in the output directory, as stages that resume (`run/stages.py
 
     errors.json, others.json    of the dense model: what candidates cost it, what is no linear
     frontier.json, .png         the best choices for every speed, and what was tried
-    dense/, 2.31x/, …           the dense model packed, and one directory for each choice that was trained
+    dense/, 2.31x-c0ffee/, …    the dense model packed, and one directory for each choice that was trained
     packed/, recipe.yaml        the model that keeps the promise, and the recipe that makes it again
     compress.json               the report
 """
@@ -30,6 +30,7 @@ from cutwork.run.stages import Source, Stage
 from cutwork.store.atomic import write_atomically
 from cutwork.store.directory import kind_of as directory_kind
 from cutwork.store.directory import read_config
+from cutwork.store.fingerprint import digest
 from cutwork.store.json_file import write_json
 from cutwork.store.resolve import resolve
 from cutwork.tasks.load import load_task
@@ -117,17 +118,17 @@ def compress(
 
 def _try(shop: Workshop, choice: Choice, goal: Goal) -> Tried:
     """Make a choice and see what it loses on validation."""
-    folder, megabytes = f"{choice.speedup:.2f}x", choice.nbytes / 1e6
-    facts = f"{choice.milliseconds:.2f} ms, {megabytes:.0f} MB, {choice.zeros:.0%} zeros"
-    shop.console.print(f"[bold]{folder}[/bold]: {facts} predicted", highlight=False)
+    name = f"{choice.speedup:.2f}x"
+    facts = f"{choice.milliseconds:.2f} ms, {choice.nbytes / 1e6:.0f} MB, {choice.zeros:.0%} zeros"
+    shop.console.print(f"[bold]{name}[/bold]: {facts} predicted", highlight=False)
     recipe = recipe_of(shop.base, choice)
-    packed, final = shop.make(recipe, folder)
+    packed, final = shop.make(recipe, f"{name}-{digest(choice.labels, digits=6)}")
     lost = shop.loss(packed, shop.task.validation)
     kept, verdict = True, ""
     if goal.within is not None:
         kept = (lost.high if goal.sure else lost.points) <= goal.within
         verdict = f", {'within' if kept else 'not within'} {goal.within:g}"
-    shop.console.print(f"{folder}: loses {lost} on validation{verdict}", highlight=False)
+    shop.console.print(f"{name}: loses {lost} on validation{verdict}", highlight=False)
     return Tried(choice, recipe, packed, final, lost, kept)
 
 
@@ -193,7 +194,8 @@ def _check(goal: Goal) -> None:
         {
             "give one goal: --within POINTS, --speedup TIMES or --memory SIZE": len(given) == 1,
             "--within is how many points may be lost, so not below 0": goal.within is None or goal.within >= 0,
-            "--speedup is over the dense model in bfloat16, so it must be at least 1": (goal.speedup or 1) >= 1,
+            "--speedup is over the dense model in bfloat16, so it must be at least 1": goal.speedup is None
+            or goal.speedup >= 1,
         }
     )
 

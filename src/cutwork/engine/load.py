@@ -9,6 +9,7 @@ from cutwork.architectures import architecture_of, build_embedding_plan, build_e
 from cutwork.architectures.lengths import Lengths
 from cutwork.engine.backend import Backend, Costs, Executor, Weight
 from cutwork.engine.classification.head import Head, read_head
+from cutwork.engine.classification.question import Question, read_question
 from cutwork.engine.decoding.blocks import BlockCache
 from cutwork.engine.decoding.lookup import LookupDrafter
 from cutwork.engine.decoding.scheduler import Scheduler
@@ -38,7 +39,7 @@ class Runtime:
     """What a model takes steps with. `logits_chunk`: rows of logits that a step can give.
 
     description, head: how the model makes vectors, and classes, of hidden states, which then are a step's result; both
-    None if it writes text.
+    None if it writes text. question: what it is asked of a query and a document, if it is a language model that ranks.
     """
 
     plan: Plan
@@ -52,6 +53,7 @@ class Runtime:
     logits_chunk: int
     description: Description | None
     head: Head | None
+    question: Question | None
 
     @property
     def writes(self) -> bool:
@@ -66,7 +68,9 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
     """
     architecture = architecture_of(packed.config)
     threads, max_batch = options["threads"], options["max_batch"]
-    head = read_head(architecture, packed.config, packed.weights)
+    head, question = read_head(architecture, packed.config, packed.weights), None
+    if asked := read_question(packed.path, architecture, packed.weights):
+        head, question = asked
     description = describe(packed.path) or (None if architecture.decoder or head else Description())
     writes = not (description or head)
     plan = build_plan(packed.config) if writes else build_embedding_plan(packed.config)
@@ -149,7 +153,18 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
     made = {name: weights[name].encoding for name in anew_names if name in weights}
     laid_out = {name: cast(Layout, encoding) for name, encoding in made.items() if encoding in get_args(Layout)}
     return Runtime(
-        plan, weights, laid_out, runner, scheduler, encoder, dtype, size.context, logits_chunk, description, head
+        plan,
+        weights,
+        laid_out,
+        runner,
+        scheduler,
+        encoder,
+        dtype,
+        size.context,
+        logits_chunk,
+        description,
+        head,
+        question,
     )
 
 

@@ -101,7 +101,7 @@ class Model:
             limit = min(self.max_context, runtime.description.max_length or self.max_context)
             self.embedder = Embedder(self.states, self.tokenizer, runtime.description, limit, self._check_tokens)
         if self.states and runtime.head:
-            self.classifier = Classifier(self.states, self.tokenizer, runtime.head, self.max_context)
+            self.classifier = Classifier(self.states, self.tokenizer, runtime.head, self.max_context, runtime.question)
 
     @classmethod
     def load(cls, path: str | Path, **options: Unpack[LoadOptions]) -> "Model":
@@ -432,6 +432,11 @@ class Model:
         window = min(window, self.max_context)
         return measure.perplexity(self._scorer.logits, tokens[:max_tokens], window=window, stride=stride or window)
 
+    def check_writes(self) -> None:
+        """Raise CutworkError for a model that only reads texts."""
+        if self.states is not None:
+            raise CutworkError(f"this model writes no text; use {'embed' if self.embedder else 'classify'}")
+
     @property
     def memory_bytes(self) -> dict[str, int]:
         """Bytes of weights, KV cache and the arena of activations."""
@@ -505,8 +510,7 @@ class Model:
 
     def _check(self, tokens: Sequence[int]) -> None:
         """Raise CutworkError unless the model writes text, knows these tokens and is open."""
-        if self.states is not None:
-            raise CutworkError(f"this model writes no text; use {'embed' if self.embedder else 'classify'}")
+        self.check_writes()
         self._check_tokens(tokens)
 
     def _check_tokens(self, tokens: Sequence[int]) -> None:

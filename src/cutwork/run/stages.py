@@ -3,7 +3,8 @@
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,7 +15,6 @@ from rich.console import Console
 from cutwork.errors import CutworkError
 from cutwork.recipe import Long, PackSettings, Pruner, PruneSettings, QuantizeSettings, Settings, TuneSettings
 from cutwork.run.durations import Durations, sentence
-from cutwork.store.examples import write_examples
 from cutwork.store.fingerprint import digest, fingerprint
 from cutwork.store.json_file import read_json, write_json
 from cutwork.store.lock import only_process
@@ -119,9 +119,9 @@ class Stages:
         def make(output: Path) -> None:
             from cutwork.pack.pack import pack
 
-            pack(path_of(model), output, settings.dtype, head=settings.head)
-            if self.task.metric == "exact":
-                write_examples(output, [sample.prompt for sample in self.task.test if not sample.turns])
+            exact = self.task.metric == "exact"
+            examples = [sample.prompt for sample in self.task.test if not sample.turns] if exact else []
+            pack(path_of(model), output, settings.dtype, head=settings.head, examples=examples)
 
         return self.add(name, "pack", make, settings.model_dump(mode="json"), model, seconds=self._seconds("pack"))
 
@@ -153,8 +153,9 @@ class Stages:
         wanted = [stage for stage in self.stages if GROUPS.index(stage.group) <= GROUPS.index(until)]
         refusal = f"another cutwork run is working in {self.output}; wait for it or choose --output"
         with only_process(self.output / ".lock", refusal):
-            _forget_leftovers(self.output)
-            missing = [stage for stage in self.missing() if stage in wanted]
+            every = self.missing()
+            _forget_leftovers(self.output, [stage.output for stage in self.stages if stage not in every])
+            missing = [stage for stage in every if stage in wanted]
             if len(missing) < len(wanted):
                 there = "all stages are" if not missing else f"{len(wanted) - len(missing)} of {len(wanted)} stages are"
                 following = f"; going on with {missing[0].name}" if missing else ""
@@ -249,7 +250,12 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _forget_leftovers(output: Path) -> None:
-    """Remove what a process killed while discarding left."""
+def _forget_leftovers(output: Path, finished: Sequence[Path]) -> None:
+    """Remove what a process killed while discarding left, or one killed when a stage was finished and nothing else."""
     for stale in [*output.glob(".*.stale"), *output.glob("*/.*.stale")]:
         _remove(stale)
+    for stage in finished:
+        work, lock = stage.with_name(f"{stage.name}.work"), stage.with_name(f".{stage.name}.lock")
+        if work.exists() or lock.exists():
+            with suppress(CutworkError), only_process(lock, f"{stage} is being made"):
+                _remove(work)

@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from cutwork.engine.chat.template import render_chat
 from cutwork.engine.decoding.sampling import Constraint, Logprob
 from cutwork.engine.model import Model
 from cutwork.engine.tokenizer import encode
 from cutwork.serve.http.errors import ApiError
+from cutwork.serve.http.middleware import asking
 from cutwork.serve.limits import Limits
 from cutwork.serve.time_limit import TimeIsOver, time_limit
 
@@ -31,6 +33,7 @@ class Tokens:
         self._model = model
         self._quick = ThreadPoolExecutor(QUICK_THREADS, "text")
         self._long = ThreadPoolExecutor(1, "long text")
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._own, self._lock = threading.local(), threading.Lock()
         self._texts: list[str] | None = None
         vocabulary = model.tokenizer.get_vocab() if model.tokenizer is not None else ()
@@ -94,8 +97,12 @@ class Tokens:
 
     async def run(self, size: int, function: Callable[..., Result], *arguments: Any) -> Result:
         """What `function`, which has to do with so many characters, makes of its arguments, in one of the threads."""
-        pool = self._quick if size < LONG else self._long
-        return await asyncio.get_running_loop().run_in_executor(pool, partial(function, *arguments))
+        work, loop = partial(function, *arguments), asyncio.get_running_loop()
+        if size < LONG:
+            return await loop.run_in_executor(self._quick, work)
+        turn = self._turns.setdefault(asking.get(), asyncio.Lock())
+        async with turn:  # one of each client: others wait for no more than one of them
+            return await loop.run_in_executor(self._long, work)
 
     @property
     def _tokenizer(self) -> Any:
@@ -127,6 +134,16 @@ class Tokens:
         """As `text`, in the model's own thread, with the model's own tokenizer."""
         decode = self._model.tokenizer.decode
         return str(decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def check_size(self, characters: int, what: str) -> None:
+        """Raise ApiError (400) if all texts of a request, `what` it calls them, are too long to be read."""
+        if characters > Limits.prompt_length:
+            raise ApiError(
+                400,
+                f"{what}: {characters} characters are to be read, with what comes before each text; this server reads "
+                f"{Limits.prompt_length} at most",
+                param=what,
+            )
 
     def _check_length(self, characters: int, tokens: int) -> None:
         if characters > Limits.prompt_length:

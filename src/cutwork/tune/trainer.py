@@ -22,6 +22,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import Losses
+from cutwork.store.atomic import disk_full
 from cutwork.torch_models.data import StepSampler, collate
 from cutwork.torch_models.model_inputs import Batch, EncoderInputs, inputs_of
 from cutwork.torch_models.packing import collate_packed
@@ -340,7 +341,15 @@ class SparseTrainer(Trainer):
         if self.masks is not None and (self.is_fsdp_enabled or self.args.should_save):
             self.masks.verify()
             self.masks.save(self._mask_file(directory))
-        super()._save_checkpoint(model, trial)
+        try:
+            super()._save_checkpoint(model, trial)
+        except Exception as error:
+            if disk_full(error) or _unwritten(error):
+                raise CutworkError(
+                    f"{directory} could not be written, most likely since the disk is full; free some space and run "
+                    "again: training goes on from the last checkpoint"
+                ) from None
+            raise
 
 
 def last_checkpoint(work: Path) -> Path | None:
@@ -361,6 +370,13 @@ def _has_ended(directory: Path) -> bool:
     """Whether a checkpoint was written after its run's last step."""
     control = TrainerState.load_from_json(str(directory / "trainer_state.json")).stateful_callbacks["TrainerControl"]
     return bool(control["args"]["should_training_stop"])
+
+
+def _unwritten(error: Exception) -> bool:
+    """Whether torch.save could not write a file, of which it does not say why."""
+    return isinstance(error, RuntimeError) and any(
+        part in str(error) for part in ("inline_container", "PytorchStreamWriter", "iostream")
+    )
 
 
 def _beside(tensors: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

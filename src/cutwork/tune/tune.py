@@ -141,6 +141,7 @@ def tune(
         )
         finished = None if overwrite or dry_run else _finished(output, run.identity)
         if finished is not None:
+            shutil.rmtree(work, ignore_errors=True)  # of a process killed when it had written the output
             console.print(f"{output} is already there; nothing to do")
             return finished
         if settings.losses.needs_teacher and teacher_dir is None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cutwork.engine.classification.head import Head
+from cutwork.engine.classification.question import Question, QuestionReader
 from cutwork.engine.embedding.hidden_states import HiddenStates
 from cutwork.engine.embedding.texts import Text, TextReader, Tokens
 from cutwork.errors import CutworkError
@@ -35,18 +36,23 @@ class Span:
 class Classifier:
     """Gives classes of texts of at most `max_length` tokens, or of pairs of texts. May be used from several threads."""
 
-    def __init__(self, states: HiddenStates, tokenizer: Any, head: Head, max_length: int) -> None:
+    def __init__(
+        self, states: HiddenStates, tokenizer: Any, head: Head, max_length: int, question: Question | None = None
+    ) -> None:
         if head.layers[0].weight.shape[1] != states.width:
             raise CutworkError(
                 f"the head of the model reads {head.layers[0].weight.shape[1]} numbers, but there are {states.width}"
             )
-        self.states, self._tokenizer, self.head, self.max_length = states, tokenizer, head, max_length
+        self.states, self._tokenizer, self.head = states, tokenizer, head
+        self.max_length, self._question = max_length, question
 
     @cached_property
-    def reader(self) -> TextReader:
+    def reader(self) -> TextReader | QuestionReader:
         """Reads texts; CutworkError if the model has no tokenizer for them."""
         if self._tokenizer is None:
             raise CutworkError("this model directory has no tokenizer, so it reads no text")
+        if self._question:
+            return QuestionReader(self._tokenizer, self.max_length, self._question)
         return TextReader(self._tokenizer, self.max_length)
 
     def read(self, texts: Sequence[Text]) -> list[Tokens]:

@@ -85,6 +85,8 @@ def read_head(
         norm = Norm(scale, shift, float(config.get("norm_eps", 1e-5)))
         layers = (dense("head.dense", str(config.get("classifier_activation", "gelu")), norm), dense("classifier"))
         pooling = str(config.get("classifier_pooling", "cls"))
+    elif of == "text" and "pre_classifier.weight" in stored:
+        layers = (dense("pre_classifier", "relu"), dense("classifier"))
     elif of == "text" and "pooler.dense.weight" in stored:
         layers = (dense("pooler.dense", "tanh"), dense("classifier"))
     else:

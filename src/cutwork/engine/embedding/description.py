@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cutwork.architectures import kind_of
 from cutwork.engine.embedding.pooling import MODES, Dense
 from cutwork.errors import CutworkError
 from cutwork.store import bfloat16
@@ -36,29 +37,48 @@ class Description:
 
 
 def describe(path: Path) -> Description | None:
-    """What a model directory says; None if it says nothing. Raises CutworkError for what this engine does not do."""
-    if not (path / "modules.json").is_file():
+    """What a model directory says; None if it says nothing of vectors.
+
+    Raises CutworkError for what this engine does not do.
+    """
+    modules = read_modules(path)
+    if not modules or any(kind == "LogitScore" for kind, _ in modules):
         return None
     settings: dict[str, Any] = {}
-    for module in read_json_list(path / "modules.json"):
-        kind, folder = str(module.get("type", "")).rpartition(".")[2], str(module.get("path", ""))
-        if folder and (Path(folder).is_absolute() or ".." in Path(folder).parts):
-            raise CutworkError(f"{path}: modules.json names the folder {folder!r} outside the model")
+    for kind, folder in modules:
         if settings.get("normalize"):
             raise CutworkError(f"{path}: modules.json has {kind} after Normalize, which is not supported")
         if kind == "Transformer":
-            settings |= _transformer(path / folder)
+            settings |= _transformer(folder)
         elif kind == "Pooling":
-            settings |= _pooling(path / folder / "config.json")
+            settings |= _pooling(folder / "config.json")
         elif kind == "Dense" and "pooling" in settings:
-            settings["dense"] = (*settings.get("dense", ()), _dense(path / folder))
+            settings["dense"] = (*settings.get("dense", ()), _dense(folder))
         elif kind == "Normalize":
             settings["normalize"] = True
         elif kind != "Dropout":
             raise CutworkError(f"{path}: modules.json has a module {kind!r} that this engine does not run")
     if "pooling" not in settings:
         raise CutworkError(f"{path}: modules.json has no Pooling")
-    return Description(**settings, **_prompts(path / "config_sentence_transformers.json"))
+    return Description(**settings, **read_prompts(path / "config_sentence_transformers.json"))
+
+
+def reads_only(config: Mapping[str, Any]) -> bool:
+    """Whether a model of this configuration writes no text, whatever its directory says beside."""
+    return kind_of(config) == "embedding"
+
+
+def read_modules(path: Path) -> list[tuple[str, Path]]:
+    """The kinds of a directory's modules, each with its folder; [] if it names none."""
+    if not (path / "modules.json").is_file():
+        return []
+    found = []
+    for module in read_json_list(path / "modules.json"):
+        kind, folder = str(module.get("type", "")).rpartition(".")[2], str(module.get("path", ""))
+        if folder and (Path(folder).is_absolute() or ".." in Path(folder).parts):
+            raise CutworkError(f"{path}: modules.json names the folder {folder!r} outside the model")
+        found.append((kind, path / folder))
+    return found
 
 
 def _transformer(folder: Path) -> dict[str, Any]:
@@ -101,7 +121,8 @@ def _float32(array: np.ndarray) -> np.ndarray:
     return np.asarray(bfloat16.widen(array), np.float32)
 
 
-def _prompts(file: Path) -> dict[str, Any]:
+def read_prompts(file: Path) -> dict[str, Any]:
+    """The prompts by name and the default one's name, as `Description` has them; {} if there is no such file."""
     if not file.is_file():
         return {}
     settings = read_json(file)

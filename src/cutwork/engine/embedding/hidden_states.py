@@ -36,6 +36,16 @@ class HiddenStates:
                 states = self._run([inputs[i] for i in batch], last)
             yield dict(zip(batch, states, strict=True))
 
+    def profile(self, text: Tokens, repeats: int) -> list[list[float]]:
+        """Seconds per op of the step that reads a text, of each of so many repeats."""
+        times = []
+        for _ in range(repeats):
+            with self._turn:
+                self._run([text], last=True, profile=True)
+                assert self._executor
+                times.append(list(self._executor.profile))
+        return times
+
     def close(self) -> None:
         """Let go of the executor."""
         self._executor = None
@@ -54,7 +64,7 @@ class HiddenStates:
         if batch:
             yield batch
 
-    def _run(self, inputs: list[Tokens], last: bool) -> list[np.ndarray]:
+    def _run(self, inputs: list[Tokens], last: bool, profile: bool = False) -> list[np.ndarray]:
         """Of each input; but for a single one, all together fit into one step."""
         if self._executor is None:
             raise CutworkError("the model is closed")
@@ -77,7 +87,8 @@ class HiddenStates:
                     )
                     for row, tokens in enumerate(inputs)
                 ]
-                found.append(run_step(self._executor, parts, rows, types=self._one_hot(inputs, start, end)))
+                types = self._one_hot(inputs, start, end)
+                found.append(run_step(self._executor, parts, rows, profile=profile, types=types))
             if len(inputs) == 1:
                 return [np.concatenate(found)]
             return np.split(found[0], np.cumsum([1 if last else len(tokens) for tokens in inputs])[:-1])

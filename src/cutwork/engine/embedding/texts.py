@@ -43,13 +43,7 @@ class TextReader:
     """
 
     def __init__(self, tokenizer: Any, max_length: int, *, lower: bool = False) -> None:
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        if backend is None:
-            raise CutworkError("this model directory has no tokenizer.json; embedding texts needs one, or token ids")
-        from tokenizers import Tokenizer
-
-        self._tokenizer = Tokenizer.from_str(backend.to_str())
-        self._tokenizer.no_padding()
+        self._tokenizer = own_tokenizer(tokenizer)
         self.max_length, self._lower = max_length, lower
         self._types = "token_type_ids" in tokenizer.model_input_names
         for pair in (False, True):
@@ -77,3 +71,16 @@ class TextReader:
             assert isinstance(first, str) and isinstance(second, str)
             return first, second
         return text.lower() if self._lower else text
+
+
+def own_tokenizer(tokenizer: Any) -> Any:
+    """The inner tokenizer of one of transformers', copied, which neither pads nor cuts. CutworkError if it has none."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise CutworkError("this model directory has no tokenizer.json; reading texts needs one, or token ids")
+    from tokenizers import Tokenizer
+
+    copied = Tokenizer.from_str(backend.to_str())
+    copied.no_padding()
+    copied.no_truncation()
+    return copied

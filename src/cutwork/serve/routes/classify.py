@@ -19,6 +19,7 @@ from cutwork.serve.jobs.reader import Reading
 from cutwork.serve.limits import Limits
 from cutwork.serve.routes.schema import ModelName, Schema, at_most
 from cutwork.serve.served_model import ServedModel, ServedModels
+from cutwork.serve.time_limit import TimeIsOver, time_limit
 
 PART = 256  # characters of what an answer says of a text
 Inputs = Annotated[list[str], Field(fail_fast=True), at_most(1 << 16)]
@@ -106,6 +107,7 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
         classifier = served.model.classifier
         assert classifier
         size = sum(len(text) if isinstance(text, str) else len(text[0]) + len(text[1]) for text in texts)
+        served.tokens.check_size(size, "input" if isinstance(texts[0], str) else "documents")
         read = served.tokens.run(size, _tokens, classifier, texts, truncate)
         tokens = await while_connected(request, read, seconds_left(request, limits.deadline))
         seconds, head = seconds_left(request, limits.deadline), classifier.head
@@ -131,7 +133,12 @@ def _check(texts: list[str], field: str, limits: Limits) -> None:
 
 
 def _tokens(classifier: Classifier, texts: list[Text], truncate: bool) -> list[Tokens]:
-    tokens = classifier.read(texts)
+    try:
+        with time_limit(Limits.template_seconds):  # a language model's chat template writes what it is asked
+            tokens = classifier.read(texts)
+    except TimeIsOver:
+        took = f"{Limits.template_seconds:g} seconds"
+        raise ApiError(400, f"the texts were not read after {took}; give fewer, or shorter ones") from None
     for number, each in enumerate(tokens):
         if each.truncated and not truncate:
             raise ApiError(

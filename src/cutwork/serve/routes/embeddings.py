@@ -52,6 +52,7 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
         prompts: EmbedOptions = {"prompt_name": body.prompt_name, "prompt": body.prompt}
         embedder.check(options | prompts)
         size = sum(len(each) + len(body.prompt or "") for each in inputs)
+        served.tokens.check_size(size, "input")
         read = served.tokens.run(size, read_inputs, embedder, inputs, prompts, body.truncate)
         tokens = await while_connected(request, read, seconds_left(request, limits.deadline))
         last = embedder.last_only(options)
