@@ -141,8 +141,7 @@ class GgufFile:
         return self._take(self._count(item.itemsize) * item.itemsize, lambda data: np.frombuffer(data, item).tolist())
 
     def _string(self) -> str:
-        text: str = self._take(self._count(1), lambda data: str(data, "utf-8"))
-        return text
+        return str(self._take(self._count(1), bytes), "utf-8")
 
     def _count(self, least: int) -> int:
         """A number of things of which each takes at least so many bytes of what is left."""
