@@ -62,9 +62,8 @@ struct Slots {
 // block4x1: like bitmask, but `mask` is [ceil(rows/4)][ceil(cols/64)] words, each standing for all four rows of a
 //          group; values of rows beyond `rows` are zero. Both blocks may hold zeros.
 // slots:   `values` holds entries, tile of kRowTile rows after tile. A step has four slots of each row of the tile,
-// slot
-//          4r + i belonging to row r: a code and its column's distance from the step's start, a nibble; an empty one
-//          has the code 0. i8: records of two steps, 64 bytes of columns (low nibble: the first step's, high: the
+//          slot 4r + i belonging to row r: a code and its column's distance from the step's start, a nibble; an empty
+//          one has the code 0. i8: records of two steps, 64 bytes of columns (low nibble: the first step's, high: the
 //          second's) and 64 codes of each. i4: steps of 64 bytes, column in the low nibble, code -8 .. 7 in the high.
 // i8:      value = code * scale[row]; codes lie in [-127, 127]; row_sums[row] is the sum of the row's codes.
 // i4:      value = (code - 8) * scale, codes 0 .. 15, in tiles of kRowTile rows as docs/format.md says.

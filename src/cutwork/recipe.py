@@ -13,6 +13,9 @@ from cutwork.errors import CutworkError
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+# "unstructured"; "n:m" KEEPS n of every m along the input; "adaptive": n of 16, chosen for each tile of 16 x 16;
+# "1x4" and "4x1" (out x in) zero whole blocks
+PatternName = Annotated[str, Field(pattern=r"^(unstructured|adaptive|1x4|4x1|[1-9]\d*:[1-9]\d*)$")]
 # What may be chosen by name; the command line and the tables of methods derive from these.
 Pruner = Literal["magnitude", "wanda", "sparsegpt", "rose", "alps"]  # prune/pruners.py
 Quantizer = Literal["gptq", "rtn", "qat"]
@@ -85,6 +88,7 @@ class TuneSettings(Settings):
     schedule: Schedule = "linear"
     batch_size: Positive = 32  # samples per optimiser step
     micro_batch_size: Positive = 8  # samples per forward pass; the rest is gradient accumulation
+    packing: bool = later(False)  # those of a forward pass in one row without padding (decoder-only models)
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
     optimizer: str = "adamw_torch_fused"  # adam, muon, or any name transformers.TrainingArguments(optim=...) knows
     dtype: TorchDType = "auto"  # of the forward pass (autocast); weights stay float32
@@ -114,26 +118,25 @@ class PruneSettings(Settings):
     damping: Annotated[float, Field(gt=0)] = 0.01  # of the Hessian's mean diagonal
     block_size: Positive = 128  # columns per block of SparseGPT and ROSE
     seed: int = 0
-    # "unstructured"; "n:m" KEEPS n of every m along the input; "adaptive": n of 16, chosen for each tile of 16 x 16;
-    # "1x4" and "4x1" (out x in) zero whole blocks
-    pattern: Annotated[str, Field(pattern=r"^(unstructured|adaptive|1x4|4x1|[1-9]\d*:[1-9]\d*)$")] = later(
-        "unstructured"
-    )
+    pattern: PatternName = later("unstructured")
     rates: Rates = later("uniform")  # owl: blocks with more outliers keep more weights
     owl_threshold: Annotated[float, Field(gt=0)] = later(5.0)  # an outlier is this many times the mean score
     owl_spread: Annotated[float, Field(ge=0, lt=0.5)] = later(0.08)  # blocks' rates span twice that
     modules: dict[str, Fraction] = later({})  # rates by name: the first glob that matches wins, 0 leaves dense
+    patterns: dict[str, PatternName] = later({})  # instead of `pattern`, likewise by name
     levels: tuple[Fraction, ...] = later(())  # iterative: rising rates, each followed by the recipe's fine-tuning
 
     @model_validator(mode="after")
     def _rates_fit_the_pattern(self) -> "PruneSettings":
         if self.levels and not all(low < high for low, high in itertools.pairwise((0.0, *self.levels))):
             raise ValueError("levels must rise from one to the next, as in [0.5, 0.67, 0.75]")
+        for pattern in (self.pattern, *self.patterns.values()):
+            kept, _, of = pattern.partition(":")
+            if of and int(kept) >= int(of):
+                raise ValueError(f"pattern {pattern} keeps n of every m weights, so n must be less than m")
         if ":" not in self.pattern:
             return self
         n, m = map(int, self.pattern.split(":"))
-        if n >= m:
-            raise ValueError(f"pattern {self.pattern} keeps n of every m weights, so n must be less than m")
         if self.levels or self.rates == "owl" or any(self.modules.values()):
             raise ValueError(f"pattern {self.pattern} fixes the rate; levels, owl and modules (but for 0) do not apply")
         if "sparsity" in self.model_fields_set and abs(self.sparsity - (1 - n / m)) > 1e-9:
@@ -213,6 +216,7 @@ class TaskSettings(Settings):
 class CompareSettings(Settings):
     """What is measured at the end."""
 
+    models: tuple[str, ...] = later(())  # which of the packed ones (dense-int8, sparse-int8, …: run/run.py); all
     accuracy_samples: Positive = 200
     max_new_tokens: Positive = 128  # per answer
     num_beams: Positive = later(1)  # of the answers; 1: greedy
@@ -232,6 +236,7 @@ class Recipe(Settings):
     name: str
     model: str  # a directory, a name of the Hub (store/resolve.py), or one in store/demo_model.py
     output: Path
+    preview: bool = False  # first, the speed of the model and of one pruned by magnitude: before anything is trained
     task: TaskSettings
     teacher: TuneSettings | None = None  # dense fine-tuning; without it the model is its own teacher
     prune: PruneSettings = PruneSettings()

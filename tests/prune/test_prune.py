@@ -205,6 +205,27 @@ def test_rates_of_modules_come_first(dense: Path, tmp_path: Path) -> None:
         prune(dense, tmp_path / "b", FEW.model_copy(update={"modules": {"*.dwn_proj": 0.5}}), sums(4), console=QUIET)
 
 
+def test_patterns_of_modules_come_first(dense: Path, tmp_path: Path) -> None:
+    settings = PruneSettings.model_validate(
+        FEW.model_dump(exclude_unset=True)
+        | {"patterns": {"*.0.*.up_proj": "4:16", "*.0.*": "adaptive"}, "modules": {"*.1.*": 0.0, "*.down_proj": 0.5}}
+    )
+    report = prune(dense, tmp_path / "out", settings, sums(20), console=QUIET)
+    found = {layer["name"]: layer["sparsity"] for layer in report["layers"]}
+    assert all(name.startswith("model.layers.0.") for name in found)
+    assert found["model.layers.0.mlp.up_proj"] == 0.75
+    assert found["model.layers.0.mlp.down_proj"] == 0.5
+    mlp = AutoModelForCausalLM.from_pretrained(tmp_path / "out").model.layers[0].mlp
+    assert int((mlp.up_proj.weight.unflatten(1, (-1, 16)) != 0).sum(-1).max()) == 4
+    kept = (mlp.down_proj.weight.reshape(mlp.down_proj.weight.shape[0] // 16, 16, -1, 16) != 0).sum(-1)
+    assert set(kept.flatten().tolist()) <= {0, 4, 8, 12, 16}
+    bad = settings.model_copy(update={"patterns": {"*.dwn_proj": "4:16"}})
+    with pytest.raises(CutworkError, match=r"patterns: '\*\.dwn_proj' matches no linear"):
+        prune(dense, tmp_path / "b", bad, sums(4), console=QUIET)
+    with pytest.raises(ValueError, match="pattern 16:4 keeps n of every m"):
+        PruneSettings(patterns={"*": "16:4"})
+
+
 def test_a_damaged_layer_is_damped_more_and_reported(
     dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,4 +32,13 @@ concept SlotsOp = requires(const uint8_t* bytes, const uint16_t* starts, typenam
   { Op::store_sums(acc, sums) } -> std::same_as<void>;
 };
 
+// Of sets whose lookup takes 64 bytes: places of columns in a block of 64 inputs, that begins `start` before the
+// columns' window, and acc + codes * the inputs at places of the block.
+template <class Op>
+concept BlockLookup = requires(typename Op::Vector vector, typename Op::Acc acc, int start) {
+  requires Op::kParts == 1;
+  { Op::places(vector, start) } -> std::same_as<typename Op::Vector>;
+  { Op::mac_block(acc, vector, vector, vector) } -> std::same_as<typename Op::Acc>;
+};
+
 }  // namespace cutwork

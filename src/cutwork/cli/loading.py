@@ -10,6 +10,8 @@ import typer
 if TYPE_CHECKING:
     from cutwork.engine.load_options import LoadOptions
 
+AUTO = "auto"  # in place of a draft model: one made of the model itself
+
 ModelArgument = Annotated[
     str,
     typer.Argument(
@@ -44,7 +46,8 @@ def _options(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="A quicker model that guesses, or ngram: no model; the answers stay the first one's own.",
+            help="A quicker model that guesses; auto: this one pruned to int4, made once in minutes; ngram: no model. "
+            "The answers stay the first one's own.",
         ),
     ] = None,
     draft_tokens: Annotated[int, typer.Option(min=1, max=32, help="Tokens that are guessed at a time, at most.")] = 4,
@@ -73,7 +76,8 @@ def loads_model(*without: str) -> Callable[[Callable[..., None]], Callable[..., 
 
         @functools.wraps(command)
         def parsed(**values: Any) -> None:
-            values["loading"] = _options(**{p.name: values.pop(p.name) for p in shared})
+            loading = _options(**{p.name: values.pop(p.name) for p in shared})
+            values["loading"] = with_draft(loading, values["model"]) if "model" in values else loading
             command(**values)
 
         parsed.__signature__ = inspect.Signature([*others, *shared])  # type: ignore[attr-defined]  # Typer reads it
@@ -81,6 +85,15 @@ def loads_model(*without: str) -> Callable[[Callable[..., None]], Callable[..., 
         return parsed
 
     return decorate
+
+
+def with_draft(loading: "LoadOptions", model: str) -> "LoadOptions":
+    """The options for a model, with the directory of its own draft where they say that it is to have one."""
+    if loading.get("draft") != AUTO:
+        return loading
+    from cutwork.compress.draft import draft_of
+
+    return {**loading, "draft": draft_of(model, threads=loading["threads"])}
 
 
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cutwork.cli.loading import loads_model
+from cutwork.cli.loading import loads_model, with_draft
 from cutwork.errors import CutworkError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def serve(
         name, path = _name(given)
         if name in loaded:
             raise CutworkError(f"two models are called {name}; tell them apart with NAME=MODEL")
-        loaded[name] = Model.load(path, **(loading | {"max_batch": max_batch}))
+        loaded[name] = Model.load(path, **(with_draft(loading, path) | {"max_batch": max_batch}))
     files = _raise_file_limit()
     limits = Limits(
         queue=queue,

@@ -50,15 +50,7 @@ def accuracy(
     questions = task.test[:samples]
     if not questions:
         raise CutworkError(f"task {task.name} has no test questions")
-    # Batches of about equal length waste the least; the order does not change the count.
-    questions = tuple(sorted(questions, key=lambda sample: len(sample.prompt)))
-    texts: list[str] = []
-    with progress_bar(console, transient=True) as progress:
-        bar = progress.add_task(f"{task.name}: answering", total=len(questions))
-        for start in range(0, len(questions), _BATCH):
-            batch = questions[start : start + _BATCH]
-            texts += _answers(model, batch, max_new_tokens, num_beams)
-            progress.advance(bar, len(batch))
+    texts = replies(model, task.name, questions, max_new_tokens=max_new_tokens, num_beams=num_beams, console=console)
     answers = [sample.answer for sample in questions]
     right = sum(map(is_right, texts, answers))
     quality: dict[str, float] = {}
@@ -67,6 +59,30 @@ def accuracy(
     elif task.metric == "speech":
         quality = {"wer": word_errors(questions, texts, model.path).rate}
     return Score(right, len(questions), quality)
+
+
+def replies(
+    model: "Model",
+    name: str,
+    questions: Sequence[Sample],
+    *,
+    max_new_tokens: int = 256,
+    num_beams: int = 1,
+    console: Console | None = None,
+) -> list[str]:
+    """What a model answers to each of some questions of the task called `name`; options as for `accuracy`."""
+    # Batches of about equal length waste the least.
+    order = sorted(range(len(questions)), key=lambda i: len(questions[i].prompt))
+    texts = [""] * len(questions)
+    with progress_bar(console, transient=True) as progress:
+        bar = progress.add_task(f"{name}: answering", total=len(questions))
+        for start in range(0, len(order), _BATCH):
+            some = order[start : start + _BATCH]
+            answers = _answers(model, [questions[i] for i in some], max_new_tokens, num_beams)
+            for i, text in zip(some, answers, strict=True):
+                texts[i] = text
+            progress.advance(bar, len(some))
+    return texts
 
 
 def _answers(model: "Model", batch: Sequence[Sample], max_new_tokens: int, num_beams: int) -> list[str]:

@@ -86,6 +86,7 @@ def walk(
     description: str,
     *,
     damping: float = 0.01,
+    changes: bool = True,
     activations: Activations | None = None,
     resident: Resident = lambda _: nullcontext(),
     bfloat16: bool | None = None,
@@ -96,12 +97,13 @@ def walk(
     model: one block's Hessians, and the hidden states of all samples.
 
     damping: of the Hessians that `visit` gets, where it needs them positive definite.
+    changes: whether `visit` changes weights; if not, a block computes once.
     activations: keeps the hidden states; by default in memory, up to half of what is free.
     resident: a context that is entered with each block while it computes.
     bfloat16: whether to compute under autocast; measured by default.
     """
     gather = partial(SumOfProducts, damping=damping)
-    _walk(model, batches, gather, visit, True, console, description, activations, resident, bfloat16)
+    _walk(model, batches, gather, visit, changes, console, description, activations, resident, bfloat16)
 
 
 def survey(
@@ -177,7 +179,7 @@ def _walk(
 def _masks(model: Any, blocks: nn.ModuleList, batch: dict[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
     """Which positions [B, T] of a stack's hidden states, and of its encoder's, are real tokens; None if all are."""
     source = batch["attention_mask"].bool() if "attention_mask" in batch else None
-    if kind_of(model.config.to_dict()) == "text":
+    if kind_of(model.config.to_dict()) in ("text", "embedding"):
         return source, source
     if any(module is blocks for module in model.get_encoder().modules()):
         return source, source

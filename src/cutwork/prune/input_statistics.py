@@ -28,10 +28,13 @@ class Hessian(MeanSquares):
     Changing the weight by Δ costs tr(Δ H Δᵀ). Linears with one input share one Hessian, so what is made of it is kept.
     """
 
-    def __init__(self, matrix: Tensor, tokens: int, damping: float = 0.01) -> None:
-        """`damping` times the mean of the diagonal is added to it where H has to be positive definite."""
+    def __init__(self, matrix: Tensor, tokens: int, damping: float = 0.01, peak: float = 0.0) -> None:
+        """`damping` times the mean of the diagonal is added to it where H has to be positive definite.
+
+        `peak` is the mean over tokens of the square of each one's largest input.
+        """
         super().__init__(matrix.diagonal(), tokens)
-        self.matrix, self.damping = matrix, damping
+        self.matrix, self.damping, self.peak = matrix, damping, peak
         self.applied: list[Damping] = []  # what making it positive definite took, each time
 
     @cached_property
@@ -82,16 +85,18 @@ class SumOfProducts:
 
     def __init__(self, inputs: int, device: torch.device, damping: float = 0.01) -> None:
         self._total, self._damping = torch.zeros(inputs, inputs, device=device), damping
+        self._peaks = torch.zeros((), device=device)
 
     def add(self, x: Tensor) -> None:
         """Add the inputs [tokens, in] of a forward pass, float32."""
         _add_gram(self._total, x)
+        self._peaks += torch.linalg.vector_norm(x, torch.inf, dim=1).square().sum()
 
     def mean(self, tokens: int) -> Hessian:
         """The statistics over all tokens; the sum is used up."""
         total = self._total.div_(max(tokens, 1))
         _mirror(total)
-        return Hessian(total, tokens, self._damping)
+        return Hessian(total, tokens, self._damping, self._peaks.item() / max(tokens, 1))
 
 
 class InputWatch(Generic[Statistics_co]):

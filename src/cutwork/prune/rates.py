@@ -3,6 +3,7 @@
 import difflib
 import fnmatch
 from collections.abc import Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from cutwork.prune.wanda import wanda_costs
 from cutwork.recipe import PruneSettings
 
 Shape = tuple[int, int]
+Setting = TypeVar("Setting")
 
 
 def patterns(
@@ -23,17 +25,19 @@ def patterns(
     """The pattern of every linear that is pruned, by name; `shapes` are [out, in] of all in the blocks.
 
     `settings.modules` (globs; the first that matches wins) comes before OWL's `densities` and those before
-    `settings.sparsity`. Raises CutworkError for a glob that matches nothing or a shape that cannot have the pattern.
+    `settings.sparsity`; `settings.patterns` likewise before `settings.pattern`. Raises CutworkError for a glob that
+    matches nothing or a shape that cannot have the pattern.
     """
-    _check_globs(shapes, settings.modules)
+    _check_globs(shapes, "modules", settings.modules)
+    _check_globs(shapes, "patterns", settings.patterns)
     chosen: dict[str, Pattern] = {}
     for name, (rows, columns) in shapes.items():
-        sparsity = next((s for glob, s in settings.modules.items() if fnmatch.fnmatchcase(name, glob)), None)
+        sparsity = _first(settings.modules, name)
         if sparsity == 0:
             continue
         if sparsity is None:
             sparsity = 1 - densities[name] if densities else settings.sparsity
-        pattern = pattern_of(settings.pattern, sparsity)
+        pattern = pattern_of(_first(settings.patterns, name) or settings.pattern, sparsity)
         try:
             pattern.check(rows, columns)
         except CutworkError as error:
@@ -57,13 +61,17 @@ def pattern_of(text: str, sparsity: float) -> Pattern:
     return KeepNOfM(n, m)
 
 
-def _check_globs(shapes: Mapping[str, Shape], globs: Mapping[str, float]) -> None:
+def _first(by_glob: Mapping[str, Setting], name: str) -> Setting | None:
+    return next((setting for glob, setting in by_glob.items() if fnmatch.fnmatchcase(name, glob)), None)
+
+
+def _check_globs(shapes: Mapping[str, Shape], setting: str, globs: Mapping[str, object]) -> None:
     for glob in globs:
         if not fnmatch.filter(shapes, glob):
             endings = sorted({name.rpartition(".")[2] for name in shapes})
             near = difflib.get_close_matches(glob.rpartition(".")[2].strip("*"), endings, n=1)
             hint = f"did you mean '*.{near[0]}'?" if near else f"the linears end in {', '.join(endings)}"
-            raise CutworkError(f"modules: '{glob}' matches no linear of the blocks; {hint}")
+            raise CutworkError(f"{setting}: '{glob}' matches no linear of the blocks; {hint}")
 
 
 def outliers(weight: Tensor, statistics: MeanSquares, threshold: float) -> Tensor:

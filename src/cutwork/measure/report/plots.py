@@ -16,14 +16,8 @@ def plot(results: Sequence[dict[str, Any]]) -> bytes:
 
     Raises CutworkError if matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise CutworkError("plots need matplotlib; install it with: pip install 'cutwork[eval]'") from None
     several = len(results) > 1
-    figure = Figure(figsize=(13 if several else 8, 5.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(13 if several else 8, 5.2)
     axes = figure.subplots(1, 2 if several else 1, squeeze=False)[0]
     _against_speed(axes[0], results)
     if several:
@@ -40,6 +34,18 @@ def plot(results: Sequence[dict[str, Any]]) -> bytes:
     picture = BytesIO()
     figure.savefig(picture, format="png", dpi=150)
     return picture.getvalue()
+
+
+def new_figure(width: float, height: float) -> Any:
+    """A matplotlib figure of so many inches; CutworkError if matplotlib is not installed."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise CutworkError("plots need matplotlib; install it with: pip install 'cutwork[eval]'") from None
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def _against_speed(ax: Any, results: Sequence[dict[str, Any]]) -> None:

@@ -1,0 +1,219 @@
+"""What `cutwork compress` chooses against the same for every linear: predicted and measured, before and after training.
+
+    python -m benchmarks.compress.choices --one-shot                 # SmolLM2-135M: predicted against measured KL
+    python -m benchmarks.compress.choices --recipe my.yaml           # trains every choice: hours; may be interrupted
+    python -m benchmarks.compress.choices --speed                    # on a quiet machine: predicted against measured ms
+
+Choices are those of the frontiers (zeros and bits, bits alone, zeros alone) and uniform ones: every linear the same
+candidate, OWL's rates, int8, int4. Each is made as its recipe says, with the same training, unless `--one-shot`; then
+asked: KL divergence of the next token from the dense model's on test samples, both in the engine, and points lost on
+the whole test set unless `--one-shot`. Leaves choices.json and choices.png in results/, and what is made in `--work`.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from benchmarks.common import figures
+from benchmarks.common.results import RECIPES, RESULTS, save
+from cutwork.compress.frontier import ALLOWED, frontiers
+from cutwork.compress.menu import Choice
+from cutwork.compress.promise import loss
+from cutwork.compress.recipe_of import recipe_of
+from cutwork.compress.workshop import Workshop
+from cutwork.engine.explain import profile_step
+from cutwork.engine.model import Model
+from cutwork.recipe import Recipe, load_recipe
+from cutwork.tasks.load import load_task
+from cutwork.tasks.rendering import render
+from cutwork.tasks.task import Sample
+
+UNIFORM = ("dense w8a8", "dense w4a16", "50 w8a8", "70 w8a8", "60 w4a16", "4:16 w4a16", "8:16 w4a16", "60 bf16")
+COLOURS = dict(
+    zip(
+        (*ALLOWED, "uniform", "OWL"),
+        (figures.GREEN, figures.BLUE, figures.ORANGE, figures.GREY, figures.RED),
+        strict=True,
+    )
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A choice, where it comes from, and the recipe that makes it."""
+
+    kind: str
+    name: str
+    choice: Choice
+    recipe: Recipe
+
+    @property
+    def folder(self) -> str:
+        """Where it is made."""
+        return f"{self.kind}/{self.name}".replace(" ", "-").replace(":", "-")
+
+
+def entries(shop: Workshop, points: int) -> list[Entry]:
+    """So many of each frontier, spread over its speeds, and the uniform ones, with int8 in the head."""
+    found = []
+    for kind, choices in frontiers(shop.menu).items():
+        places = sorted({round(x) for x in np.linspace(1, len(choices) - 1, points)})
+        found += [_entry(shop, kind, f"{choices[i].speedup:.2f}x", choices[i]) for i in places]
+    for label in UNIFORM:
+        found.append(_entry(shop, "uniform", label, shop.menu.uniform(label, "dense w8a8")))
+    for label in ("50 w8a8", "70 w8a8"):
+        even = _entry(shop, "OWL", label, shop.menu.uniform(label, "dense w8a8"))
+        prune = {"modules": {}, "patterns": {}, "rates": "owl", "sparsity": float(label[:2]) / 100}
+        recipe = even.recipe.model_copy(update={"prune": even.recipe.prune.model_copy(update=prune)})
+        found.append(Entry("OWL", label, even.choice, recipe))
+    return found
+
+
+def _entry(shop: Workshop, kind: str, name: str, choice: Choice) -> Entry:
+    return Entry(kind, name, choice, recipe_of(shop.base, choice))
+
+
+def divergence(dense: Model, model: Model, samples: Sequence[Sample]) -> float:
+    """Mean KL divergence of the next token, in nats, after every token of the samples."""
+    total, tokens = 0.0, 0
+    for sample in samples:
+        ids, _ = render(dense.tokenizer, sample)
+        p, q = (_log_softmax(each.logits(ids)) for each in (dense, model))
+        total += float((np.exp(p) * (p - q)).sum())
+        tokens += len(ids)
+    return total / tokens
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
+    """Spearman's."""
+    ranks = [np.argsort(np.argsort(values)).astype(float) for values in (x, y)]
+    return float(np.corrcoef(np.stack(ranks))[0, 1])
+
+
+def measure(shop: Workshop, entry: Entry, options: argparse.Namespace) -> dict[str, Any]:
+    """What was predicted and measured of an entry."""
+    packed, _ = shop.make(entry.recipe, entry.folder, trained=not options.one_shot)
+    samples = shop.task.test[: options.samples]
+
+    def kl() -> dict[str, Any]:
+        loading = {"threads": options.threads, "max_context": 1024}
+        with Model.load(shop.dense.output, **loading) as dense, Model.load(packed.output, **loading) as model:
+            return {"kl": divergence(dense, model, samples), "nbytes": model.memory_bytes["weights"]}
+
+    found = shop.kept.get([packed.key, shop.dense.key, options.samples, "kl"], kl)
+    row: dict[str, Any] = {
+        "kind": entry.kind,
+        "name": entry.name,
+        "predicted": {key: getattr(entry.choice, key) for key in ("speedup", "milliseconds", "nbytes", "kl", "zeros")},
+        **found,
+    }
+    if not options.one_shot:
+        before, after = (shop.scores(stage, shop.task.test) for stage in (shop.dense, packed))
+        row["lost"] = loss(before, after).__dict__
+    if options.speed:
+        with Model.load(packed.output, threads=options.threads, max_batch=1, max_context=1024) as model:
+            row["milliseconds"] = 1e3 * profile_step(model, context=256, repeats=100).seconds
+    return row
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """How well predictions rank what was measured, and how far milliseconds are off."""
+    found = {"kl_rank_correlation": rank_correlation([r["predicted"]["kl"] for r in rows], [r["kl"] for r in rows])}
+    even = [row for row in rows if row["kind"] != "OWL"]
+    if all("milliseconds" in row for row in even):
+        off = [abs(row["milliseconds"] / row["predicted"]["milliseconds"] - 1) for row in even]
+        found["milliseconds_off_median"], found["milliseconds_off_most"] = float(np.median(off)), max(off)
+    return found
+
+
+def table(result: dict[str, Any]) -> str:
+    """By choice."""
+    lines = [
+        "| choice | zeros | speed-up | ms | KL predicted | KL measured | points lost |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in result["rows"]:
+        told, lost = row["predicted"], row.get("lost")
+        points = f"{lost['points']:.1f} ({lost['low']:.1f} to {lost['high']:.1f})" if lost else "–"
+        ms = f"{told['milliseconds']:.2f}" + (f" / {row['milliseconds']:.2f}" if "milliseconds" in row else "")
+        lines.append(
+            f"| {row['kind']}, {row['name']} | {told['zeros']:.0%} | {told['speedup']:.2f}× | {ms} "
+            f"| {told['kl']:.3g} | {row['kl']:.3g} | {points} |"
+        )
+    return "\n".join(lines)
+
+
+def plot(rows: Sequence[dict[str, Any]], file: Path) -> None:
+    """Measured KL (or points lost) against predicted speed-up, and against predicted KL."""
+    figure = figures.new_figure(11, 4.6)
+    left, right = figure.subplots(1, 2)
+    for kind, colour in COLOURS.items():
+        own = sorted((row for row in rows if row["kind"] == kind), key=lambda row: row["predicted"]["speedup"])
+        y = [row["lost"]["points"] if "lost" in row else row["kl"] for row in own]
+        line = "" if kind in ("uniform", "OWL") else "-"
+        left.plot([row["predicted"]["speedup"] for row in own], y, line, marker="o", color=colour, label=kind)
+        right.plot([row["predicted"]["kl"] for row in own], [row["kl"] for row in own], "o", color=colour, label=kind)
+    left.set_xlabel("predicted speed-up over bfloat16")
+    left.set_ylabel("points lost" if any("lost" in row for row in rows) else "KL measured, nats per token")
+    right.set(xlabel="KL predicted before training", ylabel="KL measured", xscale="log", yscale="log")
+    for ax in (left, right):
+        figures.frame(ax)
+    left.legend(frameon=False)
+    figures.save(figure, file)
+
+
+def main() -> None:
+    """Make, measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", type=Path, default=RECIPES / "smollm2-gsm.yaml", help="task, training and model")
+    parser.add_argument("--model", help="another model than the recipe's, its own teacher")
+    parser.add_argument("--one-shot", action="store_true", help="no training: is the order of errors right?")
+    parser.add_argument("--speed", action="store_true", help="measure milliseconds; on a quiet machine")
+    parser.add_argument("--purpose", default="decode", choices=["decode", "prefill", "batch16"])
+    parser.add_argument("--points", type=int, default=4, help="of each frontier")
+    parser.add_argument("--kinds", nargs="+", default=list(COLOURS), choices=list(COLOURS))
+    parser.add_argument("--most", type=int, help="stop after so many choices that were not there before")
+    parser.add_argument("--samples", type=int, default=16, help="test samples of which KL is measured")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=Path("out/choices"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+
+    recipe = load_recipe(options.recipe)
+    changes: dict[str, Any] = {
+        "output": options.work,
+        "compare": recipe.compare.model_copy(update={"threads": options.threads}),
+    }
+    if options.model:
+        changes |= {"model": options.model, "teacher": None}
+    base = recipe.model_copy(update=changes)
+    shop = Workshop(base, load_task(base.task), options.purpose, "answers", Console(stderr=True))
+    rows, new = [], 0
+    for entry in entries(shop, options.points):
+        fresh = not (options.work / entry.folder / "packed").exists()
+        if entry.kind not in options.kinds or (fresh and new == options.most):
+            continue
+        new += fresh
+        rows.append(measure(shop, entry, options))
+        shop.console.print(
+            f"{entry.kind}, {entry.name}: KL {rows[-1]['predicted']['kl']:.4g} → {rows[-1]['kl']:.4g}", highlight=False
+        )
+    about = {"model": base.model, "task": shop.task.name, "purpose": options.purpose, "trained": not options.one_shot}
+    result = save(options.results / "choices.json", {**about, **summary(rows), "rows": rows}, threads=options.threads)
+    print(table(result))
+    print(summary(rows))
+    plot(rows, options.results / "choices.png")
+
+
+if __name__ == "__main__":
+    main()

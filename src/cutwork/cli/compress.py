@@ -1,0 +1,199 @@
+"""`cutwork compress`: the fastest model within a budget."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from cutwork.cli.console import console, print_json, table
+from cutwork.cli.options import Json
+from cutwork.cli.training import CheckpointArgument, LongOption, MaxLength, OutputArgument, RecipeOption
+from cutwork.errors import CutworkError
+from cutwork.recipe import Pruner, PruneSettings, Recipe, TaskSettings, TuneSettings, load_recipe
+
+_BYTES = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9}
+_PRUNE, _TUNE = PruneSettings(), TuneSettings()
+
+
+def compress(
+    model: CheckpointArgument,
+    output: OutputArgument,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task",
+            "--data",
+            help="A JSONL, CSV or Parquet file of yours, of which parts are held out; a task; a dataset of the Hub.",
+        ),
+    ] = None,
+    recipe: RecipeOption = None,
+    within: Annotated[
+        float | None, typer.Option(help="Points that may be lost on validation samples: the fastest such model.")
+    ] = None,
+    speedup: Annotated[
+        float | None, typer.Option(help="Over the model in bfloat16: the best so fast, as predicted.")
+    ] = None,
+    memory: Annotated[str | None, typer.Option(help="Of weights, as 600MB: the best so small.")] = None,
+    sure: Annotated[
+        bool, typer.Option("--sure", help="The 95% interval of what is lost must be within --within, too.")
+    ] = False,
+    purpose: Annotated[
+        Literal["decode", "prefill", "batch16"], typer.Option("--for", help="What is to be fast.")
+    ] = "decode",
+    metric: Annotated[
+        Literal["answers", "tokens"],
+        typer.Option(help="What points are of: right answers, or tokens of the reference that are the likeliest."),
+    ] = "answers",
+    threads: Annotated[int, typer.Option("--threads", "-t", min=0, help="0: every CPU this process may use.")] = 0,
+    attempts: Annotated[int, typer.Option(min=1, help="Choices that are trained at most, to keep --within.")] = 4,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Predict speed, memory and error of what could be made; train nothing.")
+    ] = False,
+    samples: Annotated[int, typer.Option(min=1, help="Training samples.")] = 2000,
+    validation_samples: Annotated[int, typer.Option(min=1, help="Held out, by which choices are judged.")] = 200,
+    test_samples: Annotated[int, typer.Option(min=1, help="Held out, measured once at the end.")] = 200,
+    max_length: MaxLength = 512,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens per answer.")] = 128,
+    long: LongOption = "drop",
+    method: Annotated[Pruner, typer.Option(help="How is pruned.")] = _PRUNE.method,
+    calibration_samples: Annotated[
+        int, typer.Option(min=1, help="Samples that errors and methods are calibrated with.")
+    ] = _PRUNE.calibration_samples,
+    epochs: Annotated[float, typer.Option(help="Passes over the samples, for each choice.")] = _TUNE.epochs,
+    max_steps: Annotated[int, typer.Option(help="Optimiser steps; overrides --epochs.")] = _TUNE.max_steps,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", "--lr", help="Peak.")] = _TUNE.learning_rate,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples per optimiser step.")] = _TUNE.batch_size,
+    micro_batch_size: Annotated[int, typer.Option(min=1, help="Samples per forward pass.")] = _TUNE.micro_batch_size,
+    seed: Annotated[int, typer.Option(help="Draws samples, and seeds the training.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Make the fastest model within a budget: of points lost, of time, or of memory.
+
+    Each linear gets the zeros and the bits that cost the model least for what they save on this machine. Then the model
+    is pruned, fine-tuned with the dense one as its teacher, quantised, packed and compared with it on held-out samples,
+    until the promise is kept. OUT/packed is the result, OUT/recipe.yaml makes it again, OUT/frontier.png shows what
+    else could be had. The same command goes on after an interruption.
+
+    Example: [bold]cutwork compress out/dense out/fast --data mine.jsonl --within 1.0[/bold]
+
+    Example: [bold]cutwork compress out/dense out/fast --recipe my-recipe.yaml --speedup 3 --for batch16[/bold]
+
+    Example: [bold]cutwork compress out/dense out/fast --data mine.jsonl --memory 600MB --dry-run[/bold]
+    """
+    from cutwork.compress.compress import Goal
+    from cutwork.compress.compress import compress as carry_out
+
+    settings: dict[str, Any] = {
+        "task": {
+            "train_samples": samples,
+            "validation_samples": validation_samples,
+            "test_samples": test_samples,
+            "seed": seed,
+            "max_length": max_length,
+            "long": long,
+        },
+        "prune": {"method": method, "calibration_samples": calibration_samples, "seed": seed},
+        "quantize": {"calibration_samples": calibration_samples, "seed": seed},
+        "tune": {
+            "epochs": epochs,
+            "max_steps": max_steps,
+            "learning_rate": learning_rate,
+            "batch_size": batch_size,
+            "micro_batch_size": min(micro_batch_size, batch_size),
+            "seed": seed,
+            "losses": {"squarehead": 1.0},
+        },
+        "compare": {"accuracy_samples": max(validation_samples, test_samples), "max_new_tokens": max_new_tokens},
+    }
+    base = _base(model, output, task, recipe, settings, validation_samples)
+    base = base.model_copy(
+        update={"compare": base.compare.model_copy(update={"threads": threads or base.compare.threads})}
+    )
+    report = carry_out(
+        base,
+        Goal(within, speedup, None if memory is None else _bytes(memory), sure),
+        purpose=purpose,
+        metric=metric,
+        attempts=attempts,
+        dry_run=dry_run,
+        console=Console(stderr=True),
+    )
+    if as_json:
+        print_json(report)
+        return
+    if dry_run:
+        _print_frontier(report)
+        return
+    choice, measured = report["choice"], report["measured"]
+    print(
+        f"{report['packed']}: {choice['zeros']:.0%} zeros, {measured['nbytes']['compressed'] / 1e6:.0f} MB; {purpose} "
+        f"{measured['speedup']:.2f} times as fast as the dense model (predicted {choice['speedup']:.2f})"
+    )
+    for kind in ("validation", "test"):
+        lost = report[kind]
+        print(f"lost on {kind}: {lost['points']:.1f} points, 95% interval {lost['low']:.1f} to {lost['high']:.1f}")
+    print(f"wrote {output / 'recipe.yaml'}, {output / 'frontier.json'}, {output / 'frontier.png'}")
+
+
+def _base(
+    model: str,
+    output: Path,
+    task: str | None,
+    recipe: Path | None,
+    settings: dict[str, Any],
+    validation_samples: int,
+) -> Recipe:
+    """The recipe whose rates are to be chosen: that of a file for this model and output, or one of options."""
+    if bool(task) == bool(recipe):
+        raise CutworkError("give --data FILE.jsonl, --task NAME or --recipe FILE to say what the samples are")
+    where = {"model": model, "output": output}
+    if recipe:
+        base = load_recipe(recipe)
+        held_out = base.task.validation_samples or validation_samples
+        return base.model_copy(update={**where, "task": _with_validation(base.task, held_out), "teacher": None})
+    assert task
+    local = task.endswith((".jsonl", ".csv", ".tsv", ".parquet"))
+    named = {"name": task, "options": {"train": task} if local else {}}
+    settings["task"] |= named
+    try:
+        return Recipe.model_validate({"name": output.name, **where, **settings})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        option = str(problem["loc"][-1]).replace("_", "-")
+        raise CutworkError(f"--{option}: {problem['msg'].lower()} (got {problem['input']!r})") from None
+
+
+def _with_validation(task: TaskSettings, count: int) -> TaskSettings:
+    return task.model_copy(update={"validation_samples": count})
+
+
+def _bytes(text: str) -> float:
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?)B?\s*", text, re.IGNORECASE)
+    if not found or not float(found[1]):
+        raise CutworkError(f"--memory: expected a size such as 600MB or 1.5GB (got '{text}')")
+    return float(found[1]) * _BYTES[found[2].upper()]
+
+
+def _print_frontier(report: dict[str, Any]) -> None:
+    """What could be made, as predicted."""
+    from cutwork.compress.frontier import rows
+    from cutwork.compress.menu import Choice
+
+    out = console()
+    numbers = "speed-up|ms|MB|zeros|KL"
+    points = report["frontiers"]["zeros and bits"]
+    shown = table(f"predicted for {report['for']}, before any training", numbers, "head|most linears")
+    choices = [Choice(**{key: value for key, value in point.items() if key != "by_kind"}) for point in points]
+    for row in rows(choices):
+        shown.add_row(*row)
+    out.print(shown)
+    if "choice" in report:
+        chosen = Choice(**report["choice"])
+        out.print(
+            f"chosen: {chosen.speedup:.2f}× as fast as in bfloat16, {chosen.milliseconds:.2f} ms, "
+            f"{chosen.nbytes / 1e6:.0f} MB, KL {chosen.kl:.3g} nats per token before training"
+        )
+    out.print(f"[dim]{report['machine']['cpu']}, {report['machine']['threads']} threads[/dim]")

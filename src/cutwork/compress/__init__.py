@@ -1,0 +1,12 @@
+"""`cutwork compress`: the fastest model within a budget of quality, time or memory.
+
+candidates    what a linear may become: pattern × rate × scheme
+errors        what each costs in output error, from one walk with calibration data
+sensitivity   what an output error costs the whole model: KL, measured for some blocks, every kind, the head
+milliseconds  what each takes on this machine, by the engine's cost model, and its bytes
+solve         the best choice for every budget, exactly
+frontier      all of that as points, JSON and a plot
+promise       points lost on held-out samples, with their interval
+compress      from a base recipe to the recipe that keeps the promise
+draft         `--draft auto`: the model itself, pruned and quantised without training, guesses for itself
+"""

@@ -1,0 +1,215 @@
+"""The fastest model within a budget: choose, prune, tune, quantise, pack, evaluate, until the promise holds.
+
+What is made lies in the output directory, as stages that resume (`run/stages.py`):
+
+    errors.json, others.json    of the dense model: what candidates cost it, what is no linear
+    frontier.json, .png         the best choices for every speed, and what was tried
+    dense/, 2.31x-c0ffee/, …    the dense model packed, and one directory for each choice that was trained
+    packed/, recipe.yaml        the model that keeps the promise, and the recipe that makes it again
+    compress.json               the report
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from cutwork.architectures import kind_of as model_kind
+from cutwork.compress.frontier import as_json, frontiers, plot
+from cutwork.compress.menu import Choice, Menu
+from cutwork.compress.milliseconds import Purpose
+from cutwork.compress.promise import Loss, Metric
+from cutwork.compress.recipe_of import recipe_of, write_recipe
+from cutwork.compress.workshop import Workshop
+from cutwork.errors import CutworkError, require
+from cutwork.recipe import Recipe
+from cutwork.run.stages import Source, Stage
+from cutwork.store.atomic import write_atomically
+from cutwork.store.directory import kind_of as directory_kind
+from cutwork.store.directory import read_config
+from cutwork.store.fingerprint import digest
+from cutwork.store.json_file import write_json
+from cutwork.store.resolve import resolve
+from cutwork.tasks.load import load_task
+from cutwork.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is promised, one of these: points lost at most, a speed-up over the dense model in bfloat16, bytes."""
+
+    within: float | None = None
+    speedup: float | None = None
+    nbytes: float | None = None
+    sure: bool = False  # of `within`: the interval must keep it too, not only what was measured
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A choice that was trained and evaluated on the validation samples."""
+
+    choice: Choice
+    recipe: Recipe
+    packed: Stage
+    final: Source  # what was packed
+    loss: Loss
+    kept: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain numbers."""
+        numbers = {key: getattr(self.choice, key) for key in ("speedup", "milliseconds", "nbytes", "kl", "zeros")}
+        return {**numbers, "loss": asdict(self.loss), "kept": self.kept, "directory": str(self.packed.output)}
+
+
+def compress(
+    base: Recipe,
+    goal: Goal,
+    *,
+    purpose: Purpose = "decode",
+    metric: Metric = "answers",
+    attempts: int = 4,
+    dry_run: bool = False,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Make the fastest model that keeps the goal in `base.output`; returns the report that is also written there.
+
+    `base` says the model, the task (with validation samples), and how to prune, tune and quantise; its rates, patterns
+    and schemes are chosen here. `purpose` is what is to be fast, with `base.compare.threads`; `attempts` how many
+    choices are trained at most to find the one that keeps `goal.within`. With `dry_run` nothing is trained, and the
+    report says what is predicted. After an interruption the same call goes on. Raises CutworkError for whatever the
+    user can put right, and, when the frontier has been written, if the goal cannot be kept.
+    """
+    console = console or Console(stderr=True)
+    _check(goal)
+    task = _task(base, needs_validation=not dry_run)
+    shop = Workshop(base, task, purpose, metric, console)
+    found = frontiers(shop.menu)
+    direct = _direct(shop.menu, goal)
+    report: dict[str, Any] = {"model": base.model, "goal": asdict(goal), "for": purpose, "machine": shop.machine}
+    if dry_run:
+        _write_frontier(shop, found, [])
+        chosen = {} if direct is None else {"choice": direct.as_json()}
+        return report | chosen | as_json(found, [])
+    shop.check_metric()
+    tried = [_try(shop, direct, goal)] if direct else _bisect(shop, goal, attempts)
+    _write_frontier(shop, found, tried)
+    kept = [each for each in tried if each.kept]
+    if not kept:
+        raise CutworkError(_refusal(tried, goal, base.output))
+    best = max(kept, key=lambda each: each.choice.speedup)
+    packed = shop.pack(best.final, best.recipe)
+    note = f"{best.choice.speedup:.2f}x by cutwork compress; loses {best.loss} on validation"
+    again = best.recipe.model_copy(update={"output": base.output / "run"})
+    write_recipe(again, base.output / "recipe.yaml", note)
+    report |= {
+        "choice": best.choice.as_json(),
+        "tried": [each.as_json() for each in tried],
+        "packed": str(packed.output),
+        "validation": asdict(best.loss),
+        "test": asdict(shop.loss(packed, task.test)),
+        "measured": shop.speeds(packed),
+    }
+    write_json(base.output / "compress.json", report)
+    return report
+
+
+def _try(shop: Workshop, choice: Choice, goal: Goal) -> Tried:
+    """Make a choice and see what it loses on validation."""
+    name = f"{choice.speedup:.2f}x"
+    facts = f"{choice.milliseconds:.2f} ms, {choice.nbytes / 1e6:.0f} MB, {choice.zeros:.0%} zeros"
+    shop.console.print(f"[bold]{name}[/bold]: {facts} predicted", highlight=False)
+    recipe = recipe_of(shop.base, choice)
+    packed, final = shop.make(recipe, f"{name}-{digest(choice.labels, digits=6)}")
+    lost = shop.loss(packed, shop.task.validation)
+    kept, verdict = True, ""
+    if goal.within is not None:
+        kept = (lost.high if goal.sure else lost.points) <= goal.within
+        verdict = f", {'within' if kept else 'not within'} {goal.within:g}"
+    shop.console.print(f"{name}: loses {lost} on validation{verdict}", highlight=False)
+    return Tried(choice, recipe, packed, final, lost, kept)
+
+
+def _bisect(shop: Workshop, goal: Goal, attempts: int) -> list[Tried]:
+    """Choices between the dense model's speed and the fastest, each in the middle of what is not known yet."""
+    best = shop.menu.solver()
+    slow, fast = 1.0, shop.menu.dense_milliseconds / best.least
+    tried: list[Tried] = []
+    for _ in range(attempts):
+        speedup = math.sqrt(slow * fast)
+        choice = best.within(shop.menu.dense_milliseconds / speedup)
+        if choice is None or any(choice.labels == each.choice.labels for each in tried):
+            break
+        tried.append(_try(shop, choice, goal))
+        slow, fast = (max(speedup, choice.speedup), fast) if tried[-1].kept else (slow, speedup)
+        if slow >= fast:
+            break
+    return tried
+
+
+def _direct(offered: Menu, goal: Goal) -> Choice | None:
+    """The choice of a goal that needs no training to be found; CutworkError if there is none."""
+    if goal.speedup is not None:
+        best = offered.solver()
+        choice = best.within(offered.dense_milliseconds / goal.speedup)
+        most = offered.dense_milliseconds / best.least
+        refusal = f"the fastest choice of all is predicted to be {most:.2f} times as fast, so not {goal.speedup:g}"
+    elif goal.nbytes is not None:
+        best = offered.solver("nbytes")
+        choice = best.within(goal.nbytes)
+        refusal = f"the smallest choice of all takes {best.least / 1e6:.0f} MB, more than {goal.nbytes / 1e6:.0f}"
+    else:
+        return None
+    if choice is None:
+        raise CutworkError(f"{refusal}; ask for less")
+    return choice
+
+
+def _write_frontier(shop: Workshop, found: Mapping[str, Sequence[Choice]], tried: Sequence[Tried]) -> None:
+    """frontier.json and, where matplotlib is installed, frontier.png."""
+    output, results = shop.base.output, [each.as_json() for each in tried]
+    write_json(output / "frontier.json", as_json(found, results))
+    title = f"{shop.base.model} · {shop.purpose} · {shop.machine['cpu']} · {shop.machine['threads']} threads"
+    try:
+        write_atomically(output / "frontier.png", plot(found, results, title))
+    except CutworkError as error:
+        shop.console.print(str(error))
+
+
+def _refusal(tried: Sequence[Tried], goal: Goal, output: Path) -> str:
+    slowest = min(tried, key=lambda each: each.choice.speedup)
+    sure = ", as far as so many samples can tell" if goal.sure else ""
+    return (
+        f"none of {len(tried)} choices loses {goal.within:g} points or less{sure}; the slowest, "
+        f"{slowest.choice.speedup:.2f}×, loses {slowest.loss}. {output / 'frontier.json'} has them all; allow more "
+        "points, more --attempts or more training"
+    )
+
+
+def _check(goal: Goal) -> None:
+    given = [value for value in (goal.within, goal.speedup, goal.nbytes) if value is not None]
+    require(
+        {
+            "give one goal: --within POINTS, --speedup TIMES or --memory SIZE": len(given) == 1,
+            "--within is how many points may be lost, so not below 0": goal.within is None or goal.within >= 0,
+            "--speedup is over the dense model in bfloat16, so it must be at least 1": goal.speedup is None
+            or goal.speedup >= 1,
+        }
+    )
+
+
+def _task(base: Recipe, *, needs_validation: bool) -> Task:
+    directory = resolve(base.model)
+    if (stored := directory_kind(directory)) != "checkpoint":
+        raise CutworkError(f"{directory} is a {stored} model; compress needs the plain checkpoint it was made from")
+    if model_kind(read_config(directory)) != "text":
+        raise CutworkError("only decoder-only models can be compressed by budget; prune and quantise others by recipe")
+    task = load_task(base.task)
+    if not task.train or not task.test or (needs_validation and not task.validation):
+        raise CutworkError(
+            f"task {task.name} has {len(task.train)} samples to train on, {len(task.validation)} to validate and "
+            f"{len(task.test)} to test with, and compress needs all three; give more data or ask for fewer"
+        )
+    return task

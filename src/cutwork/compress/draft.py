@@ -1,0 +1,113 @@
+"""`--draft auto`: the user's own model, pruned and quantised without training, guesses for itself.
+
+The model decides what is said (`engine/decoding/speculative.py`), so all the draft costs when it is wrong is time. It
+is calibrated with what the model writes itself: for a chat model questions after the beginning of a user's message
+(Magpie, Xu et al., arXiv 2406.08464) with its answers, else texts after a random token (LLM-QAT, Liu et al., arXiv
+2305.17888). Made once, in minutes, and kept in the user's cache by the model's hash.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from cutwork.engine.model import Model
+from cutwork.errors import CutworkError
+from cutwork.pack.pack import pack
+from cutwork.pack.restore import restore
+from cutwork.prune.prune import prune
+from cutwork.quantize.quantize import quantize
+from cutwork.recipe import PackSettings, PruneSettings, QuantizeSettings
+from cutwork.store.cache import cache_directory
+from cutwork.store.directory import kind_of
+from cutwork.store.fingerprint import digest, fingerprint
+from cutwork.store.lock import only_process
+from cutwork.store.resolve import resolve
+from cutwork.tasks.task import Sample
+
+PRUNE = PruneSettings(method="alps", pattern="4:16", calibration_samples=64)
+QUANTIZE = QuantizeSettings(scheme="w4a16", calibration_samples=64)
+PACK = PackSettings(dtype="bf16", head="i8")
+_TEXTS = 64
+_TOKENS = 192  # of a text, or of an answer
+_QUESTION = 64  # tokens of a question at most
+_MARK = "\ue000"  # a character for private use
+
+
+def draft_of(model: str | Path, *, threads: int = 0, console: Console | None = None) -> Path:
+    """The packed draft of a model of any kind that a plain checkpoint can be restored from.
+
+    Raises CutworkError if none can be made of it.
+    """
+    directory, console = resolve(model), console or Console(stderr=True)
+    settings = [each.model_dump(mode="json") for each in (PRUNE, QUANTIZE, PACK)]
+    output = cache_directory() / "drafts" / digest([fingerprint(directory), settings], digits=24)
+    if output.is_dir():
+        return output
+    refusal = f"another process is making the draft of {directory}; wait for it"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with only_process(output.with_name(f".{output.name}.lock"), refusal):
+        if not output.is_dir():
+            console.print(f"making a draft of {directory} once, without training; this takes minutes", highlight=False)
+            make_draft(directory, output, own_text(directory, threads=threads, console=console), console=console)
+    return output
+
+
+def make_draft(
+    directory: Path,
+    output: Path,
+    samples: Sequence[Sample],
+    *,
+    settings: PruneSettings = PRUNE,
+    console: Console,
+) -> None:
+    """Write the draft of the model in a directory, calibrated with samples of its text, to `output`.
+
+    Raises CutworkError if none can be made of it.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".draft-", dir=output.parent) as work:
+        try:
+            dense, pruned, quantized = directory, Path(work) / "pruned", Path(work) / "quantized"
+            if kind_of(directory) == "packed":
+                dense = Path(work) / "dense"
+                restore(directory, dense)
+            prune(dense, pruned, settings, samples, long="cut", console=console)
+            quantize(pruned, quantized, QUANTIZE, samples, long="cut", console=console)
+        except CutworkError as error:
+            raise CutworkError(f"no draft can be made of {directory}: {error}") from None
+        pack(quantized, output, PACK.dtype, head=PACK.head)
+
+
+def own_text(directory: Path, *, threads: int = 0, console: Console) -> list[Sample]:
+    """What a decoder-only model writes: questions and answers if it is one that chats, else plain texts."""
+    context = 2 * (_QUESTION + _TOKENS) + 256
+    with Model.load(directory, threads=threads, max_batch=16, max_context=context) as model:
+        if model.encoder or model.tokenizer is None:
+            raise CutworkError(f"{directory} has an encoder or no tokenizer, so no draft is made of it; leave it out")
+        with console.status("the model writes text of its own"):
+            written = _conversations(model, _TEXTS) if model.tokenizer.chat_template else []
+            return written or _plain(model, _TEXTS)
+
+
+def _conversations(model: Model, count: int) -> list[Sample]:
+    """Questions that the model asks where a user's message begins, and its answers; none if it asks none."""
+    begin, mark, _ = model.render_chat([{"role": "user", "content": _MARK}]).partition(_MARK)
+    if not begin or not mark:
+        return []
+    first = model.generate(begin, temperature=1.0, seed=0, max_new_tokens=_QUESTION, num_return_sequences=count)
+    asked = [each.text.strip() for each in (first, *first.alternatives)]
+    questions = list(dict.fromkeys(filter(None, asked)))
+    if not questions:
+        return []
+    prompts = [model.render_chat([{"role": "user", "content": question}]) for question in questions]
+    answers = model.generate(prompts, temperature=0.7, seed=0, max_new_tokens=_TOKENS)
+    return [Sample(q, a.text) for q, a in zip(questions, answers, strict=True) if a.text.strip()]
+
+
+def _plain(model: Model, count: int) -> list[Sample]:
+    ids = np.random.default_rng(0).integers(0, len(model.tokenizer), count)
+    written = model.generate([[int(token)] for token in ids], temperature=1.0, seed=0, max_new_tokens=_TOKENS)
+    return [Sample("", each.text) for each in written if each.text.strip()]

@@ -1,0 +1,58 @@
+"""What a dense model says about its candidates: errors, sensitivities, and their product, as errors.json holds them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from cutwork.compress.candidates import DENSE
+from cutwork.compress.errors import linear_errors
+from cutwork.compress.menu import HEAD
+from cutwork.compress.sensitivity import sensitivities
+from cutwork.prune.calibrate import calibration_batches, calibration_examples
+from cutwork.recipe import Long, PruneSettings
+from cutwork.tasks.task import Sample
+from cutwork.torch_models.data import collate
+from cutwork.torch_models.load import load_for_surgery, load_tokenizer
+
+_PROBES = 8  # samples whose logits tell sensitivities
+
+
+def examine(
+    model_dir: Path,
+    samples: Sequence[Sample],
+    settings: PruneSettings,
+    *,
+    group_size: int,
+    max_length: int,
+    long: Long,
+    console: Console,
+) -> dict[str, Any]:
+    """Of every linear and the head: shape, relative output errors by label, sensitivity, and KL by label.
+
+    `settings` say how many samples are seen, and how Hessians are damped. Raises CutworkError for unusable models or
+    samples.
+    """
+    model, _ = load_for_surgery(model_dir)
+    tokenizer, count = load_tokenizer(model_dir), settings.calibration_samples
+    data = calibration_examples(tokenizer, samples, count, max_length, settings.seed, long=long)
+    batches = calibration_batches(data)
+    linears = linear_errors(model, batches, console, group_size=group_size, damping=settings.damping)
+    probes = [collate([data[i]]) for i in range(min(_PROBES, len(data)))]
+    per_error, of_head = sensitivities(model, linears, probes, console)
+    found: dict[str, Any] = {
+        name: {
+            "rows": linear.rows,
+            "columns": linear.columns,
+            "errors": linear.errors,
+            "sensitivity": per_error[name],
+            "kl": {label: per_error[name] * error for label, error in linear.errors.items()},
+        }
+        for name, linear in linears.items()
+    }
+    if of_head:
+        rows, columns = model.get_output_embeddings().weight.shape
+        kls = {DENSE.label: 0.0, "dense w8a8": of_head["i8"], "dense w4a16": of_head["i4"]}
+        found[HEAD] = {"rows": rows, "columns": columns, "kl": kls}
+    return {"linears": found}

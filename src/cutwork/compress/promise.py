@@ -1,0 +1,84 @@
+"""What a model lost against another on held-out samples: points, and the interval that so many samples leave."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from rich.console import Console
+
+from cutwork.errors import CutworkError
+from cutwork.measure.quality import replies
+from cutwork.progress import progress_bar
+from cutwork.recipe import CompareSettings
+from cutwork.tasks.rendering import IGNORED, render
+from cutwork.tasks.task import Sample, is_right
+
+if TYPE_CHECKING:
+    from cutwork.engine.model import Model
+
+Metric = Literal["answers", "tokens"]
+_95_PERCENT = 1.96
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Points (of 100) lost, and the ends of the 95% interval; negative where something was gained."""
+
+    points: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.points:.1f} points ({self.low:.1f} to {self.high:.1f})"
+
+
+def loss(before: Sequence[float], after: Sequence[float]) -> Loss:
+    """What was lost from one list of scores from 0 to 1 to another, sample by sample.
+
+    The interval is Agresti and Min's (2005) for paired samples: as if one more sample had got better and one worse, so
+    that few samples never look certain.
+    """
+    differences = [b - a for b, a in zip(before, after, strict=True)]
+    count = len(differences) + 2
+    middle = sum(differences) / count
+    spread = (sum(d * d for d in differences) + 2) / count - middle**2
+    half = _95_PERCENT * math.sqrt(max(spread, 0) / count)
+    points = sum(differences) / len(differences)
+    return Loss(100 * points, 100 * (middle - half), 100 * (middle + half))
+
+
+def scores(
+    model: "Model", name: str, samples: Sequence[Sample], metric: Metric, settings: CompareSettings, console: Console
+) -> list[float]:
+    """How well a decoder-only model does at each sample of the task called `name`, from 0 to 1.
+
+    answers: whether its own answer is right, as the task judges it. tokens: of the reference answer's tokens, how many
+    it finds likeliest after those before them.
+    """
+    if metric == "answers":
+        texts = replies(
+            model,
+            name,
+            samples,
+            max_new_tokens=settings.max_new_tokens,
+            num_beams=settings.num_beams,
+            console=console,
+        )
+        return [float(is_right(text, sample.answer)) for text, sample in zip(texts, samples, strict=True)]
+    with progress_bar(console, transient=True) as progress:
+        return [_likeliest(model, sample) for sample in progress.track(samples, description=f"{name}: reading")]
+
+
+def _likeliest(model: "Model", sample: Sample) -> float:
+    ids, labels = render(model.tokenizer, sample)
+    ids, labels = ids[: model.max_context], labels[: model.max_context]
+    places = [i for i, label in enumerate(labels) if label != IGNORED and i > 0]
+    if not places:
+        raise CutworkError(f"a validation sample has no answer within {model.max_context} tokens; leave it out")
+    first, right = places[0], 0
+    entries = (entry for part in model.token_logprobs(ids, 1, first=first) for entry in part)
+    wanted = set(places)
+    for place, entry in enumerate(entries, first):
+        right += place in wanted and entry is not None and entry.top[0][0] == entry.token
+    return right / len(places)

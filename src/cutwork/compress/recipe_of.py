@@ -1,0 +1,51 @@
+"""From a choice to the recipe that makes it."""
+
+from collections import Counter
+from pathlib import Path
+
+import yaml
+
+from cutwork.compress.candidates import parse
+from cutwork.compress.menu import HEAD, HEAD_LABELS, Choice
+from cutwork.recipe import PackSettings, PruneSettings, QuantizeSettings, Recipe
+from cutwork.store.atomic import write_atomically
+
+
+def recipe_of(base: Recipe, choice: Choice) -> Recipe:
+    """The base recipe with the choice's patterns, rates and number formats; how it prunes and trains stays.
+
+    What no linear needs is left out: of bits alone nothing is pruned, of zeros alone nothing quantised.
+    """
+    chosen = {name: parse(label) for name, label in choice.labels.items() if name != HEAD}
+    pruned = {name: each for name, each in chosen.items() if each.sparsity}
+    how = base.prune.model_dump(
+        exclude_unset=True, exclude={"sparsity", "pattern", "modules", "patterns", "rates", "levels"}
+    )
+    if pruned:
+        rates = {name: each.sparsity for name, each in chosen.items() if ":" not in each.pattern}
+        patterns = {name: each.pattern for name, each in pruned.items() if each.pattern != "unstructured"}
+        how |= {"method": base.prune.method, "modules": rates, "patterns": patterns}
+    else:
+        how |= {"method": "magnitude", "sparsity": 0.0}
+    counts = Counter(each.scheme for each in chosen.values() if each.scheme)
+    quantize = None
+    if counts:
+        scheme = counts.most_common(1)[0][0]
+        base_quantize = base.quantize or QuantizeSettings()
+        settings = base_quantize.model_dump(exclude_unset=True, exclude={"scheme", "overrides", "sparsity"})
+        overrides = {name: each.scheme or "skip" for name, each in chosen.items() if each.scheme != scheme}
+        quantize = QuantizeSettings(**settings, scheme=scheme, overrides=overrides)
+    head = HEAD_LABELS[choice.labels[HEAD]] if HEAD in choice.labels else "auto"
+    return base.model_copy(
+        update={
+            "prune": PruneSettings(**how),
+            "quantize": quantize,
+            "pack": PackSettings.model_validate({"dtype": "bf16", "head": head}),
+        }
+    )
+
+
+def write_recipe(recipe: Recipe, file: Path, note: str) -> None:
+    """Write a recipe with every setting in it, below a comment."""
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, width=120)
+    write_atomically(file, f"# {note}\n{text}")

@@ -1,0 +1,138 @@
+"""The output directory of a compression: its stages, which resume, what is measured, and the menu that they give."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from cutwork.compress.examine import examine
+from cutwork.compress.menu import Menu, menu
+from cutwork.compress.milliseconds import Prices, Purpose, other_milliseconds
+from cutwork.compress.promise import Loss, Metric, loss, scores
+from cutwork.engine.model import Model
+from cutwork.errors import CutworkError
+from cutwork.machine import cpu_name
+from cutwork.measure.compare import Measurements
+from cutwork.measure.speed import measure
+from cutwork.recipe import PackSettings, Recipe
+from cutwork.run.stages import Source, Stage, Stages, path_of, sample_digest
+from cutwork.store.json_file import read_json, write_json
+from cutwork.store.resolve import resolve
+from cutwork.tasks.task import Sample, Task
+
+
+class Workshop:
+    """Where choices of a base recipe's model are made and measured.
+
+    Making it carries out what says what can be had: the model's teacher if the recipe trains one, errors.json,
+    others.json and dense/packed.
+    """
+
+    def __init__(self, base: Recipe, task: Task, purpose: Purpose, metric: Metric, console: Console) -> None:
+        self.base, self.task, self.purpose, self.metric, self.console = base, task, purpose, metric, console
+        self.kept = Measurements(base.output / "measurements")
+        self._group_size = base.quantize.group_size if base.quantize else 128
+        prices = Prices(purpose, base.compare.threads, self._group_size)
+        self.machine = {"cpu": cpu_name(), "threads": prices.threads}
+        stages, prune = self._stages(), base.prune
+        self._source = self._dense(stages)
+        settings = [prune.calibration_samples, prune.seed, prune.damping, self._group_size]
+        data = [sample_digest(task.train), base.task.max_length, base.task.long]
+        errors = stages.add("errors.json", "prune", self._write_errors, [*settings, *data], self._source)
+        others = stages.add("others.json", "prune", self._write_others, [purpose, self.machine], self._source)
+        self.dense = stages.pack("dense/packed", self._source, PackSettings(dtype="bf16"))
+        stages.carry_out()
+        self.menu: Menu = menu(read_json(errors.output), read_json(others.output), prices)
+
+    def make(self, recipe: Recipe, folder: str, *, trained: bool = True) -> tuple[Stage, Source]:
+        """(the packed model, what was packed) of a recipe for this model, made in a folder of the output."""
+        stages = self._stages()
+        source = self._dense(stages)
+        final: Source = stages.prune(f"{folder}/pruned", source, recipe.prune)
+        if trained:
+            final = stages.tune(f"{folder}/sparse", "tune", final, recipe.tune, teacher=source)
+        if recipe.quantize:
+            final = stages.quantize(f"{folder}/quantized", final, recipe.quantize)
+        packed = stages.pack(f"{folder}/packed", final, recipe.pack)
+        stages.carry_out()
+        return packed, final
+
+    def pack(self, final: Source, recipe: Recipe) -> Stage:
+        """What was made for a recipe, packed as the result."""
+        stages = self._stages()
+        self._dense(stages)
+        packed = stages.pack("packed", final, recipe.pack)
+        stages.carry_out()
+        return packed
+
+    def check_metric(self) -> None:
+        """Raise CutworkError if the dense model does nothing right on validation, so that nothing could be lost."""
+        scores = self.scores(self.dense, self.task.validation)
+        if max(scores) == 0:
+            raise CutworkError(
+                f"the dense model answers none of {len(scores)} validation questions right, so points of that say "
+                "nothing; give --metric tokens, or a model that has learned the task"
+            )
+
+    def loss(self, packed: Stage, samples: Sequence[Sample]) -> Loss:
+        """What a packed model lost against the dense one on some samples."""
+        return loss(self.scores(self.dense, samples), self.scores(packed, samples))
+
+    def scores(self, stage: Stage, samples: Sequence[Sample]) -> list[float]:
+        """How well a packed model does at each sample, from 0 to 1; kept once measured."""
+        settings, samples = self.base.compare, tuple(samples[: self.base.compare.accuracy_samples])
+        key = [stage.key, self.metric, sample_digest(samples), settings.max_new_tokens, settings.num_beams]
+
+        def measure_it() -> dict[str, Any]:
+            context = self.base.task.max_length + settings.max_new_tokens
+            batch = max(16, 4 * settings.num_beams)
+            with Model.load(stage.output, threads=settings.threads, max_context=context, max_batch=batch) as model:
+                return {"scores": scores(model, self.task.name, samples, self.metric, settings, self.console)}
+
+        found: list[float] = self.kept.get(key, measure_it)["scores"]
+        return found
+
+    def speeds(self, packed: Stage) -> dict[str, Any]:
+        """Speed and memory of a packed model beside the dense one's, interleaved; kept once measured."""
+        return self.kept.get([self.dense.key, packed.key, self.purpose, self.machine], partial(self._speeds, packed))
+
+    def _speeds(self, packed: Stage) -> dict[str, Any]:
+        settings, batch = self.base.compare, 16 if self.purpose == "batch16" else 1
+        room, threads = settings.prompt_tokens + settings.decode_tokens + 1, settings.threads
+        with (
+            Model.load(self.dense.output, threads=threads, max_context=room, max_batch=batch) as dense,
+            Model.load(packed.output, threads=threads, max_context=room, max_batch=batch) as ours,
+        ):
+            models = {"dense": dense, "compressed": ours}
+            tokens = settings.prompt_tokens, settings.decode_tokens
+            found = measure(models, *tokens, settings.repeats, batch=batch, console=self.console)
+            sizes = {name: model.memory_bytes["weights"] for name, model in models.items()}
+        of = "prefill" if self.purpose == "prefill" else "decode"
+        ratio = getattr(found["compressed"], of) / getattr(found["dense"], of)
+        return {"speedup": ratio, "nbytes": sizes, **{name: speed.as_json() for name, speed in found.items()}}
+
+    def _stages(self) -> Stages:
+        return Stages(self.base.output, self.task, self.base.task.max_length, self.console, self.base.task.long)
+
+    def _dense(self, stages: Stages) -> Source:
+        dense = resolve(self.base.model)
+        return stages.tune("teacher", "teacher", dense, self.base.teacher) if self.base.teacher else dense
+
+    def _write_errors(self, file: Path) -> None:
+        task = self.base.task
+        found = examine(
+            path_of(self._source),
+            self.task.train,
+            self.base.prune,
+            group_size=self._group_size,
+            max_length=task.max_length,
+            long=task.long,
+            console=self.console,
+        )
+        write_json(file, found)
+
+    def _write_others(self, file: Path) -> None:
+        milliseconds, nbytes = other_milliseconds(path_of(self._source), self.purpose, self.base.compare.threads)
+        write_json(file, {"milliseconds": milliseconds, "nbytes": nbytes})

@@ -1,0 +1,49 @@
+"""What the benchmarks of `compress` work out from what they measured."""
+
+import pytest
+
+from benchmarks.compress import choices, drafts, promises
+from cutwork.recipe import load_recipe
+
+
+def test_tokens_per_step_count_what_is_accepted_and_one_more() -> None:
+    always, never = [[True] * 12], [[False] * 12]
+    assert drafts.tokens_per_step(always, 2) == 3
+    assert drafts.tokens_per_step(never, 8) == 1
+    assert drafts.tokens_per_step([[True, False, True, True, True, False]], 2) == pytest.approx(6 / 3)
+
+
+def test_drafts_are_named_by_how_they_are_pruned() -> None:
+    assert [drafts.settings_of(name).sparsity for name in drafts.DRAFTS] == [0, 0.5, 0.5, 0.75, 0.75, 0.625]
+
+
+def test_rank_correlation_looks_at_the_order_only() -> None:
+    assert choices.rank_correlation([1, 2, 3, 4], [1, 10, 100, 1e9]) == pytest.approx(1)
+    assert choices.rank_correlation([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
+
+
+def test_tables_have_a_row_for_each_choice_and_promise() -> None:
+    predicted = {"speedup": 2.0, "milliseconds": 3.0, "nbytes": 1e6, "kl": 0.1, "zeros": 0.5}
+    lost = {"points": 1.0, "low": -1.0, "high": 3.0}
+    rows = [
+        {"kind": "uniform", "name": "50 w8a8", "predicted": predicted, "kl": 0.2, "milliseconds": 3.3, "lost": lost}
+    ]
+    assert "| uniform, 50 w8a8 | 50% | 2.00× | 3.00 / 3.30 | 0.1 | 0.2 | 1.0 (-1.0 to 3.0) |" in choices.table(
+        {"rows": rows}
+    )
+    told = [
+        {"within": 1.0, "seed": 0, "refused": "none"},
+        {"within": 2.0, "seed": 0, "validation": lost, "test": lost, "kept": True, "speedup": {"measured": 2.5}},
+    ]
+    assert promises.table({"rows": told}).splitlines()[2:] == [
+        "| 1 | 0 | – | – | – | cannot |",
+        "| 2 | 0 | 2.50× | 1.0 (-1.0 to 3.0) | 1.0 (-1.0 to 3.0) | yes |",
+    ]
+
+
+def test_a_seed_changes_all_that_draws() -> None:
+    from benchmarks.common.results import RECIPES
+
+    recipe = load_recipe(RECIPES / "smollm2-gsm.yaml")
+    other = promises.seeded(recipe, 1, recipe.output)
+    assert (other.task.seed, other.prune.seed, other.tune.seed) == (1, 1, 1)

@@ -1,0 +1,188 @@
+"""The command on a tiny model, from the dense checkpoint to the packed one, resumed, reproduced and refused."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+from typer.testing import CliRunner
+
+from cutwork.cli.compress import compress
+from cutwork.compress.candidates import parse
+from cutwork.compress.menu import HEAD
+from cutwork.errors import CutworkError
+from cutwork.pack.pack import pack
+from cutwork.pack.reader import read_packed
+from cutwork.recipe import load_recipe
+from cutwork.run.run import run
+from cutwork.store.directory import kind_of
+from tests.tiny_checkpoint import write_tiny_checkpoint
+from tests.torch_models.tiny import sums
+
+app = typer.Typer()
+app.command()(compress)
+
+FEW = ["--samples", 20, "--validation-samples", 8, "--test-samples", 8, "--max-length", 128, "--max-new-tokens", 4]
+FEW += ["--calibration-samples", 8, "--method", "sparsegpt", "--max-steps", 2, "--batch-size", 4, "--threads", 1]
+FEW += ["--metric", "tokens"]
+
+
+def call(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A dense model and data."""
+    directory = tmp_path_factory.mktemp("given")
+    data = directory / "sums.jsonl"
+    data.write_text("".join(json.dumps({"prompt": s.prompt, "answer": s.answer}) + "\n" for s in sums(60)))
+    return write_tiny_checkpoint(directory / "dense"), data
+
+
+@pytest.fixture(scope="module")
+def finished(given: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """What was made 1.3 times as fast, and the report."""
+    output = tmp_path_factory.mktemp("finished") / "out"
+    model, data = given
+    return output, json.loads(call(model, output, "--data", data, "--speedup", 1.3, *FEW, "--json"))
+
+
+def test_it_leaves_a_packed_model_a_recipe_and_the_frontier(finished: tuple[Path, dict[str, Any]]) -> None:
+    output, report = finished
+    assert kind_of(output / "packed") == "packed"
+    assert report["choice"]["speedup"] >= 1.3 and report["validation"]["low"] <= report["validation"]["points"]
+    assert report == json.loads((output / "compress.json").read_text())
+    labels = report["choice"]["labels"]
+    assert set(labels) == {*json.loads((output / "errors.json").read_text())["linears"]} and HEAD in labels
+    stored = read_packed(output / "packed").weights
+    dtypes = {None: "bf16", "w8a8": "i8", "w4a16": "i4"}
+    for name, label in labels.items():
+        weight = stored["model.embed_tokens.weight" if name == HEAD else f"{name}.weight"]
+        assert weight.dtype == dtypes[parse(label).scheme], name
+        assert weight.sparsity >= parse(label).sparsity - 0.01, name
+    frontier = json.loads((output / "frontier.json").read_text())
+    assert set(frontier["frontiers"]) == {"zeros and bits", "bits alone", "zeros alone"}
+    both, bits = frontier["frontiers"]["zeros and bits"], frontier["frontiers"]["bits alone"]
+    assert both[0]["speedup"] == pytest.approx(1) and both[-1]["speedup"] > bits[-1]["speedup"]
+    assert [point["kl"] for point in both] == sorted(point["kl"] for point in both)
+    assert len(frontier["tried"]) == 1
+    assert (output / "frontier.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_called_again_it_does_nothing(given: tuple[Path, Path], finished: tuple[Path, dict[str, Any]]) -> None:
+    output, report = finished
+    kept = [file for file in output.rglob("*") if file.is_file() and "frontier" not in file.name]
+    kept = [file for file in kept if file.name not in ("compress.json", "recipe.yaml")]
+    before = {file: file.stat().st_mtime_ns for file in kept}
+    again = json.loads(call(given[0], output, "--data", given[1], "--speedup", 1.3, *FEW, "--json"))
+    assert again == report
+    assert {file: file.stat().st_mtime_ns for file in kept} == before
+
+
+def test_an_interrupted_call_goes_on(
+    given: tuple[Path, Path], finished: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    output, report = finished
+    copy = tmp_path / "out"
+    shutil.copytree(output, copy)
+    [folder] = copy.glob("*x-*")
+    for made in (folder / "quantized", folder / "packed", copy / "packed"):
+        shutil.rmtree(made)
+    before = (folder / "sparse" / "model.safetensors").stat().st_mtime_ns
+    again = json.loads(call(given[0], copy, "--data", given[1], "--speedup", 1.3, *FEW, "--json"))
+    assert again["choice"] == report["choice"] and again["validation"] == report["validation"]
+    assert (folder / "sparse" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_the_recipe_makes_the_same_model(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    output, _ = finished
+    run(load_recipe(output / "recipe.yaml"), output=tmp_path, until="pack")
+    made, expected = (read_packed(path).weights for path in (tmp_path / "packed" / "sparse-int8", output / "packed"))
+    assert set(made) == set(expected)
+    for name, weight in made.items():
+        assert (weight.values == expected[name].values).all(), name
+
+
+def test_the_promise_is_bisected_for_and_a_broken_one_is_said(given: tuple[Path, Path], tmp_path: Path) -> None:
+    common = [given[0], tmp_path / "out", "--data", given[1], *FEW, "--attempts", 2, "--json"]
+    report = json.loads(call(*common, "--within", 100))
+    speeds = [each["speedup"] for each in report["tried"]]
+    assert len(speeds) == 2 and speeds[0] < speeds[1] == report["choice"]["speedup"]
+    with pytest.raises(CutworkError, match=r"none of 2 choices loses 0 points or less.*more training"):
+        call(*common, "--within", 0, "--sure")
+    tried = json.loads((tmp_path / "out" / "frontier.json").read_text())["tried"]
+    assert [each["kept"] for each in tried] == [False, False]
+    assert tried[1]["speedup"] < tried[0]["speedup"] == speeds[0]
+
+
+def test_a_dry_run_trains_nothing(given: tuple[Path, Path], tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    shown = call(given[0], output, "--data", given[1], "--memory", "0.1MB", *FEW, "--dry-run")
+    assert "before any training" in shown and "chosen: " in shown
+    assert not list(output.glob("*x-*")) and (output / "frontier.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "give one goal"),
+        (["--within", 1, "--speedup", 2], "give one goal"),
+        (["--speedup", 0.5], "must be at least 1"),
+        (["--speedup", 0], "must be at least 1"),
+        (["--within", -1], "not below 0"),
+        (["--memory", "600 apples"], "expected a size such as 600MB"),
+        (["--speedup", 1000], r"predicted to be \d\.\d+ times as fast, so not 1000; ask for less"),
+        (["--memory", "1KB"], "the smallest choice of all takes"),
+        (["--within", 1, "--validation-samples", 60], "leave none to train on"),
+        (["--within", 1, "--test-samples", 60], "leave none to train on"),
+        (["--within", 1, "--learning-rate", -1], "--learning-rate: "),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    options: list[object], said: str, given: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(CutworkError, match=said):
+        call(given[0], tmp_path / "out", "--data", given[1], *FEW, *options)
+
+
+def test_points_of_nothing_are_refused_before_any_training(given: tuple[Path, Path], tmp_path: Path) -> None:
+    options = [*FEW[: FEW.index("--metric")], "--metric", "answers"]
+    with pytest.raises(CutworkError, match=r"none of 8 validation questions right.*give --metric tokens"):
+        call(given[0], tmp_path / "out", "--data", given[1], *options, "--within", 1)
+    assert not list((tmp_path / "out").glob("*x-*"))
+
+
+def test_only_checkpoints_and_data(given: tuple[Path, Path], tmp_path: Path) -> None:
+    pack(given[0], tmp_path / "packed")
+    with pytest.raises(CutworkError, match="needs the plain checkpoint"):
+        call(tmp_path / "packed", tmp_path / "out", "--data", given[1], "--within", 1)
+    with pytest.raises(CutworkError, match="give --data"):
+        call(given[0], tmp_path / "out", "--within", 1)
+
+
+def test_a_recipe_may_say_how(given: tuple[Path, Path], tmp_path: Path) -> None:
+    settings = {
+        "name": "mine",
+        "model": "nowhere",
+        "output": "nowhere",
+        "task": {
+            "name": str(given[1]),
+            "train_samples": 20,
+            "test_samples": 8,
+            "max_length": 128,
+            "options": {"train": str(given[1])},
+        },
+        "prune": {"method": "sparsegpt", "calibration_samples": 8},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
+    options = ["--recipe", tmp_path / "recipe.yaml", "--validation-samples", 8, "--threads", 1]
+    report = json.loads(call(given[0], tmp_path / "out", *options, "--speedup", 1.2, "--dry-run", "--json"))
+    assert report["choice"]["speedup"] >= 1.2

@@ -1,0 +1,125 @@
+"""Errors, sensitivities and prices of candidates."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from cutwork.compress.candidates import CANDIDATES, DENSE, Candidate, parse
+from cutwork.compress.errors import PROBE, linear_errors
+from cutwork.compress.milliseconds import Prices, other_milliseconds
+from cutwork.compress.sensitivity import _divergences, _pruned, fit, sensitivities
+from cutwork.prune.calibrate import calibration_batches
+from cutwork.torch_models.blocks import block_linears
+from cutwork.torch_models.data import Examples, collate
+from tests.tiny_checkpoint import write_tiny_checkpoint
+from tests.torch_models.tiny import FAMILIES, llama, random_examples
+
+SILENT = Console(quiet=True)
+
+
+def batches_of(count: int, family: str = "llama") -> list[dict[str, Tensor]]:
+    return calibration_batches(cast(Examples, random_examples(count, family=family)))
+
+
+@pytest.fixture(scope="module")
+def errors() -> dict[str, dict[str, float]]:
+    found = linear_errors(llama(), batches_of(24), SILENT)
+    return {name: linear.errors for name, linear in found.items()}
+
+
+def test_every_linear_has_an_error_for_every_candidate_that_fits_it(errors: dict[str, dict[str, float]]) -> None:
+    assert set(errors) == set(block_linears(llama()))
+    for name, own in errors.items():
+        rows, columns = llama().get_submodule(name).weight.shape
+        assert set(own) == {c.label for c in CANDIDATES if c.fits(rows, columns)}
+
+
+def test_more_zeros_and_fewer_bits_cost_more(errors: dict[str, dict[str, float]]) -> None:
+    for own in errors.values():
+        assert own["dense bf16"] == 0
+        rising = [own[label] for label in ("50 bf16", "60 bf16", "70 bf16", "80 bf16")]
+        assert rising == sorted(rising) and rising[0] > 0
+        assert 0 < own["dense w8a8"] < own["dense w4a16"] < own["80 w4a16"]
+        assert own["8:16 bf16"] < own["4:16 bf16"] < own["4:16 w4a16"]
+
+
+def test_the_model_stays_as_it_is_and_what_is_cut_off_does_not_matter() -> None:
+    model = llama()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    batches = batches_of(8)
+    found = linear_errors(model, batches, SILENT)
+    sensitivities(model, found, [collate([example]) for example in random_examples(2)], SILENT)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+@pytest.mark.parametrize("family", ["gpt2", "mpt"])
+def test_other_families(family: str) -> None:
+    model = FAMILIES[family]()
+    found = linear_errors(model, batches_of(8, family), SILENT)
+    per_error, head = sensitivities(model, found, [collate([e]) for e in random_examples(2, family=family)], SILENT)
+    assert set(per_error) == set(found) == set(block_linears(model))
+    assert min(per_error.values()) > 0 and 0 < head["i8"] < head["i4"]
+
+
+def test_predicted_divergence_ranks_what_pruning_does() -> None:
+    """Each block alone, at several rates: predicted against measured."""
+    model = llama(seed=1)
+    with torch.no_grad():
+        for linear in block_linears(model).values():
+            linear.weight.mul_(4)  # so that the blocks say something
+    examples = random_examples(24)
+    found = linear_errors(model, batches_of(24), SILENT)
+    probes = [collate([example]) for example in examples[:12]]
+    per_error, _ = sensitivities(model, found, probes, SILENT)
+    damages, predicted = {}, {}
+    for name, linear in found.items():
+        damages[name] = _pruned(model, {name: linear.squares})
+        predicted[name] = per_error[name] * linear.probe
+    measured = _divergences(model, probes, damages, SILENT)
+    ranks = [np.argsort(np.argsort([values[name] for name in found])).astype(float) for values in (predicted, measured)]
+    assert np.corrcoef(np.stack(ranks))[0, 1] > 0.8
+
+
+def test_sensitivities_are_found_again() -> None:
+    random = np.random.default_rng(0)
+    blocks, kinds = random.lognormal(size=6), random.lognormal(size=4)
+    kinds /= kinds.mean()
+    errors = random.uniform(0.5, 1, (6, 4))
+    true = np.outer(blocks, kinds) * errors
+    by_block, by_kind = fit(errors, dict(enumerate(true.sum(1))), true.sum(0))
+    assert np.outer(by_block, by_kind) == pytest.approx(np.outer(blocks, kinds), rel=1e-3)
+    between, _ = fit(np.ones((3, 1)), {0: 1.0, 2: 4.0}, np.array([7.0]))
+    assert between == pytest.approx([1, 2, 4])
+
+
+def test_labels_are_read_back() -> None:
+    assert [parse(candidate.label) for candidate in CANDIDATES] == list(CANDIDATES)
+    assert parse("dense bf16") == DENSE
+    assert PROBE.sparsity < min(c.sparsity for c in CANDIDATES if c.sparsity)
+
+
+def test_prices_fall_with_bits_and_zeros_and_grow_with_rows() -> None:
+    prices = Prices("decode", threads=1)
+    dense = prices.of(DENSE, 512, 256)
+    assert dense.nbytes == 2 * 512 * 256 and dense.milliseconds > 0
+    sizes = [prices.of(Candidate("unstructured", rate), 512, 256).nbytes for rate in (0.0, 0.5, 0.8)]
+    assert sizes == sorted(sizes, reverse=True) and sizes[1] == pytest.approx(dense.nbytes * (0.5 + 1 / 16), rel=0.05)
+    by_bits = [prices.of(replace(DENSE, scheme=scheme), 512, 256).nbytes for scheme in (None, "w8a8", "w4a16")]
+    assert by_bits == sorted(by_bits, reverse=True)
+    assert prices.of(DENSE, 4096, 256).milliseconds == pytest.approx(8 * dense.milliseconds)
+    many = Prices("prefill", threads=1)
+    assert many.of(DENSE, 512, 256).milliseconds > 10 * dense.milliseconds
+    assert many.of(DENSE, 512, 256, True).milliseconds < 2 * dense.milliseconds  # logits of one token
+
+
+@pytest.mark.parametrize("purpose", ["decode", "prefill", "batch16"])
+def test_what_is_no_linear_is_measured(purpose: str, tmp_path: Path) -> None:
+    model = write_tiny_checkpoint(tmp_path / "dense")
+    milliseconds, nbytes = other_milliseconds(model, purpose, 1)  # type: ignore[arg-type]
+    assert milliseconds > 0 and nbytes == 0  # the embedding is the head

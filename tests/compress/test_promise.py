@@ -1,0 +1,31 @@
+"""Points lost, and how sure that is."""
+
+import pytest
+
+from cutwork.compress.promise import loss
+
+
+def test_points_are_what_the_mean_falls() -> None:
+    lost = loss([1, 1, 1, 0] * 50, [1, 1, 0, 0] * 50)
+    assert lost.points == pytest.approx(25)
+    assert 15 < lost.low < 25 < lost.high < 35
+    assert loss([0, 0], [1, 0]).points == -50
+
+
+def test_more_samples_say_more_and_none_is_ever_certain() -> None:
+    few, many = loss([1.0] * 10, [1.0] * 10), loss([1.0] * 1000, [1.0] * 1000)
+    assert few.low < many.low < 0 < many.high < few.high
+    assert many.high < 0.5 and few.high > 10
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+    import random
+
+    draw = random.Random(0)
+    inside = 0
+    for _ in range(400):
+        before = [float(draw.random() < 0.6) for _ in range(200)]
+        after = [b if draw.random() < 0.8 else float(draw.random() < 0.45) for b in before]
+        lost = loss(before, after)
+        inside += lost.low <= 3 <= lost.high  # 20% of 60% - 45%
+    assert inside / 400 > 0.92
