@@ -63,11 +63,16 @@ interrupt: $(VENV)/ready
 
 # The quick tests with the lowest versions of what the engine and the server need that pyproject.toml allows.
 OLDEST := build/oldest/bin
-oldest:
-	test -x $(OLDEST)/python || $(PYTHON) -m venv build/oldest
-	$(OLDEST)/pip install --quiet pytest hypothesis torch $$($(PYTHON) -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; e = p["optional-dependencies"]; print(*(r.split(",")[0].replace(">=", "==") for r in p["dependencies"] + e["serve"] + e["speech"]))')
+oldest: build/oldest/ready
 	$(OLDEST)/pip install --quiet --no-deps --force-reinstall .
 	$(OLDEST)/python -m pytest -p no:cacheprovider -m "not slow" tests/pack tests/engine tests/serve
+
+build/oldest/ready: pyproject.toml
+	test -x $(OLDEST)/python || $(PYTHON) -m venv build/oldest
+	$(OLDEST)/pip install --quiet uv
+	$(OLDEST)/uv pip compile --quiet --resolution lowest-direct --extra serve --extra speech pyproject.toml -o build/oldest/packages.txt
+	$(OLDEST)/pip install --quiet pytest hypothesis torch -r build/oldest/packages.txt
+	touch $@
 
 # Every version and its hashes: of the image, of what builds it, and of a development environment (make LOCKED=1), which
 # leaves out torch and what comes with it, as that depends on the machine.

@@ -21,7 +21,7 @@ from tests.tiny_checkpoint import write_tiny_checkpoint
 from tests.torch_models.tiny import t5, whisper
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
-OWN = ("smollm2-", "whisper-tiny.en-", "whisper-base-")  # not rows of the paper
+OWN = ("demo", "smollm2-", "whisper-tiny.en-", "whisper-base-")  # not rows of the paper
 PAPER = [path for path in RECIPES if not path.stem.startswith(OWN)]
 # Epochs and learning rate of the sparse fine-tuning on GSM8K.
 PUBLISHED = {

@@ -88,10 +88,10 @@ def fuzz(options: argparse.Namespace, url: str) -> int:
         float(re.search(rf"^cutwork:{name}{{.*?}} (\S+)$", metrics, re.MULTILINE)[1])  # type: ignore[index]
         for name in ("num_requests_running", "kv_cache_usage_perc")
     )
-    counted = re.search(r"(\d+) generated, (\d+) passed", result.stdout)
+    counted = re.search(r"(\d+) generated(?:, (\d+) found \d+ unique failures?)?", result.stdout)
     found = {
         "requests": int(counted[1]) if counted else 0,
-        "passed": int(counted[2]) if counted else 0,
+        "passed": int(counted[1]) - int(counted[2] or 0) if counted else 0,
         "status": result.returncode,
         "minutes": round((time.perf_counter() - began) / 60, 1),
         "running_afterwards": running,

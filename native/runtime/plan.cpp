@@ -168,6 +168,7 @@ class Verifier {
     write_like(op.x, op.out, "out", {op.x});
     heads_fit(op.heads, op.head_dim, op.x, "x");
     const int64_t half = vector_of(op.inv_freq, "inv_freq", -1);
+    require(half > 0, "inv_freq has no entries");
     require(2 * half <= op.head_dim, "inv_freq has " + text(half) + " entries, more than half of head_dim");
   }
 

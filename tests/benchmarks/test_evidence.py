@@ -13,8 +13,8 @@ from benchmarks.evidence.statistics import (
     packed,
     paired_bootstrap,
     unpacked,
-    wilson,
 )
+from cutwork.measure.interval import wilson
 from cutwork.recipe import load_recipe
 
 RECIPE = Path(report.__file__).with_name("smollm2.yaml")

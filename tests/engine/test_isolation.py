@@ -103,3 +103,9 @@ def test_a_salt_keeps_prompts_apart(model):
         return model.generate(prompt, cache_salt=salt, max_new_tokens=1).timings.reused_tokens
 
     assert reused("one") == 0 and reused("one") > 0 and reused("two") == 0 and reused("") == 0
+
+
+@pytest.mark.parametrize("options", [{"logit_bias": {300: 1.0}}, {"stop_token_ids": [300]}, {"stop_token_ids": [-1]}])
+def test_token_ids_beyond_the_vocabulary_are_told(model, options):
+    with pytest.raises(CutworkError, match="must hold token ids, which are below 300"):
+        model.generate([5, 6], min_new_tokens=1, **options, **LONG)

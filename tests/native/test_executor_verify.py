@@ -110,6 +110,12 @@ def test_kinds(plan):
     refused(plan, r"^op 2 \(\?\): is not a dict")
 
 
+def test_rope_needs_frequencies(plan):
+    plan.vectors.append(np.zeros(0, np.float32))
+    plan.ops[find(plan, "rope")]["inv_freq"] = len(plan.vectors) - 1
+    refused(plan, r"\(rope\): inv_freq has no entries")
+
+
 def test_order_of_ops(plan):
     logits = plan.ops.pop()
     refused(plan, "does not end with logits")

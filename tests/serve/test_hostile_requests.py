@@ -228,7 +228,7 @@ def test_the_long_texts_of_one_client_do_not_keep_all_of_another_waiting(client)
 
     async def ask(who, what):
         asking.set(who)
-        await tokens._run(1 << 20, lambda: (gate.wait(10), order.append(what)))
+        await tokens.run(1 << 20, lambda: (gate.wait(10), order.append(what)))
 
     async def ask_all():
         asked = [asyncio.create_task(ask(name[0], name)) for name in ("a1", "a2", "a3", "a4", "b1")]

@@ -32,6 +32,8 @@ LONG = {"prompt": "the", "max_tokens": 400, "ignore_eos": True, "temperature": 0
         {"top_p": 0},
         {"top_k": -1},
         {"logit_bias": {"300": 1}},
+        {"stop_token_ids": [300]},
+        {"stop_token_ids": [1 << 40], "min_tokens": 1},
         {"logit_bias": {"1": 1000}},
         {"logit_bias": {"x": 1}},
         {"stop": ["a", "b", "c"]},

@@ -79,7 +79,7 @@ class Model:
         elif options["draft"] is not None:
             vocabulary = self.tokenizer.get_vocab() if self.tokenizer else None
             add_draft(runtime, read_model(options["draft"]), module, self.costs, options, vocabulary)
-        self.session = Session(runtime.scheduler, self.tokenizer, self.stop_tokens)
+        self.session = Session(runtime.scheduler, self.tokenizer, self.stop_tokens, size)
         self._turn = Turn()
         self._shared = SharedSession(self.session, self._turn)
         self._scorer = Scorer(

@@ -83,6 +83,7 @@ class SparseTrainer(Trainer):
         self._predicts = not isinstance(self.model_inputs, EncoderInputs)
         self.masks: Masks | None = None
         self.resumed_from: Path | None = None
+        self._had_ended = False  # the run that is resumed
         self.tokens = 0  # trained on since this process began, padding included
         self._called: set[str] = set()  # of _HOOKS, in this optimiser step
         self._terms: dict[str, Tensor] = {}  # sums of the weighted loss terms since the last log
@@ -146,7 +147,7 @@ class SparseTrainer(Trainer):
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """An epoch, unless the resumed run had ended: transformers asks for that only after a step."""
         self._called.add("_run_epoch")
-        if self.resumed_from is None or not _has_ended(self.resumed_from):
+        if not self._had_ended:
             super()._run_epoch(*args, **kwargs)
 
     # ---- one micro-batch ----
@@ -328,6 +329,7 @@ class SparseTrainer(Trainer):
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Train; the masks of a resumed run are those that were saved, and are checked."""
         self.resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
+        self._had_ended = self.resumed_from is not None and _has_ended(self.resumed_from)
         output = super().train(resume_from_checkpoint, *args, **kwargs)
         if "create_optimizer" not in self._called:  # then nothing has looked after a step either
             self._check_hooks()

@@ -144,8 +144,9 @@ class Session:
             print(piece.text, end="")
     """
 
-    def __init__(self, scheduler: Scheduler, tokenizer: Any, stop_tokens: frozenset[int]) -> None:
+    def __init__(self, scheduler: Scheduler, tokenizer: Any, stop_tokens: frozenset[int], vocabulary: int) -> None:
         self.scheduler, self._tokenizer, self._stop_tokens = scheduler, tokenizer, stop_tokens
+        self._vocabulary = vocabulary
         self._requests: dict[Running, Request] = {}
 
     @property
@@ -166,6 +167,9 @@ class Session:
         stop = [stop] if isinstance(stop, str) else list(stop)
         if stop and self._tokenizer is None:
             raise CutworkError("stop strings need a tokenizer, and this model has none; use token ids only")
+        for name in ("logit_bias", "stop_token_ids"):
+            if any(not 0 <= token < self._vocabulary for token in options.get(name) or ()):  # type: ignore[attr-defined]
+                raise CutworkError(f"{name} must hold token ids, which are below {self._vocabulary}")
         ends: frozenset[int] = frozenset() if options.get("ignore_eos", False) else self._stop_tokens
         sequence = self.scheduler.add(
             prompt,

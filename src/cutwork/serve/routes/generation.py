@@ -136,9 +136,10 @@ async def generate_options(
 
     calls: functions, as (name, schema of the parameters), one of which must be called, as it is `written`.
     """
-    bias = request.logit_bias or {}
-    if bias and max(bias) >= served.model.plan.vocabulary:
-        raise ApiError(400, f"logit_bias: token ids must be below {served.model.plan.vocabulary}", param="logit_bias")
+    bias, vocabulary = request.logit_bias or {}, served.model.plan.vocabulary
+    for name, ids in (("logit_bias", bias), ("stop_token_ids", request.stop_token_ids)):
+        if max(ids, default=0) >= vocabulary:
+            raise ApiError(400, f"{name}: token ids must be below {vocabulary}", param=name)
     form = request.response_format
     constraint = None
     if form is not None and form.type != "text":
