@@ -8,8 +8,11 @@ ON_ALL_CORES := -n logical --dist worksteal
 
 .PHONY: demo test test-native lint format bench tables peers native stub sanitize fuzz interrupt oldest lock aarch64 wheel clean
 
-demo: $(VENV)/ready
-	$(BIN)/cutwork run recipes/smollm2-gsm.yaml
+# Where everything is installed already, with that; otherwise with what it needs, while the kernels are compiled.
+demo:
+	@test -e $(VENV)/ready || echo "setting up $(VENV): packages, and beside them the kernels; a few minutes"
+	@$(MAKE) --no-print-directory -j2 $(if $(wildcard $(VENV)/ready),$(VENV)/ready,$(VENV)/demo-packages $(VENV)/demo-native)
+	$(BIN)/cutwork run recipes/demo.yaml
 
 test: $(VENV)/ready lint
 	$(BIN)/pytest $(ON_ALL_CORES)
@@ -88,15 +91,38 @@ wheel:
 clean:
 	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache
 
-$(VENV)/packages: pyproject.toml
+# Dependencies of pyproject.toml, with those of extras, or of all of them.
+REQUIREMENTS = import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; e = p["optional-dependencies"]; print("\n".join(p["dependencies"] + sum((e[n] for n in sys.argv[1:] or e), [])))
+EDITABLE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install --quiet --no-build-isolation --no-deps --editable .
+# PyPI's torch for Linux comes with gigabytes for GPUs; PyTorch's own index has one without. Else PyPI's will do.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+$(VENV)/pip:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cutwork needs Python 3.11 or newer; try: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print("\n".join(p["dependencies"] + sum(p["optional-dependencies"].values(), [])))' > $(VENV)/requirements.txt
+	touch $@
+
+$(VENV)/packages: pyproject.toml $(VENV)/pip
+	$(BIN)/python -c '$(REQUIREMENTS)' > $(VENV)/requirements.txt
 	$(if $(LOCKED),$(BIN)/pip install --no-deps --require-hashes -r deploy/development.lock --progress-bar on)
 	$(BIN)/pip install -r $(VENV)/requirements.txt --progress-bar on
 	touch $@
 
 $(VENV)/ready: $(VENV)/packages CMakeLists.txt $(SOURCES)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install --quiet --no-build-isolation --no-deps --editable .
+	$(EDITABLE)
+	touch $@
+
+$(VENV)/demo-packages: pyproject.toml $(VENV)/build-tools
+	-$(BIN)/pip install --quiet --no-deps --retries 0 --timeout 10 --index-url $(TORCH_INDEX) "torch>=2.6"
+	$(BIN)/python -c '$(REQUIREMENTS)' demo > $(VENV)/demo.txt
+	$(BIN)/pip install -r $(VENV)/demo.txt --progress-bar on
+	touch $@
+
+$(VENV)/build-tools: pyproject.toml $(VENV)/pip
+	$(BIN)/pip install --quiet cmake ninja nanobind scikit-build-core
+	touch $@
+
+$(VENV)/demo-native: $(VENV)/build-tools CMakeLists.txt $(SOURCES)
+	$(EDITABLE)
 	touch $@

@@ -3,6 +3,7 @@
 engine       kernels, instruction sets, threads, encoders, loading, packing, parity, drafts
 peers        the same models in other engines
 training     pruning, losses, bits, memory, zeros that stay, the demo
+embedding    encoders that make vectors, beside other engines
 translation  a T5: its quality and its speed
 speech       Whisper: data, word errors, speed
 serving      many clients at once; requests made from the schema

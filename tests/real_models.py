@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cutwork.errors import CutworkError
-from cutwork.store.demo_model import cache_directory, fetch
+from cutwork.store.cache import cache_directory
+from cutwork.store.demo_model import fetch
 
 SPEECH = Path(__file__).parents[2] / "shared" / "data" / "speech_en"  # five sentences of LibriVox, where they are
 
@@ -25,6 +26,15 @@ def whisper_tiny() -> Path:
     from tests.whisper_tiny import build_whisper_tiny  # torch takes seconds to import
 
     return _model("CUTWORK_TEST_WHISPER", build_whisper_tiny)
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """all-MiniLM-L6-v2 as sentence-transformers writes it, in the directory that CUTWORK_TEST_MINILM names."""
+    named = os.environ.get("CUTWORK_TEST_MINILM")
+    if not named:
+        pytest.skip("no real encoder: CUTWORK_TEST_MINILM names no directory")
+    return Path(named)
 
 
 @pytest.fixture(scope="session")

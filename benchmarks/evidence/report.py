@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from benchmarks.common import figures
 from benchmarks.evidence.cells import LOSSES, PRIMARY
-from benchmarks.evidence.statistics import bootstrap_p, holm, mcnemar, paired_bootstrap, unpacked, wilson
+from benchmarks.evidence.statistics import bootstrap_p, holm, mcnemar, paired_bootstrap, unpacked
+from cutwork.measure.interval import wilson
 
 COLOURS = dict(zip(LOSSES, (figures.BLUE, figures.PURPLE, figures.GREEN, figures.CYAN), strict=True))
 Answers = NDArray[np.bool_]  # [seeds, questions]

@@ -1,22 +1,13 @@
 """Intervals and tests for answers that are right or wrong, of models that were asked the same questions."""
 
 from collections.abc import Mapping
-from math import comb, sqrt
+from math import comb
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 DRAWS = 10_000
-_Z = 1.959964  # of a normal distribution's middle 95%
-
-
-def wilson(right: int, samples: int) -> tuple[float, float]:
-    """Wilson's 95% interval of a fraction."""
-    fraction, spread = right / samples, _Z * _Z / samples
-    middle = fraction + spread / 2
-    half = _Z * sqrt(fraction * (1 - fraction) / samples + spread / (4 * samples))
-    return (middle - half) / (1 + spread), (middle + half) / (1 + spread)
 
 
 def paired_bootstrap(

@@ -32,7 +32,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--examples", type=int, default=1200, help="per operation")
     parser.add_argument("--hostile", type=int, default=10_000, help="requests made to do harm")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="other requests; so it can be done in pieces")
     parser.add_argument("--speech", type=Path, help="a model directory that hears speech")
     parser.add_argument("--schemathesis", default="schemathesis")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -69,6 +69,8 @@ def fuzz(options: argparse.Namespace, url: str) -> int:
         str(options.examples),
         "--suppress-health-check",
         "all",
+        "--seed",
+        str(options.seed),
     ]
     began = time.perf_counter()
     result = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,6 +1,6 @@
 """Takes what `make demo` measured into benchmarks/results, with where it comes from.
 
-    make demo && python -m benchmarks.training.demo [--run out/smollm2-gsm] [--one-thread]
+    make demo && python -m benchmarks.training.demo [--run out/demo] [--one-thread]
 
 Leaves demo.json and demo.png in results/; with --one-thread times three of its models again, for demo_one_thread.json.
 """
@@ -21,7 +21,7 @@ from cutwork.store.json_file import read_json
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, default=ROOT / "out" / "smollm2-gsm", help="the directory of the run")
+    parser.add_argument("--run", type=Path, default=ROOT / "out" / "demo", help="the directory of the run")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--one-thread", action="store_true", help="run `cutwork bench` on one thread instead")
     options = parser.parse_args()

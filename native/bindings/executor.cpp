@@ -312,7 +312,7 @@ Floats<2> step(BoundExecutor& self, const Indices<1>& tokens, const Indices<1>& 
                     .feature_width = features ? size(features->shape(1)) : 0,
                     .attention_of = attention_of ? attention_of->data() : nullptr,
                     .attention_of_count = attention_of ? size(attention_of->shape(0)) : 0};
-  const size_t shape[2] = {logits_rows.size(), static_cast<size_t>(self.executor->vocabulary())};
+  const size_t shape[2] = {logits_rows.size(), static_cast<size_t>(self.executor->result_width())};
   std::unique_ptr<float[]> logits(new float[shape[0] * shape[1]]);
   {
     nb::gil_scoped_release release;
@@ -364,13 +364,13 @@ plan that could leave its buffers, and MemoryError.)")
 
 vectors: list of float32 [n] arrays (copied); threads: includes the caller's; max_tokens, max_logits: bounds of one step;
 cache: dict(layers, kv_heads, head_dim, block_size, blocks, dtype "f32" | "bf16" | "i8") or None, block_size a multiple of
-16; isa: one of isas(); costs: choose the kernels, by default the built-in ones; memory: the executor whose cache
+16, no layers: only the dtype matters, to self_attention; isa: one of isas(); costs: choose the kernels, by default the built-in ones; memory: the executor whose cache
 cross_attention attends to.)")
       .def("step", step, "tokens"_a.noconvert(), "positions"_a.noconvert(), "sequences"_a.noconvert(),
            "block_tables"_a.noconvert(), "logits_rows"_a.noconvert(), "profile"_a = false,
            "memory_tables"_a.noconvert() = nb::none(), "memory_lengths"_a.noconvert() = nb::none(),
            "features"_a.noconvert() = nb::none(), "attention_of"_a.noconvert() = nb::none(),
-           R"(One forward pass; returns logits float32 [R, vocabulary].
+           R"(One forward pass; returns logits float32 [R, vocabulary], or the rows of an output.
 
 tokens, positions, sequences: int32 [T]; block_tables: int32 [S, B]; logits_rows: int32 [R]. For a plan with
 cross_attention memory_tables: int32 [S, M], blocks of the memory, and memory_lengths: int32 [S]. features: float32

@@ -25,7 +25,7 @@ BatchRules::BatchRules(const Plan& plan)
       max_logits_(plan.max_logits),
       vocabulary_(std::numeric_limits<int32_t>::max()),
       positions_(std::numeric_limits<int32_t>::max()) {
-  if (plan.cache) {
+  if (plan.cache && plan.cache->layers > 0) {
     block_size_ = plan.cache->block_size;
     blocks_ = plan.cache->blocks;
   }

@@ -43,7 +43,7 @@ Executor::Executor(Plan plan, const Costs& costs, std::shared_ptr<const KvCache>
       rules_(plan_),
       memory_cache_(std::move(memory)),
       pool_(plan_.threads) {
-  if (plan_.cache) cache_ = std::make_shared<KvCache>(*plan_.cache);
+  if (plan_.cache && plan_.cache->layers > 0) cache_ = std::make_shared<KvCache>(*plan_.cache);
   prepare_ops(costs);
   allocate();
 }
@@ -60,10 +60,12 @@ void Executor::prepare_ops(const Costs& costs) {
       targets_.resize(std::max(targets_.size(), members.size()));
       prepared.linear.emplace(std::move(members), linear->activation, plan_.threads, costs);
     } else if (const auto* logits = std::get_if<Logits>(&op)) {
-      vocabulary_ = plan_.weights[static_cast<size_t>(logits->weight)].rows;
+      result_width_ = plan_.weights[static_cast<size_t>(logits->weight)].rows;
       prepared.linear.emplace(std::vector<Member>{member(logits->weight, logits->bias)}, Activation::none,
                               plan_.threads, costs);
       targets_.resize(std::max<size_t>(targets_.size(), 1));
+    } else if (const auto* output = std::get_if<Output>(&op)) {
+      result_width_ = width(output->x);
     } else if (const auto* rope = std::get_if<Rope>(&op)) {
       const auto same = [&](const Angles& a) { return a.inv_freq == rope->inv_freq && a.scaling == rope->scaling; };
       prepared.angles = static_cast<size_t>(std::find_if(angles_.begin(), angles_.end(), same) - angles_.begin());

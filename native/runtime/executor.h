@@ -26,7 +26,7 @@ class Executor {
   // refuses, and OutOfMemory.
   Executor(Plan plan, const Costs& costs, std::shared_ptr<const KvCache> memory = nullptr);
 
-  // Runs every op on the batch; logits is [batch.wanted_count, vocabulary()]. Throws std::invalid_argument before
+  // Runs every op on the batch; logits is [batch.wanted_count, result_width()]. Throws std::invalid_argument before
   // anything is computed if the batch breaks a rule, std::runtime_error if another step is under way.
   void step(const Batch& batch, bool profile, float* logits);
 
@@ -36,7 +36,7 @@ class Executor {
   int threads() const { return pool_.threads(); }
   int64_t arena_bytes() const { return arena_.size(); }
   int64_t cache_bytes() const { return cache_ ? cache_->bytes() : 0; }
-  int64_t vocabulary() const { return vocabulary_; }
+  int64_t result_width() const { return result_width_; }  // the vocabulary, or what an output has
   std::shared_ptr<const KvCache> cache() const { return cache_; }
   // The weights [pair, token, key] that the last step's heads of attention_of gave to each entry of the
   // memory, 0 beyond its length; keys is the longest memory of the step.
@@ -136,12 +136,13 @@ class Executor {
   void run(const Gated& op, const Prepared& prepared);
   void run(const GatherRows& op, const Prepared& prepared);
   void run(const Logits& op, const Prepared& prepared);
+  void run(const Output& op, const Prepared& prepared);
 
   const Plan plan_;
   const Kernels& kernels_;
   const PairAttention* pairs_;  // of self_attention, where that may be in bfloat16; or null
   const BatchRules rules_;
-  int64_t vocabulary_ = 0;
+  int64_t result_width_ = 0;
   std::shared_ptr<KvCache> cache_;
   std::shared_ptr<const KvCache> memory_cache_;
   std::unique_ptr<KvCache> step_cache_;  // keys and values of one self_attention

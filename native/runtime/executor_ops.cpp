@@ -150,4 +150,8 @@ void Executor::run(const Logits& op, const Prepared& prepared) {
   prepared.linear->run(context_, data(op.x), batch_.wanted_count, targets_.data());
 }
 
+void Executor::run(const Output& op, const Prepared&) {
+  std::memcpy(logits_, data(op.x), static_cast<size_t>(batch_.wanted_count * width(op.x)) * sizeof(float));
+}
+
 }  // namespace cutwork

@@ -39,9 +39,9 @@ class Verifier {
   }
 
   // Whether something is left of a step after the last op.
-  bool has_result() const { return has_logits_ || appends_; }
+  bool has_result() const { return ended_ || appends_; }
 
-  bool has_logits() const { return has_logits_; }
+  bool ended() const { return ended_; }
 
  private:
   static constexpr int64_t kValid = -1, kUnwritten = -2;
@@ -228,7 +228,12 @@ class Verifier {
     const int64_t vocabulary = weight_of(op.weight).rows;
     multiplies(op.weight, op.x, vocabulary);
     if (op.bias != -1) vector_of(op.bias, "bias", vocabulary);
-    has_logits_ = true;
+    ended_ = true;
+  }
+
+  void check_op(const Output& op) {
+    require(buffer(op.x).wanted_rows, "x must be a buffer with rows \"R\"");
+    ended_ = true;
   }
 
   const Buffer& buffer(int64_t id) const { return plan_.buffers[static_cast<size_t>(id)]; }
@@ -334,11 +339,12 @@ class Verifier {
   const Plan& plan_;
   std::vector<int64_t> spoilt_by_;  // per buffer: kValid, kUnwritten, or the buffer that was written over it
   std::vector<int64_t> appended_;
-  bool has_logits_ = false, appends_ = false;
+  bool ended_ = false, appends_ = false;
   int64_t self_heads_ = 0, self_head_dim_ = 0, inputs_ = 0;
 };
 
 void verify_cache(const CacheShape& cache) {
+  if (cache.layers == 0) return;
   for (int64_t size : {cache.layers, cache.kv_heads, cache.head_dim, cache.block_size, cache.blocks})
     require(size >= 1 && size <= kMaxSize, "every size of the cache must be between 1 and 2^30");
   require(cache.block_size % kKeyTile == 0,
@@ -366,14 +372,14 @@ void verify(const Plan& plan) {
   Verifier verifier(plan);
   for (size_t i = 0; i < plan.ops.size(); ++i) {
     try {
-      require(!verifier.has_logits(), "comes after the logits");
+      require(!verifier.ended(), "comes after the step's result");
       verifier.check(plan.ops[i]);
     } catch (const std::invalid_argument& error) {
       const char* kind = std::visit([](const auto& op) { return op.kName; }, plan.ops[i]);
       refuse("op " + std::to_string(i) + " (" + kind + "): " + error.what());
     }
   }
-  require(verifier.has_result(), "the plan does not end with logits, nor with keys and values for others");
+  require(verifier.has_result(), "the plan does not end with logits or an output, nor with keys and values for others");
 }
 
 }  // namespace cutwork

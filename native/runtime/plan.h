@@ -247,8 +247,14 @@ struct Logits {
                       field("bias", Role::optional_vector, &Logits::bias));
   }
 };
+struct Output {
+  static constexpr const char* kName = "output";
+  int64_t x;
+
+  static constexpr auto fields() { return std::tuple(field("x", Role::buffer_in, &Output::x)); }
+};
 using AnyOp = std::variant<Embed, Input, AddPositions, Unfold, RmsNorm, LayerNorm, Slice, Add, Clip, Linear, Rope,
-                           KvAppend, Attention, SelfAttention, CrossAttention, Gated, GatherRows, Logits>;
+                           KvAppend, Attention, SelfAttention, CrossAttention, Gated, GatherRows, Logits, Output>;
 
 // A matrix of f32 with a row per token of the step (or per row whose logits are wanted) at `offset` floats per row.
 struct Buffer {
@@ -256,6 +262,7 @@ struct Buffer {
   bool wanted_rows;
 };
 
+// Without layers nothing is remembered, and only the dtype matters: how precise self_attention must be.
 struct CacheShape {
   int64_t layers, kv_heads, head_dim, block_size, blocks;
   DType dtype;

@@ -183,13 +183,13 @@ class Executor:
 
         vectors: list of float32 [n] arrays (copied); threads: includes the caller's; max_tokens, max_logits: bounds of one step;
         cache: dict(layers, kv_heads, head_dim, block_size, blocks, dtype "f32" | "bf16" | "i8") or None, block_size a multiple of
-        16; isa: one of isas(); costs: choose the kernels, by default the built-in ones; memory: the executor whose cache
+        16, no layers: only the dtype matters, to self_attention; isa: one of isas(); costs: choose the kernels, by default the built-in ones; memory: the executor whose cache
         cross_attention attends to.
         """
 
     def step(self, tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], positions: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], sequences: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], block_tables: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], logits_rows: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], profile: bool = False, memory_tables: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None = None, memory_lengths: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None, features: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None = None, attention_of: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None = None) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
         """
-        One forward pass; returns logits float32 [R, vocabulary].
+        One forward pass; returns logits float32 [R, vocabulary], or the rows of an output.
 
         tokens, positions, sequences: int32 [T]; block_tables: int32 [S, B]; logits_rows: int32 [R]. For a plan with
         cross_attention memory_tables: int32 [S, M], blocks of the memory, and memory_lengths: int32 [S]. features: float32

@@ -1,4 +1,4 @@
-"""The progress bars that commands show."""
+"""The progress bars that commands show, and times for people."""
 
 from rich.console import Console
 from rich.progress import (
@@ -39,3 +39,10 @@ def progress_bar(console: Console | None = None, *, transient: bool = False) -> 
         transient=transient,
         disable=not console.is_terminal,
     )
+
+
+def duration(seconds: float) -> str:
+    """About how long, for people: "40 s", "7 min", "2.5 h"."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

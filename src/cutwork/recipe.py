@@ -88,6 +88,7 @@ class TuneSettings(Settings):
     schedule: Schedule = "linear"
     batch_size: Positive = 32  # samples per optimiser step
     micro_batch_size: Positive = 8  # samples per forward pass; the rest is gradient accumulation
+    packing: bool = later(False)  # those of a forward pass in one row without padding (decoder-only models)
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
     optimizer: str = "adamw_torch_fused"  # adam, muon, or any name transformers.TrainingArguments(optim=...) knows
     dtype: TorchDType = "auto"  # of the forward pass (autocast); weights stay float32
@@ -215,6 +216,7 @@ class TaskSettings(Settings):
 class CompareSettings(Settings):
     """What is measured at the end."""
 
+    models: tuple[str, ...] = later(())  # which of the packed ones (dense-int8, sparse-int8, …: run/run.py); all
     accuracy_samples: Positive = 200
     max_new_tokens: Positive = 128  # per answer
     num_beams: Positive = later(1)  # of the answers; 1: greedy
@@ -234,6 +236,7 @@ class Recipe(Settings):
     name: str
     model: str  # a directory, a name of the Hub (store/resolve.py), or one in store/demo_model.py
     output: Path
+    preview: bool = False  # first, the speed of the model and of one pruned by magnitude: before anything is trained
     task: TaskSettings
     teacher: TuneSettings | None = None  # dense fine-tuning; without it the model is its own teacher
     prune: PruneSettings = PruneSettings()

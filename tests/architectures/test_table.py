@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cutwork.architectures import ARCHITECTURES
+from tests.architectures.test_encoders import ENCODERS
 from tests.engine.tiny import VARIANTS
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "architectures.md"
@@ -17,14 +18,15 @@ def table() -> str:
     """The document."""
     rows = []
     for kind, family in sorted(ARCHITECTURES.items()):
-        parts = "encoder and decoder" if family.encoder else "decoder"
+        parts = " and ".join(part for part in ("encoder", "decoder") if getattr(family, part))
         rows.append(f"| `{kind}` | {family.models} | {parts} | {family.source} |")
     return "\n".join(
         [
             "# Supported architectures",
             "",
             "The engine runs these, by the `model_type` of their `config.json`; each is one file in",
-            "`src/cutwork/architectures`, equal to transformers on tiny random models: logits and greedy text.",
+            "`src/cutwork/architectures`, equal to transformers on tiny random models: logits and greedy text, or an",
+            "encoder's hidden states.",
             "A test checks this table against the engine; `python -m tests.architectures.test_table` writes it.",
             "",
             "| `model_type` | models | parts | described in |",
@@ -41,9 +43,11 @@ def test_the_documented_table_is_what_the_engine_runs():
 
 @pytest.mark.parametrize("kind", sorted(ARCHITECTURES))
 def test_every_family_is_compared_with_transformers(kind):
-    """Decoders by the tests of all tiny variants, those with an encoder by tests of their own."""
+    """Decoders and encoders by the tests of all tiny variants, those that are both by tests of their own."""
+    family = ARCHITECTURES[kind]
     own = Path(__file__).with_name(f"test_{kind}.py")
-    assert own.is_file() if ARCHITECTURES[kind].encoder else kind in {family for family, _ in VARIANTS.values()}
+    compared = {family for family, _ in (ENCODERS if family.encoder else VARIANTS).values()}
+    assert own.is_file() if family.encoder and family.decoder else kind in compared
 
 
 if __name__ == "__main__":

@@ -98,7 +98,8 @@ def test_bench_and_explain_and_eval(cutwork: Any, checkpoint: Path, packed: Path
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "report", "tune", "prune", "quantize", "pack", "generate", "chat", "eval", "pull", "list", "rm"]
+    "command",
+    ["run", "report", "tune", "prune", "quantize", "pack", "generate", "chat", "eval", "pull", "push", "list", "rm"],
 )
 def test_help_has_an_example(cutwork: Any, command: str) -> None:
     status, out, _ = cutwork(command, "--help")

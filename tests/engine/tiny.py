@@ -138,13 +138,13 @@ def packed(model: Any, directory: Path, dtype: str = "f32") -> PackedModel:
         if dtype == "bf16":
             array = (tensor.bfloat16().view(torch.int16).numpy()).view(np.uint16)
             tensor.copy_(tensor.bfloat16().float())
-        elif dtype == "i8" and array.ndim == 2 and ".layers." in name:
+        elif dtype == "i8" and array.ndim == 2 and "layer" in name:
             scale = (np.abs(array).max(axis=1) / 127).astype(np.float32)
             scale[scale == 0] = 1  # a row that was pruned as a whole
             codes = np.rint(array / scale[:, None]).astype(np.int8)
             tensor.copy_(torch.from_numpy(codes * scale[:, None]))
             array = codes
-        elif dtype == "i4" and array.ndim == 2 and (".layers." in name or "embed" in name):
+        elif dtype == "i4" and array.ndim == 2 and ("layer" in name or "embed" in name):
             weights[name] = convert(name, SourceWeight(Tensor("F32", array)), "i4")
             tensor.copy_(torch.from_numpy(dequantize(weights[name])))
             continue

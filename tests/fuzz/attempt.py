@@ -19,6 +19,7 @@ from cutwork.errors import CutworkError
 from cutwork.pack.pack import pack
 from cutwork.pack.restore import restore
 from cutwork.store.directory import kind_of
+from cutwork.store.resolve import resolve
 
 from .damage import damage
 
@@ -49,11 +50,13 @@ def attempt(bases: Path, seed: int, work: Path, only: str = "") -> Outcome:
     rng = random.Random(seed)
     base = rng.choice(sorted(path.name for path in bases.iterdir() if path.name.startswith(only)))
     model = work / "model"
-    for old in (model, work / "made"):
+    os.environ["CUTWORK_HOME"] = str(work / "home")  # where checkpoints made of GGUF files would pile up
+    for old in (model, work / "made", work / "home"):
         shutil.rmtree(old, ignore_errors=True)
     shutil.copytree(bases / base, model)
     done = damage(model, rng)
-    use = (lambda: _pack_or_restore(model, work / "made")) if rng.random() < 0.25 else lambda: _run(model, rng)
+    path = next(model.glob("*.gguf"), model)
+    use = (lambda: _pack_or_restore(path, work / "made")) if rng.random() < 0.25 else lambda: _run(path, rng)
     log = work / "log"
     status = _in_process(use, log)
     ends = {OK: "ok", REFUSED: "refused", 1: "another exception", -signal.SIGKILL: "killed, or too slow"}
@@ -84,6 +87,7 @@ def _run(path: Path, rng: random.Random) -> None:
 
 
 def _pack_or_restore(path: Path, output: Path) -> None:
+    path = resolve(path)
     if kind_of(path) == "packed":
         restore(path, output)
     else:

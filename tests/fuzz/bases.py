@@ -20,6 +20,7 @@ def make_bases(path: Path) -> Path:
     from tests.architectures import test_t5
     from tests.engine import tiny
     from tests.engine.speech import tiny as speech
+    from tests.store.gguf_file import write_gguf
 
     partial = path.with_name(f"{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -41,6 +42,12 @@ def make_bases(path: Path) -> Path:
                 pack(partial / name, partial / f"packed-{name}-head", "bf16", head="i8" if dtype == "F32" else "i4")
     for name in ("gpt2", "t5", "whisper"):
         pack(partial / name, partial / f"packed-{name}")
+    for variant, arch, kind in (("llama", "llama", "F32"), ("qwen3", "qwen3", "BF16"), ("gemma3", "gemma3", "F16")):
+        (partial / f"gguf-{arch}").mkdir()
+        layers = {"num_hidden_layers": 6, "layer_types": None} if arch == "gemma3" else {}
+        write_gguf(
+            tiny.make(variant, vocab_size=300, **layers), tokenizer, partial / f"gguf-{arch}" / "m.gguf", arch, kind
+        )
     _as_bitmasks(partial / "F32-unstructured", partial / "bitmasks")
     seen = {weight.encoding for packed in partial.glob("packed-*") for weight in read_packed(packed).weights.values()}
     missing = set(get_args(Encoding)) - seen

@@ -44,7 +44,8 @@ def damage(directory: Path, rng: random.Random) -> str:
     """Change one file of a directory in one way; returns what was done."""
     file = rng.choice(sorted(path for path in directory.iterdir() if path.is_file()))
     if rng.random() < 0.5:  # mostly what the engine itself reads
-        file = rng.choice([path for path in directory.iterdir() if path.suffix == ".safetensors" or _is_config(path)])
+        read = [path for path in directory.iterdir() if path.suffix in (".safetensors", ".gguf") or _is_config(path)]
+        file = rng.choice(read)
     kinds: list[Callable[[Path, random.Random], str]] = [_lose, _cut, _flip]
     if file.suffix == ".safetensors":
         kinds = [
@@ -58,6 +59,8 @@ def damage(directory: Path, rng: random.Random) -> str:
             _flip_tensor,
             _flip_tensor,
         ]
+    elif file.suffix == ".gguf":
+        kinds = [_lose, _cut, _flip, *[_flip_start] * 7]
     elif file.suffix == ".json":
         kinds = [_lose, _cut, _flip, *[_change_json] * 9]
     return f"{file.name}: {rng.choice(kinds)(file, rng)}"
@@ -90,6 +93,13 @@ def _flip(file: Path, rng: random.Random) -> str:
     _spoil(content, 0, len(content), rng)
     file.write_bytes(content)
     return "bytes"
+
+
+def _flip_start(file: Path, rng: random.Random) -> str:
+    content = bytearray(file.read_bytes())
+    _spoil(content, 0, min(len(content), 1 << rng.randrange(5, 15)), rng)
+    file.write_bytes(content)
+    return "bytes at the start"
 
 
 def _flip_tensor(file: Path, rng: random.Random) -> str:

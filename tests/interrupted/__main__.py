@@ -38,10 +38,11 @@ def main() -> int:
     from .trials import Trial, WrongError
 
     if not (work / "commands.json").is_file():
-        shutil.rmtree(work, ignore_errors=True)
-        make_commands(work)
+        make_commands(work, options.only)
     commands = read_commands(work)
     names = [options.only] if options.only else sorted(commands)
+    if not set(names) <= commands.keys():
+        sys.exit(f"{work} was made for {', '.join(commands)} only; remove it")
     first = options.seed if options.seed is not None else random.randrange(1 << 40)
     began, seed, wrong = time.monotonic(), first, 0
     done: Counter[str] = Counter()

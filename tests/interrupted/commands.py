@@ -39,14 +39,12 @@ def read_commands(work: Path) -> dict[str, Command]:
     return {name: Command(**fields) for name, fields in json.loads((work / "commands.json").read_text()).items()}
 
 
-def make_commands(work: Path) -> None:
-    """Make tiny models and data in a directory, which appears when all is there, and call every command twice."""
+def make_commands(work: Path, only: str | None = None) -> None:
+    """Make tiny models and data in a directory, and call every command, or one, twice: for `read_commands`."""
     from tests.tiny_checkpoint import write_tiny_checkpoint
 
-    partial = work.with_name(f"{work.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    partial.rename(work)  # the models' and the data's names are in settings and so in what is compared
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
     samples = [{"prompt": f"{i} and {i} are", "answer": f" {2 * i}"} for i in range(20)]
     questions = [{"custom_id": f"{i}", "url": "/v1/completions", "body": _question(i)} for i in range(40)]
     for name, rows in (("samples", samples), ("tests", samples[-4:]), ("questions", questions)):
@@ -65,7 +63,7 @@ def make_commands(work: Path) -> None:
         "batch": Command(["batch", *packed, dense, str(work / "questions.jsonl")], []),
         "run": Command(["run", str(work / "recipe.yaml")], ["--output"]),
     }
-    known = {name: _measured(command, work) for name, command in commands.items()}
+    known = {name: _measured(command, work) for name, command in commands.items() if only in (None, name)}
     partial = work / "commands.json.partial"
     partial.write_text(json.dumps({name: command.__dict__ for name, command in known.items()}))
     partial.rename(work / "commands.json")

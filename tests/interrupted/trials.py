@@ -74,7 +74,7 @@ class Trial:
         if not {0, KILLED} & set(statuses):
             raise WrongError(f"{self.name} twice at once: neither finished: {self._said()}")
         self._check_parts()
-        self._heal(again=0 not in statuses)
+        self._heal(again=statuses != [0, 0])  # what a killed writer left is removed by the next one
 
     def full_disk(self) -> None:
         """On a disk that has too little room, then on one that has enough."""

@@ -114,7 +114,7 @@ def test_order_of_ops(plan):
     logits = plan.ops.pop()
     refused(plan, "does not end with logits")
     plan.ops += [logits, logits]
-    refused(plan, r"^op \d+ \(logits\): comes after the logits")
+    refused(plan, r"^op \d+ \(logits\): comes after the step's result")
     plan.ops.pop()
     first = plan.ops.pop(0)
     refused(plan, r"^op 0 \(rms_norm\): x names buffer 0 before anything is written to it")
@@ -284,3 +284,23 @@ def test_copy_blocks(executor):
 def test_the_module_documents_itself():
     for item in (_native.Executor, _native.Executor.step, _native.Executor.copy_blocks, _native.default_threads):
         assert len(item.__doc__) > 40
+
+
+def test_an_output_ends_a_plan_as_logits_do():
+    plan = Plan()
+    rows = np.arange(12, dtype=np.float32).reshape(4, 3)
+    table = plan.table(rows)
+    plan.add("output", x=plan.emit("gather_rows", 3, "R", x=table))
+    ids, wanted = np.arange(4, dtype=np.int32), np.array([2, 0], np.int32)
+    for cache in (None, {**CACHE, "layers": 0, "kv_heads": 0, "head_dim": 0}):
+        result = plan.executor(cache=cache).step(ids, ids, 0 * ids, np.zeros((1, 1), np.int32), wanted)
+        assert (result == rows[[2, 0]]).all()
+    plan.add("output", x=1)
+    refused(plan, r"^op 3 \(output\): comes after the step's result")
+    plan.ops[-2:] = [{"kind": "output", "x": 0}]
+    refused(plan, 'rows "R"')
+
+
+def test_a_cache_without_layers_remembers_nothing(plan):
+    refused(plan, "cache layer 0 of 0", cache={**CACHE, "layers": 0})
+    refused(plan, "has dtype 'f64'", cache={**CACHE, "layers": 0, "dtype": "f64"})

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cutwork.errors import CutworkError
-from cutwork.pack import bfloat16
 from cutwork.pack.decode import decode
 from cutwork.pack.masked import BLOCK_COLS, GROUP_ROWS, encode
 from cutwork.pack.reader import verify
 from cutwork.pack.record import EncodedWeight
 from cutwork.pack.zeros import negative_zeros, restore_negative_zeros
+from cutwork.store import bfloat16
 
 STORAGE = {"f32": np.uint32, "bf16": np.uint16, "i8": np.uint8}
 VALUES = {"f32": np.float32, "bf16": np.uint16, "i8": np.int8}

@@ -12,7 +12,6 @@ import pytest
 from safetensors import safe_open
 
 from cutwork.errors import CutworkError
-from cutwork.pack import bfloat16
 from cutwork.pack import pack as writer_module
 from cutwork.pack.decode import decode
 from cutwork.pack.floats import as_float32
@@ -22,6 +21,7 @@ from cutwork.pack.masked import encode
 from cutwork.pack.pack import PackWriter, pack
 from cutwork.pack.reader import read_packed
 from cutwork.pack.restore import restore
+from cutwork.store import bfloat16
 from cutwork.store.safetensors import SafetensorsWriter, Tensor, open_tensors
 
 from .models import as_dtype, assert_same_tensors, plain_tensors, sparse, write_checkpoint

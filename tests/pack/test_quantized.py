@@ -8,7 +8,6 @@ import pytest
 
 from cutwork import _native as native
 from cutwork.errors import CutworkError
-from cutwork.pack import bfloat16
 from cutwork.pack.decode import decode
 from cutwork.pack.floats import from_float32
 from cutwork.pack.in_memory import pack_in_memory
@@ -16,6 +15,7 @@ from cutwork.pack.int4 import dequantize
 from cutwork.pack.pack import pack
 from cutwork.pack.reader import read_packed, verify
 from cutwork.pack.restore import restore
+from cutwork.store import bfloat16
 from cutwork.store.directory import read_config
 from cutwork.store.safetensors import Tensor, open_tensors
 

@@ -133,6 +133,15 @@ def test_a_finished_run_does_nothing_again(finished: tuple[Recipe, Path]) -> Non
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()} == before
 
 
+def test_what_was_left_when_a_stage_was_finished_is_removed(copy: tuple[Recipe, Path]) -> None:
+    recipe, output = copy
+    there = sorted(output.rglob("*"))
+    (output / "teacher.work" / "checkpoint-2").mkdir(parents=True)
+    (output / ".teacher.lock").touch()
+    run(recipe, console=silent())
+    assert sorted(output.rglob("*")) == there
+
+
 @pytest.mark.parametrize(
     ("change", "redone"),
     [

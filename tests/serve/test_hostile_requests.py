@@ -1,5 +1,6 @@
 """Requests that are made to do harm: each is refused with a sentence, and nobody else notices."""
 
+import asyncio
 import json
 import logging
 import threading
@@ -12,6 +13,7 @@ from cutwork.engine.chat.template import render_chat
 from cutwork.errors import CutworkError
 from cutwork.serve.grammar import Matcher
 from cutwork.serve.http.json_body import read_json
+from cutwork.serve.http.middleware import asking
 from cutwork.serve.limits import Limits
 from cutwork.serve.log import JsonFormatter
 from cutwork.serve.routes.chat_request import Message, template_message
@@ -219,6 +221,23 @@ def test_what_is_too_large_is_refused_before_work_is_done(client, path, body, wo
     response = client.post(path, json=body)
     assert response.status_code == 400 and word in response.json()["error"]["message"]
     assert len(response.content) < 1000 and time.monotonic() - began < 5
+
+
+def test_the_long_texts_of_one_client_do_not_keep_all_of_another_waiting(client):
+    tokens, gate, order = client.app.state.models.find_text(None).tokens, threading.Event(), []
+
+    async def ask(who, what):
+        asking.set(who)
+        await tokens._run(1 << 20, lambda: (gate.wait(10), order.append(what)))
+
+    async def ask_all():
+        asked = [asyncio.create_task(ask(name[0], name)) for name in ("a1", "a2", "a3", "a4", "b1")]
+        await asyncio.sleep(0.1)
+        gate.set()
+        await asyncio.gather(*asked)
+
+    asyncio.run(ask_all())
+    assert order == ["a1", "b1", "a2", "a3", "a4"]
 
 
 def test_long_texts_do_not_keep_short_ones_waiting(client):

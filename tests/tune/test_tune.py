@@ -1,7 +1,9 @@
 """`tune` from directory to directory: resuming bit for bit, diverging cleanly, keeping every zero."""
 
+import errno
 import inspect
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -142,6 +144,38 @@ def test_killed_after_its_last_step_a_run_takes_no_other(
     expected, found = weights(tmp_path / "straight"), weights(tmp_path / "resumed")
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert [line["step"] for line in read_log(tmp_path / "resumed" / "tune-log.jsonl")] == [*range(1, steps + 1)]
+
+
+def test_killed_when_its_output_is_there_the_rest_is_removed(sparse: Path, dense: Path, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"max_steps": 1})
+    run(sparse, tmp_path / "tuned", dense, settings)
+    (tmp_path / "tuned.work" / "checkpoint-1").mkdir(parents=True)
+    (tmp_path / ".tuned.lock").touch()
+    run(sparse, tmp_path / "tuned", dense, settings)
+    assert os.listdir(tmp_path) == ["tuned"]
+
+
+@pytest.mark.parametrize(
+    "reason", ["[enforce fail at inline_container.cc:672] . unexpected pos", os.strerror(errno.ENOSPC)]
+)
+def test_a_checkpoint_without_room_is_one_sentence_and_training_goes_on_later(
+    reason: str, sparse: Path, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, saved = SETTINGS.model_copy(update={"max_steps": 2}), Trainer._save_checkpoint
+
+    def save(self: Trainer, *args: Any) -> None:
+        saved(self, *args)
+        if self.state.global_step == 2:
+            (Path(self.args.output_dir) / "checkpoint-2" / "trainer_state.json").unlink()
+            raise RuntimeError(reason)
+
+    with monkeypatch.context() as patch, pytest.raises(CutworkError, match="checkpoint-2 could not be written"):
+        patch.setattr(Trainer, "_save_checkpoint", save)
+        run(sparse, tmp_path / "resumed", dense, settings)
+    run(sparse, tmp_path / "resumed", dense, settings)
+    run(sparse, tmp_path / "straight", dense, settings)
+    expected, found = weights(tmp_path / "straight"), weights(tmp_path / "resumed")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_a_log_that_was_cut_off_does_not_keep_it_from_going_on(

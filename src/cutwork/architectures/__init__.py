@@ -8,7 +8,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
-from cutwork.architectures.architecture import Architecture, Emit, Kind
+from cutwork.architectures.architecture import Architecture, Classified, Emit, Kind
 from cutwork.errors import CutworkError
 from cutwork.plan.builder import Plan
 from cutwork.plan.verify import verify
@@ -36,6 +36,8 @@ def find(config: Mapping[str, Any]) -> Architecture | None:
 
 def kind_of(config: Mapping[str, Any]) -> Kind:
     """What a model does, also one that this engine does not run, which can be trained all the same."""
+    if classifies(config):
+        return "embedding"
     family = find(config)
     if family is not None:
         return family.kind
@@ -44,18 +46,39 @@ def kind_of(config: Mapping[str, Any]) -> Kind:
     return "speech" if "num_mel_bins" in config else "translation"
 
 
+def classifies(config: Mapping[str, Any]) -> Classified | None:
+    """What a model of this configuration gives classes of, by the class of transformers' that it was saved from."""
+    names = config.get("architectures")
+    name = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
+    if name.endswith("ForSequenceClassification"):
+        return "text"
+    return "token" if name.endswith("ForTokenClassification") else None
+
+
 def build_plan(config: Mapping[str, Any]) -> Plan:
-    """The verified plan of a model, from its Hugging Face config.
+    """The verified plan of what makes a model's result: its decoder, or its encoder if that is all there is.
 
     Raises CutworkError for an unknown `model_type` or a config that does not describe a model this engine runs.
     """
-    return _build(architecture_of(config).decoder, config)
+    architecture = architecture_of(config)
+    emit = architecture.decoder or architecture.encoder
+    assert emit
+    return _build(emit, config)
 
 
 def build_encoder_plan(config: Mapping[str, Any]) -> Plan | None:
-    """The verified plan of a model's encoder, whose cache is what its decoder attends to; None if it has none."""
-    emit = architecture_of(config).encoder
-    return _build(emit, config) if emit else None
+    """The verified plan of an encoder whose cache is what the model's decoder attends to; None if it has none."""
+    architecture = architecture_of(config)
+    return _build(architecture.encoder, config) if architecture.encoder and architecture.decoder else None
+
+
+def build_embedding_plan(config: Mapping[str, Any]) -> Plan:
+    """The verified plan up to the last hidden states, which are its result. Raises as `build_plan` does."""
+    if architecture_of(config).decoder and config.get("is_causal") is False:
+        raise CutworkError("config.json: a decoder that sees what comes later (is_causal: false) is not supported")
+    plan = build_plan(config).without_head()
+    verify(plan)
+    return plan
 
 
 def _build(emit: Emit, config: Mapping[str, Any]) -> Plan:

@@ -9,7 +9,9 @@ from cutwork.architectures.lengths import LengthsOf, absolute
 from cutwork.plan.builder import Plan
 
 Emit = Callable[[Plan, Mapping[str, Any]], None]
-Kind = Literal["text", "translation", "speech"]  # continues a text; answers one with another; writes down a recording
+# Continues a text; answers one with another; writes down a recording; makes a vector, or classes, of a text.
+Kind = Literal["text", "translation", "speech", "embedding"]
+Classified = Literal["text", "token"]  # what classes are given of
 HEAD = "lm_head.weight"  # what plans call the output head
 _CONTEXT = absolute("max_position_embeddings")  # what most families call it
 
@@ -19,18 +21,18 @@ class Architecture:
     """A model family, by the `model_type` of its configs. Names of tensors are the plan's, patterns fnmatch's.
 
     models, source: which models those are and where they are described, for docs/architectures.md. decoder, encoder:
-    emit the forward pass from a config. context, inputs: how long sequences, and an encoder's inputs, may be.
-    embedding: the weight that a tied output head is; `tied_if_missing` where configs do not tell whether it is, but
-    what is stored does. renames: how names begin in checkpoints, and in plans. unread: what checkpoints carry although
-    the forward pass does not read it. transposed: floats of linears that checkpoints hold as [inputs, outputs].
-    start: the config's keys for the first token of an answer, in turn. frames: of a spectrogram, in each entry that an
-    encoder reads; 0 if it reads tokens.
+    emit the forward pass from a config; one of them at least. context, inputs: how long sequences, and the inputs of an
+    encoder with a decoder, may be. embedding: the weight that a tied output head is; `tied_if_missing` where configs do
+    not tell whether it is, but what is stored does. renames, endings: how names begin, and end, in checkpoints and in
+    plans. unread: what checkpoints carry although the forward pass does not read it. transposed: floats of linears that
+    checkpoints hold as [inputs, outputs]. start: the config's keys for the first token of an answer, in turn. frames:
+    of a spectrogram, in each entry that an encoder reads; 0 if it reads tokens.
     """
 
     model_type: str
     models: str
     source: str
-    decoder: Emit
+    decoder: Emit | None = None
     encoder: Emit | None = None
     kind: Kind = "text"
     context: LengthsOf = _CONTEXT
@@ -38,6 +40,7 @@ class Architecture:
     embedding: str = "model.embed_tokens.weight"
     tied_if_missing: bool = False
     renames: tuple[tuple[str, str], ...] = ()
+    endings: tuple[tuple[str, str], ...] = ()
     unread: tuple[str, ...] = ()
     transposed: tuple[str, ...] = ()
     start: tuple[str, ...] = ("decoder_start_token_id",)
@@ -45,6 +48,9 @@ class Architecture:
 
     def plan_name(self, stored: str) -> str:
         """The name that plans have for a tensor of a checkpoint."""
+        for before, after in self.endings:
+            if stored.endswith(before):
+                stored = stored.removesuffix(before) + after
         for before, after in self.renames:
             if stored.startswith(before):
                 return after + stored.removeprefix(before)

@@ -126,11 +126,14 @@ def like_llama(parse: Callable[[Mapping[str, Any]], LlamaConfig], mlp: Mlp = gat
     return lambda plan, config: emit(plan, parse(config), mlp)
 
 
-UNREAD = ("*.rotary_emb.inv_freq", HEAD)  # the head, where it is a copy of the embedding
+# The names of a checkpoint without a head, as those that make vectors are.
+BARE = tuple((name, f"model.{name}") for name in ("embed_tokens.", "layers.", "norm."))
+UNREAD = ("*.rotary_emb.inv_freq", HEAD, "score.*")  # the head, where it is a copy of the embedding, or classifies
 ARCHITECTURE = Architecture(
     "llama",
     models="Llama 1, 2, 3, 3.1 and 3.2, TinyLlama, SmolLM and SmolLM2, Vicuna, Yi, DeepSeek LLM",
     source="arXiv 2302.13971",
     decoder=like_llama(parse),
+    renames=BARE,
     unread=UNREAD,
 )

@@ -5,7 +5,7 @@ from typing import Any
 
 from cutwork.architectures.architecture import Architecture
 from cutwork.architectures.config import integer
-from cutwork.architectures.llama import UNREAD, LlamaConfig, decoder, like_llama
+from cutwork.architectures.llama import BARE, UNREAD, LlamaConfig, decoder, like_llama
 
 
 def parse(config: Mapping[str, Any]) -> LlamaConfig:
@@ -22,5 +22,6 @@ ARCHITECTURE = Architecture(
     models="Mistral 7B, Zephyr, Mistral Nemo",
     source="arXiv 2310.06825",
     decoder=like_llama(parse),
+    renames=BARE,
     unread=UNREAD,
 )

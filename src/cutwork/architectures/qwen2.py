@@ -5,7 +5,7 @@ from typing import Any
 
 from cutwork.architectures.architecture import Architecture
 from cutwork.architectures.config import flag, integer
-from cutwork.architectures.llama import UNREAD, LlamaConfig, decoder, like_llama
+from cutwork.architectures.llama import BARE, UNREAD, LlamaConfig, decoder, like_llama
 from cutwork.errors import CutworkError
 
 
@@ -34,5 +34,6 @@ ARCHITECTURE = Architecture(
     models="Qwen 1.5, Qwen2 and Qwen2.5, DeepSeek-R1-Distill-Qwen",
     source="arXiv 2407.10671",
     decoder=like_llama(parse),
+    renames=BARE,
     unread=UNREAD,
 )

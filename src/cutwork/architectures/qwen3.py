@@ -5,7 +5,7 @@ from typing import Any
 
 from cutwork.architectures.architecture import Architecture
 from cutwork.architectures.config import flag
-from cutwork.architectures.llama import UNREAD, LlamaConfig, decoder, like_llama
+from cutwork.architectures.llama import BARE, UNREAD, LlamaConfig, decoder, like_llama
 from cutwork.architectures.qwen2 import sliding_windows
 
 
@@ -16,5 +16,10 @@ def parse(config: Mapping[str, Any]) -> LlamaConfig:
 
 
 ARCHITECTURE = Architecture(
-    "qwen3", models="Qwen3, dense", source="arXiv 2505.09388", decoder=like_llama(parse), unread=UNREAD
+    "qwen3",
+    models="Qwen3, dense, Qwen3 Embedding and Reranker",
+    source="arXiv 2505.09388",
+    decoder=like_llama(parse),
+    renames=BARE,
+    unread=UNREAD,
 )

@@ -47,12 +47,13 @@ def parse_rope(config: Mapping[str, Any], head_dim: int) -> Rope:
     return Rope(inv_freq.astype(np.float32), scaling)
 
 
-def layer_kinds(config: Mapping[str, Any], *, every: int) -> list[str]:
-    """What each layer attends to; configs without `layer_types` have one that sees everything in `every` layers."""
+def layer_kinds(config: Mapping[str, Any], *, every: int, first: bool = False) -> list[str]:
+    """What each layer attends to; configs without `layer_types` have one that sees everything in `every` layers, the
+    first or the last of them."""
     layers = integer(config, "num_hidden_layers", maximum=1024)
     kinds = config.get("layer_types")
     if kinds is None:
-        return [_KINDS[(i + 1) % every == 0] for i in range(layers)]
+        return [_KINDS[(i if first else i + 1) % every == 0] for i in range(layers)]
     if not isinstance(kinds, list) or len(kinds) != layers or not set(kinds) <= set(_KINDS):
         raise CutworkError("config.json: layer_types must name full_attention or sliding_attention for every layer")
     return kinds

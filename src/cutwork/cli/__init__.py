@@ -14,6 +14,7 @@ from cutwork.cli.bench import bench
 from cutwork.cli.chat import chat
 from cutwork.cli.compress import compress
 from cutwork.cli.demo import demo
+from cutwork.cli.embed import embed
 from cutwork.cli.eval import evaluate
 from cutwork.cli.explain import explain
 from cutwork.cli.generate import generate
@@ -22,6 +23,7 @@ from cutwork.cli.merge import merge
 from cutwork.cli.pack import pack
 from cutwork.cli.prune import prune
 from cutwork.cli.pull import pull
+from cutwork.cli.push import push
 from cutwork.cli.quantize import quantize
 from cutwork.cli.report import report
 from cutwork.cli.rm import remove
@@ -42,11 +44,13 @@ app = typer.Typer(
 )
 
 # Packages that only some commands need, and the extra of pyproject.toml that brings them.
-_EXTRAS = {name: "train" for name in ("accelerate", "datasets", "gguf", "reasoning_gym", "torch")} | {
+_EXTRAS = {name: "train" for name in ("accelerate", "datasets", "torch")} | {
+    "gguf": "gguf",
     "jiwer": "eval",
     "lm_eval": "lm-eval",
     "matplotlib": "eval",
     "peft": "peft",
+    "reasoning_gym": "demo",
     "soundfile": "speech",
     "soxr": "speech",
     "fastapi": "serve",
@@ -64,10 +68,11 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "chat": chat,
         "translate": translate,
         "transcribe": transcribe,
+        "embed": embed,
         "serve": serve,
         "batch": batch,
     },
-    "Models of the Hub": {"pull": pull, "list": list_models, "rm": remove},
+    "Models of the Hub": {"pull": pull, "push": push, "list": list_models, "rm": remove},
     "Measure a model": {"eval": evaluate, "bench": bench, "explain": explain},
 }
 for panel, commands in _COMMANDS.items():
@@ -82,7 +87,7 @@ def _print_version(wanted: bool) -> None:
 
 
 @app.callback(
-    epilog="Start with: cutwork run recipes/smollm2-gsm.yaml — every command has --help with an example.",
+    epilog="Start with: cutwork run recipes/demo.yaml — every command has --help with an example.",
 )
 def _options(
     version: Annotated[

@@ -10,6 +10,7 @@ from rich.table import Table
 from cutwork.cli.console import console, print_json, table
 from cutwork.cli.loading import ModelArgument, loads_model
 from cutwork.cli.options import Json
+from cutwork.errors import CutworkError
 
 if TYPE_CHECKING:
     from cutwork.engine.load_options import LoadOptions
@@ -32,10 +33,16 @@ def bench(
 
     Example: [bold]cutwork bench out/sparse-int8 --against out/dense-int8 --threads 2[/bold]
     """
+    from cutwork.engine.embedding.description import reads_only
     from cutwork.engine.model import Model
     from cutwork.machine import cpu_name
     from cutwork.measure.speed import measure
+    from cutwork.store.directory import read_config
+    from cutwork.store.resolve import resolve
 
+    for path in [model, *(against or [])]:
+        if reads_only(read_config(resolve(path))):
+            raise CutworkError(f"{path} writes no text, so there is no decoding to measure; use explain or embed")
     with ExitStack() as stack:
         models: dict[str, Model] = {}
         load_seconds: dict[str, float] = {}

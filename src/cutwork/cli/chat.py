@@ -45,6 +45,7 @@ def chat(
     messages: list[dict[str, Any]] = list(opening)
     shown = _Shown(console, thoughts)
     with Model.load(model, **loading) as loaded:
+        loaded.check_writes()
         console.print(f"[dim]{model}: /reset forgets, /exit leaves[/dim]")
         while True:
             try:

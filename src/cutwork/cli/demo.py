@@ -16,7 +16,7 @@ from cutwork.cli.console import table as new_table
 from cutwork.cli.options import Json
 from cutwork.errors import CutworkError
 
-_RUN = "out/smollm2-gsm"  # where recipes/smollm2-gsm.yaml leaves its models
+_RUN = "out/demo"  # where `make demo` leaves its models
 
 
 @dataclass

@@ -83,6 +83,7 @@ def evaluate(
     results: dict[str, object] = {"model": model}
     batch = max(16, 4 * num_beams)
     with Model.load(model, **(loading | {"max_batch": batch})) as loaded:
+        loaded.check_writes()
         if task or recipe:
             score = accuracy(
                 loaded, load_task(settings), max_new_tokens=max_new_tokens, num_beams=num_beams, console=console

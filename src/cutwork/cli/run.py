@@ -17,7 +17,7 @@ def run(
         Path | None, typer.Option("--output", "-o", help="Output directory instead of the recipe's.")
     ] = None,
     until: Annotated[
-        str, typer.Option(help="Stop after this stage: teacher, prune, tune, quantize, pack or compare.")
+        str, typer.Option(help="Stop after this stage: preview, teacher, prune, tune, quantize, pack or compare.")
     ] = "compare",
     changes: Annotated[
         list[str] | None,
@@ -30,9 +30,9 @@ def run(
     """Carry out a recipe: dense fine-tune, prune, sparse fine-tune, quantise, pack, compare.
 
     Finished stages are never repeated: after an interruption the same command goes on, and a changed recipe redoes only
-    what depends on the change.
+    what depends on the change. Before it starts it says what the stages will take on this machine.
 
-    Example: [bold]cutwork run recipes/smollm2-gsm.yaml[/bold]
+    Example: [bold]cutwork run recipes/demo.yaml[/bold]
 
     Example: [bold]cutwork run recipes/smollm2-gsm.yaml --set prune.sparsity=0.6 --output out/smollm2-gsm-60[/bold]
     """

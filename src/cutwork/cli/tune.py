@@ -46,6 +46,9 @@ def tune(
     schedule: Annotated[Schedule, typer.Option()] = _DEFAULT.schedule,
     batch_size: Annotated[int, typer.Option(help="Samples per optimiser step.")] = _DEFAULT.batch_size,
     micro_batch_size: Annotated[int, typer.Option(help="Samples per forward pass.")] = _DEFAULT.micro_batch_size,
+    packing: Annotated[
+        bool, typer.Option("--packing", help="Put those of a forward pass into one row, without padding.")
+    ] = False,
     max_grad_norm: Annotated[float, typer.Option(help="Clip gradients to this; 0: never.")] = _DEFAULT.max_grad_norm,
     optimizer: Annotated[
         str, typer.Option(help="adam, muon, or any that transformers knows by name.")
@@ -111,6 +114,7 @@ def tune(
         schedule=schedule,
         batch_size=batch_size,
         micro_batch_size=micro_batch_size,
+        packing=packing,
         max_grad_norm=max_grad_norm,
         optimizer=optimizer,
         dtype=dtype,

@@ -20,7 +20,7 @@ from cutwork.pack.restore import restore
 from cutwork.prune.prune import prune
 from cutwork.quantize.quantize import quantize
 from cutwork.recipe import PackSettings, PruneSettings, QuantizeSettings
-from cutwork.store.demo_model import cache_directory
+from cutwork.store.cache import cache_directory
 from cutwork.store.directory import kind_of
 from cutwork.store.fingerprint import digest, fingerprint
 from cutwork.store.lock import only_process

@@ -19,13 +19,13 @@ from cutwork.engine.model import Model
 from cutwork.engine.weights.arrange import Arrangement
 from cutwork.engine.weights.bind import make_weight
 from cutwork.engine.weights.costs import have_measured, load_costs, measure_costs
-from cutwork.pack import bfloat16
 from cutwork.pack.int4 import RUN_COLS, encode_int4, runs_of
 from cutwork.pack.masked import encode
 from cutwork.pack.record import EncodedWeight
 from cutwork.pack.slots import in_slots
 from cutwork.quantize.rtn import rtn
 from cutwork.quantize.schemes import grid_of
+from cutwork.store import bfloat16
 
 Purpose = Literal["decode", "prefill", "batch16"]
 TOKENS: dict[Purpose, int] = {"decode": 1, "prefill": 512, "batch16": 16}  # of a step

@@ -6,6 +6,8 @@ from statistics import median
 import numpy as np
 
 from cutwork.engine.decoding.blocks import Table
+from cutwork.engine.embedding.hidden_states import HiddenStates
+from cutwork.engine.embedding.texts import Tokens
 from cutwork.engine.model import Model
 from cutwork.engine.step import Attended, Part, run_step, table_rows
 from cutwork.errors import CutworkError
@@ -41,9 +43,11 @@ def profile_step(
 ) -> StepProfile:
     """Run the same step `repeats` times and take the median of every op.
 
-    A decoder with an encoder attends to an input of `input_tokens`. Raises CutworkError if context + tokens exceed the
-    model's context, or input_tokens its encoder's.
+    Of a model that only reads texts, the step that reads one. A decoder with an encoder attends to an input of
+    `input_tokens`. Raises CutworkError if context + tokens exceed the model's context, or input_tokens its encoder's.
     """
+    if model.states is not None:
+        return _profile_reading(model, model.states, tokens, repeats)
     total = context + tokens
     if total > model.max_context:
         raise CutworkError(f"{context} + {tokens} tokens exceed the context of {model.max_context}; profile fewer")
@@ -76,6 +80,15 @@ def profile_step(
         if model.encoder:
             model.encoder.close(memory_table)
     return StepProfile(tokens, context, _op_times(model.plan, times[1:]))
+
+
+def _profile_reading(model: Model, states: HiddenStates, tokens: int, repeats: int) -> StepProfile:
+    """Of a model that only reads texts, one of so many tokens."""
+    if tokens > min(model.max_context, states.max_tokens):
+        raise CutworkError(f"a step reads at most {min(model.max_context, states.max_tokens)} tokens; profile fewer")
+    ids = np.random.default_rng(0).integers(0, model.plan.vocabulary, tokens).tolist()
+    times = states.profile(Tokens.of_ids(ids), repeats + 1)
+    return StepProfile(tokens, 0, _op_times(model.plan, times[1:]))
 
 
 def profile_encoder(model: Model, *, tokens: int = 64, repeats: int = 20) -> StepProfile:

@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from cutwork.architectures import architecture_of, build_encoder_plan, build_plan
+from cutwork.architectures import architecture_of, build_embedding_plan, build_encoder_plan, build_plan
 from cutwork.architectures.lengths import Lengths
 from cutwork.engine.backend import Backend, Costs, Executor, Weight
+from cutwork.engine.classification.head import Head, read_head
+from cutwork.engine.classification.question import Question, read_question
 from cutwork.engine.decoding.blocks import BlockCache
 from cutwork.engine.decoding.lookup import LookupDrafter
 from cutwork.engine.decoding.scheduler import Scheduler
 from cutwork.engine.decoding.speculative import Drafter
+from cutwork.engine.embedding.description import Description, describe
 from cutwork.engine.encoder import Encoder
 from cutwork.engine.load_options import LoadOptions
 from cutwork.engine.tokenizer import load_tokenizer
@@ -33,7 +36,11 @@ LOGITS_FLOATS = 1 << 24  # of one step's result when all rows' logits are wanted
 
 @dataclass(frozen=True)
 class Runtime:
-    """What a model takes steps with. `logits_chunk`: rows of logits that a step can give."""
+    """What a model takes steps with. `logits_chunk`: rows of logits that a step can give.
+
+    description, head: how the model makes vectors, and classes, of hidden states, which then are a step's result; both
+    None if it writes text. question: what it is asked of a query and a document, if it is a language model that ranks.
+    """
 
     plan: Plan
     weights: dict[str, Weight]
@@ -44,6 +51,14 @@ class Runtime:
     cache_dtype: CacheDType
     max_context: int
     logits_chunk: int
+    description: Description | None
+    head: Head | None
+    question: Question | None
+
+    @property
+    def writes(self) -> bool:
+        """Whether the model writes text."""
+        return not (self.description or self.head)
 
 
 def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options: LoadOptions) -> Runtime:
@@ -53,7 +68,13 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
     """
     architecture = architecture_of(packed.config)
     threads, max_batch = options["threads"], options["max_batch"]
-    plan, encoder_plan = build_plan(packed.config), build_encoder_plan(packed.config)
+    head, question = read_head(architecture, packed.config, packed.weights), None
+    if asked := read_question(packed.path, architecture, packed.weights):
+        head, question = asked
+    description = describe(packed.path) or (None if architecture.decoder or head else Description())
+    writes = not (description or head)
+    plan = build_plan(packed.config) if writes else build_embedding_plan(packed.config)
+    encoder_plan = build_encoder_plan(packed.config)
     plans = [plan, encoder_plan] if encoder_plan else [plan]
     anew = Arrangement.of(packed.weights, costs, threads) if costs else None
     stored: Mapping[str, EncodedWeight] = packed.weights
@@ -70,19 +91,25 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
     inputs = architecture.inputs(packed.config) if architecture.inputs else None
     if inputs and encoder_plan:
         inputs = _within_positions(encoder_plan, inputs)
+    context = _context(plan, architecture.context(packed.config), description)
+    together = max_batch
+    if not writes:  # as many of the longest texts as fill a step
+        together = -(-MAX_TOKENS // min(MAX_TOKENS, options["max_context"] or context.usual))
     size = size_cache(
         plan,
         dtype=dtype,
-        context=_within_positions(plan, architecture.context(packed.config)),
+        context=context,
         max_context=options["max_context"],
-        max_batch=max_batch,
+        max_batch=together,
         budget=options["cache_bytes"],
         encoder=encoder_plan,
         inputs=inputs,
         max_input=options["max_input"],
     )
     max_tokens = max(max_batch, min(MAX_TOKENS, size.context))
-    logits_chunk = max(max_batch, min(max_tokens, LOGITS_FLOATS // plan.vocabulary))
+    if not writes:
+        max_tokens = MAX_TOKENS if plan.cache_layers else max(MAX_TOKENS, size.context)  # which sees a text at once
+    logits_chunk = max(max_batch, min(max_tokens, LOGITS_FLOATS // plan.vocabulary)) if writes else max_tokens
 
     def executor(index: int, blocks: int, **more: Any) -> Executor:
         cache = {
@@ -125,7 +152,20 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
     anew_names = map(architecture.plan_name, anew.layouts) if anew else ()
     made = {name: weights[name].encoding for name in anew_names if name in weights}
     laid_out = {name: cast(Layout, encoding) for name, encoding in made.items() if encoding in get_args(Layout)}
-    return Runtime(plan, weights, laid_out, runner, scheduler, encoder, dtype, size.context, logits_chunk)
+    return Runtime(
+        plan,
+        weights,
+        laid_out,
+        runner,
+        scheduler,
+        encoder,
+        dtype,
+        size.context,
+        logits_chunk,
+        description,
+        head,
+        question,
+    )
 
 
 def add_draft(
@@ -140,8 +180,9 @@ def add_draft(
 
     Raises CutworkError if it cannot guess for it.
     """
-    if target.encoder or build_encoder_plan(packed.config):
+    if build_encoder_plan(packed.config):
         raise CutworkError("models with an encoder cannot be guessed for; leave out draft")
+    _check_guessed_for(target)
     tokenizer = load_tokenizer(packed.path, packed.config)
     if build_plan(packed.config).vocabulary != target.plan.vocabulary or (
         tokenizer and vocabulary and tokenizer.get_vocab() != vocabulary
@@ -154,6 +195,8 @@ def add_draft(
         "reorder_weights": False,  # it mostly guesses for one sequence, a token at a time
     }
     draft = assemble(packed, backend, costs, options | changes)
+    if not draft.writes:
+        raise CutworkError(f"{packed.path} writes no text, so it cannot guess; leave out draft")
     scheduler = draft.scheduler
     target.scheduler.max_guesses = min(target.scheduler.max_tokens, target.logits_chunk) - options["max_batch"]
     target.scheduler.drafter = Drafter(
@@ -167,10 +210,17 @@ def add_draft(
 
 def add_lookup(target: Runtime, options: LoadOptions) -> None:
     """Let what was said before guess for the target. Raises CutworkError if it cannot."""
-    if target.encoder:
-        raise CutworkError("models with an encoder cannot be guessed for; leave out draft")
+    _check_guessed_for(target)
     target.scheduler.max_guesses = min(target.scheduler.max_tokens, target.logits_chunk) - options["max_batch"]
     target.scheduler.drafter = LookupDrafter(options["draft_tokens"])
+
+
+def _check_guessed_for(target: Runtime) -> None:
+    """Raise CutworkError unless a model writes text that something can guess."""
+    if target.encoder:
+        raise CutworkError("models with an encoder cannot be guessed for; leave out draft")
+    if not target.writes:
+        raise CutworkError("a model that writes no text cannot be guessed for; leave out draft")
 
 
 def read_model(path: str | Path) -> PackedModel:
@@ -181,6 +231,13 @@ def read_model(path: str | Path) -> PackedModel:
     from cutwork.pack.in_memory import pack_in_memory
 
     return pack_in_memory(directory)
+
+
+def _context(plan: Plan, lengths: Lengths, description: Description | None) -> Lengths:
+    """How long sequences are and may be: what embeds is used with texts of the length that it describes."""
+    lengths = _within_positions(plan, lengths)
+    usual = description.max_length if description else None
+    return Lengths(min(lengths.usual, usual), lengths.most) if usual else lengths
 
 
 def _within_positions(plan: Plan, lengths: Lengths) -> Lengths:

@@ -13,6 +13,7 @@ import numpy as np
 from cutwork.architectures import architecture_of
 from cutwork.engine.backend import Costs, Executor, Weight, choose
 from cutwork.engine.chat.template import ChatTemplate, render_chat
+from cutwork.engine.classification.classifier import Classifier, Label, Span
 from cutwork.engine.decoding import perplexity as measure
 from cutwork.engine.decoding.options import GenerateOptions, each_answer
 from cutwork.engine.decoding.requests import Generation, Request, Session
@@ -20,6 +21,8 @@ from cutwork.engine.decoding.sampling import Logprob
 from cutwork.engine.decoding.scoring import Scorer
 from cutwork.engine.decoding.shared_session import SharedSession
 from cutwork.engine.decoding.turn import Turn
+from cutwork.engine.embedding.embedder import Embedder, EmbedOptions, EmbedProgress
+from cutwork.engine.embedding.hidden_states import HiddenStates
 from cutwork.engine.encoder import EncodedInput
 from cutwork.engine.load import add_draft, add_lookup, assemble, read_model
 from cutwork.engine.load_options import LOOKUP, LoadOptions, with_defaults
@@ -88,6 +91,17 @@ class Model:
             runtime.logits_chunk,
             self.max_context,
         )
+        self.states: HiddenStates | None = None  # of a model that writes no text
+        self.embedder: Embedder | None = None
+        self.classifier: Classifier | None = None
+        if not runtime.writes:
+            size = runtime.scheduler.max_tokens
+            self.states = HiddenStates(self.plan, runtime.executor, self._cache, self._turn, size)
+        if self.states and runtime.description:
+            limit = min(self.max_context, runtime.description.max_length or self.max_context)
+            self.embedder = Embedder(self.states, self.tokenizer, runtime.description, limit, self._check_tokens)
+        if self.states and runtime.head:
+            self.classifier = Classifier(self.states, self.tokenizer, runtime.head, self.max_context, runtime.question)
 
     @classmethod
     def load(cls, path: str | Path, **options: Unpack[LoadOptions]) -> "Model":
@@ -261,6 +275,65 @@ class Model:
         transcription = open_transcription(self, audio, options_from(options), progress=progress)
         return iter(transcription) if stream else transcription.result()
 
+    @overload
+    def embed(  # type: ignore[overload-overlap]  # a str is a sequence of str
+        self, inputs: str, *, progress: EmbedProgress | None = None, **options: Unpack[EmbedOptions]
+    ) -> np.ndarray: ...
+    @overload
+    def embed(
+        self, inputs: Sequence[Prompt], *, progress: EmbedProgress | None = None, **options: Unpack[EmbedOptions]
+    ) -> np.ndarray: ...
+    def embed(
+        self,
+        inputs: str | Sequence[Prompt],
+        *,
+        progress: EmbedProgress | None = None,
+        **options: Unpack[EmbedOptions],
+    ) -> np.ndarray:
+        """Vectors float32 [n, width] of texts or lists of token ids, [width] of a single text; longer ones are cut.
+
+        How is what sentence-transformers' files in the directory say (`modules.json`); an encoder without them gives
+        the mean of its hidden states. Options: prompt_name, one of the model's own prompts ("query"), or prompt, a
+        text, to come before each; pooling: "cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean" or "lasttoken"
+        instead of the model's; normalize: to length 1 or not, instead of what the model does; dimensions: only so many
+        numbers, of models that were trained for it. progress: called with what is done since the last call, by its
+        place.
+
+        Raises CutworkError for a model that makes no vectors.
+
+            model.embed(["What is cutwork?", "An embroidery."]) @ model.embed("Cloth is cut away.")
+        """
+        embedder = self._embedder()
+        texts = [inputs] if isinstance(inputs, str) else inputs
+        vectors = embedder.vectors(embedder.read(texts, **options), progress, **options)
+        return vectors[0] if isinstance(inputs, str) else vectors
+
+    def classify(self, texts: Sequence[str | tuple[str, str]]) -> list[list[Label]] | list[list[Span]]:
+        """Classes of texts, or of pairs of texts: all of them, the likeliest first, each with its score.
+
+        Of a model that gives classes of tokens the parts of each text that are of a class. Longer texts are cut. Raises
+        CutworkError for a model without such a head.
+
+            model.classify(["I like it."])[0][0].label
+        """
+        classifier = self._classifier()
+        tokens = classifier.read(texts)
+        logits = classifier.logits(tokens)
+        if classifier.head.of == "text":
+            return [classifier.labels(each) for each in logits]
+        alone = [text if isinstance(text, str) else text[0] for text in texts]
+        return [classifier.spans(*each) for each in zip(alone, tokens, logits, strict=True)]
+
+    def rank(self, query: str, documents: Sequence[str], *, raw: bool = False) -> np.ndarray:
+        """How well each document answers a query, float32 [n], by a cross-encoder: from 0 to 1, or what the model's
+        head gives if `raw`. The longer of the two is cut. Raises CutworkError for a model that does not tell.
+
+            model.rank("What is cutwork?", ["An embroidery.", "A river."]).argmax()
+        """
+        classifier = self._classifier()
+        classifier.check_ranks()
+        return classifier.relevance(classifier.logits(classifier.read([(query, each) for each in documents])), raw=raw)
+
     def render_chat(
         self,
         messages: Messages,
@@ -359,6 +432,11 @@ class Model:
         window = min(window, self.max_context)
         return measure.perplexity(self._scorer.logits, tokens[:max_tokens], window=window, stride=stride or window)
 
+    def check_writes(self) -> None:
+        """Raise CutworkError for a model that only reads texts."""
+        if self.states is not None:
+            raise CutworkError(f"this model writes no text; use {'embed' if self.embedder else 'classify'}")
+
     @property
     def memory_bytes(self) -> dict[str, int]:
         """Bytes of weights, KV cache and the arena of activations."""
@@ -382,6 +460,8 @@ class Model:
         with self._turn:
             self.session.scheduler.close()
             self._scorer.close()
+            if self.states:
+                self.states.close()
             self.weights, self.executor, self.encoder = {}, None, None
 
     def __enter__(self) -> "Model":
@@ -413,7 +493,27 @@ class Model:
                 raise
         return requests
 
+    def _embedder(self) -> Embedder:
+        if self.embedder is None:
+            raise CutworkError(
+                f"this {self.config.get('model_type', 'model')} makes no vectors of texts: it is no encoder, and no "
+                "modules.json in its directory says how"
+            )
+        return self.embedder
+
+    def _classifier(self) -> Classifier:
+        if self.classifier is None:
+            raise CutworkError(
+                f"this {self.config.get('model_type', 'model')} gives no classes: it was not saved with such a head"
+            )
+        return self.classifier
+
     def _check(self, tokens: Sequence[int]) -> None:
+        """Raise CutworkError unless the model writes text, knows these tokens and is open."""
+        self.check_writes()
+        self._check_tokens(tokens)
+
+    def _check_tokens(self, tokens: Sequence[int]) -> None:
         if self.executor is None:
             raise CutworkError("the model is closed")
         for token in tokens:

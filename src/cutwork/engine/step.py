@@ -39,19 +39,21 @@ def run_step(
     profile: bool = False,
     attended: Attended | None = None,
     attention_of: np.ndarray | None = None,
+    types: np.ndarray | None = None,
 ) -> np.ndarray:
     """Run at least one part; returns the logits wanted, float32 [R, vocabulary], part by part.
 
-    block_tables: int32 [S, B], as `table_rows` makes them. attention_of: int32 [P, 2], the (layer, head) whose cross
+    block_tables: int32 [S, B], as `table_rows` makes them. types: of all tokens, float32 [T, types], where a plan adds
+    them. attention_of: int32 [P, 2], the (layer, head) whose cross
     attention is to be kept.
     """
     lengths = [len(part.entries) for part in parts]
     entries = np.concatenate([np.asarray(part.entries) for part in parts])
-    features = entries if entries.ndim == 2 else None
+    features = entries if entries.ndim == 2 else types
     rows = [np.arange(end - part.logits, end) for part, end in zip(parts, np.cumsum(lengths), strict=True)]
     return np.asarray(
         executor.step(
-            np.zeros(len(entries), np.int32) if features is not None else entries.astype(np.int32),
+            np.zeros(len(entries), np.int32) if entries.ndim == 2 else entries.astype(np.int32),
             np.concatenate([np.arange(part.start, part.start + len(part.entries), dtype=np.int32) for part in parts]),
             np.repeat(np.asarray([part.sequence for part in parts], np.int32), lengths),
             block_tables,

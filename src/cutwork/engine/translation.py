@@ -24,7 +24,8 @@ def check_translates(config: Mapping[str, Any]) -> None:
     """Raises CutworkError unless a model of this configuration translates texts."""
     if translates(config):
         return
-    kind, instead = config.get("model_type", "model"), "transcribe" if kind_of(config) == "speech" else "generate"
+    kind = config.get("model_type", "model")
+    instead = {"speech": "transcribe", "embedding": "embed"}.get(kind_of(config), "generate")
     raise CutworkError(f"a {kind} does not translate texts; use {instead}, or load an encoder-decoder such as T5")
 
 

@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -99,6 +101,19 @@ def measure(
                     speeds[name].step_ms.append(steps)
                 progress.advance(bar)
     return speeds
+
+
+def measure_directories(
+    directories: Mapping[str, Path], prompt_tokens: int, decode_tokens: int, repeats: int, *, threads: int
+) -> dict[str, Speed]:
+    """`measure` of the models in directories of any kind, all in memory at once. threads: 0 is every CPU."""
+    longest = prompt_tokens + decode_tokens + 1
+    with ExitStack() as stack:
+        models = {
+            name: stack.enter_context(Model.load(path, threads=threads, max_context=longest, max_batch=1))
+            for name, path in directories.items()
+        }
+        return measure(models, prompt_tokens, decode_tokens, repeats)
 
 
 def _once(

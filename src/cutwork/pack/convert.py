@@ -4,13 +4,13 @@ from typing import Literal
 
 import numpy as np
 
-from cutwork.pack import bfloat16
 from cutwork.pack.floats import as_float32
 from cutwork.pack.int4 import GROUP, encode_int4
 from cutwork.pack.masked import encode
 from cutwork.pack.record import EncodedWeight
 from cutwork.pack.slots import in_slots
 from cutwork.pack.source import SourceWeight
+from cutwork.store import bfloat16
 
 LOWEST = np.int8(-128)  # a code that kernels cannot negate
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from cutwork import architectures
-from cutwork.pack import bfloat16
+from cutwork.store import bfloat16
 from cutwork.store.safetensors import Tensor
 
 FLOATS = ("F32", "F16", "BF16")

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from cutwork.pack import bfloat16
 from cutwork.pack.masked import pack_bits, select, unpack_bits
 from cutwork.pack.record import MAX_COLS, TAIL_BYTES, EncodedWeight
+from cutwork.store import bfloat16
 
 TILE_ROWS = 16
 RUN_COLS = 32

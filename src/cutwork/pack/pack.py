@@ -1,6 +1,6 @@
 """Packed models into files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ from cutwork.pack.record import EncodedWeight
 from cutwork.pack.source import SourceCheckpoint, SourceWeight
 from cutwork.pack.zeros import negative_zeros
 from cutwork.store.directory import copy_side_files
+from cutwork.store.examples import write_examples
 from cutwork.store.output import output_directory
 from cutwork.store.safetensors import SafetensorsWriter
 
@@ -132,6 +133,7 @@ def pack(
     dtype: Literal["auto", "f32", "bf16"] = "auto",
     *,
     head: Literal["auto", "i8", "i4"] = "auto",
+    examples: Sequence[str] = (),
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> PackSummary:
@@ -139,7 +141,8 @@ def pack(
 
     `dtype` is that of unquantised matrices; `head` that of the output head (or the embedding tied to it), which is read
     whole for every token: unless it is quantised already, `i8` rounds it per row, `i4` per row and 128 columns. Only
-    one weight is in memory at a time, as it was and as it is stored.
+    one weight is in memory at a time, as it was and as it is stored. `examples` are prompts of the model's task, kept
+    beside it if they are short.
     Raises CutworkError for what cannot be read, a taken `output` or a full disk.
     """
     with damaged_if_not_understood(source):
@@ -166,6 +169,7 @@ def pack(
                 tensor = checkpoint.tensors[name]
                 writer.add_tensor(name, tensor.dtype, tensor.array)
         copy_side_files(source, partial)
+        write_examples(partial, examples)
     if progress:
         progress(len(checkpoint.names), len(checkpoint.names))
     return summary

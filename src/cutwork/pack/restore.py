@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from cutwork.errors import CutworkError, damaged_if_not_understood
-from cutwork.pack import bfloat16
 from cutwork.pack.codes import pack_nibbles
 from cutwork.pack.convert import LOWEST
 from cutwork.pack.decode import decode
@@ -19,6 +18,7 @@ from cutwork.pack.pack import Progress
 from cutwork.pack.reader import STORED_DTYPE, PackedModel, read_packed, verify
 from cutwork.pack.record import EncodedWeight
 from cutwork.pack.zeros import restore_negative_zeros
+from cutwork.store import bfloat16
 from cutwork.store.directory import copy_side_files
 from cutwork.store.output import output_directory
 from cutwork.store.safetensors import NUMPY_DTYPES, SafetensorsWriter, Tensor, Tensors, open_tensors

@@ -1,7 +1,7 @@
 """The plan of a forward pass: coarse, typed ops on buffers, emitted by an architecture and run by an executor."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -66,6 +66,7 @@ class Plan:
 
     def embed(self, name: str, vocabulary: int, width: int, scale: float = 1.0) -> Buffer:
         """Row `tokens[t]` of the weight [vocabulary, width], times `scale`."""
+        self.vocabulary = vocabulary
         out = self._buffer(width, "T")
         self.ops.append(ops.Embed(out.id, self._weight(name, vocabulary, width), scale))
         return out
@@ -76,11 +77,19 @@ class Plan:
         self.ops.append(ops.Input(out.id))
         return out
 
-    def add_positions(self, x: Buffer, name: str, positions: int) -> Buffer:
-        """x plus row `positions[t]` of the weight [positions, x.width]."""
+    def add_positions(self, x: Buffer, name: str, positions: int, *, first: int = 0) -> Buffer:
+        """x plus row `positions[t]` of the weight [positions, x.width], whose row `first` is that of position 0."""
         out = self._buffer(x.width, x.rows)
+        if first:
+            shape, positions = (positions, x.width), positions - first
+            self.derived[f"{name}.weight"] = Derived(f"{name}.weight", shape, lambda stored: stored[first:])
         self.ops.append(ops.AddPositions(x.id, out.id, self._weight(name, positions, x.width)))
         return out
+
+    def add_types(self, x: Buffer, name: str, types: int) -> Buffer:
+        """x plus row k of the weight [types, x.width] where the token is of type k: the features' entry k is 1."""
+        by_type = Derived(f"{name}.weight", (types, x.width), lambda stored: np.ascontiguousarray(stored.T))
+        return self.linear(self.input(types), name, x.width, residual=x, derived=by_type)
 
     def unfold(self, xs: Sequence[tuple[Buffer, int]]) -> Buffer:
         """Of each (buffer, shift) the row so many rows on in the token's sequence, zeros beyond it, side by side."""
@@ -206,12 +215,19 @@ class Plan:
         self.ops.append(ops.KvAppend(k.id, v.id, cache))
 
     def self_attention(
-        self, q: Buffer, k: Buffer, v: Buffer, *, heads: int, scale: float | None = None, bias: Derived | None = None
+        self,
+        q: Buffer,
+        k: Buffer,
+        v: Buffer,
+        *,
+        heads: int,
+        scale: float | None = None,
+        bias: Derived | np.ndarray | None = None,
     ) -> Buffer:
         """Attends to all tokens of the own sequence that are in this step, before and after; an encoder's.
 
-        bias: [heads, 2n + 1], added to the score of a key that is -n, …, n tokens ahead; keys farther away are like the
-        ends. scale as for `attention`.
+        bias: float32 [heads, 2n + 1], added to the score of a key that is -n, …, n tokens ahead; keys farther away are
+        like the ends. scale as for `attention`.
         """
         head_dim = q.width // heads
         out = self._buffer(q.width, q.rows)
@@ -265,6 +281,20 @@ class Plan:
         weight = self._weight(name, vocabulary, x.width)
         self.ops.append(ops.Logits(x.id, weight, self._bias(name, vocabulary, bias)))
 
+    def output(self, x: Buffer) -> None:
+        """The step's result: the rows of x; the last op of a plan without logits."""
+        self.ops.append(ops.Output(x.id))
+
+    def without_head(self) -> "Plan":
+        """The same pass up to what the output head reads, which becomes the result; itself if it has no head."""
+        head = self.ops[-1]
+        if not isinstance(head, ops.Logits):
+            return self
+        kept = [*self.ops[:-1], ops.Output(head.x)]
+        tied = head.weight in {id for op in kept for id in op.ids("weight", "weights")}
+        weights = dict(list(self.weights.items())[: None if tied else head.weight])
+        return replace(self, ops=kept, weights=weights)
+
     def op_dicts(self) -> list[dict[str, Any]]:
         """The ops as executors take them."""
         return [op.as_dict() for op in self.ops]
@@ -317,9 +347,11 @@ class Plan:
         self.derived[name] = value
         return self._vector(name, length)
 
-    def _attention_bias(self, bias: Derived | None) -> int:
+    def _attention_bias(self, bias: Derived | np.ndarray | None) -> int:
         if bias is None:
             return NONE
+        if isinstance(bias, np.ndarray):
+            return self._constant("attention.bias", bias.reshape(-1))
         length = len(bias.compute(np.zeros(bias.shape, np.float32)))
         return self._derived(f"{bias.source}, by distance", length, bias)
 

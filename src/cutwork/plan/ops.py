@@ -277,6 +277,14 @@ class Logits(Op):
     bias: OptionalVector
 
 
+@dataclass(frozen=True)
+class Output(Op):
+    """The step's result [R, width], where it is no logits: x."""
+
+    kind = "output"
+    x: BufferIn
+
+
 OPS: dict[str, type[Op]] = {op.kind: op for op in Op.__subclasses__()}
 
 

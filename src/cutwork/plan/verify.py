@@ -8,20 +8,20 @@ from collections.abc import Sequence
 
 from cutwork.plan.builder import Plan
 from cutwork.plan.layout import Span, lifetimes
-from cutwork.plan.ops import ACTIVATIONS, NONE, KvAppend, Logits, Op
+from cutwork.plan.ops import ACTIVATIONS, NONE, KvAppend, Logits, Op, Output
 
 
 def verify(plan: Plan, spans: Sequence[Span] | None = None) -> None:
     """Check every op of a plan by the roles of its fields, and the layout `spans` if given.
 
-    An encoder's plan ends with the keys and values it leaves for its decoder. Raises ValueError naming the op for an id
-    out of range, a buffer read before it is written or overwritten while alive, a number that is not finite, an unknown
-    activation, or another plan that does not end with its one `logits`.
+    The plan of an encoder with a decoder ends with the keys and values it leaves for that. Raises ValueError naming the
+    op for an id out of range, a buffer read before it is written or overwritten while alive, a number that is not
+    finite, an unknown activation, or another plan that does not end with its one `logits` or `output`.
     """
-    logits = [index for index, op in enumerate(plan.ops) if isinstance(op, Logits)]
-    encodes = not logits and plan.ops and isinstance(plan.ops[-1], KvAppend)
-    if logits != [len(plan.ops) - 1] and not encodes:
-        raise ValueError("a plan must end with its one logits op")
+    results = [index for index, op in enumerate(plan.ops) if isinstance(op, Logits | Output)]
+    encodes = not results and plan.ops and isinstance(plan.ops[-1], KvAppend)
+    if results != [len(plan.ops) - 1] and not encodes:
+        raise ValueError("a plan must end with its one logits or output op")
     written: set[int] = set()
     for index, op in enumerate(plan.ops):
         problem = _problem(plan, op, written)

@@ -181,7 +181,7 @@ def _walk(
 def _masks(model: Any, blocks: nn.ModuleList, batch: dict[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
     """Which positions [B, T] of a stack's hidden states, and of its encoder's, are real tokens; None if all are."""
     source = batch["attention_mask"].bool() if "attention_mask" in batch else None
-    if kind_of(model.config.to_dict()) == "text":
+    if kind_of(model.config.to_dict()) in ("text", "embedding"):
         return source, source
     if any(module is blocks for module in model.get_encoder().modules()):
         return source, source

@@ -110,7 +110,7 @@ def _is_norm(module: nn.Module) -> bool:
 
 
 def _outputs(model: Any, model_inputs: ModelInputs, batch: dict[str, Tensor]) -> Tensor:
-    """The logits where there are labels."""
+    """The logits where there are labels; an encoder's hidden states, or what its head says of whole texts."""
     rows, _ = model_inputs.label_rows(batch)
-    logits: Tensor = model(**model_inputs.keywords(batch)).logits
-    return logits[rows].float()
+    result: Tensor = model(**model_inputs.keywords(batch))[0]
+    return (result[rows] if result.ndim == 3 else result).float()

@@ -1,6 +1,8 @@
 """`cutwork run`: the stages of a recipe, from a pretrained model to the comparison of everything made of it."""
 
 from collections.abc import Mapping
+from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -8,6 +10,8 @@ from rich.console import Console
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import PackSettings, Recipe
+from cutwork.run.durations import Durations
+from cutwork.run.preview import add_preview
 from cutwork.run.stages import GROUPS, Source, Stage, Stages, sample_digest
 from cutwork.store.json_file import write_json
 from cutwork.store.resolve import resolve
@@ -41,31 +45,42 @@ def run(recipe: Recipe, *, output: Path | None = None, until: str = "compare", c
 
 def stages_of(recipe: Recipe, output: Path, console: Console) -> Stages:
     """The stages of a recipe. Gets the task's data and the model, but carries nothing out."""
+    wanted = recipe.compare.models or tuple(VARIANTS)
+    if unknown := [name for name in wanted if name not in VARIANTS]:
+        raise CutworkError(f"compare.models: there is no '{unknown[0]}'; they are {', '.join(VARIANTS)}")
     if recipe.compare.lm_eval:
         import lm_eval  # noqa: F401  # or else, before any work is done, the error that it is not installed
     task = load_task(recipe.task)
     if not task.train or not task.test:
         raise CutworkError(f"task {task.name} has no training or no test samples; give it both in task.options")
-    stages = Stages(output, task, recipe.task.max_length, console, recipe.task.long)
-    dense: Source = resolve(recipe.model)
+    start = resolve(recipe.model)
+    durations = Durations(start, task, recipe.task.max_length, recipe.task.long)
+    stages = Stages(output, task, recipe.task.max_length, console, recipe.task.long, durations)
+    if recipe.preview:
+        add_preview(stages, start, recipe)
+    dense: Source = start
     if recipe.teacher:
         dense = stages.tune("teacher", "teacher", dense, recipe.teacher)
     pruned, sparse = _prune_and_tune(recipe, stages, dense)
     models: dict[str, Source] = {"dense": dense, "pruned": pruned, "sparse": sparse}
     if recipe.quantize:
         for name in ("dense", "sparse"):
-            models[f"{name}-quantized"] = stages.quantize(f"{name}-quantized", models[name], recipe.quantize)
+            if f"{name}-int8" in wanted:
+                models[f"{name}-quantized"] = stages.quantize(f"{name}-quantized", models[name], recipe.quantize)
     packed = {
         name: stages.pack(f"packed/{name}", models[model], PackSettings(dtype=dtype) if dtype else recipe.pack)
         for name, (model, dtype) in VARIANTS.items()
-        if model in models
+        if model in models and name in wanted
     }
+    if not packed:
+        raise CutworkError(f"compare.models: without quantize there is no {' or '.join(wanted)}")
 
     def make(file: Path) -> None:
         _compare(recipe, task, packed, stages, file)
 
     depends = [recipe.name, recipe.compare.model_dump(mode="json"), recipe.task.max_length, sample_digest(task.test)]
-    stages.add("results.json", "compare", make, depends, *packed.values())
+    seconds = partial(durations.compare, recipe.compare, len(packed))
+    stages.add("results.json", "compare", make, depends, *packed.values(), seconds=seconds)
     return stages
 
 
@@ -91,5 +106,8 @@ def _compare(recipe: Recipe, task: Task, packed: Mapping[str, Stage], stages: St
     variants = {name: Variant(stage.output, stage.key) for name, stage in packed.items()}
     results = compare(recipe, variants, task, file.parent / "measurements", console=stages.console)
     results["seconds"] = stages.seconds()
+    results["date"] = date.today().isoformat()
+    results["settings"] = recipe.model_dump(mode="json", exclude={"output"})
+    results["made"] = {name: stage.key for name, stage in packed.items()}  # tells these models from later ones
     write_report([results], file.parent)
     write_json(file, results)

@@ -3,7 +3,8 @@
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,13 +14,13 @@ from rich.console import Console
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import Long, PackSettings, Pruner, PruneSettings, QuantizeSettings, Settings, TuneSettings
-from cutwork.store.examples import write_examples
+from cutwork.run.durations import Durations, sentence
 from cutwork.store.fingerprint import digest, fingerprint
 from cutwork.store.json_file import read_json, write_json
 from cutwork.store.lock import only_process
 from cutwork.tasks.task import Sample, Task
 
-GROUPS = ("teacher", "prune", "tune", "quantize", "pack", "compare")  # what --until may name
+GROUPS = ("preview", "teacher", "prune", "tune", "quantize", "pack", "compare")  # what --until may name
 _STATE = "stages.json"
 _SECONDS = "seconds.json"
 _FORMER_PRUNER: Pruner = "sparsegpt"  # PruneSettings.method where a recipe said nothing, until ALPS was
@@ -37,6 +38,7 @@ class Stage:
     output: Path
     key: str
     make: Callable[[], object]
+    seconds: Callable[[], float | None] = lambda: None  # that it will take
 
 
 Source = Stage | Path  # where a stage takes a model from: another stage, or a directory that is not ours
@@ -61,6 +63,7 @@ class Stages:
     max_length: int
     console: Console
     long: Long = "drop"
+    durations: Durations | None = None  # said before the work begins
     stages: list[Stage] = field(default_factory=list)
 
     def tune(
@@ -79,7 +82,7 @@ class Stages:
         depends: list[object] = [_dump(settings), self._data]
         if self.task.validation:
             depends.append(sample_digest(self.task.validation))
-        return self.add(name, group, make, depends, model, *taught)
+        return self.add(name, group, make, depends, model, *taught, seconds=self._seconds("tune", settings))
 
     def prune(self, name: str, model: Source, settings: PruneSettings) -> Stage:
         """Add a one-shot pruning; one that was begun when another method was the default goes on with that."""
@@ -96,7 +99,8 @@ class Stages:
 
             prune(path_of(model), output, settings, self.task.train, **self._common())
 
-        return self.add(name, "prune", make, [_dump(settings), self._data], model)
+        seconds = self._seconds("prune", settings)
+        return self.add(name, "prune", make, [_dump(settings), self._data], model, seconds=seconds)
 
     def quantize(self, name: str, model: Source, settings: QuantizeSettings) -> Stage:
         """Add a quantisation."""
@@ -106,7 +110,8 @@ class Stages:
 
             quantize(path_of(model), output, settings, self.task.train, **self._common())
 
-        return self.add(name, "quantize", make, [_dump(settings), self._data], model)
+        seconds = self._seconds("quantize", settings)
+        return self.add(name, "quantize", make, [_dump(settings), self._data], model, seconds=seconds)
 
     def pack(self, name: str, model: Source, settings: PackSettings) -> Stage:
         """Add a packed model."""
@@ -114,25 +119,33 @@ class Stages:
         def make(output: Path) -> None:
             from cutwork.pack.pack import pack
 
-            pack(path_of(model), output, settings.dtype, head=settings.head)
-            if self.task.metric == "exact":
-                write_examples(output, [sample.prompt for sample in self.task.test if not sample.turns])
+            exact = self.task.metric == "exact"
+            examples = [sample.prompt for sample in self.task.test if not sample.turns] if exact else []
+            pack(path_of(model), output, settings.dtype, head=settings.head, examples=examples)
 
-        return self.add(name, "pack", make, settings.model_dump(mode="json"), model)
+        return self.add(name, "pack", make, settings.model_dump(mode="json"), model, seconds=self._seconds("pack"))
 
-    def add(self, name: str, group: str, make: Callable[[Path], object], settings: object, *inputs: Source) -> Stage:
+    def add(
+        self,
+        name: str,
+        group: str,
+        make: Callable[[Path], object],
+        settings: object,
+        *inputs: Source,
+        seconds: Callable[[], float | None] = lambda: None,
+    ) -> Stage:
         """Add a stage that depends on `settings` (anything JSON can hold) and on models; returns it."""
         output = self.output / name
-        stage = Stage(name, group, output, _key(name, settings, *inputs), partial(make, output))
+        stage = Stage(name, group, output, _key(name, settings, *inputs), partial(make, output), seconds)
         self.stages.append(stage)
         return stage
 
     def _begun_as(self, name: str, settings: object, *inputs: Source) -> bool:
-        return _read_state(self.output).get(name) == _key(name, settings, *inputs)
+        return read_state(self.output).get(name) == _key(name, settings, *inputs)
 
     def missing(self) -> list[Stage]:
         """The stages that are not there, or were made for other settings or inputs."""
-        state = _read_state(self.output)
+        state = read_state(self.output)
         return [stage for stage in self.stages if state.get(stage.name) != stage.key or not stage.output.exists()]
 
     def carry_out(self, until: str = GROUPS[-1]) -> None:
@@ -140,17 +153,31 @@ class Stages:
         wanted = [stage for stage in self.stages if GROUPS.index(stage.group) <= GROUPS.index(until)]
         refusal = f"another cutwork run is working in {self.output}; wait for it or choose --output"
         with only_process(self.output / ".lock", refusal):
-            _forget_leftovers(self.output)
-            missing = [stage for stage in self.missing() if stage in wanted]
+            every = self.missing()
+            _forget_leftovers(self.output, [stage.output for stage in self.stages if stage not in every])
+            missing = [stage for stage in every if stage in wanted]
             if len(missing) < len(wanted):
                 there = "all stages are" if not missing else f"{len(wanted) - len(missing)} of {len(wanted)} stages are"
                 following = f"; going on with {missing[0].name}" if missing else ""
                 self.console.print(f"{self.output}: {there} already there{following}", highlight=False)
+            if missing and self.durations:
+                self._say_how_long(missing)
             for stage in missing:
                 self._make(stage, f"{wanted.index(stage) + 1}/{len(wanted)}")
 
+    def _say_how_long(self, missing: list[Stage]) -> None:
+        """What each group of stages will take, those that were begun as if they were not."""
+        groups: dict[str, float | None] = {}
+        for stage in missing:
+            seconds, before = stage.seconds(), groups.get(stage.group, 0.0)
+            groups[stage.group] = None if seconds is None or before is None else before + seconds
+        self.console.print(sentence(groups), highlight=False, soft_wrap=True)
+
+    def _seconds(self, kind: str, *settings: Settings) -> Callable[[], float | None]:
+        return partial(getattr(self.durations, kind), *settings) if self.durations else lambda: None
+
     def _make(self, stage: Stage, count: str) -> None:
-        state = _read_state(self.output)
+        state = read_state(self.output)
         if state.get(stage.name) != stage.key:
             if stage.name in state:
                 self.console.print(f"{stage.name} was begun with other settings or inputs; it is made anew")
@@ -201,7 +228,7 @@ def _dump(settings: Settings) -> dict[str, Any]:
     return settings.model_dump(mode="json")
 
 
-def _read_state(output: Path) -> Mapping[str, str]:
+def read_state(output: Path) -> Mapping[str, str]:
     """Keys of the stages begun or finished in an output directory."""
     file = output / _STATE
     return read_json(file) if file.is_file() else {}
@@ -223,7 +250,12 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _forget_leftovers(output: Path) -> None:
-    """Remove what a process killed while discarding left."""
+def _forget_leftovers(output: Path, finished: Sequence[Path]) -> None:
+    """Remove what a process killed while discarding left, or one killed when a stage was finished and nothing else."""
     for stale in [*output.glob(".*.stale"), *output.glob("*/.*.stale")]:
         _remove(stale)
+    for stage in finished:
+        work, lock = stage.with_name(f"{stage.name}.work"), stage.with_name(f".{stage.name}.lock")
+        if work.exists() or lock.exists():
+            with suppress(CutworkError), only_process(lock, f"{stage} is being made"):
+                _remove(work)

@@ -28,6 +28,8 @@ routes/chat.py         /v1/chat/completions
 routes/responses.py    /v1/responses, as chats
 routes/anthropic.py    /v1/messages, as chats
 routes/audio.py        /v1/audio/transcriptions and translations
+routes/embeddings.py   /v1/embeddings
+routes/classify.py     /classify, /v1/rerank
 routes/translate.py    /translate
 routes/info.py         models, tokens, health, metrics
 routes/schema.py       what request bodies have in common
@@ -35,5 +37,6 @@ routes/schema.py       what request bodies have in common
 jobs/job.py          a request's work, and the thread that does it: queue, limit, deadline, cancelling, drain
 jobs/worker.py       text: choices, and the thread that steps for all of them
 jobs/scoring.py      log-probabilities of prompts, between the steps
+jobs/reader.py       texts that are read only, those of all requests together
 jobs/transcriber.py  speech: recordings, one after the other
 """

@@ -21,10 +21,12 @@ def identifier(prefix: str) -> str:
     return f"{prefix}-{secrets.token_hex(12)}"
 
 
-def json_answer(head: dict[str, Any], choices: Iterable[dict[str, Any]], end: dict[str, Any]) -> Response:
-    """An answer whose choices are written one after the other: one call that writes all would stop every thread."""
-    parts = ",".join(json.dumps(choice, ensure_ascii=False) for choice in choices)
-    text = f'{json.dumps(head)[:-1]}, "choices": [{parts}], {json.dumps(end)[1:]}'
+def json_answer(
+    head: dict[str, Any], parts: Iterable[dict[str, Any]], end: dict[str, Any], name: str = "choices"
+) -> Response:
+    """An answer whose parts are written one after the other: one call that writes all would stop every thread."""
+    written = ",".join(json.dumps(part, ensure_ascii=False) for part in parts)
+    text = f'{json.dumps(head)[:-1]}, "{name}": [{written}], {json.dumps(end)[1:]}'
     return Response(text.encode(errors="replace"), media_type="application/json")
 
 

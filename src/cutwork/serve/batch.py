@@ -17,7 +17,7 @@ from cutwork.serve.limits import Limits
 from cutwork.store.fingerprint import fingerprint
 from cutwork.store.journal import Journal
 
-URLS = ("/v1/completions", "/v1/chat/completions")
+URLS = ("/v1/completions", "/v1/chat/completions", "/v1/embeddings")
 _JSON = {"Content-Type": "application/json"}
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 BatchProgress = Callable[[int, int], None]  # (answered, all)

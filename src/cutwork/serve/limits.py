@@ -28,6 +28,8 @@ class Limits:
     header_seconds: float = 10.0  # from the opening of a connection, or a request's first byte, to its last header
     queue: int = 256  # sequences waiting for a place in the batch, of all requests to a model
     prompts: int = 64  # prompts, or texts to translate, in one request
+    inputs: int = 2048  # texts to embed, classify or rank in one request
+    queue_tokens: int = 1 << 20  # of all texts that wait to be read by a model
     choices: int = 16  # n
     beams: int = 8
     text_length: int = 1 << 14  # characters of a text to translate

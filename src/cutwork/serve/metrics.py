@@ -104,6 +104,17 @@ class ModelMetrics:
         self._all.finished.labels(self.name, "stop").inc()
         self._all.latency.labels(self.name).observe(latency)
 
+    def read_step(self, texts: int, seconds: float) -> None:
+        """A step read so many texts."""
+        self._all.step_time.labels(self.name).observe(seconds)
+        self._all.batch_size.labels(self.name).observe(texts)
+
+    def read(self, tokens: int, latency: float) -> None:
+        """All texts of a request, of so many tokens, have been read, so long after it came."""
+        self._all.finished.labels(self.name, "stop").inc()
+        self._all.prompt_tokens.labels(self.name).inc(tokens)
+        self._all.latency.labels(self.name).observe(latency)
+
     def load(self, scheduler: Scheduler, waiting: int) -> None:
         """What the engine holds now."""
         m, cache = self._all, scheduler.cache

@@ -2,12 +2,13 @@
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from cutwork.engine.model import Model
 from cutwork.serve.grammar import Grammars
 from cutwork.serve.http.errors import ApiError
+from cutwork.serve.jobs.reader import Reader
 from cutwork.serve.jobs.transcriber import Transcriber
 from cutwork.serve.jobs.worker import Worker
 from cutwork.serve.limits import Limits
@@ -21,7 +22,7 @@ class ServedModel:
 
     name: str
     model: Model
-    thread: Worker | Transcriber
+    thread: Worker | Transcriber | Reader
     tokens: Tokens
     grammars: Grammars
     created: int = field(default_factory=lambda: int(time.time()))
@@ -39,9 +40,38 @@ class ServedModel:
         return self.thread
 
     @property
+    def reader(self) -> Reader:
+        """The thread of a model that reads texts and writes none."""
+        assert isinstance(self.thread, Reader)
+        return self.thread
+
+    @property
     def hears_speech(self) -> bool:
         """Whether it transcribes instead of writing text."""
         return isinstance(self.thread, Transcriber)
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it makes vectors of texts."""
+        return self.model.embedder is not None
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it gives classes of texts."""
+        return self.model.classifier is not None
+
+    @property
+    def does(self) -> str:
+        """What it is for, and where."""
+        if self.hears_speech:
+            return "hears speech; use /v1/audio/transcriptions"
+        if isinstance(self.thread, Worker):
+            return "writes text; use /v1/completions"
+        return (
+            "makes vectors of texts; use /v1/embeddings"
+            if self.embeds
+            else "gives classes of texts; use /classify or /v1/rerank"
+        )
 
 
 class ServedModels:
@@ -53,11 +83,14 @@ class ServedModels:
         for name, model in models.items():
             model.session.scheduler.prefill_budget.target = limits.pace
             counts = ModelMetrics(metrics, name)
-            thread: Worker | Transcriber
+            thread: Worker | Transcriber | Reader
             if model.architecture.kind == "speech":
                 longest = limits.audio_seconds
                 queued = {"queue": limits.queue, "queue_bytes": limits.audio_queue_bytes}
                 thread = Transcriber(model, counts, **queued, turn=turn, longest=longest)
+            elif model.states is not None:
+                waiting = {"queue": limits.queue, "queue_tokens": limits.queue_tokens}
+                thread = Reader(model, model.states, counts, **waiting, turn=turn)
             else:
                 thread = Worker(model, counts, queue=limits.queue, turn=turn)
             thread.start()
@@ -76,17 +109,25 @@ class ServedModels:
 
     def find_text(self, name: str | None) -> ServedModel:
         """A model that writes text; without a name the first. Raises ApiError (400, 404)."""
-        return self._find(name, False, "hears speech; use /v1/audio/transcriptions")
+        return self._find(name, lambda served: isinstance(served.thread, Worker))
 
     def find_speech(self, name: str | None) -> ServedModel:
         """A model that hears speech; without a name the first. Raises ApiError (400, 404)."""
-        return self._find(name, True, "does not hear speech; use a Whisper")
+        return self._find(name, lambda served: served.hears_speech)
 
-    def _find(self, name: str | None, speech: bool, instead: str) -> ServedModel:
-        fitting = [served.name for served in self.all.values() if served.hears_speech is speech]
-        served = self.find(name if name is not None or not fitting else fitting[0])
-        if served.name not in fitting:
-            raise ApiError(400, f"the model {served.name} {instead}", param="model")
+    def find_embedding(self, name: str | None) -> ServedModel:
+        """A model that makes vectors of texts; without a name the first. Raises ApiError (400, 404)."""
+        return self._find(name, lambda served: served.embeds)
+
+    def find_classifier(self, name: str | None) -> ServedModel:
+        """A model that gives classes of texts; without a name the first. Raises ApiError (400, 404)."""
+        return self._find(name, lambda served: served.classifies)
+
+    def _find(self, name: str | None, fits: Callable[[ServedModel], bool]) -> ServedModel:
+        fitting = next((served.name for served in self.all.values() if fits(served)), None)
+        served = self.find(fitting if name is None else name)
+        if not fits(served):
+            raise ApiError(400, f"the model {served.name} {served.does}", param="model")
         return served
 
     @property

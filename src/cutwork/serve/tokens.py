@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from cutwork.engine.chat.template import render_chat
 from cutwork.engine.decoding.sampling import Constraint, Logprob
 from cutwork.engine.model import Model
 from cutwork.engine.tokenizer import encode
 from cutwork.serve.http.errors import ApiError
+from cutwork.serve.http.middleware import asking
 from cutwork.serve.limits import Limits
 from cutwork.serve.time_limit import TimeIsOver, time_limit
 
@@ -31,6 +33,7 @@ class Tokens:
         self._model = model
         self._quick = ThreadPoolExecutor(QUICK_THREADS, "text")
         self._long = ThreadPoolExecutor(1, "long text")
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._own, self._lock = threading.local(), threading.Lock()
         self._texts: list[str] | None = None
         vocabulary = model.tokenizer.get_vocab() if model.tokenizer is not None else ()
@@ -43,7 +46,7 @@ class Tokens:
         have more than `most` tokens, or too long to be read.
         """
         self._check_length(len(text), most)
-        return await self._run(len(text), self._encode if special else self._encode_bare, text)
+        return await self.run(len(text), self._encode if special else self._encode_bare, text)
 
     async def render(
         self,
@@ -59,27 +62,27 @@ class Tokens:
         length = sum(len(message["content"]) for message in messages)
         self._check_length(length, most)
         size = length + (len(json.dumps(tools)) if tools else 0)
-        return await self._run(size, self._render, messages, tools, settings)
+        return await self.run(size, self._render, messages, tools, settings)
 
     async def thought(self, prompt: str, begun: str, budget: int | None, then: Constraint | None) -> Constraint | None:
         """What an answer to the prompt, which holds what is `begun` of it, has to follow: its thought ends within the
         budget, `then` comes after it."""
         template, vocabulary = self._model.chat_template, self._model.plan.vocabulary
         given = (prompt, budget, then, self._encode_bare, self._written, vocabulary, begun)
-        return then if budget is None and then is None else await self._run(0, template.within, *given)
+        return then if budget is None and then is None else await self.run(0, template.within, *given)
 
     async def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens, special ones included."""
-        return await self._run(len(ids), self.text, ids)
+        return await self.run(len(ids), self.text, ids)
 
     async def know_texts(self) -> None:
         """Before log-probabilities are written: the text of every token, made once."""
         if self._texts is None:
-            await self._run(LONG, self._make_texts)
+            await self.run(LONG, self._make_texts)
 
     async def written(self, logprobs: int, write: Callable[[], Result]) -> Result:
         """What `write` makes of an answer with so many log-probabilities; it may use `text`."""
-        return await self._run(logprobs * CHARACTERS, write)
+        return await self.run(logprobs * CHARACTERS, write)
 
     def text(self, ids: Sequence[int]) -> str:
         """As `decode`, in one of the threads."""
@@ -92,9 +95,14 @@ class Tokens:
         for pool in (self._quick, self._long):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _run(self, size: int, function: Callable[..., Result], *arguments: Any) -> Result:
-        pool = self._quick if size < LONG else self._long
-        return await asyncio.get_running_loop().run_in_executor(pool, partial(function, *arguments))
+    async def run(self, size: int, function: Callable[..., Result], *arguments: Any) -> Result:
+        """What `function`, which has to do with so many characters, makes of its arguments, in one of the threads."""
+        work, loop = partial(function, *arguments), asyncio.get_running_loop()
+        if size < LONG:
+            return await loop.run_in_executor(self._quick, work)
+        turn = self._turns.setdefault(asking.get(), asyncio.Lock())
+        async with turn:  # one of each client: others wait for no more than one of them
+            return await loop.run_in_executor(self._long, work)
 
     @property
     def _tokenizer(self) -> Any:
@@ -126,6 +134,16 @@ class Tokens:
         """As `text`, in the model's own thread, with the model's own tokenizer."""
         decode = self._model.tokenizer.decode
         return str(decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def check_size(self, characters: int, what: str) -> None:
+        """Raise ApiError (400) if all texts of a request, `what` it calls them, are too long to be read."""
+        if characters > Limits.prompt_length:
+            raise ApiError(
+                400,
+                f"{what}: {characters} characters are to be read, with what comes before each text; this server reads "
+                f"{Limits.prompt_length} at most",
+                param=what,
+            )
 
     def _check_length(self, characters: int, tokens: int) -> None:
         if characters > Limits.prompt_length:

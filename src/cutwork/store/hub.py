@@ -1,5 +1,6 @@
 """Models of the Hugging Face Hub: only weights in safetensors, JSON and tokenizer files are ever downloaded."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -97,4 +98,44 @@ def download(name: str, revision: str | None = None, *, folders: bool = False) -
         raise CutworkError(
             f"there is no directory '{name}', and the Hugging Face Hub could not be reached to look for it "
             f"({type(error).__name__}); check the path or the network"
+        ) from None
+
+
+def upload(name: str, files: Mapping[str, Path | bytes], *, private: bool, overwrite: bool, message: str) -> str:
+    """Put files, by their paths in the repository, into the Hub's model `name` in one commit; returns its address.
+
+    The repository is made if there is none; files of one that is there are only replaced with `overwrite`. Raises
+    CutworkError if the name cannot be one, the Hub does not let us, or it cannot be reached; then nothing was changed,
+    but an empty repository may be left.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()
+    api = HfApi()
+    try:
+        if not api.repo_exists(name):
+            api.create_repo(name, private=private)
+        elif not overwrite and set(api.list_repo_files(name)) - {".gitattributes"}:
+            raise CutworkError(f"the Hub has a model '{name}' already; choose another name or use --overwrite")
+        operations = [CommitOperationAdd(path, content) for path, content in files.items()]
+        return str(api.create_commit(name, operations, commit_message=message).commit_url)
+    except CutworkError:
+        raise
+    except HFValidationError:
+        raise CutworkError(
+            f"'{name}' cannot be a name on the Hub; it is OWNER/NAME, of letters, digits, - _ ."
+        ) from None
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        if status in (401, 403):
+            raise CutworkError(
+                f"the Hub does not let you write to '{name}' ({status}); log in with a token that may: hf auth login"
+            ) from None
+        raise CutworkError(f"the Hub refused '{name}': {' '.join(str(error).split())[:300]}") from None
+    except Exception as error:  # the client's transports raise errors of several libraries
+        raise CutworkError(
+            f"the Hugging Face Hub could not be reached, or the connection broke ({type(error).__name__}); check the "
+            "network and push again"
         ) from None

@@ -59,7 +59,7 @@ class Journal:
         self._append(b"".join(map(_line, entries)))
         self.entries += entries
 
-    def finish(self, content: str | None = None) -> None:
+    def finish(self, content: str | bytes | None = None) -> None:
         """Write the output, the entries one a line if nothing else is given, and forget them."""
         write_atomically(self._output, b"".join(map(_line, self.entries)) if content is None else content)
         if not POSIX:

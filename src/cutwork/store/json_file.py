@@ -1,4 +1,4 @@
-"""JSON files that are objects."""
+"""JSON files that are objects, or lists of them."""
 
 import json
 from pathlib import Path
@@ -10,17 +10,29 @@ from cutwork.store.atomic import write_atomically
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file, or CutworkError."""
+    data = _parse(path)
+    if not isinstance(data, dict):
+        raise CutworkError(f"{path} must hold a JSON object")
+    return data
+
+
+def read_json_list(path: Path) -> list[dict[str, Any]]:
+    """The list of JSON objects in a file, or CutworkError."""
+    data = _parse(path)
+    if not isinstance(data, list) or not all(isinstance(item, dict) for item in data):
+        raise CutworkError(f"{path} must hold a list of JSON objects")
+    return data
+
+
+def _parse(path: Path) -> Any:
     try:
-        data = json.loads(path.read_bytes())
+        return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise CutworkError(f"{path} is missing; the model directory is incomplete") from None
     except OSError as error:
         raise CutworkError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
     except (ValueError, RecursionError) as error:
         raise CutworkError(f"{path} is not valid JSON ({error}); get the file again") from None
-    if not isinstance(data, dict):
-        raise CutworkError(f"{path} must hold a JSON object")
-    return data
 
 
 def write_json(path: Path, value: object) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cutwork.errors import CutworkError
 from cutwork.store import demo_model, hub
+from cutwork.store.gguf import checkpoint_of
 
 HUB = "hf:"  # before a name: of the Hub, whatever lies here
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -16,12 +17,16 @@ _FOLDERS = frozenset(("build", "checkpoint", "checkpoints", "data", "model", "mo
 def resolve(name_or_path: str | Path) -> Path:
     """The local directory of a model: a path, a name that `demo_model` knows, or one of the Hub (downloaded).
 
+    A GGUF file becomes a checkpoint in the cache.
+
     A name of the Hub is `hf:OWNER/NAME`, or `OWNER/NAME` where no directory can be meant by that; `@REVISION` after it
     names a branch, tag or commit. Only weights in
     safetensors, JSON and tokenizer files are downloaded. Raises CutworkError if there is no such model or the Hub
     cannot be reached.
     """
     path = Path(name_or_path).expanduser()
+    if path.suffix == ".gguf" and path.is_file():
+        return checkpoint_of(path)
     if path.exists():
         return path
     name = str(name_or_path)
@@ -34,3 +39,11 @@ def resolve(name_or_path: str | Path) -> Path:
     if not name.startswith(HUB) and (not slash or owner.lower() in _FOLDERS or Path(owner).is_dir()):
         raise CutworkError(f"no model directory at {path}; for the Hugging Face Hub's model write {HUB}{name}")
     return hub.download(of_hub, revision or None)
+
+
+def hub_name(name: str) -> str | None:
+    """What a model that `resolve` was given is called on the Hub; None if it is a directory here."""
+    if name in demo_model.NAMES:
+        return demo_model.hub_name(name)
+    of_hub = name.removeprefix(HUB).partition("@")[0]
+    return of_hub if _HUB_NAME.fullmatch(of_hub) and not Path(name).expanduser().exists() else None

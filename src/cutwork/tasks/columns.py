@@ -5,6 +5,7 @@ question and answer, source and target
 messages (and tools)                  a conversation as OpenAI's API has it
 conversations (and system, tools)     ShareGPT's
 instruction, input, output (system)   Alpaca's
+text                                  plain text
 """
 
 import json
@@ -53,6 +54,8 @@ def reader_of(columns: Collection[str], prompt: str | None, answer: str | None, 
         if {"instruction", "output"} <= {*columns}:
             return _instruction
         prompt, answer = next((pair for pair in _PAIRS if {*pair} <= {*columns}), (None, None))
+        if prompt is None and "text" in columns:
+            return lambda row, where: Sample("", _filled("text", row, where))
     return partial(_pair, prompt=prompt or "prompt", answer=answer or "answer")
 
 

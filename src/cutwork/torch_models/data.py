@@ -124,8 +124,9 @@ def collate(batch: Sequence[Example]) -> dict[str, Tensor]:
     if "input_features" in batch[0]:
         return {"input_features": torch.stack([torch.as_tensor(e["input_features"]) for e in batch]), **result}
     lengths = torch.tensor([len(example["input_ids"]) for example in batch])
+    types = {"token_type_ids": padded("token_type_ids", 0)} if "token_type_ids" in batch[0] else {}
     mask = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
-    return {"input_ids": padded("input_ids", 0), **result, "attention_mask": mask}
+    return {"input_ids": padded("input_ids", 0), **types, **result, "attention_mask": mask}
 
 
 class StepSampler(Sampler[int]):

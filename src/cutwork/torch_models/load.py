@@ -10,9 +10,12 @@ import torch
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
     AutoModelForSpeechSeq2Seq,
+    AutoModelForTokenClassification,
     AutoProcessor,
     AutoTokenizer,
     GenerationConfig,
@@ -20,7 +23,7 @@ from transformers import (
 from transformers.utils import logging
 
 from cutwork import architectures
-from cutwork.architectures.architecture import Kind
+from cutwork.architectures.architecture import Classified, Kind
 from cutwork.errors import CutworkError
 from cutwork.store.checkpoint import open_checkpoint
 from cutwork.store.directory import copy_side_files, kind_of
@@ -32,14 +35,19 @@ _CLASSES: dict[Kind, Any] = {
     "text": AutoModelForCausalLM,
     "translation": AutoModelForSeq2SeqLM,
     "speech": AutoModelForSpeechSeq2Seq,
+    "embedding": AutoModel,
+}
+_CLASSIFIERS: dict[Classified, Any] = {
+    "text": AutoModelForSequenceClassification,
+    "token": AutoModelForTokenClassification,
 }
 
 
 def load_model(path: Path, dtype: torch.dtype | str, attention: str = "sdpa") -> nn.Module:
     """The model of a plain checkpoint in `dtype` ("auto": as stored), with one of transformers' attentions.
 
-    Decoder-only, encoder-decoder and speech models; one that lacks the attention asked for gets the plain one.
-    Never runs code that comes with a model.
+    Decoder-only, encoder-decoder and speech models, encoders and classifiers; one that lacks the attention asked for
+    gets the plain one. Never runs code that comes with a model.
 
     Raises CutworkError for quantised or packed models, unknown architectures and unreadable files.
     """
@@ -106,7 +114,8 @@ def _to_torch(tensor: StoredTensor) -> Tensor:
 
 
 def _auto_class(config: Any) -> Any:
-    return _CLASSES[architectures.kind_of(config.to_dict())]
+    classified = architectures.classifies(config.to_dict())
+    return _CLASSIFIERS[classified] if classified else _CLASSES[architectures.kind_of(config.to_dict())]
 
 
 def _with_attention(make: Callable[..., Any], what: Any, attention: str) -> Any:
@@ -128,14 +137,15 @@ def load_for_surgery(path: Path) -> tuple[Any, torch.dtype]:
 def load_tokenizer(path: Path) -> Any:
     """The tokenizer beside a model, or a speech model's processor, which holds its tokenizer.
 
-    Raises CutworkError if there is none or it has no end-of-sequence token.
+    Raises CutworkError if there is none, or if it has no end-of-sequence token that a model has to write.
     """
-    speech = architectures.kind_of(load_config(path).to_dict()) == "speech"
+    kind = architectures.kind_of(load_config(path).to_dict())
+    speech = kind == "speech"
     try:
         tokenizer = (AutoProcessor if speech else AutoTokenizer).from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise CutworkError(f"cannot load the tokenizer in {path}: {' '.join(str(error).split())[:300]}") from None
-    if (tokenizer.tokenizer if speech else tokenizer).eos_token_id is None:
+    if kind != "embedding" and (tokenizer.tokenizer if speech else tokenizer).eos_token_id is None:
         raise CutworkError(f"the tokenizer in {path} has no eos_token, so the model could not learn to stop; set one")
     return tokenizer
 

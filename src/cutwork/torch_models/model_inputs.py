@@ -73,8 +73,12 @@ class DecoderOnlyInputs:
         return tokens
 
     def keywords(self, batch: Batch) -> Batch:
-        """Only the ids: behind a causal mask no real token sees the padding to its right, and the fast path is free."""
-        return {"input_ids": batch["input_ids"], "use_cache": False}
+        """Only the ids: behind a causal mask no real token sees the padding to its right, and the fast path is free.
+
+        And the positions of samples that share a row.
+        """
+        packed = {key: batch[key] for key in ("position_ids",) if key in batch}
+        return {"input_ids": batch["input_ids"], **packed, "use_cache": False}
 
     def label_rows(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Every position whose next token is a label."""
@@ -86,6 +90,46 @@ class DecoderOnlyInputs:
     def features(self, outputs: Any, batch: Batch) -> list[Features]:
         """Outputs of every block (the last after the final norm), at prompt and answer alike."""
         return [Features("decoder", tuple(outputs.hidden_states[1:]), batch["attention_mask"])]
+
+
+class EncoderInputs:
+    """BERT and the like: a text, or a pair of texts, of which hidden states are made, and nothing is predicted.
+
+    They are learned from a teacher's hidden states alone.
+    """
+
+    lazy: ClassVar[bool] = False
+    counted: ClassVar[tuple[str, ...]] = ("input_ids",)
+
+    def tokens(self, tokenizer: Any, sample: Sample) -> Example:
+        """Prompt and answer as a pair, or what there is of them; with the types of their tokens if these have any."""
+        if sample.turns:
+            raise CutworkError("an encoder learns from texts or pairs of texts, not conversations")
+        texts = [text for text in (sample.prompt, sample.answer) if text]
+        found = tokenizer(*texts)
+        types = {key: found[key] for key in ("token_type_ids",) if key in found}
+        return {"input_ids": found["input_ids"], "labels": list(found["input_ids"]), **types}
+
+    def cut(self, tokens: Example, max_length: int) -> Example:
+        """The first tokens, and the last."""
+        return {key: [*ids[: max_length - 1], ids[-1]] for key, ids in tokens.items()}
+
+    def example(self, tokenizer: Any, sample: Sample, tokens: Example) -> Example:
+        """The tokens are all."""
+        return tokens
+
+    def keywords(self, batch: Batch) -> Batch:
+        """The ids, their types if they have any, and which are real."""
+        return {key: batch[key] for key in ("input_ids", "token_type_ids", "attention_mask") if key in batch}
+
+    def label_rows(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Every real token counts, as a row without a target worth the name."""
+        rows = batch["labels"] != IGNORED
+        return rows, batch["labels"][rows]
+
+    def features(self, outputs: Any, batch: Batch) -> list[Features]:
+        """Outputs of every block, at the real tokens."""
+        return [Features("encoder", tuple(outputs.hidden_states[1:]), batch["attention_mask"])]
 
 
 @dataclass(frozen=True)
@@ -207,8 +251,8 @@ class SpeechInputs(EncoderDecoderInputs):
 def inputs_of(config: Any) -> ModelInputs:
     """How a model is fed, by its Hugging Face configuration; CutworkError for one whose decoder has no first token."""
     kind = kind_of(config.to_dict())
-    if kind == "text":
-        return DecoderOnlyInputs()
+    if kind in ("text", "embedding"):
+        return DecoderOnlyInputs() if kind == "text" else EncoderInputs()
     start = config.decoder_start_token_id
     if start is None:
         raise CutworkError(f"the config of this {config.model_type} has no decoder_start_token_id; set it")

@@ -14,11 +14,12 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from cutwork.progress import duration
 from cutwork.recipe import TuneSettings
 from cutwork.torch_models.blocks import block_linears
 from cutwork.torch_models.data import Examples, collate
 from cutwork.torch_models.load import empty_model
-from cutwork.torch_models.model_inputs import inputs_of
+from cutwork.torch_models.model_inputs import EncoderInputs, inputs_of
 from cutwork.torch_models.precision import matmul_seconds
 from cutwork.tune.lora import add_adapters
 
@@ -39,7 +40,7 @@ class Estimate:
         """One line for people."""
         parts = ", ".join(f"{name} {_gigabytes(size)}" for name, size in self.memory.items() if size)
         total = _gigabytes(sum(self.memory.values()))
-        return f"estimate: {total} of memory ({parts}); {self.steps} steps in about {_duration(self.seconds)}"
+        return f"estimate: {total} of memory ({parts}); {self.steps} steps in about {duration(self.seconds)}"
 
 
 def estimate(
@@ -79,12 +80,15 @@ def estimate(
             for key, value in model_inputs.keywords(batch).items()
             if key != "attention_mask"  # asking a mask what it hides needs contents
         }
-        head = model.get_output_embeddings()
+        predicts = not isinstance(model_inputs, EncoderInputs)
+        head = model.get_output_embeddings() if predicts else torch.nn.Identity()
         handle = head.register_forward_pre_hook(lambda _, given: (given[0].flatten(0, 1)[:labels][None],))
         with saved_tensors_hooks(saved_for_backward.pack, lambda saved: saved), counter:
             with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
                 outputs = model(**inputs, output_hidden_states=losses.squarehead > 0)
-            loss = functional.cross_entropy(outputs.logits[0].float(), torch.zeros(labels, dtype=torch.long))
+            loss: Any = 0
+            if predicts:
+                loss = functional.cross_entropy(outputs.logits[0].float(), torch.zeros(labels, dtype=torch.long))
             hidden: list[Tensor] = []
             if losses.squarehead > 0:
                 batch["attention_mask"] = torch.ones(1)
@@ -129,9 +133,3 @@ class _Kept:
 
 def _gigabytes(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 5e7 else f"{size / 1e6:.1f} MB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

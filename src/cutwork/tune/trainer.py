@@ -7,7 +7,7 @@ clipped and checked (`_get_grad_norm`); the optimiser steps; its hook masks the 
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,8 +22,10 @@ from transformers.trainer_callback import PrinterCallback
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import Losses
+from cutwork.store.atomic import disk_full
 from cutwork.torch_models.data import StepSampler, collate
-from cutwork.torch_models.model_inputs import Batch, inputs_of
+from cutwork.torch_models.model_inputs import Batch, EncoderInputs, inputs_of
+from cutwork.torch_models.packing import collate_packed
 from cutwork.tune.gradual import Schedule
 from cutwork.tune.losses import cross_entropy, kl_divergence, squarehead, teacher_energy
 from cutwork.tune.masks import Masks, local
@@ -61,11 +63,12 @@ class SparseTrainer(Trainer):
         teacher: nn.Module | None,
         bfloat16: bool,
         keep_zeros: bool,
+        packing: bool = False,
         own_optimizer: str = "",
         schedule: Schedule | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(data_collator=collate, **kwargs)
+        super().__init__(data_collator=collate_packed if packing else collate, **kwargs)
         self.remove_callback(PrinterCallback)
         self.loss_is_scaled_for_ga = True
         if self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.fsdp_version == 1:
@@ -77,6 +80,7 @@ class SparseTrainer(Trainer):
         self.own_optimizer = own_optimizer  # instead of args.optim
         self.schedule = schedule  # of zeros that change
         self.model_inputs = inputs_of(self.model.config)
+        self._predicts = not isinstance(self.model_inputs, EncoderInputs)
         self.masks: Masks | None = None
         self.resumed_from: Path | None = None
         self.tokens = 0  # trained on since this process began, padding included
@@ -130,7 +134,7 @@ class SparseTrainer(Trainer):
         with torch.no_grad(), autocast:
             outputs = self._forward(self.teacher, self.teacher, batch, wanted)
         features = self.model_inputs.features(outputs, batch) if self.losses.squarehead > 0 else []
-        return {"features": features, "logits": outputs.logits[0]}
+        return {"features": features, "logits": self._logits(outputs)}
 
     def _sum_over_processes(self, value: Tensor) -> Tensor:
         summed = self.accelerator.reduce(value, reduction="sum")
@@ -170,7 +174,7 @@ class SparseTrainer(Trainer):
         rows, targets = self.model_inputs.label_rows(inputs)
         with self._autocast():
             outputs = self._forward(model, self.accelerator.unwrap_model(model), inputs, rows)
-        logits = outputs.logits[0]
+        logits = self._logits(outputs)
         terms = {}
         if weights.ce > 0:
             terms["ce"] = weights.ce * cross_entropy(logits, targets, totals.labels)
@@ -198,8 +202,14 @@ class SparseTrainer(Trainer):
 
     def _forward(self, model: Any, unwrapped: Any, batch: Batch, rows: Tensor) -> Any:
         """Run a model with logits [1, N, vocabulary] at the N chosen rows only: the head is a fifth of the work."""
-        with _head_sees(unwrapped.get_output_embeddings(), rows):
+        head = unwrapped.get_output_embeddings() if self._predicts else None
+        with _head_sees(head, rows) if head is not None else nullcontext():
             return model(**self.model_inputs.keywords(batch), output_hidden_states=self.losses.squarehead > 0)
+
+    def _logits(self, outputs: Any) -> Tensor:
+        """Those at the chosen rows [N, vocabulary]; none of a model that predicts no tokens."""
+        logits: Tensor = outputs.logits[0] if self._predicts else torch.empty(0)
+        return logits
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.bfloat16)
@@ -331,7 +341,15 @@ class SparseTrainer(Trainer):
         if self.masks is not None and (self.is_fsdp_enabled or self.args.should_save):
             self.masks.verify()
             self.masks.save(self._mask_file(directory))
-        super()._save_checkpoint(model, trial)
+        try:
+            super()._save_checkpoint(model, trial)
+        except Exception as error:
+            if disk_full(error) or _unwritten(error):
+                raise CutworkError(
+                    f"{directory} could not be written, most likely since the disk is full; free some space and run "
+                    "again: training goes on from the last checkpoint"
+                ) from None
+            raise
 
 
 def last_checkpoint(work: Path) -> Path | None:
@@ -352,6 +370,13 @@ def _has_ended(directory: Path) -> bool:
     """Whether a checkpoint was written after its run's last step."""
     control = TrainerState.load_from_json(str(directory / "trainer_state.json")).stateful_callbacks["TrainerControl"]
     return bool(control["args"]["should_training_stop"])
+
+
+def _unwritten(error: Exception) -> bool:
+    """Whether torch.save could not write a file, of which it does not say why."""
+    return isinstance(error, RuntimeError) and any(
+        part in str(error) for part in ("inline_container", "PytorchStreamWriter", "iostream")
+    )
 
 
 def _beside(tensors: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

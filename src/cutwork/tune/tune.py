@@ -26,7 +26,8 @@ from cutwork.store.output import output_directory
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.data import Examples, examples
 from cutwork.torch_models.load import load_config, load_model, load_tokenizer, save_model
-from cutwork.torch_models.model_inputs import inputs_of
+from cutwork.torch_models.model_inputs import EncoderInputs, inputs_of
+from cutwork.torch_models.packing import check_packing
 from cutwork.torch_models.precision import wants_bfloat16
 from cutwork.tune.arguments import in_environment, training_arguments
 from cutwork.tune.console import TrainingLog, read_log, show_examples, show_layers
@@ -116,6 +117,7 @@ def tune(
             shutil.rmtree(work, ignore_errors=True)
         PartialState().wait_for_everyone()
         config, tokenizer = load_config(model_dir), load_tokenizer(model_dir)
+        _check_learns(config, settings, validation)
         data = examples(tokenizer, samples, max_length, inputs_of(config), long)
         measured = examples(tokenizer, validation, max_length, inputs_of(config), long) if validation else None
         run = _Run(
@@ -139,6 +141,7 @@ def tune(
         )
         finished = None if overwrite or dry_run else _finished(output, run.identity)
         if finished is not None:
+            shutil.rmtree(work, ignore_errors=True)  # of a process killed when it had written the output
             console.print(f"{output} is already there; nothing to do")
             return finished
         if settings.losses.needs_teacher and teacher_dir is None:
@@ -160,11 +163,26 @@ def tune(
         return _write(run, trainer, zeros, seconds, overwrite)
 
 
+def _check_learns(config: Any, settings: TuneSettings, validation: Sequence[Sample]) -> None:
+    """Raise CutworkError for an encoder that should learn from something else than its teacher's hidden states."""
+    if not isinstance(inputs_of(config), EncoderInputs):
+        return
+    if settings.losses.ce > 0 or settings.losses.kl > 0 or settings.losses.squarehead <= 0:
+        raise CutworkError(
+            "an encoder learns from its teacher's hidden states only; set ce and kl to 0 and squarehead to 1 "
+            "(--ce 0 --kl 0 --squarehead 1), and give the dense model as --teacher"
+        )
+    if validation:
+        raise CutworkError("an encoder predicts no tokens, so there is nothing to validate; leave validation_samples 0")
+
+
 def _prepare(run: _Run, bfloat16: bool) -> tuple[SparseTrainer, dict[str, float]]:
     """The trainer of the model and its teacher, and the fraction of zeros that each linear begins with."""
-    settings, attention = run.settings, _attention(run.data)
+    settings, attention = run.settings, _attention(run.data, run.settings)
     set_seed(settings.seed)
     model = load_model(run.model_dir, torch.float32, attention)
+    if settings.packing:
+        check_packing(model)
     zeros = sparsity(model)
     teacher = None
     if run.teacher_dir is not None and settings.losses.needs_teacher:
@@ -184,6 +202,7 @@ def _prepare(run: _Run, bfloat16: bool) -> tuple[SparseTrainer, dict[str, float]
         teacher=teacher,
         bfloat16=bfloat16,
         keep_zeros=settings.keep_zeros,
+        packing=settings.packing,
         own_optimizer=settings.optimizer,
         schedule=schedule_of(settings, model, run.tokenizer, run.samples, run.max_length, run.long, bfloat16),
     )
@@ -313,9 +332,10 @@ def _bfloat16(run: _Run, dry_run: bool) -> bool:
     return decided
 
 
-def _attention(data: Examples) -> str:
+def _attention(data: Examples, settings: TuneSettings) -> str:
     """On CPUs, plain attention is a tenth faster than the fused one up to about 128 tokens (measured end to end)."""
-    return "eager" if not data.lazy and max(data.lengths) <= 128 and not torch.cuda.is_available() else "sdpa"
+    short = not data.lazy and max(data.lengths) <= 128 and not settings.packing
+    return "eager" if short and not torch.cuda.is_available() else "sdpa"
 
 
 def _difference(old: Any, new: dict[str, Any]) -> str:
@@ -369,7 +389,7 @@ def _estimate(run: _Run, bfloat16: bool) -> Estimate | None:
             data,
             settings,
             bfloat16=bfloat16,
-            attention=_attention(data),
+            attention=_attention(data, settings),
             device=arguments.device,
             steps=settings.max_steps if settings.max_steps > 0 else math.ceil(per_epoch * settings.epochs),
             micro_batch=arguments.per_device_train_batch_size,

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from cutwork.engine.reference.weight import Weight
-from cutwork.pack import bfloat16
 from cutwork.plan.layout import Span
+from cutwork.store import bfloat16
 
 __all__ = ["Executor", "Weight", "default_threads", "isa", "largest", "log_sum_exp"]
 
@@ -137,13 +137,14 @@ class Executor:
             ("token", s.tokens, self._rows_of("embed")),
             ("position", s.positions, self._rows_of("add_positions")),
             ("sequence", s.sequences, len(s.block_tables)),
-            ("position", s.positions, s.block_tables.shape[1] * self.cache["block_size"]),
             ("logits row", s.logits_rows, len(s.tokens)),
         ]
+        if self.cache["layers"]:
+            limits.append(("position", s.positions, s.block_tables.shape[1] * self.cache["block_size"]))
         for name, values, limit in limits:
             if len(values) and not (values.min() >= 0 and values.max() < limit):
                 raise ValueError(f"{name} out of range")
-        blocks = self._slots(s)[0]
+        blocks = self._slots(s)[0] if self.cache["layers"] else np.empty(0, np.int32)
         if len(blocks) and not (blocks.min() >= 0 and blocks.max() < self.cache["blocks"]):
             raise ValueError("block out of range")
 
@@ -289,6 +290,9 @@ class Executor:
 
     def _gather_rows(self, op: Op, s: _Step) -> None:
         self._view(op["out"], s)[:] = self._view(op["x"], s)[s.logits_rows]
+
+    def _output(self, op: Op, s: _Step) -> np.ndarray:
+        return self._view(op["x"], s).copy()
 
     def _logits(self, op: Op, s: _Step) -> np.ndarray:
         result = self.weights[op["weight"]].matmul(self._view(op["x"], s))

@@ -5,11 +5,11 @@ from typing import Literal
 
 import numpy as np
 
-from cutwork.pack import bfloat16
 from cutwork.pack.decode import decode
 from cutwork.pack.int4 import scales_of
 from cutwork.pack.masked import mask_shape
 from cutwork.pack.record import DType, EncodedWeight, Encoding
+from cutwork.store import bfloat16
 
 
 @dataclass(frozen=True)

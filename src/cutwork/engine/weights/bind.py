@@ -10,10 +10,10 @@ from cutwork.architectures.architecture import HEAD, Architecture
 from cutwork.engine.backend import TimedWeight, Weight, Weight_co, WeightType
 from cutwork.engine.weights.arrange import Arrangement
 from cutwork.errors import CutworkError
-from cutwork.pack import bfloat16
 from cutwork.pack.decode import decode
 from cutwork.pack.record import EncodedWeight
 from cutwork.plan.builder import Derived, Plan
+from cutwork.store import bfloat16
 
 
 def bind(
@@ -114,6 +114,11 @@ def _derive(derived: Derived, stored: Mapping[str, EncodedWeight]) -> np.ndarray
 
 def _floats(name: str, shape: tuple[int, ...], weight: EncodedWeight) -> np.ndarray:
     _check_shape(name, shape, weight)
+    return floats_of(name, weight)
+
+
+def floats_of(name: str, weight: EncodedWeight) -> np.ndarray:
+    """A stored weight as float32. Raises CutworkError, naming it, if it is quantised."""
     if weight.scale is not None:
         raise CutworkError(f"weight '{name}' is quantised, but this engine reads it as floats; leave it unquantised")
     return np.ascontiguousarray(bfloat16.widen(decode(weight)), np.float32)

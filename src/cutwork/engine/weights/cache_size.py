@@ -45,6 +45,8 @@ def size_cache(
     for an input.
     """
     tokens = _wanted("max_context", max_context, context)
+    if not plan.cache_layers:
+        return CacheSize(tokens, 1)  # a plan that remembers nothing; a cache has at least one block
     input_tokens = _wanted("max_input", max_input, inputs) if inputs else 0
     block_bytes = _block_bytes(plan, dtype)
     input_blocks = -(-input_tokens // BLOCK_SIZE)

@@ -17,7 +17,18 @@ from cutwork.serve.http.middleware import RequestMiddleware
 from cutwork.serve.http.stream import ClientLeft
 from cutwork.serve.limits import Limits
 from cutwork.serve.metrics import Metrics
-from cutwork.serve.routes import anthropic, audio, chat, completions, infill, info, responses, translate
+from cutwork.serve.routes import (
+    anthropic,
+    audio,
+    chat,
+    classify,
+    completions,
+    embeddings,
+    infill,
+    info,
+    responses,
+    translate,
+)
 from cutwork.serve.routes.conversation import WARNING
 from cutwork.serve.served_model import ServedModels
 
@@ -63,6 +74,8 @@ def make_app(
     app.include_router(responses.router(served, limits))
     app.include_router(anthropic.router(served, limits))
     app.include_router(audio.router(served, limits))
+    app.include_router(embeddings.router(served, limits))
+    app.include_router(classify.router(served, limits))
     app.include_router(translate.router(served, limits))
     app.include_router(info.router(served, limits, metrics))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")

@@ -8,6 +8,7 @@ import re
 import secrets
 import time
 from collections.abc import Sequence
+from contextvars import ContextVar
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -34,6 +35,7 @@ BROWSERS = {
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
 }
+asking: ContextVar[str] = ContextVar("asking", default="")  # the client whose request is being handled
 
 
 def client_of(request: Request) -> str:
@@ -93,6 +95,7 @@ class RequestMiddleware:
         self._running += path not in HEALTH
         try:
             scope["state"] = {**scope.get("state", {}), "arrived": began, **self._client(scope, headers)}
+            asking.set(scope["state"]["client"])
             refusal = self._refusal(scope, headers)
             await (refusal or self._app)(scope, arriving.receive, marked)
         except ClientLeft:

@@ -117,6 +117,8 @@ def _card(served: ServedModel) -> dict[str, Any]:
         "cache_dtype": model.cache_dtype,
         "transcribe": served.hears_speech,
         "translate": translates(model.config),
+        "embed": served.embeds,
+        "classify": served.classifies,
         "chat": bool(template),
         "thinks": model.chat_template.form.thought is not None,
         "examples": read_examples(model.path),

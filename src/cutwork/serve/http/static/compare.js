@@ -9,7 +9,7 @@ let running = null;
 
 // models: cards by name, filled later. Returns what to call once they are there.
 export function setUpComparison(models) {
-  const able = () => [...models].filter(([, card]) => !card.transcribe && !card.translate);
+  const able = () => [...models].filter(([, card]) => !card.transcribe && !card.translate && !card.embed && !card.classify);
 
   function show() {
     able().length > 1 && SIDES.forEach((side, place) => {

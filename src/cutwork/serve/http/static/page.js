@@ -26,6 +26,8 @@ function showCard() {
   if (!card) return;
   const parts = [card.architecture, `${(100 * card.sparsity).toFixed(0)}% zeros`, `${card.megabytes.toFixed(0)} MB`,
     card.encodings.join(", "), `context ${card.context}`, `${card.threads} threads`, card.isa];
+  if (card.embed) parts.push("makes vectors: POST /v1/embeddings");
+  if (card.classify) parts.push("gives classes: POST /classify, /v1/rerank");
   $("card").textContent = parts.join(" · ");
   for (const element of document.querySelectorAll("[data-needs]")) element.hidden = !card[element.dataset.needs];
   chat.offer(card);
@@ -33,10 +35,10 @@ function showCard() {
 }
 
 const TABS = ["chat", "compare", "translate", "transcribe"];
-const tabOf = (card) => (card.transcribe ? "transcribe" : card.translate ? "translate" : "chat");
+const tabOf = (card) => (card.transcribe ? "transcribe" : card.translate ? "translate" : card.embed || card.classify ? "" : "chat");
 
 function showTab(chosen) {
-  const kinds = new Set([...models.values()].map(tabOf));
+  const kinds = new Set([...models.values()].map(tabOf).filter(Boolean));
   if (comparison.possible()) kinds.add("compare");
   $("tabs").hidden = kinds.size < 2;
   $("choice").hidden = $("card").hidden = chosen === "compare";

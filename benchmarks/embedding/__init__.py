@@ -1,0 +1,1 @@
+"""Encoders that make vectors of texts, against other engines: sentences per second."""

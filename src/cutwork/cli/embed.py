@@ -1,0 +1,171 @@
+"""`cutwork embed`: a file of texts into vectors."""
+
+import base64
+import io
+import json
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from cutwork.cli.loading import ModelArgument, loads_model
+from cutwork.cli.options import Json, Overwrite
+from cutwork.errors import CutworkError
+from cutwork.progress import progress_bar
+from cutwork.store.fingerprint import fingerprint
+from cutwork.store.journal import Journal
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cutwork.engine.embedding.embedder import EmbedOptions
+    from cutwork.engine.load_options import LoadOptions
+
+CHUNK = 4096  # texts whose lengths are sorted together
+
+
+@loads_model("draft", "draft_tokens", "cache_dtype")
+def embed(
+    model: ModelArgument,
+    loading: "LoadOptions",
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="JSONL of texts, or of objects with one in a field; any other ending: a text a line."
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A .npy of float32 [texts, width], or a .jsonl; none: JSONL is printed."),
+    ] = None,
+    field: Annotated[str, typer.Option(help="The field of JSONL's objects that holds the text.")] = "text",
+    prompt_name: Annotated[
+        str | None, typer.Option(help="One of the model's own prompts, such as query, before each text.")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="A text before each, instead of the model's prompt.")] = None,
+    pooling: Annotated[
+        str | None, typer.Option(help="cls, mean, max, lasttoken, …; default: what the model's files say, else mean.")
+    ] = None,
+    normalize: Annotated[
+        bool | None,
+        typer.Option("--normalize/--no-normalize", help="To length 1, or not; default: what the model's files say."),
+    ] = None,
+    dimensions: Annotated[
+        int | None, typer.Option(min=1, help="Only so many numbers, of models that were trained for it.")
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Vectors of texts, by an encoder or another model whose files say how, as sentence-transformers writes them.
+
+    Texts of any length; what exceeds the model's length is cut. With --output the same command goes on where it was
+    interrupted.
+
+    Example: [bold]cutwork embed sentence-transformers/all-MiniLM-L6-v2 texts.jsonl -o vectors.npy[/bold]
+
+    Example: [bold]cutwork embed out/packed questions.txt -o questions.jsonl --prompt-name query[/bold]
+    """
+    if output and output.suffix not in (".npy", ".jsonl"):
+        raise CutworkError(f"{output} must end in .npy or .jsonl, which says what is written")
+    if output and output.exists() and not overwrite:
+        raise CutworkError(f"{output} exists already; give another name, or --overwrite to replace it")
+    texts, ids = read_texts(file, field)
+    from cutwork.engine.model import Model
+
+    options: EmbedOptions = {
+        "prompt_name": prompt_name,
+        "prompt": prompt,
+        "pooling": pooling,
+        "normalize": normalize,
+        "dimensions": dimensions,
+    }
+    console = Console(stderr=True)
+    with ExitStack() as stack:
+        loaded = stack.enter_context(Model.load(model, **loading))
+        loaded.embed([], **options)  # what is wrong with the options is told at once
+        key = [fingerprint(loaded.path), texts, options, loaded.max_context]
+        waits = partial(console.print, f"another process is writing {output}; waiting for it", highlight=False)
+        journal = stack.enter_context(Journal(output, key, waits=waits)) if output else None
+        done: dict[int, str] = dict(journal.entries) if journal else {}
+        resumed = len(done)
+        if resumed:
+            console.print(f"{resumed} of {len(texts)} are embedded already", highlight=False)
+        todo = [i for i in range(len(texts)) if i not in done]
+        began = time.perf_counter()
+        with progress_bar(console, transient=True) as bar:
+            task = bar.add_task("embedding", total=len(texts), completed=resumed)
+            for start in range(0, len(todo), CHUNK):
+                part = todo[start : start + CHUNK]
+
+                def progress(vectors: "Mapping[int, np.ndarray]", part: list[int] = part) -> None:
+                    rows = {part[i]: base64.b64encode(vector.tobytes()).decode() for i, vector in vectors.items()}
+                    done.update(rows)
+                    if journal:
+                        journal.add(*rows.items())
+                    bar.update(task, completed=len(done))
+
+                loaded.embed([texts[i] for i in part], progress=progress, **options)
+        seconds = time.perf_counter() - began
+        vectors = [done[i] for i in range(len(texts))]
+        if journal and output:
+            journal.finish(_npy(vectors) if output.suffix == ".npy" else _jsonl(vectors, ids))
+    if not output:
+        print(_jsonl(vectors, ids), end="")
+        return
+    if as_json:
+        width = len(base64.b64decode(vectors[0])) // 4
+        print(json.dumps({"texts": len(texts), "resumed": resumed, "width": width, "seconds": round(seconds, 3)}))
+    else:
+        console.print(f"{len(texts)} vectors in {seconds:.1f} s: {output}", highlight=False)
+
+
+def read_texts(file: Path, field: str) -> tuple[list[str], list[Any]]:
+    """The texts of a file, and what their rows say is their `id` (None if they do not). CutworkError names a line."""
+    try:
+        lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CutworkError(f"cannot read texts from {file}: {error}") from None
+    if file.suffix != ".jsonl":
+        lines = [line.removesuffix("\r") for line in lines]
+        texts, ids = lines, [None] * len(lines)
+    else:
+        rows = [_row(file, number, line, field) for number, line in enumerate(lines, 1) if line.strip()]
+        texts, ids = [text for text, _ in rows], [name for _, name in rows]
+    if not any(texts):
+        raise CutworkError(f"{file} holds no texts")
+    return texts, ids
+
+
+def _row(file: Path, number: int, line: str, field: str) -> tuple[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        raise CutworkError(f"{file}, line {number} is not JSON") from None
+    text = row.get(field) if isinstance(row, dict) else row
+    if not isinstance(text, str):
+        raise CutworkError(f"{file}, line {number} has no text in the field {field!r}; name another with --field")
+    return text, row.get("id") if isinstance(row, dict) else None
+
+
+def _npy(vectors: list[str]) -> bytes:
+    import numpy as np
+
+    file = io.BytesIO()
+    np.save(file, np.frombuffer(b"".join(map(base64.b64decode, vectors)), np.float32).reshape(len(vectors), -1))
+    return file.getvalue()
+
+
+def _jsonl(vectors: list[str], ids: list[Any]) -> str:
+    import numpy as np
+
+    lines = []
+    for index, (vector, name) in enumerate(zip(vectors, ids, strict=True)):
+        numbers = [float(f"{number:.9g}") for number in np.frombuffer(base64.b64decode(vector), np.float32).tolist()]
+        named = {} if name is None else {"id": name}
+        lines.append(json.dumps({"index": index, **named, "embedding": numbers}, ensure_ascii=False) + "\n")
+    return "".join(lines)

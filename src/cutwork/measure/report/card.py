@@ -1,0 +1,146 @@
+"""A model card that is evidence: what was measured, on what, and where the zeros are."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+import yaml
+
+from cutwork.architectures import kind_of
+from cutwork.measure.interval import wilson
+from cutwork.pack.manifest import Manifest, WeightEntry
+
+_LAYER = re.compile(r"\.\d+\.")
+_TASKS = {
+    "text": "text-generation",
+    "speech": "automatic-speech-recognition",
+    "translation": "translation",
+    "embedding": "feature-extraction",
+}
+_CLASSES = {
+    "text": "AutoModelForCausalLM",
+    "speech": "AutoModelForSpeechSeq2Seq",
+    "translation": "AutoModelForSeq2SeqLM",
+    "embedding": "AutoModel",
+}
+
+
+def card(
+    name: str, base: str | None, results: dict[str, Any], sparse: str, manifest: Manifest, recipe_hash: str
+) -> str:
+    """The README.md of a repository of the Hub, called `name`, as Markdown.
+
+    base: the Hub's name of the model that it was made from, if it has one. results: what the run measured. sparse:
+    which of its models is given away, packed as `manifest` says.
+    """
+    rows = {row["name"]: row for row in results["variants"]}
+    kind = kind_of(manifest.config)
+    settings, machine = results["settings"], results["machine"]
+    front = {
+        **({"base_model": base} if base else {}),
+        "library_name": "transformers",
+        "pipeline_tag": _TASKS[kind],
+        "tags": ["cutwork", "sparse", "pruned"],
+    }
+    threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
+    asked = rows[sparse]["samples"]
+    compare = settings["compare"]
+    origin = f"[{base}](https://huggingface.co/{base})" if base else f"`{settings['model']}`"
+    return f"""---
+{yaml.safe_dump(front, sort_keys=False).strip()}
+---
+
+# {name}
+
+{origin}, fine-tuned on {results["task"]}, with {rows[sparse]["sparsity"]:.0%} of the weights in its blocks zero. Made
+with Cutwork, which prunes, fine-tunes with the zeros held in place, and runs the result on CPUs.
+
+## What was measured
+
+{_measured(results["variants"])}
+
+{asked} held-out questions of {results["task"]}, the same for all models; intervals are Wilson's, of 95%, and do not say
+how much another seed would change. `dense` is the model before pruning, `pruned` after it and before any fine-tuning,
+`sparse` after both. Speed: one sequence, {compare["prompt_tokens"]} tokens read and {compare["decode_tokens"]} written,
+medians of {compare["repeats"]}. {machine["cpu"]}, {machine["isa"]}, {threads}; `cutwork run recipe.yaml`,
+{results["date"]}.
+
+## Where the zeros are
+
+{_zeros(manifest.weights)}
+
+<details><summary>Every layer</summary>
+
+{_layers(manifest.weights)}
+
+</details>
+
+## How it was made
+
+`recipe.yaml` holds every setting; its hash is `{recipe_hash}`. `results.json` holds what was measured.
+
+## Use it
+
+```python
+from transformers import {_CLASSES[kind]}, AutoTokenizer
+
+model = {_CLASSES[kind]}.from_pretrained("{name}")  # plain weights; the zeros are in them
+```
+
+    cutwork chat {name}         # the plain weights, packed in memory
+    cutwork demo hf:{name}      # the packed dense and sparse models side by side
+"""
+
+
+def _measured(variants: list[dict[str, Any]]) -> str:
+    lines = [
+        "| model | zeros | accuracy (95% interval) | perplexity | disk MB | memory MB | prefill tok/s | decode tok/s |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in variants:
+        low, high = wilson(row["right"], row["samples"])
+        perplexity = "–" if row["perplexity"] is None else f"{row['perplexity']:.2f}"
+        lines.append(
+            f"| {row['name']} | {row['sparsity']:.0%} | {row['accuracy']:.1%} ({low:.1%} to {high:.1%}) | "
+            f"{perplexity} | {row['disk_bytes'] / 1e6:.0f} | {row['memory_bytes'] / 1e6:.0f} | "
+            f"{row['prefill_tokens_per_second']:.0f} | {row['decode_tokens_per_second']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def _zeros(weights: Mapping[str, WeightEntry]) -> str:
+    """One row for each kind of weight: those whose names differ in the block's number only."""
+    kinds: dict[tuple[str, str, str], list[WeightEntry]] = defaultdict(list)
+    for name, entry in weights.items():
+        if len(entry.shape) > 1:
+            kinds[_LAYER.sub(".*.", name), _shape(entry), _stored(entry)].append(entry)
+    lines = ["| weight | layers | shape | zeros | stored as |", "|---|--:|--:|--:|---|"]
+    for (name, shape, stored), entries in kinds.items():
+        found = sorted({f"{_zero(entry):.1%}" for entry in entries}, key=lambda text: float(text[:-1]))
+        zeros = found[0] if len(found) == 1 else f"{found[0]} to {found[-1]}"
+        lines.append(f"| `{name}` | {len(entries)} | {shape} | {zeros} | {stored} |")
+    return "\n".join(lines)
+
+
+def _layers(weights: Mapping[str, WeightEntry]) -> str:
+    lines = ["| weight | shape | zeros | stored as |", "|---|--:|--:|---|"]
+    for name, entry in weights.items():
+        if len(entry.shape) > 1:
+            lines.append(f"| `{name}` | {_shape(entry)} | {_zero(entry):.2%} | {_stored(entry)} |")
+    return "\n".join(lines)
+
+
+def _zero(entry: WeightEntry) -> float:
+    return 1 - entry.nonzeros / max(1, prod(entry.shape))
+
+
+def _shape(entry: WeightEntry) -> str:
+    return " × ".join(map(str, entry.shape))
+
+
+def _stored(entry: WeightEntry) -> str:
+    kept = f", {entry.keep} of 16" if entry.keep else ""
+    scales = f", a scale for {entry.group} columns" if entry.group else ""
+    return f"{entry.encoding} {entry.dtype}{kept}{scales}"

@@ -1,0 +1,146 @@
+"""What the stages of a run will take here: their multiplications, counted, at the speed of a matmul on this machine."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from cutwork.progress import duration
+from cutwork.recipe import CompareSettings, Long, PruneSettings, QuantizeSettings, TuneSettings
+from cutwork.tasks.task import Task
+
+# What a method does to a linear [out, in] once its inputs are known: so many times out·in² and in³ operations.
+_SOLVING: dict[str, tuple[float, float]] = {
+    "alps": (100, 26),
+    "gptq": (2, 2),
+    "qat": (2, 2),
+    "rose": (4, 2),
+    "sparsegpt": (2, 2),
+}
+_EFFICIENCY = 0.35  # of a bare matmul's speed, in what has many small steps (SmolLM2-135M on two cores)
+_ENGINE_EFFICIENCY = 0.8  # of the same, in the engine
+_READ_AS_MUCH_AS = 8  # tokens of a batch: what a token costs that is decoded alone
+_SOME = 200  # samples whose length stands for all
+_STORED_PER_SECOND = 150e6  # bytes that pack reads, encodes and writes
+
+
+@dataclass(frozen=True)
+class _Size:
+    """What is multiplied in a model: its linears' shapes [out, in], all weights, and a sample's mean tokens."""
+
+    shapes: list[tuple[int, int]]
+    weights: int
+    tokens: float
+
+
+@dataclass
+class Durations:
+    """Seconds that stages will take which start from the model in `model_dir` or what is made of it, on `task`.
+
+    None where the model cannot be built without its weights: no reason not to carry out a run.
+    """
+
+    model_dir: Path
+    task: Task
+    max_length: int
+    long: Long
+
+    def tune(self, settings: TuneSettings) -> float | None:
+        """A fine-tuning, by its own estimate."""
+        from cutwork.tune.tune import tune
+
+        quiet: dict[str, Any] = {"long": self.long, "console": Console(quiet=True), "dry_run": True}
+        teacher = self.model_dir if settings.losses.needs_teacher else None
+        steps = math.ceil(math.ceil(len(self.task.train) / settings.batch_size) * settings.epochs)
+        if settings.max_steps <= 0:
+            settings = settings.model_copy(update={"max_steps": steps})
+        found = tune(
+            self.model_dir,
+            self.model_dir.with_name("nothing"),  # is written
+            settings,
+            self.task.train[:_SOME],
+            teacher_dir=teacher,
+            validation=self.task.validation[:_SOME],
+            max_length=self.max_length,
+            **quiet,
+        )
+        return found["estimate"]["seconds"] if found["estimate"] else None
+
+    def prune(self, settings: PruneSettings) -> float | None:
+        """A pruning: two forward passes over the calibration samples, and the method."""
+        samples = settings.calibration_samples if settings.needs_samples else 0
+        return self._by_layers(settings.method, samples)
+
+    def quantize(self, settings: QuantizeSettings) -> float | None:
+        """A quantisation, with the fine-tuning that it may begin with."""
+        solved = self._by_layers(settings.method, settings.calibration_samples if settings.needs_samples else 0)
+        tuned = self.tune(settings.qat) if settings.method == "qat" else 0.0
+        return None if solved is None or tuned is None else solved + tuned
+
+    def pack(self) -> float | None:
+        """Packing one model."""
+        return self._of_size(lambda size: 4 * size.weights / _STORED_PER_SECOND)
+
+    def compare(self, settings: CompareSettings, models: int) -> float | None:
+        """Asking and timing so many models."""
+
+        def seconds(size: _Size) -> float:
+            asked = settings.accuracy_samples * size.tokens * settings.num_beams + settings.perplexity_tokens
+            timed = settings.prompt_tokens + _READ_AS_MUCH_AS * settings.decode_tokens
+            tokens = models * (asked + (settings.repeats + 1) * timed)
+            return 2 * size.weights * tokens * self._second_per_operation / _ENGINE_EFFICIENCY
+
+        return self._of_size(seconds)
+
+    def _by_layers(self, method: str, samples: int) -> float | None:
+        def seconds(size: _Size) -> float:
+            of_outputs, of_inputs = _SOLVING.get(method, (0, 0))
+            solving = sum(of_outputs * out * in_**2 + of_inputs * in_**3 for out, in_ in size.shapes)
+            seen = sum(4 * out * in_ + 2 * in_**2 for out, in_ in size.shapes) * samples * size.tokens
+            reading = 8 * size.weights / _STORED_PER_SECOND
+            return reading + (seen + solving) * self._second_per_operation / _EFFICIENCY
+
+        return self._of_size(seconds)
+
+    def _of_size(self, seconds: Callable[[_Size], float]) -> float | None:
+        return None if self._size is None else seconds(self._size)
+
+    @cached_property
+    def _second_per_operation(self) -> float:
+        import torch
+
+        from cutwork.torch_models.precision import matmul_seconds
+
+        return matmul_seconds(torch.float32, torch.device("cpu"))
+
+    @cached_property
+    def _size(self) -> _Size | None:
+        import torch
+
+        from cutwork.torch_models.blocks import block_linears, out_in
+        from cutwork.torch_models.data import examples
+        from cutwork.torch_models.load import empty_model, load_config, load_tokenizer
+        from cutwork.torch_models.model_inputs import inputs_of
+
+        try:
+            config = load_config(self.model_dir)
+            with torch.device("meta"):
+                model = empty_model(config)
+            shapes = [(out_in(linear).shape[0], out_in(linear).shape[1]) for linear in block_linears(model).values()]
+            tokenizer, some = load_tokenizer(self.model_dir), self.task.train[:_SOME]
+            data = examples(tokenizer, some, self.max_length, inputs_of(config), self.long)
+        except Exception:
+            return None
+        weights = sum(parameter.numel() for parameter in model.parameters())
+        return _Size(shapes, weights, sum(data.lengths) / len(data.lengths))
+
+
+def sentence(seconds: dict[str, float | None]) -> str:
+    """One line for people about what the groups of a run's stages will take."""
+    parts = ", ".join(f"{name} {'?' if each is None else duration(each)}" for name, each in seconds.items())
+    known = [each for each in seconds.values() if each is not None]
+    return f"about {duration(sum(known))} on this machine: {parts}" if known else "no estimate for this architecture"

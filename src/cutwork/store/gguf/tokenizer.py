@@ -1,0 +1,78 @@
+"""A GGUF file's vocabulary as the files of a Hugging Face tokenizer."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cutwork.errors import CutworkError
+from cutwork.store.gguf.file import GgufFile
+
+_SPECIAL = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
+# Ways to split a text before merging, by `tokenizer.ggml.pre`, beside those that transformers knows.
+_DIGITS = ("smollm",)  # numbers into digits before all else
+_AS_GPT2 = ("gpt-2", "default")
+_WHOLE_WORDS = ("llama3", "llama-v3", "llama-bpe")  # a word that is a token is not merged
+
+
+def write_tokenizer(file: GgufFile, arch: str, directory: Path) -> None:
+    """Write tokenizer.json, tokenizer_config.json with the chat template, and which tokens end an answer.
+
+    transformers builds it, as it does for its own reading of GGUF. Raises CutworkError if it cannot; nothing is written
+    for a file without a vocabulary.
+    """
+    metadata = file.metadata
+    tokens = metadata.get("tokenizer.ggml.tokens")
+    if tokens is None:
+        return
+    special = {name: _token(metadata, tokens, key) for name, key in _SPECIAL.items()}
+    try:
+        core = _core(metadata, arch, special["bos_token"])
+        core.save(str(directory / "tokenizer.json"))
+    except Exception as error:  # transformers and tokenizers raise many kinds
+        reason = " ".join(str(error).split())[:200]
+        raise CutworkError(f"the tokenizer in {file.path} cannot be read: {reason}") from None
+    settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    settings |= {name: token for name, token in special.items() if token is not None}
+    template = metadata.get("tokenizer.chat_template")
+    if isinstance(template, str):
+        settings["chat_template"] = template
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
+    ends = [metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
+    ends = [end for end in ends if isinstance(end, int) and not isinstance(end, bool)]
+    (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": list(dict.fromkeys(ends))}) + "\n")
+
+
+def _token(metadata: dict[str, Any], tokens: Any, key: str) -> str | None:
+    index = metadata.get(f"tokenizer.ggml.{key}_token_id")
+    known = isinstance(tokens, list) and isinstance(index, int) and 0 <= index < len(tokens)
+    return str(tokens[index]) if known else None
+
+
+def _core(metadata: dict[str, Any], arch: str, begin: str | None) -> Any:
+    """The tokenizer of the tokenizers package, with the token that begins a text put there if the file says so."""
+    from tokenizers import normalizers, pre_tokenizers, processors
+    from transformers.integrations.gguf import gguf_tokenizer_mapping as theirs
+
+    renames = theirs.GGUF_TOKENIZER_MAPPING["tokenizer"]
+    given = {new: metadata[f"tokenizer.{old}"] for old, new in renames.items() if f"tokenizer.{old}" in metadata}
+    sentencepiece, splits = given.get("tokenizer_type") == "llama", given.get("pre_tokenizer_type", "default")
+    if not sentencepiece and splits not in (*_DIGITS, *_AS_GPT2, *theirs.GGUF_PRE_TOKENIZER_SPLITS):
+        raise ValueError(f"it splits text as {splits!r}, which is not known")
+    # Of the builders for sentencepiece's vocabularies, Phi-3's spells spaces as sentencepiece does.
+    core, _ = theirs.convert_gguf_tokenizer("phi3" if sentencepiece and arch == "llama" else arch, given)
+    if sentencepiece and given.get("add_prefix_space") is False:
+        core.normalizer = normalizers.Replace(" ", "\u2581")
+    if splits in _WHOLE_WORDS and not sentencepiece:
+        core.model.ignore_merges = True
+    if splits in _DIGITS:
+        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+        core.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
+    begins = metadata.get("tokenizer.ggml.add_bos_token", sentencepiece)
+    if begins and begin is not None:
+        at = core.token_to_id(begin)
+        core.post_processor = processors.TemplateProcessing(
+            single=f"{begin}:0 $A:0", pair=f"{begin}:0 $A:0 {begin}:1 $B:1", special_tokens=[(begin, at)]
+        )
+    elif not begins:
+        core.post_processor = processors.ByteLevel(trim_offsets=False)
+    return core

@@ -1,0 +1,121 @@
+"""What a run says before it trains: how long it will take, and how fast its zeros will be."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+
+from cutwork.errors import CutworkError
+from cutwork.recipe import CompareSettings, Losses, PruneSettings, QuantizeSettings, Recipe, TuneSettings
+from cutwork.run.durations import Durations, sentence
+from cutwork.run.run import run, stages_of
+from cutwork.tasks.load import load_task
+
+pytest.importorskip("torch")
+
+from tests.run.test_run import silent, tiny_settings
+from tests.tiny_checkpoint import write_tiny_checkpoint
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture
+def recipe(model: Path, tmp_path: Path) -> Recipe:
+    return Recipe.model_validate(tiny_settings(model, tmp_path / "out") | {"preview": True})
+
+
+def test_speed_is_seen_before_any_training(recipe: Recipe) -> None:
+    said = io.StringIO()
+    run(recipe, until="preview", console=Console(file=said, width=200))
+    lines = said.getvalue().splitlines()
+    assert lines[0].startswith("about ") and "preview" in lines[0] and "teacher" not in lines[0]
+    assert any(line.startswith("speed before any training: dense ") and "50% zeros" in line for line in lines)
+    found = json.loads((recipe.output / "preview.json").read_text())
+    assert min(found[name]["decode_tokens_per_second"] for name in ("dense", "sparse")) > 0
+    assert {path.name for path in recipe.output.iterdir()} >= {"preview.json"}
+    assert not [path for path in recipe.output.iterdir() if path.is_dir()]  # what was made for it is gone
+    stages = stages_of(recipe, recipe.output, silent())
+    assert next(stage.name for stage in stages.missing()) == "teacher"  # done, and never done again
+    changed = recipe.model_copy(update={"prune": PruneSettings(pattern="4:16", calibration_samples=4)})
+    assert stages_of(changed, recipe.output, silent()).missing()[0].name == "preview.json"
+
+
+def test_recipes_have_no_preview_unless_they_ask(recipe: Recipe) -> None:
+    without = recipe.model_copy(update={"preview": False})
+    assert "preview.json" not in [stage.name for stage in stages_of(without, recipe.output, silent()).stages]
+
+
+def test_only_the_models_that_are_compared_are_made(recipe: Recipe) -> None:
+    def names(models: tuple[str, ...]) -> set[str]:
+        compare = recipe.compare.model_copy(update={"models": models})
+        stages = stages_of(recipe.model_copy(update={"compare": compare}), recipe.output, silent()).stages
+        return {stage.name for stage in stages}
+
+    some = names(("dense-f32", "sparse-int8"))
+    assert {"packed/dense-f32", "packed/sparse-int8", "sparse-quantized"} <= some
+    assert not {"packed/sparse-f32", "packed/dense-int8", "dense-quantized"} & some
+    with pytest.raises(CutworkError, match=r"compare\.models: there is no 'sparse-int3'; they are dense-f32"):
+        names(("sparse-int3",))
+    with pytest.raises(CutworkError, match="without quantize there is no sparse-int8"):
+        compare = recipe.compare.model_copy(update={"models": ("sparse-int8",)})
+        stages_of(recipe.model_copy(update={"quantize": None, "compare": compare}), recipe.output, silent())
+
+
+def test_more_work_takes_longer(model: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cutwork.torch_models.precision.matmul_seconds", lambda *_: 1e-11)
+    monkeypatch.setattr("cutwork.tune.estimate.matmul_seconds", lambda *_: 1e-11)
+    durations = Durations(model, load_task(recipe.task), 512, "drop")
+
+    def longer(kind: str, less: Any, more: Any) -> bool:
+        short, long = getattr(durations, kind)(*less), getattr(durations, kind)(*more)
+        return bool(0 < short < long)
+
+    taught = TuneSettings(max_steps=2, batch_size=4, micro_batch_size=4, losses=Losses(squarehead=1.0))
+    plain = taught.model_copy(update={"losses": Losses()})
+    assert longer("tune", [plain], [taught])
+    assert longer("prune", [PruneSettings(method="magnitude")], [PruneSettings(method="sparsegpt")])
+    assert longer("prune", [PruneSettings(method="sparsegpt")], [PruneSettings(method="alps")])
+    assert longer("quantize", [QuantizeSettings(method="rtn")], [QuantizeSettings(method="gptq")])
+    assert longer("quantize", [QuantizeSettings(method="gptq")], [QuantizeSettings(method="qat", qat=taught)])
+    assert longer("compare", [CompareSettings(), 2], [CompareSettings(), 3])
+    assert not (model.with_name("nothing")).exists()
+
+
+def test_a_run_that_keeps_the_best_is_estimated(recipe: Recipe) -> None:
+    best = recipe.tune.model_copy(update={"keep_best": True, "save_every": 1})
+    task = recipe.task.model_copy(update={"validation_samples": 2})
+    chosen = recipe.model_copy(update={"tune": best, "task": task, "teacher": None})
+    stages = stages_of(chosen, recipe.output, silent()).stages
+    assert all((stage.seconds() or 0) > 0 for stage in stages)
+
+
+def test_an_unknown_duration_is_said_to_be_unknown(recipe: Recipe, tmp_path: Path) -> None:
+    assert Durations(tmp_path, load_task(recipe.task), 512, "drop").pack() is None
+    assert sentence({"prune": 100.0, "tune": 7200.0, "pack": None}) == (
+        "about 2.0 h on this machine: prune 2 min, tune 2.0 h, pack ?"
+    )
+    assert sentence({"pack": None}) == "no estimate for this architecture"
+
+
+def test_the_demo_needs_nothing_of_other_extras(recipe: Recipe, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(tiny_settings(Path(recipe.model), tmp_path / "out") | {"preview": True}))
+    others = ("datasets", "soundfile", "soxr", "jiwer", "sacrebleu", "fastapi", "llguidance", "uvicorn", "ray")
+    code = f"""
+import sys
+sys.modules |= dict.fromkeys({(*others, "peft", "lm_eval", "compressed_tensors", "tensorboard")})
+sys.argv = ["cutwork", "run", {str(file)!r}]
+from cutwork.cli import main; main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "results.png").is_file()
