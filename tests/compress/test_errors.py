@@ -15,6 +15,8 @@ from cutwork.compress.errors import PROBE, linear_errors
 from cutwork.compress.milliseconds import Prices, other_milliseconds
 from cutwork.compress.sensitivity import _divergences, _pruned, fit, sensitivities
 from cutwork.prune.calibrate import calibration_batches
+from cutwork.prune.input_statistics import SumOfProducts
+from cutwork.quantize.qat import round_activations
 from cutwork.torch_models.blocks import block_linears
 from cutwork.torch_models.data import Examples, collate
 from tests.tiny_checkpoint import write_tiny_checkpoint
@@ -47,6 +49,21 @@ def test_more_zeros_and_fewer_bits_cost_more(errors: dict[str, dict[str, float]]
         assert rising == sorted(rising) and rising[0] > 0
         assert 0 < own["dense w8a8"] < own["dense w4a16"] < own["80 w4a16"]
         assert own["8:16 bf16"] < own["4:16 bf16"] < own["4:16 w4a16"]
+
+
+def test_rounded_activations_cost_what_they_do() -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(40_000, 48) * torch.rand(40_000, 1) ** 4, torch.randn(32, 48)
+    x[::20, 3] *= 100  # tokens with a massive input lose all others
+    total = SumOfProducts(48, x.device, rounding=True)
+    total.add(x)
+    statistics = total.mean(len(x))
+    assert statistics.rounding is not None
+    [rounded] = round_activations(torch.nn.Identity(), (x,))
+    actual = ((rounded - x) @ weight.T).square().sum(1).mean()
+    assert (weight.square() @ statistics.rounding).sum().item() == pytest.approx(
+        actual.item(), rel=0.15
+    )  # but for chance
 
 
 def test_the_model_stays_as_it_is_and_what_is_cut_off_does_not_matter() -> None:

@@ -1,9 +1,9 @@
 """What every candidate costs each linear: the error of its output, from one walk through the dense model.
 
 The pruners and quantisers that there are give the weight W' that a candidate would leave; its error is
-tr((W - W') H (W - W')ᵀ) of tr(W H Wᵀ), with H from calibration data. Activations that are rounded to int8 add theirs,
-as noise that is spread evenly over half a code. Some rows of a weight tell the error of all; every linear is judged
-alone, with inputs that nothing before it has spoiled.
+tr((W - W') H (W - W')ᵀ) of tr(W H Wᵀ), with H from calibration data. Activations that are rounded to int8 add their own
+error, as if it were independent from input to input. Some rows of a weight tell the error of all; every linear is
+judged alone, with inputs that nothing before it has spoiled.
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,7 +60,7 @@ def linear_errors(
             except CutworkError as error:
                 raise CutworkError(f"{name}: {error}") from None
 
-    walk(model, batches, visit, console, "errors of candidates", damping=damping, changes=False)
+    walk(model, batches, visit, console, "errors of candidates", damping=damping, changes=False, rounding=True)
     return found
 
 
@@ -78,7 +78,8 @@ def _errors_of(weight: Tensor, statistics: Hessian, schemes: Sequence[Scheme | N
         for (pattern, rate), left in zip(pruned, _quantized(pruned, statistics, scheme, group_size), strict=True):
             lost = output_error(some - left, statistics.matrix).sum()
             if scheme:  # also w4a16: the engine's int4 kernels read int8, too
-                lost = lost + left.square().sum() * _noise(statistics)
+                assert statistics.rounding is not None
+                lost = lost + (left.square() @ statistics.rounding).sum()
             errors[Candidate(pattern, rate, scheme).label] = (lost / whole).item()
     damaged = wanda(some, statistics, PROBE)[0]
     probe = output_error(some - damaged, statistics.matrix).sum() / whole
@@ -101,8 +102,3 @@ def _quantized(
     together = torch.cat(list(pruned.values()))
     grid = grid_of(scheme, together.shape[1], group_size, torch.float32)
     return list(gptq(together, statistics, grid).weight().chunk(len(pruned)))
-
-
-def _noise(statistics: Hessian) -> float:
-    """The mean square of what rounding an input to a token's 255 codes adds to it."""
-    return statistics.peak / 127**2 / 12

@@ -87,6 +87,7 @@ def walk(
     *,
     damping: float = 0.01,
     changes: bool = True,
+    rounding: bool = False,
     activations: Activations | None = None,
     resident: Resident = lambda _: nullcontext(),
     bfloat16: bool | None = None,
@@ -98,11 +99,12 @@ def walk(
 
     damping: of the Hessians that `visit` gets, where it needs them positive definite.
     changes: whether `visit` changes weights; if not, a block computes once.
+    rounding: whether the Hessians are to know what rounding the inputs to int8 adds.
     activations: keeps the hidden states; by default in memory, up to half of what is free.
     resident: a context that is entered with each block while it computes.
     bfloat16: whether to compute under autocast; measured by default.
     """
-    gather = partial(SumOfProducts, damping=damping)
+    gather = partial(SumOfProducts, damping=damping, rounding=rounding)
     _walk(model, batches, gather, visit, changes, console, description, activations, resident, bfloat16)
 
 

@@ -28,13 +28,13 @@ class Hessian(MeanSquares):
     Changing the weight by Δ costs tr(Δ H Δᵀ). Linears with one input share one Hessian, so what is made of it is kept.
     """
 
-    def __init__(self, matrix: Tensor, tokens: int, damping: float = 0.01, peak: float = 0.0) -> None:
+    def __init__(self, matrix: Tensor, tokens: int, damping: float = 0.01, rounding: Tensor | None = None) -> None:
         """`damping` times the mean of the diagonal is added to it where H has to be positive definite.
 
-        `peak` is the mean over tokens of the square of each one's largest input.
+        `rounding` is the mean squared error of each input [in] if a token's are rounded to int8, None if not gathered.
         """
         super().__init__(matrix.diagonal(), tokens)
-        self.matrix, self.damping, self.peak = matrix, damping, peak
+        self.matrix, self.damping, self.rounding = matrix, damping, rounding
         self.applied: list[Damping] = []  # what making it positive definite took, each time
 
     @cached_property
@@ -83,20 +83,24 @@ class SumOfSquares:
 class SumOfProducts:
     """For `Hessian`. Only one triangle is summed, in square blocks: half of the work, and all of it matrix products."""
 
-    def __init__(self, inputs: int, device: torch.device, damping: float = 0.01) -> None:
+    def __init__(self, inputs: int, device: torch.device, damping: float = 0.01, rounding: bool = False) -> None:
         self._total, self._damping = torch.zeros(inputs, inputs, device=device), damping
-        self._peaks = torch.zeros((), device=device)
+        self._rounding = torch.zeros(inputs, device=device) if rounding else None
 
     def add(self, x: Tensor) -> None:
         """Add the inputs [tokens, in] of a forward pass, float32."""
         _add_gram(self._total, x)
-        self._peaks += torch.linalg.vector_norm(x, torch.inf, dim=1).square().sum()
+        if self._rounding is not None:
+            step = (x.abs().amax(1, keepdim=True) / 127).clamp_min_(1e-12)
+            codes = x / step
+            self._rounding += (codes.round() - codes).mul_(step).square_().sum(0)
 
     def mean(self, tokens: int) -> Hessian:
         """The statistics over all tokens; the sum is used up."""
         total = self._total.div_(max(tokens, 1))
         _mirror(total)
-        return Hessian(total, tokens, self._damping, self._peaks.item() / max(tokens, 1))
+        rounding = None if self._rounding is None else self._rounding.div_(max(tokens, 1))
+        return Hessian(total, tokens, self._damping, rounding)
 
 
 class InputWatch(Generic[Statistics_co]):
