@@ -111,7 +111,7 @@ def test_text_routes_and_text_models_say_where_to_go(client, load):
     assert client.get("/v1/models").json()["data"][0]["cutwork"]["transcribe"] is True
     with serving(load()) as text:
         answer = post(text, wav(0.5))
-        assert answer.status_code == 400 and "does not hear speech" in answer.json()["error"]["message"]
+        assert answer.status_code == 400 and "writes text" in answer.json()["error"]["message"]
 
 
 def test_a_client_that_leaves_ends_its_transcription(client, monkeypatch):
