@@ -153,7 +153,7 @@ def tune(
         expected = _estimate(run, bfloat16)
         if dry_run:
             if not console.quiet:
-            show_examples(console, tokenizer, data)
+                show_examples(console, tokenizer, data)
         console.print(
             expected.sentence() if expected else "no estimate: this architecture cannot be run on empty tensors"
         )
