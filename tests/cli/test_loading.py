@@ -31,6 +31,8 @@ class Loaded(Exception):
 def loaded(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text("text")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "llama"}')
     (tmp_path / "in.jsonl").write_text('{"custom_id": "1", "url": "/v1/completions", "body": {"prompt": "a"}}\n')
     calls = []
 

@@ -33,10 +33,16 @@ def bench(
 
     Example: [bold]cutwork bench out/sparse-int8 --against out/dense-int8 --threads 2[/bold]
     """
+    from cutwork.engine.embedding.description import reads_only
     from cutwork.engine.model import Model
     from cutwork.machine import cpu_name
     from cutwork.measure.speed import measure
+    from cutwork.store.directory import read_config
+    from cutwork.store.resolve import resolve
 
+    for path in [model, *(against or [])]:
+        if reads_only(read_config(resolve(path))):
+            raise CutworkError(f"{path} writes no text, so there is no decoding to measure; use explain or embed")
     with ExitStack() as stack:
         models: dict[str, Model] = {}
         load_seconds: dict[str, float] = {}
@@ -49,8 +55,6 @@ def bench(
                 )
             )
             load_seconds[path] = time.perf_counter() - start
-            if models[path].states:
-                raise CutworkError(f"{path} writes no text, so there is no decoding to measure; use explain or embed")
         speeds = measure(models, prompt_tokens, decode_tokens, repeats, batch=batch)
         any_model = models[model]
         machine: dict[str, Any] = {"cpu": cpu_name(), "isa": any_model.isa, "threads": any_model.threads}

@@ -151,9 +151,8 @@ def tune(
                 console.print(part.too_long())
         bfloat16 = _bfloat16(run, dry_run)
         expected = _estimate(run, bfloat16)
-        if dry_run:
-            if not console.quiet:
-                show_examples(console, tokenizer, data)
+        if dry_run and not console.quiet:
+            show_examples(console, tokenizer, data)
         console.print(
             expected.sentence() if expected else "no estimate: this architecture cannot be run on empty tensors"
         )
