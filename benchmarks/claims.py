@@ -136,7 +136,7 @@ def bits() -> str:
 def speculation() -> str:
     rows = [row for row in load("speculative.json")["rows"] if row["batch"] == 1]
     best = max(rows, key=lambda row: row["speed_up"])
-    alone = {row["name"]: row["decode_tokens_per_second"] for row in load("demo.json")["variants"]}["dense-bf16"]
+    alone = {row["name"]: row["decode_tokens_per_second"] for row in load("smollm2-gsm.json")["variants"]}["dense-bf16"]
     return _line(f"""
         **Speculation**: a sparse draft makes the dense float32 teacher {best["speed_up"]:.2f} times as fast,
         {best["tokens_per_second"]:.0f} tok/s, with the same answers. The same teacher in bfloat16 does {alone:.0f} by

@@ -75,6 +75,7 @@ def _document(result: dict[str, Any]) -> str:
 
 TABLES = {
     "demo": Table(demo.table, ("demo",)),
+    "smollm2-gsm": Table(demo.table, ("smollm2-gsm",)),
     "demo, one thread": Table(demo.one_thread_table, ("demo_one_thread",)),
     "engines": Table(partial(_of, table=report.overview, shape="1.1b"), ("peers",)),
     "engines, 7b": Table(partial(_of, table=report.overview, shape="7b"), ("peers",)),
@@ -87,6 +88,8 @@ TABLES = {
     "all cells, zen4": Table(_document, ("peers",)),
     "all cells, zen5": Table(_document, ("peers_zen5",)),
     "instruction sets": Table(isa.table, ("isa",)),
+    "avx512 anew": Table(isa.table, ("isa_avx512",)),
+    "avx512 anew, targets": Table(isa.targets_table, ("isa_avx512",)),
     "instruction sets, targets": Table(isa.targets_table, ("isa",)),
     "encoders": Table(encoders.table, ("encoders",)),
     "loading": Table(loading.table, ("load",)),
