@@ -183,7 +183,7 @@ def without_vbmi2() -> str:
 
 
 def against_four_bits() -> str:
-    found = {(each.work, each.against): each for each in targets.verdicts(load("isa.json")) if each.threads == 1}
+    found = {(each.work, each.against): each for each in targets.verdicts(load("isa_avx512.json")) if each.threads == 1}
 
     def times(work: str, against: str) -> str:
         each = found[work, against]
