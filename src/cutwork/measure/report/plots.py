@@ -5,6 +5,7 @@ from io import BytesIO
 from typing import Any
 
 from cutwork.errors import CutworkError
+from cutwork.measure.interval import wilson
 
 # One colour per kind of model and one shape per number format, the same in every plot.
 _COLOURS = {"dense": "#4c566a", "pruned": "#d08770", "sparse": "#2a7f62"}
@@ -12,7 +13,8 @@ _MARKERS = {"f32": "o", "bf16": "s", "int8": "D"}
 
 
 def plot(results: Sequence[dict[str, Any]]) -> bytes:
-    """A PNG: accuracy against decode speed and, where there are several runs, against sparsity beside it.
+    """A PNG: accuracy against decode speed, with 95% intervals where answers were counted, and, where there are
+    several runs, against sparsity beside it.
 
     Raises CutworkError if matplotlib is not installed.
     """
@@ -58,6 +60,9 @@ def _against_speed(ax: Any, results: Sequence[dict[str, Any]]) -> None:
             kind, _, form = row["name"].partition("-")
             x, y = speed, 100 * row["accuracy"]
             ax.scatter(x, y, s=70, color=_COLOURS.get(kind, "#888"), marker=_MARKERS.get(form, "o"), zorder=3)
+            if "samples" in row:
+                low, high = (100 * end for end in wilson(row["right"], row["samples"]))
+                ax.errorbar(x, y, [[y - low], [high - y]], color="#bbb", linewidth=1.2, capsize=3, zorder=2)
             label = row["name"].replace("-", " ")
             if kind != "dense":
                 label += f" {row['sparsity']:.0%}"
