@@ -118,3 +118,11 @@ def test_what_is_wrong_with_a_row_is_one_sentence(tmp_path: Path, row: dict[str,
 
 def test_plain_text_is_an_answer_to_nothing(tmp_path: Path) -> None:
     assert read(tmp_path, {"text": "Hi there", "id": 3}) == Sample("", "Hi there")
+
+
+def test_a_line_ends_where_its_row_does(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    text = "one\u2028two\u0085three"  # what str.splitlines also takes for ends of lines
+    file.write_text(json.dumps({"prompt": text, "answer": "yes"}, ensure_ascii=False) + "\n", encoding="utf-8")
+    [sample] = read_samples(str(file))
+    assert text in sample.prompt

@@ -112,7 +112,7 @@ def _prompts(arguments: list[str] | None, file: Path | None) -> list[str]:
         if arguments:
             raise CutworkError("give prompts either as arguments or with --file, not both")
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
+            lines = file.read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise CutworkError(f"cannot read prompts from {file}: {error}") from None
         prompts = [line for line in lines if line.strip()]

@@ -102,7 +102,8 @@ def hub(name: str, split: str, config: str | None = None) -> Iterable[Mapping[st
 
 def _jsonl(path: Path) -> list[dict[str, Any]]:
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    # splitlines() would end a line at U+2028 too, which JSON may hold
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
         if line.strip():
             try:
                 row = json.loads(line)
