@@ -5,7 +5,6 @@ import random
 import resource
 import shutil
 import signal
-import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from cutwork.pack.pack import pack
 from cutwork.pack.restore import restore
 from cutwork.store.directory import kind_of
 from cutwork.store.resolve import resolve
+from tests.child import ended
 
 from .damage import damage
 
@@ -117,11 +117,4 @@ def _in_process(use: Callable[[], None], log: Path) -> int:
             traceback.print_exc()
         finally:
             os._exit(status)
-    end = time.monotonic() + SECONDS
-    while time.monotonic() < end:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.003)
-    os.kill(child, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return ended(child, SECONDS)

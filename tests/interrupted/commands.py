@@ -10,7 +10,9 @@ from typing import Any
 
 import yaml
 
-from .process import ended, start
+from tests.child import ended
+
+from .process import start
 
 Contents = dict[str, str]  # of each file of a directory, or "": of a file itself; "" where two calls leave other bytes
 _TRAINING = ["--max-steps", "4", "--save-every", "1", "--batch-size", "4", "--micro-batch-size", "4"]

@@ -4,7 +4,6 @@ import os
 import resource
 import signal
 import sys
-import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
@@ -84,15 +83,3 @@ def start(
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(status)
-
-
-def ended(child: int, seconds: float) -> int:
-    """The exit status of a child, or minus the signal that ended it: it is killed after so many seconds."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.002)
-    os.kill(child, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

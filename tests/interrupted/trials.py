@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.child import ended
+
 from .commands import Command, agree, contents_of, output_name
-from .process import KILLED, ended, start
+from .process import KILLED, start
 
 _MOST = 600.0  # seconds of a call that nothing interrupts
 
