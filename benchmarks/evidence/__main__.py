@@ -1,12 +1,13 @@
-"""SmolLM2-135M on GSM-Symbolic, as docs/experiments.md announces it: teacher, rates, core, controls, test.
+"""SmolLM2-135M on GSM-Symbolic, as docs/experiments.md announces it, in one of two designs.
 
-    python -m benchmarks.evidence                       # days on two cores; interrupt it, run it again
-    python -m benchmarks.evidence --until rates         # so far and no further
-    python -m benchmarks.evidence --losses CE CE+SquareHead --levels 0.75    # the primary outcome first
-    python -m benchmarks.evidence --finished            # trains nothing, reports the cells that are there
+    python -m benchmarks.evidence short                 # two and a half hours on two cores
+    python -m benchmarks.evidence announced             # days; interrupt it, run it again
+    python -m benchmarks.evidence short --steps teacher gate        # so far and no further
+    python -m benchmarks.evidence short --losses CE --output DIR    # a part, beside another process with its own DIR
+    python -m benchmarks.evidence short --finished      # trains nothing, reports the cells that are there
 
 Choices are made on the validation split. The test and the unseen templates are asked once for each finished cell; all
-replies are kept in the output directory. Leaves evidence.json and evidence.png in results/.
+replies are kept in the output directory. Leaves evidence.json or evidence_short.json, and its .png, in results/.
 """
 
 import argparse
@@ -18,25 +19,28 @@ from rich.console import Console
 
 from benchmarks.common.results import RESULTS, save
 from benchmarks.evidence.answers import answer, without_replies
-from benchmarks.evidence.cells import LEVELS, LOSSES, PRIMARY, RATES, SEEDS, Cell, pruned
+from benchmarks.evidence.cells import Cell, pruned
 from benchmarks.evidence.data import splits
+from benchmarks.evidence.designs import DESIGNS, LOSSES, PRIMARY, SEEDS
 from benchmarks.evidence.report import plot, table
 from cutwork.measure.compare import Measurements
-from cutwork.recipe import load_recipe
+from cutwork.recipe import PackSettings, QuantizeSettings, Scheme, load_recipe
 from cutwork.run.stages import Stage, Stages
 from cutwork.store.json_file import read_json
 from cutwork.store.resolve import resolve
 from cutwork.tune.tune import REPORT
 
-STEPS = ("teacher", "rates", "core", "controls")
+STEPS = ("teacher", "gate", "rates", "core", "equal-time", "controls", "quantized")
+QUANTIZED: dict[str, Scheme] = {"int8": "w8a8", "int4": "w4a16"}
 
 
 class Experiment:
     """What has been made and asked so far; `rows` are the results."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.recipe, self.console = load_recipe(options.recipe), Console(stderr=True)
-        self.splits = splits(self.recipe)
+        self.design = DESIGNS[options.design]
+        self.recipe, self.console = load_recipe(self.design.recipe), Console(stderr=True)
+        self.splits = splits(self.design, self.recipe)
         self.results, self.train = options.results, not options.finished
         output = options.output or self.recipe.output
         self.stages = Stages(output, self.splits["validation"], self.recipe.task.max_length, self.console)
@@ -64,26 +68,30 @@ class Experiment:
     def save(self) -> None:
         """Write what there is."""
         about = {key: getattr(self.recipe, key).model_dump(mode="json") for key in ("task", "teacher", "prune", "tune")}
-        result = save(self.results / "evidence.json", {**about, "rows": self.rows}, compact=True)
-        plot(result, self.results / "evidence.png")
+        result = save(self.results / f"{self.design.result}.json", {**about, "rows": self.rows}, compact=True)
+        plot(result, self.results / f"{self.design.result}.png")
+
+    def steps(self, loss: str) -> int:
+        """Of a cell with a loss."""
+        return round(self.recipe.tune.max_steps * self.design.steps.get(loss, 1.0))
 
     def tune(self, cell: Cell) -> Stage:
         """The stage that makes a cell."""
         return cell.stage(self.recipe, self.stages, self.teacher)
 
     def gate(self) -> None:
-        """The teacher, and what one more epoch of it brings on validation: at most a point, or it is no teacher."""
-        self.ask(self.teacher, "validation", kind="teacher")
+        """What one more epoch of the teacher brings on validation: at most a point, or it is no teacher."""
         changes = {"epochs": 1.0, "learning_rate": self.settings.learning_rate / 2}
         more = self.stages.tune("teacher-more", "tune", self.teacher, self.settings.model_copy(update=changes))
         self.ask(more, "validation", kind="teacher, one more epoch")
 
     def rate(self, loss: str) -> float | None:
-        """The rate whose model is best on validation, at the first level and half length; None if some are missing."""
-        tried = {}
-        for rate in RATES:
-            stage = self.tune(Cell(loss, LEVELS[0], SEEDS[0], rate, self.recipe.tune.max_steps // 2))
-            row = self.ask(stage, "validation", kind="rate", loss=loss, level=LEVELS[0], rate=rate)
+        """The rate whose model is best on validation, at the first level; None if some are missing."""
+        level, tried = self.design.levels[0], {}
+        for rate in self.design.rates:
+            steps = round(self.steps(loss) * self.design.rate_share)
+            stage = self.tune(Cell(loss, level, SEEDS[0], rate, steps))
+            row = self.ask(stage, "validation", kind="rate", loss=loss, level=level, rate=rate)
             tried[rate] = row["right"] if row else -1
         return None if min(tried.values()) < 0 else max(tried, key=tried.__getitem__)
 
@@ -97,50 +105,73 @@ class Experiment:
 
     def equal_time(self, rates: dict[str, float], seeds: list[int]) -> None:
         """Cross-entropy for as many steps as fit the time that SquareHead took, at the first level."""
+        level = self.design.levels[0]
         for seed in seeds:
-            cells = [Cell(loss, LEVELS[0], seed, rates[loss], self.recipe.tune.max_steps) for loss in PRIMARY]
+            cells = [Cell(loss, level, seed, rates[loss], self.steps(loss)) for loss in PRIMARY]
             reports = [self.tune(cell).output / REPORT for cell in cells]
             if all(report.is_file() for report in reports):
                 plain, both = (read_json(report)["tokens_per_second"] for report in reports)
                 stage = self.tune(replace(cells[0], steps=round(cells[0].steps * plain / both)))
-                about = {"loss": "CE", "level": LEVELS[0], "seed": seed, "rate": rates["CE"]}
+                about = {"loss": "CE", "level": level, "seed": seed, "rate": rates["CE"]}
                 self.ask(stage, "test", "unseen", kind="equal time", **about)
 
     def tuned(self, kind: str, rates: dict[str, float], level: float, seed: int) -> None:
         """One model for each loss, asked the test's questions."""
         for loss, rate in rates.items():
-            stage = self.tune(Cell(loss, level, seed, rate, self.recipe.tune.max_steps))
+            stage = self.tune(Cell(loss, level, seed, rate, self.steps(loss)))
             self.ask(stage, "test", "unseen", kind=kind, loss=loss, level=level, seed=seed, rate=rate)
+
+    def quantized(self, rates: dict[str, float], levels: list[float], seeds: list[int]) -> None:
+        """The teacher and what SquareHead made, in the files that are timed: their answers to the test."""
+        loss = PRIMARY[1]
+        models: list[tuple[Stage, dict[str, Any]]] = [(self.teacher, {"level": 0.0})]
+        for level in levels if loss in rates else []:
+            for seed in seeds:
+                stage = self.tune(Cell(loss, level, seed, rates[loss], self.steps(loss)))
+                models.append((stage, {"level": level, "seed": seed, "loss": loss}))
+        for stage, about in models:
+            for encoding, scheme in QUANTIZED.items():
+                assert self.recipe.quantize
+                settings: QuantizeSettings = self.recipe.quantize.model_copy(update={"scheme": scheme})
+                coarse = self.stages.quantize(f"{stage.name}-{encoding}", stage, settings)
+                packed = self.stages.pack(f"packed/{stage.name}-{encoding}", coarse, self.recipe.pack)
+                self.ask(packed, "test", kind="quantized", encoding=encoding, file=packed.name, **about)
+        plain = self.stages.pack(f"packed/{self.teacher.name}-bf16", self.teacher, PackSettings(dtype="bf16"))
+        self.ask(plain, "test", kind="quantized", encoding="bf16", file=plain.name, level=0.0)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", type=Path, default=Path(__file__).with_name("smollm2.yaml"))
+    parser.add_argument("design", choices=list(DESIGNS))
     parser.add_argument("--output", type=Path, help="default: the recipe's")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--until", choices=STEPS, default=STEPS[-1])
-    parser.add_argument("--losses", nargs="+", default=list(LOSSES), choices=list(LOSSES))
-    parser.add_argument("--levels", nargs="+", type=float, default=list(LEVELS))
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
+    parser.add_argument("--losses", nargs="+", choices=list(LOSSES), help="default: the design's")
+    parser.add_argument("--levels", nargs="+", type=float, help="default: the design's")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--finished", action="store_true", help="train nothing; report what is there")
     options = parser.parse_args()
 
     experiment = Experiment(options)
-    until = STEPS.index(options.until)
-    experiment.gate()
+    levels, seeds = options.levels or list(experiment.design.levels), options.seeds
+    experiment.ask(experiment.teacher, "validation", kind="teacher")
+    if "gate" in options.steps:
+        experiment.gate()
     rates = {}
-    if until >= STEPS.index("rates"):
-        chosen = {loss: experiment.rate(loss) for loss in options.losses}
+    if set(options.steps) - {"teacher", "gate"}:
+        chosen = {loss: experiment.rate(loss) for loss in options.losses or experiment.design.losses}
         rates = {loss: rate for loss, rate in chosen.items() if rate is not None}
-    if until >= STEPS.index("core"):
+    if "core" in options.steps:
         experiment.ask(experiment.teacher, "test", "unseen", kind="teacher")
-        experiment.core(rates, options.levels, options.seeds)
-        if set(PRIMARY) <= rates.keys():
-            experiment.equal_time(rates, options.seeds)
-    if until >= STEPS.index("controls"):
+        experiment.core(rates, levels, seeds)
+    if "equal-time" in options.steps and set(PRIMARY) <= rates.keys() and not experiment.design.steps:
+        experiment.equal_time(rates, seeds)
+    if "controls" in options.steps:
         again = {loss: rate for loss, rate in rates.items() if loss in PRIMARY}
-        for seed in options.seeds:
+        for seed in seeds:
             experiment.tuned("control", again, 0.0, seed)
+    if "quantized" in options.steps:
+        experiment.quantized(rates, levels, seeds)
     print(table({"rows": experiment.rows}))
 
 

@@ -1,20 +1,10 @@
-"""The cells of the experiment: what is pruned how far, and fine-tuned on which loss, at which rate, with which seed."""
+"""The cells of an experiment: what is pruned how far, and fine-tuned on which loss, at which rate, with which seed."""
 
 from dataclasses import dataclass
 
-from cutwork.recipe import Losses, Recipe
+from benchmarks.evidence.designs import LOSSES
+from cutwork.recipe import Recipe
 from cutwork.run.stages import Source, Stage, Stages
-
-LOSSES = {
-    "CE": Losses(ce=1.0),
-    "CE+KL": Losses(ce=1.0, kl=1.0),
-    "CE+SquareHead": Losses(ce=1.0, squarehead=1.0),
-    "CE+KL+SquareHead": Losses(ce=1.0, kl=1.0, squarehead=1.0),
-}
-PRIMARY = ("CE", "CE+SquareHead")  # compared first, at the first of LEVELS
-LEVELS = (0.75, 0.6)
-RATES = (1e-4, 2e-4, 4e-4)
-SEEDS = (0, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -34,7 +24,10 @@ class Cell:
         return f"{loss}-{round(100 * self.level)}-rate{self.rate:g}-steps{self.steps}-seed{self.seed}"
 
     def stage(self, recipe: Recipe, stages: Stages, teacher: Source) -> Stage:
-        """Adds what makes it, with its pruning."""
+        """The stage that makes it, with its pruning; the one that is there already, if it is."""
+        for stage in stages.stages:
+            if stage.name == self.name:
+                return stage
         settings = recipe.tune.model_copy(
             update={
                 "losses": LOSSES[self.loss],
@@ -49,7 +42,8 @@ class Cell:
 
 def pruned(recipe: Recipe, stages: Stages, teacher: Source, level: float, seed: int) -> Stage:
     """The teacher pruned in one shot; the stage that is there already, if it is."""
-    name = f"{recipe.prune.method}-{round(100 * level)}-seed{seed}"
+    pattern = f"-{recipe.prune.pattern.replace(':', 'of')}" if recipe.prune.pattern else ""
+    name = f"{recipe.prune.method}-{round(100 * level)}{pattern}-seed{seed}"
     for stage in stages.stages:
         if stage.name == name:
             return stage

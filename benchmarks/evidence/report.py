@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import figures
-from benchmarks.evidence.cells import LOSSES, PRIMARY
+from benchmarks.evidence.designs import LOSSES, PRIMARY
 from benchmarks.evidence.statistics import bootstrap_p, holm, mcnemar, paired_bootstrap, unpacked
 from cutwork.measure.interval import wilson
 

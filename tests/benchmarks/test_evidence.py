@@ -1,11 +1,13 @@
-from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
+from reasoning_gym.arithmetic.gsm_symbolic.gsm_symbolic import tasks_ok
 
 from benchmarks.evidence import report
-from benchmarks.evidence.cells import LOSSES, Cell
-from benchmarks.evidence.data import splits, templates
+from benchmarks.evidence.cells import Cell
+from benchmarks.evidence.data import splits
+from benchmarks.evidence.designs import DESIGNS, LOSSES
 from benchmarks.evidence.statistics import (
     bootstrap_p,
     holm,
@@ -16,8 +18,6 @@ from benchmarks.evidence.statistics import (
 )
 from cutwork.measure.interval import wilson
 from cutwork.recipe import load_recipe
-
-RECIPE = Path(report.__file__).with_name("smollm2.yaml")
 
 
 def right(share: float, seeds: int, questions: int, seed: int = 0) -> np.ndarray:
@@ -69,13 +69,30 @@ def test_answers_survive_a_file() -> None:
     assert (unpacked({"answers": packed(answers), "samples": 2001}) == answers).all()
 
 
-def test_the_splits_share_no_question_and_the_recipe_has_the_drawn_templates() -> None:
-    recipe = load_recipe(RECIPE)
-    assert recipe.task.options["templates"] == templates()[0]
-    assert not set(templates()[0]) & set(templates()[1])
-    parts = splits(recipe)
+def test_the_announced_templates_are_drawn() -> None:
+    design = DESIGNS["announced"]
+    drawn = Random(2310).sample(list(tasks_ok), 20)
+    assert load_recipe(design.recipe).task.options["templates"] == drawn[:16]
+    assert list(design.held_out) == drawn[16:]
+
+
+def test_the_short_ones_are_too() -> None:
+    """Sorted and drawn; that they are the short ones takes a tokenizer to see."""
+    design = DESIGNS["short"]
+    trained = load_recipe(design.recipe).task.options["templates"]
+    drawn = Random(2310).sample(sorted([*trained, *design.held_out]), 10)
+    assert (drawn[:8], tuple(drawn[8:])) == (trained, design.held_out)
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+def test_the_splits_share_no_question(name: str) -> None:
+    design = DESIGNS[name]
+    recipe = load_recipe(design.recipe)
+    assert not set(recipe.task.options["templates"]) & set(design.held_out)
+    parts = splits(design, recipe)
     prompts = {name: {sample.prompt for sample in task.test} for name, task in parts.items()}
-    assert {name: len(found) for name, found in prompts.items()} == {"validation": 500, "test": 2000, "unseen": 1000}
+    test = recipe.task.test_samples - design.validation
+    assert [len(found) for found in prompts.values()] == [design.validation, test, design.unseen]
     prompts["train"] = {sample.prompt for sample in parts["test"].train}
     everything = set().union(*prompts.values())
     assert len(everything) == sum(map(len, prompts.values()))

@@ -1,0 +1,67 @@
+"""The experiments that docs/experiments.md announces: what each varies. What its cells have in common is its recipe."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cutwork.recipe import Losses
+
+LOSSES = {
+    "CE": Losses(ce=1.0),
+    "CE+KL": Losses(ce=1.0, kl=1.0),
+    "CE+SquareHead": Losses(ce=1.0, squarehead=1.0),
+    "CE+KL+SquareHead": Losses(ce=1.0, kl=1.0, squarehead=1.0),
+}
+PRIMARY = ("CE", "CE+SquareHead")  # compared first, at the first level
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Design:
+    """What an experiment varies.
+
+    held_out: templates of gsm_symbolic that are in no training sample. validation: of the recipe's held-out questions,
+    the first so many; all choices are made on these. unseen: questions of the templates that are held out.
+    rate_share: of a cell's steps, when rates are tried; with 1 the chosen one's model is the first seed's.
+    steps: what a loss's steps are multiplied by, where losses get the same time and not the same steps.
+    """
+
+    recipe: Path
+    result: str
+    held_out: tuple[int, ...]
+    validation: int
+    unseen: int
+    losses: tuple[str, ...]
+    levels: tuple[float, ...]
+    rates: tuple[float, ...]
+    rate_share: float = 0.5
+    steps: Mapping[str, float] = field(default_factory=dict)
+
+
+_HERE = Path(__file__).parent
+DESIGNS = {
+    # 20 templates drawn by random.Random(2310).sample, of all; the last four are held out.
+    "announced": Design(
+        recipe=_HERE / "smollm2.yaml",
+        result="evidence",
+        held_out=(81, 93, 67, 4),
+        validation=500,
+        unseen=1000,
+        losses=tuple(LOSSES),
+        levels=(0.75, 0.6),
+        rates=(1e-4, 2e-4, 4e-4),
+    ),
+    # All ten of the templates with at most 128 tokens on average, in the order of the same draw; the last two held out.
+    "short": Design(
+        recipe=_HERE / "short.yaml",
+        result="evidence_short",
+        held_out=(50, 99),
+        validation=400,
+        unseen=200,
+        losses=PRIMARY,
+        levels=(0.75,),
+        rates=(2e-4, 4e-4, 8e-4),
+        rate_share=1.0,
+        steps={"CE": 1.3},  # SquareHead asks the teacher, so its steps take 1.3 times as long
+    ),
+}
