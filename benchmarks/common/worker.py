@@ -55,6 +55,10 @@ class Worker:
         self._process.send_signal(signal.SIGSTOP)
         return answer
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def kill(self) -> None:
         """End it, whatever it does."""
         self._process.kill()

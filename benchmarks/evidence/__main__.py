@@ -122,7 +122,7 @@ class Experiment:
             self.ask(stage, "test", "unseen", kind=kind, loss=loss, level=level, seed=seed, rate=rate)
 
     def quantized(self, rates: dict[str, float], levels: list[float], seeds: list[int]) -> None:
-        """The teacher and what SquareHead made, in the files that are timed: their answers to the test."""
+        """The teacher and what SquareHead made of each level and seed, in the files that are timed: their answers to the test."""
         loss = PRIMARY[1]
         models: list[tuple[Stage, dict[str, Any]]] = [(self.teacher, {"level": 0.0})]
         for level in levels if loss in rates else []:

@@ -60,7 +60,7 @@ DESIGNS = {
         unseen=200,
         losses=PRIMARY,
         levels=(0.75,),
-        rates=(2e-4, 4e-4, 8e-4),
+        rates=(4e-4, 8e-4),
         rate_share=1.0,
         steps={"CE": 1.3},  # SquareHead asks the teacher, so its steps take 1.3 times as long
     ),

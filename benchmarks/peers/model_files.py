@@ -1,13 +1,15 @@
-"""The random weights in llama.cpp's format, one tensor at a time."""
+"""Weights in llama.cpp's format: random ones, one tensor at a time, and those of a checkpoint."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import gguf
 import numpy as np
+from safetensors.numpy import load_file
 
 from benchmarks.common.random_llama import in_layers, tensors
 from benchmarks.common.shapes import EPS, ROPE_THETA, Shape
+from cutwork.store.json_file import read_json
 
 
 def write_gguf(path: Path, shape: Shape, quantization: str, layers_alike: bool = False) -> None:
@@ -32,6 +34,36 @@ def write_gguf(path: Path, shape: Shape, quantization: str, layers_alike: bool =
         data = gguf.quantize(_interleave_rotary(name, values, shape.head_dim), kind) if raw else values
         for each in in_layers(short, shape.layers) if layers_alike else [short]:
             writer.add_tensor(each, data, raw_dtype=raw)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    partial.rename(path)
+
+
+def convert_llama(checkpoint: Path, path: Path) -> None:
+    """A float32 Llama checkpoint (tied embeddings or not) as float32 GGUF, without its tokenizer."""
+    config, weights = read_json(checkpoint / "config.json"), load_file(checkpoint / "model.safetensors")
+    heads, layers = config["num_attention_heads"], config["num_hidden_layers"]
+    head_dim = config.get("head_dim") or config["hidden_size"] // heads
+    partial = path.with_name(f".{path.name}.partial")
+    writer = gguf.GGUFWriter(partial, "llama")
+    writer.add_name(checkpoint.name)
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(layers)
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_dimension_count(head_dim)
+    writer.add_rope_freq_base((config.get("rope_parameters") or config)["rope_theta"])
+    writer.add_vocab_size(config["vocab_size"])
+    writer.add_tokenizer_model("none")
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, layers)
+    for name, values in weights.items():
+        short = names.get_name(name, try_suffixes=(".weight",))
+        writer.add_tensor(short, np.ascontiguousarray(_interleave_rotary(name, values.astype(np.float32), head_dim)))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

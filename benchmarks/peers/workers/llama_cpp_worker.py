@@ -17,6 +17,7 @@ class Engine:
         llama_cpp.llama_log_set(self._quiet, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
         params = llama_cpp.llama_model_default_params()
+        params.use_mmap = spec.get("map", True)  # what is read into malloc's memory can be in huge pages
         self._model = llama_cpp.llama_model_load_from_file(spec["model"].encode(), params)
         if not self._model:
             raise SystemExit(f"llama.cpp cannot load {spec['model']}")

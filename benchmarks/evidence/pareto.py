@@ -1,0 +1,239 @@
+"""Accuracy against speed and memory: the short experiment's files beside llama.cpp's of the same teacher.
+
+    python -m benchmarks.evidence.pareto            # after `python -m benchmarks.evidence short`, on a quiet machine
+    python -m benchmarks.evidence.pareto --rounds 9
+
+llama.cpp quantises the teacher itself, as its llama-quantize does, and answers the same questions of the test,
+greedily. Then all engines take turns; nobody's weights are mapped, so that all can be in huge pages. Leaves pareto.json
+and pareto.png in results/.
+"""
+
+import argparse
+import hashlib
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from benchmarks.common import figures
+from benchmarks.common.pages import huge_share
+from benchmarks.common.random_llama import some_tokens
+from benchmarks.common.results import RESULTS, load, save
+from benchmarks.common.timing import interleaved
+from benchmarks.common.worker import Worker
+from benchmarks.evidence.data import splits
+from benchmarks.evidence.designs import DESIGNS
+from benchmarks.evidence.statistics import packed, paired_bootstrap, unpacked
+from benchmarks.peers.environments import ENVIRONMENTS, WORKERS, python_of
+from benchmarks.peers.model_files import convert_llama
+from cutwork.measure.compare import Measurements
+from cutwork.measure.interval import wilson
+from cutwork.recipe import load_recipe
+from cutwork.run.stages import sample_digest
+from cutwork.tasks.rendering import render_prompt
+from cutwork.tasks.task import Task, is_right
+from cutwork.torch_models.load import load_tokenizer
+
+KINDS = ("Q8_0", "Q4_K_M", "Q4_0")
+PEER = "llama.cpp"
+_PROMPTS = {"decode": (16, 128), "prefill": (512, 1)}  # tokens of the prompt, tokens decoded
+_HUGE = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+_BATCH, _CONTEXT = 16, 640
+_VOCABULARY = 49152
+
+
+def models(output: Path, console: Console) -> list[dict[str, Any]]:
+    """Our files as evidence_short.json lists them, and llama.cpp's, made where they are missing."""
+    found = [row for row in load("evidence_short.json")["rows"] if row["kind"] == "quantized"]
+    ours = [
+        {
+            "engine": "cutwork",
+            "weights": row["encoding"],
+            "zeros": row["level"],
+            "file": str(output / "packed" / row["file"]),
+            **{key: row[key] for key in ("seed", "right", "samples", "answers") if key in row},
+        }
+        for row in found
+    ]
+    if error := ENVIRONMENTS["llama"].install():
+        raise SystemExit(error)
+    folder = output / "gguf"
+    folder.mkdir(exist_ok=True)
+    whole = folder / "f32.gguf"
+    if not whole.exists():
+        convert_llama(output / "teacher", whole)
+    for kind in KINDS:
+        file = folder / f"{kind}.gguf"
+        if not file.exists():
+            console.print(f"llama.cpp quantises the teacher to {kind}", highlight=False)
+            made = file.with_suffix(".partial")
+            script = [python_of("llama"), str(WORKERS / "llama_cpp_quantize.py"), str(whole), str(made), kind]
+            subprocess.run(script, check=True, capture_output=True)
+            made.rename(file)
+        ours.append({"engine": PEER, "weights": kind, "zeros": 0.0, "file": str(file)})
+    return ours
+
+
+def start(model: dict[str, Any], threads: int) -> Worker:
+    """A process that runs a model."""
+    peer = model["engine"] == PEER
+    spec = {"model": model["file"], "threads": threads, "context": _CONTEXT, "batch": _BATCH, "map": False}
+    spec |= {"batch_context": 256, "reorder_weights": False}
+    script = WORKERS / ("llama_cpp_worker.py" if peer else "cutwork_worker.py")
+    log = Path(model["file"]).with_suffix(f".{threads}.log")
+    return Worker(python_of("llama" if peer else None), script, spec, log, _HUGE)
+
+
+def ask(worker: Worker, task: Task, tokenizer: Any, most: int) -> dict[str, Any]:
+    """A peer's greedy answers to all questions, those with prompts of one length together."""
+    prompts = [
+        tokenizer(render_prompt(tokenizer, sample), add_special_tokens=False)["input_ids"] for sample in task.test
+    ]
+    alike: dict[int, list[int]] = defaultdict(list)
+    for index, prompt in enumerate(prompts):
+        alike[len(prompt)].append(index)
+    replies = [""] * len(prompts)
+    for chosen in (group[i : i + _BATCH] for group in alike.values() for i in range(0, len(group), _BATCH)):
+        tokens = worker.ask({"answer": [prompts[index] for index in chosen], "decode": most})["tokens"]
+        for index, answer in zip(chosen, tokens, strict=True):
+            ended = answer.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in answer else len(answer)
+            replies[index] = tokenizer.decode(answer[:ended], skip_special_tokens=True)
+    right = np.array([is_right(reply, sample.answer) for reply, sample in zip(replies, task.test, strict=True)])
+    return {"right": int(right.sum()), "samples": len(right), "answers": packed(right), "replies": replies}
+
+
+def timed(found: list[dict[str, Any]], threads: int, rounds: int) -> None:
+    """Adds tokens/s of every round to the models, and how much of each process was in huge pages."""
+    workers = [start(model, threads) for model in found]
+    number = count()  # no prompt comes twice: an engine may remember prefixes
+
+    def once(worker: Worker, prompt: int, decode: int) -> dict[str, Any]:
+        return worker.ask({"time": [some_tokens(prompt, _VOCABULARY, next(number))], "decode": decode})
+
+    try:
+        for phase, (prompt, decode) in _PROMPTS.items():
+            jobs = {i: partial(once, worker, prompt, decode) for i, worker in enumerate(workers)}
+            interleaved(jobs, 1)  # to warm up
+            for i, answers in interleaved(jobs, rounds).items():
+                tokens = decode if phase == "decode" else prompt
+                found[i][f"{phase}, {threads} threads"] = [round(tokens / answer[phase], 1) for answer in answers]
+        for model, worker in zip(found, workers, strict=True):
+            model[f"huge pages, {threads} threads"] = huge_share(worker.pid)
+    finally:
+        for worker in workers:
+            worker.kill()
+
+
+def names(found: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Models that differ in their seed only, together."""
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for model in found:
+        zeros = f", {model['zeros']:.0%} zeros (4:16)" if model["zeros"] else ""
+        groups[f"{model['engine']} {model['weights']}{zeros}"].append(model)
+    yield from groups.items()
+
+
+def speed(group: list[dict[str, Any]], key: str) -> float:
+    """The median over all rounds and seeds."""
+    return float(np.median([value for model in group for value in model[key]]))
+
+
+def share(group: list[dict[str, Any]]) -> tuple[float, float, float]:
+    """Accuracy and its 95% interval over all answers."""
+    right, samples = sum(m["right"] for m in group), sum(m["samples"] for m in group)
+    return (right / samples, *wilson(right, samples))
+
+
+def table(result: dict[str, Any]) -> str:
+    """Every kind of file: accuracy, its difference from the teacher in bf16, bytes, and tokens/s."""
+    lines = [
+        "| | right [95%] | minus the teacher's, points [95%] | MB | decode, 1 / 2 threads | prompt of 512 |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    groups = dict(names(result["models"]))
+    teacher = unpacked(groups["cutwork bf16"][0])
+    for name, group in groups.items():
+        mean, low, high = share(group)
+        answers = np.stack([unpacked(model) for model in group])
+        change, least, most = (100 * x for x in paired_bootstrap(answers, np.broadcast_to(teacher, answers.shape)))
+        difference = "" if name == "cutwork bf16" else f"{change:+.1f} [{least:+.1f}, {most:+.1f}]"
+        decode, prompt = (
+            " / ".join(f"{speed(group, f'{phase}, {threads} threads'):.0f}" for threads in result["threads"])
+            for phase in ("decode", "prefill")
+        )
+        lines.append(
+            f"| {name} | {mean:.1%} [{low:.1%}, {high:.1%}] | {difference} | {group[0]['bytes'] / 1e6:.0f} | "
+            f"{decode} | {prompt} |"
+        )
+    return "\n".join(lines)
+
+
+def plot(result: dict[str, Any], file: Path) -> None:
+    """Accuracy against tokens/s of one stream on the most threads, the area of a point its bytes."""
+    figure = figures.new_figure(7.0, 4.4)
+    ax = figure.subplots()
+    threads = result["threads"][-1]
+    for name, group in names(result["models"]):
+        mean, low, high = (100 * value for value in share(group))
+        x = speed(group, f"decode, {threads} threads")
+        colour = figures.PEER if group[0]["engine"] == PEER else (figures.GREEN if group[0]["zeros"] else figures.BLUE)
+        ax.errorbar(x, mean, [[mean - low], [high - mean]], color=colour, linewidth=1)
+        ax.scatter(x, mean, s=group[0]["bytes"] / 1e6, color=colour)
+        ax.annotate(name, (x, mean), xytext=(6, 5), textcoords="offset points", fontsize=8)
+    ax.set(xlabel=f"tokens/s of one stream, {threads} threads (area: size of the file)", ylabel="right answers, %")
+    ax.set_xlim(0, ax.get_xlim()[1] * 1.15)
+    figures.frame(ax)
+    figures.save(figure, file)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, help="of the experiment; default: the recipe's")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    options = parser.parse_args()
+
+    console, design = Console(stderr=True), DESIGNS["short"]
+    recipe = load_recipe(design.recipe)
+    output = options.output or recipe.output
+    found = models(output, console)
+    task, tokenizer = splits(design, recipe)["test"], load_tokenizer(output / "teacher")
+    kept = Measurements(output / "measurements")
+    for model in found:
+        file = Path(model["file"])
+        parts = [file] if file.is_file() else [part for part in file.rglob("*") if part.suffix == ".safetensors"]
+        model["bytes"] = sum(part.stat().st_size for part in parts)
+        if "right" in model:
+            continue
+
+        def answers(model: dict[str, Any] = model) -> dict[str, Any]:
+            worker = start(model, 2)
+            try:
+                return ask(worker, task, tokenizer, recipe.compare.max_new_tokens)
+            finally:
+                worker.kill()
+
+        with file.open("rb") as opened:
+            contents = hashlib.file_digest(opened, "sha256").hexdigest()
+        key = [contents, sample_digest(task.test), recipe.compare.max_new_tokens, PEER]
+        row = kept.get(key, answers)
+        model |= {name: value for name, value in row.items() if name != "replies"}
+        console.print(f"{PEER} {model['weights']}: {row['right'] / row['samples']:.1%} right", highlight=False)
+    for threads in options.threads:
+        timed(found, threads, options.rounds)
+    for model in found:
+        model["file"] = str(Path(model["file"]).relative_to(output))
+    content = {"threads": options.threads, "rounds": options.rounds, "models": found}
+    result = save(RESULTS / "pareto.json", content, versions=dict.fromkeys([PEER], "llama-cpp-python 0.3.36"))
+    plot(result, RESULTS / "pareto.png")
+    print(table(result))
+
+
+if __name__ == "__main__":
+    main()
