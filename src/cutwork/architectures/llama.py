@@ -131,7 +131,7 @@ BARE = tuple((name, f"model.{name}") for name in ("embed_tokens.", "layers.", "n
 UNREAD = ("*.rotary_emb.inv_freq", HEAD, "score.*")  # the head, where it is a copy of the embedding, or classifies
 ARCHITECTURE = Architecture(
     "llama",
-    models="Llama 1, 2, 3, 3.1 and 3.2, TinyLlama, SmolLM and SmolLM2, Vicuna, Yi, DeepSeek LLM",
+    models="Llama 1, 2, 3, 3.1 and 3.2, TinyLlama, SmolLM and SmolLM2, Falcon 3, Vicuna, Yi, DeepSeek LLM",
     source="arXiv 2302.13971",
     decoder=like_llama(parse),
     renames=BARE,

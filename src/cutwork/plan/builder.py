@@ -46,7 +46,7 @@ class Plan:
     """A forward pass under construction; every method appends one op and returns the buffer(s) it writes.
 
     Linear layers are named as in the checkpoint, without `.weight`. `weights` lists the matrices the pass needs with
-    the shape [rows, cols] the config promises, `vectors` the 1-D ones with their length, `constants` those vectors that
+    the shape [rows, cols] the config promises, `vectors` the 1-D ones with their length, `constants` those of both that
     come from the config instead of the checkpoint, `derived` those computed from a stored tensor; their order is the id
     that ops use.
     The encoder of a model with a decoder is a plan of its own: what it appends to its cache is the decoder's memory.
@@ -77,9 +77,16 @@ class Plan:
         self.ops.append(ops.Input(out.id))
         return out
 
-    def add_positions(self, x: Buffer, name: str, positions: int, *, first: int = 0) -> Buffer:
-        """x plus row `positions[t]` of the weight [positions, x.width], whose row `first` is that of position 0."""
+    def add_positions(
+        self, x: Buffer, name: str, positions: int, *, first: int = 0, table: np.ndarray | None = None
+    ) -> Buffer:
+        """x plus row `positions[t]` of the weight [positions, x.width], whose row `first` is that of position 0.
+
+        With a `table` float32 [positions, x.width] it is that, whatever is stored.
+        """
         out = self._buffer(x.width, x.rows)
+        if table is not None:
+            self.constants[f"{name}.weight"] = table
         if first:
             shape, positions = (positions, x.width), positions - first
             self.derived[f"{name}.weight"] = Derived(f"{name}.weight", shape, lambda stored: stored[first:])
@@ -275,11 +282,15 @@ class Plan:
         self.ops.append(ops.GatherRows(x.id, out.id))
         return out
 
-    def logits(self, x: Buffer, name: str, vocabulary: int, *, bias: bool = False) -> None:
-        """The step's result: x·Wᵀ with W [vocabulary, x.width]; the last op of a plan."""
+    def logits(self, x: Buffer, name: str, vocabulary: int, *, bias: bool | Derived = False) -> None:
+        """The step's result: x·Wᵀ (+ bias) with W [vocabulary, x.width]; the last op of a plan."""
         self.vocabulary = vocabulary
         weight = self._weight(name, vocabulary, x.width)
-        self.ops.append(ops.Logits(x.id, weight, self._bias(name, vocabulary, bias)))
+        if isinstance(bias, Derived):
+            added = self._derived(f"{name}.bias", vocabulary, bias)
+        else:
+            added = self._bias(name, vocabulary, bias)
+        self.ops.append(ops.Logits(x.id, weight, added))
 
     def output(self, x: Buffer) -> None:
         """The step's result: the rows of x; the last op of a plan without logits."""

@@ -4,6 +4,7 @@ Built without weights, then pointed at the files. What is written to a block's l
 system's page cache decides how much of it is in memory.
 """
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,6 +63,7 @@ class MappedModel:
                 state[name] = tensor.to(self.device, self.dtype)
         self.model.load_state_dict(state, strict=False, assign=True)
         self.model.tie_weights()
+        _compute_missing(self.model)
         self.model.requires_grad_(False)
         for name, parameter in self.model.named_parameters():
             if parameter.is_meta:
@@ -90,6 +92,16 @@ class MappedModel:
 
 def _linears(block: nn.Module) -> list[tuple[str, Any]]:
     return list(linears(block))
+
+
+def _compute_missing(model: Any) -> None:
+    """Fill what checkpoints leave out since transformers computes it, as Marian's positions."""
+    computed = [re.compile(pattern) for pattern in model._keys_to_ignore_on_load_missing or ()]
+    for name, parameter in list(model.named_parameters()):
+        if parameter.is_meta and any(pattern.search(name) for pattern in computed):
+            module = model.get_submodule(name.rpartition(".")[0])
+            module.to_empty(device="cpu", recurse=False)
+            model._init_weights(module)
 
 
 def _state(model: Any, tensors: Tensors, directory: Path) -> dict[str, Tensor]:

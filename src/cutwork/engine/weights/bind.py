@@ -40,8 +40,11 @@ def bind(
         names[HEAD] = architecture.embedding
     shapes = {names[name]: shape for plan in plans for name, shape in plan.weights.items()}
     derived = {name: value for plan in plans for name, value in plan.derived.items()}
+    constants = {name: value for plan in plans for name, value in plan.constants.items()}
 
     def make(name: str) -> Weight:
+        if name in constants:
+            return kind.dense(constants[name])
         if name in derived:
             return kind.dense(_derive(derived[name], stored))
         weight = make_weight(name, shapes[name], stored[name], kind)
@@ -53,7 +56,7 @@ def bind(
             raise CutworkError(f"{error}") from None
         return weight
 
-    needed = {*names.values(), *(name for plan in plans for name in _vector_sources(plan))}
+    needed = {*(set(names.values()) - set(constants)), *(name for plan in plans for name in _vector_sources(plan))}
     _check_names(needed, stored, architecture)
     with ThreadPoolExecutor(threads) as pool:
         made = pool.map(make, shapes)

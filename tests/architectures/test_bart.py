@@ -1,0 +1,170 @@
+"""BART and its relatives end to end on tiny random models: logits and text equal transformers'."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from cutwork.architectures import build_encoder_plan, build_plan
+from cutwork.engine.model import Model
+from cutwork.errors import CutworkError
+from cutwork.pack.pack import pack
+from cutwork.prune.prune import prune
+from cutwork.quantize.quantize import quantize
+from cutwork.recipe import PruneSettings, QuantizeSettings, TuneSettings
+from cutwork.tune.tune import tune
+from tests.engine.tiny import byte_level_tokenizer, relative, torch, transformers
+from tests.torch_models.tiny import sums
+
+VOCABULARY = 300
+SMALL = {
+    "vocab_size": VOCABULARY,
+    "d_model": 48,
+    "encoder_layers": 3,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 6,
+    "encoder_ffn_dim": 80,
+    "decoder_ffn_dim": 96,
+    "max_position_embeddings": 128,
+    "decoder_start_token_id": 2,
+    "eos_token_id": 2,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "forced_eos_token_id": None,
+}
+VARIANTS = {
+    "bart": ("bart", {}),
+    "bart-scaled": ("bart", {"scale_embedding": True, "activation_function": "relu"}),
+    "mbart": ("mbart", {"scale_embedding": True}),
+    "marian": ("marian", {"scale_embedding": True, "activation_function": "swish"}),
+    "m2m-100": ("m2m_100", {}),
+    "m2m-100-unscaled": ("m2m_100", {"scale_embedding": False, "pad_token_id": 0}),
+}
+FAMILIES = {family for family, _ in VARIANTS.values()}
+INPUTS = [[*range(5, 5 + n), 2] for n in (1, 2, 9, 40, 33, 70)]
+ANSWER = np.random.default_rng(0).integers(3, VOCABULARY, 30).tolist()
+QUIET = Console(quiet=True)
+
+
+def make(variant: str):
+    """A model whose weights are large enough that every part matters to the logits."""
+    family, changes = VARIANTS[variant]
+    torch.manual_seed(1)
+    config = transformers.AutoConfig.for_model(family, **{**SMALL, **changes})
+    model = transformers.AutoModelForSeq2SeqLM.from_config(config).float().eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name:
+                parameter.uniform_(0.5, 1.5)
+            elif not (family == "marian" and "embed_positions" in name):  # which are computed
+                parameter.normal_(0.0, 0.3 if parameter.ndim == 1 else parameter.shape[1] ** -0.5)
+        if hasattr(model, "final_logits_bias"):
+            model.final_logits_bias.normal_()
+    model.generation_config.update(decoder_start_token_id=2, eos_token_id=None, pad_token_id=1, forced_eos_token_id=None)
+    return model
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def both(request, tmp_path_factory):
+    """(transformers' model, its directory)."""
+    model, directory = make(request.param), tmp_path_factory.mktemp(request.param)
+    model.save_pretrained(directory)
+    byte_level_tokenizer().save_pretrained(directory)
+    return model, directory
+
+
+def load(directory, **options):
+    return Model.load(directory, **{"threads": 1, "cache_bytes": 1 << 23, **options})
+
+
+def torch_logits(model, source, answer):
+    with torch.no_grad():
+        return model(input_ids=torch.tensor([source]), decoder_input_ids=torch.tensor([answer])).logits[0].numpy()
+
+
+def written(model, source, count, **options):
+    with torch.no_grad():
+        out = model.generate(
+            torch.tensor([source]), max_new_tokens=count, min_new_tokens=count, do_sample=False, **options
+        )
+    return out[0, 1:].tolist()
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_logits_equal_transformers(both, backend):
+    hf, directory = both
+    with load(directory, backend=backend) as model:
+        for source in INPUTS:
+            actual = model.logits(ANSWER, model.encode_input(source))
+            assert relative(actual, torch_logits(hf, source, ANSWER)) < 1e-4
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_greedy_tokens_equal_transformers_alone_and_together(both, threads):
+    hf, directory = both
+    with load(directory, threads=threads) as model:
+        together = model.generate(INPUTS, max_new_tokens=24, ignore_eos=True)
+        alone = [model.generate(source, max_new_tokens=24, ignore_eos=True) for source in INPUTS]
+    for source, result, single in zip(INPUTS, together, alone, strict=True):
+        assert result.tokens == single.tokens == written(hf, source, 24)
+
+
+def test_beams_equal_transformers(both):
+    hf, directory = both
+    with load(directory) as model:
+        for source in INPUTS:
+            found = model.generate(source, max_new_tokens=12, ignore_eos=True, num_beams=4)
+            assert found.tokens == written(hf, source, 12, num_beams=4)
+
+
+def test_every_position_is_the_models(both):
+    """The longest input and the longest answer there are positions for."""
+    hf, directory = both
+    longest = [int(token) for token in np.random.default_rng(1).integers(3, VOCABULARY, 128)]
+    with load(directory) as model:
+        assert (model.max_context, model.encoder.max_length) == (128, 128)
+        actual = model.logits(longest, model.encode_input(longest))
+        assert relative(actual, torch_logits(hf, longest, longest)) < 1e-4
+        with pytest.raises(CutworkError, match="129 tokens"):
+            model.generate([5] * 129)
+
+
+@pytest.mark.parametrize("variant", ["bart", "mbart", "marian", "m2m-100"])
+def test_all_stages(variant, tmp_path: Path):
+    """Pruned, tuned, quantised and packed, it is what transformers makes of it."""
+    dense, pruned, tuned, rounded = (tmp_path / name for name in ("dense", "pruned", "tuned", "rounded"))
+    make(variant).save_pretrained(dense)
+    byte_level_tokenizer().save_pretrained(dense)
+    prune(dense, pruned, PruneSettings(method="magnitude", sparsity=0.6), console=QUIET)
+    settings = TuneSettings(max_steps=2, batch_size=4, micro_batch_size=4, save_every=2, dtype="float32")
+    tune(pruned, tuned, settings, sums(8), max_length=64, console=QUIET)
+    quantize(tuned, rounded, QuantizeSettings(method="rtn"), console=QUIET)
+    oracle = transformers.AutoModelForSeq2SeqLM.from_pretrained(tuned, dtype=torch.float32).eval()
+    expected = torch_logits(oracle, INPUTS[3], ANSWER)
+    for directory, tolerance in ((tuned, 1e-4), (rounded, 0.1)):
+        pack(directory, directory / "packed")
+        with load(directory / "packed") as model:
+            assert model.sparsity > 0.59
+            assert relative(model.logits(ANSWER, model.encode_input(INPUTS[3])), expected) < tolerance
+
+
+@pytest.mark.parametrize(
+    ("family", "change", "message"),
+    [
+        ("bart", {"encoder_attention_heads": 5}, "not a multiple of encoder_attention_heads 5"),
+        ("bart", {"activation_function": "mish"}, "activation 'mish'"),
+        ("bart", {"tie_word_embeddings": False}, "embeddings of their own"),
+        ("mbart", {"max_position_embeddings": 0}, "max_position_embeddings"),
+        ("marian", {"share_encoder_decoder_embeddings": False}, "two vocabularies"),
+        ("marian", {"d_model": 49, "encoder_attention_heads": 7}, "d_model must be even"),
+        ("m2m_100", {"d_model": 2, "encoder_attention_heads": 1}, "at least 4"),
+    ],
+    ids=str,
+)
+def test_bad_configs_get_one_sentence(family, change, message):
+    config = {**SMALL, "model_type": family, **change}
+    with pytest.raises(CutworkError, match=message):
+        build_encoder_plan(config)
+        build_plan(config)
