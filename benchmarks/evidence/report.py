@@ -33,7 +33,7 @@ def table(result: dict[str, Any], split: str = "test") -> str:
         "|---|--:|--:|--:|--:|--:|",
     ]
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
-    for row in rows(result, split=split):
+    for row in (row for row in rows(result, split=split) if row["kind"] != "quantized"):
         groups[row["kind"], row.get("level", 0.0), row.get("loss"), row.get("rate")].append(row)
     for (kind, level, loss, rate), found in groups.items():
         shares = [row["right"] / row["samples"] for row in found]
@@ -78,6 +78,26 @@ def comparisons(result: dict[str, Any]) -> str:
             f"| {level:.0%} | {name} | {split} | {len(ours)} | {mean:+.1f} [{low:+.1f}, {high:+.1f}] | "
             f"{corrected[str((level, loss, split))]:.2g} | {each} |"
         )
+    return "\n".join(lines)
+
+
+def against_teacher(result: dict[str, Any], level: float, loss: str | None, kind: str = "core") -> tuple[float, ...]:
+    """What the test's answers lose to the dense teacher's, in points: mean over seeds and its 95% interval."""
+    found = by_seed(rows(result, split="test", kind=kind, level=level, loss=loss))
+    ours = np.stack([found[seed] for seed in sorted(found)])
+    [teacher] = rows(result, split="test", kind="teacher")
+    return tuple(100 * x for x in paired_bootstrap(ours, np.broadcast_to(unpacked(teacher), ours.shape)))
+
+
+def distances(result: dict[str, Any]) -> str:
+    """Every kind of sparse model against the dense teacher, paired by question."""
+    lines = ["| zeros | model | seeds | minus the dense teacher, points [95%] |", "|--:|---|--:|--:|"]
+    kinds = {(row["level"], row["kind"], row.get("loss")): row for row in rows(result, split="test") if "seed" in row}
+    for level, kind, loss in kinds:
+        if kind in ("one-shot", "core"):
+            mean, low, high = against_teacher(result, level, loss, kind)
+            seeds = len(rows(result, split="test", kind=kind, level=level, loss=loss))
+            lines.append(f"| {level:.0%} | {loss or kind} | {seeds} | {mean:+.1f} [{low:+.1f}, {high:+.1f}] |")
     return "\n".join(lines)
 
 

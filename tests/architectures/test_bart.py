@@ -62,7 +62,9 @@ def make(variant: str):
                 parameter.normal_(0.0, 0.3 if parameter.ndim == 1 else parameter.shape[1] ** -0.5)
         if hasattr(model, "final_logits_bias"):
             model.final_logits_bias.normal_()
-    model.generation_config.update(decoder_start_token_id=2, eos_token_id=None, pad_token_id=1, forced_eos_token_id=None)
+    model.generation_config.update(
+        decoder_start_token_id=2, eos_token_id=None, pad_token_id=1, forced_eos_token_id=None
+    )
     return model
 
 

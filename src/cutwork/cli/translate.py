@@ -19,8 +19,8 @@ from cutwork.store.fingerprint import fingerprint
 from cutwork.store.journal import Journal, refuse_existing
 
 if TYPE_CHECKING:
-    from cutwork.engine.decoding.options import GenerateOptions
     from cutwork.engine.load_options import LoadOptions
+    from cutwork.engine.translation import TranslateOptions
 
 
 @loads_model("draft", "draft_tokens")
@@ -43,6 +43,10 @@ def translate(
     prefix: Annotated[
         str | None, typer.Option(help="Put before each text; default: what the model's config says.")
     ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="The texts' language, of models with many: eng_Latn, en_XX.")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="The language to translate to: deu_Latn, de_DE, de.")] = None,
     max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Sequences computed together, beams included.")] = 64,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -53,6 +57,8 @@ def translate(
 
     Example: [bold]cutwork translate google-t5/t5-small "How are you?" --prefix "translate English to German: "[/bold]
 
+    Example: [bold]cutwork translate facebook/nllb-200-1.3B "Hello." --source eng_Latn --target deu_Latn[/bold]
+
     Example: [bold]cutwork translate out/packed --file news.en --output news.de --num-beams 5[/bold]
     """
     texts = _texts(text, file)
@@ -60,7 +66,10 @@ def translate(
         refuse_existing(output, overwrite)
     from cutwork.engine.model import Model
 
-    options: GenerateOptions = {
+    options: TranslateOptions = {
+        "prefix": prefix,
+        "source": source,
+        "target": target,
         "num_beams": num_beams,
         "length_penalty": length_penalty,
         "no_repeat_ngram_size": no_repeat_ngram_size,
@@ -70,7 +79,7 @@ def translate(
     console = Console(stderr=True)
     with ExitStack() as stack:
         loaded = stack.enter_context(Model.load(model, **(loading | {"max_batch": max(max_batch, num_beams)})))
-        key = [fingerprint(loaded.path), texts, prefix, options]
+        key = [fingerprint(loaded.path), texts, options]
         waits = partial(console.print, f"another process is writing {output}; waiting for it", highlight=False)
         journal = stack.enter_context(Journal(output, key, waits=waits)) if output else None
         done: dict[int, dict[str, Any]] = dict(journal.entries) if journal else {}
@@ -96,7 +105,7 @@ def translate(
                     journal.add(*rows.items())
                 bar.update(task, completed=len(done))
 
-            loaded.translate([texts[i] for i in todo], prefix=prefix, progress=progress, **options)
+            loaded.translate([texts[i] for i in todo], progress=progress, **options)
         rows = [done[i] for i in range(len(texts))]
         written = json.dumps(rows, ensure_ascii=False, indent=1) if as_json else "\n".join(_line(row) for row in rows)
         if journal:

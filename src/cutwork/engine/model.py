@@ -31,7 +31,7 @@ from cutwork.engine.speech.options import options_from
 from cutwork.engine.speech.segments import Segment, Transcript
 from cutwork.engine.speech.transcribe import TranscriptionProgress
 from cutwork.engine.tokenizer import encode, load_tokenizer, start_tokens, stop_tokens
-from cutwork.engine.translation import TranslationProgress, translate
+from cutwork.engine.translation import TranslateOptions, TranslationProgress, translate
 from cutwork.engine.weights.arrange import Layout
 from cutwork.engine.weights.costs import load_costs
 from cutwork.errors import CutworkError, damaged_if_not_understood
@@ -211,37 +211,33 @@ class Model:
 
     @overload
     def translate(  # type: ignore[overload-overlap]  # a str is a sequence of str
-        self, text: str, *, prefix: str | None = None, **options: Unpack[GenerateOptions]
+        self, text: str, *, progress: TranslationProgress | None = None, **options: Unpack[TranslateOptions]
     ) -> Generation: ...
     @overload
     def translate(
-        self,
-        text: Sequence[str],
-        *,
-        prefix: str | None = None,
-        progress: TranslationProgress | None = None,
-        **options: Unpack[GenerateOptions],
+        self, text: Sequence[str], *, progress: TranslationProgress | None = None, **options: Unpack[TranslateOptions]
     ) -> list[Generation]: ...
     def translate(
         self,
         text: str | Sequence[str],
         *,
-        prefix: str | None = None,
         progress: TranslationProgress | None = None,
-        **options: Unpack[GenerateOptions],
+        **options: Unpack[TranslateOptions],
     ) -> Generation | list[Generation]:
         """Translate a text, or a list of them in batches of about equal length; empty texts stay empty.
 
-        prefix: what comes before each text, by default what the model's configuration says ("translate English to
-        German: "). progress: called with what is done since the last call, by its place in the list. Options as for
-        `generate`, but for num_beams=5 and max_new_tokens, three times the text's tokens and 32 by default.
+        progress: called with what is done since the last call, by its place in the list. Options as for `generate`, but
+        for num_beams=5 and max_new_tokens, three times the text's tokens and 32 by default; and prefix, what comes
+        before each text, by default what the model's configuration says ("translate English to German: "); source and
+        target, the languages, of models with a token for each ("eng_Latn", "deu_Latn").
 
-        Raises CutworkError for a model that does not translate texts, or a text longer than it can read.
+        Raises CutworkError for a model that does not translate texts, a text longer than it can read, or a language it
+        has no token for.
 
             model.translate(["Good morning.", "How are you?"], num_beams=5)
         """
         texts = [text] if isinstance(text, str) else text
-        results = translate(self, texts, prefix, progress, **options)
+        results = translate(self, texts, progress, **options)
         return results[0] if isinstance(text, str) else results
 
     @overload

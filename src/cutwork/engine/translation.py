@@ -7,9 +7,19 @@ from cutwork.architectures import kind_of
 from cutwork.engine.answers import Answers
 from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.decoding.requests import Generation, Timings
+from cutwork.engine.languages import encode_from, language_token, usual_rules
 from cutwork.errors import CutworkError
 
 TranslationProgress = Callable[[Mapping[int, Generation]], None]
+
+
+class TranslateOptions(GenerateOptions, total=False):
+    """Options of `Model.translate`, which says what they are."""
+
+    prefix: str | None
+    source: str | None
+    target: str | None
+
 
 NUM_BEAMS = 5  # what translations are usually measured with
 _BATCHES = 4  # handed over together, so that a long text does not leave the others' places empty
@@ -54,15 +64,25 @@ def longest_answer(tokens: int, max_context: int) -> int:
 def translate(
     model: Answers,
     texts: Sequence[str],
-    prefix: str | None,
     progress: TranslationProgress | None,
+    *,
+    prefix: str | None = None,
+    source: str | None = None,
+    target: str | None = None,
     **options: Unpack[GenerateOptions],
 ) -> list[Generation]:
     """See `Model.translate`."""
     check_translates(model.config)
     assert model.encoder
     before = translation_prefix(model.config) if prefix is None else prefix
-    tokens = {i: model.encode(before + text) for i, text in enumerate(texts) if text.strip()}
+    rules = usual_rules(model.path, model.config)
+    if target:
+        rules["forced_bos_token_id"] = language_token(model.tokenizer, target)
+
+    def encode(text: str) -> list[int]:
+        return encode_from(model.tokenizer, before + text, source) if source else model.encode(before + text)
+
+    tokens = {i: encode(text) for i, text in enumerate(texts) if text.strip()}
     for i, ids in tokens.items():
         if len(ids) > model.encoder.max_length:
             raise CutworkError(
@@ -79,7 +99,7 @@ def translate(
         part = order[start : start + size]
         longest = longest_answer(len(tokens[part[0]]), model.max_context)
         room: GenerateOptions = {"num_beams": NUM_BEAMS, "max_new_tokens": longest}
-        answers = model.generate([tokens[i] for i in part], **(room | options))
+        answers = model.generate([tokens[i] for i in part], **(room | rules | options))
         done = dict(zip(part, answers, strict=True))
         results |= done
         if progress:

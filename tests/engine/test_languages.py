@@ -1,0 +1,66 @@
+"""Models that translate between many languages answer as transformers does when it is told both of them."""
+
+import json
+
+import pytest
+
+from cutwork.engine.languages import language_token, usual_rules
+from cutwork.errors import CutworkError
+from tests.architectures.test_bart import load, make
+from tests.engine.tiny import byte_level_tokenizer, torch
+
+TEXTS = ["a short one", "one that is a good deal longer than the first"]
+
+
+def tokenizer():
+    made = byte_level_tokenizer()
+    made.add_special_tokens({"additional_special_tokens": ["eng_Latn", "deu_Latn", "__fr__"]})
+    return made
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    made, directory = make("m2m-100"), tmp_path_factory.mktemp("languages")
+    made.generation_config.update(eos_token_id=2)
+    made.save_pretrained(directory)
+    tokenizer().save_pretrained(directory)
+    with load(directory) as loaded:
+        yield made, loaded
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+@pytest.mark.parametrize(("source", "target"), [("eng_Latn", "deu_Latn"), ("deu_Latn", "fr")])
+def test_a_text_begins_with_its_language_and_the_answer_with_the_other(model, num_beams, source, target) -> None:
+    reference, engine = model
+    first, forced = (language_token(engine.tokenizer, name) for name in (source, target))
+    results = engine.translate(TEXTS, source=source, target=target, num_beams=num_beams, max_new_tokens=12)
+    for text, result in zip(TEXTS, results, strict=True):
+        ids = [first, *engine.tokenizer.encode(text, add_special_tokens=False), engine.tokenizer.eos_token_id]
+        expected = reference.generate(
+            torch.tensor([ids]),
+            num_beams=num_beams,
+            max_new_tokens=12,
+            do_sample=False,
+            forced_bos_token_id=forced,
+            eos_token_id=2,
+        )[0, 1:].tolist()
+        assert result.tokens[0] == forced
+        assert result.tokens == [token for token in expected if token != 1] or result.tokens == expected
+
+
+def test_languages_that_are_not_there_are_said(model) -> None:
+    _, engine = model
+    with pytest.raises(CutworkError, match="no language 'deu'; near to it: deu_Latn"):
+        engine.translate("one", target="deu")
+    with pytest.raises(CutworkError, match="no language 'the'"):  # a word is no language
+        engine.translate("one", source="the", target="fr")
+
+
+def test_what_a_model_never_writes_and_how_it_begins(tmp_path) -> None:
+    config = {"bad_words_ids": [[7]], "forced_eos_token_id": 2}
+    assert usual_rules(tmp_path, config) == {"suppress_tokens": [7], "forced_eos_token_id": 2}
+    said = {"bad_words_ids": [[5], [6, 7], ["x"]], "forced_bos_token_id": 4, "forced_eos_token_id": None}
+    (tmp_path / "generation_config.json").write_text(json.dumps(said))
+    assert usual_rules(tmp_path, config) == {"suppress_tokens": [5], "forced_bos_token_id": 4}
+    (tmp_path / "generation_config.json").write_text("[1]")
+    assert usual_rules(tmp_path, {"bad_words_ids": 7}) == {}
