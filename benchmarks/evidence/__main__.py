@@ -24,14 +24,14 @@ from benchmarks.evidence.data import splits
 from benchmarks.evidence.designs import DESIGNS, LOSSES, PRIMARY, SEEDS
 from benchmarks.evidence.report import plot, table
 from cutwork.measure.compare import Measurements
-from cutwork.recipe import PackSettings, QuantizeSettings, Scheme, load_recipe
+from cutwork.recipe import PackSettings, QuantizeSettings, load_recipe
 from cutwork.run.stages import Stage, Stages
 from cutwork.store.json_file import read_json
 from cutwork.store.resolve import resolve
 from cutwork.tune.tune import REPORT
 
 STEPS = ("teacher", "gate", "rates", "core", "equal-time", "controls", "quantized")
-QUANTIZED: dict[str, Scheme] = {"int8": "w8a8", "int4": "w4a16"}
+ENCODINGS = ("int8", "int4")
 
 
 class Experiment:
@@ -65,6 +65,22 @@ class Experiment:
         self.save()
         return row
 
+    def asked(self, stage: Stage) -> Stage:
+        """A model in the encoding in which it is asked."""
+        return stage if self.design.asked == "float" else self.packed(stage, self.design.asked)
+
+    def packed(self, model: Stage, encoding: str) -> Stage:
+        """A model's file in int8, by rounding, or in int4, as the recipe says; the one that is there, if it is."""
+        name = f"{model.name}-{encoding}"
+        for stage in self.stages.stages:
+            if stage.name == f"packed/{name}":
+                return stage
+        settings = QuantizeSettings(scheme="w8a8", method="rtn")
+        if encoding == "int4":
+            assert self.recipe.quantize
+            settings = self.recipe.quantize.model_copy(update={"scheme": "w4a16"})
+        return self.stages.pack(f"packed/{name}", self.stages.quantize(name, model, settings), self.recipe.pack)
+
     def save(self) -> None:
         """Write what there is."""
         about = {key: getattr(self.recipe, key).model_dump(mode="json") for key in ("task", "teacher", "prune", "tune")}
@@ -91,7 +107,7 @@ class Experiment:
         for rate in self.design.rates:
             steps = round(self.steps(loss) * self.design.rate_share)
             stage = self.tune(Cell(loss, level, SEEDS[0], rate, steps))
-            row = self.ask(stage, "validation", kind="rate", loss=loss, level=level, rate=rate)
+            row = self.ask(self.asked(stage), "validation", kind="rate", loss=loss, level=level, rate=rate)
             tried[rate] = row["right"] if row else -1
         return None if min(tried.values()) < 0 else max(tried, key=tried.__getitem__)
 
@@ -100,7 +116,7 @@ class Experiment:
         for level in levels:
             for seed in seeds:
                 start = pruned(self.recipe, self.stages, self.teacher, level, seed)
-                self.ask(start, "test", "unseen", kind="one-shot", level=level, seed=seed)
+                self.ask(self.asked(start), "test", "unseen", kind="one-shot", level=level, seed=seed)
                 self.tuned("core", rates, level, seed)
 
     def equal_time(self, rates: dict[str, float], seeds: list[int]) -> None:
@@ -113,16 +129,16 @@ class Experiment:
                 plain, both = (read_json(report)["tokens_per_second"] for report in reports)
                 stage = self.tune(replace(cells[0], steps=round(cells[0].steps * plain / both)))
                 about = {"loss": "CE", "level": level, "seed": seed, "rate": rates["CE"]}
-                self.ask(stage, "test", "unseen", kind="equal time", **about)
+                self.ask(self.asked(stage), "test", "unseen", kind="equal time", **about)
 
     def tuned(self, kind: str, rates: dict[str, float], level: float, seed: int) -> None:
         """One model for each loss, asked the test's questions."""
         for loss, rate in rates.items():
             stage = self.tune(Cell(loss, level, seed, rate, self.steps(loss)))
-            self.ask(stage, "test", "unseen", kind=kind, loss=loss, level=level, seed=seed, rate=rate)
+            self.ask(self.asked(stage), "test", "unseen", kind=kind, loss=loss, level=level, seed=seed, rate=rate)
 
     def quantized(self, rates: dict[str, float], levels: list[float], seeds: list[int]) -> None:
-        """The teacher and what SquareHead made of each level and seed, in the files that are timed: their answers to the test."""
+        """The teacher and what SquareHead made of each level and seed: the test's answers of the files that are timed."""
         loss = PRIMARY[1]
         models: list[tuple[Stage, dict[str, Any]]] = [(self.teacher, {"level": 0.0})]
         for level in levels if loss in rates else []:
@@ -130,14 +146,11 @@ class Experiment:
                 stage = self.tune(Cell(loss, level, seed, rates[loss], self.steps(loss)))
                 models.append((stage, {"level": level, "seed": seed, "loss": loss}))
         for stage, about in models:
-            for encoding, scheme in QUANTIZED.items():
-                assert self.recipe.quantize
-                settings: QuantizeSettings = self.recipe.quantize.model_copy(update={"scheme": scheme})
-                coarse = self.stages.quantize(f"{stage.name}-{encoding}", stage, settings)
-                packed = self.stages.pack(f"packed/{stage.name}-{encoding}", coarse, self.recipe.pack)
-                self.ask(packed, "test", kind="quantized", encoding=encoding, file=packed.name, **about)
+            for encoding in ENCODINGS:
+                packed = self.packed(stage, encoding)
+                self.ask(packed, "test", kind="quantized", encoding=encoding, file=packed.output.name, **about)
         plain = self.stages.pack(f"packed/{self.teacher.name}-bf16", self.teacher, PackSettings(dtype="bf16"))
-        self.ask(plain, "test", kind="quantized", encoding="bf16", file=plain.name, level=0.0)
+        self.ask(plain, "test", kind="quantized", encoding="bf16", file=plain.output.name, level=0.0)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from cutwork.recipe import Losses
 
@@ -23,7 +24,8 @@ class Design:
     held_out: templates of gsm_symbolic that are in no training sample. validation: of the recipe's held-out questions,
     the first so many; all choices are made on these. unseen: questions of the templates that are held out.
     rate_share: of a cell's steps, when rates are tried; with 1 the chosen one's model is the first seed's.
-    steps: what a loss's steps are multiplied by, where losses get the same time and not the same steps.
+    steps: what a loss's steps are multiplied by, where losses get the same time and not the same steps. asked: in which
+    encoding a sparse model answers; int8 ones, by rounding, answer several times as fast.
     """
 
     recipe: Path
@@ -36,6 +38,7 @@ class Design:
     rates: tuple[float, ...]
     rate_share: float = 0.5
     steps: Mapping[str, float] = field(default_factory=dict)
+    asked: Literal["float", "int8"] = "float"
 
 
 _HERE = Path(__file__).parent
@@ -63,5 +66,6 @@ DESIGNS = {
         rates=(4e-4, 8e-4),
         rate_share=1.0,
         steps={"CE": 1.3},  # SquareHead asks the teacher, so its steps take 1.3 times as long
+        asked="int8",
     ),
 }
