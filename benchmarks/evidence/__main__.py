@@ -70,11 +70,13 @@ class Experiment:
         return stage if self.design.asked == "float" else self.packed(stage, self.design.asked)
 
     def packed(self, model: Stage, encoding: str) -> Stage:
-        """A model's file in int8, by rounding, or in int4, as the recipe says; the one that is there, if it is."""
+        """A model's file in bf16, int8, by rounding, or int4, as the recipe says; the one that is there, if it is."""
         name = f"{model.name}-{encoding}"
         for stage in self.stages.stages:
             if stage.name == f"packed/{name}":
                 return stage
+        if encoding == "bf16":
+            return self.stages.pack(f"packed/{name}", model, PackSettings(dtype="bf16"))
         settings = QuantizeSettings(scheme="w8a8", method="rtn")
         if encoding == "int4":
             assert self.recipe.quantize
@@ -138,7 +140,7 @@ class Experiment:
             self.ask(self.asked(stage), "test", "unseen", kind=kind, loss=loss, level=level, seed=seed, rate=rate)
 
     def quantized(self, rates: dict[str, float], levels: list[float], seeds: list[int]) -> None:
-        """The teacher and what SquareHead made of each level and seed: the test's answers of the files that are timed."""
+        """The teacher and what SquareHead made of it, by level and seed: what the files that are timed answer to the test."""
         loss = PRIMARY[1]
         models: list[tuple[Stage, dict[str, Any]]] = [(self.teacher, {"level": 0.0})]
         for level in levels if loss in rates else []:
@@ -149,7 +151,7 @@ class Experiment:
             for encoding in ENCODINGS:
                 packed = self.packed(stage, encoding)
                 self.ask(packed, "test", kind="quantized", encoding=encoding, file=packed.output.name, **about)
-        plain = self.stages.pack(f"packed/{self.teacher.name}-bf16", self.teacher, PackSettings(dtype="bf16"))
+        plain = self.packed(self.teacher, "bf16")
         self.ask(plain, "test", kind="quantized", encoding="bf16", file=plain.output.name, level=0.0)
 
 
@@ -175,7 +177,10 @@ def main() -> None:
         chosen = {loss: experiment.rate(loss) for loss in options.losses or experiment.design.losses}
         rates = {loss: rate for loss, rate in chosen.items() if rate is not None}
     if "core" in options.steps:
-        experiment.ask(experiment.teacher, "test", "unseen", kind="teacher")
+        teacher = (
+            experiment.teacher if experiment.design.asked == "float" else experiment.packed(experiment.teacher, "bf16")
+        )
+        experiment.ask(teacher, "test", "unseen", kind="teacher")
         experiment.core(rates, levels, seeds)
     if "equal-time" in options.steps and set(PRIMARY) <= rates.keys() and not experiment.design.steps:
         experiment.equal_time(rates, seeds)

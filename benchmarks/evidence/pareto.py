@@ -100,7 +100,8 @@ def ask(worker: Worker, task: Task, tokenizer: Any, most: int) -> dict[str, Any]
         alike[len(prompt)].append(index)
     replies = [""] * len(prompts)
     for chosen in (group[i : i + _BATCH] for group in alike.values() for i in range(0, len(group), _BATCH)):
-        tokens = worker.ask({"answer": [prompts[index] for index in chosen], "decode": most})["tokens"]
+        asked = {"answer": [prompts[index] for index in chosen], "most": most, "end": tokenizer.eos_token_id}
+        tokens = worker.ask(asked)["tokens"]
         for index, answer in zip(chosen, tokens, strict=True):
             ended = answer.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in answer else len(answer)
             replies[index] = tokenizer.decode(answer[:ended], skip_special_tokens=True)

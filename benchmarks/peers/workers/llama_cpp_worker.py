@@ -46,6 +46,18 @@ class Engine:
                 result.append(token)
         return results, between - start, time.perf_counter() - between
 
+    def answer(self, prompts: list[list[int]], most: int, end: int) -> list[list[int]]:
+        """Decode prompts of one length as a batch, greedily, until all have ended; tokens behind an end say nothing."""
+        context = self._context(len(prompts))
+        results = [[token] for token in self._decode(context, prompts, 0)]
+        for position in range(len(prompts[0]), len(prompts[0]) + most - 1):
+            if all(end in result for result in results):
+                break
+            tokens = self._decode(context, [[result[-1]] for result in results], position)
+            for result, token in zip(results, tokens, strict=True):
+                result.append(token)
+        return results
+
     def _context(self, sequences: int) -> Any:
         """An empty context for that many sequences."""
         size = 1 if sequences == 1 else self._batch

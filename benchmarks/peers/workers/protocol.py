@@ -3,7 +3,7 @@
 The worker is started with one JSON object, {"model": path, "threads": n, …}, and answers with what runs there. Then
 {"check": prompt} gets the logits after the prompt and how far greedy decoding strays from them (see `check`), and
 {"time": prompts, "decode": n} the seconds of one prefill of the prompts as a batch and of n decode steps after it,
-{"answer": prompts, "decode": n} the tokens of that.
+{"answer": prompts, "most": n, "end": token} what an engine that can be asked answers: at most n tokens of each.
 Needs NumPy only.
 """
 
@@ -53,7 +53,7 @@ def serve(make: Callable[[dict[str, Any]], Engine]) -> None:
         if "check" in request:
             answer(check(engine, request["check"], request["batch"]))
         elif "answer" in request:
-            answer({"tokens": engine.generate(request["answer"], request["decode"])[0]})
+            answer({"tokens": engine.answer(request["answer"], request["most"], request["end"])})  # type: ignore[attr-defined]
         else:
             _, prefill, decode = engine.generate(request["time"], request["decode"])
             answer({"prefill": prefill, "decode": decode})
