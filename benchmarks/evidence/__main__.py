@@ -140,7 +140,7 @@ class Experiment:
             self.ask(self.asked(stage), "test", "unseen", kind=kind, loss=loss, level=level, seed=seed, rate=rate)
 
     def quantized(self, rates: dict[str, float], levels: list[float], seeds: list[int]) -> None:
-        """The teacher and what SquareHead made of it, by level and seed: what the files that are timed answer to the test."""
+        """What the files that are timed answer to the test: the teacher's, and those SquareHead led to."""
         loss = PRIMARY[1]
         models: list[tuple[Stage, dict[str, Any]]] = [(self.teacher, {"level": 0.0})]
         for level in levels if loss in rates else []:
