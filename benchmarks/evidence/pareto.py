@@ -151,6 +151,17 @@ def share(group: list[dict[str, Any]]) -> tuple[float, float, float]:
     return (right / samples, *wilson(right, samples))
 
 
+def equal_accuracy(result: dict[str, Any]) -> tuple[str, str, float]:
+    """The fastest 4-bit file of the peer, the fastest sparse one that is at most a point less accurate, if there is
+    one, and how many times as fast that decodes on one thread."""
+    groups, key = dict(names(result["models"])), "decode, 1 threads"
+    peer = max((n for n in groups if n.startswith(f"{PEER} Q4")), key=lambda n: speed(groups[n], key))
+    sparse = {n: group for n, group in groups.items() if group[0]["zeros"]}
+    good = [n for n, group in sparse.items() if share(group)[0] >= share(groups[peer])[0] - 0.01]
+    best = max(good, key=lambda n: speed(groups[n], key), default="")
+    return peer, best, speed(groups[best], key) / speed(groups[peer], key) if best else 0.0
+
+
 def table(result: dict[str, Any]) -> str:
     """Every kind of file: accuracy, its difference from the teacher in bf16, bytes, and tokens/s."""
     lines = [

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from benchmarks.common import figures
 from benchmarks.evidence.designs import LOSSES, PRIMARY
+from benchmarks.evidence.pareto import equal_accuracy
 from benchmarks.evidence.statistics import bootstrap_p, holm, mcnemar, paired_bootstrap, unpacked
 from cutwork.measure.interval import wilson
 
@@ -99,6 +100,38 @@ def distances(result: dict[str, Any]) -> str:
             seeds = len(rows(result, split="test", kind=kind, level=level, loss=loss))
             lines.append(f"| {level:.0%} | {loss or kind} | {seeds} | {mean:+.1f} [{low:+.1f}, {high:+.1f}] |")
     return "\n".join(lines)
+
+
+def primary(result: dict[str, Any]) -> tuple[int, tuple[float, float, float]]:
+    """Seeds, and the primary outcome: SquareHead's answers minus cross-entropy's at 75% zeros, in points."""
+    plain, both = (by_seed(rows(result, split="test", kind="core", level=0.75, loss=loss)) for loss in PRIMARY)
+    seeds = sorted(plain.keys() & both.keys())
+    ours, theirs = (np.stack([each[seed] for seed in seeds]) for each in (both, plain))
+    mean, low, high = paired_bootstrap(ours, theirs)
+    return len(seeds), (100 * mean, 100 * low, 100 * high)
+
+
+def verdicts(result: dict[str, Any], pareto: dict[str, Any]) -> str:
+    """What was announced as success, and whether it came out."""
+    seeds, (mean, low, high) = primary(result)
+    from_teacher = {loss: against_teacher(result, 0.75, loss) for loss in PRIMARY}
+    peer, ours, ratio = equal_accuracy(pareto)
+    lines = ["| announced as success | found | |", "|---|---|---|"]
+    found = f"{mean:+.1f} [{low:+.1f}, {high:+.1f}] points, {seeds} seeds"
+    lines.append(f"| SquareHead ahead of CE by 2 points, clear of zero | {found} | {_met(mean >= 2 and low > 0)} |")
+    for loss, (mean, low, high) in from_teacher.items():
+        found = f"{mean:+.1f} [{low:+.1f}, {high:+.1f}] points"
+        lines.append(f"| {loss}: at most 5 points below the dense teacher at 75% | {found} | {_met(mean >= -5)} |")
+    named = f"{ours}: {ratio:.2f} times {peer}" if ours else f"no sparse model is within a point of {peer}"
+    lines.append(
+        f"| a sparse model within a point of the fastest dense 4-bit peer decodes 1.5 times as fast | {named} | "
+        f"{_met(bool(ours) and ratio >= 1.5)} |"
+    )
+    return "\n".join(lines)
+
+
+def _met(met: bool) -> str:
+    return "met" if met else "**missed**"
 
 
 def plot(result: dict[str, Any], file: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from reasoning_gym.arithmetic.gsm_symbolic.gsm_symbolic import tasks_ok
 
-from benchmarks.evidence import report
+from benchmarks.evidence import pareto, report
 from benchmarks.evidence.cells import Cell
 from benchmarks.evidence.data import splits
 from benchmarks.evidence.designs import DESIGNS, LOSSES
@@ -114,3 +114,56 @@ def test_comparisons_pair_seeds_and_mark_the_primary_outcome() -> None:
     line = report.comparisons({"rows": made}).splitlines()[-1]
     mean, low, high = (100 * value for value in paired_bootstrap(ours, theirs))
     assert line.startswith(f"| 75% | **CE+SquareHead** | test | 2 | {mean:+.1f} [{low:+.1f}, {high:+.1f}] |")
+
+
+def model(engine: str, weights: str, zeros: float, share: float, decode: float, seed: int = 0) -> dict[str, object]:
+    answers = np.arange(1000) < 1000 * share
+    return {
+        "engine": engine,
+        "weights": weights,
+        "zeros": zeros,
+        "seed": seed,
+        "right": int(answers.sum()),
+        "samples": 1000,
+        "answers": packed(answers),
+        "bytes": 10**8,
+        "decode, 1 threads": [decode - 1, decode, decode + 5],
+        "prefill, 1 threads": [1000.0],
+    }
+
+
+FILES = [
+    model("cutwork", "bf16", 0.0, 0.8, 100),
+    model("cutwork", "int8", 0.75, 0.765, 330, seed=0),
+    model("cutwork", "int8", 0.75, 0.775, 330, seed=1),
+    model("cutwork", "int4", 0.75, 0.70, 500),
+    model("llama.cpp", "Q4_K_M", 0.0, 0.79, 150),
+    model("llama.cpp", "Q4_0", 0.0, 0.775, 200),
+]
+
+
+def test_the_fastest_sparse_file_within_a_point_of_the_fastest_4_bit_one() -> None:
+    peer, ours, ratio = pareto.equal_accuracy({"models": FILES})
+    assert (peer, ours, ratio) == ("llama.cpp Q4_0", "cutwork int8, 75% zeros (4:16)", pytest.approx(1.65))
+    assert pareto.equal_accuracy({"models": [FILES[3], *FILES[4:]]}) == ("llama.cpp Q4_0", "", 0.0)
+
+
+def test_files_are_compared_with_the_teachers_own_answers() -> None:
+    lines = pareto.table({"models": FILES, "threads": [1]}).splitlines()
+    assert lines[2] == "| cutwork bf16 | 80.0% [77.4%, 82.4%] |  | 100 | 100 | 1000 |"
+    sparse = next(line for line in lines if line.startswith("| cutwork int8, 75% zeros (4:16) | 77.0% ["))
+    assert " | -3.0 [" in sparse and sparse.endswith(" | 100 | 330 | 1000 |")
+
+
+def test_what_was_announced_is_met_or_missed() -> None:
+    theirs, ours = right(0.5, 3, 1000), right(0.5, 3, 1000) | right(0.3, 3, 1000, seed=1)
+    made = [
+        {"kind": "core", "loss": loss, "level": 0.75, "seed": seed, "split": "test", "samples": 1000}
+        | {"answers": packed(answers[seed])}
+        for loss, answers in (("CE", theirs), ("CE+SquareHead", ours))
+        for seed in range(3)
+    ]
+    made.append({"kind": "teacher", "split": "test", "samples": 1000, "answers": packed(ours[0])})
+    verdicts = report.verdicts({"rows": made}, {"models": FILES}).splitlines()[2:]
+    assert [line.endswith("| met |") for line in verdicts] == [True, False, True, True]
+    assert "1.65 times llama.cpp Q4_0" in verdicts[-1]
