@@ -9,6 +9,7 @@ from cutwork import _native
 from cutwork.engine.embedding.texts import Tokens
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
+from cutwork.pack.masked import encode
 from tests.engine.tiny import SMALL, packed, relative, torch, transformers
 
 _GLOBAL, _LOCAL = "full_attention", "sliding_attention"
@@ -22,6 +23,8 @@ ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "roberta-pad-0": ("roberta", {"pad_token_id": 0, "type_vocab_size": 2}),
     "xlm-roberta": ("xlm-roberta", {"type_vocab_size": 1, "pad_token_id": 1}),
     "mpnet": ("mpnet", {"relative_attention_num_buckets": 32}),
+    "nomic-bert": ("nomic_bert", {"head_dim": 8}),
+    "nomic-bert-no-gelu": ("nomic_bert", {"num_attention_heads": 3, "hidden_act": "gelu", "type_vocab_size": 1}),
     "modernbert": ("modernbert", {"local_attention": 8}),
     "modernbert-biases": (
         "modernbert",
@@ -161,6 +164,63 @@ def test_the_first_checkpoints_of_bert_call_norms_otherwise(tmp_path):
         weights.weights[f"bert.{new}"] = weights.weights.pop(name)
     with Model(weights, threads=1) as model:
         assert relative(hidden_states(model, [text])[0], expected(hf, text)) < 1e-4
+
+
+def as_nomic_wrote_it(hf, directory):
+    """A NomicBERT by the names of Nomic's own code, config and weights."""
+    weights = packed(hf, directory)
+    c = hf.config
+    sizes = {"n_embd": c.hidden_size, "n_inner": c.intermediate_size, "n_layer": c.num_hidden_layers}
+    more = {"n_head": c.num_attention_heads, "n_positions": 256, "layer_norm_epsilon": 1e-12, "rotary_emb_base": 1000}
+    kept = {"vocab_size": c.vocab_size, "type_vocab_size": c.type_vocab_size, "model_type": "nomic_bert"}
+    weights.config.clear()
+    weights.config.update({**sizes, **more, **kept, "activation_function": "swiglu", "prenorm": False})
+    renames = {
+        "embeddings.LayerNorm": "emb_ln",
+        "self_attn.o_proj": "attn.out_proj",
+        "up_proj": "fc11",
+        "gate_proj": "fc12",
+        "down_proj": "fc2",
+        "post_attention_layernorm": "norm1",
+        "post_mlp_layernorm": "norm2",
+    }
+    state = {name: tensor.numpy() for name, tensor in hf.state_dict().items()}
+    for i in range(c.num_hidden_layers):
+        parts = [f"layers.{i}.self_attn.{n}_proj.weight" for n in "qkv"]
+        together = np.concatenate([state[part] for part in parts])
+        weights.weights[f"layers.{i}.attn.Wqkv.weight"] = encode(together, None)
+        for part in parts:
+            del weights.weights[part]
+    for name in list(weights.weights):
+        new = name
+        for theirs, own in renames.items():
+            new = new.replace(theirs, own)
+        weights.weights[f"encoder.{new}" if new.startswith("layers.") else new] = weights.weights.pop(name)
+    return weights
+
+
+def test_nomics_own_checkpoints_are_read(tmp_path):
+    hf, texts = make("nomic-bert"), inputs(2)
+    with Model(as_nomic_wrote_it(hf, tmp_path), threads=1) as model:
+        assert model.max_context == 256
+        found = hidden_states(model, texts)
+    for i, tokens in enumerate(texts):
+        assert relative(found[i], expected(hf, tokens)) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"prenorm": True}, "prenorm = True"),
+        ({"activation_function": "gelu"}, "without swiglu"),
+        ({"n_head": 7}, "mul"),
+    ],
+)
+def test_what_only_nomics_code_can_do_is_refused(change, reason, tmp_path):
+    weights = as_nomic_wrote_it(make("nomic-bert"), tmp_path)
+    weights.config.update(change)
+    with pytest.raises(CutworkError, match=reason):
+        Model(weights, threads=1)
 
 
 @pytest.mark.parametrize(
