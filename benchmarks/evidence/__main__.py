@@ -140,10 +140,14 @@ class Experiment:
             self.ask(self.asked(stage), "test", "unseen", kind=kind, loss=loss, level=level, seed=seed, rate=rate)
 
     def quantized(self, rates: dict[str, float], levels: list[float], seeds: list[int]) -> None:
-        """What the files that are timed answer to the test: the teacher's, and those SquareHead led to."""
-        loss = PRIMARY[1]
+        """What the files that are timed answer to the test: the teacher's and the loss's that led on validation."""
+        tried = {
+            loss: [row["right"] for row in self.rows if (row["kind"], row.get("loss")) == ("rate", loss)]
+            for loss in rates
+        }
+        loss = max(tried, key=lambda each: max(tried[each]))
         models: list[tuple[Stage, dict[str, Any]]] = [(self.teacher, {"level": 0.0})]
-        for level in levels if loss in rates else []:
+        for level in levels:
             for seed in seeds:
                 stage = self.tune(Cell(loss, level, seed, rates[loss], self.steps(loss)))
                 models.append((stage, {"level": level, "seed": seed, "loss": loss}))
