@@ -101,7 +101,8 @@ class Experiment:
         """What one more epoch of the teacher brings on validation: at most a point, or it is no teacher."""
         changes = {"epochs": 1.0, "learning_rate": self.settings.learning_rate / 2}
         more = self.stages.tune("teacher-more", "tune", self.teacher, self.settings.model_copy(update=changes))
-        self.ask(more, "validation", kind="teacher, one more epoch")
+        for stage, kind in ((self.teacher, "teacher, for the gate"), (more, "teacher, one more epoch")):
+            self.ask(self.asked(stage), "validation", kind=kind)
 
     def rate(self, loss: str) -> float | None:
         """The rate whose model is best on validation, at the first level; None if some are missing."""
