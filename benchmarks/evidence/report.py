@@ -52,7 +52,7 @@ def choices(result: dict[str, Any]) -> str:
     """What was chosen on validation: the teacher's gate, and every loss's learning rate."""
     lines = ["| model | rate | right on validation | of |", "|---|--:|--:|--:|"]
     for row in rows(result, split="validation"):
-        name = f"{row['loss']}, {row['level']:.0%} zeros, half length" if row["kind"] == "rate" else row["kind"]
+        name = f"{row['loss']}, {row['level']:.0%} zeros" if row["kind"] == "rate" else row["kind"]
         rate = f"{row['rate']:g}" if "rate" in row else ""
         lines.append(f"| {name} | {rate} | {row['right'] / row['samples']:.1%} | {row['samples']} |")
     return "\n".join(lines)
@@ -65,7 +65,8 @@ def comparisons(result: dict[str, Any]) -> str:
     pairs = {}
     for level in sorted({row["level"] for row in rows(result, kind="core")} | {0.0}, reverse=True):
         for split in ("test", "unseen"):
-            found = {loss: by_seed(rows(result, split=split, level=level, loss=loss)) for loss in LOSSES}
+            kind = "core" if level else "control"
+            found = {loss: by_seed(rows(result, split=split, kind=kind, level=level, loss=loss)) for loss in LOSSES}
             for loss in list(LOSSES)[1:]:
                 if shared := sorted(found[loss].keys() & found["CE"].keys()):
                     stacked = [np.stack([found[each][seed] for seed in shared]) for each in (loss, "CE")]
@@ -135,22 +136,24 @@ def _met(met: bool) -> str:
 
 
 def plot(result: dict[str, Any], file: Path) -> None:
-    """Accuracy on the test's questions by zeros, each seed a point and the mean a line; the teacher as a level."""
+    """Accuracy on the test's questions of every kind of model and level: each seed with its interval."""
     figure = figures.new_figure(7.0, 4.4)
     ax = figure.subplots()
     for row in rows(result, kind="teacher", split="test"):
         figures.level(ax, 100 * row["right"] / row["samples"], "dense teacher")
-    kinds = [("one-shot", None, figures.ORANGE), *(("core", loss, COLOURS[loss]) for loss in LOSSES)]
-    for kind, loss, colour in kinds:
-        found = [row for row in rows(result, split="test", kind=kind) if row.get("loss") == loss]
-        points = sorted((100 * row["level"], 100 * row["right"] / row["samples"]) for row in found)
-        if not points:
-            continue
-        ax.plot(*zip(*points, strict=True), "o", color=colour, markersize=4, label=loss or kind)
-        levels = sorted({x for x, _ in points})
-        ax.plot(levels, [np.mean([y for x, y in points if x == level]) for level in levels], color=colour)
-    ax.set(xlabel="zeros in the linears of the blocks, %", ylabel="right answers, %", ylim=(0, None))
+    labels: list[str] = []
+    for level in sorted({row["level"] for row in rows(result, kind="one-shot")}):
+        for kind, loss, colour in [("one-shot", None, figures.ORANGE), *(("core", n, c) for n, c in COLOURS.items())]:
+            found = rows(result, split="test", kind=kind, level=level, loss=loss)
+            for i, row in enumerate(found):
+                low, high = wilson(row["right"], row["samples"])
+                mean, x = 100 * row["right"] / row["samples"], len(labels) + 0.15 * (i - (len(found) - 1) / 2)
+                ax.errorbar(x, mean, [[mean - 100 * low], [100 * high - mean]], fmt="o", color=colour, linewidth=1)
+            if found:
+                labels.append(f"{loss or kind}\n{level:.0%} zeros")
+    ax.set_xticks(range(len(labels)), labels)
+    ax.set(ylabel="right answers, % (a point for each seed)", ylim=(0, 100))
     figures.frame(ax)
     if ax.lines:
-        ax.legend(frameon=False)
+        ax.legend(frameon=False, loc="lower right")
     figures.save(figure, file)

@@ -111,6 +111,7 @@ def test_comparisons_pair_seeds_and_mark_the_primary_outcome() -> None:
         for loss, answers in (("CE", theirs), ("CE+SquareHead", ours))
         for seed in (0, 1)
     ]
+    made.append({**made[0], "kind": "quantized", "answers": packed(~theirs[0])})  # is no cell
     line = report.comparisons({"rows": made}).splitlines()[-1]
     mean, low, high = (100 * value for value in paired_bootstrap(ours, theirs))
     assert line.startswith(f"| 75% | **CE+SquareHead** | test | 2 | {mean:+.1f} [{low:+.1f}, {high:+.1f}] |")
