@@ -23,6 +23,8 @@ from benchmarks.common.provenance import ROOT
 from benchmarks.common.results import RESULTS, load, where
 from benchmarks.engine import encoders, partition, speculative, threads
 from benchmarks.engine import load as loading
+from benchmarks.evidence import pareto
+from benchmarks.evidence import report as evidence
 from benchmarks.isa import report as isa
 from benchmarks.peers import mpt, report
 from benchmarks.peers.store import Store
@@ -99,6 +101,13 @@ TABLES = {
     "mpt": Table(mpt.table, ("mpt_speed",)),
     "accuracy": Table(accuracy.table, ("accuracy",)),
     "distillation": Table(distillation.table, ("distillation",)),
+    "evidence, choices": Table(evidence.choices, ("evidence_short",)),
+    "evidence": Table(evidence.table, ("evidence_short",)),
+    "evidence, unseen": Table(partial(evidence.table, split="unseen"), ("evidence_short",)),
+    "evidence, losses": Table(evidence.comparisons, ("evidence_short",)),
+    "evidence, teacher": Table(evidence.distances, ("evidence_short",)),
+    "evidence, verdicts": Table(evidence.verdicts, ("evidence_short", "pareto")),
+    "pareto": Table(pareto.table, ("pareto",)),
     "mpt path": Table(mpt_path.table, ("mpt_path",)),
     "cut recipe": Table(cut_recipe.table, ("cut_recipe",)),
     "padding": Table(padding.table, ("padding",)),

@@ -46,6 +46,7 @@ _PROMPTS = {"decode": (16, 128), "prefill": (512, 1)}  # tokens of the prompt, t
 _HUGE = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 _BATCH, _CONTEXT = 16, 640
 _VOCABULARY = 49152
+_NAMES = (((6, 7), "left"), ((-6, 9), "right"), ((6, 7), "left"), ((-6, -13), "right"))  # so that few meet
 
 
 def models(output: Path, console: Console) -> list[dict[str, Any]]:
@@ -191,15 +192,16 @@ def plot(result: dict[str, Any], file: Path) -> None:
     figure = figures.new_figure(7.0, 4.4)
     ax = figure.subplots()
     threads = result["threads"][-1]
-    for name, group in names(result["models"]):
+    for i, (name, group) in enumerate(sorted(names(result["models"]), key=lambda each: -share(each[1])[0])):
         mean, low, high = (100 * value for value in share(group))
         x = speed(group, f"decode, {threads} threads")
         colour = figures.PEER if group[0]["engine"] == PEER else (figures.GREEN if group[0]["zeros"] else figures.BLUE)
         ax.errorbar(x, mean, [[mean - low], [high - mean]], color=colour, linewidth=1)
         ax.scatter(x, mean, s=group[0]["bytes"] / 1e6, color=colour)
-        ax.annotate(name, (x, mean), xytext=(6, 5), textcoords="offset points", fontsize=8)
+        place, side = _NAMES[i % len(_NAMES)]
+        ax.annotate(name, (x, mean), xytext=place, textcoords="offset points", fontsize=8, ha=side)
     ax.set(xlabel=f"tokens/s of one stream, {threads} threads (area: size of the file)", ylabel="right answers, %")
-    ax.set_xlim(0, ax.get_xlim()[1] * 1.15)
+    ax.set_xlim(0, ax.get_xlim()[1] * 1.25)
     figures.frame(ax)
     figures.save(figure, file)
 
