@@ -204,6 +204,8 @@ def against_four_bits() -> str:
 def fine_tuned_zeros() -> str:
     result = load("evidence_short.json")
     seeds, (mean, low, high) = evidence.primary(result)
+    [teacher] = evidence.rows(result, split="test", kind="teacher")
+    questions = teacher["samples"]
     shares = {
         name: sum(row["right"] for row in found) / sum(row["samples"] for row in found)
         for name, found in {
@@ -214,9 +216,9 @@ def fine_tuned_zeros() -> str:
     }
     return _line(f"""
         **Zeros that were trained**: with 4 of 16 neighbours kept, the pattern of our speeds, SmolLM2-135M answers
-        {shares["one-shot"]:.1%} of 1,000 short word problems after one-shot ALPS, {shares[PRIMARY[0]]:.1%} after
-        cross-entropy and {shares[PRIMARY[1]]:.1%} after SquareHead for the same time ({seeds} seeds, int8; the
-        difference is {mean:+.1f} points, {low:+.1f} to {high:+.1f}), its dense teacher {shares["teacher"]:.1%}.
+        {shares["one-shot"]:.1%} of {questions:,} short word problems after one-shot ALPS, {shares[PRIMARY[0]]:.1%}
+        after cross-entropy and {shares[PRIMARY[1]]:.1%} after SquareHead for the same time ({seeds} seeds, int8; the
+        difference is {mean:+.1f} points, {low:+.1f} to {high:+.1f}; Zen 4), its dense teacher {shares["teacher"]:.1%}.
     """)
 
 
@@ -227,11 +229,11 @@ def against_its_own_four_bits() -> str:
     def said(name: str) -> str:
         return f"{pareto.share(groups[name])[0]:.1%} at {pareto.speed(groups[name], 'decode, 1 threads'):.0f} tok/s"
 
-    zeros = "75% zeros (4:16)"
+    zeros, samples = "75% zeros (4:16)", result["models"][0]["samples"]
     return _line(f"""
         **One teacher, every way to make it small** (one core of {result["provenance"]["processor"]["generation"]}, one
-        stream): our int8 with {zeros} answers {said(f"cutwork int8, {zeros}")}, int4 with them
-        {said(f"cutwork int4, {zeros}")}, dense int8 {said("cutwork int8")}, dense int4 {said("cutwork int4")};
+        stream, one seed, {samples:,} questions): our int8 with {zeros} answers {said(f"cutwork int8, {zeros}")}, int4
+        with them {said(f"cutwork int4, {zeros}")}, dense int8 {said("cutwork int8")}, dense int4 {said("cutwork int4")};
         llama.cpp's Q4_0 of the same teacher {said("llama.cpp Q4_0")}, Q4_K_M {said("llama.cpp Q4_K_M")}, Q8_0
         {said("llama.cpp Q8_0")}.
     """)
