@@ -233,8 +233,9 @@ def against_its_own_four_bits() -> str:
     return _line(f"""
         **One teacher, every way to make it small** (one core of {result["provenance"]["processor"]["generation"]}, one
         stream, one seed, {samples:,} questions): our int8 with {zeros} answers {said(f"cutwork int8, {zeros}")}, int4
-        with them {said(f"cutwork int4, {zeros}")}, dense int8 {said("cutwork int8")}, dense int4 {said("cutwork int4")};
-        llama.cpp's Q4_0 of the same teacher {said("llama.cpp Q4_0")}, Q4_K_M {said("llama.cpp Q4_K_M")}, Q8_0
+        with them {said(f"cutwork int4, {zeros}")}, dense int8 {said("cutwork int8")}, dense int4
+        {said("cutwork int4")}; llama.cpp's Q4_0 of the same teacher {said("llama.cpp Q4_0")}, Q4_K_M
+        {said("llama.cpp Q4_K_M")}, Q8_0
         {said("llama.cpp Q8_0")}.
     """)
 
