@@ -1,17 +1,20 @@
 """SmolLM2-135M on GSM-Symbolic, as docs/experiments.md announces it, in one of two designs.
 
     python -m benchmarks.evidence short                 # two and a half hours on two cores
+    python -m benchmarks.evidence longer                # its best loss for three times as long: three hours more
     python -m benchmarks.evidence announced             # days; interrupt it, run it again
     python -m benchmarks.evidence short --steps teacher gate        # so far and no further
     python -m benchmarks.evidence short --losses CE --output DIR    # a part, beside another process with its own DIR
     python -m benchmarks.evidence short --finished      # trains nothing, reports the cells that are there
 
 Choices are made on the validation split. The test and the unseen templates are asked once for each finished cell; all
-replies are kept in the output directory. Leaves evidence.json or evidence_short.json, and its .png, in results/.
+replies are kept in the output directory. Leaves evidence.json, evidence_short.json or evidence_longer.json, and its
+.png, in results/.
 """
 
 import argparse
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +92,10 @@ class Experiment:
         result = save(self.results / f"{self.design.result}.json", {**about, "rows": self.rows}, compact=True)
         plot(result, self.results / f"{self.design.result}.png")
 
-    def steps(self, loss: str) -> int:
-        """Of a cell with a loss."""
-        return round(self.recipe.tune.max_steps * self.design.steps.get(loss, 1.0))
+    def steps(self, loss: str, share: float | None = None) -> int:
+        """Of a cell with a loss; `share` as the design says of all but the cells by which rates are chosen."""
+        share = self.design.longer if share is None else share
+        return round(round(self.recipe.tune.max_steps * self.design.steps.get(loss, 1.0)) * share)
 
     def tune(self, cell: Cell) -> Stage:
         """The stage that makes a cell."""
@@ -108,11 +112,15 @@ class Experiment:
         """The rate whose model is best on validation, at the first level; None if some are missing."""
         level, tried = self.design.levels[0], {}
         for rate in self.design.rates:
-            steps = round(self.steps(loss) * self.design.rate_share)
-            stage = self.tune(Cell(loss, level, SEEDS[0], rate, steps))
+            stage = self.tune(Cell(loss, level, SEEDS[0], rate, self.steps(loss, self.design.rate_share)))
             row = self.ask(self.asked(stage), "validation", kind="rate", loss=loss, level=level, rate=rate)
             tried[rate] = row["right"] if row else -1
         return None if min(tried.values()) < 0 else max(tried, key=tried.__getitem__)
+
+    def leading(self, rates: dict[str, float]) -> str:
+        """The loss whose model was best on validation."""
+        tried = (row for row in self.rows if row["kind"] == "rate" and row["loss"] in rates)
+        return str(max(tried, key=itemgetter("right"))["loss"])
 
     def core(self, rates: dict[str, float], levels: list[float], seeds: list[int]) -> None:
         """Every loss at every level with every seed, and what they all start from."""
@@ -142,11 +150,7 @@ class Experiment:
 
     def quantized(self, rates: dict[str, float], levels: list[float], seeds: list[int]) -> None:
         """What the files that are timed answer to the test: the teacher's and the loss's that led on validation."""
-        tried = {
-            loss: [row["right"] for row in self.rows if (row["kind"], row.get("loss")) == ("rate", loss)]
-            for loss in rates
-        }
-        loss = max(tried, key=lambda each: max(tried[each]))
+        loss = self.leading(rates)
         models: list[tuple[Stage, dict[str, Any]]] = [(self.teacher, {"level": 0.0})]
         for level in levels:
             for seed in seeds:
@@ -181,6 +185,8 @@ def main() -> None:
     if set(options.steps) - {"teacher", "gate"}:
         chosen = {loss: experiment.rate(loss) for loss in options.losses or experiment.design.losses}
         rates = {loss: rate for loss, rate in chosen.items() if rate is not None}
+        if experiment.design.leading_only and rates:
+            rates = {loss: rates[loss] for loss in [experiment.leading(rates)]}
     if "core" in options.steps:
         teacher = (
             experiment.teacher if experiment.design.asked == "float" else experiment.packed(experiment.teacher, "bf16")

@@ -14,8 +14,13 @@ def splits(design: Design, recipe: Recipe) -> dict[str, Task]:
     settings = recipe.task.model_copy(
         update={"train_samples": 1, "test_samples": design.unseen, "options": {"templates": [*design.held_out]}}
     )
+    test = task.test[design.validation :]
+    if design.test_seed is not None:
+        fresh = load_task(recipe.task.model_copy(update={"train_samples": 1, "seed": design.test_seed})).test
+        known = {sample.prompt for sample in (*task.train, *task.test)}
+        test = tuple(sample for sample in fresh if sample.prompt not in known)[: len(test)]
     return {
         "validation": replace(task, test=task.test[: design.validation]),
-        "test": replace(task, test=task.test[design.validation :]),
+        "test": replace(task, test=test),
         "unseen": replace(task, test=load_task(settings).test),
     }

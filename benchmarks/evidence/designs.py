@@ -12,6 +12,7 @@ LOSSES = {
     "CE+KL": Losses(ce=1.0, kl=1.0),
     "CE+SquareHead": Losses(ce=1.0, squarehead=1.0),
     "CE+KL+SquareHead": Losses(ce=1.0, kl=1.0, squarehead=1.0),
+    "CE+0.1SquareHead": Losses(ce=1.0, squarehead=0.1),
 }
 PRIMARY = ("CE", "CE+SquareHead")  # compared first, at the first level
 SEEDS = (0, 1, 2)
@@ -25,7 +26,9 @@ class Design:
     the first so many; all choices are made on these. unseen: questions of the templates that are held out.
     rate_share: of a cell's steps, when rates are tried; with 1 the chosen one's model is the first seed's.
     steps: what a loss's steps are multiplied by, where losses get the same time and not the same steps. asked: in which
-    encoding a sparse model answers; int8 ones, by rounding, answer several times as fast.
+    encoding a sparse model answers; int8 ones, by rounding, answer several times as fast. leading_only: the losses are
+    compared on validation, and the first seed's best alone goes on, for `longer` times the steps. test_seed: of the
+    test's questions, where the recipe's own have been asked before; none of these is among them.
     """
 
     recipe: Path
@@ -39,6 +42,9 @@ class Design:
     rate_share: float = 0.5
     steps: Mapping[str, float] = field(default_factory=dict)
     asked: Literal["float", "int8"] = "float"
+    leading_only: bool = False
+    longer: float = 1.0
+    test_seed: int | None = None
 
 
 _HERE = Path(__file__).parent
@@ -67,5 +73,22 @@ DESIGNS = {
         rate_share=1.0,
         steps={"CE": 1.3},  # SquareHead asks the teacher, so its steps take 1.3 times as long
         asked="int8",
+    ),
+    # The short experiment's teacher, masks and data; the loss that leads, for three times as long.
+    "longer": Design(
+        recipe=_HERE / "short.yaml",
+        result="evidence_longer",
+        held_out=(50, 99),
+        validation=400,
+        unseen=200,
+        losses=("CE", "CE+KL", "CE+0.1SquareHead"),
+        levels=(0.75,),
+        rates=(4e-4,),
+        rate_share=1.0,
+        steps={"CE": 1.3},
+        asked="int8",
+        leading_only=True,
+        longer=3.0,
+        test_seed=2311,
     ),
 }

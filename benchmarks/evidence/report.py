@@ -13,7 +13,7 @@ from benchmarks.evidence.pareto import equal_accuracy
 from benchmarks.evidence.statistics import bootstrap_p, holm, mcnemar, paired_bootstrap, unpacked
 from cutwork.measure.interval import wilson
 
-COLOURS = dict(zip(LOSSES, (figures.BLUE, figures.PURPLE, figures.GREEN, figures.CYAN), strict=True))
+COLOURS = dict(zip(LOSSES, (figures.BLUE, figures.PURPLE, figures.GREEN, figures.CYAN, figures.GREY), strict=True))
 Answers = NDArray[np.bool_]  # [seeds, questions]
 
 
