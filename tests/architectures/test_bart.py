@@ -1,5 +1,7 @@
 """BART and its relatives end to end on tiny random models: logits and text equal transformers'."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,6 @@ import pytest
 from rich.console import Console
 
 from cutwork.architectures import build_encoder_plan, build_plan
-from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
 from cutwork.pack.pack import pack
 from cutwork.prune.prune import prune
@@ -15,6 +16,7 @@ from cutwork.quantize.quantize import quantize
 from cutwork.recipe import PruneSettings, QuantizeSettings, TuneSettings
 from cutwork.tune.tune import tune
 from tests.engine.tiny import byte_level_tokenizer, relative, torch, transformers
+from tests.text_to_text import load, save, torch_logits, written
 from tests.torch_models.tiny import sums
 
 VOCABULARY = 300
@@ -71,27 +73,8 @@ def make(variant: str):
 @pytest.fixture(scope="module", params=VARIANTS)
 def both(request, tmp_path_factory):
     """(transformers' model, its directory)."""
-    model, directory = make(request.param), tmp_path_factory.mktemp(request.param)
-    model.save_pretrained(directory)
-    byte_level_tokenizer().save_pretrained(directory)
-    return model, directory
-
-
-def load(directory, **options):
-    return Model.load(directory, **{"threads": 1, "cache_bytes": 1 << 23, **options})
-
-
-def torch_logits(model, source, answer):
-    with torch.no_grad():
-        return model(input_ids=torch.tensor([source]), decoder_input_ids=torch.tensor([answer])).logits[0].numpy()
-
-
-def written(model, source, count, **options):
-    with torch.no_grad():
-        out = model.generate(
-            torch.tensor([source]), max_new_tokens=count, min_new_tokens=count, do_sample=False, **options
-        )
-    return out[0, 1:].tolist()
+    model = make(request.param)
+    return model, save(model, tmp_path_factory.mktemp(request.param))
 
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
@@ -119,6 +102,21 @@ def test_beams_equal_transformers(both):
         for source in INPUTS:
             found = model.generate(source, max_new_tokens=12, ignore_eos=True, num_beams=4)
             assert found.tokens == written(hf, source, 12, num_beams=4)
+
+
+def test_what_the_model_says_of_every_answer_holds(both, tmp_path):
+    """Tokens that it never writes, its first one and its last; and what a request says instead."""
+    hf, directory = both
+    shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
+    plain = written(hf, INPUTS[3], 12)
+    said = {"bad_words_ids": [[plain[2]], [plain[0], 9]], "forced_bos_token_id": 7, "forced_eos_token_id": 2}
+    settings = json.loads((tmp_path / "generation_config.json").read_text()) | said
+    (tmp_path / "generation_config.json").write_text(json.dumps(settings))
+    expected = written(hf, INPUTS[3], 12, **(said | {"bad_words_ids": [[plain[2]]]}))
+    with load(tmp_path) as model:
+        assert model.generate(INPUTS[3], max_new_tokens=12, ignore_eos=True).tokens == expected
+        options = {"suppress_tokens": [], "forced_bos_token_id": None, "forced_eos_token_id": None}
+        assert model.generate(INPUTS[3], max_new_tokens=12, ignore_eos=True, **options).tokens == plain
 
 
 def test_every_position_is_the_models(both):

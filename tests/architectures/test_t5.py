@@ -1,17 +1,15 @@
 """T5 end to end on tiny random models: logits and text equal transformers', whatever runs beside it."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from cutwork import _native
 from cutwork.architectures import build_encoder_plan, build_plan
 from cutwork.architectures.t5 import bucket
-from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
 from cutwork.pack.pack import pack
-from tests.engine.tiny import byte_level_tokenizer, relative, torch, transformers
+from tests.engine.tiny import relative, torch, transformers
+from tests.text_to_text import load, save, torch_logits, written
 
 VOCABULARY = 300
 SMALL = {
@@ -55,32 +53,11 @@ def make(variant: str) -> "transformers.T5ForConditionalGeneration":
     return model
 
 
-def save(model, directory: Path) -> Path:
-    model.save_pretrained(directory)
-    byte_level_tokenizer().save_pretrained(directory)
-    return directory
-
-
 @pytest.fixture(scope="module", params=VARIANTS)
 def both(request, tmp_path_factory):
     """(transformers' model, its directory)."""
     model = make(request.param)
     return model, save(model, tmp_path_factory.mktemp(request.param))
-
-
-def load(directory, **options):
-    return Model.load(directory, **{"threads": 1, "cache_bytes": 1 << 23, **options})
-
-
-def torch_logits(model, source, answer):
-    with torch.no_grad():
-        return model(input_ids=torch.tensor([source]), decoder_input_ids=torch.tensor([answer])).logits[0].numpy()
-
-
-def greedy(model, source, count):
-    with torch.no_grad():
-        out = model.generate(torch.tensor([source]), max_new_tokens=count, min_new_tokens=count, do_sample=False)
-    return out[0, 1:].tolist()
 
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
@@ -99,14 +76,14 @@ def test_greedy_tokens_equal_transformers_alone_and_together(both, threads):
         together = model.generate(INPUTS, max_new_tokens=24, ignore_eos=True)
         alone = [model.generate(source, max_new_tokens=24, ignore_eos=True) for source in INPUTS]
     for source, result, single in zip(INPUTS, together, alone, strict=True):
-        assert result.tokens == single.tokens == greedy(hf, source, 24)
+        assert result.tokens == single.tokens == written(hf, source, 24)
         assert result.prompt_tokens == len(source)
 
 
 def test_every_instruction_set_gives_the_same_text(tmp_path, monkeypatch):
     hf = make("v1.1")
     save(hf, tmp_path)
-    expected = [greedy(hf, source, 12) for source in INPUTS]
+    expected = [written(hf, source, 12) for source in INPUTS]
     for isa in _native.isas():
         monkeypatch.setattr(_native, "isa", lambda isa=isa: isa)
         executor = _native.Executor

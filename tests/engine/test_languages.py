@@ -1,13 +1,12 @@
 """Models that translate between many languages answer as transformers does when it is told both of them."""
 
-import json
-
 import pytest
 
-from cutwork.engine.languages import language_token, usual_rules
+from cutwork.engine.languages import language_token
 from cutwork.errors import CutworkError
-from tests.architectures.test_bart import load, make
+from tests.architectures.test_bart import make
 from tests.engine.tiny import byte_level_tokenizer, torch
+from tests.text_to_text import load
 
 TEXTS = ["a short one", "one that is a good deal longer than the first"]
 
@@ -54,13 +53,3 @@ def test_languages_that_are_not_there_are_said(model) -> None:
         engine.translate("one", target="deu")
     with pytest.raises(CutworkError, match="no language 'the'"):  # a word is no language
         engine.translate("one", source="the", target="fr")
-
-
-def test_what_a_model_never_writes_and_how_it_begins(tmp_path) -> None:
-    config = {"bad_words_ids": [[7]], "forced_eos_token_id": 2}
-    assert usual_rules(tmp_path, config) == {"suppress_tokens": [7], "forced_eos_token_id": 2}
-    said = {"bad_words_ids": [[5], [6, 7], ["x"]], "forced_bos_token_id": 4, "forced_eos_token_id": None}
-    (tmp_path / "generation_config.json").write_text(json.dumps(said))
-    assert usual_rules(tmp_path, config) == {"suppress_tokens": [5], "forced_bos_token_id": 4}
-    (tmp_path / "generation_config.json").write_text("[1]")
-    assert usual_rules(tmp_path, {"bad_words_ids": 7}) == {}

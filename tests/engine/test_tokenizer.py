@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from cutwork.engine.chat.template import render_chat
-from cutwork.engine.tokenizer import encode, load_tokenizer, stop_tokens
+from cutwork.engine.tokenizer import encode, load_tokenizer
 from cutwork.errors import CutworkError
 
 from .tiny import SMALL, byte_level_tokenizer
@@ -72,13 +72,3 @@ def test_messages_are_checked(directory):
     tokenizer.chat_template = "{{ raise_exception('no system messages') }}"
     with pytest.raises(CutworkError, match="no system messages"):
         render_chat(tokenizer, [{"role": "system", "content": "x"}])
-
-
-@pytest.mark.parametrize(
-    ("generation", "expected"),
-    [({"eos_token_id": [5, 6]}, {5, 6, 2}), ({"eos_token_id": 7}, {7, 2}), ({}, {2}), (None, {2}), ([], {2})],
-)
-def test_end_of_sequence_ids(generation, expected, directory):
-    if generation is not None:
-        (directory / "generation_config.json").write_text(json.dumps(generation))
-    assert stop_tokens(directory, CONFIG, load_tokenizer(directory, CONFIG), 300) == expected

@@ -79,8 +79,9 @@ def generate(
         "diversity_penalty": diversity_penalty,
         "no_repeat_ngram_size": no_repeat_ngram_size,
         "min_new_tokens": min_new_tokens,
-        "suppress_tokens": suppress_tokens or [],
     }
+    if suppress_tokens:
+        options["suppress_tokens"] = suppress_tokens
     with Model.load(model, **loading) as loaded:
         if use_chat_template:
             prompts = [loaded.render_chat([{"role": "user", "content": p}]) for p in prompts]

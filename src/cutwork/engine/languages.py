@@ -3,13 +3,8 @@
 As NLLB, M2M100 and mBART-50 have it: a token for each language, before the text, and the first of the answer.
 """
 
-import json
-from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.errors import CutworkError
 
 
@@ -32,30 +27,3 @@ def encode_from(tokenizer: Any, text: str, language: str) -> list[int]:
     """Token ids of a text that is in a language: its token, the text, the end."""
     first = language_token(tokenizer, language)
     return [first, *map(int, tokenizer.encode(text, add_special_tokens=False)), int(tokenizer.eos_token_id)]
-
-
-def usual_rules(path: Path, config: Mapping[str, Any]) -> GenerateOptions:
-    """What a model's generation_config.json (else its config) says of every answer: tokens that are never written, as
-    Marian's padding, and the first and the last one, as mBART's and BART's."""
-    generation: Any = {}
-    with suppress(OSError, ValueError, RecursionError):  # the file is optional
-        generation = json.loads((path / "generation_config.json").read_bytes())
-    said = {**config, **(generation if isinstance(generation, dict) else {})}
-    rules: GenerateOptions = {}
-    banned = said.get("bad_words_ids")
-    single = (
-        [words[0] for words in banned if isinstance(words, list) and len(words) == 1]
-        if isinstance(banned, list)
-        else []
-    )
-    if single:
-        rules["suppress_tokens"] = [token for token in single if _is_token(token)]
-    if _is_token(said.get("forced_bos_token_id")):
-        rules["forced_bos_token_id"] = said["forced_bos_token_id"]
-    if _is_token(said.get("forced_eos_token_id")):
-        rules["forced_eos_token_id"] = said["forced_eos_token_id"]
-    return rules
-
-
-def _is_token(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -24,13 +24,14 @@ from cutwork.engine.decoding.turn import Turn
 from cutwork.engine.embedding.embedder import Embedder, EmbedOptions, EmbedProgress
 from cutwork.engine.embedding.hidden_states import HiddenStates
 from cutwork.engine.encoder import EncodedInput
+from cutwork.engine.generation_config import generation_settings, start_tokens, stop_tokens, usual_rules
 from cutwork.engine.load import add_draft, add_lookup, assemble, read_model
 from cutwork.engine.load_options import LOOKUP, LoadOptions, with_defaults
 from cutwork.engine.speech.adapter import Audio, open_transcription
 from cutwork.engine.speech.options import options_from
 from cutwork.engine.speech.segments import Segment, Transcript
 from cutwork.engine.speech.transcribe import TranscriptionProgress
-from cutwork.engine.tokenizer import encode, load_tokenizer, start_tokens, stop_tokens
+from cutwork.engine.tokenizer import encode, load_tokenizer
 from cutwork.engine.translation import TranslateOptions, TranslationProgress, translate
 from cutwork.engine.weights.arrange import Layout
 from cutwork.engine.weights.costs import load_costs
@@ -70,16 +71,17 @@ class Model:
         self.cache_dtype = runtime.cache_dtype
         self.max_context, self.max_batch = runtime.max_context, options["max_batch"]
         self._cache = runtime.scheduler.cache
-        size, start = self.plan.vocabulary, self.architecture.start
-        self.start_tokens = start_tokens(packed.path, packed.config, start, size) if self.encoder else []
+        size, settings = self.plan.vocabulary, generation_settings(packed.path, packed.config)
+        self.start_tokens = start_tokens(settings, self.architecture.start, size) if self.encoder else []
         self.chat_template = ChatTemplate(self.tokenizer)
-        self.stop_tokens = stop_tokens(packed.path, packed.config, self.tokenizer, size)
+        self.stop_tokens = stop_tokens(settings, self.tokenizer, size)
         if options["draft"] == LOOKUP:
             add_lookup(runtime, options)
         elif options["draft"] is not None:
             vocabulary = self.tokenizer.get_vocab() if self.tokenizer else None
             add_draft(runtime, read_model(options["draft"]), module, self.costs, options, vocabulary)
-        self.session = Session(runtime.scheduler, self.tokenizer, self.stop_tokens, size)
+        usual = usual_rules(settings, size, answers=self.encoder is not None)
+        self.session = Session(runtime.scheduler, self.tokenizer, self.stop_tokens, size, usual)
         self._turn = Turn()
         self._shared = SharedSession(self.session, self._turn)
         self._scorer = Scorer(

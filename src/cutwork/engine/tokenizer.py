@@ -1,10 +1,9 @@
-"""The model's tokenizer, from transformers without torch, and what a model says about where a text ends."""
+"""The model's tokenizer, from transformers without torch."""
 
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,40 +49,6 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     if len(ids) > 1 and ids[0] == ids[1] == tokenizer.bos_token_id:
         return ids[1:]
     return ids
-
-
-def stop_tokens(path: Path, config: Mapping[str, Any], tokenizer: Any, vocabulary: int) -> frozenset[int]:
-    """Ids that end a text: those of generation_config.json (else of the config), and the tokenizer's.
-
-    Those beyond the `vocabulary` are left out: no model writes them.
-    """
-    named = config.get("eos_token_id")
-    try:
-        generation = json.loads((path / "generation_config.json").read_bytes())
-        named = generation.get("eos_token_id", named)
-    except (OSError, ValueError, AttributeError, RecursionError):
-        pass  # the file is optional, and only improves on the config
-    ids = named if isinstance(named, list) else [named]
-    ids = [*ids, getattr(tokenizer, "eos_token_id", None)]
-    return frozenset(i for i in ids if isinstance(i, int) and not isinstance(i, bool) and 0 <= i < vocabulary)
-
-
-def start_tokens(path: Path, config: Mapping[str, Any], keys: Sequence[str], vocabulary: int) -> list[int]:
-    """What a decoder that answers an encoder's input begins with: what the first of the `keys` that the model has says.
-
-    Raises CutworkError if it has none, or one beyond the `vocabulary`.
-    """
-    generation: Any = {}
-    with suppress(OSError, ValueError, RecursionError):  # the file is optional
-        generation = json.loads((path / "generation_config.json").read_bytes())
-    for key in keys:
-        for settings in (generation, config):
-            start = settings.get(key) if isinstance(settings, dict) else None
-            if isinstance(start, int) and not isinstance(start, bool):
-                if not 0 <= start < vocabulary:
-                    raise CutworkError(f"{path}: {key} {start} is not in the vocabulary of {vocabulary} tokens")
-                return [start]
-    raise CutworkError(f"{path}: neither its config nor generation_config.json names a {keys[0]}")
 
 
 def _settings(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from cutwork.architectures import kind_of
 from cutwork.engine.answers import Answers
 from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.decoding.requests import Generation, Timings
-from cutwork.engine.languages import encode_from, language_token, usual_rules
+from cutwork.engine.languages import encode_from, language_token
 from cutwork.errors import CutworkError
 
 TranslationProgress = Callable[[Mapping[int, Generation]], None]
@@ -75,7 +75,7 @@ def translate(
     check_translates(model.config)
     assert model.encoder
     before = translation_prefix(model.config) if prefix is None else prefix
-    rules = usual_rules(model.path, model.config)
+    rules: GenerateOptions = {}
     if target:
         rules["forced_bos_token_id"] = language_token(model.tokenizer, target)
 

@@ -144,9 +144,17 @@ class Session:
             print(piece.text, end="")
     """
 
-    def __init__(self, scheduler: Scheduler, tokenizer: Any, stop_tokens: frozenset[int], vocabulary: int) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        tokenizer: Any,
+        stop_tokens: frozenset[int],
+        vocabulary: int,
+        usual: GenerateOptions,
+    ) -> None:
+        """`usual` are options of every request that does not say otherwise."""
         self.scheduler, self._tokenizer, self._stop_tokens = scheduler, tokenizer, stop_tokens
-        self._vocabulary = vocabulary
+        self._vocabulary, self._usual = vocabulary, usual
         self._requests: dict[Running, Request] = {}
 
     @property
@@ -162,6 +170,7 @@ class Session:
 
         Raises CutworkError if it is empty or does not fit the context, or for an option unknown or out of range.
         """
+        options = self._usual | options
         sampling, beams = settings_of(options)
         stop = options.get("stop", ())
         stop = [stop] if isinstance(stop, str) else list(stop)

@@ -12,10 +12,9 @@ from cutwork.errors import CutworkError
 class Rules:
     """What a request's answer must or must not hold, whatever the model says. The defaults forbid nothing.
 
-    suppress_tokens: never chosen. begin_suppress_tokens: not chosen as the first token that is
-    free. forced_bos_token_id: the first
-    token. forced_eos_token_id: the last one, where the answer is as long as it may be. forced_tokens: tokens by their
-    place in the answer, from 0. no_repeat_ngram_size: no run of so many tokens occurs twice, prompt included
+    suppress_tokens: chosen only where they are forced. begin_suppress_tokens: not chosen as the first token that is
+    free. forced_bos_token_id: the first token. forced_eos_token_id: the last one, where the answer is as long as it
+    may be. forced_tokens: tokens by their place in the answer, from 0. no_repeat_ngram_size: no run of so many tokens occurs twice, prompt included
     (arXiv 1705.04304); 0 allows all. min_new_tokens: no end of sequence among the first tokens.
     """
 
@@ -59,6 +58,9 @@ class Rules:
             scores[_repeating(tokens, self.no_repeat_ngram_size)] = -np.inf
         if place < self.min_new_tokens:
             scores[list(stop_tokens)] = -np.inf
+        scores[list(self.suppress_tokens)] = -np.inf
+        if place == (self.forced_bos_token_id is not None):
+            scores[list(self.begin_suppress_tokens)] = -np.inf
         forced = self.forced_tokens.get(place)
         if place == 0 and self.forced_bos_token_id is not None:
             forced = self.forced_bos_token_id
@@ -67,9 +69,6 @@ class Rules:
         if forced is not None:
             scores[:] = -np.inf
             scores[forced] = 0
-        scores[list(self.suppress_tokens)] = -np.inf
-        if place == (self.forced_bos_token_id is not None):
-            scores[list(self.begin_suppress_tokens)] = -np.inf
 
 
 def _repeating(tokens: Sequence[int], size: int) -> np.ndarray:

@@ -1,0 +1,66 @@
+"""What a model's generation_config.json, else its config, says of answers: first, last and forbidden tokens."""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from cutwork.engine.decoding.options import GenerateOptions
+from cutwork.errors import CutworkError
+
+
+def generation_settings(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of the model in `path`, with what its generation_config.json, if there is one, says instead."""
+    said: Any = {}
+    with suppress(OSError, ValueError, RecursionError):  # the file is optional, and only improves on the config
+        said = json.loads((path / "generation_config.json").read_bytes())
+    return {**config, **(said if isinstance(said, dict) else {})}
+
+
+def stop_tokens(settings: Mapping[str, Any], tokenizer: Any, vocabulary: int) -> frozenset[int]:
+    """Ids that end a text: those of the settings, and the tokenizer's.
+
+    Those beyond the `vocabulary` are left out: no model writes them.
+    """
+    named = settings.get("eos_token_id")
+    ids = [*(named if isinstance(named, list) else [named]), getattr(tokenizer, "eos_token_id", None)]
+    return frozenset(token for token in ids if _is_token(token, vocabulary))
+
+
+def start_tokens(settings: Mapping[str, Any], keys: Sequence[str], vocabulary: int) -> list[int]:
+    """What a decoder that answers an encoder's input begins with: what the first of the `keys` that the model has says.
+
+    Raises CutworkError if it has none, or one beyond the `vocabulary`.
+    """
+    for key in keys:
+        start = settings.get(key)
+        if isinstance(start, int) and not isinstance(start, bool):
+            if not _is_token(start, vocabulary):
+                raise CutworkError(f"the model's {key} {start} is not in its vocabulary of {vocabulary} tokens")
+            return [start]
+    raise CutworkError(f"neither the model's config nor its generation_config.json names a {keys[0]}")
+
+
+def usual_rules(settings: Mapping[str, Any], vocabulary: int, answers: bool) -> GenerateOptions:
+    """What is so of every text, unless a request says otherwise.
+
+    That is tokens never written, as Marian's padding, and the last one, as BART's; of a model that `answers` an
+    encoder's input also the first, as mBART's.
+    """
+    rules: GenerateOptions = {}
+    banned = settings.get("bad_words_ids")
+    alone = (
+        [words for words in banned if isinstance(words, list) and len(words) == 1] if isinstance(banned, list) else []
+    )
+    if never := [token for [token] in alone if _is_token(token, vocabulary)]:
+        rules["suppress_tokens"] = never
+    if answers and _is_token(settings.get("forced_bos_token_id"), vocabulary):
+        rules["forced_bos_token_id"] = settings["forced_bos_token_id"]
+    if _is_token(settings.get("forced_eos_token_id"), vocabulary):
+        rules["forced_eos_token_id"] = settings["forced_eos_token_id"]
+    return rules
+
+
+def _is_token(value: Any, vocabulary: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < vocabulary
