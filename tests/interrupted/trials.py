@@ -47,7 +47,7 @@ class Trial:
                 status = ended(child, _MOST)
             else:
                 status = ended(self._start(), self.rng.uniform(0, 1.1 * self.command.seconds))
-            self.done[f"{self.name} {'killed' if status == KILLED else 'not killed in time'}"] += 1
+            self.done[f"{self.name} {'killed' if status == KILLED else 'ended before its kill'}"] += 1
             self._check_parts()
             if status not in (0, KILLED):
                 self._check_there(status)

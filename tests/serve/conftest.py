@@ -101,7 +101,14 @@ def serving(model, **options):
         server.should_exit = True
         thread.join()
         for each in models.values():
-            each.close()
+            if isinstance(each, Model):
+                each.close()
+
+
+def only(client):
+    """The one model that is loaded, as the server has it."""
+    [served] = client.app.state.models.all.values()
+    return served
 
 
 @pytest.fixture

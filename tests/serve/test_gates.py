@@ -17,7 +17,7 @@ from cutwork.serve.http.bodies import Bodies
 from cutwork.serve.limits import Limits
 
 from ..tiny_checkpoint import write_tiny_checkpoint
-from .conftest import serving, slow, until
+from .conftest import only, serving, slow, until
 
 SHORT = {"prompt": "the", "max_tokens": 3}
 
@@ -76,8 +76,8 @@ def test_browsers_are_told_to_load_nothing_from_elsewhere(client):
 def test_a_client_is_a_verified_key_or_an_address(load):
     def clients(server, headers):
         seen = set()
-        submit = server.app.state.models.find_text(None).thread.submit
-        server.app.state.models.find_text(None).thread.submit = lambda job: (seen.add(job.client), submit(job))[1]
+        submit = only(server).thread.submit
+        only(server).thread.submit = lambda job: (seen.add(job.client), submit(job))[1]
         for header in headers:
             server.post("/v1/completions", json=SHORT, headers={"Authorization": header})
         return seen

@@ -20,7 +20,7 @@ from cutwork.serve.routes.chat_request import Message, template_message
 from cutwork.serve.time_limit import TimeIsOver, time_limit
 from cutwork.serve.tokens import Tokens
 
-from .conftest import events, idle, serving, until
+from .conftest import events, idle, only, serving, until
 
 HALF = "\\ud800"
 MANY_KEYS = "{" + '"a" : 1,' * 70_000 + '"a": 1}'
@@ -184,7 +184,7 @@ def test_a_model_that_gives_no_numbers_is_not_ready(client):
 
 
 def test_what_fails_beside_the_steps_ends_the_requests_and_not_the_thread(client, monkeypatch):
-    thread = client.app.state.models.find_text(None).thread
+    thread = only(client).thread
     monkeypatch.setattr(thread, "_start", lambda _: 1 / 0)
     assert client.post("/v1/completions", json=SHORT).status_code == 500
     monkeypatch.undo()
@@ -192,7 +192,7 @@ def test_what_fails_beside_the_steps_ends_the_requests_and_not_the_thread(client
 
 
 def test_a_thread_that_has_ended_is_not_alive(client, monkeypatch):
-    thread = client.app.state.models.find_text(None).thread
+    thread = only(client).thread
     monkeypatch.setattr(thread, "_wait", lambda: False)
     client.post("/v1/completions", json=SHORT)
     until(lambda: not thread.alive)
@@ -224,7 +224,7 @@ def test_what_is_too_large_is_refused_before_work_is_done(client, path, body, wo
 
 
 def test_the_long_texts_of_one_client_do_not_keep_all_of_another_waiting(client):
-    tokens, gate, order = client.app.state.models.find_text(None).tokens, threading.Event(), []
+    tokens, gate, order = only(client).tokens, threading.Event(), []
 
     async def ask(who, what):
         asking.set(who)
@@ -241,7 +241,7 @@ def test_the_long_texts_of_one_client_do_not_keep_all_of_another_waiting(client)
 
 
 def test_long_texts_do_not_keep_short_ones_waiting(client):
-    tokens, gate = client.app.state.models.find_text(None).tokens, threading.Event()
+    tokens, gate = only(client).tokens, threading.Event()
     blocked = tokens._long.submit(gate.wait)
     assert client.post("/v1/completions", json=SHORT).status_code == 200
     gate.set()
@@ -255,7 +255,7 @@ def test_a_deadline_counts_while_a_text_is_encoded(load, monkeypatch):
 
 
 def test_a_schema_is_compiled_once(client):
-    grammars = client.app.state.models.find_text(None).grammars
+    grammars = only(client).grammars
     form = {"type": "json_schema", "json_schema": {"schema": {"type": "object", "properties": {"a": {}}}}}
     for _ in range(2):
         body = {"prompt": ["a", "b"], "n": 2, "max_tokens": 3, "response_format": form}

@@ -4,6 +4,7 @@ import ipaddress
 import os
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -29,6 +30,12 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="0: any free one.")] = 8000,
     max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Sequences computed together.")] = 64,
+    max_loaded: Annotated[
+        int, typer.Option(min=0, help="Models in memory at a time; others are loaded when asked for. 0: all.")
+    ] = 0,
+    idle_timeout: Annotated[
+        float, typer.Option(min=0, help="Unload a model that nobody asked for in so many seconds. 0: never.")
+    ] = 0,
     queue: Annotated[int, typer.Option(min=0, help="Sequences that may wait; more get 429.")] = 256,
     deadline: Annotated[float, typer.Option(min=1, help="Seconds one request may take.")] = 600,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer a client may ask for.")] = 65536,
@@ -57,6 +64,8 @@ def serve(
     """Serve models over HTTP: OpenAI's routes, metrics, and a page to try them.
 
     Example: [bold]cutwork serve out/smollm2-gsm/packed/sparse-int8 --port 8000[/bold]
+
+    [bold]cutwork serve small=out/packed/sparse-int8 large=out/large --max-loaded 1 --idle-timeout 300[/bold]
     """
     if (tls_key is None) != (tls_cert is None):
         raise CutworkError("TLS needs both --tls-key and --tls-cert")
@@ -72,21 +81,25 @@ def serve(
     from cutwork.serve.http.connections import connections
     from cutwork.serve.limits import Limits
     from cutwork.serve.log import log_as_json
+    from cutwork.serve.served_models import Source
 
     opened = _bind(host, port)
     log_as_json()
-    loaded: dict[str, Model] = {}
+    named: dict[str, Source] = {}
     for given in models:
         name, path = _name(given)
-        if name in loaded:
+        if name in named:
             raise CutworkError(f"two models are called {name}; tell them apart with NAME=MODEL")
-        loaded[name] = Model.load(path, **(with_draft(loading, path) | {"max_batch": max_batch}))
+        load = partial(Model.load, path, **(with_draft(loading, path) | {"max_batch": max_batch}))
+        named[name] = load if max_loaded or idle_timeout else load()
     files = _raise_file_limit()
     limits = Limits(
         queue=queue,
         deadline=deadline,
         max_tokens=max_tokens,
         pace=pace,
+        loaded=max_loaded,
+        idle=idle_timeout,
         priority=allow_priority,
         requests=min(Limits.requests, files // 4),
         idle_connections=min(Limits.idle_connections, files // 4),
@@ -94,7 +107,7 @@ def serve(
     address = opened.getsockname()
     local = ipaddress.ip_address(address[0]).is_loopback
     hosts = [*(allow_host or ()), host] if local or allow_host else None
-    app = make_app(loaded, limits=limits, keys=keys, hosts=hosts, origins=cors or ())
+    app = make_app(named, limits=limits, keys=keys, hosts=hosts, origins=cors or ())
     config = uvicorn.Config(
         app,
         http=connections(limits),
@@ -110,7 +123,7 @@ def serve(
     )
     scheme = "https" if tls_key else "http"
     shown = f"[{address[0]}]" if ":" in address[0] else address[0]
-    typer.echo(f"serving {', '.join(loaded)} at {scheme}://{shown}:{address[1]}", err=True)
+    typer.echo(f"serving {', '.join(named)} at {scheme}://{shown}:{address[1]}", err=True)
     if not keys and "*" in (cors or ()):
         typer.echo("WARNING: any web page can use this server: --cors '*', and no --api-key.", err=True)
     if not keys and not local:

@@ -1,6 +1,8 @@
 """The HTTP server: OpenAI's routes over the engine. The way of a request through it: docs/architecture.md.
 
-served_model.py  models by name, each with the thread that may run it
+served_models.py models by name, all loaded or each when it is asked for
+served_model.py  a model with the thread that may run it, and what it is for
+card.py          what is told of a model
 limits.py        what one client may ask for
 metrics.py       what is counted, for Prometheus
 tokens.py        the tokenizer of a model, off the event loop

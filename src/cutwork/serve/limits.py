@@ -45,3 +45,5 @@ class Limits:
     requests: int = 1024  # at a time; health is answered beyond
     idle_connections: int = 512  # that have not sent their headers; the oldest goes
     priority: bool = False  # whether clients may say who is served first
+    loaded: int = 0  # models that are loaded on demand, at a time; 0: all
+    idle: float = 0.0  # seconds after which one of them that nobody asks for is unloaded; 0: never

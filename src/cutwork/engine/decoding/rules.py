@@ -14,8 +14,9 @@ class Rules:
 
     suppress_tokens: chosen only where they are forced. begin_suppress_tokens: not chosen as the first token that is
     free. forced_bos_token_id: the first token. forced_eos_token_id: the last one, where the answer is as long as it
-    may be. forced_tokens: tokens by their place in the answer, from 0. no_repeat_ngram_size: no run of so many tokens occurs twice, prompt included
-    (arXiv 1705.04304); 0 allows all. min_new_tokens: no end of sequence among the first tokens.
+    may be. forced_tokens: tokens by their place in the answer, from 0. no_repeat_ngram_size: no run of so many tokens
+    occurs twice, prompt included (arXiv 1705.04304); 0 allows all. min_new_tokens: no end of sequence among the first
+    tokens.
     """
 
     suppress_tokens: Sequence[int] = ()

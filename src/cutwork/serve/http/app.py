@@ -1,5 +1,6 @@
 """The application: routes over models, behind the middleware."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,7 +11,6 @@ from fastapi.staticfiles import StaticFiles
 from starlette.middleware.cors import CORSMiddleware
 
 from cutwork import __version__
-from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
 from cutwork.serve.http import errors
 from cutwork.serve.http.middleware import RequestMiddleware
@@ -30,21 +30,23 @@ from cutwork.serve.routes import (
     translate,
 )
 from cutwork.serve.routes.conversation import WARNING
-from cutwork.serve.served_model import ServedModels
+from cutwork.serve.served_models import ServedModels, Source
 
 STATIC = Path(__file__).parent / "static"
 
 
 def make_app(
-    models: Mapping[str, Model],
+    models: Mapping[str, Source],
     *,
     limits: Limits | None = None,
     keys: Sequence[str] = (),
     hosts: Sequence[str] | None = None,
     origins: Sequence[str] = (),
 ) -> FastAPI:
-    """The server over loaded models, by name; with `keys`, only for clients that know one of them. hosts: the names it
-    goes by, if others are to be refused (see `RequestMiddleware`). origins: sites whose pages may ask (CORS).
+    """The server over models by name, loaded or to be loaded when they are asked for.
+
+    keys: only for clients that know one of them. hosts: the names it goes by, if others are to be refused (see
+    `RequestMiddleware`). origins: sites whose pages may ask (CORS).
 
     The models' threads start at once and stop with the application.
     """
@@ -56,7 +58,10 @@ def make_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        unloading = asyncio.create_task(served.unload_idle()) if limits.idle else None
         yield
+        if unloading:
+            unloading.cancel()
         served.drain(0)
         served.join()
 

@@ -7,7 +7,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from urllib.parse import urlsplit
 
@@ -36,6 +36,12 @@ BROWSERS = {
     "Referrer-Policy": "no-referrer",
 }
 asking: ContextVar[str] = ContextVar("asking", default="")  # the client whose request is being handled
+_endings: ContextVar[list[Callable[[], None]]] = ContextVar("endings")
+
+
+def at_end(do: Callable[[], None]) -> None:
+    """Have something done when the request that is being handled has ended, its stream included."""
+    _endings.get().append(do)
 
 
 def client_of(request: Request) -> str:
@@ -83,6 +89,7 @@ class RequestMiddleware:
         wished = headers.get("x-request-id", "")
         request_id = wished if REQUEST_ID.fullmatch(wished) else secrets.token_hex(8)
         began, status, failure = time.perf_counter(), 0, None
+        endings: list[Callable[[], None]] = []
 
         async def marked(message: Message) -> None:
             nonlocal status
@@ -96,6 +103,7 @@ class RequestMiddleware:
         try:
             scope["state"] = {**scope.get("state", {}), "arrived": began, **self._client(scope, headers)}
             asking.set(scope["state"]["client"])
+            _endings.set(endings)
             refusal = self._refusal(scope, headers)
             await (refusal or self._app)(scope, arriving.receive, marked)
         except ClientLeft:
@@ -107,6 +115,8 @@ class RequestMiddleware:
                 raise  # the server cuts the connection: nothing else can be said any more
             await JSONResponse(server_failed().body(), 500)(scope, receive, marked)
         finally:
+            for ending in endings:
+                ending()
             self._bodies.close(arriving)
             self._running -= path not in HEALTH
             if path not in QUIET or status >= 400:

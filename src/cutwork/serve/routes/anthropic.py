@@ -17,7 +17,8 @@ from cutwork.serve.limits import Limits
 from cutwork.serve.routes.chat_request import ChatRequest, as_chat
 from cutwork.serve.routes.conversation import Conversation, prompt_of
 from cutwork.serve.routes.schema import ModelName, Schema, Texts, TokenCount, at_most
-from cutwork.serve.served_model import ServedModel, ServedModels
+from cutwork.serve.served_model import ServedModel
+from cutwork.serve.served_models import ServedModels
 
 Event = dict[str, Any]
 EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "xhigh"}
@@ -143,7 +144,7 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
 
     @routes.post("/v1/messages", summary="Answer a conversation, as Anthropic's messages", response_model=None)
     async def messages(body: MessagesRequest, request: Request) -> Response:
-        served = models.find_text(body.model)
+        served = await models.find_text(body.model)
         chat = _chat(body, served, max_tokens=body.max_tokens, stop=body.stop_sequences, top_k=body.top_k)
         chat = chat.model_copy(update={"temperature": body.temperature, "top_p": body.top_p or 1.0})
         conversation = await Conversation.begin(chat, request, models, limits)
@@ -157,7 +158,7 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
 
     @routes.post("/v1/messages/count_tokens", summary="Length of a prompt, as Anthropic's", response_model=None)
     async def count(body: CountRequest, request: Request) -> dict[str, int]:
-        served = models.find_text(body.model)
+        served = await models.find_text(body.model)
         work = prompt_of(_chat(body, served), served, limits)
         prompt = await while_connected(request, work, seconds_left(request, limits.deadline))
         return {"input_tokens": len(prompt.tokens)}

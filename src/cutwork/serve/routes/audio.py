@@ -15,7 +15,8 @@ from cutwork.serve.http.middleware import client_of
 from cutwork.serve.http.stream import EventStream, seconds_left, whole_answer
 from cutwork.serve.jobs.transcriber import Recording
 from cutwork.serve.limits import Limits
-from cutwork.serve.served_model import ServedModel, ServedModels
+from cutwork.serve.served_model import ServedModel
+from cutwork.serve.served_models import ServedModels
 
 TranscriptFormat = Literal["json", "text", "srt", "verbose_json", "vtt"]
 Granularity = Literal["segment", "word"]
@@ -53,7 +54,7 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
                 param="timestamp_granularities[]",
             )
         options = _options("transcribe", language, prompt, temperature, beam_size, words)
-        return await _answer(request, models.find_speech(model), file, options, response_format, stream)
+        return await _answer(request, await models.find_speech(model), file, options, response_format, stream)
 
     @routes.post("/v1/audio/translations", summary="Speech to English text", response_model=None)
     async def translations(
@@ -66,7 +67,7 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
         beam_size: BeamSize = 5,
     ) -> Response:
         options = _options("translate", None, prompt, temperature, beam_size, False)
-        return await _answer(request, models.find_speech(model), file, options, response_format, False)
+        return await _answer(request, await models.find_speech(model), file, options, response_format, False)
 
     async def _answer(
         request: Request,

@@ -15,7 +15,7 @@ from cutwork.serve.http.stream import EventStream, whole_answer
 from cutwork.serve.limits import Limits
 from cutwork.serve.routes.chat_request import ChatRequest
 from cutwork.serve.routes.conversation import Conversation
-from cutwork.serve.served_model import ServedModels
+from cutwork.serve.served_models import ServedModels
 
 
 def router(models: ServedModels, limits: Limits) -> APIRouter:

@@ -18,7 +18,8 @@ from cutwork.serve.http.stream import seconds_left, while_connected, whole_answe
 from cutwork.serve.jobs.reader import Reading
 from cutwork.serve.limits import Limits
 from cutwork.serve.routes.schema import ModelName, Schema, at_most
-from cutwork.serve.served_model import ServedModel, ServedModels
+from cutwork.serve.served_model import ServedModel
+from cutwork.serve.served_models import ServedModels
 from cutwork.serve.time_limit import TimeIsOver, time_limit
 
 PART = 256  # characters of what an answer says of a text
@@ -57,7 +58,7 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
 
     @routes.post("/classify", summary="Classes of texts", response_model=None)
     async def classify(body: ClassifyRequest, request: Request) -> Response:
-        served = models.find_classifier(body.model)
+        served = await models.find_classifier(body.model)
         texts = [body.input] if isinstance(body.input, str) else body.input
         _check(texts, "input", limits)
 
@@ -74,7 +75,7 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
     @routes.post("/v2/rerank", include_in_schema=False, response_model=None)
     @routes.post("/rerank", include_in_schema=False, response_model=None)
     async def rerank(body: RerankRequest, request: Request) -> Response:
-        served = models.find_classifier(body.model)
+        served = await models.find_classifier(body.model)
         assert served.model.classifier
         served.model.classifier.check_ranks()
         documents = [each if isinstance(each, str) else each.text for each in body.documents]

@@ -27,7 +27,8 @@ from cutwork.serve.routes.generation import (
     make_choices,
 )
 from cutwork.serve.routes.schema import Texts, TokenIds, at_most
-from cutwork.serve.served_model import ServedModel, ServedModels
+from cutwork.serve.served_model import ServedModel
+from cutwork.serve.served_models import ServedModels
 
 DEFAULT_TOKENS = 16  # OpenAI's
 
@@ -71,7 +72,7 @@ class Completion:
 
 async def begin(body: CompletionRequest, request: Request, models: ServedModels, limits: Limits) -> Completion:
     """Queue what a request asks for. Raises ApiError or CutworkError for what cannot be had."""
-    served = models.find_text(body.model)
+    served = await models.find_text(body.model)
     check(body, limits)
 
     async def prepared() -> tuple[list[list[int]], list[Choice]]:

@@ -25,7 +25,8 @@ from cutwork.serve.routes.generation import (
     make_choices,
 )
 from cutwork.serve.routes.thinking import Thinking, thinking_of
-from cutwork.serve.served_model import ServedModel, ServedModels
+from cutwork.serve.served_model import ServedModel
+from cutwork.serve.served_models import ServedModels
 
 WARNING = "X-Cutwork-Warning"  # a header that tells what had no effect
 
@@ -52,7 +53,7 @@ class Conversation:
     @classmethod
     async def begin(cls, body: ChatRequest, request: Request, models: ServedModels, limits: Limits) -> "Conversation":
         """Queue what a chat asks for. Raises ApiError or CutworkError for what cannot be had."""
-        served = models.find_text(body.model)
+        served = await models.find_text(body.model)
         check(body, limits)
         work = _prepare(body, served, limits, cache_salt_of(request))
         prepared = await while_connected(request, work, seconds_left(request, limits.deadline))

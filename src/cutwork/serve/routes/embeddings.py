@@ -18,7 +18,7 @@ from cutwork.serve.http.stream import seconds_left, while_connected, whole_answe
 from cutwork.serve.jobs.reader import Reading
 from cutwork.serve.limits import Limits
 from cutwork.serve.routes.schema import ModelName, Schema, TokenIds, at_most
-from cutwork.serve.served_model import ServedModels
+from cutwork.serve.served_models import ServedModels
 
 NUMBER = 20  # characters of a number in an answer
 Inputs = Annotated[list[str], Field(fail_fast=True), at_most(1 << 16)]
@@ -44,7 +44,7 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
 
     @routes.post("/v1/embeddings", summary="Vectors of texts", response_model=None)
     async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
-        served = models.find_embedding(body.model)
+        served = await models.find_embedding(body.model)
         embedder = served.model.embedder
         assert embedder
         inputs = _inputs(body, limits)

@@ -18,7 +18,7 @@ from cutwork.serve.routes.completions import Completion, CompletionRequest, begi
 from cutwork.serve.routes.conversation import WARNING
 from cutwork.serve.routes.generation import MAX_SEED, EngineFields
 from cutwork.serve.routes.schema import ModelName, Schema, Texts, at_most
-from cutwork.serve.served_model import ServedModels
+from cutwork.serve.served_models import ServedModels
 
 WITHOUT_EFFECT = ("n_indent", "samplers", "t_max_prompt_ms", "t_max_predict_ms")
 
@@ -58,7 +58,7 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
 
     @routes.post("/infill", summary="Fill in the middle", response_model=None)
     async def infill(body: InfillRequest, request: Request) -> Response:
-        served = models.find_text(body.model)
+        served = await models.find_text(body.model)
         fill = infill_format(served.model.tokenizer)
         if fill is None:
             raise ApiError(400, "this model cannot fill in the middle: its tokenizer has no tokens for it")

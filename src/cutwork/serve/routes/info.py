@@ -7,7 +7,6 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import Field
 
-from cutwork.engine.translation import translates
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.json_body import JsonRoute
 from cutwork.serve.http.stream import seconds_left, while_connected
@@ -15,8 +14,8 @@ from cutwork.serve.limits import Limits
 from cutwork.serve.metrics import Metrics
 from cutwork.serve.routes.chat_request import Messages, template_message
 from cutwork.serve.routes.schema import ModelName, Schema, TokenIds
-from cutwork.serve.served_model import ServedModel, ServedModels
-from cutwork.store.examples import read_examples
+from cutwork.serve.served_model import ServedModel
+from cutwork.serve.served_models import Place, ServedModels
 
 
 class TokenizeRequest(Schema):
@@ -41,15 +40,15 @@ def router(models: ServedModels, limits: Limits, metrics: Metrics) -> APIRouter:
 
     @routes.get("/v1/models", summary="List the models")
     async def all_models() -> dict[str, Any]:
-        return {"object": "list", "data": [_model(served) for served in models.all.values()]}
+        return {"object": "list", "data": [_model(place) for place in models.places.values()]}
 
     @routes.get("/v1/models/{name}", summary="One model")
     async def one_model(name: str) -> dict[str, Any]:
-        return _model(models.find(name))
+        return _model(models.place(name))
 
     @routes.post("/tokenize", summary="Text to token ids")
     async def tokenize(body: TokenizeRequest, request: Request) -> dict[str, Any]:
-        served = models.find(body.model)
+        served = await models.find(body.model)
         if (body.prompt is None) == (body.messages is None):
             raise ApiError(400, "give either prompt or messages", param="prompt")
         work = _token_ids(body, served)
@@ -58,7 +57,7 @@ def router(models: ServedModels, limits: Limits, metrics: Metrics) -> APIRouter:
 
     @routes.post("/detokenize", summary="Token ids to text")
     async def detokenize(body: DetokenizeRequest) -> dict[str, str]:
-        served = models.find(body.model)
+        served = await models.find(body.model)
         if len(body.tokens) > served.model.max_context:
             raise ApiError(400, f"this model takes at most {served.model.max_context} tokens", param="tokens")
         if any(token >= served.model.plan.vocabulary for token in body.tokens):
@@ -91,36 +90,12 @@ async def _token_ids(body: TokenizeRequest, served: ServedModel) -> list[int]:
     return await served.tokens.encode(text, most=most, special=body.add_special_tokens) if text else []
 
 
-def _model(served: ServedModel) -> dict[str, Any]:
+def _model(place: Place) -> dict[str, Any]:
     return {
-        "id": served.name,
+        "id": place.name,
         "object": "model",
-        "created": served.created,
+        "created": place.card["created"],
         "owned_by": "cutwork",
-        "max_model_len": served.model.max_context,
-        "cutwork": _card(served),
-    }
-
-
-def _card(served: ServedModel) -> dict[str, Any]:
-    """What the page shows of a model."""
-    model = served.model
-    template = getattr(model.tokenizer, "chat_template", None)
-    return {
-        "architecture": model.config.get("model_type"),
-        "sparsity": round(model.sparsity, 4),
-        "megabytes": round(model.memory_bytes["weights"] / 1e6, 1),
-        "encodings": sorted({f"{weight.encoding} {weight.dtype}" for weight in model.weights.values()}),
-        "context": model.max_context,
-        "threads": model.threads,
-        "isa": model.isa,
-        "cache_dtype": model.cache_dtype,
-        "transcribe": served.hears_speech,
-        "translate": translates(model.config),
-        "embed": served.embeds,
-        "classify": served.classifies,
-        "chat": bool(template),
-        "thinks": model.chat_template.form.thought is not None,
-        "examples": read_examples(model.path),
-        "tools": model.chat_template.form.calls is not None,
+        "max_model_len": place.card["context"],
+        "cutwork": {**place.card, "loaded": place.served is not None},
     }

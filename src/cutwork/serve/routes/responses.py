@@ -19,7 +19,7 @@ from cutwork.serve.routes.conversation import Conversation
 from cutwork.serve.routes.generation import EngineFields
 from cutwork.serve.routes.schema import ModelName, Schema, TokenCount, at_most
 from cutwork.serve.routes.thinking import Effort
-from cutwork.serve.served_model import ServedModels
+from cutwork.serve.served_models import ServedModels
 
 Event = dict[str, Any]
 

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.decoding.requests import Generation
-from cutwork.engine.translation import NUM_BEAMS, check_translates, longest_answer, translates, translation_prefix
+from cutwork.engine.translation import NUM_BEAMS, check_translates, longest_answer, translation_prefix
 from cutwork.serve.answer import opening, timings, usage
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.json_body import JsonRoute
@@ -17,7 +17,7 @@ from cutwork.serve.jobs.worker import Choice, TextJob
 from cutwork.serve.limits import Limits
 from cutwork.serve.routes.generation import check_prompt, longest_prompt
 from cutwork.serve.routes.schema import ModelName, Schema, Texts, TokenCount
-from cutwork.serve.served_model import ServedModel, ServedModels
+from cutwork.serve.served_models import ServedModels
 
 
 class TranslateRequest(Schema):
@@ -37,7 +37,8 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
 
     @routes.post("/translate", summary="Translate texts")
     async def translate(body: TranslateRequest, request: Request) -> dict[str, Any]:
-        served = _translator(models, body.model)
+        served = await models.find_translator(body.model)
+        check_translates(served.model.config)
         texts = _texts(body, limits)
         prefix = translation_prefix(served.model.config) if body.prefix is None else body.prefix
         most = longest_prompt(served)
@@ -74,15 +75,6 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
         return await whole_answer(request, job, whole())
 
     return routes
-
-
-def _translator(models: ServedModels, name: str | None) -> ServedModel:
-    """A model that translates: that of the name, or without one the first there is."""
-    chosen = models.find(name)
-    if name is None:
-        chosen = next((served for served in models.all.values() if translates(served.model.config)), chosen)
-    check_translates(chosen.model.config)
-    return chosen
 
 
 def _texts(body: TranslateRequest, limits: Limits) -> list[str]:

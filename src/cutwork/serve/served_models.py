@@ -1,0 +1,213 @@
+"""The models of a server by name: all loaded from the start, or each when it is asked for, as long as there is room."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from cutwork.engine.model import Model
+from cutwork.errors import CutworkError
+from cutwork.serve.card import card
+from cutwork.serve.http.errors import ApiError, took_too_long
+from cutwork.serve.http.middleware import at_end
+from cutwork.serve.limits import Limits
+from cutwork.serve.metrics import Metrics, ModelMetrics
+from cutwork.serve.served_model import Abilities, ServedModel, start
+
+log = logging.getLogger("cutwork.serve")
+
+Source = Model | Callable[[], Model]  # loaded, or how to load it
+
+
+@dataclass
+class Place:
+    """A name that the server knows, and its model while that is loaded. Changed on the event loop only.
+
+    uses: requests that have asked for it and not ended. last: when one did, on the clock of time.monotonic.
+    """
+
+    name: str
+    load: Callable[[], Model] | None
+    abilities: Abilities
+    card: dict[str, Any]
+    served: ServedModel | None
+    uses: int = 0
+    last: float = 0.0
+
+
+class ServedModels:
+    """All models of a server; starts their threads.
+
+    Those that are given as a function are loaded once at the start, one after another, so that what is wrong with one
+    is said then; at most `limits.loaded` of them stay, and none that nobody has asked for in `limits.idle` seconds.
+    """
+
+    def __init__(self, models: Mapping[str, Source], metrics: Metrics, limits: Limits) -> None:
+        self._turn, self._metrics, self._limits = threading.Lock(), metrics, limits
+        self._changing, self._released = asyncio.Lock(), asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._draining = False
+        self.places: dict[str, Place] = {}
+        for name, source in models.items():
+            if not isinstance(source, Model):
+                for place in self._surplus()[:1]:
+                    self._end(place)
+            served = self._start(name, source if isinstance(source, Model) else source())
+            load = None if isinstance(source, Model) else source
+            self.places[name] = Place(name, load, served.abilities, card(served), served, last=time.monotonic())
+
+    @property
+    def all(self) -> dict[str, ServedModel]:
+        """Those that are loaded."""
+        return {place.name: place.served for place in self.places.values() if place.served}
+
+    def place(self, name: str) -> Place:
+        """What is known of a model, loaded or not. Raises ApiError (404)."""
+        if name not in self.places:
+            known = ", ".join(self.places)
+            raise ApiError(
+                404, f"there is no model of that name here; served: {known}", param="model", code="model_not_found"
+            )
+        return self.places[name]
+
+    async def find(self, name: str | None) -> ServedModel:
+        """A model by its name, loaded until the request that asks has ended; without a name, the only or first.
+
+        Raises ApiError: 404, 503 if it cannot be loaded, 504 if it is not within the deadline.
+        """
+        return await self._use(self.place(next(iter(self.places)) if name is None else name))
+
+    async def find_text(self, name: str | None) -> ServedModel:
+        """A model that writes text; without a name the first. Raises ApiError (400 too)."""
+        return await self._find(name, lambda abilities: abilities.writes)
+
+    async def find_speech(self, name: str | None) -> ServedModel:
+        """A model that hears speech; without a name the first. Raises ApiError (400 too)."""
+        return await self._find(name, lambda abilities: abilities.hears)
+
+    async def find_embedding(self, name: str | None) -> ServedModel:
+        """A model that makes vectors of texts; without a name the first. Raises ApiError (400 too)."""
+        return await self._find(name, lambda abilities: abilities.embeds)
+
+    async def find_classifier(self, name: str | None) -> ServedModel:
+        """A model that gives classes of texts; without a name the first. Raises ApiError (400 too)."""
+        return await self._find(name, lambda abilities: abilities.classifies)
+
+    async def find_translator(self, name: str | None) -> ServedModel:
+        """A model that translates, if there is one; by its name any."""
+        first = next((place.name for place in self.places.values() if place.abilities.translates), None)
+        return await self.find(first if name is None else name)
+
+    async def _find(self, name: str | None, fits: Callable[[Abilities], bool]) -> ServedModel:
+        fitting = next((place for place in self.places.values() if fits(place.abilities)), None)
+        place = self.place(name) if name is not None else fitting or next(iter(self.places.values()))
+        if not fits(place.abilities):
+            raise ApiError(400, f"the model {place.name} {place.abilities.where}", param="model")
+        return await self._use(place)
+
+    async def _use(self, place: Place) -> ServedModel:
+        """Its model, loaded now if need be, which stays until the request that is handled has ended."""
+        place.uses += 1
+        at_end(lambda: self._release(place))
+        if place.served is None:
+            loading = asyncio.create_task(self._load(place))  # goes on when the client leaves: others may wait for it
+            self._tasks.add(loading)
+            loading.add_done_callback(self._loaded)
+            with suppress(TimeoutError):
+                return await asyncio.wait_for(asyncio.shield(loading), self._limits.deadline)
+            raise took_too_long()
+        return place.served
+
+    def _release(self, place: Place) -> None:
+        place.uses -= 1
+        place.last = time.monotonic()
+        self._released.set()
+
+    async def _load(self, place: Place) -> ServedModel:
+        async with self._changing:
+            while place.served is None and self._surplus():
+                [*idle] = (other for other in self._surplus() if not other.uses)
+                if idle:
+                    await self._unload(idle[0])
+                else:
+                    self._released.clear()
+                    await self._released.wait()
+            if place.served is None:
+                assert place.load
+                try:
+                    model = await asyncio.to_thread(place.load)
+                except CutworkError as error:
+                    log.error("%s cannot be loaded: %s", place.name, error)
+                    raise ApiError(
+                        503, f"the model {place.name} cannot be loaded now; try again later", retry=5
+                    ) from None
+                place.served = self._start(place.name, model)
+                if self._draining:
+                    place.served.thread.drain(0)
+            return place.served
+
+    def _loaded(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever still waits is told; nobody need
+
+    def _surplus(self) -> list[Place]:
+        """Of which one has to go before another is loaded, if one has to: first that which was asked longest ago."""
+        loaded = [place for place in self.places.values() if place.load and place.served]
+        full = self._limits.loaded and len(loaded) >= self._limits.loaded
+        return sorted(loaded, key=lambda place: place.last) if full else []
+
+    def _start(self, name: str, model: Model) -> ServedModel:
+        return start(name, model, ModelMetrics(self._metrics, name), self._limits, self._turn)
+
+    async def _unload(self, place: Place) -> None:
+        log.info("%s is unloaded", place.name)
+        await asyncio.to_thread(self._end, place)
+
+    @staticmethod
+    def _end(place: Place) -> None:
+        served, place.served = place.served, None
+        if served:
+            served.thread.drain(0)
+            served.close()
+            served.model.close()
+
+    async def unload_idle(self) -> None:
+        """Go on unloading what nobody has asked for in `limits.idle` seconds, for ever."""
+        while True:
+            await asyncio.sleep(min(1.0, self._limits.idle / 4))
+            async with self._changing:
+                for place in self._idle():
+                    await self._unload(place)
+
+    def _idle(self) -> Iterator[Place]:
+        """Those whose time is over."""
+        for place in self.places.values():
+            if place.load and place.served and not place.uses and time.monotonic() > place.last + self._limits.idle:
+                yield place
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model can take requests, once it is loaded."""
+        return bool(self.places) and not self._draining and all(served.thread.ready for served in self.all.values())
+
+    @property
+    def alive(self) -> bool:
+        """Whether every model's thread runs."""
+        return all(served.thread.alive for served in self.all.values())
+
+    def drain(self, seconds: float) -> None:
+        """Take nothing new, and end what is still unfinished after so many seconds."""
+        self._draining = True
+        for served in self.all.values():
+            served.thread.drain(seconds)
+
+    def join(self) -> None:
+        """Wait until all threads have ended, after `drain`, and let the models go: FastAPI's caches keep the routes."""
+        for served in self.all.values():
+            served.close()
+        self.places.clear()

@@ -1,0 +1,132 @@
+"""Models that are loaded when they are asked for, and go when others need the room or nobody has asked for long."""
+
+import threading
+import time
+
+import httpx
+import pytest
+
+from cutwork.errors import CutworkError
+from cutwork.serve.http.app import make_app
+from cutwork.serve.limits import Limits
+
+from .conftest import events, serving, until
+
+SHORT = {"prompt": "the", "max_tokens": 3, "temperature": 0}
+
+
+class Loads:
+    """How a model is loaded: counts how often it was, and fails while `broken`."""
+
+    def __init__(self, load):
+        self._load, self.models, self.broken = load, [], False
+
+    def __call__(self):
+        if self.broken:
+            raise CutworkError("/somewhere/secret cannot be read")
+        self.models.append(self._load())
+        return self.models[-1]
+
+
+@pytest.fixture
+def sources(load):
+    return {"a": Loads(load), "b": Loads(load)}
+
+
+def loaded(client):
+    return [model["id"] for model in client.get("/v1/models").json()["data"] if model["cutwork"]["loaded"]]
+
+
+def test_one_goes_where_another_is_asked_for(sources, load):
+    with serving(load()) as plain:
+        expected = plain.post("/v1/completions", json=SHORT).json()["choices"][0]["text"]
+    with serving(sources, limits=Limits(loaded=1)) as client:
+        cards = client.get("/v1/models").json()["data"]
+        assert [card["id"] for card in cards] == ["a", "b"] and loaded(client) == ["b"]
+        assert cards[0]["max_model_len"] == cards[1]["max_model_len"] and "chat" in cards[0]["cutwork"]
+        for name in ("a", "b", "b", "a"):
+            answer = client.post("/v1/completions", json=SHORT | {"model": name}).json()
+            assert (answer["model"], answer["choices"][0]["text"]) == (name, expected)
+            assert loaded(client) == [name] and client.get("/health/ready").status_code == 200
+        assert [len(source.models) for source in sources.values()] == [3, 2]  # once each at the start
+        assert sources["b"].models[0].executor is None  # closed: its memory is free
+        assert client.post("/v1/completions", json=SHORT | {"model": "c"}).status_code == 404
+        answer = client.post("/v1/embeddings", json={"input": "x", "model": "b"})
+        assert answer.status_code == 400 and loaded(client) == ["a"]  # nothing is loaded for what it cannot do
+
+
+def test_who_streams_is_not_disturbed(sources):
+    with serving(sources, limits=Limits(loaded=1)) as client:
+        model = sources["b"].models[0]
+        step = model.session.step
+        model.session.step = lambda: (time.sleep(0.02), step())[1]
+        body = {"prompt": "the", "max_tokens": 40, "ignore_eos": True, "model": "b", "stream": True}
+        with client.stream("POST", "/v1/completions", json=body) as stream, httpx.Client(timeout=60) as other:
+            lines = stream.iter_lines()
+            next(lines)
+            ended: list[int] = []
+
+            def ask():
+                answer = other.post(f"{client.base_url}/v1/completions", json=SHORT | {"model": "a"})
+                ended.append(answer.status_code)
+
+            thread = threading.Thread(target=ask)
+            thread.start()
+            assert "data: [DONE]" in lines
+            thread.join()
+        assert ended == [200] and loaded(client) == ["a"]
+
+
+def test_who_waits_for_room_is_told_when_the_time_is_over(sources):
+    with serving(sources, limits=Limits(loaded=1, deadline=1.0)) as client:
+        place = client.app.state.models.places["b"]
+        place.uses += 1  # as of a request that does not end
+        assert client.post("/v1/completions", json=SHORT | {"model": "a"}).status_code == 504
+        assert client.get("/health/ready").status_code == 200
+        client.app.state.models._release(place)
+        until(lambda: client.post("/v1/completions", json=SHORT | {"model": "a"}).status_code == 200)
+
+
+def test_what_nobody_asks_for_goes_and_comes_back(sources):
+    with serving(sources, limits=Limits(idle=0.3)) as client:
+        until(lambda: loaded(client) == [])
+        assert client.get("/health/ready").status_code == 200 and client.get("/health/live").status_code == 200
+        with client.stream("POST", "/v1/completions", json=SHORT | {"model": "a", "stream": True}) as response:
+            assert events(response)
+        assert loaded(client) == ["a"]
+        until(lambda: loaded(client) == [])
+
+
+def test_many_that_ask_at_once_have_it_loaded_once(sources):
+    with serving(sources, limits=Limits(loaded=1)) as client:
+        codes: list[int] = []
+
+        def ask():
+            codes.append(httpx.post(f"{client.base_url}/v1/completions", json=SHORT | {"model": "a"}).status_code)
+
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert codes == [200] * 8 and len(sources["a"].models) == 2
+
+
+def test_what_cannot_be_loaded_again_is_said_and_tried_again(sources):
+    with serving(sources, limits=Limits(loaded=1)) as client:
+        sources["a"].broken = True
+        answer = client.post("/v1/completions", json=SHORT | {"model": "a"})
+        assert answer.status_code == 503 and answer.headers["retry-after"]
+        assert "the model a cannot be loaded" in answer.text and "secret" not in answer.text
+        assert client.post("/v1/completions", json=SHORT | {"model": "b"}).status_code == 200
+        sources["a"].broken = False
+        assert client.post("/v1/completions", json=SHORT | {"model": "a"}).status_code == 200
+
+
+def test_what_is_wrong_at_the_start_is_said_then(sources):
+    sources["b"].broken = True
+    with pytest.raises(CutworkError, match="cannot be read"):
+        make_app(sources, limits=Limits(loaded=1))
+    for source in sources.values():
+        for model in source.models:
+            model.close()
