@@ -1,6 +1,7 @@
 """Reading recordings: in blocks, as if it were done at once, and no more than is allowed."""
 
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -82,3 +83,81 @@ def test_too_little_memory_is_told(monkeypatch):
     monkeypatch.setattr(np, "empty", short)
     with pytest.raises(CutworkError, match="more memory"):
         read_audio(data)
+
+
+def container(kind, codec, layout="stereo", rate=48_000, picture=False):
+    """Two seconds of a tone of 440 Hz, as FFmpeg writes it."""
+    av = pytest.importorskip("av")
+    file, count = io.BytesIO(), len(av.AudioLayout(layout).channels)
+    with av.open(file, "w", format=kind) as out:
+        if picture:
+            video = out.add_stream("mpeg4", rate=10, width=64, height=64, pix_fmt="yuv420p")
+        stream = out.add_stream(codec, rate=rate, layout=layout)
+        if picture:
+            for _ in range(20):
+                out.mux(video.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
+            out.mux(video.encode(None))
+        tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(2 * rate) / rate).astype(np.float32)
+        for begin in range(0, len(tone), 960):
+            frame = av.AudioFrame.from_ndarray(np.tile(tone[begin : begin + 960], (count, 1)), "fltp", layout)
+            frame.sample_rate, frame.pts = rate, begin
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return file.getvalue()
+
+
+CONTAINERS = {
+    "m4a": ("mp4", "aac"),
+    "video": ("mp4", "aac", "stereo", 44_100, True),
+    "webm": ("webm", "libopus", "mono"),
+    "mkv": ("matroska", "aac", "5.1"),
+    "aac": ("adts", "aac", "mono", 16_000),
+    "mov": ("mov", "alac"),
+}
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_containers_sound_as_they_did(name, tmp_path):
+    data = container(*CONTAINERS[name])
+    sound = read_audio(data)
+    assert sound.dtype == np.float32 and abs(len(sound) - 2 * RATE) < 0.15 * RATE
+    middle = sound[RATE // 2 : RATE // 2 + RATE]
+    spectrum = np.abs(np.fft.rfft(middle * np.hanning(RATE)))
+    assert spectrum.argmax() == 440 and 0.3 < np.abs(middle).max() < 0.7
+    (tmp_path / f"tone.{name}").write_bytes(data)
+    assert np.array_equal(read_audio(tmp_path / f"tone.{name}"), sound)
+    with pytest.raises(CutworkError, match="longer than"):
+        read_audio(data, longest=1)
+
+
+def test_damaged_containers_are_one_sentence():
+    for made in CONTAINERS.values():
+        data, random = container(*made), np.random.default_rng(0)
+        for _ in range(100):
+            damaged = bytearray(data)
+            for place in random.integers(8, len(data), random.integers(1, 40)):
+                damaged[place] = random.integers(256)
+            try:
+                read_audio(bytes(damaged[: random.integers(20, len(data) + 1)]), longest=10)
+            except CutworkError as error:
+                assert "\n" not in str(error) and len(str(error)) < 300
+
+
+def test_pictures_without_sound_and_lists_of_files_are_not_read(tmp_path):
+    av = pytest.importorskip("av")
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as out:
+        video = out.add_stream("mpeg4", rate=10, width=64, height=64, pix_fmt="yuv420p")
+        out.mux(video.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
+        out.mux(video.encode(None))
+    with pytest.raises(CutworkError, match="no sound"):
+        read_audio(file.getvalue())
+    for text in (b"ffconcat version 1.0\nfile /etc/passwd\n", b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n"):
+        with pytest.raises(CutworkError, match="cannot read"):
+            read_audio(text)
+
+
+def test_without_pyav_it_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(CutworkError, match="pip install av"):
+        read_audio(b"\0\0\0\x20ftypM4A \0\0\0\0" + bytes(100))

@@ -1,12 +1,12 @@
-"""Recordings: whatever libsndfile reads, as mono float32 at the rate that speech models hear."""
+"""Recordings of any format, as mono float32 at the rate that speech models hear."""
 
-import io
 import math
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from cutwork.audio_files import opened
 from cutwork.errors import CutworkError
 
 RATE = 16_000  # hertz
@@ -20,7 +20,8 @@ BLOCK = 1 << 20  # samples of all channels decoded at a time
 def read_audio(
     source: Path | bytes, *, longest: float | None = None, check: Callable[[], None] | None = None
 ) -> np.ndarray:
-    """A recording as mono float32 at 16 kHz, from a file of any format that libsndfile knows (WAV, FLAC, OGG, MP3, …).
+    """A recording as mono float32 at 16 kHz, from a file: WAV, FLAC, OGG, MP3 and what else libsndfile knows; M4A, MP4,
+    WebM, Matroska and AAC where PyAV is installed.
 
     It is decoded in blocks, so that it takes no more memory than what comes of it, whatever the file says of itself.
     `source` is its path or its contents; `longest` the seconds it may last; `check` is called before every block, and
@@ -28,14 +29,14 @@ def read_audio(
     channels that no recording has.
     """
     try:
-        import soundfile
+        import soundfile  # noqa: F401
         import soxr
     except ImportError:
         raise CutworkError("recordings need soundfile and soxr; install: pip install 'cutwork[speech]'") from None
     name = "the recording" if isinstance(source, bytes) else f"the recording {source}"
     try:
-        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-            rate, channels = file.samplerate, file.channels
+        with opened(source) as file:
+            rate, channels = file.rate, file.channels
             if not MIN_RATE <= rate <= MAX_RATE or channels > MAX_CHANNELS:
                 raise CutworkError(
                     f"{name} has {channels} channels at {rate} Hz; "
@@ -48,7 +49,7 @@ def read_audio(
             while True:
                 if check:
                     check()
-                block = file.read(BLOCK // channels, dtype="float32", always_2d=True)
+                block = file.read(BLOCK // channels)
                 frames += len(block)
                 _check_length(name, frames, rate, channels, longest)
                 mono = block.mean(axis=1)

@@ -35,7 +35,10 @@ def transcribe(
     model: ModelArgument,
     loading: "LoadOptions",
     audio: Annotated[
-        list[Path], typer.Argument(metavar="AUDIO...", help="Recordings: WAV, FLAC, OGG, MP3, …, of any length.")
+        list[Path],
+        typer.Argument(
+            metavar="AUDIO...", help="Recordings of any length: WAV, FLAC, OGG, MP3, …; with PyAV M4A, MP4, WebM."
+        ),
     ],
     language: Annotated[
         str | None, typer.Option("--language", "-l", help="A code or English name; default: detected.")

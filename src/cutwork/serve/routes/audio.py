@@ -21,7 +21,7 @@ from cutwork.serve.served_models import ServedModels
 TranscriptFormat = Literal["json", "text", "srt", "verbose_json", "vtt"]
 Granularity = Literal["segment", "word"]
 
-Sound = Annotated[UploadFile, File(description="WAV, FLAC, OGG, MP3, …")]
+Sound = Annotated[UploadFile, File(description="WAV, FLAC, OGG, MP3, …; with PyAV M4A, MP4, WebM")]
 ModelName = Annotated[str | None, Form(max_length=512)]
 Prompt = Annotated[str | None, Form(max_length=4096)]
 ResponseFormat = Annotated[TranscriptFormat, Form()]
