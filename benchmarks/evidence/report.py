@@ -131,6 +131,37 @@ def verdicts(result: dict[str, Any], pareto: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def after_longer(result: dict[str, Any]) -> str:
+    """The longer experiment's announced successes: the sparse model against its teacher and the dense control."""
+    [loss] = {row["loss"] for row in rows(result, kind="core")}
+    control = by_seed(rows(result, split="test", kind="control", loss=loss))
+    ours = by_seed(rows(result, split="test", kind="core", loss=loss))
+    seeds = sorted(ours)
+    stacked, dense = np.stack([ours[seed] for seed in seeds]), control[min(control)]
+    found = {
+        "the dense teacher": against_teacher(result, 0.75, loss),
+        "the dense model trained on for as long": tuple(
+            100 * x for x in paired_bootstrap(stacked, np.broadcast_to(dense, stacked.shape))
+        ),
+    }
+    lines = ["| announced as success | found | |", "|---|---|---|"]
+    for name, (mean, low, high) in found.items():
+        text = f"{mean:+.1f} [{low:+.1f}, {high:+.1f}] points, seeds: {len(seeds)}"
+        lines.append(f"| {loss}, 75% zeros: at most 5 points below {name} | {text} | {_met(mean >= -5)} |")
+    return "\n".join(lines)
+
+
+def files(result: dict[str, Any]) -> str:
+    """The first seed's files and the teacher's, by encoding."""
+    lines = ["| file | zeros | right [95%] |", "|---|--:|--:|"]
+    for row in rows(result, split="test", kind="quantized"):
+        low, high = wilson(row["right"], row["samples"])
+        name = f"{row['loss']}, " if "loss" in row else "teacher, "
+        share = row["right"] / row["samples"]
+        lines.append(f"| {name}{row['encoding']} | {row['level']:.0%} | {share:.1%} [{low:.1%}, {high:.1%}] |")
+    return "\n".join(lines)
+
+
 def _met(met: bool) -> str:
     return "met" if met else "**missed**"
 

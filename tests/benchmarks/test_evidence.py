@@ -168,3 +168,22 @@ def test_what_was_announced_is_met_or_missed() -> None:
     verdicts = report.verdicts({"rows": made}, {"models": FILES}).splitlines()[2:]
     assert [line.endswith("| met |") for line in verdicts] == [True, False, True, True]
     assert "1.65 times llama.cpp Q4_0" in verdicts[-1]
+
+
+def test_the_longer_experiment_is_held_against_teacher_and_control() -> None:
+    ours, teacher = right(0.7, 2, 1000), right(0.72, 1, 1000, seed=1)[0]
+    control = teacher | right(0.5, 1, 1000, seed=2)[0]
+    about = {"split": "test", "samples": 1000, "loss": "CE"}
+    made = [
+        about
+        | {"kind": "core", "level": 0.75, "seed": seed, "answers": packed(ours[seed]), "right": int(ours[seed].sum())}
+        for seed in (0, 1)
+    ]
+    made.append(about | {"kind": "control", "level": 0.0, "seed": 0, "answers": packed(control)})
+    made.append({"kind": "teacher", "split": "test", "samples": 1000, "answers": packed(teacher)})
+    made.append(made[0] | {"kind": "quantized", "encoding": "int4", "right": int(ours[0].sum())})
+    near, far = report.after_longer({"rows": made}).splitlines()[2:]
+    assert near.endswith("| met |") and far.endswith("| **missed** |") and "seeds: 2" in far
+    expected = 100 * (ours.mean() - control.mean())
+    assert f"| {expected:+.1f} [" in far
+    assert report.files({"rows": made}).splitlines()[-1].startswith(f"| CE, int4 | 75% | {ours[0].mean():.1%} [")
