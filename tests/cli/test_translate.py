@@ -8,8 +8,9 @@ import pytest
 
 from cutwork.store.fingerprint import fingerprint
 from cutwork.store.journal import Journal
-from tests.architectures.test_t5 import make, save
+from tests.architectures.test_t5 import make
 from tests.cli.test_commands import cutwork  # noqa: F401 (a fixture)
+from tests.text_to_text import save
 
 LINES = ["one", "", "a longer line than the others", "two\ttabs", "\u2028one line"]
 

@@ -73,9 +73,9 @@ def test_repetition_saves_steps(target, monkeypatch):
 
 
 def test_encoders_are_refused(tmp_path):
-    from ..architectures.test_t5 import load as load_t5
     from ..architectures.test_t5 import make as make_t5
-    from ..architectures.test_t5 import save as save_t5
+    from ..text_to_text import load as load_t5
+    from ..text_to_text import save as save_t5
 
     with pytest.raises(CutworkError, match="cannot be guessed for"):
         load_t5(save_t5(make_t5("v1.1"), tmp_path), draft="ngram")

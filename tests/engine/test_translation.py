@@ -8,7 +8,9 @@ import pytest
 from cutwork.engine.model import Model
 from cutwork.engine.translation import check_translates, translation_prefix
 from cutwork.errors import CutworkError
-from tests.architectures.test_t5 import load, make, save, torch
+from tests.architectures.test_t5 import make
+from tests.engine.tiny import torch
+from tests.text_to_text import load, save
 
 TEXTS = ["a short one", "", "one that is a good deal longer than the first", "b", "in the middle", "   "]
 

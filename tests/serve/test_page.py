@@ -10,9 +10,8 @@ from cutwork.store.examples import write_examples
 from tests.engine.speech.tiny import save as save_whisper
 from tests.engine.speech.tiny import sound
 
-from ..architectures.test_t5 import load as load_t5
+from .. import text_to_text
 from ..architectures.test_t5 import make as make_t5
-from ..architectures.test_t5 import save as save_t5
 from .conftest import Model, force, metric, serving, slow, until
 
 webdriver = pytest.importorskip("selenium.webdriver")
@@ -169,7 +168,7 @@ def test_a_key_is_asked_for(browser, load):
 
 
 def test_the_translate_tab_translates_line_by_line(browser, tmp_path):
-    with serving(load_t5(save_t5(make_t5("v1.1"), tmp_path), max_input=64)) as client:
+    with serving(text_to_text.load(text_to_text.save(make_t5("v1.1"), tmp_path), max_input=64)) as client:
         browser.get_log("browser")  # what other pages said
         browser.get(str(client.base_url))
         until(lambda: find(browser, "source").is_displayed())

@@ -4,7 +4,8 @@ import pytest
 
 from cutwork.serve.limits import Limits
 
-from ..architectures.test_t5 import load, make, save
+from ..architectures.test_t5 import make
+from ..text_to_text import load, save
 from .conftest import serving
 
 TEXTS = ["a short one", "", "one that is a good deal longer"]

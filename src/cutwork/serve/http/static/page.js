@@ -26,6 +26,7 @@ function showCard() {
   if (!card) return;
   const parts = [card.architecture, `${(100 * card.sparsity).toFixed(0)}% zeros`, `${card.megabytes.toFixed(0)} MB`,
     card.encodings.join(", "), `context ${card.context}`, `${card.threads} threads`, card.isa];
+  if (!card.loaded) parts.push("loaded when it is asked");
   if (card.embed) parts.push("makes vectors: POST /v1/embeddings");
   if (card.classify) parts.push("gives classes: POST /classify, /v1/rerank");
   $("card").textContent = parts.join(" · ");
