@@ -2,8 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from cutwork.engine.model import Model
 from tests.engine.tiny import byte_level_tokenizer, torch
+
+VOCABULARY = 300
+INPUTS = [[*range(5, 5 + n), 2] for n in (1, 2, 9, 40, 33, 70)]
+ANSWER = np.random.default_rng(0).integers(3, VOCABULARY, 30).tolist()
 
 
 def save(model, directory: Path) -> Path:

@@ -1,7 +1,5 @@
-"""BART and its relatives end to end on tiny random models: logits and text equal transformers'."""
+"""BART and its relatives: every position, every stage, and what is refused; for the rest see test_text_to_text.py."""
 
-import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +14,9 @@ from cutwork.quantize.quantize import quantize
 from cutwork.recipe import PruneSettings, QuantizeSettings, TuneSettings
 from cutwork.tune.tune import tune
 from tests.engine.tiny import byte_level_tokenizer, relative, torch, transformers
-from tests.text_to_text import load, save, torch_logits, written
+from tests.text_to_text import ANSWER, INPUTS, VOCABULARY, load, save, torch_logits
 from tests.torch_models.tiny import sums
 
-VOCABULARY = 300
 SMALL = {
     "vocab_size": VOCABULARY,
     "d_model": 48,
@@ -45,8 +42,6 @@ VARIANTS = {
     "m2m-100-unscaled": ("m2m_100", {"scale_embedding": False, "pad_token_id": 0}),
 }
 FAMILIES = {family for family, _ in VARIANTS.values()}
-INPUTS = [[*range(5, 5 + n), 2] for n in (1, 2, 9, 40, 33, 70)]
-ANSWER = np.random.default_rng(0).integers(3, VOCABULARY, 30).tolist()
 QUIET = Console(quiet=True)
 
 
@@ -75,48 +70,6 @@ def both(request, tmp_path_factory):
     """(transformers' model, its directory)."""
     model = make(request.param)
     return model, save(model, tmp_path_factory.mktemp(request.param))
-
-
-@pytest.mark.parametrize("backend", ["native", "reference"])
-def test_logits_equal_transformers(both, backend):
-    hf, directory = both
-    with load(directory, backend=backend) as model:
-        for source in INPUTS:
-            actual = model.logits(ANSWER, model.encode_input(source))
-            assert relative(actual, torch_logits(hf, source, ANSWER)) < 1e-4
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-def test_greedy_tokens_equal_transformers_alone_and_together(both, threads):
-    hf, directory = both
-    with load(directory, threads=threads) as model:
-        together = model.generate(INPUTS, max_new_tokens=24, ignore_eos=True)
-        alone = [model.generate(source, max_new_tokens=24, ignore_eos=True) for source in INPUTS]
-    for source, result, single in zip(INPUTS, together, alone, strict=True):
-        assert result.tokens == single.tokens == written(hf, source, 24)
-
-
-def test_beams_equal_transformers(both):
-    hf, directory = both
-    with load(directory) as model:
-        for source in INPUTS:
-            found = model.generate(source, max_new_tokens=12, ignore_eos=True, num_beams=4)
-            assert found.tokens == written(hf, source, 12, num_beams=4)
-
-
-def test_what_the_model_says_of_every_answer_holds(both, tmp_path):
-    """Tokens that it never writes, its first one and its last; and what a request says instead."""
-    hf, directory = both
-    shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
-    plain = written(hf, INPUTS[3], 12)
-    said = {"bad_words_ids": [[plain[2]], [plain[0], 9]], "forced_bos_token_id": 7, "forced_eos_token_id": 2}
-    settings = json.loads((tmp_path / "generation_config.json").read_text()) | said
-    (tmp_path / "generation_config.json").write_text(json.dumps(settings))
-    expected = written(hf, INPUTS[3], 12, **(said | {"bad_words_ids": [[plain[2]]]}))
-    with load(tmp_path) as model:
-        assert model.generate(INPUTS[3], max_new_tokens=12, ignore_eos=True).tokens == expected
-        options = {"suppress_tokens": [], "forced_bos_token_id": None, "forced_eos_token_id": None}
-        assert model.generate(INPUTS[3], max_new_tokens=12, ignore_eos=True, **options).tokens == plain
 
 
 def test_every_position_is_the_models(both):

@@ -17,7 +17,7 @@ from cutwork.serve.http.middleware import client_of
 from cutwork.serve.http.stream import seconds_left, while_connected, whole_answer
 from cutwork.serve.jobs.reader import Reading
 from cutwork.serve.limits import Limits
-from cutwork.serve.routes.schema import ModelName, Schema, at_most
+from cutwork.serve.routes.schema import ModelName, Schema, at_most, check_uncut
 from cutwork.serve.served_model import ServedModel
 from cutwork.serve.served_models import ServedModels
 from cutwork.serve.time_limit import TimeIsOver, time_limit
@@ -140,14 +140,8 @@ def _tokens(classifier: Classifier, texts: list[Text], truncate: bool) -> list[T
     except TimeIsOver:
         took = f"{Limits.template_seconds:g} seconds"
         raise ApiError(400, f"the texts were not read after {took}; give fewer, or shorter ones") from None
-    for number, each in enumerate(tokens):
-        if each.truncated and not truncate:
-            raise ApiError(
-                400,
-                f"text {number + 1} has more than the {classifier.max_length} tokens that this model reads; shorten "
-                "it, or set truncate to cut it",
-                code="context_length_exceeded",
-            )
+    if not truncate:
+        check_uncut("text", [each.truncated for each in tokens], classifier.max_length)
     return tokens
 
 

@@ -17,7 +17,7 @@ from cutwork.serve.http.middleware import client_of
 from cutwork.serve.http.stream import seconds_left, while_connected, whole_answer
 from cutwork.serve.jobs.reader import Reading
 from cutwork.serve.limits import Limits
-from cutwork.serve.routes.schema import ModelName, Schema, TokenIds, at_most
+from cutwork.serve.routes.schema import ModelName, Schema, TokenIds, at_most, check_uncut
 from cutwork.serve.served_models import ServedModels
 
 NUMBER = 20  # characters of a number in an answer
@@ -73,15 +73,8 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
 def read_inputs(embedder: Embedder, inputs: list[Input], prompts: EmbedOptions, truncate: bool) -> list[Tokens]:
     """What the model reads of the inputs. Raises ApiError (400) for one that is longer, unless it may be cut."""
     tokens = embedder.read(inputs, **prompts)
-    for number, each in enumerate(tokens):
-        if each.truncated and not truncate:
-            raise ApiError(
-                400,
-                f"input {number + 1} has more than the {embedder.max_length} tokens that this model reads; shorten it, "
-                "or set truncate to cut it",
-                param="input",
-                code="context_length_exceeded",
-            )
+    if not truncate:
+        check_uncut("input", [each.truncated for each in tokens], embedder.max_length, param="input")
     return tokens
 
 

@@ -1,9 +1,11 @@
 """What request bodies have in common."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from cutwork.serve.http.errors import ApiError
 from cutwork.serve.limits import Limits
 
 # Fields of OpenAI's and other servers' clients that change no answer here: who asks, what is kept, billed or cached.
@@ -58,3 +60,11 @@ class Schema(BaseModel):
 
 def _empty(value: Any) -> bool:
     return value is None or (isinstance(value, str | list | dict) and not value)
+
+
+def check_uncut(what: str, cut: Sequence[bool], most: int, param: str | None = None) -> None:
+    """Raise ApiError (400) if one of a request's texts, each a `what`, was longer than the model reads."""
+    if True in cut:
+        message = f"{what} {cut.index(True) + 1} has more than the {most} tokens that this model reads"
+        advice = "shorten it, or set truncate to cut it"
+        raise ApiError(400, f"{message}; {advice}", param=param, code="context_length_exceeded")
