@@ -14,7 +14,6 @@ import numpy as np
 from tokenizers import Tokenizer, models
 
 from benchmarks.common.shapes import Shape
-from cutwork.pack.codes import pack_nibbles
 from cutwork.pack.int4 import encode_int4
 from cutwork.pack.masked import encode
 from cutwork.pack.pack import PackWriter
@@ -22,6 +21,7 @@ from cutwork.pack.record import EncodedWeight
 from cutwork.pack.slots import in_slots
 from cutwork.store import bfloat16
 from cutwork.store.output import output_directory
+from cutwork.store.packed_codes import pack_nibbles
 from cutwork.store.safetensors import SafetensorsWriter
 
 DType = Literal["f32", "bf16", "int8", "int4"]

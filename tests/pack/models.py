@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from cutwork.pack.codes import pack_nibbles
 from cutwork.store import bfloat16
+from cutwork.store.packed_codes import pack_nibbles
 from cutwork.store.safetensors import SafetensorsWriter, Tensor, open_tensors
 
 CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "tie_word_embeddings": False}

@@ -14,10 +14,14 @@ import pytest
 from typer.testing import CliRunner
 
 from cutwork.cli import app
+from cutwork.engine.load import read_model
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
+from cutwork.pack.pack import pack
+from cutwork.store.directory import read_config
 from cutwork.store.gguf import write_gguf_checkpoint
 from cutwork.store.gguf.file import GgufFile
+from cutwork.store.packed_codes import unpack_codes
 from cutwork.store.resolve import resolve
 from cutwork.store.safetensors import open_tensors
 from tests.engine.tiny import byte_level_tokenizer, make, relative, torch_logits
@@ -99,6 +103,29 @@ def test_weights_in_fewer_bits_mean_what_gguf_says(kind: str, tmp_path: Path) ->
     assert np.array_equal(found.astype(np.float32), expected)
     rounded = open_tensors(resolve(path))["model.layers.0.mlp.up_proj.weight"]
     assert rounded.dtype == ("F16" if kind == "F16" else "BF16")
+
+
+@pytest.mark.parametrize("variant", ["llama", "qwen3"])
+def test_codes_of_four_bits_stay_what_they_are(variant: str, tmp_path: Path) -> None:
+    """Every linear's codes and scales are the file's, in the order of its rows, and the engine runs them as int4."""
+    arch, changes = MODELS[variant]
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 16, "num_attention_heads": 4}
+    model = make(variant, **{**changes, "vocab_size": 300, **sizes})
+    path = write_gguf(model, tokenizer(), tmp_path / "model.gguf", arch, "Q4_0")
+    write_gguf_checkpoint(path, (floats := tmp_path / "floats", floats.mkdir())[0], quantized="F32")
+    exact, codes = open_tensors(floats), open_tensors(resolve(path, codes=True))
+    linears = [name for name in exact if name.endswith("proj.weight")]
+    assert len(linears) == 7 * model.config.num_hidden_layers
+    assert "quantization_config" not in read_config(resolve(path))  # what prunes and trains gets floats
+    for name in linears:
+        packed, scales = codes[f"{name}_packed"].array, codes[f"{name}_scale"].array.astype(np.float32)
+        values = unpack_codes(packed, 4, packed.shape[1] * 8).astype(np.float32) * scales.repeat(32, axis=1)
+        assert np.array_equal(values, exact[name].array)
+    with Model.load(path, threads=1) as engine, Model.load(floats, threads=1) as reference:
+        assert {str(engine.weights[name].dtype) for name in linears} == {"i4"}
+        assert relative(engine.logits(TOKENS.tolist()), reference.logits(TOKENS.tolist())) < 0.08
+    pack(resolve(path, codes=True), tmp_path / "packed")
+    assert read_model(tmp_path / "packed").weights[linears[0]].dtype == "i4"
 
 
 def test_the_tokenizer_and_the_template_come_along(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def bench(
     from cutwork.store.resolve import resolve
 
     for path in [model, *(against or [])]:
-        if reads_only(read_config(resolve(path))):
+        if reads_only(read_config(resolve(path, codes=True))):
             raise CutworkError(f"{path} writes no text, so there is no decoding to measure; use explain or embed")
     with ExitStack() as stack:
         models: dict[str, Model] = {}

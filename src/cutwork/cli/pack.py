@@ -44,7 +44,7 @@ def pack(
     from cutwork.store.directory import kind_of
     from cutwork.store.resolve import resolve
 
-    source = resolve(model)
+    source = resolve(model, codes=True)
     packed = kind_of(source) == "packed"
     if restore:
         if not packed:

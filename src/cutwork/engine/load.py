@@ -229,7 +229,7 @@ def _check_guessed_for(target: Runtime) -> None:
 
 def read_model(path: str | Path) -> PackedModel:
     """A model directory of any kind, or a model of the Hub, packed in memory if it is not yet."""
-    directory = resolve(path)
+    directory = resolve(path, codes=True)
     if kind_of(directory) == "packed":
         return read_packed(directory)
     from cutwork.pack.in_memory import pack_in_memory

@@ -11,6 +11,7 @@ from cutwork.pack.floats import FLOATS, as_float32, from_float32
 from cutwork.pack.int4 import RUN_COLS, runs_of
 from cutwork.pack.record import MAX_COLS
 from cutwork.store.checkpoint import Checkpoint
+from cutwork.store.packed_codes import unpack_codes
 from cutwork.store.safetensors import Tensor
 
 COMPANIONS = ("_scale", "_zero_point", "_shape", "_g_idx")  # of a quantised weight, in compressed-tensors
@@ -39,7 +40,7 @@ class Codes:
         if packed.shape[0] != rows or rows < 1 or cols < 1:
             raise self._damaged(name)
         bits = self._bits(name, cols, packed.shape[1])
-        return _unpack(packed.array, bits, cols)
+        return unpack_codes(packed.array, bits, cols)
 
     def int4_group(self, name: str) -> int:
         """Columns per scale of a weight whose int4 codes the kernels read, else 0."""
@@ -113,26 +114,11 @@ class Codes:
         if stored.dtype == "I32" and f"{name}_packed" in self._tensors:
             shape = self._tensors[f"{name}_shape"].array.reshape(-1)
             bits = self._bits(name, int(shape[1]), self._tensors[f"{name}_packed"].shape[1])
-            array = _unpack(np.ascontiguousarray(array.T), bits, rows).T
+            array = unpack_codes(np.ascontiguousarray(array.T), bits, rows).T
         return array.reshape(array.shape[0], -1).astype(np.float32)
 
     def _damaged(self, name: str) -> CutworkError:
         return CutworkError(f"{self._path}: the parts of quantised weight '{name}' do not fit together; get it again")
-
-
-def pack_nibbles(codes: np.ndarray) -> np.ndarray:
-    """Int32 words [rows, ceil(cols / 8)] of int4 codes int8 [rows, cols], as `pack-quantized` stores them."""
-    padded = np.zeros((codes.shape[0], -(-codes.shape[1] // 8) * 8), np.uint8)
-    padded[:, : codes.shape[1]] = codes + 8
-    return np.ascontiguousarray(padded[:, ::2] | padded[:, 1::2] << 4).view("<i4")
-
-
-def _unpack(words: np.ndarray, bits: int, cols: int) -> np.ndarray:
-    """Int8 codes [rows, cols] of int32 words [rows, n], low bits first, stored with an offset."""
-    octets = words.view(np.uint8)
-    if bits == 4:
-        octets = np.stack([octets & 15, octets >> 4], axis=-1).reshape(len(words), -1)
-    return (octets[:, :cols].astype(np.int16) - (1 << (bits - 1))).astype(np.int8)
 
 
 def _weight_bits(group: Any) -> int | None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from cutwork.errors import CutworkError, damaged_if_not_understood
-from cutwork.pack.codes import pack_nibbles
 from cutwork.pack.convert import LOWEST
 from cutwork.pack.decode import decode
 from cutwork.pack.floats import from_float32, transposed
@@ -21,6 +20,7 @@ from cutwork.pack.zeros import restore_negative_zeros
 from cutwork.store import bfloat16
 from cutwork.store.directory import copy_side_files
 from cutwork.store.output import output_directory
+from cutwork.store.packed_codes import pack_nibbles
 from cutwork.store.safetensors import NUMPY_DTYPES, SafetensorsWriter, Tensor, Tensors, open_tensors
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from cutwork.pack.codes import pack_nibbles
 from cutwork.quantize.grid import Grid, Quantized
 from cutwork.recipe import Scheme
+from cutwork.store.packed_codes import pack_nibbles
 from cutwork.torch_models.blocks import linears
 
 _FORMATS = {"w8a8": "int-quantized", "w4a16": "pack-quantized"}

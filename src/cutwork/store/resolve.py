@@ -14,10 +14,11 @@ _FOLDERS = frozenset(("build", "checkpoint", "checkpoints", "data", "model", "mo
                       "packed", "results", "run", "runs", "tmp"))  # fmt: skip
 
 
-def resolve(name_or_path: str | Path) -> Path:
+def resolve(name_or_path: str | Path, codes: bool = False) -> Path:
     """The local directory of a model: a path, a name that `demo_model` knows, or one of the Hub (downloaded).
 
-    A GGUF file becomes a checkpoint in the cache.
+    A GGUF file becomes a checkpoint in the cache; codes: with the 4-bit codes for which the engine has kernels, and not
+    the floats they stand for.
 
     A name of the Hub is `hf:OWNER/NAME`, or `OWNER/NAME` where no directory can be meant by that; `@REVISION` after it
     names a branch, tag or commit. Only weights in
@@ -26,7 +27,7 @@ def resolve(name_or_path: str | Path) -> Path:
     """
     path = Path(name_or_path).expanduser()
     if path.suffix == ".gguf" and path.is_file():
-        return checkpoint_of(path)
+        return checkpoint_of(path, codes)
     if path.exists():
         return path
     name = str(name_or_path)

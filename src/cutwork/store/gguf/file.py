@@ -22,6 +22,7 @@ _SCALARS = {0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4"
             12: "<f8"}  # fmt: skip
 _STRING, _ARRAY = 8, 9
 _MOST_DIMENSIONS, _LONGEST = 4, 1 << 40  # of a tensor, and its elements
+Q4_0, Q4_0_GROUP = "Q4_0", 32  # the type whose codes the engine's kernels read, and its columns per scale
 _CHUNK = 1 << 22  # elements that are dequantised at a time
 
 
@@ -89,6 +90,16 @@ class GgufFile:
             for first in range(0, len(rows), step):
                 result[first : first + step] = gguf.quants.dequantize(rows[first : first + step], kind)
         return result.reshape(tensor.shape)
+
+    def codes(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """A matrix in Q4_0: its codes, int8 [rows, columns] from -8 to 7, and float16 [rows, columns / 32] scales."""
+        tensor = self.tensors[name]
+        assert tensor.kind == Q4_0 and len(tensor.shape) == 2
+        stored = np.frombuffer(self._bytes, np.uint8, tensor.nbytes, tensor.begin)
+        blocks = stored.reshape(tensor.shape[0], -1, 2 + 16)  # a float16; the low nibbles' codes, and the high ones'
+        nibbles = np.concatenate([blocks[..., 2:] & 15, blocks[..., 2:] >> 4], axis=-1)
+        scales = np.ascontiguousarray(blocks[..., :2]).view("<f2")[..., 0]
+        return nibbles.reshape(tensor.shape).astype(np.int8) - 8, scales
 
     def _described(self) -> tuple[str, tuple[tuple[int, ...], int, int]]:
         """A tensor's name, its shape, type and offset among the tensors."""
