@@ -207,9 +207,10 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
     fails("stretches positions by 'longrope'")
 
 
-def test_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
-    """1,000 of them: cut, with bits flipped, or with bytes of the header that stand for other numbers."""
-    path = small(tmp_path / "model.gguf", "Q8_0")
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0"])
+def test_damaged_files_are_read_or_refused(kind: str, tmp_path: Path) -> None:
+    """1,000 of each: cut, with bits flipped, or with bytes of the header that stand for other numbers."""
+    path = small(tmp_path / "model.gguf", kind)
     whole = path.read_bytes()
     file = GgufFile(path)
     header = min(tensor.begin for tensor in file.tensors.values())
@@ -227,7 +228,7 @@ def test_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
         made = tmp_path / "made" / str(case)
         made.mkdir(parents=True)
         try:
-            write_gguf_checkpoint(path, made)
+            write_gguf_checkpoint(path, made, codes=kind == "Q4_0")
             if case % 10 == 5:
                 with Model.load(made, threads=1, cache_bytes=1 << 22) as model:
                     model.generate([3, 4, 5], max_new_tokens=2)
