@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cutwork.architectures import ARCHITECTURES
-from tests.architectures.test_bart import FAMILIES
 from tests.architectures.test_encoders import ENCODERS
+from tests.bart_tiny import FAMILIES
 from tests.engine.tiny import VARIANTS
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "architectures.md"

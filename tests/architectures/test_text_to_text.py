@@ -5,11 +5,12 @@ import shutil
 
 import pytest
 
-from tests.architectures import test_bart, test_t5
+from tests import bart_tiny
+from tests.architectures import test_t5
 from tests.engine.tiny import relative
 from tests.text_to_text import ANSWER, INPUTS, load, save, torch_logits, written
 
-MODELS = [(made, variant) for made in (test_t5, test_bart) for variant in made.VARIANTS]
+MODELS = [(made, variant) for made in (test_t5, bart_tiny) for variant in made.VARIANTS]
 
 
 @pytest.fixture(scope="module", params=MODELS, ids=[variant for _, variant in MODELS])

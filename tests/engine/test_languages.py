@@ -4,7 +4,7 @@ import pytest
 
 from cutwork.engine.languages import language_token
 from cutwork.errors import CutworkError
-from tests.architectures.test_bart import make
+from tests.bart_tiny import make
 from tests.engine.tiny import byte_level_tokenizer, torch
 from tests.text_to_text import load
 
