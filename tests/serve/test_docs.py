@@ -7,7 +7,7 @@ import cutwork
 import cutwork.serve
 
 ROOT = Path(cutwork.__file__).parent
-PAGE = ROOT.parents[1] / "docs" / "architecture.md"
+PAGE = Path(__file__).parents[2] / "docs" / "architecture.md"
 
 
 def test_the_way_of_a_request_names_files_and_names_in_them():

@@ -141,6 +141,7 @@ def test_a_failure_has_an_id_and_a_line_in_the_log(client, caplog, monkeypatch):
     monkeypatch.setattr(client.app.state.models, "find_text", fail)
     with caplog.at_level(logging.INFO, logger="cutwork.access"):
         response = client.post("/v1/completions", json=SHORT, headers={"X-Request-Id": "abc"})
+        until(lambda: any(record.name == "cutwork.access" for record in caplog.records))  # which comes after the answer
     assert response.status_code == 500 and response.headers["x-request-id"] == "abc" and "secret" not in response.text
     [record] = [record for record in caplog.records if record.name == "cutwork.access"]
     line = json.loads(JsonFormatter().format(record))

@@ -141,6 +141,7 @@ def test_a_transcription_can_be_stopped(path: Path) -> None:
 
 
 def test_word_error_rates_are_measured(path: Path, tmp_path: Path) -> None:
+    pytest.importorskip("jiwer")
     (tmp_path / "clips").mkdir()
     soundfile.write(tmp_path / "clips" / "a.wav", sound(0.9), 16_000)
     (tmp_path / "clips" / "transcripts.csv").write_text("file_name,text,language\na.wav,one two,de\n")

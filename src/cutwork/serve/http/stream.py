@@ -80,11 +80,12 @@ class EventStream(StreamingResponse):
         super().__init__(self._encode(events), media_type="text/event-stream", headers=headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it (ASGI)."""
+        """Send it (ASGI). Whether the client is there is asked here: not every server's `send` tells."""
         try:
-            async with asyncio.timeout(self._seconds):
-                await super().__call__(scope, receive, send)
-        except TimeoutError:
+            await while_connected(Request(scope, receive), self.stream_response(send), self._seconds)
+        except ClientLeft:
+            pass  # nobody reads the rest
+        except ApiError:
             raise ClientLeft from None
         finally:
             self._job.cancel()
