@@ -1,11 +1,11 @@
-"""Accuracy against speed and memory: the short experiment's files beside llama.cpp's of the same teacher.
+"""Accuracy against speed and memory: an experiment's files beside llama.cpp's of the same teacher.
 
-    python -m benchmarks.evidence.pareto            # after `python -m benchmarks.evidence short`, on a quiet machine
-    python -m benchmarks.evidence.pareto --rounds 9
+    python -m benchmarks.evidence.pareto short      # after `python -m benchmarks.evidence short`, on a quiet machine
+    python -m benchmarks.evidence.pareto longer --rounds 9
 
 llama.cpp quantises the teacher itself, as its llama-quantize does, and answers the same questions of the test,
 greedily. Then all engines take turns; nobody's weights are mapped, so that all can be in huge pages. Leaves pareto.json
-and pareto.png in results/.
+or pareto_longer.json, and its .png, in results/.
 """
 
 import argparse
@@ -40,18 +40,19 @@ from cutwork.tasks.rendering import render_prompt
 from cutwork.tasks.task import Task, is_right
 from cutwork.torch_models.load import load_tokenizer
 
+NAMES = {"short": "pareto", "longer": "pareto_longer"}  # of results, by the experiment
 KINDS = ("Q8_0", "Q4_K_M", "Q4_0")
 PEER = "llama.cpp"
 _PROMPTS = {"decode": (16, 128), "prefill": (512, 1)}  # tokens of the prompt, tokens decoded
 _HUGE = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 _BATCH, _CONTEXT = 16, 640
 _VOCABULARY = 49152
-_NAMES = (((6, 7), "left"), ((-6, 9), "right"), ((6, 7), "left"), ((-6, -13), "right"))  # so that few meet
+_LABELS = (((6, 7), "left"), ((-6, 9), "right"), ((6, 7), "left"), ((-6, -13), "right"))  # so that few meet
 
 
-def models(output: Path, console: Console) -> list[dict[str, Any]]:
-    """Our files as evidence_short.json lists them, and llama.cpp's, made where they are missing."""
-    found = [row for row in load("evidence_short.json")["rows"] if row["kind"] == "quantized"]
+def models(result: str, output: Path, console: Console) -> list[dict[str, Any]]:
+    """Our files as the experiment's result lists them, and llama.cpp's, made where they are missing."""
+    found = [row for row in load(f"{result}.json")["rows"] if row["kind"] == "quantized"]
     ours = [
         {
             "engine": "cutwork",
@@ -198,7 +199,7 @@ def plot(result: dict[str, Any], file: Path) -> None:
         colour = figures.PEER if group[0]["engine"] == PEER else (figures.GREEN if group[0]["zeros"] else figures.BLUE)
         ax.errorbar(x, mean, [[mean - low], [high - mean]], color=colour, linewidth=1)
         ax.scatter(x, mean, s=group[0]["bytes"] / 1e6, color=colour)
-        place, side = _NAMES[i % len(_NAMES)]
+        place, side = _LABELS[i % len(_LABELS)]
         ax.annotate(name, (x, mean), xytext=place, textcoords="offset points", fontsize=8, ha=side)
     ax.set(xlabel=f"tokens/s of one stream, {threads} threads (area: size of the file)", ylabel="right answers, %")
     ax.set_xlim(0, ax.get_xlim()[1] * 1.25)
@@ -208,15 +209,16 @@ def plot(result: dict[str, Any], file: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("design", choices=list(NAMES))
     parser.add_argument("--output", type=Path, help="of the experiment; default: the recipe's")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args()
 
-    console, design = Console(stderr=True), DESIGNS["short"]
+    console, design, name = Console(stderr=True), DESIGNS[options.design], NAMES[options.design]
     recipe = load_recipe(design.recipe)
     output = options.output or recipe.output
-    found = models(output, console)
+    found = models(design.result, output, console)
     task, tokenizer = splits(design, recipe)["test"], load_tokenizer(output / "teacher")
     kept = Measurements(output / "measurements")
     for model in found:
@@ -244,8 +246,8 @@ def main() -> None:
     for model in found:
         model["file"] = str(Path(model["file"]).relative_to(output))
     content = {"threads": options.threads, "rounds": options.rounds, "models": found}
-    result = save(RESULTS / "pareto.json", content, versions=dict.fromkeys([PEER], "llama-cpp-python 0.3.36"))
-    plot(result, RESULTS / "pareto.png")
+    result = save(RESULTS / f"{name}.json", content, versions=dict.fromkeys([PEER], "llama-cpp-python 0.3.36"))
+    plot(result, RESULTS / f"{name}.png")
     print(table(result))
 
 
