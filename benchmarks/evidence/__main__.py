@@ -160,6 +160,11 @@ class Experiment:
             for encoding in ENCODINGS:
                 packed = self.packed(stage, encoding)
                 self.ask(packed, "test", kind="quantized", encoding=encoding, file=packed.output.name, **about)
+        if self.design.leading_only:  # the control, so that no file is better for its training alone
+            control = self.tune(Cell(loss, 0.0, seeds[0], rates[loss], self.steps(loss)))
+            for encoding in ENCODINGS:
+                about = {"encoding": encoding, "level": 0.0, "seed": seeds[0], "loss": loss}
+                self.ask(self.packed(control, encoding), "test", kind="control, quantized", **about)
         plain = self.packed(self.teacher, "bf16")
         self.ask(plain, "test", kind="quantized", encoding="bf16", file=plain.output.name, level=0.0)
 

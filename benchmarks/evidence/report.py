@@ -34,7 +34,7 @@ def table(result: dict[str, Any], split: str = "test") -> str:
         "|---|--:|--:|--:|--:|--:|",
     ]
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
-    for row in (row for row in rows(result, split=split) if row["kind"] != "quantized"):
+    for row in (row for row in rows(result, split=split) if "quantized" not in row["kind"]):
         groups[row["kind"], row.get("level", 0.0), row.get("loss"), row.get("rate")].append(row)
     for (kind, level, loss, rate), found in groups.items():
         shares = [row["right"] / row["samples"] for row in found]
@@ -159,13 +159,14 @@ def after_longer(result: dict[str, Any], pareto: dict[str, Any]) -> str:
 
 
 def files(result: dict[str, Any]) -> str:
-    """The first seed's files and the teacher's, by encoding."""
+    """Files by encoding: the teacher's, the first seed's sparse ones, and the control's."""
     lines = ["| file | zeros | right [95%] |", "|---|--:|--:|"]
-    for row in rows(result, split="test", kind="quantized"):
-        low, high = wilson(row["right"], row["samples"])
-        name = f"{row['loss']}, " if "loss" in row else "teacher, "
-        share = row["right"] / row["samples"]
-        lines.append(f"| {name}{row['encoding']} | {row['level']:.0%} | {share:.1%} [{low:.1%}, {high:.1%}] |")
+    for kind in ("quantized", "control, quantized"):
+        for row in rows(result, split="test", kind=kind):
+            low, high = wilson(row["right"], row["samples"])
+            name = row.get("loss", "teacher") + (", dense again" if kind != "quantized" else "")
+            share = row["right"] / row["samples"]
+            lines.append(f"| {name}, {row['encoding']} | {row['level']:.0%} | {share:.1%} [{low:.1%}, {high:.1%}] |")
     return "\n".join(lines)
 
 
