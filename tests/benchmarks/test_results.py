@@ -104,7 +104,7 @@ SCRIPTS = [
     if "workers" not in file.parts
     and not file.stem.endswith("worker")
     and file.relative_to(ROOT / "benchmarks").as_posix()
-    not in ("tables.py", "speech/data.py", "engine/default_costs.py", "embedding/export.py")
+    not in ("tables.py", "speech/data.py", "engine/default_costs.py", "embedding/export.py", "serving/pictures.py")
     and 'if __name__ == "__main__":' in file.read_text()
 ]
 
