@@ -28,7 +28,7 @@ from benchmarks.evidence import report as evidence
 from benchmarks.isa import report as isa
 from benchmarks.peers import mpt, report
 from benchmarks.peers.store import Store
-from benchmarks.serving import fuzz
+from benchmarks.serving import fuzz, siege
 from benchmarks.serving import load as serving
 from benchmarks.speech import accuracy as speech_accuracy
 from benchmarks.speech import speed as speech_speed
@@ -129,6 +129,7 @@ TABLES = {
     "whisper-tiny.en": Table(speech_accuracy.table, ("whisper-tiny.en-speech",)),
     "whisper-base": Table(speech_accuracy.table, ("whisper-base-speech",)),
     "fuzz": Table(fuzz.table, ("fuzz",)),
+    "siege": Table(siege.table, ("siege",)),
     "serving": Table(serving.table, ("serving",)),
 }
 

@@ -95,6 +95,20 @@ def besiege(pipe: Any, *given: Any) -> None:
     pipe.send(Worst(*given).run())
 
 
+def table(result: dict[str, Any]) -> str:
+    """What the honest streams, health and memory came to."""
+    memory = result["memory_mb"]
+    asked = sum(result["hostile"].values())
+    return (
+        "| minutes | streams | answers | wrong | longest stall | hostile requests | 5xx | health, p99 | "
+        "memory, a third in / end |\n"
+        "|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
+        f"| {result['minutes']:g} | {result['streams']} | {result['answers']:,} | {len(result['wrong'])} | "
+        f"{result['longest_stall_s']:.1f} s | {asked:,} | {len(result['server_errors'])} | "
+        f"{result['health_p99_ms']:.0f} ms | {memory[len(memory) // 3]} / {memory[-1]} MB |"
+    )
+
+
 def main() -> int:
     """Serve, besiege, look at what the others saw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
