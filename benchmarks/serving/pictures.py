@@ -92,7 +92,6 @@ def main() -> None:
     options = parser.parse_args()
     models = {"dense": options.dense, "sparse": options.sparse}
     compared(models, options.question, (1200, 760), PICTURES / "compare.png")
-    compared(models, options.question, (390, 900), PICTURES / "compare-narrow.png")
     explained(options.sparse, PICTURES / "explain.svg")
 
 
