@@ -88,7 +88,7 @@ def test_who_waits_for_room_is_told_when_the_time_is_over(sources):
 
 
 def test_what_nobody_asks_for_goes_and_comes_back(sources):
-    with serving(sources, limits=Limits(idle=0.3)) as client:
+    with serving(sources, limits=Limits(idle=1.5)) as client:
         until(lambda: loaded(client) == [])
         assert client.get("/health/ready").status_code == 200 and client.get("/health/live").status_code == 200
         with client.stream("POST", "/v1/completions", json=SHORT | {"model": "a", "stream": True}) as response:
