@@ -233,6 +233,8 @@ def against_its_own_four_bits() -> str:
     result = load("pareto_longer.json")
     groups = dict(pareto.names(result["models"]))
     zeros, samples = "75% zeros (4:16)", result["models"][0]["samples"]
+    after = load("evidence_longer.json")
+    [control] = evidence.rows(after, kind="control, quantized", encoding="int4")
     steps = re.findall(r"-steps(\d+)-", groups[f"cutwork int8, {zeros}"][0]["file"])[0]
 
     def said(name: str) -> str:
@@ -242,7 +244,8 @@ def against_its_own_four_bits() -> str:
         **One teacher, every way to make it small** (one core of {result["provenance"]["processor"]["generation"]}, one
         stream, one seed, {samples:,} questions): our int8 with {zeros}, fine-tuned for {steps} steps, answers
         {said(f"cutwork int8, {zeros}")}, int4 with them {said(f"cutwork int4, {zeros}")}, dense int8
-        {said("cutwork int8")}, dense int4 {said("cutwork int4")}; llama.cpp's Q4_0 of the same teacher
+        {said("cutwork int8")}, dense int4 {said("cutwork int4")} ({control["right"] / control["samples"]:.1%} if it is
+        trained on for as long); llama.cpp's Q4_0 of the same teacher
         {said("llama.cpp Q4_0")}, Q4_K_M {said("llama.cpp Q4_K_M")}, Q8_0 {said("llama.cpp Q8_0")}.
     """)
 

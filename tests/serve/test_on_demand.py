@@ -97,6 +97,19 @@ def test_what_nobody_asks_for_goes_and_comes_back(sources):
         until(lambda: loaded(client) == [])
 
 
+def test_who_asks_while_it_is_unloaded_has_it_loaded_anew(sources, monkeypatch):
+    from cutwork.serve import served_models
+
+    end, ending, go_on = served_models._end, threading.Event(), threading.Event()
+    with serving(sources, limits=Limits(idle=0.5)) as client:
+        monkeypatch.setattr(served_models, "_end", lambda served: (ending.set(), go_on.wait(20), end(served)))
+        assert ending.wait(20)
+        [name] = [name for name in ("a", "b") if name not in loaded(client)]
+        threading.Timer(0.2, go_on.set).start()
+        answer = client.post("/v1/completions", json=SHORT | {"model": name})
+        assert answer.status_code == 200, answer.text
+
+
 def test_many_that_ask_at_once_have_it_loaded_once(sources):
     with serving(sources, limits=Limits(loaded=1)) as client:
         codes: list[int] = []

@@ -55,7 +55,9 @@ class ServedModels:
         for name, source in models.items():
             if not isinstance(source, Model):
                 for place in self._surplus()[:1]:
-                    self._end(place)
+                    assert place.served
+                    _end(place.served)
+                    place.served = None
             served = self._start(name, source if isinstance(source, Model) else source())
             load = None if isinstance(source, Model) else source
             self.places[name] = Place(name, load, served.abilities, card(served), served, last=time.monotonic())
@@ -165,16 +167,11 @@ class ServedModels:
         return start(name, model, ModelMetrics(self._metrics, name), self._limits, self._turn)
 
     async def _unload(self, place: Place) -> None:
-        log.info("%s is unloaded", place.name)
-        await asyncio.to_thread(self._end, place)
-
-    @staticmethod
-    def _end(place: Place) -> None:
+        """A request that comes from now on loads it anew."""
         served, place.served = place.served, None
+        log.info("%s is unloaded", place.name)
         if served:
-            served.thread.drain(0)
-            served.close()
-            served.model.close()
+            await asyncio.to_thread(_end, served)
 
     async def unload_idle(self) -> None:
         """Go on unloading what nobody has asked for in `limits.idle` seconds, for ever."""
@@ -211,3 +208,10 @@ class ServedModels:
         for served in self.all.values():
             served.close()
         self.places.clear()
+
+
+def _end(served: ServedModel) -> None:
+    """Free a model that nobody uses, once its thread has ended."""
+    served.thread.drain(0)
+    served.close()
+    served.model.close()
