@@ -65,7 +65,7 @@ class Executor {
   struct Attending {
     const KvCache* cache;
     int64_t layer, q, out, heads, kv_heads, head_dim;
-    float scale;
+    float scale, cap;
     int64_t window;
     const float* slopes;
     const float* bias;

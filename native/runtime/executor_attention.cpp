@@ -34,7 +34,7 @@ int64_t Executor::prepare_attention() {
     if (const auto* self = std::get_if<SelfAttention>(&op)) {
       // Each run starts a block, so short runs fill fewer keys than there is room for; run() takes several turns then.
       const int64_t blocks = 2 * ((plan_.max_tokens + kStepBlock - 1) / kStepBlock);
-      if (self->head_dim % 2 != 0) pairs_ = nullptr;
+      if (self->head_dim % 2 != 0 || self->cap != 0) pairs_ = nullptr;
       const DType dtype = pairs_ ? DType::bf16 : DType::f32;
       if (!step_cache_)
         step_cache_ = std::make_unique<KvCache>(CacheShape{1, self->heads, self->head_dim, kStepBlock, blocks, dtype});
@@ -102,6 +102,7 @@ AttentionTile Executor::attention_tile(const Attending& op, int64_t item) const 
           .keys = tile.keys,
           .window = op.window,
           .scale = op.scale,
+          .cap = op.cap,
           .slopes = op.slopes ? op.slopes + head : nullptr,
           .bias = op.bias ? op.bias + head * (op.behind + 1 + op.ahead) : nullptr,
           .behind = op.behind,
@@ -175,6 +176,7 @@ void Executor::run(const Attention& op, const Prepared&) {
           .kv_heads = op.kv_heads,
           .head_dim = op.head_dim,
           .scale = op.scale,
+          .cap = op.cap,
           .window = op.window,
           .slopes = optional_vector(op.slopes),
           .bias = optional_vector(op.bias),
@@ -204,6 +206,7 @@ void Executor::run(const CrossAttention& op, const Prepared&) {
           .kv_heads = op.kv_heads,
           .head_dim = op.head_dim,
           .scale = op.scale,
+          .cap = op.cap,
           .window = -1,
           .slopes = nullptr,
           .bias = nullptr,
@@ -237,7 +240,7 @@ void Executor::keep_weights(const CrossAttention& op) {
         const QueryTile& tile = tiles_[static_cast<size_t>(i)];
         kernels_.attention.weigh(memory_cache_->layout(), memory_cache_->layer(op.cache), tile.table, tile.keys,
                                  head * op.kv_heads / op.heads, data(op.q, tile.row) + head * op.head_dim, width(op.q),
-                                 tile.count, op.scale, out + tile.row * attention_weights_.keys,
+                                 tile.count, op.scale, op.cap, out + tile.row * attention_weights_.keys,
                                  attention_weights_.keys);
       }
     });
@@ -275,6 +278,7 @@ void Executor::run(const SelfAttention& op, const Prepared&) {
             .kv_heads = op.heads,
             .head_dim = op.head_dim,
             .scale = op.scale,
+            .cap = op.cap,
             .window = -1,
             .slopes = nullptr,
             .bias = optional_vector(op.bias),

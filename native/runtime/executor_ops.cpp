@@ -148,6 +148,11 @@ void Executor::run(const GatherRows& op, const Prepared&) {
 void Executor::run(const Logits& op, const Prepared& prepared) {
   targets_[0] = {logits_, nullptr};
   prepared.linear->run(context_, data(op.x), batch_.wanted_count, targets_.data());
+  if (op.cap == 0) return;
+  const int64_t vocabulary = plan_.weights[static_cast<size_t>(op.weight)].rows;
+  pool_.for_ranges(batch_.wanted_count * vocabulary, kSharedFloats, [&](int64_t begin, int64_t end, int) {
+    kernels_.elementwise.soft_cap(op.cap, end - begin, logits_ + begin);
+  });
 }
 
 void Executor::run(const Output& op, const Prepared&) {

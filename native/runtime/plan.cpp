@@ -200,6 +200,7 @@ class Verifier {
     write_like(op.q, op.out, "out", {op.q});
     require(!overlap(op.out, op.k) && !overlap(op.out, op.v), "out overlaps k or v");
     heads_fit(op.heads, op.head_dim, op.q, "q");
+    cap_of(op.cap);
     if (op.bias != -1) {
       const int64_t entries = bias_of(op.bias, op.heads);
       require(entries % 2 == 1, "bias has " + text(entries) + " entries per head, which is not an odd number");
@@ -229,6 +230,7 @@ class Verifier {
     const int64_t vocabulary = weight_of(op.weight).rows;
     multiplies(op.weight, op.x, vocabulary);
     if (op.bias != -1) vector_of(op.bias, "bias", vocabulary);
+    cap_of(op.cap);
     ended_ = true;
   }
 
@@ -322,7 +324,10 @@ class Verifier {
     require(op.kv_heads == cache.kv_heads && op.head_dim == cache.head_dim,
             "kv_heads and head_dim differ from the cache's");
     require(op.heads % op.kv_heads == 0, "heads is not a multiple of kv_heads");
+    cap_of(op.cap);
   }
+
+  static void cap_of(float cap) { require(cap >= 0, "cap is negative"); }
 
   // Entries per head.
   int64_t bias_of(int64_t id, int64_t heads) const {

@@ -177,7 +177,7 @@ struct KvAppend {
 struct Attention {
   static constexpr const char* kName = "attention";
   int64_t q, out, cache, heads, kv_heads, head_dim;
-  float scale;
+  float scale, cap;
   int64_t window, slopes, bias;
 
   static constexpr auto fields() {
@@ -185,15 +185,15 @@ struct Attention {
         field("q", Role::buffer_in, &Attention::q), field("out", Role::buffer_out, &Attention::out),
         field("cache", Role::integer, &Attention::cache), field("heads", Role::integer, &Attention::heads),
         field("kv_heads", Role::integer, &Attention::kv_heads), field("head_dim", Role::integer, &Attention::head_dim),
-        field("scale", Role::number, &Attention::scale), field("window", Role::integer, &Attention::window),
-        field("slopes", Role::optional_vector, &Attention::slopes),
+        field("scale", Role::number, &Attention::scale), field("cap", Role::number, &Attention::cap),
+        field("window", Role::integer, &Attention::window), field("slopes", Role::optional_vector, &Attention::slopes),
         field("bias", Role::optional_vector, &Attention::bias));
   }
 };
 struct SelfAttention {
   static constexpr const char* kName = "self_attention";
   int64_t q, k, v, out, heads, head_dim;
-  float scale;
+  float scale, cap;
   int64_t bias;
 
   static constexpr auto fields() {
@@ -202,13 +202,13 @@ struct SelfAttention {
         field("v", Role::buffer_in, &SelfAttention::v), field("out", Role::buffer_out, &SelfAttention::out),
         field("heads", Role::integer, &SelfAttention::heads),
         field("head_dim", Role::integer, &SelfAttention::head_dim), field("scale", Role::number, &SelfAttention::scale),
-        field("bias", Role::optional_vector, &SelfAttention::bias));
+        field("cap", Role::number, &SelfAttention::cap), field("bias", Role::optional_vector, &SelfAttention::bias));
   }
 };
 struct CrossAttention {
   static constexpr const char* kName = "cross_attention";
   int64_t q, out, cache, heads, kv_heads, head_dim;
-  float scale;
+  float scale, cap;
 
   static constexpr auto fields() {
     return std::tuple(
@@ -216,7 +216,7 @@ struct CrossAttention {
         field("cache", Role::integer, &CrossAttention::cache), field("heads", Role::integer, &CrossAttention::heads),
         field("kv_heads", Role::integer, &CrossAttention::kv_heads),
         field("head_dim", Role::integer, &CrossAttention::head_dim),
-        field("scale", Role::number, &CrossAttention::scale));
+        field("scale", Role::number, &CrossAttention::scale), field("cap", Role::number, &CrossAttention::cap));
   }
 };
 struct Gated {
@@ -241,10 +241,11 @@ struct GatherRows {
 struct Logits {
   static constexpr const char* kName = "logits";
   int64_t x, weight, bias;
+  float cap;
 
   static constexpr auto fields() {
     return std::tuple(field("x", Role::buffer_in, &Logits::x), field("weight", Role::weight, &Logits::weight),
-                      field("bias", Role::optional_vector, &Logits::bias));
+                      field("bias", Role::optional_vector, &Logits::bias), field("cap", Role::number, &Logits::cap));
   }
 };
 struct Output {

@@ -1,22 +1,14 @@
 """BART and its relatives: every position, every stage, and what is refused; for the rest see test_text_to_text.py."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from rich.console import Console
 
 from cutwork.architectures import build_encoder_plan, build_plan
 from cutwork.errors import CutworkError
-from cutwork.pack.pack import pack
-from cutwork.prune.prune import prune
-from cutwork.quantize.quantize import quantize
-from cutwork.recipe import PruneSettings, QuantizeSettings, TuneSettings
-from cutwork.tune.tune import tune
 from tests.bart_tiny import SMALL, VARIANTS, make
-from tests.engine.tiny import byte_level_tokenizer, relative, torch, transformers
-from tests.text_to_text import ANSWER, INPUTS, VOCABULARY, load, save, torch_logits
-from tests.torch_models.tiny import sums
+from tests.engine.tiny import relative
+from tests.text_to_text import VOCABULARY, load, save, torch_logits
 
 QUIET = Console(quiet=True)
 
@@ -38,25 +30,6 @@ def test_every_position_is_the_models(both):
         assert relative(actual, torch_logits(hf, longest, longest)) < 1e-4
         with pytest.raises(CutworkError, match="129 tokens"):
             model.generate([5] * 129)
-
-
-@pytest.mark.parametrize("variant", ["bart", "mbart", "marian", "m2m-100"])
-def test_all_stages(variant, tmp_path: Path):
-    """Pruned, tuned, quantised and packed, it is what transformers makes of it."""
-    dense, pruned, tuned, rounded = (tmp_path / name for name in ("dense", "pruned", "tuned", "rounded"))
-    make(variant).save_pretrained(dense)
-    byte_level_tokenizer().save_pretrained(dense)
-    prune(dense, pruned, PruneSettings(method="magnitude", sparsity=0.6), console=QUIET)
-    settings = TuneSettings(max_steps=2, batch_size=4, micro_batch_size=4, save_every=2, dtype="float32")
-    tune(pruned, tuned, settings, sums(8), max_length=64, console=QUIET)
-    quantize(tuned, rounded, QuantizeSettings(method="rtn"), console=QUIET)
-    oracle = transformers.AutoModelForSeq2SeqLM.from_pretrained(tuned, dtype=torch.float32).eval()
-    expected = torch_logits(oracle, INPUTS[3], ANSWER)
-    for directory, tolerance in ((tuned, 1e-4), (rounded, 0.1)):
-        pack(directory, directory / "packed")
-        with load(directory / "packed") as model:
-            assert model.sparsity > 0.59
-            assert relative(model.logits(ANSWER, model.encode_input(INPUTS[3])), expected) < tolerance
 
 
 @pytest.mark.parametrize(

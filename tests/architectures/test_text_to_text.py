@@ -2,15 +2,24 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from tests import bart_tiny
+from cutwork.pack.pack import pack
+from cutwork.prune.prune import prune
+from cutwork.quantize.quantize import quantize
+from cutwork.recipe import PruneSettings, QuantizeSettings, TuneSettings
+from cutwork.tune.tune import tune
+from tests import bart_tiny, t5gemma_tiny
 from tests.architectures import test_t5
-from tests.engine.tiny import relative
+from tests.engine.tiny import byte_level_tokenizer, relative, torch, transformers
 from tests.text_to_text import ANSWER, INPUTS, load, save, torch_logits, written
+from tests.torch_models.tiny import sums
 
-MODELS = [(made, variant) for made in (test_t5, bart_tiny) for variant in made.VARIANTS]
+QUIET = Console(quiet=True)
+MODELS = [(made, variant) for made in (test_t5, bart_tiny, t5gemma_tiny) for variant in made.VARIANTS]
 
 
 @pytest.fixture(scope="module", params=MODELS, ids=[variant for _, variant in MODELS])
@@ -62,3 +71,25 @@ def test_what_the_model_says_of_every_answer_holds(both, tmp_path):
         assert model.generate(INPUTS[3], max_new_tokens=12, ignore_eos=True).tokens == expected
         options = {"suppress_tokens": [], "forced_bos_token_id": None, "forced_eos_token_id": None}
         assert model.generate(INPUTS[3], max_new_tokens=12, ignore_eos=True, **options).tokens == plain
+
+
+STAGES = [(bart_tiny, name) for name in ("bart", "mbart", "marian", "m2m-100")] + [(t5gemma_tiny, "t5gemma-uneven")]
+
+
+@pytest.mark.parametrize(("made", "variant"), STAGES)
+def test_all_stages(made, variant, tmp_path: Path):
+    """Pruned, tuned, quantised and packed, it is what transformers makes of it."""
+    dense, pruned, tuned, rounded = (tmp_path / name for name in ("dense", "pruned", "tuned", "rounded"))
+    made.make(variant).save_pretrained(dense)
+    byte_level_tokenizer().save_pretrained(dense)
+    prune(dense, pruned, PruneSettings(method="magnitude", sparsity=0.6), console=QUIET)
+    settings = TuneSettings(max_steps=2, batch_size=4, micro_batch_size=4, save_every=2, dtype="float32")
+    tune(pruned, tuned, settings, sums(8), max_length=64, console=QUIET)
+    quantize(tuned, rounded, QuantizeSettings(method="rtn"), console=QUIET)
+    oracle = transformers.AutoModelForSeq2SeqLM.from_pretrained(tuned, dtype=torch.float32).eval()
+    expected = torch_logits(oracle, INPUTS[3], ANSWER)
+    for directory, tolerance in ((tuned, 1e-4), (rounded, 0.1)):
+        pack(directory, directory / "packed")
+        with load(directory / "packed") as model:
+            assert model.sparsity > 0.59
+            assert relative(model.logits(ANSWER, model.encode_input(INPUTS[3])), expected) < tolerance

@@ -64,7 +64,7 @@ class Plan:
         """Ends the plan with logits that are the buffer itself."""
         width = self.buffers[buffer][1]
         gathered = self.emit("gather_rows", width, "R", x=buffer)
-        self.add("logits", x=gathered, weight=self.weight(np.eye(width, dtype=np.float32)), bias=-1)
+        self.add("logits", x=gathered, weight=self.weight(np.eye(width, dtype=np.float32)), bias=-1, cap=0.0)
 
     def executor(self, *, threads=1, max_tokens=64, max_logits=64, cache=None, isa=None):
         return _native.Executor(
@@ -171,6 +171,7 @@ def llama(
             kv_heads=kv_heads,
             head_dim=head_dim,
             scale=head_dim**-0.5,
+            cap=0.0,
             window=window,
             slopes=-1,
             bias=-1,
@@ -179,7 +180,9 @@ def llama(
         gate, up = linear(norm(x), [ffn, ffn])
         (x,) = linear(plan.emit("gated", ffn, gate=gate, up=up, activation=activation), [hidden], residual=x)
     wanted = plan.emit("gather_rows", hidden, "R", x=x)
-    plan.add("logits", x=norm(wanted), weight=plan.random_weight(rng, vocabulary, hidden, dtype, encoding), bias=-1)
+    plan.add(
+        "logits", x=norm(wanted), weight=plan.random_weight(rng, vocabulary, hidden, dtype, encoding), bias=-1, cap=0.0
+    )
     return plan
 
 
@@ -199,12 +202,14 @@ ACTIVATIONS = {
 }
 
 
-def attend(q, k, v, heads, kv_heads, scale, window, slopes=None):
+def attend(q, k, v, heads, kv_heads, scale, window, slopes=None, cap=0.0):
     """Causal attention over one whole sequence, float64: q [n, heads * d], k, v [n, kv_heads * d]; slopes [heads]."""
     n = len(q)
     q, k, v = (a.reshape(n, count, -1) for a, count in ((q, heads), (k, kv_heads), (v, kv_heads)))
     k, v = (a.repeat(heads // kv_heads, axis=1) for a in (k, v))
     scores = np.einsum("thd,shd->hts", q, k) * scale
+    if cap:
+        scores = cap * np.tanh(scores / cap)
     behind = np.arange(n)[:, None] - np.arange(n)
     if slopes is not None:
         scores = scores - slopes[:, None, None].astype(np.float64) * behind

@@ -22,10 +22,11 @@ def softmax(scores):
     return e / e.sum(-1, keepdims=True)
 
 
-def attend(q, k, v, heads, scale, shift=0.0):
-    """q [n, heads * d], k and v [m, heads * d] in float64; shift [heads, n, m] is added to the scores."""
+def attend(q, k, v, heads, scale, shift=0.0, cap=0.0):
+    """q [n, heads * d], k and v [m, heads * d] in float64; shift [heads, n, m] is added to the (capped) scores."""
     q, k, v = (a.astype(np.float64).reshape(len(a), heads, -1) for a in (q, k, v))
-    weights = softmax(np.einsum("thd,shd->hts", q, k) * scale + shift)
+    scores = np.einsum("thd,shd->hts", q, k) * scale
+    weights = softmax((cap * np.tanh(scores / cap) if cap else scores) + shift)
     return np.einsum("hts,shd->thd", weights, v).reshape(len(q), -1)
 
 
@@ -54,6 +55,7 @@ def test_self_attention(isa, threads, heads, head_dim, lengths, reach):
         "heads": heads,
         "head_dim": head_dim,
         "scale": head_dim**-0.5,
+        "cap": 0.0,
         "bias": -1 if bias is None else plan.vector(bias.ravel()),
     }
     plan.show(plan.emit("self_attention", heads * head_dim, **tables, **shape))
@@ -64,6 +66,35 @@ def test_self_attention(isa, threads, heads, head_dim, lengths, reach):
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+def test_capped_scores(rng, isa, dtype):
+    """cap tanh(score / cap), within a step and over a memory, and no less exact where it might be done in bfloat16."""
+    count, heads, cap = 90, 2, 2.0
+    q, k, v = (3 * rng.standard_normal((count, heads * 16)).astype(np.float32) for _ in range(3))
+    q[-1] *= 1000  # scores far beyond the cap
+    expected = attend(q, k, v, heads, 0.25, cap=cap)
+    plan = Plan()
+    tables = {name: plan.table(values) for name, values in (("q", q), ("k", k), ("v", v))}
+    shape = {"heads": heads, "head_dim": 16, "scale": 0.25, "cap": cap, "bias": -1}
+    plan.show(plan.emit("self_attention", heads * 16, **tables, **shape))
+    cache = {"layers": 1, "kv_heads": heads, "head_dim": 16, "block_size": 16, "blocks": 6, "dtype": dtype}
+    executor = plan.executor(isa=isa, max_tokens=count, max_logits=count, cache=cache)
+    tokens, positions, sequences = batch([count])
+    table = np.arange(6, dtype=np.int32)[None]
+    close(executor.step(tokens, positions, sequences, table, tokens), expected)
+
+    memory = encoder(k, v, heads, isa=isa)
+    memory.step(tokens, positions, sequences, table, tokens[:0])
+    first = decoder(q[:64], heads, memory, cap=cap, isa=isa)
+    seen = {"memory_tables": table, "memory_lengths": np.array([count], np.int32)}
+    some = tokens[:64], positions[:64], sequences[:64]
+    weights = {"attention_of": np.array([[1, 1]], np.int32)}
+    close(first.step(*some, np.zeros((1, 0), np.int32), tokens[:64], **seen, **weights), expected[:64])
+    scores = q[:64, 16:].astype(np.float64) @ k[:, 16:].T.astype(np.float64) * 0.25
+    np.testing.assert_allclose(first.attention_weights[0], softmax(cap * np.tanh(scores / cap)), atol=1e-6)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("reach", [1, 4, 400])
 def test_bias_of_causal_attention(rng, isa, reach):
     count, heads = 150, 3
@@ -71,7 +102,7 @@ def test_bias_of_causal_attention(rng, isa, reach):
     bias = rng.standard_normal((heads, reach)).astype(np.float32)
     plan = Plan()
     plan.add("kv_append", k=plan.table(k), v=plan.table(v), cache=0)
-    shape = {"heads": heads, "kv_heads": heads, "head_dim": 20, "scale": 0.5, "window": -1, "slopes": -1}
+    shape = {"heads": heads, "kv_heads": heads, "head_dim": 20, "scale": 0.5, "window": -1, "slopes": -1, "cap": 0.0}
     queries, bias_id = plan.table(q), plan.vector(bias.ravel())
     plan.show(plan.emit("attention", heads * 20, q=queries, cache=0, bias=bias_id, **shape))
     cache = {"layers": 1, "kv_heads": heads, "head_dim": 20, "block_size": 16, "blocks": 10, "dtype": "f32"}
@@ -97,9 +128,15 @@ def encoder(k, v, heads, **options):
     return plan.executor(max_tokens=len(k), cache=cache, **options)
 
 
-def decoder(q, heads, memory, layer=1, **options):
+def decoder(q, heads, memory, layer=1, cap=0.0, **options):
     plan = Plan()
-    shape = {"heads": heads, "kv_heads": heads, "head_dim": q.shape[1] // heads, "scale": (q.shape[1] // heads) ** -0.5}
+    shape = {
+        "heads": heads,
+        "kv_heads": heads,
+        "head_dim": q.shape[1] // heads,
+        "scale": (q.shape[1] // heads) ** -0.5,
+        "cap": cap,
+    }
     plan.show(plan.emit("cross_attention", q.shape[1], q=plan.table(q), cache=layer, **shape))
     return _native.Executor(
         plan.ops,
@@ -183,10 +220,11 @@ def test_what_plans_refuse(rng):
     no_cache.show(no_cache.table(q))
     with pytest.raises(ValueError, match="has no cache"):
         decoder(q, 2, no_cache.executor())
-    shape = {"heads": 2, "head_dim": 4, "scale": 1.0, "bias": -1}
+    shape = {"heads": 2, "head_dim": 4, "scale": 1.0, "bias": -1, "cap": 0.0}
     for change, message in [
         ({"heads": 3}, r"width heads \* head_dim"),
         ({"scale": float("nan")}, "not finite"),
+        ({"cap": -1.0}, "cap is negative"),
         ({"bias": 7}, "names vector 7"),
         ({"bias": 0}, "not a multiple of the heads"),
         ({"bias": 1}, "not an odd number"),
@@ -277,7 +315,7 @@ def test_self_attention_in_bfloat16(isa, threads, heads, head_dim, lengths, reac
     plan = Plan()
     tables = {name: plan.table(values) for name, values in (("q", q), ("k", k), ("v", v))}
     bias_id = -1 if bias is None else plan.vector(bias.ravel())
-    shape = {"heads": heads, "head_dim": head_dim, "scale": head_dim**-0.5, "bias": bias_id}
+    shape = {"heads": heads, "head_dim": head_dim, "scale": head_dim**-0.5, "bias": bias_id, "cap": 0.0}
     plan.show(plan.emit("self_attention", heads * head_dim, **tables, **shape))
     cache = {"layers": 1, "kv_heads": heads, "head_dim": head_dim, "block_size": 16, "blocks": len(lengths) * 21}
     sizes = {"max_tokens": count, "max_logits": count, "cache": {**cache, "dtype": "bf16"}}
@@ -314,7 +352,7 @@ def test_a_step_leaves_nothing_to_the_next(rng, isa):
     values = rng.standard_normal((9, 16)).astype(np.float32)
     values[8] = np.nan
     table = plan.table(values)
-    shape = {"heads": 1, "head_dim": 16, "scale": 1.0, "bias": -1}
+    shape = {"heads": 1, "head_dim": 16, "scale": 1.0, "bias": -1, "cap": 0.0}
     plan.show(plan.emit("self_attention", 16, q=table, k=table, v=table, **shape))
     cache = {"layers": 1, "kv_heads": 1, "head_dim": 16, "block_size": 16, "blocks": 1, "dtype": "bf16"}
     executor = plan.executor(isa=isa, cache=cache)

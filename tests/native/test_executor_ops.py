@@ -68,7 +68,7 @@ def test_gated(isa, activation):
     columns = np.arange(0, gate.shape[1], step)
     pick = np.zeros((len(columns), gate.shape[1]), np.float32)
     pick[np.arange(len(columns)), columns] = 1
-    plan.add("logits", x=out, weight=plan.weight(pick), bias=-1)
+    plan.add("logits", x=out, weight=plan.weight(pick), bias=-1, cap=0.0)
     actual = run_rows(plan.executor(isa=isa), 1)[0]
     expected = 2 * ACTIVATIONS[activation](gate.astype(np.float64))[0, columns]
     # The exponential's argument is itself rounded in gelu_tanh, which its value magnifies far below zero.
@@ -150,33 +150,35 @@ def test_linear_of_many_tokens(rng, isa, dtypes, encoding):
     np.testing.assert_array_equal(alone, shared)
 
 
-def test_logits_have_a_bias_and_only_the_wanted_rows(rng, isa):
+@pytest.mark.parametrize("cap", [0.0, 1.5])
+def test_logits_have_a_bias_and_only_the_wanted_rows(rng, isa, cap):
     x = rng.standard_normal((8, 24)).astype(np.float32)
     plan = Plan()
     gathered = plan.emit("gather_rows", 24, "R", x=plan.table(x))
     weight, bias = plan.random_weight(rng, 19, 24), plan.vector(rng.standard_normal(19))
-    plan.add("logits", x=gathered, weight=weight, bias=bias)
+    plan.add("logits", x=gathered, weight=weight, bias=bias, cap=cap)
     ids, wanted = np.arange(8, dtype=np.int32), np.array([6, 0, 6], np.int32)
     executor = plan.executor(isa=isa)
     actual = executor.step(ids, ids, ids * 0, np.zeros((1, 0), np.int32), wanted)
-    close(actual, x[wanted].astype(np.float64) @ plan.matrices[weight][0].T + plan.vectors[bias], 2e-6)
+    expected = x[wanted].astype(np.float64) @ plan.matrices[weight][0].T + plan.vectors[bias]
+    close(actual, cap * np.tanh(expected / cap) if cap else expected, 2e-6)
     assert executor.step(ids, ids, ids * 0, np.zeros((1, 0), np.int32), wanted[:0]).shape == (0, 19)
 
 
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "head_dim"), [(1, 1, 64), (4, 4, 16), (9, 3, 20), (8, 1, 33), (6, 2, 128), (71, 1, 7)]
 )
-@pytest.mark.parametrize("alibi", [False, True])
+@pytest.mark.parametrize(("alibi", "cap"), [(False, 0.0), (True, 0.0), (True, 3.0)])
 @pytest.mark.parametrize("window", [-1, 1, 30])
 @pytest.mark.parametrize("dtype", ["f32", "bf16", "i8"])
-def test_attention(isa, heads, kv_heads, head_dim, window, dtype, alibi):
+def test_attention(isa, heads, kv_heads, head_dim, window, dtype, alibi, cap):
     count = 333
-    q, k, v, slopes, expected = attention_case(count, heads, kv_heads, head_dim, window, dtype, alibi)
+    q, k, v, slopes, expected = attention_case(count, heads, kv_heads, head_dim, window, dtype, alibi, cap)
     plan = Plan()
     queries = plan.table(q)
     plan.add("kv_append", k=plan.table(k), v=plan.table(v), cache=0)
     shape = {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim, "scale": head_dim**-0.5, "window": window}
-    shape |= {"slopes": plan.vector(slopes) if alibi else -1, "bias": -1}
+    shape |= {"slopes": plan.vector(slopes) if alibi else -1, "bias": -1, "cap": cap}
     plan.show(plan.emit("attention", heads * head_dim, q=queries, cache=0, **shape))
     sizes = {"layers": 1, "kv_heads": kv_heads, "head_dim": head_dim, "block_size": 16, "blocks": 21, "dtype": dtype}
     actual = run_rows(plan.executor(isa=isa, max_tokens=count, max_logits=count, cache=sizes), count)
@@ -185,7 +187,7 @@ def test_attention(isa, heads, kv_heads, head_dim, window, dtype, alibi):
 
 
 @lru_cache(maxsize=1)  # every instruction set in turn is given the same
-def attention_case(count, heads, kv_heads, head_dim, window, dtype, alibi):
+def attention_case(count, heads, kv_heads, head_dim, window, dtype, alibi, cap):
     """Queries, keys, values, slopes (None: no ALiBi) and, in float64, the result."""
     rng = np.random.default_rng(0)
     q, k, v = (rng.standard_normal((count, n * head_dim)).astype(np.float32) for n in (heads, kv_heads, kv_heads))
@@ -196,7 +198,7 @@ def attention_case(count, heads, kv_heads, head_dim, window, dtype, alibi):
         k, v = (to_i8(a, kv_heads) for a in (k, v))
     slopes = rng.uniform(0, 0.5, heads).astype(np.float32) if alibi else None
     exact = (a.astype(np.float64) for a in (q, k, v))
-    return q, k, v, slopes, attend(*exact, heads, kv_heads, head_dim**-0.5, window, slopes)
+    return q, k, v, slopes, attend(*exact, heads, kv_heads, head_dim**-0.5, window, slopes, cap)
 
 
 def to_bf16(x):
@@ -217,7 +219,16 @@ def test_strange_numbers_in_an_i8_cache(isa, strange, expected):
     plan = Plan()
     queries, k, v = (plan.table(a) for a in (np.ones_like(values), np.zeros_like(values), values))
     plan.add("kv_append", k=k, v=v, cache=0)
-    shape = {"heads": 1, "kv_heads": 1, "head_dim": 16, "scale": 1.0, "window": -1, "slopes": -1, "bias": -1}
+    shape = {
+        "heads": 1,
+        "kv_heads": 1,
+        "head_dim": 16,
+        "scale": 1.0,
+        "window": -1,
+        "slopes": -1,
+        "bias": -1,
+        "cap": 0.0,
+    }
     plan.show(plan.emit("attention", 16, q=queries, cache=0, **shape))
     cache = {"layers": 1, "kv_heads": 1, "head_dim": 16, "block_size": 16, "blocks": 2, "dtype": "i8"}
     np.testing.assert_array_equal(run_rows(plan.executor(isa=isa, cache=cache), 20), np.full((20, 16), expected))

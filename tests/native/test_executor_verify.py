@@ -70,6 +70,8 @@ FIELDS = [
     ("attention", "heads", 3, r"width heads \* head_dim"),
     ("attention", "window", 0, "window must be -1 or positive"),
     ("attention", "scale", float("nan"), "scale is not finite"),
+    ("attention", "cap", -1.0, "cap is negative"),
+    ("attention", "cap", float("inf"), "cap is not finite"),
     ("attention", "slopes", 99, "slopes names vector 99"),
     ("attention", "bias", 99, "bias names vector 99"),
     ("attention", "bias", 0, "bias names vector 0 of 4 entries, which is not a multiple"),
@@ -79,6 +81,7 @@ FIELDS = [
     ("gather_rows", "out", 0, 'must have rows "R"'),
     ("logits", "weight", 7, r"weight 7 is \[48, 80\], the buffers need \[48, 48\]"),
     ("logits", "x", 0, 'rows "R"'),
+    ("logits", "cap", -1.0, "cap is negative"),
     ("logits", "bias", 0, "bias names vector 0 of 4 entries instead of 50"),
 ]
 

@@ -128,7 +128,7 @@ def test_a_second_call_at_the_same_time_is_refused():
     plan = Plan()
     weight = plan.weight(np.ones((2000, 512), np.float32))
     gathered = plan.emit("gather_rows", 512, "R", x=plan.emit("embed", 512, weight=weight, scale=1.0))
-    plan.add("logits", x=gathered, weight=weight, bias=-1)
+    plan.add("logits", x=gathered, weight=weight, bias=-1, cap=0.0)
     executor = plan.executor(threads=2, max_tokens=256, max_logits=256)
     ids = np.arange(256, dtype=np.int32)
     batch = (ids, ids, ids * 0, np.zeros((1, 0), np.int32), ids)

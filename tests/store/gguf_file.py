@@ -7,6 +7,7 @@ from typing import Any
 import gguf
 import numpy as np
 
+_GEMMA = ("gemma2", "gemma3")
 _OUTSIDE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 _INSIDE = {
     "self_attn.q_proj": "attn_q",
@@ -45,8 +46,11 @@ def write_gguf(model: Any, tokenizer: Any, path: Path, arch: str, kind: str = "F
         writer.add_rope_scaling_factor(rope["factor"])
     if rope["rope_type"] == "llama3":
         writer.add_tensor("rope_freqs.weight", _llama3_factors(rope, config.head_dim))
-    if arch == "gemma3":
+    if arch in _GEMMA:
         writer.add_sliding_window(config.sliding_window)
+    if arch == "gemma2":
+        writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
+        writer.add_final_logit_softcapping(config.final_logit_softcapping)
     if tokenizer is not None:
         _add_tokenizer(writer, tokenizer)
     for key, value in more.items():
@@ -70,7 +74,7 @@ def _name(name: str, arch: str) -> str:
     if stem in _OUTSIDE:
         return f"{_OUTSIDE[stem]}.{end}"
     layer, part = re.fullmatch(r"model\.layers\.(\d+)\.(.*)", stem).groups()  # type: ignore[union-attr]
-    after_attention = "post_attention_norm" if arch == "gemma3" else "ffn_norm"
+    after_attention = "post_attention_norm" if arch in _GEMMA else "ffn_norm"
     return f"blk.{layer}.{({**_INSIDE, 'post_attention_layernorm': after_attention})[part]}.{end}"
 
 
@@ -79,7 +83,7 @@ def _as_theirs(array: np.ndarray, name: str, arch: str, config: Any) -> np.ndarr
         heads = config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
         halves = array.reshape(heads, 2, array.shape[0] // heads // 2, *array.shape[1:])
         return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(array.shape)
-    if arch == "gemma3" and name.endswith("norm.weight"):
+    if arch in _GEMMA and name.endswith("norm.weight"):
         return array + 1
     return array
 

@@ -29,7 +29,7 @@ def main() -> None:
         {"kind": "input", "out": 0},
         *linears,
         {"kind": "gather_rows", "x": last % 2, "out": 2},
-        {"kind": "logits", "x": 2, "weight": last, "bias": -1},
+        {"kind": "logits", "x": 2, "weight": last, "bias": -1, "cap": 0.0},
     ]
     buffers = [(0, size, "T"), (size, size, "T"), (2 * size, size, "R")]
     executor = _native.Executor(

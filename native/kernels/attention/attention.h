@@ -45,6 +45,7 @@ struct AttentionTile {
   int64_t keys;                  // that every query sees, or -1: those up to its own position
   int64_t window;                // keys a query sees including its own, or -1 for all
   float scale;
+  float cap;            // of scores, before anything is added to them: cap tanh(score / cap); 0 for none
   const float* slopes;  // [group]: a score falls by so much per token of distance (ALiBi); null for none
   // [group, behind + 1 + ahead]: what is added to the score of a key that lies so far from the query (the key's
   // position less the query's, from -behind to ahead; what lies farther counts as that); null for none.
@@ -75,15 +76,16 @@ struct AttentionKernels {
   void (*finish)(const AttentionTile& tile, float* partials);
   // The softmax weights [queries, stride] that one head's queries, `q_stride` apart, give to each of `keys` keys.
   void (*weigh)(const CacheLayout& cache, const void* layer, const int32_t* table, int64_t keys, int64_t kv_head,
-                const float* q, int64_t q_stride, int64_t queries, float scale, float* weights, int64_t stride);
+                const float* q, int64_t q_stride, int64_t queries, float scale, float cap, float* weights,
+                int64_t stride);
   // Writes one token's key and value [head_dim] of a kv head into slot `slot` of a block of a layer.
   void (*append)(const CacheLayout& cache, void* block, int64_t kv_head, int64_t slot, const float* key,
                  const float* value);
 };
 
 // Attention over the rows of a step, twice as fast in bfloat16: every query sees all of tile.keys, there is a query
-// head per kv head, head_dim is even, and the cache is a bf16 one of blocks of 2 * kKeyTile in an order of its own,
-// which only this `append` writes, tokens in order.
+// head per kv head, no cap, head_dim is even, and the cache is a bf16 one of blocks of 2 * kKeyTile in an order of its
+// own, which only this `append` writes, tokens in order.
 struct PairAttention {
   Features needs;  // more than its set does
   size_t (*scratch_bytes)(const CacheLayout& cache, int64_t rows);

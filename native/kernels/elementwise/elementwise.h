@@ -25,6 +25,8 @@ struct ElementwiseKernels {
   void (*gated)(Activation activation, const float* gate, const float* up, int64_t width, float* out);
   // out = x brought into [-limit, limit].
   void (*clip)(const float* x, float limit, int64_t width, float* out);
+  // y = cap tanh(y / cap) (Gemma 2, arXiv 2408.00118).
+  void (*soft_cap)(float cap, int64_t width, float* y);
   // y = activation(y + bias) + residual, without what is null.
   void (*finish)(Activation activation, const float* bias, const float* residual, int64_t width, float* y);
   // out [cols] = scale * row `row` of the weight.

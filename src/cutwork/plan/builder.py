@@ -186,15 +186,17 @@ class Plan:
         kv_heads: int,
         window: int | None = None,
         scale: float | None = None,
+        cap: float = 0.0,
         slopes: np.ndarray | None = None,
         bias: Derived | None = None,
     ) -> Buffer:
         """Appends k and v to layer `cache` of the KV cache, then attends causally over each token's own sequence.
 
         With a `window` a token sees itself and the window - 1 tokens before it. Query heads share key heads in order.
-        scale: of the scores, 1/√head_dim by default. slopes: float32 [heads], by which a head's scores fall per token
-        of distance (ALiBi, arXiv 2108.12409). bias: [heads, n], what is added to the score of a key n - 1, …, 1, 0
-        tokens before; keys farther away are like the first.
+        scale: of the scores, 1/√head_dim by default. cap: bends scores s to cap · tanh(s / cap) (arXiv 2408.00118); 0
+        for none. slopes: float32 [heads], by which a head's scores fall per token of distance (ALiBi, arXiv
+        2108.12409). bias: [heads, n], what is added to the score of a key n - 1, …, 1, 0 tokens before; keys farther
+        away are like the first.
         """
         head_dim = q.width // heads
         self.kv_append(k, v, cache=cache, heads=kv_heads)
@@ -208,6 +210,7 @@ class Plan:
                 kv_heads=kv_heads,
                 head_dim=head_dim,
                 scale=head_dim**-0.5 if scale is None else scale,
+                cap=cap,
                 window=-1 if window is None else window,
                 slopes=NONE if slopes is None else self._constant("attention.slopes", slopes),
                 bias=self._attention_bias(bias),
@@ -229,12 +232,13 @@ class Plan:
         *,
         heads: int,
         scale: float | None = None,
+        cap: float = 0.0,
         bias: Derived | np.ndarray | None = None,
     ) -> Buffer:
         """Attends to all tokens of the own sequence that are in this step, before and after; an encoder's.
 
         bias: float32 [heads, 2n + 1], added to the score of a key that is -n, …, n tokens ahead; keys farther away are
-        like the ends. scale as for `attention`.
+        like the ends. scale and cap as for `attention`.
         """
         head_dim = q.width // heads
         out = self._buffer(q.width, q.rows)
@@ -247,13 +251,26 @@ class Plan:
                 heads=heads,
                 head_dim=head_dim,
                 scale=head_dim**-0.5 if scale is None else scale,
+                cap=cap,
                 bias=self._attention_bias(bias),
             )
         )
         return out
 
-    def cross_attention(self, q: Buffer, *, cache: int, heads: int, scale: float | None = None) -> Buffer:
-        """Attends to layer `cache` of the memory that the encoder has left for the token's sequence."""
+    def cross_attention(
+        self,
+        q: Buffer,
+        *,
+        cache: int,
+        heads: int,
+        kv_heads: int | None = None,
+        scale: float | None = None,
+        cap: float = 0.0,
+    ) -> Buffer:
+        """Attends to layer `cache` of the memory that the encoder has left for the token's sequence.
+
+        kv_heads: of the memory, as many as heads by default. scale and cap as for `attention`.
+        """
         head_dim = q.width // heads
         self.memory_layers = max(self.memory_layers, cache + 1)
         out = self._buffer(q.width, q.rows)
@@ -263,9 +280,10 @@ class Plan:
                 out=out.id,
                 cache=cache,
                 heads=heads,
-                kv_heads=heads,
+                kv_heads=heads if kv_heads is None else kv_heads,
                 head_dim=head_dim,
                 scale=head_dim**-0.5 if scale is None else scale,
+                cap=cap,
             )
         )
         return out
@@ -282,15 +300,16 @@ class Plan:
         self.ops.append(ops.GatherRows(x.id, out.id))
         return out
 
-    def logits(self, x: Buffer, name: str, vocabulary: int, *, bias: bool | Derived = False) -> None:
-        """The step's result: x·Wᵀ (+ bias) with W [vocabulary, x.width]; the last op of a plan."""
+    def logits(self, x: Buffer, name: str, vocabulary: int, *, bias: bool | Derived = False, cap: float = 0.0) -> None:
+        """The step's result: x·Wᵀ (+ bias) with W [vocabulary, x.width], bent by a cap as attention's scores are; the
+        last op of a plan."""
         self.vocabulary = vocabulary
         weight = self._weight(name, vocabulary, x.width)
         if isinstance(bias, Derived):
             added = self._derived(f"{name}.bias", vocabulary, bias)
         else:
             added = self._bias(name, vocabulary, bias)
-        self.ops.append(ops.Logits(x.id, weight, added))
+        self.ops.append(ops.Logits(x.id, weight, added, cap))
 
     def output(self, x: Buffer) -> None:
         """The step's result: the rows of x; the last op of a plan without logits."""

@@ -200,9 +200,10 @@ class KvAppend(Op):
 
 @dataclass(frozen=True)
 class Attention(Op):
-    """Causal over the token's own sequence, through the block table, the last `window` tokens of it (−1: all). A head's
-    scores fall by its slope per token of distance (ALiBi; `heads` entries), and entry n−1−d of its bias (heads × n
-    entries) is added to those of a key d tokens before (entry 0 beyond)."""
+    """Causal over the token's own sequence, through the block table, the last `window` tokens of it (−1: all). Scores
+    s become cap · tanh(s / cap) unless the cap is 0. Then a head's scores fall by its slope per token of distance
+    (ALiBi; `heads` entries), and entry n−1−d of its bias (heads × n entries) is added to those of a key d tokens before
+    (entry 0 beyond)."""
 
     kind = "attention"
     q: BufferIn
@@ -212,6 +213,7 @@ class Attention(Op):
     kv_heads: Integer
     head_dim: Integer
     scale: Number
+    cap: Number
     window: Integer
     slopes: OptionalVector
     bias: OptionalVector
@@ -219,8 +221,8 @@ class Attention(Op):
 
 @dataclass(frozen=True)
 class SelfAttention(Op):
-    """Over all rows of the step that belong to the token's sequence, before and after; entry n+d of a head's bias
-    (heads × (2n+1) entries) is added for a key d rows ahead (the ends beyond)."""
+    """Over all rows of the step that belong to the token's sequence, before and after; cap as above; entry n+d of a
+    head's bias (heads × (2n+1) entries) is added for a key d rows ahead (the ends beyond)."""
 
     kind = "self_attention"
     q: BufferIn
@@ -230,12 +232,14 @@ class SelfAttention(Op):
     heads: Integer
     head_dim: Integer
     scale: Number
+    cap: Number
     bias: OptionalVector
 
 
 @dataclass(frozen=True)
 class CrossAttention(Op):
-    """Over the memory of the token's sequence: layer `cache` of the cache of the executor given as `memory`."""
+    """Over the memory of the token's sequence: layer `cache` of the cache of the executor given as `memory`; cap as
+    above."""
 
     kind = "cross_attention"
     q: BufferIn
@@ -245,6 +249,7 @@ class CrossAttention(Op):
     kv_heads: Integer
     head_dim: Integer
     scale: Number
+    cap: Number
 
 
 @dataclass(frozen=True)
@@ -269,12 +274,13 @@ class GatherRows(Op):
 
 @dataclass(frozen=True)
 class Logits(Op):
-    """The step's result [R, vocabulary]: x · weightᵀ + bias."""
+    """The step's result y [R, vocabulary]: x · weightᵀ + bias, as cap · tanh(y / cap) unless the cap is 0."""
 
     kind = "logits"
     x: BufferIn
     weight: Weight
     bias: OptionalVector
+    cap: Number
 
 
 @dataclass(frozen=True)

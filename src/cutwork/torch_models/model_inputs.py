@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from cutwork.architectures import kind_of
+from cutwork.architectures import find, kind_of
 from cutwork.audio import RATE, SECONDS_PER_TIME
 from cutwork.errors import CutworkError
 from cutwork.tasks.rendering import IGNORED, render
@@ -250,10 +250,13 @@ class SpeechInputs(EncoderDecoderInputs):
 
 def inputs_of(config: Any) -> ModelInputs:
     """How a model is fed, by its Hugging Face configuration; CutworkError for one whose decoder has no first token."""
-    kind = kind_of(config.to_dict())
+    said = config.to_dict()
+    kind = kind_of(said)
     if kind in ("text", "embedding"):
         return DecoderOnlyInputs() if kind == "text" else EncoderInputs()
-    start = config.decoder_start_token_id
+    family = find(said)
+    keys = family.start if family else ("decoder_start_token_id",)
+    start = next((said[key] for key in keys if said.get(key) is not None), None)
     if start is None:
         raise CutworkError(f"the config of this {config.model_type} has no decoder_start_token_id; set it")
     padding = start if config.pad_token_id is None else config.pad_token_id

@@ -280,7 +280,7 @@ class Executor:
         share = op["heads"] // keys.shape[1]
         keys, values = (array.astype(np.float64).repeat(share, 1) for array in (keys, values))
         queries = self._view(op["q"], s)[rows].reshape(len(rows), op["heads"], -1).astype(np.float64)
-        weights = _softmax(np.einsum("thd,shd->hts", queries, keys) * op["scale"] + shift)
+        weights = _softmax(_capped(np.einsum("thd,shd->hts", queries, keys) * op["scale"], op["cap"]) + shift)
         self._view(op["out"], s)[rows] = np.einsum("hts,shd->thd", weights, values).reshape(len(rows), -1)
         return weights
 
@@ -296,7 +296,7 @@ class Executor:
 
     def _logits(self, op: Op, s: _Step) -> np.ndarray:
         result = self.weights[op["weight"]].matmul(self._view(op["x"], s))
-        return result + self.vectors[op["bias"]] if op["bias"] != -1 else result
+        return _capped(result + self.vectors[op["bias"]] if op["bias"] != -1 else result, op["cap"])
 
 
 def _activate(name: str, x: np.ndarray) -> np.ndarray:
@@ -312,6 +312,10 @@ def _activate(name: str, x: np.ndarray) -> np.ndarray:
         case _:
             raise ValueError(f"unknown activation {name!r}")
     return np.asarray(y)
+
+
+def _capped(x: np.ndarray, cap: float) -> np.ndarray:
+    return x if cap == 0 else cap * np.tanh(x / cap)
 
 
 def _softmax(x: np.ndarray) -> np.ndarray:

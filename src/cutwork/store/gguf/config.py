@@ -12,11 +12,13 @@ ARCHITECTURES = {
     "llama": ("llama", "LlamaForCausalLM"),
     "qwen2": ("qwen2", "Qwen2ForCausalLM"),
     "qwen3": ("qwen3", "Qwen3ForCausalLM"),
+    "gemma2": ("gemma2", "Gemma2ForCausalLM"),
     "gemma3": ("gemma3_text", "Gemma3ForCausalLM"),
 }
 ROPE_FACTORS = "rope_freqs.weight"  # what Llama 3.1's RoPE divides each frequency by
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
-_27B = 62  # layers of the one Gemma 3 that scales queries by its width
+GEMMA = ("gemma2", "gemma3")
+_27B = {"gemma2": 46, "gemma3": 62}  # layers of the one Gemma that scales queries by its width
 
 
 def architecture(file: GgufFile) -> str:
@@ -70,11 +72,21 @@ def hugging_face_config(file: GgufFile) -> dict[str, Any]:
         "pad_token_id": file.metadata.get("tokenizer.ggml.padding_token_id"),
     }
     _scale_rope(file, arch, rope, config["head_dim"])
-    if arch == "gemma3":
+    if arch in GEMMA:
+        by_width = config["num_hidden_layers"] == _27B[arch]
         config |= {
             "hidden_activation": "gelu_pytorch_tanh",
             "sliding_window": value("attention.sliding_window", int),
-            "query_pre_attn_scalar": width // heads if config["num_hidden_layers"] == _27B else config["head_dim"],
+            "query_pre_attn_scalar": width // heads if by_width else config["head_dim"],
+        }
+        del config["attention_bias"]
+    if arch == "gemma2":
+        config |= {
+            "attn_logit_softcapping": float(value("attn_logit_softcapping", float)),
+            "final_logit_softcapping": float(value("final_logit_softcapping", float)),
+        }
+    if arch == "gemma3":
+        config |= {
             "rope_parameters": {
                 "full_attention": {**rope, "rope_theta": float(value("rope.freq_base", float, 1e6))},
                 "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
@@ -84,7 +96,6 @@ def hugging_face_config(file: GgufFile) -> dict[str, Any]:
                 for layer in range(config["num_hidden_layers"])
             ],
         }
-        del config["attention_bias"]
     return config
 
 

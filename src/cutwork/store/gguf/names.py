@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from cutwork.errors import CutworkError
-from cutwork.store.gguf.config import ROPE_FACTORS
+from cutwork.store.gguf.config import GEMMA, ROPE_FACTORS
 from cutwork.store.gguf.file import GgufFile
 
 _LAYER = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
@@ -24,7 +24,7 @@ _INSIDE = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-_GEMMA3 = _INSIDE | {
+_GEMMA = _INSIDE | {
     "post_attention_norm": "post_attention_layernorm",
     "ffn_norm": "pre_feedforward_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
@@ -33,7 +33,7 @@ _GEMMA3 = _INSIDE | {
 
 def names(file: GgufFile, arch: str) -> dict[str, str]:
     """Hugging Face's name of every tensor that is a weight, by the file's. Raises CutworkError for one without."""
-    inside = _GEMMA3 if arch == "gemma3" else _INSIDE
+    inside = _GEMMA if arch in GEMMA else _INSIDE
     found = {}
     for name in file.tensors:
         layer = _LAYER.fullmatch(name)
@@ -62,6 +62,6 @@ def laid_out(array: np.ndarray, name: str, arch: str, config: dict[str, Any]) ->
             raise CutworkError(f"'{name}' has {array.shape[0]} rows, which are no {heads} heads; get the file again")
         pairs = array.reshape(heads, array.shape[0] // heads // 2, 2, *array.shape[1:])
         return pairs.swapaxes(1, 2).reshape(array.shape)
-    if arch == "gemma3" and name.endswith("norm.weight"):
+    if arch in GEMMA and name.endswith("norm.weight"):
         return np.asarray(array, np.float32) - np.float32(1)
     return array
