@@ -49,7 +49,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "qwen2": ("qwen2", {}),
     "qwen3": ("qwen3", {}),
-    "gemma2": ("gemma2", {}),
+    "gemma2": ("gemma2", {"query_pre_attn_scalar": 16}),
     "gemma3": ("gemma3", GEMMA),
 }
 TOKENS = np.random.default_rng(0).integers(3, 260, 40)
