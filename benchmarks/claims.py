@@ -216,16 +216,16 @@ def fine_tuned_zeros() -> str:
         }.items()
     }
     after = load("evidence_longer.json")
-    longer = {kind: evidence.rows(after, split="test", kind=kind)[0] for kind in ("teacher", "core", "control")}
-    said = {kind: f"{row['right'] / row['samples']:.1%}" for kind, row in longer.items()}
+    longer = {kind: evidence.rows(after, split="test", kind=kind) for kind in ("teacher", "core", "control")}
+    said = {kind: " and ".join(f"{row['right'] / row['samples']:.1%}" for row in each) for kind, each in longer.items()}
     return _line(f"""
         **Zeros that were trained**: with 4 of 16 neighbours kept, the pattern of our speeds, SmolLM2-135M answers
         {shares["one-shot"]:.1%} of {questions:,} short word problems after one-shot ALPS, {shares[PRIMARY[0]]:.1%}
         after cross-entropy and {shares[PRIMARY[1]]:.1%} after SquareHead for the same time ({seeds} seeds, int8; the
         difference is {mean:+.1f} points, {low:+.1f} to {high:+.1f}; Zen 4), its dense teacher {shares["teacher"]:.1%}.
-        After three times the steps of cross-entropy, on {longer["core"]["samples"]:,} other questions, it answers
-        {said["core"]}, that teacher {said["teacher"]}, a dense model trained on for as long {said["control"]} (one
-        seed).
+        After three times the steps of cross-entropy, on {longer["core"][0]["samples"]:,} other questions, it answers
+        {said["core"]} ({len(longer["core"])} seeds), that teacher {said["teacher"]}, a dense model trained on for as
+        long {said["control"]} (one seed).
     """)
 
 
