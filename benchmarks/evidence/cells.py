@@ -9,19 +9,21 @@ from cutwork.run.stages import Source, Stage, Stages
 
 @dataclass(frozen=True)
 class Cell:
-    """One model that is to be tuned from the teacher, pruned or, at level 0, as it is."""
+    """One model that is to be tuned from the teacher, pruned or, at level 0, as it is; pattern: not the recipe's."""
 
     loss: str
     level: float
     seed: int
     rate: float
     steps: int
+    pattern: str | None = None
 
     @property
     def name(self) -> str:
         """Of its stage; the seed changes calibration data, so the mask, and the order of the training data."""
         loss = self.loss.lower().replace("+", "-")
-        return f"{loss}-{round(100 * self.level)}-rate{self.rate:g}-steps{self.steps}-seed{self.seed}"
+        level = f"{round(100 * self.level)}{_named(self.pattern)}"
+        return f"{loss}-{level}-rate{self.rate:g}-steps{self.steps}-seed{self.seed}"
 
     def stage(self, recipe: Recipe, stages: Stages, teacher: Source) -> Stage:
         """The stage that makes it, with its pruning; the one that is there already, if it is."""
@@ -36,15 +38,34 @@ class Cell:
                 "max_steps": self.steps,
             }
         )
-        start = pruned(recipe, stages, teacher, self.level, self.seed) if self.level else teacher
+        start = pruned(recipe, stages, teacher, self.level, self.seed, self.pattern) if self.level else teacher
         return stages.tune(self.name, "tune", start, settings, teacher=teacher)
 
 
-def pruned(recipe: Recipe, stages: Stages, teacher: Source, level: float, seed: int) -> Stage:
-    """The teacher pruned in one shot; the stage that is there already, if it is."""
-    pattern = f"-{recipe.prune.pattern.replace(':', 'of')}" if recipe.prune.pattern else ""
-    name = f"{recipe.prune.method}-{round(100 * level)}{pattern}-seed{seed}"
+def pruned(
+    recipe: Recipe,
+    stages: Stages,
+    teacher: Source,
+    level: float,
+    seed: int,
+    pattern: str | None = None,
+    method: str | None = None,
+) -> Stage:
+    """The teacher pruned in one shot; the stage that is there already, if it is. What is None is the recipe's."""
+    settings = recipe.prune.model_copy(
+        update={
+            "sparsity": level,
+            "seed": seed,
+            "pattern": pattern or recipe.prune.pattern,
+            "method": method or recipe.prune.method,
+        }
+    )
+    name = f"{settings.method}-{round(100 * level)}{_named(settings.pattern)}-seed{seed}"
     for stage in stages.stages:
         if stage.name == name:
             return stage
-    return stages.prune(name, teacher, recipe.prune.model_copy(update={"sparsity": level, "seed": seed}))
+    return stages.prune(name, teacher, settings)
+
+
+def _named(pattern: str | None) -> str:
+    return f"-{pattern.replace(':', 'of')}" if pattern else ""
