@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from reasoning_gym.arithmetic.gsm_symbolic.gsm_symbolic import tasks_ok
 
-from benchmarks.evidence import pareto, report
+from benchmarks.evidence import pareto, patterns, report
 from benchmarks.evidence.cells import Cell
 from benchmarks.evidence.data import splits
 from benchmarks.evidence.designs import DESIGNS, LOSSES
@@ -188,3 +188,27 @@ def test_the_longer_experiment_is_held_against_teacher_and_control() -> None:
     expected = 100 * (ours.mean() - control.mean())
     assert f"| {expected:+.1f} [" in far
     assert report.files({"rows": made}).splitlines()[-1].startswith(f"| CE, int4 | 75% | {ours[0].mean():.1%} [")
+
+
+def test_patterns_are_compared_with_zeros_anywhere_of_the_same_kind() -> None:
+    def row(kind: str, pattern: str, method: str, share: float, seed: int) -> dict[str, object]:
+        answers = right(share, 1, 400, seed)[0]
+        found = {"right": int(answers.sum()), "samples": 400, "answers": packed(answers), "answer_perplexity": 1.1}
+        return {"kind": kind, "pattern": pattern, "method": method, **found}
+
+    rows = [
+        row("one-shot", "unstructured", "alps", 0.6, 1),
+        row("one-shot", "4:16", "alps", 0.4, 2),
+        row("one-shot", "4:16", "sparsegpt", 0.4, 2),
+        row("tuned", "4:16", "alps", 0.7, 3),
+    ]
+    lines = patterns.table({"rows": rows}).splitlines()[2:]
+    compared = [line.split("|")[4].strip() != "" for line in lines]
+    assert compared == [False, True, False, False]  # there is nothing to compare the others with
+    difference = 100 * (rows[1]["right"] - rows[0]["right"]) / 400  # type: ignore[operator]
+    assert f"{difference:+.1f} [" in lines[1]
+
+
+def test_a_cell_is_named_by_its_pattern_unless_it_is_the_recipes() -> None:
+    assert Cell("CE", 0.75, 0, 4e-4, 83).name == "ce-75-rate0.0004-steps83-seed0"
+    assert Cell("CE", 0.75, 0, 4e-4, 83, "2:8").name == "ce-75-2of8-rate0.0004-steps83-seed0"
