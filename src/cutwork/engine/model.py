@@ -11,6 +11,7 @@ from typing import Any, Literal, Unpack, overload
 import numpy as np
 
 from cutwork.architectures import architecture_of
+from cutwork.engine import reading
 from cutwork.engine.backend import Costs, Executor, Weight, choose
 from cutwork.engine.chat.template import ChatTemplate, render_chat
 from cutwork.engine.classification.classifier import Classifier, Label, Span
@@ -99,11 +100,8 @@ class Model:
         if not runtime.writes:
             size = runtime.scheduler.max_tokens
             self.states = HiddenStates(self.plan, runtime.executor, self._cache, self._turn, size)
-        if self.states and runtime.description:
-            limit = min(self.max_context, runtime.description.max_length or self.max_context)
-            self.embedder = Embedder(self.states, self.tokenizer, runtime.description, limit, self._check_tokens)
-        if self.states and runtime.head:
-            self.classifier = Classifier(self.states, self.tokenizer, runtime.head, self.max_context, runtime.question)
+            self.embedder = reading.embedder_of(runtime, self.states, self.tokenizer, self._check_tokens)
+            self.classifier = reading.classifier_of(runtime, self.states, self.tokenizer)
 
     @classmethod
     def load(cls, path: str | Path, **options: Unpack[LoadOptions]) -> "Model":
@@ -182,10 +180,7 @@ class Model:
             pieces = self._shared.stream(requests[0])
             next(pieces)  # a generator that has begun cancels its request when it is dropped
             return pieces
-        try:
-            results = [self._shared.wait(request) for request in requests]
-        finally:
-            self._shared.cancel(requests)
+        results = self._shared.wait_for_all(requests)
         if len(answers) > 1:
             starts = range(0, len(results), len(answers))
             results = [replace(results[i], alternatives=results[i + 1 : i + len(answers)]) for i in starts]
@@ -301,9 +296,7 @@ class Model:
 
             model.embed(["What is cutwork?", "An embroidery."]) @ model.embed("Cloth is cut away.")
         """
-        embedder = self._embedder()
-        texts = [inputs] if isinstance(inputs, str) else inputs
-        vectors = embedder.vectors(embedder.read(texts, **options), progress, **options)
+        vectors = reading.embed(self, [inputs] if isinstance(inputs, str) else inputs, progress, options)
         return vectors[0] if isinstance(inputs, str) else vectors
 
     def classify(self, texts: Sequence[str | tuple[str, str]]) -> list[list[Label]] | list[list[Span]]:
@@ -314,13 +307,7 @@ class Model:
 
             model.classify(["I like it."])[0][0].label
         """
-        classifier = self._classifier()
-        tokens = classifier.read(texts)
-        logits = classifier.logits(tokens)
-        if classifier.head.of == "text":
-            return [classifier.labels(each) for each in logits]
-        alone = [text if isinstance(text, str) else text[0] for text in texts]
-        return [classifier.spans(*each) for each in zip(alone, tokens, logits, strict=True)]
+        return reading.classify(self, texts)
 
     def rank(self, query: str, documents: Sequence[str], *, raw: bool = False) -> np.ndarray:
         """How well each document answers a query, float32 [n], by a cross-encoder: from 0 to 1, or what the model's
@@ -328,9 +315,7 @@ class Model:
 
             model.rank("What is cutwork?", ["An embroidery.", "A river."]).argmax()
         """
-        classifier = self._classifier()
-        classifier.check_ranks()
-        return classifier.relevance(classifier.logits(classifier.read([(query, each) for each in documents])), raw=raw)
+        return reading.rank(self, query, documents, raw=raw)
 
     def render_chat(
         self,
@@ -490,21 +475,6 @@ class Model:
                     self.session.cancel(request)
                 raise
         return requests
-
-    def _embedder(self) -> Embedder:
-        if self.embedder is None:
-            raise CutworkError(
-                f"this {self.config.get('model_type', 'model')} makes no vectors of texts: it is no encoder, and no "
-                "modules.json in its directory says how"
-            )
-        return self.embedder
-
-    def _classifier(self) -> Classifier:
-        if self.classifier is None:
-            raise CutworkError(
-                f"this {self.config.get('model_type', 'model')} gives no classes: it was not saved with such a head"
-            )
-        return self.classifier
 
     def _check(self, tokens: Sequence[int]) -> None:
         """Raise CutworkError unless the model writes text, knows these tokens and is open."""

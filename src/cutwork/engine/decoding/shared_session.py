@@ -28,6 +28,13 @@ class SharedSession:
         _check(request)
         return request.result()
 
+    def wait_for_all(self, requests: Sequence[Request], check: Callable[[], None] | None = None) -> list[Generation]:
+        """The whole answers, in order; if one of them cannot be had, the others end too."""
+        try:
+            return [self.wait(request, check) for request in requests]
+        finally:
+            self.cancel(requests)
+
     def stream(self, request: Request) -> Iterator[str]:
         """Pieces of text as they come, after an empty one; the request ends when the iterator does."""
         try:
