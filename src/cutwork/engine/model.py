@@ -12,6 +12,7 @@ import numpy as np
 
 from cutwork.architectures import architecture_of
 from cutwork.engine import reading
+from cutwork.engine.adapters import number_of
 from cutwork.engine.backend import Costs, Executor, Weight, choose
 from cutwork.engine.chat.template import ChatTemplate, render_chat
 from cutwork.engine.classification.classifier import Classifier, Label, Span
@@ -68,6 +69,7 @@ class Model:
         self.executor: Executor | None = runtime.executor
         self.plan, self.encoder = runtime.plan, runtime.encoder
         self.weights: Mapping[str, Weight] = runtime.weights
+        self.adapters: Mapping[str, int] = runtime.adapters  # bytes of each
         self.laid_out: Mapping[str, Layout] = runtime.laid_out  # the weights that are not as they are stored
         self.cache_dtype = runtime.cache_dtype
         self.max_context, self.max_batch = runtime.max_context, options["max_batch"]
@@ -82,7 +84,8 @@ class Model:
             vocabulary = self.tokenizer.get_vocab() if self.tokenizer else None
             add_draft(runtime, read_model(options["draft"]), module, self.costs, options, vocabulary)
         usual = usual_rules(settings, size, answers=self.encoder is not None)
-        self.session = Session(runtime.scheduler, self.tokenizer, self.stop_tokens, size, usual)
+        names = list(runtime.adapters)
+        self.session = Session(runtime.scheduler, self.tokenizer, self.stop_tokens, size, usual, names)
         self._turn = Turn()
         self._shared = SharedSession(self.session, self._turn)
         self._scorer = Scorer(
@@ -122,6 +125,8 @@ class Model:
         once: about 2.5 more bytes per nonzero, faster batches with AVX-512's VBMI2, else nothing.
         huge_pages: copy the weights to memory, a larger model's to huge pages, read faster; if not, processes share the
         file's, which must then stay as it is: replace a model by renaming another to its place, as `pack` does.
+        adapters: directories of PEFT's LoRA adapters by the names that requests choose them by; they are added as each
+        request asks, in floats, to a model of any encoding, sparse ones too.
 
         Raises CutworkError for whatever is wrong with the model or the options.
 
@@ -152,12 +157,13 @@ class Model:
         that are whole characters; closing it early cancels the request. Options, with their defaults:
 
         max_new_tokens=128; stop=[], strings that end the answer and are left out of it; ignore_eos=False;
-        skip_special_tokens=True; and those of `Sampling`: temperature=0.0 (greedy), top_k=0, top_p=1.0, min_p=0.0,
-        repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0, logit_bias={}, constraint=None, seed=None,
-        logprobs=None; of its `Rules`: suppress_tokens=[], begin_suppress_tokens=[], forced_bos_token_id=None,
-        forced_eos_token_id=None, forced_tokens={}, no_repeat_ngram_size=0, min_new_tokens=0; and of `Beams`:
-        num_beams=1, length_penalty=1.0, early_stopping=False, num_return_sequences=1 (with a temperature so many
-        draws), num_beam_groups=1, diversity_penalty=0.0.
+        skip_special_tokens=True; adapter=None, the name of one that the model was loaded with; and those of `Sampling`:
+        temperature=0.0 (greedy), top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, presence_penalty=0.0,
+        frequency_penalty=0.0, logit_bias={}, constraint=None, seed=None, logprobs=None; of its `Rules`:
+        suppress_tokens=[], begin_suppress_tokens=[], forced_bos_token_id=None, forced_eos_token_id=None,
+        forced_tokens={}, no_repeat_ngram_size=0, min_new_tokens=0; and of `Beams`: num_beams=1, length_penalty=1.0,
+        early_stopping=False, num_return_sequences=1 (with a temperature so many draws), num_beam_groups=1,
+        diversity_penalty=0.0.
 
         Raises CutworkError for an empty prompt, one that does not fit the context, or an option out of range.
 
@@ -369,13 +375,21 @@ class Model:
         finally:
             self._shared.cancel(requests)
 
-    def logits(self, tokens: Sequence[int], memory: EncodedInput | None = None, *, first: int = 0) -> np.ndarray:
+    def logits(
+        self,
+        tokens: Sequence[int],
+        memory: EncodedInput | None = None,
+        *,
+        first: int = 0,
+        adapter: str | None = None,
+    ) -> np.ndarray:
         """Logits float32 [T - first, vocabulary] after each of T tokens from the place `first` on: those after token t
         predict token t + 1.
 
-        With an encoder, tokens are the decoder's and `memory` is what it answers.
+        With an encoder, tokens are the decoder's and `memory` is what it answers. adapter: as for `generate`.
         """
-        return np.concatenate(list(self._scorer.logits(tokens, memory, first)))
+        number = number_of(list(self.adapters), adapter)
+        return np.concatenate(list(self._scorer.logits(tokens, memory, first, number)))
 
     def cross_attention(
         self, tokens: Sequence[int], memory: EncodedInput, heads: Sequence[tuple[int, int]]
@@ -389,14 +403,21 @@ class Model:
         return self._scorer.cross_attention(tokens, memory, heads)
 
     def token_logprobs(
-        self, tokens: Sequence[int], alternatives: int = 0, memory: EncodedInput | None = None, *, first: int = 0
+        self,
+        tokens: Sequence[int],
+        alternatives: int = 0,
+        memory: EncodedInput | None = None,
+        *,
+        first: int = 0,
+        adapter: str | None = None,
     ) -> Iterator[list[Logprob | None]]:
         """Log-probabilities of the tokens of a text, in chunks as they are computed; None for the first token.
 
         Of those from the place `first` on only, which is less work than all. Each with the likeliest `alternatives`
-        tokens in its place. Raises CutworkError if the text exceeds the context.
+        tokens in its place. adapter: as for `generate`. Raises CutworkError if the text exceeds the context.
         """
-        return self._scorer.token_logprobs(tokens, alternatives, memory, first)
+        number = number_of(list(self.adapters), adapter)
+        return self._scorer.token_logprobs(tokens, alternatives, memory, first, number)
 
     def perplexity(
         self,
@@ -422,11 +443,11 @@ class Model:
 
     @property
     def memory_bytes(self) -> dict[str, int]:
-        """Bytes of weights, KV cache and the arena of activations."""
+        """Bytes of weights, those of adapters included, KV cache and the arena of activations."""
         executors = [*filter(None, [self.executor]), *([self.encoder.executor] if self.encoder else [])]
         once = {id(weight): weight for weight in self.weights.values()}
         return {
-            "weights": sum(weight.nbytes + weight.reordered_bytes for weight in once.values()),
+            "weights": sum(w.nbytes + w.reordered_bytes for w in once.values()) + sum(self.adapters.values()),
             "cache": sum(int(executor.cache_bytes) for executor in executors),
             "arena": sum(int(executor.arena_bytes) for executor in executors),
         }

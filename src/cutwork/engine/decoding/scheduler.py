@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 
+from cutwork.engine.adapters import NO_ADAPTER
 from cutwork.engine.backend import Executor
 from cutwork.engine.decoding.beam import Beams, BeamSearch
 from cutwork.engine.decoding.blocks import BlockCache, OutOfBlocks, Table
@@ -76,6 +77,7 @@ class Scheduler:
         cache_salt: str = "",
         beams: Beams | None = None,
         memory: EncodedInput | None = None,
+        adapter: int = NO_ADAPTER,
     ) -> Running:
         """Queue a prompt. It ends with "length" after `max_new_tokens` or at the end of the context.
 
@@ -95,7 +97,9 @@ class Scheduler:
             raise CutworkError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
         limit = min(room, len(prompt) + max_new_tokens)
         sampler = Sampler(sampling, len(prompt), limit, stop_tokens)
-        sequence = Running(list(prompt), len(prompt), limit, stop_tokens, sampler, priority, client, cache_salt, memory)
+        sequence = Running(
+            list(prompt), len(prompt), limit, stop_tokens, sampler, priority, client, cache_salt, memory, adapter
+        )
         if beams is not None:
             beams.check(len(prompt), limit, self.max_batch, self.cache)
             sequence.search = BeamSearch(beams, sampler, prompt, limit, stop_tokens)
@@ -175,7 +179,7 @@ class Scheduler:
             if sequence.pending > 1 and count > 0:
                 batch.append((sequence, count))
                 budget -= count
-        return batch
+        return sorted(batch, key=lambda part: part[0].adapter)  # neighbours with an adapter are multiplied together
 
     def _guess(self) -> None:
         """The draft model's guesses for those that decode, as far as there is room for them."""
@@ -313,7 +317,8 @@ class Scheduler:
             wanted = max(0, start + count + 1 - len(sequence.tokens))
             parts.append(Part(pending[:count], start, sequence.slot, wanted))
         assert self._executor is not None
-        return run_step(self._executor, parts, self._slots.tables, attended=self._slots.attended)
+        adapters = self._slots.adapters if any(sequence.adapter != NO_ADAPTER for sequence, _ in batch) else None
+        return run_step(self._executor, parts, self._slots.tables, attended=self._slots.attended, adapters=adapters)
 
     def _continue(self, sequence: Running, logits: np.ndarray) -> list[Chosen]:
         """What follows from the logits [V] after a sequence's last token."""
