@@ -68,7 +68,7 @@ def test_logits_and_greedy_tokens_equal_pefts(backend, llama, directory, oracles
         assert relative(other, base) > 0.1
 
 
-@pytest.mark.parametrize("variant", ["qwen3", "phi3", "gemma3"])
+@pytest.mark.parametrize("variant", ["qwen3", "phi3", "gemma2", "gemma3"])
 def test_other_families(variant, tmp_path):
     hf = make(variant, vocab_size=VOCABULARY)
     targets = ["qkv_proj", "gate_up_proj", "down_proj"] if variant == "phi3" else ALL_LINEARS

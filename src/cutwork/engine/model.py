@@ -18,7 +18,7 @@ from cutwork.engine.chat.template import ChatTemplate, render_chat
 from cutwork.engine.classification.classifier import Classifier, Label, Span
 from cutwork.engine.decoding import perplexity as measure
 from cutwork.engine.decoding.options import GenerateOptions, each_answer
-from cutwork.engine.decoding.requests import Generation, Request, Session
+from cutwork.engine.decoding.requests import Generation, Session
 from cutwork.engine.decoding.sampling import Logprob
 from cutwork.engine.decoding.scoring import Scorer
 from cutwork.engine.decoding.shared_session import SharedSession
@@ -87,7 +87,7 @@ class Model:
         names = list(runtime.adapters)
         self.session = Session(runtime.scheduler, self.tokenizer, self.stop_tokens, size, usual, names)
         self._turn = Turn()
-        self._shared = SharedSession(self.session, self._turn)
+        self._shared = SharedSession(self.session, self._turn, self._check)
         self._scorer = Scorer(
             runtime.executor,
             self._cache,
@@ -181,7 +181,8 @@ class Model:
         answers = each_answer(options)
         if stream and len(answers) > 1:
             raise CutworkError("only one answer can be streamed; leave out stream=True or num_return_sequences")
-        requests = self._submit([(ids, each) for ids in tokens for each in answers])
+        asked = [self._asked(ids) for ids in tokens]  # several answers to a prompt share what has been read
+        requests = self._shared.add([(*each, options) for each in asked for options in answers])
         if stream:
             pieces = self._shared.stream(requests[0])
             next(pieces)  # a generator that has begun cancels its request when it is dropped
@@ -366,14 +367,7 @@ class Model:
 
         check: called before every step; what it raises ends them all.
         """
-        self._check(prompt)
-        requests: list[Request] = []
-        try:
-            with self._turn:
-                requests += [self.session.add(prompt, memory, **options) for options in each]
-            return [self._shared.wait(request, check) for request in requests]
-        finally:
-            self._shared.cancel(requests)
+        return self._shared.wait_for_all(self._shared.add([(prompt, memory, options) for options in each]), check)
 
     def logits(
         self,
@@ -476,26 +470,10 @@ class Model:
     ) -> None:
         self.close()
 
-    def _submit(self, prompts: Sequence[tuple[Sequence[int], GenerateOptions]]) -> list[Request]:
-        """Queue all prompts, each with its options, or, if one of them is refused, none."""
-        requests: list[Request] = []
-        with self._turn:
-            try:
-                inputs: dict[int, EncodedInput] = {}  # several answers to a prompt share what has been read
-                for tokens, options in prompts:
-                    self._check(tokens)
-                    if self.encoder:
-                        memory = inputs.setdefault(id(tokens), self.encoder.input(tokens))
-                        requests.append(self.session.add(self.start_tokens, memory, **options))
-                    else:
-                        requests.append(self.session.add(tokens, **options))
-                    settings = requests[-1].sequence.sampler.settings
-                    self._check([*settings.logit_bias, *settings.named_tokens()])
-            except BaseException:
-                for request in requests:
-                    self.session.cancel(request)
-                raise
-        return requests
+    def _asked(self, tokens: Sequence[int]) -> tuple[Sequence[int], EncodedInput | None]:
+        """What an answer to a prompt begins with, and what an encoder reads for it."""
+        self._check(tokens)
+        return (self.start_tokens, self.encoder.input(tokens)) if self.encoder else (tokens, None)
 
     def _check(self, tokens: Sequence[int]) -> None:
         """Raise CutworkError unless the model writes text, knows these tokens and is open."""
