@@ -283,7 +283,8 @@ using Features = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device:
 Floats<2> step(BoundExecutor& self, const Indices<1>& tokens, const Indices<1>& positions, const Indices<1>& sequences,
                const Indices<2>& block_tables, const Indices<1>& logits_rows, bool profile,
                const std::optional<Indices<2>>& memory_tables, const std::optional<Indices<1>>& memory_lengths,
-               const std::optional<Features>& features, const std::optional<Indices<2>>& attention_of) {
+               const std::optional<Features>& features, const std::optional<Indices<2>>& attention_of,
+               const std::optional<Indices<1>>& adapters) {
   if (positions.size() != tokens.size() || sequences.size() != tokens.size())
     throw std::invalid_argument("tokens, positions and sequences differ in length");
   if (memory_tables.has_value() != memory_lengths.has_value())
@@ -295,6 +296,8 @@ Floats<2> step(BoundExecutor& self, const Indices<1>& tokens, const Indices<1>& 
     throw std::invalid_argument("features must have a row per token");
   if (attention_of && attention_of->shape(1) != 2)
     throw std::invalid_argument("attention_of must hold pairs of a layer and a head");
+  if (adapters && adapters->size() != block_tables.shape(0))
+    throw std::invalid_argument("adapters must have an entry per row of block_tables");
   const auto size = [](size_t count) { return static_cast<int64_t>(count); };
   const Batch batch{.tokens = tokens.data(),
                     .positions = positions.data(),
@@ -311,7 +314,8 @@ Floats<2> step(BoundExecutor& self, const Indices<1>& tokens, const Indices<1>& 
                     .features = features ? features->data() : nullptr,
                     .feature_width = features ? size(features->shape(1)) : 0,
                     .attention_of = attention_of ? attention_of->data() : nullptr,
-                    .attention_of_count = attention_of ? size(attention_of->shape(0)) : 0};
+                    .attention_of_count = attention_of ? size(attention_of->shape(0)) : 0,
+                    .adapters = adapters ? adapters->data() : nullptr};
   const size_t shape[2] = {logits_rows.size(), static_cast<size_t>(self.executor->result_width())};
   std::unique_ptr<float[]> logits(new float[shape[0] * shape[1]]);
   {
@@ -370,12 +374,13 @@ cross_attention attends to.)")
            "block_tables"_a.noconvert(), "logits_rows"_a.noconvert(), "profile"_a = false,
            "memory_tables"_a.noconvert() = nb::none(), "memory_lengths"_a.noconvert() = nb::none(),
            "features"_a.noconvert() = nb::none(), "attention_of"_a.noconvert() = nb::none(),
+           "adapters"_a.noconvert() = nb::none(),
            R"(One forward pass; returns logits float32 [R, vocabulary], or the rows of an output.
 
 tokens, positions, sequences: int32 [T]; block_tables: int32 [S, B]; logits_rows: int32 [R]. For a plan with
 cross_attention memory_tables: int32 [S, M], blocks of the memory, and memory_lengths: int32 [S]. features: float32
 [T, width] for a plan with an input. attention_of: int32 [P, 2], layers and heads of cross attention for
-attention_weights. Releases the GIL. Raises ValueError before computing anything if an index is out of range, RuntimeError
+attention_weights. adapters: int32 [S], the adapter of each sequence's low_rank ops, -1 for none. Releases the GIL. Raises ValueError before computing anything if an index is out of range, RuntimeError
 if another thread is in a step of this executor or the process was forked.)")
       .def("copy_blocks", copy_blocks, "pairs"_a, "Copies blocks of the cache in every layer: (from, to), in order.")
       .def_prop_ro("threads", [](const BoundExecutor& e) { return e.executor->threads(); })

@@ -44,6 +44,7 @@ BatchRules::BatchRules(const Plan& plan)
       cross_layers_ = std::max(cross_layers_, cross->cache + 1);
       cross_heads_ = cross_heads_ == 0 ? cross->heads : std::min(cross_heads_, cross->heads);
     }
+    if (const auto* low_rank = std::get_if<LowRank>(&op)) adapters_ = std::max(adapters_, low_rank->adapter + 1);
     if (const auto* attention = std::get_if<Attention>(&op))
       window_ = window_ < 0 || attention->window < 0 ? -1 : std::max(window_, attention->window);
   }
@@ -86,6 +87,7 @@ void BatchRules::check(const Batch& batch, std::vector<Run>& runs) const {
     throw std::invalid_argument("this plan attends to no memory, but memory_tables are given");
   }
   check_extras(batch);
+  if (batch.adapters) check_adapters(batch);
 }
 
 void BatchRules::check_extras(const Batch& batch) const {
@@ -95,6 +97,13 @@ void BatchRules::check_extras(const Batch& batch) const {
   for (int64_t i = 0; i < batch.attention_of_count; ++i) {
     require_below("attention_of, layers", i, batch.attention_of[2 * i], cross_layers_);
     require_below("attention_of, heads", i, batch.attention_of[2 * i + 1], cross_heads_);
+  }
+}
+
+void BatchRules::check_adapters(const Batch& batch) const {
+  for (int64_t i = 0; i < batch.table_count; ++i) {
+    const int64_t adapter = batch.adapters[i];
+    require(adapter >= -1 && adapter < adapters_, "adapters", i, adapter, "which is not -1 or below", adapters_);
   }
 }
 

@@ -25,6 +25,7 @@ struct Batch {
   int64_t feature_width;
   const int32_t* attention_of;  // [attention_of_count, 2]: layer and head of cross attention whose weights are kept
   int64_t attention_of_count;
+  const int32_t* adapters;  // [table_count]: the adapter of each sequence, -1 for none; null if none has one
 
   const int32_t* table(int64_t token) const { return tables + sequences[token] * table_length; }
   const int32_t* memory_table(int64_t token) const { return memory_tables + sequences[token] * memory_table_length; }
@@ -48,6 +49,7 @@ class BatchRules {
   void check_run(const Batch& batch, const Run& run) const;
   void check_memory(const Batch& batch, const Run& run) const;
   void check_extras(const Batch& batch) const;
+  void check_adapters(const Batch& batch) const;
 
   int64_t max_tokens_, max_logits_;
   int64_t vocabulary_;  // rows of the smallest embedding
@@ -56,6 +58,7 @@ class BatchRules {
   int64_t positions_;          // rows of the smallest table of positions
   int64_t feature_width_ = 0;  // of the input, if there is one
   int64_t cross_layers_ = 0, cross_heads_ = 0;
+  int64_t adapters_ = 0;
   int64_t window_ = 1;  // the widest of any attention, or -1
 };
 

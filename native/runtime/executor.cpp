@@ -59,6 +59,9 @@ void Executor::prepare_ops(const Costs& costs) {
       for (size_t i = 0; i < linear->outs.size(); ++i) members.push_back(member(linear->weights[i], linear->biases[i]));
       targets_.resize(std::max(targets_.size(), members.size()));
       prepared.linear.emplace(std::move(members), linear->activation, plan_.threads, costs);
+    } else if (const auto* low_rank = std::get_if<LowRank>(&op)) {
+      prepared.linear.emplace(std::vector<Member>{member(low_rank->down, -1)}, Activation::none, plan_.threads, costs);
+      adapted_.resize(std::max(adapted_.size(), static_cast<size_t>(low_rank->adapter) + 1));
     } else if (const auto* logits = std::get_if<Logits>(&op)) {
       result_width_ = plan_.weights[static_cast<size_t>(logits->weight)].rows;
       prepared.linear.emplace(std::vector<Member>{member(logits->weight, logits->bias)}, Activation::none,
@@ -149,7 +152,8 @@ void Executor::hold(const Batch& batch) {
     copy(batch.memory_lengths, batch.table_count);
   }
   const auto attention_of = static_cast<int64_t>(indices_.size());
-  copy(batch.attention_of, 2 * batch.attention_of_count);
+  const int64_t adapters = attention_of + copy(batch.attention_of, 2 * batch.attention_of_count);
+  if (batch.adapters) copy(batch.adapters, batch.table_count);
   batch_ = batch;
   batch_.tokens = indices_.data();
   batch_.positions = batch_.tokens + tokens;
@@ -157,9 +161,26 @@ void Executor::hold(const Batch& batch) {
   batch_.tables = batch_.tokens + sequences;
   batch_.wanted = batch_.tokens + tables;
   batch_.attention_of = batch_.tokens + attention_of;
+  if (batch.adapters) batch_.adapters = batch_.tokens + adapters;
   if (batch.memory_tables) {
     batch_.memory_tables = batch_.tokens + wanted;
     batch_.memory_lengths = batch_.tokens + lengths;
+  }
+}
+
+// Neighbours with the same adapter are multiplied together.
+void Executor::find_adapted() {
+  for (std::vector<Run>& rows : adapted_) rows.clear();
+  if (!batch_.adapters) return;
+  for (const Run& run : runs_) {
+    const int32_t adapter = batch_.adapters[batch_.sequences[run.first]];
+    if (adapter == -1) continue;
+    std::vector<Run>& rows = adapted_[static_cast<size_t>(adapter)];
+    if (!rows.empty() && rows.back().first + rows.back().count == run.first) {
+      rows.back().count += run.count;
+    } else {
+      rows.push_back(run);
+    }
   }
 }
 
@@ -172,6 +193,7 @@ void Executor::step(const Batch& batch, bool profile, float* logits) {
   if (profile) profile_.assign(plan_.ops.size(), 0.0);
   start_keeping_weights();
   compute_angles();
+  find_adapted();
   for (size_t i = 0; i < plan_.ops.size(); ++i) {
     const auto run_op = [&](const auto& op) { run(op, prepared_[i]); };
     if (profile) {

@@ -88,6 +88,7 @@ class Executor {
   void allocate();
   void hold(const Batch& batch);
   void compute_angles();
+  void find_adapted();
 
   // Calls job(token) for every token of [0, count), shared among the threads if `work`, in floats per token, is worth
   // it.
@@ -128,6 +129,7 @@ class Executor {
   void run(const Add& op, const Prepared& prepared);
   void run(const Clip& op, const Prepared& prepared);
   void run(const Linear& op, const Prepared& prepared);
+  void run(const LowRank& op, const Prepared& prepared);
   void run(const Rope& op, const Prepared& prepared);
   void run(const KvAppend& op, const Prepared& prepared);
   void run(const Attention& op, const Prepared& prepared);
@@ -163,6 +165,7 @@ class Executor {
   Batch batch_ = {};
   float* logits_ = nullptr;
   std::vector<Run> runs_;
+  std::vector<std::vector<Run>> adapted_;  // rows with each adapter
   std::vector<QueryTile> tiles_;
   std::vector<KeyRange> key_ranges_;
   std::vector<float*> item_partials_;  // of each (tile, kv head) whose keys are shared

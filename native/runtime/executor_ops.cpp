@@ -9,6 +9,7 @@ namespace cutwork {
 namespace {
 
 constexpr int64_t kSharedFloats = 16384;  // elementwise work from which waking another thread pays
+constexpr int64_t kPiece = 256;           // columns of a low_rank's vector that stay near for all tokens
 
 }  // namespace
 
@@ -124,6 +125,19 @@ void Executor::run(const Linear& op, const Prepared& prepared) {
   for (size_t i = 0; i < op.outs.size(); ++i)
     targets_[i] = {data(op.outs[i]), op.residual == -1 ? nullptr : data(op.residual)};
   prepared.linear->run(context_, data(op.x), rows(op.x), targets_.data());
+}
+
+void Executor::run(const LowRank& op, const Prepared& prepared) {
+  const int64_t columns = width(op.y), rank = width(op.low), pieces = (columns + kPiece - 1) / kPiece;
+  for (const Run& run : adapted_[static_cast<size_t>(op.adapter)]) {
+    const Target low = {data(op.low, run.first), nullptr};
+    prepared.linear->run(context_, data(op.x, run.first), run.count, &low);
+    per_token(run.count * pieces, rank * std::min(kPiece, columns), [&](int64_t item) {
+      const int64_t token = item % run.count, begin = item / run.count * kPiece;
+      kernels_.elementwise.add_rows(low.y + token * rank, vector(op.up) + begin, rank, columns,
+                                    std::min(kPiece, columns - begin), data(op.y, run.first + token) + begin);
+    });
+  }
 }
 
 void Executor::run(const Rope& op, const Prepared& prepared) {

@@ -163,6 +163,18 @@ class Verifier {
     }
   }
 
+  void check_op(const LowRank& op) {
+    per_token(op.x, "x");
+    per_token(op.y, "y");
+    write(op.low, "low", false);
+    for (int64_t input : {op.x, op.y}) require(!overlap(op.low, input), "low overlaps an input");
+    require(!overlap(op.x, op.y), "x and y overlap");
+    multiplies(op.down, op.x, width(op.low));
+    vector_of(op.up, "up", width(op.low) * width(op.y));
+    require(op.adapter >= 0 && op.adapter < kMaxAdapters,
+            "adapter is " + text(op.adapter) + ", which is not between 0 and " + text(kMaxAdapters - 1));
+  }
+
   void check_op(const Rope& op) {
     per_token(op.x, "x");
     write_like(op.x, op.out, "out", {op.x});

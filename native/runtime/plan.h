@@ -49,6 +49,8 @@ constexpr void for_each_field(const Visit& visit) {
   std::apply([&](const auto&... each) { (visit(each), ...); }, Op::fields());
 }
 
+constexpr int64_t kMaxAdapters = 1024;  // of a plan
+
 // The ops: what each one's fields are is declared here only. What is read from a dict, what verify() checks of every op
 // and what Python is told (op_fields) follow.
 struct Embed {
@@ -154,6 +156,16 @@ struct Linear {
                       field("activation", Role::optional_activation, &Linear::activation));
   }
 };
+struct LowRank {
+  static constexpr const char* kName = "low_rank";
+  int64_t x, y, low, down, up, adapter;
+
+  static constexpr auto fields() {
+    return std::tuple(field("x", Role::buffer_in, &LowRank::x), field("y", Role::buffer_in, &LowRank::y),
+                      field("low", Role::buffer_out, &LowRank::low), field("down", Role::weight, &LowRank::down),
+                      field("up", Role::vector, &LowRank::up), field("adapter", Role::integer, &LowRank::adapter));
+  }
+};
 struct Rope {
   static constexpr const char* kName = "rope";
   int64_t x, out, heads, head_dim, inv_freq;
@@ -254,8 +266,8 @@ struct Output {
 
   static constexpr auto fields() { return std::tuple(field("x", Role::buffer_in, &Output::x)); }
 };
-using AnyOp = std::variant<Embed, Input, AddPositions, Unfold, RmsNorm, LayerNorm, Slice, Add, Clip, Linear, Rope,
-                           KvAppend, Attention, SelfAttention, CrossAttention, Gated, GatherRows, Logits, Output>;
+using AnyOp = std::variant<Embed, Input, AddPositions, Unfold, RmsNorm, LayerNorm, Slice, Add, Clip, Linear, LowRank,
+                           Rope, KvAppend, Attention, SelfAttention, CrossAttention, Gated, GatherRows, Logits, Output>;
 
 // A matrix of f32 with a row per token of the step (or per row whose logits are wanted) at `offset` floats per row.
 struct Buffer {

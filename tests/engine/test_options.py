@@ -21,6 +21,7 @@ OF_THE_REQUEST = {
     "priority",
     "client",
     "cache_salt",
+    "adapter",
 }
 
 

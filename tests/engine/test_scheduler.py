@@ -95,8 +95,8 @@ def test_short_memory_delays_but_changes_nothing(blocks):
         assert s.cache.free == blocks - len(used)
     assert [q.tokens[q.prompt_tokens :] for q in sequences] == [expected(i + 1, 25) for i in range(6)]
     assert s.cache.free == blocks
-    assert sorted(s._slots) == list(range(5))
-    assert (s._tables == -1).all()
+    assert sorted(s._slots.free) == list(range(5))
+    assert (s._slots.tables == -1).all()
 
 
 def test_cancelling_frees_everything_wherever_it_is():

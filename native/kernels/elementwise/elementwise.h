@@ -29,6 +29,8 @@ struct ElementwiseKernels {
   void (*soft_cap)(float cap, int64_t width, float* y);
   // y = activation(y + bias) + residual, without what is null.
   void (*finish)(Activation activation, const float* bias, const float* residual, int64_t width, float* y);
+  // y += the sum of factors[r] * row r of `count` rows, which begin `stride` apart.
+  void (*add_rows)(const float* factors, const float* rows, int64_t count, int64_t stride, int64_t width, float* y);
   // out [cols] = scale * row `row` of the weight.
   void (*embed)(const Weight& weight, int64_t row, float scale, float* out);
   // log(sum(e^x)). x may be -inf in places, but not in all.

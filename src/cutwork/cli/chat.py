@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from cutwork.cli.loading import ModelArgument, loads_model
+from cutwork.cli.loading import ADAPTER, AdapterOption, ModelArgument, loads_model, with_adapter
 from cutwork.cli.options import Seed, Temperature, TopP
 from cutwork.errors import CutworkError
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def chat(
     model: ModelArgument,
     loading: "LoadOptions",
+    adapter: AdapterOption = None,
     system: Annotated[str | None, typer.Option(help="A system message that opens the conversation.")] = None,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n", min=1, help="Tokens per answer.")] = 2048,
     temperature: Temperature = 0.7,
@@ -44,7 +45,7 @@ def chat(
     opening = [{"role": "system", "content": system}] if system else []
     messages: list[dict[str, Any]] = list(opening)
     shown = _Shown(console, thoughts)
-    with Model.load(model, **loading) as loaded:
+    with Model.load(model, **with_adapter(loading, adapter)) as loaded:
         loaded.check_writes()
         console.print(f"[dim]{model}: /reset forgets, /exit leaves[/dim]")
         while True:
@@ -76,6 +77,7 @@ def chat(
                         temperature=temperature,
                         top_p=top_p,
                         seed=seed,
+                        adapter=ADAPTER if adapter else None,
                     )
                 )
             except KeyboardInterrupt:

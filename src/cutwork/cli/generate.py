@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from cutwork.cli.console import print_json
-from cutwork.cli.loading import ModelArgument, loads_model
+from cutwork.cli.loading import ADAPTER, AdapterOption, ModelArgument, loads_model, with_adapter
 from cutwork.cli.options import Json, Seed, Temperature, TopP
 from cutwork.errors import CutworkError
 
@@ -44,6 +44,7 @@ def generate(
         list[int] | None, typer.Option("--suppress-token", help="Never this token id; may be given several times.")
     ] = None,
     stop: Annotated[list[str] | None, typer.Option(help="Stop before this text; may be given several times.")] = None,
+    adapter: AdapterOption = None,
     use_chat_template: Annotated[
         bool, typer.Option("--chat-template", help="Wrap each prompt as a user's message of the model's chat template.")
     ] = False,
@@ -79,10 +80,11 @@ def generate(
         "diversity_penalty": diversity_penalty,
         "no_repeat_ngram_size": no_repeat_ngram_size,
         "min_new_tokens": min_new_tokens,
+        "adapter": ADAPTER if adapter else None,
     }
     if suppress_tokens:
         options["suppress_tokens"] = suppress_tokens
-    with Model.load(model, **loading) as loaded:
+    with Model.load(model, **with_adapter(loading, adapter)) as loaded:
         if use_chat_template:
             prompts = [loaded.render_chat([{"role": "user", "content": p}]) for p in prompts]
         if len(prompts) * num_return_sequences == 1 and not as_json:

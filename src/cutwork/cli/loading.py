@@ -19,6 +19,16 @@ ModelArgument = Annotated[
     ),
 ]
 
+AdapterOption = Annotated[
+    str | None, typer.Option("--adapter", metavar="DIR", help="A LoRA adapter (PEFT's files) that answers instead.")
+]
+ADAPTER = "adapter"  # what a command that has only one calls it
+
+
+def with_adapter(loading: "LoadOptions", path: str | None) -> "LoadOptions":
+    """The options for a model with the adapter in a directory, if there is one."""
+    return {**loading, "adapters": {ADAPTER: path}} if path else loading
+
 
 def _options(
     threads: Annotated[int, typer.Option("--threads", "-t", min=0, help="0: every CPU this process may use.")] = 0,

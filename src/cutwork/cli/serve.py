@@ -27,6 +27,12 @@ def serve(
         typer.Argument(metavar="MODEL…", help="Model directories or Hub names; NAME=MODEL serves one under a name."),
     ],
     loading: "LoadOptions",
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=DIR", help="A LoRA adapter of the one model (PEFT's files), as a model NAME; may be repeated."
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="0: any free one.")] = 8000,
     max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Sequences computed together.")] = 64,
@@ -66,9 +72,12 @@ def serve(
     Example: [bold]cutwork serve out/smollm2-gsm/packed/sparse-int8 --port 8000[/bold]
 
     [bold]cutwork serve small=out/packed/sparse-int8 large=out/large --max-loaded 1 --idle-timeout 300[/bold]
+
+    [bold]cutwork serve out/packed/sparse-int8 --adapter sql=adapters/sql --adapter polite=adapters/polite[/bold]
     """
     if (tls_key is None) != (tls_cert is None):
         raise CutworkError("TLS needs both --tls-key and --tls-cert")
+    adapters = _adapters(adapter or [], models)
     keys = api_key or ([""] if "CUTWORK_API_KEY" in os.environ and not os.environ["CUTWORK_API_KEY"] else [])
     if not all(keys):
         raise CutworkError(
@@ -90,7 +99,7 @@ def serve(
         name, path = _name(given)
         if name in named:
             raise CutworkError(f"two models are called {name}; tell them apart with NAME=MODEL")
-        load = partial(Model.load, path, **(with_draft(loading, path) | {"max_batch": max_batch}))
+        load = partial(Model.load, path, **(with_draft(loading, path) | {"max_batch": max_batch, "adapters": adapters}))
         named[name] = load if max_loaded or idle_timeout else load()
     files = _raise_file_limit()
     limits = Limits(
@@ -123,7 +132,7 @@ def serve(
     )
     scheme = "https" if tls_key else "http"
     shown = f"[{address[0]}]" if ":" in address[0] else address[0]
-    typer.echo(f"serving {', '.join(named)} at {scheme}://{shown}:{address[1]}", err=True)
+    typer.echo(f"serving {', '.join([*named, *adapters])} at {scheme}://{shown}:{address[1]}", err=True)
     if not keys and "*" in (cors or ()):
         typer.echo("WARNING: any web page can use this server: --cors '*', and no --api-key.", err=True)
     if not keys and not local:
@@ -164,6 +173,19 @@ def _name(given: str) -> tuple[str, str]:
     if equals and name and "/" not in name:
         return name, path
     return (Path(given).resolve().name if Path(given).is_dir() else given), given
+
+
+def _adapters(given: list[str], models: list[str]) -> dict[str, str]:
+    """Directories of adapters by name."""
+    if given and len(models) > 1:
+        raise CutworkError("--adapter belongs to one model; serve the others from another process")
+    named: dict[str, str] = {}
+    for each in given:
+        name, _, path = each.partition("=")
+        if not name or not path or name in named:
+            raise CutworkError(f"--adapter takes NAME=DIR, each name once, not '{each}'")
+        named[name] = path
+    return named
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -146,6 +146,7 @@ class Executor(Protocol):
         memory_lengths: np.ndarray | None = ...,
         features: np.ndarray | None = ...,
         attention_of: np.ndarray | None = ...,
+        adapters: np.ndarray | None = ...,
     ) -> np.ndarray:
         """Run the plan on one ragged batch (docs/engine.md); logits float32 [R, vocabulary]."""
 

@@ -6,6 +6,7 @@ from itertools import count
 
 import numpy as np
 
+from cutwork.engine.adapters import NO_ADAPTER
 from cutwork.engine.backend import Executor
 from cutwork.engine.decoding.blocks import BlockCache, Table
 from cutwork.engine.step import Part, run_step, table_rows
@@ -101,10 +102,10 @@ class Encoder:
         if source in self._pending:
             return self.cache.fork(self._pending[source])
         size = self.cache.blocks_for(source.length) * self.cache.block_size
-        table = self.cache.open([0] * (size + 1), root=(source.id, ""))
+        table = self.cache.open([0] * (size + 1), root=(source.id, "", NO_ADAPTER))
         if table.length < size:
             self.cache.close(table)
-            table = Table(prefix=(source.id, ""))
+            table = Table(prefix=(source.id, "", NO_ADAPTER))
             self.cache.extend(table, size)
             self._pending[source] = self.cache.fork(table)
         return table

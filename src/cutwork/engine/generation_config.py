@@ -1,6 +1,5 @@
 """What a model's generation_config.json, else its config, says of answers: first, last and forbidden tokens."""
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -8,14 +7,21 @@ from typing import Any
 
 from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.errors import CutworkError
+from cutwork.store.json_file import read_json
+
+
+def read_generation_config(path: Path) -> dict[str, Any]:
+    """What a model's generation_config.json says, nothing without one. Raises CutworkError if it is damaged."""
+    file = path / "generation_config.json"
+    return read_json(file) if file.is_file() else {}
 
 
 def generation_settings(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """The config of the model in `path`, with what its generation_config.json, if there is one, says instead."""
-    said: Any = {}
-    with suppress(OSError, ValueError, RecursionError):  # the file is optional, and only improves on the config
-        said = json.loads((path / "generation_config.json").read_bytes())
-    return {**config, **(said if isinstance(said, dict) else {})}
+    said: dict[str, Any] = {}
+    with suppress(CutworkError):  # the file is optional, and only improves on the config
+        said = read_generation_config(path)
+    return {**config, **said}
 
 
 def stop_tokens(settings: Mapping[str, Any], tokenizer: Any, vocabulary: int) -> frozenset[int]:

@@ -7,6 +7,7 @@ from typing import Any, Literal, cast, get_args
 
 from cutwork.architectures import architecture_of, build_embedding_plan, build_encoder_plan, build_plan
 from cutwork.architectures.lengths import Lengths
+from cutwork.engine.adapters import read_adapter, with_adapters
 from cutwork.engine.backend import Backend, Costs, Executor, Weight
 from cutwork.engine.classification.head import Head, read_head
 from cutwork.engine.classification.question import Question, read_question
@@ -45,6 +46,7 @@ class Runtime:
     plan: Plan
     weights: dict[str, Weight]
     laid_out: dict[str, Layout]  # those of the weights that are not as they are stored
+    adapters: dict[str, int]  # bytes of each by its name, in the order of their numbers
     executor: Executor
     scheduler: Scheduler
     encoder: Encoder | None
@@ -79,6 +81,9 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
             f"{packed.path} is an encoder, but no modules.json in it says how vectors are made of its hidden states"
         )
     encoder_plan = build_encoder_plan(packed.config)
+    if options["adapters"] and (encoder_plan or not writes):
+        raise CutworkError("adapters are for models that continue a text; leave out adapters, or merge them")
+    read = {name: read_adapter(Path(path), architecture, plan) for name, path in options["adapters"].items()}
     plans = [plan, encoder_plan] if encoder_plan else [plan]
     anew = Arrangement.of(packed.weights, costs, threads) if costs else None
     stored: Mapping[str, EncodedWeight] = packed.weights
@@ -91,6 +96,9 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
         for named, (matrices, _) in zip(plans, arrays, strict=True)
         for name, weight in zip(named.weights, matrices, strict=True)
     }
+    if read:
+        plan, arrays[0] = with_adapters(plan, list(read.values()), *arrays[0], backend.Weight)
+        plans[0] = plan
     dtype = _cache_dtype(options["cache_dtype"], weights)
     inputs = architecture.inputs(packed.config) if architecture.inputs else None
     if inputs and encoder_plan:
@@ -160,6 +168,7 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
         plan,
         weights,
         laid_out,
+        {name: sum(factors.nbytes for factors in adapter.values()) for name, adapter in read.items()},
         runner,
         scheduler,
         encoder,
@@ -196,6 +205,7 @@ def add_draft(
         "cache_dtype": "auto",
         "max_context": min(target.max_context, architecture_of(packed.config).context(packed.config).most),
         "max_input": None,
+        "adapters": {},  # the model that it guesses for has the last word
         "reorder_weights": False,  # it mostly guesses for one sequence, a token at a time
     }
     draft = assemble(packed, backend, costs, options | changes)

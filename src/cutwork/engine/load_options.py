@@ -1,8 +1,10 @@
 """How a model is loaded: the keywords of `Model.load`, `assemble` and `add_draft`, and their defaults."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypedDict, get_args
 
+from cutwork.engine.adapters import check_names
 from cutwork.engine.backend import BackendName
 from cutwork.engine.weights.cache_size import CacheDType
 from cutwork.errors import CutworkError, check_known
@@ -24,6 +26,7 @@ class LoadOptions(TypedDict, total=False):
     draft_tokens: int
     reorder_weights: bool
     huge_pages: bool
+    adapters: Mapping[str, str | Path]
 
 
 _DEFAULTS: LoadOptions = {
@@ -38,6 +41,7 @@ _DEFAULTS: LoadOptions = {
     "draft_tokens": 4,
     "reorder_weights": False,
     "huge_pages": True,
+    "adapters": {},
 }
 
 
@@ -52,4 +56,5 @@ def with_defaults(given: LoadOptions) -> LoadOptions:
         raise CutworkError(f"cache_dtype must be auto, f32, bf16 or i8, not {cache_dtype!r}")
     if not 1 <= options["draft_tokens"] <= 32:
         raise CutworkError(f"draft_tokens must be from 1 to 32, not {options['draft_tokens']}")
+    check_names(list(options["adapters"]))
     return options

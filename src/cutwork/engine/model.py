@@ -11,12 +11,14 @@ from typing import Any, Literal, Unpack, overload
 import numpy as np
 
 from cutwork.architectures import architecture_of
+from cutwork.engine import reading
+from cutwork.engine.adapters import number_of
 from cutwork.engine.backend import Costs, Executor, Weight, choose
 from cutwork.engine.chat.template import ChatTemplate, render_chat
 from cutwork.engine.classification.classifier import Classifier, Label, Span
 from cutwork.engine.decoding import perplexity as measure
 from cutwork.engine.decoding.options import GenerateOptions, each_answer
-from cutwork.engine.decoding.requests import Generation, Request, Session
+from cutwork.engine.decoding.requests import Generation, Session
 from cutwork.engine.decoding.sampling import Logprob
 from cutwork.engine.decoding.scoring import Scorer
 from cutwork.engine.decoding.shared_session import SharedSession
@@ -67,6 +69,7 @@ class Model:
         self.executor: Executor | None = runtime.executor
         self.plan, self.encoder = runtime.plan, runtime.encoder
         self.weights: Mapping[str, Weight] = runtime.weights
+        self.adapters: Mapping[str, int] = runtime.adapters  # bytes of each
         self.laid_out: Mapping[str, Layout] = runtime.laid_out  # the weights that are not as they are stored
         self.cache_dtype = runtime.cache_dtype
         self.max_context, self.max_batch = runtime.max_context, options["max_batch"]
@@ -81,9 +84,10 @@ class Model:
             vocabulary = self.tokenizer.get_vocab() if self.tokenizer else None
             add_draft(runtime, read_model(options["draft"]), module, self.costs, options, vocabulary)
         usual = usual_rules(settings, size, answers=self.encoder is not None)
-        self.session = Session(runtime.scheduler, self.tokenizer, self.stop_tokens, size, usual)
+        names = list(runtime.adapters)
+        self.session = Session(runtime.scheduler, self.tokenizer, self.stop_tokens, size, usual, names)
         self._turn = Turn()
-        self._shared = SharedSession(self.session, self._turn)
+        self._shared = SharedSession(self.session, self._turn, self._check)
         self._scorer = Scorer(
             runtime.executor,
             self._cache,
@@ -99,11 +103,8 @@ class Model:
         if not runtime.writes:
             size = runtime.scheduler.max_tokens
             self.states = HiddenStates(self.plan, runtime.executor, self._cache, self._turn, size)
-        if self.states and runtime.description:
-            limit = min(self.max_context, runtime.description.max_length or self.max_context)
-            self.embedder = Embedder(self.states, self.tokenizer, runtime.description, limit, self._check_tokens)
-        if self.states and runtime.head:
-            self.classifier = Classifier(self.states, self.tokenizer, runtime.head, self.max_context, runtime.question)
+            self.embedder = reading.embedder_of(runtime, self.states, self.tokenizer, self._check_tokens)
+            self.classifier = reading.classifier_of(runtime, self.states, self.tokenizer)
 
     @classmethod
     def load(cls, path: str | Path, **options: Unpack[LoadOptions]) -> "Model":
@@ -124,6 +125,8 @@ class Model:
         once: about 2.5 more bytes per nonzero, faster batches with AVX-512's VBMI2, else nothing.
         huge_pages: copy the weights to memory, a larger model's to huge pages, read faster; if not, processes share the
         file's, which must then stay as it is: replace a model by renaming another to its place, as `pack` does.
+        adapters: directories of PEFT's LoRA adapters by the names that requests choose them by; they are added as each
+        request asks, in floats, to a model of any encoding, sparse ones too.
 
         Raises CutworkError for whatever is wrong with the model or the options.
 
@@ -154,12 +157,13 @@ class Model:
         that are whole characters; closing it early cancels the request. Options, with their defaults:
 
         max_new_tokens=128; stop=[], strings that end the answer and are left out of it; ignore_eos=False;
-        skip_special_tokens=True; and those of `Sampling`: temperature=0.0 (greedy), top_k=0, top_p=1.0, min_p=0.0,
-        repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0, logit_bias={}, constraint=None, seed=None,
-        logprobs=None; of its `Rules`: suppress_tokens=[], begin_suppress_tokens=[], forced_bos_token_id=None,
-        forced_eos_token_id=None, forced_tokens={}, no_repeat_ngram_size=0, min_new_tokens=0; and of `Beams`:
-        num_beams=1, length_penalty=1.0, early_stopping=False, num_return_sequences=1 (with a temperature so many
-        draws), num_beam_groups=1, diversity_penalty=0.0.
+        skip_special_tokens=True; adapter=None, the name of one that the model was loaded with; and those of `Sampling`:
+        temperature=0.0 (greedy), top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, presence_penalty=0.0,
+        frequency_penalty=0.0, logit_bias={}, constraint=None, seed=None, logprobs=None; of its `Rules`:
+        suppress_tokens=[], begin_suppress_tokens=[], forced_bos_token_id=None, forced_eos_token_id=None,
+        forced_tokens={}, no_repeat_ngram_size=0, min_new_tokens=0; and of `Beams`: num_beams=1, length_penalty=1.0,
+        early_stopping=False, num_return_sequences=1 (with a temperature so many draws), num_beam_groups=1,
+        diversity_penalty=0.0.
 
         Raises CutworkError for an empty prompt, one that does not fit the context, or an option out of range.
 
@@ -177,15 +181,13 @@ class Model:
         answers = each_answer(options)
         if stream and len(answers) > 1:
             raise CutworkError("only one answer can be streamed; leave out stream=True or num_return_sequences")
-        requests = self._submit([(ids, each) for ids in tokens for each in answers])
+        asked = [self._asked(ids) for ids in tokens]  # several answers to a prompt share what has been read
+        requests = self._shared.add([(*each, options) for each in asked for options in answers])
         if stream:
             pieces = self._shared.stream(requests[0])
             next(pieces)  # a generator that has begun cancels its request when it is dropped
             return pieces
-        try:
-            results = [self._shared.wait(request) for request in requests]
-        finally:
-            self._shared.cancel(requests)
+        results = self._shared.wait_for_all(requests)
         if len(answers) > 1:
             starts = range(0, len(results), len(answers))
             results = [replace(results[i], alternatives=results[i + 1 : i + len(answers)]) for i in starts]
@@ -301,9 +303,7 @@ class Model:
 
             model.embed(["What is cutwork?", "An embroidery."]) @ model.embed("Cloth is cut away.")
         """
-        embedder = self._embedder()
-        texts = [inputs] if isinstance(inputs, str) else inputs
-        vectors = embedder.vectors(embedder.read(texts, **options), progress, **options)
+        vectors = reading.embed(self, [inputs] if isinstance(inputs, str) else inputs, progress, options)
         return vectors[0] if isinstance(inputs, str) else vectors
 
     def classify(self, texts: Sequence[str | tuple[str, str]]) -> list[list[Label]] | list[list[Span]]:
@@ -314,13 +314,7 @@ class Model:
 
             model.classify(["I like it."])[0][0].label
         """
-        classifier = self._classifier()
-        tokens = classifier.read(texts)
-        logits = classifier.logits(tokens)
-        if classifier.head.of == "text":
-            return [classifier.labels(each) for each in logits]
-        alone = [text if isinstance(text, str) else text[0] for text in texts]
-        return [classifier.spans(*each) for each in zip(alone, tokens, logits, strict=True)]
+        return reading.classify(self, texts)
 
     def rank(self, query: str, documents: Sequence[str], *, raw: bool = False) -> np.ndarray:
         """How well each document answers a query, float32 [n], by a cross-encoder: from 0 to 1, or what the model's
@@ -328,9 +322,7 @@ class Model:
 
             model.rank("What is cutwork?", ["An embroidery.", "A river."]).argmax()
         """
-        classifier = self._classifier()
-        classifier.check_ranks()
-        return classifier.relevance(classifier.logits(classifier.read([(query, each) for each in documents])), raw=raw)
+        return reading.rank(self, query, documents, raw=raw)
 
     def render_chat(
         self,
@@ -375,22 +367,23 @@ class Model:
 
         check: called before every step; what it raises ends them all.
         """
-        self._check(prompt)
-        requests: list[Request] = []
-        try:
-            with self._turn:
-                requests += [self.session.add(prompt, memory, **options) for options in each]
-            return [self._shared.wait(request, check) for request in requests]
-        finally:
-            self._shared.cancel(requests)
+        return self._shared.wait_for_all(self._shared.add([(prompt, memory, options) for options in each]), check)
 
-    def logits(self, tokens: Sequence[int], memory: EncodedInput | None = None, *, first: int = 0) -> np.ndarray:
+    def logits(
+        self,
+        tokens: Sequence[int],
+        memory: EncodedInput | None = None,
+        *,
+        first: int = 0,
+        adapter: str | None = None,
+    ) -> np.ndarray:
         """Logits float32 [T - first, vocabulary] after each of T tokens from the place `first` on: those after token t
         predict token t + 1.
 
-        With an encoder, tokens are the decoder's and `memory` is what it answers.
+        With an encoder, tokens are the decoder's and `memory` is what it answers. adapter: as for `generate`.
         """
-        return np.concatenate(list(self._scorer.logits(tokens, memory, first)))
+        number = number_of(list(self.adapters), adapter)
+        return np.concatenate(list(self._scorer.logits(tokens, memory, first, number)))
 
     def cross_attention(
         self, tokens: Sequence[int], memory: EncodedInput, heads: Sequence[tuple[int, int]]
@@ -404,14 +397,21 @@ class Model:
         return self._scorer.cross_attention(tokens, memory, heads)
 
     def token_logprobs(
-        self, tokens: Sequence[int], alternatives: int = 0, memory: EncodedInput | None = None, *, first: int = 0
+        self,
+        tokens: Sequence[int],
+        alternatives: int = 0,
+        memory: EncodedInput | None = None,
+        *,
+        first: int = 0,
+        adapter: str | None = None,
     ) -> Iterator[list[Logprob | None]]:
         """Log-probabilities of the tokens of a text, in chunks as they are computed; None for the first token.
 
         Of those from the place `first` on only, which is less work than all. Each with the likeliest `alternatives`
-        tokens in its place. Raises CutworkError if the text exceeds the context.
+        tokens in its place. adapter: as for `generate`. Raises CutworkError if the text exceeds the context.
         """
-        return self._scorer.token_logprobs(tokens, alternatives, memory, first)
+        number = number_of(list(self.adapters), adapter)
+        return self._scorer.token_logprobs(tokens, alternatives, memory, first, number)
 
     def perplexity(
         self,
@@ -437,11 +437,11 @@ class Model:
 
     @property
     def memory_bytes(self) -> dict[str, int]:
-        """Bytes of weights, KV cache and the arena of activations."""
+        """Bytes of weights, those of adapters included, KV cache and the arena of activations."""
         executors = [*filter(None, [self.executor]), *([self.encoder.executor] if self.encoder else [])]
         once = {id(weight): weight for weight in self.weights.values()}
         return {
-            "weights": sum(weight.nbytes + weight.reordered_bytes for weight in once.values()),
+            "weights": sum(w.nbytes + w.reordered_bytes for w in once.values()) + sum(self.adapters.values()),
             "cache": sum(int(executor.cache_bytes) for executor in executors),
             "arena": sum(int(executor.arena_bytes) for executor in executors),
         }
@@ -470,41 +470,10 @@ class Model:
     ) -> None:
         self.close()
 
-    def _submit(self, prompts: Sequence[tuple[Sequence[int], GenerateOptions]]) -> list[Request]:
-        """Queue all prompts, each with its options, or, if one of them is refused, none."""
-        requests: list[Request] = []
-        with self._turn:
-            try:
-                inputs: dict[int, EncodedInput] = {}  # several answers to a prompt share what has been read
-                for tokens, options in prompts:
-                    self._check(tokens)
-                    if self.encoder:
-                        memory = inputs.setdefault(id(tokens), self.encoder.input(tokens))
-                        requests.append(self.session.add(self.start_tokens, memory, **options))
-                    else:
-                        requests.append(self.session.add(tokens, **options))
-                    settings = requests[-1].sequence.sampler.settings
-                    self._check([*settings.logit_bias, *settings.named_tokens()])
-            except BaseException:
-                for request in requests:
-                    self.session.cancel(request)
-                raise
-        return requests
-
-    def _embedder(self) -> Embedder:
-        if self.embedder is None:
-            raise CutworkError(
-                f"this {self.config.get('model_type', 'model')} makes no vectors of texts: it is no encoder, and no "
-                "modules.json in its directory says how"
-            )
-        return self.embedder
-
-    def _classifier(self) -> Classifier:
-        if self.classifier is None:
-            raise CutworkError(
-                f"this {self.config.get('model_type', 'model')} gives no classes: it was not saved with such a head"
-            )
-        return self.classifier
+    def _asked(self, tokens: Sequence[int]) -> tuple[Sequence[int], EncodedInput | None]:
+        """What an answer to a prompt begins with, and what an encoder reads for it."""
+        self._check(tokens)
+        return (self.start_tokens, self.encoder.input(tokens)) if self.encoder else (tokens, None)
 
     def _check(self, tokens: Sequence[int]) -> None:
         """Raise CutworkError unless the model writes text, knows these tokens and is open."""

@@ -40,12 +40,13 @@ def run_step(
     attended: Attended | None = None,
     attention_of: np.ndarray | None = None,
     types: np.ndarray | None = None,
+    adapters: np.ndarray | None = None,
 ) -> np.ndarray:
     """Run at least one part; returns the logits wanted, float32 [R, vocabulary], part by part.
 
     block_tables: int32 [S, B], as `table_rows` makes them. types: of all tokens, float32 [T, types], where a plan adds
-    them. attention_of: int32 [P, 2], the (layer, head) whose cross
-    attention is to be kept.
+    them. attention_of: int32 [P, 2], the (layer, head) whose cross attention is to be kept. adapters: int32 [S], the
+    number of each sequence's adapter, -1 for none; None if no sequence has one.
     """
     lengths = [len(part.entries) for part in parts]
     entries = np.concatenate([np.asarray(part.entries) for part in parts])
@@ -63,6 +64,7 @@ def run_step(
             memory_lengths=attended.lengths if attended else None,
             features=features,
             attention_of=attention_of,
+            adapters=adapters,
         )
     )
 

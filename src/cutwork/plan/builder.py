@@ -168,6 +168,15 @@ class Plan:
             self.derived[f"{name}.weight"] = derived
         return self._linears(x, {name: width}, [bias], residual, activation)[0]
 
+    def low_rank(self, x: Buffer, y: Buffer, name: str, *, rank: int, adapter: int) -> None:
+        """Adds x·Aᵀ·B to the rows of y whose sequence has the adapter (arXiv 2106.09685).
+
+        The weight `name`.down is A [rank, x.width], the vector `name`.up the rows of B [rank, y.width].
+        """
+        low = self._buffer(rank, x.rows)
+        down = _intern(self.weights, f"{name}.down", (rank, x.width))
+        self.ops.append(ops.LowRank(x.id, y.id, low.id, down, self._vector(f"{name}.up", rank * y.width), adapter))
+
     def rope(self, x: Buffer, heads: int, rope: Rope) -> Buffer:
         """Rotates each head by its token's position, pairing dimensions i and i + rotary_dim/2 (arXiv 2104.09864)."""
         out = self._buffer(x.width, x.rows)
@@ -388,6 +397,9 @@ class Plan:
 
 def _intern(table: dict[str, Any], name: str, shape: Any) -> int:
     """The id of `name`, which may be used more than once (tied embeddings) but always with one shape."""
-    if table.setdefault(name, shape) != shape:
+    if name not in table:
+        table[name] = shape
+        return len(table) - 1
+    if table[name] != shape:
         raise ValueError(f"{name} is used with shapes {table[name]} and {shape}")
     return list(table).index(name)

@@ -175,6 +175,20 @@ class Linear(Op):
 
 
 @dataclass(frozen=True)
+class LowRank(Op):
+    """y[t] += low[t] · up, where low[t] = down · x[t], for the tokens of sequences that have this adapter; the vector
+    is width(low) rows of width(y) entries."""
+
+    kind = "low_rank"
+    x: BufferIn
+    y: BufferIn
+    low: BufferOut
+    down: Weight
+    up: Vector
+    adapter: Integer
+
+
+@dataclass(frozen=True)
 class Rope(Op):
     """Rotates pairs (i, i + rotary_dim/2) of each head by its token's position; cos and sin are multiplied by
     `scaling`. The vector has rotary_dim/2 entries; dimensions beyond rotary_dim are copied."""

@@ -1,7 +1,7 @@
 """A model of a server, with the thread that runs it and its tokenizer, and what it is for."""
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cutwork.engine.model import Model
 from cutwork.engine.translation import translates
@@ -40,13 +40,18 @@ class Abilities:
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model under its name. Only its `thread` may run it."""
+    """A model under its name, or that of its `adapter` which then answers. Only its `thread` may run it."""
 
     name: str
     model: Model
     thread: Worker | Transcriber | Reader
     tokens: Tokens
     grammars: Grammars
+    adapter: str | None = None
+
+    def under(self, name: str | None) -> "ServedModel":
+        """The same by the name that somebody asked for, None for its own."""
+        return self if name in (None, self.name) else replace(self, name=name, adapter=name)
 
     @property
     def worker(self) -> Worker:

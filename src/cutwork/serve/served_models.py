@@ -27,13 +27,15 @@ Source = Model | Callable[[], Model]  # loaded, or how to load it
 class Place:
     """A name that the server knows, and its model while that is loaded. Changed on the event loop only.
 
-    uses: requests that have asked for it and not ended. last: when one did, on the clock of time.monotonic.
+    adapters: other names, by which one of the model's adapters answers. uses: requests that have asked for it and not
+    ended. last: when one did, on the clock of time.monotonic.
     """
 
     name: str
     load: Callable[[], Model] | None
     abilities: Abilities
     card: dict[str, Any]
+    adapters: tuple[str, ...]
     served: ServedModel | None
     uses: int = 0
     last: float = 0.0
@@ -58,9 +60,12 @@ class ServedModels:
                     assert place.served
                     _end(place.served)
                     place.served = None
-            served = self._start(name, source if isinstance(source, Model) else source())
+            model = source if isinstance(source, Model) else source()
+            self._check_new(name, *model.adapters)
+            served = self._start(name, model)
             load = None if isinstance(source, Model) else source
-            self.places[name] = Place(name, load, served.abilities, card(served), served, last=time.monotonic())
+            adapters, last = tuple(model.adapters), time.monotonic()
+            self.places[name] = Place(name, load, served.abilities, card(served), adapters, served, last=last)
 
     @property
     def all(self) -> dict[str, ServedModel]:
@@ -68,20 +73,30 @@ class ServedModels:
         return {place.name: place.served for place in self.places.values() if place.served}
 
     def place(self, name: str) -> Place:
-        """What is known of a model, loaded or not. Raises ApiError (404)."""
-        if name not in self.places:
-            known = ", ".join(self.places)
+        """What is known of a model, loaded or not, by its name or that of an adapter. Raises ApiError (404)."""
+        place = self._known(name)
+        if place is None:
+            known = ", ".join(each for place in self.places.values() for each in (place.name, *place.adapters))
             raise ApiError(
                 404, f"there is no model of that name here; served: {known}", param="model", code="model_not_found"
             )
-        return self.places[name]
+        return place
+
+    def _check_new(self, *names: str) -> None:
+        for name in names:
+            if self._known(name) or names.count(name) > 1:
+                raise CutworkError(f"two models or adapters are called {name}; give one of them another name")
+
+    def _known(self, name: str) -> Place | None:
+        return self.places.get(name) or next((p for p in self.places.values() if name in p.adapters), None)
 
     async def find(self, name: str | None) -> ServedModel:
         """A model by its name, loaded until the request that asks has ended; without a name, the only or first.
 
         Raises ApiError: 404, 503 if it cannot be loaded, 504 if it is not within the deadline.
         """
-        return await self._use(self.place(next(iter(self.places)) if name is None else name))
+        place = self.place(next(iter(self.places)) if name is None else name)
+        return (await self._use(place)).under(name)
 
     async def find_text(self, name: str | None) -> ServedModel:
         """A model that writes text; without a name the first. Raises ApiError (400 too)."""
@@ -109,7 +124,7 @@ class ServedModels:
         place = self.place(name) if name is not None else fitting or next(iter(self.places.values()))
         if not fits(place.abilities):
             raise ApiError(400, f"the model {place.name} {place.abilities.where}", param="model")
-        return await self._use(place)
+        return (await self._use(place)).under(name)
 
     async def _use(self, place: Place) -> ServedModel:
         """Its model, loaded now if need be, which stays until the request that is handled has ended."""

@@ -1,6 +1,6 @@
 """Fine-tuning: the stage `tune`, whose zeros stay zero. Nothing here may import `cutwork.engine`.
 
-tune        the stage: prepare, train, write
+tune        the stage: prepare, train, write; resume: whether a run is the one that was begun or finished
 arguments   what transformers is told; trackers: where else losses go
 trainer     transformers' loop with our loss and masks; losses, masks, optimizers: what it is made of
 any_trainer the zeros in trainers of others: cutwork.tune.keep_zeros

@@ -19,8 +19,7 @@ from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import Long, TuneSettings
-from cutwork.store.fingerprint import fingerprint
-from cutwork.store.json_file import read_json, write_json
+from cutwork.store.json_file import write_json
 from cutwork.store.lock import only_process
 from cutwork.store.output import output_directory
 from cutwork.tasks.task import Sample
@@ -36,11 +35,10 @@ from cutwork.tune.gradual import schedule_of
 from cutwork.tune.lora import add_adapters, merge
 from cutwork.tune.malloc import kept_pages
 from cutwork.tune.masks import LostZerosError, sparsity
-from cutwork.tune.trainer import SparseTrainer, is_complete, last_checkpoint
+from cutwork.tune.resume import REPORT, begin, begun, finished, identity, resume_from
+from cutwork.tune.trainer import SparseTrainer, last_checkpoint
 
-REPORT = "tune-report.json"
 _LOG = "tune-log.jsonl"
-_RUN = "run.json"
 
 
 @dataclass(frozen=True)
@@ -135,15 +133,15 @@ def tune(
             max_length=max_length,
             long=long,
             prepared=prepared,
-            identity=_identity(model_dir, teacher_dir, settings, data, measured, prepared),
+            identity=identity(model_dir, teacher_dir, settings, data, measured, prepared and prepared.key),
             first=first,
             console=console,
         )
-        finished = None if overwrite or dry_run else _finished(output, run.identity)
-        if finished is not None:
+        done = None if overwrite or dry_run else finished(output, run.identity)
+        if done is not None:
             shutil.rmtree(work, ignore_errors=True)  # of a process killed when it had written the output
             console.print(f"{output} is already there; nothing to do")
-            return finished
+            return done
         if settings.losses.needs_teacher and teacher_dir is None:
             raise CutworkError("the kl and squarehead losses compare with a teacher; give the dense model as --teacher")
         for part in filter(None, (data, measured)):
@@ -210,7 +208,7 @@ def _prepare(run: _Run, bfloat16: bool) -> tuple[SparseTrainer, dict[str, float]
         trainer.add_callback(EarlyStoppingCallback(settings.patience))
     run.work.mkdir(parents=True, exist_ok=True)
     if run.first:
-        write_json(run.work / _RUN, {"run": run.identity, "bfloat16": bfloat16})
+        begin(run.work, run.identity, bfloat16)
     return trainer, zeros
 
 
@@ -221,7 +219,7 @@ def _train(run: _Run, trainer: SparseTrainer, *, sparse: bool) -> float:
     start = time.perf_counter()
     try:
         with kept_pages():
-            trainer.train(resume_from_checkpoint=_resume_from(run.work, run.console))
+            trainer.train(resume_from_checkpoint=resume_from(run.work, run.console))
     except KeyboardInterrupt:
         log.close()
         run.console.print(f"interrupted; the same command goes on from {last_checkpoint(run.work) or 'the start'}")
@@ -279,52 +277,9 @@ def _validation(data: Examples, trainer: SparseTrainer) -> dict[str, Any]:
     return {**data.counts(), "losses": [[*each] for each in losses.items()], "step": step, "loss": losses[step]}
 
 
-def _identity(
-    model: Path,
-    teacher: Path | None,
-    settings: TuneSettings,
-    data: Examples,
-    validation: Examples | None,
-    prepared: Preparation | None,
-) -> dict[str, Any]:
-    return {
-        "model": fingerprint(model),
-        "teacher": fingerprint(teacher) if teacher and settings.losses.needs_teacher else None,
-        "data": data.digest(),
-        "settings": settings.model_dump(mode="json"),
-        **({"validation": validation.digest()} if validation else {}),
-        **({"prepared": prepared.key} if prepared else {}),
-    }
-
-
-def _finished(output: Path, run: dict[str, Any]) -> dict[str, Any] | None:
-    if not (output / REPORT).is_file():
-        return None
-    report = read_json(output / REPORT)
-    if report.get("run") != run:
-        raise CutworkError(
-            f"{output} was made with another {_difference(report.get('run'), run)}; "
-            "choose another output, or replace it with --overwrite"
-        )
-    return report
-
-
-def _begun(work: Path, run: dict[str, Any]) -> bool | None:
-    """Whether the unfinished run in a work directory uses bfloat16, which is decided once; None if there is none."""
-    if not (work / _RUN).is_file():
-        return None
-    begun = read_json(work / _RUN)
-    if begun.get("run") != run:
-        raise CutworkError(
-            f"{work} holds an unfinished run with another {_difference(begun.get('run'), run)}; "
-            "finish that one, or throw it away with --overwrite"
-        )
-    return bool(begun.get("bfloat16"))
-
-
 def _bfloat16(run: _Run, dry_run: bool) -> bool:
     """Whether forward passes compute in bfloat16: as an unfinished run does, as set, or as is faster here."""
-    decided = None if dry_run else _begun(run.work, run.identity)
+    decided = None if dry_run else begun(run.work, run.identity)
     if decided is None:
         decided = wants_bfloat16(run.settings.dtype, run.arguments.device)
     [decided] = broadcast_object_list([decided])  # measured, so processes may differ
@@ -336,28 +291,6 @@ def _attention(data: Examples, settings: TuneSettings) -> str:
     """On CPUs, plain attention is a tenth faster than the fused one up to about 128 tokens (measured end to end)."""
     short = not data.lazy and max(data.lengths) <= 128 and not settings.packing
     return "eager" if short and not torch.cuda.is_available() else "sdpa"
-
-
-def _difference(old: Any, new: dict[str, Any]) -> str:
-    """The first key in which two run descriptions differ, with both values."""
-    old = old if isinstance(old, dict) else {}
-    for key, value in new.items():
-        if old.get(key) == value:
-            continue
-        if isinstance(value, dict) and isinstance(old.get(key), dict):
-            return _difference(old[key], value)
-        return f"{key} ({old.get(key)}, now {value})"
-    return "version of cutwork"
-
-
-def _resume_from(work: Path, console: Console) -> str | None:
-    good = last_checkpoint(work)
-    for directory in work.glob("checkpoint-*"):
-        if not is_complete(directory):  # cut off while it was being written
-            shutil.rmtree(directory, ignore_errors=True)  # by whichever process is first
-    if good:
-        console.print(f"resuming from {good}")
-    return str(good) if good else None
 
 
 def _load_teacher(

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 Copy = tuple[int, int]  # (from block, to block), for Executor.copy_blocks
-Root = tuple[int, str]  # what a sequence's keys and values depend on besides tokens: (memory, salt)
+Root = tuple[int, str, int]  # what a sequence's keys and values depend on besides tokens: (memory, salt, adapter)
 Key = tuple[int | Root, tuple[int, ...]]  # a block's content: (prefix, tokens)
-NO_ROOT: Root = (0, "")
+NO_ROOT: Root = (0, "", -1)
 
 
 class OutOfBlocks(Exception):

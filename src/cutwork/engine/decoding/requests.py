@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Unpack
 
+from cutwork.engine.adapters import number_of
 from cutwork.engine.decoding.beam import Hypothesis
 from cutwork.engine.decoding.detokenize import Detokenizer, StopStrings
 from cutwork.engine.decoding.options import GenerateOptions, settings_of
@@ -151,10 +152,11 @@ class Session:
         stop_tokens: frozenset[int],
         vocabulary: int,
         usual: GenerateOptions,
+        adapters: Sequence[str] = (),
     ) -> None:
-        """`usual` are options of every request that does not say otherwise."""
+        """`usual` are options of every request that does not say otherwise; `adapters` names by their numbers."""
         self.scheduler, self._tokenizer, self._stop_tokens = scheduler, tokenizer, stop_tokens
-        self._vocabulary, self._usual = vocabulary, usual
+        self._vocabulary, self._usual, self._adapters = vocabulary, usual, adapters
         self._requests: dict[Running, Request] = {}
 
     @property
@@ -190,6 +192,7 @@ class Session:
             cache_salt=options.get("cache_salt", ""),
             beams=beams,
             memory=memory,
+            adapter=number_of(self._adapters, options.get("adapter")),
         )
         skip = options.get("skip_special_tokens", True)
         detokenizer = Detokenizer(self._tokenizer, prompt, skip, options.get("hidden_tokens"))

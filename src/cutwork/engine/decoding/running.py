@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from cutwork.engine.adapters import NO_ADAPTER
 from cutwork.engine.decoding.beam import BeamSearch
 from cutwork.engine.decoding.blocks import Root, Table
 from cutwork.engine.decoding.sampling import Logprob, Sampler
@@ -34,6 +35,7 @@ class Running:
     client: str = ""  # whose it is: those with the fewest running sequences are served first
     cache_salt: str = ""  # blocks of equal prompts are shared by those with the same salt
     memory: EncodedInput | None = None
+    adapter: int = NO_ADAPTER
     table: Table = field(default_factory=Table)
     memory_table: Table = field(default_factory=Table)
     slot: int = -1  # row of the block tables while running
@@ -58,7 +60,7 @@ class Running:
     @property
     def root(self) -> Root:
         """What its keys and values depend on besides tokens."""
-        return (self.memory.id if self.memory else 0, self.cache_salt)
+        return (self.memory.id if self.memory else 0, self.cache_salt, self.adapter)
 
     def alike(self, other: "Running") -> bool:
         """Whether equal tokens have equal keys and values that the two may share."""

@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 
+from cutwork.engine.adapters import NO_ADAPTER
 from cutwork.engine.backend import Executor
 from cutwork.engine.decoding.beam import Beams, BeamSearch
 from cutwork.engine.decoding.blocks import BlockCache, OutOfBlocks, Table
@@ -15,9 +16,10 @@ from cutwork.engine.decoding.lookup import LookupDrafter
 from cutwork.engine.decoding.prefill_budget import PrefillBudget
 from cutwork.engine.decoding.running import NO_TOKEN, Chosen, FinishReason, Running
 from cutwork.engine.decoding.sampling import Sampler, Sampling
+from cutwork.engine.decoding.slots import Slots
 from cutwork.engine.decoding.speculative import Drafter, judge
 from cutwork.engine.encoder import EncodedInput, Encoder, check_memory
-from cutwork.engine.step import Attended, Part, run_step
+from cutwork.engine.step import Part, run_step
 from cutwork.errors import CutworkError
 
 
@@ -55,12 +57,8 @@ class Scheduler:
         self._chosen: list[Chosen] = []
         self._interrupt: BaseException | None = None
         self.preemptions = 0  # how often a sequence gave its blocks back to wait again
-        self._slots = list(range(max_batch))
-        self._tables = np.full((max_batch, cache.blocks_for(max_context)), -1, np.int32)
-        self._attended: Attended | None = None
-        if encoder:
-            width = encoder.cache.blocks_for(encoder.max_length)
-            self._attended = Attended(np.full((max_batch, width), -1, np.int32), np.zeros(max_batch, np.int32))
+        memory_width = encoder.cache.blocks_for(encoder.max_length) if encoder else None
+        self._slots = Slots(max_batch, cache.blocks_for(max_context), memory_width)
 
     @property
     def busy(self) -> bool:
@@ -79,6 +77,7 @@ class Scheduler:
         cache_salt: str = "",
         beams: Beams | None = None,
         memory: EncodedInput | None = None,
+        adapter: int = NO_ADAPTER,
     ) -> Running:
         """Queue a prompt. It ends with "length" after `max_new_tokens` or at the end of the context.
 
@@ -98,7 +97,9 @@ class Scheduler:
             raise CutworkError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
         limit = min(room, len(prompt) + max_new_tokens)
         sampler = Sampler(sampling, len(prompt), limit, stop_tokens)
-        sequence = Running(list(prompt), len(prompt), limit, stop_tokens, sampler, priority, client, cache_salt, memory)
+        sequence = Running(
+            list(prompt), len(prompt), limit, stop_tokens, sampler, priority, client, cache_salt, memory, adapter
+        )
         if beams is not None:
             beams.check(len(prompt), limit, self.max_batch, self.cache)
             sequence.search = BeamSearch(beams, sampler, prompt, limit, stop_tokens)
@@ -178,7 +179,7 @@ class Scheduler:
             if sequence.pending > 1 and count > 0:
                 batch.append((sequence, count))
                 budget -= count
-        return batch
+        return sorted(batch, key=lambda part: part[0].adapter)  # neighbours with an adapter are multiplied together
 
     def _guess(self) -> None:
         """The draft model's guesses for those that decode, as far as there is room for them."""
@@ -229,7 +230,7 @@ class Scheduler:
     def _admit(self) -> None:
         """Start waiting sequences, in turn, while there is a slot and room for all their tokens and one more."""
         budget = self.max_tokens - sum(sequence.pending for sequence in self.running)
-        while self.waiting and self._slots and budget > 0:
+        while self.waiting and self._slots.free and budget > 0:
             sequence = self._next()
             table = self.cache.open(sequence.tokens, sequence.root)
             wanted = self.cache.blocks_for(min(len(sequence.tokens) + 1, sequence.limit))
@@ -237,13 +238,13 @@ class Scheduler:
             if (
                 self._being_computed(sequence, table)
                 or wanted - len(table.blocks) > self.cache.free
-                or slots > len(self._slots)
+                or slots > len(self._slots.free)
                 or (memory_table := self._recall(sequence)) is None
             ):
                 self.cache.close(table)
                 return
             self._start(sequence, table, memory_table)
-            sequence.reserved = [self._slots.pop() for _ in range(slots - 1)]
+            sequence.reserved = [self._slots.free.pop() for _ in range(slots - 1)]
             self._extend(sequence)
             budget -= sequence.pending
 
@@ -255,7 +256,7 @@ class Scheduler:
 
     def _start(self, sequence: Running, table: Table, memory_table: Table) -> None:
         self.waiting.remove(sequence)
-        sequence.table, sequence.memory_table, sequence.slot = table, memory_table, self._slots.pop()
+        sequence.table, sequence.memory_table, sequence.slot = table, memory_table, self._slots.free.pop()
         sequence.reused_tokens = max(sequence.reused_tokens, min(table.length, sequence.prompt_tokens))
         sequence.started = sequence.started or time.perf_counter()
         self.running.append(sequence)
@@ -288,17 +289,8 @@ class Scheduler:
         copies = self.cache.extend(sequence.table, len(sequence.tokens) + len(sequence.guesses))
         if copies and self._executor:
             self._executor.copy_blocks(copies)
-        if copies or len(blocks) > before or self._tables[sequence.slot, 0] < 0:
-            self._write_table(sequence)
-
-    def _write_table(self, sequence: Running) -> None:
-        blocks = sequence.table.blocks
-        self._tables[sequence.slot, : len(blocks)] = blocks
-        self._tables[sequence.slot, len(blocks) :] = -1
-        if sequence.memory and self._attended:
-            blocks = sequence.memory_table.blocks
-            self._attended.tables[sequence.slot, : len(blocks)] = blocks
-            self._attended.lengths[sequence.slot] = sequence.memory.length
+        if copies or len(blocks) > before or not self._slots.is_written(sequence):
+            self._slots.write(sequence)
 
     def _preempt(self, sequence: Running) -> None:
         self.preemptions += 1
@@ -310,9 +302,7 @@ class Scheduler:
     def _leave(self, sequence: Running) -> None:
         """Give back the slot and the blocks."""
         self.running.remove(sequence)
-        self._tables[sequence.slot] = -1
-        self._slots += [sequence.slot, *sequence.reserved]
-        sequence.slot, sequence.reserved = -1, []
+        self._slots.give_back(sequence)
         self.cache.close(sequence.table)
         if self.encoder:
             self.encoder.close(sequence.memory_table)
@@ -327,7 +317,8 @@ class Scheduler:
             wanted = max(0, start + count + 1 - len(sequence.tokens))
             parts.append(Part(pending[:count], start, sequence.slot, wanted))
         assert self._executor is not None
-        return run_step(self._executor, parts, self._tables, attended=self._attended)
+        adapters = self._slots.adapters if any(sequence.adapter != NO_ADAPTER for sequence, _ in batch) else None
+        return run_step(self._executor, parts, self._slots.tables, attended=self._slots.attended, adapters=adapters)
 
     def _continue(self, sequence: Running, logits: np.ndarray) -> list[Chosen]:
         """What follows from the logits [V] after a sequence's last token."""
@@ -354,12 +345,12 @@ class Scheduler:
     def _twins(self, sequence: Running) -> list[Running]:
         """Starts those whose turn is next if they have the same tokens: they share what has been computed."""
         twins = []
-        while self.waiting and self._slots and self.cache.free:
+        while self.waiting and self._slots.free and self.cache.free:
             twin = self._next()
             if twin.search is not None or twin.tokens != sequence.tokens or not twin.alike(sequence):
                 break
             self._start(twin, self.cache.fork(sequence.table), self._share_memory(sequence))
-            self._write_table(twin)
+            self._slots.write(twin)
             twins.append(twin)
         return twins
 
@@ -379,7 +370,7 @@ class Scheduler:
         tables = self.cache.reorder([beam.table for beam in beams], parents)
         for beam, table, tokens in zip(beams, tables, search.tokens, strict=True):
             beam.table, beam.tokens = table, tokens
-            self._write_table(beam)
+            self._slots.write(beam)
         if not search.done:
             return []
         token = search.best()[0].tokens[-1]

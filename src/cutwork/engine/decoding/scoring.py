@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from cutwork.engine.adapters import NO_ADAPTER
 from cutwork.engine.backend import Executor
 from cutwork.engine.decoding.blocks import BlockCache, OutOfBlocks, Table
 from cutwork.engine.decoding.sampling import Logprob, log_probability
@@ -39,9 +40,15 @@ class Scorer:
         self._turn, self._check = turn, check
         self.chunk, self._max_context = chunk, max_context
 
-    def logits(self, tokens: Sequence[int], memory: EncodedInput | None = None, first: int = 0) -> Iterator[np.ndarray]:
+    def logits(
+        self,
+        tokens: Sequence[int],
+        memory: EncodedInput | None = None,
+        first: int = 0,
+        adapter: int = NO_ADAPTER,
+    ) -> Iterator[np.ndarray]:
         """Logits of consecutive chunks of a sequence, each float32 [chunk, vocabulary], from the place `first` on."""
-        return self._steps(tokens, memory, lambda logits: logits, wanted=first)
+        return self._steps(tokens, memory, lambda logits: logits, wanted=first, adapter=adapter)
 
     def cross_attention(
         self, tokens: Sequence[int], memory: EncodedInput, heads: Sequence[tuple[int, int]]
@@ -59,12 +66,17 @@ class Scorer:
         return np.concatenate(weights, axis=1), np.concatenate(logits)
 
     def token_logprobs(
-        self, tokens: Sequence[int], alternatives: int, memory: EncodedInput | None, first: int = 0
+        self,
+        tokens: Sequence[int],
+        alternatives: int,
+        memory: EncodedInput | None,
+        first: int = 0,
+        adapter: int = NO_ADAPTER,
     ) -> Iterator[list[Logprob | None]]:
         """See `Model.token_logprobs`."""
         logprobs: list[Logprob | None] = [None] if first == 0 else []
         position = max(first, 1)  # of the token that the next logits predict
-        for logits in self.logits(tokens, memory, position - 1):
+        for logits in self.logits(tokens, memory, position - 1, adapter):
             targets = tokens[position : position + len(logits)]
             yield logprobs + [log_probability(logits[i], token, alternatives) for i, token in enumerate(targets)]
             logprobs, position = [], position + len(targets)
@@ -76,6 +88,7 @@ class Scorer:
         read: Callable[[np.ndarray], Result],
         attention_of: np.ndarray | None = None,
         wanted: int = 0,
+        adapter: int = NO_ADAPTER,
     ) -> Iterator[Result]:
         """What `read` makes of the logits of each chunk, those before the place `wanted` left out, before anybody
         else's step.
@@ -105,6 +118,7 @@ class Scorer:
                         table_rows([room[0]]),
                         attended=attended,
                         attention_of=attention_of,
+                        adapters=None if adapter == NO_ADAPTER else np.asarray([adapter], np.int32),
                     )
                     result = read(logits)
                 yield result

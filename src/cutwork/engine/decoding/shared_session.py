@@ -3,19 +3,38 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
+from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.decoding.requests import Generation, Request, Session
 from cutwork.engine.decoding.turn import Turn
+from cutwork.engine.encoder import EncodedInput
 
 
 class SharedSession:
     """Waits for requests of a session, streams and ends them, from any number of threads.
 
-    turn: held while anybody uses the session or what it runs on; whoever adds requests holds it too.
+    turn: held while anybody uses the session or what it runs on. check: raises CutworkError for tokens that the model
+    does not know.
     """
 
-    def __init__(self, session: Session, turn: Turn) -> None:
-        self._session, self._turn = session, turn
+    def __init__(self, session: Session, turn: Turn, check: Callable[[Sequence[int]], None]) -> None:
+        self._session, self._turn, self._check = session, turn, check
         self._unwanted: deque[Request] = deque()
+
+    def add(self, prompts: Sequence[tuple[Sequence[int], EncodedInput | None, GenerateOptions]]) -> list[Request]:
+        """Queue all prompts, each with its memory and options, or, if one of them is refused, none."""
+        requests: list[Request] = []
+        with self._turn:
+            try:
+                for tokens, memory, options in prompts:
+                    self._check(tokens)
+                    requests.append(self._session.add(tokens, memory, **options))
+                    settings = requests[-1].sequence.sampler.settings
+                    self._check([*settings.logit_bias, *settings.named_tokens()])
+            except BaseException:
+                for request in requests:
+                    self._session.cancel(request)
+                raise
+        return requests
 
     def wait(self, request: Request, check: Callable[[], None] | None = None) -> Generation:
         """The whole answer, or what went wrong with it. check: called before every step; what it raises ends the
@@ -25,8 +44,15 @@ class SharedSession:
                 check()
             request.pieces.clear()
             self._advance(request)
-        _check(request)
+        _raise_error(request)
         return request.result()
+
+    def wait_for_all(self, requests: Sequence[Request], check: Callable[[], None] | None = None) -> list[Generation]:
+        """The whole answers, in order; if one of them cannot be had, the others end too."""
+        try:
+            return [self.wait(request, check) for request in requests]
+        finally:
+            self.cancel(requests)
 
     def stream(self, request: Request) -> Iterator[str]:
         """Pieces of text as they come, after an empty one; the request ends when the iterator does."""
@@ -38,7 +64,7 @@ class SharedSession:
                     if text:
                         yield text
                 self._advance(request)
-            _check(request)
+            _raise_error(request)
         finally:
             self.cancel([request])
 
@@ -64,6 +90,6 @@ class SharedSession:
             self._session.cancel(self._unwanted.popleft())
 
 
-def _check(request: Request) -> None:
+def _raise_error(request: Request) -> None:
     if request.error is not None:
         raise request.error

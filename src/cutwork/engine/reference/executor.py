@@ -55,6 +55,7 @@ class _Step:
     memory_lengths: np.ndarray | None
     features: np.ndarray | None
     attention_of: np.ndarray
+    adapters: np.ndarray | None
 
 
 @dataclass
@@ -110,11 +111,12 @@ class Executor:
         memory_lengths: np.ndarray | None = None,
         features: np.ndarray | None = None,
         attention_of: np.ndarray | None = None,
+        adapters: np.ndarray | None = None,
     ) -> np.ndarray:
         """Run the plan on one ragged batch; returns logits float32 [R, vocabulary], empty for an encoder."""
         pairs = np.empty((0, 2), np.int32) if attention_of is None else attention_of
         memory = (memory_tables, memory_lengths)
-        step = _Step(tokens, positions, sequences, block_tables, logits_rows, *memory, features, pairs)
+        step = _Step(tokens, positions, sequences, block_tables, logits_rows, *memory, features, pairs, adapters)
         self._check(step)
         keys = 0 if memory_lengths is None else int(memory_lengths[sequences].max())
         self.attention_weights = np.zeros((len(pairs), len(tokens), keys), np.float32)
@@ -213,6 +215,12 @@ class Executor:
             y = y + self.vectors[bias] if bias != -1 else y
             y = y if op["activation"] == "none" else _activate(op["activation"], y.astype(np.float64))
             self._view(out, s)[:] = y + self._view(op["residual"], s) if op["residual"] != -1 else y
+
+    def _low_rank(self, op: Op, s: _Step) -> None:
+        if s.adapters is not None:
+            rows = np.flatnonzero(s.adapters[s.sequences] == op["adapter"])
+            low = self.weights[op["down"]].matmul(self._view(op["x"], s)[rows])
+            self._view(op["y"], s)[rows] += low @ self.vectors[op["up"]].reshape(low.shape[1], -1)
 
     def _rope(self, op: Op, s: _Step) -> None:
         x, inv_freq = self._view(op["x"], s), self.vectors[op["inv_freq"]]

@@ -1,6 +1,5 @@
 """Whisper's special tokens: where text ends and times begin, languages, tasks, and what it must not write."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any, Literal
 
 from cutwork.architectures import kind_of
 from cutwork.architectures.config import integer
+from cutwork.engine.generation_config import read_generation_config
 from cutwork.errors import CutworkError, damaged_if_not_understood
 
 
@@ -87,13 +87,7 @@ def vocabulary_of(path: Path, config: Mapping[str, Any], tokenizer: Any) -> Voca
 
 
 def _read(path: Path, config: Mapping[str, Any], tokenizer: Any) -> Vocabulary:
-    settings: dict[str, Any] = {}
-    file = path / "generation_config.json"
-    if file.is_file():
-        try:
-            settings = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise CutworkError(f"cannot read {file}: {error}") from None
+    settings = read_generation_config(path)
 
     def find(key: str, *names: str) -> int:
         found = settings.get(key, config.get(key))

@@ -34,9 +34,11 @@ class PromptScorer(Generic[Owner]):
         """Owner and index of the prompt whose turn it is."""
         return self._prompts[0].owner, self._prompts[0].index
 
-    def add(self, owner: Owner, index: int, prompt: Sequence[int], alternatives: int) -> None:
+    def add(
+        self, owner: Owner, index: int, prompt: Sequence[int], alternatives: int, adapter: str | None = None
+    ) -> None:
         """Queue a prompt, whose tokens are to be told with the likeliest `alternatives` in their places."""
-        chunks = self._model.token_logprobs(prompt, alternatives)
+        chunks = self._model.token_logprobs(prompt, alternatives, adapter=adapter)
         self._prompts.append(_Prompt(owner, index, cast(Generator[list[Logprob | None]], chunks)))
 
     def step(self) -> list[Logprob | None] | None:

@@ -28,12 +28,14 @@ PATIENCE = 3  # failed steps in a row after which the engine is not called ready
 class Choice:
     """One sequence a client asked for: its prompt's token ids and the engine's options, None to generate nothing.
 
-    score: report log-probabilities of the prompt's own tokens, with so many alternatives each.
+    score: report log-probabilities of the prompt's own tokens, with so many alternatives each, by the `adapter` if it
+    names one.
     """
 
     prompt: list[int]
     options: GenerateOptions | None
     score: int | None = None
+    adapter: str | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ class Worker(ModelThread[TextJob]):
                     job.requests[index] = request
                     self._places[request] = _Place(job, index, job.arrived)
                 if choice.score is not None:
-                    self._scorer.add(job, index, choice.prompt, choice.score)
+                    self._scorer.add(job, index, choice.prompt, choice.score, choice.adapter)
         except CutworkError as error:
             self.fail(job, ApiError(400, str(error)))
         except Exception:

@@ -134,7 +134,12 @@ async def _choices(
 
     def make() -> list[Choice]:
         return [
-            Choice(prompt, choice_options(first, index) if max_tokens else None, score if index == 0 else None)
+            Choice(
+                prompt,
+                choice_options(first, index) if max_tokens else None,
+                score if index == 0 else None,
+                served.adapter,
+            )
             for prompt in prompts
             for index in range(body.n)
         ]

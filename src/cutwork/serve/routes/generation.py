@@ -160,6 +160,7 @@ async def generate_options(
         "constraint": constraint,
         "seed": None if request.seed is None else request.seed % (1 << 63),
         "logprobs": logprobs,
+        "adapter": served.adapter,
     }
     return same | other
 

@@ -40,11 +40,12 @@ def router(models: ServedModels, limits: Limits, metrics: Metrics) -> APIRouter:
 
     @routes.get("/v1/models", summary="List the models")
     async def all_models() -> dict[str, Any]:
-        return {"object": "list", "data": [_model(place) for place in models.places.values()]}
+        places = models.places.values()
+        return {"object": "list", "data": [_model(p, name) for p in places for name in (p.name, *p.adapters)]}
 
     @routes.get("/v1/models/{name}", summary="One model")
     async def one_model(name: str) -> dict[str, Any]:
-        return _model(models.place(name))
+        return _model(models.place(name), name)
 
     @routes.post("/tokenize", summary="Text to token ids")
     async def tokenize(body: TokenizeRequest, request: Request) -> dict[str, Any]:
@@ -90,9 +91,11 @@ async def _token_ids(body: TokenizeRequest, served: ServedModel) -> list[int]:
     return await served.tokens.encode(text, most=most, special=body.add_special_tokens) if text else []
 
 
-def _model(place: Place) -> dict[str, Any]:
+def _model(place: Place, name: str) -> dict[str, Any]:
+    """A model by its name, or by that of one of its adapters, whose `parent` it is."""
     return {
-        "id": place.name,
+        "id": name,
+        **({} if name == place.name else {"parent": place.name}),
         "object": "model",
         "created": place.card["created"],
         "owned_by": "cutwork",

@@ -1,0 +1,74 @@
+"""What a model that writes no text does with texts: vectors, classes, and how well they answer a query."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from cutwork.engine.classification.classifier import Classifier, Label, Span
+from cutwork.engine.embedding.embedder import Embedder, EmbedOptions, EmbedProgress, Input
+from cutwork.engine.embedding.hidden_states import HiddenStates
+from cutwork.engine.load import Runtime
+from cutwork.errors import CutworkError
+
+
+class Reads(Protocol):
+    """A loaded model; `embedder` and `classifier` are None of one that does not do what they do."""
+
+    config: dict[str, Any]
+    embedder: Embedder | None
+    classifier: Classifier | None
+
+
+def embedder_of(
+    runtime: Runtime, states: HiddenStates, tokenizer: Any, check: Callable[[Sequence[int]], None]
+) -> Embedder | None:
+    """What makes the model's vectors, if it does. check: raises CutworkError for tokens that it does not know."""
+    if runtime.description is None:
+        return None
+    limit = min(runtime.max_context, runtime.description.max_length or runtime.max_context)
+    return Embedder(states, tokenizer, runtime.description, limit, check)
+
+
+def classifier_of(runtime: Runtime, states: HiddenStates, tokenizer: Any) -> Classifier | None:
+    """What gives the model's classes, if it does."""
+    if runtime.head is None:
+        return None
+    return Classifier(states, tokenizer, runtime.head, runtime.max_context, runtime.question)
+
+
+def embed(model: Reads, inputs: Sequence[Input], progress: EmbedProgress | None, options: EmbedOptions) -> np.ndarray:
+    """See `Model.embed`."""
+    embedder = model.embedder
+    if embedder is None:
+        raise CutworkError(
+            f"this {model.config.get('model_type', 'model')} makes no vectors of texts: it is no encoder, and no "
+            "modules.json in its directory says how"
+        )
+    return embedder.vectors(embedder.read(inputs, **options), progress, **options)
+
+
+def classify(model: Reads, texts: Sequence[str | tuple[str, str]]) -> list[list[Label]] | list[list[Span]]:
+    """See `Model.classify`."""
+    classifier = _classifier(model)
+    tokens = classifier.read(texts)
+    logits = classifier.logits(tokens)
+    if classifier.head.of == "text":
+        return [classifier.labels(each) for each in logits]
+    alone = [text if isinstance(text, str) else text[0] for text in texts]
+    return [classifier.spans(*each) for each in zip(alone, tokens, logits, strict=True)]
+
+
+def rank(model: Reads, query: str, documents: Sequence[str], *, raw: bool) -> np.ndarray:
+    """See `Model.rank`."""
+    classifier = _classifier(model)
+    classifier.check_ranks()
+    return classifier.relevance(classifier.logits(classifier.read([(query, each) for each in documents])), raw=raw)
+
+
+def _classifier(model: Reads) -> Classifier:
+    if model.classifier is None:
+        raise CutworkError(
+            f"this {model.config.get('model_type', 'model')} gives no classes: it was not saved with such a head"
+        )
+    return model.classifier

@@ -1,0 +1,90 @@
+"""Whether a run of fine-tuning is the one that was begun or finished here, and where it goes on."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from cutwork.errors import CutworkError
+from cutwork.recipe import TuneSettings
+from cutwork.store.fingerprint import fingerprint
+from cutwork.store.json_file import read_json, write_json
+from cutwork.torch_models.data import Examples
+from cutwork.tune.trainer import is_complete, last_checkpoint
+
+REPORT = "tune-report.json"  # of a finished run, in its output
+_RUN = "run.json"  # of an unfinished one, in its work directory
+
+
+def identity(
+    model: Path,
+    teacher: Path | None,
+    settings: TuneSettings,
+    data: Examples,
+    validation: Examples | None,
+    prepared: object,
+) -> dict[str, Any]:
+    """What a resumed or finished run must agree with in all of it. prepared: the key of its preparation, or None."""
+    return {
+        "model": fingerprint(model),
+        "teacher": fingerprint(teacher) if teacher and settings.losses.needs_teacher else None,
+        "data": data.digest(),
+        "settings": settings.model_dump(mode="json"),
+        **({"validation": validation.digest()} if validation else {}),
+        **({"prepared": prepared} if prepared is not None else {}),
+    }
+
+
+def finished(output: Path, run: dict[str, Any]) -> dict[str, Any] | None:
+    """The report of this run in its output; None if there is none, CutworkError if it is another run's."""
+    if not (output / REPORT).is_file():
+        return None
+    report = read_json(output / REPORT)
+    if report.get("run") != run:
+        raise CutworkError(
+            f"{output} was made with another {_difference(report.get('run'), run)}; "
+            "choose another output, or replace it with --overwrite"
+        )
+    return report
+
+
+def begin(work: Path, run: dict[str, Any], bfloat16: bool) -> None:
+    """Note what the run in a work directory is about."""
+    write_json(work / _RUN, {"run": run, "bfloat16": bfloat16})
+
+
+def begun(work: Path, run: dict[str, Any]) -> bool | None:
+    """Whether the unfinished run in a work directory uses bfloat16, which is decided once; None if there is none."""
+    if not (work / _RUN).is_file():
+        return None
+    started = read_json(work / _RUN)
+    if started.get("run") != run:
+        raise CutworkError(
+            f"{work} holds an unfinished run with another {_difference(started.get('run'), run)}; "
+            "finish that one, or throw it away with --overwrite"
+        )
+    return bool(started.get("bfloat16"))
+
+
+def resume_from(work: Path, console: Console) -> str | None:
+    """The last good checkpoint in a work directory, or None; what was cut off while it was written is removed."""
+    good = last_checkpoint(work)
+    for directory in work.glob("checkpoint-*"):
+        if not is_complete(directory):
+            shutil.rmtree(directory, ignore_errors=True)  # by whichever process is first
+    if good:
+        console.print(f"resuming from {good}")
+    return str(good) if good else None
+
+
+def _difference(old: Any, new: dict[str, Any]) -> str:
+    """The first key in which two run descriptions differ, with both values."""
+    old = old if isinstance(old, dict) else {}
+    for key, value in new.items():
+        if old.get(key) == value:
+            continue
+        if isinstance(value, dict) and isinstance(old.get(key), dict):
+            return _difference(old[key], value)
+        return f"{key} ({old.get(key)}, now {value})"
+    return "version of cutwork"

@@ -1,0 +1,67 @@
+"""`--adapter` of the commands: what an adapter says beside its base is what it says merged into it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from cutwork.cli import app
+from cutwork.errors import CutworkError
+from tests.tiny_checkpoint import write_tiny_checkpoint
+
+pytest.importorskip("peft")
+
+from transformers import AutoModelForCausalLM
+
+from tests.engine.test_adapters import adapted
+
+
+@pytest.fixture(scope="module")
+def directories(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A model and an adapter of it."""
+    path = tmp_path_factory.mktemp("adapters")
+    base = write_tiny_checkpoint(path / "base")
+    model = AutoModelForCausalLM.from_pretrained(base)
+    adapted(model, path / "adapter", r=4, lora_alpha=32, target_modules=["q_proj", "down_proj"])
+    return str(base), str(path / "adapter")
+
+
+def run(*arguments: str, lines: str = "") -> Any:
+    return CliRunner().invoke(app, list(arguments), input=lines)
+
+
+def test_an_adapter_answers_as_it_does_merged(directories: tuple[str, str], tmp_path: Path) -> None:
+    base, adapter = directories
+    assert run("merge", adapter, str(tmp_path / "merged"), "--base", base).exit_code == 0
+    plain = run("generate", base, "abc", "-n", "12").stdout
+    beside = run("generate", base, "abc", "-n", "12", "--adapter", adapter).stdout
+    merged = run("generate", str(tmp_path / "merged"), "abc", "-n", "12").stdout
+    assert beside == merged != plain
+
+
+def test_chat_takes_an_adapter(directories: tuple[str, str]) -> None:
+    base, adapter = directories
+    given = ["chat", base, "-n", "12", "--temperature", "0"]
+    answers = [run(*given, *more, lines="hello\n/exit\n") for more in ([], ["--adapter", adapter])]
+    assert [answer.exit_code for answer in answers] == [0, 0]
+    assert answers[0].stdout != answers[1].stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["generate", "BASE", "abc", "--adapter", "BASE"], "holds no adapter of PEFT"),
+        (["generate", "BASE", "abc", "--adapter", "missing"], "holds no adapter of PEFT"),
+        (["serve", "BASE", "--port", "0", "--adapter", "missing"], "takes NAME=DIR"),
+        (["serve", "BASE", "--port", "0", "--adapter", "a=ADAPTER", "--adapter", "a=ADAPTER"], "each name once"),
+        (["serve", "BASE", "b=BASE", "--port", "0", "--adapter", "a=ADAPTER"], "belongs to one model"),
+        (["serve", "base=BASE", "--port", "0", "--adapter", "base=ADAPTER"], "two models or adapters are called base"),
+        (["serve", "BASE", "--port", "0", "--adapter", "a=missing"], "holds no adapter of PEFT"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(arguments: list[str], problem: str, directories: tuple[str, str]) -> None:
+    pytest.importorskip("fastapi")
+    base, adapter = directories
+    result = run(*(each.replace("BASE", base).replace("ADAPTER", adapter) for each in arguments))
+    assert isinstance(result.exception, CutworkError) and problem in str(result.exception)
