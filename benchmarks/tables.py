@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks import claims
 from benchmarks.common.provenance import ROOT
 from benchmarks.common.results import RESULTS, load, where
-from benchmarks.engine import encoders, partition, speculative, threads
+from benchmarks.engine import bare, encoders, partition, speculative, threads
 from benchmarks.engine import load as loading
 from benchmarks.evidence import pareto
 from benchmarks.evidence import report as evidence
@@ -37,6 +37,7 @@ from benchmarks.training import (
     cut_recipe,
     demo,
     distillation,
+    memory,
     mpt_path,
     padding,
     prune_memory,
@@ -116,6 +117,8 @@ TABLES = {
     "longer, pareto": Table(pareto.table, ("pareto_longer",)),
     "mpt path": Table(mpt_path.table, ("mpt_path",)),
     "cut recipe": Table(cut_recipe.table, ("cut_recipe",)),
+    "memory": Table(memory.table, ("memory",)),
+    "bare": Table(bare.table, ("bare",)),
     "padding": Table(padding.table, ("padding",)),
     "pruners": Table(pruners.table, ("pruners",)),
     "prune memory": Table(prune_memory.table, ("prune_memory",)),

@@ -65,6 +65,7 @@ def run(*arguments: str | Path, typed: str = "", **environment: str) -> str:
         check=False,
     )
     assert done.returncode == 0, (command, done.stdout, done.stderr)
+    assert "PyTorch" not in done.stderr, done.stderr
     return done.stdout
 
 

@@ -3,10 +3,14 @@
 `cutwork.Model` loads and runs a model without torch; everything else is reached through the `cutwork` command.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 __all__ = ["Model", "__version__"]
+
+# Before anything imports transformers, which warns that torch is not there.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 if TYPE_CHECKING:
     from cutwork.engine.model import Model

@@ -23,6 +23,7 @@ Scheme = Literal["w8a8", "w4a16"]
 Rates = Literal["uniform", "owl"]
 Schedule = Literal["linear", "cosine", "constant"]
 TorchDType = Literal["auto", "float32", "bfloat16"]
+WeightsDType = Literal["float32", "bfloat16"]
 FloatDType = Literal["auto", "f32", "bf16"]
 HeadDType = Literal["auto", "i8", "i4"]
 Long = Literal["drop", "cut", "error"]  # what becomes of samples that are too long
@@ -91,12 +92,13 @@ class TuneSettings(Settings):
     packing: bool = later(False)  # those of a forward pass in one row without padding (decoder-only models)
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
     optimizer: str = "adamw_torch_fused"  # adam, muon, or any name transformers.TrainingArguments(optim=...) knows
-    dtype: TorchDType = "auto"  # of the forward pass (autocast); weights stay float32
+    dtype: TorchDType = "auto"  # of the forward pass (autocast)
     gradient_checkpointing: bool = False
     losses: Losses = Losses()
     keep_zeros: bool = True
     save_every: Positive = 50  # optimiser steps between resumable checkpoints
     seed: int = 0
+    weights: WeightsDType = later("float32")  # bfloat16: with lora, or an optimizer that rounds them (tune/low_bit.py)
     lora: LoraSettings | None = later(None)  # train adapters only, and merge them
     teacher_dtype: TorchDType = later("auto")  # auto: that of the forward pass
     teacher_device: str = later("auto")  # cpu, cuda:1, …; auto: where the student is
@@ -185,6 +187,8 @@ class QuantizeSettings(Settings):
             raise ValueError("smoothing: method qat learns with the outliers as they are; leave it out")
         if not self.qat.keep_zeros or self.qat.lora or self.qat.gradual:
             raise ValueError("qat: whole weights are trained and zeros stay; leave out keep_zeros, lora, gradual")
+        if self.qat.weights == "bfloat16":
+            raise ValueError("qat: bfloat16 weights are as coarse as the rounding that is learned; leave out weights")
         return self
 
     @property

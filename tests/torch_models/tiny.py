@@ -26,6 +26,7 @@ from cutwork.torch_models.blocks import block_linears
 from cutwork.torch_models.model_inputs import Example
 
 torch.set_num_threads(1)
+torch.compiler.set_stance("force_eager")  # torchao's optimisers take a minute to compile, and then few steps
 
 
 def llama(seed: int = 0, **options: Any) -> LlamaForCausalLM:

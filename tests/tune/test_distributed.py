@@ -62,5 +62,7 @@ def test_two_processes_equal_one(models: Path) -> None:
             assert torch.allclose(weight, two[name], atol=1e-5), name
             if name in zeros:
                 assert torch.equal(two[name] == 0, zeros[name]), name
+    low_bit = weights(models / "ddp-low-bit")
+    assert all(torch.equal(low_bit[name] == 0, pruned) for name, pruned in zeros.items())
     straight, resumed = weights(models / "ddp-full"), weights(models / "ddp-resumed")
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)

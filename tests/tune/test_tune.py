@@ -245,7 +245,7 @@ def test_finished_is_not_repeated_and_other_settings_are_refused(
     uninterrupted: Path, sparse: Path, dense: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(tune_module, "load_model", lambda *_: pytest.fail("trained again"))
+        patch.setattr(tune_module, "load_student", lambda *_: pytest.fail("trained again"))
         assert run(sparse, uninterrupted, dense)["steps"] == 8
     with pytest.raises(CutworkError, match=r"learning_rate \(0\.003, now 0\.001\)"):
         run(sparse, uninterrupted, dense, SETTINGS.model_copy(update={"learning_rate": 1e-3}))

@@ -4,18 +4,22 @@ torchrun --nproc-per-node 2 -m tests.tune.two_processes DIRECTORY
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from rich.console import Console
+from torch.distributed.checkpoint import load, save
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import LoraSettings, Losses, TuneSettings
+from cutwork.tune.low_bit import low_bit_adamw
 from cutwork.tune.masks import LostZerosError, Masks, sparsity
 from cutwork.tune.trainer import SparseTrainer
 from cutwork.tune.tune import tune
@@ -64,14 +68,37 @@ def interrupted_and_resumed(sparse: Path, dense: Path, output: Path, **options: 
     fine_tune(sparse, dense, output, SETTINGS, **options)
 
 
-def check_sharded_masks(scratch: Path) -> None:
-    model = cut(llama(), 0.7)
+LOW_BIT = SETTINGS.model_copy(update={"optimizer": "adamw_torch_8bit", "weights": "bfloat16", "dtype": "auto"})
+
+
+def weights_of_both_agree(sparse: Path, dense: Path, output: Path) -> None:
+    """Rounded at random, and all the same bit for bit alike in both processes, after every step."""
+    original, steps = SparseTrainer._after_optimizer, [0]
+
+    def after(self: SparseTrainer) -> None:
+        original(self)
+        steps[0] += 1
+        for name, parameter in self.model.named_parameters():
+            others = parameter.detach().clone()
+            dist.broadcast(others, 0)
+            assert torch.equal(others, parameter), name
+
+    SparseTrainer._after_optimizer = after
+    try:
+        fine_tune(sparse, dense, output, LOW_BIT)
+    finally:
+        SparseTrainer._after_optimizer = original
+    assert steps[0] >= SETTINGS.max_steps
+
+
+def check_sharded_masks(scratch: Path, make_optimizer: Callable[[list[Any]], torch.optim.Optimizer]) -> None:
+    model = cut(llama(hidden_size=128, intermediate_size=128), 0.7)
     expected = sparsity(model)
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     for block in model.model.layers:
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
+    optimizer = make_optimizer([{"params": list(model.parameters()), "weight_decay": 0.1}])
     masks = Masks(model)
     weight = model.model.layers[0].mlp.up_proj.weight
     assert isinstance(weight, DTensor)
@@ -84,6 +111,11 @@ def check_sharded_masks(scratch: Path) -> None:
         masks.verify()
         masks.mask_weights()
     assert sparsity(model) == expected
+    state = get_optimizer_state_dict(model, optimizer)
+    save(state, checkpoint_id=scratch / "shards")
+    load(state, checkpoint_id=scratch / "shards")
+    set_optimizer_state_dict(model, optimizer, state)
+    optimizer.step()
     file = scratch / f"masks-{dist.get_rank()}.safetensors"
     masks.save(file)
     again = Masks.load(model, file)
@@ -102,7 +134,9 @@ if __name__ == "__main__":
     for name, settings in RUNS.items():
         fine_tune(root / "sparse", root / "dense", root / f"ddp-{name}", settings)
     interrupted_and_resumed(root / "sparse", root / "dense", root / "ddp-resumed")
-    check_sharded_masks(root)
+    weights_of_both_agree(root / "sparse", root / "dense", root / "ddp-low-bit")
+    check_sharded_masks(root, lambda groups: torch.optim.AdamW(groups, lr=1e-2))
+    check_sharded_masks(root, lambda groups: low_bit_adamw("adamw_torch_8bit")(groups, lr=1e-2, seed=0))
     if not torch.cuda.is_available():
         try:
             fine_tune(root / "sparse", root / "dense", root / "fsdp", SETTINGS, fsdp=True)

@@ -19,7 +19,7 @@ from cutwork.cli.training import (
     settings_of,
     training_task,
 )
-from cutwork.recipe import LoraSettings, Losses, Schedule, TorchDType, TuneSettings
+from cutwork.recipe import LoraSettings, Losses, Schedule, TorchDType, TuneSettings, WeightsDType
 
 _DEFAULT = TuneSettings()
 
@@ -51,9 +51,13 @@ def tune(
     ] = False,
     max_grad_norm: Annotated[float, typer.Option(help="Clip gradients to this; 0: never.")] = _DEFAULT.max_grad_norm,
     optimizer: Annotated[
-        str, typer.Option(help="adam, muon, or any that transformers knows by name.")
+        str,
+        typer.Option(help="adam, muon, or any that transformers knows by name; adamw_torch_8bit needs least memory."),
     ] = _DEFAULT.optimizer,
-    dtype: Annotated[TorchDType, typer.Option(help="Of the forward pass; weights stay float32.")] = _DEFAULT.dtype,
+    dtype: Annotated[TorchDType, typer.Option(help="Of the forward pass.")] = _DEFAULT.dtype,
+    weights: Annotated[
+        WeightsDType, typer.Option(help="bfloat16: half the memory, with --lora-rank or --optimizer adamw_torch_8bit.")
+    ] = _DEFAULT.weights,
     gradient_checkpointing: Annotated[bool, typer.Option("--gradient-checkpointing", help="Less memory, slower.")] = (
         False
     ),
@@ -119,6 +123,7 @@ def tune(
         optimizer=optimizer,
         dtype=dtype,
         gradient_checkpointing=gradient_checkpointing,
+        weights=weights,
         losses=settings_of(Losses, ce=ce, kl=kl, squarehead=squarehead, temperature=temperature),
         lora=settings_of(LoraSettings, rank=lora_rank, alpha=lora_alpha, targets=tuple(lora_targets.split(",")))
         if lora_rank

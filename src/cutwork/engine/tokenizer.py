@@ -1,7 +1,6 @@
 """The model's tokenizer, from transformers without torch."""
 
 import json
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +21,6 @@ def load_tokenizer(path: Path, config: Mapping[str, Any]) -> Any:
     """
     if not any((path / name).is_file() for name in FILES):
         return None
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it warns at import that torch is not there
     try:
         if (path / "tokenizer.json").is_file() and _settings(path).get("tokenizer_class", GENERIC[0]) in GENERIC:
             from transformers import PreTrainedTokenizerFast

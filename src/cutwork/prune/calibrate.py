@@ -154,7 +154,9 @@ def _walk(
         flowing = [_Batch({key: value.to(device) for key, value in batch.items()}) for batch in batches]
         bar = progress.add_task(description, total=total)
         while any(stack not in flowing[0].done for stack in stacks):
-            stack = _enter(model, stacks, flowing, inputs, activations, resident)
+            # Matrices in bfloat16 beside vectors in float32 (tune/load.py) are multiplied under autocast only.
+            with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16 and model.dtype == torch.bfloat16):
+                stack = _enter(model, stacks, flowing, inputs, activations, resident)
             for index, block in enumerate(stacks[stack]):
                 names = {linear: f"{stack}.{index}.{name}" for name, linear in linears(block)}
                 with resident(block):

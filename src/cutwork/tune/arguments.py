@@ -4,11 +4,12 @@ import os
 from pathlib import Path
 
 import torch
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.training_args import OptimizerNames
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import TuneSettings
+from cutwork.tune.low_bit import LOW_BIT
 from cutwork.tune.optimizers import check_optimizer
 from cutwork.tune.trackers import trackers
 
@@ -23,6 +24,7 @@ def in_environment(switch: str) -> bool:
 def training_arguments(work: Path, settings: TuneSettings, fsdp: bool, validates: bool) -> TrainingArguments:
     """What transformers' trainer is told; CutworkError for settings that cannot be carried out here."""
     check_optimizer(settings.optimizer)
+    _check_weights(settings, fsdp or in_environment("ACCELERATE_USE_FSDP"))
     best = settings.keep_best or settings.patience > 0
     if best and not validates:
         raise CutworkError(
@@ -44,7 +46,7 @@ def training_arguments(work: Path, settings: TuneSettings, fsdp: bool, validates
     if settings.batch_size % (micro * processes):
         times = f" times {processes} processes" if processes > 1 else ""
         raise CutworkError(f"batch_size {settings.batch_size} is not a multiple of micro_batch_size {micro}{times}")
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(work),
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps,
@@ -75,3 +77,23 @@ def training_arguments(work: Path, settings: TuneSettings, fsdp: bool, validates
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
+    try:
+        Trainer.get_optimizer_cls_and_kwargs(arguments)
+    except (ImportError, ValueError) as error:
+        raise CutworkError(f"optimizer {settings.optimizer}: {' '.join(str(error).split())}") from None
+    return arguments
+
+
+def _check_weights(settings: TuneSettings, fsdp: bool) -> None:
+    """Raise CutworkError for weights in bfloat16 that could not be trained as well as float32 ones."""
+    if settings.weights == "float32":
+        return
+    if settings.dtype == "float32":
+        raise CutworkError("weights in bfloat16 are multiplied in bfloat16; leave out dtype float32")
+    if fsdp:
+        raise CutworkError("weights in bfloat16 are for one process or DDP; with FSDP leave them float32")
+    if not settings.lora and settings.optimizer not in LOW_BIT:
+        raise CutworkError(
+            f"rounded to the nearest bfloat16, weights lose small steps; set optimizer to {LOW_BIT[0]}, which rounds "
+            "at random, or train adapters (lora)"
+        )

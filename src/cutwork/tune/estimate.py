@@ -21,11 +21,13 @@ from cutwork.torch_models.data import Examples, collate
 from cutwork.torch_models.load import empty_model
 from cutwork.torch_models.model_inputs import EncoderInputs, inputs_of
 from cutwork.torch_models.precision import matmul_seconds
+from cutwork.tune.load import checkpoint_activations, store_as, teacher_dtype
 from cutwork.tune.lora import add_adapters
+from cutwork.tune.optimizer_state import state_bytes
+from cutwork.tune.optimizers import block_matrices
 
 # The share of a bare matmul's speed that a whole training step reaches (SmolLM2-135M on two cores, micro-batches of 8).
 _EFFICIENCY = 0.55
-_STATE_BYTES = {"sgd": 0, "adafactor": 0, "muon": 4}  # of an optimiser, per trained weight; others keep two moments
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,11 @@ def estimate(
     labels = int(model_inputs.label_rows(batch)[0].sum())
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
         model = empty_model(config, attention)
+        store_as(model, settings.weights)
         if settings.gradient_checkpointing:
-            model.gradient_checkpointing_enable()
+            checkpoint_activations(model)
         zeros = sum(linear.get_parameter("weight").numel() for linear in block_linears(model).values())
-        weights = sum(parameter.numel() for parameter in model.parameters())
+        parameters = sum(parameter.numel() for parameter in model.parameters())
         if settings.lora:
             add_adapters(model, settings.lora, settings.keep_zeros)
         model.train()
@@ -95,18 +98,21 @@ def estimate(
                 hidden = [h for group in model_inputs.features(outputs, batch) for h in group.hidden]
                 loss = loss + sum((h.float() - h.detach().float()).square().sum() for h in hidden)
         handle.remove()
-        trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    teacher_dtype = settings.teacher_dtype if settings.teacher_dtype != "auto" else ("float32", "bfloat16")[bfloat16]
-    teacher_bytes = 2 if teacher_dtype == "bfloat16" else 4
+        weights = sum(parameter.nbytes for parameter in model.parameters())
+        gradients = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+        optimiser = state_bytes(settings.optimizer, model)
+        # Autocast keeps a bfloat16 copy of each through the forward pass; without checkpointing, it is kept anyway.
+        if bfloat16 and settings.weights == "float32" and settings.gradient_checkpointing:
+            saved_for_backward.bytes += sum(2 * parameter.numel() for parameter in block_matrices(model))
+    teacher_bytes = getattr(torch, teacher_dtype(settings, bfloat16)).itemsize
     answers = sum(h.numel() for h in hidden) + (outputs.logits.numel() if losses.kl > 0 else 0)
-    per_weight = next((size for name, size in _STATE_BYTES.items() if settings.optimizer.startswith(name)), 8)
     memory = {
-        "weights": 4 * weights // shards,
-        "gradients": 4 * trained // shards,
-        "optimiser": per_weight * trained // shards,
+        "weights": weights // shards,
+        "gradients": gradients // shards,
+        "optimiser": optimiser // shards,
         "masks": zeros // shards if settings.keep_zeros else 0,
         "activations": saved_for_backward.bytes,
-        "teacher": teacher_bytes * (weights + accumulation * answers) if losses.needs_teacher else 0,
+        "teacher": teacher_bytes * (parameters + accumulation * answers) if losses.needs_teacher else 0,
     }
     forward = counter.get_total_flops()
     passes = 3 + settings.gradient_checkpointing + losses.needs_teacher

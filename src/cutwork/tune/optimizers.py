@@ -1,4 +1,4 @@
-"""The optimisers that transformers does not know by name."""
+"""The optimisers that are not made as transformers makes them."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,6 +9,7 @@ from transformers.training_args import OptimizerNames
 
 from cutwork.errors import CutworkError
 from cutwork.torch_models.blocks import block_linears
+from cutwork.tune.low_bit import LOW_BIT, check_low_bit, low_bit_adamw
 
 _OURS = ("adam", "muon")
 
@@ -45,18 +46,27 @@ class Muon(torch.optim.Optimizer):
 
 
 def check_optimizer(name: str) -> None:
-    """Raise CutworkError for a name that neither transformers nor we know."""
+    """Raise CutworkError for a name that neither transformers nor we know, or whose package is missing."""
     known = [*_OURS, *(member.value for member in OptimizerNames)]
     if name not in known:
         raise CutworkError(f"unknown optimizer '{name}'; known: {', '.join(known)}")
+    check_low_bit(name)
 
 
-def own_optimizer(name: str, model: nn.Module, learning_rate: float) -> tuple[type, dict[str, Any]] | None:
+def own_optimizer(
+    name: str, model: nn.Module, learning_rate: float, seed: int = 0
+) -> tuple[type, dict[str, Any]] | None:
     """Class and keywords of an optimiser of ours, for the parameters of `model` as they are now; None if it is not."""
     if name == "adam":
         return torch.optim.Adam, {"lr": learning_rate}
+    if name in LOW_BIT:
+        return low_bit_adamw(name), {"lr": learning_rate, "seed": seed}
     if name == "muon":
-        linears = block_linears(model).values()
-        matrices = {p for linear in linears for p in linear.parameters() if p.ndim == 2 and p.requires_grad}
-        return Muon, {"lr": learning_rate, "matrices": matrices}
+        return Muon, {"lr": learning_rate, "matrices": block_matrices(model)}
     return None
+
+
+def block_matrices(model: nn.Module) -> set[nn.Parameter]:
+    """The trained matrices of the blocks' linears: what Muon's orthogonal steps are for."""
+    linears = block_linears(model).values()
+    return {p for linear in linears for p in linear.parameters() if p.ndim == 2 and p.requires_grad}

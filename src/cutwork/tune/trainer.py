@@ -220,7 +220,7 @@ class SparseTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The optimiser of the settings, followed by the masks."""
         self._called.add("create_optimizer")
-        own = own_optimizer(self.own_optimizer, self.model, self.args.learning_rate)
+        own = own_optimizer(self.own_optimizer, self.model, self.args.learning_rate, self.args.seed)
         if own is not None:
             self.optimizer_cls_and_kwargs = own
         optimizer = super().create_optimizer() if model is None else super().create_optimizer(model)

@@ -24,7 +24,7 @@ from cutwork.store.lock import only_process
 from cutwork.store.output import output_directory
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.data import Examples, examples
-from cutwork.torch_models.load import load_config, load_model, load_tokenizer, save_model
+from cutwork.torch_models.load import load_config, load_tokenizer, save_model
 from cutwork.torch_models.model_inputs import EncoderInputs, inputs_of
 from cutwork.torch_models.packing import check_packing
 from cutwork.torch_models.precision import wants_bfloat16
@@ -32,6 +32,7 @@ from cutwork.tune.arguments import in_environment, training_arguments
 from cutwork.tune.console import TrainingLog, read_log, show_examples, show_layers
 from cutwork.tune.estimate import Estimate, estimate
 from cutwork.tune.gradual import schedule_of
+from cutwork.tune.load import checkpoint_activations, load_student, load_teacher
 from cutwork.tune.lora import add_adapters, merge
 from cutwork.tune.malloc import kept_pages
 from cutwork.tune.masks import LostZerosError, sparsity
@@ -178,19 +179,19 @@ def _prepare(run: _Run, bfloat16: bool) -> tuple[SparseTrainer, dict[str, float]
     """The trainer of the model and its teacher, and the fraction of zeros that each linear begins with."""
     settings, attention = run.settings, _attention(run.data, run.settings)
     set_seed(settings.seed)
-    model = load_model(run.model_dir, torch.float32, attention)
+    model = load_student(run.model_dir, settings, attention)
     if settings.packing:
         check_packing(model)
     zeros = sparsity(model)
     teacher = None
     if run.teacher_dir is not None and settings.losses.needs_teacher:
-        teacher = _load_teacher(run.teacher_dir, settings, bfloat16, attention, model.config, run.arguments.device)
+        teacher = load_teacher(run.teacher_dir, settings, bfloat16, attention, model.config, run.arguments.device)
     if settings.lora:
         add_adapters(model, settings.lora, settings.keep_zeros)
     if run.prepared:
         run.prepared.apply(model)
     if settings.gradient_checkpointing:
-        getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+        checkpoint_activations(model)
     trainer = SparseTrainer(
         model=model,
         args=run.arguments,
@@ -242,6 +243,8 @@ def _write(
         if settings.lora:
             state = merge(state, settings.lora, settings.keep_zeros)
         state = {name.replace(".parametrizations.weight.original", ".weight"): value for name, value in state.items()}
+        if settings.weights == "bfloat16":
+            state = {name: value.bfloat16() if value.is_floating_point() else value for name, value in state.items()}
         after = {name: _zeros(state[f"{name}.weight"]) for name in zeros}
         if settings.keep_zeros:
             _check_zeros(zeros, after)
@@ -281,7 +284,8 @@ def _bfloat16(run: _Run, dry_run: bool) -> bool:
     """Whether forward passes compute in bfloat16: as an unfinished run does, as set, or as is faster here."""
     decided = None if dry_run else begun(run.work, run.identity)
     if decided is None:
-        decided = wants_bfloat16(run.settings.dtype, run.arguments.device)
+        whole = run.settings.weights == "float32"
+        decided = wants_bfloat16(run.settings.dtype if whole else "bfloat16", run.arguments.device)
     [decided] = broadcast_object_list([decided])  # measured, so processes may differ
     assert isinstance(decided, bool)
     return decided
@@ -291,24 +295,6 @@ def _attention(data: Examples, settings: TuneSettings) -> str:
     """On CPUs, plain attention is a tenth faster than the fused one up to about 128 tokens (measured end to end)."""
     short = not data.lazy and max(data.lengths) <= 128 and not settings.packing
     return "eager" if short and not torch.cuda.is_available() else "sdpa"
-
-
-def _load_teacher(
-    path: Path, settings: TuneSettings, bfloat16: bool, attention: str, student: Any, device: torch.device
-) -> Any:
-    dtype = settings.teacher_dtype if settings.teacher_dtype != "auto" else ("float32", "bfloat16")[bfloat16]
-    teacher = load_model(path, getattr(torch, dtype), attention).requires_grad_(False)
-    for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
-        if getattr(teacher.config, key, None) != getattr(student, key, None):
-            raise CutworkError(
-                f"the teacher {path} has another {key} ({getattr(teacher.config, key, None)}, the student "
-                f"{getattr(student, key, None)}); the teacher is the dense model the student was pruned from"
-            )
-    try:
-        return teacher.to(device if settings.teacher_device == "auto" else settings.teacher_device)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise CutworkError(f"cannot put the teacher on teacher_device '{settings.teacher_device}': {reason}") from None
 
 
 def _estimate(run: _Run, bfloat16: bool) -> Estimate | None:

@@ -1,0 +1,57 @@
+"""The two models of a fine-tuning, in the numbers that it keeps their weights in."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cutwork.errors import CutworkError
+from cutwork.recipe import TuneSettings, WeightsDType
+from cutwork.torch_models.load import load_model
+
+
+def store_as(model: nn.Module, weights: WeightsDType) -> None:
+    """Keep the parameters of a model in `weights`; vectors (norms, biases), which are few, in float32 always."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(getattr(torch, weights) if parameter.ndim > 1 else torch.float32)
+
+
+def load_student(path: Path, settings: TuneSettings, attention: str) -> Any:
+    """The model that is trained; CutworkError if it cannot be."""
+    model = load_model(path, getattr(torch, settings.weights), attention)
+    store_as(model, settings.weights)
+    return model
+
+
+def checkpoint_activations(model: Any) -> None:
+    """Have the backward pass compute again what is inside a block, instead of keeping it."""
+    getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+
+
+def load_teacher(
+    path: Path, settings: TuneSettings, bfloat16: bool, attention: str, student: Any, device: torch.device
+) -> Any:
+    """The model that a student of configuration `student` learns from, where the settings want it.
+
+    Raises CutworkError if it is not the dense model of that student, or cannot be put there.
+    """
+    teacher = load_model(path, getattr(torch, teacher_dtype(settings, bfloat16)), attention).requires_grad_(False)
+    for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
+        if getattr(teacher.config, key, None) != getattr(student, key, None):
+            raise CutworkError(
+                f"the teacher {path} has another {key} ({getattr(teacher.config, key, None)}, the student "
+                f"{getattr(student, key, None)}); the teacher is the dense model the student was pruned from"
+            )
+    try:
+        return teacher.to(device if settings.teacher_device == "auto" else settings.teacher_device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise CutworkError(f"cannot put the teacher on teacher_device '{settings.teacher_device}': {reason}") from None
+
+
+def teacher_dtype(settings: TuneSettings, bfloat16: bool) -> WeightsDType:
+    """What the teacher is kept in; `bfloat16`: whether forward passes compute in it."""
+    if settings.teacher_dtype != "auto":
+        return settings.teacher_dtype
+    return "bfloat16" if bfloat16 else "float32"
