@@ -24,6 +24,7 @@ from .conftest import events, idle, only, serving, until
 
 HALF = "\\ud800"
 MANY_KEYS = "{" + '"a" : 1,' * 70_000 + '"a": 1}'
+BACKSLASHED_KEYS = "{" + ",".join(rf'"{i}\\": 1' for i in range(70_000)) + "}"  # whose last quotes look escaped
 SHORT = {"prompt": "the", "max_tokens": 3}
 LONG = {"prompt": "the", "max_tokens": 200, "ignore_eos": True}
 USER = [{"role": "user", "content": "a"}]
@@ -60,7 +61,16 @@ def test_half_characters_are_refused(client, path, body):
 
 
 @pytest.mark.parametrize(
-    "text", ['"\\ud800"', b'"\xed\xa0\x80"', '{"\\uDC00": 1}', "[" * 65 + "]" * 65, "[" * 100000, MANY_KEYS]
+    "text",
+    [
+        '"\\ud800"',
+        b'"\xed\xa0\x80"',
+        '{"\\uDC00": 1}',
+        "[" * 65 + "]" * 65,
+        "[" * 100000,
+        pytest.param(MANY_KEYS, id="keys"),
+        pytest.param(BACKSLASHED_KEYS, id="backslashed keys"),
+    ],
 )
 def test_what_is_no_json_here(text):
     with pytest.raises((ValueError, RecursionError)):
