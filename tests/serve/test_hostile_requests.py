@@ -11,7 +11,7 @@ import pytest
 
 from cutwork.engine.chat.template import render_chat
 from cutwork.errors import CutworkError
-from cutwork.serve.grammar import Matcher
+from cutwork.serve.grammar import Grammars, Matcher
 from cutwork.serve.http.json_body import read_json
 from cutwork.serve.http.middleware import asking
 from cutwork.serve.limits import Limits
@@ -272,6 +272,33 @@ def test_a_schema_is_compiled_once(client):
         body = {"prompt": ["a", "b"], "n": 2, "max_tokens": 3, "response_format": form}
         assert len(client.post("/v1/completions", json=body).json()["choices"]) == 4
     assert len(grammars._compiled) == 1
+
+
+def test_the_schemas_of_one_client_do_not_keep_all_of_another_waiting(load, monkeypatch):
+    gate, compiled = threading.Event(), []
+    matcher = Grammars._matcher
+
+    def slowly(self, grammar, field):
+        gate.wait(10)
+        compiled.append("another's" if "another" in grammar else "one's")
+        return matcher(self, grammar, field)
+
+    monkeypatch.setattr(Grammars, "_matcher", slowly)
+    with serving(load(), keys=["one", "another"]) as client:
+
+        def ask(key, name):
+            form = {"type": "json_schema", "json_schema": {"schema": {"properties": {name: {}}}}}
+            client.post("/v1/completions", json={**SHORT, "response_format": form}, headers={"X-Api-Key": key})
+
+        asked = [threading.Thread(target=ask, args=("one", f"p{i}")) for i in range(8)]
+        asked.append(threading.Thread(target=ask, args=("another", "another")))
+        for thread in asked:
+            thread.start()
+            time.sleep(0.05)
+        gate.set()
+        for thread in asked:
+            thread.join()
+    assert len(compiled) == 9 and "another's" in compiled[:3]
 
 
 def test_log_probabilities_are_written_as_before(client):
