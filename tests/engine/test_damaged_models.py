@@ -161,6 +161,15 @@ def test_what_is_done_to_a_file_is_nothing_to_the_model_in_memory(name: str, cop
         assert model.generate([3, 4, 5], max_new_tokens=4).tokens == before
 
 
+def test_a_tokenizer_that_panics_is_one_sentence(copied: Callable[[str], Path]) -> None:
+    path = copied("llama")
+    tokenizer = json.loads((path / "tokenizer.json").read_text())
+    tokenizer["model"]["continuing_subword_prefix"] = "longer than any token"
+    (path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(CutworkError, match="cannot be read"):
+        Model.load(path, threads=1)
+
+
 @pytest.mark.parametrize("layout", ["slots", "dense"])
 def test_nor_is_it_to_weights_that_were_laid_out_anew(layout: str, tmp_path: Path, monkeypatch: Any) -> None:
     """Their scales are the stored ones, and so is all of a weight that stays as it is in the end."""
