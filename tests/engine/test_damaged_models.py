@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from cutwork.engine.model import Model
+from cutwork.engine.weights import arrange
 from cutwork.errors import CutworkError
 from cutwork.pack.pack import pack
 from cutwork.pack.restore import restore
 from cutwork.store.safetensors import SafetensorsFile, SafetensorsWriter, Tensor, open_tensors
 
+from ..pack.models import llama_checkpoint
 from .speech import tiny as speech
 from .tiny import byte_level_tokenizer, make, torch
 
@@ -157,6 +159,27 @@ def test_what_is_done_to_a_file_is_nothing_to_the_model_in_memory(name: str, cop
             file.write(b"\xff" * 4096)
             file.truncate(4096)
         assert model.generate([3, 4, 5], max_new_tokens=4).tokens == before
+
+
+def test_a_tokenizer_that_panics_is_one_sentence(copied: Callable[[str], Path]) -> None:
+    path = copied("llama")
+    tokenizer = json.loads((path / "tokenizer.json").read_text())
+    tokenizer["model"]["continuing_subword_prefix"] = "longer than any token"
+    (path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(CutworkError, match="cannot be read"):
+        Model.load(path, threads=1)
+
+
+@pytest.mark.parametrize("layout", ["slots", "dense"])
+def test_nor_is_it_to_weights_that_were_laid_out_anew(layout: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """Their scales are the stored ones, and so is all of a weight that stays as it is in the end."""
+    pack(llama_checkpoint(tmp_path / "source", "I8", "unstructured"), tmp_path / "packed")
+    monkeypatch.setattr(arrange, "_fastest", lambda weight, *_: layout if weight.encoding == "bitmask" else None)
+    with Model.load(tmp_path / "packed", threads=1) as model:
+        before = model.logits([3, 4, 5])
+        with (tmp_path / "packed" / "model.safetensors").open("r+b") as file:
+            file.truncate(4096)
+        np.testing.assert_array_equal(model.logits([3, 4, 5]), before)
 
 
 def test_offsets_written_over_in_place_change_nothing(copied: Callable[[str], Path]) -> None:

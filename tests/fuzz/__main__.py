@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--cases", type=int, default=1 << 60)
     parser.add_argument("--seed", type=int, help="of the first case; the others follow it")
-    parser.add_argument("--only", default="", help="how the names of the models begin that are damaged")
+    parser.add_argument("--only", default="", help="how the names of the models begin that are damaged, with commas")
     parser.add_argument("--bases", type=Path, default=Path("build/fuzz"), help="where the whole models are kept")
     options = parser.parse_args()
     os.environ |= {"CUTWORK_COSTS": "default", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}

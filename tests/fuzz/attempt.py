@@ -46,9 +46,9 @@ class Outcome:
 
 
 def attempt(bases: Path, seed: int, work: Path, only: str = "") -> Outcome:
-    """The case of a seed: a base that begins with `only`, damaged and used."""
+    """The case of a seed: a base that begins with `only`, or one of several between commas, damaged and used."""
     rng = random.Random(seed)
-    base = rng.choice(sorted(path.name for path in bases.iterdir() if path.name.startswith(only)))
+    base = rng.choice(sorted(path.name for path in bases.iterdir() if path.name.startswith(tuple(only.split(",")))))
     model = work / "model"
     os.environ["CUTWORK_HOME"] = str(work / "home")  # where checkpoints made of GGUF files would pile up
     for old in (model, work / "made", work / "home"):
@@ -56,14 +56,15 @@ def attempt(bases: Path, seed: int, work: Path, only: str = "") -> Outcome:
     shutil.copytree(bases / base, model)
     done = damage(model, rng)
     path = next(model.glob("*.gguf"), model)
-    use = (lambda: _pack_or_restore(path, work / "made")) if rng.random() < 0.25 else lambda: _run(path, rng)
+    use = (lambda: pack_or_restore(path, work / "made")) if rng.random() < 0.25 else lambda: run(path, rng)
     log = work / "log"
     status = _in_process(use, log)
     ends = {OK: "ok", REFUSED: "refused", 1: "another exception", -signal.SIGKILL: "killed, or too slow"}
     return Outcome(ends.get(status, f"status {status}"), base, done, log.read_text(errors="replace"))
 
 
-def _run(path: Path, rng: random.Random) -> None:
+def run(path: Path, rng: random.Random) -> None:
+    """Load a model and do with it what models are for."""
     options = {
         "threads": rng.choice((1, 1, 2)),
         "reorder_weights": rng.random() < 0.3,
@@ -79,14 +80,15 @@ def _run(path: Path, rng: random.Random) -> None:
         model.generate(prompt, max_new_tokens=3, temperature=0.8, top_p=0.9, seed=1, logprobs=2)
         model.generate([3, 4, 5] * 15, max_new_tokens=3, num_beams=2)
         if model.encoder:
-            model.translate("the fox", max_new_tokens=3)
+            model.translate("the fox", num_beams=3, max_new_tokens=3)
             return
         list(model.token_logprobs([3, 4, 5, 6], 2))
         if getattr(model.tokenizer, "chat_template", None):
             model.chat([{"role": "user", "content": "hi"}], max_new_tokens=2, stop=["zq"])
 
 
-def _pack_or_restore(path: Path, output: Path) -> None:
+def pack_or_restore(path: Path, output: Path) -> None:
+    """Make a packed model of a checkpoint, or the reverse."""
     path = resolve(path)
     if kind_of(path) == "packed":
         restore(path, output)

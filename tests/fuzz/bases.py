@@ -1,16 +1,19 @@
 """Whole models to damage: checkpoints of every family, and quantised, older and packed ones of every encoding."""
 
 import json
+import random
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 
-from cutwork.pack.pack import pack
+from cutwork.pack import slots
+from cutwork.pack.pack import PackWriter, pack
 from cutwork.pack.reader import read_packed
-from cutwork.pack.record import Encoding
+from cutwork.pack.record import EncodedWeight, Encoding
 from cutwork.store.safetensors import SafetensorsWriter, Tensor, open_tensors
 from tests.pack.models import DTYPES, PATTERNS, llama_checkpoint
 
@@ -21,6 +24,8 @@ def make_bases(path: Path) -> Path:
     from tests.engine import tiny
     from tests.engine.speech import tiny as speech
     from tests.store.gguf_file import write_gguf
+
+    from .attempt import run
 
     partial = path.with_name(f"{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -40,6 +45,9 @@ def make_bases(path: Path) -> Path:
             pack(partial / name, partial / f"packed-{name}")
             if pattern == "dense":
                 pack(partial / name, partial / f"packed-{name}-head", "bf16", head="i8" if dtype == "F32" else "i4")
+    for dtype in ("I8", "I4"):
+        for keep in (8, 12):
+            _with_empty_slots(partial / f"packed-{dtype}-4:16", partial / f"packed-{dtype}-{keep}:16", keep)
     for name in ("gpt2", "t5", "whisper"):
         pack(partial / name, partial / f"packed-{name}")
     for variant, arch, kind in (("llama", "llama", "F32"), ("qwen3", "qwen3", "BF16"), ("gemma3", "gemma3", "F16")):
@@ -53,8 +61,29 @@ def make_bases(path: Path) -> Path:
     missing = set(get_args(Encoding)) - seen
     if missing:
         sys.exit(f"no base holds the encodings {', '.join(sorted(missing))}; add a pattern to tests/pack/models.py")
+    for base in partial.iterdir():  # else what is damaged would be refused for another reason
+        run(next(base.glob("*.gguf"), base), random.Random(0))
     partial.rename(path)
     return path
+
+
+def _with_empty_slots(packed: Path, path: Path, keep: int) -> None:
+    """A packed model whose weights in slots have room for `keep` of 16 columns, which is read but never written."""
+    model = read_packed(packed)
+    shutil.copytree(packed, path, ignore=shutil.ignore_patterns("*.safetensors", "cutwork.json"))
+    with PackWriter(path, model.config, len(model.weights), source=model.source) as writer:
+        for name, weight in model.weights.items():
+            writer.add(name, _roomier(weight, keep) if weight.encoding == "slots" else weight)
+        for name in model.source.extras:
+            extra = open_tensors(packed)[name]
+            writer.add_tensor(name, extra.dtype, extra.array)
+
+
+def _roomier(weight: EncodedWeight, keep: int) -> EncodedWeight:
+    steps = np.full_like(slots.steps_of_weight(weight), keep // slots.TAKE)
+    split = slots.split(slots.decode_slots(weight), steps)
+    values = slots.bytes_of(*split) if weight.dtype == "i4" else slots.records_of(*split, steps.sum(axis=1, dtype=int))
+    return replace(weight, values=values, keep=keep)
 
 
 def _as_bitmasks(source: Path, path: Path) -> None:

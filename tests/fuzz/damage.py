@@ -39,6 +39,17 @@ VALUES: tuple[Json, ...] = (
     [7] * 500,
 )
 
+# What an entry of cutwork.json may say of a weight; of its shape and nonzeros, how much is added to them.
+OF_A_WEIGHT: dict[str, tuple[Json, ...]] = {
+    "encoding": ("dense", "bitmask", "block1x4", "block4x1", "slots"),
+    "dtype": ("f32", "bf16", "i8", "i4"),
+    "shape": (-17, -1, 1, 15, 16, 1 << 20),
+    "nonzeros": (-1, 1, 64, 1 << 40),
+    "group": (None, 32, 64, 65536, 33),
+    "scale": (None, "F32", "F16", "BF16"),
+    "keep": (None, 4, 8, 12, 16, 0),
+}
+
 
 def damage(directory: Path, rng: random.Random) -> str:
     """Change one file of a directory in one way; returns what was done."""
@@ -59,6 +70,8 @@ def damage(directory: Path, rng: random.Random) -> str:
             _flip_tensor,
             _flip_tensor,
         ]
+    elif file.name == "cutwork.json":
+        kinds = [_lose, _cut, _flip, *[_change_json] * 5, *[_change_weight] * 4]
     elif file.suffix == ".gguf":
         kinds = [_lose, _cut, _flip, *[_flip_start] * 7]
     elif file.suffix == ".json":
@@ -115,7 +128,10 @@ def _flip_tensor(file: Path, rng: random.Random) -> str:
     ]
     name = rng.choice(parts if parts and rng.random() < 0.7 else names)
     begin, end = header[name]["data_offsets"]
-    _spoil(content, start + begin, start + end, rng)
+    if rng.random() < 0.25:
+        _swap(content, start + begin, start + end, rng)
+    else:
+        _spoil(content, start + begin, start + end, rng)
     file.write_bytes(content)
     return f"contents of {name}"
 
@@ -142,7 +158,7 @@ def _change_header(file: Path, rng: random.Random) -> str:
         del header[name]
     else:
         header = _changed(header, rng)
-    text = json.dumps(header).encode()
+    text = _as_json(header).encode()
     file.write_bytes(len(text).to_bytes(8, "little") + text + content[start:])
     return f"header of {name}"
 
@@ -156,8 +172,32 @@ def _change_json(file: Path, rng: random.Random) -> str:
             else tree
         )
         _changed(inner, rng)
-    file.write_text(json.dumps(tree))
+    file.write_text(_as_json(tree))
     return "fields"
+
+
+def _change_weight(file: Path, rng: random.Random) -> str:
+    """Say that a packed weight is stored otherwise than it is."""
+    tree = json.loads(file.read_bytes())
+    name = rng.choice(sorted(tree["weights"]))
+    entry = tree["weights"][name]
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        field = rng.choice(sorted(OF_A_WEIGHT))
+        value = rng.choice(OF_A_WEIGHT[field])
+        if field in ("shape", "nonzeros"):
+            value = [n + value for n in entry["shape"]] if field == "shape" else entry["nonzeros"] + value
+        entry[field] = value
+        if value is None:
+            del entry[field]
+    file.write_text(_as_json(tree))
+    return f"how {name} is stored"
+
+
+def _as_json(tree: Json) -> str:
+    try:
+        return json.dumps(tree)
+    except RecursionError:  # one deep value within another
+        return "[" * 2000
 
 
 def _changed(tree: Json, rng: random.Random) -> Json:
@@ -200,6 +240,15 @@ def _header(content: bytearray) -> tuple[int, dict[str, Any]]:
     """Where a safetensors file's data begins, and its header."""
     start = 8 + int.from_bytes(content[:8], "little")
     return start, json.loads(content[8:start])
+
+
+def _swap(content: bytearray, begin: int, end: int, rng: random.Random) -> None:
+    """What counts and sums do not tell: two runs of bytes that have changed places."""
+    length = max(min(rng.choice((1, 1, 4, 8, 64)), (end - begin) // 2), 1)
+    one = begin + rng.randrange((end - begin) // length) * length
+    other = begin + rng.randrange((end - begin) // length) * length
+    first, second = content[one : one + length], content[other : other + length]
+    content[one : one + length], content[other : other + length] = second, first
 
 
 def _spoil(content: bytearray, begin: int, end: int, rng: random.Random) -> None:

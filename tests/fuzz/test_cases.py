@@ -13,9 +13,9 @@ from .attempt import Outcome, attempt
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bases")
-    for dtype, pattern in (("F32", "unstructured"), ("I8", "1x4"), ("I4", "unstructured")):
-        llama_checkpoint(path / dtype, dtype, pattern)
-        pack(path / dtype, path / f"packed-{dtype}")
+    for name in ("F32-unstructured", "I8-1x4", "I8-adaptive", "I4-unstructured", "I4-4:16"):
+        llama_checkpoint(path / name, *name.split("-"))
+        pack(path / name, path / f"packed-{name}")
     return path
 
 
@@ -31,4 +31,4 @@ def test_a_seed_is_a_case(bases: Path, tmp_path: Path) -> None:
         return outcome.end, outcome.base, outcome.done
 
     assert alike(attempt(bases, 5, tmp_path)) == alike(attempt(bases, 5, tmp_path))
-    assert attempt(bases, 5, tmp_path, only="packed-I8").base == "packed-I8"
+    assert attempt(bases, 5, tmp_path, only="packed-I8-1,none").base == "packed-I8-1x4"

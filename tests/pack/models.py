@@ -70,7 +70,8 @@ def assert_same_tensors(a: Path, b: Path) -> None:
         assert left[name].array.tobytes() == right[name].array.tobytes(), name
 
 
-WIDTH, MLP, VOCABULARY = 128, 192, 50
+WIDTH, MLP = 128, 200  # 200: the last tile and the last window are no whole ones
+VOCABULARY = 300  # of tests.engine.tiny's tokenizer of bytes, and more
 LINEARS = {
     "self_attn.q_proj": (WIDTH, WIDTH),
     "self_attn.k_proj": (WIDTH // 2, WIDTH),
@@ -92,13 +93,15 @@ LLAMA: dict[str, Any] = {
     "max_position_embeddings": 64,
     "tie_word_embeddings": False,
 }
-# A pattern: the height and width of a block, and how many of its kind are zero; 4:16 keeps four of each 16 columns.
+# A pattern: the height and width of a block, and how many of its kind are zero; 4:16 keeps four of each 16 columns,
+# adaptive 0, 4, 8 or 12 of them, as each tile of 16 rows and columns has it.
 PATTERNS = {
     "dense": (1, 1, 0.0),
     "unstructured": (1, 1, 0.8),
     "1x4": (1, 4, 0.8),
     "4x1": (4, 1, 0.8),
     "4:16": (1, 1, 0.0),
+    "adaptive": (1, 1, 0.0),
 }
 DTYPES = ("F32", "F16", "BF16", "I8", "I4")
 QUANTIZED = {"I8": "int-quantized", "I4": "pack-quantized"}
@@ -109,9 +112,16 @@ def _patterned(shape: tuple[int, int], pattern: str, random: np.random.Generator
     keep = random.random((shape[0] // high, shape[1] // wide)) >= zeros
     values = 0.1 * random.standard_normal(shape).astype(np.float32)
     values[values == 0] = 0.1
-    if pattern == "4:16":
-        order = random.random((shape[0], shape[1] // 16, 16)).argsort(axis=2)
-        values[order.reshape(shape) >= 4] = 0
+    if pattern in ("4:16", "adaptive"):
+        tiles, windows = (-(-n // 16) for n in shape)
+        kept = (
+            np.full((tiles, windows), 4)
+            if pattern == "4:16"
+            else random.choice((0, 0, 0, 4, 4, 8, 12), (tiles, windows))
+        )
+        order = random.random((16 * tiles, windows, 16)).argsort(axis=2)
+        where = (order < kept.repeat(16, axis=0)[..., None]).reshape(16 * tiles, 16 * windows)
+        values[~where[: shape[0], : shape[1]]] = 0
     return np.asarray(values * keep.repeat(high, 0).repeat(wide, 1), np.float32)
 
 
@@ -125,7 +135,7 @@ def _stored(name: str, values: np.ndarray, dtype: str) -> dict[str, Tensor]:
     codes[(codes == 0) & (values != 0)] = 1  # what is kept stays kept
     if dtype == "I8":
         return {name: Tensor("I8", codes), f"{name}_scale": as_dtype(scale, "F32")}
-    groups = np.repeat(scale, values.shape[1] // 32, axis=1)
+    groups = np.repeat(scale, -(-values.shape[1] // 32), axis=1)
     return {
         f"{name}_packed": Tensor("I32", pack_nibbles(codes)),
         f"{name}_scale": as_dtype(groups, "BF16"),

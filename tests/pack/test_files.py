@@ -26,7 +26,9 @@ def test_every_dtype_and_pattern_through_files(dtype: str, pattern: str, tmp_pat
         encoding = packed.weights[name].encoding
         assert (encoding == "dense") == (pattern == "dense")
         assert encoding == BLOCKS.get(pattern, encoding) or dtype in QUANTIZED
-        assert encoding == "slots" or pattern != "4:16" or dtype not in QUANTIZED
+        if pattern in ("4:16", "adaptive") and dtype in QUANTIZED:
+            assert encoding == "slots"
+            assert packed.weights[name].keep == (4 if pattern == "4:16" else 0)
     restore(tmp_path / "packed", tmp_path / "restored")
     assert_same_tensors(source, tmp_path / "restored")
     logits = []

@@ -4,9 +4,11 @@ import asyncio
 import socket
 import threading
 import time
+from contextlib import suppress
 
 import pytest
-from fastapi import HTTPException
+import uvicorn
+from fastapi import HTTPException, Response
 from typer.testing import CliRunner
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -14,6 +16,7 @@ from cutwork.cli import app as commands
 from cutwork.errors import CutworkError
 from cutwork.serve.http.app import make_app
 from cutwork.serve.http.bodies import Bodies
+from cutwork.serve.http.connections import connections
 from cutwork.serve.limits import Limits
 
 from ..tiny_checkpoint import write_tiny_checkpoint
@@ -130,6 +133,81 @@ def test_a_body_has_to_come_in_time(load):
         head = b"POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
         slow_one.sendall(head + b"{")
         assert slow_one.recv(1000).startswith(b"HTTP/1.1 408")
+
+
+def ask_for(client, size):
+    """A connection that has asked for so many bytes and reads none of them."""
+    paths = [getattr(route, "path", "") for route in client.app.routes]
+    if "/large" not in paths:
+        client.app.add_api_route("/large", lambda size: Response(b"x" * int(size)))
+    reader = connect(client)
+    reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+    reader.sendall(b"GET /large?size=%d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % size)
+    return reader
+
+
+def bytes_of(reader):
+    """How much there is to read, until the connection ends or is cut."""
+    count = 0
+    with suppress(ConnectionResetError):
+        while part := reader.recv(1 << 20):
+            count += len(part)
+    return count
+
+
+def test_an_answer_that_nobody_reads_is_let_go(load):
+    with serving(load(), limits=Limits(unread_seconds=0.3)) as client, ask_for(client, 32 << 20) as never:
+        time.sleep(1.5)
+        assert bytes_of(never) < 32 << 20
+
+
+class Unread(asyncio.Transport):
+    """A connection whose client has left so many bytes unread."""
+
+    def __init__(self, unread):
+        super().__init__()
+        self.unread, self.cut = unread, False
+
+    def get_write_buffer_size(self):
+        return self.unread
+
+    def set_write_buffer_limits(self, high=None, low=None):
+        pass
+
+    def is_closing(self):
+        return self.cut
+
+    def abort(self):
+        self.cut = True
+
+
+@pytest.mark.parametrize(("deadline", "cut"), [(60.0, False), (0.3, True)])
+def test_who_reads_slowly_may_take_as_long_as_a_request(deadline, cut):
+    async def main():
+        config = uvicorn.Config(print)
+        made = connections(Limits(unread_seconds=0.3, deadline=deadline))
+        connection = made(config, uvicorn.server.ServerState(), {})
+        transport = Unread(1 << 20)
+        connection.connection_made(transport)
+        connection.pause_writing()
+        for _ in range(60):
+            await asyncio.sleep(0.02)
+            transport.unread -= 100
+        assert transport.cut == cut
+        if not cut:
+            await asyncio.sleep(0.8)
+            assert transport.cut  # no longer read
+
+    asyncio.run(main())
+
+
+def test_the_largest_of_the_answers_that_nobody_reads_goes(load):
+    small, large = 24 << 20, 48 << 20
+    with serving(load(), limits=Limits(unread_bytes=40 << 20)) as client, ask_for(client, small) as one:
+        time.sleep(0.3)
+        with ask_for(client, large) as other:
+            time.sleep(0.3)
+            assert bytes_of(one) > small and bytes_of(other) < large
 
 
 def test_health_is_answered_when_nothing_else_is(load):

@@ -11,7 +11,7 @@ import pytest
 
 from cutwork.engine.chat.template import render_chat
 from cutwork.errors import CutworkError
-from cutwork.serve.grammar import Matcher
+from cutwork.serve.grammar import Grammars, Matcher
 from cutwork.serve.http.json_body import read_json
 from cutwork.serve.http.middleware import asking
 from cutwork.serve.limits import Limits
@@ -24,6 +24,7 @@ from .conftest import events, idle, only, serving, until
 
 HALF = "\\ud800"
 MANY_KEYS = "{" + '"a" : 1,' * 70_000 + '"a": 1}'
+BACKSLASHED_KEYS = "{" + ",".join(rf'"{i}\\": 1' for i in range(70_000)) + "}"  # whose last quotes look escaped
 SHORT = {"prompt": "the", "max_tokens": 3}
 LONG = {"prompt": "the", "max_tokens": 200, "ignore_eos": True}
 USER = [{"role": "user", "content": "a"}]
@@ -60,7 +61,16 @@ def test_half_characters_are_refused(client, path, body):
 
 
 @pytest.mark.parametrize(
-    "text", ['"\\ud800"', b'"\xed\xa0\x80"', '{"\\uDC00": 1}', "[" * 65 + "]" * 65, "[" * 100000, MANY_KEYS]
+    "text",
+    [
+        '"\\ud800"',
+        b'"\xed\xa0\x80"',
+        '{"\\uDC00": 1}',
+        "[" * 65 + "]" * 65,
+        "[" * 100000,
+        pytest.param(MANY_KEYS, id="keys"),
+        pytest.param(BACKSLASHED_KEYS, id="backslashed keys"),
+    ],
 )
 def test_what_is_no_json_here(text):
     with pytest.raises((ValueError, RecursionError)):
@@ -262,6 +272,33 @@ def test_a_schema_is_compiled_once(client):
         body = {"prompt": ["a", "b"], "n": 2, "max_tokens": 3, "response_format": form}
         assert len(client.post("/v1/completions", json=body).json()["choices"]) == 4
     assert len(grammars._compiled) == 1
+
+
+def test_the_schemas_of_one_client_do_not_keep_all_of_another_waiting(load, monkeypatch):
+    gate, compiled = threading.Event(), []
+    matcher = Grammars._matcher
+
+    def slowly(self, grammar, field):
+        gate.wait(10)
+        compiled.append("another's" if "another" in grammar else "one's")
+        return matcher(self, grammar, field)
+
+    monkeypatch.setattr(Grammars, "_matcher", slowly)
+    with serving(load(), keys=["one", "another"]) as client:
+
+        def ask(key, name):
+            form = {"type": "json_schema", "json_schema": {"schema": {"properties": {name: {}}}}}
+            client.post("/v1/completions", json={**SHORT, "response_format": form}, headers={"X-Api-Key": key})
+
+        asked = [threading.Thread(target=ask, args=("one", f"p{i}")) for i in range(8)]
+        asked.append(threading.Thread(target=ask, args=("another", "another")))
+        for thread in asked:
+            thread.start()
+            time.sleep(0.05)
+        gate.set()
+        for thread in asked:
+            thread.join()
+    assert len(compiled) == 9 and "another's" in compiled[:3]
 
 
 def test_log_probabilities_are_written_as_before(client):

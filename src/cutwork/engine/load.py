@@ -85,7 +85,7 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
         raise CutworkError("adapters are for models that continue a text; leave out adapters, or merge them")
     read = {name: read_adapter(Path(path), architecture, plan) for name, path in options["adapters"].items()}
     plans = [plan, encoder_plan] if encoder_plan else [plan]
-    anew = Arrangement.of(packed.weights, costs, threads) if costs else None
+    anew = Arrangement.of(packed.weights, costs, threads, copies=options["huge_pages"]) if costs else None
     stored: Mapping[str, EncodedWeight] = packed.weights
     if options["huge_pages"]:
         kept = {name: weight for name, weight in stored.items() if anew is None or name not in anew.layouts}

@@ -33,7 +33,10 @@ def load_tokenizer(path: Path, config: Mapping[str, Any]) -> Any:
             tokenizer = AutoTokenizer.from_pretrained(str(path), config=settings, trust_remote_code=False)
         tokenizer.model_max_length = sys.maxsize  # ours is the context; whatever stands in the file
         return tokenizer
-    except Exception as error:  # transformers and tokenizers raise many kinds
+    except BaseException as error:  # transformers and tokenizers raise many kinds
+        panicked = type(error).__name__ == "PanicException"  # in Rust, which is no Exception
+        if not (isinstance(error, Exception) or panicked):
+            raise
         raise CutworkError(f"the tokenizer in {path} cannot be read: {' '.join(str(error).split())}") from None
 
 

@@ -25,6 +25,8 @@ class Limits:
     unfinished_bytes: int = 64 << 20  # of all bodies that have not arrived whole
     held_bytes: int = 512 << 20  # of all bodies whose requests have no answer yet
     body_seconds: float = 60.0  # from a request's headers to the end of its body
+    unread_bytes: int = 256 << 20  # of all answers that their clients do not read
+    unread_seconds: float = 120.0  # in which a client reads at least something of its answer
     header_seconds: float = 10.0  # from the opening of a connection, or a request's first byte, to its last header
     queue: int = 256  # sequences waiting for a place in the batch, of all requests to a model
     prompts: int = 64  # prompts, or texts to translate, in one request

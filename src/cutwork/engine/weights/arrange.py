@@ -11,6 +11,7 @@ from typing import Literal, Self
 import numpy as np
 
 from cutwork.engine.backend import Costs, TimedWeight, native
+from cutwork.engine.weights.huge_pages import copied
 from cutwork.pack.int4 import encode_int4, row_scales
 from cutwork.pack.record import EncodedWeight
 
@@ -27,17 +28,25 @@ _AT_ONCE = (1, 16, 512)  # as many tokens come alone as in batches of 16 and in 
 
 @dataclass(frozen=True)
 class Arrangement:
-    """Which weights to lay out anew, by their stored name, and how; every layout gives the same sums."""
+    """Which weights to lay out anew, by their stored name, and how; every layout gives the same sums.
+
+    copies: nothing of their file is kept, neither their scales nor what stays as it is in the end.
+    """
 
     layouts: Mapping[str, Layout]
     costs: Costs
     threads: int
+    copies: bool = False
 
     @classmethod
-    def of(cls, weights: Mapping[str, EncodedWeight], costs: Costs, threads: int) -> Self:
+    def of(cls, weights: Mapping[str, EncodedWeight], costs: Costs, threads: int, *, copies: bool = False) -> Self:
         """What is fastest with so many threads, for tokens that are decoded and for prompts together."""
         fastest = {name: _fastest(weight, costs, threads) for name, weight in weights.items()}
-        return cls({name: layout for name, layout in fastest.items() if layout}, costs, threads)
+        return cls({name: layout for name, layout in fastest.items() if layout}, costs, threads, copies)
+
+    def source(self, name: str, stored: EncodedWeight) -> EncodedWeight:
+        """What the weight of this name is to be made of."""
+        return copied(stored) if self.copies and name in self.layouts else stored
 
     def apply(self, name: str, weight: TimedWeight, stored: EncodedWeight) -> TimedWeight:
         """The weight of this name as it should be; what is to be in slots is judged again by how many there are.

@@ -47,11 +47,12 @@ def bind(
             return kind.dense(constants[name])
         if name in derived:
             return kind.dense(_derive(derived[name], stored))
-        weight = make_weight(name, shapes[name], stored[name], kind)
+        source = arrangement.source(stored_names[name], stored[name]) if arrangement else stored[name]
+        weight = make_weight(name, shapes[name], source, kind)
         try:
             reordered = reorder_weights and weight.reorder()
             if arrangement and not reordered:
-                weight = cast(Weight, arrangement.apply(stored_names[name], cast(TimedWeight, weight), stored[name]))
+                weight = cast(Weight, arrangement.apply(stored_names[name], cast(TimedWeight, weight), source))
         except MemoryError as error:
             raise CutworkError(f"{error}") from None
         return weight

@@ -1,4 +1,4 @@
-"""Weights moved from the file's mapping into huge pages, which a processor reads up to twice as fast.
+"""Weights moved from the mapping of their file into huge pages, which a processor reads up to twice as fast.
 
 Where pages have 4 KiB, the hardware's prefetching ends at each of them and most of what decoding reads has no entry in
 the translation buffers. Linux has no huge pages for mapped files, but for private memory if it is asked.
@@ -63,6 +63,12 @@ def in_huge_pages(weights: Mapping[str, EncodedWeight], threads: int = 1) -> Map
 
     with ThreadPoolExecutor(threads) as pool:
         return dict(zip(weights, pool.map(move, weights), strict=True))
+
+
+def copied(weight: EncodedWeight) -> EncodedWeight:
+    """The same weight in memory of its own, in ordinary pages."""
+    copies: dict[str, Any] = {part: np.array(array) for part, array in _arrays(weight)}
+    return replace(weight, **copies)
 
 
 def _arrays(weight: EncodedWeight) -> Iterator[tuple[str, np.ndarray]]:

@@ -16,6 +16,7 @@ from cutwork.serve.jobs.worker import Choice
 from cutwork.serve.limits import Limits
 from cutwork.serve.routes.schema import ModelName, Schema, Texts, TokenId, at_most
 from cutwork.serve.served_model import ServedModel
+from cutwork.serve.tokens import LONG
 
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
@@ -132,7 +133,8 @@ async def generate_options(
     calls: Sequence[tuple[str, dict[str, Any] | None]] = (),
     written: CallFormat | None = None,
 ) -> GenerateOptions:
-    """The engine's options for a request; see `choice_options`. A grammar is compiled once, off the event loop.
+    """The engine's options for a request; see `choice_options`. A grammar is compiled once, off the event loop;
+    a client's wait for each other, as each may take seconds.
 
     calls: functions, as (name, schema of the parameters), one of which must be called, as it is `written`.
     """
@@ -146,9 +148,9 @@ async def generate_options(
         if form.type == "json_schema" and form.json_schema is None:
             raise ApiError(400, "response_format: json_schema is missing", param="response_format")
         schema = form.json_schema.schema_ if form.json_schema else {"type": "object"}
-        constraint = await asyncio.to_thread(served.grammars.json_schema, schema, limits)
+        constraint = await served.tokens.run(LONG, served.grammars.json_schema, schema, limits)
     if calls:
-        constraint = await asyncio.to_thread(served.grammars.tool_call, calls, written, limits)
+        constraint = await served.tokens.run(LONG, served.grammars.tool_call, calls, written, limits)
     if logprobs is not None:
         await served.tokens.know_texts()
     same = cast(GenerateOptions, request.model_dump(include=set(EngineFields.model_fields)))
