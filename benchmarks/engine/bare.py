@@ -1,4 +1,4 @@
-"""From a wheel to the first word where nothing is: a Debian that debootstrap has just made, with Python and no compiler.
+"""From a wheel to the first word where nothing is: a Debian that debootstrap has just made, with Python alone.
 
     python -m benchmarks.engine.bare dist/cutwork-*.whl MODEL      # as root, with debootstrap; some minutes
 
@@ -31,7 +31,7 @@ class Tree:
 
     def start(self, *command: str) -> subprocess.Popen[bytes]:
         """A command in /root, with pipes for what it reads and writes."""
-        inside = ["chroot", str(self.root), "sh", "-c", 'cd /root && exec "$@"', "sh", *command]
+        inside = ["/usr/sbin/chroot", str(self.root), "sh", "-c", 'cd /root && exec "$@"', "sh", *command]
         pipe = subprocess.PIPE
         return subprocess.Popen(inside, env=self._environment, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
 
@@ -71,7 +71,7 @@ def make(root: Path, suite: str, wheel: Path, model: Path) -> Tree:
     shutil.copy(wheel, root / "root")
     shutil.copytree(model, root / "root" / "model")
     tree = Tree(root)
-    found, _ = tree.start("sh", "-c", f"command -v {COMPILERS}").communicate()
+    found, _ = tree.start("sh", "-c", f"for name in {COMPILERS}; do command -v $name; done").communicate()
     if found:
         raise SystemExit(f"not bare: {found.decode().split()}")
     return tree
@@ -109,8 +109,8 @@ def table(result: dict) -> str:
     """Seconds of each command, in order."""
     lines = [f"| in a bare Debian {result['suite']} | seconds |", "|---|--:|"]
     lines += [f"| `{name}` | {taken:.0f} |" for name, taken in result["seconds"].items()]
-    lines += ["", f"`{result['wheel']}`; {result['megabytes']} MB in `env`. Beside it {result['load']:.0f} other processes"]
-    return "\n".join(lines) + " wanted the processor on average."
+    busy = f"Beside it {result['load']:.0f} other processes wanted the processor on average."
+    return "\n".join([*lines, "", f"`{result['wheel']}`; {result['megabytes']} MB in `env`. {busy}"])
 
 
 if __name__ == "__main__":
