@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.common.results import RESULTS, save
 
@@ -84,28 +85,36 @@ def main() -> None:
     parser.add_argument("--suite", default="trixie", help="of Debian")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        tree = make(Path(scratch) / "tree", options.suite, options.wheel.resolve(), options.model.resolve())
-        chat = ("cutwork", "chat", "model", "-n", "32")
-        seconds = {
-            "python3 -m venv env": tree.seconds("python3", "-m", "venv", "env"),
-            "pip install cutwork-*.whl": tree.seconds("pip", "install", "--quiet", options.wheel.name),
-            "cutwork chat, the first word": tree.first_word(*chat),
-            "the same again": tree.first_word(*chat),
-            "pip install 'cutwork[serve]'": tree.seconds("pip", "install", "--quiet", "cutwork[serve]"),
-        }
-        installed, _ = tree.start("du", "-sm", "env").communicate()
-    content = {
-        "suite": options.suite,
-        "wheel": options.wheel.name,
+    scratch = Path(tempfile.mkdtemp())
+    try:
+        content = measure(scratch / "tree", options.suite, options.wheel.resolve(), options.model.resolve())
+    finally:  # debootstrap, if it is interrupted, leaves /proc and /sys mounted there
+        subprocess.run(["rm", "-rf", "--one-file-system", str(scratch)], check=False)
+    print(table(save(options.results / "bare.json", content)))
+
+
+def measure(root: Path, suite: str, wheel: Path, model: Path) -> dict[str, Any]:
+    """Make the tree and time every command in it."""
+    tree = make(root, suite, wheel, model)
+    chat = ("cutwork", "chat", "model", "-n", "32")
+    seconds = {
+        "python3 -m venv env": tree.seconds("python3", "-m", "venv", "env"),
+        "pip install cutwork-*.whl": tree.seconds("pip", "install", "--quiet", wheel.name),
+        "cutwork chat, the first word": tree.first_word(*chat),
+        "the same again": tree.first_word(*chat),
+        "pip install 'cutwork[serve]'": tree.seconds("pip", "install", "--quiet", "cutwork[serve]"),
+    }
+    installed, _ = tree.start("du", "-sm", "env").communicate()
+    return {
+        "suite": suite,
+        "wheel": wheel.name,
         "megabytes": int(installed.split()[0]),
         "load": os.getloadavg()[1],
         "seconds": seconds,
     }
-    print(table(save(options.results / "bare.json", content)))
 
 
-def table(result: dict) -> str:
+def table(result: dict[str, Any]) -> str:
     """Seconds of each command, in order."""
     lines = [f"| in a bare Debian {result['suite']} | seconds |", "|---|--:|"]
     lines += [f"| `{name}` | {taken:.0f} |" for name, taken in result["seconds"].items()]
