@@ -278,7 +278,7 @@ def test_bad_models_get_one_sentence(llama, directory):
         (
             {**good.config, "model_type": "mamba"},
             good.weights,
-            "it runs bart, bert, distilbert, gemma3_text, gpt2",
+            "it runs bart, bert, distilbert, gemma2, gemma3_text, gpt2",
         ),
         ({**good.config, "hidden_act": "mish"}, good.weights, "activation 'mish'"),
         ({**good.config, "num_hidden_layers": 10**9}, good.weights, "num_hidden_layers"),
