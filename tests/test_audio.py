@@ -1,6 +1,7 @@
 """Reading recordings: in blocks, as if it were done at once, and no more than is allowed."""
 
 import io
+import struct
 import sys
 
 import numpy as np
@@ -133,7 +134,7 @@ def test_containers_sound_as_they_did(name, tmp_path):
 def test_damaged_containers_are_one_sentence():
     for made in CONTAINERS.values():
         data, random = container(*made), np.random.default_rng(0)
-        for _ in range(100):
+        for _ in range(10):
             damaged = bytearray(data)
             for place in random.integers(8, len(data), random.integers(1, 40)):
                 damaged[place] = random.integers(256)
@@ -141,6 +142,28 @@ def test_damaged_containers_are_one_sentence():
                 read_audio(bytes(damaged[: random.integers(20, len(data) + 1)]), longest=10)
             except CutworkError as error:
                 assert "\n" not in str(error) and len(str(error)) < 300
+
+
+def test_a_container_of_a_few_bytes_cannot_take_gigabytes():
+    """MP4's tables say how many samples there are, and FFmpeg makes an index of them before it looks for one."""
+    resource = pytest.importorskip("resource")
+    data = bytearray(container("mp4", "aac"))
+    sizes, chunks = data.index(b"stsz") + 8, data.index(b"stsc") + 8
+    data[sizes : sizes + 8] = struct.pack(">II", 1, 40_000_000)
+    data[chunks : chunks + 16] = struct.pack(">IIII", 1, 1, 40_000_000, 1)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    with pytest.raises(CutworkError, match="the recording"):
+        read_audio(bytes(data))
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < max(before, 1 << 19)  # kilobytes
+
+
+def test_a_decoder_is_ended_when_nobody_waits_any_more(monkeypatch):
+    def stop():
+        raise TimeoutError
+
+    monkeypatch.setattr("cutwork.audio_files._something_comes", lambda _: False)
+    with pytest.raises(CutworkError, match="cannot read"):  # as TimeoutError is an OSError
+        read_audio(container("mp4", "aac"), check=stop)
 
 
 def test_pictures_without_sound_and_lists_of_files_are_not_read(tmp_path):

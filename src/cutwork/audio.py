@@ -24,9 +24,9 @@ def read_audio(
     WebM, Matroska and AAC where PyAV is installed.
 
     It is decoded in blocks, so that it takes no more memory than what comes of it, whatever the file says of itself.
-    `source` is its path or its contents; `longest` the seconds it may last; `check` is called before every block, and
-    what it raises ends the reading. Raises CutworkError if it cannot be read, is empty, lasts longer, or has a rate or
-    channels that no recording has.
+    `source` is its path or its contents; `longest` the seconds it may last; `check` is called before every block and
+    while one is waited for, and what it raises ends the reading. Raises CutworkError if it cannot be read, is empty,
+    lasts longer, or has a rate or channels that no recording has.
     """
     try:
         import soundfile  # noqa: F401
@@ -35,7 +35,7 @@ def read_audio(
         raise CutworkError("recordings need soundfile and soxr; install: pip install 'cutwork[speech]'") from None
     name = "the recording" if isinstance(source, bytes) else f"the recording {source}"
     try:
-        with opened(source) as file:
+        with opened(source, check or (lambda: None)) as file:
             rate, channels = file.rate, file.channels
             if not MIN_RATE <= rate <= MAX_RATE or channels > MAX_CHANNELS:
                 raise CutworkError(

@@ -1,11 +1,18 @@
 """The decoders of recordings: libsndfile, and FFmpeg by PyAV, where it is installed, for containers as MP4 and WebM.
 
 FFmpeg is let at three formats and at codecs of sound only: it is told which, and never looks for others, pictures or
-further files.
+further files. It runs in a process of its own, with little memory.
 """
 
+import importlib.util
 import io
-from collections.abc import Iterator
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -13,9 +20,8 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 
 from cutwork.errors import CutworkError
+from cutwork.store.system import POSIX
 
-_CODECS = ("aac", "ac3", "alac", "amrnb", "amrwb", "eac3", "flac", "libopus", "mp3", "mp3float", "opus", "vorbis")
-_PLAIN = ("pcm_f32le", "pcm_s16be", "pcm_s16le", "pcm_s24le", "pcm_u8")
 _HEAD = 16  # bytes that tell what a file is
 
 
@@ -31,8 +37,11 @@ class AudioFile(Protocol):
 
 
 @contextmanager
-def opened(source: Path | bytes) -> Iterator[AudioFile]:
-    """A recording, by its path or contents. OSError or RuntimeError if it is none; CutworkError if it needs PyAV."""
+def opened(source: Path | bytes, check: Callable[[], None]) -> Iterator[AudioFile]:
+    """A recording, by its path or contents. OSError or RuntimeError if it is none; CutworkError if it needs PyAV.
+
+    `check` is called again and again while another process is waited for; what it raises ends the waiting.
+    """
     import soundfile
 
     with ExitStack() as open_files:
@@ -41,9 +50,14 @@ def opened(source: Path | bytes) -> Iterator[AudioFile]:
         )
         kind = _container(file.read(_HEAD))
         file.seek(0)
-        yield (
-            _Container(file, kind, open_files) if kind else _Sound(open_files.enter_context(soundfile.SoundFile(file)))
-        )
+        if not kind:
+            yield _Sound(open_files.enter_context(soundfile.SoundFile(file)))
+            return
+        if isinstance(source, bytes):
+            file = open_files.enter_context(tempfile.TemporaryFile())
+            file.write(source)
+            file.flush()
+        yield _Container(file, kind, check, open_files)
 
 
 class _Sound:
@@ -59,49 +73,64 @@ class _Sound:
 
 
 class _Container:
-    """The first sound of a container, as FFmpeg reads it."""
+    """The first sound of a container, as FFmpeg reads it in a process of its own (`audio_decoder`)."""
 
-    def __init__(self, file: BinaryIO, kind: str, open_files: ExitStack) -> None:
-        try:
-            import av
-        except ImportError:
+    def __init__(self, file: BinaryIO, kind: str, check: Callable[[], None], open_files: ExitStack) -> None:
+        if importlib.util.find_spec("av") is None:
             raise CutworkError(
                 f"a recording of this kind ({kind}) needs PyAV; install: pip install av, or convert it to WAV or FLAC"
-            ) from None
-        self._errors = (av.FFmpegError, ValueError)
-        with self._understood():
-            container = av.open(file, format=kind, options={"codec_whitelist": ",".join(_CODECS + _PLAIN)})
-            open_files.enter_context(container)
-            if not container.streams.audio:
-                raise ValueError("there is no sound in it")
-            stream = container.streams.audio[0]
-            self.rate, self.channels = int(stream.rate or 0), int(stream.channels)
-            length = (stream.duration or 0) * (stream.time_base or 0)
-            self.frames = max(0, int(length * self.rate))
-            self._to_floats = av.AudioResampler(format="flt")
-            self._decoded = self._floats(container.decode(stream))
+            )
+        command = [sys.executable, "-P", str(Path(__file__).with_name("audio_decoder.py")), kind]
+        self._process = subprocess.Popen(command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        open_files.callback(self._end)
+        self._check, self._over = check, False
+        head = json.loads(self._message())
+        self.rate, self.channels, self.frames = head["rate"], head["channels"], head["frames"]
 
     def read(self, frames: int) -> np.ndarray:
         """See `AudioFile`."""
-        parts: list[np.ndarray] = []
-        with self._understood():
-            while sum(map(len, parts)) < frames and (part := next(self._decoded, None)) is not None:
-                parts.append(part)
-        return np.concatenate(parts) if parts else np.empty((0, self.channels), np.float32)
+        parts: list[bytes] = []
+        left = 4 * self.channels * frames
+        while left > 0 and not self._over:
+            parts.append(self._message())
+            left -= len(parts[-1])
+            self._over = not parts[-1]
+        return np.frombuffer(b"".join(parts), np.float32).reshape(-1, self.channels)
 
-    def _floats(self, decoded: Iterator[Any]) -> Iterator[np.ndarray]:
-        for frame in decoded:
-            if frame.sample_rate != self.rate or frame.layout.nb_channels != self.channels:
-                raise ValueError("its rate or channels change")
-            for each in self._to_floats.resample(frame):
-                yield each.to_ndarray().reshape(-1, self.channels)
+    def _message(self) -> bytes:
+        head = self._bytes(5)
+        content = self._bytes(int.from_bytes(head[1:], "little"))
+        if head[:1] == b"E":
+            raise OSError(content.decode(errors="replace"))
+        return content
 
-    @contextmanager
-    def _understood(self) -> Iterator[None]:
-        try:
-            yield
-        except self._errors as error:
-            raise OSError(getattr(error, "strerror", None) or str(error)) from None
+    def _bytes(self, count: int) -> bytes:
+        assert self._process.stdout
+        pipe, parts = self._process.stdout.fileno(), []
+        while count:
+            while not _something_comes(pipe):
+                self._check()
+            part = os.read(pipe, count)
+            if not part:
+                raise OSError("FFmpeg gave it up")
+            parts.append(part)
+            count -= len(part)
+        return b"".join(parts)
+
+    def _end(self) -> None:
+        assert self._process.stdout
+        self._process.kill()
+        self._process.stdout.close()
+        self._process.wait()
+
+
+def _something_comes(pipe: int) -> bool:
+    """Whether a pipe has something to read, or has ended, after half a second at most."""
+    if not POSIX:
+        return True
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    return bool(poll.poll(500))
 
 
 def _container(head: bytes) -> str | None:
