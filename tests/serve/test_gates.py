@@ -6,9 +6,10 @@ import threading
 import time
 from contextlib import suppress
 
+import httpx
 import pytest
 import uvicorn
-from fastapi import HTTPException, Response
+from fastapi import HTTPException, Request, Response
 from typer.testing import CliRunner
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -17,6 +18,7 @@ from cutwork.errors import CutworkError
 from cutwork.serve.http.app import make_app
 from cutwork.serve.http.bodies import Bodies
 from cutwork.serve.http.connections import connections
+from cutwork.serve.http.middleware import RequestMiddleware, client_of
 from cutwork.serve.limits import Limits
 
 from ..tiny_checkpoint import write_tiny_checkpoint
@@ -74,6 +76,32 @@ def test_browsers_are_told_to_load_nothing_from_elsewhere(client):
         assert headers["x-content-type-options"] == "nosniff" and headers["x-frame-options"] == "DENY"
     assert client.get("/docs").status_code == 404 and "cdn" not in client.get("/").text
     assert client.get("/openapi.json").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("address", "client"),
+    {
+        "10.1.2.3": "10.1.2.3",
+        "::ffff:10.1.2.3": "10.1.2.3",
+        "2001:db8:1:2:3:4:5:6": "2001:db8:1:2::/64",
+        "2001:db8:1:2::9": "2001:db8:1:2::/64",
+    }.items(),
+)
+def test_a_client_has_all_addresses_of_its_network(address, client):
+    """Else one would count as many."""
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(client_of(Request(scope)))
+        await Response()(scope, receive, send)
+
+    async def ask():
+        transport = httpx.ASGITransport(RequestMiddleware(app, limits=Limits()), client=(address, 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as asking:
+            await asking.get("/")
+
+    asyncio.run(ask())
+    assert seen == [client]
 
 
 def test_a_client_is_a_verified_key_or_an_address(load):

@@ -45,7 +45,7 @@ def at_end(do: Callable[[], None]) -> None:
 
 
 def client_of(request: Request) -> str:
-    """Who asks, to share the engine fairly: by verified API key, otherwise by address."""
+    """Who asks, to share the engine fairly: by verified API key, otherwise by address, or by network in IPv6."""
     return str(request.state.client)
 
 
@@ -139,7 +139,7 @@ class RequestMiddleware:
                 name = f"key {known.index(True)}"
                 return {"client": name, "cache_salt": name}
         address = scope.get("client")
-        return {"client": address[0] if address else "", "cache_salt": ""}
+        return {"client": _whose(address[0]) if address else "", "cache_salt": ""}
 
     def _refusal(self, scope: Scope, headers: Headers) -> JSONResponse | None:
         path = scope["path"]
@@ -174,6 +174,15 @@ class RequestMiddleware:
 
     def _body_limit(self, path: str) -> int:
         return self._limits.audio_bytes if path.startswith("/v1/audio/") else self._limits.body_bytes
+
+
+def _whose(address: str) -> str:
+    """The part of an address that tells one client from another: of IPv6 the first half, as each has all the rest."""
+    try:
+        ip = ipaddress.IPv6Address(address)
+    except ValueError:
+        return address
+    return str(ip.ipv4_mapped or ipaddress.IPv6Network((int(ip) >> 64 << 64, 64)))
 
 
 def _is_authority(host: str) -> bool:
