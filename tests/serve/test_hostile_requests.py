@@ -118,6 +118,14 @@ def test_a_template_that_fails_is_told(load, template):
         assert client.post("/v1/chat/completions", json={"messages": USER}).status_code == 400
 
 
+def test_what_a_template_makes_of_it_is_not_too_long_either(load):
+    model = load()
+    model.tokenizer.chat_template = "{{ 'x' * 10_000_000 }}"
+    with serving(model) as client:
+        response = client.post("/v1/chat/completions", json={"messages": USER})
+    assert response.status_code == 400 and "10000000 characters" in response.json()["error"]["message"]
+
+
 def test_a_template_that_does_not_end_is_ended(load, monkeypatch):
     monkeypatch.setattr(Limits, "template_seconds", 0.3)
     model = load()

@@ -62,7 +62,9 @@ class Tokens:
         length = sum(len(message["content"]) for message in messages)
         self._check_length(length, most)
         size = length + (len(json.dumps(tools)) if tools else 0)
-        return await self.run(size, self._render, messages, tools, settings)
+        prompt = await self.run(size, self._render, messages, tools, settings)
+        self._check_length(len(prompt), most)  # before anything else looks at it
+        return prompt
 
     async def thought(self, prompt: str, begun: str, budget: int | None, then: Constraint | None) -> Constraint | None:
         """What an answer to the prompt, which holds what is `begun` of it, has to follow: its thought ends within the
