@@ -51,6 +51,7 @@ sanitize: $(VENV)/ready
 # Damaged model files with the installed module and under sanitizers, and random requests; what it finds has a seed.
 SECONDS ?= 60
 fuzz: $(VENV)/ready
+	rm -rf build/fuzz  # whole models, as an older packer made them
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 	sh tests/native/sanitize.sh $(BIN) -m tests.fuzz --seconds $(SECONDS)
 	$(BIN)/python -m benchmarks.serving.fuzz  # needs schemathesis; so many requests, whatever SECONDS says
