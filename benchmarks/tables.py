@@ -23,7 +23,7 @@ from benchmarks.common.provenance import ROOT
 from benchmarks.common.results import RESULTS, load, where
 from benchmarks.engine import bare, encoders, partition, speculative, threads
 from benchmarks.engine import load as loading
-from benchmarks.evidence import pareto
+from benchmarks.evidence import pareto, patterns
 from benchmarks.evidence import report as evidence
 from benchmarks.isa import report as isa
 from benchmarks.peers import mpt, report
@@ -112,6 +112,7 @@ TABLES = {
     "longer, teacher": Table(evidence.distances, ("evidence_longer",)),
     "longer, files": Table(evidence.files, ("evidence_longer",)),
     "longer, verdicts": Table(evidence.after_longer, ("evidence_longer", "pareto_longer")),
+    "patterns": Table(patterns.table, ("patterns",)),
     "evidence, verdicts": Table(evidence.verdicts, ("evidence_short", "pareto")),
     "pareto": Table(pareto.table, ("pareto",)),
     "longer, pareto": Table(pareto.table, ("pareto_longer",)),
