@@ -217,6 +217,9 @@ def fine_tuned_zeros() -> str:
     }
     after = load("evidence_longer.json")
     longer = {kind: evidence.rows(after, split="test", kind=kind) for kind in ("teacher", "core", "control")}
+    of_patterns = [row for row in load("patterns.json")["rows"] if row["kind"] == "tuned"]
+    tuned = {row["pattern"]: f"{row['right'] / row['samples']:.1%}" for row in of_patterns}
+    asked = of_patterns[0]["samples"]
     said = {kind: " and ".join(f"{row['right'] / row['samples']:.1%}" for row in each) for kind, each in longer.items()}
     return _line(f"""
         **Zeros that were trained**: with 4 of 16 neighbours kept, the pattern of our speeds, SmolLM2-135M answers
@@ -225,7 +228,8 @@ def fine_tuned_zeros() -> str:
         difference is {mean:+.1f} points, {low:+.1f} to {high:+.1f}; Zen 4), its dense teacher {shares["teacher"]:.1%}.
         After three times the steps of cross-entropy, on {longer["core"][0]["samples"]:,} other questions, it answers
         {said["core"]} ({len(longer["core"])} seeds), that teacher {said["teacher"]}, a dense model trained on for as
-        long {said["control"]} (one seed).
+        long {said["control"]} (one seed). The pattern has its price: after the first of these fine-tunings zeros
+        anywhere answer {tuned["unstructured"]} of {asked} validation questions, 4:16 {tuned["4:16"]}.
     """)
 
 
