@@ -380,8 +380,9 @@ cross_attention attends to.)")
 tokens, positions, sequences: int32 [T]; block_tables: int32 [S, B]; logits_rows: int32 [R]. For a plan with
 cross_attention memory_tables: int32 [S, M], blocks of the memory, and memory_lengths: int32 [S]. features: float32
 [T, width] for a plan with an input. attention_of: int32 [P, 2], layers and heads of cross attention for
-attention_weights. adapters: int32 [S], the adapter of each sequence's low_rank ops, -1 for none. Releases the GIL. Raises ValueError before computing anything if an index is out of range, RuntimeError
-if another thread is in a step of this executor or the process was forked.)")
+attention_weights. adapters: int32 [S], the adapter of each sequence's low_rank ops, -1 for none. Releases the GIL.
+Raises ValueError before computing anything if an index is out of range, RuntimeError if another thread is in a step of
+this executor or the process was forked.)")
       .def("copy_blocks", copy_blocks, "pairs"_a, "Copies blocks of the cache in every layer: (from, to), in order.")
       .def_prop_ro("threads", [](const BoundExecutor& e) { return e.executor->threads(); })
       .def_prop_ro(

@@ -37,13 +37,7 @@ _BEYOND = {
     "lora_bias": "has biases (lora_bias)",
     "use_qalora": "is a QALoRA adapter",
 }
-_CHANGES_BASE = (
-    "pissa",
-    "olora",
-    "corda",
-    "loftq",
-    "lora_ga",
-)  # beginnings that alter the base too
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # beginnings that alter the base, too
 _MERGE = "merge it into its base with `cutwork merge`"
 
 

@@ -41,11 +41,7 @@ def finished(output: Path, run: dict[str, Any]) -> dict[str, Any] | None:
     if not (output / REPORT).is_file():
         return None
     report = read_json(output / REPORT)
-    if report.get("run") != run:
-        raise CutworkError(
-            f"{output} was made with another {_difference(report.get('run'), run)}; "
-            "choose another output, or replace it with --overwrite"
-        )
+    _check_same(report, run, f"{output} was made", "choose another output, or replace it with --overwrite")
     return report
 
 
@@ -59,11 +55,7 @@ def begun(work: Path, run: dict[str, Any]) -> bool | None:
     if not (work / _RUN).is_file():
         return None
     started = read_json(work / _RUN)
-    if started.get("run") != run:
-        raise CutworkError(
-            f"{work} holds an unfinished run with another {_difference(started.get('run'), run)}; "
-            "finish that one, or throw it away with --overwrite"
-        )
+    _check_same(started, run, f"{work} holds an unfinished run", "finish that one, or throw it away with --overwrite")
     return bool(started.get("bfloat16"))
 
 
@@ -76,6 +68,12 @@ def resume_from(work: Path, console: Console) -> str | None:
     if good:
         console.print(f"resuming from {good}")
     return str(good) if good else None
+
+
+def _check_same(found: dict[str, Any], run: dict[str, Any], what: str, remedy: str) -> None:
+    """Raise CutworkError if what was found is of another run."""
+    if found.get("run") != run:
+        raise CutworkError(f"{what} with another {_difference(found.get('run'), run)}; {remedy}")
 
 
 def _difference(old: Any, new: dict[str, Any]) -> str:
