@@ -167,3 +167,10 @@ def test_a_missing_extra_is_named(checkpoint: Path, tmp_path: Path) -> None:
         [sys.executable, "-c", without_torch, *arguments], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1 and "cutwork[train]" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_an_error_is_all_that_is_said(tmp_path: Path) -> None:
+    """Whatever packages are installed beside torch, which say things of their own when they are imported."""
+    command = [sys.executable, "-c", "from cutwork.cli import main; main()", "tune", str(tmp_path / "no"), "out"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith("error: no model directory") and done.stdout == ""

@@ -1,6 +1,7 @@
 """The `cutwork` command, one file per subcommand: parse, call, print."""
 
 import errno
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -60,6 +61,9 @@ _EXTRAS = {name: "train" for name in ("accelerate", "datasets", "torch")} | {
     "uvicorn": "serve",
 }
 
+# What warns a user of things that only its authors can change: transformers imports torchao where that is installed.
+_NOISY = ("torchao", "torch.utils._pytree")
+
 _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "The whole path": {"run": run, "compress": compress, "report": report, "demo": demo},
     "Make a sparse model": {"tune": tune, "prune": prune, "merge": merge, "quantize": quantize, "pack": pack},
@@ -99,6 +103,8 @@ def _options(
 
 def main() -> None:
     """Run the command line; whatever a user can put right becomes one sentence and a non-zero exit."""
+    for noisy in _NOISY:
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
         app()
     except CutworkError as error:
