@@ -11,12 +11,12 @@ DRAWS = 10_000
 
 
 def paired_bootstrap(
-    ours: NDArray[np.bool_], theirs: NDArray[np.bool_], *, draws: int = DRAWS, seed: int = 0
+    ours: NDArray[Any], theirs: NDArray[Any], *, draws: int = DRAWS, seed: int = 0
 ) -> tuple[float, float, float]:
     """Difference of two accuracies and its 95% interval, over questions and seeds.
 
-    `ours` and `theirs`: [seeds, questions], right or wrong, the same questions and seeds in the same order. Each draw
-    takes seeds and questions with replacement (a hierarchical bootstrap, the pairs kept together).
+    `ours` and `theirs`: [seeds, questions], right or wrong or a score, the same questions and seeds in the same order.
+    Each draw takes seeds and questions with replacement (a hierarchical bootstrap, the pairs kept together).
     """
     drawn = _differences(ours, theirs, draws, seed)
     low, high = np.quantile(drawn, [0.025, 0.975])
@@ -38,7 +38,7 @@ def bootstrap_p(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], *, draws: in
     return min(1.0, 2 * max(min(low, high), 1 / draws))
 
 
-def _differences(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], draws: int, seed: int) -> NDArray[np.float64]:
+def _differences(ours: NDArray[Any], theirs: NDArray[Any], draws: int, seed: int) -> NDArray[np.float64]:
     if ours.shape != theirs.shape or ours.ndim != 2:
         raise ValueError(f"expected two arrays [seeds, questions] of one shape, not {ours.shape} and {theirs.shape}")
     difference = ours.astype(np.float64) - theirs.astype(np.float64)
