@@ -1,5 +1,6 @@
 """`--adapter` of the commands: what an adapter says beside its base is what it says merged into it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,45 @@ def test_chat_takes_an_adapter(directories: tuple[str, str]) -> None:
     assert answers[0].stdout != answers[1].stdout
 
 
+def test_eval_measures_the_adapter(directories: tuple[str, str], tmp_path: Path) -> None:
+    base, adapter = directories
+    text, tasks = tmp_path / "text.txt", tmp_path / "tasks.jsonl"
+    text.write_text("the quick brown fox jumps over the lazy dog " * 4)
+    tasks.write_text('{"prompt": "a", "answer": "b"}\n')
+    assert run("merge", adapter, str(tmp_path / "merged"), "--base", base).exit_code == 0
+    asked = ["--text", str(text), "--task", str(tasks), "--max-new-tokens", "4", "--json"]
+    found = [
+        json.loads(run("eval", model, *asked, *more).stdout)["perplexity"]
+        for model, more in ((base, []), (base, ["--adapter", adapter]), (str(tmp_path / "merged"), []))
+    ]
+    assert found[1] == pytest.approx(found[2], rel=1e-4)
+    assert found[1] != pytest.approx(found[0], rel=1e-2)
+
+
+def test_a_batch_asks_adapters_by_their_names(directories: tuple[str, str], tmp_path: Path) -> None:
+    base, adapter = directories
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    names = ["base", "own", "other"]
+    body = {"prompt": "abc", "max_tokens": 12, "temperature": 0}
+    source.write_text(
+        "".join(
+            json.dumps({"custom_id": name, "url": "/v1/completions", "body": body | {"model": name}}) + "\n"
+            for name in names
+        )
+    )
+    assert run("batch", base, str(source), str(output), "--adapter", f"own={adapter}").exit_code == 0
+    answers = {line["custom_id"]: line["response"] for line in map(json.loads, output.read_text().splitlines())}
+    said = {name: answers[name]["body"]["choices"][0]["text"] for name in names[:2]}
+    assert said["base"] == run("generate", base, "abc", "-n", "12").stdout.removesuffix("\n")
+    assert said["own"] == run("generate", base, "abc", "-n", "12", "--adapter", adapter).stdout.removesuffix("\n")
+    assert said["base"] != said["own"] and answers["other"]["status_code"] == 404
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
         (["generate", "BASE", "abc", "--adapter", "BASE"], "holds no adapter of PEFT"),
+        (["eval", "BASE", "--task", "gsm_symbolic", "--adapter", "missing"], "holds no adapter of PEFT"),
         (["generate", "BASE", "abc", "--adapter", "missing"], "holds no adapter of PEFT"),
         (["serve", "BASE", "--port", "0", "--adapter", "missing"], "takes NAME=DIR"),
         (["serve", "BASE", "--port", "0", "--adapter", "a=ADAPTER", "--adapter", "a=ADAPTER"], "each name once"),

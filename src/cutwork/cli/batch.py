@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from cutwork.cli.loading import ModelArgument, loads_model
+from cutwork.cli.loading import AdaptersOption, ModelArgument, loads_model, named_adapters
 from cutwork.cli.options import Overwrite
 from cutwork.progress import progress_bar
 from cutwork.store.journal import refuse_existing
@@ -21,12 +21,13 @@ def batch(
     source: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="Requests in OpenAI's batch format.")],
     output: Annotated[Path, typer.Argument(metavar="OUT.jsonl", help="Where the answers go.")],
     loading: "LoadOptions",
+    adapter: AdaptersOption = None,
     max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Sequences computed together.")] = 32,
     overwrite: Overwrite = False,
 ) -> None:
     """Answer every request of a file; interrupted, the same command goes on where it stopped.
 
-    A request's "model" must be the directory's name, or be left out.
+    A request's "model" must be the directory's name or an adapter's, or be left out.
     Example: [bold]cutwork batch out/smollm2-gsm/packed/sparse-int8 questions.jsonl answers.jsonl[/bold]
     """
     refuse_existing(output, overwrite)
@@ -34,16 +35,18 @@ def batch(
     from cutwork.serve.batch import read_requests, run_batch
     from cutwork.serve.limits import Limits
 
+    adapters = named_adapters(adapter)
     read_requests(source)  # what is wrong with the file is told before the model is loaded
     console = Console(stderr=True)
     with progress_bar(console) as bar:
         task = bar.add_task("answering", total=None)
-        loaded = Model.load(model, **(loading | {"max_batch": max_batch}))
+        loaded = Model.load(model, **(loading | {"max_batch": max_batch, "adapters": adapters}))
         try:
             result = run_batch(
                 {Path(model).resolve().name: loaded},
                 source,
                 output,
+                adapters={name: Path(path) for name, path in adapters.items()},
                 limits=Limits(queue=1 << 20, deadline=1e9),
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
                 waits=lambda: bar.console.print(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from cutwork.cli.loading import ADAPTER, AdapterOption, ModelArgument, loads_model, with_adapter
+from cutwork.cli.loading import AdapterOption, ModelArgument, loads_model, with_adapter
 from cutwork.cli.options import Seed, Temperature, TopP
 from cutwork.errors import CutworkError
 
@@ -77,7 +77,6 @@ def chat(
                         temperature=temperature,
                         top_p=top_p,
                         seed=seed,
-                        adapter=ADAPTER if adapter else None,
                     )
                 )
             except KeyboardInterrupt:

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from cutwork.cli.console import print_json
-from cutwork.cli.loading import ModelArgument, loads_model
+from cutwork.cli.loading import AdapterOption, ModelArgument, loads_model, with_adapter
 from cutwork.cli.options import Json
 from cutwork.errors import CutworkError
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def evaluate(
     model: ModelArgument,
     loading: "LoadOptions",
+    adapter: AdapterOption = None,
     task: Annotated[
         str | None,
         typer.Option(
@@ -82,7 +83,7 @@ def evaluate(
     console = Console(stderr=True)
     results: dict[str, object] = {"model": model}
     batch = max(16, 4 * num_beams)
-    with Model.load(model, **(loading | {"max_batch": batch})) as loaded:
+    with Model.load(model, **with_adapter(loading | {"max_batch": batch}, adapter)) as loaded:
         loaded.check_writes()
         if task or recipe:
             score = accuracy(

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from cutwork.cli.console import print_json
-from cutwork.cli.loading import ADAPTER, AdapterOption, ModelArgument, loads_model, with_adapter
+from cutwork.cli.loading import AdapterOption, ModelArgument, loads_model, with_adapter
 from cutwork.cli.options import Json, Seed, Temperature, TopP
 from cutwork.errors import CutworkError
 
@@ -80,7 +80,6 @@ def generate(
         "diversity_penalty": diversity_penalty,
         "no_repeat_ngram_size": no_repeat_ngram_size,
         "min_new_tokens": min_new_tokens,
-        "adapter": ADAPTER if adapter else None,
     }
     if suppress_tokens:
         options["suppress_tokens"] = suppress_tokens

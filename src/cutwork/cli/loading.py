@@ -2,10 +2,12 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from cutwork.errors import CutworkError
 
 if TYPE_CHECKING:
     from cutwork.engine.load_options import LoadOptions
@@ -22,12 +24,30 @@ ModelArgument = Annotated[
 AdapterOption = Annotated[
     str | None, typer.Option("--adapter", metavar="DIR", help="A LoRA adapter (PEFT's files) that answers instead.")
 ]
-ADAPTER = "adapter"  # what a command that has only one calls it
+AdaptersOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--adapter",
+        metavar="NAME=DIR",
+        help="A LoRA adapter of the one model (PEFT's files), as a model NAME; may be repeated.",
+    ),
+]
 
 
 def with_adapter(loading: "LoadOptions", path: str | None) -> "LoadOptions":
     """The options for a model with the adapter in a directory, if there is one."""
-    return {**loading, "adapters": {ADAPTER: path}} if path else loading
+    return {**loading, "adapters": {"adapter": path}, "adapter": "adapter"} if path else loading
+
+
+def named_adapters(given: Sequence[str] | None) -> dict[str, str]:
+    """Directories of adapters by name. Raises CutworkError for a name that is missing or given twice."""
+    named: dict[str, str] = {}
+    for each in given or ():
+        name, _, path = each.partition("=")
+        if not name or not path or name in named:
+            raise CutworkError(f"--adapter takes NAME=DIR, each name once, not '{each}'")
+        named[name] = path
+    return named
 
 
 def _options(

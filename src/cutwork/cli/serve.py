@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cutwork.cli.loading import loads_model, with_draft
+from cutwork.cli.loading import AdaptersOption, loads_model, named_adapters, with_draft
 from cutwork.errors import CutworkError
 
 if TYPE_CHECKING:
@@ -27,12 +27,7 @@ def serve(
         typer.Argument(metavar="MODEL…", help="Model directories or Hub names; NAME=MODEL serves one under a name."),
     ],
     loading: "LoadOptions",
-    adapter: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=DIR", help="A LoRA adapter of the one model (PEFT's files), as a model NAME; may be repeated."
-        ),
-    ] = None,
+    adapter: AdaptersOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="0: any free one.")] = 8000,
     max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Sequences computed together.")] = 64,
@@ -77,7 +72,9 @@ def serve(
     """
     if (tls_key is None) != (tls_cert is None):
         raise CutworkError("TLS needs both --tls-key and --tls-cert")
-    adapters = _adapters(adapter or [], models)
+    if adapter and len(models) > 1:
+        raise CutworkError("--adapter belongs to one model; serve the others from another process")
+    adapters = named_adapters(adapter)
     keys = api_key or ([""] if "CUTWORK_API_KEY" in os.environ and not os.environ["CUTWORK_API_KEY"] else [])
     if not all(keys):
         raise CutworkError(
@@ -173,19 +170,6 @@ def _name(given: str) -> tuple[str, str]:
     if equals and name and "/" not in name:
         return name, path
     return (Path(given).resolve().name if Path(given).is_dir() else given), given
-
-
-def _adapters(given: list[str], models: list[str]) -> dict[str, str]:
-    """Directories of adapters by name."""
-    if given and len(models) > 1:
-        raise CutworkError("--adapter belongs to one model; serve the others from another process")
-    named: dict[str, str] = {}
-    for each in given:
-        name, _, path = each.partition("=")
-        if not name or not path or name in named:
-            raise CutworkError(f"--adapter takes NAME=DIR, each name once, not '{each}'")
-        named[name] = path
-    return named
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -206,6 +206,7 @@ def add_draft(
         "max_context": min(target.max_context, architecture_of(packed.config).context(packed.config).most),
         "max_input": None,
         "adapters": {},  # the model that it guesses for has the last word
+        "adapter": None,
         "reorder_weights": False,  # it mostly guesses for one sequence, a token at a time
     }
     draft = assemble(packed, backend, costs, options | changes)

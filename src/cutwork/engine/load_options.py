@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypedDict, get_args
 
-from cutwork.engine.adapters import check_names
+from cutwork.engine.adapters import check_names, number_of
 from cutwork.engine.backend import BackendName
 from cutwork.engine.weights.cache_size import CacheDType
 from cutwork.errors import CutworkError, check_known
@@ -27,6 +27,7 @@ class LoadOptions(TypedDict, total=False):
     reorder_weights: bool
     huge_pages: bool
     adapters: Mapping[str, str | Path]
+    adapter: str | None
 
 
 _DEFAULTS: LoadOptions = {
@@ -42,6 +43,7 @@ _DEFAULTS: LoadOptions = {
     "reorder_weights": False,
     "huge_pages": True,
     "adapters": {},
+    "adapter": None,
 }
 
 
@@ -56,5 +58,7 @@ def with_defaults(given: LoadOptions) -> LoadOptions:
         raise CutworkError(f"cache_dtype must be auto, f32, bf16 or i8, not {cache_dtype!r}")
     if not 1 <= options["draft_tokens"] <= 32:
         raise CutworkError(f"draft_tokens must be from 1 to 32, not {options['draft_tokens']}")
-    check_names(list(options["adapters"]))
+    names = list(options["adapters"])
+    check_names(names)
+    number_of(names, options["adapter"])
     return options

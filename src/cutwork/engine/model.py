@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Unpack, overload
@@ -83,7 +84,8 @@ class Model:
         elif options["draft"] is not None:
             vocabulary = self.tokenizer.get_vocab() if self.tokenizer else None
             add_draft(runtime, read_model(options["draft"]), module, self.costs, options, vocabulary)
-        usual = usual_rules(settings, size, answers=self.encoder is not None)
+        self._adapter = options["adapter"]
+        usual = usual_rules(settings, size, answers=self.encoder is not None) | {"adapter": self._adapter}
         names = list(runtime.adapters)
         self.session = Session(runtime.scheduler, self.tokenizer, self.stop_tokens, size, usual, names)
         self._turn = Turn()
@@ -126,7 +128,8 @@ class Model:
         huge_pages: copy the weights to memory, a larger model's to huge pages, read faster; if not, processes share the
         file's, which must then stay as it is: replace a model by renaming another to its place, as `pack` does.
         adapters: directories of PEFT's LoRA adapters by the names that requests choose them by; they are added as each
-        request asks, in floats, to a model of any encoding, sparse ones too.
+        request asks, in floats, to a model of any encoding, sparse ones too. adapter: the one of them that answers
+        where none is named; by default none.
 
         Raises CutworkError for whatever is wrong with the model or the options.
 
@@ -382,7 +385,7 @@ class Model:
 
         With an encoder, tokens are the decoder's and `memory` is what it answers. adapter: as for `generate`.
         """
-        number = number_of(list(self.adapters), adapter)
+        number = number_of(list(self.adapters), adapter or self._adapter)
         return np.concatenate(list(self._scorer.logits(tokens, memory, first, number)))
 
     def cross_attention(
@@ -410,7 +413,7 @@ class Model:
         Of those from the place `first` on only, which is less work than all. Each with the likeliest `alternatives`
         tokens in its place. adapter: as for `generate`. Raises CutworkError if the text exceeds the context.
         """
-        number = number_of(list(self.adapters), adapter)
+        number = number_of(list(self.adapters), adapter or self._adapter)
         return self._scorer.token_logprobs(tokens, alternatives, memory, first, number)
 
     def perplexity(
@@ -428,7 +431,8 @@ class Model:
         """
         tokens = self.encode(text) if isinstance(text, str) else [int(token) for token in text]
         window = min(window, self.max_context)
-        return measure.perplexity(self._scorer.logits, tokens[:max_tokens], window=window, stride=stride or window)
+        logits = partial(self._scorer.logits, adapter=number_of(list(self.adapters), self._adapter))
+        return measure.perplexity(logits, tokens[:max_tokens], window=window, stride=stride or window)
 
     def check_writes(self) -> None:
         """Raise CutworkError for a model that only reads texts."""

@@ -28,6 +28,7 @@ def run_batch(
     source: Path,
     output: Path,
     *,
+    adapters: Mapping[str, Path] | None = None,
     limits: Limits,
     progress: BatchProgress,
     waits: Callable[[], None] | None = None,
@@ -36,11 +37,13 @@ def run_batch(
 
     A line is {"custom_id", "method": "POST", "url", "body"}; its answer {"id", "custom_id", "response": {"status_code",
     "request_id", "body"}, "error"}, in the order in which answers come. Until all are there they are kept beside the
-    output as `.NAME.partial`, from which the same call, of the same requests and models, goes on; one that comes while
-    another process is at it calls `waits` and waits. Raises CutworkError for a file that is not like that.
+    output as `.NAME.partial`, from which the same call, of the same requests, models and `adapters` (the directories of
+    those that the models were loaded with, by name), goes on; one that comes while another process is at it calls
+    `waits` and waits. Raises CutworkError for a file that is not like that.
     """
     requests = read_requests(source)
-    key = [requests, {name: fingerprint(model.path) for name, model in models.items()}]
+    parts = {name: model.path for name, model in models.items()} | dict(adapters or {})
+    key = [requests, {name: fingerprint(path) for name, path in parts.items()}]
     with Journal(output, key, waits=waits) as journal:
         done = {str(answer["custom_id"]) for answer in journal.entries}
         result = {"answered": 0, "failed": 0, "resumed": len(done)}

@@ -22,7 +22,8 @@ class GenerateOptions(TypedDict, total=False):
     priority: of those that wait, lower ones are served first, 0 by default. client: whose request it is; those with the
     least running are served first. cache_salt: what has been computed of a prompt is shared only with requests that
     have the same salt, so that nobody learns from the time or the usage what others asked; "" by default.
-    adapter: the name of that of the model's adapters which answers; None, the default, is the model alone.
+    adapter: the name of that of the model's adapters which answers; None, the default, is the one that it was loaded to
+    answer with, or the model alone.
     """
 
     max_new_tokens: int

@@ -192,7 +192,7 @@ class Session:
             cache_salt=options.get("cache_salt", ""),
             beams=beams,
             memory=memory,
-            adapter=number_of(self._adapters, options.get("adapter")),
+            adapter=number_of(self._adapters, options.get("adapter") or self._usual.get("adapter")),
         )
         skip = options.get("skip_special_tokens", True)
         detokenizer = Detokenizer(self._tokenizer, prompt, skip, options.get("hidden_tokens"))
