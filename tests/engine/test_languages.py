@@ -1,6 +1,7 @@
 """Models that translate between many languages answer as transformers does when it is told both of them."""
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from cutwork.engine.languages import language_token
 from cutwork.errors import CutworkError
@@ -45,6 +46,27 @@ def test_a_text_begins_with_its_language_and_the_answer_with_the_other(model, nu
         )[0, 1:].tolist()
         assert result.tokens[0] == forced
         assert result.tokens == [token for token in expected if token != 1] or result.tokens == expected
+
+
+def test_mbart_has_the_texts_language_last_and_starts_with_the_other(tmp_path) -> None:
+    made, own = make("mbart"), tokenizer()
+    english, german = (language_token(own, name) for name in ("eng_Latn", "deu_Latn"))
+    end = own.eos_token
+    own.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"$A {end} eng_Latn", special_tokens=[(end, own.eos_token_id), ("eng_Latn", english)]
+    )
+    made.generation_config.update(decoder_start_token_id=german, eos_token_id=2, forced_bos_token_id=None)
+    made.save_pretrained(tmp_path)
+    own.save_pretrained(tmp_path)
+    with load(tmp_path) as engine:
+        for source, last in ((None, english), ("deu_Latn", german)):
+            [result] = engine.translate(TEXTS[:1], source=source, target="deu_Latn", num_beams=1, max_new_tokens=12)
+            ids = [*own.encode(TEXTS[0], add_special_tokens=False), own.eos_token_id, last]
+            given = torch.tensor([ids])
+            expected = made.generate(given, num_beams=1, max_new_tokens=12, do_sample=False)[0].tolist()
+            assert expected[0] == german and result.tokens == expected[1:]
+        with pytest.raises(CutworkError, match="answers begin with deu_Latn, so it does not translate into 'fr'"):
+            engine.translate("one", target="fr")
 
 
 def test_languages_that_are_not_there_are_said(model) -> None:

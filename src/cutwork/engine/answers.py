@@ -18,6 +18,7 @@ class Answers(Protocol):
     config: dict[str, Any]
     tokenizer: Any
     encoder: Encoder | None
+    start_tokens: list[int]
     stop_tokens: frozenset[int]
     max_context: int
     max_batch: int

@@ -1,6 +1,7 @@
 """Models that translate between many languages: how a text says its own, and an answer the one that is wanted.
 
-As NLLB, M2M100 and mBART-50 have it: a token for each language, before the text, and the first of the answer.
+As NLLB, M2M100 and mBART-50 have it: a token for each language, before the text, and the first of the answer. mBART has
+its own last, after the token that ends the text, and the other is what starts decoding.
 """
 
 from typing import Any
@@ -24,6 +25,13 @@ def language_token(tokenizer: Any, language: str) -> int:
 
 
 def encode_from(tokenizer: Any, text: str, language: str) -> list[int]:
-    """Token ids of a text that is in a language: its token, the text, the end."""
-    first = language_token(tokenizer, language)
-    return [first, *map(int, tokenizer.encode(text, add_special_tokens=False)), int(tokenizer.eos_token_id)]
+    """Token ids of a text that is in a language: its token, the text, the end; or its token last (`says_last`)."""
+    token, end = language_token(tokenizer, language), int(tokenizer.eos_token_id)
+    ids = [int(each) for each in tokenizer.encode(text, add_special_tokens=False)]
+    return [*ids, end, token] if says_last(tokenizer) else [token, *ids, end]
+
+
+def says_last(tokenizer: Any) -> bool:
+    """Whether a tokenizer puts a text's language behind it."""
+    around = [int(each) for each in tokenizer.encode("")]
+    return len(around) > 1 and around[-2] == tokenizer.eos_token_id != around[-1]

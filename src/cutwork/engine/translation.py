@@ -7,7 +7,7 @@ from cutwork.architectures import kind_of
 from cutwork.engine.answers import Answers
 from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.decoding.requests import Generation, Timings
-from cutwork.engine.languages import encode_from, language_token
+from cutwork.engine.languages import encode_from, language_token, says_last
 from cutwork.errors import CutworkError
 
 TranslationProgress = Callable[[Mapping[int, Generation]], None]
@@ -61,6 +61,13 @@ def longest_answer(tokens: int, max_context: int) -> int:
     return min(3 * tokens + 32, max_context - 1)
 
 
+def _check_starts_with(model: Answers, token: int, target: str) -> None:
+    """Raise CutworkError unless a model's answers begin with a language's token."""
+    if token not in model.start_tokens:
+        start = model.tokenizer.convert_ids_to_tokens(model.start_tokens[0])
+        raise CutworkError(f"this model's answers begin with {start}, so it does not translate into {target!r}")
+
+
 def translate(
     model: Answers,
     texts: Sequence[str],
@@ -77,7 +84,11 @@ def translate(
     before = translation_prefix(model.config) if prefix is None else prefix
     rules: GenerateOptions = {}
     if target:
-        rules["forced_bos_token_id"] = language_token(model.tokenizer, target)
+        token = language_token(model.tokenizer, target)
+        if model.config.get("model_type") == "mbart" and says_last(model.tokenizer):
+            _check_starts_with(model, token, target)
+        else:
+            rules["forced_bos_token_id"] = token
 
     def encode(text: str) -> list[int]:
         return encode_from(model.tokenizer, before + text, source) if source else model.encode(before + text)
