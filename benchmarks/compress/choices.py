@@ -102,7 +102,8 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
 
 def measure(shop: Workshop, entry: Entry, options: argparse.Namespace) -> dict[str, Any]:
     """What was predicted and measured of an entry."""
-    packed, _ = shop.make(entry.recipe, entry.folder, trained=not options.one_shot)
+    recipe = entry.recipe.model_copy(update={"tune": None}) if options.one_shot else entry.recipe
+    packed, _ = shop.make(recipe, entry.folder)
     samples = shop.task.test[: options.samples]
 
     def kl() -> dict[str, Any]:
@@ -200,7 +201,7 @@ def main() -> None:
     shop = Workshop(base, load_task(base.task), options.purpose, "answers", Console(stderr=True))
     rows, new = [], 0
     for entry in entries(shop, options.points):
-        fresh = not (options.work / entry.folder / "packed").exists()
+        fresh = not (options.work / entry.folder / ("one-shot/packed" if options.one_shot else "packed")).exists()
         if entry.kind not in options.kinds or (fresh and new == options.most):
             continue
         new += fresh

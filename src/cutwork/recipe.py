@@ -244,7 +244,7 @@ class Recipe(Settings):
     task: TaskSettings
     teacher: TuneSettings | None = None  # dense fine-tuning; without it the model is its own teacher
     prune: PruneSettings = PruneSettings()
-    tune: TuneSettings = TuneSettings(losses=Losses(squarehead=1.0))
+    tune: TuneSettings | None = TuneSettings(losses=Losses(squarehead=1.0))  # null: what is pruned stays as it is
     quantize: QuantizeSettings | None = QuantizeSettings()
     pack: PackSettings = PackSettings()
     compare: CompareSettings = CompareSettings()
@@ -253,6 +253,12 @@ class Recipe(Settings):
     def _teacher_learns_from_labels(self) -> "Recipe":
         if self.teacher and self.teacher.losses.needs_teacher:
             raise ValueError("teacher.losses: the dense fine-tuning has no teacher of its own; use only ce")
+        return self
+
+    @model_validator(mode="after")
+    def _levels_are_tuned(self) -> "Recipe":
+        if self.prune.levels and not self.tune:
+            raise ValueError("prune.levels: what is pruned by levels is tuned after each, so tune must not be null")
         return self
 
 

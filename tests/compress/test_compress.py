@@ -19,6 +19,7 @@ from cutwork.pack.reader import read_packed
 from cutwork.recipe import load_recipe
 from cutwork.run.run import run
 from cutwork.store.directory import kind_of
+from cutwork.store.fingerprint import fingerprint
 from tests.tiny_checkpoint import write_tiny_checkpoint
 from tests.torch_models.tiny import sums
 
@@ -53,6 +54,14 @@ def finished(given: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory)
     output = tmp_path_factory.mktemp("finished") / "out"
     model, data = given
     return output, json.loads(call(model, output, "--data", data, "--speedup", 1.3, *FEW, "--json"))
+
+
+def test_of_one_shot_and_training_the_better_is_taken(finished: tuple[Path, dict[str, Any]]) -> None:
+    output, report = finished
+    [tried] = report["tried"]
+    [folder] = output.glob("*x-*")
+    assert {file.parent for file in folder.rglob("packed")} == {folder, folder / "one-shot"}
+    assert Path(tried["directory"]) == (folder if tried["trained"] else folder / "one-shot") / "packed"
 
 
 def test_it_leaves_a_packed_model_a_recipe_and_the_frontier(finished: tuple[Path, dict[str, Any]]) -> None:
@@ -116,10 +125,18 @@ def test_the_promise_is_bisected_for_and_a_broken_one_is_said(given: tuple[Path,
     report = json.loads(call(*common, "--within", 100))
     speeds = [each["speedup"] for each in report["tried"]]
     assert len(speeds) == 2 and speeds[0] < speeds[1] == report["choice"]["speedup"]
+    assert not any(each["trained"] for each in report["tried"])  # they are good enough as they are
+    assert not list((tmp_path / "out").glob("*x-*/sparse"))
+    again = load_recipe(tmp_path / "out" / "recipe.yaml")
+    assert again.tune is None
+    run(again, output=tmp_path / "again", until="pack")
+    made, wanted = (tmp_path / where for where in ("again/packed/sparse-int8", "out/packed"))
+    assert fingerprint(made) == fingerprint(wanted)
     with pytest.raises(CutworkError, match=r"none of 2 choices loses 0 points or less.*more training"):
         call(*common, "--within", 0, "--sure")
     tried = json.loads((tmp_path / "out" / "frontier.json").read_text())["tried"]
     assert [each["kept"] for each in tried] == [False, False]
+    assert len(list((tmp_path / "out").glob("*x-*/sparse"))) == 2  # what one shot does not keep is trained
     assert tried[1]["speedup"] < tried[0]["speedup"] == speeds[0]
 
 

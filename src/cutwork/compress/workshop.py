@@ -46,13 +46,18 @@ class Workshop:
         stages.carry_out()
         self.menu: Menu = menu(read_json(errors.output), read_json(others.output), prices)
 
-    def make(self, recipe: Recipe, folder: str, *, trained: bool = True) -> tuple[Stage, Source]:
-        """(the packed model, what was packed) of a recipe for this model, made in a folder of the output."""
+    def make(self, recipe: Recipe, folder: str) -> tuple[Stage, Source]:
+        """(the packed model, what was packed) of a recipe for this model, made in a folder of the output.
+
+        Recipes that differ in `tune` alone may share one: what is pruned is the same.
+        """
         stages = self._stages()
         source = self._dense(stages)
         final: Source = stages.prune(f"{folder}/pruned", source, recipe.prune)
-        if trained:
+        if recipe.tune:
             final = stages.tune(f"{folder}/sparse", "tune", final, recipe.tune, teacher=source)
+        else:
+            folder = f"{folder}/one-shot"
         if recipe.quantize:
             final = stages.quantize(f"{folder}/quantized", final, recipe.quantize)
         packed = stages.pack(f"{folder}/packed", final, recipe.pack)

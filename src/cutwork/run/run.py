@@ -85,10 +85,13 @@ def stages_of(recipe: Recipe, output: Path, console: Console) -> Stages:
 
 
 def _prune_and_tune(recipe: Recipe, stages: Stages, dense: Source) -> tuple[Stage, Stage]:
-    """The pruned model and the fine-tuned one; of an iterative recipe the last, each level made from the one before."""
-    if not recipe.prune.levels:
+    """The pruned model and the fine-tuned one, which are the same if nothing is tuned.
+
+    Of an iterative recipe the last of each, every level made from the one before.
+    """
+    if not recipe.prune.levels or not recipe.tune:
         pruned = stages.prune("pruned", dense, recipe.prune)
-        return pruned, stages.tune("sparse", "tune", pruned, recipe.tune, teacher=dense)
+        return pruned, stages.tune("sparse", "tune", pruned, recipe.tune, teacher=dense) if recipe.tune else pruned
     tuned: Stage | None = None
     for number, level in enumerate(recipe.prune.levels, 1):
         pruned = stages.prune(f"pruned-{number}", tuned or dense, recipe.prune.at(level))
