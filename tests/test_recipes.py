@@ -66,3 +66,10 @@ def test_settings_may_be_given_beside_a_recipe() -> None:
     ):
         with pytest.raises(CutworkError, match=message):
             load_recipe(path, [change])
+
+
+def test_nothing_needs_to_be_tuned_unless_it_is_pruned_by_levels() -> None:
+    [path] = [path for path in RECIPES if path.stem == "demo"]
+    assert load_recipe(path, ["tune=null"]).tune is None
+    with pytest.raises(CutworkError, match=r"prune.levels: .*tune must not be null"):
+        load_recipe(path, ["tune=null", "prune.levels=[0.3, 0.6]", "prune.pattern=unstructured"])

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from cutwork.errors import CutworkError
 from cutwork.measure.report.results import load_results
+from cutwork.pack.reader import read_packed
 from cutwork.recipe import Recipe, load_recipe
 from cutwork.run.run import run, stages_of
 from cutwork.run.stages import GROUPS
@@ -246,6 +247,15 @@ def test_foreign_files_are_not_overwritten(model: Path, tmp_path: Path) -> None:
     (tmp_path / "out" / "teacher").mkdir(parents=True)
     with pytest.raises(CutworkError, match="teacher is not from this command"):
         run(recipe, console=silent())
+
+
+def test_a_recipe_without_tuning_packs_what_was_pruned(model: Path, tmp_path: Path) -> None:
+    settings = tiny_settings(model, tmp_path / "out") | {"teacher": None, "tune": None}
+    output = run(Recipe.model_validate(settings), console=silent())
+    assert not (output / "sparse").exists()
+    pruned, sparse = (read_packed(output / "packed" / f"{name}-f32").weights for name in ("pruned", "sparse"))
+    assert all((pruned[name].values == weight.values).all() for name, weight in sparse.items())
+    assert {row["name"] for row in json.loads((output / "results.json").read_text())["variants"]} >= {"sparse-int8"}
 
 
 def test_levels_are_stages_with_nested_zeros(model: Path, tmp_path: Path) -> None:
