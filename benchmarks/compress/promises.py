@@ -40,15 +40,22 @@ def keep(recipe: Recipe, budget: float, attempts: int, console: Console) -> dict
 
 def table(result: dict[str, Any]) -> str:
     """By budget and seed."""
-    lines = ["| within | seed | speed-up | lost on validation | lost on test | kept |", "|--:|--:|--:|--:|--:|---|"]
+    lines = [
+        "| within | seed | speed-up predicted | measured | zeros | trained | lost on validation | on the test | kept |",
+        "|--:|--:|--:|--:|--:|---|--:|--:|---|",
+    ]
     for row in result["rows"]:
         start = f"| {row['within']:g} | {row['seed']} | "
         if "refused" in row:
-            lines.append(f"{start}– | – | – | cannot |")
+            lines.append(f"{start}– | – | – | – | – | – | cannot |")
             continue
+        speed = row["speedup"]
+        [chosen] = [each for each in row["tried"] if each["speedup"] == speed["predicted"]]
+        how = f"{speed['predicted']:.2f}× | {speed['measured']:.2f}× | {chosen['zeros']:.0%}"
+        trained = "yes" if chosen["trained"] else "in one shot"
         lost = [f"{row[k]['points']:.1f} ({row[k]['low']:.1f} to {row[k]['high']:.1f})" for k in ("validation", "test")]
         kept = "yes" if row["kept"] else "no"
-        lines.append(f"{start}{row['speedup']['measured']:.2f}× | {lost[0]} | {lost[1]} | {kept} |")
+        lines.append(f"{start}{how} | {trained} | {lost[0]} | {lost[1]} | {kept} |")
     return "\n".join(lines)
 
 

@@ -33,11 +33,19 @@ def test_tables_have_a_row_for_each_choice_and_promise() -> None:
     )
     told = [
         {"within": 1.0, "seed": 0, "refused": "none"},
-        {"within": 2.0, "seed": 0, "validation": lost, "test": lost, "kept": True, "speedup": {"measured": 2.5}},
+        {
+            "within": 2.0,
+            "seed": 0,
+            "validation": lost,
+            "test": lost,
+            "kept": True,
+            "speedup": {"predicted": 2.4, "measured": 2.5},
+            "tried": [{"speedup": 2.4, "zeros": 0.25, "trained": True}],
+        },
     ]
     assert promises.table({"rows": told}).splitlines()[2:] == [
-        "| 1 | 0 | – | – | – | cannot |",
-        "| 2 | 0 | 2.50× | 1.0 (-1.0 to 3.0) | 1.0 (-1.0 to 3.0) | yes |",
+        "| 1 | 0 | – | – | – | – | – | – | cannot |",
+        "| 2 | 0 | 2.40× | 2.50× | 25% | yes | 1.0 (-1.0 to 3.0) | 1.0 (-1.0 to 3.0) | yes |",
     ]
 
 
