@@ -22,6 +22,15 @@ def test_rank_correlation_looks_at_the_order_only() -> None:
     assert choices.rank_correlation([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
 
 
+def test_a_frontier_is_read_between_its_points() -> None:
+    points = [{"speedup": 1.0, "kl": 0.0}, {"speedup": 2.0, "kl": 0.1}]
+    assert promises.between(points, 1.5) == pytest.approx(0.05)
+    assert promises.between(points, 2.5) is None
+    both = [{"speedup": 1.5, "kl": 0.04, "zeros": 0.25, "by_kind": {"mlp.up_proj": {"8:16 w8a8": 2}, "head": {"x": 1}}}]
+    told = promises.frontier_table({"frontiers": {"zeros and bits": both, "bits alone": points, "zeros alone": []}})
+    assert told.splitlines()[-1] == "| 1.50× | 25% | 0.04 | 0.05 | – | 8:16 w8a8 |"
+
+
 def test_tables_have_a_row_for_each_choice_and_promise() -> None:
     predicted = {"speedup": 2.0, "milliseconds": 3.0, "nbytes": 1e6, "kl": 0.1, "zeros": 0.5}
     lost = {"points": 1.0, "low": -1.0, "high": 3.0}
