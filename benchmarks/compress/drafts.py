@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.common.results import RECIPES, RESULTS, save
-from cutwork.compress.draft import PACK, PRUNE, QUANTIZE, make_draft, own_text
+from cutwork.compress.draft import PACK, QUANTIZE, make_draft, own_text
 from cutwork.engine.model import Model
 from cutwork.measure.compare import Measurements
 from cutwork.recipe import PruneSettings, load_recipe
@@ -58,7 +58,7 @@ def settings_of(name: str) -> PruneSettings:
         return PruneSettings(method="magnitude", sparsity=0.0)
     own = {"sparsity": float(rate[0])} if rate else {}
     return PruneSettings.model_validate(
-        {"method": method, "pattern": pattern, "calibration_samples": PRUNE.calibration_samples, **own}
+        {"method": method, "pattern": pattern, "calibration_samples": QUANTIZE.calibration_samples, **own}
     )
 
 

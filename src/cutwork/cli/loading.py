@@ -76,7 +76,7 @@ def _options(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="A quicker model that guesses; auto: this one pruned to int4, made once in minutes; ngram: no model. "
+            help="A quicker model that guesses; auto: this one in int4, made once in minutes; ngram: no model. "
             "The answers stay the first one's own.",
         ),
     ] = None,

@@ -8,5 +8,5 @@ solve         the best choice for every budget, exactly
 frontier      all of that as points, JSON and a plot
 promise       points lost on held-out samples, with their interval
 compress      from a base recipe to the recipe that keeps the promise
-draft         `--draft auto`: the model itself, pruned and quantised without training, guesses for itself
+draft         `--draft auto`: the model itself, quantised without training, guesses for itself
 """

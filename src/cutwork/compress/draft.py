@@ -1,4 +1,4 @@
-"""`--draft auto`: the user's own model, pruned and quantised without training, guesses for itself.
+"""`--draft auto`: the user's own model, quantised without training, guesses for itself.
 
 The model decides what is said (`engine/decoding/speculative.py`), so all the draft costs when it is wrong is time. It
 is calibrated with what the model writes itself: for a chat model questions after the beginning of a user's message
@@ -27,7 +27,6 @@ from cutwork.store.lock import only_process
 from cutwork.store.resolve import resolve
 from cutwork.tasks.task import Sample
 
-PRUNE = PruneSettings(method="alps", pattern="4:16", calibration_samples=64)
 QUANTIZE = QuantizeSettings(scheme="w4a16", calibration_samples=64)
 PACK = PackSettings(dtype="bf16", head="i8")
 _TEXTS = 64
@@ -42,7 +41,7 @@ def draft_of(model: str | Path, *, threads: int = 0, console: Console | None = N
     Raises CutworkError if none can be made of it.
     """
     directory, console = resolve(model), console or Console(stderr=True)
-    settings = [each.model_dump(mode="json") for each in (PRUNE, QUANTIZE, PACK)]
+    settings = [each.model_dump(mode="json") for each in (QUANTIZE, PACK)]
     output = cache_directory() / "drafts" / digest([fingerprint(directory), settings], digits=24)
     if output.is_dir():
         return output
@@ -60,11 +59,12 @@ def make_draft(
     output: Path,
     samples: Sequence[Sample],
     *,
-    settings: PruneSettings = PRUNE,
+    settings: PruneSettings | None = None,
     console: Console,
 ) -> None:
     """Write the draft of the model in a directory, calibrated with samples of its text, to `output`.
 
+    It is not pruned unless `settings` say so: without training, zeros cost a draft more guesses than they save time.
     Raises CutworkError if none can be made of it.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -74,8 +74,9 @@ def make_draft(
             if kind_of(directory) == "packed":
                 dense = Path(work) / "dense"
                 restore(directory, dense)
-            prune(dense, pruned, settings, samples, long="cut", console=console)
-            quantize(pruned, quantized, QUANTIZE, samples, long="cut", console=console)
+            if settings:
+                prune(dense, pruned, settings, samples, long="cut", console=console)
+            quantize(pruned if settings else dense, quantized, QUANTIZE, samples, long="cut", console=console)
         except CutworkError as error:
             raise CutworkError(f"no draft can be made of {directory}: {error}") from None
         pack(quantized, output, PACK.dtype, head=PACK.head)
