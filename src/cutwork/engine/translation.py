@@ -61,6 +61,13 @@ def longest_answer(tokens: int, max_context: int) -> int:
     return min(3 * tokens + 32, max_context - 1)
 
 
+def _starts_with_a_language(model: Answers) -> bool:
+    """Whether the token that starts decoding says the language, as where that of the text comes last."""
+    tokenizer = model.tokenizer
+    usual = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
+    return says_last(tokenizer) and model.start_tokens[0] not in usual
+
+
 def _check_starts_with(model: Answers, token: int, target: str) -> None:
     """Raise CutworkError unless a model's answers begin with a language's token."""
     if token not in model.start_tokens:
@@ -85,7 +92,7 @@ def translate(
     rules: GenerateOptions = {}
     if target:
         token = language_token(model.tokenizer, target)
-        if model.config.get("model_type") == "mbart" and says_last(model.tokenizer):
+        if _starts_with_a_language(model):
             _check_starts_with(model, token, target)
         else:
             rules["forced_bos_token_id"] = token
