@@ -66,6 +66,23 @@ def test_an_interrupt_loses_no_token_of_another_thread(model: Model) -> None:
     assert model._cache.free == model._cache.blocks and answer(model, max_new_tokens=600) == alone
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_interrupt_while_a_prompt_is_queued_leaves_nothing(
+    model: Model, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    add = model.session.add
+
+    def interrupted(*prompt: object, **options: object) -> object:
+        signal.raise_signal(signal.SIGINT)
+        return add(*prompt, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model.session, "add", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model.generate(PROMPT, stream=stream)  # type: ignore[call-overload]
+    assert model._cache.free == model._cache.blocks and not model.session.busy
+
+
 def test_an_exit_inside_a_step_comes_after_what_others_chose(model: Model) -> None:
     alone = answer(model)
 

@@ -185,12 +185,12 @@ class Model:
         if stream and len(answers) > 1:
             raise CutworkError("only one answer can be streamed; leave out stream=True or num_return_sequences")
         asked = [self._asked(ids) for ids in tokens]  # several answers to a prompt share what has been read
-        requests = self._shared.add([(*each, options) for each in asked for options in answers])
+        requests = [(*each, options) for each in asked for options in answers]
         if stream:
             pieces = self._shared.stream(requests[0])
-            next(pieces)  # a generator that has begun cancels its request when it is dropped
+            next(pieces)  # what is refused is refused here; and one that has begun ends its request when it is dropped
             return pieces
-        results = self._shared.wait_for_all(requests)
+        results = self._shared.answers(requests)
         if len(answers) > 1:
             starts = range(0, len(results), len(answers))
             results = [replace(results[i], alternatives=results[i + 1 : i + len(answers)]) for i in starts]
@@ -370,7 +370,7 @@ class Model:
 
         check: called before every step; what it raises ends them all.
         """
-        return self._shared.wait_for_all(self._shared.add([(prompt, memory, options) for options in each]), check)
+        return self._shared.answers([(prompt, memory, options) for options in each], check)
 
     def logits(
         self,

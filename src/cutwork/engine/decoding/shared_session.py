@@ -8,6 +8,9 @@ from cutwork.engine.decoding.requests import Generation, Request, Session
 from cutwork.engine.decoding.turn import Turn
 from cutwork.engine.encoder import EncodedInput
 
+Prompt = tuple[Sequence[int], EncodedInput | None, GenerateOptions]
+"""Token ids, the encoded input that they answer, and how."""
+
 
 class SharedSession:
     """Waits for requests of a session, streams and ends them, from any number of threads.
@@ -20,44 +23,25 @@ class SharedSession:
         self._session, self._turn, self._check = session, turn, check
         self._unwanted: deque[Request] = deque()
 
-    def add(self, prompts: Sequence[tuple[Sequence[int], EncodedInput | None, GenerateOptions]]) -> list[Request]:
-        """Queue all prompts, each with its memory and options, or, if one of them is refused, none."""
+    def answers(self, prompts: Sequence[Prompt], check: Callable[[], None] | None = None) -> list[Generation]:
+        """The whole answers to all prompts, in order; if one of them cannot be had, the others end too.
+
+        check: called before every step; what it raises ends them all.
+        """
         requests: list[Request] = []
-        with self._turn:
-            try:
-                for tokens, memory, options in prompts:
-                    self._check(tokens)
-                    requests.append(self._session.add(tokens, memory, **options))
-                    settings = requests[-1].sequence.sampler.settings
-                    self._check([*settings.logit_bias, *settings.named_tokens()])
-            except BaseException:
-                for request in requests:
-                    self._session.cancel(request)
-                raise
-        return requests
-
-    def wait(self, request: Request, check: Callable[[], None] | None = None) -> Generation:
-        """The whole answer, or what went wrong with it. check: called before every step; what it raises ends the
-        waiting, not the request."""
-        while request.finish_reason is None:
-            if check:
-                check()
-            request.pieces.clear()
-            self._advance(request)
-        _raise_error(request)
-        return request.result()
-
-    def wait_for_all(self, requests: Sequence[Request], check: Callable[[], None] | None = None) -> list[Generation]:
-        """The whole answers, in order; if one of them cannot be had, the others end too."""
         try:
-            return [self.wait(request, check) for request in requests]
+            self._add(prompts, requests)
+            return [self._wait(request, check) for request in requests]
         finally:
-            self.cancel(requests)
+            self._cancel(requests)
 
-    def stream(self, request: Request) -> Iterator[str]:
+    def stream(self, prompt: Prompt) -> Iterator[str]:
         """Pieces of text as they come, after an empty one; the request ends when the iterator does."""
+        requests: list[Request] = []
         try:
+            self._add([prompt], requests)
             yield ""
+            (request,) = requests
             while request.pieces or request.finish_reason is None:
                 while request.pieces:
                     text = request.pieces.popleft().text
@@ -66,9 +50,31 @@ class SharedSession:
                 self._advance(request)
             _raise_error(request)
         finally:
-            self.cancel([request])
+            self._cancel(requests)
 
-    def cancel(self, requests: Sequence[Request]) -> None:
+    def _add(self, prompts: Sequence[Prompt], requests: list[Request]) -> None:
+        """Queue all prompts, or raise if one of them is refused.
+
+        requests: what has been queued, in the caller's own list: an interrupt that the turn kept back is raised as it
+        ends, when nothing could be returned any more, and what nobody knows of would be computed for nobody.
+        """
+        with self._turn:
+            for tokens, memory, options in prompts:
+                self._check(tokens)
+                requests.append(self._session.add(tokens, memory, **options))
+                settings = requests[-1].sequence.sampler.settings
+                self._check([*settings.logit_bias, *settings.named_tokens()])
+
+    def _wait(self, request: Request, check: Callable[[], None] | None) -> Generation:
+        while request.finish_reason is None:
+            if check:
+                check()
+            request.pieces.clear()
+            self._advance(request)
+        _raise_error(request)
+        return request.result()
+
+    def _cancel(self, requests: Sequence[Request]) -> None:
         """End requests, at the latest before the next step: a stream can be dropped anywhere, even in the middle of
         somebody's turn, so this must not wait for it."""
         self._unwanted.extend(requests)
