@@ -1,7 +1,9 @@
-"""How often a model's own draft, pruned and quantised without training, guesses what the model says next.
+"""How often a model's own draft, pruned and quantised, guesses what the model says next.
 
     python -m benchmarks.compress.drafts                                # SmolLM2-135M; may be interrupted
-    python -m benchmarks.compress.drafts --model out/qwen --drafts "alps 4:16" "alps 8:16"
+    python -m benchmarks.compress.drafts --model out/qwen --drafts "alps 4:16" "alps 8:16 trained"
+
+A draft is not trained, or, after pruning, for some minutes to be like the model (KL and SquareHead) on text of its own.
 
 The model answers prompts greedily; each draft reads the answers, and where its likeliest next token is the model's, it
 would have been accepted. That needs no timing, so a busy machine does not matter. `accepted` is the share of all
@@ -19,15 +21,17 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.common.results import RECIPES, RESULTS, save
-from cutwork.compress.draft import PACK, QUANTIZE, make_draft, own_text
+from cutwork.compress.draft import PACK, QUANTIZE, TEXTS, make_draft, own_text
 from cutwork.engine.model import Model
 from cutwork.measure.compare import Measurements
-from cutwork.recipe import PruneSettings, load_recipe
+from cutwork.prune.prune import prune
+from cutwork.recipe import PruneSettings, TuneSettings, load_recipe
 from cutwork.run.stages import key_of
 from cutwork.store.resolve import resolve
 from cutwork.tasks.load import load_task
 from cutwork.tasks.rendering import render_prompt
 from cutwork.tasks.task import Sample
+from cutwork.tune.tune import tune
 
 GENERAL = (
     "What is the capital of France, and what is it known for?",
@@ -48,12 +52,25 @@ GENERAL = (
     "Explain recursion to a child.",
 )
 GUESSED = (2, 4, 8)
-DRAFTS = ("dense int4", "sparsegpt 8:16", "alps 8:16", "sparsegpt 4:16", "alps 4:16", "alps adaptive 0.625")
+DRAFTS = ("dense int4", "sparsegpt 8:16", "alps 8:16", "alps 8:16 trained", "alps 4:16", "alps 4:16 trained")
+TRAINED = "trained"
+TRAINING_TEXTS = 400
+TUNE = TuneSettings.model_validate(
+    {
+        "max_steps": 100,
+        "learning_rate": 4e-4,
+        "warmup_steps": 10,
+        "batch_size": 8,
+        "micro_batch_size": 8,
+        "dtype": "bfloat16",
+        "losses": {"ce": 0.0, "kl": 1.0, "squarehead": 1.0},
+    }
+)
 
 
 def settings_of(name: str) -> PruneSettings:
     """How a draft of this name is pruned; "dense" not at all."""
-    method, pattern, *rate = name.split()
+    method, pattern, *rate = name.removesuffix(f" {TRAINED}").split()
     if method == "dense":
         return PruneSettings(method="magnitude", sparsity=0.0)
     own = {"sparsity": float(rate[0])} if rate else {}
@@ -110,7 +127,9 @@ def main() -> None:
     """Make, measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m-instruct")
-    parser.add_argument("--drafts", nargs="+", default=list(DRAFTS), help='"METHOD PATTERN [RATE]", or "dense int4"')
+    parser.add_argument(
+        "--drafts", nargs="+", default=list(DRAFTS), help='"METHOD PATTERN [RATE] [trained]"; dense int4'
+    )
     parser.add_argument(
         "--recipe", type=Path, default=RECIPES / "smollm2-gsm.yaml", help="whose test questions are asked"
     )
@@ -133,18 +152,29 @@ def main() -> None:
 
     said = kept.get(["said", *about], answers)["said"]
 
-    def own() -> dict[str, Any]:
-        written = own_text(dense, threads=options.threads, console=console)
-        return {"texts": [[sample.prompt, sample.answer] for sample in written]}
+    def own(count: int) -> list[Sample]:
+        def write() -> dict[str, Any]:
+            written = own_text(dense, count, threads=options.threads, console=console)
+            return {"texts": [[sample.prompt, sample.answer] for sample in written]}
 
-    texts = [Sample(prompt, answer) for prompt, answer in kept.get(["own", key_of(dense)], own)["texts"]]
+        key = ["own", key_of(dense), *([] if count == TEXTS else [count])]
+        return [Sample(prompt, answer) for prompt, answer in kept.get(key, write)["texts"]]
 
     def cell(name: str) -> dict[str, Any]:
-        made, start = options.work / "draft", time.monotonic()
+        made, texts = options.work / "draft", own(TEXTS)
+        trained = name.endswith(TRAINED)
+        more = own(TRAINING_TEXTS) if trained else []
         shutil.rmtree(made, ignore_errors=True)
-        make_draft(dense, made, texts, settings=settings_of(name), console=console)
+        start = time.monotonic()
+        if trained:
+            pruned, tuned = made / "pruned", made / "tuned"
+            prune(dense, pruned, settings_of(name), texts, long="cut", console=console)
+            tune(pruned, tuned, TUNE, more, teacher_dir=dense, long="cut", console=console)
+            make_draft(tuned, made / "packed", texts, console=console)
+        else:
+            make_draft(dense, made / "packed", texts, settings=settings_of(name), console=console)
         seconds = time.monotonic() - start
-        with Model.load(made, **loading) as draft:
+        with Model.load(made / "packed", **loading) as draft:
             agreed = agreements(draft, said)
             facts = {"sparsity": draft.sparsity, "nbytes": draft.memory_bytes["weights"]}
         shutil.rmtree(made)
@@ -161,7 +191,8 @@ def main() -> None:
     how = [QUANTIZE.model_dump(mode="json"), PACK.model_dump(mode="json")]
     rows = []
     for name in options.drafts:
-        key = [name, settings_of(name).model_dump(mode="json"), *how, *about]
+        training = [TUNE.model_dump(mode="json"), TRAINING_TEXTS] if name.endswith(TRAINED) else []
+        key = [name, settings_of(name).model_dump(mode="json"), *training, *how, *about]
         rows.append({"draft": name, **kept.get(key, partial(cell, name))})
         console.print({key: rows[-1][key] for key in ("draft", "accepted", "general", "tokens_per_step")})
     result = {"model": str(options.model), "task": task.name, "prompts": len(samples), "rows": rows}

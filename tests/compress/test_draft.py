@@ -28,7 +28,7 @@ app.command()(generate)
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CUTWORK_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(draft, "_TEXTS", 6)
+    monkeypatch.setattr(draft, "TEXTS", 6)
     monkeypatch.setattr(draft, "_TOKENS", 24)
 
 
@@ -67,13 +67,13 @@ def test_another_model_gets_another_draft_and_a_packed_one_the_like(model: Path,
 
 
 def test_a_model_writes_conversations_or_plain_text(model: Path) -> None:
-    talks = own_text(model, threads=1, console=SILENT)
+    talks = own_text(model, 6, threads=1, console=SILENT)
     assert 0 < len(talks) <= 6 and all(sample.prompt and sample.answer for sample in talks)
     tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer.chat_template = None
     tokenizer.save_pretrained(model)
     (model / "chat_template.jinja").unlink(missing_ok=True)
-    texts = own_text(model, threads=1, console=SILENT)
+    texts = own_text(model, 6, threads=1, console=SILENT)
     assert texts and not any(sample.prompt for sample in texts)
 
 

@@ -29,7 +29,7 @@ from cutwork.tasks.task import Sample
 
 QUANTIZE = QuantizeSettings(scheme="w4a16", calibration_samples=64)
 PACK = PackSettings(dtype="bf16", head="i8")
-_TEXTS = 64
+TEXTS = 64
 _TOKENS = 192  # of a text, or of an answer
 _QUESTION = 64  # tokens of a question at most
 _MARK = "\ue000"  # a character for private use
@@ -50,7 +50,7 @@ def draft_of(model: str | Path, *, threads: int = 0, console: Console | None = N
     with only_process(output.with_name(f".{output.name}.lock"), refusal):
         if not output.is_dir():
             console.print(f"making a draft of {directory} once, without training; this takes minutes", highlight=False)
-            make_draft(directory, output, own_text(directory, threads=threads, console=console), console=console)
+            make_draft(directory, output, own_text(directory, TEXTS, threads=threads, console=console), console=console)
     return output
 
 
@@ -82,15 +82,18 @@ def make_draft(
         pack(quantized, output, PACK.dtype, head=PACK.head)
 
 
-def own_text(directory: Path, *, threads: int = 0, console: Console) -> list[Sample]:
-    """What a decoder-only model writes: questions and answers if it is one that chats, else plain texts."""
+def own_text(directory: Path, count: int, *, threads: int = 0, console: Console) -> list[Sample]:
+    """What a decoder-only model writes: questions and answers if it is one that chats, else plain texts.
+
+    Up to so many: a question asked twice or not answered does not count.
+    """
     context = 2 * (_QUESTION + _TOKENS) + 256
     with Model.load(directory, threads=threads, max_batch=16, max_context=context) as model:
         if model.encoder or model.tokenizer is None:
             raise CutworkError(f"{directory} has an encoder or no tokenizer, so no draft is made of it; leave it out")
         with console.status("the model writes text of its own"):
-            written = _conversations(model, _TEXTS) if model.tokenizer.chat_template else []
-            return written or _plain(model, _TEXTS)
+            written = _conversations(model, count) if model.tokenizer.chat_template else []
+            return written or _plain(model, count)
 
 
 def _conversations(model: Model, count: int) -> list[Sample]:
