@@ -83,6 +83,23 @@ def test_an_interrupt_while_a_prompt_is_queued_leaves_nothing(
     assert model._cache.free == model._cache.blocks and not model.session.busy
 
 
+def test_an_interrupt_while_a_text_gets_its_blocks_leaves_none_taken(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extend = model._cache.extend
+
+    def interrupted(*given: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        extend(*given)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model._cache, "extend", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model.logits(PROMPT)
+    answer(model, max_new_tokens=1)
+    assert model._cache.free == model._cache.blocks
+
+
 def test_an_exit_inside_a_step_comes_after_what_others_chose(model: Model) -> None:
     alone = answer(model)
 

@@ -101,11 +101,11 @@ class Scorer:
             raise CutworkError(f"{len(tokens)} tokens exceed the context of {self._max_context}")
         self._check(tokens)
         check_memory(self._encoder, memory)
-        with self._turn:
-            self._sweep()
-            room = self._open(len(tokens), memory)
-        complete = False
+        room, complete = None, False
         try:
+            with self._turn:
+                self._sweep()
+                room = self._open(len(tokens), memory)
             attended = None
             if memory is not None:
                 attended = Attended(table_rows([room[1]]), np.asarray([memory.length], np.int32))
@@ -124,7 +124,8 @@ class Scorer:
                 yield result
             complete = True
         finally:
-            self._abandoned.append(room)
+            if room is not None:
+                self._abandoned.append(room)
             if complete:
                 with self._turn:
                     self._sweep()
