@@ -24,7 +24,7 @@ from benchmarks.common.results import RESULTS, load, where
 from benchmarks.compress import drafts, promises
 from benchmarks.embedding import quality as embedding_quality
 from benchmarks.embedding import speed as embedding_speed
-from benchmarks.engine import bare, encoders, partition, speculative, threads
+from benchmarks.engine import bare, encoders, layouts, partition, speculative, threads
 from benchmarks.engine import load as loading
 from benchmarks.evidence import pareto, patterns
 from benchmarks.evidence import report as evidence
@@ -128,6 +128,7 @@ TABLES = {
     "cut recipe": Table(cut_recipe.table, ("cut_recipe",)),
     "memory": Table(memory.table, ("memory",)),
     "bare": Table(bare.table, ("bare",)),
+    "layouts": Table(layouts.table, ("layouts",)),
     "padding": Table(padding.table, ("padding",)),
     "pruners": Table(pruners.table, ("pruners",)),
     "prune memory": Table(prune_memory.table, ("prune_memory",)),

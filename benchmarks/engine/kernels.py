@@ -147,10 +147,10 @@ def measure(phase: str, dtype: str, copies: int, tokens: tuple[int, ...], thread
     return timings
 
 
-def seconds_of(weight: "_native.Weight", x: np.ndarray, threads: int) -> float:
-    """Of one multiplication."""
+def seconds_of(weight: "_native.Weight", x: np.ndarray, threads: int, kernel: str | None = None) -> float:
+    """Of one multiplication, by the kernel that is chosen for it unless one is named."""
     begin = time.perf_counter()
-    weight.matmul(x, threads)
+    weight.matmul(x, threads, kernel=kernel)
     return time.perf_counter() - begin
 
 
