@@ -1,9 +1,9 @@
 """In which layout int8 zeros pay, by how many tokens come at once: python -m benchmarks.engine.layouts.
 
-One weight of 4,096 columns, in every layout larger than the last-level cache, with zeros anywhere or n of every 16 neighbours kept: as
-a bitmask, as one that is reordered for many tokens (`--reorder-weights`, which keeps the bitmask too), and in slots.
-Each by its fastest kernel, beside no zeros; all in turn, medians. Leaves layouts.json in results/; takes minutes on a
-quiet machine.
+One weight of 4,096 columns, in every layout larger than the last-level cache, with zeros anywhere or n of every 16
+neighbours kept: as a bitmask, as one that is reordered for many tokens (`--reorder-weights`, which keeps the bitmask
+too), and in slots. Each by its fastest kernel, beside no zeros; all in turn, medians. Leaves layouts.json in results/;
+takes minutes on a quiet machine.
 """
 
 import argparse
