@@ -59,7 +59,8 @@ def main() -> int:
     wanted = list(dict.fromkeys((name, c.shape) for c in conditions for name in c.engines))
     environments = {ENGINES[name].environment for name, _ in wanted}
     if "layers" in options.shape:
-        environments |= {environment for environment, _ in LAYER_ENGINES.values()}
+        asked = {n for n in LAYER_ENGINES if not options.only or any(text in n for text in options.only)}
+        environments |= {LAYER_ENGINES[name][0] for name in asked}
     absent = set_up(wanted, environments - {None}, store, console)
     conditions = [
         plan.Condition(c.shape, c.threads, c.prompt, c.batch, c.decode, names)

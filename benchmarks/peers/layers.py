@@ -1,6 +1,7 @@
 """Single layers of 4096 x 4096, a chain of them so that the weights exceed every cache.
 
 One thread. int8: static activation scales in ONNX (QuantizeLinear, MatMulInteger), dynamic ones per token in Cutwork.
+Zeros lie anywhere, but for "cutwork 4:16", which keeps 4 of every 16 neighbours.
 """
 
 import time
@@ -23,6 +24,7 @@ AGREEMENT = {"int8": 0.99, "fp32": 0.99999}
 LAYER_ENGINES: dict[str, tuple[str | None, str]] = {
     "cutwork": (None, "layers_cutwork_worker.py"),
     "cutwork ahead": (None, "layers_cutwork_worker.py"),
+    "cutwork 4:16": (None, "layers_cutwork_worker.py"),
     "DeepSparse": ("deepsparse", "layers_onnx_worker.py"),
     "onnxruntime": ("onnxruntime-genai", "layers_onnx_worker.py"),
     "torch": ("torch", "layers_torch_worker.py"),
@@ -49,7 +51,9 @@ class Case:
                 continue
             if name == "cutwork ahead" and (self.dtype != "int8" or self.sparsity == 0):
                 continue
-            if self.sparsity == 0 or name in ("cutwork", "cutwork ahead", "DeepSparse"):
+            if name == "cutwork 4:16" and (self.dtype, self.sparsity) != ("int8", 0.75):
+                continue
+            if self.sparsity == 0 or name.startswith("cutwork") or name == "DeepSparse":
                 yield name
 
 
@@ -104,7 +108,7 @@ class LayerBench:
             for name, values in samples.items():
                 about = workers[name].about
                 self.store.layers[case.key(name)] = {
-                    "engine": name, "dtype": case.dtype, "sparsity": case.sparsity, "tokens": case.tokens,
+                    "engine": name, "kept": 4 if name == "cutwork 4:16" else None, "dtype": case.dtype, "sparsity": case.sparsity, "tokens": case.tokens,
                     "threads": case.threads, "layers": LAYERS[case.dtype], "unit": "G multiply-adds/s, zeros included",
                     **spread(values), "version": build() if name.startswith("cutwork") else about["version"],
                     "correlation": about["correlation"], "date": time.strftime("%Y-%m-%d %H:%M:%S"),

@@ -19,16 +19,25 @@ def specification() -> dict[str, Any]:
 
 
 def weights(spec: dict[str, Any]) -> list[np.ndarray]:
-    """[layers] of [size, size], rows are outputs: float32, or int8 codes. Outputs keep the inputs' variance."""
+    """[layers] of [size, size], rows are outputs: float32, or int8 codes. Outputs keep the inputs' variance.
+
+    Zeros lie anywhere, or so many of every 16 columns are kept.
+    """
     n, keep = spec["size"], 1 - spec["sparsity"]
     rng = np.random.default_rng(0)
     block = rng.standard_normal((n, n), np.float32)
-    block[rng.random((n, n), np.float32) >= keep] = 0
+    if spec["kept"]:
+        lives = rng.permuted(np.broadcast_to(np.arange(16) < spec["kept"], (n, n // 16, 16)), axis=2).reshape(n, n)
+    else:
+        lives = rng.random((n, n), np.float32) < keep
+    block[~lives] = 0
     if spec["dtype"] == "int8":
         block = np.clip(np.rint(block * 30), -127, 127).astype(np.int8)
     else:
         block *= np.float32((keep * n) ** -0.5)
     shifts = rng.integers(1, n, (spec["layers"], 2))
+    if spec["kept"]:
+        shifts[:, 1] *= 16  # whole windows
     return [np.ascontiguousarray(np.roll(block, (a, b), (0, 1))) for a, b in shifts]
 
 

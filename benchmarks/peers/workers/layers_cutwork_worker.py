@@ -19,6 +19,8 @@ def main() -> None:
         chain.append(make_weight(name, w.shape, w, _native.Weight))
         if spec["engine"] == "cutwork ahead":
             chain[-1].reorder()
+        if spec["kept"]:
+            chain[-1] = chain[-1].in_slots()
 
     plain = {"biases": [-1], "residual": -1, "activation": "none"}
     last = len(chain) - 1
