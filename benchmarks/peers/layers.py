@@ -108,7 +108,7 @@ class LayerBench:
             for name, values in samples.items():
                 about = workers[name].about
                 self.store.layers[case.key(name)] = {
-                    "engine": name, "kept": 4 if name == "cutwork 4:16" else None, "dtype": case.dtype, "sparsity": case.sparsity, "tokens": case.tokens,
+                    "engine": name, "dtype": case.dtype, "sparsity": case.sparsity, "tokens": case.tokens,
                     "threads": case.threads, "layers": LAYERS[case.dtype], "unit": "G multiply-adds/s, zeros included",
                     **spread(values), "version": build() if name.startswith("cutwork") else about["version"],
                     "correlation": about["correlation"], "date": time.strftime("%Y-%m-%d %H:%M:%S"),
@@ -129,6 +129,7 @@ class LayerBench:
         spec = {
             "engine": name, "dtype": case.dtype, "sparsity": case.sparsity, "tokens": case.tokens, "size": SIZE,
             "layers": LAYERS[case.dtype], "threads": case.threads, "directory": str(PEERS / "models" / "layers"),
+            "kept": 4 if name == "cutwork 4:16" else None,
         }  # fmt: skip
         key = case.key(name)
         problem = ENVIRONMENTS[environment].install() if environment else None
