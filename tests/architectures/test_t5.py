@@ -186,7 +186,7 @@ def test_bad_configs_get_one_sentence(change, message):
 
 
 @pytest.mark.parametrize("variant", ["v1.0", "v1.1"])
-def test_sparse_int8_goes_the_whole_way(variant, tmp_path):
+def test_sparse_int8_goes_the_whole_way(variant, tmp_path, monkeypatch):
     """Pruned, quantised and packed, `wo` kept as it is; logits stay close to what the floats give."""
     from cutwork.pack.pack import pack
     from cutwork.pack.reader import read_packed
@@ -220,6 +220,11 @@ def test_sparse_int8_goes_the_whole_way(variant, tmp_path):
         if not packed.laid_out:
             assert reordered.memory_bytes["weights"] == packed.memory_bytes["weights"] + kept
         assert (kept > 0) == (reordered.isa == "avx512")
+        with monkeypatch.context() as patch:
+            for free, expected in ((1 << 34, reordered), (0, packed)):
+                patch.setattr("cutwork.engine.load.available_memory", lambda free=free: free)
+                with load(directory, reorder_weights=None) as left_to_it:
+                    assert left_to_it.memory_bytes["weights"] == expected.memory_bytes["weights"]
         together = packed.generate(INPUTS, max_new_tokens=10, ignore_eos=True)
         assert [r.tokens for r in together] == [
             packed.generate(source, max_new_tokens=10, ignore_eos=True).tokens for source in INPUTS

@@ -20,6 +20,7 @@ COMMANDS = {
 GIVEN = ["--threads", "2", "--reorder-weights", "--no-huge-pages", "--cache-dtype", "i8", "--cache-mb", "3"]
 MADE = {"threads": 2, "reorder_weights": True, "huge_pages": False, "cache_dtype": "i8", "cache_bytes": 3 << 20}
 WITHOUT_CONTEXT = ("bench",)  # which sets it by what it measures
+ONE_AT_A_TIME = ("generate", "chat", "bench", "explain")
 WITH_DRAFT = ("generate", "chat", "serve", "eval", "batch")
 
 
@@ -59,6 +60,14 @@ def test_every_command_hands_them_to_the_model(command, loaded):
     assert isinstance(result.exception, Loaded), result.output
     [(path, options)] = loaded
     assert path == "model" and options | made == options
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_where_much_comes_at_once_the_loader_says_whether_weights_are_reordered(command, loaded):
+    pytest.importorskip("fastapi")
+    CliRunner().invoke(app, [command, "model", *COMMANDS[command]])
+    [(_, options)] = loaded
+    assert options["reorder_weights"] is (False if command in ONE_AT_A_TIME else None)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

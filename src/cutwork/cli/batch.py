@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cutwork.engine.load_options import LoadOptions
 
 
-@loads_model()
+@loads_model(batches=True)
 def batch(
     model: ModelArgument,
     source: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="Requests in OpenAI's batch format.")],

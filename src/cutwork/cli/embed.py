@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 CHUNK = 4096  # texts whose lengths are sorted together
 
 
-@loads_model("draft", "draft_tokens", "cache_dtype")
+@loads_model("draft", "draft_tokens", "cache_dtype", batches=True)
 def embed(
     model: ModelArgument,
     loading: "LoadOptions",

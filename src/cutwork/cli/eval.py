@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cutwork.engine.load_options import LoadOptions
 
 
-@loads_model()
+@loads_model(batches=True)
 def evaluate(
     model: ModelArgument,
     loading: "LoadOptions",

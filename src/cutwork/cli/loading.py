@@ -53,12 +53,14 @@ def named_adapters(given: Sequence[str] | None) -> dict[str, str]:
 def _options(
     threads: Annotated[int, typer.Option("--threads", "-t", min=0, help="0: every CPU this process may use.")] = 0,
     reorder_weights: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--reorder-weights",
-            help="Faster prompts and batches from sparse int8, for 2.5 more bytes of memory per nonzero.",
+            "--reorder-weights/--no-reorder-weights",
+            help="Faster prompts and batches from sparse int8, for 2.5 more bytes of memory a nonzero. Default: where "
+            "much comes at once (serve, batch, eval, embed, translate, transcribe), if a quarter of the free memory "
+            "suffices.",
         ),
-    ] = False,
+    ] = None,
     huge_pages: Annotated[
         bool, typer.Option(help="Copy the weights to huge pages; if not, processes share the mapped file's.")
     ] = True,
@@ -94,10 +96,11 @@ def _options(
     }
 
 
-def loads_model(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def loads_model(*without: str, batches: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command, instead of its parameter `loading`, the options of `_options`, and it what they make.
 
-    without: parameters of `_options` that mean nothing to the command.
+    without: parameters of `_options` that mean nothing to the command. batches: many tokens come at once, so that it
+    is for the loader to say whether weights are reordered.
     """
     shared = [p for p in _parameters(_options) if p.name not in without]
 
@@ -107,6 +110,8 @@ def loads_model(*without: str) -> Callable[[Callable[..., None]], Callable[..., 
         @functools.wraps(command)
         def parsed(**values: Any) -> None:
             loading = _options(**{p.name: values.pop(p.name) for p in shared})
+            if loading["reorder_weights"] is None and not batches:
+                loading["reorder_weights"] = False
             values["loading"] = with_draft(loading, values["model"]) if "model" in values else loading
             command(**values)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 GRACE = 5  # seconds in which the last answers leave once their sequences have ended
 
 
-@loads_model()
+@loads_model(batches=True)
 def serve(
     models: Annotated[
         list[str],

@@ -30,7 +30,7 @@ class Format(StrEnum):
     json = "json"
 
 
-@loads_model("draft", "draft_tokens")
+@loads_model("draft", "draft_tokens", batches=True)
 def transcribe(
     model: ModelArgument,
     loading: "LoadOptions",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cutwork.engine.translation import TranslateOptions
 
 
-@loads_model("draft", "draft_tokens")
+@loads_model("draft", "draft_tokens", batches=True)
 def translate(
     model: ModelArgument,
     loading: "LoadOptions",

@@ -21,9 +21,10 @@ from cutwork.engine.load_options import LoadOptions
 from cutwork.engine.tokenizer import load_tokenizer
 from cutwork.engine.weights.arrange import Arrangement, Layout
 from cutwork.engine.weights.bind import bind
-from cutwork.engine.weights.cache_size import BLOCK_SIZE, CacheDType, size_cache
+from cutwork.engine.weights.cache_size import BLOCK_SIZE, SHARE, CacheDType, size_cache
 from cutwork.engine.weights.huge_pages import in_huge_pages
 from cutwork.errors import CutworkError
+from cutwork.machine import available_memory
 from cutwork.pack.reader import PackedModel, read_packed
 from cutwork.pack.record import EncodedWeight
 from cutwork.plan.builder import Plan
@@ -33,6 +34,7 @@ from cutwork.store.resolve import resolve
 
 MAX_TOKENS = 512  # per step: long enough for the kernels, short enough to not make decoding sequences wait
 LOGITS_FLOATS = 1 << 24  # of one step's result when all rows' logits are wanted
+_REORDERED = 3  # bytes that reordering takes for each nonzero, at most 90% zeros
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
     if options["huge_pages"]:
         kept = {name: weight for name, weight in stored.items() if anew is None or name not in anew.layouts}
         stored = {**stored, **in_huge_pages(kept, threads)}
-    arrays = bind(plans, architecture, stored, backend.Weight, threads, options["reorder_weights"], anew)
+    reorder = _reorders(packed.weights, options["reorder_weights"])
+    arrays = bind(plans, architecture, stored, backend.Weight, threads, reorder, anew)
     weights = {
         name: weight
         for named, (matrices, _) in zip(plans, arrays, strict=True)
@@ -179,6 +182,14 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
         head,
         question,
     )
+
+
+def _reorders(weights: Mapping[str, EncodedWeight], asked: bool | None) -> bool:
+    """Whether sparse int8 weights are to be reordered; if nobody says, where that takes little of the free memory."""
+    if asked is not None:
+        return asked
+    nonzeros = sum(each.nonzeros for each in weights.values() if each.encoding == "bitmask" and each.dtype == "i8")
+    return _REORDERED * nonzeros <= available_memory() // SHARE
 
 
 def add_draft(

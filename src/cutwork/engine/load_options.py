@@ -24,7 +24,7 @@ class LoadOptions(TypedDict, total=False):
     backend: BackendName
     draft: str | Path | None
     draft_tokens: int
-    reorder_weights: bool
+    reorder_weights: bool | None
     huge_pages: bool
     adapters: Mapping[str, str | Path]
     adapter: str | None

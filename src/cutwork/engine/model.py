@@ -124,7 +124,8 @@ class Model:
         the same tokenizer that guesses up to `draft_tokens` tokens, 4 by default, which this one then checks in one
         step: the answers stay this model's own, draws have its distribution. "ngram" guesses without a model what
         followed the last tokens where they stood before. reorder_weights: lay out sparse int8 ones for many tokens
-        once: about 2.5 more bytes per nonzero, faster batches with AVX-512's VBMI2, else nothing.
+        once: about 2.5 more bytes per nonzero, faster batches with AVX-512's VBMI2, else nothing; None: where that is
+        at most a quarter of the free memory.
         huge_pages: copy the weights to memory, a larger model's to huge pages, read faster; if not, processes share the
         file's, which must then stay as it is: replace a model by renaming another to its place, as `pack` does.
         adapters: directories of PEFT's LoRA adapters by the names that requests choose them by; they are added as each
