@@ -21,7 +21,7 @@ class Cutwork:
     def __init__(self, model: str, threads: int) -> None:
         import cutwork
 
-        self._model = cutwork.Model.load(model, threads=threads)
+        self._model = cutwork.Model.load(model, threads=threads, reorder_weights=None)  # as `cutwork embed` does
         self.version = f"cutwork {cutwork.__version__}"
 
     def vectors(self, batch: list[list[int]]) -> np.ndarray:
