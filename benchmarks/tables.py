@@ -89,7 +89,7 @@ TABLES = {
     "engines, zen5, 2.7b": Table(partial(_of, table=report.overview, shape="2.7b"), ("peers_zen5",)),
     "zeros": Table(partial(_of, table=report.zeros_table), ("peers",)),
     "zeros, zen5": Table(partial(_of, table=report.zeros_table), ("peers_zen5",)),
-    "single layers": Table(partial(_of, table=report.layers_table), ("layers",)),
+    "single layers": Table(lambda _: report.layers_table(Store.open(RESULTS / "layers.json")), ("layers",)),
     "avx2": Table(partial(_of, table=report.isa_table), ("peers_zen5",)),
     "all cells, zen4": Table(_document, ("peers",)),
     "all cells, zen5": Table(_document, ("peers_zen5",)),

@@ -43,6 +43,8 @@ _LAYERS = (
     *(("cutwork", "fp32", s, 128, "DeepSparse", s, 1.1) for s in (0.5, 0.75, 0.9)),
     *((ours, "int8", 0.5, 128, "DeepSparse", 0.5, 1.0) for ours in ("cutwork", "cutwork ahead")),
     *((ours, "int8", s, 128, "DeepSparse", s, 1.2) for s in (0.75, 0.9) for ours in ("cutwork", "cutwork ahead")),
+    ("cutwork 4:16", "int8", 0.75, 1, "DeepSparse", 0.75, 1.8),
+    ("cutwork 4:16", "int8", 0.75, 128, "DeepSparse", 0.75, 1.2),
 )
 # (our weights, threads, phase, prompt, peer or "" for the best, ratio)
 _MODEL = (
@@ -69,7 +71,7 @@ def _layers(store: Store) -> Iterator[Row]:
         a, b = speeds.get((ours, dtype, sparsity, tokens)), speeds.get((peer, dtype, theirs, tokens))
         if a and b:
             phase = "decode GEMV" if tokens == 1 else f"prefill {tokens} tokens"
-            how = ", reordered" * (ours == "cutwork ahead")
+            how = {"cutwork ahead": ", reordered", "cutwork 4:16": ", 4:16"}.get(ours, "")
             yield Row(f"4096², {dtype}, {sparsity:.0%}{how}: {phase}, 1 thread", "G/s", a, peer, b, wanted)
 
 
