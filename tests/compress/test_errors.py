@@ -14,6 +14,7 @@ from cutwork.compress.candidates import CANDIDATES, DENSE, Candidate, parse
 from cutwork.compress.errors import PROBE, linear_errors
 from cutwork.compress.milliseconds import Prices, other_milliseconds
 from cutwork.compress.sensitivity import _divergences, _pruned, fit, sensitivities
+from cutwork.engine.backend import native
 from cutwork.prune.calibrate import calibration_batches
 from cutwork.prune.input_statistics import SumOfProducts
 from cutwork.quantize.qat import round_activations
@@ -133,6 +134,14 @@ def test_prices_fall_with_bits_and_zeros_and_grow_with_rows() -> None:
     many = Prices("prefill", threads=1)
     assert many.of(DENSE, 512, 256).milliseconds > 10 * dense.milliseconds
     assert many.of(DENSE, 512, 256, True).milliseconds < 2 * dense.milliseconds  # logits of one token
+
+
+@pytest.mark.skipif(native().isa() != "avx512", reason="no kernel for reordered weights")
+def test_where_much_comes_at_once_weights_are_as_the_server_reorders_them() -> None:
+    sparse = Candidate("unstructured", 0.75, "w8a8")
+    one, batch = (Prices(purpose, threads=1).of(sparse, 512, 1024) for purpose in ("decode", "batch16"))
+    assert batch.nbytes > 2 * one.nbytes
+    assert batch.milliseconds < Prices("batch16", threads=1).of(replace(DENSE, scheme="w8a8"), 512, 1024).milliseconds
 
 
 @pytest.mark.parametrize("purpose", ["decode", "prefill", "batch16"])

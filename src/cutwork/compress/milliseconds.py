@@ -58,13 +58,13 @@ class Prices:
         stored = _example(candidate, min(rows, _ROWS), columns, self._group_size)
         part = rows / stored.shape[0]
         weight = make_weight("example", (stored.shape[0], columns), stored, native().Weight)
-        anew = Arrangement.of({"example": stored}, self._costs, self.threads)
-        laid_out = anew.apply("example", weight, stored)
-        shape = (laid_out.encoding, laid_out.dtype, stored.shape[0], columns, laid_out.stored)
+        if not (self.tokens > 1 and weight.reorder()):  # as the commands where much comes at once do
+            weight = Arrangement.of({"example": stored}, self._costs, self.threads).apply("example", weight, stored)
+        shape = (weight.encoding, weight.dtype, stored.shape[0], columns, weight.stored)
         tokens = 1 if head and self.tokens == TOKENS["prefill"] else self.tokens
-        kernel = self._costs.choose(*shape, tokens)
-        seconds = self._costs.seconds(kernel, *shape, tokens, self.threads)
-        return Price(1e3 * part * seconds, part * laid_out.nbytes)
+        kernel = self._costs.choose(*shape, tokens, weight.reordered_bytes)
+        seconds = self._costs.seconds(kernel, *shape, tokens, self.threads, weight.reordered_bytes)
+        return Price(1e3 * part * seconds, part * (weight.nbytes + weight.reordered_bytes))
 
 
 def other_milliseconds(model_dir: Path, purpose: Purpose, threads: int = 0) -> tuple[float, float]:

@@ -106,9 +106,12 @@ class Workshop:
     def _speeds(self, packed: Stage) -> dict[str, Any]:
         settings, batch = self.base.compare, 16 if self.purpose == "batch16" else 1
         room, threads = settings.prompt_tokens + settings.decode_tokens + 1, settings.threads
+        reorder = False if self.purpose == "decode" else None
         with (
             Model.load(self.dense.output, threads=threads, max_context=room, max_batch=batch) as dense,
-            Model.load(packed.output, threads=threads, max_context=room, max_batch=batch) as ours,
+            Model.load(
+                packed.output, threads=threads, max_context=room, max_batch=batch, reorder_weights=reorder
+            ) as ours,
         ):
             models = {"dense": dense, "compressed": ours}
             tokens = settings.prompt_tokens, settings.decode_tokens
