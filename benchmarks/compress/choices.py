@@ -137,6 +137,38 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     return found
 
 
+def advantage(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """How many times as fast as uniform choices, and OWL's, the frontier of zeros and bits is at their measured KL.
+
+    Of those that no other of them beats in both; between the frontier's points along the logarithm of the KL. Those
+    beyond its ends are left out.
+    """
+
+    def milliseconds(row: dict[str, Any]) -> float:
+        return float(row.get("milliseconds") or row["predicted"]["milliseconds"])
+
+    ours = sorted((row["kl"], milliseconds(row)) for row in rows if row["kind"] == next(iter(ALLOWED)))
+    others = [
+        (f"{row['kind']}, {row['name']}", row["kl"], milliseconds(row)) for row in rows if row["kind"] not in ALLOWED
+    ]
+    best = [
+        (name, kl, ms)
+        for name, kl, ms in others
+        if not any(k <= kl and m <= ms and (k, m) != (kl, ms) for _, k, m in others) and ours[0][0] <= kl <= ours[-1][0]
+    ]
+    at, takes = np.log([kl for kl, _ in ours]), [ms for _, ms in ours]
+    return {name: ms / float(np.interp(np.log(kl), at, takes)) for name, kl, ms in best}
+
+
+def advantage_table(result: dict[str, Any]) -> str:
+    """By uniform choice."""
+    lines = ["| the same for every linear | KL measured | times as fast at that KL |", "|---|--:|--:|"]
+    kl = {f"{row['kind']}, {row['name']}": row["kl"] for row in result["rows"]}
+    return "\n".join(
+        [*lines, *(f"| {name} | {kl[name]:.3g} | {x:.2f}× |" for name, x in advantage(result["rows"]).items())]
+    )
+
+
 def table(result: dict[str, Any]) -> str:
     """By choice."""
     lines = [
@@ -211,8 +243,7 @@ def main() -> None:
         )
     about = {"model": base.model, "task": shop.task.name, "purpose": options.purpose, "trained": not options.one_shot}
     result = save(options.results / "choices.json", {**about, **summary(rows), "rows": rows}, threads=options.threads)
-    print(table(result))
-    print(summary(rows))
+    print(table(result), advantage_table(result), summary(rows), sep="\n\n")
     plot(rows, options.results / "choices.png")
 
 

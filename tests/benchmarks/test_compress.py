@@ -14,12 +14,24 @@ def test_tokens_per_step_count_what_is_accepted_and_one_more() -> None:
 
 
 def test_drafts_are_named_by_how_they_are_pruned() -> None:
-    assert [drafts.settings_of(name).sparsity for name in drafts.DRAFTS] == [0, 0.5, 0.5, 0.75, 0.75, 0.625]
+    assert [drafts.settings_of(name).sparsity for name in drafts.DRAFTS] == [0, 0.5, 0.5, 0.5, 0.75, 0.75]
+    assert drafts.settings_of("alps adaptive 0.625 trained").sparsity == 0.625
 
 
 def test_rank_correlation_looks_at_the_order_only() -> None:
     assert choices.rank_correlation([1, 2, 3, 4], [1, 10, 100, 1e9]) == pytest.approx(1)
     assert choices.rank_correlation([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
+
+
+def test_advantages_are_over_the_best_uniform_choices_at_their_kl() -> None:
+    def row(kind: str, name: str, kl: float, ms: float) -> dict[str, object]:
+        return {"kind": kind, "name": name, "kl": kl, "milliseconds": ms}
+
+    ours = [row("zeros and bits", str(kl), kl, ms) for kl, ms in ((0.1, 4.0), (0.4, 2.0))]
+    others = [row("uniform", "good", 0.2, 4.0), row("uniform", "worse in both", 0.3, 5.0), row("OWL", "far", 0.9, 1.0)]
+    found = choices.advantage([*ours, *others])
+    assert found == {"uniform, good": pytest.approx(4 / 3)}
+    assert choices.advantage_table({"rows": [*ours, *others]}).splitlines()[2:] == ["| uniform, good | 0.2 | 1.33× |"]
 
 
 def test_a_frontier_is_read_between_its_points() -> None:
