@@ -26,8 +26,8 @@ from cutwork.tasks.task import Sample, Task
 class Workshop:
     """Where choices of a base recipe's model are made and measured.
 
-    Making it carries out what says what can be had: the model's teacher if the recipe trains one, errors.json,
-    others.json and dense/packed.
+    Making it carries out what says what can be had: the model's teacher if the recipe trains one, which then is the
+    `source` of all choices, errors.json, others.json and dense/packed.
     """
 
     def __init__(self, base: Recipe, task: Task, purpose: Purpose, metric: Metric, console: Console) -> None:
@@ -37,12 +37,12 @@ class Workshop:
         prices = Prices(purpose, base.compare.threads, self._group_size)
         self.machine = {"cpu": cpu_name(), "threads": prices.threads}
         stages, prune = self._stages(), base.prune
-        self._source = self._dense(stages)
+        self.source = self._dense(stages)
         settings = [prune.calibration_samples, prune.seed, prune.damping, self._group_size]
         data = [sample_digest(task.train), base.task.max_length, base.task.long]
-        errors = stages.add("errors.json", "prune", self._write_errors, [*settings, *data], self._source)
-        others = stages.add("others.json", "prune", self._write_others, [purpose, self.machine], self._source)
-        self.dense = stages.pack("dense/packed", self._source, PackSettings(dtype="bf16"))
+        errors = stages.add("errors.json", "prune", self._write_errors, [*settings, *data], self.source)
+        others = stages.add("others.json", "prune", self._write_others, [purpose, self.machine], self.source)
+        self.dense = stages.pack("dense/packed", self.source, PackSettings(dtype="bf16"))
         stages.carry_out()
         self.menu: Menu = menu(read_json(errors.output), read_json(others.output), prices)
 
@@ -131,7 +131,7 @@ class Workshop:
     def _write_errors(self, file: Path) -> None:
         task = self.base.task
         found = examine(
-            path_of(self._source),
+            path_of(self.source),
             self.task.train,
             self.base.prune,
             group_size=self._group_size,
@@ -142,5 +142,5 @@ class Workshop:
         write_json(file, found)
 
     def _write_others(self, file: Path) -> None:
-        milliseconds, nbytes = other_milliseconds(path_of(self._source), self.purpose, self.base.compare.threads)
+        milliseconds, nbytes = other_milliseconds(path_of(self.source), self.purpose, self.base.compare.threads)
         write_json(file, {"milliseconds": milliseconds, "nbytes": nbytes})
