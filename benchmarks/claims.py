@@ -186,9 +186,10 @@ def sentences() -> str:
 
 def by_budget() -> str:
     rows = [row for row in load("promises.json")["rows"] if "refused" not in row]
-    found = "; ".join(
-        f"{row['within']:g}: {row['speedup']['measured']:.2f} times, {row['test']['points']:.1f} lost" for row in rows
-    )
+    budgets = {row["within"]: [each for each in rows if each["within"] == row["within"]] for row in rows}
+    speeds = {budget: [f"{row['speedup']['measured']:.2f}" for row in each] for budget, each in budgets.items()}
+    lost = {budget: [f"{row['test']['points']:.1f}" for row in each] for budget, each in budgets.items()}
+    found = "; ".join(f"{b:g}: {' and '.join(speeds[b])} times, {' and '.join(lost[b])} lost" for b in budgets)
     kept = sum(row["kept"] for row in rows)
     seeds = len({row["seed"] for row in rows})
     return _line(f"""

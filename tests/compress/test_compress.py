@@ -13,11 +13,14 @@ from typer.testing import CliRunner
 from cutwork.cli.compress import compress
 from cutwork.compress.candidates import parse
 from cutwork.compress.menu import HEAD
+from cutwork.compress.promise import Loss
+from cutwork.compress.workshop import Workshop
 from cutwork.errors import CutworkError
 from cutwork.pack.pack import pack
 from cutwork.pack.reader import read_packed
 from cutwork.recipe import load_recipe
 from cutwork.run.run import run
+from cutwork.run.stages import Stage
 from cutwork.store.directory import kind_of
 from cutwork.store.fingerprint import fingerprint
 from tests.tiny_checkpoint import write_tiny_checkpoint
@@ -138,6 +141,21 @@ def test_the_promise_is_bisected_for_and_a_broken_one_is_said(given: tuple[Path,
     assert [each["kept"] for each in tried] == [False, False]
     assert len(list((tmp_path / "out").glob("*x-*/sparse"))) == 2  # what one shot does not keep is trained
     assert tried[1]["speedup"] < tried[0]["speedup"] == speeds[0]
+
+
+@pytest.mark.parametrize("gain", [0.5, -0.5])
+def test_what_one_shot_may_keep_by_luck_is_trained_too(
+    given: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gain: float
+) -> None:
+    def loss(shop: Workshop, packed: Stage, samples: object) -> Loss:
+        return Loss(1.0, -3.0, 9.0) if "one-shot" in str(packed.output) else Loss(1.0 - gain, -3.0, 4.0)
+
+    monkeypatch.setattr(Workshop, "loss", loss)
+    common = [given[0], tmp_path / "out", "--data", given[1], *FEW, "--attempts", 1, "--json"]
+    report = json.loads(call(*common, "--within", 2))
+    assert [each["trained"] for each in report["tried"]] == [False, True]
+    assert report["validation"]["points"] == min(1.0, 1.0 - gain)
+    assert (load_recipe(tmp_path / "out" / "recipe.yaml").tune is not None) == (gain > 0)
 
 
 def test_a_dry_run_trains_nothing(given: tuple[Path, Path], tmp_path: Path) -> None:
