@@ -28,7 +28,7 @@ from cutwork.compress.solve import Option, Solver
 from cutwork.compress.workshop import Workshop
 from cutwork.prune.calibrate import calibration_batches, calibration_examples, walk
 from cutwork.prune.input_statistics import Hessian
-from cutwork.prune.sparsegpt import sparsegpt
+from cutwork.prune.pruners import Prune, pruner
 from cutwork.quantize.gptq import gptq
 from cutwork.quantize.schemes import grid_of
 from cutwork.recipe import QuantizeSettings, load_recipe
@@ -43,10 +43,10 @@ POINTS = 16
 BYTES = 2  # of a number of a correction
 
 
-def left(weight: Tensor, label: str, statistics: Hessian, group_size: int) -> list[float]:
+def left(weight: Tensor, label: str, statistics: Hessian, prune: Prune, group_size: int) -> list[float]:
     """The part of a candidate's error that stays with a correction of each of RANKS."""
     candidate, weight = parse(label), weight.float()
-    reduced = sparsegpt(weight, statistics, candidate.as_pattern())[0] if candidate.sparsity else weight
+    reduced = prune(weight, statistics, candidate.as_pattern())[0] if candidate.sparsity else weight
     rounding = 0.0  # of inputs, which no correction of weights mends
     if candidate.scheme:
         reduced = gptq(
@@ -75,10 +75,11 @@ def corrections(shop: Workshop, console: Console) -> dict[str, dict[str, list[fl
     )
     found: dict[str, dict[str, list[float]]] = {}
     size = (shop.base.quantize or QuantizeSettings()).group_size
+    prune = pruner(settings.method, settings.block_size)
 
     def visit(group: dict[str, nn.Module], statistics: Hessian) -> None:
         for name, linear in group.items():
-            found[name] = {label: left(out_in(linear), label, statistics, size) for label in CORRECTED}
+            found[name] = {label: left(out_in(linear), label, statistics, prune, size) for label in CORRECTED}
 
     walk(
         model, calibration_batches(data), visit, console, "corrections", damping=settings.damping, changes=False,

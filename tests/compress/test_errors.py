@@ -15,8 +15,10 @@ from cutwork.compress.errors import PROBE, linear_errors
 from cutwork.compress.milliseconds import Prices, other_milliseconds
 from cutwork.compress.sensitivity import _divergences, _pruned, fit, sensitivities
 from cutwork.engine.backend import native
+from cutwork.prune.alps import alps
 from cutwork.prune.calibrate import calibration_batches
 from cutwork.prune.input_statistics import SumOfProducts
+from cutwork.prune.sparsegpt import sparsegpt
 from cutwork.quantize.qat import round_activations
 from cutwork.torch_models.blocks import block_linears
 from cutwork.torch_models.data import Examples, collate
@@ -32,7 +34,7 @@ def batches_of(count: int, family: str = "llama") -> list[dict[str, Tensor]]:
 
 @pytest.fixture(scope="module")
 def errors() -> dict[str, dict[str, float]]:
-    found = linear_errors(llama(), batches_of(24), SILENT)
+    found = linear_errors(llama(), batches_of(24), SILENT, prune=sparsegpt)
     return {name: linear.errors for name, linear in found.items()}
 
 
@@ -50,6 +52,13 @@ def test_more_zeros_and_fewer_bits_cost_more(errors: dict[str, dict[str, float]]
         assert rising == sorted(rising) and rising[0] > 0
         assert 0 < own["dense w8a8"] < own["dense w4a16"] < own["80 w4a16"]
         assert own["8:16 bf16"] < own["4:16 bf16"] < own["4:16 w4a16"]
+
+
+def test_what_a_better_pruner_leaves_costs_less(errors: dict[str, dict[str, float]]) -> None:
+    found = linear_errors(llama(), batches_of(24), SILENT, prune=alps)
+    ratios = [linear.errors["4:16 bf16"] / errors[name]["4:16 bf16"] for name, linear in found.items()]
+    assert np.median(ratios) < 0.95
+    assert all(linear.errors["dense w8a8"] == errors[name]["dense w8a8"] for name, linear in found.items())
 
 
 def test_rounded_activations_cost_what_they_do() -> None:
@@ -71,7 +80,7 @@ def test_the_model_stays_as_it_is_and_what_is_cut_off_does_not_matter() -> None:
     model = llama()
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     batches = batches_of(8)
-    found = linear_errors(model, batches, SILENT)
+    found = linear_errors(model, batches, SILENT, prune=sparsegpt)
     sensitivities(model, found, [collate([example]) for example in random_examples(2)], SILENT)
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
@@ -79,7 +88,7 @@ def test_the_model_stays_as_it_is_and_what_is_cut_off_does_not_matter() -> None:
 @pytest.mark.parametrize("family", ["gpt2", "mpt"])
 def test_other_families(family: str) -> None:
     model = FAMILIES[family]()
-    found = linear_errors(model, batches_of(8, family), SILENT)
+    found = linear_errors(model, batches_of(8, family), SILENT, prune=sparsegpt)
     per_error, head = sensitivities(model, found, [collate([e]) for e in random_examples(2, family=family)], SILENT)
     assert set(per_error) == set(found) == set(block_linears(model))
     assert min(per_error.values()) > 0 and 0 < head["i8"] < head["i4"]
@@ -92,7 +101,7 @@ def test_predicted_divergence_ranks_what_pruning_does() -> None:
         for linear in block_linears(model).values():
             linear.weight.mul_(4)  # so that the blocks say something
     examples = random_examples(24)
-    found = linear_errors(model, batches_of(24), SILENT)
+    found = linear_errors(model, batches_of(24), SILENT, prune=sparsegpt)
     probes = [collate([example]) for example in examples[:12]]
     per_error, _ = sensitivities(model, found, probes, SILENT)
     damages, predicted = {}, {}

@@ -20,8 +20,8 @@ from cutwork.prune.adaptive import SIDE
 from cutwork.prune.calibrate import walk
 from cutwork.prune.input_statistics import Hessian
 from cutwork.prune.pattern import Unstructured
+from cutwork.prune.pruners import Prune
 from cutwork.prune.second_order import output_error
-from cutwork.prune.sparsegpt import sparsegpt
 from cutwork.prune.wanda import wanda
 from cutwork.quantize.gptq import gptq
 from cutwork.quantize.schemes import grid_of, kept
@@ -44,11 +44,18 @@ class LinearErrors:
 
 
 def linear_errors(
-    model: Any, batches: Sequence[dict[str, Tensor]], console: Console, *, group_size: int = 128, damping: float = 0.01
+    model: Any,
+    batches: Sequence[dict[str, Tensor]],
+    console: Console,
+    *,
+    prune: Prune,
+    group_size: int = 128,
+    damping: float = 0.01,
 ) -> dict[str, LinearErrors]:
     """The errors of every linear of the blocks of a model, which stays as it is; one block's Hessians in memory.
 
-    Raises CutworkError for activations that are not finite or a Hessian that cannot be made positive definite.
+    prune: what is to make the choice; pruners differ by several times. Raises CutworkError for activations that are not
+    finite or a Hessian that cannot be made positive definite.
     """
     found: dict[str, LinearErrors] = {}
 
@@ -56,7 +63,7 @@ def linear_errors(
         for name, linear in group.items():
             schemes = (None,) if kept(name, model) else SCHEMES
             try:
-                found[name] = _errors_of(out_in(linear), statistics, schemes, group_size)
+                found[name] = _errors_of(out_in(linear), statistics, prune, schemes, group_size)
             except CutworkError as error:
                 raise CutworkError(f"{name}: {error}") from None
 
@@ -64,7 +71,9 @@ def linear_errors(
     return found
 
 
-def _errors_of(weight: Tensor, statistics: Hessian, schemes: Sequence[Scheme | None], group_size: int) -> LinearErrors:
+def _errors_of(
+    weight: Tensor, statistics: Hessian, prune: Prune, schemes: Sequence[Scheme | None], group_size: int
+) -> LinearErrors:
     rows, columns = weight.shape
     some = weight[_some_rows(rows)].float()
     whole = output_error(some, statistics.matrix).sum().clamp_min(1e-30)
@@ -72,7 +81,7 @@ def _errors_of(weight: Tensor, statistics: Hessian, schemes: Sequence[Scheme | N
     for pattern, rate in ZEROS:
         candidate = Candidate(pattern, rate)
         if candidate.fits(rows, columns):
-            pruned[pattern, rate] = sparsegpt(some, statistics, candidate.as_pattern())[0] if rate else some
+            pruned[pattern, rate] = prune(some, statistics, candidate.as_pattern())[0] if rate else some
     errors: dict[str, float] = {}
     for scheme in schemes:
         for (pattern, rate), left in zip(pruned, _quantized(pruned, statistics, scheme, group_size), strict=True):

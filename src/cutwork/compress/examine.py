@@ -11,6 +11,7 @@ from cutwork.compress.errors import linear_errors
 from cutwork.compress.menu import HEAD
 from cutwork.compress.sensitivity import sensitivities
 from cutwork.prune.calibrate import calibration_batches, calibration_examples
+from cutwork.prune.pruners import pruner
 from cutwork.recipe import Long, PruneSettings
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.data import collate
@@ -31,14 +32,15 @@ def examine(
 ) -> dict[str, Any]:
     """Of every linear and the head: shape, relative output errors by label, sensitivity, and KL by label.
 
-    `settings` say how many samples are seen, and how Hessians are damped. Raises CutworkError for unusable models or
-    samples.
+    `settings` say what prunes, how many samples are seen, and how Hessians are damped. Raises CutworkError for unusable
+    models or samples.
     """
     model, _ = load_for_surgery(model_dir)
     tokenizer, count = load_tokenizer(model_dir), settings.calibration_samples
     data = calibration_examples(tokenizer, samples, count, max_length, settings.seed, long=long)
     batches = calibration_batches(data)
-    linears = linear_errors(model, batches, console, group_size=group_size, damping=settings.damping)
+    prune = pruner(settings.method, settings.block_size)
+    linears = linear_errors(model, batches, console, prune=prune, group_size=group_size, damping=settings.damping)
     probes = [collate([data[i]]) for i in range(min(_PROBES, len(data)))]
     per_error, of_head = sensitivities(model, linears, probes, console)
     found: dict[str, Any] = {

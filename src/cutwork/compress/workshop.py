@@ -38,7 +38,8 @@ class Workshop:
         self.machine = {"cpu": cpu_name(), "threads": prices.threads}
         stages, prune = self._stages(), base.prune
         self.source = self._dense(stages)
-        settings = [prune.calibration_samples, prune.seed, prune.damping, self._group_size]
+        settings = [prune.method, prune.block_size, prune.calibration_samples, prune.seed, prune.damping]
+        settings.append(self._group_size)
         data = [sample_digest(task.train), base.task.max_length, base.task.long]
         errors = stages.add("errors.json", "prune", self._write_errors, [*settings, *data], self.source)
         others = stages.add("others.json", "prune", self._write_others, [purpose, self.machine], self.source)
