@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks import claims
 from benchmarks.common.provenance import ROOT
 from benchmarks.common.results import RESULTS, load, where
-from benchmarks.compress import drafts, promises
+from benchmarks.compress import choices, drafts, promises
 from benchmarks.embedding import quality as embedding_quality
 from benchmarks.embedding import speed as embedding_speed
 from benchmarks.engine import bare, encoders, layouts, partition, speculative, threads
@@ -100,7 +100,7 @@ TABLES = {
     "encoders": Table(encoders.table, ("encoders",)),
     "promises": Table(promises.table, ("promises",)),
     "drafts": Table(drafts.table, ("drafts",)),
-    "frontier": Table(promises.frontier_table, ("promises",)),
+    "frontier": Table(choices.frontier_table, ("promises",)),
     "embedding quality": Table(embedding_quality.table, ("embedding_quality",)),
     "embedding speed": Table(embedding_speed.table, ("embedding_speed",)),
     "loading": Table(loading.table, ("load",)),
@@ -135,6 +135,7 @@ TABLES = {
     "zero matrix": Table(zero_matrix.table, ("zero_matrix",)),
     "quantization": Table(quantization.table, ("quantization", "quantization_perplexity")),
     "speculative": Table(speculative.table, ("speculative",)),
+    "draft auto": Table(speculative.table, ("draft_auto",)),
     "translation quality": Table(translation_accuracy.table, ("t5",)),
     "translation speed": Table(translation_speed.table, ("translation_speed",)),
     "translation speed, zen5": Table(translation_speed.table, ("translation_speed_zen5",)),

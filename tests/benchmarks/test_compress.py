@@ -1,8 +1,12 @@
 """What the benchmarks of `compress` work out from what they measured."""
 
 import pytest
+import torch
 
-from benchmarks.compress import choices, drafts, promises
+from benchmarks.compress import choices, drafts, low_rank, promises
+from cutwork.compress.menu import Menu, Offer
+from cutwork.prune.input_statistics import SumOfProducts
+from cutwork.prune.sparsegpt import sparsegpt
 from cutwork.recipe import load_recipe
 
 
@@ -36,10 +40,10 @@ def test_advantages_are_over_the_best_uniform_choices_at_their_kl() -> None:
 
 def test_a_frontier_is_read_between_its_points() -> None:
     points = [{"speedup": 1.0, "kl": 0.0}, {"speedup": 2.0, "kl": 0.1}]
-    assert promises.between(points, 1.5) == pytest.approx(0.05)
-    assert promises.between(points, 2.5) is None
+    assert choices.between(points, 1.5) == pytest.approx(0.05)
+    assert choices.between(points, 2.5) is None
     both = [{"speedup": 1.5, "kl": 0.04, "zeros": 0.25, "by_kind": {"mlp.up_proj": {"8:16 w8a8": 2}, "head": {"x": 1}}}]
-    told = promises.frontier_table({"frontiers": {"zeros and bits": both, "bits alone": points, "zeros alone": []}})
+    told = choices.frontier_table({"frontiers": {"zeros and bits": both, "bits alone": points, "zeros alone": []}})
     assert told.splitlines()[-1] == "| 1.50× | 25% | 0.04 | 0.05 | – | 8:16 w8a8 |"
 
 
@@ -76,3 +80,24 @@ def test_a_seed_changes_all_that_draws() -> None:
     recipe = load_recipe(RECIPES / "smollm2-gsm.yaml")
     other = promises.seeded(recipe, 1, recipe.output)
     assert (other.task.seed, other.prune.seed, other.tune.seed) == (1, 1, 1)
+
+
+def test_a_correction_takes_the_largest_singular_values_of_what_was_lost() -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(500, 96) * torch.linspace(0.1, 3, 96), torch.randn(80, 96)
+    total = SumOfProducts(96, x.device, rounding=True)
+    total.add(x)
+    statistics = total.mean(len(x))
+    for label in ("4:16 bf16", "dense w4a16"):
+        parts = low_rank.left(weight, label, statistics, sparsegpt, 32)
+        assert parts == sorted(parts, reverse=True) and 0 < parts[-1] < parts[0] < 1
+    plain = [Offer("dense bf16", 1.0, 200.0, 0.0), Offer("4:16 bf16", 0.3, 80.0, 0.2)]
+    found = low_rank.offers_with(
+        Menu({"w": plain}, {"w": (80, 96)}, 0.0, 0.0), {"w": {"4:16 bf16": [0.9, 0.8, 0.6, 0.3]}}
+    )
+    corrected = found["w"][2:]
+    assert [offer.label for offer in corrected] == [f"4:16 bf16 + {rank}" for rank in low_rank.RANKS]
+    assert [offer.kl for offer in corrected] == pytest.approx([0.18, 0.16, 0.12, 0.06])
+    assert corrected[0].milliseconds == pytest.approx(0.3 + 8 * (80 + 96) / (80 * 96))
+    [(kl, taken)] = low_rank.best(found, [0.7])
+    assert kl == pytest.approx(0.16) and taken == {"4:16 bf16 + 16": 1}

@@ -1,20 +1,21 @@
 """What every candidate costs each linear: the error of its output, from one walk through the dense model.
 
-The pruners and quantisers that there are give the weight W' that a candidate would leave; its error is
-tr((W - W') H (W - W')ᵀ) of tr(W H Wᵀ), with H from calibration data. Activations that are rounded to int8 add their own
-error, as if it were independent from input to input. Some rows of a weight tell the error of all; every linear is
-judged alone, with inputs that nothing before it has spoiled.
+SparseGPT and GPTQ give the weight W' that a candidate would leave; its error is tr((W - W') H (W - W')ᵀ) of tr(W H
+Wᵀ), with H from calibration data. How much less than SparseGPT's another pruner's is, some blocks tell for all.
+Activations that are rounded to int8 add their own error, as if it were independent from input to input. Some rows of a
+weight tell the error of all; every linear is judged alone, with inputs that nothing before it has spoiled.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from cutwork.compress.candidates import SCHEMES, ZEROS, Candidate
+from cutwork.compress.candidates import SCHEMES, ZEROS, Candidate, parse
 from cutwork.errors import CutworkError
 from cutwork.prune.adaptive import SIDE
 from cutwork.prune.calibrate import walk
@@ -22,12 +23,14 @@ from cutwork.prune.input_statistics import Hessian
 from cutwork.prune.pattern import Unstructured
 from cutwork.prune.pruners import Prune
 from cutwork.prune.second_order import output_error
+from cutwork.prune.sparsegpt import sparsegpt
 from cutwork.prune.wanda import wanda
 from cutwork.quantize.gptq import gptq
 from cutwork.quantize.schemes import grid_of, kept
 from cutwork.recipe import Scheme
 from cutwork.torch_models.blocks import out_in
 
+_EVERY = 8  # of so many blocks one tells how a pruner compares with SparseGPT
 _TILES = 16  # of 16 rows, at most, whose error stands for that of all
 PROBE = Unstructured(0.3)  # the damage by which `sensitivity` measures: what Wanda does, which is quick to do again
 
@@ -48,32 +51,66 @@ def linear_errors(
     batches: Sequence[dict[str, Tensor]],
     console: Console,
     *,
-    prune: Prune,
+    prune: Prune = sparsegpt,
     group_size: int = 128,
     damping: float = 0.01,
 ) -> dict[str, LinearErrors]:
     """The errors of every linear of the blocks of a model, which stays as it is; one block's Hessians in memory.
 
-    prune: what is to make the choice; pruners differ by several times. Raises CutworkError for activations that are not
+    prune: what is to make the choice; pruners differ by several times, and ALPS takes ten times as long as SparseGPT.
+    Raises CutworkError for activations that are not
     finite or a Hessian that cannot be made positive definite.
     """
     found: dict[str, LinearErrors] = {}
+    ratios: dict[str, list[float]] = {}  # of the pruner's errors to SparseGPT's
 
     def visit(group: dict[str, nn.Module], statistics: Hessian) -> None:
         for name, linear in group.items():
             schemes = (None,) if kept(name, model) else SCHEMES
             try:
-                found[name] = _errors_of(out_in(linear), statistics, prune, schemes, group_size)
+                own = found[name] = _errors_of(out_in(linear), statistics, schemes, group_size)
+                if prune is not sparsegpt and _block(name) % _EVERY == 0:
+                    for label, error in _pruned_errors(out_in(linear), statistics, prune).items():
+                        ratios.setdefault(label, []).append(error / max(own.errors[label], 1e-30))
             except CutworkError as error:
                 raise CutworkError(f"{name}: {error}") from None
 
     walk(model, batches, visit, console, "errors of candidates", damping=damping, changes=False, rounding=True)
+    for linear in found.values():
+        _scale(linear.errors, {label: float(np.mean(each)) for label, each in ratios.items()})
     return found
 
 
-def _errors_of(
-    weight: Tensor, statistics: Hessian, prune: Prune, schemes: Sequence[Scheme | None], group_size: int
-) -> LinearErrors:
+def _block(name: str) -> int:
+    numbers = [int(part) for part in name.split(".") if part.isdigit()]
+    return numbers[0] if numbers else 0
+
+
+def _pruned_errors(weight: Tensor, statistics: Hessian, prune: Prune) -> dict[str, float]:
+    """The errors of a pruner alone, in floats, by label."""
+    rows, columns = weight.shape
+    some = weight[_some_rows(rows)].float()
+    whole = output_error(some, statistics.matrix).sum().clamp_min(1e-30)
+    candidates = [
+        Candidate(pattern, rate) for pattern, rate in ZEROS if rate and Candidate(pattern, rate).fits(rows, columns)
+    ]
+    left = {each.label: prune(some, statistics, each.as_pattern())[0] for each in candidates}
+    return {label: (output_error(some - kept, statistics.matrix).sum() / whole).item() for label, kept in left.items()}
+
+
+def _scale(errors: dict[str, float], ratios: Mapping[str, float]) -> None:
+    """Make what pruning has of each error that of another pruner; what rounding adds stays."""
+    for label, error in list(errors.items()):
+        floats = replace(parse(label), scheme=None).label
+        if floats in ratios and floats != label:
+            pruning = ratios[floats] * errors[floats]
+            errors[label] = max(error - errors[floats] + pruning, pruning)
+    for label, ratio in ratios.items():
+        if label in errors:
+            errors[label] *= ratio
+
+
+def _errors_of(weight: Tensor, statistics: Hessian, schemes: Sequence[Scheme | None], group_size: int) -> LinearErrors:
     rows, columns = weight.shape
     some = weight[_some_rows(rows)].float()
     whole = output_error(some, statistics.matrix).sum().clamp_min(1e-30)
@@ -81,7 +118,7 @@ def _errors_of(
     for pattern, rate in ZEROS:
         candidate = Candidate(pattern, rate)
         if candidate.fits(rows, columns):
-            pruned[pattern, rate] = prune(some, statistics, candidate.as_pattern())[0] if rate else some
+            pruned[pattern, rate] = sparsegpt(some, statistics, candidate.as_pattern())[0] if rate else some
     errors: dict[str, float] = {}
     for scheme in schemes:
         for (pattern, rate), left in zip(pruned, _quantized(pruned, statistics, scheme, group_size), strict=True):

@@ -12,6 +12,7 @@ from cutwork.compress.menu import HEAD
 from cutwork.compress.sensitivity import sensitivities
 from cutwork.prune.calibrate import calibration_batches, calibration_examples
 from cutwork.prune.pruners import pruner
+from cutwork.prune.sparsegpt import sparsegpt
 from cutwork.recipe import Long, PruneSettings
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.data import collate
@@ -39,7 +40,7 @@ def examine(
     tokenizer, count = load_tokenizer(model_dir), settings.calibration_samples
     data = calibration_examples(tokenizer, samples, count, max_length, settings.seed, long=long)
     batches = calibration_batches(data)
-    prune = pruner(settings.method, settings.block_size)
+    prune = sparsegpt if settings.method == "sparsegpt" else pruner(settings.method, settings.block_size)
     linears = linear_errors(model, batches, console, prune=prune, group_size=group_size, damping=settings.damping)
     probes = [collate([data[i]]) for i in range(min(_PROBES, len(data)))]
     per_error, of_head = sensitivities(model, linears, probes, console)
