@@ -50,7 +50,8 @@ def table(result: dict[str, Any]) -> str:
             lines.append(f"{start}– | – | – | – | – | – | cannot |")
             continue
         speed = row["speedup"]
-        [chosen] = [each for each in row["tried"] if each["speedup"] == speed["predicted"]]
+        same = [each for each in row["tried"] if each["speedup"] == speed["predicted"]]
+        chosen = min(same, key=lambda each: (not each["kept"], each["loss"]["points"]))  # as `compress` chooses
         how = f"{speed['predicted']:.2f}× | {speed['measured']:.2f}× | {chosen['zeros']:.0%}"
         trained = "yes" if chosen["trained"] else "in one shot"
         lost = [f"{row[k]['points']:.1f} ({row[k]['low']:.1f} to {row[k]['high']:.1f})" for k in ("validation", "test")]

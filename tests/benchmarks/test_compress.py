@@ -65,7 +65,10 @@ def test_tables_have_a_row_for_each_choice_and_promise() -> None:
             "test": lost,
             "kept": True,
             "speedup": {"predicted": 2.4, "measured": 2.5},
-            "tried": [{"speedup": 2.4, "zeros": 0.25, "trained": True}],
+            "tried": [
+                {"speedup": 2.4, "zeros": 0.25, "trained": False, "kept": True, "loss": {"points": 1.5}},
+                {"speedup": 2.4, "zeros": 0.25, "trained": True, "kept": True, "loss": lost},
+            ],
         },
     ]
     assert promises.table({"rows": told}).splitlines()[2:] == [

@@ -58,8 +58,7 @@ def linear_errors(
     """The errors of every linear of the blocks of a model, which stays as it is; one block's Hessians in memory.
 
     prune: what is to make the choice; pruners differ by several times, and ALPS takes ten times as long as SparseGPT.
-    Raises CutworkError for activations that are not
-    finite or a Hessian that cannot be made positive definite.
+    Raises CutworkError for activations that are not finite or a Hessian that cannot be made positive definite.
     """
     found: dict[str, LinearErrors] = {}
     ratios: dict[str, list[float]] = {}  # of the pruner's errors to SparseGPT's
@@ -95,7 +94,8 @@ def _pruned_errors(weight: Tensor, statistics: Hessian, prune: Prune) -> dict[st
         Candidate(pattern, rate) for pattern, rate in ZEROS if rate and Candidate(pattern, rate).fits(rows, columns)
     ]
     left = {each.label: prune(some, statistics, each.as_pattern())[0] for each in candidates}
-    return {label: (output_error(some - kept, statistics.matrix).sum() / whole).item() for label, kept in left.items()}
+    lost = {label: output_error(some - pruned, statistics.matrix).sum() for label, pruned in left.items()}
+    return {label: (error / whole).item() for label, error in lost.items()}
 
 
 def _scale(errors: dict[str, float], ratios: Mapping[str, float]) -> None:
