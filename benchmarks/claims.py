@@ -54,7 +54,7 @@ def batches() -> str:
     plain, reordered = (cells[f"cutwork int8 75%{how}"] / best for how in ("", " ahead"))
     return _line(f"""
         **Batches** of 16 on one core: {plain:.2f} times the best of the others ({name}), {reordered:.1f} times with
-        `--reorder-weights`, which makes the sparse model as large in memory as dense int8.
+        weights reordered as `serve` and `batch` do, which makes the sparse model as large in memory as dense int8.
     """)
 
 
