@@ -21,8 +21,8 @@ from rich.console import Console
 
 from benchmarks.common import figures
 from benchmarks.common.results import RECIPES, RESULTS, save
-from cutwork.compress.frontier import ALLOWED, by_kind, frontiers
-from cutwork.compress.menu import HEAD, Choice
+from cutwork.compress.frontier import ALLOWED, frontiers
+from cutwork.compress.menu import Choice
 from cutwork.compress.promise import loss
 from cutwork.compress.recipe_of import recipe_of
 from cutwork.compress.workshop import Workshop
@@ -186,36 +186,6 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def point(choice: Choice) -> dict[str, Any]:
-    """A choice of a frontier, without that of every linear."""
-    return {**{key: getattr(choice, key) for key in ("speedup", "kl", "zeros")}, "by_kind": by_kind(choice)}
-
-
-def frontier_table(result: dict[str, Any]) -> str:
-    """Predicted KL by speed-up, with zeros and bits, with either alone, and what most linears of a kind become."""
-    frontiers = result["frontiers"]
-    both = [point for point in frontiers["zeros and bits"] if point["kl"] > 0]
-    kinds = [kind for kind in both[-1]["by_kind"] if kind != HEAD]
-    lines = [
-        "| speed-up | zeros | KL | bits alone | zeros alone | "
-        + " | ".join(kind.split(".")[-1] for kind in kinds)
-        + " |",
-        "|--:|--:|--:|--:|--:|" + "---|" * len(kinds),
-    ]
-    for point in both:
-        others = [between(frontiers[name], point["speedup"]) for name in ("bits alone", "zeros alone")]
-        alone = " | ".join("–" if kl is None else f"{kl:.2g}" for kl in others)
-        most = " | ".join(next(iter(point["by_kind"][kind])) for kind in kinds)
-        lines.append(f"| {point['speedup']:.2f}× | {point['zeros']:.0%} | {point['kl']:.2g} | {alone} | {most} |")
-    return "\n".join(lines)
-
-
-def between(points: Sequence[dict[str, Any]], speedup: float) -> float | None:
-    """The KL of a frontier at a speed-up, between its points; None beyond them."""
-    x, y = ([point[key] for point in points] for key in ("speedup", "kl"))
-    return float(np.interp(speedup, x, y)) if x and speedup <= x[-1] else None
-
-
 def plot(rows: Sequence[dict[str, Any]], file: Path) -> None:
     """Measured KL (or points lost) against predicted speed-up, and against predicted KL."""
     figure = figures.new_figure(11, 4.6)
@@ -272,9 +242,7 @@ def main() -> None:
             f"{entry.kind}, {entry.name}: KL {rows[-1]['predicted']['kl']:.4g} → {rows[-1]['kl']:.4g}", highlight=False
         )
     about = {"model": base.model, "task": shop.task.name, "purpose": options.purpose, "trained": not options.one_shot}
-    points = {name: [point(choice) for choice in each] for name, each in frontiers(shop.menu).items()}
-    content = {**about, **summary(rows), "rows": rows, "frontiers": points}
-    result = save(options.results / "choices.json", content, threads=options.threads)
+    result = save(options.results / "choices.json", {**about, **summary(rows), "rows": rows}, threads=options.threads)
     print(table(result), advantage_table(result), summary(rows), sep="\n\n")
     plot(rows, options.results / "choices.png")
 

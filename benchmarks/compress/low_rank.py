@@ -54,7 +54,7 @@ def left(weight: Tensor, label: str, statistics: Hessian, prune: Prune, group_si
         ).weight()
         assert statistics.rounding is not None
         rounding = (reduced.square() @ statistics.rounding).sum().item()
-    root = torch.linalg.cholesky(statistics.matrix.double())
+    root = torch.linalg.cholesky(statistics.damped.double())
     squares = torch.linalg.svdvals((weight - reduced).double() @ root).square()
     whole = squares.sum().item() + rounding
     return [(squares[rank:].sum().item() + rounding) / whole for rank in RANKS]

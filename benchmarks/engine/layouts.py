@@ -20,7 +20,6 @@ from benchmarks.engine.kernels import BLOCK_ROWS, COLS, last_level_cache, random
 from cutwork import _native
 
 MASKS = ("50%", "75%", "90%", "8:16", "4:16")
-LAYOUTS = ("bitmask", "reordered", "slots")
 TOKENS = (1, 4, 16, 128)
 DENSE = ("0%", "dense")
 SMALLEST = 0.23  # of a dense weight's bytes: 90% zeros as a bitmask

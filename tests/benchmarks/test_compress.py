@@ -40,10 +40,10 @@ def test_advantages_are_over_the_best_uniform_choices_at_their_kl() -> None:
 
 def test_a_frontier_is_read_between_its_points() -> None:
     points = [{"speedup": 1.0, "kl": 0.0}, {"speedup": 2.0, "kl": 0.1}]
-    assert choices.between(points, 1.5) == pytest.approx(0.05)
-    assert choices.between(points, 2.5) is None
+    assert promises.between(points, 1.5) == pytest.approx(0.05)
+    assert promises.between(points, 2.5) is None
     both = [{"speedup": 1.5, "kl": 0.04, "zeros": 0.25, "by_kind": {"mlp.up_proj": {"8:16 w8a8": 2}, "head": {"x": 1}}}]
-    told = choices.frontier_table({"frontiers": {"zeros and bits": both, "bits alone": points, "zeros alone": []}})
+    told = promises.frontier_table({"frontiers": {"zeros and bits": both, "bits alone": points, "zeros alone": []}})
     assert told.splitlines()[-1] == "| 1.50× | 25% | 0.04 | 0.05 | – | 8:16 w8a8 |"
 
 

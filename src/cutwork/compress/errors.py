@@ -70,13 +70,15 @@ def linear_errors(
                 own = found[name] = _errors_of(out_in(linear), statistics, schemes, group_size)
                 if prune is not sparsegpt and _block(name) % _EVERY == 0:
                     for label, error in _pruned_errors(out_in(linear), statistics, prune).items():
-                        ratios.setdefault(label, []).append(error / max(own.errors[label], 1e-30))
+                        if own.errors[label] > 0:  # not where there are zeros enough already
+                            ratios.setdefault(label, []).append(error / own.errors[label])
             except CutworkError as error:
                 raise CutworkError(f"{name}: {error}") from None
 
     walk(model, batches, visit, console, "errors of candidates", damping=damping, changes=False, rounding=True)
+    means = {label: float(np.mean(each)) for label, each in ratios.items()}
     for linear in found.values():
-        _scale(linear.errors, {label: float(np.mean(each)) for label, each in ratios.items()})
+        _scale(linear.errors, means)
     return found
 
 
