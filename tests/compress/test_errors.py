@@ -61,6 +61,13 @@ def test_what_a_better_pruner_leaves_costs_less(errors: dict[str, dict[str, floa
     assert all(linear.errors["dense w8a8"] == errors[name]["dense w8a8"] for name, linear in found.items())
 
 
+def test_what_was_made_with_other_samples_costs_more(errors: dict[str, dict[str, float]]) -> None:
+    held_out = calibration_batches(cast(Examples, random_examples(24, seed=1)))
+    found = linear_errors(llama(), batches_of(24), SILENT, held_out=held_out)
+    ratios = [linear.errors["dense w4a16"] / errors[name]["dense w4a16"] for name, linear in found.items()]
+    assert min(ratios) > 1.02
+
+
 def test_rounded_activations_cost_what_they_do() -> None:
     torch.manual_seed(0)
     x, weight = torch.randn(40_000, 48) * torch.rand(40_000, 1) ** 4, torch.randn(32, 48)

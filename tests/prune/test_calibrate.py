@@ -56,6 +56,20 @@ def test_statistics_are_those_of_plain_forward_passes(model: nn.Module) -> None:
         assert torch.allclose(statistics.matrix, expected[name], rtol=1e-3, atol=1e-5), name
 
 
+@pytest.mark.parametrize("changes", [False, True])
+def test_what_is_held_out_judges_and_teaches_nothing(changes: bool) -> None:
+    model = llama().eval()
+    shown, held_out = random_examples(5), random_examples(4, seed=1)
+    found: dict[str, Hessian] = {}
+    walk(
+        model, [collate(shown)], lambda group, s: found.update(dict.fromkeys(group, s)), QUIET, "",
+        held_out=[collate(held_out[:2]), collate(held_out[2:])], changes=changes,
+    )  # fmt: skip
+    for name, statistics in found.items():
+        assert torch.allclose(statistics.matrix, seen(model, shown)[name], rtol=1e-3, atol=1e-5), name
+        assert torch.allclose(statistics.held_out, seen(model, held_out)[name], rtol=1e-3, atol=1e-5), name
+
+
 def test_linears_with_one_input_share_one_hessian() -> None:
     groups: list[set[str]] = []
     walk(llama(), [collate(random_examples(3))], lambda group, _: groups.append(set(group)), QUIET, "")

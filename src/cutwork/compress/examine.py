@@ -18,7 +18,7 @@ from cutwork.tasks.task import Sample
 from cutwork.torch_models.data import collate
 from cutwork.torch_models.load import load_for_surgery, load_tokenizer
 
-_PROBES = 8  # samples whose logits tell sensitivities
+_PROBES = 8  # samples, held out, whose logits tell sensitivities
 
 
 def examine(
@@ -33,16 +33,21 @@ def examine(
 ) -> dict[str, Any]:
     """Of every linear and the head: shape, relative output errors by label, sensitivity, and KL by label.
 
-    `settings` say what prunes, how many samples are seen, and how Hessians are damped. Raises CutworkError for unusable
+    `settings` say what prunes, how many samples candidates are made with, as many others that judge them, where there
+    are as many, and how Hessians are damped. Raises CutworkError for unusable
     models or samples.
     """
     model, _ = load_for_surgery(model_dir)
     tokenizer, count = load_tokenizer(model_dir), settings.calibration_samples
-    data = calibration_examples(tokenizer, samples, count, max_length, settings.seed, long=long)
-    batches = calibration_batches(data)
+    data = list(calibration_examples(tokenizer, samples, 2 * count, max_length, settings.seed, long=long))
+    seen = len(data) - len(data) // 2
+    batches, others = calibration_batches(data[:seen]), data[seen:] or data
     prune = sparsegpt if settings.method == "sparsegpt" else pruner(settings.method, settings.block_size)
-    linears = linear_errors(model, batches, console, prune=prune, group_size=group_size, damping=settings.damping)
-    probes = [collate([data[i]]) for i in range(min(_PROBES, len(data)))]
+    linears = linear_errors(
+        model, batches, console, held_out=calibration_batches(others), prune=prune, group_size=group_size,
+        damping=settings.damping,
+    )  # fmt: skip
+    probes = [collate([example]) for example in others[:_PROBES]]
     per_error, of_head = sensitivities(model, linears, probes, console)
     found: dict[str, Any] = {
         name: {

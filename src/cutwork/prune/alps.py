@@ -49,14 +49,15 @@ def alps(weight: Tensor, statistics: Hessian, pattern: Pattern, refinements: int
 def _find_support(dense: Tensor, hessian: Tensor, target: Tensor, live: Tensor, pattern: Pattern) -> _State:
     penalty, settled = _FIRST_PENALTY, False
     budget = max(1, int(live.numel()) - pattern.zeros(live))
-    state = _State(dense, torch.zeros_like(dense), pattern.keep(dense.square(), live))
+    state = _State(dense.clone(), torch.zeros_like(dense), pattern.keep(dense.square(), live))
     inverse = _inverse(hessian, penalty)
-    before = state.keep
+    before, buffer = state.keep, torch.empty_like(dense)
     for step in range(1, _MOST_STEPS + 1):
-        free = (target + penalty * (state.sparse - state.dual)) @ inverse
-        state.dual += free  # now free + dual, which is what gets projected
-        state.keep = pattern.keep(state.dual.square(), live)
-        state.sparse = state.dual * state.keep
+        torch.sub(state.sparse, state.dual, out=buffer)
+        torch.add(target, buffer, alpha=penalty, out=buffer)
+        state.dual.addmm_(buffer, inverse)  # now free + dual, which is what gets projected
+        state.keep = pattern.keep(torch.square(state.dual, out=buffer), live)
+        torch.mul(state.dual, state.keep, out=state.sparse)
         state.dual -= state.sparse
         if step % _STEPS_PER_PENALTY:
             continue
@@ -72,7 +73,7 @@ def _find_support(dense: Tensor, hessian: Tensor, target: Tensor, live: Tensor, 
             growth = 1.1
         else:  # the support never moved: the penalty was too strong from the start
             growth = 0.2
-            state = _State(dense, torch.zeros_like(dense), state.keep)
+            state = _State(dense.clone(), torch.zeros_like(dense), state.keep)
         settled = settled or growth > 1 or penalty < _LEAST_FIRST_PENALTY
         state.dual /= growth
         penalty *= growth

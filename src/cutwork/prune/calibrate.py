@@ -1,10 +1,11 @@
 """Walks a model block by block with calibration data, holding one block's Hessians at a time."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import repeat
 from typing import Any, TypeVar
 
 import torch
@@ -62,7 +63,7 @@ def calibration_examples(
     return examples(tokenizer, [samples[i] for i in drawn], max_length, model_inputs, long)
 
 
-def calibration_batches(data: Examples) -> list[dict[str, Tensor]]:
+def calibration_batches(data: Iterable[Example]) -> list[dict[str, Tensor]]:
     """Examples in batches of about 2,048 tokens of similar length; recordings come one in a batch."""
     batches: list[dict[str, Tensor]] = []
     batch: list[Example] = []
@@ -88,6 +89,7 @@ def walk(
     damping: float = 0.01,
     changes: bool = True,
     rounding: bool = False,
+    held_out: Sequence[dict[str, Tensor]] = (),
     activations: Activations | None = None,
     resident: Resident = lambda _: nullcontext(),
     bfloat16: bool | None = None,
@@ -100,12 +102,18 @@ def walk(
     damping: of the Hessians that `visit` gets, where it needs them positive definite.
     changes: whether `visit` changes weights; if not, a block computes once.
     rounding: whether the Hessians are to know what rounding the inputs to int8 adds.
+    held_out: batches of which only `Hessian.held_out` is made, to judge what was made with the others.
     activations: keeps the hidden states; by default in memory, up to half of what is free.
     resident: a context that is entered with each block while it computes.
     bfloat16: whether to compute under autocast; measured by default.
     """
     gather = partial(SumOfProducts, damping=damping, rounding=rounding)
-    _walk(model, batches, gather, visit, changes, console, description, activations, resident, bfloat16)
+
+    def judged(group: dict[str, nn.Module], statistics: Hessian, judge: Hessian | None) -> None:
+        statistics.held_out = statistics.matrix if judge is None else judge.matrix
+        visit(group, statistics)
+
+    _walk(model, batches, held_out, gather, judged, changes, console, description, activations, resident, bfloat16)
 
 
 def survey(
@@ -120,14 +128,19 @@ def survey(
     bfloat16: bool | None = None,
 ) -> None:
     """Like `walk`, for a `visit` that leaves the weights alone and needs only mean squares: half of the time."""
-    _walk(model, batches, SumOfSquares, visit, False, console, description, activations, resident, bfloat16)
+
+    def alone(group: dict[str, nn.Module], statistics: MeanSquares, _: MeanSquares | None) -> None:
+        visit(group, statistics)
+
+    _walk(model, batches, (), SumOfSquares, alone, False, console, description, activations, resident, bfloat16)
 
 
 def _walk(
     model: Any,
     batches: Sequence[dict[str, Tensor]],
+    held_out: Sequence[dict[str, Tensor]],
     gather: Callable[[int, torch.device], Sum[Statistics]],
-    visit: Visit[Statistics],
+    visit: Callable[[dict[str, nn.Module], Statistics, Statistics | None], None],  # the last: of what is held out
     changes: bool,
     console: Console,
     description: str,
@@ -151,7 +164,7 @@ def _walk(
         return output[0] if isinstance(output, tuple) else output
 
     with torch.no_grad(), progress_bar(console) as progress:
-        flowing = [_Batch({key: value.to(device) for key, value in batch.items()}) for batch in batches]
+        flowing = [_Batch({key: value.to(device) for key, value in batch.items()}) for batch in (*batches, *held_out)]
         bar = progress.add_task(description, total=total)
         while any(stack not in flowing[0].done for stack in stacks):
             # Matrices in bfloat16 beside vectors in float32 (tune/load.py) are multiplied under autocast only.
@@ -160,15 +173,18 @@ def _walk(
             for index, block in enumerate(stacks[stack]):
                 names = {linear: f"{stack}.{index}.{name}" for name, linear in linears(block)}
                 with resident(block):
-                    with InputWatch(names, gather) as watch:
-                        for batch in flowing:
-                            watch.expect(*_masks(model, stacks[stack], batch.inputs), batch.calls[index])
-                            output = run(block, batch, index)
-                            if not changes:
-                                batch.hidden = activations.replace(batch.hidden, output)
-                    for group, statistics in watch.groups():
-                        visit({names[linear]: linear for linear in group}, statistics)
-                        del statistics  # the next block's Hessians need its memory
+                    watch, judge = InputWatch(names, gather), InputWatch(names, gather)
+                    for watching, watched in ((watch, flowing[: len(batches)]), (judge, flowing[len(batches) :])):
+                        with watching:
+                            for batch in watched:
+                                watching.expect(*_masks(model, stacks[stack], batch.inputs), batch.calls[index])
+                                output = run(block, batch, index)
+                                if not changes:
+                                    batch.hidden = activations.replace(batch.hidden, output)
+                    judges = judge.groups() if held_out else repeat((None, None))
+                    for (group, statistics), (_, judging) in zip(watch.groups(), judges, strict=False):
+                        visit({names[linear]: linear for linear in group}, statistics, judging)
+                        del statistics, judging  # the next block's Hessians need their memory
                     last = index + 1 == len(stacks[stack])
                     if changes and not (last and len(flowing[0].done) + 1 == len(stacks)):
                         for batch in flowing:

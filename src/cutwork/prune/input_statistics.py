@@ -35,6 +35,7 @@ class Hessian(MeanSquares):
         """
         super().__init__(matrix.diagonal(), tokens)
         self.matrix, self.damping, self.rounding = matrix, damping, rounding
+        self.held_out = matrix  # the same of tokens that are not in it, where `walk` was given some
         self.applied: list[Damping] = []  # what making it positive definite took, each time
 
     @cached_property

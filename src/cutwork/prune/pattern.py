@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cutwork.errors import CutworkError
+from cutwork.prune.nth_largest import nth_largest
 
 Choice = Callable[[Tensor], Tensor]  # costs of the next columns [out, n] -> which of their weights stay
 
@@ -155,9 +156,13 @@ class KeepNOfM:
     def keep(self, costs: Tensor, live: Tensor, *, by_row: bool = False) -> Tensor:
         """The n dearest live weights of each group."""
         groups = costs.masked_fill(~live, -torch.inf).unflatten(1, (-1, self.m))
-        stays = torch.zeros_like(groups, dtype=torch.bool)
-        stays.scatter_(-1, groups.topk(self.n, dim=-1, sorted=False).indices, value=True)
-        return stays.flatten(1) & live
+        stays = (groups >= nth_largest(groups, self.n)[..., None]) & live.unflatten(1, (-1, self.m))
+        tied = stays.sum(-1) > self.n
+        if tied.any():
+            some = groups[tied]
+            chosen = torch.zeros_like(some, dtype=torch.bool)
+            stays[tied] = chosen.scatter_(-1, some.topk(self.n, dim=-1, sorted=False).indices, value=True)
+        return stays.flatten(1)
 
     def choice(self, live: Tensor) -> Choice:
         """Groups do not depend on each other."""
