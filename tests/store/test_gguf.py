@@ -129,6 +129,26 @@ def test_codes_of_four_bits_stay_what_they_are(variant: str, tmp_path: Path) -> 
     assert read_model(tmp_path / "packed").weights[linears[0]].dtype == "i4"
 
 
+@pytest.mark.parametrize("kind", ["Q8_0", "Q5_1"])
+def test_other_quantised_linears_run_in_int8(kind: str, tmp_path: Path) -> None:
+    """Within half a step of a row's scale of what the file says; the embedding stays a float."""
+    path = small(tmp_path / "model.gguf", kind)
+    write_gguf_checkpoint(path, (floats := tmp_path / "floats", floats.mkdir())[0], quantized="F32")
+    exact, codes = open_tensors(floats), open_tensors(resolve(path, codes=True))
+    assert "quantization_config" not in read_config(resolve(path))  # what prunes and trains gets floats
+    linears = [name for name in exact if name.endswith("proj.weight")]
+    for name in linears:
+        scales = codes[f"{name}_scale"].array
+        off = np.abs(codes[name].array * scales - exact[name].array)
+        assert (off <= 0.501 * scales).all() and np.abs(codes[name].array).max(1).min() == 127
+    with Model.load(path, threads=1) as engine, Model.load(floats, threads=1) as reference:
+        assert {str(engine.weights[name].dtype) for name in linears} == {"i8"}
+        assert str(engine.weights["model.embed_tokens.weight"].dtype) == "bf16"
+        assert relative(engine.logits(TOKENS.tolist()), reference.logits(TOKENS.tolist())) < 0.05
+    pack(resolve(path, codes=True), tmp_path / "packed")
+    assert read_model(tmp_path / "packed").weights[linears[0]].dtype == "i8"
+
+
 def test_the_tokenizer_and_the_template_come_along(tmp_path: Path) -> None:
     path = small(tmp_path / "model.gguf", tokenizer__ggml__eot_token_id=5)
     made = resolve(path)
@@ -229,7 +249,7 @@ def test_damaged_files_are_read_or_refused(kind: str, tmp_path: Path) -> None:
         made = tmp_path / "made" / str(case)
         made.mkdir(parents=True)
         try:
-            write_gguf_checkpoint(path, made, codes=kind == "Q4_0")
+            write_gguf_checkpoint(path, made, codes=True)
             if case % 10 == 5:
                 with Model.load(made, threads=1, cache_bytes=1 << 22) as model:
                     model.generate([3, 4, 5], max_new_tokens=2)

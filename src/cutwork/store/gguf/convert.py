@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from rich.console import Console
 
-from cutwork.errors import damaged_if_not_understood
+from cutwork.errors import CutworkError, damaged_if_not_understood
 from cutwork.store import bfloat16
 from cutwork.store.cache import cache_directory
 from cutwork.store.fingerprint import digest
@@ -39,7 +39,8 @@ def write_gguf_checkpoint(
 ) -> None:
     """Write the model of a GGUF file as a checkpoint: floats as they are, `quantized` what is stored in fewer bits.
 
-    codes: what the blocks' linears have in Q4_0 is written as compressed-tensors' `pack-quantized`, bit for bit.
+    codes: the blocks' linears stay quantised, as compressed-tensors has them: Q4_0 as `pack-quantized`, bit for bit;
+    all else, of which a row has several scales, is rounded to `int-quantized`.
 
     Raises CutworkError for what cannot be read, and for a missing gguf package what imports raise.
     """
@@ -48,16 +49,23 @@ def write_gguf_checkpoint(
     with damaged_if_not_understood(path):
         config = hugging_face_config(file)
         renamed = names(file, arch)
-        kept = [name for name in renamed if codes and _is_linear_in_q4_0(file.tensors[name], renamed[name])]
-        with SafetensorsWriter(
-            directory, len(renamed) + 2 * len(kept), alignment=1, metadata={"format": "pt"}
-        ) as writer:
+        linears = [name for name in renamed if codes and _is_quantized_linear(file.tensors[name], renamed[name])]
+        kept = [name for name in linears if file.tensors[name].kind == Q4_0]
+        rounded = [name for name in linears if name not in kept]
+        tensors = len(renamed) + 2 * len(kept) + len(rounded)
+        with SafetensorsWriter(directory, tensors, alignment=1, metadata={"format": "pt"}) as writer:
             for name in kept:  # what is widest goes first, so that all are aligned
                 writer.add(f"{renamed[name]}_shape", "I64", np.array(file.tensors[name].shape, np.int64))
             for name in kept:
                 words = pack_nibbles(laid_out(file.codes(name)[0], name, arch, config))
                 writer.add(f"{renamed[name]}_packed", "I32", words)
-            floats = renamed.keys() - set(kept)
+            for name in rounded:  # rows of whole blocks of 32, so that what follows is aligned, too
+                integers, steps = _int8(laid_out(file.array(name), name, arch, config))
+                if not np.isfinite(steps).all():
+                    raise CutworkError(f"{path}: '{name}' holds numbers that are not finite; get the file again")
+                writer.add(renamed[name], "I8", integers)
+                writer.add(f"{renamed[name]}_scale", "F32", steps)
+            floats = renamed.keys() - set(linears)
             for name in sorted(floats, key=lambda name: (file.tensors[name].kind != "F32", name)):
                 array = laid_out(file.array(name), name, arch, config)
                 stored = file.tensors[name].kind
@@ -68,22 +76,43 @@ def write_gguf_checkpoint(
             for name in kept:
                 scales = laid_out(file.codes(name)[1], name, arch, config)
                 writer.add(f"{renamed[name]}_scale", "F16", np.ascontiguousarray(scales))
-        if kept:
-            config["quantization_config"] = _description([renamed[name].removesuffix(".weight") for name in kept])
+        if linears:
+            groups = ([renamed[name].removesuffix(".weight") for name in group] for group in (kept, rounded))
+            config["quantization_config"] = _description(*groups)
         (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         write_tokenizer(file, arch, directory)
 
 
-def _is_linear_in_q4_0(tensor: GgufTensor, name: str) -> bool:
-    return tensor.kind == Q4_0 and len(tensor.shape) == 2 and name.startswith("model.layers.")
+def _is_quantized_linear(tensor: GgufTensor, name: str) -> bool:
+    return tensor.kind not in ("F32", "F16", "BF16") and len(tensor.shape) == 2 and name.startswith("model.layers.")
 
 
-def _description(linears: list[str]) -> dict[str, Any]:
-    """compressed-tensors' of a checkpoint of which these are in Q4_0."""
-    weights = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": Q4_0_GROUP}
+def _int8(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Codes from -127 to 127, int8 [rows, columns], and one scale for each row, float32 [rows, 1]."""
+    with np.errstate(all="ignore"):  # damaged weights may be anything
+        scales = (np.abs(weight).max(1, keepdims=True) / 127).astype(np.float32)
+        codes = np.rint(weight / np.where(scales > 0, scales, 1)).astype(np.int8)
+    return codes, scales
+
+
+def _description(kept: list[str], rounded: list[str]) -> dict[str, Any]:
+    """compressed-tensors' of a checkpoint of which some linears are in Q4_0 and some in int8."""
+    common = {"type": "int", "symmetric": True}
+    int4 = {
+        "targets": kept,
+        "format": "pack-quantized",
+        "weights": {**common, "num_bits": 4, "strategy": "group", "group_size": Q4_0_GROUP},
+    }
+    int8 = {
+        "targets": rounded,
+        "format": "int-quantized",
+        "weights": {**common, "num_bits": 8, "strategy": "channel"},
+        "input_activations": {**common, "num_bits": 8, "strategy": "token", "dynamic": True},
+    }
+    groups = [group for group in (int4, int8) if group["targets"]]
     return {
         "quant_method": "compressed-tensors",
-        "format": "pack-quantized",
+        "format": groups[0]["format"] if len(groups) == 1 else "mixed-precision",
         "quantization_status": "compressed",
-        "config_groups": {"group_0": {"targets": linears, "weights": weights}},
+        "config_groups": {f"group_{number}": group for number, group in enumerate(groups)},
     }

@@ -25,7 +25,7 @@ function showCard() {
   const card = models.get($("model").value);
   if (!card) return;
   const parts = [card.architecture, `${(100 * card.sparsity).toFixed(0)}% zeros`, `${card.megabytes.toFixed(0)} MB`,
-    card.encodings.join(", "), `context ${card.context}`, `${card.threads} threads`, card.isa];
+    card.encodings.join(", "), `context ${card.context}`, `${card.threads} thread${card.threads === 1 ? "" : "s"}`, card.isa];
   if (!card.loaded) parts.push("loaded when it is asked");
   if (card.embed) parts.push("makes vectors: POST /v1/embeddings");
   if (card.classify) parts.push("gives classes: POST /classify, /v1/rerank");
