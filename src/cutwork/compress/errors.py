@@ -1,9 +1,10 @@
 """What every candidate costs each linear: the error of its output, from one walk through the dense model.
 
 SparseGPT and GPTQ give the weight W' that a candidate would leave; its error is tr((W - W') H (W - W')ᵀ) of tr(W H
-Wᵀ), with H from samples that it was not made with. How much less than SparseGPT's another pruner's is, some blocks tell
-for all. Activations that are rounded to int8 add their own error, as if it were independent from input to input. Some
-rows of a weight tell the error of all; every linear is judged alone, with inputs that nothing before it has spoiled.
+Wᵀ), with H from samples that it was not made with and tokens that count alike. How much less than SparseGPT's another
+pruner's is, some blocks tell for all. Activations that are rounded to int8 add their own error, as if it were
+independent from input to input. Some rows of a weight tell the error of all; every linear is judged alone, with inputs
+that nothing before it has spoiled.
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,7 +59,7 @@ def linear_errors(
 ) -> dict[str, LinearErrors]:
     """The errors of every linear of the blocks of a model, which stays as it is; one block's Hessians in memory.
 
-    held_out: what judges; by default the batches that candidates are made with, which flatters them.
+    held_out: what judges; by default the statistics that candidates are made with, which flatters them.
     prune: what is to make the choice; pruners differ by several times, and ALPS takes ten times as long as SparseGPT.
     Raises CutworkError for activations that are not finite or a Hessian that cannot be made positive definite.
     """
@@ -95,13 +96,13 @@ def _block(name: str) -> int:
 def _pruned_errors(weight: Tensor, statistics: Hessian, prune: Prune) -> dict[str, float]:
     """The errors of a pruner alone, in floats, by label."""
     rows, columns = weight.shape
-    some = weight[_some_rows(rows)].float()
-    whole = output_error(some, statistics.held_out).sum().clamp_min(1e-30)
+    some, judge = weight[_some_rows(rows)].float(), statistics.held_out or statistics
+    whole = output_error(some, judge.matrix).sum().clamp_min(1e-30)
     candidates = [
         Candidate(pattern, rate) for pattern, rate in ZEROS if rate and Candidate(pattern, rate).fits(rows, columns)
     ]
     left = {each.label: prune(some, statistics, each.as_pattern())[0] for each in candidates}
-    lost = {label: output_error(some - pruned, statistics.held_out).sum() for label, pruned in left.items()}
+    lost = {label: output_error(some - pruned, judge.matrix).sum() for label, pruned in left.items()}
     return {label: (error / whole).item() for label, error in lost.items()}
 
 
@@ -119,8 +120,8 @@ def _scale(errors: dict[str, float], ratios: Mapping[str, float]) -> None:
 
 def _errors_of(weight: Tensor, statistics: Hessian, schemes: Sequence[Scheme | None], group_size: int) -> LinearErrors:
     rows, columns = weight.shape
-    some = weight[_some_rows(rows)].float()
-    whole = output_error(some, statistics.held_out).sum().clamp_min(1e-30)
+    some, judge = weight[_some_rows(rows)].float(), statistics.held_out or statistics
+    whole = output_error(some, judge.matrix).sum().clamp_min(1e-30)
     pruned: dict[tuple[str, float], Tensor] = {}
     for pattern, rate in ZEROS:
         candidate = Candidate(pattern, rate)
@@ -129,13 +130,13 @@ def _errors_of(weight: Tensor, statistics: Hessian, schemes: Sequence[Scheme | N
     errors: dict[str, float] = {}
     for scheme in schemes:
         for (pattern, rate), left in zip(pruned, _quantized(pruned, statistics, scheme, group_size), strict=True):
-            lost = output_error(some - left, statistics.held_out).sum()
+            lost = output_error(some - left, judge.matrix).sum()
             if scheme:  # also w4a16: the engine's int4 kernels read int8, too
-                assert statistics.rounding is not None
-                lost = lost + (left.square() @ statistics.rounding).sum()
+                assert judge.rounding is not None
+                lost = lost + (left.square() @ judge.rounding).sum()
             errors[Candidate(pattern, rate, scheme).label] = (lost / whole).item()
     damaged = wanda(some, statistics, PROBE)[0]
-    probe = output_error(some - damaged, statistics.held_out).sum() / whole
+    probe = output_error(some - damaged, judge.matrix).sum() / whole
     return LinearErrors(rows, columns, errors, probe.item(), statistics.squares.clone())
 
 

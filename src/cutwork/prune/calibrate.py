@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import repeat
 from typing import Any, TypeVar
 
 import torch
@@ -29,6 +28,7 @@ _TOKENS_PER_BATCH = 2048
 
 Statistics = TypeVar("Statistics")
 Visit = Callable[[dict[str, nn.Module], Statistics], None]  # (linears that share their input by full name, about it)
+_Part = tuple[Sequence[dict[str, Tensor]], Callable[[int, torch.device], Sum[Statistics]]]  # (batches, gather)
 Resident = Callable[[nn.Module], AbstractContextManager[None]]
 
 
@@ -102,18 +102,22 @@ def walk(
     damping: of the Hessians that `visit` gets, where it needs them positive definite.
     changes: whether `visit` changes weights; if not, a block computes once.
     rounding: whether the Hessians are to know what rounding the inputs to int8 adds.
-    held_out: batches of which only `Hessian.held_out` is made, to judge what was made with the others.
+    held_out: batches of which only `Hessian.held_out` is made, to judge what was made with the others. Each token
+        counts as much there, scaled to length 1: else some linears would show only those few with massive activations.
     activations: keeps the hidden states; by default in memory, up to half of what is free.
     resident: a context that is entered with each block while it computes.
     bfloat16: whether to compute under autocast; measured by default.
     """
     gather = partial(SumOfProducts, damping=damping, rounding=rounding)
+    parts: list[_Part[Hessian]] = [(batches, gather)]
+    if held_out:
+        parts.append((held_out, partial(gather, unit=True)))
 
-    def judged(group: dict[str, nn.Module], statistics: Hessian, judge: Hessian | None) -> None:
-        statistics.held_out = statistics.matrix if judge is None else judge.matrix
+    def judged(group: dict[str, nn.Module], statistics: Hessian, judge: Hessian | None = None) -> None:
+        statistics.held_out = judge
         visit(group, statistics)
 
-    _walk(model, batches, held_out, gather, judged, changes, console, description, activations, resident, bfloat16)
+    _walk(model, parts, judged, changes, console, description, activations, resident, bfloat16)
 
 
 def survey(
@@ -128,19 +132,14 @@ def survey(
     bfloat16: bool | None = None,
 ) -> None:
     """Like `walk`, for a `visit` that leaves the weights alone and needs only mean squares: half of the time."""
-
-    def alone(group: dict[str, nn.Module], statistics: MeanSquares, _: MeanSquares | None) -> None:
-        visit(group, statistics)
-
-    _walk(model, batches, (), SumOfSquares, alone, False, console, description, activations, resident, bfloat16)
+    parts: list[_Part[MeanSquares]] = [(batches, SumOfSquares)]
+    _walk(model, parts, visit, False, console, description, activations, resident, bfloat16)
 
 
 def _walk(
     model: Any,
-    batches: Sequence[dict[str, Tensor]],
-    held_out: Sequence[dict[str, Tensor]],
-    gather: Callable[[int, torch.device], Sum[Statistics]],
-    visit: Callable[[dict[str, nn.Module], Statistics, Statistics | None], None],  # the last: of what is held out
+    parts: Sequence[_Part[Statistics]],
+    visit: Callable[..., None],  # (as in Visit, statistics of each part)
     changes: bool,
     console: Console,
     description: str,
@@ -164,7 +163,11 @@ def _walk(
         return output[0] if isinstance(output, tuple) else output
 
     with torch.no_grad(), progress_bar(console) as progress:
-        flowing = [_Batch({key: value.to(device) for key, value in batch.items()}) for batch in (*batches, *held_out)]
+        flows = [
+            [_Batch({key: value.to(device) for key, value in batch.items()}) for batch in batches]
+            for batches, _ in parts
+        ]
+        flowing = [batch for flow in flows for batch in flow]
         bar = progress.add_task(description, total=total)
         while any(stack not in flowing[0].done for stack in stacks):
             # Matrices in bfloat16 beside vectors in float32 (tune/load.py) are multiplied under autocast only.
@@ -173,18 +176,17 @@ def _walk(
             for index, block in enumerate(stacks[stack]):
                 names = {linear: f"{stack}.{index}.{name}" for name, linear in linears(block)}
                 with resident(block):
-                    watch, judge = InputWatch(names, gather), InputWatch(names, gather)
-                    for watching, watched in ((watch, flowing[: len(batches)]), (judge, flowing[len(batches) :])):
-                        with watching:
-                            for batch in watched:
-                                watching.expect(*_masks(model, stacks[stack], batch.inputs), batch.calls[index])
+                    watches = [InputWatch(names, gather) for _, gather in parts]
+                    for watch, flow in zip(watches, flows, strict=True):
+                        with watch:
+                            for batch in flow:
+                                watch.expect(*_masks(model, stacks[stack], batch.inputs), batch.calls[index])
                                 output = run(block, batch, index)
                                 if not changes:
                                     batch.hidden = activations.replace(batch.hidden, output)
-                    judges = judge.groups() if held_out else repeat((None, None))
-                    for (group, statistics), (_, judging) in zip(watch.groups(), judges, strict=False):
-                        visit({names[linear]: linear for linear in group}, statistics, judging)
-                        del statistics, judging  # the next block's Hessians need their memory
+                    for together in zip(*(watch.groups() for watch in watches), strict=True):
+                        visit({names[linear]: linear for linear in together[0][0]}, *(each for _, each in together))
+                        del together  # the next block's Hessians need their memory
                     last = index + 1 == len(stacks[stack])
                     if changes and not (last and len(flowing[0].done) + 1 == len(stacks)):
                         for batch in flowing:

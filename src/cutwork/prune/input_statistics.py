@@ -35,7 +35,7 @@ class Hessian(MeanSquares):
         """
         super().__init__(matrix.diagonal(), tokens)
         self.matrix, self.damping, self.rounding = matrix, damping, rounding
-        self.held_out = matrix  # the same of tokens that are not in it, where `walk` was given some
+        self.held_out: Hessian | None = None  # of tokens that are not in it, where `walk` was given some
         self.applied: list[Damping] = []  # what making it positive definite took, each time
 
     @cached_property
@@ -84,12 +84,17 @@ class SumOfSquares:
 class SumOfProducts:
     """For `Hessian`. Only one triangle is summed, in square blocks: half of the work, and all of it matrix products."""
 
-    def __init__(self, inputs: int, device: torch.device, damping: float = 0.01, rounding: bool = False) -> None:
-        self._total, self._damping = torch.zeros(inputs, inputs, device=device), damping
+    def __init__(
+        self, inputs: int, device: torch.device, damping: float = 0.01, rounding: bool = False, unit: bool = False
+    ) -> None:
+        """`unit`: every token's inputs are scaled to length 1 first, so that none outweighs the others."""
+        self._total, self._damping, self._unit = torch.zeros(inputs, inputs, device=device), damping, unit
         self._rounding = torch.zeros(inputs, device=device) if rounding else None
 
     def add(self, x: Tensor) -> None:
         """Add the inputs [tokens, in] of a forward pass, float32."""
+        if self._unit:
+            x = nn.functional.normalize(x)
         _add_gram(self._total, x)
         if self._rounding is not None:
             step = (x.abs().amax(1, keepdim=True) / 127).clamp_min_(1e-12)
