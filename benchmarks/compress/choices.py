@@ -7,11 +7,12 @@
 Choices are those of the frontiers (zeros and bits, bits alone, zeros alone) and uniform ones: every linear the same
 candidate, OWL's rates, int8, int4. Each is made as its recipe says, with the same training, unless `--one-shot`; then
 asked: KL divergence of the next token from the dense model's on test samples, both in the engine, and points lost on
-the whole test set unless `--one-shot`. Leaves choices.json and choices.png in results/, and what is made in `--work`.
+the whole test set unless `--one-shot`. Leaves choices.json and choices.png (or by another `--name`) in results/, and
+what is made in `--work`.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from rich.console import Console
 
 from benchmarks.common import figures
 from benchmarks.common.results import RECIPES, RESULTS, save
-from cutwork.compress.frontier import ALLOWED, frontiers
+from benchmarks.compress.frontier import frontier_table
+from cutwork.compress.frontier import ALLOWED, by_kind, frontiers
 from cutwork.compress.menu import Choice
 from cutwork.compress.promise import loss
 from cutwork.compress.recipe_of import recipe_of
@@ -169,6 +171,16 @@ def advantage_table(result: dict[str, Any]) -> str:
     )
 
 
+def as_json(found: Mapping[str, Sequence[Choice]]) -> dict[str, Any]:
+    """The points of the frontiers, without the choice of every linear."""
+    keys = ("speedup", "kl", "zeros")
+    points = {
+        name: [{**{key: getattr(choice, key) for key in keys}, "by_kind": by_kind(choice)} for choice in choices]
+        for name, choices in found.items()
+    }
+    return {"frontiers": points}
+
+
 def table(result: dict[str, Any]) -> str:
     """By choice."""
     lines = [
@@ -183,6 +195,27 @@ def table(result: dict[str, Any]) -> str:
             f"| {row['kind']}, {row['name']} | {told['zeros']:.0%} | {told['speedup']:.2f}× | {ms} "
             f"| {told['kl']:.3g} | {row['kl']:.3g} | {points} |"
         )
+    return "\n".join(lines)
+
+
+def verdicts(result: dict[str, Any]) -> str:
+    """What was announced as success, what was found, and whether that is it."""
+    lines = ["| announced as success | found | |", "|---|---|---|"]
+
+    def line(wanted: str, found: str, met: bool) -> None:
+        lines.append(f"| {wanted} | {found} | {'met' if met else '**missed**'} |")
+
+    alike, count = result["kl_rank_correlation"], len(result["rows"])
+    wanted = "KL predicted before training and measured: rank correlation of at least 0.9"
+    line(wanted, f"{alike:.2f}, {count} choices", alike >= 0.9)
+    if "milliseconds_off_most" in result:
+        middle, most = result["milliseconds_off_median"], result["milliseconds_off_most"]
+        line("milliseconds within 5% of those predicted", f"median {middle:.0%}, at most {most:.0%}", most <= 0.05)
+    times = advantage(result["rows"])
+    if times:
+        least = min(times.values())
+        found = f"{least:.2f} to {max(times.values()):.2f} times, {len(times)} uniform choices"
+        line("at equal KL 1.15 times as fast as the best uniform choices", found, least >= 1.15)
     return "\n".join(lines)
 
 
@@ -218,6 +251,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, help="stop after so many choices that were not there before")
     parser.add_argument("--samples", type=int, default=16, help="test samples of which KL is measured")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--name", default="choices", help="of the results")
     parser.add_argument("--work", type=Path, default=Path("out/choices"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -242,9 +276,10 @@ def main() -> None:
             f"{entry.kind}, {entry.name}: KL {rows[-1]['predicted']['kl']:.4g} → {rows[-1]['kl']:.4g}", highlight=False
         )
     about = {"model": base.model, "task": shop.task.name, "purpose": options.purpose, "trained": not options.one_shot}
-    result = save(options.results / "choices.json", {**about, **summary(rows), "rows": rows}, threads=options.threads)
-    print(table(result), advantage_table(result), summary(rows), sep="\n\n")
-    plot(rows, options.results / "choices.png")
+    found = {**about, **summary(rows), "rows": rows, **as_json(frontiers(shop.menu))}
+    result = save(options.results / f"{options.name}.json", found, threads=options.threads)
+    print(table(result), advantage_table(result), frontier_table(result), summary(rows), sep="\n\n")
+    plot(rows, options.results / f"{options.name}.png")
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
     python -m benchmarks.compress.low_rank --recipe my.yaml --work out/my-compress     # minutes; no training
 
 EoRA (arXiv 2410.21271): what pruning and rounding took from a linear, W - W', is put back as far as a product of two
-thin matrices can, in the norm that the inputs' Hessian gives: a singular value decomposition of (W - W') L with
-H = L Lᵀ. What is left is the sum of the squares of the other singular values. Every linear is offered some candidates
-with such a correction in bfloat16 too, at the price of the bytes that it adds, calls and all else for nothing; the
-frontier with these offers is compared with the one without. `--work` is what `cutwork compress` left, or is made.
+thin matrices can, in the norm that the inputs' Hessian H = L Lᵀ gives: its projection on the left singular vectors of
+(W - W') L. What is left is judged as `cutwork compress` judges candidates, on other samples. Every linear is offered
+some candidates with such a correction in bfloat16 too, at the price of the bytes that it adds, calls and all else for
+nothing; the frontier with these offers is compared with the one without. Every third block is measured and stands for
+the two behind it. `--work` is what `cutwork compress` left, or is made.
 Leaves low_rank.json in results/.
 """
 
@@ -29,6 +30,7 @@ from cutwork.compress.workshop import Workshop
 from cutwork.prune.calibrate import calibration_batches, calibration_examples, walk
 from cutwork.prune.input_statistics import Hessian
 from cutwork.prune.pruners import Prune, pruner
+from cutwork.prune.second_order import output_error
 from cutwork.quantize.gptq import gptq
 from cutwork.quantize.schemes import grid_of
 from cutwork.recipe import QuantizeSettings, load_recipe
@@ -39,6 +41,7 @@ from cutwork.torch_models.load import load_for_surgery, load_tokenizer
 
 CORRECTED = ("dense w4a16", "8:16 w4a16", "70 w4a16", "4:16 w4a16", "4:16 w8a8", "4:16 bf16")
 RANKS = (8, 16, 32, 64)
+EVERY = 3  # blocks, of which the first is measured
 POINTS = 16
 BYTES = 2  # of a number of a correction
 
@@ -46,18 +49,23 @@ BYTES = 2  # of a number of a correction
 def left(weight: Tensor, label: str, statistics: Hessian, prune: Prune, group_size: int) -> list[float]:
     """The part of a candidate's error that stays with a correction of each of RANKS."""
     candidate, weight = parse(label), weight.float()
+    judge = statistics.held_out or statistics
     reduced = prune(weight, statistics, candidate.as_pattern())[0] if candidate.sparsity else weight
     rounding = 0.0  # of inputs, which no correction of weights mends
     if candidate.scheme:
         reduced = gptq(
             reduced, statistics, grid_of(candidate.scheme, weight.shape[1], group_size, torch.float32)
         ).weight()
-        assert statistics.rounding is not None
-        rounding = (reduced.square() @ statistics.rounding).sum().item()
-    root = torch.linalg.cholesky(statistics.damped.double())
-    squares = torch.linalg.svdvals((weight - reduced).double() @ root).square()
-    whole = squares.sum().item() + rounding
-    return [(squares[rank:].sum().item() + rounding) / whole for rank in RANKS]
+        assert judge.rounding is not None
+        rounding = (reduced.square() @ judge.rounding).sum().item()
+    lost = weight - reduced
+    towards, _, _ = torch.svd_lowrank(lost @ torch.linalg.cholesky(statistics.damped), q=max(RANKS) + 16, niter=4)
+
+    def error(rank: int) -> float:
+        basis = towards[:, :rank]
+        return output_error(lost - basis @ (basis.T @ lost), judge.matrix).sum().item() + rounding
+
+    return [error(rank) / error(0) for rank in RANKS]
 
 
 def corrections(shop: Workshop, console: Console) -> dict[str, dict[str, list[float]]]:
@@ -65,13 +73,11 @@ def corrections(shop: Workshop, console: Console) -> dict[str, dict[str, list[fl
     settings, task = shop.base.prune, shop.base.task
     directory = path_of(shop.source)
     model, _ = load_for_surgery(directory)
-    data = calibration_examples(
-        load_tokenizer(directory),
-        shop.task.train,
-        settings.calibration_samples,
-        task.max_length,
-        settings.seed,
-        long=task.long,
+    count = settings.calibration_samples
+    data = list(
+        calibration_examples(
+            load_tokenizer(directory), shop.task.train, 2 * count, task.max_length, settings.seed, long=task.long
+        )
     )
     found: dict[str, dict[str, list[float]]] = {}
     size = (shop.base.quantize or QuantizeSettings()).group_size
@@ -79,11 +85,15 @@ def corrections(shop: Workshop, console: Console) -> dict[str, dict[str, list[fl
 
     def visit(group: dict[str, nn.Module], statistics: Hessian) -> None:
         for name, linear in group.items():
+            block = next(int(part) for part in name.split(".") if part.isdigit())
+            if block % EVERY:
+                found[name] = found[name.replace(f".{block}.", f".{block - block % EVERY}.", 1)]
+                continue
             found[name] = {label: left(out_in(linear), label, statistics, prune, size) for label in CORRECTED}
 
     walk(
-        model, calibration_batches(data), visit, console, "corrections", damping=settings.damping, changes=False,
-        rounding=True,
+        model, calibration_batches(data[:count]), visit, console, "corrections", damping=settings.damping,
+        changes=False, rounding=True, held_out=calibration_batches(data[count:]),
     )  # fmt: skip
     return found
 

@@ -8,19 +8,15 @@ more by chance, not by more than chance. Leaves promises.json in results/, and w
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from benchmarks.common.results import RECIPES, RESULTS, save
 from cutwork.compress.compress import Goal, compress
-from cutwork.compress.menu import HEAD
 from cutwork.errors import CutworkError
 from cutwork.recipe import Recipe, load_recipe
-from cutwork.store.json_file import read_json
 
 
 def seeded(recipe: Recipe, seed: int, output: Path) -> Recipe:
@@ -64,38 +60,6 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def frontier_of(work: Path, seed: int) -> dict[str, list[dict[str, Any]]]:
-    """The points of a seed's frontiers, without the choice of every linear."""
-    points: dict[str, list[dict[str, Any]]] = read_json(work / f"seed-{seed}" / "frontier.json")["frontiers"]
-    kept = ("speedup", "kl", "zeros", "by_kind")
-    return {name: [{key: point[key] for key in kept} for point in each] for name, each in points.items()}
-
-
-def frontier_table(result: dict[str, Any]) -> str:
-    """Predicted KL by speed-up, with zeros and bits, with either alone, and what most linears of a kind become."""
-    frontiers = result["frontiers"]
-    both = [point for point in frontiers["zeros and bits"] if point["kl"] > 0]
-    kinds = [kind for kind in both[-1]["by_kind"] if kind != HEAD]
-    lines = [
-        "| speed-up | zeros | KL | bits alone | zeros alone | "
-        + " | ".join(kind.split(".")[-1] for kind in kinds)
-        + " |",
-        "|--:|--:|--:|--:|--:|" + "---|" * len(kinds),
-    ]
-    for point in both:
-        others = [between(frontiers[name], point["speedup"]) for name in ("bits alone", "zeros alone")]
-        alone = " | ".join("–" if kl is None else f"{kl:.2g}" for kl in others)
-        most = " | ".join(next(iter(point["by_kind"][kind])) for kind in kinds)
-        lines.append(f"| {point['speedup']:.2f}× | {point['zeros']:.0%} | {point['kl']:.2g} | {alone} | {most} |")
-    return "\n".join(lines)
-
-
-def between(points: Sequence[dict[str, Any]], speedup: float) -> float | None:
-    """The KL of a frontier at a speed-up, between its points; None beyond them."""
-    x, y = ([point[key] for point in points] for key in ("speedup", "kl"))
-    return float(np.interp(speedup, x, y)) if x and speedup <= x[-1] else None
-
-
 def main() -> None:
     """Promise, keep and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -121,9 +85,8 @@ def main() -> None:
             base = seeded(recipe, seed, options.work / f"seed-{seed}")
             rows.append({"within": budget, "seed": seed, **keep(base, budget, options.attempts, console)})
             about = {"model": recipe.model, "task": recipe.task.name, "rows": rows}
-            frontiers = frontier_of(options.work, options.seeds[0])
-            result = save(options.results / "promises.json", {**about, "frontiers": frontiers})
-    print(table(result), frontier_table(result), sep="\n\n")
+            result = save(options.results / "promises.json", about)
+    print(table(result))
 
 
 if __name__ == "__main__":

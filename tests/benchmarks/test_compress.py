@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.compress import choices, drafts, low_rank, promises
+from benchmarks.compress import choices, drafts, frontier, low_rank, promises
 from cutwork.compress.menu import Menu, Offer
 from cutwork.prune.input_statistics import SumOfProducts
 from cutwork.prune.sparsegpt import sparsegpt
@@ -36,14 +36,18 @@ def test_advantages_are_over_the_best_uniform_choices_at_their_kl() -> None:
     found = choices.advantage([*ours, *others])
     assert found == {"uniform, good": pytest.approx(4 / 3)}
     assert choices.advantage_table({"rows": [*ours, *others]}).splitlines()[2:] == ["| uniform, good | 0.2 | 1.33× |"]
+    told = {"kl_rank_correlation": 0.85, "milliseconds_off_median": 0.02, "milliseconds_off_most": 0.04}
+    lines = choices.verdicts({"rows": [*ours, *others], **told}).splitlines()[2:]
+    assert [line.split("|")[3].strip() for line in lines] == ["**missed**", "met", "met"]
+    assert "median 2%, at most 4%" in lines[1] and "1.33 to 1.33 times, 1 uniform" in lines[2]
 
 
 def test_a_frontier_is_read_between_its_points() -> None:
     points = [{"speedup": 1.0, "kl": 0.0}, {"speedup": 2.0, "kl": 0.1}]
-    assert promises.between(points, 1.5) == pytest.approx(0.05)
-    assert promises.between(points, 2.5) is None
+    assert frontier.between(points, 1.5) == pytest.approx(0.05)
+    assert frontier.between(points, 2.5) is None
     both = [{"speedup": 1.5, "kl": 0.04, "zeros": 0.25, "by_kind": {"mlp.up_proj": {"8:16 w8a8": 2}, "head": {"x": 1}}}]
-    told = promises.frontier_table({"frontiers": {"zeros and bits": both, "bits alone": points, "zeros alone": []}})
+    told = frontier.frontier_table({"frontiers": {"zeros and bits": both, "bits alone": points, "zeros alone": []}})
     assert told.splitlines()[-1] == "| 1.50× | 25% | 0.04 | 0.05 | – | 8:16 w8a8 |"
 
 
