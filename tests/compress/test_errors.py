@@ -96,9 +96,11 @@ def test_the_model_stays_as_it_is_and_what_is_cut_off_does_not_matter() -> None:
 def test_other_families(family: str) -> None:
     model = FAMILIES[family]()
     found = linear_errors(model, batches_of(8, family), SILENT, prune=sparsegpt)
-    per_error, head = sensitivities(model, found, [collate([e]) for e in random_examples(2, family=family)], SILENT)
+    per_error, per_rounding, head = sensitivities(
+        model, found, [collate([e]) for e in random_examples(2, family=family)], SILENT
+    )
     assert set(per_error) == set(found) == set(block_linears(model))
-    assert min(per_error.values()) > 0 and 0 < head["i8"] < head["i4"]
+    assert min(per_error.values()) > 0 and min(per_rounding.values()) > 0 and 0 < head["i8"] < head["i4"]
 
 
 def test_predicted_divergence_ranks_what_pruning_does() -> None:
@@ -110,7 +112,7 @@ def test_predicted_divergence_ranks_what_pruning_does() -> None:
     examples = random_examples(24)
     found = linear_errors(model, batches_of(24), SILENT, prune=sparsegpt)
     probes = [collate([example]) for example in examples[:12]]
-    per_error, _ = sensitivities(model, found, probes, SILENT)
+    per_error, _, _ = sensitivities(model, found, probes, SILENT)
     damages, predicted = {}, {}
     for name, linear in found.items():
         damages[name] = _pruned(model, {name: linear.squares})

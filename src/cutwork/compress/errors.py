@@ -27,6 +27,7 @@ from cutwork.prune.second_order import output_error
 from cutwork.prune.sparsegpt import sparsegpt
 from cutwork.prune.wanda import wanda
 from cutwork.quantize.gptq import gptq
+from cutwork.quantize.rtn import rtn
 from cutwork.quantize.schemes import grid_of, kept
 from cutwork.recipe import Scheme
 from cutwork.torch_models.blocks import out_in
@@ -43,7 +44,9 @@ class LinearErrors:
     rows: int
     columns: int
     errors: dict[str, float]
+    rounded: dict[str, float]  # what of it is the weights' rounding, of each candidate with a number format
     probe: float  # the error that PROBE leaves
+    rounding_probe: float  # that of weights rounded to the nearest in 4 bits
     squares: Tensor  # of the inputs, mean, float32 [in]
 
 
@@ -127,17 +130,27 @@ def _errors_of(weight: Tensor, statistics: Hessian, schemes: Sequence[Scheme | N
         candidate = Candidate(pattern, rate)
         if candidate.fits(rows, columns):
             pruned[pattern, rate] = sparsegpt(some, statistics, candidate.as_pattern())[0] if rate else some
+
+    def error(left: Tensor) -> float:
+        return float((output_error(some - left, judge.matrix).sum() / whole).item())
+
     errors: dict[str, float] = {}
+    rounded: dict[str, float] = {}
     for scheme in schemes:
         for (pattern, rate), left in zip(pruned, _quantized(pruned, statistics, scheme, group_size), strict=True):
-            lost = output_error(some - left, judge.matrix).sum()
+            label, lost = Candidate(pattern, rate, scheme).label, error(left)
             if scheme:  # also w4a16: the engine's int4 kernels read int8, too
                 assert judge.rounding is not None
-                lost = lost + (left.square() @ judge.rounding).sum()
-            errors[Candidate(pattern, rate, scheme).label] = (lost / whole).item()
-    damaged = wanda(some, statistics, PROBE)[0]
-    probe = output_error(some - damaged, judge.matrix).sum() / whole
-    return LinearErrors(rows, columns, errors, probe.item(), statistics.squares.clone())
+                rounded[label] = max(lost - errors[Candidate(pattern, rate).label], 0.0)
+                lost += ((left.square() @ judge.rounding).sum() / whole).item()
+            errors[label] = lost
+    probe, rounding_probe = error(wanda(some, statistics, PROBE)[0]), error(rounded_to_int4(some, group_size))
+    return LinearErrors(rows, columns, errors, rounded, probe, rounding_probe, statistics.squares.clone())
+
+
+def rounded_to_int4(weight: Tensor, group_size: int) -> Tensor:
+    """A weight [out, in] rounded to the nearest in 4 bits, in floats: the other damage that `sensitivity` does."""
+    return rtn(weight.float(), grid_of("w4a16", weight.shape[1], group_size, torch.float32)).weight()
 
 
 def _some_rows(rows: int) -> Tensor:

@@ -31,7 +31,7 @@ def examine(
     long: Long,
     console: Console,
 ) -> dict[str, Any]:
-    """Of every linear and the head: shape, relative output errors by label, sensitivity, and KL by label.
+    """Of every linear and the head: shape, relative output errors by label, sensitivities, and KL by label.
 
     `settings` say what prunes, how many samples candidates are made with, as many others that judge them, where there
     are as many, and how Hessians are damped. Raises CutworkError for unusable
@@ -48,14 +48,19 @@ def examine(
         damping=settings.damping,
     )  # fmt: skip
     probes = [collate([example]) for example in others[:_PROBES]]
-    per_error, of_head = sensitivities(model, linears, probes, console)
+    per_error, per_rounding, of_head = sensitivities(model, linears, probes, console, group_size)
     found: dict[str, Any] = {
         name: {
             "rows": linear.rows,
             "columns": linear.columns,
             "errors": linear.errors,
             "sensitivity": per_error[name],
-            "kl": {label: per_error[name] * error for label, error in linear.errors.items()},
+            "sensitivity_to_rounding": per_rounding[name],
+            "kl": {
+                label: per_error[name] * (error - linear.rounded.get(label, 0.0))
+                + per_rounding[name] * linear.rounded.get(label, 0.0)
+                for label, error in linear.errors.items()
+            },
         }
         for name, linear in linears.items()
     }

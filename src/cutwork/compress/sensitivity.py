@@ -2,7 +2,9 @@
 
 Small errors add up: KL ≈ Σ sensitivity · relative output error. The sensitivity of a linear is taken to be that of its
 block times that of its kind, which a few measurements tell: one for each of some blocks and one for each kind, in
-which what is measured loses a known part (`errors.PROBE`). The output head is measured as it would be stored.
+which what is measured loses a known part (`errors.PROBE`). Kinds are measured once more with weights in 4 bits: what
+rounding leaves lies elsewhere than what pruning does, at the tokens that all others attend to for one, and there it
+costs more. The output head is measured as it would be stored.
 """
 
 from collections import defaultdict
@@ -15,7 +17,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from cutwork.compress.errors import PROBE, LinearErrors
+from cutwork.compress.errors import PROBE, LinearErrors, rounded_to_int4
 from cutwork.progress import progress_bar
 from cutwork.prune.input_statistics import MeanSquares
 from cutwork.prune.wanda import wanda
@@ -31,11 +33,16 @@ _LEAST = 1e-9  # of a measured KL: rounding may make it 0
 
 
 def sensitivities(
-    model: Any, linears_: Mapping[str, LinearErrors], batches: Sequence[dict[str, Tensor]], console: Console
-) -> tuple[dict[str, float], dict[str, float]]:
-    """(KL per relative output error of each linear, KL of the head by dtype i8 and i4), in nats per token.
+    model: Any,
+    linears_: Mapping[str, LinearErrors],
+    batches: Sequence[dict[str, Tensor]],
+    console: Console,
+    group_size: int = 128,
+) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+    """KL per relative output error of each linear, the same where weights were rounded, and KL of the head by dtype.
 
-    `batches` are collated examples, best of one sample each: the logits of a whole one are in memory.
+    In nats per token; dtypes i8 and i4. `batches` are collated examples, best of one sample each: the logits of a whole
+    one are in memory.
     """
     places = {name: _place(name, model) for name in linears_}
     blocks = list(dict.fromkeys(block for block, _ in places.values()))
@@ -46,21 +53,28 @@ def sensitivities(
         for value in values:
             chosen = [name for name, place in places.items() if place[axis == "kind"] == value]
             damages[axis, value] = _pruned(model, {name: linears_[name].squares for name in chosen})
+    for kind in kinds:
+        chosen = [name for name, place in places.items() if place[1] == kind]
+        damages["rounding", kind] = _in_int4(model, chosen, group_size)
     head = model.get_output_embeddings()
     if head is not None:
         damages |= {("head", dtype): _rounded(head, dtype) for dtype in ("i8", "i4")}
     divergences = _divergences(model, batches, damages, console)
-    errors = np.zeros((len(blocks), len(kinds)))
+    errors, rounding = np.zeros((2, len(blocks), len(kinds)))
     for name, (block, kind) in places.items():
         errors[blocks.index(block), kinds.index(kind)] += linears_[name].probe
+        rounding[blocks.index(block), kinds.index(kind)] += linears_[name].rounding_probe
     of_blocks = {blocks.index(block): divergences["block", block] for block in measured}
     of_kinds = np.array([divergences["kind", kind] for kind in kinds])
     by_block, by_kind = fit(errors, of_blocks, of_kinds)
-    per_linear = {
-        name: float(by_block[blocks.index(block)] * by_kind[kinds.index(kind)])
-        for name, (block, kind) in places.items()
-    }
-    return per_linear, {dtype: kl for (axis, dtype), kl in divergences.items() if axis == "head"}
+    of_rounding = np.array([divergences["rounding", kind] for kind in kinds])
+    by_kind_rounded = of_rounding / np.maximum(by_block @ rounding, 1e-30)
+
+    def each(factors: np.ndarray) -> dict[str, float]:
+        return {name: float(by_block[blocks.index(b)] * factors[kinds.index(k)]) for name, (b, k) in places.items()}
+
+    of_the_head = {dtype: kl for (axis, dtype), kl in divergences.items() if axis == "head"}
+    return each(by_kind), each(by_kind_rounded), of_the_head
 
 
 def fit(errors: np.ndarray, of_blocks: Mapping[int, float], of_kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -119,13 +133,21 @@ def _place(name: str, model: nn.Module) -> tuple[str, str]:
 
 
 def _pruned(model: nn.Module, squares: Mapping[str, Tensor]) -> Damage:
+    return _changed(model, list(squares), lambda name, weight: wanda(weight, MeanSquares(squares[name], 0), PROBE)[0])
+
+
+def _in_int4(model: nn.Module, names: Sequence[str], group_size: int) -> Damage:
+    return _changed(model, names, lambda _, weight: rounded_to_int4(weight, group_size))
+
+
+def _changed(model: nn.Module, names: Sequence[str], change: Callable[[str, Tensor], Tensor]) -> Damage:
     @contextmanager
     def damage() -> Iterator[None]:
         whole: list[tuple[Tensor, Tensor]] = []
-        for name, mean in squares.items():
+        for name in names:
             weight = out_in(model.get_submodule(name))
             whole.append((weight, weight.clone()))
-            weight.copy_(wanda(weight, MeanSquares(mean, 0), PROBE)[0])
+            weight.copy_(change(name, weight))
         try:
             yield
         finally:
