@@ -28,6 +28,7 @@ from cutwork.torch_models.blocks import block_lists, out_in
 from cutwork.torch_models.model_inputs import inputs_of
 
 _BLOCKS = 8  # of which the sensitivity is measured; that of the others lies between
+_LOGITS = 1 << 27  # of whole models, at most, beside those of one sample more
 _ROUNDS = 50
 _LEAST = 1e-9  # of a measured KL: rounding may make it 0
 
@@ -41,8 +42,8 @@ def sensitivities(
 ) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
     """KL per relative output error of each linear, the same where weights were rounded, and KL of the head by dtype.
 
-    In nats per token; dtypes i8 and i4. `batches` are collated examples, best of one sample each: the logits of a whole
-    one are in memory.
+    In nats per token; dtypes i8 and i4. `batches` are collated examples, best of one sample each: some logits are
+    in memory.
     """
     places = {name: _place(name, model) for name in linears_}
     blocks = list(dict.fromkeys(block for block, _ in places.values()))
@@ -103,23 +104,24 @@ def _divergences(
     totals: dict[Any, float] = defaultdict(float)
     tokens = 0
     inputs = inputs_of(model.config)
+
+    def log_probabilities(batch: dict[str, Tensor]) -> Tensor:
+        logits: Tensor = model(**inputs.keywords(batch)).logits
+        return logits[batch["attention_mask"].bool()].float().log_softmax(-1)
+
     with torch.inference_mode(), progress_bar(console) as progress:
         bar = progress.add_task("sensitivities", total=len(batches) * len(damages))
-        for batch in batches:
-            real = batch["attention_mask"].bool()
-
-            def log_probabilities(batch: dict[str, Tensor] = batch, real: Tensor = real) -> Tensor:
-                logits: Tensor = model(**inputs.keywords(batch)).logits
-                return logits[real].float().log_softmax(-1)
-
-            whole = log_probabilities()
-            probabilities = whole.exp()
-            tokens += len(whole)
+        waiting = list(batches)
+        while waiting:
+            together: list[tuple[dict[str, Tensor], Tensor]] = []  # a model is damaged once for as many as fit
+            while waiting and sum(whole.numel() for _, whole in together) < _LOGITS:
+                together.append((waiting[0], log_probabilities(waiting.pop(0))))
+            tokens += sum(len(whole) for _, whole in together)
             for key, damage in damages.items():
                 with damage():
-                    lost = (probabilities * (whole - log_probabilities())).sum()
-                totals[key] += lost.item()
-                progress.advance(bar)
+                    for batch, whole in together:
+                        totals[key] += (whole.exp() * (whole - log_probabilities(batch))).sum().item()
+                        progress.advance(bar)
     return {key: max(total / tokens, _LEAST) for key, total in totals.items()}
 
 
