@@ -60,11 +60,16 @@ class Entry:
         return f"{self.kind}/{self.name}".replace(" ", "-").replace(":", "-")
 
 
-def entries(shop: Workshop, points: int, uniform: Sequence[str] = UNIFORM) -> list[Entry]:
-    """So many of each frontier, spread over its speeds, and the uniform ones, with int8 in the head."""
+def entries(shop: Workshop, points: int, uniform: Sequence[str] = UNIFORM, also: Sequence[int] = ()) -> list[Entry]:
+    """So many of each frontier, spread over its speeds, and the uniform ones, with int8 in the head.
+
+    also: further places on the frontier of zeros and bits, which has 16.
+    """
     found = []
     for kind, choices in frontiers(shop.menu).items():
         places = sorted({round(x) for x in np.linspace(1, len(choices) - 1, points)})
+        if kind == next(iter(ALLOWED)):
+            places = sorted({*places, *(place for place in also if place < len(choices))})
         found += [_entry(shop, kind, f"{choices[i].speedup:.2f}x", choices[i]) for i in places]
     for label in uniform:
         found.append(_entry(shop, "uniform", label, shop.menu.uniform(label, "dense w8a8")))
@@ -247,6 +252,7 @@ def main() -> None:
     parser.add_argument("--speed", action="store_true", help="measure milliseconds; on a quiet machine")
     parser.add_argument("--purpose", default="decode", choices=["decode", "prefill", "batch16"])
     parser.add_argument("--points", type=int, default=4, help="of each frontier")
+    parser.add_argument("--also", type=int, nargs="+", default=[], help="more places on the frontier of zeros and bits")
     parser.add_argument("--kinds", nargs="+", default=list(COLOURS), choices=list(COLOURS))
     parser.add_argument("--uniform", nargs="+", default=UNIFORM, help="candidates that every linear takes alike")
     parser.add_argument("--most", type=int, help="stop after so many choices that were not there before")
@@ -267,7 +273,7 @@ def main() -> None:
     base = recipe.model_copy(update=changes)
     shop = Workshop(base, load_task(base.task), options.purpose, "answers", Console(stderr=True))
     rows, new = [], 0
-    for entry in entries(shop, options.points, options.uniform):
+    for entry in entries(shop, options.points, options.uniform, options.also):
         fresh = not (options.work / entry.folder / ("one-shot/packed" if options.one_shot else "packed")).exists()
         if entry.kind not in options.kinds or (fresh and new == options.most):
             continue
