@@ -13,6 +13,7 @@ what is made in `--work`.
 
 import argparse
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,8 +108,8 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
     return float(np.corrcoef(np.stack(ranks))[0, 1])
 
 
-def measure(shop: Workshop, entry: Entry, options: argparse.Namespace) -> dict[str, Any]:
-    """What was predicted and measured of an entry."""
+def measure(shop: Workshop, entry: Entry, options: argparse.Namespace) -> tuple[dict[str, Any], Path]:
+    """What was predicted and measured of an entry but its speed, and its packed model."""
     recipe = entry.recipe.model_copy(update={"tune": None}) if options.one_shot else entry.recipe
     packed, _ = shop.make(recipe, entry.folder)
     samples = shop.task.test[: options.samples]
@@ -128,17 +129,26 @@ def measure(shop: Workshop, entry: Entry, options: argparse.Namespace) -> dict[s
     if not options.one_shot:
         before, after = (shop.scores(stage, shop.task.test) for stage in (shop.dense, packed))
         row["lost"] = loss(before, after).__dict__
-    if options.speed:
-        with Model.load(packed.output, threads=options.threads, max_batch=1, max_context=1024) as model:
-            row["milliseconds"] = 1e3 * profile_step(model, context=256, repeats=100).seconds
-    return row
+    return row, packed.output
+
+
+def milliseconds(models: Sequence[Path], threads: int, rounds: int = 7) -> list[float]:
+    """Of one token after 256, the median of rounds that go through all models in turn; all are in memory at once."""
+    with ExitStack() as stack:
+        loaded = [
+            stack.enter_context(Model.load(path, threads=threads, max_batch=1, max_context=512)) for path in models
+        ]
+        found = [[profile_step(model, context=256).seconds for model in loaded] for _ in range(rounds + 1)][1:]
+    return [float(1e3 * each) for each in np.median(found, axis=0)]
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     """How well predictions rank what was measured, and how far milliseconds are off."""
     found = {"kl_rank_correlation": rank_correlation([r["predicted"]["kl"] for r in rows], [r["kl"] for r in rows])}
     even = [row for row in rows if row["kind"] != "OWL"]
-    if all("milliseconds" in row for row in even):
+    if all("speedup" in row for row in even):
+        off = [abs(row["speedup"] / row["predicted"]["speedup"] - 1) for row in even]
+        found["speedup_off_median"], found["speedup_off_most"] = float(np.median(off)), max(off)
         off = [abs(row["milliseconds"] / row["predicted"]["milliseconds"] - 1) for row in even]
         found["milliseconds_off_median"], found["milliseconds_off_most"] = float(np.median(off)), max(off)
     return found
@@ -151,20 +161,18 @@ def advantage(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     beyond its ends are left out.
     """
 
-    def milliseconds(row: dict[str, Any]) -> float:
+    def takes(row: dict[str, Any]) -> float:
         return float(row.get("milliseconds") or row["predicted"]["milliseconds"])
 
-    ours = sorted((row["kl"], milliseconds(row)) for row in rows if row["kind"] == next(iter(ALLOWED)))
-    others = [
-        (f"{row['kind']}, {row['name']}", row["kl"], milliseconds(row)) for row in rows if row["kind"] not in ALLOWED
-    ]
+    ours = sorted((row["kl"], takes(row)) for row in rows if row["kind"] == next(iter(ALLOWED)))
+    others = [(f"{row['kind']}, {row['name']}", row["kl"], takes(row)) for row in rows if row["kind"] not in ALLOWED]
     best = [
         (name, kl, ms)
         for name, kl, ms in others
         if not any(k <= kl and m <= ms and (k, m) != (kl, ms) for _, k, m in others) and ours[0][0] <= kl <= ours[-1][0]
     ]
-    at, takes = np.log([kl for kl, _ in ours]), [ms for _, ms in ours]
-    return {name: ms / float(np.interp(np.log(kl), at, takes)) for name, kl, ms in best}
+    at, times = np.log([kl for kl, _ in ours]), [ms for _, ms in ours]
+    return {name: ms / float(np.interp(np.log(kl), at, times)) for name, kl, ms in best}
 
 
 def advantage_table(result: dict[str, Any]) -> str:
@@ -196,8 +204,9 @@ def table(result: dict[str, Any]) -> str:
         told, lost = row["predicted"], row.get("lost")
         points = f"{lost['points']:.1f} ({lost['low']:.1f} to {lost['high']:.1f})" if lost else "–"
         ms = f"{told['milliseconds']:.2f}" + (f" / {row['milliseconds']:.2f}" if "milliseconds" in row else "")
+        speedup = f"{told['speedup']:.2f}×" + (f" / {row['speedup']:.2f}×" if "speedup" in row else "")
         lines.append(
-            f"| {row['kind']}, {row['name']} | {told['zeros']:.0%} | {told['speedup']:.2f}× | {ms} "
+            f"| {row['kind']}, {row['name']} | {told['zeros']:.0%} | {speedup} | {ms} "
             f"| {told['kl']:.3g} | {row['kl']:.3g} | {points} |"
         )
     return "\n".join(lines)
@@ -216,6 +225,8 @@ def verdicts(result: dict[str, Any]) -> str:
     if "milliseconds_off_most" in result:
         middle, most = result["milliseconds_off_median"], result["milliseconds_off_most"]
         line("milliseconds within 5% of those predicted", f"median {middle:.0%}, at most {most:.0%}", most <= 0.05)
+        middle, most = result["speedup_off_median"], result["speedup_off_most"]
+        line("so are speed-ups over the dense model", f"median {middle:.0%}, at most {most:.0%}", most <= 0.05)
     times = advantage(result["rows"])
     if times:
         least = min(times.values())
@@ -272,16 +283,22 @@ def main() -> None:
         changes |= {"model": options.model, "teacher": None}
     base = recipe.model_copy(update=changes)
     shop = Workshop(base, load_task(base.task), options.purpose, "answers", Console(stderr=True))
-    rows, new = [], 0
+    rows, files, new = [], [], 0
     for entry in entries(shop, options.points, options.uniform, options.also):
         fresh = not (options.work / entry.folder / ("one-shot/packed" if options.one_shot else "packed")).exists()
         if entry.kind not in options.kinds or (fresh and new == options.most):
             continue
         new += fresh
-        rows.append(measure(shop, entry, options))
+        row, file = measure(shop, entry, options)
+        rows.append(row)
+        files.append(file)
         shop.console.print(
             f"{entry.kind}, {entry.name}: KL {rows[-1]['predicted']['kl']:.4g} → {rows[-1]['kl']:.4g}", highlight=False
         )
+    if options.speed:
+        dense, *others = milliseconds([shop.dense.output, *files], options.threads)
+        for row, taken in zip(rows, others, strict=True):
+            row["milliseconds"], row["speedup"] = taken, dense / taken
     about = {"model": base.model, "task": shop.task.name, "purpose": options.purpose, "trained": not options.one_shot}
     found = {**about, **summary(rows), "rows": rows, **as_json(frontiers(shop.menu))}
     result = save(options.results / f"{options.name}.json", found, threads=options.threads)
