@@ -38,9 +38,10 @@ def test_advantages_are_over_the_best_uniform_choices_at_their_kl() -> None:
     assert choices.advantage_table({"rows": [*ours, *others]}).splitlines()[2:] == ["| uniform, good | 0.2 | 1.33× |"]
     told = {"kl_rank_correlation": 0.85, "milliseconds_off_median": 0.02, "milliseconds_off_most": 0.04}
     told |= {"speedup_off_median": 0.03, "speedup_off_most": 0.06}
+    told |= {"milliseconds_anew_off_median": 0.01, "milliseconds_anew_off_most": 0.02}
     lines = choices.verdicts({"rows": [*ours, *others], **told}).splitlines()[2:]
-    assert [line.split("|")[3].strip() for line in lines] == ["**missed**", "met", "**missed**", "met"]
-    assert "median 2%, at most 4%" in lines[1] and "1.33 to 1.33 times, 1 uniform" in lines[3]
+    assert [line.split("|")[3].strip() for line in lines] == ["**missed**", "met", "met", "**missed**", "met"]
+    assert "median 2%, at most 4%" in lines[1] and "1.33 to 1.33 times, 1 uniform" in lines[4]
 
 
 def test_a_frontier_is_read_between_its_points() -> None:
