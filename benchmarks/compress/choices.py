@@ -165,33 +165,45 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def advantage(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """How many times as fast as uniform choices, and OWL's, the frontier of zeros and bits is at their measured KL.
+    """How many times as fast as each other choice the frontier of zeros and bits is at that choice's measured KL.
 
-    Of those that no other of them beats in both; between the frontier's points along the logarithm of the KL. Those
-    beyond its ends are left out.
+    Between the frontier's points along the logarithm of the KL; choices beyond its ends are left out.
     """
-
-    def takes(row: dict[str, Any]) -> float:
-        return float(row.get("milliseconds") or row["predicted"]["milliseconds"])
-
-    ours = sorted((row["kl"], takes(row)) for row in rows if row["kind"] == next(iter(ALLOWED)))
-    others = [(f"{row['kind']}, {row['name']}", row["kl"], takes(row)) for row in rows if row["kind"] not in ALLOWED]
-    best = [
-        (name, kl, ms)
-        for name, kl, ms in others
-        if not any(k <= kl and m <= ms and (k, m) != (kl, ms) for _, k, m in others) and ours[0][0] <= kl <= ours[-1][0]
-    ]
+    ours = sorted((row["kl"], _takes(row)) for row in rows if row["kind"] == next(iter(ALLOWED)))
     at, times = np.log([kl for kl, _ in ours]), [ms for _, ms in ours]
-    return {name: ms / float(np.interp(np.log(kl), at, times)) for name, kl, ms in best}
+    return {
+        _label(row): _takes(row) / float(np.interp(np.log(row["kl"]), at, times))
+        for row in rows
+        if row["kind"] != next(iter(ALLOWED)) and ours[0][0] <= row["kl"] <= ours[-1][0]
+    }
+
+
+def best_alike(rows: Sequence[dict[str, Any]]) -> set[str]:
+    """The uniform choices, and OWL's, that no other of them beats in both KL and milliseconds."""
+    alike = [row for row in rows if row["kind"] not in ALLOWED]
+    return {
+        _label(row)
+        for row in alike
+        if not any(o is not row and o["kl"] <= row["kl"] and _takes(o) <= _takes(row) for o in alike)
+    }
+
+
+def _takes(row: dict[str, Any]) -> float:
+    return float(row.get("milliseconds") or row["predicted"]["milliseconds"])
+
+
+def _label(row: dict[str, Any]) -> str:
+    return f"{row['kind']}, {row['name']}"
 
 
 def advantage_table(result: dict[str, Any]) -> str:
-    """By uniform choice."""
-    lines = ["| the same for every linear | KL measured | times as fast at that KL |", "|---|--:|--:|"]
-    kl = {f"{row['kind']}, {row['name']}": row["kl"] for row in result["rows"]}
-    return "\n".join(
-        [*lines, *(f"| {name} | {kl[name]:.3g} | {x:.2f}× |" for name, x in advantage(result["rows"]).items())]
-    )
+    """By other choice; those that no uniform choice beats are bold."""
+    lines = ["| choice | KL measured | the frontier is, at that KL |", "|---|--:|--:|"]
+    kl, best = {_label(row): row["kl"] for row in result["rows"]}, best_alike(result["rows"])
+    for name, times in advantage(result["rows"]).items():
+        shown = f"**{name}**" if name in best else name
+        lines.append(f"| {shown} | {kl[name]:.3g} | {times:.2f} times as fast |")
+    return "\n".join(lines)
 
 
 def as_json(found: Mapping[str, Sequence[Choice]]) -> dict[str, Any]:
@@ -240,7 +252,8 @@ def verdicts(result: dict[str, Any]) -> str:
         if f"{name}_off_most" in result:
             middle, most = result[f"{name}_off_median"], result[f"{name}_off_most"]
             line(wanted, f"median {middle:.0%}, at most {most:.0%}", most <= 0.05)
-    times = advantage(result["rows"])
+    best = best_alike(result["rows"])
+    times = {name: x for name, x in advantage(result["rows"]).items() if name in best}
     if times:
         least = min(times.values())
         found = f"{least:.2f} to {max(times.values()):.2f} times, {len(times)} uniform choices"
@@ -249,22 +262,28 @@ def verdicts(result: dict[str, Any]) -> str:
 
 
 def plot(rows: Sequence[dict[str, Any]], file: Path) -> None:
-    """Measured KL (or points lost) against predicted speed-up, and against predicted KL."""
+    """Measured KL (or points lost) against speed-up, measured where it was, and against predicted KL."""
     figure = figures.new_figure(11, 4.6)
     left, right = figure.subplots(1, 2)
     for kind, colour in COLOURS.items():
-        own = sorted((row for row in rows if row["kind"] == kind), key=lambda row: row["predicted"]["speedup"])
+        own = sorted((row for row in rows if row["kind"] == kind), key=_speedup)
+        if not own:
+            continue
         y = [row["lost"]["points"] if "lost" in row else row["kl"] for row in own]
-        line = "" if kind in ("uniform", "OWL") else "-"
-        left.plot([row["predicted"]["speedup"] for row in own], y, line, marker="o", color=colour, label=kind)
+        style = "none" if kind in ("uniform", "OWL") else "-"
+        left.plot([_speedup(row) for row in own], y, linestyle=style, marker="o", color=colour, label=kind)
         right.plot([row["predicted"]["kl"] for row in own], [row["kl"] for row in own], "o", color=colour, label=kind)
-    left.set_xlabel("predicted speed-up over bfloat16")
+    left.set_xlabel("speed-up over bfloat16")
     left.set_ylabel("points lost" if any("lost" in row for row in rows) else "KL measured, nats per token")
     right.set(xlabel="KL predicted before training", ylabel="KL measured", xscale="log", yscale="log")
     for ax in (left, right):
         figures.frame(ax)
     left.legend(frameon=False)
     figures.save(figure, file)
+
+
+def _speedup(row: dict[str, Any]) -> float:
+    return float(row.get("speedup") or row["predicted"]["speedup"])
 
 
 def main() -> None:

@@ -34,8 +34,10 @@ def test_advantages_are_over_the_best_uniform_choices_at_their_kl() -> None:
     ours = [row("zeros and bits", str(kl), kl, ms) for kl, ms in ((0.1, 4.0), (0.4, 2.0))]
     others = [row("uniform", "good", 0.2, 4.0), row("uniform", "worse in both", 0.3, 5.0), row("OWL", "far", 0.9, 1.0)]
     found = choices.advantage([*ours, *others])
-    assert found == {"uniform, good": pytest.approx(4 / 3)}
-    assert choices.advantage_table({"rows": [*ours, *others]}).splitlines()[2:] == ["| uniform, good | 0.2 | 1.33× |"]
+    assert found["uniform, good"] == pytest.approx(4 / 3) and found["uniform, worse in both"] > 5 / 3
+    assert "OWL, far" not in found and choices.best_alike([*ours, *others]) == {"uniform, good", "OWL, far"}
+    shown = choices.advantage_table({"rows": [*ours, *others]}).splitlines()[2:]
+    assert shown[0] == "| **uniform, good** | 0.2 | 1.33 times as fast |" and "| uniform, worse in both |" in shown[1]
     told = {"kl_rank_correlation": 0.85, "milliseconds_off_median": 0.02, "milliseconds_off_most": 0.04}
     told |= {"speedup_off_median": 0.03, "speedup_off_most": 0.06}
     told |= {"milliseconds_anew_off_median": 0.01, "milliseconds_anew_off_most": 0.02}
