@@ -41,9 +41,12 @@ def test_advantages_are_over_the_best_uniform_choices_at_their_kl() -> None:
     told = {"kl_rank_correlation": 0.85, "milliseconds_off_median": 0.02, "milliseconds_off_most": 0.04}
     told |= {"speedup_off_median": 0.03, "speedup_off_most": 0.06}
     told |= {"milliseconds_anew_off_median": 0.01, "milliseconds_anew_off_most": 0.02}
+    for each, predicted in zip((*ours, *others), (5.0, 2.5, 5.0, 5.0, 1.0), strict=True):
+        each["predicted"] = {"milliseconds_anew": predicted}
     lines = choices.verdicts({"rows": [*ours, *others], **told}).splitlines()[2:]
-    assert [line.split("|")[3].strip() for line in lines] == ["**missed**", "met", "met", "**missed**", "met"]
-    assert "median 2%, at most 4%" in lines[1] and "1.33 to 1.33 times, 1 uniform" in lines[4]
+    assert [line.split("|")[3].strip() for line in lines] == ["**missed**", "met", "**missed**", "met", "", "met"]
+    assert "mixed choices take 0.80 and uniform ones 1.00" in lines[4]
+    assert "median 2%, at most 4%" in lines[1] and "1.33 to 1.33 times, 1 uniform" in lines[5]
 
 
 def test_a_frontier_is_read_between_its_points() -> None:
