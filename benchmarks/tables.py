@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks import claims
 from benchmarks.common.provenance import ROOT
 from benchmarks.common.results import RESULTS, load, where
-from benchmarks.compress import choices, drafts, frontier, promises
+from benchmarks.compress import choices, drafts, frontier, low_rank, promises
 from benchmarks.embedding import quality as embedding_quality
 from benchmarks.embedding import speed as embedding_speed
 from benchmarks.engine import bare, encoders, layouts, partition, speculative, threads
@@ -104,6 +104,8 @@ TABLES = {
     "choices, verdicts": Table(choices.verdicts, ("choices",)),
     "choices, advantage": Table(choices.advantage_table, ("choices",)),
     "frontier": Table(frontier.frontier_table, ("choices",)),
+    "corrections": Table(low_rank.table, ("low_rank",)),
+    "corrections, left": Table(low_rank.left_table, ("low_rank",)),
     "embedding quality": Table(embedding_quality.table, ("embedding_quality",)),
     "embedding speed": Table(embedding_speed.table, ("embedding_speed",)),
     "loading": Table(loading.table, ("load",)),
