@@ -34,8 +34,7 @@ def examine(
     """Of every linear and the head: shape, relative output errors by label, sensitivities, and KL by label.
 
     `settings` say what prunes, how many samples candidates are made with, as many others that judge them, where there
-    are as many, and how Hessians are damped. Raises CutworkError for unusable
-    models or samples.
+    are as many, and how Hessians are damped. Raises CutworkError for unusable models or samples.
     """
     model, _ = load_for_surgery(model_dir)
     tokenizer, count = load_tokenizer(model_dir), settings.calibration_samples

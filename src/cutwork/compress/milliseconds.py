@@ -30,7 +30,7 @@ from cutwork.store import bfloat16
 Purpose = Literal["decode", "prefill", "batch16"]
 TOKENS: dict[Purpose, int] = {"decode": 1, "prefill": 512, "batch16": 16}  # of a step
 _CONTEXT = 256  # tokens that a decoded one attends to
-_TIMES = 5
+_TIMES = 5  # that other ops are measured, of which the least counts
 _ROWS = 256  # of the weights that are laid out
 
 
