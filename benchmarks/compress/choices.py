@@ -26,14 +26,12 @@ from benchmarks.common.results import RECIPES, RESULTS, save
 from benchmarks.compress.frontier import frontier_table
 from cutwork.compress.frontier import ALLOWED, by_kind, frontiers
 from cutwork.compress.menu import Choice
-from cutwork.compress.milliseconds import other_milliseconds
 from cutwork.compress.promise import loss
 from cutwork.compress.recipe_of import recipe_of
 from cutwork.compress.workshop import Workshop
 from cutwork.engine.explain import profile_step
 from cutwork.engine.model import Model
 from cutwork.recipe import Recipe, load_recipe
-from cutwork.run.stages import path_of
 from cutwork.tasks.load import load_task
 from cutwork.tasks.rendering import render
 from cutwork.tasks.task import Sample
@@ -145,21 +143,12 @@ def milliseconds(models: Sequence[Path], threads: int, rounds: int = 7) -> list[
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """How well predictions rank what was measured, and how far milliseconds are off.
-
-    Those of linears are kept from run to run, and what is no linear is measured once for a frontier: also with that
-    measured in the same minutes as the choices.
-    """
+    """How well predictions rank what was measured, and how far milliseconds are off."""
     found = {"kl_rank_correlation": rank_correlation([r["predicted"]["kl"] for r in rows], [r["kl"] for r in rows])}
     even = [row for row in rows if row["kind"] != "OWL"]
     if all("speedup" in row for row in even):
-        offs = {
-            "milliseconds": [row["milliseconds"] / row["predicted"]["milliseconds"] for row in even],
-            "milliseconds_anew": [row["milliseconds"] / row["predicted"]["milliseconds_anew"] for row in even],
-            "speedup": [row["speedup"] / row["predicted"]["speedup"] for row in even],
-        }
-        for name, ratios in offs.items():
-            off = [abs(ratio - 1) for ratio in ratios]
+        for name in ("milliseconds", "speedup"):
+            off = [abs(row[name] / row["predicted"][name] - 1) for row in even]
             found[f"{name}_off_median"], found[f"{name}_off_most"] = float(np.median(off)), max(off)
     return found
 
@@ -247,17 +236,10 @@ def verdicts(result: dict[str, Any]) -> str:
     for name, wanted in (
         ("milliseconds", "milliseconds within 5% of those predicted"),
         ("speedup", "speed-ups over the dense model within 5% of those predicted"),
-        ("milliseconds_anew", "milliseconds, with what is no linear measured in the same minutes"),
     ):
         if f"{name}_off_most" in result:
             middle, most = result[f"{name}_off_median"], result[f"{name}_off_most"]
             line(wanted, f"median {middle:.0%}, at most {most:.0%}", most <= 0.05)
-    if "milliseconds_anew_off_most" in result:
-        mixed, alike = (
-            np.median([r["milliseconds"] / r["predicted"]["milliseconds_anew"] for r in result["rows"] if among(r)])
-            for among in (lambda r: r["kind"] in ALLOWED, lambda r: r["kind"] not in ALLOWED)
-        )
-        lines.append(f"| – | by the last, mixed choices take {mixed:.2f} and uniform ones {alike:.2f} of it | |")
     best = best_alike(result["rows"])
     times = {name: x for name, x in advantage(result["rows"]).items() if name in best}
     if times:
@@ -335,11 +317,8 @@ def main() -> None:
         )
     if options.speed:
         dense, *others = milliseconds([shop.dense.output, *files], options.threads)
-        anew, _ = other_milliseconds(path_of(shop.source), options.purpose, options.threads)
         for row, taken in zip(rows, others, strict=True):
             row["milliseconds"], row["speedup"] = taken, dense / taken
-            predicted = row["predicted"]["milliseconds"] - shop.menu.other_milliseconds + anew
-            row["predicted"]["milliseconds_anew"] = predicted
     about = {"model": base.model, "task": shop.task.name, "purpose": options.purpose, "trained": not options.one_shot}
     found = {**about, **summary(rows), "rows": rows, **as_json(frontiers(shop.menu))}
     result = save(options.results / f"{options.name}.json", found, threads=options.threads)

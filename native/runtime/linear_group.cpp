@@ -1,7 +1,9 @@
 #include "runtime/linear_group.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
+#include <numeric>
 #include <stdexcept>
 #include <utility>
 
@@ -49,7 +51,7 @@ LinearGroup::LinearGroup(std::vector<Member> members, Activation activation, int
     algorithms = choose(first);
     while (++next <= kMost && choose(next) == algorithms) {
     }
-    add_schedule(first, next <= kMost ? next - 1 : std::numeric_limits<int64_t>::max(), algorithms);
+    add_schedule(first, next <= kMost ? next - 1 : std::numeric_limits<int64_t>::max(), algorithms, costs);
   }
 }
 
@@ -67,14 +69,25 @@ size_t LinearGroup::kernel_of(const Schedule& schedule, size_t member) const {
   return kernel_index(schedule.algorithms[member], weight.encoding, weight.dtype);
 }
 
-void LinearGroup::add_schedule(int64_t first, int64_t last, std::vector<Algorithm> algorithms) {
+// What a member takes, in any unit that is the same for all: members are stored in different ways.
+double LinearGroup::time_of(size_t member, Algorithm algorithm, int64_t tokens, const Costs& costs) const {
+  const Weight& weight = members_[member].weight;
+  const double seconds = costs.seconds(shape_of(weight), algorithm, tokens, static_cast<int>(threads_));
+  return std::isfinite(seconds) && seconds > 0 ? seconds : 1e-12 * cost(weight, 0, weight.rows);
+}
+
+void LinearGroup::add_schedule(int64_t first, int64_t last, std::vector<Algorithm> algorithms, const Costs& costs) {
   Schedule schedule = {
       .first = first, .last = last, .algorithms = std::move(algorithms), .rearranging = {}, .parts = {}};
   const auto parts = static_cast<size_t>(part_count(schedule));
   schedule.parts.resize(parts);
+  std::vector<double> times;
+  for (size_t i = 0; i < members_.size(); ++i) times.push_back(time_of(i, schedule.algorithms[i], first, costs));
+  const double whole = std::max(std::accumulate(times.begin(), times.end(), 0.0), 1e-12);
   double before = 0;
   for (size_t i = 0; i < members_.size(); ++i) {
     const Weight& weight = members_[i].weight;
+    const double elements = std::max(cost(weight, 0, weight.rows), 1.0);
     const bool skips = skips_zeros(schedule.algorithms[i]);
     const auto alike = [&](size_t other) { return kernel_of(schedule, other) == kernel_of(schedule, i); };
     if (skips && std::none_of(schedule.rearranging.begin(), schedule.rearranging.end(), alike))
@@ -83,8 +96,8 @@ void LinearGroup::add_schedule(int64_t first, int64_t last, std::vector<Algorith
     const int64_t tile = skips && rows_ >= kRowPanel * threads_ ? kRowPanel : kRowTile;
     for (int64_t begin = 0; begin < weight.rows; begin += tile) {
       const int64_t end = std::min(begin + tile, weight.rows);
-      const double own = cost(weight, begin, end);
-      const double share = (before + own / 2) / std::max(cost_, 1.0) * static_cast<double>(parts);
+      const double own = times[i] * cost(weight, begin, end) / elements;
+      const double share = (before + own / 2) / whole * static_cast<double>(parts);
       std::vector<RowRange>& part = schedule.parts[std::min(static_cast<size_t>(share), parts - 1)];
       before += own;
       if (!part.empty() && part.back().member == i) {

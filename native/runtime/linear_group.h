@@ -70,7 +70,8 @@ class LinearGroup {
 
   size_t kernel_of(const Schedule& schedule, size_t member) const;
   int64_t part_count(const Schedule& schedule) const;
-  void add_schedule(int64_t first, int64_t last, std::vector<Algorithm> algorithms);
+  double time_of(size_t member, Algorithm algorithm, int64_t tokens, const Costs& costs) const;
+  void add_schedule(int64_t first, int64_t last, std::vector<Algorithm> algorithms, const Costs& costs);
   const Schedule& schedule(int64_t tokens) const;
   void run_at_once(const Context& context, const float* x, int64_t tokens, const Target* targets, int64_t first,
                    const Schedule& schedule) const;

@@ -1,7 +1,5 @@
-"""Errors, sensitivities and prices of candidates."""
+"""Errors of candidates, and sensitivities to them."""
 
-from dataclasses import replace
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -10,11 +8,9 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from cutwork.compress.candidates import CANDIDATES, DENSE, Candidate, parse
+from cutwork.compress.candidates import CANDIDATES, DENSE, parse
 from cutwork.compress.errors import PROBE, linear_errors
-from cutwork.compress.milliseconds import Prices, other_milliseconds
 from cutwork.compress.sensitivity import _divergences, _pruned, fit, sensitivities
-from cutwork.engine.backend import native
 from cutwork.prune.alps import alps
 from cutwork.prune.calibrate import calibration_batches
 from cutwork.prune.input_statistics import SumOfProducts
@@ -22,7 +18,6 @@ from cutwork.prune.sparsegpt import sparsegpt
 from cutwork.quantize.qat import round_activations
 from cutwork.torch_models.blocks import block_linears
 from cutwork.torch_models.data import Examples, collate
-from tests.tiny_checkpoint import write_tiny_checkpoint
 from tests.torch_models.tiny import FAMILIES, llama, random_examples
 
 SILENT = Console(quiet=True)
@@ -138,32 +133,3 @@ def test_labels_are_read_back() -> None:
     assert [parse(candidate.label) for candidate in CANDIDATES] == list(CANDIDATES)
     assert parse("dense bf16") == DENSE
     assert PROBE.sparsity < min(c.sparsity for c in CANDIDATES if c.sparsity)
-
-
-def test_prices_fall_with_bits_and_zeros_and_grow_with_rows() -> None:
-    prices = Prices("decode", threads=1)
-    dense = prices.of(DENSE, 512, 256)
-    assert dense.nbytes == 2 * 512 * 256 and dense.milliseconds > 0
-    sizes = [prices.of(Candidate("unstructured", rate), 512, 256).nbytes for rate in (0.0, 0.5, 0.8)]
-    assert sizes == sorted(sizes, reverse=True) and sizes[1] == pytest.approx(dense.nbytes * (0.5 + 1 / 16), rel=0.05)
-    by_bits = [prices.of(replace(DENSE, scheme=scheme), 512, 256).nbytes for scheme in (None, "w8a8", "w4a16")]
-    assert by_bits == sorted(by_bits, reverse=True)
-    assert prices.of(DENSE, 4096, 256).milliseconds == pytest.approx(8 * dense.milliseconds)
-    many = Prices("prefill", threads=1)
-    assert many.of(DENSE, 512, 256).milliseconds > 10 * dense.milliseconds
-    assert many.of(DENSE, 512, 256, True).milliseconds < 2 * dense.milliseconds  # logits of one token
-
-
-@pytest.mark.skipif(native().isa() != "avx512", reason="no kernel for reordered weights")
-def test_where_much_comes_at_once_weights_are_as_the_server_reorders_them() -> None:
-    sparse = Candidate("unstructured", 0.75, "w8a8")
-    one, batch = (Prices(purpose, threads=1).of(sparse, 512, 1024) for purpose in ("decode", "batch16"))
-    assert batch.nbytes > 2 * one.nbytes
-    assert batch.milliseconds < Prices("batch16", threads=1).of(replace(DENSE, scheme="w8a8"), 512, 1024).milliseconds
-
-
-@pytest.mark.parametrize("purpose", ["decode", "prefill", "batch16"])
-def test_what_is_no_linear_is_measured(purpose: str, tmp_path: Path) -> None:
-    model = write_tiny_checkpoint(tmp_path / "dense")
-    milliseconds, nbytes = other_milliseconds(model, purpose, 1)  # type: ignore[arg-type]
-    assert milliseconds > 0 and nbytes == 0  # the embedding is the head

@@ -3,7 +3,7 @@
 candidates    what a linear may become: pattern × rate × scheme
 errors        what each costs in output error, from one walk with calibration data
 sensitivity   what an output error costs the whole model: KL, measured for some blocks, every kind, the head
-milliseconds  what each takes on this machine, by the engine's cost model, and its bytes
+milliseconds  what each takes on this machine, measured on the model's steps, and its bytes
 solve         the best choice for every budget, exactly
 frontier      all of that as points, JSON and a plot
 promise       points lost on held-out samples, with their interval

@@ -2,7 +2,8 @@
 
 What is made lies in the output directory, as stages that resume (`run/stages.py`):
 
-    errors.json, others.json    of the dense model: what candidates cost it, what is no linear
+    errors.json                 what candidates cost the dense model
+    milliseconds.json           what they take on this machine, and what is no linear
     frontier.json, .png         the best choices for every speed, and what was tried
     dense/, 2.31x-c0ffee/, …    the dense model packed, and one directory for each choice that was trained
     packed/, recipe.yaml        the model that keeps the promise, and the recipe that makes it again

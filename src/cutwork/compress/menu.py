@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cutwork.compress.candidates import DENSE, Candidate, parse
-from cutwork.compress.milliseconds import Prices
+from cutwork.compress.milliseconds import Steps
 from cutwork.compress.solve import Option, Solver
 
 HEAD = "head"  # the part that is no linear of a block
@@ -103,17 +103,17 @@ class BestChoices:
         return self._menu.choice(labels)
 
 
-def menu(errors: Mapping[str, Any], others: Mapping[str, float], prices: Prices) -> Menu:
-    """From what the stages `errors.json` and `others.json` hold (see `compress.py`)."""
+def menu(errors: Mapping[str, Any], steps: Steps, plan_name: Callable[[str], str]) -> Menu:
+    """From what the stage errors.json holds (see `compress.py`) and what steps take, which knows names of plans."""
     parts: dict[str, list[Offer]] = {}
     shapes: dict[str, tuple[int, int]] = {}
     for name, linear in errors["linears"].items():
-        rows, columns = shapes[name] = linear["rows"], linear["columns"]
-        parts[name] = []
-        for label, kl in linear["kl"].items():
-            price = prices.of(parse(label), rows, columns, name == HEAD)
-            parts[name].append(Offer(label, price.milliseconds, price.nbytes, kl))
-    return Menu(parts, shapes, others["milliseconds"], others["nbytes"])
+        shapes[name] = linear["rows"], linear["columns"]
+        prices = steps.head if name == HEAD else steps.linears[plan_name(f"{name}.weight")]
+        parts[name] = [
+            Offer(label, prices[label].milliseconds, prices[label].nbytes, kl) for label, kl in linear["kl"].items()
+        ]
+    return Menu(parts, shapes, steps.other.milliseconds, steps.other.nbytes)
 
 
 def _of(offers: list[Offer], label: str) -> Offer:

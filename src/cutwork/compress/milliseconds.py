@@ -1,28 +1,39 @@
-"""What every candidate takes on this machine: milliseconds by the engine's cost model, and bytes.
+"""What every candidate takes on this machine, measured: milliseconds of each linear in a step, and bytes.
 
-A weight of random numbers is pruned, rounded, packed and laid out as that of a model would be, some rows of it; cost
-and size grow with the rows. What is no linear (attention, norms) is measured once, on the dense model.
+For each candidate all linears of the model become random numbers that are stored so, and steps are profiled. So a
+price has in it what no rate of a kernel alone tells: an op's begin and end, what stays in caches, linears that share
+an op. Of such an op each linear pays by its rows.
 """
 
-from dataclasses import dataclass
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from statistics import median
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
+from rich.console import Console
 
-from cutwork.compress.candidates import Candidate
-from cutwork.engine.backend import native
-from cutwork.engine.explain import profile_step
+from cutwork.architectures import architecture_of, build_plan
+from cutwork.compress.candidates import CANDIDATES, DENSE, Candidate
+from cutwork.engine.backend import Weight
+from cutwork.engine.explain import OpTime, profile_step
+from cutwork.engine.load import read_model
+from cutwork.engine.load_options import LoadOptions
 from cutwork.engine.model import Model
-from cutwork.engine.weights.arrange import Arrangement
-from cutwork.engine.weights.bind import make_weight
-from cutwork.engine.weights.costs import have_measured, load_costs, measure_costs
+from cutwork.engine.weights.costs import have_measured, measure_costs
 from cutwork.pack.int4 import RUN_COLS, encode_int4, runs_of
 from cutwork.pack.masked import encode
+from cutwork.pack.reader import PackedModel
 from cutwork.pack.record import EncodedWeight
 from cutwork.pack.slots import in_slots
+from cutwork.plan.builder import Plan
+from cutwork.plan.ops import Linear, Logits, Op
+from cutwork.progress import progress_bar
 from cutwork.quantize.rtn import rtn
 from cutwork.quantize.schemes import grid_of
 from cutwork.store import bfloat16
@@ -30,8 +41,11 @@ from cutwork.store import bfloat16
 Purpose = Literal["decode", "prefill", "batch16"]
 TOKENS: dict[Purpose, int] = {"decode": 1, "prefill": 512, "batch16": 16}  # of a step
 _CONTEXT = 256  # tokens that a decoded one attends to
-_TIMES = 5  # that other ops are measured, of which the least counts
-_ROWS = 256  # of the weights that are laid out
+_STEPS = 4  # of which the median counts
+_TIMES, _SECONDS = 8, 1.0  # that so many steps are profiled, at most: the least counts
+_ROUNDS = 2  # through all candidates, for a machine may be slow for a while
+_ROWS = 256  # of random numbers, over and over
+_OTHER = ""  # what is no linear
 
 
 @dataclass(frozen=True)
@@ -42,59 +56,130 @@ class Price:
     nbytes: float
 
 
-class Prices:
-    """The prices of candidates for weights of any shape, for steps of a purpose with so many threads.
+class Steps:
+    """What a step of a model takes, whichever candidate its linears are; `threads` 0 for all of the machine.
 
-    Measures what kernels cost unless that was done before. Raises CutworkError without the native module.
+    linears: by their names in plans. head: by "dense bf16", "dense w8a8" and "dense w4a16". other: what is paid in any
+    case.
     """
 
-    def __init__(self, purpose: Purpose, threads: int = 0, group_size: int = 128) -> None:
-        self.tokens, self.threads = TOKENS[purpose], threads or native().default_threads()
-        self._costs = load_costs() if have_measured() else measure_costs()
-        self._group_size = group_size
-        self.of = cache(self._of)
+    def __init__(self, linears: Mapping[str, Mapping[str, Price]], head: Mapping[str, Price], other: Price) -> None:
+        self.linears, self.head, self.other = linears, head, other
 
-    def _of(self, candidate: Candidate, rows: int, columns: int, head: bool = False) -> Price:
-        """Of a linear [rows, columns]; a `head` gives logits of one token of a prompt."""
-        stored = _example(candidate, min(rows, _ROWS), columns, self._group_size)
-        part = rows / stored.shape[0]
-        weight = make_weight("example", (stored.shape[0], columns), stored, native().Weight)
-        if not (self.tokens > 1 and weight.reorder()):  # as the commands where much comes at once do
-            weight = Arrangement.of({"example": stored}, self._costs, self.threads).apply("example", weight, stored)
-        shape = (weight.encoding, weight.dtype, stored.shape[0], columns, weight.stored)
-        tokens = 1 if head and self.tokens == TOKENS["prefill"] else self.tokens
-        kernel = self._costs.choose(*shape, tokens, weight.reordered_bytes)
-        seconds = self._costs.seconds(kernel, *shape, tokens, self.threads, weight.reordered_bytes)
-        return Price(1e3 * part * seconds, part * (weight.nbytes + weight.reordered_bytes))
+    @classmethod
+    def measured(
+        cls,
+        model_dir: Path,
+        purpose: Purpose,
+        threads: int = 0,
+        group_size: int = 128,
+        console: Console | None = None,
+        candidates: Sequence[Candidate] = CANDIDATES,
+    ) -> Self:
+        """Of the decoder-only model in a directory. Raises CutworkError for what cannot be loaded."""
+        if not have_measured():
+            measure_costs()  # by which weights are laid out
+        packed = read_model(model_dir)
+        plan = build_plan(packed.config)
+        head, blocks = (_read(plan, kind) for kind in (Logits, Linear))
+        linears: dict[str, dict[str, Price]] = {name: {} for name in blocks}
+        of_head: dict[str, Price] = {}
+        others: list[Price] = []
+        with progress_bar(console) as progress:
+            for candidate in progress.track([*candidates] * _ROUNDS, description="milliseconds"):
+                anew = _of_random_numbers(packed, plan, candidate, group_size)
+                with Model(anew, **_options(anew, purpose, threads)) as model:
+                    seconds = _seconds(model, purpose)
+                    for name in blocks:
+                        if candidate.fits(*plan.weights[name]):
+                            _keep_least(linears[name], candidate.label, model.weights[name], seconds[name])
+                    if not candidate.sparsity:  # all that is read is like the candidate then
+                        _keep_least(of_head, candidate.label, model.weights[head[0]], seconds[head[0]])
+                    own = {id(model.weights[name]) for name in (*blocks, *head)}
+                    rest = {id(each): each.nbytes for each in model.weights.values() if id(each) not in own}
+                others.append(Price(1e3 * seconds[_OTHER], float(sum(rest.values()))))
+        return cls(linears, of_head, min(others, key=lambda price: price.milliseconds))
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain numbers."""
+        linears = {name: {label: asdict(price) for label, price in each.items()} for name, each in self.linears.items()}
+        head = {label: asdict(price) for label, price in self.head.items()}
+        return {"other": asdict(self.other), "head": head, "linears": linears}
+
+    @classmethod
+    def of_json(cls, found: Mapping[str, Any]) -> Self:
+        """What `as_json` gave."""
+        linears = {
+            name: {label: Price(**price) for label, price in each.items()} for name, each in found["linears"].items()
+        }
+        return cls(linears, {label: Price(**price) for label, price in found["head"].items()}, Price(**found["other"]))
 
 
-def other_milliseconds(model_dir: Path, purpose: Purpose, threads: int = 0) -> tuple[float, float]:
-    """(milliseconds of a step's ops that are no linears, bytes of weights that are no linears of the blocks or head).
+def _keep_least(prices: dict[str, Price], label: str, weight: Weight, seconds: float) -> None:
+    if label not in prices or 1e3 * seconds < prices[label].milliseconds:
+        prices[label] = Price(1e3 * seconds, float(weight.nbytes + weight.reordered_bytes))
 
-    Measured on the model as it is, the least of some times: what else the machine does meanwhile is not the model's.
-    Raises CutworkError for what cannot be loaded.
+
+def _of_random_numbers(packed: PackedModel, plan: Plan, candidate: Candidate, group_size: int) -> PackedModel:
+    """A model whose linears are random numbers stored as a candidate, and its head in the candidate's number format."""
+    architecture, example = architecture_of(packed.config), cache(_example)
+    stored = {architecture.plan_name(name): name for name in packed.weights}
+    anew = {
+        stored.get(name, architecture.embedding): example(of, *plan.weights[name], group_size)
+        for kind, of in ((Linear, candidate), (Logits, replace(DENSE, scheme=candidate.scheme)))
+        for name in _read(plan, kind)
+    }
+    return replace(packed, weights={**packed.weights, **anew})
+
+
+def _options(model: PackedModel, purpose: Purpose, threads: int) -> LoadOptions:
+    reorder = False if purpose == "decode" else None  # as the commands where much comes at once do
+    room = min(_CONTEXT + max(TOKENS.values()), architecture_of(model.config).context(model.config).most)
+    return {"threads": threads, "max_batch": 1, "max_context": room, "reorder_weights": reorder}
+
+
+def _seconds(model: Model, purpose: Purpose) -> dict[str, float]:
+    """Of each weight that an op multiplies by, by its name in plans, and of all other ops.
+
+    Ops of the same shapes are alike, so all have the median of theirs. An op's weights share its time by their rows.
     """
-    tokens = TOKENS[purpose]
-    with Model.load(model_dir, threads=threads, max_batch=1, max_context=_CONTEXT + max(TOKENS.values())) as model:
-        context = 0 if purpose == "prefill" else min(_CONTEXT, model.max_context - tokens)
-        tokens = min(tokens, model.max_context - context)
-        profiles = [profile_step(model, tokens=tokens, context=context).ops for _ in range(_TIMES)]
-        linears = {id(model.weights[name]) for op in profiles[0] for name in op.weights}
-        others = {id(weight): weight.nbytes for weight in model.weights.values() if id(weight) not in linears}
-        least = min(sum(op.seconds for op in ops if not op.weights) for ops in profiles)
-        return 1e3 * least, float(sum(others.values()))
+    context = 0 if purpose == "prefill" else min(_CONTEXT, model.max_context - 1)
+    tokens = min(TOKENS[purpose], model.max_context - context)
+    profiles: list[Sequence[OpTime]] = []
+    end = time.perf_counter() + _SECONDS
+    while not profiles or (len(profiles) < _TIMES and time.perf_counter() < end):
+        profiles.append(profile_step(model, tokens=tokens, context=context, repeats=_STEPS).ops)
+    least = [replace(of[0], seconds=min(op.seconds for op in of)) for of in zip(*profiles, strict=True)]
+    shapes = model.plan.weights
+    alike: dict[Any, list[float]] = defaultdict(list)
+    for op in least:
+        alike[op.kind, tuple(shapes[name] for name in op.weights)].append(op.seconds)
+    found = {_OTHER: sum(op.seconds for op in least if not op.weights)}
+    for op in least:
+        seconds = median(alike[op.kind, tuple(shapes[name] for name in op.weights)])
+        rows = sum(shapes[name][0] for name in op.weights)
+        found |= {name: seconds * shapes[name][0] / rows for name in op.weights}
+    return found
+
+
+def _read(plan: Plan, kind: type[Op]) -> list[str]:
+    """The names of the weights that ops of a kind multiply by."""
+    names = list(plan.weights)
+    return [names[i] for op in plan.ops if isinstance(op, kind) for i in op.ids("weight", "weights")]
 
 
 def _example(candidate: Candidate, rows: int, columns: int, group_size: int) -> EncodedWeight:
     """A packed random weight [rows, columns], as `pack` would store it."""
-    values = torch.randn(rows, columns, generator=torch.Generator().manual_seed(0))
-    if candidate.sparsity:
+    some = min(rows, _ROWS)
+    values = torch.randn(some, columns, generator=torch.Generator().manual_seed(0))
+    if candidate.sparsity and candidate.fits(some, columns):
         values *= candidate.as_pattern().keep(values.square(), torch.ones_like(values, dtype=torch.bool))
+    again = -(-rows // some)
     if candidate.scheme is None:
-        return encode(bfloat16.from_float32(values.numpy()))
+        return encode(bfloat16.from_float32(values.repeat(again, 1)[:rows].numpy()))
     grid = grid_of(candidate.scheme, columns, group_size, torch.float32)
     rounded = rtn(values, grid)
-    codes, scales = rounded.codes.numpy(), rounded.scales.numpy()
+    codes, scales = (each.repeat(again, 1)[:rows].numpy() for each in (rounded.codes, rounded.scales))
     if candidate.scheme == "w8a8":
         return in_slots(codes, encode(codes, np.ascontiguousarray(scales[:, 0])))
     return in_slots(codes, encode_int4(codes, bfloat16.from_float32(scales), grid.group or RUN_COLS * runs_of(columns)))

@@ -7,10 +7,12 @@ from typing import Any
 
 from rich.console import Console
 
+from cutwork.architectures import architecture_of
 from cutwork.compress.examine import examine
 from cutwork.compress.menu import Menu, menu
-from cutwork.compress.milliseconds import Prices, Purpose, other_milliseconds
+from cutwork.compress.milliseconds import Purpose, Steps
 from cutwork.compress.promise import Loss, Metric, loss, scores
+from cutwork.engine.backend import native
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
 from cutwork.machine import cpu_name
@@ -18,6 +20,7 @@ from cutwork.measure.compare import Measurements
 from cutwork.measure.speed import measure
 from cutwork.recipe import PackSettings, Recipe
 from cutwork.run.stages import Source, Stage, Stages, path_of, sample_digest
+from cutwork.store.directory import read_config
 from cutwork.store.json_file import read_json, write_json
 from cutwork.store.resolve import resolve
 from cutwork.tasks.task import Sample, Task
@@ -27,25 +30,26 @@ class Workshop:
     """Where choices of a base recipe's model are made and measured.
 
     Making it carries out what says what can be had: the model's teacher if the recipe trains one, which then is the
-    `source` of all choices, errors.json, others.json and dense/packed.
+    `source` of all choices, errors.json, milliseconds.json and dense/packed.
     """
 
     def __init__(self, base: Recipe, task: Task, purpose: Purpose, metric: Metric, console: Console) -> None:
         self.base, self.task, self.purpose, self.metric, self.console = base, task, purpose, metric, console
         self.kept = Measurements(base.output / "measurements")
         self._group_size = base.quantize.group_size if base.quantize else 128
-        prices = Prices(purpose, base.compare.threads, self._group_size)
-        self.machine = {"cpu": cpu_name(), "threads": prices.threads}
+        self.machine = {"cpu": cpu_name(), "threads": base.compare.threads or native().default_threads()}
         stages, prune = self._stages(), base.prune
         self.source = self._dense(stages)
         settings = [prune.method, prune.block_size, prune.calibration_samples, prune.seed, prune.damping]
         settings.append(self._group_size)
         data = [sample_digest(task.train), base.task.max_length, base.task.long]
         errors = stages.add("errors.json", "prune", self._write_errors, [*settings, *data], self.source)
-        others = stages.add("others.json", "prune", self._write_others, [purpose, self.machine], self.source)
+        about = [purpose, self.machine, self._group_size]
+        steps = stages.add("milliseconds.json", "prune", self._write_steps, about, self.source)
         self.dense = stages.pack("dense/packed", self.source, PackSettings(dtype="bf16"))
         stages.carry_out()
-        self.menu: Menu = menu(read_json(errors.output), read_json(others.output), prices)
+        plan_name = architecture_of(read_config(path_of(self.source))).plan_name
+        self.menu: Menu = menu(read_json(errors.output), Steps.of_json(read_json(steps.output)), plan_name)
 
     def make(self, recipe: Recipe, folder: str) -> tuple[Stage, Source]:
         """(the packed model, what was packed) of a recipe for this model, made in a folder of the output.
@@ -142,6 +146,7 @@ class Workshop:
         )
         write_json(file, found)
 
-    def _write_others(self, file: Path) -> None:
-        milliseconds, nbytes = other_milliseconds(path_of(self.source), self.purpose, self.base.compare.threads)
-        write_json(file, {"milliseconds": milliseconds, "nbytes": nbytes})
+    def _write_steps(self, file: Path) -> None:
+        threads = self.base.compare.threads
+        found = Steps.measured(path_of(self.source), self.purpose, threads, self._group_size, self.console)
+        write_json(file, found.as_json())

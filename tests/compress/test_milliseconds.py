@@ -1,0 +1,54 @@
+"""What `compress` measures of candidates on this machine."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cutwork.architectures import architecture_of
+from cutwork.compress.candidates import CANDIDATES, DENSE, Candidate
+from cutwork.compress.milliseconds import Purpose, Steps
+from cutwork.engine.backend import native
+from cutwork.torch_models.blocks import block_linears
+from tests.torch_models.tiny import FAMILIES, llama
+
+BITS = [replace(DENSE, scheme=scheme) for scheme in (None, "w8a8", "w4a16")]
+SPARSE = [Candidate("unstructured", 0.5, "w8a8"), Candidate("4:16", 0.75, "w4a16")]
+
+
+def measured(model: Path, *candidates: Candidate, purpose: Purpose = "decode") -> Steps:
+    return Steps.measured(model, purpose, 1, candidates=candidates)
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ("t5", "whisper")])
+def test_every_linear_of_the_blocks_has_a_price_for_each_candidate(family: str, tmp_path: Path) -> None:
+    model = FAMILIES[family]()
+    model.save_pretrained(tmp_path)
+    steps = measured(tmp_path, *BITS, *SPARSE)
+    plan_name = architecture_of(model.config.to_dict()).plan_name
+    assert {plan_name(f"{name}.weight") for name in block_linears(model)} == set(steps.linears)
+    for prices in (*steps.linears.values(), steps.head):
+        dense, *quantized = (prices[each.label] for each in BITS)
+        assert dense.nbytes > quantized[0].nbytes > quantized[1].nbytes
+        assert all(price.milliseconds > 0 for price in prices.values())
+    assert steps.other.milliseconds > 0 and set(steps.head) == {each.label for each in BITS}
+    again = Steps.of_json(json.loads(json.dumps(steps.as_json())))
+    assert (again.linears, again.head, again.other) == (steps.linears, steps.head, steps.other)
+
+
+def test_candidates_that_do_not_fit_have_no_price(tmp_path: Path) -> None:
+    llama(hidden_size=36, head_dim=8).save_pretrained(tmp_path)
+    adaptive = next(each for each in CANDIDATES if each.pattern == "adaptive")
+    steps = measured(tmp_path, DENSE, adaptive)
+    assert any(adaptive.label not in prices for prices in steps.linears.values())
+
+
+@pytest.mark.parametrize("purpose", ["prefill", "batch16"])
+@pytest.mark.skipif(native().isa() != "avx512", reason="no kernel for reordered weights")
+def test_where_much_comes_at_once_weights_are_as_the_server_reorders_them(purpose: Purpose, tmp_path: Path) -> None:
+    llama(hidden_size=512, intermediate_size=1024, num_hidden_layers=1).save_pretrained(tmp_path)
+    one, many = (measured(tmp_path, *SPARSE[:1], purpose=each).linears for each in ("decode", purpose))
+    for name, prices in many.items():
+        price, alone = prices[SPARSE[0].label], one[name][SPARSE[0].label]
+        assert price.nbytes > 2 * alone.nbytes and price.milliseconds > alone.milliseconds
