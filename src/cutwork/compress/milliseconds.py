@@ -43,7 +43,7 @@ TOKENS: dict[Purpose, int] = {"decode": 1, "prefill": 512, "batch16": 16}  # of 
 _CONTEXT = 256  # tokens that a decoded one attends to
 _STEPS = 4  # of which the median counts
 _TIMES, _SECONDS = 8, 1.0  # that so many steps are profiled, at most: the least counts
-_ROUNDS = 2  # through all candidates, for a machine may be slow for a while
+_ROUNDS = 3  # through all candidates, for a machine may be slow for a while
 _ROWS = 256  # of random numbers, over and over
 _OTHER = ""  # what is no linear
 
