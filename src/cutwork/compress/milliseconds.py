@@ -7,7 +7,7 @@ an op. Of such an op each linear pays by its rows.
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,7 @@ from rich.console import Console
 from cutwork.architectures import architecture_of, build_plan
 from cutwork.compress.candidates import CANDIDATES, DENSE, Candidate
 from cutwork.engine.backend import Weight
-from cutwork.engine.explain import OpTime, profile_step
+from cutwork.engine.explain import StepProfile, profile_step
 from cutwork.engine.load import read_model
 from cutwork.engine.load_options import LoadOptions
 from cutwork.engine.model import Model
@@ -42,8 +42,10 @@ Purpose = Literal["decode", "prefill", "batch16"]
 TOKENS: dict[Purpose, int] = {"decode": 1, "prefill": 512, "batch16": 16}  # of a step
 _CONTEXT = 256  # tokens that a decoded one attends to
 _STEPS = 4  # of which the median counts
-_TIMES, _SECONDS = 8, 1.0  # that so many steps are profiled, at most: the least counts
-_ROUNDS = 3  # through all candidates, for a machine may be slow for a while
+_LEAST_SECONDS = 0.3  # that one load of a model is profiled: the least counts
+# Rounds through all candidates. The same model takes a tenth more or less from load to load (where its pages lie, what
+# else the machine does), so the least of many counts, as far as time allows.
+_ROUNDS, _MOST_SECONDS = (2, 8), 240.0
 _ROWS = 256  # of random numbers, over and over
 _OTHER = ""  # what is no linear
 
@@ -86,7 +88,9 @@ class Steps:
         of_head: dict[str, Price] = {}
         others: list[Price] = []
         with progress_bar(console) as progress:
-            for candidate in progress.track([*candidates] * _ROUNDS, description="milliseconds"):
+            for candidate in progress.track(
+                _in_rounds(candidates), len(candidates) * _ROUNDS[1], description="milliseconds"
+            ):
                 anew = _of_random_numbers(packed, plan, candidate, group_size)
                 with Model(anew, **_options(anew, purpose, threads)) as model:
                     seconds = _seconds(model, purpose)
@@ -113,6 +117,14 @@ class Steps:
             name: {label: Price(**price) for label, price in each.items()} for name, each in found["linears"].items()
         }
         return cls(linears, {label: Price(**price) for label, price in found["head"].items()}, Price(**found["other"]))
+
+
+def _in_rounds(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
+    begin, (least, most) = time.perf_counter(), _ROUNDS
+    for done in range(most):
+        if done >= least and time.perf_counter() - begin > _MOST_SECONDS:
+            return
+        yield from candidates
 
 
 def _keep_least(prices: dict[str, Price], label: str, weight: Weight, seconds: float) -> None:
@@ -145,11 +157,11 @@ def _seconds(model: Model, purpose: Purpose) -> dict[str, float]:
     """
     context = 0 if purpose == "prefill" else min(_CONTEXT, model.max_context - 1)
     tokens = min(TOKENS[purpose], model.max_context - context)
-    profiles: list[Sequence[OpTime]] = []
-    end = time.perf_counter() + _SECONDS
-    while not profiles or (len(profiles) < _TIMES and time.perf_counter() < end):
-        profiles.append(profile_step(model, tokens=tokens, context=context, repeats=_STEPS).ops)
-    least = [replace(of[0], seconds=min(op.seconds for op in of)) for of in zip(*profiles, strict=True)]
+    profiles: list[StepProfile] = []
+    end = time.perf_counter() + _LEAST_SECONDS
+    while not profiles or time.perf_counter() < end:
+        profiles.append(profile_step(model, tokens=tokens, context=context, repeats=_STEPS))
+    least = min(profiles, key=lambda profile: profile.seconds).ops
     shapes = model.plan.weights
     alike: dict[Any, list[float]] = defaultdict(list)
     for op in least:
