@@ -24,7 +24,7 @@ from benchmarks.common import figures
 from benchmarks.common.results import RECIPES, RESULTS, save
 from benchmarks.compress.frontier import frontier_table
 from cutwork.compress.frontier import ALLOWED, by_kind, frontiers
-from cutwork.compress.menu import Choice
+from cutwork.compress.menu import Choice, Menu
 from cutwork.compress.promise import loss
 from cutwork.compress.recipe_of import recipe_of
 from cutwork.compress.workshop import Workshop
@@ -172,6 +172,19 @@ def advantage(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     }
 
 
+def advantage_predicted(menu: Menu, choice: Choice) -> float | None:
+    """How many times as fast as a choice the fastest is whose predicted KL is not more, by the same predictions."""
+    best = menu.solver()
+    slow, fast = choice.milliseconds, best.least
+    if (found := best.within(slow)) is None or found.kl > choice.kl:
+        return None
+    for _ in range(30):
+        middle = (slow + fast) / 2
+        tried = best.within(middle)
+        slow, fast = (middle, fast) if tried and tried.kl <= choice.kl else (slow, middle)
+    return choice.milliseconds / slow
+
+
 def best_alike(rows: Sequence[dict[str, Any]]) -> set[str]:
     """The uniform choices, and OWL's, that no other of them beats in both KL and milliseconds."""
     alike = [row for row in rows if row["kind"] not in ALLOWED]
@@ -192,11 +205,12 @@ def _label(row: dict[str, Any]) -> str:
 
 def advantage_table(result: dict[str, Any]) -> str:
     """By other choice; those that no uniform choice beats are bold."""
-    lines = ["| choice | KL measured | the frontier is, at that KL |", "|---|--:|--:|"]
-    kl, best = {_label(row): row["kl"] for row in result["rows"]}, best_alike(result["rows"])
+    lines = ["| choice | KL measured | the frontier is, at that KL | predicted |", "|---|--:|--:|--:|"]
+    rows, best = {_label(row): row for row in result["rows"]}, best_alike(result["rows"])
     for name, times in advantage(result["rows"]).items():
-        shown = f"**{name}**" if name in best else name
-        lines.append(f"| {shown} | {kl[name]:.3g} | {times:.2f} times as fast |")
+        shown, told = f"**{name}**" if name in best else name, rows[name]["predicted"].get("advantage")
+        foretold = f"{told:.2f}" if told else "–"
+        lines.append(f"| {shown} | {rows[name]['kl']:.3g} | {times:.2f} times as fast | {foretold} |")
     return "\n".join(lines)
 
 
@@ -251,6 +265,9 @@ def verdicts(result: dict[str, Any]) -> str:
         least = min(times.values())
         found = f"{least:.2f} to {max(times.values()):.2f} times, {len(times)} uniform choices and OWL's"
         line("at equal KL 1.15 times as fast as the best uniform choices", found, least >= 1.15)
+        told = [row["predicted"].get("advantage") for row in result["rows"] if _label(row) in best]
+        if some := [each for each in told if each]:
+            lines.append(f"| – | by the predictions alone {min(some):.2f} to {max(some):.2f} times | |")
     return "\n".join(lines)
 
 
@@ -315,6 +332,8 @@ def main() -> None:
             continue
         new += fresh
         row, file = measure(shop, entry, options)
+        if entry.kind not in (*ALLOWED, "OWL"):
+            row["predicted"]["advantage"] = advantage_predicted(shop.menu, entry.choice)
         rows.append(row)
         files.append(file)
         shop.console.print(

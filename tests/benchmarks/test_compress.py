@@ -29,24 +29,30 @@ def test_rank_correlation_looks_at_the_order_only() -> None:
 
 def test_advantages_are_over_the_best_uniform_choices_at_their_kl() -> None:
     def row(kind: str, name: str, kl: float, ms: float) -> dict[str, object]:
-        return {"kind": kind, "name": name, "kl": kl, "milliseconds": ms}
+        return {"kind": kind, "name": name, "kl": kl, "milliseconds": ms, "predicted": {}}
 
     ours = [row("zeros and bits", str(kl), kl, ms) for kl, ms in ((0.1, 4.0), (0.4, 2.0))]
     others = [row("uniform", "good", 0.2, 4.0), row("uniform", "worse in both", 0.3, 5.0), row("OWL", "far", 0.9, 1.0)]
     found = choices.advantage([*ours, *others])
     assert found["uniform, good"] == pytest.approx(4 / 3) and found["uniform, worse in both"] > 5 / 3
     assert "OWL, far" not in found and choices.best_alike([*ours, *others]) == {"uniform, good", "OWL, far"}
+    others[0]["predicted"] = {"advantage": 1.25}
     shown = choices.advantage_table({"rows": [*ours, *others]}).splitlines()[2:]
-    assert shown[0] == "| **uniform, good** | 0.2 | 1.33 times as fast |" and "| uniform, worse in both |" in shown[1]
+    assert shown[0] == "| **uniform, good** | 0.2 | 1.33 times as fast | 1.25 |"
+    assert "| uniform, worse in both |" in shown[1] and shown[1].endswith("| – |")
     told = {"kl_rank_correlation": 0.85, "milliseconds_off_median": 0.02, "milliseconds_off_most": 0.04}
     told |= {"speedup_off_median": 0.03, "speedup_off_most": 0.06}
-    told |= {"milliseconds_anew_off_median": 0.01, "milliseconds_anew_off_most": 0.02}
-    for each, predicted in zip((*ours, *others), (5.0, 2.5, 5.0, 5.0, 1.0), strict=True):
-        each["predicted"] = {"milliseconds_anew": predicted}
     lines = choices.verdicts({"rows": [*ours, *others], **told}).splitlines()[2:]
-    assert [line.split("|")[3].strip() for line in lines] == ["**missed**", "met", "**missed**", "met", "", "met"]
-    assert "mixed choices take 0.80 and uniform ones 1.00" in lines[4]
-    assert "median 2%, at most 4%" in lines[1] and "1.33 to 1.33 times, 1 uniform" in lines[5]
+    assert [line.split("|")[3].strip() for line in lines] == ["**missed**", "met", "**missed**", "met", ""]
+    assert "median 2%, at most 4%" in lines[1] and "1.33 to 1.33 times, 1 uniform" in lines[3]
+    assert "by the predictions alone 1.25 to 1.25 times" in lines[4]
+
+
+def test_how_much_faster_the_frontier_is_predicted_to_be() -> None:
+    offers = [Offer("dense bf16", 4.0, 4.0, 0.0), Offer("50 w8a8", 2.0, 1.0, 0.1), Offer("dense w8a8", 3.0, 2.0, 0.1)]
+    menu = Menu({"a": offers, "b": offers}, {"a": (4, 4), "b": (4, 4)}, 1.0, 0.0)
+    assert choices.advantage_predicted(menu, menu.uniform("dense w8a8")) == pytest.approx(7 / 5, rel=1e-3)
+    assert choices.advantage_predicted(menu, menu.uniform("50 w8a8")) == pytest.approx(1, rel=1e-3)
 
 
 def test_a_frontier_is_read_between_its_points() -> None:
