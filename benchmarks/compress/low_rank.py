@@ -32,6 +32,7 @@ from cutwork.prune.input_statistics import Hessian
 from cutwork.prune.pruners import Prune, pruner
 from cutwork.prune.second_order import output_error
 from cutwork.quantize.gptq import gptq
+from cutwork.quantize.qat import round_activations
 from cutwork.quantize.schemes import grid_of
 from cutwork.recipe import QuantizeSettings, load_recipe
 from cutwork.run.stages import path_of
@@ -49,21 +50,23 @@ BYTES = 2  # of a number of a correction
 def left(weight: Tensor, label: str, statistics: Hessian, prune: Prune, group_size: int) -> list[float]:
     """The part of a candidate's error that stays with a correction of each of RANKS."""
     candidate, weight = parse(label), weight.float()
-    judge = statistics.held_out or statistics
+    assert statistics.held_out is not None
+    inputs = nn.functional.normalize(statistics.held_out)  # tokens that count alike
+    matrix = inputs.T @ inputs / len(inputs)
     reduced = prune(weight, statistics, candidate.as_pattern())[0] if candidate.sparsity else weight
     rounding = 0.0  # of inputs, which no correction of weights mends
     if candidate.scheme:
         reduced = gptq(
             reduced, statistics, grid_of(candidate.scheme, weight.shape[1], group_size, torch.float32)
         ).weight()
-        assert judge.rounding is not None
-        rounding = (reduced.square() @ judge.rounding).sum().item()
+        [rounded] = round_activations(nn.Identity(), (inputs,))
+        rounding = (reduced.square() @ (rounded - inputs).square().mean(0)).sum().item()
     lost = weight - reduced
     towards, _, _ = torch.svd_lowrank(lost @ torch.linalg.cholesky(statistics.damped), q=max(RANKS) + 16, niter=4)
 
     def error(rank: int) -> float:
         basis = towards[:, :rank]
-        return output_error(lost - basis @ (basis.T @ lost), judge.matrix).sum().item() + rounding
+        return output_error(lost - basis @ (basis.T @ lost), matrix).sum().item() + rounding
 
     return [error(rank) / error(0) for rank in RANKS]
 
@@ -93,7 +96,7 @@ def corrections(shop: Workshop, console: Console) -> dict[str, dict[str, list[fl
 
     walk(
         model, calibration_batches(data[:count]), visit, console, "corrections", damping=settings.damping,
-        changes=False, rounding=True, held_out=calibration_batches(data[count:]),
+        changes=False, held_out=calibration_batches(data[count:]),
     )  # fmt: skip
     return found
 

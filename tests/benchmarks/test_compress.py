@@ -104,9 +104,10 @@ def test_a_seed_changes_all_that_draws() -> None:
 def test_a_correction_takes_the_largest_singular_values_of_what_was_lost() -> None:
     torch.manual_seed(0)
     x, weight = torch.randn(500, 96) * torch.linspace(0.1, 3, 96), torch.randn(80, 96)
-    total = SumOfProducts(96, x.device, rounding=True)
+    total = SumOfProducts(96, x.device)
     total.add(x)
     statistics = total.mean(len(x))
+    statistics.held_out = x
     for label in ("4:16 bf16", "dense w4a16"):
         parts = low_rank.left(weight, label, statistics, sparsegpt, 32)
         assert parts == sorted(parts, reverse=True) and 0 < parts[-1] < parts[0] < 1

@@ -1,8 +1,8 @@
 """`cutwork compress`: the fastest model within a budget of quality, time or memory.
 
 candidates    what a linear may become: pattern × rate × scheme
-errors        what each costs in output error, from one walk with calibration data
-sensitivity   what an output error costs the whole model: KL, measured for some blocks, every kind, the head
+sensitivity   what an output error costs the whole model: KL, by gradients of its likelihood; the head, measured
+errors        what each candidate costs so, from one walk with calibration data
 milliseconds  what each takes on this machine, measured on the model's steps, and its bytes
 solve         the best choice for every budget, exactly
 frontier      all of that as points, JSON and a plot

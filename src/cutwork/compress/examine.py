@@ -1,6 +1,7 @@
-"""What a dense model says about its candidates: errors, sensitivities, and their product, as errors.json holds them."""
+"""What a dense model says about its candidates, as errors.json holds it."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from rich.console import Console
 from cutwork.compress.candidates import DENSE
 from cutwork.compress.errors import linear_errors
 from cutwork.compress.menu import HEAD
-from cutwork.compress.sensitivity import sensitivities
+from cutwork.compress.sensitivity import influences, of_rounded_head
 from cutwork.prune.calibrate import calibration_batches, calibration_examples
 from cutwork.prune.pruners import pruner
 from cutwork.prune.sparsegpt import sparsegpt
@@ -18,7 +19,7 @@ from cutwork.tasks.task import Sample
 from cutwork.torch_models.data import collate
 from cutwork.torch_models.load import load_for_surgery, load_tokenizer
 
-_PROBES = 8  # samples, held out, whose logits tell sensitivities
+_PROBES = 8  # samples, held out, that tell what the head costs
 
 
 def examine(
@@ -31,7 +32,7 @@ def examine(
     long: Long,
     console: Console,
 ) -> dict[str, Any]:
-    """Of every linear and the head: shape, relative output errors by label, sensitivities, and KL by label.
+    """Of every linear and the head: shape, and the KL divergence that each candidate costs, by label.
 
     `settings` say what prunes, how many samples candidates are made with, as many others that judge them, where there
     are as many, and how Hessians are damped. Raises CutworkError for unusable models or samples.
@@ -42,27 +43,13 @@ def examine(
     seen = len(data) - len(data) // 2
     batches, others = calibration_batches(data[:seen]), data[seen:] or data
     prune = sparsegpt if settings.method == "sparsegpt" else pruner(settings.method, settings.block_size)
+    judging = [collate([example]) for example in others]
     linears = linear_errors(
-        model, batches, console, held_out=calibration_batches(others), prune=prune, group_size=group_size,
-        damping=settings.damping,
+        model, batches, judging, influences(model, judging, console, settings.seed), console, prune=prune,
+        group_size=group_size, damping=settings.damping,
     )  # fmt: skip
-    probes = [collate([example]) for example in others[:_PROBES]]
-    per_error, per_rounding, of_head = sensitivities(model, linears, probes, console, group_size)
-    found: dict[str, Any] = {
-        name: {
-            "rows": linear.rows,
-            "columns": linear.columns,
-            "errors": linear.errors,
-            "sensitivity": per_error[name],
-            "sensitivity_to_rounding": per_rounding[name],
-            "kl": {
-                label: per_error[name] * (error - linear.rounded.get(label, 0.0))
-                + per_rounding[name] * linear.rounded.get(label, 0.0)
-                for label, error in linear.errors.items()
-            },
-        }
-        for name, linear in linears.items()
-    }
+    of_head = of_rounded_head(model, judging[:_PROBES], console)
+    found: dict[str, Any] = {name: asdict(linear) for name, linear in linears.items()}
     if of_head:
         rows, columns = model.get_output_embeddings().weight.shape
         kls = {DENSE.label: 0.0, "dense w8a8": of_head["i8"], "dense w4a16": of_head["i4"]}

@@ -1,107 +1,126 @@
-"""What an output error in one place costs the whole model: the KL divergence of its next token, measured.
+"""What an error in one place costs the whole model: the KL divergence of its next token.
 
-Small errors add up: KL ≈ Σ sensitivity · relative output error. The sensitivity of a linear is taken to be that of its
-block times that of its kind, which a few measurements tell: one for each of some blocks and one for each kind, in
-which what is measured loses a known part (`errors.PROBE`). Kinds are measured once more with weights in 4 bits: what
-rounding leaves lies elsewhere than what pruning does, at the tokens that all others attend to for one, and there it
-costs more. The output head is measured as it would be stored.
+To second order a change δ of a linear's outputs costs ½ E[(gᵀδ)²] in all, g being the gradient of the log-likelihood
+of what the model itself would say: tokens drawn from its own distribution (the Fisher information). One backward pass
+per sample tells g of every linear at every token. An error that knows nothing of g costs Σ g²δ² / 2, and g² of a
+token's outputs is taken to be what that token counts times what an output counts. Where inputs are rounded to int8, δ
+is known at every token, and so is (gᵀδ)². The output head is measured as it would be stored.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from cutwork.compress.errors import PROBE, LinearErrors, rounded_to_int4
 from cutwork.progress import progress_bar
-from cutwork.prune.input_statistics import MeanSquares
-from cutwork.prune.wanda import wanda
+from cutwork.prune.input_statistics import real_tokens
 from cutwork.quantize.qat import round_activations
 from cutwork.quantize.rtn import rtn
 from cutwork.quantize.schemes import grid_of
-from cutwork.torch_models.blocks import block_lists, out_in
+from cutwork.torch_models.blocks import block_linears, out_in
 from cutwork.torch_models.model_inputs import inputs_of
 
-_BLOCKS = 8  # of which the sensitivity is measured; that of the others lies between
-_LOGITS = 1 << 27  # of whole models, at most, beside those of one sample more
-_ROUNDS = 50
 _LEAST = 1e-9  # of a measured KL: rounding may make it 0
 
 
-def sensitivities(
-    model: Any,
-    linears_: Mapping[str, LinearErrors],
-    batches: Sequence[dict[str, Tensor]],
-    console: Console,
-    group_size: int = 128,
-) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
-    """KL per relative output error of each linear, the same where weights were rounded, and KL of the head by dtype.
+@dataclass(frozen=True)
+class Influence:
+    """What the model's next tokens owe to a linear's outputs, in nats per token.
 
-    In nats per token; dtypes i8 and i4. `batches` are collated examples, best of one sample each: some logits are
-    in memory.
+    A change with squares s [T, out] costs ½ mean_t(tokens_t Σ_o outputs_o s_to). `rounded_inputs` is what it costs to
+    round each token's inputs to int8.
     """
-    places = {name: _place(name, model) for name in linears_}
-    blocks = list(dict.fromkeys(block for block, _ in places.values()))
-    kinds = list(dict.fromkeys(kind for _, kind in places.values()))
-    measured = [blocks[i] for i in sorted({round(x) for x in np.linspace(0, len(blocks) - 1, _BLOCKS)})]
-    damages: dict[tuple[str, str], Damage] = {}
-    for axis, values in (("block", measured), ("kind", kinds)):
-        for value in values:
-            chosen = [name for name, place in places.items() if place[axis == "kind"] == value]
-            damages[axis, value] = _pruned(model, {name: linears_[name].squares for name in chosen})
-    for kind in kinds:
-        chosen = [name for name, place in places.items() if place[1] == kind]
-        damages["rounding", kind] = _in_int4(model, chosen, group_size)
+
+    tokens: Tensor  # float32 [T], in the order of the batches, real ones only
+    outputs: Tensor  # float32 [out], 1 on average
+    rounded_inputs: float
+
+
+def influences(
+    model: Any, batches: Sequence[dict[str, Tensor]], console: Console, seed: int = 0
+) -> dict[str, Influence]:
+    """Of every linear of the blocks of a decoder-only model, which stays as it is.
+
+    `batches` are collated examples, best of one sample each: a sample's activations and logits are in memory.
+    """
+    linears = block_linears(model)
+    notes = {linear: _Notes() for linear in linears.values()}
+    inputs, device = inputs_of(model.config), next(model.parameters()).device
+    random = torch.Generator(device).manual_seed(seed)
+    model.eval()
+    with _only_activations_have_gradients(model), ExitStack() as hooks, progress_bar(console) as progress:
+        for linear, note in notes.items():
+            hooks.callback(linear.register_forward_pre_hook(note.see).remove)
+            hooks.callback(linear.register_full_backward_hook(note.learn).remove)
+        for stored in progress.track(batches, description="influences"):
+            batch = {key: value.to(device) for key, value in stored.items()}
+            mask = batch["attention_mask"].bool()
+            for note in notes.values():
+                note.mask = mask
+            logits: Tensor = model(**inputs.keywords(batch)).logits[mask].float()
+            said = torch.multinomial(logits.detach().softmax(-1), 1, generator=random)
+            logits.log_softmax(-1).gather(1, said).sum().backward()
+    return {name: notes[linear].influence() for name, linear in linears.items()}
+
+
+class _Notes:
+    """What one linear's inputs and gradients say, batch by batch."""
+
+    def __init__(self) -> None:
+        self.mask: Tensor | None = None
+        self._inputs = torch.empty(0)
+        self._tokens: list[Tensor] = []
+        self._outputs, self._lengths, self._rounded = torch.zeros(1), 0.0, 0.0
+
+    def see(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._inputs = inputs[0].detach()
+
+    def learn(self, _: nn.Module, of_inputs: tuple[Tensor, ...], of_outputs: tuple[Tensor, ...]) -> None:
+        x, towards, g = (real_tokens(each, self.mask) for each in (self._inputs, of_inputs[0], of_outputs[0]))
+        squares, lengths = g.square(), x.square().sum(1)
+        self._tokens.append(squares.mean(1))
+        self._outputs = self._outputs.to(g.device) + lengths @ squares
+        [rounded] = round_activations(nn.Identity(), (x,))
+        self._rounded += ((rounded - x) * towards).sum(1).square().sum().item()
+
+    def influence(self) -> Influence:
+        tokens = torch.cat(self._tokens)
+        outputs = self._outputs / self._outputs.mean().clamp_min(torch.finfo(torch.float32).tiny)
+        return Influence(tokens, outputs, 0.5 * self._rounded / max(len(tokens), 1))
+
+
+@contextmanager
+def _only_activations_have_gradients(model: Any) -> Iterator[None]:
+    wanted = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    model.requires_grad_(False)
+    begin = model.get_input_embeddings().register_forward_hook(lambda _, __, output: output.requires_grad_())
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        begin.remove()
+        for parameter, had in wanted.items():
+            parameter.requires_grad_(had)
+
+
+def of_rounded_head(model: Any, batches: Sequence[dict[str, Tensor]], console: Console) -> dict[str, float]:
+    """The KL divergence, in nats per token, that the output head costs in int8 ("i8") and int4; empty without one."""
     head = model.get_output_embeddings()
-    if head is not None:
-        damages |= {("head", dtype): _rounded(head, dtype) for dtype in ("i8", "i4")}
-    divergences = _divergences(model, batches, damages, console)
-    errors, rounding = np.zeros((2, len(blocks), len(kinds)))
-    for name, (block, kind) in places.items():
-        errors[blocks.index(block), kinds.index(kind)] += linears_[name].probe
-        rounding[blocks.index(block), kinds.index(kind)] += linears_[name].rounding_probe
-    of_blocks = {blocks.index(block): divergences["block", block] for block in measured}
-    of_kinds = np.array([divergences["kind", kind] for kind in kinds])
-    by_block, by_kind = fit(errors, of_blocks, of_kinds)
-    of_rounding = np.array([divergences["rounding", kind] for kind in kinds])
-    by_kind_rounded = of_rounding / np.maximum(by_block @ rounding, 1e-30)
-
-    def each(factors: np.ndarray) -> dict[str, float]:
-        return {name: float(by_block[blocks.index(b)] * factors[kinds.index(k)]) for name, (b, k) in places.items()}
-
-    of_the_head = {dtype: kl for (axis, dtype), kl in divergences.items() if axis == "head"}
-    return each(by_kind), each(by_kind_rounded), of_the_head
+    return divergences(model, batches, {kind: _rounded(head, kind) for kind in ("i8", "i4")}, console) if head else {}
 
 
-def fit(errors: np.ndarray, of_blocks: Mapping[int, float], of_kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sensitivities of blocks [B] and kinds [K] whose products explain what was measured.
-
-    `errors` [B, K] is what each kind of linear in each block lost, `of_blocks` the KL of some blocks alone, `of_kinds`
-    [K] that of every kind alone. By turns, each given the other; blocks between the measured ones lie between them.
-    """
-    some, kls = list(of_blocks), np.array(list(of_blocks.values()))
-    by_kind, places = np.ones(len(of_kinds)), np.arange(len(errors))
-    for _ in range(_ROUNDS):
-        own = kls / np.maximum(errors[some] @ by_kind, 1e-30)
-        by_block = np.exp(np.interp(places, some, np.log(own)))
-        by_kind = of_kinds / np.maximum(by_block @ errors, 1e-30)
-        by_kind /= by_kind.mean()
-    return by_block, by_kind
+Damage = Callable[[], AbstractContextManager[None]]  # makes a context in which the model is damaged
 
 
-Damage = Callable[[], Any]  # makes a context in which the model is damaged
-
-
-def _divergences(
-    model: Any, batches: Sequence[dict[str, Tensor]], damages: Mapping[Any, Damage], console: Console
-) -> dict[Any, float]:
+def divergences(
+    model: Any, batches: Sequence[dict[str, Tensor]], damages: Mapping[str, Damage], console: Console
+) -> dict[str, float]:
     """The mean KL divergence per token of each damaged model from the whole one."""
-    totals: dict[Any, float] = defaultdict(float)
+    totals = dict.fromkeys(damages, 0.0)
     tokens = 0
     inputs = inputs_of(model.config)
 
@@ -110,61 +129,21 @@ def _divergences(
         return logits[batch["attention_mask"].bool()].float().log_softmax(-1)
 
     with torch.inference_mode(), progress_bar(console) as progress:
-        bar = progress.add_task("sensitivities", total=len(batches) * len(damages))
-        waiting = list(batches)
-        while waiting:
-            together: list[tuple[dict[str, Tensor], Tensor]] = []  # a model is damaged once for as many as fit
-            while waiting and sum(whole.numel() for _, whole in together) < _LOGITS:
-                together.append((waiting[0], log_probabilities(waiting.pop(0))))
-            tokens += sum(len(whole) for _, whole in together)
+        for batch in progress.track(batches, description="head"):
+            whole = log_probabilities(batch)
+            tokens += len(whole)
             for key, damage in damages.items():
                 with damage():
-                    for batch, whole in together:
-                        totals[key] += (whole.exp() * (whole - log_probabilities(batch))).sum().item()
-                        progress.advance(bar)
+                    totals[key] += (whole.exp() * (whole - log_probabilities(batch))).sum().item()
     return {key: max(total / tokens, _LEAST) for key, total in totals.items()}
 
 
-def _place(name: str, model: nn.Module) -> tuple[str, str]:
-    """(block, what the linear is called in it)."""
-    for stack in block_lists(model):
-        if name.startswith(f"{stack}."):
-            index, _, kind = name.removeprefix(f"{stack}.").partition(".")
-            return f"{stack}.{index}", kind
-    raise AssertionError(name)
-
-
-def _pruned(model: nn.Module, squares: Mapping[str, Tensor]) -> Damage:
-    return _changed(model, list(squares), lambda name, weight: wanda(weight, MeanSquares(squares[name], 0), PROBE)[0])
-
-
-def _in_int4(model: nn.Module, names: Sequence[str], group_size: int) -> Damage:
-    return _changed(model, names, lambda _, weight: rounded_to_int4(weight, group_size))
-
-
-def _changed(model: nn.Module, names: Sequence[str], change: Callable[[str, Tensor], Tensor]) -> Damage:
-    @contextmanager
-    def damage() -> Iterator[None]:
-        whole: list[tuple[Tensor, Tensor]] = []
-        for name in names:
-            weight = out_in(model.get_submodule(name))
-            whole.append((weight, weight.clone()))
-            weight.copy_(change(name, weight))
-        try:
-            yield
-        finally:
-            for weight, before in whole:
-                weight.copy_(before)
-
-    return damage
-
-
-def _rounded(head: nn.Module, dtype: str) -> Damage:
+def _rounded(head: nn.Module, kind: str) -> Damage:
     @contextmanager
     def damage() -> Iterator[None]:
         weight = out_in(head)
         before = weight.clone()
-        grid = grid_of("w8a8" if dtype == "i8" else "w4a16", weight.shape[1], 128, torch.float32)
+        grid = grid_of("w8a8" if kind == "i8" else "w4a16", weight.shape[1], 128, torch.float32)
         weight.copy_(rtn(weight.float(), grid).weight())
         hook = head.register_forward_pre_hook(round_activations)
         try:

@@ -15,7 +15,7 @@ from cutwork.architectures import kind_of
 from cutwork.errors import CutworkError
 from cutwork.progress import progress_bar
 from cutwork.prune.activations import Activations
-from cutwork.prune.input_statistics import Hessian, InputWatch, MeanSquares, Sum, SumOfProducts, SumOfSquares
+from cutwork.prune.input_statistics import AllInputs, Hessian, InputWatch, MeanSquares, Sum, SumOfProducts, SumOfSquares
 from cutwork.recipe import Long
 from cutwork.tasks.rendering import IGNORED
 from cutwork.tasks.task import Sample
@@ -88,7 +88,6 @@ def walk(
     *,
     damping: float = 0.01,
     changes: bool = True,
-    rounding: bool = False,
     held_out: Sequence[dict[str, Tensor]] = (),
     activations: Activations | None = None,
     resident: Resident = lambda _: nullcontext(),
@@ -101,20 +100,17 @@ def walk(
 
     damping: of the Hessians that `visit` gets, where it needs them positive definite.
     changes: whether `visit` changes weights; if not, a block computes once.
-    rounding: whether the Hessians are to know what rounding the inputs to int8 adds.
-    held_out: batches of which only `Hessian.held_out` is made, to judge what was made with the others. Each token
-        counts as much there, scaled to length 1: else some linears would show only those few with massive activations.
+    held_out: batches of which only `Hessian.held_out` is made, in their order, to judge what was made with the others.
     activations: keeps the hidden states; by default in memory, up to half of what is free.
     resident: a context that is entered with each block while it computes.
     bfloat16: whether to compute under autocast; measured by default.
     """
-    gather = partial(SumOfProducts, damping=damping, rounding=rounding)
-    parts: list[_Part[Hessian]] = [(batches, gather)]
+    parts: list[_Part[Any]] = [(batches, partial(SumOfProducts, damping=damping))]
     if held_out:
-        parts.append((held_out, partial(gather, unit=True)))
+        parts.append((held_out, AllInputs))
 
-    def judged(group: dict[str, nn.Module], statistics: Hessian, judge: Hessian | None = None) -> None:
-        statistics.held_out = judge
+    def judged(group: dict[str, nn.Module], statistics: Hessian, inputs: Tensor | None = None) -> None:
+        statistics.held_out = inputs
         visit(group, statistics)
 
     _walk(model, parts, judged, changes, console, description, activations, resident, bfloat16)

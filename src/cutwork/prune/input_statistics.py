@@ -28,14 +28,11 @@ class Hessian(MeanSquares):
     Changing the weight by Δ costs tr(Δ H Δᵀ). Linears with one input share one Hessian, so what is made of it is kept.
     """
 
-    def __init__(self, matrix: Tensor, tokens: int, damping: float = 0.01, rounding: Tensor | None = None) -> None:
-        """`damping` times the mean of the diagonal is added to it where H has to be positive definite.
-
-        `rounding` is the mean squared error of each input [in] if a token's are rounded to int8, None if not gathered.
-        """
+    def __init__(self, matrix: Tensor, tokens: int, damping: float = 0.01) -> None:
+        """`damping` times the mean of the diagonal is added to it where H has to be positive definite."""
         super().__init__(matrix.diagonal(), tokens)
-        self.matrix, self.damping, self.rounding = matrix, damping, rounding
-        self.held_out: Hessian | None = None  # of tokens that are not in it, where `walk` was given some
+        self.matrix, self.damping = matrix, damping
+        self.held_out: Tensor | None = None  # inputs [tokens, in] that are not in it, where `walk` was given some
         self.applied: list[Damping] = []  # what making it positive definite took, each time
 
     @cached_property
@@ -84,29 +81,33 @@ class SumOfSquares:
 class SumOfProducts:
     """For `Hessian`. Only one triangle is summed, in square blocks: half of the work, and all of it matrix products."""
 
-    def __init__(
-        self, inputs: int, device: torch.device, damping: float = 0.01, rounding: bool = False, unit: bool = False
-    ) -> None:
-        """`unit`: every token's inputs are scaled to length 1 first, so that none outweighs the others."""
-        self._total, self._damping, self._unit = torch.zeros(inputs, inputs, device=device), damping, unit
-        self._rounding = torch.zeros(inputs, device=device) if rounding else None
+    def __init__(self, inputs: int, device: torch.device, damping: float = 0.01) -> None:
+        self._total, self._damping = torch.zeros(inputs, inputs, device=device), damping
 
     def add(self, x: Tensor) -> None:
         """Add the inputs [tokens, in] of a forward pass, float32."""
-        if self._unit:
-            x = nn.functional.normalize(x)
         _add_gram(self._total, x)
-        if self._rounding is not None:
-            step = (x.abs().amax(1, keepdim=True) / 127).clamp_min_(1e-12)
-            codes = x / step
-            self._rounding += (codes.round() - codes).mul_(step).square_().sum(0)
 
     def mean(self, tokens: int) -> Hessian:
         """The statistics over all tokens; the sum is used up."""
         total = self._total.div_(max(tokens, 1))
         _mirror(total)
-        rounding = None if self._rounding is None else self._rounding.div_(max(tokens, 1))
-        return Hessian(total, tokens, self._damping, rounding)
+        return Hessian(total, tokens, self._damping)
+
+
+class AllInputs:
+    """The inputs themselves, where they are few."""
+
+    def __init__(self, inputs: int, device: torch.device) -> None:
+        self._seen = [torch.empty(0, inputs, device=device)]
+
+    def add(self, x: Tensor) -> None:
+        """Keep the inputs [tokens, in] of a forward pass, float32."""
+        self._seen.append(x)
+
+    def mean(self, _: int) -> Tensor:
+        """All of them [tokens, in], in the order in which they were added."""
+        return torch.cat(self._seen)
 
 
 class InputWatch(Generic[Statistics_co]):
