@@ -11,7 +11,8 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from cutwork.compress.candidates import CANDIDATES, DENSE, parse
-from cutwork.compress.errors import LinearErrors, _Judge, linear_errors
+from cutwork.compress.corrections import _changed, corrected
+from cutwork.compress.errors import Cost, LinearErrors, _Judge, linear_errors, rounded_to_int4
 from cutwork.compress.sensitivity import Damage, divergences, influences, of_rounded_head
 from cutwork.prune.alps import alps
 from cutwork.prune.calibrate import calibration_batches, walk
@@ -40,9 +41,17 @@ def errors_of(model: Any, prune: Prune = sparsegpt, family: str = "llama") -> di
     return linear_errors(model, batches_of(24, family), others, told, SILENT, prune=prune)
 
 
+def kl_of(found: dict[str, LinearErrors]) -> dict[str, dict[str, float]]:
+    as_predicted = Cost(1, 1, 1)
+    return {
+        name: {label: cost.times(as_predicted) for label, cost in linear.costs.items()}
+        for name, linear in found.items()
+    }
+
+
 @pytest.fixture(scope="module")
 def errors() -> dict[str, dict[str, float]]:
-    return {name: linear.kl for name, linear in errors_of(llama()).items()}
+    return kl_of(errors_of(llama()))
 
 
 def test_every_linear_has_an_error_for_every_candidate_that_fits_it(errors: dict[str, dict[str, float]]) -> None:
@@ -62,17 +71,17 @@ def test_more_zeros_and_fewer_bits_cost_more(errors: dict[str, dict[str, float]]
 
 
 def test_what_a_better_pruner_leaves_costs_less(errors: dict[str, dict[str, float]]) -> None:
-    found = errors_of(llama(), alps)
-    ratios = [linear.kl["4:16 bf16"] / errors[name]["4:16 bf16"] for name, linear in found.items()]
+    found = kl_of(errors_of(llama(), alps))
+    ratios = [kl["4:16 bf16"] / errors[name]["4:16 bf16"] for name, kl in found.items()]
     assert np.median(ratios) < 0.95
-    assert all(linear.kl["dense w8a8"] == errors[name]["dense w8a8"] for name, linear in found.items())
+    assert all(kl["dense w8a8"] == errors[name]["dense w8a8"] for name, kl in found.items())
 
 
 def test_the_model_stays_as_it_is() -> None:
     model = llama()
     model.get_input_embeddings().weight.requires_grad_(False)
     before = {name: (weight.clone(), weight.requires_grad) for name, weight in model.named_parameters()}
-    errors_of(model)
+    corrected(model, errors_of(model), judging(2), SILENT)
     of_rounded_head(model, judging(2), SILENT)
     for name, weight in model.named_parameters():
         assert torch.equal(weight, before[name][0]) and weight.requires_grad == before[name][1] and weight.grad is None
@@ -81,9 +90,9 @@ def test_the_model_stays_as_it_is() -> None:
 @pytest.mark.parametrize("family", ["gpt2", "mpt"])
 def test_other_families(family: str) -> None:
     model = FAMILIES[family]()
-    found = errors_of(model, family=family)
+    found = corrected(model, errors_of(model, family=family), judging(2, family), SILENT)
     assert set(found) == set(block_linears(model))
-    assert all(linear.kl["60 bf16"] > 0 for linear in found.values())
+    assert all(kl["60 bf16"] > 0 for kl in found.values())
     head = of_rounded_head(model, judging(2, family), SILENT)
     assert 0 < head["i8"] < head["i4"]
 
@@ -152,6 +161,19 @@ def test_rounded_inputs_cost_what_is_predicted() -> None:
     predicted = {name: each.rounded_inputs for name, each in influences(model, others, SILENT).items()}
     damages = {name: with_rounded_inputs(linear) for name, linear in block_linears(model).items()}
     agree(predicted, divergences(model, others, damages, SILENT), 2)
+
+
+def test_a_kind_of_linears_together_costs_what_is_predicted_after_corrections() -> None:
+    model, others = loud_model(), judging(60)
+    batches = calibration_batches(cast(Examples, random_examples(60)))
+    found = linear_errors(model, batches, others, influences(model, others, SILENT), SILENT)
+    kl = corrected(model, found, others, SILENT)
+    names = [name for name in found if name.endswith("up_proj")]
+    rounded = {"all": _changed(model, names, lambda _, weight: rounded_to_int4(weight, 128))}
+    [measured] = divergences(model, others, rounded, SILENT).values()
+    times = sum(kl[name]["dense w4a16"] - kl[name]["dense w8a8"] for name in names)
+    plain = sum(found[name].costs["dense w4a16"].rounded - found[name].costs["dense w8a8"].rounded for name in names)
+    assert times / plain == pytest.approx(measured / sum(found[name].probes.rounded for name in names), rel=1e-3)
 
 
 def test_labels_are_read_back() -> None:

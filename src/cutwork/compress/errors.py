@@ -22,10 +22,13 @@ from cutwork.errors import CutworkError
 from cutwork.prune.adaptive import SIDE
 from cutwork.prune.calibrate import walk
 from cutwork.prune.input_statistics import Hessian
+from cutwork.prune.pattern import Unstructured
 from cutwork.prune.pruners import Prune
 from cutwork.prune.second_order import output_error
 from cutwork.prune.sparsegpt import sparsegpt
+from cutwork.prune.wanda import wanda
 from cutwork.quantize.gptq import gptq
+from cutwork.quantize.rtn import rtn
 from cutwork.quantize.schemes import grid_of, kept
 from cutwork.recipe import Scheme
 from cutwork.torch_models.blocks import out_in
@@ -34,13 +37,31 @@ _EVERY = 6  # of so many blocks one tells how a pruner compares with SparseGPT
 _TILES = 16  # of 16 rows, at most, whose error stands for that of all
 
 
+PROBE = Unstructured(0.3)  # the damage by which `corrections` measures: what Wanda does, which is quick to do again
+
+
+@dataclass(frozen=True)
+class Cost:
+    """KL divergence of the model's next token, in nats: what pruning, rounding of weights and of inputs have of it."""
+
+    pruned: float
+    rounded: float
+    inputs: float
+
+    def times(self, by: "Cost") -> float:
+        """All of it, each part so many times."""
+        return self.pruned * by.pruned + self.rounded * by.rounded + self.inputs * by.inputs
+
+
 @dataclass(frozen=True)
 class LinearErrors:
-    """One linear: its shape, and the KL divergence that each candidate costs, in nats per token, by label."""
+    """One linear: its shape, what each candidate costs it by label, and what corrections have to know."""
 
     rows: int
     columns: int
-    kl: dict[str, float]
+    costs: dict[str, Cost]
+    probes: Cost  # of PROBE, of weights rounded to the nearest in 4 bits, of inputs in 8 bits
+    squares: Tensor  # of the inputs, mean, float32 [in]
 
 
 def linear_errors(
@@ -69,21 +90,21 @@ def linear_errors(
             try:
                 judge = _Judge(out_in(linear), statistics, influences[name])
                 own = found[name] = _errors_of(out_in(linear), statistics, judge, schemes, group_size)
-                block, kind = _place(name)
+                block, kind = place(name)
                 if prune is not sparsegpt and block % _EVERY == 0:
                     for label, error in _pruned_errors(out_in(linear), statistics, judge, prune).items():
-                        if min(own.kl[label], error) > 0:  # not where there are zeros enough already
-                            ratios[kind, label][block] = error / own.kl[label]
+                        if min(own.costs[label].pruned, error) > 0:  # not where there are zeros enough already
+                            ratios[kind, label][block] = error / own.costs[label].pruned
             except CutworkError as error:
                 raise CutworkError(f"{name}: {error}") from None
 
     walk(model, batches, visit, console, "errors of candidates", damping=damping, changes=False, held_out=held_out)
     for name, linear in found.items():
-        _scale(linear.kl, *_place(name), ratios)
+        _scale(linear.costs, *place(name), ratios)
     return found
 
 
-def _place(name: str) -> tuple[int, str]:
+def place(name: str) -> tuple[int, str]:
     """(the number of a linear's block, what it is called there)."""
     parts = name.split(".")
     at = next((i for i, part in enumerate(parts) if part.isdigit()), -1)
@@ -117,18 +138,17 @@ def _pruned_errors(weight: Tensor, statistics: Hessian, judge: _Judge, prune: Pr
     return {each.label: judge.cost(prune(judge.some, statistics, each.as_pattern())[0]) for each in candidates}
 
 
-def _scale(kl: dict[str, float], block: int, kind: str, ratios: Mapping[tuple[str, str], Mapping[int, float]]) -> None:
-    """Make what pruning has of each error that of another pruner; what rounding adds stays.
+def _scale(
+    costs: dict[str, Cost], block: int, kind: str, ratios: Mapping[tuple[str, str], Mapping[int, float]]
+) -> None:
+    """Make what pruning has of each cost that of another pruner; what rounding adds stays.
 
     By the ratios of linears of the same kind, between the blocks where they are known.
     """
-    floats = {label: kl[label] for of, label in ratios if of == kind and label in kl}
-    for label, cost in list(kl.items()):
-        unrounded = replace(parse(label), scheme=None).label
-        if unrounded in floats:
-            known = ratios[kind, unrounded]
+    for label, cost in list(costs.items()):
+        if known := ratios.get((kind, replace(parse(label), scheme=None).label)):
             ratio = float(np.exp(np.interp(block, list(known), np.log(list(known.values())))))
-            kl[label] = max(cost + (ratio - 1) * floats[unrounded], ratio * floats[unrounded])
+            costs[label] = replace(cost, pruned=ratio * cost.pruned)
 
 
 def _errors_of(
@@ -140,12 +160,24 @@ def _errors_of(
         candidate = Candidate(pattern, rate)
         if candidate.fits(rows, columns):
             pruned[pattern, rate] = sparsegpt(judge.some, statistics, candidate.as_pattern())[0] if rate else judge.some
-    kl: dict[str, float] = {}
+    costs: dict[str, Cost] = {}
+    of_pruning = {zeros: judge.cost(left) for zeros, left in pruned.items()}
     for scheme in schemes:
         of_inputs = judge.rounded_inputs if scheme else 0.0  # also w4a16: the engine's int4 kernels read int8, too
-        for (pattern, rate), left in zip(pruned, _quantized(pruned, statistics, scheme, group_size), strict=True):
-            kl[Candidate(pattern, rate, scheme).label] = judge.cost(left) + of_inputs
-    return LinearErrors(rows, columns, kl)
+        for zeros, left in zip(pruned, _quantized(pruned, statistics, scheme, group_size), strict=True):
+            of_rounding = max(judge.cost(left) - of_pruning[zeros], 0.0)
+            costs[Candidate(*zeros, scheme).label] = Cost(of_pruning[zeros], of_rounding, of_inputs)
+    probes = Cost(
+        judge.cost(wanda(judge.some, statistics, PROBE)[0]),
+        judge.cost(rounded_to_int4(judge.some, group_size)),
+        judge.rounded_inputs,
+    )
+    return LinearErrors(rows, columns, costs, probes, statistics.squares.clone())
+
+
+def rounded_to_int4(weight: Tensor, group_size: int) -> Tensor:
+    """A weight [out, in] rounded to the nearest in 4 bits, in floats: what `corrections` does to all of a kind."""
+    return rtn(weight.float(), grid_of("w4a16", weight.shape[1], group_size, torch.float32)).weight()
 
 
 def _some_rows(rows: int) -> Tensor:

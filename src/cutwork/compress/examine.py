@@ -1,13 +1,13 @@
 """What a dense model says about its candidates, as errors.json holds it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from cutwork.compress.candidates import DENSE
+from cutwork.compress.corrections import corrected
 from cutwork.compress.errors import linear_errors
 from cutwork.compress.menu import HEAD
 from cutwork.compress.sensitivity import influences, of_rounded_head
@@ -19,7 +19,7 @@ from cutwork.tasks.task import Sample
 from cutwork.torch_models.data import collate
 from cutwork.torch_models.load import load_for_surgery, load_tokenizer
 
-_PROBES = 8  # samples, held out, that tell what the head costs
+_PROBES = 8  # samples, held out, that tell what the head costs, and kinds of linears
 
 
 def examine(
@@ -48,8 +48,11 @@ def examine(
         model, batches, judging, influences(model, judging, console, settings.seed), console, prune=prune,
         group_size=group_size, damping=settings.damping,
     )  # fmt: skip
+    kl = corrected(model, linears, judging[:_PROBES], console, group_size)
     of_head = of_rounded_head(model, judging[:_PROBES], console)
-    found: dict[str, Any] = {name: asdict(linear) for name, linear in linears.items()}
+    found: dict[str, Any] = {
+        name: {"rows": linear.rows, "columns": linear.columns, "kl": kl[name]} for name, linear in linears.items()
+    }
     if of_head:
         rows, columns = model.get_output_embeddings().weight.shape
         kls = {DENSE.label: 0.0, "dense w8a8": of_head["i8"], "dense w4a16": of_head["i4"]}

@@ -24,6 +24,7 @@ from cutwork.quantize.schemes import grid_of
 from cutwork.torch_models.blocks import block_linears, out_in
 from cutwork.torch_models.model_inputs import inputs_of
 
+_LOGITS = 1 << 27  # of whole models, at most, beside those of one sample more
 _LEAST = 1e-9  # of a measured KL: rounding may make it 0
 
 
@@ -129,12 +130,18 @@ def divergences(
         return logits[batch["attention_mask"].bool()].float().log_softmax(-1)
 
     with torch.inference_mode(), progress_bar(console) as progress:
-        for batch in progress.track(batches, description="head"):
-            whole = log_probabilities(batch)
-            tokens += len(whole)
+        bar = progress.add_task("divergences", total=len(batches) * len(damages))
+        waiting = list(batches)
+        while waiting:
+            together: list[tuple[dict[str, Tensor], Tensor]] = []  # a model is damaged once for as many as fit
+            while waiting and sum(whole.numel() for _, whole in together) < _LOGITS:
+                together.append((waiting[0], log_probabilities(waiting.pop(0))))
+            tokens += sum(len(whole) for _, whole in together)
             for key, damage in damages.items():
                 with damage():
-                    totals[key] += (whole.exp() * (whole - log_probabilities(batch))).sum().item()
+                    for batch, whole in together:
+                        totals[key] += (whole.exp() * (whole - log_probabilities(batch))).sum().item()
+                        progress.advance(bar)
     return {key: max(total / tokens, _LEAST) for key, total in totals.items()}
 
 
