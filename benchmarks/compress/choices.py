@@ -23,6 +23,7 @@ from rich.console import Console
 from benchmarks.common import figures
 from benchmarks.common.results import RECIPES, RESULTS, save
 from benchmarks.compress.frontier import frontier_table
+from benchmarks.compress.promises import seeded
 from cutwork.compress.frontier import ALLOWED, by_kind, frontiers
 from cutwork.compress.menu import Choice, Menu
 from cutwork.compress.promise import loss
@@ -309,6 +310,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=list(COLOURS), choices=list(COLOURS))
     parser.add_argument("--uniform", nargs="+", default=UNIFORM, help="candidates that every linear takes alike")
     parser.add_argument("--most", type=int, help="stop after so many choices that were not there before")
+    parser.add_argument("--seed", type=int, help="of all that draws, as promises have it, instead of the recipe's")
     parser.add_argument("--samples", type=int, default=16, help="test samples of which KL is measured")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--name", default="choices", help="of the results")
@@ -317,6 +319,8 @@ def main() -> None:
     options = parser.parse_args()
 
     recipe = load_recipe(options.recipe)
+    if options.seed is not None:
+        recipe = seeded(recipe, options.seed, options.work)
     changes: dict[str, Any] = {
         "output": options.work,
         "compare": recipe.compare.model_copy(update={"threads": options.threads}),
