@@ -103,6 +103,7 @@ TABLES = {
     "choices": Table(choices.table, ("choices",)),
     "choices, verdicts": Table(choices.verdicts, ("choices",)),
     "choices, advantage": Table(choices.advantage_table, ("choices",)),
+    "choices, before": Table(frontier.before_table, ("choices_by_damage", "choices")),
     "frontier": Table(frontier.frontier_table, ("choices",)),
     "corrections": Table(low_rank.table, ("low_rank",)),
     "corrections, left": Table(low_rank.left_table, ("low_rank",)),

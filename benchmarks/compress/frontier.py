@@ -31,3 +31,14 @@ def between(points: Sequence[dict[str, Any]], speedup: float) -> float | None:
     """The KL of a frontier at a speed-up, between its points; None beyond them."""
     x, y = ([point[key] for point in points] for key in ("speedup", "kl"))
     return float(np.interp(speedup, x, y)) if x and speedup <= x[-1] else None
+
+
+def before_table(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """The measured KL of choices of the same predicted speed that two ways to predict KL have led to."""
+    found = {(row["kind"], row["name"]): row["kl"] for row in now["rows"]}
+    lines = ["| choice | KL measured, by damage | by gradients | |", "|---|--:|--:|--:|"]
+    for row in before["rows"]:
+        kl = found.get((row["kind"], row["name"]))
+        if row["kind"] in now["frontiers"] and kl is not None:
+            lines.append(f"| {row['kind']}, {row['name']} | {row['kl']:.3g} | {kl:.3g} | {kl / row['kl'] - 1:+.0%} |")
+    return "\n".join(lines)

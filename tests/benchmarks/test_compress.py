@@ -64,6 +64,13 @@ def test_a_frontier_is_read_between_its_points() -> None:
     assert told.splitlines()[-1] == "| 1.50× | 25% | 0.04 | 0.05 | – | 8:16 w8a8 |"
 
 
+def test_what_two_ways_to_predict_led_to_is_set_side_by_side() -> None:
+    before = [{"kind": kind, "name": "2.00x", "kl": 0.04} for kind in ("zeros and bits", "uniform")]
+    now = {"rows": [{"kind": "zeros and bits", "name": "2.00x", "kl": 0.03}], "frontiers": {"zeros and bits": []}}
+    told = frontier.before_table({"rows": before}, now).splitlines()[2:]
+    assert told == ["| zeros and bits, 2.00x | 0.04 | 0.03 | -25% |"]
+
+
 def test_tables_have_a_row_for_each_choice_and_promise() -> None:
     predicted = {"speedup": 2.0, "milliseconds": 3.0, "nbytes": 1e6, "kl": 0.1, "zeros": 0.5}
     lost = {"points": 1.0, "low": -1.0, "high": 3.0}
