@@ -31,7 +31,7 @@ ALLOWED = {
     "serve": {"store", "engine"},
     "compress": {
         *("store", "architectures", "tasks", "torch_models", "prune", "tune", "quantize", "pack", "engine", "measure"),
-        "run",
+        *("plan", "run"),
     },
     "cli": {
         *("store", "tasks", "torch_models", "prune", "tune", "quantize", "pack", "engine", "measure", "run", "serve"),
