@@ -264,7 +264,7 @@ def verdicts(result: dict[str, Any]) -> str:
     times = {name: x for name, x in advantage(result["rows"]).items() if name in best}
     if times:
         least = min(times.values())
-        found = f"{least:.2f} to {max(times.values()):.2f} times, {len(times)} uniform choices and OWL's"
+        found = f"{least:.2f} to {max(times.values()):.2f} times, {len(times)} choices, uniform or OWL's"
         line("at equal KL 1.15 times as fast as the best uniform choices", found, least >= 1.15)
         told = [row["predicted"].get("advantage") for row in result["rows"] if _label(row) in best]
         if some := [each for each in told if each]:

@@ -44,7 +44,7 @@ def test_advantages_are_over_the_best_uniform_choices_at_their_kl() -> None:
     told |= {"speedup_off_median": 0.03, "speedup_off_most": 0.06}
     lines = choices.verdicts({"rows": [*ours, *others], **told}).splitlines()[2:]
     assert [line.split("|")[3].strip() for line in lines] == ["**missed**", "met", "**missed**", "met", ""]
-    assert "median 2%, at most 4%" in lines[1] and "1.33 to 1.33 times, 1 uniform" in lines[3]
+    assert "median 2%, at most 4%" in lines[1] and "1.33 to 1.33 times, 1 choices" in lines[3]
     assert "by the predictions alone 1.25 to 1.25 times" in lines[4]
 
 
