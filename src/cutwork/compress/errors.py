@@ -35,8 +35,6 @@ from cutwork.torch_models.blocks import out_in
 
 _EVERY = 6  # of so many blocks one tells how a pruner compares with SparseGPT
 _TILES = 16  # of 16 rows, at most, whose error stands for that of all
-
-
 PROBE = Unstructured(0.3)  # the damage by which `corrections` measures: what Wanda does, which is quick to do again
 
 

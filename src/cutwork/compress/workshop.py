@@ -40,8 +40,8 @@ class Workshop:
         self.machine = {"cpu": cpu_name(), "threads": base.compare.threads or native().default_threads()}
         stages, prune = self._stages(), base.prune
         self.source = self._dense(stages)
-        settings = [prune.method, prune.block_size, prune.calibration_samples, prune.seed, prune.damping]
-        settings.append(self._group_size)
+        settings: list[object] = [prune.method, prune.block_size, prune.calibration_samples, prune.seed, prune.damping]
+        settings += [self._group_size, "gradients"]  # how errors are judged: other files predict otherwise
         data = [sample_digest(task.train), base.task.max_length, base.task.long]
         errors = stages.add("errors.json", "prune", self._write_errors, [*settings, *data], self.source)
         about = [purpose, self.machine, self._group_size]
