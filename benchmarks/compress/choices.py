@@ -6,9 +6,9 @@
 
 Choices are those of the frontiers (zeros and bits, bits alone, zeros alone) and uniform ones: every linear the same
 candidate, OWL's rates, int8, int4. Each is made as its recipe says, with the same training, unless `--one-shot`; then
-asked: KL divergence of the next token from the dense model's on test samples, both in the engine, and points lost on
-the whole test set unless `--one-shot`. Leaves choices.json and choices.png (or by another `--name`) in results/, and
-what is made in `--work`.
+asked: KL divergence of the next token from the dense model's, in the answers of test samples and everywhere in them,
+both in the engine, points lost on validation, and on the whole test set unless `--one-shot`. Leaves choices.json and
+choices.png (or by another `--name`) in results/, and what is made in `--work`.
 """
 
 import argparse
@@ -32,8 +32,9 @@ from cutwork.compress.workshop import Workshop
 from cutwork.engine.explain import profile_step
 from cutwork.engine.model import Model
 from cutwork.recipe import Recipe, load_recipe
+from cutwork.run.stages import sample_digest
 from cutwork.tasks.load import load_task
-from cutwork.tasks.rendering import render
+from cutwork.tasks.rendering import IGNORED, render
 from cutwork.tasks.task import Sample
 
 UNIFORM = ("dense w8a8", "dense w4a16", "50 w8a8", "70 w8a8", "60 w4a16", "4:16 w4a16", "8:16 w4a16", "60 bf16")
@@ -86,15 +87,17 @@ def _entry(shop: Workshop, kind: str, name: str, choice: Choice) -> Entry:
     return Entry(kind, name, choice, recipe_of(shop.base, choice))
 
 
-def divergence(dense: Model, model: Model, samples: Sequence[Sample]) -> float:
-    """Mean KL divergence of the next token, in nats, after every token of the samples."""
-    total, tokens = 0.0, 0
+def divergences(dense: Model, model: Model, samples: Sequence[Sample]) -> tuple[float, float]:
+    """Mean KL divergence of the next token, in nats: of the samples' answers, and of everything in them."""
+    in_answers: list[np.ndarray] = []
+    everywhere: list[np.ndarray] = []
     for sample in samples:
-        ids, _ = render(dense.tokenizer, sample)
+        ids, labels = render(dense.tokenizer, sample)
         p, q = (_log_softmax(each.logits(ids)) for each in (dense, model))
-        total += float((np.exp(p) * (p - q)).sum())
-        tokens += len(ids)
-    return total / tokens
+        kl = np.sum(np.exp(p) * (p - q), axis=1)
+        everywhere.append(kl)
+        in_answers.append(kl[:-1][np.array(labels[1:]) != IGNORED])
+    return float(np.concatenate(in_answers).mean()), float(np.concatenate(everywhere).mean())
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -103,28 +106,31 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
-    """Spearman's."""
-    ranks = [np.argsort(np.argsort(values)).astype(float) for values in (x, y)]
-    return float(np.corrcoef(np.stack(ranks))[0, 1])
+    """Spearman's; equal values share their ranks."""
+    ranks = [np.unique(values, return_inverse=True, return_counts=True)[1:] for values in (x, y)]
+    middles = [(np.cumsum(counts) - counts / 2)[inverse] for inverse, counts in ranks]
+    return float(np.corrcoef(np.stack(middles))[0, 1])
 
 
 def measure(shop: Workshop, entry: Entry, options: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     """What was predicted and measured of an entry but its speed, and its packed model."""
     recipe = entry.recipe.model_copy(update={"tune": None}) if options.one_shot else entry.recipe
     packed, _ = shop.make(recipe, entry.folder)
-    samples = shop.task.test[: options.samples]
+    samples = shop.task.test[options.after : options.after + options.samples]
 
     def kl() -> dict[str, Any]:
         loading = {"threads": options.threads, "max_context": 1024}
         with Model.load(shop.dense.output, **loading) as dense, Model.load(packed.output, **loading) as model:
-            return {"kl": divergence(dense, model, samples), "nbytes": model.memory_bytes["weights"]}
+            in_answers, everywhere = divergences(dense, model, samples)
+            return {"kl": in_answers, "kl_everywhere": everywhere, "nbytes": model.memory_bytes["weights"]}
 
-    found = shop.kept.get([packed.key, shop.dense.key, options.samples, "kl"], kl)
+    found = shop.kept.get([packed.key, shop.dense.key, sample_digest(samples), "kl in answers"], kl)
     row: dict[str, Any] = {
         "kind": entry.kind,
         "name": entry.name,
         "predicted": {key: getattr(entry.choice, key) for key in ("speedup", "milliseconds", "nbytes", "kl", "zeros")},
         **found,
+        "lost_on_validation": shop.loss(packed, shop.task.validation).__dict__,
     }
     if not options.one_shot:
         before, after = (shop.scores(stage, shop.task.test) for stage in (shop.dense, packed))
@@ -150,7 +156,12 @@ def _milliseconds_once(path: Path, threads: int) -> float:
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     """How well predictions rank what was measured, and how far milliseconds are off."""
-    found = {"kl_rank_correlation": rank_correlation([r["predicted"]["kl"] for r in rows], [r["kl"] for r in rows])}
+    lost = [row["lost_on_validation"]["points"] for row in rows]
+    found = {
+        "kl_rank_correlation": rank_correlation([r["predicted"]["kl"] for r in rows], [r["kl"] for r in rows]),
+        "points_rank_correlation": rank_correlation([r["kl"] for r in rows], lost),
+        "points_rank_correlation_everywhere": rank_correlation([r["kl_everywhere"] for r in rows], lost),
+    }
     even = [row for row in rows if row["kind"] != "OWL"]
     if all("speedup" in row for row in even):
         for name in ("milliseconds", "speedup"):
@@ -228,19 +239,22 @@ def as_json(found: Mapping[str, Sequence[Choice]]) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> str:
     """By choice."""
     lines = [
-        "| choice | zeros | speed-up | ms | KL predicted | KL measured | points lost |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| choice | zeros | speed-up | ms | KL predicted | KL measured | everywhere | points lost, validation | test |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in result["rows"]:
-        told, lost = row["predicted"], row.get("lost")
-        points = f"{lost['points']:.1f} ({lost['low']:.1f} to {lost['high']:.1f})" if lost else "–"
+        told, points = row["predicted"], [_points(row.get(key)) for key in ("lost_on_validation", "lost")]
         ms = f"{told['milliseconds']:.2f}" + (f" / {row['milliseconds']:.2f}" if "milliseconds" in row else "")
         speedup = f"{told['speedup']:.2f}×" + (f" / {row['speedup']:.2f}×" if "speedup" in row else "")
         lines.append(
             f"| {row['kind']}, {row['name']} | {told['zeros']:.0%} | {speedup} | {ms} "
-            f"| {told['kl']:.3g} | {row['kl']:.3g} | {points} |"
+            f"| {told['kl']:.3g} | {row['kl']:.3g} | {row['kl_everywhere']:.3g} | {' | '.join(points)} |"
         )
     return "\n".join(lines)
+
+
+def _points(lost: dict[str, float] | None) -> str:
+    return f"{lost['points']:.1f} ({lost['low']:.1f} to {lost['high']:.1f})" if lost else "–"
 
 
 def verdicts(result: dict[str, Any]) -> str:
@@ -253,6 +267,9 @@ def verdicts(result: dict[str, Any]) -> str:
     correlation, count = result["kl_rank_correlation"], len(result["rows"])
     wanted = "KL predicted before training and measured: rank correlation of at least 0.9"
     line(wanted, f"{correlation:.2f}, {count} choices", correlation >= 0.9)
+    told, everywhere = (result[f"points_rank_correlation{where}"] for where in ("", "_everywhere"))
+    wanted = "KL in answers ranks points lost better than KL everywhere"
+    line(wanted, f"rank correlations {told:.2f} and {everywhere:.2f}", told > everywhere)
     for name, wanted in (
         ("milliseconds", "milliseconds within 5% of those predicted"),
         ("speedup", "speed-ups over the dense model within 5% of those predicted"),
@@ -266,28 +283,30 @@ def verdicts(result: dict[str, Any]) -> str:
         least = min(times.values())
         found = f"{least:.2f} to {max(times.values()):.2f} times, {len(times)} choices, uniform or OWL's"
         line("at equal KL 1.15 times as fast as the best uniform choices", found, least >= 1.15)
-        told = [row["predicted"].get("advantage") for row in result["rows"] if _label(row) in best]
-        if some := [each for each in told if each]:
+        foretold = [row["predicted"].get("advantage") for row in result["rows"] if _label(row) in best]
+        if some := [each for each in foretold if each]:
             lines.append(f"| – | by the predictions alone {min(some):.2f} to {max(some):.2f} times | |")
     return "\n".join(lines)
 
 
 def plot(rows: Sequence[dict[str, Any]], file: Path) -> None:
-    """Measured KL (or points lost) against speed-up, measured where it was, and against predicted KL."""
-    figure = figures.new_figure(11, 4.6)
-    left, right = figure.subplots(1, 2)
+    """Measured KL against speed-up, measured where it was, and against predicted KL; points lost against both KLs."""
+    figure = figures.new_figure(14, 4.6)
+    left, middle, right = figure.subplots(1, 3)
     for kind, colour in COLOURS.items():
         own = sorted((row for row in rows if row["kind"] == kind), key=_speedup)
         if not own:
             continue
-        y = [row["lost"]["points"] if "lost" in row else row["kl"] for row in own]
+        kl, points = [row["kl"] for row in own], [row["lost_on_validation"]["points"] for row in own]
         style = "none" if kind in ("uniform", "OWL") else "-"
-        left.plot([_speedup(row) for row in own], y, linestyle=style, marker="o", color=colour, label=kind)
-        right.plot([row["predicted"]["kl"] for row in own], [row["kl"] for row in own], "o", color=colour, label=kind)
-    left.set_xlabel("speed-up over bfloat16")
-    left.set_ylabel("points lost" if any("lost" in row for row in rows) else "KL measured, nats per token")
-    right.set(xlabel="KL predicted before training", ylabel="KL measured", xscale="log", yscale="log")
-    for ax in (left, right):
+        left.plot([_speedup(row) for row in own], kl, linestyle=style, marker="o", color=colour, label=kind)
+        middle.plot([row["predicted"]["kl"] for row in own], kl, "o", color=colour)
+        right.plot(kl, points, "o", color=colour)
+        right.plot([row["kl_everywhere"] for row in own], points, "o", color=colour, fillstyle="none")
+    left.set(xlabel="speed-up over bfloat16", ylabel="KL in answers, nats per token", yscale="log")
+    middle.set(xlabel="KL predicted before training", ylabel="KL in answers", xscale="log", yscale="log")
+    right.set(xlabel="KL in answers (filled), everywhere (hollow)", ylabel="points lost on validation", xscale="log")
+    for ax in (left, middle, right):
         figures.frame(ax)
     left.legend(frameon=False)
     figures.save(figure, file)
@@ -311,7 +330,8 @@ def main() -> None:
     parser.add_argument("--uniform", nargs="+", default=UNIFORM, help="candidates that every linear takes alike")
     parser.add_argument("--most", type=int, help="stop after so many choices that were not there before")
     parser.add_argument("--seed", type=int, help="of all that draws, as promises have it, instead of the recipe's")
-    parser.add_argument("--samples", type=int, default=16, help="test samples of which KL is measured")
+    parser.add_argument("--samples", type=int, default=32, help="test samples of which KL is measured")
+    parser.add_argument("--after", type=int, default=0, help="so many test samples, which had been looked at before")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--name", default="choices", help="of the results")
     parser.add_argument("--work", type=Path, default=Path("out/choices"))

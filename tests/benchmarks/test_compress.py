@@ -1,5 +1,8 @@
 """What the benchmarks of `compress` work out from what they measured."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 
@@ -8,6 +11,8 @@ from cutwork.compress.menu import Menu, Offer
 from cutwork.prune.input_statistics import SumOfProducts
 from cutwork.prune.sparsegpt import sparsegpt
 from cutwork.recipe import load_recipe
+from cutwork.tasks.rendering import IGNORED
+from cutwork.tasks.task import Sample
 
 
 def test_tokens_per_step_count_what_is_accepted_and_one_more() -> None:
@@ -25,6 +30,19 @@ def test_drafts_are_named_by_how_they_are_pruned() -> None:
 def test_rank_correlation_looks_at_the_order_only() -> None:
     assert choices.rank_correlation([1, 2, 3, 4], [1, 10, 100, 1e9]) == pytest.approx(1)
     assert choices.rank_correlation([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
+    assert choices.rank_correlation([1, 2, 2, 3], [5, 7, 7, 9]) == pytest.approx(1)
+    assert choices.rank_correlation([1, 2, 2, 3], [5, 7, 8, 9]) < 0.99
+
+
+def test_divergence_is_of_answers_and_of_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choices, "render", lambda *_: ([4, 5, 6], [IGNORED, IGNORED, 6]))
+    dense, other = np.zeros((3, 2), np.float32), np.zeros((3, 2), np.float32)
+    other[1, 0], other[2, 0] = np.log(3), 50  # says the answer after the second token, and nothing after the third
+    whole, damaged = (SimpleNamespace(tokenizer=None, logits=lambda _, each=each: each) for each in (dense, other))
+    of_answers = -0.5 * np.log(0.75) - 0.5 * np.log(0.25) - np.log(2)
+    in_answers, everywhere = choices.divergences(whole, damaged, [Sample("", "")])  # type: ignore[arg-type]
+    assert in_answers == pytest.approx(of_answers)
+    assert everywhere == pytest.approx((of_answers + 25 - np.log(2)) / 3)
 
 
 def test_advantages_are_over_the_best_uniform_choices_at_their_kl() -> None:
@@ -42,10 +60,12 @@ def test_advantages_are_over_the_best_uniform_choices_at_their_kl() -> None:
     assert "| uniform, worse in both |" in shown[1] and shown[1].endswith("| – |")
     told = {"kl_rank_correlation": 0.85, "milliseconds_off_median": 0.02, "milliseconds_off_most": 0.04}
     told |= {"speedup_off_median": 0.03, "speedup_off_most": 0.06}
+    told |= {"points_rank_correlation": 0.95, "points_rank_correlation_everywhere": 0.7}
     lines = choices.verdicts({"rows": [*ours, *others], **told}).splitlines()[2:]
-    assert [line.split("|")[3].strip() for line in lines] == ["**missed**", "met", "**missed**", "met", ""]
-    assert "median 2%, at most 4%" in lines[1] and "1.33 to 1.33 times, 1 choices" in lines[3]
-    assert "by the predictions alone 1.25 to 1.25 times" in lines[4]
+    assert [line.split("|")[3].strip() for line in lines] == ["**missed**", "met", "met", "**missed**", "met", ""]
+    assert "0.95 and 0.70" in lines[1]
+    assert "median 2%, at most 4%" in lines[2] and "1.33 to 1.33 times, 1 choices" in lines[4]
+    assert "by the predictions alone 1.25 to 1.25 times" in lines[5]
 
 
 def test_how_much_faster_the_frontier_is_predicted_to_be() -> None:
@@ -74,11 +94,10 @@ def test_what_two_ways_to_predict_led_to_is_set_side_by_side() -> None:
 def test_tables_have_a_row_for_each_choice_and_promise() -> None:
     predicted = {"speedup": 2.0, "milliseconds": 3.0, "nbytes": 1e6, "kl": 0.1, "zeros": 0.5}
     lost = {"points": 1.0, "low": -1.0, "high": 3.0}
-    rows = [{"kind": "uniform", "name": "50 w8a8", "predicted": predicted, "kl": 0.2, "lost": lost}]
-    rows[0] |= {"milliseconds": 3.3, "speedup": 1.9}
-    assert "| uniform, 50 w8a8 | 50% | 2.00× / 1.90× | 3.00 / 3.30 | 0.1 | 0.2 | 1.0 (-1.0 to 3.0) |" in choices.table(
-        {"rows": rows}
-    )
+    rows = [{"kind": "uniform", "name": "50 w8a8", "predicted": predicted, "kl": 0.2, "lost_on_validation": lost}]
+    rows[0] |= {"milliseconds": 3.3, "speedup": 1.9, "kl_everywhere": 0.3}
+    line = "| uniform, 50 w8a8 | 50% | 2.00× / 1.90× | 3.00 / 3.30 | 0.1 | 0.2 | 0.3 | 1.0 (-1.0 to 3.0) | – |"
+    assert line in choices.table({"rows": rows})
     told = [
         {"within": 1.0, "seed": 0, "refused": "none"},
         {
