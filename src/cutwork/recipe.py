@@ -21,6 +21,7 @@ Pruner = Literal["magnitude", "wanda", "sparsegpt", "rose", "alps"]  # prune/pru
 Quantizer = Literal["gptq", "rtn", "qat"]
 Scheme = Literal["w8a8", "w4a16"]
 Rates = Literal["uniform", "owl"]
+TokenWeights = Literal["equal", "answers"]  # of calibration tokens; answers: prune/token_weights.py
 Schedule = Literal["linear", "cosine", "constant"]
 TorchDType = Literal["auto", "float32", "bfloat16"]
 WeightsDType = Literal["float32", "bfloat16"]
@@ -126,6 +127,7 @@ class PruneSettings(Settings):
     owl_spread: Annotated[float, Field(ge=0, lt=0.5)] = later(0.08)  # blocks' rates span twice that
     modules: dict[str, Fraction] = later({})  # rates by name: the first glob that matches wins, 0 leaves dense
     patterns: dict[str, PatternName] = later({})  # instead of `pattern`, likewise by name
+    token_weights: TokenWeights = later("equal")  # answers: tokens count as much as the model's answers owe to them
     levels: tuple[Fraction, ...] = later(())  # iterative: rising rates, each followed by the recipe's fine-tuning
 
     @model_validator(mode="after")
@@ -136,6 +138,8 @@ class PruneSettings(Settings):
             kept, _, of = pattern.partition(":")
             if of and int(kept) >= int(of):
                 raise ValueError(f"pattern {pattern} keeps n of every m weights, so n must be less than m")
+        if self.token_weights != "equal" and self.method == "magnitude":
+            raise ValueError("token_weights: method magnitude looks at no tokens; leave it out")
         if ":" not in self.pattern:
             return self
         n, m = map(int, self.pattern.split(":"))
@@ -177,12 +181,15 @@ class QuantizeSettings(Settings):
     overrides: dict[str, Scheme | Literal["skip"]] = later({})  # module patterns; the first that matches wins
     smoothing: Fraction = later(0.0)  # SmoothQuant's strength; 0: none, the paper's is 0.5
     sparsity: Fraction = later(0.0)  # prune to it as well (SparseGPT and GPTQ together); 0: not
+    token_weights: TokenWeights = later("equal")  # as in PruneSettings, for GPTQ
     qat: TuneSettings = later(QAT)  # of method qat; the teacher is the model itself, unquantised
 
     @model_validator(mode="after")
     def _options_fit_the_method(self) -> "QuantizeSettings":
         if self.sparsity and self.method != "gptq":
             raise ValueError("sparsity: only method gptq prunes while it quantises")
+        if self.token_weights != "equal" and self.method != "gptq":
+            raise ValueError(f"token_weights: method {self.method} has no Hessian; leave it out, or take method gptq")
         if self.smoothing and self.method == "qat":
             raise ValueError("smoothing: method qat learns with the outliers as they are; leave it out")
         if not self.qat.keep_zeros or self.qat.lora or self.qat.gradual:

@@ -5,14 +5,22 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
-from benchmarks.compress import choices, drafts, frontier, low_rank, promises
+from benchmarks.common.results import RECIPES
+from benchmarks.compress import choices, drafts, frontier, low_rank, promises, token_weights
+from cutwork.compress.candidates import parse
 from cutwork.compress.menu import Menu, Offer
 from cutwork.prune.input_statistics import SumOfProducts
 from cutwork.prune.sparsegpt import sparsegpt
 from cutwork.recipe import load_recipe
 from cutwork.tasks.rendering import IGNORED
 from cutwork.tasks.task import Sample
+from cutwork.torch_models.blocks import block_linears
+from cutwork.torch_models.data import collate
+from tests.torch_models.tiny import llama, random_examples
+
+RECIPE = load_recipe(RECIPES / "smollm2-gsm.yaml")
 
 
 def test_tokens_per_step_count_what_is_accepted_and_one_more() -> None:
@@ -75,6 +83,31 @@ def test_how_much_faster_the_frontier_is_predicted_to_be() -> None:
     assert choices.advantage_predicted(menu, menu.uniform("50 w8a8")) == pytest.approx(1, rel=1e-3)
 
 
+def test_weights_of_tokens_are_compared_seed_by_seed() -> None:
+    kls = {"equal": (0.2, 0.4), "answers": (0.1, 0.3)}
+    rows = [
+        {"seed": seed, "candidate": "70 w8a8", "weights": kind, "kl": kl[seed], "kl_everywhere": 2 * kl[seed]}
+        for kind, kl in kls.items()
+        for seed in (0, 1)
+    ]
+    shown = token_weights.table({"rows": rows}).splitlines()[2:]
+    assert shown == ["| 70 w8a8 | 0.3 | 0.2 | 0.50, 0.75 | 0.6 | 0.4 |"]
+
+
+def test_a_model_gets_its_own_weights_back() -> None:
+    model = llama()
+    before = {name: linear.weight.detach().clone() for name, linear in block_linears(model).items()}
+    with torch.no_grad():
+        left = token_weights.made(
+            model, [collate(random_examples(4))], parse("60 w4a16"), None, RECIPE, Console(quiet=True)
+        )
+        with token_weights.instead(model, left):
+            assert all(torch.equal(linear.weight, left[name]) for name, linear in block_linears(model).items())
+    for name, linear in block_linears(model).items():
+        assert torch.equal(linear.weight, before[name]) and not torch.equal(left[name], before[name])
+        assert (left[name] == 0).float().mean() > 0.55
+
+
 def test_a_frontier_is_read_between_its_points() -> None:
     points = [{"speedup": 1.0, "kl": 0.0}, {"speedup": 2.0, "kl": 0.1}]
     assert frontier.between(points, 1.5) == pytest.approx(0.05)
@@ -120,8 +153,6 @@ def test_tables_have_a_row_for_each_choice_and_promise() -> None:
 
 
 def test_a_seed_changes_all_that_draws() -> None:
-    from benchmarks.common.results import RECIPES
-
     recipe = load_recipe(RECIPES / "smollm2-gsm.yaml")
     other = promises.seeded(recipe, 1, recipe.output)
     assert (other.task.seed, other.prune.seed, other.tune.seed) == (1, 1, 1)

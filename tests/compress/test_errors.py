@@ -153,7 +153,7 @@ def test_changes_of_weights_cost_what_is_predicted() -> None:
             predicted[name] = judge.cost(judge.some + change[: len(judge.some)])
 
     walk(model, batches_of(4), visit, SILENT, "", changes=False, held_out=others)
-    agree(predicted, divergences(model, others, damages, SILENT), 4)  # a text's tokens are alike, so errors add up
+    agree(predicted, divergences(model, others, damages, SILENT), 6)  # a text's tokens are alike, so errors add up
 
 
 def test_rounded_inputs_cost_what_is_predicted() -> None:

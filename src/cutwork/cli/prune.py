@@ -16,6 +16,7 @@ from cutwork.cli.training import (
     OutputArgument,
     RecipeOption,
     TaskOption,
+    TokenWeightsOption,
     print_layers,
     settings_of,
     training_task,
@@ -58,6 +59,7 @@ def prune(
     recipe: RecipeOption = None,
     calibration_samples: CalibrationSamples = _DEFAULT.calibration_samples,
     damping: Damping = _DEFAULT.damping,
+    token_weights: TokenWeightsOption = _DEFAULT.token_weights,
     block_size: Annotated[
         int, typer.Option(min=1, help="Columns per block of sparsegpt and rose.")
     ] = _DEFAULT.block_size,
@@ -95,6 +97,7 @@ def prune(
         modules=_rates(module or []),
         calibration_samples=calibration_samples,
         damping=damping,
+        token_weights=token_weights,
         block_size=block_size,
         seed=seed,
         **({} if sparsity is None else {"sparsity": sparsity}),

@@ -16,6 +16,7 @@ from cutwork.cli.training import (
     OutputArgument,
     RecipeOption,
     TaskOption,
+    TokenWeightsOption,
     print_layers,
     settings_of,
     training_task,
@@ -42,6 +43,7 @@ def quantize(
     recipe: RecipeOption = None,
     calibration_samples: CalibrationSamples = _DEFAULT.calibration_samples,
     damping: Damping = _DEFAULT.damping,
+    token_weights: TokenWeightsOption = _DEFAULT.token_weights,
     ignore: Annotated[
         list[str] | None, typer.Option(help="Modules (patterns) to keep as they are; may be repeated.")
     ] = None,
@@ -89,6 +91,7 @@ def quantize(
         method=method,
         calibration_samples=calibration_samples,
         damping=damping,
+        token_weights=token_weights,
         ignore=tuple(ignore) if ignore else _DEFAULT.ignore,
         group_size=group_size,
         overrides=_overrides(override or []),

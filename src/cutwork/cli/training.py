@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from cutwork.cli.console import console, print_json, table
 from cutwork.errors import CutworkError
-from cutwork.recipe import Long, Settings, TaskSettings, load_recipe
+from cutwork.recipe import Long, Settings, TaskSettings, TokenWeights, load_recipe
 from cutwork.tasks.load import hold_out, load_task, of_rows
 from cutwork.tasks.table import read_samples
 from cutwork.tasks.task import Task
@@ -30,6 +30,10 @@ LongOption = Annotated[Long, typer.Option("--long", help="What becomes of longer
 
 CalibrationSamples = Annotated[int, typer.Option(min=1, help="Samples the method sees.")]
 Damping = Annotated[float, typer.Option(help="Of the Hessian's mean diagonal.")]
+TokenWeightsOption = Annotated[
+    TokenWeights,
+    typer.Option(help="answers: calibration tokens count as much as the model's answers owe to them (decoder-only)."),
+]
 CalibrationSeed = Annotated[int, typer.Option("--seed", help="Draws the calibration samples.")]
 
 AnySettings = TypeVar("AnySettings", bound=Settings)

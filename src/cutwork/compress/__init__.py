@@ -1,7 +1,7 @@
 """`cutwork compress`: the fastest model within a budget of quality, time or memory.
 
 candidates    what a linear may become: pattern × rate × scheme
-sensitivity   what an output error costs the whole model: KL, by gradients of its likelihood; the head, measured
+sensitivity   what an output error costs the model's answers: KL, by gradients of their likelihood; the head, measured
 errors        what each candidate costs so, from one walk with calibration data
 corrections   how much more that is for all linears of a kind together, measured
 milliseconds  what each takes on this machine, measured on the model's steps, and its bytes

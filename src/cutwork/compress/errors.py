@@ -1,4 +1,4 @@
-"""What every candidate costs each linear: KL divergence of the model's next token, from one walk through the dense.
+"""What every candidate costs each linear: KL divergence in the model's answers, from one walk through the dense.
 
 SparseGPT and GPTQ give the weight W' that a candidate would leave; at tokens that it was not made with, (W - W')x is
 how far outputs move, and the linear's influence (`sensitivity.py`) what that costs. How much less than SparseGPT's
@@ -40,7 +40,7 @@ PROBE = Unstructured(0.3)  # the damage by which `corrections` measures: what Wa
 
 @dataclass(frozen=True)
 class Cost:
-    """KL divergence of the model's next token, in nats: what pruning, rounding of weights and of inputs have of it."""
+    """KL divergence in answers, in nats per token: what pruning, rounding of weights and of inputs have of it."""
 
     pruned: float
     rounded: float
@@ -72,10 +72,12 @@ def linear_errors(
     prune: Prune = sparsegpt,
     group_size: int = 128,
     damping: float = 0.01,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> dict[str, LinearErrors]:
     """The errors of every linear of the blocks of a model, which stays as it is; one block's Hessians in memory.
 
     held_out: what judges, the batches that `influences` are of; those that candidates are made with would flatter them.
+    weights: of the tokens that candidates are made with, as `walk` takes them.
     prune: what is to make the choice; pruners differ by several times, and ALPS takes ten times as long as SparseGPT.
     Raises CutworkError for activations that are not finite or a Hessian that cannot be made positive definite.
     """
@@ -96,7 +98,10 @@ def linear_errors(
             except CutworkError as error:
                 raise CutworkError(f"{name}: {error}") from None
 
-    walk(model, batches, visit, console, "errors of candidates", damping=damping, changes=False, held_out=held_out)
+    walk(
+        model, batches, visit, console, "errors of candidates", damping=damping, changes=False, held_out=held_out,
+        weights=weights,
+    )  # fmt: skip
     for name, linear in found.items():
         _scale(linear.costs, *place(name), ratios)
     return found

@@ -14,6 +14,7 @@ from cutwork.compress.sensitivity import influences, of_rounded_head
 from cutwork.prune.calibrate import calibration_batches, calibration_examples
 from cutwork.prune.pruners import pruner
 from cutwork.prune.sparsegpt import sparsegpt
+from cutwork.prune.token_weights import token_weights
 from cutwork.recipe import Long, PruneSettings
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.data import collate
@@ -32,7 +33,7 @@ def examine(
     long: Long,
     console: Console,
 ) -> dict[str, Any]:
-    """Of every linear and the head: shape, and the KL divergence that each candidate costs, by label.
+    """Of every linear and the head: shape, and the KL divergence in answers that each candidate costs, by label.
 
     `settings` say what prunes, how many samples candidates are made with, as many others that judge them, where there
     are as many, and how Hessians are damped. Raises CutworkError for unusable models or samples.
@@ -44,9 +45,10 @@ def examine(
     batches, others = calibration_batches(data[:seen]), data[seen:] or data
     prune = sparsegpt if settings.method == "sparsegpt" else pruner(settings.method, settings.block_size)
     judging = [collate([example]) for example in others]
+    weights = None if settings.token_weights == "equal" else token_weights(model, batches, console, settings.seed)
     linears = linear_errors(
         model, batches, judging, influences(model, judging, console, settings.seed), console, prune=prune,
-        group_size=group_size, damping=settings.damping,
+        group_size=group_size, damping=settings.damping, weights=weights,
     )  # fmt: skip
     kl = corrected(model, linears, judging[:_PROBES], console, group_size)
     of_head = of_rounded_head(model, judging[:_PROBES], console)

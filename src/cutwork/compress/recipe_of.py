@@ -26,7 +26,7 @@ def recipe_of(base: Recipe, choice: Choice) -> Recipe:
         patterns = {name: each.pattern for name, each in pruned.items() if each.pattern != "unstructured"}
         how |= {"method": base.prune.method, "modules": rates, "patterns": patterns}
     else:
-        how |= {"method": "magnitude", "sparsity": 0.0}
+        how |= {"method": "magnitude", "sparsity": 0.0, "token_weights": "equal"}
     counts = Counter(each.scheme for each in chosen.values() if each.scheme)
     quantize = None
     if counts:

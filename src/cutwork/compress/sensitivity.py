@@ -1,14 +1,16 @@
-"""What an error in one place costs the whole model: the KL divergence of its next token.
+"""What an error in one place costs the whole model: the KL divergence of its next token, in answers.
 
 To second order a change δ of a linear's outputs costs ½ E[(gᵀδ)²] in all, g being the gradient of the log-likelihood
-of what the model itself would say: tokens drawn from its own distribution (the Fisher information). One backward pass
-per sample tells g of every linear at every token. An error that knows nothing of g costs Σ g²δ² / 2, and g² of a
-token's outputs is taken to be what that token counts times what an output counts. Where inputs are rounded to int8, δ
-is known at every token, and so is (gᵀδ)². The output head is measured as it would be stored.
+of what the model itself would say where it answers: tokens drawn from its own distribution (the Fisher information).
+One backward pass per sample tells g of every linear at every token, a prompt's too. An error that knows nothing of g
+costs Σ g²δ² / 2, and g² of a token's outputs is taken to be what that token counts times what an output counts. Where
+inputs are rounded to int8, δ is known at every token, and so is (gᵀδ)². The output head is measured as it would be
+stored.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +19,11 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from cutwork.progress import progress_bar
-from cutwork.prune.input_statistics import real_tokens
+from cutwork.prune.answer_gradients import answer_gradients
 from cutwork.quantize.qat import round_activations
 from cutwork.quantize.rtn import rtn
 from cutwork.quantize.schemes import grid_of
-from cutwork.torch_models.blocks import block_linears, out_in
+from cutwork.torch_models.blocks import out_in
 from cutwork.torch_models.model_inputs import inputs_of
 
 _LOGITS = 1 << 27  # of whole models, at most, beside those of one sample more
@@ -30,7 +32,7 @@ _LEAST = 1e-9  # of a measured KL: rounding may make it 0
 
 @dataclass(frozen=True)
 class Influence:
-    """What the model's next tokens owe to a linear's outputs, in nats per token.
+    """What the tokens of a model's answers owe to a linear's outputs, in nats per token of them.
 
     A change with squares s [T, out] costs ½ mean_t(tokens_t Σ_o outputs_o s_to). `rounded_inputs` is what it costs to
     round each token's inputs to int8.
@@ -48,68 +50,38 @@ def influences(
 
     `batches` are collated examples, best of one sample each: a sample's activations and logits are in memory.
     """
-    linears = block_linears(model)
-    notes = {linear: _Notes() for linear in linears.values()}
-    inputs, device = inputs_of(model.config), next(model.parameters()).device
-    random = torch.Generator(device).manual_seed(seed)
-    model.eval()
-    with _only_activations_have_gradients(model), ExitStack() as hooks, progress_bar(console) as progress:
-        for linear, note in notes.items():
-            hooks.callback(linear.register_forward_pre_hook(note.see).remove)
-            hooks.callback(linear.register_full_backward_hook(note.learn).remove)
-        for stored in progress.track(batches, description="influences"):
-            batch = {key: value.to(device) for key, value in stored.items()}
-            mask = batch["attention_mask"].bool()
-            for note in notes.values():
-                note.mask = mask
-            logits: Tensor = model(**inputs.keywords(batch)).logits[mask].float()
-            said = torch.multinomial(logits.detach().softmax(-1), 1, generator=random)
-            logits.log_softmax(-1).gather(1, said).sum().backward()
-    return {name: notes[linear].influence() for name, linear in linears.items()}
+    notes: dict[str, _Notes] = defaultdict(_Notes)
+
+    def learn(name: str, x: Tensor, towards: Tensor, gradients: Tensor) -> None:
+        notes[name].add(x, towards, gradients)
+
+    answers, _ = answer_gradients(model, batches, learn, console, "influences", seed)
+    return {name: note.influence(answers) for name, note in notes.items()}
 
 
 class _Notes:
     """What one linear's inputs and gradients say, batch by batch."""
 
     def __init__(self) -> None:
-        self.mask: Tensor | None = None
-        self._inputs = torch.empty(0)
         self._tokens: list[Tensor] = []
-        self._outputs, self._lengths, self._rounded = torch.zeros(1), 0.0, 0.0
+        self._outputs, self._rounded = torch.zeros(1), 0.0
 
-    def see(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self._inputs = inputs[0].detach()
-
-    def learn(self, _: nn.Module, of_inputs: tuple[Tensor, ...], of_outputs: tuple[Tensor, ...]) -> None:
-        x, towards, g = (real_tokens(each, self.mask) for each in (self._inputs, of_inputs[0], of_outputs[0]))
-        squares, lengths = g.square(), x.square().sum(1)
+    def add(self, x: Tensor, towards: Tensor, gradients: Tensor) -> None:
+        squares, lengths = gradients.square(), x.square().sum(1)
         self._tokens.append(squares.mean(1))
-        self._outputs = self._outputs.to(g.device) + lengths @ squares
+        self._outputs = self._outputs.to(x.device) + lengths @ squares
         [rounded] = round_activations(nn.Identity(), (x,))
         self._rounded += ((rounded - x) * towards).sum(1).square().sum().item()
 
-    def influence(self) -> Influence:
+    def influence(self, answers: int) -> Influence:
         tokens = torch.cat(self._tokens)
+        tokens *= len(tokens) / max(answers, 1)
         outputs = self._outputs / self._outputs.mean().clamp_min(torch.finfo(torch.float32).tiny)
-        return Influence(tokens, outputs, 0.5 * self._rounded / max(len(tokens), 1))
-
-
-@contextmanager
-def _only_activations_have_gradients(model: Any) -> Iterator[None]:
-    wanted = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    model.requires_grad_(False)
-    begin = model.get_input_embeddings().register_forward_hook(lambda _, __, output: output.requires_grad_())
-    try:
-        with torch.enable_grad():
-            yield
-    finally:
-        begin.remove()
-        for parameter, had in wanted.items():
-            parameter.requires_grad_(had)
+        return Influence(tokens, outputs, 0.5 * self._rounded / max(answers, 1))
 
 
 def of_rounded_head(model: Any, batches: Sequence[dict[str, Tensor]], console: Console) -> dict[str, float]:
-    """The KL divergence, in nats per token, that the output head costs in int8 ("i8") and int4; empty without one."""
+    """The KL divergence, nats per token of answers, that the head costs in int8 ("i8") and int4; empty without one."""
     head = model.get_output_embeddings()
     return divergences(model, batches, {kind: _rounded(head, kind) for kind in ("i8", "i4")}, console) if head else {}
 
@@ -120,14 +92,14 @@ Damage = Callable[[], AbstractContextManager[None]]  # makes a context in which 
 def divergences(
     model: Any, batches: Sequence[dict[str, Tensor]], damages: Mapping[str, Damage], console: Console
 ) -> dict[str, float]:
-    """The mean KL divergence per token of each damaged model from the whole one."""
+    """The mean KL divergence per token of the answers of each damaged model from the whole one."""
     totals = dict.fromkeys(damages, 0.0)
     tokens = 0
     inputs = inputs_of(model.config)
 
     def log_probabilities(batch: dict[str, Tensor]) -> Tensor:
         logits: Tensor = model(**inputs.keywords(batch)).logits
-        return logits[batch["attention_mask"].bool()].float().log_softmax(-1)
+        return logits[inputs.label_rows(batch)[0]].float().log_softmax(-1)
 
     with torch.inference_mode(), progress_bar(console) as progress:
         bar = progress.add_task("divergences", total=len(batches) * len(damages))

@@ -9,5 +9,6 @@ the type of its statistics what it needs: mean squares, a Hessian, nothing. To a
     pruners           which name is which of magnitude, wanda, sparsegpt, rose, alps
     pattern, rates    which zeros may be chosen, and how many in each linear
     calibrate         the walk through the blocks; activations: hidden states between them; mapped: weights on disk
+    token_weights     how much each token counts there; answer_gradients: what a model's answers owe to it
     input_statistics  what is known about inputs; second_order: what is computed from it
 """

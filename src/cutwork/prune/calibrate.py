@@ -1,7 +1,7 @@
 """Walks a model block by block with calibration data, holding one block's Hessians at a time."""
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,7 +28,8 @@ _TOKENS_PER_BATCH = 2048
 
 Statistics = TypeVar("Statistics")
 Visit = Callable[[dict[str, nn.Module], Statistics], None]  # (linears that share their input by full name, about it)
-_Part = tuple[Sequence[dict[str, Tensor]], Callable[[int, torch.device], Sum[Statistics]]]  # (batches, gather)
+# (batches, how the inputs of one linear are gathered, weights of their tokens)
+_Part = tuple[Sequence[dict[str, Tensor]], Callable[[int, torch.device], Sum[Statistics]], Mapping[str, Tensor] | None]
 Resident = Callable[[nn.Module], AbstractContextManager[None]]
 
 
@@ -89,6 +90,7 @@ def walk(
     damping: float = 0.01,
     changes: bool = True,
     held_out: Sequence[dict[str, Tensor]] = (),
+    weights: Mapping[str, Tensor] | None = None,
     activations: Activations | None = None,
     resident: Resident = lambda _: nullcontext(),
     bfloat16: bool | None = None,
@@ -101,13 +103,14 @@ def walk(
     damping: of the Hessians that `visit` gets, where it needs them positive definite.
     changes: whether `visit` changes weights; if not, a block computes once.
     held_out: batches of which only `Hessian.held_out` is made, in their order, to judge what was made with the others.
+    weights: of the batches' tokens in Hessians, by linears' names (`token_weights`); by default all count alike.
     activations: keeps the hidden states; by default in memory, up to half of what is free.
     resident: a context that is entered with each block while it computes.
     bfloat16: whether to compute under autocast; measured by default.
     """
-    parts: list[_Part[Any]] = [(batches, partial(SumOfProducts, damping=damping))]
+    parts: list[_Part[Any]] = [(batches, partial(SumOfProducts, damping=damping), weights)]
     if held_out:
-        parts.append((held_out, AllInputs))
+        parts.append((held_out, AllInputs, None))
 
     def judged(group: dict[str, nn.Module], statistics: Hessian, inputs: Tensor | None = None) -> None:
         statistics.held_out = inputs
@@ -128,7 +131,7 @@ def survey(
     bfloat16: bool | None = None,
 ) -> None:
     """Like `walk`, for a `visit` that leaves the weights alone and needs only mean squares: half of the time."""
-    parts: list[_Part[MeanSquares]] = [(batches, SumOfSquares)]
+    parts: list[_Part[MeanSquares]] = [(batches, SumOfSquares, None)]
     _walk(model, parts, visit, False, console, description, activations, resident, bfloat16)
 
 
@@ -161,7 +164,7 @@ def _walk(
     with torch.no_grad(), progress_bar(console) as progress:
         flows = [
             [_Batch({key: value.to(device) for key, value in batch.items()}) for batch in batches]
-            for batches, _ in parts
+            for batches, _, _ in parts
         ]
         flowing = [batch for flow in flows for batch in flow]
         bar = progress.add_task(description, total=total)
@@ -172,7 +175,7 @@ def _walk(
             for index, block in enumerate(stacks[stack]):
                 names = {linear: f"{stack}.{index}.{name}" for name, linear in linears(block)}
                 with resident(block):
-                    watches = [InputWatch(names, gather) for _, gather in parts]
+                    watches = [InputWatch(names, gather, weights) for _, gather, weights in parts]
                     for watch, flow in zip(watches, flows, strict=True):
                         with watch:
                             for batch in flow:

@@ -1,6 +1,6 @@
 """What is known about the inputs of linears, and how it is gathered during forward passes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -113,9 +113,17 @@ class AllInputs:
 class InputWatch(Generic[Statistics_co]):
     """Sums over the tokens that linears see while it is entered, once for linears that share their input."""
 
-    def __init__(self, names: dict[nn.Module, str], new_sum: Callable[[int, torch.device], Sum[Statistics_co]]) -> None:
-        """`new_sum(inputs, device)` begins the sum for a linear of so many inputs."""
-        self._names, self._new_sum = names, new_sum
+    def __init__(
+        self,
+        names: dict[nn.Module, str],
+        new_sum: Callable[[int, torch.device], Sum[Statistics_co]],
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """`new_sum(inputs, device)` begins the sum for a linear of so many inputs.
+
+        `weights` say how often each token [T] counts, in the order in which they are seen, by linears' names.
+        """
+        self._names, self._new_sum, self._weights = names, new_sum, weights or {}
         self._leader: dict[nn.Module, nn.Module] = {}
         self._sums: dict[nn.Module, Sum[Statistics_co]] = {}
         self._tokens: dict[nn.Module, int] = {}
@@ -168,7 +176,10 @@ class InputWatch(Generic[Statistics_co]):
         real = real_tokens(x, self._source_mask if x.data_ptr() in self._given else self._hidden_mask)
         if linear not in self._sums:
             self._sums[linear] = self._new_sum(real.shape[1], real.device)
-        self._tokens[linear] = self._tokens.get(linear, 0) + len(real)
+        seen = self._tokens.get(linear, 0)
+        self._tokens[linear] = seen + len(real)
+        if (weights := self._weights.get(self._names[linear])) is not None:
+            real = real * weights[seen : seen + len(real)].sqrt().to(real.device)[:, None]
         with torch.autocast(real.device.type, enabled=False):  # a Hessian in bfloat16 would not be positive definite
             self._sums[linear].add(real)
 

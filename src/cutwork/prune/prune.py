@@ -16,13 +16,14 @@ from cutwork.prune.layers import Layers
 from cutwork.prune.mapped import MappedModel, copy_checkpoint
 from cutwork.prune.pruners import pruner
 from cutwork.prune.rates import outliers, owl, patterns
+from cutwork.prune.token_weights import check_decoder_only, token_weights
 from cutwork.recipe import Long, PruneSettings
 from cutwork.store.json_file import write_json
 from cutwork.store.output import output_directory
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.blocks import block_linears, block_lists, linears, out_in
 from cutwork.torch_models.data import Examples
-from cutwork.torch_models.load import load_tokenizer
+from cutwork.torch_models.load import load_for_surgery, load_tokenizer
 from cutwork.torch_models.model_inputs import inputs_of
 
 REPORT = "prune-report.json"
@@ -43,9 +44,10 @@ def prune(
     """Prune the linears of the blocks of the model in `model_dir` and write a plain checkpoint to `output`.
 
     `samples` calibrate all methods but magnitude; `long` says what becomes of those of more than `max_length` tokens.
-    Zeros the model has already stay zeros. Memory: one block with its Hessians, and `activation_memory` bytes of hidden
-    states (default: half of what is free), beyond which they are kept in files beside `output`. Returns the report that
-    is also written to `output`: overall and per layer sparsity, error, dead inputs, damping and seconds.
+    Zeros the model has already stay zeros. Memory: one block with its Hessians (before that, with token weights, the
+    whole model and a sample's activations), and `activation_memory` bytes of hidden states (default: half of what is
+    free), beyond which they are kept in files beside `output`. Returns the report that is also written to `output`:
+    overall and per layer sparsity, error, dead inputs, damping and seconds.
 
     Raises CutworkError for unusable models or samples, a pattern that does not fit, or if `output` exists.
     """
@@ -58,8 +60,11 @@ def prune(
         if data is not None and data.too_long():
             console.print(data.too_long())
         batches = [] if data is None else calibration_batches(data)
+        of_tokens = (
+            None if settings.token_weights == "equal" else _weights(model_dir, opened, batches, settings, console)
+        )
         activations = partial(Activations, activation_memory, partial_output.parent)
-        layers, spilled = _prune_blocks(opened, batches, settings, activations, console)
+        layers, spilled = _prune_blocks(opened, batches, of_tokens, settings, activations, console)
         zeros = sum(layer["zeros"] for layer in layers.report)
         report = {
             "model": str(model_dir),
@@ -92,9 +97,19 @@ def _calibration(
     )
 
 
+def _weights(
+    model_dir: Path, opened: MappedModel, batches: list[dict[str, Tensor]], settings: PruneSettings, console: Console
+) -> dict[str, Tensor]:
+    """Of the batches' tokens, by linears' names; they need the model as a whole, with gradients."""
+    check_decoder_only(opened.model.config)
+    model, _ = load_for_surgery(model_dir)
+    return token_weights(model.to(opened.device), batches, console, settings.seed)
+
+
 def _prune_blocks(
     opened: MappedModel,
     batches: list[dict[str, Tensor]],
+    of_tokens: dict[str, Tensor] | None,
     settings: PruneSettings,
     new_activations: Callable[[], Activations],
     console: Console,
@@ -128,6 +143,7 @@ def _prune_blocks(
         console,
         f"{settings.method} {settings.sparsity:.0%}",
         damping=settings.damping,
+        weights=of_tokens,
         activations=activations,
         resident=opened.resident,
     )

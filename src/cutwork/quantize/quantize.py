@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cutwork.prune.calibrate import calibration_batches, calibration_examples, walk
 from cutwork.prune.input_statistics import Hessian
+from cutwork.prune.token_weights import token_weights
 from cutwork.quantize.compressed import description, install
 from cutwork.quantize.layers import Layers
 from cutwork.quantize.qat import learn
@@ -124,4 +125,5 @@ def _quantize_layers(
         if wanted:
             layers.feed_back(wanted, statistics, settings.sparsity)
 
-    walk(model, batches, visit, console, f"GPTQ {settings.scheme}", damping=settings.damping)
+    weights = None if settings.token_weights == "equal" else token_weights(model, batches, console, settings.seed)
+    walk(model, batches, visit, console, f"GPTQ {settings.scheme}", damping=settings.damping, weights=weights)
