@@ -34,11 +34,15 @@ def between(points: Sequence[dict[str, Any]], speedup: float) -> float | None:
 
 
 def before_table(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """The measured KL of choices of the same predicted speed that two ways to predict KL have led to."""
-    found = {(row["kind"], row["name"]): row["kl"] for row in now["rows"]}
-    lines = ["| choice | KL measured, by damage | by gradients | |", "|---|--:|--:|--:|"]
+    """Choices of the same predicted speed that predicting KL everywhere and KL in answers have led to."""
+    found = {(row["kind"], row["name"]): row for row in now["rows"]}
+    lines = [
+        "| choice | KL in answers, by KL everywhere | by answers | points lost, by KL everywhere | by answers |",
+        "|---|--:|--:|--:|--:|",
+    ]
     for row in before["rows"]:
-        kl = found.get((row["kind"], row["name"]))
-        if row["kind"] in now["frontiers"] and kl is not None:
-            lines.append(f"| {row['kind']}, {row['name']} | {row['kl']:.3g} | {kl:.3g} | {kl / row['kl'] - 1:+.0%} |")
+        other = found.get((row["kind"], row["name"]))
+        if row["kind"] in now["frontiers"] and other:
+            lost = " | ".join(f"{each['lost_on_validation']['points']:.1f}" for each in (row, other))
+            lines.append(f"| {row['kind']}, {row['name']} | {row['kl']:.3g} | {other['kl']:.3g} | {lost} |")
     return "\n".join(lines)

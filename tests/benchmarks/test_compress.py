@@ -118,10 +118,13 @@ def test_a_frontier_is_read_between_its_points() -> None:
 
 
 def test_what_two_ways_to_predict_led_to_is_set_side_by_side() -> None:
-    before = [{"kind": kind, "name": "2.00x", "kl": 0.04} for kind in ("zeros and bits", "uniform")]
-    now = {"rows": [{"kind": "zeros and bits", "name": "2.00x", "kl": 0.03}], "frontiers": {"zeros and bits": []}}
+    def row(kind: str, kl: float, points: float) -> dict[str, object]:
+        return {"kind": kind, "name": "2.00x", "kl": kl, "lost_on_validation": {"points": points}}
+
+    before = [row(kind, 0.04, 3.0) for kind in ("zeros and bits", "uniform")]
+    now = {"rows": [row("zeros and bits", 0.03, 1.0)], "frontiers": {"zeros and bits": []}}
     told = frontier.before_table({"rows": before}, now).splitlines()[2:]
-    assert told == ["| zeros and bits, 2.00x | 0.04 | 0.03 | -25% |"]
+    assert told == ["| zeros and bits, 2.00x | 0.04 | 0.03 | 3.0 | 1.0 |"]
 
 
 def test_tables_have_a_row_for_each_choice_and_promise() -> None:
