@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cutwork.compress.candidates import CANDIDATES, DENSE, parse
 from cutwork.compress.corrections import _changed, corrected
-from cutwork.compress.errors import Cost, LinearErrors, _Judge, linear_errors, rounded_to_int4
+from cutwork.compress.errors import PRUNED, ROUNDED, Cost, LinearErrors, _Judge, linear_errors
 from cutwork.compress.sensitivity import Damage, divergences, influences, of_rounded_head
 from cutwork.prune.alps import alps
 from cutwork.prune.calibrate import calibration_batches, walk
@@ -169,11 +169,14 @@ def test_a_kind_of_linears_together_costs_what_is_predicted_after_corrections() 
     found = linear_errors(model, batches, others, influences(model, others, SILENT), SILENT)
     kl = corrected(model, found, others, SILENT)
     names = [name for name in found if name.endswith("up_proj")]
-    rounded = {"all": _changed(model, names, lambda _, weight: rounded_to_int4(weight, 128))}
-    [measured] = divergences(model, others, rounded, SILENT).values()
-    times = sum(kl[name]["dense w4a16"] - kl[name]["dense w8a8"] for name in names)
-    plain = sum(found[name].costs["dense w4a16"].rounded - found[name].costs["dense w8a8"].rounded for name in names)
-    assert times / plain == pytest.approx(measured / sum(found[name].probes.rounded for name in names), rel=1e-3)
+    for label in (PRUNED, ROUNDED):
+        made = {name: found[name].made[label] for name in names}
+        [measured] = divergences(model, others, {label: _changed(model, made)}, SILENT).values()
+        other = "dense w8a8" if label == ROUNDED else DENSE.label  # the same inputs, next to no rounding of weights
+        rounded = sum(found[name].costs["dense w8a8"].rounded for name in names) if label == ROUNDED else 0.0
+        told = sum(kl[name][label] - kl[name][other] for name in names)
+        share = rounded / sum(found[name].costs[label].rounded for name in names) if label == ROUNDED else 0.0
+        assert told == pytest.approx(measured * (1 - share), rel=1e-3), label
 
 
 def test_labels_are_read_back() -> None:

@@ -1,24 +1,21 @@
 """What errors of a kind of linear cost together, measured, beside what was predicted for each alone.
 
-Predictions (`sensitivity.py`) take tokens as if their errors knew nothing of each other; those of one text are alike,
-and errors add up, most where weights are rounded to 4 bits. So all linears of a kind lose a known part at once: weights
-pruned a little, in 4 bits, or inputs in 8 bits. How many times as much as predicted that costs, each part of their
-candidates' costs is multiplied by.
+Predictions (`sensitivity.py`) take tokens as if their errors knew nothing of each other, and weights from some rows and
+blocks; those of one text are alike, and errors add up or are evened out. So all linears of a kind become at once what a
+candidate makes of them: pruned, in 4 bits, or with inputs in 8 bits. How many times as much as predicted that costs,
+each part of their candidates' costs is multiplied by.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import astuple
 from typing import Any
 
 from rich.console import Console
 from torch import Tensor, nn
 
-from cutwork.compress.errors import PROBE, Cost, LinearErrors, place, rounded_to_int4
+from cutwork.compress.errors import PRUNED, ROUNDED, Cost, LinearErrors, place
 from cutwork.compress.sensitivity import Damage, divergences
-from cutwork.prune.input_statistics import MeanSquares
-from cutwork.prune.wanda import wanda
 from cutwork.quantize.qat import round_activations
 from cutwork.torch_models.blocks import out_in
 
@@ -26,11 +23,7 @@ _MOST = 4.0  # times as much, or as little: more is noise
 
 
 def corrected(
-    model: Any,
-    linears: Mapping[str, LinearErrors],
-    batches: Sequence[dict[str, Tensor]],
-    console: Console,
-    group_size: int = 128,
+    model: Any, linears: Mapping[str, LinearErrors], batches: Sequence[dict[str, Tensor]], console: Console
 ) -> dict[str, dict[str, float]]:
     """KL divergence that each candidate costs each linear, in nats per token, by label.
 
@@ -41,32 +34,37 @@ def corrected(
         kinds[place(name)[1]].append(name)
     damages: dict[str, Damage] = {}
     for kind, names in kinds.items():
-        damages[f"pruned {kind}"] = _changed(model, names, _wanda(linears))
-        damages[f"rounded {kind}"] = _changed(model, names, lambda _, weight: rounded_to_int4(weight, group_size))
+        for label in (PRUNED, ROUNDED):
+            if made := {name: linears[name].made[label] for name in names if label in linears[name].made}:
+                damages[f"{label} {kind}"] = _changed(model, made)
         damages[f"inputs {kind}"] = _with_rounded_inputs(model, names)
     measured = divergences(model, batches, damages, console)
     found: dict[str, dict[str, float]] = {}
     for kind, names in kinds.items():
-        told = [sum(each) for each in zip(*(astuple(linears[name].probes) for name in names), strict=True)]
-        seen = [measured[f"{part} {kind}"] for part in ("pruned", "rounded", "inputs")]
-        times = Cost(*(min(max(kl / max(of, 1e-12), 1 / _MOST), _MOST) for kl, of in zip(seen, told, strict=True)))
+        costs = [linears[name].costs for name in names]
+        told = {
+            PRUNED: sum(each[PRUNED].pruned for each in costs),
+            ROUNDED: sum(each[ROUNDED].rounded for each in costs if ROUNDED in each),
+            "inputs": sum(each[ROUNDED].inputs for each in costs if ROUNDED in each),
+        }
+        times = Cost(*(_times(measured.get(f"{part} {kind}", 0.0), of) for part, of in told.items()))
         for name in names:
             found[name] = {label: cost.times(times) for label, cost in linears[name].costs.items()}
     return found
 
 
-def _wanda(linears: Mapping[str, LinearErrors]) -> Callable[[str, Tensor], Tensor]:
-    return lambda name, weight: wanda(weight, MeanSquares(linears[name].squares, 0), PROBE)[0]
+def _times(measured: float, told: float) -> float:
+    return min(max(measured / max(told, 1e-12), 1 / _MOST), _MOST)
 
 
-def _changed(model: nn.Module, names: Sequence[str], change: Callable[[str, Tensor], Tensor]) -> Damage:
+def _changed(model: nn.Module, weights: Mapping[str, Tensor]) -> Damage:
     @contextmanager
     def damage() -> Iterator[None]:
         whole: list[tuple[Tensor, Tensor]] = []
-        for name in names:
+        for name, left in weights.items():
             weight = out_in(model.get_submodule(name))
             whole.append((weight, weight.clone()))
-            weight.copy_(change(name, weight))
+            weight.copy_(left)
         try:
             yield
         finally:

@@ -22,20 +22,17 @@ from cutwork.errors import CutworkError
 from cutwork.prune.adaptive import SIDE
 from cutwork.prune.calibrate import walk
 from cutwork.prune.input_statistics import Hessian
-from cutwork.prune.pattern import Unstructured
 from cutwork.prune.pruners import Prune
 from cutwork.prune.second_order import output_error
 from cutwork.prune.sparsegpt import sparsegpt
-from cutwork.prune.wanda import wanda
 from cutwork.quantize.gptq import gptq
-from cutwork.quantize.rtn import rtn
 from cutwork.quantize.schemes import grid_of, kept
 from cutwork.recipe import Scheme
 from cutwork.torch_models.blocks import out_in
 
 _EVERY = 6  # of so many blocks one tells how a pruner compares with SparseGPT
 _TILES = 16  # of 16 rows, at most, whose error stands for that of all
-PROBE = Unstructured(0.3)  # the damage by which `corrections` measures: what Wanda does, which is quick to do again
+PRUNED, ROUNDED = "60 bf16", "dense w4a16"  # candidates that are made whole, for `corrections` to measure
 
 
 @dataclass(frozen=True)
@@ -53,13 +50,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class LinearErrors:
-    """One linear: its shape, what each candidate costs it by label, and what corrections have to know."""
+    """One linear: its shape, what each candidate costs it by label, and some of their weights."""
 
     rows: int
     columns: int
     costs: dict[str, Cost]
-    probes: Cost  # of PROBE, of weights rounded to the nearest in 4 bits, of inputs in 8 bits
-    squares: Tensor  # of the inputs, mean, float32 [in]
+    made: dict[str, Tensor]  # by label, [out, in] in the model's dtype: PRUNED, and ROUNDED where it may be
 
 
 def linear_errors(
@@ -74,7 +70,9 @@ def linear_errors(
     damping: float = 0.01,
     weights: Mapping[str, Tensor] | None = None,
 ) -> dict[str, LinearErrors]:
-    """The errors of every linear of the blocks of a model, which stays as it is; one block's Hessians in memory.
+    """The errors of every linear of the blocks of a model, which stays as it is.
+
+    In memory are one block's Hessians and two more weights for each of the linears.
 
     held_out: what judges, the batches that `influences` are of; those that candidates are made with would flatter them.
     weights: of the tokens that candidates are made with, as `walk` takes them.
@@ -89,7 +87,9 @@ def linear_errors(
             schemes = (None,) if kept(name, model) else SCHEMES
             try:
                 judge = _Judge(out_in(linear), statistics, influences[name])
-                own = found[name] = _errors_of(out_in(linear), statistics, judge, schemes, group_size)
+                costs = _costs(out_in(linear), statistics, judge, schemes, group_size)
+                made = _made(out_in(linear), statistics, prune, schemes, group_size)
+                own = found[name] = LinearErrors(len(out_in(linear)), out_in(linear).shape[1], costs, made)
                 block, kind = place(name)
                 if prune is not sparsegpt and block % _EVERY == 0:
                     for label, error in _pruned_errors(out_in(linear), statistics, judge, prune).items():
@@ -154,9 +154,9 @@ def _scale(
             costs[label] = replace(cost, pruned=ratio * cost.pruned)
 
 
-def _errors_of(
+def _costs(
     weight: Tensor, statistics: Hessian, judge: _Judge, schemes: Sequence[Scheme | None], group_size: int
-) -> LinearErrors:
+) -> dict[str, Cost]:
     rows, columns = weight.shape
     pruned: dict[tuple[str, float], Tensor] = {}
     for pattern, rate in ZEROS:
@@ -170,17 +170,19 @@ def _errors_of(
         for zeros, left in zip(pruned, _quantized(pruned, statistics, scheme, group_size), strict=True):
             of_rounding = max(judge.cost(left) - of_pruning[zeros], 0.0)
             costs[Candidate(*zeros, scheme).label] = Cost(of_pruning[zeros], of_rounding, of_inputs)
-    probes = Cost(
-        judge.cost(wanda(judge.some, statistics, PROBE)[0]),
-        judge.cost(rounded_to_int4(judge.some, group_size)),
-        judge.rounded_inputs,
-    )
-    return LinearErrors(rows, columns, costs, probes, statistics.squares.clone())
+    return costs
 
 
-def rounded_to_int4(weight: Tensor, group_size: int) -> Tensor:
-    """A weight [out, in] rounded to the nearest in 4 bits, in floats: what `corrections` does to all of a kind."""
-    return rtn(weight.float(), grid_of("w4a16", weight.shape[1], group_size, torch.float32)).weight()
+def _made(
+    weight: Tensor, statistics: Hessian, prune: Prune, schemes: Sequence[Scheme | None], group_size: int
+) -> dict[str, Tensor]:
+    """The whole weights of PRUNED, as the recipe's pruner leaves it, and of ROUNDED."""
+    made = {PRUNED: prune(weight, statistics, parse(PRUNED).as_pattern())[0]}
+    scheme = parse(ROUNDED).scheme
+    if scheme and scheme in schemes:
+        grid = grid_of(scheme, weight.shape[1], group_size, torch.float32)
+        made[ROUNDED] = gptq(weight.float(), statistics, grid).weight()
+    return {label: left.to(weight.dtype) for label, left in made.items()}
 
 
 def _some_rows(rows: int) -> Tensor:

@@ -50,7 +50,7 @@ def examine(
         model, batches, judging, influences(model, judging, console, settings.seed), console, prune=prune,
         group_size=group_size, damping=settings.damping, weights=weights,
     )  # fmt: skip
-    kl = corrected(model, linears, judging[:_PROBES], console, group_size)
+    kl = corrected(model, linears, judging[:_PROBES], console)
     of_head = of_rounded_head(model, judging[:_PROBES], console)
     found: dict[str, Any] = {
         name: {"rows": linear.rows, "columns": linear.columns, "kl": kl[name]} for name, linear in linears.items()

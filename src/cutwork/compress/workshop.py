@@ -41,11 +41,8 @@ class Workshop:
         stages, prune = self._stages(), base.prune
         self.source = self._dense(stages)
         settings: list[object] = [prune.method, prune.block_size, prune.calibration_samples, prune.seed, prune.damping]
-        settings += [
-            prune.token_weights,
-            self._group_size,
-            "gradients of answers",
-        ]  # how errors are judged: other files predict otherwise
+        settings += [prune.token_weights, self._group_size]
+        settings.append("gradients of answers, kinds made whole")  # how errors are judged
         data = [sample_digest(task.train), base.task.max_length, base.task.long]
         errors = stages.add("errors.json", "prune", self._write_errors, [*settings, *data], self.source)
         about = [purpose, self.machine, self._group_size]
