@@ -107,7 +107,6 @@ TABLES = {
     "choices, everywhere, verdicts": Table(choices.verdicts, ("choices_everywhere",)),
     "choices, seed 1": Table(choices.table, ("choices_seed1",)),
     "choices, seed 1, verdicts": Table(choices.verdicts, ("choices_seed1",)),
-    "choices, seed 1, advantage": Table(choices.advantage_table, ("choices_seed1",)),
     "token weights": Table(token_weights.table, ("token_weights",)),
     "frontier": Table(frontier.frontier_table, ("choices",)),
     "corrections": Table(low_rank.table, ("low_rank",)),
