@@ -10,8 +10,7 @@ Leaves token_weights.json in results/, after every row, and goes on where it was
 
 import argparse
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from benchmarks.common.results import RESULTS, resume, save
 from cutwork.compress.candidates import Candidate, parse
+from cutwork.compress.corrections import with_weights
 from cutwork.compress.sensitivity import divergences
 from cutwork.prune.calibrate import calibration_batches, calibration_examples, walk
 from cutwork.prune.input_statistics import Hessian
@@ -61,19 +61,6 @@ def made(
 
     walk(changed, batches, visit, console, candidate.label, damping=recipe.prune.damping, weights=weights)
     return {name: out_in(linear) for name, linear in block_linears(changed).items()}
-
-
-@contextmanager
-def instead(model: Any, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """The model with other weights."""
-    whole = {name: out_in(linear).clone() for name, linear in block_linears(model).items()}
-    for name, linear in block_linears(model).items():
-        out_in(linear).copy_(weights[name])
-    try:
-        yield
-    finally:
-        for name, linear in block_linears(model).items():
-            out_in(linear).copy_(whole[name])
 
 
 def table(result: dict[str, Any]) -> str:
@@ -137,7 +124,7 @@ def main() -> None:
             given = weigh() if missing else None
             for label in missing:
                 left = made(model, batches, parse(label), given, recipe, console)
-                damage = {label: lambda left=left: instead(model, left)}  # type: ignore[misc]
+                damage = {label: with_weights(model, left)}
                 [in_answers], [all_] = (
                     divergences(model, each, damage, console).values() for each in (judging, everywhere)
                 )

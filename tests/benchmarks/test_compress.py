@@ -10,6 +10,7 @@ from rich.console import Console
 from benchmarks.common.results import RECIPES
 from benchmarks.compress import choices, drafts, frontier, low_rank, promises, token_weights
 from cutwork.compress.candidates import parse
+from cutwork.compress.corrections import with_weights
 from cutwork.compress.menu import Menu, Offer
 from cutwork.prune.input_statistics import SumOfProducts
 from cutwork.prune.sparsegpt import sparsegpt
@@ -101,7 +102,7 @@ def test_a_model_gets_its_own_weights_back() -> None:
         left = token_weights.made(
             model, [collate(random_examples(4))], parse("60 w4a16"), None, RECIPE, Console(quiet=True)
         )
-        with token_weights.instead(model, left):
+        with with_weights(model, left)():
             assert all(torch.equal(linear.weight, left[name]) for name, linear in block_linears(model).items())
     for name, linear in block_linears(model).items():
         assert torch.equal(linear.weight, before[name]) and not torch.equal(left[name], before[name])

@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from cutwork.compress.candidates import CANDIDATES, DENSE, parse
-from cutwork.compress.corrections import _changed, corrected
+from cutwork.compress.corrections import corrected, with_weights
 from cutwork.compress.errors import PRUNED, ROUNDED, Cost, LinearErrors, _Judge, linear_errors
 from cutwork.compress.sensitivity import Damage, divergences, influences, of_rounded_head
 from cutwork.prune.alps import alps
@@ -171,7 +171,7 @@ def test_a_kind_of_linears_together_costs_what_is_predicted_after_corrections() 
     names = [name for name in found if name.endswith("up_proj")]
     for label in (PRUNED, ROUNDED):
         made = {name: found[name].made[label] for name in names}
-        [measured] = divergences(model, others, {label: _changed(model, made)}, SILENT).values()
+        [measured] = divergences(model, others, {label: with_weights(model, made)}, SILENT).values()
         other = "dense w8a8" if label == ROUNDED else DENSE.label  # the same inputs, next to no rounding of weights
         rounded = sum(found[name].costs["dense w8a8"].rounded for name in names) if label == ROUNDED else 0.0
         told = sum(kl[name][label] - kl[name][other] for name in names)

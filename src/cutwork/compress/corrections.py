@@ -36,7 +36,7 @@ def corrected(
     for kind, names in kinds.items():
         for label in (PRUNED, ROUNDED):
             if made := {name: linears[name].made[label] for name in names if label in linears[name].made}:
-                damages[f"{label} {kind}"] = _changed(model, made)
+                damages[f"{label} {kind}"] = with_weights(model, made)
         damages[f"inputs {kind}"] = _with_rounded_inputs(model, names)
     measured = divergences(model, batches, damages, console)
     found: dict[str, dict[str, float]] = {}
@@ -57,7 +57,9 @@ def _times(measured: float, told: float) -> float:
     return min(max(measured / max(told, 1e-12), 1 / _MOST), _MOST)
 
 
-def _changed(model: nn.Module, weights: Mapping[str, Tensor]) -> Damage:
+def with_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Damage:
+    """Linears, by name, with other weights [out, in]."""
+
     @contextmanager
     def damage() -> Iterator[None]:
         whole: list[tuple[Tensor, Tensor]] = []

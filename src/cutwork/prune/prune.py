@@ -16,7 +16,7 @@ from cutwork.prune.layers import Layers
 from cutwork.prune.mapped import MappedModel, copy_checkpoint
 from cutwork.prune.pruners import pruner
 from cutwork.prune.rates import outliers, owl, patterns
-from cutwork.prune.token_weights import check_decoder_only, token_weights
+from cutwork.prune.token_weights import token_weights
 from cutwork.recipe import Long, PruneSettings
 from cutwork.store.json_file import write_json
 from cutwork.store.output import output_directory
@@ -101,7 +101,6 @@ def _weights(
     model_dir: Path, opened: MappedModel, batches: list[dict[str, Tensor]], settings: PruneSettings, console: Console
 ) -> dict[str, Tensor]:
     """Of the batches' tokens, by linears' names; they need the model as a whole, with gradients."""
-    check_decoder_only(opened.model.config)
     model, _ = load_for_surgery(model_dir)
     return token_weights(model.to(opened.device), batches, console, settings.seed)
 

@@ -27,7 +27,10 @@ def token_weights(
     alike, are linears that see some of the tokens only (experts), and those that answers owe nothing to. Memory: the
     model, and the activations and logits of a sample. CutworkError for models that are not decoder-only.
     """
-    check_decoder_only(model.config)
+    if kind_of(model.config.to_dict()) != "text":
+        raise CutworkError(
+            f"token weights need a decoder-only language model, not {model.config.model_type}; leave out token_weights"
+        )
     lengths: dict[str, list[Tensor]] = defaultdict(list)
 
     def learn(name: str, _: Tensor, __: Tensor, gradients: Tensor) -> None:
@@ -51,11 +54,3 @@ def _one_by_one(batches: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]
         for batch in batches
         for i, length in enumerate(batch["attention_mask"].sum(1).tolist())
     ]
-
-
-def check_decoder_only(config: Any) -> None:
-    """CutworkError for a model that has no such weights."""
-    if kind_of(config.to_dict()) != "text":
-        raise CutworkError(
-            f"token weights need a decoder-only language model, not {config.model_type}; leave out token_weights"
-        )
