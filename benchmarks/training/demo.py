@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.common.provenance import ROOT
 from benchmarks.common.results import RESULTS, save
 from cutwork.measure.report.plots import plot
-from cutwork.measure.report.tables import HEADINGS, table_rows
+from cutwork.measure.report.tables import headings, table_rows
 from cutwork.store.json_file import read_json
 
 
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--one-thread", action="store_true", help="run `cutwork bench` on one thread instead")
     options = parser.parse_args()
     if options.one_thread:
-        models = [str(options.run / "packed" / name) for name in ("dense-f32", "dense-int8", "sparse-int8")]
+        models = [str(options.run / "packed" / name) for name in ("dense-bf16", "dense-int8", "sparse-int8")]
         command = [Path(sys.executable).with_name("cutwork"), "bench", models[-1], "--threads", "1", "--json"]
         for other in models[:-1]:
             command += ["--against", other]
@@ -43,7 +43,8 @@ def main() -> None:
 
 def table(result: dict[str, Any]) -> str:
     """As `cutwork run` prints it."""
-    lines = ["| " + " | ".join(HEADINGS) + " |", "|---|" + "--:|" * (len(HEADINGS) - 1)]
+    names = headings([result])
+    lines = ["| " + " | ".join(names) + " |", "|---|" + "--:|" * (len(names) - 1)]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in table_rows([result]))])
 
 

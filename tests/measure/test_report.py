@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from cutwork.errors import CutworkError
 from cutwork.measure.report.results import load_results
-from cutwork.measure.report.tables import HEADINGS, console_table, markdown, table_rows
+from cutwork.measure.report.tables import console_table, headings, markdown, table_rows
 from cutwork.measure.report.write import write_report
 from tests.measure.fake import results
 
@@ -18,7 +18,7 @@ def test_markdown_has_a_row_for_every_variant() -> None:
     lines = markdown([results()]).splitlines()
     table = [line for line in lines if line.startswith("|")]
     assert len(table) == 2 + 7
-    assert all(line.count("|") == len(HEADINGS) + 1 for line in table)
+    assert all(line.count("|") == len(headings([results()])) + 1 for line in table)
     assert sum("| – |" in line for line in table) == 3
     assert "| sparse-int8 | 60% | 61.0% | 2.39 | 110 | 110 | 1440 | 180.0 | 4.50× | 1.50× |" in table
     assert "200 held-out questions; Test CPU, avx512, 2 threads." in lines[-1]
@@ -48,6 +48,17 @@ def test_a_missing_baseline_is_a_dash() -> None:
     for row in run["variants"]:
         del row["decode_speedup_over_dense_int8"]
     assert {row[-1] for row in table_rows([run])} == {"–"}
+
+
+def test_without_float32_speed_is_against_bfloat16() -> None:
+    run = results()
+    for row in run["variants"]:
+        row["decode_speedup_over_dense_bf16"] = row["decode_tokens_per_second"] / 75
+    assert headings([run])[-2:] == ["decode vs dense fp32", "decode vs dense int8"]
+    for row in run["variants"]:
+        del row["decode_speedup_over_dense_f32"]
+    assert headings([run])[-2:] == ["decode vs dense bf16", "decode vs dense int8"]
+    assert [row[-2] for row in table_rows([run])[:3]] == ["0.53×", "1.00×", "0.80×"]
 
 
 def test_several_runs_are_told_apart() -> None:

@@ -24,7 +24,16 @@ pytest.importorskip("torch")
 
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
-VARIANTS = {"dense-f32", "dense-bf16", "dense-int8", "pruned-f32", "sparse-f32", "sparse-bf16", "sparse-int8"}
+VARIANTS = {
+    "dense-f32",
+    "dense-bf16",
+    "dense-int8",
+    "pruned-f32",
+    "pruned-bf16",
+    "sparse-f32",
+    "sparse-bf16",
+    "sparse-int8",
+}
 STAGES = ["teacher", "pruned", "sparse", "dense-quantized", "sparse-quantized"]
 
 
@@ -155,8 +164,8 @@ def test_what_was_left_when_a_stage_was_finished_is_removed(copy: tuple[Recipe, 
         ),
         (
             lambda r: changed(r, "prune", sparsity=0.6),
-            {"pruned", "sparse", "sparse-quantized", "packed/pruned-f32", "packed/sparse-f32", "packed/sparse-bf16"}
-            | {"packed/sparse-int8", "results.json"},
+            {"pruned", "sparse", "sparse-quantized", "packed/pruned-f32", "packed/pruned-bf16", "packed/sparse-f32"}
+            | {"packed/sparse-bf16", "packed/sparse-int8", "results.json"},
         ),
         (
             lambda r: changed(r, "task", seed=1),

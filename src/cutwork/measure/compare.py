@@ -19,7 +19,7 @@ from cutwork.store.json_file import read_json, write_json
 from cutwork.tasks.perplexity import read_text, task_text
 from cutwork.tasks.task import LABELS, Task
 
-BASELINES = {"f32": "dense-f32", "int8": "dense-int8"}  # what speed-ups are given against
+BASELINES = {"f32": "dense-f32", "bf16": "dense-bf16", "int8": "dense-int8"}  # what speed-ups are given against
 _WINDOW = 512  # tokens of a perplexity window
 
 

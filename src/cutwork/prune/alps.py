@@ -3,8 +3,11 @@
     minimise tr((W - D) H (W - D)ᵀ) over D with the pattern's zeros
 
 Inputs are scaled to unit second moments first, which is the paper's preconditioner. The penalty grows as published: the
-faster, the more the support still changes, until it rests. Where the paper diagonalises H once to invert H + penalty·I,
-the inverse is made anew for every penalty: two Cholesky products cost less than an eigendecomposition at these sizes.
+faster, the more the support still changes. Two things differ. Where the paper diagonalises H once to invert
+H + penalty·I, the inverse is made anew for every penalty: two Cholesky products cost less than an eigendecomposition at
+these sizes. And where the paper goes on until one in a million of the kept weights changes, one in ten thousand is
+enough here: half to a third of the steps, for an error in the outputs that is 0.1 to 0.8% greater (7 layers of SmolLM2,
+4:16 and 50 and 75% of zeros).
 """
 
 from dataclasses import dataclass
@@ -20,6 +23,7 @@ _FIRST_PENALTY = 0.1  # of a Hessian with a diagonal of ones
 _LEAST_FIRST_PENALTY = 0.01
 _STEPS_PER_PENALTY = 3
 _MOST_STEPS = 300
+_RESTS = 1e-4  # of the kept weights are new ones
 
 
 @dataclass
@@ -63,7 +67,7 @@ def _find_support(dense: Tensor, hessian: Tensor, target: Tensor, live: Tensor, 
             continue
         changed = int((state.keep & ~before).sum()) / budget
         before = state.keep
-        if changed < 1e-6 and settled:
+        if changed < _RESTS and settled:
             break
         if changed > 0.1:
             growth = 1.3

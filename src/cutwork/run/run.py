@@ -23,6 +23,7 @@ VARIANTS: dict[str, tuple[str, Literal["f32", "bf16"] | None]] = {
     "dense-f32": ("dense", "f32"),
     "dense-bf16": ("dense", "bf16"),
     "pruned-f32": ("pruned", "f32"),
+    "pruned-bf16": ("pruned", "bf16"),
     "sparse-f32": ("sparse", "f32"),
     "sparse-bf16": ("sparse", "bf16"),
     "dense-int8": ("dense-quantized", None),

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from cutwork.tasks.task import LABELS
 
-HEADINGS = (
+_HEADINGS = (
     "model",
     "zeros",
     "accuracy",
@@ -17,22 +17,21 @@ HEADINGS = (
     "memory MB",
     "prefill tok/s",
     "decode tok/s",
-    "decode vs dense fp32",
-    "decode vs dense int8",
 )
+_BASELINES = {"f32": "fp32", "bf16": "bf16", "int8": "int8"}  # what speed-ups are against, as headings call it
 _SHORT = {
     "perplexity": "ppl",
     "disk MB": "MB",
-    "decode vs dense fp32": "vs dense fp32",
-    "decode vs dense int8": "vs dense int8",
+    **{f"decode vs dense {name}": f"vs dense {name}" for name in _BASELINES.values()},
 }
 
 
 def headings(results: Sequence[dict[str, Any]]) -> list[str]:
-    """The columns of a table: `HEADINGS`, and after the accuracy what else any run was measured by."""
-    place = HEADINGS.index("accuracy") + 1
-    others = [LABELS[key] for key in _others(results)]
-    return [*HEADINGS[:place], *others, *(f"{task} {metric}" for task, metric in _asked(results)), *HEADINGS[place:]]
+    """The columns of a table; after the accuracy what else any run was measured by, at the end speed-ups."""
+    place = _HEADINGS.index("accuracy") + 1
+    others = [*(LABELS[key] for key in _others(results)), *(f"{task} {metric}" for task, metric in _asked(results))]
+    against = [f"decode vs dense {_BASELINES[label]}" for label in _against(results)]
+    return [*_HEADINGS[:place], *others, *_HEADINGS[place:], *against]
 
 
 def table_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
@@ -54,8 +53,7 @@ def table_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
                     f"{row['memory_bytes'] / 1e6:.0f}",
                     _number(row.get("prefill_tokens_per_second"), "{:.0f}"),
                     _number(row.get("decode_tokens_per_second"), "{:.1f}"),
-                    _number(row.get("decode_speedup_over_dense_f32"), "{:.2f}×"),
-                    _number(row.get("decode_speedup_over_dense_int8"), "{:.2f}×"),
+                    *(_number(row.get(_speedup(label)), "{:.2f}×") for label in _against(results)),
                 ]
             )
     return rows
@@ -96,6 +94,16 @@ def caption(results: Sequence[dict[str, Any]]) -> str:
 def _others(results: Sequence[dict[str, Any]]) -> list[str]:
     """The measures other than accuracy that any variant has."""
     return [key for key in LABELS if any(key in row for run in results for row in run["variants"])]
+
+
+def _against(results: Sequence[dict[str, Any]]) -> list[str]:
+    """The dense models that speed-ups are given against: in floats, float32 if it was measured, and in int8."""
+    measured = {label for run in results for row in run["variants"] for label in _BASELINES if _speedup(label) in row}
+    return ["bf16" if "bf16" in measured and "f32" not in measured else "f32", "int8"]
+
+
+def _speedup(label: str) -> str:
+    return f"decode_speedup_over_dense_{label}"
 
 
 def _asked(results: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
