@@ -115,7 +115,8 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
 def measure(shop: Workshop, entry: Entry, options: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     """What was predicted and measured of an entry but its speed, and its packed model."""
     recipe = entry.recipe.model_copy(update={"tune": None}) if options.one_shot else entry.recipe
-    packed, _ = shop.make(recipe, entry.folder)
+    packed = shop.make(recipe, entry.folder)
+    shop.drop(entry.folder, pruned=True)
     samples = shop.task.test[options.after : options.after + options.samples]
 
     def kl() -> dict[str, Any]:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from benchmarks.common.results import RECIPES, RESULTS, save
 from cutwork.compress.candidates import DENSE, parse
+from cutwork.compress.errors import place
 from cutwork.compress.menu import HEAD, Menu, Offer
 from cutwork.compress.solve import Option, Solver
 from cutwork.compress.workshop import Workshop
@@ -88,7 +89,7 @@ def corrections(shop: Workshop, console: Console) -> dict[str, dict[str, list[fl
 
     def visit(group: dict[str, nn.Module], statistics: Hessian) -> None:
         for name, linear in group.items():
-            block = next(int(part) for part in name.split(".") if part.isdigit())
+            block, _ = place(name)
             if block % EVERY:
                 found[name] = found[name.replace(f".{block}.", f".{block - block % EVERY}.", 1)]
                 continue

@@ -151,6 +151,8 @@ def test_the_promise_is_bisected_for_and_a_broken_one_is_said(given: tuple[Path,
     assert len(speeds) == 2 and speeds[0] < speeds[1] == report["choice"]["speedup"]
     assert not any(each["trained"] for each in report["tried"])  # they are good enough as they are
     assert not list((tmp_path / "out").glob("*x-*/sparse"))
+    [whole] = (tmp_path / "out").glob("*x-*/pruned")  # of the slower one only what is packed stays
+    assert str(whole.parent) in report["tried"][1]["directory"]
     again = load_recipe(tmp_path / "out" / "recipe.yaml")
     assert again.tune is None
     run(again, output=tmp_path / "again", until="pack")
@@ -160,7 +162,8 @@ def test_the_promise_is_bisected_for_and_a_broken_one_is_said(given: tuple[Path,
         call(*common, "--within", 0, "--sure")
     tried = json.loads((tmp_path / "out" / "frontier.json").read_text())["tried"]
     assert [each["kept"] for each in tried] == [False, False]
-    assert len(list((tmp_path / "out").glob("*x-*/sparse"))) == 2  # what one shot does not keep is trained
+    assert len(list((tmp_path / "out").glob("*x-*/packed"))) == 2  # what one shot does not keep is trained
+    assert not [*(tmp_path / "out").glob("*x-*/sparse"), *(tmp_path / "out").glob("*x-*/quantized")]  # for nothing
     assert tried[1]["speedup"] < tried[0]["speedup"] == speeds[0]
 
 

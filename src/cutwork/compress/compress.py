@@ -27,7 +27,7 @@ from cutwork.compress.recipe_of import recipe_of, write_recipe
 from cutwork.compress.workshop import Workshop
 from cutwork.errors import CutworkError, require
 from cutwork.recipe import Recipe
-from cutwork.run.stages import Source, Stage
+from cutwork.run.stages import Stage
 from cutwork.store.atomic import write_atomically
 from cutwork.store.directory import kind_of as directory_kind
 from cutwork.store.directory import read_config
@@ -54,8 +54,8 @@ class Tried:
 
     choice: Choice
     recipe: Recipe
+    folder: str
     packed: Stage
-    final: Source  # what was packed
     loss: Loss
     kept: bool
 
@@ -101,12 +101,12 @@ def compress(
     kept = [each for each in tried if each.kept]
     if not kept:
         raise CutworkError(_refusal(tried, goal, base.output))
-    best = max(kept, key=lambda each: each.choice.speedup)
+    best = max(kept, key=_speedup)
     if trained := _surest(shop, best, goal):
         tried += trained
         _write_frontier(shop, found, tried)
         best = min(best, *trained, key=lambda each: (not each.kept, each.loss.points))
-    packed = shop.pack(best.final, best.recipe)
+    packed = shop.take(best.packed)
     note = f"{best.choice.speedup:.2f}x by cutwork compress; loses {best.loss} on validation"
     again = best.recipe.model_copy(update={"output": base.output / "run"})
     write_recipe(again, base.output / "recipe.yaml", note)
@@ -119,6 +119,7 @@ def compress(
         "measured": shop.speeds(packed),
     }
     write_json(base.output / "compress.json", report)
+    _drop_all_but(best, tried, shop, pruned=True)
     return report
 
 
@@ -147,7 +148,8 @@ def _surest(shop: Workshop, best: Tried, goal: Goal) -> list[Tried]:
 
 def _make(shop: Workshop, choice: Choice, recipe: Recipe, goal: Goal) -> Tried:
     name = f"{choice.speedup:.2f}x"
-    packed, final = shop.make(recipe, f"{name}-{digest(choice.labels, digits=6)}")
+    folder = f"{name}-{digest(choice.labels, digits=6)}"
+    packed = shop.make(recipe, folder)
     lost = shop.loss(packed, shop.task.validation)
     kept, verdict = True, ""
     if goal.within is not None:
@@ -155,7 +157,18 @@ def _make(shop: Workshop, choice: Choice, recipe: Recipe, goal: Goal) -> Tried:
         verdict = f", {'within' if kept else 'not within'} {goal.within:g}"
     how = "trained" if recipe.tune else "in one shot"
     shop.console.print(f"{name}: loses {lost} on validation {how}{verdict}", highlight=False)
-    return Tried(choice, recipe, packed, final, lost, kept)
+    return Tried(choice, recipe, folder, packed, lost, kept)
+
+
+def _drop_all_but(best: Tried | None, tried: Sequence[Tried], shop: Workshop, *, pruned: bool = False) -> None:
+    """Free the disk of what others than the best left but packed; of what pruning left when it is not tried again."""
+    for each in tried:
+        if best is None or each.folder != best.folder:
+            shop.drop(each.folder, pruned=pruned)
+
+
+def _speedup(tried: Tried) -> float:
+    return tried.choice.speedup
 
 
 def _bisect(shop: Workshop, goal: Goal, attempts: int) -> list[Tried]:
@@ -169,6 +182,7 @@ def _bisect(shop: Workshop, goal: Goal, attempts: int) -> list[Tried]:
         if choice is None or any(choice.labels == each.choice.labels for each in tried):
             break
         tried.append(_try(shop, choice, goal))
+        _drop_all_but(max((each for each in tried if each.kept), key=_speedup, default=None), tried, shop)
         slow, fast = (max(speedup, choice.speedup), fast) if tried[-1].kept else (slow, speedup)
         if slow >= fast:
             break
@@ -205,7 +219,7 @@ def _write_frontier(shop: Workshop, found: Mapping[str, Sequence[Choice]], tried
 
 
 def _refusal(tried: Sequence[Tried], goal: Goal, output: Path) -> str:
-    slowest = min(tried, key=lambda each: each.choice.speedup)
+    slowest = min(tried, key=_speedup)
     sure = ", as far as so many samples can tell" if goal.sure else ""
     return (
         f"none of {len(tried)} choices loses {goal.within:g} points or less{sure}; the slowest, "

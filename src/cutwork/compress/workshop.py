@@ -1,5 +1,6 @@
 """The output directory of a compression: its stages, which resume, what is measured, and the menu that they give."""
 
+import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,9 +20,10 @@ from cutwork.machine import cpu_name
 from cutwork.measure.compare import Measurements
 from cutwork.measure.speed import measure
 from cutwork.recipe import PackSettings, Recipe
-from cutwork.run.stages import Source, Stage, Stages, path_of, sample_digest
+from cutwork.run.stages import Source, Stage, Stages, discard, path_of, sample_digest
 from cutwork.store.directory import read_config
 from cutwork.store.json_file import read_json, write_json
+from cutwork.store.output import output_directory
 from cutwork.store.resolve import resolve
 from cutwork.tasks.task import Sample, Task
 
@@ -52,8 +54,8 @@ class Workshop:
         plan_name = architecture_of(read_config(path_of(self.source))).plan_name
         self.menu: Menu = menu(read_json(errors.output), Steps.of_json(read_json(steps.output)), plan_name)
 
-    def make(self, recipe: Recipe, folder: str) -> tuple[Stage, Source]:
-        """(the packed model, what was packed) of a recipe for this model, made in a folder of the output.
+    def make(self, recipe: Recipe, folder: str) -> Stage:
+        """The packed model of a recipe for this model, made in a folder of the output.
 
         Recipes that differ in `tune` alone may share one: what is pruned is the same.
         """
@@ -67,16 +69,26 @@ class Workshop:
         if recipe.quantize:
             final = stages.quantize(f"{folder}/quantized", final, recipe.quantize)
         packed = stages.pack(f"{folder}/packed", final, recipe.pack)
-        stages.carry_out()
-        return packed, final
-
-    def pack(self, final: Source, recipe: Recipe) -> Stage:
-        """What was made for a recipe, packed as the result."""
-        stages = self._stages()
-        self._dense(stages)
-        packed = stages.pack("packed", final, recipe.pack)
-        stages.carry_out()
+        if packed in stages.missing():  # or what it was made from may have been dropped
+            stages.carry_out()
         return packed
+
+    def drop(self, folder: str, *, pruned: bool) -> None:
+        """Remove the weights of a folder but packed ones; what pruning left only if `pruned`."""
+        for name in ("sparse", "quantized", "one-shot/quantized", *(["pruned"] if pruned else [])):
+            discard(self.base.output / folder / name)
+
+    def take(self, packed: Stage) -> Stage:
+        """A packed model, copied as the result."""
+
+        def make(output: Path) -> None:
+            with output_directory(output) as fresh:
+                shutil.copytree(packed.output, fresh, dirs_exist_ok=True)
+
+        stages = self._stages()
+        taken = stages.add("packed", "pack", make, "taken", packed)
+        stages.carry_out()
+        return taken
 
     def check_metric(self) -> None:
         """Raise CutworkError if the dense model does nothing right on validation, so that nothing could be lost."""

@@ -182,8 +182,8 @@ class Stages:
             if stage.name in state:
                 self.console.print(f"{stage.name} was begun with other settings or inputs; it is made anew")
                 state = {name: key for name, key in state.items() if name != stage.name}
-                _discard(stage.output)
-                _discard(stage.output.with_name(f"{stage.output.name}.work"))
+                discard(stage.output)
+                discard(stage.output.with_name(f"{stage.output.name}.work"))
             elif stage.output.exists():
                 raise CutworkError(f"{stage.output} is not from this command; move it away or choose another --output")
             # Recorded before the work starts: what an interrupted stage leaves belongs to this key.
@@ -234,8 +234,8 @@ def read_state(output: Path) -> Mapping[str, str]:
     return read_json(file) if file.is_file() else {}
 
 
-def _discard(path: Path) -> None:
-    """Remove an output so that a half-removed one is never taken for a whole."""
+def discard(path: Path) -> None:
+    """Remove an output, if there is one, so that a half-removed one is never taken for a whole."""
     if path.exists():
         stale = path.with_name(f".{path.name}.stale")
         _remove(stale)
