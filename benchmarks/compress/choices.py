@@ -325,6 +325,7 @@ def main() -> None:
     parser.add_argument("--one-shot", action="store_true", help="no training: is the order of errors right?")
     parser.add_argument("--speed", action="store_true", help="measure milliseconds; on a quiet machine")
     parser.add_argument("--purpose", default="decode", choices=["decode", "prefill", "batch16"])
+    parser.add_argument("--metric", default="answers", choices=["answers", "tokens"], help="what points are of")
     parser.add_argument("--points", type=int, default=4, help="of each frontier")
     parser.add_argument("--also", type=int, nargs="+", default=[], help="more places on the frontier of zeros and bits")
     parser.add_argument("--kinds", nargs="+", default=list(COLOURS), choices=list(COLOURS))
@@ -349,7 +350,7 @@ def main() -> None:
     if options.model:
         changes |= {"model": options.model, "teacher": None}
     base = recipe.model_copy(update=changes)
-    shop = Workshop(base, load_task(base.task), options.purpose, "answers", Console(stderr=True))
+    shop = Workshop(base, load_task(base.task), options.purpose, options.metric, Console(stderr=True))
     rows, files, new = [], [], 0
     for entry in entries(shop, options.points, options.uniform, options.also):
         fresh = not (options.work / entry.folder / ("one-shot/packed" if options.one_shot else "packed")).exists()
@@ -368,7 +369,7 @@ def main() -> None:
         dense, *others = milliseconds([shop.dense.output, *files], options.threads)
         for row, taken in zip(rows, others, strict=True):
             row["milliseconds"], row["speedup"] = taken, dense / taken
-    about = {"model": base.model, "task": shop.task.name, "purpose": options.purpose, "trained": not options.one_shot}
+    about = {"model": base.model, "task": shop.task.name, "purpose": options.purpose, "metric": options.metric, "trained": not options.one_shot}
     found = {**about, **summary(rows), "rows": rows, **as_json(frontiers(shop.menu))}
     result = save(options.results / f"{options.name}.json", found, threads=options.threads)
     print(table(result), advantage_table(result), frontier_table(result), summary(rows), sep="\n\n")
