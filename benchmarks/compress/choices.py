@@ -369,7 +369,13 @@ def main() -> None:
         dense, *others = milliseconds([shop.dense.output, *files], options.threads)
         for row, taken in zip(rows, others, strict=True):
             row["milliseconds"], row["speedup"] = taken, dense / taken
-    about = {"model": base.model, "task": shop.task.name, "purpose": options.purpose, "metric": options.metric, "trained": not options.one_shot}
+    about = {
+        "model": base.model,
+        "task": shop.task.name,
+        "purpose": options.purpose,
+        "metric": options.metric,
+        "trained": not options.one_shot,
+    }
     found = {**about, **summary(rows), "rows": rows, **as_json(frontiers(shop.menu))}
     result = save(options.results / f"{options.name}.json", found, threads=options.threads)
     print(table(result), advantage_table(result), frontier_table(result), summary(rows), sep="\n\n")
