@@ -15,7 +15,7 @@ from cutwork.tasks.task import Task
 
 # What a method does to a linear [out, in] once its inputs are known: so many times out·in² and in³ operations.
 _SOLVING: dict[str, tuple[float, float]] = {
-    "alps": (100, 26),
+    "alps": (50, 13),
     "gptq": (2, 2),
     "qat": (2, 2),
     "rose": (4, 2),
