@@ -6,8 +6,8 @@ Inputs are scaled to unit second moments first, which is the paper's preconditio
 faster, the more the support still changes. Two things differ. Where the paper diagonalises H once to invert
 H + penalty·I, the inverse is made anew for every penalty: two Cholesky products cost less than an eigendecomposition at
 these sizes. And where the paper goes on until one in a million of the kept weights changes, one in ten thousand is
-enough here: mostly half to a third of the steps, for an error in the outputs that is 0.1 to 0.8% greater (7 layers of SmolLM2,
-4:16 and 50 and 75% of zeros).
+enough here: mostly half to a third of the steps, for an error in the outputs that is 0.1 to 0.8% greater (7 layers of
+SmolLM2, 4:16 and 50 and 75% of zeros).
 """
 
 from dataclasses import dataclass
