@@ -46,6 +46,7 @@ _LEAST_SECONDS = 0.3  # that one load of a model is profiled: the least counts
 # Rounds through all candidates. The same model takes a tenth more or less from load to load (where its pages lie, what
 # else the machine does), so the least of many counts, as far as time allows.
 _ROUNDS, _MOST_SECONDS = (2, 8), 240.0
+_BETWEEN = 6  # other candidates between two loads of the dense bfloat16 one, whose price is in every speed-up
 _ROWS = 256  # of random numbers, over and over
 _OTHER = ""  # what is no linear
 
@@ -88,9 +89,8 @@ class Steps:
         of_head: dict[str, Price] = {}
         others: list[Price] = []
         with progress_bar(console) as progress:
-            for candidate in progress.track(
-                _in_rounds(candidates), len(candidates) * _ROUNDS[1], description="milliseconds"
-            ):
+            in_turn = _in_turn(candidates)
+            for candidate in progress.track(_in_rounds(in_turn), len(in_turn) * _ROUNDS[1], description="milliseconds"):
                 anew = _of_random_numbers(packed, plan, candidate, group_size)
                 with Model(anew, **_options(anew, purpose, threads)) as model:
                     seconds = _seconds(model, purpose)
@@ -117,6 +117,13 @@ class Steps:
             name: {label: Price(**price) for label, price in each.items()} for name, each in found["linears"].items()
         }
         return cls(linears, {label: Price(**price) for label, price in found["head"].items()}, Price(**found["other"]))
+
+
+def _in_turn(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """A round: the dense one again and again between the others."""
+    others = [each for each in candidates if each != DENSE]
+    starts = range(0, max(len(others), 1), _BETWEEN)
+    return [each for start in starts for each in (DENSE, *others[start : start + _BETWEEN])]
 
 
 def _in_rounds(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
