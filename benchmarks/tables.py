@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks import claims
 from benchmarks.common.provenance import ROOT
 from benchmarks.common.results import RESULTS, load, where
-from benchmarks.compress import choices, drafts, frontier, low_rank, promises, token_weights
+from benchmarks.compress import advantage, choices, drafts, frontier, low_rank, promises, token_weights
 from benchmarks.embedding import quality as embedding_quality
 from benchmarks.embedding import speed as embedding_speed
 from benchmarks.engine import bare, encoders, layouts, partition, speculative, threads
@@ -102,13 +102,13 @@ TABLES = {
     "drafts": Table(drafts.table, ("drafts",)),
     "choices": Table(choices.table, ("choices",)),
     "choices, verdicts": Table(choices.verdicts, ("choices",)),
-    "choices, advantage": Table(choices.advantage_table, ("choices",)),
-    "choices, before": Table(frontier.before_table, ("choices_everywhere", "choices")),
+    "choices, advantage": Table(advantage.advantage_table, ("choices",)),
+    "choices, before": Table(frontier.before_table, ("choices_everywhere", "choices_answers")),
     "choices, everywhere, verdicts": Table(choices.verdicts, ("choices_everywhere",)),
     "choices, seed 1": Table(choices.table, ("choices_seed1",)),
     "choices, seed 1, verdicts": Table(choices.verdicts, ("choices_seed1",)),
     "choices, qwen": Table(choices.table, ("choices_qwen",)),
-    "choices, qwen, advantage": Table(choices.advantage_table, ("choices_qwen",)),
+    "choices, qwen, advantage": Table(advantage.advantage_table, ("choices_qwen",)),
     "choices, qwen, verdicts": Table(choices.verdicts, ("choices_qwen",)),
     "token weights": Table(token_weights.table, ("token_weights",)),
     "frontier": Table(frontier.frontier_table, ("choices",)),

@@ -22,10 +22,19 @@ from rich.console import Console
 
 from benchmarks.common import figures
 from benchmarks.common.results import RECIPES, RESULTS, save
+from benchmarks.compress.advantage import (
+    advantage,
+    advantage_predicted,
+    advantage_table,
+    best_alike,
+    label,
+    with_intervals,
+)
+from benchmarks.compress.divergence import divergence
 from benchmarks.compress.frontier import frontier_table
 from benchmarks.compress.promises import seeded
 from cutwork.compress.frontier import ALLOWED, by_kind, frontiers
-from cutwork.compress.menu import Choice, Menu
+from cutwork.compress.menu import Choice
 from cutwork.compress.promise import loss
 from cutwork.compress.recipe_of import recipe_of
 from cutwork.compress.workshop import Workshop
@@ -34,8 +43,6 @@ from cutwork.engine.model import Model
 from cutwork.recipe import Recipe, load_recipe
 from cutwork.run.stages import sample_digest
 from cutwork.tasks.load import load_task
-from cutwork.tasks.rendering import IGNORED, render
-from cutwork.tasks.task import Sample
 
 UNIFORM = ("dense w8a8", "dense w4a16", "50 w8a8", "70 w8a8", "60 w4a16", "4:16 w4a16", "8:16 w4a16", "60 bf16")
 COLOURS = dict(
@@ -73,36 +80,18 @@ def entries(shop: Workshop, points: int, uniform: Sequence[str] = UNIFORM, also:
         if kind == next(iter(ALLOWED)):
             places = sorted({*places, *(place for place in also if place < len(choices))})
         found += [_entry(shop, kind, f"{choices[i].speedup:.2f}x", choices[i]) for i in places]
-    for label in uniform:
-        found.append(_entry(shop, "uniform", label, shop.menu.uniform(label, "dense w8a8")))
-    for label in ("50 w8a8", "70 w8a8"):
-        even = _entry(shop, "OWL", label, shop.menu.uniform(label, "dense w8a8"))
-        prune = {"modules": {}, "patterns": {}, "rates": "owl", "sparsity": float(label[:2]) / 100}
+    for candidate in uniform:
+        found.append(_entry(shop, "uniform", candidate, shop.menu.uniform(candidate, "dense w8a8")))
+    for candidate in ("50 w8a8", "70 w8a8"):
+        even = _entry(shop, "OWL", candidate, shop.menu.uniform(candidate, "dense w8a8"))
+        prune = {"modules": {}, "patterns": {}, "rates": "owl", "sparsity": float(candidate[:2]) / 100}
         recipe = even.recipe.model_copy(update={"prune": even.recipe.prune.model_copy(update=prune)})
-        found.append(Entry("OWL", label, even.choice, recipe))
+        found.append(Entry("OWL", candidate, even.choice, recipe))
     return found
 
 
 def _entry(shop: Workshop, kind: str, name: str, choice: Choice) -> Entry:
     return Entry(kind, name, choice, recipe_of(shop.base, choice))
-
-
-def divergences(dense: Model, model: Model, samples: Sequence[Sample]) -> tuple[float, float]:
-    """Mean KL divergence of the next token, in nats: of the samples' answers, and of everything in them."""
-    in_answers: list[np.ndarray] = []
-    everywhere: list[np.ndarray] = []
-    for sample in samples:
-        ids, labels = render(dense.tokenizer, sample)
-        p, q = (_log_softmax(each.logits(ids)) for each in (dense, model))
-        kl = np.sum(np.exp(p) * (p - q), axis=1)
-        everywhere.append(kl)
-        in_answers.append(kl[:-1][np.array(labels[1:]) != IGNORED])
-    return float(np.concatenate(in_answers).mean()), float(np.concatenate(everywhere).mean())
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
@@ -122,10 +111,12 @@ def measure(shop: Workshop, entry: Entry, options: argparse.Namespace) -> tuple[
     def kl() -> dict[str, Any]:
         loading = {"threads": options.threads, "max_context": 1024}
         with Model.load(shop.dense.output, **loading) as dense, Model.load(packed.output, **loading) as model:
-            in_answers, everywhere = divergences(dense, model, samples)
-            return {"kl": in_answers, "kl_everywhere": everywhere, "nbytes": model.memory_bytes["weights"]}
+            found = divergence(dense, model, samples)
+            sums, tokens = found.in_answers.tolist(), found.answers.tolist()
+            of_all = {"kl": found.kl, "kl_everywhere": found.kl_everywhere, "nbytes": model.memory_bytes["weights"]}
+            return of_all | {"kl_sums": [float(f"{each:.4g}") for each in sums], "kl_tokens": tokens}
 
-    found = shop.kept.get([packed.key, shop.dense.key, sample_digest(samples), "kl in answers"], kl)
+    found = shop.kept.get([packed.key, shop.dense.key, sample_digest(samples), "kl by sample"], kl)
     row: dict[str, Any] = {
         "kind": entry.kind,
         "name": entry.name,
@@ -171,62 +162,6 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     return found
 
 
-def advantage(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """How many times as fast as each other choice the frontier of zeros and bits is at that choice's measured KL.
-
-    Between the frontier's points along the logarithm of the KL; choices beyond its ends are left out.
-    """
-    ours = sorted((row["kl"], _takes(row)) for row in rows if row["kind"] == next(iter(ALLOWED)))
-    at, times = np.log([kl for kl, _ in ours]), [ms for _, ms in ours]
-    return {
-        _label(row): _takes(row) / float(np.interp(np.log(row["kl"]), at, times))
-        for row in rows
-        if row["kind"] != next(iter(ALLOWED)) and ours[0][0] <= row["kl"] <= ours[-1][0]
-    }
-
-
-def advantage_predicted(menu: Menu, choice: Choice) -> float | None:
-    """How many times as fast as a choice the fastest is whose predicted KL is not more, by the same predictions."""
-    best = menu.solver()
-    slow, fast = choice.milliseconds, best.least
-    if (found := best.within(slow)) is None or found.kl > choice.kl:
-        return None
-    for _ in range(30):
-        middle = (slow + fast) / 2
-        tried = best.within(middle)
-        slow, fast = (middle, fast) if tried and tried.kl <= choice.kl else (slow, middle)
-    return choice.milliseconds / slow
-
-
-def best_alike(rows: Sequence[dict[str, Any]]) -> set[str]:
-    """The uniform choices, and OWL's, that no other of them beats in both KL and milliseconds."""
-    alike = [row for row in rows if row["kind"] not in ALLOWED]
-    return {
-        _label(row)
-        for row in alike
-        if not any(o is not row and o["kl"] <= row["kl"] and _takes(o) <= _takes(row) for o in alike)
-    }
-
-
-def _takes(row: dict[str, Any]) -> float:
-    return float(row.get("milliseconds") or row["predicted"]["milliseconds"])
-
-
-def _label(row: dict[str, Any]) -> str:
-    return f"{row['kind']}, {row['name']}"
-
-
-def advantage_table(result: dict[str, Any]) -> str:
-    """By other choice; those that no uniform choice beats are bold."""
-    lines = ["| choice | KL measured | the frontier is, at that KL | predicted |", "|---|--:|--:|--:|"]
-    rows, best = {_label(row): row for row in result["rows"]}, best_alike(result["rows"])
-    for name, times in advantage(result["rows"]).items():
-        shown, told = f"**{name}**" if name in best else name, rows[name]["predicted"].get("advantage")
-        foretold = f"{told:.2f}" if told else "–"
-        lines.append(f"| {shown} | {rows[name]['kl']:.3g} | {times:.2f} times as fast | {foretold} |")
-    return "\n".join(lines)
-
-
 def as_json(found: Mapping[str, Sequence[Choice]]) -> dict[str, Any]:
     """The points of the frontiers, without the choice of every linear."""
     keys = ("speedup", "kl", "zeros")
@@ -249,9 +184,13 @@ def table(result: dict[str, Any]) -> str:
         speedup = f"{told['speedup']:.2f}×" + (f" / {row['speedup']:.2f}×" if "speedup" in row else "")
         lines.append(
             f"| {row['kind']}, {row['name']} | {told['zeros']:.0%} | {speedup} | {ms} "
-            f"| {told['kl']:.3g} | {row['kl']:.3g} | {row['kl_everywhere']:.3g} | {' | '.join(points)} |"
+            f"| {told['kl']:.3g} | {_kl(row)} | {row['kl_everywhere']:.3g} | {' | '.join(points)} |"
         )
     return "\n".join(lines)
+
+
+def _kl(row: Mapping[str, Any]) -> str:
+    return f"{row['kl']:.3g}" + (" ({:.2g} to {:.2g})".format(*row["kl_interval"]) if "kl_interval" in row else "")
 
 
 def _points(lost: dict[str, float] | None) -> str:
@@ -284,7 +223,7 @@ def verdicts(result: dict[str, Any]) -> str:
         least = min(times.values())
         found = f"{least:.2f} to {max(times.values()):.2f} times, {len(times)} choices, uniform or OWL's"
         line("at equal KL 1.15 times as fast as the best uniform choices", found, least >= 1.15)
-        foretold = [row["predicted"].get("advantage") for row in result["rows"] if _label(row) in best]
+        foretold = [row["predicted"].get("advantage") for row in result["rows"] if label(row) in best]
         if some := [each for each in foretold if each]:
             lines.append(f"| – | by the predictions alone {min(some):.2f} to {max(some):.2f} times | |")
     return "\n".join(lines)
@@ -369,12 +308,15 @@ def main() -> None:
         dense, *others = milliseconds([shop.dense.output, *files], options.threads)
         for row, taken in zip(rows, others, strict=True):
             row["milliseconds"], row["speedup"] = taken, dense / taken
+    tokens = [row.pop("kl_tokens") for row in rows].pop()
+    with_intervals(rows, tokens)
     about = {
         "model": base.model,
         "task": shop.task.name,
         "purpose": options.purpose,
         "metric": options.metric,
         "trained": not options.one_shot,
+        "kl_tokens": tokens,
     }
     found = {**about, **summary(rows), "rows": rows, **as_json(frontiers(shop.menu))}
     result = save(options.results / f"{options.name}.json", found, threads=options.threads)

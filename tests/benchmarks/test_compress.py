@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 
 from benchmarks.common.results import RECIPES
-from benchmarks.compress import choices, drafts, frontier, low_rank, promises, token_weights
+from benchmarks.compress import advantage, choices, divergence, drafts, frontier, low_rank, promises, token_weights
 from cutwork.compress.candidates import parse
 from cutwork.compress.corrections import with_weights
 from cutwork.compress.menu import Menu, Offer
@@ -44,14 +44,14 @@ def test_rank_correlation_looks_at_the_order_only() -> None:
 
 
 def test_divergence_is_of_answers_and_of_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choices, "render", lambda *_: ([4, 5, 6], [IGNORED, IGNORED, 6]))
+    monkeypatch.setattr(divergence, "render", lambda *_: ([4, 5, 6], [IGNORED, IGNORED, 6]))
     dense, other = np.zeros((3, 2), np.float32), np.zeros((3, 2), np.float32)
     other[1, 0], other[2, 0] = np.log(3), 50  # says the answer after the second token, and nothing after the third
     whole, damaged = (SimpleNamespace(tokenizer=None, logits=lambda _, each=each: each) for each in (dense, other))
     of_answers = -0.5 * np.log(0.75) - 0.5 * np.log(0.25) - np.log(2)
-    in_answers, everywhere = choices.divergences(whole, damaged, [Sample("", "")])  # type: ignore[arg-type]
-    assert in_answers == pytest.approx(of_answers)
-    assert everywhere == pytest.approx((of_answers + 25 - np.log(2)) / 3)
+    found = divergence.divergence(whole, damaged, [Sample("", "")])  # type: ignore[arg-type]
+    assert found.kl == pytest.approx(of_answers)
+    assert found.kl_everywhere == pytest.approx((of_answers + 25 - np.log(2)) / 3)
 
 
 def test_advantages_are_over_the_best_uniform_choices_at_their_kl() -> None:
@@ -60,11 +60,11 @@ def test_advantages_are_over_the_best_uniform_choices_at_their_kl() -> None:
 
     ours = [row("zeros and bits", str(kl), kl, ms) for kl, ms in ((0.1, 4.0), (0.4, 2.0))]
     others = [row("uniform", "good", 0.2, 4.0), row("uniform", "worse in both", 0.3, 5.0), row("OWL", "far", 0.9, 1.0)]
-    found = choices.advantage([*ours, *others])
+    found = advantage.advantage([*ours, *others])
     assert found["uniform, good"] == pytest.approx(4 / 3) and found["uniform, worse in both"] > 5 / 3
-    assert "OWL, far" not in found and choices.best_alike([*ours, *others]) == {"uniform, good", "OWL, far"}
+    assert "OWL, far" not in found and advantage.best_alike([*ours, *others]) == {"uniform, good", "OWL, far"}
     others[0]["predicted"] = {"advantage": 1.25}
-    shown = choices.advantage_table({"rows": [*ours, *others]}).splitlines()[2:]
+    shown = advantage.advantage_table({"rows": [*ours, *others]}).splitlines()[2:]
     assert shown[0] == "| **uniform, good** | 0.2 | 1.33 times as fast | 1.25 |"
     assert "| uniform, worse in both |" in shown[1] and shown[1].endswith("| – |")
     told = {"kl_rank_correlation": 0.85, "milliseconds_off_median": 0.02, "milliseconds_off_most": 0.04}
@@ -77,11 +77,28 @@ def test_advantages_are_over_the_best_uniform_choices_at_their_kl() -> None:
     assert "by the predictions alone 1.25 to 1.25 times" in lines[5]
 
 
+def test_intervals_are_of_the_same_samples_drawn_for_all() -> None:
+    def row(kind: str, name: str, sums: list[float], ms: float) -> dict[str, object]:
+        return {"kind": kind, "name": name, "kl": sum(sums) / 6, "kl_sums": sums, "milliseconds": ms, "predicted": {}}
+
+    rows = [
+        row("zeros and bits", "slow", [0.3, 0.003, 0.3], 4.0),
+        row("zeros and bits", "fast", [1.2, 0.012, 1.2], 2.0),
+        row("uniform", "one", [0.6, 0.006, 0.6], 4.0),
+    ]
+    advantage.with_intervals(rows, [2, 2, 2])
+    low, high = rows[2]["kl_interval"]
+    assert low == pytest.approx(0.003) and high == pytest.approx(0.3)  # all draws of the second sample, and none
+    assert rows[2]["advantage_interval"] == pytest.approx((4 / 3, 4 / 3))  # in whatever samples
+    assert "(1.33 to 1.33) times as fast" in advantage.advantage_table({"rows": rows})
+    assert "advantage_interval" not in rows[0]
+
+
 def test_how_much_faster_the_frontier_is_predicted_to_be() -> None:
     offers = [Offer("dense bf16", 4.0, 4.0, 0.0), Offer("50 w8a8", 2.0, 1.0, 0.1), Offer("dense w8a8", 3.0, 2.0, 0.1)]
     menu = Menu({"a": offers, "b": offers}, {"a": (4, 4), "b": (4, 4)}, 1.0, 0.0)
-    assert choices.advantage_predicted(menu, menu.uniform("dense w8a8")) == pytest.approx(7 / 5, rel=1e-3)
-    assert choices.advantage_predicted(menu, menu.uniform("50 w8a8")) == pytest.approx(1, rel=1e-3)
+    assert advantage.advantage_predicted(menu, menu.uniform("dense w8a8")) == pytest.approx(7 / 5, rel=1e-3)
+    assert advantage.advantage_predicted(menu, menu.uniform("50 w8a8")) == pytest.approx(1, rel=1e-3)
 
 
 def test_weights_of_tokens_are_compared_seed_by_seed() -> None:
