@@ -11,3 +11,4 @@
 #include "kernels/kernels.h"
 #include "kernels/linear/op.h"
 #include "kernels/slots/op.h"
+#include "kernels/tuning.h"

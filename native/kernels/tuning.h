@@ -1,0 +1,17 @@
+// In what processors differ that have the same instruction sets.
+#pragma once
+
+namespace cutwork {
+
+struct Tuning {
+  // One token keeps the processor so little busy that its own prefetchers bring an even stream of weights fastest;
+  // what is fetched beside them is in their way.
+  bool follows_even_streams;
+  // The fewest tokens whose slots are looked up in blocks of inputs, by the dtype of the weight.
+  int block_tokens_i8, block_tokens_i4;
+};
+
+// Of this processor.
+extern const Tuning tuning;
+
+}  // namespace cutwork
