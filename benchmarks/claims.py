@@ -233,19 +233,25 @@ def without_vbmi2() -> str:
 
 
 def against_four_bits() -> str:
-    found = {(each.work, each.against): each for each in targets.verdicts(load("isa_avx512.json")) if each.threads == 1}
+    found = {(each.work, each.against, each.threads): each for each in targets.verdicts(load("isa_zen4.json"))}
+    [zen5] = [
+        each
+        for each in targets.verdicts(load("isa_avx512.json"))
+        if each.threads == 1 and each.work == "avx512 int4 4:16: decode" and each.against.startswith("ik")
+    ]
 
-    def times(work: str, against: str) -> str:
-        each = found[work, against]
+    def times(work: str, against: str, threads: int = 1) -> str:
+        each = found[work, against, threads]
         return f"{each.ratio:.2f} times ({min(each.ratios):.2f} to {max(each.ratios):.2f})"
 
-    decode, peer = "avx512 int4 4:16: decode", "ik_llama.cpp (native) Q4_0"
+    decode, peer, own = "avx512 int4 4:16: decode", "ik_llama.cpp (native) Q4_0", "avx512 int4 dense"
     return _line(f"""
         **Against 4 bits**: where 4 of 16 neighbours are kept, int4 decodes {times(decode, peer)} as fast as
-        ik_llama.cpp's Q4_0, built natively, {times(decode, "avx512 int4 dense")} as fast as our own dense int4; batches
-        of 16 in int8 do {times("avx512 int8 4:16: batch 16", peer)} ik's. Random weights of a 1.1B shape, one core of
-        Zen 5, huge pages for all, median and extremes of {len(found[decode, peer].ratios)} rounds; on two threads ik
-        had small pages, so that is not compared. What the pattern costs a small model: "Zeros that were trained".
+        ik_llama.cpp's Q4_0, built natively, on one core of Zen 4, {times(decode, peer, 2)} on two; that is
+        {times(decode, own)} and {times(decode, own, 2)} as fast as our own dense int4. Batches of 16 in int8 do
+        {times("avx512 int8 4:16: batch 16", peer)} ik's on one core. Random weights of a 1.1B shape, huge pages for
+        all, median and extremes of {len(found[decode, peer, 1].ratios)} rounds; an earlier build on one core of Zen 5
+        did {zen5.ratio:.2f} times ik's. What the pattern costs a small model: "Zeros that were trained".
     """)
 
 
