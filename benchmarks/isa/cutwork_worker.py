@@ -6,9 +6,10 @@ CUTWORK_ISA=avx2 python -m benchmarks.isa.cutwork_worker MODEL THREADS
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -19,23 +20,40 @@ from cutwork.engine.model import Model
 
 
 def main() -> None:
-    path, threads = sys.argv[1], int(sys.argv[2])
-    with Model.load(path, threads=threads, max_context=PROMPT + 64, max_batch=max(BATCHES)) as model:
-        blocks = [weight for name, weight in model.weights.items() if name.endswith("_proj.weight")]
-        read = sum(weight.nbytes for name, weight in model.weights.items() if "embed_tokens" not in name)
+    load = partial(Model.load, sys.argv[1], threads=int(sys.argv[2]), max_context=PROMPT + 64)
+    with load(max_batch=1) as model:  # the loader lays weights out for as many sequences as may come
         step(model, 1, CONTEXT)  # wakes the pages
-        speeds = {"decode": 1 / some(lambda i: step(model, 1, CONTEXT + i), STEPS)}
+        speeds = {"decode": 1 / some(partial(decode_step, model), STEPS)}
+        blocks = block_weights(model)
+        answer = {
+            "encodings": encodings(blocks),
+            "megabytes": round(sum(weight.nbytes for weight in blocks) / 1e6, 1),
+            "bytes_per_token": sum(
+                weight.nbytes for name, weight in model.weights.items() if "embed_tokens" not in name
+            ),
+        }
+    with load(max_batch=max(BATCHES)) as model:
+        step(model, 1, CONTEXT)
         for batch in BATCHES:
             speeds[f"batch {batch}"] = batch / some(partial(batch_step, model, batch), STEPS)
         speeds["prefill"] = PROMPT / some(lambda _: step(model, PROMPT, 0), WHOLE_PROMPTS)
-        answer = {
-            "encodings": sorted({weight.encoding for weight in blocks}),
-            "megabytes": round(sum(weight.nbytes for weight in blocks) / 1e6, 1),
-            "bytes_per_token": int(read),
-            "huge_pages": huge_share("self"),
-            "speeds": speeds,
-        }
-    print(json.dumps(answer))
+        answer |= {"encodings_in_batches": encodings(block_weights(model)), "huge_pages": huge_share("self")}
+    print(json.dumps(answer | {"speeds": speeds}))
+
+
+def block_weights(model: Model) -> list[Any]:
+    """The matrices that zeros are in."""
+    return [weight for name, weight in model.weights.items() if name.endswith("_proj.weight")]
+
+
+def encodings(weights: Sequence[Any]) -> list[str]:
+    """Those that occur."""
+    return sorted({weight.encoding for weight in weights})
+
+
+def decode_step(model: Model, number: int) -> float:
+    """Seconds of the step of that number which decodes a token."""
+    return step(model, 1, CONTEXT + number)
 
 
 def some(measure: Callable[[int], float], most: int) -> float:

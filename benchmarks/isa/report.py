@@ -51,9 +51,14 @@ def table(result: dict[str, Any]) -> str:
         row = cells[cell]
         memory = f"{median(of_memory(row, result['layers'])):.0%}" if "bytes_per_token" in row else ""
         decode, *others = (_speed(cells, cell, what) for what in WHAT)
-        texts = [str(cell.threads), named(cell), ", ".join(row.get("encodings", [])), decode, memory, *others]
+        texts = [str(cell.threads), named(cell), _layout(row), decode, memory, *others]
         lines.append("| " + " | ".join(texts) + " |")
     return "\n".join(lines)
+
+
+def _layout(row: dict[str, Any]) -> str:
+    alone, together = (", ".join(row.get(key, [])) for key in ("encodings", "encodings_in_batches"))
+    return f"{alone}; batches: {together}" if together not in ("", alone) else alone
 
 
 def _order(cell: Cell) -> tuple[int, bool]:

@@ -45,7 +45,7 @@ def chat(
     opening = [{"role": "system", "content": system}] if system else []
     messages: list[dict[str, Any]] = list(opening)
     shown = _Shown(console, thoughts)
-    with Model.load(model, **with_adapter(loading, adapter)) as loaded:
+    with Model.load(model, **with_adapter(loading | {"max_batch": 1}, adapter)) as loaded:
         loaded.check_writes()
         console.print(f"[dim]{model}: /reset forgets, /exit leaves[/dim]")
         while True:

@@ -103,7 +103,7 @@ def _ask(path: Path, question: str, answer: Answer, most: int, threads: int, liv
     """Have the packed model at `path` answer with at most `most` tokens, and show every step."""
     from cutwork.engine.model import Model
 
-    with Model.load(path, threads=threads) as model:
+    with Model.load(path, threads=threads, max_batch=1) as model:
         model.generate("Hello", max_new_tokens=2)  # the first steps of a process are slower than any after
         prompt = model.encode(model.render_chat([{"role": "user", "content": question}]))
         request = model.session.add(prompt, max_new_tokens=most)

@@ -34,6 +34,9 @@ def explain(
     input_tokens: Annotated[
         int, typer.Option("--input", min=1, help="Tokens of the input, if the model has an encoder.")
     ] = 64,
+    batch: Annotated[
+        int, typer.Option("--batch", min=1, help="Load as for so many sequences together: serve has 64, batch 32.")
+    ] = 1,
     every_layer: Annotated[bool, typer.Option("--all", help="One row per layer instead of one per kind.")] = False,
     repeats: Annotated[int, typer.Option("--repeats", "-r", min=1, help="Steps timed; medians are shown.")] = 20,
     measure: Annotated[
@@ -53,7 +56,7 @@ def explain(
 
     if measure or not have_measured():
         measure_costs()
-    with Model.load(model, **(loading | {"max_batch": 1})) as loaded:
+    with Model.load(model, **(loading | {"max_batch": batch})) as loaded:
         if encoder:
             profile = profile_encoder(loaded, tokens=input_tokens, repeats=repeats)
         else:
@@ -142,14 +145,12 @@ def _costs(model: "Model") -> "Costs":
 
 def _note(model: "Model", names: Collection[str]) -> str:
     """What is to be said about how weights are stored, if anything."""
+    from cutwork.engine.weights.arrange import told
     from cutwork.pack.record import break_even
 
     weights: list[Any] = [model.weights[name] for name in names]
-    layouts = {model.laid_out[name] for name in names if name in model.laid_out}
-    if "slots" in layouts:
-        return f"laid out in slots when loaded, which {model.isa} kernels go through faster than a bitmask"
-    if "dense" in layouts:
-        return f"written out dense when loaded: with {model.isa} kernels these zeros would cost time"
+    if layouts := {model.laid_out[name] for name in names if name in model.laid_out}:
+        return told("slots" if "slots" in layouts else "dense", model.isa, model.max_batch)
     dense = [weight for weight in weights if weight.encoding == "dense"]
     if dense:
         what = "stored dense" if len(dense) == len(weights) else "what layers stored dense"

@@ -83,6 +83,8 @@ def generate(
     }
     if suppress_tokens:
         options["suppress_tokens"] = suppress_tokens
+    each = max(num_return_sequences, num_beams)
+    loading = loading | {"max_batch": max(each, min(16, each * len(prompts)))}
     with Model.load(model, **with_adapter(loading, adapter)) as loaded:
         if use_chat_template:
             prompts = [loaded.render_chat([{"role": "user", "content": p}]) for p in prompts]

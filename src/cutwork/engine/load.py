@@ -87,7 +87,10 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
         raise CutworkError("adapters are for models that continue a text; leave out adapters, or merge them")
     read = {name: read_adapter(Path(path), architecture, plan) for name, path in options["adapters"].items()}
     plans = [plan, encoder_plan] if encoder_plan else [plan]
-    anew = Arrangement.of(packed.weights, costs, threads, copies=options["huge_pages"]) if costs else None
+    anew = None
+    if costs:
+        together = max(max_batch, options["draft_tokens"]) if options["draft"] else max_batch
+        anew = Arrangement.of(packed.weights, costs, threads, together=together, copies=options["huge_pages"])
     stored: Mapping[str, EncodedWeight] = packed.weights
     if options["huge_pages"]:
         kept = {name: weight for name, weight in stored.items() if anew is None or name not in anew.layouts}
@@ -218,6 +221,7 @@ def add_draft(
         "max_input": None,
         "adapters": {},  # the model that it guesses for has the last word
         "adapter": None,
+        "draft": None,
         "reorder_weights": False,  # it mostly guesses for one sequence, a token at a time
     }
     draft = assemble(packed, backend, costs, options | changes)

@@ -4,7 +4,7 @@ A bitmask is the smallest form of most zeros, but only AVX-512's VBMI2 expands i
 slots are (`pack.slots`), and where neither is faster than no zeros at all, the weight is written out dense.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -23,26 +23,41 @@ _ZEROS = (0.0, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0)
 _SLOTS = (1.0, 1.08, 1.13, 1.23, 1.31, 1.47, 2.31, 6.0)
 _STARTS = 13 / 12  # of the bytes of slots, with where each strip's windows start
 _WORTH = 0.9  # of the time of the stored form, which takes less memory, and of dense, which never disappoints
-_AT_ONCE = (1, 16, 512)  # as many tokens come alone as in batches of 16 and in prompts of 512
+_EVEN = 0.95  # of dense's speed, below which zeros cost time
+_BATCHES = (4, 16)  # sequences, as far as there may be so many
+_PROMPT = 512  # tokens
+
+
+def told(layout: Layout, isa: str, together: int) -> str:
+    """What became of weights and why, for people."""
+    if layout == "slots":
+        return f"laid out in slots when loaded, which {isa} kernels go through faster than a bitmask"
+    where = f" for some of the 1 to {together} sequences at a time or for prompts" if together > 1 else ""
+    return f"written out dense when loaded: with {isa} kernels these zeros would cost time{where}"
 
 
 @dataclass(frozen=True)
 class Arrangement:
     """Which weights to lay out anew, by their stored name, and how; every layout gives the same sums.
 
-    copies: nothing of their file is kept, neither their scales nor what stays as it is in the end.
+    together: sequences that may be decoded at a time. copies: nothing of their file is kept, neither their scales nor
+    what stays as it is in the end.
     """
 
     layouts: Mapping[str, Layout]
     costs: Costs
     threads: int
+    together: int = 1
     copies: bool = False
 
     @classmethod
-    def of(cls, weights: Mapping[str, EncodedWeight], costs: Costs, threads: int, *, copies: bool = False) -> Self:
-        """What is fastest with so many threads, for tokens that are decoded and for prompts together."""
-        fastest = {name: _fastest(weight, costs, threads) for name, weight in weights.items()}
-        return cls({name: layout for name, layout in fastest.items() if layout}, costs, threads, copies)
+    def of(
+        cls, weights: Mapping[str, EncodedWeight], costs: Costs, threads: int, *, together: int, copies: bool = False
+    ) -> Self:
+        """What is fastest with so many threads for tokens, batches and prompts, and slower than dense for none."""
+        empty = cls({}, costs, threads, together, copies)
+        layouts = {name: layout for name, weight in weights.items() if (layout := empty._fastest(weight))}
+        return cls(layouts, costs, threads, together, copies)
 
     def source(self, name: str, stored: EncodedWeight) -> EncodedWeight:
         """What the weight of this name is to be made of."""
@@ -54,17 +69,50 @@ class Arrangement:
         Raises MemoryError.
         """
         layout = self.layouts.get(name)
-        if layout == "slots":
-            stays = self._seconds(weight, weight.encoding, weight.stored)
-            dense = self._seconds(weight, "dense", weight.rows * weight.cols)
-            slots = weight.in_slots()
-            if slots and self._seconds(slots, slots.encoding, slots.stored) < _WORTH * min(stays, dense):
-                return slots
-            layout = "dense" if dense < _WORTH * stays else None
+        slots = weight.in_slots() if layout == "slots" else None
+        if slots:
+            shape = (weight.rows, weight.cols)
+            times: dict[Layout | None, list[float]] = {
+                None: self._seconds(weight.encoding, weight.dtype, shape, weight.stored),
+                "dense": self._seconds("dense", weight.dtype, shape, weight.rows * weight.cols),
+                "slots": self._seconds(slots.encoding, weight.dtype, shape, slots.stored),
+            }
+            layout = _best(times)
+        if layout == "slots" and slots:
+            return slots
         return _dense(weight, stored) if layout == "dense" else weight
 
-    def _seconds(self, weight: TimedWeight, encoding: str, count: int) -> float:
-        return _seconds(self.costs, encoding, weight.dtype, weight.rows, weight.cols, count, self.threads)
+    def _fastest(self, weight: EncodedWeight) -> Layout | None:
+        if weight.encoding != "bitmask" or weight.dtype not in ("i8", "i4"):
+            return None  # sums of floats depend on the layout, and answers must not depend on the threads
+        stored = weight.nonzeros
+        if weight.dtype == "i4" and weight.offsets is not None:
+            stored = 2 * int(weight.offsets[-1])  # bytes of two codes, some of which are padding
+        times: dict[Layout | None, list[float]] = {
+            None: self._seconds("bitmask", weight.dtype, weight.shape, stored),
+            "dense": self._seconds("dense", weight.dtype, weight.shape, weight.size),
+        }
+        if weight.dtype == "i8":
+            slots = round(_STARTS * weight.nonzeros * float(np.interp(weight.sparsity, _ZEROS, _SLOTS)))
+            times["slots"] = self._seconds("slots", weight.dtype, weight.shape, slots)
+        return _best(times)
+
+    def _seconds(self, encoding: str, dtype: str, shape: tuple[int, ...], stored: int) -> list[float]:
+        """Of a token that comes alone, in batches and in a prompt."""
+        rows, cols = shape
+        what = (encoding, dtype, rows, cols, stored)
+        counts = (1, *(count for count in _BATCHES if count <= self.together), _PROMPT)
+        return [self.costs.seconds(self.costs.choose(*what, n), *what, n, self.threads) / n for n in counts]
+
+
+def _best(times: Mapping[Layout | None, Sequence[float]]) -> Layout | None:
+    """None: as it is stored. Seconds are of the same tokens in all layouts."""
+    even = [seconds / _EVEN for seconds in times["dense"]]
+    sums = {layout: sum(each) for layout, each in times.items() if all(a <= b for a, b in zip(each, even, strict=True))}
+    stays, dense = sums.get(None, float("inf")), sums["dense"]
+    if sums.get("slots", float("inf")) < _WORTH * min(stays, dense):
+        return "slots"
+    return "dense" if dense < _WORTH * stays else None
 
 
 def _dense(weight: TimedWeight, stored: EncodedWeight) -> TimedWeight:
@@ -73,25 +121,3 @@ def _dense(weight: TimedWeight, stored: EncodedWeight) -> TimedWeight:
     codes = encode_int4(weight.to_dense(), row_scales(stored), stored.group, allow_bitmask=False)
     assert codes.scale is not None
     return native().Weight.int4(weight.rows, weight.cols, codes.values, codes.scale, codes.group)
-
-
-def _fastest(weight: EncodedWeight, costs: Costs, threads: int) -> Layout | None:
-    if weight.encoding != "bitmask" or weight.dtype not in ("i8", "i4"):
-        return None  # sums of floats depend on the layout, and answers must not depend on the threads
-    rows, cols = weight.shape
-    stored = weight.nonzeros
-    if weight.dtype == "i4" and weight.offsets is not None:
-        stored = 2 * int(weight.offsets[-1])  # bytes of two codes, some of which are padding
-    limit = _WORTH * _seconds(costs, "bitmask", weight.dtype, rows, cols, stored, threads)
-    times: dict[Layout, float] = {"dense": _seconds(costs, "dense", weight.dtype, rows, cols, rows * cols, threads)}
-    if weight.dtype == "i8":
-        slots = round(_STARTS * weight.nonzeros * float(np.interp(weight.sparsity, _ZEROS, _SLOTS)))
-        times["slots"] = _seconds(costs, "slots", weight.dtype, rows, cols, slots, threads)
-    best = min(times, key=lambda layout: times[layout])
-    return best if times[best] < limit else None
-
-
-def _seconds(costs: Costs, encoding: str, dtype: str, rows: int, cols: int, stored: int, threads: int) -> float:
-    """Of a token each that comes alone, in a batch and in a prompt."""
-    shape = (encoding, dtype, rows, cols, stored)
-    return sum(costs.seconds(costs.choose(*shape, count), *shape, count, threads) / count for count in _AT_ONCE)
