@@ -5,18 +5,21 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import replace
+import zipfile
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+import cutwork
 from benchmarks.common.pages import huge_share
 from benchmarks.common.shapes import SHAPES
-from benchmarks.isa import cutwork_worker, models, report, rounds, targets
+from benchmarks.isa import builds, cutwork_worker, models, report, rounds, targets
 from benchmarks.isa.cells import AVX2, CUTWORK, IK, LLAMA, NATIVE, OURS, Cell, CellError, groups
 from benchmarks.isa.llama import Build, parse_batches, parse_singles
 from benchmarks.isa.store import Store
 from benchmarks.isa.work import WHAT
+from cutwork import _native
 
 DENSE, SPARSE = Cell(CUTWORK, "avx2", "int8 dense", 1), Cell(CUTWORK, "avx2", "int8 4:16", 1)
 PEER = Cell(IK, NATIVE, "Q4_0", 1)
@@ -165,6 +168,31 @@ def test_a_model_is_measured_in_a_process_of_its_own(tmp_path: Path, monkeypatch
     answer = json.loads(done.stdout)
     assert set(answer["speeds"]) == set(WHAT) and min(answer["speeds"].values()) > 0
     assert answer["encodings"] == ["slots"] and answer["bytes_per_token"] > 1e5
+
+
+def test_a_build_is_measured_out_of_its_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "shape", lambda layers: replace(SHAPES["tiny"], layers=layers, vocabulary=512))
+    cell = Cell(CUTWORK, "scalar", "int8 4:16", 1)
+    models.write_model(tmp_path, 1, cell, None)
+    wheel = tmp_path / "cutwork.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for file in Path(cutwork.__file__).parent.rglob("*.py"):
+            archive.write(file, Path("cutwork") / file.relative_to(Path(cutwork.__file__).parent))
+        archive.write(str(_native.__file__), Path("cutwork") / Path(str(_native.__file__)).name)
+    folder = builds.unpacked(wheel, tmp_path / "build")
+    found = builds.speeds(folder, models.model_path(tmp_path, 1, cell), cell)
+    assert set(found) == set(WHAT) and min(found.values()) > 0
+    (folder / "cutwork" / "engine" / "model.py").write_text("raise SystemExit('another build')")
+    with pytest.raises(subprocess.CalledProcessError):  # it runs what it is given, not what is installed
+        builds.speeds(folder, models.model_path(tmp_path, 1, cell), cell)
+
+
+def test_builds_are_compared_within_a_round() -> None:
+    measured = [({"a": before, "b": after}) for before, after in ((10.0, 12.0), (20.0, 22.0), (10.0, 11.5))]
+    each = [{name: dict.fromkeys(WHAT, value) for name, value in pair.items()} for pair in measured]
+    result = {"builds": ["a", "b"], "layers": 3, "rows": [{"cell": asdict(SPARSE), "rounds": each}]}
+    assert "| 1 | avx2 int8 4:16 | 1.15 (1.10–1.20) |" in builds.table(result)
+    assert builds.table(result).endswith("b over a, 3 layers, random weights, 3 rounds.")
 
 
 FEW_TOKENS = """

@@ -1,0 +1,110 @@
+"""Two builds of Cutwork by turns on the same models: python -m benchmarks.isa.builds BEFORE=a.whl AFTER=b.whl.
+
+    python -m benchmarks.isa.builds 6ee8089=old.whl 3e17f01=new.whl --weights "int4 dense" "int4 4:16" --threads 1 2
+
+A machine's bandwidth changes by half within minutes, so that builds which are measured one after the other cannot be
+compared: here each round measures each cell with one build and then, at once, with the other, and what counts are the
+ratios within a round. Wheels are what `pip wheel --no-deps .` makes of a clean clone; both run in this environment.
+Leaves builds.json in results/.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.common.provenance import ROOT
+from benchmarks.common.results import RESULTS, save
+from benchmarks.isa.cells import OURS, PATIENCE, Cell, ours
+from benchmarks.isa.models import model_path, write_models
+from benchmarks.isa.targets import named
+from benchmarks.isa.work import WHAT
+from cutwork import _native
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("builds", nargs=2, metavar="NAME=WHEEL", help="before and after")
+    parser.add_argument("--isa", nargs="+", choices=_native.isas(), default=_native.isas()[:1])
+    parser.add_argument("--weights", nargs="+", choices=OURS, default=["int8 dense", "int8 4:16"], metavar="WEIGHTS")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--layers", type=int, default=22)
+    parser.add_argument("--models", type=Path, default=ROOT / "build" / "isa", help="where models are kept")
+    parser.add_argument("--output", type=Path, default=RESULTS / "builds.json")
+    options = parser.parse_args()
+    wheels = dict(each.split("=", 1) for each in options.builds)
+    if len(wheels) != 2:
+        parser.error("give the builds two names")
+    cells = ours(options.isa, options.weights, options.threads)
+    write_models(options.models, options.layers, cells, [])
+    rows: list[dict[str, Any]] = [{"cell": asdict(cell), "rounds": []} for cell in cells]
+    console = Console(stderr=True, highlight=False)
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = {
+            name: unpacked(Path(wheel), Path(scratch) / str(i)) for i, (name, wheel) in enumerate(wheels.items())
+        }
+        for number in range(options.rounds):
+            for cell, row in zip(cells, rows, strict=True):
+                turns = list(folders.items())[:: 1 if number % 2 == 0 else -1]
+                path = model_path(options.models, options.layers, cell).resolve()
+                row["rounds"].append({name: speeds(folder, path, cell) for name, folder in turns})
+                console.print(f"round {number + 1} of {options.rounds}, {cell}")
+            content = {"builds": list(wheels), "layers": options.layers, "rows": rows}
+            result = save(options.output, content, threads=max(options.threads))
+    print(table(result))
+
+
+def unpacked(wheel: Path, folder: Path) -> Path:
+    """A folder to import it from."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def speeds(build: Path, model: Path, cell: Cell) -> dict[str, float]:
+    """Tokens per second in a process of its own, which imports that build."""
+    places = [build, ROOT, sysconfig.get_path("purelib")]  # and, without `site`, no build that this environment has
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "benchmarks.isa.cutwork_worker", str(model), str(cell.threads)],
+        cwd=build,
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join(map(str, places)), "CUTWORK_ISA": cell.isa, "CUTWORK_COSTS": "default"},
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])["speeds"]
+    return {name: round(value, 3) for name, value in found.items()}
+
+
+def table(result: dict[str, Any]) -> str:
+    """Speeds of the later build over the earlier one's: medians of the ratios within a round, and their extremes."""
+    before, after = result["builds"]
+    lines = ["| threads | weights | " + " | ".join(WHAT) + " |", "|--:|---|" + "--:|" * len(WHAT)]
+    for row in result["rows"]:
+        cell = Cell(**row["cell"])
+        texts = []
+        for what in WHAT:
+            ratios = [each[after][what] / each[before][what] for each in row["rounds"]]
+            texts.append(f"{median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})")
+        lines.append(f"| {cell.threads} | {named(cell)} | {' | '.join(texts)} |")
+    rounds = len(result["rows"][0]["rounds"])
+    return "\n".join(
+        [*lines, "", f"{after} over {before}, {result['layers']} layers, random weights, {rounds} rounds."]
+    )
+
+
+if __name__ == "__main__":
+    main()
