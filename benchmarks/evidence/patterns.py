@@ -2,12 +2,15 @@
 
     python -m benchmarks.evidence.patterns                     # an hour and a half of one core after `evidence short`
     python -m benchmarks.evidence.patterns --tuned 2:8         # fine-tunes that one alone
+    python -m benchmarks.evidence.patterns --name patterns_longer --one-shot --times 3 --seeds 0 1 2 --tuned 4:16
 
-On the short experiment's teacher, data and loss (cross-entropy, 83 steps, the first seed), asked the validation
-questions alone, in int8: a pattern is a choice. As docs/experiments.md announces. Leaves patterns.json in results/.
+On the short experiment's teacher, data and loss (cross-entropy, 83 steps or so many times them), asked the validation
+questions alone, in int8: a pattern is a choice. As docs/experiments.md announces. Leaves patterns.json, or by another
+`--name`, in results/.
 """
 
 import argparse
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +31,23 @@ LOSS, RATE = "CE", 4e-4  # what the short experiment chose
 class Patterns(Experiment):
     """The short experiment's teacher and questions, with rows of its own."""
 
+    name = "patterns"
+
     def save(self) -> None:
-        save(self.results / "patterns.json", {"level": LEVEL, "loss": LOSS, "rows": self.rows}, compact=True)
+        save(self.results / f"{self.name}.json", {"level": LEVEL, "loss": LOSS, "rows": self.rows}, compact=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tuned", nargs="*", choices=PATTERNS, default=["4:16", "unstructured", "adaptive", "2:8"])
+    parser.add_argument("--one-shot", nargs="*", choices=("alps", "sparsegpt"), default=["alps", "sparsegpt"])
+    parser.add_argument("--times", type=int, default=1, help="the short experiment's steps")
+    parser.add_argument("--seeds", type=int, nargs="+", choices=SEEDS, default=[0], help="of what is fine-tuned")
+    parser.add_argument("--name", default="patterns", help="of the results")
     parser.add_argument("--output", type=Path, help="default: the recipe's")
     options = parser.parse_args()
     experiment = Patterns(argparse.Namespace(design="short", output=options.output, results=RESULTS, finished=False))
+    experiment.name = options.name
     experiment.ask(experiment.teacher, "validation", kind="teacher")
 
     def one_shot(method: str) -> None:
@@ -45,43 +55,60 @@ def main() -> None:
             start = pruned(experiment.recipe, experiment.stages, experiment.teacher, LEVEL, SEEDS[0], pattern, method)
             experiment.ask(experiment.asked(start), "validation", kind="one-shot", method=method, pattern=pattern)
 
-    one_shot("alps")
+    first, *rest = options.one_shot or [None]
+    if first:
+        one_shot(first)
     own = experiment.recipe.prune.pattern  # its cell has no pattern in its name
-    for pattern in options.tuned:
-        cell = Cell(LOSS, LEVEL, SEEDS[0], RATE, experiment.steps(LOSS), None if pattern == own else pattern)
-        experiment.ask(
-            experiment.asked(experiment.tune(cell)), "validation", kind="tuned", method="alps", pattern=pattern
-        )
-    one_shot("sparsegpt")
+    for seed in options.seeds:
+        for pattern in options.tuned:
+            steps = experiment.steps(LOSS, options.times)
+            cell = Cell(LOSS, LEVEL, seed, RATE, steps, None if pattern == own else pattern)
+            about = {"kind": "tuned", "method": "alps", "pattern": pattern, "seed": seed, "steps": steps}
+            experiment.ask(experiment.asked(experiment.tune(cell)), "validation", **about)
+    for method in rest:
+        one_shot(method)
     print(table({"rows": experiment.rows}))
 
 
 def table(result: dict[str, Any]) -> str:
-    """Right answers of every pattern, and the difference to zeros anywhere, paired by question."""
+    """Right answers of every pattern, over its seeds, and the difference to zeros anywhere, paired by question."""
     lines = [
         "| pattern | made by | right [95%] | minus unstructured, points [95%] | McNemar's p | answers' perplexity |",
         "|---|---|--:|--:|--:|--:|",
     ]
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for row in result["rows"]:
-        low, high = wilson(row["right"], row["samples"])
-        name = row.get("pattern", "dense teacher")
-        made = {"one-shot": f"{row.get('method')}, one shot", "tuned": f"{row.get('method')}, then fine-tuned"}
+        groups[*_made(row), row.get("pattern")].append(row)
+    for (*made, pattern), rows in groups.items():
+        seeds = {row.get("seed"): unpacked(row) for row in rows}
+        right, asked = sum(row["right"] for row in rows), sum(row["samples"] for row in rows)
+        low, high = wilson(right, asked)
+        free = {row.get("seed"): unpacked(row) for row in groups.get((*made, PATTERNS[0]), ())}
+        both = [seed for seed in seeds if seed in free]
         against = p = ""
-        free = next((r for r in result["rows"] if _alike(r, row) and r["pattern"] == PATTERNS[0]), None)
-        if free and row is not free:
-            ours, theirs = unpacked(row)[None], unpacked(free)[None]
+        if pattern not in (None, PATTERNS[0]) and both:
+            ours, theirs = (np.stack([each[seed] for seed in both]) for each in (seeds, free))
             mean, least, most = (100 * x for x in paired_bootstrap(ours, theirs))
-            against, p = f"{mean:+.1f} [{least:+.1f}, {most:+.1f}]", f"{mcnemar(ours[0], theirs[0]):.2g}"
+            against = f"{mean:+.1f} [{least:+.1f}, {most:+.1f}]"
+            p = " / ".join(f"{mcnemar(*pair):.2g}" for pair in zip(ours, theirs, strict=True))
+        shares = " / ".join(f"{row['right'] / row['samples']:.1%}" for row in rows)
+        each = f" ({shares})" if len(rows) > 1 else ""
         lines.append(
-            f"| {name} | {made.get(row['kind'], '')} | {row['right'] / row['samples']:.1%} [{low:.1%}, {high:.1%}] | "
-            f"{against} | {p} | {np.round(row['answer_perplexity'], 3):.3f} |"
+            f"| {pattern or 'dense teacher'} | {_told(*made)} | {right / asked:.1%}{each} [{low:.1%}, {high:.1%}] | "
+            f"{against} | {p} | {np.mean([row['answer_perplexity'] for row in rows]):.3f} |"
         )
     return "\n".join(lines)
 
 
-def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two rows differ in nothing but the pattern."""
-    return "pattern" in one and all(one.get(key) == other.get(key) for key in ("kind", "method"))
+def _made(row: dict[str, Any]) -> tuple[Any, ...]:
+    """In what rows are alike that differ in nothing but pattern and seed."""
+    return row["kind"], row.get("method"), row.get("steps")
+
+
+def _told(kind: str, method: str | None, steps: int | None) -> str:
+    if kind == "tuned":
+        return f"{method}, then fine-tuned" + (f" for {steps} steps" if steps else "")
+    return f"{method}, one shot" if kind == "one-shot" else ""
 
 
 if __name__ == "__main__":

@@ -209,6 +209,21 @@ def test_patterns_are_compared_with_zeros_anywhere_of_the_same_kind() -> None:
     assert f"{difference:+.1f} [" in lines[1]
 
 
+def test_seeds_of_a_pattern_are_compared_with_their_own_zeros_anywhere() -> None:
+    def row(pattern: str, seed: int, share: float) -> dict[str, object]:
+        answers = right(share, 1, 400, 7 + seed)[0]
+        found = {"right": int(answers.sum()), "samples": 400, "answers": packed(answers), "answer_perplexity": 1.1}
+        return {"kind": "tuned", "pattern": pattern, "method": "alps", "seed": seed, "steps": 249, **found}
+
+    free = [row("unstructured", seed, 0.8) for seed in (0, 1, 2)]
+    rows = [*free, row("4:16", 0, 0.5), row("4:16", 1, 0.6)]
+    line = patterns.table({"rows": rows}).splitlines()[3]
+    shares = [each["right"] / 400 for each in rows]  # type: ignore[operator]
+    difference = 50 * (shares[3] + shares[4] - shares[0] - shares[1])
+    assert f"({shares[3]:.1%} / {shares[4]:.1%})" in line and f"{difference:+.1f} [" in line
+    assert "alps, then fine-tuned for 249 steps" in line and line.split("|")[5].count("/") == 1
+
+
 def test_a_cell_is_named_by_its_pattern_unless_it_is_the_recipes() -> None:
     assert Cell("CE", 0.75, 0, 4e-4, 83).name == "ce-75-rate0.0004-steps83-seed0"
     assert Cell("CE", 0.75, 0, 4e-4, 83, "2:8").name == "ce-75-2of8-rate0.0004-steps83-seed0"
