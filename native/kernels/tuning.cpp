@@ -7,22 +7,24 @@
 namespace cutwork {
 namespace {
 
-// Of these Zen 4 has AVX-512.
-bool is_zen3_or_zen4() {
+// Of AMD's families, 0 for other makers' processors.
+unsigned amd_family() {
 #if defined(__x86_64__) || defined(__i386__)
   unsigned a, b, c, d;
   if (!__get_cpuid(0, &a, &b, &c, &d) || b != signature_AMD_ebx || c != signature_AMD_ecx || d != signature_AMD_edx)
-    return false;
-  return __get_cpuid(1, &a, &b, &c, &d) && (a >> 8 & 0xf) + (a >> 20 & 0xff) == 0x19;
+    return 0;
+  return __get_cpuid(1, &a, &b, &c, &d) ? (a >> 8 & 0xf) + (a >> 20 & 0xff) : 0;
 #else
-  return false;
+  return 0;
 #endif
 }
 
-// As measured on Zen 4, and for all others on Zen 5.
+// As measured on Zen 4 and Zen 5, and for all others as block lookups were on Zen 5.
 Tuning tune() {
-  if (is_zen3_or_zen4()) return {.follows_even_streams = true, .block_tokens_i8 = 5, .block_tokens_i4 = 12};
-  return {.follows_even_streams = false, .block_tokens_i8 = 4, .block_tokens_i4 = 4};
+  constexpr unsigned kZen3And4 = 0x19, kZen5 = 0x1a;
+  const unsigned family = amd_family();
+  if (family == kZen3And4) return {.follows_even_streams = true, .block_tokens_i8 = 5, .block_tokens_i4 = 12};
+  return {.follows_even_streams = family == kZen5, .block_tokens_i8 = 4, .block_tokens_i4 = 4};
 }
 
 }  // namespace

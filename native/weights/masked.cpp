@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kernels/isa.h"
+#include "kernels/tuning.h"
 #include "weights/weight.h"
 
 namespace cutwork {
