@@ -22,7 +22,7 @@ def sparse(zeros: float, rows: int = 512, cols: int = 2048, dtype: type = np.int
 
 
 def choice(weight: EncodedWeight, isa: str, together: int = 1) -> str | None:
-    return Arrangement.of({"w": weight}, _native.Costs(isa=isa), 1, together=together).layouts.get("w")
+    return Arrangement.of({"w": weight}, _native.Costs(isa=isa), 1, together=together, budget=1 << 30).layouts.get("w")
 
 
 def sparse_int4(zeros: float, rows: int = 64, cols: int = 640) -> EncodedWeight:
@@ -49,6 +49,16 @@ def test_int4_with_zeros_anywhere_is_written_out_for_batches_alone(together: int
     assert choice(sparse_int4(0.75, 512, 2048), "avx512", together) == wanted
 
 
+@pytest.mark.skipif("avx2" not in ISAS, reason="the processor has no AVX2")
+def test_nothing_is_written_out_for_which_memory_is_short() -> None:
+    stored = sparse_int4(0.75)
+    more = stored.size // 2 - stored.nbytes
+    costs = _native.Costs(isa="avx2")
+    for budget, wanted in ((more, {"w": "dense", "v": "slots"}), (more - 1, {"v": "slots"})):
+        weights = {"w": stored, "v": sparse(0.75)}
+        assert Arrangement.of(weights, costs, 1, together=1, budget=budget).layouts == wanted
+
+
 def test_what_is_not_sparse_int8_stays() -> None:
     for weight in (sparse(0.0), encode(np.ones(7, np.float32))):
         assert choice(weight, ISAS[0]) is None
@@ -60,7 +70,7 @@ def test_what_is_not_sparse_int8_stays() -> None:
 def test_no_number_of_tokens_is_expected_to_be_slower_than_without_zeros(isa: str, zeros: float, make: Any) -> None:
     costs = _native.Costs(isa=isa)
     stored = make(zeros)
-    arrangement = Arrangement.of({"w": stored}, costs, 1, together=16)
+    arrangement = Arrangement.of({"w": stored}, costs, 1, together=16, budget=1 << 30)
     weight = arrangement.apply("w", make_weight("w", stored.shape, stored, _native.Weight), stored)
 
     def seconds(encoding: str, count: int, tokens: int) -> float:
@@ -85,7 +95,7 @@ def test_slots_that_bring_little_are_written_out() -> None:
     weight = make_weight("w", stored.shape, stored, _native.Weight)
     for each, wanted in ((21.0, "dense"), (14.0, "slots")):  # 9 / 0.36 seems the most that pays, 9 / 0.5 is
         costs = _native.Costs(constants | {"slots slots i8": (0.0, 0.0, each, 0.0, 0.0)}, (1e15, 1e15), ISAS[0])
-        arrangement = Arrangement.of({"w": stored}, costs, 1, together=1)
+        arrangement = Arrangement.of({"w": stored}, costs, 1, together=1, budget=1 << 30)
         assert arrangement.layouts == {"w": "slots"}
         assert arrangement.apply("w", weight, stored).encoding == wanted
 
@@ -100,13 +110,13 @@ def test_prompts_count_too() -> None:
             "slots slots i8": (0.0, 10.0, slow, 0.0, 0.0),
         }
         costs = _native.Costs(constants, (1e12, 1e12), ISAS[0])
-        assert Arrangement.of({"w": sparse(0.75)}, costs, 1, together=1).layouts.get("w") == wanted
+        assert Arrangement.of({"w": sparse(0.75)}, costs, 1, together=1, budget=1 << 30).layouts.get("w") == wanted
 
 
 @pytest.mark.skipif("avx2" not in ISAS, reason="the processor has no AVX2")
 def test_int4_is_written_out_where_zeros_would_cost_time() -> None:
     stored = sparse_int4(0.75)
-    arrangement = Arrangement.of({"w": stored}, _native.Costs(isa="avx2"), 1, together=1)
+    arrangement = Arrangement.of({"w": stored}, _native.Costs(isa="avx2"), 1, together=1, budget=1 << 30)
     assert stored.encoding == "bitmask" and arrangement.layouts == {"w": "dense"}
     weight = make_weight("w", stored.shape, stored, _native.Weight)
     dense = arrangement.apply("w", weight, stored)

@@ -90,7 +90,10 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
     anew = None
     if costs:
         together = max(max_batch, options["draft_tokens"]) if options["draft"] else max_batch
-        anew = Arrangement.of(packed.weights, costs, threads, together=together, copies=options["huge_pages"])
+        budget = available_memory() // SHARE
+        anew = Arrangement.of(
+            packed.weights, costs, threads, together=together, budget=budget, copies=options["huge_pages"]
+        )
     stored: Mapping[str, EncodedWeight] = packed.weights
     if options["huge_pages"]:
         kept = {name: weight for name, weight in stored.items() if anew is None or name not in anew.layouts}

@@ -52,11 +52,24 @@ class Arrangement:
 
     @classmethod
     def of(
-        cls, weights: Mapping[str, EncodedWeight], costs: Costs, threads: int, *, together: int, copies: bool = False
+        cls,
+        weights: Mapping[str, EncodedWeight],
+        costs: Costs,
+        threads: int,
+        *,
+        together: int,
+        budget: int,
+        copies: bool = False,
     ) -> Self:
-        """What is fastest with so many threads for tokens, batches and prompts, and slower than dense for none."""
+        """What is fastest with so many threads for tokens, batches and prompts, and slower than dense for none.
+
+        budget: bytes that dense layouts may take beyond what is stored; where they would take more there are none.
+        """
         empty = cls({}, costs, threads, together, copies)
         layouts = {name: layout for name, weight in weights.items() if (layout := empty._fastest(weight))}
+        dense = [weights[name] for name, layout in layouts.items() if layout == "dense"]
+        if sum(weight.size // (2 if weight.dtype == "i4" else 1) - weight.nbytes for weight in dense) > budget:
+            layouts = {name: layout for name, layout in layouts.items() if layout != "dense"}
         return cls(layouts, costs, threads, together, copies)
 
     def source(self, name: str, stored: EncodedWeight) -> EncodedWeight:
