@@ -10,7 +10,9 @@ from cutwork.plan.builder import Plan
 
 CacheDType = Literal["f32", "bf16", "i8"]
 BLOCK_SIZE = 32  # tokens per block of the KV cache; a multiple of 16 for the attention kernels
-SHARE = 4  # the cache takes at most one part in so many of the memory that is available; so do reordered weights, and zeros that are written out
+# The cache takes at most one part in so many of the memory that is available; so do reordered weights, and zeros that
+# are written out.
+SHARE = 4
 
 
 @dataclass(frozen=True)
