@@ -174,7 +174,11 @@ def test_a_tokenizer_that_panics_is_one_sentence(copied: Callable[[str], Path]) 
 def test_nor_is_it_to_weights_that_were_laid_out_anew(layout: str, tmp_path: Path, monkeypatch: Any) -> None:
     """Their scales are the stored ones, and so is all of a weight that stays as it is in the end."""
     pack(llama_checkpoint(tmp_path / "source", "I8", "unstructured"), tmp_path / "packed")
-    monkeypatch.setattr(arrange, "_fastest", lambda weight, *_: layout if weight.encoding == "bitmask" else None)
+
+    def fastest(_: Any, weight: Any) -> str | None:
+        return layout if weight.encoding == "bitmask" else None
+
+    monkeypatch.setattr(arrange.Arrangement, "_fastest", fastest)
     with Model.load(tmp_path / "packed", threads=1) as model:
         before = model.logits([3, 4, 5])
         with (tmp_path / "packed" / "model.safetensors").open("r+b") as file:
