@@ -28,6 +28,7 @@ from benchmarks.engine import bare, encoders, layouts, partition, speculative, t
 from benchmarks.engine import load as loading
 from benchmarks.evidence import pareto, patterns
 from benchmarks.evidence import report as evidence
+from benchmarks.isa import builds
 from benchmarks.isa import report as isa
 from benchmarks.peers import mpt, report
 from benchmarks.peers.store import Store
@@ -96,6 +97,7 @@ TABLES = {
     "instruction sets, Zen 4": Table(isa.table, ("isa_zen4",)),
     "instruction sets, Zen 4, targets": Table(isa.targets_table, ("isa_zen4",)),
     "instruction sets, Zen 4, before": Table(isa.table, ("isa_zen4_before",)),
+    "builds, Zen 5": Table(builds.table, ("builds_zen5",)),
     "instruction sets": Table(isa.table, ("isa",)),
     "avx512 anew": Table(isa.table, ("isa_avx512",)),
     "avx512 anew, targets": Table(isa.targets_table, ("isa_avx512",)),
@@ -110,6 +112,8 @@ TABLES = {
     "choices, everywhere, verdicts": Table(choices.verdicts, ("choices_everywhere",)),
     "choices, seed 1": Table(choices.table, ("choices_seed1",)),
     "choices, seed 1, verdicts": Table(choices.verdicts, ("choices_seed1",)),
+    "choices, trained": Table(choices.table, ("choices_trained",)),
+    "choices, trained, verdicts": Table(choices.verdicts, ("choices_trained",)),
     "choices, qwen": Table(choices.table, ("choices_qwen",)),
     "choices, qwen, advantage": Table(advantage.advantage_table, ("choices_qwen",)),
     "choices, qwen, verdicts": Table(choices.verdicts, ("choices_qwen",)),

@@ -31,6 +31,8 @@ def test_a_result_tells_where_it_comes_from(tmp_path: Path) -> None:
 def test_commands_do_not_tell_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("sys.argv", ["x", "--tokenizer", str(tmp_path / "secret" / "model"), "--threads", "2"])
     assert command()[-4:] == ["--tokenizer", "model", "--threads", "2"]
+    monkeypatch.setattr("sys.argv", ["x", f"before={tmp_path / 'secret' / 'a.whl'}", "--set", "a=b/c"])
+    assert command()[-3:] == ["before=a.whl", "--set", "a=b/c"]
 
 
 def test_more_of_the_same_machine_and_build_can_be_added(tmp_path: Path) -> None:
