@@ -97,6 +97,8 @@ TABLES = {
     "instruction sets, Zen 4": Table(isa.table, ("isa_zen4",)),
     "instruction sets, Zen 4, targets": Table(isa.targets_table, ("isa_zen4",)),
     "instruction sets, Zen 4, before": Table(isa.table, ("isa_zen4_before",)),
+    "instruction sets, Zen 5": Table(isa.table, ("isa_zen5",)),
+    "instruction sets, Zen 5, targets": Table(isa.targets_table, ("isa_zen5",)),
     "builds, Zen 5": Table(builds.table, ("builds_zen5",)),
     "instruction sets": Table(isa.table, ("isa",)),
     "avx512 anew": Table(isa.table, ("isa_avx512",)),
