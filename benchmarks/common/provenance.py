@@ -81,9 +81,8 @@ def llama_cpp(build: Path | None) -> dict[str, str]:
 def _without_home(argument: str) -> str:
     for folder in (ROOT, Path.cwd()):
         argument = argument.replace(f"{folder}/", "")
-    name, equals, value = argument.rpartition("=")
-    path = Path(value)
-    return f"{name}{equals}{path.name}" if path.is_absolute() else argument
+    name, equals, value = ("", "", argument) if Path(argument).is_absolute() else argument.rpartition("=")
+    return f"{name}{equals}{Path(value).name}" if Path(value).is_absolute() else argument
 
 
 def _packages() -> dict[str, str]:

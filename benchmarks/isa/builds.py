@@ -9,11 +9,6 @@ Leaves builds.json in results/.
 """
 
 import argparse
-import json
-import os
-import subprocess
-import sys
-import sysconfig
 import tempfile
 import zipfile
 from dataclasses import asdict
@@ -25,8 +20,9 @@ from rich.console import Console
 
 from benchmarks.common.provenance import ROOT
 from benchmarks.common.results import RESULTS, save
-from benchmarks.isa.cells import OURS, PATIENCE, Cell, ours
+from benchmarks.isa.cells import OURS, Cell, ours
 from benchmarks.isa.models import model_path, write_models
+from benchmarks.isa.rounds import measure_ours
 from benchmarks.isa.targets import named
 from benchmarks.isa.work import WHAT
 from cutwork import _native
@@ -43,21 +39,19 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=ROOT / "build" / "isa", help="where models are kept")
     parser.add_argument("--output", type=Path, default=RESULTS / "builds.json")
     options = parser.parse_args()
-    wheels = dict(each.split("=", 1) for each in options.builds)
-    if len(wheels) != 2:
-        parser.error("give the builds two names")
+    wheels = {name: Path(wheel) for name, _, wheel in (each.partition("=") for each in options.builds)}
+    if len(wheels) != 2 or not all(map(zipfile.is_zipfile, wheels.values())):
+        parser.error("give two wheels, each with a name of its own: BEFORE=a.whl AFTER=b.whl")
     cells = ours(options.isa, options.weights, options.threads)
     write_models(options.models, options.layers, cells, [])
     rows: list[dict[str, Any]] = [{"cell": asdict(cell), "rounds": []} for cell in cells]
     console = Console(stderr=True, highlight=False)
     with tempfile.TemporaryDirectory() as scratch:
-        folders = {
-            name: unpacked(Path(wheel), Path(scratch) / str(i)) for i, (name, wheel) in enumerate(wheels.items())
-        }
+        folders = {name: unpacked(wheel, Path(scratch) / str(i)) for i, (name, wheel) in enumerate(wheels.items())}
         for number in range(options.rounds):
             for cell, row in zip(cells, rows, strict=True):
                 turns = list(folders.items())[:: 1 if number % 2 == 0 else -1]
-                path = model_path(options.models, options.layers, cell).resolve()
+                path = model_path(options.models, options.layers, cell)
                 row["rounds"].append({name: speeds(folder, path, cell) for name, folder in turns})
                 console.print(f"round {number + 1} of {options.rounds}, {cell}")
             content = {"builds": list(wheels), "layers": options.layers, "rows": rows}
@@ -73,20 +67,8 @@ def unpacked(wheel: Path, folder: Path) -> Path:
 
 
 def speeds(build: Path, model: Path, cell: Cell) -> dict[str, float]:
-    """Tokens per second in a process of its own, which imports that build."""
-    places = [build, ROOT, sysconfig.get_path("purelib")]  # and, without `site`, no build that this environment has
-    done = subprocess.run(
-        [sys.executable, "-S", "-m", "benchmarks.isa.cutwork_worker", str(model), str(cell.threads)],
-        cwd=build,
-        env=os.environ
-        | {"PYTHONPATH": os.pathsep.join(map(str, places)), "CUTWORK_ISA": cell.isa, "CUTWORK_COSTS": "default"},
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=PATIENCE,
-        check=True,
-    )
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])["speeds"]
-    return {name: round(value, 3) for name, value in found.items()}
+    """Tokens per second of that build. Raises CellError."""
+    return {name: round(value, 3) for name, value in measure_ours(model, cell, build)["speeds"].items()}
 
 
 def table(result: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -103,13 +104,18 @@ class Bench:
         return run
 
 
-def measure_ours(path: Path, cell: Cell) -> dict[str, Any]:
-    """In a process of its own. Raises CellError if it fails."""
+def measure_ours(path: Path, cell: Cell, build: Path | None = None) -> dict[str, Any]:
+    """In a process of its own, by the installed package or the one in `build`. Raises CellError if it fails."""
+    environment = os.environ | {"CUTWORK_ISA": cell.isa, "CUTWORK_COSTS": "default"}
+    options: list[str] = []
+    if build:  # and, without `site`, no other that this environment has
+        options = ["-S"]
+        environment["PYTHONPATH"] = os.pathsep.join(map(str, (build, ROOT, sysconfig.get_path("purelib"))))
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.isa.cutwork_worker", str(path.resolve()), str(cell.threads)],
+            [sys.executable, *options, "-m", "benchmarks.isa.cutwork_worker", str(path.resolve()), str(cell.threads)],
             cwd=ROOT,
-            env=os.environ | {"CUTWORK_ISA": cell.isa, "CUTWORK_COSTS": "default"},
+            env=environment,
             stdout=subprocess.PIPE,
             text=True,
             timeout=PATIENCE,

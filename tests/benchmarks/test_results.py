@@ -33,6 +33,8 @@ def test_commands_do_not_tell_folders(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert command()[-4:] == ["--tokenizer", "model", "--threads", "2"]
     monkeypatch.setattr("sys.argv", ["x", f"before={tmp_path / 'secret' / 'a.whl'}", "--set", "a=b/c"])
     assert command()[-3:] == ["before=a.whl", "--set", "a=b/c"]
+    monkeypatch.setattr("sys.argv", ["x", str(tmp_path / "secret" / "rate=1" / "model")])
+    assert command()[-1:] == ["model"]
 
 
 def test_more_of_the_same_machine_and_build_can_be_added(tmp_path: Path) -> None:
