@@ -26,7 +26,7 @@ from benchmarks.embedding import quality as embedding_quality
 from benchmarks.embedding import speed as embedding_speed
 from benchmarks.engine import bare, encoders, layouts, partition, speculative, threads
 from benchmarks.engine import load as loading
-from benchmarks.evidence import pareto, patterns
+from benchmarks.evidence import pareto, patterns, seen_numbers
 from benchmarks.evidence import report as evidence
 from benchmarks.isa import builds
 from benchmarks.isa import report as isa
@@ -84,6 +84,7 @@ TABLES = {
     "demo": Table(demo.table, ("demo",)),
     "smollm2-gsm": Table(demo.table, ("smollm2-gsm",)),
     "demo, one thread": Table(demo.one_thread_table, ("demo_one_thread",)),
+    "seen numbers": Table(seen_numbers.table, ("seen_numbers",)),
     "engines": Table(partial(_of, table=report.overview, shape="1.1b"), ("peers",)),
     "engines, 7b": Table(partial(_of, table=report.overview, shape="7b"), ("peers",)),
     "engines, zen5": Table(partial(_of, table=report.overview, shape="1.1b"), ("peers_zen5",)),
