@@ -84,6 +84,7 @@ TABLES = {
     "demo": Table(demo.table, ("demo",)),
     "smollm2-gsm": Table(demo.table, ("smollm2-gsm",)),
     "demo, one thread": Table(demo.one_thread_table, ("demo_one_thread",)),
+    "demo, gate": Table(demo.gate_table, ("demo_gate",)),
     "seen numbers": Table(seen_numbers.table, ("seen_numbers",)),
     "engines": Table(partial(_of, table=report.overview, shape="1.1b"), ("peers",)),
     "engines, 7b": Table(partial(_of, table=report.overview, shape="7b"), ("peers",)),
