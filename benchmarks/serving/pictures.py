@@ -21,7 +21,10 @@ from rich.text import Text
 
 PICTURES = Path(__file__).parents[2] / "docs" / "images"
 CUTWORK = str(Path(sys.executable).with_name("cutwork"))
-QUESTION = "A student has 19 toys. His friend has 9 fewer toys than he has. How many toys do they have together?"
+QUESTION = (
+    "A juggler can juggle 48 balls. 75% of the balls are golf balls, and 25% of the golf balls are blue. "
+    "How many blue golf balls are there?"
+)
 WIDTH = 140  # characters of the picture of explain
 
 
