@@ -152,12 +152,15 @@ def test_stop_ends_the_request(browser, load):
 
 
 @pytest.mark.parametrize("width", [360, 1200])
-def test_nothing_is_wider_than_the_window(browser, load, width):
+def test_everything_has_its_place_in_the_window(browser, load, width):
     with serving(load()) as client:
         browser.set_window_size(width, 740)
         browser.get(str(client.base_url))
         until(lambda: "zeros" in find(browser, "card").text)
         assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+        browser.execute_script("document.getElementById('settings').open = true")
+        form, settings = (find(browser, name).rect for name in ("form", "settings"))
+        assert form["y"] + form["height"] <= settings["y"], "nothing lies upon another"
 
 
 def test_a_key_is_asked_for(browser, load):
