@@ -159,8 +159,11 @@ def test_everything_has_its_place_in_the_window(browser, load, width):
         until(lambda: "zeros" in find(browser, "card").text)
         assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
         browser.execute_script("document.getElementById('settings').open = true")
-        form, settings = (find(browser, name).rect for name in ("form", "settings"))
-        assert form["y"] + form["height"] <= settings["y"], "nothing lies upon another"
+        form, settings = (
+            browser.execute_script("return document.getElementById(arguments[0]).getBoundingClientRect()", name)
+            for name in ("form", "settings")
+        )
+        assert form["bottom"] <= settings["top"], "nothing lies upon another"
 
 
 def test_a_key_is_asked_for(browser, load):
