@@ -22,7 +22,7 @@ double cost(const Weight& weight, int64_t begin, int64_t end) {
     const int64_t first = begin / kRowTile, last = (end + kRowTile - 1) / kRowTile;
     const Slots& slots = weight.slots;
     const int64_t entries = slots.begins ? slots.begins[last] - slots.begins[first] : (last - first) * slots.per_tile;
-    return static_cast<double>(entries * entry_bytes(weight.dtype));
+    return static_cast<double>(entries * entry_bytes(weight));
   }
   const int64_t share = stream_rows(weight.dtype);
   const int64_t first = begin / share, last = (end + share - 1) / share;
@@ -211,11 +211,31 @@ void LinearGroup::multiply(const Context& context, int64_t tokens, const Target&
   context.kernels.linear.multiply(algorithm, weight, input, tokens, range.begin, range.end, target.y, rows,
                                   scratch.threads[static_cast<size_t>(thread)]);
   if (!member.bias && !target.residual && activation_ == Activation::none) return;
+  if (weight.slots.order) return finish_in_order(context, tokens, target, member, range);
   for (int64_t t = 0; t < tokens; ++t) {
     const int64_t at = t * rows + range.begin;
     context.kernels.elementwise.finish(activation_, member.bias ? member.bias + range.begin : nullptr,
                                        target.residual ? target.residual + at : nullptr, range.end - range.begin,
                                        target.y + at);
+  }
+}
+
+// Rows that are in another order than those of the outputs: what other threads write lies between them.
+void LinearGroup::finish_in_order(const Context& context, int64_t tokens, const Target& target, const Member& member,
+                                  const RowRange& range) const {
+  for (int64_t place = range.begin; place < range.end; place += kRowTile) {
+    const int32_t* rows = member.weight.slots.order + place;
+    const auto count = static_cast<size_t>(std::min(range.end - place, kRowTile));
+    float y[kRowTile], bias[kRowTile], residual[kRowTile];
+    for (size_t r = 0; member.bias && r < count; ++r) bias[r] = member.bias[rows[r]];
+    for (int64_t t = 0; t < tokens; ++t) {
+      const int64_t at = t * member.weight.rows;
+      for (size_t r = 0; r < count; ++r) y[r] = target.y[at + rows[r]];
+      for (size_t r = 0; target.residual && r < count; ++r) residual[r] = target.residual[at + rows[r]];
+      context.kernels.elementwise.finish(activation_, member.bias ? bias : nullptr,
+                                         target.residual ? residual : nullptr, static_cast<int64_t>(count), y);
+      for (size_t r = 0; r < count; ++r) target.y[at + rows[r]] = y[r];
+    }
   }
 }
 

@@ -77,6 +77,8 @@ class LinearGroup {
                    const Schedule& schedule) const;
   void multiply(const Context& context, int64_t tokens, const Target& target, const Schedule& schedule,
                 const RowRange& range, int thread) const;
+  void finish_in_order(const Context& context, int64_t tokens, const Target& target, const Member& member,
+                       const RowRange& range) const;
   void prepare(const Context& context, const float* x, int64_t tokens, const Schedule& schedule) const;
 
   std::vector<Member> members_;

@@ -23,10 +23,13 @@ constexpr int64_t kTailBytes = 64;                // readable bytes after the la
 constexpr int64_t kRunCols = 32;                  // columns of an int4 tile that are stored together
 constexpr int64_t kRunWords = 8;                  // of 64 codes, in a run
 constexpr int64_t kWindow = 16;                   // columns that the slots of a step may stand for
+constexpr int64_t kWideWindow = 32;               // and those of a step of wide strips
 constexpr int64_t kStepSlots = 64;                // four of each row of a tile
 constexpr int64_t kRecordBytes = 3 * kStepSlots;  // of two int8 steps: columns as nibbles, codes, codes
-constexpr int64_t kSegmentCols = 1024;            // whose int4 products are summed as integers, at most
-constexpr int64_t kMaxCols = 65536;               // 255 * 127 * kMaxCols still fits in the int32 accumulators
+constexpr int64_t kWideBytes = kRecordBytes + kStepSlots / kGroupRows;  // with a fifth bit of each column
+constexpr int64_t kSortedRows = 256;    // that strips are made of in the order of their nonzeros
+constexpr int64_t kSegmentCols = 1024;  // whose int4 products are summed as integers, at most
+constexpr int64_t kMaxCols = 65536;     // 255 * 127 * kMaxCols still fits in the int32 accumulators
 
 // What `spmm_rows` multiplies, where a weight has been reordered for it: steps of 64 products, each kRowTile
 // rows' next columns (in a window of 64) and codes, and the number of its window. Those of row tile t in run r are
@@ -39,14 +42,19 @@ struct RowSteps {
 };
 constexpr int64_t kStepBytes = 128;
 
+// How the slots of a step have their columns: from one start for the tile, or from one for each strip of four rows, of
+// which wide ones reach over kWideWindow columns.
+enum class SlotForm : uint8_t { tiles, strips, wide };
+
 // What the kernels of the encoding `slots` need beside `values`. An entry is a record of int8 or a step of int4; the
-// slots of a step are columns start .. start + 15, where `starts` has one for each step of an entry, or with `strips`
-// one for each step and four rows.
+// slots of a step are columns from `start` on, where `starts` has one for each step of an entry, or one for each step
+// and strip.
 struct Slots {
   const uint16_t* starts;  // of all entries, or of one tile's where `begins` is null
   const int64_t* begins;   // the entry at which each tile begins, and the end; null: all have `per_tile`
   int64_t per_tile;
-  bool strips;
+  SlotForm form;
+  const int32_t* order;      // the row at each place of the tiles, within the same kSortedRows; null: rows in place
   const int16_t* code_sums;  // int4: [tiles][segments][kRowTile] sums of the codes of each segment of columns
   int64_t segments;
 };
@@ -65,6 +73,8 @@ struct Slots {
 //          slot 4r + i belonging to row r: a code and its column's distance from the step's start, a nibble; an empty
 //          one has the code 0. i8: records of two steps, 64 bytes of columns (low nibble: the first step's, high: the
 //          second's) and 64 codes of each. i4: steps of 64 bytes, column in the low nibble, code -8 .. 7 in the high.
+//          Records of wide strips end with 16 bytes of the columns' fifth bits: of slot j of strip p byte j's bit
+//          7 - 2p in the first step, and 6 - 2p in the second. With an `order`, `scale` and `row_sums` are in it.
 // i8:      value = code * scale[row]; codes lie in [-127, 127]; row_sums[row] is the sum of the row's codes.
 // i4:      value = (code - 8) * scale, codes 0 .. 15, in tiles of kRowTile rows as docs/format.md says.
 //          dense: `values` is [tiles][runs][4][64] bytes; places that do not exist hold anything.
@@ -87,11 +97,26 @@ struct Weight {
 };
 
 // Bytes of an entry of the encoding `slots`, and how many starts it has.
-static constexpr int64_t entry_bytes(DType dtype) {
-  return dtype == DType::i4 ? kStepSlots : kRecordBytes;
+static constexpr int64_t record_bytes(SlotForm form) {
+  return form == SlotForm::wide ? kWideBytes : kRecordBytes;
+}
+static constexpr int64_t entry_bytes(const Weight& weight) {
+  return weight.dtype == DType::i4 ? kStepSlots : record_bytes(weight.slots.form);
+}
+static constexpr int64_t step_starts(SlotForm form) {
+  return form == SlotForm::tiles ? 1 : kRowTile / kGroupRows;
 }
 static constexpr int64_t entry_starts(const Weight& weight) {
-  return weight.dtype == DType::i4 ? 1 : 2 * (weight.slots.strips ? kRowTile / kGroupRows : 1);
+  return weight.dtype == DType::i4 ? 1 : 2 * step_starts(weight.slots.form);
+}
+
+// The column that a slot of a record's step stands for, from its start.
+static constexpr int slot_column(const uint8_t* record, SlotForm form, int64_t step, int64_t slot) {
+  const int low = step == 0 ? record[slot] & 15 : record[slot] >> 4;
+  if (form != SlotForm::wide) return low;
+  constexpr int64_t kStripSlots = kStepSlots / kGroupRows;
+  const int64_t bit = 7 - 2 * (slot / kStripSlots) - step;
+  return low + 16 * (record[kRecordBytes + slot % kStripSlots] >> bit & 1);
 }
 
 // The prepared input that a weight reads.

@@ -1,7 +1,5 @@
-// Weights of the encoding `slots`: what must hold for the kernels to trust one, how one is made of another encoding,
-// and what one stands for.
+// Weights of the encoding `slots`: what must hold for the kernels to trust one, and what one stands for.
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -16,7 +14,6 @@ namespace {
 #include "kernels/int4/layout.inc"
 
 constexpr int64_t kTake = kStepSlots / kRowTile;  // slots of a row in a step
-constexpr int64_t kStrips = kRowTile / kGroupRows;
 
 [[noreturn]] void refuse(const std::string& sentence) {
   throw std::invalid_argument(sentence);
@@ -35,125 +32,29 @@ int64_t entry_steps(DType dtype) {
   return dtype == DType::i4 ? 1 : 2;
 }
 
-// visit(row, col, code) for every slot that is not empty.
+// visit(place, col, code) for every slot that is not empty; places are rows unless those are in an order.
 template <class F>
 void for_slots(const Weight& weight, const F& visit) {
   const Slots& slots = weight.slots;
-  const int64_t steps = entry_steps(weight.dtype), starts = slots.strips ? kStrips : 1;
+  const int64_t steps = entry_steps(weight.dtype), starts = step_starts(slots.form);
   const auto* entries = static_cast<const uint8_t*>(weight.values);
   for (int64_t tile = 0; tile < tile_count(weight.rows); ++tile) {
     const int64_t begin = slots.begins ? slots.begins[tile] : tile * slots.per_tile;
     const int64_t end = slots.begins ? slots.begins[tile + 1] : begin + slots.per_tile;
     const uint16_t* start = slots.starts + (slots.begins ? begin * steps * starts : 0);
     for (int64_t entry = begin; entry < end; ++entry) {
-      const uint8_t* bytes = entries + entry * entry_bytes(weight.dtype);
+      const uint8_t* bytes = entries + entry * entry_bytes(weight);
       for (int64_t step = 0; step < steps; ++step, start += starts)
         for (int64_t slot = 0; slot < kStepSlots; ++slot) {
-          const uint8_t nibbles = bytes[slot];
-          const bool int4 = weight.dtype == DType::i4;
-          const int column = int4 || step == 0 ? nibbles & 15 : nibbles >> 4;
-          const auto code = int4 ? static_cast<int8_t>(static_cast<int8_t>(nibbles) >> 4)
-                                 : static_cast<int8_t>(bytes[(1 + step) * kStepSlots + slot]);
+          const auto code = weight.dtype == DType::i4 ? static_cast<int8_t>(static_cast<int8_t>(bytes[slot]) >> 4)
+                                                      : static_cast<int8_t>(bytes[(1 + step) * kStepSlots + slot]);
           const int64_t row = slot / kTake;
-          if (code != 0) visit(tile * kRowTile + row, start[slots.strips ? row / kGroupRows : 0] + column, code);
+          const int64_t own = slots.form == SlotForm::tiles ? 0 : row / kGroupRows;
+          if (code != 0) visit(tile * kRowTile + row, start[own] + slot_column(bytes, slots.form, step, slot), code);
         }
     }
   }
 }
-
-// A nonzero of a row.
-struct Entry {
-  uint16_t col;
-  int8_t code;
-};
-using Tile = std::array<std::vector<Entry>, kRowTile>;
-
-// The nonzeros of the rows of a tile of an int8 weight, from left to right.
-void list_tile(const Weight& weight, int64_t tile, Tile& rows) {
-  const auto* codes = static_cast<const int8_t*>(weight.values);
-  for (int64_t r = 0; r < kRowTile; ++r) rows[static_cast<size_t>(r)].clear();
-  const int64_t first = tile * kRowTile, count = std::min(weight.rows - first, kRowTile);
-  if (weight.encoding == Encoding::dense) {
-    for (int64_t r = 0; r < count; ++r)
-      for (int64_t col = 0; col < weight.cols; ++col)
-        if (const int8_t code = codes[(first + r) * weight.cols + col]; code != 0)
-          rows[static_cast<size_t>(r)].push_back({static_cast<uint16_t>(col), code});
-    return;
-  }
-  const int64_t blocks = (weight.cols + kBlockCols - 1) / kBlockCols;
-  for (int64_t group = first / kGroupRows; group * kGroupRows < first + count; ++group) {
-    const uint64_t* words = weight.mask + group * blocks * kGroupRows;
-    const int8_t* code = codes + weight.offsets[group];
-    for (int64_t block = 0; block < blocks; ++block)
-      for (int64_t r = 0; r < kGroupRows; ++r, ++words) {
-        auto& row = rows[static_cast<size_t>(group * kGroupRows - first + r)];
-        for (uint64_t rest = *words; rest != 0; rest &= rest - 1)
-          row.push_back({static_cast<uint16_t>(block * kBlockCols + __builtin_ctzll(rest)), *code++});
-      }
-  }
-}
-
-// Steps as they are made: of a strip's or a tile's rows.
-struct Step {
-  uint16_t start;
-  uint8_t columns[kStepSlots] = {};
-  int8_t codes[kStepSlots] = {};
-};
-
-// The steps of `rows` rows from `first` on, each beginning at the first column that is left or, where `aligned`, at the
-// window that holds it; all rows of a step take up to kTake of what is left in kWindow columns.
-void make_steps(const Tile& tile, int64_t first, int64_t rows, int64_t cols, bool aligned, std::vector<Step>& steps) {
-  std::array<size_t, kRowTile> next = {};
-  steps.clear();
-  for (;;) {
-    int64_t start = cols;
-    for (int64_t r = first; r < first + rows; ++r) {
-      const auto& row = tile[static_cast<size_t>(r)];
-      if (next[static_cast<size_t>(r)] < row.size())
-        start = std::min<int64_t>(start, row[next[static_cast<size_t>(r)]].col);
-    }
-    if (start == cols) return;
-    start = aligned ? start / kWindow * kWindow : std::max<int64_t>(std::min(start, cols - kWindow), 0);
-    Step step = {};
-    step.start = static_cast<uint16_t>(start);
-    for (int64_t r = first; r < first + rows; ++r) {
-      const auto& row = tile[static_cast<size_t>(r)];
-      size_t& at = next[static_cast<size_t>(r)];
-      for (int64_t i = 0; i < kTake && at < row.size() && row[at].col < start + kWindow; ++i, ++at) {
-        step.columns[r * kTake + i] = static_cast<uint8_t>(row[at].col - start);
-        step.codes[r * kTake + i] = row[at].code;
-      }
-    }
-    steps.push_back(step);
-  }
-}
-
-// Entries of int8, as they grow.
-struct Records {
-  std::vector<uint8_t> bytes;
-  std::vector<uint16_t> starts;
-  std::vector<int64_t> begins = {0};
-
-  // `parts`: the steps of each strip, or of the whole tile.
-  void add(const std::vector<std::vector<Step>>& parts) {
-    size_t count = 0;
-    for (const auto& part : parts) count = std::max(count, part.size());
-    for (size_t i = 0; i < count; i += 2) {
-      uint8_t record[kRecordBytes] = {};
-      for (size_t s = 0; s < 2; ++s)
-        for (const auto& part : parts) {
-          const bool there = i + s < part.size();
-          starts.push_back(there ? part[i + s].start : 0);
-          for (size_t slot = 0; there && slot < kStepSlots; ++slot) {
-            record[slot] |= static_cast<uint8_t>(part[i + s].columns[slot] << (4 * s));
-            record[(1 + s) * kStepSlots + slot] |= static_cast<uint8_t>(part[i + s].codes[slot]);
-          }
-        }
-      bytes.insert(bytes.end(), record, record + kRecordBytes);
-    }
-    begins.push_back(static_cast<int64_t>(bytes.size()) / kRecordBytes);
-  }
-};
 
 }  // namespace
 
@@ -225,7 +126,7 @@ OwnedWeight OwnedWeight::slots(DType dtype, int64_t rows, int64_t cols, Array va
     view.slots.per_tile = static_cast<int64_t>(weight.starts_.size()) / per_entry;
     entries = tiles * view.slots.per_tile;
   }
-  expect_size("values", values, entries * entry_bytes(dtype));
+  expect_size("values", values, entries * entry_bytes(view));
   view.values = weight.adopt(std::move(values), 1);
   weight.nbytes_ += static_cast<int64_t>(weight.starts_.size() * sizeof(uint16_t));
   if (dtype == DType::i4)
@@ -238,52 +139,12 @@ OwnedWeight OwnedWeight::slots(DType dtype, int64_t rows, int64_t cols, Array va
   return weight;
 }
 
-std::optional<OwnedWeight> OwnedWeight::in_slots() const {
-  if (view_.dtype != DType::i8 || (view_.encoding != Encoding::bitmask && view_.encoding != Encoding::dense))
-    return std::nullopt;
-  // Windows that stand where 16 begins, all strips alike: no empty slots for masks that keep n of 16. Else each strip
-  // of rows goes on from its next nonzero.
-  Records aligned, sliding;
-  Tile tile;
-  std::vector<std::vector<Step>> whole(1), strips(kStrips);
-  for (int64_t t = 0; t < tile_count(view_.rows); ++t) {
-    list_tile(view_, t, tile);
-    make_steps(tile, 0, kRowTile, view_.cols, true, whole[0]);
-    aligned.add(whole);
-    for (int64_t s = 0; s < kStrips; ++s)
-      make_steps(tile, s * kGroupRows, kGroupRows, view_.cols, false, strips[static_cast<size_t>(s)]);
-    sliding.add(strips);
-  }
-  const auto size = [](const Records& r) { return r.bytes.size() + 2 * r.starts.size(); };
-  const bool strips_win = size(sliding) < size(aligned);
-  Records& best = strips_win ? sliding : aligned;
-  OwnedWeight weight;
-  Weight& view = weight.view_;
-  view = view_;
-  view.encoding = Encoding::slots;
-  view.mask = nullptr;
-  view.offsets = nullptr;
-  view.reordered = {};
-  view.slots = {};
-  view.slots.strips = strips_win;
-  const std::string advice = "; load with fewer models, or on a machine with more memory";
-  weight.entries_ =
-      Allocation(static_cast<int64_t>(std::max<size_t>(best.bytes.size(), 1)), "a weight in slots", advice);
-  if (!best.bytes.empty()) std::memcpy(weight.entries_.data(), best.bytes.data(), best.bytes.size());
-  view.values = weight.entries_.data();
-  weight.starts_ = std::move(best.starts);
-  weight.begins_ = std::move(best.begins);
-  weight.arrays_ = {};
-  weight.row_scale_.assign(view_.scale, view_.scale + view_.rows);
-  view.scale = weight.row_scale_.data();
-  weight.nbytes_ = static_cast<int64_t>(size(best)) + view.rows * int64_t{sizeof(float)};
-  weight.adopt_slots();
-  return weight;
-}
-
 void write_slots(const Weight& weight, int8_t* out) {
   std::memset(out, 0, static_cast<size_t>(weight.rows * weight.cols));
-  for_slots(weight, [&](int64_t row, int64_t col, int8_t code) { out[row * weight.cols + col] = code; });
+  const int32_t* order = weight.slots.order;
+  for_slots(weight, [&](int64_t place, int64_t col, int8_t code) {
+    out[(order ? order[place] : place) * weight.cols + col] = code;
+  });
 }
 
 }  // namespace cutwork
