@@ -2,8 +2,7 @@
 // rows of a tile take in the same windows, or of strips of rows, each of which goes on from its next nonzero.
 #include <algorithm>
 #include <array>
-#include <cstring>
-#include <numeric>
+#include <iterator>
 #include <vector>
 
 #include "weights/weight.h"
@@ -46,80 +45,93 @@ void list_rows(const Weight& weight, int64_t first, std::vector<Row>& rows) {
   }
 }
 
-// Steps as they are made: of a strip's or a tile's rows.
-struct Step {
-  uint16_t start;
-  uint8_t columns[kStepSlots] = {};
-  int8_t codes[kStepSlots] = {};
-};
+// The rows of a tile, where kRowTile pointers begin.
+using Tile = const Row* const*;
 
-// The steps of some rows, whose slots begin at `slot`: each begins at the first column that is left, or of tiles at the
-// window that holds it; all rows of a step take up to kTake of what is left in the window.
-void make_steps(const Row* const* rows, size_t count, size_t slot, int64_t cols, SlotForm form,
-                std::vector<Step>& steps) {
+// The steps of `count` rows: each begins at the first column that is left, or of tiles at the window that holds it, and
+// all rows take up to kTake of what is left in the window. begin(start) for each step, put(row, i, nonzero) for each of
+// its slots that is not empty.
+template <class Begin, class Put>
+void for_steps(Tile rows, size_t count, int64_t cols, SlotForm form, const Begin& begin, const Put& put) {
   const int64_t window = form == SlotForm::wide ? kWideWindow : kWindow;
   std::array<size_t, kRowTile> next = {};
-  steps.clear();
   for (;;) {
     int64_t start = cols;
     for (size_t r = 0; r < count; ++r)
       if (next[r] < rows[r]->size()) start = std::min<int64_t>(start, (*rows[r])[next[r]].col);
     if (start == cols) return;
     start = form == SlotForm::tiles ? start / window * window : std::max<int64_t>(std::min(start, cols - window), 0);
-    Step step = {};
-    step.start = static_cast<uint16_t>(start);
+    begin(start);
     for (size_t r = 0; r < count; ++r) {
       const Row& row = *rows[r];
       size_t& at = next[r];
-      for (size_t i = 0; i < kTake && at < row.size() && row[at].col < start + window; ++i, ++at) {
-        step.columns[slot + r * kTake + i] = static_cast<uint8_t>(row[at].col - start);
-        step.codes[slot + r * kTake + i] = row[at].code;
-      }
+      for (size_t i = 0; i < kTake && at < row.size() && row[at].col < start + window; ++i, ++at) put(r, i, row[at]);
     }
-    steps.push_back(step);
   }
 }
 
-// Entries of one form, as they grow.
-struct Records {
+// Records of the parts of a tile, which are strips or the whole: as many as the longest part needs.
+int64_t count_records(Tile rows, int64_t cols, SlotForm form) {
+  const auto parts = static_cast<size_t>(step_starts(form)), own = kRowTile / parts;
+  int64_t most = 0;
+  for (size_t part = 0; part < parts; ++part) {
+    int64_t steps = 0;
+    for_steps(rows + part * own, own, cols, form, [&](int64_t) { ++steps; }, [](size_t, size_t, const Entry&) {});
+    most = std::max(most, (steps + 1) / 2);
+  }
+  return most;
+}
+
+// Writes the records of a tile and their starts, where zeros are; returns how many.
+int64_t write_records(Tile rows, int64_t cols, SlotForm form, uint8_t* records, uint16_t* starts) {
+  const auto parts = static_cast<size_t>(step_starts(form)), own = kRowTile / parts;
+  const auto bytes = static_cast<size_t>(record_bytes(form));
+  int64_t most = 0;
+  for (size_t part = 0; part < parts; ++part) {
+    size_t steps = 0;
+    int64_t start = 0;
+    const auto begin = [&](int64_t at) {
+      start = at;
+      starts[steps++ * parts + part] = static_cast<uint16_t>(at);
+    };
+    for_steps(rows + part * own, own, cols, form, begin, [&](size_t r, size_t i, const Entry& nonzero) {
+      const size_t step = (steps - 1) % 2, slot = (part * own + r) * kTake + i, strip = slot / kStripSlots;
+      uint8_t* record = records + (steps - 1) / 2 * bytes;
+      const auto column = static_cast<unsigned>(nonzero.col - start);
+      record[slot] |= static_cast<uint8_t>((column & 15) << (4 * step));
+      record[(1 + step) * kStepSlots + slot] = static_cast<uint8_t>(nonzero.code);
+      if (form == SlotForm::wide)
+        record[kRecordBytes + slot % kStripSlots] |= static_cast<uint8_t>(column >> 4 << (7 - 2 * strip - step));
+    });
+    most = std::max(most, static_cast<int64_t>(steps + 1) / 2);
+  }
+  return most;
+}
+
+// A way to lay a weight out. What is gained by an order costs a little where outputs are stored, and wide windows take
+// up to twice the arithmetic per slot, for which batches and prompts wait: they have to be worth it.
+struct Way {
   SlotForm form;
-  std::vector<uint8_t> bytes = {};
-  std::vector<uint16_t> starts = {};
-  std::vector<int64_t> begins = {0};
-  std::array<std::vector<Step>, kStrips> parts = {};  // the steps of each strip, or of the whole tile
+  bool sorted;
+  double worth;  // the most of a simpler one's bytes that it may take
+  int64_t records = 0;
 
-  // A tile of these rows.
-  void add(const Row* const* rows, int64_t cols) {
-    const auto strips = static_cast<size_t>(step_starts(form)), own = kRowTile / strips;
-    size_t count = 0;
-    for (size_t s = 0; s < strips; ++s) {
-      make_steps(rows + s * own, own, s * own * kTake, cols, form, parts[s]);
-      count = std::max(count, parts[s].size());
-    }
-    for (size_t i = 0; i < count; i += 2) {
-      uint8_t record[kWideBytes] = {};
-      for (size_t step = 0; step < 2; ++step)
-        for (size_t s = 0; s < strips; ++s) {
-          const bool there = i + step < parts[s].size();
-          starts.push_back(there ? parts[s][i + step].start : 0);
-          if (there) add(parts[s][i + step], step, record);
-        }
-      bytes.insert(bytes.end(), record, record + record_bytes(form));
-    }
-    begins.push_back(static_cast<int64_t>(bytes.size()) / record_bytes(form));
+  int64_t starts() const { return records * 2 * step_starts(form); }
+  int64_t bytes() const { return records * record_bytes(form) + starts() * int64_t{sizeof(uint16_t)}; }
+};
+
+// kSortedRows rows and those that are missing, in place and the ones with most nonzeros first.
+struct Panel {
+  std::vector<Row> rows = std::vector<Row>(kSortedRows);
+  std::array<const Row*, kSortedRows> in_place, sorted;
+
+  void load(const Weight& weight, int64_t first) {
+    list_rows(weight, first, rows);
+    for (size_t r = 0; r < rows.size(); ++r) in_place[r] = &rows[r];
+    sorted = in_place;
+    std::stable_sort(sorted.begin(), sorted.end(), [](const Row* a, const Row* b) { return a->size() > b->size(); });
   }
-
-  // A step of a part, to a record.
-  static void add(const Step& from, size_t step, uint8_t* record) {
-    for (size_t slot = 0; slot < kStepSlots; ++slot) {
-      const size_t strip = slot / kStripSlots, fifth = from.columns[slot] >> 4;
-      record[slot] |= static_cast<uint8_t>((from.columns[slot] & 15) << (4 * step));
-      record[(1 + step) * kStepSlots + slot] |= static_cast<uint8_t>(from.codes[slot]);
-      record[kRecordBytes + slot % kStripSlots] |= static_cast<uint8_t>(fifth << (7 - 2 * strip - step));
-    }
-  }
-
-  size_t size() const { return bytes.size() + starts.size() * sizeof(uint16_t); }
+  Tile tile(int64_t row, bool in_order) const { return &(in_order ? sorted : in_place)[static_cast<size_t>(row)]; }
 };
 
 }  // namespace
@@ -127,30 +139,25 @@ struct Records {
 std::optional<OwnedWeight> OwnedWeight::in_slots() const {
   if (view_.dtype != DType::i8 || (view_.encoding != Encoding::bitmask && view_.encoding != Encoding::dense))
     return std::nullopt;
-  // Tiles have no empty slots for masks that keep n of 16. Strips have few for others where their rows and those of
-  // their tile have about as many nonzeros.
-  Records tiles = {.form = SlotForm::tiles}, strips = {.form = SlotForm::strips}, wide = {.form = SlotForm::wide};
-  std::vector<Row> rows(kSortedRows);
-  std::vector<int32_t> order;
-  for (int64_t first = 0; first < view_.rows; first += kSortedRows) {
-    list_rows(view_, first, rows);
-    std::array<const Row*, kSortedRows> in_place, sorted;
-    for (size_t r = 0; r < rows.size(); ++r) in_place[r] = &rows[r];
-    sorted = in_place;
-    const int64_t count = std::min(view_.rows - first, kSortedRows);
-    std::stable_sort(sorted.begin(), sorted.begin() + count,
-                     [](const Row* a, const Row* b) { return a->size() > b->size(); });
-    for (int64_t r = 0; r < count; ++r)
-      order.push_back(static_cast<int32_t>(first + (sorted[static_cast<size_t>(r)] - rows.data())));
-    for (int64_t r = 0; r < count; r += kRowTile) {
-      tiles.add(&in_place[static_cast<size_t>(r)], view_.cols);
-      strips.add(&sorted[static_cast<size_t>(r)], view_.cols);
-      wide.add(&sorted[static_cast<size_t>(r)], view_.cols);
+  const int64_t rows = view_.rows, cols = view_.cols;
+  const auto for_tiles = [&](const auto& visit) {
+    Panel panel;
+    for (int64_t first = 0; first < rows; first += kSortedRows) {
+      panel.load(view_, first);
+      for (int64_t row = 0; row < std::min(rows - first, kSortedRows); row += kRowTile) visit(panel, first, row);
     }
-  }
-  Records* best = &tiles;
-  for (Records* other : {&strips, &wide})
-    if (other->size() < best->size()) best = other;
+  };
+  Way ways[] = {{SlotForm::tiles, false, 1},
+                {SlotForm::strips, false, 1},
+                {SlotForm::strips, true, 0.97},
+                {SlotForm::wide, false, 0.8},
+                {SlotForm::wide, true, 0.8 * 0.97}};
+  for_tiles([&](const Panel& panel, int64_t, int64_t row) {
+    for (Way& way : ways) way.records += count_records(panel.tile(row, way.sorted), cols, way.form);
+  });
+  const Way& way = *std::min_element(std::begin(ways), std::end(ways), [](const Way& a, const Way& b) {
+    return static_cast<double>(a.bytes()) / a.worth < static_cast<double>(b.bytes()) / b.worth;
+  });
   OwnedWeight weight;
   Weight& view = weight.view_;
   view = view_;
@@ -159,22 +166,29 @@ std::optional<OwnedWeight> OwnedWeight::in_slots() const {
   view.offsets = nullptr;
   view.reordered = {};
   view.slots = {};
-  view.slots.form = best->form;
-  if (best->form != SlotForm::tiles && !std::is_sorted(order.begin(), order.end())) weight.order_ = std::move(order);
-  view.slots.order = weight.order_.empty() ? nullptr : weight.order_.data();
-  const std::string advice = "; load with fewer models, or on a machine with more memory";
-  weight.entries_ =
-      Allocation(static_cast<int64_t>(std::max<size_t>(best->bytes.size(), 1)), "a weight in slots", advice);
-  if (!best->bytes.empty()) std::memcpy(weight.entries_.data(), best->bytes.data(), best->bytes.size());
+  view.slots.form = way.form;
+  const int64_t bytes = way.records * record_bytes(way.form);
+  weight.entries_ = Allocation(std::max<int64_t>(bytes, 1), "a weight in slots",
+                               "; load with fewer models, or on a machine with more memory");
+  weight.starts_.assign(static_cast<size_t>(way.starts()), 0);
+  weight.begins_.assign(1, 0);
+  for_tiles([&](const Panel& panel, int64_t first, int64_t row) {
+    const int64_t begin = weight.begins_.back();
+    auto* records = reinterpret_cast<uint8_t*>(weight.entries_.data()) + begin * record_bytes(way.form);
+    uint16_t* starts = weight.starts_.data() + begin * 2 * step_starts(way.form);
+    const Tile tile = panel.tile(row, way.sorted);
+    weight.begins_.push_back(begin + write_records(tile, cols, way.form, records, starts));
+    for (int64_t r = 0; way.sorted && r < std::min(rows - first - row, kRowTile); ++r)
+      weight.order_.push_back(static_cast<int32_t>(first + (tile[r] - panel.rows.data())));
+  });
   view.values = weight.entries_.data();
-  weight.starts_ = std::move(best->starts);
-  weight.begins_ = std::move(best->begins);
+  view.slots.order = weight.order_.empty() ? nullptr : weight.order_.data();
   weight.arrays_ = {};
-  for (int64_t place = 0; place < view_.rows; ++place)
-    weight.row_scale_.push_back(view_.scale[view.slots.order ? view.slots.order[place] : place]);
+  for (int64_t place = 0; place < rows; ++place)
+    weight.row_scale_.push_back(view_.scale[way.sorted ? weight.order_[static_cast<size_t>(place)] : place]);
   view.scale = weight.row_scale_.data();
-  weight.nbytes_ = static_cast<int64_t>(best->size()) + view.rows * int64_t{sizeof(float)} +
-                   static_cast<int64_t>(weight.order_.size() * sizeof(int32_t));
+  weight.nbytes_ =
+      way.bytes() + rows * int64_t{sizeof(float)} + static_cast<int64_t>(weight.order_.size() * sizeof(int32_t));
   weight.adopt_slots();
   return weight;
 }

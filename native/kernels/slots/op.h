@@ -11,7 +11,7 @@ namespace cutwork {
 
 template <class Op>
 concept SlotsOp = requires(const uint8_t* bytes, const uint16_t* starts, typename Op::Vector vector,
-                           typename Op::Acc acc, int32_t* sums, int part) {
+                           typename Op::Wide wide, typename Op::Acc acc, int32_t* sums, int part) {
   // Slots that a Vector holds, of kRowTile / kParts rows; tokens multiplied at a time, a sum for each part and token.
   requires kStepSlots % Op::kParts == 0;
   requires Op::kTokens >= 1;
@@ -25,9 +25,10 @@ concept SlotsOp = requires(const uint8_t* bytes, const uint16_t* starts, typenam
   // 16 inputs for every row; and for each strip of four rows those from its own start on.
   { Op::window(bytes) } -> std::same_as<typename Op::Vector>;
   { Op::windows(bytes, starts) } -> std::same_as<typename Op::Vector>;
-  // The inputs of columns in the window; and of columns with a fifth bit, the top one of each byte, in two windows.
+  { Op::wide_windows(bytes, starts) } -> std::same_as<typename Op::Wide>;  // of 32 inputs
+  // The inputs of columns in the window; in a wide one columns have a fifth bit, the top one of each byte.
   { Op::look_up(vector, vector) } -> std::same_as<typename Op::Vector>;
-  { Op::look_up(vector, vector, vector, vector) } -> std::same_as<typename Op::Vector>;
+  { Op::look_up(wide, vector, vector) } -> std::same_as<typename Op::Vector>;
   // The fifth bits of a part of a record, of its first step's columns, with the second's beside them; and with those of
   // the second where the first's were.
   { Op::fifths(bytes, part) } -> std::same_as<typename Op::Vector>;
