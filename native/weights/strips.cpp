@@ -11,6 +11,7 @@ namespace cutwork {
 namespace {
 
 constexpr int64_t kTake = kStepSlots / kRowTile;  // slots of a row in a step
+constexpr int64_t kSample = 4;                    // panels that tell which way is best for all
 constexpr int64_t kStrips = kRowTile / kGroupRows, kStripSlots = kStepSlots / kStrips;
 
 // A nonzero of a row.
@@ -140,9 +141,9 @@ std::optional<OwnedWeight> OwnedWeight::in_slots() const {
   if (view_.dtype != DType::i8 || (view_.encoding != Encoding::bitmask && view_.encoding != Encoding::dense))
     return std::nullopt;
   const int64_t rows = view_.rows, cols = view_.cols;
-  const auto for_tiles = [&](const auto& visit) {
+  const auto for_tiles = [&](int64_t stride, const auto& visit) {
     Panel panel;
-    for (int64_t first = 0; first < rows; first += kSortedRows) {
+    for (int64_t first = 0; first < rows; first += stride) {
       panel.load(view_, first);
       for (int64_t row = 0; row < std::min(rows - first, kSortedRows); row += kRowTile) visit(panel, first, row);
     }
@@ -152,11 +153,16 @@ std::optional<OwnedWeight> OwnedWeight::in_slots() const {
                 {SlotForm::strips, true, 0.97},
                 {SlotForm::wide, false, 0.8},
                 {SlotForm::wide, true, 0.8 * 0.97}};
-  for_tiles([&](const Panel& panel, int64_t, int64_t row) {
+  const int64_t panels = (rows + kSortedRows - 1) / kSortedRows;
+  for_tiles((panels + kSample - 1) / kSample * kSortedRows, [&](const Panel& panel, int64_t, int64_t row) {
     for (Way& way : ways) way.records += count_records(panel.tile(row, way.sorted), cols, way.form);
   });
-  const Way& way = *std::min_element(std::begin(ways), std::end(ways), [](const Way& a, const Way& b) {
+  Way way = *std::min_element(std::begin(ways), std::end(ways), [](const Way& a, const Way& b) {
     return static_cast<double>(a.bytes()) / a.worth < static_cast<double>(b.bytes()) / b.worth;
+  });
+  way.records = 0;
+  for_tiles(kSortedRows, [&](const Panel& panel, int64_t, int64_t row) {
+    way.records += count_records(panel.tile(row, way.sorted), cols, way.form);
   });
   OwnedWeight weight;
   Weight& view = weight.view_;
@@ -169,10 +175,10 @@ std::optional<OwnedWeight> OwnedWeight::in_slots() const {
   view.slots.form = way.form;
   const int64_t bytes = way.records * record_bytes(way.form);
   weight.entries_ = Allocation(std::max<int64_t>(bytes, 1), "a weight in slots",
-                               "; load with fewer models, or on a machine with more memory");
+                               "load with fewer models, or on a machine with more memory");
   weight.starts_.assign(static_cast<size_t>(way.starts()), 0);
   weight.begins_.assign(1, 0);
-  for_tiles([&](const Panel& panel, int64_t first, int64_t row) {
+  for_tiles(kSortedRows, [&](const Panel& panel, int64_t first, int64_t row) {
     const int64_t begin = weight.begins_.back();
     auto* records = reinterpret_cast<uint8_t*>(weight.entries_.data()) + begin * record_bytes(way.form);
     uint16_t* starts = weight.starts_.data() + begin * 2 * step_starts(way.form);
