@@ -57,11 +57,17 @@ std::map<std::string, Constants> constants_of(const Costs& self) {
 }
 
 Shape parse_shape(const std::string& encoding, const std::string& dtype, int64_t rows, int64_t cols, int64_t nonzeros,
-                  int64_t reordered) {
+                  int64_t reordered, bool wide) {
   for (Encoding e : kEncodings)
     for (DType d : kDTypes)
       if (encoding == encoding_name(e) && dtype == dtype_name(d))
-        return {.encoding = e, .dtype = d, .rows = rows, .cols = cols, .nonzeros = nonzeros, .reordered = reordered};
+        return {.encoding = e,
+                .dtype = d,
+                .rows = rows,
+                .cols = cols,
+                .nonzeros = nonzeros,
+                .reordered = reordered,
+                .wide = wide};
   throw std::invalid_argument("no kernel multiplies " + encoding + " " + dtype);
 }
 
@@ -83,7 +89,7 @@ or not finite.)")
           "work",
           [](const Costs& self, const std::string& kernel, const std::string& encoding, const std::string& dtype,
              int64_t rows, int64_t cols, int64_t nonzeros, int64_t tokens) {
-            const Work work = self.work(parse_shape(encoding, dtype, rows, cols, nonzeros, 0),
+            const Work work = self.work(parse_shape(encoding, dtype, rows, cols, nonzeros, 0, false),
                                         parse_algorithm(kernel.c_str()), tokens);
             return Constants(work.positions, work.nonzeros, work.products, work.listed, work.outputs);
           },
@@ -92,18 +98,19 @@ or not finite.)")
       .def(
           "seconds",
           [](const Costs& self, const std::string& kernel, const std::string& encoding, const std::string& dtype,
-             int64_t rows, int64_t cols, int64_t nonzeros, int64_t tokens, int threads, int64_t reordered) {
-            return self.seconds(parse_shape(encoding, dtype, rows, cols, nonzeros, reordered),
+             int64_t rows, int64_t cols, int64_t nonzeros, int64_t tokens, int threads, int64_t reordered, bool wide) {
+            return self.seconds(parse_shape(encoding, dtype, rows, cols, nonzeros, reordered, wide),
                                 parse_algorithm(kernel.c_str()), tokens, std::max(threads, 1));
           },
           "kernel"_a, "encoding"_a, "dtype"_a, "rows"_a, "cols"_a, "nonzeros"_a, "tokens"_a, "threads"_a = 1,
-          "reordered"_a = 0,
-          "Predicted; infinite for a kernel nobody measured. `reordered`: the weight's reordered_bytes.")
+          "reordered"_a = 0, "wide"_a = false,
+          "Predicted; infinite for a kernel nobody measured. `reordered`: the weight's reordered_bytes; wide: its own.")
       .def(
           "choose",
           [](const Costs& self, const std::string& encoding, const std::string& dtype, int64_t rows, int64_t cols,
              int64_t nonzeros, int64_t tokens, int64_t reordered) {
-            return algorithm_name(self.choose(parse_shape(encoding, dtype, rows, cols, nonzeros, reordered), tokens));
+            return algorithm_name(
+                self.choose(parse_shape(encoding, dtype, rows, cols, nonzeros, reordered, false), tokens));
           },
           "encoding"_a, "dtype"_a, "rows"_a, "cols"_a, "nonzeros"_a, "tokens"_a, "reordered"_a = 0,
           "The cheapest kernel.");

@@ -346,6 +346,9 @@ keep: 4, 8 or 12 of every 16 columns; or steps: uint8 [ceil(rows/16), ceil(cols/
       .def_prop_ro(
           "stored", [](const OwnedWeight& w) { return shape_of(w.view()).nonzeros; },
           "How many values kernels go through: all of a dense weight, of slots the empty ones too.")
+      .def_prop_ro(
+          "wide", [](const OwnedWeight& w) { return shape_of(w.view()).wide; },
+          "Whether it is in slots that reach over 32 columns, which take less memory and more time each.")
       .def_prop_ro("nbytes", &OwnedWeight::nbytes, "Bytes of all arrays.")
       .def_prop_ro("reordered_bytes", [](const OwnedWeight& w) { return shape_of(w.view()).reordered; })
       .def("reorder", reorder,

@@ -109,8 +109,8 @@ int64_t write_records(Tile rows, int64_t cols, SlotForm form, uint8_t* records, 
   return most;
 }
 
-// A way to lay a weight out. What is gained by an order costs a little where outputs are stored, and wide windows take
-// up to twice the arithmetic per slot, for which batches and prompts wait: they have to be worth it.
+// A way to lay a weight out. An order costs a little where outputs are stored, and wide windows one and a half times
+// the arithmetic per slot, for which batches and prompts wait: they have to be worth it.
 struct Way {
   SlotForm form;
   bool sorted;

@@ -76,6 +76,12 @@ class Weight:
         """
 
     @property
+    def wide(self) -> bool:
+        """
+        Whether it is in slots that reach over 32 columns, which take less memory and more time each.
+        """
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
 
@@ -144,9 +150,9 @@ class Costs:
     def work(self, kernel: str, encoding: str, dtype: str, rows: int, cols: int, nonzeros: int, tokens: int) -> tuple[float, float, float, float, float]:
         """What the kernel's constants multiply, in their order."""
 
-    def seconds(self, kernel: str, encoding: str, dtype: str, rows: int, cols: int, nonzeros: int, tokens: int, threads: int = 1, reordered: int = 0) -> float:
+    def seconds(self, kernel: str, encoding: str, dtype: str, rows: int, cols: int, nonzeros: int, tokens: int, threads: int = 1, reordered: int = 0, wide: bool = False) -> float:
         """
-        Predicted; infinite for a kernel nobody measured. `reordered`: the weight's reordered_bytes.
+        Predicted; infinite for a kernel nobody measured. `reordered`: the weight's reordered_bytes; wide: its own.
         """
 
     def choose(self, encoding: str, dtype: str, rows: int, cols: int, nonzeros: int, tokens: int, reordered: int = 0) -> str:

@@ -7,9 +7,10 @@ from cutwork import _native
 from cutwork.pack import slots
 from cutwork.pack.int4 import encode_int4
 
+from .executor_plans import Plan, run_rows
 from .test_int4 import reference as int4_reference
 from .test_kernels import ISAS
-from .weights import make_weight, quantize_tokens, sparse_values
+from .weights import make_weight, quantize_tokens, sparse_values, uneven_codes
 
 SHAPES = ((1, 1), (16, 16), (3, 63), (40, 100), (33, 1040), (130, 2064))
 TOKENS = (1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 33)
@@ -29,7 +30,9 @@ def in_slots(codes, scale, steps, keep=0, group=0):
     per_tile = steps.sum(axis=1, dtype=np.int64)
     columns, values = slots.split(codes, steps)
     stored = slots.bytes_of(columns, values) if group else slots.records_of(columns, values, per_tile)
-    given = {"keep": keep} if keep else {"steps": steps}
+    given = {
+  "keep" : keep} if keep else {
+  "steps" : steps}
     return _native.Weight.slots(*codes.shape, np.ascontiguousarray(stored), scale, group=group, **given)
 
 
@@ -64,16 +67,55 @@ def test_int8_matches_the_reference_bit_for_bit(isa, keep):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("density", [0.0, 0.05, 0.25, 0.5, 1.0])
-def test_any_mask_goes_into_slots(isa, density):
+@pytest.mark.parametrize("density", [0.0, 0.01, 0.05, 0.12, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("make", [sparse_values, uneven_codes])
+def test_any_mask_goes_into_slots(isa, density, make):
     rng = np.random.default_rng(7)
-    for rows, cols in SHAPES:
-        codes, scale = sparse_values(rng, rows, cols, density, "i8"), rng.random(rows).astype(np.float32)
+    for rows, cols in (*SHAPES, (600, 31), (270, 300)):
+        codes = make(rng, rows, cols, density, *(["i8"] if make is sparse_values else []))
+        scale = rng.random(rows).astype(np.float32)
         weight = make_weight(codes, "bitmask", scale).in_slots()
         np.testing.assert_array_equal(weight.to_dense(), codes)
-        for tokens in (1, 3, 8, 20):
+        assert weight.nonzeros == np.count_nonzero(codes)
+        for tokens in (1, 3, 8, 20, 33):
             x = rng.standard_normal((tokens, cols)).astype(np.float32)
             np.testing.assert_array_equal(weight.matmul(x, isa=isa), exact(x, codes, scale))
+
+
+def slots_per_nonzero(codes):
+    weight = make_weight(codes, "bitmask", np.ones(len(codes), np.float32)).in_slots()
+    return weight.wide, weight.stored / weight.nonzeros
+
+
+def test_few_slots_are_empty():
+    rng = np.random.default_rng(5)
+    for density, wide, most in ((0.5, False, 1.12), (0.25, False, 1.36), (0.1, True, 1.57)):
+        assert slots_per_nonzero(sparse_values(rng, 512, 2048, density, "i8")) == (wide, pytest.approx(most, rel=0.04))
+    in_order = slots_per_nonzero(uneven_codes(rng, 512, 2048, 0.25))[1]  # in place it would be 2.4
+    assert in_order < 1.6
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("density", [0.04, 0.3])
+def test_rows_in_an_order_are_finished_and_embedded_as_others(isa, density):
+    rng = np.random.default_rng(9)
+    codes, scale = uneven_codes(rng, 300, 90, density), rng.uniform(0.01, 0.02, 300).astype(np.float32)
+    x, extra = (rng.standard_normal((37, width)).astype(np.float32) for width in (90, 300))
+    bias, answers = rng.standard_normal(300), []
+    for encoding in ("bitmask", "slots"):
+        plan = Plan()
+        data = {"x": plan.table(x), "residual": plan.table(extra)}
+        weights = [plan.weight(codes, encoding, scale)]
+        outs, biases = [plan.buffer(300)], [plan.vector(bias)]
+        plan.add("linear", outs=outs, weights=weights, biases=biases, activation="gelu", **data)
+        plan.show(outs[0])
+        embedding = Plan()
+        embedding.show(embedding.emit("embed", 90, weight=embedding.weight(codes, encoding, scale), scale=0.5))
+        for threads in (1, 3):
+            answers.append([run_rows(each.executor(isa=isa, threads=threads), 37) for each in (plan, embedding)])
+    for linear, embedded in answers[1:]:
+        np.testing.assert_array_equal(linear, answers[0][0])
+        np.testing.assert_array_equal(embedded, answers[0][1])
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -18,6 +18,13 @@ def sparse_values(rng, rows, cols, density, dtype):
     return values if dtype == "f32" else (values.view(np.uint32) >> 16).astype(np.uint16)
 
 
+def uneven_codes(rng, rows, cols, density):
+    """Int8 codes whose rows have from none to twice so many nonzeros; every sixth tile of rows has none."""
+    codes = sparse_values(rng, rows, cols, 1.0, "i8")
+    of_row = np.minimum(2 * density * rng.random(rows), 1) * (np.arange(rows) // 16 % 6 != 5)
+    return np.where(rng.random((rows, cols)) < of_row[:, None], codes, 0).astype(np.int8)
+
+
 def sparse_blocks(rng, rows, cols, density, dtype, encoding):
     """Like sparse_values, but whole blocks of the encoding (1 or 4 rows x 4 or 1 columns) are zero or random."""
     high, wide = {"block1x4": (1, 4), "block4x1": (4, 1)}.get(encoding, (1, 1))
@@ -55,6 +62,8 @@ def masked_arrays(dense, encoding="bitmask"):
 def make_weight(dense, encoding, scale=None):
     if encoding == "dense":
         return _native.Weight.dense(dense, scale)
+    if encoding == "slots":
+        return make_weight(dense, "bitmask", scale).in_slots()
     return _native.Weight.masked(encoding, *dense.shape, *masked_arrays(dense, encoding), scale)
 
 

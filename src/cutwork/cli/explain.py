@@ -134,7 +134,7 @@ def _predict(model: "Model", weight: Any, tokens: int) -> tuple[str, float]:
     reordered = weight.reordered_bytes
     costs = _costs(model)
     kernel = costs.choose(*shape, tokens, reordered)
-    return kernel, costs.seconds(kernel, *shape, tokens, model.threads, reordered)
+    return kernel, costs.seconds(kernel, *shape, tokens, model.threads, reordered, weight.wide)
 
 
 def _costs(model: "Model") -> "Costs":

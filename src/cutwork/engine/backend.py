@@ -56,6 +56,10 @@ class TimedWeight(Weight, Protocol):
     def stored(self) -> int:
         """How many values kernels go through."""
 
+    @property
+    def wide(self) -> bool:
+        """Whether it is in slots that reach over 32 columns."""
+
     def kernels(self) -> Sequence[str]:
         """Names of the kernels that can multiply it."""
 
@@ -197,6 +201,7 @@ class Costs(Protocol):
         tokens: int,
         threads: int,
         reordered: int = ...,
+        wide: bool = ...,
     ) -> float:
         """How long a kernel should take."""
 

@@ -18,9 +18,12 @@ from cutwork.pack.record import EncodedWeight
 Layout = Literal["slots", "dense"]
 
 # Slots per nonzero of a mask without a pattern, by its fraction of zeros: strips of four rows, whose windows of 16
-# columns go on from the next nonzero (random masks of 2,048 columns).
-_ZEROS = (0.0, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0)
-_SLOTS = (1.0, 1.08, 1.13, 1.23, 1.31, 1.47, 2.31, 6.0)
+# columns go on from the next nonzero (random masks of 2,048 columns). From _WIDE zeros on windows of 32 take less.
+_ZEROS = (0.0, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85)
+_SLOTS = (1.0, 1.1, 1.15, 1.25, 1.34, 1.49, 1.77)
+_WIDE = 0.85
+_WIDE_ZEROS = (0.85, 0.9, 0.95, 1.0)
+_WIDE_SLOTS = (1.32, 1.54, 2.37, 8.0)
 _STARTS = 13 / 12  # of the bytes of slots, with where each strip's windows start
 _WORTH = 0.9  # of the time of the stored form, which takes less memory, and of dense, which never disappoints
 _EVEN = 0.95  # of dense's speed, below which zeros cost time
@@ -88,7 +91,7 @@ class Arrangement:
             times: dict[Layout | None, list[float]] = {
                 None: self._seconds(weight.encoding, weight.dtype, shape, weight.stored),
                 "dense": self._seconds("dense", weight.dtype, shape, weight.rows * weight.cols),
-                "slots": self._seconds(slots.encoding, weight.dtype, shape, slots.stored),
+                "slots": self._seconds(slots.encoding, weight.dtype, shape, slots.stored, slots.wide),
             }
             layout = _best(times)
         if layout == "slots" and slots:
@@ -106,16 +109,22 @@ class Arrangement:
             "dense": self._seconds("dense", weight.dtype, weight.shape, weight.size),
         }
         if weight.dtype == "i8":
-            slots = round(_STARTS * weight.nonzeros * float(np.interp(weight.sparsity, _ZEROS, _SLOTS)))
-            times["slots"] = self._seconds("slots", weight.dtype, weight.shape, slots)
+            wide = weight.sparsity > _WIDE
+            each = float(np.interp(weight.sparsity, *((_WIDE_ZEROS, _WIDE_SLOTS) if wide else (_ZEROS, _SLOTS))))
+            slots = round(_STARTS * weight.nonzeros * each)
+            times["slots"] = self._seconds("slots", weight.dtype, weight.shape, slots, wide)
         return _best(times)
 
-    def _seconds(self, encoding: str, dtype: str, shape: tuple[int, ...], stored: int) -> list[float]:
+    def _seconds(
+        self, encoding: str, dtype: str, shape: tuple[int, ...], stored: int, wide: bool = False
+    ) -> list[float]:
         """Of a token that comes alone, in batches and in a prompt."""
         rows, cols = shape
         what = (encoding, dtype, rows, cols, stored)
         counts = (1, *(count for count in _BATCHES if count <= self.together), _PROMPT)
-        return [self.costs.seconds(self.costs.choose(*what, n), *what, n, self.threads) / n for n in counts]
+        return [
+            self.costs.seconds(self.costs.choose(*what, n), *what, n, self.threads, wide=wide) / n for n in counts
+        ]
 
 
 def _best(times: Mapping[Layout | None, Sequence[float]]) -> Layout | None:
