@@ -30,9 +30,7 @@ def in_slots(codes, scale, steps, keep=0, group=0):
     per_tile = steps.sum(axis=1, dtype=np.int64)
     columns, values = slots.split(codes, steps)
     stored = slots.bytes_of(columns, values) if group else slots.records_of(columns, values, per_tile)
-    given = {
-  "keep" : keep} if keep else {
-  "steps" : steps}
+    given = {"keep": keep} if keep else {"steps": steps}
     return _native.Weight.slots(*codes.shape, np.ascontiguousarray(stored), scale, group=group, **given)
 
 

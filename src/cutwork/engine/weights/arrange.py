@@ -122,9 +122,7 @@ class Arrangement:
         rows, cols = shape
         what = (encoding, dtype, rows, cols, stored)
         counts = (1, *(count for count in _BATCHES if count <= self.together), _PROMPT)
-        return [
-            self.costs.seconds(self.costs.choose(*what, n), *what, n, self.threads, wide=wide) / n for n in counts
-        ]
+        return [self.costs.seconds(self.costs.choose(*what, n), *what, n, self.threads, wide=wide) / n for n in counts]
 
 
 def _best(times: Mapping[Layout | None, Sequence[float]]) -> Layout | None:
