@@ -20,7 +20,7 @@ from rich.console import Console
 
 from benchmarks.common.provenance import ROOT
 from benchmarks.common.results import RESULTS, save
-from benchmarks.isa.cells import OURS, Cell, ours
+from benchmarks.isa.cells import CUTWORK, OURS, Cell, ours
 from benchmarks.isa.models import model_path, write_models
 from benchmarks.isa.rounds import measure_ours
 from benchmarks.isa.targets import named
@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("builds", nargs=2, metavar="NAME=WHEEL", help="before and after")
     parser.add_argument("--isa", nargs="+", choices=_native.isas(), default=_native.isas()[:1])
     parser.add_argument("--weights", nargs="+", choices=OURS, default=["int8 dense", "int8 4:16"], metavar="WEIGHTS")
+    parser.add_argument("--packed", nargs="+", metavar="NAME=DIR", help="packed models instead of random weights")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--layers", type=int, default=22)
@@ -42,8 +43,14 @@ def main() -> None:
     wheels = {name: Path(wheel) for name, _, wheel in (each.partition("=") for each in options.builds)}
     if len(wheels) != 2 or not all(map(zipfile.is_zipfile, wheels.values())):
         parser.error("give two wheels, each with a name of its own: BEFORE=a.whl AFTER=b.whl")
-    cells = ours(options.isa, options.weights, options.threads)
-    write_models(options.models, options.layers, cells, [])
+    if options.packed:
+        own = {name: Path(path) for name, _, path in (each.rpartition("=") for each in options.packed)}
+        cells = [Cell(CUTWORK, isa, name, n) for n in options.threads for name in own for isa in options.isa]
+        paths = {cell: own[cell.weights] for cell in cells}
+    else:
+        cells = ours(options.isa, options.weights, options.threads)
+        write_models(options.models, options.layers, cells, [])
+        paths = {cell: model_path(options.models, options.layers, cell) for cell in cells}
     rows: list[dict[str, Any]] = [{"cell": asdict(cell), "rounds": []} for cell in cells]
     console = Console(stderr=True, highlight=False)
     with tempfile.TemporaryDirectory() as scratch:
@@ -51,10 +58,9 @@ def main() -> None:
         for number in range(options.rounds):
             for cell, row in zip(cells, rows, strict=True):
                 turns = list(folders.items())[:: 1 if number % 2 == 0 else -1]
-                path = model_path(options.models, options.layers, cell)
-                row["rounds"].append({name: speeds(folder, path, cell) for name, folder in turns})
+                row["rounds"].append({name: speeds(folder, paths[cell], cell) for name, folder in turns})
                 console.print(f"round {number + 1} of {options.rounds}, {cell}")
-            content = {"builds": list(wheels), "layers": options.layers, "rows": rows}
+            content = {"builds": list(wheels), "layers": None if options.packed else options.layers, "rows": rows}
             result = save(options.output, content, threads=max(options.threads))
     print(table(result))
 
@@ -83,9 +89,8 @@ def table(result: dict[str, Any]) -> str:
             texts.append(f"{median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})")
         lines.append(f"| {cell.threads} | {named(cell)} | {' | '.join(texts)} |")
     rounds = len(result["rows"][0]["rounds"])
-    return "\n".join(
-        [*lines, "", f"{after} over {before}, {result['layers']} layers, random weights, {rounds} rounds."]
-    )
+    weights = f"{result['layers']} layers, random weights" if result["layers"] else "real weights"
+    return "\n".join([*lines, "", f"{after} over {before}, {weights}, {rounds} rounds."])
 
 
 if __name__ == "__main__":
