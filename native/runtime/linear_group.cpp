@@ -211,12 +211,17 @@ void LinearGroup::multiply(const Context& context, int64_t tokens, const Target&
   context.kernels.linear.multiply(algorithm, weight, input, tokens, range.begin, range.end, target.y, rows,
                                   scratch.threads[static_cast<size_t>(thread)]);
   if (!member.bias && !target.residual && activation_ == Activation::none) return;
-  if (weight.slots.order) return finish_in_order(context, tokens, target, member, range);
-  for (int64_t t = 0; t < tokens; ++t) {
-    const int64_t at = t * rows + range.begin;
-    context.kernels.elementwise.finish(activation_, member.bias ? member.bias + range.begin : nullptr,
-                                       target.residual ? target.residual + at : nullptr, range.end - range.begin,
-                                       target.y + at);
+  int64_t begin = range.begin, end = range.end;
+  if (weight.slots.order) {  // whose panels are orders of their own: of whole ones all rows are this thread's
+    begin = std::min((begin + kSortedRows - 1) / kSortedRows * kSortedRows, end);
+    if (end < rows) end = std::max(end / kSortedRows * kSortedRows, begin);
+    finish_in_order(context, tokens, target, member, {range.member, range.begin, begin});
+    finish_in_order(context, tokens, target, member, {range.member, end, range.end});
+  }
+  for (int64_t t = 0; begin < end && t < tokens; ++t) {
+    const int64_t at = t * rows + begin;
+    context.kernels.elementwise.finish(activation_, member.bias ? member.bias + begin : nullptr,
+                                       target.residual ? target.residual + at : nullptr, end - begin, target.y + at);
   }
 }
 

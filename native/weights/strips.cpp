@@ -109,8 +109,11 @@ int64_t write_records(Tile rows, int64_t cols, SlotForm form, uint8_t* records, 
   return most;
 }
 
-// A way to lay a weight out. An order costs a little where outputs are stored, and wide windows one and a half times
-// the arithmetic per slot, for which batches and prompts wait: they have to be worth it.
+// What storing a row's output out of its place takes, in slots of that row.
+constexpr double kScatter = 16;
+
+// A way to lay a weight out. An order costs time where outputs are stored, and wide windows one and a half times the
+// arithmetic per slot, for which batches and prompts wait: they have to be worth it.
 struct Way {
   SlotForm form;
   bool sorted;
@@ -148,17 +151,19 @@ std::optional<OwnedWeight> OwnedWeight::in_slots() const {
       for (int64_t row = 0; row < std::min(rows - first, kSortedRows); row += kRowTile) visit(panel, first, row);
     }
   };
+  const double of_row = static_cast<double>(nonzeros()) / static_cast<double>(std::max<int64_t>(rows, 1));
+  const double sorted = 1 - kScatter / std::max(of_row, kScatter), wide = 0.8;
   Way ways[] = {{SlotForm::tiles, false, 1},
                 {SlotForm::strips, false, 1},
-                {SlotForm::strips, true, 0.97},
-                {SlotForm::wide, false, 0.8},
-                {SlotForm::wide, true, 0.8 * 0.97}};
+                {SlotForm::strips, true, sorted},
+                {SlotForm::wide, false, wide},
+                {SlotForm::wide, true, wide * sorted}};
   const int64_t panels = (rows + kSortedRows - 1) / kSortedRows;
   for_tiles((panels + kSample - 1) / kSample * kSortedRows, [&](const Panel& panel, int64_t, int64_t row) {
     for (Way& way : ways) way.records += count_records(panel.tile(row, way.sorted), cols, way.form);
   });
   Way way = *std::min_element(std::begin(ways), std::end(ways), [](const Way& a, const Way& b) {
-    return static_cast<double>(a.bytes()) / a.worth < static_cast<double>(b.bytes()) / b.worth;
+    return static_cast<double>(a.bytes()) * b.worth < static_cast<double>(b.bytes()) * a.worth;
   });
   way.records = 0;
   for_tiles(kSortedRows, [&](const Panel& panel, int64_t, int64_t row) {
