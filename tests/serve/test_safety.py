@@ -124,7 +124,7 @@ def test_a_client_that_leaves_frees_everything(small, phase, stream):
         body |= {"prompt": list(range(3, 103)), "max_tokens": 4}
     with (
         pytest.raises(httpx.ReadTimeout),
-        httpx.Client(base_url=small.base_url, timeout=0.15) as leaver,
+        httpx.Client(base_url=small.base_url, timeout=0.3) as leaver,
         leaver.stream("POST", "/v1/completions", json=body) as response,
     ):
         for _ in response.iter_lines():
