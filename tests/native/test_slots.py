@@ -95,7 +95,7 @@ def test_few_slots_are_empty():
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("density", [0.04, 0.3])
-def test_rows_in_an_order_are_finished_and_embedded_as_others(isa, density):
+def test_what_comes_of_rows_in_an_order_matches_others(isa, density):
     rng = np.random.default_rng(9)
     codes, scale = uneven_codes(rng, 300, 90, density), rng.uniform(0.01, 0.02, 300).astype(np.float32)
     x, extra = (rng.standard_normal((37, width)).astype(np.float32) for width in (90, 300))
