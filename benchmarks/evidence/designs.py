@@ -85,3 +85,13 @@ DESIGNS["longer"] = replace(
     longer=3.0,
     test_seed=2311,
 )
+
+# The same templates; the test's numbers occur nowhere in training.
+DESIGNS["new-numbers"] = replace(
+    DESIGNS["short"],
+    recipe=_HERE / "new_numbers.yaml",
+    result="new_numbers",
+    validation=0,
+    losses=("CE",),
+    rates=(4e-4,),
+)

@@ -8,7 +8,6 @@ experiments kept; nothing is trained or asked. Leaves seen_numbers.json in resul
 """
 
 import argparse
-import re
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,9 @@ from benchmarks.evidence.designs import DESIGNS
 from benchmarks.evidence.statistics import paired_bootstrap, unpacked
 from cutwork.recipe import load_recipe
 from cutwork.store.json_file import read_json
+from cutwork.tasks.gsm_symbolic import numbers
 from cutwork.tasks.task import Task
 
-_NUMBER = re.compile(r"\d[\d,.]*%?")
 _DENSE = "dense int8"
 
 
@@ -43,12 +42,8 @@ def main() -> None:
 
 def seen_numbers(task: Task) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Per test question, whether a training question has the same numbers in the same order (bool [questions])."""
-    known = {_numbers(sample.prompt) for sample in task.train}
-    return np.array([_numbers(sample.prompt) in known for sample in task.test])
-
-
-def _numbers(text: str) -> tuple[str, ...]:
-    return tuple(number.rstrip(".,") for number in _NUMBER.findall(text))
+    known = {numbers(sample.prompt) for sample in task.train}
+    return np.array([numbers(sample.prompt) in known for sample in task.test])
 
 
 def _name(row: dict[str, Any]) -> str | None:

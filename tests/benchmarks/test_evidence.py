@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from reasoning_gym.arithmetic.gsm_symbolic.gsm_symbolic import tasks_ok
 
-from benchmarks.evidence import pareto, patterns, report
+from benchmarks.evidence import new_numbers, pareto, patterns, report
 from benchmarks.evidence.cells import Cell
 from benchmarks.evidence.data import splits
 from benchmarks.evidence.designs import DESIGNS, LOSSES
+from benchmarks.evidence.seen_numbers import seen_numbers
 from benchmarks.evidence.statistics import (
     bootstrap_p,
     holm,
@@ -18,6 +19,7 @@ from benchmarks.evidence.statistics import (
 )
 from cutwork.measure.interval import wilson
 from cutwork.recipe import load_recipe
+from cutwork.tasks.gsm_symbolic import numbers
 
 
 def right(share: float, seeds: int, questions: int, seed: int = 0) -> np.ndarray:
@@ -227,3 +229,33 @@ def test_seeds_of_a_pattern_are_compared_with_their_own_zeros_anywhere() -> None
 def test_a_cell_is_named_by_its_pattern_unless_it_is_the_recipes() -> None:
     assert Cell("CE", 0.75, 0, 4e-4, 83).name == "ce-75-rate0.0004-steps83-seed0"
     assert Cell("CE", 0.75, 0, 4e-4, 83, "2:8").name == "ce-75-2of8-rate0.0004-steps83-seed0"
+
+
+def test_no_number_of_the_new_ones_was_in_training() -> None:
+    design = DESIGNS["new-numbers"]
+    test = splits(design, load_recipe(design.recipe))["test"]
+    assert len({numbers(sample.prompt) for sample in test.test}) == len(test.test)
+    assert not seen_numbers(test).any()
+    short = splits(DESIGNS["short"], load_recipe(DESIGNS["short"].recipe))
+    assert seen_numbers(short["test"]).mean() > 0.8
+
+
+def test_zeros_are_held_against_a_dense_model_trained_for_as_long() -> None:
+    dense, sparse = right(0.8, 2, 1000), right(0.7, 3, 1000, seed=1)
+    teacher = dense[:1]
+
+    def row(kind: str, pattern: str | None, answers: np.ndarray, seed: int | None) -> dict[str, object]:
+        found = {"right": int(answers.sum()), "samples": 1000, "answers": packed(answers), "answer_perplexity": 1.1}
+        about = {"kind": kind, "encoding": "int8", "pattern": pattern, "seed": seed}
+        return {**{key: value for key, value in about.items() if value is not None}, **found}
+
+    rows = [row("teacher", None, teacher[0], None)]
+    rows += [row("tuned", "unstructured", answers, seed) for seed, answers in enumerate(sparse)]
+    rows += [row("tuned", "dense", answers, seed) for seed, answers in enumerate(dense)]
+    found = new_numbers.difference({"rows": rows}, new_numbers.ANYWHERE, new_numbers.CONTROL)
+    assert found == pytest.approx([100 * value for value in paired_bootstrap(sparse[:2], dense)])
+    teachers = new_numbers.difference({"rows": rows}, new_numbers.TEACHER, new_numbers.CONTROL)
+    assert teachers == pytest.approx([100 * value for value in paired_bootstrap(teacher.repeat(2, axis=0), dense)])
+    against, converged = new_numbers.verdicts({"rows": rows}).splitlines()[2:]  # no 4:16 yet
+    assert against.endswith("2 seeds | **missed** |") and converged.endswith("2 seeds | met |")
+    assert "| int8, 75% zeros anywhere, trained on | " in new_numbers.table({"rows": rows})

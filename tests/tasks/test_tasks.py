@@ -7,6 +7,7 @@ import pytest
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import TaskSettings
+from cutwork.tasks.gsm_symbolic import numbers
 from cutwork.tasks.load import load_task
 from cutwork.tasks.task import Sample, final_number, is_right
 from cutwork.tasks.translation import translation_quality
@@ -37,6 +38,20 @@ def test_gsm_symbolic_is_a_function_of_its_seed() -> None:
     assert task == load_task(settings("gsm_symbolic", **options))
     assert task.test == load_task(settings("gsm_symbolic", (60, 10), **options)).test
     assert task.test != load_task(settings("gsm_symbolic", seed=1, **options)).test
+
+
+def test_held_out_numbers_are_in_no_training_question_of_any_seed() -> None:
+    options = {"templates": [43, 72, 10], "held_out_numbers": 0.2}
+    tasks = [load_task(settings("gsm_symbolic", (300, 60), seed=seed, **options)) for seed in (0, 1)]
+    tested = {numbers(sample.prompt) for task in tasks for sample in task.test}
+    assert all(len({numbers(sample.prompt) for sample in task.test}) == 60 for task in tasks)
+    assert not tested & {numbers(sample.prompt) for task in tasks for sample in task.train}
+    plain = load_task(settings("gsm_symbolic", (300, 60), templates=[43, 72, 10]))
+    assert {numbers(sample.prompt) for sample in plain.train} & {numbers(sample.prompt) for sample in plain.test}
+
+
+def test_numbers_are_taken_as_they_are_written() -> None:
+    assert numbers("Of 1,200 eggs, 12.5% break; 3, no 4.") == ("1,200", "12.5%", "3", "4")
 
 
 def test_gsm_symbolic_says_when_a_template_is_used_up() -> None:
@@ -112,6 +127,7 @@ def test_gsm8k_drops_the_calculator_annotations(tmp_path: Path) -> None:
         (settings("gsm_symbolic", templates=[1, 1]), "list of different numbers"),
         (settings("gsm_symbolic", templates=[]), "list of different numbers"),
         (settings("gsm_symbolic", difficulty="hard"), "difficulty must be"),
+        (settings("gsm_symbolic", held_out_numbers=1), "held_out_numbers must be a share from 0 to 0.9, not 1"),
         (settings("jsonl"), "needs the option 'test'"),
         (settings("gsm8k", directory="nowhere"), "cannot read task data"),
         (settings("wmt14-en-de", directory="nowhere"), "cannot read the sentences of train in nowhere"),
