@@ -44,7 +44,7 @@ class Arrangement:
     """Which weights to lay out anew, by their stored name, and how; every layout gives the same sums.
 
     together: sequences that may be decoded at a time. copies: nothing of their file is kept, neither their scales nor
-    what stays as it is in the end.
+    what stays as it is in the end. may_be_dense: what proves slow in slots may be written out dense after all.
     """
 
     layouts: Mapping[str, Layout]
@@ -52,6 +52,7 @@ class Arrangement:
     threads: int
     together: int = 1
     copies: bool = False
+    may_be_dense: bool = False
 
     @classmethod
     def of(
@@ -70,10 +71,15 @@ class Arrangement:
         """
         empty = cls({}, costs, threads, together, copies)
         layouts = {name: layout for name, weight in weights.items() if (layout := empty._fastest(weight))}
-        dense = [weights[name] for name, layout in layouts.items() if layout == "dense"]
-        if sum(weight.size // (2 if weight.dtype == "i4" else 1) - weight.nbytes for weight in dense) > budget:
+
+        def beyond(*chosen: Layout) -> int:
+            dense = [weights[name] for name, layout in layouts.items() if layout in chosen]
+            return sum(weight.size // (2 if weight.dtype == "i4" else 1) - weight.nbytes for weight in dense)
+
+        may_be_dense = beyond("dense", "slots") <= budget
+        if beyond("dense") > budget:
             layouts = {name: layout for name, layout in layouts.items() if layout != "dense"}
-        return cls(layouts, costs, threads, together, copies)
+        return cls(layouts, costs, threads, together, copies, may_be_dense)
 
     def source(self, name: str, stored: EncodedWeight) -> EncodedWeight:
         """What the weight of this name is to be made of."""
@@ -94,6 +100,8 @@ class Arrangement:
                 "slots": self._seconds(slots.encoding, weight.dtype, shape, slots.stored, slots.wide),
             }
             layout = _best(times)
+            if layout == "dense" and not self.may_be_dense:
+                layout = "slots" if sum(times["slots"]) < sum(times[None]) else None
         if layout == "slots" and slots:
             return slots
         return _dense(weight, stored) if layout == "dense" else weight
