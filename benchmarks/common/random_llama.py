@@ -56,8 +56,11 @@ def is_pruned(name: str) -> bool:
     return name.endswith("_proj.weight")
 
 
-def prune(values: np.ndarray, sparsity: float, keep: int = 0) -> np.ndarray:
-    """The smallest set to zero: a fraction of all, or all but `keep` of every 16 neighbours."""
+def prune(values: np.ndarray, sparsity: float, keep: int = 0, *, uneven: bool = False) -> np.ndarray:
+    """The smallest set to zero: a fraction of all, or all but `keep` of every 16 neighbours.
+
+    With `uneven` rows matter by factors whose logarithms have a standard deviation of 0.25, and lose fewer or more.
+    """
     if keep:
         pruned = values.reshape(len(values), -1, 16).copy()
         smallest = np.argpartition(np.abs(pruned), 16 - keep, axis=2)[:, :, : 16 - keep]
@@ -66,6 +69,8 @@ def prune(values: np.ndarray, sparsity: float, keep: int = 0) -> np.ndarray:
     if not sparsity:
         return values
     magnitudes = np.abs(values)
+    if uneven:
+        magnitudes *= np.exp(0.25 * np.random.default_rng(len(values)).standard_normal((len(values), 1), np.float32))
     threshold = np.quantile(magnitudes.ravel()[::17], sparsity)
     return np.where(magnitudes < threshold, np.float32(0), values)
 
@@ -112,10 +117,11 @@ def write_packed(
     sparsity: float,
     keep: int = 0,
     *,
+    uneven: bool = False,
     layers_alike: bool = False,
     int4_head: bool = False,
 ) -> None:
-    """Blocks of that dtype with zeros; the embedding is bfloat16, the head dense.
+    """Blocks of that dtype with zeros (`prune`); the embedding is bfloat16, the head dense.
 
     With `layers_alike` all have the weights of the first, which is as fast to run and much faster to write. The head is
     int8 where the blocks are int4, unless it should be int4 too.
@@ -123,7 +129,8 @@ def write_packed(
     with output_directory(path) as partial, PackWriter(partial, shape.config, 9 * shape.layers + 3) as writer:
         for name, _, values in tensors(replace(shape, layers=1) if layers_alike else shape):
             kind: DType = "int8" if (dtype, name) == ("int4", HEAD) and not int4_head else dtype
-            weight = _encode(name, values, kind, sparsity, keep)
+            pruned = prune(values, sparsity, keep, uneven=uneven) if is_pruned(name) else values
+            weight = _encode(name, pruned, kind)
             for each in in_layers(name, shape.layers) if layers_alike else [name]:
                 writer.add(each, weight)
 
@@ -134,13 +141,11 @@ def in_layers(name: str, layers: int) -> list[str]:
     return [f"{head}.{layer}.{tail}" for layer in range(layers)] if number else [name]
 
 
-def _encode(name: str, values: np.ndarray, dtype: DType, sparsity: float, keep: int) -> EncodedWeight:
+def _encode(name: str, values: np.ndarray, dtype: DType) -> EncodedWeight:
     if values.ndim == 1:
         return encode(values.astype(np.float32))
     if name == EMBEDDING:
         return encode(bfloat16.from_float32(values))
-    if is_pruned(name):
-        values = prune(values, sparsity, keep)
     if dtype == "int4":
         codes, steps = round_int4(values)
         return in_slots(codes, encode_int4(codes, steps.astype(np.float16), INT4_GROUP))

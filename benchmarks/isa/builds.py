@@ -20,7 +20,7 @@ from rich.console import Console
 
 from benchmarks.common.provenance import ROOT
 from benchmarks.common.results import RESULTS, save
-from benchmarks.isa.cells import CUTWORK, OURS, Cell, ours
+from benchmarks.isa.cells import CUTWORK, OURS, UNEVEN, Cell, ours
 from benchmarks.isa.models import model_path, write_models
 from benchmarks.isa.rounds import measure_ours
 from benchmarks.isa.targets import named
@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("builds", nargs=2, metavar="NAME=WHEEL", help="before and after")
     parser.add_argument("--isa", nargs="+", choices=_native.isas(), default=_native.isas()[:1])
-    parser.add_argument("--weights", nargs="+", choices=OURS, default=["int8 dense", "int8 4:16"], metavar="WEIGHTS")
+    parser.add_argument("--weights", nargs="+", choices=(*OURS, *UNEVEN), default=["int8 dense", "int8 4:16"])
     parser.add_argument("--packed", nargs="+", metavar="NAME=DIR", help="packed models instead of random weights")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=4)

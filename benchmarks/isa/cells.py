@@ -9,6 +9,7 @@ ZEROS = ("dense", "50%", "75%", "90%", "8:16", "4:16")  # anywhere, or all but n
 DISTURBED = 0.05  # of a processor, taken by others while something was measured
 DTYPES: tuple[DType, ...] = ("int8", "int4")
 OURS = tuple(f"{dtype} {zeros}" for dtype in DTYPES for zeros in ZEROS)
+UNEVEN = ("int8 75% uneven", "int8 90% uneven")  # anywhere, in some rows more than in others, as real masks are
 KINDS = ("Q4_0", "Q4_K_M", "Q8_0")  # of ggml
 CUTWORK, LLAMA, IK = "cutwork", "llama.cpp", "ik_llama.cpp"
 NATIVE, AVX2 = "native", "avx2"  # what a peer is built for: all that this processor has, or no AVX-512
@@ -41,7 +42,7 @@ class Cell:
 
 def ours(isas: Sequence[str], weights: Collection[str], threads: Sequence[int]) -> list[Cell]:
     """What is compared with each other stands side by side."""
-    return [Cell(CUTWORK, isa, w, n) for n in threads for w in OURS if w in weights for isa in isas]
+    return [Cell(CUTWORK, isa, w, n) for n in threads for w in (*OURS, *UNEVEN) if w in weights for isa in isas]
 
 
 def peers(builds: Collection[tuple[str, str]], threads: Sequence[int]) -> list[Cell]:

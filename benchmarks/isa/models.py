@@ -27,7 +27,7 @@ def shape(layers: int) -> Shape:
 
 def model_path(models: Path, layers: int, cell: Cell) -> Path:
     """Where a cell's model is kept."""
-    name = cell.weights.replace(" ", "-").replace(":", "of").removesuffix("%")
+    name = cell.weights.replace(" ", "-").replace(":", "of").replace("%", "")
     return models / f"random-{layers}" / (name if cell.engine == CUTWORK else f"{name}.gguf")
 
 
@@ -46,10 +46,11 @@ def write_model(models: Path, layers: int, cell: Cell, quantize: Path | None) ->
     _CONSOLE.print(f"writing {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
     if cell.engine == CUTWORK:
-        dtype, zeros = cell.weights.split()
+        dtype, zeros, *rows = cell.weights.split()
         fraction = float(zeros.removesuffix("%")) / 100 if zeros.endswith("%") else 0.0
         keep = int(zeros.split(":")[0]) if ":" in zeros else 0
-        write_packed(path, shape(layers), cast(DType, dtype), fraction, keep, layers_alike=True, int4_head=True)
+        how = {"uneven": bool(rows), "layers_alike": True, "int4_head": True}
+        write_packed(path, shape(layers), cast(DType, dtype), fraction, keep, **how)
     elif "_K" in cell.weights:
         _quantize(path, layers, cell.weights, quantize)
     else:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from benchmarks.common.random_checkpoint import count_weights, llama, write_random, write_tiny_llama
-from benchmarks.common.random_llama import write_checkpoint, write_packed
+from benchmarks.common.random_llama import prune, write_checkpoint, write_packed
 from benchmarks.common.shapes import MPT_1B, SHAPES
 from cutwork import Model
 from cutwork.pack.pack import pack
@@ -28,6 +28,13 @@ def test_all_forms_hold_the_same_weights(tmp_path: Path, dtype: str, least: floa
                 assert model.sparsity == pytest.approx(0.5, abs=0.1 if dtype == "int4" else 0.02)
     for other in found[1:]:
         assert np.corrcoef(found[0], other)[0, 1] > least
+
+
+def test_uneven_rows_lose_more_or_less_than_others() -> None:
+    values = np.random.default_rng(0).standard_normal((512, 1024), np.float32)
+    even, uneven = (np.count_nonzero(prune(values, 0.75, uneven=each), axis=1) / 1024 for each in (False, True))
+    assert even.mean() == pytest.approx(0.25, abs=0.01) and uneven.mean() == pytest.approx(0.25, abs=0.01)
+    assert uneven.std() > 4 * even.std()
 
 
 def test_random_checkpoints_of_any_architecture(tmp_path: Path) -> None:
