@@ -12,7 +12,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -187,8 +187,9 @@ def generated(name: str, page: Path) -> str:
         return ops.table() + "\n"
     if name == "claims":
         if page.name == "README.md" and page.parent == ROOT:
-            return "".join(f"- {_claim(each, page)}\n" for each in claims.IN_README)
-        return "".join(f"- {_claim(each, page)}\n" for each in claims.CLAIMS)
+            groups = claims.IN_README.items()
+            return "\n".join(f"**{about}**\n\n{_claims(names, page)}" for about, names in groups)
+        return _claims(claims.CLAIMS, page)
     if name.startswith("claim "):
         return claims.CLAIMS[name.removeprefix("claim ")][0]() + "\n"
     if name not in TABLES:
@@ -196,10 +197,12 @@ def generated(name: str, page: Path) -> str:
     return TABLES[name].markdown(page)
 
 
-def _claim(name: str, page: Path) -> str:
-    say, where_shown = claims.CLAIMS[name]
-    link = os.path.relpath(ROOT / "docs" / "results" / where_shown, page.parent)
-    return f"{say()} [More]({link})"
+def _claims(names: Iterable[str], page: Path) -> str:
+    lines = []
+    for say, where_shown in map(claims.CLAIMS.__getitem__, names):
+        link = os.path.relpath(ROOT / "docs" / "results" / where_shown, page.parent)
+        lines.append(f"- {say()} [More]({link})\n")
+    return "".join(lines)
 
 
 def filled(page: Path) -> str:
