@@ -196,6 +196,7 @@ def test_the_transcribe_tab_shows_what_the_route_says(browser, tmp_path):
         browser.get_log("browser")  # what other pages said
         browser.get(str(client.base_url))
         until(lambda: find(browser, "audio").is_displayed())
+        assert find(browser, "language").is_displayed() and find(browser, "into-english").is_displayed()
         browser.execute_script(
             "window.answers = []; const fetch = window.fetch; window.fetch = async (...given) => {"
             "const answer = await fetch(...given); answer.clone().text().then((text) => window.answers.push(text));"
@@ -210,3 +211,12 @@ def test_the_transcribe_tab_shows_what_the_route_says(browser, tmp_path):
         assert len(events) > 1 and events[-1]["type"] == "transcript.text.done"
         assert browser.execute_script("return document.getElementById('heard').textContent") == events[-1]["text"]
         assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_a_model_of_english_alone_is_offered_no_other_language(browser, tmp_path):
+    whisper = save_whisper(tmp_path / "whisper", multilingual=False)
+    with serving(Model.load(whisper, threads=1, cache_bytes=1 << 24)) as client:
+        browser.get(str(client.base_url))
+        until(lambda: find(browser, "audio").is_displayed())
+        assert find(browser, "subtitles").is_displayed()
+        assert not find(browser, "language").is_displayed() and not find(browser, "into-english").is_displayed()

@@ -3,12 +3,13 @@
 import time
 from typing import Any
 
+from cutwork.engine.speech.vocabulary import vocabulary_of
 from cutwork.serve.served_model import ServedModel
 from cutwork.store.examples import read_examples
 
 
 def card(served: ServedModel) -> dict[str, Any]:
-    """How a model is stored and run, and what it can do."""
+    """How a model is stored and run, and what it can do. Raises CutworkError for speech without its special tokens."""
     model, abilities = served.model, served.abilities
     return {
         "created": int(time.time()),
@@ -21,6 +22,7 @@ def card(served: ServedModel) -> dict[str, Any]:
         "isa": model.isa,
         "cache_dtype": model.cache_dtype,
         "transcribe": abilities.hears,
+        "multilingual": abilities.hears and vocabulary_of(model.path, model.config, model.tokenizer).multilingual,
         "translate": abilities.translates,
         "embed": abilities.embeds,
         "classify": abilities.classifies,

@@ -18,8 +18,9 @@ export function setUp({ headers, fail, eventsOf }) {
       form.append("file", file, file.name);
       form.append("model", $("model").value);
       const kind = $("subtitles").value;
-      const translate = $("into-english").checked;
-      if (!translate && $("language").value) form.append("language", $("language").value);
+      const offered = (id) => !$(id).parentElement.hidden;
+      const translate = offered("into-english") && $("into-english").checked;
+      if (!translate && offered("language") && $("language").value) form.append("language", $("language").value);
       const live = kind === "text" && !translate;
       form.append("response_format", kind);
       if (live) form.append("stream", "true");
