@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from cutwork.errors import CutworkError
-from cutwork.recipe import QuantizeSettings, load_recipe
+from cutwork.recipe import PruneSettings, QuantizeSettings, load_recipe
 from cutwork.store.demo_model import NAMES
+from cutwork.store.fingerprint import digest
 from cutwork.tasks.load import TASKS, load_task
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
@@ -45,6 +46,16 @@ def test_settings_that_came_later_do_not_change_the_keys_of_runs_begun_before() 
     first = {"scheme", "method", "calibration_samples", "damping", "ignore", "seed"}
     assert set(QuantizeSettings().model_dump(mode="json")) == first
     assert set(QuantizeSettings(group_size=64).model_dump(mode="json")) == {*first, "group_size"}
+
+
+def test_the_order_of_globs_makes_another_stage() -> None:
+    rates = {"*.q_proj": 0.0, "*": 0.5}
+    one, two = (PruneSettings(modules=dict(items)) for items in (rates.items(), reversed(rates.items())))
+    assert digest(one.as_key()) != digest(two.as_key())
+    exact = {"model.layers.0.a": 0.5, "model.layers.0.b": 0.25}
+    one, two = (PruneSettings(modules=dict(items)) for items in (exact.items(), reversed(exact.items())))
+    assert digest(one.as_key()) == digest(two.as_key())
+    assert PruneSettings().as_key() == PruneSettings().model_dump(mode="json")
 
 
 def test_settings_may_be_given_beside_a_recipe() -> None:

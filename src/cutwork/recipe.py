@@ -43,6 +43,16 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def as_key(self, *include: str) -> dict[str, Any]:
+        """What a result depends on: all settings, or some, and the order of patterns on names, as the first counts."""
+        dumped = self.model_dump(mode="json", include=set(include) or None)
+        orders = {
+            name: list(value)
+            for name, value in dumped.items()
+            if isinstance(value, dict) and len(value) > 1 and any(set("*?[") & set(key) for key in value)
+        }
+        return {**dumped, "order": orders} if orders else dumped
+
 
 class Losses(Settings):
     """Weights of the loss L = ce·CE + kl·KL + squarehead·SquareHead (arXiv 2310.06927)."""
@@ -77,6 +87,12 @@ class Gradual(Settings):
     every: Positive = 20  # optimiser steps
     calibration_samples: Positive = 32
     damping: Annotated[float, Field(gt=0)] = 0.01
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Gradual":
+        if self.begin > self.end:
+            raise ValueError(f"begin ({self.begin:g}) comes after end ({self.end:g})")
+        return self
 
 
 class TuneSettings(Settings):

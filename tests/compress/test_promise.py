@@ -15,7 +15,11 @@ def test_points_are_what_the_mean_falls() -> None:
 def test_more_samples_say_more_and_none_is_ever_certain() -> None:
     few, many = loss([1.0] * 10, [1.0] * 10), loss([1.0] * 1000, [1.0] * 1000)
     assert few.low < many.low < 0 < many.high < few.high
-    assert many.high < 0.5 and few.high > 10
+    assert many.high < 0.5 and few.high > 7
+    # By hand, from counts with a half added to each of the four: (6 ± 1.96 sqrt(9 - 6² / 23)) / 23.
+    before, after = [1] * 1 + [1] * 1 + [0] * 7 + [0] * 12, [1] * 1 + [0] * 1 + [1] * 7 + [0] * 12
+    lost = loss(before, after)
+    assert (lost.low, lost.high) == pytest.approx((-49.32, -2.85), abs=0.01)
 
 
 def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from cutwork.errors import CutworkError
 from cutwork.prune.prune import prune
+from cutwork.prune.rates import outliers
 from cutwork.recipe import Pruner, PruneSettings
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.data import examples
@@ -179,6 +180,12 @@ def test_shards_float16_and_a_bare_model_are_kept_as_they_are(dense: Path, tmp_p
     report = prune(tmp_path / "bare", tmp_path / "out2", FEW, sums(20), console=QUIET)
     assert report["sparsity"] == pytest.approx(0.6, abs=1e-3)
     assert "h.0.mlp.c_fc.weight" in weights(tmp_path / "out2")
+
+
+def test_outliers_are_told_by_the_mean_of_the_whole_block() -> None:
+    small, large = torch.ones(80), torch.full((20,), 10.0)
+    assert outliers([small, large], 3.0) == 0.2
+    assert outliers([small], 3.0) == outliers([large], 3.0) == 0
 
 
 def test_owl_keeps_more_where_there_are_outliers_and_as_much_in_all(dense: Path, tmp_path: Path) -> None:

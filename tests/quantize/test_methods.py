@@ -75,6 +75,15 @@ def test_int4_scales_are_the_best_of_a_slow_search(importance: Tensor | None) ->
             assert found[row, group].item() == pytest.approx(min(tried).item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+def test_small_weights_in_half_precision_use_all_codes(bits: int) -> None:
+    weight = 1e-3 * sparse_weight(7, 96, 0.5)
+    exact, half = (rtn(weight, Grid(bits, None, scale_dtype=kind)) for kind in (torch.float32, torch.float16))
+    error, least = ((each.weight() - weight).square().sum() for each in (half, exact))
+    assert error < 1.1 * least
+    assert torch.equal(half.scales, half.scales.half().float())
+
+
 def test_a_clipped_scale_beats_the_whole_range() -> None:
     weight = torch.randn(64, 256)
     found = (rtn(weight, Grid(4, 128)).weight() - weight).square().sum()

@@ -12,7 +12,7 @@ from cutwork.errors import CutworkError
 from cutwork.recipe import Gradual, Losses, Pruner, TuneSettings
 from cutwork.torch_models.blocks import block_linears, out_in
 from cutwork.torch_models.data import collate
-from cutwork.tune.gradual import Schedule, cubic, prune_further
+from cutwork.tune.gradual import Schedule, _due, cubic, prune_further
 from cutwork.tune.masks import Masks
 from cutwork.tune.tune import tune
 from tests.tiny_checkpoint import write_tiny_checkpoint
@@ -38,6 +38,19 @@ def test_the_schedule_is_cubic() -> None:
     assert rates[-1] == pytest.approx(0.8)
     assert rates[0] == pytest.approx(0.8 - 0.6 * (5 / 6) ** 3)
     assert cubic(99, 100, 0.2, settings) == 0.8
+
+
+@pytest.mark.parametrize(("begin", "end", "every"), [(0.0, 1.0, 20), (0.0, 1.0, 100), (0.9, 1.0, 20), (1.0, 1.0, 3)])
+def test_a_schedule_to_the_end_prunes_all_it_should(begin: float, end: float, every: int) -> None:
+    settings = Gradual(sparsity=0.75, begin=begin, end=end, every=every)
+    for steps in (1, 30, 200):
+        due = [step for step in range(steps) if _due(step, steps, settings)]
+        assert cubic(due[-1], steps, 0.0, settings) == 0.75
+
+
+def test_a_schedule_that_ends_before_it_begins_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"begin \(0.8\) comes after end \(0.7\)"):
+        Gradual(sparsity=0.75, begin=0.8)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -12,7 +12,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 from rich.console import Console
-from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import LoraSettings, Losses, TuneSettings
@@ -20,6 +20,7 @@ from cutwork.store.lock import only_process
 from cutwork.torch_models.load import load_model
 from cutwork.tune import trainer as trainer_module
 from cutwork.tune import tune as tune_module
+from cutwork.tune.arguments import training_arguments
 from cutwork.tune.console import read_log
 from cutwork.tune.masks import LostZerosError, sparsity
 from cutwork.tune.trainer import SparseTrainer
@@ -310,6 +311,17 @@ def test_bad_settings_are_one_sentence(
     with pytest.raises(CutworkError, match=message):
         run(sparse, tmp_path / "tuned", dense, SETTINGS.model_copy(update=change))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_has_one_gpu_however_many_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def see_four(arguments: TrainingArguments) -> torch.device:
+        arguments._n_gpu = 4
+        return torch.device("cpu")
+
+    monkeypatch.setattr(TrainingArguments, "_setup_devices", property(see_four))
+    settings = TuneSettings(batch_size=32, micro_batch_size=8)
+    found = training_arguments(tmp_path, settings, fsdp=False, validates=False)
+    assert found.train_batch_size * found.gradient_accumulation_steps == 32
 
 
 def test_a_missing_or_foreign_teacher_is_refused(sparse: Path, tmp_path: Path) -> None:

@@ -110,15 +110,17 @@ def test_killed_after_its_patience_ended_a_run_takes_no_other_step(
     assert all(torch.equal(weight, two[name]) for name, weight in one.items())
 
 
+@pytest.mark.parametrize("how", [{"keep_best": True}, {"patience": 2}])
 def test_an_interrupted_run_ends_with_the_same_best(
-    sparse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sparse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]
 ) -> None:
-    settings = ASTRAY.model_copy(update={"keep_best": True})
+    settings = ASTRAY.model_copy(update=how)
     straight = run(sparse, tmp_path / "straight", settings)
+    assert straight["steps"] < 12 or "patience" not in how
     original = SparseTrainer.training_step
 
     def step(self: SparseTrainer, *args: Any) -> torch.Tensor:
-        if self.state.global_step == 7:
+        if self.state.global_step == straight["steps"] - 1:  # after the first of the evaluations that end it
             raise KeyboardInterrupt
         return original(self, *args)
 
@@ -127,7 +129,7 @@ def test_an_interrupted_run_ends_with_the_same_best(
         with pytest.raises(KeyboardInterrupt):
             run(sparse, tmp_path / "resumed", settings)
     resumed = run(sparse, tmp_path / "resumed", settings)
-    assert resumed["validation"] == straight["validation"]
+    assert resumed["validation"] == straight["validation"] and resumed["steps"] == straight["steps"]
     one, two = weights(tmp_path / "straight"), weights(tmp_path / "resumed")
     assert all(torch.equal(weight, two[name]) for name, weight in one.items())
 
@@ -168,5 +170,10 @@ def test_validation_samples_are_drawn_from_those_of_training(tmp_path: Path) -> 
     assert not {sample.prompt for sample in task.train} & {sample.prompt for sample in task.validation}
     assert load_task(settings) == task != load_task(settings.model_copy(update={"seed": 1}))
     assert "0" not in {sample.prompt for sample in task.train + task.validation}  # which is tested with
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("".join(json.dumps({"text": f"{i % 8}"}) + "\n" for i in range(16)))
+    options = {"train": str(texts), "test": str(texts)}
+    plain = load_task(settings.model_copy(update={"options": options}))
+    assert plain.train and not {s.answer for s in plain.train} & {s.answer for s in plain.validation + plain.test}
     with pytest.raises(CutworkError, match="3 training samples; 3 for validation leave none"):
         hold_out(Task("few", tuple(SAMPLES[:3]), ()), 3, 0)

@@ -36,13 +36,13 @@ class Loss:
 def loss(before: Sequence[float], after: Sequence[float]) -> Loss:
     """What was lost from one list of scores from 0 to 1 to another, sample by sample.
 
-    The interval is Agresti and Min's (2005) for paired samples: as if one more sample had got better and one worse, so
-    that few samples never look certain.
+    The interval is Agresti and Min's (2005) for paired samples: as if half a sample more had got better, half a one
+    worse and one stayed as it is, so that few samples never look certain.
     """
     differences = [b - a for b, a in zip(before, after, strict=True)]
     count = len(differences) + 2
     middle = sum(differences) / count
-    spread = (sum(d * d for d in differences) + 2) / count - middle**2
+    spread = (sum(d * d for d in differences) + 1) / count - middle**2
     half = _95_PERCENT * math.sqrt(max(spread, 0) / count)
     points = sum(differences) / len(differences)
     return Loss(100 * points, 100 * (middle - half), 100 * (middle + half))

@@ -119,7 +119,10 @@ class Workshop:
 
     def speeds(self, packed: Stage) -> dict[str, Any]:
         """Speed and memory of a packed model beside the dense one's, interleaved; kept once measured."""
-        return self.kept.get([self.dense.key, packed.key, self.purpose, self.machine], partial(self._speeds, packed))
+        settings = self.base.compare
+        amounts = settings.prompt_tokens, settings.decode_tokens, settings.repeats
+        key = [self.dense.key, packed.key, self.purpose, self.machine, *amounts]
+        return self.kept.get(key, partial(self._speeds, packed))
 
     def _speeds(self, packed: Stage) -> dict[str, Any]:
         settings, batch = self.base.compare, 16 if self.purpose == "batch16" else 1

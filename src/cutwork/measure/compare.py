@@ -99,10 +99,12 @@ def quality(
                 "memory_bytes": model.memory_bytes["weights"],
             }
 
-    questions = [sample.texts() for sample in task.test]
+    questions = [sample.contents() for sample in task.test]
     amounts: list[Any] = [settings.accuracy_samples, settings.max_new_tokens, settings.perplexity_tokens]
     if settings.num_beams > 1:
         amounts.append(settings.num_beams)
+    if task.metric != "exact":
+        amounts.append(task.metric)
     if settings.lm_eval:
         amounts.append([*settings.lm_eval, settings.lm_eval_limit])
     result = kept.get([variant.key, questions, text, amounts], measure_it)

@@ -1,6 +1,7 @@
 """One-shot pruning as one call: from a plain checkpoint to a sparse one, a block at a time."""
 
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from cutwork.prune.mapped import MappedModel, copy_checkpoint
 from cutwork.prune.pruners import pruner
 from cutwork.prune.rates import outliers, owl, patterns
 from cutwork.prune.token_weights import token_weights
+from cutwork.prune.wanda import wanda_costs
 from cutwork.recipe import Long, PruneSettings
 from cutwork.store.json_file import write_json
 from cutwork.store.output import output_directory
@@ -164,14 +166,19 @@ def _owl_densities(
         for name, _ in linears(block)
     }
     sizes = dict.fromkeys(block_of.values(), 0)
-    counts = dict.fromkeys(block_of.values(), 0)  # of outliers
+    ratios = dict.fromkeys(block_of.values(), 0.0)  # of outliers
+    missing = Counter(block_of.values())
+    scores: dict[str, list[Tensor]] = defaultdict(list)  # of the block that is visited
 
     def visit(group: dict[str, nn.Module], statistics: MeanSquares) -> None:
         for name, linear in group.items():
-            counts[block_of[name]] += int(outliers(out_in(linear), statistics, settings.owl_threshold))
-            sizes[block_of[name]] += out_in(linear).numel()
+            block = block_of[name]
+            sizes[block] += out_in(linear).numel()
+            missing[block] -= 1
+            scores[block].append(wanda_costs(out_in(linear), statistics).sqrt())
+            if not missing[block]:
+                ratios[block] = outliers(scores.pop(block), settings.owl_threshold)
 
     survey(opened.model, batches, visit, console, "OWL rates", activations=activations, resident=opened.resident)
-    ratios = {block: counts[block] / sizes[block] for block in sizes}
     densities = owl(ratios, sizes, settings.sparsity, settings.owl_spread)
     return {name: densities[block] for name, block in block_of.items()}

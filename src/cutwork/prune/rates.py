@@ -2,7 +2,7 @@
 
 import difflib
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -10,9 +10,7 @@ from torch import Tensor
 
 from cutwork.errors import CutworkError
 from cutwork.prune.adaptive import AdaptiveTiles
-from cutwork.prune.input_statistics import MeanSquares
 from cutwork.prune.pattern import KeepNOfM, Pattern, Unstructured
-from cutwork.prune.wanda import wanda_costs
 from cutwork.recipe import PruneSettings
 
 Shape = tuple[int, int]
@@ -74,10 +72,12 @@ def _check_globs(shapes: Mapping[str, Shape], setting: str, globs: Mapping[str, 
             raise CutworkError(f"{setting}: '{glob}' matches no linear of the blocks; {hint}")
 
 
-def outliers(weight: Tensor, statistics: MeanSquares, threshold: float) -> Tensor:
-    """How many of a weight's [out, in] Wanda scores |w| · ‖x‖ exceed `threshold` times their mean."""
-    scores = wanda_costs(weight, statistics).sqrt()
-    return (scores > threshold * scores.mean()).sum()
+def outliers(scores: Sequence[Tensor], threshold: float) -> float:
+    """The share of the Wanda scores |w| · ‖x‖ of a block's weights that exceed `threshold` times their common mean."""
+    count = sum(each.numel() for each in scores)
+    mean = sum(float(each.sum(dtype=torch.double)) for each in scores) / count
+    above = sum(int((each > threshold * mean).sum()) for each in scores)
+    return float(above / count)
 
 
 def owl(ratios: Mapping[str, float], sizes: Mapping[str, int], sparsity: float, spread: float) -> dict[str, float]:

@@ -58,8 +58,11 @@ class Grid:
         return Quantized(codes.to(torch.int8), scales)
 
     def _rounded(self, scales: Tensor) -> Tensor:
-        # In half precision a tiny scale must not become 0.
-        return scales.to(self.scale_dtype).clamp_min(torch.finfo(self.scale_dtype).tiny).float()
+        # A tiny scale must not become 0; in half precision it may lose four of ten bits, which costs a row less than
+        # codes that it cannot use.
+        tiny = torch.finfo(self.scale_dtype).tiny
+        least = tiny / 64 if self.scale_dtype == torch.float16 else tiny
+        return scales.clamp_min(least).to(self.scale_dtype).float()
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def learn(
             if scheme == "w8a8":
                 linear.register_forward_pre_hook(round_activations)
 
-    key = settings.model_dump(mode="json", include={"scheme", "ignore", "group_size", "overrides"})
+    key = settings.as_key("scheme", "ignore", "group_size", "overrides")
     teacher = model_dir if settings.qat.losses.needs_teacher else None
     prepared = Preparation(prepare, key)
     return tune(

@@ -13,9 +13,11 @@ from cutwork.recipe import PackSettings, Recipe
 from cutwork.run.durations import Durations
 from cutwork.run.preview import add_preview
 from cutwork.run.stages import GROUPS, Source, Stage, Stages, sample_digest
+from cutwork.store.fingerprint import digest
 from cutwork.store.json_file import write_json
 from cutwork.store.resolve import resolve
 from cutwork.tasks.load import load_task
+from cutwork.tasks.perplexity import read_text
 from cutwork.tasks.task import Task
 
 # What is packed and compared: of which model of the run, and in which dtype; None: as the recipe's `pack` says.
@@ -80,6 +82,8 @@ def stages_of(recipe: Recipe, output: Path, console: Console) -> Stages:
         _compare(recipe, task, packed, stages, file)
 
     depends = [recipe.name, recipe.compare.model_dump(mode="json"), recipe.task.max_length, sample_digest(task.test)]
+    if recipe.compare.perplexity_text:
+        depends.append(digest(read_text(recipe.compare.perplexity_text)))
     seconds = partial(durations.compare, recipe.compare, len(packed))
     stages.add("results.json", "compare", make, depends, *packed.values(), seconds=seconds)
     return stages

@@ -1,6 +1,5 @@
 """Stages in a directory: each made once while nothing it depends on changes, whatever interrupts the work."""
 
-import hashlib
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -79,7 +78,7 @@ class Stages:
             tune(path_of(model), output, settings, self.task.train, **data, **self._common())
 
         taught = [teacher] if teacher and settings.losses.needs_teacher else []
-        depends: list[object] = [_dump(settings), self._data]
+        depends: list[object] = [settings.as_key(), self._data]
         if self.task.validation:
             depends.append(sample_digest(self.task.validation))
         return self.add(name, group, make, depends, model, *taught, seconds=self._seconds("tune", settings))
@@ -87,7 +86,7 @@ class Stages:
     def prune(self, name: str, model: Source, settings: PruneSettings) -> Stage:
         """Add a one-shot pruning; one that was begun when another method was the default goes on with that."""
         former = settings.model_copy(update={"method": _FORMER_PRUNER})
-        if "method" not in settings.model_fields_set and self._begun_as(name, [_dump(former), self._data], model):
+        if "method" not in settings.model_fields_set and self._begun_as(name, [former.as_key(), self._data], model):
             self.console.print(
                 f"{name} was begun when {_FORMER_PRUNER} was the default, and goes on with it; "
                 f"set prune.method to {settings.method} to make it anew"
@@ -100,7 +99,7 @@ class Stages:
             prune(path_of(model), output, settings, self.task.train, **self._common())
 
         seconds = self._seconds("prune", settings)
-        return self.add(name, "prune", make, [_dump(settings), self._data], model, seconds=seconds)
+        return self.add(name, "prune", make, [settings.as_key(), self._data], model, seconds=seconds)
 
     def quantize(self, name: str, model: Source, settings: QuantizeSettings) -> Stage:
         """Add a quantisation."""
@@ -111,7 +110,7 @@ class Stages:
             quantize(path_of(model), output, settings, self.task.train, **self._common())
 
         seconds = self._seconds("quantize", settings)
-        return self.add(name, "quantize", make, [_dump(settings), self._data], model, seconds=seconds)
+        return self.add(name, "quantize", make, [settings.as_key(), self._data], model, seconds=seconds)
 
     def pack(self, name: str, model: Source, settings: PackSettings) -> Stage:
         """Add a packed model."""
@@ -212,20 +211,11 @@ class Stages:
 
 def sample_digest(samples: tuple[Sample, ...]) -> str:
     """A short hash of samples in their order."""
-    return digest([_contents(sample) for sample in samples])
-
-
-def _contents(sample: Sample) -> list[str]:
-    texts = sample.texts()
-    return texts if sample.audio is None else [*texts, hashlib.sha256(sample.audio).hexdigest()]
+    return digest([sample.contents() for sample in samples])
 
 
 def _key(name: str, settings: object, *inputs: Source) -> str:
     return digest([name, settings, *map(key_of, inputs)])
-
-
-def _dump(settings: Settings) -> dict[str, Any]:
-    return settings.model_dump(mode="json")
 
 
 def read_state(output: Path) -> Mapping[str, str]:

@@ -71,16 +71,16 @@ def of_rows(name: str) -> bool:
 
 
 def hold_out(task: Task, count: int, seed: int) -> Task:
-    """A task of which so many training samples, drawn by the seed, are for validation instead, and none like them left.
+    """A task of which so many training samples, drawn by the seed, are for validation instead.
 
-    Raises CutworkError if nothing is left to train on.
+    None that asks the same is left to train on. Raises CutworkError if nothing is left to train on.
     """
     if not count:
         return task
     drawn = set(random.Random(seed).sample(range(len(task.train)), min(count, len(task.train))))
     validation = tuple(sample for i, sample in enumerate(task.train) if i in drawn)
-    known = {tuple(sample.texts()) for sample in validation}
-    train = tuple(s for i, s in enumerate(task.train) if i not in drawn and tuple(s.texts()) not in known)
+    known = {sample.asked() for sample in validation}
+    train = tuple(s for i, s in enumerate(task.train) if i not in drawn and s.asked() not in known)
     if not train:
         raise CutworkError(
             f"task {task.name} has {len(task.train)} training samples; {count} for validation leave none to train on"

@@ -44,8 +44,8 @@ def table(
     held_out = tuple(islice(samples(test, test_split), test_samples))
     if not held_out:
         raise CutworkError(f"{test} holds no samples")
-    asked = {sample.prompt for sample in held_out}
-    training = (sample for sample in samples(train, train_split) if sample.prompt not in asked) if train else ()
+    asked = {sample.asked() for sample in held_out}
+    training = (sample for sample in samples(train, train_split) if sample.asked() not in asked) if train else ()
     return Task(test, tuple(islice(training, train_samples)), held_out)
 
 

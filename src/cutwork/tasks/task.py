@@ -1,5 +1,6 @@
 """A task: prompts, reference answers, and what counts as right."""
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass, field
@@ -29,6 +30,15 @@ class Sample:
         """All that is said, which tells one sample from another."""
         more = [json.dumps([self.turns, self.tools], sort_keys=True)] if self.turns else []
         return [self.prompt, self.answer, *more]
+
+    def asked(self) -> tuple[str, ...]:
+        """What no other split may hold: the prompt, or all that is said where nothing is asked or only a language."""
+        return (self.prompt,) if self.prompt and self.audio is None else tuple(self.texts())
+
+    def contents(self) -> list[str]:
+        """What a measurement of it depends on: all that is said, and a hash of its sound."""
+        sound = [] if self.audio is None else [hashlib.sha256(self.audio).hexdigest()]
+        return [*self.texts(), *sound]
 
 
 @dataclass(frozen=True)

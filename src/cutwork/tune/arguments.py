@@ -74,9 +74,12 @@ def training_arguments(work: Path, settings: TuneSettings, fsdp: bool, validates
         remove_unused_columns=False,
         use_cpu=not torch.cuda.is_available(),
         ddp_find_unused_parameters=settings.losses.ce == settings.losses.kl == 0,  # then the head is not used
+        restore_callback_states_from_checkpoint=settings.patience > 0,  # how long it has waited
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
+    # A process has one GPU: transformers would split micro-batches among all it sees, and enlarge the batch.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
     try:
         Trainer.get_optimizer_cls_and_kwargs(arguments)
     except (ImportError, ValueError) as error:

@@ -113,7 +113,8 @@ def prune_further(
 
 
 def _range(steps: int, settings: Gradual) -> tuple[int, int]:
-    return math.floor(settings.begin * steps), math.ceil(settings.end * steps)
+    last = min(math.ceil(settings.end * steps), steps - 1)
+    return min(math.floor(settings.begin * steps), last), last
 
 
 def _due(step: int, steps: int, settings: Gradual) -> bool:
