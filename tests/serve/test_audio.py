@@ -65,6 +65,15 @@ def test_every_format_tells_the_same(client, model):
     assert metric(client, "audio_seconds_total") == 12.5
 
 
+def test_what_is_streamed_is_text(client):
+    refused = client.post(
+        "/v1/audio/transcriptions",
+        files={"file": ("a.wav", wav(1))},
+        data={"stream": "true", "response_format": "srt"},
+    )
+    assert refused.status_code == 400 and "streamed as text, not as srt" in refused.json()["error"]["message"]
+
+
 def test_words_and_streams(client):
     fields = {"response_format": "verbose_json", "timestamp_granularities[]": "word", "temperature": 0.5}
     assert "words" in post(client, wav(1.5), **fields).json()

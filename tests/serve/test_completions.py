@@ -5,6 +5,7 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 
 from cutwork.engine.decoding.options import GenerateOptions
+from cutwork.serve.limits import Limits
 from cutwork.serve.routes.generation import EngineFields
 
 from .conftest import events, serving
@@ -110,6 +111,35 @@ def test_echo_scores_the_prompt(client, load, max_tokens):
     assert len(found["tokens"]) == len(ids) + (len(result.tokens) if result else 0)
     assert choice["text"].endswith(PROMPT + (result.text if result else ""))
     assert all(len(top) <= 2 for top in found["top_logprobs"][1:])
+
+
+def test_echo_waits_for_its_own_answer_to_leave_the_cache(load):
+    with serving(load(max_batch=1, max_context=64, cache_bytes=1 << 16)) as client:
+        whole = client.model.session.scheduler.cache.blocks * client.model.session.scheduler.cache.block_size
+        prompt = [5 + i % 9 for i in range(whole * 2 // 3)]
+        answer = ask(client, prompt=prompt, echo=True, logprobs=1, max_tokens=3)
+        assert answer.status_code == 200, answer.text
+        assert len(answer.json()["choices"][0]["logprobs"]["tokens"]) == len(prompt) + 3
+
+
+def test_more_sequences_than_the_server_ever_takes_are_no_reason_to_try_again(load):
+    with serving(load(), limits=Limits(queue=2)) as client:
+        refused = ask(client, prompt=[PROMPT] * 4, n=2)
+        assert refused.status_code == 400 and "at most 6 sequences" in refused.json()["error"]["message"]
+
+
+def test_parts_of_characters_are_told_in_bytes(client):
+    prompt = "a é"
+    ids = client.post("/tokenize", json={"prompt": prompt}).json()["tokens"]
+    found = ask(client, prompt=ids, echo=True, logprobs=3, max_tokens=0).json()["choices"][0]["logprobs"]
+    assert found["text_offset"][-2:] == [len(prompt) - 1] * 2  # both halves where the character begins
+    for value, top in zip(found["token_logprobs"][1:], found["top_logprobs"][1:], strict=True):
+        assert max(top.values()) >= value
+    messages = [{"role": "user", "content": "a"}]
+    forced = {"logit_bias": {str(ids[-2]): 100}, "max_tokens": 1, "temperature": 0}
+    body = {"messages": messages, "logprobs": True, **forced}
+    [told] = client.post("/v1/chat/completions", json=body).json()["choices"][0]["logprobs"]["content"]
+    assert bytes(told["bytes"]) == "é".encode()[:1] and told["token"] == "\ufffd"
 
 
 def test_concurrent_requests_give_what_one_at_a_time_gives(client):

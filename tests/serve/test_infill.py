@@ -31,6 +31,8 @@ def test_suffix_and_infill_write_the_same_prompt(recorded):
         with client.stream("POST", "/infill", json={**body, "stream": True}) as response:
             told = events(response)
         assert "".join(event["content"] for event in told) == editor.json()["content"] and told[-1]["stop"]
+        ends = client.post("/infill", json={**body, "stop_token_ids": [7] * 1024})
+        assert ends.json()["content"] == editor.json()["content"]
         more = client.post("/infill", json={**body, "input_extra": [{"filename": "b.py", "text": "b = 2"}]}).json()
         assert more["tokens_evaluated"] > editor.json()["tokens_evaluated"]
 

@@ -90,9 +90,14 @@ def test_a_deadline_is_504_and_frees_what_was_held(thread, metrics):
 def test_the_limit_is_429(thread, metrics):
     async def main():
         thread.pause.set()
+        waits = thread.submit(Job(2, 10))
+        with pytest.raises(ApiError) as error:
+            thread.submit(Job(1, 10))
+        assert error.value.status == 429 and error.value.retry >= 1
         with pytest.raises(ApiError) as error:
             thread.submit(Job(3, 10))
-        assert error.value.status == 429 and error.value.retry >= 1
+        assert error.value.status == 400  # there is never room for it
+        thread.drop(waits)
 
     run(main())
     assert count(metrics, "request_rejected") == 1

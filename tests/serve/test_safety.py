@@ -178,6 +178,18 @@ def test_an_engine_that_keeps_failing_is_not_ready(client):
     assert client.get("/health/live").status_code == 200
 
 
+def test_a_model_may_be_called_as_on_the_hub(load):
+    with serving({"owner/name": load()}) as client:
+        [listed] = client.get("/v1/models").json()["data"]
+        assert client.get(f"/v1/models/{listed['id']}").json()["id"] == "owner/name"
+        assert client.get("/v1/models/owner%2Fname").json()["id"] == "owner/name"
+
+
+def test_a_body_that_is_no_object_is_told_how_to_be_one(client):
+    for answer in (client.post("/v1/completions", content=b'{"prompt": "a"}'), client.post("/v1/completions")):
+        assert answer.status_code == 400 and "send a JSON object" in answer.json()["error"]["message"]
+
+
 def test_health_answers_while_a_step_takes_long(client):
     slow(client, 3)
     thread = threading.Thread(target=client.post, args=("/v1/completions",), kwargs={"json": {**LONG, "max_tokens": 1}})

@@ -132,6 +132,13 @@ def test_thinking_is_turned_off_by_the_template_or_by_closing_the_thought(record
         assert prompt_tokens(client, enable_thinking=False) == prompt_tokens(client) + tokens_of("\n\n</think>\n\n")
 
 
+def test_what_has_no_effect_is_told_or_refused(client):
+    told = ask(client, thinking_budget=7)
+    assert told.status_code == 200 and "thinking_budget has no effect" in told.headers["x-cutwork-warning"]
+    refused = ask(client, top_logprobs=2)
+    assert refused.status_code == 400 and "needs logprobs" in refused.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("budget", [{"thinking_budget": 7}, {"thinking_token_budget": 7}])
 def test_a_budget_closes_the_thought(recorded, budget):
     with recorded(ALWAYS) as client:

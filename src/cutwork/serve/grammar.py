@@ -73,7 +73,7 @@ class Grammars:
         return " ".join(f"<[{special[p]}]>" if p in special else json.dumps(p) for p in pieces if p)
 
     def _matcher(self, grammar: str, field: str) -> "Matcher":
-        from llguidance import LLMatcher, LLParserLimits, hf
+        from llguidance import LLMatcher, LLParserLimits
 
         with self._lock:
             known = self._compiled.get(grammar)
@@ -83,11 +83,7 @@ class Grammars:
             if self._tokenizer is None:
                 if self._model.tokenizer is None:
                     raise CutworkError("JSON answers need a tokenizer, and this model has none")
-                self._tokenizer = hf.from_tokenizer(
-                    self._model.tokenizer,
-                    n_vocab=max(self._model.plan.vocabulary, len(self._model.tokenizer)),
-                    eos_token=sorted(self._model.stop_tokens) or None,
-                )
+                self._tokenizer = tokenizer_of_bytes(self._model)
         bounds = LLParserLimits(max_grammar_size=MAX_GRAMMAR, max_lexer_states=MAX_STATES, verbose_errors=False)
         matcher = LLMatcher(self._tokenizer, grammar, limits=bounds, log_level=0)
         if matcher.get_error():
@@ -99,6 +95,14 @@ class Grammars:
             if len(self._compiled) > REMEMBERED:
                 self._compiled.popitem(last=False)
         return compiled.copy()
+
+
+def tokenizer_of_bytes(model: Model) -> Any:
+    """llguidance's view of a model's tokenizer, which knows the bytes that each token stands for."""
+    from llguidance import hf
+
+    vocabulary = max(model.plan.vocabulary, len(model.tokenizer))
+    return hf.from_tokenizer(model.tokenizer, n_vocab=vocabulary, eos_token=sorted(model.stop_tokens) or None)
 
 
 class Matcher:

@@ -4,6 +4,7 @@ import asyncio
 import copy
 import json
 import threading
+from codecs import getincrementaldecoder
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,6 +15,7 @@ from cutwork.engine.chat.template import render_chat
 from cutwork.engine.decoding.sampling import Constraint, Logprob
 from cutwork.engine.model import Model
 from cutwork.engine.tokenizer import encode
+from cutwork.serve.grammar import tokenizer_of_bytes
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.middleware import asking
 from cutwork.serve.limits import Limits
@@ -35,7 +37,7 @@ class Tokens:
         self._long = ThreadPoolExecutor(1, "long text")
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._own, self._lock = threading.local(), threading.Lock()
-        self._texts: list[str] | None = None
+        self._bytes: list[bytes] | None = None
         vocabulary = model.tokenizer.get_vocab() if model.tokenizer is not None else ()
         self._longest_token = max(map(len, vocabulary), default=1)
 
@@ -77,10 +79,10 @@ class Tokens:
         """The text of tokens, special ones included."""
         return await self.run(len(ids), self.text, ids)
 
-    async def know_texts(self) -> None:
-        """Before log-probabilities are written: the text of every token, made once."""
-        if self._texts is None:
-            await self.run(LONG, self._make_texts)
+    async def know_bytes(self) -> None:
+        """Before log-probabilities are written: the bytes of every token, made once."""
+        if self._bytes is None:
+            await self.run(LONG, self._make_bytes)
 
     async def written(self, logprobs: int, write: Callable[[], Result]) -> Result:
         """What `write` makes of an answer with so many log-probabilities; it may use `text`."""
@@ -163,21 +165,32 @@ class Tokens:
                 code="context_length_exceeded",
             )
 
-    def _make_texts(self) -> None:
-        self._texts = self._texts or [self.text([token]) for token in range(self._model.plan.vocabulary)]
+    def _make_bytes(self) -> None:
+        tokens = range(self._model.plan.vocabulary)
+        if self._model.tokenizer is None:
+            self._bytes = [str(token).encode() for token in tokens]
+        elif self._bytes is None:
+            tokenizer = tokenizer_of_bytes(self._model)
+            self._bytes = [tokenizer.decode_bytes([token]) for token in tokens]
+
+    def _bytes_of(self, token: int) -> bytes:
+        assert self._bytes is not None, "know_bytes comes first"
+        return self._bytes[token]
 
     def _text_of(self, token: int) -> str:
-        assert self._texts is not None, "know_texts comes first"
-        return self._texts[token]
+        return self._bytes_of(token).decode(errors="replace")
 
     def legacy_logprobs(self, logprobs: Sequence[tuple[int, Logprob | None]], offset: int = 0) -> dict[str, Any]:
-        """The `logprobs` of /v1/completions; the first token's text begins at character `offset`."""
+        """The `logprobs` of /v1/completions; the first token's text begins at character `offset`.
+
+        A token of part of a character begins where the character does. Of tokens of the same text the likeliest counts.
+        """
         texts = [self._text_of(token) for token, _ in logprobs]
-        offsets = []
-        for text in texts:
+        offsets, characters = [], getincrementaldecoder("utf-8")("replace")
+        for token, _ in logprobs:
             offsets.append(offset)
-            offset += len(text)
-        top = [None if p is None else {self._text_of(i): value for i, value in p.top} for _, p in logprobs]
+            offset += len(characters.decode(self._bytes_of(token)))
+        top = [None if p is None else {self._text_of(i): value for i, value in reversed(p.top)} for _, p in logprobs]
         return {
             "tokens": texts,
             "token_logprobs": [None if p is None else p.logprob for _, p in logprobs],
@@ -197,5 +210,4 @@ class Tokens:
         }
 
     def _entry(self, token: int, logprob: float) -> dict[str, Any]:
-        text = self._text_of(token)
-        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+        return {"token": self._text_of(token), "logprob": logprob, "bytes": list(self._bytes_of(token))}

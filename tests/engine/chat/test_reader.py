@@ -1,6 +1,7 @@
 """Recorded ways to think and call, of each family: told apart the same however the answer is cut."""
 
 import json
+import time
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -202,3 +203,14 @@ def test_thoughts_can_be_left_as_they_are_written():
 def test_special_tokens_that_are_marks_are_kept():
     form = format_of(tokenizer(MISTRAL_V11))
     assert form.kept("[TOOL_CALLS]") and form.kept("[ARGS]") and form.kept("[THINK]") and not form.kept("[INST]")
+
+
+@pytest.mark.parametrize(
+    "text", ["a" + "\n" * 20_000 + "b", "a}" + " " * 20_000, "{" * 20_000, "}" + "\n" * 20_000 + "{"]
+)
+def test_runs_of_spaces_take_no_longer_than_others(text: str) -> None:
+    began = time.monotonic()
+    reader = AnswerReader(format_of(LLAMA), "assistant\n", TOOLS)
+    parts = [*reader.feed(text), *reader.finish()]
+    assert "".join(part.text for part in parts if part.kind == "content").strip() == text.strip()
+    assert time.monotonic() - began < 20  # hours, where each place looks at all before it

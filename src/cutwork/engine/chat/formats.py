@@ -113,9 +113,11 @@ CALLS = [
     CallFormat(  # Llama 3, which marks no beginning: the answer is a call, or several with ; or a line between
         ('{"name": function name, "parameters"',),
         _calls(
-            open_pattern=r"(?:\A\s*(?:<\|python_tag\|>\s*)?|<\|python_tag\|>\s*|(?<=\}\s*[;,\n]\s*))"
+            # What is looked at behind a brace has an end, or long runs of spaces would take the square of their length.
+            open_pattern=r"(?:\A\s*(?:<\|python_tag\|>\s*)?|<\|python_tag\|>\s*|(?=\{)(?<=\}\s{0,16}[;,\n]\s{0,16}))"
             r'(?=\{\s*"(?:type"\s*:\s*"function"\s*,\s*")?name"\s*:)',
-            close_pattern=r'(?<=\}\s*)[;,\n]\s*(?=\{\s*"(?:type"\s*:\s*"function"\s*,\s*")?name"\s*:)',
+            close_pattern=r"(?=[;,\n])(?<=\}\s{0,16})[;,\n]\s{0,16}"
+            r'(?=\{\s*"(?:type"\s*:\s*"function"\s*,\s*")?name"\s*:)',
         ),
         ForcedCall("", arguments="parameters"),
         marked=False,

@@ -71,5 +71,7 @@ def install(app: FastAPI) -> None:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part != "body")
         what = "is not supported here; leave it out" if first["type"] == "extra_forbidden" else first["msg"]
+        if not where and first["type"] in ("missing", "model_attributes_type"):
+            what = "send a JSON object, with Content-Type: application/json"
         message = f"{where}: {what}" if where else str(what)
         return JSONResponse(body(400, message, where or None), 400)

@@ -1,6 +1,7 @@
 """Bodies in JSON: UTF-8 without half characters, with no more levels and keys than limits allow."""
 
 import json
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -37,18 +38,26 @@ class JsonRoute(APIRoute):
 
 
 def read_json(text: str | bytes) -> Any:
-    """A JSON document. ValueError or RecursionError if it is none, nested too deeply, has too many keys, or half
-    characters.
+    """A JSON document. ValueError or RecursionError if it is none, nested too deeply, has too many keys, half
+    characters, or numbers that are not finite.
 
-    JSON can write half of a surrogate pair, which is no text: it cannot be encoded, by a tokenizer or in an answer.
+    JSON can write half of a surrogate pair, which is no text: it cannot be encoded, by a tokenizer or in an answer;
+    and 1e999, which no answer can repeat.
     """
     text = text.decode() if isinstance(text, bytes) else text
-    value = json.loads(text, object_pairs_hook=_Keys().object)
+    value = json.loads(text, object_pairs_hook=_Keys().object, parse_constant=_finite, parse_float=_finite)
     if "\\u" in text or not text.isascii():
         json.dumps(value, ensure_ascii=False).encode()
     if text.count("[") + text.count("{") > Limits.depth and depth(value) > Limits.depth:
         raise ValueError(f"it is nested deeper than {Limits.depth} levels")
     return value
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no finite number")
+    return number
 
 
 class _Keys:

@@ -126,10 +126,15 @@ class ModelThread(ABC, Generic[AnyJob]):
     def submit(self, job: AnyJob) -> AnyJob:
         """Queue a job; call on the event loop.
 
-        Raises ApiError: 429 if too much waits, 503 if the server is stopping.
+        Raises ApiError: 400 if it is more than the server takes at all, 429 if too much waits, 503 if the server is
+        stopping.
         """
         if self._stop_at is not None or not self.alive:
             raise shutting_down()
+        if job.unfinished > self._limit:
+            raise ApiError(
+                400, f"this server takes at most {self._limit} sequences in one request, not {job.unfinished}"
+            )
         self.admit(job)
         taken = self.taken
         if taken + job.unfinished > self._limit:

@@ -1,8 +1,9 @@
 """Log-probabilities of prompts' own tokens, computed between the steps of what is generated, a chunk at a time."""
 
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, TypeVar, cast
 
 from cutwork.engine.decoding.sampling import Logprob
@@ -15,6 +16,7 @@ Owner = TypeVar("Owner")
 class _Prompt(Generic[Owner]):
     owner: Owner
     index: int
+    begin: Callable[[], Generator[list[Logprob | None]]]
     chunks: Generator[list[Logprob | None]]
     logprobs: list[Logprob | None] = field(default_factory=list)
 
@@ -38,13 +40,14 @@ class PromptScorer(Generic[Owner]):
         self, owner: Owner, index: int, prompt: Sequence[int], alternatives: int, adapter: str | None = None
     ) -> None:
         """Queue a prompt, whose tokens are to be told with the likeliest `alternatives` in their places."""
-        chunks = self._model.token_logprobs(prompt, alternatives, adapter=adapter)
-        self._prompts.append(_Prompt(owner, index, cast(Generator[list[Logprob | None]], chunks)))
+        score = partial(self._model.token_logprobs, prompt, alternatives, adapter=adapter)
+        begin = cast(Callable[[], Generator[list[Logprob | None]]], score)
+        self._prompts.append(_Prompt(owner, index, begin, begin()))
 
     def step(self) -> list[Logprob | None] | None:
         """Score one chunk of the first prompt; all of it once that was the last.
 
-        Raises CutworkError if memory is short.
+        Raises CutworkError if memory is short; then it may be begun again (`restart`).
         """
         first = self._prompts[0]
         chunk = next(first.chunks, None)
@@ -53,6 +56,12 @@ class PromptScorer(Generic[Owner]):
             return None
         self._prompts.popleft()
         return first.logprobs
+
+    def restart(self) -> None:
+        """Begin the first prompt again."""
+        first = self._prompts[0]
+        first.chunks.close()
+        first.chunks, first.logprobs = first.begin(), []
 
     def release(self, owner: Owner) -> None:
         """Forget an owner's prompts and free their memory."""

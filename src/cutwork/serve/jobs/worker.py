@@ -177,7 +177,10 @@ class Worker(ModelThread[TextJob]):
             self.fail(job, _as_api_error(error))
             return
         except CutworkError as error:
-            self.fail(job, ApiError(503, str(error), code="cache_full", retry=1))
+            if self.model.session.busy:  # with what holds the memory, perhaps the same request's own answer
+                self._scorer.restart()
+            else:
+                self.fail(job, ApiError(503, str(error), code="cache_full", retry=1))
             return
         if logprobs is not None:
             job.send((index, Scored(logprobs)))

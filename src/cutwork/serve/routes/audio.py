@@ -78,6 +78,9 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
         stream: bool,
     ) -> Response:
         _check(served, options)
+        if stream and form not in ("json", "text"):
+            message = f"a transcript is streamed as text, not as {form}; leave out stream or response_format"
+            raise ApiError(400, message, param="stream")
         seconds = seconds_left(request, limits.deadline)
         recording = Recording(await file.read(), options, seconds, client_of(request))
         served.transcriber.submit(recording)

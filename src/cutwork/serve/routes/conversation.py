@@ -136,6 +136,8 @@ async def _prepare(body: ChatRequest, served: ServedModel, limits: Limits, cache
         raise ApiError(
             400, f"max_tokens: this server allows at most {limits.max_tokens}, not {wanted}", param="max_tokens"
         )
+    if body.top_logprobs and not body.logprobs:
+        raise ApiError(400, "top_logprobs needs logprobs: true", param="top_logprobs")
     logprobs = body.top_logprobs if body.logprobs else None
     calls = required_calls(body)
     first = await generate_options(

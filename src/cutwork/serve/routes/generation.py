@@ -152,7 +152,7 @@ async def generate_options(
     if calls:
         constraint = await served.tokens.run(LONG, served.grammars.tool_call, calls, written, limits)
     if logprobs is not None:
-        await served.tokens.know_texts()
+        await served.tokens.know_bytes()
     same = cast(GenerateOptions, request.model_dump(include=set(EngineFields.model_fields)))
     other: GenerateOptions = {
         "max_new_tokens": max_tokens,

@@ -64,9 +64,10 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
             raise ApiError(400, "this model cannot fill in the middle: its tokenizer has no tokens for it")
         files = [(file.filename, file.text) for file in body.input_extra]
         same = body.model_dump(include={*EngineFields.model_fields, "model", "seed", "stop"})
-        same["stop_token_ids"] += fill.ends(served.model.tokenizer)
+        ends = [*body.stop_token_ids, *fill.ends(served.model.tokenizer)]  # may be more than a client may give
         prompt = fill.prompt(body.input_prefix + body.prompt, body.input_suffix, files)
-        work = await begin(CompletionRequest(**same, prompt=prompt, max_tokens=body.n_predict), request, models, limits)
+        asked = CompletionRequest(**same, prompt=prompt, max_tokens=body.n_predict)
+        work = await begin(asked.model_copy(update={"stop_token_ids": ends}), request, models, limits)
         unused = [name for name in WITHOUT_EFFECT if getattr(body, name) is not None]
         headers = {WARNING: f"without effect: {', '.join(unused)}"} if unused else {}
         if body.stream:

@@ -43,7 +43,7 @@ def router(models: ServedModels, limits: Limits, metrics: Metrics) -> APIRouter:
         places = models.places.values()
         return {"object": "list", "data": [_model(p, name) for p in places for name in (p.name, *p.adapters)]}
 
-    @routes.get("/v1/models/{name}", summary="One model")
+    @routes.get("/v1/models/{name:path}", summary="One model")
     async def one_model(name: str) -> dict[str, Any]:
         return _model(models.place(name), name)
 

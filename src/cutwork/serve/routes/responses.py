@@ -243,7 +243,7 @@ class _Answer:
                 for event in self._of(part):
                     yield event
             cut_off = piece.finish_reason == "length"
-        for event in self._close():
+        for event in self._close("incomplete" if cut_off else "completed"):
             yield event
         usage = self._conversation.usage()
         self._response |= {
@@ -287,7 +287,7 @@ class _Answer:
         self._items.append({"id": identifier(prefix), "status": "in_progress", **item})
         return self._event("response.output_item.added", output_index=len(self._items) - 1, item=dict(self._items[-1]))
 
-    def _close(self) -> Iterator[Event]:
+    def _close(self, status: str = "completed") -> Iterator[Event]:
         """The end of the item that is open, if one is."""
         if not self._items or self._items[-1]["status"] != "in_progress":
             return
@@ -296,7 +296,7 @@ class _Answer:
             more: Event = {"logprobs": []} if item["type"] == "message" else {}
             yield self._at(f"response.{text['type']}.done", content_index=0, text=text["text"], **more)
             yield self._at("response.content_part.done", content_index=0, part=text)
-        item["status"] = "completed"
+        item["status"] = status
         yield self._event("response.output_item.done", output_index=len(self._items) - 1, item=item)
 
     def _at(self, kind: str, **fields: Any) -> Event:

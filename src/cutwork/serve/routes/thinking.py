@@ -67,7 +67,10 @@ def thinking_of(body: ThinkingFields, template: ChatTemplate) -> Thinking:
         elif result.budget is None:
             result.budget = BUDGETS[effort]
     if on and not thinks:
-        raise ApiError(400, "this model does not think; leave enable_thinking out", param="enable_thinking")
+        message = "this model does not think; leave out what asks for it (enable_thinking, thinking)"
+        raise ApiError(400, message, param="enable_thinking")
+    if body.thinking_budget and not thinks:
+        result.warnings.append("thinking_budget has no effect: this model does not think")
     if on is not None and template.switch is not None:
         result.settings.setdefault(template.switch, on)
     if result.budget is not None and BUDGET in template.settings:
