@@ -5,10 +5,10 @@
 #include <chrono>
 #include <cstdint>
 #include <stdexcept>
-#include <thread>
 #include <vector>
 
 #include "bindings/bindings.h"
+#include "bindings/parallel.h"
 
 namespace nb = nanobind;
 
@@ -38,15 +38,11 @@ double read_bandwidth(int threads, int64_t megabytes, int repeats) {
   double best = 0;
   for (int repeat = 0; repeat < repeats; repeat++) {
     const auto start = std::chrono::steady_clock::now();
-    std::vector<std::thread> workers;
     const size_t share = data.size() / static_cast<size_t>(threads);
-    for (int i = 0; i < threads; i++) {
-      workers.emplace_back([&, i] {
-        const uint64_t* begin = data.data() + share * static_cast<size_t>(i);
-        totals[static_cast<size_t>(i) * 16] += sum(begin, begin + share);
-      });
-    }
-    for (auto& worker : workers) worker.join();
+    cutwork::in_parallel(threads, [&](int i, int) {
+      const uint64_t* begin = data.data() + share * static_cast<size_t>(i);
+      totals[static_cast<size_t>(i) * 16] += sum(begin, begin + share);
+    });
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     best = std::max(best, static_cast<double>(data.size() * sizeof(uint64_t)) / seconds);
   }

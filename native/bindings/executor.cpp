@@ -326,7 +326,7 @@ Floats<2> step(BoundExecutor& self, const Indices<1>& tokens, const Indices<1>& 
 }
 
 nb::object attention_weights(const BoundExecutor& self) {
-  const Executor::AttentionWeights& found = self.executor->attention_weights();
+  const Executor::AttentionWeights found = self.executor->attention_weights();
   const size_t shape[3] = {static_cast<size_t>(found.pairs), static_cast<size_t>(found.tokens),
                            static_cast<size_t>(found.keys)};
   std::unique_ptr<float[]> weights(new float[found.weights.size()]);

@@ -13,10 +13,10 @@
 #include <new>
 #include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "bindings/bindings.h"
+#include "bindings/parallel.h"
 #include "cost/cost.h"
 
 namespace nb = nanobind;
@@ -163,15 +163,6 @@ using AlignedBytes = std::unique_ptr<char[], AlignedFree>;
 
 AlignedBytes aligned_bytes(size_t size) {
   return AlignedBytes(static_cast<char*>(::operator new[](std::max<size_t>(size, 1), std::align_val_t{64})));
-}
-
-// Runs part(i, parts) for i in [0, parts) on as many threads.
-template <class F>
-void in_parallel(int parts, const F& part) {
-  std::vector<std::thread> others;
-  for (int i = 1; i < parts; ++i) others.emplace_back(part, i, parts);
-  part(0, parts);
-  for (std::thread& other : others) other.join();
 }
 
 AlignedBytes rearranged(const Weight& weight, const LinearKernels& kernels, Algorithm algorithm, const void* input,

@@ -206,6 +206,16 @@ void Executor::step(const Batch& batch, bool profile, float* logits) {
   }
 }
 
+Executor::AttentionWeights Executor::attention_weights() {
+  const Turn turn(busy_);
+  return attention_weights_;
+}
+
+std::vector<double> Executor::profile() {
+  const Turn turn(busy_);
+  return profile_;
+}
+
 void Executor::copy_blocks(const std::vector<std::pair<int64_t, int64_t>>& pairs) {
   const Turn turn(busy_);
   if (!cache_) throw std::invalid_argument("this executor has no cache");

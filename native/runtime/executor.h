@@ -44,8 +44,9 @@ class Executor {
     std::vector<float> weights;
     int64_t pairs = 0, tokens = 0, keys = 0;
   };
-  const AttentionWeights& attention_weights() const { return attention_weights_; }
-  const std::vector<double>& profile() const { return profile_; }  // seconds per op of the last profiled step
+  // Throws like step().
+  AttentionWeights attention_weights();
+  std::vector<double> profile();  // seconds per op of the last profiled step
 
  private:
   // The cosines and sines of a step's positions, [max_tokens, half] each.

@@ -198,6 +198,7 @@ void Executor::run(const CrossAttention& op, const Prepared&) {
       together.count += runs_[i].count;
     add_tiles(together, 0, keys, batch_.memory_table(together.first), op.heads / op.kv_heads);
   }
+  keep_weights(op);  // first, as the output may take the queries' place
   attend({.cache = memory_cache_.get(),
           .layer = op.cache,
           .q = op.q,
@@ -212,7 +213,6 @@ void Executor::run(const CrossAttention& op, const Prepared&) {
           .bias = nullptr,
           .behind = 0,
           .ahead = 0});
-  keep_weights(op);
 }
 
 void Executor::start_keeping_weights() {

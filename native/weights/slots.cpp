@@ -130,7 +130,7 @@ OwnedWeight OwnedWeight::slots(DType dtype, int64_t rows, int64_t cols, Array va
   view.values = weight.adopt(std::move(values), 1);
   weight.nbytes_ += static_cast<int64_t>(weight.starts_.size() * sizeof(uint16_t));
   if (dtype == DType::i4)
-    weight.adopt_scales(std::move(scale), scale_type, group_cols, kWindow);
+    weight.adopt_scales(std::move(scale), scale_type, group_cols, kRunCols);
   else
     weight.adopt_row_scale(std::move(scale));
   if (dtype == DType::i4)

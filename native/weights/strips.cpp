@@ -104,6 +104,8 @@ int64_t write_records(Tile rows, int64_t cols, SlotForm form, uint8_t* records, 
       if (form == SlotForm::wide)
         record[kRecordBytes + slot % kStripSlots] |= static_cast<uint8_t>(column >> 4 << (7 - 2 * strip - step));
     });
+    if (steps % 2 != 0)  // kernels may take the same blocks where starts that never fall are the same
+      starts[steps * parts + part] = starts[(steps - 1) * parts + part];
     most = std::max(most, static_cast<int64_t>(steps + 1) / 2);
   }
   return most;

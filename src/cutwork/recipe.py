@@ -293,7 +293,7 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     if not path.is_file():
         raise CutworkError(f"no recipe at {path}; the shipped ones are in recipes/")
     try:
-        data = yaml.safe_load(path.read_text())
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CutworkError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):

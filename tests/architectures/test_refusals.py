@@ -24,3 +24,10 @@ def _refused():
 def test_bad_configs_get_one_sentence(model_type, word, change):
     with pytest.raises(CutworkError, match=word):
         build_plan({**SMALL, "model_type": model_type, **change})
+
+
+def test_smollm3_shares_its_head_where_a_config_leaves_out_what_is_usual():
+    config = {**SMALL, "model_type": "smollm3", "num_hidden_layers": 4}
+    config.pop("tie_word_embeddings", None)
+    assert "lm_head.weight" not in build_plan(config).weights
+    assert "lm_head.weight" in build_plan({**config, "tie_word_embeddings": False}).weights

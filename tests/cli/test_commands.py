@@ -58,8 +58,8 @@ def test_generate_searches_draws_and_drafts(cutwork: Any, packed: Path) -> None:
     status, out, _ = cutwork("generate", packed, "abc", "-n", 6, *beams, "--json")
     best = json.loads(out)[0]
     assert status == 0 and best["score"] >= best["alternatives"][0]["score"] and len(best["alternatives"]) == 1
-    status, out, _ = cutwork("generate", packed, "abc", "-n", 6, *beams)
-    assert status == 0 and out.count("score ") == 2
+    status, out, _ = cutwork("generate", packed, "abc [/INST]", "-n", 6, *beams)
+    assert status == 0 and out.count("score ") == 2 and "abc [/INST]" in out
     status, out, _ = cutwork(
         "generate", packed, "abc", "-n", 6, "--num-return-sequences", 3, "--temperature", 1, "--json"
     )
@@ -124,7 +124,10 @@ def test_bad_input_is_one_sentence(cutwork: Any, checkpoint: Path, packed: Path,
     weights = truncated / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
 
+    right = tmp_path / "right.yaml"
+    right.write_text("name: x\nmodel: m\noutput: o\ntask: {name: gsm8k}\nprune: {sparsity: 0.5}\n")
     for arguments, problem in [
+        (["compress", checkpoint, tmp_path / "o", "--recipe", right, "--within", 1, "--seed", 3], "--seed"),
         (["generate", tmp_path / "missing", "x"], "missing"),
         (["generate", unknown, "x"], "martian"),
         (["generate", truncated, "x"], "model.safetensors"),

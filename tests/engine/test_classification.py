@@ -105,7 +105,7 @@ def test_a_mean_may_come_before_the_head(tmp_path):
             assert relative(found[0], expected(hf, directory, text)) < 1e-4
 
 
-@pytest.mark.parametrize("problem", [None, "multi_label_classification"])
+@pytest.mark.parametrize("problem", [None, "multi_label_classification", "regression"])
 def test_scores_of_texts_are_those_of_the_pipeline(problem, tmp_path):
     hf = make("bert", "text", problem_type=problem)
     directory = save(hf, tmp_path)

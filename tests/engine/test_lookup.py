@@ -72,6 +72,12 @@ def test_repetition_saves_steps(target, monkeypatch):
     assert result.tokens == wanted and len(steps) < 20 and result.acceptance > 0.9
 
 
+def test_all_sequences_may_be_guessed_for_however_large_the_vocabulary(target, monkeypatch):
+    monkeypatch.setattr("cutwork.engine.load.LOGITS_FLOATS", 4 * VOCABULARY)
+    with load(*target, draft="ngram", draft_tokens=5, max_batch=4) as model:
+        assert model.session.scheduler.max_guesses >= 4 * 5
+
+
 def test_encoders_are_refused(tmp_path):
     from ..architectures.test_t5 import make as make_t5
     from ..text_to_text import load as load_t5

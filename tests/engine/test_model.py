@@ -327,6 +327,14 @@ def test_tokens_that_rules_name_must_exist(directory, llama):
         model.generate([1], suppress_tokens=[4, 300])
 
 
+def test_what_a_model_must_not_write_it_does_not_whatever_else_is_forbidden(directory, llama):
+    with load(llama, directory) as model:
+        plain = model.generate(PROMPTS[0], max_new_tokens=1, ignore_eos=True).tokens
+        model.session._usual = {"suppress_tokens": plain}
+        for more in ({}, {"suppress_tokens": [4]}, {"suppress_tokens": []}):
+            assert model.generate(PROMPTS[0], max_new_tokens=1, ignore_eos=True, **more).tokens != plain
+
+
 def test_gpt2_as_openai_stores_it_packs_and_restores_bit_for_bit(tmp_path):
     """Linear layers as [columns, rows], names of the inner model, a causal mask among the weights."""
     hf = make("gpt2", vocab_size=VOCABULARY)

@@ -95,6 +95,55 @@ def test_capped_scores(rng, isa, dtype):
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("cap", [0.0, 2.0])
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "i8"])
+@pytest.mark.parametrize("where", ["q", "k"])
+def test_what_is_no_number_stays_none(rng, isa, cap, dtype, where):
+    """In the answer of its own row as a query, of all rows that see it as a key; elsewhere nothing changes."""
+    count, heads = 40, 2
+    given = {name: rng.standard_normal((count, heads * 16)).astype(np.float32) for name in "qkv"}
+
+    def run():
+        plan = Plan()
+        plan.add("kv_append", k=plan.table(given["k"]), v=plan.table(given["v"]), cache=0)
+        shape = {"heads": heads, "kv_heads": heads, "head_dim": 16, "scale": 0.25, "window": -1, "slopes": -1}
+        queries = plan.table(given["q"])
+        plan.show(plan.emit("attention", heads * 16, q=queries, cache=0, bias=-1, cap=cap, **shape))
+        cache = {"layers": 1, "kv_heads": heads, "head_dim": 16, "block_size": 16, "blocks": 4, "dtype": dtype}
+        executor = plan.executor(isa=isa, max_tokens=count, max_logits=count, cache=cache)
+        tokens, positions, sequences = batch([count])
+        return executor.step(tokens, positions, sequences, np.arange(4, dtype=np.int32)[None], tokens)
+
+    sound = run()
+    given[where][5, :16] = np.nan
+    found = run()
+    lost = np.isnan(found[:, :16]).any(1)
+    assert lost[5] and (where == "q" or lost[5:].all()) and not lost[:5].any()
+    np.testing.assert_array_equal(found[~lost], sound[~lost])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_weights_are_kept_where_the_output_takes_the_queries_place(rng, isa):
+    count, heads = 9, 2
+    q, k, v = (rng.standard_normal((count, heads * 16)).astype(np.float32) for _ in range(3))
+    tokens, positions, sequences = batch([count])
+    table = np.arange(1, dtype=np.int32)[None]
+    memory = encoder(k, v, heads, isa=isa)
+    memory.step(tokens, positions, sequences, table, tokens[:0])
+    seen = {"memory_tables": table, "memory_lengths": np.array([count], np.int32)}
+    found = []
+    for in_place in (False, True):
+        one = decoder(q, heads, memory, isa=isa, in_place=in_place)
+        nothing = np.zeros((1, 0), np.int32)
+        outputs = one.step(
+            tokens, positions, sequences, nothing, tokens, **seen, attention_of=np.array([[1, 1]], np.int32)
+        )
+        found.append((outputs, one.attention_weights))
+    for apart, together in zip(*found, strict=True):
+        np.testing.assert_array_equal(apart, together)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("reach", [1, 4, 400])
 def test_bias_of_causal_attention(rng, isa, reach):
     count, heads = 150, 3
@@ -128,8 +177,9 @@ def encoder(k, v, heads, **options):
     return plan.executor(max_tokens=len(k), cache=cache, **options)
 
 
-def decoder(q, heads, memory, layer=1, cap=0.0, **options):
+def decoder(q, heads, memory, layer=1, cap=0.0, in_place=False, **options):
     plan = Plan()
+    queries = plan.table(q)
     shape = {
         "heads": heads,
         "kv_heads": heads,
@@ -137,7 +187,10 @@ def decoder(q, heads, memory, layer=1, cap=0.0, **options):
         "scale": (q.shape[1] // heads) ** -0.5,
         "cap": cap,
     }
-    plan.show(plan.emit("cross_attention", q.shape[1], q=plan.table(q), cache=layer, **shape))
+    out = plan.emit("cross_attention", q.shape[1], q=queries, cache=layer, **shape)
+    if in_place:
+        plan.buffers[out] = plan.buffers[queries]
+    plan.show(out)
     return _native.Executor(
         plan.ops,
         plan.buffers,

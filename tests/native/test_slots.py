@@ -80,6 +80,23 @@ def test_any_mask_goes_into_slots(isa, density, make):
             np.testing.assert_array_equal(weight.matmul(x, isa=isa), exact(x, codes, scale))
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("columns", [(0, 64, 128), (1, 65, 66, 130, 190, 191, 250), (70,), (0, 300, 700)])
+def test_an_odd_number_of_steps_ends_where_the_last_began(isa, columns):
+    """Kernels of four steps look at the first and the last of them."""
+    rng = np.random.default_rng(11)
+    codes = np.zeros((64, 768), np.int8)
+    codes[:, ::16] = rng.integers(1, 9, (64, 48))  # other tiles take all windows
+    codes[16:32] = 0
+    codes[16:32, columns] = rng.integers(1, 127, (16, len(columns)))
+    x = rng.standard_normal((8, 768)).astype(np.float32)
+    for rows in (codes, codes[16:32]):
+        scale = np.ones(len(rows), np.float32)
+        weight = make_weight(np.ascontiguousarray(rows), "dense", scale).in_slots()
+        for tokens in (1, 4, 8):
+            np.testing.assert_array_equal(weight.matmul(x[:tokens], isa=isa), exact(x[:tokens], rows, scale))
+
+
 def slots_per_nonzero(codes):
     weight = make_weight(codes, "bitmask", np.ones(len(codes), np.float32)).in_slots()
     return weight.wide, weight.stored / weight.nonzeros
@@ -168,6 +185,9 @@ def test_what_a_kernel_would_trust_is_refused():
     lowest[0, 64:][lowest[0, 64:] != 0] = 0x80
     refused("-128", lowest)
     refused("not finite", scale=np.full(20, np.nan, np.float32))
+    for group in (16, 48):  # of which a tile of int4 has no whole number of runs
+        with pytest.raises(ValueError, match="multiple of 32"):
+            _native.Weight.slots(20, 96, good, np.ones((20, 96 // group), np.float16), keep=4, group=group)
 
 
 def test_only_int8_goes_into_slots_when_it_is_loaded():

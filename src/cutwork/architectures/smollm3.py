@@ -16,9 +16,9 @@ def parse(config: Mapping[str, Any]) -> LlamaConfig:
     rotary = _rotary(config)
     kinds = ["full_attention" if turns else "sliding_attention" for turns in rotary]  # unless layer_types says more
     windows = sliding_windows({"layer_types": kinds, "sliding_window": None, **config})
-    bias, theta = flag(config, "attention_bias"), {"rope_theta": 2e6}
+    bias, usual = flag(config, "attention_bias"), {"rope_theta": 2e6, "tie_word_embeddings": True}
     parsed = decoder(
-        {**theta, **config},
+        {**usual, **config},
         qkv_bias=bias,
         output_bias=bias,
         mlp_bias=flag(config, "mlp_bias"),

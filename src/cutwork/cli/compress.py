@@ -16,9 +16,14 @@ from cutwork.recipe import Pruner, PruneSettings, Recipe, TaskSettings, TuneSett
 
 _BYTES = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9}
 _PRUNE, _TUNE = PruneSettings(), TuneSettings()
+_DECIDED = (  # by the recipe, where there is one
+    "samples", "test_samples", "max_length", "max_new_tokens", "long", "method", "calibration_samples", "epochs",
+    "max_steps", "learning_rate", "batch_size", "micro_batch_size", "seed",
+)  # fmt: skip
 
 
 def compress(
+    context: typer.Context,
     model: CheckpointArgument,
     output: OutputArgument,
     task: Annotated[
@@ -108,6 +113,8 @@ def compress(
         },
         "compare": {"accuracy_samples": max(validation_samples, test_samples), "max_new_tokens": max_new_tokens},
     }
+    if recipe:
+        _refuse_beside_recipe(context)
     base = _base(model, output, task, recipe, settings, validation_samples)
     base = base.model_copy(
         update={"compare": base.compare.model_copy(update={"threads": threads or base.compare.threads})}
@@ -164,6 +171,14 @@ def _base(
         problem = error.errors()[0]
         option = str(problem["loc"][-1]).replace("_", "-")
         raise CutworkError(f"--{option}: {problem['msg'].lower()} (got {problem['input']!r})") from None
+
+
+def _refuse_beside_recipe(context: typer.Context) -> None:
+    """Raise CutworkError for options that the recipe decides."""
+    given = [name for name in _DECIDED if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"]
+    if given:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise CutworkError(f"the recipe says what {options} would; leave it out, or change the recipe")
 
 
 def _with_validation(task: TaskSettings, count: int) -> TaskSettings:

@@ -43,8 +43,12 @@ def evaluate(
     chat_template: Annotated[
         bool, typer.Option("--chat-template", help="Ask them through the model's chat template.")
     ] = False,
-    samples: Annotated[int, typer.Option(min=1, help="Test samples of the task.")] = 200,
-    seed: Annotated[int, typer.Option(help="Seed of tasks that are generated.")] = 0,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Test samples of the task.  \\[default: 200, or the recipe's]")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of tasks that are generated.  \\[default: 0, or the recipe's]")
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens per answer.")] = 256,
     num_beams: Annotated[int, typer.Option(min=1, max=64, help="Hypotheses kept at a time; 1: greedy.")] = 1,
     max_tokens: Annotated[int | None, typer.Option(min=2, help="Measure only the text's first tokens.")] = None,
@@ -74,9 +78,11 @@ def evaluate(
     if task and recipe:
         raise CutworkError("give either --task or --recipe, not both")
     if recipe:
-        settings = load_recipe(recipe).task.model_copy(update={"test_samples": samples})
+        asked = {"test_samples": samples, "seed": seed}
+        chosen = {key: value for key, value in asked.items() if value is not None}
+        settings = load_recipe(recipe).task.model_copy(update=chosen)
     elif task:
-        settings = TaskSettings(name=task, test_samples=samples, seed=seed)
+        settings = TaskSettings(name=task, test_samples=samples or 200, seed=seed or 0)
     content = read_text(text) if text else None
     if lm_eval:
         from cutwork.measure.harness import lm_eval as ask

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from cutwork.cli.console import print_json
 from cutwork.cli.loading import AdapterOption, ModelArgument, loads_model, with_adapter
@@ -102,7 +103,7 @@ def generate(
         return
     console = Console()
     for text, result in zip(prompts, results, strict=True):
-        console.rule(text if len(text) < 80 else text[:77] + "…", align="left")
+        console.rule(Text(text if len(text) < 80 else text[:77] + "…"), align="left")
         for answer in [result, *result.alternatives]:
             if answer.score is not None:
                 console.print(f"[dim]score {answer.score:.4f}[/dim]")

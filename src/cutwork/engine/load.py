@@ -130,7 +130,9 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
     max_tokens = max(max_batch, min(MAX_TOKENS, size.context))
     if not writes:
         max_tokens = MAX_TOKENS if plan.cache_layers else max(MAX_TOKENS, size.context)  # which sees a text at once
-    logits_chunk = max(max_batch, min(max_tokens, LOGITS_FLOATS // plan.vocabulary)) if writes else max_tokens
+    # As many as are guessed for all sequences at once: how much is guessed may not depend on who else is there.
+    least = max_batch * (1 + (options["draft_tokens"] if options["draft"] else 0))
+    logits_chunk = min(max_tokens, max(least, LOGITS_FLOATS // plan.vocabulary)) if writes else max_tokens
 
     def executor(index: int, blocks: int, **more: Any) -> Executor:
         cache = {

@@ -43,7 +43,9 @@ def restore(packed: Path, output: Path, *, overwrite: bool = False, progress: Pr
                     progress(done, len(names))
                 tensor = jobs[name][1]()
                 writer.add(name, tensor.dtype, tensor.array)
-        (directory / "config.json").write_text(json.dumps(model.config, indent=2, ensure_ascii=False) + "\n")
+        (directory / "config.json").write_text(
+            json.dumps(model.config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
         copy_side_files(packed, directory)
     if progress:
         progress(len(names), len(names))

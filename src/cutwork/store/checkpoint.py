@@ -30,4 +30,4 @@ def write_checkpoint(tensors: Checkpoint, config: dict[str, Any], directory: Pat
         for name in names:
             tensor = tensors[name]
             writer.add(name, tensor.dtype, tensor.array)
-    (directory / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    (directory / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

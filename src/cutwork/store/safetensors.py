@@ -343,7 +343,9 @@ class SafetensorsWriter:
         if len(names) > 1:
             places = {tensor: name for name, shard in zip(names, self._shards, strict=True) for tensor in shard}
             index = {"metadata": {"total_size": self.total_bytes}, "weight_map": places}
-            (self._directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n")
+            (self._directory / "model.safetensors.index.json").write_text(
+                json.dumps(index, indent=1) + "\n", encoding="utf-8"
+            )
 
 
 def _shard_names(count: int) -> Iterable[str]:

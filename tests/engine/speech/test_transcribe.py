@@ -1,5 +1,6 @@
 """Transcription against transformers' long-form generation, with its model as the decoder."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from cutwork.engine.speech.spectrogram import Spectrogram
 from cutwork.engine.speech.transcribe import Transcription
 from cutwork.engine.speech.vocabulary import vocabulary_of
 from cutwork.errors import CutworkError
-from tests.engine.speech.tiny import LANGUAGES, Torch, save, sound
+from tests.engine.speech.tiny import LANGUAGES, Torch, save, sound, tokenizer
 
 PLAIN = {
     "beam_size": 1,
@@ -114,6 +115,17 @@ def test_what_a_model_cannot_do_is_told(tmp_path: Path) -> None:
         options_from({"beam_size": 0})
     with pytest.raises(CutworkError, match="only Whisper models transcribe"):
         vocabulary_of(tmp_path, {"model_type": "llama"}, None)
+
+
+def test_languages_and_tasks_are_found_by_their_names_in_older_models(tmp_path: Path) -> None:
+    file = save(tmp_path) / "generation_config.json"
+    settings = json.loads(file.read_text())
+    config = json.loads((tmp_path / "config.json").read_text()) | {"vocab_size": 51_865}
+    told = vocabulary_of(tmp_path, config, tokenizer())
+    assert told.multilingual and set(told.tasks) == {"transcribe", "translate"}
+    file.write_text(json.dumps({k: v for k, v in settings.items() if k not in ("lang_to_id", "task_to_id")}))
+    assert vocabulary_of(tmp_path, config, tokenizer()) == told
+    assert not vocabulary_of(tmp_path, config | {"vocab_size": 51_864}, tokenizer()).multilingual
 
 
 def test_doubt_raises_the_temperature(tmp_path: Path) -> None:

@@ -104,6 +104,8 @@ def _labels(config: Mapping[str, Any], count: int) -> tuple[str, ...]:
 
 def _function(config: Mapping[str, Any], of: Classified, labels: int) -> Function:
     """As transformers' pipelines have it; of a single class as sentence-transformers' cross-encoders."""
+    if of == "text" and config.get("problem_type") == "regression":
+        return "none"
     if labels == 1:
         newer = config.get("sentence_transformers")
         name = newer.get("activation_fn") if isinstance(newer, dict) else None

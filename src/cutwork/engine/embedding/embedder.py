@@ -61,7 +61,8 @@ class Embedder:
         Raises CutworkError for what is empty, too many ids, and a prompt that is not known or not for this model.
         """
         before = self._prompt(options)
-        texts = iter(self.reader.read([before + i for i in inputs if isinstance(i, str)]) if _any_text(inputs) else ())
+        given = [(before + each).strip() for each in inputs if isinstance(each, str)]  # as sentence-transformers does
+        texts = iter(self.reader.read(given) if given else ())
         found = [next(texts) if isinstance(each, str) else Tokens.of_ids(each) for each in inputs]
         for number, tokens in enumerate(found):
             if not len(tokens):
@@ -135,7 +136,3 @@ class Embedder:
         if prompt and not self.description.pools_prompt:
             raise CutworkError("this model leaves its prompt out of the pooling, which is not supported")
         return prompt
-
-
-def _any_text(inputs: Sequence[Input]) -> bool:
-    return any(isinstance(each, str) for each in inputs)

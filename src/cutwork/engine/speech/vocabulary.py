@@ -1,6 +1,6 @@
 """Whisper's special tokens: where text ends and times begin, languages, tasks, and what it must not write."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +9,8 @@ from cutwork.architectures import kind_of
 from cutwork.architectures.config import integer
 from cutwork.engine.generation_config import read_generation_config
 from cutwork.errors import CutworkError, damaged_if_not_understood
+
+_ENGLISH_VOCABULARY = 51864  # tokens of the English-only models; all others have more
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,9 @@ def _read(path: Path, config: Mapping[str, Any], tokenizer: Any) -> Vocabulary:
         return int(named[0])
 
     without_times = find("no_timestamps_token_id", "<|notimestamps|>")
-    languages = settings.get("lang_to_id") or {}
+    languages, tasks = settings.get("lang_to_id") or {}, settings.get("task_to_id") or {}
+    if not languages and integer(config, "vocab_size", maximum=1 << 24) > _ENGLISH_VOCABULARY:
+        languages, tasks = _by_names(tokenizer)
     heads = settings.get("alignment_heads") or ()
     return Vocabulary(
         start=find("decoder_start_token_id", "<|startoftranscript|>"),
@@ -109,8 +113,21 @@ def _read(path: Path, config: Mapping[str, Any], tokenizer: Any) -> Vocabulary:
         no_speech=without_times - 1,
         without_times=without_times,
         languages={name.strip("<|>"): int(token) for name, token in languages.items()},
-        tasks=settings.get("task_to_id") or {},
+        tasks=tasks,
         suppressed=tuple(settings.get("suppress_tokens") or config.get("suppress_tokens") or ()),
         suppressed_first=tuple(settings.get("begin_suppress_tokens") or config.get("begin_suppress_tokens") or ()),
         alignment_heads=tuple((int(layer), int(head)) for layer, head in heads),
     )
+
+
+def _by_names(tokenizer: Any) -> tuple[dict[str, int], dict[str, int]]:
+    """Languages and tasks of a multilingual model whose generation_config.json is older than both, or missing."""
+    from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
+    unknown = getattr(tokenizer, "unk_token_id", None)
+
+    def known(names: Iterable[str]) -> dict[str, int]:
+        found = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in names}
+        return {name: token for name, token in found.items() if token is not None and token != unknown}
+
+    return known(sorted(set(TO_LANGUAGE_CODE.values()))), known(("transcribe", "translate"))

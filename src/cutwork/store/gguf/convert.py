@@ -29,8 +29,12 @@ def checkpoint_of(path: Path, codes: bool = False) -> Path:
     key = digest([path.name, status.st_size, status.st_mtime_ns])
     made = cache_directory() / "gguf" / f"{path.stem}-{key}{'-codes' if codes else ''}"
     if not made.is_dir():
-        with Console(stderr=True).status(f"reading {path.name}"), output_directory(made) as partial:
-            write_gguf_checkpoint(path, partial, codes=codes)
+        try:
+            with Console(stderr=True).status(f"reading {path.name}"), output_directory(made) as partial:
+                write_gguf_checkpoint(path, partial, codes=codes)
+        except CutworkError:
+            if not made.is_dir():  # else another process was quicker
+                raise
     return made
 
 
@@ -79,7 +83,7 @@ def write_gguf_checkpoint(
         if linears:
             groups = ([renamed[name].removesuffix(".weight") for name in group] for group in (kept, rounded))
             config["quantization_config"] = _description(*groups)
-        (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         write_tokenizer(file, arch, directory)
 
 

@@ -36,10 +36,14 @@ def write_tokenizer(file: GgufFile, arch: str, directory: Path) -> None:
     template = metadata.get("tokenizer.chat_template")
     if isinstance(template, str):
         settings["chat_template"] = template
-    (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
+    (directory / "tokenizer_config.json").write_text(
+        json.dumps(settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     ends = [metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
     ends = [end for end in ends if isinstance(end, int) and not isinstance(end, bool)]
-    (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": list(dict.fromkeys(ends))}) + "\n")
+    (directory / "generation_config.json").write_text(
+        json.dumps({"eos_token_id": list(dict.fromkeys(ends))}) + "\n", encoding="utf-8"
+    )
 
 
 def _token(metadata: dict[str, Any], tokens: Any, key: str) -> str | None:
