@@ -26,7 +26,7 @@ from benchmarks.embedding import quality as embedding_quality
 from benchmarks.embedding import speed as embedding_speed
 from benchmarks.engine import bare, encoders, layouts, partition, speculative, threads
 from benchmarks.engine import load as loading
-from benchmarks.evidence import pareto, patterns, seen_numbers
+from benchmarks.evidence import new_numbers, pareto, patterns, seen_numbers
 from benchmarks.evidence import report as evidence
 from benchmarks.isa import builds
 from benchmarks.isa import report as isa
@@ -85,6 +85,8 @@ TABLES = {
     "smollm2-gsm": Table(demo.table, ("smollm2-gsm",)),
     "demo, one thread": Table(demo.one_thread_table, ("demo_one_thread",)),
     "demo, gate": Table(demo.gate_table, ("demo_gate",)),
+    "new numbers": Table(new_numbers.table, ("new_numbers",)),
+    "new numbers, verdicts": Table(new_numbers.verdicts, ("new_numbers",)),
     "seen numbers": Table(seen_numbers.table, ("seen_numbers",)),
     "engines": Table(partial(_of, table=report.overview, shape="1.1b"), ("peers",)),
     "engines, 7b": Table(partial(_of, table=report.overview, shape="7b"), ("peers",)),

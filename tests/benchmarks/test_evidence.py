@@ -256,6 +256,6 @@ def test_zeros_are_held_against_a_dense_model_trained_for_as_long() -> None:
     assert found == pytest.approx([100 * value for value in paired_bootstrap(sparse[:2], dense)])
     teachers = new_numbers.difference({"rows": rows}, new_numbers.TEACHER, new_numbers.CONTROL)
     assert teachers == pytest.approx([100 * value for value in paired_bootstrap(teacher.repeat(2, axis=0), dense)])
-    against, converged = new_numbers.verdicts({"rows": rows}).splitlines()[2:]  # no 4:16 yet
+    against, converged = new_numbers.verdicts({"rows": rows}).splitlines()[2:]  # neither 4:16 nor int4 yet
     assert against.endswith("2 seeds | **missed** |") and converged.endswith("2 seeds | met |")
     assert "| int8, 75% zeros anywhere, trained on | " in new_numbers.table({"rows": rows})
