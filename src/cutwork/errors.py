@@ -32,6 +32,14 @@ def check_known(given: Iterable[str], known: Iterable[str]) -> None:
         raise CutworkError(f"unknown option '{min(unknown)}'; the options are {', '.join(known)}")
 
 
+def check_text(text: str, where: str) -> None:
+    """Raise CutworkError for half a character, which is no text: a lone surrogate, or bytes that were not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise CutworkError(f"{where} holds half a character, or bytes that are not UTF-8; write it anew") from None
+
+
 def require(checks: Mapping[str, bool]) -> None:
     """Raise CutworkError with the first sentence that does not hold."""
     for sentence, holds in checks.items():

@@ -13,6 +13,7 @@ from cutwork.errors import CutworkError
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=1 << 32)]
 # "unstructured"; "n:m" KEEPS n of every m along the input; "adaptive": n of 16, chosen for each tile of 16 x 16;
 # "1x4" and "4x1" (out x in) zero whole blocks
 PatternName = Annotated[str, Field(pattern=r"^(unstructured|adaptive|1x4|4x1|[1-9]\d*:[1-9]\d*)$")]
@@ -41,7 +42,7 @@ def later(default: Any) -> Any:
 class Settings(BaseModel):
     """A stage's settings: immutable, no unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def as_key(self, *include: str) -> dict[str, Any]:
         """What a result depends on: all settings, or some, and the order of patterns on names, as the first counts."""
@@ -114,7 +115,7 @@ class TuneSettings(Settings):
     losses: Losses = Losses()
     keep_zeros: bool = True
     save_every: Positive = 50  # optimiser steps between resumable checkpoints
-    seed: int = 0
+    seed: Seed = 0
     weights: WeightsDType = later("float32")  # bfloat16: with lora, or an optimizer that rounds them (tune/low_bit.py)
     lora: LoraSettings | None = later(None)  # train adapters only, and merge them
     teacher_dtype: TorchDType = later("auto")  # auto: that of the forward pass
@@ -136,7 +137,7 @@ class PruneSettings(Settings):
     calibration_samples: Positive = 128
     damping: Annotated[float, Field(gt=0)] = 0.01  # of the Hessian's mean diagonal
     block_size: Positive = 128  # columns per block of SparseGPT and ROSE
-    seed: int = 0
+    seed: Seed = 0
     pattern: PatternName = later("unstructured")
     rates: Rates = later("uniform")  # owl: blocks with more outliers keep more weights
     owl_threshold: Annotated[float, Field(gt=0)] = later(5.0)  # an outlier is this many times the mean score
@@ -192,7 +193,7 @@ class QuantizeSettings(Settings):
     calibration_samples: Positive = 128
     damping: Annotated[float, Field(gt=0)] = 0.01
     ignore: tuple[str, ...] = ("lm_head",)  # modules (fnmatch patterns) kept in higher precision
-    seed: int = 0
+    seed: Seed = 0
     group_size: Annotated[int, Field(ge=32)] = later(128)  # columns that share a scale in w4a16
     overrides: dict[str, Scheme | Literal["skip"]] = later({})  # module patterns; the first that matches wins
     smoothing: Fraction = later(0.0)  # SmoothQuant's strength; 0: none, the paper's is 0.5
@@ -234,7 +235,7 @@ class TaskSettings(Settings):
     train_samples: Positive = 2000
     test_samples: Positive = 200
     validation_samples: Annotated[int, Field(ge=0)] = later(0)  # beside those of training, to measure tune's loss on
-    seed: int = 0
+    seed: Seed = 0
     max_length: Positive = 512  # tokens per training sample
     long: Long = later("drop")  # longer ones are left out and counted, cut at their end and counted, or an error
     options: dict[str, Any] = {}
@@ -294,7 +295,7 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
         raise CutworkError(f"no recipe at {path}; the shipped ones are in recipes/")
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise CutworkError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise CutworkError(f"{path} is not a recipe: expected a mapping of settings at the top level")
@@ -314,7 +315,7 @@ def _change(data: dict[str, Any], change: str) -> None:
         raise CutworkError(f"--set {change}: expected KEY=VALUE, as in prune.sparsity=0.6")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         value = text
     if ":" in text and isinstance(value, int | float):
         value = text  # a pattern, 2:4, and not 2 minutes and 4 seconds

@@ -1,6 +1,7 @@
 """Commands as a user meets them: what they print when all is well, and the one sentence when it is not."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -126,7 +127,28 @@ def test_bad_input_is_one_sentence(cutwork: Any, checkpoint: Path, packed: Path,
 
     right = tmp_path / "right.yaml"
     right.write_text("name: x\nmodel: m\noutput: o\ntask: {name: gsm8k}\nprune: {sparsity: 0.5}\n")
+    dated = tmp_path / "dated.yaml"
+    dated.write_text("name: 2026-13-45\n")
+    rows = {"half.jsonl": '{"prompt": "\\ud800", "answer": "a"}', "deep.jsonl": "[" * 5000}
+    for name, content in rows.items():
+        (tmp_path / name).write_text(content + "\n")
+    batched = tmp_path / "batched.jsonl"
+    batched.write_text("{}\n")
+    tune = ["tune", checkpoint, tmp_path / "o", "--task", tmp_path / "half.jsonl"]
     for arguments, problem in [
+        (["generate", packed, "a\udcff"], "UTF-8"),
+        (["generate", "x" * 300, "a"], "name too long"),
+        (["generate", "~nobodyatall/x", "a"], "without ~"),
+        (["eval", packed, "--task", tmp_path / "half.jsonl"], "row 1 holds half a character"),
+        (["eval", packed, "--task", tmp_path / "deep.jsonl"], "line 1 is not JSON"),
+        (["eval", packed, "--lm-eval", ","], "names no task"),
+        (["batch", packed, batched, batched, "--overwrite"], "is what is read"),
+        (["batch", packed, batched, tmp_path, "--overwrite"], "is a directory"),
+        ([*tune, "--seed", -1], "--seed"),
+        ([*tune, "--epochs", "inf"], "--epochs"),
+        (["run", dated], "not valid YAML"),
+        (["push", tmp_path, "a/b/c"], "OWNER/NAME"),
+        (["serve", packed, "--tls-key", recipe, "--tls-cert", recipe], "--tls-key and --tls-cert"),
         (["compress", checkpoint, tmp_path / "o", "--recipe", right, "--within", 1, "--seed", 3], "--seed"),
         (["generate", tmp_path / "missing", "x"], "missing"),
         (["generate", unknown, "x"], "martian"),
@@ -177,3 +199,21 @@ def test_an_error_is_all_that_is_said(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from cutwork.cli import main; main()", "tune", str(tmp_path / "no"), "out"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 1 and done.stderr.startswith("error: no model directory") and done.stdout == ""
+
+
+def test_an_instruction_set_that_is_not_known_is_no_fault_of_the_model(packed: Path) -> None:
+    environment = {**os.environ, "CUTWORK_ISA": "foo"}
+    command = [sys.executable, "-c", "from cutwork.cli import main; main()", "generate", str(packed), "x"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
+    assert done.returncode == 1 and "no instruction set 'foo'" in done.stderr
+    assert "damaged" not in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell of POSIX closes streams")
+@pytest.mark.parametrize(("closed", "status"), [("<&-", 1), (">&-", 0)])
+def test_streams_may_be_closed(packed: Path, closed: str, status: int) -> None:
+    prompt = "" if "<" in closed else "x"
+    cutwork = f'"{sys.executable}" -c "from cutwork.cli import main; main()"'
+    line = f'{cutwork} generate "{packed}" {prompt} -n 2 {closed}'
+    done = subprocess.run(["sh", "-c", line], stderr=subprocess.PIPE, text=True, check=False, timeout=300)
+    assert done.returncode == status and "Traceback" not in done.stderr

@@ -73,6 +73,15 @@ def test_jsonl_reads_keys_by_name_and_keeps_test_out_of_train(tmp_path: Path) ->
     assert [sample.answer for sample in task.train] == [f"answer {i}" for i in range(2, 6)]
 
 
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.csv", "prompt,answer\np,a\n"), ("a.jsonl", '{"prompt": "p", "answer": "a"}\n')]
+)
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path, name: str, content: str) -> None:
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8-sig")
+    assert load_task(TaskSettings(name=str(path))).test == (Sample("p", "a"),)
+
+
 def test_a_jsonl_file_is_a_task_by_its_name(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "mine.jsonl", [{"prompt": "p", "answer": "a"}])
     task = load_task(TaskSettings(name=str(path)))

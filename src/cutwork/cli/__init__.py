@@ -64,6 +64,12 @@ _EXTRAS = {name: "train" for name in ("accelerate", "datasets", "torch")} | {
 # What warns a user of things that only its authors can change: transformers imports torchao where that is installed.
 _NOISY = ("torchao", "torch.utils._pytree")
 
+# What is wrong with a path or its disk, not with the program.
+_OF_PATHS = (
+    errno.ENOSPC, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR,
+    errno.EEXIST, errno.ENOENT, errno.ELOOP,
+)  # fmt: skip
+
 _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "The whole path": {"run": run, "compress": compress, "report": report, "demo": demo},
     "Make a sparse model": {"tune": tune, "prune": prune, "merge": merge, "quantize": quantize, "pack": pack},
@@ -105,6 +111,9 @@ def main() -> None:
     """Run the command line; whatever a user can put right becomes one sentence and a non-zero exit."""
     for noisy in _NOISY:
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # closed by who started this
+            setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115
     try:
         app()
     except CutworkError as error:
@@ -120,10 +129,14 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except RuntimeError as error:
+        if "home directory" not in str(error):
+            raise
+        _fail("a path begins with ~ and the name of nobody who has a home directory here; write it without ~")
     except MemoryError:
         _fail("out of memory; use a smaller batch, context or model")
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EPERM):
+        if error.errno not in _OF_PATHS:
             raise
         _fail(f"{os.strerror(error.errno).lower()}: {error.filename or 'output'}")
 

@@ -30,7 +30,7 @@ def batch(
     A request's "model" must be the directory's name or an adapter's, or be left out.
     Example: [bold]cutwork batch out/smollm2-gsm/packed/sparse-int8 questions.jsonl answers.jsonl[/bold]
     """
-    refuse_existing(output, overwrite)
+    refuse_existing(output, overwrite, source)
     from cutwork.engine.model import Model
     from cutwork.serve.batch import read_requests, run_batch
     from cutwork.serve.limits import Limits
@@ -57,4 +57,6 @@ def batch(
             loaded.close()
     resumed = f", {result['resumed']} from before" if result["resumed"] else ""
     failed = f", {result['failed']} refused (their answers say why)" if result["failed"] else ""
-    console.print(f"{result['answered']} answered{failed}{resumed}: {output}", highlight=False)
+    console.print(f"{result['answered']} answered{failed}{resumed}: {output}", highlight=False, markup=False)
+    if result["failed"] and not result["answered"] and not result["resumed"]:
+        raise typer.Exit(1)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from cutwork.cli.loading import AdapterOption, ModelArgument, loads_model, with_adapter
 from cutwork.cli.options import Seed, Temperature, TopP
@@ -47,7 +48,7 @@ def chat(
     shown = _Shown(console, thoughts)
     with Model.load(model, **with_adapter(loading | {"max_batch": 1}, adapter)) as loaded:
         loaded.check_writes()
-        console.print(f"[dim]{model}: /reset forgets, /exit leaves[/dim]")
+        console.print(f"{model}: /reset forgets, /exit leaves", style="dim", markup=False)
         while True:
             try:
                 line = console.input("[bold cyan]you> [/]") if sys.stdin.isatty() else _next_line()
@@ -83,7 +84,7 @@ def chat(
                 console.print("[dim] (stopped)[/dim]", end="")
             except CutworkError as error:
                 messages.pop()
-                console.print(f"[red]{error}[/red] [dim]/reset starts anew[/dim]", end="")
+                console.print(Text.assemble((str(error), "red"), (" /reset starts anew", "dim")), end="")
             print()
             if shown.answer:
                 messages.append({"role": "assistant", "content": shown.answer})

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 from cutwork.cli.console import print_json
 from cutwork.cli.console import table as new_table
@@ -66,8 +67,8 @@ def demo(
     if question is None:
         raise CutworkError(f"the models of {directory} have no examples of their task; give a question with --question")
     console = Console(stderr=as_json, highlight=False)
-    console.print(f"[dim]models of {directory}; {results['task']}[/dim]")
-    console.print(Panel(question, title="question", title_align="left", border_style="dim"))
+    console.print(f"models of {directory}; {results['task']}", style="dim", markup=False)
+    console.print(Panel(Text(question), title="question", title_align="left", border_style="dim"))
     answers = [
         Answer(name, known[name]["sparsity"], known[name]["memory_bytes"], known[name]["accuracy"])
         for name in (dense, sparse)
@@ -125,7 +126,7 @@ def _panels(answers: list[Answer]) -> Table:
         speed = f"{answer.tokens_per_second:.0f} tokens/s" if answer.tokens_per_second else " "
         title = f"[bold]{answer.model}[/bold], {answer.zeros:.0%} zeros"
         colour = "green" if answer.zeros else "blue"
-        return Panel(answer.text or "…", title=title, subtitle=speed, border_style=colour, title_align="left")
+        return Panel(Text(answer.text or "…"), title=title, subtitle=speed, border_style=colour, title_align="left")
 
     grid = Table.grid(expand=True)
     for _ in answers:

@@ -15,10 +15,10 @@ from rich.console import Console
 
 from cutwork.cli.loading import ModelArgument, loads_model
 from cutwork.cli.options import Json, Overwrite
-from cutwork.errors import CutworkError
+from cutwork.errors import CutworkError, check_text
 from cutwork.progress import progress_bar
 from cutwork.store.fingerprint import fingerprint
-from cutwork.store.journal import Journal
+from cutwork.store.journal import Journal, refuse_existing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +41,7 @@ def embed(
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="A .npy of float32 [texts, width], or a .jsonl; none: JSONL is printed."),
+        typer.Option("--output", "-o", help="A .npy of float32 \\[texts, width], or a .jsonl; none: JSONL is printed."),
     ] = None,
     field: Annotated[str, typer.Option(help="The field of JSONL's objects that holds the text.")] = "text",
     prompt_name: Annotated[
@@ -72,8 +72,8 @@ def embed(
     """
     if output and output.suffix not in (".npy", ".jsonl"):
         raise CutworkError(f"{output} must end in .npy or .jsonl, which says what is written")
-    if output and output.exists() and not overwrite:
-        raise CutworkError(f"{output} exists already; give another name, or --overwrite to replace it")
+    if output:
+        refuse_existing(output, overwrite, file)
     texts, ids = read_texts(file, field)
     from cutwork.engine.model import Model
 
@@ -94,7 +94,7 @@ def embed(
         done: dict[int, str] = dict(journal.entries) if journal else {}
         resumed = len(done)
         if resumed:
-            console.print(f"{resumed} of {len(texts)} are embedded already", highlight=False)
+            console.print(f"{resumed} of {len(texts)} are embedded already", highlight=False, markup=False)
         todo = [i for i in range(len(texts)) if i not in done]
         began = time.perf_counter()
         with progress_bar(console, transient=True) as bar:
@@ -121,13 +121,13 @@ def embed(
         width = len(base64.b64decode(vectors[0])) // 4
         print(json.dumps({"texts": len(texts), "resumed": resumed, "width": width, "seconds": round(seconds, 3)}))
     else:
-        console.print(f"{len(texts)} vectors in {seconds:.1f} s: {output}", highlight=False)
+        console.print(f"{len(texts)} vectors in {seconds:.1f} s: {output}", highlight=False, markup=False)
 
 
 def read_texts(file: Path, field: str) -> tuple[list[str], list[Any]]:
     """The texts of a file, and what their rows say is their `id` (None if they do not). CutworkError names a line."""
     try:
-        lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        lines = file.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise CutworkError(f"cannot read texts from {file}: {error}") from None
     if file.suffix != ".jsonl":
@@ -149,6 +149,7 @@ def _row(file: Path, number: int, line: str, field: str) -> tuple[str, Any]:
     text = row.get(field) if isinstance(row, dict) else row
     if not isinstance(text, str):
         raise CutworkError(f"{file}, line {number} has no text in the field {field!r}; name another with --field")
+    check_text(text, f"{file}, line {number}")
     return text, row.get("id") if isinstance(row, dict) else None
 
 

@@ -107,6 +107,8 @@ def evaluate(
             results |= {"text": str(text), "perplexity": measured.perplexity, "tokens": measured.tokens}
         if lm_eval:
             tasks = [name.strip() for name in lm_eval.split(",") if name.strip()]
+            if not tasks:
+                raise CutworkError("--lm-eval names no task; give some, as in hellaswag,gsm8k")
             found = ask(loaded, tasks, limit=limit, fewshot=num_fewshot, chat=chat_template, console=console)
             results["lm_eval"] = found
     if as_json:

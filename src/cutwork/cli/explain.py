@@ -53,10 +53,12 @@ def explain(
     from cutwork.engine.model import Model
     from cutwork.engine.weights.costs import have_measured, measure_costs
     from cutwork.machine import cpu_name
+    from cutwork.store.resolve import resolve
 
+    path = resolve(model)  # a wrong one is told at once
     if measure or not have_measured():
         measure_costs()
-    with Model.load(model, **(loading | {"max_batch": batch})) as loaded:
+    with Model.load(path, **(loading | {"max_batch": batch})) as loaded:
         if encoder:
             profile = profile_encoder(loaded, tokens=input_tokens, repeats=repeats)
         else:

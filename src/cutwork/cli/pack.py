@@ -114,7 +114,7 @@ def _print(summary: "PackSummary", output: Path) -> None:
     console.print(table, highlight=False)
     vectors = [weight for weight in summary.weights if len(weight.shape) != 2]
     size = _megabytes(sum(weight.nbytes for weight in vectors))
-    console.print(f"and {len(vectors)} norms, biases and other small tensors: {size}", highlight=False)
+    console.print(f"and {len(vectors)} norms, biases and other small tensors: {size}", highlight=False, markup=False)
     masked = sum(weight.encoding != "dense" for weight in summary.weights)
     if masked:
         console.print(
@@ -123,7 +123,7 @@ def _print(summary: "PackSummary", output: Path) -> None:
     else:
         console.print("no weight has enough zeros to leave them out: prune the model to make it smaller and faster")
     if summary.clamped:
-        console.print(f"{summary.clamped} int8 codes of -128 run as -127", highlight=False)
+        console.print(f"{summary.clamped} int8 codes of -128 run as -127", highlight=False, markup=False)
     console.print(
         f"[bold]{output}[/bold]: {_megabytes(summary.nbytes)}, where dense takes {_megabytes(summary.dense_nbytes)} "
         f"and the checkpoint {_megabytes(summary.source_nbytes)}",

@@ -1,5 +1,6 @@
 """`cutwork push`: give a run's sparse model away, with its evidence."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +9,7 @@ import typer
 
 from cutwork.cli.console import print_json
 from cutwork.cli.options import Json, Overwrite
+from cutwork.errors import CutworkError
 
 
 def push(
@@ -34,6 +36,8 @@ def push(
     from cutwork.store import hub
     from cutwork.store.output import output_directory
 
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise CutworkError(f"{name} is no repository of the Hub; name it OWNER/NAME")
     files = repository(run, name, dense, sparse)
     if dry_run is None:
         message = f"{sparse} of a run of cutwork"

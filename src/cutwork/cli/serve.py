@@ -3,6 +3,7 @@
 import ipaddress
 import os
 import socket
+import ssl
 import sys
 from collections import Counter
 from functools import partial
@@ -73,6 +74,11 @@ def serve(
     """
     if (tls_key is None) != (tls_cert is None):
         raise CutworkError("TLS needs both --tls-key and --tls-cert")
+    if tls_key and tls_cert:
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(tls_cert, tls_key)
+        except (ssl.SSLError, OSError) as error:
+            raise CutworkError(f"--tls-key and --tls-cert are no key and certificate in PEM: {error}") from None
     if adapter and len(models) > 1:
         raise CutworkError("--adapter belongs to one model; serve the others from another process")
     adapters = named_adapters(adapter)

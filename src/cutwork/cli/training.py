@@ -45,7 +45,7 @@ def training_task(task: str | None, recipe: Path | None, count: int, seed: int, 
     Raises CutworkError unless exactly one is given.
     """
     if bool(task) == bool(recipe):
-        raise CutworkError("give --task NAME, --task FILE.jsonl or --recipe FILE to say what the samples are")
+        raise CutworkError("give either --task NAME, --task FILE.jsonl or --recipe FILE to say what the samples are")
     if recipe:
         settings = load_recipe(recipe).task
         if validation:

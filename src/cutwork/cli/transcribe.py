@@ -113,10 +113,18 @@ def transcribe(
     from cutwork.engine.model import Model
     from cutwork.engine.speech.formats import FORMATS, as_dict
 
+    if output_dir:
+        try:
+            output_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            problem = (error.strerror or "it cannot be made").lower()
+            raise CutworkError(f"--output-dir {output_dir} is no directory to write to: {problem}") from None
     todo = [path for path in audio if overwrite or not output_dir or not _written(output_dir, path, formats)]
     console = Console(stderr=True)
     if len(todo) < len(audio):
-        console.print(f"{len(audio) - len(todo)} of {len(audio)} are in {output_dir} already", highlight=False)
+        console.print(
+            f"{len(audio) - len(todo)} of {len(audio)} are in {output_dir} already", highlight=False, markup=False
+        )
     failed, results = [], []
     with Model.load(model, **(loading | {"max_batch": max(beam_size, best_of)})) as loaded:
         for path in todo:
@@ -128,13 +136,13 @@ def transcribe(
                 if len(audio) == 1:
                     raise
                 failed.append(path)
-                console.print(f"error: {error}", style="red", highlight=False)
+                console.print(f"error: {error}", style="red", highlight=False, markup=False)
                 continue
             if output_dir:
-                output_dir.mkdir(parents=True, exist_ok=True)
                 for name in formats:
                     write_atomically(output_dir / f"{path.stem}.{name}", FORMATS[name](transcript))
-                console.print(f"{path}: {output_dir / path.stem}.{{{','.join(formats)}}}", highlight=False)
+                names = f"{output_dir / path.stem}.{{{','.join(formats)}}}"
+                console.print(f"{path}: {names}", highlight=False, markup=False)
             elif formats:
                 print(FORMATS[formats[0]](transcript), end="")
             results.append({"file": str(path), **as_dict(transcript)})
@@ -161,7 +169,7 @@ def _transcribe_one(
             print(f"{path}:")
         if transcription.language_probabilities:
             name, chance = transcription.language_probabilities[0]
-            console.print(f"{path.name}: language {name} ({chance:.0%})", highlight=False)
+            console.print(f"{path.name}: language {name} ({chance:.0%})", highlight=False, markup=False)
         for segment in transcription:
             if live:
                 print(f"[{_clock(segment.start)} --> {_clock(segment.end)}] {segment.text.strip()}", flush=True)

@@ -63,7 +63,7 @@ def translate(
     """
     texts = _texts(text, file)
     if output:
-        refuse_existing(output, overwrite)
+        refuse_existing(output, overwrite, file)
     from cutwork.engine.model import Model
 
     options: TranslateOptions = {
@@ -84,7 +84,7 @@ def translate(
         journal = stack.enter_context(Journal(output, key, waits=waits)) if output else None
         done: dict[int, dict[str, Any]] = dict(journal.entries) if journal else {}
         if done:
-            console.print(f"{len(done)} of {len(texts)} are translated already", highlight=False)
+            console.print(f"{len(done)} of {len(texts)} are translated already", highlight=False, markup=False)
         todo = [i for i in range(len(texts)) if i not in done]
         with progress_bar(console, transient=True) as bar:
             task = bar.add_task("translating", total=len(texts), completed=len(done))
@@ -112,7 +112,7 @@ def translate(
             journal.finish(written + "\n")
             cut = sum(row["finish_reason"] == "length" for row in rows)
             more = f"; {cut} were cut off by --max-new-tokens" if cut else ""
-            console.print(f"{len(rows)} translations: {output}{more}", highlight=False)
+            console.print(f"{len(rows)} translations: {output}{more}", highlight=False, markup=False)
         else:
             print(written)
 

@@ -14,7 +14,7 @@ import numpy as np
 from cutwork.architectures import architecture_of
 from cutwork.engine import reading
 from cutwork.engine.adapters import number_of
-from cutwork.engine.backend import Costs, Executor, Weight, choose
+from cutwork.engine.backend import Backend, Costs, Executor, Weight, choose
 from cutwork.engine.chat.template import ChatTemplate, render_chat
 from cutwork.engine.classification.classifier import Classifier, Label, Span
 from cutwork.engine.decoding import perplexity as measure
@@ -61,7 +61,7 @@ class Model:
         self.architecture = architecture_of(packed.config)
         module = choose(options["backend"])
         self.threads = options["threads"] = options["threads"] or int(module.default_threads())
-        self.isa = str(module.isa())
+        self.isa = _isa(module)
         self.costs: Costs | None = load_costs() if hasattr(module, "Costs") else None
         with ThreadPoolExecutor(1) as beside:  # importing what reads tokenizers takes as long as checking the weights
             tokenizer = beside.submit(load_tokenizer, packed.path, packed.config)
@@ -491,3 +491,11 @@ class Model:
         for token in tokens:
             if not 0 <= token < self.plan.vocabulary:
                 raise CutworkError(f"token {token} is not in the vocabulary of {self.plan.vocabulary} tokens")
+
+
+def _isa(backend: Backend) -> str:
+    """The instruction set it runs with; CutworkError if CUTWORK_ISA asks for one that is not known or not here."""
+    try:
+        return str(backend.isa())
+    except ValueError as error:
+        raise CutworkError(str(error)) from None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cutwork.errors import CutworkError
+from cutwork.errors import CutworkError, check_text
 
 FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json", "spiece.model")
 GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")  # classes that tokenizer.json describes completely
@@ -46,6 +46,7 @@ def encode(tokenizer: Any, text: str) -> list[int]:
         raise CutworkError("this model directory has no tokenizer; give token ids instead of text")
     if not text:
         raise CutworkError("the prompt is empty")
+    check_text(text, "the prompt")
     ids = [int(token) for token in tokenizer.encode(text)]
     if len(ids) > 1 and ids[0] == ids[1] == tokenizer.bos_token_id:
         return ids[1:]

@@ -71,11 +71,15 @@ class Journal:
         self._file.flush()
 
 
-def refuse_existing(output: Path, overwrite: bool) -> None:
-    """Raise CutworkError if an output is there that must not be replaced.
+def refuse_existing(output: Path, overwrite: bool, source: Path | None = None) -> None:
+    """Raise CutworkError if an output is there that must not be replaced, is what is read, or can be no file.
 
     A journal older than it, of a call that was killed when the output was written and nothing else, is removed.
     """
+    if not output.name or output.is_dir():
+        raise CutworkError(f"{output} is a directory; name the file to write")
+    if source and source.exists() and output.exists() and output.samefile(source):
+        raise CutworkError(f"{output} is what is read; give the output another name")
     if overwrite or not output.exists():
         return
     with suppress(OSError):

@@ -77,8 +77,10 @@ def _filled(template: str, row: Row, where: str) -> str:
 
 
 def _instruction(row: Row, where: str) -> Sample:
-    parts = [_filled("instruction", row, where), row.get("input") or ""]
-    question = {"role": "user", "content": "\n\n".join(part for part in parts if part)}
+    parts = [_filled("instruction", row, where)]
+    if row.get("input") not in (None, ""):
+        parts.append(_filled("input", row, where))
+    question = {"role": "user", "content": "\n\n".join(parts)}
     return _sample([*_system(row), question, {"role": "assistant", "content": _filled("output", row, where)}], [])
 
 
@@ -109,7 +111,7 @@ def _turn(given: Row, where: str) -> dict[str, Any]:
     turn = _without_nothing(given)
     if "from" in turn and "role" not in turn:
         role, text = turn.pop("from"), turn.pop("value", None)
-        if role not in _SHAREGPT:
+        if not isinstance(role, str) or role not in _SHAREGPT:
             raise CutworkError(f"{where} is from '{role}'; known are {', '.join(_SHAREGPT)}")
         turn = {"role": _SHAREGPT[role], "content": text, **turn}
         if role == "function_call":

@@ -7,7 +7,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from cutwork.errors import CutworkError
+from cutwork.errors import CutworkError, check_text
 from cutwork.tasks.columns import reader_of
 from cutwork.tasks.task import Sample, Task
 
@@ -70,7 +70,10 @@ def _samples(
     for first in every:
         read = reader_of(first.keys(), prompt, answer, messages)
         for number, row in enumerate(chain([first], every), 1):
-            yield read(row, f"{source}, row {number}")
+            sample = read(row, f"{source}, row {number}")
+            for text in sample.texts():
+                check_text(text, f"{source}, row {number}")
+            yield sample
 
 
 def rows(source: str, split: str = "train", config: str | None = None) -> Iterable[Mapping[str, Any]]:
@@ -103,11 +106,11 @@ def hub(name: str, split: str, config: str | None = None) -> Iterable[Mapping[st
 def _jsonl(path: Path) -> list[dict[str, Any]]:
     found = []
     # splitlines() would end a line at U+2028 too, which JSON may hold
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
         if line.strip():
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise CutworkError(f"{path}, line {number} is not JSON: {error}") from None
             if not isinstance(row, dict):
                 raise CutworkError(f"{path}, line {number}: expected a JSON object")
@@ -116,12 +119,12 @@ def _jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def _csv(path: Path) -> list[dict[str, Any]]:
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         return list(csv.DictReader(file, strict=True))
 
 
 def _tsv(path: Path) -> list[dict[str, Any]]:
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 

@@ -21,6 +21,7 @@ from cutwork.engine.speech.timestamp_rules import TimestampRules
 from cutwork.engine.speech.vad import Silence, spoken
 from cutwork.engine.speech.vocabulary import Vocabulary
 from cutwork.engine.speech.words import Aligner
+from cutwork.errors import check_text
 
 TranscriptionProgress = Callable[[float, float], None]  # (seconds done, seconds in all)
 
@@ -71,6 +72,7 @@ class Transcription:
         self._seek = 0
         self._history: list[int] = []
         if options.initial_prompt:
+            check_text(options.initial_prompt, "initial_prompt")
             self._history = self._ids(f" {options.initial_prompt.strip()}")
         self._segments: list[Segment] = []
         if options.word_timestamps:
