@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from cutwork.cli.console import console, print_json, table
-from cutwork.cli.loading import ModelArgument, loads_model
+from cutwork.cli.loading import ModelArgument, check_writes_text, loads_model
 from cutwork.cli.options import Json
 from cutwork.errors import CutworkError
 
@@ -43,6 +43,9 @@ def bench(
     for path in [model, *(against or [])]:
         if reads_only(read_config(resolve(path, codes=True))):
             raise CutworkError(f"{path} writes no text, so there is no decoding to measure; use explain or embed")
+    twice = next((path for path in against or () if [model, *(against or ())].count(path) > 1), None)
+    if twice:
+        raise CutworkError(f"{twice} is given twice; a model is compared with others")
     with ExitStack() as stack:
         models: dict[str, Model] = {}
         load_seconds: dict[str, float] = {}
@@ -55,6 +58,7 @@ def bench(
                 )
             )
             load_seconds[path] = time.perf_counter() - start
+            check_writes_text(models[path])
         speeds = measure(models, prompt_tokens, decode_tokens, repeats, batch=batch)
         any_model = models[model]
         machine: dict[str, Any] = {"cpu": cpu_name(), "isa": any_model.isa, "threads": any_model.threads}

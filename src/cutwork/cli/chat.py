@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from cutwork.cli.loading import AdapterOption, ModelArgument, loads_model, with_adapter
+from cutwork.cli.loading import AdapterOption, ModelArgument, check_writes_text, loads_model, with_adapter
 from cutwork.cli.options import Seed, Temperature, TopP
 from cutwork.errors import CutworkError
 
@@ -47,7 +47,7 @@ def chat(
     messages: list[dict[str, Any]] = list(opening)
     shown = _Shown(console, thoughts)
     with Model.load(model, **with_adapter(loading | {"max_batch": 1}, adapter)) as loaded:
-        loaded.check_writes()
+        check_writes_text(loaded)
         console.print(f"{model}: /reset forgets, /exit leaves", style="dim", markup=False)
         while True:
             try:

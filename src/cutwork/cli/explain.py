@@ -55,10 +55,10 @@ def explain(
     from cutwork.machine import cpu_name
     from cutwork.store.resolve import resolve
 
-    path = resolve(model)  # a wrong one is told at once
     if measure or not have_measured():
+        resolve(model)  # a wrong path is told before anything is measured
         measure_costs()
-    with Model.load(path, **(loading | {"max_batch": batch})) as loaded:
+    with Model.load(model, **(loading | {"max_batch": batch})) as loaded:
         if encoder:
             profile = profile_encoder(loaded, tokens=input_tokens, repeats=repeats)
         else:

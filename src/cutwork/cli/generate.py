@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cutwork.cli.console import print_json
-from cutwork.cli.loading import AdapterOption, ModelArgument, loads_model, with_adapter
+from cutwork.cli.loading import AdapterOption, ModelArgument, check_writes_text, loads_model, with_adapter
 from cutwork.cli.options import Json, Seed, Temperature, TopP
 from cutwork.errors import CutworkError
 
@@ -87,6 +87,7 @@ def generate(
     each = max(num_return_sequences, num_beams)
     loading = loading | {"max_batch": max(each, min(16, each * len(prompts)))}
     with Model.load(model, **with_adapter(loading, adapter)) as loaded:
+        check_writes_text(loaded)
         if use_chat_template:
             prompts = [loaded.render_chat([{"role": "user", "content": p}]) for p in prompts]
         if len(prompts) * num_return_sequences == 1 and not as_json:

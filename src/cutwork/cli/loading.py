@@ -11,6 +11,7 @@ from cutwork.errors import CutworkError
 
 if TYPE_CHECKING:
     from cutwork.engine.load_options import LoadOptions
+    from cutwork.engine.model import Model
 
 AUTO = "auto"  # in place of a draft model: one made of the model itself
 
@@ -37,6 +38,13 @@ AdaptersOption = Annotated[
 def with_adapter(loading: "LoadOptions", path: str | None) -> "LoadOptions":
     """The options for a model with the adapter in a directory, if there is one."""
     return {**loading, "adapters": {"adapter": path}, "adapter": "adapter"} if path else loading
+
+
+def check_writes_text(model: "Model") -> None:
+    """Raise CutworkError for a model that is not for text, or writes none."""
+    model.check_writes()
+    if model.architecture.kind == "speech":
+        raise CutworkError("this model hears speech; use cutwork transcribe")
 
 
 def named_adapters(given: Sequence[str] | None) -> dict[str, str]:
