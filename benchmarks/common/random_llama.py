@@ -76,8 +76,9 @@ def prune(values: np.ndarray, sparsity: float, keep: int = 0, *, uneven: bool = 
 
 
 def round_int8(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Codes int8 [rows, cols] and a float32 scale for each row."""
-    scale = np.abs(values).max(axis=1) / np.float32(127)
+    """Codes int8 [rows, cols] and a float32 scale for each row, 1 for one of zeros."""
+    largest = np.abs(values).max(axis=1)
+    scale = np.where(largest > 0, largest / np.float32(127), np.float32(1))
     return np.rint(values / scale[:, None]).astype(np.int8), scale
 
 
