@@ -172,10 +172,10 @@ class Session:
 
         Raises CutworkError if it is empty or does not fit the context, or for an option unknown or out of range.
         """
-        banned = [*self._usual.get("suppress_tokens", ()), *options.get("suppress_tokens", ())]
+        more = options.get("suppress_tokens")
         options = self._usual | options
-        if banned:
-            options["suppress_tokens"] = banned
+        if more:  # beside what the model itself forbids; none at all lifts that
+            options["suppress_tokens"] = [*self._usual.get("suppress_tokens", ()), *more]
         sampling, beams = settings_of(options)
         stop = options.get("stop", ())
         stop = [stop] if isinstance(stop, str) else list(stop)
