@@ -120,8 +120,7 @@ def table(result: dict[str, Any]) -> str:
             ours, theirs = f"{row['ours']:.1%}", f"{row['theirs']:.1%}"
             apart = f"{100 * abs(row['ours'] - row['theirs']):.1f} points"
         lines.append(f"| {_NAMES[row['task']]} | {ours} | {theirs} | {apart} |")
-    mine, hf = result["seconds"]
-    return "\n".join([*lines, "", f"{result['questions']} questions each; {mine:.0f} seconds, and {hf:.0f} with `hf`."])
+    return "\n".join([*lines, "", f"{result['questions']} questions each."])
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def push(
     from cutwork.store.output import output_directory
 
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise CutworkError(f"{name} is no repository of the Hub; name it OWNER/NAME")
+        raise CutworkError(f"{name} cannot be a name on the Hub; give OWNER/NAME")
     files = repository(run, name, dense, sparse)
     if dry_run is None:
         message = f"{sparse} of a run of cutwork"
