@@ -24,7 +24,7 @@ from benchmarks.common.results import RESULTS, load, where
 from benchmarks.compress import advantage, choices, drafts, frontier, low_rank, promises, token_weights
 from benchmarks.embedding import quality as embedding_quality
 from benchmarks.embedding import speed as embedding_speed
-from benchmarks.engine import bare, encoders, layouts, partition, speculative, threads
+from benchmarks.engine import bare, encoders, harness, layouts, partition, speculative, threads
 from benchmarks.engine import load as loading
 from benchmarks.evidence import new_numbers, pareto, patterns, seen_numbers
 from benchmarks.evidence import report as evidence
@@ -87,6 +87,7 @@ TABLES = {
     "demo, gate": Table(demo.gate_table, ("demo_gate",)),
     "new numbers": Table(new_numbers.table, ("new_numbers",)),
     "new numbers, verdicts": Table(new_numbers.verdicts, ("new_numbers",)),
+    "harness": Table(harness.table, ("harness",)),
     "seen numbers": Table(seen_numbers.table, ("seen_numbers",)),
     "engines": Table(partial(_of, table=report.overview, shape="1.1b"), ("peers",)),
     "engines, 7b": Table(partial(_of, table=report.overview, shape="7b"), ("peers",)),
@@ -104,6 +105,7 @@ TABLES = {
     "instruction sets, Zen 5": Table(isa.table, ("isa_zen5",)),
     "instruction sets, Zen 5, targets": Table(isa.targets_table, ("isa_zen5",)),
     "builds, Zen 5": Table(builds.table, ("builds_zen5",)),
+    "builds, uneven": Table(builds.table, ("builds_uneven",)),
     "instruction sets": Table(isa.table, ("isa",)),
     "avx512 anew": Table(isa.table, ("isa_avx512",)),
     "avx512 anew, targets": Table(isa.targets_table, ("isa_avx512",)),

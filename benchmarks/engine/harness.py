@@ -15,12 +15,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from lm_eval import simple_evaluate
 from rich.console import Console
 
 from benchmarks.common.results import RESULTS, save
 from cutwork.engine.model import Model
-from cutwork.measure.harness import lm_eval
 from cutwork.tasks.gsm_symbolic import gsm_symbolic
 from cutwork.tasks.task import final_number
 
@@ -63,6 +61,10 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--questions", type=int, default=QUESTIONS)
     options = parser.parse_args()
+    from lm_eval import simple_evaluate
+
+    from cutwork.measure.harness import lm_eval
+
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory() as home:
         tasks = write_tasks(Path(home), options.questions)
