@@ -3,6 +3,7 @@
 import gc
 import io
 import json
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from cutwork.errors import CutworkError
+from cutwork.serve.http.app import make_app
 from cutwork.serve.http.errors import shutting_down
 from cutwork.serve.jobs.job import ModelThread
 from cutwork.serve.jobs.transcriber import Recording, Transcriber
@@ -211,3 +214,13 @@ def test_a_queue_has_an_end(client, monkeypatch):
         assert answer.status_code == 429 and int(answer.headers["retry-after"]) > 0
         ended.append(True)
         assert {each.result().status_code for each in waiting} <= {200, 503}
+
+
+def test_speech_without_its_tokens_is_refused_before_its_thread_runs(tmp_path):
+    file = save(tmp_path) / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"no_timestamps_token_id": 10**6}))
+    with Model.load(tmp_path, threads=1, cache_bytes=1 << 24) as model:
+        running = threading.active_count()
+        with pytest.raises(CutworkError, match="not in the vocabulary"):
+            make_app({"tiny": model})
+        assert threading.active_count() == running

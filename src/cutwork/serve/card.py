@@ -9,7 +9,7 @@ from cutwork.store.examples import read_examples
 
 
 def card(served: ServedModel) -> dict[str, Any]:
-    """How a model is stored and run, and what it can do. Raises CutworkError for speech without its special tokens."""
+    """How a model is stored and run, and what it can do."""
     model, abilities = served.model, served.abilities
     return {
         "created": int(time.time()),

@@ -4,6 +4,7 @@ import threading
 from dataclasses import dataclass, replace
 
 from cutwork.engine.model import Model
+from cutwork.engine.speech.vocabulary import vocabulary_of
 from cutwork.engine.translation import translates
 from cutwork.serve.grammar import Grammars
 from cutwork.serve.jobs.reader import Reader
@@ -89,10 +90,14 @@ class ServedModel:
 
 
 def start(name: str, model: Model, metrics: ModelMetrics, limits: Limits, turn: threading.Lock) -> ServedModel:
-    """A model with its thread running. turn: held by whichever of a server's threads computes."""
+    """A model with its thread running. turn: held by whichever of a server's threads computes.
+
+    Raises CutworkError for speech without its special tokens.
+    """
     model.session.scheduler.prefill_budget.target = limits.pace
     thread: Worker | Transcriber | Reader
     if model.architecture.kind == "speech":
+        vocabulary_of(model.path, model.config, model.tokenizer)  # what it lacks is told before its thread runs
         queued = {"queue": limits.queue, "queue_bytes": limits.audio_queue_bytes}
         thread = Transcriber(model, metrics, **queued, turn=turn, longest=limits.audio_seconds)
     elif model.states is not None:
