@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
+from transformers.initialization import no_init_weights
 
 from cutwork.progress import duration
 from cutwork.recipe import TuneSettings
@@ -67,7 +68,9 @@ def estimate(
     batch = collate([data[longest]] * micro_batch)
     labels = int(model_inputs.label_rows(batch)[0].sum())
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
-        model = empty_model(config, attention)
+        with no_init_weights():  # an initialisation may ask what its tensors hold, and these hold nothing
+            model = empty_model(config, attention)
+        model.tie_weights()
         store_as(model, settings.weights)
         if settings.gradient_checkpointing:
             checkpoint_activations(model)
