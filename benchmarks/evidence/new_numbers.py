@@ -50,8 +50,9 @@ class NewNumbers(Experiment):
         level = 0.0 if pattern == DENSE else LEVEL
         stage = self.tune(Cell(LOSS, level, seed, RATE, steps, None if pattern in (own, DENSE) else pattern))
         for encoding in ("int8", "int4"):
+            packed = self.packed(stage, encoding)
             about = {"kind": "tuned", "pattern": pattern, "encoding": encoding, "seed": seed}
-            self.ask(self.packed(stage, encoding), "test", **about)
+            self.ask(packed, "test", **about, level=level, file=packed.output.name)
 
 
 def main() -> None:

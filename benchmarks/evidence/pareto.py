@@ -1,11 +1,13 @@
-"""Accuracy against speed and memory: an experiment's files beside llama.cpp's of the same teacher.
+"""Accuracy against speed and memory: an experiment's files beside llama.cpp's of the same dense model.
 
     python -m benchmarks.evidence.pareto short      # after `python -m benchmarks.evidence short`, on a quiet machine
     python -m benchmarks.evidence.pareto longer --rounds 9
+    python -m benchmarks.evidence.pareto new-numbers    # after `python -m benchmarks.evidence.new_numbers`
 
-llama.cpp quantises the teacher itself, as its llama-quantize does, and answers the same questions of the test,
-greedily. Then all engines take turns; nobody's weights are mapped, so that all can be in huge pages. Leaves pareto.json
-or pareto_longer.json, and its .png, in results/.
+llama.cpp quantises the teacher itself, or the dense model that was trained on for as long as the sparse ones, as its
+llama-quantize does, and answers the same questions of the test, greedily. Then all engines take turns; nobody's weights
+are mapped, so that all can be in huge pages. Leaves pareto.json, pareto_longer.json or pareto_new_numbers.json, and its
+.png, in results/.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import hashlib
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -40,26 +43,55 @@ from cutwork.tasks.rendering import render_prompt
 from cutwork.tasks.task import Task, is_right
 from cutwork.torch_models.load import load_tokenizer
 
-NAMES = {"short": "pareto", "longer": "pareto_longer"}  # of results, by the experiment
-KINDS = ("Q8_0", "Q4_K_M", "Q4_0")
 PEER = "llama.cpp"
 _PROMPTS = {"decode": (16, 128), "prefill": (512, 1)}  # tokens of the prompt, tokens decoded
 _HUGE = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 _BATCH, _CONTEXT = 16, 640
 _VOCABULARY = 49152
-_OURS, _PEERS = ((9, 4), "left"), (((-9, 2), "right"), ((-9, -16), "right"), ((-9, -12), "right"))  # of labels
+_OURS = ((9, 4), "left")  # of labels
+_PEERS = (((-9, 2), "right"), ((-9, -16), "right"), ((-9, -12), "right"), ((-9, -12), "right"))
 
 
-def models(result: str, output: Path, console: Console) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Pareto:
+    """What is compared of an experiment.
+
+    result: its name. rows: the kind of its rows whose files are timed. dense: the stage of the model that llama.cpp
+    quantises. kinds: of llama.cpp's files. reference: what all answers are held against, `called` so in the table.
+    """
+
+    result: str
+    rows: str = "quantized"
+    dense: str = "teacher"
+    kinds: tuple[str, ...] = ("Q8_0", "Q4_K_M", "Q4_0")
+    reference: str = "cutwork bf16"
+    called: str = "the teacher's"
+
+
+PARETOS = {
+    "short": Pareto("pareto"),
+    "longer": Pareto("pareto_longer"),
+    "new-numbers": Pareto(
+        "pareto_new_numbers",
+        rows="tuned",
+        dense="ce-0-rate0.0004-steps249-seed0",
+        kinds=("Q8_0", "Q4_K_M", "IQ4_NL", "Q4_0"),
+        reference="cutwork int8",
+        called="dense int8's",
+    ),
+}
+
+
+def models(about: Pareto, result: str, output: Path, console: Console) -> list[dict[str, Any]]:
     """Our files as the experiment's result lists them, and llama.cpp's, made where they are missing."""
-    found = [row for row in load(f"{result}.json")["rows"] if row["kind"] == "quantized"]
+    found = [row for row in load(f"{result}.json")["rows"] if row["kind"] == about.rows]
     ours = [
         {
             "engine": "cutwork",
             "weights": row["encoding"],
             "zeros": row["level"],
             "file": str(output / "packed" / row["file"]),
-            **{key: row[key] for key in ("seed", "right", "samples", "answers") if key in row},
+            **{key: row[key] for key in ("pattern", "seed", "right", "samples", "answers") if key in row},
         }
         for row in found
     ]
@@ -69,11 +101,11 @@ def models(result: str, output: Path, console: Console) -> list[dict[str, Any]]:
     folder.mkdir(exist_ok=True)
     whole = folder / "f32.gguf"
     if not whole.exists():
-        convert_llama(output / "teacher", whole)
-    for kind in KINDS:
+        convert_llama(output / about.dense, whole)
+    for kind in about.kinds:
         file = folder / f"{kind}.gguf"
         if not file.exists():
-            console.print(f"llama.cpp quantises the teacher to {kind}", highlight=False)
+            console.print(f"llama.cpp quantises {about.dense} to {kind}", highlight=False)
             made = file.with_suffix(".partial")
             script = [python_of("llama"), str(WORKERS / "llama_cpp_quantize.py"), str(whole), str(made), kind]
             subprocess.run(script, check=True, capture_output=True)
@@ -137,7 +169,8 @@ def names(found: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any
     """Models that differ in their seed only, together."""
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for model in found:
-        zeros = f", {model['zeros']:.0%} zeros (4:16)" if model["zeros"] else ""
+        pattern = {"unstructured": "anywhere"}.get(name := model.get("pattern", "4:16"), name)
+        zeros = f", {model['zeros']:.0%} zeros ({pattern})" if model["zeros"] else ""
         groups[f"{model['engine']} {model['weights']}{zeros}"].append(model)
     yield from groups.items()
 
@@ -157,7 +190,7 @@ def equal_accuracy(result: dict[str, Any]) -> tuple[str, str, float]:
     """The fastest 4-bit file of the peer, the fastest sparse one that is at most a point less accurate, if there is
     one, and how many times as fast that decodes on one thread."""
     groups, key = dict(names(result["models"])), "decode, 1 threads"
-    peer = max((n for n in groups if n.startswith(f"{PEER} Q4")), key=lambda n: speed(groups[n], key))
+    peer = max((n for n in groups if n.startswith(PEER) and "Q4" in n), key=lambda n: speed(groups[n], key))
     sparse = {n: group for n, group in groups.items() if group[0]["zeros"]}
     good = [n for n, group in sparse.items() if share(group)[0] >= share(groups[peer])[0] - 0.01]
     best = max(good, key=lambda n: speed(groups[n], key), default="")
@@ -165,18 +198,22 @@ def equal_accuracy(result: dict[str, Any]) -> tuple[str, str, float]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Every kind of file: accuracy, its difference from the teacher in bf16, bytes, and tokens/s."""
+    """Every kind of file: accuracy, its difference from the dense reference's, bytes, and tokens/s."""
+    about = next(each for each in PARETOS.values() if each.result == result.get("about", "pareto"))
     lines = [
-        "| | right [95%] | minus the teacher's, points [95%] | MB | decode, 1 / 2 threads | prompt of 512 |",
+        f"| | right [95%] | minus {about.called}, points [95%] | MB | decode, 1 / 2 threads | prompt of 512 |",
         "|---|--:|--:|--:|--:|--:|",
     ]
     groups = dict(names(result["models"]))
-    teacher = unpacked(groups["cutwork bf16"][0])
+    dense = groups[about.reference]
     for name, group in groups.items():
         mean, low, high = share(group)
-        answers = np.stack([unpacked(model) for model in group])
-        change, least, most = (100 * x for x in paired_bootstrap(answers, np.broadcast_to(teacher, answers.shape)))
-        difference = "" if name == "cutwork bf16" else f"{change:+.1f} [{least:+.1f}, {most:+.1f}]"
+        own = {
+            model.get("seed"): model for model in dense
+        }  # seeds are paired; a file without one is asked of the first
+        pairs = [(unpacked(model), unpacked(own.get(model.get("seed"), dense[0]))) for model in group]
+        change, least, most = (100 * x for x in paired_bootstrap(*map(np.stack, zip(*pairs, strict=True))))
+        difference = "" if name == about.reference else f"{change:+.1f} [{least:+.1f}, {most:+.1f}]"
         decode, prompt = (
             " / ".join(f"{speed(group, f'{phase}, {threads} threads'):.0f}" for threads in result["threads"])
             for phase in ("decode", "prefill")
@@ -210,16 +247,16 @@ def plot(result: dict[str, Any], file: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("design", choices=list(NAMES))
+    parser.add_argument("design", choices=list(PARETOS))
     parser.add_argument("--output", type=Path, help="of the experiment; default: the recipe's")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args()
 
-    console, design, name = Console(stderr=True), DESIGNS[options.design], NAMES[options.design]
+    console, design, about = Console(stderr=True), DESIGNS[options.design], PARETOS[options.design]
     recipe = load_recipe(design.recipe)
     output = options.output or recipe.output
-    found = models(design.result, output, console)
+    found = models(about, design.result, output, console)
     task, tokenizer = splits(design, recipe)["test"], load_tokenizer(output / "teacher")
     kept = Measurements(output / "measurements")
     for model in found:
@@ -246,9 +283,9 @@ def main() -> None:
         timed(found, threads, options.rounds)
     for model in found:
         model["file"] = str(Path(model["file"]).relative_to(output))
-    content = {"threads": options.threads, "rounds": options.rounds, "models": found}
-    result = save(RESULTS / f"{name}.json", content, versions=dict.fromkeys([PEER], "llama-cpp-python 0.3.36"))
-    plot(result, RESULTS / f"{name}.png")
+    content = {"about": about.result, "threads": options.threads, "rounds": options.rounds, "models": found}
+    result = save(RESULTS / f"{about.result}.json", content, versions=dict.fromkeys([PEER], "llama-cpp-python 0.3.36"))
+    plot(result, RESULTS / f"{about.result}.png")
     print(table(result))
 
 
