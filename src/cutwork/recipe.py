@@ -157,6 +157,8 @@ class PruneSettings(Settings):
                 raise ValueError(f"pattern {pattern} keeps n of every m weights, so n must be less than m")
         if self.token_weights != "equal" and self.method == "magnitude":
             raise ValueError("token_weights: method magnitude looks at no tokens; leave it out")
+        if self.levels and any(":" in pattern for pattern in self.patterns.values()):
+            raise ValueError("patterns that keep n of m fix the rate, so levels do not apply; leave one of them out")
         if ":" not in self.pattern:
             return self
         n, m = map(int, self.pattern.split(":"))
@@ -177,6 +179,8 @@ class PruneSettings(Settings):
         return self.model_copy(update={"sparsity": level, "levels": ()})
 
 
+DEFAULT_IGNORED = ("lm_head",)
+
 # Rounding to bfloat16 would be as coarse as the one that is being learned.
 QAT = TuneSettings(max_steps=200, learning_rate=1e-5, losses=Losses(squarehead=1.0), dtype="float32")
 
@@ -192,7 +196,7 @@ class QuantizeSettings(Settings):
     method: Quantizer = "gptq"
     calibration_samples: Positive = 128
     damping: Annotated[float, Field(gt=0)] = 0.01
-    ignore: tuple[str, ...] = ("lm_head",)  # modules (fnmatch patterns) kept in higher precision
+    ignore: tuple[str, ...] = DEFAULT_IGNORED  # modules (fnmatch patterns) kept in higher precision
     seed: Seed = 0
     group_size: Annotated[int, Field(ge=32)] = later(128)  # columns that share a scale in w4a16
     overrides: dict[str, Scheme | Literal["skip"]] = later({})  # module patterns; the first that matches wins

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,15 +13,17 @@ import yaml
 from typer.testing import CliRunner
 
 from cutwork.cli.compress import compress
-from cutwork.compress.candidates import parse
+from cutwork.compress.candidates import DENSE, Candidate, parse
+from cutwork.compress.compress import Goal, _bisect
 from cutwork.compress.menu import HEAD
 from cutwork.compress.milliseconds import Price, Steps
 from cutwork.compress.promise import Loss
+from cutwork.compress.recipe_of import recipe_of
 from cutwork.compress.workshop import Workshop
 from cutwork.errors import CutworkError
 from cutwork.pack.pack import pack
 from cutwork.pack.reader import read_packed
-from cutwork.recipe import load_recipe
+from cutwork.recipe import DEFAULT_IGNORED, Recipe, load_recipe
 from cutwork.run.run import run
 from cutwork.run.stages import Stage
 from cutwork.store.directory import kind_of
@@ -242,6 +245,53 @@ def test_a_recipe_may_say_how(given: tuple[Path, Path], tmp_path: Path) -> None:
         "prune": {"method": "sparsegpt", "calibration_samples": 8},
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
+    settings["task"]["validation_samples"] = 8  # type: ignore[index]
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(CutworkError, match="recipe says what --validation-samples would"):
+        call(given[0], tmp_path / "out", "--recipe", tmp_path / "own.yaml", "--validation-samples", 9, "--within", 1)
     options = ["--recipe", tmp_path / "recipe.yaml", "--validation-samples", 8, "--threads", 1]
     report = json.loads(call(given[0], tmp_path / "out", *options, "--speedup", 1.2, "--dry-run", "--json"))
     assert report["choice"]["speedup"] >= 1.2
+    refused = [*options, "--speedup", 1000, "--json"]
+    (tmp_path / "out" / "frontier.json").unlink()
+    with pytest.raises(CutworkError, match="not 1000"):
+        call(given[0], tmp_path / "out", *refused)
+    assert json.loads((tmp_path / "out" / "frontier.json").read_text())["frontiers"]["zeros and bits"]
+
+
+def test_what_was_lost_is_looked_for_among_slower_choices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a small model one choice may be the best at several speeds: that it loses too much is no reason to stop."""
+    choices = [SimpleNamespace(speedup=speedup, labels={"a": str(speedup)}) for speedup in (3.0, 1.2)]
+    tried: list[float] = []
+
+    def attempt(shop: object, choice: Any, goal: object) -> Any:
+        tried.append(choice.speedup)
+        return SimpleNamespace(choice=choice, kept=choice.speedup < 2, folder="")
+
+    class Solver:
+        least = 1.0
+
+        def within(self, milliseconds: float) -> Any:
+            return choices[1] if milliseconds > 8 / 1.2 else choices[0]
+
+    menu = SimpleNamespace(solver=Solver, dense_milliseconds=8.0)
+    monkeypatch.setattr("cutwork.compress.compress._try", attempt)
+    monkeypatch.setattr("cutwork.compress.compress._drop_all_but", lambda *_: None)
+    found = _bisect(SimpleNamespace(menu=menu), Goal(within=1), 4)  # type: ignore[arg-type]
+    assert tried == [3.0, 1.2] and [each.kept for each in found] == [False, True]
+
+
+def test_what_the_recipe_left_out_is_rounded_if_it_was_chosen() -> None:
+    base = Recipe.model_validate(
+        {
+            "name": "a",
+            "model": "b",
+            "output": "c",
+            "task": {"name": "gsm8k"},
+            "prune": {},
+            "quantize": {"ignore": ["*.down_proj"], "method": "rtn"},
+        }
+    )
+    labels = {"x.down_proj": Candidate("unstructured", 0.0, "w8a8").label, "x.up_proj": DENSE.label}
+    settings = recipe_of(base, SimpleNamespace(labels=labels)).quantize  # type: ignore[arg-type]
+    assert settings and settings.ignore == DEFAULT_IGNORED and settings.overrides == {"x.up_proj": "skip"}

@@ -36,7 +36,9 @@ def test_translations_have_columns_of_their_own_and_no_perplexity() -> None:
 def test_tasks_of_lm_eval_have_columns() -> None:
     run = results()
     for row in run["variants"][1:]:
-        row["lm_eval"] = {"arc": {"acc": 0.25, "acc_stderr": 0.1, "acc_norm": 0.305}, "gsm": {"exact_match": 0.5}}
+        arc = {"sample_len": 9.0, "acc": 0.25, "acc_stderr": 0.1, "acc_norm": 0.305}
+        gsm = {"sample_len": 9.0, "exact_match_stderr": 0.1, "exact_match": 0.5}
+        row["lm_eval"] = {"arc": arc, "gsm": gsm, "a group that is not averaged": {}}
     table = markdown([run]).splitlines()
     assert "| accuracy | arc acc_norm | gsm exact_match | perplexity |" in table[0]
     assert "| – | – |" in table[2]

@@ -24,7 +24,7 @@ from cutwork.pack.restore import restore
 from cutwork.store import bfloat16
 from cutwork.store.safetensors import SafetensorsWriter, Tensor, open_tensors
 
-from .models import as_dtype, assert_same_tensors, plain_tensors, sparse, write_checkpoint
+from .models import CONFIG, as_dtype, assert_same_tensors, plain_tensors, sparse, write_checkpoint
 
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
@@ -198,6 +198,14 @@ def test_types_we_cannot_run_are_refused(tmp_path: Path, dtype: str) -> None:
     with pytest.raises(CutworkError, match=f"'model.norm.weight' is {dtype}"):
         pack(write_checkpoint(tmp_path / "source", tensors), tmp_path / "packed")
     assert os.listdir(tmp_path) == ["source"]
+
+
+def test_a_head_that_is_not_there_is_not_rounded(tmp_path: Path) -> None:
+    tensors = {name: tensor for name, tensor in plain_tensors("BF16").items() if "lm_head" not in name}
+    source = write_checkpoint(tmp_path / "source", tensors, {**CONFIG, "model_type": "bert"})
+    with pytest.raises(CutworkError, match="no output head, so none can be i8"):
+        pack(source, tmp_path / "packed", head="i8")
+    assert not (tmp_path / "packed").exists()
 
 
 def test_the_head_can_be_rounded_to_int4_and_comes_back_close(tmp_path: Path) -> None:

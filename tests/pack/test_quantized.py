@@ -200,6 +200,13 @@ def test_int8_that_the_kernels_cannot_scale_becomes_floats(tmp_path: Path, weigh
         weight = pack_in_memory(source).weights[f"{name}.weight"]
         assert weight.dtype == "f32"
         assert (decode(weight) == floats(expected[name])).all()
+    pack(source, tmp_path / "packed")
+    restore(tmp_path / "packed", tmp_path / "back")  # as what they are now
+    assert "quantization_config" not in read_config(tmp_path / "back")
+    restored = open_tensors(tmp_path / "back")
+    assert not any("_scale" in name or "_zero_point" in name for name in restored)
+    for name in NAMES:
+        np.testing.assert_array_equal(restored[f"{name}.weight"].array, floats(expected[name]))
 
 
 def test_parts_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:

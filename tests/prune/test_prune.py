@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -9,6 +10,7 @@ from typing import Any, get_args
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from cutwork.errors import CutworkError
@@ -106,6 +108,16 @@ def test_bad_input_is_one_sentence(dense: Path, tmp_path: Path) -> None:
         prune(dense, tmp_path / "taken", FEW, sums(4), console=QUIET)
     with pytest.raises(CutworkError, match="no model directory"):
         prune(tmp_path / "nowhere", tmp_path / "out", FEW, sums(4), console=QUIET)
+    other = shutil.copytree(dense, tmp_path / "other")
+    stored = load_file(dense / "model.safetensors")
+    for first, said in (
+        ("model.layers.0.self_attn.q_proj.weight", "no weight 'model.layers.0.self_attn.q_proj"),
+        ("", "of a block"),
+    ):
+        rest = {name: tensor for name, tensor in stored.items() if not name.startswith(first)}
+        save_file(rest or {"norm": stored["model.norm.weight"]}, other / "model.safetensors", {"format": "pt"})
+        with pytest.raises(CutworkError, match=said):
+            prune(other, tmp_path / "out", FEW, sums(4), console=QUIET)
 
 
 def store(model: Any, directory: Path, dense: Path, **options: Any) -> Path:
@@ -229,6 +241,9 @@ def test_patterns_of_modules_come_first(dense: Path, tmp_path: Path) -> None:
     bad = settings.model_copy(update={"patterns": {"*.dwn_proj": "4:16"}})
     with pytest.raises(CutworkError, match=r"patterns: '\*\.dwn_proj' matches no linear"):
         prune(dense, tmp_path / "b", bad, sums(4), console=QUIET)
+    both = settings.model_copy(update={"modules": {"*.up_proj": 0.9}})
+    with pytest.raises(CutworkError, match=r"0\.mlp\.up_proj: pattern 4:16 fixes the rate, and modules asks for 0\.9"):
+        prune(dense, tmp_path / "b", both, sums(4), console=QUIET)
     with pytest.raises(ValueError, match="pattern 16:4 keeps n of every m"):
         PruneSettings(patterns={"*": "16:4"})
 
@@ -259,6 +274,7 @@ def test_settings_that_contradict_each_other_are_one_sentence() -> None:
         ({"pattern": "2:4", "sparsity": 0.7}, "makes 0.5 zeros"),
         ({"pattern": "2:4", "rates": "owl"}, "fixes the rate"),
         ({"levels": [0.5, 0.4]}, "levels must rise"),
+        ({"levels": [0.4, 0.5], "patterns": {"*": "2:4"}}, "levels do not apply"),
         ({"pattern": "3x3"}, "pattern"),
     ):
         with pytest.raises(ValueError, match=message):

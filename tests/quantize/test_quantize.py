@@ -2,12 +2,14 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, T5Config, T5ForConditionalGeneration
 
 from cutwork.errors import CutworkError
@@ -147,6 +149,29 @@ def test_a_pattern_without_a_match_is_refused(sparse: Path, tmp_path: Path) -> N
     settings = QuantizeSettings(method="rtn", overrides={"*.dwon_proj": "skip"})
     with pytest.raises(CutworkError, match=r"dwon_proj.*one is model\.layers\.0"):
         quantize(sparse, tmp_path / "out", settings, console=QUIET)
+    settings = QuantizeSettings(method="rtn", ignore=("lm_head", "down_proj"))
+    with pytest.raises(CutworkError, match=r"ignore: no module matches 'down_proj'; a linear is called model"):
+        quantize(sparse, tmp_path / "out", settings, console=QUIET)
+
+
+def test_what_is_read_is_not_replaced(sparse: Path, tmp_path: Path) -> None:
+    files = sorted(sparse.iterdir())
+    for output in (sparse, sparse.parent):
+        with pytest.raises(CutworkError, match="holds the model to read"):
+            quantize(sparse, output, QuantizeSettings(method="rtn"), console=QUIET, overwrite=True)
+    assert sorted(sparse.iterdir()) == files
+
+
+def test_a_linear_of_zeros_has_an_error(sparse: Path, tmp_path: Path) -> None:
+    shutil.copytree(sparse, tmp_path / "zeros")
+    stored = weights(sparse)
+    name = next(name for name in stored if "down_proj" in name)
+    stored[name] = torch.zeros_like(stored[name])
+    save_file(stored, tmp_path / "zeros" / "model.safetensors", {"format": "pt"})
+    quantize(tmp_path / "zeros", tmp_path / "out", QuantizeSettings(calibration_samples=4), sums(8), console=QUIET)
+    report = json.loads((tmp_path / "out" / "quantize-report.json").read_text())
+    errors = {layer["name"]: layer["output_error"] for layer in report["layers"]}
+    assert errors[name.removesuffix(".weight")] == 0
 
 
 def test_routers_and_fragile_modules_keep_their_precision_unless_named(tmp_path: Path) -> None:

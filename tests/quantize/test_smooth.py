@@ -12,9 +12,10 @@ from cutwork.quantize.quantize import quantize
 from cutwork.quantize.smooth import smooth
 from cutwork.recipe import QuantizeSettings
 from cutwork.torch_models.data import collate
+from cutwork.torch_models.model_inputs import inputs_of
 from tests.quantize.test_quantize import QUIET
 from tests.tiny_checkpoint import write_tiny_checkpoint
-from tests.torch_models.tiny import cut, gpt2, llama, opt, random_examples, sums
+from tests.torch_models.tiny import FAMILIES, cut, gpt2, llama, opt, random_examples, sums
 
 
 @pytest.mark.parametrize("make", [llama, opt, gpt2])
@@ -31,6 +32,16 @@ def test_outputs_and_zeros_stay(make: Callable[[], nn.Module]) -> None:
     assert len(found) == 2 * model.config.num_hidden_layers
     assert all(torch.equal(p == 0, zeros[name]) for name, p in model.named_parameters() if name in zeros)
     assert norm.weight.abs().max() < 20
+
+
+@pytest.mark.parametrize("family", ["t5", "whisper"])
+def test_every_block_that_reads_the_encoder_is_smoothed(family: str) -> None:
+    """The encoder's last norm feeds the cross attention of all decoder blocks, long after it was computed."""
+    model, batch = FAMILIES[family]().eval(), collate(random_examples(8, family=family))
+    inputs = inputs_of(model.config)
+    before = model(**inputs.keywords(batch)).logits
+    smooth(model, [batch], 0.5)
+    torch.testing.assert_close(model(**inputs.keywords(batch)).logits, before, rtol=1e-3, atol=1e-4)
 
 
 def test_a_norm_that_feeds_more_than_linears_is_noticed() -> None:

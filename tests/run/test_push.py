@@ -137,10 +137,14 @@ def test_what_goes_wrong_is_one_sentence(run: Path, tmp_path: Path, hub: FakeHub
     hub.broken = True
     assert "the disk is on fire" in fails(NAME, hub=hub)
     shutil.copytree(run, tmp_path / "run")
+    results = json.loads((run / "results.json").read_text())
+    untrained = {**results, "settings": {**results["settings"], "tune": None}}
+    (tmp_path / "run" / "results.json").write_text(json.dumps(untrained))
+    assert "fine-tuned nothing" in fails(NAME, directory=tmp_path / "run")
+    (tmp_path / "run" / "results.json").write_text(json.dumps(results))
     state = tmp_path / "run" / "stages.json"
     state.write_text(json.dumps({**json.loads(state.read_text()), "packed/sparse-int8": "another"}))
     assert "made anew after they were measured" in fails(NAME, directory=tmp_path / "run")
-    results = json.loads((run / "results.json").read_text())
     del results["settings"]
     (tmp_path / "run" / "results.json").write_text(json.dumps(results))
     assert "an older cutwork" in fails(NAME, directory=tmp_path / "run")

@@ -218,4 +218,12 @@ def test_a_fingerprint_tells_contents_not_times(tmp_path: Path) -> None:
     os.utime(tmp_path / "model.safetensors", (1, 1))
     assert fingerprint(tmp_path) == before
     (tmp_path / "model.safetensors").write_bytes(bytes(99) + b"x")
-    assert fingerprint(tmp_path) != before
+    assert (flat := fingerprint(tmp_path)) != before
+    for folder in ("1_Pooling", "runs"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.json").write_text("{}")
+    assert (pooled := fingerprint(tmp_path)) != flat
+    (tmp_path / "runs" / "config.json").write_text("[]")
+    assert fingerprint(tmp_path) == pooled
+    (tmp_path / "1_Pooling" / "config.json").write_text("[]")
+    assert fingerprint(tmp_path) != pooled

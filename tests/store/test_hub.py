@@ -1,6 +1,7 @@
 """Models of the Hub on this disk: listed, removed, asked for by revision."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -55,6 +56,29 @@ def test_models_are_listed_and_removed(cache: Path) -> None:
 def test_without_a_cache_there_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "none"))
     assert hub.downloaded() == []
+
+
+def test_of_folders_only_those_of_sentence_transformers_are_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def snapshot(name: str, **options: Any) -> str:
+        asked.update(options)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    inside = ["1_Pooling/config.json", "2_Dense/model.safetensors"]
+    flat = ["config.json", "model.safetensors"]
+    others = ["onnx/model.safetensors", "openvino/config.json", "1_Pooling/old/config.json", "consolidated.safetensors"]
+
+    def fetched(**options: bool) -> list[str]:
+        hub.download("a/b", **options)
+        patterns = {key: asked[key] for key in ("allow_patterns", "ignore_patterns")}
+        return list(huggingface_hub.utils.filter_repo_objects([*flat, *inside, *others, "a.bin"], **patterns))
+
+    assert fetched() == flat + inside
+    assert fetched(folders=True) == flat + inside + others[:3]
 
 
 def test_a_revision_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

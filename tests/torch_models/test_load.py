@@ -9,6 +9,7 @@ import torch
 
 from cutwork.errors import CutworkError
 from cutwork.torch_models.load import load_config, load_model, load_tokenizer
+from tests.tiny_checkpoint import write_tiny_checkpoint
 
 from .tiny import llama
 
@@ -33,6 +34,19 @@ def test_code_that_comes_with_a_model_is_never_run(tmp_path: Path, read: object)
     with pytest.raises(CutworkError, match="cannot load"):
         read(tmp_path)  # type: ignore[operator]
     assert not mark.exists()
+
+
+def test_damaged_files_are_one_sentence(tmp_path: Path) -> None:
+    write_tiny_checkpoint(tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "hidden_size": "x"}))
+    with pytest.raises(CutworkError, match="cannot load"):
+        load_config(tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    for damaged in ("{", '{"version": "1.0", "model": {"type": "none"}}'):
+        (tmp_path / "model" / "tokenizer.json").write_text(damaged)
+        with pytest.raises(CutworkError, match="cannot load the tokenizer"):
+            load_tokenizer(tmp_path / "model")
 
 
 def test_pickled_weights_beside_others_are_not_read(tmp_path: Path) -> None:

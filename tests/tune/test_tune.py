@@ -334,6 +334,9 @@ def test_a_missing_or_foreign_teacher_is_refused(sparse: Path, tmp_path: Path) -
     (other / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
     with pytest.raises(CutworkError, match=r"another num_hidden_layers \(1, the student 2\)"):
         run(sparse, tmp_path / "c", other)
+    for output in (other, tmp_path):
+        with pytest.raises(CutworkError, match="holds the model to read"):
+            tune(sparse, output, SETTINGS, sums(4), teacher_dir=other, overwrite=True, console=QUIET)
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 

@@ -12,7 +12,7 @@ from cutwork.cli.console import console, print_json, table
 from cutwork.cli.options import Json
 from cutwork.cli.training import CheckpointArgument, LongOption, MaxLength, OutputArgument, RecipeOption
 from cutwork.errors import CutworkError
-from cutwork.recipe import Pruner, PruneSettings, Recipe, TaskSettings, TuneSettings, load_recipe
+from cutwork.recipe import Pruner, PruneSettings, Recipe, TuneSettings, load_recipe
 
 _BYTES = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9}
 _PRUNE, _TUNE = PruneSettings(), TuneSettings()
@@ -115,7 +115,7 @@ def compress(
     }
     if recipe:
         _refuse_beside_recipe(context)
-    base = _base(model, output, task, recipe, settings, validation_samples)
+    base = _base(context, model, output, task, recipe, settings, validation_samples)
     base = base.model_copy(
         update={"compare": base.compare.model_copy(update={"threads": threads or base.compare.threads})}
     )
@@ -142,10 +142,12 @@ def compress(
     for kind in ("validation", "test"):
         lost = report[kind]
         print(f"lost on {kind}: {lost['points']:.1f} points, 95% interval {lost['low']:.1f} to {lost['high']:.1f}")
-    print(f"wrote {output / 'recipe.yaml'}, {output / 'frontier.json'}, {output / 'frontier.png'}")
+    written = [output / name for name in ("recipe.yaml", "frontier.json", "frontier.png")]
+    print(f"wrote {', '.join(str(file) for file in written if file.exists())}")
 
 
 def _base(
+    context: typer.Context,
     model: str,
     output: Path,
     task: str | None,
@@ -159,8 +161,13 @@ def _base(
     where = {"model": model, "output": output}
     if recipe:
         base = load_recipe(recipe)
+        if base.task.validation_samples and _given(context, "validation_samples"):
+            raise CutworkError("the recipe says what --validation-samples would; leave it out, or change the recipe")
         held_out = base.task.validation_samples or validation_samples
-        return base.model_copy(update={**where, "task": _with_validation(base.task, held_out), "teacher": None})
+        judged = max(base.compare.accuracy_samples, held_out)  # no fewer than were asked for
+        compared = base.compare.model_copy(update={"accuracy_samples": judged})
+        held = base.task.model_copy(update={"validation_samples": held_out})
+        return base.model_copy(update={**where, "task": held, "compare": compared, "teacher": None})
     assert task
     local = task.endswith((".jsonl", ".csv", ".tsv", ".parquet"))
     named = {"name": task, "options": {"train": task} if local else {}}
@@ -175,14 +182,14 @@ def _base(
 
 def _refuse_beside_recipe(context: typer.Context) -> None:
     """Raise CutworkError for options that the recipe decides."""
-    given = [name for name in _DECIDED if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"]
+    given = [name for name in _DECIDED if _given(context, name)]
     if given:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise CutworkError(f"the recipe says what {options} would; leave it out, or change the recipe")
 
 
-def _with_validation(task: TaskSettings, count: int) -> TaskSettings:
-    return task.model_copy(update={"validation_samples": count})
+def _given(context: typer.Context, name: str) -> bool:
+    return getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
 
 
 def _bytes(text: str) -> float:

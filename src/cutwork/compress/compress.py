@@ -32,10 +32,12 @@ from cutwork.store.atomic import write_atomically
 from cutwork.store.directory import kind_of as directory_kind
 from cutwork.store.directory import read_config
 from cutwork.store.fingerprint import digest
-from cutwork.store.json_file import write_json
+from cutwork.store.json_file import read_json, write_json
 from cutwork.store.resolve import resolve
 from cutwork.tasks.load import load_task
 from cutwork.tasks.task import Task
+
+_CLOSE = 1.005  # speed-ups that are nearer to each other are alike
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,10 @@ def compress(
     task = _task(base, needs_validation=not dry_run)
     shop = Workshop(base, task, purpose, metric, console)
     found = frontiers(shop.menu)
+    _write_frontier(shop, found, None)
     direct = _direct(shop.menu, goal)
     report: dict[str, Any] = {"model": base.model, "goal": asdict(goal), "for": purpose, "machine": shop.machine}
     if dry_run:
-        _write_frontier(shop, found, [])
         chosen = {} if direct is None else {"choice": direct.as_json()}
         return report | chosen | as_json(found, [])
     shop.check_metric()
@@ -176,16 +178,17 @@ def _bisect(shop: Workshop, goal: Goal, attempts: int) -> list[Tried]:
     best = shop.menu.solver()
     slow, fast = 1.0, shop.menu.dense_milliseconds / best.least
     tried: list[Tried] = []
-    for _ in range(attempts):
+    while len(tried) < attempts and fast > slow * _CLOSE:
         speedup = math.sqrt(slow * fast)
         choice = best.within(shop.menu.dense_milliseconds / speedup)
-        if choice is None or any(choice.labels == each.choice.labels for each in tried):
+        if choice is None:
             break
+        if any(choice.labels == each.choice.labels for each in tried):  # too much was lost then
+            fast = speedup
+            continue
         tried.append(_try(shop, choice, goal))
         _drop_all_but(max((each for each in tried if each.kept), key=_speedup, default=None), tried, shop)
         slow, fast = (max(speedup, choice.speedup), fast) if tried[-1].kept else (slow, speedup)
-        if slow >= fast:
-            break
     return tried
 
 
@@ -207,9 +210,15 @@ def _direct(offered: Menu, goal: Goal) -> Choice | None:
     return choice
 
 
-def _write_frontier(shop: Workshop, found: Mapping[str, Sequence[Choice]], tried: Sequence[Tried]) -> None:
-    """frontier.json and, where matplotlib is installed, frontier.png."""
-    output, results = shop.base.output, [each.as_json() for each in tried]
+def _write_frontier(shop: Workshop, found: Mapping[str, Sequence[Choice]], tried: Sequence[Tried] | None) -> None:
+    """frontier.json and, where matplotlib is installed, frontier.png; `tried` is None before anything is, which leaves
+    what was tried before."""
+    output = shop.base.output
+    if tried is None:
+        file = output / "frontier.json"
+        results = read_json(file)["tried"] if file.is_file() else []
+    else:
+        results = [each.as_json() for each in tried]
     write_json(output / "frontier.json", as_json(found, results))
     title = f"{shop.base.model} · {shop.purpose} · {shop.machine['cpu']} · {shop.machine['threads']} threads"
     try:

@@ -6,6 +6,7 @@ is calibrated with what the model writes itself: for a chat model questions afte
 2305.17888). Made once, in minutes, and kept in the user's cache by the model's hash.
 """
 
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,6 +49,8 @@ def draft_of(model: str | Path, *, threads: int = 0, console: Console | None = N
     refusal = f"another process is making the draft of {directory}; wait for it"
     output.parent.mkdir(parents=True, exist_ok=True)
     with only_process(output.with_name(f".{output.name}.lock"), refusal):
+        for left in output.parent.glob(f"{_scratch(output)}*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
         if not output.is_dir():
             console.print(f"making a draft of {directory} once, without training; this takes minutes", highlight=False)
             make_draft(directory, output, own_text(directory, TEXTS, threads=threads, console=console), console=console)
@@ -68,7 +71,7 @@ def make_draft(
     Raises CutworkError if none can be made of it.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".draft-", dir=output.parent) as work:
+    with tempfile.TemporaryDirectory(prefix=_scratch(output), dir=output.parent) as work:
         try:
             dense, pruned, quantized = directory, Path(work) / "pruned", Path(work) / "quantized"
             if kind_of(directory) == "packed":
@@ -80,6 +83,10 @@ def make_draft(
         except CutworkError as error:
             raise CutworkError(f"no draft can be made of {directory}: {error}") from None
         pack(quantized, output, PACK.dtype, head=PACK.head)
+
+
+def _scratch(output: Path) -> str:
+    return f".{output.name}-"
 
 
 def own_text(directory: Path, count: int, *, threads: int = 0, console: Console) -> list[Sample]:

@@ -32,7 +32,7 @@ def recipe_of(base: Recipe, choice: Choice) -> Recipe:
     if counts:
         scheme = counts.most_common(1)[0][0]
         base_quantize = base.quantize or QuantizeSettings()
-        settings = base_quantize.model_dump(exclude_unset=True, exclude={"scheme", "overrides", "sparsity"})
+        settings = base_quantize.model_dump(exclude_unset=True, exclude={"scheme", "overrides", "sparsity", "ignore"})
         overrides = {name: each.scheme or "skip" for name, each in chosen.items() if each.scheme != scheme}
         quantize = QuantizeSettings(**settings, scheme=scheme, overrides=overrides)
     head = HEAD_LABELS[choice.labels[HEAD]] if HEAD in choice.labels else "auto"

@@ -18,6 +18,7 @@ from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
 from cutwork.machine import cpu_name
 from cutwork.measure.compare import Measurements
+from cutwork.measure.context import room, room_for_answers
 from cutwork.measure.speed import measure
 from cutwork.recipe import PackSettings, Recipe
 from cutwork.run.stages import Source, Stage, Stages, discard, path_of, sample_digest
@@ -107,9 +108,14 @@ class Workshop:
         """How well a packed model does at each sample, from 0 to 1; kept once measured."""
         settings, samples = self.base.compare, tuple(samples[: self.base.compare.accuracy_samples])
         key = [stage.key, self.metric, sample_digest(samples), settings.max_new_tokens, settings.num_beams]
+        most = self.base.task.max_length + settings.max_new_tokens
+        if self.metric == "tokens":
+            key.append(most)  # where samples are cut
 
         def measure_it() -> dict[str, Any]:
-            context = self.base.task.max_length + settings.max_new_tokens
+            context = room(stage.output, most)
+            if self.metric == "answers":
+                context = room_for_answers(stage.output, samples, settings.max_new_tokens)
             batch = max(16, 4 * settings.num_beams)
             with Model.load(stage.output, threads=settings.threads, max_context=context, max_batch=batch) as model:
                 return {"scores": scores(model, self.task.name, samples, self.metric, settings, self.console)}
@@ -126,12 +132,13 @@ class Workshop:
 
     def _speeds(self, packed: Stage) -> dict[str, Any]:
         settings, batch = self.base.compare, 16 if self.purpose == "batch16" else 1
-        room, threads = settings.prompt_tokens + settings.decode_tokens + 1, settings.threads
+        context = room(packed.output, settings.prompt_tokens + settings.decode_tokens + 1)
+        threads = settings.threads
         reorder = False if self.purpose == "decode" else None
         with (
-            Model.load(self.dense.output, threads=threads, max_context=room, max_batch=batch) as dense,
+            Model.load(self.dense.output, threads=threads, max_context=context, max_batch=batch) as dense,
             Model.load(
-                packed.output, threads=threads, max_context=room, max_batch=batch, reorder_weights=reorder
+                packed.output, threads=threads, max_context=context, max_batch=batch, reorder_weights=reorder
             ) as ours,
         ):
             models = {"dense": dense, "compressed": ours}

@@ -1,6 +1,6 @@
 """The end of a run: how accurate, how large and how fast each variant of the model is."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +8,10 @@ from typing import Any
 
 from rich.console import Console
 
+from cutwork.architectures import kind_of
 from cutwork.engine.model import Model
 from cutwork.machine import cpu_name
+from cutwork.measure.context import room, room_for_answers
 from cutwork.measure.quality import accuracy
 from cutwork.measure.speed import measure
 from cutwork.recipe import Recipe
@@ -64,12 +66,9 @@ def quality(
     text = read_text(settings.perplexity_text) if settings.perplexity_text else None
 
     def measure_it() -> dict[str, Any]:
-        with Model.load(
-            variant.path,
-            threads=settings.threads,
-            max_context=_context(variant.path, recipe),
-            max_batch=max(16, 4 * settings.num_beams),
-        ) as model:
+        batch = max(16, 4 * settings.num_beams)
+        context = _context(variant.path, task, recipe)
+        with Model.load(variant.path, threads=settings.threads, max_context=context, max_batch=batch) as model:
             score = accuracy(
                 model,
                 task,
@@ -83,21 +82,21 @@ def quality(
                 content = text or task_text(model.tokenizer, task.test)
                 measured = model.perplexity(content, window=_WINDOW, max_tokens=settings.perplexity_tokens)
                 perplexity = measured.perplexity
-            asked = {}
-            if settings.lm_eval:
-                from cutwork.measure.harness import lm_eval
-
-                asked = lm_eval(model, settings.lm_eval, limit=settings.lm_eval_limit, console=console)
-            return {
+            found: dict[str, Any] = {
                 "sparsity": model.sparsity,
                 "accuracy": score.accuracy,
                 "right": score.right,
                 "samples": score.samples,
                 **score.quality,
-                **({"lm_eval": asked} if asked else {}),
                 "perplexity": perplexity,
                 "memory_bytes": model.memory_bytes["weights"],
             }
+        if settings.lm_eval:
+            from cutwork.measure.harness import lm_eval
+
+            with Model.load(variant.path, threads=settings.threads, max_batch=batch) as model:  # as long as it can
+                found["lm_eval"] = lm_eval(model, settings.lm_eval, limit=settings.lm_eval_limit, console=console)
+        return found
 
     questions = [sample.contents() for sample in task.test]
     amounts: list[Any] = [settings.accuracy_samples, settings.max_new_tokens, settings.perplexity_tokens]
@@ -106,7 +105,7 @@ def quality(
     if task.metric != "exact":
         amounts.append(task.metric)
     if settings.lm_eval:
-        amounts.append([*settings.lm_eval, settings.lm_eval_limit])
+        amounts.append([*contents_of_tasks(settings.lm_eval), settings.lm_eval_limit])
     result = kept.get([variant.key, questions, text, amounts], measure_it)
     facts = [f"{result['accuracy']:.1%} right"]
     facts += [f"{LABELS[key]} {result[key]:.1f}" for key in LABELS if key in result]
@@ -123,7 +122,10 @@ def _speeds(variants: Mapping[str, Variant], recipe: Recipe, console: Console) -
         models = {
             name: stack.enter_context(
                 Model.load(
-                    variant.path, threads=settings.threads, max_context=_context(variant.path, recipe), max_batch=1
+                    variant.path,
+                    threads=settings.threads,
+                    max_context=room(variant.path, settings.prompt_tokens + settings.decode_tokens + 1),
+                    max_batch=1,
                 )
             )
             for name, variant in variants.items()
@@ -152,14 +154,20 @@ def _add_speedups(rows: list[dict[str, Any]]) -> None:
                 row[f"{phase}_speedup_over_dense_{label}"] = row[f"{phase}_tokens_per_second"] / reference
 
 
-def _context(path: Path, recipe: Recipe) -> int:
-    """Room for the longest thing measured, so that the KV cache is no larger than it must be."""
+def _context(path: Path, task: Task, recipe: Recipe) -> int:
+    """Of the longest answer to the task's questions, and of a window of perplexity."""
     settings = recipe.compare
-    wanted = max(
-        recipe.task.max_length + settings.max_new_tokens, settings.prompt_tokens + settings.decode_tokens + 1, _WINDOW
+    if kind_of(read_config(path)) != "text":
+        return room(path, recipe.task.max_length + settings.max_new_tokens)
+    return max(
+        room(path, _WINDOW),
+        room_for_answers(path, task.test[: settings.accuracy_samples], settings.max_new_tokens),
     )
-    longest = read_config(path).get("max_position_embeddings", wanted)
-    return min(wanted, int(longest))
+
+
+def contents_of_tasks(names: Sequence[str]) -> list[str]:
+    """Tasks of lm-eval as what they ask: a YAML file by its contents, others by their names."""
+    return [digest(Path(name).read_text(encoding="utf-8")) if Path(name).is_file() else name for name in names]
 
 
 def _directory_bytes(path: Path) -> int:

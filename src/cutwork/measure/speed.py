@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from cutwork.engine.decoding.options import GenerateOptions
+from cutwork.engine.encoder import EncodedInput, Encoder
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
 from cutwork.progress import progress_bar
@@ -20,14 +21,16 @@ from cutwork.progress import progress_bar
 class Speed:
     """What was measured of one model; every run of every repeat is kept.
 
-    first_token_ms: from a prompt to its first token. step_ms: every decode step. batch: sequences at a time.
+    first_token_ms: from a prompt to its first token. step_ms: decode steps, one list per repeat; of a batch those in
+    which all sequences go on. decoded: tokens of these steps, by repeat. batch: sequences at a time.
     """
 
     prompt_tokens: int
     decode_tokens: int
     batch: int
     first_token_ms: list[float] = field(default_factory=list)
-    step_ms: list[list[float]] = field(default_factory=list)  # one list per repeat
+    step_ms: list[list[float]] = field(default_factory=list)
+    decoded: list[int] = field(default_factory=list)
 
     @property
     def prefill(self) -> float:
@@ -47,7 +50,7 @@ class Speed:
     @property
     def decode_runs(self) -> list[float]:
         """Decoded tokens per second of each repeat."""
-        return [1e3 * self.batch * len(steps) / sum(steps) for steps in self.step_ms]
+        return [1e3 * tokens / sum(steps) for tokens, steps in zip(self.decoded, self.step_ms, strict=True)]
 
     def step_percentile(self, percent: float) -> float:
         """Milliseconds between tokens at a percentile of all decode steps."""
@@ -79,7 +82,8 @@ def measure(
     """Time `repeats` rounds over all models, each round in turn, after one round of warm-up that is not counted.
 
     An encoder, where there is one, reads the prompt; its time then is that of the first token. Prompts are random
-    tokens, new ones each round, so that nothing is reused; decoding is greedy and goes on past the end of a sequence.
+    tokens, new ones each round, so that nothing is reused, or a silent spectrogram of so many entries; decoding is
+    greedy and goes on past the end of a sequence.
     Raises CutworkError where a model's context is too short or its batch too small.
     """
     for name, model in models.items():
@@ -95,10 +99,11 @@ def measure(
         for round_ in range(repeats + 1):
             for name, model in models.items():
                 progress.update(bar, description=f"measuring {name}")
-                first, steps = _once(model, random, prompt_tokens, decode_tokens, batch)
+                first, steps, decoded = _once(model, random, prompt_tokens, decode_tokens, batch)
                 if round_ > 0:
                     speeds[name].first_token_ms.append(first)
                     speeds[name].step_ms.append(steps)
+                    speeds[name].decoded.append(decoded)
                 progress.advance(bar)
     return speeds
 
@@ -118,12 +123,16 @@ def measure_directories(
 
 def _once(
     model: Model, random: np.random.Generator, prompt_tokens: int, decode_tokens: int, batch: int
-) -> tuple[float, list[float]]:
-    """(milliseconds until every sequence has its first token, milliseconds of each step after that)."""
+) -> tuple[float, list[float], int]:
+    """(milliseconds until every sequence has its first token, those of decode steps after that, their tokens).
+
+    Sequences of a batch are read one after the other and end likewise, so what counts is the steps of all of them
+    together; where these are few, for long prompts of many sequences, all steps.
+    """
     options: GenerateOptions = {"max_new_tokens": decode_tokens + 1, "ignore_eos": True}
     prompts = [random.integers(0, model.plan.vocabulary, prompt_tokens).tolist() for _ in range(batch)]
     requests = [
-        model.session.add(model.start_tokens, model.encode_input(prompt), **options)
+        model.session.add(model.start_tokens, _encoded(model.encoder, prompt), **options)
         if model.encoder
         else model.session.add(prompt, **options)
         for prompt in prompts
@@ -131,8 +140,17 @@ def _once(
     start = time.perf_counter()
     while any(not request.tokens for request in requests):
         model.session.step()
-    times = [time.perf_counter()]
+    times, going = [time.perf_counter()], []
     while model.session.busy:
+        going.append(sum(len(request.tokens) <= decode_tokens for request in requests))
         model.session.step()
         times.append(time.perf_counter())
-    return 1e3 * (times[0] - start), [1e3 * step for step in np.diff(times)]
+    steps = [1e3 * float(step) for step in np.diff(times)]
+    together = going.count(batch)  # these come first
+    if 4 * together < decode_tokens:
+        together = len(steps)
+    return 1e3 * (times[0] - start), steps[:together], sum(going[:together])
+
+
+def _encoded(encoder: Encoder, prompt: list[int]) -> EncodedInput:
+    return encoder.example(len(prompt)) if encoder.frames else encoder.input(prompt)

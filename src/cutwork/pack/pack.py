@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cutwork.errors import damaged_if_not_understood
+from cutwork.errors import CutworkError, damaged_if_not_understood
 from cutwork.pack.convert import LOWEST, convert
 from cutwork.pack.manifest import Manifest, Source, WeightEntry, write_manifest
 from cutwork.pack.reader import STORED_DTYPE
@@ -147,6 +147,8 @@ def pack(
     """
     with damaged_if_not_understood(source):
         checkpoint = SourceCheckpoint(source)
+    if head != "auto" and checkpoint.head is None:
+        raise CutworkError(f"{source} has no output head, so none can be {head}; leave --head out")
     summary = PackSummary(source_nbytes=checkpoint.nbytes)
     config = dict(checkpoint.config)
     if checkpoint.dequantized:

@@ -60,8 +60,11 @@ class SourceCheckpoint:
             raise CutworkError(f"{path} holds no weights")
         packed = [name for name in self.names if f"{name}_packed" in self.tensors]
         self._int4 = {name: group for name in packed if (group := self._codes.int4_group(name))}
-        self.dequantized = len(self._int4) < len(packed)
-        if not self.dequantized:
+        codes = [name for name in self.names if name not in packed and self.tensors.describe(name)[0] == "I8"]
+        self.dequantized = len(self._int4) < len(packed) or not all(map(self._read_by_kernels, codes))
+        if self.dequantized:  # all will be restored as floats, which have no zero points
+            self.extras = [name for name in self.extras if not name.endswith("_zero_point")]
+        else:
             self.extras = sorted([*self.extras, *(f"{name}_shape" for name in packed)])
 
     @property
@@ -94,10 +97,9 @@ class SourceCheckpoint:
         tensor = self.tensors[name]
         if tensor.dtype != "I8":
             return SourceWeight(transposed(self.config, name, tensor))
-        scale = self._codes.scale(name)
-        zero_point = self.tensors.get(f"{name}_zero_point")
-        if (zero_point is not None and zero_point.array.any()) or scale.array.size not in (1, tensor.shape[0]):
+        if not self._read_by_kernels(name):
             return SourceWeight(self._codes.dequantize(name, tensor.array))
+        scale = self._codes.scale(name)
         per_row = np.broadcast_to(as_float32(scale).reshape(-1), tensor.shape[:1])
         return SourceWeight(tensor, np.ascontiguousarray(per_row), scale)
 
@@ -106,6 +108,12 @@ class SourceCheckpoint:
         for stored in (name, f"{name}_packed"):
             if stored in self.tensors:
                 self.tensors.release(stored)
+
+    def _read_by_kernels(self, name: str) -> bool:
+        """Whether int8 codes are symmetric and of one scale per row or for all."""
+        zero_point = self.tensors.get(f"{name}_zero_point")
+        rows = self.tensors.describe(name)[1][0]
+        return (zero_point is None or not zero_point.array.any()) and self._codes.scale(name).array.size in (1, rows)
 
     def _tied(self) -> dict[str, str]:
         """The output head, where the checkpoint repeats the embedding that it is tied to."""

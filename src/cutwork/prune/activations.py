@@ -57,7 +57,10 @@ class Activations:
         try:
             file, name = tempfile.mkstemp(prefix=".cutwork-activations-", dir=self._directory)
             try:
-                os.posix_fallocate(file, 0, size)  # a full disk is found here, not by a fault while writing
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file, 0, size)  # a full disk is found here, not by a fault while writing
+                else:
+                    os.ftruncate(file, size)
                 storage = torch.UntypedStorage.from_file(name, shared=True, nbytes=size)
             finally:
                 os.close(file)

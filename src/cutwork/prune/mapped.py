@@ -23,6 +23,10 @@ from cutwork.store.safetensors import Tensors, open_tensors
 from cutwork.torch_models.blocks import block_lists, linears
 from cutwork.torch_models.load import empty_model, load_config
 
+_OTHER_NAMES = (
+    "or keeps it under another name than this version of transformers; load it with transformers and save it again "
+    "with save_pretrained"
+)
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 
 
@@ -56,7 +60,15 @@ class MappedModel:
         state = _state(self.model, tensors, directory)
         stacks = block_lists(self.model)
         inside = tuple(f"{stack}." for stack in stacks)
-        stored = next(state[f"{stack}.0.{name}.weight"] for stack in stacks for name, _ in _linears(stacks[stack][0]))
+        named = (
+            f"{stack}.{i}.{name}.weight"
+            for stack in stacks
+            for i, block in enumerate(stacks[stack])
+            for name, _ in _linears(block)
+        )
+        stored = next((state[name] for name in named if name in state), None)
+        if stored is None:
+            raise CutworkError(f"{directory} has no weight of a block, {_OTHER_NAMES}")
         self.dtype = torch.float32 if stored.dtype == torch.float16 else stored.dtype
         for name, tensor in state.items():
             if tensor.is_floating_point() and not name.startswith(inside):
@@ -67,10 +79,7 @@ class MappedModel:
         self.model.requires_grad_(False)
         for name, parameter in self.model.named_parameters():
             if parameter.is_meta:
-                raise CutworkError(
-                    f"{directory} has no weight '{name}', or keeps it under another name than this version of "
-                    "transformers; load it with transformers and save it again with save_pretrained"
-                )
+                raise CutworkError(f"{directory} has no weight '{name}', {_OTHER_NAMES}")
         for buffer_name, buffer in list(self.model.named_buffers()):
             module = self.model.get_submodule(buffer_name.rpartition(".")[0])
             module._buffers[buffer_name.rpartition(".")[2]] = buffer.to(self.device)

@@ -35,7 +35,10 @@ def patterns(
             continue
         if sparsity is None:
             sparsity = 1 - densities[name] if densities else settings.sparsity
-        pattern = pattern_of(_first(settings.patterns, name) or settings.pattern, sparsity)
+        own, rate = _first(settings.patterns, name), _first(settings.modules, name)
+        pattern = pattern_of(own or settings.pattern, sparsity)
+        if isinstance(pattern, KeepNOfM) and rate is not None and abs(rate - (1 - pattern.n / pattern.m)) > 1e-9:
+            raise CutworkError(f"{name}: pattern {own} fixes the rate, and modules asks for {rate:g}; leave one out")
         try:
             pattern.check(rows, columns)
         except CutworkError as error:

@@ -49,7 +49,7 @@ class Layers:
             except CutworkError as error:
                 raise CutworkError(f"{', '.join(linears)}: {error}") from None
             damping = statistics.applied[-1]
-            whole = output_error(weight, hessian).sum()
+            whole = output_error(weight, hessian).sum().clamp_min(1e-30)  # 0 of a linear that is all zeros
             self._record(
                 name,
                 weight,

@@ -19,7 +19,7 @@ from cutwork.quantize.schemes import choose, grid_of
 from cutwork.quantize.smooth import smooth
 from cutwork.recipe import Long, QuantizeSettings
 from cutwork.store.json_file import write_json
-from cutwork.store.output import output_directory
+from cutwork.store.output import absolute, check_apart, output_directory
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.blocks import out_in
 from cutwork.torch_models.load import load_for_surgery, load_tokenizer, save_model
@@ -50,6 +50,8 @@ def quantize(
     """
     console = console or Console(stderr=True)
     start = time.perf_counter()
+    output = absolute(output)
+    check_apart(output, model_dir)
     work = output.with_name(f"{output.name}.work")
     if overwrite:
         shutil.rmtree(work, ignore_errors=True)

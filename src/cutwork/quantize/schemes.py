@@ -9,7 +9,7 @@ from torch import nn
 
 from cutwork.errors import CutworkError
 from cutwork.quantize.grid import Grid
-from cutwork.recipe import QuantizeSettings, Scheme
+from cutwork.recipe import DEFAULT_IGNORED, QuantizeSettings, Scheme
 from cutwork.torch_models.blocks import block_linears
 
 _SMALLEST_GROUP = 32  # of kernels elsewhere; smaller ones would also cost more in scales than they save in codes
@@ -26,6 +26,10 @@ def choose(model: Any, settings: QuantizeSettings) -> dict[str, tuple[nn.Module,
     for pattern in settings.overrides:
         if not fnmatch.filter(linears, pattern):
             raise CutworkError(f"overrides: no linear of the blocks matches '{pattern}'; one is {next(iter(linears))}")
+    modules = [name for name, _ in model.named_modules()]
+    for pattern in set(settings.ignore) - set(DEFAULT_IGNORED):
+        if not fnmatch.filter(modules, pattern):
+            raise CutworkError(f"ignore: no module matches '{pattern}'; a linear is called {next(iter(linears))}")
     chosen = {}
     for name, linear in linears.items():
         scheme = _scheme(name, model, settings)

@@ -4,7 +4,6 @@ A linear that reads x W ᵀ may as well read (x / s) (W s)ᵀ, and where x comes
 1 / s. Which norm feeds which linears is found by watching a forward pass, for any model; weights that are 0 stay 0.
 """
 
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,7 +35,7 @@ def _smooth(model: Any, batches: Sequence[dict[str, Tensor]], strength: float) -
     readers = _NormReaders(model)
     with readers:
         for batch in batches:
-            readers.mask = batch["attention_mask"].bool() if "attention_mask" in batch else None
+            readers.next_batch(batch["attention_mask"].bool() if "attention_mask" in batch else None)
             _outputs(model, model_inputs, batch)
     by_norm = readers.by_norm()
     if not by_norm:
@@ -67,10 +66,10 @@ class _NormReaders:
     """The largest magnitudes of what norms hand to linears of the blocks, while it is entered."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.mask: Tensor | None = None  # of the next forward pass's real tokens [B, T]
+        self._mask: Tensor | None = None
         self._linears = list(block_linears(model).values())
         self._norms = [module for module in model.modules() if _is_norm(module)]
-        self._recent: deque[tuple[Tensor, nn.Module]] = deque(maxlen=4)
+        self._recent: list[tuple[Tensor, nn.Module]] = []  # of one forward pass
         self._sources: dict[nn.Module, nn.Module] = {}
         self._largest: dict[nn.Module, Tensor] = {}
         self._handles: list[Any] = []
@@ -83,6 +82,11 @@ class _NormReaders:
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
+        self._recent.clear()
+
+    def next_batch(self, mask: Tensor | None) -> None:
+        """Called before a forward pass with where its real tokens are, bool [B, T]."""
+        self._mask = mask
         self._recent.clear()
 
     def by_norm(self) -> dict[nn.Module, tuple[Tensor, list[nn.Module]]]:
@@ -101,7 +105,7 @@ class _NormReaders:
         if norm is None:
             return
         self._sources[linear] = norm
-        largest = real_tokens(inputs[0], self.mask).abs().amax(dim=0)
+        largest = real_tokens(inputs[0], self._mask).abs().amax(dim=0)
         self._largest[norm] = torch.maximum(self._largest[norm], largest) if norm in self._largest else largest
 
 

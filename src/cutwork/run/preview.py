@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cutwork.recipe import CompareSettings, PackSettings, PruneSettings, QuantizeSettings, Recipe
-from cutwork.run.stages import Stage, Stages
+from cutwork.run.stages import SCRATCH, Stage, Stages
 from cutwork.store.json_file import write_json
 
 _TOKENS, _REPEATS = 48, 2  # read and then decoded, so many times: enough to see the difference
@@ -26,7 +26,7 @@ def add_preview(stages: Stages, dense: Path, recipe: Recipe) -> Stage:
 
     def make(file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".preview.", dir=file.parent) as scratch:
+        with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=file.parent) as scratch:
             speeds = _speeds(dense, Path(scratch), *settings, recipe.compare.threads)
         fast, slow = (speeds[name]["decode_tokens_per_second"] for name in ("sparse", "dense"))
         stages.console.print(

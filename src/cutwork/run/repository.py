@@ -34,6 +34,8 @@ def repository(run: Path, name: str, dense: str, sparse: str) -> dict[str, Path 
             raise CutworkError(f"{run} has no packed model '{packed}'; it has {', '.join(results['made'])}")
     if not VARIANTS[sparse][0].startswith("sparse"):
         raise CutworkError(f"'{sparse}' is no model that was pruned and fine-tuned; give one of sparse-…")
+    if not settings["tune"]:
+        raise CutworkError(f"{run} fine-tuned nothing, as its recipe has no 'tune', so there is no model to push")
     levels = settings["prune"].get("levels", ())
     checkpoint = f"sparse-{len(levels)}" if levels else "sparse"
     now = read_state(run)

@@ -71,7 +71,7 @@ def stages_of(recipe: Recipe, output: Path, console: Console) -> Stages:
             if f"{name}-int8" in wanted:
                 models[f"{name}-quantized"] = stages.quantize(f"{name}-quantized", models[name], recipe.quantize)
     packed = {
-        name: stages.pack(f"packed/{name}", models[model], PackSettings(dtype=dtype) if dtype else recipe.pack)
+        name: stages.pack(f"packed/{name}", models[model], _pack_settings(recipe, model, dtype))
         for name, (model, dtype) in VARIANTS.items()
         if model in models and name in wanted
     }
@@ -84,9 +84,20 @@ def stages_of(recipe: Recipe, output: Path, console: Console) -> Stages:
     depends = [recipe.name, recipe.compare.model_dump(mode="json"), recipe.task.max_length, sample_digest(task.test)]
     if recipe.compare.perplexity_text:
         depends.append(digest(read_text(recipe.compare.perplexity_text)))
+    if recipe.compare.lm_eval:
+        from cutwork.measure.compare import contents_of_tasks
+
+        depends.append(contents_of_tasks(recipe.compare.lm_eval))
     seconds = partial(durations.compare, recipe.compare, len(packed))
     stages.add("results.json", "compare", make, depends, *packed.values(), seconds=seconds)
     return stages
+
+
+def _pack_settings(recipe: Recipe, model: str, dtype: Literal["f32", "bf16"] | None) -> PackSettings:
+    """Floats are compared as they are; what was made of a recipe that quantises nothing keeps the head it asks for."""
+    if dtype is None:
+        return recipe.pack
+    return PackSettings(dtype=dtype, head=recipe.pack.head if model == "sparse" and not recipe.quantize else "auto")
 
 
 def _prune_and_tune(recipe: Recipe, stages: Stages, dense: Source) -> tuple[Stage, Stage]:

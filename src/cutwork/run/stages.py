@@ -22,6 +22,7 @@ from cutwork.tasks.task import Sample, Task
 GROUPS = ("preview", "teacher", "prune", "tune", "quantize", "pack", "compare")  # what --until may name
 _STATE = "stages.json"
 _SECONDS = "seconds.json"
+SCRATCH = ".scratch."  # begins the names of directories for what a stage makes on its way
 _FORMER_PRUNER: Pruner = "sparsegpt"  # PruneSettings.method where a recipe said nothing, until ALPS was
 
 
@@ -242,8 +243,10 @@ def _remove(path: Path) -> None:
 
 def _forget_leftovers(output: Path, finished: Sequence[Path]) -> None:
     """Remove what a process killed while discarding left, or one killed when a stage was finished and nothing else."""
-    for stale in [*output.glob(".*.stale"), *output.glob("*/.*.stale")]:
+    for stale in list(output.rglob(".*.stale")):
         _remove(stale)
+    for scratch in output.glob(f"{SCRATCH}*"):
+        _remove(scratch)
     for stage in finished:
         work, lock = stage.with_name(f"{stage.name}.work"), stage.with_name(f".{stage.name}.lock")
         if work.exists() or lock.exists():

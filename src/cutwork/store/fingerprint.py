@@ -11,9 +11,12 @@ def digest(value: object, digits: int = 16) -> str:
 
 
 def fingerprint(path: Path) -> str:
-    """A hash of the contents of a model directory's files: the same model fetched again is still the same."""
+    """A hash of the contents of a model directory's files, and of the folders that sentence-transformers numbers: the
+    same model fetched again is still the same."""
     whole = hashlib.sha256()
-    for file in sorted(file for file in path.iterdir() if file.is_file()):
+    for file in sorted(file for pattern in ("*", "[0-9]*_*/*") for file in path.glob(pattern) if file.is_file()):
         with file.open("rb") as source:
-            whole.update(f"{file.name} {hashlib.file_digest(source, 'sha256').hexdigest()}\n".encode())
+            whole.update(
+                f"{file.relative_to(path).as_posix()} {hashlib.file_digest(source, 'sha256').hexdigest()}\n".encode()
+            )
     return whole.hexdigest()[:16]

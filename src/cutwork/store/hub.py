@@ -65,10 +65,13 @@ def _cache() -> Any:
         return None
 
 
+_OTHERS = ("[!0-9]*/*", "*/*/*")  # folders but those such as 1_Pooling
+
+
 def download(name: str, revision: str | None = None, *, folders: bool = False) -> Path:
     """The local snapshot of the Hub's model `name`, from the cache if it is there. revision: a branch, tag or commit.
 
-    With `folders` what is in them, too, which a model has no need of and a run has.
+    With `folders` what is in all of them, which a run has; a model has no need of any but sentence-transformers'.
 
     Raises CutworkError if there is no such model or revision, its owner has to be asked, or the Hub cannot be reached.
     """
@@ -81,7 +84,7 @@ def download(name: str, revision: str | None = None, *, folders: bool = False) -
                 name,
                 revision=revision,
                 allow_patterns=["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model", "*.spm", "LICENSE*"],
-                ignore_patterns=["consolidated*"] if folders else ["*/*", "consolidated*"],
+                ignore_patterns=["consolidated*", *([] if folders else _OTHERS)],
             )
         )
     except GatedRepoError:

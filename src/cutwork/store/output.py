@@ -25,9 +25,9 @@ def output_directory(destination: Path, overwrite: bool = False, *, source: Path
     `source`. Whatever interrupts this, even a loss of power, there is the old directory or the whole new one. What
     killed processes left behind is removed. Raises CutworkError if the destination is taken or its disk is full.
     """
-    destination = Path(os.path.abspath(destination.expanduser()))
-    if source and source.resolve().is_relative_to(destination.resolve()):
-        raise CutworkError(f"{destination} holds the model to read; choose another output directory")
+    destination = absolute(destination)
+    if source:
+        check_apart(destination, source)
     with ExitStack() as stack:
         try:
             destination.parent.mkdir(parents=True, exist_ok=True)
@@ -48,6 +48,17 @@ def output_directory(destination: Path, overwrite: bool = False, *, source: Path
                     f"the disk became full while writing {destination}; nothing was kept, free some space and run again"
                 ) from None
             raise
+
+
+def absolute(path: Path) -> Path:
+    """A path as users give it, which may be "." or begin with "~", as one that has a name."""
+    return Path(os.path.abspath(path.expanduser()))
+
+
+def check_apart(destination: Path, source: Path) -> None:
+    """Raise CutworkError if a model to be read would be replaced by what is written."""
+    if source.resolve().is_relative_to(destination.resolve()):
+        raise CutworkError(f"{destination} holds the model to read; choose another output directory")
 
 
 def _check_free(destination: Path, overwrite: bool) -> None:

@@ -87,8 +87,8 @@ def load_config(path: Path) -> Any:
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         return getattr(config, "text_config", None) or config
-    except (OSError, ValueError, KeyError) as error:
-        raise CutworkError(f"cannot load {path}: {' '.join(str(error).split())[:300]}") from None
+    except Exception as error:  # transformers' own checks of types raise kinds of their own
+        raise CutworkError(f"cannot load {path}: {' '.join(str(error).split())[:300]}") from error
 
 
 def _from_files(config: Any, path: Path, **options: Any) -> Any:
@@ -143,8 +143,8 @@ def load_tokenizer(path: Path) -> Any:
     speech = kind == "speech"
     try:
         tokenizer = (AutoProcessor if speech else AutoTokenizer).from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise CutworkError(f"cannot load the tokenizer in {path}: {' '.join(str(error).split())[:300]}") from None
+    except Exception as error:  # as tokenizers raises it
+        raise CutworkError(f"cannot load the tokenizer in {path}: {' '.join(str(error).split())[:300]}") from error
     if kind != "embedding" and (tokenizer.tokenizer if speech else tokenizer).eos_token_id is None:
         raise CutworkError(f"the tokenizer in {path} has no eos_token, so the model could not learn to stop; set one")
     return tokenizer

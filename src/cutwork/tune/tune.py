@@ -21,7 +21,7 @@ from cutwork.errors import CutworkError
 from cutwork.recipe import Long, TuneSettings
 from cutwork.store.json_file import write_json
 from cutwork.store.lock import only_process
-from cutwork.store.output import output_directory
+from cutwork.store.output import absolute, check_apart, output_directory
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.data import Examples, examples
 from cutwork.torch_models.load import load_config, load_tokenizer, save_model
@@ -106,6 +106,10 @@ def tune(
     """
     first = int(os.environ.get("RANK", "0")) == 0
     console = (console or Console(stderr=True)) if first else Console(quiet=True)
+    output = absolute(output)
+    for read in (model_dir, teacher_dir):
+        if read:
+            check_apart(output, read)
     work = output.with_name(f"{output.name}.work")
     arguments = training_arguments(work, settings, fsdp, validates=bool(validation))
     _ = arguments.device  # from here on the processes know each other

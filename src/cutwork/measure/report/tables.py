@@ -107,11 +107,14 @@ def _speedup(label: str) -> str:
 
 
 def _asked(results: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """The tasks of lm-eval and a metric of each: acc_norm, or what it names first."""
+    """The tasks of lm-eval and a metric of each: acc_norm, or what it names first; groups without any left out."""
     tasks = {
-        task: metrics for run in results for row in run["variants"] for task, metrics in row.get("lm_eval", {}).items()
+        task: [name for name in metrics if name != "sample_len" and "_stderr" not in name]
+        for run in results
+        for row in run["variants"]
+        for task, metrics in row.get("lm_eval", {}).items()
     }
-    return [(task, "acc_norm" if "acc_norm" in metrics else next(iter(metrics))) for task, metrics in tasks.items()]
+    return [(task, "acc_norm" if "acc_norm" in names else names[0]) for task, names in tasks.items() if names]
 
 
 def _number(value: float | None, form: str) -> str:

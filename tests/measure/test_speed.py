@@ -1,0 +1,52 @@
+"""Speeds of batches and of models that hear, and how long the contexts of measurements are."""
+
+from pathlib import Path
+
+import pytest
+
+from cutwork.engine.model import Model
+from cutwork.measure.context import room, room_for_answers
+from cutwork.measure.speed import Speed, measure
+from cutwork.tasks.rendering import render_prompt
+from cutwork.tasks.task import Sample
+from tests.tiny_checkpoint import write_tiny_checkpoint
+from tests.torch_models.tiny import gpt2, whisper
+
+
+def test_what_a_batch_decodes_is_counted_where_all_its_sequences_go_on(tmp_path: Path) -> None:
+    """Of six prompts of 200 tokens the first ones' answers have begun when the last is read."""
+    directory = write_tiny_checkpoint(tmp_path / "tiny")
+    with Model.load(directory, threads=1, max_context=240, max_batch=6) as model:
+        few = measure({"it": model}, 200, 20, 1, batch=6)["it"]
+        one = measure({"it": model}, 16, 20, 1)["it"]
+    assert few.decoded == [6 * len(few.step_ms[0])] and 5 <= len(few.step_ms[0]) < 20
+    assert one.decoded == [20] and len(one.step_ms[0]) == 20
+
+
+def test_tokens_per_second_are_of_what_was_counted() -> None:
+    speed = Speed(4, 8, 2, first_token_ms=[10.0], step_ms=[[5.0, 5.0]], decoded=[3])
+    assert speed.decode == pytest.approx(300) and speed.prefill == pytest.approx(800)
+
+
+def test_what_hears_is_given_silence(tmp_path: Path) -> None:
+    whisper().save_pretrained(tmp_path)
+    with Model.load(tmp_path, threads=1) as model:
+        speed = measure({"it": model}, 16, 4, 1)["it"]
+    assert speed.decoded == [4] and speed.prefill > 0
+
+
+def test_a_context_is_no_longer_than_the_model_was_made_for(tmp_path: Path) -> None:
+    model = gpt2()  # whose config calls it n_positions
+    model.save_pretrained(tmp_path / "gpt2")
+    most = model.config.n_positions
+    assert (room(tmp_path / "gpt2", most + 1), room(tmp_path / "gpt2", 7)) == (most, 7)
+
+
+def test_the_longest_prompt_has_room_for_its_answer(tmp_path: Path) -> None:
+    directory = write_tiny_checkpoint(tmp_path / "tiny")
+    samples = [Sample("one and one", "2"), Sample("one and one " * 40, "80")]
+    context = room_for_answers(directory, samples, 9)
+    with Model.load(directory, threads=1, max_context=context) as model:
+        prompt = render_prompt(model.tokenizer, samples[1])
+        assert len(model.generate(prompt, max_new_tokens=9, ignore_eos=True).tokens) == 9
+        assert context - 9 - len(model.encode(prompt)) in (0, 1)
