@@ -11,6 +11,7 @@ name and the line that says where it comes from. "claims" are the sentences of b
 import argparse
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -182,7 +183,7 @@ def source(result: dict[str, Any], name: str, page: Path) -> str:
     file = os.path.relpath(RESULTS / f"{name}.json", page.parent)
     commit = f"commit {about['commit'][:7]}" + ("" if about["clean"] in (True, None) else ", changed")
     kind = ", provenance put together later" if about.get("reconstructed") else ""
-    return f"{where(result)}; `{' '.join(about['command'])}`, {about['date'][:10]}, {commit}{kind}; [json]({file})"
+    return f"{where(result)}; `{shlex.join(about['command'])}`, {about['date'][:10]}, {commit}{kind}; [json]({file})"
 
 
 def generated(name: str, page: Path) -> str:

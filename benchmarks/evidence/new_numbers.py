@@ -22,8 +22,7 @@ from benchmarks.evidence.__main__ import Experiment
 from benchmarks.evidence.cells import Cell, pruned
 from benchmarks.evidence.designs import SEEDS
 from benchmarks.evidence.seen_numbers import seen_numbers
-from benchmarks.evidence.statistics import paired_bootstrap, unpacked
-from cutwork.measure.interval import wilson
+from benchmarks.evidence.statistics import paired_bootstrap, right_share, unpacked
 
 LEVEL, LOSS, RATE = 0.75, "CE", 4e-4  # what the short experiment chose
 PATTERNS = ("unstructured", "4:16")
@@ -81,11 +80,10 @@ def table(result: dict[str, Any]) -> str:
         "|---|--:|--:|--:|--:|",
     ]
     for model, rows in grouped(result).items():
-        right, asked = sum(row["right"] for row in rows), sum(row["samples"] for row in rows)
-        low, high = wilson(right, asked)
+        mean, low, high = right_share(rows)
         against = "" if model == CONTROL else _points(difference(result, model, CONTROL))
         lines.append(
-            f"| {_told(*model)} | {_shares(rows)} | {right / asked:.1%} [{low:.1%}, {high:.1%}] | {against} | "
+            f"| {_told(*model)} | {_shares(rows)} | {mean:.1%} [{low:.1%}, {high:.1%}] | {against} | "
             f"{np.mean([row['answer_perplexity'] for row in rows]):.3f} |"
         )
     return "\n".join(lines)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
@@ -32,11 +32,10 @@ from benchmarks.common.timing import interleaved
 from benchmarks.common.worker import Worker
 from benchmarks.evidence.data import splits
 from benchmarks.evidence.designs import DESIGNS
-from benchmarks.evidence.statistics import packed, paired_bootstrap, unpacked
+from benchmarks.evidence.statistics import packed, paired_bootstrap, right_share, unpacked
 from benchmarks.peers.environments import ENVIRONMENTS, WORKERS, python_of
 from benchmarks.peers.model_files import convert_llama
 from cutwork.measure.compare import Measurements
-from cutwork.measure.interval import wilson
 from cutwork.recipe import load_recipe
 from cutwork.run.stages import sample_digest
 from cutwork.tasks.rendering import render_prompt
@@ -181,16 +180,16 @@ def speed(group: list[dict[str, Any]], key: str) -> float:
 
 
 def share(group: list[dict[str, Any]]) -> tuple[float, float, float]:
-    """Accuracy and its 95% interval over all answers."""
-    right, samples = sum(m["right"] for m in group), sum(m["samples"] for m in group)
-    return (right / samples, *wilson(right, samples))
+    """Accuracy and its 95% interval."""
+    return right_share(group)
 
 
-def equal_accuracy(result: dict[str, Any]) -> tuple[str, str, float]:
-    """The fastest 4-bit file of the peer, the fastest sparse one that is at most a point less accurate, if there is
-    one, and how many times as fast that decodes on one thread."""
+def at_equal_accuracy(result: dict[str, Any], which: Literal["fastest", "most accurate"]) -> tuple[str, str, float]:
+    """The fastest or most accurate 4-bit file of the peer, the fastest sparse one that is at most a point worse, if
+    there is one, and how many times as fast that decodes on one thread."""
     groups, key = dict(names(result["models"])), "decode, 1 threads"
-    peer = max((n for n in groups if n.startswith(PEER) and "Q4" in n), key=lambda n: speed(groups[n], key))
+    by_merit = {"fastest": lambda n: speed(groups[n], key), "most accurate": lambda n: share(groups[n])[0]}
+    peer = max((n for n in groups if n.startswith(PEER) and "Q4" in n), key=by_merit[which])
     sparse = {n: group for n, group in groups.items() if group[0]["zeros"]}
     good = [n for n, group in sparse.items() if share(group)[0] >= share(groups[peer])[0] - 0.01]
     best = max(good, key=lambda n: speed(groups[n], key), default="")

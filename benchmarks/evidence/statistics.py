@@ -1,11 +1,13 @@
 """Intervals and tests for answers that are right or wrong, of models that were asked the same questions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import comb
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cutwork.measure.interval import wilson
 
 DRAWS = 10_000
 
@@ -21,6 +23,16 @@ def paired_bootstrap(
     drawn = _differences(ours, theirs, draws, seed)
     low, high = np.quantile(drawn, [0.025, 0.975])
     return float(ours.mean() - theirs.mean()), float(low), float(high)
+
+
+def right_share(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float, float]:
+    """Accuracy of a model's seeds and its 95% interval: Wilson's for one, else over questions and seeds, as seeds that
+    answer the same questions are not independent."""
+    mean = sum(row["right"] for row in rows) / sum(row["samples"] for row in rows)
+    if len(rows) == 1:
+        return (mean, *wilson(rows[0]["right"], rows[0]["samples"]))
+    answers = np.stack([unpacked(row) for row in rows])
+    return paired_bootstrap(answers, np.zeros_like(answers))
 
 
 def mcnemar(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> float:

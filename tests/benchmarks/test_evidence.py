@@ -146,9 +146,10 @@ FILES = [
 
 
 def test_the_fastest_sparse_file_within_a_point_of_the_fastest_4_bit_one() -> None:
-    peer, ours, ratio = pareto.equal_accuracy({"models": FILES})
+    peer, ours, ratio = pareto.at_equal_accuracy({"models": FILES}, "fastest")
     assert (peer, ours, ratio) == ("llama.cpp Q4_0", "cutwork int8, 75% zeros (4:16)", pytest.approx(1.65))
-    assert pareto.equal_accuracy({"models": [FILES[3], *FILES[4:]]}) == ("llama.cpp Q4_0", "", 0.0)
+    assert pareto.at_equal_accuracy({"models": [FILES[3], *FILES[4:]]}, "fastest") == ("llama.cpp Q4_0", "", 0.0)
+    assert pareto.at_equal_accuracy({"models": FILES}, "most accurate") == ("llama.cpp Q4_K_M", "", 0.0)
 
 
 def test_files_are_compared_with_the_teachers_own_answers() -> None:
