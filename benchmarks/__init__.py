@@ -8,6 +8,6 @@ translation  a T5: its quality and its speed
 speech       Whisper: data, word errors, speed
 serving      many clients at once; requests made from the schema
 
-common holds what they share, claims.py what the results say in a sentence each; tables.py writes results and claims
+common holds what they share, claims what the results say in a sentence each; tables.py writes results and claims
 into README.md and docs/.
 """

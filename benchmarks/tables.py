@@ -4,7 +4,7 @@
     python -m benchmarks.tables --check     # say which pages are behind, as a test does
 
 A page holds `<!-- table: NAME -->` and `<!-- end of table -->`; what stands between is replaced by the table of that
-name and the line that says where it comes from. "claims" are the sentences of benchmarks/claims.py, "claim NAME" one;
+name and the line that says where it comes from. "claims" are the sentences of benchmarks/claims, "claim NAME" one;
 "ops" is what plan/ops.py declares.
 """
 

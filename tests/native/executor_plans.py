@@ -268,3 +268,10 @@ def reference(plan, tokens):
             bias = plan.vectors[op["bias"]] if op["bias"] != -1 else 0
             return multiply(x, plan.matrices[op["weight"]]) + bias
     raise AssertionError("the plan has no logits")
+
+
+def batch(lengths):
+    """tokens, positions and sequences of runs of these lengths."""
+    positions = np.concatenate([np.arange(n) for n in lengths])
+    sequences = np.repeat(np.arange(len(lengths)), lengths)
+    return (a.astype(np.int32) for a in (np.arange(sum(lengths)), positions, sequences))

@@ -1,0 +1,45 @@
+"""What the results say, one sentence each, made of the committed numbers: README, index and pages all quote these.
+
+A claim names what it was measured on and the strongest thing that speaks against it.
+
+    evidence.py    what zeros cost a model that is trained afterwards
+    engine.py      speed, beside others and beside itself without zeros
+    training.py    pruning, recovery, quantisation, budgets and drafts
+    others.py      speech, translation and vectors
+"""
+
+from collections.abc import Callable
+
+from benchmarks.claims import engine, evidence, others, training
+
+CLAIMS: dict[str, tuple[Callable[[], str], str]] = {  # the sentence, and the page that shows it
+    "decode": (engine.decode, "engines.md"),
+    "dense int4": (engine.dense_int4, "engines.md"),
+    "prefill": (engine.prefill, "engines.md"),
+    "batches": (engine.batches, "engines.md"),
+    "recovery": (training.recovery, "recovery.md"),
+    "pruning": (training.pruning, "pruning.md"),
+    "zeros kept": (training.zeros_kept, "zeros.md"),
+    "bits": (training.bits, "bits.md"),
+    "speech": (others.speech, "speech.md"),
+    "zeros in speech": (others.zeros_in_speech, "speech.md"),
+    "translation": (others.translation, "translation.md"),
+    "encoders": (others.encoders, "encoders.md"),
+    "sentences": (others.sentences, "embeddings.md"),
+    "by budget": (training.by_budget, "compress.md"),
+    "speculation": (training.speculation, "speculation.md"),
+    "serving": (engine.serving, "serving.md"),
+    "without VBMI2": (engine.without_vbmi2, "instruction-sets.md"),
+    "against 4 bits": (engine.against_four_bits, "instruction-sets.md"),
+    "evidence": (evidence.fine_tuned_zeros, "evidence.md"),
+    "pareto": (evidence.against_its_own_four_bits, "evidence.md"),
+    "by heart": (evidence.by_heart, "evidence.md"),
+    "new numbers": (evidence.where_nothing_is_known_by_heart, "evidence.md"),
+    "layers": (engine.layers, "layers.md"),
+}
+IN_README = {  # by what they tell; the others stand on their pages
+    "What zeros cost": ("new numbers", "pareto", "by heart", "evidence"),
+    "What zeros bring": ("against 4 bits", "dense int4", "without VBMI2", "prefill", "batches", "serving"),
+    "Speech, translation, vectors": ("speech", "zeros in speech", "translation", "sentences"),
+    "What else speaks against us": ("layers",),
+}

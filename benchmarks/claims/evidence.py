@@ -1,0 +1,100 @@
+"""What zeros cost a model that is trained afterwards."""
+
+import re
+
+from benchmarks.claims.line import line
+from benchmarks.common.results import load
+from benchmarks.evidence import new_numbers, pareto
+from benchmarks.evidence import report as evidence
+from benchmarks.evidence.designs import PRIMARY
+
+
+def fine_tuned_zeros() -> str:
+    result = load("evidence_short.json")
+    seeds, (mean, low, high) = evidence.primary(result)
+    [teacher] = evidence.rows(result, split="test", kind="teacher")
+    questions = teacher["samples"]
+    shares = {
+        name: sum(row["right"] for row in found) / sum(row["samples"] for row in found)
+        for name, found in {
+            "teacher": evidence.rows(result, split="test", kind="teacher"),
+            "one-shot": evidence.rows(result, split="test", kind="one-shot"),
+            **{loss: evidence.rows(result, split="test", kind="core", loss=loss) for loss in PRIMARY},
+        }.items()
+    }
+    after = load("evidence_longer.json")
+    longer = {kind: evidence.rows(after, split="test", kind=kind) for kind in ("teacher", "core", "control")}
+    of_patterns = [row for row in load("patterns.json")["rows"] if row["kind"] == "tuned"]
+    tuned = {row["pattern"]: f"{row['right'] / row['samples']:.1%}" for row in of_patterns}
+    asked = of_patterns[0]["samples"]
+    said = {kind: " and ".join(f"{row['right'] / row['samples']:.1%}" for row in each) for kind, each in longer.items()}
+    return line(f"""
+        **Zeros that were trained**: with 4 of 16 neighbours kept, SmolLM2-135M answers
+        {shares["one-shot"]:.1%} of {questions:,} short word problems after one-shot ALPS, {shares[PRIMARY[0]]:.1%}
+        after cross-entropy and {shares[PRIMARY[1]]:.1%} after SquareHead for the same time ({seeds} seeds, int8; the
+        difference is {mean:+.1f} points, {low:+.1f} to {high:+.1f}; Zen 4), its dense teacher {shares["teacher"]:.1%}.
+        After three times the steps of cross-entropy, on {longer["core"][0]["samples"]:,} other questions, it answers
+        {said["core"]} ({len(longer["core"])} seeds), that teacher {said["teacher"]}, a dense model trained on for as
+        long {said["control"]} (one seed). The pattern has its price: after the first of these fine-tunings zeros
+        anywhere answer {tuned["unstructured"]} of {asked} validation questions, 4:16 {tuned["4:16"]}.
+    """)
+
+
+def against_its_own_four_bits() -> str:
+    result = load("pareto_longer.json")
+    groups = dict(pareto.names(result["models"]))
+    zeros, samples = "75% zeros (4:16)", result["models"][0]["samples"]
+    after = load("evidence_longer.json")
+    [control] = evidence.rows(after, kind="control, quantized", encoding="int4")
+    steps = re.findall(r"-steps(\d+)-", groups[f"cutwork int8, {zeros}"][0]["file"])[0]
+
+    def said(name: str) -> str:
+        return f"{pareto.share(groups[name])[0]:.1%} at {pareto.speed(groups[name], 'decode, 1 threads'):.0f} tok/s"
+
+    return line(f"""
+        **One teacher, every way to make it small** (one core of {result["provenance"]["processor"]["generation"]}, one
+        stream, one seed, {samples:,} questions): our int8 with {zeros}, fine-tuned for {steps} steps, answers
+        {said(f"cutwork int8, {zeros}")}, int4 with them {said(f"cutwork int4, {zeros}")}, dense int8
+        {said("cutwork int8")}, dense int4 {said("cutwork int4")} ({control["right"] / control["samples"]:.1%} if it is
+        trained on for as long); llama.cpp's Q4_0 of the same teacher
+        {said("llama.cpp Q4_0")}, Q4_K_M {said("llama.cpp Q4_K_M")}, Q8_0 {said("llama.cpp Q8_0")}.
+    """)
+
+
+def by_heart() -> str:
+    result = {row["design"]: row for row in load("seen_numbers.json")["designs"]}["longer"]
+    rows = {row["file"]: row for row in result["rows"]}
+    ours, dense = rows["int8, 75% zeros, fine-tuned"], rows["dense int8"]
+    mean, low, high = ours["new"]["minus_dense"]
+    fewer = rows["int4, 75% zeros, fine-tuned"]["new"]["minus_dense"]
+    return line(f"""
+        **How much is learned by heart**: the numbers of {result["seen"]} of those {result["questions"]:,} questions
+        also occur in training, under other names. Where they do, int8 with 75% zeros answers
+        {ours["seen"]["right"]:.1%} and dense int8 {dense["seen"]["right"]:.1%}; on the
+        {ours["new"]["questions"]} others {ours["new"]["right"]:.1%} and {dense["new"]["right"]:.1%}, a difference of
+        {mean:+.1f} points ({low:+.1f} to {high:+.1f}, {ours["seeds"]} seeds), and in int4 {fewer[0]:+.1f}
+        ({fewer[1]:+.1f} to {fewer[2]:+.1f}, one seed; looked at after the test was known).
+    """)
+
+
+def where_nothing_is_known_by_heart() -> str:
+    result = load("new_numbers.json")
+    rows = new_numbers.grouped(result)
+    four = ("tuned", "4:16", "int8")
+    seeds, samples = len(rows[new_numbers.ANYWHERE]), rows[new_numbers.ANYWHERE][0]["samples"]
+    steps = result["tune"]["max_steps"]
+
+    def share(model: new_numbers.Named) -> str:
+        return f"{sum(row['right'] for row in rows[model]) / sum(row['samples'] for row in rows[model]):.1%}"
+
+    def less(ours: new_numbers.Named, theirs: new_numbers.Named) -> str:
+        mean, low, high = new_numbers.difference(result, ours, theirs) or (0.0, 0.0, 0.0)
+        return f"{mean:+.1f} points, {low:+.1f} to {high:+.1f}"
+
+    return line(f"""
+        **On numbers that training never shows** ({samples:,} short word problems, seeds: {seeds}, announced
+        beforehand): SmolLM2-135M with 75% zeros anywhere, fine-tuned for {steps} steps, answers
+        {share(new_numbers.ANYWHERE)} in int8, with 4:16 {share(four)}, the dense model trained on for as long
+        {share(new_numbers.CONTROL)} ({less(new_numbers.ANYWHERE, new_numbers.CONTROL)}, and
+        {less(four, new_numbers.CONTROL)}), in int4 {share(new_numbers.INT4)}.
+    """)
