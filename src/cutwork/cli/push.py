@@ -1,6 +1,5 @@
 """`cutwork push`: give a run's sparse model away, with its evidence."""
 
-import re
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -36,7 +35,7 @@ def push(
     from cutwork.store import hub
     from cutwork.store.output import output_directory
 
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    if not hub.is_name(name, owned=True):
         raise CutworkError(f"{name} cannot be a name on the Hub; give OWNER/NAME")
     files = repository(run, name, dense, sparse)
     if dry_run is None:

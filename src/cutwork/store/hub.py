@@ -1,5 +1,6 @@
 """Models of the Hugging Face Hub: only weights in safetensors, JSON and tokenizer files are ever downloaded."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,6 +9,9 @@ from typing import Any
 
 from cutwork.errors import CutworkError
 from cutwork.store.atomic import disk_full
+
+_NAME = re.compile(r"(?P<owner>[a-z0-9][\w.-]*/)?[a-z0-9][\w.-]*", re.ASCII | re.IGNORECASE)
+_OTHERS = ("[!0-9]*/*", "*/*/*")  # folders but those such as 1_Pooling
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,10 @@ def _cache() -> Any:
         return None
 
 
-_OTHERS = ("[!0-9]*/*", "*/*/*")  # folders but those such as 1_Pooling
+def is_name(text: str, *, owned: bool = False) -> bool:
+    """Whether the Hub could call a model so: OWNER/NAME or, unless it must be `owned`, an old one's NAME alone."""
+    found = _NAME.fullmatch(text)
+    return found is not None and (found["owner"] is not None or not owned)
 
 
 def download(name: str, revision: str | None = None, *, folders: bool = False) -> Path:

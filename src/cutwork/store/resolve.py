@@ -1,6 +1,5 @@
 """Where a model that is named by a path, by a name of our own or by one of the Hub lies on this disk."""
 
-import re
 from pathlib import Path
 
 from cutwork.errors import CutworkError
@@ -8,7 +7,6 @@ from cutwork.store import demo_model, hub
 from cutwork.store.gguf import checkpoint_of
 
 HUB = "hf:"  # before a name: of the Hub, whatever lies here
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 # What people call the directories that models are written to; whoever has such a name on the Hub is not meant by it.
 _FOLDERS = frozenset(("build", "checkpoint", "checkpoints", "data", "model", "models", "out", "output", "outputs",
                       "packed", "results", "run", "runs", "tmp"))  # fmt: skip
@@ -34,7 +32,7 @@ def resolve(name_or_path: str | Path, codes: bool = False) -> Path:
     if name in demo_model.NAMES:
         return Path(demo_model.fetch(name))
     of_hub, _, revision = name.removeprefix(HUB).partition("@")
-    if isinstance(name_or_path, Path) or not _HUB_NAME.fullmatch(of_hub):
+    if isinstance(name_or_path, Path) or not hub.is_name(of_hub):
         raise CutworkError(f"no model directory at {path}")
     owner, slash, _ = of_hub.partition("/")
     if not name.startswith(HUB) and (not slash or owner.lower() in _FOLDERS or Path(owner).is_dir()):
@@ -47,4 +45,4 @@ def hub_name(name: str) -> str | None:
     if name in demo_model.NAMES:
         return demo_model.hub_name(name)
     of_hub = name.removeprefix(HUB).partition("@")[0]
-    return of_hub if _HUB_NAME.fullmatch(of_hub) and not Path(name).expanduser().exists() else None
+    return of_hub if hub.is_name(of_hub) and not Path(name).expanduser().exists() else None
