@@ -71,6 +71,15 @@ def test_what_the_model_says_of_every_answer_holds(both, tmp_path):
         assert model.generate(INPUTS[3], max_new_tokens=12, ignore_eos=True).tokens == expected
         options = {"suppress_tokens": [], "forced_bos_token_id": None, "forced_eos_token_id": None}
         assert model.generate(INPUTS[3], max_new_tokens=12, ignore_eos=True, **options).tokens == plain
+    # Without what is never written, probabilities add up to 1 again: beams are compared by these.
+    never = {"bad_words_ids": [[token] for token in (0, 1, *range(3, 200))], "renormalize_logits": True}
+    (tmp_path / "generation_config.json").write_text(json.dumps({**settings, **never}))
+    expected = written(hf, INPUTS[3], 12, num_beams=4, **(said | never))
+    with load(tmp_path) as model:
+        found = model.generate(INPUTS[3], max_new_tokens=12, ignore_eos=True, num_beams=4)
+        assert found.tokens == expected
+        unlikely = model.generate(INPUTS[3], max_new_tokens=12, ignore_eos=True, num_beams=4, renormalize_logits=False)
+        assert unlikely.score < found.score - 0.1
 
 
 STAGES = [(bart_tiny, name) for name in ("bart", "mbart", "marian", "m2m-100")] + [(t5gemma_tiny, "t5gemma-uneven")]

@@ -169,8 +169,8 @@ def test_what_was_announced_is_met_or_missed() -> None:
     ]
     made.append({"kind": "teacher", "split": "test", "samples": 1000, "answers": packed(ours[0])})
     verdicts = report.verdicts({"rows": made}, {"models": FILES}).splitlines()[2:]
-    assert [line.endswith("| met |") for line in verdicts] == [True, False, True, True]
-    assert "1.65 times llama.cpp Q4_0" in verdicts[-1]
+    assert [line.endswith("| met |") for line in verdicts] == [True, False, True, True, False]
+    assert "1.65 times llama.cpp Q4_0" in verdicts[-2] and "llama.cpp Q4_K_M" in verdicts[-1]
 
 
 def test_the_longer_experiment_is_held_against_teacher_and_control() -> None:
@@ -185,7 +185,7 @@ def test_the_longer_experiment_is_held_against_teacher_and_control() -> None:
     made.append(about | {"kind": "control", "level": 0.0, "seed": 0, "answers": packed(control)})
     made.append({"kind": "teacher", "split": "test", "samples": 1000, "answers": packed(teacher)})
     made.append(made[0] | {"kind": "quantized", "encoding": "int4", "right": int(ours[0].sum())})
-    near, far, speed = report.after_longer({"rows": made}, {"models": FILES}).splitlines()[2:]
+    near, far, speed, _ = report.after_longer({"rows": made}, {"models": FILES}).splitlines()[2:]
     assert "1.65 times llama.cpp Q4_0" in speed
     assert near.endswith("| met |") and far.endswith("| **missed** |") and "seeds: 2" in far
     expected = 100 * (ours.mean() - control.mean())

@@ -1,6 +1,7 @@
 """`--draft auto` on a tiny model: made once, by the model's hash, and the text stays the model's own."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,12 @@ def test_another_model_gets_another_draft_and_a_packed_one_the_like(model: Path,
     pack(model, tmp_path / "packed")
     made = {draft_of(each, threads=1, console=SILENT) for each in (model, other, tmp_path / "packed")}
     assert len(made) == 3
-    assert not list((tmp_path / "home" / "drafts").glob(".draft-*"))
+    drafts, one = tmp_path / "home" / "drafts", next(iter(made))
+    assert {path.name for path in drafts.iterdir() if path.is_dir()} == {path.name for path in made}
+    shutil.rmtree(one)
+    (drafts / f".{one.name}-left").mkdir()  # by a process that was killed
+    assert {draft_of(each, threads=1, console=SILENT) for each in (model, other, tmp_path / "packed")} == made
+    assert {path.name for path in drafts.iterdir() if path.is_dir()} == {path.name for path in made}
 
 
 def test_a_model_writes_conversations_or_plain_text(model: Path) -> None:

@@ -155,6 +155,25 @@ def test_ranks_equal_cross_encoders(family, activation, tmp_path):
     assert relative(np.array([each[0].score for each in labels]), theirs.predict(pairs)) < 1e-4
 
 
+def test_cross_encoders_of_newer_versions(tmp_path):
+    """Which write that they have one module, and what makes scores beside it, not into the configuration."""
+    directory = save(make("bert", "text", labels=1), tmp_path)
+    module = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}
+    (directory / "modules.json").write_text(json.dumps([module]))
+    beside = directory / "config_sentence_transformers.json"
+    scores = {}
+    for name in ("torch.nn.modules.activation.Sigmoid", "torch.nn.modules.linear.Identity"):
+        beside.write_text(json.dumps({"activation_fn": name}))
+        with load(directory) as model:
+            scores[name] = model.classify([("what is cut?", "cloth")])[0][0].score
+    sigmoid, identity = scores.values()
+    assert sigmoid == pytest.approx(1 / (1 + np.exp(-identity)), abs=1e-5)
+    settings = json.loads((directory / "tokenizer_config.json").read_text())
+    (directory / "tokenizer_config.json").write_text(json.dumps({**settings, "model_max_length": 12}))
+    with load(directory) as model:
+        assert model.classifier.max_length == 12
+
+
 def test_what_a_model_does_not_tell_is_said(tmp_path):
     three = save(make("bert", "text"), tmp_path / "three")
     with load(three) as model, pytest.raises(CutworkError, match="tells 3 classes of a text"):

@@ -65,6 +65,19 @@ def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
 
 
+def test_a_tokenizer_may_say_how_much_is_read(tmp_path):
+    """As newer versions write it, which name no length beside."""
+    directory = write(encoder(), tmp_path, {"Pooling": pooling("mean")})
+    (directory / "sentence_bert_config.json").write_text("{}")
+    settings = json.loads((directory / "tokenizer_config.json").read_text())
+    for length, most in ((20, 20), (10**30, None)):
+        (directory / "tokenizer_config.json").write_text(json.dumps({**settings, "model_max_length": length}))
+        with load(directory) as model:
+            assert model.embedder.max_length == (most or model.max_context)
+            close = cosine(model.embed([LONG]), theirs(directory, [LONG]))
+        assert close.min() > 0.9999
+
+
 @pytest.mark.parametrize("backend", ["native", "reference"])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("make", [encoder, decoder])

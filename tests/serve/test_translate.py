@@ -4,7 +4,9 @@ import pytest
 
 from cutwork.serve.limits import Limits
 
+from .. import bart_tiny
 from ..architectures.test_t5 import make
+from ..engine.test_languages import tokenizer
 from ..text_to_text import load, save
 from .conftest import serving
 
@@ -35,6 +37,22 @@ def test_texts_equal_the_engine(t5, directory):
     assert answer["object"] == "translation" and answer["model"] == "tiny"
     one = t5.post("/translate", json={"text": TEXTS[0], "num_beams": 2, "max_tokens": 9}).json()
     assert one["translations"][0]["text"] == answer["translations"][0]["text"]
+
+
+def test_languages_may_be_named(tmp_path):
+    made = bart_tiny.make("m2m-100")
+    made.generation_config.update(eos_token_id=2)
+    made.save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    asked = {"source": "eng_Latn", "target": "deu_Latn"}
+    with load(tmp_path, max_batch=8) as model:
+        expected = model.translate(TEXTS[0], num_beams=2, max_new_tokens=9, **asked).text
+    with serving(load(tmp_path, max_batch=8, max_input=64)) as client:
+        fields = {"text": TEXTS[0], "num_beams": 2, "max_tokens": 9}
+        assert client.post("/translate", json=fields | asked).json()["translations"][0]["text"] == expected
+        for name in asked:
+            response = client.post("/translate", json=fields | asked | {name: "xxx_Latn"})
+            assert response.status_code == 400 and "no language 'xxx_Latn'" in response.json()["error"]["message"]
 
 
 def test_a_completion_is_answered_by_the_encoder_too(t5, directory):

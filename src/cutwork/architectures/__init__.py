@@ -63,6 +63,8 @@ def build_plan(config: Mapping[str, Any]) -> Plan:
     architecture = architecture_of(config)
     emit = architecture.decoder or architecture.encoder
     assert emit
+    if architecture.decoder and config.get("is_causal") is False:
+        raise CutworkError("config.json: a decoder that sees what comes later (is_causal: false) is not supported")
     return _build(emit, config)
 
 
@@ -74,8 +76,6 @@ def build_encoder_plan(config: Mapping[str, Any]) -> Plan | None:
 
 def build_embedding_plan(config: Mapping[str, Any]) -> Plan:
     """The verified plan up to the last hidden states, which are its result. Raises as `build_plan` does."""
-    if architecture_of(config).decoder and config.get("is_causal") is False:
-        raise CutworkError("config.json: a decoder that sees what comes later (is_causal: false) is not supported")
     plan = build_plan(config).without_head()
     verify(plan)
     return plan

@@ -12,6 +12,9 @@ ACTIVATIONS = {  # Hugging Face's names → the engine's
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
+    "gelu_python": "gelu",
     "relu": "relu",
 }
 

@@ -7,13 +7,20 @@ from typing import Any
 from cutwork.architectures.architecture import Architecture
 from cutwork.architectures.config import flag, integer
 from cutwork.architectures.gemma import emit_decoder, parse
+from cutwork.architectures.lengths import absolute
 from cutwork.architectures.llama import BARE, UNREAD
 from cutwork.architectures.rope import layer_kinds, rope_of_kind
 from cutwork.plan.builder import Plan
 
+# What Google's configs of 4B, 12B and 27B leave to transformers' defaults.
+_LONGEST = 131072
+_DEFAULTS = {"vocab_size": 262208, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
+             "num_attention_heads": 8, "num_key_value_heads": 4, "max_position_embeddings": _LONGEST}  # fmt: skip
+
 
 def emit(p: Plan, config: Mapping[str, Any]) -> None:
     """The forward pass."""
+    config = {**_DEFAULTS, **config}
     kinds = layer_kinds(config, every=integer(config, "sliding_window_pattern", maximum=1024, default=6))
     local, stack = config.get("rope_local_base_freq", 10000.0), parse(p, config, kinds)
     ropes = {
@@ -29,6 +36,7 @@ ARCHITECTURE = Architecture(
     models="Gemma 3 270M and 1B, and the text part of 4B, 12B and 27B; EmbeddingGemma",
     source="arXiv 2503.19786",
     decoder=emit,
+    context=absolute("max_position_embeddings", _LONGEST),
     renames=BARE,
     unread=UNREAD,
 )

@@ -18,19 +18,31 @@ class Lengths:
 LengthsOf = Callable[[Mapping[str, Any]], Lengths]
 
 
-def absolute(key: str) -> LengthsOf:
-    """Of a model with a position for each token, so many as config[key] says (2048 if it says nothing).
+def absolute(key: str, default: int = 2048) -> LengthsOf:
+    """Of a model with a position for each token, so many as config[key] says, or `default` if it says nothing; more if
+    asked for where its RoPE is stretched by YaRN, which configs do not always count in.
 
     What is returned raises CutworkError for a config that says nonsense.
     """
 
     def lengths(config: Mapping[str, Any]) -> Lengths:
-        longest = config.get(key, 2048)
+        longest = config.get(key, default)
         if isinstance(longest, bool) or not isinstance(longest, int) or not 2 <= longest <= 1 << 24:
             raise CutworkError(f"config.json: {key} must be an integer from 2, not {longest!r}")
-        return Lengths(longest, longest)
+        return Lengths(longest, max(longest, _stretched(config, longest)))
 
     return lengths
+
+
+def _stretched(config: Mapping[str, Any], longest: int) -> int:
+    """As far as YaRN stretches RoPE; 0 where it does not, or what is said of it cannot be (parse_rope says so)."""
+    settings = config.get("rope_parameters") or config.get("rope_scaling")
+    if not isinstance(settings, dict) or "yarn" not in (settings.get("rope_type"), settings.get("type")):
+        return 0
+    original, factor = settings.get("original_max_position_embeddings") or longest, settings.get("factor")
+    if not isinstance(original, int) or not isinstance(factor, int | float) or not 1 <= original * factor <= 1 << 24:
+        return 0
+    return int(original * factor)
 
 
 def relative(key: str) -> LengthsOf:

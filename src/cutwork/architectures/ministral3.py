@@ -15,12 +15,13 @@ _YARN = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 16.0, "original_max_p
 
 
 def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {"sliding_window": None, "rms_norm_eps": 1e-5, "rope_parameters": _YARN, "head_dim": 128, **config}
+    rope = {} if config.get("rope_scaling") else {"rope_parameters": _YARN}
+    return {"sliding_window": None, "rms_norm_eps": 1e-5, "head_dim": 128, **rope, **config}
 
 
 def _context(config: Mapping[str, Any]) -> Lengths:
     """As far as it was trained before its RoPE was stretched: from there on queries are scaled by their position."""
-    settings = _with_defaults(config)["rope_parameters"]
+    settings = config.get("rope_scaling") or _with_defaults(config)["rope_parameters"]
     longest = integer(config, "max_position_embeddings", maximum=1 << 24, default=262144)
     if not isinstance(settings, dict) or not settings.get("llama_4_scaling_beta", 0.1):
         return Lengths(longest, longest)

@@ -13,7 +13,8 @@ from cutwork.plan.builder import Plan
 
 
 def emit(p: Plan, config: Mapping[str, Any]) -> None:
-    """The forward pass, as transformers' `mpt` computes it, and with the `qk_ln` that only MPT's own code has."""
+    """The forward pass, as transformers' `mpt` computes it, and with the `qk_ln`, `alibi` and `alibi_bias_max` that
+    only MPT's own code reads."""
     attention = config.get("attn_config") or {}
     if not isinstance(attention, dict):
         raise CutworkError(f"config.json: attn_config must be an object, not {attention!r}")
@@ -58,12 +59,14 @@ def alibi_slopes(heads: int, bias_max: float) -> np.ndarray:
 
 def _refuse_variants(config: Mapping[str, Any], attention: Mapping[str, Any]) -> None:
     """What MPT's own code had and transformers' has not."""
-    expected = {"prefix_lm": False, "attn_uses_sequence_id": False, "attn_type": "multihead_attention"}
+    expected = {"prefix_lm": False, "attn_uses_sequence_id": False, "attn_type": "multihead_attention", "rope": False}
     for key, value in expected.items():
         if attention.get(key, value) != value:
             raise CutworkError(f"config.json: attn_config.{key} = {attention[key]!r} is not supported for MPT")
     if config.get("expansion_ratio", 4) != 4:
         raise CutworkError(f"config.json: an expansion_ratio of {config['expansion_ratio']!r} is not supported for MPT")
+    if "rms" in str(config.get("norm_type")):
+        raise CutworkError(f"config.json: a norm_type of {config['norm_type']!r} is not supported for MPT")
     if not flag(config, "no_bias", True) or config.get("logit_scale") is not None:
         raise CutworkError("config.json: MPT with biases or a logit_scale is not supported")
 

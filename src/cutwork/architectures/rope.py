@@ -21,12 +21,19 @@ def parse_rope(config: Mapping[str, Any], head_dim: int) -> Rope:
     """
     settings = {"rope_theta": config.get("rope_theta")}
     for key in ("rope_scaling", "rope_parameters"):
-        if not isinstance(config.get(key) or {}, dict):
+        given = config.get(key) or {}
+        if not isinstance(given, dict):
             raise CutworkError(f"config.json: {key} must be an object, not {config[key]!r}")
-        settings |= config.get(key) or {}
+        if "type" in given:
+            given = {"rope_type": given["type"], **given}
+        if key == "rope_parameters" and given and not _agree(settings, given):
+            raise CutworkError(
+                "config.json: rope_scaling and rope_parameters disagree; write what is meant into rope_parameters alone"
+            )
+        settings |= given
     if config.get("original_max_position_embeddings"):
         settings["original_max_position_embeddings"] = config["original_max_position_embeddings"]
-    kind = settings.get("rope_type") or settings.get("type") or "default"
+    kind = settings.get("rope_type") or "default"
     part = number(settings, "partial_rotary_factor", number(config, "partial_rotary_factor", 1.0))
     rotary_dim = int(head_dim * part)  # dimensions that are rotated; the others are left as they are
     if not 2 <= rotary_dim <= head_dim or rotary_dim % 2:
@@ -47,6 +54,11 @@ def parse_rope(config: Mapping[str, Any], head_dim: int) -> Rope:
     return Rope(inv_freq.astype(np.float32), scaling)
 
 
+def _agree(scaling: Mapping[str, Any], parameters: Mapping[str, Any]) -> bool:
+    """Whether an older config's scaling says nothing else than newer parameters beside it, whatever the base."""
+    return all(parameters.get(key) == value for key, value in scaling.items() if key not in ("rope_theta", "type"))
+
+
 def layer_kinds(config: Mapping[str, Any], *, every: int, first: bool = False) -> list[str]:
     """What each layer attends to; configs without `layer_types` have one that sees everything in `every` layers, the
     first or the last of them."""
@@ -63,7 +75,8 @@ def rope_of_kind(config: Mapping[str, Any], kind: str, sliding_theta: object, he
     """RoPE of one kind of layers; older configs scale only that of layers that see everything."""
     given = config.get("rope_parameters") or {}
     if isinstance(given, dict) and isinstance(given.get(kind), dict):
-        return parse_rope({**config, "rope_parameters": given[kind], "rope_scaling": None}, head_dim)
+        scaling = config.get("rope_scaling") if kind == "full_attention" else None
+        return parse_rope({**config, "rope_parameters": given[kind], "rope_scaling": scaling}, head_dim)
     if kind == "sliding_attention":
         return parse_rope({"rope_theta": sliding_theta}, head_dim)
     return parse_rope({**config, "rope_parameters": None}, head_dim)

@@ -128,7 +128,7 @@ def _texts(arguments: list[str] | None, file: Path | None) -> list[str]:
         texts = list(arguments)
     elif file:
         try:
-            texts = _lines(file.read_text(encoding="utf-8"))
+            texts = _lines(file.read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeDecodeError) as error:
             raise CutworkError(f"cannot read texts from {file}: {error}") from None
     elif sys.stdin.isatty():

@@ -178,7 +178,7 @@ def _bisect(shop: Workshop, goal: Goal, attempts: int) -> list[Tried]:
     best = shop.menu.solver()
     slow, fast = 1.0, shop.menu.dense_milliseconds / best.least
     tried: list[Tried] = []
-    while len(tried) < attempts and fast > slow * _CLOSE:
+    while len(tried) < attempts and (not tried or fast > slow * _CLOSE):
         speedup = math.sqrt(slow * fast)
         choice = best.within(shop.menu.dense_milliseconds / speedup)
         if choice is None:
@@ -213,13 +213,14 @@ def _direct(offered: Menu, goal: Goal) -> Choice | None:
 def _write_frontier(shop: Workshop, found: Mapping[str, Sequence[Choice]], tried: Sequence[Tried] | None) -> None:
     """frontier.json and, where matplotlib is installed, frontier.png; `tried` is None before anything is, which leaves
     what was tried before."""
-    output = shop.base.output
+    output, about = shop.base.output, {"for": shop.purpose, "metric": shop.metric, "machine": shop.machine}
     if tried is None:
         file = output / "frontier.json"
-        results = read_json(file)["tried"] if file.is_file() else []
+        before = read_json(file) if file.is_file() else {}
+        results = before["tried"] if before.get("about") == about else []
     else:
         results = [each.as_json() for each in tried]
-    write_json(output / "frontier.json", as_json(found, results))
+    write_json(output / "frontier.json", {"about": about, **as_json(found, results)})
     title = f"{shop.base.model} · {shop.purpose} · {shop.machine['cpu']} · {shop.machine['threads']} threads"
     try:
         write_atomically(output / "frontier.png", plot(found, results, title))

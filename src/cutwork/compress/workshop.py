@@ -128,6 +128,8 @@ class Workshop:
         settings = self.base.compare
         amounts = settings.prompt_tokens, settings.decode_tokens, settings.repeats
         key = [self.dense.key, packed.key, self.purpose, self.machine, *amounts]
+        if self.purpose == "batch16":
+            key.append("where all sequences go on")
         return self.kept.get(key, partial(self._speeds, packed))
 
     def _speeds(self, packed: Stage) -> dict[str, Any]:

@@ -52,7 +52,8 @@ def usual_rules(settings: Mapping[str, Any], vocabulary: int, answers: bool) -> 
     """What is so of every text, unless a request says otherwise.
 
     That is tokens never written, as Marian's padding, and the last one, as BART's; of a model that `answers` an
-    encoder's input also the first, as mBART's.
+    encoder's input also the first, as mBART's. And whether the probabilities of a beam search add up to 1 without what
+    is never written, as Marian's do.
     """
     rules: GenerateOptions = {}
     banned = settings.get("bad_words_ids")
@@ -65,6 +66,8 @@ def usual_rules(settings: Mapping[str, Any], vocabulary: int, answers: bool) -> 
         rules["forced_bos_token_id"] = settings["forced_bos_token_id"]
     if _is_token(settings.get("forced_eos_token_id"), vocabulary):
         rules["forced_eos_token_id"] = settings["forced_eos_token_id"]
+    if settings.get("renormalize_logits") is True:
+        rules["renormalize_logits"] = True
     return rules
 
 

@@ -15,10 +15,10 @@ from cutwork.engine.decoding.blocks import BlockCache
 from cutwork.engine.decoding.lookup import LookupDrafter
 from cutwork.engine.decoding.scheduler import Scheduler
 from cutwork.engine.decoding.speculative import Drafter
-from cutwork.engine.embedding.description import Description, describe
+from cutwork.engine.embedding.description import Description, describe, read_activation
 from cutwork.engine.encoder import Encoder
 from cutwork.engine.load_options import LoadOptions
-from cutwork.engine.tokenizer import load_tokenizer
+from cutwork.engine.tokenizer import load_tokenizer, longest_text
 from cutwork.engine.weights.arrange import Arrangement, Layout
 from cutwork.engine.weights.bind import bind
 from cutwork.engine.weights.cache_size import BLOCK_SIZE, SHARE, CacheDType, size_cache
@@ -39,7 +39,8 @@ _REORDERED = 3  # bytes that reordering takes for each nonzero, at most 90% zero
 
 @dataclass(frozen=True)
 class Runtime:
-    """What a model takes steps with. `logits_chunk`: rows of logits that a step can give.
+    """What a model takes steps with. `longest_text`: tokens that one that only reads looks at. `logits_chunk`: rows of
+    logits that a step can give.
 
     description, head: how the model makes vectors, and classes, of hidden states, which then are a step's result; both
     None if it writes text. question: what it is asked of a query and a document, if it is a language model that ranks.
@@ -54,6 +55,7 @@ class Runtime:
     encoder: Encoder | None
     cache_dtype: CacheDType
     max_context: int
+    longest_text: int
     logits_chunk: int
     description: Description | None
     head: Head | None
@@ -72,11 +74,14 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
     """
     architecture = architecture_of(packed.config)
     threads, max_batch = options["threads"], options["max_batch"]
-    head, question = read_head(architecture, packed.config, packed.weights), None
+    head, question = read_head(architecture, packed.config, packed.weights, read_activation(packed.path)), None
     if asked := read_question(packed.path, architecture, packed.weights):
         head, question = asked
-    description = describe(packed.path) or (None if architecture.decoder or head else Description())
+    description = describe(packed.path, classifies=head is not None)
+    if description is None and not (architecture.decoder or head):
+        description = Description()
     writes = not (description or head)
+    longest = (description.max_length if description else None) or (None if writes else longest_text(packed.path))
     plan = build_plan(packed.config) if writes else build_embedding_plan(packed.config)
     if writes and isinstance(plan.ops[-1], Output):
         raise CutworkError(
@@ -112,7 +117,7 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
     inputs = architecture.inputs(packed.config) if architecture.inputs else None
     if inputs and encoder_plan:
         inputs = _within_positions(encoder_plan, inputs)
-    context = _context(plan, architecture.context(packed.config), description)
+    context = _context(plan, architecture.context(packed.config), longest)
     together = max_batch
     if not writes:  # as many of the longest texts as fill a step
         together = -(-MAX_TOKENS // min(MAX_TOKENS, options["max_context"] or context.usual))
@@ -152,12 +157,12 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
     encoder: Encoder | None = None
     memory: dict[str, Executor] = {}
     if encoder_plan:
-        longest = max(MAX_TOKENS, size.input_tokens)
+        most = max(MAX_TOKENS, size.input_tokens)
         encoder = Encoder(
             encoder_plan,
-            executor(1, size.memory_blocks, max_tokens=longest, max_logits=1),
+            executor(1, size.memory_blocks, max_tokens=most, max_logits=1),
             BlockCache(size.memory_blocks, BLOCK_SIZE),
-            max_tokens=longest,
+            max_tokens=most,
             max_length=size.input_tokens,
             vocabulary=plan.vocabulary,
             frames=architecture.frames,
@@ -185,6 +190,7 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
         encoder,
         dtype,
         size.context,
+        min(size.context, longest or size.context),
         logits_chunk,
         description,
         head,
@@ -268,10 +274,9 @@ def read_model(path: str | Path) -> PackedModel:
     return pack_in_memory(directory)
 
 
-def _context(plan: Plan, lengths: Lengths, description: Description | None) -> Lengths:
-    """How long sequences are and may be: what embeds is used with texts of the length that it describes."""
+def _context(plan: Plan, lengths: Lengths, usual: int | None) -> Lengths:
+    """How long sequences are and may be: what only reads is used with texts of the length that it describes."""
     lengths = _within_positions(plan, lengths)
-    usual = description.max_length if description else None
     return Lengths(min(lengths.usual, usual), lengths.most) if usual else lengths
 
 

@@ -167,7 +167,7 @@ class Model:
         suppress_tokens=[], begin_suppress_tokens=[], forced_bos_token_id=None, forced_eos_token_id=None,
         forced_tokens={}, no_repeat_ngram_size=0, min_new_tokens=0; and of `Beams`: num_beams=1, length_penalty=1.0,
         early_stopping=False, num_return_sequences=1 (with a temperature so many draws), num_beam_groups=1,
-        diversity_penalty=0.0.
+        diversity_penalty=0.0, renormalize_logits=False.
 
         Raises CutworkError for an empty prompt, one that does not fit the context, or an option out of range.
 

@@ -26,15 +26,14 @@ def embedder_of(
     """What makes the model's vectors, if it does. check: raises CutworkError for tokens that it does not know."""
     if runtime.description is None:
         return None
-    limit = min(runtime.max_context, runtime.description.max_length or runtime.max_context)
-    return Embedder(states, tokenizer, runtime.description, limit, check)
+    return Embedder(states, tokenizer, runtime.description, runtime.longest_text, check)
 
 
 def classifier_of(runtime: Runtime, states: HiddenStates, tokenizer: Any) -> Classifier | None:
     """What gives the model's classes, if it does."""
     if runtime.head is None:
         return None
-    return Classifier(states, tokenizer, runtime.head, runtime.max_context, runtime.question)
+    return Classifier(states, tokenizer, runtime.head, runtime.longest_text, runtime.question)
 
 
 def embed(model: Reads, inputs: Sequence[Input], progress: EmbedProgress | None, options: EmbedOptions) -> np.ndarray:

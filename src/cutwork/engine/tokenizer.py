@@ -53,6 +53,12 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
+def longest_text(path: Path) -> int | None:
+    """Tokens of a text at most, as the tokenizer of a model that reads only says; None if it names no limit."""
+    length = _settings(path).get("model_max_length")
+    return length if isinstance(length, int) and not isinstance(length, bool) and 2 <= length <= 1 << 24 else None
+
+
 def _settings(path: Path) -> dict[str, Any]:
     try:
         settings = json.loads((path / "tokenizer_config.json").read_bytes())

@@ -61,18 +61,22 @@ def longest_answer(tokens: int, max_context: int) -> int:
     return min(3 * tokens + 32, max_context - 1)
 
 
-def _starts_with_a_language(model: Answers) -> bool:
-    """Whether the token that starts decoding says the language, as where that of the text comes last."""
-    tokenizer = model.tokenizer
+def answers_in(tokenizer: Any, start_tokens: Sequence[int], target: str | None) -> GenerateOptions:
+    """What makes a model's answers be in a language; nothing if none is given, or if its answers are already.
+
+    Raises CutworkError for a language that the tokenizer does not know, or that the model does not answer in.
+    """
+    if not target:
+        return {}
+    token = language_token(tokenizer, target)
     usual = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
-    return says_last(tokenizer) and model.start_tokens[0] not in usual
-
-
-def _check_starts_with(model: Answers, token: int, target: str) -> None:
-    """Raise CutworkError unless a model's answers begin with a language's token."""
-    if token not in model.start_tokens:
-        start = model.tokenizer.convert_ids_to_tokens(model.start_tokens[0])
+    if not says_last(tokenizer) or start_tokens[0] in usual:
+        return {"forced_bos_token_id": token}
+    # The token that starts decoding says the language, as where that of the text comes last.
+    if token not in start_tokens:
+        start = tokenizer.convert_ids_to_tokens(start_tokens[0])
         raise CutworkError(f"this model's answers begin with {start}, so it does not translate into {target!r}")
+    return {}
 
 
 def translate(
@@ -89,13 +93,7 @@ def translate(
     check_translates(model.config)
     assert model.encoder
     before = translation_prefix(model.config) if prefix is None else prefix
-    rules: GenerateOptions = {}
-    if target:
-        token = language_token(model.tokenizer, target)
-        if _starts_with_a_language(model):
-            _check_starts_with(model, token, target)
-        else:
-            rules["forced_bos_token_id"] = token
+    rules = answers_in(model.tokenizer, model.start_tokens, target)
 
     def encode(text: str) -> list[int]:
         return encode_from(model.tokenizer, before + text, source) if source else model.encode(before + text)

@@ -105,7 +105,7 @@ def quality(
     if task.metric != "exact":
         amounts.append(task.metric)
     if settings.lm_eval:
-        amounts.append([*contents_of_tasks(settings.lm_eval), settings.lm_eval_limit])
+        amounts.append(["whole context", *contents_of_tasks(settings.lm_eval), settings.lm_eval_limit])
     result = kept.get([variant.key, questions, text, amounts], measure_it)
     facts = [f"{result['accuracy']:.1%} right"]
     facts += [f"{LABELS[key]} {result[key]:.1f}" for key in LABELS if key in result]

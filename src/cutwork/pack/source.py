@@ -55,6 +55,8 @@ class SourceCheckpoint:
         self._codes = Codes(path, self.tensors, self.config)
         self._architecture = architectures.find(self.config)
         self.tied = self._tied()
+        if self._has_a_head_of_its_own():
+            self.config = {**self.config, "tie_word_embeddings": False}
         self.names, self.extras = self._sort()
         if not self.names:
             raise CutworkError(f"{path} holds no weights")
@@ -79,8 +81,8 @@ class SourceCheckpoint:
         head = next(self._named(HEAD), None)
         if head in self.names:
             return head
-        may_be_tied = self.tied or self.config.get("tie_word_embeddings")
-        if self._architecture and (may_be_tied or self._architecture.tied_if_missing):
+        may_be_tied = self.tied or self.config.get("tie_word_embeddings") is not False  # many leave it to the default
+        if self._architecture and self._architecture.decoder and may_be_tied:
             return next(self._named(self._architecture.embedding), None)
         return None
 
@@ -125,6 +127,17 @@ class SourceCheckpoint:
             if stored.dtype == repeated.dtype and _same_bits(stored.array, repeated.array):
                 return {head: name}
         return {}
+
+    def _has_a_head_of_its_own(self) -> bool:
+        """Whether what the config calls tied, or leaves to its default, is stored twice and differs: then, as in
+        transformers, both count."""
+        if self._architecture is None or self._architecture.decoder is None or self._architecture.kind != "text":
+            return False
+        head, embedding = (next(self._named(name), None) for name in (HEAD, self._architecture.embedding))
+        if not head or not embedding or self.tied or self.config.get("tie_word_embeddings") is False:
+            return False
+        stored, other = self.tensors[head], self.tensors[embedding]
+        return stored.dtype != other.dtype or not _same_bits(stored.array, other.array)
 
     def _named(self, name: str) -> Iterator[str]:
         """What the checkpoint calls the tensor that plans call so; nothing if it is not there."""

@@ -4,6 +4,7 @@ A linear that reads x W ᵀ may as well read (x / s) (W s)ᵀ, and where x comes
 1 / s. Which norm feeds which linears is found by watching a forward pass, for any model; weights that are 0 stay 0.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from cutwork.errors import CutworkError
 from cutwork.prune.input_statistics import real_tokens
-from cutwork.torch_models.blocks import block_linears, out_in
+from cutwork.torch_models.blocks import block_linears, block_lists, out_in
 from cutwork.torch_models.model_inputs import ModelInputs, inputs_of
 
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}  # of the outputs, relative
@@ -69,7 +70,12 @@ class _NormReaders:
         self._mask: Tensor | None = None
         self._linears = list(block_linears(model).values())
         self._norms = [module for module in model.modules() if _is_norm(module)]
-        self._recent: list[tuple[Tensor, nn.Module]] = []  # of one forward pass
+        inside = {module for blocks in block_lists(model).values() for block in blocks for module in block.modules()}
+        self._outside = {norm for norm in self._norms if norm not in inside}
+        self._recent: deque[tuple[Tensor, nn.Module]] = deque(maxlen=4)
+        self._kept: list[
+            tuple[Tensor, nn.Module]
+        ] = []  # what those outside of blocks left: an encoder's is read by all
         self._sources: dict[nn.Module, nn.Module] = {}
         self._largest: dict[nn.Module, Tensor] = {}
         self._handles: list[Any] = []
@@ -82,12 +88,12 @@ class _NormReaders:
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
-        self._recent.clear()
+        self._forget()
 
     def next_batch(self, mask: Tensor | None) -> None:
         """Called before a forward pass with where its real tokens are, bool [B, T]."""
         self._mask = mask
-        self._recent.clear()
+        self._forget()
 
     def by_norm(self) -> dict[nn.Module, tuple[Tensor, list[nn.Module]]]:
         """By norm, the largest magnitude of each of its outputs, float32 [D], and the linears that read them."""
@@ -96,12 +102,16 @@ class _NormReaders:
             for norm, largest in self._largest.items()
         }
 
+    def _forget(self) -> None:
+        self._recent.clear()
+        self._kept.clear()
+
     def _left(self, norm: nn.Module, _: Any, output: Any) -> None:
         if isinstance(output, Tensor):
-            self._recent.append((output, norm))
+            (self._kept if norm in self._outside else self._recent).append((output, norm))
 
     def _reached(self, linear: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        norm = next((norm for output, norm in self._recent if output is inputs[0]), None)
+        norm = next((norm for output, norm in (*self._recent, *self._kept) if output is inputs[0]), None)
         if norm is None:
             return
         self._sources[linear] = norm

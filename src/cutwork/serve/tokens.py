@@ -12,9 +12,12 @@ from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from cutwork.engine.chat.template import render_chat
+from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.decoding.sampling import Constraint, Logprob
+from cutwork.engine.languages import encode_from
 from cutwork.engine.model import Model
 from cutwork.engine.tokenizer import encode
+from cutwork.engine.translation import answers_in
 from cutwork.serve.grammar import tokenizer_of_bytes
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.middleware import asking
@@ -41,14 +44,21 @@ class Tokens:
         vocabulary = model.tokenizer.get_vocab() if model.tokenizer is not None else ()
         self._longest_token = max(map(len, vocabulary), default=1)
 
-    async def encode(self, text: str, *, most: int, special: bool = True) -> list[int]:
-        """Token ids of a prompt, by default with the special tokens that the model expects around it.
+    async def encode(self, text: str, *, most: int, special: bool = True, language: str | None = None) -> list[int]:
+        """Token ids of a prompt, by default with the special tokens that the model expects around it; `language`: in
+        which it is, of a model that translates from several.
 
-        Raises CutworkError if it is empty or the model has no tokenizer, ApiError (400) if it is so long that it must
-        have more than `most` tokens, or too long to be read.
+        Raises CutworkError if it is empty, the model has no tokenizer or does not know the language, ApiError (400) if
+        it is so long that it must have more than `most` tokens, or too long to be read.
         """
         self._check_length(len(text), most)
+        if language:
+            return await self.run(len(text), self._encode_from, text, language)
         return await self.run(len(text), self._encode if special else self._encode_bare, text)
+
+    async def answers_in(self, language: str | None) -> GenerateOptions:
+        """What makes the model answer in a language. Raises CutworkError for one that it does not know."""
+        return await self.run(0, self._answers_in, language)
 
     async def render(
         self,
@@ -128,6 +138,12 @@ class Tokens:
 
     def _encode(self, text: str) -> list[int]:
         return encode(self._tokenizer, text)
+
+    def _encode_from(self, text: str, language: str) -> list[int]:
+        return encode_from(self._tokenizer, text, language)
+
+    def _answers_in(self, language: str | None) -> GenerateOptions:
+        return answers_in(self._tokenizer, self._model.start_tokens, language)
 
     def _encode_bare(self, text: str) -> list[int]:
         if self._tokenizer is None:

@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.initialization import no_init_weights
 
+from cutwork.errors import CutworkError
 from cutwork.progress import duration
 from cutwork.recipe import TuneSettings
 from cutwork.torch_models.blocks import block_linears
@@ -61,15 +62,19 @@ def estimate(
 ) -> Estimate:
     """What `steps` optimiser steps of `accumulation` micro-batches take in each of the processes of a run.
 
-    `shards` is how many processes share the weights (FSDP2), 1 if each has all of them.
+    `shards` is how many processes share the weights (FSDP2), 1 if each has all of them. Raises CutworkError for
+    settings that do not fit the model, and other errors for a model that does not run without contents.
     """
     losses, model_inputs = settings.losses, inputs_of(config)
     longest = max(range(len(data)), key=data.lengths.__getitem__)
     batch = collate([data[longest]] * micro_batch)
     labels = int(model_inputs.label_rows(batch)[0].sum())
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
-        with no_init_weights():  # an initialisation may ask what its tensors hold, and these hold nothing
-            model = empty_model(config, attention)
+        try:
+            with no_init_weights():  # an initialisation may ask what its tensors hold, and these hold nothing
+                model = empty_model(config, attention)
+        except CutworkError as error:
+            raise NotImplementedError(str(error)) from None  # a model of numbers may be made all the same
         model.tie_weights()
         store_as(model, settings.weights)
         if settings.gradient_checkpointing:

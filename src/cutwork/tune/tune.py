@@ -319,6 +319,8 @@ def _estimate(run: _Run, bfloat16: bool) -> Estimate | None:
             accumulation=accumulation,
             shards=arguments.world_size if arguments.fsdp or in_environment("ACCELERATE_USE_FSDP") else 1,
         )
+    except CutworkError:
+        raise
     except Exception:
         return None
 

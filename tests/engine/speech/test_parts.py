@@ -11,7 +11,7 @@ import torch
 from transformers import GenerationConfig, WhisperFeatureExtractor, WhisperTimeStampLogitsProcessor
 
 from cutwork.engine.speech.formats import FORMATS
-from cutwork.engine.speech.segments import Segment, Transcript, split
+from cutwork.engine.speech.segments import Segment, Transcript, Word, split
 from cutwork.engine.speech.spectrogram import Spectrogram
 from cutwork.engine.speech.timestamp_rules import TimestampRules
 from cutwork.engine.speech.vad import Silence, spoken
@@ -106,6 +106,15 @@ def test_silence_is_found_and_times_are_put_back() -> None:
     found = spoken(noise, Silence(speech_pad_ms=100, decibels=9))
     assert [(round(a / 16_000, 1), round(b / 16_000, 1)) for a, b in found.stretches] == [(1.9, 3.1), (7.9, 9.1)]
     assert found.restore(0.1) == pytest.approx(2.0, abs=0.05) and found.restore(1.5) == pytest.approx(8.2, abs=0.05)
+    begins, ends = found.restore(1.2), found.restore(1.2, ends=True)  # where both meet
+    assert (begins, ends) == (pytest.approx(7.9, abs=0.05), pytest.approx(3.1, abs=0.05))
+    words = [Word(0.9, 1.1, " a", 1.0), Word(1.1, 1.5, " b", 1.0)]  # the second from before where they meet
+    segment = found.restore_segment(Segment(0, 0, 0.9, 1.5, " a b", [], 0.0, -0.1, 1.0, None, words))
+    assert [(word.start, word.end) for word in segment.words] == [
+        (found.restore(0.9), found.restore(1.1)),
+        (begins, found.restore(1.5)),
+    ]
+    assert (segment.start, segment.end) == (found.restore(0.9), found.restore(1.5))
     assert len(spoken(noise, Silence(min_silence_duration_ms=10_000, decibels=9)).stretches) == 1
     with pytest.raises(CutworkError, match="vad_parameters has no 'onset'"):
         Silence.of({"onset": 1})

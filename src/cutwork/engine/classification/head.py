@@ -53,9 +53,14 @@ class Head:
 
 
 def read_head(
-    architecture: Architecture, config: Mapping[str, Any], weights: Mapping[str, EncodedWeight]
+    architecture: Architecture,
+    config: Mapping[str, Any],
+    weights: Mapping[str, EncodedWeight],
+    activation: str | None = None,
 ) -> Head | None:
     """The head of a model's stored weights; None if its configuration says that it is no classifier.
+
+    activation: what makes a score of a single class's number, if something beside the configuration says so.
 
     Raises CutworkError if there is none that this engine knows, or it is damaged.
     """
@@ -91,9 +96,8 @@ def read_head(
         layers = (dense("pooler.dense", "tanh"), dense("classifier"))
     else:
         layers = (dense("classifier"),)
-    return Head(
-        of, pooling, layers, _labels(config, len(layers[-1].weight)), _function(config, of, len(layers[-1].weight))
-    )
+    labels = len(layers[-1].weight)
+    return Head(of, pooling, layers, _labels(config, labels), _function(config, of, labels, activation))
 
 
 def _labels(config: Mapping[str, Any], count: int) -> tuple[str, ...]:
@@ -102,13 +106,13 @@ def _labels(config: Mapping[str, Any], count: int) -> tuple[str, ...]:
     return tuple(str(names.get(str(i), names.get(i, f"LABEL_{i}"))) for i in range(count))
 
 
-def _function(config: Mapping[str, Any], of: Classified, labels: int) -> Function:
+def _function(config: Mapping[str, Any], of: Classified, labels: int, activation: str | None) -> Function:
     """As transformers' pipelines have it; of a single class as sentence-transformers' cross-encoders."""
     if of == "text" and config.get("problem_type") == "regression":
         return "none"
     if labels == 1:
         newer = config.get("sentence_transformers")
         name = newer.get("activation_fn") if isinstance(newer, dict) else None
-        name = name or config.get("sbert_ce_default_activation_function") or "Sigmoid"
+        name = activation or name or config.get("sbert_ce_default_activation_function") or "Sigmoid"
         return "none" if str(name).endswith("Identity") else "sigmoid"
     return "sigmoid" if of == "text" and config.get("problem_type") == "multi_label_classification" else "softmax"

@@ -23,7 +23,8 @@ class Beams:
     soon as there are num_beams finished hypotheses, False when those still open are unlikely to become better, "never"
     when they cannot. num_return_sequences: how many of the best to return. num_beam_groups: groups that search one
     after the other, each for itself; a token's log-probability is lowered by diversity_penalty for every beam of an
-    earlier group that has just chosen it.
+    earlier group that has just chosen it. renormalize_logits: of the tokens that penalties and rules left the
+    probabilities are made to add up to 1 again.
     """
 
     num_beams: int = 1
@@ -32,6 +33,7 @@ class Beams:
     num_return_sequences: int = 1
     num_beam_groups: int = 1
     diversity_penalty: float = 0.0
+    renormalize_logits: bool = False
 
     def __post_init__(self) -> None:
         n, groups = self.num_beams, self.num_beam_groups
@@ -142,6 +144,8 @@ class BeamSearch:
             others, times = np.unique(chosen, return_counts=True)
             scores[others] -= np.float32(penalty) * times
         scores = self._sampler.scores(scores, tokens)
+        if self.settings.renormalize_logits and np.isfinite(left := log_sum_exp(scores)):
+            scores = log_softmax(scores, left)
         ids = largest(scores, count)
         return scores[ids], ids
 

@@ -61,6 +61,7 @@ class GenerateOptions(TypedDict, total=False):
     num_return_sequences: int
     num_beam_groups: int
     diversity_penalty: float
+    renormalize_logits: bool
 
 
 def settings_of(options: GenerateOptions) -> tuple[Sampling, Beams | None]:

@@ -36,14 +36,16 @@ class Description:
     pools_prompt: bool = True  # whether the tokens of a prompt are pooled too
 
 
-def describe(path: Path) -> Description | None:
-    """What a model directory says; None if it says nothing of vectors.
+def describe(path: Path, *, classifies: bool = False) -> Description | None:
+    """What a model directory says; None if it says nothing of vectors, as of one that `classifies`.
 
     Raises CutworkError for what this engine does not do.
     """
     modules = read_modules(path)
     if not modules or any(kind == "LogitScore" for kind, _ in modules):
         return None
+    if classifies and not any(kind == "Pooling" for kind, _ in modules):
+        return None  # a cross-encoder, of which newer versions write that it has one module
     settings: dict[str, Any] = {}
     for kind, folder in modules:
         if settings.get("normalize"):
@@ -79,6 +81,13 @@ def read_modules(path: Path) -> list[tuple[str, Path]]:
             raise CutworkError(f"{path}: modules.json names the folder {folder!r} outside the model")
         found.append((kind, path / folder))
     return found
+
+
+def read_activation(path: Path) -> str | None:
+    """What makes scores of a cross-encoder's number, as newer versions name it; None if they do not."""
+    file = path / "config_sentence_transformers.json"
+    name = read_json(file).get("activation_fn") if file.is_file() else None
+    return name if isinstance(name, str) else None
 
 
 def _transformer(folder: Path) -> dict[str, Any]:

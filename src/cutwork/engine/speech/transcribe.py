@@ -163,7 +163,8 @@ class Transcription:
             answer = self._decoder.answer(memory, prompt, self._search(temperature), self._rules())
             ratio = compression_ratio(self._text(self._vocabulary.text(answer.tokens)))
             tried.append(Outcome(answer, temperature, ratio, no_speech))
-            if not self._repeats(tried[-1]) and (not self._is_unlikely(answer) or self._is_silence(tried[-1])):
+            unlikely = self._is_unlikely(answer)
+            if (unlikely and self._is_silence(tried[-1])) or not (unlikely or self._repeats(tried[-1])):
                 return tried[-1]
         best = max([o for o in tried if not self._repeats(o)] or tried, key=lambda outcome: outcome.answer.average)
         return replace(best, temperature=options.temperatures[-1])

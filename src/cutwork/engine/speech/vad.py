@@ -55,21 +55,32 @@ class Spoken:
     sound: np.ndarray
     stretches: Sequence[tuple[int, int]]
 
-    def restore(self, time: float) -> float:
-        """The time in the whole recording of a time in `sound`."""
-        place, passed = time * RATE, 0
-        for begin, end in self.stretches:
-            if place <= passed + end - begin:
-                return round((begin + place - passed) / RATE, 2)
-            passed += end - begin
-        return round(self.stretches[-1][1] / RATE, 2)
+    def restore(self, time: float, *, ends: bool = False) -> float:
+        """The time in the whole recording of a time in `sound`; where two stretches meet, something `ends` in the first
+        and begins in the second."""
+        return self._within(self._stretch_of(time, ends), time)
 
     def restore_segment(self, segment: Segment) -> Segment:
-        """A segment at its time in the whole recording."""
-        words = segment.words and [
-            replace(word, start=self.restore(word.start), end=self.restore(word.end)) for word in segment.words
-        ]
-        return replace(segment, start=self.restore(segment.start), end=self.restore(segment.end), words=words)
+        """A segment at its time in the whole recording: a word is in the stretch that its middle is in, and a segment
+        with words goes from the first to the last."""
+        if not segment.words:
+            return replace(segment, start=self.restore(segment.start), end=self.restore(segment.end, ends=True))
+        words = []
+        for word in segment.words:
+            number = self._stretch_of((word.start + word.end) / 2)
+            words.append(replace(word, start=self._within(number, word.start), end=self._within(number, word.end)))
+        return replace(segment, start=words[0].start, end=words[-1].end, words=words)
+
+    def _stretch_of(self, time: float, ends: bool = False) -> int:
+        lasts = np.cumsum([end - begin for begin, end in self.stretches])
+        number = int(np.searchsorted(lasts, round(time * RATE), side="left" if ends else "right"))
+        return min(number, len(lasts) - 1)
+
+    def _within(self, number: int, time: float) -> float:
+        """A time in `sound` as one in a stretch of the recording."""
+        begin, end = self.stretches[number]
+        before = sum(last - first for first, last in self.stretches[:number])
+        return round(min(max(begin, begin + round(time * RATE) - before), end) / RATE, 2)
 
 
 def spoken(sound: np.ndarray, silence: Silence) -> Spoken:

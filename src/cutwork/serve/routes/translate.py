@@ -26,6 +26,8 @@ class TranslateRequest(Schema):
     model: ModelName = None
     text: str | Texts = Field(examples=["How are you?"])
     prefix: str | None = None
+    source: str | None = Field(None, min_length=1, max_length=64, description="The texts' language, as eng_Latn or en.")
+    target: str | None = Field(None, min_length=1, max_length=64, description="The language to translate to.")
     num_beams: int | None = Field(None, ge=1, le=1 << 10)
     length_penalty: float = Field(1.0, ge=-5, le=5)
     max_tokens: TokenCount | None = None
@@ -45,9 +47,12 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
 
         async def encoded() -> dict[int, list[int]]:
             return {
-                i: await served.tokens.encode(prefix + text, most=most) for i, text in enumerate(texts) if text.strip()
+                i: await served.tokens.encode(prefix + text, most=most, language=body.source)
+                for i, text in enumerate(texts)
+                if text.strip()
             }
 
+        rules = await served.tokens.answers_in(body.target)
         prompts = await while_connected(request, encoded(), seconds_left(request, limits.deadline))
         choices = []
         for ids in prompts.values():
@@ -57,6 +62,7 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
                 "num_beams": body.num_beams or min(NUM_BEAMS, limits.beams),
                 "length_penalty": body.length_penalty,
                 "cache_salt": cache_salt_of(request),
+                **rules,
             }
             choices.append(Choice(ids, options))
         job = TextJob(choices, seconds_left(request, limits.deadline), client_of(request))
