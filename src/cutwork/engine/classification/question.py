@@ -14,7 +14,7 @@ import numpy as np
 from cutwork.architectures.architecture import HEAD, Architecture
 from cutwork.engine.chat.template import render_chat
 from cutwork.engine.classification.head import Head
-from cutwork.engine.embedding.description import read_modules, read_prompts
+from cutwork.engine.embedding.description import read_activation, read_modules, read_prompts
 from cutwork.engine.embedding.pooling import Dense
 from cutwork.engine.embedding.texts import Text, Tokens, own_tokenizer
 from cutwork.errors import CutworkError
@@ -47,8 +47,7 @@ def read_question(
         raise CutworkError(f"{path} has no output head, so there are no logits to score by")
     rows = _rows(folder, weight, [settings.get("true_token_id"), settings.get("false_token_id")])
     prompts = read_prompts(path / "config_sentence_transformers.json")
-    general = path / "config_sentence_transformers.json"
-    activation = str(read_json(general).get("activation_fn") or "") if general.is_file() else ""
+    activation = read_activation(path) or ""
     layer = Dense(rows[:1] - rows[1:] if len(rows) > 1 else rows, None)
     head = Head("text", "lasttoken", (layer,), ("LABEL_0",), "none" if activation.endswith("Identity") else "sigmoid")
     default = prompts["default_prompt"] if prompts else None

@@ -61,7 +61,7 @@ class Embedder:
         Raises CutworkError for what is empty, too many ids, and a prompt that is not known or not for this model.
         """
         before = self._prompt(options)
-        given = [(before + each).strip() for each in inputs if isinstance(each, str)]  # as sentence-transformers does
+        given = [before + each for each in inputs if isinstance(each, str)]
         texts = iter(self.reader.read(given) if given else ())
         found = [next(texts) if isinstance(each, str) else Tokens.of_ids(each) for each in inputs]
         for number, tokens in enumerate(found):
