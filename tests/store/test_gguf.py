@@ -19,7 +19,7 @@ from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
 from cutwork.pack.pack import pack
 from cutwork.store.directory import read_config
-from cutwork.store.gguf import write_gguf_checkpoint
+from cutwork.store.gguf import checkpoint_of, convert, write_gguf_checkpoint
 from cutwork.store.gguf.file import GgufFile
 from cutwork.store.packed_codes import unpack_codes
 from cutwork.store.resolve import resolve
@@ -188,6 +188,21 @@ def test_commands_take_the_file(tmp_path: Path, home: Path) -> None:
     small(path)
     resolve(path)
     assert len(list((home / "gguf").iterdir())) == 2  # another file by the same name
+
+
+def test_another_process_may_read_the_same_file(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever comes second finds what the first made, and says nothing of it."""
+    path, quicker = small(tmp_path / "model.gguf"), []
+
+    def slow(*arguments: Any, **options: Any) -> None:
+        if not quicker:
+            quicker.append(None)
+            quicker.append(checkpoint_of(path))
+        write_gguf_checkpoint(*arguments, **options)
+
+    monkeypatch.setattr(convert, "write_gguf_checkpoint", slow)
+    assert checkpoint_of(path) == quicker[1]
+    assert list((home / "gguf").iterdir()) == [quicker[1]]
 
 
 def test_no_torch_is_needed(tmp_path: Path) -> None:
