@@ -2,5 +2,6 @@
 
 speed    prefill and decode of several models, interleaved
 quality  answers to a task's questions, counted
+context  how many tokens either needs room for
 compare  the end of a run: both, of every variant; report/: its tables and plots
 """
