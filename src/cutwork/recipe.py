@@ -296,7 +296,7 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     Raises CutworkError, naming the key and the nearest valid one, for anything that is not a valid recipe.
     """
     if not path.is_file():
-        raise CutworkError(f"no recipe at {path}; the shipped ones are in recipes/")
+        raise CutworkError(f"no recipe at {path}; the sources have some in recipes/")
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -68,6 +68,11 @@ def test_several_runs_are_told_apart() -> None:
     assert [rows[0][0], rows[7][0]] == ["a · dense-f32", "b · dense-f32"]
 
 
+def test_without_matplotlib_there_is_no_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cutwork.measure.report.write.find_spec", lambda _: None)
+    assert write_report([results()], tmp_path) == [tmp_path / "results.md"]
+
+
 def test_the_console_table_fits_eighty_columns() -> None:
     console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(console_table([results()]))

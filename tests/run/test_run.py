@@ -267,6 +267,19 @@ def test_a_recipe_without_tuning_packs_what_was_pruned(model: Path, tmp_path: Pa
     assert {row["name"] for row in json.loads((output / "results.json").read_text())["variants"]} >= {"sparse-int8"}
 
 
+def test_what_the_end_needs_is_asked_for_at_the_beginning(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps({"source": f"{i}", "target": "a"}) + "\n" for i in range(9)))
+    settings = tiny_settings(model, tmp_path / "out")
+    settings["task"] = {"name": str(data), "test_samples": 3, "options": {"train": str(data)}}
+    monkeypatch.setattr("cutwork.run.run.find_spec", lambda _: None)
+    with pytest.raises(CutworkError, match="what is measured in the end needs sacrebleu"):
+        run(Recipe.model_validate(settings), console=silent())
+    assert not (tmp_path / "out").exists()
+
+
 def test_levels_are_stages_with_nested_zeros(model: Path, tmp_path: Path) -> None:
     settings = tiny_settings(model, tmp_path / "out") | {"teacher": None, "prune": {"levels": [0.3, 0.6]}}
     recipe = Recipe.model_validate(settings)

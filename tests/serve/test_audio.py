@@ -99,11 +99,16 @@ def test_words_and_streams(client):
         ({"response_format": "pdf"}, 400, "response_format"),
         ({"timestamp_granularities[]": "word"}, 400, "verbose_json"),
         ({"beam_size": 17}, 400, "beam_size"),
+        ({"diarize": "yes"}, 400, "the field 'diarize' is not known here; there are beam_size, file, language"),
     ],
 )
 def test_bad_fields_are_told(client, fields, status, message):
     answer = post(client, wav(0.5), **fields)
     assert answer.status_code == status and message in answer.json()["error"]["message"]
+
+
+def test_fields_that_change_nothing_are_taken(client):
+    assert post(client, wav(0.5), user="me", chunking_strategy="").status_code == 200
 
 
 def test_bad_recordings_are_told(client):

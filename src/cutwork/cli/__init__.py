@@ -97,7 +97,7 @@ def _print_version(wanted: bool) -> None:
 
 
 @app.callback(
-    epilog="Start with: cutwork run recipes/demo.yaml — every command has --help with an example.",
+    epilog="Start with: cutwork chat Qwen/Qwen3-0.6B — every command has --help with an example.",
 )
 def _options(
     version: Annotated[

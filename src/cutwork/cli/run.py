@@ -12,7 +12,7 @@ from cutwork.cli.options import Json
 
 
 def run(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe; the shipped ones are in recipes/.")],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe; the sources have some in recipes/.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Output directory instead of the recipe's.")
     ] = None,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import date
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +34,9 @@ VARIANTS: dict[str, tuple[str, Literal["f32", "bf16"] | None]] = {
 }
 
 
+_MEASURED_BY = {"translation": "sacrebleu", "speech": "jiwer"}  # by the task's metric
+
+
 def run(recipe: Recipe, *, output: Path | None = None, until: str = "compare", console: Console | None = None) -> Path:
     """Carry out a recipe up to the stages of the group `until` and return its output directory.
 
@@ -42,7 +46,11 @@ def run(recipe: Recipe, *, output: Path | None = None, until: str = "compare", c
     if until not in GROUPS:  # before anything is downloaded
         raise CutworkError(f"there is no stage '{until}'; the stages are {', '.join(GROUPS)}")
     output = (output or recipe.output).expanduser()
-    stages_of(recipe, output, console or Console(stderr=True)).carry_out(until)
+    stages = stages_of(recipe, output, console or Console(stderr=True))
+    needed = _MEASURED_BY.get(stages.task.metric)
+    if until == GROUPS[-1] and needed and not find_spec(needed):
+        raise CutworkError(f"what is measured in the end needs {needed}; install it with: pip install 'cutwork[eval]'")
+    stages.carry_out(until)
     return output
 
 

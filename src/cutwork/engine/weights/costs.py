@@ -18,6 +18,7 @@ from cutwork.pack.int4 import GROUP, encode_int4
 from cutwork.pack.masked import encode
 from cutwork.pack.slots import TAKE, bytes_of, split, tiles_of, windows_of
 from cutwork.store.atomic import write_atomically
+from cutwork.store.cache import cache_directory
 
 ENVIRONMENT = "CUTWORK_COSTS"  # a file to read instead of the cache, or "default": the built-in costs
 
@@ -106,15 +107,10 @@ def measure_costs() -> Costs:
 
 def cache_path() -> Path:
     """Where costs are kept: by processor, instruction set and build of the native module."""
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     backend = native()
     build = Path(str(backend.__file__)).stat()
     key = f"{cpu_name()} {__version__} {build.st_size} {build.st_mtime_ns}"
-    return (
-        Path(home).expanduser()
-        / "cutwork"
-        / f"costs-{backend.isa()}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
-    )
+    return cache_directory() / f"costs-{backend.isa()}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
 
 
 def _read(path: Path) -> Costs:

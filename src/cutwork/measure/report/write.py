@@ -1,6 +1,7 @@
-"""A report in a directory: `results.md` and `results.png`."""
+"""A report in a directory: `results.md` and, where matplotlib is installed, `results.png`."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ from cutwork.store.atomic import write_atomically
 
 
 def write_report(results: Sequence[dict[str, Any]], directory: Path) -> list[Path]:
-    """Write the table and the plot of one or several runs; returns the files. Raises CutworkError if it cannot."""
-    contents: dict[str, str | bytes] = {"results.md": markdown(results), "results.png": plot(results)}
+    """Write the table and the plot of one or several runs; returns the files, of which the plot may be missing. Raises
+    CutworkError if they cannot be written."""
+    contents: dict[str, str | bytes] = {"results.md": markdown(results)}
+    if find_spec("matplotlib"):
+        contents["results.png"] = plot(results)
     written = []
     for name, content in contents.items():
         try:

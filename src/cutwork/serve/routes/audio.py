@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, File, Form, Request, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from cutwork.engine.speech.formats import srt, vtt
@@ -15,6 +15,7 @@ from cutwork.serve.http.middleware import client_of
 from cutwork.serve.http.stream import EventStream, seconds_left, whole_answer
 from cutwork.serve.jobs.transcriber import Recording
 from cutwork.serve.limits import Limits
+from cutwork.serve.routes.schema import UNUSED
 from cutwork.serve.served_model import ServedModel
 from cutwork.serve.served_models import ServedModels
 
@@ -31,7 +32,7 @@ BeamSize = Annotated[int, Form(ge=1, le=16)]
 
 def router(models: ServedModels, limits: Limits) -> APIRouter:
     """The routes over these models."""
-    routes = APIRouter()
+    routes = APIRouter(dependencies=[Depends(_refuse_unknown)])
 
     @routes.post("/v1/audio/transcriptions", summary="Speech to text", response_model=None)
     async def transcriptions(
@@ -89,6 +90,15 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
         return _shown(await whole_answer(request, recording, recording.wait()), form, options)
 
     return routes
+
+
+async def _refuse_unknown(request: Request) -> None:
+    """As of JSON bodies: a field that is not known is 400, unless it is empty or changes no answer."""
+    known = {field.alias for field in request.scope["route"].dependant.body_params}
+    for name, value in (await request.form()).multi_items():
+        if name not in known | UNUSED and value != "":
+            message = f"the field {name[:64]!r} is not known here; there are {', '.join(sorted(known))}"
+            raise ApiError(400, message, param=name[:64])
 
 
 def _options(
