@@ -270,10 +270,13 @@ def test_a_recipe_without_tuning_packs_what_was_pruned(model: Path, tmp_path: Pa
 def test_what_the_end_needs_is_asked_for_at_the_beginning(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = tmp_path / "data.jsonl"
-    data.write_text("".join(json.dumps({"source": f"{i}", "target": "a"}) + "\n" for i in range(9)))
+    files = {}
+    for name, count in (("train", 9), ("test", 3)):
+        files[name] = str(tmp_path / f"{name}.jsonl")
+        rows = [{"source": f"{name} {i}", "target": "a"} for i in range(count)]
+        Path(files[name]).write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = tiny_settings(model, tmp_path / "out")
-    settings["task"] = {"name": str(data), "test_samples": 3, "options": {"train": str(data)}}
+    settings["task"] = {"name": "translation", "options": files}
     monkeypatch.setattr("cutwork.run.run.find_spec", lambda _: None)
     with pytest.raises(CutworkError, match="what is measured in the end needs sacrebleu"):
         run(Recipe.model_validate(settings), console=silent())
