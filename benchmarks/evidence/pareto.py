@@ -74,7 +74,6 @@ PARETOS = {
         "pareto_new_numbers",
         rows="tuned",
         dense="ce-0-rate0.0004-steps249-seed0",
-        kinds=("Q8_0", "Q4_K_M", "IQ4_NL", "Q4_0"),
         reference="cutwork int8",
         called="dense int8's",
     ),
