@@ -205,6 +205,14 @@ def table(result: dict[str, Any]) -> str:
     groups = dict(names(result["models"]))
     dense = groups[about.reference]
     for name, group in groups.items():
+        decode, prompt = (
+            " / ".join(f"{speed(group, f'{phase}, {threads} threads'):.0f}" for threads in result["threads"])
+            for phase in ("decode", "prefill")
+        )
+        megabytes = f"{group[0]['bytes'] / 1e6:.0f}"
+        if "right" not in group[0]:
+            lines.append(f"| {name} | not asked |  | {megabytes} | {decode} | {prompt} |")
+            continue
         mean, low, high = share(group)
         own = {
             model.get("seed"): model for model in dense
@@ -212,13 +220,8 @@ def table(result: dict[str, Any]) -> str:
         pairs = [(unpacked(model), unpacked(own.get(model.get("seed"), dense[0]))) for model in group]
         change, least, most = (100 * x for x in paired_bootstrap(*map(np.stack, zip(*pairs, strict=True))))
         difference = "" if name == about.reference else f"{change:+.1f} [{least:+.1f}, {most:+.1f}]"
-        decode, prompt = (
-            " / ".join(f"{speed(group, f'{phase}, {threads} threads'):.0f}" for threads in result["threads"])
-            for phase in ("decode", "prefill")
-        )
         lines.append(
-            f"| {name} | {mean:.1%} [{low:.1%}, {high:.1%}] | {difference} | {group[0]['bytes'] / 1e6:.0f} | "
-            f"{decode} | {prompt} |"
+            f"| {name} | {mean:.1%} [{low:.1%}, {high:.1%}] | {difference} | {megabytes} | {decode} | {prompt} |"
         )
     return "\n".join(lines)
 
@@ -229,7 +232,8 @@ def plot(result: dict[str, Any], file: Path) -> None:
     ax = figure.subplots()
     threads = result["threads"][-1]
     places = iter(_PEERS)  # so that none meet
-    for name, group in sorted(names(result["models"]), key=lambda each: -share(each[1])[0]):
+    asked = [(name, group) for name, group in names(result["models"]) if "right" in group[0]]
+    for name, group in sorted(asked, key=lambda each: -share(each[1])[0]):
         mean, low, high = (100 * value for value in share(group))
         x = speed(group, f"decode, {threads} threads")
         colour = figures.PEER if group[0]["engine"] == PEER else (figures.GREEN if group[0]["zeros"] else figures.BLUE)
@@ -248,6 +252,7 @@ def main() -> None:
     parser.add_argument("design", choices=list(PARETOS))
     parser.add_argument("--output", type=Path, help="of the experiment; default: the recipe's")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--speed-alone", action="store_true", help="time llama.cpp's files, and ask them nothing")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args()
 
@@ -261,7 +266,7 @@ def main() -> None:
         file = Path(model["file"])
         parts = [file] if file.is_file() else [part for part in file.rglob("*") if part.suffix == ".safetensors"]
         model["bytes"] = sum(part.stat().st_size for part in parts)
-        if "right" in model:
+        if "right" in model or options.speed_alone:
             continue
 
         def answers(model: dict[str, Any] = model) -> dict[str, Any]:
