@@ -96,5 +96,7 @@ def where_nothing_is_known_by_heart() -> str:
         beforehand): SmolLM2-135M with 75% zeros anywhere, fine-tuned for {steps} steps, answers
         {share(new_numbers.ANYWHERE)} in int8, with 4:16 {share(four)}, the dense model trained on for as long
         {share(new_numbers.CONTROL)} ({less(new_numbers.ANYWHERE, new_numbers.CONTROL)}, and
-        {less(four, new_numbers.CONTROL)}), in int4 {share(new_numbers.INT4)}.
+        {less(four, new_numbers.CONTROL)}), in int4 {share(new_numbers.INT4)}. That dense model has
+        {len(rows[new_numbers.CONTROL])} seeds, and the teacher that all began with, {share(new_numbers.TEACHER)}, had
+        not converged.
     """)
