@@ -93,7 +93,6 @@ class ModelDecoder:
         }
         if search.beams > 1:
             options |= {"num_beams": search.beams, "length_penalty": search.length_penalty}
-            options["renormalize_logits"] = True  # thresholds are of what the rules of times leave, as in OpenAI's code
             [generation] = self._model.respond(memory, prompt, [{**options, "logits_processor": process}], self._check)
             assert generation.score is not None
             total = generation.score * len(generation.tokens) ** search.length_penalty
