@@ -87,6 +87,7 @@ TABLES = {
     "demo, one thread": Table(demo.one_thread_table, ("demo_one_thread",)),
     "demo, gate": Table(demo.gate_table, ("demo_gate",)),
     "new numbers": Table(new_numbers.table, ("new_numbers",)),
+    "new numbers, pareto": Table(pareto.table, ("pareto_new_numbers",)),
     "new numbers, verdicts": Table(new_numbers.verdicts, ("new_numbers",)),
     "harness": Table(harness.table, ("harness",)),
     "seen numbers": Table(seen_numbers.table, ("seen_numbers",)),

@@ -159,6 +159,12 @@ def test_files_are_compared_with_the_teachers_own_answers() -> None:
     assert " | -3.0 [" in sparse and sparse.endswith(" | 100 | 330 | 1000 |")
 
 
+def test_files_may_be_timed_and_asked_nothing() -> None:
+    timed = {key: value for key, value in FILES[-1].items() if key not in ("right", "samples", "answers")}
+    lines = pareto.table({"models": [*FILES[:-1], timed], "threads": [1]}).splitlines()
+    assert lines[-1] == "| llama.cpp Q4_0 | not asked |  | 100 | 200 | 1000 |"
+
+
 def test_what_was_announced_is_met_or_missed() -> None:
     theirs, ours = right(0.5, 3, 1000), right(0.5, 3, 1000) | right(0.3, 3, 1000, seed=1)
     made = [
