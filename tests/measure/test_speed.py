@@ -7,6 +7,7 @@ import pytest
 from cutwork.engine.model import Model
 from cutwork.measure.context import room, room_for_answers
 from cutwork.measure.speed import Speed, measure
+from cutwork.store.directory import read_config
 from cutwork.tasks.rendering import render_prompt
 from cutwork.tasks.task import Sample
 from tests.tiny_checkpoint import write_tiny_checkpoint
@@ -39,7 +40,8 @@ def test_a_context_is_no_longer_than_the_model_was_made_for(tmp_path: Path) -> N
     model = gpt2()  # whose config calls it n_positions
     model.save_pretrained(tmp_path / "gpt2")
     most = model.config.n_positions
-    assert (room(tmp_path / "gpt2", most + 1), room(tmp_path / "gpt2", 7)) == (most, 7)
+    config = read_config(tmp_path / "gpt2")
+    assert (room(config, most + 1), room(config, 7)) == (most, 7)
 
 
 def test_the_longest_prompt_has_room_for_its_answer(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from cutwork.engine.load import read_model
 from cutwork.engine.load_options import LoadOptions
 from cutwork.engine.model import Model
 from cutwork.engine.weights.costs import have_measured, measure_costs
+from cutwork.measure.context import room
 from cutwork.pack.int4 import RUN_COLS, encode_int4, runs_of
 from cutwork.pack.masked import encode
 from cutwork.pack.reader import PackedModel
@@ -153,8 +154,8 @@ def _of_random_numbers(packed: PackedModel, plan: Plan, candidate: Candidate, gr
 
 def _options(model: PackedModel, purpose: Purpose, threads: int) -> LoadOptions:
     reorder = False if purpose == "decode" else None  # as the commands where much comes at once do
-    room = min(_CONTEXT + max(TOKENS.values()), architecture_of(model.config).context(model.config).most)
-    return {"threads": threads, "max_batch": 1, "max_context": room, "reorder_weights": reorder}
+    context = room(model.config, _CONTEXT + max(TOKENS.values()))
+    return {"threads": threads, "max_batch": 1, "max_context": context, "reorder_weights": reorder}
 
 
 def _seconds(model: Model, purpose: Purpose) -> dict[str, float]:

@@ -113,7 +113,7 @@ class Workshop:
             key.append(most)  # where samples are cut
 
         def measure_it() -> dict[str, Any]:
-            context = room(stage.output, most)
+            context = room(read_config(stage.output), most)
             if self.metric == "answers":
                 context = room_for_answers(stage.output, samples, settings.max_new_tokens)
             batch = max(16, 4 * settings.num_beams)
@@ -134,7 +134,7 @@ class Workshop:
 
     def _speeds(self, packed: Stage) -> dict[str, Any]:
         settings, batch = self.base.compare, 16 if self.purpose == "batch16" else 1
-        context = room(packed.output, settings.prompt_tokens + settings.decode_tokens + 1)
+        context = room(read_config(packed.output), settings.prompt_tokens + settings.decode_tokens + 1)
         threads = settings.threads
         reorder = False if self.purpose == "decode" else None
         with (

@@ -124,7 +124,7 @@ def _speeds(variants: Mapping[str, Variant], recipe: Recipe, console: Console) -
                 Model.load(
                     variant.path,
                     threads=settings.threads,
-                    max_context=room(variant.path, settings.prompt_tokens + settings.decode_tokens + 1),
+                    max_context=room(read_config(variant.path), settings.prompt_tokens + settings.decode_tokens + 1),
                     max_batch=1,
                 )
             )
@@ -157,10 +157,11 @@ def _add_speedups(rows: list[dict[str, Any]]) -> None:
 def _context(path: Path, task: Task, recipe: Recipe) -> int:
     """Of the longest answer to the task's questions, and of a window of perplexity."""
     settings = recipe.compare
-    if kind_of(read_config(path)) != "text":
-        return room(path, recipe.task.max_length + settings.max_new_tokens)
+    config = read_config(path)
+    if kind_of(config) != "text":
+        return room(config, recipe.task.max_length + settings.max_new_tokens)
     return max(
-        room(path, _WINDOW),
+        room(config, _WINDOW),
         room_for_answers(path, task.test[: settings.accuracy_samples], settings.max_new_tokens),
     )
 

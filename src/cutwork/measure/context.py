@@ -1,7 +1,8 @@
 """The context that a measurement needs, so that its KV cache is no larger than it must be."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cutwork.architectures import architecture_of
 from cutwork.engine.tokenizer import load_tokenizer
@@ -10,15 +11,15 @@ from cutwork.tasks.rendering import render_prompt
 from cutwork.tasks.task import Sample
 
 
-def room(directory: Path, tokens: int) -> int:
-    """So many tokens, or the most that the model in a directory was made for if these are fewer."""
-    config = read_config(directory)
+def room(config: Mapping[str, Any], tokens: int) -> int:
+    """So many tokens, or the most that a model of this configuration was made for if these are fewer."""
     return min(tokens, architecture_of(config).context(config).most)
 
 
 def room_for_answers(directory: Path, samples: Sequence[Sample], max_new_tokens: int) -> int:
     """Tokens of the longest prompt of a decoder-only model's samples with its answer, within what it was made for."""
-    tokenizer = load_tokenizer(directory, read_config(directory))
+    config = read_config(directory)
+    tokenizer = load_tokenizer(directory, config)
     prompts = [render_prompt(tokenizer, sample) for sample in samples]
     longest = max((len(ids) for ids in tokenizer(prompts, add_special_tokens=False)["input_ids"]), default=0)
-    return room(directory, longest + 1 + max_new_tokens)  # one more for a token that the engine puts first
+    return room(config, longest + 1 + max_new_tokens)  # one more for a token that the engine puts first

@@ -30,15 +30,13 @@ def patterns(
     _check_globs(shapes, "patterns", settings.patterns)
     chosen: dict[str, Pattern] = {}
     for name, (rows, columns) in shapes.items():
-        sparsity = _first(settings.modules, name)
-        if sparsity == 0:
+        asked, text = _first(settings.modules, name), _first(settings.patterns, name) or settings.pattern
+        if asked == 0:
             continue
-        if sparsity is None:
-            sparsity = 1 - densities[name] if densities else settings.sparsity
-        own, rate = _first(settings.patterns, name), _first(settings.modules, name)
-        pattern = pattern_of(own or settings.pattern, sparsity)
-        if isinstance(pattern, KeepNOfM) and rate is not None and abs(rate - (1 - pattern.n / pattern.m)) > 1e-9:
-            raise CutworkError(f"{name}: pattern {own} fixes the rate, and modules asks for {rate:g}; leave one out")
+        usual = 1 - densities[name] if densities else settings.sparsity
+        pattern = pattern_of(text, usual if asked is None else asked)
+        if asked is not None and isinstance(pattern, KeepNOfM) and abs(asked - pattern.sparsity) > 1e-9:
+            raise CutworkError(f"{name}: pattern {text} fixes the rate, and modules asks for {asked:g}; leave one out")
         try:
             pattern.check(rows, columns)
         except CutworkError as error:

@@ -73,9 +73,8 @@ class _NormReaders:
         inside = {module for blocks in block_lists(model).values() for block in blocks for module in block.modules()}
         self._outside = {norm for norm in self._norms if norm not in inside}
         self._recent: deque[tuple[Tensor, nn.Module]] = deque(maxlen=4)
-        self._kept: list[
-            tuple[Tensor, nn.Module]
-        ] = []  # what those outside of blocks left: an encoder's is read by all
+        # Of norms outside of blocks all is kept for a pass: every block of a decoder reads what an encoder's last left.
+        self._kept: list[tuple[Tensor, nn.Module]] = []
         self._sources: dict[nn.Module, nn.Module] = {}
         self._largest: dict[nn.Module, Tensor] = {}
         self._handles: list[Any] = []

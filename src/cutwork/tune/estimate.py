@@ -74,7 +74,7 @@ def estimate(
             with no_init_weights():  # an initialisation may ask what its tensors hold, and these hold nothing
                 model = empty_model(config, attention)
         except CutworkError as error:
-            raise NotImplementedError(str(error)) from None  # a model of numbers may be made all the same
+            raise RuntimeError(str(error)) from None  # with contents it may be built all the same
         model.tie_weights()
         store_as(model, settings.weights)
         if settings.gradient_checkpointing:
