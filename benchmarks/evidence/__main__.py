@@ -27,7 +27,7 @@ from benchmarks.evidence.data import splits
 from benchmarks.evidence.designs import DESIGNS, LOSSES, PRIMARY, SEEDS
 from benchmarks.evidence.report import plot, table
 from cutwork.measure.compare import Measurements
-from cutwork.recipe import PackSettings, QuantizeSettings, load_recipe
+from cutwork.recipe import PackSettings, QuantizeSettings, Recipe, load_recipe
 from cutwork.run.stages import Stage, Stages
 from cutwork.store.json_file import read_json
 from cutwork.store.resolve import resolve
@@ -40,9 +40,10 @@ ENCODINGS = ("int8", "int4")
 class Experiment:
     """What has been made and asked so far; `rows` are the results."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: argparse.Namespace, recipe: Recipe | None = None) -> None:
+        """`recipe`: by default the design's own."""
         self.design = DESIGNS[options.design]
-        self.recipe, self.console = load_recipe(self.design.recipe), Console(stderr=True)
+        self.recipe, self.console = recipe or load_recipe(self.design.recipe), Console(stderr=True)
         self.splits = splits(self.design, self.recipe)
         self.results, self.train = options.results, not options.finished
         output = options.output or self.recipe.output

@@ -11,16 +11,19 @@ from cutwork.tasks.task import Task
 def splits(design: Design, recipe: Recipe) -> dict[str, Task]:
     """The recipe's task with the questions of "validation", "test" and "unseen" as its held-out ones."""
     task = load_task(recipe.task)
-    settings = recipe.task.model_copy(
-        update={"train_samples": 1, "test_samples": design.unseen, "options": {"templates": [*design.held_out]}}
-    )
     test = task.test[design.validation :]
     if design.test_seed is not None:
         fresh = load_task(recipe.task.model_copy(update={"train_samples": 1, "seed": design.test_seed})).test
         known = {sample.prompt for sample in (*task.train, *task.test)}
         test = tuple(sample for sample in fresh if sample.prompt not in known)[: len(test)]
-    return {
+    found = {
         "validation": replace(task, test=task.test[: design.validation]),
         "test": replace(task, test=test),
-        "unseen": replace(task, test=load_task(settings).test),
     }
+    if design.held_out:
+        options = {"templates": [*design.held_out]}
+        settings = recipe.task.model_copy(
+            update={"train_samples": 1, "test_samples": design.unseen, "options": options}
+        )
+        found["unseen"] = replace(task, test=load_task(settings).test)
+    return found

@@ -1,0 +1,141 @@
+"""GSM8K on Qwen2.5-Coder-0.5B: models with zeros, by their losses, beside a dense one that was trained for as long.
+
+    python -m benchmarks.evidence.gsm8k                 # days of two cores; interrupt it, run it again
+    python -m benchmarks.evidence.gsm8k --cells 2       # so far and no further
+    python -m benchmarks.evidence.gsm8k --model DIR --data DIR      # without the Hub
+    python -m benchmarks.evidence.gsm8k --finished      # trains nothing, reports what is there
+
+As docs/experiments.md announces: the test's 1,319 problems, each finished file asked once, all replies kept in the
+output directory. Leaves gsm8k.json in results/.
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common.results import RESULTS, save
+from benchmarks.evidence.__main__ import Experiment
+from benchmarks.evidence.cells import Cell, pruned
+from benchmarks.evidence.designs import DESIGNS
+from benchmarks.evidence.statistics import mcnemar, paired_bootstrap, right_share, unpacked
+from cutwork.recipe import Recipe, load_recipe
+
+RATE = 2e-4  # of what has zeros and so has more to learn
+DENSE, TEACHER = "dense, trained on", "dense, the teacher"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A model that is to be trained: without zeros if `level` is 0."""
+
+    loss: str
+    level: float
+    pattern: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        if not self.level:
+            return DENSE
+        where = "anywhere" if self.pattern == "unstructured" else self.pattern
+        return f"{self.level:.0%} zeros, {where}, {self.loss}"
+
+
+ORDER = [
+    Wanted(*cell, seed)
+    for seed in (0, 1)
+    for cell in (
+        ("CE", 0.75, "unstructured"),
+        ("CE", 0.0, "unstructured"),
+        ("CE", 0.75, "4:16"),
+        ("CE+SquareHead", 0.75, "unstructured"),
+        ("CE", 0.6, "unstructured"),
+        ("CE+SquareHead", 0.6, "unstructured"),
+    )
+]
+
+
+class Gsm8k(Experiment):
+    """Rows of the teacher, of what is pruned, and of what is then trained; all asked the test alone."""
+
+    def save(self) -> None:
+        about = {key: getattr(self.recipe, key).model_dump(mode="json") for key in ("task", "teacher", "prune", "tune")}
+        about["task"]["options"].pop("directory", None)
+        save(self.results / "gsm8k.json", {**about, "rate": RATE, "rows": self.rows}, compact=True)
+
+    def carry_out(self, wanted: Wanted) -> None:
+        """Prune, ask, train, and ask in both encodings."""
+        if wanted.level:
+            pattern = None if wanted.pattern == self.recipe.prune.pattern else wanted.pattern
+            start = pruned(self.recipe, self.stages, self.teacher, wanted.level, wanted.seed, wanted.pattern)
+            where = wanted.name.rpartition(", ")[0]
+            if not any(row["model"] == f"{where}, one shot" and row.get("seed") == wanted.seed for row in self.rows):
+                packed = self.packed(start, "int8")
+                self.ask(packed, "test", model=f"{where}, one shot", encoding="int8", seed=wanted.seed)
+            steps, rate = self.steps(wanted.loss), RATE
+        else:
+            steps, rate, pattern = self.steps("CE"), self.recipe.tune.learning_rate, None
+        stage = self.tune(Cell(wanted.loss, wanted.level, wanted.seed, rate, steps, pattern))
+        for encoding in ("int8", "int4"):
+            packed = self.packed(stage, encoding)
+            about = {"model": wanted.name, "encoding": encoding, "seed": wanted.seed, "level": wanted.level}
+            self.ask(packed, "test", **about, steps=steps, rate=rate, file=packed.output.name)
+
+
+def recipe_of(model: str | None, data: str | None) -> Recipe:
+    """The recipe, with what has no Hub in its place."""
+    recipe = load_recipe(DESIGNS["gsm8k"].recipe)
+    task = recipe.task.model_copy(update={"options": {"directory": data}}) if data else recipe.task
+    return recipe.model_copy(update={"task": task, "model": model or recipe.model})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="a directory, where the Hub is out of reach")
+    parser.add_argument("--data", help="a directory with train.jsonl and test.jsonl, where the Hub is out of reach")
+    parser.add_argument("--cells", type=int, default=len(ORDER), help="how many of the models to train")
+    parser.add_argument("--finished", action="store_true", help="train nothing; report what is there")
+    parser.add_argument("--output", type=Path, help="default: the recipe's")
+    options = parser.parse_args()
+    experiment = Gsm8k(
+        argparse.Namespace(design="gsm8k", results=RESULTS, **vars(options)), recipe_of(options.model, options.data)
+    )
+    for encoding in ("int8", "int4"):
+        packed = experiment.packed(experiment.teacher, encoding)
+        experiment.ask(packed, "test", model=TEACHER, encoding=encoding, file=packed.output.name)
+    for wanted in ORDER[: options.cells]:
+        experiment.carry_out(wanted)
+    print(table({"rows": experiment.rows}))
+
+
+def table(result: dict[str, Any]) -> str:
+    """Right answers of every file over its seeds, and the difference to dense int8 trained for as long, in points."""
+    lines = [
+        "| | right, by seed | mean [95%] | minus dense int8, trained on [95%] | McNemar's p, by seed |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in result["rows"]:
+        groups.setdefault((row["model"], row["encoding"]), []).append(row)
+    control = {row["seed"]: unpacked(row) for row in groups.get((DENSE, "int8"), ())}
+    for (model, encoding), rows in groups.items():
+        mean, low, high = right_share(rows)
+        own = {row.get("seed"): unpacked(row) for row in rows}
+        ours = dict.fromkeys(control, own[None]) if None in own else own
+        seeds = [seed for seed in ours if seed in control]
+        against = tests = ""
+        if seeds and (model, encoding) != (DENSE, "int8"):
+            pairs = np.stack([ours[seed] for seed in seeds]), np.stack([control[seed] for seed in seeds])
+            change, least, most = (100 * value for value in paired_bootstrap(*pairs))
+            against = f"{change:+.1f} [{least:+.1f}, {most:+.1f}]"
+            tests = " / ".join(f"{mcnemar(ours[seed], control[seed]):.2g}" for seed in seeds)
+        shares = " / ".join(f"{row['right'] / row['samples']:.1%}" for row in rows)
+        lines.append(f"| {encoding}, {model} | {shares} | {mean:.1%} [{low:.1%}, {high:.1%}] | {against} | {tests} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
