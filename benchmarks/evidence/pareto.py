@@ -46,6 +46,7 @@ PEER = "llama.cpp"
 _PROMPTS = {"decode": (16, 128), "prefill": (512, 1)}  # tokens of the prompt, tokens decoded
 _HUGE = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 _BATCH, _CONTEXT = 16, 640
+_TOGETHER = 256  # questions that are handed over at a time
 _VOCABULARY = 49152
 _OURS = ((9, 4), "left")  # of labels
 _PEERS = (((-9, 2), "right"), ((-9, -16), "right"), ((-9, -12), "right"), ((-9, -12), "right"))
@@ -74,6 +75,7 @@ PARETOS = {
         "pareto_new_numbers",
         rows="tuned",
         dense="ce-0-rate0.0004-steps249-seed0",
+        kinds=("Q8_0", "Q4_K_M", "IQ4_NL", "Q4_0"),
         reference="cutwork int8",
         called="dense int8's",
     ),
@@ -116,27 +118,23 @@ def start(model: dict[str, Any], threads: int) -> Worker:
     """A process that runs a model."""
     peer = model["engine"] == PEER
     spec = {"model": model["file"], "threads": threads, "context": _CONTEXT, "batch": _BATCH, "map": False}
-    spec |= {"batch_context": 256, "reorder_weights": False}
+    spec |= {"batch_context": 384, "reorder_weights": False}
     script = WORKERS / ("llama_cpp_worker.py" if peer else "cutwork_worker.py")
     log = Path(model["file"]).with_suffix(f".{threads}.log")
     return Worker(python_of("llama" if peer else None), script, spec, log, _HUGE)
 
 
 def ask(worker: Worker, task: Task, tokenizer: Any, most: int) -> dict[str, Any]:
-    """A peer's greedy answers to all questions, those with prompts of one length together."""
+    """A peer's greedy answers to all questions."""
     prompts = [
         tokenizer(render_prompt(tokenizer, sample), add_special_tokens=False)["input_ids"] for sample in task.test
     ]
-    alike: dict[int, list[int]] = defaultdict(list)
-    for index, prompt in enumerate(prompts):
-        alike[len(prompt)].append(index)
-    replies = [""] * len(prompts)
-    for chosen in (group[i : i + _BATCH] for group in alike.values() for i in range(0, len(group), _BATCH)):
-        asked = {"answer": [prompts[index] for index in chosen], "most": most, "end": tokenizer.eos_token_id}
-        tokens = worker.ask(asked)["tokens"]
-        for index, answer in zip(chosen, tokens, strict=True):
-            ended = answer.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in answer else len(answer)
-            replies[index] = tokenizer.decode(answer[:ended], skip_special_tokens=True)
+    replies = []
+    for start in range(0, len(prompts), _TOGETHER):
+        asked = {"answer": prompts[start : start + _TOGETHER], "most": most, "end": tokenizer.eos_token_id}
+        for answer in worker.ask(asked)["tokens"]:
+            ended = answer[:-1] if answer[-1] == tokenizer.eos_token_id else answer
+            replies.append(tokenizer.decode(ended, skip_special_tokens=True))
     right = np.array([is_right(reply, sample.answer) for reply, sample in zip(replies, task.test, strict=True)])
     return {"right": int(right.sum()), "samples": len(right), "answers": packed(right), "replies": replies}
 

@@ -146,14 +146,24 @@ OwnedWeight make_slots(int64_t rows, int64_t cols, const AnyArray& values, const
                             type, group);
 }
 
-std::optional<OwnedWeight> in_slots(const OwnedWeight& self) {
+// What `make` gives without the GIL; OutOfMemory becomes MemoryError.
+template <class F>
+auto without_gil(const F& make) {
   try {
     nb::gil_scoped_release release;
-    return self.in_slots();
+    return make();
   } catch (const OutOfMemory& error) {
     PyErr_SetString(PyExc_MemoryError, error.what());
     throw nb::python_error();
   }
+}
+
+std::optional<OwnedWeight> in_slots(const OwnedWeight& self) {
+  return without_gil([&] { return self.in_slots(); });
+}
+
+std::optional<OwnedWeight> in_dense(const OwnedWeight& self) {
+  return without_gil([&] { return self.in_dense(); });
 }
 
 struct AlignedFree {
@@ -265,13 +275,7 @@ double time_kernel(const OwnedWeight& self, int64_t tokens, const std::string& k
 }
 
 bool reorder(OwnedWeight& self) {
-  try {
-    nb::gil_scoped_release release;
-    return self.reorder();
-  } catch (const OutOfMemory& error) {
-    PyErr_SetString(PyExc_MemoryError, error.what());
-    throw nb::python_error();
-  }
+  return without_gil([&] { return self.reorder(); });
 }
 
 template <class T>
@@ -329,6 +333,8 @@ With a mask and offsets it is a bitmask.)")
 
 keep: 4, 8 or 12 of every 16 columns; or steps: uint8 [ceil(rows/16), ceil(cols/16)], how many each window has.)")
       .def("in_slots", in_slots, "A copy of an int8 weight in slots; None for other weights. Raises MemoryError.")
+      .def("in_dense", in_dense,
+           "A copy of an int8 or int4 bitmask with its zeros written out; None for other weights. Raises MemoryError.")
       .def_prop_ro("rows", [](const OwnedWeight& w) { return w.view().rows; })
       .def_prop_ro("cols", [](const OwnedWeight& w) { return w.view().cols; })
       .def_prop_ro("encoding", [](const OwnedWeight& w) { return encoding_name(w.view().encoding); })

@@ -1,13 +1,12 @@
-// Large blocks of zeroed memory.
+// Zeroed memory for what is large, or many.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <memory>
 #include <stdexcept>
 #include <string>
-
-#include "runtime/system.h"
 
 namespace cutwork {
 
@@ -18,21 +17,21 @@ struct OutOfMemory : std::runtime_error {
 // The product of numbers >= 0. Throws std::invalid_argument, naming `what`, if it exceeds int64.
 int64_t checked_product(const char* what, std::initializer_list<int64_t> factors);
 
-// Pages of memory that are given back when it goes.
+// Memory on a 64-byte boundary that is given back when it goes. Small ones lie together, so that they are in huge pages
+// where the system has them.
 class Allocation {
  public:
   Allocation() = default;
   // Throws OutOfMemory with a sentence that names `what` and ends with `advice`.
   Allocation(int64_t bytes, const std::string& what, const std::string& advice);
-  ~Allocation();
-  Allocation(Allocation&& other) noexcept;
-  Allocation& operator=(Allocation&& other) noexcept;
 
-  char* data() const { return pages_.data; }
-  int64_t size() const { return pages_.size; }
+  char* data() const { return data_; }
+  int64_t size() const { return size_; }
 
  private:
-  Pages pages_ = {};
+  std::shared_ptr<const void> owner_;
+  char* data_ = nullptr;
+  int64_t size_ = 0;
 };
 
 }  // namespace cutwork

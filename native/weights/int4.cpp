@@ -120,7 +120,7 @@ void OwnedWeight::adopt_scales(Array scale, ScaleType type, int64_t group_cols, 
   view_.group_cols = group_cols;
   const int64_t count = tile_count(view_.rows) * group_count(view_) * kRowTile;
   expect_size("scale", scale, count);
-  view_.scales = adopt(std::move(scale), type == ScaleType::f32 ? 4 : 2);
+  view_.scales = adopt(std::move(scale), scale_size(view_));
   for (int64_t i = 0; i < count; ++i)
     if (!std::isfinite(scale_at(view_, i))) refuse("scale " + std::to_string(i) + " is not finite");
 }

@@ -42,6 +42,9 @@ class OwnedWeight {
   // A copy of an int8 weight in slots, whichever way takes less; none for other weights. Throws OutOfMemory.
   std::optional<OwnedWeight> in_slots() const;
 
+  // A copy of an int8 or int4 bitmask with its zeros written out; none for other weights. Throws OutOfMemory.
+  std::optional<OwnedWeight> in_dense() const;
+
   // What the kernels read; valid as long as this object.
   const Weight& view() const { return view_; }
 

@@ -53,6 +53,11 @@ class Weight:
         A copy of an int8 weight in slots; None for other weights. Raises MemoryError.
         """
 
+    def in_dense(self) -> Weight | None:
+        """
+        A copy of an int8 or int4 bitmask with its zeros written out; None for other weights. Raises MemoryError.
+        """
+
     @property
     def rows(self) -> int: ...
 

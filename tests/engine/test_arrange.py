@@ -71,7 +71,7 @@ def test_no_number_of_tokens_is_expected_to_be_slower_than_without_zeros(isa: st
     costs = _native.Costs(isa=isa)
     stored = make(zeros)
     arrangement = Arrangement.of({"w": stored}, costs, 1, together=16, budget=1 << 30)
-    weight = arrangement.apply("w", make_weight("w", stored.shape, stored, _native.Weight), stored)
+    weight = arrangement.apply("w", make_weight("w", stored.shape, stored, _native.Weight))
 
     def seconds(encoding: str, count: int, tokens: int, wide: bool = False) -> float:
         shape = (encoding, stored.dtype, *stored.shape, count)
@@ -99,7 +99,7 @@ def test_slots_that_bring_little_are_written_out() -> None:
         costs = _native.Costs(constants | {"slots slots i8": (0.0, 0.0, each, 0.0, 0.0)}, (1e15, 1e15), ISAS[0])
         arrangement = Arrangement.of({"w": stored}, costs, 1, together=1, budget=budget)
         assert arrangement.layouts == {"w": "slots"}
-        assert arrangement.apply("w", weight, stored).encoding == wanted
+        assert arrangement.apply("w", weight).encoding == wanted
 
 
 def test_prompts_count_too() -> None:
@@ -121,7 +121,7 @@ def test_int4_is_written_out_where_zeros_would_cost_time() -> None:
     arrangement = Arrangement.of({"w": stored}, _native.Costs(isa="avx2"), 1, together=1, budget=1 << 30)
     assert stored.encoding == "bitmask" and arrangement.layouts == {"w": "dense"}
     weight = make_weight("w", stored.shape, stored, _native.Weight)
-    dense = arrangement.apply("w", weight, stored)
+    dense = arrangement.apply("w", weight)
     assert (dense.encoding, dense.dtype) == ("dense", "i4")
     x = np.random.default_rng(1).standard_normal((5, 640)).astype(np.float32)
     np.testing.assert_array_equal(dense.matmul(x), weight.matmul(x))
@@ -133,7 +133,7 @@ def test_every_layout_gives_the_same_answers(isa: str, layout: str) -> None:
     stored = sparse(0.75, 70, 500)
     weight = make_weight("w", stored.shape, stored, _native.Weight)
     costs = _native.Costs({"slots slots i8": (0.0,) * 5}, (1e15, 1e15), ISAS[-1])
-    other = Arrangement({"w": layout}, costs, 1).apply("w", weight, stored)
+    other = Arrangement({"w": layout}, costs, 1).apply("w", weight)
     assert other.encoding == layout
     x = np.random.default_rng(1).standard_normal((5, 500)).astype(np.float32)
     np.testing.assert_array_equal(other.matmul(x, isa=isa), weight.matmul(x, isa=isa, kernel="gemv"))

@@ -121,6 +121,21 @@ def test_properties_and_round_trip(density):
     assert scale.shape == (37, 3)
 
 
+@pytest.mark.parametrize("scale_type", ["f32", "f16", "bf16"])
+def test_zeros_are_written_out(scale_type):
+    rng = np.random.default_rng(8)
+    for rows, cols in SHAPES:
+        weight, codes, scale = make(rng, rows, cols, 0.2, 64, scale_type)
+        if weight.encoding == "bitmask":
+            dense = weight.in_dense()
+            del weight
+            assert (dense.encoding, dense.dtype, dense.nonzeros) == ("dense", "i4", np.count_nonzero(codes))
+            np.testing.assert_array_equal(dense.to_dense(), codes)
+            x = rng.standard_normal((2, cols)).astype(np.float32)
+            assert_matches(dense, x, codes, scale, 64, None)
+    assert make(rng, 16, 64, 1.0, 64, allow_bitmask=False)[0].in_dense() is None
+
+
 def corrupt(density, **changes):
     """A valid [20, 70] weight with some arguments replaced by functions of them."""
     rng = np.random.default_rng(7)

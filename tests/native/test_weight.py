@@ -29,6 +29,26 @@ def test_properties_and_round_trip(dtype, encoding):
     np.testing.assert_array_equal(out, dense)
 
 
+def test_the_zeros_of_int8_are_written_out():
+    rng = np.random.default_rng(3)
+    codes, scale = sparse_values(rng, 37, 130, 0.3, "i8"), rng.random(37).astype(np.float32)
+    dense = make_weight(codes, "bitmask", scale).in_dense()
+    assert (dense.encoding, dense.nbytes) == ("dense", codes.nbytes + scale.nbytes)
+    np.testing.assert_array_equal(dense.to_dense(), codes)
+    x = rng.standard_normal((3, 130)).astype(np.float32)
+    np.testing.assert_array_equal(dense.matmul(x), make_weight(codes, "dense", scale).matmul(x))
+    for other in (make_weight(codes, "slots", scale), make_weight(codes.astype(np.float32), "bitmask")):
+        assert other.in_dense() is None
+
+
+def test_many_small_copies_lie_apart():
+    rng = np.random.default_rng(4)
+    made = [sparse_values(rng, *shape, 0.3, "i8") for shape in ((37, 130), (1, 1), (513, 4096)) for _ in range(40)]
+    copies = [make_weight(codes, "bitmask", np.ones(len(codes), np.float32)).in_dense() for codes in made]
+    for codes, copy in zip(made, copies, strict=True):
+        np.testing.assert_array_equal(copy.to_dense(), codes)
+
+
 def test_arrays_outlive_their_names_and_are_not_copied():
     values = np.arange(12, dtype=np.float32).reshape(3, 4)
     weight = Weight.dense(values)

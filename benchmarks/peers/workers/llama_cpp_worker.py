@@ -31,31 +31,45 @@ class Engine:
 
     def logits(self, tokens: list[int]) -> np.ndarray:
         context = self._context(1)
-        self._decode(context, [tokens], 0)
+        self._decode(context, {0: tokens}, {0: 0})
         return self._last(context, 0).copy()
 
     def generate(self, prompts: list[list[int]], count: int) -> tuple[list[list[int]], float, float]:
         context = self._context(len(prompts))
         start = time.perf_counter()
-        tokens = self._decode(context, prompts, 0)
+        tokens = self._decode(context, dict(enumerate(prompts)), dict.fromkeys(range(len(prompts)), 0))
         between = time.perf_counter()
-        results = [[token] for token in tokens]
+        results = [[token] for token in tokens.values()]
         for position in range(len(prompts[0]), len(prompts[0]) + count):
-            tokens = self._decode(context, [[token] for token in tokens], position)
-            for result, token in zip(results, tokens, strict=True):
+            inputs = {sequence: [token] for sequence, token in tokens.items()}
+            tokens = self._decode(context, inputs, dict.fromkeys(inputs, position))
+            for result, token in zip(results, tokens.values(), strict=True):
                 result.append(token)
         return results, between - start, time.perf_counter() - between
 
     def answer(self, prompts: list[list[int]], most: int, end: int) -> list[list[int]]:
-        """Decode prompts of one length as a batch, greedily, until all have ended; tokens behind an end say nothing."""
-        context = self._context(len(prompts))
-        results = [[token] for token in self._decode(context, prompts, 0)]
-        for position in range(len(prompts[0]), len(prompts[0]) + most - 1):
-            if all(end in result for result in results):
-                break
-            tokens = self._decode(context, [[result[-1]] for result in results], position)
-            for result, token in zip(results, tokens, strict=True):
-                result.append(token)
+        """Continue prompts greedily up to an end, as many at a time as a batch has sequences."""
+        context = self._context(self._batch)
+        memory = llama_cpp.llama_get_memory(context)
+        results: list[list[int]] = [[] for _ in prompts]
+        waiting = sorted(range(len(prompts)), key=lambda prompt: -len(prompts[prompt]))
+        running: dict[int, int] = {}  # the prompt of each sequence
+        while waiting or running:
+            inputs = {sequence: results[prompt][-1:] for sequence, prompt in running.items()}
+            for sequence in set(range(self._batch)) - running.keys():
+                if waiting:
+                    running[sequence] = waiting.pop()
+                    inputs[sequence] = prompts[running[sequence]]
+            positions = {
+                sequence: len(prompts[prompt]) + len(results[prompt]) - 1 if results[prompt] else 0
+                for sequence, prompt in running.items()
+            }
+            for sequence, token in self._decode(context, inputs, positions).items():
+                answer = results[running[sequence]]
+                answer.append(token)
+                if token == end or len(answer) == most:
+                    del running[sequence]
+                    llama_cpp.llama_memory_seq_rm(memory, sequence, -1, -1)
         return results
 
     def _context(self, sequences: int) -> Any:
@@ -73,23 +87,23 @@ class Engine:
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._contexts[size]), True)
         return self._contexts[size]
 
-    def _decode(self, context: Any, sequences: list[list[int]], position: int) -> list[int]:
-        """Run tokens of several sequences, all from that position on; the likeliest next token of each."""
-        batch = llama_cpp.llama_batch_init(sum(map(len, sequences)), 0, 1)
-        places = []
-        for number, tokens in enumerate(sequences):
+    def _decode(self, context: Any, inputs: dict[int, list[int]], positions: dict[int, int]) -> dict[int, int]:
+        """Run tokens of several sequences, each from its position on; the likeliest next token of each."""
+        batch = llama_cpp.llama_batch_init(sum(map(len, inputs.values())), 0, 1)
+        places = {}
+        for sequence, tokens in inputs.items():
             for i, token in enumerate(tokens):
                 place = batch.n_tokens
-                batch.token[place], batch.pos[place] = token, position + i
-                batch.n_seq_id[place], batch.seq_id[place][0] = 1, number
+                batch.token[place], batch.pos[place] = token, positions[sequence] + i
+                batch.n_seq_id[place], batch.seq_id[place][0] = 1, sequence
                 batch.logits[place] = i == len(tokens) - 1
                 batch.n_tokens += 1
-            places.append(batch.n_tokens - 1)
+            places[sequence] = batch.n_tokens - 1
         failed = llama_cpp.llama_decode(context, batch)
         llama_cpp.llama_batch_free(batch)
         if failed:
             raise SystemExit("llama_decode failed")
-        return [int(self._row(context, place).argmax()) for place in places]
+        return {sequence: int(self._row(context, place).argmax()) for sequence, place in places.items()}
 
     def _last(self, context: Any, sequence: int) -> np.ndarray:
         return self._row(context, -1 - sequence)

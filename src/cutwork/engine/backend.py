@@ -66,8 +66,8 @@ class TimedWeight(Weight, Protocol):
     def in_slots(self) -> "TimedWeight | None":
         """A copy of an int8 weight in slots."""
 
-    def to_dense(self) -> np.ndarray:
-        """The stored values with their zeros [rows, cols]."""
+    def in_dense(self) -> "TimedWeight | None":
+        """A copy of an int8 or int4 bitmask with its zeros written out."""
 
     def time(self, tokens: int, kernel: str, *, repeats: int = ...) -> float:
         """Seconds of the quickest of so many runs."""

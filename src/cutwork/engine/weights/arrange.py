@@ -10,9 +10,8 @@ from typing import Literal, Self
 
 import numpy as np
 
-from cutwork.engine.backend import Costs, TimedWeight, native
+from cutwork.engine.backend import Costs, TimedWeight
 from cutwork.engine.weights.huge_pages import copied
-from cutwork.pack.int4 import encode_int4, row_scales
 from cutwork.pack.record import EncodedWeight
 
 Layout = Literal["slots", "dense"]
@@ -85,7 +84,7 @@ class Arrangement:
         """What the weight of this name is to be made of."""
         return copied(stored) if self.copies and name in self.layouts else stored
 
-    def apply(self, name: str, weight: TimedWeight, stored: EncodedWeight) -> TimedWeight:
+    def apply(self, name: str, weight: TimedWeight) -> TimedWeight:
         """The weight of this name as it should be; what is to be in slots is judged again by how many there are.
 
         Raises MemoryError.
@@ -104,7 +103,8 @@ class Arrangement:
                 layout = "slots" if sum(times["slots"]) < sum(times[None]) else None
         if layout == "slots" and slots:
             return slots
-        return _dense(weight, stored) if layout == "dense" else weight
+        dense = weight.in_dense() if layout == "dense" else None
+        return dense or weight
 
     def _fastest(self, weight: EncodedWeight) -> Layout | None:
         if weight.encoding != "bitmask" or weight.dtype not in ("i8", "i4"):
@@ -141,11 +141,3 @@ def _best(times: Mapping[Layout | None, Sequence[float]]) -> Layout | None:
     if sums.get("slots", float("inf")) < _WORTH * min(stays, dense):
         return "slots"
     return "dense" if dense < _WORTH * stays else None
-
-
-def _dense(weight: TimedWeight, stored: EncodedWeight) -> TimedWeight:
-    if stored.dtype == "i8":
-        return native().Weight.dense(weight.to_dense(), stored.scale)
-    codes = encode_int4(weight.to_dense(), row_scales(stored), stored.group, allow_bitmask=False)
-    assert codes.scale is not None
-    return native().Weight.int4(weight.rows, weight.cols, codes.values, codes.scale, codes.group)

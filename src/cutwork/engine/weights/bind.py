@@ -52,7 +52,7 @@ def bind(
         try:
             reordered = reorder_weights and weight.reorder()
             if arrangement and not reordered:
-                weight = cast(Weight, arrangement.apply(stored_names[name], cast(TimedWeight, weight), source))
+                weight = cast(Weight, arrangement.apply(stored_names[name], cast(TimedWeight, weight)))
         except MemoryError as error:
             raise CutworkError(f"{error}") from None
         return weight
