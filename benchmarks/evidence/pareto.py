@@ -46,7 +46,7 @@ PEER = "llama.cpp"
 _PROMPTS = {"decode": (16, 128), "prefill": (512, 1)}  # tokens of the prompt, tokens decoded
 _HUGE = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 _BATCH, _CONTEXT = 16, 640
-_TOGETHER = 256  # questions that are handed over at a time
+_TOGETHER = 128  # questions that are handed over at a time
 _VOCABULARY = 49152
 _OURS = ((9, 4), "left")  # of labels
 _PEERS = (((-9, 2), "right"), ((-9, -16), "right"), ((-9, -12), "right"), ((-9, -12), "right"))
