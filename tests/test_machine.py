@@ -52,12 +52,27 @@ def test_nothing_known_is_said_as_nothing() -> None:
 
 def test_memory_is_the_machines_or_less_in_a_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 1 << 20 < available_memory() < 1 << 50
+    (tmp_path / "groups").write_text("0::/outer/inner\n")
+    monkeypatch.setattr("cutwork.machine._GROUPS", tmp_path / "groups")
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("60000000\n")
     monkeypatch.setattr("cutwork.machine._CGROUP", tmp_path)
     assert available_memory() > 1 << 27
     (tmp_path / "memory.max").write_text("100000000\n")
     assert available_memory() == 40_000_000
+    (tmp_path / "memory.stat").write_text("anon 50000000\nactive_file 3000000\ninactive_file 2000000\n")
+    assert available_memory() == 45_000_000  # what is cached gives way
+    (tmp_path / "outer" / "inner").mkdir(parents=True)
+    for group, most in (("outer/inner", "max"), ("outer", "90000000")):
+        (tmp_path / group / "memory.max").write_text(most)
+        (tmp_path / group / "memory.current").write_text("60000000")
+    assert available_memory() == 30_000_000
+    (tmp_path / "groups").write_text("5:cpuset,memory:/job\n0::/\n")
+    (tmp_path / "memory" / "job").mkdir(parents=True)
+    (tmp_path / "memory" / "job" / "memory.limit_in_bytes").write_text("70000000")
+    (tmp_path / "memory" / "job" / "memory.usage_in_bytes").write_text("60000000")
+    (tmp_path / "memory" / "job" / "memory.stat").write_text("total_active_file 5000000\ntotal_inactive_file 0\n")
+    assert available_memory() == 15_000_000
     monkeypatch.setattr("cutwork.machine._CGROUP", tmp_path / "none")
     monkeypatch.setattr("cutwork.machine._MEMORY", tmp_path / "none")
     assert available_memory() > 1 << 27

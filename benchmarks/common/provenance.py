@@ -1,7 +1,6 @@
 """Where a result comes from: which code, on which processor, with which settings, when."""
 
 import hashlib
-import os
 import platform
 import subprocess
 import sys
@@ -35,7 +34,7 @@ def provenance(threads: int | None = None, versions: dict[str, str] | None = Non
             "model": chip.model,
             "generation": chip.generation,
         },
-        "cpus": len(os.sched_getaffinity(0)),
+        "cpus": _native.default_threads(),
         "isa": _native.isa(),
         "huge_pages": huge_pages_setting(),
         "kernel": f"{platform.system()} {platform.release().partition('-')[0]}",

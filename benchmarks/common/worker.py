@@ -68,7 +68,7 @@ class Worker:
         assert self._process.stdout
         if not select.select([self._process.stdout], [], [], _PATIENCE)[0]:
             self.kill()
-            raise WorkerError(f"no answer within {_PATIENCE} seconds")
+            raise WorkerError(f"no answer within {_PATIENCE} seconds; {self._log} is its log")
         line = self._process.stdout.readline()
         if not line:
             status = self._process.wait()

@@ -5,7 +5,6 @@ of the same shape are timed in turn, and medians are compared: absolute times be
 """
 
 import argparse
-import os
 import statistics
 import time
 from dataclasses import asdict, dataclass
@@ -178,7 +177,7 @@ def table_of(timings: list[Timing], title: str) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default: the usable CPUs")
+    parser.add_argument("--threads", type=int, default=_native.default_threads(), help="default: the usable CPUs")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--dtypes", nargs="+", choices=list(BYTES), default=list(BYTES))
     parser.add_argument("--tokens", type=int, nargs="+", default=DECODE_TOKENS, help="of decode")

@@ -24,6 +24,7 @@ from benchmarks.common.random_checkpoint import count_weights, llama, write_rand
 from benchmarks.common.results import RESULTS, resume, save
 from benchmarks.common.shapes import MPT_7B
 from benchmarks.common.shapes import SHAPES as LLAMAS
+from cutwork import _native
 from cutwork.recipe import Recipe, load_recipe
 from cutwork.store.atomic import write_atomically
 from cutwork.store.json_file import read_json
@@ -92,7 +93,7 @@ def main() -> None:
         "recipe": recipe.name,
         "blocks": options.layers,
         "weights": count_weights(model),
-        "threads": len(os.sched_getaffinity(0)),
+        "threads": _native.default_threads(),
         "seconds": round(time.perf_counter() - start, 1),
         "peak_bytes": usage.ru_maxrss * 1024,  # mapped files included
         "tune": {

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from benchmarks.common import figures
 from benchmarks.common.results import RECIPES, RESULTS, save
+from cutwork import _native
 from cutwork.engine.model import Model
 from cutwork.measure.compare import Measurements
 from cutwork.measure.quality import accuracy
@@ -63,7 +64,7 @@ def prune(dense: Path, output: Path, samples: Path, options: list[str], max_leng
     return {
         "zeros": report["sparsity"],
         "seconds": report["seconds"],
-        "threads": len(os.sched_getaffinity(0)),
+        "threads": _native.default_threads(),
         "peak_bytes": usage.ru_maxrss * 1024,  # mapped files included
         "output_error": sum(errors) / len(errors) if errors else None,
         "damped_again": sum(layer.get("attempts", 1) > 1 for layer in layers),

@@ -166,15 +166,6 @@ std::optional<OwnedWeight> in_dense(const OwnedWeight& self) {
   return without_gil([&] { return self.in_dense(); });
 }
 
-struct AlignedFree {
-  void operator()(char* p) const { ::operator delete[](p, std::align_val_t{64}); }
-};
-using AlignedBytes = std::unique_ptr<char[], AlignedFree>;
-
-AlignedBytes aligned_bytes(size_t size) {
-  return AlignedBytes(static_cast<char*>(::operator new[](std::max<size_t>(size, 1), std::align_val_t{64})));
-}
-
 AlignedBytes rearranged(const Weight& weight, const LinearKernels& kernels, Algorithm algorithm, const void* input,
                         int64_t tokens) {
   const auto [encoding, dtype] = std::make_pair(weight.encoding, weight.dtype);
@@ -354,7 +345,7 @@ keep: 4, 8 or 12 of every 16 columns; or steps: uint8 [ceil(rows/16), ceil(cols/
 Keeps it in `reordered_bytes`, about 2.5 bytes per nonzero. False, and nothing kept, where the instruction set in use has
 no such kernel for this weight. Raises MemoryError.)")
       .def("kernels", kernel_names, "isa"_a = nb::none(),
-           "The algorithms that can multiply this weight: gemv, gemm, spmm_tokens, spmm_rows.")
+           "The algorithms that can multiply this weight: gemv, gemm, spmm_tokens, spmm_rows, slots.")
       .def("matmul", matmul, "x"_a.noconvert(), "threads"_a = 1, "isa"_a = nb::none(), "kernel"_a = nb::none(),
            R"(x [tokens, cols] float32 times the transposed weight: [tokens, rows] float32.
 

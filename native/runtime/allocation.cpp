@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <mutex>
 #include <utility>
 
 #include "runtime/system.h"
@@ -39,8 +38,7 @@ class Chunk {
   int64_t used_ = 0;
 };
 
-std::mutex sharing;
-std::weak_ptr<Chunk> shared;
+thread_local std::weak_ptr<Chunk> shared;  // of each thread, so that nothing is locked when a process is forked
 
 std::string in_gib(int64_t bytes) {
   char text[32];
@@ -63,7 +61,6 @@ Allocation::Allocation(int64_t bytes, const std::string& what, const std::string
   if (bytes == 0) return;
   std::shared_ptr<Chunk> chunk;
   if (bytes <= kSmall) {
-    const std::lock_guard<std::mutex> lock(sharing);
     chunk = shared.lock();
     data_ = chunk ? chunk->take(bytes) : nullptr;
     if (!data_) {
@@ -77,6 +74,10 @@ Allocation::Allocation(int64_t bytes, const std::string& what, const std::string
   }
   if (!data_) throw OutOfMemory("cannot allocate " + in_gib(bytes) + " for " + what + ": " + advice);
   owner_ = std::move(chunk);
+}
+
+AlignedBytes aligned_bytes(size_t size) {
+  return AlignedBytes(static_cast<char*>(::operator new[](std::max<size_t>(size, 1), std::align_val_t{64})));
 }
 
 }  // namespace cutwork

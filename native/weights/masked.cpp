@@ -252,15 +252,14 @@ bool OwnedWeight::reorder() {
   const LinearKernels& kernels = chosen_isa().kernels.linear;
   if (!kernels.has(Algorithm::spmm_rows, view_.encoding, view_.dtype)) return false;
   if (view_.reordered.steps) return true;
-  const auto size = static_cast<int64_t>(kernels.scratch_bytes(Algorithm::spmm_rows, view_, 1));
   const std::string advice = "load the model without reordering its weights";
-  const Allocation scratch(size, "the scratch to reorder a weight", advice);
+  const AlignedBytes scratch = aligned_bytes(kernels.scratch_bytes(Algorithm::spmm_rows, view_, 1));
   begins_.assign(1, 0);
   const auto count_steps = [](void* to, const void*, const uint16_t*, int64_t count) {
     auto& begins = *static_cast<std::vector<int64_t>*>(to);
     begins.push_back(begins.back() + count);
   };
-  kernels.list_steps(view_, count_steps, &begins_, scratch.data());
+  kernels.list_steps(view_, count_steps, &begins_, scratch.get());
   steps_ = Allocation(begins_.back() * kStepBytes, "a reordered weight", advice);
   windows_ = Allocation(begins_.back() * int64_t{sizeof(uint16_t)}, "a reordered weight", advice);
   std::pair<char*, char*> next = {steps_.data(), windows_.data()};
@@ -273,7 +272,7 @@ bool OwnedWeight::reorder() {
     step += bytes;
     window += window_bytes;
   };
-  kernels.list_steps(view_, copy_steps, &next, scratch.data());
+  kernels.list_steps(view_, copy_steps, &next, scratch.get());
   view_.reordered = {.steps = steps_.data(),
                      .windows = reinterpret_cast<const uint16_t*>(windows_.data()),
                      .begins = begins_.data(),

@@ -103,7 +103,7 @@ class Weight:
 
     def kernels(self, isa: str | None = None) -> list[str]:
         """
-        The algorithms that can multiply this weight: gemv, gemm, spmm_tokens, spmm_rows.
+        The algorithms that can multiply this weight: gemv, gemm, spmm_tokens, spmm_rows, slots.
         """
 
     def matmul(self, x: Annotated[NDArray, dict(writable=False)], threads: int = 1, isa: str | None = None, kernel: str | None = None) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:

@@ -4,12 +4,13 @@ import ctypes
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 _CPUINFO = Path("/proc/cpuinfo")
 _MEMORY = Path("/proc/meminfo")
-_CGROUP = Path("/sys/fs/cgroup")
+_CGROUP, _GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 # Families, ranges of models and what they are called, as in Linux's arch/x86/kernel/cpu/amd.c and intel-family.h.
@@ -109,10 +110,28 @@ def available_memory() -> int:
     for line in _read(_MEMORY).splitlines():
         if line.startswith("MemAvailable:"):
             free.append(int(line.split()[1]) * 1024)
-    limit, used = _read(_CGROUP / "memory.max").strip(), _read(_CGROUP / "memory.current").strip()
-    if limit.isdigit() and used.isdigit():
-        free.append(max(0, int(limit) - int(used)))
-    return min(free)
+    return min([*free, *_memory_of_groups()])
+
+
+def _memory_of_groups() -> Iterator[int]:
+    """Bytes that the control group of this process, and each above it, leave it: cached files give way to it."""
+    for line in _read(_GROUPS).splitlines():  # hierarchy:controllers:path
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if not controllers:
+            mounts, limit, used, cached = (_CGROUP, _CGROUP / "unified"), "memory.max", "memory.current", ""
+        elif "memory" in controllers.split(","):
+            mounts, cached = (_CGROUP / "memory", _CGROUP / controllers), "total_"
+            limit, used = "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        for mount in mounts:
+            group = mount / path.lstrip("/")
+            for folder in (group, *(above for above in group.parents if above.is_relative_to(mount))):
+                most, now = _read(folder / limit).strip(), _read(folder / used).strip()
+                if most.isdigit() and now.isdigit():
+                    facts = dict(line.split(" ", 1) for line in _read(folder / "memory.stat").splitlines())
+                    files = sum(int(facts.get(f"{cached}{state}_file", 0)) for state in ("active", "inactive"))
+                    yield max(0, int(most) - max(0, int(now) - files))
 
 
 class _MemoryStatus(ctypes.Structure):

@@ -63,6 +63,12 @@ class Losses(Settings):
     squarehead: Annotated[float, Field(ge=0)] = 0.0
     temperature: Annotated[float, Field(gt=0)] = 1.0  # of the KL term only
 
+    @model_validator(mode="after")
+    def _something_is_learned(self) -> "Losses":
+        if not self.ce + self.kl + self.squarehead:
+            raise ValueError("at least one of ce, kl and squarehead must be above 0")
+        return self
+
     @property
     def needs_teacher(self) -> bool:
         """Whether any term compares with a teacher."""

@@ -14,7 +14,7 @@ from cutwork.cli.prune import prune
 from cutwork.cli.quantize import quantize
 from cutwork.cli.tune import tune
 from cutwork.errors import CutworkError
-from tests.tasks.letters import CHATML
+from tests.tasks.letters import CHATML, UNMARKED
 from tests.tiny_checkpoint import write_tiny_checkpoint
 from tests.torch_models.tiny import FAMILIES, sums
 
@@ -75,6 +75,43 @@ def test_conversations_are_learned_and_calibrated_with_and_long_ones_counted(tmp
     assert "«Two.<|im_end|>»" in said
 
 
+def test_a_recipe_says_how_much_is_trained_on_and_how_long_it_may_be(tmp_path: Path) -> None:
+    dense, data = write_tiny_checkpoint(tmp_path / "dense"), tmp_path / "sums.jsonl"
+    rows = [{"prompt": f"{i}?", "answer": "x" * (700 if i == 5 else 3)} for i in range(2020)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = tmp_path / "test.jsonl"
+    asked.write_text(json.dumps({"prompt": "what?", "answer": "y"}) + "\n")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"name: a\nmodel: {dense}\noutput: {tmp_path / 'run'}\ntask:\n  name: {asked}\n  train_samples: 2010\n"
+        f"  options: {{train: {data}}}\n  test_samples: 1\n  max_length: 900\n  long: error\n"
+    )
+    steps = ["--max-steps", 1, "--batch-size", 4, "--json"]
+    report = json.loads(call("tune", dense, tmp_path / "out", "--recipe", recipe, *steps))
+    assert report["data"] == {"samples": 2010, "dropped": 0, "cut": 0}
+    with pytest.raises(CutworkError, match=r"more than task\.max_length = 100"):
+        call("tune", dense, tmp_path / "no", "--recipe", recipe, *steps, "--max-length", 100)
+
+
+def test_what_holds_nothing_to_learn_is_left_out(tmp_path: Path) -> None:
+    dense = write_tiny_checkpoint(tmp_path / "dense")
+    tokenizer = AutoTokenizer.from_pretrained(dense)
+    tokenizer.chat_template = UNMARKED
+    tokenizer.save_pretrained(dense)
+    data = tmp_path / "talks.jsonl"
+    talks = [("user", "One?"), ("assistant", "1")], [("assistant", "Hello."), ("user", "Bye.")]
+    rows = [
+        {"messages": [{"role": role, "content": text} for role, text in talk]} for talk in (*talks[:1] * 3, talks[1])
+    ]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    steps = ["--task", data, "--max-steps", 1, "--batch-size", 3, "--micro-batch-size", 1]
+    result = CliRunner().invoke(app, ["tune", str(dense), str(tmp_path / "out"), *map(str, steps)])
+    assert result.exit_code == 0 and "1 of 4 samples hold nothing to learn: 1 left out" in result.stderr
+    data.write_text(json.dumps(rows[-1]) + "\n")
+    with pytest.raises(CutworkError, match="every sample holds nothing to learn"):
+        call("tune", dense, tmp_path / "no", *steps)
+
+
 def test_a_part_of_the_samples_is_measured_with(tmp_path: Path) -> None:
     dense = write_tiny_checkpoint(tmp_path / "dense")
     data = tmp_path / "sums.jsonl"
@@ -112,6 +149,10 @@ def test_bad_options_are_one_sentence(tmp_path: Path) -> None:
         call("prune", dense, tmp_path / "out")
     with pytest.raises(CutworkError, match=r"^--ce: "):
         call("tune", dense, tmp_path / "out", "--ce", -1)
+    with pytest.raises(CutworkError, match="at least one of ce, kl and squarehead"):
+        call("tune", dense, tmp_path / "out", "--ce", 0)
+    with pytest.raises(CutworkError, match="--teacher is for --kl and --squarehead alone"):
+        call("tune", dense, tmp_path / "out", "--teacher", dense)
     with pytest.raises(CutworkError, match="no task 'gsm9k'"):
         call("tune", dense, tmp_path / "out", "--task", "gsm9k")
     with pytest.raises(CutworkError, match="no model directory"):

@@ -9,7 +9,7 @@ from cutwork.errors import CutworkError
 from .tiny import SMALL
 
 PLAN = build_plan({**SMALL, "model_type": "llama"})
-BLOCK = 2 * 3 * 2 * 8 * 32 * 4  # bytes: keys and values, layers, kv heads, head_dim, tokens, float32
+BLOCK = 3 * 2 * (8 + 16) * 32 * 4  # bytes: layers, kv heads, keys and values (filled up), tokens, float32
 
 
 def size(**changes):
@@ -23,7 +23,7 @@ def test_room_for_the_whole_batch_if_it_fits():
     assert size(max_context=100) == (100, 16)
     assert size(budget=20 * BLOCK) == (256, 20)
     assert size(budget=10 * BLOCK, dtype="bf16") == (256, 20)
-    assert size(budget=10 * BLOCK, dtype="i8") == (256, 26)  # 8 codes and a scale of 4 bytes instead of 32
+    assert size(budget=10 * BLOCK, dtype="i8") == (256, 30)  # a byte instead of 4 for each, and two scales
 
 
 def test_a_context_nobody_asked_for_shrinks():

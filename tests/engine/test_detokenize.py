@@ -84,6 +84,14 @@ def test_bytes_that_never_become_a_character_do_not_block_the_rest():
     assert stream.flush() == ""
 
 
+def test_tokens_that_are_left_out_do_not_cut_a_character():
+    tokenizer = TOKENIZERS["byte_level"]
+    for count in range(12):
+        stream = Detokenizer(tokenizer)
+        tokens = [1] * count + tokenizer.encode("🙂!", add_special_tokens=False)
+        assert "".join(stream.push(token) for token in tokens) == "🙂!"
+
+
 def test_special_tokens_are_left_out_unless_wanted():
     tokenizer = TOKENIZERS["byte_level"]
     tokens = [1, *tokenizer.encode("the", add_special_tokens=False), 2, 2, *[1] * 30]

@@ -5,6 +5,7 @@ import pytest
 
 from cutwork.engine.decoding.draft_length import DraftLength
 from cutwork.engine.decoding.lookup import LookupDrafter
+from cutwork.engine.decoding.speculative import Wanted
 from cutwork.errors import CutworkError
 
 from .test_model import BACKENDS, PROMPTS, VOCABULARY, load
@@ -21,7 +22,7 @@ def target(tmp_path_factory):
 
 
 def guessed(drafter, tokens, limit=99):
-    return [guess.token for guess in drafter.guess([("a", tokens, None, limit)]).get("a", [])]
+    return [guess.token for guess in drafter.guess([Wanted("a", tokens, None, limit)]).get("a", [])]
 
 
 def test_what_stood_before_is_guessed(monkeypatch):

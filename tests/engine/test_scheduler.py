@@ -125,7 +125,7 @@ def test_equal_prompts_are_computed_once():
     s = scheduler(max_tokens=32)
     first, twin, other = add(s, list(range(10)), 2), add(s, list(range(10)), 2), add(s, [40], 2)
     s.step()
-    assert s.running == [first, twin]  # the twin took over all ten tokens
+    assert s.running == [first, other, twin]  # the twin took over all ten tokens
     run(s)
     assert sum(len(tokens) for tokens, _ in s._executor.steps) == 10 + 2 + 1 + 1
     assert (first.reused_tokens, twin.reused_tokens, other.reused_tokens) == (0, 10, 0)
@@ -159,6 +159,26 @@ def test_lower_priorities_are_served_first():
     run(s)
     ends = [sequence.finished for sequence in (urgent, running, late, soon)]
     assert ends == sorted(ends)
+
+
+def test_an_urgent_request_does_not_wait_for_a_long_prompt():
+    s = scheduler(max_tokens=8, max_context=200, blocks=64)
+    slow = s.add([1] * 150, max_new_tokens=2, sampling=Sampling(), priority=1)
+    s.step()
+    same, urgent = (s.add([place], max_new_tokens=2, sampling=Sampling(), priority=place) for place in (1, 0))
+    s.step()
+    assert len(urgent.tokens) == 2 and same.slot < 0
+    run(s)
+    assert [len(each.tokens) for each in (slow, same, urgent)] == [152, 3, 2 + 1]
+
+
+def test_who_waits_to_share_a_prefix_holds_nobody_back():
+    s = scheduler(max_tokens=32)
+    first, sharing, other = add(s, list(range(10)), 2), add(s, list(range(9)), 2), add(s, [40, 41], 2)
+    s.step()
+    assert s.running == [first, other]
+    run(s)
+    assert sharing.reused_tokens == 8 and sharing.tokens == [*range(9), *expected(8, 2)]
 
 
 def test_a_busy_client_does_not_keep_others_out():

@@ -90,10 +90,10 @@ def test_a_close_draft_saves_steps(target, tmp_path, monkeypatch):
 @pytest.mark.parametrize("blocks", [13, 20])
 def test_little_memory_delays_but_changes_nothing(blocks, target, draft):
     hf, path = target
-    with load(hf, path) as model:
+    with load(hf, path, backend="native") as model:
         expected = [model.generate(p, max_new_tokens=60, ignore_eos=True).tokens for p in PROMPTS]
         block = model.executor.cache_bytes // model._cache.blocks
-    with load(hf, path, draft=draft, cache_bytes=blocks * block, max_context=96) as model:
+    with load(hf, path, backend="native", draft=draft, cache_bytes=blocks * block, max_context=96) as model:
         results = model.generate(PROMPTS, max_new_tokens=60, ignore_eos=True)
         searched = model.generate([PROMPTS[3], PROMPTS[4]], num_beams=2, max_new_tokens=8)
         assert model._cache.free == blocks
@@ -109,7 +109,8 @@ def test_judged_guesses_follow_the_targets_distribution(settings):
     random = np.random.default_rng(0)
     near, far = (random.normal(0, 1.5, (12, 12)).astype(np.float32) for _ in range(2))
     draft = 0.6 * near + 0.4 * far
-    sampler = Sampler(Sampling(**settings, seed=3), 1)
+    sampler = Sampler(Sampling(**settings), 1)  # with a seed nothing would be judged
+    sampler._random = np.random.default_rng(3)
 
     def spoken():
         tokens = [0]
@@ -141,9 +142,70 @@ def test_draws_repeat_with_a_seed_and_have_log_probabilities(target, draft):
     with load(hf, path, draft=draft, draft_tokens=3) as model:
         first, second = model.generate(PROMPTS[3], **options), model.generate([PROMPTS[3], PROMPTS[1]], **options)[0]
         scores = [entry for part in model.token_logprobs(PROMPTS[3] + first.tokens) for entry in part]
-    assert first.tokens == second.tokens and len(first.tokens) == 30 and first.guessed_tokens
+    with load(hf, path) as model:
+        alone = model.generate(PROMPTS[3], **options)
+    assert first.tokens == second.tokens == alone.tokens and len(first.tokens) == 30 and first.guessed_tokens
     for entry, expected in zip(first.logprobs, scores[len(PROMPTS[3]) :], strict=True):
         assert entry.token == expected.token and abs(entry.logprob - expected.logprob) < 1e-3
+
+
+def test_a_processor_that_counts_its_calls_is_called_once_for_every_token(target, draft):
+    hf, path = target
+
+    def answer(**options):
+        calls = []
+
+        def nth(logits, tokens):
+            calls.append(len(tokens))
+            logits[:] = 0
+            logits[7 * len(calls) % VOCABULARY] = 1
+
+        with load(hf, path, **options) as model:
+            other = model.session.add(PROMPTS[1], max_new_tokens=20, ignore_eos=True)
+            request = model.session.add(PROMPTS[3], max_new_tokens=9, ignore_eos=True, logits_processor=nth)
+            while model.session.busy:
+                model.session.step()
+        return request.result().tokens, other.result().tokens
+
+    assert answer(draft=draft) == answer()
+
+
+def test_a_draft_shares_prefixes_with_the_same_salt_alone(target, draft):
+    hf, path = target
+    computed = []
+    with load(hf, path, draft=draft) as model:
+        drafter = model.session.scheduler.drafter
+        step = drafter._executor.step
+
+        class Counting:
+            def step(self, tokens, *args, **options):
+                computed.append(len(tokens))
+                return step(tokens, *args, **options)
+
+        drafter._executor = Counting()
+        prompt = list(range(1, 80))
+        for salt in ("a", "b", "a"):
+            computed.append(salt)
+            model.generate(prompt, max_new_tokens=4, cache_salt=salt, ignore_eos=True)
+    firsts = [computed[computed.index("a", start) + 1] for start in (0, computed.index("b"))]
+    assert computed[computed.index("b") + 1] == firsts[0] > 64 > firsts[1]
+
+
+def test_a_draft_model_goes_with_its_model(target, draft):
+    hf, path = target
+    with load(hf, path, draft=draft) as model:
+        scheduler = model.session.scheduler
+        assert scheduler.drafter is not None
+    assert scheduler.drafter is None
+
+
+def test_a_draft_is_content_with_less_context(target, draft, monkeypatch):
+    hf, path = target
+    free = iter([1 << 20, *[400_000] * 100])
+    monkeypatch.setattr("cutwork.engine.weights.cache_size.available_memory", lambda: next(free))
+    with load(hf, path, draft=draft, cache_bytes=None) as model:
+        assert model.session.scheduler.drafter._max_context < model.max_context
+        assert len(model.generate(PROMPTS[3], max_new_tokens=20, ignore_eos=True).tokens) == 20
 
 
 def test_a_draft_that_cannot_guess_is_refused(target, tmp_path):

@@ -125,11 +125,11 @@ def small(load):
         yield client
 
 
-def events(response):
-    """The events of a stream, [DONE] left out but required."""
+def events(response, done=True):
+    """The events of a stream, [DONE] left out but required, or not there at all."""
     lines = [line.removeprefix("data: ") for line in response.iter_lines() if line]
-    assert lines[-1] == "[DONE]"
-    return [json.loads(line) for line in lines[:-1]]
+    assert (lines[-1] == "[DONE]") is done
+    return [json.loads(line) for line in lines[: -1 if done else None]]
 
 
 def metric(client, name, **labels):

@@ -68,6 +68,14 @@ def test_every_format_tells_the_same(client, model):
     assert metric(client, "audio_seconds_total") == 12.5
 
 
+def test_the_usual_beams_are_as_many_as_fit_and_recordings_are_counted(directory):
+    with serving(Model.load(directory, threads=1, cache_bytes=1 << 24, max_batch=2), limits=LIMITS) as small:
+        plain = small.post("/v1/audio/transcriptions", files={"file": ("a.wav", wav(1.5))}, data={"language": "de"})
+        assert plain.status_code == 200
+        assert post(small, wav(1.5), beam_size=3).json()["error"]["param"] == "beam_size"
+        until(lambda: metric(small, "num_requests_running") == metric(small, "num_requests_waiting") == 0)
+
+
 def test_what_is_streamed_is_text(client):
     refused = client.post(
         "/v1/audio/transcriptions",

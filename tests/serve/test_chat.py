@@ -4,7 +4,10 @@ import json
 
 import pytest
 
-from .conftest import events
+from cutwork.engine.model import Model
+
+from ..engine.tiny import byte_level_tokenizer, packed
+from .conftest import events, serving
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
 
@@ -113,6 +116,76 @@ def test_a_call_can_be_required(client, choice, n):
         arguments = json.loads(call["function"]["arguments"])
         assert set(arguments) == {"city", "days"} and arguments["city"] in ("Rome", "Oslo")
         assert 1 <= arguments["days"] <= 9
+
+
+def nested(name, **parameters):
+    return {"type": "function", "function": {"name": name, "parameters": {"type": "object", **parameters}}}
+
+
+def test_parameters_may_refer_to_definitions_and_to_themselves(client):
+    city = {"$defs": {"City": {"enum": ["Rome", "Oslo"]}}, "required": ["city"], "additionalProperties": False}
+    tool = nested("go", properties={"city": {"$ref": "#/$defs/City"}}, **city)
+    answer = ask(client, tools=[tool], tool_choice="required", max_tokens=100, temperature=1, seed=2).json()
+    (call,) = answer["choices"][0]["message"]["tool_calls"]
+    assert json.loads(call["function"]["arguments"])["city"] in ("Rome", "Oslo")
+    node = {"v": {"enum": [1, 2]}, "next": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}
+    chain = nested("chain", properties=node, required=["v", "next"], additionalProperties=False)
+    answer = ask(client, tools=[chain], tool_choice="required", max_tokens=400, temperature=1, seed=3).json()
+    for call in answer["choices"][0]["message"].get("tool_calls") or ():
+        link = json.loads(call["function"]["arguments"])
+        while link:
+            assert set(link) == {"v", "next"}
+            link = link["next"]
+
+
+def test_a_model_that_must_answer_in_json_may_call_instead(recorded):
+    form = {"type": "json_schema", "json_schema": {"schema": SCHEMA}}
+    call = '<tool_call>\n{"name":"weather","arguments":{"city":"Rome","days":3}}\n</tool_call>'
+    template = (
+        "{% for t in tools or [] %}<tool_call>{{ t.function.name }}</tool_call>{% endfor %}"
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: "
+    )
+    for said, called in ((call, True), ('{"name":"Ann","age":7}', False)):
+        with recorded(template, said) as client:
+            choice = ask(client, tools=[WEATHER], response_format=form, max_tokens=200).json()["choices"][0]
+            assert (choice["finish_reason"] == "tool_calls") is called
+            assert called or json.loads(choice["message"]["content"]) == {"name": "Ann", "age": 7}
+
+
+def test_null_is_a_field_that_is_left_out(client):
+    nothing = dict.fromkeys(("temperature", "top_p", "n", "stream", "presence_penalty", "logprobs", "top_logprobs"))
+    assert (
+        ask(client, **nothing, seed=1, max_tokens=4).json()["choices"]
+        == ask(client, temperature=1, seed=1, max_tokens=4).json()["choices"]
+    )
+    assert client.post("/v1/completions", json={"prompt": None}).status_code == 400
+
+
+def test_minus_one_is_no_seed(client):
+    said = {
+        ask(client, seed=-1, temperature=2, max_tokens=12).json()["choices"][0]["message"]["content"] for _ in range(4)
+    }
+    assert len(said) > 1
+
+
+def test_sampling_is_the_models_own_where_nobody_says_otherwise(llama, tmp_path):
+    tokenizer = byte_level_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    tokenizer.save_pretrained(tmp_path)
+    said = {"eos_token_id": [2], "temperature": 0.01, "top_k": 1, "top_p": 7, "repetition_penalty": "much"}
+    (tmp_path / "generation_config.json").write_text(json.dumps(said))
+    model = Model(packed(llama, tmp_path), threads=1, max_batch=4, cache_bytes=1 << 22)
+    assert model.usual_sampling == {"temperature": 0.01, "top_k": 1}
+    with serving(model) as client:
+        best = ask(client, temperature=0, max_tokens=9).json()["choices"]
+        assert ask(client, temperature=None, max_tokens=9).json()["choices"] == best
+        drawn = {
+            ask(client, max_tokens=9, temperature=2, top_k=0, seed=i).json()["choices"][0]["message"]["content"]
+            for i in range(4)
+        }
+        assert len(drawn) > 1
+        told = client.post("/v1/responses", json={"input": "Hi", "max_output_tokens": 4}).json()
+        assert told["temperature"] == 0.01
 
 
 @pytest.mark.parametrize(

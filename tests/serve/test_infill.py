@@ -29,12 +29,17 @@ def test_suffix_and_infill_write_the_same_prompt(recorded):
         assert editor.json()["content"] == plain["choices"][0]["text"] and editor.json()["stop_type"] == "limit"
         assert "n_indent, samplers" in editor.headers["x-cutwork-warning"]
         with client.stream("POST", "/infill", json={**body, "stream": True}) as response:
-            told = events(response)
+            told = events(response, done=False)
         assert "".join(event["content"] for event in told) == editor.json()["content"] and told[-1]["stop"]
         ends = client.post("/infill", json={**body, "stop_token_ids": [7] * 1024})
         assert ends.json()["content"] == editor.json()["content"]
         more = client.post("/infill", json={**body, "input_extra": [{"filename": "b.py", "text": "b = 2"}]}).json()
         assert more["tokens_evaluated"] > editor.json()["tokens_evaluated"]
+        chunk = {"filename": "b.py", "text": "b = 2", "time": 1732800000}  # as llama.vim and llama.vscode send it
+        ahead = client.post("/infill", json={**body, "n_predict": 0, "input_extra": [chunk]})
+        assert ahead.json()["content"] == "" and ahead.json()["tokens_evaluated"] == more["tokens_evaluated"]
+        endless = client.post("/infill", json={**body, "n_predict": -1, "ignore_eos": True})
+        assert endless.json()["tokens_predicted"] > 400  # the rest of the context
 
 
 def test_the_gap_ends_where_the_model_goes_on_with_another_file(recorded):

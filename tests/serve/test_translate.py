@@ -8,7 +8,7 @@ from .. import bart_tiny
 from ..architectures.test_t5 import make
 from ..engine.test_languages import tokenizer
 from ..text_to_text import load, save
-from .conftest import serving
+from .conftest import metric, serving, until
 
 TEXTS = ["a short one", "", "one that is a good deal longer"]
 
@@ -53,6 +53,18 @@ def test_languages_may_be_named(tmp_path):
         for name in asked:
             response = client.post("/translate", json=fields | asked | {name: "xxx_Latn"})
             assert response.status_code == 400 and "no language 'xxx_Latn'" in response.json()["error"]["message"]
+
+
+def test_tokens_of_a_beam_search_are_counted(t5):
+    before = metric(t5, "generation_tokens_total"), metric(t5, "time_to_first_token_seconds_count")
+    answer = t5.post("/translate", json={"text": TEXTS[0], "num_beams": 2, "max_tokens": 9}).json()
+    until(lambda: metric(t5, "time_to_first_token_seconds_count") == before[1] + 1)
+    assert metric(t5, "generation_tokens_total") - before[0] == answer["usage"]["completion_tokens"]
+
+
+def test_what_an_encoder_reads_is_not_scored(t5):
+    refused = t5.post("/v1/completions", json={"prompt": "hello", "echo": True, "logprobs": 0, "max_tokens": 0})
+    assert refused.status_code == 400 and refused.json()["error"]["param"] == "echo"
 
 
 def test_a_completion_is_answered_by_the_encoder_too(t5, directory):

@@ -54,6 +54,8 @@ def test_rows_of_any_format_fill_templates(tmp_path: Path, suffix: str) -> None:
         ("a.jsonl", "[]", "line 1: expected a JSON object"),
         ("a.jsonl", "", "holds no samples"),
         ("a.csv", "prompt,answer\nx\n", "row 1: expected a text 'answer'"),
+        ("a.csv", 'prompt,answer\nq,"1, 2"\nq2,3, because\n', "row 2 has more fields than there are columns"),
+        ("a.tsv", "prompt\tanswer\nq\ta\tb\n", "row 1 has more fields"),
         ("a.parquet", "no parquet", "cannot read task data"),
     ],
 )

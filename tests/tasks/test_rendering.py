@@ -73,6 +73,15 @@ def test_every_answer_of_a_conversation_is_learned_with_what_ends_it(template: s
     assert text.rstrip() == whole.rstrip()
 
 
+def test_what_ends_an_answer_is_learned_though_a_template_marks_the_content_alone() -> None:
+    alone = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}{{ m.content }}"
+        "{% endgeneration %}{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}"
+    )
+    sample = Sample("", "", turns=turns("One?", "1", "Two?", "2"))
+    assert learned(alone, sample) == ["1<|im_end|>", "2<|im_end|>"]
+
+
 def test_calls_of_tools_are_learned_and_what_they_return_is_not() -> None:
     asked, answered = turns("3 + 4?", "")[0], {"role": "tool", "content": "7"}
     calls = {"role": "assistant", "content": "", "tool_calls": CALL}

@@ -174,7 +174,8 @@ def test_numbers_with_separators_and_signs() -> None:
     assert final_number("#### 1,234.5") == 1234.5
     assert final_number("#### -3") == -3
     assert final_number("#### .5") == 0.5
-    assert final_number("#### none") is None
+    assert final_number("#### -$5") == -5
+    assert final_number("#### none") is final_number("#### 5/6") is final_number("#### 12:30") is None
 
 
 def test_without_marks_the_text_decides() -> None:

@@ -8,10 +8,29 @@ import pytest
 import torch
 
 from cutwork.errors import CutworkError
-from cutwork.torch_models.load import load_config, load_model, load_tokenizer
+from cutwork.tasks.task import Sample
+from cutwork.torch_models.data import examples
+from cutwork.torch_models.load import load_config, load_model, load_tokenizer, stop_at
+from tests.tasks.letters import CHATML, letters
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
 from .tiny import llama
+
+
+def test_a_model_stops_where_its_conversations_taught_it_to(tmp_path: Path) -> None:
+    tokenizer = letters(CHATML)
+    turns = tuple({"role": role, "content": text} for role, text in (("user", "1?"), ("assistant", "One.")))
+    [end] = examples(tokenizer, [Sample("", "", turns=turns)], 99).ends()
+    assert tokenizer.decode([end]) == "<|im_end|>"
+    assert examples(tokenizer, [Sample("1?", "One.")], 99).ends() == {tokenizer.eos_token_id}
+    llama().save_pretrained(tmp_path)
+    own = json.loads((tmp_path / "config.json").read_text())["eos_token_id"]
+    stop_at(tmp_path, frozenset({end}))
+    file = tmp_path / "generation_config.json"
+    assert json.loads(file.read_text())["eos_token_id"] == [own, end]
+    before = file.read_text()
+    stop_at(tmp_path, frozenset({own, end}))
+    assert file.read_text() == before
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from cutwork.errors import CutworkError
 from cutwork.recipe import Losses, TuneSettings
 from cutwork.tasks.rendering import IGNORED
 from cutwork.torch_models.packing import check_packing, collate_packed
+from cutwork.tune.load import store_as
 from cutwork.tune.trainer import SparseTrainer
 from cutwork.tune.tune import tune
 from tests.tiny_checkpoint import write_tiny_checkpoint
@@ -73,6 +74,9 @@ def test_a_row_holds_samples_that_begin_anew() -> None:
 def test_models_that_cannot_are_refused() -> None:
     for family in ("llama", "gpt2"):
         check_packing(FAMILIES[family]())
+    small = FAMILIES["llama"]()
+    store_as(small, "bfloat16")
+    check_packing(small)
     with pytest.raises(CutworkError, match="lets samples in one row see each other; leave out packing"):
         check_packing(FAMILIES["mpt"]())
     with pytest.raises(CutworkError, match="packing is for models without an encoder"):

@@ -324,6 +324,14 @@ def test_a_process_has_one_gpu_however_many_there_are(tmp_path: Path, monkeypatc
     assert found.train_batch_size * found.gradient_accumulation_steps == 32
 
 
+def test_only_the_recipe_says_what_is_computed_in(
+    sparse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    with pytest.raises(CutworkError, match="launch with --mixed_precision no"):
+        tune(sparse, tmp_path / "a", TuneSettings(max_steps=1), sums(4), console=QUIET)
+
+
 def test_a_missing_or_foreign_teacher_is_refused(sparse: Path, tmp_path: Path) -> None:
     with pytest.raises(CutworkError, match="--teacher"):
         tune(sparse, tmp_path / "a", SETTINGS, sums(4), console=QUIET)

@@ -47,7 +47,7 @@ def batch(
                 source,
                 output,
                 adapters={name: Path(path) for name, path in adapters.items()},
-                limits=Limits(queue=1 << 20, queue_tokens=1 << 40, deadline=1e9),
+                limits=Limits(queue=1 << 20, queue_tokens=1 << 40, requests=1 << 20, held_bytes=1 << 40, deadline=1e9),
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
                 waits=lambda: bar.console.print(
                     f"another process is writing {output}; waiting for it", highlight=False

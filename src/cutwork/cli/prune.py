@@ -17,6 +17,7 @@ from cutwork.cli.training import (
     RecipeOption,
     TaskOption,
     TokenWeightsOption,
+    lengths,
     print_layers,
     settings_of,
     training_task,
@@ -63,8 +64,8 @@ def prune(
     block_size: Annotated[
         int, typer.Option(min=1, help="Columns per block of sparsegpt and rose.")
     ] = _DEFAULT.block_size,
-    max_length: MaxLength = 512,
-    long: LongOption = "drop",
+    max_length: MaxLength = None,
+    long: LongOption = None,
     activation_memory: Annotated[
         float | None,
         typer.Option(
@@ -103,12 +104,13 @@ def prune(
         **({} if sparsity is None else {"sparsity": sparsity}),
     )
     samples = training_task(task, recipe, calibration_samples, seed).train if settings.needs_samples else ()
+    most, long = lengths(recipe, max_length, long)
     report = carry_out(
         resolve(model),
         output,
         settings,
         samples,
-        max_length=max_length,
+        max_length=most,
         long=long,
         overwrite=overwrite,
         activation_memory=None if activation_memory is None else int(activation_memory * 1e9),

@@ -17,6 +17,7 @@ from cutwork.cli.training import (
     RecipeOption,
     TaskOption,
     TokenWeightsOption,
+    lengths,
     print_layers,
     settings_of,
     training_task,
@@ -60,8 +61,8 @@ def quantize(
     ] = _DEFAULT.sparsity,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of qat.")] = _DEFAULT.qat.max_steps,
     lr: Annotated[float, typer.Option(help="Peak learning rate of qat.")] = _DEFAULT.qat.learning_rate,
-    max_length: MaxLength = 512,
-    long: LongOption = "drop",
+    max_length: MaxLength = None,
+    long: LongOption = None,
     seed: CalibrationSeed = _DEFAULT.seed,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -102,12 +103,13 @@ def quantize(
     )
     wanted = calibration_samples if method != "qat" else min(steps * training.batch_size, _MOST_SAMPLES)
     samples = training_task(task, recipe, wanted, seed).train if settings.needs_samples else ()
+    most, long = lengths(recipe, max_length, long)
     report = carry_out(
         resolve(model),
         output,
         settings,
         samples,
-        max_length=max_length,
+        max_length=most,
         long=long,
         overwrite=overwrite,
         console=Console(stderr=True),

@@ -25,8 +25,15 @@ TaskOption = Annotated[
     ),
 ]
 RecipeOption = Annotated[Path | None, typer.Option("--recipe", help="Take the task and its options from this recipe.")]
-MaxLength = Annotated[int, typer.Option(min=2, help="Tokens per sample at most; see --long.")]
-LongOption = Annotated[Long, typer.Option("--long", help="What becomes of longer samples: drop and cut are counted.")]
+MaxLength = Annotated[
+    int | None, typer.Option(min=2, help="Tokens per sample at most; see --long. Default: the recipe's, or 512.")
+]
+LongOption = Annotated[
+    Long | None,
+    typer.Option(
+        "--long", help="What becomes of longer samples; drop and cut are counted. Default: the recipe's, drop."
+    ),
+]
 
 CalibrationSamples = Annotated[int, typer.Option(min=1, help="Samples the method sees.")]
 Damping = Annotated[float, typer.Option(help="Of the Hessian's mean diagonal.")]
@@ -39,10 +46,16 @@ CalibrationSeed = Annotated[int, typer.Option("--seed", help="Draws the calibrat
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
-def training_task(task: str | None, recipe: Path | None, count: int, seed: int, validation: int = 0) -> Task:
+def lengths(recipe: Path | None, max_length: int | None, long: Long | None) -> tuple[int, Long]:
+    """Tokens per sample, and what becomes of longer ones: as given, or as the recipe says."""
+    settings = load_recipe(recipe).task if recipe else TaskSettings(name="")
+    return max_length or settings.max_length, long or settings.long
+
+
+def training_task(task: str | None, recipe: Path | None, count: int | None, seed: int, validation: int = 0) -> Task:
     """A named task, a file's rows or a recipe's task, of which training and validation samples are wanted.
 
-    Raises CutworkError unless exactly one is given.
+    count: None for as many as the recipe says, or 2,000. Raises CutworkError unless exactly one is given.
     """
     if bool(task) == bool(recipe):
         raise CutworkError("give either --task NAME, --task FILE.jsonl or --recipe FILE to say what the samples are")
@@ -53,6 +66,7 @@ def training_task(task: str | None, recipe: Path | None, count: int, seed: int, 
         found = load_task(settings)
         return replace(found, train=found.train[:count])
     assert task
+    count = count or TaskSettings(name=task).train_samples
     if of_rows(task):  # of which no test split is needed
         rows = read_samples(task, most=count + validation)
         return hold_out(Task(task, tuple(rows), ()), validation, seed)

@@ -16,9 +16,11 @@ from cutwork.cli.training import (
     OutputArgument,
     RecipeOption,
     TaskOption,
+    lengths,
     settings_of,
     training_task,
 )
+from cutwork.errors import CutworkError
 from cutwork.recipe import LoraSettings, Losses, Schedule, TorchDType, TuneSettings, WeightsDType
 
 _DEFAULT = TuneSettings()
@@ -32,12 +34,14 @@ def tune(
     teacher: Annotated[
         str | None, typer.Option(help="The dense model, for the kl and squarehead losses; a directory or a Hub name.")
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Training samples.")] = 2000,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Training samples. Default: the recipe's, or 2000.")
+    ] = None,
     validation_samples: Annotated[
         int, typer.Option(min=0, help="More samples, not trained on, whose loss is measured at every checkpoint.")
     ] = 0,
-    max_length: MaxLength = 512,
-    long: LongOption = "drop",
+    max_length: MaxLength = None,
+    long: LongOption = None,
     epochs: Annotated[float, typer.Option(help="Passes over the samples.")] = _DEFAULT.epochs,
     max_steps: Annotated[int, typer.Option(help="Optimiser steps; overrides --epochs.")] = _DEFAULT.max_steps,
     learning_rate: Annotated[float, typer.Option("--learning-rate", "--lr", help="Peak.")] = _DEFAULT.learning_rate,
@@ -137,6 +141,9 @@ def tune(
         report_to=tuple(filter(None, report_to.split(","))),
         seed=seed,
     )
+    if teacher and not settings.losses.needs_teacher:
+        raise CutworkError("--teacher is for --kl and --squarehead alone; set one of them, or leave it out")
+    most, long = lengths(recipe, max_length, long)
     path = resolve(model)
     data = training_task(task, recipe, samples, seed, validation_samples)
     report = carry_out(
@@ -146,7 +153,7 @@ def tune(
         data.train,
         validation=data.validation,
         teacher_dir=Path(resolve(teacher)) if teacher else None,
-        max_length=max_length,
+        max_length=most,
         long=long,
         fsdp=fsdp,
         dry_run=dry_run,

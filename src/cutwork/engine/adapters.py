@@ -37,6 +37,11 @@ _BEYOND = {
     "lora_bias": "has biases (lora_bias)",
     "use_qalora": "is a QALoRA adapter",
 }
+# And what is not added to every token, which no merge can do.
+_AT_TIMES = {
+    "alora_invocation_tokens": "is an activated LoRA, which changes the tokens after an invocation alone",
+    "arrow_config": "chooses among others for every token (arrow_config)",
+}
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # beginnings that alter the base, too
 _MERGE = "merge it into its base with `cutwork merge`"
 
@@ -159,6 +164,9 @@ class _Scaling:
         for key, what in _BEYOND.items():
             if config.get(key):
                 raise CutworkError(f"{path} {what}, which cannot be added per request; {_MERGE}")
+        for key, what in _AT_TIMES.items():
+            if config.get(key):
+                raise CutworkError(f"{path} {what}; the engine adds an adapter to every token of a request")
         if config.get("bias", "none") != "none":
             raise CutworkError(f"{path} changes biases, which cannot be added per request; {_MERGE}")
         begun = config.get("init_lora_weights")

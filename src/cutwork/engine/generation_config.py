@@ -1,11 +1,14 @@
-"""What a model's generation_config.json, else its config, says of answers: first, last and forbidden tokens."""
+"""What a model's generation_config.json, else its config, says of answers: first, last and forbidden tokens, and how to
+draw."""
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cutwork.engine.decoding.options import GenerateOptions
+from cutwork.engine.decoding.sampling import LEAST_PENALTY
 from cutwork.errors import CutworkError
 from cutwork.store.json_file import read_json
 
@@ -69,6 +72,21 @@ def usual_rules(settings: Mapping[str, Any], vocabulary: int, answers: bool) -> 
     if settings.get("renormalize_logits") is True:
         rules["renormalize_logits"] = True
     return rules
+
+
+def usual_sampling(settings: Mapping[str, Any]) -> dict[str, float]:
+    """How tokens are drawn unless a request says otherwise, by the names of `Sampling`: what of it a model says that
+    can be. Nothing if it says that nothing is drawn."""
+    ranges = {
+        "temperature": lambda x: 0 <= x <= 2,
+        "top_k": lambda x: x == int(x) and 0 <= x < 1 << 24,
+        "top_p": lambda x: 0 < x <= 1,
+        "min_p": lambda x: 0 <= x <= 1,
+        "repetition_penalty": lambda x: LEAST_PENALTY <= x <= 10,
+    }
+    said = {} if settings.get("do_sample") is False else {name: settings.get(name) for name in ranges}
+    numbers = {name: x for name, x in said.items() if isinstance(x, int | float) and not isinstance(x, bool)}
+    return {name: x for name, x in numbers.items() if math.isfinite(x) and ranges[name](x)}
 
 
 def _is_token(value: Any, vocabulary: int) -> bool:

@@ -67,8 +67,11 @@ class Runtime:
         return not (self.description or self.head)
 
 
-def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options: LoadOptions) -> Runtime:
-    """Bind, allocate and connect. `options` are all of them, with the number of threads.
+def assemble(
+    packed: PackedModel, backend: Backend, costs: Costs | None, options: LoadOptions, usual_context: int | None = None
+) -> Runtime:
+    """Bind, allocate and connect. `options` are all of them, with the number of threads. usual_context: tokens, where
+    the options ask for none and memory suffices; by default the model's own.
 
     Raises what `Model.load` says.
     """
@@ -117,7 +120,10 @@ def assemble(packed: PackedModel, backend: Backend, costs: Costs | None, options
     inputs = architecture.inputs(packed.config) if architecture.inputs else None
     if inputs and encoder_plan:
         inputs = _within_positions(encoder_plan, inputs)
-    context = _context(plan, architecture.context(packed.config), longest)
+    lengths = architecture.context(packed.config)
+    if usual_context:
+        lengths = Lengths(min(usual_context, lengths.most), lengths.most)
+    context = _context(plan, lengths, longest)
     together = max_batch
     if not writes:  # as many of the longest texts as fill a step
         together = -(-MAX_TOKENS // min(MAX_TOKENS, options["max_context"] or context.usual))
@@ -228,14 +234,14 @@ def add_draft(
         raise CutworkError(f"the draft model {packed.path} has another vocabulary than the model it should guess for")
     changes: LoadOptions = {
         "cache_dtype": "auto",
-        "max_context": min(target.max_context, architecture_of(packed.config).context(packed.config).most),
+        "max_context": None,  # it guesses as far as its own cache reaches
         "max_input": None,
         "adapters": {},  # the model that it guesses for has the last word
         "adapter": None,
         "draft": None,
         "reorder_weights": False,  # it mostly guesses for one sequence, a token at a time
     }
-    draft = assemble(packed, backend, costs, options | changes)
+    draft = assemble(packed, backend, costs, options | changes, target.max_context)
     if not draft.writes:
         raise CutworkError(f"{packed.path} writes no text, so it cannot guess; leave out draft")
     scheduler = draft.scheduler

@@ -27,7 +27,13 @@ from cutwork.engine.decoding.turn import Turn
 from cutwork.engine.embedding.embedder import Embedder, EmbedOptions, EmbedProgress
 from cutwork.engine.embedding.hidden_states import HiddenStates
 from cutwork.engine.encoder import EncodedInput
-from cutwork.engine.generation_config import generation_settings, start_tokens, stop_tokens, usual_rules
+from cutwork.engine.generation_config import (
+    generation_settings,
+    start_tokens,
+    stop_tokens,
+    usual_rules,
+    usual_sampling,
+)
 from cutwork.engine.load import add_draft, add_lookup, assemble, read_model
 from cutwork.engine.load_options import LOOKUP, LoadOptions, with_defaults
 from cutwork.engine.speech.adapter import Audio, open_transcription
@@ -79,6 +85,7 @@ class Model:
         self.start_tokens = start_tokens(settings, self.architecture.start, size) if self.encoder else []
         self.chat_template = ChatTemplate(self.tokenizer)
         self.stop_tokens = stop_tokens(settings, self.tokenizer, size)
+        self.usual_sampling = usual_sampling(settings)  # for a server's clients; nobody else is drawn for unasked
         if options["draft"] == LOOKUP:
             add_lookup(runtime, options)
         elif options["draft"] is not None:

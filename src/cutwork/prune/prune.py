@@ -59,8 +59,8 @@ def prune(
         copy_checkpoint(model_dir, partial_output)
         opened = MappedModel(partial_output)
         data = _calibration(model_dir, opened, settings, samples, max_length, long)
-        if data is not None and data.too_long():
-            console.print(data.too_long())
+        if data is not None and data.changed():
+            console.print(data.changed())
         batches = [] if data is None else calibration_batches(data)
         of_tokens = (
             None if settings.token_weights == "equal" else _weights(model_dir, opened, batches, settings, console)

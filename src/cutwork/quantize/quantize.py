@@ -88,8 +88,8 @@ def quantize(
                     inputs_of(model.config),
                     long,
                 )
-                if data.too_long():
-                    console.print(data.too_long())
+                if data.changed():
+                    console.print(data.changed())
                 batches, training = calibration_batches(data), {"data": data.counts()}
             smoothed = smooth(model, batches, settings.smoothing) if settings.smoothing else {}
             _quantize_layers(model, layers, batches, settings, console)

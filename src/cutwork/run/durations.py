@@ -62,7 +62,7 @@ class Durations:
             self.model_dir,
             self.model_dir.with_name("nothing"),  # is written
             settings,
-            self.task.train[:_SOME],
+            self.task.train[:: max(1, len(self.task.train) // _SOME)][:_SOME],
             teacher_dir=teacher,
             validation=self.task.validation[:_SOME],
             max_length=self.max_length,

@@ -19,6 +19,11 @@ from cutwork.serve.limits import Limits
 MAX_GRAMMAR = 100_000  # symbols
 MAX_STATES = 50_000  # of the lexer, one to two kB each
 REMEMBERED = 16  # grammars, of those used last
+_COMPACT = {"x-guidance": {"whitespace_flexible": False}}
+_DEFINITIONS = ("$defs", "definitions")
+
+Callee = tuple[str, dict[str, Any] | None]
+"""A function that a model may call: its name and the schema of its parameters."""
 
 
 class Grammars:
@@ -45,21 +50,28 @@ class Grammars:
         return self._matcher(grammar, "response_format")
 
     def tool_call(
-        self, functions: Sequence[tuple[str, dict[str, Any] | None]], written: CallFormat | None, limits: Limits
+        self,
+        functions: Sequence[Callee],
+        written: CallFormat | None,
+        limits: Limits,
+        otherwise: dict[str, Any] | None = None,
     ) -> "Matcher":
-        """A constraint to one call of one of these functions, as the model writes calls.
+        """A constraint to one call of one of these functions, as the model writes calls, or to a document of the schema
+        `otherwise`, if there is one.
 
-        functions: (name, schema of the parameters).
-        Raises ApiError (400) for parameters whose schema is invalid, too large or too deep, or if it is not known how
-        the model writes calls, or not in JSON.
+        Raises ApiError (400) for a schema that is invalid, too large or too deep, or if it is not known how the model
+        writes calls, or not in JSON.
         """
         forced = written.forced if written else None
         if forced is None:
             raise ApiError(400, "this model's calls cannot be required; leave tool_choice out", param="tool_choice")
         for _, parameters in functions:
             schema_text(parameters or {}, limits, "tools")
-        places = range(len(functions))
-        lines = ["%llguidance {}", f"start: {' | '.join(f'call{place}' for place in places)}"]
+        answers = [f"call{place}" for place in range(len(functions))]
+        lines = ["%llguidance {}", f"start: {' | '.join(answers if otherwise is None else ['answer', *answers])}"]
+        if otherwise is not None:
+            schema_text(otherwise, limits, "response_format")
+            lines.append(f"answer: %json {json.dumps(otherwise | _COMPACT)}")
         for place, (name, parameters) in enumerate(functions):
             opening, closing = self._literal(forced.opening.replace("{name}", name)), self._literal(forced.closing)
             document = _document(forced, name, parameters or {"type": "object"})
@@ -141,16 +153,32 @@ def schema_text(schema: dict[str, Any], limits: Limits, field: str) -> str:
 
 
 def _document(forced: ForcedCall, name: str, parameters: dict[str, Any]) -> str:
-    """The schema of a call's JSON."""
+    """The schema of a call's JSON. What the parameters refer to by its place is found where that is in the whole."""
     schema = parameters
     if not forced.named:
+        moved = _moved(parameters, f"#/properties/{forced.arguments}")
+        definitions = {key: moved.pop(key) for key in _DEFINITIONS if key in moved}
         schema = {
+            **definitions,
             "type": "object",
-            "properties": {"name": {"const": name}, forced.arguments: parameters},
+            "properties": {"name": {"const": name}, forced.arguments: moved},
             "required": ["name", forced.arguments],
             "additionalProperties": False,
         }
-    return json.dumps({**schema, "x-guidance": {"whitespace_flexible": False}})
+    return json.dumps(schema | _COMPACT)
+
+
+def _moved(schema: Any, root: str) -> Any:
+    """A schema whose root will be at another place, but for its definitions."""
+    if isinstance(schema, list):
+        return [_moved(entry, root) for entry in schema]
+    if not isinstance(schema, dict):
+        return schema
+    moved = {key: _moved(value, root) for key, value in schema.items()}
+    place = schema.get("$ref")
+    if isinstance(place, str) and place.startswith("#") and place.split("/")[1:2] not in [[d] for d in _DEFINITIONS]:
+        moved["$ref"] = root + place[1:]
+    return moved
 
 
 def _line(error: object) -> str:

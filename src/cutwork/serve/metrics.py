@@ -2,6 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from cutwork.engine.decoding.blocks import BlockCache
 from cutwork.engine.decoding.requests import Generation
 from cutwork.engine.decoding.scheduler import Scheduler
 
@@ -26,8 +27,8 @@ class Metrics:
         def histogram(name: str, text: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
             return Histogram(f"cutwork:{name}", text, model, registry=self.registry, buckets=buckets)
 
-        self.running = gauge("num_requests_running", "Sequences in the batch.")
-        self.waiting = gauge("num_requests_waiting", "Sequences in the queue.")
+        self.running = gauge("num_requests_running", "Sequences in the batch; recordings or requests being read.")
+        self.waiting = gauge("num_requests_waiting", "Those in the queue.")
         self.cache_usage = gauge("kv_cache_usage_perc", "Used part of the KV cache, 0 to 1.")
         self.prompt_tokens = counter("prompt_tokens", "Prompt tokens of finished requests.")
         self.generation_tokens = counter("generation_tokens", "Tokens generated.")
@@ -68,12 +69,15 @@ class ModelMetrics:
         if status in (499, 504) or status >= 500:
             counter.labels(self.name).inc(places)
 
-    def step(self, pieces: int, seconds: float) -> None:
-        """A step brought so many tokens."""
-        if pieces:
-            self._all.step_time.labels(self.name).observe(seconds)
-            self._all.batch_size.labels(self.name).observe(pieces)
-            self._all.generation_tokens.labels(self.name).inc(pieces)
+    def step(self, sequences: int, tokens: int, seconds: float, scheduler: Scheduler) -> None:
+        """A step of a scheduler brought so many sequences so many tokens."""
+        m = self._all
+        if sequences:
+            m.step_time.labels(self.name).observe(seconds)
+            m.batch_size.labels(self.name).observe(sequences)
+            m.generation_tokens.labels(self.name).inc(tokens)
+        m.preemptions.labels(self.name).inc(scheduler.preemptions - self._preemptions)
+        self._preemptions = scheduler.preemptions
 
     def first_token(self, seconds: float) -> None:
         """A sequence's first token came, so long after its request."""
@@ -115,11 +119,9 @@ class ModelMetrics:
         self._all.prompt_tokens.labels(self.name).inc(tokens)
         self._all.latency.labels(self.name).observe(latency)
 
-    def load(self, scheduler: Scheduler, waiting: int) -> None:
-        """What the engine holds now."""
-        m, cache = self._all, scheduler.cache
-        m.running.labels(self.name).set(len(scheduler.running))
+    def load(self, running: int, waiting: int, cache: BlockCache) -> None:
+        """What the engine holds now; from any thread."""
+        m = self._all
+        m.running.labels(self.name).set(running)
         m.waiting.labels(self.name).set(waiting)
         m.cache_usage.labels(self.name).set(1 - cache.free / cache.blocks)
-        m.preemptions.labels(self.name).inc(scheduler.preemptions - self._preemptions)
-        self._preemptions = scheduler.preemptions

@@ -1,7 +1,7 @@
 """From a sample to text, token ids and labels."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from cutwork.errors import CutworkError
@@ -65,8 +65,9 @@ def _conversation(tokenizer: Any, sample: Sample) -> tuple[list[int], list[int]]
     if marked and tokenizer.is_fast and all(turn.get("weight") != 0 for turn in sample.turns):
         how = {"return_dict": True, "return_assistant_tokens_mask": True}
         found = _by_template(tokenizer, sample.turns, sample.tools, **how)
-        pairs = zip(found["input_ids"], found["assistant_masks"], strict=True)
-        return found["input_ids"], [token if learned else IGNORED for token, learned in pairs]
+        learned = _with_ends(found["input_ids"], found["assistant_masks"], special_tokens(tokenizer))
+        pairs = zip(found["input_ids"], learned, strict=True)
+        return found["input_ids"], [token if is_learned else IGNORED for token, is_learned in pairs]
     whole, answers = _answers(tokenizer, sample)
     ids: list[int] = []
     labels: list[int] = []
@@ -75,12 +76,22 @@ def _conversation(tokenizer: Any, sample: Sample) -> tuple[list[int], list[int]]
         # Apart from each other for the same reason.
         given = tokenizer(whole[position:start], add_special_tokens=False)["input_ids"]
         answer = tokenizer(whole[start:end], add_special_tokens=False)["input_ids"]
-        if (start, end) == answers[-1] and answer[-1] not in _special(tokenizer):
+        if (start, end) == answers[-1] and answer[-1] not in special_tokens(tokenizer):
             answer = [*answer, tokenizer.eos_token_id]
         ids += given + answer
         labels += [IGNORED] * len(given) + answer
         position = end
     return ids, labels
+
+
+def _with_ends(ids: Sequence[int], learned: Sequence[int], special: Container[int]) -> list[bool]:
+    """What is learned, and the special token right behind each answer, where a template's marks leave out its end."""
+    marked = [bool(mark) for mark in learned]
+    before = [False, *marked[:-1]], [None, *ids[:-1]]
+    return [
+        mark or (after and last not in special and token in special)
+        for token, mark, after, last in zip(ids, marked, *before, strict=True)
+    ]
 
 
 def _answers(tokenizer: Any, sample: Sample) -> tuple[str, list[tuple[int, int]]]:
@@ -111,7 +122,7 @@ def _answers(tokenizer: Any, sample: Sample) -> tuple[str, list[tuple[int, int]]
             # It ends where things stay as they are if it says something else, with the special token there.
             other = written([*turns[:i], {"role": "assistant", "content": _NOBODY_SAYS}, *turns[i + 1 :]])
             end = len(whole) - _same_end(whole, other)
-            closing = re.compile("|".join(map(re.escape, _special(tokenizer).values()))).match(whole, end)
+            closing = re.compile("|".join(map(re.escape, special_tokens(tokenizer).values()))).match(whole, end)
             end = closing.end() if closing else end
         end = len(before) + len(whole[len(before) : end].rstrip())
         if end > len(before):
@@ -139,7 +150,7 @@ def _same_end(one: str, other: str) -> int:
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
-def _special(tokenizer: Any) -> dict[int, str]:
+def special_tokens(tokenizer: Any) -> dict[int, str]:
     """The texts of special tokens by their ids."""
     marked = {token: added.content for token, added in tokenizer.added_tokens_decoder.items() if added.special}
     return marked | dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))

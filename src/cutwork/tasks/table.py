@@ -119,13 +119,20 @@ def _jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def _csv(path: Path) -> list[dict[str, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return list(csv.DictReader(file, strict=True))
+    return _separated(path, strict=True)
 
 
 def _tsv(path: Path) -> list[dict[str, Any]]:
+    return _separated(path, delimiter="\t", quoting=csv.QUOTE_NONE)
+
+
+def _separated(path: Path, **how: Any) -> list[dict[str, Any]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+        found: list[dict[Any, Any]] = list(csv.DictReader(file, **how))
+    for number, row in enumerate(found, 1):
+        if None in row:
+            raise CutworkError(f"{path}, row {number} has more fields than there are columns; quote texts with commas")
+    return found
 
 
 def _parquet(path: Path) -> list[dict[str, Any]]:

@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-_NUMBER = re.compile(r"####\s*[^\d\s.,-]{0,3}\s*(-?[\d,]*\.?\d+)")
+# What else goes on after a number, a fraction or a time, is no number.
+_NUMBER = re.compile(r"####\s*(-?)[^\d\s.,-]{0,3}\s*(-?[\d,]*\.?\d+)(?![\d/:])")
 
 LABELS = {"bleu": "BLEU", "chrf": "chrF", "wer": "WER"}  # what measures other than accuracy are called
 
@@ -58,8 +59,8 @@ class Task:
 
 def final_number(text: str) -> float | None:
     """The number after the last `####` of an answer, the way GSM8K marks it, or None."""
-    numbers = _NUMBER.findall(text)
-    return float(numbers[-1].replace(",", "")) if numbers else None
+    numbers = ["".join(found) for found in _NUMBER.findall(text)]
+    return float(numbers[-1].replace(",", "").replace("--", "")) if numbers else None
 
 
 def is_right(reply: str, answer: str) -> bool:

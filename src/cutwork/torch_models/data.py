@@ -11,7 +11,7 @@ from torch.utils.data import Sampler
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import Long
-from cutwork.tasks.rendering import IGNORED
+from cutwork.tasks.rendering import IGNORED, special_tokens
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.model_inputs import DecoderOnlyInputs, Example, ModelInputs
 
@@ -19,23 +19,28 @@ from cutwork.torch_models.model_inputs import DecoderOnlyInputs, Example, ModelI
 class Examples(Sequence[Example]):
     """Samples as a model is trained on them; recordings, which are large, are made into them when asked for.
 
-    `dropped` and `cut` count the samples that were too long.
+    `dropped` and `cut` count the samples that were too long, and `empty` those that hold nothing to learn.
     """
 
     def __init__(
         self, tokenizer: Any, samples: Sequence[Sample], max_length: int, model_inputs: ModelInputs, long: Long = "drop"
     ) -> None:
         self._tokenizer, self._inputs, self.lazy = tokenizer, model_inputs, model_inputs.lazy
-        self.given, self.max_length, self.dropped, self.cut = len(samples), max_length, 0, 0
+        self.given, self.max_length, self.dropped, self.cut, self.empty = len(samples), max_length, 0, 0, 0
         self._samples: list[Sample] = []
         self._tokens: list[Example] = []
         for sample in samples:
-            tokens = self._fitting(sample, model_inputs.tokens(tokenizer, sample), long)
-            if tokens is not None:
+            tokens = model_inputs.tokens(tokenizer, sample)
+            if not _learns(tokens):
+                self.empty += 1
+            elif (fitting := self._fitting(sample, tokens, long)) is not None:
                 self._samples.append(sample)
-                self._tokens.append(tokens)
+                self._tokens.append(fitting)
         if not self._tokens:
-            raise CutworkError(f"every sample has more than task.max_length = {max_length} tokens; raise it")
+            what = "holds nothing to learn" if self.empty == len(samples) else "is too long or holds nothing to learn"
+            if not self.empty:
+                what = f"has more than task.max_length = {max_length} tokens; raise it"
+            raise CutworkError(f"every sample {what}")
         # Of what varies: a spectrogram's length does not.
         texts = (len(sample.answer) for sample in self._samples)
         self.lengths = list(texts) if self.lazy else [len(tokens["input_ids"]) for tokens in self._tokens]
@@ -54,7 +59,7 @@ class Examples(Sequence[Example]):
             )
         if long == "cut":
             tokens = self._inputs.cut(tokens, self.max_length)
-            if any(label != IGNORED for label in tokens["labels"]):
+            if _learns(tokens):
                 self.cut += 1
                 return tokens
         self.dropped += 1
@@ -68,28 +73,41 @@ class Examples(Sequence[Example]):
 
     def counts(self) -> dict[str, int]:
         """How many samples there are, and what became of those that were too long."""
-        return {"samples": len(self), "dropped": self.dropped, "cut": self.cut}
+        return {"samples": len(self), "dropped": self.dropped + self.empty, "cut": self.cut}
 
-    def too_long(self) -> str:
-        """A sentence about the samples that were too long; nothing if there were none."""
+    def changed(self) -> str:
+        """What became of samples that could not be taken as they are, in a sentence; nothing if all could."""
         parts = [f"{n} {what}" for n, what in ((self.dropped, "left out"), (self.cut, "cut")) if n]
-        if not parts:
-            return ""
-        longer = self.dropped + self.cut
-        return (
-            f"{longer} of {self.given} samples have more than task.max_length = {self.max_length} tokens: "
-            f"{', '.join(parts)}"
-        )
+        longer, told = self.dropped + self.cut, []
+        if longer:
+            told.append(f"have more than task.max_length = {self.max_length} tokens: {', '.join(parts)}")
+        if self.empty:
+            told.append(f"hold nothing to learn: {self.empty} left out")
+        counts = [count for count in (longer, self.empty) if count]
+        return "; ".join(f"{n} of {self.given} samples {what}" for n, what in zip(counts, told, strict=True))
+
+    def ends(self) -> frozenset[int]:
+        """The special tokens with which what a decoder-only model learns ends: there it will stop."""
+        if not isinstance(self._inputs, DecoderOnlyInputs):
+            return frozenset()
+        last = {next(label for label in reversed(each["labels"]) if label != IGNORED) for each in self._tokens}
+        return frozenset(last & special_tokens(self._tokenizer).keys())
 
     def digest(self) -> str:
-        """A short hash of all examples; of their samples where these are made when asked for."""
+        """A short hash of all examples; of their samples too where these are made when asked for."""
         if not self.lazy:
             return hashlib.sha256(json.dumps(self._tokens).encode()).hexdigest()[:16]
         whole = hashlib.sha256()
         for sample in self._samples:
             whole.update(json.dumps(sample.texts()).encode())
             whole.update(sample.audio.tobytes() if sample.audio is not None else b"")
+        whole.update(json.dumps(self._tokens).encode())
         return whole.hexdigest()[:16]
+
+
+def _learns(tokens: Example) -> bool:
+    """Whether anything of a sample is learned."""
+    return any(label != IGNORED for label in tokens["labels"])
 
 
 def examples(

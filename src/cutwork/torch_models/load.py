@@ -27,6 +27,7 @@ from cutwork.architectures.architecture import Classified, Kind
 from cutwork.errors import CutworkError
 from cutwork.store.checkpoint import open_checkpoint
 from cutwork.store.directory import copy_side_files, kind_of
+from cutwork.store.json_file import read_json, write_json
 from cutwork.store.safetensors import Tensor as StoredTensor
 from cutwork.store.safetensors import Tensors
 from cutwork.torch_models.model_inputs import inputs_of
@@ -148,6 +149,17 @@ def load_tokenizer(path: Path) -> Any:
     if kind != "embedding" and (tokenizer.tokenizer if speech else tokenizer).eos_token_id is None:
         raise CutworkError(f"the tokenizer in {path} has no eos_token, so the model could not learn to stop; set one")
     return tokenizer
+
+
+def stop_at(directory: Path, tokens: frozenset[int]) -> None:
+    """Let a checkpoint's generation_config.json name these tokens among those that end a text, so that whoever runs the
+    model stops where it learned to."""
+    file = directory / "generation_config.json"
+    said: dict[str, Any] = read_json(file) if file.is_file() else {}
+    named = said.get("eos_token_id", read_json(directory / "config.json").get("eos_token_id"))
+    known = named if isinstance(named, list) else [] if named is None else [named]
+    if tokens - set(known):
+        write_json(file, {**said, "eos_token_id": [*known, *sorted(tokens - set(known))]})
 
 
 def save_model(model: Any, source: Path, destination: Path, state: dict[str, Tensor] | None = None) -> None:

@@ -193,6 +193,9 @@ class EncoderDecoderInputs:
         return shifted.masked_fill(shifted == IGNORED, self.padding)
 
 
+_OWN = "own_prefix"  # attribute of a speech model's tokenizer: the language and task that it was loaded with
+
+
 @dataclass(frozen=True)
 class SpeechInputs(EncoderDecoderInputs):
     """Whisper: the encoder hears 30 seconds, silence included; every one of its frames counts."""
@@ -222,8 +225,12 @@ class SpeechInputs(EncoderDecoderInputs):
         <|1.50|>, around each segment, teaches them.
         """
         voice = tokenizer.tokenizer
-        if sample.prompt and self.multilingual:
+        if self.multilingual and sample.prompt:
+            vars(voice).setdefault(_OWN, (getattr(voice, "language", None), getattr(voice, "task", None)))
             voice.set_prefix_tokens(language=sample.prompt, task="transcribe")
+        elif _OWN in vars(voice):  # the sample before had a language
+            voice.language, voice.task = getattr(voice, _OWN)
+            voice.set_prefix_tokens()
         text, *timed = TIMESTAMP.split(sample.answer)
         labels: list[int] = voice(f" {text.strip()}" if text.strip() else "")["input_ids"]
         if timed:

@@ -13,6 +13,7 @@ from cutwork.tune.low_bit import LOW_BIT
 from cutwork.tune.optimizers import check_optimizer
 from cutwork.tune.trackers import trackers
 
+_ELSEWHERE = ("schedule_free", "lomo", "adalomo")  # averages that would have to be asked for; steps inside `backward`
 _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 
@@ -32,8 +33,15 @@ def training_arguments(work: Path, settings: TuneSettings, fsdp: bool, validates
         )
     if best and settings.gradual:
         raise CutworkError("gradual: the best checkpoint may be one with fewer zeros; leave out keep_best and patience")
+    if os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no":
+        raise CutworkError("what forward passes compute in is dtype's to say; launch with --mixed_precision no")
     if in_environment("ACCELERATE_USE_DEEPSPEED"):
         raise CutworkError("DeepSpeed is not supported; launch with FSDP2 or DDP (accelerate launch, torchrun)")
+    if settings.optimizer.startswith(_ELSEWHERE):
+        raise CutworkError(
+            f"optimizer {settings.optimizer} changes weights behind the back of masks, or trains others than it means; "
+            "choose another"
+        )
     processes = int(os.environ.get("WORLD_SIZE", "1"))  # as launched by torchrun or accelerate
     if fsdp and processes == 1:
         raise CutworkError("--fsdp shares one model among several processes; launch it with torchrun or accelerate")

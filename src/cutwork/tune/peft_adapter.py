@@ -41,7 +41,10 @@ def merge_adapter(
         raise CutworkError(f"{adapter} holds no adapter of PEFT: there is no {_CONFIG}")
     if not (adapter / _WEIGHTS).is_file():
         raise CutworkError(f"{adapter} has no {_WEIGHTS}; save the adapter again with PEFT, which writes safetensors")
-    named = read_json(adapter / _CONFIG).get("base_model_name_or_path")
+    config = read_json(adapter / _CONFIG)
+    if config.get("alora_invocation_tokens"):
+        raise CutworkError(f"{adapter} is an activated LoRA, which changes some tokens alone, so it cannot be merged")
+    named = config.get("base_model_name_or_path")
     if base is None:
         if not isinstance(named, str) or not named:
             raise CutworkError(f"{adapter / _CONFIG} names no base model; give it with --base")

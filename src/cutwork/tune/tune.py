@@ -24,7 +24,7 @@ from cutwork.store.lock import only_process
 from cutwork.store.output import absolute, check_apart, output_directory
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.data import Examples, examples
-from cutwork.torch_models.load import load_config, load_tokenizer, save_model
+from cutwork.torch_models.load import load_config, load_tokenizer, save_model, stop_at
 from cutwork.torch_models.model_inputs import EncoderInputs, inputs_of
 from cutwork.torch_models.packing import check_packing
 from cutwork.torch_models.precision import wants_bfloat16
@@ -150,8 +150,8 @@ def tune(
         if settings.losses.needs_teacher and teacher_dir is None:
             raise CutworkError("the kl and squarehead losses compare with a teacher; give the dense model as --teacher")
         for part in filter(None, (data, measured)):
-            if part.too_long():
-                console.print(part.too_long())
+            if part.changed():
+                console.print(part.changed())
         bfloat16 = _bfloat16(run, dry_run)
         expected = _estimate(run, bfloat16)
         if dry_run and not console.quiet:
@@ -267,6 +267,7 @@ def _write(
         show_layers(run.console, lines)
         with output_directory(run.output, overwrite=overwrite) as partial:
             save_model(trainer.model, run.model_dir, partial, state)
+            stop_at(partial, run.data.ends())
             shutil.copyfile(work / _LOG, partial / _LOG)
             if (work / "runs").is_dir():
                 shutil.copytree(work / "runs", partial / "runs")  # for TensorBoard

@@ -214,3 +214,11 @@ def test_runs_of_spaces_take_no_longer_than_others(text: str) -> None:
     parts = [*reader.feed(text), *reader.finish()]
     assert "".join(part.text for part in parts if part.kind == "content").strip() == text.strip()
     assert time.monotonic() - began < 20  # hours, where each place looks at all before it
+
+
+def test_half_characters_of_a_call_are_no_text() -> None:
+    form = format_of(tokenizer(QWEN3))
+    answer = '<tool_call>{"name": "f\\\\ud83d", "arguments": "\\\\ud83d"}</tool_call>'.replace("\\\\", "\\")
+    reader = AnswerReader(form, "", TOOLS)
+    for part in [*reader.feed(answer), *reader.finish()]:
+        assert (part.text + (part.name or "")).encode()

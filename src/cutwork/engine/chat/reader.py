@@ -156,13 +156,17 @@ def _calls(value: Any) -> list[Part]:
             text = arguments if isinstance(arguments, str) else _written(arguments)
         except (ValueError, RecursionError):
             return []
-        calls.append(Part("call", text, call["name"]))
+        calls.append(Part("call", _whole(text), _whole(call["name"])))
     return calls
 
 
 def _written(arguments: Any) -> str:
-    text = json.dumps({} if arguments is None else arguments, ensure_ascii=False, allow_nan=False)
-    return text.encode(errors="replace").decode()  # JSON can write half a character, which is no text
+    return json.dumps({} if arguments is None else arguments, ensure_ascii=False, allow_nan=False)
+
+
+def _whole(text: str) -> str:
+    """A text without half characters, which JSON can write, and which are none."""
+    return text.encode(errors="replace").decode()
 
 
 def _joined(parts: Iterator[Part]) -> list[Part]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 REPLACEMENT = "\ufffd"  # what a decoder puts in place of bytes that are not (yet) a character
-PATIENCE = 8  # tokens without a whole character after which there is none: UTF-8 has at most 4 bytes
+PATIENCE = 8  # tokens after the beginning of a character without its end: there is none, as UTF-8 has at most 4 bytes
 CONTEXT = 4  # pieces, or tokens of the prompt, decoded again before the new tokens
 
 
@@ -28,6 +28,7 @@ class Detokenizer:
         self._tokenizer, self._skip = tokenizer, skip_special_tokens and hidden is None
         self._hidden = hidden if skip_special_tokens and hidden is not None else frozenset()
         self._new: list[int] = []
+        self._waited = 0  # for the end of a character, in tokens
         for count in range(CONTEXT, CONTEXT + PATIENCE):
             self._pieces = [list(prompt[-count:])]  # tokens already written; each piece ends a character
             self._context = self._decode([])
@@ -38,7 +39,8 @@ class Detokenizer:
         """The text that this token completes; may be empty."""
         self._new.append(token)
         text = self._decode(self._new)
-        if text.endswith(REPLACEMENT) and len(self._new) < PATIENCE:
+        self._waited = self._waited + 1 if text.endswith(REPLACEMENT) else 0
+        if 0 < self._waited < PATIENCE:
             return ""
         return self._write(text)
 
@@ -50,7 +52,7 @@ class Detokenizer:
         piece = text[len(self._context) :]
         if piece:
             self._pieces = [*self._pieces, self._new][-CONTEXT:]
-            self._new = []
+            self._new, self._waited = [], 0
             self._context = self._decode([])
         elif len(self._new) >= PATIENCE:  # special tokens that are skipped leave nothing to remember
             self._new = []

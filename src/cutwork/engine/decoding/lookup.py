@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cutwork.engine.decoding.draft_length import DraftLength
-from cutwork.engine.decoding.sampling import Sampler
-from cutwork.engine.decoding.speculative import Guess
+from cutwork.engine.decoding.speculative import Guess, Wanted
 
 RUN = 3  # tokens that must have stood together before
 
@@ -31,9 +30,9 @@ class LookupDrafter:
         self.length = DraftLength(tokens)
         self._seen: dict[Any, _Seen] = {}
 
-    def guess(self, sequences: Iterable[tuple[Any, Sequence[int], Sampler, int]]) -> dict[Any, list[Guess]]:
-        """Guesses for each (key, tokens so far, sampler, guesses wanted at most) whose last tokens stood before."""
-        found = {key: self._find(key, tokens, limit) for key, tokens, _, limit in sequences}
+    def guess(self, sequences: Iterable[Wanted]) -> dict[Any, list[Guess]]:
+        """Guesses for each sequence, by its key, whose last tokens stood before."""
+        found = {each.key: self._find(each.key, each.tokens, each.limit) for each in sequences}
         found = {key: tokens for key, tokens in found.items() if tokens}
         pays = self.length.choose(len(found)) if found else 0
         return {key: [Guess(token, None) for token in tokens[:pays]] for key, tokens in found.items() if pays}

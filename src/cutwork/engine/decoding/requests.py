@@ -87,6 +87,7 @@ class Request:
     detokenizer: Detokenizer
     stop: StopStrings
     skip_special_tokens: bool = True
+    hidden_tokens: frozenset[int] | None = None
     text: str = ""
     tokens: list[int] = field(default_factory=list)
     logprobs: list[Logprob] = field(default_factory=list)
@@ -198,8 +199,8 @@ class Session:
             adapter=number_of(self._adapters, options.get("adapter") or self._usual.get("adapter")),
         )
         skip = options.get("skip_special_tokens", True)
-        detokenizer = Detokenizer(self._tokenizer, prompt, skip, options.get("hidden_tokens"))
-        request = Request(sequence, detokenizer, StopStrings(stop), skip)
+        hidden = options.get("hidden_tokens")
+        request = Request(sequence, Detokenizer(self._tokenizer, prompt, skip, hidden), StopStrings(stop), skip, hidden)
         self._requests[sequence] = request
         return request
 
@@ -260,7 +261,7 @@ class Session:
         prompt = chosen.sequence.tokens[: chosen.sequence.prompt_tokens]
         assert chosen.sequence.search is not None
         for hypothesis in chosen.sequence.search.best():
-            detokenizer = Detokenizer(self._tokenizer, prompt, request.skip_special_tokens)
+            detokenizer = Detokenizer(self._tokenizer, prompt, request.skip_special_tokens, request.hidden_tokens)
             shown = [token for token in hypothesis.tokens if token not in chosen.sequence.stop_tokens]
             text = "".join([detokenizer.push(token) for token in shown]) + detokenizer.flush()
             request.hypotheses.append((text, hypothesis))

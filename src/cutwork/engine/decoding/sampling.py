@@ -120,11 +120,6 @@ class Sampler:
         """Whether `scores` are the model's own logits."""
         return self._plain and not self._counted and self.settings.repetition_penalty == 1
 
-    @property
-    def repeatable(self) -> bool:
-        """Whether its draws are to come out the same again."""
-        return not self.settings.greedy and self.settings.seed is not None
-
     def choose(self, logits: np.ndarray, tokens: Sequence[int]) -> tuple[int, Logprob | None]:
         """The token after `tokens` (prompt and answer), given its logits float32 [V], and its log-probability if the
         settings ask for it. Raises CutworkError if nothing may be chosen, NotFinite for logits that are no numbers."""
@@ -140,8 +135,8 @@ class Sampler:
 
     def guess(self, logits: np.ndarray, tokens: Sequence[int]) -> tuple[int, np.ndarray | None]:
         """What a draft model says comes after `tokens`, and the distribution float64 [V] it was drawn from; the best,
-        and None, for a greedy request."""
-        if self.settings.greedy:
+        and None, for a greedy request and for one with a seed, whose draws are to be the target's alone."""
+        if self.settings.greedy or self.settings.seed is not None:
             return _likeliest(self.scores(logits, tokens)), None
         distribution = self._distribution(logits, tokens)
         return self._pick(distribution), distribution

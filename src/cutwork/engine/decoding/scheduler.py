@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from functools import partial
 
@@ -17,7 +17,7 @@ from cutwork.engine.decoding.prefill_budget import PrefillBudget
 from cutwork.engine.decoding.running import NO_TOKEN, Chosen, FinishReason, Running
 from cutwork.engine.decoding.sampling import Sampler, Sampling
 from cutwork.engine.decoding.slots import Slots
-from cutwork.engine.decoding.speculative import Drafter, judge
+from cutwork.engine.decoding.speculative import Drafter, Wanted, judge
 from cutwork.engine.encoder import EncodedInput, Encoder, check_memory
 from cutwork.engine.step import Part, run_step
 from cutwork.errors import CutworkError
@@ -122,7 +122,7 @@ class Scheduler:
         """End everything and let go of the executor."""
         for sequence in [*self.running, *self.waiting]:
             self.finish(sequence)
-        self._executor = self.encoder = None
+        self._executor = self.encoder = self.drafter = None
 
     def step(self) -> list[Chosen]:
         """One forward pass over what fits; a token for every sequence whose tokens are all computed.
@@ -191,8 +191,8 @@ class Scheduler:
             if s.pending == 1 and s.first_token and s.search is None and s.sampler.settings.constraint is None
         ]
         limit = self.max_guesses // max(len(able), 1)
-        wanted = [(s, s.tokens, s.sampler, min(limit, s.limit - len(s.tokens) - 1)) for s in able]
-        for sequence, guesses in self.drafter.guess(w for w in wanted if w[3] > 0).items():
+        wanted = [Wanted(s, s.tokens, s.sampler, min(limit, s.limit - len(s.tokens) - 1), s.cache_salt) for s in able]
+        for sequence, guesses in self.drafter.guess(each for each in wanted if each.limit > 0).items():
             sequence.guesses = guesses
             try:
                 self._extend(sequence)
@@ -228,16 +228,24 @@ class Scheduler:
                     self._preempt(max(reversed(self.running), key=lambda s: s.priority))
 
     def _admit(self) -> None:
-        """Start waiting sequences, in turn, while there is a slot and room for all their tokens and one more."""
-        budget = self.max_tokens - sum(sequence.pending for sequence in self.running)
-        while self.waiting and self._slots.free and budget > 0:
-            sequence = self._next()
+        """Start waiting sequences, in turn, while there is a slot and room for all their tokens and one more.
+
+        No more of them than a step has tokens for, those of a lower priority not counted, and none that can soon share
+        what another computes: those behind it need not wait for that.
+        """
+        sharing: set[Running] = set()
+        while self._slots.free and (sequence := self._next(sharing)):
+            if sum(s.pending for s in self.running if s.priority <= sequence.priority) >= self.max_tokens:
+                return
             table = self.cache.open(sequence.tokens, sequence.root)
+            if self._being_computed(sequence, table):
+                self.cache.close(table)
+                sharing.add(sequence)
+                continue
             wanted = self.cache.blocks_for(min(len(sequence.tokens) + 1, sequence.limit))
             slots = len(sequence.search.tokens) if sequence.search and len(sequence.beams) == 1 else 1
             if (
-                self._being_computed(sequence, table)
-                or wanted - len(table.blocks) > self.cache.free
+                wanted - len(table.blocks) > self.cache.free
                 or slots > len(self._slots.free)
                 or (memory_table := self._recall(sequence)) is None
             ):
@@ -246,13 +254,16 @@ class Scheduler:
             self._start(sequence, table, memory_table)
             sequence.reserved = [self._slots.free.pop() for _ in range(slots - 1)]
             self._extend(sequence)
-            budget -= sequence.pending
 
-    def _next(self) -> Running:
-        """Whose turn it is: beams whose siblings run, then by priority, then whose client has the least running, then
-        who came first."""
+    def _next(self, but: Set[Running] = frozenset()) -> Running | None:
+        """Whose turn it is, of all that wait `but` these: beams whose siblings run, then by priority, then whose client
+        has the least running, then who came first."""
         running = Counter(sequence.client for sequence in self.running)
-        return min(self.waiting, key=lambda s: (all(beam.slot < 0 for beam in s.beams), s.priority, running[s.client]))
+        return min(
+            (sequence for sequence in self.waiting if sequence not in but),
+            key=lambda s: (all(beam.slot < 0 for beam in s.beams), s.priority, running[s.client]),
+            default=None,
+        )
 
     def _start(self, sequence: Running, table: Table, memory_table: Table) -> None:
         self.waiting.remove(sequence)
@@ -345,8 +356,7 @@ class Scheduler:
     def _twins(self, sequence: Running) -> list[Running]:
         """Starts those whose turn is next if they have the same tokens: they share what has been computed."""
         twins = []
-        while self.waiting and self._slots.free and self.cache.free:
-            twin = self._next()
+        while self._slots.free and self.cache.free and (twin := self._next()):
             if twin.search is not None or twin.tokens != sequence.tokens or not twin.alike(sequence):
                 break
             self._start(twin, self.cache.fork(sequence.table), self._share_memory(sequence))

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from cutwork.engine.adapters import NO_ADAPTER
 from cutwork.engine.backend import Executor
 from cutwork.engine.decoding.blocks import BlockCache, OutOfBlocks, Table
 from cutwork.engine.decoding.draft_length import DraftLength
@@ -19,6 +20,16 @@ class Guess:
 
     token: int
     distribution: np.ndarray | None
+
+
+class Wanted(NamedTuple):
+    """At most `limit` guesses that are asked for of a sequence. salt: what it shares its prefix under."""
+
+    key: Any
+    tokens: Sequence[int]
+    sampler: Sampler
+    limit: int
+    salt: str = ""
 
 
 @dataclass
@@ -35,8 +46,7 @@ class Drafter:
 
     Its cache holds verified tokens; what it computed for guesses counts once the target has chosen the same tokens.
     It guesses fewer tokens for a sequence after a wrong guess and more when all were right, up to `tokens`, and no more
-    than pay (`DraftLength`). Only draws with a seed do without the latter: they must not depend on who else is there,
-    nor on how fast the machine is.
+    than pay (`DraftLength`). None for a request with a logits processor, which may remember what it was called with.
 
     executor, cache: of the draft model, nobody else's. max_tokens: its tokens per step. max_context: its tokens per
     sequence.
@@ -50,28 +60,26 @@ class Drafter:
         self.length = DraftLength(tokens)
         self._drafts: dict[Any, _Draft] = {}
 
-    def guess(self, sequences: Iterable[tuple[Any, Sequence[int], Sampler, int]]) -> dict[Any, list[Guess]]:
-        """Guesses for each (key, tokens so far, sampler, guesses wanted at most); none where memory or context lack."""
-        work = {key: (tokens, sampler, limit) for key, tokens, sampler, limit in sequences}
+    def guess(self, sequences: Iterable[Wanted]) -> dict[Any, list[Guess]]:
+        """Guesses for each sequence by its key; none where memory or context lack."""
+        work = {each.key: each for each in sequences if each.sampler.settings.logits_processor is None}
         pays = self.length.choose(len(work)) if work else 0
-        wanted = {
-            key: self._prepare(key, tokens, limit if sampler.repeatable else min(limit, pays))
-            for key, (tokens, sampler, limit) in work.items()
-        }
+        wanted = {key: self._prepare(each, min(each.limit, pays)) for key, each in work.items()}
         guesses: dict[Any, list[Guess]] = {key: [] for key in work}
-        rows = self._catch_up({key: work[key][0] for key, count in wanted.items() if count > 0})
+        rows = self._catch_up({key: work[key].tokens for key, count in wanted.items() if count > 0})
         while rows:
             for key, logits in rows.items():
-                tokens, sampler, _ = work[key]
-                past = [*tokens, *(guess.token for guess in guesses[key])]
+                past = [*work[key].tokens, *(guess.token for guess in guesses[key])]
                 try:
-                    guesses[key].append(Guess(*sampler.guess(logits, past)))
+                    guesses[key].append(Guess(*work[key].sampler.guess(logits, past)))
                 except Exception:  # the target's own choice will tell what is wrong with this request
                     wanted[key] = 0
             on = {key: guesses[key][-1].token for key in rows if len(guesses[key]) < wanted[key]}
             for key, token in on.items():
                 self._drafts[key].fed.append(token)
-            rows = self._run({key: ([token], len(work[key][0]) + len(guesses[key]) - 1) for key, token in on.items()})
+            rows = self._run(
+                {key: ([token], len(work[key].tokens) + len(guesses[key]) - 1) for key, token in on.items()}
+            )
         return {key: drafted for key, drafted in guesses.items() if drafted}
 
     def learn(self, key: Any, guessed: int, accepted: int) -> None:
@@ -86,11 +94,12 @@ class Drafter:
         if draft is not None:
             self.cache.close(draft.table)
 
-    def _prepare(self, key: Any, tokens: Sequence[int], limit: int) -> int:
+    def _prepare(self, wanted: Wanted, limit: int) -> int:
         """Room for a sequence; returns how many guesses it holds, 0 for none."""
-        draft = self._drafts.get(key)
+        tokens, draft = wanted.tokens, self._drafts.get(wanted.key)
         if draft is None:
-            draft = self._drafts[key] = _Draft(self._tokens, self.cache.open(tokens))
+            table = self.cache.open(tokens, (0, wanted.salt, NO_ADAPTER))
+            draft = self._drafts[wanted.key] = _Draft(self._tokens, table)
         right = 0
         for fed, token in zip(draft.fed, tokens[draft.table.length : -1], strict=False):
             if fed != token:

@@ -13,6 +13,7 @@ BLOCK_SIZE = 32  # tokens per block of the KV cache; a multiple of 16 for the at
 # The cache takes at most one part in so many of the memory that is available; so do reordered weights, and zeros that
 # are written out.
 SHARE = 4
+_VALUE_TILE = 16  # numbers of a head, to a multiple of which the native cache fills values up
 
 
 @dataclass(frozen=True)
@@ -77,5 +78,7 @@ def _wanted(name: str, asked: int | None, lengths: Lengths) -> int:
 
 
 def _block_bytes(plan: Plan, dtype: CacheDType) -> int:
-    head_bytes = {"f32": 4 * plan.head_dim, "bf16": 2 * plan.head_dim, "i8": plan.head_dim + 4}[dtype]  # + a scale
-    return 2 * plan.cache_layers * plan.kv_heads * head_bytes * BLOCK_SIZE
+    values = -(-plan.head_dim // _VALUE_TILE) * _VALUE_TILE
+    elements, scales = plan.head_dim + values, 2 * 4 if dtype == "i8" else 0
+    token_bytes = {"f32": 4, "bf16": 2, "i8": 1}[dtype] * elements + scales
+    return plan.cache_layers * plan.kv_heads * token_bytes * BLOCK_SIZE

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, Response
+from fastapi import FastAPI
+from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.cors import CORSMiddleware
 
@@ -14,7 +14,6 @@ from cutwork import __version__
 from cutwork.errors import CutworkError
 from cutwork.serve.http import errors
 from cutwork.serve.http.middleware import RequestMiddleware
-from cutwork.serve.http.stream import ClientLeft
 from cutwork.serve.limits import Limits
 from cutwork.serve.metrics import Metrics
 from cutwork.serve.routes import (
@@ -68,10 +67,6 @@ def make_app(
     app = FastAPI(title="Cutwork", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.models = served
     errors.install(app)
-
-    @app.exception_handler(ClientLeft)
-    async def _left(_: Request, __: ClientLeft) -> Response:
-        return Response(status_code=499)
 
     app.include_router(completions.router(served, limits))
     app.include_router(infill.router(served, limits))

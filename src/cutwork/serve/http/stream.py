@@ -59,11 +59,11 @@ async def _left(request: Request) -> None:
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events, one per dict of `events`, then [DONE]; cancels its job whatever happens.
+    """Server-sent events, one per dict of `events`, then perhaps [DONE]; cancels its job whatever happens.
 
-    named: each is announced by its `type`, and [DONE] is left out, as OpenAI's responses and Anthropic's messages are
-    streamed. An error after the first byte becomes an event with OpenAI's error object. A reader so slow that the
-    whole takes longer than `deadline` seconds and GRACE more is cut off.
+    named: each is announced by its `type`, as OpenAI's responses and Anthropic's messages are streamed. done: whether
+    [DONE] ends it, by default unless they are named. An error after the first byte becomes an event with OpenAI's error
+    object. A reader so slow that the whole takes longer than `deadline` seconds and GRACE more is cut off.
     """
 
     def __init__(
@@ -74,8 +74,10 @@ class EventStream(StreamingResponse):
         more_headers: Mapping[str, str] | None = None,
         *,
         named: bool = False,
+        done: bool | None = None,
     ) -> None:
         self._job, self._seconds, self._named = job, deadline + GRACE, named
+        self._done = not named if done is None else done
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **(more_headers or {})}
         super().__init__(self._encode(events), media_type="text/event-stream", headers=headers)
 
@@ -96,7 +98,7 @@ class EventStream(StreamingResponse):
                 yield self._event(event)
         except ApiError as error:
             yield self._event(error.body())
-        if not self._named:
+        if self._done:
             yield "data: [DONE]\n\n"
 
     def _event(self, event: dict[str, Any]) -> str:

@@ -103,9 +103,18 @@ class ModelThread(ABC, Generic[AnyJob]):
             return sum(job.unfinished for job in self._new)
 
     @property
+    def running(self) -> int:
+        """What is being worked on."""
+        return len(self.open) - self.waiting
+
+    @property
     def taken(self) -> int:
         """Places that count towards the limit."""
         return self.waiting
+
+    def note_load(self) -> None:
+        """Tell the metrics what runs and what waits."""
+        self.metrics.load(self.running, self.waiting, self.model.session.scheduler.cache)
 
     @property
     def ready(self) -> bool:
@@ -149,6 +158,7 @@ class ModelThread(ABC, Generic[AnyJob]):
             self._open.add(job)
             self._new.append(job)
             self._wake.notify()
+        self.note_load()
         return job
 
     def admit(self, job: AnyJob) -> None:
@@ -237,7 +247,7 @@ class ModelThread(ABC, Generic[AnyJob]):
         """Until there is a job; False once drained."""
         with self._wake:
             while not self._open and self._stop_at is None:
-                self.metrics.load(self.model.session.scheduler, self.waiting)
+                self.note_load()
                 self._wake.wait()
             return self._stop_at is None or (bool(self._open) and time.perf_counter() < self._stop_at)
 

@@ -79,7 +79,7 @@ class Reader(ModelThread[Reading]):
         """One step."""
         while (job := self.take()) is not None:
             self._reading.append(job)
-        self.metrics.load(self.model.session.scheduler, len(self.open))
+        self.note_load()
         if not self._reading:
             return
         batch = self._next()

@@ -68,6 +68,7 @@ class Transcriber(ModelThread[Recording]):
         recording = self.take()
         if recording is None:
             return
+        self.note_load()
         try:
             self._transcribe(recording)
             self.metrics.transcript(time.perf_counter() - recording.arrived)

@@ -75,7 +75,7 @@ class _Place:
 
     job: TextJob
     index: int
-    last: float  # when its latest token came
+    last: float | None = None  # when its latest token came
 
 
 class Worker(ModelThread[TextJob]):
@@ -91,6 +91,11 @@ class Worker(ModelThread[TextJob]):
     def ready(self) -> bool:
         """Whether requests can be expected to succeed."""
         return super().ready and self._failures < PATIENCE
+
+    @property
+    def running(self) -> int:
+        """Sequences in the batch."""
+        return len(self.model.session.scheduler.running)
 
     @property
     def waiting(self) -> int:
@@ -112,7 +117,7 @@ class Worker(ModelThread[TextJob]):
                 self._failures += 1
                 for job in self.open:
                     self.fail(job)
-        self.metrics.load(self.model.session.scheduler, self.waiting)
+        self.note_load()
 
     def release(self, job: TextJob) -> None:
         """End a job's sequences in the engine."""
@@ -131,7 +136,7 @@ class Worker(ModelThread[TextJob]):
                     options: GenerateOptions = choice.options | {"client": job.client}
                     request = session.add(prompt, memory, **options)
                     job.requests[index] = request
-                    self._places[request] = _Place(job, index, job.arrived)
+                    self._places[request] = _Place(job, index)
                 if choice.score is not None:
                     self._scorer.add(job, index, choice.prompt, choice.score, choice.adapter)
         except CutworkError as error:
@@ -145,7 +150,8 @@ class Worker(ModelThread[TextJob]):
         began = time.perf_counter()
         pieces = self.model.session.step()
         now = time.perf_counter()
-        self.metrics.step(len(pieces), now - began)
+        sequences, tokens = len({piece.request for piece in pieces}), sum(map(_tokens, pieces))
+        self.metrics.step(sequences, tokens, now - began, self.model.session.scheduler)
         for piece in pieces:
             piece.request.pieces.clear()
             place = self._places.get(piece.request)
@@ -155,7 +161,7 @@ class Worker(ModelThread[TextJob]):
             if piece.request.error is not None:
                 self.fail(job, _as_api_error(piece.request.error))
                 continue
-            if len(piece.request.tokens) == 1:
+            if place.last is None:
                 self.metrics.first_token(now - job.arrived)
             else:
                 self.metrics.next_token(now - place.last)
@@ -185,6 +191,13 @@ class Worker(ModelThread[TextJob]):
         if logprobs is not None:
             job.send((index, Scored(logprobs)))
             self.finish(job)
+
+
+def _tokens(piece: Piece) -> int:
+    """Tokens that a piece brings: all of a beam search's answer, none with an error."""
+    if piece.finish_reason == "error":
+        return 0
+    return len(piece.request.tokens) if piece.request.hypotheses else 1
 
 
 def _as_api_error(error: BaseException) -> ApiError:

@@ -145,8 +145,8 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
     @routes.post("/v1/messages", summary="Answer a conversation, as Anthropic's messages", response_model=None)
     async def messages(body: MessagesRequest, request: Request) -> Response:
         served = await models.find_text(body.model)
-        chat = _chat(body, served, max_tokens=body.max_tokens, stop=body.stop_sequences, top_k=body.top_k)
-        chat = chat.model_copy(update={"temperature": body.temperature, "top_p": body.top_p or 1.0})
+        sampling = body.model_dump(include={"temperature", "top_k", "top_p"}, exclude_unset=True)
+        chat = _chat(body, served, max_tokens=body.max_tokens, stop=body.stop_sequences, **sampling)
         conversation = await Conversation.begin(chat, request, models, limits)
         if body.context_management:
             conversation.warn("without effect: context_management")

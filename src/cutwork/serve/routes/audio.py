@@ -27,7 +27,7 @@ ModelName = Annotated[str | None, Form(max_length=512)]
 Prompt = Annotated[str | None, Form(max_length=4096)]
 ResponseFormat = Annotated[TranscriptFormat, Form()]
 Temperature = Annotated[float, Form(ge=0, le=1, description="0: greedy, and higher ones where the text is doubtful.")]
-BeamSize = Annotated[int, Form(ge=1, le=16)]
+BeamSize = Annotated[int | None, Form(ge=1, le=16)]
 
 
 def router(models: ServedModels, limits: Limits) -> APIRouter:
@@ -43,7 +43,7 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
         prompt: Prompt = None,
         response_format: ResponseFormat = "json",
         temperature: Temperature = 0.0,
-        beam_size: BeamSize = 5,
+        beam_size: BeamSize = None,
         granularities: Annotated[list[Granularity] | None, Form(alias="timestamp_granularities[]")] = None,
         stream: Annotated[bool, Form()] = False,
     ) -> Response:
@@ -54,8 +54,9 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
                 "timestamp_granularities need the response_format verbose_json",
                 param="timestamp_granularities[]",
             )
-        options = _options("transcribe", language, prompt, temperature, beam_size, words)
-        return await _answer(request, await models.find_speech(model), file, options, response_format, stream)
+        served = await models.find_speech(model)
+        options = _options(served, "transcribe", language, prompt, temperature, beam_size, words)
+        return await _answer(request, served, file, options, response_format, stream)
 
     @routes.post("/v1/audio/translations", summary="Speech to English text", response_model=None)
     async def translations(
@@ -65,10 +66,11 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
         prompt: Prompt = None,
         response_format: ResponseFormat = "json",
         temperature: Temperature = 0.0,
-        beam_size: BeamSize = 5,
+        beam_size: BeamSize = None,
     ) -> Response:
-        options = _options("translate", None, prompt, temperature, beam_size, False)
-        return await _answer(request, await models.find_speech(model), file, options, response_format, False)
+        served = await models.find_speech(model)
+        options = _options(served, "translate", None, prompt, temperature, beam_size, False)
+        return await _answer(request, served, file, options, response_format, False)
 
     async def _answer(
         request: Request,
@@ -102,11 +104,12 @@ async def _refuse_unknown(request: Request) -> None:
 
 
 def _options(
+    served: ServedModel,
     task: Literal["transcribe", "translate"],
     language: str | None,
     prompt: str | None,
     temperature: float,
-    beam_size: int,
+    beam_size: int | None,
     words: bool,
 ) -> TranscribeOptions:
     return TranscribeOptions(
@@ -114,7 +117,7 @@ def _options(
         language=language or None,
         initial_prompt=prompt or None,
         temperature=temperature or TEMPERATURES,
-        beam_size=beam_size,
+        beam_size=beam_size or min(TranscribeOptions.beam_size, served.model.max_batch),
         word_timestamps=words,
     )
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from cutwork.engine.chat.formats import THOUGHT_FIELDS
-from cutwork.serve.grammar import schema_text
+from cutwork.serve.grammar import Callee, schema_text
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.json_body import read_json
 from cutwork.serve.limits import Limits
@@ -111,18 +111,19 @@ def told_tools(body: ChatRequest, limits: Limits) -> list[dict[str, Any]] | None
     return [tool.model_dump(exclude_none=True, exclude={"function": {"strict"}}) for tool in body.tools]
 
 
-def required_calls(body: ChatRequest) -> list[tuple[str, dict[str, Any] | None]]:
-    """The functions one of which must be called, as (name, schema of the parameters); none where the model is free."""
+def callees(body: ChatRequest) -> tuple[list[Callee], bool]:
+    """The functions that may be called, and whether one of them must be."""
     named = body.tool_choice.function.name if isinstance(body.tool_choice, NamedTool) else None
-    if named is None and body.tool_choice != "required":
-        return []
     functions = [tool.function for tool in body.tools or () if named in (None, tool.function.name)]
+    called = [(function.name, function.parameters) for function in functions]
+    if named is None and body.tool_choice != "required":
+        return [] if body.tool_choice == "none" else called, False
     if not functions:
         what = "needs tools" if named is None else "names a function that is not among the tools"
         raise ApiError(400, f"tool_choice {what}", param="tool_choice")
     if body.response_format is not None and body.response_format.type != "text":
         raise ApiError(400, "tool_choice and response_format exclude each other", param="tool_choice")
-    return [(function.name, function.parameters) for function in functions]
+    return called, True
 
 
 def template_message(message: Message) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from cutwork.serve.jobs.worker import Choice, Scored, TextJob
 from cutwork.serve.limits import Limits
 from cutwork.serve.routes.generation import (
     GenerationRequest,
+    as_usual,
     check,
     check_prompt,
     choice_options,
@@ -74,6 +75,7 @@ async def begin(body: CompletionRequest, request: Request, models: ServedModels,
     """Queue what a request asks for. Raises ApiError or CutworkError for what cannot be had."""
     served = await models.find_text(body.model)
     check(body, limits)
+    body = as_usual(body, served)
 
     async def prepared() -> tuple[list[list[int]], list[Choice]]:
         prompts = await _prompts(body, served, limits)
@@ -127,6 +129,8 @@ async def _choices(
     if len(prompts) * body.n > limits.prompts * limits.choices:
         raise ApiError(400, "prompt times n is more than this server allows", param="n")
     score = body.logprobs if body.echo else None
+    if score is not None and served.model.encoder:
+        raise ApiError(400, "echo with logprobs is for models that continue a text, not answer it", param="echo")
     first = await generate_options(body, served, limits, max_tokens=max(max_tokens, 1), logprobs=body.logprobs)
     first["cache_salt"] = cache_salt
     if body.suffix:

@@ -15,8 +15,9 @@ from cutwork.serve.http.middleware import cache_salt_of, client_of
 from cutwork.serve.http.stream import seconds_left, while_connected
 from cutwork.serve.jobs.worker import Choice, Scored, TextJob
 from cutwork.serve.limits import Limits
-from cutwork.serve.routes.chat_request import ChatRequest, required_calls, template_message, told_tools
+from cutwork.serve.routes.chat_request import ChatRequest, callees, template_message, told_tools
 from cutwork.serve.routes.generation import (
+    as_usual,
     check,
     check_prompt,
     choice_options,
@@ -55,6 +56,7 @@ class Conversation:
         """Queue what a chat asks for. Raises ApiError or CutworkError for what cannot be had."""
         served = await models.find_text(body.model)
         check(body, limits)
+        body = as_usual(body, served)
         work = _prepare(body, served, limits, cache_salt_of(request))
         prepared = await while_connected(request, work, seconds_left(request, limits.deadline))
         job = TextJob(prepared.choices, seconds_left(request, limits.deadline), client_of(request))
@@ -139,9 +141,16 @@ async def _prepare(body: ChatRequest, served: ServedModel, limits: Limits, cache
     if body.top_logprobs and not body.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs: true", param="top_logprobs")
     logprobs = body.top_logprobs if body.logprobs else None
-    calls = required_calls(body)
+    calls, required = callees(body)
     first = await generate_options(
-        body, served, limits, max_tokens=wanted, logprobs=logprobs, calls=calls, written=template.form.calls
+        body,
+        served,
+        limits,
+        max_tokens=wanted,
+        logprobs=logprobs,
+        calls=calls,
+        required=required,
+        written=template.form.calls,
     )
     first["constraint"] = await served.tokens.thought(
         prompt.text, prompt.begun, prompt.thinking.budget, first["constraint"]

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import Field
 
@@ -10,7 +10,7 @@ from cutwork.engine.chat.formats import CallFormat
 from cutwork.engine.chat.thought import Thought
 from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.decoding.sampling import LEAST_PENALTY
-from cutwork.serve.grammar import Matcher
+from cutwork.serve.grammar import Callee, Matcher
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.jobs.worker import Choice
 from cutwork.serve.limits import Limits
@@ -21,6 +21,7 @@ from cutwork.serve.tokens import LONG
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 MAX_SEED = (1 << 63) - 1
+RANDOM = -1  # as a seed: none, in the words of llama.cpp and vLLM
 
 
 class EngineFields(Schema):
@@ -86,6 +87,15 @@ class GenerationRequest(EngineFields):
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
+Body = TypeVar("Body", bound=GenerationRequest)
+
+
+def as_usual(request: Body, served: ServedModel) -> Body:
+    """A request with what the model's generation_config.json says of sampling where the client says nothing."""
+    said = request.model_fields_set
+    return request.model_copy(update={k: v for k, v in served.model.usual_sampling.items() if k not in said})
+
+
 def check(request: GenerationRequest, limits: Limits) -> None:
     """Raise ApiError (400) for a field beyond the server's limits."""
     capped = {
@@ -130,13 +140,14 @@ async def generate_options(
     *,
     max_tokens: int,
     logprobs: int | None,
-    calls: Sequence[tuple[str, dict[str, Any] | None]] = (),
+    calls: Sequence[Callee] = (),
+    required: bool = False,
     written: CallFormat | None = None,
 ) -> GenerateOptions:
     """The engine's options for a request; see `choice_options`. A grammar is compiled once, off the event loop;
     a client's wait for each other, as each may take seconds.
 
-    calls: functions, as (name, schema of the parameters), one of which must be called, as it is `written`.
+    calls: functions that may be called, as it is `written`; one of them must be if it is `required`.
     """
     bias, vocabulary = request.logit_bias or {}, served.model.plan.vocabulary
     for name, ids in (("logit_bias", bias), ("stop_token_ids", request.stop_token_ids)):
@@ -148,8 +159,11 @@ async def generate_options(
         if form.type == "json_schema" and form.json_schema is None:
             raise ApiError(400, "response_format: json_schema is missing", param="response_format")
         schema = form.json_schema.schema_ if form.json_schema else {"type": "object"}
-        constraint = await served.tokens.run(LONG, served.grammars.json_schema, schema, limits)
-    if calls:
+        if calls and written and written.forced:
+            constraint = await served.tokens.run(LONG, served.grammars.tool_call, calls, written, limits, schema)
+        else:
+            constraint = await served.tokens.run(LONG, served.grammars.json_schema, schema, limits)
+    elif required:
         constraint = await served.tokens.run(LONG, served.grammars.tool_call, calls, written, limits)
     if logprobs is not None:
         await served.tokens.know_bytes()
@@ -160,7 +174,7 @@ async def generate_options(
         "stop": request.stops,
         "logit_bias": bias,
         "constraint": constraint,
-        "seed": None if request.seed is None else request.seed % (1 << 63),
+        "seed": None if request.seed in (None, RANDOM) else request.seed % (1 << 63),
         "logprobs": logprobs,
         "adapter": served.adapter,
     }

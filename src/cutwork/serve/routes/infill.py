@@ -28,10 +28,12 @@ class ExtraFile(Schema):
 
     filename: str = "file"
     text: str
+    time: Any = None  # when an editor took it up
 
 
 class InfillRequest(EngineFields):
-    """POST /infill. `prompt` is what has been typed after the prefix."""
+    """POST /infill. `prompt` is what has been typed after the prefix. n_predict: -1 for as many tokens as there may be,
+    0 to read the prompt ahead and write nothing."""
 
     model: ModelName = None
     input_prefix: str = Field(examples=["def add(a, b):\n    return "])
@@ -40,7 +42,7 @@ class InfillRequest(EngineFields):
     input_extra: Annotated[list[ExtraFile], Field(fail_fast=True), at_most(Limits.messages)] = Field(
         default_factory=list
     )
-    n_predict: int = Field(128, ge=1, le=1 << 24)
+    n_predict: int = Field(128, ge=-1, le=1 << 24)
     seed: int | None = Field(None, ge=-MAX_SEED, le=MAX_SEED)
     stop: Texts | None = None
     stream: bool = False
@@ -63,29 +65,31 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
         if fill is None:
             raise ApiError(400, "this model cannot fill in the middle: its tokenizer has no tokens for it")
         files = [(file.filename, file.text) for file in body.input_extra]
-        same = body.model_dump(include={*EngineFields.model_fields, "model", "seed", "stop"})
+        same = body.model_dump(include={*EngineFields.model_fields, "model", "seed", "stop"}, exclude_unset=True)
         ends = [*body.stop_token_ids, *fill.ends(served.model.tokenizer)]  # may be more than a client may give
         prompt = fill.prompt(body.input_prefix + body.prompt, body.input_suffix, files)
-        asked = CompletionRequest(**same, prompt=prompt, max_tokens=body.n_predict)
+        most = limits.max_tokens if body.n_predict < 0 else max(1, body.n_predict)
+        asked = CompletionRequest(**same, prompt=prompt, max_tokens=most)
         work = await begin(asked.model_copy(update={"stop_token_ids": ends}), request, models, limits)
         unused = [name for name in WITHOUT_EFFECT if getattr(body, name) is not None]
         headers = {WARNING: f"without effect: {', '.join(unused)}"} if unused else {}
+        writes = body.n_predict != 0
         if body.stream:
-            return EventStream(work.job, _events(work), limits.deadline, headers)
-        return JSONResponse(await whole_answer(request, work.job, _whole(work)), headers=headers)
+            return EventStream(work.job, _events(work, writes), limits.deadline, headers, done=False)
+        return JSONResponse(await whole_answer(request, work.job, _whole(work, writes)), headers=headers)
 
     return routes
 
 
-async def _whole(work: Completion) -> dict[str, Any]:
+async def _whole(work: Completion, writes: bool) -> dict[str, Any]:
     [request] = await work.job.wait()
-    return _end(work, request.text)
+    return _end(work, request.text if writes else "")
 
 
-async def _events(work: Completion) -> AsyncIterator[dict[str, Any]]:
+async def _events(work: Completion, writes: bool) -> AsyncIterator[dict[str, Any]]:
     async for _, piece in work.job:
         assert not isinstance(piece, Scored)
-        if piece.text:
+        if piece.text and writes:
             yield {"content": piece.text, "stop": False}
     yield _end(work, "")
 

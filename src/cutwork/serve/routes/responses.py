@@ -158,7 +158,9 @@ def _chat(body: ResponsesRequest) -> ChatRequest:
     schema = {"schema": form.schema_ or {}} if form and form.type == "json_schema" else None
     return as_chat(
         {
-            **body.model_dump(include={*EngineFields.model_fields, "model", "parallel_tool_calls", "stream"}),
+            **body.model_dump(
+                include={*EngineFields.model_fields, "model", "parallel_tool_calls", "stream"}, exclude_unset=True
+            ),
             "messages": messages,
             "max_tokens": body.max_output_tokens,
             "tools": tools or None,
@@ -218,11 +220,11 @@ class _Answer:
             "previous_response_id": None,
             "reasoning": {"effort": body.reasoning.effort if body.reasoning else None, "summary": None},
             "store": False,
-            "temperature": body.temperature,
+            "temperature": conversation.body.temperature,
             "text": {"format": {"type": "text"}},
             "tool_choice": "auto" if body.tool_choice is None else body.model_dump()["tool_choice"],
             "tools": [tool.model_dump() for tool in body.tools or ()],
-            "top_p": body.top_p,
+            "top_p": conversation.body.top_p,
             "truncation": body.truncation,
             "usage": None,
         }

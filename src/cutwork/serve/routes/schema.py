@@ -36,7 +36,7 @@ TokenCount = Annotated[int, Field(ge=1, le=1 << 24)]
 
 class Schema(BaseModel):
     """A request's body, or an object in it. Every field has an effect and is held to its range; one that is not known
-    is refused, unless it is empty or one of `UNUSED`."""
+    is refused, unless it is empty or one of `UNUSED`. Null stands for a field's default, as if it were left out."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
@@ -45,16 +45,21 @@ class Schema(BaseModel):
     def _leave_out(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        names = cls._names()
-        return {key: entry for key, entry in value.items() if key in names or not (key in UNUSED or _empty(entry))}
+        needed = cls._names()
+        return {
+            key: entry
+            for key, entry in value.items()
+            if (entry is not None or needed[key] if key in needed else not (key in UNUSED or _empty(entry)))
+        }
 
     @classmethod
-    def _names(cls) -> set[str]:
-        """The names by which its fields are given."""
-        names = set(cls.model_fields)
+    def _names(cls) -> dict[str, bool]:
+        """The names by which its fields are given, and whether they must be."""
+        names = {name: field.is_required() for name, field in cls.model_fields.items()}
         for field in cls.model_fields.values():
             alias = field.validation_alias
-            names |= {str(name) for name in (alias.choices if isinstance(alias, AliasChoices) else [alias])}
+            for name in alias.choices if isinstance(alias, AliasChoices) else [alias]:
+                names[str(name)] = field.is_required()
         return names
 
 
