@@ -18,8 +18,8 @@ struct OutOfMemory : std::runtime_error {
 // The product of numbers >= 0. Throws std::invalid_argument, naming `what`, if it exceeds int64.
 int64_t checked_product(const char* what, std::initializer_list<int64_t> factors);
 
-// Memory on a 64-byte boundary that is given back when it goes. Small ones of a thread lie together, so that they are in
-// huge pages where the system has them, and are given back together: for what lives long.
+// Memory on a 64-byte boundary that is given back when it goes. Small ones of a thread lie together, so that they are
+// in huge pages where the system has them, and are given back together: for what lives long.
 class Allocation {
  public:
   Allocation() = default;

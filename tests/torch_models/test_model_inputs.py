@@ -145,7 +145,7 @@ def test_transcripts_with_times_teach_them() -> None:
         known: ClassVar = {"<|notimestamps|>": 40}
 
         def __init__(self) -> None:
-            self.languages: list[str] = []
+            self.languages: list[str | None] = []
 
         def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
             ids = list(map(ord, text))
@@ -154,7 +154,7 @@ def test_transcripts_with_times_teach_them() -> None:
         def convert_tokens_to_ids(self, token: str) -> int:
             return self.known[token]
 
-        def set_prefix_tokens(self, language: str, task: str) -> None:
+        def set_prefix_tokens(self, language: str | None, task: str | None) -> None:
             self.languages.append(language)
 
     processor = SimpleNamespace(tokenizer=Voice())
@@ -165,3 +165,5 @@ def test_transcripts_with_times_teach_them() -> None:
     assert processor.tokenizer.languages == ["de", "de"]
     SpeechInputs(start=1, padding=0, multilingual=False).transcript(processor, Sample("en", "ab"))
     assert processor.tokenizer.languages == ["de", "de"]
+    family.transcript(processor, Sample("", "ab"))  # in the language that the tokenizer came with
+    assert processor.tokenizer.languages == ["de", "de", None]

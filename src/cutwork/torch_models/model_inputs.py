@@ -228,9 +228,9 @@ class SpeechInputs(EncoderDecoderInputs):
         if self.multilingual and sample.prompt:
             vars(voice).setdefault(_OWN, (getattr(voice, "language", None), getattr(voice, "task", None)))
             voice.set_prefix_tokens(language=sample.prompt, task="transcribe")
-        elif _OWN in vars(voice):  # the sample before had a language
-            voice.language, voice.task = getattr(voice, _OWN)
-            voice.set_prefix_tokens()
+        elif self.multilingual and _OWN in vars(voice):  # the sample before had a language
+            voice.language, voice.task = language, task = getattr(voice, _OWN)
+            voice.set_prefix_tokens(language=language, task=task)  # for which None says nothing
         text, *timed = TIMESTAMP.split(sample.answer)
         labels: list[int] = voice(f" {text.strip()}" if text.strip() else "")["input_ids"]
         if timed:
