@@ -88,7 +88,7 @@ TABLES = {
     "demo, gate": Table(demo.gate_table, ("demo_gate",)),
     "new numbers": Table(new_numbers.table, ("new_numbers",)),
     "new numbers, pareto": Table(pareto.table, ("pareto_new_numbers",)),
-    "new numbers, verdicts": Table(new_numbers.verdicts, ("new_numbers",)),
+    "new numbers, verdicts": Table(new_numbers.verdicts, ("new_numbers", "pareto_new_numbers")),
     "harness": Table(harness.table, ("harness",)),
     "seen numbers": Table(seen_numbers.table, ("seen_numbers",)),
     "engines": Table(partial(_of, table=report.overview, shape="1.1b"), ("peers",)),

@@ -91,6 +91,9 @@ def where_nothing_is_known_by_heart() -> str:
     def said(name: str, engine: str = "cutwork") -> str:
         return f"{pareto.speed(groups[f'{engine} {name}'], 'decode, 1 threads'):.0f}"
 
+    def peer(kind: str) -> str:
+        return f"{pareto.share(groups[f'llama.cpp {kind}'])[0]:.1%}"
+
     def less(ours: new_numbers.Named, theirs: new_numbers.Named) -> str:
         mean, low, high = new_numbers.difference(result, ours, theirs) or (0.0, 0.0, 0.0)
         return f"{mean:+.1f} points, {low:+.1f} to {high:+.1f}"
@@ -100,10 +103,10 @@ def where_nothing_is_known_by_heart() -> str:
         beforehand): SmolLM2-135M with 75% zeros anywhere, fine-tuned for {steps} steps, answers
         {share(new_numbers.ANYWHERE)} in int8, with 4:16 {share(four)}, the dense model trained on for as long
         {share(new_numbers.CONTROL)} ({less(new_numbers.ANYWHERE, new_numbers.CONTROL)}, and
-        {less(four, new_numbers.CONTROL)}), in int4 {share(new_numbers.INT4)}. That dense model has
-        {len(rows[new_numbers.CONTROL])} seeds, and the teacher that all began with, {share(new_numbers.TEACHER)}, had
-        not converged. One stream on one core of {machine} decodes {said("int8, 75% zeros (anywhere)")} tok/s with zeros
-        anywhere and {said("int8, 75% zeros (4:16)")} with 4:16, both in int8, the dense model {said("int8")} in int8
-        and {said("int4")} in int4; llama.cpp's Q4_0 and Q4_K_M of it do {said("Q4_0", "llama.cpp")} and
-        {said("Q4_K_M", "llama.cpp")} (these were not asked anything).
+        {less(four, new_numbers.CONTROL)}), in int4 {share(new_numbers.INT4)}. The teacher that all began with,
+        {share(new_numbers.TEACHER)}, had not converged. One stream on one core of {machine} decodes
+        {said("int8, 75% zeros (anywhere)")} tok/s with zeros anywhere and {said("int8, 75% zeros (4:16)")} with 4:16,
+        both in int8, the dense model {said("int8")} in int8 and {said("int4")} in int4; llama.cpp's Q4_K_M of its first
+        seed answers {peer("Q4_K_M")} at {said("Q4_K_M", "llama.cpp")} tok/s, IQ4_NL {peer("IQ4_NL")} at
+        {said("IQ4_NL", "llama.cpp")}, Q4_0 {peer("Q4_0")} at {said("Q4_0", "llama.cpp")}.
     """)

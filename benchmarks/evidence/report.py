@@ -123,7 +123,7 @@ def verdicts(result: dict[str, Any], pareto: dict[str, Any]) -> str:
         mean, low, high = against_teacher(result, 0.75, loss)
         claim = f"{loss}: at most 5 points below the dense teacher at 75%"
         claims.append((claim, _points(mean, low, high), mean >= -5))
-    return _announced([*claims, *_pays(pareto)])
+    return _announced([*claims, *pays(pareto)])
 
 
 def after_longer(result: dict[str, Any], pareto: dict[str, Any]) -> str:
@@ -145,20 +145,20 @@ def after_longer(result: dict[str, Any], pareto: dict[str, Any]) -> str:
         claim = f"{loss}, 75% zeros: at most 5 points below {name}"
         theirs = ", of the dense one 1" if "as long" in name and len(control) == 1 else ""
         claims.append((claim, f"{_points(mean, low, high)}, seeds: {len(seeds)}{theirs}", mean >= -5))
-    return _announced([*claims, *_pays(pareto)])
+    return _announced([*claims, *pays(pareto)])
 
 
 def _announced(claims: Sequence[Claim]) -> str:
     """The table of what was announced."""
     lines = ["| announced as success | found | |", "|---|---|---|"]
-    return "\n".join([*lines, *(f"| {claim} | {found} | {_met(met)} |" for claim, found, met in claims)])
+    return "\n".join([*lines, *(f"| {claim} | {found} | {told(met)} |" for claim, found, met in claims)])
 
 
 def _points(mean: float, low: float, high: float) -> str:
     return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}] points"
 
 
-def _pays(pareto: dict[str, Any]) -> list[Claim]:
+def pays(pareto: dict[str, Any]) -> list[Claim]:
     """Whether a sparse file is worth its zeros beside the peer's 4 bits: the fastest of them, and the most accurate."""
     claims = []
     for which in ("fastest", "most accurate"):
@@ -181,7 +181,8 @@ def files(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _met(met: bool) -> str:
+def told(met: bool) -> str:
+    """Of a success, in a table."""
     return "met" if met else "**missed**"
 
 
