@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "bindings/bindings.h"
+#include "runtime/cache.h"
 #include "runtime/cpus.h"
 #include "weights/weight.h"
 
@@ -346,6 +347,10 @@ void bind_executor(nb::module_& m) {
         R"(CPUs this process may use: its affinity mask, less if a control group grants it less time; at least 1.
 
 root: where /proc and /sys are looked for.)");
+
+  m.def(
+      "cache_bytes", [](const nb::dict& cache) { return KvCache::bytes_of(*parse_cache(cache)); }, "cache"_a,
+      "What an executor's cache takes, given as for Executor.");
 
   m.def("op_fields", op_fields,
         R"(The fields (name, role) of every kind of op that an executor runs, by kind, in their order.

@@ -11,13 +11,17 @@ CacheLayout cache_layout(const CacheShape& shape) {
   return {shape.dtype, shape.kv_heads, shape.head_dim, shape.block_size, value_stride};
 }
 
-KvCache::KvCache(const CacheShape& shape) : shape_(shape), layout_(cache_layout(shape)) {
-  const int64_t token_bytes = (shape.head_dim + layout_.value_stride) * layout_.element_bytes() +
+int64_t KvCache::bytes_of(const CacheShape& shape) {
+  const CacheLayout layout = cache_layout(shape);
+  const int64_t token_bytes = (shape.head_dim + layout.value_stride) * layout.element_bytes() +
                               (shape.dtype == DType::i8 ? 2 * int64_t{sizeof(float)} : 0);
-  const int64_t bytes =
-      checked_product("the KV cache", {shape.layers, shape.blocks, shape.kv_heads, shape.block_size, token_bytes});
-  memory_ = Allocation(bytes, "the KV cache", "use fewer blocks or an i8 cache");
+  return checked_product("the KV cache", {shape.layers, shape.blocks, shape.kv_heads, shape.block_size, token_bytes});
 }
+
+KvCache::KvCache(const CacheShape& shape)
+    : shape_(shape),
+      layout_(cache_layout(shape)),
+      memory_(bytes_of(shape), "the KV cache", "use fewer blocks or an i8 cache") {}
 
 void KvCache::require_block(int64_t index) const {
   if (index < 0 || index >= shape_.blocks)

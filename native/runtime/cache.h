@@ -11,6 +11,9 @@ CacheLayout cache_layout(const CacheShape& shape);
 
 class KvCache {
  public:
+  // What one of this shape takes. Throws std::invalid_argument if that exceeds what can be addressed.
+  static int64_t bytes_of(const CacheShape& shape);
+
   // Throws OutOfMemory.
   explicit KvCache(const CacheShape& shape);
 

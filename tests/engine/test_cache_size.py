@@ -2,6 +2,7 @@
 
 import pytest
 
+from cutwork import _native
 from cutwork.architectures import build_plan
 from cutwork.engine.weights.cache_size import Lengths, size_cache
 from cutwork.errors import CutworkError
@@ -12,9 +13,15 @@ PLAN = build_plan({**SMALL, "model_type": "llama"})
 BLOCK = 3 * 2 * (8 + 16) * 32 * 4  # bytes: layers, kv heads, keys and values (filled up), tokens, float32
 
 
+def cache(plan, dtype):
+    sizes = {"layers": plan.cache_layers, "kv_heads": plan.kv_heads, "head_dim": plan.head_dim}
+    return {**sizes, "block_size": 32, "blocks": 1, "dtype": dtype}
+
+
 def size(**changes):
-    options = {"dtype": "f32", "context": Lengths(256, 256), "max_context": None, "max_batch": 4, "budget": 100 * BLOCK}
-    found = size_cache(PLAN, **{**options, **changes})
+    dtype = changes.pop("dtype", "f32")
+    options = {"context": Lengths(256, 256), "max_context": None, "max_batch": 4, "budget": 100 * BLOCK}
+    found = size_cache(PLAN, block_bytes=lambda plan: _native.cache_bytes(cache(plan, dtype)), **{**options, **changes})
     return found.context, found.blocks
 
 

@@ -228,6 +228,9 @@ class Backend(Protocol):
     def default_threads(self) -> int:
         """CPUs that this process may use."""
 
+    def cache_bytes(self, cache: dict[str, Any], /) -> int:
+        """Bytes of an executor's cache of keys and values, given as for `Executor`."""
+
     def log_sum_exp(self, logits: np.ndarray, /) -> float:
         """See `decoding.logits`."""
 

@@ -86,7 +86,8 @@ def usual_sampling(settings: Mapping[str, Any]) -> dict[str, float]:
     }
     said = {} if settings.get("do_sample") is False else {name: settings.get(name) for name in ranges}
     numbers = {name: x for name, x in said.items() if isinstance(x, int | float) and not isinstance(x, bool)}
-    return {name: x for name, x in numbers.items() if math.isfinite(x) and ranges[name](x)}
+    found = {name: x for name, x in numbers.items() if math.isfinite(x) and ranges[name](x)}
+    return {name: int(x) if name == "top_k" else x for name, x in found.items()}
 
 
 def _is_token(value: Any, vocabulary: int) -> bool:

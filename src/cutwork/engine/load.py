@@ -127,9 +127,20 @@ def assemble(
     together = max_batch
     if not writes:  # as many of the longest texts as fill a step
         together = -(-MAX_TOKENS // min(MAX_TOKENS, options["max_context"] or context.usual))
+
+    def cache_of(plan: Plan, blocks: int) -> dict[str, Any]:
+        return {
+            "layers": plan.cache_layers,
+            "kv_heads": plan.kv_heads,
+            "head_dim": plan.head_dim,
+            "block_size": BLOCK_SIZE,
+            "blocks": blocks,
+            "dtype": dtype,
+        }
+
     size = size_cache(
         plan,
-        dtype=dtype,
+        block_bytes=lambda plan: backend.cache_bytes(cache_of(plan, 1)),
         context=context,
         max_context=options["max_context"],
         max_batch=together,
@@ -146,14 +157,7 @@ def assemble(
     logits_chunk = min(max_tokens, max(least, LOGITS_FLOATS // plan.vocabulary)) if writes else max_tokens
 
     def executor(index: int, blocks: int, **more: Any) -> Executor:
-        cache = {
-            "layers": plans[index].cache_layers,
-            "kv_heads": plans[index].kv_heads,
-            "head_dim": plans[index].head_dim,
-            "block_size": BLOCK_SIZE,
-            "blocks": blocks,
-            "dtype": dtype,
-        }
+        cache = cache_of(plans[index], blocks)
         ops, spans = plans[index].op_dicts(), plans[index].spans()
         try:
             return backend.Executor(ops, spans, *arrays[index], threads=threads, cache=cache, costs=costs, **more)

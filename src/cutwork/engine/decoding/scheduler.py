@@ -22,6 +22,8 @@ from cutwork.engine.encoder import EncodedInput, Encoder, check_memory
 from cutwork.engine.step import Part, run_step
 from cutwork.errors import CutworkError
 
+PASSED = 8  # sequences that wait to share a prefix, whom those behind them may pass
+
 
 class Scheduler:
     """Continuous batching over an executor. Not thread-safe: one caller adds, cancels and steps.
@@ -234,7 +236,7 @@ class Scheduler:
         what another computes: those behind it need not wait for that.
         """
         sharing: set[Running] = set()
-        while self._slots.free and (sequence := self._next(sharing)):
+        while self._slots.free and len(sharing) < PASSED and (sequence := self._next(sharing)):
             if sum(s.pending for s in self.running if s.priority <= sequence.priority) >= self.max_tokens:
                 return
             table = self.cache.open(sequence.tokens, sequence.root)

@@ -16,7 +16,7 @@ from cutwork.engine.reference.weight import Weight
 from cutwork.plan.layout import Span
 from cutwork.store import bfloat16
 
-__all__ = ["Executor", "Weight", "default_threads", "isa", "largest", "log_sum_exp"]
+__all__ = ["Executor", "Weight", "cache_bytes", "default_threads", "isa", "largest", "log_sum_exp"]
 
 Op = Mapping[str, Any]
 
@@ -29,6 +29,11 @@ def isa() -> str:
 def default_threads() -> int:
     """NumPy's own library decides how many threads it takes."""
     return 1
+
+
+def cache_bytes(cache: Mapping[str, Any]) -> int:
+    """Of keys and values in float32, whatever the dtype that is asked for."""
+    return 2 * 4 * math.prod(int(cache[size]) for size in ("layers", "blocks", "block_size", "kv_heads", "head_dim"))
 
 
 def log_sum_exp(logits: np.ndarray) -> float:

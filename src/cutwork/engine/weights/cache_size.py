@@ -1,5 +1,6 @@
 """The KV cache that fits into the memory this process may use."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +14,6 @@ BLOCK_SIZE = 32  # tokens per block of the KV cache; a multiple of 16 for the at
 # The cache takes at most one part in so many of the memory that is available; so do reordered weights, and zeros that
 # are written out.
 SHARE = 4
-_VALUE_TILE = 16  # numbers of a head, to a multiple of which the native cache fills values up
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class CacheSize:
 def size_cache(
     plan: Plan,
     *,
-    dtype: CacheDType,
+    block_bytes: Callable[[Plan], int],
     context: Lengths,
     max_context: int | None,
     max_batch: int,
@@ -41,7 +41,8 @@ def size_cache(
     inputs: Lengths | None = None,
     max_input: int | None = None,
 ) -> CacheSize:
-    """As many blocks as `max_batch` sequences of the whole context need, within `budget` bytes.
+    """As many blocks as `max_batch` sequences of the whole context need, within `budget` bytes. block_bytes: of a block
+    of a plan's cache.
 
     Without a budget a quarter of the available memory. A context nobody asked for shrinks to what fits; one that was
     asked for and does not fit, or exceeds the model's, is a CutworkError. With an encoder each sequence also needs room
@@ -51,23 +52,23 @@ def size_cache(
     if not plan.cache_layers:
         return CacheSize(tokens, 1)  # a plan that remembers nothing; a cache has at least one block
     input_tokens = _wanted("max_input", max_input, inputs) if inputs else 0
-    block_bytes = _block_bytes(plan, dtype)
+    own = block_bytes(plan)
     input_blocks = -(-input_tokens // BLOCK_SIZE)
-    input_bytes = input_blocks * _block_bytes(encoder, dtype) if encoder else 0
+    input_bytes = input_blocks * block_bytes(encoder) if encoder else 0
     limit = budget if budget is not None else available_memory() // SHARE
-    affordable = max(0, limit - input_bytes) // block_bytes
+    affordable = max(0, limit - input_bytes) // own
     one = -(-tokens // BLOCK_SIZE)
     if affordable < one:
         if max_context is not None or affordable < 1:
             raise CutworkError(
-                f"a context of {tokens} tokens needs {(one * block_bytes + input_bytes) / 1e6:.0f} MB of KV cache, but "
+                f"a context of {tokens} tokens needs {(one * own + input_bytes) / 1e6:.0f} MB of KV cache, but "
                 f"only {limit / 1e6:.0f} MB are set aside for it; lower max_context, use an i8 cache or raise "
                 "cache_bytes"
             )
         one = affordable
         tokens = one * BLOCK_SIZE
-    together = min(max_batch, max(1, limit // (one * block_bytes + input_bytes)))
-    blocks = min(one * max_batch, (limit - together * input_bytes) // block_bytes)
+    together = min(max_batch, max(1, limit // (one * own + input_bytes)))
+    blocks = min(one * max_batch, (limit - together * input_bytes) // own)
     return CacheSize(tokens, blocks, input_tokens, together * input_blocks)
 
 
@@ -75,10 +76,3 @@ def _wanted(name: str, asked: int | None, lengths: Lengths) -> int:
     if asked is not None and not 2 <= asked <= lengths.most:
         raise CutworkError(f"{name} must be from 2 to {lengths.most}, the length this model was made for, not {asked}")
     return asked or lengths.usual
-
-
-def _block_bytes(plan: Plan, dtype: CacheDType) -> int:
-    values = -(-plan.head_dim // _VALUE_TILE) * _VALUE_TILE
-    elements, scales = plan.head_dim + values, 2 * 4 if dtype == "i8" else 0
-    token_bytes = {"f32": 4, "bf16": 2, "i8": 1}[dtype] * elements + scales
-    return plan.cache_layers * plan.kv_heads * token_bytes * BLOCK_SIZE
