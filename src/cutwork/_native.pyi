@@ -163,15 +163,15 @@ class Costs:
     def choose(self, encoding: str, dtype: str, rows: int, cols: int, nonzeros: int, tokens: int, reordered: int = 0) -> str:
         """The cheapest kernel."""
 
-def cache_bytes(cache: dict) -> int:
-    """What an executor's cache takes, given as for Executor."""
-
 def default_threads(root: str = '/') -> int:
     """
     CPUs this process may use: its affinity mask, less if a control group grants it less time; at least 1.
 
     root: where /proc and /sys are looked for.
     """
+
+def cache_bytes(cache: dict) -> int:
+    """What an executor's cache takes, given as for Executor."""
 
 def op_fields() -> dict[str, list[tuple[str, str]]]:
     """
