@@ -4,9 +4,9 @@
 
 Where a processor has no instruction that expands a bitmask, the engine lays zeros anywhere out in slots when it loads
 them, of which some stay empty. Filling keeps the dearest of the weights that fit into these (`fill`), so that more live
-at the same speed; but fewer zeros then are the pattern's own choice. Linears of every third block are pruned by ALPS,
-at several rates, and judged by the error of their outputs on inputs that calibration has not seen, against the bytes
-that the engine's slots take. Leaves filling.json in results/.
+at the same speed; but fewer zeros then are the pattern's own choice. Linears of some blocks are pruned by ALPS, at several
+rates, and judged by the error of their outputs on inputs that calibration has not seen, against the bytes that the
+engine's slots take. Leaves filling.json in results/.
 """
 
 import argparse
@@ -37,7 +37,6 @@ from cutwork.torch_models.load import load_for_surgery, load_tokenizer
 
 ANYWHERE, FILLED, ADAPTIVE, FOUR = "anywhere", "filled", "adaptive", "4:16"
 RATES = (0.65, 0.7, 0.75, 0.8, 0.85)
-EVERY = 3  # blocks, of which the first is measured
 STRIP, WINDOW, TAKE = 4, 16, 4  # rows, columns and slots of a row in a step (native/weights/strips.cpp)
 
 
@@ -183,6 +182,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--recipe", type=Path, required=True, help="its task is what calibrates")
+    parser.add_argument("--every", type=int, default=3, help="blocks, of which the first is measured")
     parser.add_argument("--samples", type=int, default=64, help="for calibration, and as many to judge by")
     options = parser.parse_args()
     recipe = load_recipe(options.recipe)
@@ -193,18 +193,19 @@ def main() -> None:
             load_tokenizer(options.model), task.train, 2 * options.samples, recipe.task.max_length, settings.seed
         )
     )
-    rows: list[dict[str, Any]] = []
+    console, rows = Console(stderr=True), list[dict[str, Any]]()
 
     def visit(group: dict[str, nn.Module], statistics: Hessian) -> None:
         for name, linear in group.items():
-            if place(name)[0] % EVERY == 0:
+            if place(name)[0] % options.every == 0:
+                console.print(name, highlight=False)
                 rows.extend({"linear": name, **row} for row in errors(out_in(linear).float(), statistics))
 
     walk(
         model,
         calibration_batches(data[: options.samples]),
         visit,
-        Console(stderr=True),
+        console,
         "pruning",
         damping=settings.damping,
         changes=False,

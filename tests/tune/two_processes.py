@@ -145,3 +145,5 @@ if __name__ == "__main__":
         else:
             raise AssertionError("asked to share a model among CPUs, which accelerate does not")
     print("both processes agree")
+    dist.barrier()
+    dist.destroy_process_group()  # its threads would be cut off, and may abort the process as it ends

@@ -109,6 +109,8 @@ def tune(
 
     Example: [bold]torchrun --nproc-per-node 8 --no-python cutwork tune big/pruned out --fsdp --task gsm8k[/bold]
     """
+    from torch import distributed
+
     from cutwork.store.resolve import resolve
     from cutwork.tune.tune import tune as carry_out
 
@@ -160,6 +162,8 @@ def tune(
         overwrite=overwrite,
         console=Console(stderr=True),
     )
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()  # its threads may abort a process that ends without them
     if int(os.environ.get("RANK", "0")) > 0:
         return
     if dry_run:
