@@ -4,9 +4,9 @@
 
 Where a processor has no instruction that expands a bitmask, the engine lays zeros anywhere out in slots when it loads
 them, of which some stay empty. Filling keeps the dearest of the weights that fit into these (`fill`), so that more live
-at the same speed; but fewer zeros then are the pattern's own choice. Linears of some blocks are pruned by ALPS, at several
-rates, and judged by the error of their outputs on inputs that calibration has not seen, against the bytes that the
-engine's slots take. Leaves filling.json in results/.
+at the same speed; but fewer zeros then are the pattern's own choice. Linears of some blocks are pruned by ALPS, at
+several rates, and judged by the error of their outputs on inputs that calibration has not seen, against the bytes that
+the engine's slots take. Leaves filling.json in results/.
 """
 
 import argparse
