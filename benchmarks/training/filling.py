@@ -36,7 +36,11 @@ from cutwork.torch_models.blocks import out_in
 from cutwork.torch_models.load import load_for_surgery, load_tokenizer
 
 ANYWHERE, FILLED, ADAPTIVE, FOUR = "anywhere", "filled", "adaptive", "4:16"
-RATES = (0.65, 0.7, 0.75, 0.8, 0.85)
+RATES = {  # whose bytes meet
+    ANYWHERE: (0.7, 0.75, 0.8, 0.85),
+    FILLED: (0.7, 0.75, 0.8, 0.85, 0.9),
+    ADAPTIVE: (0.55, 0.6, 0.65, 0.7, 0.75),
+}
 STRIP, WINDOW, TAKE = 4, 16, 4  # rows, columns and slots of a row in a step (native/weights/strips.cpp)
 
 
@@ -105,9 +109,9 @@ class Filled:
 def patterns() -> list[tuple[str, Pattern]]:
     """By name, several rates of each that has any."""
     return [
-        *((ANYWHERE, Unstructured(rate)) for rate in RATES),
-        *((FILLED, Filled(Unstructured(rate))) for rate in RATES),
-        *((ADAPTIVE, AdaptiveTiles(rate)) for rate in RATES),
+        *((ANYWHERE, Unstructured(rate)) for rate in RATES[ANYWHERE]),
+        *((FILLED, Filled(Unstructured(rate))) for rate in RATES[FILLED]),
+        *((ADAPTIVE, AdaptiveTiles(rate)) for rate in RATES[ADAPTIVE]),
         (FOUR, KeepNOfM(4, 16)),
     ]
 
