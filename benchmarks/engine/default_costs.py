@@ -1,9 +1,10 @@
-"""Measures the costs of kernels and writes them into native/cost/defaults.h: what is chosen where nobody has measured.
+"""Measures the costs of kernels and writes them into native/cost: what is chosen where nobody has measured.
 
     python -m benchmarks.engine.default_costs                       # print what has changed, write nothing
     python -m benchmarks.engine.default_costs --write [--isa avx2] [--only "slots"] [--rounds 3]
 
-On a quiet machine, half a minute for each instruction set and round; then `make native` builds the module anew.
+On a quiet machine, half a minute for each instruction set and round; then `make native` builds the module anew. Zen 4
+writes zen4.h, every other processor defaults.h, which holds the costs of Zen 5 and of all that have none of their own.
 """
 
 import argparse
@@ -19,8 +20,9 @@ from statistics import median
 
 from benchmarks.common.provenance import ROOT
 from cutwork import _native
+from cutwork.machine import processor
 
-DEFAULTS = ROOT / "native" / "cost" / "defaults.h"
+DEFAULTS, ZEN4 = (ROOT / "native" / "cost" / name for name in ("defaults.h", "zen4.h"))
 LINE = re.compile(
     r'    \{"(?P<isa>\w+)", Algorithm::(?P<kernel>\w+), Encoding::(?P<encoding>\w+), DType::(?P<dtype>\w+),'
     r" \{(?P<costs>[^}]*)\}\},"
@@ -45,10 +47,11 @@ def main() -> None:
         for name in rounds[0]
         if options.only in name
     }
-    text = DEFAULTS.read_text()
+    file = ZEN4 if processor().generation == "Zen 4" else DEFAULTS
+    text = file.read_text()
     print(*changes(text, medians), sep="\n")
     if options.write:
-        DEFAULTS.write_text(rewritten(text, medians))
+        file.write_text(rewritten(text, medians))
 
 
 def measured(isa: str) -> dict[str, list[float]]:
@@ -84,8 +87,9 @@ def _key(found: re.Match[str]) -> tuple[str, str]:
 
 
 def _written(costs: list[float]) -> str:
-    kept = costs[: max([3, *(i + 1 for i, cost in enumerate(costs) if cost)])]
-    return ", ".join(f"{cost:.4g}" for cost in kept)
+    least = 1e-6  # less is rounding
+    kept = costs[: max([3, *(i + 1 for i, cost in enumerate(costs) if cost > least)])]
+    return ", ".join(f"{cost if cost > least else 0:.4g}" for cost in kept)
 
 
 if __name__ == "__main__":

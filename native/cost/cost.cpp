@@ -5,6 +5,8 @@
 #include <stdexcept>
 
 #include "cost/defaults.h"
+#include "cost/zen4.h"
+#include "kernels/tuning.h"
 #include "weights/weight.h"
 
 namespace cutwork {
@@ -31,12 +33,16 @@ std::string kernel_name(Algorithm algorithm, Encoding encoding, DType dtype) {
   return std::string(algorithm_name(algorithm)) + " " + encoding_name(encoding) + " " + dtype_name(dtype);
 }
 
-// What a slot of wide strips takes of others' time: two lookups and windows. 1.5 to 1.9 on Zen 5, by the set.
-constexpr double kWideLookup = 1.6;
+// What a slot of wide strips takes of others' time: two lookups and windows. 1.5 to 1.9 on Zen 5, by the set; one that
+// looks up bytes in two registers at once took 1.2 on Zen 4.
+double wide_lookup(const Isa& isa) {
+  return std::string(isa.name) == "avx512" ? 1.25 : 1.6;
+}
 
-// Of 128 slots.
+// Of 128 slots; of wide strips with where their windows start, as those of others may be even and need not be read.
 int64_t entry_bytes(const Shape& shape) {
-  return shape.dtype == DType::i4 ? 2 * kStepSlots : record_bytes(shape.wide ? SlotForm::wide : SlotForm::strips);
+  constexpr int64_t kStarts = 2 * step_starts(SlotForm::wide) * int64_t{sizeof(uint16_t)};
+  return shape.dtype == DType::i4 ? 2 * kStepSlots : shape.wide ? kWideBytes + kStarts : kRecordBytes;
 }
 
 // Of what spmm_rows multiplies, 0 if that has not been worked out.
@@ -85,10 +91,17 @@ double stored_bytes(const Shape& shape) {
   return static_cast<double>(shape.nonzeros) * element + positions * mask_density(shape.encoding);
 }
 
-Costs::Costs(const Isa& isa) : one_thread(kDefaultBandwidth), all_threads(2 * kDefaultBandwidth), isa_(&isa) {
+Costs::Costs(const Isa& isa) : isa_(&isa) {
   costs_.fill({.position = -1, .nonzero = -1, .product = -1});
-  for (const DefaultCost& each : kDefaultCosts)
-    if (std::string(each.isa) == isa.name) costs_[kernel_index(each.algorithm, each.encoding, each.dtype)] = each.cost;
+  const auto take = [&](double bandwidth, const auto& costs) {
+    one_thread = bandwidth;
+    all_threads = 2 * bandwidth;
+    for (const DefaultCost& each : costs)
+      if (std::string(each.isa) == isa.name)
+        costs_[kernel_index(each.algorithm, each.encoding, each.dtype)] = each.cost;
+  };
+  take(kDefaultBandwidth, kDefaultCosts);
+  if (amd_family() == kZen3And4) take(kZen4Bandwidth, kZen4Costs);
 }
 
 const Cost& Costs::get(Algorithm algorithm, Encoding encoding, DType dtype) const {
@@ -127,7 +140,7 @@ Work Costs::work(const Shape& shape, Algorithm algorithm, int64_t tokens) const 
   const auto multiplied = static_cast<double>((tokens + lanes - 1) / lanes * lanes);
   const double positions = static_cast<double>(shape.rows) * static_cast<double>(shape.cols);
   const auto nonzeros = static_cast<double>(shape.nonzeros);
-  const double times = passes(shape, algorithm, tokens), lookup = shape.wide ? kWideLookup : 1;
+  const double times = passes(shape, algorithm, tokens), lookup = shape.wide ? wide_lookup(*isa_) : 1;
   return {times * positions, times * nonzeros, multiplied * (skipping ? lookup * nonzeros : positions),
           skipping ? multiplied * positions : 0, multiplied * static_cast<double>(shape.rows)};
 }

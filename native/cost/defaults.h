@@ -1,5 +1,5 @@
 // Costs where nobody has measured: those of an AMD Zen 5 core, which benchmarks/engine/default_costs.py measures and
-// writes here. A kernel that is not here is not chosen until it has been measured.
+// writes here, as those of Zen 4 into zen4.h. A kernel that is not here is not chosen until it has been measured.
 //
 // Those of neon and neondot are derived, not measured: from the instructions of the inner loops on a Neoverse N1 at 3
 // GHz (two vector pipes, two loads and four instructions a cycle; docs/arm.md).

@@ -5,9 +5,7 @@
 #endif
 
 namespace cutwork {
-namespace {
 
-// Of AMD's families, 0 for other makers' processors.
 unsigned amd_family() {
 #if defined(__x86_64__) || defined(__i386__)
   unsigned a, b, c, d;
@@ -19,9 +17,10 @@ unsigned amd_family() {
 #endif
 }
 
+namespace {
+
 // As measured on Zen 4 and Zen 5, and for all others as block lookups were on Zen 5.
 Tuning tune() {
-  constexpr unsigned kZen3And4 = 0x19, kZen5 = 0x1a;
   const unsigned family = amd_family();
   if (family == kZen3And4) return {.follows_even_streams = true, .block_tokens_i8 = 5, .block_tokens_i4 = 12};
   return {.follows_even_streams = family == kZen5, .block_tokens_i8 = 4, .block_tokens_i4 = 4};

@@ -1,10 +1,15 @@
-"""The costs in native/cost/defaults.h as benchmarks.engine.default_costs reads and writes them."""
+"""The costs in native/cost as benchmarks.engine.default_costs reads and writes them."""
 
-from benchmarks.engine.default_costs import DEFAULTS, LINE, changes, rewritten
+from pathlib import Path
+
+import pytest
+
+from benchmarks.engine.default_costs import DEFAULTS, LINE, ZEN4, changes, rewritten
 
 
-def test_every_line_of_the_header_is_understood() -> None:
-    text = DEFAULTS.read_text()
+@pytest.mark.parametrize("header", [DEFAULTS, ZEN4])
+def test_every_line_of_a_header_is_understood(header: Path) -> None:
+    text = header.read_text()
     assert len(LINE.findall(text)) == text.count("Algorithm::")
     assert rewritten(text, {}) == text
 

@@ -38,15 +38,22 @@ def test_avx2_goes_through_slots(zeros: float) -> None:
 
 
 @pytest.mark.skipif("avx512" not in ISAS, reason="the processor has no AVX-512 with VBMI2")
-@pytest.mark.parametrize("zeros", [0.5, 0.75, 0.9])
+@pytest.mark.parametrize("zeros", [0.5, 0.75])
 def test_a_bitmask_stays_where_it_is_expanded_as_fast_as_it_is_read(zeros: float) -> None:
     assert choice(sparse(zeros), "avx512", together=16) is None
 
 
-@pytest.mark.skipif("avx512" not in ISAS, reason="the processor has no AVX-512 with VBMI2")
 @pytest.mark.parametrize(("together", "wanted"), [(1, None), (4, "dense"), (64, "dense")])
 def test_int4_with_zeros_anywhere_is_written_out_for_batches_alone(together: int, wanted: str | None) -> None:
-    assert choice(sparse_int4(0.75, 512, 2048), "avx512", together) == wanted
+    constants = {  # as on Zen 5
+        "gemv dense i4": (1.8, 0.0, 2.2, 0.0, 0.0),
+        "gemm dense i4": (7.8, 0.0, 2.2, 0.0, 0.0),
+        "gemv bitmask i4": (7.0, 1.0, 2.1, 0.0, 0.0),
+        "gemm bitmask i4": (11.5, 1.0, 2.2, 0.0, 0.0),
+    }
+    costs = _native.Costs(constants, (40e9, 40e9), ISAS[0])
+    weights = {"w": sparse_int4(0.75, 512, 2048)}
+    assert Arrangement.of(weights, costs, 1, together=together, budget=1 << 30).layouts.get("w") == wanted
 
 
 @pytest.mark.skipif("avx2" not in ISAS, reason="the processor has no AVX2")

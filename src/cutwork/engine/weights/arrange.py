@@ -23,7 +23,7 @@ _SLOTS = (1.0, 1.1, 1.15, 1.25, 1.34, 1.49, 1.77)
 _WIDE = 0.85
 _WIDE_ZEROS = (0.85, 0.9, 0.95, 1.0)
 _WIDE_SLOTS = (1.32, 1.54, 2.37, 8.0)
-_STARTS = 13 / 12  # of the bytes of slots, with where each strip's windows start
+_STARTS = 13 / 12  # of the bytes of slots, with where each strip's windows start, which costs know of wide ones
 _WORTH = 0.9  # of the time of the stored form, which takes less memory, and of dense, which never disappoints
 _EVEN = 0.95  # of dense's speed, below which zeros cost time
 _BATCHES = (4, 16)  # sequences, as far as there may be so many
@@ -96,7 +96,7 @@ class Arrangement:
             times: dict[Layout | None, list[float]] = {
                 None: self._seconds(weight.encoding, weight.dtype, shape, weight.stored),
                 "dense": self._seconds("dense", weight.dtype, shape, weight.rows * weight.cols),
-                "slots": self._seconds(slots.encoding, weight.dtype, shape, slots.stored, slots.wide),
+                "slots": self._seconds("slots", weight.dtype, shape, _with_starts(slots.stored, slots.wide), slots.wide),
             }
             layout = _best(times)
             if layout == "dense" and not self.may_be_dense:
@@ -119,7 +119,7 @@ class Arrangement:
         if weight.dtype == "i8":
             wide = weight.sparsity > _WIDE
             each = float(np.interp(weight.sparsity, *((_WIDE_ZEROS, _WIDE_SLOTS) if wide else (_ZEROS, _SLOTS))))
-            slots = round(_STARTS * weight.nonzeros * each)
+            slots = _with_starts(weight.nonzeros * each, wide)
             times["slots"] = self._seconds("slots", weight.dtype, weight.shape, slots, wide)
         return _best(times)
 
@@ -131,6 +131,10 @@ class Arrangement:
         what = (encoding, dtype, rows, cols, stored)
         counts = (1, *(count for count in _BATCHES if count <= self.together), _PROMPT)
         return [self.costs.seconds(self.costs.choose(*what, n), *what, n, self.threads, wide=wide) / n for n in counts]
+
+
+def _with_starts(slots: float, wide: bool) -> int:
+    return round(slots if wide else _STARTS * slots)
 
 
 def _best(times: Mapping[Layout | None, Sequence[float]]) -> Layout | None:
