@@ -93,10 +93,11 @@ class Arrangement:
         slots = weight.in_slots() if layout == "slots" else None
         if slots:
             shape = (weight.rows, weight.cols)
+            places = _with_starts(slots.stored, slots.wide)
             times: dict[Layout | None, list[float]] = {
                 None: self._seconds(weight.encoding, weight.dtype, shape, weight.stored),
                 "dense": self._seconds("dense", weight.dtype, shape, weight.rows * weight.cols),
-                "slots": self._seconds("slots", weight.dtype, shape, _with_starts(slots.stored, slots.wide), slots.wide),
+                "slots": self._seconds("slots", weight.dtype, shape, places, slots.wide),
             }
             layout = _best(times)
             if layout == "dense" and not self.may_be_dense:
