@@ -43,7 +43,9 @@ def test_no_product_is_faster_than_its_weight_is_read():
     read = 500_000 + 2_000_000 / 8
     assert math.isclose(costs.seconds("gemv", **SHAPE, tokens=1, threads=1), read / 1e9)
     assert math.isclose(costs.seconds("gemv", **SHAPE, tokens=1, threads=8), read / 1.5e9)
-    assert math.isclose(costs.seconds("gemv", **SHAPE, tokens=7, threads=1), 2 * read / 1e9)
+    assert math.isclose(
+        costs.seconds("gemv", **SHAPE, tokens=7, threads=1), 2.3 * read / 1e9
+    )  # the second time from afar
     costs = _native.Costs({"gemm bitmask i8": (1.0, 0.0, 0.0, 0.0, 0.0)}, (1e9, 1e9), "avx512")
     assert math.isclose(costs.seconds("gemm", **SHAPE, tokens=99), read / 1e9 + 2e-6)
 

@@ -40,11 +40,15 @@ concept SlotsOp = requires(const uint8_t* bytes, const uint16_t* starts, typenam
   { Op::store_sums(acc, sums) } -> std::same_as<void>;
 };
 
-// Of sets that sum codes as fast as they read them: acc + the bias of every input * the codes.
+// Of sets that sum codes as fast as they read them, and whose sums are those of their int4 Op: acc + the bias of every
+// input * the codes.
 template <class Op>
 concept CodeSums = requires(typename Op::Vector vector, typename Op::Acc acc) {
+  requires Op::kParts == 1;
   { Op::add_bias(acc, vector) } -> std::same_as<typename Op::Acc>;
+  { Op::add(acc, acc) } -> std::same_as<typename Op::Acc>;
   { Op::subtract(acc, acc) } -> std::same_as<typename Op::Acc>;
+  { Op::sixteenth(acc) } -> std::same_as<typename Op::Acc>;  // of multiples of 16
 };
 
 // Of sets whose lookup takes 64 bytes: places of columns in a block of 64 inputs, that begins `start` before the

@@ -35,7 +35,7 @@ _ENCODINGS = {
     "i4": ("dense", "bitmask", "slots"),
 }
 _TOKENS = {
-    "gemv": (1, 2, 4, 8),  # for more tokens others win, and one counts most
+    "gemv": (1, 2, 4, 8, 16),
     "gemm": (8, 32, 128),
     "spmm_tokens": (32, 128, 512),
     "spmm_rows": (16, 32, 128, 512),
