@@ -1,5 +1,6 @@
-// Costs where nobody has measured, on Zen 4 and on Zen 3, which is of the same family and on which nobody has tried: those
-// of a Zen 4 core, which benchmarks/engine/default_costs.py measures and writes here. What is not here is as elsewhere.
+// Costs where nobody has measured, on Zen 4, and on Zen 3, which is of the same family and on which nobody has tried:
+// those of a Zen 4 core, which benchmarks/engine/default_costs.py measures and writes here. What is not here is as
+// elsewhere.
 #pragma once
 
 #include "cost/defaults.h"
