@@ -85,6 +85,7 @@ TABLES = {
     "demo": Table(demo.table, ("demo",)),
     "smollm2-gsm": Table(demo.table, ("smollm2-gsm",)),
     "demo, one thread": Table(demo.one_thread_table, ("demo_one_thread",)),
+    "demo, Zen 4": Table(demo.table, ("demo_zen4",)),
     "demo, gate": Table(demo.gate_table, ("demo_gate",)),
     "new numbers": Table(new_numbers.table, ("new_numbers",)),
     "new numbers, pareto": Table(pareto.table, ("pareto_new_numbers",)),

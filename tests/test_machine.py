@@ -76,3 +76,8 @@ def test_memory_is_the_machines_or_less_in_a_control_group(tmp_path: Path, monke
     monkeypatch.setattr("cutwork.machine._CGROUP", tmp_path / "none")
     monkeypatch.setattr("cutwork.machine._MEMORY", tmp_path / "none")
     assert available_memory() > 1 << 27
+
+
+def test_a_processor_that_does_not_say_its_stepping_is_one() -> None:
+    found = processor("vendor_id : GenuineIntel\ncpu family : 6\nmodel : 85\nmodel name : Xeon\nstepping : unknown\n")
+    assert (found.name, found.stepping, found.generation) == ("Xeon", 0, "Skylake-SP")

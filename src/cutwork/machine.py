@@ -84,12 +84,20 @@ def processor(cpuinfo: str | None = None) -> Processor:
     if "CPU implementer" in fields:
         arm = fields["CPU implementer"] == "0x41"
         name = fields.get("model name") or platform.machine()
-        return Processor(name, "ARM" if arm else fields["CPU implementer"], model=int(fields.get("CPU part", "0"), 0))
+        return Processor(name, "ARM" if arm else fields["CPU implementer"], model=_number(fields.get("CPU part")))
     return Processor(
         fields.get("model name") or platform.processor() or platform.machine(),
         fields.get("vendor_id", ""),
-        *(int(fields.get(key, "0")) for key in ("cpu family", "model", "stepping")),
+        *(_number(fields.get(key)) for key in ("cpu family", "model", "stepping")),
     )
+
+
+def _number(text: str | None) -> int:
+    """0 for what is none: sandboxes such as gVisor's say "unknown"."""
+    try:
+        return int(text or "0", 0)
+    except ValueError:
+        return 0
 
 
 def cpu_name() -> str:

@@ -142,6 +142,12 @@ def test_bad_input_is_one_sentence(cutwork: Any, checkpoint: Path, packed: Path,
         (["eval", packed, "--task", tmp_path / "half.jsonl"], "row 1 holds half a character"),
         (["eval", packed, "--task", tmp_path / "deep.jsonl"], "line 1 is not JSON"),
         (["eval", packed, "--lm-eval", ","], "names no task"),
+        (["eval", packed, "--task", "gsm8k", "--lm-eval", "hellaswg"], "lm-eval has no task 'hellaswg'"),
+        (["eval", packed, "--task", "gsm8k", "--limit", 5], "--limit is for --lm-eval alone"),
+        (["eval", packed, "--text", recipe, "--samples", 5], "--samples is for --task or --recipe alone"),
+        (["eval", packed, "--task", "gsm8k", "--seed", -1], "--seed"),
+        (["compress", checkpoint, tmp_path / "o", "--task", batched, "--speedup", 2, "--sure"], "--sure is for --within"),
+        (["quantize", checkpoint, tmp_path / "o", "--task", "gsm8k", "--lr", 0], "--lr: input should be greater"),
         (["batch", packed, batched, batched, "--overwrite"], "is what is read"),
         (["batch", packed, batched, tmp_path, "--overwrite"], "is a directory"),
         ([*tune, "--seed", -1], "--seed"),
@@ -183,6 +189,26 @@ def test_chat_answers_each_line(cutwork: Any, packed: Path, monkeypatch: pytest.
     monkeypatch.setattr("sys.stdin.readline", lambda: next(lines), raising=False)
     status, out, err = cutwork("chat", packed, "-n", 4, "--temperature", 0)
     assert status == 0 and err == "" and out.count("\n") >= 3
+
+
+def test_a_question_that_was_stopped_is_forgotten(
+    cutwork: Any, packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = iter(["first\n", "second\n", "/exit\n"])
+    seen: list[list[dict[str, str]]] = []
+
+    def stopped_once(_: Any, messages: list[dict[str, str]], **options: Any) -> Any:
+        seen.append(list(messages))
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+        yield from ()
+
+    monkeypatch.setattr("cutwork.engine.chat.answer.answer_parts", stopped_once)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    monkeypatch.setattr("sys.stdin.readline", lambda: next(lines), raising=False)
+    status, _, _ = cutwork("chat", packed)
+    assert status == 0
+    assert seen == [[{"role": "user", "content": "first"}], [{"role": "user", "content": "second"}]]
 
 
 def test_a_missing_extra_is_named(checkpoint: Path, tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from cutwork.cli.prune import prune
 from cutwork.cli.quantize import quantize
+from cutwork.cli.training import training_task
 from cutwork.cli.tune import tune
 from cutwork.errors import CutworkError
 from tests.tasks.letters import CHATML, UNMARKED
@@ -184,3 +186,24 @@ def test_models_with_an_encoder_are_pruned(family: str, method: str, tmp_path: P
         call("prune", tmp_path / family, tmp_path / "b", "--task", data, "--module", "fc1")
     with pytest.raises(CutworkError, match=r"^pattern 4:8 makes 0.5 zeros"):
         call("prune", tmp_path / family, tmp_path / "b", "--task", data, "--pattern", "4:8", "-s", 0.7)
+
+
+def test_calibration_draws_from_all_samples(tmp_path: Path) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps({"prompt": str(i), "answer": "a"}) + "\n" for i in range(50)))
+    assert len(training_task(str(data), None, None, 0, least=8).train) == 50
+    assert len(training_task(str(data), None, 8, 0).train) == 8
+    recipe = tmp_path / "recipe.yaml"
+    options = {"train": str(data), "test": str(data)}
+    task = {"name": "jsonl", "options": options, "train_samples": 20, "test_samples": 2}
+    recipe.write_text(yaml.safe_dump({"name": "a", "model": "m", "output": "o", "task": task, "tune": {}}))
+    for count, least, found in ((None, 8, 20), (None, 30, 30), (5, 1, 5), (40, 1, 40)):
+        assert len(training_task(None, recipe, count, 0, least=least).train) == found
+
+
+def test_adapters_have_to_be_asked_for(tmp_path: Path) -> None:
+    for option, value in (("--lora-targets", "q_proj"), ("--lora-alpha", 8)):
+        with pytest.raises(CutworkError, match="are for --lora-rank alone"):
+            call("tune", tmp_path, tmp_path / "out", "--task", "gsm8k", option, value)
+    with pytest.raises(CutworkError, match=r"--lora-alpha: input should be greater than 0"):
+        call("tune", tmp_path, tmp_path / "out", "--task", "gsm8k", "--lora-rank", 4, "--lora-alpha", 0)

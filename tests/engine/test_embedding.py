@@ -128,6 +128,10 @@ def test_modules_prompts_and_packed_models(make, tmp_path):
             assert np.allclose(np.linalg.norm(model.embed(TEXTS, dimensions=7), axis=1), 1, atol=1e-6)
             assert model.embed(TEXTS[0]).shape == (20,)
             assert np.abs(np.linalg.norm(model.embed(TEXTS, normalize=False), axis=1) - 1).max() > 0.1
+            with pytest.raises(CutworkError, match="a prompt goes before text"):
+                model.embed([[5, 6]], prompt_name="query")
+            with pytest.raises(CutworkError, match="a text holds half a character"):
+                model.embed("a\ud800")
             with pytest.raises(CutworkError, match="no prompt 'q'; it has document, query"):
                 model.embed(TEXTS, prompt_name="q")
             with pytest.raises(CutworkError, match="dimensions must be from 1 to 20, not 21"):

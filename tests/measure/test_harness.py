@@ -167,10 +167,15 @@ def test_a_recipe_may_ask_its_models_too(directory: Path, tasks: list[str], tmp_
         }
     )
     with monkeypatch.context() as patch:
+        patch.delitem(sys.modules, "cutwork.measure.harness")
         patch.setitem(sys.modules, "lm_eval", None)
         with pytest.raises(ModuleNotFoundError, match="lm_eval"):
             run(recipe)
         assert not (tmp_path / "out").exists()
+    misspelt = recipe.model_copy(update={"compare": recipe.compare.model_copy(update={"lm_eval": ("hellaswg",)})})
+    with pytest.raises(CutworkError, match="lm-eval has no task 'hellaswg'"):
+        run(misspelt, console=Console(quiet=True))
+    assert not (tmp_path / "out").exists()
     output = run(recipe, console=Console(quiet=True))
     variants = json.loads((output / "results.json").read_text())["variants"]
     assert all(row["lm_eval"]["choice"]["sample_len"] == 4 for row in variants)
@@ -193,3 +198,20 @@ def test_the_command(directory: Path, tasks: list[str]) -> None:
     )
     assert missing.returncode == 1
     assert missing.stderr.splitlines()[-1].endswith("run: pip install 'cutwork[lm-eval]'")
+
+
+def test_templates_that_refuse_are_asked_otherwise(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = EngineLM(model)
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "One?"}]
+    no_system = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        "{{ m.content }}{% endfor %}>"
+    )
+    monkeypatch.setattr(model.tokenizer, "chat_template", no_system)
+    assert asked.apply_chat_template(turns) == "One?>"
+    monkeypatch.setattr(model.tokenizer, "chat_template", "{{ raise_exception('never') }}")
+    with pytest.raises(CutworkError, match="the model's chat template refuses what lm-eval asks: never"):
+        asked.apply_chat_template(turns)
+    monkeypatch.setattr(model.tokenizer, "chat_template", None)
+    with pytest.raises(CutworkError, match="no chat template; ask without --chat-template"):
+        lm_eval(model, [], chat=True)

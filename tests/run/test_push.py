@@ -15,8 +15,10 @@ pytest.importorskip("torch")
 
 from cutwork.measure.interval import wilson
 from cutwork.pack.manifest import read_manifest
-from cutwork.recipe import Recipe
+from cutwork.recipe import Recipe, load_recipe
+from cutwork.run.repository import _without_places
 from cutwork.run.run import run as carry_out
+from cutwork.store.resolve import hub_name
 from tests.run.test_run import silent, tiny_settings
 from tests.store.fake_hub import TOKEN, FakeHub, fake_hub
 from tests.tiny_checkpoint import write_tiny_checkpoint
@@ -99,6 +101,7 @@ def test_the_card_is_evidence(folder: Path, run: Path) -> None:
     assert "| `model.layers.*.mlp.down_proj.weight` |" in body
     recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
     assert recipe["prune"]["sparsity"] == 0.5 and recipe["model"] == "tiny"
+    assert load_recipe(folder / "recipe.yaml").output == Path("out", recipe["name"])
     everything = b"".join(path.read_bytes() for path in folder.iterdir() if path.suffix in (".md", ".yaml", ".json"))
     assert str(run.parent).encode() not in everything  # where it lay is nobody's business
 
@@ -120,6 +123,9 @@ def test_it_is_pushed_once(run: Path, folder: Path, hub: FakeHub) -> None:
     assert (status, out) == (1, "") and err.startswith("error: the Hub has a model") and "--overwrite" in err
     status, _, err = push(run, NAME, "--overwrite", hub=hub)
     assert (status, err) == (0, "")
+    hub.private[NAME] = False
+    status, out, err = push(run, NAME, "--overwrite", "--private", hub=hub)
+    assert (status, out) == (1, "") and "is public; make it private there" in err
 
 
 def test_what_goes_wrong_is_one_sentence(run: Path, tmp_path: Path, hub: FakeHub) -> None:
@@ -148,3 +154,14 @@ def test_what_goes_wrong_is_one_sentence(run: Path, tmp_path: Path, hub: FakeHub
     del results["settings"]
     (tmp_path / "run" / "results.json").write_text(json.dumps(results))
     assert "an older cutwork" in fails(NAME, directory=tmp_path / "run")
+
+
+def test_files_are_named_without_where_they_lay(tmp_path: Path) -> None:
+    here = tmp_path / "rows.jsonl"
+    here.touch()
+    found = {"task": {"options": {"train": str(here), "test": "/gone/test.jsonl"}}, "models": ("owner/name", 3, None)}
+    assert _without_places(found) == {
+        "task": {"options": {"train": "rows.jsonl", "test": "test.jsonl"}},
+        "models": ["owner/name", 3, None],
+    }
+    assert hub_name("out/dense") is None and hub_name("owner/name") == hub_name("hf:owner/name") == "owner/name"

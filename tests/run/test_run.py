@@ -277,7 +277,7 @@ def test_what_the_end_needs_is_asked_for_at_the_beginning(
         Path(files[name]).write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = tiny_settings(model, tmp_path / "out")
     settings["task"] = {"name": "translation", "options": files}
-    monkeypatch.setattr("cutwork.run.run.find_spec", lambda _: None)
+    monkeypatch.setattr("cutwork.measure.quality.find_spec", lambda _: None)
     with pytest.raises(CutworkError, match="what is measured in the end needs sacrebleu"):
         run(Recipe.model_validate(settings), console=silent())
     assert not (tmp_path / "out").exists()

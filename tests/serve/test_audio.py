@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from cutwork.engine.decoding.sampling import NotFinite
 from cutwork.errors import CutworkError
 from cutwork.serve.http.app import make_app
 from cutwork.serve.http.errors import shutting_down
@@ -64,8 +65,10 @@ def test_every_format_tells_the_same(client, model):
     assert post(client, wav(2.5), response_format="vtt").text.startswith("WEBVTT")
     assert post(client, wav(2.5), response_format="srt").headers["content-type"].startswith("text/plain")
     assert post(client, wav(2.5), route="translations").status_code == 200
+    english = post(client, wav(2.5), route="translations", response_format="verbose_json").json()
+    assert (english["task"], english["language"]) == ("translate", "english")
     assert expected.duration == 2.5
-    assert metric(client, "audio_seconds_total") == 12.5
+    assert metric(client, "audio_seconds_total") == 15
 
 
 def test_the_usual_beams_are_as_many_as_fit_and_recordings_are_counted(directory):
@@ -123,6 +126,8 @@ def test_bad_recordings_are_told(client):
     answer = post(client, b"no sound")
     assert answer.status_code == 400 and "cannot read the recording" in answer.json()["error"]["message"]
     assert answer.json()["error"]["type"] == "invalid_request_error" and "/" not in answer.json()["error"]["message"]
+    streamed = post(client, b"no sound", stream="true")
+    assert streamed.status_code == 400 and streamed.json() == answer.json()
     file = io.BytesIO()
     soundfile.write(file, 0 * sound(30), 16_000, format="FLAC")
     assert "longer than the 20 s allowed" in post(client, file.getvalue()).json()["error"]["message"]
@@ -237,3 +242,12 @@ def test_speech_without_its_tokens_is_refused_before_its_thread_runs(tmp_path):
         with pytest.raises(CutworkError, match="not in the vocabulary"):
             make_app({"tiny": model})
         assert threading.active_count() == running
+
+
+def test_a_model_that_is_damaged_is_no_fault_of_the_client(client, monkeypatch):
+    def damaged(*_, **__):
+        raise NotFinite("the model's logits are not finite")
+
+    monkeypatch.setattr("cutwork.serve.jobs.transcriber.open_transcription", damaged)
+    answer = post(client, wav(0.5))
+    assert answer.status_code == 500 and "not finite" in answer.json()["error"]["message"]

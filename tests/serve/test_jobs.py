@@ -7,9 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from cutwork.serve.jobs.turn import Turn
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.jobs.job import Job, ModelThread
 from cutwork.serve.metrics import Metrics, ModelMetrics
+
+from .conftest import until
 
 MODEL = SimpleNamespace(
     session=SimpleNamespace(
@@ -22,7 +25,7 @@ class Counter(ModelThread[Job[int]]):
     """Sends 0, 1, 2, … to its only job while it may."""
 
     def __init__(self, metrics, limit=2):
-        super().__init__(MODEL, ModelMetrics(metrics, "m"), limit=limit, turn=threading.Lock())
+        super().__init__(MODEL, ModelMetrics(metrics, "m"), limit=limit, turn=Turn())
         self.job, self.count, self.released = None, 0, []
         self.pause = threading.Event()
 
@@ -151,3 +154,35 @@ def test_an_event_loop_that_is_gone_ends_its_jobs(thread):
         assert time.monotonic() < end
         time.sleep(0.001)
     assert job.cancelled
+
+
+def test_turns_go_to_who_has_waited_longest():
+    turn, order, ready = Turn(), [], threading.Barrier(3)
+
+    def work(name):
+        with turn:
+            order.append(name)
+
+    def busy():
+        ready.wait()
+        with turn:
+            for _ in range(3):
+                until(lambda: len(turn._waiting) == 1)
+                order.append("busy")
+                turn.offer()  # to one that waits: it is the first of them
+
+    def visitor():
+        ready.wait()
+        for name in "abc":
+            until(lambda: turn._held)
+            work(name)
+
+    threads = [threading.Thread(target=each) for each in (busy, visitor)]
+    for each in threads:
+        each.start()
+    ready.wait()
+    for each in threads:
+        each.join(timeout=30)
+    assert order == ["busy", "a", "busy", "b", "busy", "c"]
+    with turn:  # nobody has it any more
+        pass

@@ -61,7 +61,8 @@ class _Handler(BaseHTTPRequestHandler):
             tree = [{"type": "file", "path": path, "size": len(data), "oid": "0" * 40} for path, data in files.items()]
             self._answer(200, tree)
             return
-        self._answer(200, {"id": name, "sha": "1" * 40, "siblings": [{"rfilename": path} for path in files]})
+        about = {"id": name, "sha": "1" * 40, "private": self.server.private.get(name, False)}
+        self._answer(200, {**about, "siblings": [{"rfilename": path} for path in files]})
 
     def do_PUT(self) -> None:
         self.server.blobs[self.path.rpartition("/")[2]] = self._body()

@@ -21,6 +21,7 @@ from cutwork.pack.pack import pack
 from cutwork.store.directory import read_config
 from cutwork.store.gguf import checkpoint_of, convert, write_gguf_checkpoint
 from cutwork.store.gguf.file import GgufFile
+from cutwork.store.gguf.tokenizer import ending_tokens
 from cutwork.store.packed_codes import unpack_codes
 from cutwork.store.resolve import resolve
 from cutwork.store.safetensors import open_tensors
@@ -273,3 +274,19 @@ def test_damaged_files_are_read_or_refused(kind: str, tmp_path: Path) -> None:
             assert "\n" not in str(error), case
             ends["refused"] += 1
     assert min(ends.values()) > 100, ends
+
+
+def test_turns_end_as_llama_cpp_ends_them(tmp_path: Path) -> None:
+    path = small(tmp_path / "model.gguf")
+    file = GgufFile(path)
+    tokens, kinds = (list(file.metadata[f"tokenizer.ggml.{key}"]) for key in ("tokens", "token_type"))
+    tokens[7], kinds[7], tokens[8], kinds[8] = "<end_of_turn>", 3, "<|im_end|>", 1  # the second is text
+    metadata = {**file.metadata, "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": kinds}
+    eos = metadata["tokenizer.ggml.eos_token_id"]
+    assert ending_tokens(metadata) == [eos, 7]
+
+
+@pytest.mark.parametrize("key", ["rope.scale_linear", "rope.scaling.factor"])
+def test_older_files_stretch_positions_too(key: str, tmp_path: Path) -> None:
+    made = resolve(small(tmp_path / "model.gguf", **{f"llama.{key}".replace(".", "__"): 4}))
+    assert read_config(made)["rope_parameters"] == {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}

@@ -162,7 +162,8 @@ def test_bad_settings_get_one_sentence(bad: TaskSettings, message: str) -> None:
         ("#### 70", False),
         ("#### -7", False),
         ("the answer is 7", False),
-        ("#### 1\n#### 7", True),
+        ("#### 1\n#### 7", False),
+        ("#### 7\n\nQuestion: 3 + 4?\nAnswer: #### 1", True),
         ("", False),
     ],
 )

@@ -83,11 +83,12 @@ def chat(
             except KeyboardInterrupt:
                 console.print("[dim] (stopped)[/dim]", end="")
             except CutworkError as error:
-                messages.pop()
                 console.print(Text.assemble((str(error), "red"), (" /reset starts anew", "dim")), end="")
             print()
             if shown.answer:
                 messages.append({"role": "assistant", "content": shown.answer})
+            elif messages and messages[-1]["role"] == "user":
+                messages.pop()  # or the next turn would be the second of the user's in a row
 
 
 class _Shown:

@@ -119,6 +119,8 @@ def compress(
     base = base.model_copy(
         update={"compare": base.compare.model_copy(update={"threads": threads or base.compare.threads})}
     )
+    if sure and within is None:
+        raise CutworkError("--sure is for --within alone; give that, or leave it out")
     report = carry_out(
         base,
         Goal(within, speedup, None if memory is None else _bytes(memory), sure),

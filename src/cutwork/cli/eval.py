@@ -9,6 +9,7 @@ from rich.console import Console
 from cutwork.cli.console import print_json
 from cutwork.cli.loading import AdapterOption, ModelArgument, loads_model, with_adapter
 from cutwork.cli.options import Json
+from cutwork.cli.training import settings_of
 from cutwork.errors import CutworkError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def evaluate(
     Example: [bold]cutwork eval out/packed --lm-eval hellaswag,arc_easy --limit 500[/bold]
     """
     from cutwork.engine.model import Model
-    from cutwork.measure.quality import accuracy
+    from cutwork.measure.quality import accuracy, check_measurable
     from cutwork.recipe import TaskSettings, load_recipe
     from cutwork.tasks.load import load_task
     from cutwork.tasks.perplexity import read_text
@@ -77,24 +78,40 @@ def evaluate(
         raise CutworkError("nothing to measure; give --task, --recipe, --text or --lm-eval")
     if task and recipe:
         raise CutworkError("give either --task or --recipe, not both")
+    for option, given, wanted, there in (
+        ("--limit", limit, "--lm-eval", lm_eval),
+        ("--num-fewshot", num_fewshot, "--lm-eval", lm_eval),
+        ("--chat-template", chat_template or None, "--lm-eval", lm_eval),
+        ("--samples", samples, "--task or --recipe", task or recipe),
+        ("--max-tokens", max_tokens, "--text", text),
+    ):
+        if given is not None and not there:
+            raise CutworkError(f"{option} is for {wanted} alone; give that too, or leave it out")
     if recipe:
         asked = {"test_samples": samples, "seed": seed}
         chosen = {key: value for key, value in asked.items() if value is not None}
         settings = load_recipe(recipe).task.model_copy(update=chosen)
     elif task:
-        settings = TaskSettings(name=task, test_samples=samples or 200, seed=seed or 0)
+        settings = settings_of(TaskSettings, name=task, test_samples=samples or 200, seed=seed or 0)
     content = read_text(text) if text else None
-    if lm_eval:
+    tasks = [name.strip() for name in (lm_eval or "").split(",") if name.strip()]
+    if lm_eval is not None:
+        from cutwork.measure.harness import check_tasks
         from cutwork.measure.harness import lm_eval as ask
+
+        if not tasks:
+            raise CutworkError("--lm-eval names no task; give some, as in hellaswag,gsm8k")
+        check_tasks(tasks)  # before the others are answered
+    data = load_task(settings) if task or recipe else None
+    if data:
+        check_measurable(data)
     console = Console(stderr=True)
     results: dict[str, object] = {"model": model}
     batch = max(16, 4 * num_beams)
     with Model.load(model, **with_adapter(loading | {"max_batch": batch}, adapter)) as loaded:
         loaded.check_writes()
-        if task or recipe:
-            score = accuracy(
-                loaded, load_task(settings), max_new_tokens=max_new_tokens, num_beams=num_beams, console=console
-            )
+        if data:
+            score = accuracy(loaded, data, max_new_tokens=max_new_tokens, num_beams=num_beams, console=console)
             results |= {
                 "task": settings.name,
                 "accuracy": score.accuracy,
@@ -105,16 +122,13 @@ def evaluate(
         if content is not None:
             measured = loaded.perplexity(content, window=window, max_tokens=max_tokens)
             results |= {"text": str(text), "perplexity": measured.perplexity, "tokens": measured.tokens}
-        if lm_eval:
-            tasks = [name.strip() for name in lm_eval.split(",") if name.strip()]
-            if not tasks:
-                raise CutworkError("--lm-eval names no task; give some, as in hellaswag,gsm8k")
+        if tasks:
             found = ask(loaded, tasks, limit=limit, fewshot=num_fewshot, chat=chat_template, console=console)
             results["lm_eval"] = found
     if as_json:
         print_json(results)
         return
-    if lm_eval:
+    if tasks:
         _print_harness(found)
     if "accuracy" in results:
         print(f"{settings.name}: accuracy {score.accuracy:.1%} ({score.right} of {score.samples} right)")

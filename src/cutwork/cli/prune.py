@@ -103,7 +103,8 @@ def prune(
         seed=seed,
         **({} if sparsity is None else {"sparsity": sparsity}),
     )
-    samples = training_task(task, recipe, calibration_samples, seed).train if settings.needs_samples else ()
+    # Of many, as `run` does it: the first rows of a file may be all of one kind.
+    samples = training_task(task, recipe, None, seed, least=calibration_samples).train if settings.needs_samples else ()
     most, long = lengths(recipe, max_length, long)
     report = carry_out(
         resolve(model),

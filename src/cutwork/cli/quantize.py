@@ -83,8 +83,11 @@ def quantize(
     from cutwork.quantize.quantize import quantize as carry_out
     from cutwork.store.resolve import resolve
 
+    if lr <= 0:
+        raise CutworkError(f"--lr: input should be greater than 0 (got {lr})")
     training = settings_of(
-        TuneSettings, **_DEFAULT.qat.model_dump(exclude_unset=True) | {"max_steps": steps, "learning_rate": lr}
+        TuneSettings,
+        **_DEFAULT.qat.model_dump(exclude_unset=True) | {"max_steps": steps, "learning_rate": lr, "seed": seed},
     )
     settings = settings_of(
         QuantizeSettings,
@@ -101,8 +104,10 @@ def quantize(
         seed=seed,
         qat=training,
     )
-    wanted = calibration_samples if method != "qat" else min(steps * training.batch_size, _MOST_SAMPLES)
-    samples = training_task(task, recipe, wanted, seed).train if settings.needs_samples else ()
+    wanted = min(steps * training.batch_size, _MOST_SAMPLES) if method == "qat" else None
+    samples = (
+        training_task(task, recipe, wanted, seed, least=calibration_samples).train if settings.needs_samples else ()
+    )
     most, long = lengths(recipe, max_length, long)
     report = carry_out(
         resolve(model),

@@ -50,4 +50,5 @@ def run(
         print_json(results)
         return
     console().print(console_table([results]))
-    print(f"wrote {directory / 'results.json'}, {directory / 'results.md'}, {directory / 'results.png'}")
+    written = (directory / name for name in ("results.json", "results.md", "results.png"))
+    print(f"wrote {', '.join(str(file) for file in written if file.is_file())}")

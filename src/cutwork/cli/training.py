@@ -52,10 +52,13 @@ def lengths(recipe: Path | None, max_length: int | None, long: Long | None) -> t
     return max_length or settings.max_length, long or settings.long
 
 
-def training_task(task: str | None, recipe: Path | None, count: int | None, seed: int, validation: int = 0) -> Task:
+def training_task(
+    task: str | None, recipe: Path | None, count: int | None, seed: int, validation: int = 0, least: int = 1
+) -> Task:
     """A named task, a file's rows or a recipe's task, of which training and validation samples are wanted.
 
-    count: None for as many as the recipe says, or 2,000. Raises CutworkError unless exactly one is given.
+    count: None for as many as the recipe says, or 2,000, but `least` at least. Raises CutworkError unless exactly one
+    of the first two is given.
     """
     if bool(task) == bool(recipe):
         raise CutworkError("give either --task NAME, --task FILE.jsonl or --recipe FILE to say what the samples are")
@@ -63,10 +66,13 @@ def training_task(task: str | None, recipe: Path | None, count: int | None, seed
         settings = load_recipe(recipe).task
         if validation:
             settings = settings.model_copy(update={"validation_samples": validation})
+        count = count or max(settings.train_samples, least)
+        if count > settings.train_samples:
+            settings = settings.model_copy(update={"train_samples": count})
         found = load_task(settings)
         return replace(found, train=found.train[:count])
     assert task
-    count = count or TaskSettings(name=task).train_samples
+    count = count or max(TaskSettings(name=task).train_samples, least)
     if of_rows(task):  # of which no test split is needed
         rows = read_samples(task, most=count + validation)
         return hold_out(Task(task, tuple(rows), ()), validation, seed)

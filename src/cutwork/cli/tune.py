@@ -72,10 +72,14 @@ def tune(
     teacher_dtype: Annotated[TorchDType, typer.Option(help="auto: that of the forward pass.")] = "auto",
     teacher_device: Annotated[str, typer.Option(help="cpu, cuda:1, …; auto: beside the model.")] = "auto",
     lora_rank: Annotated[int, typer.Option(min=0, help="Train masked adapters of this rank only; 0: all weights.")] = 0,
-    lora_alpha: Annotated[float, typer.Option(help="The adapters are scaled by alpha / rank.")] = LoraSettings().alpha,
+    lora_alpha: Annotated[
+        float | None,
+        typer.Option(help=f"The adapters are scaled by alpha / rank.  \\[default: {LoraSettings().alpha:g}]"),
+    ] = None,
     lora_targets: Annotated[
-        str, typer.Option(help="Linears of the blocks that get adapters: names or patterns, with commas.")
-    ] = "*",
+        str | None,
+        typer.Option(help="Linears of the blocks that get adapters: names or patterns, with commas.  \\[default: all]"),
+    ] = None,
     keep_zeros: Annotated[bool, typer.Option(help="Zeros of the blocks' linears stay zero.")] = _DEFAULT.keep_zeros,
     save_every: Annotated[int, typer.Option(help="Optimiser steps between checkpoints.")] = _DEFAULT.save_every,
     keep_best: Annotated[
@@ -131,9 +135,7 @@ def tune(
         gradient_checkpointing=gradient_checkpointing,
         weights=weights,
         losses=settings_of(Losses, ce=ce, kl=kl, squarehead=squarehead, temperature=temperature),
-        lora=settings_of(LoraSettings, rank=lora_rank, alpha=lora_alpha, targets=tuple(lora_targets.split(",")))
-        if lora_rank
-        else None,
+        lora=_adapters(lora_rank, lora_alpha, lora_targets),
         teacher_dtype=teacher_dtype,
         teacher_device=teacher_device,
         keep_zeros=keep_zeros,
@@ -181,3 +183,16 @@ def tune(
         f"{report['dtype']}), loss {report['final'].get('loss', float('nan')):.4g}{measured}, "
         f"zeros per layer {min(zeros):.2%} to {max(zeros):.2%}"
     )
+
+
+def _adapters(rank: int, alpha: float | None, targets: str | None) -> LoraSettings | None:
+    if not rank:
+        if alpha is not None or targets is not None:
+            raise CutworkError(
+                "--lora-alpha and --lora-targets are for --lora-rank alone; give that too, or leave them out"
+            )
+        return None
+    if alpha is not None and alpha <= 0:
+        raise CutworkError(f"--lora-alpha: input should be greater than 0 (got {alpha})")
+    given = {"alpha": alpha, "targets": None if targets is None else tuple(targets.split(","))}
+    return settings_of(LoraSettings, rank=rank, **{key: value for key, value in given.items() if value is not None})

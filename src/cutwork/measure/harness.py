@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jinja2 import TemplateError
 from lm_eval import simple_evaluate
 from lm_eval.api.model import TemplateLM
 from lm_eval.tasks import TaskManager
@@ -61,13 +62,16 @@ class EngineLM(TemplateLM):
 
     def apply_chat_template(self, chat_history: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
         """The prompt of a conversation; without `add_generation_prompt` its last turn is left open."""
-        text = self.tokenizer.apply_chat_template(
-            list(chat_history),
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=not add_generation_prompt,
-        )
-        return str(text)
+        turns = list(chat_history)
+        how = {"add_generation_prompt": add_generation_prompt, "continue_final_message": not add_generation_prompt}
+        try:
+            return str(self.tokenizer.apply_chat_template(turns, tokenize=False, **how))
+        except TemplateError:  # of one that refuses what a task says to the system; lm-eval's `hf` does the same
+            turns = [turn for turn in turns if turn["role"] != "system"]
+            try:
+                return str(self.tokenizer.apply_chat_template(turns, tokenize=False, **how))
+            except TemplateError as error:
+                raise CutworkError(f"the model's chat template refuses what lm-eval asks: {error}") from None
 
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[tuple[str, str], list[int], list[int]]], **_: Any
@@ -157,6 +161,15 @@ def _options(given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def check_tasks(tasks: Sequence[str]) -> TaskManager:
+    """Raise CutworkError for a task that lm-eval does not have; what it knows of all others."""
+    manager = TaskManager()
+    for name in tasks:
+        if name not in manager.task_index and not Path(name).is_file():
+            raise CutworkError(f"lm-eval has no task '{name}'; `lm-eval ls tasks` lists them, or give a YAML file")
+    return manager
+
+
 def lm_eval(
     model: "Model",
     tasks: Sequence[str],
@@ -172,10 +185,9 @@ def lm_eval(
     chat: prompts through the model's chat template. Raises CutworkError for a task that does not exist or whose data
     cannot be had.
     """
-    manager = TaskManager()
-    for name in tasks:
-        if name not in manager.task_index and not Path(name).is_file():
-            raise CutworkError(f"lm-eval has no task '{name}'; `lm-eval ls tasks` lists them, or give a YAML file")
+    manager = check_tasks(tasks)
+    if chat and not model.tokenizer.chat_template:  # type: ignore[union-attr]
+        raise CutworkError("this model has no chat template; ask without --chat-template")
     try:
         found = simple_evaluate(
             model=EngineLM(model, console),

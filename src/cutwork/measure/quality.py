@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -31,6 +32,13 @@ class Score:
     def accuracy(self) -> float:
         """The fraction of right answers."""
         return self.right / self.samples
+
+
+def check_measurable(task: Task) -> None:
+    """Raise CutworkError if what the task is measured by is not installed, before anything is answered."""
+    needed = {"translation": "sacrebleu", "speech": "jiwer"}.get(task.metric)
+    if needed and not find_spec(needed):
+        raise CutworkError(f"what is measured in the end needs {needed}; install it with: pip install 'cutwork[eval]'")
 
 
 def accuracy(

@@ -1,7 +1,9 @@
 """A finished run as a repository of the Hub: plain weights, packed models, and the card that is their evidence."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -44,16 +46,29 @@ def repository(run: Path, name: str, dense: str, sparse: str) -> dict[str, Path 
             f"the models of {run} were made anew after they were measured; finish it: cutwork run RECIPE"
         )
     base = hub_name(settings["model"])
-    if not base:
-        settings = {**settings, "model": Path(settings["model"]).name}  # where it lies here is nobody's business
+    results = _without_places(results)
+    settings = results["settings"] | {"output": f"out/{Path(settings['name']).name}"}
     files: dict[str, Path | bytes] = {
         file.relative_to(run / checkpoint).as_posix(): file for file in model_files(run / checkpoint)
     }
     for packed in (dense, sparse):
         files |= {f"packed/{packed}/{file.name}": file for file in sorted((run / "packed" / packed).iterdir())}
-    results = {**results, "settings": settings}
     manifest = read_manifest(run / "packed" / sparse)
     files["recipe.yaml"] = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode()
     files["results.json"] = (json.dumps(results, indent=1) + "\n").encode()
     files["README.md"] = card(name, base, results, sparse, manifest, digest(settings)).encode()
     return files
+
+
+def _without_places(found: Any) -> Any:
+    """Results or settings with the names of files and directories instead of where they lie here, which is nobody's
+    business."""
+    if isinstance(found, dict):
+        return {key: _without_places(value) for key, value in found.items()}
+    if isinstance(found, (list, tuple)):
+        return [_without_places(value) for value in found]
+    if isinstance(found, str) and "/" in found:
+        path = Path(found).expanduser()
+        with suppress(OSError):
+            return path.name if path.is_absolute() or path.exists() else found
+    return found

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from datetime import date
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 
 from cutwork.errors import CutworkError
+from cutwork.measure.quality import check_measurable
 from cutwork.recipe import PackSettings, Recipe
 from cutwork.run.durations import Durations
 from cutwork.run.preview import add_preview
@@ -34,9 +34,6 @@ VARIANTS: dict[str, tuple[str, Literal["f32", "bf16"] | None]] = {
 }
 
 
-_MEASURED_BY = {"translation": "sacrebleu", "speech": "jiwer"}  # by the task's metric
-
-
 def run(recipe: Recipe, *, output: Path | None = None, until: str = "compare", console: Console | None = None) -> Path:
     """Carry out a recipe up to the stages of the group `until` and return its output directory.
 
@@ -47,9 +44,8 @@ def run(recipe: Recipe, *, output: Path | None = None, until: str = "compare", c
         raise CutworkError(f"there is no stage '{until}'; the stages are {', '.join(GROUPS)}")
     output = (output or recipe.output).expanduser()
     stages = stages_of(recipe, output, console or Console(stderr=True))
-    needed = _MEASURED_BY.get(stages.task.metric)
-    if until == GROUPS[-1] and needed and not find_spec(needed):
-        raise CutworkError(f"what is measured in the end needs {needed}; install it with: pip install 'cutwork[eval]'")
+    if until == GROUPS[-1]:
+        check_measurable(stages.task)
     stages.carry_out(until)
     return output
 
@@ -59,8 +55,10 @@ def stages_of(recipe: Recipe, output: Path, console: Console) -> Stages:
     wanted = recipe.compare.models or tuple(VARIANTS)
     if unknown := [name for name in wanted if name not in VARIANTS]:
         raise CutworkError(f"compare.models: there is no '{unknown[0]}'; they are {', '.join(VARIANTS)}")
-    if recipe.compare.lm_eval:
-        import lm_eval  # noqa: F401  # or else, before any work is done, the error that it is not installed
+    if recipe.compare.lm_eval:  # a task that does not exist would else be told after all work is done
+        from cutwork.measure.harness import check_tasks
+
+        check_tasks(recipe.compare.lm_eval)
     task = load_task(recipe.task)
     if not task.train or not task.test:
         raise CutworkError(f"task {task.name} has no training or no test samples; give it both in task.options")

@@ -1,8 +1,8 @@
 """A model of a server, with the thread that runs it and its tokenizer, and what it is for."""
 
-import threading
 from dataclasses import dataclass, replace
 
+from cutwork.serve.jobs.turn import Turn
 from cutwork.engine.model import Model
 from cutwork.engine.speech.vocabulary import vocabulary_of
 from cutwork.engine.translation import translates
@@ -89,7 +89,7 @@ class ServedModel:
         self.tokens.close()
 
 
-def start(name: str, model: Model, metrics: ModelMetrics, limits: Limits, turn: threading.Lock) -> ServedModel:
+def start(name: str, model: Model, metrics: ModelMetrics, limits: Limits, turn: Turn) -> ServedModel:
     """A model with its thread running. turn: held by whichever of a server's threads computes.
 
     Raises CutworkError for speech without its special tokens.

@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from cutwork.serve.jobs.turn import Turn
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
 from cutwork.serve.card import card
@@ -49,7 +49,7 @@ class ServedModels:
     """
 
     def __init__(self, models: Mapping[str, Source], metrics: Metrics, limits: Limits) -> None:
-        self._turn, self._metrics, self._limits = threading.Lock(), metrics, limits
+        self._turn, self._metrics, self._limits = Turn(), metrics, limits
         self._changing, self._released = asyncio.Lock(), asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._draining = False

@@ -45,4 +45,5 @@ def hub_name(name: str) -> str | None:
     if name in demo_model.NAMES:
         return demo_model.hub_name(name)
     of_hub = name.removeprefix(HUB).partition("@")[0]
-    return of_hub if hub.is_name(of_hub) and not Path(name).expanduser().exists() else None
+    local = not name.startswith(HUB) and (Path(name).expanduser().exists() or of_hub.partition("/")[0] in _FOLDERS)
+    return of_hub if hub.is_name(of_hub) and not local else None

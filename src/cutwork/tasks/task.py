@@ -58,9 +58,12 @@ class Task:
 
 
 def final_number(text: str) -> float | None:
-    """The number after the last `####` of an answer, the way GSM8K marks it, or None."""
+    """The number after the first `####` of an answer, as GSM8K's authors and lm-eval read it, or None.
+
+    A model that has answered may go on with another question and its answer.
+    """
     numbers = ["".join(found) for found in _NUMBER.findall(text)]
-    return float(numbers[-1].replace(",", "").replace("--", "")) if numbers else None
+    return float(numbers[0].replace(",", "").replace("--", "")) if numbers else None
 
 
 def is_right(reply: str, answer: str) -> bool:

@@ -50,7 +50,8 @@ def test_times_follow_the_grammar_of_transformers() -> None:
 
 def test_tokens_that_are_not_to_be_written() -> None:
     rules = TimestampRules(WORDS, suppressed=[2, 5], blank=False, times=False, last_first_time=None)
-    for answer, expected in (([], {2, 3, 5, 10}), ([1], {2, 5})):
+    times = set(range(15, 40))
+    for answer, expected in (([], {2, 3, 5, 10} | times), ([1], {2, 5} | times)):
         scores = np.zeros(40, np.float32)
         rules(scores, answer)
         assert set(np.flatnonzero(np.isneginf(scores))) == expected
@@ -116,6 +117,11 @@ def test_silence_is_found_and_times_are_put_back() -> None:
     ]
     assert (segment.start, segment.end) == (found.restore(0.9), found.restore(1.5))
     assert len(spoken(noise, Silence(min_silence_duration_ms=10_000, decibels=9)).stretches) == 1
+    fractions = {"speech_pad_ms": 100.0, "min_speech_duration_ms": 90.5, "decibels": 9}
+    assert len(spoken(sound(2), Silence.of(fractions)).sound)
+    for wrong in (-1, float("nan"), float("inf"), "4"):
+        with pytest.raises(CutworkError, match="speech_pad_ms must be a number of at least 0"):
+            Silence.of({"speech_pad_ms": wrong})
     with pytest.raises(CutworkError, match="vad_parameters has no 'onset'"):
         Silence.of({"onset": 1})
     with pytest.raises(CutworkError, match="must be a number of at least 0"):

@@ -17,7 +17,7 @@ from cutwork.engine.classification.head import Head
 from cutwork.engine.embedding.description import read_activation, read_modules, read_prompts
 from cutwork.engine.embedding.pooling import Dense
 from cutwork.engine.embedding.texts import Text, Tokens, own_tokenizer
-from cutwork.errors import CutworkError
+from cutwork.errors import CutworkError, check_text
 from cutwork.pack.record import EncodedWeight
 from cutwork.store import bfloat16
 from cutwork.store.json_file import read_json
@@ -81,6 +81,7 @@ class QuestionReader:
         if isinstance(text, str):
             raise CutworkError("this model tells how well a document answers a query; give pairs, or use rerank")
         query, document = text
+        check_text(query + document, "a text")
         ids, cut = self._written(query, document), False
         while len(ids) > self.max_length:
             found = self._tokenizer.encode(document, add_special_tokens=False)

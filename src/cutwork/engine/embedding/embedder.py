@@ -61,6 +61,9 @@ class Embedder:
         Raises CutworkError for what is empty, too many ids, and a prompt that is not known or not for this model.
         """
         before = self._prompt(options)
+        asked = options.get("prompt") is not None or options.get("prompt_name") is not None
+        if asked and not all(isinstance(each, str) for each in inputs):
+            raise CutworkError("a prompt goes before text; put its tokens before the others, or give text")
         given = [before + each for each in inputs if isinstance(each, str)]
         texts = iter(self.reader.read(given) if given else ())
         found = [next(texts) if isinstance(each, str) else Tokens.of_ids(each) for each in inputs]

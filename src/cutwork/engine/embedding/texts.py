@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cutwork.errors import CutworkError
+from cutwork.errors import CutworkError, check_text
 
 Text = str | tuple[str, str]
 
@@ -70,6 +70,7 @@ class TextReader:
             first, second = map(self._plain, text)
             assert isinstance(first, str) and isinstance(second, str)
             return first, second
+        check_text(text, "a text")
         return text.lower() if self._lower else text
 
 

@@ -75,7 +75,7 @@ class ModelDecoder:
 
     def logits(self, memory: EncodedInput, prompt: Sequence[int]) -> np.ndarray:
         """Logits float32 [V] after a prompt."""
-        return np.asarray(self._model.logits(prompt, memory)[-1])
+        return np.asarray(self._model.logits(prompt, memory, first=len(prompt) - 1)[-1])
 
     def attention(
         self, memory: EncodedInput, tokens: Sequence[int], heads: Sequence[tuple[int, int]]

@@ -35,6 +35,8 @@ class TimestampRules:
         if self._times:
             self._pair_times(scores, answer)
             self._prefer_times(scores)
+        else:
+            scores[self._first_time :] = -np.inf
 
     def _pair_times(self, scores: np.ndarray, answer: Sequence[int]) -> None:
         first = self._first_time

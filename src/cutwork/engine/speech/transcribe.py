@@ -21,7 +21,7 @@ from cutwork.engine.speech.timestamp_rules import TimestampRules
 from cutwork.engine.speech.vad import Silence, spoken
 from cutwork.engine.speech.vocabulary import Vocabulary
 from cutwork.engine.speech.words import Aligner
-from cutwork.errors import check_text
+from cutwork.errors import CutworkError, check_text
 
 TranscriptionProgress = Callable[[float, float], None]  # (seconds done, seconds in all)
 
@@ -74,6 +74,10 @@ class Transcription:
         if options.initial_prompt:
             check_text(options.initial_prompt, "initial_prompt")
             self._history = self._ids(f" {options.initial_prompt.strip()}")
+            if any(token >= vocabulary.end for token in self._history):
+                raise CutworkError("initial_prompt holds one of the model's special tokens, such as <|endoftext|>")
+        if beyond := [token for token in options.suppress_tokens or () if token >= len(tokenizer)]:
+            raise CutworkError(f"suppress_tokens: there is no token {beyond[0]}; there are {len(tokenizer)}")
         self._segments: list[Segment] = []
         if options.word_timestamps:
             self._aligner = Aligner(decoder, tokenizer, vocabulary, self.language)

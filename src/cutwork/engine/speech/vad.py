@@ -39,7 +39,7 @@ class Silence:
         for key, value in (keywords or {}).items():
             if key not in known:
                 raise CutworkError(f"vad_parameters has no '{key}'; it has {', '.join(known)}")
-            if not isinstance(value, int | float) or value < 0:
+            if not isinstance(value, int | float) or not 0 <= value < float("inf"):
                 raise CutworkError(f"vad_parameters: {key} must be a number of at least 0, not {value!r}")
         if (keywords or {}).get("threshold", 0) > 1:
             raise CutworkError(
@@ -136,7 +136,7 @@ def _stretches(sound: np.ndarray, heard: np.ndarray, size: int, silence: Silence
             stretches[-1] = (stretches[-1][0], end)
         else:
             stretches.append((begin, end))
-    pad, shortest = silence.speech_pad_ms * RATE // 1000, silence.min_speech_duration_ms * RATE // 1000
+    pad, shortest = (int(ms * RATE // 1000) for ms in (silence.speech_pad_ms, silence.min_speech_duration_ms))
     padded: list[tuple[int, int]] = []
     for begin, end in stretches:
         if end - begin >= shortest:

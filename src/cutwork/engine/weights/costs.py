@@ -53,13 +53,12 @@ def load_costs() -> Costs:
     named = os.environ.get(ENVIRONMENT, "")
     if named == "default":
         return native().Costs()
-    path = Path(named) if named else cache_path()
     try:
-        return _read(path)
+        return _read(Path(named) if named else cache_path())
     except (OSError, ValueError, TypeError, KeyError) as error:
         if named:
             problem = error.strerror if isinstance(error, OSError) else error
-            raise CutworkError(f"the costs in {path} (from {ENVIRONMENT}) cannot be used: {problem}") from None
+            raise CutworkError(f"the costs in {named} (from {ENVIRONMENT}) cannot be used: {problem}") from None
         return native().Costs()
 
 

@@ -10,6 +10,7 @@ import yaml
 
 from cutwork.architectures import kind_of
 from cutwork.measure.interval import wilson
+from cutwork.measure.report.tables import called
 from cutwork.pack.manifest import Manifest, WeightEntry
 
 _LAYER = re.compile(r"\.\d+\.")
@@ -59,7 +60,7 @@ with Cutwork, which prunes, fine-tunes with the zeros held in place, and runs th
 
 ## What was measured
 
-{_measured(results["variants"])}
+{_measured(results)}
 
 {asked} held-out questions of {results["task"]}, the same for all models; intervals are Wilson's, of 95%, and do not say
 how much another seed would change. `dense` is the model before pruning, `pruned` after it and before any fine-tuning,
@@ -94,16 +95,16 @@ model = {_CLASSES[kind]}.from_pretrained("{name}")  # plain weights; the zeros a
 """
 
 
-def _measured(variants: list[dict[str, Any]]) -> str:
+def _measured(results: dict[str, Any]) -> str:
     lines = [
         "| model | zeros | accuracy (95% interval) | perplexity | disk MB | memory MB | prefill tok/s | decode tok/s |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for row in variants:
+    for row in results["variants"]:
         low, high = wilson(row["right"], row["samples"])
         perplexity = "–" if row["perplexity"] is None else f"{row['perplexity']:.2f}"
         lines.append(
-            f"| {row['name']} | {row['sparsity']:.0%} | {row['accuracy']:.1%} ({low:.1%} to {high:.1%}) | "
+            f"| {called(results, row['name'])} | {row['sparsity']:.0%} | {row['accuracy']:.1%} ({low:.1%} to {high:.1%}) | "
             f"{perplexity} | {row['disk_bytes'] / 1e6:.0f} | {row['memory_bytes'] / 1e6:.0f} | "
             f"{row['prefill_tokens_per_second']:.0f} | {row['decode_tokens_per_second']:.1f} |"
         )

@@ -6,10 +6,12 @@ from typing import Any
 
 from cutwork.errors import CutworkError
 from cutwork.measure.interval import wilson
+from cutwork.measure.report.tables import called
 
 # One colour per kind of model and one shape per number format, the same in every plot.
 _COLOURS = {"dense": "#4c566a", "pruned": "#d08770", "sparse": "#2a7f62"}
-_MARKERS = {"f32": "o", "bf16": "s", "int8": "D"}
+_DASHES = {"f32": "-", "bf16": "--", "int8": ":", "int4": ":"}
+_MARKERS = {"f32": "o", "bf16": "s", "int8": "D", "int4": "D"}
 
 
 def plot(results: Sequence[dict[str, Any]]) -> bytes:
@@ -29,10 +31,9 @@ def plot(results: Sequence[dict[str, Any]]) -> bytes:
         ax.set_ylim(bottom=0)
         ax.grid(alpha=0.25)
         ax.spines[["top", "right"]].set_visible(False)
-    machine = results[0]["machine"]
-    figure.suptitle(
-        f"{results[0]['task']} · {machine['cpu']} · {machine['threads']} threads", fontsize=11, x=0.01, ha="left"
-    )
+    machines = (f"{run['machine']['cpu']} · {run['machine']['threads']} threads" for run in results)
+    title = f"{results[0]['task']} · {' or '.join(dict.fromkeys(machines))}"
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     picture = BytesIO()
     figure.savefig(picture, format="png", dpi=150)
     return picture.getvalue()
@@ -63,7 +64,7 @@ def _against_speed(ax: Any, results: Sequence[dict[str, Any]]) -> None:
             if "samples" in row:
                 low, high = (100 * end for end in wilson(row["right"], row["samples"]))
                 ax.errorbar(x, y, [[y - low], [high - y]], color="#bbb", linewidth=1.2, capsize=3, zorder=2)
-            label = row["name"].replace("-", " ")
+            label = called(run, row["name"]).replace("-", " ")
             if kind != "dense":
                 label += f" {row['sparsity']:.0%}"
             if label not in (text for _, _, text in points):  # runs may share their dense model
@@ -78,10 +79,10 @@ def _against_sparsity(ax: Any, results: Sequence[dict[str, Any]]) -> None:
     lines: dict[str, list[tuple[float, float]]] = {}
     for run in results:
         for row in run["variants"]:
-            lines.setdefault(row["name"], []).append((100 * row["sparsity"], 100 * row["accuracy"]))
+            lines.setdefault(called(run, row["name"]), []).append((100 * row["sparsity"], 100 * row["accuracy"]))
     for name, line in sorted(lines.items()):
         kind, _, form = name.partition("-")
-        colour, dashes = _COLOURS.get(kind, "#888"), {"f32": "-", "bf16": "--", "int8": ":"}.get(form, "-")
+        colour, dashes = _COLOURS.get(kind, "#888"), _DASHES.get(form, "-")
         label = name.replace("-", " ")
         if kind == "dense":
             ax.axhline(max(y for _, y in line), color=colour, linestyle=dashes, linewidth=1.2, label=label)

@@ -22,15 +22,22 @@ _BASELINES = {"f32": "fp32", "bf16": "bf16", "int8": "int8"}  # what speed-ups a
 _SHORT = {
     "perplexity": "ppl",
     "disk MB": "MB",
-    **{f"decode vs dense {name}": f"vs dense {name}" for name in _BASELINES.values()},
+    **{f"decode vs dense {name}": f"vs dense {name}" for name in (*_BASELINES.values(), "int4", "int4 or int8")},
 }
+
+
+def called(run: dict[str, Any], name: str) -> str:
+    """A variant's name as reports have it: what `quantize` made is `int8` to the run's stages, though it may be int4."""
+    quantized = (run.get("settings") or {}).get("quantize") or {}
+    return name.replace("int8", "int4") if quantized.get("scheme") == "w4a16" else name
 
 
 def headings(results: Sequence[dict[str, Any]]) -> list[str]:
     """The columns of a table; after the accuracy what else any run was measured by, at the end speed-ups."""
     place = _HEADINGS.index("accuracy") + 1
     others = [*(LABELS[key] for key in _others(results)), *(f"{task} {metric}" for task, metric in _asked(results))]
-    against = [f"decode vs dense {_BASELINES[label]}" for label in _against(results)]
+    names = {label: " or ".join(sorted({called(run, name) for run in results})) for label, name in _BASELINES.items()}
+    against = [f"decode vs dense {names[label]}" for label in _against(results)]
     return [*_HEADINGS[:place], *others, *_HEADINGS[place:], *against]
 
 
@@ -40,7 +47,9 @@ def table_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
     rows = []
     for run in results:
         for row in run["variants"]:
-            name = f"{run['recipe']} · {row['name']}" if several else row["name"]
+            name = called(run, row["name"])
+            if several:
+                name = f"{run['recipe']} · {name}"
             rows.append(
                 [
                     name,
@@ -83,12 +92,15 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
 
 def caption(results: Sequence[dict[str, Any]]) -> str:
     """What was measured, on what."""
-    first = results[0]
-    machine = first["machine"]
     tasks = ", ".join(dict.fromkeys(run["task"] for run in results))
-    samples = first["variants"][0].get("samples", 0)
+    samples = " or ".join(dict.fromkeys(str(run["variants"][0].get("samples", 0)) for run in results))
+    machines = " or ".join(dict.fromkeys(_machine(run["machine"]) for run in results))
+    return f"{tasks}, {samples} held-out questions; {machines}"
+
+
+def _machine(machine: dict[str, Any]) -> str:
     threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
-    return f"{tasks}, {samples} held-out questions; {machine['cpu']}, {machine['isa']}, {threads}"
+    return f"{machine['cpu']}, {machine['isa']}, {threads}"
 
 
 def _others(results: Sequence[dict[str, Any]]) -> list[str]:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Generic, TypeVar
 
+from cutwork.serve.jobs.turn import Turn
 from cutwork.engine.model import Model
 from cutwork.serve.http.errors import ApiError, server_failed, shutting_down, took_too_long
 from cutwork.serve.metrics import ModelMetrics
@@ -73,7 +74,7 @@ class ModelThread(ABC, Generic[AnyJob]):
     limit: places that may be taken when a job comes.
     """
 
-    def __init__(self, model: Model, metrics: ModelMetrics, *, limit: int, turn: threading.Lock) -> None:
+    def __init__(self, model: Model, metrics: ModelMetrics, *, limit: int, turn: Turn) -> None:
         self.model, self.metrics, self.turn = model, metrics, turn
         self._limit = limit
         self._open: set[AnyJob] = set()

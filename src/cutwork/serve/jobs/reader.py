@@ -1,13 +1,13 @@
 """The thread of a model that reads texts and writes none: those of all requests, as many in a step as fit."""
 
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from cutwork.serve.jobs.turn import Turn
 from cutwork.engine.embedding.hidden_states import HiddenStates
 from cutwork.engine.embedding.texts import Tokens
 from cutwork.engine.model import Model
@@ -57,7 +57,7 @@ class Reader(ModelThread[Reading]):
         *,
         queue: int,
         queue_tokens: int,
-        turn: threading.Lock,
+        turn: Turn,
     ) -> None:
         super().__init__(model, metrics, limit=queue + 1, turn=turn)
         self._states, self._queue_tokens = states, queue_tokens

@@ -1,10 +1,10 @@
 """The thread of a model that hears speech: one recording after the other, segments handed out as they come."""
 
 import logging
-import threading
 import time
 
 from cutwork.audio import RATE, read_audio
+from cutwork.engine.decoding.sampling import NotFinite
 from cutwork.engine.model import Model
 from cutwork.engine.speech.adapter import Stopped, open_transcription
 from cutwork.engine.speech.options import TranscribeOptions
@@ -12,6 +12,7 @@ from cutwork.engine.speech.segments import Segment, Transcript
 from cutwork.errors import CutworkError
 from cutwork.serve.http.errors import ApiError, shutting_down
 from cutwork.serve.jobs.job import Job, ModelThread
+from cutwork.serve.jobs.turn import Turn
 from cutwork.serve.metrics import ModelMetrics
 
 log = logging.getLogger("cutwork.serve")
@@ -34,7 +35,7 @@ class Recording(Job[Segment]):
 
 
 class Transcriber(ModelThread[Recording]):
-    """Lets go of `turn` before every step, so that other models come to theirs.
+    """Offers `turn` before every step, so that other models come to theirs.
 
     queue: recordings that may wait, with `queue_bytes` in all. longest: seconds a recording may last.
     """
@@ -46,7 +47,7 @@ class Transcriber(ModelThread[Recording]):
         *,
         queue: int,
         queue_bytes: int,
-        turn: threading.Lock,
+        turn: Turn,
         longest: float,
     ) -> None:
         super().__init__(model, metrics, limit=queue + 1, turn=turn)
@@ -77,6 +78,9 @@ class Transcriber(ModelThread[Recording]):
             self.fail(recording, self.ending(recording) or shutting_down())
         except MemoryError:
             self.fail(recording, ApiError(400, "the recording needs more memory than there is", param="file"))
+        except NotFinite as error:
+            log.error("a transcription ended: %s", error)
+            self.fail(recording, ApiError(500, str(error)))
         except CutworkError as error:
             self.fail(recording, ApiError(400, str(error), param="file"))
         except Exception:
@@ -112,8 +116,6 @@ class Transcriber(ModelThread[Recording]):
 
     def _stopped(self, recording: Recording) -> bool:
         """Whether to give up before a step; lets other models take one."""
-        self.turn.release()
-        time.sleep(0)
-        self.turn.acquire()
+        self.turn.offer()
         self.expire()
         return self.ending(recording) is not None

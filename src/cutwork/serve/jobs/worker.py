@@ -4,11 +4,11 @@ Nothing else touches the model while it runs. A step holds neither the GIL nor t
 """
 
 import logging
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cutwork.serve.jobs.turn import Turn
 from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.decoding.requests import Piece, Request
 from cutwork.engine.decoding.sampling import Logprob, NotFinite
@@ -81,7 +81,7 @@ class _Place:
 class Worker(ModelThread[TextJob]):
     """Continuous batching for many clients. queue: sequences that may wait beside a full batch."""
 
-    def __init__(self, model: Model, metrics: ModelMetrics, *, queue: int, turn: threading.Lock) -> None:
+    def __init__(self, model: Model, metrics: ModelMetrics, *, queue: int, turn: Turn) -> None:
         super().__init__(model, metrics, limit=queue + model.max_batch, turn=turn)
         self._places: dict[Request, _Place] = {}
         self._scorer: PromptScorer[TextJob] = PromptScorer(model)

@@ -12,7 +12,7 @@ from cutwork.engine.speech.segments import Transcript
 from cutwork.engine.speech.vocabulary import vocabulary_of
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.middleware import client_of
-from cutwork.serve.http.stream import EventStream, seconds_left, whole_answer
+from cutwork.serve.http.stream import EventStream, seconds_left, while_connected, whole_answer
 from cutwork.serve.jobs.transcriber import Recording
 from cutwork.serve.limits import Limits
 from cutwork.serve.routes.schema import UNUSED
@@ -88,7 +88,13 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
         recording = Recording(await file.read(), options, seconds, client_of(request))
         served.transcriber.submit(recording)
         if stream:
-            return EventStream(recording, _events(recording), limits.deadline)
+            events = _events(recording)
+            try:  # what is wrong with the recording is told as a status, which comes before the first event
+                first = await while_connected(request, _next(events))
+            except BaseException:
+                recording.cancel()
+                raise
+            return EventStream(recording, _from(first, events), limits.deadline)
         return _shown(await whole_answer(request, recording, recording.wait()), form, options)
 
     return routes
@@ -132,6 +138,16 @@ def _check(served: ServedModel, options: TranscribeOptions) -> None:
         raise ApiError(400, f"beam_size: this server allows at most {served.model.max_batch}", param="beam_size")
 
 
+async def _next(events: AsyncIterator[dict[str, Any]]) -> dict[str, Any]:
+    return await anext(events)
+
+
+async def _from(first: dict[str, Any], rest: AsyncIterator[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+    yield first
+    async for event in rest:
+        yield event
+
+
 async def _events(recording: Recording) -> AsyncIterator[dict[str, Any]]:
     async for segment in recording:
         yield {"type": "transcript.text.delta", "delta": segment.text}
@@ -162,7 +178,7 @@ def _verbose(transcript: Transcript, options: TranscribeOptions) -> dict[str, An
     ]
     answer: dict[str, Any] = {
         "task": options.task,
-        "language": _name(transcript.language),
+        "language": "english" if options.task == "translate" else _name(transcript.language),
         "duration": transcript.duration,
         "text": transcript.text,
         "segments": segments,

@@ -19,6 +19,8 @@ from cutwork.store.output import output_directory
 from cutwork.store.packed_codes import pack_nibbles
 from cutwork.store.safetensors import SafetensorsWriter
 
+_FORM = 2  # of what is made: raised where the same file becomes something else
+
 
 def checkpoint_of(path: Path, codes: bool = False) -> Path:
     """The checkpoint made of a GGUF file, in the cache; of another size or time of change it is another file.
@@ -26,7 +28,7 @@ def checkpoint_of(path: Path, codes: bool = False) -> Path:
     codes: with 4-bit codes as they are, see `write_gguf_checkpoint`. Raises CutworkError for what cannot be read.
     """
     status = path.stat()
-    key = digest([path.name, status.st_size, status.st_mtime_ns])
+    key = digest([_FORM, path.name, status.st_size, status.st_mtime_ns])
     made = cache_directory() / "gguf" / f"{path.stem}-{key}{'-codes' if codes else ''}"
     if not made.is_dir():
         try:

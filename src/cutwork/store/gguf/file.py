@@ -88,7 +88,12 @@ class GgufFile:
         kind = gguf.GGMLQuantizationType(tensor.number)
         with np.errstate(all="ignore"):  # damaged scales may be anything
             for first in range(0, len(rows), step):
-                result[first : first + step] = gguf.quants.dequantize(rows[first : first + step], kind)
+                try:
+                    result[first : first + step] = gguf.quants.dequantize(rows[first : first + step], kind)
+                except NotImplementedError:
+                    raise CutworkError(
+                        f"{self.path}: '{name}' is stored as {kind.name}, which the gguf package does not read"
+                    ) from None
         return result.reshape(tensor.shape)
 
     def codes(self, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,10 @@ _SPECIAL = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad
 # Ways to split a text before merging, by `tokenizer.ggml.pre`, beside those that transformers knows.
 _DIGITS = ("smollm",)  # numbers into digits before all else
 _AS_GPT2 = ("gpt-2", "default")
-_WHOLE_WORDS = ("llama3", "llama-v3", "llama-bpe")  # a word that is a token is not merged
+_WHOLE_WORDS = ("llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral", "tekken")  # a word that is a token stays one
+# What ends a turn though no key of the file says so, as llama.cpp knows it by its text.
+_ENDS = ("<end_of_turn>", "<|eot_id|>", "<|im_end|>", "<|end|>", "<|eom_id|>")
+_CONTROL = 3  # the type of tokens that are no text
 
 
 def write_tokenizer(file: GgufFile, arch: str, directory: Path) -> None:
@@ -39,11 +42,19 @@ def write_tokenizer(file: GgufFile, arch: str, directory: Path) -> None:
     (directory / "tokenizer_config.json").write_text(
         json.dumps(settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )
-    ends = [metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
-    ends = [end for end in ends if isinstance(end, int) and not isinstance(end, bool)]
     (directory / "generation_config.json").write_text(
-        json.dumps({"eos_token_id": list(dict.fromkeys(ends))}) + "\n", encoding="utf-8"
+        json.dumps({"eos_token_id": ending_tokens(metadata)}) + "\n", encoding="utf-8"
     )
+
+
+def ending_tokens(metadata: dict[str, Any]) -> list[int]:
+    """The tokens that end an answer: those that the file names, and those that do by their text."""
+    ends = [metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
+    tokens, kinds = (metadata.get(f"tokenizer.ggml.{name}") for name in ("tokens", "token_type"))
+    if isinstance(tokens, list) and isinstance(kinds, list):
+        pairs = zip(tokens, kinds, strict=False)
+        ends += [at for at, (token, kind) in enumerate(pairs) if kind == _CONTROL and token in _ENDS]
+    return list(dict.fromkeys(end for end in ends if isinstance(end, int) and not isinstance(end, bool)))
 
 
 def _token(metadata: dict[str, Any], tokens: Any, key: str) -> str | None:
@@ -71,7 +82,8 @@ def _core(metadata: dict[str, Any], arch: str, begin: str | None) -> Any:
     if splits in _DIGITS:
         byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
         core.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
-    begins = metadata.get("tokenizer.ggml.add_bos_token", sentencepiece)
+    # Where the file does not say, as llama.cpp has it: with splits like these words stay whole, too.
+    begins = metadata.get("tokenizer.ggml.add_bos_token", sentencepiece or splits in _WHOLE_WORDS)
     if begins and begin is not None:
         at = core.token_to_id(begin)
         core.post_processor = processors.TemplateProcessing(
