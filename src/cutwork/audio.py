@@ -61,7 +61,8 @@ def read_audio(
                 if not len(block):
                     break
     except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split()).removesuffix(".")
+        # soundfile's own text begins with the object that it reads, and where that is in memory.
+        reason = " ".join(str(getattr(error, "error_string", error)).split()).removesuffix(".")
         raise CutworkError(f"cannot read {name}: {reason}; convert it to WAV or FLAC") from None
     except MemoryError:
         raise CutworkError(f"{name} needs more memory than there is; cut it into shorter ones") from None

@@ -146,7 +146,10 @@ def test_bad_input_is_one_sentence(cutwork: Any, checkpoint: Path, packed: Path,
         (["eval", packed, "--task", "gsm8k", "--limit", 5], "--limit is for --lm-eval alone"),
         (["eval", packed, "--text", recipe, "--samples", 5], "--samples is for --task or --recipe alone"),
         (["eval", packed, "--task", "gsm8k", "--seed", -1], "--seed"),
-        (["compress", checkpoint, tmp_path / "o", "--task", batched, "--speedup", 2, "--sure"], "--sure is for --within"),
+        (
+            ["compress", checkpoint, tmp_path / "o", "--task", batched, "--speedup", 2, "--sure"],
+            "--sure is for --within",
+        ),
         (["quantize", checkpoint, tmp_path / "o", "--task", "gsm8k", "--lr", 0], "--lr: input should be greater"),
         (["batch", packed, batched, batched, "--overwrite"], "is what is read"),
         (["batch", packed, batched, tmp_path, "--overwrite"], "is a directory"),
@@ -191,9 +194,7 @@ def test_chat_answers_each_line(cutwork: Any, packed: Path, monkeypatch: pytest.
     assert status == 0 and err == "" and out.count("\n") >= 3
 
 
-def test_a_question_that_was_stopped_is_forgotten(
-    cutwork: Any, packed: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_question_that_was_stopped_is_forgotten(cutwork: Any, packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = iter(["first\n", "second\n", "/exit\n"])
     seen: list[list[dict[str, str]]] = []
 

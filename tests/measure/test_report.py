@@ -118,7 +118,9 @@ def test_int4_is_called_so_and_every_machine_is_named() -> None:
     run, other = results(), results()
     run["settings"] = {"quantize": {"scheme": "w4a16"}}
     other["machine"] = {**other["machine"], "cpu": "Other CPU"}
-    assert headings([run])[-1] == "decode vs dense int4" and headings([run, other])[-1] == "decode vs dense int4 or int8"
+    assert (
+        headings([run])[-1] == "decode vs dense int4" and headings([run, other])[-1] == "decode vs dense int4 or int8"
+    )
     assert any(row[0] == "sparse-int4" for row in table_rows([run]))
     assert not any("int8" in line for line in markdown([run]).splitlines())
     assert "Test CPU, avx512, 2 threads or Other CPU, avx512, 2 threads." in markdown([run, other])

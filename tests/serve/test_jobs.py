@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from cutwork.serve.jobs.turn import Turn
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.jobs.job import Job, ModelThread
+from cutwork.serve.jobs.turn import Turn
 from cutwork.serve.metrics import Metrics, ModelMetrics
 
 from .conftest import until

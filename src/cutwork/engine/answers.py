@@ -41,7 +41,7 @@ class Answers(Protocol):
     ) -> list[Generation]:
         """See `Model.respond`."""
 
-    def logits(self, tokens: Sequence[int], memory: EncodedInput | None = None) -> np.ndarray:
+    def logits(self, tokens: Sequence[int], memory: EncodedInput | None = None, *, first: int = 0) -> np.ndarray:
         """See `Model.logits`."""
 
     def cross_attention(

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass, replace
 
-from cutwork.serve.jobs.turn import Turn
 from cutwork.engine.model import Model
 from cutwork.engine.speech.vocabulary import vocabulary_of
 from cutwork.engine.translation import translates
 from cutwork.serve.grammar import Grammars
 from cutwork.serve.jobs.reader import Reader
 from cutwork.serve.jobs.transcriber import Transcriber
+from cutwork.serve.jobs.turn import Turn
 from cutwork.serve.jobs.worker import Worker
 from cutwork.serve.limits import Limits
 from cutwork.serve.metrics import ModelMetrics

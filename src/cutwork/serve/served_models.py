@@ -8,12 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from cutwork.serve.jobs.turn import Turn
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
 from cutwork.serve.card import card
 from cutwork.serve.http.errors import ApiError, took_too_long
 from cutwork.serve.http.middleware import at_end
+from cutwork.serve.jobs.turn import Turn
 from cutwork.serve.limits import Limits
 from cutwork.serve.metrics import Metrics, ModelMetrics
 from cutwork.serve.served_model import Abilities, ServedModel, start

@@ -130,9 +130,7 @@ def upload(name: str, files: Mapping[str, Path | bytes], *, private: bool, overw
         elif not overwrite and set(api.list_repo_files(name)) - {".gitattributes"}:
             raise CutworkError(f"the Hub has a model '{name}' already; choose another name or use --overwrite")
         elif private and not api.model_info(name).private:
-            raise CutworkError(
-                f"the Hub's model '{name}' is public; make it private there, or leave --private out"
-            )
+            raise CutworkError(f"the Hub's model '{name}' is public; make it private there, or leave --private out")
         operations = [CommitOperationAdd(path, content) for path, content in files.items()]
         return str(api.create_commit(name, operations, commit_message=message).commit_url)
     except CutworkError:

@@ -103,8 +103,9 @@ def _measured(results: dict[str, Any]) -> str:
     for row in results["variants"]:
         low, high = wilson(row["right"], row["samples"])
         perplexity = "–" if row["perplexity"] is None else f"{row['perplexity']:.2f}"
+        name = called(results, row["name"])
         lines.append(
-            f"| {called(results, row['name'])} | {row['sparsity']:.0%} | {row['accuracy']:.1%} ({low:.1%} to {high:.1%}) | "
+            f"| {name} | {row['sparsity']:.0%} | {row['accuracy']:.1%} ({low:.1%} to {high:.1%}) | "
             f"{perplexity} | {row['disk_bytes'] / 1e6:.0f} | {row['memory_bytes'] / 1e6:.0f} | "
             f"{row['prefill_tokens_per_second']:.0f} | {row['decode_tokens_per_second']:.1f} |"
         )

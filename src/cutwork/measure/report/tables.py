@@ -27,7 +27,7 @@ _SHORT = {
 
 
 def called(run: dict[str, Any], name: str) -> str:
-    """A variant's name as reports have it: what `quantize` made is `int8` to the run's stages, though it may be int4."""
+    """A variant's name as reports have it: to the run's stages what `quantize` made is int8, though it may be int4."""
     quantized = (run.get("settings") or {}).get("quantize") or {}
     return name.replace("int8", "int4") if quantized.get("scheme") == "w4a16" else name
 

@@ -14,9 +14,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Generic, TypeVar
 
-from cutwork.serve.jobs.turn import Turn
 from cutwork.engine.model import Model
 from cutwork.serve.http.errors import ApiError, server_failed, shutting_down, took_too_long
+from cutwork.serve.jobs.turn import Turn
 from cutwork.serve.metrics import ModelMetrics
 
 log = logging.getLogger("cutwork.serve")

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from cutwork.serve.jobs.turn import Turn
 from cutwork.engine.embedding.hidden_states import HiddenStates
 from cutwork.engine.embedding.texts import Tokens
 from cutwork.engine.model import Model
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.jobs.job import Job, ModelThread
+from cutwork.serve.jobs.turn import Turn
 from cutwork.serve.metrics import ModelMetrics
 
 log = logging.getLogger("cutwork.serve")

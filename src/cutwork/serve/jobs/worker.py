@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cutwork.serve.jobs.turn import Turn
 from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.decoding.requests import Piece, Request
 from cutwork.engine.decoding.sampling import Logprob, NotFinite
@@ -17,6 +16,7 @@ from cutwork.errors import CutworkError
 from cutwork.serve.http.errors import ApiError, server_failed
 from cutwork.serve.jobs.job import Job, ModelThread
 from cutwork.serve.jobs.scoring import PromptScorer
+from cutwork.serve.jobs.turn import Turn
 from cutwork.serve.metrics import ModelMetrics
 
 log = logging.getLogger("cutwork.serve")
