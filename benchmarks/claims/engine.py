@@ -100,9 +100,10 @@ def against_four_bits() -> str:
         **Against 4 bits**: where 4 of 16 neighbours are kept, int4 decodes {times(decode, peer)} as fast as
         ik_llama.cpp's Q4_0, built natively, on one core of Zen 4, {times(decode, peer, 2)} on two; that is
         {times(decode, own)} and {times(decode, own, 2)} as fast as our own dense int4. Batches of 16 in int8 do
-        {batches.ratio:.1f} times those of the fastest peer, {batches.against}, on one core. Random weights of a 1.1B shape, huge pages for
-        all, median and extremes of {len(found[decode, peer, 1].ratios)} rounds; an earlier build on one core of Zen 5
-        did {zen5.ratio:.2f} times ik's. What the pattern costs a small model: "Zeros that were trained".
+        {batches.ratio:.1f} times those of the fastest peer, {batches.against}, on one core (one round). Random weights
+        of a 1.1B shape, huge pages for all, else median and extremes of {len(found[decode, peer, 1].ratios)} rounds;
+        an earlier build on one core of Zen 5 did {zen5.ratio:.2f} times ik's. What the pattern costs a small model:
+        "Zeros that were trained".
     """)
 
 
@@ -131,7 +132,7 @@ def layers() -> str:
         **Single layers** in int8, of 128 tokens, reach {plain[0]:.2f}, {plain[1]:.2f} and
         {plain[2]:.2f} of the speed of DeepSparse's closed kernels at 50, 75 and 90% zeros, {reordered[0]:.2f},
         {reordered[1]:.2f} and {reordered[2]:.2f} with reordered weights. Where 4 of 16 neighbours are kept they are
-        {many:.2f} times as fast as its 75% anywhere, and {one:.2f} times for one token (one core of Zen 4).
+        {many:.2f} times as fast as its 75% anywhere, and {one:.2f} times for one token (one core of Zen 4, an earlier build).
     """)
 
 
