@@ -132,7 +132,8 @@ def layers() -> str:
         **Single layers** in int8, of 128 tokens, reach {plain[0]:.2f}, {plain[1]:.2f} and
         {plain[2]:.2f} of the speed of DeepSparse's closed kernels at 50, 75 and 90% zeros, {reordered[0]:.2f},
         {reordered[1]:.2f} and {reordered[2]:.2f} with reordered weights. Where 4 of 16 neighbours are kept they are
-        {many:.2f} times as fast as its 75% anywhere, and {one:.2f} times for one token (one core of Zen 4, an earlier build).
+        {many:.2f} times as fast as its 75% anywhere, and {one:.2f} times for one token (one core of Zen 4, an earlier
+        build).
     """)
 
 
