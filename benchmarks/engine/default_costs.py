@@ -3,8 +3,9 @@
     python -m benchmarks.engine.default_costs                       # print what has changed, write nothing
     python -m benchmarks.engine.default_costs --write [--isa avx2] [--only "slots"] [--rounds 3]
 
-On a quiet machine, half a minute for each instruction set and round; then `make native` builds the module anew. Zen 4
-writes zen4.h, every other processor defaults.h, which holds the costs of Zen 5 and of all that have none of their own.
+On a quiet machine, half a minute for each instruction set and round; then `make native` builds the module anew. Zen 3
+and 4 write zen4.h, all other processors defaults.h, which holds the costs of Zen 5 and of all that have none of their
+own.
 """
 
 import argparse
@@ -47,7 +48,7 @@ def main() -> None:
         for name in rounds[0]
         if options.only in name
     }
-    file = ZEN4 if processor().generation == "Zen 4" else DEFAULTS
+    file = ZEN4 if (processor().vendor, processor().family) == ("AuthenticAMD", 25) else DEFAULTS
     text = file.read_text()
     print(*changes(text, medians), sep="\n")
     if options.write:

@@ -197,8 +197,13 @@ def test_calibration_draws_from_all_samples(tmp_path: Path) -> None:
     options = {"train": str(data), "test": str(data)}
     task = {"name": "jsonl", "options": options, "train_samples": 20, "test_samples": 2}
     recipe.write_text(yaml.safe_dump({"name": "a", "model": "m", "output": "o", "task": task, "tune": {}}))
-    for count, least, found in ((None, 8, 20), (None, 30, 30), (5, 1, 5), (40, 1, 40)):
+    for count, least, found in ((None, 8, 20), (None, 30, 20), (5, 1, 5), (40, 1, 40)):
         assert len(training_task(None, recipe, count, 0, least=least).train) == found
+    held = yaml.safe_load(recipe.read_text())
+    held["task"]["validation_samples"] = 5
+    recipe.write_text(yaml.safe_dump(held))
+    with pytest.raises(CutworkError, match="more would move what it holds out for validation"):
+        training_task(None, recipe, 40, 0)
 
 
 def test_adapters_have_to_be_asked_for(tmp_path: Path) -> None:

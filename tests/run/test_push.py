@@ -157,11 +157,22 @@ def test_what_goes_wrong_is_one_sentence(run: Path, tmp_path: Path, hub: FakeHub
 
 
 def test_files_are_named_without_where_they_lay(tmp_path: Path) -> None:
-    here = tmp_path / "rows.jsonl"
-    here.touch()
-    found = {"task": {"options": {"train": str(here), "test": "/gone/test.jsonl"}}, "models": ("owner/name", 3, None)}
-    assert _without_places(found) == {
-        "task": {"options": {"train": "rows.jsonl", "test": "test.jsonl"}},
-        "models": ["owner/name", 3, None],
+    for name in ("train", "test"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "rows.jsonl").touch()
+    options = {"train": str(tmp_path / "train" / "rows.jsonl"), "test": str(tmp_path / "test" / "rows.jsonl")}
+    task = {"name": "jsonl", "options": {**options, "prefix": "/no_think {question}"}}
+    compare = {"perplexity_text": None, "lm_eval": ["gsm8k"]}
+    settings = {"name": "a", "model": "/home/me/base", "output": "/home/me/out", "task": task, "compare": compare}
+    found, names = _without_places(settings, None)
+    assert found["model"] == "base" and found["output"] == "out/a" and found["compare"] == compare
+    assert found["task"]["options"] == {
+        "train": "./train/rows.jsonl",
+        "test": "./test/rows.jsonl",
+        "prefix": "/no_think {question}",
     }
-    assert hub_name("out/dense") is None and hub_name("owner/name") == hub_name("hf:owner/name") == "owner/name"
+    assert names[options["train"]] == "./train/rows.jsonl"
+    alone, _ = _without_places({**settings, "task": {"name": str(tmp_path / "test")}}, "owner/base")
+    assert alone["task"]["name"] == "./test" and alone["model"] == "/home/me/base"
+    assert hub_name("out/dense") is None and hub_name("Out/dense") is None
+    assert hub_name("owner/name") == hub_name("hf:owner/name") == "owner/name"

@@ -57,8 +57,9 @@ def training_task(
 ) -> Task:
     """A named task, a file's rows or a recipe's task, of which training and validation samples are wanted.
 
-    count: None for as many as the recipe says, or 2,000, but `least` at least. Raises CutworkError unless exactly one
-    of the first two is given.
+    count: None for as many as the recipe says, or 2,000 and `least` at least; of recordings, which take memory,
+    `least`.
+    Raises CutworkError unless exactly one of the first two is given.
     """
     if bool(task) == bool(recipe):
         raise CutworkError("give either --task NAME, --task FILE.jsonl or --recipe FILE to say what the samples are")
@@ -66,13 +67,18 @@ def training_task(
         settings = load_recipe(recipe).task
         if validation:
             settings = settings.model_copy(update={"validation_samples": validation})
-        count = count or max(settings.train_samples, least)
-        if count > settings.train_samples:
+        if count and count > settings.train_samples:
+            if settings.validation_samples:
+                raise CutworkError(
+                    f"--samples {count}: the recipe has {settings.train_samples}, and more would move what it holds "
+                    "out for validation; raise task.train_samples in the recipe"
+                )
             settings = settings.model_copy(update={"train_samples": count})
         found = load_task(settings)
         return replace(found, train=found.train[:count])
     assert task
-    count = count or max(TaskSettings(name=task).train_samples, least)
+    heard = task in ("speech", "common_voice") or Path(task).expanduser().is_dir()
+    count = count or (least if heard else max(TaskSettings(name=task).train_samples, least))
     if of_rows(task):  # of which no test split is needed
         rows = read_samples(task, most=count + validation)
         return hold_out(Task(task, tuple(rows), ()), validation, seed)

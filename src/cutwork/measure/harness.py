@@ -185,12 +185,12 @@ def lm_eval(
     chat: prompts through the model's chat template. Raises CutworkError for a task that does not exist or whose data
     cannot be had.
     """
-    manager = check_tasks(tasks)
-    if chat and not model.tokenizer.chat_template:  # type: ignore[union-attr]
+    manager, asked = check_tasks(tasks), EngineLM(model, console)
+    if chat and not asked.tokenizer.chat_template:
         raise CutworkError("this model has no chat template; ask without --chat-template")
     try:
         found = simple_evaluate(
-            model=EngineLM(model, console),
+            model=asked,
             tasks=list(tasks),
             task_manager=manager,
             limit=limit,

@@ -1,6 +1,7 @@
 """A finished run as a repository of the Hub: plain weights, packed models, and the card that is their evidence."""
 
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from cutwork.run.stages import read_state
 from cutwork.store.directory import model_files
 from cutwork.store.fingerprint import digest
 from cutwork.store.resolve import hub_name
+
+_PLACES = ("train", "test", "directory")  # options of tasks that name files
 
 
 def repository(run: Path, name: str, dense: str, sparse: str) -> dict[str, Path | bytes]:
@@ -46,8 +49,8 @@ def repository(run: Path, name: str, dense: str, sparse: str) -> dict[str, Path 
             f"the models of {run} were made anew after they were measured; finish it: cutwork run RECIPE"
         )
     base = hub_name(settings["model"])
-    results = _without_places(results)
-    settings = results["settings"] | {"output": f"out/{Path(settings['name']).name}"}
+    settings, names = _without_places(settings, base)
+    results = {**results, "settings": settings, "task": names.get(results["task"], results["task"])}
     files: dict[str, Path | bytes] = {
         file.relative_to(run / checkpoint).as_posix(): file for file in model_files(run / checkpoint)
     }
@@ -60,15 +63,38 @@ def repository(run: Path, name: str, dense: str, sparse: str) -> dict[str, Path 
     return files
 
 
-def _without_places(found: Any) -> Any:
-    """Results or settings with the names of files and directories instead of where they lie here, which is nobody's
-    business."""
-    if isinstance(found, dict):
-        return {key: _without_places(value) for key, value in found.items()}
-    if isinstance(found, (list, tuple)):
-        return [_without_places(value) for value in found]
-    if isinstance(found, str) and "/" in found:
-        path = Path(found).expanduser()
-        with suppress(OSError):
-            return path.name if path.is_absolute() or path.exists() else found
-    return found
+def _without_places(settings: dict[str, Any], base: str | None) -> tuple[dict[str, Any], dict[str, str]]:
+    """Settings that do not say where files lie here, which is nobody's business, but how they lie to each other; and
+    what became of each that did."""
+    task, compare = settings["task"], settings["compare"]
+    options = task.get("options") or {}
+    asked = tuple(compare.get("lm_eval") or ())
+    given = [task["name"], *(options.get(key) for key in _PLACES), compare.get("perplexity_text"), *asked]
+    here = {text: place for text in given if isinstance(text, str) and (place := _place(text))}
+    root = os.path.commonpath([place.parent for place in here.values()]) if here else ""
+    names = {text: f"./{place.relative_to(root).as_posix()}" for text, place in here.items()}
+
+    def named(value: Any) -> Any:
+        return names.get(value, value) if isinstance(value, str) else value
+
+    found = {
+        **settings,
+        "model": settings["model"] if base else Path(settings["model"]).name,
+        "output": f"out/{Path(settings['name']).name}",
+        "task": {**task, "name": named(task["name"])},
+        "compare": {**compare, "perplexity_text": named(compare.get("perplexity_text"))},
+    }
+    if options:
+        found["task"]["options"] = {key: named(value) if key in _PLACES else value for key, value in options.items()}
+    if asked:
+        found["compare"]["lm_eval"] = [named(name) for name in asked]
+    return found, names
+
+
+def _place(text: str) -> Path | None:
+    """Where a file or directory of this name lies, or would lie; None for what is none here, such as a task's name."""
+    with suppress(OSError, RuntimeError, ValueError):
+        path = Path(text).expanduser()
+        if path.is_absolute() or ".." in path.parts or path.exists():
+            return Path(os.path.abspath(path))
+    return None

@@ -1,6 +1,7 @@
 """`cutwork run`: the stages of a recipe, from a pretrained model to the comparison of everything made of it."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -134,5 +135,8 @@ def _compare(recipe: Recipe, task: Task, packed: Mapping[str, Stage], stages: St
     results["date"] = date.today().isoformat()
     results["settings"] = recipe.model_dump(mode="json", exclude={"output"})
     results["made"] = {name: stage.key for name, stage in packed.items()}  # tells these models from later ones
-    write_report([results], file.parent)
+    plot = file.parent / "results.png"
+    if plot not in write_report([results], file.parent):
+        with suppress(OSError):
+            plot.unlink()  # of earlier results
     write_json(file, results)

@@ -34,8 +34,7 @@ def resolve(name_or_path: str | Path, codes: bool = False) -> Path:
     of_hub, _, revision = name.removeprefix(HUB).partition("@")
     if isinstance(name_or_path, Path) or not hub.is_name(of_hub):
         raise CutworkError(f"no model directory at {path}")
-    owner, slash, _ = of_hub.partition("/")
-    if not name.startswith(HUB) and (not slash or owner.lower() in _FOLDERS or Path(owner).is_dir()):
+    if not name.startswith(HUB) and _may_be_here(of_hub):
         raise CutworkError(f"no model directory at {path}; for the Hugging Face Hub's model write {HUB}{name}")
     return hub.download(of_hub, revision or None)
 
@@ -45,5 +44,11 @@ def hub_name(name: str) -> str | None:
     if name in demo_model.NAMES:
         return demo_model.hub_name(name)
     of_hub = name.removeprefix(HUB).partition("@")[0]
-    local = not name.startswith(HUB) and (Path(name).expanduser().exists() or of_hub.partition("/")[0] in _FOLDERS)
+    local = not name.startswith(HUB) and (Path(name).expanduser().exists() or _may_be_here(of_hub))
     return of_hub if hub.is_name(of_hub) and not local else None
+
+
+def _may_be_here(name: str) -> bool:
+    """Whether a directory may be meant by what could be a name of the Hub."""
+    owner, slash, _ = name.partition("/")
+    return not slash or owner.lower() in _FOLDERS or Path(owner).is_dir()

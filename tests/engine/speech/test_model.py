@@ -180,3 +180,11 @@ def test_one_bad_file_does_not_stop_the_others(path: Path, clip: Path, tmp_path:
         run(path, clip, tmp_path / "other" / "clip.wav", "--output-dir", tmp_path / "out")
     with pytest.raises(CutworkError, match="--temperature must be numbers"):
         run(path, clip, "--temperature", "warm")
+
+
+def test_tokens_that_are_not_there_cannot_be_kept_silent(path: Path) -> None:
+    with Model.load(path, threads=1, cache_bytes=1 << 24) as model:
+        last = model.config["vocab_size"] - 1
+        assert model.transcribe(sound(1.0), language="de", beam_size=1, suppress_tokens=(last,)).duration == 1.0
+        with pytest.raises(CutworkError, match=f"suppress_tokens: there is no token {last + 1}; there are {last + 1}"):
+            model.transcribe(sound(1.0), language="de", suppress_tokens=(last + 1,))

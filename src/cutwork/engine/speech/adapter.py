@@ -34,6 +34,9 @@ def open_transcription(
         raise CutworkError(f"{model.path} has no tokenizer, so nothing can be transcribed")
     vocabulary = vocabulary_of(model.path, model.config, model.tokenizer)
     assert model.encoder is not None
+    tokens = int(model.config["vocab_size"])
+    if beyond := [token for token in options.suppress_tokens or () if token >= tokens]:
+        raise CutworkError(f"suppress_tokens: there is no token {beyond[0]}; there are {tokens}")
     return Transcription(
         ModelDecoder(model, stopped),
         model.tokenizer,

@@ -76,8 +76,6 @@ class Transcription:
             self._history = self._ids(f" {options.initial_prompt.strip()}")
             if any(token >= vocabulary.end for token in self._history):
                 raise CutworkError("initial_prompt holds one of the model's special tokens, such as <|endoftext|>")
-        if beyond := [token for token in options.suppress_tokens or () if token >= len(tokenizer)]:
-            raise CutworkError(f"suppress_tokens: there is no token {beyond[0]}; there are {len(tokenizer)}")
         self._segments: list[Segment] = []
         if options.word_timestamps:
             self._aligner = Aligner(decoder, tokenizer, vocabulary, self.language)

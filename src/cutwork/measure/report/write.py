@@ -17,8 +17,6 @@ def write_report(results: Sequence[dict[str, Any]], directory: Path) -> list[Pat
     contents: dict[str, str | bytes] = {"results.md": markdown(results)}
     if find_spec("matplotlib"):
         contents["results.png"] = plot(results)
-    else:
-        (directory / "results.png").unlink(missing_ok=True)  # of earlier results
     written = []
     for name, content in contents.items():
         try:

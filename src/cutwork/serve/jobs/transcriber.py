@@ -82,7 +82,8 @@ class Transcriber(ModelThread[Recording]):
             log.error("a transcription ended: %s", error)
             self.fail(recording, ApiError(500, str(error)))
         except CutworkError as error:
-            self.fail(recording, ApiError(400, str(error), param="file"))
+            about = "prompt" if str(error).startswith("initial_prompt") else "file"
+            self.fail(recording, ApiError(400, str(error), param=about))
         except Exception:
             log.exception("a transcription failed")
             self.fail(recording)

@@ -102,7 +102,7 @@ def hugging_face_config(file: GgufFile) -> dict[str, Any]:
 def _scale_rope(file: GgufFile, arch: str, rope: dict[str, Any], head_dim: int) -> None:
     """Note how a file stretches its positions. Raises CutworkError if that is none of the ways that are known."""
     factor = file.metadata.get(f"{arch}.rope.scaling.factor", file.metadata.get(f"{arch}.rope.scale_linear", 1.0))
-    usual = "none" if factor == 1.0 else "linear"  # of older files
+    usual = "none" if factor in (0, 1) else "linear"  # of older files
     kind = file.metadata.get(f"{arch}.rope.scaling.type", usual)
     original = file.metadata.get(f"{arch}.rope.scaling.original_context_length")
     if kind == "linear" and isinstance(factor, int | float) and factor > 0:
