@@ -37,6 +37,7 @@ routes/info.py         models, tokens, health, metrics
 routes/schema.py       what request bodies have in common
 
 jobs/job.py          a request's work, and the thread that does it: queue, limit, deadline, cancelling, drain
+jobs/turn.py         whose turn it is to compute, where a server has several models
 jobs/worker.py       text: choices, and the thread that steps for all of them
 jobs/scoring.py      log-probabilities of prompts, between the steps
 jobs/reader.py       texts that are read only, those of all requests together
