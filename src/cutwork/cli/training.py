@@ -57,9 +57,8 @@ def training_task(
 ) -> Task:
     """A named task, a file's rows or a recipe's task, of which training and validation samples are wanted.
 
-    count: None for as many as the recipe says, or 2,000 and `least` at least; of recordings, which take memory,
-    `least`.
-    Raises CutworkError unless exactly one of the first two is given.
+    count: None for as many as the recipe says; without one 2,000, but `least` at least, and of recordings, which take
+    memory, no more than that. Raises CutworkError unless exactly one of the first two is given.
     """
     if bool(task) == bool(recipe):
         raise CutworkError("give either --task NAME, --task FILE.jsonl or --recipe FILE to say what the samples are")

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-# What else goes on after a number, a fraction or a time, is no number.
 MARK = "####"  # before the number that an answer comes to
-_NUMBER = re.compile(r"####\s*(-?)[^\d\s.,-]{0,3}\s*(-?[\d,]*\.?\d+)(?![\d/:])")
+# What else goes on after a number, a fraction or a time, is no number.
+_NUMBER = re.compile(MARK + r"\s*(-?)[^\d\s.,-]{0,3}\s*(-?[\d,]*\.?\d+)(?![\d/:])")
 
 LABELS = {"bleu": "BLEU", "chrf": "chrF", "wer": "WER"}  # what measures other than accuracy are called
 
