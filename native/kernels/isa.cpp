@@ -154,8 +154,8 @@ const Isa& chosen_isa() {
   return isa;
 }
 
-const PairAttention* pair_attention(const Isa& isa) {
-  const PairAttention* kernels = isa.kernels.pair_attention;
+const BfloatAttention* bfloat_attention(const Isa& isa) {
+  const BfloatAttention* kernels = isa.kernels.bfloat_attention;
   return kernels != nullptr && processor_has(kernels->needs) ? kernels : nullptr;
 }
 

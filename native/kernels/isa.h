@@ -21,6 +21,6 @@ const Isa& find_isa(const char* name);
 const Isa& find_available_isa(const char* name);
 
 // Of the set, if the processor has what that needs too; or null.
-const PairAttention* pair_attention(const Isa& isa);
+const BfloatAttention* bfloat_attention(const Isa& isa);
 
 }  // namespace cutwork

@@ -12,7 +12,7 @@ namespace cutwork {
 struct Kernels {
   LinearKernels linear;  // of every dtype, int4 too
   AttentionKernels attention;
-  const PairAttention* pair_attention;  // or null; ask `pair_attention(isa)`, since it may need more than the set
+  const BfloatAttention* bfloat_attention;  // or null; ask `bfloat_attention(isa)`, since it may need more than the set
   ElementwiseKernels elementwise;
   InspectKernels inspect;
 };

@@ -39,7 +39,9 @@ class Turn {
 Executor::Executor(Plan plan, const Costs& costs, std::shared_ptr<const KvCache> memory)
     : plan_(verified(std::move(plan))),
       kernels_(costs.isa().kernels),
-      pairs_(plan_.cache && plan_.cache->dtype != DType::f32 ? pair_attention(costs.isa()) : nullptr),
+      bfloat_(bfloat_attention(costs.isa())),
+      attention_(bfloat_ ? bfloat_->cached : kernels_.attention),
+      pairs_(bfloat_ && plan_.cache && plan_.cache->dtype != DType::f32 ? &bfloat_->step : nullptr),
       rules_(plan_),
       memory_cache_(std::move(memory)),
       pool_(plan_.threads) {

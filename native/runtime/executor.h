@@ -143,6 +143,8 @@ class Executor {
 
   const Plan plan_;
   const Kernels& kernels_;
+  const BfloatAttention* bfloat_;  // of the processor, or null
+  const AttentionKernels& attention_;
   const PairAttention* pairs_;  // of self_attention, where that may be in bfloat16; or null
   const BatchRules rules_;
   int64_t result_width_ = 0;

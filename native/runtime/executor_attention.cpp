@@ -22,7 +22,7 @@ int64_t Executor::prepare_attention() {
   const auto need = [&](const KvCache& cache, int64_t heads) {
     const CacheLayout& layout = cache.layout();
     const int64_t rows = std::max(heads / layout.kv_heads, kQueryRows);
-    scratch = std::max(scratch, static_cast<int64_t>(kernels_.attention.scratch_bytes(layout, rows)));
+    scratch = std::max(scratch, static_cast<int64_t>(attention_.scratch_bytes(layout, rows)));
     const int64_t keys =
         std::min(checked_product("the KV cache", {layout.block_size, cache.shape().blocks}), kSharedKeys);
     const int64_t segments = (keys + kKeySegment - 1) / kKeySegment;
@@ -70,7 +70,7 @@ void Executor::append(const Kernel& kernel, const KvCache& cache, int64_t layer,
 
 void Executor::run(const KvAppend& op, const Prepared&) {
   const int64_t size = cache_->layout().block_size;
-  append(kernels_.attention, *cache_, op.cache, op.k, op.v, 0, batch_.token_count, [&](int64_t row) {
+  append(attention_, *cache_, op.cache, op.k, op.v, 0, batch_.token_count, [&](int64_t row) {
     const int64_t position = batch_.positions[row];
     return batch_.table(row)[position / size] * size + position % size;
   });
@@ -132,13 +132,13 @@ bool Executor::share_keys(const Attending& op, int64_t items) {
   pool_.for_ranges(static_cast<int64_t>(key_ranges_.size()), 1, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t i = begin; i < end; ++i) {
       const KeyRange& range = key_ranges_[static_cast<size_t>(i)];
-      kernels_.attention.attend_segments(attention_tile(op, range.item), range.begin, range.end, range.partials,
-                                         scratch_.threads[static_cast<size_t>(thread)]);
+      attention_.attend_segments(attention_tile(op, range.item), range.begin, range.end, range.partials,
+                                 scratch_.threads[static_cast<size_t>(thread)]);
     }
   });
   pool_.for_ranges(items, std::max<int64_t>(1, kSharedFloats * items / floats), [&](int64_t begin, int64_t end, int) {
     for (int64_t item = begin; item < end; ++item)
-      kernels_.attention.finish(attention_tile(op, item), item_partials_[static_cast<size_t>(item)]);
+      attention_.finish(attention_tile(op, item), item_partials_[static_cast<size_t>(item)]);
   });
   return true;
 }
@@ -159,7 +159,7 @@ void Executor::attend(const Attending& op, bool in_pairs) {
       if (in_pairs) {
         pairs_->attend(tile, scratch);
       } else {
-        kernels_.attention.attend(tile, scratch);
+        attention_.attend(tile, scratch);
       }
     }
   });
@@ -238,10 +238,10 @@ void Executor::keep_weights(const CrossAttention& op) {
     pool_.for_ranges(static_cast<int64_t>(tiles_.size()), 1, [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin; i < end; ++i) {
         const QueryTile& tile = tiles_[static_cast<size_t>(i)];
-        kernels_.attention.weigh(memory_cache_->layout(), memory_cache_->layer(op.cache), tile.table, tile.keys,
-                                 head * op.kv_heads / op.heads, data(op.q, tile.row) + head * op.head_dim, width(op.q),
-                                 tile.count, op.scale, op.cap, out + tile.row * attention_weights_.keys,
-                                 attention_weights_.keys);
+        attention_.weigh(memory_cache_->layout(), memory_cache_->layer(op.cache), tile.table, tile.keys,
+                         head * op.kv_heads / op.heads, data(op.q, tile.row) + head * op.head_dim, width(op.q),
+                         tile.count, op.scale, op.cap, out + tile.row * attention_weights_.keys,
+                         attention_weights_.keys);
       }
     });
   }
@@ -268,7 +268,7 @@ void Executor::run(const SelfAttention& op, const Prepared&) {
     if (pairs_) {
       append(*pairs_, *step_cache_, 0, op.k, op.v, first, last, place);
     } else {
-      append(kernels_.attention, *step_cache_, 0, op.k, op.v, first, last, place);
+      append(attention_, *step_cache_, 0, op.k, op.v, first, last, place);
     }
     attend({.cache = step_cache_.get(),
             .layer = 0,

@@ -330,14 +330,20 @@ def self_attention_case(heads, head_dim, lengths, reach, slope=0.0):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-def test_a_step_leaves_nothing_to_the_next(rng, isa):
+@pytest.mark.parametrize("kind", ["self_attention", "attention"])
+def test_a_step_leaves_nothing_to_the_next(rng, kind, isa):
     """An odd number of keys after a step of damaged ones: what lies beyond the last is not read."""
     plan = Plan()
     values = rng.standard_normal((9, 16)).astype(np.float32)
     values[8] = np.nan
     table = plan.table(values)
-    shape = {"heads": 1, "head_dim": 16, "scale": 1.0, "bias": -1, "cap": 0.0}
-    plan.show(plan.emit("self_attention", 16, q=table, k=table, v=table, **shape))
+    shape = {"q": table, "heads": 1, "head_dim": 16, "scale": 1.0, "bias": -1, "cap": 0.0}
+    if kind == "attention":
+        plan.add("kv_append", k=table, v=table, cache=0)
+        shape |= {"kv_heads": 1, "cache": 0, "window": -1, "slopes": -1}
+    else:
+        shape |= {"k": table, "v": table}
+    plan.show(plan.emit(kind, 16, **shape))
     cache = {"layers": 1, "kv_heads": 1, "head_dim": 16, "block_size": 16, "blocks": 1, "dtype": "bf16"}
     executor = plan.executor(isa=isa, cache=cache)
 

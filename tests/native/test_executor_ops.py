@@ -1,6 +1,7 @@
 """Every op alone against float64: its inputs come from embeddings, its output leaves through an identity matrix."""
 
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from .executor_plans import ACTIVATIONS, ISAS, Plan, attend, multiply, rotate, r
 
 pytestmark = pytest.mark.parametrize("isa", ISAS)
 EPSILON = np.finfo(np.float32).eps
+_CPUINFO = Path("/proc/cpuinfo")
+MULTIPLIES_BF16 = _CPUINFO.exists() and "avx512_bf16" in _CPUINFO.read_text().split()
 
 
 @pytest.fixture
@@ -186,7 +189,8 @@ def test_logits_have_a_bias_and_only_the_wanted_rows(rng, isa, cap):
 @pytest.mark.parametrize("dtype", ["f32", "bf16", "i8"])
 def test_attention(isa, heads, kv_heads, head_dim, window, dtype, alibi, cap):
     count = 333
-    q, k, v, slopes, expected = attention_case(count, heads, kv_heads, head_dim, window, dtype, alibi, cap)
+    pairs = dtype == "bf16" and isa == "avx512" and MULTIPLIES_BF16  # rounds queries and weights to bf16
+    q, k, v, slopes, expected = attention_case(count, heads, kv_heads, head_dim, window, dtype, alibi, cap, pairs)
     plan = Plan()
     queries = plan.table(q)
     plan.add("kv_append", k=plan.table(k), v=plan.table(v), cache=0)
@@ -195,13 +199,16 @@ def test_attention(isa, heads, kv_heads, head_dim, window, dtype, alibi, cap):
     plan.show(plan.emit("attention", heads * head_dim, q=queries, cache=0, **shape))
     sizes = {"layers": 1, "kv_heads": kv_heads, "head_dim": head_dim, "block_size": 16, "blocks": 21, "dtype": dtype}
     actual = run_rows(plan.executor(isa=isa, max_tokens=count, max_logits=count, cache=sizes), count)
+    if pairs:  # a weight errs by at most half a unit of its last of eight bits
+        assert np.abs(actual - expected).max() < (2**-9 + 5e-6) * np.abs(v).max()
+        return
     rounded = dtype == "i8" and isa == "avx512"  # queries to 15 bits and weights to 16, to multiply bytes
     close(actual, expected, 1e-3 if rounded else 5e-6)
 
 
 @lru_cache(maxsize=1)  # every instruction set in turn is given the same
-def attention_case(count, heads, kv_heads, head_dim, window, dtype, alibi, cap):
-    """Queries, keys, values, slopes (None: no ALiBi) and, in float64, the result."""
+def attention_case(count, heads, kv_heads, head_dim, window, dtype, alibi, cap, pairs):
+    """Queries, keys, values, slopes (None: no ALiBi) and, in float64, the result, of queries in bf16 if in pairs."""
     rng = np.random.default_rng(0)
     q, k, v = (rng.standard_normal((count, n * head_dim)).astype(np.float32) for n in (heads, kv_heads, kv_heads))
     q *= 2
@@ -210,12 +217,20 @@ def attention_case(count, heads, kv_heads, head_dim, window, dtype, alibi, cap):
     if dtype == "i8":
         k, v = (to_i8(a, kv_heads) for a in (k, v))
     slopes = rng.uniform(0, 0.5, heads).astype(np.float32) if alibi else None
-    exact = (a.astype(np.float64) for a in (q, k, v))
+    scale = np.float32(head_dim**-0.5)
+    asked = nearest_bf16(q * scale) / scale.astype(np.float64) if pairs else q
+    exact = (a.astype(np.float64) for a in (asked, k, v))
     return q, k, v, slopes, attend(*exact, heads, kv_heads, head_dim**-0.5, window, slopes, cap)
 
 
 def to_bf16(x):
     return (x.view(np.uint32) & 0xFFFF0000).view(np.float32)
+
+
+def nearest_bf16(x):
+    """The nearest values that bf16 holds, ties to the even one."""
+    bits = x.view(np.uint32)
+    return to_bf16((bits + 0x7FFF + (bits >> 16 & 1)).view(np.float32))
 
 
 def to_i8(x, heads):

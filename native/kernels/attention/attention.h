@@ -87,11 +87,17 @@ struct AttentionKernels {
 // head per kv head, no cap, head_dim is even, and the cache is a bf16 one of blocks of 2 * kKeyTile in an order of its
 // own, which only this `append` writes, tokens in order.
 struct PairAttention {
-  Features needs;  // more than its set does
   size_t (*scratch_bytes)(const CacheLayout& cache, int64_t rows);
   void (*attend)(const AttentionTile& tile, void* scratch);
   void (*append)(const CacheLayout& cache, void* block, int64_t kv_head, int64_t slot, const float* key,
                  const float* value);
+};
+
+// What a set has instead of its own on processors that multiply bfloat16.
+struct BfloatAttention {
+  Features needs;  // more than its set does
+  AttentionKernels cached;
+  PairAttention step;
 };
 
 }  // namespace cutwork

@@ -5,7 +5,7 @@
 
 namespace cutwork {
 // Of sets/avx512bf16.cpp, for processors that have its instructions too.
-extern const PairAttention pairs_avx512bf16;
+extern const BfloatAttention avx512bf16;
 
 namespace {
 
@@ -31,13 +31,14 @@ namespace floats {
 namespace attention {
 using namespace floats;
 #include "kernels/attention/byte_dots.inc"
+using BfloatDots = FloatDots<uint16_t>;
 using CodeDots = ByteDots;
 }  // namespace attention
 
 #include "kernels/set.inc"
 
-constexpr Kernels with_pairs(Kernels kernels) {
-  kernels.pair_attention = &pairs_avx512bf16;
+constexpr Kernels with_bfloats(Kernels kernels) {
+  kernels.bfloat_attention = &avx512bf16;
   return kernels;
 }
 
@@ -45,7 +46,7 @@ constexpr Kernels with_pairs(Kernels kernels) {
 
 namespace sets {
 extern const Isa avx512;
-constinit const Isa avx512 = {.name = "avx512", .needs = kCompiledFor, .kernels = with_pairs(kKernels)};
+constinit const Isa avx512 = {.name = "avx512", .needs = kCompiledFor, .kernels = with_bfloats(kKernels)};
 }  // namespace sets
 
 }  // namespace cutwork

@@ -6,21 +6,37 @@
 namespace cutwork {
 namespace {
 
+#include "kernels/quantize.inc"
+
 namespace floats {
 #include "kernels/floats/avx512.inc"
 }  // namespace floats
 
 namespace attention {
 using namespace floats;
-#include "kernels/attention/pairs.inc"
+#include "kernels/attention/byte_dots.inc"
+#include "kernels/attention/pair_dots.inc"
+using BfloatDots = PairDots;
+using CodeDots = ByteDots;
+#include "kernels/attention/attention.inc"
 }  // namespace attention
+
+namespace pairs {
+using namespace attention;
+#include "kernels/attention/pairs.inc"
+}  // namespace pairs
 
 }  // namespace
 
-extern const PairAttention pairs_avx512bf16;
-constinit const PairAttention pairs_avx512bf16 = {.needs = kCompiledFor,
-                                                  .scratch_bytes = attention::scratch_bytes,
-                                                  .attend = attention::attend,
-                                                  .append = attention::append};
+extern const BfloatAttention avx512bf16;
+constinit const BfloatAttention avx512bf16 = {
+    .needs = kCompiledFor,
+    .cached = {.scratch_bytes = attention::scratch_bytes,
+               .attend = attention::attend,
+               .attend_segments = attention::attend_segments,
+               .finish = attention::finish,
+               .weigh = attention::weigh,
+               .append = attention::append},
+    .step = {.scratch_bytes = pairs::scratch_bytes, .attend = pairs::attend, .append = pairs::append}};
 
 }  // namespace cutwork
