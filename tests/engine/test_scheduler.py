@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from cutwork.engine.decoding.beam import Beams
 from cutwork.engine.decoding.blocks import BlockCache
 from cutwork.engine.decoding.sampling import Sampling
 from cutwork.engine.decoding.scheduler import Scheduler
@@ -198,3 +199,45 @@ def test_memory_is_taken_from_the_lowest_priority():
     run(s)
     assert s.preemptions and urgent.finished < polite.finished
     assert polite.tokens[12:] == expected(1, 16) and urgent.tokens[12:] == expected(2, 16)
+
+
+def test_searches_that_gave_way_begin_again_one_after_the_other():
+    """Either fits alone; had each some of its beams, both would wait for the blocks of the other."""
+    s = scheduler(blocks=9, max_tokens=32, max_batch=4)
+
+    def given_way(prompt, tokens):
+        search = s.add(prompt, max_new_tokens=12, sampling=Sampling(), beams=Beams(num_beams=2), client=str(prompt[0]))
+        while len(search.tokens) < tokens:
+            s.step()
+        s._preempt(search)
+        beams = [*s.waiting]
+        beams[1].tokens[8:] = [30] * (tokens - 8)  # no block after the prompt is shared
+        s.waiting.clear()
+        return beams
+
+    first, second = given_way([1] * 8, 19), given_way([2] * 8, 11)
+    every = s.cache.open([], (0, "", 0))
+    s.cache.extend(every, 36)  # nothing that was computed is left
+    s.cache.close(every)
+    s.waiting.extend([*first, *second])
+    for _ in range(60):
+        s.step()
+    assert not s.busy and first[0].finish_reason == second[0].finish_reason == "length"
+
+
+def test_what_a_sequence_computed_itself_is_not_reused():
+    s = scheduler(max_tokens=32)
+    sequence = add(s, list(range(10)), 5)
+    s.step()
+    s._preempt(sequence)
+    run(s)
+    assert sequence.reused_tokens == 0 and sequence.tokens[10:] == expected(9, 5)
+
+
+def test_guesses_of_a_step_that_failed_are_forgotten():
+    s = scheduler()
+    sequence = add(s, [7], 5)
+    s.step()
+    sequence.guesses = [None, None]
+    run(s)
+    assert sequence.tokens == [7, *expected(7, 5)]

@@ -3,11 +3,14 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from cutwork.engine.decoding.requests import Piece
+from cutwork.engine.decoding.running import Chosen
 from cutwork.engine.decoding.turn import Turn
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
@@ -199,3 +202,31 @@ def test_a_turn_that_is_waited_for_can_be_interrupted() -> None:
         end.set()
     assert signal.getsignal(signal.SIGINT) is before and turn.take()
     turn.give_back()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_last_token_is_there_when_an_answer_ends_in_the_middle_of_anothers_step(
+    model: Model, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    """A step ends a request before it tells its last piece: who waits for it must not look in between."""
+    whole = model.generate(PROMPT, max_new_tokens=1, ignore_eos=True)
+    tell, ended = model.session._tell, threading.Event()
+
+    def slow(chosen: list[Chosen]) -> list[Piece]:
+        ended.set()
+        time.sleep(0.2)
+        return tell(chosen)
+
+    pieces = model.generate(PROMPT, max_new_tokens=1, ignore_eos=True, stream=True)
+    (request,) = model.session._requests.values()
+    monkeypatch.setattr(model.session, "_tell", slow)
+
+    def step() -> None:
+        with model._turn:
+            model.session.step()
+
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(step)
+        assert ended.wait(30) and request.finish_reason is not None
+        assert whole.text and (("".join(pieces) if stream else model._shared._wait(request, None).text) == whole.text)
+        other.result(30)

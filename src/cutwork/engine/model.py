@@ -190,6 +190,8 @@ class Model:
             raise CutworkError("only one prompt can be streamed; leave out stream=True for a list of prompts")
         tokens = [self.encode(item) if isinstance(item, str) else [int(token) for token in item] for item in prompts]
         answers = each_answer(options)
+        if len(prompts) > 1 and options.get("constraint") is not None:
+            raise CutworkError("a constraint follows one answer; give one prompt at a time")
         if stream and len(answers) > 1:
             raise CutworkError("only one answer can be streamed; leave out stream=True or num_return_sequences")
         asked = [self._asked(ids) for ids in tokens]  # several answers to a prompt share what has been read

@@ -169,6 +169,8 @@ class Scheduler:
 
     def _compose(self) -> list[tuple[Running, int]]:
         """(sequence, how many of its pending tokens) for the next step."""
+        for sequence in self.running:
+            sequence.guesses = []  # of a step that failed
         self._grow()
         self._admit()
         self._guess()
@@ -233,12 +235,18 @@ class Scheduler:
         """Start waiting sequences, in turn, while there is a slot and room for all their tokens and one more.
 
         No more of them than a step has tokens for, those of a lower priority not counted, and none that can soon share
-        what another computes: those behind it need not wait for that.
+        what another computes: those behind it need not wait for that. Of searches that gave their blocks back only one
+        begins again at a time, as two that have half of their beams each would wait for each other.
         """
         sharing: set[Running] = set()
+        half = any(beam.slot >= 0 for sequence in self.waiting for beam in sequence.beams)
         while self._slots.free and len(sharing) < PASSED and (sequence := self._next(sharing)):
             if sum(s.pending for s in self.running if s.priority <= sequence.priority) >= self.max_tokens:
                 return
+            resumed = len(sequence.beams) > 1 and all(beam.slot < 0 for beam in sequence.beams)
+            if resumed and half:
+                sharing.add(sequence)
+                continue
             table = self.cache.open(sequence.tokens, sequence.root)
             if self._being_computed(sequence, table):
                 self.cache.close(table)
@@ -254,6 +262,7 @@ class Scheduler:
                 self.cache.close(table)
                 return
             self._start(sequence, table, memory_table)
+            half = half or resumed
             sequence.reserved = [self._slots.free.pop() for _ in range(slots - 1)]
             self._extend(sequence)
 
@@ -270,8 +279,9 @@ class Scheduler:
     def _start(self, sequence: Running, table: Table, memory_table: Table) -> None:
         self.waiting.remove(sequence)
         sequence.table, sequence.memory_table, sequence.slot = table, memory_table, self._slots.free.pop()
-        sequence.reused_tokens = max(sequence.reused_tokens, min(table.length, sequence.prompt_tokens))
-        sequence.started = sequence.started or time.perf_counter()
+        if sequence.started is None:  # later it finds what it has computed itself
+            sequence.reused_tokens = min(table.length, sequence.prompt_tokens)
+            sequence.started = time.perf_counter()
         self.running.append(sequence)
 
     def _recall(self, sequence: Running) -> Table | None:
@@ -315,6 +325,7 @@ class Scheduler:
     def _leave(self, sequence: Running) -> None:
         """Give back the slot and the blocks."""
         self.running.remove(sequence)
+        sequence.guesses = []
         self._slots.give_back(sequence)
         self.cache.close(sequence.table)
         if self.encoder:

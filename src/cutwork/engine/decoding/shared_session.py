@@ -42,12 +42,11 @@ class SharedSession:
             self._add([prompt], requests)
             yield ""
             (request,) = requests
-            while request.pieces or request.finish_reason is None:
+            while self._advance(request):
                 while request.pieces:
                     text = request.pieces.popleft().text
                     if text:
                         yield text
-                self._advance(request)
             _raise_error(request)
         finally:
             self._cancel(requests)
@@ -66,11 +65,12 @@ class SharedSession:
                 self._check([*settings.logit_bias, *settings.named_tokens()])
 
     def _wait(self, request: Request, check: Callable[[], None] | None) -> Generation:
-        while request.finish_reason is None:
+        goes_on = True
+        while goes_on:
             if check:
                 check()
             request.pieces.clear()
-            self._advance(request)
+            goes_on = self._advance(request)
         _raise_error(request)
         return request.result()
 
@@ -84,12 +84,17 @@ class SharedSession:
             finally:
                 self._turn.give_back()
 
-    def _advance(self, request: Request) -> None:
-        """Take a step for everybody, unless another thread's step has just brought what this request waits for."""
+    def _advance(self, request: Request) -> bool:
+        """Take a step for everybody, unless another thread's step has just brought what this request waits for.
+
+        Returns whether it goes on or has left pieces: asked within the turn, for a step ends a request before it tells
+        its last piece.
+        """
         with self._turn:
             self._sweep()
             if not request.pieces and request.finish_reason is None:
                 self._session.step()
+            return bool(request.pieces) or request.finish_reason is None
 
     def _sweep(self) -> None:
         while self._unwanted:
