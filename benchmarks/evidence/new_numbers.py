@@ -39,20 +39,28 @@ ANYWHERE: Named = ("tuned", "unstructured", "int8")
 class NewNumbers(Experiment):
     """Rows of the teacher, of what is pruned, and of what is then trained; all asked the test alone."""
 
+    result = "new_numbers"
+
     def save(self) -> None:
         about = {key: getattr(self.recipe, key).model_dump(mode="json") for key in ("task", "teacher", "prune", "tune")}
         seen = int(seen_numbers(self.splits["test"]).sum())
-        save(self.results / "new_numbers.json", {**about, "seen": seen, "rows": self.rows}, compact=True)
+        save(self.results / f"{self.result}.json", {**about, "seen": seen, "rows": self.rows}, compact=True)
 
     def trained_on(self, pattern: str, seed: int) -> None:
         """A model with zeros in a pattern, or the dense one, trained on and asked in both encodings."""
         steps, own = self.recipe.tune.max_steps, self.recipe.prune.pattern
         level = 0.0 if pattern == DENSE else LEVEL
-        stage = self.tune(Cell(LOSS, level, seed, RATE, steps, None if pattern in (own, DENSE) else pattern))
+        self.tuned_and_asked(
+            Cell(LOSS, level, seed, RATE, steps, None if pattern in (own, DENSE) else pattern), pattern
+        )
+
+    def tuned_and_asked(self, cell: Cell, pattern: str, **more: Any) -> None:
+        """A cell in both encodings; more: what else its rows say."""
+        stage = self.tune(cell)
         for encoding in ("int8", "int4"):
             packed = self.packed(stage, encoding)
-            about = {"kind": "tuned", "pattern": pattern, "encoding": encoding, "seed": seed}
-            self.ask(packed, "test", **about, level=level, file=packed.output.name)
+            about = {"kind": "tuned", "pattern": pattern, "encoding": encoding, "seed": cell.seed, **more}
+            self.ask(packed, "test", **about, level=cell.level, file=packed.output.name)
 
 
 def main() -> None:
