@@ -12,13 +12,14 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-from cutwork.cli.compress import compress
+from cutwork.cli.compress import _base, compress
+from cutwork.compress import workshop
 from cutwork.compress.candidates import DENSE, Candidate, parse
 from cutwork.compress.compress import Goal, _bisect
 from cutwork.compress.menu import HEAD
 from cutwork.compress.milliseconds import Price, Steps
 from cutwork.compress.promise import Loss
-from cutwork.compress.recipe_of import recipe_of
+from cutwork.compress.recipe_of import MADE_BY, recipe_of
 from cutwork.compress.workshop import Workshop
 from cutwork.errors import CutworkError
 from cutwork.pack.pack import pack
@@ -28,6 +29,7 @@ from cutwork.run.run import run
 from cutwork.run.stages import Stage
 from cutwork.store.directory import kind_of
 from cutwork.store.fingerprint import fingerprint
+from cutwork.store.lock import only_process
 from tests.tiny_checkpoint import write_tiny_checkpoint
 from tests.torch_models.tiny import sums
 
@@ -149,7 +151,7 @@ def test_the_recipe_makes_the_same_model(finished: tuple[Path, dict[str, Any]], 
 
 def test_the_promise_is_bisected_for_and_a_broken_one_is_said(given: tuple[Path, Path], tmp_path: Path) -> None:
     common = [given[0], tmp_path / "out", "--data", given[1], *FEW, "--attempts", 2, "--json"]
-    report = json.loads(call(*common, "--within", 100))
+    report = json.loads(call(*common, "--within", 20))
     speeds = [each["speedup"] for each in report["tried"]]
     assert len(speeds) == 2 and speeds[0] < speeds[1] == report["choice"]["speedup"]
     assert not any(each["trained"] for each in report["tried"])  # they are good enough as they are
@@ -220,6 +222,124 @@ def test_points_of_nothing_are_refused_before_any_training(given: tuple[Path, Pa
     with pytest.raises(CutworkError, match=r"none of 8 validation questions right.*give --metric tokens"):
         call(given[0], tmp_path / "out", "--data", given[1], *options, "--within", 1)
     assert not list((tmp_path / "out").glob("*x-*"))
+
+
+def test_a_promise_that_cannot_be_broken_is_refused(
+    given: tuple[Path, Path], finished: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    out = shutil.copytree(finished[0], tmp_path / "out")
+    with pytest.raises(CutworkError, match=r"has 2\d\.\d points on validation, so that --within 50 cannot be broken"):
+        call(given[0], out, "--data", given[1], *FEW, "--within", 50)
+
+
+def test_a_sample_that_is_too_long_is_refused_before_any_work(given: tuple[Path, Path], tmp_path: Path) -> None:
+    data = tmp_path / "long.jsonl"
+    data.write_text("".join(json.dumps({"prompt": f"{i}" * 200, "answer": "1"}) + "\n" for i in range(40)))
+    with pytest.raises(CutworkError, match=r"validation sample 1, .*has no answer within 132 tokens"):
+        call(given[0], tmp_path / "out", "--data", data, *FEW, "--within", 1)
+    assert not (tmp_path / "out" / "errors.json").exists()
+
+
+def test_what_lies_at_the_results_place_is_kept(given: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "packed").mkdir(parents=True)
+    common = [given[0], out, "--speedup", 1.2]
+    with pytest.raises(CutworkError, match="packed is not from cutwork compress; move it away"):
+        call(*common, "--data", given[1])
+    (out / "packed").rmdir()
+    (out / "recipe.yaml").write_text("name: mine\n")
+    with pytest.raises(CutworkError, match=r"recipe\.yaml is not from cutwork compress; move it away"):
+        call(*common, "--data", given[1])
+    settings = {"name": "a", "model": "b", "output": "c", "task": {"name": "gsm8k"}}
+    (out / "recipe.yaml").write_text(f"# 2.00x {MADE_BY}\n{yaml.safe_dump(settings)}")
+    with pytest.raises(CutworkError, match=r"recipe\.yaml would be replaced"):
+        call(*common, "--recipe", out / "recipe.yaml")
+
+
+def test_what_was_tried_stays_for_the_same_model_data_settings_and_goal(
+    given: tuple[Path, Path], finished: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    out = shutil.copytree(finished[0], tmp_path / "out")
+
+    def tried(*options: object) -> int:
+        call(given[0], out, "--data", given[1], *FEW, "--dry-run", *options)
+        return len(json.loads((out / "frontier.json").read_text())["tried"])
+
+    assert tried("--speedup", 1.3) == 1
+    assert tried("--speedup", 1.3, "--max-steps", 3) == 0
+    shutil.copyfile(finished[0] / "frontier.json", out / "frontier.json")
+    assert tried("--speedup", 1.2) == 0
+
+
+def test_prices_belong_to_a_build(
+    given: tuple[Path, Path],
+    finished: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = shutil.copytree(finished[0], tmp_path / "out")
+    monkeypatch.setattr(workshop, "cache_path", lambda: Path("costs-scalar-0.json"))
+    before = (out / "milliseconds.json").stat().st_mtime_ns
+    call(given[0], out, "--data", given[1], *FEW, "--dry-run", "--speedup", 1.3)
+    assert (out / "milliseconds.json").stat().st_mtime_ns > before
+
+
+def test_the_recipe_names_no_models_that_may_be_missing(
+    given: tuple[Path, Path],
+    finished: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def naming(*arguments: Any) -> Recipe:
+        base = _base(*arguments)
+        return base.model_copy(update={"compare": base.compare.model_copy(update={"models": ("dense-f32",)})})
+
+    monkeypatch.setitem(compress.__globals__, "_base", naming)
+    out = shutil.copytree(finished[0], tmp_path / "out")
+    call(given[0], out, "--data", given[1], *FEW, "--speedup", 1.3)
+    assert load_recipe(out / "recipe.yaml").compare.models == ()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tune": {"gradual": {"sparsity": 0.5}}},
+        {"tune": {"keep_zeros": False}},
+        {"prune": {"levels": [0.5, 0.6]}},
+    ],
+)
+def test_a_recipe_that_would_undo_the_choice_is_refused(
+    changes: dict[str, Any], given: tuple[Path, Path], tmp_path: Path
+) -> None:
+    settings = {"name": "a", "model": "b", "output": "c", "task": {"name": str(given[1])}, **changes}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(CutworkError, match=r"would undo; leave them out of the recipe"):
+        call(given[0], tmp_path / "out", "--recipe", tmp_path / "recipe.yaml", "--speedup", 2)
+
+
+@pytest.mark.parametrize(("options", "threads"), [([], 2), (["--threads", 0], 0), (["-t", 1], 1)])
+def test_threads_that_are_asked_for_come_before_the_recipes(
+    options: list[object], threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def carry_out(base: Recipe, *_: object, **__: object) -> None:
+        raise CutworkError(f"{base.compare.threads} threads")
+
+    monkeypatch.setattr("cutwork.compress.compress.compress", carry_out)
+    settings = {"name": "a", "model": "b", "output": "c", "task": {"name": "gsm8k"}, "compare": {"threads": 2}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(CutworkError, match=f"^{threads} threads"):
+        call("model", tmp_path / "out", "--recipe", tmp_path / "recipe.yaml", "--speedup", 2, *options)
+
+
+def test_nothing_is_dropped_where_another_process_works(tmp_path: Path) -> None:
+    shop = Workshop.__new__(Workshop)
+    shop.base = Recipe.model_validate({"name": "a", "model": "b", "output": tmp_path, "task": {"name": "gsm8k"}})
+    (tmp_path / "2x" / "sparse").mkdir(parents=True)
+    with only_process(tmp_path / ".lock", "taken"):
+        shop.drop("2x", pruned=True)
+    assert (tmp_path / "2x" / "sparse").exists()
+    shop.drop("2x", pruned=True)
+    assert not (tmp_path / "2x" / "sparse").exists()
 
 
 def test_only_checkpoints_and_data(given: tuple[Path, Path], tmp_path: Path) -> None:

@@ -83,8 +83,19 @@ def test_a_model_writes_conversations_or_plain_text(model: Path) -> None:
     assert texts and not any(sample.prompt for sample in texts)
 
 
-def test_what_is_quantised_already_is_refused(model: Path, tmp_path: Path) -> None:
+def test_a_model_of_few_positions_writes_as_far_as_they_go(model: Path) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 256}))
+    assert own_text(model, 2, threads=1, console=SILENT)
+
+
+def test_what_is_quantised_already_is_refused_before_it_writes(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(draft, "own_text")
     quantize(model, tmp_path / "int8", QuantizeSettings(method="rtn"), console=SILENT)
-    with pytest.raises(CutworkError, match=r"no draft can be made of .*needs the plain checkpoint"):
-        draft_of(tmp_path / "int8", threads=1, console=SILENT)
+    pack(tmp_path / "int8", tmp_path / "packed")
+    for quantized in (tmp_path / "int8", tmp_path / "packed"):
+        with pytest.raises(CutworkError, match=r"no draft can be made of .*give the plain checkpoint"):
+            draft_of(quantized, threads=1, console=SILENT)
     assert not list((tmp_path / "home" / "drafts").glob("[!.]*"))

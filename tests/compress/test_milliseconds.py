@@ -3,13 +3,18 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from cutwork.architectures import architecture_of
 from cutwork.compress.candidates import CANDIDATES, DENSE, Candidate
 from cutwork.compress.milliseconds import Purpose, Steps
+from cutwork.engine import explain
 from cutwork.engine.backend import native
+from cutwork.engine.step import Part, run_step
 from cutwork.torch_models.blocks import block_linears
 from tests.torch_models.tiny import FAMILIES, llama
 
@@ -52,3 +57,29 @@ def test_where_much_comes_at_once_weights_are_as_the_server_reorders_them(purpos
     for name, prices in many.items():
         price, alone = prices[SPARSE[0].label], one[name][SPARSE[0].label]
         assert price.nbytes > 2 * alone.nbytes and price.milliseconds > alone.milliseconds
+
+
+def test_a_batch_is_sixteen_sequences_with_a_token_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    llama(num_hidden_layers=1, max_position_embeddings=512).save_pretrained(tmp_path)
+    steps: list[tuple[list[Part], np.ndarray]] = []
+
+    def recorded(executor: Any, parts: list[Part], tables: np.ndarray, **options: Any) -> np.ndarray:
+        steps.append((parts, tables))
+        return run_step(executor, parts, tables, **options)
+
+    monkeypatch.setattr(explain, "run_step", recorded)
+    measured(tmp_path, DENSE, purpose="batch16")
+    parts, tables = steps[-1]
+    assert [(len(part.entries), part.start, part.sequence, part.logits) for part in parts] == [
+        (1, 256, sequence, 1) for sequence in range(16)
+    ]
+    assert len(set(tables.ravel().tolist())) == tables.size  # no two of them attend to the same memory
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_what_stays_counts_in_bfloat16(dtype: torch.dtype, tmp_path: Path) -> None:
+    model = llama(num_hidden_layers=1, tie_word_embeddings=False)
+    for name, each in (("other", dtype), ("bfloat16", torch.bfloat16)):
+        model.to(each).save_pretrained(tmp_path / name)
+    other, expected = (measured(tmp_path / name, DENSE).other.nbytes for name in ("other", "bfloat16"))
+    assert other == expected

@@ -1,8 +1,14 @@
 """Points lost, and how sure that is."""
 
-import pytest
+from pathlib import Path
 
-from cutwork.compress.promise import loss
+import pytest
+from transformers import AutoTokenizer
+
+from cutwork.compress.promise import Metric, check_lengths, loss
+from cutwork.errors import CutworkError
+from cutwork.tasks.task import Sample
+from tests.tiny_checkpoint import write_tiny_checkpoint
 
 
 def test_points_are_what_the_mean_falls() -> None:
@@ -10,6 +16,7 @@ def test_points_are_what_the_mean_falls() -> None:
     assert lost.points == pytest.approx(25)
     assert 15 < lost.low < 25 < lost.high < 35
     assert loss([0, 0], [1, 0]).points == -50
+    assert loss([1.0] * 200, [0.0] * 14 + [1.0] * 186).points == 7  # a budget of 7 is kept
 
 
 def test_more_samples_say_more_and_none_is_ever_certain() -> None:
@@ -33,3 +40,14 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
         lost = loss(before, after)
         inside += lost.low <= 3 <= lost.high  # 20% of 60% - 45%
     assert inside / 400 > 0.92
+
+
+@pytest.mark.parametrize(
+    ("metric", "problem"), [("answers", "leaves no room for an answer"), ("tokens", "has no answer")]
+)
+def test_a_sample_that_cannot_be_judged_is_named(metric: Metric, problem: str, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(write_tiny_checkpoint(tmp_path))
+    samples = [Sample("1+1?", "2"), Sample("and" * 20, "2")]  # a token for each character
+    check_lengths(tokenizer, "test", samples, metric, 63)
+    with pytest.raises(CutworkError, match=f"test sample 2, 'andand.*{problem} within 62 tokens; leave it out"):
+        check_lengths(tokenizer, "test", samples, metric, 62)

@@ -116,9 +116,10 @@ def compress(
     if recipe:
         _refuse_beside_recipe(context)
     base = _base(context, model, output, task, recipe, settings, validation_samples)
-    base = base.model_copy(
-        update={"compare": base.compare.model_copy(update={"threads": threads or base.compare.threads})}
-    )
+    if _given(context, "threads"):
+        base = base.model_copy(update={"compare": base.compare.model_copy(update={"threads": threads})})
+    if recipe and not dry_run and recipe.resolve() == (output / "recipe.yaml").resolve():
+        raise CutworkError(f"{recipe} would be replaced by the recipe that is made; move it away or choose another OUT")
     if sure and within is None:
         raise CutworkError("--sure is for --within alone; give that, or leave it out")
     report = carry_out(

@@ -23,11 +23,11 @@ from cutwork.compress.frontier import as_json, frontiers, plot
 from cutwork.compress.menu import Choice, Menu
 from cutwork.compress.milliseconds import Purpose
 from cutwork.compress.promise import Loss, Metric
-from cutwork.compress.recipe_of import recipe_of, write_recipe
+from cutwork.compress.recipe_of import MADE_BY, check_recipe_free, recipe_of, write_recipe
 from cutwork.compress.workshop import Workshop
 from cutwork.errors import CutworkError, require
 from cutwork.recipe import Recipe
-from cutwork.run.stages import Stage
+from cutwork.run.stages import Stage, read_state
 from cutwork.store.atomic import write_atomically
 from cutwork.store.directory import kind_of as directory_kind
 from cutwork.store.directory import read_config
@@ -87,30 +87,33 @@ def compress(
     user can put right, and, when the frontier has been written, if the goal cannot be kept.
     """
     console = console or Console(stderr=True)
-    _check(goal)
+    _check(base, goal)
+    if not dry_run:
+        _check_free(base.output)
     task = _task(base, needs_validation=not dry_run)
     shop = Workshop(base, task, purpose, metric, console)
     found = frontiers(shop.menu)
-    _write_frontier(shop, found, None)
+    _write_frontier(shop, goal, found, None)
     direct = _direct(shop.menu, goal)
     report: dict[str, Any] = {"model": base.model, "goal": asdict(goal), "for": purpose, "machine": shop.machine}
     if dry_run:
         chosen = {} if direct is None else {"choice": direct.as_json()}
         return report | chosen | as_json(found, [])
-    shop.check_metric()
+    shop.check_metric(goal.within)
     tried = [_try(shop, direct, goal)] if direct else _bisect(shop, goal, attempts)
-    _write_frontier(shop, found, tried)
+    _write_frontier(shop, goal, found, tried)
     kept = [each for each in tried if each.kept]
     if not kept:
         raise CutworkError(_refusal(tried, goal, base.output))
     best = max(kept, key=_speedup)
     if trained := _surest(shop, best, goal):
         tried += trained
-        _write_frontier(shop, found, tried)
+        _write_frontier(shop, goal, found, tried)
         best = min(best, *trained, key=lambda each: (not each.kept, each.loss.points))
     packed = shop.take(best.packed)
-    note = f"{best.choice.speedup:.2f}x by cutwork compress; loses {best.loss} on validation"
-    again = best.recipe.model_copy(update={"output": base.output / "run"})
+    note = f"{best.choice.speedup:.2f}x {MADE_BY}; loses {best.loss} on validation"
+    compared = base.compare.model_copy(update={"models": ()})  # what the base recipe names may lack what was chosen
+    again = best.recipe.model_copy(update={"output": base.output / "run", "compare": compared})
     write_recipe(again, base.output / "recipe.yaml", note)
     report |= {
         "choice": best.choice.as_json(),
@@ -210,10 +213,13 @@ def _direct(offered: Menu, goal: Goal) -> Choice | None:
     return choice
 
 
-def _write_frontier(shop: Workshop, found: Mapping[str, Sequence[Choice]], tried: Sequence[Tried] | None) -> None:
+def _write_frontier(
+    shop: Workshop, goal: Goal, found: Mapping[str, Sequence[Choice]], tried: Sequence[Tried] | None
+) -> None:
     """frontier.json and, where matplotlib is installed, frontier.png; `tried` is None before anything is, which leaves
-    what was tried before."""
-    output, about = shop.base.output, {"for": shop.purpose, "metric": shop.metric, "machine": shop.machine}
+    what was tried before for the same goal with the same model, data and settings."""
+    output, depends = shop.base.output, digest([asdict(goal), *shop.inputs()])
+    about = {"for": shop.purpose, "metric": shop.metric, "machine": shop.machine, "inputs": depends}
     if tried is None:
         file = output / "frontier.json"
         before = read_json(file) if file.is_file() else {}
@@ -238,7 +244,7 @@ def _refusal(tried: Sequence[Tried], goal: Goal, output: Path) -> str:
     )
 
 
-def _check(goal: Goal) -> None:
+def _check(base: Recipe, goal: Goal) -> None:
     given = [value for value in (goal.within, goal.speedup, goal.nbytes) if value is not None]
     require(
         {
@@ -246,8 +252,19 @@ def _check(goal: Goal) -> None:
             "--within is how many points may be lost, so not below 0": goal.within is None or goal.within >= 0,
             "--speedup is over the dense model in bfloat16, so it must be at least 1": goal.speedup is None
             or goal.speedup >= 1,
+            "compress chooses where zeros are, which tune.gradual, tune.keep_zeros: false and prune.levels would undo; "
+            "leave them out of the recipe": not base.prune.levels
+            and (base.tune is None or (base.tune.keep_zeros and base.tune.gradual is None)),
         }
     )
+
+
+def _check_free(output: Path) -> None:
+    """Raise CutworkError if what is not of this command lies where its results are to be."""
+    check_recipe_free(output / "recipe.yaml")
+    packed = output / "packed"
+    if packed.exists() and packed.name not in read_state(output):
+        raise CutworkError(f"{packed} is not from cutwork compress; move it away or choose another OUT")
 
 
 def _task(base: Recipe, *, needs_validation: bool) -> Task:

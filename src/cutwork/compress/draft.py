@@ -16,13 +16,14 @@ from rich.console import Console
 
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
+from cutwork.measure.context import room
 from cutwork.pack.pack import pack
 from cutwork.pack.restore import restore
 from cutwork.prune.prune import prune
 from cutwork.quantize.quantize import quantize
 from cutwork.recipe import PackSettings, PruneSettings, QuantizeSettings
 from cutwork.store.cache import cache_directory
-from cutwork.store.directory import kind_of
+from cutwork.store.directory import kind_of, read_config
 from cutwork.store.fingerprint import digest, fingerprint
 from cutwork.store.lock import only_process
 from cutwork.store.resolve import resolve
@@ -42,6 +43,11 @@ def draft_of(model: str | Path, *, threads: int = 0, console: Console | None = N
     Raises CutworkError if none can be made of it.
     """
     directory, console = resolve(model), console or Console(stderr=True)
+    if kind_of(directory) == "quantized" or "quantization_config" in read_config(directory):
+        raise CutworkError(
+            f"no draft can be made of {directory}, which is quantised already; give the plain checkpoint that it was "
+            "made from, or leave out the draft"
+        )
     settings = [each.model_dump(mode="json") for each in (QUANTIZE, PACK)]
     output = cache_directory() / "drafts" / digest([fingerprint(directory), settings], digits=24)
     if output.is_dir():
@@ -94,7 +100,7 @@ def own_text(directory: Path, count: int, *, threads: int = 0, console: Console)
 
     Up to so many: a question asked twice or not answered does not count.
     """
-    context = 2 * (_QUESTION + _TOKENS) + 256
+    context = room(read_config(directory), 2 * (_QUESTION + _TOKENS) + 256)
     with Model.load(directory, threads=threads, max_batch=16, max_context=context) as model:
         if model.encoder or model.tokenizer is None:
             raise CutworkError(f"{directory} has an encoder or no tokenizer, so no draft is made of it; leave it out")

@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal, Self
@@ -22,16 +22,18 @@ from cutwork.architectures import architecture_of, build_plan
 from cutwork.compress.candidates import CANDIDATES, DENSE, Candidate
 from cutwork.engine.backend import Weight
 from cutwork.engine.explain import StepProfile, profile_step
-from cutwork.engine.load import read_model
 from cutwork.engine.load_options import LoadOptions
 from cutwork.engine.model import Model
 from cutwork.engine.weights.costs import have_measured, measure_costs
 from cutwork.measure.context import room
+from cutwork.pack.convert import convert
 from cutwork.pack.int4 import RUN_COLS, encode_int4, runs_of
+from cutwork.pack.manifest import Source
 from cutwork.pack.masked import encode
 from cutwork.pack.reader import PackedModel
 from cutwork.pack.record import EncodedWeight
 from cutwork.pack.slots import in_slots
+from cutwork.pack.source import SourceCheckpoint
 from cutwork.plan.builder import Plan
 from cutwork.plan.ops import Linear, Logits, Op
 from cutwork.progress import progress_bar
@@ -40,7 +42,8 @@ from cutwork.quantize.schemes import grid_of
 from cutwork.store import bfloat16
 
 Purpose = Literal["decode", "prefill", "batch16"]
-TOKENS: dict[Purpose, int] = {"decode": 1, "prefill": 512, "batch16": 16}  # of a step
+SEQUENCES: dict[Purpose, int] = {"decode": 1, "prefill": 1, "batch16": 16}  # of a step
+_TOKENS: dict[Purpose, int] = {"decode": 1, "prefill": 512, "batch16": 1}  # of each
 _CONTEXT = 256  # tokens that a decoded one attends to
 _STEPS = 4  # of which the median counts
 _LEAST_SECONDS = 0.3  # that one load of a model is profiled: the least counts
@@ -83,7 +86,7 @@ class Steps:
         """Of the decoder-only model in a directory. Raises CutworkError for what cannot be loaded."""
         if not have_measured():
             measure_costs()  # by which weights are laid out
-        packed = read_model(model_dir)
+        packed = _in_bfloat16(model_dir)
         plan = build_plan(packed.config)
         head, blocks = (_read(plan, kind) for kind in (Logits, Linear))
         linears: dict[str, dict[str, Price]] = {name: {} for name in blocks}
@@ -140,6 +143,13 @@ def _keep_least(prices: dict[str, Price], label: str, weight: Weight, seconds: f
         prices[label] = Price(1e3 * seconds, float(weight.nbytes + weight.reordered_bytes))
 
 
+def _in_bfloat16(model_dir: Path) -> PackedModel:
+    """The model as it is packed in the end: what stays as it is counts with the bytes that it has there."""
+    source = SourceCheckpoint(model_dir)
+    weights = {name: convert(name, source.weight(name), "bf16") for name in source.names}
+    return PackedModel(model_dir, source.config, weights, Source(kind=source.kind))
+
+
 def _of_random_numbers(packed: PackedModel, plan: Plan, candidate: Candidate, group_size: int) -> PackedModel:
     """A model whose linears are random numbers stored as a candidate, and its head in the candidate's number format."""
     architecture, example = architecture_of(packed.config), cache(_example)
@@ -154,8 +164,9 @@ def _of_random_numbers(packed: PackedModel, plan: Plan, candidate: Candidate, gr
 
 def _options(model: PackedModel, purpose: Purpose, threads: int) -> LoadOptions:
     reorder = False if purpose == "decode" else None  # as the commands where much comes at once do
-    context = room(model.config, _CONTEXT + max(TOKENS.values()))
-    return {"threads": threads, "max_batch": 1, "max_context": context, "reorder_weights": reorder}
+    context = room(model.config, _CONTEXT + _TOKENS[purpose])
+    sequences = SEQUENCES[purpose]
+    return {"threads": threads, "max_batch": sequences, "max_context": context, "reorder_weights": reorder}
 
 
 def _seconds(model: Model, purpose: Purpose) -> dict[str, float]:
@@ -164,11 +175,12 @@ def _seconds(model: Model, purpose: Purpose) -> dict[str, float]:
     Ops of the same shapes are alike, so all have the median of theirs. An op's weights share its time by their rows.
     """
     context = 0 if purpose == "prefill" else min(_CONTEXT, model.max_context - 1)
-    tokens = min(TOKENS[purpose], model.max_context - context)
+    tokens = min(_TOKENS[purpose], model.max_context - context)
+    step = partial(profile_step, sequences=SEQUENCES[purpose], tokens=tokens, context=context, repeats=_STEPS)
     profiles: list[StepProfile] = []
     end = time.perf_counter() + _LEAST_SECONDS
     while not profiles or time.perf_counter() < end:
-        profiles.append(profile_step(model, tokens=tokens, context=context, repeats=_STEPS))
+        profiles.append(step(model))
     least = min(profiles, key=lambda profile: profile.seconds).ops
     shapes = model.plan.weights
     alike: dict[Any, list[float]] = defaultdict(list)

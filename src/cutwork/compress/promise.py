@@ -3,15 +3,16 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
+from cutwork.engine.tokenizer import encode
 from cutwork.errors import CutworkError
 from cutwork.measure.quality import replies
 from cutwork.progress import progress_bar
 from cutwork.recipe import CompareSettings
-from cutwork.tasks.rendering import IGNORED, render
+from cutwork.tasks.rendering import IGNORED, render, render_prompt
 from cutwork.tasks.task import Sample, is_right
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ def loss(before: Sequence[float], after: Sequence[float]) -> Loss:
     middle = sum(differences) / count
     spread = (sum(d * d for d in differences) + 1) / count - middle**2
     half = _95_PERCENT * math.sqrt(max(spread, 0) / count)
-    points = sum(differences) / len(differences)
-    return Loss(100 * points, 100 * (middle - half), 100 * (middle + half))
+    points = 100 * sum(differences) / len(differences)  # in this order: 14 of 200 are 7, not a little more
+    return Loss(points, 100 * (middle - half), 100 * (middle + half))
 
 
 def scores(
@@ -70,12 +71,28 @@ def scores(
         return [_likeliest(model, sample) for sample in progress.track(samples, description=f"{name}: reading")]
 
 
+def check_lengths(tokenizer: Any, split: str, samples: Sequence[Sample], metric: Metric, context: int) -> None:
+    """Raise CutworkError for a sample that `scores` could not judge within so many tokens."""
+    for row, sample in enumerate(samples, 1):
+        if metric == "tokens":
+            fits, problem = bool(_answer_places(tokenizer, sample, context)[1]), "has no answer within"
+        else:
+            fits = len(encode(tokenizer, render_prompt(tokenizer, sample))) < context
+            problem = "leaves no room for an answer within"
+        if not fits:
+            begin = " ".join(sample.prompt.split())[:40]
+            raise CutworkError(f"{split} sample {row}, '{begin}…', {problem} {context} tokens; leave it out")
+
+
+def _answer_places(tokenizer: Any, sample: Sample, context: int) -> tuple[list[int], list[int]]:
+    """The first tokens of a sample, as many as a context holds, and the places of those that an answer has."""
+    ids, labels = render(tokenizer, sample)
+    places = [i for i, label in enumerate(labels[:context]) if label != IGNORED and i > 0]
+    return ids[:context], places
+
+
 def _likeliest(model: "Model", sample: Sample) -> float:
-    ids, labels = render(model.tokenizer, sample)
-    ids, labels = ids[: model.max_context], labels[: model.max_context]
-    places = [i for i, label in enumerate(labels) if label != IGNORED and i > 0]
-    if not places:
-        raise CutworkError(f"a validation sample has no answer within {model.max_context} tokens; leave it out")
+    ids, places = _answer_places(model.tokenizer, sample, model.max_context)
     first, right = places[0], 0
     entries = (entry for part in model.token_logprobs(ids, 1, first=first) for entry in part)
     wanted = set(places)

@@ -7,8 +7,11 @@ import yaml
 
 from cutwork.compress.candidates import parse
 from cutwork.compress.menu import HEAD, HEAD_LABELS, Choice
+from cutwork.errors import CutworkError
 from cutwork.recipe import PackSettings, PruneSettings, QuantizeSettings, Recipe
 from cutwork.store.atomic import write_atomically
+
+MADE_BY = "by cutwork compress"  # in the note of every recipe that is written
 
 
 def recipe_of(base: Recipe, choice: Choice) -> Recipe:
@@ -46,6 +49,12 @@ def recipe_of(base: Recipe, choice: Choice) -> Recipe:
 
 
 def write_recipe(recipe: Recipe, file: Path, note: str) -> None:
-    """Write a recipe with every setting in it, below a comment."""
+    """Write a recipe with every setting in it, below a comment, which has MADE_BY in it."""
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, width=120)
     write_atomically(file, f"# {note}\n{text}")
+
+
+def check_recipe_free(file: Path) -> None:
+    """Raise CutworkError if there is a recipe that `write_recipe` did not write."""
+    if file.exists() and MADE_BY not in file.read_text(encoding="utf-8", errors="replace").partition("\n")[0]:
+        raise CutworkError(f"{file} is not from cutwork compress; move it away or choose another OUT")

@@ -1,7 +1,9 @@
 """The output directory of a compression: its stages, which resume, what is measured, and the menu that they give."""
 
 import shutil
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,22 +13,25 @@ from rich.console import Console
 from cutwork.architectures import architecture_of
 from cutwork.compress.examine import examine
 from cutwork.compress.menu import Menu, menu
-from cutwork.compress.milliseconds import Purpose, Steps
-from cutwork.compress.promise import Loss, Metric, loss, scores
+from cutwork.compress.milliseconds import SEQUENCES, Purpose, Steps
+from cutwork.compress.promise import Loss, Metric, check_lengths, loss, scores
 from cutwork.engine.backend import native
 from cutwork.engine.model import Model
+from cutwork.engine.weights.costs import cache_path
 from cutwork.errors import CutworkError
 from cutwork.machine import cpu_name
 from cutwork.measure.compare import Measurements
 from cutwork.measure.context import room, room_for_answers
 from cutwork.measure.speed import measure
 from cutwork.recipe import PackSettings, Recipe
-from cutwork.run.stages import Source, Stage, Stages, discard, path_of, sample_digest
+from cutwork.run.stages import Source, Stage, Stages, discard, key_of, path_of, sample_digest
 from cutwork.store.directory import read_config
 from cutwork.store.json_file import read_json, write_json
+from cutwork.store.lock import only_process
 from cutwork.store.output import output_directory
 from cutwork.store.resolve import resolve
 from cutwork.tasks.task import MARK, Sample, Task
+from cutwork.torch_models.load import load_tokenizer
 
 
 class Workshop:
@@ -40,7 +45,10 @@ class Workshop:
         self.base, self.task, self.purpose, self.metric, self.console = base, task, purpose, metric, console
         self.kept = Measurements(base.output / "measurements")
         self._group_size = base.quantize.group_size if base.quantize else 128
-        self.machine = {"cpu": cpu_name(), "threads": base.compare.threads or native().default_threads()}
+        threads = base.compare.threads or native().default_threads()
+        self.machine = {"cpu": cpu_name(), "isa": native().isa(), "threads": threads}
+        self._engine = cache_path().stem  # prices and speeds belong to a build, as costs do
+        self._check_lengths()
         stages, prune = self._stages(), base.prune
         self.source = self._dense(stages)
         settings: list[object] = [prune.method, prune.block_size, prune.calibration_samples, prune.seed, prune.damping]
@@ -48,7 +56,7 @@ class Workshop:
         settings.append("gradients of answers, kinds made whole")  # how errors are judged
         data = [sample_digest(task.train), base.task.max_length, base.task.long]
         errors = stages.add("errors.json", "prune", self._write_errors, [*settings, *data], self.source)
-        about = [purpose, self.machine, self._group_size]
+        about = [purpose, self.machine, self._engine, self._group_size]
         steps = stages.add("milliseconds.json", "prune", self._write_steps, about, self.source)
         self.dense = stages.pack("dense/packed", self.source, PackSettings(dtype="bf16"))
         stages.carry_out()
@@ -75,9 +83,20 @@ class Workshop:
         return packed
 
     def drop(self, folder: str, *, pruned: bool) -> None:
-        """Remove the weights of a folder but packed ones; what pruning left only if `pruned`."""
-        for name in ("sparse", "quantized", "one-shot/quantized", *(["pruned"] if pruned else [])):
-            discard(self.base.output / folder / name)
+        """Remove the weights of a folder but packed ones; what pruning left only if `pruned`.
+
+        Nothing while another process makes stages, which may be of them: they only take up disk.
+        """
+        output = self.base.output
+        with suppress(CutworkError), only_process(output / ".lock", f"another process is working in {output}"):
+            for name in ("sparse", "quantized", "one-shot/quantized", *(["pruned"] if pruned else [])):
+                discard(output / folder / name)
+
+    def inputs(self) -> list[object]:
+        """What all that is made of a choice depends on: the model, the data and the recipe's settings."""
+        data = [sample_digest(samples) for samples in (self.task.train, self.task.validation)]
+        settings = (self.base.prune, self.base.tune, self.base.quantize)
+        return [key_of(self.source), *data, *(each.as_key() if each else None for each in settings)]
 
     def take(self, packed: Stage) -> Stage:
         """A packed model, copied as the result."""
@@ -91,14 +110,17 @@ class Workshop:
         stages.carry_out()
         return taken
 
-    def check_metric(self) -> None:
-        """Raise CutworkError if the dense model does nothing right on validation, so that nothing could be lost."""
+    def check_metric(self, within: float | None) -> None:
+        """Raise CutworkError if the dense model does so little right on validation that no more points than `within`,
+        or none at all, could be lost."""
         scores = self.scores(self.dense, self.task.validation)
-        if max(scores) == 0:
-            raise CutworkError(
-                f"the dense model answers none of {len(scores)} validation questions right, so points of that say "
-                "nothing; give --metric tokens, or a model that has learned the task"
-            )
+        most, least = 100 * sum(scores) / len(scores), within or 0.0
+        if most > least:
+            return
+        none = f"answers none of {len(scores)} validation questions right, so points of that say nothing"
+        few = f"has {most:.1f} points on validation, so that --within {least:g} cannot be broken"
+        other = "--metric tokens, or " if self.metric == "answers" else ""
+        raise CutworkError(f"the dense model {few if most else none}; give {other}a model that has learned the task")
 
     def loss(self, packed: Stage, samples: Sequence[Sample]) -> Loss:
         """What a packed model lost against the dense one on some samples."""
@@ -108,14 +130,13 @@ class Workshop:
         """How well a packed model does at each sample, from 0 to 1; kept once measured."""
         settings, samples = self.base.compare, tuple(samples[: self.base.compare.accuracy_samples])
         key = [stage.key, self.metric, sample_digest(samples), settings.max_new_tokens, settings.num_beams]
-        most = self.base.task.max_length + settings.max_new_tokens
         if self.metric == "tokens":
-            key.append(most)  # where samples are cut
+            key.append(self._most)  # where samples are cut
         elif any(MARK in sample.answer for sample in samples):
             key.append("first number")  # which decides; earlier measurements had the last
 
         def measure_it() -> dict[str, Any]:
-            context = room(read_config(stage.output), most)
+            context = room(read_config(stage.output), self._most)
             if self.metric == "answers":
                 context = room_for_answers(stage.output, samples, settings.max_new_tokens)
             batch = max(16, 4 * settings.num_beams)
@@ -129,13 +150,13 @@ class Workshop:
         """Speed and memory of a packed model beside the dense one's, interleaved; kept once measured."""
         settings = self.base.compare
         amounts = settings.prompt_tokens, settings.decode_tokens, settings.repeats
-        key = [self.dense.key, packed.key, self.purpose, self.machine, *amounts]
+        key = [self.dense.key, packed.key, self.purpose, self.machine, self._engine, *amounts]
         if self.purpose == "batch16":
             key.append("where all sequences go on")
         return self.kept.get(key, partial(self._speeds, packed))
 
     def _speeds(self, packed: Stage) -> dict[str, Any]:
-        settings, batch = self.base.compare, 16 if self.purpose == "batch16" else 1
+        settings, batch = self.base.compare, SEQUENCES[self.purpose]
         context = room(read_config(packed.output), settings.prompt_tokens + settings.decode_tokens + 1)
         threads = settings.threads
         reorder = False if self.purpose == "decode" else None
@@ -152,6 +173,20 @@ class Workshop:
         of = "prefill" if self.purpose == "prefill" else "decode"
         ratio = getattr(found["compressed"], of) / getattr(found["dense"], of)
         return {"speedup": ratio, "nbytes": sizes, **{name: speed.as_json() for name, speed in found.items()}}
+
+    @property
+    def _most(self) -> int:
+        """Tokens of a sample that are read, question and answer."""
+        return self.base.task.max_length + self.base.compare.max_new_tokens
+
+    def _check_lengths(self) -> None:
+        """Raise CutworkError for a sample that could not be judged, which would else end the command after all work."""
+        directory = resolve(self.base.model)
+        config = read_config(directory)
+        context = room(config, self._most if self.metric == "tokens" else sys.maxsize)
+        tokenizer = load_tokenizer(directory)
+        for split, samples in (("validation", self.task.validation), ("test", self.task.test)):
+            check_lengths(tokenizer, split, samples[: self.base.compare.accuracy_samples], self.metric, context)
 
     def _stages(self) -> Stages:
         return Stages(self.base.output, self.task, self.base.task.max_length, self.console, self.base.task.long)

@@ -26,7 +26,7 @@ class OpTime:
 
 @dataclass(frozen=True)
 class StepProfile:
-    """A forward pass of `tokens` tokens after `context` others."""
+    """A forward pass of `tokens` tokens, of each sequence, after `context` others."""
 
     tokens: int
     context: int
@@ -39,12 +39,13 @@ class StepProfile:
 
 
 def profile_step(
-    model: Model, *, tokens: int = 1, context: int = 16, repeats: int = 20, input_tokens: int = 64
+    model: Model, *, sequences: int = 1, tokens: int = 1, context: int = 16, repeats: int = 20, input_tokens: int = 64
 ) -> StepProfile:
-    """Run the same step `repeats` times and take the median of every op.
+    """Run the same step of so many `sequences` `repeats` times and take the median of every op.
 
     Of a model that only reads texts, the step that reads one. A decoder with an encoder attends to an input of
-    `input_tokens`. Raises CutworkError if context + tokens exceed the model's context, or input_tokens its encoder's.
+    `input_tokens`. Raises CutworkError if context + tokens exceed the model's context, or input_tokens its encoder's,
+    or all sequences its KV cache.
     """
     if model.states is not None:
         return _profile_reading(model, model.states, tokens, repeats)
@@ -56,27 +57,38 @@ def profile_step(
     scheduler, executor = model.session.scheduler, model.executor
     if executor is None:
         raise CutworkError("the model is closed")
-    if tokens > scheduler.max_tokens:
-        raise CutworkError(f"a step takes at most {scheduler.max_tokens} tokens, not {tokens}; profile fewer")
-    table, memory_table = scheduler.cache.open([]), Table()
+    if (count := sequences * tokens) > scheduler.max_tokens:
+        raise CutworkError(f"a step takes at most {scheduler.max_tokens} tokens, not {count}; profile fewer")
+    if sequences > 1 and sequences * scheduler.cache.blocks_for(total) > scheduler.cache.free:
+        raise CutworkError(
+            f"the KV cache does not hold {sequences} sequences of {total} tokens; free some memory or raise cache_bytes"
+        )
+    tables, memory_table = [scheduler.cache.open([]) for _ in range(sequences)], Table()
     attended: Attended | None = None
     try:
         if model.encoder:
             source = model.encoder.example(input_tokens)
             memory_table = model.encoder.open(source)
             model.encoder.run()
-            attended = Attended(table_rows([memory_table]), np.asarray([source.length], np.int32))
-        scheduler.cache.extend(table, total)
-        blocks = table_rows([table])
+            lengths = np.full(sequences, source.length, np.int32)
+            attended = Attended(table_rows([memory_table] * sequences), lengths)
+        for table in tables:
+            scheduler.cache.extend(table, total)
+        blocks = table_rows(tables)
         for start in range(0, context, scheduler.max_tokens):
             part = Part(ids[start : min(start + scheduler.max_tokens, context)], start, logits=1)
             run_step(executor, [part], blocks, attended=attended)
+        # Each attends to memory of its own, whose contents need not be computed again.
+        first, *others = tables
+        executor.copy_blocks([pair for other in others for pair in zip(first.blocks, other.blocks, strict=True)])
+        step = [Part(ids[context:], context, sequence, logits=1) for sequence in range(sequences)]
         times = []
         for _ in range(repeats + 1):
-            run_step(executor, [Part(ids[context:], context, logits=1)], blocks, profile=True, attended=attended)
+            run_step(executor, step, blocks, profile=True, attended=attended)
             times.append(list(executor.profile))
     finally:
-        scheduler.cache.close(table)
+        for table in tables:
+            scheduler.cache.close(table)
         if model.encoder:
             model.encoder.close(memory_table)
     return StepProfile(tokens, context, _op_times(model.plan, times[1:]))
