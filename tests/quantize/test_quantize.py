@@ -10,16 +10,25 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, T5Config, T5ForConditionalGeneration
+from transformers import (
+    AutoModelForCausalLM,
+    NomicBertConfig,
+    NomicBertModel,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
+from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
 from cutwork.pack.decode import decode
 from cutwork.pack.in_memory import pack_in_memory
 from cutwork.pack.int4 import dequantize
+from cutwork.prune.prune import prune
 from cutwork.quantize.quantize import quantize
 from cutwork.quantize.schemes import choose, kept
-from cutwork.recipe import QAT, QuantizeSettings
+from cutwork.recipe import QAT, PruneSettings, QuantizeSettings
 from cutwork.store.directory import kind_of
+from cutwork.tasks.task import Sample
 from cutwork.torch_models.load import load_model
 from tests.tiny_checkpoint import write_tiny_checkpoint
 from tests.torch_models.tiny import cut, sums, weights
@@ -202,3 +211,26 @@ def test_bad_input_is_one_sentence(sparse: Path, tmp_path: Path) -> None:
     with pytest.raises(CutworkError, match="is a quantized model"):
         quantize(tmp_path / "int8", tmp_path / "out", FEW, sums(4), console=QUIET)
     assert {path.name for path in tmp_path.iterdir()} == {"int8"}
+
+
+def test_nomics_own_checkpoints_are_told_what_to_do(tmp_path: Path) -> None:
+    """Their q, k and v are one weight, which transformers takes apart when it loads and merges when it saves."""
+    own = write_tiny_checkpoint(tmp_path / "own")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 16}
+    NomicBertModel(NomicBertConfig(vocab_size=300, intermediate_size=64, **sizes)).save_pretrained(own)
+    config = json.loads((own / "config.json").read_text())
+    (own / "config.json").write_text(json.dumps({**config, "n_embd": 32, "activation_function": "swiglu"}))
+    assert "encoder.layers.0.attn.Wqkv.weight" in weights(own)
+    rounding = QuantizeSettings(method="rtn", scheme="w4a16", group_size=32)
+    with pytest.raises(CutworkError, match=r"q_proj in one weight with others.*save_original_format=False"):
+        quantize(own, tmp_path / "out", rounding, console=QUIET)
+    texts = [Sample("", f"text {i}") for i in range(4)]
+    with pytest.raises(CutworkError, match=r"another name.*save_original_format=False.*n_embd"):
+        prune(own, tmp_path / "out", PruneSettings(calibration_samples=4), texts, console=QUIET)
+    shutil.copytree(own, tmp_path / "new")
+    load_model(own, "auto").save_pretrained(tmp_path / "new", save_original_format=False)
+    config = json.loads((tmp_path / "new" / "config.json").read_text())
+    (tmp_path / "new" / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "n_embd"}))
+    quantize(tmp_path / "new", tmp_path / "int4", rounding, console=QUIET)
+    prune(tmp_path / "new", tmp_path / "pruned", PruneSettings(calibration_samples=4), texts, console=QUIET)
+    Model(pack_in_memory(tmp_path / "int4"), threads=1).close()

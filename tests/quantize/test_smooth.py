@@ -44,6 +44,16 @@ def test_every_block_that_reads_the_encoder_is_smoothed(family: str) -> None:
     torch.testing.assert_close(model(**inputs.keywords(batch)).logits, before, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("family", ["llama", "t5", "whisper"])
+def test_padding_is_not_smoothed_for(family: str) -> None:
+    examples = random_examples(8, family=family)
+    padded, alone = (FAMILIES[family]().eval() for _ in range(2))
+    smooth(padded, [collate(examples)], 0.5)
+    smooth(alone, [collate([example]) for example in examples], 0.5)
+    for name, weight in alone.state_dict().items():
+        torch.testing.assert_close(padded.state_dict()[name], weight, rtol=1e-3, atol=1e-4, msg=name)
+
+
 def test_a_norm_that_feeds_more_than_linears_is_noticed() -> None:
     model = llama().eval()
     layer = model.model.layers[0]

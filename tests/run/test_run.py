@@ -180,6 +180,14 @@ def test_a_change_redoes_only_what_depends_on_it(
     assert set(stages_to_do(change(recipe))) == redone
 
 
+def test_what_is_pruned_while_quantising_is_compared_with_a_dense_model(copy: tuple[Recipe, Path]) -> None:
+    recipe = changed(copy[0], "quantize", sparsity=0.75)
+    assert "sparse-quantized" in stages_to_do(recipe) and "dense-quantized" not in stages_to_do(recipe)
+    run(recipe, until="quantize", console=silent())
+    report = json.loads((recipe.output / "sparse-quantized" / "quantize-report.json").read_text())
+    assert report["sparsity"] > 0.7
+
+
 def test_a_changed_model_redoes_everything(finished: tuple[Recipe, Path], tmp_path: Path) -> None:
     recipe, _ = finished
     other = write_tiny_checkpoint(tmp_path / "other", seed=1)

@@ -225,5 +225,7 @@ def test_a_fingerprint_tells_contents_not_times(tmp_path: Path) -> None:
     assert (pooled := fingerprint(tmp_path)) != flat
     (tmp_path / "runs" / "config.json").write_text("[]")
     assert fingerprint(tmp_path) == pooled
+    (tmp_path / "prune-report.json").write_text("{}")
+    assert fingerprint(tmp_path) != pooled == fingerprint(tmp_path, reports=False)
     (tmp_path / "1_Pooling" / "config.json").write_text("[]")
-    assert fingerprint(tmp_path) != pooled
+    assert fingerprint(tmp_path, reports=False) != pooled

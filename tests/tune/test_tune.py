@@ -12,7 +12,15 @@ from unittest.mock import Mock
 import pytest
 import torch
 from rich.console import Console
-from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    Trainer,
+    TrainingArguments,
+)
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import LoraSettings, Losses, TuneSettings
@@ -130,6 +138,31 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     lines = [json.loads(line)["step"] for line in (output / "tune-log.jsonl").read_text().splitlines()]
     assert lines == list(range(1, 9))
+
+
+def test_weights_that_transformers_renames_are_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pythia's head is `embed_out` in its files and `lm_head` in the model."""
+    write_tiny_checkpoint(tmp_path / "neox")
+    vocabulary = json.loads((tmp_path / "neox" / "config.json").read_text())["vocab_size"]
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=vocabulary, tie_word_embeddings=False, **sizes))
+    state = {name.replace("lm_head", "embed_out"): weight for name, weight in model.state_dict().items()}
+    model.config.save_pretrained(tmp_path / "neox")
+    save_file(state, tmp_path / "neox" / "model.safetensors", {"format": "pt"})
+    settings = SETTINGS.model_copy(update={"max_steps": 3, "losses": Losses()})
+    run(tmp_path / "neox", tmp_path / "straight", tmp_path / "neox", settings)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_at(patch, 9)
+        run(tmp_path / "neox", tmp_path / "resumed", tmp_path / "neox", settings)
+    shutil.copytree(tmp_path / "resumed.work", tmp_path / "older.work")
+    run(tmp_path / "neox", tmp_path / "resumed", tmp_path / "neox", settings)
+    expected, found = weights(tmp_path / "straight"), weights(tmp_path / "resumed")
+    assert expected.keys() == found.keys() == state.keys()  # as the model came
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    older = tmp_path / "older.work" / "checkpoint-2" / "model.safetensors"
+    save_file({name.replace("lm_head", "embed_out"): w for name, w in load_file(older).items()}, older)
+    with pytest.raises(CutworkError, match=r"older.work has no weight 'lm_head\.weight'"):
+        run(tmp_path / "neox", tmp_path / "older", tmp_path / "neox", settings)
 
 
 @pytest.mark.parametrize("steps", [2, 3], ids=["within an epoch", "at its end"])
@@ -267,6 +300,24 @@ def test_an_unfinished_run_with_other_settings_is_refused_until_overwritten(
     assert run(sparse, output, dense, SETTINGS.model_copy(update={"max_steps": 2}), overwrite=True)["steps"] == 2
 
 
+def test_a_model_made_again_is_the_same(
+    sparse: Path, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the seconds in its report differ."""
+    model = tmp_path / "sparse"
+    shutil.copytree(sparse, model)
+    (model / "prune-report.json").write_text('{"seconds": 1}')
+    settings = SETTINGS.model_copy(update={"max_steps": 1})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "_finalize_training", Mock(side_effect=KeyboardInterrupt))
+        run(model, tmp_path / "tuned", dense, settings)
+    (model / "prune-report.json").write_text('{"seconds": 2}')
+    run(model, tmp_path / "tuned", dense, settings)
+    shutil.copyfile(dense / "model.safetensors", model / "model.safetensors")
+    with pytest.raises(CutworkError, match="made with another model"):
+        run(model, tmp_path / "tuned", dense, settings)
+
+
 def test_a_diverging_run_leaves_no_output_and_its_last_good_checkpoint(
     sparse: Path, dense: Path, tmp_path: Path
 ) -> None:
@@ -294,6 +345,11 @@ def test_dense_fine_tuning_learns(dense: Path, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "tuned" / "tune-log.jsonl").read_text().splitlines()]
     assert lines[-1]["loss"] < 0.6 * lines[0]["loss"]
     assert max(report["sparsity"].values()) < 0.01
+
+
+def test_no_number_of_steps_means_whole_epochs(dense: Path, tmp_path: Path) -> None:
+    report = tune(dense, tmp_path / "tuned", TuneSettings(max_steps=0, batch_size=8), sums(20), console=QUIET)
+    assert report["steps"] == 3
 
 
 @pytest.mark.parametrize(
@@ -361,7 +417,7 @@ def test_transformers_calls_every_hook_that_is_overridden(
 
     for name in HOOKS:
         monkeypatch.setattr(SparseTrainer, name, noted(name, getattr(SparseTrainer, name)))
-    run(sparse, tmp_path / "tuned", dense, validation=sums(4))
+    run(sparse, tmp_path / "tuned", dense, SETTINGS.model_copy(update={"keep_best": True}), validation=sums(4))
     assert called == set(HOOKS) >= trainer_module._HOOKS | {"_save_checkpoint", "log", "train"}
 
 

@@ -1,6 +1,7 @@
 """What is measured while training on samples that are not trained on, and what that decides."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -9,7 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 from torch.nn import functional
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Trainer
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import Gradual, LoraSettings, TaskSettings, TuneSettings
@@ -132,6 +133,26 @@ def test_an_interrupted_run_ends_with_the_same_best(
     assert resumed["validation"] == straight["validation"] and resumed["steps"] == straight["steps"]
     one, two = weights(tmp_path / "straight"), weights(tmp_path / "resumed")
     assert all(torch.equal(weight, two[name]) for name, weight in one.items())
+
+
+def test_moved_when_its_last_step_was_done_a_run_ends_with_the_same_best(
+    sparse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ASTRAY.model_copy(update={"keep_best": True})
+    straight = run(sparse, tmp_path / "straight", settings)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "_finalize_training", Mock(side_effect=KeyboardInterrupt))
+        run(sparse, tmp_path / "there" / "out", settings)
+    shutil.copytree(tmp_path / "there", tmp_path / "lost")
+    (tmp_path / "there").rename(tmp_path / "here")
+    resumed = run(sparse, tmp_path / "here" / "out", settings)
+    assert resumed["validation"] == straight["validation"] and resumed["steps"] == straight["steps"]
+    one, two = weights(tmp_path / "straight"), weights(tmp_path / "here" / "out")
+    assert all(torch.equal(weight, two[name]) for name, weight in one.items())
+    best = f"checkpoint-{straight['validation']['step']}"
+    shutil.rmtree(tmp_path / "lost" / "out.work" / best)
+    with pytest.raises(CutworkError, match=f"{best}, is gone"):
+        run(sparse, tmp_path / "lost" / "out", settings)
 
 
 def test_what_has_no_meaning_is_refused(sparse: Path, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 torchrun --nproc-per-node 2 -m tests.tune.two_processes DIRECTORY
 """
 
+import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, se
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
+from transformers import Trainer, TrainerState
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import LoraSettings, Losses, TuneSettings
@@ -26,10 +29,10 @@ from cutwork.tune.tune import tune
 from tests.torch_models.tiny import cut, llama, sums
 
 SETTINGS = TuneSettings(
-    max_steps=4,
+    max_steps=5,
     batch_size=8,
     micro_batch_size=2,
-    save_every=2,
+    save_every=4,
     warmup_steps=1,
     learning_rate=3e-3,
     dtype="float32",
@@ -47,12 +50,12 @@ def fine_tune(sparse: Path, dense: Path, output: Path, settings: TuneSettings, *
 
 
 def interrupted_and_resumed(sparse: Path, dense: Path, output: Path, **options: Any) -> None:
-    """Cut off in the middle of the fourth step, then go on from the second, in every process."""
+    """Cut off in the middle of the fifth step, then go on from the fourth, inside the second epoch."""
     original, calls = SparseTrainer.training_step, [0]
 
     def step(self: SparseTrainer, *args: Any) -> torch.Tensor:
         calls[0] += 1
-        if calls[0] == 7:
+        if calls[0] == 10:
             raise KeyboardInterrupt
         return original(self, *args)
 
@@ -64,8 +67,25 @@ def interrupted_and_resumed(sparse: Path, dense: Path, output: Path, **options: 
     finally:
         SparseTrainer.training_step = original
     dist.barrier()
-    assert (output.with_name(f"{output.name}.work") / "checkpoint-2").is_dir()
+    assert (output.with_name(f"{output.name}.work") / "checkpoint-4").is_dir()
     fine_tune(sparse, dense, output, SETTINGS, **options)
+
+
+def second_is_late() -> None:
+    """With its part of a checkpoint, which the first may not call complete before."""
+    save_rng_state, save_to_json = Trainer._save_rng_state, TrainerState.save_to_json
+
+    def late(self: Trainer, directory: str) -> None:
+        time.sleep(0.5)
+        save_rng_state(self, directory)
+
+    def complete(self: TrainerState, file: str) -> None:
+        assert (Path(file).parent / "rng_state_1.pth").exists()
+        save_to_json(self, file)
+
+    if os.environ["RANK"] == "1":
+        Trainer._save_rng_state = late
+    TrainerState.save_to_json = complete
 
 
 LOW_BIT = SETTINGS.model_copy(update={"optimizer": "adamw_torch_8bit", "weights": "bfloat16", "dtype": "auto"})
@@ -131,6 +151,7 @@ def check_sharded_masks(scratch: Path, make_optimizer: Callable[[list[Any]], tor
 
 if __name__ == "__main__":
     root = Path(sys.argv[1])
+    second_is_late()
     for name, settings in RUNS.items():
         fine_tune(root / "sparse", root / "dense", root / f"ddp-{name}", settings)
     interrupted_and_resumed(root / "sparse", root / "dense", root / "ddp-resumed")

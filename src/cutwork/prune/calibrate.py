@@ -179,7 +179,7 @@ def _walk(
                     for watch, flow in zip(watches, flows, strict=True):
                         with watch:
                             for batch in flow:
-                                watch.expect(*_masks(model, stacks[stack], batch.inputs), batch.calls[index])
+                                watch.expect(*masks(model, stacks[stack], batch.inputs), batch.calls[index])
                                 output = run(block, batch, index)
                                 if not changes:
                                     batch.hidden = activations.replace(batch.hidden, output)
@@ -197,12 +197,13 @@ def _walk(
         console.print(f"{description}: {total} blocks done")
 
 
-def _masks(model: Any, blocks: nn.ModuleList, batch: dict[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
-    """Which positions [B, T] of a stack's hidden states, and of its encoder's, are real tokens; None if all are."""
+def masks(model: Any, part: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
+    """Which positions [B, T] of the hidden states of a stack or another part of a model, and of its encoder's, are real
+    tokens; None if all are."""
     source = batch["attention_mask"].bool() if "attention_mask" in batch else None
     if kind_of(model.config.to_dict()) in ("text", "embedding"):
         return source, source
-    if any(module is blocks for module in model.get_encoder().modules()):
+    if any(module is part for module in model.get_encoder().modules()):
         return source, source
     return batch["labels"] != IGNORED, source
 

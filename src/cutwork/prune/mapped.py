@@ -21,12 +21,9 @@ from cutwork.store.checkpoint import open_checkpoint, write_checkpoint
 from cutwork.store.directory import copy_side_files, kind_of, read_config
 from cutwork.store.safetensors import Tensors, open_tensors
 from cutwork.torch_models.blocks import block_lists, linears
-from cutwork.torch_models.load import empty_model, load_config
+from cutwork.torch_models.load import SAVE_BY_OWN_NAMES, empty_model, load_config
 
-_OTHER_NAMES = (
-    "or keeps it under another name than this version of transformers; load it with transformers and save it again "
-    "with save_pretrained"
-)
+_OTHER_NAMES = f"or keeps it under another name than this version of transformers; {SAVE_BY_OWN_NAMES}"
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 
 

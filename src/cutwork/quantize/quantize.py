@@ -8,7 +8,9 @@ from typing import Any
 
 from rich.console import Console
 from torch import Tensor, nn
+from transformers.core_model_loading import WeightConverter
 
+from cutwork.errors import CutworkError
 from cutwork.prune.calibrate import calibration_batches, calibration_examples, walk
 from cutwork.prune.input_statistics import Hessian
 from cutwork.prune.token_weights import token_weights
@@ -22,7 +24,7 @@ from cutwork.store.json_file import write_json
 from cutwork.store.output import absolute, check_apart, output_directory
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.blocks import out_in
-from cutwork.torch_models.load import load_for_surgery, load_tokenizer, save_model
+from cutwork.torch_models.load import SAVE_BY_OWN_NAMES, load_for_surgery, load_tokenizer, save_model
 from cutwork.torch_models.model_inputs import inputs_of
 
 REPORT = "quantize-report.json"
@@ -57,6 +59,7 @@ def quantize(
         shutil.rmtree(work, ignore_errors=True)
     with output_directory(output, overwrite=overwrite) as partial:
         model, stored = load_for_surgery(model_dir)
+        _check_unmerged(model, model_dir, settings)
         grids = {
             name: grid_of(scheme, out_in(linear).shape[1], settings.group_size, stored)
             for name, (linear, scheme) in choose(model, settings).items()
@@ -112,6 +115,18 @@ def quantize(
         write_json(partial / REPORT, report)
     shutil.rmtree(work, ignore_errors=True)
     return report
+
+
+def _check_unmerged(model: Any, model_dir: Path, settings: QuantizeSettings) -> None:
+    """Raise CutworkError for int4 weights that transformers would merge when it saves them, as in Nomic's `Wqkv`: the
+    shapes that are stored beside them would be merged, too."""
+    conversions = getattr(model, "_weight_conversions", None) or ()
+    merged = [part for each in conversions if isinstance(each, WeightConverter) for part in each.target_patterns]
+    for name, (_, scheme) in choose(model, settings).items():
+        if scheme == "w4a16" and any(part in name for part in merged):
+            raise CutworkError(
+                f"{model_dir} keeps {name} in one weight with others, which w4a16 cannot be; {SAVE_BY_OWN_NAMES}"
+            )
 
 
 def _quantize_layers(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cutwork.errors import CutworkError
+from cutwork.prune.calibrate import masks
 from cutwork.prune.input_statistics import real_tokens
 from cutwork.torch_models.blocks import block_linears, block_lists, out_in
 from cutwork.torch_models.model_inputs import ModelInputs, inputs_of
@@ -36,7 +37,7 @@ def _smooth(model: Any, batches: Sequence[dict[str, Tensor]], strength: float) -
     readers = _NormReaders(model)
     with readers:
         for batch in batches:
-            readers.next_batch(batch["attention_mask"].bool() if "attention_mask" in batch else None)
+            readers.next_batch(batch)
             _outputs(model, model_inputs, batch)
     by_norm = readers.by_norm()
     if not by_norm:
@@ -67,7 +68,8 @@ class _NormReaders:
     """The largest magnitudes of what norms hand to linears of the blocks, while it is entered."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._mask: Tensor | None = None
+        self._model = model
+        self._masks: dict[nn.Module, Tensor | None] = {}  # which of what a norm leaves are real tokens, bool [B, T]
         self._linears = list(block_linears(model).values())
         self._norms = [module for module in model.modules() if _is_norm(module)]
         inside = {module for blocks in block_lists(model).values() for block in blocks for module in block.modules()}
@@ -89,9 +91,9 @@ class _NormReaders:
             handle.remove()
         self._forget()
 
-    def next_batch(self, mask: Tensor | None) -> None:
-        """Called before a forward pass with where its real tokens are, bool [B, T]."""
-        self._mask = mask
+    def next_batch(self, batch: dict[str, Tensor]) -> None:
+        """Called before the forward pass of a batch."""
+        self._masks = {norm: masks(self._model, norm, batch)[0] for norm in self._norms}
         self._forget()
 
     def by_norm(self) -> dict[nn.Module, tuple[Tensor, list[nn.Module]]]:
@@ -114,7 +116,7 @@ class _NormReaders:
         if norm is None:
             return
         self._sources[linear] = norm
-        largest = real_tokens(inputs[0], self._mask).abs().amax(dim=0)
+        largest = real_tokens(inputs[0], self._masks[norm]).abs().amax(dim=0)
         self._largest[norm] = torch.maximum(self._largest[norm], largest) if norm in self._largest else largest
 
 

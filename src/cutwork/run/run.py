@@ -74,9 +74,10 @@ def stages_of(recipe: Recipe, output: Path, console: Console) -> Stages:
     pruned, sparse = _prune_and_tune(recipe, stages, dense)
     models: dict[str, Source] = {"dense": dense, "pruned": pruned, "sparse": sparse}
     if recipe.quantize:
-        for name in ("dense", "sparse"):
+        unpruned = recipe.quantize.model_copy(update={"sparsity": 0.0})
+        for name, settings in (("dense", unpruned), ("sparse", recipe.quantize)):
             if f"{name}-int8" in wanted:
-                models[f"{name}-quantized"] = stages.quantize(f"{name}-quantized", models[name], recipe.quantize)
+                models[f"{name}-quantized"] = stages.quantize(f"{name}-quantized", models[name], settings)
     packed = {
         name: stages.pack(f"packed/{name}", models[model], _pack_settings(recipe, model, dtype))
         for name, (model, dtype) in VARIANTS.items()

@@ -10,11 +10,13 @@ def digest(value: object, digits: int = 16) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:digits]
 
 
-def fingerprint(path: Path) -> str:
+def fingerprint(path: Path, *, reports: bool = True) -> str:
     """A hash of the contents of a model directory's files, and of the folders that sentence-transformers numbers: the
-    same model fetched again is still the same."""
+    same model fetched again is still the same. Without `reports`, which have the seconds it took, made again, too."""
     whole = hashlib.sha256()
     for file in sorted(file for pattern in ("*", "[0-9]*_*/*") for file in path.glob(pattern) if file.is_file()):
+        if not reports and file.match("*-report.json"):
+            continue
         with file.open("rb") as source:
             whole.update(
                 f"{file.relative_to(path).as_posix()} {hashlib.file_digest(source, 'sha256').hexdigest()}\n".encode()

@@ -43,6 +43,12 @@ _CLASSIFIERS: dict[Classified, Any] = {
     "token": AutoModelForTokenClassification,
 }
 
+# What to do about a checkpoint by other names than its model has; Nomic's are told by a key of their config.
+SAVE_BY_OWN_NAMES = (
+    "load it with transformers, save it again with save_pretrained(..., save_original_format=False), and remove n_embd "
+    "from its config.json if it is there"
+)
+
 
 def load_model(path: Path, dtype: torch.dtype | str, attention: str = "sdpa") -> nn.Module:
     """The model of a plain checkpoint in `dtype` ("auto": as stored), with one of transformers' attentions.

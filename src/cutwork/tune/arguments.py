@@ -57,7 +57,7 @@ def training_arguments(work: Path, settings: TuneSettings, fsdp: bool, validates
     arguments = TrainingArguments(
         output_dir=str(work),
         num_train_epochs=settings.epochs,
-        max_steps=settings.max_steps,
+        max_steps=settings.max_steps if settings.max_steps > 0 else -1,  # 0 would be one step at rate 0
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         warmup_steps=settings.warmup_steps,

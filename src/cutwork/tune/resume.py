@@ -27,8 +27,8 @@ def identity(
 ) -> dict[str, Any]:
     """What a resumed or finished run must agree with in all of it. prepared: the key of its preparation, or None."""
     return {
-        "model": fingerprint(model),
-        "teacher": fingerprint(teacher) if teacher and settings.losses.needs_teacher else None,
+        "model": fingerprint(model, reports=False),
+        "teacher": fingerprint(teacher, reports=False) if teacher and settings.losses.needs_teacher else None,
         "data": data.digest(),
         "settings": settings.model_dump(mode="json"),
         **({"validation": validation.digest()} if validation else {}),
@@ -55,7 +55,7 @@ def begun(work: Path, run: dict[str, Any]) -> bool | None:
     if not (work / _RUN).is_file():
         return None
     started = read_json(work / _RUN)
-    _check_same(started, run, f"{work} holds an unfinished run", "finish that one, or throw it away with --overwrite")
+    _check_same(started, run, f"{work} holds an unfinished run", f"finish that one, or remove {work}")
     return bool(started.get("bfloat16"))
 
 

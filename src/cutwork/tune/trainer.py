@@ -84,6 +84,7 @@ class SparseTrainer(Trainer):
         self.masks: Masks | None = None
         self.resumed_from: Path | None = None
         self._had_ended = False  # the run that is resumed
+        self._sampler: StepSampler | None = None
         self.tokens = 0  # trained on since this process began, padding included
         self._called: set[str] = set()  # of _HOOKS, in this optimiser step
         self._terms: dict[str, Tensor] = {}  # sums of the weighted loss terms since the last log
@@ -98,7 +99,8 @@ class SparseTrainer(Trainer):
         self._called.add("_get_train_sampler")
         dataset = self.train_dataset if train_dataset is None else train_dataset
         micro_batches = self.args.gradient_accumulation_steps * self.args.world_size
-        return StepSampler(dataset.lengths, self._train_batch_size * micro_batches, self.args.seed)
+        self._sampler = StepSampler(dataset.lengths, self._train_batch_size * micro_batches, self.args.seed)
+        return self._sampler
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
@@ -144,11 +146,14 @@ class SparseTrainer(Trainer):
 
     # ---- one epoch ----
 
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+    def _run_epoch(self, *args: Any, epoch: int, **kwargs: Any) -> None:
         """An epoch, unless the resumed run had ended: transformers asks for that only after a step."""
         self._called.add("_run_epoch")
-        if not self._had_ended:
-            super()._run_epoch(*args, **kwargs)
+        if self._had_ended:
+            return
+        if self._sampler is not None:  # which accelerate does not reach where a resumed epoch is shared by processes
+            self._sampler.set_epoch(epoch)
+        super()._run_epoch(*args, epoch=epoch, **kwargs)
 
     # ---- one micro-batch ----
 
@@ -330,7 +335,8 @@ class SparseTrainer(Trainer):
         """Train; the masks of a resumed run are those that were saved, and are checked."""
         self.resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
         self._had_ended = self.resumed_from is not None and _has_ended(self.resumed_from)
-        output = super().train(resume_from_checkpoint, *args, **kwargs)
+        with _own_names(self.model):
+            output = super().train(resume_from_checkpoint, *args, **kwargs)
         if "create_optimizer" not in self._called:  # then nothing has looked after a step either
             self._check_hooks()
         return output
@@ -352,6 +358,31 @@ class SparseTrainer(Trainer):
                     "again: training goes on from the last checkpoint"
                 ) from None
             raise
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Every process's own, before the first writes what says that the checkpoint is complete."""
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Raise CutworkError for a checkpoint without a weight: transformers would keep what the model began with."""
+        weights, missing = self.model.state_dict(keep_vars=True), set(load_result.missing_keys)
+        loaded = {id(weight) for name, weight in weights.items() if name not in missing}  # by any name, where tied
+        for name in sorted(missing - set(self.model._keys_to_ignore_on_save or ())):
+            if id(weights.get(name)) not in loaded:
+                raise CutworkError(
+                    f"a checkpoint in {self.args.output_dir} has no weight '{name}', as another version of cutwork or "
+                    "transformers wrote it; remove that directory to begin the training anew"
+                )
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
+        """End with the best checkpoint: the path that its run noted is none any more if the run was moved since."""
+        if self.args.load_best_model_at_end and self.state.best_global_step:
+            best = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
+            if not best.is_dir():
+                raise CutworkError(f"the best checkpoint, {best}, is gone; remove {best.parent} to begin anew")
+            self.state.best_model_checkpoint = str(best)
+        return super()._finalize_training(*args, **kwargs)
 
 
 def last_checkpoint(work: Path) -> Path | None:
@@ -384,6 +415,18 @@ def _unwritten(error: Exception) -> bool:
 def _beside(tensors: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """`others`, each on the device of its tensor."""
     return tuple(other.to(tensor.device) for tensor, other in zip(tensors, others, strict=True))
+
+
+@contextmanager
+def _own_names(model: Any) -> Iterator[None]:
+    """Let checkpoints name weights as the model does. transformers would write the names that the model was loaded by,
+    and passes over them when a checkpoint is loaded into a model that is there."""
+    conversions = getattr(model, "_weight_conversions", None)
+    model._weight_conversions = []
+    try:
+        yield
+    finally:
+        model._weight_conversions = conversions
 
 
 @contextmanager
