@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from reasoning_gym.arithmetic.gsm_symbolic.gsm_symbolic import tasks_ok
 
-from benchmarks.evidence import gsm8k, new_numbers, pareto, patterns, report
+from benchmarks.evidence import gsm8k, new_losses, new_numbers, pareto, patterns, report
 from benchmarks.evidence.cells import Cell
 from benchmarks.evidence.data import splits
 from benchmarks.evidence.designs import DESIGNS, LOSSES
@@ -266,6 +266,22 @@ def test_zeros_are_held_against_a_dense_model_trained_for_as_long() -> None:
     against, converged = new_numbers.verdicts({"rows": rows}).splitlines()[2:]  # neither 4:16 nor int4 yet
     assert against.endswith("2 seeds | **missed** |") and converged.endswith("2 seeds | met |")
     assert "| int8, 75% zeros anywhere, trained on | " in new_numbers.table({"rows": rows})
+
+
+def test_squarehead_is_held_against_cross_entropy_for_the_same_time() -> None:
+    ce, both = right(0.4, 2, 1000), right(0.5, 1, 1000, seed=1)
+
+    def row(loss: str, steps: int, answers: np.ndarray, seed: int) -> dict[str, object]:
+        found = {"right": int(answers.sum()), "samples": 1000, "answers": packed(answers), "answer_perplexity": 1.1}
+        return {"loss": loss, "steps": steps, "encoding": "int8", "seed": seed, **found}
+
+    rows = [row("CE", new_losses.STEPS, answers, seed) for seed, answers in enumerate(ce)]
+    rows.append(row("CE+SquareHead", new_losses.SAME_TIME, both[0], 1))
+    (verdict,) = new_losses.verdicts({"rows": rows}).splitlines()[2:]  # as many steps are not there yet
+    change = 100 * float(both[0].mean() - ce[1].mean())
+    assert f"{change:+.1f} [" in verdict and verdict.endswith("| met |")
+    first, second = new_losses.table({"rows": rows}).splitlines()[2:]
+    assert first.startswith(f"| CE | {new_losses.STEPS} | int8 |") and f"| {change:+.1f} [" in second
 
 
 def test_gsm8k_is_told_beside_a_dense_model_trained_for_as_long() -> None:
