@@ -58,6 +58,7 @@ namespace floats {
 namespace attention {
 using namespace floats;
 #include "kernels/attention/float_dots.inc"
+using BfloatDots = FloatDots<uint16_t>;
 using CodeDots = FloatDots<int8_t>;
 }
 
