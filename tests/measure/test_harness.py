@@ -215,3 +215,14 @@ def test_templates_that_refuse_are_asked_otherwise(model: Model, monkeypatch: py
     monkeypatch.setattr(model.tokenizer, "chat_template", None)
     with pytest.raises(CutworkError, match="no chat template; ask without --chat-template"):
         lm_eval(model, [], chat=True)
+
+
+def test_what_a_task_needs_and_is_not_installed_is_one_sentence(
+    model: Model, tasks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacks(**_: object) -> None:
+        raise ModuleNotFoundError("No module named 'langdetect'")
+
+    monkeypatch.setattr("cutwork.measure.harness.simple_evaluate", lacks)
+    with pytest.raises(CutworkError, match="need more packages: No module named 'langdetect'"):
+        lm_eval(model, tasks)

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from cutwork.engine.model import Model
+from cutwork.errors import CutworkError
 from cutwork.measure.context import room, room_for_answers
 from cutwork.measure.speed import Speed, measure
 from cutwork.store.directory import read_config
@@ -22,6 +25,23 @@ def test_what_a_batch_decodes_is_counted_where_all_its_sequences_go_on(tmp_path:
         one = measure({"it": model}, 16, 20, 1)["it"]
     assert few.decoded == [6 * len(few.step_ms[0])] and 5 <= len(few.step_ms[0]) < 20
     assert one.decoded == [20] and len(one.step_ms[0]) == 20
+
+
+def test_a_batch_that_the_cache_does_not_hold_is_refused(tmp_path: Path) -> None:
+    directory = write_tiny_checkpoint(tmp_path / "tiny")
+    with (
+        Model.load(directory, threads=1, max_context=240, max_batch=6, cache_bytes=1 << 17) as model,
+        pytest.raises(CutworkError, match="does not hold 6 sequences of 221 tokens"),
+    ):
+        measure({"it": model}, 200, 20, 1, batch=6)
+
+
+def test_a_model_without_finite_logits_ends_the_measurement(tmp_path: Path) -> None:
+    directory = write_tiny_checkpoint(tmp_path / "tiny")
+    weights = load_file(directory / "model.safetensors")
+    save_file({name: np.full_like(w, np.nan) for name, w in weights.items()}, directory / "model.safetensors")
+    with Model.load(directory, threads=1) as model, pytest.raises(CutworkError, match="finite"):
+        measure({"it": model}, 16, 4, 1)
 
 
 def test_tokens_per_second_are_of_what_was_counted() -> None:

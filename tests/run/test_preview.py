@@ -73,7 +73,8 @@ def test_only_the_models_that_are_compared_are_made(recipe: Recipe) -> None:
 def test_more_work_takes_longer(model: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cutwork.torch_models.precision.matmul_seconds", lambda *_: 1e-11)
     monkeypatch.setattr("cutwork.tune.estimate.matmul_seconds", lambda *_: 1e-11)
-    durations = Durations(model, load_task(recipe.task), 512, "drop")
+    monkeypatch.chdir(model)
+    durations = Durations(Path("."), load_task(recipe.task), 512, "drop")
 
     def longer(kind: str, less: Any, more: Any) -> bool:
         short, long = getattr(durations, kind)(*less), getattr(durations, kind)(*more)

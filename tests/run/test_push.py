@@ -149,7 +149,12 @@ def test_what_goes_wrong_is_one_sentence(run: Path, tmp_path: Path, hub: FakeHub
     assert "fine-tuned nothing" in fails(NAME, directory=tmp_path / "run")
     (tmp_path / "run" / "results.json").write_text(json.dumps(results))
     state = tmp_path / "run" / "stages.json"
-    state.write_text(json.dumps({**json.loads(state.read_text()), "packed/sparse-int8": "another"}))
+    made = json.loads(state.read_text())
+    for name in ("packed/sparse-int8", "sparse"):
+        state.write_text(json.dumps({**made, name: "another"}))
+        assert "made anew after they were measured" in fails(NAME, directory=tmp_path / "run")
+    state.write_text(json.dumps(made))
+    shutil.rmtree(tmp_path / "run" / "sparse")
     assert "made anew after they were measured" in fails(NAME, directory=tmp_path / "run")
     del results["settings"]
     (tmp_path / "run" / "results.json").write_text(json.dumps(results))

@@ -216,6 +216,8 @@ def test_a_fingerprint_tells_contents_not_times(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(bytes(100))
     before = fingerprint(tmp_path)
     os.utime(tmp_path / "model.safetensors", (1, 1))
+    for name in (".DS_Store", ".gitattributes", "README.md"):
+        (tmp_path / name).write_text("what lies beside")
     assert fingerprint(tmp_path) == before
     (tmp_path / "model.safetensors").write_bytes(bytes(99) + b"x")
     assert (flat := fingerprint(tmp_path)) != before

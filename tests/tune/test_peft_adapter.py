@@ -90,6 +90,10 @@ def test_what_cannot_be_merged_is_one_sentence(dense: Path, tmp_path: Path) -> N
     ).save_pretrained(other)
     with pytest.raises(CutworkError, match="does not fit"):
         merge_adapter(tmp_path / "lora", tmp_path / "out", other, console=QUIET)
+    shutil.copytree(tmp_path / "lora", tmp_path / "damaged")
+    (tmp_path / "damaged" / "adapter_model.safetensors").write_bytes(b"half of it")
+    with pytest.raises(CutworkError, match=r"damaged/adapter_model\.safetensors"):
+        merge_adapter(tmp_path / "damaged", tmp_path / "out", console=QUIET)
     (tmp_path / "lora" / "adapter_model.safetensors").rename(tmp_path / "lora" / "adapter_model.bin")
     with pytest.raises(CutworkError, match=r"no adapter_model\.safetensors"):
         merge_adapter(tmp_path / "lora", tmp_path / "out", console=QUIET)

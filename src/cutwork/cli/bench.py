@@ -33,6 +33,7 @@ def bench(
 
     Example: [bold]cutwork bench out/sparse-int8 --against out/dense-int8 --threads 2[/bold]
     """
+    from cutwork.architectures import kind_of
     from cutwork.engine.embedding.description import reads_only
     from cutwork.engine.model import Model
     from cutwork.machine import cpu_name
@@ -46,6 +47,10 @@ def bench(
     twice = next((path for path in against or () if [model, *(against or ())].count(path) > 1), None)
     if twice:
         raise CutworkError(f"{twice} is given twice; a model is compared with others")
+    longest = {  # an encoder reads the prompt
+        path: decode_tokens + 1 + (prompt_tokens if kind_of(read_config(resolve(path, codes=True))) == "text" else 0)
+        for path in [model, *(against or [])]
+    }
     with ExitStack() as stack:
         models: dict[str, Model] = {}
         load_seconds: dict[str, float] = {}
@@ -54,7 +59,7 @@ def bench(
             models[path] = stack.enter_context(
                 Model.load(
                     path,
-                    **(loading | {"max_context": prompt_tokens + decode_tokens + 1, "max_batch": batch}),
+                    **(loading | {"max_context": longest[path], "max_batch": batch}),
                 )
             )
             load_seconds[path] = time.perf_counter() - start

@@ -110,6 +110,8 @@ def evaluate(
     batch = max(16, 4 * num_beams)
     with Model.load(model, **with_adapter(loading | {"max_batch": batch}, adapter)) as loaded:
         loaded.check_writes()
+        if tasks:  # first, as what some of them need is known only now
+            found = ask(loaded, tasks, limit=limit, fewshot=num_fewshot, chat=chat_template, console=console)
         if data:
             score = accuracy(loaded, data, max_new_tokens=max_new_tokens, num_beams=num_beams, console=console)
             results |= {
@@ -123,7 +125,6 @@ def evaluate(
             measured = loaded.perplexity(content, window=window, max_tokens=max_tokens)
             results |= {"text": str(text), "perplexity": measured.perplexity, "tokens": measured.tokens}
         if tasks:
-            found = ask(loaded, tasks, limit=limit, fewshot=num_fewshot, chat=chat_template, console=console)
             results["lm_eval"] = found
     if as_json:
         print_json(results)

@@ -56,7 +56,7 @@ def explain(
     from cutwork.store.resolve import resolve
 
     if measure or not have_measured():
-        resolve(model)  # a wrong path is told before anything is measured
+        resolve(model, codes=True)  # a wrong path is told before anything is measured
         measure_costs()
     with Model.load(model, **(loading | {"max_batch": batch})) as loaded:
         if encoder:

@@ -9,7 +9,9 @@ from typing import Any
 from rich.console import Console
 
 from cutwork.architectures import kind_of
+from cutwork.engine.backend import native
 from cutwork.engine.model import Model
+from cutwork.engine.weights.costs import cache_path
 from cutwork.machine import cpu_name
 from cutwork.measure.context import room, room_for_answers
 from cutwork.measure.quality import accuracy
@@ -50,7 +52,9 @@ def compare(
         measured = quality(kept, name, variant, task, recipe, console)
         rows.append({"name": name, **measured, "disk_bytes": _directory_bytes(variant.path)})
     made = [[name, variant.key] for name, variant in variants.items()]
-    speed_key = [made, recipe.compare.model_dump(mode="json"), cpu_name()]  # speeds belong to a processor
+    threads = recipe.compare.threads or native().default_threads()
+    engine = [cpu_name(), threads, cache_path().stem]  # speeds belong to a processor and a build, as costs do
+    speed_key = [made, recipe.compare.model_dump(mode="json"), engine]
     speeds = kept.get(speed_key, lambda: _speeds(variants, recipe, console))
     rows = [{**row, **speeds["variants"][row["name"]]} for row in rows]
     _add_speedups(rows)
@@ -138,7 +142,11 @@ def _speeds(variants: Mapping[str, Variant], recipe: Recipe, console: Console) -
             "isa": any_model.isa,
             "threads": any_model.threads,
             "variants": {
-                name: {"prefill_tokens_per_second": speed.prefill, "decode_tokens_per_second": speed.decode}
+                name: {
+                    "memory_bytes": models[name].memory_bytes["weights"],  # as they lie where they are timed
+                    "prefill_tokens_per_second": speed.prefill,
+                    "decode_tokens_per_second": speed.decode,
+                }
                 for name, speed in speeds.items()
             },
         }

@@ -198,7 +198,9 @@ def lm_eval(
             apply_chat_template=chat,
             log_samples=False,
         )
-    except OSError as error:  # the Hub's transports raise what is one
+    except ImportError as error:  # of what some tasks alone need
+        raise CutworkError(f"lm-eval's tasks need more packages: {error}; install what is missing") from None
+    except (OSError, RuntimeError) as error:  # the Hub's transports raise what is one; datasets refuses scripts so
         raise CutworkError(f"lm-eval could not load its data: {' '.join(str(error).split())[:300]}") from None
     results: dict[str, dict[str, float]] = {}
     for name, metrics in found["results"].items():

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from cutwork.progress import duration
 from cutwork.recipe import CompareSettings, Long, PruneSettings, QuantizeSettings, TuneSettings
+from cutwork.store.output import absolute
 from cutwork.tasks.task import Task
 
 # What a method does to a linear [out, in] once its inputs are known: so many times out·in² and in³ operations.
@@ -60,7 +61,7 @@ class Durations:
             settings = settings.model_copy(update={"max_steps": steps})
         found = tune(
             self.model_dir,
-            self.model_dir.with_name("nothing"),  # is written
+            absolute(self.model_dir).with_name("nothing"),  # is written
             settings,
             self.task.train[:: max(1, len(self.task.train) // _SOME)][:_SOME],
             teacher_dir=teacher,

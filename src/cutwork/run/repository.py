@@ -44,7 +44,9 @@ def repository(run: Path, name: str, dense: str, sparse: str) -> dict[str, Path 
     levels = settings["prune"].get("levels", ())
     checkpoint = f"sparse-{len(levels)}" if levels else "sparse"
     now = read_state(run)
-    if not all(now.get(f"packed/{packed}") == results["made"][packed] for packed in (dense, sparse)):
+    tuned = results.get("from", {}).get(checkpoint, now.get(checkpoint))  # earlier results do not say
+    made = {f"packed/{packed}": results["made"][packed] for packed in (dense, sparse)} | {checkpoint: tuned}
+    if not (run / checkpoint).is_dir() or any(now.get(name) != key for name, key in made.items()):
         raise CutworkError(
             f"the models of {run} were made anew after they were measured; finish it: cutwork run RECIPE"
         )

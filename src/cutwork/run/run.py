@@ -136,6 +136,7 @@ def _compare(recipe: Recipe, task: Task, packed: Mapping[str, Stage], stages: St
     results["date"] = date.today().isoformat()
     results["settings"] = recipe.model_dump(mode="json", exclude={"output"})
     results["made"] = {name: stage.key for name, stage in packed.items()}  # tells these models from later ones
+    results["from"] = {stage.name: stage.key for stage in stages.stages if stage.group == "tune"}
     plot = file.parent / "results.png"
     if plot not in write_report([results], file.parent):
         with suppress(OSError):

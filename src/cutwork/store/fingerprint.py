@@ -15,8 +15,8 @@ def fingerprint(path: Path, *, reports: bool = True) -> str:
     same model fetched again is still the same. Without `reports`, which have the seconds it took, made again, too."""
     whole = hashlib.sha256()
     for file in sorted(file for pattern in ("*", "[0-9]*_*/*") for file in path.glob(pattern) if file.is_file()):
-        if not reports and file.match("*-report.json"):
-            continue
+        if file.name.startswith(".") or file.suffix == ".md" or (not reports and file.match("*-report.json")):
+            continue  # cards and what systems leave are no part of a model
         with file.open("rb") as source:
             whole.update(
                 f"{file.relative_to(path).as_posix()} {hashlib.file_digest(source, 'sha256').hexdigest()}\n".encode()

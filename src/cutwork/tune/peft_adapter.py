@@ -12,6 +12,7 @@ from cutwork.store.directory import copy_side_files
 from cutwork.store.json_file import read_json
 from cutwork.store.output import output_directory
 from cutwork.store.resolve import resolve
+from cutwork.store.safetensors import SafetensorsFile
 from cutwork.torch_models.load import load_config, load_model, save_model
 from cutwork.tune.masks import Masks
 
@@ -41,6 +42,7 @@ def merge_adapter(
         raise CutworkError(f"{adapter} holds no adapter of PEFT: there is no {_CONFIG}")
     if not (adapter / _WEIGHTS).is_file():
         raise CutworkError(f"{adapter} has no {_WEIGHTS}; save the adapter again with PEFT, which writes safetensors")
+    SafetensorsFile(adapter / _WEIGHTS)  # raises CutworkError for a damaged one
     config = read_json(adapter / _CONFIG)
     if config.get("alora_invocation_tokens"):
         raise CutworkError(f"{adapter} is an activated LoRA, which changes some tokens alone, so it cannot be merged")
