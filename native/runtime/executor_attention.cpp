@@ -29,12 +29,15 @@ int64_t Executor::prepare_attention() {
     if (plan_.threads > 1) partial_floats_ = std::max(partial_floats_, segments * partial_floats(layout, heads));
   };
   for (const AnyOp& op : plan_.ops) {
+    const auto* self = std::get_if<SelfAttention>(&op);
+    if (self && (self->head_dim % 2 != 0 || self->cap != 0)) pairs_ = nullptr;
+  }
+  for (const AnyOp& op : plan_.ops) {
     if (const auto* causal = std::get_if<Attention>(&op)) need(*cache_, causal->heads);
     if (const auto* cross = std::get_if<CrossAttention>(&op)) need(*memory_cache_, cross->heads);
     if (const auto* self = std::get_if<SelfAttention>(&op)) {
       // Each run starts a block, so short runs fill fewer keys than there is room for; run() takes several turns then.
       const int64_t blocks = 2 * ((plan_.max_tokens + kStepBlock - 1) / kStepBlock);
-      if (self->head_dim % 2 != 0 || self->cap != 0) pairs_ = nullptr;
       const DType dtype = pairs_ ? DType::bf16 : DType::f32;
       if (!step_cache_)
         step_cache_ = std::make_unique<KvCache>(CacheShape{1, self->heads, self->head_dim, kStepBlock, blocks, dtype});

@@ -171,6 +171,7 @@ class Verifier {
     require(!overlap(op.x, op.y), "x and y overlap");
     multiplies(op.down, op.x, width(op.low));
     vector_of(op.up, "up", width(op.low) * width(op.y));
+    spoilt_by_[static_cast<size_t>(op.low)] = kUnwritten;  // in rows without the adapter
     require(op.adapter >= 0 && op.adapter < kMaxAdapters,
             "adapter is " + text(op.adapter) + ", which is not between 0 and " + text(kMaxAdapters - 1));
   }

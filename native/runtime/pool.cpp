@@ -92,16 +92,24 @@ ThreadPool::ThreadPool(int threads)
       process_(process_id()),
       spin_(threads <= default_threads() ? std::chrono::nanoseconds(kSpin) : std::chrono::nanoseconds(0)),
       shared_(new Shared) {
+  workers_.reserve(static_cast<size_t>(threads));
   try {
     for (int thread = 1; thread < threads; ++thread) {
       workers_.emplace_back([shared = shared_.get(), thread, spin = spin_] { shared->work(thread, spin); });
     }
   } catch (const std::system_error&) {
-    shared_->stop.store(true);
-    shared_->start.open();
-    for (std::thread& worker : workers_) worker.join();
+    join();
     throw std::runtime_error("the system refuses to start " + std::to_string(threads) + " threads");
+  } catch (...) {
+    join();
+    throw;
   }
+}
+
+void ThreadPool::join() {
+  shared_->stop.store(true);
+  shared_->start.open();
+  for (std::thread& worker : workers_) worker.join();
 }
 
 ThreadPool::~ThreadPool() {
@@ -110,9 +118,7 @@ ThreadPool::~ThreadPool() {
     (void)shared_.release();
     return;
   }
-  shared_->stop.store(true);
-  shared_->start.open();
-  for (std::thread& worker : workers_) worker.join();
+  join();
 }
 
 void ThreadPool::check_process() const {

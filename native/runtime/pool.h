@@ -71,6 +71,7 @@ class ThreadPool {
   struct Shared;
 
   void run(Call call, const void* context);
+  void join();
 
   const int threads_;
   const int64_t process_;

@@ -69,6 +69,7 @@ def test_capped_scores(rng, isa, dtype):
     plan = Plan()
     tables = {name: plan.table(values) for name, values in (("q", q), ("k", k), ("v", v))}
     shape = {"heads": heads, "head_dim": 16, "scale": 0.25, "cap": cap, "bias": -1}
+    plan.emit("self_attention", heads * 16, **tables, **{**shape, "cap": 0.0})  # which might be, alone
     plan.show(plan.emit("self_attention", heads * 16, **tables, **shape))
     cache = {"layers": 1, "kv_heads": heads, "head_dim": 16, "block_size": 16, "blocks": 6, "dtype": dtype}
     executor = plan.executor(isa=isa, max_tokens=count, max_logits=count, cache=cache)

@@ -96,3 +96,13 @@ def test_what_leaves_its_buffers_is_refused(field, value, message):
     next(op for op in plan.ops if op["kind"] == "low_rank")[field] = value
     with pytest.raises(ValueError, match=rf"\(low_rank\): .*({message})"):
         plan.executor()
+
+
+def test_what_a_branch_leaves_between_its_matrices_is_not_read():
+    """It is there in rows with the adapter alone."""
+    plan = adapted(np.random.default_rng(0), [4])[0]
+    place = next(i for i, op in enumerate(plan.ops) if op["kind"] == "low_rank")
+    plan.emit("add", 4, x=plan.ops[place]["low"], y=plan.ops[place]["low"])
+    plan.ops.insert(place + 1, plan.ops.pop())
+    with pytest.raises(ValueError, match=r"\(add\): x names buffer \d+ before anything is written to it"):
+        plan.executor()

@@ -14,6 +14,9 @@ constexpr int64_t kKeyChunk = 128;    // keys per step of the online softmax; st
 constexpr int64_t kKeySegment = 256;  // keys whose softmax starts anew; threads may share the segments of a query
 constexpr int64_t kQueryRows = 48;    // (query, head) rows per tile, unless one query has more heads than that
 
+// No function of its own in an object of a set, whose instructions another processor may lack.
+#define CUTWORK_INLINE [[gnu::always_inline]]
+
 // A block of one layer's cache holds, for each kv head, a tile of keys [head_dim, block_size], so that one load brings
 // a dimension of many keys, and a tile of values [block_size, value_stride], so that one load brings many dimensions of
 // a value; for i8 then f32 scales of the keys [block_size] and of the values [block_size].
@@ -22,13 +25,15 @@ struct CacheLayout {
   int64_t kv_heads, head_dim, block_size;
   int64_t value_stride;  // head_dim rounded up to kKeyTile; what is beyond head_dim is zero
 
-  int64_t element_bytes() const { return dtype == DType::f32 ? 4 : dtype == DType::bf16 ? 2 : 1; }
-  int64_t value_offset() const { return head_dim * block_size * element_bytes(); }  // bytes from the start of a tile
-  int64_t scale_offset() const { return value_offset() + block_size * value_stride * element_bytes(); }
-  int64_t tile_bytes() const {  // per kv head
+  CUTWORK_INLINE int64_t element_bytes() const { return dtype == DType::f32 ? 4 : dtype == DType::bf16 ? 2 : 1; }
+  CUTWORK_INLINE int64_t value_offset() const {
+    return head_dim * block_size * element_bytes();
+  }  // bytes from the start of a tile
+  CUTWORK_INLINE int64_t scale_offset() const { return value_offset() + block_size * value_stride * element_bytes(); }
+  CUTWORK_INLINE int64_t tile_bytes() const {  // per kv head
     return scale_offset() + (dtype == DType::i8 ? 2 * block_size * int64_t{sizeof(float)} : 0);
   }
-  int64_t block_bytes() const { return kv_heads * tile_bytes(); }  // per block and layer
+  CUTWORK_INLINE int64_t block_bytes() const { return kv_heads * tile_bytes(); }  // per block and layer
 };
 
 // The queries of consecutive tokens of one sequence that share a kv head.
@@ -52,10 +57,12 @@ struct AttentionTile {
   const float* bias;
   int64_t behind, ahead;
 
-  int64_t end() const { return keys < 0 ? position + queries : keys; }  // keys [start(), end()) are seen by some query
-  int64_t start() const { return window < 0 || window > position ? 0 : position - window + 1; }
-  int64_t first_segment() const { return start() / kKeySegment; }
-  int64_t segments() const { return (end() - 1) / kKeySegment + 1 - first_segment(); }
+  CUTWORK_INLINE int64_t end() const {
+    return keys < 0 ? position + queries : keys;
+  }  // keys [start(), end()) are seen by some query
+  CUTWORK_INLINE int64_t start() const { return window < 0 || window > position ? 0 : position - window + 1; }
+  CUTWORK_INLINE int64_t first_segment() const { return start() / kKeySegment; }
+  CUTWORK_INLINE int64_t segments() const { return (end() - 1) / kKeySegment + 1 - first_segment(); }
 };
 
 // What attention over some of the keys leaves of `rows` rows: sums [rows, value_stride], peaks [rows], totals [rows].
@@ -67,7 +74,8 @@ static inline int64_t partial_floats(const CacheLayout& cache, int64_t rows) {
 struct AttentionKernels {
   // Bytes of private scratch, 64-byte aligned, for tiles of `rows` = queries * group.
   size_t (*scratch_bytes)(const CacheLayout& cache, int64_t rows);
-  // The result of a query depends neither on the tile it is in nor on how its keys came into the cache.
+  // The result of a query depends neither on the tile it is in nor on how its keys came into the cache, while these are
+  // finite: one that is not also spoils queries of its tile that do not see it.
   void (*attend)(const AttentionTile& tile, void* scratch);
   // The same in parts that threads may share: the partial results, one after the other, of the segments of keys
   // [segment * kKeySegment, (segment + 1) * kKeySegment) from begin to before end; and the end, from the partial
