@@ -8,13 +8,13 @@ from safetensors.numpy import load_file, save_file
 
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
-from cutwork.measure.context import room, room_for_answers
+from cutwork.measure.context import room, room_for_answers, room_for_inputs
 from cutwork.measure.speed import Speed, measure
 from cutwork.store.directory import read_config
 from cutwork.tasks.rendering import render_prompt
 from cutwork.tasks.task import Sample
 from tests.tiny_checkpoint import write_tiny_checkpoint
-from tests.torch_models.tiny import gpt2, whisper
+from tests.torch_models.tiny import gpt2, t5, whisper
 
 
 def test_what_a_batch_decodes_is_counted_where_all_its_sequences_go_on(tmp_path: Path) -> None:
@@ -62,6 +62,19 @@ def test_a_context_is_no_longer_than_the_model_was_made_for(tmp_path: Path) -> N
     most = model.config.n_positions
     config = read_config(tmp_path / "gpt2")
     assert (room(config, most + 1), room(config, 7)) == (most, 7)
+
+
+def test_an_encoder_has_room_for_the_longest_question(tmp_path: Path) -> None:
+    directory, model = write_tiny_checkpoint(tmp_path / "tiny"), t5()
+    usual = 20
+    model.config.n_positions = usual
+    model.save_pretrained(directory)
+    short, long = Sample("one and one", "2"), Sample("one and one " * 40, "80")
+    assert room_for_inputs(directory, [short]) is None
+    longest = room_for_inputs(directory, [short, long])
+    assert longest is not None and longest > usual
+    with Model.load(directory, threads=1, max_input=longest) as loaded:
+        assert len(loaded.generate([5] * longest, max_new_tokens=1, ignore_eos=True).tokens) == 1
 
 
 def test_the_longest_prompt_has_room_for_its_answer(tmp_path: Path) -> None:

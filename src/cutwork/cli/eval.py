@@ -68,8 +68,10 @@ def evaluate(
     Example: [bold]cutwork eval out/packed --lm-eval hellaswag,arc_easy --limit 500[/bold]
     """
     from cutwork.engine.model import Model
+    from cutwork.measure.context import room_for_inputs
     from cutwork.measure.quality import accuracy, check_measurable
     from cutwork.recipe import TaskSettings, load_recipe
+    from cutwork.store.resolve import resolve
     from cutwork.tasks.load import load_task
     from cutwork.tasks.perplexity import read_text
     from cutwork.tasks.task import LABELS
@@ -105,6 +107,7 @@ def evaluate(
     data = load_task(settings) if task or recipe else None
     if data:
         check_measurable(data)
+        loading |= {"max_input": room_for_inputs(resolve(model, codes=True), data.test)}
     console = Console(stderr=True)
     results: dict[str, object] = {"model": model}
     batch = max(16, 4 * num_beams)

@@ -13,7 +13,7 @@ from cutwork.engine.backend import native
 from cutwork.engine.model import Model
 from cutwork.engine.weights.costs import cache_path
 from cutwork.machine import cpu_name
-from cutwork.measure.context import room, room_for_answers
+from cutwork.measure.context import room, room_for_answers, room_for_inputs
 from cutwork.measure.quality import accuracy
 from cutwork.measure.speed import measure
 from cutwork.recipe import Recipe
@@ -72,7 +72,10 @@ def quality(
     def measure_it() -> dict[str, Any]:
         batch = max(16, 4 * settings.num_beams)
         context = _context(variant.path, task, recipe)
-        with Model.load(variant.path, threads=settings.threads, max_context=context, max_batch=batch) as model:
+        longest = room_for_inputs(variant.path, task.test[: settings.accuracy_samples])
+        with Model.load(
+            variant.path, threads=settings.threads, max_context=context, max_input=longest, max_batch=batch
+        ) as model:
             score = accuracy(
                 model,
                 task,

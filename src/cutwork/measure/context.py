@@ -1,4 +1,4 @@
-"""The context that a measurement needs, so that its KV cache is no larger than it must be."""
+"""The context that a measurement needs, so that its KV cache is no larger than it must be, and the room for inputs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,3 +23,16 @@ def room_for_answers(directory: Path, samples: Sequence[Sample], max_new_tokens:
     prompts = [render_prompt(tokenizer, sample) for sample in samples]
     longest = max((len(ids) for ids in tokenizer(prompts, add_special_tokens=False)["input_ids"]), default=0)
     return room(config, longest + 1 + max_new_tokens)  # one more for a token that the engine puts first
+
+
+def room_for_inputs(directory: Path, samples: Sequence[Sample]) -> int | None:
+    """Tokens of the longest question of an encoder, within what it can take, if it was made for fewer; else None."""
+    config = read_config(directory)
+    lengths_of = architecture_of(config).inputs
+    tokenizer = load_tokenizer(directory, config)
+    if lengths_of is None or tokenizer is None or any(sample.audio is not None for sample in samples):
+        return None
+    lengths = lengths_of(config)
+    questions = [sample.prompt for sample in samples]
+    longest = max((len(ids) for ids in tokenizer(questions)["input_ids"]), default=0)
+    return min(longest, lengths.most) if longest > lengths.usual else None

@@ -43,6 +43,8 @@ class Tokens:
         self._bytes: list[bytes] | None = None
         vocabulary = model.tokenizer.get_vocab() if model.tokenizer is not None else ()
         self._longest_token = max(map(len, vocabulary), default=1)
+        for _ in range(QUICK_THREADS):  # copying tokenizers takes long, and the first clients would wait for it
+            self._quick.submit(self._render, [{"role": "user", "content": ""}], None, None)
 
     async def encode(self, text: str, *, most: int, special: bool = True, language: str | None = None) -> list[int]:
         """Token ids of a prompt, by default with the special tokens that the model expects around it; `language`: in
