@@ -47,6 +47,7 @@ def main() -> None:
         for loss, steps in CELLS:
             cell = Cell(loss, LEVEL, seed, RATE, steps)
             experiment.tuned_and_asked(cell, experiment.recipe.prune.pattern, loss=loss, steps=steps)
+    experiment.save()
     result = {"rows": experiment.rows}
     print(table(result), verdicts(result), sep="\n\n")
 

@@ -33,10 +33,10 @@ def bench(
 
     Example: [bold]cutwork bench out/sparse-int8 --against out/dense-int8 --threads 2[/bold]
     """
-    from cutwork.architectures import kind_of
     from cutwork.engine.embedding.description import reads_only
     from cutwork.engine.model import Model
     from cutwork.machine import cpu_name
+    from cutwork.measure.context import decoded
     from cutwork.measure.speed import measure
     from cutwork.store.directory import read_config
     from cutwork.store.resolve import resolve
@@ -47,8 +47,8 @@ def bench(
     twice = next((path for path in against or () if [model, *(against or ())].count(path) > 1), None)
     if twice:
         raise CutworkError(f"{twice} is given twice; a model is compared with others")
-    longest = {  # an encoder reads the prompt
-        path: decode_tokens + 1 + (prompt_tokens if kind_of(read_config(resolve(path, codes=True))) == "text" else 0)
+    longest = {
+        path: decoded(read_config(resolve(path, codes=True)), prompt_tokens, decode_tokens)
         for path in [model, *(against or [])]
     }
     with ExitStack() as stack:

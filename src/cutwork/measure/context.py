@@ -16,6 +16,12 @@ def room(config: Mapping[str, Any], tokens: int) -> int:
     return min(tokens, architecture_of(config).context(config).most)
 
 
+def decoded(config: Mapping[str, Any], prompt_tokens: int, decode_tokens: int) -> int:
+    """Tokens of a decoder's sequence when so many are timed after a prompt, which is not among them if an encoder reads
+    it."""
+    return decode_tokens + 1 + (0 if architecture_of(config).inputs else prompt_tokens)
+
+
 def room_for_answers(directory: Path, samples: Sequence[Sample], max_new_tokens: int) -> int:
     """Tokens of the longest prompt of a decoder-only model's samples with its answer, within what it was made for."""
     config = read_config(directory)
