@@ -109,6 +109,7 @@ TABLES = {
     "instruction sets, Zen 4, before": Table(isa.table, ("isa_zen4_before",)),
     "instruction sets, Zen 5": Table(isa.table, ("isa_zen5",)),
     "instruction sets, Zen 5, targets": Table(isa.targets_table, ("isa_zen5",)),
+    "builds, Zen 4": Table(builds.table, ("builds_zen4",)),
     "builds, Zen 5": Table(builds.table, ("builds_zen5",)),
     "builds, uneven": Table(builds.table, ("builds_uneven",)),
     "instruction sets": Table(isa.table, ("isa",)),

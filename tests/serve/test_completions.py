@@ -61,15 +61,15 @@ def test_prompts_may_be_texts_or_tokens_one_or_many(client):
     assert texts[0] == texts[1] == texts[4] == one and texts[2] == texts[3]
 
 
-def test_tokenize_adds_special_tokens_unless_told_not_to(client):
-    client.model.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", 1)]
-    )
+def test_tokenize_adds_special_tokens_unless_told_not_to(load):
+    model = load()
+    model.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    with serving(model) as client:
 
-    def tokens(**fields):
-        return client.post("/tokenize", json={"prompt": PROMPT, **fields}).json()["tokens"]
+        def tokens(**fields):
+            return client.post("/tokenize", json={"prompt": PROMPT, **fields}).json()["tokens"]
 
-    assert tokens() == tokens(add_special_tokens=True) == [1, *tokens(add_special_tokens=False)]
+        assert tokens() == tokens(add_special_tokens=True) == [1, *tokens(add_special_tokens=False)]
 
 
 def test_fields_that_go_to_the_engine_as_they_are_are_options_it_knows():
