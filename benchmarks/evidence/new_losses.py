@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.common.results import RESULTS
 from benchmarks.evidence.cells import Cell
 from benchmarks.evidence.designs import DESIGNS, SEEDS
-from benchmarks.evidence.new_numbers import LEVEL, RATE, NewNumbers
+from benchmarks.evidence.new_numbers import LEVEL, RATE, NewNumbers, points, shares
 from benchmarks.evidence.report import told
 from benchmarks.evidence.statistics import paired_bootstrap, right_share, unpacked
 
@@ -60,11 +60,10 @@ def table(result: dict[str, Any]) -> str:
     ]
     for model, rows in _grouped(result).items():
         mean, low, high = right_share(rows)
-        shares = " / ".join(f"{row['right'] / row['samples']:.1%}" for row in rows)
         perplexity = np.mean([row["answer_perplexity"] for row in rows])
-        against = "" if model == CE else _points(difference(result, model))
+        against = "" if model == CE else points(difference(result, model))
         loss, steps, encoding = model
-        right = f"{shares} | {mean:.1%} [{low:.1%}, {high:.1%}]"
+        right = f"{shares(rows)} | {mean:.1%} [{low:.1%}, {high:.1%}]"
         lines.append(f"| {loss} | {steps} | {encoding} | {right} | {against} | {perplexity:.3f} |")
     return "\n".join(lines)
 
@@ -76,7 +75,7 @@ def verdicts(result: dict[str, Any]) -> str:
         if found := difference(result, ("CE+SquareHead", steps, "int8")):
             met = told(found[0] >= 2 and found[1] > 0) if steps == SAME_TIME else ""
             lines.append(
-                f"| SquareHead ahead of CE by 2 points, clear of zero, {claim} | {_points(found)} points | {met} |"
+                f"| SquareHead ahead of CE by 2 points, clear of zero, {claim} | {points(found)} points | {met} |"
             )
     return "\n".join(lines)
 
@@ -97,10 +96,6 @@ def _grouped(result: dict[str, Any]) -> dict[Named, list[dict[str, Any]]]:
     for row in result["rows"]:
         groups[row["loss"], row["steps"], row["encoding"]].append(row)
     return groups
-
-
-def _points(found: tuple[float, float, float] | None) -> str:
-    return "" if found is None else f"{found[0]:+.1f} [{found[1]:+.1f}, {found[2]:+.1f}]"
 
 
 if __name__ == "__main__":

@@ -90,9 +90,9 @@ def table(result: dict[str, Any]) -> str:
     ]
     for model, rows in grouped(result).items():
         mean, low, high = right_share(rows)
-        against = "" if model == CONTROL else _points(difference(result, model, CONTROL))
+        against = "" if model == CONTROL else points(difference(result, model, CONTROL))
         lines.append(
-            f"| {_told(*model)} | {_shares(rows)} | {mean:.1%} [{low:.1%}, {high:.1%}] | {against} | "
+            f"| {_told(*model)} | {shares(rows)} | {mean:.1%} [{low:.1%}, {high:.1%}] | {against} | "
             f"{np.mean([row['answer_perplexity'] for row in rows]):.3f} |"
         )
     return "\n".join(lines)
@@ -112,7 +112,7 @@ def verdicts(result: dict[str, Any], timed: dict[str, Any] | None = None) -> str
         found = difference(result, ours, theirs)
         if found:
             met = "" if most is None else told(found[0] >= -most)
-            lines.append(f"| {name} | {_points(found)} points, {_seeds(len(_pairs(result, ours, theirs)))} | {met} |")
+            lines.append(f"| {name} | {points(found)} points, {_seeds(len(_pairs(result, ours, theirs)))} | {met} |")
     lines += [f"| {claim} | {found} | {told(met)} |" for claim, found, met in (pays(timed) if timed else ())]
     return "\n".join(lines)
 
@@ -144,7 +144,8 @@ def _pairs(result: dict[str, Any], ours: Named, theirs: Named) -> list[tuple[Any
     return [(first[seed], second[seed]) for seed in first if seed in second]
 
 
-def _points(found: tuple[float, float, float] | None) -> str:
+def points(found: tuple[float, float, float] | None) -> str:
+    """A difference with its interval; nothing where there is none."""
     return "" if found is None else f"{found[0]:+.1f} [{found[1]:+.1f}, {found[2]:+.1f}]"
 
 
@@ -152,7 +153,8 @@ def _seeds(count: int) -> str:
     return f"{count} seed{'s' * (count > 1)}"
 
 
-def _shares(rows: list[dict[str, Any]]) -> str:
+def shares(rows: list[dict[str, Any]]) -> str:
+    """Right answers, row by row."""
     return " / ".join(f"{row['right'] / row['samples']:.1%}" for row in rows)
 
 
