@@ -1,12 +1,15 @@
 """Speeds of batches and of models that hear, and how long the contexts of measurements are."""
 
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
 from cutwork.engine.model import Model
+from cutwork.engine.weights import huge_pages
 from cutwork.errors import CutworkError
 from cutwork.measure.context import room, room_for_answers, room_for_inputs
 from cutwork.measure.speed import Speed, measure
@@ -42,6 +45,20 @@ def test_a_model_without_finite_logits_ends_the_measurement(tmp_path: Path) -> N
     save_file({name: np.full_like(w, np.nan) for name, w in weights.items()}, directory / "model.safetensors")
     with Model.load(directory, threads=1) as model, pytest.raises(CutworkError, match="finite"):
         measure({"it": model}, 16, 4, 1)
+
+
+def test_models_whose_weights_lie_in_other_pages_are_said_not_to_compare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = write_tiny_checkpoint(tmp_path / "tiny")
+    said = Console(file=StringIO(), width=300)
+    with Model.load(directory, threads=1) as one, Model.load(directory, threads=1) as two:
+        measure({"one": one, "two": two}, 16, 4, 1, console=said)
+        assert said.file.getvalue() == ""  # type: ignore[attr-defined]
+        monkeypatch.setattr(huge_pages, "available_memory", lambda: 1000)
+        with Model.load(directory, threads=1) as last:
+            measure({"one": one, "two": two, "last": last}, 16, 4, 1, console=said)
+    assert "the weights of last are not in huge pages" in said.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_tokens_per_second_are_of_what_was_counted() -> None:

@@ -49,6 +49,7 @@ class Runtime:
     plan: Plan
     weights: dict[str, Weight]
     laid_out: dict[str, Layout]  # those of the weights that are not as they are stored
+    left: bool  # weights where they were read, in ordinary pages, as there was no room for a copy in huge ones
     adapters: dict[str, int]  # bytes of each by its name, in the order of their numbers
     executor: Executor
     scheduler: Scheduler
@@ -103,9 +104,11 @@ def assemble(
             packed.weights, costs, threads, together=together, budget=budget, copies=options["huge_pages"]
         )
     stored: Mapping[str, EncodedWeight] = packed.weights
+    left = False
     if options["huge_pages"]:
         kept = {name: weight for name, weight in stored.items() if anew is None or name not in anew.layouts}
-        stored = {**stored, **in_huge_pages(kept, threads)}
+        moved = in_huge_pages(kept, threads)
+        left, stored = moved is kept, {**stored, **moved}
     reorder = _reorders(packed.weights, options["reorder_weights"])
     arrays = bind(plans, architecture, stored, backend.Weight, threads, reorder, anew)
     weights = {
@@ -194,6 +197,7 @@ def assemble(
         plan,
         weights,
         laid_out,
+        left,
         {name: sum(factors.nbytes for factors in adapter.values()) for name, adapter in read.items()},
         runner,
         scheduler,

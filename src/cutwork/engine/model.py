@@ -78,6 +78,7 @@ class Model:
         self.weights: Mapping[str, Weight] = runtime.weights
         self.adapters: Mapping[str, int] = runtime.adapters  # bytes of each
         self.laid_out: Mapping[str, Layout] = runtime.laid_out  # the weights that are not as they are stored
+        self.weights_left = runtime.left  # where they were read, in ordinary pages: there was no room for a copy
         self.cache_dtype = runtime.cache_dtype
         self.max_context, self.max_batch = runtime.max_context, options["max_batch"]
         self._cache = runtime.scheduler.cache

@@ -78,26 +78,42 @@ def replies(
     num_beams: int = 1,
     console: Console | None = None,
 ) -> list[str]:
-    """What a model answers to each of some questions of the task called `name`; options as for `accuracy`."""
+    """What a model answers to each of some questions of the task called `name`; options as for `accuracy`.
+
+    Questions that leave a decoder's context no room for an answer lose their beginning, as lm-eval has it; their number
+    is said on `console`.
+    """
     # Batches of about equal length waste the least.
     order = sorted(range(len(questions)), key=lambda i: len(questions[i].prompt))
-    texts = [""] * len(questions)
+    texts, shortened = [""] * len(questions), 0
     with progress_bar(console, transient=True) as progress:
         bar = progress.add_task(f"{name}: answering", total=len(questions))
         for start in range(0, len(order), _BATCH):
             some = order[start : start + _BATCH]
-            answers = _answers(model, [questions[i] for i in some], max_new_tokens, num_beams)
+            answers, cut = _answers(model, [questions[i] for i in some], max_new_tokens, num_beams)
             for i, text in zip(some, answers, strict=True):
                 texts[i] = text
+            shortened += cut
             progress.advance(bar, len(some))
+    if shortened:
+        (console or Console(stderr=True)).print(
+            f"{name}: {shortened} of {len(questions)} questions fill the context of {model.max_context} tokens; they "
+            "were asked without their beginning",
+            highlight=False,
+        )
     return texts
 
 
-def _answers(model: "Model", batch: Sequence[Sample], max_new_tokens: int, num_beams: int) -> list[str]:
-    """Answers to samples, all heard or all read."""
+def _answers(model: "Model", batch: Sequence[Sample], max_new_tokens: int, num_beams: int) -> tuple[list[str], int]:
+    """Answers to samples, all heard or all read, and how many of these were cut to fit the context."""
     if batch[0].audio is not None:
         options: dict[str, Any] = {"beam_size": num_beams, "temperature": 0.0, "max_new_tokens": max_new_tokens}
-        return [model.transcribe(sample.audio, language=sample.prompt or None, **options).text for sample in batch]
+        heard = [model.transcribe(sample.audio, language=sample.prompt or None, **options) for sample in batch]
+        return [transcript.text for transcript in heard], 0
     encoder = model.architecture.kind != "text"
-    prompts = [render_prompt(model.tokenizer, sample, encoder=encoder) for sample in batch]
-    return [reply.text for reply in model.generate(prompts, max_new_tokens=max_new_tokens, num_beams=num_beams)]
+    prompts = [model.encode(render_prompt(model.tokenizer, sample, encoder=encoder)) for sample in batch]
+    full = [] if encoder else [i for i, prompt in enumerate(prompts) if len(prompt) >= model.max_context]
+    for i in full:
+        prompts[i] = prompts[i][-max(1, model.max_context - max_new_tokens) :]
+    written = model.generate(prompts, max_new_tokens=max_new_tokens, num_beams=num_beams)
+    return [reply.text for reply in written], len(full)

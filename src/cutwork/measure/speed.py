@@ -85,6 +85,7 @@ def measure(
     An encoder, where there is one, reads the prompt; its time then is that of the first token. Prompts are random
     tokens, new ones each round, so that nothing is reused, or a silent spectrogram of so many entries; decoding is
     greedy and goes on past the end of a sequence.
+    Says so on `console`, standard error by default, where memory sufficed for the weights of some models only.
     Raises CutworkError where a model's context is too short or its batch too small.
     """
     for name, model in models.items():
@@ -99,6 +100,13 @@ def measure(
                 f"{name}: the KV cache does not hold {batch} sequences of {decoded} tokens; measure fewer, or give it "
                 "more memory"
             )
+    left = [name for name, model in models.items() if model.weights_left]
+    if 0 < len(left) < len(models):
+        (console or Console(stderr=True)).print(
+            f"memory is short: the weights of {', '.join(left)} are not in huge pages, as those of the others are, so these "
+            "speeds do not compare; free memory and measure again",
+            highlight=False,
+        )
     random = np.random.default_rng(0)
     speeds = {name: Speed(prompt_tokens, decode_tokens, batch) for name in models}
     with progress_bar(console, transient=True) as progress:
