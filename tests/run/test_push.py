@@ -14,10 +14,12 @@ import yaml
 pytest.importorskip("torch")
 
 from cutwork.measure.interval import wilson
+from cutwork.measure.report.card import commands
 from cutwork.pack.manifest import read_manifest
 from cutwork.recipe import Recipe, load_recipe
 from cutwork.run.repository import _without_places
 from cutwork.run.run import run as carry_out
+from cutwork.store.examples import FILE as EXAMPLES
 from cutwork.store.resolve import hub_name
 from tests.run.test_run import silent, tiny_settings
 from tests.store.fake_hub import TOKEN, FakeHub, fake_hub
@@ -91,6 +93,7 @@ def test_the_card_is_evidence(folder: Path, run: Path) -> None:
         low, high = wilson(row["right"], row["samples"])
         assert f"| {row['name']} | {row['sparsity']:.0%} | {row['accuracy']:.1%} ({low:.1%} to {high:.1%}) |" in body
         assert f"{row['decode_tokens_per_second']:.1f} |" in body
+    assert f'    cutwork demo hf:{NAME} -q "Your question"    # ' in body and f"    cutwork chat {NAME} " in body
     for fact in (results["machine"]["cpu"], results["machine"]["isa"], "1 thread;", results["date"], "recipe.yaml"):
         assert fact in body
     entries = read_manifest(run / "packed" / "sparse-int8").weights
@@ -106,9 +109,26 @@ def test_the_card_is_evidence(folder: Path, run: Path) -> None:
     assert str(run.parent).encode() not in everything  # where it lay is nobody's business
 
 
+def test_the_tasks_questions_are_given_away_only_if_asked(run: Path, folder: Path, tmp_path: Path) -> None:
+    assert (run / "packed" / "sparse-int8" / EXAMPLES).is_file() and not list(folder.rglob(EXAMPLES))
+    status, _, err = push(run, NAME, "--examples", "--dry-run", str(tmp_path / "asked"))
+    assert (status, err) == (0, "")
+    kept = tmp_path / "asked" / "packed" / "sparse-int8" / EXAMPLES
+    assert kept.read_bytes() == (run / "packed" / "sparse-int8" / EXAMPLES).read_bytes()
+    assert f"    cutwork demo hf:{NAME}    # " in (tmp_path / "asked" / "README.md").read_text()
+
+
+def test_a_card_says_what_its_model_can_do() -> None:
+    assert list(commands(NAME, "text", template=False, examples=True)) == [
+        f'cutwork generate {NAME} "Your prompt"',
+        f"cutwork demo hf:{NAME}",
+    ]
+    assert list(commands(NAME, "speech", template=False, examples=False)) == [f"cutwork transcribe {NAME} talk.wav"]
+
+
 def test_the_demo_reads_it(folder: Path) -> None:
     command = [sys.executable, "-c", "from cutwork.cli import main; main()", "demo", str(folder), "-n", "3", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    done = subprocess.run([*command, "-q", "two?"], capture_output=True, text=True, check=True, timeout=300)
     assert [answer["model"] for answer in json.loads(done.stdout)["answers"]] == ["dense-int8", "sparse-int8"]
 
 

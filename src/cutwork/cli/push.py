@@ -17,6 +17,9 @@ def push(
     dense: Annotated[str, typer.Option(help="The packed model that is compared with.")] = "dense-int8",
     sparse: Annotated[str, typer.Option(help="The packed model that is given away.")] = "sparse-int8",
     private: Annotated[bool, typer.Option("--private", help="Make the repository one that only you can see.")] = False,
+    examples: Annotated[
+        bool, typer.Option("--examples", help="Give away some of the task's questions too, for people to ask.")
+    ] = False,
     dry_run: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write what would be pushed there, and push nothing.")
     ] = None,
@@ -37,7 +40,7 @@ def push(
 
     if not hub.is_name(name, owned=True):
         raise CutworkError(f"{name} cannot be a name on the Hub; give OWNER/NAME")
-    files = repository(run, name, dense, sparse)
+    files = repository(run, name, dense, sparse, examples=examples)
     if dry_run is None:
         message = f"{sparse} of a run of cutwork"
         address = hub.upload(name, files, private=private, overwrite=overwrite, message=message)

@@ -103,8 +103,8 @@ def measure(
     left = [name for name, model in models.items() if model.weights_left]
     if 0 < len(left) < len(models):
         (console or Console(stderr=True)).print(
-            f"memory is short: the weights of {', '.join(left)} are not in huge pages, as those of the others are, so these "
-            "speeds do not compare; free memory and measure again",
+            f"memory is short: the weights of {', '.join(left)} are not in huge pages, as those of the others are, so "
+            "these speeds do not compare; free memory and measure again",
             highlight=False,
         )
     random = np.random.default_rng(0)

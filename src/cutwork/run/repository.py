@@ -15,18 +15,19 @@ from cutwork.pack.manifest import read_manifest
 from cutwork.run.run import VARIANTS
 from cutwork.run.stages import read_state
 from cutwork.store.directory import model_files
+from cutwork.store.examples import FILE as EXAMPLES
 from cutwork.store.fingerprint import digest
 from cutwork.store.resolve import hub_name
 
 _PLACES = ("train", "test", "directory")  # options of tasks that name files
 
 
-def repository(run: Path, name: str, dense: str, sparse: str) -> dict[str, Path | bytes]:
+def repository(run: Path, name: str, dense: str, sparse: str, *, examples: bool = False) -> dict[str, Path | bytes]:
     """What a repository called `name` holds, by its path there: files of the run's directory, and what is made of them.
 
     At the top the fine-tuned sparse checkpoint, which transformers loads; in `packed` the run's packed models `dense`
-    and `sparse`, for the engine and `cutwork demo`. Raises CutworkError if the run is not finished, has no such models,
-    or they have been made anew since they were measured.
+    and `sparse`, for the engine and `cutwork demo`; with `examples` also what they keep of the task's questions. Raises
+    CutworkError if the run is not finished, has no such models, or they have been made anew since they were measured.
     """
     results = load_results(run)
     if "settings" not in results:
@@ -57,11 +58,16 @@ def repository(run: Path, name: str, dense: str, sparse: str) -> dict[str, Path 
         file.relative_to(run / checkpoint).as_posix(): file for file in model_files(run / checkpoint)
     }
     for packed in (dense, sparse):
-        files |= {f"packed/{packed}/{file.name}": file for file in sorted((run / "packed" / packed).iterdir())}
+        kept = [file for file in sorted((run / "packed" / packed).iterdir()) if examples or file.name != EXAMPLES]
+        files |= {f"packed/{packed}/{file.name}": file for file in kept}
     manifest = read_manifest(run / "packed" / sparse)
     files["recipe.yaml"] = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode()
     files["results.json"] = (json.dumps(results, indent=1) + "\n").encode()
-    files["README.md"] = card(name, base, results, sparse, manifest, digest(settings)).encode()
+    has = {
+        "template": (run / checkpoint / "chat_template.jinja").is_file(),  # where transformers 5 writes it
+        "examples": f"packed/{sparse}/{EXAMPLES}" in files,
+    }
+    files["README.md"] = card(name, base, results, sparse, manifest, digest(settings), **has).encode()
     return files
 
 

@@ -20,6 +20,11 @@ _TASKS = {
     "translation": "translation",
     "embedding": "feature-extraction",
 }
+_USES = {
+    "speech": "cutwork transcribe {} talk.wav",
+    "translation": 'cutwork translate {} "Your sentence"',
+    "embedding": "cutwork embed {} texts.jsonl -o vectors.npy",
+}
 _CLASSES = {
     "text": "AutoModelForCausalLM",
     "speech": "AutoModelForSpeechSeq2Seq",
@@ -29,12 +34,20 @@ _CLASSES = {
 
 
 def card(
-    name: str, base: str | None, results: dict[str, Any], sparse: str, manifest: Manifest, recipe_hash: str
+    name: str,
+    base: str | None,
+    results: dict[str, Any],
+    sparse: str,
+    manifest: Manifest,
+    recipe_hash: str,
+    *,
+    template: bool,
+    examples: bool,
 ) -> str:
     """The README.md of a repository of the Hub, called `name`, as Markdown.
 
     base: the Hub's name of the model that it was made from, if it has one. results: what the run measured. sparse:
-    which of its models is given away, packed as `manifest` says.
+    which of its models is given away, packed as `manifest` says. template, examples: see `commands`.
     """
     rows = {row["name"]: row for row in results["variants"]}
     kind = kind_of(manifest.config)
@@ -90,9 +103,26 @@ from transformers import {_CLASSES[kind]}, AutoTokenizer
 model = {_CLASSES[kind]}.from_pretrained("{name}")  # plain weights; the zeros are in them
 ```
 
-    cutwork chat {name}         # the plain weights, packed in memory
-    cutwork demo hf:{name}      # the packed dense and sparse models side by side
+{_commented(commands(name, kind, template=template, examples=examples))}
 """
+
+
+def commands(name: str, kind: str, *, template: bool, examples: bool) -> dict[str, str]:
+    """What to type to use the repository called `name`, each with what it does; whether its tokenizer has a template
+    for conversations, and whether it holds examples of its task."""
+    plain = "the plain weights, packed in memory"
+    if kind != "text":
+        return {_USES[kind].format(name): plain}
+    demo = f"cutwork demo hf:{name}" + ("" if examples else ' -q "Your question"')
+    return {
+        f"cutwork chat {name}" if template else f'cutwork generate {name} "Your prompt"': plain,
+        demo: "the packed dense and sparse models side by side",
+    }
+
+
+def _commented(lines: Mapping[str, str]) -> str:
+    width = max(map(len, lines))
+    return "\n".join(f"    {command:<{width}}    # {comment}" for command, comment in lines.items())
 
 
 def _measured(results: dict[str, Any]) -> str:
