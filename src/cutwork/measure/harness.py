@@ -62,16 +62,16 @@ class EngineLM(TemplateLM):
 
     def apply_chat_template(self, chat_history: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
         """The prompt of a conversation; without `add_generation_prompt` its last turn is left open."""
-        turns = list(chat_history)
         how = {"add_generation_prompt": add_generation_prompt, "continue_final_message": not add_generation_prompt}
-        try:
-            return str(self.tokenizer.apply_chat_template(turns, tokenize=False, **how))
-        except TemplateError:  # of one that refuses what a task says to the system; lm-eval's `hf` does the same
-            turns = [turn for turn in turns if turn["role"] != "system"]
+        whole = list(chat_history)
+        unled = [turn for turn in whole if turn["role"] != "system"]  # tried next, as by lm-eval's `hf`
+        refusal = ""
+        for turns in (whole, unled):
             try:
                 return str(self.tokenizer.apply_chat_template(turns, tokenize=False, **how))
             except TemplateError as error:
-                raise CutworkError(f"the model's chat template refuses what lm-eval asks: {error}") from None
+                refusal = str(error)
+        raise CutworkError(f"the model's chat template refuses what lm-eval asks: {refusal}")
 
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[tuple[str, str], list[int], list[int]]], **_: Any

@@ -1,7 +1,7 @@
 """Prefill and decode speed of one or several models: interleaved in one run, medians, spreads."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,6 @@ import numpy as np
 from rich.console import Console
 
 from cutwork.engine.decoding.options import GenerateOptions
-from cutwork.engine.decoding.requests import Request
 from cutwork.engine.encoder import EncodedInput, Encoder
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
@@ -155,24 +154,20 @@ def _once(
     start = time.perf_counter()
     while any(not request.tokens for request in requests):
         model.session.step()
-        _raise_errors(requests)
+        for request in requests:
+            request.raise_error()
     times, going = [time.perf_counter()], []
     while model.session.busy:
         going.append(sum(len(request.tokens) <= decode_tokens for request in requests))
         model.session.step()
         times.append(time.perf_counter())
-    _raise_errors(requests)
+    for request in requests:
+        request.raise_error()
     steps = [1e3 * float(step) for step in np.diff(times)]
     together = going.count(batch)  # these come first
     if 4 * together < decode_tokens:
         together = len(steps)
     return 1e3 * (times[0] - start), steps[:together], sum(going[:together])
-
-
-def _raise_errors(requests: Sequence[Request]) -> None:
-    for request in requests:
-        if request.error is not None:
-            raise request.error
 
 
 def _encoded(encoder: Encoder, prompt: list[int]) -> EncodedInput:

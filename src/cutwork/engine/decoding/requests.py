@@ -104,6 +104,11 @@ class Request:
         """What went wrong, if it ended with "error"."""
         return self.sequence.error
 
+    def raise_error(self) -> None:
+        """Raise what went wrong, if anything did."""
+        if self.error is not None:
+            raise self.error
+
     def result(self) -> Generation:
         """The answer so far, or whole if the request has finished."""
         s = self.sequence

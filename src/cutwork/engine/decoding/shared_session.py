@@ -47,7 +47,7 @@ class SharedSession:
                     text = request.pieces.popleft().text
                     if text:
                         yield text
-            _raise_error(request)
+            request.raise_error()
         finally:
             self._cancel(requests)
 
@@ -71,7 +71,7 @@ class SharedSession:
                 check()
             request.pieces.clear()
             goes_on = self._advance(request)
-        _raise_error(request)
+        request.raise_error()
         return request.result()
 
     def _cancel(self, requests: Sequence[Request]) -> None:
@@ -99,8 +99,3 @@ class SharedSession:
     def _sweep(self) -> None:
         while self._unwanted:
             self._session.cancel(self._unwanted.popleft())
-
-
-def _raise_error(request: Request) -> None:
-    if request.error is not None:
-        raise request.error
