@@ -16,7 +16,6 @@ import ray
 
 from cutwork import Model
 from cutwork.serve.batch import read_requests, run_batch
-from cutwork.serve.limits import Limits
 from cutwork.store.atomic import write_atomically
 
 
@@ -32,8 +31,7 @@ class Answers:
         with tempfile.TemporaryDirectory() as work:
             source, output = Path(work) / "in.jsonl", Path(work) / "out.jsonl"
             source.write_text("\n".join(batch["line"]) + "\n", encoding="utf-8")
-            limits = Limits(queue=1 << 20, deadline=1e9)
-            run_batch({self.name: self.model}, source, output, limits=limits, progress=lambda *_: None)
+            run_batch({self.name: self.model}, source, output, progress=lambda *_: None)
             return {"answer": output.read_text(encoding="utf-8").removesuffix("\n").split("\n")}
 
 

@@ -1,12 +1,20 @@
 """A batch is answered like requests are, and goes on where it stopped."""
 
 import json
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from cutwork.cli import app as commands
 from cutwork.errors import CutworkError
-from cutwork.serve.batch import read_requests, run_batch
+from cutwork.serve import batch
+from cutwork.serve.batch import LIMITS, read_requests, run_batch
 from cutwork.serve.limits import Limits
+
+from ..tiny_checkpoint import write_tiny_checkpoint
+
+ROOT = Path(__file__).parents[2]
 
 
 def write(path, count):
@@ -86,6 +94,28 @@ def test_answers_to_other_requests_are_not_taken_over(load, tmp_path):
             except KeyboardInterrupt:
                 assert "first" in (tmp_path / ".out.jsonl.partial").read_text()
     assert result["resumed"] == 0 and next(iter(answers(output).values()))[0]["text"].startswith("second")
+
+
+@pytest.mark.parametrize("how", ["command", "ray"])
+def test_no_request_is_refused_for_those_before_it(tmp_path, monkeypatch, how):
+    write_tiny_checkpoint(tmp_path / "tiny", seed=0)
+    made, make = [], batch.make_app
+    monkeypatch.setattr(batch, "make_app", lambda models, limits: made.append(limits) or make(models, limits=limits))
+    line = json.dumps({"custom_id": "a", "url": "/v1/completions", "body": {"prompt": "cat", "max_tokens": 2}})
+    if how == "command":
+        (tmp_path / "in.jsonl").write_text(line + "\n")
+        arguments = [str(tmp_path / name) for name in ("tiny", "in.jsonl", "out.jsonl")]
+        assert CliRunner().invoke(commands, ["batch", *arguments]).exit_code == 0
+    else:
+        pytest.importorskip("ray")
+        monkeypatch.syspath_prepend(ROOT)
+        from deploy.ray_batch import Answers
+
+        [answer] = Answers(str(tmp_path / "tiny"), threads=1, max_batch=2)({"line": [line]})["answer"]
+        assert json.loads(answer)["response"]["status_code"] == 200
+    assert made == [LIMITS]
+    for name in ("queue", "queue_tokens", "requests", "held_bytes", "deadline"):
+        assert getattr(LIMITS, name) > 100 * getattr(Limits, name)
 
 
 @pytest.mark.parametrize(

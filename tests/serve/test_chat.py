@@ -3,11 +3,14 @@
 import json
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from cutwork.engine.model import Model
 
+from .. import text_to_text
+from ..architectures.test_t5 import make as make_t5
 from ..engine.tiny import byte_level_tokenizer, packed
-from .conftest import events, serving
+from .conftest import TOOLS, events, serving
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
 
@@ -25,6 +28,44 @@ def test_the_template_writes_the_prompt(client):
     ).json()
     assert chat["choices"][0]["message"] == {"role": "assistant", "content": plain["choices"][0]["text"]}
     assert chat["usage"]["prompt_tokens"] == plain["usage"]["prompt_tokens"]
+
+
+def test_every_route_reads_the_tokens_that_the_template_wrote(load):
+    model = load()
+    model.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    messages = [{"role": "user", "content": "Hi"}]
+    theirs = model.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    given, add = [], model.session.add
+    model.session.add = lambda prompt, *more, **options: given.append(list(prompt)) or add(prompt, *more, **options)
+    with serving(model) as client:
+        chat = {"messages": messages, "max_tokens": 2}
+        for path, body in {
+            "/v1/chat/completions": chat,
+            "/v1/messages": chat,
+            "/v1/responses": {"input": messages, "max_output_tokens": 2},
+        }.items():
+            for stream in (False, True):
+                assert client.post(path, json=body | {"stream": stream}).status_code == 200, path
+        assert given == [theirs] * 6
+        tokens = client.post("/tokenize", json={"messages": messages}).json()["tokens"]
+        assert tokens == theirs
+        more = client.post("/tokenize", json={"messages": messages, "add_special_tokens": True}).json()["tokens"]
+        assert more == [1, *theirs, 2]
+        counted = client.post("/v1/messages/count_tokens", json={"messages": messages}).json()["input_tokens"]
+        assert counted == len(theirs)
+
+
+def test_what_an_encoder_reads_takes_no_room_from_the_answer(tmp_path):
+    text_to_text.save(make_t5("v1.1"), tmp_path)
+    tokenizer = byte_level_tokenizer()
+    tokenizer.chat_template = TOOLS
+    tokenizer.save_pretrained(tmp_path)
+    with serving(text_to_text.load(tmp_path, max_input=64, max_context=16)) as client:
+        body = {"messages": [{"role": "user", "content": "a b c d e f g h i"}], "ignore_eos": True}
+        usage = client.post("/v1/chat/completions", json=body).json()["usage"]
+        assert usage["prompt_tokens"] > 16 and usage["completion_tokens"] == 15
 
 
 def test_a_stream_adds_up_and_tells_logprobs(client):

@@ -50,6 +50,18 @@ def test_a_stream_adds_up_to_the_whole(client):
     assert last["choices"] == [] and last["usage"]["completion_tokens"] == whole["usage"]["completion_tokens"]
 
 
+def test_a_stream_tells_the_places_of_tokens_as_the_whole_does(client):
+    fields = {"max_tokens": 40, "ignore_eos": True, "logprobs": 0}
+    text = ask(client, **fields).json()["choices"][0]["text"]
+    fields["stop"] = [f"{text[i : i + 3]}\x00" for i in (2, 9, 20)]  # which hold some of it back, and never come
+    whole = ask(client, **fields).json()["choices"][0]
+    body = {"prompt": PROMPT, "temperature": 0, "stream": True, **fields}
+    with client.stream("POST", "/v1/completions", json=body) as response:
+        parts = [event["choices"][0]["logprobs"]["text_offset"] for event in events(response)]
+    assert [place for places in parts for place in places] == whole["logprobs"]["text_offset"]
+    assert whole["text"] == text
+
+
 def test_prompts_may_be_texts_or_tokens_one_or_many(client):
     ids = client.post("/tokenize", json={"prompt": PROMPT}).json()["tokens"]
     one = ask(client).json()["choices"][0]["text"]

@@ -37,6 +37,8 @@ def test_a_name_from_elsewhere_is_not_this_server(load):
             "attacker.example": 421,
             "localhost.attacker.example": 421,
             "a@localhost": 421,
+            "[:::::]": 421,
+            "[.]:80": 421,
         }.items():
             assert client.get("/v1/models", headers={"Host": host}).status_code == status, host
     with serving(load(), hosts=[], keys=["k"]) as client:  # which no page from elsewhere knows
@@ -161,6 +163,22 @@ def test_a_body_has_to_come_in_time(load):
         head = b"POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
         slow_one.sendall(head + b"{")
         assert slow_one.recv(1000).startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.parametrize("charset", ["punycode", '"Punycode"', "utf-8; charset=idna", "utf-7", "latin-1", ""])
+def test_a_form_in_another_charset_is_refused_before_it_is_read(client, charset):
+    """As decoding it may take the square of its length, on the event loop."""
+    with connect(client) as one:
+        head = f"multipart/form-data; boundary=b; charset={charset}\r\nContent-Length: 999999\r\n\r\n"
+        one.sendall(b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nContent-Type: " + head.encode())
+        assert one.recv(10_000).startswith(b"HTTP/1.1 400")
+
+
+def test_a_forms_charset_may_be_named(client):
+    form = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nx\r\n--b--\r\n'
+    headers = {"Content-Type": 'multipart/form-data; charset="UTF-8"; boundary=b'}
+    answer = client.post("/v1/audio/transcriptions", content=form, headers=headers)
+    assert "writes text" in answer.json()["error"]["message"]
 
 
 def ask_for(client, size):

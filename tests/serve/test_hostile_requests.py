@@ -12,6 +12,7 @@ import pytest
 from cutwork.engine.chat.template import render_chat
 from cutwork.errors import CutworkError
 from cutwork.serve.grammar import Grammars, Matcher
+from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.json_body import read_json
 from cutwork.serve.http.middleware import asking
 from cutwork.serve.limits import Limits
@@ -58,6 +59,15 @@ def test_half_characters_are_refused(client, path, body):
     assert response.status_code == 400 and response.headers["x-request-id"]
     whole = post(client, path, json.dumps(body).replace("HALF", "\\ud83d\\ude00"))
     assert whole.status_code in (200, 400) and "surrogates" not in whole.text
+
+
+def test_an_error_that_repeats_half_characters_is_told(client):
+    def fail():
+        raise ApiError(400, "no \ud800 here", param="\ud800")
+
+    client.app.add_api_route("/half", fail)
+    response = client.get("/half")
+    assert response.status_code == 400 and response.json()["error"]["message"] == "no ? here"
 
 
 @pytest.mark.parametrize(
@@ -310,6 +320,35 @@ def test_the_schemas_of_one_client_do_not_keep_all_of_another_waiting(load, monk
         for thread in asked:
             thread.join()
     assert len(compiled) == 9 and "another's" in compiled[:3]
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"logprobs": 4, "max_tokens": 9}, 45),
+        ({"logprobs": 4, "max_tokens": 11}, 55),
+        ({"logprobs": 4, "max_tokens": 3, "n": 4}, 60),
+        ({"logprobs": 0, "max_tokens": 10, "prompt": ["a", "b", "c", "d", "e", "f"]}, 60),
+        ({"logprobs": 4, "max_tokens": 0, "echo": True, "prompt": [3] * 10}, 50),
+        ({"logprobs": 4, "max_tokens": 1, "echo": True, "prompt": [3] * 10}, 55),
+        ({"max_tokens": 100, "echo": True, "prompt": [3] * 100}, 0),
+    ],
+    ids=str,
+)
+def test_the_log_probabilities_of_an_answer_have_a_limit(load, fields, told):
+    with serving(load(), limits=Limits(logprobs=50)) as client:
+        response = client.post("/v1/completions", json=SHORT | fields)
+        assert response.status_code == (400 if told > 50 else 200), response.text
+        if told > 50:
+            assert f"at most 50 in one answer, not {told}" in response.json()["error"]["message"]
+
+
+def test_a_chat_that_names_no_length_ends_where_its_log_probabilities_do(load):
+    with serving(load(), limits=Limits(logprobs=50)) as client:
+        body = {"messages": USER, "logprobs": True, "top_logprobs": 4, "ignore_eos": True}
+        choice = client.post("/v1/chat/completions", json=body).json()["choices"][0]
+        assert len(choice["logprobs"]["content"]) == 10 and choice["finish_reason"] == "length"
+        assert client.post("/v1/chat/completions", json=body | {"max_tokens": 11}).status_code == 400
 
 
 def test_log_probabilities_are_written_as_before(client):

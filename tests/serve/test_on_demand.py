@@ -87,6 +87,40 @@ def test_who_waits_for_room_is_told_when_the_time_is_over(sources):
         until(lambda: client.post("/v1/completions", json=SHORT | {"model": "a"}).status_code == 200)
 
 
+def test_who_comes_after_waits_behind_who_waits_for_room(sources):
+    with serving(sources, limits=Limits(loaded=1)) as client:
+        models, order = client.app.state.models, []
+        place = models.places["b"]
+        place.uses += 1  # as of a request that goes on
+
+        def ask(name):
+            answer = httpx.post(f"{client.base_url}/v1/completions", json=SHORT | {"model": name}, timeout=60)
+            order.append((name, answer.status_code))
+
+        threads = [threading.Thread(target=ask, args=(name,)) for name in "abb"]
+        threads[0].start()
+        until(lambda: models.places["a"].uses == 1)
+        for thread in threads[1:]:
+            thread.start()
+        time.sleep(0.5)
+        assert order == [] and place.uses == 1
+        models._release(place)
+        for thread in threads:
+            thread.join()
+        assert order == [("a", 200), ("b", 200), ("b", 200)] and loaded(client) == ["b"]
+
+
+def test_who_waits_behind_a_load_is_told_when_the_time_is_over(sources):
+    with serving(sources, limits=Limits(loaded=1, deadline=1.0)) as client:
+        models = client.app.state.models
+        models.places["b"].uses += 1
+        assert client.post("/v1/completions", json=SHORT | {"model": "a"}).status_code == 504  # and is loaded later
+        assert client.post("/v1/completions", json=SHORT | {"model": "b"}).status_code == 504
+        assert models.places["b"].uses == 1
+        models._release(models.places["b"])
+        until(lambda: client.post("/v1/completions", json=SHORT | {"model": "b"}).status_code == 200)
+
+
 def test_what_nobody_asks_for_goes_and_comes_back(sources):
     with serving(sources, limits=Limits(idle=1.5)) as client:
         until(lambda: loaded(client) == [])

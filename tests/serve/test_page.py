@@ -10,8 +10,9 @@ from cutwork.store.examples import write_examples
 from tests.engine.speech.tiny import save as save_whisper
 from tests.engine.speech.tiny import sound
 
-from .. import text_to_text
+from .. import bart_tiny, text_to_text
 from ..architectures.test_t5 import make as make_t5
+from ..engine.test_languages import tokenizer as language_tokenizer
 from .conftest import Model, force, metric, serving, slow, until
 
 webdriver = pytest.importorskip("selenium.webdriver")
@@ -66,11 +67,12 @@ def test_a_prompt_is_answered_token_by_token(browser, load):
 
 THINKS = "{{ tools }}<tool_call>{% for m in messages %}{{ m.role }} {{ m.content }}\n{% endfor %}<think>"
 CALL = '<tool_call>{"name": "weather", "arguments": {"city": "Oslo"}}</tool_call>'
+SECOND = '<tool_call>{"name": "time", "arguments": {}}</tool_call>'
 TOOLS = '[{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]'
 
 
 def test_thoughts_are_folded_and_calls_are_answered(browser, recorded):
-    with recorded(THINKS, f"\nIs it?\n</think>\n\nI look.\n{CALL}{CALL}") as client:
+    with recorded(THINKS, f"\nIs it?\n</think>\n\nI look.\n{CALL}{SECOND}") as client:
         browser.get_log("browser")  # what other pages said
         browser.get(str(client.base_url))
         until(lambda: "zeros" in find(browser, "card").text)
@@ -83,14 +85,14 @@ def test_thoughts_are_folded_and_calls_are_answered(browser, recorded):
         thought.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
         assert "Is it?" in thought.text
         calls = browser.find_elements(By.CSS_SELECTOR, ".call")
-        assert [call.text for call in calls] == ["Calls weather"] * 2
-        for result in ("rain", "more rain"):
-            assert find(browser, "prompt").get_attribute("placeholder") == "What does weather return?"
+        assert [call.text for call in calls] == ["Calls weather", "Calls time"]
+        for name, result in (("weather", "rain"), ("time", "more rain")):
+            assert find(browser, "prompt").get_attribute("placeholder") == f"What does {name} return?"
             force(client.model, "It rains.</think>It rains.")
             find(browser, "prompt").send_keys(result, Keys.ENTER)
         until(lambda: len(browser.find_elements(By.CSS_SELECTOR, ".message.assistant")) == 2)
         until(lambda: find(browser, "messages").text.count("from the cache") == 2)
-        assert "weather returns more rain" in find(browser, "messages").text
+        assert "time returns more rain" in find(browser, "messages").text
         assert "Ask something" in find(browser, "prompt").get_attribute("placeholder")
         assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
@@ -151,9 +153,32 @@ def test_stop_ends_the_request(browser, load):
         until(lambda: "stopped" in find(browser, "messages").text)
 
 
+def test_a_new_conversation_has_nothing_of_the_answer_that_was_being_written(browser, load):
+    with serving(load()) as client:
+        slow(client, 0.05)
+        browser.get(str(client.base_url))
+        until(lambda: "zeros" in find(browser, "card").text)
+        browser.execute_script(
+            "window.asked = []; const fetch = window.fetch;"
+            "window.fetch = (path, given) => { window.asked.push(JSON.parse(given.body)); return fetch(path, given); };"
+        )
+        browser.execute_script("document.getElementById('temperature').value = 0;")  # a draw may end at once
+        find(browser, "prompt").send_keys("the cat", Keys.ENTER)
+        until(lambda: browser.find_elements(By.CSS_SELECTOR, ".message.assistant .said:not(:empty)"))
+        find(browser, "clear").click()
+        until(lambda: metric(client, "request_cancelled_total") == 1)
+        find(browser, "prompt").send_keys("the dog", Keys.ENTER)
+        until(lambda: browser.find_elements(By.CSS_SELECTOR, ".message.assistant .said:not(:empty)"))
+        find(browser, "stop").click()
+        until(lambda: "stopped" in find(browser, "messages").text)
+        _, asked = browser.execute_script("return window.asked")
+        assert asked["messages"] == [{"role": "user", "content": "the dog"}]
+        assert len(browser.find_elements(By.CSS_SELECTOR, ".message")) == 2 and find(browser, "send").is_enabled()
+
+
 @pytest.mark.parametrize("width", [360, 1200])
 def test_everything_has_its_place_in_the_window(browser, load, width):
-    with serving(load()) as client:
+    with serving({"a-model-whose-name-is-as-long-as-the-hub-has-them-4B": load()}) as client:
         browser.set_window_size(width, 740)
         browser.get(str(client.base_url))
         until(lambda: "zeros" in find(browser, "card").text)
@@ -187,6 +212,28 @@ def test_the_translate_tab_translates_line_by_line(browser, tmp_path):
         shown = browser.execute_script("return document.getElementById('translated').textContent")
         assert shown == "".join(f"{text}\n" for text in expected)
         assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_the_translate_tab_says_the_languages(browser, tmp_path):
+    made = bart_tiny.make("m2m-100")
+    made.generation_config.update(eos_token_id=2)
+    made.save_pretrained(tmp_path)
+    language_tokenizer().save_pretrained(tmp_path)
+    with serving(text_to_text.load(tmp_path, max_input=64)) as client:
+        browser.get(str(client.base_url))
+        until(lambda: find(browser, "source").is_displayed())
+        find(browser, "from").send_keys("eng_Latn")
+        find(browser, "to").send_keys("deu_Latn")
+        find(browser, "source").send_keys("a short one", Keys.CONTROL, Keys.ENTER)
+        until(lambda: "tokens/s" in find(browser, "translating").text)
+        asked = {"text": "a short one", "num_beams": 5, "source": "eng_Latn", "target": "deu_Latn"}
+        [expected] = client.post("/translate", json=asked).json()["translations"]
+        shown = browser.execute_script("return document.getElementById('translated').textContent")
+        assert shown == f"{expected['text']}\n"
+        find(browser, "to").clear()
+        find(browser, "to").send_keys("xxx_Latn")
+        find(browser, "source").send_keys(Keys.CONTROL, Keys.ENTER)
+        until(lambda: "no language 'xxx_Latn'" in find(browser, "translating").text)
 
 
 def test_the_transcribe_tab_shows_what_the_route_says(browser, tmp_path):

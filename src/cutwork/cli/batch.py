@@ -33,7 +33,6 @@ def batch(
     refuse_existing(output, overwrite, source)
     from cutwork.engine.model import Model
     from cutwork.serve.batch import read_requests, run_batch
-    from cutwork.serve.limits import Limits
 
     adapters = named_adapters(adapter)
     read_requests(source)  # what is wrong with the file is told before the model is loaded
@@ -47,7 +46,6 @@ def batch(
                 source,
                 output,
                 adapters={name: Path(path) for name, path in adapters.items()},
-                limits=Limits(queue=1 << 20, queue_tokens=1 << 40, requests=1 << 20, held_bytes=1 << 40, deadline=1e9),
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
                 waits=lambda: bar.console.print(
                     f"another process is writing {output}; waiting for it", highlight=False

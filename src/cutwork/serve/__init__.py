@@ -6,6 +6,7 @@ card.py          what is told of a model
 limits.py        what one client may ask for
 metrics.py       what is counted, for Prometheus
 tokens.py        the tokenizer of a model, off the event loop
+token_places.py  where tokens begin in their text
 time_limit.py    an end to programs that came with a model
 log.py           one line of JSON for every record
 grammar.py       answers that must be JSON

@@ -21,6 +21,8 @@ URLS = ("/v1/completions", "/v1/chat/completions", "/v1/embeddings")
 _JSON = {"Content-Type": "application/json"}
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 BatchProgress = Callable[[int, int], None]  # (answered, all)
+# Nobody waits beside a file's requests, so that none of them is refused for those before it.
+LIMITS = Limits(queue=1 << 20, queue_tokens=1 << 40, requests=1 << 20, held_bytes=1 << 40, deadline=1e9)
 
 
 def run_batch(
@@ -29,7 +31,7 @@ def run_batch(
     output: Path,
     *,
     adapters: Mapping[str, Path] | None = None,
-    limits: Limits,
+    limits: Limits = LIMITS,
     progress: BatchProgress,
     waits: Callable[[], None] | None = None,
 ) -> dict[str, int]:
@@ -72,7 +74,7 @@ def read_requests(source: Path) -> dict[str, dict[str, Any]]:
     """The requests of a batch file by custom_id. Raises CutworkError naming the line that is wrong."""
     requests: dict[str, dict[str, Any]] = {}
     try:
-        lines = source.read_text(encoding="utf-8").split("\n")
+        lines = source.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise CutworkError(f"{source} cannot be read: {error}") from None
     for number, line in enumerate(lines, 1):

@@ -51,6 +51,8 @@ class ServedModels:
     def __init__(self, models: Mapping[str, Source], metrics: Metrics, limits: Limits) -> None:
         self._turn, self._metrics, self._limits = Turn(), metrics, limits
         self._changing, self._released = asyncio.Lock(), asyncio.Event()
+        self._leaving: Place | None = None  # what a load waits for to be idle, which takes no request meanwhile
+        self._settled = asyncio.Event()  # while there is none
         self._tasks: set[asyncio.Task[Any]] = set()
         self._draining = False
         self.places: dict[str, Place] = {}
@@ -128,16 +130,19 @@ class ServedModels:
 
     async def _use(self, place: Place) -> ServedModel:
         """Its model, loaded now if need be, which stays until the request that is handled has ended."""
-        place.uses += 1
-        at_end(lambda: self._release(place))
-        if place.served is None:
-            loading = asyncio.create_task(self._load(place))  # goes on when the client leaves: others may wait for it
-            self._tasks.add(loading)
-            loading.add_done_callback(self._loaded)
-            with suppress(TimeoutError):
-                return await asyncio.wait_for(asyncio.shield(loading), self._limits.deadline)
-            raise took_too_long()
-        return place.served
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.deadline):
+                while place is self._leaving:  # who comes now would keep those waiting who came before
+                    await self._settled.wait()
+                place.uses += 1
+                at_end(lambda: self._release(place))
+                if place.served is not None:
+                    return place.served
+                loading = asyncio.create_task(self._load(place))  # goes on when the client leaves: others may wait
+                self._tasks.add(loading)
+                loading.add_done_callback(self._loaded)
+                return await asyncio.shield(loading)
+        raise took_too_long()
 
     def _release(self, place: Place) -> None:
         place.uses -= 1
@@ -146,13 +151,7 @@ class ServedModels:
 
     async def _load(self, place: Place) -> ServedModel:
         async with self._changing:
-            while place.served is None and self._surplus():
-                [*idle] = (other for other in self._surplus() if not other.uses)
-                if idle:
-                    await self._unload(idle[0])
-                else:
-                    self._released.clear()
-                    await self._released.wait()
+            await self._make_room(place)
             if place.served is None:
                 assert place.load
                 try:
@@ -166,6 +165,23 @@ class ServedModels:
                 if self._draining:
                     place.served.thread.drain(0)
             return place.served
+
+    async def _make_room(self, place: Place) -> None:
+        """Unload what has to go before a model is loaded, once nobody uses it."""
+        try:
+            while place.served is None and (surplus := self._surplus()):
+                [*idle] = (other for other in surplus if not other.uses)
+                if idle:
+                    await self._unload(idle[0])
+                    continue
+                if self._leaving is None:
+                    self._leaving = surplus[0]
+                    self._settled.clear()
+                self._released.clear()
+                await self._released.wait()
+        finally:
+            self._leaving = None
+            self._settled.set()
 
     def _loaded(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

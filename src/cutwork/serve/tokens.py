@@ -4,7 +4,6 @@ import asyncio
 import copy
 import json
 import threading
-from codecs import getincrementaldecoder
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -23,6 +22,7 @@ from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.middleware import asking
 from cutwork.serve.limits import Limits
 from cutwork.serve.time_limit import TimeIsOver, time_limit
+from cutwork.serve.token_places import TokenPlaces
 
 Result = TypeVar("Result")
 
@@ -56,7 +56,7 @@ class Tokens:
         self._check_length(len(text), most)
         if language:
             return await self.run(len(text), self._encode_from, text, language)
-        return await self.run(len(text), self._encode if special else self._encode_bare, text)
+        return await self.run(len(text), self._encode, text, special)
 
     async def answers_in(self, language: str | None) -> GenerateOptions:
         """What makes the model answer in a language. Raises CutworkError for one that it does not know."""
@@ -138,8 +138,8 @@ class Tokens:
             took = f"{Limits.template_seconds:g} seconds"
             raise ApiError(400, f"the model's chat template was not done after {took}", param="messages") from None
 
-    def _encode(self, text: str) -> list[int]:
-        return encode(self._tokenizer, text)
+    def _encode(self, text: str, special: bool) -> list[int]:
+        return encode(self._tokenizer, text, special=special)
 
     def _encode_from(self, text: str, language: str) -> list[int]:
         return encode_from(self._tokenizer, text, language)
@@ -148,8 +148,6 @@ class Tokens:
         return answers_in(self._tokenizer, self._model.start_tokens, language)
 
     def _encode_bare(self, text: str) -> list[int]:
-        if self._tokenizer is None:
-            return self._encode(text)  # which says so
         return [int(token) for token in self._tokenizer.encode(text, add_special_tokens=False)]
 
     def _written(self, ids: Sequence[int]) -> str:
@@ -198,16 +196,16 @@ class Tokens:
     def _text_of(self, token: int) -> str:
         return self._bytes_of(token).decode(errors="replace")
 
-    def legacy_logprobs(self, logprobs: Sequence[tuple[int, Logprob | None]], offset: int = 0) -> dict[str, Any]:
-        """The `logprobs` of /v1/completions; the first token's text begins at character `offset`.
+    def legacy_logprobs(
+        self, logprobs: Sequence[tuple[int, Logprob | None]], places: TokenPlaces | None = None
+    ) -> dict[str, Any]:
+        """The `logprobs` of /v1/completions, of tokens that begin an answer or go on with one that has its `places`.
 
-        A token of part of a character begins where the character does. Of tokens of the same text the likeliest counts.
+        Of tokens of the same text the likeliest counts.
         """
         texts = [self._text_of(token) for token, _ in logprobs]
-        offsets, characters = [], getincrementaldecoder("utf-8")("replace")
-        for token, _ in logprobs:
-            offsets.append(offset)
-            offset += len(characters.decode(self._bytes_of(token)))
+        places = places or TokenPlaces()
+        offsets = [places.next(self._bytes_of(token)) for token, _ in logprobs]
         top = [None if p is None else {self._text_of(i): value for i, value in reversed(p.top)} for _, p in logprobs]
         return {
             "tokens": texts,

@@ -4,6 +4,7 @@ import io
 
 import pytest
 from rich.console import Console
+from tokenizers.processors import TemplateProcessing
 
 from cutwork.cli.chat import _Shown
 from cutwork.engine.chat.answer import answer_parts
@@ -41,6 +42,18 @@ def test_a_model_that_does_not_think_cannot_be_told_to(model):
     with pytest.raises(CutworkError, match="does not think"):
         list(answer_parts(model, USER, think=True))
     assert joined(list(answer_parts(model, USER, think=False, max_new_tokens=9, ignore_eos=True)), "content")
+
+
+def test_the_prompt_has_the_tokens_that_the_template_wrote(model):
+    model.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    theirs = model.tokenizer.apply_chat_template(USER, add_generation_prompt=True, return_dict=False)
+    assert model.chat(USER, max_new_tokens=1).prompt_tokens == len(theirs)
+    given, add = [], model.session.add
+    model.session.add = lambda tokens, *more, **options: given.append(list(tokens)) or add(tokens, *more, **options)
+    list(answer_parts(model, USER, max_new_tokens=1))
+    assert given == [theirs]
 
 
 def test_what_the_model_writes_is_told_apart(model):

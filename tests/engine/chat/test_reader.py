@@ -210,10 +210,37 @@ def test_special_tokens_that_are_marks_are_kept():
 )
 def test_runs_of_spaces_take_no_longer_than_others(text: str) -> None:
     began = time.monotonic()
-    reader = AnswerReader(format_of(LLAMA), "assistant\n", TOOLS)
+    reader = AnswerReader(format_of(tokenizer(LLAMA)), "assistant\n", TOOLS)
     parts = [*reader.feed(text), *reader.finish()]
     assert "".join(part.text for part in parts if part.kind == "content").strip() == text.strip()
     assert time.monotonic() - began < 20  # hours, where each place looks at all before it
+
+
+@pytest.mark.parametrize(
+    ("template", "text", "token"),
+    [
+        (LLAMA, "", " "),
+        (LLAMA, "{", " "),
+        (LLAMA, '{"type" :', " "),
+        (LLAMA, "<|python_tag|>", "\n"),
+        (LLAMA, f"{LLAMA_JSON};{{", " "),
+        (CODER, "<tool_call>", "\n"),
+        (CODER, "<tool_call><function=", "f"),
+        (CODER, "<tool_call><function=f></function>", "\n"),
+        (MISTRAL_V11, "[TOOL_CALLS]", "f"),
+        (MISTRAL_V11, "[TOOL_CALLS]f[CALL_ID]", "f"),
+        (GEMMA4, "<|tool_call>call:", "f"),
+        (FUNCTION_GEMMA, "<start_function_call>call:", "f"),
+    ],
+)
+def test_the_next_token_of_a_long_run_takes_no_longer_than_of_a_short_one(template, text, token):
+    """As a request may begin the answer with such a run."""
+    begun = text + 300_000 * token
+    reader = AnswerReader(format_of(tokenizer(template)), begun, TOOLS, begun=begun)
+    began = time.monotonic()
+    for _ in range(1000):
+        reader.feed(token)
+    assert time.monotonic() - began < 2  # where all of the run is looked at again: 5 to 150 seconds
 
 
 def test_half_characters_of_a_call_are_no_text() -> None:

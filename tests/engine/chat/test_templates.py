@@ -126,6 +126,24 @@ def test_tools_go_by_the_name_that_the_template_looks_up():
         render_chat(tokenizer, [USER], [TOOL])
 
 
+def test_of_several_templates_each_has_its_own_tools_and_settings():
+    tokenizer = byte_level_tokenizer()
+    tokenizer.chat_template = {
+        "default": "{% if enable_thinking %}thinks{% else %}plain{% endif %}{{ messages[0].content }}",
+        "tool_use": "{{ tools[0].function.name }} {{ date }}",
+    }
+    template = ChatTemplate(tokenizer)
+    assert template.settings == {"enable_thinking", "date"} and template.switch == "enable_thinking"
+    assert render_chat(tokenizer, [USER], [TOOL], {"date": "today"}) == "weather today"
+    assert render_chat(tokenizer, [USER], [], {"enable_thinking": True}) == f"thinks{USER['content']}"
+    tokenizer.chat_template = {"default": "{{ messages[0].content }}", "rag": "{{ tools }}"}
+    with pytest.raises(CutworkError, match="knows no tools"):
+        render_chat(tokenizer, [USER], [TOOL])
+    tokenizer.chat_template = {"rag": "{{ tools }}"}
+    with pytest.raises(CutworkError, match="refuses these messages: This model has multiple chat templates"):
+        render_chat(tokenizer, [USER])
+
+
 def test_ids_have_the_length_that_a_template_demands():
     tokenizer = byte_level_tokenizer()
     tokenizer.chat_template = (

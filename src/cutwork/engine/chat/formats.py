@@ -50,12 +50,13 @@ NAMED = {"function": {"name": "{name}", "arguments": "{content}"}}
 HERMES = CallFormat(  # Qwen 2.5 and 3, QwQ, SmolLM3, Granite 4 write so too, and most fine-tunes of others
     ("<tool_call>",), _calls(open="<tool_call>", close="</tool_call>"), ForcedCall("<tool_call>\n", "\n</tool_call>")
 )
-# The first whose signs a chat template holds is its own.
+# The first whose signs a chat template holds is its own. Runs of spaces and letters have an end in what opens or closes
+# a call: of a mark that has begun, all is looked at anew with each token.
 CALLS = [
     CallFormat(  # Gemma 4
         ("<|tool_call>",),
         _calls(
-            open_pattern=r"<\|tool_call>call:(?P<name>[\w.-]+)(?=\{)",
+            open_pattern=r"<\|tool_call>call:(?P<name>[\w.-]{1,256})(?=\{)",
             close="<tool_call|>",
             content_args={"unquoted_keys": True, "string_delims": [['<|"|>', '<|"|>']]},
             transform=NAMED,
@@ -64,7 +65,7 @@ CALLS = [
     CallFormat(  # FunctionGemma
         ("<start_function_call>",),
         _calls(
-            open_pattern=r"<start_function_call>call:(?P<name>[\w.-]+)(?=\{)",
+            open_pattern=r"<start_function_call>call:(?P<name>[\w.-]{1,256})(?=\{)",
             close="<end_function_call>",
             content_args={"unquoted_keys": True, "string_delims": [["<escape>", "<escape>"]]},
             transform=NAMED,
@@ -77,7 +78,7 @@ CALLS = [
     CallFormat(  # Mistral since v11: Small 3.2, Devstral, Magistral, Ministral 3
         ("[TOOL_CALLS]", "[ARGS]"),
         _calls(
-            open_pattern=r"\[TOOL_CALLS\](?P<name>[^\[\s{]+)(?:\[CALL_ID\]\w+)?\[ARGS\]",
+            open_pattern=r"\[TOOL_CALLS\](?P<name>[^\[\s{]{1,256})(?:\[CALL_ID\]\w{1,256})?\[ARGS\]",
             close_pattern=r"(?=\[TOOL_CALLS\])",
             transform=NAMED,
         ),
@@ -100,8 +101,8 @@ CALLS = [
     CallFormat(  # Qwen3-Coder, Qwen 3.5
         ("<tool_call>", "<function="),
         _calls(
-            open_pattern=r"<tool_call>\s*<function=(?P<name>[^>\n]+)>",
-            close_pattern=r"</function>\s*</tool_call>",
+            open_pattern=r"<tool_call>\s{0,16}<function=(?P<name>[^>\n]{1,256})>",
+            close_pattern=r"</function>\s{0,16}</tool_call>",
             content="xml-inline",
             content_args={
                 "tag_pattern": r"<parameter=(?P<key>[^>\n]+)>\n?(?P<value>(?:(?!<parameter=).)*?)\n?</parameter>"
@@ -114,10 +115,11 @@ CALLS = [
         ('{"name": function name, "parameters"',),
         _calls(
             # What is looked at behind a brace has an end, or long runs of spaces would take the square of their length.
-            open_pattern=r"(?:\A\s*(?:<\|python_tag\|>\s*)?|<\|python_tag\|>\s*|(?=\{)(?<=\}\s{0,16}[;,\n]\s{0,16}))"
-            r'(?=\{\s*"(?:type"\s*:\s*"function"\s*,\s*")?name"\s*:)',
+            open_pattern=r"(?:\A\s{0,16}(?:<\|python_tag\|>\s{0,16})?|<\|python_tag\|>\s{0,16}|"
+            r"(?=\{)(?<=\}\s{0,16}[;,\n]\s{0,16}))"
+            r'(?=\{\s{0,16}"(?:type"\s{0,16}:\s{0,16}"function"\s{0,16},\s{0,16}")?name"\s{0,16}:)',
             close_pattern=r"(?=[;,\n])(?<=\}\s{0,16})[;,\n]\s{0,16}"
-            r'(?=\{\s*"(?:type"\s*:\s*"function"\s*,\s*")?name"\s*:)',
+            r'(?=\{\s{0,16}"(?:type"\s{0,16}:\s{0,16}"function"\s{0,16},\s{0,16}")?name"\s{0,16}:)',
         ),
         ForcedCall("", arguments="parameters"),
         marked=False,

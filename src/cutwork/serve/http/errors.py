@@ -1,5 +1,6 @@
 """Errors in OpenAI's shape, and nothing else in an answer: no path, no trace."""
 
+import json
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -30,6 +31,14 @@ class ApiError(Exception):
         return {} if self.retry is None else {"Retry-After": str(self.retry)}
 
 
+class ErrorResponse(JSONResponse):
+    """Repeats what a client has sent, half characters included, which cannot be encoded."""
+
+    def render(self, content: Any) -> bytes:
+        """The body (Starlette)."""
+        return json.dumps(content, ensure_ascii=False).encode(errors="replace")
+
+
 def server_failed() -> ApiError:
     """Something went wrong that is no fault of the client's."""
     return ApiError(500, "the server failed; its log says why")
@@ -55,23 +64,23 @@ def install(app: FastAPI) -> None:
     """Turn every exception a handler may raise into such an answer; the middleware does it with what is unexpected."""
 
     @app.exception_handler(ApiError)
-    async def _api(_: Request, error: ApiError) -> JSONResponse:
-        return JSONResponse(error.body(), error.status, headers=error.headers())
+    async def _api(_: Request, error: ApiError) -> ErrorResponse:
+        return ErrorResponse(error.body(), error.status, headers=error.headers())
 
     @app.exception_handler(CutworkError)
-    async def _cutwork(_: Request, error: CutworkError) -> JSONResponse:
-        return JSONResponse(body(400, str(error)), 400)
+    async def _cutwork(_: Request, error: CutworkError) -> ErrorResponse:
+        return ErrorResponse(body(400, str(error)), 400)
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse(body(error.status_code, str(error.detail)), error.status_code, headers=error.headers)
+    async def _http(_: Request, error: HTTPException) -> ErrorResponse:
+        return ErrorResponse(body(error.status_code, str(error.detail)), error.status_code, headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def _invalid(_: Request, error: RequestValidationError) -> ErrorResponse:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part != "body")
         what = "is not supported here; leave it out" if first["type"] == "extra_forbidden" else first["msg"]
         if not where and first["type"] in ("missing", "model_attributes_type"):
             what = "send a JSON object, with Content-Type: application/json"
         message = f"{where}: {what}" if where else str(what)
-        return JSONResponse(body(400, message, where or None), 400)
+        return ErrorResponse(body(400, message, where or None), 400)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from urllib.parse import urlsplit
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -152,6 +153,8 @@ class RequestMiddleware:
         length = headers.get("content-length", "0")
         if not length.isdecimal() or len(length) > 18 or int(length) > self._body_limit(path):
             return JSONResponse(body(413, too_large(self._body_limit(path))), 413, headers=CLOSE)
+        if not _is_utf8_form(headers.get("content-type")):
+            return JSONResponse(body(400, "a form's charset is UTF-8; leave charset out"), 400, headers=CLOSE)
         known = scope["state"]["cache_salt"] or not self._keys
         if known or path in OPEN or path.startswith("/static/"):
             return None
@@ -163,7 +166,10 @@ class RequestMiddleware:
         return not self._origins & {"*", headers.get("origin", "")} and _from_elsewhere(headers)
 
     def _is_ours(self, host: str) -> bool:
-        name = urlsplit(f"//{host}").hostname if _is_authority(host) else None
+        try:
+            name = urlsplit(f"//{host}").hostname if _is_authority(host) else None
+        except ValueError:  # no address in brackets
+            return False
         if name is None:
             return False
         try:
@@ -187,6 +193,13 @@ def _whose(address: str) -> str:
 
 def _is_authority(host: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9._-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?", host) is not None
+
+
+def _is_utf8_form(content_type: str | None) -> bool:
+    """Whether a body's fields are UTF-8, if it is a form in parts: Starlette decodes them on the event loop as whatever
+    the client names, and punycode takes the square of a text's length."""
+    kind, options = parse_options_header(content_type)
+    return not kind.startswith(b"multipart/") or options.get(b"charset", b"utf-8").lower() in (b"utf-8", b"utf8")
 
 
 def _from_elsewhere(headers: Headers) -> bool:

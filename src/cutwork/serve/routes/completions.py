@@ -21,6 +21,7 @@ from cutwork.serve.routes.generation import (
     GenerationRequest,
     as_usual,
     check,
+    check_logprobs,
     check_prompt,
     choice_options,
     generate_options,
@@ -30,6 +31,7 @@ from cutwork.serve.routes.generation import (
 from cutwork.serve.routes.schema import Texts, TokenIds, at_most
 from cutwork.serve.served_model import ServedModel
 from cutwork.serve.served_models import ServedModels
+from cutwork.serve.token_places import TokenPlaces
 
 DEFAULT_TOKENS = 16  # OpenAI's
 
@@ -131,6 +133,8 @@ async def _choices(
     score = body.logprobs if body.echo else None
     if score is not None and served.model.encoder:
         raise ApiError(400, "echo with logprobs is for models that continue a text, not answer it", param="echo")
+    told = [min(max_tokens, served.model.max_context) + len(prompt) * body.echo for prompt in prompts]
+    check_logprobs(body.n * sum(told), body.logprobs, limits)
     first = await generate_options(body, served, limits, max_tokens=max(max_tokens, 1), logprobs=body.logprobs)
     first["cache_salt"] = cache_salt
     if body.suffix:
@@ -190,13 +194,12 @@ class _Answer:
         }
 
     async def stream(self) -> AsyncIterator[dict[str, Any]]:
-        lengths = [0] * len(self._job.choices)
+        places = [TokenPlaces() for _ in self._job.choices]
         async for index, piece in self._job:
             assert not isinstance(piece, Scored)
             logprobs = None
             if piece.logprob is not None:
-                logprobs = self._served.tokens.legacy_logprobs([(piece.token, piece.logprob)], lengths[index])
-            lengths[index] += len(piece.text)
+                logprobs = self._served.tokens.legacy_logprobs([(piece.token, piece.logprob)], places[index])
             if not piece.text and logprobs is None and piece.finish_reason is None:
                 continue
             choice = {

@@ -19,6 +19,7 @@ from cutwork.serve.routes.chat_request import ChatRequest, callees, template_mes
 from cutwork.serve.routes.generation import (
     as_usual,
     check,
+    check_logprobs,
     check_prompt,
     choice_options,
     generate_options,
@@ -125,14 +126,18 @@ async def prompt_of(body: ChatRequest, served: ServedModel, limits: Limits) -> P
     text = await served.tokens.render(messages, told_tools(body, limits), thinking.settings, most=most)
     if thinking.closed and not begun(messages):
         text = template.without_thought(text)
-    tokens = await served.tokens.encode(text, most=most)
+    tokens = await served.tokens.encode(text, most=most, special=False)  # the template writes those it wants
     check_prompt(tokens, served)
     return Prompt(text, begun(messages), tokens, thinking)
 
 
 async def _prepare(body: ChatRequest, served: ServedModel, limits: Limits, cache_salt: str) -> _Prepared:
     prompt, template = await prompt_of(body, served, limits), served.model.chat_template
-    room = min(limits.max_tokens, served.model.max_context - len(prompt.tokens))
+    logprobs = body.top_logprobs if body.logprobs else None
+    before = served.model.start_tokens if served.model.encoder else prompt.tokens  # what the answer is written behind
+    room = min(limits.max_tokens, served.model.max_context - len(before))
+    if logprobs is not None:
+        room = max(1, min(room, limits.logprobs // (body.n * (1 + logprobs))))
     wanted = body.max_completion_tokens or body.max_tokens or room
     if wanted > limits.max_tokens:
         raise ApiError(
@@ -140,7 +145,7 @@ async def _prepare(body: ChatRequest, served: ServedModel, limits: Limits, cache
         )
     if body.top_logprobs and not body.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs: true", param="top_logprobs")
-    logprobs = body.top_logprobs if body.logprobs else None
+    check_logprobs(body.n * min(wanted, served.model.max_context), logprobs, limits)
     calls, required = callees(body)
     first = await generate_options(
         body,

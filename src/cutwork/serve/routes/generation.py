@@ -68,7 +68,7 @@ class GenerationRequest(EngineFields):
     model: ModelName = None
     n: int = Field(1, ge=1, le=128)
     max_tokens: int | None = Field(None, ge=0, le=1 << 24)
-    min_tokens: int = Field(0, ge=0, le=1 << 24)
+    min_tokens: int | None = Field(None, ge=0, le=1 << 24)
     logit_bias: Annotated[dict[TokenId, Bias], at_most(1024)] | None = None
     seed: int | None = Field(None, ge=-MAX_SEED, le=MAX_SEED)
     stop: str | Texts | None = None
@@ -111,6 +111,15 @@ def check(request: GenerationRequest, limits: Limits) -> None:
         raise ApiError(400, "priority: this server does not let clients say who is first", param="priority")
     if any(len(text) > limits.stop_length for text in request.stops):
         raise ApiError(400, f"stop: a stop string has at most {limits.stop_length} characters", param="stop")
+
+
+def check_logprobs(tokens: int, alternatives: int | None, limits: Limits) -> None:
+    """Raise ApiError (400) if the log-probabilities of so many tokens, if they are asked for at all, are more than one
+    answer may hold."""
+    told = 0 if alternatives is None else tokens * (1 + alternatives)
+    if told > limits.logprobs:
+        message = f"logprobs: this server tells at most {limits.logprobs} in one answer, not {told}"
+        raise ApiError(400, f"{message}; ask for fewer tokens or alternatives", param="logprobs")
 
 
 def longest_prompt(served: ServedModel) -> int:
@@ -170,7 +179,6 @@ async def generate_options(
     same = cast(GenerateOptions, request.model_dump(include=set(EngineFields.model_fields)))
     other: GenerateOptions = {
         "max_new_tokens": max_tokens,
-        "min_new_tokens": request.min_tokens,
         "stop": request.stops,
         "logit_bias": bias,
         "constraint": constraint,
@@ -178,6 +186,8 @@ async def generate_options(
         "logprobs": logprobs,
         "adapter": served.adapter,
     }
+    if request.min_tokens is not None:
+        other["min_new_tokens"] = request.min_tokens
     return same | other
 
 

@@ -24,7 +24,7 @@ class TokenizeRequest(Schema):
     model: ModelName = None
     prompt: str | None = Field(None, examples=["Hello"])
     messages: Messages | None = None
-    add_special_tokens: bool = True
+    add_special_tokens: bool | None = None  # by default with a prompt, not with a chat, whose template writes its own
 
 
 class DetokenizeRequest(Schema):
@@ -88,7 +88,8 @@ async def _token_ids(body: TokenizeRequest, served: ServedModel) -> list[int]:
     text, most = body.prompt, served.model.max_context
     if body.messages is not None:
         text = await served.tokens.render([template_message(m) for m in body.messages], None, most=most)
-    return await served.tokens.encode(text, most=most, special=body.add_special_tokens) if text else []
+    special = body.messages is None if body.add_special_tokens is None else body.add_special_tokens
+    return await served.tokens.encode(text, most=most, special=special) if text else []
 
 
 def _model(place: Place, name: str) -> dict[str, Any]:

@@ -45,26 +45,28 @@ function request(card, model, text) {
 
 async function send(card, model, text) {
   $("examples").hidden = true;
-  const call = called.shift();
-  conversation.push(call ? { role: "tool", tool_call_id: call.id, content: text } : { role: "user", content: text });
+  const call = called.shift(), mine = conversation;
+  mine.push(call ? { role: "tool", tool_call_id: call.id, content: text } : { role: "user", content: text });
   addMessage("user", call ? `${call.function.name} returns ${text}` : text);
-  if (called.length) return;
+  if (called.length) { busy(false); return; }
   const answer = new Answer($("messages"), { grown: scroll, told: (line) => { $("speed").textContent = line; } });
   running = new AbortController();
   busy(true);
   try {
     await answer.ask(...request(card, model, text), running.signal);
   } catch (error) {
+    if (conversation !== mine) return; // another has begun meanwhile
     if (error.name === "AbortError") answer.note("stopped");
     else {
       if (answer.empty) answer.element.remove();
       addMessage("error", error instanceof SyntaxError ? `Tools are no JSON: ${error.message}` : error.message);
     }
   }
+  if (conversation !== mine) return;
   answer.fold();
-  if (answer.said || answer.calls.length) conversation.push(answer.message());
+  if (answer.said || answer.calls.length) mine.push(answer.message());
   else {
-    conversation.pop();
+    mine.pop();
     if (call) called.unshift(call);
   }
   if (answer.calls.length) called = [...answer.calls];
@@ -102,12 +104,13 @@ export function setUpChat(chosen) {
   $("stop").addEventListener("click", () => running?.abort());
   $("clear").addEventListener("click", () => {
     running?.abort();
+    running = null;
     conversation = [];
     called = [];
     $("messages").replaceChildren();
     $("examples").hidden = false;
     $("speed").textContent = "";
-    busy(Boolean(running));
+    busy(false);
   });
   return {
     error: (message) => addMessage("error", message),

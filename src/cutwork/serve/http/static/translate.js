@@ -31,6 +31,8 @@ export function setUpTranslation({ headers, fail }) {
   async function translate(text) {
     const body = { model: $("model").value, text, num_beams: Number($("beams").value) };
     if ($("prefix").value) body.prefix = $("prefix").value;
+    if ($("from").value) body.source = $("from").value;
+    if ($("to").value) body.target = $("to").value;
     const response = await fetch("translate", {
       method: "POST", headers: headers(), body: JSON.stringify(body), signal: running.signal,
     });
