@@ -11,6 +11,7 @@ from tests.engine.tiny import relative
 from tests.text_to_text import VOCABULARY, load, save, torch_logits
 
 QUIET = Console(quiet=True)
+HUGE = {"d_model": 65536, "max_position_embeddings": 65536}
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
@@ -42,6 +43,8 @@ def test_every_position_is_the_models(both):
         ("marian", {"share_encoder_decoder_embeddings": False}, "two vocabularies"),
         ("marian", {"d_model": 49, "encoder_attention_heads": 7}, "d_model must be even"),
         ("m2m_100", {"d_model": 2, "encoder_attention_heads": 1}, "at least 4"),
+        ("marian", HUGE, "65536 positions of d_model 65536"),
+        ("m2m_100", HUGE, "65536 positions of d_model 65536"),
     ],
     ids=str,
 )

@@ -10,6 +10,7 @@ from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
 from cutwork.pack.source import SourceCheckpoint
 from cutwork.store.text_part import text_config
+from tests.architectures.phi3 import LONG, LONGROPE
 from tests.engine.tiny import SMALL, make, relative, torch_logits
 
 QWEN = {**SMALL, "model_type": "qwen2", "max_position_embeddings": 64}
@@ -59,6 +60,23 @@ def test_yarn_lengthens_what_may_be_asked_for(key: str) -> None:
     assert (lengths.usual, lengths.most) == (64, 256)
     linear = architecture_of(QWEN).context({**QWEN, key: {"rope_type": "linear", "factor": 4.0}})
     assert (linear.usual, linear.most) == (64, 64)
+
+
+def test_longrope_reaches_as_far_as_its_first_factors() -> None:
+    """By whatever name; beyond it transformers turns the whole sequence otherwise."""
+    for said in (
+        {**LONG, "rope_parameters": LONGROPE},
+        {**LONG, "rope_scaling": {**LONGROPE, "rope_type": "su"}},
+        {**LONG, "rope_scaling": {**_without(LONGROPE, "rope_type"), "type": "yarn", "attention_factor": 1.5}},
+    ):
+        config = {**SMALL, "model_type": "phi3", **said}
+        lengths = architecture_of(config).context(config)
+        assert (lengths.usual, lengths.most) == (128, 128)
+        build_plan(config)
+
+
+def _without(settings: dict[str, object], key: str) -> dict[str, object]:
+    return {name: value for name, value in settings.items() if name != key}
 
 
 def test_a_decoder_that_looks_ahead_is_refused() -> None:

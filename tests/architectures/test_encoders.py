@@ -9,7 +9,10 @@ from cutwork import _native
 from cutwork.engine.embedding.texts import Tokens
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
+from cutwork.pack.in_memory import pack_in_memory
 from cutwork.pack.masked import encode
+from cutwork.pack.pack import pack
+from cutwork.pack.reader import read_packed
 from tests.engine.tiny import SMALL, packed, relative, torch, transformers
 
 _GLOBAL, _LOCAL = "full_attention", "sliding_attention"
@@ -206,6 +209,19 @@ def test_nomics_own_checkpoints_are_read(tmp_path):
         found = hidden_states(model, texts)
     for i, tokens in enumerate(texts):
         assert relative(found[i], expected(hf, tokens)) < 1e-4
+
+
+def test_what_transformers_saves_of_nomics_is_read(tmp_path):
+    """Nomic's names of tensors beside transformers' of settings."""
+    hf, texts = make("nomic-bert"), inputs(2)
+    hf.save_pretrained(tmp_path / "saved")
+    pack(tmp_path / "saved", tmp_path / "packed")
+    for source in (pack_in_memory(tmp_path / "saved"), read_packed(tmp_path / "packed")):
+        assert any("Wqkv" in name for name in source.weights) and "hidden_size" in source.config
+        with Model(source, threads=1) as model:
+            found = hidden_states(model, texts)
+        for i, tokens in enumerate(texts):
+            assert relative(found[i], expected(hf, tokens)) < 1e-4
 
 
 @pytest.mark.parametrize(

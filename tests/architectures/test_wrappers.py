@@ -11,8 +11,10 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from cutwork.engine.model import Model
+from cutwork.errors import CutworkError
 from cutwork.prune.prune import prune
 from cutwork.recipe import Losses, PruneSettings, TuneSettings
+from cutwork.store.directory import read_config
 from cutwork.tasks.task import Sample
 from cutwork.tune.tune import tune
 from tests.architectures.gemma3 import GEMMA
@@ -109,3 +111,30 @@ def test_what_is_made_of_it_is_the_text_part_alone(saved: tuple[Path, np.ndarray
     found = logits(tmp_path / "pruned")
     assert relative(found, alone) < 1e-4 < relative(found, expected)
     assert relative(logits(tmp_path / "sparse"), found) < 1e-3
+
+
+def test_one_that_attends_both_ways_is_refused(tmp_path: Path) -> None:
+    settings = transformers.PaliGemmaConfig(
+        text_config={**SMALL, "head_dim": 8, "vocab_size": 101, "model_type": "gemma2"},
+        vision_config={**VISION, "image_size": 28, "patch_size": 14, "model_type": "siglip_vision_model"},
+        image_token_index=100,
+        projection_dim=48,
+    )
+    transformers.PaliGemmaForConditionalGeneration(settings).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["text_config"].pop("use_bidirectional_attention", None)  # as in Google's
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CutworkError, match="language model of a 'paligemma'"):
+        Model.load(tmp_path, threads=1)
+
+
+def test_where_no_head_is_stored_the_wrapper_ties_it(saved: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    directory, expected = saved
+    for file in directory.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    stored = any("lm_head" in name for name in load_file(tmp_path / "model.safetensors"))
+    config["tie_word_embeddings"], config["text_config"]["tie_word_embeddings"] = True, False
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert read_config(tmp_path)["tie_word_embeddings"] is not stored
+    assert relative(logits(tmp_path), expected) < 1e-4

@@ -25,8 +25,10 @@ _INSIDE = {
 }
 
 
-def write_gguf(model: Any, tokenizer: Any, path: Path, arch: str, kind: str = "F32", **more: Any) -> Path:
-    """Matrices are stored as `kind`, vectors as float32; `more` are pairs of metadata, "." written as "__"."""
+def write_gguf(
+    model: Any, tokenizer: Any, path: Path, arch: str, kind: str = "F32", vectors: str = "F32", **more: Any
+) -> Path:
+    """Matrices are stored as `kind`, vectors as `vectors`; `more` are pairs of metadata, "." written as "__"."""
     config = model.config
     writer = gguf.GGUFWriter(path, arch)
     writer.add_block_count(config.num_hidden_layers)
@@ -60,7 +62,7 @@ def write_gguf(model: Any, tokenizer: Any, path: Path, arch: str, kind: str = "F
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
         array = _as_theirs(tensor.float().numpy(), name, arch, config)
-        stored = gguf.GGMLQuantizationType[kind if array.ndim > 1 else "F32"]
+        stored = gguf.GGMLQuantizationType[kind if array.ndim > 1 else vectors]
         writer.add_tensor(_name(name, arch), gguf.quants.quantize(array, stored), raw_dtype=stored)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

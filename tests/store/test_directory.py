@@ -189,6 +189,22 @@ def test_what_may_be_replaced(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["empty", "file", "photos"]
 
 
+def test_what_is_read_is_not_replaced_by_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a volume that tells no case apart, where both are one."""
+    for name in ("Model", "model"):
+        (tmp_path / name / "inner").mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text("{}")
+    monkeypatch.setattr(Path, "samefile", lambda self, other: str(self).lower() == str(other).lower())
+    for source in (tmp_path / "Model", tmp_path / "Model" / "inner"):
+        with (
+            pytest.raises(CutworkError, match="holds the model to read"),
+            output_directory(tmp_path / "model", overwrite=True, source=source),
+        ):
+            raise AssertionError
+    with output_directory(tmp_path / "model" / "inner", overwrite=True, source=tmp_path / "Model"):
+        pass
+
+
 def test_what_the_dead_left_behind_is_cleaned_up(tmp_path: Path) -> None:
     for name in (".out.partial-12ab", ".out.retired-12ab", ".other.partial-12ab"):
         (tmp_path / name).mkdir()
@@ -209,6 +225,19 @@ def test_side_files_are_copied_once(tmp_path: Path) -> None:
     assert copy_side_files(source, destination) == ["chat_template.jinja", "tokenizer.json"]
     assert (destination / "generation_config.json").read_text() == "old"
     assert PACKED not in os.listdir(destination)
+
+
+def test_further_chat_templates_keep_their_folder(tmp_path: Path) -> None:
+    """Where transformers puts them."""
+    source = model(tmp_path / "a")
+    (source / "additional_chat_templates").mkdir()
+    (source / "additional_chat_templates" / "rag.jinja").write_text("{{ messages }}")
+    (tmp_path / "b").mkdir()
+    assert copy_side_files(source, tmp_path / "b") == ["additional_chat_templates/rag.jinja"]
+    assert (tmp_path / "b" / "additional_chat_templates" / "rag.jinja").is_file()
+    before = fingerprint(source)
+    (source / "additional_chat_templates" / "rag.jinja").write_text("{{ tools }}")
+    assert fingerprint(source) != before
 
 
 def test_a_fingerprint_tells_contents_not_times(tmp_path: Path) -> None:

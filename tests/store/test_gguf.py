@@ -1,6 +1,7 @@
 """GGUF files: read, they are the models that they were made of; damaged, they are refused in one sentence."""
 
 import json
+import os
 import random
 import struct
 import subprocess
@@ -25,7 +26,7 @@ from cutwork.store.gguf.tokenizer import ending_tokens
 from cutwork.store.packed_codes import unpack_codes
 from cutwork.store.resolve import resolve
 from cutwork.store.safetensors import open_tensors
-from tests.engine.tiny import byte_level_tokenizer, make, relative, torch_logits
+from tests.engine.tiny import byte_level_tokenizer, make, relative, torch, torch_logits
 from tests.store.gguf_file import write_gguf
 
 ROPE = {"rope_type": "default", "rope_theta": 10000.0}
@@ -80,6 +81,17 @@ def test_a_model_is_what_it_was(variant: str, tmp_path: Path) -> None:
     arch, changes = MODELS[variant]
     model = make(variant, vocab_size=300, **changes)
     path = write_gguf(model, tokenizer(), tmp_path / "model.gguf", arch)
+    with Model.load(path, threads=1, cache_bytes=1 << 22) as read:
+        assert relative(read.logits(TOKENS.tolist()), torch_logits(model, TOKENS)) < 1e-4
+
+
+def test_norms_of_gemma_may_be_bfloat16(tmp_path: Path) -> None:
+    model = make("gemma2", vocab_size=300, query_pre_attn_scalar=16)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name:  # what is stored is one more, and exact in bfloat16
+                parameter.copy_(torch.round(parameter * 32) / 32)
+    path = write_gguf(model, tokenizer(), tmp_path / "model.gguf", "gemma2", vectors="BF16")
     with Model.load(path, threads=1, cache_bytes=1 << 22) as read:
         assert relative(read.logits(TOKENS.tolist()), torch_logits(model, TOKENS)) < 1e-4
 
@@ -189,6 +201,20 @@ def test_commands_take_the_file(tmp_path: Path, home: Path) -> None:
     small(path)
     resolve(path)
     assert len(list((home / "gguf").iterdir())) == 2  # another file by the same name
+
+
+def test_files_that_look_alike_from_outside_are_not_one(tmp_path: Path) -> None:
+    path, other = small(tmp_path / "model.gguf"), tmp_path / "other" / "model.gguf"
+    other.parent.mkdir()
+    time = path.stat().st_mtime_ns
+    content = bytearray(path.read_bytes())
+    made = [checkpoint_of(path)]
+    for place, change in ((other, 0), (path, 1)):
+        content[-1] ^= change
+        place.write_bytes(content)
+        os.utime(place, ns=(time, time))
+        made.append(checkpoint_of(place))
+    assert len(set(made)) == 3
 
 
 def test_another_process_may_read_the_same_file(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

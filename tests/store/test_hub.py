@@ -1,5 +1,6 @@
 """Models of the Hub on this disk: listed, removed, asked for by revision."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from cutwork.store import hub
 from cutwork.store.resolve import resolve
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
+constants = pytest.importorskip("huggingface_hub.constants")
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             (snapshot / "model.safetensors").symlink_to(blob)
         (repository / "refs").mkdir()
         (repository / "refs" / "main").write_text(commits[0])
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(root))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(root))
     return root
 
 
@@ -54,7 +56,7 @@ def test_models_are_listed_and_removed(cache: Path) -> None:
 
 
 def test_without_a_cache_there_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "none"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "none"))
     assert hub.downloaded() == []
 
 
@@ -67,10 +69,12 @@ def test_of_folders_only_those_of_sentence_transformers_are_fetched(
         asked.update(options)
         return str(tmp_path)
 
+    (tmp_path / "model.safetensors").touch()
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    inside = ["1_Pooling/config.json", "2_Dense/model.safetensors"]
+    inside = ["1_Pooling/config.json", "2_Dense/model.safetensors", "additional_chat_templates/rag.jinja"]
     flat = ["config.json", "model.safetensors"]
-    others = ["onnx/model.safetensors", "openvino/config.json", "1_Pooling/old/config.json", "consolidated.safetensors"]
+    others = ["onnx/model.safetensors", "openvino/config.json", "1_Pooling/old/config.json", "a/config.json"]
+    others += ["ad/config.json", "adapter/config.json", "consolidated.safetensors"]
 
     def fetched(**options: bool) -> list[str]:
         hub.download("a/b", **options)
@@ -78,7 +82,7 @@ def test_of_folders_only_those_of_sentence_transformers_are_fetched(
         return list(huggingface_hub.utils.filter_repo_objects([*flat, *inside, *others, "a.bin"], **patterns))
 
     assert fetched() == flat + inside
-    assert fetched(folders=True) == flat + inside + others[:3]
+    assert fetched(folders=True) == flat + inside + others[:-1]
 
 
 def test_a_revision_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,6 +92,7 @@ def test_a_revision_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         asked.append((name, revision))
         return str(tmp_path)
 
+    (tmp_path / "model.safetensors").touch()
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     monkeypatch.chdir(tmp_path)
     resolve("owner/name@refs/pr/1")
@@ -95,3 +100,36 @@ def test_a_revision_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     run("pull", "a/b", "hf:c/d@v1")
     run("pull", "a/b", "--revision", "v2")
     assert asked == [("owner/name", "refs/pr/1"), ("name", None), ("a/b", None), ("c/d", "v1"), ("a/b", "v2")]
+
+
+@pytest.mark.parametrize(
+    ("files", "config", "problems"),
+    [
+        (["pytorch_model.bin"], {"architectures": ["M2MModel"]}, ["'a/b' has no", "M2MModel.from", "a/b@refs/pr/N"]),
+        (["pytorch_model.bin"], {"is_encoder_decoder": True}, ["AutoModelForSeq2SeqLM.from_pretrained"]),
+        (["Q8/x-Q8_0.gguf", "x-Q4_0.gguf"], {}, ["`hf download a/b Q8/x-Q8_0.gguf`"]),
+        (["tf_model.h5", "README.md"], {"architectures": ["a b"]}, ["its tf_model.h5 is TensorFlow"]),
+    ],
+    ids=["pickled", "without a class", "gguf", "tensorflow"],
+)
+def test_what_has_no_safetensors_is_told_with_what_can_be_done(
+    files: list[str], config: dict[str, Any], problems: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda *_, **__: files)
+    with pytest.raises(CutworkError) as raised:
+        hub.download("a/b")
+    assert all(problem in str(raised.value) for problem in problems)
+    assert hub.download("a/b", folders=True) == tmp_path  # of a run not everything is a model
+
+
+def test_without_the_hub_what_is_in_the_cache_is_taken_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: object, **__: object) -> list[str]:
+        raise ConnectionError
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", unreachable)
+    assert hub.download("a/b") == tmp_path

@@ -9,6 +9,7 @@ from pkgutil import iter_modules
 from typing import Any
 
 from cutwork.architectures.architecture import Architecture, Classified, Emit, Kind
+from cutwork.architectures.wrappers import check_wrapper
 from cutwork.errors import CutworkError
 from cutwork.plan.builder import Plan
 from cutwork.plan.verify import verify
@@ -61,6 +62,7 @@ def build_plan(config: Mapping[str, Any]) -> Plan:
     Raises CutworkError for an unknown `model_type` or a config that does not describe a model this engine runs.
     """
     architecture = architecture_of(config)
+    check_wrapper(config)
     emit = architecture.decoder or architecture.encoder
     assert emit
     if architecture.decoder and config.get("is_causal") is False:
@@ -74,9 +76,13 @@ def build_encoder_plan(config: Mapping[str, Any]) -> Plan | None:
     return _build(architecture.encoder, config) if architecture.encoder and architecture.decoder else None
 
 
-def build_embedding_plan(config: Mapping[str, Any]) -> Plan:
-    """The verified plan up to the last hidden states, which are its result. Raises as `build_plan` does."""
-    plan = build_plan(config).without_head()
+def build_embedding_plan(config: Mapping[str, Any], *, scored: bool = False) -> Plan:
+    """The verified plan up to the last hidden states, which are its result. Raises as `build_plan` does.
+
+    scored: by rows of the output head, so that logits come out; then whatever factor these have stays.
+    """
+    headless = {} if scored else dict(architecture_of(config).headless)
+    plan = build_plan({**config, **headless}).without_head()
     verify(plan)
     return plan
 

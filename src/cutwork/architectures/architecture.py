@@ -1,6 +1,6 @@
 """What everybody else asks about a model family."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -22,11 +22,14 @@ class Architecture:
 
     models, source: which models those are and where they are described, for docs/architectures.md. decoder, encoder:
     emit the forward pass from a config; one of them at least. context, inputs: how long sequences, and the inputs of an
-    encoder with a decoder, may be. embedding: the weight that a tied output head is; `tied_if_missing` where configs do
-    not tell whether it is, but what is stored does. renames, endings: how names begin, and end, in checkpoints and in
-    plans. unread: what checkpoints carry although the forward pass does not read it. transposed: floats of linears that
-    checkpoints hold as [inputs, outputs]. start: the config's keys for the first token of an answer, in turn. frames:
-    of a spectrogram, in each entry that an encoder reads; 0 if it reads tokens.
+    encoder with a decoder, may be. embedding: the weight that a tied output head is; copies: what else it may be stored
+    as where that is left out; `tied_if_missing` where configs do not tell whether the head is tied, but what is stored
+    does. renames, endings: how names begin, and end, in checkpoints and in plans. unread: what checkpoints carry
+    although the forward pass does not read it. transposed: floats of linears that checkpoints hold as [inputs,
+    outputs]. headless: what configs have to say instead for hidden states alone, where the plan does some of the head's
+    work before it. start: the config's keys for the first token of an answer, in turn. frames: of a spectrogram, in
+    each entry that an encoder reads; 0 if it reads tokens. told_by_names: from a config and the names of the stored
+    tensors, what has to be noted in that config of these.
     """
 
     model_type: str
@@ -38,13 +41,16 @@ class Architecture:
     context: LengthsOf = _CONTEXT
     inputs: LengthsOf | None = None
     embedding: str = "model.embed_tokens.weight"
+    copies: tuple[str, ...] = ()
     tied_if_missing: bool = False
     renames: tuple[tuple[str, str], ...] = ()
     endings: tuple[tuple[str, str], ...] = ()
     unread: tuple[str, ...] = ()
     transposed: tuple[str, ...] = ()
+    headless: tuple[tuple[str, Any], ...] = ()
     start: tuple[str, ...] = ("decoder_start_token_id",)
     frames: int = 0
+    told_by_names: Callable[[Mapping[str, Any], Iterable[str]], dict[str, Any]] | None = None
 
     def plan_name(self, stored: str) -> str:
         """The name that plans have for a tensor of a checkpoint."""

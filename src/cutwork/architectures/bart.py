@@ -18,6 +18,7 @@ from cutwork.plan.builder import Buffer, Derived, Plan
 
 _EPS = 1e-5
 _SHARED = "model.shared"
+_LARGEST_TABLE = 1 << 28  # numbers
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,15 @@ def _feed_forward(p: Plan, x: Buffer, layer: str, mlp: int, act: str, style: Sty
     return x if style.norms_first else p.layer_norm(x, norm, _EPS)
 
 
+def computed_positions(config: Mapping[str, Any], width: int, skipped: int = 0) -> int:
+    """How many positions a table holds that is computed, apart from those skipped. Raises CutworkError if it would be
+    larger than any model's: nothing but the config says so."""
+    positions = integer(config, "max_position_embeddings", maximum=1 << 16, default=1024)
+    if (positions + skipped) * width > _LARGEST_TABLE:
+        raise CutworkError(f"config.json: {positions} positions of d_model {width} are more than this engine computes")
+    return positions
+
+
 def _stack(config: Mapping[str, Any], name: str) -> _Stack:
     heads = integer(config, f"{name}_attention_heads", maximum=4096)
     if integer(config, "d_model", maximum=MAX_WIDTH) % heads:
@@ -144,14 +154,9 @@ def _activation(config: Mapping[str, Any]) -> str:
 
 
 POSITIONS = absolute("max_position_embeddings")
-# Copies of the shared embedding and of computed positions, and what checkpoints of the first conversions carry.
-UNREAD = (
-    HEAD,
-    "model.encoder.embed_tokens.weight",
-    "model.decoder.embed_tokens.weight",
-    "model.*.version",
-    "classification_head.*",
-)
+_COPIES = ("model.decoder.embed_tokens.weight", "model.encoder.embed_tokens.weight")  # of the shared embedding
+# Copies, also of computed positions, and what checkpoints of the first conversions carry.
+UNREAD = (HEAD, *_COPIES, "model.*.version", "classification_head.*")
 ARCHITECTURE = Architecture(
     "bart",
     models="BART, DistilBART and others that summarise",
@@ -162,5 +167,6 @@ ARCHITECTURE = Architecture(
     context=POSITIONS,
     inputs=POSITIONS,
     embedding="model.shared.weight",
+    copies=_COPIES,
     unread=UNREAD,
 )

@@ -35,10 +35,12 @@ def _factor(config: Mapping[str, Any], key: str) -> float:
     return number(config, key, 1.0, minimum=1e-6)
 
 
+HEADLESS = (("logits_scaling", 1.0),)
 ARCHITECTURE = Architecture(
     "granite",
     models="Granite 3.0 to 3.3, dense",
     source="IBM 2024",
     decoder=like_llama(parse),
     unread=UNREAD,
+    headless=HEADLESS,
 )

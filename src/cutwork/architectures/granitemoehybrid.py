@@ -6,7 +6,7 @@ from typing import Any
 
 from cutwork.architectures.architecture import Architecture
 from cutwork.architectures.config import MAX_WIDTH, flag, integer
-from cutwork.architectures.granite import with_factors
+from cutwork.architectures.granite import HEADLESS, with_factors
 from cutwork.architectures.llama import UNREAD, LlamaConfig, decoder, like_llama
 from cutwork.architectures.phi3 import split
 from cutwork.errors import CutworkError
@@ -43,4 +43,5 @@ ARCHITECTURE = Architecture(
     source="IBM 2025",
     decoder=like_llama(parse, _mlp),
     unread=UNREAD,
+    headless=HEADLESS,
 )

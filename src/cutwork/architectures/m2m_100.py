@@ -26,8 +26,8 @@ def _style(config: Mapping[str, Any]) -> bart.Style:
     width = integer(config, "d_model", maximum=MAX_WIDTH)
     if width % 2 or width < 4:
         raise CutworkError(f"config.json: d_model must be even and at least 4, not {width}")
-    positions = integer(config, "max_position_embeddings", maximum=1 << 16, default=1024)
     first = integer(config, "pad_token_id", maximum=1 << 16, default=1, minimum=0) + 1
+    positions = bart.computed_positions(config, width, skipped=first)
     return bart.Style(
         norms_first=True, embedding_norm=False, table=waves(positions + first, width)[first:], logits_bias=False
     )

@@ -29,8 +29,7 @@ def _style(config: Mapping[str, Any]) -> bart.Style:
     width = integer(config, "d_model", maximum=MAX_WIDTH)
     if width % 2:
         raise CutworkError(f"config.json: d_model must be even, not {width}")
-    positions = integer(config, "max_position_embeddings", maximum=1 << 16, default=1024)
-    return bart.Style(embedding_norm=False, table=waves(positions, width))
+    return bart.Style(embedding_norm=False, table=waves(bart.computed_positions(config, width), width))
 
 
 def waves(positions: int, width: int) -> np.ndarray:

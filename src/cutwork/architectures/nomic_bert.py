@@ -1,9 +1,10 @@
 """NomicBERT: BERT with rotary positions, a gated MLP and no biases in its linears (arXiv 2402.01613).
 
-Its checkpoints, and their configs, are as transformers writes them or as Nomic's own code did (`n_embd`, `Wqkv`).
+Its configs, and its tensors, are as transformers calls them or as Nomic's own code did (`n_embd`, `Wqkv`); transformers
+writes its own configs beside Nomic's tensors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cutwork.architectures.architecture import Architecture
@@ -37,11 +38,12 @@ _ONLY = {
     "use_rms_norm": False,
     "causal": False,
 }
+_OWN_TENSORS = "nomic_tensors"  # noted in configs: whether tensors have the names of Nomic's code
 
 
 def emit(p: Plan, config: Mapping[str, Any]) -> None:
     """The forward pass."""
-    own = "n_embd" in config
+    own = flag(config, _OWN_TENSORS, "n_embd" in config)
     config = _as_transformers(config)
     width = integer(config, "hidden_size", maximum=MAX_WIDTH // 3)
     mlp = integer(config, "intermediate_size", maximum=MAX_WIDTH)
@@ -76,6 +78,12 @@ def emit(p: Plan, config: Mapping[str, Any]) -> None:
     p.output(p.gather_rows(x))
 
 
+def told_by_names(config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Whose names the tensors have, where they are not those of whose the config is."""
+    own = any(".attn.Wqkv.weight" in name for name in names)
+    return {} if own == ("n_embd" in config) else {_OWN_TENSORS: own}
+
+
 def context(config: Mapping[str, Any]) -> Lengths:
     """What the model was made for."""
     return absolute("max_position_embeddings")(_as_transformers(config))
@@ -100,6 +108,7 @@ ARCHITECTURE = Architecture(
     encoder=emit,
     kind="embedding",
     context=context,
+    told_by_names=told_by_names,
     embedding="embeddings.word_embeddings.weight",
     renames=(("nomic_bert.", ""), ("bert.", "")),
     unread=(*UNREAD, "cls.*", "lm_head.*"),

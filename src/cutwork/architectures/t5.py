@@ -144,6 +144,7 @@ def _parse(config: Mapping[str, Any]) -> _Config:
     )
 
 
+_COPIES = ("decoder.embed_tokens.weight", "encoder.embed_tokens.weight")  # of the shared embedding
 ARCHITECTURE = Architecture(
     "t5",
     models="T5, T5 v1.1, Flan-T5",
@@ -154,12 +155,8 @@ ARCHITECTURE = Architecture(
     context=relative("n_positions"),
     inputs=relative("n_positions"),
     embedding="shared.weight",
+    copies=_COPIES,
     tied_if_missing=True,
-    unread=(
-        HEAD,
-        "encoder.embed_tokens.weight",
-        "decoder.embed_tokens.weight",
-        "*.EncDecAttention.relative_attention_bias.weight",
-    ),
+    unread=(HEAD, *_COPIES, "*.EncDecAttention.relative_attention_bias.weight"),
     start=("decoder_start_token_id", "pad_token_id"),
 )

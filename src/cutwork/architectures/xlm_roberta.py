@@ -7,6 +7,6 @@ from cutwork.architectures import roberta
 ARCHITECTURE = replace(
     roberta.ARCHITECTURE,
     model_type="xlm-roberta",
-    models="XLM-R, multilingual E5, BGE M3 (its dense vectors) and reranker v2 M3, Snowflake Arctic Embed 2",
+    models="XLM-R, multilingual E5, BGE M3 (its dense vectors) and reranker v2 M3, Snowflake Arctic Embed L v2.0",
     source="arXiv 1911.02116",
 )

@@ -86,7 +86,8 @@ def assemble(
         description = Description()
     writes = not (description or head)
     longest = (description.max_length if description else None) or (None if writes else longest_text(packed.path))
-    plan = build_plan(packed.config) if writes else build_embedding_plan(packed.config)
+    scored = question is not None
+    plan = build_plan(packed.config) if writes else build_embedding_plan(packed.config, scored=scored)
     if writes and isinstance(plan.ops[-1], Output):
         raise CutworkError(
             f"{packed.path} is an encoder, but no modules.json in it says how vectors are made of its hidden states"

@@ -14,8 +14,9 @@ from cutwork.architectures.architecture import HEAD
 from cutwork.errors import CutworkError
 from cutwork.pack.codes import COMPANIONS, Codes
 from cutwork.pack.floats import FLOATS, as_float32, transposed
-from cutwork.store.checkpoint import open_checkpoint
+from cutwork.store.checkpoint import Checkpoint, open_checkpoint
 from cutwork.store.directory import kind_of, read_config
+from cutwork.store.renamed import Renamed
 from cutwork.store.safetensors import NUMPY_DTYPES, Tensor
 
 
@@ -40,6 +41,7 @@ class SourceWeight:
 class SourceCheckpoint:
     """A plain or quantised checkpoint as weights by their Hugging Face names.
 
+    A tied embedding that is stored only as what is tied to it has the name of the embedding all the same.
     `names` are in the order of layers; `extras` are tensors that are no weights (integer buffers, calibrated input
     scales); `tied` maps a weight left out to the equal one that is kept. Raises CutworkError for what cannot be read.
     """
@@ -51,9 +53,11 @@ class SourceCheckpoint:
         self.path = path
         self.kind: Literal["checkpoint", "quantized"] = kind
         self.config = read_config(path)
-        self.tensors = open_checkpoint(path)
-        self._codes = Codes(path, self.tensors, self.config)
         self._architecture = architectures.find(self.config)
+        self.tensors = self._with_embedding(open_checkpoint(path))
+        if self._architecture and self._architecture.told_by_names:
+            self.config = {**self.config, **self._architecture.told_by_names(self.config, self.tensors)}
+        self._codes = Codes(path, self.tensors, self.config)
         self.tied = self._tied()
         if self._has_a_head_of_its_own():
             self.config = {**self.config, "tie_word_embeddings": False}
@@ -117,6 +121,28 @@ class SourceCheckpoint:
         rows = self.tensors.describe(name)[1][0]
         return (zero_point is None or not zero_point.array.any()) and self._codes.scale(name).array.size in (1, rows)
 
+    def _with_embedding(self, stored: Checkpoint) -> Checkpoint:
+        """The tensors, of which that one is called the embedding that stands for it.
+
+        Who saves tied tensors keeps one of them, by whatever name, and may note of which others it is a copy. The head
+        stands for the embedding only where the config ties them.
+        """
+        family = self._architecture
+        if family is None:
+            return stored
+        by_plan = {family.plan_name(name): name for name in stored}
+        if family.embedding in by_plan or f"{family.embedding}_packed" in by_plan:
+            return stored
+        noted = [kept for alias, kept in stored.aliases.items() if family.plan_name(alias) == family.embedding]
+        copies = [by_plan[name] for name in family.copies if name in by_plan]
+        if any(not _same(stored[copies[0]], stored[copy]) for copy in copies[1:]):
+            copies = []  # they are embeddings of their own
+        head, ties = by_plan.get(HEAD), self.config.get("tie_word_embeddings") is not False
+        found = [name for name in (*noted, *copies, head) if name and (ties or name != head)]
+        if not found:
+            return stored
+        return Renamed(stored, {family.embedding if name == found[0] else name: name for name in stored})
+
     def _tied(self) -> dict[str, str]:
         """The output head, where the checkpoint repeats the embedding that it is tied to."""
         head = next(self._named(HEAD), None)
@@ -124,7 +150,7 @@ class SourceCheckpoint:
             return {}
         for name in self._named(self._architecture.embedding):
             stored, repeated = self.tensors[name], self.tensors[head]
-            if stored.dtype == repeated.dtype and _same_bits(stored.array, repeated.array):
+            if _same(stored, repeated):
                 return {head: name}
         return {}
 
@@ -136,8 +162,7 @@ class SourceCheckpoint:
         head, embedding = (next(self._named(name), None) for name in (HEAD, self._architecture.embedding))
         if not head or not embedding or self.tied or self.config.get("tie_word_embeddings") is False:
             return False
-        stored, other = self.tensors[head], self.tensors[embedding]
-        return stored.dtype != other.dtype or not _same_bits(stored.array, other.array)
+        return not _same(self.tensors[head], self.tensors[embedding])
 
     def _named(self, name: str) -> Iterator[str]:
         """What the checkpoint calls the tensor that plans call so; nothing if it is not there."""
@@ -172,8 +197,11 @@ class SourceCheckpoint:
         return sorted([*weights, *quantized], key=_by_layer), sorted(extras)
 
 
-def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.shape == b.shape and np.array_equal(a.reshape(-1).view(np.uint8), b.reshape(-1).view(np.uint8))
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are equal, bit for bit."""
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return False
+    return np.array_equal(a.array.reshape(-1).view(np.uint8), b.array.reshape(-1).view(np.uint8))
 
 
 def _by_layer(name: str) -> list[tuple[int, str]]:

@@ -57,6 +57,11 @@ class Expanded(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._names)
 
+    @property
+    def aliases(self) -> dict[str, str]:
+        """What was left out because it equals what is stored, as of `Tensors`."""
+        return self._stored.aliases
+
     def release(self, name: str) -> None:
         """Let go of the memory of what a tensor is stored as, as `SafetensorsFile.release` does."""
         base = self._bases.get(name)

@@ -6,10 +6,11 @@ from typing import Any
 
 from cutwork.store.bitmask import Expanded
 from cutwork.store.json_file import read_json
+from cutwork.store.renamed import Renamed
 from cutwork.store.safetensors import NUMPY_DTYPES, SafetensorsWriter, Tensors, open_tensors
 from cutwork.store.text_part import TextPart, wraps_text
 
-Checkpoint = Tensors | Expanded | TextPart
+Checkpoint = Tensors | Expanded | Renamed
 
 
 def open_checkpoint(directory: Path) -> Checkpoint:

@@ -2,11 +2,12 @@
 
 import shutil
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from cutwork.errors import CutworkError, damaged_if_not_understood
 from cutwork.store import bitmask
+from cutwork.store.checkpoint import open_checkpoint
 from cutwork.store.json_file import read_json
 from cutwork.store.text_part import text_config
 
@@ -23,6 +24,7 @@ _SIDE_FILES = (
     "added_tokens.json",
     "generation_config.json",
     "chat_template*",
+    "additional_chat_templates/*.jinja",
     "preprocessor_config.json",
     "processor_config.json",
     "normalizer.json",
@@ -42,7 +44,7 @@ _FOREIGN = {
     "*.gguf": "GGUF; give the path of the file itself",
     "pytorch_model*.bin": (
         "pickled weights, which can run code; convert them once with transformers: "
-        "AutoModelForCausalLM.from_pretrained(...).save_pretrained(..., safe_serialization=True)"
+        "{model_class}.from_pretrained(...).save_pretrained(...), and the tokenizer likewise"
     ),
     "*.pt": "pickled weights, which can run code; use the model's safetensors version",
     "*.pth": "pickled weights, which can run code; use the model's safetensors version",
@@ -67,14 +69,14 @@ def kind_of(path: Path) -> Kind:
     if not path.exists():
         raise CutworkError(f"no model directory at {path}")
     if path.is_file():
-        _refuse_foreign(path.parent, [path.name])
+        _refuse_foreign(path.parent, [path])
         raise CutworkError(f"{path} is a file; give the model's directory")
     if (path / PACKED).is_file():
         return "packed"
     if (path / "adapter_config.json").is_file():
         raise CutworkError(f"{path} holds a LoRA adapter; put it into its base model first: cutwork merge {path} OUT")
     if not any(path.glob("*.safetensors")):
-        _refuse_foreign(path, list(_FOREIGN))
+        _refuse_foreign(path, _matching(path, _FOREIGN))
         raise CutworkError(f"{path} is not a model directory: no *.safetensors in it")
     config = read_json(path / "config.json")
     quantization = config.get("quantization_config", config.get("compression_config"))
@@ -94,7 +96,12 @@ def read_config(path: Path) -> dict[str, Any]:
         if not isinstance(config, dict):
             raise CutworkError(f"{path / PACKED} has no 'config'; pack the model again")
         return config
-    return text_config(bitmask.plain_config(read_json(path / "config.json")))
+    whole = bitmask.plain_config(read_json(path / "config.json"))
+    config = text_config(whole)
+    if whole.get("tie_word_embeddings") is True and config.get("tie_word_embeddings") is False:
+        # Who is right shows in what is stored: transformers goes by the wrapper.
+        config["tie_word_embeddings"] = not any(name.startswith("lm_head.") for name in open_checkpoint(path))
+    return config
 
 
 def copy_side_files(source: Path, destination: Path) -> list[str]:
@@ -119,13 +126,31 @@ def _matching(directory: Path, patterns: Iterable[str]) -> list[Path]:
     return sorted({file for pattern in patterns for file in directory.glob(pattern) if file.is_file()})
 
 
-def _refuse_foreign(directory: Path, patterns: list[str]) -> None:
-    for pattern in patterns:
-        file = next(directory.glob(pattern), None)
-        if file:
-            advice = next((text for known, text in _FOREIGN.items() if file.match(known)), None)
-            if advice:
-                raise CutworkError(f"cannot read {file}: it is {advice}")
+def foreign_among(files: Iterable[PurePath], directory: Path) -> tuple[PurePath, str] | None:
+    """The first of the files in a format that is not read, and what it is and its owner can do; None if there is none.
+
+    directory: where the model's config.json lies, if it has one.
+    """
+    files = sorted(files)
+    found = ((file, advice) for known, advice in _FOREIGN.items() for file in files if file.match(known))
+    file, advice = next(found, (None, ""))
+    return None if file is None else (file, advice.format(model_class=_class_to_convert_with(directory)))
+
+
+def _class_to_convert_with(directory: Path) -> str:
+    """transformers' class for the model whose config.json lies there."""
+    path = directory / "config.json"
+    config = read_json(path) if path.is_file() else {}
+    names = config.get("architectures")
+    if isinstance(names, list) and names and isinstance(names[0], str) and names[0].isidentifier():
+        return names[0]
+    return "AutoModelForSeq2SeqLM" if config.get("is_encoder_decoder") else "AutoModelForCausalLM"
+
+
+def _refuse_foreign(directory: Path, files: Iterable[Path]) -> None:
+    found = foreign_among(files, directory)
+    if found:
+        raise CutworkError(f"cannot read {found[0]}: it is {found[1]}")
 
 
 def _refuse_unreadable(path: Path, quantization: Any) -> None:

@@ -4,14 +4,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cutwork.errors import CutworkError
 from cutwork.store.atomic import disk_full
+from cutwork.store.directory import foreign_among
 
 _NAME = re.compile(r"(?P<owner>[a-z0-9][\w.-]*/)?[a-z0-9][\w.-]*", re.ASCII | re.IGNORECASE)
-_OTHERS = ("[!0-9]*/*", "*/*/*")  # folders but those such as 1_Pooling
+# Folders but those such as 1_Pooling, and additional_chat_templates.
+_OTHERS = ("[!0-9a]*/*", "a/*", "a[!d]*/*", "ad/*", "ad[!d]*/*", "*/*/*")
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ def is_name(text: str, *, owned: bool = False) -> bool:
 def download(name: str, revision: str | None = None, *, folders: bool = False) -> Path:
     """The local snapshot of the Hub's model `name`, from the cache if it is there. revision: a branch, tag or commit.
 
-    With `folders` what is in all of them, which a run has; a model has no need of any but sentence-transformers'.
+    With `folders` what is in all of them, which a run has; a model has no need of any but sentence-transformers'
+    and that of further chat templates.
 
     Raises CutworkError if there is no such model or revision, its owner has to be asked, or the Hub cannot be reached.
     """
@@ -86,7 +89,7 @@ def download(name: str, revision: str | None = None, *, folders: bool = False) -
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        return Path(
+        found = Path(
             snapshot_download(
                 name,
                 revision=revision,
@@ -109,6 +112,32 @@ def download(name: str, revision: str | None = None, *, folders: bool = False) -
             f"there is no directory '{name}', and the Hugging Face Hub could not be reached to look for it "
             f"({type(error).__name__}); check the path or the network"
         ) from None
+    if not folders and not any(found.glob("*.safetensors")):
+        _refuse_without_safetensors(name, revision, found)
+    return found
+
+
+def _refuse_without_safetensors(name: str, revision: str | None, snapshot: Path) -> None:
+    """Raise CutworkError, with what can be done, if the Hub has the model in a format that is not read."""
+    from huggingface_hub import HfApi
+
+    try:
+        files = HfApi().list_repo_files(name, revision=revision)
+    except Exception:  # of several libraries; then whoever opens the directory says what it lacks
+        return
+    found = foreign_among(map(PurePosixPath, files), snapshot)
+    if found is None:
+        return
+    file, advice = found
+    if file.suffix == ".gguf":
+        raise CutworkError(
+            f"'{name}' has no safetensors on the Hub but GGUF; fetch one with `hf download {name} {file}` and give the "
+            "path of the file"
+        )
+    raise CutworkError(
+        f"'{name}' has no safetensors{f' at {revision}' if revision else ''}: its {file} is {advice}; or look whether "
+        f"one of its pull requests on the Hub has them, and give {name}@refs/pr/N with that one's number"
+    )
 
 
 def upload(name: str, files: Mapping[str, Path | bytes], *, private: bool, overwrite: bool, message: str) -> str:

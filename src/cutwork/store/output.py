@@ -57,7 +57,10 @@ def absolute(path: Path) -> Path:
 
 def check_apart(destination: Path, source: Path) -> None:
     """Raise CutworkError if a model to be read would be replaced by what is written."""
-    if source.resolve().is_relative_to(destination.resolve()):
+    inside = source.resolve()
+    # Two names may be of one directory where case, or the form of an accent, tells none apart.
+    same = (place.exists() and destination.samefile(place) for place in (inside, *inside.parents))
+    if inside.is_relative_to(destination.resolve()) or (destination.exists() and any(same)):
         raise CutworkError(f"{destination} holds the model to read; choose another output directory")
 
 

@@ -121,6 +121,12 @@ class Tensors(Mapping[str, Tensor]):
         """The files they are in."""
         return sorted({file.path for file in self._files.values()})
 
+    @property
+    def aliases(self) -> dict[str, str]:
+        """What the files say was left out because it equals what they hold, by name: the library notes it so."""
+        metadata = [file.metadata for file in {file.path: file for file in self._files.values()}.values()]
+        return {alias: kept for noted in metadata for alias, kept in noted.items() if kept in self._files}
+
     def describe(self, name: str) -> tuple[str, tuple[int, ...]]:
         """The dtype name and shape of a tensor, from the header alone."""
         return self._files[name].describe(name)

@@ -5,12 +5,14 @@ under `language_model.`, or since transformers 4.52 `model.language_model.`; tow
 torch here.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from cutwork.store.bitmask import Expanded
-from cutwork.store.safetensors import Tensor, Tensors
+from cutwork.store.renamed import Renamed
+from cutwork.store.safetensors import Tensors
 
+WRAPPER = "wrapper_model_type"
 _PREFIXES = (("model.language_model.", "model."), ("language_model.", ""), ("lm_head.", "lm_head."))
 # What the text's own configuration may leave to the wrapper's.
 _SHARED = ("bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings", "dtype", "torch_dtype",
@@ -24,35 +26,24 @@ def wraps_text(config: Mapping[str, Any]) -> bool:
 
 
 def text_config(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of the language model; of one that is no wrapper its own."""
+    """The configuration of the language model, with the wrapper's type as `WRAPPER`; of one that is no wrapper its
+    own."""
     if not wraps_text(config):
         return config
-    return {**{key: config[key] for key in _SHARED if key in config}, **config["text_config"]}
+    shared = {key: config[key] for key in _SHARED if key in config}
+    return {**shared, **config["text_config"], WRAPPER: config.get("model_type")}
 
 
-class TextPart(Mapping[str, Tensor]):
+class TextPart(Renamed):
     """The tensors of the language model in a wrapper's checkpoint, by the names that they have without it."""
 
     def __init__(self, stored: Tensors | Expanded) -> None:
-        self._stored = stored
-        self._names = {plain: name for name in stored if (plain := _plain(name))}
+        super().__init__(stored, {plain: name for name in stored if (plain := _plain(name))})
 
-    def __getitem__(self, name: str) -> Tensor:
-        return self._stored[self._names[name]]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def release(self, name: str) -> None:
-        """Let go of a tensor's memory, as `SafetensorsFile.release` does."""
-        self._stored.release(self._names[name])
-
-    def describe(self, name: str) -> tuple[str, tuple[int, ...]]:
-        """The dtype name and shape of a tensor."""
-        return self._stored.describe(self._names[name])
+    @property
+    def aliases(self) -> dict[str, str]:
+        """What was left out because it equals what is stored, as of `Tensors`."""
+        return {plain: kept for alias, kept in super().aliases.items() if (plain := _plain(alias))}
 
 
 def _plain(name: str) -> str | None:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from cutwork.errors import CutworkError
+from cutwork.store import bfloat16
 from cutwork.store.gguf.file import GgufFile
 
 # `general.architecture`: model_type, class. Llama's covers Mistral, SmolLM and many others.
@@ -113,7 +114,7 @@ def _scale_rope(file: GgufFile, arch: str, rope: dict[str, Any], head_dim: int) 
         raise CutworkError(f"{file.path} stretches positions by {kind!r}, which is not read from a GGUF")
     if ROPE_FACTORS not in file.tensors:
         return
-    factors = file.array(ROPE_FACTORS).astype(np.float64).reshape(-1)
+    factors = bfloat16.widen(file.array(ROPE_FACTORS)).astype(np.float64).reshape(-1)
     rope |= {"rope_type": "llama3", "factor": float(factors.max()), **_LLAMA3}
     if len(factors) != head_dim // 2 or not np.allclose(factors, _llama3_factors(rope, head_dim), rtol=1e-3):
         raise CutworkError(f"{file.path}: {ROPE_FACTORS} is not Llama 3's; use the checkpoint that it was made from")

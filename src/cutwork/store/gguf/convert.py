@@ -10,7 +10,7 @@ from rich.console import Console
 from cutwork.errors import CutworkError, damaged_if_not_understood
 from cutwork.store import bfloat16
 from cutwork.store.cache import cache_directory
-from cutwork.store.fingerprint import digest
+from cutwork.store.fingerprint import digest, sampled
 from cutwork.store.gguf.config import architecture, hugging_face_config
 from cutwork.store.gguf.file import Q4_0, Q4_0_GROUP, GgufFile, GgufTensor
 from cutwork.store.gguf.names import laid_out, names
@@ -23,12 +23,13 @@ _FORM = 2  # of what is made: raised where the same file becomes something else
 
 
 def checkpoint_of(path: Path, codes: bool = False) -> Path:
-    """The checkpoint made of a GGUF file, in the cache; of another size or time of change it is another file.
+    """The checkpoint made of a GGUF file, in the cache; at another place, of another size or time of change, or with
+    other contents where it was sampled it is another file.
 
     codes: with 4-bit codes as they are, see `write_gguf_checkpoint`. Raises CutworkError for what cannot be read.
     """
     status = path.stat()
-    key = digest([_FORM, path.name, status.st_size, status.st_mtime_ns])
+    key = digest([_FORM, str(path.resolve()), status.st_size, status.st_mtime_ns, sampled(path)])
     made = cache_directory() / "gguf" / f"{path.stem}-{key}{'-codes' if codes else ''}"
     if not made.is_dir():
         try:

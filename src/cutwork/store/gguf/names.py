@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from cutwork.errors import CutworkError
+from cutwork.store import bfloat16
 from cutwork.store.gguf.config import GEMMA, ROPE_FACTORS
 from cutwork.store.gguf.file import GgufFile
 
@@ -63,5 +64,5 @@ def laid_out(array: np.ndarray, name: str, arch: str, config: dict[str, Any]) ->
         pairs = array.reshape(heads, array.shape[0] // heads // 2, 2, *array.shape[1:])
         return pairs.swapaxes(1, 2).reshape(array.shape)
     if arch in GEMMA and name.endswith("norm.weight"):
-        return np.asarray(array, np.float32) - np.float32(1)
+        return np.asarray(bfloat16.widen(array), np.float32) - np.float32(1)
     return array
