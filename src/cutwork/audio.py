@@ -14,6 +14,7 @@ SECONDS_PER_TIME = 0.02  # the step of a transcript's times, which Whisper write
 MIN_RATE, MAX_RATE, MAX_CHANNELS = 1000, 384_000, 8  # below, a few bytes would be an hour to listen to
 DENSEST = 192_000  # samples of all channels that a second may have where the length is limited: 96 kHz stereo
 MOST_BELIEVED = 4 * 3600  # seconds for which room is made because a file says that it lasts so long
+MOST_EMPTY = 1 << 12  # bytes of a file without sound
 BLOCK = 1 << 20  # samples of all channels decoded at a time
 
 
@@ -67,6 +68,9 @@ def read_audio(
     except MemoryError:
         raise CutworkError(f"{name} needs more memory than there is; cut it into shorter ones") from None
     if not filled:
+        size = len(source) if isinstance(source, bytes) else source.stat().st_size
+        if file.frames or size > MOST_EMPTY:
+            raise CutworkError(f"{name} is damaged: nothing that is in it can be heard")
         raise CutworkError(f"{name} is empty")
     return np.nan_to_num(sound[:filled], copy=False)
 

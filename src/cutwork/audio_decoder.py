@@ -9,6 +9,7 @@ float32 samples, channels side by side; E: what is wrong; nothing after an empty
 
 import json
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,12 @@ def main() -> None:
         options = {"codec_whitelist": ",".join(CODECS + PLAIN)}
         sys.stdin.buffer.seek(0)
         with av.open(sys.stdin.buffer, format=sys.argv[1], options=options) as container:
-            _decode(container, av.AudioResampler(format="flt"))
+            _decode(container, av.AudioResampler(format="flt"), av.error.InvalidDataError)
     except (av.FFmpegError, ValueError, MemoryError) as error:
         _write("E", (getattr(error, "strerror", None) or str(error) or "it needs too much memory").encode())
 
 
-def _decode(container: Any, to_floats: Any) -> None:
+def _decode(container: Any, to_floats: Any, damaged: type[Exception]) -> None:
     if not container.streams.audio:
         raise ValueError("there is no sound in it")
     stream = container.streams.audio[0]
@@ -40,12 +41,27 @@ def _decode(container: Any, to_floats: Any) -> None:
     length = (stream.duration or 0) * (stream.time_base or 0)
     head = {"rate": rate, "channels": channels, "frames": max(0, int(length * rate))}
     _write("H", json.dumps(head).encode())
-    for frame in container.decode(stream):
+    for frame in _frames(container.demux(stream), damaged):
         if frame.sample_rate != rate or frame.layout.nb_channels != channels:
             raise ValueError("its rate or channels change")
         for each in to_floats.resample(frame):
             _write("S", bytes(each.planes[0])[: 4 * channels * each.samples])
     _write("S", b"")
+
+
+def _frames(packets: Iterator[Any], damaged: type[Exception]) -> Iterator[Any]:
+    """What packets hold. One that is `damaged`, as the last of a recording that was cut, is left out, as by FFmpeg;
+    before anything was heard the whole is refused."""
+    heard = False
+    for packet in packets:
+        try:
+            frames = packet.decode()
+        except damaged:
+            if not heard:
+                raise
+            continue
+        heard = heard or bool(frames)
+        yield from frames
 
 
 def _write(letter: str, content: bytes) -> None:

@@ -105,6 +105,26 @@ def test_a_mean_may_come_before_the_head(tmp_path):
             assert relative(found[0], expected(hf, directory, text)) < 1e-4
 
 
+def test_padding_is_never_the_last_token_of_a_text(tmp_path):
+    hf = make("qwen3", "text", pad_token_id=2)  # which the tokenizer puts behind every text
+    directory = save(hf, tmp_path)
+    ids = byte_level_tokenizer()("a cloth")["input_ids"]
+    with load(directory) as model:
+        texts = ["the cloth", "the cloth</s>", *PAIRS[:1], "</s></s>"]
+        for text, tokens in zip(texts, model.classifier.read(texts), strict=True):
+            [found] = model.classifier.logits([tokens])
+            assert relative(found[0], expected(hf, directory, text)) < 1e-4, text
+        padding = model.classifier.head
+        assert [padding.end(np.array(each)) for each in (ids, [*ids, 2, 2], [2, 2])] == [len(ids), len(ids), 1]
+
+
+def test_a_single_text_or_document_needs_no_list(tmp_path):
+    with load(save(make("bert", "text"), tmp_path / "classes")) as model:
+        assert model.classify("the cloth") == model.classify(["the cloth"])
+    with load(save(make("bert", "text", labels=1), tmp_path / "ranks")) as model:
+        assert model.rank("a", "the cloth").tolist() == model.rank("a", ["the cloth"]).tolist()
+
+
 @pytest.mark.parametrize("problem", [None, "multi_label_classification", "regression"])
 def test_scores_of_texts_are_those_of_the_pipeline(problem, tmp_path):
     hf = make("bert", "text", problem_type=problem)
@@ -209,6 +229,9 @@ RERANK = (
 )
 
 
+GENERATION_PROMPT = {"add_generation_prompt": True}
+
+
 def reranker(directory: Path, *, both: bool = True) -> tuple:
     """A language model that is asked for yes (token 90) or no (91), as sentence-transformers describes it."""
     model = make_decoder("qwen3", vocab_size=300, tie_word_embeddings=both)
@@ -255,6 +278,47 @@ def test_a_language_model_ranks_by_yes_and_no(both, tmp_path):
                 model.classify(["a"])
             with pytest.raises(CutworkError, match="writes no text"):
                 model.generate("a")
+
+
+def test_bent_logits_are_compared_as_they_are(tmp_path):
+    _, directory = reranker(tmp_path / "qwen")
+    hf = make_decoder("gemma3", vocab_size=300, final_logit_softcapping=0.5)
+    hf.save_pretrained(directory)
+    text = "<s>Judge.\n<Query>: what is cut?\n<Document>: the cloth\nanswer: "
+    with torch.no_grad():
+        ids = torch.tensor([byte_level_tokenizer().encode(text, add_special_tokens=False)])
+        last = hf(ids).logits[0, -1]
+    assert abs(last[90]) < 0.5 > abs(last[91])
+    with load(directory) as model:
+        assert model.rank("what is cut?", ["the cloth"], raw=True)[0] == pytest.approx(
+            float(last[90] - last[91]), abs=1e-4
+        )
+
+
+@pytest.mark.parametrize(
+    ("settings", "asks"),
+    [
+        ({"max_seq_length": 100}, True),
+        ({"modality_config": {"message": {}}}, False),
+        ({"modality_config": {"message": {}}, "processing_kwargs": {"chat_template": GENERATION_PROMPT}}, True),
+        ({"processing_kwargs": {"chat_template": {"add_generation_prompt": False}}}, False),
+    ],
+)
+def test_a_pair_is_written_as_sentence_transformers_has_it(settings, asks, tmp_path):
+    _, directory = reranker(tmp_path)
+    (directory / "sentence_bert_config.json").write_text(json.dumps(settings))
+    with load(directory) as model:
+        [tokens] = model.classifier.read([("q", "d")])
+        assert model.tokenizer.decode(tokens.ids).endswith("answer: ") is asks
+
+
+def test_classes_of_what_a_chat_template_writes_are_refused(tmp_path):
+    directory = save(make("bert", "text", labels=1), tmp_path)
+    module = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}
+    (directory / "modules.json").write_text(json.dumps([module]))
+    (directory / "sentence_bert_config.json").write_text('{"modality_config": {"message": {}}}')
+    with pytest.raises(CutworkError, match="written by a chat template"):
+        load(directory)
 
 
 def test_damaged_questions(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cutwork.engine.embedding.pooling import MODES
+from cutwork.engine.embedding.texts import TextReader
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
 from cutwork.pack.pack import pack
@@ -211,6 +212,14 @@ def test_progress_tells_every_text_once_and_threads_may_share_a_model(tmp_path):
         (lambda d: (d / "1_Pooling" / "config.json").write_text('{"pooling_mode": "middle"}'), "names no pooling"),
         (lambda d: (d / "sentence_bert_config.json").write_text('{"max_seq_length": "x"}'), "max_seq_length"),
         (lambda d: (d / "config_sentence_transformers.json").write_text('{"prompts": [1]}'), "prompts"),
+        (
+            lambda d: (d / "sentence_bert_config.json").write_text('{"modality_config": {"text": {}, "message": {}}}'),
+            "written by a chat template",
+        ),
+        (
+            lambda d: (d / "sentence_bert_config.json").write_text('{"processing_kwargs": {"text": {"padding": 1}}}'),
+            "in another way of their own",
+        ),
     ],
 )
 def test_damaged_descriptions_are_named(damage, reason, tmp_path):
@@ -218,6 +227,14 @@ def test_damaged_descriptions_are_named(damage, reason, tmp_path):
     damage(directory)
     with pytest.raises(CutworkError, match=reason):
         load(directory)
+
+
+def test_texts_are_cut_on_the_side_that_the_tokenizer_says():
+    tokenizer = byte_level_tokenizer()
+    for side, read in (("right", "abc"), ("left", "xyz")):
+        tokenizer.truncation_side = side
+        [tokens] = TextReader(tokenizer, 3).read(["abc to xyz"])
+        assert tokenizer.decode(tokens.ids) == read and tokens.truncated
 
 
 def test_inputs_that_cannot_be_read_are_named(tmp_path):
@@ -228,6 +245,8 @@ def test_inputs_that_cannot_be_read_are_named(tmp_path):
             ([[5] * 101], "101 tokens, but this model reads at most 100"),
             ([[5, 300]], "token 300"),
             ([[5, -1]], "token -1"),
+            ([[5, 2**40]], "token 1099511627776"),
+            ([[5, 6.5]], "token 6.5"),
         ]:
             with pytest.raises(CutworkError, match=reason):
                 model.embed(inputs)

@@ -4,6 +4,7 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 
 from cutwork.engine.languages import language_token
+from cutwork.engine.translation import answers_in
 from cutwork.errors import CutworkError
 from tests.bart_tiny import make
 from tests.engine.tiny import byte_level_tokenizer, torch
@@ -75,3 +76,11 @@ def test_languages_that_are_not_there_are_said(model) -> None:
         engine.translate("one", target="deu")
     with pytest.raises(CutworkError, match="no language 'the'"):  # a word is no language
         engine.translate("one", source="the", target="fr")
+
+
+def test_what_is_no_text_and_a_model_without_a_tokenizer_are_said(model) -> None:
+    _, engine = model
+    with pytest.raises(CutworkError, match="the prompt"):
+        engine.translate("one \ud800", source="eng_Latn", target="fr")
+    with pytest.raises(CutworkError, match="has no tokenizer"):
+        answers_in(None, [2], "fr")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from cutwork.engine.chat.template import render_chat
 from cutwork.engine.tokenizer import encode, load_tokenizer
@@ -58,10 +59,20 @@ def test_begin_of_text_is_not_doubled():
     class Doubling:
         bos_token_id = 1
 
-        def encode(self, text):
-            return [1, 1, 7]
+        def encode(self, text, add_special_tokens):
+            return [1, 1, 7] if add_special_tokens else [1, 7]
 
-    assert encode(Doubling(), "<s>x") == [1, 7]
+    assert encode(Doubling(), "<s>x") == encode(Doubling(), "<s>x", special=False) == [1, 7]
+
+
+@pytest.mark.parametrize("single", ["<s> $A", "$A </s>"])
+def test_a_rendered_chat_has_the_tokens_that_transformers_gives_it(single):
+    tokenizer, messages = byte_level_tokenizer(), [{"role": "user", "content": "the cat"}]
+    special = [("<s>", 1), ("</s>", 2)]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=single, special_tokens=special)
+    theirs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert encode(tokenizer, render_chat(tokenizer, messages), special=False) == theirs
+    assert encode(tokenizer, "the cat") == tokenizer.encode("the cat") != encode(tokenizer, "the cat", special=False)
 
 
 def test_messages_are_checked(directory):

@@ -52,6 +52,20 @@ def test_a_prefix_can_be_given_and_lengths_have_a_default(model) -> None:
     assert len(plain.tokens) <= 3 * plain.prompt_tokens + 32
 
 
+def test_the_longest_text_makes_no_other_longer(model) -> None:
+    _, engine = model
+    texts = ["a", "one that is a good deal longer than the first " * 3]
+    for text, result in zip(texts, engine.translate(texts, num_beams=1, ignore_eos=True), strict=True):
+        assert len(result.tokens) == min(3 * len(engine.encode(f"to: {text}")) + 32, engine.max_context - 1)
+        assert result.tokens == engine.translate(text, num_beams=1, ignore_eos=True).tokens
+
+
+def test_there_are_no_more_beams_than_fit(model, tmp_path: Path) -> None:
+    made, _ = model
+    with load(save(made, tmp_path), max_batch=2) as engine:
+        assert engine.translate("b", max_new_tokens=4).score is not None
+
+
 def test_a_text_too_long_is_named_before_anything_is_translated(tmp_path: Path) -> None:
     directory = save(make("v1.0"), tmp_path)
     with load(directory, max_input=24) as engine:

@@ -3,11 +3,13 @@
 from io import StringIO
 from pathlib import Path
 
+import pytest
 from rich.console import Console
+from tokenizers.processors import TemplateProcessing
 
 from cutwork.engine.model import Model
-from cutwork.measure.quality import replies
-from cutwork.tasks.rendering import render_prompt
+from cutwork.measure.quality import prompt_tokens, replies
+from cutwork.tasks.rendering import render, render_prompt
 from cutwork.tasks.task import Sample
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
@@ -25,3 +27,17 @@ def test_a_question_longer_than_the_context_loses_its_beginning(tmp_path: Path) 
         assert all(texts)
         output = said.file.getvalue()  # type: ignore[attr-defined]
         assert "cats: 1 of 2 questions fill the context of 48 tokens" in output
+
+
+@pytest.mark.parametrize("chats", [True, False])
+def test_questions_are_asked_with_the_tokens_of_training(chats: bool, tmp_path: Path) -> None:
+    write_tiny_checkpoint(tmp_path)
+    with Model.load(tmp_path, max_context=48) as model:
+        end = model.tokenizer.eos_token
+        model.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single=f"{end} $A", special_tokens=[(end, model.tokenizer.eos_token_id)]
+        )
+        if not chats:
+            model.tokenizer.chat_template = None
+        ids, labels = render(model.tokenizer, Sample("a cat?", "yes"))
+        assert prompt_tokens(model, Sample("a cat?", "")) == ids[: labels.index(next(x for x in labels if x >= 0))]

@@ -114,12 +114,14 @@ def _conversations(model: Model, count: int) -> list[Sample]:
     begin, mark, _ = model.render_chat([{"role": "user", "content": _MARK}]).partition(_MARK)
     if not begin or not mark:
         return []
-    first = model.generate(begin, temperature=1.0, seed=0, max_new_tokens=_QUESTION, num_return_sequences=count)
+    opening = model.encode(begin, special=False)
+    first = model.generate(opening, temperature=1.0, seed=0, max_new_tokens=_QUESTION, num_return_sequences=count)
     asked = [each.text.strip() for each in (first, *first.alternatives)]
     questions = list(dict.fromkeys(filter(None, asked)))
     if not questions:
         return []
-    prompts = [model.render_chat([{"role": "user", "content": question}]) for question in questions]
+    chats = [model.render_chat([{"role": "user", "content": question}]) for question in questions]
+    prompts = [model.encode(chat, special=False) for chat in chats]
     answers = model.generate(prompts, temperature=0.7, seed=0, max_new_tokens=_TOKENS)
     return [Sample(q, a.text) for q, a in zip(questions, answers, strict=True) if a.text.strip()]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Unpack
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -26,8 +26,8 @@ class Answers(Protocol):
     def encode(self, text: str) -> list[int]:
         """See `Model.encode`."""
 
-    def generate(self, prompt: Sequence[Sequence[int]], /, **options: Unpack[GenerateOptions]) -> list[Generation]:
-        """See `Model.generate`."""
+    def answer_each(self, asked: Sequence[tuple[Sequence[int], GenerateOptions]]) -> list[Generation]:
+        """See `Model.answer_each`."""
 
     def encode_input(self, source: np.ndarray) -> EncodedInput:
         """See `Model.encode_input`."""

@@ -5,12 +5,17 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from cutwork.architectures import kind_of
 from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.decoding.sampling import LEAST_PENALTY
 from cutwork.errors import CutworkError
 from cutwork.store.json_file import read_json
+
+_SUPPRESSED = ("suppress_tokens", "begin_suppress_tokens")
+_COUNTS = ("no_repeat_ngram_size", "min_new_tokens")
+_LEAST = "min_length"  # of an answer with the token that starts it, as BART's summarisers say
 
 
 def read_generation_config(path: Path) -> dict[str, Any]:
@@ -20,11 +25,15 @@ def read_generation_config(path: Path) -> dict[str, Any]:
 
 
 def generation_settings(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of the model in `path`, with what its generation_config.json, if there is one, says instead."""
+    """The config of the model in `path`, with what its generation_config.json, if there is one, says instead.
+
+    Then nothing of what the config alone says is forbidden, as in transformers.
+    """
     said: dict[str, Any] = {}
     with suppress(CutworkError):  # the file is optional, and only improves on the config
         said = read_generation_config(path)
-    return {**config, **said}
+    kept = {name: value for name, value in config.items() if not (said and name in (*_SUPPRESSED, *_COUNTS, _LEAST))}
+    return {**kept, **said}
 
 
 def stop_tokens(settings: Mapping[str, Any], tokenizer: Any, vocabulary: int) -> frozenset[int]:
@@ -32,9 +41,8 @@ def stop_tokens(settings: Mapping[str, Any], tokenizer: Any, vocabulary: int) ->
 
     Those beyond the `vocabulary` are left out: no model writes them.
     """
-    named = settings.get("eos_token_id")
-    ids = [*(named if isinstance(named, list) else [named]), getattr(tokenizer, "eos_token_id", None)]
-    return frozenset(token for token in ids if _is_token(token, vocabulary))
+    own = getattr(tokenizer, "eos_token_id", None)
+    return frozenset([*_tokens(settings.get("eos_token_id"), vocabulary), *_tokens(own, vocabulary)])
 
 
 def start_tokens(settings: Mapping[str, Any], keys: Sequence[str], vocabulary: int) -> list[int]:
@@ -54,21 +62,36 @@ def start_tokens(settings: Mapping[str, Any], keys: Sequence[str], vocabulary: i
 def usual_rules(settings: Mapping[str, Any], vocabulary: int, answers: bool) -> GenerateOptions:
     """What is so of every text, unless a request says otherwise.
 
-    That is tokens never written, as Marian's padding, and the last one, as BART's; of a model that `answers` an
-    encoder's input also the first, as mBART's. And whether the probabilities of a beam search add up to 1 without what
-    is never written, as Marian's do.
+    That is tokens never written, as Marian's padding, or not as the first, runs not written twice, how long an answer
+    is at least, and its last token, as BART's; of a model that `answers` an encoder's input also the first, as mBART's.
+    And whether the probabilities of a beam search add up to 1 without what is never written, as Marian's do. What
+    Whisper does not write transcription sees to.
     """
     rules: GenerateOptions = {}
     banned = settings.get("bad_words_ids")
     alone = (
         [words for words in banned if isinstance(words, list) and len(words) == 1] if isinstance(banned, list) else []
     )
-    if never := [token for [token] in alone if _is_token(token, vocabulary)]:
+    ends = _tokens(settings.get("eos_token_id"), vocabulary)  # which transformers does not take for bad words
+    never = [token for [token] in alone if _is_token(token, vocabulary) and token not in ends]
+    first: list[int] = []
+    if kind_of(settings) != "speech":
+        more, first = (_tokens(settings.get(name), vocabulary) for name in _SUPPRESSED)
+        never += more
+        counts = {name: settings.get(name) for name in _COUNTS}
+        least = settings.get(_LEAST)
+        if answers and isinstance(least, int) and not counts["min_new_tokens"]:
+            counts["min_new_tokens"] = least - 1
+        found = {name: n for name, n in counts.items() if isinstance(n, int) and not isinstance(n, bool) and n > 0}
+        rules |= cast(GenerateOptions, found)
+    if never:
         rules["suppress_tokens"] = never
+    if first:
+        rules["begin_suppress_tokens"] = first
     if answers and _is_token(settings.get("forced_bos_token_id"), vocabulary):
         rules["forced_bos_token_id"] = settings["forced_bos_token_id"]
-    if _is_token(settings.get("forced_eos_token_id"), vocabulary):
-        rules["forced_eos_token_id"] = settings["forced_eos_token_id"]
+    if last := _tokens(settings.get("forced_eos_token_id"), vocabulary):
+        rules["forced_eos_token_id"] = min(last)  # the one that transformers takes of several
     if settings.get("renormalize_logits") is True:
         rules["renormalize_logits"] = True
     return rules
@@ -88,6 +111,11 @@ def usual_sampling(settings: Mapping[str, Any]) -> dict[str, float]:
     numbers = {name: x for name, x in said.items() if isinstance(x, int | float) and not isinstance(x, bool)}
     found = {name: x for name, x in numbers.items() if math.isfinite(x) and ranges[name](x)}
     return {name: int(x) if name == "top_k" else x for name, x in found.items()}
+
+
+def _tokens(value: Any, vocabulary: int) -> list[int]:
+    """The tokens that a setting names, one or a list of them."""
+    return [token for token in (value if isinstance(value, list) else [value]) if _is_token(token, vocabulary)]
 
 
 def _is_token(value: Any, vocabulary: int) -> bool:

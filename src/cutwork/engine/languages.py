@@ -6,14 +6,16 @@ its own last, after the token that ends the text, and the other is what starts d
 
 from typing import Any
 
-from cutwork.errors import CutworkError
+from cutwork.errors import CutworkError, check_text
 
 
 def language_token(tokenizer: Any, language: str) -> int:
     """The token of a language, by the name the tokenizer has for it ("deu_Latn", "de_DE", or "de" for `__de__`).
 
-    Raises CutworkError, naming some, if it has none.
+    Raises CutworkError, naming some, if it has none, and if there is no tokenizer.
     """
+    if tokenizer is None:
+        raise CutworkError("this model directory has no tokenizer, so it knows no languages; leave them out")
     vocabulary = tokenizer.get_vocab()
     special = set(tokenizer.all_special_tokens) | set(tokenizer.get_added_vocab())
     for spelling in (f"__{language}__", language):
@@ -27,6 +29,7 @@ def language_token(tokenizer: Any, language: str) -> int:
 def encode_from(tokenizer: Any, text: str, language: str) -> list[int]:
     """Token ids of a text that is in a language: its token, the text, the end; or its token last (`says_last`)."""
     token, end = language_token(tokenizer, language), int(tokenizer.eos_token_id)
+    check_text(text, "the prompt")
     ids = [int(each) for each in tokenizer.encode(text, add_special_tokens=False)]
     return [*ids, end, token] if says_last(tokenizer) else [token, *ids, end]
 

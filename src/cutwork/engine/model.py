@@ -114,7 +114,7 @@ class Model:
             size = runtime.scheduler.max_tokens
             self.states = HiddenStates(self.plan, runtime.executor, self._cache, self._turn, size)
             self.embedder = reading.embedder_of(runtime, self.states, self.tokenizer, self._check_tokens)
-            self.classifier = reading.classifier_of(runtime, self.states, self.tokenizer)
+            self.classifier = reading.classifier_of(runtime, self.states, self.tokenizer, packed.config)
 
     @classmethod
     def load(cls, path: str | Path, **options: Unpack[LoadOptions]) -> "Model":
@@ -190,21 +190,16 @@ class Model:
         if stream and not single:
             raise CutworkError("only one prompt can be streamed; leave out stream=True for a list of prompts")
         tokens = [self.encode(item) if isinstance(item, str) else [int(token) for token in item] for item in prompts]
-        answers = each_answer(options)
         if len(prompts) > 1 and options.get("constraint") is not None:
             raise CutworkError("a constraint follows one answer; give one prompt at a time")
-        if stream and len(answers) > 1:
-            raise CutworkError("only one answer can be streamed; leave out stream=True or num_return_sequences")
-        asked = [self._asked(ids) for ids in tokens]  # several answers to a prompt share what has been read
-        requests = [(*each, options) for each in asked for options in answers]
         if stream:
-            pieces = self._shared.stream(requests[0])
+            answers = each_answer(options)
+            if len(answers) > 1:
+                raise CutworkError("only one answer can be streamed; leave out stream=True or num_return_sequences")
+            pieces = self._shared.stream((*self._asked(tokens[0]), options))
             next(pieces)  # what is refused is refused here; and one that has begun ends its request when it is dropped
             return pieces
-        results = self._shared.answers(requests)
-        if len(answers) > 1:
-            starts = range(0, len(results), len(answers))
-            results = [replace(results[i], alternatives=results[i + 1 : i + len(answers)]) for i in starts]
+        results = self.answer_each([(ids, options) for ids in tokens])
         return results[0] if single else results
 
     @overload
@@ -224,7 +219,7 @@ class Model:
 
         model.chat([{"role": "user", "content": "What is the capital of France?"}]).text
         """
-        prompt = self.render_chat(messages)
+        prompt = self.encode(self.render_chat(messages), special=False)
         return self.generate(prompt, stream=True, **options) if stream else self.generate(prompt, **options)
 
     @overload
@@ -245,9 +240,10 @@ class Model:
         """Translate a text, or a list of them in batches of about equal length; empty texts stay empty.
 
         progress: called with what is done since the last call, by its place in the list. Options as for `generate`, but
-        for num_beams=5 and max_new_tokens, three times the text's tokens and 32 by default; and prefix, what comes
-        before each text, by default what the model's configuration says ("translate English to German: "); source and
-        target, the languages, of models with a token for each ("eng_Latn", "deu_Latn").
+        for num_beams=5, or max_batch if that is less, and max_new_tokens, three times the text's tokens and 32 by
+        default; and prefix, what comes before each text, by default what the model's configuration says ("translate
+        English to German: "); source and target, the languages, of models with a token for each ("eng_Latn",
+        "deu_Latn").
 
         Raises CutworkError for a model that does not translate texts, a text longer than it can read, or a language it
         has no token for.
@@ -323,8 +319,8 @@ class Model:
     def classify(self, texts: Sequence[str | tuple[str, str]]) -> list[list[Label]] | list[list[Span]]:
         """Classes of texts, or of pairs of texts: all of them, the likeliest first, each with its score.
 
-        Of a model that gives classes of tokens the parts of each text that are of a class. Longer texts are cut. Raises
-        CutworkError for a model without such a head.
+        Of a model that gives classes of tokens the parts of each text that are of a class. Longer texts are cut. A text
+        alone is a list of one. Raises CutworkError for a model without such a head.
 
             model.classify(["I like it."])[0][0].label
         """
@@ -351,9 +347,10 @@ class Model:
         self.chat_template.check(settings or {})
         return render_chat(self.tokenizer, messages, tools, settings)
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a prompt, special tokens included."""
-        return encode(self.tokenizer, text)
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Token ids of a prompt, special tokens included; without more of them than the text names where `special` is
+        False, as a chat that a template has written is to be read."""
+        return encode(self.tokenizer, text, special=special)
 
     def encode_input(self, source: Prompt | np.ndarray) -> EncodedInput:
         """A handle of what the encoder of an encoder-decoder model is to read.
@@ -369,6 +366,17 @@ class Model:
         if self.encoder is None:
             raise CutworkError("this model has no encoder; give its prompt to generate")
         return self.encoder.input(self.encode(source) if isinstance(source, str) else source)
+
+    def answer_each(self, asked: Sequence[tuple[Sequence[int], GenerateOptions]]) -> list[Generation]:
+        """Answers to prompts of token ids as one batch, each with options of its own, as for `generate`."""
+        requests, counts = [], []
+        for ids, options in asked:
+            each, answers = self._asked(ids), each_answer(options)  # the answers share what has been read
+            requests += [(*each, one) for one in answers]
+            counts.append(len(answers))
+        results = iter(self._shared.answers(requests))
+        whole = [[next(results) for _ in range(count)] for count in counts]
+        return [replace(first, alternatives=others) if others else first for first, *others in whole]
 
     def respond(
         self,

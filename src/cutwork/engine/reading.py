@@ -1,15 +1,18 @@
 """What a model that writes no text does with texts: vectors, classes, and how well they answer a query."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
+from cutwork.architectures import build_plan
 from cutwork.engine.classification.classifier import Classifier, Label, Span
+from cutwork.engine.classification.question import capped
 from cutwork.engine.embedding.embedder import Embedder, EmbedOptions, EmbedProgress, Input
 from cutwork.engine.embedding.hidden_states import HiddenStates
 from cutwork.engine.load import Runtime
 from cutwork.errors import CutworkError
+from cutwork.plan.ops import Logits
 
 
 class Reads(Protocol):
@@ -29,11 +32,17 @@ def embedder_of(
     return Embedder(states, tokenizer, runtime.description, runtime.longest_text, check)
 
 
-def classifier_of(runtime: Runtime, states: HiddenStates, tokenizer: Any) -> Classifier | None:
+def classifier_of(
+    runtime: Runtime, states: HiddenStates, tokenizer: Any, config: Mapping[str, Any]
+) -> Classifier | None:
     """What gives the model's classes, if it does."""
-    if runtime.head is None:
+    head = runtime.head
+    if head is None:
         return None
-    return Classifier(states, tokenizer, runtime.head, runtime.longest_text, runtime.question)
+    if runtime.question:
+        output = build_plan(config).ops[-1]
+        head = capped(head, output.cap) if isinstance(output, Logits) and output.cap else head
+    return Classifier(states, tokenizer, head, runtime.longest_text, runtime.question)
 
 
 def embed(model: Reads, inputs: Sequence[Input], progress: EmbedProgress | None, options: EmbedOptions) -> np.ndarray:
@@ -50,6 +59,7 @@ def embed(model: Reads, inputs: Sequence[Input], progress: EmbedProgress | None,
 def classify(model: Reads, texts: Sequence[str | tuple[str, str]]) -> list[list[Label]] | list[list[Span]]:
     """See `Model.classify`."""
     classifier = _classifier(model)
+    texts = [texts] if isinstance(texts, str) else texts
     tokens = classifier.read(texts)
     logits = classifier.logits(tokens)
     if classifier.head.of == "text":
@@ -62,6 +72,7 @@ def rank(model: Reads, query: str, documents: Sequence[str], *, raw: bool) -> np
     """See `Model.rank`."""
     classifier = _classifier(model)
     classifier.check_ranks()
+    documents = [documents] if isinstance(documents, str) else documents
     return classifier.relevance(classifier.logits(classifier.read([(query, each) for each in documents])), raw=raw)
 
 

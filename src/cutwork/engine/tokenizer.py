@@ -40,15 +40,18 @@ def load_tokenizer(path: Path, config: Mapping[str, Any]) -> Any:
         raise CutworkError(f"the tokenizer in {path} cannot be read: {' '.join(str(error).split())}") from None
 
 
-def encode(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a prompt, with the special tokens the model expects but not twice: a rendered chat has its own."""
+def encode(tokenizer: Any, text: str, *, special: bool = True) -> list[int]:
+    """Token ids of a prompt, with the special tokens the model expects, but no second one to begin with.
+
+    special: False for a rendered chat, whose template writes all that it wants.
+    """
     if tokenizer is None:
         raise CutworkError("this model directory has no tokenizer; give token ids instead of text")
     if not text:
         raise CutworkError("the prompt is empty")
     check_text(text, "the prompt")
-    ids = [int(token) for token in tokenizer.encode(text)]
-    if len(ids) > 1 and ids[0] == ids[1] == tokenizer.bos_token_id:
+    ids = [int(token) for token in tokenizer.encode(text, add_special_tokens=special)]
+    if special and len(ids) > 1 and ids[0] == ids[1] == tokenizer.bos_token_id:
         return ids[1:]
     return ids
 

@@ -113,10 +113,14 @@ def translate(
     size = _BATCHES * model.max_batch
     for start in range(0, len(order), size):
         part = order[start : start + size]
-        longest = longest_answer(len(tokens[part[0]]), model.max_context)
-        room: GenerateOptions = {"num_beams": NUM_BEAMS, "max_new_tokens": longest}
-        answers = model.generate([tokens[i] for i in part], **(room | rules | options))
-        done = dict(zip(part, answers, strict=True))
+        asked: list[tuple[list[int], GenerateOptions]] = []
+        for ids in (tokens[i] for i in part):
+            usual: GenerateOptions = {
+                "num_beams": min(NUM_BEAMS, model.max_batch),
+                "max_new_tokens": longest_answer(len(ids), model.max_context),
+            }
+            asked.append((ids, usual | rules | options))
+        done = dict(zip(part, model.answer_each(asked), strict=True))
         results |= done
         if progress:
             progress(done)

@@ -15,6 +15,7 @@ from cutwork.tasks.translation import translation_quality
 from cutwork.tasks.wer import word_errors
 
 if TYPE_CHECKING:
+    from cutwork.engine.decoding.options import GenerateOptions
     from cutwork.engine.model import Model
 
 _BATCH = 32  # questions answered together
@@ -104,14 +105,27 @@ def replies(
     return texts
 
 
+def prompt_tokens(model: "Model", sample: Sample) -> list[int]:
+    """What a model is given of a question, with special tokens where training (`tasks.rendering.render`) adds them."""
+    encoder = model.architecture.kind != "text"
+    text = render_prompt(model.tokenizer, sample, encoder=encoder)
+    return model.encode(text, special=encoder or not model.tokenizer.chat_template)
+
+
 def _answers(model: "Model", batch: Sequence[Sample], max_new_tokens: int, num_beams: int) -> tuple[list[str], int]:
     """Answers to samples, all heard or all read, and how many of these were cut to fit the context."""
     if batch[0].audio is not None:
         options: dict[str, Any] = {"beam_size": num_beams, "temperature": 0.0, "max_new_tokens": max_new_tokens}
         heard = [model.transcribe(sample.audio, language=sample.prompt or None, **options) for sample in batch]
         return [transcript.text for transcript in heard], 0
+    if batch[0].languages:
+        source, target = batch[0].languages
+        limits: GenerateOptions = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
+        texts = [sample.prompt for sample in batch]
+        translated = model.translate(texts, prefix="", source=source, target=target, **limits)
+        return [reply.text for reply in translated], 0
     encoder = model.architecture.kind != "text"
-    prompts = [model.encode(render_prompt(model.tokenizer, sample, encoder=encoder)) for sample in batch]
+    prompts = [prompt_tokens(model, sample) for sample in batch]
     full = [] if encoder else [i for i, prompt in enumerate(prompts) if len(prompt) >= model.max_context]
     for i in full:
         prompts[i] = prompts[i][-max(1, model.max_context - max_new_tokens) :]

@@ -103,6 +103,18 @@ def test_the_language_is_detected_or_taken(tmp_path: Path) -> None:
     assert words.convert_ids_to_tokens(given._prompt) == ["<|startoftranscript|>", "<|de|>", "<|translate|>"]
 
 
+@pytest.mark.parametrize("multilingual", [True, False])
+def test_control_tokens_are_never_written(tmp_path: Path, multilingual: bool) -> None:
+    names = ("startoftranscript", "startofprev", "nospeech", "transcribe", "translate", "startoflm")
+    ids = {tokenizer().convert_tokens_to_ids(f"<|{name}|>") for name in names}
+    save(tmp_path, multilingual=multilingual)
+    for given, expected in (([7], {7} | ids), (None, ids), ([], ids), ([7, -1], {7, 5, min(ids)})):
+        ours, _ = transcription(tmp_path, sound(0.6), suppress_tokens=given, without_timestamps=True, language="en")
+        scores = np.zeros(ours._vocabulary.first_time, np.float32)
+        ours._rules()(scores, [1])
+        assert set(np.flatnonzero(np.isneginf(scores))) == expected
+
+
 def test_what_a_model_cannot_do_is_told(tmp_path: Path) -> None:
     save(tmp_path, multilingual=False)
     with pytest.raises(CutworkError, match="English only"):

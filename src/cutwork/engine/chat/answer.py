@@ -43,6 +43,6 @@ def answer_parts(
     limit = template.within(prompt, thinking_budget, then, encode, decode, model.plan.vocabulary, begun(messages))
     chosen: GenerateOptions = options | {"constraint": limit, "hidden_tokens": template.hidden}
     reader = AnswerReader(template.form, prompt, tools, begun=begun(messages))
-    for piece in model.generate(prompt, stream=True, **chosen):
+    for piece in model.generate(model.encode(prompt, special=False), stream=True, **chosen):
         yield from reader.feed(piece)
     yield from reader.finish()

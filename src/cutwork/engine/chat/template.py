@@ -32,9 +32,11 @@ class ChatTemplate:
     @cached_property
     def settings(self) -> frozenset[str]:
         """The names that the template looks up and a request may set."""
-        text = str(getattr(self._tokenizer, "chat_template", None) or "")
+        written = getattr(self._tokenizer, "chat_template", None) or ""
+        texts = written.values() if isinstance(written, Mapping) else [written]  # which is used depends on the tools
         special = getattr(self._tokenizer, "special_tokens_map", ())
-        return _looked_up(text) - {"messages", *TOOLS, *special, *_own_parameters(self._tokenizer)}
+        names = {name for text in texts for name in _looked_up(str(text))}
+        return frozenset(names - {"messages", *TOOLS, *special, *_own_parameters(self._tokenizer)})
 
     @cached_property
     def hidden(self) -> frozenset[int] | None:
@@ -88,16 +90,19 @@ def render_chat(
     messages: Sequence[Mapping[str, Any]],
     tools: Sequence[Mapping[str, Any]] | None = None,
     settings: Mapping[str, Any] | None = None,
+    *,
+    ask: bool = True,
 ) -> str:
     """The prompt that the model's chat template makes of messages {"role": …, "content": …} and tools it may call.
 
-    settings: what the template looks up besides, as "enable_thinking". A last message of the assistant is to be gone on
-    with (`begun`). Raises CutworkError if the model has no
-    template, or its template knows no tools or refuses the messages.
+    settings: what the template looks up besides, as "enable_thinking". ask: end with what an answer follows. A last
+    message of the assistant is to be gone on with (`begun`). Raises CutworkError if the model has no template, or its
+    template knows no tools or refuses the messages.
     """
     if tokenizer is None or not getattr(tokenizer, "chat_template", None):
         raise CutworkError("this model has no chat template; use generate with a plain prompt")
-    if tools and _tools_name(str(tokenizer.chat_template)) is None:
+    tools_name = _tools_name(tokenizer, tools) if tools else None
+    if tools and tools_name is None:
         raise CutworkError("this model's chat template knows no tools; leave tools out")
     if not messages:
         raise CutworkError("there are no messages to answer")
@@ -106,13 +111,13 @@ def render_chat(
             raise CutworkError('each message must be like {"role": "user", "content": "text"}')
     calls = format_of(tokenizer).calls
     given = [_with_ids(message, calls.id_length) if calls else message for message in messages]
-    named = {_tools_name(str(tokenizer.chat_template)) or "tools": list(tools)} if tools else {}
+    named = {tools_name: list(tools)} if tools and tools_name else {}
     try:
         return str(
             tokenizer.apply_chat_template(
                 given,
                 tokenize=False,
-                add_generation_prompt=not begun(messages),
+                add_generation_prompt=ask and not begun(messages),
                 continue_final_message=bool(begun(messages)),
                 **{**(settings or {}), **named},
             )
@@ -148,9 +153,13 @@ def _short(name: str, length: int) -> str:
     return name if fits else hashlib.sha256(name.encode()).hexdigest()[:length]
 
 
-def _tools_name(template: str) -> str | None:
-    """What a template calls the tools it is given; None if it takes none."""
-    return next((name for name in TOOLS if name in _looked_up(template)), None)
+def _tools_name(tokenizer: Any, tools: Sequence[Mapping[str, Any]]) -> str | None:
+    """What the template that a tokenizer has for these tools calls them; None if it takes none, or there is none."""
+    try:
+        known = _looked_up(tokenizer.get_chat_template(tools=list(tools)))
+    except ValueError:  # of several templates none is for this
+        return None
+    return next((name for name in TOOLS if name in known), None)
 
 
 def _own_parameters(tokenizer: Any) -> set[str]:

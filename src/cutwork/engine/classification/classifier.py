@@ -56,8 +56,8 @@ class Classifier:
         return TextReader(self._tokenizer, self.max_length)
 
     def read(self, texts: Sequence[Text]) -> list[Tokens]:
-        """What the model reads of each. Raises CutworkError for an empty one."""
-        found = self.reader.read(texts)
+        """What the model reads of each, as far as its head looks. Raises CutworkError for an empty one."""
+        found = [tokens.first(self.head.end(tokens.ids)) for tokens in self.reader.read(texts)]
         for number, tokens in enumerate(found):
             if not len(tokens):
                 raise CutworkError(f"text {number + 1} is empty; give at least one token")

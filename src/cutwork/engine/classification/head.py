@@ -20,7 +20,7 @@ Function = Literal["softmax", "sigmoid", "none"]
 class Head:
     """Classes of a text, or of each of its tokens. `pooling` of a text's hidden states comes before the `layers`.
 
-    function: what makes scores of the last layer's numbers.
+    function: what makes scores of the last layer's numbers. padding: the token that is never taken for a text's last.
     """
 
     of: Classified
@@ -28,11 +28,19 @@ class Head:
     layers: tuple[Dense, ...]
     labels: tuple[str, ...]
     function: Function
+    padding: int | None = None
 
     @property
     def last_only(self) -> bool:
         """Whether it looks at the last token's hidden states only."""
         return self.of == "text" and self.pooling == "lasttoken"
+
+    def end(self, ids: np.ndarray) -> int:
+        """How many of a text's tokens are read: no padding behind the last one, or one of it if there is nothing else,
+        as by transformers."""
+        if self.padding is None or not self.last_only:
+            return len(ids)
+        return int(np.flatnonzero(ids != self.padding).max(initial=0)) + 1
 
     def logits(self, states: np.ndarray) -> np.ndarray:
         """Hidden states [T, width] → float32 [1, labels], or [T, labels] of a head for tokens."""
@@ -79,9 +87,9 @@ def read_head(
         return Dense(weight, bias, activation, norm)
 
     layers: tuple[Dense, ...]
-    pooling = "cls"
+    pooling, padding = "cls", None
     if "score.weight" in stored:
-        layers, pooling = (dense("score"),), "lasttoken"
+        layers, pooling, padding = (dense("score"),), "lasttoken", config.get("pad_token_id")
     elif "classifier.out_proj.weight" in stored:
         layers = (dense("classifier.dense", "tanh"), dense("classifier.out_proj"))
     elif "head.dense.weight" in stored:
@@ -97,7 +105,8 @@ def read_head(
     else:
         layers = (dense("classifier"),)
     labels = len(layers[-1].weight)
-    return Head(of, pooling, layers, _labels(config, labels), _function(config, of, labels, activation))
+    padding = padding if isinstance(padding, int) else None
+    return Head(of, pooling, layers, _labels(config, labels), _function(config, of, labels, activation), padding)
 
 
 def _labels(config: Mapping[str, Any], count: int) -> tuple[str, ...]:

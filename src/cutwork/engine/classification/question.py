@@ -5,7 +5,7 @@ the two tokens (Qwen3-Reranker and others).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,13 @@ import numpy as np
 from cutwork.architectures.architecture import HEAD, Architecture
 from cutwork.engine.chat.template import render_chat
 from cutwork.engine.classification.head import Head
-from cutwork.engine.embedding.description import read_activation, read_modules, read_prompts
+from cutwork.engine.embedding.description import (
+    generation_prompt,
+    read_activation,
+    read_modules,
+    read_prompts,
+    read_transformer,
+)
 from cutwork.engine.embedding.pooling import Dense
 from cutwork.engine.embedding.texts import Text, Tokens, own_tokenizer
 from cutwork.errors import CutworkError, check_text
@@ -25,9 +31,10 @@ from cutwork.store.json_file import read_json
 
 @dataclass(frozen=True)
 class Question:
-    """What the model is told before each pair; None: nothing."""
+    """What the model is told before each pair; None: nothing. ask: whether what asks for an answer follows it."""
 
     instruction: str | None
+    ask: bool = True
 
 
 def read_question(
@@ -37,7 +44,8 @@ def read_question(
 
     Raises CutworkError if it is damaged.
     """
-    folder = next((folder for kind, folder in read_modules(path) if kind == "LogitScore"), None)
+    modules = dict(read_modules(path))
+    folder = modules.get("LogitScore")
     if folder is None:
         return None
     settings = read_json(folder / "config.json")
@@ -48,10 +56,19 @@ def read_question(
     rows = _rows(folder, weight, [settings.get("true_token_id"), settings.get("false_token_id")])
     prompts = read_prompts(path / "config_sentence_transformers.json")
     activation = read_activation(path) or ""
-    layer = Dense(rows[:1] - rows[1:] if len(rows) > 1 else rows, None)
-    head = Head("text", "lasttoken", (layer,), ("LABEL_0",), "none" if activation.endswith("Identity") else "sigmoid")
+    layers = (Dense(rows, None), Dense(np.array([[1, -1]], np.float32), None))[: len(rows)]
+    head = Head("text", "lasttoken", layers, ("LABEL_0",), "none" if activation.endswith("Identity") else "sigmoid")
     default = prompts["default_prompt"] if prompts else None
-    return head, Question(prompts["prompts"][default] if default else None)
+    ask = generation_prompt(read_transformer(modules["Transformer"])) if "Transformer" in modules else None
+    return head, Question(prompts["prompts"][default] if default else None, ask is not False)
+
+
+def capped(head: Head, cap: float) -> Head:
+    """The head of a model that bends each of its logits y to cap · tanh(y / cap), before they are compared."""
+    first, *rest = head.layers
+    bent = Dense(first.weight / np.float32(cap), None, "tanh")
+    scaled = Dense(np.float32(cap) * np.eye(len(first.weight), dtype=np.float32), None)
+    return replace(head, layers=(bent, scaled, *rest))
 
 
 def _rows(folder: Path, weight: EncodedWeight, ids: list[Any]) -> np.ndarray:
@@ -96,7 +113,8 @@ class QuestionReader:
     def _written(self, query: str, document: str) -> list[int]:
         told = [] if self._question.instruction is None else [_message("system", self._question.instruction)]
         messages = [*told, _message("query", query), _message("document", document)]
-        found = self._tokenizer.encode(render_chat(self._template, messages), add_special_tokens=False)
+        text = render_chat(self._template, messages, ask=self._question.ask)
+        found = self._tokenizer.encode(text, add_special_tokens=False)
         return [int(token) for token in found.ids]
 
 

@@ -44,6 +44,12 @@ def describe(path: Path, *, classifies: bool = False) -> Description | None:
     modules = read_modules(path)
     if not modules or any(kind == "LogitScore" for kind, _ in modules):
         return None
+    for folder in (folder for kind, folder in modules if kind == "Transformer"):
+        if generation_prompt(read_transformer(folder)) is not None:
+            raise CutworkError(
+                f"{path} has its texts written by a chat template, or in another way of their own (modality_config and "
+                "processing_kwargs in sentence_bert_config.json), which is not supported"
+            )
     if classifies and not any(kind == "Pooling" for kind, _ in modules):
         return None  # a cross-encoder, of which newer versions write that it has one module
     settings: dict[str, Any] = {}
@@ -90,12 +96,27 @@ def read_activation(path: Path) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _transformer(folder: Path) -> dict[str, Any]:
+def read_transformer(folder: Path) -> dict[str, Any]:
+    """The settings of a Transformer module, nothing without its file."""
     file = next(iter(sorted(folder.glob("sentence_*_config.json"))), None)
-    settings = read_json(file) if file else {}
+    return read_json(file) if file else {}
+
+
+def generation_prompt(settings: Mapping[str, Any]) -> bool | None:
+    """Whether the prompt for an answer follows what a Transformer module has its chat template write; None if its
+    settings do not speak of a template, as those of versions that only knew plain text."""
+    modalities, processing = settings.get("modality_config"), settings.get("processing_kwargs")
+    if not processing and not (isinstance(modalities, dict) and "message" in modalities):
+        return None
+    template = processing.get("chat_template") if isinstance(processing, dict) else None
+    return isinstance(template, dict) and template.get("add_generation_prompt") is True
+
+
+def _transformer(folder: Path) -> dict[str, Any]:
+    settings = read_transformer(folder)
     length = settings.get("max_seq_length")
     if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 2):
-        raise CutworkError(f"{file}: max_seq_length must be an integer from 2, not {length!r}")
+        raise CutworkError(f"{folder}: max_seq_length must be an integer from 2, not {length!r}")
     return {"max_length": length, "lower": settings.get("do_lower_case") is True}
 
 

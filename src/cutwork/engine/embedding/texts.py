@@ -28,9 +28,17 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def first(self, count: int) -> "Tokens":
+        """So many of them."""
+        parts = (self.ids[:count], self.types[:count], self.special[:count], self.offsets[:count])
+        return Tokens(*parts, truncated=self.truncated)
+
     @classmethod
     def of_ids(cls, ids: Sequence[int]) -> "Tokens":
-        """Of token ids alone."""
+        """Of token ids alone. Raises CutworkError for what is none."""
+        for token in ids:
+            if not isinstance(token, int | np.integer) or isinstance(token, bool) or not 0 <= token < 1 << 31:
+                raise CutworkError(f"token {token} is not in the vocabulary")
         array = np.asarray(ids, np.int32)
         return cls(array, 0 * array, array < 0, np.zeros((len(array), 2), np.int32))
 
@@ -49,7 +57,8 @@ class TextReader:
         for pair in (False, True):
             if self._tokenizer.num_special_tokens_to_add(pair) >= max_length:
                 raise CutworkError(f"a context of {max_length} tokens has no room for the special ones; raise it")
-        self._tokenizer.enable_truncation(max_length, strategy="longest_first")
+        side = getattr(tokenizer, "truncation_side", "right")
+        self._tokenizer.enable_truncation(max_length, strategy="longest_first", direction=side)
 
     def read(self, texts: Sequence[Text]) -> list[Tokens]:
         """The tokens of each text, special ones included."""

@@ -185,11 +185,13 @@ class Transcription:
         )
 
     def _rules(self) -> TimestampRules:
-        o, preset = self._options, self._vocabulary.suppressed
+        o, v = self._options, self._vocabulary
         named = [token for token in o.suppress_tokens or () if token >= 0]
+        # The model's own list holds as it is, as in transformers; any other is completed, as in faster-whisper.
+        usual = v.suppressed if -1 in (o.suppress_tokens or ()) else v.never
         return TimestampRules(
-            self._vocabulary,
-            suppressed=[*named, *(preset if -1 in (o.suppress_tokens or ()) else ())],
+            v,
+            suppressed=[*named, *usual],
             blank=not o.suppress_blank,
             times=not o.without_timestamps,
             last_first_time=round(o.max_initial_timestamp / SECONDS_PER_TIME),

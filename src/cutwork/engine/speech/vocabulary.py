@@ -27,6 +27,7 @@ class Vocabulary:
     suppressed: tuple[int, ...]
     suppressed_first: tuple[int, ...]
     alignment_heads: tuple[tuple[int, int], ...] = ()  # (layer, head) of the decoder
+    unsaid: tuple[int, ...] = ()  # further ones that only ever stand in a prompt, in a model of one language too
 
     @property
     def first_time(self) -> int:
@@ -37,6 +38,11 @@ class Vocabulary:
     def special(self) -> list[int]:
         """The ids of what is neither text, time, language nor task."""
         return [self.start, self.end, self.previous, self.no_speech, self.without_times]
+
+    @property
+    def never(self) -> list[int]:
+        """What no answer holds, where the model's own list of what it must not write is left out."""
+        return [self.start, self.previous, self.no_speech, *self.tasks.values(), *self.unsaid]
 
     @property
     def multilingual(self) -> bool:
@@ -79,7 +85,7 @@ def vocabulary_of(path: Path, config: Mapping[str, Any], tokenizer: Any) -> Voca
     with damaged_if_not_understood(path):
         vocabulary = _read(path, config, tokenizer)
         named = [*vocabulary.languages.values(), *vocabulary.tasks.values()]
-        named += [*vocabulary.suppressed, *vocabulary.suppressed_first, *vocabulary.special]
+        named += [*vocabulary.unsaid, *vocabulary.suppressed, *vocabulary.suppressed_first, *vocabulary.special]
         for token in named:
             if not isinstance(token, int) or not 0 <= token < size:
                 raise CutworkError(f"{path}: token {token!r} is not in the vocabulary of {size} tokens")
@@ -117,6 +123,7 @@ def _read(path: Path, config: Mapping[str, Any], tokenizer: Any) -> Vocabulary:
         suppressed=tuple(settings.get("suppress_tokens") or config.get("suppress_tokens") or ()),
         suppressed_first=tuple(settings.get("begin_suppress_tokens") or config.get("begin_suppress_tokens") or ()),
         alignment_heads=tuple((int(layer), int(head)) for layer, head in heads),
+        unsaid=tuple(_named(tokenizer, ("transcribe", "translate", "startoflm")).values()),
     )
 
 
@@ -124,10 +131,11 @@ def _by_names(tokenizer: Any) -> tuple[dict[str, int], dict[str, int]]:
     """Languages and tasks of a multilingual model whose generation_config.json is older than both, or missing."""
     from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
+    return _named(tokenizer, sorted(set(TO_LANGUAGE_CODE.values()))), _named(tokenizer, ("transcribe", "translate"))
+
+
+def _named(tokenizer: Any, names: Iterable[str]) -> dict[str, int]:
+    """Those of Whisper's special tokens that a tokenizer knows."""
     unknown = getattr(tokenizer, "unk_token_id", None)
-
-    def known(names: Iterable[str]) -> dict[str, int]:
-        found = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in names}
-        return {name: token for name, token in found.items() if token is not None and token != unknown}
-
-    return known(sorted(set(TO_LANGUAGE_CODE.values()))), known(("transcribe", "translate"))
+    found = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in names}
+    return {name: token for name, token in found.items() if token is not None and token != unknown}
