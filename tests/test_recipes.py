@@ -79,6 +79,14 @@ def test_settings_may_be_given_beside_a_recipe() -> None:
             load_recipe(path, [change])
 
 
+def test_a_pattern_that_yaml_took_for_a_time_is_to_be_quoted(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    for prune in ("{pattern: 4:16}", "{patterns: {'*.q_proj': 2:4}}"):
+        recipe.write_text(f"name: a\nmodel: m\noutput: o\ntask: {{name: gsm8k}}\nprune: {prune}\n")
+        with pytest.raises(CutworkError, match='quote it, as in "4:16"'):
+            load_recipe(recipe)
+
+
 def test_nothing_needs_to_be_tuned_unless_it_is_pruned_by_levels() -> None:
     [path] = [path for path in RECIPES if path.stem == "demo"]
     assert load_recipe(path, ["tune=null"]).tune is None

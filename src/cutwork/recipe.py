@@ -350,6 +350,8 @@ def _explain(error: ValidationError) -> str:
     if problem["type"] == "missing":
         return f"key '{where}' is missing"
     message = problem["msg"].removeprefix("Value error, ")
+    if "pattern" in where and isinstance(problem["input"], int | float):
+        message = 'without quotes YAML takes n:m for minutes and seconds; quote it, as in "4:16"'
     return f"{where}: {message[0].lower()}{message[1:]} (got {problem['input']!r})" if where else message
 
 

@@ -1,16 +1,24 @@
 """Commands as a user meets them: what they print when all is well, and the one sentence when it is not."""
 
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from cutwork.cli import main
+from cutwork.cli.eval import _of_recipe
+from cutwork.errors import CutworkError
 from cutwork.pack.pack import pack
+from cutwork.recipe import TaskSettings
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
 
@@ -150,7 +158,9 @@ def test_bad_input_is_one_sentence(cutwork: Any, checkpoint: Path, packed: Path,
             ["compress", checkpoint, tmp_path / "o", "--task", batched, "--speedup", 2, "--sure"],
             "--sure is for --within",
         ),
-        (["quantize", checkpoint, tmp_path / "o", "--task", "gsm8k", "--lr", 0], "--lr: input should be greater"),
+        (["quantize", checkpoint, tmp_path / "o", "--task", "gsm8k", "--method", "qat", "--lr", 0], "--lr: input"),
+        (["eval", packed, "--task", "gsm_symbolic", "--samples", 1001], "what comes after 1000 is what tune trains on"),
+        (["eval", packed, "--task", "gsm8k", "--window", 64], "--window is for --text alone"),
         (["batch", packed, batched, batched, "--overwrite"], "is what is read"),
         (["batch", packed, batched, tmp_path, "--overwrite"], "is a directory"),
         ([*tune, "--seed", -1], "--seed"),
@@ -192,6 +202,73 @@ def test_chat_answers_each_line(cutwork: Any, packed: Path, monkeypatch: pytest.
     monkeypatch.setattr("sys.stdin.readline", lambda: next(lines), raising=False)
     status, out, err = cutwork("chat", packed, "-n", 4, "--temperature", 0)
     assert status == 0 and err == "" and out.count("\n") >= 3
+
+
+def test_what_cannot_be_answered_from_a_pipe_is_an_error(
+    cutwork: Any, packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any, **__: Any) -> Any:
+        raise CutworkError("no room")
+        yield
+
+    lines = iter(["hello\n", ""])
+    monkeypatch.setattr("cutwork.engine.chat.answer.answer_parts", refused)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    monkeypatch.setattr("sys.stdin.readline", lambda: next(lines), raising=False)
+    status, out, err = cutwork("chat", packed)
+    assert status == 1 and err == "error: no room\n" and "no room" not in out
+
+
+def test_a_model_without_a_chat_template_is_asked_as_it_was_trained(
+    cutwork: Any, checkpoint: Path, packed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(checkpoint, tmp_path / "base")
+    (tmp_path / "base" / "chat_template.jinja").unlink()
+    status, out, _ = cutwork("generate", tmp_path / "base", "abc", "-n", 8, "--chat-template")
+    assert (status, out) == cutwork("generate", checkpoint, "Question: abc\nAnswer:", "-n", 8)[:2]
+    status, out, _ = cutwork("generate", packed, "abc", "-n", 8, "--chat-template")
+    assert (status, out) == cutwork("generate", packed, "<user>abc<bot>", "-n", 8)[:2]
+
+
+def test_a_recipe_is_not_tested_with_what_it_trains_on(tmp_path: Path) -> None:
+    data, console = tmp_path / "rows.jsonl", Console(file=io.StringIO())
+    data.write_text("".join(json.dumps({"prompt": f"{i}?", "answer": "a"}) + "\n" for i in range(9)))
+    settings = TaskSettings(name=str(data), train_samples=3, test_samples=2, options={"train": str(data)})
+    settings = settings.model_copy(update={"validation_samples": 1})
+    for samples, asked in ((1, "0"), (None, "01"), (7, "016"), (20, "01678")):
+        test = _of_recipe(settings, samples, None, console).test
+        assert "".join(sample.prompt[0] for sample in test) == asked
+    assert "4 of 7 questions are left out" in " ".join(console.file.getvalue().split())
+
+
+@pytest.mark.parametrize("command", ["generate", "chat"])
+def test_input_in_another_encoding_is_one_sentence(packed: Path, command: str) -> None:
+    arguments = [sys.executable, "-c", "from cutwork.cli import main; main()", command, str(packed)]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(
+        arguments, input="é".encode("latin-1"), capture_output=True, check=False, env=environment, timeout=300
+    )
+    assert done.returncode == 1 and b"not UTF-8" in done.stderr and b"Traceback" not in done.stderr
+
+
+def test_a_byte_order_mark_is_no_part_of_a_prompt(cutwork: Any, packed: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("abc\n", encoding="utf-8-sig")
+    status, out, _ = cutwork("generate", packed, "--file", tmp_path / "prompts.txt", "-n", 2, "--json")
+    assert status == 0 and json.loads(out)[0]["prompt_tokens"] == 3
+    pytest.importorskip("httpx")
+    from cutwork.serve.batch import read_requests
+
+    request = {"custom_id": "1", "url": "/v1/completions", "body": {}}
+    (tmp_path / "requests.jsonl").write_text(json.dumps(request), encoding="utf-8-sig")
+    assert set(read_requests(tmp_path / "requests.jsonl")) == {"1"}
+
+
+def test_long_names_are_listed_whole(cutwork: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "somebody/" + "a-model-with-a-long-name-" * 3
+    model = SimpleNamespace(name=name, revision="0" * 40, size=1, used=datetime(2024, 5, 6))
+    monkeypatch.setattr("cutwork.store.hub.downloaded", lambda: [model])
+    status, out, _ = cutwork("list")
+    assert status == 0 and name in out
 
 
 def test_a_question_that_was_stopped_is_forgotten(cutwork: Any, packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:

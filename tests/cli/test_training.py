@@ -16,6 +16,8 @@ from cutwork.cli.quantize import quantize
 from cutwork.cli.training import training_task
 from cutwork.cli.tune import tune
 from cutwork.errors import CutworkError
+from cutwork.recipe import TaskSettings
+from cutwork.tasks.load import LEFT_TO_EVAL, load_task
 from tests.tasks.letters import CHATML, UNMARKED
 from tests.tiny_checkpoint import write_tiny_checkpoint
 from tests.torch_models.tiny import FAMILIES, sums
@@ -155,6 +157,9 @@ def test_bad_options_are_one_sentence(tmp_path: Path) -> None:
         call("tune", dense, tmp_path / "out", "--ce", 0)
     with pytest.raises(CutworkError, match="--teacher is for --kl and --squarehead alone"):
         call("tune", dense, tmp_path / "out", "--teacher", dense)
+    for option, value in (("--steps", 5), ("--lr", 1e-4)):
+        with pytest.raises(CutworkError, match=f"^{option} is for --method qat alone"):
+            call("quantize", dense, tmp_path / "out", "--method", "rtn", option, value)
     with pytest.raises(CutworkError, match="no task 'gsm9k'"):
         call("tune", dense, tmp_path / "out", "--task", "gsm9k")
     with pytest.raises(CutworkError, match="no model directory"):
@@ -204,6 +209,15 @@ def test_calibration_draws_from_all_samples(tmp_path: Path) -> None:
     recipe.write_text(yaml.safe_dump(held))
     with pytest.raises(CutworkError, match="more would move what it holds out for validation"):
         training_task(None, recipe, 40, 0)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_what_eval_may_ask_is_not_trained_on(seed: int) -> None:
+    pytest.importorskip("reasoning_gym")
+    asked = load_task(TaskSettings(name="gsm_symbolic", train_samples=1, test_samples=LEFT_TO_EVAL)).test
+    task = training_task("gsm_symbolic", None, 300, seed, validation=20)
+    assert (len(task.train), len(task.validation)) == (300, 20)
+    assert not {sample.prompt for sample in asked} & {sample.prompt for sample in (*task.train, *task.validation)}
 
 
 def test_adapters_have_to_be_asked_for(tmp_path: Path) -> None:

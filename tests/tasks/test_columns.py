@@ -1,6 +1,7 @@
 """The usual layouts of rows, and what is wrong with a row that is not quite like that."""
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from cutwork.tasks.task import Sample
 
 USER, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
 SYSTEM = {"role": "system", "content": "Be kind."}
+DAY = date(2024, 5, 6)
 FUNCTION = {"name": "add", "arguments": {"a": 3}}
 
 
@@ -57,6 +59,8 @@ def test_a_question_and_its_answer(tmp_path: Path, row: dict[str, Any]) -> None:
             "system": "Be kind.",
         },
         {"instruction": "Hi", "output": "Hello", "system": "Be kind."},
+        {"prompt": "Hi", "answer": "Hello", "system": "Be kind."},
+        {"question": "Hi", "answer": "Hello", "system": "Be kind."},
     ],
 )
 def test_what_the_system_says_makes_it_a_conversation(tmp_path: Path, row: dict[str, Any]) -> None:
@@ -106,7 +110,9 @@ def test_conversations_of_the_test_are_not_trained_on(tmp_path: Path) -> None:
         ({"conversations": [{"from": "me", "value": "Hi"}]}, "message 1 of 'conversations' is from 'me'; known are"),
         ({"conversations": [{"from": "function_call", "value": "add"}]}, "message 1 of 'conversations' is not JSON"),
         ({"messages": [USER, ANSWER], "tools": 3}, "'tools' must be a list"),
-        ({"instruction": "Hi", "output": ""}, "row 1: expected a text 'output'"),
+        ({"instruction": "Hi", "output": []}, "row 1: expected a text 'output'"),
+        ({"messages": "[" * 100_000}, "row 1 is nested too deeply"),
+        ({"messages": [USER, ANSWER], "tools": json.loads('[{"a":' * 400 + "1" + "}]" * 400)}, "nested too deeply"),
         ({"body": "Hi"}, "row 1: expected a text 'prompt'; there are body"),
     ],
 )
@@ -114,6 +120,34 @@ def test_what_is_wrong_with_a_row_is_one_sentence(tmp_path: Path, row: dict[str,
     with pytest.raises(CutworkError, match=message) as caught:
         read(tmp_path, row)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("nothing", ["", None, float("nan")])
+def test_a_row_with_nothing_in_it_is_left_out(tmp_path: Path, nothing: object) -> None:
+    for row in ({"prompt": "Hi", "answer": nothing}, {"prompt": nothing, "answer": "Hello"}, {"text": nothing}):
+        assert read(tmp_path, row).is_empty
+    assert read(tmp_path, {"instruction": "Hi", "output": nothing}).is_empty
+    assert read(tmp_path, {"instruction": "Hi", "input": nothing, "output": "Hello"}) == Sample("Hi", "Hello")
+    rows = [{"prompt": f"{i}?", "answer": nothing if i % 2 else "yes"} for i in range(8)]
+    path = tmp_path / "some.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    task = load_task(TaskSettings(name=str(path), test_samples=2, validation_samples=4, options={"train": str(path)}))
+    assert [sample.prompt for sample in task.test] == ["0?", "2?"]
+    assert not any(sample.is_empty for sample in task.validation)
+
+
+def test_columns_that_are_named_are_all_that_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"prompt": "Hi", "answer": "Hello", "system": "Be kind."}))
+    assert read_samples(str(path), "{system} {prompt}", "answer") == [Sample("Be kind. Hi", "Hello")]
+
+
+def test_dates_are_told_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "at", "arguments": {"day": DAY}}}]}
+    rows = [{"messages": [{**USER, "sent": DAY}, call, {"role": "tool", "content": "7"}, call]}]
+    monkeypatch.setattr("cutwork.tasks.table.hub", lambda *_: rows)
+    [sample] = read_samples("someone/dates")
+    assert all("2024-05-06" in text for text in sample.texts())
 
 
 def test_plain_text_is_an_answer_to_nothing(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from cutwork.errors import CutworkError
 from cutwork.recipe import TaskSettings
 from cutwork.tasks.load import load_task
-from cutwork.tasks.perplexity import task_text
+from cutwork.tasks.perplexity import read_text, task_text
 from cutwork.tasks.task import Sample, Task
 from cutwork.tasks.text import pieces
 from cutwork.torch_models.data import examples
@@ -56,7 +56,9 @@ def test_rows_of_any_format_fill_templates(tmp_path: Path, suffix: str) -> None:
         ("a.csv", "prompt,answer\nx\n", "row 1: expected a text 'answer'"),
         ("a.csv", 'prompt,answer\nq,"1, 2"\nq2,3, because\n', "row 2 has more fields than there are columns"),
         ("a.tsv", "prompt\tanswer\nq\ta\tb\n", "row 1 has more fields"),
+        ("a.csv", "prompt,answer,answer\nq,a,b\n", "two columns 'answer'"),
         ("a.parquet", "no parquet", "cannot read task data"),
+        ("a.json", "[]", r"a\.json is a file, but of files only \.jsonl, \.csv"),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence(tmp_path: Path, name: str, content: str, message: str) -> None:
@@ -66,9 +68,29 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path: Path, name: str, content:
     assert "\n" not in str(caught.value)
 
 
+def test_a_name_ends_in_any_case_and_may_be_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "A.JSONL").write_text('{"prompt": "q", "answer": "a"}')
+    assert load(str(tmp_path / "A.JSONL")).test == (Sample("q", "a"),)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CutworkError, match=r"cannot read task data from \.jsonl"):
+        load(".jsonl")
+
+
+def test_fields_are_as_long_as_they_like(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"prompt,answer\nq,{'a' * 200_000}\n")
+    assert len(load(str(tmp_path / "a.csv")).test[0].answer) == 200_000
+
+
+def test_samples_that_do_not_suffice_are_counted(tmp_path: Path) -> None:
+    name = write(tmp_path / "a.jsonl", [{"prompt": f"{i}?", "answer": "a"} for i in range(5)])
+    settings = TaskSettings(name=name, test_samples=200, validation_samples=2, options={"train": name})
+    with pytest.raises(CutworkError, match=r"has 0 training samples; 2 for validation .* beside 5 for the test; ask"):
+        load_task(settings)
+
+
 def test_wmt14_from_files(tmp_path: Path) -> None:
     for split in ("train", "test"):
-        (tmp_path / f"{split}.en").write_text(f"{split} one\n\nthree\n")
+        (tmp_path / f"{split}.en").write_text(f"{split} one\n\nthree\n", encoding="utf-8-sig")
         (tmp_path / f"{split}.de").write_text(f"{split} eins\n\ndrei\n")
     task = load("wmt14-en-de", directory=str(tmp_path))
     assert task.train[0] == Sample("translate English to German: train one", "train eins")
@@ -99,7 +121,8 @@ def test_a_folder_of_recordings(tmp_path: Path) -> None:
 
 
 def test_plain_text_is_learned_whole(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("one two three four five " * 20)
+    (tmp_path / "a.txt").write_text("one two three four five " * 20, encoding="utf-8-sig")
+    assert read_text(tmp_path / "a.txt").startswith("one")
     file = str(tmp_path / "a.txt")
     options = {"train": file, "test": file, "characters": 100}
     task = load_task(TaskSettings(name="text", train_samples=3, test_samples=2, options=options))

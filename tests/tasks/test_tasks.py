@@ -103,6 +103,12 @@ def test_rows_of_source_and_target_are_a_translation(tmp_path: Path) -> None:
     assert task.test[1] == Sample("to German: 1 cats", "1 Katzen")
     assert [sample.answer for sample in task.train] == ["2 Katzen", "3 Katzen"]
     assert load_task(TaskSettings(name=str(test))).test[0] == Sample("0 cats", "0 Katzen")
+    languages = {"source_language": "eng_Latn", "target_language": "deu_Latn"}
+    for told in (settings("translation", test=str(test), **languages), settings(str(test), **languages)):
+        sample = load_task(told).test[0]
+        assert sample.languages == ("eng_Latn", "deu_Latn") and sample.contents()[2:] == ["eng_Latn", "deu_Latn"]
+    with pytest.raises(CutworkError, match="both source_language and target_language"):
+        load_task(settings("translation", test=str(test), source_language="eng_Latn"))
     questions = write_jsonl(tmp_path / "questions.jsonl", [{"prompt": "p", "answer": "a"}])
     assert load_task(TaskSettings(name=str(questions))).metric == "exact"
 

@@ -7,13 +7,14 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from transformers import WhisperFeatureExtractor
+from transformers import NllbTokenizer, WhisperFeatureExtractor
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import Losses
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.data import collate, examples
-from cutwork.torch_models.model_inputs import SpeechInputs, inputs_of
+from cutwork.torch_models.model_inputs import EncoderDecoderInputs, SpeechInputs, inputs_of
+from tests.tasks.letters import letters
 from tests.torch_models.tiny import FAMILIES, cut
 from tests.tune.test_trainer import ALL, make
 
@@ -112,6 +113,38 @@ def test_text_goes_to_the_encoder_and_the_answer_to_the_decoder() -> None:
     }
     with pytest.raises(CutworkError, match="not conversations"):
         examples(tokenizer, [Sample("d", "e", turns=({},))], 3, family)
+
+
+def test_both_languages_are_told_and_without_them_nothing_is_learned() -> None:
+    tokenizer = NllbTokenizer()
+    family = EncoderDecoderInputs(start=2, padding=1)
+
+    def said(*languages: str) -> list[list[str]]:
+        [made] = examples(tokenizer, [Sample("a", "b", languages=languages)], 9, family)
+        return [tokenizer.convert_ids_to_tokens(made[key]) for key in ("input_ids", "labels")]
+
+    with pytest.raises(CutworkError, match="source_language and target_language"):
+        said()
+    assert said("fra_Latn", "deu_Latn") == [["fra_Latn", "<unk>", "</s>"], ["deu_Latn", "<unk>", "</s>"]]
+    assert said("deu_Latn", "fra_Latn") == [["deu_Latn", "<unk>", "</s>"], ["fra_Latn", "<unk>", "</s>"]]
+    with pytest.raises(CutworkError, match="knows no language 'eng'; near to it: eng_Latn"):
+        said("eng", "deu_Latn")
+    tokenizer.legacy_behaviour = True  # as mBART: the language last, and the answer's starts decoding
+    with pytest.raises(CutworkError, match=r"begin with </s>, so it cannot learn to translate into 'fra_Latn'"):
+        said("eng_Latn", "fra_Latn")
+    with pytest.raises(CutworkError, match="knows no languages"):
+        examples(letters(None), [Sample("a", "b", languages=("en", "de"))], 9, family)
+
+
+def test_samples_with_nothing_in_them_are_counted() -> None:
+    def tokenizer(text: str | None = None, text_target: str | None = None) -> dict[str, list[int]]:
+        return {"input_ids": [*(text or text_target or "").encode(), 1]}
+
+    family = EncoderDecoderInputs(start=0, padding=0)
+    made = examples(tokenizer, [Sample("a", "b"), Sample("", "")], 99, family)
+    assert made.counts() == {"samples": 1, "dropped": 1, "cut": 0}
+    assert made.changed() == "1 of 2 samples hold nothing to learn: 1 left out"
+    assert made.digest() == examples(tokenizer, [Sample("a", "b")], 99, family).digest()
 
 
 def test_recordings_become_spectrograms_when_asked_for() -> None:

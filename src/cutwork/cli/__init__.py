@@ -133,6 +133,8 @@ def main() -> None:
         if "home directory" not in str(error):
             raise
         _fail("a path begins with ~ and the name of nobody who has a home directory here; write it without ~")
+    except UnicodeDecodeError:
+        _fail("the input is not UTF-8 text; convert it first, as with iconv -f latin1 -t utf-8")
     except MemoryError:
         _fail("out of memory; use a smaller batch, context or model")
     except OSError as error:

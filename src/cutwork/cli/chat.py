@@ -83,6 +83,8 @@ def chat(
             except KeyboardInterrupt:
                 console.print("[dim] (stopped)[/dim]", end="")
             except CutworkError as error:
+                if not sys.stdin.isatty():
+                    raise  # nobody is there to start anew, and a script reads the status
                 console.print(Text.assemble((str(error), "red"), (" /reset starts anew", "dim")), end="")
             print()
             if shown.answer:

@@ -13,6 +13,7 @@ from cutwork.cli.options import Json
 from cutwork.cli.training import CheckpointArgument, LongOption, MaxLength, OutputArgument, RecipeOption
 from cutwork.errors import CutworkError
 from cutwork.recipe import Pruner, PruneSettings, Recipe, TuneSettings, load_recipe
+from cutwork.tasks.table import is_file_of_rows
 
 _BYTES = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9}
 _PRUNE, _TUNE = PruneSettings(), TuneSettings()
@@ -172,8 +173,7 @@ def _base(
         held = base.task.model_copy(update={"validation_samples": held_out})
         return base.model_copy(update={**where, "task": held, "compare": compared, "teacher": None})
     assert task
-    local = task.endswith((".jsonl", ".csv", ".tsv", ".parquet"))
-    named = {"name": task, "options": {"train": task} if local else {}}
+    named = {"name": task, "options": {"train": task} if is_file_of_rows(task) else {}}
     settings["task"] |= named
     try:
         return Recipe.model_validate({"name": output.name, **where, **settings})

@@ -103,12 +103,12 @@ def _directory(run: str) -> Path:
 def _ask(path: Path, question: str, answer: Answer, most: int, threads: int, live: Live, all_: list[Answer]) -> None:
     """Have the packed model at `path` answer with at most `most` tokens, and show every step."""
     from cutwork.engine.model import Model
-    from cutwork.tasks.rendering import render_prompt
+    from cutwork.measure.quality import prompt_tokens
     from cutwork.tasks.task import Sample
 
     with Model.load(path, threads=threads, max_batch=1) as model:
         model.generate("Hello", max_new_tokens=2)  # the first steps of a process are slower than any after
-        prompt = model.encode(render_prompt(model.tokenizer, Sample(question, "")))  # as the run asked it
+        prompt = prompt_tokens(model, Sample(question, ""))  # as the run asked it
         request = model.session.add(prompt, max_new_tokens=most)
         start = time.perf_counter()
         first = start

@@ -1,5 +1,6 @@
 """`cutwork eval`: accuracy on a task, or perplexity of a text."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,10 @@ from cutwork.errors import CutworkError
 
 if TYPE_CHECKING:
     from cutwork.engine.load_options import LoadOptions
+    from cutwork.recipe import TaskSettings
+    from cutwork.tasks.task import Task
+
+_WINDOW = 1024
 
 
 @loads_model(batches=True)
@@ -48,12 +53,18 @@ def evaluate(
         int | None, typer.Option(min=1, help="Test samples of the task.  \\[default: 200, or the recipe's]")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Seed of tasks that are generated.  \\[default: 0, or the recipe's]")
+        int | None,
+        typer.Option(
+            help="Seed of tasks that are generated; other seeds draw some of the questions again that 0 trains on.  "
+            "\\[default: 0, or the recipe's]"
+        ),
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens per answer.")] = 256,
     num_beams: Annotated[int, typer.Option(min=1, max=64, help="Hypotheses kept at a time; 1: greedy.")] = 1,
     max_tokens: Annotated[int | None, typer.Option(min=2, help="Measure only the text's first tokens.")] = None,
-    window: Annotated[int, typer.Option(min=2, help="Tokens per perplexity window.")] = 1024,
+    window: Annotated[
+        int | None, typer.Option(min=2, help=f"Tokens per perplexity window.  \\[default: {_WINDOW}]")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure how good a model is: exact-match accuracy of a task, perplexity of a text, or both.
@@ -72,7 +83,7 @@ def evaluate(
     from cutwork.measure.quality import accuracy, check_measurable
     from cutwork.recipe import TaskSettings, load_recipe
     from cutwork.store.resolve import resolve
-    from cutwork.tasks.load import load_task
+    from cutwork.tasks.load import LEFT_TO_EVAL, generated, load_task
     from cutwork.tasks.perplexity import read_text
     from cutwork.tasks.task import LABELS
 
@@ -86,14 +97,17 @@ def evaluate(
         ("--chat-template", chat_template or None, "--lm-eval", lm_eval),
         ("--samples", samples, "--task or --recipe", task or recipe),
         ("--max-tokens", max_tokens, "--text", text),
+        ("--window", window, "--text", text),
     ):
         if given is not None and not there:
             raise CutworkError(f"{option} is for {wanted} alone; give that too, or leave it out")
     if recipe:
-        asked = {"test_samples": samples, "seed": seed}
-        chosen = {key: value for key, value in asked.items() if value is not None}
-        settings = load_recipe(recipe).task.model_copy(update=chosen)
+        settings = load_recipe(recipe).task
     elif task:
+        if samples and samples > LEFT_TO_EVAL and generated(task):
+            raise CutworkError(
+                f"--samples {samples}: of {task}, what comes after {LEFT_TO_EVAL} is what tune trains on; ask for fewer"
+            )
         settings = settings_of(TaskSettings, name=task, test_samples=samples or 200, seed=seed or 0)
     content = read_text(text) if text else None
     tasks = [name.strip() for name in (lm_eval or "").split(",") if name.strip()]
@@ -104,11 +118,11 @@ def evaluate(
         if not tasks:
             raise CutworkError("--lm-eval names no task; give some, as in hellaswag,gsm8k")
         check_tasks(tasks)  # before the others are answered
-    data = load_task(settings) if task or recipe else None
+    console = Console(stderr=True)
+    data = _of_recipe(settings, samples, seed, console) if recipe else load_task(settings) if task else None
     if data:
         check_measurable(data)
         loading |= {"max_input": room_for_inputs(resolve(model, codes=True), data.test)}
-    console = Console(stderr=True)
     results: dict[str, object] = {"model": model}
     batch = max(16, 4 * num_beams)
     with Model.load(model, **with_adapter(loading | {"max_batch": batch}, adapter)) as loaded:
@@ -125,7 +139,7 @@ def evaluate(
                 **score.quality,
             }
         if content is not None:
-            measured = loaded.perplexity(content, window=window, max_tokens=max_tokens)
+            measured = loaded.perplexity(content, window=window or _WINDOW, max_tokens=max_tokens)
             results |= {"text": str(text), "perplexity": measured.perplexity, "tokens": measured.tokens}
         if tasks:
             results["lm_eval"] = found
@@ -140,6 +154,29 @@ def evaluate(
             print(f"{settings.name}: {LABELS[name]} {value:.1f}")
     if "perplexity" in results:
         print(f"{text}: perplexity {measured.perplexity:.3f} over {measured.tokens} tokens")
+
+
+def _of_recipe(settings: "TaskSettings", samples: int | None, seed: int | None, console: Console) -> "Task":
+    """A recipe's task with other questions than its own or fewer, none of which it trains or validates with."""
+    from cutwork.tasks.load import load_task
+
+    given = {"test_samples": samples, "seed": seed}
+    asked = {key: value for key, value in given.items() if value is not None}
+    chosen = settings.model_copy(update={**asked, "train_samples": 1, "validation_samples": 0})
+    found = load_task(chosen)
+    if chosen.test_samples <= settings.test_samples and chosen.seed == settings.seed:
+        return found
+    own = load_task(settings)
+    known = {sample.asked() for sample in (*own.train, *own.validation)}
+    test = tuple(sample for sample in found.test if sample.asked() not in known)
+    if not test:
+        raise CutworkError("the recipe trains on all that is asked for; leave out --samples and --seed")
+    if left_out := len(found.test) - len(test):
+        console.print(
+            f"{settings.name}: {left_out} of {len(found.test)} questions are left out, as the recipe trains on them",
+            highlight=False,
+        )
+    return replace(found, test=test)
 
 
 def _print_harness(results: dict[str, dict[str, float]]) -> None:

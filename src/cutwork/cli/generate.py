@@ -17,6 +17,7 @@ from cutwork.errors import CutworkError
 if TYPE_CHECKING:
     from cutwork.engine.decoding.options import GenerateOptions
     from cutwork.engine.load_options import LoadOptions
+    from cutwork.engine.model import Model
 
 
 @loads_model()
@@ -39,22 +40,29 @@ def generate(
     ] = "false",
     num_beam_groups: Annotated[int, typer.Option(min=1, help="Beam search: groups kept apart.")] = 1,
     diversity_penalty: Annotated[float, typer.Option(min=0, help="Beam search: how far apart.")] = 0.0,
-    no_repeat_ngram_size: Annotated[int, typer.Option(min=0, help="No run of so many tokens twice.")] = 0,
-    min_new_tokens: Annotated[int, typer.Option(min=0, help="Tokens to add at least.")] = 0,
+    no_repeat_ngram_size: Annotated[
+        int | None, typer.Option(min=0, help="No run of so many tokens twice; 0: any; default: as the model says.")
+    ] = None,
+    min_new_tokens: Annotated[
+        int | None, typer.Option(min=0, help="Tokens to add at least; default: as the model says.")
+    ] = None,
     suppress_tokens: Annotated[
         list[int] | None, typer.Option("--suppress-token", help="Never this token id; may be given several times.")
     ] = None,
     stop: Annotated[list[str] | None, typer.Option(help="Stop before this text; may be given several times.")] = None,
     adapter: AdapterOption = None,
     use_chat_template: Annotated[
-        bool, typer.Option("--chat-template", help="Wrap each prompt as a user's message of the model's chat template.")
+        bool,
+        typer.Option(
+            "--chat-template", help="Ask as tune and eval do: by the model's chat template, or else 'Question: …'."
+        ),
     ] = False,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read prompts from this file, one a line.")] = None,
     as_json: Json = False,
 ) -> None:
     """Generate text. Several prompts run as one batch.
 
-    Example: [bold]cutwork generate out/smollm2-gsm/packed/sparse-int8 "Ann has 3 apples and buys 4 more." -n 64[/bold]
+    Example: [bold]cutwork generate out/packed "Ann has 3 apples and buys 4 more." --chat-template -n 64[/bold]
 
     [bold]cutwork generate out/packed "Once" --num-beams 5 --num-return-sequences 3 --no-repeat-ngram-size 3[/bold]
 
@@ -79,24 +87,25 @@ def generate(
         "early_stopping": endings[early_stopping],
         "num_beam_groups": num_beam_groups,
         "diversity_penalty": diversity_penalty,
-        "no_repeat_ngram_size": no_repeat_ngram_size,
-        "min_new_tokens": min_new_tokens,
     }
+    if no_repeat_ngram_size is not None:
+        options["no_repeat_ngram_size"] = no_repeat_ngram_size
+    if min_new_tokens is not None:
+        options["min_new_tokens"] = min_new_tokens
     if suppress_tokens:
         options["suppress_tokens"] = suppress_tokens
     each = max(num_return_sequences, num_beams)
     loading = loading | {"max_batch": max(each, min(16, each * len(prompts)))}
     with Model.load(model, **with_adapter(loading, adapter)) as loaded:
         check_writes_text(loaded)
-        if use_chat_template:
-            prompts = [loaded.render_chat([{"role": "user", "content": p}]) for p in prompts]
+        asked: list[str | list[int]] = [_question(loaded, p) for p in prompts] if use_chat_template else [*prompts]
         if len(prompts) * num_return_sequences == 1 and not as_json:
-            for piece in loaded.generate(prompts[0], stream=True, **options):
+            for piece in loaded.generate(asked[0], stream=True, **options):
                 sys.stdout.write(piece)
                 sys.stdout.flush()
             print()
             return
-        results = loaded.generate(prompts, **options)
+        results = loaded.generate(asked, **options)
     if as_json:
         rates = [{"decode_speed": result.decode_speed, "acceptance": result.acceptance} for result in results]
         dicts = [asdict(result) | rate for result, rate in zip(results, rates, strict=True)]
@@ -113,12 +122,22 @@ def generate(
                 print()
 
 
+def _question(model: "Model", prompt: str) -> list[int]:
+    """What the model is given of a question; where it has no chat template, in the words of its training."""
+    from cutwork.measure.quality import prompt_tokens
+    from cutwork.tasks.task import Sample
+
+    if model.tokenizer is None or model.tokenizer.chat_template:
+        return model.encode(model.render_chat([{"role": "user", "content": prompt}]), special=False)
+    return prompt_tokens(model, Sample(prompt, ""))
+
+
 def _prompts(arguments: list[str] | None, file: Path | None) -> list[str]:
     if file:
         if arguments:
             raise CutworkError("give prompts either as arguments or with --file, not both")
         try:
-            lines = file.read_text(encoding="utf-8").split("\n")
+            lines = file.read_text(encoding="utf-8-sig").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise CutworkError(f"cannot read prompts from {file}: {error}") from None
         prompts = [line for line in lines if line.strip()]

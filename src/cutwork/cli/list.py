@@ -2,10 +2,9 @@
 
 from dataclasses import asdict
 
-from rich.console import Console
 from rich.table import Table
 
-from cutwork.cli.console import print_json
+from cutwork.cli.console import console, print_json
 from cutwork.cli.options import Json
 
 
@@ -20,7 +19,9 @@ def list_models(as_json: Json = False) -> None:
     if as_json:
         print_json([asdict(model) | {"path": str(model.path), "used": model.used.isoformat()} for model in found])
         return
-    table = Table("model", "revision", "MB", "last used", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for name in ("model", "revision", "MB", "last used"):
+        table.add_column(name, overflow="fold")
     for model in found:
         table.add_row(model.name, model.revision[:12], f"{model.size / 1e6:,.0f}", f"{model.used:%Y-%m-%d %H:%M}")
-    Console().print(table if found else "no models; cutwork pull OWNER/NAME downloads one")
+    console().print(table if found else "no models; cutwork pull OWNER/NAME downloads one")

@@ -59,8 +59,14 @@ def quantize(
     sparsity: Annotated[
         float, typer.Option(help="Prune to this fraction as well (gptq only). 0: do not.")
     ] = _DEFAULT.sparsity,
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of qat.")] = _DEFAULT.qat.max_steps,
-    lr: Annotated[float, typer.Option(help="Peak learning rate of qat.")] = _DEFAULT.qat.learning_rate,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"Optimiser steps of --method qat.  \\[default: {_DEFAULT.qat.max_steps}]"),
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(help=f"Peak learning rate of --method qat.  \\[default: {_DEFAULT.qat.learning_rate}]"),
+    ] = None,
     max_length: MaxLength = None,
     long: LongOption = None,
     seed: CalibrationSeed = _DEFAULT.seed,
@@ -83,6 +89,11 @@ def quantize(
     from cutwork.quantize.quantize import quantize as carry_out
     from cutwork.store.resolve import resolve
 
+    for option, value in (("--steps", steps), ("--lr", lr)):
+        if value is not None and method != "qat":
+            raise CutworkError(f"{option} is for --method qat alone; give that too, or leave it out")
+    steps = _DEFAULT.qat.max_steps if steps is None else steps
+    lr = _DEFAULT.qat.learning_rate if lr is None else lr
     if lr <= 0:
         raise CutworkError(f"--lr: input should be greater than 0 (got {lr})")
     training = settings_of(

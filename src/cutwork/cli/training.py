@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from cutwork.cli.console import console, print_json, table
 from cutwork.errors import CutworkError
 from cutwork.recipe import Long, Settings, TaskSettings, TokenWeights, load_recipe
-from cutwork.tasks.load import hold_out, load_task, of_rows
+from cutwork.tasks.load import LEFT_TO_EVAL, generated, hold_out, load_task, of_rows
 from cutwork.tasks.table import read_samples
 from cutwork.tasks.task import Task
 
@@ -81,8 +81,10 @@ def training_task(
     if of_rows(task):  # of which no test split is needed
         rows = read_samples(task, most=count + validation)
         return hold_out(Task(task, tuple(rows), ()), validation, seed)
-    named = {"name": task, "train_samples": count, "validation_samples": validation, "test_samples": 1, "seed": seed}
-    return load_task(TaskSettings.model_validate(named))
+    # Always of the same seed, and behind what `eval` asks, or training would show its questions.
+    held = LEFT_TO_EVAL if generated(task) else 1
+    named = {"name": task, "train_samples": count + validation, "test_samples": held}
+    return hold_out(load_task(TaskSettings.model_validate(named)), validation, seed)
 
 
 def settings_of(kind: type[AnySettings], **options: Any) -> AnySettings:

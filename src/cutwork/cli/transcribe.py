@@ -75,8 +75,8 @@ def transcribe(
 ) -> None:
     """Transcribe recordings with Whisper, or translate them into English.
 
-    With --output-dir, recordings whose files are there already are left out, so the same command goes on where it was
-    interrupted.
+    With --output-dir, files that are there already stay as they are (--overwrite replaces them), and recordings whose
+    files are all there are left out, so the same command goes on where it was interrupted.
 
     Example: [bold]cutwork transcribe openai/whisper-base talk.mp3[/bold]
 
@@ -139,9 +139,10 @@ def transcribe(
                 console.print(f"error: {error}", style="red", highlight=False, markup=False)
                 continue
             if output_dir:
-                for name in formats:
-                    write_atomically(output_dir / f"{path.stem}.{name}", FORMATS[name](transcript))
-                names = f"{output_dir / path.stem}.{{{','.join(formats)}}}"
+                missing = [name for name in formats if overwrite or not _file(output_dir, path, name).is_file()]
+                for name in missing:
+                    write_atomically(_file(output_dir, path, name), FORMATS[name](transcript))
+                names = f"{output_dir / path.stem}.{{{','.join(missing)}}}"
                 console.print(f"{path}: {names}", highlight=False, markup=False)
             elif formats:
                 print(FORMATS[formats[0]](transcript), end="")
@@ -177,7 +178,11 @@ def _transcribe_one(
 
 
 def _written(directory: Path, audio: Path, formats: list[Format]) -> bool:
-    return all((directory / f"{audio.stem}.{name}").is_file() for name in formats)
+    return all(_file(directory, audio, name).is_file() for name in formats)
+
+
+def _file(directory: Path, audio: Path, form: Format) -> Path:
+    return directory / f"{audio.stem}.{form}"
 
 
 def _temperatures(given: str) -> tuple[float, ...]:

@@ -36,7 +36,9 @@ def translate(
     ] = None,
     num_beams: Annotated[int, typer.Option(min=1, max=64, help="Hypotheses kept at a time; 1: greedy.")] = 5,
     length_penalty: Annotated[float, typer.Option(help="Above 0 favours long translations, below 0 short.")] = 1.0,
-    no_repeat_ngram_size: Annotated[int, typer.Option(min=0, help="Let no run of so many tokens repeat; 0: off.")] = 0,
+    no_repeat_ngram_size: Annotated[
+        int | None, typer.Option(min=0, help="No run of so many tokens twice; 0: any; default: as the model says.")
+    ] = None,
     max_new_tokens: Annotated[
         int | None, typer.Option("--max-new-tokens", "-n", min=1, help="Default: three times the text's, and 32.")
     ] = None,
@@ -72,8 +74,9 @@ def translate(
         "target": target,
         "num_beams": num_beams,
         "length_penalty": length_penalty,
-        "no_repeat_ngram_size": no_repeat_ngram_size,
     }
+    if no_repeat_ngram_size is not None:
+        options["no_repeat_ngram_size"] = no_repeat_ngram_size
     if max_new_tokens:
         options["max_new_tokens"] = max_new_tokens
     console = Console(stderr=True)

@@ -62,7 +62,10 @@ def stages_of(recipe: Recipe, output: Path, console: Console) -> Stages:
         check_tasks(recipe.compare.lm_eval)
     task = load_task(recipe.task)
     if not task.train or not task.test:
-        raise CutworkError(f"task {task.name} has no training or no test samples; give it both in task.options")
+        raise CutworkError(
+            f"task {task.name} has {len(task.train)} samples to train on and {len(task.test)} to test with; give it "
+            "both in task.options, or more rows, or fewer in task.test_samples"
+        )
     start = resolve(recipe.model)
     durations = Durations(start, task, recipe.task.max_length, recipe.task.long)
     stages = Stages(output, task, recipe.task.max_length, console, recipe.task.long, durations)

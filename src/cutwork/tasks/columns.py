@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from math import isnan
 from typing import Any
 
 from cutwork.errors import CutworkError
@@ -42,11 +43,13 @@ _SHAREGPT = {
 def reader_of(columns: Collection[str], prompt: str | None, answer: str | None, messages: str | None) -> Reader:
     """How rows with these columns are read: as the names say that were given (or None), else by the columns.
 
-    The reader raises CutworkError, naming the place, for a row that is not like that.
+    A row with an empty text where there must be one becomes an empty sample. The reader raises CutworkError, naming the
+    place, for a row that is not like that.
     """
     if messages is not None:
         return partial(_messages, column=messages)
-    if prompt is None and answer is None and not {*_PAIRS[0]} <= {*columns}:
+    named = prompt is not None or answer is not None
+    if not named and not {*_PAIRS[0]} <= {*columns}:
         if "messages" in columns:
             return partial(_messages, column="messages")
         if "conversations" in columns:
@@ -56,32 +59,44 @@ def reader_of(columns: Collection[str], prompt: str | None, answer: str | None, 
         prompt, answer = next((pair for pair in _PAIRS if {*pair} <= {*columns}), (None, None))
         if prompt is None and "text" in columns:
             return lambda row, where: Sample("", _filled("text", row, where))
-    return partial(_pair, prompt=prompt or "prompt", answer=answer or "answer")
+    # Whoever names columns says what is to be read.
+    return partial(_pair, prompt=prompt or "prompt", answer=answer or "answer", with_system=not named)
 
 
-def _pair(row: Row, where: str, prompt: str, answer: str) -> Sample:
-    return Sample(_filled(prompt, row, where), _filled(answer, row, where))
+def _pair(row: Row, where: str, prompt: str, answer: str, with_system: bool) -> Sample:
+    return _asked(_system(row) if with_system else [], _filled(prompt, row, where), _filled(answer, row, where))
+
+
+def _asked(before: list[dict[str, Any]], question: str, answer: str) -> Sample:
+    if not question or not answer:
+        return Sample("", "")
+    said = {"role": "user", "content": question}, {"role": "assistant", "content": answer}
+    return _sample([*before, *said], [])
 
 
 def _filled(template: str, row: Row, where: str) -> str:
-    """A column's text, or a template with the columns it names put in."""
+    """A column's text, or a template with the columns it names put in; nothing if one of them holds nothing."""
     names = _FIELD.findall(template) or [template]
     for name in names:
-        if not isinstance(row.get(name), str | int | float) or row[name] == "":
+        if name not in row or not (_is_nothing(row[name]) or isinstance(row[name], str | int | float)):
             raise CutworkError(
                 f"{where}: expected a text '{name}'; there are {', '.join(map(str, row)) or 'no columns'}"
             )
+    if any(_is_nothing(row[name]) for name in names):
+        return ""
     if names == [template]:
         return str(row[template])
     return _FIELD.sub(lambda match: str(row[match[1]]), template)
 
 
+def _is_nothing(value: Any) -> bool:
+    """Whether a field is empty, as tables have it: no text, null, or what is no number (NaN)."""
+    return value is None or value == "" or (isinstance(value, float) and isnan(value))
+
+
 def _instruction(row: Row, where: str) -> Sample:
-    parts = [_filled("instruction", row, where)]
-    if row.get("input") not in (None, ""):
-        parts.append(_filled("input", row, where))
-    question = {"role": "user", "content": "\n\n".join(parts)}
-    return _sample([*_system(row), question, {"role": "assistant", "content": _filled("output", row, where)}], [])
+    parts = [_filled(name, row, where) for name in ("instruction", "input") if name in row]
+    return _asked(_system(row), "\n\n".join(filter(None, parts)), _filled("output", row, where))
 
 
 def _messages(row: Row, where: str, column: str) -> Sample:
@@ -159,9 +174,10 @@ def _without_nothing(value: Any) -> Any:
 def _sample(turns: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Sample:
     """A question and its answer if that is all, else the conversation."""
     *before, last = turns
-    answer = last["content"] or json.dumps(last.get("tool_calls", ""))
+    answer = last["content"] or json.dumps(last.get("tool_calls", ""), default=str)
     plain = all(turn.keys() == {"role", "content"} for turn in turns)
     if [turn["role"] for turn in turns] == ["user", "assistant"] and plain and not tools:
         return Sample(before[0]["content"], answer)
-    said = "\n".join(f"{turn['role']}: {turn['content'] or json.dumps(turn.get('tool_calls', ''))}" for turn in before)
+    called = (json.dumps(turn.get("tool_calls", ""), default=str) for turn in before)
+    said = "\n".join(f"{turn['role']}: {turn['content'] or call}" for turn, call in zip(before, called, strict=True))
     return Sample(said, answer, turns=tuple(turns), tools=tuple(tools))

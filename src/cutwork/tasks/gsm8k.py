@@ -21,7 +21,8 @@ def gsm8k(train_samples: int, test_samples: int, *, directory: str | None = None
             samples = read_samples(str(Path(directory) / f"{split}.jsonl"), "question", "answer")
         else:
             samples = _download(split)
-        splits.append(tuple(Sample(s.prompt, _CALCULATOR.sub("", s.answer)) for s in samples[:count]))
+        asked = samples if split == "train" else [sample for sample in samples if not sample.is_empty]
+        splits.append(tuple(Sample(s.prompt, _CALCULATOR.sub("", s.answer)) for s in asked[:count]))
     return Task("gsm8k", splits[0], splits[1])
 
 

@@ -12,7 +12,7 @@ from cutwork.recipe import TaskSettings
 from cutwork.tasks.gsm8k import gsm8k
 from cutwork.tasks.gsm_symbolic import gsm_symbolic
 from cutwork.tasks.speech import common_voice, speech
-from cutwork.tasks.table import SUFFIXES, rows, table
+from cutwork.tasks.table import SUFFIXES, is_file_of_rows, rows, table
 from cutwork.tasks.task import Task
 from cutwork.tasks.text import text
 from cutwork.tasks.translation import translation
@@ -29,6 +29,10 @@ TASKS: dict[str, Callable[..., Task]] = {
     "jsonl": table,
 }
 
+# Of the questions that a generated task draws, so many are left to `eval` by commands that train and calibrate.
+LEFT_TO_EVAL = 1000
+_LANGUAGES = ("source_language", "target_language")
+
 
 def load_task(settings: TaskSettings) -> Task:
     """The task that `settings` names, or the samples of a local file of rows, a folder of recordings or a Hub dataset.
@@ -39,7 +43,9 @@ def load_task(settings: TaskSettings) -> Task:
     if name not in TASKS and Path(name).expanduser().is_dir():
         name, options = "speech", {"directory": name, **options}
     if of_rows(name):
-        kind = "translation" if name.endswith(SUFFIXES) and not options and _has_pairs(name) else "jsonl"
+        plain = not options and is_file_of_rows(name)
+        pairs = any(key in options for key in _LANGUAGES) or (plain and _has_pairs(name))
+        kind = "translation" if pairs else "jsonl"
         name, options = kind, {"test": name, **options}
     if name not in TASKS:
         raise CutworkError(
@@ -67,7 +73,12 @@ def load_task(settings: TaskSettings) -> Task:
 def of_rows(name: str) -> bool:
     """Whether a task's name is that of a file of rows or of a dataset of the Hub."""
     folder = Path(name).expanduser().is_dir()
-    return name not in TASKS and not folder and (name.endswith(SUFFIXES) or "/" in name)
+    return name not in TASKS and not folder and (is_file_of_rows(name) or "/" in name)
+
+
+def generated(name: str) -> bool:
+    """Whether a task's samples, train and test, are drawn from one stream that follows from a seed."""
+    return name in TASKS and "seed" in inspect.signature(TASKS[name]).parameters
 
 
 def hold_out(task: Task, count: int, seed: int) -> Task:
@@ -78,12 +89,13 @@ def hold_out(task: Task, count: int, seed: int) -> Task:
     if not count:
         return task
     drawn = set(random.Random(seed).sample(range(len(task.train)), min(count, len(task.train))))
-    validation = tuple(sample for i, sample in enumerate(task.train) if i in drawn)
+    validation = tuple(sample for i, sample in enumerate(task.train) if i in drawn and not sample.is_empty)
     known = {sample.asked() for sample in validation}
     train = tuple(s for i, s in enumerate(task.train) if i not in drawn and s.asked() not in known)
     if not train:
         raise CutworkError(
-            f"task {task.name} has {len(task.train)} training samples; {count} for validation leave none to train on"
+            f"task {task.name} has {len(task.train)} training samples; {count} for validation leave none to train on "
+            f"beside {len(task.test)} for the test; ask for fewer validation_samples or test_samples, or give more rows"
         )
     return replace(task, train=train, validation=validation)
 

@@ -12,7 +12,7 @@ from cutwork.tasks.task import Sample
 def read_text(path: Path) -> str:
     """A UTF-8 text file, or CutworkError."""
     try:
-        text = path.expanduser().read_text(encoding="utf-8")
+        text = path.expanduser().read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise CutworkError(f"cannot read {path} as UTF-8 text: {error}") from None
     if not text.strip():

@@ -12,6 +12,7 @@ from cutwork.tasks.columns import reader_of
 from cutwork.tasks.task import Sample, Task
 
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
+_LONGEST_FIELD = 2**31 - 1  # of CSV: all that a C long holds everywhere
 
 
 def table(
@@ -32,16 +33,17 @@ def table(
     `prompt` and `answer` name columns, or are templates such as "Translate: {en}"; `messages` names a column of
     conversations instead. Without any of them the layout is told by the names of the columns (tasks/columns.py). For
     the Hub, `test` (and `train`, by default the same) is a dataset's name, `config` its configuration. A chat model
-    gets the prompt through its own template. Prompts of the test samples are left out of `train`. Raises CutworkError
-    for data that cannot be read that way.
+    gets the prompt through its own template. Prompts of the test samples are left out of `train`, and empty rows out of
+    the test; those of `train` are left out, and counted, where tokens are made of them. Raises CutworkError for data
+    that cannot be read that way.
     """
-    if train is None and not test.endswith(SUFFIXES):
+    if train is None and not is_file_of_rows(test):
         train = test
 
     def samples(source: str, split: str) -> Iterator[Sample]:
         return _samples(rows(source, split, config), source, prompt, answer, messages)
 
-    held_out = tuple(islice(samples(test, test_split), test_samples))
+    held_out = tuple(islice((s for s in samples(test, test_split) if not s.is_empty), test_samples))
     if not held_out:
         raise CutworkError(f"{test} holds no samples")
     asked = {sample.asked() for sample in held_out}
@@ -70,21 +72,37 @@ def _samples(
     for first in every:
         read = reader_of(first.keys(), prompt, answer, messages)
         for number, row in enumerate(chain([first], every), 1):
-            sample = read(row, f"{source}, row {number}")
-            for text in sample.texts():
-                check_text(text, f"{source}, row {number}")
+            where = f"{source}, row {number}"
+            try:
+                sample = read(row, where)
+                texts = sample.texts()
+            except RecursionError:
+                raise CutworkError(f"{where} is nested too deeply; write it flatter") from None
+            for text in texts:
+                check_text(text, where)
             yield sample
 
 
 def rows(source: str, split: str = "train", config: str | None = None) -> Iterable[Mapping[str, Any]]:
-    """The rows of a local file, told by its suffix, or of a split of a Hub dataset; CutworkError if there are none."""
+    """The rows of a local file, told by how its name ends, or of a split of a Hub dataset.
+
+    Raises CutworkError if there are none.
+    """
     path = Path(source).expanduser()
-    if source.endswith(SUFFIXES):
-        try:
-            return {".jsonl": _jsonl, ".csv": _csv, ".tsv": _tsv, ".parquet": _parquet}[path.suffix](path)
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise CutworkError(f"cannot read task data from {path}: {error}") from None
+    for suffix, read in zip(SUFFIXES, (_jsonl, _csv, _tsv, _parquet), strict=True):
+        if source.lower().endswith(suffix):
+            try:
+                return read(path)
+            except (OSError, UnicodeDecodeError, csv.Error) as error:
+                raise CutworkError(f"cannot read task data from {path}: {error}") from None
+    if path.is_file():
+        raise CutworkError(f"{path} is a file, but of files only {', '.join(SUFFIXES)} are read; make it one of them")
     return hub(source, split, config)
+
+
+def is_file_of_rows(source: str) -> bool:
+    """Whether a name ends as those of files do that are read here."""
+    return source.lower().endswith(SUFFIXES)
 
 
 def hub(name: str, split: str, config: str | None = None) -> Iterable[Mapping[str, Any]]:
@@ -127,8 +145,14 @@ def _tsv(path: Path) -> list[dict[str, Any]]:
 
 
 def _separated(path: Path, **how: Any) -> list[dict[str, Any]]:
+    csv.field_size_limit(_LONGEST_FIELD)  # a long document is no error
     with path.open(encoding="utf-8-sig", newline="") as file:
-        found: list[dict[Any, Any]] = list(csv.DictReader(file, **how))
+        reader = csv.DictReader(file, **how)
+        names = [name for name in reader.fieldnames or () if name]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise CutworkError(f"{path} has two columns '{twice}', of which only one can be meant; rename the other")
+        # Of a row with fewer fields the last are not empty: they are not there.
+        found = [{name: value for name, value in row.items() if value is not None} for row in reader]
     for number, row in enumerate(found, 1):
         if None in row:
             raise CutworkError(f"{path}, row {number} has more fields than there are columns; quote texts with commas")

@@ -27,10 +27,16 @@ class Sample:
     audio: Any = field(default=None, compare=False, repr=False)  # of speech: mono, 16 kHz, a float32 array
     turns: tuple[dict[str, Any], ...] = field(default=(), hash=False, repr=False)
     tools: tuple[dict[str, Any], ...] = field(default=(), hash=False, repr=False)  # JSON schemas of what may be called
+    languages: tuple[str, ...] = ()  # of a translation: the prompt's and the answer's, as the tokenizer names them
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether a row had nothing in it to learn."""
+        return not (self.prompt or self.answer or self.turns) and self.audio is None
 
     def texts(self) -> list[str]:
         """All that is said, which tells one sample from another."""
-        more = [json.dumps([self.turns, self.tools], sort_keys=True)] if self.turns else []
+        more = [json.dumps([self.turns, self.tools], sort_keys=True, default=str)] if self.turns else []
         return [self.prompt, self.answer, *more]
 
     def asked(self) -> tuple[str, ...]:
@@ -38,9 +44,9 @@ class Sample:
         return (self.prompt,) if self.prompt and self.audio is None else tuple(self.texts())
 
     def contents(self) -> list[str]:
-        """What a measurement of it depends on: all that is said, and a hash of its sound."""
+        """What a measurement of it depends on: all that is said, in what languages, and a hash of its sound."""
         sound = [] if self.audio is None else [hashlib.sha256(self.audio).hexdigest()]
-        return [*self.texts(), *sound]
+        return [*self.texts(), *self.languages, *sound]
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def _remote(split: str) -> Iterator[tuple[str, str]]:
 
 def _local(directory: Path, split: str) -> Iterator[tuple[str, str]]:
     try:
-        texts = [(directory / f"{split}.{side}").read_text(encoding="utf-8") for side in ("en", "de")]
+        texts = [(directory / f"{split}.{side}").read_text(encoding="utf-8-sig") for side in ("en", "de")]
         sides = [text.removesuffix("\n").split("\n") for text in texts]
     except (OSError, UnicodeDecodeError) as error:
         raise CutworkError(f"cannot read the sentences of {split} in {directory}: {error}") from None

@@ -30,8 +30,8 @@ class Examples(Sequence[Example]):
         self._samples: list[Sample] = []
         self._tokens: list[Example] = []
         for sample in samples:
-            tokens = model_inputs.tokens(tokenizer, sample)
-            if not _learns(tokens):
+            tokens = None if sample.is_empty else model_inputs.tokens(tokenizer, sample)
+            if tokens is None or not _learns(tokens):
                 self.empty += 1
             elif (fitting := self._fitting(sample, tokens, long)) is not None:
                 self._samples.append(sample)

@@ -148,7 +148,14 @@ class EncoderDecoderInputs:
         """Prompt and answer apart, each ended as the tokenizer ends a text."""
         if sample.turns:
             raise CutworkError("a model with an encoder learns from rows of a prompt and an answer, not conversations")
+        _tell_languages(tokenizer, sample)
         ids, labels = tokenizer(sample.prompt)["input_ids"], tokenizer(text_target=sample.answer)["input_ids"]
+        if sample.languages and labels[-1] not in (tokenizer.eos_token_id, self.start):  # mBART's: it starts decoding
+            start = tokenizer.convert_ids_to_tokens(self.start)
+            raise CutworkError(
+                f"this model's answers begin with {start}, so it cannot learn to translate into "
+                f"{sample.languages[1]!r}; set decoder_start_token_id in its config.json to that language's token"
+            )
         return {"input_ids": ids, "labels": labels}
 
     def cut(self, tokens: Example, max_length: int) -> Example:
@@ -191,6 +198,31 @@ class EncoderDecoderInputs:
         shifted = labels.new_full(labels.shape, self.start)
         shifted[:, 1:] = labels[:, :-1]
         return shifted.masked_fill(shifted == IGNORED, self.padding)
+
+
+def _tell_languages(tokenizer: Any, sample: Sample) -> None:
+    """Let a tokenizer of many languages write those of a sample; without the answer's it takes the prompt's for both.
+
+    Raises CutworkError if it does not know them, or if the sample has none.
+    """
+    if not sample.languages:
+        if getattr(tokenizer, "tgt_lang", "") is None:
+            raise CutworkError(
+                "this model translates between many languages and has to be told which; use a recipe whose task is "
+                "translation with task.options source_language and target_language, as eng_Latn and deu_Latn"
+            )
+        return
+    if not hasattr(tokenizer, "tgt_lang"):
+        raise CutworkError("this model's tokenizer knows no languages; leave out source_language and target_language")
+    if (tokenizer.src_lang, tokenizer.tgt_lang) == sample.languages:
+        return
+    special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+    for language in sample.languages:
+        if not {language, f"__{language}__"} & special:
+            near = sorted(token.strip("_") for token in special if token.strip("_").startswith(language[:2]))
+            known = f"; near to it: {', '.join(near[:8])}" if near else ""
+            raise CutworkError(f"this model's tokenizer knows no language {language!r}{known}")
+    tokenizer.src_lang, tokenizer.tgt_lang = sample.languages
 
 
 _OWN = "own_prefix"  # attribute of a speech model's tokenizer: the language and task that it was loaded with
