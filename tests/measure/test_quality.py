@@ -2,6 +2,8 @@
 
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from rich.console import Console
@@ -41,3 +43,20 @@ def test_questions_are_asked_with_the_tokens_of_training(chats: bool, tmp_path: 
             model.tokenizer.chat_template = None
         ids, labels = render(model.tokenizer, Sample("a cat?", "yes"))
         assert prompt_tokens(model, Sample("a cat?", "")) == ids[: labels.index(next(x for x in labels if x >= 0))]
+
+
+def test_translations_between_named_languages_are_asked_in_these() -> None:
+    asked: list[object] = []
+
+    class Translator:
+        path = Path("nllb")
+
+        def translate(self, texts: list[str], **options: object) -> list[SimpleNamespace]:
+            asked.append((texts, options))
+            return [SimpleNamespace(text=text.upper()) for text in texts]
+
+    questions = [Sample(text, "", languages=("eng_Latn", "deu_Latn")) for text in ("hello there", "yes")]
+    texts = replies(cast("Model", Translator()), "pairs", questions, max_new_tokens=9, num_beams=2)
+    assert texts == ["HELLO THERE", "YES"]
+    languages = {"source": "eng_Latn", "target": "deu_Latn", "prefix": ""}
+    assert asked == [(["yes", "hello there"], {**languages, "max_new_tokens": 9, "num_beams": 2})]

@@ -17,6 +17,7 @@ from cutwork.run.stages import read_state
 from cutwork.store.directory import model_files
 from cutwork.store.examples import FILE as EXAMPLES
 from cutwork.store.fingerprint import digest
+from cutwork.store.json_file import read_json
 from cutwork.store.resolve import hub_name
 
 _PLACES = ("train", "test", "directory")  # options of tasks that name files
@@ -64,11 +65,19 @@ def repository(run: Path, name: str, dense: str, sparse: str, *, examples: bool 
     files["recipe.yaml"] = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode()
     files["results.json"] = (json.dumps(results, indent=1) + "\n").encode()
     has = {
-        "template": (run / checkpoint / "chat_template.jinja").is_file(),  # where transformers 5 writes it
+        "template": _has_template(run / checkpoint),
         "examples": f"packed/{sparse}/{EXAMPLES}" in files,
     }
     files["README.md"] = card(name, base, results, sparse, manifest, digest(settings), **has).encode()
     return files
+
+
+def _has_template(model: Path) -> bool:
+    """Whether a model's tokenizer has a template for chats: a file of its own or, as it once was, a setting."""
+    if (model / "chat_template.jinja").is_file():
+        return True
+    settings = model / "tokenizer_config.json"
+    return settings.is_file() and bool(read_json(settings).get("chat_template"))
 
 
 def _without_places(settings: dict[str, Any], base: str | None) -> tuple[dict[str, Any], dict[str, str]]:
