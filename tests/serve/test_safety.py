@@ -149,13 +149,18 @@ def test_a_deadline_ends_requests(load):
         assert metric(client, "request_timeout_total") == 2
 
 
-def test_a_failing_step_is_500_for_those_in_it_and_the_server_lives(client, caplog):
+class Panic(BaseException):
+    """As of libraries in Rust."""
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, Panic])
+def test_a_failing_step_is_500_for_those_in_it_and_the_server_lives(client, caplog, kind):
     model = client.model
     step = model.session.step
 
     def fail():
         model.session.step = step
-        raise RuntimeError("secret detail /path/to/it")
+        raise kind("secret detail /path/to/it")
 
     model.session.step = fail
     with caplog.at_level(logging.ERROR):

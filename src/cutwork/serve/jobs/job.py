@@ -230,7 +230,7 @@ class ModelThread(ABC, Generic[AnyJob]):
                 self._sweep()
                 if self._open:
                     self.work()
-            except Exception:  # whatever `work` did not expect must not leave all others waiting for ever
+            except BaseException:  # Rust's panics too: nothing may leave all others waiting for ever
                 log.exception("the thread of %s failed", self.metrics.name)
                 self._abandon(server_failed())
         self._abandon(shutting_down())
