@@ -1,5 +1,7 @@
 """What goes wrong with one request ends that one; requests in the same batch do not notice."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -109,3 +111,24 @@ def test_a_salt_keeps_prompts_apart(model):
 def test_token_ids_beyond_the_vocabulary_are_told(model, options):
     with pytest.raises(CutworkError, match="must hold token ids, which are below 300"):
         model.generate([5, 6], min_new_tokens=1, **options, **LONG)
+
+
+def test_blocks_that_log_probabilities_hold_are_waited_for_unless_it_is_for_ever(tmp_path):
+    byte_level_tokenizer().save_pretrained(tmp_path)
+    whole = {"threads": 1, "max_batch": 1, "max_context": 128}
+    with Model(packed(make("llama", vocab_size=300), tmp_path), **whole) as model:
+        long = [5 + i % 200 for i in range(90)]  # three blocks of four
+        alone = model.generate([5, 6], **LONG).tokens
+        reading = model.token_logprobs(long)
+        next(reading)
+        with pytest.raises(CutworkError, match="that this thread has not read to the end"):
+            model.generate([7, *long[:60]], **LONG)
+        assert model.generate([5, 6], **LONG).tokens == alone  # for which there is room
+        answers = []
+        asking = threading.Thread(target=lambda: answers.append(model.generate([7, *long[:60]], **LONG)))
+        asking.start()
+        asking.join(0.3)
+        assert asking.is_alive() and not answers
+        reading.close()
+        asking.join(60)
+        assert len(answers[0].tokens) == LONG["max_new_tokens"]

@@ -97,7 +97,6 @@ class Model:
         names = list(runtime.adapters)
         self.session = Session(runtime.scheduler, self.tokenizer, self.stop_tokens, size, usual, names)
         self._turn = Turn()
-        self._shared = SharedSession(self.session, self._turn, self._check)
         self._scorer = Scorer(
             runtime.executor,
             self._cache,
@@ -107,6 +106,7 @@ class Model:
             runtime.logits_chunk,
             self.max_context,
         )
+        self._shared = SharedSession(self.session, self._turn, self._check, self._scorer.waits_for_its_reader)
         self.states: HiddenStates | None = None  # of a model that writes no text
         self.embedder: Embedder | None = None
         self.classifier: Classifier | None = None

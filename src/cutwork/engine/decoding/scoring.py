@@ -1,5 +1,6 @@
 """What a model makes of tokens that are given: logits, log-probabilities, what they attend to."""
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -37,6 +38,7 @@ class Scorer:
         self._executor: Executor | None = executor
         self._cache, self._encoder = cache, encoder
         self._abandoned: deque[tuple[Table, Table]] = deque()
+        self._readers: list[int] = []  # threads that have begun to read what is not at its end
         self._turn, self._check = turn, check
         self.chunk, self._max_context = chunk, max_context
 
@@ -101,11 +103,12 @@ class Scorer:
             raise CutworkError(f"{len(tokens)} tokens exceed the context of {self._max_context}")
         self._check(tokens)
         check_memory(self._encoder, memory)
-        room, complete = None, False
+        room, complete, reader = None, False, threading.get_ident()
         try:
             with self._turn:
                 self._sweep()
                 room = self._open(len(tokens), memory)
+                self._readers.append(reader)
             attended = None
             if memory is not None:
                 attended = Attended(table_rows([room[1]]), np.asarray([memory.length], np.int32))
@@ -125,6 +128,7 @@ class Scorer:
             complete = True
         finally:
             if room is not None:
+                self._readers.remove(reader)
                 self._abandoned.append(room)
             if complete:
                 with self._turn:
@@ -150,6 +154,10 @@ class Scorer:
                 raise CutworkError("the KV cache is in use by other requests; try again when they have ended") from None
             raise
         return table, memory_table
+
+    def waits_for_its_reader(self) -> bool:
+        """Whether this very thread has to read on before blocks are free again."""
+        return threading.get_ident() in self._readers
 
     def _sweep(self) -> None:
         """Give back blocks. An iterator can be dropped anywhere, even in the middle of a turn, so that must not wait:

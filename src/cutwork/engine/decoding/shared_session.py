@@ -1,5 +1,6 @@
 """A session that several threads use: whoever waits for an answer takes the next step for all of them."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
@@ -7,6 +8,9 @@ from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.decoding.requests import Generation, Request, Session
 from cutwork.engine.decoding.turn import Turn
 from cutwork.engine.encoder import EncodedInput
+from cutwork.errors import CutworkError
+
+_PAUSE = 0.005  # seconds until it is looked again whether others have given their blocks back
 
 Prompt = tuple[Sequence[int], EncodedInput | None, GenerateOptions]
 """Token ids, the encoded input that they answer, and how."""
@@ -16,11 +20,17 @@ class SharedSession:
     """Waits for requests of a session, streams and ends them, from any number of threads.
 
     turn: held while anybody uses the session or what it runs on. check: raises CutworkError for tokens that the model
-    does not know.
+    does not know. for_ever: whether blocks that others hold can only come back from the thread that asks.
     """
 
-    def __init__(self, session: Session, turn: Turn, check: Callable[[Sequence[int]], None]) -> None:
-        self._session, self._turn, self._check = session, turn, check
+    def __init__(
+        self,
+        session: Session,
+        turn: Turn,
+        check: Callable[[Sequence[int]], None],
+        for_ever: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._session, self._turn, self._check, self._for_ever = session, turn, check, for_ever
         self._unwanted: deque[Request] = deque()
 
     def answers(self, prompts: Sequence[Prompt], check: Callable[[], None] | None = None) -> list[Generation]:
@@ -90,11 +100,19 @@ class SharedSession:
         Returns whether it goes on or has left pieces: asked within the turn, for a step ends a request before it tells
         its last piece.
         """
+        waits = False
         with self._turn:
             self._sweep()
             if not request.pieces and request.finish_reason is None:
-                self._session.step()
-            return bool(request.pieces) or request.finish_reason is None
+                waits = not self._session.step() and not self._session.scheduler.running
+            goes_on = bool(request.pieces) or request.finish_reason is None
+        if waits and goes_on:  # for blocks that log-probabilities hold, not other answers
+            if self._for_ever():
+                raise CutworkError(
+                    "the KV cache is held by token_logprobs that this thread has not read to the end; read them first"
+                )
+            time.sleep(_PAUSE)
+        return goes_on
 
     def _sweep(self) -> None:
         while self._unwanted:
