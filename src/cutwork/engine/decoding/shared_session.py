@@ -28,7 +28,7 @@ class SharedSession:
         session: Session,
         turn: Turn,
         check: Callable[[Sequence[int]], None],
-        for_ever: Callable[[], bool] = lambda: False,
+        for_ever: Callable[[], bool],
     ) -> None:
         self._session, self._turn, self._check, self._for_ever = session, turn, check, for_ever
         self._unwanted: deque[Request] = deque()
