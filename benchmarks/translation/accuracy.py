@@ -1,198 +1,205 @@
-"""A T5 that learns to translate, and what pruning costs it: CE against SquareHead, and int8, in BLEU and chrF.
+"""A T5 that learns to translate, and what zeros cost it after cross-entropy and after SquareHead, in BLEU.
 
-    python -m benchmarks.translation.accuracy --extra pairs.json    # 1.5 hours on two cores; interrupt it, run it again
+    python -m benchmarks.translation.accuracy --extra pairs.json               # two hours of two cores; resumes
+    python -m benchmarks.translation.accuracy --extra pairs.json --seeds 1     # of what is fine-tuned; after seed 0
+    python -m benchmarks.translation.accuracy --extra pairs.json --finished    # trains nothing, reports what is there
 
 No T5 is at hand without the Hub, so this one is trained from scratch on sentences with numbers, dates, times and prices
 made in English and German. `--extra` mixes in real pairs, a JSON list of [English, German].
-From that dense teacher each model is pruned in one shot and fine-tuned on the same tokens. Held-out sentences are then
-translated by the engine, greedily and with five beams. Leaves t5.json and t5.png in results/. Needs num2words, babel.
+From that dense teacher each model is pruned in one shot and fine-tuned, as docs/experiments.md announces: both losses
+for the same time, each at the rate that was best on validation, three seeds, and the dense one for as long. Held-out
+sentences are then translated by the engine, greedily and with five beams; all replies are kept in the output
+directory. Leaves t5.json and t5.png in results/. Needs num2words, babel.
 """
 
 import argparse
 import json
-import random
-from itertools import islice
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from benchmarks.common import figures
 from benchmarks.common.provenance import ROOT
 from benchmarks.common.results import RESULTS, save
 from benchmarks.training.distillation import smoothed
-from benchmarks.translation.model import PREFIX, write_model, write_tokenizer
+from benchmarks.translation.data import make_task
+from benchmarks.translation.model import write_model, write_tokenizer
+from benchmarks.translation.report import choices, differences, losses, plot, table
 from cutwork.engine.model import Model
 from cutwork.measure.compare import Measurements
-from cutwork.measure.quality import accuracy
-from cutwork.recipe import Losses, PruneSettings, QuantizeSettings, TuneSettings
-from cutwork.run.stages import Source, Stages, key_of, path_of, sample_digest
+from cutwork.measure.quality import replies
+from cutwork.recipe import Losses, PruneSettings, TuneSettings
+from cutwork.run.stages import Source, Stage, Stages, key_of, path_of, sample_digest
 from cutwork.store.output import output_directory
-from cutwork.tasks.task import Sample, Task
+from cutwork.tasks.task import Sample, Task, is_right
+from cutwork.tasks.translation import translation_quality
 
 LOSSES = {"CE": Losses(ce=1.0), "SquareHead": Losses(ce=1.0, squarehead=1.0)}
+STEPS = {"CE": 350, "SquareHead": 250}  # the same time: SquareHead asks the teacher
+TEACHER_STEPS = 4000
+RATES = (5e-4, 1e-3, 2e-3)
+LEVELS = (0.75, 0.85)
+SEEDS = (0, 1, 2)
+CHOSEN_AT = 0.75  # where rates are tried, with the first seed
 VOCABULARY = 4096
-BEAMS = 5
+WAYS = {"beam": 5, "greedy": 1}
+WORDS = 96  # tokens of an answer at most
 
 
-def make_task(train: int, test: int, seed: int, extra: Path | None) -> Task:
-    """Made sentences, and one real pair in ten where there are any; the test is made sentences only."""
-    from benchmarks.translation.sentences import pairs, read_extra
+class Experiment:
+    """The models, each made once, and what they answer."""
 
-    chosen = list(islice(pairs(seed, held_out=False), train))
-    if extra:
-        rng = random.Random(seed)
-        found = read_extra(extra)
-        rng.shuffle(found)
-        chosen[: train // 10] = found[: train // 10]
-    samples = [
-        tuple(Sample(PREFIX + english, german) for english, german in part)
-        for part in (chosen, islice(pairs(seed, held_out=True), test))
-    ]
-    return Task("translation", *samples, metric="translation")
+    def __init__(self, output: Path, task: Task, finished: bool) -> None:
+        self.task, self.output, self.finished = task, output, finished
+        self.console = Console(stderr=True, highlight=False)
+        self._kept = Measurements(output / "measurements")
+        self._stages: dict[str, Stages] = {}
+        self.teacher = self._teacher()
 
+    def stages(self, directory: str = "") -> Stages:
+        """Those of a folder of the output, so that seeds can be trained beside each other."""
+        plain = replace(self.task, validation=())
+        return self._stages.setdefault(directory, Stages(self.output / directory, plain, 256, self.console))
 
-def models(
-    stages: Stages, sparsities: list[float], seed: int, teacher_steps: int, steps: int, again: bool
-) -> list[tuple[str, float, Source]]:
-    """(method, sparsity, model) of everything compared; adds the stages that make them."""
-
-    def random_model(output: Path) -> None:
-        with output_directory(output) as partial:
-            texts = [text for sample in stages.task.train for text in (sample.prompt, sample.answer)]
-            write_tokenizer(partial, texts, VOCABULARY)
-            write_model(partial, seed)
-
-    settings = TuneSettings(
-        max_steps=teacher_steps,
-        learning_rate=1.5e-3,
-        warmup_steps=200,
-        batch_size=64,
-        micro_batch_size=64,
-        save_every=100,
-        seed=seed,
-    )
-    start = stages.add("random", "teacher", random_model, [seed, sample_digest(stages.task.train)])
-    dense = stages.tune("teacher", "teacher", start, settings)
-    tuned = settings.model_copy(update={"max_steps": steps, "learning_rate": 1e-3, "warmup_steps": 20})
-    compared: list[tuple[str, float, Source]] = [("dense", 0.0, dense)]
-    for sparsity in sparsities:
-        percent = round(100 * sparsity)
-        one_shot = PruneSettings(method="sparsegpt", sparsity=sparsity)
-        pruned = stages.prune(f"pruned-{percent}", dense, one_shot)
-        compared.append(("one-shot", sparsity, pruned))
-        for name, losses in LOSSES.items():
-            changed = tuned.model_copy(update={"losses": losses})
-            compared.append(
-                (name, sparsity, stages.tune(f"{name.lower()}-{percent}", "tune", pruned, changed, teacher=dense))
-            )
-    for method, sparsity, model in [*compared]:
-        if method in ("dense", "SquareHead"):
-            name = f"w8a8-{round(100 * sparsity)}"
-            compared.append((f"{method} W8A8", sparsity, stages.quantize(name, model, QuantizeSettings())))
-    if again:
-        compared.append(("dense, tuned again", 0.0, stages.tune("dense-again", "tune", dense, tuned)))
-    return compared
-
-
-def measured(kept: Measurements, method: str, sparsity: float, model: Source, task: Task, console: Console) -> Any:
-    """BLEU, chrF and exact matches of one model, unless `kept` has them."""
-
-    def measure_it() -> dict[str, Any]:
-        with Model.load(path_of(model), max_batch=16 * BEAMS) as engine:
-            found: dict[str, Any] = {"sparsity": engine.sparsity, "memory_bytes": engine.memory_bytes["weights"]}
-            for way, beams in (("beam", BEAMS), ("greedy", 1)):
-                score = accuracy(engine, task, max_new_tokens=96, num_beams=beams, console=console)
-                found[way] = {"accuracy": score.accuracy, **score.quality}
-        return found
-
-    row = kept.get([key_of(model), sample_digest(task.test)], measure_it)
-    console.print(f"{method} {sparsity:.0%}: BLEU {row['beam']['bleu']:.1f}, chrF {row['beam']['chrf']:.1f}")
-    return {"method": method, "target_sparsity": sparsity, **row}
-
-
-def table(result: dict[str, Any]) -> str:
-    """BLEU and chrF of every model."""
-    lines = [
-        f"| model | zeros | BLEU, {BEAMS} beams | chrF | all right | BLEU, greedy | MB |",
-        "|---|" + "--:|" * 6,
-    ]
-    for row in result["rows"]:
-        beam = row["beam"]
-        lines.append(
-            f"| {row['method']} | {row['target_sparsity']:.0%} | {beam['bleu']:.1f} | {beam['chrf']:.1f} "
-            f"| {beam['accuracy']:.1%} | {row['greedy']['bleu']:.1f} | {row['memory_bytes'] / 1e6:.1f} |"
+    def tuned(self, loss: str, level: float, rate: float, seed: int) -> Stage | None:
+        """A fine-tuned model; None if it is not there and nothing is to be trained."""
+        stages = self.stages(f"seed{seed}")
+        settings = TuneSettings(
+            max_steps=STEPS[loss],
+            learning_rate=rate,
+            warmup_steps=20,
+            batch_size=64,
+            micro_batch_size=64,
+            losses=LOSSES[loss],
+            seed=seed,
         )
-    return "\n".join(lines)
+        start: Source | None = self.pruned(level, seed) if level else self.teacher
+        name = f"{loss.lower()}-{round(100 * level)}-rate{rate}"
+        if start is None:
+            return None
+        return self._made(stages, stages.tune(name, "tune", start, settings, teacher=self.teacher))
+
+    def pruned(self, level: float, seed: int) -> Stage | None:
+        stages = self.stages(f"seed{seed}")
+        name = f"pruned-{round(100 * level)}"
+        known = next((stage for stage in stages.stages if stage.name == name), None)
+        settings = PruneSettings(method="alps", sparsity=level, seed=seed)
+        return self._made(stages, known or stages.prune(name, self.teacher, settings))
+
+    def answers(self, model: Source, samples: tuple[Sample, ...], ways: Iterable[str]) -> dict[str, Any]:
+        """What a model replies, by way, and its quality; asked once."""
+
+        def ask() -> dict[str, Any]:
+            found: dict[str, Any] = {}
+            with Model.load(path_of(model), max_batch=16 * max(WAYS.values())) as engine:
+                for way in ways:
+                    texts = replies(engine, "translation", samples, max_new_tokens=WORDS, num_beams=WAYS[way])
+                    expected = [sample.answer for sample in samples]
+                    right = sum(map(is_right, texts, expected))
+                    quality = translation_quality(texts, expected)
+                    found[way] = {**quality, "right": right, "samples": len(samples), "replies": texts}
+                return {**found, "memory_bytes": engine.memory_bytes["weights"]}
+
+        return self._kept.get([key_of(model), sample_digest(samples), list(ways), WORDS], ask)
+
+    def choices(self) -> list[dict[str, Any]]:
+        """BLEU on validation of each loss and rate, by a greedy decoder, with the first seed."""
+        rows = []
+        for loss in LOSSES:
+            for rate in RATES:
+                if model := self.tuned(loss, CHOSEN_AT, rate, SEEDS[0]):
+                    found = self.answers(model, self.task.validation, ["greedy"])["greedy"]
+                    rows.append({"loss": loss, "rate": rate, "bleu": found["bleu"], "samples": found["samples"]})
+                    self.console.print(f"{loss} at {rate}: BLEU {found['bleu']:.1f} on validation")
+        return rows
+
+    def _teacher(self) -> Stage:
+        stages = self.stages()
+
+        def random_model(output: Path) -> None:
+            with output_directory(output) as partial:
+                texts = [text for sample in self.task.train for text in (sample.prompt, sample.answer)]
+                write_tokenizer(partial, texts, VOCABULARY)
+                write_model(partial, 0)
+
+        settings = TuneSettings(
+            max_steps=TEACHER_STEPS,
+            learning_rate=1.5e-3,
+            warmup_steps=200,
+            batch_size=64,
+            micro_batch_size=64,
+            save_every=100,
+        )
+        start = stages.add("random", "teacher", random_model, [0, sample_digest(self.task.train)])
+        teacher = self._made(stages, stages.tune("teacher", "teacher", start, settings))
+        if not teacher:
+            raise SystemExit(f"{self.output} has no teacher; run this without --finished")
+        return teacher
+
+    def _made(self, stages: Stages, stage: Stage) -> Stage | None:
+        if stage in stages.missing():
+            if self.finished:
+                return None
+            stages.carry_out()
+        return stage
 
 
-def plot(rows: list[dict[str, Any]], curves: dict[str, list[float]], file: Path) -> None:
-    figure = figures.new_figure(11, 4.4)
-    quality, loss = figure.subplots(1, 2)
-    for row in rows:
-        if not row["target_sparsity"] and "W8A8" not in row["method"]:
-            dashes = "--" if row["method"] == "dense" else ":"
-            figures.level(quality, row["beam"]["bleu"], row["method"], dashes)
-    for method, (colour, marker, dashes) in figures.STYLES.items():
-        line = sorted((100 * row["target_sparsity"], row["beam"]["bleu"]) for row in rows if row["method"] == method)
-        if line:
-            quality.plot(*zip(*line, strict=True), color=colour, marker=marker, linestyle=dashes, label=method)
-    quality.set(xlabel="zeros in the linears of the blocks, %", ylabel=f"BLEU of held-out sentences, {BEAMS} beams")
-    quality.set_ylim(bottom=0)
-    for name, curve in curves.items():
-        method, _, percent = name.rpartition(" ")
-        colour = figures.STYLES[method][0] if method in figures.STYLES else figures.GREY
-        width = {"50": 0.7, "75": 1.2, "85": 1.8}.get(percent.rstrip("%"), 1.2)
-        loss.plot(curve, color=colour, linewidth=width, label=name)
-    loss.set(xlabel="optimiser step of the fine-tuning", ylabel="cross entropy, smoothed", yscale="log")
-    for ax in (quality, loss):
-        figures.frame(ax)
-        ax.legend(frameon=False, fontsize=8)
-    figures.save(figure, file)
+def asked(experiment: Experiment, model: Source, **about: Any) -> dict[str, Any]:
+    """A model's row of the test, with its replies."""
+    row = {**about, **experiment.answers(model, experiment.task.test, list(WAYS))}
+    name = " ".join(str(value) for value in about.values())
+    experiment.console.print(f"{name}: BLEU {row['beam']['bleu']:.1f}, chrF {row['beam']['chrf']:.1f}")
+    return row
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--extra", type=Path, help="a JSON list of [English, German] to mix in")
-    parser.add_argument("--sparsity", type=float, nargs="+", default=[0.5, 0.75, 0.85])
     parser.add_argument("--train", type=int, default=100_000, help="sentence pairs")
-    parser.add_argument("--test", type=int, default=500, help="held-out sentence pairs")
-    parser.add_argument("--teacher-steps", type=int, default=1500, help="of 64 sentences")
-    parser.add_argument("--steps", type=int, default=250, help="of each sparse fine-tuning")
-    parser.add_argument("--again", action="store_true", help="also fine-tune the dense one a second time")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", choices=SEEDS, default=list(SEEDS))
     parser.add_argument("--output", type=Path, default=ROOT / "out" / "t5")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--measure", action="store_true", help="train nothing: measure the models that are there")
+    parser.add_argument("--finished", action="store_true", help="train nothing; report what is there")
     options = parser.parse_args()
 
-    task = make_task(options.train, options.test, options.seed, options.extra)
-    console = Console(stderr=True)
-    stages = Stages(options.output, task, 256, console)
-    compared = models(stages, options.sparsity, options.seed, options.teacher_steps, options.steps, options.again)
-    if not options.measure:
-        stages.carry_out()
-
-    kept = Measurements(options.output / "measurements")
-    missing = stages.missing()
-    rows = [measured(kept, *row, task, console) for row in compared if row[2] not in missing]
-    curves = {
-        f"{method} {sparsity:.0%}": loss_curve(path_of(model))
-        for method, sparsity, model in compared
-        if method in LOSSES and model not in missing
+    task = make_task(options.train, options.extra)
+    experiment = Experiment(options.output, task, options.finished)
+    chosen = experiment.choices()
+    rates = {
+        loss: max((row for row in chosen if row["loss"] == loss), key=lambda row: row["bleu"])["rate"]
+        for loss in LOSSES
     }
+    rows = [asked(experiment, experiment.teacher, method="teacher", level=0.0, seed=None)]
+    curves = {}
+    for seed in options.seeds:
+        cells = [("dense, trained on", "CE", 0.0)] + [(loss, loss, level) for level in LEVELS for loss in LOSSES]
+        for level in LEVELS:
+            if model := experiment.pruned(level, seed):
+                rows.append(asked(experiment, model, method="one-shot", level=level, seed=seed))
+        for method, loss, level in cells:
+            if model := experiment.tuned(loss, level, rates[loss], seed):
+                rows.append(asked(experiment, model, method=method, level=level, seed=seed, rate=rates[loss]))
+                if level and seed == SEEDS[0]:
+                    curves[f"{method} {level:.0%}"] = loss_curve(path_of(model))
+    rows.sort(key=lambda row: row["level"])  # the seeds of a model in their order
+    compared = differences(rows, [sample.answer for sample in task.test])
     about = {
         "train_pairs": len(task.train),
-        "test_pairs": len(task.test),
-        "teacher_steps": options.teacher_steps,
-        "steps": options.steps,
-        "beams": BEAMS,
+        "teacher_steps": TEACHER_STEPS,
+        "steps": STEPS,
         "example": [task.test[0].prompt, task.test[0].answer],
+        "choices": chosen,
+        "differences": compared,
     }
+    for row in rows:
+        for way in WAYS:
+            del row[way]["replies"]
     options.results.mkdir(parents=True, exist_ok=True)
     result = save(options.results / "t5.json", {**about, "rows": rows, "curves": curves}, compact=True)
-    plot(rows, curves, options.results / "t5.png")
-    print(table(result))
+    plot(result, options.results / "t5.png")
+    print(choices(result), table(result), losses(result), sep="\n\n")
 
 
 def loss_curve(model: Path) -> list[float]:

@@ -18,7 +18,7 @@ SPARSITY = 0.75
 SHAPES: dict[str, dict[str, Any]] = {
     "trained": {"sentences": 64, "length": 64},
     "t5-small": {"sentences": 32, "length": 32, "config": T5_SMALL},
-    "t5-base": {"sentences": 16, "length": 32, "config": T5_BASE},
+    "t5-base": {"sentences": 32, "length": 32, "config": T5_BASE},
 }
 VARIANTS = ("dense f32", "sparse f32", "dense int8", "sparse int8", "dense int8 all", "sparse int8 all")
 AHEAD = "sparse int8 all, planned ahead"  # packed as `sparse int8 all`

@@ -1,23 +1,25 @@
 """How fast T5 translates, dense and with 75% zeros, in fp32 and int8, against CTranslate2 and transformers.
 
-    python -m benchmarks.translation.speed --prepare --dense out/t5/teacher --sparse out/t5/squarehead-75
+    python -m benchmarks.translation.speed --prepare --dense out/t5/teacher --sparse out/t5/seed0/ce-75-rate0.001
     python -m benchmarks.translation.speed --peer-python build/peers/t5/bin/python     # a quiet machine, some minutes
 
-The trained model of translation.accuracy on its held-out sentences, and random weights of T5-small's and T5-base's
-shapes on random tokens, answers of a fixed length. Every engine gets sixteen sentences at a time; outputs are compared
-with transformers' before anything is timed; engines take turns, medians. `--peer-python` belongs to an environment with
-ctranslate2, torch and transformers. Leaves translation_speed.json and .png in results/.
+The trained model of translation.accuracy on its held-out sentences, all of which every engine translates once for its
+BLEU, and random weights of T5-small's and T5-base's shapes on random tokens, answers of a fixed length. Every engine
+gets sixteen sentences at a time; outputs are compared with transformers' before anything is timed; engines take turns,
+medians. `--peer-python` belongs to an environment with ctranslate2, torch and transformers. Leaves
+translation_speed.json and .png in results/.
 """
 
 import argparse
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import islice
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from benchmarks.common import figures
@@ -25,16 +27,25 @@ from benchmarks.common.provenance import ROOT
 from benchmarks.common.results import RESULTS, resume, save
 from benchmarks.common.timing import interleaved
 from benchmarks.common.worker import Worker
-from benchmarks.translation.model import PREFIX
+from benchmarks.translation.data import TEST, held_out
 from benchmarks.translation.prepare import AHEAD, SHAPES, VARIANTS, prepare
 from benchmarks.translation.worker import BATCH
 from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.model import Model
+from cutwork.tasks.task import Sample
+from cutwork.tasks.translation import translation_quality
 
 SCRIPT = Path(__file__).with_name("worker.py")
 BEAMS = (1, 5)
-PEERS = ("CTranslate2 int8", "transformers fp32")
-MOST_SAMPLES = 2000
+# How each is set up, with which variables of the environment: CTranslate2 as it comes, with an instruction set that it
+# would not choose, and with a translator on every core.
+PEERS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+    "CTranslate2 int8": ({"engine": "ctranslate2"}, {}),
+    "CTranslate2 int8, AVX2": ({"engine": "ctranslate2"}, {"CT2_FORCE_CPU_ISA": "AVX2"}),
+    "CTranslate2 int8, AVX512": ({"engine": "ctranslate2"}, {"CT2_FORCE_CPU_ISA": "AVX512"}),
+    "CTranslate2 int8, a translator a core": ({"engine": "ctranslate2", "translators": True}, {}),
+    "transformers fp32": ({"engine": "transformers"}, {}),
+}
 
 Translate = Callable[[list[list[int]], int, int, bool], tuple[list[list[int]], float]]
 
@@ -80,17 +91,27 @@ def cut(tokens: list[int]) -> list[int]:
 
 def sources_of(shape: str, count: int, directory: Path) -> list[list[int]]:
     """What is translated: held-out sentences, or random tokens of about such lengths."""
-    import numpy as np
-    from transformers import AutoTokenizer
-
     if shape == "trained":
-        from benchmarks.translation.sentences import pairs
-
-        tokenizer = AutoTokenizer.from_pretrained(directory)
-        return [tokenizer(PREFIX + english)["input_ids"] for english, _ in islice(pairs(0, held_out=True), count)]
+        return list(map(source_tokens(directory), held_out(TEST)[:count]))
     random = np.random.default_rng(0)
     lengths = random.integers(12, 40, count)
     return [[*random.integers(3, 32000, int(length)).tolist(), 1] for length in lengths]
+
+
+def source_tokens(directory: Path) -> Callable[[Sample], list[int]]:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    return lambda sample: tokenizer(sample.prompt)["input_ids"]
+
+
+def bleu(directory: Path, answers: list[list[int]]) -> float:
+    """Of the whole test."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    texts = tokenizer.batch_decode(list(map(cut, answers)), skip_special_tokens=True)
+    return translation_quality(texts, [sample.answer for sample in held_out(TEST)])["bleu"]
 
 
 def measure(shape: str, options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
@@ -103,9 +124,10 @@ def measure(shape: str, options: argparse.Namespace, console: Console) -> list[d
     versions: dict[str, str] = {}
     loaded, workers = {}, []
     try:
-        for name, engine in (("CTranslate2 int8", "ctranslate2"), ("transformers fp32", "transformers")):
-            spec = {"engine": engine, "model": str((work / "dense-f32").resolve()), "threads": options.threads}
-            worker = Worker(str(options.peer_python), SCRIPT, spec, options.work / f"{shape}-{engine}.log", {})
+        for name, (how, environment) in PEERS.items():
+            spec = {**how, "model": str((work / "dense-f32").resolve()), "threads": options.threads}
+            log = options.work / f"{shape}-{name}.log"
+            worker = Worker(str(options.peer_python), SCRIPT, spec, log, environment)
             workers.append(worker)
             versions[name], engines[name] = worker.about["version"], theirs(worker)
         for variant in (*VARIANTS, AHEAD):
@@ -121,6 +143,13 @@ def measure(shape: str, options: argparse.Namespace, console: Console) -> list[d
         spec = {"engine": "transformers", "model": str((work / "sparse-f32").resolve()), "threads": options.threads}
         other = Worker(str(options.peer_python), SCRIPT, spec, options.work / f"{shape}-sparse.log", {})
         workers.append(other)
+        quality = {}
+        if shape == "trained":
+            test = list(map(source_tokens(work / "dense-f32"), held_out(TEST)))
+            for beams, (name, translate) in product(BEAMS, engines.items()):
+                answers = translate(test, beams, SHAPES[shape]["length"], False)[0]
+                quality[name, beams] = bleu(work / "dense-f32", answers)
+                console.print(f"{beams} beams, {name}: BLEU {quality[name, beams]:.1f}")
         rows = []
         for beams in BEAMS:
             expected = {
@@ -148,6 +177,7 @@ def measure(shape: str, options: argparse.Namespace, console: Console) -> list[d
                     "tokens_per_second": tokens[name] / median(seconds),
                     "seconds": seconds,
                     "same_as_transformers": same[name],
+                    "bleu": quality.get((name, beams)),
                 }
                 rows.append(row)
                 console.print(
@@ -163,7 +193,7 @@ def measure(shape: str, options: argparse.Namespace, console: Console) -> list[d
 
 
 def table(result: dict[str, Any]) -> str:
-    """Sentences and answer tokens per second."""
+    """Sentences and answer tokens per second, and BLEU where it is measured."""
     rows = result["rows"]
     engines = list(dict.fromkeys(row["engine"] for row in rows))
     keys = list(dict.fromkeys((row["shape"], row["beams"]) for row in rows))
@@ -174,7 +204,8 @@ def table(result: dict[str, Any]) -> str:
         if row is None:
             return "–"
         rate, tokens = row["sentences_per_second"], row["tokens_per_second"]
-        return f"{rate:.0f} / {tokens:.0f}" if rate >= 20 else f"{rate:.1f} / {tokens:.0f}"
+        bleu = f" / {row['bleu']:.1f}" if row.get("bleu") is not None else ""
+        return f"{rate:.{0 if rate >= 20 else 1}f} / {tokens:.0f}{bleu}"
 
     names = [f"{shape}, {'greedy' if beams == 1 else f'{beams} beams'}" for shape, beams in keys]
     lines = ["| engine | " + " | ".join(names) + " |", "|---|" + "--:|" * len(names)]

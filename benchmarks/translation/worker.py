@@ -1,7 +1,8 @@
 """Another engine in a process of its own, behind one JSON object per line each way: translate these token ids.
 
-Started with {"engine": "ctranslate2" or "transformers", "model": directory, "threads": n}; then each line {"sources":
-lists of ids, "beams": n, "length": tokens at most, "fixed": if exactly so many} gets {"tokens": lists, "seconds": s}.
+Started with {"engine": "ctranslate2" or "transformers", "model": directory, "threads": n} and how it is set up; then
+each line {"sources": lists of ids, "beams": n, "length": tokens at most, "fixed": if exactly so many} gets {"tokens":
+lists, "seconds": s}.
 """
 
 import json
@@ -15,17 +16,18 @@ BATCH = 16  # sentences that are translated together
 
 
 class CTranslate2:
-    """int8 weights, converted from the checkpoint."""
+    """int8 weights, converted from the checkpoint; `translators`: one to each thread, instead of one with all."""
 
-    def __init__(self, model: str, threads: int) -> None:
+    def __init__(self, model: str, threads: int, translators: bool = False) -> None:
         import ctranslate2
         from ctranslate2.converters import TransformersConverter
         from transformers import AutoTokenizer
 
         with tempfile.TemporaryDirectory() as directory:
             converted = TransformersConverter(model).convert(directory, quantization="int8", force=True)
+            inter, intra = (threads, 1) if translators else (1, threads)
             self._translator = ctranslate2.Translator(
-                converted, device="cpu", compute_type="int8", inter_threads=1, intra_threads=threads
+                converted, device="cpu", compute_type="int8", inter_threads=inter, intra_threads=intra
             )
         self._tokenizer = AutoTokenizer.from_pretrained(model)
         self.version = f"ctranslate2 {ctranslate2.__version__}"
@@ -88,8 +90,8 @@ def main() -> None:
         answers.flush()
 
     spec = json.loads(sys.argv[1])
-    kind = {"ctranslate2": CTranslate2, "transformers": Transformers}[spec["engine"]]
-    engine = kind(spec["model"], spec["threads"])
+    kinds = {"ctranslate2": CTranslate2, "transformers": Transformers}
+    engine = kinds[spec.pop("engine")](**spec)
     answer({"version": engine.version})
     for line in sys.stdin:
         request = json.loads(line)
