@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cutwork.engine.backend import native
 from cutwork.engine.weights import costs
 from cutwork.errors import CutworkError
 from cutwork.pack.record import DType, break_even
+from cutwork.store import bfloat16
 
 
 @pytest.fixture
@@ -30,12 +32,49 @@ def test_measured_costs_are_found_again(cache: Path) -> None:
     assert again.constants == measured.constants and again.bandwidth == measured.bandwidth
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"constants": {"gemv x": [1]}, "bandwidth": 3, "isa": 2}'])
-def test_a_damaged_cache_counts_as_none(cache: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"constants": {"gemv x": [1]}, "bandwidth": 3, "isa": 2}',
+        '{"constants": [], "bandwidth": [1, 1], "isa": ISA}',
+        '{"constants": null, "bandwidth": [1, 1], "isa": ISA}',
+        '{"constants": {}, "bandwidth": null, "isa": ISA}',
+        '{"constants": {}, "bandwidth": [1, 1], "isa": "another"}',
+        pytest.param("[" * 100_000, id="deep"),
+    ],
+)
+def test_a_damaged_cache_counts_as_none(cache: Path, content: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cache.parent.mkdir()
-    cache.write_text(content)
+    cache.write_text(content.replace("ISA", json.dumps(native().isa())))
     assert not costs.have_measured()
     assert costs.load_costs().constants == native().Costs().constants
+    monkeypatch.setenv(costs.ENVIRONMENT, str(cache))
+    with pytest.raises(CutworkError, match=r"\(from CUTWORK_COSTS\) cannot be used: "):
+        costs.load_costs()
+
+
+def test_costs_of_another_instruction_set_are_not_the_models_fault(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costs.measure_costs()
+    another = next(isa for isa in native().isas() if isa != native().isa())
+    cache.write_text(json.dumps(json.loads(cache.read_text()) | {"isa": another}))
+    monkeypatch.setenv(costs.ENVIRONMENT, str(cache))
+    with pytest.raises(CutworkError, match=f"cannot be used: they were measured with {another}, not {native().isa()}"):
+        costs.load_costs()
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "i8"])
+def test_kernels_are_timed_on_the_same_small_numbers(dtype: str) -> None:
+    """Those of bfloat16 once were its subnormals, which some processors multiply slowly."""
+    for encoding in ("dense", "bitmask", "block1x4", "block4x1"):
+        for weight in costs._weights(dtype, encoding, [(16, 64)]):
+            dense = np.asarray(weight.to_dense())  # type: ignore[attr-defined]
+            assert set(np.unique(bfloat16.widen(dense))) <= set(range(8))
 
 
 def test_a_file_overrides_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_gated(isa, activation):
 
 def test_what_is_no_number_stays_none(isa):
     """An activation does not hide it."""
-    for activation in ("silu", "gelu", "gelu_tanh"):
+    for activation in ("silu", "gelu", "gelu_tanh", "relu"):
         plan = Plan()
         gate = np.full((1, 20), np.nan, np.float32)
         tables = {"gate": plan.table(gate), "up": plan.table(np.ones_like(gate))}

@@ -185,6 +185,17 @@ def test_what_a_kernel_would_trust_is_refused():
     lowest[0, 64:][lowest[0, 64:] != 0] = 0x80
     refused("-128", lowest)
     refused("not finite", scale=np.full(20, np.nan, np.float32))
+    spare = good.copy()  # the third step of each tile is half a record
+    spare[-1, -1] = 1
+    refused("after its tile's last step", spare)
+    refused("after its tile's last step", spare, steps=steps)
+    again = columns.copy()
+    again[0, 1] = again[0, 0]
+    refused("two slots for one column", slots.records_of(again, values, np.array([3, 3])))
+    with pytest.raises(ValueError, match="two slots for one column"):
+        _native.Weight.slots(
+            20, 40, slots.bytes_of(again, values >> 4 | 1), np.ones((2, 2, 16), np.float16), 4, group=32
+        )
     for group in (16, 48):  # of which a tile of int4 has no whole number of runs
         with pytest.raises(ValueError, match="multiple of 32"):
             _native.Weight.slots(20, 96, good, np.ones((20, 96 // group), np.float16), keep=4, group=group)

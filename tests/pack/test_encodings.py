@@ -127,7 +127,7 @@ def damage(weight: EncodedWeight, part: str, index: tuple[int, ...] | int, value
         ("offsets", 1, 10**9, "offsets"),
         ("offsets", -1, 3, "offsets"),
         ("values", -1, 1, "padding"),
-        ("scale", 0, -1, "scale"),
+        ("scale", 0, -np.inf, "scale"),
         ("scale", 0, np.nan, "scale"),
     ],
 )

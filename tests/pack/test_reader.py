@@ -13,9 +13,10 @@ from cutwork.pack.decode import decode
 from cutwork.pack.pack import pack
 from cutwork.pack.reader import read_packed, verify
 from cutwork.pack.restore import restore
+from cutwork.store.directory import read_config
 from cutwork.store.safetensors import SafetensorsWriter, Tensor, open_tensors
 
-from .models import plain_tensors, write_checkpoint
+from .models import QUANTIZED, assert_same_tensors, llama_checkpoint, plain_tensors, write_checkpoint
 
 UP = "model.layers.0.mlp.up_proj.weight"
 
@@ -139,6 +140,19 @@ def test_contents_that_a_kernel_trusts(packed: Path, tmp_path: Path, part: str, 
         native = pytest.importorskip("cutwork._native")
         with pytest.raises(ValueError, match=r"row group|offset|nonzeros"):
             native.Weight.masked("bitmask", *weight.shape, weight.values, weight.mask, weight.offsets, weight.scale)
+
+
+def test_a_scale_may_be_negative(tmp_path: Path) -> None:
+    for dtype in QUANTIZED:
+        tensors: dict[str, Tensor] = dict(open_tensors(llama_checkpoint(tmp_path / dtype, dtype, "dense")))
+        for name, tensor in tensors.items():
+            if name.endswith("_scale"):
+                negative = tensor.array ^ 0x8000 if tensor.dtype == "BF16" else -tensor.array
+                tensors[name] = Tensor(tensor.dtype, negative)
+        source = write_checkpoint(tmp_path / f"{dtype} negative", tensors, read_config(tmp_path / dtype))
+        pack(source, tmp_path / f"{dtype} packed")
+        restore(tmp_path / f"{dtype} packed", tmp_path / f"{dtype} back")
+        assert_same_tensors(source, tmp_path / f"{dtype} back")
 
 
 def test_truncated_files(packed: Path) -> None:

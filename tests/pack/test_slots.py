@@ -14,10 +14,17 @@ from cutwork.engine.weights.bind import make_weight
 from cutwork.errors import CutworkError
 from cutwork.pack import slots
 from cutwork.pack.decode import decode
-from cutwork.pack.int4 import encode_int4
+from cutwork.pack.int4 import encode_int4, scales_of
 from cutwork.pack.masked import encode
-from cutwork.pack.pack import PackWriter
+from cutwork.pack.pack import PackWriter, pack
 from cutwork.pack.reader import read_packed, verify
+from cutwork.pack.restore import restore
+from cutwork.store import bfloat16
+from cutwork.store.directory import read_config
+from cutwork.store.packed_codes import unpack_codes
+from cutwork.store.safetensors import Tensor, open_tensors
+
+from .models import llama_checkpoint, plain_tensors, write_checkpoint
 
 
 def weight(rng: np.random.Generator, rows: int, cols: int, density: float, low: int, high: int) -> np.ndarray:
@@ -88,6 +95,21 @@ def test_slots_are_taken_where_they_fit() -> None:
     assert slots.in_slots(scattered, encode(scattered, scale)).encoding == "bitmask"
 
 
+def test_nonzeros_are_codes_not_those_of_the_blocks_slots_take_the_place_of() -> None:
+    codes = np.zeros((64, 320), np.int8)
+    for column in (0, 5, 10, 15):
+        codes[:, column::16] = 1
+    codes[::4, 15::16], codes[::4, 14::16] = 0, 1  # so that blocks of four rows hold some zeros
+    other = encode(codes, np.ones(64, np.float32))
+    stored = slots.in_slots(codes, other)
+    assert (other.encoding, stored.encoding) == ("block4x1", "slots")
+    assert stored.nonzeros == np.count_nonzero(codes) < other.nonzeros
+    verify("w", stored)
+    verify("w", replace(stored, nonzeros=other.nonzeros))  # as older files have it
+    with pytest.raises(CutworkError, match="another number of nonzeros"):
+        verify("w", replace(stored, nonzeros=other.nonzeros + 1))
+
+
 def test_windows_with_steps_of_their_own() -> None:
     codes = sparse_codes(12, -127, 127, 64, 320)
     codes[:32, 64:] = 0  # of half of the tiles only four windows are left
@@ -133,3 +155,56 @@ def test_damage_is_named() -> None:
         verify("w", replace(stored, values=stored.values[:-1]))
     with pytest.raises(CutworkError, match="beyond the last row or column"):
         verify("w", replace(stored, shape=(63, 320)))
+
+
+@pytest.mark.parametrize("dtype", ["i8", "i4"])
+def test_one_weight_has_one_slot(dtype: str) -> None:
+    codes = sparse_codes(4, -7, 7)
+    scale = np.ones((64, 10), np.float32)
+    stored = slots.in_slots(
+        codes, encode(codes, scale[:, 0].copy()) if dtype == "i8" else encode_int4(codes, scale, 32)
+    )
+    twice = stored.values.copy()
+    twice[0, 1] ^= (twice[0, 0] ^ twice[0, 1]) & 15  # the column of the second slot is now that of the first
+    with pytest.raises(CutworkError, match="two slots for one column"):
+        verify("w", replace(stored, values=twice))
+
+
+@pytest.mark.parametrize("keep", [4, 0])
+def test_what_fills_up_a_tiles_last_record_is_empty(keep: int) -> None:
+    codes = sparse_codes(4, -127, 127, cols=304)  # 19 windows
+    stored = slots.in_slots(codes, encode(codes, np.ones(64, np.float32)))
+    if not keep:
+        stored = replace(stored, keep=0, steps=slots.steps_of_weight(stored))
+    verify("w", stored)
+    values = stored.values.copy()
+    values[-1, -1] = 1
+    with pytest.raises(CutworkError, match="codes after its tile's last step"):
+        verify("w", replace(stored, values=values))
+
+
+def test_int4_in_slots_is_restored_as_floats_beside_what_no_kernel_reads(tmp_path: Path) -> None:
+    tensors: dict[str, Tensor] = dict(open_tensors(llama_checkpoint(tmp_path / "plain", "I4", "4:16")))
+    odd, name = "model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.k_proj.weight"
+    tensors[f"{odd}_g_idx"] = Tensor("I32", np.arange(128, dtype=np.int32) // 32)
+    source = write_checkpoint(tmp_path / "source", tensors, read_config(tmp_path / "plain"))
+    pack(source, tmp_path / "packed")
+    stored = read_packed(tmp_path / "packed").weights[name]
+    assert (stored.encoding, stored.dtype) == ("slots", "i4")
+    restore(tmp_path / "packed", tmp_path / "back")
+    scale = bfloat16.to_float32(tensors[f"{name}_scale"].array).repeat(32, axis=1)
+    expected = bfloat16.from_float32(unpack_codes(tensors[f"{name}_packed"].array, 4, 128) * scale)
+    np.testing.assert_array_equal(open_tensors(tmp_path / "back")[name].array, expected + 0)
+
+
+def test_a_head_rounded_to_int4_in_slots_is_restored(tmp_path: Path) -> None:
+    tensors = plain_tensors("F32")
+    head = 0.1 * sparse_codes(4, -7, 7, 50, 320).astype(np.float32)
+    tensors["lm_head.weight"] = Tensor("F32", head)
+    pack(write_checkpoint(tmp_path / "source", tensors), tmp_path / "packed", head="i4")
+    stored = read_packed(tmp_path / "packed").weights["lm_head.weight"]
+    assert (stored.encoding, stored.dtype) == ("slots", "i4")
+    restore(tmp_path / "packed", tmp_path / "back")
+    restored = open_tensors(tmp_path / "back")["lm_head.weight"].array
+    np.testing.assert_array_equal(restored, decode(stored) * scales_of(stored).repeat(128, axis=1)[:, :320])
+    np.testing.assert_allclose(restored, head, atol=0.1)

@@ -6,6 +6,7 @@ import numpy as np
 
 from cutwork.pack.masked import pack_bits, select, unpack_bits
 from cutwork.pack.record import MAX_COLS, TAIL_BYTES, EncodedWeight
+from cutwork.pack.slots import decode_slots
 from cutwork.store import bfloat16
 
 TILE_ROWS = 16
@@ -55,7 +56,7 @@ def encode_int4(codes: np.ndarray, scale: np.ndarray, group: int, *, allow_bitma
 
 
 def decode_int4(weight: EncodedWeight) -> np.ndarray:
-    """Int8 codes [rows, cols]."""
+    """Int8 codes [rows, cols] of a dense weight or a bitmask."""
     rows, cols = weight.shape
     codes = np.empty((rows, cols), np.int8)
     for begin, end in _chunks(tiles_of(rows), cols):
@@ -99,9 +100,10 @@ def damage_of(weight: EncodedWeight) -> str | None:
 
 
 def dequantize(weight: EncodedWeight) -> np.ndarray:
-    """The float32 values [rows, cols] that the codes stand for."""
+    """The float32 values [rows, cols] that the codes stand for, in whichever encoding."""
+    codes = decode_slots(weight) if weight.encoding == "slots" else decode_int4(weight)
     columns = np.arange(weight.shape[1]) // weight.group
-    return np.asarray(decode_int4(weight) * scales_of(weight)[:, columns], np.float32)
+    return np.asarray(codes * scales_of(weight)[:, columns], np.float32)
 
 
 def scales_of(weight: EncodedWeight) -> np.ndarray:

@@ -56,11 +56,9 @@ def verify(name: str, weight: EncodedWeight) -> None:
     def refuse(problem: str) -> CutworkError:
         return CutworkError(f"weight '{name}' is damaged: {problem}; pack the model again")
 
-    if weight.scale is not None and weight.dtype == "i4":
-        if not np.isfinite(scales_of(weight)).all():
-            raise refuse("a scale is not finite")
-    elif weight.scale is not None and not (np.isfinite(weight.scale).all() and (weight.scale >= 0).all()):
-        raise refuse("a scale is negative or not finite")
+    scale = scales_of(weight) if weight.dtype == "i4" else weight.scale
+    if scale is not None and not np.isfinite(scale).all():
+        raise refuse("a scale is not finite")
     if weight.encoding == "dense":
         return
     if weight.dtype == "i4" or weight.encoding == "slots":

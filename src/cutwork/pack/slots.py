@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from cutwork.pack.masked import count_stored
 from cutwork.pack.record import MAX_COLS, EncodedWeight
 
 TILE_ROWS = 16
@@ -52,7 +53,7 @@ def in_slots(codes: np.ndarray, other: EncodedWeight) -> EncodedWeight:
         other.dtype,
         codes.shape,
         np.concatenate(values),
-        other.nonzeros,
+        int(np.count_nonzero(codes)),
         other.scale,
         group=other.group,
         keep=keep if alike_wins else 0,
@@ -85,8 +86,14 @@ def damage_of_slots(weight: EncodedWeight) -> str | None:
     padded = join(columns, codes, steps, whole)
     if padded[rows:].any() or padded[:, cols:].any():
         return "a slot stands for a weight beyond the last row or column"
-    if np.count_nonzero(codes) != weight.nonzeros:
-        return "its slots have another number of nonzeros"
+    nonzeros = np.count_nonzero(codes)
+    if weight.dtype == "i8" and np.count_nonzero(values[:, STEP_SLOTS:]) != nonzeros:
+        return "a record has codes after its tile's last step"
+    if np.count_nonzero(padded) != nonzeros:
+        return "a row has two slots for one column"
+    if weight.nonzeros != nonzeros:  # older files may count the zeros of blocks, the encoding these took the place of
+        stored = [int(count.sum()) for count in count_stored(padded[:rows, :cols]).values()]
+        return None if weight.nonzeros in stored else "its slots have another number of nonzeros"
     return None
 
 

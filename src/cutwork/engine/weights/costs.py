@@ -17,6 +17,7 @@ from cutwork.machine import cpu_name
 from cutwork.pack.int4 import GROUP, encode_int4
 from cutwork.pack.masked import encode
 from cutwork.pack.slots import TAKE, bytes_of, split, tiles_of, windows_of
+from cutwork.store import bfloat16
 from cutwork.store.atomic import write_atomically
 from cutwork.store.cache import cache_directory
 
@@ -113,9 +114,17 @@ def cache_path() -> Path:
 
 
 def _read(path: Path) -> Costs:
-    content = json.loads(path.read_text())
+    """Raises OSError, or for what are no costs of this process's instruction set ValueError, TypeError or KeyError."""
+    try:
+        content = json.loads(path.read_text())
+    except RecursionError:
+        raise ValueError("the file is nested too deeply") from None
+    if not isinstance(content, dict) or not isinstance(content.get("constants"), dict):
+        raise ValueError("the file has no object 'constants'")
+    if content["isa"] != native().isa():
+        raise ValueError(f"they were measured with {content['isa']}, not {native().isa()}")
     constants = {name: tuple(values) for name, values in content["constants"].items()}
-    return native().Costs(constants, tuple(content["bandwidth"]), content["isa"])
+    return native().Costs(constants, tuple(content["bandwidth"]))
 
 
 def _weights(dtype: str, encoding: str, shapes: Sequence[tuple[int, int]]) -> list[TimedWeight]:
@@ -131,7 +140,8 @@ def _weights(dtype: str, encoding: str, shapes: Sequence[tuple[int, int]]) -> li
             scale = np.ones((rows, -(-cols // GROUP)), np.float32)
             encoded = encode_int4(values.astype(np.int8), scale, GROUP, allow_bitmask=encoding == "bitmask")
         else:
-            stored = values.astype({"f32": np.float32, "bf16": np.uint16, "i8": np.int8}[dtype])
+            stored = values.astype(np.int8 if dtype == "i8" else np.float32)
+            stored = bfloat16.from_float32(stored) if dtype == "bf16" else stored
             rows_scale = np.ones(rows, np.float32) if dtype == "i8" else None
             encoded = encode(stored, rows_scale, allow_bitmask=encoding in _ZEROS)
         weights.append(make_weight("timed", (rows, cols), encoded, native().Weight))
