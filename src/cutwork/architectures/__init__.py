@@ -12,6 +12,7 @@ from cutwork.architectures.architecture import Architecture, Classified, Emit, K
 from cutwork.architectures.wrappers import check_wrapper
 from cutwork.errors import CutworkError
 from cutwork.plan.builder import Plan
+from cutwork.plan.ops import Linear
 from cutwork.plan.verify import verify
 
 _modules = (import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__))
@@ -85,6 +86,16 @@ def build_embedding_plan(config: Mapping[str, Any], *, scored: bool = False) -> 
     plan = build_plan({**config, **headless}).without_head()
     verify(plan)
     return plan
+
+
+def linears(config: Mapping[str, Any]) -> set[str]:
+    """What plans call the stored matrices that a model's tokens are multiplied by; raises as `build_plan` does."""
+    found: set[str] = set()
+    for plan in filter(None, (build_plan(config), build_encoder_plan(config))):
+        names = list(plan.weights)
+        multiplied = {names[weight] for op in plan.ops if isinstance(op, Linear) for weight in op.weights}
+        found |= multiplied - plan.constants.keys() - plan.derived.keys()
+    return found
 
 
 def _build(emit: Emit, config: Mapping[str, Any]) -> Plan:

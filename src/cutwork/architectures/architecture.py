@@ -26,10 +26,11 @@ class Architecture:
     as where that is left out; `tied_if_missing` where configs do not tell whether the head is tied, but what is stored
     does. renames, endings: how names begin, and end, in checkpoints and in plans. unread: what checkpoints carry
     although the forward pass does not read it. transposed: floats of linears that checkpoints hold as [inputs,
-    outputs]. headless: what configs have to say instead for hidden states alone, where the plan does some of the head's
-    work before it. start: the config's keys for the first token of an answer, in turn. frames: of a spectrogram, in
-    each entry that an encoder reads; 0 if it reads tokens. told_by_names: from a config and the names of the stored
-    tensors, what has to be noted in that config of these.
+    outputs]. precise: linears of blocks that are not rounded unless asked for by name. headless: what configs have to
+    say instead for hidden states alone, where the plan does some of the head's work before it. start: the config's keys
+    for the first token of an answer, in turn. frames: of a spectrogram, in each entry that an encoder reads; 0 if it
+    reads tokens. told_by_names: from a config and the names of the stored tensors, what has to be noted in that config
+    of these.
     """
 
     model_type: str
@@ -47,6 +48,7 @@ class Architecture:
     endings: tuple[tuple[str, str], ...] = ()
     unread: tuple[str, ...] = ()
     transposed: tuple[str, ...] = ()
+    precise: tuple[str, ...] = ()
     headless: tuple[tuple[str, Any], ...] = ()
     start: tuple[str, ...] = ("decoder_start_token_id",)
     frames: int = 0

@@ -157,6 +157,7 @@ ARCHITECTURE = Architecture(
     embedding="shared.weight",
     copies=_COPIES,
     tied_if_missing=True,
+    precise=("*.wo.weight",),  # whose inputs exceed half precision
     unread=(HEAD, *_COPIES, "*.EncDecAttention.relative_attention_bias.weight"),
     start=("decoder_start_token_id", "pad_token_id"),
 )

@@ -60,6 +60,13 @@ def named_adapters(given: Sequence[str] | None) -> dict[str, str]:
 
 def _options(
     threads: Annotated[int, typer.Option("--threads", "-t", min=0, help="0: every CPU this process may use.")] = 0,
+    weights: Annotated[
+        Literal["auto", "i8", "i4"],
+        typer.Option(
+            help="Round a checkpoint's floats while it is loaded: i8, nearly the same and up to twice as fast as "
+            "bfloat16, or i4. auto: as they are stored."
+        ),
+    ] = "auto",
     reorder_weights: Annotated[
         bool | None,
         typer.Option(
@@ -94,6 +101,7 @@ def _options(
 ) -> "LoadOptions":
     return {
         "threads": threads,
+        "weights": weights,
         "reorder_weights": reorder_weights,
         "huge_pages": huge_pages,
         "max_context": context,

@@ -25,6 +25,13 @@ def pack(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint directory or Hub name; see --restore.")],
     output: Annotated[Path, typer.Argument(metavar="OUT", help="Directory to make.")],
     dtype: Annotated[FloatDType, typer.Option(help="Of unquantised matrices; auto: the checkpoint's.")] = "auto",
+    weights: Annotated[
+        HeadDType,
+        typer.Option(
+            help="Round the linears of the blocks to the nearest, without calibration: i8 per row, i4 per 128 columns "
+            "of a row; the output head, too, to i8. cutwork quantize loses less in 4 bits."
+        ),
+    ] = "auto",
     head: Annotated[
         HeadDType,
         typer.Option(
@@ -39,7 +46,8 @@ def pack(
 
     Plain, int-quantized and pack-quantized checkpoints are read. Other commands pack them in memory at every start.
 
-    Example: [bold]cutwork pack out/smollm2-gsm/sparse-quantized out/packed[/bold]
+    Example: [bold]cutwork pack out/smollm2-gsm/sparse-quantized out/packed[/bold]; of one that is not quantised yet,
+    [bold]cutwork pack Qwen/Qwen3-0.6B out/qwen-int8 --weights i8[/bold]
     """
     from cutwork.store.directory import kind_of
     from cutwork.store.resolve import resolve
@@ -56,7 +64,7 @@ def pack(
     from cutwork.pack.pack import pack as write
 
     with _progress("packing") as report:
-        summary = write(source, output, dtype, head=head, overwrite=overwrite, progress=report)
+        summary = write(source, output, dtype, weights=weights, head=head, overwrite=overwrite, progress=report)
     if as_json:
         print_json(_as_dict(summary, output))
     else:

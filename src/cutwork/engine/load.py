@@ -27,6 +27,7 @@ from cutwork.errors import CutworkError
 from cutwork.machine import available_memory
 from cutwork.pack.reader import PackedModel, read_packed
 from cutwork.pack.record import EncodedWeight
+from cutwork.pack.rounding import Rounding
 from cutwork.plan.builder import Plan
 from cutwork.plan.ops import AddPositions, Output
 from cutwork.store.directory import kind_of
@@ -279,14 +280,19 @@ def _check_guessed_for(target: Runtime) -> None:
         raise CutworkError("a model that writes no text cannot be guessed for; leave out draft")
 
 
-def read_model(path: str | Path) -> PackedModel:
-    """A model directory of any kind, or a model of the Hub, packed in memory if it is not yet."""
+def read_model(path: str | Path, weights: Rounding = "auto", threads: int = 0) -> PackedModel:
+    """A model directory of any kind, or a model of the Hub, packed in memory if it is not yet.
+
+    Raises CutworkError for what cannot be read, and for `weights` to be rounded of a packed one.
+    """
     directory = resolve(path, codes=True)
     if kind_of(directory) == "packed":
+        if weights != "auto":
+            raise CutworkError(f"{directory} is packed, so its weights stay as they are; leave out weights")
         return read_packed(directory)
     from cutwork.pack.in_memory import pack_in_memory
 
-    return pack_in_memory(directory)
+    return pack_in_memory(directory, weights, threads)
 
 
 def _context(plan: Plan, lengths: Lengths, usual: int | None) -> Lengths:

@@ -8,6 +8,7 @@ from cutwork.engine.adapters import check_names, number_of
 from cutwork.engine.backend import BackendName
 from cutwork.engine.weights.cache_size import CacheDType
 from cutwork.errors import CutworkError, check_known
+from cutwork.pack.rounding import Rounding
 
 LOOKUP = "ngram"  # in place of a draft model
 
@@ -16,6 +17,7 @@ class LoadOptions(TypedDict, total=False):
     """Keywords of `Model.load`, which says what they mean."""
 
     threads: int
+    weights: Rounding
     cache_dtype: Literal["auto"] | CacheDType
     max_context: int | None
     max_input: int | None
@@ -32,6 +34,7 @@ class LoadOptions(TypedDict, total=False):
 
 _DEFAULTS: LoadOptions = {
     "threads": 0,
+    "weights": "auto",
     "cache_dtype": "auto",
     "max_context": None,
     "max_input": None,
@@ -56,6 +59,8 @@ def with_defaults(given: LoadOptions) -> LoadOptions:
         raise CutworkError(f"threads must be from 0 to 1024 and max_batch at least 1, not {threads} and {max_batch}")
     if cache_dtype not in ("auto", *get_args(CacheDType)):
         raise CutworkError(f"cache_dtype must be auto, f32, bf16 or i8, not {cache_dtype!r}")
+    if options["weights"] not in get_args(Rounding):
+        raise CutworkError(f"weights must be auto, i8 or i4, not {options['weights']!r}")
     if not 1 <= options["draft_tokens"] <= 32:
         raise CutworkError(f"draft_tokens must be from 1 to 32, not {options['draft_tokens']}")
     names = list(options["adapters"])

@@ -86,7 +86,7 @@ class Model:
         self.start_tokens = start_tokens(settings, self.architecture.start, size) if self.encoder else []
         self.chat_template = ChatTemplate(self.tokenizer)
         self.stop_tokens = stop_tokens(settings, self.tokenizer, size)
-        self.usual_sampling = usual_sampling(settings)  # for a server's clients; nobody else is drawn for unasked
+        self.usual_sampling = usual_sampling(settings)  # of a server or a chat; nobody else is drawn for unasked
         if options["draft"] == LOOKUP:
             add_lookup(runtime, options)
         elif options["draft"] is not None:
@@ -122,23 +122,23 @@ class Model:
 
         A checkpoint that is not packed is packed in memory. Options:
 
-        threads: CPUs to use, 0 for all this process may use. cache_dtype: of the KV cache, "f32", "bf16" or "i8" (a
-        scale per token and head: half the memory of bf16, for a small error); "auto" is f32 for a float32 model and
-        bf16 otherwise. max_context: tokens per sequence, prompt and answer; by default what
-        the model was made for, or less if memory is short. max_input: tokens of an input, if the model has an encoder.
-        max_batch: sequences at a time. cache_bytes: memory for the
-        KV cache, by default at most a quarter of what is available. backend: "native", "reference" (slow, NumPy) or
+        threads: CPUs to use, 0 for all this process may use. weights: "i8" or "i4" rounds the linears of the blocks of
+        a checkpoint, and its output head to "i8", each to the nearest and without calibration; "auto" leaves all as
+        they are stored. cache_dtype: of the KV cache, "f32", "bf16" or "i8" (a scale per token and head: half the
+        memory of bf16, for a small error); "auto" is f32 for a float32 model and bf16 otherwise. max_context: tokens
+        per sequence, prompt and answer; by default what the model was made for, or less if memory is short. max_input:
+        tokens of an input, if the model has an encoder. max_batch: sequences at a time. cache_bytes: memory for the KV
+        cache, by default at most a quarter of what is available. backend: "native", "reference" (slow, NumPy) or
         "auto": native, unless the environment says CUTWORK_REFERENCE=1. draft: the directory of a quicker model with
         the same tokenizer that guesses up to `draft_tokens` tokens, 4 by default, which this one then checks in one
         step: the answers stay this model's own, draws have its distribution. "ngram" guesses without a model what
         followed the last tokens where they stood before. reorder_weights: lay out sparse int8 ones for many tokens
         once: about 2.5 more bytes per nonzero, faster batches with AVX-512's VBMI2, else nothing; None: where that is
-        at most a quarter of the free memory.
-        huge_pages: copy the weights to memory, a larger model's to huge pages, read faster; if not, processes share the
-        file's, which must then stay as it is: replace a model by renaming another to its place, as `pack` does.
-        adapters: directories of PEFT's LoRA adapters by the names that requests choose them by; they are added as each
-        request asks, in floats, to a model of any encoding, sparse ones too. adapter: the one of them that answers
-        where none is named; by default none.
+        at most a quarter of the free memory. huge_pages: copy the weights to memory, a larger model's to huge pages,
+        read faster; if not, processes share the file's, which must then stay as it is: replace a model by renaming
+        another to its place, as `pack` does. adapters: directories of PEFT's LoRA adapters by the names that requests
+        choose them by; they are added as each request asks, in floats, to a model of any encoding, sparse ones too.
+        adapter: the one of them that answers where none is named; by default none.
 
         Raises CutworkError for whatever is wrong with the model or the options.
 
@@ -146,7 +146,7 @@ class Model:
         """
         checked = with_defaults(options)
         with damaged_if_not_understood(path):
-            return cls(read_model(path), **checked)
+            return cls(read_model(path, checked["weights"], checked["threads"]), **checked)
 
     @overload
     def generate(  # type: ignore[overload-overlap]  # a str is a sequence of str

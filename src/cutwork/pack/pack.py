@@ -13,6 +13,7 @@ from cutwork.pack.convert import LOWEST, convert
 from cutwork.pack.manifest import Manifest, Source, WeightEntry, write_manifest
 from cutwork.pack.reader import STORED_DTYPE
 from cutwork.pack.record import EncodedWeight
+from cutwork.pack.rounding import Rounding, rounding
 from cutwork.pack.source import SourceCheckpoint, SourceWeight
 from cutwork.pack.zeros import negative_zeros
 from cutwork.store.directory import copy_side_files
@@ -132,16 +133,18 @@ def pack(
     output: Path,
     dtype: Literal["auto", "f32", "bf16"] = "auto",
     *,
-    head: Literal["auto", "i8", "i4"] = "auto",
+    weights: Rounding = "auto",
+    head: Rounding = "auto",
     examples: Sequence[str] = (),
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> PackSummary:
     """Pack a plain or quantised checkpoint into the directory `output`, which appears when it is complete.
 
-    `dtype` is that of unquantised matrices; `head` that of the output head (or the embedding tied to it), which is read
-    whole for every token: unless it is quantised already, `i8` rounds it per row, `i4` per row and 128 columns. Only
-    one weight is in memory at a time, as it was and as it is stored. `examples` are prompts of the model's task, kept
+    `dtype` is that of unquantised matrices. `weights` and `head` say what is rounded to the nearest, unless it is
+    quantised already, `i8` per row, `i4` per row and 128 columns: the linears of the blocks, and the output head (or
+    the embedding tied to it), which is read whole for every token and is `i8` where the linears are rounded. Only one
+    weight is in memory at a time, as it was and as it is stored. `examples` are prompts of the model's task, kept
     beside it if they are short.
     Raises CutworkError for what cannot be read, a taken `output` or a full disk.
     """
@@ -149,6 +152,7 @@ def pack(
         checkpoint = SourceCheckpoint(source)
     if head != "auto" and checkpoint.head is None:
         raise CutworkError(f"{source} has no output head, so none can be {head}; leave --head out")
+    dtypes = rounding(checkpoint, weights, head)
     summary = PackSummary(source_nbytes=checkpoint.nbytes)
     config = dict(checkpoint.config)
     if checkpoint.dequantized:
@@ -161,8 +165,7 @@ def pack(
                 if progress:
                     progress(done, len(checkpoint.names))
                 weight = checkpoint.weight(name)
-                round_it = head != "auto" and name == checkpoint.head and not weight.quantized
-                encoded = convert(name, weight, head if round_it else dtype)
+                encoded = convert(name, weight, dtypes.get(name, dtype))
                 writer.add(name, encoded)
                 summary.clamped += _keep_what_restores(writer, origin, name, weight, encoded)
                 summary.weights.append(_describe(name, encoded))
