@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from cutwork.errors import CutworkError
-from cutwork.recipe import PruneSettings, QuantizeSettings, load_recipe
+from cutwork.recipe import QAT, Losses, PruneSettings, QuantizeSettings, Recipe, TuneSettings, load_recipe
 from cutwork.store.demo_model import NAMES
 from cutwork.store.fingerprint import digest
 from cutwork.tasks.load import TASKS, load_task
@@ -92,3 +92,26 @@ def test_nothing_needs_to_be_tuned_unless_it_is_pruned_by_levels() -> None:
     assert load_recipe(path, ["tune=null"]).tune is None
     with pytest.raises(CutworkError, match=r"prune.levels: .*tune must not be null"):
         load_recipe(path, ["tune=null", "prune.levels=[0.3, 0.6]", "prune.pattern=unstructured"])
+
+
+def test_what_is_said_of_a_stage_leaves_its_other_defaults(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("name: a\nmodel: m\noutput: o\ntask: {name: gsm8k}\n")
+    changed = load_recipe(recipe, ["tune.epochs=2", "quantize.qat.max_steps=50"])
+    assert changed.tune == TuneSettings(epochs=2, losses=Losses(squarehead=1.0))
+    assert changed.quantize and changed.quantize.qat == QAT.model_copy(update={"max_steps": 50})
+    losses = load_recipe(recipe, ["tune.losses.ce=0.5", "quantize.qat.losses.ce=0.5"])
+    assert losses.tune and losses.quantize and losses.tune.losses == losses.quantize.qat.losses == Losses(ce=0.5)
+    assert load_recipe(recipe, ["teacher.epochs=2"]).teacher == TuneSettings(epochs=2)
+    with pytest.raises(CutworkError, match=r"unknown key 'tune\.epoch'; did you mean 'epochs'"):
+        load_recipe(recipe, ["tune.epoch=2"])
+
+
+def test_a_recipe_that_says_everything_says_the_same_as_before() -> None:
+    whole = {"name": "a", "model": "m", "output": "o", "task": {"name": "gsm8k"}}
+    plain = TuneSettings(max_steps=3)  # of cross-entropy alone
+    learned = QAT.model_copy(update={"losses": Losses(), "learning_rate": 1e-4})
+    said = {"tune": plain.model_dump(mode="json"), "quantize": {"qat": learned.model_dump(mode="json")}}
+    read = Recipe.model_validate(whole | said)
+    assert read.tune and read.tune.as_key() == plain.as_key()
+    assert read.quantize and read.quantize.as_key() == QuantizeSettings(qat=learned).as_key()

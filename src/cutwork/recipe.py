@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from cutwork.errors import CutworkError
 
@@ -109,7 +109,7 @@ class TuneSettings(Settings):
     max_steps: int = -1  # optimiser steps; overrides epochs when positive
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    warmup_steps: Annotated[int, Field(ge=0)] = 20
+    warmup_steps: Annotated[int, Field(ge=0)] = 20  # at most half of all steps
     schedule: Schedule = "linear"
     batch_size: Positive = 32  # samples per optimiser step
     micro_batch_size: Positive = 8  # samples per forward pass; the rest is gradient accumulation
@@ -187,8 +187,15 @@ class PruneSettings(Settings):
 
 DEFAULT_IGNORED = ("lm_head",)
 
+SPARSE = TuneSettings(losses=Losses(squarehead=1.0))
 # Rounding to bfloat16 would be as coarse as the one that is being learned.
 QAT = TuneSettings(max_steps=200, learning_rate=1e-5, losses=Losses(squarehead=1.0), dtype="float32")
+
+
+def _over(default: TuneSettings) -> BeforeValidator:
+    """Where some settings are given, the others are those of this default, not TuneSettings' own."""
+    own = default.model_dump(exclude_unset=True)
+    return BeforeValidator(lambda given: own | given if isinstance(given, dict) else given)
 
 
 class QuantizeSettings(Settings):
@@ -209,7 +216,7 @@ class QuantizeSettings(Settings):
     smoothing: Fraction = later(0.0)  # SmoothQuant's strength; 0: none, the paper's is 0.5
     sparsity: Fraction = later(0.0)  # prune to it as well (SparseGPT and GPTQ together); 0: not
     token_weights: TokenWeights = later("equal")  # as in PruneSettings, for GPTQ
-    qat: TuneSettings = later(QAT)  # of method qat; the teacher is the model itself, unquantised
+    qat: Annotated[TuneSettings, _over(QAT)] = later(QAT)  # of method qat; the teacher is the model itself, unquantised
 
     @model_validator(mode="after")
     def _options_fit_the_method(self) -> "QuantizeSettings":
@@ -223,6 +230,10 @@ class QuantizeSettings(Settings):
             raise ValueError("qat: whole weights are trained and zeros stay; leave out keep_zeros, lora, gradual")
         if self.qat.weights == "bfloat16":
             raise ValueError("qat: bfloat16 weights are as coarse as the rounding that is learned; leave out weights")
+        if self.qat.dtype != "float32":
+            raise ValueError("qat: bfloat16 is as coarse as the rounding that is learned; leave out dtype")
+        if self.qat.keep_best or self.qat.patience:
+            raise ValueError("qat: no validation loss is measured; leave out keep_best and patience")
         return self
 
     @property
@@ -278,7 +289,7 @@ class Recipe(Settings):
     task: TaskSettings
     teacher: TuneSettings | None = None  # dense fine-tuning; without it the model is its own teacher
     prune: PruneSettings = PruneSettings()
-    tune: TuneSettings | None = TuneSettings(losses=Losses(squarehead=1.0))  # null: what is pruned stays as it is
+    tune: Annotated[TuneSettings | None, _over(SPARSE)] = SPARSE  # null: what is pruned stays as it is
     quantize: QuantizeSettings | None = QuantizeSettings()
     pack: PackSettings = PackSettings()
     compare: CompareSettings = CompareSettings()

@@ -2,15 +2,18 @@
 
 import json
 import re
+import wave
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 import yaml
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
+import cutwork.cli
 from cutwork.cli.prune import prune
 from cutwork.cli.quantize import quantize
 from cutwork.cli.training import training_task
@@ -160,6 +163,8 @@ def test_bad_options_are_one_sentence(tmp_path: Path) -> None:
     for option, value in (("--steps", 5), ("--lr", 1e-4)):
         with pytest.raises(CutworkError, match=f"^{option} is for --method qat alone"):
             call("quantize", dense, tmp_path / "out", "--method", "rtn", option, value)
+    with pytest.raises(CutworkError, match=r"^--activation-memory: input should be a finite number \(got inf\)"):
+        call("prune", dense, tmp_path / "out", "--method", "magnitude", "--activation-memory", "inf")
     with pytest.raises(CutworkError, match="no task 'gsm9k'"):
         call("tune", dense, tmp_path / "out", "--task", "gsm9k")
     with pytest.raises(CutworkError, match="no model directory"):
@@ -226,3 +231,37 @@ def test_adapters_have_to_be_asked_for(tmp_path: Path) -> None:
             call("tune", tmp_path, tmp_path / "out", "--task", "gsm8k", option, value)
     with pytest.raises(CutworkError, match=r"--lora-alpha: input should be greater than 0"):
         call("tune", tmp_path, tmp_path / "out", "--task", "gsm8k", "--lora-rank", 4, "--lora-alpha", 0)
+
+
+def test_all_recordings_are_trained_on_and_some_calibrated_with(tmp_path: Path) -> None:
+    pytest.importorskip("soundfile")
+    for split, count in (("train", 12), ("test", 1)):
+        (tmp_path / split).mkdir()
+        lines = []
+        for i in range(count):
+            with wave.open(str(tmp_path / split / f"{i}.wav"), "wb") as file:
+                file.setparams((1, 2, 16000, 0, "NONE", ""))
+                file.writeframes(bytes(320))
+            lines.append(json.dumps({"file_name": f"{i}.wav", "text": str(i)}))
+        (tmp_path / split / "metadata.jsonl").write_text("\n".join(lines))
+    assert len(training_task(str(tmp_path), None, None, 0).train) == 12
+    assert len(training_task(str(tmp_path), None, None, 0, least=8).train) == 8
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:119] . DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+def test_too_little_memory_is_one_sentence(
+    error: RuntimeError, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("cutwork.cli.app", fail)
+    with pytest.raises(SystemExit):
+        cutwork.cli.main()
+    assert capsys.readouterr().err.startswith("error: out of memory; lower micro_batch_size")

@@ -22,7 +22,7 @@ from cutwork.torch_models.data import examples
 from cutwork.torch_models.load import load_model, load_tokenizer
 from cutwork.tune.masks import sparsity
 from tests.tiny_checkpoint import write_tiny_checkpoint
-from tests.torch_models.tiny import FAMILIES, gpt2, opt, sums, weights
+from tests.torch_models.tiny import FAMILIES, gpt2, mixture, opt, sums, weights
 
 QUIET = Console(quiet=True)
 FEW = PruneSettings(sparsity=0.6, calibration_samples=16)
@@ -118,6 +118,13 @@ def test_bad_input_is_one_sentence(dense: Path, tmp_path: Path) -> None:
         save_file(rest or {"norm": stored["model.norm.weight"]}, other / "model.safetensors", {"format": "pt"})
         with pytest.raises(CutworkError, match=said):
             prune(other, tmp_path / "out", FEW, sums(4), console=QUIET)
+
+
+def test_a_mixture_of_experts_is_refused_and_not_its_attention_pruned_alone(tmp_path: Path) -> None:
+    mixture().save_pretrained(tmp_path / "mixture")
+    with pytest.raises(CutworkError, match="as mixtures of experts do"):
+        prune(tmp_path / "mixture", tmp_path / "out", FEW.model_copy(update={"method": "magnitude"}), console=QUIET)
+    assert [path.name for path in tmp_path.iterdir()] == ["mixture"]
 
 
 def store(model: Any, directory: Path, dense: Path, **options: Any) -> Path:

@@ -75,6 +75,17 @@ def test_it_learns_keeps_zeros_and_writes_what_it_trained(sparse: Path, tmp_path
     assert losses["out"] < losses["rtn"]
 
 
+def test_only_its_own_work_is_removed(sparse: Path, tmp_path: Path) -> None:
+    run = tmp_path / "out.work" / "run.json"
+    run.parent.mkdir()
+    run.write_text("{}")  # of an interrupted `tune`
+    quantize(sparse, tmp_path / "out", QuantizeSettings(method="rtn"), overwrite=True, console=QUIET)
+    learned = QuantizeSettings(method="qat", qat=TRAINED)
+    with pytest.raises(CutworkError, match=r"out\.work is not from quantize --method qat; move it away"):
+        quantize(sparse, tmp_path / "out", learned, sums(64), overwrite=True, console=QUIET)
+    assert run.is_file()
+
+
 def test_an_interrupted_training_goes_on(sparse: Path, tmp_path: Path) -> None:
     settings = QuantizeSettings(method="qat", qat=TRAINED)
     with pytest.raises(CutworkError, match="lower learning_rate"):
@@ -85,7 +96,14 @@ def test_an_interrupted_training_goes_on(sparse: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "quantize-report.json").read_text())["settings"]["method"] == "qat"
 
 
-@pytest.mark.parametrize("bad", [{"smoothing": 0.5}, {"sparsity": 0.5}, {"qat": {"keep_zeros": False}}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"smoothing": 0.5},
+        {"sparsity": 0.5},
+        *({"qat": each} for each in ({"keep_zeros": False}, {"dtype": "auto"}, {"keep_best": True}, {"patience": 2})),
+    ],
+)
 def test_what_does_not_go_together_is_refused(bad: dict) -> None:
     with pytest.raises(ValidationError, match="qat"):
         QuantizeSettings(method="qat", **bad)

@@ -31,7 +31,7 @@ from cutwork.store.directory import kind_of
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.load import load_model
 from tests.tiny_checkpoint import write_tiny_checkpoint
-from tests.torch_models.tiny import cut, sums, weights
+from tests.torch_models.tiny import cut, mixture, sums, weights
 
 QUIET = Console(quiet=True)
 FEW = QuantizeSettings(calibration_samples=16)
@@ -211,6 +211,13 @@ def test_bad_input_is_one_sentence(sparse: Path, tmp_path: Path) -> None:
     with pytest.raises(CutworkError, match="is a quantized model"):
         quantize(tmp_path / "int8", tmp_path / "out", FEW, sums(4), console=QUIET)
     assert {path.name for path in tmp_path.iterdir()} == {"int8"}
+
+
+def test_a_mixture_of_experts_is_refused_and_not_its_attention_rounded_alone(tmp_path: Path) -> None:
+    mixture().save_pretrained(tmp_path / "mixture")
+    with pytest.raises(CutworkError, match="as mixtures of experts do"):
+        quantize(tmp_path / "mixture", tmp_path / "out", QuantizeSettings(method="rtn"), console=QUIET)
+    assert [path.name for path in tmp_path.iterdir()] == ["mixture"]
 
 
 def test_nomics_own_checkpoints_are_told_what_to_do(tmp_path: Path) -> None:

@@ -81,12 +81,12 @@ def test_more_work_takes_longer(model: Path, recipe: Recipe, monkeypatch: pytest
         return bool(0 < short < long)
 
     taught = TuneSettings(max_steps=2, batch_size=4, micro_batch_size=4, losses=Losses(squarehead=1.0))
-    plain = taught.model_copy(update={"losses": Losses()})
+    plain, learned = (taught.model_copy(update=each) for each in ({"losses": Losses()}, {"dtype": "float32"}))
     assert longer("tune", [plain], [taught])
     assert longer("prune", [PruneSettings(method="magnitude")], [PruneSettings(method="sparsegpt")])
     assert longer("prune", [PruneSettings(method="sparsegpt")], [PruneSettings(method="alps")])
     assert longer("quantize", [QuantizeSettings(method="rtn")], [QuantizeSettings(method="gptq")])
-    assert longer("quantize", [QuantizeSettings(method="gptq")], [QuantizeSettings(method="qat", qat=taught)])
+    assert longer("quantize", [QuantizeSettings(method="gptq")], [QuantizeSettings(method="qat", qat=learned)])
     assert longer("compare", [CompareSettings(), 2], [CompareSettings(), 3])
     assert not (model.with_name("nothing")).exists()
 

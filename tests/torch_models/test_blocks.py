@@ -6,8 +6,8 @@ from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
 from cutwork.errors import CutworkError
-from cutwork.torch_models.blocks import block_linears, block_lists, out_in
-from tests.torch_models.tiny import gpt2, llama, opt
+from cutwork.torch_models.blocks import block_linears, block_lists, check_linear, out_in
+from tests.torch_models.tiny import FAMILIES, gpt2, llama, mixture, opt
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,10 @@ def test_a_model_without_blocks_is_refused() -> None:
     with pytest.raises(CutworkError, match="no stack of blocks"):
         block_lists(nn.Sequential(nn.Linear(3, 3), nn.ModuleList([nn.Conv1d(1, 1, 1)])))
     assert torch.get_num_threads() <= 2
+
+
+def test_a_model_of_which_most_is_in_no_linear_is_refused() -> None:
+    for model in (*(make() for make in FAMILIES.values()), opt()):
+        check_linear(model)
+    with pytest.raises(CutworkError, match=r"MixtralForCausalLM keeps model\.layers\.0\.mlp\.experts\.\w+ \[4, "):
+        check_linear(mixture())

@@ -15,7 +15,7 @@ from cutwork.tasks.task import Sample
 from cutwork.torch_models.data import collate, examples
 from cutwork.torch_models.model_inputs import EncoderDecoderInputs, SpeechInputs, inputs_of
 from tests.tasks.letters import letters
-from tests.torch_models.tiny import FAMILIES, cut
+from tests.torch_models.tiny import FAMILIES, cut, gpt2, llama, mpt, opt
 from tests.tune.test_trainer import ALL, make
 
 
@@ -200,3 +200,39 @@ def test_transcripts_with_times_teach_them() -> None:
     assert processor.tokenizer.languages == ["de", "de"]
     family.transcript(processor, Sample("", "ab"))  # in the language that the tokenizer came with
     assert processor.tokenizer.languages == ["de", "de", None]
+
+
+def test_no_sample_is_longer_than_the_model_has_positions() -> None:
+    class Processor:
+        @staticmethod
+        def tokenizer(text: str) -> dict[str, list[int]]:
+            return {"input_ids": [1, *range(3, 3 + len(text.strip())), 2]}
+
+    sound = np.zeros(16, dtype=np.float32)
+    heard = [Sample("", "a" * 31, sound), Sample("", "a" * 32, sound)]  # and the end
+    made = examples(Processor(), heard, 512, inputs_of(FAMILIES["whisper"]().config))
+    assert made.counts() == {"samples": 1, "dropped": 1, "cut": 0}
+    assert made.changed() == "1 of 2 samples have more than the model's limit of 32 tokens: 1 left out"
+    told = [Sample("", "a" * 100), Sample("a", "a" * 100)]
+    for model in (gpt2(), opt(), mpt()):
+        made = examples(letters(None), told, 512, inputs_of(model.config), "cut")
+        assert [len(each["input_ids"]) for each in made] == [64, 64]
+        with pytest.raises(CutworkError, match=r"more than the model's limit of 64; set task\.long to drop or cut"):
+            examples(letters(None), told, 512, inputs_of(model.config), "error")
+    rotary = inputs_of(llama(max_position_embeddings=64).config)
+    assert min(len(each["input_ids"]) for each in examples(letters(None), told, 512, rotary)) == 100
+
+
+def test_a_first_token_is_no_target_of_a_decoder_alone() -> None:
+    made = examples(letters(None), [Sample("", "a"), Sample("", "ab")], 9)
+    assert made.counts() == {"samples": 1, "dropped": 1, "cut": 0}
+
+
+def test_what_is_cut_ends_nowhere() -> None:
+    tokenizer = letters(None)
+    bot, end = tokenizer.convert_tokens_to_ids(["<bot>", "<end>"])
+    cut_behind = Sample("?", "ab<bot>cd")
+    whole = examples(tokenizer, [cut_behind], 99)
+    length = whole[0]["input_ids"].index(bot) + 1
+    assert whole.ends() == {end}
+    assert examples(tokenizer, [cut_behind], length, long="cut").ends() == set()

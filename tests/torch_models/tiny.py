@@ -10,6 +10,8 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     MptConfig,
     MptForCausalLM,
     OPTConfig,
@@ -70,6 +72,12 @@ def gpt2(seed: int = 0) -> GPT2LMHeadModel:
 def mpt(seed: int = 0) -> MptForCausalLM:
     torch.manual_seed(seed)
     return MptForCausalLM(MptConfig(vocab_size=61, d_model=32, n_layers=2, n_heads=4, max_seq_len=64))
+
+
+def mixture() -> MixtralForCausalLM:
+    """Of experts, which are tensors of three dimensions and no linears."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2}
+    return MixtralForCausalLM(MixtralConfig(vocab_size=61, num_hidden_layers=1, num_local_experts=4, **sizes))
 
 
 def t5(seed: int = 0) -> T5ForConditionalGeneration:

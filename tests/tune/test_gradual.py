@@ -12,11 +12,11 @@ from cutwork.errors import CutworkError
 from cutwork.recipe import Gradual, Losses, Pruner, TuneSettings
 from cutwork.torch_models.blocks import block_linears, out_in
 from cutwork.torch_models.data import collate
-from cutwork.tune.gradual import Schedule, _due, cubic, prune_further
+from cutwork.tune.gradual import Schedule, _due, cubic, prune_further, schedule_of
 from cutwork.tune.masks import Masks
 from cutwork.tune.tune import tune
 from tests.tiny_checkpoint import write_tiny_checkpoint
-from tests.torch_models.tiny import FAMILIES, random_examples, sums, weights
+from tests.torch_models.tiny import FAMILIES, mixture, random_examples, sums, weights
 
 QUIET = Console(quiet=True)
 STEPS = TuneSettings(max_steps=12, batch_size=4, micro_batch_size=2, warmup_steps=0, learning_rate=2e-3, save_every=5)
@@ -108,4 +108,7 @@ def test_settings_that_cannot_be_are_one_sentence(dense: Path, tmp_path: Path) -
     settings = STEPS.model_copy(update={"gradual": Gradual(sparsity=0.5), "keep_zeros": False})
     with pytest.raises(CutworkError, match="keep_zeros"):
         tune(dense, tmp_path / "a", settings, sums(9), console=QUIET)
+    growing = STEPS.model_copy(update={"gradual": Gradual(sparsity=0.5)})
+    with pytest.raises(CutworkError, match="as mixtures of experts do"):
+        schedule_of(growing, mixture(), None, sums(9), 64, "drop", False)
     assert "gradual" not in TuneSettings(losses=Losses()).model_dump(mode="json")

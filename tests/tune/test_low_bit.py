@@ -255,7 +255,7 @@ def test_without_torchao_it_says_how_to_get_it(
     sparse: Path, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(low_bit, "is_torchao_available", lambda: False)
-    with pytest.raises(CutworkError, match=r"needs torchao; install it: pip install 'cutwork\[torchao\]'"):
+    with pytest.raises(CutworkError, match=r'needs torchao; install it with: pip install "torchao>='):
         run(sparse, tmp_path / "tuned", dense)
     assert list(tmp_path.iterdir()) == []
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
@@ -35,11 +36,11 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def adapter(base: Path, directory: Path, **options: Any) -> torch.Tensor:
     """An adapter of some weights, saved; returns what PEFT's model makes of it, logits [1, T, V]."""
     torch.manual_seed(1)
-    config = peft.LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj", "down_proj"], **options)
+    config = peft.LoraConfig(r=4, lora_alpha=16, **{"target_modules": ["q_proj", "down_proj"], **options})
     model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "lora_B" in name:
+            if "lora_B" in name or "lora_embedding_A" in name:  # which begin with zeros
                 parameter.normal_(std=0.1)
         model.save_pretrained(directory)
         return model(input_ids=IDS).logits
@@ -75,6 +76,49 @@ def test_a_sparse_base_keeps_its_zeros(dense: Path, tmp_path: Path) -> None:
     assert not torch.equal(changed, weights(tmp_path / "sparse")["model.layers.0.self_attn.q_proj.weight"])
     outcome = CliRunner().invoke(app, [*arguments, "--overwrite", "--no-keep-zeros"])
     assert sparsity(load_model(tmp_path / "out", "auto"))["model.layers.0.self_attn.q_proj"] < 0.1
+    assert f", {report['zeros'] - report['filled']} zeros in its blocks" in outcome.output
+
+
+@pytest.mark.parametrize("changed", [["lm_head"], ["embed_tokens"], ["lm_head", "embed_tokens"]])
+def test_a_tied_head_is_changed_without_the_embedding(changed: list[str], dense: Path, tmp_path: Path) -> None:
+    expected = adapter(dense, tmp_path / "lora", target_modules=["q_proj", *changed])
+    merge_adapter(tmp_path / "lora", tmp_path / "out", console=QUIET)
+    with torch.no_grad():
+        found = AutoModelForCausalLM.from_pretrained(tmp_path / "out")(input_ids=IDS).logits
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_one_trained_on_a_model_that_also_sees_fits_its_language_model(dense: Path, tmp_path: Path) -> None:
+    expected = adapter(dense, tmp_path / "lora")
+    file = tmp_path / "lora" / "adapter_model.safetensors"
+    stored = load_file(file)
+
+    def renamed(prefix: str) -> None:
+        save_file({name.replace("model.model.", f"model.{prefix}.", 1): w for name, w in stored.items()}, file)
+
+    for prefix in ("model.language_model", "language_model.model"):
+        renamed(prefix)
+        merge_adapter(tmp_path / "lora", tmp_path / "out", overwrite=True, console=QUIET)
+        with torch.no_grad():
+            found = AutoModelForCausalLM.from_pretrained(tmp_path / "out")(input_ids=IDS).logits
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    renamed("model.vision_tower")
+    with pytest.raises(CutworkError, match=r"does not fit .*: 8 of its weights have no place there, as .*vision_tower"):
+        merge_adapter(tmp_path / "lora", tmp_path / "none", console=QUIET)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_tokenizer_beside_the_adapter_takes_the_place_of_the_bases(dense: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(dense, tmp_path / "base")
+    (base / "merges.txt").write_text("of the base")
+    (base / "LICENSE").write_text("of the base")
+    adapter(base, tmp_path / "lora")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.chat_template = "of the adapter"
+    tokenizer.save_pretrained(tmp_path / "lora")
+    merge_adapter(tmp_path / "lora", tmp_path / "out", console=QUIET)
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == "of the adapter"
+    assert (tmp_path / "out" / "LICENSE").exists() and not (tmp_path / "out" / "merges.txt").exists()
 
 
 def test_what_cannot_be_merged_is_one_sentence(dense: Path, tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from transformers import (
     AutoTokenizer,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
+    M2M100Config,
+    M2M100ForConditionalGeneration,
     Trainer,
     TrainingArguments,
 )
@@ -30,7 +32,9 @@ from cutwork.tune import trainer as trainer_module
 from cutwork.tune import tune as tune_module
 from cutwork.tune.arguments import training_arguments
 from cutwork.tune.console import read_log
+from cutwork.tune.load import load_student
 from cutwork.tune.masks import LostZerosError, sparsity
+from cutwork.tune.resume import remove
 from cutwork.tune.trainer import SparseTrainer
 from cutwork.tune.tune import tune
 from tests.tiny_checkpoint import write_tiny_checkpoint
@@ -184,9 +188,114 @@ def test_killed_when_its_output_is_there_the_rest_is_removed(sparse: Path, dense
     settings = SETTINGS.model_copy(update={"max_steps": 1})
     run(sparse, tmp_path / "tuned", dense, settings)
     (tmp_path / "tuned.work" / "checkpoint-1").mkdir(parents=True)
+    (tmp_path / "tuned.work" / "run.json").touch()
     (tmp_path / ".tuned.lock").touch()
     run(sparse, tmp_path / "tuned", dense, settings)
     assert os.listdir(tmp_path) == ["tuned"]
+
+
+def test_where_nothing_can_be_written_nothing_is_trained(
+    sparse: Path, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tune_module, "load_student", lambda *_: pytest.fail("trained"))
+    shutil.copytree(sparse, tmp_path / "pruned")
+    with pytest.raises(CutworkError, match="already exists; choose another"):
+        run(sparse, tmp_path / "pruned", dense)
+    (tmp_path / "file").touch()
+    with pytest.raises(CutworkError, match="is a file"):
+        run(sparse, tmp_path / "file", dense)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").touch()
+    (tmp_path / "notes.work").mkdir()
+    (tmp_path / "notes.work" / "run.json").touch()
+    with pytest.raises(CutworkError, match="is not a model directory"):
+        run(sparse, tmp_path / "notes", dense, overwrite=True)
+    assert (tmp_path / "notes.work" / "run.json").exists()
+
+
+def test_a_foreign_work_directory_is_left(sparse: Path, dense: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "tuned.work" / "mine.txt"
+    mine.parent.mkdir()
+    mine.touch()
+    for overwrite in (False, True):
+        with pytest.raises(CutworkError, match=r"tuned\.work is not from fine-tuning; move it away"):
+            run(sparse, tmp_path / "tuned", dense, overwrite=overwrite)
+    assert os.listdir(tmp_path) == ["tuned.work"] and mine.exists()
+    settings = SETTINGS.model_copy(update={"max_steps": 1})
+    mine.rename(tmp_path / "mine.txt")
+    (mine.parent / ".run.json.partial-0123").touch()  # of one killed as it began
+    run(sparse, tmp_path / "tuned", dense, settings)
+    mine.parent.mkdir()
+    mine.touch()
+    run(sparse, tmp_path / "tuned", dense, settings)
+    assert mine.exists()
+
+
+def test_what_says_whose_a_directory_is_is_removed_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = tmp_path / "tuned.work"
+    for name in ("checkpoint-1", "runs"):
+        (work / name).mkdir(parents=True)
+    for name in ("run.json", "tune-log.jsonl"):
+        (work / name).touch()
+    original = shutil.rmtree
+
+    def killed(path: Path, **options: Any) -> None:
+        if path == work:
+            raise KeyboardInterrupt
+        original(path, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", killed)
+        remove(work)
+    assert os.listdir(work) == ["run.json"]
+    remove(work)
+    assert not work.exists()
+
+
+def test_checkpoints_in_shards_are_gone_on_with_in_shards(
+    sparse: Path, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = SETTINGS.model_copy(update={"max_steps": 2})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_at(patch, 5)
+        run(sparse, tmp_path / "tuned", dense, settings)
+    note = tmp_path / "tuned.work" / "run.json"
+    said = json.loads(note.read_text())
+    note.write_text(json.dumps(said | {"sharded": True}))
+    with pytest.raises(CutworkError, match=r"was begun with FSDP .*; go on with it"):
+        run(sparse, tmp_path / "tuned", dense, settings)
+    assert said.pop("sharded") is False
+    note.write_text(json.dumps(said))  # as of a run that was begun before it was noted
+    assert run(sparse, tmp_path / "tuned", dense, settings)["steps"] == 2
+
+
+def encoder_decoder(directory: Path, tokenizer: Path, **options: Any) -> Path:
+    shutil.copytree(tokenizer, directory)
+    vocabulary = json.loads((tokenizer / "config.json").read_text())["vocab_size"]
+    sizes = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 3, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48}
+    heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4}
+    torch.manual_seed(0)
+    M2M100ForConditionalGeneration(
+        M2M100Config(vocab_size=vocabulary, decoder_start_token_id=2, **{**sizes, **heads, **options})
+    ).save_pretrained(directory)
+    return directory
+
+
+def test_no_block_is_left_out_where_all_are_compared(dense: Path, tmp_path: Path) -> None:
+    model = encoder_decoder(tmp_path / "model", dense, encoder_layerdrop=0.5, decoder_layerdrop=0.5)
+    settings = SETTINGS.model_copy(update={"max_steps": 2})
+    assert run(model, tmp_path / "tuned", model, settings)["steps"] == 2
+    assert json.loads((tmp_path / "tuned" / "config.json").read_text())["encoder_layerdrop"] == 0.5
+    assert load_student(model, TuneSettings(), "sdpa").model.encoder.layerdrop == 0.5
+
+
+def test_squarehead_needs_a_teacher_as_deep(dense: Path, tmp_path: Path) -> None:
+    deep = encoder_decoder(tmp_path / "deep", dense)
+    shallow = encoder_decoder(tmp_path / "shallow", dense, decoder_layers=1)
+    with pytest.raises(CutworkError, match=r"deep has other stacks of blocks \(\[2, 3\], the student \[2, 1\]"):
+        run(shallow, tmp_path / "tuned", deep)
+    answers = SETTINGS.model_copy(update={"max_steps": 1, "losses": Losses(kl=1.0)})
+    assert run(shallow, tmp_path / "tuned", deep, answers)["steps"] == 1
 
 
 @pytest.mark.parametrize(
@@ -431,3 +540,11 @@ def test_a_hook_that_transformers_does_not_call_ends_the_run(
     with pytest.raises(CutworkError, match=f"trains without calling {hook}, so"):
         run(sparse, tmp_path / "tuned", sparse, settings)
     assert not (tmp_path / "tuned").exists()
+
+
+def test_a_short_training_reaches_its_learning_rate(sparse: Path, dense: Path, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"max_steps": 4, "warmup_steps": 20, "losses": Losses()})
+    run(sparse, tmp_path / "out", dense, settings)
+    lines = (tmp_path / "out" / "tune-log.jsonl").read_text().splitlines()
+    rates = [found["learning_rate"] for found in map(json.loads, lines) if "loss" in found]
+    assert max(rates) == settings.learning_rate

@@ -34,6 +34,7 @@ from cutwork.cli.transcribe import transcribe
 from cutwork.cli.translate import translate
 from cutwork.cli.tune import tune
 from cutwork.errors import CutworkError
+from cutwork.extras import install
 
 app = typer.Typer(
     name="cutwork",
@@ -63,6 +64,9 @@ _EXTRAS = {name: "train" for name in ("accelerate", "datasets", "torch")} | {
 
 # What warns a user of things that only its authors can change: transformers imports torchao where that is installed.
 _NOISY = ("torchao", "torch.utils._pytree")
+
+# In what torch says, which has a kind of its own for GPUs only, where there is no memory left.
+_OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator")
 
 # What is wrong with a path or its disk, not with the program.
 _OF_PATHS = (
@@ -122,7 +126,7 @@ def main() -> None:
         package = (error.name or "").partition(".")[0]
         if package not in _EXTRAS:
             raise
-        _fail(f"this needs {package}, which is not installed; run: pip install 'cutwork[{_EXTRAS[package]}]'")
+        _fail(f"this needs {package}, which is not installed; run: {install(_EXTRAS[package])}")
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
@@ -130,6 +134,10 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except RuntimeError as error:
+        if any(said in str(error) for said in _OUT_OF_MEMORY):
+            _fail(
+                "out of memory; lower micro_batch_size or max_length, or set gradient_checkpointing (see cutwork tune)"
+            )
         if "home directory" not in str(error):
             raise
         _fail("a path begins with ~ and the name of nobody who has a home directory here; write it without ~")

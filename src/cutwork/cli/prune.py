@@ -1,5 +1,6 @@
 """`cutwork prune`: one-shot pruning."""
 
+import math
 from typing import Annotated
 
 import typer
@@ -103,6 +104,8 @@ def prune(
         seed=seed,
         **({} if sparsity is None else {"sparsity": sparsity}),
     )
+    if activation_memory is not None and not math.isfinite(activation_memory):
+        raise CutworkError(f"--activation-memory: input should be a finite number (got {activation_memory})")
     # Of many, as `run` does it: the first rows of a file may be all of one kind.
     samples = training_task(task, recipe, None, seed, least=calibration_samples).train if settings.needs_samples else ()
     most, long = lengths(recipe, max_length, long)

@@ -53,12 +53,12 @@ def lengths(recipe: Path | None, max_length: int | None, long: Long | None) -> t
 
 
 def training_task(
-    task: str | None, recipe: Path | None, count: int | None, seed: int, validation: int = 0, least: int = 1
+    task: str | None, recipe: Path | None, count: int | None, seed: int, validation: int = 0, least: int = 0
 ) -> Task:
     """A named task, a file's rows or a recipe's task, of which training and validation samples are wanted.
 
-    count: None for as many as the recipe says; without one 2,000, but `least` at least, and of recordings, which take
-    memory, no more than that. Raises CutworkError unless exactly one of the first two is given.
+    count: None for as many as the recipe says; without one 2,000. least: of calibration, at least so many, and of
+    recordings, which take memory, no more. Raises CutworkError unless exactly one of the first two is given.
     """
     if bool(task) == bool(recipe):
         raise CutworkError("give either --task NAME, --task FILE.jsonl or --recipe FILE to say what the samples are")
@@ -77,7 +77,7 @@ def training_task(
         return replace(found, train=found.train[:count])
     assert task
     heard = task in ("speech", "common_voice") or Path(task).expanduser().is_dir()
-    count = count or (least if heard else max(TaskSettings(name=task).train_samples, least))
+    count = count or (least if heard and least else max(TaskSettings(name=task).train_samples, least))
     if of_rows(task):  # of which no test split is needed
         rows = read_samples(task, most=count + validation)
         return hold_out(Task(task, tuple(rows), ()), validation, seed)

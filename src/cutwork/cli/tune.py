@@ -46,7 +46,7 @@ def tune(
     max_steps: Annotated[int, typer.Option(help="Optimiser steps; overrides --epochs.")] = _DEFAULT.max_steps,
     learning_rate: Annotated[float, typer.Option("--learning-rate", "--lr", help="Peak.")] = _DEFAULT.learning_rate,
     weight_decay: Annotated[float, typer.Option()] = _DEFAULT.weight_decay,
-    warmup_steps: Annotated[int, typer.Option(help="Optimiser steps.")] = _DEFAULT.warmup_steps,
+    warmup_steps: Annotated[int, typer.Option(help="Optimiser steps, at most half of all.")] = _DEFAULT.warmup_steps,
     schedule: Annotated[Schedule, typer.Option()] = _DEFAULT.schedule,
     batch_size: Annotated[int, typer.Option(help="Samples per optimiser step.")] = _DEFAULT.batch_size,
     micro_batch_size: Annotated[int, typer.Option(help="Samples per forward pass.")] = _DEFAULT.micro_batch_size,

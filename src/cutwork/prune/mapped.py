@@ -20,7 +20,7 @@ from cutwork.errors import CutworkError
 from cutwork.store.checkpoint import open_checkpoint, write_checkpoint
 from cutwork.store.directory import copy_side_files, kind_of, read_config
 from cutwork.store.safetensors import Tensors, open_tensors
-from cutwork.torch_models.blocks import block_lists, linears
+from cutwork.torch_models.blocks import block_lists, check_linear, linears
 from cutwork.torch_models.load import SAVE_BY_OWN_NAMES, empty_model, load_config
 
 _OTHER_NAMES = f"or keeps it under another name than this version of transformers; {SAVE_BY_OWN_NAMES}"
@@ -54,6 +54,7 @@ class MappedModel:
         tensors = open_tensors(directory, writable=True)
         with init_empty_weights(include_buffers=False):
             self.model: Any = empty_model(load_config(directory))
+        check_linear(self.model)
         state = _state(self.model, tensors, directory)
         stacks = block_lists(self.model)
         inside = tuple(f"{stack}." for stack in stacks)

@@ -23,11 +23,12 @@ from cutwork.recipe import Long, QuantizeSettings
 from cutwork.store.json_file import write_json
 from cutwork.store.output import absolute, check_apart, output_directory
 from cutwork.tasks.task import Sample
-from cutwork.torch_models.blocks import out_in
+from cutwork.torch_models.blocks import check_linear, out_in
 from cutwork.torch_models.load import SAVE_BY_OWN_NAMES, load_for_surgery, load_tokenizer, save_model
 from cutwork.torch_models.model_inputs import inputs_of
 
 REPORT = "quantize-report.json"
+_LEARNED = "learned"  # in the work directory: what method qat trains, and begins the names of what that leaves
 
 
 def quantize(
@@ -55,10 +56,13 @@ def quantize(
     output = absolute(output)
     check_apart(output, model_dir)
     work = output.with_name(f"{output.name}.work")
-    if overwrite:
-        shutil.rmtree(work, ignore_errors=True)
+    if settings.method == "qat":
+        _check_own(work)
+        if overwrite:
+            shutil.rmtree(work, ignore_errors=True)
     with output_directory(output, overwrite=overwrite) as partial:
         model, stored = load_for_surgery(model_dir)
+        check_linear(model)
         _check_unmerged(model, model_dir, settings)
         grids = {
             name: grid_of(scheme, out_in(linear).shape[1], settings.group_size, stored)
@@ -69,7 +73,7 @@ def quantize(
         training: dict[str, Any] = {}
         if settings.method == "qat":
             scales = {name: grids[name].scales(out_in(model.get_submodule(name)).float()) for name in grids}
-            learned = work / "learned"
+            learned = work / _LEARNED
             tuned = learn(
                 model_dir, learned, settings, samples, stored, max_length=max_length, long=long, console=console
             )
@@ -113,8 +117,15 @@ def quantize(
             "layers": layers.report,
         }
         write_json(partial / REPORT, report)
-    shutil.rmtree(work, ignore_errors=True)
+    if settings.method == "qat":
+        shutil.rmtree(work, ignore_errors=True)
     return report
+
+
+def _check_own(work: Path) -> None:
+    """Raise CutworkError if there is something else than the training of method qat, finished or not."""
+    if work.exists() and not all(entry.name.lstrip(".").startswith(_LEARNED) for entry in work.iterdir()):
+        raise CutworkError(f"{work} is not from quantize --method qat; move it away or choose another output directory")
 
 
 def _check_unmerged(model: Any, model_dir: Path, settings: QuantizeSettings) -> None:

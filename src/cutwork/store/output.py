@@ -32,13 +32,13 @@ def output_directory(destination: Path, overwrite: bool = False, *, source: Path
         try:
             destination.parent.mkdir(parents=True, exist_ok=True)
             remove_leftovers(destination)
-            _check_free(destination, overwrite)
+            check_free(destination, overwrite)
             fresh = stack.enter_context(partial(destination, directory=True))
         except OSError as error:
             raise CutworkError(f"cannot write {destination}: {(error.strerror or str(error)).lower()}") from None
         try:
             yield fresh
-            _check_free(destination, overwrite)
+            check_free(destination, overwrite)
             sync(fresh)
             _replace(destination, fresh, overwrite)
             sync_entry(destination.parent)
@@ -64,7 +64,8 @@ def check_apart(destination: Path, source: Path) -> None:
         raise CutworkError(f"{destination} holds the model to read; choose another output directory")
 
 
-def _check_free(destination: Path, overwrite: bool) -> None:
+def check_free(destination: Path, overwrite: bool) -> None:
+    """Raise CutworkError unless `output_directory` could put something here."""
     if not destination.exists():
         return
     if not destination.is_dir():
@@ -85,7 +86,7 @@ def _replace(destination: Path, fresh: Path, overwrite: bool) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
-    _check_free(destination, overwrite)  # another process may have been quicker
+    check_free(destination, overwrite)  # another process may have been quicker
     if not _exchange(destination, fresh):
         _move_away_and_replace(destination, fresh)
 

@@ -29,6 +29,21 @@ def block_linears(model: nn.Module) -> dict[str, nn.Module]:
     }
 
 
+def check_linear(model: nn.Module) -> None:
+    """Raise CutworkError for a model of which a large part is in no linear, as the experts of a mixture, which are one
+    tensor of three dimensions: the rest would be pruned or quantised alone, and be reported as the model."""
+    for stack, blocks in block_lists(model).items():
+        for place, module in blocks.named_modules(prefix=stack):
+            if isinstance(module, nn.Linear | Conv1D | nn.Conv1d | nn.Conv2d):
+                continue
+            for name, weight in module.named_parameters(recurse=False):
+                if weight.is_floating_point() and sum(size > 1 for size in weight.shape) > 2:
+                    raise CutworkError(
+                        f"{type(model).__name__} keeps {place}.{name} {list(weight.shape)} in no linear layer, as "
+                        "mixtures of experts do, so that most of it would stay as it is; this step needs one without"
+                    )
+
+
 def linears(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The linears below a module with their names, GPT-2's transposed `Conv1D` included."""
     return ((name, child) for name, child in module.named_modules() if isinstance(child, nn.Linear | Conv1D))

@@ -19,27 +19,35 @@ from cutwork.torch_models.model_inputs import DecoderOnlyInputs, Example, ModelI
 class Examples(Sequence[Example]):
     """Samples as a model is trained on them; recordings, which are large, are made into them when asked for.
 
-    `dropped` and `cut` count the samples that were too long, and `empty` those that hold nothing to learn.
+    `dropped` and `cut` count the samples that were too long, for `max_length` or for the positions that the model has,
+    and `empty` those that hold nothing to learn.
     """
 
     def __init__(
         self, tokenizer: Any, samples: Sequence[Sample], max_length: int, model_inputs: ModelInputs, long: Long = "drop"
     ) -> None:
         self._tokenizer, self._inputs, self.lazy = tokenizer, model_inputs, model_inputs.lazy
-        self.given, self.max_length, self.dropped, self.cut, self.empty = len(samples), max_length, 0, 0, 0
+        self.given, self.dropped, self.cut, self.empty = len(samples), 0, 0, 0
+        positions = model_inputs.positions or max_length
+        self.max_length = min(positions, max_length)
+        self._told, self._advice = f"task.max_length = {max_length}", "raise it, or set task.long to"
+        if positions < max_length:
+            self._told, self._advice = f"the model's limit of {positions}", "set task.long to"
         self._samples: list[Sample] = []
         self._tokens: list[Example] = []
+        self._whole: list[Example] = []  # those of them that were not cut
         for sample in samples:
             tokens = None if sample.is_empty else model_inputs.tokens(tokenizer, sample)
-            if tokens is None or not _learns(tokens):
+            if tokens is None or not self._learns(tokens):
                 self.empty += 1
             elif (fitting := self._fitting(sample, tokens, long)) is not None:
                 self._samples.append(sample)
                 self._tokens.append(fitting)
+                self._whole += [tokens] if fitting is tokens else []
         if not self._tokens:
             what = "holds nothing to learn" if self.empty == len(samples) else "is too long or holds nothing to learn"
             if not self.empty:
-                what = f"has more than task.max_length = {max_length} tokens; raise it"
+                what = f"has more than {self._told} tokens; {self._advice} cut"
             raise CutworkError(f"every sample {what}")
         # Of what varies: a spectrogram's length does not.
         texts = (len(sample.answer) for sample in self._samples)
@@ -54,16 +62,21 @@ class Examples(Sequence[Example]):
             long = "cut"  # plain text has no end that is needed
         if long == "error":
             raise CutworkError(
-                f"a sample has {length} tokens, more than task.max_length = {self.max_length}; raise it, or set "
-                f"task.long to drop or cut, for the sample that begins {(sample.prompt + sample.answer)[:60]!r}"
+                f"a sample has {length} tokens, more than {self._told}; {self._advice} drop or cut, "
+                f"for the sample that begins {(sample.prompt + sample.answer)[:60]!r}"
             )
         if long == "cut":
             tokens = self._inputs.cut(tokens, self.max_length)
-            if _learns(tokens):
+            if self._learns(tokens):
                 self.cut += 1
                 return tokens
         self.dropped += 1
         return None
+
+    def _learns(self, tokens: Example) -> bool:
+        """Whether anything of a sample is learned; a decoder-only model has nothing to tell the first token by."""
+        first = 1 if isinstance(self._inputs, DecoderOnlyInputs) else 0
+        return any(label != IGNORED for label in tokens["labels"][first:])
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -80,17 +93,17 @@ class Examples(Sequence[Example]):
         parts = [f"{n} {what}" for n, what in ((self.dropped, "left out"), (self.cut, "cut")) if n]
         longer, told = self.dropped + self.cut, []
         if longer:
-            told.append(f"have more than task.max_length = {self.max_length} tokens: {', '.join(parts)}")
+            told.append(f"have more than {self._told} tokens: {', '.join(parts)}")
         if self.empty:
             told.append(f"hold nothing to learn: {self.empty} left out")
         counts = [count for count in (longer, self.empty) if count]
         return "; ".join(f"{n} of {self.given} samples {what}" for n, what in zip(counts, told, strict=True))
 
     def ends(self) -> frozenset[int]:
-        """The special tokens with which what a decoder-only model learns ends: there it will stop."""
+        """The special tokens with which what a decoder-only model learns whole ends: there it will stop."""
         if not isinstance(self._inputs, DecoderOnlyInputs):
             return frozenset()
-        last = {next(label for label in reversed(each["labels"]) if label != IGNORED) for each in self._tokens}
+        last = {next(label for label in reversed(each["labels"]) if label != IGNORED) for each in self._whole}
         return frozenset(last & special_tokens(self._tokenizer).keys())
 
     def digest(self) -> str:
@@ -103,11 +116,6 @@ class Examples(Sequence[Example]):
             whole.update(sample.audio.tobytes() if sample.audio is not None else b"")
         whole.update(json.dumps(self._tokens).encode())
         return whole.hexdigest()[:16]
-
-
-def _learns(tokens: Example) -> bool:
-    """Whether anything of a sample is learned."""
-    return any(label != IGNORED for label in tokens["labels"])
 
 
 def examples(

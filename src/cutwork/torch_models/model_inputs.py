@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cutwork.architectures import find, kind_of
+from cutwork.architectures.architecture import Architecture
 from cutwork.audio import RATE, SECONDS_PER_TIME
 from cutwork.errors import CutworkError
 from cutwork.tasks.rendering import IGNORED, render
@@ -34,6 +35,10 @@ class ModelInputs(Protocol):
     lazy: ClassVar[bool]  # whether examples are too large to be kept
     counted: ClassVar[tuple[str, ...]]  # what of a batch counts as tokens
 
+    @property
+    def positions(self) -> int | None:
+        """Tokens that the model has a place for; None if any number."""
+
     def tokens(self, tokenizer: Any, sample: Sample) -> Example:
         """What of a sample is written, as lists of token ids: labels, and the input unless it is heard."""
 
@@ -53,9 +58,11 @@ class ModelInputs(Protocol):
         """The groups of hidden states to compare with the teacher's."""
 
 
+@dataclass(frozen=True)
 class DecoderOnlyInputs:
     """Llama, GPT, OPT, MPT, …: position t predicts token t+1; batches are padded on the right."""
 
+    positions: int | None = None
     lazy: ClassVar[bool] = False
     counted: ClassVar[tuple[str, ...]] = ("input_ids",)
 
@@ -92,12 +99,14 @@ class DecoderOnlyInputs:
         return [Features("decoder", tuple(outputs.hidden_states[1:]), batch["attention_mask"])]
 
 
+@dataclass(frozen=True)
 class EncoderInputs:
     """BERT and the like: a text, or a pair of texts, of which hidden states are made, and nothing is predicted.
 
     They are learned from a teacher's hidden states alone.
     """
 
+    positions: int | None = None
     lazy: ClassVar[bool] = False
     counted: ClassVar[tuple[str, ...]] = ("input_ids",)
 
@@ -141,6 +150,7 @@ class EncoderDecoderInputs:
 
     start: int  # the decoder's first token
     padding: int
+    positions: int | None = None
     lazy: ClassVar[bool] = False
     counted: ClassVar[tuple[str, ...]] = ("input_ids", "labels")
 
@@ -290,15 +300,26 @@ class SpeechInputs(EncoderDecoderInputs):
 def inputs_of(config: Any) -> ModelInputs:
     """How a model is fed, by its Hugging Face configuration; CutworkError for one whose decoder has no first token."""
     said = config.to_dict()
-    kind = kind_of(said)
+    kind, family = kind_of(said), find(said)
+    positions = _positions(config, family)
     if kind in ("text", "embedding"):
-        return DecoderOnlyInputs() if kind == "text" else EncoderInputs()
-    family = find(said)
+        return DecoderOnlyInputs(positions) if kind == "text" else EncoderInputs(positions)
     keys = family.start if family else ("decoder_start_token_id",)
     start = next((said[key] for key in keys if said.get(key) is not None), None)
     if start is None:
         raise CutworkError(f"the config of this {config.model_type} has no decoder_start_token_id; set it")
     padding = start if config.pad_token_id is None else config.pad_token_id
     if kind == "speech":
-        return SpeechInputs(start, padding, multilingual=config.vocab_size != ENGLISH_VOCABULARY)
-    return EncoderDecoderInputs(start, padding)
+        return SpeechInputs(start, padding, positions, multilingual=config.vocab_size != ENGLISH_VOCABULARY)
+    return EncoderDecoderInputs(start, padding, positions)
+
+
+def _positions(config: Any, family: Architecture | None) -> int | None:
+    """How many tokens have a place in a table of positions; None where places are rotary, and go on behind what a model
+    was made for."""
+    if getattr(config, "rope_parameters", None):
+        return None
+    if family:
+        return family.context(config.to_dict()).most
+    most = getattr(config, "max_position_embeddings", None)
+    return most if isinstance(most, int) and most > 1 else None

@@ -20,7 +20,7 @@ from cutwork.prune.pruners import pruner
 from cutwork.prune.rates import pattern_of
 from cutwork.recipe import Gradual, Long, TuneSettings
 from cutwork.tasks.task import Sample
-from cutwork.torch_models.blocks import block_linears, out_in
+from cutwork.torch_models.blocks import block_linears, check_linear, out_in
 from cutwork.torch_models.model_inputs import inputs_of
 from cutwork.tune.masks import Masks
 
@@ -57,6 +57,7 @@ def schedule_of(
         return None
     if settings.lora or not settings.keep_zeros:
         raise CutworkError("gradual trains the weights and holds their zeros; set keep_zeros, and no lora")
+    check_linear(model)
     start = Masks(model).sparsity
     if gradual.sparsity < start:
         raise CutworkError(f"gradual ends at {gradual.sparsity:g} zeros, and the model has {start:.3g} already")

@@ -8,6 +8,7 @@ from torch import nn
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import TuneSettings, WeightsDType
+from cutwork.torch_models.blocks import block_lists
 from cutwork.torch_models.load import load_model
 
 
@@ -21,6 +22,8 @@ def load_student(path: Path, settings: TuneSettings, attention: str) -> Any:
     """The model that is trained; CutworkError if it cannot be."""
     model = load_model(path, getattr(torch, settings.weights), attention)
     store_as(model, settings.weights)
+    if settings.losses.squarehead > 0:
+        _never_skip(model)
     return model
 
 
@@ -32,17 +35,23 @@ def checkpoint_activations(model: Any) -> None:
 def load_teacher(
     path: Path, settings: TuneSettings, bfloat16: bool, attention: str, student: Any, device: torch.device
 ) -> Any:
-    """The model that a student of configuration `student` learns from, where the settings want it.
+    """The model that a student learns from, where the settings want it.
 
     Raises CutworkError if it is not the dense model of that student, or cannot be put there.
     """
     teacher = load_model(path, getattr(torch, teacher_dtype(settings, bfloat16)), attention).requires_grad_(False)
     for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
-        if getattr(teacher.config, key, None) != getattr(student, key, None):
+        if getattr(teacher.config, key, None) != getattr(student.config, key, None):
             raise CutworkError(
                 f"the teacher {path} has another {key} ({getattr(teacher.config, key, None)}, the student "
-                f"{getattr(student, key, None)}); the teacher is the dense model the student was pruned from"
+                f"{getattr(student.config, key, None)}); the teacher is the dense model the student was pruned from"
             )
+    blocks, own = ([len(stack) for stack in block_lists(model).values()] for model in (teacher, student))
+    if settings.losses.squarehead > 0 and blocks != own:
+        raise CutworkError(
+            f"squarehead compares block by block, and the teacher {path} has other stacks of blocks ({blocks}, the "
+            f"student {own}); the teacher is the dense model the student was pruned from"
+        )
     try:
         return teacher.to(device if settings.teacher_device == "auto" else settings.teacher_device)
     except (RuntimeError, AssertionError, ValueError) as error:
@@ -55,3 +64,10 @@ def teacher_dtype(settings: TuneSettings, bfloat16: bool) -> WeightsDType:
     if settings.teacher_dtype != "auto":
         return settings.teacher_dtype
     return "bfloat16" if bfloat16 else "float32"
+
+
+def _never_skip(model: nn.Module) -> None:
+    """Call every block in every step: one left out at random (LayerDrop) has no hidden state to compare."""
+    for module in model.modules():
+        if hasattr(module, "layerdrop"):
+            module.layerdrop = 0.0

@@ -13,6 +13,7 @@ from torch._inductor.exc import InductorError
 from transformers.utils import is_torchao_available
 
 from cutwork.errors import CutworkError
+from cutwork.extras import install
 
 LOW_BIT = ("adamw_torch_8bit", "adamw_torch_4bit")  # as transformers calls them
 
@@ -20,7 +21,7 @@ LOW_BIT = ("adamw_torch_8bit", "adamw_torch_4bit")  # as transformers calls them
 def check_low_bit(name: str) -> None:
     """Raise CutworkError if an optimiser is one of these and torchao is not there."""
     if name in LOW_BIT and not is_torchao_available():
-        raise CutworkError(f"optimizer {name} needs torchao; install it: pip install 'cutwork[torchao]'")
+        raise CutworkError(f"optimizer {name} needs torchao; install it with: {install('torchao')}")
 
 
 def low_bit_adamw(name: str) -> type[torch.optim.Optimizer]:

@@ -1,11 +1,15 @@
 """Adapters that PEFT trained, put into the model they were trained on."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
+from peft.tuners.trainable_tokens import TrainableTokensLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from rich.console import Console
+from torch import nn
 
 from cutwork.errors import CutworkError
 from cutwork.store.directory import copy_side_files
@@ -14,9 +18,14 @@ from cutwork.store.output import output_directory
 from cutwork.store.resolve import resolve
 from cutwork.store.safetensors import SafetensorsFile
 from cutwork.torch_models.load import load_config, load_model, save_model
+from cutwork.torch_models.model_inputs import DecoderOnlyInputs, inputs_of
 from cutwork.tune.masks import Masks
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+# Of one that was trained on a model that also sees: how its names begin, and those of the language model alone.
+_INSIDE = {r"^model\.language_model\.": "model.", r"^language_model\.": ""}
+_TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template*",
+              "additional_chat_templates/*", "normalizer.json", "*.spm", "*.model")  # fmt: skip
 
 
 def merge_adapter(
@@ -32,8 +41,8 @@ def merge_adapter(
 
     Added up in float32. base: by default what the adapter's configuration names. With `keep_zeros`, whatever is zero in
     a linear of the base's blocks stays zero, and what the adapter adds there is left out. A tokenizer beside the
-    adapter takes the place of the base's. Returns how many weights of the base were zero, and how many of them the
-    adapter would have filled.
+    adapter takes the place of the base's. Returns how many weights are zero, and how many that were the adapter fills,
+    or would have filled.
 
     Raises CutworkError for what is no adapter, one with pickled weights or for another model, or an unusable base.
     """
@@ -56,7 +65,12 @@ def merge_adapter(
         model: Any = load_model(base, torch.float32)
         masks = Masks(model)
         try:
-            merged = PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)
+            adapted = PeftModel(model, PeftConfig.from_pretrained(adapter))
+            strange = adapted.load_adapter(adapter, "default", key_mapping=_INSIDE).unexpected_keys
+            if strange:  # which PEFT passes over
+                raise ValueError(f"{len(strange)} of its weights have no place there, as {strange[0]}")
+            _untie(adapted)
+            merged = adapted.merge_and_unload(safe_merge=True)
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise CutworkError(f"the adapter in {adapter} does not fit {base}: {reason}") from None
@@ -65,6 +79,25 @@ def merge_adapter(
             Masks(merged, masks.live).mask_weights()
             console.print(f"the adapter would have filled {filled} zeros; what it adds there is left out")
         save_model(merged.to(stored), base, partial)
-        copy_side_files(adapter, partial)
+        if (adapter / "tokenizer_config.json").is_file():
+            for file in [file for pattern in _TOKENIZER for file in partial.glob(pattern) if file.is_file()]:
+                file.unlink(missing_ok=True)  # of the base's; half of one tokenizer and half of another are none
+            copy_side_files(adapter, partial)
     zeros = sum(int((~live).sum()) for live in masks.live.values())
-    return {"base": str(base), "zeros": zeros, "filled": filled}
+    return {"base": str(base), "zeros": zeros if keep_zeros else zeros - filled, "filled": filled}
+
+
+def _untie(adapted: Any) -> None:
+    """Give each layer that is adapted and shares its matrix one of its own: what is added to a tied head is not for the
+    embedding. Raises ValueError for models with an encoder, whose parts share it as well."""
+    users = Counter(id(weight) for _, weight in adapted.named_parameters(remove_duplicate=False))
+    for name, layer in adapted.named_modules():
+        if not isinstance(layer, BaseTunerLayer) or isinstance(layer, TrainableTokensLayer):  # PEFT keeps those tied
+            continue
+        inner: Any = layer.get_base_layer()
+        if users[id(getattr(inner, "weight", None))] < 2:
+            continue
+        if not isinstance(inputs_of(adapted.config), DecoderOnlyInputs):
+            raise ValueError(f"it changes {name}, which shares its weight with other layers")
+        inner.weight = nn.Parameter(inner.weight.detach().clone())
+        adapted.config.tie_word_embeddings = False

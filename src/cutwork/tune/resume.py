@@ -1,6 +1,7 @@
 """Whether a run of fine-tuning is the one that was begun or finished here, and where it goes on."""
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +46,42 @@ def finished(output: Path, run: dict[str, Any]) -> dict[str, Any] | None:
     return report
 
 
-def begin(work: Path, run: dict[str, Any], bfloat16: bool) -> None:
+def check_own(work: Path) -> None:
+    """Raise CutworkError for a work directory that `begin` has not made."""
+    if work.exists() and not _is_own(work):
+        raise CutworkError(f"{work} is not from fine-tuning; move it away or choose another output directory")
+
+
+def remove(work: Path) -> None:
+    """Remove a work directory, unless it is another's; what tells so goes last, for whoever is killed meanwhile."""
+    with suppress(OSError):  # another process of the run may be quicker
+        if not _is_own(work):
+            return
+        for entry in work.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            elif entry.name != _RUN:
+                entry.unlink()
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def begin(work: Path, run: dict[str, Any], bfloat16: bool, sharded: bool) -> None:
     """Note what the run in a work directory is about."""
-    write_json(work / _RUN, {"run": run, "bfloat16": bfloat16})
+    write_json(work / _RUN, {"run": run, "bfloat16": bfloat16, "sharded": sharded})
 
 
-def begun(work: Path, run: dict[str, Any]) -> bool | None:
-    """Whether the unfinished run in a work directory uses bfloat16, which is decided once; None if there is none."""
+def begun(work: Path, run: dict[str, Any], sharded: bool) -> bool | None:
+    """Whether the unfinished run in a work directory uses bfloat16, which is decided once; None if there is none.
+
+    CutworkError if it is another run, or its checkpoints are not such as this one, `sharded` by FSDP or not, reads.
+    """
     if not (work / _RUN).is_file():
         return None
     started = read_json(work / _RUN)
     _check_same(started, run, f"{work} holds an unfinished run", f"finish that one, or remove {work}")
+    if started.get("sharded", sharded) != sharded:  # of those that were begun before it was noted, nothing is known
+        how = "without" if sharded else "with"
+        raise CutworkError(f"{work} holds a run that was begun {how} FSDP (--fsdp); go on {how} it, or remove {work}")
     return bool(started.get("bfloat16"))
 
 
@@ -68,6 +94,11 @@ def resume_from(work: Path, console: Console) -> str | None:
     if good:
         console.print(f"resuming from {good}")
     return str(good) if good else None
+
+
+def _is_own(work: Path) -> bool:
+    """Whether a directory is a run's, or nothing was noted in it yet."""
+    return (work / _RUN).is_file() or (work.is_dir() and all(entry.name[0] == "." for entry in work.iterdir()))
 
 
 def _check_same(found: dict[str, Any], run: dict[str, Any], what: str, remedy: str) -> None:

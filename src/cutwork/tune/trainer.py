@@ -232,6 +232,11 @@ class SparseTrainer(Trainer):
         optimizer.register_step_post_hook(lambda *_: self._after_optimizer())
         return optimizer
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """At most half of the steps warm up: a short training would else end before it has begun."""
+        self.args.warmup_steps = min(self.args.warmup_steps, num_training_steps // 2)
+        return super().create_scheduler(num_training_steps, optimizer)
+
     def _after_optimizer(self) -> None:
         self._check_hooks()  # maybe twice in a step: torch also calls hooks after the step of an optimiser's base class
         if self.masks is not None:

@@ -21,7 +21,7 @@ from cutwork.errors import CutworkError
 from cutwork.recipe import Long, TuneSettings
 from cutwork.store.json_file import write_json
 from cutwork.store.lock import only_process
-from cutwork.store.output import absolute, check_apart, output_directory
+from cutwork.store.output import absolute, check_apart, check_free, output_directory
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.data import Examples, examples
 from cutwork.torch_models.load import load_config, load_tokenizer, save_model, stop_at
@@ -36,7 +36,7 @@ from cutwork.tune.load import checkpoint_activations, load_student, load_teacher
 from cutwork.tune.lora import add_adapters, merge
 from cutwork.tune.malloc import kept_pages
 from cutwork.tune.masks import LostZerosError, sparsity
-from cutwork.tune.resume import REPORT, begin, begun, finished, identity, resume_from
+from cutwork.tune.resume import REPORT, begin, begun, check_own, finished, identity, remove, resume_from
 from cutwork.tune.trainer import SparseTrainer, last_checkpoint
 
 _LOG = "tune-log.jsonl"
@@ -69,6 +69,7 @@ class _Run:
     long: Long
     prepared: Preparation | None
     identity: dict[str, Any]  # a resumed or finished run must agree in all of it
+    sharded: bool  # among processes, by FSDP
     first: bool  # whether this process writes and prints
     console: Console
 
@@ -116,9 +117,6 @@ def tune(
     refusal = f"another process is fine-tuning into {output}; wait for it or choose another output"
     writes = first and not dry_run
     with only_process(output.with_name(f".{output.name}.lock"), refusal) if writes else nullcontext():
-        if overwrite and writes:
-            shutil.rmtree(work, ignore_errors=True)
-        PartialState().wait_for_everyone()
         config, tokenizer = load_config(model_dir), load_tokenizer(model_dir)
         _check_learns(config, settings, validation)
         data = examples(tokenizer, samples, max_length, inputs_of(config), long)
@@ -139,14 +137,21 @@ def tune(
             long=long,
             prepared=prepared,
             identity=identity(model_dir, teacher_dir, settings, data, measured, prepared and prepared.key),
+            sharded=bool(arguments.fsdp) or in_environment("ACCELERATE_USE_FSDP"),
             first=first,
             console=console,
         )
         done = None if overwrite or dry_run else finished(output, run.identity)
         if done is not None:
-            shutil.rmtree(work, ignore_errors=True)  # of a process killed when it had written the output
+            remove(work)  # of a process killed when it had written the output
             console.print(f"{output} is already there; nothing to do")
             return done
+        if writes:
+            check_free(output, overwrite)
+            check_own(work)
+            if overwrite:
+                remove(work)
+        PartialState().wait_for_everyone()
         if settings.losses.needs_teacher and teacher_dir is None:
             raise CutworkError("the kl and squarehead losses compare with a teacher; give the dense model as --teacher")
         for part in filter(None, (data, measured)):
@@ -189,7 +194,7 @@ def _prepare(run: _Run, bfloat16: bool) -> tuple[SparseTrainer, dict[str, float]
     zeros = sparsity(model)
     teacher = None
     if run.teacher_dir is not None and settings.losses.needs_teacher:
-        teacher = load_teacher(run.teacher_dir, settings, bfloat16, attention, model.config, run.arguments.device)
+        teacher = load_teacher(run.teacher_dir, settings, bfloat16, attention, model, run.arguments.device)
     if settings.lora:
         add_adapters(model, settings.lora, settings.keep_zeros)
     if run.prepared:
@@ -213,7 +218,7 @@ def _prepare(run: _Run, bfloat16: bool) -> tuple[SparseTrainer, dict[str, float]
         trainer.add_callback(EarlyStoppingCallback(settings.patience))
     run.work.mkdir(parents=True, exist_ok=True)
     if run.first:
-        begin(run.work, run.identity, bfloat16)
+        begin(run.work, run.identity, bfloat16, run.sharded)
     return trainer, zeros
 
 
@@ -232,7 +237,7 @@ def _train(run: _Run, trainer: SparseTrainer, *, sparse: bool) -> float:
     finally:
         log.close()
         if trainer.state.global_step < trainer.state.max_steps and last_checkpoint(run.work) is None:
-            shutil.rmtree(run.work, ignore_errors=True)
+            remove(run.work)
     return time.perf_counter() - start
 
 
@@ -272,7 +277,7 @@ def _write(
             if (work / "runs").is_dir():
                 shutil.copytree(work / "runs", partial / "runs")  # for TensorBoard
             write_json(partial / REPORT, report)
-        shutil.rmtree(work, ignore_errors=True)
+        remove(work)
     shared = [report]
     broadcast_object_list(shared)  # so that no process ends, or begins the next run, before the output is there
     return shared[0]
@@ -287,7 +292,7 @@ def _validation(data: Examples, trainer: SparseTrainer) -> dict[str, Any]:
 
 def _bfloat16(run: _Run, dry_run: bool) -> bool:
     """Whether forward passes compute in bfloat16: as an unfinished run does, as set, or as is faster here."""
-    decided = None if dry_run else begun(run.work, run.identity)
+    decided = None if dry_run else begun(run.work, run.identity, run.sharded)
     if decided is None:
         whole = run.settings.weights == "float32"
         decided = wants_bfloat16(run.settings.dtype if whole else "bfloat16", run.arguments.device)
@@ -318,7 +323,7 @@ def _estimate(run: _Run, bfloat16: bool) -> Estimate | None:
             steps=settings.max_steps if settings.max_steps > 0 else math.ceil(per_epoch * settings.epochs),
             micro_batch=arguments.per_device_train_batch_size,
             accumulation=accumulation,
-            shards=arguments.world_size if arguments.fsdp or in_environment("ACCELERATE_USE_FSDP") else 1,
+            shards=arguments.world_size if run.sharded else 1,
         )
     except CutworkError:
         raise
