@@ -1,6 +1,6 @@
 """`cutwork batch` over many machines: Ray Data hands out the lines, every worker answers with a model of its own.
 
-    pip install 'cutwork[serve,ray]'
+    pip install '.[serve,ray]'        # in a clone
     python deploy/ray_batch.py /models/packed questions.jsonl answers.jsonl --threads 4 --workers 8
 
 The model's directory must be on every machine. Lines and answers are in OpenAI's batch format.
@@ -24,7 +24,7 @@ class Answers:
 
     def __init__(self, model: str, threads: int, max_batch: int) -> None:
         self.name = Path(model).resolve().name
-        self.model = Model.load(model, threads=threads, max_batch=max_batch)
+        self.model = Model.load(model, threads=threads, max_batch=max_batch, reorder_weights=None)  # as the command
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """{"answer": a line for each line of {"line": …}}."""

@@ -1,6 +1,6 @@
 """The server as replicas under Ray Serve, on one machine or many, as many as requests need.
 
-    pip install 'cutwork[serve,ray]'
+    pip install '.[serve,ray]'        # in a clone
     serve run deploy.ray_serve:build model=/models/packed threads=4 most=8
     serve run deploy.ray_serve:build models=/models/a,/models/b threads=2 least=2
 
@@ -36,7 +36,12 @@ def build(arguments: dict[str, str]) -> Application:
         from cutwork.serve.http.app import make_app
         from cutwork.serve.limits import Limits
 
-        options = {"threads": threads, "max_batch": max_batch, "max_context": None if context is None else int(context)}
+        options = {
+            "threads": threads,
+            "max_batch": max_batch,
+            "max_context": None if context is None else int(context),
+            "reorder_weights": None,  # as `cutwork serve` has it: where the loader finds room for it
+        }
         models = {Path(path).name: Model.load(path, **options) for path in paths}
         return make_app(models, limits=Limits(pace=pace), keys=[] if key is None else [key])
 

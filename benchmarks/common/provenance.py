@@ -12,9 +12,10 @@ from typing import Any
 
 import cutwork
 from cutwork import _native
-from cutwork.machine import huge_pages_setting, processor
+from cutwork.machine import processor
 
 ROOT = Path(__file__).resolve().parents[2]
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 PACKAGES = ("numpy", "torch", "transformers", "tokenizers", "safetensors")
 
 
@@ -75,6 +76,15 @@ def llama_cpp(build: Path | None) -> dict[str, str]:
         return {}
     done = subprocess.run([build / "bin" / "llama-server", "--version"], capture_output=True, text=True, check=True)
     return {"llama.cpp": " ".join((done.stdout + done.stderr).split())}
+
+
+def huge_pages_setting() -> str:
+    """Whether the system gives memory huge pages: "always", "madvise" (to who asks), "never", "" if it does not say."""
+    try:
+        said = HUGE_PAGES.read_text()
+    except OSError:
+        return ""
+    return said.partition("[")[2].partition("]")[0]
 
 
 def _without_home(argument: str) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 
 from cutwork.audio_files import opened
 from cutwork.errors import CutworkError
+from cutwork.extras import install
 
 RATE = 16_000  # hertz
 SECONDS_PER_TIME = 0.02  # the step of a transcript's times, which Whisper writes as tokens
@@ -33,7 +34,7 @@ def read_audio(
         import soundfile  # noqa: F401
         import soxr
     except ImportError:
-        raise CutworkError("recordings need soundfile and soxr; install: pip install 'cutwork[speech]'") from None
+        raise CutworkError(f"recordings need soundfile and soxr; install them with: {install('speech')}") from None
     name = "the recording" if isinstance(source, bytes) else f"the recording {source}"
     try:
         with opened(source, check or (lambda: None)) as file:

@@ -11,7 +11,6 @@ from pathlib import Path
 _CPUINFO = Path("/proc/cpuinfo")
 _MEMORY = Path("/proc/meminfo")
 _CGROUP, _GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
-_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 # Families, ranges of models and what they are called, as in Linux's arch/x86/kernel/cpu/amd.c and intel-family.h.
 _AMD: dict[int, dict[str, tuple[range, ...]]] = {
@@ -103,11 +102,6 @@ def _number(text: str | None) -> int:
 def cpu_name() -> str:
     """The processor's name as the system tells it, with its generation: "AMD EPYC (Zen 5)"."""
     return str(processor())
-
-
-def huge_pages_setting() -> str:
-    """Whether the system gives memory huge pages: "always", "madvise" (to who asks), "never", "" if it does not say."""
-    return _read(_HUGE_PAGES).partition("[")[2].partition("]")[0]
 
 
 def available_memory() -> int:

@@ -106,6 +106,19 @@ def test_bench_and_explain_and_eval(cutwork: Any, checkpoint: Path, packed: Path
     assert status == 0 and json.loads(out)["samples"] == 1
 
 
+def test_what_explain_measures_and_keeps_is_said(
+    cutwork: Any, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUTWORK_COSTS")
+    monkeypatch.setenv("CUTWORK_HOME", str(tmp_path))
+    monkeypatch.setattr("cutwork.engine.weights.costs.measure_costs", lambda: None)
+    status, out, err = cutwork("explain", packed, "-r", 1, "--json")
+    assert status == 0 and json.loads(out)["weights"]
+    assert err.startswith("measuring this machine's kernels, some seconds; kept in ") and str(tmp_path) in err
+    assert "keeps what they cost" in " ".join(cutwork("explain", "--help")[1].split())
+    assert cutwork("explain", tmp_path / "gone")[2].startswith("error: no model directory")  # before it is measured
+
+
 @pytest.mark.parametrize(
     "command",
     ["run", "report", "tune", "prune", "quantize", "pack", "generate", "chat", "eval", "pull", "push", "list", "rm"],
@@ -204,6 +217,45 @@ def test_chat_answers_each_line(cutwork: Any, packed: Path, monkeypatch: pytest.
     assert status == 0 and err == "" and out.count("\n") >= 3
 
 
+@pytest.mark.parametrize(
+    ("said", "arguments", "drawn"),
+    [
+        ({}, [], {"temperature": 0.7, "top_p": 0.9}),
+        ({"temperature": 0.6, "top_k": 20}, [], {"temperature": 0.6, "top_k": 20}),
+        ({"top_p": 0.8}, ["--top-p", 1, "--seed", 3], {"temperature": 1.0, "top_p": 1.0, "seed": 3}),
+        ({"do_sample": False, "temperature": 0.6}, ["--temperature", 0], {"temperature": 0.0, "top_p": 0.9}),
+        (
+            {"temperature": 0.6},
+            ["--top-k", 5, "--min-p", 0.1, "--repetition-penalty", 1.2],
+            {"temperature": 0.6, "top_k": 5, "min_p": 0.1, "repetition_penalty": 1.2},
+        ),
+    ],
+)
+def test_chat_draws_as_the_model_says_unless_told_otherwise(
+    cutwork: Any,
+    packed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: dict[str, Any],
+    arguments: list[Any],
+    drawn: dict[str, Any],
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def answered(_: Any, __: Any, *, think: Any, thinking_budget: Any, **options: Any) -> Any:
+        asked.append(options)
+        yield from ()
+
+    shutil.copytree(packed, tmp_path / "model")
+    (tmp_path / "model" / "generation_config.json").write_text(json.dumps(said))
+    lines = iter(["hello\n", ""])
+    monkeypatch.setattr("cutwork.engine.chat.answer.answer_parts", answered)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    monkeypatch.setattr("sys.stdin.readline", lambda: next(lines), raising=False)
+    status, _, _ = cutwork("chat", tmp_path / "model", "-n", 4, *arguments)
+    assert (status, asked) == (0, [{"max_new_tokens": 4, **drawn}])
+
+
 def test_what_cannot_be_answered_from_a_pipe_is_an_error(
     cutwork: Any, packed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,7 +348,7 @@ def test_a_missing_extra_is_named(checkpoint: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", without_torch, *arguments], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 1 and "cutwork[train]" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 1 and 'run: pip install "accelerate' in done.stderr and "Traceback" not in done.stderr
 
 
 def test_an_error_is_all_that_is_said(tmp_path: Path) -> None:

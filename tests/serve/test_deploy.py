@@ -2,10 +2,15 @@
 
 import json
 import re
+import runpy
+import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import yaml
+
+from cutwork import Model
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
@@ -63,3 +68,20 @@ def test_kubernetes_gives_the_server_nothing_it_does_not_need():
 
 def pod_labels(deployment):
     return deployment["spec"]["template"]["metadata"]["labels"]
+
+
+@pytest.mark.parametrize("script", ["ray_serve", "ray_batch"])
+def test_with_ray_weights_are_reordered_as_the_commands_do(script, monkeypatch):
+    ray, loaded = MagicMock(), []
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.serve", ray.serve)
+    monkeypatch.setattr(Model, "load", lambda path, **options: loaded.append(options) or MagicMock())
+    monkeypatch.setattr("cutwork.serve.http.app.make_app", MagicMock())
+    module = runpy.run_path(str(DEPLOY / f"{script}.py"))
+    if script == "ray_batch":
+        module["Answers"]("model", 2, 4)
+    else:
+        module["build"]({"model": "model"})
+        [app] = ray.serve.ingress.call_args.args  # which a replica calls
+        app()
+    assert [options["reorder_weights"] for options in loaded] == [None]

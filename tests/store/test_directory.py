@@ -122,6 +122,9 @@ def test_resolving_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     for missing in ("out/packed", "here/packed", "packed", "./here/packed", Path("owner/name"), "hf:./here"):
         with pytest.raises(CutworkError, match="no model directory at"):
             resolve(missing)
+    for missing in ("model.gguf", "owner/model.gguf", "./model.gguf", tmp_path / "model.gguf"):
+        with pytest.raises(CutworkError, match=r"there is no file .*model\.gguf; check the path"):
+            resolve(missing)
     assert not asked  # a path that is not there is never somebody's model
     assert resolve("hf:here/packed") == tmp_path / "m" == resolve("hf:gpt2")
     asked.clear()

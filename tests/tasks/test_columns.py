@@ -33,6 +33,8 @@ def read(path: Path, row: dict[str, Any]) -> Sample:
         {"prompt": "Hi", "completion": "Hello"},
         {"question": "Hi", "answer": "Hello"},
         {"source": "Hi", "target": "Hello"},
+        {"prompt": "Hi", "response": "Hello", "id": 3},
+        {"input": "Hi", "output": "Hello"},
         {"messages": [USER, ANSWER]},
         {"messages": json.dumps([USER, ANSWER, USER])},  # nobody answers the last one
         {
@@ -113,7 +115,9 @@ def test_conversations_of_the_test_are_not_trained_on(tmp_path: Path) -> None:
         ({"instruction": "Hi", "output": []}, "row 1: expected a text 'output'"),
         ({"messages": "[" * 100_000}, "row 1 is nested too deeply"),
         ({"messages": [USER, ANSWER], "tools": json.loads('[{"a":' * 400 + "1" + "}]" * 400)}, "nested too deeply"),
-        ({"body": "Hi"}, "row 1: expected a text 'prompt'; there are body"),
+        ({"body": "Hi"}, "row 1: expected a text 'prompt'; there are body; a recipe's task.options names others, as"),
+        ({"prompt": "Hi", "reply": "Hello"}, r"there are prompt, reply; .* as {prompt: COLUMN, answer: COLUMN}"),
+        ({"prompt": "Hi", "input": "Hi", "output": "Hello"}, "expected a text 'answer'; there are prompt, input, out"),
     ],
 )
 def test_what_is_wrong_with_a_row_is_one_sentence(tmp_path: Path, row: dict[str, Any], message: str) -> None:
@@ -140,6 +144,10 @@ def test_columns_that_are_named_are_all_that_is_read(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"prompt": "Hi", "answer": "Hello", "system": "Be kind."}))
     assert read_samples(str(path), "{system} {prompt}", "answer") == [Sample("Be kind. Hi", "Hello")]
+
+
+def test_what_was_text_before_there_were_more_pairs_is_text(tmp_path: Path) -> None:
+    assert read(tmp_path, {"input": "Hi", "output": "Hello", "text": "Hi there"}) == Sample("", "Hi there")
 
 
 def test_dates_are_told_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,8 @@ def write(path: Path, rows: list[dict]) -> str:
     match path.suffix:
         case ".jsonl":
             path.write_text("\n".join(map(json.dumps, rows)))
+        case ".json":
+            path.write_text(json.dumps(rows, indent=1), encoding="utf-8-sig")
         case ".csv":
             path.write_text("en,de,n\n" + "\n".join(f'{r["en"]},"{r["de"]}",{r["n"]}' for r in rows))
         case ".tsv":
@@ -38,7 +40,7 @@ def write(path: Path, rows: list[dict]) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".tsv", ".parquet"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".tsv", ".parquet"])
 def test_rows_of_any_format_fill_templates(tmp_path: Path, suffix: str) -> None:
     train = write(tmp_path / f"train{suffix}", ROWS)
     test = write(tmp_path / f"test{suffix}", ROWS[:3])
@@ -58,11 +60,19 @@ def test_rows_of_any_format_fill_templates(tmp_path: Path, suffix: str) -> None:
         ("a.tsv", "prompt\tanswer\nq\ta\tb\n", "row 1 has more fields"),
         ("a.csv", "prompt,answer,answer\nq,a,b\n", "two columns 'answer'"),
         ("a.parquet", "no parquet", "cannot read task data"),
-        ("a.json", "[]", r"a\.json is a file, but of files only \.jsonl, \.csv"),
+        ("a.json", "[]", "holds no samples"),
+        ("a.json", '{"prompt": "q"}\n{"prompt": "r"}', r"is not JSON: .*; if each of its lines is, call it \.jsonl"),
+        ("a.json", '{"data": []}', "expected an array of JSON objects"),
+        ("a.json", "[3]", "expected an array of JSON objects"),
+        ("a.json", '[{"prompt": ' + "[" * 100_000, "is not JSON: maximum recursion"),
+        ("a.json", f'[{{"prompt": {"9" * 5000}}}]', "is not JSON: Exceeds the limit"),
+        ("a.txt", "[]", r"a\.txt is a file, but of files only \.jsonl, \.json, \.csv"),
+        ("gone.json", None, "cannot read task data from .*gone.json: .*No such file"),
     ],
 )
-def test_what_cannot_be_read_is_one_sentence(tmp_path: Path, name: str, content: str, message: str) -> None:
-    (tmp_path / name).write_text(content)
+def test_what_cannot_be_read_is_one_sentence(tmp_path: Path, name: str, content: str | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_text(content)
     with pytest.raises(CutworkError, match=message) as caught:
         load(str(tmp_path / name))
     assert "\n" not in str(caught.value)

@@ -10,12 +10,14 @@ from rich.console import Console
 from rich.text import Text
 
 from cutwork.cli.loading import AdapterOption, ModelArgument, check_writes_text, loads_model, with_adapter
-from cutwork.cli.options import Seed, Temperature, TopP
+from cutwork.cli.options import MinP, RepetitionPenalty, Seed, Temperature, TopK, TopP, given
 from cutwork.errors import CutworkError
 
 if TYPE_CHECKING:
     from cutwork.engine.chat.reader import Part
     from cutwork.engine.load_options import LoadOptions
+
+_USUAL = {"temperature": 0.7, "top_p": 0.9}  # where a model says nothing of how tokens are drawn
 
 
 @loads_model()
@@ -25,8 +27,11 @@ def chat(
     adapter: AdapterOption = None,
     system: Annotated[str | None, typer.Option(help="A system message that opens the conversation.")] = None,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n", min=1, help="Tokens per answer.")] = 2048,
-    temperature: Temperature = 0.7,
-    top_p: TopP = 0.9,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = None,
     seed: Seed = None,
     think: Annotated[
         bool | None, typer.Option("--think/--no-think", help="Think first, or not; default: what the model does.")
@@ -35,9 +40,10 @@ def chat(
     thoughts: Annotated[bool, typer.Option("--thoughts", help="Show thoughts as they come, not folded.")] = False,
 ) -> None:
     """Chat with a model. /reset forgets the conversation, /thoughts shows the last thought, /exit (or Ctrl-D) leaves,
-    Ctrl-C stops an answer.
+    Ctrl-C stops an answer. Tokens are drawn as the model's generation_config.json says, which options override; if it
+    says nothing of it, with --temperature 0.7 and --top-p 0.9.
 
-    Example: [bold]cutwork chat out/smollm2-gsm/packed/sparse-int8 --system "Answer briefly."[/bold]
+    Example: [bold]cutwork chat Qwen/Qwen3-0.6B --system "Answer briefly."[/bold]
     """
     from cutwork.engine.chat.answer import answer_parts
     from cutwork.engine.model import Model
@@ -48,6 +54,16 @@ def chat(
     shown = _Shown(console, thoughts)
     with Model.load(model, **with_adapter(loading | {"max_batch": 1}, adapter)) as loaded:
         check_writes_text(loaded)
+        usual = {"temperature": 1.0, **loaded.usual_sampling} if loaded.usual_sampling else _USUAL  # 1: as serve draws
+        options = given(**usual) | given(
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            seed=seed,
+        )
         console.print(f"{model}: /reset forgets, /exit leaves", style="dim", markup=False)
         while True:
             try:
@@ -74,10 +90,7 @@ def chat(
                         messages,
                         think=think,
                         thinking_budget=thinking_budget,
-                        max_new_tokens=max_new_tokens,
-                        temperature=temperature,
-                        top_p=top_p,
-                        seed=seed,
+                        **options,
                     )
                 )
             except KeyboardInterrupt:

@@ -52,7 +52,10 @@ def demo(
 
     Example: [bold]cutwork demo[/bold]  (what `make demo` left)
 
-    Example: [bold]cutwork demo out/my-run -q "How many legs have 17 cats?" --threads 1[/bold]
+    The models answer questions of the run's task, and no others. Those of `make demo` know one kind:
+
+    Example: [bold]cutwork demo -q "A juggler can juggle 40 balls. 75% of the balls are golf balls, and 50% of the golf
+    balls are red. How many red golf balls are there?"[/bold]
     """
     from cutwork.measure.report.results import load_results
     from cutwork.store.examples import read_examples

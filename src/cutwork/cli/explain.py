@@ -46,17 +46,21 @@ def explain(
 ) -> None:
     """Show, per weight: shape, sparsity, encoding, bytes moved per step, measured time and bandwidth.
 
+    The first call on a machine times its kernels, some seconds, and keeps what they cost in Cutwork's cache: from then
+    on every command chooses kernels by it.
+
     Example: [bold]cutwork explain out/smollm2-gsm/packed/sparse-int8 --tokens 1 --threads 2[/bold]
     """
     from cutwork.engine.backend import native
     from cutwork.engine.explain import profile_encoder, profile_step
     from cutwork.engine.model import Model
-    from cutwork.engine.weights.costs import have_measured, measure_costs
+    from cutwork.engine.weights.costs import cache_path, have_measured, measure_costs
     from cutwork.machine import cpu_name
     from cutwork.store.resolve import resolve
 
     if measure or not have_measured():
         resolve(model, codes=True)  # a wrong path is told before anything is measured
+        typer.echo(f"measuring this machine's kernels, some seconds; kept in {cache_path()}", err=True)
         measure_costs()
     with Model.load(model, **(loading | {"max_batch": batch})) as loaded:
         if encoder:

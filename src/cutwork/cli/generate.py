@@ -11,7 +11,7 @@ from rich.text import Text
 
 from cutwork.cli.console import print_json
 from cutwork.cli.loading import AdapterOption, ModelArgument, check_writes_text, loads_model, with_adapter
-from cutwork.cli.options import Json, Seed, Temperature, TopP
+from cutwork.cli.options import Json, MinP, RepetitionPenalty, Seed, Temperature, TopK, TopP, given
 from cutwork.errors import CutworkError
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ def generate(
     prompt: Annotated[list[str] | None, typer.Argument(help="One or more prompts; none: standard input.")] = None,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n", min=1, help="Tokens to add at most.")] = 128,
     temperature: Temperature = 0.0,
-    top_k: Annotated[int, typer.Option(min=0, help="Keep the k likeliest tokens; 0: all.")] = 0,
+    top_k: TopK = 0,
     top_p: TopP = 1.0,
-    min_p: Annotated[float, typer.Option(min=0, max=1, help="Drop tokens below this fraction of the likeliest.")] = 0.0,
-    repetition_penalty: Annotated[float, typer.Option(min=0.01, help="Above 1: repeat less.")] = 1.0,
+    min_p: MinP = 0.0,
+    repetition_penalty: RepetitionPenalty = 1.0,
     seed: Seed = None,
     num_return_sequences: Annotated[int, typer.Option(min=1, help="Answers per prompt.")] = 1,
     num_beams: Annotated[int, typer.Option(min=1, help="Above 1: beam search.")] = 1,
@@ -74,11 +74,6 @@ def generate(
     prompts = _prompts(prompt, file)
     options: GenerateOptions = {
         "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "repetition_penalty": repetition_penalty,
         "seed": seed,
         "stop": stop or [],
         "num_return_sequences": num_return_sequences,
@@ -88,6 +83,9 @@ def generate(
         "num_beam_groups": num_beam_groups,
         "diversity_penalty": diversity_penalty,
     }
+    options |= given(
+        temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty
+    )
     if no_repeat_ngram_size is not None:
         options["no_repeat_ngram_size"] = no_repeat_ngram_size
     if min_new_tokens is not None:

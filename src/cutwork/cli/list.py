@@ -1,4 +1,4 @@
-"""`cutwork list`: models of the Hub that have been downloaded."""
+"""`cutwork list`: models that have been downloaded, or made once and kept."""
 
 from dataclasses import asdict
 
@@ -9,13 +9,13 @@ from cutwork.cli.options import Json
 
 
 def list_models(as_json: Json = False) -> None:
-    """List the models in the Hugging Face Hub's cache.
+    """List the models in the Hugging Face Hub's cache, and in Cutwork's own: those made of GGUF files, and drafts.
 
     Example: [bold]cutwork list[/bold]
     """
-    from cutwork.store import hub
+    from cutwork.store import cache, hub
 
-    found = hub.downloaded()
+    found = [*hub.downloaded(), *cache.made()]
     if as_json:
         print_json([asdict(model) | {"path": str(model.path), "used": model.used.isoformat()} for model in found])
         return

@@ -1,4 +1,4 @@
-"""`cutwork rm`: remove a downloaded model."""
+"""`cutwork rm`: remove a model that was downloaded, or made once and kept."""
 
 from typing import Annotated
 
@@ -11,12 +11,15 @@ def remove(
         typer.Argument(metavar="MODEL…", help="Names as `cutwork list` shows them, with or without @REVISION."),
     ],
 ) -> None:
-    """Remove models from the Hugging Face Hub's cache; other programs that use it find them gone too.
+    """Remove models from Cutwork's cache, or the Hugging Face Hub's: other programs that use that find them gone too.
 
     Example: [bold]cutwork rm Qwen/Qwen3-0.6B[/bold]
     """
-    from cutwork.store import hub
+    from cutwork.store import cache, hub
 
     for model in models:
-        name, _, revision = model.removeprefix("hf:").partition("@")
-        typer.echo(f"{model}: {hub.remove(name, revision) / 1e6:,.0f} MB are free again")
+        freed = cache.remove(model)
+        if freed is None:
+            name, _, revision = model.removeprefix("hf:").partition("@")
+            freed = hub.remove(name, revision)
+        typer.echo(f"{model}: {freed / 1e6:,.0f} MB are free again")

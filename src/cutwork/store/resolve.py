@@ -31,6 +31,8 @@ def resolve(name_or_path: str | Path, codes: bool = False) -> Path:
     name = str(name_or_path)
     if name in demo_model.NAMES:
         return Path(demo_model.fetch(name))
+    if path.suffix == ".gguf" and not name.startswith(HUB):
+        raise CutworkError(f"there is no file {path}; check the path, or fetch it with `hf download OWNER/NAME FILE`")
     of_hub, _, revision = name.removeprefix(HUB).partition("@")
     if isinstance(name_or_path, Path) or not hub.is_name(of_hub):
         raise CutworkError(f"no model directory at {path}")

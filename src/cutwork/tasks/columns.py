@@ -1,7 +1,8 @@
 """From a row to a sample: columns that were named, or the usual layouts, told by the names of their columns.
 
 prompt and answer, or completion,     one question and its answer
-question and answer, source and target
+question and answer, source and target,
+prompt and response, input and output
 messages (and tools)                  a conversation as OpenAI's API has it
 conversations (and system, tools)     ShareGPT's
 instruction, input, output (system)   Alpaca's
@@ -23,6 +24,8 @@ Reader = Callable[[Row, str], Sample]  # a row and where it is from, for an erro
 
 _FIELD = re.compile(r"\{(\w+)\}")
 _PAIRS = (("prompt", "answer"), ("prompt", "completion"), ("question", "answer"), ("source", "target"))
+_MORE = (("prompt", "response"), ("input", "output"))  # where there is none of the names above beside them
+_ADVICE = "; a recipe's task.options names others, as {prompt: COLUMN, answer: COLUMN}"
 _SHAREGPT = {
     "human": "user",
     "user": "user",
@@ -59,12 +62,17 @@ def reader_of(columns: Collection[str], prompt: str | None, answer: str | None, 
         prompt, answer = next((pair for pair in _PAIRS if {*pair} <= {*columns}), (None, None))
         if prompt is None and "text" in columns:
             return lambda row, where: Sample("", _filled("text", row, where))
+        if prompt is None:
+            known = {name for pair in (*_PAIRS, *_MORE) for name in pair} & {*columns}
+            prompt, answer = next((pair for pair in _MORE if {*pair} == known), (None, None))
     # Whoever names columns says what is to be read.
-    return partial(_pair, prompt=prompt or "prompt", answer=answer or "answer", with_system=not named)
+    advice = "" if prompt and answer else _ADVICE
+    return partial(_pair, prompt=prompt or "prompt", answer=answer or "answer", with_system=not named, advice=advice)
 
 
-def _pair(row: Row, where: str, prompt: str, answer: str, with_system: bool) -> Sample:
-    return _asked(_system(row) if with_system else [], _filled(prompt, row, where), _filled(answer, row, where))
+def _pair(row: Row, where: str, prompt: str, answer: str, with_system: bool, advice: str) -> Sample:
+    question, reply = (_filled(name, row, where, advice) for name in (prompt, answer))
+    return _asked(_system(row) if with_system else [], question, reply)
 
 
 def _asked(before: list[dict[str, Any]], question: str, answer: str) -> Sample:
@@ -74,13 +82,13 @@ def _asked(before: list[dict[str, Any]], question: str, answer: str) -> Sample:
     return _sample([*before, *said], [])
 
 
-def _filled(template: str, row: Row, where: str) -> str:
+def _filled(template: str, row: Row, where: str, advice: str = "") -> str:
     """A column's text, or a template with the columns it names put in; nothing if one of them holds nothing."""
     names = _FIELD.findall(template) or [template]
     for name in names:
         if name not in row or not (_is_nothing(row[name]) or isinstance(row[name], str | int | float)):
             raise CutworkError(
-                f"{where}: expected a text '{name}'; there are {', '.join(map(str, row)) or 'no columns'}"
+                f"{where}: expected a text '{name}'; there are {', '.join(map(str, row)) or 'no columns'}{advice}"
             )
     if any(_is_nothing(row[name]) for name in names):
         return ""

@@ -10,6 +10,7 @@ from typing import Any
 from zlib import crc32
 
 from cutwork.errors import CutworkError
+from cutwork.extras import install
 from cutwork.tasks.task import Sample, Task
 
 Generator = Callable[[Random, float], dict[str, Any]]
@@ -75,7 +76,7 @@ def _generators(templates: list[int] | str) -> list[Generator]:
         from reasoning_gym.arithmetic.gsm_symbolic import generators_00_49, generators_50_99
         from reasoning_gym.arithmetic.gsm_symbolic.gsm_symbolic import tasks_ok
     except ImportError:
-        raise CutworkError("gsm_symbolic needs reasoning-gym; install it with: pip install 'cutwork[demo]'") from None
+        raise CutworkError(f"gsm_symbolic needs reasoning-gym; install it with: {install('demo')}") from None
     wanted = tasks_ok if templates == "all" else templates
     if not isinstance(wanted, list) or not wanted or len(set(map(repr, wanted))) != len(wanted):
         raise CutworkError(f"gsm_symbolic: templates must be 'all' or a list of different numbers, not {templates!r}")

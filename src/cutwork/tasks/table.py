@@ -1,4 +1,4 @@
-"""Any data in rows: local JSONL, CSV, TSV and Parquet files, or a dataset of the Hugging Face Hub."""
+"""Any data in rows: local JSONL, JSON, CSV, TSV and Parquet files, or a dataset of the Hugging Face Hub."""
 
 import csv
 import json
@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from cutwork.errors import CutworkError, check_text
+from cutwork.extras import install
 from cutwork.tasks.columns import reader_of
 from cutwork.tasks.task import Sample, Task
 
-SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 _LONGEST_FIELD = 2**31 - 1  # of CSV: all that a C long holds everywhere
 
 
@@ -89,7 +90,7 @@ def rows(source: str, split: str = "train", config: str | None = None) -> Iterab
     Raises CutworkError if there are none.
     """
     path = Path(source).expanduser()
-    for suffix, read in zip(SUFFIXES, (_jsonl, _csv, _tsv, _parquet), strict=True):
+    for suffix, read in zip(SUFFIXES, (_jsonl, _json, _csv, _tsv, _parquet), strict=True):
         if source.lower().endswith(suffix):
             try:
                 return read(path)
@@ -110,13 +111,13 @@ def hub(name: str, split: str, config: str | None = None) -> Iterable[Mapping[st
     try:
         from datasets import load_dataset
     except ImportError:
-        raise CutworkError("data from the Hub needs datasets; install it with: pip install 'cutwork[train]'") from None
+        raise CutworkError(f"data from the Hub needs datasets; install it with: {install('train')}") from None
     try:
         found: Iterable[Mapping[str, Any]] = load_dataset(name, config, split=split)
     except Exception as error:  # the client's transports raise errors of several libraries
         raise CutworkError(
             f"'{name}' could not be loaded from the Hugging Face Hub ({type(error).__name__}); check its name, "
-            "configuration and split, or give a local .jsonl, .csv or .parquet file"
+            "configuration and split, or give a local .jsonl, .json, .csv or .parquet file"
         ) from None
     return found
 
@@ -133,6 +134,17 @@ def _jsonl(path: Path) -> list[dict[str, Any]]:
             if not isinstance(row, dict):
                 raise CutworkError(f"{path}, line {number}: expected a JSON object")
             found.append(row)
+    return found
+
+
+def _json(path: Path) -> list[dict[str, Any]]:
+    text = path.read_text(encoding="utf-8-sig")
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CutworkError(f"{path} is not JSON: {error}; if each of its lines is, call it .jsonl") from None
+    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        raise CutworkError(f"{path}: expected an array of JSON objects, [{{…}}, …]")
     return found
 
 
@@ -163,7 +175,7 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
-        raise CutworkError("Parquet files need pyarrow; install it with: pip install 'cutwork[train]'") from None
+        raise CutworkError(f"Parquet files need pyarrow; install it with: {install('train')}") from None
     try:
         found: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
     except ArrowException as error:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cutwork.errors import CutworkError
+from cutwork.extras import install
 from cutwork.tasks.table import table
 from cutwork.tasks.task import Sample, Task
 
@@ -46,7 +47,7 @@ def translation_quality(replies: Sequence[str], references: Sequence[str]) -> di
     try:
         from sacrebleu.metrics import BLEU, CHRF
     except ImportError:
-        raise CutworkError("BLEU and chrF need sacrebleu; install it with: pip install 'cutwork[eval]'") from None
+        raise CutworkError(f"BLEU and chrF need sacrebleu; install it with: {install('eval')}") from None
     answers, expected = list(replies), [list(references)]
     return {
         "bleu": BLEU().corpus_score(answers, expected).score,

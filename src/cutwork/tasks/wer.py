@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cutwork.errors import CutworkError
+from cutwork.extras import install
 from cutwork.tasks.task import Sample
 
 _ENGLISH = ("", "en", "english")
@@ -35,7 +36,7 @@ def word_errors(samples: Sequence[Sample], replies: Sequence[str], model: Path |
     try:
         import jiwer
     except ImportError:
-        raise CutworkError("word error rates need jiwer; install it with: pip install 'cutwork[eval]'") from None
+        raise CutworkError(f"word error rates need jiwer; install it with: {install('eval')}") from None
     english, other = normalizers(model)
     references, hypotheses = [], []
     for sample, reply in zip(samples, replies, strict=True):
