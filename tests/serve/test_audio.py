@@ -119,7 +119,13 @@ def test_bad_fields_are_told(client, fields, status, message):
 
 
 def test_fields_that_change_nothing_are_taken(client):
-    assert post(client, wav(0.5), user="me", chunking_strategy="").status_code == 200
+    assert post(client, wav(0.5), user="me", chunking_strategy="auto").status_code == 200
+
+
+def test_silence_may_be_left_out(client):
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(32_000, np.float32), 16_000, format="WAV")
+    assert post(client, file.getvalue(), vad_filter="true").json()["text"] == ""
 
 
 def test_bad_recordings_are_told(client):

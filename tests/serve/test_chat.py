@@ -202,6 +202,49 @@ def test_null_is_a_field_that_is_left_out(client):
     assert client.post("/v1/completions", json={"prompt": None}).status_code == 400
 
 
+def test_what_other_servers_call_off_is_off(client):
+    plain = ask(client, temperature=0, max_tokens=4).json()["choices"]
+    said = {"modalities": ["text"], "best_of": 1, "use_beam_search": False, "continue_final_message": False}
+    said |= {"add_generation_prompt": True, "top_k": -1, "stream_options": {"continuous_usage_stats": False}}
+    messages = [{"role": "user", "content": "Hello", "id": "m1"}]
+    answers = [
+        client.post("/v1/chat/completions", json={"messages": messages, "temperature": 0, "max_tokens": 4, **more})
+        for more in ({}, said)
+    ]
+    assert answers[0].json()["choices"] == answers[1].json()["choices"], answers[1].text
+    assert ask(client, top_p=0, seed=1, max_tokens=4).json()["choices"] == plain
+    assert ask(client, max_tokens=-1, temperature=0).status_code == 200
+    for wrong in ({"modalities": ["audio"]}, {"best_of": 2}, {"top_k": -2}, {"max_tokens": -2}):
+        assert ask(client, **wrong).status_code == 400
+    assert "verbosity" in ask(client, verbosity="low", max_tokens=1).headers["X-Cutwork-Warning"]
+
+
+@pytest.mark.parametrize(
+    ("message", "place", "what"),
+    [
+        ({"role": "user"}, "messages.0", "content is missing; only an assistant's"),
+        ({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, "messages.0.content.0.type", "'text'"),
+        ({"role": "user", "content": 3}, "messages.0.content", "should be a valid"),
+        ({"content": "Hello"}, "messages.0.role", "required"),
+    ],
+)
+def test_errors_name_the_place_in_what_was_sent(client, message, place, what):
+    error = client.post("/v1/chat/completions", json={"messages": [message]}).json()["error"]
+    assert error["param"] == place and what in error["message"]
+
+
+def test_what_is_no_json_is_said_to_be_none(client):
+    response = client.post("/v1/completions", content='{"prompt": x', headers={"Content-Type": "application/json"})
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (400, None)
+    assert error["message"].startswith("the body is no JSON: ") and "(character 11)" in error["message"]
+
+
+def test_health_is_told_by_every_name_and_method(client):
+    for path in ("/health", "/health/live", "/health/ready"):
+        assert client.get(path).status_code == client.head(path).status_code == 200
+
+
 def test_minus_one_is_no_seed(client):
     said = {
         ask(client, seed=-1, temperature=2, max_tokens=12).json()["choices"][0]["message"]["content"] for _ in range(4)

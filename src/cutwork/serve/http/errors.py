@@ -77,10 +77,38 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> ErrorResponse:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body")
+        first, path = _plainest(error)
+        if first["type"] == "json_invalid":
+            reason = str(first.get("ctx", {}).get("error", "")).lower()
+            return ErrorResponse(body(400, f"the body is no JSON: {reason} (character {first['loc'][-1]})"), 400)
+        where = ".".join(path)
         what = "is not supported here; leave it out" if first["type"] == "extra_forbidden" else first["msg"]
         if not where and first["type"] in ("missing", "model_attributes_type"):
             what = "send a JSON object, with Content-Type: application/json"
         message = f"{where}: {what}" if where else str(what)
         return ErrorResponse(body(400, message, where or None), 400)
+
+
+def _plainest(error: RequestValidationError) -> tuple[dict[str, Any], list[str]]:
+    """The first error, or of those about the same place the one that looks deepest into it, and its place in the body.
+
+    A value of several possible types has errors of each, with names of types among those of fields.
+    """
+    errors: list[dict[str, Any]] = list(error.errors())
+    places = [_place(each, error.body) for each in errors]
+    about = [i for i, place in enumerate(places) if place[: len(places[0])] == places[0]]
+    chosen = max(about, key=lambda i: len(places[i]))
+    return errors[chosen], places[chosen]
+
+
+def _place(error: dict[str, Any], given: Any) -> list[str]:
+    """The path of an error in what was sent, or in what was not if something is missing."""
+    parts = [part for part in error["loc"] if part != "body"]
+    if not isinstance(given, dict):  # a form, or nothing
+        return [str(part) for part in parts]
+    path = []
+    for part in parts:
+        if (isinstance(given, dict) and part in given) or (isinstance(given, list) and isinstance(part, int)):
+            given = given[part]
+            path.append(str(part))
+    return [*path, str(parts[-1])] if error["type"] == "missing" else path

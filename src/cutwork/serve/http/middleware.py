@@ -25,7 +25,7 @@ from cutwork.serve.log import ACCESS
 
 log = logging.getLogger(ACCESS)
 
-HEALTH = ("/health/live", "/health/ready")
+HEALTH = ("/health", "/health/live", "/health/ready")
 OPEN = ("/", *HEALTH)  # without a key: orchestrators ask, and the page asks for the key itself
 QUIET = (*HEALTH, "/metrics")  # not logged
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -149,7 +149,9 @@ class RequestMiddleware:
         if self._hosts is not None and not self._is_ours(headers.get("host", "")):
             return JSONResponse(body(421, "this server does not go by that name; see --allow-host"), 421)
         if self._hosts is not None and scope["method"] == "POST" and self._from_elsewhere(headers):
-            return JSONResponse(body(403, "pages of other sites may not use this server; give it an API key"), 403)
+            return JSONResponse(
+                body(403, "pages of other sites may not use this server; allow this one with --cors"), 403
+            )
         length = headers.get("content-length", "0")
         if not length.isdecimal() or len(length) > 18 or int(length) > self._body_limit(path):
             return JSONResponse(body(413, too_large(self._body_limit(path))), 413, headers=CLOSE)

@@ -15,7 +15,7 @@ from cutwork.serve.http.middleware import client_of
 from cutwork.serve.http.stream import EventStream, seconds_left, while_connected, whole_answer
 from cutwork.serve.jobs.transcriber import Recording
 from cutwork.serve.limits import Limits
-from cutwork.serve.routes.schema import UNUSED
+from cutwork.serve.routes.schema import changes_nothing
 from cutwork.serve.served_model import ServedModel
 from cutwork.serve.served_models import ServedModels
 
@@ -28,6 +28,7 @@ Prompt = Annotated[str | None, Form(max_length=4096)]
 ResponseFormat = Annotated[TranscriptFormat, Form()]
 Temperature = Annotated[float, Form(ge=0, le=1, description="0: greedy, and higher ones where the text is doubtful.")]
 BeamSize = Annotated[int | None, Form(ge=1, le=16)]
+VadFilter = Annotated[bool, Form(description="Leave silence out before anything is heard.")]
 
 
 def router(models: ServedModels, limits: Limits) -> APIRouter:
@@ -44,6 +45,7 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
         response_format: ResponseFormat = "json",
         temperature: Temperature = 0.0,
         beam_size: BeamSize = None,
+        vad_filter: VadFilter = False,
         granularities: Annotated[list[Granularity] | None, Form(alias="timestamp_granularities[]")] = None,
         stream: Annotated[bool, Form()] = False,
     ) -> Response:
@@ -55,7 +57,7 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
                 param="timestamp_granularities[]",
             )
         served = await models.find_speech(model)
-        options = _options(served, "transcribe", language, prompt, temperature, beam_size, words)
+        options = _options(served, "transcribe", language, prompt, temperature, beam_size, words, vad_filter)
         return await _answer(request, served, file, options, response_format, stream)
 
     @routes.post("/v1/audio/translations", summary="Speech to English text", response_model=None)
@@ -67,9 +69,10 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
         response_format: ResponseFormat = "json",
         temperature: Temperature = 0.0,
         beam_size: BeamSize = None,
+        vad_filter: VadFilter = False,
     ) -> Response:
         served = await models.find_speech(model)
-        options = _options(served, "translate", None, prompt, temperature, beam_size, False)
+        options = _options(served, "translate", None, prompt, temperature, beam_size, False, vad_filter)
         return await _answer(request, served, file, options, response_format, False)
 
     async def _answer(
@@ -104,7 +107,7 @@ async def _refuse_unknown(request: Request) -> None:
     """As of JSON bodies: a field that is not known is 400, unless it is empty or changes no answer."""
     known = {field.alias for field in request.scope["route"].dependant.body_params}
     for name, value in (await request.form()).multi_items():
-        if name not in known | UNUSED and value != "":
+        if name not in known and not changes_nothing(name, value):
             message = f"the field {name[:64]!r} is not known here; there are {', '.join(sorted(known))}"
             raise ApiError(400, message, param=name[:64])
 
@@ -117,6 +120,7 @@ def _options(
     temperature: float,
     beam_size: int | None,
     words: bool,
+    vad_filter: bool,
 ) -> TranscribeOptions:
     return TranscribeOptions(
         task=task,
@@ -125,6 +129,7 @@ def _options(
         temperature=temperature or TEMPERATURES,
         beam_size=beam_size or min(TranscribeOptions.beam_size, served.model.max_batch),
         word_timestamps=words,
+        vad_filter=vad_filter,
     )
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from cutwork.engine.chat.formats import THOUGHT_FIELDS
 from cutwork.serve.grammar import Callee, schema_text
@@ -10,7 +10,7 @@ from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.json_body import read_json
 from cutwork.serve.limits import Limits
 from cutwork.serve.routes.generation import GenerationRequest
-from cutwork.serve.routes.schema import Schema, TokenCount, at_most
+from cutwork.serve.routes.schema import Schema, TokenCount, at_most, instead_of
 from cutwork.serve.routes.thinking import ThinkingFields
 
 
@@ -65,6 +65,12 @@ class Message(Schema):
     reasoning_content: str | None = None
     reasoning: str | None = None
 
+    @model_validator(mode="after")
+    def _says_something(self) -> "Message":
+        if self.content is None and self.role != "assistant":
+            raise ValueError(f"content is missing; only an assistant's message may be without, not the {self.role}'s")
+        return self
+
     @property
     def text(self) -> str:
         """The content as one string."""
@@ -81,7 +87,8 @@ class ChatRequest(GenerationRequest, ThinkingFields):
 
     messages: Messages = Field(min_length=1, examples=[[{"role": "user", "content": "Hello"}]])
     max_completion_tokens: TokenCount | None = None
-    max_tokens: TokenCount | None = None
+    max_tokens: Annotated[TokenCount | None, instead_of(-1, None)] = None
+    verbosity: Literal["low", "medium", "high"] | None = None
     logprobs: bool = False
     top_logprobs: int = Field(0, ge=0, le=20)
     tools: Annotated[list[Tool], Field(fail_fast=True), at_most(Limits.tools)] | None = None

@@ -62,7 +62,10 @@ class Conversation:
         prepared = await while_connected(request, work, seconds_left(request, limits.deadline))
         job = TextJob(prepared.choices, seconds_left(request, limits.deadline), client_of(request))
         served.worker.submit(job)
-        return cls(body, served, prepared, job)
+        conversation = cls(body, served, prepared, job)
+        if body.verbosity not in (None, "medium"):
+            conversation.warn("verbosity has no effect")
+        return conversation
 
     def warn(self, warning: str) -> None:
         """Tell the client of something else that has no effect."""

@@ -14,13 +14,14 @@ from cutwork.serve.grammar import Callee, Matcher
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.jobs.worker import Choice
 from cutwork.serve.limits import Limits
-from cutwork.serve.routes.schema import ModelName, Schema, Texts, TokenId, at_most
+from cutwork.serve.routes.schema import ModelName, Schema, Texts, TokenId, at_most, instead_of
 from cutwork.serve.served_model import ServedModel
 from cutwork.serve.tokens import LONG
 
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 MAX_SEED = (1 << 63) - 1
+LEAST_TOP_P = 1e-9  # the likeliest token alone
 RANDOM = -1  # as a seed: none, in the words of llama.cpp and vLLM
 
 
@@ -29,8 +30,8 @@ class EngineFields(Schema):
 
     priority: int = Field(0, ge=-1000, le=1000)
     temperature: float = Field(1.0, ge=0, le=2)
-    top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=0, le=1 << 24)
+    top_p: Annotated[float, instead_of(0, LEAST_TOP_P)] = Field(1.0, gt=0, le=1)
+    top_k: Annotated[int, instead_of(-1, 0)] = Field(0, ge=0, le=1 << 24)
     min_p: float = Field(0.0, ge=0, le=1)
     presence_penalty: Penalty = 0.0
     frequency_penalty: Penalty = 0.0
@@ -67,7 +68,7 @@ class GenerationRequest(EngineFields):
 
     model: ModelName = None
     n: int = Field(1, ge=1, le=128)
-    max_tokens: int | None = Field(None, ge=0, le=1 << 24)
+    max_tokens: Annotated[int | None, instead_of(-1, None)] = Field(None, ge=0, le=1 << 24)
     min_tokens: int | None = Field(None, ge=0, le=1 << 24)
     logit_bias: Annotated[dict[TokenId, Bias], at_most(1024)] | None = None
     seed: int | None = Field(None, ge=-MAX_SEED, le=MAX_SEED)

@@ -65,12 +65,16 @@ def router(models: ServedModels, limits: Limits, metrics: Metrics) -> APIRouter:
             raise ApiError(400, f"token ids must be below {served.model.plan.vocabulary}", param="tokens")
         return {"prompt": await served.tokens.decode(body.tokens)}
 
+    @routes.head("/health/live", include_in_schema=False)
     @routes.get("/health/live", summary="The process answers")
     async def live() -> JSONResponse:
         return JSONResponse(
             {"status": "ok"} if models.alive else {"status": "a thread has ended"}, 200 if models.alive else 503
         )
 
+    @routes.head("/health", include_in_schema=False)
+    @routes.head("/health/ready", include_in_schema=False)
+    @routes.get("/health", summary="As /health/ready, by other servers' name")
     @routes.get("/health/ready", summary="The models can take requests")
     async def ready() -> JSONResponse:
         if models.ready:

@@ -12,7 +12,17 @@ from cutwork.serve.limits import Limits
 UNUSED = {
     *("user", "safety_identifier", "metadata", "store", "service_tier", "cache_control", "cache_prompt"),
     *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "include_obfuscation", "prediction"),
-    *("refusal", "annotations", "reasoning_details", "timings_per_token"),
+    *("refusal", "annotations", "reasoning_details", "timings_per_token", "id"),
+}
+# Fields that other servers know, where they say what is so here in any case.
+NEUTRAL: dict[str, Any] = {
+    "modalities": ["text"],
+    "best_of": 1,
+    "use_beam_search": False,
+    "continue_final_message": False,
+    "add_generation_prompt": True,
+    "continuous_usage_stats": False,
+    "chunking_strategy": "auto",
 }
 
 
@@ -34,9 +44,15 @@ Texts = Annotated[list[str], Field(fail_fast=True), at_most(1024)]
 TokenCount = Annotated[int, Field(ge=1, le=1 << 24)]
 
 
+def instead_of(value: float, other: float | None) -> BeforeValidator:
+    """What stands for a value by which other servers turn something off."""
+    return BeforeValidator(lambda given: other if given == value and not isinstance(given, bool) else given)
+
+
 class Schema(BaseModel):
     """A request's body, or an object in it. Every field has an effect and is held to its range; one that is not known
-    is refused, unless it is empty or one of `UNUSED`. Null stands for a field's default, as if it were left out."""
+    is refused, unless it is empty, one of `UNUSED`, or as in `NEUTRAL`. Null stands for a field's default, as if it
+    were left out."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
@@ -49,7 +65,7 @@ class Schema(BaseModel):
         return {
             key: entry
             for key, entry in value.items()
-            if (entry is not None or needed[key] if key in needed else not (key in UNUSED or _empty(entry)))
+            if (entry is not None or needed[key] if key in needed else not changes_nothing(key, entry))
         }
 
     @classmethod
@@ -63,8 +79,10 @@ class Schema(BaseModel):
         return names
 
 
-def _empty(value: Any) -> bool:
-    return value is None or (isinstance(value, str | list | dict) and not value)
+def changes_nothing(name: str, value: Any) -> bool:
+    """Whether a field that is not known may be left out, as the answer is the same."""
+    empty = value is None or (isinstance(value, str | list | dict) and not value)
+    return empty or name in UNUSED or (name in NEUTRAL and value == NEUTRAL[name])
 
 
 def check_uncut(what: str, cut: Sequence[bool], most: int, param: str | None = None) -> None:
