@@ -9,7 +9,7 @@ made in English and German. `--extra` mixes in real pairs, a JSON list of [Engli
 From that dense teacher each model is pruned in one shot and fine-tuned, as docs/experiments.md announces: both losses
 for the same time, each at the rate that was best on validation, three seeds, and the dense one for as long. Held-out
 sentences are then translated by the engine, greedily and with five beams; all replies are kept in the output
-directory. Leaves t5.json and t5.png in results/. Needs num2words, babel.
+directory. Leaves translation_losses.json and .png in results/. Needs num2words, babel.
 """
 
 import argparse
@@ -197,8 +197,8 @@ def main() -> None:
         for way in WAYS:
             del row[way]["replies"]
     options.results.mkdir(parents=True, exist_ok=True)
-    result = save(options.results / "t5.json", {**about, "rows": rows, "curves": curves}, compact=True)
-    plot(result, options.results / "t5.png")
+    result = save(options.results / "translation_losses.json", {**about, "rows": rows, "curves": curves}, compact=True)
+    plot(result, options.results / "translation_losses.png")
     print(choices(result), table(result), losses(result), sep="\n\n")
 
 
