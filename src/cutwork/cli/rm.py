@@ -15,11 +15,14 @@ def remove(
 
     Example: [bold]cutwork rm Qwen/Qwen3-0.6B[/bold]
     """
+    from cutwork.errors import CutworkError
     from cutwork.store import cache, hub
 
     for model in models:
         freed = cache.remove(model)
         if freed is None:
-            name, _, revision = model.removeprefix("hf:").partition("@")
+            name, at, revision = model.removeprefix("hf:").partition("@")
+            if at and not revision:
+                raise CutworkError(f"'{model}' names no revision; give one, or leave out the @ to remove all")
             freed = hub.remove(name, revision)
         typer.echo(f"{model}: {freed / 1e6:,.0f} MB are free again")
