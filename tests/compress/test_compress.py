@@ -13,6 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from cutwork.cli.compress import _base, compress
+from cutwork.cli.training import training_task
 from cutwork.compress import workshop
 from cutwork.compress.candidates import DENSE, Candidate, parse
 from cutwork.compress.compress import Goal, _bisect
@@ -24,12 +25,13 @@ from cutwork.compress.workshop import Workshop
 from cutwork.errors import CutworkError
 from cutwork.pack.pack import pack
 from cutwork.pack.reader import read_packed
-from cutwork.recipe import DEFAULT_IGNORED, Recipe, load_recipe
+from cutwork.recipe import DEFAULT_IGNORED, Recipe, TaskSettings, load_recipe
 from cutwork.run.run import run
 from cutwork.run.stages import Stage
 from cutwork.store.directory import kind_of
 from cutwork.store.fingerprint import fingerprint
 from cutwork.store.lock import only_process
+from cutwork.tasks.load import LEFT_TO_EVAL, load_task
 from tests.tiny_checkpoint import write_tiny_checkpoint
 from tests.torch_models.tiny import sums
 
@@ -194,6 +196,25 @@ def test_a_dry_run_trains_nothing(given: tuple[Path, Path], tmp_path: Path) -> N
     assert not list(output.glob("*x-*")) and (output / "frontier.json").is_file()
 
 
+def test_so_small_is_what_was_packed_not_what_was_predicted(
+    given: tuple[Path, Path], finished: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = shutil.copytree(finished[0], tmp_path / "out")
+    points = json.loads((out / "frontier.json").read_text())["frontiers"]["zeros and bits"]
+    most = min(point["nbytes"] for point in points) + 2000
+    common = [given[0], out, "--data", given[1], *FEW, "--memory", f"{most / 1e3}KB", "--json"]
+    report = json.loads(call(*common))
+    assert any("w4a16" in label for label in report["choice"]["labels"].values())
+    assert report["measured"]["nbytes"]["compressed"] <= most
+    assert report["measured"]["nbytes"]["compressed"] == pytest.approx(report["choice"]["nbytes"], rel=0.02)
+    sizes = [most + 500, most + 1e6, most - 1]
+    monkeypatch.setattr(Workshop, "nbytes", lambda *_: sizes.pop(0))
+    with pytest.raises(CutworkError, match=r"the smallest of 2 choices takes .* MB, more than .*; allow more --memory"):
+        call(*common)
+    first, second = json.loads((out / "frontier.json").read_text())["tried"]
+    assert not first["kept"] and not second["kept"] and second["nbytes"] <= most - 500
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -238,6 +259,13 @@ def test_a_sample_that_is_too_long_is_refused_before_any_work(given: tuple[Path,
     with pytest.raises(CutworkError, match=r"validation sample 1, .*has no answer within 132 tokens"):
         call(given[0], tmp_path / "out", "--data", data, *FEW, "--within", 1)
     assert not (tmp_path / "out" / "errors.json").exists()
+
+
+def test_an_output_that_holds_the_model_is_refused(given: tuple[Path, Path], tmp_path: Path) -> None:
+    inside = shutil.copytree(given[0], tmp_path / "out" / "dense")
+    for output in (inside, tmp_path / "out"):
+        with pytest.raises(CutworkError, match="holds the model to read; choose another output directory"):
+            call(inside, output, "--data", given[1], *FEW, "--speedup", 2, "--dry-run")
 
 
 def test_what_lies_at_the_results_place_is_kept(given: tuple[Path, Path], tmp_path: Path) -> None:
@@ -317,6 +345,30 @@ def test_a_recipe_that_would_undo_the_choice_is_refused(
         call(given[0], tmp_path / "out", "--recipe", tmp_path / "recipe.yaml", "--speedup", 2)
 
 
+@pytest.mark.parametrize("changes", [{"keep_best": True}, {"patience": 2}])
+def test_validation_samples_that_judge_choose_no_checkpoint(
+    changes: dict[str, Any], given: tuple[Path, Path], tmp_path: Path
+) -> None:
+    settings = {"name": "a", "model": "b", "output": "c", "task": {"name": str(given[1])}, "tune": changes}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(CutworkError, match=r"may not choose tune\.keep_best or tune\.patience's checkpoint; leave"):
+        call(given[0], tmp_path / "out", "--recipe", tmp_path / "recipe.yaml", "--speedup", 2)
+
+
+@pytest.mark.parametrize(
+    ("purpose", "context", "tokens"), [("decode", 2048, 256), ("prefill", 2048, 512), ("prefill", 128, 63)]
+)
+def test_a_prompt_that_is_to_be_fast_is_timed_as_long_as_it_was_priced(
+    purpose: Any, context: int, tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = Workshop.__new__(Workshop)
+    shop.purpose = purpose
+    shop.base = Recipe.model_validate({"name": "a", "model": "b", "output": "c", "task": {"name": "gsm8k"}})
+    monkeypatch.setattr(workshop, "resolve", Path)
+    monkeypatch.setattr(workshop, "read_config", lambda _: {"model_type": "gpt2", "n_positions": context})
+    assert shop._prompt_tokens == tokens
+
+
 @pytest.mark.parametrize(("options", "threads"), [([], 2), (["--threads", 0], 0), (["-t", 1], 1)])
 def test_threads_that_are_asked_for_come_before_the_recipes(
     options: list[object], threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -329,6 +381,35 @@ def test_threads_that_are_asked_for_come_before_the_recipes(
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
     with pytest.raises(CutworkError, match=f"^{threads} threads"):
         call("model", tmp_path / "out", "--recipe", tmp_path / "recipe.yaml", "--speedup", 2, *options)
+
+
+def test_a_generated_task_trains_and_judges_behind_what_eval_asks_and_tune_learns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Recipe] = []
+    monkeypatch.setattr("cutwork.compress.compress.compress", lambda base, *_, **__: found.append(base))
+    with pytest.raises(TypeError):  # of the report that is none
+        call("model", tmp_path / "out", "--task", "gsm_symbolic", "--speedup", 2, "--seed", 7, "--samples", 20)
+    [base] = found
+    own, learned = load_task(base.task), training_task("gsm_symbolic", None, None, 0)
+    asked = load_task(TaskSettings(name="gsm_symbolic", test_samples=LEFT_TO_EVAL))
+    known = {sample.prompt for sample in (*asked.test, *learned.train)}
+    assert len(own.train) == 20 and len(own.validation) == 200
+    assert not known & {sample.prompt for sample in (*own.train, *own.validation)}
+    assert own.test[:200] == asked.test[:200] and base.compare.accuracy_samples == 200
+
+
+@pytest.mark.parametrize(("options", "weight"), [([], 0.0), (["--squarehead", 0.5], 0.5)])
+def test_the_loss_is_cross_entropy_unless_squarehead_is_asked_for(
+    options: list[object], weight: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def carry_out(base: Recipe, *_: object, **__: object) -> None:
+        assert base.tune
+        raise CutworkError(f"{base.tune.losses.ce:g} and {base.tune.losses.squarehead:g}")
+
+    monkeypatch.setattr("cutwork.compress.compress.compress", carry_out)
+    with pytest.raises(CutworkError, match=f"^1 and {weight:g}$"):
+        call("model", tmp_path / "out", "--task", "gsm8k", "--speedup", 2, *options)
 
 
 def test_nothing_is_dropped_where_another_process_works(tmp_path: Path) -> None:

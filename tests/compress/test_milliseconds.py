@@ -14,7 +14,11 @@ from cutwork.compress.candidates import CANDIDATES, DENSE, Candidate
 from cutwork.compress.milliseconds import Purpose, Steps
 from cutwork.engine import explain
 from cutwork.engine.backend import native
+from cutwork.engine.model import Model
 from cutwork.engine.step import Part, run_step
+from cutwork.pack.pack import pack
+from cutwork.quantize.quantize import quantize
+from cutwork.recipe import QuantizeSettings
 from cutwork.torch_models.blocks import block_linears
 from tests.torch_models.tiny import FAMILIES, llama
 
@@ -40,6 +44,19 @@ def test_every_linear_of_the_blocks_has_a_price_for_each_candidate(family: str, 
     assert steps.other.milliseconds > 0 and set(steps.head) == {each.label for each in BITS}
     again = Steps.of_json(json.loads(json.dumps(steps.as_json())))
     assert (again.linears, again.head, again.other) == (steps.linears, steps.head, steps.other)
+
+
+def test_int4_costs_what_is_packed_of_a_trained_model(tmp_path: Path) -> None:
+    model = llama(num_hidden_layers=1)
+    model.save_pretrained(tmp_path / "dense")
+    steps = measured(tmp_path / "dense", *BITS)
+    quantize(tmp_path / "dense", tmp_path / "quantized", QuantizeSettings(scheme="w4a16", method="rtn"))
+    pack(tmp_path / "quantized", tmp_path / "packed", "bf16", head="i4")
+    with Model.load(tmp_path / "packed", threads=1) as loaded:
+        stored = {name: weight.nbytes for name, weight in loaded.weights.items()}
+    for name, prices in steps.linears.items():
+        assert prices["dense w4a16"].nbytes == stored[name], name
+    assert steps.head["dense w4a16"].nbytes in stored.values()
 
 
 def test_candidates_that_do_not_fit_have_no_price(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from rich.console import Console
 from cutwork.cli import app
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
-from cutwork.measure.harness import EngineLM, lm_eval
-from cutwork.recipe import Recipe
+from cutwork.measure.context import check_comparable
+from cutwork.measure.harness import EngineLM, check_tasks, lm_eval
+from cutwork.recipe import CompareSettings, Recipe
 from cutwork.run.run import run
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
@@ -180,6 +181,50 @@ def test_a_recipe_may_ask_its_models_too(directory: Path, tasks: list[str], tmp_
     variants = json.loads((output / "results.json").read_text())["variants"]
     assert all(row["lm_eval"]["choice"]["sample_len"] == 4 for row in variants)
     assert "| choice acc_norm |" in (output / "results.md").read_text()
+    fewer = recipe.model_copy(update={"compare": recipe.compare.model_copy(update={"lm_eval_limit": 2})})
+    with monkeypatch.context() as patch:  # what was answered before is not asked again
+        patch.setattr("cutwork.measure.compare.accuracy", None)
+        again = json.loads((run(fewer, console=Console(quiet=True)) / "results.json").read_text())["variants"]
+    assert all(row["lm_eval"]["choice"]["sample_len"] == 2 for row in again)
+
+
+def test_what_cannot_be_asked_is_told_before_any_work(
+    directory: Path, model: Model, tasks: list[str], tmp_path: Path
+) -> None:
+    given = Path(tasks[0]).read_text()
+    for text, said in (
+        ("task: [", "ParserError"),
+        (given.replace("{{question}}", "{{nothing.there}}"), "'nothing' is undefined"),
+        (f"{given}num_fewshot: 99\nfewshot_split: test\n", "[Ss]ample"),
+        (given.replace("dataset_path: json", "dataset_path: nowhere"), "lm-eval could not load its data"),
+    ):
+        (tmp_path / "task.yaml").write_text(text)
+        with pytest.raises(CutworkError, match=said):
+            check_tasks([str(tmp_path / "task.yaml")])
+    with pytest.raises(CutworkError, match="lm-eval cannot ask its tasks so"):
+        lm_eval(model, tasks[:1], fewshot=99)
+
+
+def test_an_encoder_or_a_short_context_is_told_before_any_work() -> None:
+    config = {"model_type": "t5", "d_model": 8, "num_heads": 2, "n_positions": 64}
+    with pytest.raises(CutworkError, match=r"compare\.lm_eval: lm-eval's tasks are for decoder-only models; leave it"):
+        check_comparable(config, CompareSettings(lm_eval=("gsm8k",)))
+    short = {"model_type": "gpt2", "n_positions": 64}
+    with pytest.raises(CutworkError, match="compare: 65 tokens do not fit the context of 64; set prompt_tokens or"):
+        check_comparable(short, CompareSettings(prompt_tokens=32, decode_tokens=32))
+    check_comparable(short, CompareSettings(prompt_tokens=32, decode_tokens=31))
+
+
+def test_what_lm_eval_prints_is_no_part_of_ours(
+    model: Model, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def bootstraps(**_: object) -> dict[str, Any]:
+        print("bootstrapping for stddev")
+        return {"results": {}}
+
+    monkeypatch.setattr("cutwork.measure.harness.simple_evaluate", bootstraps)
+    lm_eval(model, [])
+    assert capsys.readouterr() == ("", "bootstrapping for stddev\n")
 
 
 def test_the_command(directory: Path, tasks: list[str]) -> None:
@@ -197,7 +242,7 @@ def test_the_command(directory: Path, tasks: list[str]) -> None:
         [sys.executable, "-c", code, *arguments, "--lm-eval", "hellaswag"], capture_output=True, text=True, check=False
     )
     assert missing.returncode == 1
-    assert missing.stderr.splitlines()[-1].endswith("run: pip install 'cutwork[lm-eval]'")
+    assert missing.stderr.splitlines()[-1].endswith('run: pip install "lm-eval>=0.4.9"')
 
 
 def test_templates_that_refuse_are_asked_otherwise(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from cutwork.errors import CutworkError
-from cutwork.measure.report.results import load_results
+from cutwork.measure.report.card import card
+from cutwork.measure.report.results import load_results, told_apart
 from cutwork.measure.report.tables import console_table, headings, markdown, table_rows
 from cutwork.measure.report.write import write_report
+from cutwork.pack.manifest import Manifest, Source
 from tests.measure.fake import results
 
 
@@ -97,6 +99,39 @@ def test_no_results_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text('{"variants": [{}]}')
     with pytest.raises(CutworkError, match="not what cutwork run writes"):
         load_results(tmp_path)
+
+
+def test_what_another_program_left_is_one_sentence(tmp_path: Path) -> None:
+    whole = results()
+    spoilt = [{**whole, "variants": []}, {**whole, "variants": 3}, {**whole, "machine": "a big one"}]
+    spoilt += [{key: value for key, value in whole.items() if key != lacks} for lacks in whole]
+    for each in spoilt:
+        (tmp_path / "results.json").write_text(json.dumps(each))
+        with pytest.raises(CutworkError, match="is not what cutwork run writes"):
+            load_results(tmp_path)
+    (tmp_path / "results.json").write_text(json.dumps(whole))
+    assert load_results(tmp_path) == whole
+
+
+def test_runs_of_one_name_are_called_by_their_directories() -> None:
+    runs = told_apart([results("a"), results("b"), results("a")], [Path("x"), Path("y"), Path("out/z")])
+    assert [run["recipe"] for run in runs] == ["x", "b", "out/z"]
+    assert [row[0] for row in table_rows(runs)][::7] == ["x · dense-f32", "b · dense-f32", "out/z · dense-f32"]
+
+
+def test_a_card_has_all_that_was_measured_and_says_what_was_learned() -> None:
+    run = results() | {"task": "./test.jsonl", "date": "2026-01-01"}
+    for row in run["variants"]:
+        row |= {"bleu": 61.25, "chrf": 80.0, "lm_eval": {"arc": {"acc_norm": 0.305}}}
+    compare = {"prompt_tokens": 8, "decode_tokens": 2, "repeats": 1}
+    task = {"name": "jsonl", "options": {"train": "./train.jsonl", "test": "./test.jsonl"}}
+    run["settings"] = {"model": "m", "task": task, "compare": compare}
+    manifest = Manifest(version=1, config={"model_type": "llama"}, source=Source(kind="checkpoint"), weights={})
+    text = card("me/it", None, run, "sparse-int8", manifest, "0", template=False, examples=False)
+    assert "`m`, fine-tuned on ./train.jsonl, with 60%" in text
+    assert "200 held-out questions of ./test.jsonl, the same" in text
+    assert "| accuracy (95% interval) | BLEU | chrF | arc acc_norm | perplexity |" in text
+    assert "%) | 61.2 | 80.0 | 0.305 | 2.39 | 110 |" in text
 
 
 def test_the_command_renders_again(tmp_path: Path) -> None:

@@ -2,18 +2,28 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from rich.console import Console
 
 from cutwork.errors import CutworkError
-from cutwork.recipe import CompareSettings, Losses, PruneSettings, QuantizeSettings, Recipe, TuneSettings
-from cutwork.run.durations import Durations, sentence
+from cutwork.recipe import (
+    CompareSettings,
+    Losses,
+    Pruner,
+    PruneSettings,
+    Quantizer,
+    QuantizeSettings,
+    Recipe,
+    TuneSettings,
+)
+from cutwork.run.durations import _SOLVING, Durations, sentence
 from cutwork.run.run import run, stages_of
 from cutwork.tasks.load import load_task
 
@@ -47,6 +57,14 @@ def test_speed_is_seen_before_any_training(recipe: Recipe) -> None:
     assert next(stage.name for stage in stages.missing()) == "teacher"  # done, and never done again
     changed = recipe.model_copy(update={"prune": PruneSettings(pattern="4:16", calibration_samples=4)})
     assert stages_of(changed, recipe.output, silent()).missing()[0].name == "preview.json"
+
+
+def test_the_zeros_that_are_told_are_those_that_were_timed(recipe: Recipe) -> None:
+    said = io.StringIO()
+    mixed = PruneSettings(sparsity=0.5, modules={"*.mlp.*": 0.9}, calibration_samples=4)
+    run(recipe.model_copy(update={"prune": mixed}), until="preview", console=Console(file=said, width=200))
+    zeros = re.search(r"with (\d+)% zeros", said.getvalue())
+    assert zeros and 55 < int(zeros[1]) < 85
 
 
 def test_recipes_have_no_preview_unless_they_ask(recipe: Recipe) -> None:
@@ -89,6 +107,15 @@ def test_more_work_takes_longer(model: Path, recipe: Recipe, monkeypatch: pytest
     assert longer("quantize", [QuantizeSettings(method="gptq")], [QuantizeSettings(method="qat", qat=learned)])
     assert longer("compare", [CompareSettings(), 2], [CompareSettings(), 3])
     assert not (model.with_name("nothing")).exists()
+
+
+def test_every_method_says_how_much_it_computes() -> None:
+    assert set(_SOLVING) == {*get_args(Pruner), *get_args(Quantizer)}
+
+
+def test_how_long_lm_eval_asks_is_not_known(recipe: Recipe) -> None:
+    durations = Durations(Path(recipe.model), load_task(recipe.task), 512, "drop")
+    assert durations.compare(CompareSettings(lm_eval=("gsm8k",)), 2) is None
 
 
 def test_a_run_that_keeps_the_best_is_estimated(recipe: Recipe) -> None:

@@ -141,8 +141,9 @@ def test_it_is_pushed_once(run: Path, folder: Path, hub: FakeHub) -> None:
     assert {path: data for path, data in pushed.items() if path != ".gitattributes"} == files
     status, out, err = push(run, NAME, hub=hub)
     assert (status, out) == (1, "") and err.startswith("error: the Hub has a model") and "--overwrite" in err
+    pushed |= {f"packed/sparse-int8/{EXAMPLES}": b"[]", "model-00001-of-00002.safetensors": b""}  # of an earlier push
     status, _, err = push(run, NAME, "--overwrite", hub=hub)
-    assert (status, err) == (0, "")
+    assert (status, err) == (0, "") and set(pushed) == {".gitattributes", *files}
     hub.private[NAME] = False
     status, out, err = push(run, NAME, "--overwrite", "--private", hub=hub)
     assert (status, out) == (1, "") and "is public; make it private there" in err
@@ -181,7 +182,7 @@ def test_what_goes_wrong_is_one_sentence(run: Path, tmp_path: Path, hub: FakeHub
     assert "an older cutwork" in fails(NAME, directory=tmp_path / "run")
 
 
-def test_files_are_named_without_where_they_lay(tmp_path: Path) -> None:
+def test_files_are_named_without_where_they_lay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("train", "test"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "rows.jsonl").touch()
@@ -199,5 +200,13 @@ def test_files_are_named_without_where_they_lay(tmp_path: Path) -> None:
     assert names[options["train"]] == "./train/rows.jsonl"
     alone, _ = _without_places({**settings, "task": {"name": str(tmp_path / "test")}}, "owner/base")
     assert alone["task"]["name"] == "./test" and alone["model"] == "/home/me/base"
+    monkeypatch.chdir(tmp_path)
+    for name in ("gsm8k", "hellaswag"):
+        (tmp_path / name).mkdir()  # what is called like a task is none of its files
+    tasks, _ = _without_places(
+        {**settings, "task": {"name": "gsm8k"}, "compare": {"lm_eval": ["hellaswag", str(tmp_path / "mine.yaml")]}},
+        None,
+    )
+    assert tasks["task"]["name"] == "gsm8k" and tasks["compare"]["lm_eval"] == ["hellaswag", "./mine.yaml"]
     assert hub_name("out/dense") is None and hub_name("Out/dense") is None
     assert hub_name("owner/name") == hub_name("hf:owner/name") == "owner/name"

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from cutwork.recipe import Recipe, load_recipe
 from cutwork.run.run import run, stages_of
 from cutwork.run.stages import GROUPS
 from cutwork.store.directory import kind_of
+from cutwork.store.examples import read_examples
+from cutwork.tasks.load import load_task
 
 pytest.importorskip("torch")
 
@@ -150,6 +153,34 @@ def test_what_was_left_when_a_stage_was_finished_is_removed(copy: tuple[Recipe, 
     (output / ".teacher.lock").touch()
     run(recipe, console=silent())
     assert sorted(output.rglob("*")) == there
+
+
+def test_only_what_this_run_discarded_is_removed(copy: tuple[Recipe, Path]) -> None:
+    recipe, output = copy
+    ours = [output / ".pruned.stale", output / ".teacher.work.stale", output / "packed" / ".dense-f32.stale"]
+    theirs = [output / ".notes.stale", output / "sparse" / ".pruned.stale", output / "mine" / ".a.stale"]
+    for path in (*ours, *theirs):
+        path.mkdir(parents=True)
+    run(recipe, console=silent())
+    assert not any(path.exists() for path in ours) and all(path.exists() for path in theirs)
+
+
+def test_other_questions_take_the_place_of_those_that_were_packed(copy: tuple[Recipe, Path]) -> None:
+    recipe, output = copy
+
+    def kept() -> list[list[str]]:
+        return [read_examples(path) for path in sorted((output / "packed").iterdir())]
+
+    before = kept()
+    packed = (output / "packed" / "dense-f32" / "model.safetensors").stat().st_mtime_ns
+    shorter = changed(recipe, "compare", repeats=2)
+    task = load_task(recipe.task)
+    other = replace(task, test=tuple(replace(sample, prompt=f"{i}?") for i, sample in enumerate(task.test)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cutwork.run.run.load_task", lambda _: other)
+        run(shorter, console=silent())
+    assert before[0] and kept() == [["0?", "1?", "2?", "3?"] for _ in before]
+    assert (output / "packed" / "dense-f32" / "model.safetensors").stat().st_mtime_ns == packed
 
 
 @pytest.mark.parametrize(
@@ -288,6 +319,21 @@ def test_what_the_end_needs_is_asked_for_at_the_beginning(
     monkeypatch.setattr("cutwork.measure.quality.find_spec", lambda _: None)
     with pytest.raises(CutworkError, match="what is measured in the end needs sacrebleu"):
         run(Recipe.model_validate(settings), console=silent())
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_holds_the_model_is_refused(model: Path, tmp_path: Path) -> None:
+    inside = shutil.copytree(model, tmp_path / "out" / "dense")
+    for output in (inside, tmp_path / "out"):
+        with pytest.raises(CutworkError, match="holds the model to read; choose another output directory"):
+            run(Recipe.model_validate(tiny_settings(inside, output)), console=silent())
+    assert not list(inside.glob("*.lock"))
+
+
+def test_what_does_not_fit_the_context_is_said_before_any_work(model: Path, tmp_path: Path) -> None:
+    recipe = changed(Recipe.model_validate(tiny_settings(model, tmp_path / "out")), "compare", decode_tokens=100_000)
+    with pytest.raises(CutworkError, match="compare: 100009 tokens do not fit the context"):
+        run(recipe, console=silent())
     assert not (tmp_path / "out").exists()
 
 

@@ -110,6 +110,8 @@ class _Handler(BaseHTTPRequestHandler):
             value = line["value"]
             if line["key"] == "file":
                 self.server.repositories[name][value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "deletedFile":
+                del self.server.repositories[name][value["path"]]
             elif line["key"] == "lfsFile":
                 self.server.repositories[name][value["path"]] = self.server.blobs[value["oid"]]
         commit = "2" * 40

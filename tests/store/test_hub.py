@@ -32,6 +32,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (repository / "refs").mkdir()
         (repository / "refs" / "main").write_text(commits[0])
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(root))
+    monkeypatch.setenv("CUTWORK_HOME", str(tmp_path / "own"))
     return root
 
 
@@ -53,6 +54,34 @@ def test_models_are_listed_and_removed(cache: Path) -> None:
         hub.remove("a/b")
     with pytest.raises(CutworkError, match="'a/d@3' is not in the cache"):
         hub.remove("a/d", "3")
+
+
+def test_a_revision_is_removed_by_its_branch_and_never_by_a_beginning_of_several(cache: Path) -> None:
+    other = cache / "models--a--b" / "snapshots" / ("2" + "3" * 39)
+    other.mkdir()
+    with pytest.raises(CutworkError, match=f"'a/b@2' may be any of {'2' * 40}, {other.name}; give more of the one"):
+        hub.remove("a/b", "2")
+    assert len(hub.downloaded()) == 3
+    hub.remove("a/b", "main")
+    assert [model.revision for model in hub.downloaded()] == ["2" * 40, other.name]
+    hub.remove("a/b", "23")
+    assert [model.revision for model in hub.downloaded()] == ["2" * 40]
+
+
+def test_what_was_made_here_is_listed_and_removed_as_well(cache: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    for name in ("gguf/tiny-0123-codes", "drafts/abcd", "drafts/.abcd.partial-0"):
+        (own / name / "inner").mkdir(parents=True)
+        (own / name / "inner" / "model.safetensors").write_bytes(b"x" * 3_000_000)
+    (own / "costs-avx2-0.json").touch()
+    assert [model["name"] for model in json.loads(run("list", "--json"))] == [
+        *("a/b", "a/b", "drafts/abcd", "gguf/tiny-0123-codes")
+    ]
+    assert "gguf/tiny-0123-codes" in run("list")
+    assert "gguf/tiny-0123-codes: 3 MB are free again" in run("rm", "gguf/tiny-0123-codes", "a/b")
+    assert list((own / "gguf").iterdir()) == [] and (own / "drafts" / "abcd").is_dir()
+    run("rm", "drafts/abcd")
+    assert "no models" in run("list")
 
 
 def test_without_a_cache_there_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

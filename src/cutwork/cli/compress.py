@@ -12,14 +12,15 @@ from cutwork.cli.console import console, print_json, table
 from cutwork.cli.options import Json
 from cutwork.cli.training import CheckpointArgument, LongOption, MaxLength, OutputArgument, RecipeOption
 from cutwork.errors import CutworkError
-from cutwork.recipe import Pruner, PruneSettings, Recipe, TuneSettings, load_recipe
+from cutwork.recipe import Pruner, PruneSettings, Recipe, TaskSettings, TuneSettings, load_recipe
+from cutwork.tasks.load import LEFT_TO_EVAL, generated
 from cutwork.tasks.table import is_file_of_rows
 
 _BYTES = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9}
 _PRUNE, _TUNE = PruneSettings(), TuneSettings()
 _DECIDED = (  # by the recipe, where there is one
     "samples", "test_samples", "max_length", "max_new_tokens", "long", "method", "calibration_samples", "epochs",
-    "max_steps", "learning_rate", "batch_size", "micro_batch_size", "seed",
+    "max_steps", "learning_rate", "batch_size", "micro_batch_size", "squarehead", "seed",
 )  # fmt: skip
 
 
@@ -73,14 +74,17 @@ def compress(
     learning_rate: Annotated[float, typer.Option("--learning-rate", "--lr", help="Peak.")] = _TUNE.learning_rate,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples per optimiser step.")] = _TUNE.batch_size,
     micro_batch_size: Annotated[int, typer.Option(min=1, help="Samples per forward pass.")] = _TUNE.micro_batch_size,
+    squarehead: Annotated[
+        float, typer.Option(min=0, help="Weight of SquareHead, without which as much time teaches more.")
+    ] = _TUNE.losses.squarehead,
     seed: Annotated[int, typer.Option(help="Draws samples, and seeds the training.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Make the fastest model within a budget: of points lost, of time, or of memory.
 
     Each linear gets the zeros and the bits that cost the model least for what they save on this machine. Then the model
-    is pruned, fine-tuned with the dense one as its teacher, quantised, packed and compared with it on held-out samples,
-    until the promise is kept. OUT/packed is the result, OUT/recipe.yaml makes it again, OUT/frontier.png shows what
+    is pruned, fine-tuned, quantised, packed and compared with the dense one on held-out samples, until the promise is
+    kept. OUT/packed is the result, OUT/recipe.yaml makes it again, OUT/frontier.png shows what
     else could be had. The same command goes on after an interruption.
 
     Example: [bold]cutwork compress out/dense out/fast --data mine.jsonl --within 1.0[/bold]
@@ -110,7 +114,7 @@ def compress(
             "batch_size": batch_size,
             "micro_batch_size": min(micro_batch_size, batch_size),
             "seed": seed,
-            "losses": {"squarehead": 1.0},
+            "losses": {"squarehead": squarehead},
         },
         "compare": {"accuracy_samples": max(validation_samples, test_samples), "max_new_tokens": max_new_tokens},
     }
@@ -175,6 +179,9 @@ def _base(
     assert task
     named = {"name": task, "options": {"train": task} if is_file_of_rows(task) else {}}
     settings["task"] |= named
+    if generated(task):  # behind what `eval` asks and `tune` trains on, of the stream that both draw from
+        before = LEFT_TO_EVAL + TaskSettings(name=task).train_samples
+        settings["task"] |= {"test_samples": before, "seed": 0}  # of which as many are asked as compare says
     try:
         return Recipe.model_validate({"name": output.name, **where, **settings})
     except ValidationError as error:

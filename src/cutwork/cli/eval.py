@@ -70,7 +70,7 @@ def evaluate(
     """Measure how good a model is: exact-match accuracy of a task, perplexity of a text, or both.
 
     Translations (wmt14-en-de, or rows of source and target) get BLEU and chrF as well. Tasks of lm-eval, which is
-    installed with pip install 'cutwork\\[lm-eval]', are answered by the engine and scored as everywhere.
+    installed with pip install lm-eval, are answered by the engine and scored as everywhere.
 
     Example: [bold]cutwork eval out/smollm2-gsm/packed/sparse-int8 --recipe recipes/smollm2-gsm.yaml[/bold]
 

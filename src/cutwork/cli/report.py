@@ -21,11 +21,11 @@ def report(
 
     Example: [bold]cutwork report out/smollm2-gsm out/smollm2-gsm-70 --output report[/bold]
     """
-    from cutwork.measure.report.results import load_results
+    from cutwork.measure.report.results import load_results, told_apart
     from cutwork.measure.report.tables import console_table
     from cutwork.measure.report.write import write_report
 
-    results = [load_results(directory) for directory in directories]
+    results = told_apart([load_results(directory) for directory in directories], directories)
     files = write_report(results, output or directories[0])
     if as_json:
         print_json(results)

@@ -33,6 +33,7 @@ from cutwork.store.directory import kind_of as directory_kind
 from cutwork.store.directory import read_config
 from cutwork.store.fingerprint import digest
 from cutwork.store.json_file import read_json, write_json
+from cutwork.store.output import check_apart
 from cutwork.store.resolve import resolve
 from cutwork.tasks.load import load_task
 from cutwork.tasks.task import Task
@@ -60,6 +61,7 @@ class Tried:
     packed: Stage
     loss: Loss
     kept: bool
+    made_nbytes: int | None = None  # where bytes are the goal: what they came to, of which `choice` holds the forecast
 
     def as_json(self) -> dict[str, Any]:
         """Plain numbers."""
@@ -88,6 +90,7 @@ def compress(
     """
     console = console or Console(stderr=True)
     _check(base, goal)
+    check_apart(base.output, resolve(base.model))
     if not dry_run:
         _check_free(base.output)
     task = _task(base, needs_validation=not dry_run)
@@ -100,7 +103,7 @@ def compress(
         chosen = {} if direct is None else {"choice": direct.as_json()}
         return report | chosen | as_json(found, [])
     shop.check_metric(goal.within)
-    tried = [_try(shop, direct, goal)] if direct else _bisect(shop, goal, attempts)
+    tried = _fitted(shop, direct, goal, attempts) if direct else _bisect(shop, goal, attempts)
     _write_frontier(shop, goal, found, tried)
     kept = [each for each in tried if each.kept]
     if not kept:
@@ -140,7 +143,23 @@ def _try(shop: Workshop, choice: Choice, goal: Goal) -> Tried:
     one_shot = _make(shop, choice, trained.model_copy(update={"tune": None}), goal)
     if one_shot.kept and goal.within is not None:
         return one_shot
+    if not one_shot.kept and goal.nbytes is not None:  # nor would it be smaller for being trained
+        return one_shot
     return min(one_shot, _make(shop, choice, trained, goal), key=lambda each: (not each.kept, each.loss.points))
+
+
+def _fitted(shop: Workshop, choice: Choice, goal: Goal, attempts: int) -> list[Tried]:
+    """A choice that needs no search and, as long as what is made of it takes more bytes than the goal allows, the best
+    choice that is so much smaller."""
+    tried = [_try(shop, choice, goal)]
+    budget = goal.nbytes or 0.0
+    while (made := tried[-1].made_nbytes) and not tried[-1].kept and len(tried) < attempts:
+        budget -= made - (goal.nbytes or 0.0)
+        smaller = shop.menu.solver("nbytes").within(budget)
+        if smaller is None:
+            break
+        tried.append(_try(shop, smaller, goal))
+    return tried
 
 
 def _surest(shop: Workshop, best: Tried, goal: Goal) -> list[Tried]:
@@ -156,13 +175,17 @@ def _make(shop: Workshop, choice: Choice, recipe: Recipe, goal: Goal) -> Tried:
     folder = f"{name}-{digest(choice.labels, digits=6)}"
     packed = shop.make(recipe, folder)
     lost = shop.loss(packed, shop.task.validation)
-    kept, verdict = True, ""
+    kept, verdict, nbytes = True, "", None
+    if goal.nbytes is not None:
+        nbytes = shop.nbytes(packed)
+        kept = nbytes <= goal.nbytes
+        verdict = f", {nbytes / 1e6:.1f} MB"
     if goal.within is not None:
         kept = (lost.high if goal.sure else lost.points) <= goal.within
         verdict = f", {'within' if kept else 'not within'} {goal.within:g}"
     how = "trained" if recipe.tune else "in one shot"
     shop.console.print(f"{name}: loses {lost} on validation {how}{verdict}", highlight=False)
-    return Tried(choice, recipe, folder, packed, lost, kept)
+    return Tried(choice, recipe, folder, packed, lost, kept, nbytes)
 
 
 def _drop_all_but(best: Tried | None, tried: Sequence[Tried], shop: Workshop, *, pruned: bool = False) -> None:
@@ -235,6 +258,12 @@ def _write_frontier(
 
 
 def _refusal(tried: Sequence[Tried], goal: Goal, output: Path) -> str:
+    if goal.within is None:
+        least = min(each.made_nbytes or 0 for each in tried)
+        return (
+            f"the smallest of {len(tried)} choices takes {least / 1e6:.2f} MB, more than "
+            f"{(goal.nbytes or 0) / 1e6:.2f}; allow more --memory or more --attempts"
+        )
     slowest = min(tried, key=_speedup)
     sure = ", as far as so many samples can tell" if goal.sure else ""
     return (
@@ -255,6 +284,9 @@ def _check(base: Recipe, goal: Goal) -> None:
             "compress chooses where zeros are, which tune.gradual, tune.keep_zeros: false and prune.levels would undo; "
             "leave them out of the recipe": not base.prune.levels
             and (base.tune is None or (base.tune.keep_zeros and base.tune.gradual is None)),
+            "the validation samples judge what is promised, so they may not choose tune.keep_best or tune.patience's "
+            "checkpoint; leave both out of the recipe": base.tune is None
+            or not (base.tune.keep_best or base.tune.patience),
         }
     )
 

@@ -43,7 +43,7 @@ from cutwork.store import bfloat16
 
 Purpose = Literal["decode", "prefill", "batch16"]
 SEQUENCES: dict[Purpose, int] = {"decode": 1, "prefill": 1, "batch16": 16}  # of a step
-_TOKENS: dict[Purpose, int] = {"decode": 1, "prefill": 512, "batch16": 1}  # of each
+TOKENS: dict[Purpose, int] = {"decode": 1, "prefill": 512, "batch16": 1}  # of each
 _CONTEXT = 256  # tokens that a decoded one attends to
 _STEPS = 4  # of which the median counts
 _LEAST_SECONDS = 0.3  # that one load of a model is profiled: the least counts
@@ -155,7 +155,7 @@ def _of_random_numbers(packed: PackedModel, plan: Plan, candidate: Candidate, gr
     architecture, example = architecture_of(packed.config), cache(_example)
     stored = {architecture.plan_name(name): name for name in packed.weights}
     anew = {
-        stored.get(name, architecture.embedding): example(of, *plan.weights[name], group_size)
+        stored.get(name, architecture.embedding): example(of, *plan.weights[name], group_size, kind is Logits)
         for kind, of in ((Linear, candidate), (Logits, replace(DENSE, scheme=candidate.scheme)))
         for name in _read(plan, kind)
     }
@@ -164,7 +164,7 @@ def _of_random_numbers(packed: PackedModel, plan: Plan, candidate: Candidate, gr
 
 def _options(model: PackedModel, purpose: Purpose, threads: int) -> LoadOptions:
     reorder = False if purpose == "decode" else None  # as the commands where much comes at once do
-    context = room(model.config, _CONTEXT + _TOKENS[purpose])
+    context = room(model.config, _CONTEXT + TOKENS[purpose])
     sequences = SEQUENCES[purpose]
     return {"threads": threads, "max_batch": sequences, "max_context": context, "reorder_weights": reorder}
 
@@ -175,7 +175,7 @@ def _seconds(model: Model, purpose: Purpose) -> dict[str, float]:
     Ops of the same shapes are alike, so all have the median of theirs. An op's weights share its time by their rows.
     """
     context = 0 if purpose == "prefill" else min(_CONTEXT, model.max_context - 1)
-    tokens = min(_TOKENS[purpose], model.max_context - context)
+    tokens = min(TOKENS[purpose], model.max_context - context)
     step = partial(profile_step, sequences=SEQUENCES[purpose], tokens=tokens, context=context, repeats=_STEPS)
     profiles: list[StepProfile] = []
     end = time.perf_counter() + _LEAST_SECONDS
@@ -200,8 +200,9 @@ def _read(plan: Plan, kind: type[Op]) -> list[str]:
     return [names[i] for op in plan.ops if isinstance(op, kind) for i in op.ids("weight", "weights")]
 
 
-def _example(candidate: Candidate, rows: int, columns: int, group_size: int) -> EncodedWeight:
-    """A packed random weight [rows, columns], as `pack` would store it."""
+def _example(candidate: Candidate, rows: int, columns: int, group_size: int, head: bool) -> EncodedWeight:
+    """A packed random weight [rows, columns], as `pack` would store it: int4 of a head, which it rounds itself, with
+    scales in bfloat16, that of linears with the checkpoint's, which are float32 once it was trained."""
     some = min(rows, _ROWS)
     values = torch.randn(some, columns, generator=torch.Generator().manual_seed(0))
     if candidate.sparsity and candidate.fits(some, columns):
@@ -214,4 +215,5 @@ def _example(candidate: Candidate, rows: int, columns: int, group_size: int) -> 
     codes, scales = (each.repeat(again, 1)[:rows].numpy() for each in (rounded.codes, rounded.scales))
     if candidate.scheme == "w8a8":
         return in_slots(codes, encode(codes, np.ascontiguousarray(scales[:, 0])))
-    return in_slots(codes, encode_int4(codes, bfloat16.from_float32(scales), grid.group or RUN_COLS * runs_of(columns)))
+    stored = bfloat16.from_float32(scales) if head else scales
+    return in_slots(codes, encode_int4(codes, stored, grid.group or RUN_COLS * runs_of(columns)))

@@ -13,7 +13,7 @@ from rich.console import Console
 from cutwork.architectures import architecture_of
 from cutwork.compress.examine import examine
 from cutwork.compress.menu import Menu, menu
-from cutwork.compress.milliseconds import SEQUENCES, Purpose, Steps
+from cutwork.compress.milliseconds import SEQUENCES, TOKENS, Purpose, Steps
 from cutwork.compress.promise import Loss, Metric, check_lengths, loss, scores
 from cutwork.engine.backend import native
 from cutwork.engine.model import Model
@@ -21,7 +21,7 @@ from cutwork.engine.weights.costs import cache_path
 from cutwork.errors import CutworkError
 from cutwork.machine import cpu_name
 from cutwork.measure.compare import Measurements
-from cutwork.measure.context import room, room_for_answers
+from cutwork.measure.context import check_comparable, room, room_for_answers
 from cutwork.measure.speed import measure
 from cutwork.recipe import PackSettings, Recipe
 from cutwork.run.stages import Source, Stage, Stages, discard, key_of, path_of, sample_digest
@@ -56,7 +56,7 @@ class Workshop:
         settings.append("gradients of answers, kinds made whole")  # how errors are judged
         data = [sample_digest(task.train), base.task.max_length, base.task.long]
         errors = stages.add("errors.json", "prune", self._write_errors, [*settings, *data], self.source)
-        about = [purpose, self.machine, self._engine, self._group_size]
+        about = [purpose, self.machine, self._engine, self._group_size, "scales in float32"]
         steps = stages.add("milliseconds.json", "prune", self._write_steps, about, self.source)
         self.dense = stages.pack("dense/packed", self.source, PackSettings(dtype="bf16"))
         stages.carry_out()
@@ -108,6 +108,7 @@ class Workshop:
         stages = self._stages()
         taken = stages.add("packed", "pack", make, "taken", packed)
         stages.carry_out()
+        stages.renew_examples(taken)
         return taken
 
     def check_metric(self, within: float | None) -> None:
@@ -149,25 +150,38 @@ class Workshop:
     def speeds(self, packed: Stage) -> dict[str, Any]:
         """Speed and memory of a packed model beside the dense one's, interleaved; kept once measured."""
         settings = self.base.compare
-        amounts = settings.prompt_tokens, settings.decode_tokens, settings.repeats
+        amounts = self._prompt_tokens, settings.decode_tokens, settings.repeats
         key = [self.dense.key, packed.key, self.purpose, self.machine, self._engine, *amounts]
         if self.purpose == "batch16":
             key.append("where all sequences go on")
         return self.kept.get(key, partial(self._speeds, packed))
 
+    def nbytes(self, packed: Stage) -> int:
+        """Bytes of a packed model's weights as they lie in memory for the purpose; kept once measured."""
+
+        def measure_it() -> dict[str, Any]:
+            with self._loaded(packed) as model:
+                return {"nbytes": model.memory_bytes["weights"]}
+
+        found: int = self.kept.get([packed.key, self.purpose, self._engine, "nbytes"], measure_it)["nbytes"]
+        return found
+
+    def _loaded(self, packed: Stage) -> Model:
+        """A packed model as it is timed."""
+        settings = self.base.compare
+        return Model.load(
+            packed.output,
+            threads=settings.threads,
+            max_context=room(read_config(packed.output), self._prompt_tokens + settings.decode_tokens + 1),
+            max_batch=SEQUENCES[self.purpose],
+            reorder_weights=False if self.purpose == "decode" else None,
+        )
+
     def _speeds(self, packed: Stage) -> dict[str, Any]:
         settings, batch = self.base.compare, SEQUENCES[self.purpose]
-        context = room(read_config(packed.output), settings.prompt_tokens + settings.decode_tokens + 1)
-        threads = settings.threads
-        reorder = False if self.purpose == "decode" else None
-        with (
-            Model.load(self.dense.output, threads=threads, max_context=context, max_batch=batch) as dense,
-            Model.load(
-                packed.output, threads=threads, max_context=context, max_batch=batch, reorder_weights=reorder
-            ) as ours,
-        ):
+        with self._loaded(self.dense) as dense, self._loaded(packed) as ours:
             models = {"dense": dense, "compressed": ours}
-            tokens = settings.prompt_tokens, settings.decode_tokens
+            tokens = self._prompt_tokens, settings.decode_tokens
             found = measure(models, *tokens, settings.repeats, batch=batch, console=self.console)
             sizes = {name: model.memory_bytes["weights"] for name, model in models.items()}
         of = "prefill" if self.purpose == "prefill" else "decode"
@@ -175,14 +189,25 @@ class Workshop:
         return {"speedup": ratio, "nbytes": sizes, **{name: speed.as_json() for name, speed in found.items()}}
 
     @property
+    def _prompt_tokens(self) -> int:
+        """Tokens of the prompt that is timed: for `prefill`, as many as its prices are of."""
+        settings = self.base.compare
+        if self.purpose != "prefill":
+            return settings.prompt_tokens
+        others = settings.decode_tokens + 1
+        return max(1, room(read_config(resolve(self.base.model)), TOKENS["prefill"] + others) - others)
+
+    @property
     def _most(self) -> int:
         """Tokens of a sample that are read, question and answer."""
         return self.base.task.max_length + self.base.compare.max_new_tokens
 
     def _check_lengths(self) -> None:
-        """Raise CutworkError for a sample that could not be judged, which would else end the command after all work."""
+        """Raise CutworkError for what could not be judged or timed, which would else end the command after all work."""
         directory = resolve(self.base.model)
         config = read_config(directory)
+        timed = self.base.compare.model_copy(update={"prompt_tokens": self._prompt_tokens, "lm_eval": ()})
+        check_comparable(config, timed)
         context = room(config, self._most if self.metric == "tokens" else sys.maxsize)
         tokenizer = load_tokenizer(directory)
         for split, samples in (("validation", self.task.validation), ("test", self.task.test)):

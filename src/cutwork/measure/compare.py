@@ -70,11 +70,10 @@ def quality(
     text = read_text(settings.perplexity_text) if settings.perplexity_text else None
 
     def measure_it() -> dict[str, Any]:
-        batch = max(16, 4 * settings.num_beams)
         context = _context(variant.path, task, recipe)
         longest = room_for_inputs(variant.path, task.test[: settings.accuracy_samples])
         with Model.load(
-            variant.path, threads=settings.threads, max_context=context, max_input=longest, max_batch=batch
+            variant.path, threads=settings.threads, max_context=context, max_input=longest, max_batch=_batch(recipe)
         ) as model:
             score = accuracy(
                 model,
@@ -89,7 +88,7 @@ def quality(
                 content = text or task_text(model.tokenizer, task.test)
                 measured = model.perplexity(content, window=_WINDOW, max_tokens=settings.perplexity_tokens)
                 perplexity = measured.perplexity
-            found: dict[str, Any] = {
+            return {
                 "sparsity": model.sparsity,
                 "accuracy": score.accuracy,
                 "right": score.right,
@@ -98,12 +97,12 @@ def quality(
                 "perplexity": perplexity,
                 "memory_bytes": model.memory_bytes["weights"],
             }
-        if settings.lm_eval:
-            from cutwork.measure.harness import lm_eval
 
-            with Model.load(variant.path, threads=settings.threads, max_batch=batch) as model:  # as long as it can
-                found["lm_eval"] = lm_eval(model, settings.lm_eval, limit=settings.lm_eval_limit, console=console)
-        return found
+    def ask() -> dict[str, Any]:
+        from cutwork.measure.harness import lm_eval
+
+        with Model.load(variant.path, threads=settings.threads, max_batch=_batch(recipe)) as model:  # as long as it can
+            return {"lm_eval": lm_eval(model, settings.lm_eval, limit=settings.lm_eval_limit, console=console)}
 
     questions = [sample.contents() for sample in task.test]
     amounts: list[Any] = [settings.accuracy_samples, settings.max_new_tokens, settings.perplexity_tokens]
@@ -113,15 +112,20 @@ def quality(
         amounts.append(task.metric)
     if any(MARK in sample.answer for sample in task.test):
         amounts.append("first number")  # which decides; earlier measurements had the last
-    if settings.lm_eval:
-        amounts.append(["whole context", *contents_of_tasks(settings.lm_eval), settings.lm_eval_limit])
     result = kept.get([variant.key, questions, text, amounts], measure_it)
     facts = [f"{result['accuracy']:.1%} right"]
     facts += [f"{LABELS[key]} {result[key]:.1f}" for key in LABELS if key in result]
     if result["perplexity"] is not None:
         facts.append(f"perplexity {result['perplexity']:.3f}")
     console.print(f"{name}: {', '.join(facts)}", highlight=False)
+    if settings.lm_eval:
+        asked = ["whole context", *contents_of_tasks(settings.lm_eval), settings.lm_eval_limit]
+        result |= kept.get([variant.key, asked], ask)
     return result
+
+
+def _batch(recipe: Recipe) -> int:
+    return max(16, 4 * recipe.compare.num_beams)
 
 
 def _speeds(variants: Mapping[str, Variant], recipe: Recipe, console: Console) -> dict[str, Any]:

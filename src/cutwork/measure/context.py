@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cutwork.architectures import architecture_of
+from cutwork.architectures import architecture_of, kind_of
 from cutwork.engine.tokenizer import load_tokenizer
+from cutwork.errors import CutworkError
+from cutwork.recipe import CompareSettings
 from cutwork.store.directory import read_config
 from cutwork.tasks.rendering import render_prompt
 from cutwork.tasks.task import Sample
@@ -42,3 +44,15 @@ def room_for_inputs(directory: Path, samples: Sequence[Sample]) -> int | None:
     questions = [sample.prompt for sample in samples]
     longest = max((len(ids) for ids in tokenizer(questions)["input_ids"]), default=0)
     return min(longest, lengths.most) if longest > lengths.usual else None
+
+
+def check_comparable(config: Mapping[str, Any], settings: CompareSettings) -> None:
+    """Raise CutworkError for what a model of this configuration cannot be asked: more tokens than it was made for, or
+    lm-eval's tasks of one with an encoder."""
+    tokens = decoded(config, settings.prompt_tokens, settings.decode_tokens)
+    if tokens > (most := room(config, tokens)):
+        raise CutworkError(
+            f"compare: {tokens} tokens do not fit the context of {most}; set prompt_tokens or decode_tokens lower"
+        )
+    if settings.lm_eval and kind_of(config) != "text":
+        raise CutworkError("compare.lm_eval: lm-eval's tasks are for decoder-only models; leave it out")

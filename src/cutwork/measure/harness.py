@@ -1,7 +1,8 @@
 """Tasks of EleutherAI's lm-evaluation-harness (lm-eval), answered by the engine in this process."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,13 +162,38 @@ def _options(given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def check_tasks(tasks: Sequence[str]) -> TaskManager:
-    """Raise CutworkError for a task that lm-eval does not have; what it knows of all others."""
-    manager = TaskManager()
-    for name in tasks:
-        if name not in manager.task_index and not Path(name).is_file():
-            raise CutworkError(f"lm-eval has no task '{name}'; `lm-eval ls tasks` lists them, or give a YAML file")
-    return manager
+def check_tasks(tasks: Sequence[str]) -> None:
+    """Raise CutworkError for tasks that lm-eval does not have, whose data it cannot get, or that do not make a prompt
+    of the first row."""
+    with _told_in_a_sentence():
+        manager = TaskManager()
+        for name in tasks:
+            if name not in manager.task_index and not Path(name).is_file():
+                raise CutworkError(f"lm-eval has no task '{name}'; `lm-eval ls tasks` lists them, or give a YAML file")
+        for task in manager.load(list(tasks))["tasks"].values():
+            task.set_fewshot_seed(0)
+            task.build_all_requests(limit=1)
+
+
+@contextmanager
+def _told_in_a_sentence() -> Iterator[None]:
+    """Make a CutworkError of whatever lm-eval raises, and keep what it prints out of our output, which may be JSON."""
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    except CutworkError:
+        raise
+    except ImportError as error:  # of what some tasks alone need
+        raise CutworkError(f"lm-eval's tasks need more packages: {error}; install what is missing") from None
+    except (OSError, RuntimeError) as error:  # the Hub's transports raise what is one; datasets refuses scripts so
+        raise CutworkError(f"lm-eval could not load its data: {_line(error)}") from None
+    except Exception as error:  # of a YAML file, its templates, or rows that are not what they take
+        problem = f"{type(error).__name__}: {_line(error)}"
+        raise CutworkError(f"lm-eval cannot ask its tasks so ({problem}); mend them, or leave them out") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def lm_eval(
@@ -182,26 +208,22 @@ def lm_eval(
     """What lm-eval finds of a model: by task (a name or the path of a YAML file) its metrics and their standard errors.
 
     limit: questions of each task at most. fewshot: worked examples in the prompt, where the task is not to decide.
-    chat: prompts through the model's chat template. Raises CutworkError for a task that does not exist or whose data
-    cannot be had.
+    chat: prompts through the model's chat template. Raises CutworkError for tasks that cannot be asked, see
+    `check_tasks`.
     """
-    manager, asked = check_tasks(tasks), EngineLM(model, console)
+    asked = EngineLM(model, console)
     if chat and not asked.tokenizer.chat_template:
         raise CutworkError("this model has no chat template; ask without --chat-template")
-    try:
+    with _told_in_a_sentence():
         found = simple_evaluate(
             model=asked,
             tasks=list(tasks),
-            task_manager=manager,
+            task_manager=TaskManager(),
             limit=limit,
             num_fewshot=fewshot,
             apply_chat_template=chat,
             log_samples=False,
         )
-    except ImportError as error:  # of what some tasks alone need
-        raise CutworkError(f"lm-eval's tasks need more packages: {error}; install what is missing") from None
-    except (OSError, RuntimeError) as error:  # the Hub's transports raise what is one; datasets refuses scripts so
-        raise CutworkError(f"lm-eval could not load its data: {' '.join(str(error).split())[:300]}") from None
     results: dict[str, dict[str, float]] = {}
     for name, metrics in found["results"].items():
         results[name] = {}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from cutwork.errors import CutworkError
+from cutwork.extras import install
 from cutwork.progress import progress_bar
 from cutwork.tasks.rendering import render_prompt
 from cutwork.tasks.task import Sample, Task, is_right
@@ -39,7 +40,7 @@ def check_measurable(task: Task) -> None:
     """Raise CutworkError if what the task is measured by is not installed, before anything is answered."""
     needed = {"translation": "sacrebleu", "speech": "jiwer"}.get(task.metric)
     if needed and not find_spec(needed):
-        raise CutworkError(f"what is measured in the end needs {needed}; install it with: pip install 'cutwork[eval]'")
+        raise CutworkError(f"what is measured in the end needs {needed}; install it with: {install('eval')}")
 
 
 def accuracy(

@@ -18,9 +18,12 @@ from cutwork.tasks.task import Task
 _SOLVING: dict[str, tuple[float, float]] = {
     "alps": (50, 13),
     "gptq": (2, 2),
+    "magnitude": (0, 0),
     "qat": (2, 2),
     "rose": (4, 2),
+    "rtn": (0, 0),
     "sparsegpt": (2, 2),
+    "wanda": (0, 0),
 }
 _EFFICIENCY = 0.35  # of a bare matmul's speed, in what has many small steps (SmolLM2-135M on two cores)
 _ENGINE_EFFICIENCY = 0.8  # of the same, in the engine
@@ -87,7 +90,9 @@ class Durations:
         return self._of_size(lambda size: 4 * size.weights / _STORED_PER_SECOND)
 
     def compare(self, settings: CompareSettings, models: int) -> float | None:
-        """Asking and timing so many models."""
+        """Asking and timing so many models; None with tasks of lm-eval, whose size only their data say."""
+        if settings.lm_eval:
+            return None
 
         def seconds(size: _Size) -> float:
             asked = settings.accuracy_samples * size.tokens * settings.num_beams + settings.perplexity_tokens
@@ -99,7 +104,7 @@ class Durations:
 
     def _by_layers(self, method: str, samples: int) -> float | None:
         def seconds(size: _Size) -> float:
-            of_outputs, of_inputs = _SOLVING.get(method, (0, 0))
+            of_outputs, of_inputs = _SOLVING[method]
             solving = sum(of_outputs * out * in_**2 + of_inputs * in_**3 for out, in_ in size.shapes)
             seen = sum(4 * out * in_ + 2 * in_**2 for out, in_ in size.shapes) * samples * size.tokens
             reading = 8 * size.weights / _STORED_PER_SECOND

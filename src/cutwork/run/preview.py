@@ -27,10 +27,10 @@ def add_preview(stages: Stages, dense: Path, recipe: Recipe) -> Stage:
     def make(file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=file.parent) as scratch:
-            speeds = _speeds(dense, Path(scratch), *settings, recipe.compare.threads)
+            zeros, speeds = _speeds(dense, Path(scratch), *settings, recipe.compare.threads)
         fast, slow = (speeds[name]["decode_tokens_per_second"] for name in ("sparse", "dense"))
         stages.console.print(
-            f"speed before any training: dense {slow:.0f} tokens/s, with {prune.sparsity:.0%} zeros {fast:.0f} "
+            f"speed before any training: dense {slow:.0f} tokens/s, with {zeros:.0%} zeros {fast:.0f} "
             f"({fast / slow:.2f} times)",
             highlight=False,
             soft_wrap=True,
@@ -57,14 +57,14 @@ def _speeds(
     quantize_settings: QuantizeSettings | None,
     pack_settings: PackSettings,
     threads: int,
-) -> dict[str, Any]:
-    """Decode and prefill speed of the dense and the sparse model, made in the directory `scratch`."""
+) -> tuple[float, dict[str, Any]]:
+    """The zeros of the sparse model, and its decode and prefill speed and the dense one's, made in `scratch`."""
     from cutwork.measure.speed import measure_directories
     from cutwork.pack.pack import pack
     from cutwork.prune.prune import prune
     from cutwork.quantize.quantize import quantize
 
-    prune(dense, scratch / "sparse", prune_settings)
+    zeros: float = prune(dense, scratch / "sparse", prune_settings)["sparsity"]
     packed = {}
     for name, directory in (("dense", dense), ("sparse", scratch / "sparse")):
         if quantize_settings:
@@ -73,4 +73,4 @@ def _speeds(
         packed[name] = scratch / f"{name}-packed"
         pack(directory, packed[name], pack_settings.dtype, head=pack_settings.head)
     speeds = measure_directories(packed, _TOKENS, _TOKENS, _REPEATS, threads=threads)
-    return {name: speed.as_json() for name, speed in speeds.items()}
+    return zeros, {name: speed.as_json() for name, speed in speeds.items()}

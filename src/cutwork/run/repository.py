@@ -19,6 +19,7 @@ from cutwork.store.examples import FILE as EXAMPLES
 from cutwork.store.fingerprint import digest
 from cutwork.store.json_file import read_json
 from cutwork.store.resolve import hub_name
+from cutwork.tasks.load import TASKS
 
 _PLACES = ("train", "test", "directory")  # options of tasks that name files
 
@@ -86,7 +87,10 @@ def _without_places(settings: dict[str, Any], base: str | None) -> tuple[dict[st
     task, compare = settings["task"], settings["compare"]
     options = task.get("options") or {}
     asked = tuple(compare.get("lm_eval") or ())
-    given = [task["name"], *(options.get(key) for key in _PLACES), compare.get("perplexity_text"), *asked]
+    # Tasks, ours and lm-eval's, are that whatever else is called so here.
+    own = [] if task["name"] in TASKS else [task["name"]]
+    files = [name for name in asked if Path(name).is_file() or Path(name).is_absolute()]
+    given = [*own, *(options.get(key) for key in _PLACES), compare.get("perplexity_text"), *files]
     here = {text: place for text in given if isinstance(text, str) and (place := _place(text))}
     root = os.path.commonpath([place.parent for place in here.values()]) if here else ""
     names = {text: f"./{place.relative_to(root).as_posix()}" for text, place in here.items()}

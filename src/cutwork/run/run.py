@@ -10,13 +10,16 @@ from typing import Literal
 from rich.console import Console
 
 from cutwork.errors import CutworkError
+from cutwork.measure.context import check_comparable
 from cutwork.measure.quality import check_measurable
 from cutwork.recipe import PackSettings, Recipe
 from cutwork.run.durations import Durations
 from cutwork.run.preview import add_preview
 from cutwork.run.stages import GROUPS, Source, Stage, Stages, sample_digest
+from cutwork.store.directory import read_config
 from cutwork.store.fingerprint import digest
 from cutwork.store.json_file import write_json
+from cutwork.store.output import check_apart
 from cutwork.store.resolve import resolve
 from cutwork.tasks.load import load_task
 from cutwork.tasks.perplexity import read_text
@@ -47,6 +50,7 @@ def run(recipe: Recipe, *, output: Path | None = None, until: str = "compare", c
     stages = stages_of(recipe, output, console or Console(stderr=True))
     if until == GROUPS[-1]:
         check_measurable(stages.task)
+        check_comparable(read_config(resolve(recipe.model)), recipe.compare)
     stages.carry_out(until)
     return output
 
@@ -67,6 +71,7 @@ def stages_of(recipe: Recipe, output: Path, console: Console) -> Stages:
             "both in task.options, or more rows, or fewer in task.test_samples"
         )
     start = resolve(recipe.model)
+    check_apart(output, start)
     durations = Durations(start, task, recipe.task.max_length, recipe.task.long)
     stages = Stages(output, task, recipe.task.max_length, console, recipe.task.long, durations)
     if recipe.preview:
@@ -133,6 +138,8 @@ def _compare(recipe: Recipe, task: Task, packed: Mapping[str, Stage], stages: St
     from cutwork.measure.compare import Variant, compare
     from cutwork.measure.report.write import write_report
 
+    for stage in packed.values():
+        stages.renew_examples(stage)
     variants = {name: Variant(stage.output, stage.key) for name, stage in packed.items()}
     results = compare(recipe, variants, task, file.parent / "measurements", console=stages.console)
     results["seconds"] = stages.seconds()

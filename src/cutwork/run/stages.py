@@ -14,6 +14,8 @@ from rich.console import Console
 from cutwork.errors import CutworkError
 from cutwork.recipe import Long, PackSettings, Pruner, PruneSettings, QuantizeSettings, Settings, TuneSettings
 from cutwork.run.durations import Durations, sentence
+from cutwork.store.examples import FILE as EXAMPLES
+from cutwork.store.examples import read_examples, write_examples
 from cutwork.store.fingerprint import digest, fingerprint
 from cutwork.store.json_file import read_json, write_json
 from cutwork.store.lock import only_process
@@ -119,11 +121,16 @@ class Stages:
         def make(output: Path) -> None:
             from cutwork.pack.pack import pack
 
-            exact = self.task.metric == "exact"
-            examples = [sample.prompt for sample in self.task.test if not sample.turns] if exact else []
-            pack(path_of(model), output, settings.dtype, head=settings.head, examples=examples)
+            pack(path_of(model), output, settings.dtype, head=settings.head, examples=self._examples)
 
         return self.add(name, "pack", make, settings.model_dump(mode="json"), model, seconds=self._seconds("pack"))
+
+    def renew_examples(self, packed: Stage) -> None:
+        """Keep the task's questions beside a packed model instead of those of former data, for which nothing is packed
+        anew."""
+        if self._examples and not set(read_examples(packed.output)) <= set(self._examples):
+            (packed.output / EXAMPLES).unlink(missing_ok=True)
+            write_examples(packed.output, self._examples)
 
     def add(
         self,
@@ -151,7 +158,7 @@ class Stages:
     def carry_out(self, until: str = GROUPS[-1]) -> None:
         """Make what is missing of the stages up to the group `until`; whatever a stage raises ends it."""
         wanted = [stage for stage in self.stages if GROUPS.index(stage.group) <= GROUPS.index(until)]
-        refusal = f"another cutwork run is working in {self.output}; wait for it or choose --output"
+        refusal = f"another cutwork run is working in {self.output}; wait for it, or choose another output directory"
         with only_process(self.output / ".lock", refusal):
             every = self.missing()
             _forget_leftovers(self.output, [stage.output for stage in self.stages if stage not in every])
@@ -185,7 +192,9 @@ class Stages:
                 discard(stage.output)
                 discard(stage.output.with_name(f"{stage.output.name}.work"))
             elif stage.output.exists():
-                raise CutworkError(f"{stage.output} is not from this command; move it away or choose another --output")
+                raise CutworkError(
+                    f"{stage.output} is not from this command; move it away, or choose another output directory"
+                )
             # Recorded before the work starts: what an interrupted stage leaves belongs to this key.
             write_json(self.output / _STATE, {**state, stage.name: stage.key})
         self.console.print(f"[bold]\\[{count}] {stage.name}[/bold]", highlight=False)
@@ -201,6 +210,11 @@ class Stages:
         """What each stage took that was made or begun."""
         file = self.output / _SECONDS
         return read_json(file) if file.is_file() else {}
+
+    @property
+    def _examples(self) -> list[str]:
+        exact = self.task.metric == "exact"
+        return [sample.prompt for sample in self.task.test if not sample.turns] if exact else []
 
     def _common(self) -> dict[str, Any]:
         return {"max_length": self.max_length, "long": self.long, "console": self.console}
@@ -228,10 +242,14 @@ def read_state(output: Path) -> Mapping[str, str]:
 def discard(path: Path) -> None:
     """Remove an output, if there is one, so that a half-removed one is never taken for a whole."""
     if path.exists():
-        stale = path.with_name(f".{path.name}.stale")
+        stale = _stale(path)
         _remove(stale)
         path.rename(stale)
         _remove(stale)
+
+
+def _stale(path: Path) -> Path:
+    return path.with_name(f".{path.name}.stale")
 
 
 def _remove(path: Path) -> None:
@@ -243,8 +261,9 @@ def _remove(path: Path) -> None:
 
 def _forget_leftovers(output: Path, finished: Sequence[Path]) -> None:
     """Remove what a process killed while discarding left, or one killed when a stage was finished and nothing else."""
-    for stale in list(output.rglob(".*.stale")):
-        _remove(stale)
+    for name in read_state(output):
+        _remove(_stale(output / name))
+        _remove(_stale(output / f"{name}.work"))
     for scratch in output.glob(f"{SCRATCH}*"):
         _remove(scratch)
     for stage in finished:

@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cutwork.errors import CutworkError
 from cutwork.store.atomic import disk_full
+from cutwork.store.cache import Cached
 from cutwork.store.directory import foreign_among
 
 _NAME = re.compile(r"(?P<owner>[a-z0-9][\w.-]*/)?[a-z0-9][\w.-]*", re.ASCII | re.IGNORECASE)
@@ -16,22 +16,11 @@ _NAME = re.compile(r"(?P<owner>[a-z0-9][\w.-]*/)?[a-z0-9][\w.-]*", re.ASCII | re
 _OTHERS = ("[!0-9a]*/*", "a/*", "a[!d]*/*", "ad/*", "ad[!d]*/*", "*/*/*")
 
 
-@dataclass(frozen=True)
-class Downloaded:
-    """A model in the cache: its name, commit, directory, size in bytes, and when it was last read."""
-
-    name: str
-    revision: str
-    path: Path
-    size: int
-    used: datetime
-
-
-def downloaded() -> list[Downloaded]:
+def downloaded() -> list[Cached]:
     """The models in the Hub's cache, one for each revision, by name."""
     cache = _cache()
     found = [
-        Downloaded(
+        Cached(
             repository.repo_id,
             revision.commit_hash,
             revision.snapshot_path,
@@ -46,16 +35,26 @@ def downloaded() -> list[Downloaded]:
 
 
 def remove(name: str, revision: str = "") -> int:
-    """Remove a model from the cache, all its revisions or the one whose commit begins so; bytes freed.
+    """Remove a model from the cache, all its revisions, a branch's or the one whose commit begins so; bytes freed.
 
-    Raises CutworkError if it is not there.
+    Raises CutworkError if it is not there, or several commits begin so.
     """
-    found = [model for model in downloaded() if model.name == name and model.revision.startswith(revision)]
     cache = _cache()
+    repositories = cache.repos if cache else ()
+    refs = {
+        each.commit_hash: each.refs
+        for repository in repositories
+        if repository.repo_type == "model" and repository.repo_id == name
+        for each in repository.revisions
+    }
+    found = [commit for commit in refs if revision in refs[commit]]
+    found = found or sorted(commit for commit in refs if commit.startswith(revision))
+    shown = f"{name}@{revision}" if revision else name
     if cache is None or not found:
-        shown = f"{name}@{revision}" if revision else name
         raise CutworkError(f"'{shown}' is not in the cache; `cutwork list` shows what is")
-    strategy = cache.delete_revisions(*(model.revision for model in found))
+    if revision and len(found) > 1:
+        raise CutworkError(f"'{shown}' may be any of {', '.join(found)}; give more of the one")
+    strategy = cache.delete_revisions(*found)
     strategy.execute()
     return int(strategy.expected_freed_size)
 
@@ -143,11 +142,11 @@ def _refuse_without_safetensors(name: str, revision: str | None, snapshot: Path)
 def upload(name: str, files: Mapping[str, Path | bytes], *, private: bool, overwrite: bool, message: str) -> str:
     """Put files, by their paths in the repository, into the Hub's model `name` in one commit; returns its address.
 
-    The repository is made if there is none; files of one that is there are only replaced with `overwrite`. Raises
-    CutworkError if the name cannot be one, the Hub does not let us, or it cannot be reached; then nothing was changed,
-    but an empty repository may be left.
+    The repository is made if there is none; one that is there is only changed with `overwrite`, and then holds nothing
+    else afterwards. Raises CutworkError if the name cannot be one, the Hub does not let us, or it cannot be reached;
+    then nothing was changed, but an empty repository may be left.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -160,7 +159,9 @@ def upload(name: str, files: Mapping[str, Path | bytes], *, private: bool, overw
             raise CutworkError(f"the Hub has a model '{name}' already; choose another name or use --overwrite")
         elif private and not api.model_info(name).private:
             raise CutworkError(f"the Hub's model '{name}' is public; make it private there, or leave --private out")
-        operations = [CommitOperationAdd(path, content) for path, content in files.items()]
+        former = set(api.list_repo_files(name)) - {".gitattributes", *files} if overwrite else set()
+        operations: list[Any] = [CommitOperationAdd(path, content) for path, content in files.items()]
+        operations += [CommitOperationDelete(path) for path in sorted(former)]
         return str(api.create_commit(name, operations, commit_message=message).commit_url)
     except CutworkError:
         raise

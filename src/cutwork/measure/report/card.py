@@ -10,7 +10,7 @@ import yaml
 
 from cutwork.architectures import kind_of
 from cutwork.measure.interval import wilson
-from cutwork.measure.report.tables import called
+from cutwork.measure.report.tables import called, other_cells, other_headings
 from cutwork.pack.manifest import Manifest, WeightEntry
 
 _LAYER = re.compile(r"\.\d+\.")
@@ -61,6 +61,7 @@ def card(
     threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
     asked = rows[sparse]["samples"]
     compare = settings["compare"]
+    learned = (settings["task"].get("options") or {}).get("train", results["task"])  # a table is called as its test is
     origin = f"[{base}](https://huggingface.co/{base})" if base else f"`{settings['model']}`"
     return f"""---
 {yaml.safe_dump(front, sort_keys=False).strip()}
@@ -68,7 +69,7 @@ def card(
 
 # {name}
 
-{origin}, fine-tuned on {results["task"]}, with {rows[sparse]["sparsity"]:.0%} of the weights in its blocks zero. Made
+{origin}, fine-tuned on {learned}, with {rows[sparse]["sparsity"]:.0%} of the weights in its blocks zero. Made
 with Cutwork, which prunes, fine-tunes with the zeros held in place, and runs the result on CPUs.
 
 ## What was measured
@@ -126,19 +127,31 @@ def _commented(lines: Mapping[str, str]) -> str:
 
 
 def _measured(results: dict[str, Any]) -> str:
-    lines = [
-        "| model | zeros | accuracy (95% interval) | perplexity | disk MB | memory MB | prefill tok/s | decode tok/s |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    names = [
+        "model",
+        "zeros",
+        "accuracy (95% interval)",
+        *other_headings([results]),
+        "perplexity",
+        "disk MB",
+        "memory MB",
     ]
+    names += ["prefill tok/s", "decode tok/s"]
+    lines = [f"| {' | '.join(names)} |", "|---" + "|--:" * (len(names) - 1) + "|"]
     for row in results["variants"]:
         low, high = wilson(row["right"], row["samples"])
-        perplexity = "–" if row["perplexity"] is None else f"{row['perplexity']:.2f}"
-        name = called(results, row["name"])
-        lines.append(
-            f"| {name} | {row['sparsity']:.0%} | {row['accuracy']:.1%} ({low:.1%} to {high:.1%}) | "
-            f"{perplexity} | {row['disk_bytes'] / 1e6:.0f} | {row['memory_bytes'] / 1e6:.0f} | "
-            f"{row['prefill_tokens_per_second']:.0f} | {row['decode_tokens_per_second']:.1f} |"
-        )
+        cells = [
+            called(results, row["name"]),
+            f"{row['sparsity']:.0%}",
+            f"{row['accuracy']:.1%} ({low:.1%} to {high:.1%})",
+            *other_cells([results], row),
+            "–" if row["perplexity"] is None else f"{row['perplexity']:.2f}",
+            f"{row['disk_bytes'] / 1e6:.0f}",
+            f"{row['memory_bytes'] / 1e6:.0f}",
+            f"{row['prefill_tokens_per_second']:.0f}",
+            f"{row['decode_tokens_per_second']:.1f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

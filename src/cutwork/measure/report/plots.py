@@ -5,6 +5,7 @@ from io import BytesIO
 from typing import Any
 
 from cutwork.errors import CutworkError
+from cutwork.extras import install
 from cutwork.measure.interval import wilson
 from cutwork.measure.report.tables import called
 
@@ -45,7 +46,7 @@ def new_figure(width: float, height: float) -> Any:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        raise CutworkError("plots need matplotlib; install it with: pip install 'cutwork[eval]'") from None
+        raise CutworkError(f"plots need matplotlib; install it with: {install('eval')}") from None
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure

@@ -35,10 +35,23 @@ def called(run: dict[str, Any], name: str) -> str:
 def headings(results: Sequence[dict[str, Any]]) -> list[str]:
     """The columns of a table; after the accuracy what else any run was measured by, at the end speed-ups."""
     place = _HEADINGS.index("accuracy") + 1
-    others = [*(LABELS[key] for key in _others(results)), *(f"{task} {metric}" for task, metric in _asked(results))]
     names = {label: " or ".join(sorted({called(run, name) for run in results})) for label, name in _BASELINES.items()}
     against = [f"decode vs dense {names[label]}" for label in _against(results)]
-    return [*_HEADINGS[:place], *others, *_HEADINGS[place:], *against]
+    return [*_HEADINGS[:place], *other_headings(results), *_HEADINGS[place:], *against]
+
+
+def other_headings(results: Sequence[dict[str, Any]]) -> list[str]:
+    """What any run was measured by but accuracy and perplexity, as headings call it."""
+    return [*(LABELS[key] for key in _others(results)), *(f"{task} {metric}" for task, metric in _asked(results))]
+
+
+def other_cells(results: Sequence[dict[str, Any]], row: dict[str, Any]) -> list[str]:
+    """A variant's cells under `other_headings`."""
+    asked = row.get("lm_eval", {})
+    return [
+        *(_number(row.get(key), "{:.1f}") for key in _others(results)),
+        *(_number(asked.get(task, {}).get(metric), "{:.3g}") for task, metric in _asked(results)),
+    ]
 
 
 def table_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
@@ -55,8 +68,7 @@ def table_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
                     name,
                     "–" if row["name"].startswith("dense") else f"{row['sparsity']:.0%}",
                     f"{row['accuracy']:.1%}",
-                    *(_number(row.get(key), "{:.1f}") for key in _others(results)),
-                    *(_number(row.get("lm_eval", {}).get(t, {}).get(m), "{:.3g}") for t, m in _asked(results)),
+                    *other_cells(results, row),
                     _number(row["perplexity"], "{:.2f}"),
                     f"{row['disk_bytes'] / 1e6:.0f}",
                     f"{row['memory_bytes'] / 1e6:.0f}",
