@@ -126,6 +126,12 @@ def test_stop_strings(stop, pieces, expected, stopped):
     assert stream.stopped is stopped
 
 
+def test_stop_strings_may_be_kept():
+    stream = StopStrings(["END"], keep=True)
+    assert [stream.push(piece) for piece in ("abE", "N", "D rest", "more")] == ["ab", "", "END", ""]
+    assert stream.flush() == "" and stream.found == "END"
+
+
 @given(st.text("ab", max_size=30), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3), st.data())
 def test_stop_strings_cut_where_a_search_would(text, stop, data):
     cut = min((at for at in (text.find(s) for s in stop) if at >= 0), default=len(text))

@@ -14,6 +14,7 @@ from cutwork.errors import CutworkError
 OF_THE_REQUEST = {
     "max_new_tokens",
     "stop",
+    "keep_stop",
     "ignore_eos",
     "skip_special_tokens",
     "hidden_tokens",

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 def write(path, count):
     bodies = [{"prompt": f"number {i}", "max_tokens": 5, "temperature": 0} for i in range(count)]
-    bodies[3]["max_tokens"] = -1
+    bodies[3]["max_tokens"] = -2
     lines = [{"custom_id": str(i), "method": "POST", "url": "/v1/completions", "body": b} for i, b in enumerate(bodies)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 

@@ -1,6 +1,7 @@
 """/v1/chat/completions: templates, JSON answers, tool calls."""
 
 import json
+import re
 
 import pytest
 from tokenizers.processors import TemplateProcessing
@@ -121,6 +122,40 @@ def test_a_deep_schema_is_refused(client):
     assert response.status_code == 400 and "too large" in response.json()["error"]["message"]
 
 
+SUM = """root ::= num (" + " num){1,3}
+num ::= [1-9] [0-9]{0,2}
+"""
+FORMS = [
+    ("choice", ["red\n", "blue", "é😀"], r"red\n|blue|é😀"),
+    ("regex", r"[0-9]{3}-(a|b/){2}", r"[0-9]{3}-(a|b/){2}"),
+    ("json", SCHEMA, r"\{.*\}"),
+    ("json", json.dumps(SCHEMA), r"\{.*\}"),
+    ("grammar", SUM, r"[1-9]\d{0,2}( \+ [1-9]\d{0,2}){1,3}"),
+    ("grammar", 'start: WORD " " WORD\nWORD: /[a-f]{2,4}/', r"[a-f]{2,4} [a-f]{2,4}"),
+]
+
+
+@pytest.mark.parametrize(("kind", "what", "pattern"), FORMS, ids=str)
+def test_an_answer_has_the_form_that_is_asked_for_by_whatever_name(client, kind, what, pattern):
+    asked = [{"structured_outputs": {kind: what}}, {f"guided_{kind}": what}]
+    if kind == "grammar":
+        asked += [{"grammar": what}, {"response_format": {"type": "grammar", "grammar": what}}]
+    elif isinstance(what, dict):
+        asked += [{"response_format": {"type": "json_object", "schema": what}}]
+    answers = []
+    for form in asked:
+        choices = ask(client, **form, temperature=1, seed=3, n=3, max_tokens=100).json()["choices"]
+        answers.append([choice["message"]["content"] for choice in choices])
+        assert {choice["finish_reason"] for choice in choices} == {"stop"}
+    assert all(re.fullmatch(pattern, text, re.ASCII) for text in answers[0]), answers[0]
+    assert all(answer == answers[0] for answer in answers)
+    body = {"prompt": "a", "structured_outputs": {kind: what}, "max_tokens": 100, "temperature": 1, "seed": 3}
+    whole = client.post("/v1/completions", json=body).json()["choices"][0]["text"]
+    with client.stream("POST", "/v1/completions", json=body | {"stream": True}) as response:
+        assert "".join(event["choices"][0]["text"] for event in events(response)) == whole
+    assert re.fullmatch(pattern, whole, re.ASCII)
+
+
 def test_tools_reach_the_template(client):
     tools = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
     with_tools, without = ask(client, tools=tools).json(), ask(client).json()
@@ -143,6 +178,35 @@ WEATHER = {
 }
 BROKEN = {"type": "function", "function": {"name": "f", "parameters": {"type": 3}}}
 TIME = {"type": "function", "function": {"name": "time", "parameters": {"type": "object", "maxProperties": 0}}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "message"),
+    [
+        ({"guided_regex": "("}, "guided_regex", "the regex is not supported"),
+        ({"guided_regex": r"(a)\1"}, "guided_regex", "backreferences are not supported"),
+        ({"structured_outputs": {"regex": r"[^\s\S]"}}, "structured_outputs.regex", "no answer can begin as it says"),
+        ({"guided_regex": "a" * 70_000}, "guided_regex", "more than 65536 bytes"),
+        ({"guided_choice": []}, "guided_choice", "at least 1 item"),
+        ({"guided_choice": ["a" * 70_000]}, "guided_choice", "more than 65536 bytes"),
+        ({"guided_json": "{"}, "guided_json", "Expecting"),
+        ({"guided_json": "x" * 70_000}, "guided_json", "at most 65536 characters"),
+        ({"grammar": "root ::= more"}, "grammar", "Rule 'more' not found"),
+        ({"grammar": 'start: "a" <[9999]>'}, "grammar", "Token range end too large"),
+        ({"grammar": "start: <|nobody knows it|>"}, "grammar", "the grammar is not supported"),
+        ({"grammar": "root ::= " + "(" * 5000}, "grammar", "the grammar is invalid"),
+        ({"response_format": {"type": "grammar"}}, "response_format", "grammar is missing"),
+        ({"guided_regex": "a", "guided_choice": ["a"]}, "guided_choice", "exclude each other"),
+        ({"guided_regex": "a", "tools": [WEATHER], "tool_choice": "required"}, "tool_choice", "exclude each other"),
+        ({"structured_outputs": {"structural_tag": "{}"}}, "structured_outputs.structural_tag", "not supported here"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_forms_that_cannot_be_had_are_refused(client, fields, param, message):
+    response = ask(client, **fields)
+    error = response.json()["error"]
+    assert response.status_code == 400 and error["param"] == param and message in error["message"], error
+    assert len(error["message"]) < 500
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
@@ -191,6 +255,14 @@ def test_a_model_that_must_answer_in_json_may_call_instead(recorded):
             choice = ask(client, tools=[WEATHER], response_format=form, max_tokens=200).json()["choices"][0]
             assert (choice["finish_reason"] == "tool_calls") is called
             assert called or json.loads(choice["message"]["content"]) == {"name": "Ann", "age": 7}
+
+
+def test_only_json_is_an_alternative_to_a_call(recorded):
+    template = "{{ tools }}<tool_call>{% for m in messages %}{{ m.content }}{% endfor %}"
+    with recorded(template, "a") as client:
+        refused = ask(client, tools=[WEATHER], guided_regex="a")
+        assert refused.status_code == 400 and "tool_choice is none" in refused.json()["error"]["message"]
+        assert ask(client, tools=[WEATHER], tool_choice="none", guided_regex="a").status_code == 200
 
 
 def test_null_is_a_field_that_is_left_out(client):

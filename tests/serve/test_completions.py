@@ -99,12 +99,20 @@ def test_stop_logit_bias_and_penalties(client):
     stop = text[5:7]
     cut = ask(client, max_tokens=40, ignore_eos=True, stop=[stop, "\x00never"]).json()["choices"][0]
     assert cut["text"] == text[: text.index(stop)] and cut["finish_reason"] == "stop"
+    kept = ask(client, max_tokens=40, ignore_eos=True, stop=stop, include_stop_str_in_output=True).json()["choices"][0]
+    assert kept["text"] == cut["text"] + stop and kept["finish_reason"] == "stop"
     biased = ask(client, max_tokens=5, logit_bias={"77": 100}, ignore_eos=True, logprobs=0).json()
     assert len(set(biased["choices"][0]["logprobs"]["tokens"])) == 1
     varied = ask(
         client, max_tokens=5, logit_bias={"77": 100, "78": 99.5}, frequency_penalty=2, ignore_eos=True, logprobs=0
     )
     assert len(set(varied.json()["choices"][0]["logprobs"]["tokens"])) == 2
+
+
+def test_without_a_limit_an_answer_is_as_long_as_there_is_room(client):
+    assert ask(client, ignore_eos=True).json()["usage"]["completion_tokens"] == 16
+    usage = ask(client, max_tokens=-1, ignore_eos=True).json()["usage"]
+    assert usage["total_tokens"] == client.model.max_context
 
 
 @pytest.mark.parametrize("max_tokens", [0, 3])

@@ -58,7 +58,8 @@ def test_a_name_from_elsewhere_is_not_this_server(load):
 )
 def test_pages_of_other_sites_may_not_post(load, headers, status):
     with serving(load(), hosts=[]) as client:
-        assert client.post("/tokenize", json={"prompt": "a"}, headers=headers).status_code == status
+        answer = client.post("/tokenize", json={"prompt": "a"}, headers=headers)
+        assert answer.status_code == status and (status == 200 or "--cors" in answer.json()["error"]["message"])
         own = {"Origin": str(client.base_url).rstrip("/")}
         assert client.post("/tokenize", json={"prompt": "a"}, headers=own).status_code == 200
 

@@ -295,6 +295,68 @@ def test_a_schema_is_compiled_once(client):
     assert len(grammars._compiled) == 1
 
 
+def chain(length):
+    """A schema of as many definitions, each of which asks for the next."""
+    definitions = {f"a{i}": {"items": {"$ref": f"#/$defs/a{i + 1}"}} for i in range(length)}
+    return {"$ref": "#/$defs/a0", "$defs": {**definitions, f"a{length}": {}}}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"guided_json": chain(1400)},  # once ended the process
+        {"guided_json": {"type": "string", "allOf": [{"pattern": str(i)} for i in range(400)]}},  # once took hours
+        {"guided_json": {"type": "string", "pattern": "a?" * 15_000}},  # once took gigabytes
+        {"guided_regex": "a?" * 30_000},
+        {"grammar": "start: T\nT: " + " & ".join(f"/.*{i}.*/" for i in range(380))},
+        {"grammar": "start: T0\n" + "".join(f"T{i}: T{i + 1}\n" for i in range(4000)) + 'T4000: "a"'},
+        {"grammar": "start: T0\n" + "".join(f"T{i}: T{i + 1} T{i + 1}\n" for i in range(2500)) + 'T2500: "a"'},
+        {"grammar": "root ::= " + "(" * 20_000 + '"a"' + ")" * 20_000},
+        {"tools": [{"function": {"name": "f", "parameters": chain(1400)}}], "tool_choice": "required"},
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_a_grammar_that_nobody_can_follow_ends_with_its_trial(client, fields):
+    began = time.monotonic()
+    body = {"messages": USER, "max_tokens": 5, **fields}
+    assert client.post("/v1/chat/completions", json=body).status_code == 400
+    assert time.monotonic() - began < 15
+    assert client.post("/v1/completions", json=SHORT).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"guided_regex": "(((a{100}){100}){100})"},
+        {"guided_regex": "((((a{1000}){1000}){1000}){1000})"},
+        {"guided_regex": "((((a|b){0,1000}){0,1000}){0,1000}){0,1000}"},
+        {"guided_regex": "(.*a.{1000}){1,50}"},
+        {"guided_regex": "|".join(f".*w{i}.*" for i in range(3000))},
+        {"guided_json": {"type": "string", "pattern": "^a{1000000}$"}},
+        {"grammar": 'start: a+\na: a a | "a" | a a a | ""'},  # which may be read in ever more ways
+        {"grammar": 'start: ("a"? "b"? "c"?){1000}'},
+        {"grammar": "start: a0\n" + "".join(f"a{i}: a{i + 1}? a{i + 1}?\n" for i in range(2500)) + 'a2500: "a"'},
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_the_steps_of_a_grammar_are_short(client, fields):
+    took, work = [], Matcher.allowed
+
+    def allowed(matcher):
+        began = time.thread_time()
+        try:
+            return work(matcher)
+        finally:
+            took.append(time.thread_time() - began)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Matcher, "allowed", allowed)
+        body = {"messages": USER, "max_tokens": 300, "temperature": 1, "seed": 1, **fields}
+        assert client.post("/v1/chat/completions", json=body).status_code in (200, 400)
+    assert max(took, default=0) < 0.6 and sum(took) < 3
+    assert client.post("/v1/completions", json=SHORT).status_code == 200
+
+
 def test_the_schemas_of_one_client_do_not_keep_all_of_another_waiting(load, monkeypatch):
     gate, compiled = threading.Event(), []
     matcher = Grammars._matcher

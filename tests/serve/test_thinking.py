@@ -169,7 +169,7 @@ def test_what_a_model_cannot_do_is_refused_or_warned_of(client):
         ({"reasoning_effort": "none", "enable_thinking": True}, "contradicts"),
         ({"frobnicate": 1}, "frobnicate: is not supported here"),
         ({"messages": [{"role": "user", "content": "a", "audio": {"id": "x"}}]}, "audio: is not supported here"),
-        ({"guided_json": {"a": 1}}, "guided_json: is not supported"),
+        ({"guided_whitespace_pattern": " "}, "guided_whitespace_pattern: is not supported"),
     ):
         refused = ask(client, **fields)
         assert refused.status_code == 400 and said in refused.json()["error"]["message"]

@@ -9,7 +9,8 @@ tokens.py        the tokenizer of a model, off the event loop
 token_places.py  where tokens begin in their text
 time_limit.py    an end to programs that came with a model
 log.py           one line of JSON for every record
-grammar.py       answers that must be JSON
+grammar.py       answers that must be JSON, or follow a regex, choices or a grammar
+grammar_trial.py whether a grammar can be followed, in a process of its own
 answer.py        what every answer says of itself: id, usage, timings
 batch.py         a file of requests, answered offline
 
@@ -22,6 +23,7 @@ http/errors.py      errors in OpenAI's shape
 http/stream.py      how an answer leaves: whole, or as server-sent events
 
 routes/generation.py   what completions and chat have in common: fields, limits, the engine's options
+routes/form.py         what a request says of its answer's form
 routes/completions.py  /v1/completions
 routes/infill.py       /infill, as completions
 routes/chat_request.py what a conversation's request may hold

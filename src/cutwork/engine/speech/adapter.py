@@ -29,7 +29,8 @@ def open_transcription(
     progress: TranscriptionProgress | None = None,
     stopped: Callable[[], bool] | None = None,
 ) -> Transcription:
-    """See `Model.transcribe`. `stopped` is asked before every step of the decoder; it raises `Stopped` if so."""
+    """See `Model.transcribe`. `stopped` is asked before every step of the decoder, and now and then
+    while silence is looked for; it raises `Stopped` if so."""
     if model.tokenizer is None:
         raise CutworkError(f"{model.path} has no tokenizer, so nothing can be transcribed")
     vocabulary = vocabulary_of(model.path, model.config, model.tokenizer)
@@ -37,8 +38,9 @@ def open_transcription(
     tokens = int(model.config["vocab_size"])
     if beyond := [token for token in options.suppress_tokens or () if token >= tokens]:
         raise CutworkError(f"suppress_tokens: there is no token {beyond[0]}; there are {tokens}")
+    decoder = ModelDecoder(model, stopped)
     return Transcription(
-        ModelDecoder(model, stopped),
+        decoder,
         model.tokenizer,
         vocabulary,
         Spectrogram.of_model(model.path, model.encoder.mels),
@@ -47,6 +49,7 @@ def open_transcription(
         window=model.encoder.frames * int(model.config["max_source_positions"]),
         context=model.max_context,
         progress=progress,
+        pause=decoder.check,
     )
 
 
@@ -96,7 +99,7 @@ class ModelDecoder:
         }
         if search.beams > 1:
             options |= {"num_beams": search.beams, "length_penalty": search.length_penalty}
-            [generation] = self._model.respond(memory, prompt, [{**options, "logits_processor": process}], self._check)
+            [generation] = self._model.respond(memory, prompt, [{**options, "logits_processor": process}], self.check)
             assert generation.score is not None
             total = generation.score * len(generation.tokens) ** search.length_penalty
             return Answer(self._text(generation), total / len(generation.tokens))
@@ -106,14 +109,15 @@ class ModelDecoder:
             {**options, "logits_processor": recorder, "seed": None if search.seed is None else search.seed + number}
             for number, recorder in enumerate(recorders)
         ]
-        generations = self._model.respond(memory, prompt, several, self._check)
+        generations = self._model.respond(memory, prompt, several, self.check)
         answers = [
             Answer(self._text(generation), recorder.total(generation.tokens) / (len(self._text(generation)) + 1))
             for generation, recorder in zip(generations, recorders, strict=True)
         ]
         return max(answers, key=lambda answer: answer.average)
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise `Stopped` if it is to end."""
         if self._stopped and self._stopped():
             raise Stopped("the transcription was stopped")
 

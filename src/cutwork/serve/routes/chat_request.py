@@ -9,7 +9,8 @@ from cutwork.serve.grammar import Callee, schema_text
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.json_body import read_json
 from cutwork.serve.limits import Limits
-from cutwork.serve.routes.generation import GenerationRequest
+from cutwork.serve.routes.form import form_of
+from cutwork.serve.routes.generation import UNLIMITED, GenerationRequest
 from cutwork.serve.routes.schema import Schema, TokenCount, at_most, instead_of
 from cutwork.serve.routes.thinking import ThinkingFields
 
@@ -87,7 +88,7 @@ class ChatRequest(GenerationRequest, ThinkingFields):
 
     messages: Messages = Field(min_length=1, examples=[[{"role": "user", "content": "Hello"}]])
     max_completion_tokens: TokenCount | None = None
-    max_tokens: Annotated[TokenCount | None, instead_of(-1, None)] = None
+    max_tokens: Annotated[TokenCount | None, instead_of(UNLIMITED, None)] = None
     verbosity: Literal["low", "medium", "high"] | None = None
     logprobs: bool = False
     top_logprobs: int = Field(0, ge=0, le=20)
@@ -128,8 +129,8 @@ def callees(body: ChatRequest) -> tuple[list[Callee], bool]:
     if not functions:
         what = "needs tools" if named is None else "names a function that is not among the tools"
         raise ApiError(400, f"tool_choice {what}", param="tool_choice")
-    if body.response_format is not None and body.response_format.type != "text":
-        raise ApiError(400, "tool_choice and response_format exclude each other", param="tool_choice")
+    if (form := form_of(body)) is not None:
+        raise ApiError(400, f"tool_choice and {form.field} exclude each other", param="tool_choice")
     return called, True
 
 

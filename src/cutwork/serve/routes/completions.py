@@ -18,6 +18,7 @@ from cutwork.serve.http.stream import EventStream, seconds_left, while_connected
 from cutwork.serve.jobs.worker import Choice, Scored, TextJob
 from cutwork.serve.limits import Limits
 from cutwork.serve.routes.generation import (
+    UNLIMITED,
     GenerationRequest,
     as_usual,
     check,
@@ -126,6 +127,8 @@ async def _choices(
     if body.stream and body.echo:
         raise ApiError(400, "echo cannot be streamed; leave out one of the two", param="echo")
     max_tokens = DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
+    if max_tokens == UNLIMITED:
+        max_tokens = limits.max_tokens
     if max_tokens == 0 and not body.echo:
         raise ApiError(400, "max_tokens must be at least 1, unless echo is asked for", param="max_tokens")
     if len(prompts) * body.n > limits.prompts * limits.choices:

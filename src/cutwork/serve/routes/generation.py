@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, TypeVar, cast
 
 from pydantic import Field
 
@@ -14,6 +14,7 @@ from cutwork.serve.grammar import Callee, Matcher
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.jobs.worker import Choice
 from cutwork.serve.limits import Limits
+from cutwork.serve.routes.form import FormFields, form_of
 from cutwork.serve.routes.schema import ModelName, Schema, Texts, TokenId, at_most, instead_of
 from cutwork.serve.served_model import ServedModel
 from cutwork.serve.tokens import LONG
@@ -22,6 +23,7 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 MAX_SEED = (1 << 63) - 1
 LEAST_TOP_P = 1e-9  # the likeliest token alone
+UNLIMITED = -1  # as a number of tokens: as many as there may be, in the words of llama.cpp
 RANDOM = -1  # as a seed: none, in the words of llama.cpp and vLLM
 
 
@@ -47,35 +49,19 @@ class StreamOptions(Schema):
     include_usage: bool = False
 
 
-class JsonSchema(Schema):
-    """`response_format.json_schema`. It is followed whether it is strict or not; the name is the client's own."""
-
-    name: str | None = None
-    description: str | None = None
-    strict: bool | None = None
-    schema_: dict[str, Any] = Field(default_factory=dict, alias="schema")
-
-
-class ResponseFormat(Schema):
-    """`response_format`."""
-
-    type: Literal["text", "json_object", "json_schema"] = "text"
-    json_schema: JsonSchema | None = None
-
-
-class GenerationRequest(EngineFields):
+class GenerationRequest(EngineFields, FormFields):
     """A request for text."""
 
     model: ModelName = None
     n: int = Field(1, ge=1, le=128)
-    max_tokens: Annotated[int | None, instead_of(-1, None)] = Field(None, ge=0, le=1 << 24)
+    max_tokens: int | None = Field(None, ge=UNLIMITED, le=1 << 24)
     min_tokens: int | None = Field(None, ge=0, le=1 << 24)
     logit_bias: Annotated[dict[TokenId, Bias], at_most(1024)] | None = None
     seed: int | None = Field(None, ge=-MAX_SEED, le=MAX_SEED)
     stop: str | Texts | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
-    response_format: ResponseFormat | None = None
+    include_stop_str_in_output: bool = False
 
     @property
     def stops(self) -> list[str]:
@@ -163,16 +149,15 @@ async def generate_options(
     for name, ids in (("logit_bias", bias), ("stop_token_ids", request.stop_token_ids)):
         if max(ids, default=0) >= vocabulary:
             raise ApiError(400, f"{name}: token ids must be below {vocabulary}", param=name)
-    form = request.response_format
+    form = form_of(request)
     constraint = None
-    if form is not None and form.type != "text":
-        if form.type == "json_schema" and form.json_schema is None:
-            raise ApiError(400, "response_format: json_schema is missing", param="response_format")
-        schema = form.json_schema.schema_ if form.json_schema else {"type": "object"}
-        if calls and written and written.forced:
-            constraint = await served.tokens.run(LONG, served.grammars.tool_call, calls, written, limits, schema)
-        else:
-            constraint = await served.tokens.run(LONG, served.grammars.json_schema, schema, limits)
+    if form is not None and calls and written and written.forced:
+        if form.kind != "json":
+            message = f"{form.field} and tools exclude each other, unless tool_choice is none"
+            raise ApiError(400, message, param=form.field)
+        constraint = await served.tokens.run(LONG, served.grammars.tool_call, calls, written, limits, form)
+    elif form is not None:
+        constraint = await served.tokens.run(LONG, served.grammars.answer, form, limits)
     elif required:
         constraint = await served.tokens.run(LONG, served.grammars.tool_call, calls, written, limits)
     if logprobs is not None:
@@ -181,6 +166,7 @@ async def generate_options(
     other: GenerateOptions = {
         "max_new_tokens": max_tokens,
         "stop": request.stops,
+        "keep_stop": request.include_stop_str_in_output,
         "logit_bias": bias,
         "constraint": constraint,
         "seed": None if request.seed in (None, RANDOM) else request.seed % (1 << 63),

@@ -13,6 +13,7 @@ UNUSED = {
     *("user", "safety_identifier", "metadata", "store", "service_tier", "cache_control", "cache_prompt"),
     *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "include_obfuscation", "prediction"),
     *("refusal", "annotations", "reasoning_details", "timings_per_token", "id"),
+    "guided_decoding_backend",
 }
 # Fields that other servers know, where they say what is so here in any case.
 NEUTRAL: dict[str, Any] = {
