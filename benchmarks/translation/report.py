@@ -14,21 +14,17 @@ def differences(rows: list[dict[str, Any]], references: list[str]) -> list[dict[
     """BLEU of what is compared, over sentences and the seeds that both have: each model with the teacher, and
     SquareHead with cross-entropy."""
     found = {(row["method"], row["level"], row["seed"]): counts(row["beam"]["replies"], references) for row in rows}
-    models = list(dict.fromkeys((row["method"], row["level"]) for row in rows))
     teacher = found["teacher", 0.0, None]
     result = []
-    for method, level in models[1:]:
+    for method, level in dict.fromkeys((method, level) for method, level, _ in found if method != "teacher"):
         seeds = [seed for name, at, seed in found if (name, at) == (method, level)]
-        ours = [found[method, level, seed] for seed in seeds]
-        against: list[tuple[str, list[int], Any]] = [("teacher", seeds, ours)]
-        if method == "SquareHead":
-            against.append(("CE", [seed for seed in seeds if ("CE", level, seed) in found], None))
-        for other, both, some in against:
-            if both:
-                theirs = [teacher if other == "teacher" else found[other, level, seed] for seed in both]
-                bleu, low, high = bleu_interval(some or [found[method, level, seed] for seed in both], theirs)
+        for other in ("teacher", "CE") if method == "SquareHead" else ("teacher",):
+            theirs = {seed: teacher if other == "teacher" else found.get((other, level, seed)) for seed in seeds}
+            pairs = {seed: (found[method, level, seed], each) for seed, each in theirs.items() if each is not None}
+            if pairs:
+                bleu, low, high = bleu_interval(*zip(*pairs.values(), strict=True))
                 interval = {"bleu": bleu, "low": low, "high": high}
-                result.append({"method": method, "level": level, "against": other, "seeds": both, **interval})
+                result.append({"method": method, "level": level, "against": other, "seeds": list(pairs), **interval})
     return result
 
 

@@ -1,11 +1,14 @@
 """BLEU's counts and intervals, and that nothing is trained on, chosen by and tested on."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 pytest.importorskip("sacrebleu")
 
 from benchmarks.translation.bleu import bleu_interval, bleu_of, counts
+from benchmarks.translation.report import differences, losses, table
 from cutwork.tasks.translation import translation_quality
 
 REFERENCES = [
@@ -38,6 +41,25 @@ def test_an_interval_holds_the_difference_of_the_corpora() -> None:
     assert low <= difference <= high
     assert low == 0, "a draw may take the seed without a difference twice"
     assert bleu_interval([good], [good], draws=10) == (0, 0, 0)
+
+
+def test_models_are_held_against_the_teacher_and_losses_against_each_other() -> None:
+    def row(method: str, level: float, seed: int | None, replies: list[str]) -> dict[str, Any]:
+        beam = {"replies": replies, "bleu": 50.0, "chrf": 60.0, "right": 2, "samples": 4}
+        return {"method": method, "level": level, "seed": seed, "rate": 1e-3, "beam": beam, "greedy": beam}
+
+    rows = [row("teacher", 0.0, None, REFERENCES), row("CE", 0.75, 0, BAD), row("SquareHead", 0.75, 0, GOOD)]
+    rows.append(row("SquareHead", 0.75, 1, GOOD))  # whose pair is not there yet
+    found = differences(rows, REFERENCES)
+    assert [(each["method"], each["against"], each["seeds"]) for each in found] == [
+        ("CE", "teacher", [0]),
+        ("SquareHead", "teacher", [0, 1]),
+        ("SquareHead", "CE", [0]),
+    ]
+    assert found[0]["bleu"] < found[1]["bleu"] < 0 < found[2]["bleu"]
+    result = {"rows": rows, "differences": found}
+    assert f"| 75% | 1 | {found[2]['bleu']:+.1f} [" in losses(result)
+    assert "| SquareHead | 75% | 0.001 | 50.0 / 50.0 | 50.0 |" in table(result)
 
 
 def test_seeds_that_are_not_of_both_are_refused() -> None:
