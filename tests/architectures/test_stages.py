@@ -43,7 +43,7 @@ def test_all_stages(family, tmp_path: Path):
     expected = torch_logits(oracle, TOKENS)
     with torch.no_grad():
         ids = oracle.generate(torch.tensor(TOKENS[None, :9]), max_new_tokens=20, do_sample=False, eos_token_id=None)
-    for directory, tolerance in ((tuned, 1e-4), (rounded, 0.1)):
+    for directory, tolerance in ((tuned, 1e-4), (rounded, 0.15)):
         pack(directory, directory / "packed")
         with Model.load(directory / "packed", threads=1, cache_bytes=1 << 22) as model:
             assert model.sparsity > 0.59
