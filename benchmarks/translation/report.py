@@ -56,7 +56,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def first_table(result: dict[str, Any]) -> str:
-    """t5.json: of one seed, from a teacher that had not converged, before there were intervals."""
+    """t5.json: of one seed, from a teacher that may not have converged, before there were intervals."""
     lines = ["| model | zeros | BLEU, 5 beams | chrF | all right | BLEU, greedy | MB |", "|---|" + "--:|" * 6]
     for row in result["rows"]:
         beam = row["beam"]

@@ -63,8 +63,8 @@ def _options(
     weights: Annotated[
         Literal["auto", "i8", "i4"],
         typer.Option(
-            help="Round a checkpoint's floats while it is loaded: i8, nearly the same and up to twice as fast as "
-            "bfloat16, or i4. auto: as they are stored."
+            help="Round a checkpoint's floats to the nearest while it is loaded: i8, or i4, which changes more. "
+            "auto: as they are stored."
         ),
     ] = "auto",
     reorder_weights: Annotated[

@@ -75,8 +75,8 @@ def quantize(
 ) -> None:
     """Quantise the linear layers of a model's blocks; every zero stays where it is.
 
-    The result also loads in transformers and vLLM (compressed-tensors, int-quantized or pack-quantized). T5's wo keeps
-    its precision unless an --override names it; mixtures of experts are refused.
+    The result also loads in transformers, but for GPT-2's (compressed-tensors, int-quantized or pack-quantized). T5's
+    wo keeps its precision unless an --override names it; mixtures of experts are refused.
 
     Example: [bold]cutwork quantize out/sparse out/sparse-int8 --task gsm8k[/bold]
 
