@@ -39,7 +39,7 @@ from cutwork.tasks.translation import translation_quality
 LOSSES = {"CE": Losses(ce=1.0), "SquareHead": Losses(ce=1.0, squarehead=1.0)}
 STEPS = {"CE": 340, "SquareHead": 250}  # the same time: SquareHead asks the teacher, a step takes 1.35 times as long
 TEACHER_STEPS = 4000
-RATES = (5e-4, 1e-3, 2e-3)
+RATES = (2.5e-4, 5e-4, 1e-3, 2e-3)
 LEVELS = (0.75, 0.85)
 SEEDS = (0, 1, 2)
 CHOSEN_AT = 0.75  # where rates are tried, with the first seed
