@@ -21,6 +21,7 @@ from cutwork.cli.tune import tune
 from cutwork.errors import CutworkError
 from cutwork.recipe import TaskSettings
 from cutwork.tasks.load import LEFT_TO_EVAL, load_task
+from cutwork.tasks.task import Sample
 from tests.tasks.letters import CHATML, UNMARKED
 from tests.tiny_checkpoint import write_tiny_checkpoint
 from tests.torch_models.tiny import FAMILIES, sums
@@ -214,6 +215,37 @@ def test_calibration_draws_from_all_samples(tmp_path: Path) -> None:
     recipe.write_text(yaml.safe_dump(held))
     with pytest.raises(CutworkError, match="more would move what it holds out for validation"):
         training_task(None, recipe, 40, 0)
+
+
+def test_task_options_name_columns_and_what_a_task_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tmp_path / "rows.csv"
+    data.write_text("Frage,Antwort,2\nHi,Hallo,a\n\nBye,Tschau,b\n")
+    found = training_task(str(data), None, None, 0, options=["prompt={2}: {Frage}", "answer=Antwort"]).train
+    assert found == (Sample("a: Hi", "Hallo"), Sample("b: Bye", "Tschau"))
+    pairs = ["source=Frage", "target=Antwort", "prefix=to German: ", "source_language=en", "target_language=de"]
+    [first, _] = training_task(str(data), None, None, 0, options=pairs).train
+    assert (first.prompt, first.languages) == ("to German: Hi", ("en", "de"))
+    (tmp_path / "text.txt").write_text("one two three")
+    texts = [f"{part}={tmp_path / 'text.txt'}" for part in ("test", "train")]
+    assert len(training_task("text", None, None, 0, options=[*texts, "characters=5"]).train) == 3
+    asked = []
+    monkeypatch.setattr(
+        "cutwork.tasks.table.hub", lambda *about: asked.append(about) or [{"prompt": "Hi", "answer": "Hello"}]
+    )
+    training_task("someone/chats", None, None, 0, options=["config=main", "train_split=train[:9]"])
+    assert asked == [("someone/chats", "train[:9]", "main")]
+    rows = TaskSettings(name=str(data), test_samples=1, options={"prompt": 2, "answer": "Antwort"})
+    assert load_task(rows).test == (Sample("a", "Hallo"),)  # YAML reads a column's name as a number
+    for options, message in (
+        (["prompt"], "--task-option prompt: expected KEY=VALUE"),
+        (["prompts=Frage"], "no option 'prompts'; it has test, train, prompt"),
+        ([f"train={data}"], "leave out the options train and test"),
+        (["prompt=Farge", "answer=Antwort"], "expected a text 'Farge'; there are Frage"),
+    ):
+        with pytest.raises(CutworkError, match=re.escape(message)):
+            training_task(str(data), None, None, 0, options=options)
+    with pytest.raises(CutworkError, match="--task-option is for --task alone"):
+        training_task(None, tmp_path / "recipe.yaml", None, 0, options=["prompt=Frage"])
 
 
 @pytest.mark.parametrize("seed", [0, 1])

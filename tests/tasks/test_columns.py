@@ -115,8 +115,8 @@ def test_conversations_of_the_test_are_not_trained_on(tmp_path: Path) -> None:
         ({"instruction": "Hi", "output": []}, "row 1: expected a text 'output'"),
         ({"messages": "[" * 100_000}, "row 1 is nested too deeply"),
         ({"messages": [USER, ANSWER], "tools": json.loads('[{"a":' * 400 + "1" + "}]" * 400)}, "nested too deeply"),
-        ({"body": "Hi"}, "row 1: expected a text 'prompt'; there are body; a recipe's task.options names others, as"),
-        ({"prompt": "Hi", "reply": "Hello"}, r"there are prompt, reply; .* as {prompt: COLUMN, answer: COLUMN}"),
+        ({"body": "Hi"}, "row 1: expected a text 'prompt'; there are body; --task-option prompt=COLUMN"),
+        ({"prompt": "Hi", "reply": "Hello"}, r"there are prompt, reply; .* --task-option answer=COLUMN names others"),
         ({"prompt": "Hi", "input": "Hi", "output": "Hello"}, "expected a text 'answer'; there are prompt, input, out"),
     ],
 )

@@ -141,7 +141,7 @@ def test_gsm8k_drops_the_calculator_annotations(tmp_path: Path) -> None:
         (settings("gsm_symbolic", templates=[1, 100]), "no template 100"),
         (settings("gsm_symbolic", templates=[1, 1]), "list of different numbers"),
         (settings("gsm_symbolic", templates=[]), "list of different numbers"),
-        (settings("gsm_symbolic", difficulty="hard"), "difficulty must be"),
+        (settings("gsm_symbolic", difficulty="hard"), "difficulty: input should be a valid number"),
         (settings("gsm_symbolic", held_out_numbers=1), "held_out_numbers must be a share from 0 to 0.9, not 1"),
         (settings("jsonl"), "needs the option 'test'"),
         (settings("gsm8k", directory="nowhere"), "cannot read task data"),

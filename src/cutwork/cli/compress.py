@@ -10,7 +10,15 @@ from rich.console import Console
 
 from cutwork.cli.console import console, print_json, table
 from cutwork.cli.options import Json
-from cutwork.cli.training import CheckpointArgument, LongOption, MaxLength, OutputArgument, RecipeOption
+from cutwork.cli.training import (
+    CheckpointArgument,
+    LongOption,
+    MaxLength,
+    OutputArgument,
+    RecipeOption,
+    TaskOptionsOption,
+    task_options,
+)
 from cutwork.errors import CutworkError
 from cutwork.recipe import Pruner, PruneSettings, Recipe, TaskSettings, TuneSettings, load_recipe
 from cutwork.tasks.load import LEFT_TO_EVAL, generated
@@ -19,8 +27,8 @@ from cutwork.tasks.table import is_file_of_rows
 _BYTES = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9}
 _PRUNE, _TUNE = PruneSettings(), TuneSettings()
 _DECIDED = (  # by the recipe, where there is one
-    "samples", "test_samples", "max_length", "max_new_tokens", "long", "method", "calibration_samples", "epochs",
-    "max_steps", "learning_rate", "batch_size", "micro_batch_size", "squarehead", "seed",
+    "samples", "test_samples", "task_option", "max_length", "max_new_tokens", "long", "method", "calibration_samples",
+    "epochs", "max_steps", "learning_rate", "batch_size", "micro_batch_size", "squarehead", "seed",
 )  # fmt: skip
 
 
@@ -36,6 +44,7 @@ def compress(
             help="A JSONL, CSV or Parquet file of yours, of which parts are held out; a task; a dataset of the Hub.",
         ),
     ] = None,
+    task_option: TaskOptionsOption = None,
     recipe: RecipeOption = None,
     within: Annotated[
         float | None, typer.Option(help="Points that may be lost on validation samples: the fastest such model.")
@@ -120,7 +129,7 @@ def compress(
     }
     if recipe:
         _refuse_beside_recipe(context)
-    base = _base(context, model, output, task, recipe, settings, validation_samples)
+    base = _base(context, model, output, task, task_options(task_option), recipe, settings, validation_samples)
     if _given(context, "threads"):
         base = base.model_copy(update={"compare": base.compare.model_copy(update={"threads": threads})})
     if recipe and not dry_run and recipe.resolve() == (output / "recipe.yaml").resolve():
@@ -159,6 +168,7 @@ def _base(
     model: str,
     output: Path,
     task: str | None,
+    options: dict[str, Any],
     recipe: Path | None,
     settings: dict[str, Any],
     validation_samples: int,
@@ -177,7 +187,7 @@ def _base(
         held = base.task.model_copy(update={"validation_samples": held_out})
         return base.model_copy(update={**where, "task": held, "compare": compared, "teacher": None})
     assert task
-    named = {"name": task, "options": {"train": task} if is_file_of_rows(task) else {}}
+    named = {"name": task, "options": {**({"train": task} if is_file_of_rows(task) else {}), **options}}
     settings["task"] |= named
     if generated(task):  # behind what `eval` asks and `tune` trains on, of the stream that both draw from
         before = LEFT_TO_EVAL + TaskSettings(name=task).train_samples

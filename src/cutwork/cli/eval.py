@@ -10,7 +10,7 @@ from rich.console import Console
 from cutwork.cli.console import print_json
 from cutwork.cli.loading import AdapterOption, ModelArgument, loads_model, with_adapter
 from cutwork.cli.options import Json
-from cutwork.cli.training import settings_of
+from cutwork.cli.training import TaskOptionsOption, settings_of, task_options
 from cutwork.errors import CutworkError
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def evaluate(
             help="A task (gsm8k, wmt14-en-de, …), or a JSONL file of prompt and answer, messages, or source and target."
         ),
     ] = None,
+    task_option: TaskOptionsOption = None,
     recipe: Annotated[Path | None, typer.Option(help="Take the task and its options from this recipe.")] = None,
     text: Annotated[Path | None, typer.Option(help="A UTF-8 text file: measure its perplexity.")] = None,
     lm_eval: Annotated[
@@ -96,6 +97,7 @@ def evaluate(
         ("--num-fewshot", num_fewshot, "--lm-eval", lm_eval),
         ("--chat-template", chat_template or None, "--lm-eval", lm_eval),
         ("--samples", samples, "--task or --recipe", task or recipe),
+        ("--task-option", task_option, "--task", task),
         ("--max-tokens", max_tokens, "--text", text),
         ("--window", window, "--text", text),
     ):
@@ -108,7 +110,8 @@ def evaluate(
             raise CutworkError(
                 f"--samples {samples}: of {task}, what comes after {LEFT_TO_EVAL} is what tune trains on; ask for fewer"
             )
-        settings = settings_of(TaskSettings, name=task, test_samples=samples or 200, seed=seed or 0)
+        named = {"name": task, "options": task_options(task_option)}
+        settings = settings_of(TaskSettings, **named, test_samples=samples or 200, seed=seed or 0)
     content = read_text(text) if text else None
     tasks = [name.strip() for name in (lm_eval or "").split(",") if name.strip()]
     if lm_eval is not None:

@@ -17,6 +17,7 @@ from cutwork.cli.training import (
     OutputArgument,
     RecipeOption,
     TaskOption,
+    TaskOptionsOption,
     TokenWeightsOption,
     lengths,
     print_layers,
@@ -25,6 +26,7 @@ from cutwork.cli.training import (
 )
 from cutwork.errors import CutworkError
 from cutwork.recipe import Pruner, PruneSettings, Rates
+from cutwork.tasks.task import Sample
 
 _DEFAULT = PruneSettings()
 
@@ -58,6 +60,7 @@ def prune(
         ),
     ] = None,
     task: TaskOption = None,
+    task_option: TaskOptionsOption = None,
     recipe: RecipeOption = None,
     calibration_samples: CalibrationSamples = _DEFAULT.calibration_samples,
     damping: Damping = _DEFAULT.damping,
@@ -107,7 +110,9 @@ def prune(
     if activation_memory is not None and not math.isfinite(activation_memory):
         raise CutworkError(f"--activation-memory: input should be a finite number (got {activation_memory})")
     # Of many, as `run` does it: the first rows of a file may be all of one kind.
-    samples = training_task(task, recipe, None, seed, least=calibration_samples).train if settings.needs_samples else ()
+    samples: tuple[Sample, ...] = ()
+    if settings.needs_samples:
+        samples = training_task(task, recipe, None, seed, least=calibration_samples, options=task_option).train
     most, long = lengths(recipe, max_length, long)
     report = carry_out(
         resolve(model),

@@ -16,6 +16,7 @@ from cutwork.cli.training import (
     OutputArgument,
     RecipeOption,
     TaskOption,
+    TaskOptionsOption,
     TokenWeightsOption,
     lengths,
     print_layers,
@@ -24,6 +25,7 @@ from cutwork.cli.training import (
 )
 from cutwork.errors import CutworkError
 from cutwork.recipe import Quantizer, QuantizeSettings, Scheme, TuneSettings
+from cutwork.tasks.task import Sample
 
 _DEFAULT = QuantizeSettings()
 _MOST_SAMPLES = 20_000  # of qat; a longer training sees them again
@@ -41,6 +43,7 @@ def quantize(
         typer.Option(help="rtn rounds to nearest and needs no task; qat trains shortly with the rounding in sight."),
     ] = _DEFAULT.method,
     task: TaskOption = None,
+    task_option: TaskOptionsOption = None,
     recipe: RecipeOption = None,
     calibration_samples: CalibrationSamples = _DEFAULT.calibration_samples,
     damping: Damping = _DEFAULT.damping,
@@ -116,9 +119,9 @@ def quantize(
         qat=training,
     )
     wanted = min(steps * training.batch_size, _MOST_SAMPLES) if method == "qat" else None
-    samples = (
-        training_task(task, recipe, wanted, seed, least=calibration_samples).train if settings.needs_samples else ()
-    )
+    samples: tuple[Sample, ...] = ()
+    if settings.needs_samples:
+        samples = training_task(task, recipe, wanted, seed, least=calibration_samples, options=task_option).train
     most, long = lengths(recipe, max_length, long)
     report = carry_out(
         resolve(model),

@@ -1,5 +1,7 @@
 """What `tune`, `prune` and `quantize` share: where samples come from, and how options become settings."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -10,8 +12,7 @@ from pydantic import ValidationError
 from cutwork.cli.console import console, print_json, table
 from cutwork.errors import CutworkError
 from cutwork.recipe import Long, Settings, TaskSettings, TokenWeights, load_recipe
-from cutwork.tasks.load import LEFT_TO_EVAL, generated, hold_out, load_task, of_rows
-from cutwork.tasks.table import read_samples
+from cutwork.tasks.load import LEFT_TO_EVAL, generated, hold_out, load_task, of_rows, training_rows
 from cutwork.tasks.task import Task
 
 CheckpointArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint directory or a Hub name.")]
@@ -22,6 +23,15 @@ TaskOption = Annotated[
         "--task",
         help="A task (gsm8k, gsm_symbolic, …), a dataset of the Hub, or a JSONL, CSV or Parquet file: rows of prompt "
         "and answer, messages, conversations (ShareGPT), or instruction, input, output (Alpaca).",
+    ),
+]
+TaskOptionsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--task-option",
+        metavar="KEY=VALUE",
+        help="What a recipe's task.options would say: prompt=COLUMN, answer=COLUMN, config=main, …; may be given "
+        "several times.",
     ),
 ]
 RecipeOption = Annotated[Path | None, typer.Option("--recipe", help="Take the task and its options from this recipe.")]
@@ -52,8 +62,25 @@ def lengths(recipe: Path | None, max_length: int | None, long: Long | None) -> t
     return max_length or settings.max_length, long or settings.long
 
 
+def task_options(texts: Sequence[str] | None) -> dict[str, Any]:
+    """A task's options from KEY=VALUE, as texts or lists of numbers. Raises CutworkError for what is not like that."""
+    options: dict[str, Any] = {}
+    for text in texts or ():
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise CutworkError(f"--task-option {text}: expected KEY=VALUE, as in prompt=COLUMN")
+        options[key] = [int(n) for n in re.findall(r"\d+", value)] if re.fullmatch(r"\[[\d, ]*\]", value) else value
+    return options
+
+
 def training_task(
-    task: str | None, recipe: Path | None, count: int | None, seed: int, validation: int = 0, least: int = 0
+    task: str | None,
+    recipe: Path | None,
+    count: int | None,
+    seed: int,
+    validation: int = 0,
+    least: int = 0,
+    options: Sequence[str] | None = None,
 ) -> Task:
     """A named task, a file's rows or a recipe's task, of which training and validation samples are wanted.
 
@@ -63,6 +90,8 @@ def training_task(
     if bool(task) == bool(recipe):
         raise CutworkError("give either --task NAME, --task FILE.jsonl or --recipe FILE to say what the samples are")
     if recipe:
+        if options:
+            raise CutworkError("--task-option is for --task alone; the recipe says it in task.options")
         settings = load_recipe(recipe).task
         if validation:
             settings = settings.model_copy(update={"validation_samples": validation})
@@ -79,11 +108,10 @@ def training_task(
     heard = task in ("speech", "common_voice") or Path(task).expanduser().is_dir()
     count = count or (least if heard and least else max(TaskSettings(name=task).train_samples, least))
     if of_rows(task):  # of which no test split is needed
-        rows = read_samples(task, most=count + validation)
-        return hold_out(Task(task, tuple(rows), ()), validation, seed)
+        return hold_out(training_rows(task, count + validation, task_options(options)), validation, seed)
     # Always of the same seed, and behind what `eval` asks, or training would show its questions.
     held = LEFT_TO_EVAL if generated(task) else 1
-    named = {"name": task, "train_samples": count + validation, "test_samples": held}
+    named = {"name": task, "train_samples": count + validation, "test_samples": held, "options": task_options(options)}
     return hold_out(load_task(TaskSettings.model_validate(named)), validation, seed)
 
 

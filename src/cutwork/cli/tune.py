@@ -16,6 +16,7 @@ from cutwork.cli.training import (
     OutputArgument,
     RecipeOption,
     TaskOption,
+    TaskOptionsOption,
     lengths,
     settings_of,
     training_task,
@@ -30,6 +31,7 @@ def tune(
     model: CheckpointArgument,
     output: OutputArgument,
     task: TaskOption = None,
+    task_option: TaskOptionsOption = None,
     recipe: RecipeOption = None,
     teacher: Annotated[
         str | None, typer.Option(help="The dense model, for the kl and squarehead losses; a directory or a Hub name.")
@@ -149,7 +151,7 @@ def tune(
         raise CutworkError("--teacher is for --kl and --squarehead alone; set one of them, or leave it out")
     most, long = lengths(recipe, max_length, long)
     path = resolve(model)
-    data = training_task(task, recipe, samples, seed, validation_samples)
+    data = training_task(task, recipe, samples, seed, validation_samples, options=task_option)
     report = carry_out(
         path,
         output,

@@ -25,7 +25,7 @@ Reader = Callable[[Row, str], Sample]  # a row and where it is from, for an erro
 _FIELD = re.compile(r"\{(\w+)\}")
 _PAIRS = (("prompt", "answer"), ("prompt", "completion"), ("question", "answer"), ("source", "target"))
 _MORE = (("prompt", "response"), ("input", "output"))  # where there is none of the names above beside them
-_ADVICE = "; a recipe's task.options names others, as {prompt: COLUMN, answer: COLUMN}"
+_ADVICE = "; --task-option prompt=COLUMN --task-option answer=COLUMN names others, as a recipe's task.options does"
 _SHAREGPT = {
     "human": "user",
     "user": "user",

@@ -38,7 +38,7 @@ def gsm_symbolic(
     problems.
     """
     generators = _generators(templates)
-    if not isinstance(difficulty, int | float) or not 1 <= difficulty <= 10:
+    if not 1 <= difficulty <= 10:
         raise CutworkError(f"gsm_symbolic: difficulty must be a number from 1 to 10, not {difficulty!r}")
     if not isinstance(held_out_numbers, int | float) or not 0 <= held_out_numbers <= 0.9:
         raise CutworkError(f"gsm_symbolic: held_out_numbers must be a share from 0 to 0.9, not {held_out_numbers!r}")

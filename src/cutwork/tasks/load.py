@@ -2,10 +2,12 @@
 
 import inspect
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import TaskSettings
@@ -31,7 +33,7 @@ TASKS: dict[str, Callable[..., Task]] = {
 
 # Of the questions that a generated task draws, so many are left to `eval` by commands that train and calibrate.
 LEFT_TO_EVAL = 1000
-_LANGUAGES = ("source_language", "target_language")
+_ALONE = ("source_language", "target_language", "source", "target", "prefix")  # options of translation alone
 
 
 def load_task(settings: TaskSettings) -> Task:
@@ -43,10 +45,7 @@ def load_task(settings: TaskSettings) -> Task:
     if name not in TASKS and Path(name).expanduser().is_dir():
         name, options = "speech", {"directory": name, **options}
     if of_rows(name):
-        plain = not options and is_file_of_rows(name)
-        pairs = any(key in options for key in _LANGUAGES) or (plain and _has_pairs(name))
-        kind = "translation" if pairs else "jsonl"
-        name, options = kind, {"test": name, **options}
+        name, options = _kind_of_rows(name, options), {"test": name, **options}
     if name not in TASKS:
         raise CutworkError(
             f"no task '{name}'; there are {', '.join(TASKS)}, or give a {', '.join(SUFFIXES)} file, a folder of "
@@ -60,14 +59,50 @@ def load_task(settings: TaskSettings) -> Task:
     parameters = inspect.signature(load).parameters
     if "seed" in parameters:
         given["seed"] = settings.seed
-    allowed = [key for key, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
-    for key in options:
+    checked = _checked(name, options)
+    return hold_out(load(**given, **checked), settings.validation_samples, settings.seed)
+
+
+def training_rows(name: str, count: int, options: Mapping[str, Any]) -> Task:
+    """A task of the first `count` samples of a file of rows, or of a Hub dataset's training split, without a test.
+
+    options: those of `table` or `translation`. Raises CutworkError for others, or data that cannot be read that way.
+    """
+    kind = _kind_of_rows(name, options)
+    if "train" in options or "test" in options:
+        raise CutworkError(f"{name} is what is trained on; leave out the options train and test")
+    return TASKS[kind](count, 0, **_checked(kind, {**options, "test": name, "train": name}))
+
+
+def _kind_of_rows(name: str, options: Mapping[str, Any]) -> str:
+    plain = not options and is_file_of_rows(name)
+    pairs = any(key in options for key in _ALONE) or (plain and _has_pairs(name))
+    return "translation" if pairs else "jsonl"
+
+
+def _checked(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A task's options as what it takes them for: numbers may be given as texts, and names of columns as numbers.
+
+    Raises CutworkError for options that it does not have, for some that are missing, and for what they may not be.
+    """
+    parameters = inspect.signature(TASKS[name]).parameters
+    allowed = {key: parameter for key, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
+    for key, parameter in allowed.items():
+        if parameter.default is inspect.Parameter.empty and key not in options:
+            raise CutworkError(f"task {name} needs the option '{key}'")
+    checked = {}
+    for key, value in options.items():
         if key not in allowed:
             raise CutworkError(f"task {name} has no option '{key}'; it has {', '.join(allowed)}")
-    for key in allowed:
-        if parameters[key].default is inspect.Parameter.empty and key not in options:
-            raise CutworkError(f"task {name} needs the option '{key}'")
-    return hold_out(load(**given, **options), settings.validation_samples, settings.seed)
+        reader: TypeAdapter[Any] = TypeAdapter(allowed[key].annotation, config=ConfigDict(coerce_numbers_to_str=True))
+        try:
+            checked[key] = reader.validate_python(value)
+        except ValidationError as error:
+            message = error.errors()[0]["msg"]
+            raise CutworkError(
+                f"task {name}, option {key}: {message[0].lower()}{message[1:]} (got {value!r})"
+            ) from None
+    return checked
 
 
 def of_rows(name: str) -> bool:

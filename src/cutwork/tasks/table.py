@@ -44,12 +44,17 @@ def table(
     def samples(source: str, split: str) -> Iterator[Sample]:
         return _samples(rows(source, split, config), source, prompt, answer, messages)
 
-    held_out = tuple(islice((s for s in samples(test, test_split) if not s.is_empty), test_samples))
-    if not held_out:
+    held_out: tuple[Sample, ...] = ()
+    if test_samples:
+        held_out = tuple(islice((s for s in samples(test, test_split) if not s.is_empty), test_samples))
+    if test_samples and not held_out:
         raise CutworkError(f"{test} holds no samples")
     asked = {sample.asked() for sample in held_out}
     training = (sample for sample in samples(train, train_split) if sample.asked() not in asked) if train else ()
-    return Task(test, tuple(islice(training, train_samples)), held_out)
+    found = tuple(islice(training, train_samples))
+    if not (found or held_out):
+        raise CutworkError(f"{test} holds no samples")
+    return Task(test, found, held_out)
 
 
 def read_samples(
