@@ -1,5 +1,7 @@
 """Filling in the middle, answers that are begun, pages of other sites."""
 
+from typing import Any
+
 import pytest
 
 from ..engine.tiny import byte_level_tokenizer
@@ -69,6 +71,21 @@ def test_an_answer_that_is_begun_goes_on(recorded):
         ).json()
         assert chat["choices"][0]["message"]["content"] == plain["choices"][0]["text"]
         assert chat["usage"]["prompt_tokens"] == plain["usage"]["prompt_tokens"]
+
+        def asked(said: list[dict[str, str]] = said, **fields: bool) -> dict[str, Any]:
+            body = {"messages": said, "temperature": 0, "max_tokens": 9, **fields}
+            return client.post("/v1/chat/completions", json=body).json()
+
+        anew = {"prompt": "user: Hi\nassistant: Well, I\nassistant: ", "temperature": 0, "max_tokens": 9}
+        anew = client.post("/v1/completions", json=anew).json()["usage"]["prompt_tokens"]
+        assert asked(continue_final_message=False)["usage"]["prompt_tokens"] == anew > plain["usage"]["prompt_tokens"]
+        assert asked(add_generation_prompt=True)["usage"]["prompt_tokens"] == anew
+        assert asked(continue_final_message=True, add_generation_prompt=False)["choices"] == chat["choices"]
+        both = asked(continue_final_message=True, add_generation_prompt=True)
+        assert "the opposite of continue_final_message" in both["error"]["message"]
+        nothing = asked(said[:1], continue_final_message=True)
+        assert "needs a last message of the assistant" in nothing["error"]["message"]
+        assert "opposite" in asked(said[:1], add_generation_prompt=False)["error"]["message"]
 
 
 @pytest.mark.parametrize(

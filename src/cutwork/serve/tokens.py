@@ -69,14 +69,17 @@ class Tokens:
         settings: dict[str, Any] | None = None,
         *,
         most: int,
+        go_on: bool = True,
     ) -> str:
-        """The prompt of a conversation. Raises CutworkError if the template refuses it, ApiError (400) as `encode` and
-        if the template does not come to an end.
+        """The prompt of a conversation, as `render_chat` makes it.
+
+        Raises CutworkError if the template refuses it, ApiError (400) as `encode` and if the template does not come to
+        an end.
         """
         length = sum(len(message["content"]) for message in messages)
         self._check_length(length, most)
         size = length + (len(json.dumps(tools)) if tools else 0)
-        prompt = await self.run(size, self._render, messages, tools, settings)
+        prompt = await self.run(size, self._render, messages, tools, settings, go_on)
         self._check_length(len(prompt), most)  # before anything else looks at it
         return prompt
 
@@ -129,11 +132,15 @@ class Tokens:
         return self._own.tokenizer
 
     def _render(
-        self, messages: Sequence[dict[str, Any]], tools: list[dict[str, Any]] | None, settings: dict[str, Any] | None
+        self,
+        messages: Sequence[dict[str, Any]],
+        tools: list[dict[str, Any]] | None,
+        settings: dict[str, Any] | None,
+        go_on: bool,
     ) -> str:
         try:
             with time_limit(Limits.template_seconds):
-                return render_chat(self._tokenizer, messages, tools, settings)
+                return render_chat(self._tokenizer, messages, tools, settings, go_on=go_on)
         except TimeIsOver:
             took = f"{Limits.template_seconds:g} seconds"
             raise ApiError(400, f"the model's chat template was not done after {took}", param="messages") from None

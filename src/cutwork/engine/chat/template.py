@@ -92,12 +92,13 @@ def render_chat(
     settings: Mapping[str, Any] | None = None,
     *,
     ask: bool = True,
+    go_on: bool = True,
 ) -> str:
     """The prompt that the model's chat template makes of messages {"role": …, "content": …} and tools it may call.
 
     settings: what the template looks up besides, as "enable_thinking". ask: end with what an answer follows. A last
-    message of the assistant is to be gone on with (`begun`). Raises CutworkError if the model has no template, or its
-    template knows no tools or refuses the messages.
+    message of the assistant is to be gone on with (`begun`), unless `go_on` is off. Raises CutworkError if the model
+    has no template, or its template knows no tools or refuses the messages.
     """
     if tokenizer is None or not getattr(tokenizer, "chat_template", None):
         raise CutworkError("this model has no chat template; use generate with a plain prompt")
@@ -112,13 +113,14 @@ def render_chat(
     calls = format_of(tokenizer).calls
     given = [_with_ids(message, calls.id_length) if calls else message for message in messages]
     named = {tools_name: list(tools)} if tools and tools_name else {}
+    continued = go_on and bool(begun(messages))
     try:
         return str(
             tokenizer.apply_chat_template(
                 given,
                 tokenize=False,
-                add_generation_prompt=ask and not begun(messages),
-                continue_final_message=bool(begun(messages)),
+                add_generation_prompt=ask and not continued,
+                continue_final_message=continued,
                 **{**(settings or {}), **named},
             )
         )

@@ -95,6 +95,8 @@ class ChatRequest(GenerationRequest, ThinkingFields):
     tools: Annotated[list[Tool], Field(fail_fast=True), at_most(Limits.tools)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool = True
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
 
 
 def as_chat(fields: dict[str, Any]) -> ChatRequest:
@@ -108,6 +110,23 @@ def as_chat(fields: dict[str, Any]) -> ChatRequest:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ApiError(400, f"{where}: {first['msg']}", param=where) from None
+
+
+def goes_on(body: ChatRequest, begun: str) -> bool:
+    """Whether the answer goes on with what a last message of the assistant has begun, which it does unless a request
+    says otherwise. Raises ApiError (400) for a wish that contradicts the messages or another."""
+    wanted, anew = body.continue_final_message, body.add_generation_prompt
+    if wanted and not begun:
+        what = "needs a last message of the assistant with content and without tool calls"
+        raise ApiError(400, f"continue_final_message {what}", param="continue_final_message")
+    continued = bool(begun) if wanted is None else wanted
+    if wanted is None and anew and begun:
+        continued = False
+    if anew is not None and anew == continued:
+        raise ApiError(
+            400, "add_generation_prompt must be the opposite of continue_final_message", param="add_generation_prompt"
+        )
+    return continued
 
 
 def told_tools(body: ChatRequest, limits: Limits) -> list[dict[str, Any]] | None:

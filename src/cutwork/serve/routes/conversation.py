@@ -15,7 +15,7 @@ from cutwork.serve.http.middleware import cache_salt_of, client_of
 from cutwork.serve.http.stream import seconds_left, while_connected
 from cutwork.serve.jobs.worker import Choice, Scored, TextJob
 from cutwork.serve.limits import Limits
-from cutwork.serve.routes.chat_request import ChatRequest, callees, template_message, told_tools
+from cutwork.serve.routes.chat_request import ChatRequest, callees, goes_on, template_message, told_tools
 from cutwork.serve.routes.generation import (
     as_usual,
     check,
@@ -126,12 +126,14 @@ async def prompt_of(body: ChatRequest, served: ServedModel, limits: Limits) -> P
     most, template = longest_prompt(served), served.model.chat_template
     thinking = thinking_of(body, template)
     messages = [template_message(message) for message in body.messages]
-    text = await served.tokens.render(messages, told_tools(body, limits), thinking.settings, most=most)
-    if thinking.closed and not begun(messages):
+    go_on = goes_on(body, begun(messages))
+    tools = told_tools(body, limits)
+    text = await served.tokens.render(messages, tools, thinking.settings, most=most, go_on=go_on)
+    if thinking.closed and not go_on:
         text = template.without_thought(text)
     tokens = await served.tokens.encode(text, most=most, special=False)  # the template writes those it wants
     check_prompt(tokens, served)
-    return Prompt(text, begun(messages), tokens, thinking)
+    return Prompt(text, begun(messages) if go_on else "", tokens, thinking)
 
 
 async def _prepare(body: ChatRequest, served: ServedModel, limits: Limits, cache_salt: str) -> _Prepared:

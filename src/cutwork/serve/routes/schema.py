@@ -20,8 +20,6 @@ NEUTRAL: dict[str, Any] = {
     "modalities": ["text"],
     "best_of": 1,
     "use_beam_search": False,
-    "continue_final_message": False,
-    "add_generation_prompt": True,
     "continuous_usage_stats": False,
     "chunking_strategy": "auto",
 }
