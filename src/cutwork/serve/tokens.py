@@ -136,7 +136,7 @@ class Tokens:
         messages: Sequence[dict[str, Any]],
         tools: list[dict[str, Any]] | None,
         settings: dict[str, Any] | None,
-        go_on: bool,
+        go_on: bool = True,
     ) -> str:
         try:
             with time_limit(Limits.template_seconds):
