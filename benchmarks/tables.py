@@ -27,7 +27,7 @@ from benchmarks.embedding import quality as embedding_quality
 from benchmarks.embedding import speed as embedding_speed
 from benchmarks.engine import bare, encoders, harness, layouts, partition, speculative, threads
 from benchmarks.engine import load as loading
-from benchmarks.evidence import new_losses, new_numbers, pareto, patterns, seen_numbers
+from benchmarks.evidence import new_losses, new_numbers, pareto, patterns, seen_numbers, seen_steps
 from benchmarks.evidence import report as evidence
 from benchmarks.isa import builds
 from benchmarks.isa import report as isa
@@ -92,6 +92,8 @@ TABLES = {
     "new losses": Table(new_losses.table, ("new_losses",)),
     "new losses, verdicts": Table(new_losses.verdicts, ("new_losses",)),
     "new numbers": Table(new_numbers.table, ("new_numbers",)),
+    "new numbers, secondary": Table(new_numbers.secondary, ("new_numbers",)),
+    "new numbers, steps": Table(seen_steps.table, ("seen_steps",)),
     "new numbers, pareto": Table(pareto.table, ("pareto_new_numbers",)),
     "new numbers, verdicts": Table(new_numbers.verdicts, ("new_numbers", "pareto_new_numbers")),
     "harness": Table(harness.table, ("harness",)),

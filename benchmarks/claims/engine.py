@@ -10,7 +10,7 @@ from benchmarks.isa.cells import Cell
 from benchmarks.peers.plan import BANDWIDTH
 from benchmarks.peers.store import Store
 
-_MACHINES = ("peers", "peers_zen5")
+_GENERATIONS = ("isa_zen4", "isa_zen5")
 
 
 def decode() -> str:
@@ -23,14 +23,19 @@ def decode() -> str:
 
 
 def dense_int4() -> str:
-    (zen4, zen5), (half4, half5) = (
-        [_decodes(name, 1)[f"cutwork int8 {zeros}%"] / _decodes(name, 1)["cutwork int4 0%"] for name in _MACHINES]
-        for zeros in (75, 50)
-    )
+    found = {name: targets.cells_of(load(f"{name}.json")) for name in _GENERATIONS}
+
+    def times(weights: str) -> str:
+        over = [
+            targets.ratios(cells, *(Cell("cutwork", "avx512", each, 1) for each in (weights, "int4 dense")), "decode")
+            for cells in found.values()
+        ]
+        return " and ".join(f"{median(rates):.2f} ({min(rates):.2f} to {max(rates):.2f})" for rates in over)
+
     return line(f"""
-        **What the zeros bring** beyond our own dense int4: int8 with 75% zeros anywhere decodes {zen4:.2f} times as
-        fast on one core of Zen 4, {zen5:.2f} times on Zen 5, with 50% {half4:.2f} and {half5:.2f} times (random
-        weights of a 1.1B shape); with 4:16 in int4 more: "Against 4 bits".
+        **What the zeros bring** beyond our own dense int4, on one core of Zen 4 and of Zen 5 (random weights of a 1.1B
+        shape): with 75% zeros anywhere int8 decodes {times("int8 75%")} times as fast, int4 {times("int4 75%")} times;
+        where 4 of 16 neighbours are kept, int8 {times("int8 4:16")} and int4 {times("int4 4:16")} times.
     """)
 
 
@@ -100,8 +105,8 @@ def against_four_bits() -> str:
         **Against 4 bits**: where 4 of 16 neighbours are kept, int4 decodes {times(decode, peer)} as fast as
         ik_llama.cpp's Q4_0, built natively, on one core of Zen 4, {times(decode, peer, 2)} on two; that is
         {times(decode, own)} and {times(decode, own, 2)} as fast as our own dense int4. Batches of 16 in int8 do
-        {batches.ratio:.1f} times those of the fastest peer, {batches.against}, on one core (one round). Random weights
-        of a 1.1B shape, huge pages for all, else median and extremes of {len(found[decode, peer, 1].ratios)} rounds;
+        {batches.ratio:.1f} times those of the fastest peer, {batches.against}, on one core. Random weights of a 1.1B
+        shape, huge pages for all, medians and extremes of up to {len(found[decode, peer, 1].ratios)} rounds;
         an earlier build on one core of Zen 5 did {zen5.ratio:.2f} times ik's. What the pattern costs a small model:
         "Zeros that were trained".
     """)

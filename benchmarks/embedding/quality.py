@@ -42,9 +42,12 @@ def paragraphs(file: Path) -> list[str]:
 
 
 def ndcg(queries: NDArray[np.float32], documents: NDArray[np.float32]) -> NDArray[np.float64]:
-    """At 10, by query [n], of vectors [n, width] of which the document with the query's number is the right one."""
+    """At 10, by query [n], of vectors [n, width] of which the document with the query's number is the right one, which
+    comes after those that are as near. Raises ValueError for vectors that are not finite."""
     scores = queries @ documents.T
-    rank = (scores > np.diag(scores)[:, None]).sum(axis=1)
+    if not np.isfinite(scores).all():
+        raise ValueError("the vectors are not finite")
+    rank = (scores >= np.diag(scores)[:, None]).sum(axis=1) - 1
     return np.where(rank < _BEST, 1 / np.log2(rank + 2.0), 0.0)
 
 

@@ -20,8 +20,7 @@ from benchmarks.common.results import RESULTS, save
 from benchmarks.evidence.__main__ import Experiment
 from benchmarks.evidence.cells import Cell, pruned
 from benchmarks.evidence.designs import SEEDS
-from benchmarks.evidence.statistics import mcnemar, paired_bootstrap, unpacked
-from cutwork.measure.interval import wilson
+from benchmarks.evidence.statistics import mcnemar, paired_bootstrap, right_share, unpacked
 
 PATTERNS = ("unstructured", "16:64", "adaptive", "4:16", "2:8", "1:4")  # of 75% zeros, the freest first
 LEVEL = 0.75
@@ -81,8 +80,7 @@ def table(result: dict[str, Any]) -> str:
         groups[*_made(row), row.get("pattern")].append(row)
     for (*made, pattern), rows in groups.items():
         seeds = {row.get("seed"): unpacked(row) for row in rows}
-        right, asked = sum(row["right"] for row in rows), sum(row["samples"] for row in rows)
-        low, high = wilson(right, asked)
+        share, low, high = right_share(rows)
         free = {row.get("seed"): unpacked(row) for row in groups.get((*made, PATTERNS[0]), ())}
         both = [seed for seed in seeds if seed in free]
         against = p = ""
@@ -94,7 +92,7 @@ def table(result: dict[str, Any]) -> str:
         shares = " / ".join(f"{row['right'] / row['samples']:.1%}" for row in rows)
         each = f" ({shares})" if len(rows) > 1 else ""
         lines.append(
-            f"| {pattern or 'dense teacher'} | {_told(*made)} | {right / asked:.1%}{each} [{low:.1%}, {high:.1%}] | "
+            f"| {pattern or 'dense teacher'} | {_told(*made)} | {share:.1%}{each} [{low:.1%}, {high:.1%}] | "
             f"{against} | {p} | {np.mean([row['answer_perplexity'] for row in rows]):.3f} |"
         )
     return "\n".join(lines)

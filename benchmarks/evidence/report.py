@@ -16,7 +16,7 @@ from cutwork.measure.interval import wilson
 
 COLOURS = dict(zip(LOSSES, (figures.BLUE, figures.PURPLE, figures.GREEN, figures.CYAN, figures.GREY), strict=True))
 Answers = NDArray[np.bool_]  # [seeds, questions]
-Claim = tuple[str, str, bool]  # what was announced, what was found, and whether it came out
+Claim = tuple[str, str, bool | None]  # what was announced, what was found, and whether it came out
 
 
 def rows(result: dict[str, Any], **wanted: Any) -> list[dict[str, Any]]:
@@ -118,11 +118,11 @@ def verdicts(result: dict[str, Any], pareto: dict[str, Any]) -> str:
     """What was announced as success, and whether it came out."""
     seeds, (mean, low, high) = primary(result)
     found = f"{_points(mean, low, high)}, {seeds} seeds"
-    claims = [("SquareHead ahead of CE by 2 points, clear of zero", found, mean >= 2 and low > 0)]
+    claims: list[Claim] = [("SquareHead ahead of CE by 2 points, clear of zero", found, mean >= 2 and low > 0)]
     for loss in PRIMARY:
         mean, low, high = against_teacher(result, 0.75, loss)
         claim = f"{loss}: at most 5 points below the dense teacher at 75%"
-        claims.append((claim, _points(mean, low, high), mean >= -5))
+        claims.append((claim, _points(mean, low, high), at_most_below(5, (mean, low, high))))
     return _announced([*claims, *pays(pareto)])
 
 
@@ -140,11 +140,13 @@ def after_longer(result: dict[str, Any], pareto: dict[str, Any]) -> str:
             100 * x for x in paired_bootstrap(stacked, np.broadcast_to(dense, stacked.shape))
         ),
     }
-    claims = []
+    claims: list[Claim] = []
     for name, (mean, low, high) in found.items():
         claim = f"{loss}, 75% zeros: at most 5 points below {name}"
         theirs = ", of the dense one 1" if "as long" in name and len(control) == 1 else ""
-        claims.append((claim, f"{_points(mean, low, high)}, seeds: {len(seeds)}{theirs}", mean >= -5))
+        claims.append(
+            (claim, f"{_points(mean, low, high)}, seeds: {len(seeds)}{theirs}", at_most_below(5, (mean, low, high)))
+        )
     return _announced([*claims, *pays(pareto)])
 
 
@@ -181,9 +183,16 @@ def files(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def told(met: bool) -> str:
+def told(met: bool | None) -> str:
     """Of a success, in a table."""
-    return "met" if met else "**missed**"
+    return {True: "met", False: "**missed**", None: "not told"}[met]
+
+
+def at_most_below(points: float, found: Sequence[float]) -> bool | None:
+    """Whether a model is at most so many points below another, by their difference and its interval: None where the
+    difference is small enough and the interval is not."""
+    mean, low, _ = found
+    return True if low >= -points else None if mean >= -points else False
 
 
 def plot(result: dict[str, Any], file: Path) -> None:

@@ -18,7 +18,8 @@ def paired_bootstrap(
     """Difference of two accuracies and its 95% interval, over questions and seeds.
 
     `ours` and `theirs`: [seeds, questions], right or wrong or a score, the same questions and seeds in the same order.
-    Each draw takes seeds and questions with replacement (a hierarchical bootstrap, the pairs kept together).
+    Each draw takes seeds and questions with replacement (a hierarchical bootstrap, the pairs kept together),
+    with `seed_weights`.
     """
     drawn = _differences(ours, theirs, draws, seed)
     low, high = np.quantile(drawn, [0.025, 0.975])
@@ -32,7 +33,8 @@ def right_share(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float, float]
     if len(rows) == 1:
         return (mean, *wilson(rows[0]["right"], rows[0]["samples"]))
     answers = np.stack([unpacked(row) for row in rows])
-    return paired_bootstrap(answers, np.zeros_like(answers))
+    _, low, high = paired_bootstrap(answers, np.zeros_like(answers))
+    return mean, max(0.0, low), min(1.0, high)
 
 
 def mcnemar(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> float:
@@ -57,9 +59,17 @@ def _differences(ours: NDArray[Any], theirs: NDArray[Any], draws: int, seed: int
     seeds, questions = difference.shape
     random = np.random.default_rng(seed)
     by_question = random.multinomial(questions, np.full(questions, 1 / questions), size=draws) / questions
-    by_seed = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
-    drawn: NDArray[np.float64] = ((by_question @ difference.T) * by_seed).sum(1)
+    drawn: NDArray[np.float64] = ((by_question @ difference.T) * seed_weights(random, seeds, draws)).sum(1)
     return drawn
+
+
+def seed_weights(random: np.random.Generator, seeds: int, draws: int) -> NDArray[np.float64]:
+    """[draws, seeds] that add up to 1: how much each seed counts in a draw with replacement.
+
+    Drawn from S seeds, means vary by (S - 1) / S of what seeds do; how far weights are from 1 / S is raised by as much.
+    """
+    drawn = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
+    return 1 / seeds + (drawn - 1 / seeds) * np.sqrt(seeds / max(1, seeds - 1))
 
 
 def holm(values: Mapping[str, float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What zeros should bring on every instruction set, and what was measured: ratios of runs of the same round."""
+"""What zeros should bring on every instruction set, and what was measured: ratios of runs at equal bandwidth."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from benchmarks.isa.cells import AVX2, CUTWORK, DISTURBED, DTYPES, IK, LLAMA, NA
 from benchmarks.isa.work import CONTEXT, STEPS, WHAT
 
 PAGES = 0.5  # of a peer's memory must lie in huge pages, as ours does, or the two are not compared
+EQUAL = 0.1  # by which the bandwidths before two runs may differ for the runs to be compared as of one round
 NOISE = 0.05  # by which a cell may be slower than dense and count as equal
 Cells = dict[Cell, dict[str, Any]]
 
@@ -60,9 +61,13 @@ BATCH_16 = 2.5  # of int8 4:16 over the best peer, a batch of 16
 
 
 def cells_of(result: dict[str, Any]) -> Cells:
-    """The results by cell, without those whose every run was disturbed."""
-    rows = {Cell(**row["cell"]): row for row in result["cells"]}
-    return {cell: row for cell, row in rows.items() if any(run["others"] <= DISTURBED for run in row["runs"])}
+    """The results by cell, without runs that were disturbed; `round` is added to those that are left."""
+    cells = {}
+    for row in result["cells"]:
+        runs = [{**run, "round": i} for i, run in enumerate(row["runs"]) if run["others"] <= DISTURBED]
+        if runs:
+            cells[Cell(**row["cell"])] = {**row, "runs": runs}
+    return cells
 
 
 def in_small_pages(cell: Cell, row: dict[str, Any]) -> bool:
@@ -95,14 +100,17 @@ def named(cell: Cell) -> str:
 
 
 def ratios(cells: Cells, cell: Cell, other: Cell, what: str) -> list[float]:
-    """Of the speeds of the same rounds."""
-    return [a[what] / b[what] for a, b in zip(cells[cell]["runs"], cells[other]["runs"], strict=False)]
+    """Of the speeds of the same rounds, or where memory was not equally fast in both runs, at the nearest bandwidth."""
 
+    def beside(run: dict[str, Any]) -> dict[str, Any]:
+        def distance(theirs: dict[str, Any]) -> tuple[bool, float]:
+            apart = abs(theirs["bandwidth"] / run["bandwidth"] - 1)
+            return not (theirs["round"] == run["round"] and apart <= EQUAL), apart
 
-def _beside(runs: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], what: str) -> list[float]:
-    """Of speeds at the most equal bandwidth, where there are fewer rounds of one than of the other."""
-    nearest = [min(others, key=lambda other: abs(other["bandwidth"] - run["bandwidth"])) for run in runs]
-    return [run[what] / other[what] for run, other in zip(runs, nearest, strict=True)]
+        nearest: dict[str, Any] = min(cells[other]["runs"], key=distance)
+        return nearest
+
+    return [run[what] / beside(run)[what] for run in cells[cell]["runs"]]
 
 
 def of_memory(row: dict[str, Any], layers: int) -> list[float]:
@@ -134,7 +142,7 @@ def _worst(cells: Cells, threads: int) -> Iterator[Verdict]:
             if cell != dense and (cell.engine, cell.isa, cell.threads) == (CUTWORK, isa, threads)
             if cell.weights.startswith(dtype)
             for what in WHAT
-            for rates in [_beside(cells[cell]["runs"], cells[dense]["runs"], what)]
+            for rates in [ratios(cells, cell, dense, what)]
         ]
         if found:
             _, weights, what, rates = min(found, key=lambda each: each[0])

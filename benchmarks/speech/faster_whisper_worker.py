@@ -56,9 +56,12 @@ class FasterWhisper:
     def decode(self, beams: int, tokens: int) -> None:
         if self._encoded is None:
             self.encode()
-        self._model.model.generate(
-            self._encoded, [self._ids], beam_size=beams, max_length=len(self._ids) + tokens, suppress_tokens=[self.end]
+        # CTranslate2 decodes half of max_length at most (models/whisper.cc).
+        found = self._model.model.generate(
+            self._encoded, [self._ids], beam_size=beams, max_length=2 * tokens, suppress_tokens=[self.end]
         )
+        if (made := len(found[0].sequences_ids[0])) != tokens:
+            raise SystemExit(f"it decoded {made} tokens, not {tokens}")
 
     @property
     def end(self) -> int:

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sacrebleu.metrics import BLEU
 
+from benchmarks.evidence.statistics import seed_weights
+
 DRAWS = 2000
 _ORDER = 4  # of n-grams
 Counts = NDArray[np.int64]  # [..., 10]: matches and n-grams of each order, tokens of the answer and of the reference
@@ -30,21 +32,19 @@ def bleu_interval(
     """Difference of two models' BLEU, the mean of their seeds', and its 95% interval over sentences and seeds.
 
     `ours` and `theirs`: the counts of each seed, of the same sentences and seeds in the same order. Each draw takes
-    seeds and sentences with replacement, pairs kept together.
+    seeds and sentences with replacement, pairs kept together, and how far its seeds are from all of them is raised as
+    in benchmarks/evidence/statistics.py.
     """
     pairs = list(zip(ours, theirs, strict=True))
     random = np.random.default_rng(seed)
     sentences = len(pairs[0][0])
 
-    def difference(weights: NDArray[np.int64], seeds: Sequence[int]) -> float:
-        return float(np.mean([bleu_of(weights @ pairs[i][0]) - bleu_of(weights @ pairs[i][1]) for i in seeds]))
+    def by_seed(weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.array([bleu_of(weights @ first) - bleu_of(weights @ second) for first, second in pairs])
 
     drawn = [
-        difference(
-            random.multinomial(sentences, np.full(sentences, 1 / sentences)),
-            random.integers(0, len(pairs), len(pairs)).tolist(),
-        )
-        for _ in range(draws)
+        float(by_seed(random.multinomial(sentences, np.full(sentences, 1 / sentences))) @ weights)
+        for weights in seed_weights(random, len(pairs), draws)
     ]
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return difference(np.ones(sentences, np.int64), range(len(pairs))), float(low), float(high)
+    return float(by_seed(np.ones(sentences, np.int64)).mean()), float(low), float(high)

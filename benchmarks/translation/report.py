@@ -10,16 +10,21 @@ from benchmarks.common import figures
 from benchmarks.translation.bleu import bleu_interval, counts
 
 
+CONTROL = "dense, trained on"
+_HELD_AGAINST = {"CE": ("teacher", CONTROL), "SquareHead": ("teacher", CONTROL, "CE")}
+
+
 def differences(rows: list[dict[str, Any]], references: list[str]) -> list[dict[str, Any]]:
-    """BLEU of what is compared, over sentences and the seeds that both have: each model with the teacher, and
-    SquareHead with cross-entropy."""
+    """BLEU of what is compared, over sentences and the seeds that both have: each model with the teacher, what is
+    trained with the dense model trained on for as long, and SquareHead with cross-entropy."""
     found = {(row["method"], row["level"], row["seed"]): counts(row["beam"]["replies"], references) for row in rows}
     teacher = found["teacher", 0.0, None]
     result = []
     for method, level in dict.fromkeys((method, level) for method, level, _ in found if method != "teacher"):
         seeds = [seed for name, at, seed in found if (name, at) == (method, level)]
-        for other in ("teacher", "CE") if method == "SquareHead" else ("teacher",):
-            theirs = {seed: teacher if other == "teacher" else found.get((other, level, seed)) for seed in seeds}
+        for other in _HELD_AGAINST.get(method, ("teacher",)):
+            at = 0.0 if other == CONTROL else level
+            theirs = {seed: teacher if other == "teacher" else found.get((other, at, seed)) for seed in seeds}
             pairs = {seed: (found[method, level, seed], each) for seed, each in theirs.items() if each is not None}
             if pairs:
                 bleu, low, high = bleu_interval(*zip(*pairs.values(), strict=True))
@@ -31,22 +36,22 @@ def differences(rows: list[dict[str, Any]], references: list[str]) -> list[dict[
 def table(result: dict[str, Any]) -> str:
     """BLEU of every model over its seeds, and how far that is from the dense teacher's."""
     lines = [
-        "| model | zeros | rate | BLEU, 5 beams, by seed | mean | minus the teacher's [95%] | chrF | all right "
-        "| BLEU, greedy |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| model | zeros | rate | BLEU, 5 beams, by seed | mean | minus the teacher's [95%] "
+        "| minus the dense one's, trained on [95%] | chrF | all right | BLEU, greedy |",
+        "|---|--:|--:|" + "--:|" * 7,
     ]
-    against = {(row["method"], row["level"]): row for row in result["differences"] if row["against"] == "teacher"}
+    against = {(row["method"], row["level"], row["against"]): row for row in result["differences"]}
     for (method, level), rows in _grouped(result).items():
         beams = [row["beam"] for row in rows]
         share = sum(row["right"] for row in beams) / sum(row["samples"] for row in beams)
-        difference = against.get((method, level))
+        apart = [against.get((method, level, other)) for other in ("teacher", CONTROL)]
         cells = [
             method,
             f"{level:.0%}",
             f"{rows[0]['rate']:g}" if rows[0].get("rate") else "",
             " / ".join(f"{row['bleu']:.1f}" for row in beams),
             f"{np.mean([row['bleu'] for row in beams]):.1f}",
-            _interval(difference) if difference else "",
+            *(_interval(each) if each else "" for each in apart),
             f"{np.mean([row['chrf'] for row in beams]):.1f}",
             f"{share:.1%}",
             f"{np.mean([row['greedy']['bleu'] for row in rows]):.1f}",
@@ -99,7 +104,7 @@ def plot(result: dict[str, Any], file: Path) -> None:
     figure = figures.new_figure(11, 4.4)
     quality, loss = figure.subplots(1, 2)
     groups = _grouped(result)
-    for method, dashes in (("teacher", "--"), ("dense, trained on", ":")):
+    for method, dashes in (("teacher", "--"), (CONTROL, ":")):
         if rows := groups.get((method, 0.0)):
             figures.level(quality, float(np.mean([row["beam"]["bleu"] for row in rows])), method, dashes)
     for method, (colour, marker, dashes) in figures.STYLES.items():

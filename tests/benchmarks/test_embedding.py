@@ -14,6 +14,9 @@ def test_ndcg_of_known_ranks():
     queries[2] = 2 * documents.sum(axis=0) - 1.5 * documents[2]
     found = ndcg(queries, documents)
     np.testing.assert_allclose(found[[0, 1, 2]], [1, 1 / np.log2(3), 0])
+    assert not ndcg(np.ones((20, 4)), np.ones((20, 4))).any()  # whoever makes one vector of everything finds nothing
+    with pytest.raises(ValueError, match="not finite"):
+        ndcg(np.full((2, 2), np.nan), documents[:2, :2])
 
 
 def test_paragraphs_are_those_with_two_sentences(tmp_path):

@@ -9,6 +9,7 @@ from benchmarks.evidence.cells import Cell
 from benchmarks.evidence.data import splits
 from benchmarks.evidence.designs import DESIGNS, LOSSES
 from benchmarks.evidence.seen_numbers import seen_numbers
+from benchmarks.evidence.seen_steps import equations, seen_steps
 from benchmarks.evidence.statistics import (
     bootstrap_p,
     holm,
@@ -20,6 +21,7 @@ from benchmarks.evidence.statistics import (
 from cutwork.measure.interval import wilson
 from cutwork.recipe import load_recipe
 from cutwork.tasks.gsm_symbolic import numbers
+from cutwork.tasks.task import Sample, Task
 
 
 def right(share: float, seeds: int, questions: int, seed: int = 0) -> np.ndarray:
@@ -48,6 +50,24 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
     moody = np.stack([steady[0] | right(0.2, 1, 2000, 20)[0], theirs[1], theirs[2]])
     widths = [np.diff(paired_bootstrap(ours, theirs)[1:])[0] for ours in (steady, moody)]
     assert widths[1] > 2 * widths[0]
+
+
+def test_few_seeds_that_differ_are_covered() -> None:
+    """Of experiments without a difference but that of seeds, the interval holds 0 nearly as often as it says."""
+    random, held = np.random.default_rng(0), 0
+    easy = random.beta(2, 2, 400)
+    for _ in range(100):
+        moods = np.clip(easy + random.normal(0, 0.05, (3, 1)), 0, 1)
+        ours, theirs = random.random((3, 400)) < moods, random.random((3, 400)) < easy
+        _, low, high = paired_bootstrap(ours, theirs, draws=1000)
+        held += low <= 0 <= high
+    assert held >= 93  # with the seeds as they are drawn it would be 91
+
+
+def test_a_small_difference_with_a_wide_interval_is_not_told() -> None:
+    assert report.at_most_below(2, (-1.0, -1.8, 0.0)) is True
+    assert report.at_most_below(2, (-1.0, -3.5, 1.5)) is None
+    assert report.at_most_below(2, (-3.0, -5.0, -1.0)) is False
 
 
 def test_the_bootstrap_refuses_what_is_not_paired() -> None:
@@ -193,7 +213,7 @@ def test_the_longer_experiment_is_held_against_teacher_and_control() -> None:
     made.append(made[0] | {"kind": "quantized", "encoding": "int4", "right": int(ours[0].sum())})
     near, far, speed, _ = report.after_longer({"rows": made}, {"models": FILES}).splitlines()[2:]
     assert "1.65 times llama.cpp Q4_0" in speed
-    assert near.endswith("| met |") and far.endswith("| **missed** |") and "seeds: 2" in far
+    assert near.endswith("| not told |") and far.endswith("| **missed** |") and "seeds: 2" in far
     expected = 100 * (ours.mean() - control.mean())
     assert f"| {expected:+.1f} [" in far
     assert report.files({"rows": made}).splitlines()[-1].startswith(f"| CE, int4 | 75% | {ours[0].mean():.1%} [")
@@ -238,6 +258,15 @@ def test_a_cell_is_named_by_its_pattern_unless_it_is_the_recipes() -> None:
     assert Cell("CE", 0.75, 0, 4e-4, 83, "2:8").name == "ce-75-2of8-rate0.0004-steps83-seed0"
 
 
+def test_steps_are_told_by_their_equations() -> None:
+    answer = "He has 33 - 9 = 24 marbles.\nTogether, 33 + 24 = 57, at $1,200/4=$300.\n#### 57"
+    assert equations(answer) == {"33-9=24", "33+24=57", "$1200/4=$300"}
+    assert equations("There are 17 girls x 2 boys/girl = 34 boys.") == {"17x2=34"}
+    train = (Sample("", "1 + 1 = 2\n#### 2"), Sample("", "2*3 = 6\n#### 6"))
+    test = (Sample("", "2 * 3 = 6, 1+1 = 2\n#### 2"), Sample("", "1 + 1 = 2 and 2 + 2 = 4\n#### 4"))
+    assert seen_steps(Task("sums", train, test)).tolist() == [True, False]
+
+
 def test_no_number_of_the_new_ones_was_in_training() -> None:
     design = DESIGNS["new-numbers"]
     test = splits(design, load_recipe(design.recipe))["test"]
@@ -264,7 +293,7 @@ def test_zeros_are_held_against_a_dense_model_trained_for_as_long() -> None:
     teachers = new_numbers.difference({"rows": rows}, new_numbers.TEACHER, new_numbers.CONTROL)
     assert teachers == pytest.approx([100 * value for value in paired_bootstrap(teacher.repeat(2, axis=0), dense)])
     against, converged = new_numbers.verdicts({"rows": rows}).splitlines()[2:]  # neither 4:16 nor int4 yet
-    assert against.endswith("2 seeds | **missed** |") and converged.endswith("2 seeds | met |")
+    assert against.endswith("2 seeds | **missed** |") and converged.endswith("2 seeds | not told |")
     assert "| int8, 75% zeros anywhere, trained on | " in new_numbers.table({"rows": rows})
 
 

@@ -14,7 +14,7 @@ import pytest
 import cutwork
 from benchmarks.common.pages import huge_share
 from benchmarks.common.shapes import SHAPES
-from benchmarks.isa import builds, cutwork_worker, models, report, rounds, targets
+from benchmarks.isa import builds, cutwork_worker, llama, models, report, rounds, targets
 from benchmarks.isa.cells import AVX2, CUTWORK, IK, LLAMA, NATIVE, OURS, Cell, CellError, groups
 from benchmarks.isa.llama import Build, parse_batches, parse_singles
 from benchmarks.isa.store import Store
@@ -96,7 +96,7 @@ def test_a_folder_without_the_programs_is_refused(tmp_path: Path) -> None:
     assert Build(IK, tmp_path).missing() is None
 
 
-def test_a_peer_is_timed_by_its_programs(tmp_path: Path) -> None:
+def test_a_peer_is_timed_by_its_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"n_prompt": n, "avg_ts": 50.0 + n, "build_commit": "abc"} for n in (0, 512)]
     scripts = {"llama-bench": f"echo '{json.dumps(rows)}'", "llama-batched-bench": f"echo '{TABLE}' >&2"}
     for name, body in scripts.items():
@@ -108,6 +108,10 @@ def test_a_peer_is_timed_by_its_programs(tmp_path: Path) -> None:
     assert answer["version"].startswith("abc, llama-bench -rtr 1 -thp 1")
     said = (tmp_path / "arguments").read_text()
     assert said.count("glibc.malloc.hugetlb=1") == 2 and said.count("-t 2") == 2
+    shares = {"llama-bench": 0.99, "llama-batched-bench": 0.1}
+    run = llama.run
+    monkeypatch.setattr(llama, "run", lambda command: (*run(command)[:2], shares[Path(command[0]).name]))
+    assert Build(IK, tmp_path).measure(tmp_path / "model.gguf", 2)["huge_pages"] == 0.1
     (tmp_path / "llama-bench").write_text("#!/bin/sh\necho no such model >&2\nexit 3\n")
     with pytest.raises(CellError, match="llama-bench failed: no such model"):
         Build(IK, tmp_path).measure(tmp_path / "model.gguf", 2)
@@ -123,6 +127,20 @@ def test_targets_compare_runs_of_the_same_round(tmp_path: Path) -> None:
     text = report.targets_table(results.save())
     assert "| avx2 int8 4:16: decode | avx2 int8 dense | 1 | 2 | 2.10 (1.90–2.10) | met |" in text
     assert "in none of 6 runs" in text and "of peers' 100%" in text
+
+
+def test_runs_are_compared_where_memory_was_as_fast_and_nobody_else_was_busy(tmp_path: Path) -> None:
+    results = store(tmp_path, dense=[30.0, 60.0], sparse=[60.0, 30.0])
+    for cell in (DENSE, SPARSE):
+        for run in results.cells[cell]["runs"]:
+            run["bandwidth"] = run["decode"]  # as fast as memory, whose speed the rounds differ in
+    cells = targets.cells_of(results.save())
+    assert targets.ratios(cells, SPARSE, DENSE, "decode") == [1.0, 1.0]
+    (tmp_path / "again").mkdir()
+    results = store(tmp_path / "again", dense=[10.0, 10.0], sparse=[30.0, 20.0])
+    results.cells[SPARSE]["runs"][0]["others"] = 0.5
+    [decode] = [each for each in targets.verdicts(results.save()) if each.work == "avx2 int8 4:16: decode"]
+    assert decode.ratios == [2.0]
 
 
 def test_missed_targets_and_disturbed_runs_are_told(tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def _against_speed(ax: Any, results: Sequence[dict[str, Any]]) -> None:
                 points.append((x, y, label))
     ax.set_xlabel("decode, tokens per second")
     ax.margins(0.12, 0.15)
+    ax.set_xlim(left=0)
     _label(ax, points)
 
 
