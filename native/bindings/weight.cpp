@@ -323,7 +323,7 @@ With a mask and offsets it is a bitmask.)")
                   R"(From the tensors of the slots encoding: int8, or int4 with a scale per row and `group` columns.
 
 keep: 4, 8 or 12 of every 16 columns; or steps: uint8 [ceil(rows/16), ceil(cols/16)], how many each window has.)")
-      .def("in_slots", in_slots, "A copy of an int8 weight in slots; None for other weights. Raises MemoryError.")
+      .def("in_slots", in_slots, "A copy of an int8 or int4 weight in slots; None for others. Raises MemoryError.")
       .def("in_dense", in_dense,
            "A copy of an int8 or int4 bitmask with its zeros written out; None for other weights. Raises MemoryError.")
       .def_prop_ro("rows", [](const OwnedWeight& w) { return w.view().rows; })
@@ -336,7 +336,7 @@ keep: 4, 8 or 12 of every 16 columns; or steps: uint8 [ceil(rows/16), ceil(cols/
           "How many values kernels go through: all of a dense weight, of slots the empty ones too.")
       .def_prop_ro(
           "wide", [](const OwnedWeight& w) { return shape_of(w.view()).wide; },
-          "Whether it is in slots that reach over 32 columns, which take less memory and more time each.")
+          "Whether it is in slots that reach over 32 columns, or of int4 in strips, which take more time each.")
       .def_prop_ro("nbytes", &OwnedWeight::nbytes, "Bytes of all arrays.")
       .def_prop_ro("reordered_bytes", [](const OwnedWeight& w) { return shape_of(w.view()).reordered; })
       .def("reorder", reorder,

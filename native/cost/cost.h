@@ -17,7 +17,7 @@ struct Shape {
   DType dtype;
   int64_t rows, cols, nonzeros;
   int64_t reordered = 0;  // the weight's reordered_bytes: what spmm_rows reads instead, 0 if there is none
-  bool wide = false;      // slots of wide strips
+  bool wide = false;      // slots of wide strips, or int4's of strips
 };
 
 Shape shape_of(const Weight& weight);  // a dense weight counts as full, an int4 bitmask with its padding

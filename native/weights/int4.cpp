@@ -13,24 +13,10 @@ namespace cutwork {
 namespace {
 
 #include "kernels/int4/layout.inc"
+#include "weights/int4_codes.inc"
 
 [[noreturn]] void refuse(const std::string& sentence) {
   throw std::invalid_argument(sentence);
-}
-
-int64_t tile_count(int64_t rows) {
-  return (rows + kRowTile - 1) / kRowTile;
-}
-
-// Bits of word `word` of a run that stand for a row and a column that exist.
-uint64_t live_places(const Weight& weight, int64_t tile, int64_t run, int64_t word) {
-  const int64_t rows = std::min<int64_t>(weight.rows - tile * kRowTile, kRowTile);
-  const int64_t cols = std::min<int64_t>(weight.cols - run * kRunCols - word * 4, 4);
-  if (cols <= 0) return 0;
-  const uint64_t row = (uint64_t{1} << cols) - 1;
-  uint64_t live = 0;
-  for (int64_t r = 0; r < rows; ++r) live |= row << (4 * r);
-  return live;
 }
 
 // Whether bits are set for rows or columns that do not exist.
@@ -60,28 +46,6 @@ int64_t check_mask(const Weight& weight) {
              ", but the mask takes " + std::to_string(bytes) + " bytes up to there");
   }
   return static_cast<int64_t>(nonzeros);
-}
-
-// Calls visit(row, col, code in [-8, 7]) for every stored place that exists.
-template <class F>
-void for_codes(const Weight& weight, const F& visit) {
-  const int64_t runs = run_count(weight.cols);
-  for (int64_t tile = 0; tile < tile_count(weight.rows); ++tile) {
-    const uint8_t* streams[2] = {tile_bytes(weight, tile), tile_bytes(weight, tile)};
-    for (int64_t run = 0; run < runs; ++run)
-      for (int64_t w = 0; w < kRunWords; ++w) {
-        const uint64_t live = live_places(weight, tile, run, w);
-        const bool dense = weight.encoding == Encoding::dense;
-        const uint64_t stored = dense ? ~uint64_t{0} : weight.mask[(tile * runs + run) * kRunWords + w];
-        for (uint64_t rest = stored; rest != 0; rest &= rest - 1) {
-          const int place = __builtin_ctzll(rest);
-          const uint8_t byte = *streams[w % 2]++;
-          if (live >> place & 1)
-            visit(tile * kRowTile + place / 4, run * kRunCols + w * 4 + place % 4,
-                  static_cast<int8_t>((w % 2 ? byte >> 4 : byte & 15) - 8));
-        }
-      }
-  }
 }
 
 }  // namespace
@@ -127,13 +91,14 @@ void OwnedWeight::adopt_scales(Array scale, ScaleType type, int64_t group_cols, 
 
 int64_t int4_nonzeros(const Weight& weight) {
   int64_t count = 0;
-  for_codes(weight, [&](int64_t, int64_t, int8_t code) { count += code != 0; });
+  for_codes(weight, 0, tile_count(weight.rows), [&](int64_t, int64_t, int8_t code) { count += code != 0; });
   return count;
 }
 
 void write_int4(const Weight& weight, int8_t* out) {
   std::memset(out, 0, static_cast<size_t>(weight.rows * weight.cols));
-  for_codes(weight, [&](int64_t row, int64_t col, int8_t code) { out[row * weight.cols + col] = code; });
+  for_codes(weight, 0, tile_count(weight.rows),
+            [&](int64_t row, int64_t col, int8_t code) { out[row * weight.cols + col] = code; });
 }
 
 }  // namespace cutwork

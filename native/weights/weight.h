@@ -39,7 +39,7 @@ class OwnedWeight {
   static OwnedWeight slots(DType dtype, int64_t rows, int64_t cols, Array values, int64_t keep,
                            std::optional<Array> steps, Array scale, ScaleType scale_type, int64_t group_cols);
 
-  // A copy of an int8 weight in slots, whichever way takes less; none for other weights. Throws OutOfMemory.
+  // A copy of an int8 or int4 weight in slots, whichever way takes less; none for other weights. Throws OutOfMemory.
   std::optional<OwnedWeight> in_slots() const;
 
   // A copy of an int8 or int4 bitmask with its zeros written out; none for other weights. Throws OutOfMemory.

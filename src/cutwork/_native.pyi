@@ -50,7 +50,7 @@ class Weight:
 
     def in_slots(self) -> Weight | None:
         """
-        A copy of an int8 weight in slots; None for other weights. Raises MemoryError.
+        A copy of an int8 or int4 weight in slots; None for others. Raises MemoryError.
         """
 
     def in_dense(self) -> Weight | None:
@@ -83,7 +83,7 @@ class Weight:
     @property
     def wide(self) -> bool:
         """
-        Whether it is in slots that reach over 32 columns, which take less memory and more time each.
+        Whether it is in slots that reach over 32 columns, or of int4 in strips, which take more time each.
         """
 
     @property

@@ -37,6 +37,13 @@ def test_avx2_goes_through_slots(zeros: float) -> None:
     assert choice(sparse(zeros), "avx2") == "slots"
 
 
+@pytest.mark.skipif("avx2" not in ISAS, reason="the processor has no AVX2")
+@pytest.mark.parametrize("together", [1, 16])
+@pytest.mark.parametrize("zeros", [0.8, 0.9])
+def test_avx2_goes_through_int4_in_slots(zeros: float, together: int) -> None:
+    assert choice(sparse_int4(zeros, 512, 2048), "avx2", together) == "slots"
+
+
 @pytest.mark.skipif("avx512" not in ISAS, reason="the processor has no AVX-512 with VBMI2")
 @pytest.mark.parametrize("zeros", [0.5, 0.75])
 def test_a_bitmask_stays_where_it_is_expanded_as_fast_as_it_is_read(zeros: float) -> None:
@@ -58,7 +65,7 @@ def test_int4_with_zeros_anywhere_is_written_out_for_batches_alone(together: int
 
 @pytest.mark.skipif("avx2" not in ISAS, reason="the processor has no AVX2")
 def test_nothing_is_written_out_for_which_memory_is_short() -> None:
-    stored = sparse_int4(0.75)
+    stored = sparse_int4(0.5)
     more = stored.size // 2 - stored.nbytes
     costs = _native.Costs(isa="avx2")
     for budget, wanted in ((more, {"w": "dense", "v": "slots"}), (more - 1, {"v": "slots"})):
@@ -124,7 +131,7 @@ def test_prompts_count_too() -> None:
 
 @pytest.mark.skipif("avx2" not in ISAS, reason="the processor has no AVX2")
 def test_int4_is_written_out_where_zeros_would_cost_time() -> None:
-    stored = sparse_int4(0.75)
+    stored = sparse_int4(0.5)
     arrangement = Arrangement.of({"w": stored}, _native.Costs(isa="avx2"), 1, together=1, budget=1 << 30)
     assert stored.encoding == "bitmask" and arrangement.layouts == {"w": "dense"}
     weight = make_weight("w", stored.shape, stored, _native.Weight)
@@ -136,10 +143,10 @@ def test_int4_is_written_out_where_zeros_would_cost_time() -> None:
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("layout", ["slots", "dense"])
-def test_every_layout_gives_the_same_answers(isa: str, layout: str) -> None:
-    stored = sparse(0.75, 70, 500)
+@pytest.mark.parametrize("stored", [sparse(0.75, 70, 500), sparse_int4(0.75, 70, 500)], ids=["int8", "int4"])
+def test_every_layout_gives_the_same_answers(isa: str, layout: str, stored: EncodedWeight) -> None:
     weight = make_weight("w", stored.shape, stored, _native.Weight)
-    costs = _native.Costs({"slots slots i8": (0.0,) * 5}, (1e15, 1e15), ISAS[-1])
+    costs = _native.Costs({f"slots slots {stored.dtype}": (0.0,) * 5}, (1e15, 1e15), ISAS[-1])
     other = Arrangement({"w": layout}, costs, 1).apply("w", weight)
     assert other.encoding == layout
     x = np.random.default_rng(1).standard_normal((5, 500)).astype(np.float32)

@@ -153,6 +153,44 @@ def test_int4_matches_the_reference_bit_for_bit(isa, group):
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("group", [32, 64, 128, 4096])
+@pytest.mark.parametrize("density", [0.0, 0.01, 0.1, 0.25, 0.5, 1.0])
+def test_any_int4_mask_goes_into_slots(isa, group, density):
+    """Steps keep to the segments of columns that share a scale, and scales go with the rows that are in an order."""
+    rng = np.random.default_rng(13)
+    for rows, cols in (*SHAPES, (600, 40), (270, 300)):
+        for codes in (uneven_codes(rng, rows, cols, density) % 16 - 8, sparse_values(rng, rows, cols, density, "i8") % 8):
+            codes = codes.astype(np.int8)
+            scale = rng.uniform(-1, 1, (rows, -(-cols // group))).astype(np.float32)
+            encoded = encode_int4(codes, scale, group, allow_bitmask=True)
+            given = {"mask": encoded.mask, "offsets": encoded.offsets} if encoded.mask is not None else {}
+            weight = _native.Weight.int4(rows, cols, encoded.values, encoded.scale, group, **given).in_slots()
+            np.testing.assert_array_equal(weight.to_dense(), codes)
+            assert weight.nonzeros == np.count_nonzero(codes) and weight.stored >= weight.nonzeros
+            for tokens in (1, 3, 8, 20):
+                x = rng.standard_normal((tokens, cols)).astype(np.float32)
+                np.testing.assert_array_equal(weight.matmul(x, isa=isa), int4_reference(x, codes, scale, group))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("cols", [1000, 1024])
+def test_strips_that_are_far_apart_wait_for_each_other(isa, cols):
+    """A lookup of 64 inputs serves all strips of a step, the last of which end where the inputs do."""
+    rng = np.random.default_rng(17)
+    codes = sparse_values(rng, 32, cols, 0.3, "i8") % 8
+    codes[:4, 100:] = codes[4:8, :-100] = codes[8:12, 20:-20] = 0
+    codes = codes.astype(np.int8)
+    scale = rng.uniform(-1, 1, (32, 1)).astype(np.float32)
+    encoded = encode_int4(codes, scale, 4096, allow_bitmask=True)
+    made = _native.Weight.int4(32, cols, encoded.values, encoded.scale, 4096, encoded.mask, encoded.offsets)
+    weight = made.in_slots()
+    np.testing.assert_array_equal(weight.to_dense(), codes)
+    for tokens in (1, 4, 17):
+        x = rng.standard_normal((tokens, cols)).astype(np.float32)
+        np.testing.assert_array_equal(weight.matmul(x, isa=isa), int4_reference(x, codes, scale, 4096))
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_threads_do_not_change_a_bit(isa):
     rng = np.random.default_rng(11)
     codes, scale = sparse_values(rng, 700, 1500, 0.25, "i8"), rng.random(700).astype(np.float32)

@@ -58,13 +58,13 @@ class TimedWeight(Weight, Protocol):
 
     @property
     def wide(self) -> bool:
-        """Whether it is in slots that reach over 32 columns."""
+        """Whether it is in slots that reach over 32 columns, or of int4 in strips."""
 
     def kernels(self) -> Sequence[str]:
         """Names of the kernels that can multiply it."""
 
     def in_slots(self) -> "TimedWeight | None":
-        """A copy of an int8 weight in slots."""
+        """A copy of an int8 or int4 weight in slots."""
 
     def in_dense(self) -> "TimedWeight | None":
         """A copy of an int8 or int4 bitmask with its zeros written out."""

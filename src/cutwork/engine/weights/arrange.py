@@ -1,7 +1,8 @@
 """Weights laid out anew where the processor at hand goes through them faster than as they are stored.
 
-A bitmask is the smallest form of most zeros, but only AVX-512's VBMI2 expands it as fast as memory is read. Elsewhere
-slots are (`pack.slots`), and where neither is faster than no zeros at all, the weight is written out dense.
+A bitmask is the smallest form of most zeros, but only AVX-512's VBMI2 expands it as fast as memory is read, and int4's
+pairs of nibbles nowhere. Else slots are faster (`pack.slots`), and where neither is faster than no zeros at all, the
+weight is written out dense.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,14 @@ _SLOTS = (1.0, 1.1, 1.15, 1.25, 1.34, 1.49, 1.77)
 _WIDE = 0.85
 _WIDE_ZEROS = (0.85, 0.9, 0.95, 1.0)
 _WIDE_SLOTS = (1.32, 1.54, 2.37, 8.0)
+# Those of int4, whose strips begin anew with each group of columns that share a scale, by the group's size.
+_INT4_ZEROS = (0.0, 0.25, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
+_INT4_SLOTS = {
+    32: (1.1, 1.22, 1.4, 1.51, 1.67, 1.77, 1.96, 2.41, 3.1, 5.07, 16.0),
+    64: (1.05, 1.16, 1.27, 1.34, 1.48, 1.58, 1.76, 2.09, 2.67, 5.06, 16.0),
+    128: (1.0, 1.1, 1.19, 1.25, 1.38, 1.47, 1.64, 1.92, 2.55, 4.48, 16.0),
+    1024: (1.0, 1.04, 1.11, 1.17, 1.26, 1.35, 1.5, 1.77, 2.36, 4.11, 16.0),  # and more, as sums begin anew
+}
 _STARTS = 13 / 12  # of the bytes of slots, with where each strip's windows start, which costs know of wide ones
 _WORTH = 0.9  # of the time of the stored form, which takes less memory, and of dense, which never disappoints
 _EVEN = 0.95  # of dense's speed, below which zeros cost time
@@ -93,7 +102,7 @@ class Arrangement:
         slots = weight.in_slots() if layout == "slots" else None
         if slots:
             shape = (weight.rows, weight.cols)
-            places = _with_starts(slots.stored, slots.wide)
+            places = _with_starts(slots.dtype, slots.stored, slots.wide)
             times: dict[Layout | None, list[float]] = {
                 None: self._seconds(weight.encoding, weight.dtype, shape, weight.stored),
                 "dense": self._seconds("dense", weight.dtype, shape, weight.rows * weight.cols),
@@ -117,11 +126,9 @@ class Arrangement:
             None: self._seconds("bitmask", weight.dtype, weight.shape, stored),
             "dense": self._seconds("dense", weight.dtype, weight.shape, weight.size),
         }
-        if weight.dtype == "i8":
-            wide = weight.sparsity > _WIDE
-            each = float(np.interp(weight.sparsity, *((_WIDE_ZEROS, _WIDE_SLOTS) if wide else (_ZEROS, _SLOTS))))
-            slots = _with_starts(weight.nonzeros * each, wide)
-            times["slots"] = self._seconds("slots", weight.dtype, weight.shape, slots, wide)
+        each, wide = _slots_per_nonzero(weight)
+        slots = _with_starts(weight.dtype, weight.nonzeros * each, wide)
+        times["slots"] = self._seconds("slots", weight.dtype, weight.shape, slots, wide)
         return _best(times)
 
     def _seconds(
@@ -134,8 +141,17 @@ class Arrangement:
         return [self.costs.seconds(self.costs.choose(*what, n), *what, n, self.threads, wide=wide) / n for n in counts]
 
 
-def _with_starts(slots: float, wide: bool) -> int:
-    return round(slots if wide else _STARTS * slots)
+def _slots_per_nonzero(weight: EncodedWeight) -> tuple[float, bool]:
+    """As expected of a mask without a pattern, and whether they are wide ones (of int4: in strips)."""
+    if weight.dtype == "i4":
+        group = max(size for size in _INT4_SLOTS if size <= max(weight.group, min(_INT4_SLOTS)))
+        return float(np.interp(weight.sparsity, _INT4_ZEROS, _INT4_SLOTS[group])), True
+    wide = weight.sparsity > _WIDE
+    return float(np.interp(weight.sparsity, *((_WIDE_ZEROS, _WIDE_SLOTS) if wide else (_ZEROS, _SLOTS)))), wide
+
+
+def _with_starts(dtype: str, slots: float, wide: bool) -> int:
+    return round(slots if wide or dtype == "i4" else _STARTS * slots)
 
 
 def _best(times: Mapping[Layout | None, Sequence[float]]) -> Layout | None:
