@@ -52,8 +52,7 @@ concept CodeSums = requires(typename Op::Vector vector, typename Op::Acc acc) {
 };
 
 // Of sets whose lookup takes 64 bytes: places of columns in a block of 64 inputs, that begins `start` before the
-// columns' window, or in which each strip has a window of its own; the inputs at places of the block, and acc + codes *
-// those.
+// columns' window, or in which each strip has a window of its own; and acc + codes * the inputs at places of the block.
 template <class Op>
 concept BlockLookup =
     requires(const uint16_t* starts, int64_t last, typename Op::Vector vector, typename Op::Acc acc, int start) {
@@ -62,7 +61,6 @@ concept BlockLookup =
       { Op::places(vector, vector) } -> std::same_as<typename Op::Vector>;
       { Op::strip_block(starts, last).begin } -> std::convertible_to<int64_t>;  // `last` at the latest
       { Op::strip_block(starts, last).windows } -> std::convertible_to<typename Op::Vector>;
-      { Op::look_up_block(vector, vector) } -> std::same_as<typename Op::Vector>;
       { Op::mac_block(acc, vector, vector, vector) } -> std::same_as<typename Op::Acc>;
     };
 
