@@ -9,7 +9,6 @@ import numpy as np
 from benchmarks.common import figures
 from benchmarks.translation.bleu import bleu_interval, counts
 
-
 CONTROL = "dense, trained on"
 _HELD_AGAINST = {"CE": ("teacher", CONTROL), "SquareHead": ("teacher", CONTROL, "CE")}
 

@@ -35,10 +35,10 @@ ANSWER = np.random.default_rng(0).integers(3, 120, 40).tolist()
 SPECTROGRAMS = np.random.default_rng(1).standard_normal((3, 10, 140)).astype(np.float32)
 
 
-def make() -> "transformers.WhisperForConditionalGeneration":
+def make(**more) -> "transformers.WhisperForConditionalGeneration":
     """A model whose weights are large enough that every part matters to the logits."""
     torch.manual_seed(1)
-    config = transformers.WhisperConfig(**SMALL)
+    config = transformers.WhisperConfig(**SMALL, **more)
     config._attn_implementation = "eager"
     model = transformers.WhisperForConditionalGeneration(config).float().eval()
     with torch.no_grad():
@@ -98,6 +98,15 @@ def test_logits_and_attention_equal_transformers(both, backend):
             np.testing.assert_array_equal(logits, model.logits(ANSWER, memory))
             assert found.shape == (8, 40, 70)
             np.testing.assert_allclose(found, [attentions[layer][head] for layer, head in heads], atol=1e-5)
+
+
+def test_a_head_of_its_own_makes_the_logits(tmp_path):
+    make(tie_word_embeddings=False).save_pretrained(tmp_path)
+    hf = transformers.WhisperForConditionalGeneration.from_pretrained(tmp_path, attn_implementation="eager").eval()
+    assert not torch.equal(hf.proj_out.weight, hf.model.decoder.embed_tokens.weight)
+    with load(tmp_path) as model:
+        found = model.logits(ANSWER, model.encode_input(SPECTROGRAMS[0]))
+    assert relative(found, torch_logits(hf, SPECTROGRAMS[0], ANSWER)[0]) < 1e-4
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("bf16", 0.02), ("i8", 0.05)])

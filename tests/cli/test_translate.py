@@ -39,8 +39,7 @@ def test_it_goes_on_where_it_was_interrupted(cutwork: Any, t5: Path, tmp_path: P
     output = tmp_path / "out.txt"
     partial = tmp_path / ".out.txt.partial"
     arguments = ("translate", t5, "one", "two", "--num-beams", 1, "-n", 4, "-t", 1, "-o", output)
-    options = {"prefix": None, "source": None, "target": None, "num_beams": 1, "length_penalty": 1.0}
-    options |= {"max_new_tokens": 4}
+    options = {"prefix": None, "source": None, "target": None, "num_beams": 1, "max_new_tokens": 4}
     key = [fingerprint(t5), ["one", "two"], options]
     with Journal(output, key) as journal:
         journal.add([1, {"translation": "kept", "finish_reason": "stop"}])

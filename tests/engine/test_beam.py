@@ -185,9 +185,19 @@ def test_more_groups_differ_more():
     assert len({tokens[-1] for tokens in search.tokens}) == 4
 
 
-def test_rules_that_leave_nothing_end_with_what_there_is(pair):
-    result = pair[1].generate([5, 6], num_beams=2, max_new_tokens=3, suppress_tokens=list(range(101)))
-    assert result.tokens and not result.alternatives
+@pytest.mark.parametrize("beams", [1, 3])
+def test_rules_that_leave_nothing_are_an_error(pair, beams):
+    with pytest.raises(CutworkError, match="no token may come next"):
+        pair[1].generate([5, 6], num_beams=beams, max_new_tokens=3, suppress_tokens=list(range(101)))
+
+
+def test_a_search_that_rules_leave_nothing_more_ends_with_what_it_found():
+    logits = np.arange(4, dtype=np.float32)
+    forbid = Sampling(logits_processor=lambda scores, answer: scores.fill(-np.inf) if answer else None)
+    search = BeamSearch(Beams(num_beams=2, length_penalty=0.0), Sampler(forbid, 1), [1], 9, frozenset([3]))
+    search.advance([logits] * 2)
+    search.advance([logits] * 2)
+    assert search.done and [found.tokens for found in search.best()] == [[3]]
 
 
 @pytest.mark.parametrize(

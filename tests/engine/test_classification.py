@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tokenizers.processors import TemplateProcessing
 
+from cutwork.engine.embedding.texts import Tokens
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
 from cutwork.pack.pack import pack
@@ -17,7 +18,7 @@ from tests.engine.tiny import make as make_decoder
 LABELS = {0: "O", 1: "B-CLOTH", 2: "I-CLOTH"}
 TEXTS = ["the cloth", "a", "The embroiderer cuts the cloth away.", "ünïcode the", "x" * 300]
 PAIRS = [("what is cut?", "the cloth"), ("a", "The embroiderer cuts the cloth away and reinforces what is left. " * 5)]
-FAMILIES = ["bert", "distilbert", "roberta", "xlm-roberta", "mpnet", "modernbert", "modernbert-biases", "qwen3"]
+FAMILIES = ["bert", "distilbert", "roberta", "xlm-roberta", "modernbert", "modernbert-biases", "qwen3"]
 
 
 def make(family: str, of: str, labels: int = 3, **more):
@@ -95,6 +96,17 @@ def test_logits_equal_transformers(family, of, tmp_path):
                 assert relative(found, np.atleast_2d(expected(hf, directory, text))) < 1e-4, text
             with pytest.raises(CutworkError, match="use classify"):
                 model.generate([5, 6])
+
+
+@pytest.mark.parametrize("of", ["text", "token"])
+def test_logits_of_mpnet_equal_transformers(of, tmp_path):
+    """Its padding is 1, with which the tokenizer of the other tests begins a text."""
+    hf, ids = make("mpnet", of), list(range(4, 40))
+    with load(save(hf, tmp_path)) as model, torch.no_grad():
+        [found] = model.classifier.logits([Tokens.of_ids(ids)])
+        assert relative(found, np.atleast_2d(hf(torch.tensor([ids])).logits[0].numpy())) < 1e-4
+        with pytest.raises(CutworkError, match=r"the padding token \(1\)"):
+            model.classifier.read(["a text"])
 
 
 def test_a_mean_may_come_before_the_head(tmp_path):

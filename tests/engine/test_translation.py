@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,6 +65,34 @@ def test_there_are_no_more_beams_than_fit(model, tmp_path: Path) -> None:
     made, _ = model
     with load(save(made, tmp_path), max_batch=2) as engine:
         assert engine.translate("b", max_new_tokens=4).score is not None
+
+
+def test_a_model_may_say_how_it_is_searched(tmp_path: Path) -> None:
+    made = make("v1.1")
+    searches = {"num_beams": 2, "length_penalty": 2.0, "early_stopping": True, "eos_token_id": list(range(2, 60))}
+    made.generation_config.update(**searches)
+    texts = ["a short one", "b", "in the middle", "one that is a good deal longer than the first"]
+    with load(save(made, tmp_path), max_batch=6) as engine:
+        assert engine.usual_beams == 2
+        for text in texts:
+            ids = torch.tensor([engine.encode(text)])
+
+            def theirs(ids: Any = ids, **options: Any) -> list[int]:
+                found = made.generate(ids, max_new_tokens=12, **options)[0, 1:].tolist()
+                return [token for token in found if token != 0]
+
+            assert engine.translate(text, max_new_tokens=12).tokens == theirs()
+            other = {"num_beams": 4, "length_penalty": -1.0, "early_stopping": False}
+            assert engine.translate(text, max_new_tokens=12, **other).tokens == theirs(**other)
+
+
+def test_a_model_is_searched_with_no_more_beams_than_fit(tmp_path: Path) -> None:
+    made = make("v1.0")
+    made.generation_config.update(num_beams=6)
+    with load(save(made, tmp_path), max_batch=3) as engine:
+        assert engine.usual_beams == 6
+        expected = engine.translate("a short one", max_new_tokens=6, num_beams=3).tokens
+        assert engine.translate("a short one", max_new_tokens=6).tokens == expected
 
 
 def test_a_text_too_long_is_named_before_anything_is_translated(tmp_path: Path) -> None:

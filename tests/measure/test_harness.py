@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 pytest.importorskip("lm_eval")
 from lm_eval import simple_evaluate
+from lm_eval.models.huggingface import HFLM
 from rich.console import Console
 
 from cutwork.cli import app
@@ -118,9 +119,29 @@ def test_a_text_longer_than_the_context_is_read_in_windows(model: Model, directo
     text = "Many words, and then some more of them, so that it does not fit in sixty-four tokens."
     [found] = EngineLM(model).loglikelihood_rolling([request(text)])
     tokens = [model.tokenizer.eos_token_id, *model.encode(text)]
-    first = logprobs(directory, tokens[:64])[0].sum()
-    second = logprobs(directory, tokens[len(tokens) - 64 :])[0][64 - len(tokens) :].sum()
+    first = logprobs(directory, tokens[:65])[0].sum()
+    second = logprobs(directory, tokens[len(tokens) - 65 :])[0][65 - len(tokens) :].sum()
     assert found == pytest.approx((first + second).item(), rel=1e-4)
+
+
+def test_texts_are_cut_where_lm_evals_own_models_cut_them(model: Model, directory: Path) -> None:
+    theirs = HFLM(pretrained=str(directory), dtype="float32", max_length=64, device="cpu")
+    long = "Many words, and then some more of them, so that it does not fit in sixty-four tokens, or twice. " * 2
+    asked = EngineLM(model)
+    assert asked.loglikelihood_rolling([request(long)]) == pytest.approx(
+        theirs.loglikelihood_rolling([request(long)], disable_tqdm=True), rel=1e-4
+    )
+    requests = [(("", ""), model.encode(long), model.encode(answer)) for answer in ("A", "B", " and so on")]
+    ours = asked._loglikelihood_tokens(requests)
+    expected = theirs._loglikelihood_tokens(requests, disable_tqdm=True)
+    assert [greedy for _, greedy in ours] == [bool(greedy) for _, greedy in expected]
+    assert [found for found, _ in ours] == pytest.approx([found for found, _ in expected], rel=1e-4)
+    whole = [(("", ""), [5], [7] * 64)]
+    assert asked._loglikelihood_tokens(whole)[0][0] == pytest.approx(
+        theirs._loglikelihood_tokens(whole, disable_tqdm=True)[0][0], rel=1e-4
+    )
+    with pytest.raises(CutworkError, match="a continuation of 65 tokens exceeds the context"):
+        asked._loglikelihood_tokens([(("", ""), [5], [7] * 65)])
 
 
 def test_answers_end_where_they_are_told_and_settings_are_the_engines(model: Model) -> None:

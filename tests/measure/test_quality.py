@@ -10,9 +10,9 @@ from rich.console import Console
 from tokenizers.processors import TemplateProcessing
 
 from cutwork.engine.model import Model
-from cutwork.measure.quality import prompt_tokens, replies
+from cutwork.measure.quality import accuracy, prompt_tokens, replies
 from cutwork.tasks.rendering import render, render_prompt
-from cutwork.tasks.task import Sample
+from cutwork.tasks.task import Sample, Task
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
 
@@ -60,3 +60,11 @@ def test_translations_between_named_languages_are_asked_in_these() -> None:
     assert texts == ["HELLO THERE", "YES"]
     languages = {"source": "eng_Latn", "target": "deu_Latn", "prefix": ""}
     assert asked == [(["yes", "hello there"], {**languages, "max_new_tokens": 9, "num_beams": 2})]
+
+
+def test_transcripts_without_spaces_have_a_character_error_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("jiwer")
+    monkeypatch.setattr("cutwork.measure.quality.replies", lambda *_, **__: ["は"])
+    task = Task("speech", (), (Sample("ja", "はい"),), metric="speech")
+    model = cast(Model, SimpleNamespace(path=Path()))
+    assert accuracy(model, task).quality == {"cer": 50}

@@ -129,6 +129,13 @@ def test_samples_are_drawn_by_the_seed_and_batched_by_length() -> None:
         calibration_batches(calibration_examples(Letters(), [], 50, 99, seed=1))
 
 
+def test_long_answers_to_short_prompts_are_batched_by_their_length() -> None:
+    data = [{"input_ids": [1] * 5, "labels": [1] * 512} for _ in range(40)]
+    batches = calibration_batches([*data, {"input_ids": [1] * 600, "labels": [1]}])
+    assert all(batch[key].numel() <= 2048 for batch in batches for key in ("input_ids", "labels"))
+    assert [len(batch["labels"]) for batch in batches] == [4] * 10 + [1]
+
+
 @pytest.mark.parametrize("family", ["t5", "whisper"])
 def test_an_encoder_and_its_decoder_are_walked_one_after_the_other(family: str) -> None:
     model = FAMILIES[family]().eval()

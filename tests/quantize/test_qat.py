@@ -52,6 +52,12 @@ def test_activations_are_rounded_per_token() -> None:
     torch.testing.assert_close(seen, expected)
 
 
+def test_activations_in_bfloat16_have_the_codes_of_float32() -> None:
+    x = torch.randn(64, 512, generator=torch.Generator().manual_seed(0)).bfloat16()
+    [seen], [exact] = (round_activations(torch.nn.Identity(), (each,)) for each in (x, x.float()))
+    assert seen.dtype == torch.bfloat16 and torch.equal(seen, exact.bfloat16())
+
+
 @pytest.mark.parametrize("scheme", ["w8a8", "w4a16"])
 def test_it_learns_keeps_zeros_and_writes_what_it_trained(sparse: Path, tmp_path: Path, scheme: str) -> None:
     settings = QuantizeSettings(scheme=scheme, method="qat", group_size=32, qat=TRAINED)

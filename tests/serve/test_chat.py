@@ -344,6 +344,21 @@ def test_sampling_is_the_models_own_where_nobody_says_otherwise(llama, tmp_path)
         assert told["temperature"] == 0.01
 
 
+def test_a_models_own_penalty_holds_unless_a_request_says_otherwise(llama, tmp_path):
+    byte_level_tokenizer().save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").write_text('{"repetition_penalty": 1.8, "do_sample": false}')
+    model = Model(packed(llama, tmp_path), threads=1, max_batch=4, cache_bytes=1 << 22)
+    with serving(model) as client:
+
+        def texts(**fields):
+            body = {"temperature": 0, "max_tokens": 20, **fields}
+            completion = client.post("/v1/completions", json={"prompt": [5, 6, 7], **body}).json()
+            return completion["choices"][0]["text"], ask(client, **body).json()["choices"][0]["message"]["content"]
+
+        assert texts() == texts(repetition_penalty=None) == texts(repetition_penalty=1.8)
+        assert texts()[0] != texts(repetition_penalty=1)[0] and texts()[1] != texts(repetition_penalty=1)[1]
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -11,6 +11,7 @@ from ..text_to_text import load, save
 from .conftest import metric, serving, until
 
 TEXTS = ["a short one", "", "one that is a good deal longer"]
+LONG = {"length_penalty": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,18 @@ def test_texts_equal_the_engine(t5, directory):
     assert answer["object"] == "translation" and answer["model"] == "tiny"
     one = t5.post("/translate", json={"text": TEXTS[0], "num_beams": 2, "max_tokens": 9}).json()
     assert one["translations"][0]["text"] == answer["translations"][0]["text"]
+
+
+def test_a_model_is_searched_as_it_says_within_the_servers_limits(tmp_path):
+    made = make("v1.1")
+    made.generation_config.update(num_beams=6, length_penalty=-3.0)
+    save(made, tmp_path)
+    with load(tmp_path, max_batch=8) as model:
+        usual, other = (model.translate(TEXTS[0], num_beams=4, max_new_tokens=9, **more) for more in ({}, LONG))
+    with serving(load(tmp_path, max_batch=8), limits=Limits(beams=4)) as client:
+        for fields, expected in (({}, usual), (LONG, other)):
+            answer = client.post("/translate", json={"text": TEXTS[0], "max_tokens": 9, **fields}).json()
+            assert answer["translations"][0]["score"] == pytest.approx(expected.score)
 
 
 def test_languages_may_be_named(tmp_path):

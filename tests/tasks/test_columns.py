@@ -146,6 +146,50 @@ def test_columns_that_are_named_are_all_that_is_read(tmp_path: Path) -> None:
     assert read_samples(str(path), "{system} {prompt}", "answer") == [Sample("Be kind. Hi", "Hello")]
 
 
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"choices": ["Paris", "Rome"]}, "the question has its choices beside it, .* --task-option prompt=COLUMN"),
+        ({"options": "A: Paris"}, "the question has its options beside it"),
+        ({"context": "France."}, r"its context beside it, .* --task-option \$'prompt={context}\\n\\n{question}', or"),
+        ({"passage": "France."}, r"{passage}\\n\\n{question}"),
+    ],
+)
+def test_a_question_is_not_asked_without_what_answers_it(tmp_path: Path, extra: dict[str, Any], message: str) -> None:
+    row = {"question": "Capital?", "answer": 1, **extra}
+    with pytest.raises(CutworkError, match=message):
+        read(tmp_path, row)
+    path = tmp_path / "rows.jsonl"
+    assert read_samples(str(path), prompt="question") == [Sample("Capital?", "1")]
+    if "context" in extra:
+        assert read_samples(str(path), prompt="{context}\n\n{question}") == [Sample("France.\n\nCapital?", "1")]
+
+
+def test_columns_left_aside_are_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    read(tmp_path, {"text": "Fine.", "label": 1, "id": 7})
+    read_samples(str(tmp_path / "rows.jsonl"))
+    assert capsys.readouterr().err == f"{tmp_path / 'rows.jsonl'}: left aside are the columns label, id\n"
+    read_samples(str(tmp_path / "rows.jsonl"), "id", "text")
+    assert capsys.readouterr().err == ""
+
+
+def test_names_of_columns_in_templates_are_any(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    row = {"en-us": "cat", "de": "Katze", "in French": "chat", "translation": {"en": "dog", "de": "Hund"}, "a.b": "c"}
+    path.write_text(json.dumps(row))
+    prompt = 'Translate {en-us} ({in French}), {translation.en}, {a.b} to {"German": 1}'
+    assert read_samples(str(path), prompt, "translation.de") == [
+        Sample('Translate cat (chat), dog, c to {"German": 1}', "Hund")
+    ]
+    for missing in ("{en-gb}", "{translation.fr}", "{de.en}", "{translation}"):
+        with pytest.raises(CutworkError, match=f"row 1: expected a text '{missing[1:-1]}'; there are en-us, de, in Fr"):
+            read_samples(str(path), f"Translate {missing}", "de")
+    for source, target in (("en-us", "de"), ("translation.en", "translation.de")):
+        options = {"test": str(path), "source": source, "target": target}
+        task = load_task(TaskSettings(name="translation", options=options))
+        assert task.test[0].answer in ("Katze", "Hund")
+
+
 def test_what_was_text_before_there_were_more_pairs_is_text(tmp_path: Path) -> None:
     assert read(tmp_path, {"input": "Hi", "output": "Hello", "text": "Hi there"}) == Sample("", "Hi there")
 

@@ -1,5 +1,6 @@
 """Local data in every format, and what a sample of it becomes."""
 
+import csv
 import json
 import wave
 from pathlib import Path
@@ -11,6 +12,7 @@ from cutwork.errors import CutworkError
 from cutwork.recipe import TaskSettings
 from cutwork.tasks.load import load_task
 from cutwork.tasks.perplexity import read_text, task_text
+from cutwork.tasks.table import read_samples
 from cutwork.tasks.task import Sample, Task
 from cutwork.tasks.text import pieces
 from cutwork.torch_models.data import examples
@@ -96,6 +98,60 @@ def test_samples_that_do_not_suffice_are_counted(tmp_path: Path) -> None:
     settings = TaskSettings(name=name, test_samples=200, validation_samples=2, options={"train": name})
     with pytest.raises(CutworkError, match=r"has 0 training samples; 2 for validation .* beside 5 for the test; ask"):
         load_task(settings)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_rows_that_are_not_asked_for_are_not_read(tmp_path: Path, suffix: str) -> None:
+    path = Path(write(tmp_path / f"a{suffix}", ROWS * 1000))
+    damaged = path.read_bytes()
+    middle = len(damaged) // 2
+    if suffix == ".parquet":  # the pages of its first rows alone are read
+        pyarrow = pytest.importorskip("pyarrow")
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.Table.from_pylist(ROWS * 1000), path, row_group_size=2000, use_dictionary=False)
+        damaged = path.read_bytes()
+        middle = parquet.ParquetFile(path).metadata.row_group(2).column(0).data_page_offset
+    path.write_bytes(damaged[:middle] + b"\xff" * 16 + damaged[middle + 16 :])
+    task = load(str(path), train=str(path), prompt="en", answer="de")
+    assert (len(task.test), len(task.train)) == (2, 10)
+    with pytest.raises(CutworkError, match=r"cannot read task data|is not JSON"):
+        load_task(
+            TaskSettings(
+                name=str(path), train_samples=5000, options={"prompt": "en", "answer": "de", "train": str(path)}
+            )
+        )
+
+
+def test_tsv_is_read_with_the_quotes_of_its_writer(tmp_path: Path) -> None:
+    pandas, path = pytest.importorskip("pandas"), tmp_path / "a.tsv"
+    texts = ['He said "hi"', '"hi"', "two\nlines", "a\ttab", 'all "of\nthese"\t', "plain", 'an "inch']
+    rows = [{"prompt": text, "answer": f"{i}\u2028"} for i, text in enumerate(texts)]
+    for some in (rows, rows[:1], rows[1:2], rows[2:3], rows[3:4], rows[4:5], rows[5:6]):
+        pandas.DataFrame(some).to_csv(path, sep="\t", index=False)
+        assert [sample.prompt for sample in read_samples(str(path))] == [row["prompt"] for row in some]
+    for quoting in (csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC):
+        pandas.DataFrame(rows[5:6]).to_csv(path, sep="\t", index=False, quoting=quoting)
+        assert read_samples(str(path))[0].prompt == "plain"
+    for text in ('"hi', 'hi"', '"Hi," she said, "bye"', '"hi"', 'an "inch'):  # who never quotes, means them
+        path.write_text(f"prompt\tanswer\n{text}\ta\nq\t{text}\n")
+        assert [(s.prompt, s.answer) for s in read_samples(str(path))] == [(text, "a"), ("q", text)]
+
+
+def test_a_prompt_of_many_rows_leaves_out_the_tests_answers_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    poems = [{"prompt": "Write a poem.", "answer": f"Poem {i}"} for i in range(50)]
+    asked = [{"prompt": "2 + 2?", "answer": f"{i}"} for i in range(5)]  # as few as this may be one answer's
+    train = write(tmp_path / "train.jsonl", [*poems, *asked])
+    test = write(tmp_path / "test.jsonl", [poems[7], asked[0]])
+    task = load_task(TaskSettings(name=test, train_samples=99, options={"train": train}))
+    assert sorted(sample.answer for sample in task.train) == sorted(f"Poem {i}" for i in range(50) if i != 7)
+    assert f"{train}: 6 rows ask what the test asks and are not trained on" in capsys.readouterr().err
+    validated = TaskSettings(name=train, train_samples=45, validation_samples=5, options={"train": train, "test": test})
+    task = load_task(validated.model_copy(update={"name": "jsonl"}))
+    assert len(task.validation) == 5 and len(task.train) == 49 - 5
+    assert not {sample.answer for sample in task.train} & {sample.answer for sample in task.validation}
 
 
 def test_wmt14_from_files(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from cutwork.recipe import TaskSettings
 from cutwork.run.stages import sample_digest
 from cutwork.tasks.load import load_task
 from cutwork.tasks.task import Sample, Task
-from cutwork.tasks.wer import word_errors
+from cutwork.tasks.wer import error_rates, word_errors
 
 
 def folder(directory: Path, *texts: str, rate: int = 8_000) -> Path:
@@ -70,6 +70,14 @@ def test_what_is_wrong_with_a_folder_is_told(tmp_path: Path) -> None:
         load(clips)
 
 
+def test_recordings_without_a_transcript_are_left_out(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        folder(tmp_path / split, "one", "", "three")
+    task = load(tmp_path, test=2)
+    assert [s.answer for s in task.test] == ["one", "three"]
+    assert [s.is_empty for s in task.train] == [False, True, False]  # which training counts
+
+
 def test_another_recording_is_another_sample() -> None:
     sound = np.ones(10, np.float32)
     assert sample_digest((Sample("", "a", sound),)) != sample_digest((Sample("", "a", 2 * sound),))
@@ -87,3 +95,30 @@ def test_word_errors_after_whispers_normalisation(tmp_path: Path) -> None:
     assert word_errors([Sample("", "<|0.00|> Hello.<|1.50|>")], ["hello"]).errors == 0
     with pytest.raises(CutworkError, match="no transcript"):
         word_errors([Sample("", "...")], ["x"])
+
+
+@pytest.mark.parametrize(
+    ("language", "said", "heard", "errors"),
+    [
+        ("ja", "今日はとても良い天気ですね", "今日はとても良い天気です", (1, 13)),
+        ("Japanese", "はい、そうです。", "はいそうです", (0, 6)),
+        ("zh-CN", "你好，世界", "你好 世 界", (0, 4)),
+        ("th", "ที่นี่", "ที่นี้", (1, 2)),
+        ("hi", "वह घर जाता है।", "वह घर जाती है", (1, 4)),
+        ("de", "Größe ❤️, bitte.", "größe bitte", (0, 2)),
+    ],
+)
+def test_errors_are_counted_as_a_language_is_written(
+    language: str, said: str, heard: str, errors: tuple[int, int]
+) -> None:
+    counted = word_errors([Sample(language, said)], [heard])
+    assert (counted.errors, counted.words) == errors
+
+
+def test_characters_and_words_are_not_counted_together() -> None:
+    german, japanese = Sample("de", "eins zwei"), Sample("ja", "はい")
+    assert error_rates([german], ["eins"]) == {"wer": 50}
+    assert error_rates([japanese], ["は"]) == {"cer": 50}
+    assert error_rates([german, japanese, Sample("th", "[laughs]")], ["eins", "はい", "x"]) == {"wer": 50, "cer": 0}
+    with pytest.raises(CutworkError, match="no transcript"):
+        error_rates([Sample("ja", "...")], ["x"])

@@ -1,6 +1,7 @@
 """Each task gives the samples asked for, the splits share no text, and bad settings get one clear sentence."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from cutwork.errors import CutworkError
 from cutwork.recipe import TaskSettings
 from cutwork.tasks.gsm_symbolic import numbers
 from cutwork.tasks.load import load_task
-from cutwork.tasks.task import Sample, final_number, is_right
+from cutwork.tasks.task import LABELS, Sample, final_number, is_right
 from cutwork.tasks.translation import translation_quality
 
 
@@ -122,6 +123,22 @@ def test_translation_quality_is_sacrebleus() -> None:
     assert scores["bleu"] == pytest.approx(100 * (11 / 12 * 9 / 11 * 7 / 10 * 5 / 9) ** 0.25, abs=1e-6)
 
 
+def test_bleu_cuts_words_as_their_language_has_them() -> None:
+    pytest.importorskip("sacrebleu")
+    chinese = translation_quality(["我喜欢在公园里散步和看书"], ["我喜欢在公园里散步并且看书"])
+    assert [*chinese] == ["bleu_zh", "chrf"] and 50 < chinese["bleu_zh"] < 100
+    assert [*translation_quality(["12:30"], ["12:30"])] == ["bleu", "chrf"]
+    for text, name in (
+        ("今日は良い天気です", "bleu_ja"),
+        ("コーヒー", "bleu_ja"),
+        ("안녕하세요", "bleu_ko"),
+        ("สวัสดีครับ", ""),
+    ):
+        scores = translation_quality([text], [text])
+        assert {*scores} <= {name, "chrf"} and scores["chrf"] == 100  # with MeCab or without
+        assert {*scores} <= {*LABELS}
+
+
 def test_gsm8k_drops_the_calculator_annotations(tmp_path: Path) -> None:
     row = {"question": "How many?", "answer": "48/2 = <<48/2=24>>24 clips.\n#### 24"}
     for split in ("train", "test"):
@@ -175,6 +192,35 @@ def test_bad_settings_get_one_sentence(bad: TaskSettings, message: str) -> None:
 )
 def test_the_number_after_the_marks_decides(reply: str, right: bool) -> None:
     assert is_right(reply, "work\n#### 7") is right
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer", "right", "by_lm_eval"),
+    [
+        ("#### 18", "18", True, True),
+        ("#### 1,234", "1234", True, True),
+        ("#### 18.", "18", True, True),
+        ("#### \u22125", "5", False, False),
+        ("#### \u22125", "-5", True, False),
+        ("#### \u20135", "-5", True, False),
+        ("#### $-5", "-5", True, False),
+        ("#### $18", "18", True, False),
+        ("####18", "18", True, False),
+        ("#### 18.0", "18", True, False),
+        ("#### 5/hour, so\n#### 18", "18", False, False),
+        ("#### 5/6, so\n#### 18", "18", False, False),
+        ("#### none, so\n#### 18", "18", False, True),
+        ("#### 2^3", "2", False, True),
+        ("#### 1,8", "18", False, True),
+        ("#### 1234,567", "1234567", False, True),
+        ("#### 3 000", "3", True, True),
+    ],
+)
+def test_replies_are_read_nearly_as_by_lm_eval(reply: str, answer: str, right: bool, by_lm_eval: bool) -> None:
+    assert is_right(reply, f"work\n#### {answer}") is right
+    # The filter and the metric of lm-eval's gsm8k, "strict-match".
+    found = re.search(r"#### (\-?[0-9\.\,]+)", reply)
+    assert (found is not None and re.sub(r",|\.$", "", found[1]) == answer) is by_lm_eval
 
 
 def test_numbers_with_separators_and_signs() -> None:

@@ -29,8 +29,8 @@ class Architecture:
     outputs]. precise: linears of blocks that are not rounded unless asked for by name. headless: what configs have to
     say instead for hidden states alone, where the plan does some of the head's work before it. start: the config's keys
     for the first token of an answer, in turn. frames: of a spectrogram, in each entry that an encoder reads; 0 if it
-    reads tokens. told_by_names: from a config and the names of the stored tensors, what has to be noted in that config
-    of these.
+    reads tokens. padding: from a config the token that an encoder's positions do not count, None if they count all.
+    told_by_names: from a config and the names of the stored tensors, what has to be noted in that config of these.
     """
 
     model_type: str
@@ -52,6 +52,7 @@ class Architecture:
     headless: tuple[tuple[str, Any], ...] = ()
     start: tuple[str, ...] = ("decoder_start_token_id",)
     frames: int = 0
+    padding: Callable[[Mapping[str, Any]], int | None] = lambda _: None
     told_by_names: Callable[[Mapping[str, Any], Iterable[str]], dict[str, Any]] | None = None
 
     def plan_name(self, stored: str) -> str:

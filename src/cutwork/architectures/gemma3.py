@@ -20,7 +20,8 @@ _DEFAULTS = {"vocab_size": 262208, "hidden_size": 2304, "intermediate_size": 921
 
 def emit(p: Plan, config: Mapping[str, Any]) -> None:
     """The forward pass."""
-    config = {**_DEFAULTS, **config}
+    # transformers keeps the cap on scores of Gemma 2 in the config, but does not apply it.
+    config = {**_DEFAULTS, **config, "attn_logit_softcapping": None}
     kinds = layer_kinds(config, every=integer(config, "sliding_window_pattern", maximum=1024, default=6))
     local, stack = config.get("rope_local_base_freq", 10000.0), parse(p, config, kinds)
     ropes = {

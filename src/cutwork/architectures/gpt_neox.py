@@ -21,8 +21,9 @@ def emit(p: Plan, config: Mapping[str, Any]) -> None:
     mlp = integer(config, "intermediate_size", maximum=MAX_WIDTH)
     eps, bias = number(config, "layer_norm_eps", 1e-5), flag(config, "attention_bias", True)
     parallel, act = flag(config, "use_parallel_residual", True), activation(config, "gelu")
-    old = {"rope_theta": config.get("rotary_emb_base"), "partial_rotary_factor": config.get("rotary_pct", 0.25)}
-    rope = parse_rope({**{key: value for key, value in old.items() if value is not None}, **config}, head_dim)
+    # By the names of GPT-NeoX alone: at the top level transformers does not read the others'.
+    own = {"rope_theta": config.get("rotary_emb_base"), "partial_rotary_factor": config.get("rotary_pct", 0.25)}
+    rope = parse_rope({**config, **own}, head_dim, partial=True)
 
     x = p.embed("gpt_neox.embed_in", vocabulary, width)
     for i in range(integer(config, "num_hidden_layers", maximum=1024)):

@@ -28,7 +28,9 @@ def parse(config: Mapping[str, Any]) -> LlamaConfig:
     bias = flag(config, "attention_bias")
     c = decoder({**config, "intermediate_size": width}, qkv_bias=bias, output_bias=bias)
     turns = config.get("position_embedding_type") == "rope"
-    return with_factors(replace(c, rotary=(turns,) * layers), config)
+    c = with_factors(replace(c, rotary=(turns,) * layers), config)
+    # Null is 1/√head_dim in transformers, what is missing 1.
+    return replace(c, attention_scale=None) if config.get("attention_multiplier", 1.0) is None else c
 
 
 def _mlp(p: Plan, h: Buffer, layer: str, c: LlamaConfig, x: Buffer) -> Buffer:

@@ -57,6 +57,7 @@ def decoder(
     qk_norm: bool = False,
     windows: tuple[int | None, ...] | None = None,
     default_kv_heads: int | None = None,
+    partial_rope: bool = False,
 ) -> LlamaConfig:
     """The fields that all relatives share, checked; the keywords are what tells them apart."""
     width = integer(config, "hidden_size", maximum=MAX_WIDTH)
@@ -80,7 +81,7 @@ def decoder(
         head_dim=head_dim,
         rms_norm_eps=number(config, "rms_norm_eps", 1e-6),
         hidden_act=activation(config),
-        rope=parse_rope(config, head_dim),
+        rope=parse_rope(config, head_dim, partial=partial_rope),
         sliding_windows=windows or (None,) * layers,
         qkv_bias=qkv_bias,
         output_bias=output_bias,

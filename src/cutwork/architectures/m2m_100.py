@@ -8,25 +8,28 @@ import numpy as np
 
 from cutwork.architectures import bart
 from cutwork.architectures.config import MAX_WIDTH, integer
+from cutwork.architectures.roberta import first_position, padding
 from cutwork.errors import CutworkError
 from cutwork.plan.builder import Plan
+
+_DEFAULTS = {"scale_embedding": True, "activation_function": "relu"}  # unlike BART's
 
 
 def emit_encoder(p: Plan, config: Mapping[str, Any]) -> None:
     """The encoder."""
-    bart.emit_encoder(p, config, _style(config))
+    bart.emit_encoder(p, {**_DEFAULTS, **config}, _style(config))
 
 
 def emit(p: Plan, config: Mapping[str, Any]) -> None:
     """The decoder."""
-    bart.emit(p, config, _style(config))
+    bart.emit(p, {**_DEFAULTS, **config}, _style(config))
 
 
 def _style(config: Mapping[str, Any]) -> bart.Style:
     width = integer(config, "d_model", maximum=MAX_WIDTH)
     if width % 2 or width < 4:
         raise CutworkError(f"config.json: d_model must be even and at least 4, not {width}")
-    first = integer(config, "pad_token_id", maximum=1 << 16, default=1, minimum=0) + 1
+    first = first_position(config)
     positions = bart.computed_positions(config, width, skipped=first)
     return bart.Style(
         norms_first=True, embedding_norm=False, table=waves(positions + first, width)[first:], logits_bias=False
@@ -48,5 +51,6 @@ ARCHITECTURE = replace(
     source="arXiv 2010.11125",
     decoder=emit,
     encoder=emit_encoder,
+    padding=padding,
     unread=(*bart.UNREAD, "model.*.embed_positions.weights"),
 )

@@ -16,7 +16,8 @@ _YARN = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 16.0, "original_max_p
 
 def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     rope = {} if config.get("rope_scaling") else {"rope_parameters": _YARN}
-    return {"sliding_window": None, "rms_norm_eps": 1e-5, "head_dim": 128, **rope, **config}
+    usual = {"sliding_window": None, "rms_norm_eps": 1e-5, "head_dim": 128}
+    return {**usual, **rope, **config, "layer_types": None}  # which transformers does not read, unlike Mistral's
 
 
 def _context(config: Mapping[str, Any]) -> Lengths:

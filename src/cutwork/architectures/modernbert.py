@@ -26,9 +26,9 @@ def emit(p: Plan, config: Mapping[str, Any]) -> None:
     attention_bias, mlp_bias = flag(config, "attention_bias"), flag(config, "mlp_bias")
     every = integer(config, "global_attn_every_n_layers", maximum=1024, default=3)
     kinds = layer_kinds(config, every=every, first=True)
-    base, local = {"rope_theta": config.get("global_rope_theta", 160000.0), **config}, config.get("local_rope_theta")
+    base, local = {**config, "rope_theta": config.get("global_rope_theta", 160000.0)}, config.get("local_rope_theta")
     ropes = {
-        kind: replace(rope_of_kind(base, kind, local, width // heads), name=f"rope.{kind}")
+        kind: replace(rope_of_kind(base, kind, local, width // heads, both_scaled=True), name=f"rope.{kind}")
         for kind in dict.fromkeys(kinds)
     }
     seen = integer(config, "local_attention", maximum=1 << 16, default=128) // 2

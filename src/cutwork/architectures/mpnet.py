@@ -8,9 +8,11 @@ import numpy as np
 from cutwork.architectures import bert, roberta
 from cutwork.architectures.architecture import Architecture
 from cutwork.architectures.config import MAX_WIDTH, activation, integer, number
+from cutwork.architectures.lengths import Lengths
 from cutwork.architectures.t5 import bucket
 from cutwork.plan.builder import Derived, Plan
 
+_PADDING = 1  # whatever the config says
 _FARTHEST = 128  # tokens from which on distances share a bucket
 _BUCKETS = 32  # that distances fall into, whatever the config says: it only makes the table longer
 
@@ -23,7 +25,7 @@ def emit(p: Plan, config: Mapping[str, Any]) -> None:
     )
     heads = bert.check_encoder(config)
     act, eps = activation(config, "gelu"), number(config, "layer_norm_eps", 1e-12)
-    first = roberta.first_position(config)
+    first = _PADDING + 1
     positions = integer(config, "max_position_embeddings", maximum=1 << 24, default=512, minimum=first + 2)
     rows = integer(config, "relative_attention_num_buckets", maximum=4096, default=_BUCKETS, minimum=_BUCKETS)
     buckets = bucket(np.arange(-_FARTHEST, _FARTHEST + 1), _BUCKETS, _FARTHEST, bidirectional=True)
@@ -48,13 +50,19 @@ def emit(p: Plan, config: Mapping[str, Any]) -> None:
     p.output(p.gather_rows(x))
 
 
+def context(config: Mapping[str, Any]) -> Lengths:
+    """The tokens that there are positions for."""
+    return roberta.context({**config, "pad_token_id": _PADDING})
+
+
 ARCHITECTURE = Architecture(
     "mpnet",
     models="MPNet, all-mpnet-base, multi-qa-mpnet",
     source="arXiv 2004.09297",
     encoder=emit,
     kind="embedding",
-    context=roberta.context,
+    context=context,
+    padding=lambda _: _PADDING,
     embedding="embeddings.word_embeddings.weight",
     renames=(("mpnet.", ""),),
     unread=(*bert.UNREAD, "lm_head.*"),

@@ -20,6 +20,8 @@ def emit(p: Plan, config: Mapping[str, Any]) -> None:
     window = integer(config, "sliding_window", maximum=1 << 24, default=4096)
     windows = tuple(window if kind == "sliding_attention" else None for kind in kinds)
     c = olmo2.parse({**config, "rope_parameters": None, "rope_scaling": None}, windows)
+    # Also a `rope_theta` of older configs is of both kinds, as in transformers 4: 5 gives it to the layers that see
+    # everything alone, by a slip, which changes no published model.
     base = {"rope_theta": _THETA, **config}
     ropes = {
         kind: replace(rope_of_kind(base, kind, base["rope_theta"], c.head_dim), name=f"rope.{kind}")

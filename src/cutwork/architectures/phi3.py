@@ -52,7 +52,7 @@ def _parse(config: Mapping[str, Any]) -> LlamaConfig:
         window = integer(config, "sliding_window", maximum=1 << 24)
     layers = integer(config, "num_hidden_layers", maximum=1024)
     as_usual = {key: {**longrope, "type": "default", "rope_type": "default"} for key, longrope in _longrope(config)}
-    c = decoder({"rms_norm_eps": 1e-5, **config, **as_usual}, windows=(window,) * layers)
+    c = decoder({"rms_norm_eps": 1e-5, **config, **as_usual}, windows=(window,) * layers, partial_rope=True)
     return replace(c, rope=_stretched(c.rope, config))
 
 

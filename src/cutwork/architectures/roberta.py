@@ -21,9 +21,14 @@ def context(config: Mapping[str, Any]) -> Lengths:
     return Lengths(length, length)
 
 
+def padding(config: Mapping[str, Any]) -> int:
+    """The token that is not counted, whose number is that of its row in the table of positions."""
+    return integer(config, "pad_token_id", maximum=1 << 16, default=1, minimum=0)
+
+
 def first_position(config: Mapping[str, Any]) -> int:
     """The row of the first token in the table of positions."""
-    return integer(config, "pad_token_id", maximum=1 << 16, default=1, minimum=0) + 1
+    return padding(config) + 1
 
 
 ARCHITECTURE = Architecture(
@@ -33,6 +38,7 @@ ARCHITECTURE = Architecture(
     encoder=emit,
     kind="embedding",
     context=context,
+    padding=padding,
     embedding="embeddings.word_embeddings.weight",
     renames=(("roberta.", ""),),
     unread=(*bert.UNREAD, "lm_head.*"),

@@ -13,11 +13,12 @@ from cutwork.plan.builder import Rope
 _KINDS = ("sliding_attention", "full_attention")
 
 
-def parse_rope(config: Mapping[str, Any], head_dim: int) -> Rope:
+def parse_rope(config: Mapping[str, Any], head_dim: int, *, partial: bool = False) -> Rope:
     """RoPE of a config, whichever generation wrote it (`rope_parameters`, or `rope_theta` with `rope_scaling`).
 
-    Types: default; linear (positions divided by a factor); llama3 (Llama 3.1); yarn (arXiv 2309.00071).
-    Raises CutworkError for others: what they do depends on the length of the sequence.
+    Types: default; linear (positions divided by a factor); llama3 (Llama 3.1); yarn (arXiv 2309.00071). partial:
+    whether the family heeds `partial_rotary_factor`. Raises CutworkError for other types, as what they do depends on
+    the length of the sequence, and for a factor where transformers has no meaning for it.
     """
     settings = {"rope_theta": config.get("rope_theta")}
     for key in ("rope_scaling", "rope_parameters"):
@@ -35,6 +36,12 @@ def parse_rope(config: Mapping[str, Any], head_dim: int) -> Rope:
         settings["original_max_position_embeddings"] = config["original_max_position_embeddings"]
     kind = settings.get("rope_type") or "default"
     part = number(settings, "partial_rotary_factor", number(config, "partial_rotary_factor", 1.0))
+    if not partial:
+        if kind != "default" and int(head_dim * part) != head_dim:
+            raise CutworkError(
+                f"config.json: a {config.get('model_type')} turns whole heads; remove partial_rotary_factor"
+            )
+        part = 1.0
     rotary_dim = int(head_dim * part)  # dimensions that are rotated; the others are left as they are
     if not 2 <= rotary_dim <= head_dim or rotary_dim % 2:
         raise CutworkError(f"config.json: partial_rotary_factor {part:g} rotates {rotary_dim} of {head_dim} dimensions")
@@ -71,15 +78,18 @@ def layer_kinds(config: Mapping[str, Any], *, every: int, first: bool = False) -
     return kinds
 
 
-def rope_of_kind(config: Mapping[str, Any], kind: str, sliding_theta: object, head_dim: int) -> Rope:
-    """RoPE of one kind of layers; older configs scale only that of layers that see everything."""
+def rope_of_kind(
+    config: Mapping[str, Any], kind: str, sliding_theta: object, head_dim: int, *, both_scaled: bool = False
+) -> Rope:
+    """RoPE of one kind of layers; older configs scale only that of layers that see everything, unless both are."""
+    scaling = config.get("rope_scaling") if both_scaled or kind == "full_attention" else None
     given = config.get("rope_parameters") or {}
     if isinstance(given, dict) and isinstance(given.get(kind), dict):
-        scaling = config.get("rope_scaling") if kind == "full_attention" else None
         return parse_rope({**config, "rope_parameters": given[kind], "rope_scaling": scaling}, head_dim)
-    if kind == "sliding_attention":
-        return parse_rope({"rope_theta": sliding_theta}, head_dim)
-    return parse_rope({**config, "rope_parameters": None}, head_dim)
+    if isinstance(scaling, dict) and "rope_type" not in scaling:
+        raise CutworkError("config.json: rope_scaling needs a rope_type; by another name transformers ignores it here")
+    theta = {"rope_theta": sliding_theta} if kind == "sliding_attention" else {}
+    return parse_rope({**config, **theta, "rope_parameters": None, "rope_scaling": scaling}, head_dim)
 
 
 def _llama3(inv_freq: np.ndarray, settings: Mapping[str, Any], context: int) -> np.ndarray:

@@ -115,7 +115,7 @@ def bucket(ahead: np.ndarray, buckets: int, farthest: int, *, bidirectional: boo
 
 def _parse(config: Mapping[str, Any]) -> _Config:
     kind = str(config.get("feed_forward_proj") or "relu")
-    function = "gelu_new" if kind == "gated-gelu" else kind.removeprefix("gated-")
+    usual = "gelu_new" if kind == "gated-gelu" else kind.removeprefix("gated-")
     buckets = integer(config, "relative_attention_num_buckets", maximum=4096, default=32, minimum=4)
     farthest = integer(config, "relative_attention_max_distance", maximum=65536, default=128)
     if farthest <= buckets // 2:
@@ -135,13 +135,19 @@ def _parse(config: Mapping[str, Any]) -> _Config:
         num_layers=layers,
         num_decoder_layers=integer(config, "num_decoder_layers", maximum=1024, default=layers),
         layer_norm_epsilon=number(config, "layer_norm_epsilon", 1e-6),
-        activation=activation({"hidden_act": function}),
-        gated=kind.startswith("gated-"),
+        # What transformers makes of feed_forward_proj, and writes beside it; what is written there counts.
+        activation=activation({"hidden_act": config.get("dense_act_fn") or usual}),
+        gated=_said(config, "is_gated_act", kind.startswith("gated-")),
         buckets=buckets,
         farthest=farthest,
         # What older configs say by tying the head. Whether it is tied shows in the weights.
-        scale_decoder_outputs=flag(config, "scale_decoder_outputs", flag(config, "tie_word_embeddings", True)),
+        scale_decoder_outputs=_said(config, "scale_decoder_outputs", flag(config, "tie_word_embeddings", True)),
     )
+
+
+def _said(config: Mapping[str, Any], key: str, usual: bool) -> bool:
+    """A flag that transformers fills in only where it is missing, so that null is no."""
+    return flag(config, key) if key in config else usual
 
 
 _COPIES = ("decoder.embed_tokens.weight", "encoder.embed_tokens.weight")  # of the shared embedding

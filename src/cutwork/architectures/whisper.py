@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from cutwork.architectures.architecture import Architecture
-from cutwork.architectures.config import MAX_WIDTH, activation, integer
+from cutwork.architectures.architecture import HEAD, Architecture
+from cutwork.architectures.config import MAX_WIDTH, activation, flag, integer
 from cutwork.architectures.lengths import absolute
 from cutwork.errors import CutworkError
 from cutwork.plan.builder import Buffer, Derived, Plan
@@ -69,7 +69,8 @@ def emit(p: Plan, config: Mapping[str, Any]) -> None:
         x = p.linear(a, f"{layer}.encoder_attn.out_proj", width, bias=True, residual=x)
         x = _feed_forward(p, x, layer, mlp, act)
     last = p.layer_norm(p.gather_rows(x), "model.decoder.layer_norm", _EPS)
-    p.logits(last, "model.decoder.embed_tokens", vocabulary)
+    tied = flag(config, "tie_word_embeddings", True)
+    p.logits(last, "model.decoder.embed_tokens" if tied else "lm_head", vocabulary)
 
 
 def _queries_keys_values(p: Plan, x: Buffer, layer: str) -> tuple[Buffer, ...]:
@@ -110,6 +111,7 @@ ARCHITECTURE = Architecture(
     context=absolute("max_target_positions"),
     inputs=absolute("max_source_positions"),
     embedding="model.decoder.embed_tokens.weight",
-    unread=("proj_out.weight",),
+    renames=(("proj_out.weight", HEAD),),
+    unread=(HEAD,),
     frames=_FRAMES,
 )

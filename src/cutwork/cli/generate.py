@@ -30,14 +30,17 @@ def generate(
     top_k: TopK = 0,
     top_p: TopP = 1.0,
     min_p: MinP = 0.0,
-    repetition_penalty: RepetitionPenalty = 1.0,
+    repetition_penalty: RepetitionPenalty = None,
     seed: Seed = None,
     num_return_sequences: Annotated[int, typer.Option(min=1, help="Answers per prompt.")] = 1,
     num_beams: Annotated[int, typer.Option(min=1, help="Above 1: beam search.")] = 1,
-    length_penalty: Annotated[float, typer.Option(help="Beam search: above 0 favours long answers.")] = 1.0,
+    length_penalty: Annotated[
+        float | None, typer.Option(help="Beam search: above 0 favours long answers; default: as the model says, or 1.")
+    ] = None,
     early_stopping: Annotated[
-        Literal["false", "true", "never"], typer.Option(help="Beam search: when to end; as in transformers.")
-    ] = "false",
+        Literal["false", "true", "never"] | None,
+        typer.Option(help="Beam search: when to end, as in transformers; default: as the model says, or false."),
+    ] = None,
     num_beam_groups: Annotated[int, typer.Option(min=1, help="Beam search: groups kept apart.")] = 1,
     diversity_penalty: Annotated[float, typer.Option(min=0, help="Beam search: how far apart.")] = 0.0,
     no_repeat_ngram_size: Annotated[
@@ -78,14 +81,19 @@ def generate(
         "stop": stop or [],
         "num_return_sequences": num_return_sequences,
         "num_beams": num_beams,
-        "length_penalty": length_penalty,
-        "early_stopping": endings[early_stopping],
         "num_beam_groups": num_beam_groups,
         "diversity_penalty": diversity_penalty,
     }
     options |= given(
-        temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        length_penalty=length_penalty,
     )
+    if early_stopping is not None:
+        options["early_stopping"] = endings[early_stopping]
     if no_repeat_ngram_size is not None:
         options["no_repeat_ngram_size"] = no_repeat_ngram_size
     if min_new_tokens is not None:

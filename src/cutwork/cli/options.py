@@ -12,7 +12,9 @@ Temperature = Annotated[float | None, typer.Option(min=0, help="0: greedy.")]
 TopK = Annotated[int | None, typer.Option(min=0, help="Keep the k likeliest tokens; 0: all.")]
 TopP = Annotated[float | None, typer.Option(min=0, max=1, help="Keep the likeliest tokens up to this mass.")]
 MinP = Annotated[float | None, typer.Option(min=0, max=1, help="Drop tokens below this fraction of the likeliest.")]
-RepetitionPenalty = Annotated[float | None, typer.Option(min=0.01, help="Above 1: repeat less.")]
+RepetitionPenalty = Annotated[
+    float | None, typer.Option(min=0.01, help="Above 1: repeat less; default: as the model says.")
+]
 Seed = Annotated[int | None, typer.Option(min=0, help="Makes sampling repeatable.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace the output if it exists; a directory only if it holds a model.")

@@ -34,8 +34,14 @@ def translate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the translations here, by lines.")
     ] = None,
-    num_beams: Annotated[int, typer.Option(min=1, max=64, help="Hypotheses kept at a time; 1: greedy.")] = 5,
-    length_penalty: Annotated[float, typer.Option(help="Above 0 favours long translations, below 0 short.")] = 1.0,
+    num_beams: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Hypotheses kept at a time; 1: greedy; default: as the model says, or 5."),
+    ] = None,
+    length_penalty: Annotated[
+        float | None,
+        typer.Option(help="Above 0 favours long translations, below 0 short; default: as the model says, or 1."),
+    ] = None,
     no_repeat_ngram_size: Annotated[
         int | None, typer.Option(min=0, help="No run of so many tokens twice; 0: any; default: as the model says.")
     ] = None,
@@ -68,20 +74,18 @@ def translate(
         refuse_existing(output, overwrite, file)
     from cutwork.engine.model import Model
 
-    options: TranslateOptions = {
-        "prefix": prefix,
-        "source": source,
-        "target": target,
-        "num_beams": num_beams,
-        "length_penalty": length_penalty,
-    }
+    options: TranslateOptions = {"prefix": prefix, "source": source, "target": target}
+    if num_beams is not None:
+        options["num_beams"] = num_beams
+    if length_penalty is not None:
+        options["length_penalty"] = length_penalty
     if no_repeat_ngram_size is not None:
         options["no_repeat_ngram_size"] = no_repeat_ngram_size
     if max_new_tokens:
         options["max_new_tokens"] = max_new_tokens
     console = Console(stderr=True)
     with ExitStack() as stack:
-        loaded = stack.enter_context(Model.load(model, **(loading | {"max_batch": max(max_batch, num_beams)})))
+        loaded = stack.enter_context(Model.load(model, **(loading | {"max_batch": max(max_batch, num_beams or 1)})))
         key = [fingerprint(loaded.path), texts, options]
         waits = partial(console.print, f"another process is writing {output}; waiting for it", highlight=False)
         journal = stack.enter_context(Journal(output, key, waits=waits)) if output else None

@@ -22,6 +22,7 @@ class Answers(Protocol):
     stop_tokens: frozenset[int]
     max_context: int
     max_batch: int
+    usual_beams: int
 
     def encode(self, text: str) -> list[int]:
         """See `Model.encode`."""

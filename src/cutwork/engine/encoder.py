@@ -9,7 +9,7 @@ import numpy as np
 from cutwork.engine.adapters import NO_ADAPTER
 from cutwork.engine.backend import Executor
 from cutwork.engine.decoding.blocks import BlockCache, Table
-from cutwork.engine.step import Part, run_step, table_rows
+from cutwork.engine.step import Part, check_padding, run_step, table_rows
 from cutwork.errors import CutworkError
 from cutwork.plan.builder import Plan
 from cutwork.plan.ops import Input
@@ -38,7 +38,7 @@ class Encoder:
     """Runs an encoder's executor, and keeps what it has read in its cache. Not thread-safe, like the scheduler.
 
     max_tokens: per step, at least `max_length`, the longest input. frames: of a spectrogram in an entry, 0 if it reads
-    tokens.
+    tokens. padding: the token that positions do not count.
     """
 
     def __init__(
@@ -51,10 +51,11 @@ class Encoder:
         max_length: int,
         vocabulary: int,
         frames: int,
+        padding: int | None = None,
     ) -> None:
         self.plan, self.executor, self.cache = plan, executor, cache
         self.max_tokens, self.max_length, self.vocabulary = max_tokens, max_length, vocabulary
-        self.frames = frames
+        self.frames, self._padding = frames, padding
         widths = [plan.buffers[op.out].width for op in plan.ops if isinstance(op, Input)]
         self.mels = widths[0] // frames if frames else 0  # of a frame
         self._pending: dict[EncodedInput, Table] = {}
@@ -76,14 +77,18 @@ class Encoder:
 
     def example(self, length: int) -> EncodedInput:
         """An input of so many entries with nothing in it, for measurements."""
-        return self.input(np.zeros((self.mels, self.frames * length), np.float32) if self.frames else [0] * length)
+        if self.frames:
+            return self.input(np.zeros((self.mels, self.frames * length), np.float32))
+        return self.input([int(self._padding == 0)] * length)
 
     def _tokens(self, source: Sequence[int] | np.ndarray) -> np.ndarray:
         tokens = [int(token) for token in source]
         for token in tokens:
             if not 0 <= token < self.vocabulary:
                 raise CutworkError(f"token {token} is not in the vocabulary of {self.vocabulary} tokens")
-        return np.asarray(tokens, np.int32)
+        ids = np.asarray(tokens, np.int32)
+        check_padding(ids, self._padding)
+        return ids
 
     def _entries(self, source: Sequence[int] | np.ndarray) -> np.ndarray:
         """Rows of as many frames of a spectrogram as the encoder makes an entry of."""

@@ -181,6 +181,7 @@ def assemble(
             max_length=size.input_tokens,
             vocabulary=plan.vocabulary,
             frames=architecture.frames,
+            padding=architecture.padding(packed.config),
         )
         memory = {"memory": encoder.executor}
     runner = executor(0, size.blocks, max_tokens=max_tokens, max_logits=logits_chunk, **memory)

@@ -1,5 +1,6 @@
 """`Model`: load a model directory and make text with it."""
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,8 @@ from cutwork.engine.generation_config import (
     generation_settings,
     start_tokens,
     stop_tokens,
+    unheeded,
+    usual_beams,
     usual_rules,
     usual_sampling,
 )
@@ -41,12 +44,13 @@ from cutwork.engine.speech.options import options_from
 from cutwork.engine.speech.segments import Segment, Transcript
 from cutwork.engine.speech.transcribe import TranscriptionProgress
 from cutwork.engine.tokenizer import encode, load_tokenizer
-from cutwork.engine.translation import TranslateOptions, TranslationProgress, translate
+from cutwork.engine.translation import NUM_BEAMS, TranslateOptions, TranslationProgress, translate
 from cutwork.engine.weights.arrange import Layout
 from cutwork.engine.weights.costs import load_costs
 from cutwork.errors import CutworkError, damaged_if_not_understood
 from cutwork.pack.reader import PackedModel
 
+log = logging.getLogger("cutwork.engine")
 Prompt = str | Sequence[int]
 Messages = Sequence[Mapping[str, Any]]
 
@@ -87,6 +91,9 @@ class Model:
         self.chat_template = ChatTemplate(self.tokenizer)
         self.stop_tokens = stop_tokens(settings, self.tokenizer, size)
         self.usual_sampling = usual_sampling(settings)  # of a server or a chat; nobody else is drawn for unasked
+        self.usual_beams = usual_beams(settings, NUM_BEAMS)  # of a translation
+        if runtime.writes and (left := unheeded(settings, answers=self.encoder is not None)):
+            log.warning("%s: generation_config.json says %s, which has no effect here", packed.path, ", ".join(left))
         if options["draft"] == LOOKUP:
             add_lookup(runtime, options)
         elif options["draft"] is not None:
@@ -111,8 +118,8 @@ class Model:
         self.embedder: Embedder | None = None
         self.classifier: Classifier | None = None
         if not runtime.writes:
-            size = runtime.scheduler.max_tokens
-            self.states = HiddenStates(self.plan, runtime.executor, self._cache, self._turn, size)
+            size, padding = runtime.scheduler.max_tokens, self.architecture.padding(packed.config)
+            self.states = HiddenStates(self.plan, runtime.executor, self._cache, self._turn, size, padding)
             self.embedder = reading.embedder_of(runtime, self.states, self.tokenizer, self._check_tokens)
             self.classifier = reading.classifier_of(runtime, self.states, self.tokenizer, packed.config)
 
@@ -171,11 +178,13 @@ class Model:
         max_new_tokens=128; stop=[], strings that end the answer and are left out of it; ignore_eos=False;
         skip_special_tokens=True; adapter=None, the name of one that the model was loaded with; and those of `Sampling`:
         temperature=0.0 (greedy), top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, presence_penalty=0.0,
-        frequency_penalty=0.0, logit_bias={}, constraint=None, seed=None, logprobs=None; of its `Rules`:
-        suppress_tokens=[], begin_suppress_tokens=[], forced_bos_token_id=None, forced_eos_token_id=None,
-        forced_tokens={}, no_repeat_ngram_size=0, min_new_tokens=0; and of `Beams`: num_beams=1, length_penalty=1.0,
-        early_stopping=False, num_return_sequences=1 (with a temperature so many draws), num_beam_groups=1,
-        diversity_penalty=0.0, renormalize_logits=False.
+        frequency_penalty=0.0, logit_bias={}, sequence_bias=[], constraint=None, seed=None, logprobs=None; of its
+        `Rules`: suppress_tokens=[], begin_suppress_tokens=[], forced_bos_token_id=None, forced_eos_token_id=None,
+        forced_tokens={}, no_repeat_ngram_size=0, min_new_tokens=0, min_length=0; and of `Beams`: num_beams=1,
+        length_penalty=1.0, early_stopping=False, num_return_sequences=1 (with a temperature so many draws),
+        num_beam_groups=1, diversity_penalty=0.0, renormalize_logits=False. What the model's generation_config.json says
+        of rules, repetition_penalty, length_penalty and early_stopping goes before these defaults; what it says of
+        draws, num_beams and the longest answer does not.
 
         Raises CutworkError for an empty prompt, one that does not fit the context, or an option out of range.
 
@@ -240,10 +249,10 @@ class Model:
         """Translate a text, or a list of them in batches of about equal length; empty texts stay empty.
 
         progress: called with what is done since the last call, by its place in the list. Options as for `generate`, but
-        for num_beams=5, or max_batch if that is less, and max_new_tokens, three times the text's tokens and 32 by
-        default; and prefix, what comes before each text, by default what the model's configuration says ("translate
-        English to German: "); source and target, the languages, of models with a token for each ("eng_Latn",
-        "deu_Latn").
+        for num_beams, by default what the model's generation_config.json says or else 5, but no more than max_batch,
+        and max_new_tokens, by default three times the text's tokens and 32; and prefix, what comes before each text, by
+        default what the model's configuration says ("translate English to German: "); source and target, the languages,
+        of models with a token for each ("eng_Latn", "deu_Latn").
 
         Raises CutworkError for a model that does not translate texts, a text longer than it can read, or a language it
         has no token for.

@@ -7,6 +7,7 @@ import numpy as np
 
 from cutwork.engine.backend import Executor
 from cutwork.engine.decoding.blocks import Table
+from cutwork.errors import CutworkError
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,14 @@ def run_step(
             adapters=adapters,
         )
     )
+
+
+def check_padding(tokens: np.ndarray, padding: int | None) -> None:
+    """Raise CutworkError where token ids int [n] hold the padding, which some models' positions do not count."""
+    if padding is not None and padding in tokens:
+        raise CutworkError(
+            f"the text holds the padding token ({padding}), which this model gives no place; leave it out"
+        )
 
 
 def table_rows(tables: Sequence[Table]) -> np.ndarray:

@@ -21,7 +21,7 @@ class TranslateOptions(GenerateOptions, total=False):
     target: str | None
 
 
-NUM_BEAMS = 5  # what translations are usually measured with
+NUM_BEAMS = 5  # what translations are usually measured with; of models that do not say
 _BATCHES = 4  # handed over together, so that a long text does not leave the others' places empty
 
 
@@ -116,7 +116,7 @@ def translate(
         asked: list[tuple[list[int], GenerateOptions]] = []
         for ids in (tokens[i] for i in part):
             usual: GenerateOptions = {
-                "num_beams": min(NUM_BEAMS, model.max_batch),
+                "num_beams": min(model.usual_beams, model.max_batch),
                 "max_new_tokens": longest_answer(len(ids), model.max_context),
             }
             asked.append((ids, usual | rules | options))

@@ -81,7 +81,7 @@ class EngineLM(TemplateLM):
         found: dict[int, tuple[float, bool]] = {}
         asked: dict[tuple[int, ...], list[tuple[int, int, int]]] = {}  # by all tokens but the last
         for i, (_texts, context, continuation) in enumerate(requests):
-            *before, last = [*context, *continuation][-self.max_length :]
+            *before, last = [*context, *continuation][-(self.max_length + 1) :]
             first = len(before) + 1 - len(continuation)
             if first < 1:
                 raise CutworkError(f"a continuation of {len(continuation)} tokens exceeds the context; raise it")
@@ -90,22 +90,35 @@ class EngineLM(TemplateLM):
             for tokens, several in progress.track(asked.items(), description="lm-eval: reading"):
                 if len(several) > 1 and all(first == len(tokens) for _, first, _ in several):
                     # Choices of one token each, as A to D: what comes before is read once.
-                    [row] = self.model.logits(tokens, first=len(tokens) - 1).astype(np.float64)
-                    logprobs, likeliest = row - np.logaddexp.reduce(row), int(row.argmax())
+                    logprobs, likeliest = self._next(tokens)
                     found |= {i: (float(logprobs[last]), last == likeliest) for i, _, last in several}
                 else:
                     found |= {i: self._score([*tokens, last], first) for i, first, last in several}
         return [found[i] for i in range(len(requests))]
 
     def _score(self, tokens: Sequence[int], first: int) -> tuple[float, bool]:
-        """Of the tokens from the place `first` on: log-probability, and whether they are the likeliest."""
+        """Of the tokens from the place `first` on: log-probability, and whether they are the likeliest.
+
+        One more than the context holds may be given, as lm-eval has it: the last is predicted and never read.
+        """
         total, likeliest = 0.0, True
-        for part in self.model.token_logprobs(tokens, 1, first=first):
-            for entry in part:
-                assert entry is not None
-                total += entry.logprob
-                likeliest &= entry.top[0][0] == entry.token
+        read = tokens[: self.max_length]
+        if first < len(read):
+            for part in self.model.token_logprobs(read, 1, first=first):
+                for entry in part:
+                    assert entry is not None
+                    total += entry.logprob
+                    likeliest &= entry.top[0][0] == entry.token
+        if len(read) < len(tokens):  # read again: the rows of a whole context are too many to keep for the last
+            logprobs, best = self._next(read)
+            total += float(logprobs[tokens[-1]])
+            likeliest &= best == tokens[-1]
         return total, likeliest
+
+    def _next(self, tokens: Sequence[int]) -> tuple[np.ndarray, int]:
+        """Log-probabilities float64 [vocabulary] of the token after these, and the likeliest."""
+        [row] = self.model.logits(tokens, first=len(tokens) - 1).astype(np.float64)
+        return row - np.logaddexp.reduce(row), int(row.argmax())
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """Log-probability of each text, every token predicted once, in windows as long as the context."""
@@ -115,7 +128,7 @@ class EngineLM(TemplateLM):
                 windows = get_rolling_token_windows(
                     token_list=self.tok_encode(request.args[0]),
                     prefix_token=self.prefix_token_id,
-                    max_seq_len=self.max_length - 1,
+                    max_seq_len=self.max_length,
                     context_len=1,
                 )
                 parts = [make_disjoint_window(window) for window in windows]

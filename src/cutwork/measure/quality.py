@@ -13,7 +13,7 @@ from cutwork.progress import progress_bar
 from cutwork.tasks.rendering import render_prompt
 from cutwork.tasks.task import Sample, Task, is_right
 from cutwork.tasks.translation import translation_quality
-from cutwork.tasks.wer import word_errors
+from cutwork.tasks.wer import error_rates
 
 if TYPE_CHECKING:
     from cutwork.engine.decoding.options import GenerateOptions
@@ -54,8 +54,9 @@ def accuracy(
 ) -> Score:
     """Answers, greedy or by a beam search, to the first `samples` (default: all) questions of `task.test`, counted.
 
-    Translations get BLEU and chrF as well, transcripts of recordings the word error rate. Shows a progress bar on
-    `console`, standard error by default. Raises CutworkError if the task has no questions.
+    Translations get BLEU and chrF as well, transcripts of recordings an error rate of words, or of characters where
+    these are counted. Shows a progress bar on `console`, standard error by default. Raises CutworkError if the task has
+    no questions.
     """
     questions = task.test[:samples]
     if not questions:
@@ -67,7 +68,7 @@ def accuracy(
     if task.metric == "translation":
         quality = translation_quality(texts, answers)
     elif task.metric == "speech":
-        quality = {"wer": word_errors(questions, texts, model.path).rate}
+        quality = error_rates(questions, texts, model.path)
     return Score(right, len(questions), quality)
 
 

@@ -65,7 +65,8 @@ def calibration_examples(
 
 
 def calibration_batches(data: Iterable[Example]) -> list[dict[str, Tensor]]:
-    """Examples in batches of about 2,048 tokens of similar length; recordings come one in a batch."""
+    """Examples in batches of about 2,048 tokens of similar length, in an encoder and in its decoder; recordings come
+    one in a batch."""
     batches: list[dict[str, Tensor]] = []
     batch: list[Example] = []
     for example in sorted(data, key=_length):
@@ -77,7 +78,8 @@ def calibration_batches(data: Iterable[Example]) -> list[dict[str, Tensor]]:
 
 
 def _length(example: Example) -> int:
-    return len(example["input_ids"]) if "input_ids" in example else _TOKENS_PER_BATCH
+    """Of the longer of what an encoder reads and its decoder writes, in tokens; a spectrogram fills a batch."""
+    return max(len(example[key]) for key in ("input_ids", "labels")) if "input_ids" in example else _TOKENS_PER_BATCH
 
 
 def walk(

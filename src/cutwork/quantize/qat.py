@@ -43,12 +43,16 @@ class Rounded(nn.Module):
 
 
 def round_activations(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """A linear's input [..., in] as its int8 codes stand for it: symmetric, a scale per token."""
+    """A linear's input [..., in] as its int8 codes stand for it: symmetric, a scale per token.
+
+    Codes and scales are float32's whatever the input's type, as the engine has them; what comes of them has that type.
+    """
     x, *others = inputs
+    exact = x.float()
     with torch.no_grad():
-        scale = x.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12) / 127
-        change = (x / scale).round() * scale - x
-    return (x + change, *others)
+        scale = exact.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12) / 127
+        change = (exact / scale).round() * scale - exact
+    return ((exact + change).to(x.dtype), *others)
 
 
 def learn(

@@ -22,9 +22,10 @@ from cutwork.tasks.task import Sample
 Row = Mapping[str, Any]
 Reader = Callable[[Row, str], Sample]  # a row and where it is from, for an error
 
-_FIELD = re.compile(r"\{(\w+)\}")
+_FIELD = re.compile(r"""\{([^{}":\n]+)\}""")  # not the braces of JSON, which a prompt may show
 _PAIRS = (("prompt", "answer"), ("prompt", "completion"), ("question", "answer"), ("source", "target"))
 _MORE = (("prompt", "response"), ("input", "output"))  # where there is none of the names above beside them
+_CONTEXTS, _CHOICES = ("context", "passage"), ("choices", "options")  # what a question cannot be answered without
 _ADVICE = "; --task-option prompt=COLUMN --task-option answer=COLUMN names others, as a recipe's task.options does"
 _SHAREGPT = {
     "human": "user",
@@ -43,31 +44,64 @@ _SHAREGPT = {
 }
 
 
-def reader_of(columns: Collection[str], prompt: str | None, answer: str | None, messages: str | None) -> Reader:
-    """How rows with these columns are read: as the names say that were given (or None), else by the columns.
+def reader_of(
+    columns: Collection[str], prompt: str | None, answer: str | None, messages: str | None
+) -> tuple[Reader, tuple[str, ...]]:
+    """How rows with these columns are read, and which columns are left aside though nobody said so.
 
-    A row with an empty text where there must be one becomes an empty sample. The reader raises CutworkError, naming the
-    place, for a row that is not like that.
+    As the names say that were given (or None), else by the columns. A row with an empty text where there must be one
+    becomes an empty sample. The reader raises CutworkError, naming the place, for a row that is not like that; so does
+    this for columns beside a question without which it cannot be answered.
     """
     if messages is not None:
-        return partial(_messages, column=messages)
-    named = prompt is not None or answer is not None
-    if not named and not {*_PAIRS[0]} <= {*columns}:
+        return partial(_messages, column=messages), ()
+    if prompt is not None or answer is not None:  # which says what is to be read
+        advice = "" if prompt and answer else _ADVICE
+        return _pair_of(prompt or "prompt", answer or "answer", with_system=False, advice=advice), ()
+    reader, read = _by_columns(columns)
+    left = tuple(column for column in columns if column not in read)
+    if read[0] == "question":
+        _check_answerable(left)
+    return reader, left
+
+
+def _check_answerable(left: Sequence[str]) -> None:
+    """Raise CutworkError for columns left aside without which a question cannot be answered."""
+    without = "prompt=question to do without, as a recipe's task.options does"
+    for column in left:
+        if column in _CONTEXTS:
+            raise CutworkError(
+                f"the question has its {column} beside it, which would be left aside; say --task-option "
+                f"$'prompt={{{column}}}\\n\\n{{question}}', or {without}"
+            )
+        if column in _CHOICES:
+            raise CutworkError(
+                f"the question has its {column} beside it, which would be left aside; write a column that holds both "
+                f"and name it with --task-option prompt=COLUMN, or say {without}"
+            )
+
+
+def _by_columns(columns: Collection[str]) -> tuple[Reader, tuple[str, ...]]:
+    """The reader of a usual layout and the columns it reads, the question's and the answer's first if it has them."""
+    if not {*_PAIRS[0]} <= {*columns}:
         if "messages" in columns:
-            return partial(_messages, column="messages")
+            return partial(_messages, column="messages"), ("messages", "tools", "system")
         if "conversations" in columns:
-            return partial(_messages, column="conversations")
+            return partial(_messages, column="conversations"), ("conversations", "tools", "system")
         if {"instruction", "output"} <= {*columns}:
-            return _instruction
-        prompt, answer = next((pair for pair in _PAIRS if {*pair} <= {*columns}), (None, None))
-        if prompt is None and "text" in columns:
-            return lambda row, where: Sample("", _filled("text", row, where))
-        if prompt is None:
-            known = {name for pair in (*_PAIRS, *_MORE) for name in pair} & {*columns}
-            prompt, answer = next((pair for pair in _MORE if {*pair} == known), (None, None))
-    # Whoever names columns says what is to be read.
-    advice = "" if prompt and answer else _ADVICE
-    return partial(_pair, prompt=prompt or "prompt", answer=answer or "answer", with_system=not named, advice=advice)
+            return _instruction, ("instruction", "output", "input", "system")
+    pair = next((pair for pair in _PAIRS if {*pair} <= {*columns}), None)
+    if pair is None and "text" in columns:
+        return lambda row, where: Sample("", _filled("text", row, where)), ("text",)
+    if pair is None:
+        known = {name for pair in (*_PAIRS, *_MORE) for name in pair} & {*columns}
+        pair = next((pair for pair in _MORE if {*pair} == known), None)
+    read = pair or _PAIRS[0]
+    return _pair_of(*read, with_system=True, advice="" if pair else _ADVICE), (*read, "system")
+
+
+def _pair_of(prompt: str, answer: str, with_system: bool, advice: str) -> Reader:
+    return partial(_pair, prompt=prompt, answer=answer, with_system=with_system, advice=advice)
 
 
 def _pair(row: Row, where: str, prompt: str, answer: str, with_system: bool, advice: str) -> Sample:
@@ -83,18 +117,29 @@ def _asked(before: list[dict[str, Any]], question: str, answer: str) -> Sample:
 
 
 def _filled(template: str, row: Row, where: str, advice: str = "") -> str:
-    """A column's text, or a template with the columns it names put in; nothing if one of them holds nothing."""
+    """A column's text, or a template with the columns it names put in; nothing if one of them holds nothing.
+
+    `translation.en` is what the column `translation` holds under `en`.
+    """
     names = _FIELD.findall(template) or [template]
-    for name in names:
-        if name not in row or not (_is_nothing(row[name]) or isinstance(row[name], str | int | float)):
+    values = {name: _value(row, name) for name in names}
+    for name, value in values.items():
+        if not (_is_nothing(value) or isinstance(value, str | int | float)):
             raise CutworkError(
                 f"{where}: expected a text '{name}'; there are {', '.join(map(str, row)) or 'no columns'}{advice}"
             )
-    if any(_is_nothing(row[name]) for name in names):
+    if any(map(_is_nothing, values.values())):
         return ""
-    if names == [template]:
-        return str(row[template])
-    return _FIELD.sub(lambda match: str(row[match[1]]), template)
+    return str(values[template]) if template in values else _FIELD.sub(lambda match: str(values[match[1]]), template)
+
+
+def _value(row: Row, name: str) -> Any:
+    """What a row holds under a name; the row itself, which is no text, if it has none such."""
+    if name in row:
+        return row[name]
+    column, dot, inner = name.partition(".")
+    within = row.get(column)
+    return _value(within, inner) if dot and isinstance(within, Mapping) and within else row
 
 
 def _is_nothing(value: Any) -> bool:

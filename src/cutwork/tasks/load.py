@@ -11,6 +11,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import TaskSettings
+from cutwork.tasks.apart import apart
 from cutwork.tasks.gsm8k import gsm8k
 from cutwork.tasks.gsm_symbolic import gsm_symbolic
 from cutwork.tasks.speech import common_voice, speech
@@ -119,14 +120,13 @@ def generated(name: str) -> bool:
 def hold_out(task: Task, count: int, seed: int) -> Task:
     """A task of which so many training samples, drawn by the seed, are for validation instead.
 
-    None that asks the same is left to train on. Raises CutworkError if nothing is left to train on.
+    None that asks the same is left to train on (see `apart`). Raises CutworkError if nothing is left to train on.
     """
     if not count:
         return task
     drawn = set(random.Random(seed).sample(range(len(task.train)), min(count, len(task.train))))
     validation = tuple(sample for i, sample in enumerate(task.train) if i in drawn and not sample.is_empty)
-    known = {sample.asked() for sample in validation}
-    train = tuple(s for i, s in enumerate(task.train) if i not in drawn and s.asked() not in known)
+    train = tuple(apart((sample for i, sample in enumerate(task.train) if i not in drawn), validation, []))
     if not train:
         raise CutworkError(
             f"task {task.name} has {len(task.train)} training samples; {count} for validation leave none to train on "

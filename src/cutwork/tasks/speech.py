@@ -25,14 +25,15 @@ def common_voice(
     """The first recordings of a folder such as Common Voice's for one language (commonvoice.mozilla.org).
 
     `directory` holds train and test as .tsv, .csv or .jsonl files of rows with the columns `audio`, a file's name
-    (also below `clips`, as Common Voice has it), and `transcript`. `language` is what the decoder is told. Raises
-    CutworkError for what cannot be read.
+    (also below `clips`, as Common Voice has it), and `transcript`. `language` is what the decoder is told. Recordings
+    without a transcript are left out of the test, and of training where tokens are made. Raises CutworkError for what
+    cannot be read.
     """
-    parts = []
+    parts: list[tuple[Sample, ...]] = []
     for split, count in (("train", train_samples), ("test", test_samples)):
         folders, where = [Path(directory), Path(directory) / "clips"], f"{directory}, {split}"
         recordings = _recordings(_transcripts(Path(directory), split), folders, where, audio, transcript, language)
-        parts.append(tuple(islice(recordings, count)))
+        parts.append(_first(recordings, count, for_training=not parts))
     return Task("common_voice", *parts, metric="speech")
 
 
@@ -52,7 +53,8 @@ def speech(
     `directory` holds the folders `train` (none is no error) and `test`, or is itself the recordings to test on. In
     each, metadata.jsonl, metadata.csv, metadata.tsv, transcripts.jsonl, … names in the column `audio` any file that
     libsndfile reads and gives its `transcript`; a column `language` tells the decoder the language, which is otherwise
-    `language`: a code or a name, none for English-only models. Raises CutworkError for what cannot be read.
+    `language`: a code or a name, none for English-only models. Recordings without a transcript are left out as in
+    `common_voice`. Raises CutworkError for what cannot be read.
     """
     root = Path(directory).expanduser()
     parts: list[tuple[Sample, ...]] = []
@@ -68,8 +70,13 @@ def speech(
             names = " or ".join(f"{stem}.jsonl" for stem in _LISTINGS)
             raise CutworkError(f"{folder} has no {names} (or .csv, .tsv) that gives the transcripts of its recordings")
         recordings = _recordings(rows(str(listing)), [folder], str(listing), audio, transcript, language)
-        parts.append(tuple(islice(recordings, count)))
+        parts.append(_first(recordings, count, for_training=not parts))
     return Task("speech", *parts, metric="speech")
+
+
+def _first(recordings: Iterable[Sample], count: int, for_training: bool) -> tuple[Sample, ...]:
+    """The first samples; empty ones too if they are for training, which counts what it leaves out."""
+    return tuple(islice((sample for sample in recordings if for_training or not sample.is_empty), count))
 
 
 def _recordings(
@@ -81,9 +88,12 @@ def _recordings(
     language: str,
 ) -> Iterator[Sample]:
     for number, row in enumerate(transcripts, 1):
-        name, text = row.get(audio), row.get(transcript)
-        if not isinstance(name, str) or not isinstance(text, str) or not text:
+        name, text = row.get(audio), row.get(transcript, 0)
+        if not isinstance(name, str) or not isinstance(text, str | None):
             raise CutworkError(f"{where}, row {number}: expected '{audio}' and '{transcript}'")
+        if not text or not text.strip():  # nothing is said
+            yield Sample("", "")
+            continue
         place = next((folder / name for folder in folders if (folder / name).is_file()), None)
         if place is None:
             raise CutworkError(f"{where}, row {number}: there is no recording {name}")
@@ -100,5 +110,5 @@ def _transcripts(directory: Path, split: str) -> Iterable[Mapping[str, Any]]:
     for suffix in (".tsv", ".csv", ".jsonl"):
         file = directory / f"{split}{suffix}"
         if file.is_file():
-            return rows(str(file))
+            return rows(str(file), quotes=False)  # Common Voice writes a text's quotes as they are
     raise CutworkError(f"{directory} has no {split}.tsv, {split}.csv or {split}.jsonl with the transcripts")

@@ -2,18 +2,25 @@
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from cutwork.errors import CutworkError, check_text
 from cutwork.extras import install
+from cutwork.tasks.apart import apart
 from cutwork.tasks.columns import reader_of
 from cutwork.tasks.task import Sample, Task
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 _LONGEST_FIELD = 2**31 - 1  # of CSV: all that a C long holds everywhere
+_QUOTED = re.compile(r'(?:^|\t)"(?:[^"\t]*"")+[^"\t]*"(?=\t|\r?\n?$)')  # a field with doubled quotes in quotes
+_ROWS = 1024  # of a Parquet file, read at a time
 
 
 def table(
@@ -34,9 +41,10 @@ def table(
     `prompt` and `answer` name columns, or are templates such as "Translate: {en}"; `messages` names a column of
     conversations instead. Without any of them the layout is told by the names of the columns (tasks/columns.py). For
     the Hub, `test` (and `train`, by default the same) is a dataset's name, `config` its configuration. A chat model
-    gets the prompt through its own template. Prompts of the test samples are left out of `train`, and empty rows out of
-    the test; those of `train` are left out, and counted, where tokens are made of them. Raises CutworkError for data
-    that cannot be read that way.
+    gets the prompt through its own template. Prompts of the test samples are left out of `train` (see `apart`), and
+    empty rows out of the test; those of `train` are left out, and counted, where tokens are made of them. Columns and
+    rows left aside are told on standard error. No more rows are kept than needed. Raises CutworkError for data that
+    cannot be read that way.
     """
     if train is None and not is_file_of_rows(test):
         train = test
@@ -49,9 +57,10 @@ def table(
         held_out = tuple(islice((s for s in samples(test, test_split) if not s.is_empty), test_samples))
     if test_samples and not held_out:
         raise CutworkError(f"{test} holds no samples")
-    asked = {sample.asked() for sample in held_out}
-    training = (sample for sample in samples(train, train_split) if sample.asked() not in asked) if train else ()
-    found = tuple(islice(training, train_samples))
+    left_out: list[Sample] = []
+    found = tuple(islice(apart(samples(train, train_split), held_out, left_out), train_samples)) if train else ()
+    if left_out:
+        _tell(f"{train}: {len(left_out)} rows ask what the test asks and are not trained on")
     if not (found or held_out):
         raise CutworkError(f"{test} holds no samples")
     return Task(test, found, held_out)
@@ -76,7 +85,7 @@ def _samples(
     """The samples of rows, which are all like the first."""
     every = iter(found)
     for first in every:
-        read = reader_of(first.keys(), prompt, answer, messages)
+        read, left = reader_of(first.keys(), prompt, answer, messages)
         for number, row in enumerate(chain([first], every), 1):
             where = f"{source}, row {number}"
             try:
@@ -86,21 +95,30 @@ def _samples(
                 raise CutworkError(f"{where} is nested too deeply; write it flatter") from None
             for text in texts:
                 check_text(text, where)
+            if left:
+                _tell(f"{source}: left aside are the columns {', '.join(map(str, left))}")
             yield sample
 
 
-def rows(source: str, split: str = "train", config: str | None = None) -> Iterable[Mapping[str, Any]]:
-    """The rows of a local file, told by how its name ends, or of a split of a Hub dataset.
+@cache  # once, though training and test read the same
+def _tell(sentence: str) -> None:
+    Console(stderr=True).print(sentence, highlight=False, markup=False, soft_wrap=True)
 
-    Raises CutworkError if there are none.
+
+def rows(
+    source: str, split: str = "train", config: str | None = None, *, quotes: bool = True
+) -> Iterable[Mapping[str, Any]]:
+    """The rows of a local file, told by how its name ends and read as they are asked for, or of a split of a Hub
+    dataset.
+
+    quotes: whether a TSV file may have quotes around texts, which are no part of them. Raises CutworkError, also while
+    rows are read, for what cannot be.
     """
     path = Path(source).expanduser()
-    for suffix, read in zip(SUFFIXES, (_jsonl, _json, _csv, _tsv, _parquet), strict=True):
+    tsv = _tsv if quotes else _unquoted_tsv
+    for suffix, read in zip(SUFFIXES, (_jsonl, _json, _csv, tsv, _parquet), strict=True):
         if source.lower().endswith(suffix):
-            try:
-                return read(path)
-            except (OSError, UnicodeDecodeError, csv.Error) as error:
-                raise CutworkError(f"cannot read task data from {path}: {error}") from None
+            return _local(read, path)
     if path.is_file():
         raise CutworkError(f"{path} is a file, but of files only {', '.join(SUFFIXES)} are read; make it one of them")
     return hub(source, split, config)
@@ -127,19 +145,25 @@ def hub(name: str, split: str, config: str | None = None) -> Iterable[Mapping[st
     return found
 
 
-def _jsonl(path: Path) -> list[dict[str, Any]]:
-    found = []
-    # splitlines() would end a line at U+2028 too, which JSON may hold
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise CutworkError(f"{path}, line {number} is not JSON: {error}") from None
-            if not isinstance(row, dict):
-                raise CutworkError(f"{path}, line {number}: expected a JSON object")
-            found.append(row)
-    return found
+def _local(read: Callable[[Path], Iterable[dict[str, Any]]], path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        yield from read(path)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CutworkError(f"cannot read task data from {path}: {error}") from None
+
+
+def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    # Other ends of lines, such as U+2028, JSON may hold.
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    row = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise CutworkError(f"{path}, line {number} is not JSON: {error}") from None
+                if not isinstance(row, dict):
+                    raise CutworkError(f"{path}, line {number}: expected a JSON object")
+                yield row
 
 
 def _json(path: Path) -> list[dict[str, Any]]:
@@ -153,36 +177,62 @@ def _json(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _csv(path: Path) -> list[dict[str, Any]]:
+def _csv(path: Path) -> Iterator[dict[str, Any]]:
     return _separated(path, strict=True)
 
 
-def _tsv(path: Path) -> list[dict[str, Any]]:
+def _tsv(path: Path) -> Iterator[dict[str, Any]]:
+    return _separated(path, delimiter="\t") if _has_quotes(path) else _unquoted_tsv(path)
+
+
+def _unquoted_tsv(path: Path) -> Iterator[dict[str, Any]]:
     return _separated(path, delimiter="\t", quoting=csv.QUOTE_NONE)
 
 
-def _separated(path: Path, **how: Any) -> list[dict[str, Any]]:
+def _has_quotes(path: Path) -> bool:
+    """Whether quotes around the fields of a TSV file are no part of them: pandas and Excel write them around texts with
+    quotes, which they double, with tabs or line breaks; Common Voice and others never do.
+
+    The whole file tells: without such quotes all rows have equally many fields, and with them they had not, or a field
+    with doubled quotes or the first column's name stands in them.
+    """
+    csv.field_size_limit(_LONGEST_FIELD)
+    widths = []
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        seen = file.readline().startswith('"') or any(map(_QUOTED.search, file))
+        for how in ({"quoting": csv.QUOTE_NONE}, {"strict": True}):
+            file.seek(0)
+            try:
+                widths.append({len(row) for row in csv.reader(file, delimiter="\t", **how) if row})
+            except csv.Error:
+                return False
+    return len(widths[1]) == 1 and (seen or len(widths[0]) > 1)
+
+
+def _separated(path: Path, **how: Any) -> Iterator[dict[str, Any]]:
     csv.field_size_limit(_LONGEST_FIELD)  # a long document is no error
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, **how)
         names = [name for name in reader.fieldnames or () if name]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise CutworkError(f"{path} has two columns '{twice}', of which only one can be meant; rename the other")
-        # Of a row with fewer fields the last are not empty: they are not there.
-        found = [{name: value for name, value in row.items() if value is not None} for row in reader]
-    for number, row in enumerate(found, 1):
-        if None in row:
-            raise CutworkError(f"{path}, row {number} has more fields than there are columns; quote texts with commas")
-    return found
+        for number, row in enumerate(reader, 1):
+            if None in row:
+                raise CutworkError(
+                    f"{path}, row {number} has more fields than there are columns; quote texts with commas"
+                )
+            # Of a row with fewer fields the last are not empty: they are not there.
+            yield {name: value for name, value in row.items() if value is not None}
 
 
-def _parquet(path: Path) -> list[dict[str, Any]]:
+def _parquet(path: Path) -> Iterator[dict[str, Any]]:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
         raise CutworkError(f"Parquet files need pyarrow; install it with: {install('train')}") from None
     try:
-        found: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(_ROWS):
+                yield from batch.to_pylist()
     except ArrowException as error:
         raise CutworkError(f"cannot read task data from {path}: {' '.join(str(error).split())}") from None
-    return found

@@ -7,10 +7,22 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 MARK = "####"  # before the number that an answer comes to
-# What else goes on after a number, a fraction or a time, is no number.
-_NUMBER = re.compile(MARK + r"\s*(-?)[^\d\s.,-]{0,3}\s*(-?[\d,]*\.?\d+)(?![\d/:])")
+_MINUS = "-\u2212\u2013"  # and what typesetters write for it
+# What else goes on after a number, a fraction, a power or a time, is no number.
+_NUMBER = re.compile(
+    rf"\s*([{_MINUS}]?)[^\d\s.,{_MINUS}]{{0,3}}\s*([{_MINUS}]?)"
+    r"(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d*\.?\d+)(?!\d|[,/:^]\d)"
+)
 
-LABELS = {"bleu": "BLEU", "chrf": "chrF", "wer": "WER"}  # what measures other than accuracy are called
+LABELS = {  # what measures other than accuracy are called
+    "bleu": "BLEU",
+    "bleu_zh": "BLEU (zh)",
+    "bleu_ja": "BLEU (ja-mecab)",
+    "bleu_ko": "BLEU (ko-mecab)",
+    "chrf": "chrF",
+    "wer": "WER",
+    "cer": "CER",
+}
 
 
 @dataclass(frozen=True)
@@ -53,8 +65,8 @@ class Sample:
 class Task:
     """What a model is trained on and what it is measured by; no prompt of `test` occurs in `train`.
 
-    Beside how many answers are right, a translation is measured by BLEU and chrF, a transcript by the
-    word error rate.
+    Of a prompt that many rows have, such as "Write a poem.", only its answers in `test` do not. Beside how many answers
+    are right, a translation is measured by BLEU and chrF, a transcript by the rate of wrong words or characters.
     """
 
     name: str
@@ -65,12 +77,19 @@ class Task:
 
 
 def final_number(text: str) -> float | None:
-    """The number after the first `####` of an answer, as GSM8K's authors and lm-eval read it, or None.
+    """The number after the first `####` of an answer, which alone decides, or None if none comes there.
 
-    A model that has answered may go on with another question and its answer.
+    A model that has answered may go on with another question and its answer. This is more lenient than GSM8K's authors
+    and lm-eval, who compare what they find as text: a number is right without the space before it, with up to three
+    characters such as $ there, with zeros after its point, with a minus that is typeset. It is stricter with commas,
+    which stand between groups of three digits or make it none, with fractions, powers and times, which are none, and
+    with a first `####` that has no number, which they pass over.
     """
-    numbers = ["".join(found) for found in _NUMBER.findall(text)]
-    return float(numbers[0].replace(",", "").replace("--", "")) if numbers else None
+    found = _NUMBER.match(text.partition(MARK)[2])
+    if found is None:
+        return None
+    number = float(found[3].replace(",", ""))
+    return -number if bool(found[1]) != bool(found[2]) else number
 
 
 def is_right(reply: str, answer: str) -> bool:

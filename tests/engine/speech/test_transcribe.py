@@ -1,6 +1,8 @@
 """Transcription against transformers' long-form generation, with its model as the decoder."""
 
 import json
+from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +142,28 @@ def test_languages_and_tasks_are_found_by_their_names_in_older_models(tmp_path: 
     file.write_text(json.dumps({k: v for k, v in settings.items() if k not in ("lang_to_id", "task_to_id")}))
     assert vocabulary_of(tmp_path, config, tokenizer()) == told
     assert not vocabulary_of(tmp_path, config | {"vocab_size": 51_864}, tokenizer()).multilingual
+
+
+def test_what_is_not_written_follows_the_generation_config_alone_where_there_is_one(tmp_path: Path) -> None:
+    file = save(tmp_path) / "generation_config.json"
+    settings = json.loads(file.read_text())
+    lists = {"suppress_tokens": [1, 2, 7], "begin_suppress_tokens": [4]}
+    config = json.loads((tmp_path / "config.json").read_text()) | lists
+    others = {key: value for key, value in settings.items() if key not in lists}
+    for more in ({}, {"suppress_tokens": [], "begin_suppress_tokens": []}, dict.fromkeys(lists)):
+        file.write_text(json.dumps(others | more))
+        told = vocabulary_of(tmp_path, config, tokenizer())
+        assert told.suppressed == told.suppressed_first == ()
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_no_number_is_an_error_that_nobody_can_read(value: float, tmp_path: Path) -> None:
+    save(tmp_path)
+    numbers = {field.name for field in fields(TranscribeOptions) if "float" in str(field.type)}
+    assert "max_initial_timestamp" in numbers
+    for name in numbers:
+        with suppress(CutworkError):
+            transcription(tmp_path, sound(0.3), language="en", **{name: value})[0].result()
 
 
 def test_doubt_raises_the_temperature(tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ class Classifier:
         for number, tokens in enumerate(found):
             if not len(tokens):
                 raise CutworkError(f"text {number + 1} is empty; give at least one token")
+        self.states.check(found)
         return found
 
     def logits(self, inputs: Sequence[Tokens], progress: Callable[[int], None] | None = None) -> list[np.ndarray]:

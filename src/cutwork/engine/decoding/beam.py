@@ -8,7 +8,7 @@ import numpy as np
 
 from cutwork.engine.decoding.blocks import BlockCache
 from cutwork.engine.decoding.logits import largest, log_softmax, log_sum_exp
-from cutwork.engine.decoding.sampling import Sampler, check_finite
+from cutwork.engine.decoding.sampling import Sampler, check_finite, nothing_allowed
 from cutwork.errors import CutworkError, require
 
 WORST = np.float32(-1e9)  # the score of what is not there
@@ -99,7 +99,7 @@ class BeamSearch:
     def advance(self, logits: Sequence[np.ndarray]) -> list[int]:
         """Give every beam one more token, from logits float32 [V] after its present ones.
 
-        Returns the beam that each beam now continues.
+        Returns the beam that each beam now continues. Raises CutworkError if nothing may be chosen and none has ended.
         """
         parents, chosen = list(range(len(self.tokens))), np.empty(0, np.int64)
         tokens = list(self.tokens)
@@ -109,6 +109,8 @@ class BeamSearch:
                 continue
             members = range(number * width, (number + 1) * width)
             best = [self._best(logits[beam], self.tokens[beam], chosen, group.wanted) for beam in members]
+            if not self._found and all(scores[0] == -np.inf for scores, _ in best):
+                raise nothing_allowed()
             origin, ids = group.advance(best, [self.tokens[beam] for beam in members])
             for beam, parent, token in zip(members, origin, ids, strict=True):
                 parents[beam] = members[int(parent)]
@@ -122,11 +124,15 @@ class BeamSearch:
 
         Where rules left nothing that could be chosen, what is open.
         """
-        hypotheses = [hypothesis for group in self._groups for hypothesis in group.finished if hypothesis.tokens]
-        hypotheses.sort(key=lambda hypothesis: -hypothesis.score)
+        hypotheses = sorted(self._found, key=lambda hypothesis: -hypothesis.score)
         hypotheses = hypotheses or [Hypothesis(self.tokens[0], float(WORST))]
         answers = [Hypothesis(h.tokens[self._prompt_tokens :], h.score) for h in hypotheses]
         return answers[: self.settings.num_return_sequences]
+
+    @property
+    def _found(self) -> list[Hypothesis]:
+        """The hypotheses that have ended."""
+        return [hypothesis for group in self._groups for hypothesis in group.finished if hypothesis.tokens]
 
     def _best(
         self, logits: np.ndarray, tokens: Sequence[int], chosen: np.ndarray, count: int

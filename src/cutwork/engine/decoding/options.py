@@ -46,6 +46,7 @@ class GenerateOptions(TypedDict, total=False):
     presence_penalty: float
     frequency_penalty: float
     logit_bias: Mapping[int, float]
+    sequence_bias: Sequence[tuple[Sequence[int], float]]
     logits_processor: Callable[[np.ndarray, Sequence[int]], None] | None
     constraint: Constraint | None
     seed: int | None
@@ -57,6 +58,7 @@ class GenerateOptions(TypedDict, total=False):
     forced_tokens: Mapping[int, int]
     no_repeat_ngram_size: int
     min_new_tokens: int
+    min_length: int
     num_beams: int
     length_penalty: float
     early_stopping: bool | Literal["never"]
@@ -72,7 +74,10 @@ def settings_of(options: GenerateOptions) -> tuple[Sampling, Beams | None]:
     Raises CutworkError for an option unknown, out of range or without meaning to a beam search.
     """
     check_known(options, GenerateOptions.__annotations__)
-    sampling, beams = Sampling(**_only(options, Sampling)), Beams(**_only(options, Beams))
+    chosen = _only(options, Sampling)
+    if "min_new_tokens" in chosen:
+        chosen.pop("min_length", None)
+    sampling, beams = Sampling(**chosen), Beams(**_only(options, Beams))
     if beams.num_beams == 1:
         return sampling, None
     _check_search(options)

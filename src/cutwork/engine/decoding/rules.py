@@ -16,7 +16,7 @@ class Rules:
     free. forced_bos_token_id: the first token. forced_eos_token_id: the last one, where the answer is as long as it
     may be. forced_tokens: tokens by their place in the answer, from 0. no_repeat_ngram_size: no run of so many tokens
     occurs twice, prompt included (arXiv 1705.04304); 0 allows all. min_new_tokens: no end of sequence among the first
-    tokens.
+    tokens. min_length: none before there are so many tokens, prompt included; counts where min_new_tokens is not given.
     """
 
     suppress_tokens: Sequence[int] = ()
@@ -26,12 +26,14 @@ class Rules:
     forced_tokens: Mapping[int, int] = field(default_factory=dict)
     no_repeat_ngram_size: int = 0
     min_new_tokens: int = 0
+    min_length: int = 0
 
     def __post_init__(self) -> None:
-        if self.no_repeat_ngram_size < 0 or self.min_new_tokens < 0:
+        counts = (self.no_repeat_ngram_size, self.min_new_tokens, self.min_length)
+        if min(counts) < 0:
             raise CutworkError(
-                "no_repeat_ngram_size and min_new_tokens must be 0 or more, "
-                f"not {self.no_repeat_ngram_size} and {self.min_new_tokens}"
+                "no_repeat_ngram_size, min_new_tokens and min_length must be 0 or more, "
+                f"not {', '.join(map(str, counts))}"
             )
         if any(place < 0 for place in self.forced_tokens):
             raise CutworkError(f"forced_tokens: places count from 0, so {min(self.forced_tokens)} is none")
@@ -39,7 +41,7 @@ class Rules:
     @property
     def rules(self) -> bool:
         """Whether there are any."""
-        return bool(self.named_tokens() or self.no_repeat_ngram_size or self.min_new_tokens)
+        return bool(self.named_tokens() or self.no_repeat_ngram_size or self.min_new_tokens or self.min_length)
 
     def named_tokens(self) -> list[int]:
         """Every token id the rules name."""
@@ -57,7 +59,7 @@ class Rules:
         place = len(tokens) - prompt_tokens
         if self.no_repeat_ngram_size:
             scores[_repeating(tokens, self.no_repeat_ngram_size)] = -np.inf
-        if place < self.min_new_tokens:
+        if place < self.min_new_tokens or len(tokens) < self.min_length:
             scores[list(stop_tokens)] = -np.inf
         scores[list(self.suppress_tokens)] = -np.inf
         if place == (self.forced_bos_token_id is not None):

@@ -39,9 +39,10 @@ class Sampling(Rules):
     likeliest. repetition_penalty: divides (or, if negative, multiplies) the logits of tokens already in the prompt or
     the answer (arXiv 1909.05858).
     presence_penalty, frequency_penalty: subtracted from the logits of tokens already in the answer, once or once per
-    occurrence. logit_bias: added to the logits of these token ids. logits_processor: called with the scores float32 [V]
-    and the answer so far, changes them in place, without a memory of earlier calls in a beam search. constraint: leaves
-    only the tokens it allows.
+    occurrence. logit_bias: added to the logits of these token ids. sequence_bias: pairs of token ids and what is added
+    to the last one's logit, before any penalty, where the others have just been read or written. logits_processor:
+    called with the scores float32 [V] and the answer so far, changes them in place, without a memory of earlier calls
+    in a beam search. constraint: leaves only the tokens it allows.
     seed: makes the draw repeatable, alone or in a batch. logprobs: None, or how many alternatives to report per token
     besides the chosen one.
     """
@@ -54,6 +55,7 @@ class Sampling(Rules):
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
+    sequence_bias: Sequence[tuple[Sequence[int], float]] = ()
     logits_processor: Callable[[np.ndarray, Sequence[int]], None] | None = None
     constraint: Constraint | None = None
     seed: int | None = None
@@ -71,6 +73,9 @@ class Sampling(Rules):
             "frequency_penalty must be a finite number": abs(self.frequency_penalty) < float("inf"),
             "logit_bias must hold token ids and finite numbers": all(
                 token >= 0 and abs(bias) < float("inf") for token, bias in self.logit_bias.items()
+            ),
+            "sequence_bias must hold token ids and numbers": all(
+                len(ids) and min(ids) >= 0 and bias < float("inf") for ids, bias in self.sequence_bias
             ),
             "seed must be 0 or more": self.seed is None or self.seed >= 0,
             "logprobs must be 0 or more": self.logprobs is None or self.logprobs >= 0,
@@ -112,13 +117,17 @@ class Sampler:
         self._biased = np.fromiter(settings.logit_bias.keys(), np.int64, len(settings.logit_bias))
         self._bias = np.fromiter(settings.logit_bias.values(), np.float32, len(settings.logit_bias))
         self._rules = settings.rules
+        self._sequences: dict[tuple[int, ...], dict[int, float]] = {}  # what is added to the tokens after others
+        for (*before, token), bias in settings.sequence_bias:
+            self._sequences.setdefault(tuple(before), {})[token] = bias
+        self._lengths = {len(before) for before in self._sequences}
         self._counted = settings.presence_penalty != 0 or settings.frequency_penalty != 0
         self._plain = not (self._rules or len(self._biased) or settings.logits_processor or settings.constraint)
 
     @property
     def plain(self) -> bool:
         """Whether `scores` are the model's own logits."""
-        return self._plain and not self._counted and self.settings.repetition_penalty == 1
+        return self._plain and not self._counted and not self._lengths and self.settings.repetition_penalty == 1
 
     def choose(self, logits: np.ndarray, tokens: Sequence[int]) -> tuple[int, Logprob | None]:
         """The token after `tokens` (prompt and answer), given its logits float32 [V], and its log-probability if the
@@ -161,7 +170,9 @@ class Sampler:
         """Logits float32 [V] of the token after `tokens`, after penalties, biases, rules and the constraint; the
         model's own if there are none."""
         s = self.settings
-        scores = logits if s.repetition_penalty == 1 else penalise(logits, np.asarray(tokens), s.repetition_penalty)
+        scores = self._with_sequences(logits, tokens) if self._lengths else logits
+        if s.repetition_penalty != 1:
+            scores = penalise(scores, np.asarray(tokens), s.repetition_penalty)
         if self._plain and not self._counted:
             return scores
         scores = scores.copy()
@@ -175,6 +186,16 @@ class Sampler:
             s.logits_processor(scores, tokens[self._prompt_tokens :])
         if s.constraint is not None:
             scores[~s.constraint.allowed()] = -np.inf
+        return scores
+
+    def _with_sequences(self, logits: np.ndarray, tokens: Sequence[int]) -> np.ndarray:
+        """The logits with what is added to the last tokens of sequences that the next one would complete."""
+        scores = logits.copy()
+        for length in self._lengths:
+            if length > len(tokens):
+                continue
+            biases = self._sequences.get(tuple(tokens[len(tokens) - length :]), {})
+            scores[list(biases)] += np.fromiter(biases.values(), np.float32, len(biases))
         return scores
 
     def _distribution(self, logits: np.ndarray, tokens: Sequence[int]) -> np.ndarray:
@@ -206,9 +227,14 @@ def _likeliest(scores: np.ndarray) -> int:
     """The token with the largest of the scores float32 [V], which must be finite."""
     token = int(scores.argmax())  # the place of a NaN, if there is one
     if scores[token] == -np.inf:
-        raise CutworkError("no token may come next: the request's own rules forbid all of them")
+        raise nothing_allowed()
     check_finite(scores[token])
     return token
+
+
+def nothing_allowed() -> CutworkError:
+    """What is raised where every token is forbidden."""
+    return CutworkError("no token may come next: the request's own rules forbid all of them")
 
 
 def check_finite(largest: float) -> None:

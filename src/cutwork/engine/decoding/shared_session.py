@@ -72,7 +72,8 @@ class SharedSession:
                 self._check(tokens)
                 requests.append(self._session.add(tokens, memory, **options))
                 settings = requests[-1].sequence.sampler.settings
-                self._check([*settings.logit_bias, *settings.named_tokens()])
+                biased = [token for ids, _ in settings.sequence_bias for token in ids]
+                self._check([*settings.logit_bias, *biased, *settings.named_tokens()])
 
     def _wait(self, request: Request, check: Callable[[], None] | None) -> Generation:
         goes_on = True

@@ -75,6 +75,7 @@ class Embedder:
                     f"input {number + 1} has {len(tokens)} tokens, but this model reads at most {self.max_length}"
                 )
             self._check_tokens(tokens.ids.tolist())
+        self.states.check(found)
         return found
 
     def check(self, options: EmbedOptions) -> None:

@@ -8,7 +8,7 @@ from cutwork.engine.backend import Executor
 from cutwork.engine.decoding.blocks import BlockCache
 from cutwork.engine.decoding.turn import Turn
 from cutwork.engine.embedding.texts import Tokens
-from cutwork.engine.step import Part, run_step, table_rows
+from cutwork.engine.step import Part, check_padding, run_step, table_rows
 from cutwork.errors import CutworkError
 from cutwork.plan.builder import Plan
 from cutwork.plan.ops import Input
@@ -18,15 +18,28 @@ class HiddenStates:
     """Runs a plan whose result are hidden states, `max_tokens` at a time.
 
     What sees the whole text has it in one step, so none may be longer; a causal model, which has a `cache`, reads
-    longer ones in pieces. turn: held while a step's texts are read.
+    longer ones in pieces. turn: held while a step's texts are read. padding: the token that positions do not count.
     """
 
-    def __init__(self, plan: Plan, executor: Executor, cache: BlockCache, turn: Turn, max_tokens: int) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        executor: Executor,
+        cache: BlockCache,
+        turn: Turn,
+        max_tokens: int,
+        padding: int | None = None,
+    ) -> None:
         self.width = plan.buffers[plan.ops[-1].reads[0]].width
         self._types = next((plan.buffers[op.out].width for op in plan.ops if isinstance(op, Input)), 0)
         self._executor: Executor | None = executor
         self._cache = cache if plan.cache_layers else None
-        self._turn, self.max_tokens = turn, max_tokens
+        self._turn, self.max_tokens, self._padding = turn, max_tokens, padding
+
+    def check(self, inputs: Sequence[Tokens]) -> None:
+        """Raise CutworkError for what would be read otherwise than the model means it."""
+        for tokens in inputs:
+            check_padding(tokens.ids, self._padding)
 
     def of(self, inputs: Sequence[Tokens], *, last: bool = False) -> Iterator[dict[int, np.ndarray]]:
         """Hidden states float32 [T, width] by the input's place in the list, or [1, width] of its `last` token only;

@@ -4,6 +4,7 @@ Times, prompts and the seek follow transformers' long-form generation; repetitio
 Whisper's authors do (arXiv 2212.04356, section 4.5).
 """
 
+import math
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -188,6 +189,7 @@ class Transcription:
 
     def _rules(self) -> TimestampRules:
         o, v = self._options, self._vocabulary
+        latest = o.max_initial_timestamp
         named = [token for token in o.suppress_tokens or () if token >= 0]
         # The model's own list holds as it is, as in transformers; any other is completed, as in faster-whisper.
         usual = v.suppressed if -1 in (o.suppress_tokens or ()) else v.never
@@ -196,7 +198,7 @@ class Transcription:
             suppressed=[*named, *usual],
             blank=not o.suppress_blank,
             times=not o.without_timestamps,
-            last_first_time=round(o.max_initial_timestamp / SECONDS_PER_TIME),
+            last_first_time=None if latest == math.inf else round(latest / SECONDS_PER_TIME),
         )
 
     def _repeats(self, outcome: Outcome) -> bool:

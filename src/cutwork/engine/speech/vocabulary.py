@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from cutwork.architectures import kind_of
 from cutwork.architectures.config import integer
-from cutwork.engine.generation_config import read_generation_config
+from cutwork.engine.generation_config import generation_settings, read_generation_config
 from cutwork.errors import CutworkError, damaged_if_not_understood
 
 _ENGLISH_VOCABULARY = 51864  # tokens of the English-only models; all others have more
@@ -95,7 +95,7 @@ def vocabulary_of(path: Path, config: Mapping[str, Any], tokenizer: Any) -> Voca
 
 
 def _read(path: Path, config: Mapping[str, Any], tokenizer: Any) -> Vocabulary:
-    settings = read_generation_config(path)
+    settings, written = read_generation_config(path), generation_settings(path, config)
 
     def find(key: str, *names: str) -> int:
         found = settings.get(key, config.get(key))
@@ -120,8 +120,8 @@ def _read(path: Path, config: Mapping[str, Any], tokenizer: Any) -> Vocabulary:
         without_times=without_times,
         languages={name.strip("<|>"): int(token) for name, token in languages.items()},
         tasks=tasks,
-        suppressed=tuple(settings.get("suppress_tokens") or config.get("suppress_tokens") or ()),
-        suppressed_first=tuple(settings.get("begin_suppress_tokens") or config.get("begin_suppress_tokens") or ()),
+        suppressed=tuple(written.get("suppress_tokens") or ()),
+        suppressed_first=tuple(written.get("begin_suppress_tokens") or ()),
         alignment_heads=tuple((int(layer), int(head)) for layer, head in heads),
         unsaid=tuple(_named(tokenizer, ("transcribe", "translate", "startoflm")).values()),
     )

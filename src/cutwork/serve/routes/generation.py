@@ -37,7 +37,7 @@ class EngineFields(Schema):
     min_p: float = Field(0.0, ge=0, le=1)
     presence_penalty: Penalty = 0.0
     frequency_penalty: Penalty = 0.0
-    repetition_penalty: float = Field(1.0, ge=LEAST_PENALTY, le=10)
+    repetition_penalty: float | None = Field(None, ge=LEAST_PENALTY, le=10)
     ignore_eos: bool = False
     stop_token_ids: Annotated[list[TokenId], Field(fail_fast=True), at_most(1024)] = Field(default_factory=list)
     skip_special_tokens: bool = True
@@ -162,7 +162,7 @@ async def generate_options(
         constraint = await served.tokens.run(LONG, served.grammars.tool_call, calls, written, limits)
     if logprobs is not None:
         await served.tokens.know_bytes()
-    same = cast(GenerateOptions, request.model_dump(include=set(EngineFields.model_fields)))
+    same = cast(GenerateOptions, request.model_dump(include=set(EngineFields.model_fields), exclude_none=True))
     other: GenerateOptions = {
         "max_new_tokens": max_tokens,
         "stop": request.stops,

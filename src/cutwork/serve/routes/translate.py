@@ -7,7 +7,7 @@ from pydantic import Field
 
 from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.decoding.requests import Generation
-from cutwork.engine.translation import NUM_BEAMS, check_translates, longest_answer, translation_prefix
+from cutwork.engine.translation import check_translates, longest_answer, translation_prefix
 from cutwork.serve.answer import opening, timings, usage
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.json_body import JsonRoute
@@ -29,7 +29,7 @@ class TranslateRequest(Schema):
     source: str | None = Field(None, min_length=1, max_length=64, description="The texts' language, as eng_Latn or en.")
     target: str | None = Field(None, min_length=1, max_length=64, description="The language to translate to.")
     num_beams: int | None = Field(None, ge=1, le=1 << 10)
-    length_penalty: float = Field(1.0, ge=-5, le=5)
+    length_penalty: float | None = Field(None, ge=-5, le=5)
     max_tokens: TokenCount | None = None
 
 
@@ -59,11 +59,12 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
             check_prompt(ids, served)
             options: GenerateOptions = {
                 "max_new_tokens": body.max_tokens or longest_answer(len(ids), served.model.max_context),
-                "num_beams": body.num_beams or min(NUM_BEAMS, limits.beams, served.model.max_batch),
-                "length_penalty": body.length_penalty,
+                "num_beams": body.num_beams or min(served.model.usual_beams, limits.beams, served.model.max_batch),
                 "cache_salt": cache_salt_of(request),
                 **rules,
             }
+            if body.length_penalty is not None:
+                options["length_penalty"] = body.length_penalty
             choices.append(Choice(ids, options))
         job = TextJob(choices, seconds_left(request, limits.deadline), client_of(request))
         served.worker.submit(job)

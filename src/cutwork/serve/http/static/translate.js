@@ -29,7 +29,8 @@ export function setUpTranslation({ headers, fail }) {
   }
 
   async function translate(text) {
-    const body = { model: $("model").value, text, num_beams: Number($("beams").value) };
+    const body = { model: $("model").value, text };
+    if ($("beams").value) body.num_beams = Number($("beams").value);
     if ($("prefix").value) body.prefix = $("prefix").value;
     if ($("from").value) body.source = $("from").value;
     if ($("to").value) body.target = $("to").value;
