@@ -243,8 +243,13 @@ class QuantizeSettings(Settings):
 
     @property
     def needs_samples(self) -> bool:
-        """Whether it looks at calibration data."""
-        return self.method != "rtn" or self.smoothing > 0
+        """Whether it looks at samples, calibration data or those that are trained on."""
+        return self.calibrates or self.method == "qat"
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether calibration data go through the model, a block at a time."""
+        return self.method == "gptq" or self.smoothing > 0
 
 
 class PackSettings(Settings):
