@@ -41,7 +41,8 @@ def compress(
         typer.Option(
             "--task",
             "--data",
-            help="A JSONL, CSV or Parquet file of yours, of which parts are held out; a task; a dataset of the Hub.",
+            help="A JSONL, JSON, CSV or Parquet file of yours, parts of which are held out; a task; a dataset of "
+            "the Hub.",
         ),
     ] = None,
     task_option: TaskOptionsOption = None,
