@@ -8,6 +8,8 @@ milliseconds  what each takes on this machine, measured on the model's steps, an
 solve         the best choice for every budget, exactly
 frontier      all of that as points, JSON and a plot
 promise       points lost on held-out samples, with their interval
+examine       what a dense model says about its candidates, kept; menu: all of that, of which choices are made
+workshop      the output directory: stages that resume; recipe_of: from a choice to the recipe that makes it
 compress      from a base recipe to the recipe that keeps the promise
 draft         `--draft auto`: the model itself, quantised without training, guesses for itself
 """
