@@ -95,6 +95,8 @@ def test_bench_and_explain_and_eval(cutwork: Any, checkpoint: Path, packed: Path
     assert dense and set(dense) == {"stored dense, too few zeros to profit"}
     status, out, _ = cutwork("explain", packed, "-r", 2, "--all")
     assert status == 0 and "self_attn.{q_proj,k_proj,v_proj}" in out and "GB/s" in out
+    status, out, _ = cutwork("explain", packed, "-r", 1, "--after", 40, "--json")
+    assert status == 0 and json.loads(out)["context"] == 40
 
     text = tmp_path / "text.txt"
     text.write_text("some words that nobody will remember " * 20)
@@ -167,6 +169,7 @@ def test_bad_input_is_one_sentence(cutwork: Any, checkpoint: Path, packed: Path,
         (["eval", packed, "--task", "gsm8k", "--limit", 5], "--limit is for --lm-eval alone"),
         (["eval", packed, "--text", recipe, "--samples", 5], "--samples is for --task or --recipe alone"),
         (["eval", packed, "--task", "gsm8k", "--seed", -1], "--seed"),
+        (["eval", packed, "--text", recipe, "--seed", 5], "--seed is for --task or --recipe alone"),
         (
             ["compress", checkpoint, tmp_path / "o", "--task", batched, "--speedup", 2, "--sure"],
             "--sure is for --within",
