@@ -128,11 +128,10 @@ def survey(
     *,
     activations: Activations | None = None,
     resident: Resident = lambda _: nullcontext(),
-    bfloat16: bool | None = None,
 ) -> None:
     """Like `walk`, for a `visit` that leaves the weights alone and needs only mean squares: half of the time."""
     parts: list[_Part[MeanSquares]] = [(batches, SumOfSquares, None)]
-    _walk(model, parts, visit, False, console, description, activations, resident, bfloat16)
+    _walk(model, parts, visit, False, console, description, activations, resident, None)
 
 
 def _walk(

@@ -16,16 +16,16 @@ from cutwork.prune.sparsegpt import sparsegpt
 from cutwork.quantize.grid import Grid, Quantized
 from cutwork.quantize.rtn import rtn
 
+_BLOCK_SIZE = 128  # columns that are swept at a time
 
-def prune_and_quantize(
-    weight: Tensor, statistics: Hessian, grid: Grid, pattern: Pattern, block_size: int = 128
-) -> Quantized:
+
+def prune_and_quantize(weight: Tensor, statistics: Hessian, grid: Grid, pattern: Pattern) -> Quantized:
     """Prune a weight [out, in] to a pattern and quantise what stays; what is zero already stays zero.
 
     `statistics` is the Hessian of its inputs. A row keeps SparseGPT's weights, rounded, where feedback would not lower
     its output error.
     """
-    pruned, keep = sparsegpt(weight, statistics, pattern, block_size)
+    pruned, keep = sparsegpt(weight, statistics, pattern, _BLOCK_SIZE)
     nearest = rtn(pruned, grid, statistics.squares)
     scales, live, hessian = nearest.scales, keep.T, statistics.matrix
 
@@ -37,6 +37,6 @@ def prune_and_quantize(
 
         return fix
 
-    fed_back = grid.nearest(sweep(weight, statistics.upper, round_live, block_size), scales)
+    fed_back = grid.nearest(sweep(weight, statistics.upper, round_live, _BLOCK_SIZE), scales)
     better = output_error(weight - fed_back.weight(), hessian) < output_error(weight - nearest.weight(), hessian)
     return Quantized(torch.where(better[:, None], fed_back.codes, nearest.codes), scales)

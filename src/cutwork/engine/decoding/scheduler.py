@@ -31,10 +31,10 @@ class Scheduler:
     Sequences wait in a queue until a slot and blocks for their whole prompt are free. One that cannot grow because
     memory ran out makes the youngest give its blocks back and wait again, its tokens kept: nothing is lost or cut.
 
-    max_tokens: tokens per step. max_batch: sequences at a time. max_context: tokens per sequence. step_seconds: what a
-    step should take at most while sequences decode, by taking in prompts more slowly; 0: without limit. With an encoder
-    a sequence also waits for room for its memory, and what is to be read is encoded before the step that needs it.
-    drafter: guesses tokens that the executor then checks, at most `max_guesses` in a step; may be set later.
+    max_tokens: tokens per step. max_batch: sequences at a time. max_context: tokens per sequence. With an encoder a
+    sequence also waits for room for its memory, and what is to be read is encoded before the step that needs it. May be
+    set later: drafter, which guesses tokens that the executor then checks, at most `max_guesses` in a step; and
+    `prefill_budget.target`, seconds of a step beyond which prompts are taken in more slowly while others decode.
     """
 
     def __init__(
@@ -45,12 +45,11 @@ class Scheduler:
         max_tokens: int,
         max_batch: int,
         max_context: int,
-        step_seconds: float = 0.0,
         encoder: Encoder | None = None,
     ) -> None:
         self._executor: Executor | None = executor
         self.cache, self.encoder = cache, encoder
-        self.prefill_budget = PrefillBudget(step_seconds)
+        self.prefill_budget = PrefillBudget(0.0)
         self.drafter: Drafter | LookupDrafter | None = None
         self.max_guesses = 0
         self.max_tokens, self.max_batch, self.max_context = max_tokens, max_batch, max_context
