@@ -1,6 +1,6 @@
 """What is measured, each script run by `python -m`:
 
-engine       kernels, threads, encoders, loading, packing, parity, drafts
+engine       kernels, threads, encoders, loading, packing, drafts
 isa          whole models on every instruction set, beside llama.cpp
 peers        the same models in other engines
 training     pruning, losses, bits, memory, zeros that stay, the demo
