@@ -13,10 +13,9 @@ from cutwork.pack.pack import pack
 from cutwork.pack.reader import read_packed
 from cutwork.pack.rounding import rounding
 from cutwork.pack.source import SourceCheckpoint
-from tests import bart_tiny, t5gemma_tiny
 from tests.architectures import test_encoders as encoders
 from tests.architectures import test_t5 as t5
-from tests.engine import tiny
+from tests.engine import bart_tiny, t5gemma_tiny, tiny
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
 torch = pytest.importorskip("torch")
