@@ -252,7 +252,7 @@ def test_chat_draws_as_the_model_says_unless_told_otherwise(
     shutil.copytree(packed, tmp_path / "model")
     (tmp_path / "model" / "generation_config.json").write_text(json.dumps(said))
     lines = iter(["hello\n", ""])
-    monkeypatch.setattr("cutwork.engine.chat.answer.answer_parts", answered)
+    monkeypatch.setattr("cutwork.engine.chat.answer_parts.answer_parts", answered)
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
     monkeypatch.setattr("sys.stdin.readline", lambda: next(lines), raising=False)
     status, _, _ = cutwork("chat", tmp_path / "model", "-n", 4, *arguments)
@@ -267,7 +267,7 @@ def test_what_cannot_be_answered_from_a_pipe_is_an_error(
         yield
 
     lines = iter(["hello\n", ""])
-    monkeypatch.setattr("cutwork.engine.chat.answer.answer_parts", refused)
+    monkeypatch.setattr("cutwork.engine.chat.answer_parts.answer_parts", refused)
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
     monkeypatch.setattr("sys.stdin.readline", lambda: next(lines), raising=False)
     status, out, err = cutwork("chat", packed)
@@ -336,7 +336,7 @@ def test_a_question_that_was_stopped_is_forgotten(cutwork: Any, packed: Path, mo
             raise KeyboardInterrupt
         yield from ()
 
-    monkeypatch.setattr("cutwork.engine.chat.answer.answer_parts", stopped_once)
+    monkeypatch.setattr("cutwork.engine.chat.answer_parts.answer_parts", stopped_once)
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
     monkeypatch.setattr("sys.stdin.readline", lambda: next(lines), raising=False)
     status, _, _ = cutwork("chat", packed)

@@ -32,9 +32,9 @@ from cutwork.tune import trainer as trainer_module
 from cutwork.tune import tune as tune_module
 from cutwork.tune.arguments import training_arguments
 from cutwork.tune.console import read_log
-from cutwork.tune.load import load_student, load_teacher
 from cutwork.tune.masks import LostZerosError, sparsity
 from cutwork.tune.resume import remove
+from cutwork.tune.student_and_teacher import load_student, load_teacher
 from cutwork.tune.trainer import SparseTrainer
 from cutwork.tune.tune import tune
 from tests.tiny_checkpoint import write_tiny_checkpoint

@@ -2,7 +2,7 @@
 
 candidates    what a linear may become: pattern × rate × scheme
 sensitivity   what an output error costs the model's answers: KL, by gradients of their likelihood; the head, measured
-errors        what each candidate costs so, from one walk with calibration data
+linear_errors what each candidate costs so, from one walk with calibration data
 corrections   how much more that is for all linears of a kind together, measured
 milliseconds  what each takes on this machine, measured on the model's steps, and its bytes
 solve         the best choice for every budget, exactly

@@ -168,7 +168,8 @@ def _walk(
         flowing = [batch for flow in flows for batch in flow]
         bar = progress.add_task(description, total=total)
         while any(stack not in flowing[0].done for stack in stacks):
-            # Matrices in bfloat16 beside vectors in float32 (tune/load.py) are multiplied under autocast only.
+            # Matrices in bfloat16 beside vectors in float32 (tune/student_and_teacher.py) are multiplied under autocast
+            # only.
             with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16 and model.dtype == torch.bfloat16):
                 stack = _enter(model, stacks, flowing, inputs, activations, resident)
             for index, block in enumerate(stacks[stack]):

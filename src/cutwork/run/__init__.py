@@ -1,7 +1,7 @@
 """A recipe carried out, stage by stage.
 
-run         what its stages are; stages: keeps, resumes and makes them anew
-durations   what they will take here
-preview     how fast the pattern of zeros will be, before anything is trained
-repository  a finished run on the Hub
+run             what its stages are; stages: keeps, resumes and makes them anew
+durations       what they will take here
+preview         how fast the pattern of zeros will be, before anything is trained
+hub_repository  a finished run on the Hub
 """

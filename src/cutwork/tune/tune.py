@@ -32,11 +32,11 @@ from cutwork.tune.arguments import in_environment, training_arguments
 from cutwork.tune.console import TrainingLog, read_log, show_examples, show_layers
 from cutwork.tune.estimate import Estimate, estimate
 from cutwork.tune.gradual import schedule_of
-from cutwork.tune.load import checkpoint_activations, load_student, load_teacher
 from cutwork.tune.lora import add_adapters, merge
 from cutwork.tune.malloc import kept_pages
 from cutwork.tune.masks import LostZerosError, sparsity
 from cutwork.tune.resume import REPORT, begin, begun, check_own, finished, identity, remove, resume_from
+from cutwork.tune.student_and_teacher import checkpoint_activations, load_student, load_teacher
 from cutwork.tune.trainer import SparseTrainer, last_checkpoint
 
 _LOG = "tune-log.jsonl"

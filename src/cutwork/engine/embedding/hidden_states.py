@@ -6,7 +6,7 @@ import numpy as np
 
 from cutwork.engine.backend import Executor
 from cutwork.engine.decoding.blocks import BlockCache
-from cutwork.engine.decoding.turn import Turn
+from cutwork.engine.decoding.step_lock import StepLock
 from cutwork.engine.embedding.texts import Tokens
 from cutwork.engine.step import Part, run_step, table_rows
 from cutwork.errors import CutworkError
@@ -21,7 +21,7 @@ class HiddenStates:
     longer ones in pieces. turn: held while a step's texts are read.
     """
 
-    def __init__(self, plan: Plan, executor: Executor, cache: BlockCache, turn: Turn, max_tokens: int) -> None:
+    def __init__(self, plan: Plan, executor: Executor, cache: BlockCache, turn: StepLock, max_tokens: int) -> None:
         self.width = plan.buffers[plan.ops[-1].reads[0]].width
         self._types = next((plan.buffers[op.out].width for op in plan.ops if isinstance(op, Input)), 0)
         self._executor: Executor | None = executor
