@@ -6,14 +6,13 @@ for pruning will make of the row, and clips it; so SparseGPT goes first here, fo
 sweep of the dense weight prunes and rounds. The model itself is walked once.
 """
 
-import torch
 from torch import Tensor
 
 from cutwork.prune.input_statistics import Hessian
 from cutwork.prune.pattern import Pattern
-from cutwork.prune.second_order import Fix, output_error, sweep
+from cutwork.prune.second_order import Fix, sweep
 from cutwork.prune.sparsegpt import sparsegpt
-from cutwork.quantize.grid import Grid, Quantized
+from cutwork.quantize.grid import Grid, Quantized, better_rows, fix_to
 from cutwork.quantize.rtn import rtn
 
 _BLOCK_SIZE = 128  # columns that are swept at a time
@@ -27,16 +26,10 @@ def prune_and_quantize(weight: Tensor, statistics: Hessian, grid: Grid, pattern:
     """
     pruned, keep = sparsegpt(weight, statistics, pattern, _BLOCK_SIZE)
     nearest = rtn(pruned, grid, statistics.squares)
-    scales, live, hessian = nearest.scales, keep.T, statistics.matrix
+    scales, live = nearest.scales, keep.T
 
     def round_live(start: int, _: Tensor) -> Fix:
-        def fix(column: int, values: Tensor) -> Tensor:
-            scale = scales[:, (start + column) // grid.group if grid.group else 0]
-            codes = (values / scale).round_().clamp_(grid.lowest, grid.highest)
-            return codes.mul_(scale).mul_(live[start + column])
-
-        return fix
+        return fix_to(grid, scales, start, live)
 
     fed_back = grid.nearest(sweep(weight, statistics.upper, round_live, _BLOCK_SIZE), scales)
-    better = output_error(weight - fed_back.weight(), hessian) < output_error(weight - nearest.weight(), hessian)
-    return Quantized(torch.where(better[:, None], fed_back.codes, nearest.codes), scales)
+    return better_rows(weight, fed_back, nearest, statistics.matrix)
