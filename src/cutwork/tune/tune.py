@@ -21,7 +21,7 @@ from cutwork.errors import CutworkError
 from cutwork.recipe import Long, TuneSettings
 from cutwork.store.json_file import write_json
 from cutwork.store.lock import only_process
-from cutwork.store.output import absolute, check_apart, check_free, output_directory
+from cutwork.store.output import absolute, check_apart, check_free, lock_of, output_directory, work_of
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.data import Examples, examples
 from cutwork.torch_models.load import load_config, load_tokenizer, save_model, stop_at
@@ -111,12 +111,12 @@ def tune(
     for read in (model_dir, teacher_dir):
         if read:
             check_apart(output, read)
-    work = output.with_name(f"{output.name}.work")
+    work = work_of(output)
     arguments = training_arguments(work, settings, fsdp, validates=bool(validation))
     _ = arguments.device  # from here on the processes know each other
     refusal = f"another process is fine-tuning into {output}; wait for it or choose another output"
     writes = first and not dry_run
-    with only_process(output.with_name(f".{output.name}.lock"), refusal) if writes else nullcontext():
+    with only_process(lock_of(output), refusal) if writes else nullcontext():
         config, tokenizer = load_config(model_dir), load_tokenizer(model_dir)
         _check_learns(config, settings, validation)
         data = examples(tokenizer, samples, max_length, inputs_of(config), long)
