@@ -44,7 +44,7 @@ from cutwork.engine.tokenizer import encode, load_tokenizer
 from cutwork.engine.translation import TranslateOptions, TranslationProgress, translate
 from cutwork.engine.weights.arrange import Layout
 from cutwork.engine.weights.costs import load_costs
-from cutwork.errors import CutworkError, damaged_if_not_understood
+from cutwork.errors import CutworkError, closed, damaged_if_not_understood
 from cutwork.pack.reader import PackedModel
 
 Prompt = str | Sequence[int]
@@ -506,7 +506,7 @@ class Model:
 
     def _check_tokens(self, tokens: Sequence[int]) -> None:
         if self.executor is None:
-            raise CutworkError("the model is closed")
+            raise closed()
         for token in tokens:
             if not 0 <= token < self.plan.vocabulary:
                 raise CutworkError(f"token {token} is not in the vocabulary of {self.plan.vocabulary} tokens")

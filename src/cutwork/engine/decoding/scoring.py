@@ -14,7 +14,7 @@ from cutwork.engine.decoding.sampling import Logprob, log_probability
 from cutwork.engine.decoding.step_lock import StepLock
 from cutwork.engine.encoder import EncodedInput, Encoder, check_memory
 from cutwork.engine.step import Attended, Part, run_step, table_rows
-from cutwork.errors import CutworkError
+from cutwork.errors import CutworkError, closed
 
 Result = TypeVar("Result")
 
@@ -170,7 +170,7 @@ class Scorer:
 
     def _running(self) -> Executor:
         if self._executor is None:
-            raise CutworkError("the model is closed")
+            raise closed()
         return self._executor
 
     def close(self) -> None:
