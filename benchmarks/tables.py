@@ -105,7 +105,7 @@ TABLES = {
     "zeros": Table(partial(_of, table=report.zeros_table), ("peers",)),
     "zeros, zen5": Table(partial(_of, table=report.zeros_table), ("peers_zen5",)),
     "single layers": Table(lambda _: report.layers_table(Store.open(RESULTS / "layers.json")), ("layers",)),
-    "avx2": Table(partial(_of, table=report.isa_table), ("peers_zen5",)),
+    "avx2": Table(partial(_of, table=report.avx2_table), ("peers_zen5",)),
     "all cells, zen4": Table(_document, ("peers",)),
     "all cells, zen5": Table(_document, ("peers_zen5",)),
     "instruction sets, Zen 4": Table(isa.table, ("isa_zen4",)),

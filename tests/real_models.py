@@ -23,7 +23,7 @@ def smollm2() -> Path:
 @pytest.fixture(scope="session")
 def whisper_tiny() -> Path:
     """Whisper-tiny.en as a float32 checkpoint, or what CUTWORK_TEST_WHISPER names."""
-    from tests.whisper_tiny import build_whisper_tiny  # torch takes seconds to import
+    from tests.real_whisper import build_whisper_tiny  # torch takes seconds to import
 
     return _model("CUTWORK_TEST_WHISPER", build_whisper_tiny)
 

@@ -175,7 +175,7 @@ def test_a_decoder_is_ended_when_nobody_waits_any_more(monkeypatch):
     def stop():
         raise TimeoutError
 
-    monkeypatch.setattr("cutwork.audio_files._something_comes", lambda _: False)
+    monkeypatch.setattr("cutwork.audio.files._something_comes", lambda _: False)
     with pytest.raises(CutworkError, match="cannot read"):  # as TimeoutError is an OSError
         read_audio(container("mp4", "aac"), check=stop)
 

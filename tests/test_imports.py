@@ -12,23 +12,24 @@ import cutwork
 from cutwork.architectures import ARCHITECTURES
 
 ROOT = Path(cutwork.__file__).parent
-LIGHT = ("store", "plan", "architectures", "pack", "engine")  # never import torch
-FOR_ALL = {"__version__", "audio", "errors", "extras", "machine", "progress", "recipe"}
+LIGHT = ("store", "audio", "plan", "architectures", "pack", "engine")  # never import torch
+FOR_ALL = {"__version__", "errors", "extras", "machine", "progress", "recipe"}
 # What each package may import beside itself.
 ALLOWED = {
     "store": set(),
+    "audio": {"store"},
     "plan": set(),
     "architectures": {"plan"},
     "pack": {"store", "architectures"},
-    "engine": {"store", "plan", "architectures", "pack"},
-    "tasks": set(),
-    "torch_models": {"store", "architectures", "tasks"},
+    "engine": {"store", "audio", "plan", "architectures", "pack"},
+    "tasks": {"audio"},
+    "torch_models": {"store", "audio", "architectures", "tasks"},
     "prune": {"store", "architectures", "tasks", "torch_models"},
     "tune": {"store", "tasks", "torch_models", "prune"},
     "quantize": {"store", "pack", "tasks", "torch_models", "prune", "tune"},
     "measure": {"store", "architectures", "pack", "tasks", "engine"},
     "run": {"store", "tasks", "torch_models", "prune", "tune", "quantize", "pack", "measure"},
-    "serve": {"store", "engine"},
+    "serve": {"store", "audio", "engine"},
     "compress": {
         *("store", "architectures", "tasks", "torch_models", "prune", "tune", "quantize", "pack", "engine", "measure"),
         *("plan", "run"),

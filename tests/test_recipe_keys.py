@@ -138,6 +138,7 @@ def comments() -> dict[str, str]:
 
 def test_the_documented_keys_are_those_that_are_read() -> None:
     assert DOCUMENT.read_text(encoding="utf-8") == page()
+    assert "|  |" not in page(), "a key that nothing is said of"
 
 
 def test_what_a_key_means_is_what_is_said_beside_it() -> None:

@@ -146,9 +146,9 @@ def _store(name: str) -> Store:
     return Store.open(RESULTS / f"{name}.json")
 
 
-def _is(cell: dict[str, Any], threads: int, phase: str, prompt: int, batch: int, isa: str = "native") -> bool:
+def _is(cell: dict[str, Any], threads: int, phase: str, prompt: int, batch: int) -> bool:
     about = tuple(cell[key] for key in ("shape", "threads", "phase", "prompt", "batch", "isa"))
-    return about == ("1.1b", threads, phase, prompt, batch, isa)
+    return about == ("1.1b", threads, phase, prompt, batch, "native")
 
 
 def _cells(name: str, threads: int, phase: str, prompt: int, batch: int = 1) -> dict[str, float]:

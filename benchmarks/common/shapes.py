@@ -43,9 +43,9 @@ class Shape:
         blocks = self.layers * sum(rows * cols for _, rows, cols in self.matrices.values())
         return blocks + self.vocabulary * self.hidden
 
-    def cache_bytes(self, tokens: int, bytes_per_value: int = 2) -> int:
-        """Of the keys and values of that many tokens."""
-        return 2 * self.layers * self.kv_heads * self.head_dim * tokens * bytes_per_value
+    def cache_bytes(self, tokens: int) -> int:
+        """Of the keys and values of that many tokens, in two bytes each."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * tokens * 2
 
     @property
     def config(self) -> dict[str, Any]:

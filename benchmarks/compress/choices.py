@@ -52,6 +52,7 @@ COLOURS = dict(
         strict=True,
     )
 )
+_ROUNDS = 8  # in which models are timed
 
 
 @dataclass(frozen=True)
@@ -130,13 +131,13 @@ def measure(shop: Workshop, entry: Entry, options: argparse.Namespace) -> tuple[
     return row, packed.output
 
 
-def milliseconds(models: Sequence[Path], threads: int, rounds: int = 8) -> list[float]:
-    """Of one token after 256, the least of rounds that load all models in turn, as prices are.
+def milliseconds(models: Sequence[Path], threads: int) -> list[float]:
+    """Of one token after 256, the least of all rounds, which load all models in turn, as prices are.
 
     The same model takes a tenth more or less from load to load.
     """
     found = []
-    for _ in range(rounds):
+    for _ in range(_ROUNDS):
         found.append([_milliseconds_once(path, threads) for path in models])
     return [float(each) for each in np.min(found, axis=0)]
 

@@ -49,10 +49,10 @@ def divergence(dense: Model, model: Model, samples: Sequence[Sample]) -> Diverge
     return Divergence(np.array(in_answers), np.array(answers), np.array(everywhere), np.array(tokens))
 
 
-def drawn(sums: Mapping[str, Sequence[float]], tokens: Sequence[int], seed: int = 0) -> dict[str, NDArray[np.float64]]:
+def drawn(sums: Mapping[str, Sequence[float]], tokens: Sequence[int]) -> dict[str, NDArray[np.float64]]:
     """Means per token [DRAWS] for sums of the same samples by name, drawn anew with replacement, the same for all."""
     counts = np.asarray(tokens, dtype=np.float64)
-    picks = np.random.default_rng(seed).integers(len(counts), size=(DRAWS, len(counts)))
+    picks = np.random.default_rng(0).integers(len(counts), size=(DRAWS, len(counts)))
     lengths = counts[picks].sum(axis=1)
     return {name: np.asarray(each)[picks].sum(axis=1) / lengths for name, each in sums.items()}
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from benchmarks.common.results import RECIPES, RESULTS, save
 from cutwork.compress.candidates import DENSE, parse
-from cutwork.compress.errors import place
+from cutwork.compress.linear_errors import place
 from cutwork.compress.menu import HEAD, Menu, Offer
 from cutwork.compress.solve import Option, Solver
 from cutwork.compress.workshop import Workshop

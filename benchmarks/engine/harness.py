@@ -24,7 +24,6 @@ from cutwork.tasks.task import final_number
 
 QUESTIONS = 500
 TEMPLATES = [43, 72, 58, 62, 26, 10, 6, 16]
-WITHIN = 0.5  # points
 _NAMES = {
     "choice": "the right number of four",
     "answer": "an answer of its own",

@@ -5,7 +5,7 @@
 A tiny sparse Llama goes through compressed-tensors 0.14.0.1 (`sparse-bitmask`, and `sparse-24-bitmask` where the model
 is 2:4) and 0.8.1 (the naming before 0.9), alone and after int8 quantisation, in a process of its own. Then the engine's
 logits must be those of the checkpoint it was made from, bit for bit, and so must every tensor that training loads.
-Leaves legacy_checkpoints.json in results/.
+Leaves legacy_checkpoints.json in results/, which is not kept in the repository: it is the same everywhere.
 """
 
 import argparse

@@ -109,14 +109,14 @@ def overview(store: Store, shape: str) -> str:
     return "\n".join(_table(("engine", *titles), rows)).rstrip()
 
 
-def zeros_table(store: Store, shape: str = "1.1b") -> str:
+def zeros_table(store: Store) -> str:
     """Decode after 16 tokens of our sparse models, times that of our own dense int4 and int8."""
     rows = []
     for name in (f"cutwork {weights} {zeros}%" for weights in ("int8", "int4") for zeros in (50, 75, 90)):
         cells = []
         for threads in (1, 2):
             for dense in ("cutwork int4 0%", "cutwork int8 0%"):
-                mine, other = (store.cells.get((each, shape, threads, 16, 1, "decode")) for each in (name, dense))
+                mine, other = (store.cells.get((each, "1.1b", threads, 16, 1, "decode")) for each in (name, dense))
                 cells.append(f"{mine['median'] / other['median']:.2f}×" if mine and other else "")
         if any(cells):
             rows.append([name.removeprefix("cutwork "), *cells])
@@ -126,11 +126,11 @@ def zeros_table(store: Store, shape: str = "1.1b") -> str:
     return "\n".join(_table(("weights", *heads), rows)).rstrip()
 
 
-def isa_table(store: Store, shape: str = "1.1b", isa: str = "avx2") -> str:
-    """What one instruction set gives, ours and theirs, on both numbers of threads."""
+def avx2_table(store: Store) -> str:
+    """What AVX2 gives, ours and theirs, on both numbers of threads."""
     lines = []
     for threads in (1, 2):
-        here = [c for c in store.cells.values() if (c["shape"], c["threads"], c["isa"]) == (shape, threads, isa)]
+        here = [c for c in store.cells.values() if (c["shape"], c["threads"], c["isa"]) == ("1.1b", threads, "avx2")]
         if here:
             lines += [f"{threads} thread{'s' * (threads > 1)}:", "", *_speeds(here)]
     return "\n".join(lines).rstrip()

@@ -132,12 +132,12 @@ def earlier_rows(file: Path, described: dict[str, Any], cells: set[tuple[str, fl
     return [row for row in earlier["rows"] if (row["loss"], row["target_sparsity"], row["seed"]) not in cells]
 
 
-def smoothed(values: list[float], weight: float = 0.9) -> list[float]:
+def smoothed(values: list[float]) -> list[float]:
     """A running mean that forgets, without a bias towards the start."""
     total = norm = 0.0
     result = []
     for value in values:
-        total, norm = weight * total + value, weight * norm + 1
+        total, norm = 0.9 * total + value, 0.9 * norm + 1
         result.append(total / norm)
     return result
 

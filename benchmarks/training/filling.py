@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from benchmarks.common.results import RESULTS, save
 from cutwork import _native
-from cutwork.compress.errors import place
+from cutwork.compress.linear_errors import place
 from cutwork.pack.masked import encode
 from cutwork.pack.slots import in_slots
 from cutwork.prune.adaptive import AdaptiveTiles

@@ -2,9 +2,9 @@
 
     python -m benchmarks.training.padding --model out/smollm2-gsm/sparse --teacher out/smollm2-gsm/teacher
 
-Samples are drawn and sorted within optimiser steps as `tune` does (`train/data.py`); the shares are those of three
-epochs of the demo's task and, with `--gsm8k DIRECTORY` (train.jsonl, test.jsonl), of GSM8K. Then, on some steps of the
-demo, forward and backward passes with a teacher are timed with micro-batches of several sizes, in turn, and with
+Samples are drawn and sorted within optimiser steps as `tune` does (`torch_models/data.py`); the shares are those of
+three epochs of the demo's task and, with `--gsm8k DIRECTORY` (train.jsonl, test.jsonl), of GSM8K. Then, on some steps
+of the demo, forward and backward passes with a teacher are timed with micro-batches of several sizes, in turn, and with
 samples cut to the shortest of their step, which is what a perfect packing would make of it. Leaves
 results/padding.json.
 """

@@ -6,6 +6,7 @@ from pathlib import Path
 
 PREFIX = "translate English to German: "
 SPECIAL = ["<pad>", "</s>", "<unk>"]  # ids 0, 1 and 2, as in T5
+_WIDTH = 256
 
 
 def write_tokenizer(directory: Path, texts: Iterable[str], vocabulary: int) -> None:
@@ -33,9 +34,7 @@ def write_tokenizer(directory: Path, texts: Iterable[str], vocabulary: int) -> N
     (directory / "tokenizer_config.json").write_text(json.dumps(described, indent=1) + "\n")
 
 
-def write_model(
-    directory: Path, seed: int, *, width: int = 256, inner: int = 512, heads: int = 4, layers: int = 4
-) -> None:
+def write_model(directory: Path, seed: int) -> None:
     """Write a T5 v1.1 with random weights, for the tokenizer that is there."""
     import torch
     from tokenizers import Tokenizer
@@ -43,12 +42,12 @@ def write_model(
 
     config = T5Config(
         vocab_size=-(-Tokenizer.from_file(str(directory / "tokenizer.json")).get_vocab_size() // 64) * 64,
-        d_model=width,
-        d_kv=width // heads,
-        d_ff=inner,
-        num_heads=heads,
-        num_layers=layers,
-        num_decoder_layers=layers,
+        d_model=_WIDTH,
+        d_kv=_WIDTH // 4,
+        d_ff=2 * _WIDTH,
+        num_heads=4,
+        num_layers=4,
+        num_decoder_layers=4,
         feed_forward_proj="gated-gelu",
         dropout_rate=0.0,
         tie_word_embeddings=False,
@@ -57,5 +56,5 @@ def write_model(
     )
     torch.manual_seed(seed)
     model = T5ForConditionalGeneration(config)
-    torch.nn.init.normal_(model.lm_head.weight, std=width**-0.5)  # T5's own start has logits sixteen times larger
+    torch.nn.init.normal_(model.lm_head.weight, std=_WIDTH**-0.5)  # T5's own start has logits sixteen times larger
     model.save_pretrained(directory)

@@ -29,6 +29,7 @@ EINEN = {"m": "einen", "f": "eine", "n": "ein"}
 ENDING = {"m": "en", "f": "e", "n": "es"}  # of an adjective after einen, eine, ein
 MEIN = {"m": "Mein", "f": "Meine"}
 HELD_OUT = 12  # one in so many meetings of words belongs to the test
+_LONGEST = 48  # characters of a pair that is taken from elsewhere
 
 
 def a(word: str) -> str:
@@ -284,7 +285,7 @@ def pairs(seed: int, *, held_out: bool) -> Iterator[Pair]:
             yield english, german
 
 
-def read_extra(path: Path, longest: int = 48) -> list[Pair]:
+def read_extra(path: Path) -> list[Pair]:
     """The short ones of the pairs in a JSON file, a list of [English, German]; each English text once."""
     found = {en.strip(): de.strip() for en, de in json.loads(path.read_text(encoding="utf-8"))}
-    return [(en, de) for en, de in found.items() if 0 < len(en) <= longest and 0 < len(de) <= longest]
+    return [(en, de) for en, de in found.items() if 0 < len(en) <= _LONGEST and 0 < len(de) <= _LONGEST]

@@ -11,6 +11,11 @@ class CutworkError(Exception):
     """
 
 
+def closed() -> CutworkError:
+    """What is raised where a model is used after it was closed."""
+    return CutworkError("the model is closed")
+
+
 @contextmanager
 def damaged_if_not_understood(path: object) -> Iterator[None]:
     """Make a CutworkError of what Python raises where the files of a model directory are not what they should be.

@@ -58,8 +58,9 @@ class Settings(BaseModel):
 class Losses(Settings):
     """Weights of the loss L = ce·CE + kl·KL + squarehead·SquareHead (arXiv 2310.06927)."""
 
-    ce: Annotated[float, Field(ge=0)] = 1.0
-    kl: Annotated[float, Field(ge=0)] = 0.0
+    ce: Annotated[float, Field(ge=0)] = 1.0  # cross entropy of the answers' tokens
+    kl: Annotated[float, Field(ge=0)] = 0.0  # divergence from what the teacher expects at the same tokens
+    # squared distance from the teacher's hidden states, relative to their size: every block, every token
     squarehead: Annotated[float, Field(ge=0)] = 0.0
     temperature: Annotated[float, Field(gt=0)] = 1.0  # of the KL term only
 
@@ -78,7 +79,7 @@ class Losses(Settings):
 class LoraSettings(Settings):
     """Low-rank adapters of the blocks' linears, masked so that training and merging them keep every zero."""
 
-    rank: Positive = 16
+    rank: Positive = 16  # columns of each of the two factors
     alpha: Annotated[float, Field(gt=0)] = 32.0  # the adapters' product is scaled by alpha / rank
     targets: tuple[str, ...] = ("*",)  # linears (fnmatch patterns on the whole name or its last part)
 
@@ -88,12 +89,12 @@ class Gradual(Settings):
 
     sparsity: Fraction  # at the end of the schedule, in every linear of the blocks
     method: Pruner = "sparsegpt"
-    pattern: Literal["unstructured", "1x4", "4x1"] = "unstructured"
+    pattern: Literal["unstructured", "1x4", "4x1"] = "unstructured"  # as in prune
     begin: Annotated[float, Field(ge=0, le=1)] = 0.0  # of the steps
     end: Annotated[float, Field(ge=0, le=1)] = 0.7  # of the steps; the rest recovers
     every: Positive = 20  # optimiser steps
-    calibration_samples: Positive = 32
-    damping: Annotated[float, Field(gt=0)] = 0.01
+    calibration_samples: Positive = 32  # drawn from the training samples, for all methods but magnitude
+    damping: Annotated[float, Field(gt=0)] = 0.01  # of the Hessian's mean diagonal
 
     @model_validator(mode="after")
     def _in_order(self) -> "Gradual":
@@ -105,23 +106,24 @@ class Gradual(Settings):
 class TuneSettings(Settings):
     """One fine-tuning run, dense or sparse: whatever is zero in a linear of a block stays zero when `keep_zeros`."""
 
-    epochs: Annotated[float, Field(gt=0)] = 1.0
+    epochs: Annotated[float, Field(gt=0)] = 1.0  # passes over the training samples
     max_steps: int = -1  # optimiser steps; overrides epochs when positive
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4  # at its peak, after the warm-up
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # of matrices; biases and norms have none
     warmup_steps: Annotated[int, Field(ge=0)] = 20  # at most half of all steps
-    schedule: Schedule = "linear"
+    schedule: Schedule = "linear"  # after the warm-up: down to 0 in a line or a cosine, or not at all
     batch_size: Positive = 32  # samples per optimiser step
     micro_batch_size: Positive = 8  # samples per forward pass; the rest is gradient accumulation
     packing: bool = later(False)  # those of a forward pass in one row without padding (decoder-only models)
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
     optimizer: str = "adamw_torch_fused"  # adam, muon, or any name transformers.TrainingArguments(optim=...) knows
     dtype: TorchDType = "auto"  # of the forward pass (autocast)
+    # compute what is inside a block again in the backward pass: less memory, about a third more computing
     gradient_checkpointing: bool = False
-    losses: Losses = Losses()
-    keep_zeros: bool = True
+    losses: Losses = Losses()  # what is learned, and from whom
+    keep_zeros: bool = True  # the result is checked; false lets training fill them
     save_every: Positive = 50  # optimiser steps between resumable checkpoints
-    seed: Seed = 0
+    seed: Seed = 0  # of the order of samples, dropout, and rounding at random (tune/low_bit.py)
     weights: WeightsDType = later("float32")  # bfloat16: with lora, or an optimizer that rounds them (tune/low_bit.py)
     lora: LoraSettings | None = later(None)  # train adapters only, and merge them
     teacher_dtype: TorchDType = later("auto")  # auto: that of the forward pass
@@ -140,10 +142,10 @@ class PruneSettings(Settings):
 
     method: Pruner = "alps"  # it keeps most; sparsegpt, which the paper has, takes under a third of its time
     sparsity: Fraction = 0.5  # fraction of zeros in every pruned linear
-    calibration_samples: Positive = 128
+    calibration_samples: Positive = 128  # drawn from the training samples; magnitude needs none but for owl
     damping: Annotated[float, Field(gt=0)] = 0.01  # of the Hessian's mean diagonal
     block_size: Positive = 128  # columns per block of SparseGPT and ROSE
-    seed: Seed = 0
+    seed: Seed = 0  # which samples calibrate, and what is drawn for token_weights
     pattern: PatternName = later("unstructured")
     rates: Rates = later("uniform")  # owl: blocks with more outliers keep more weights
     owl_threshold: Annotated[float, Field(gt=0)] = later(5.0)  # an outlier is this many times the mean score
@@ -202,15 +204,18 @@ class QuantizeSettings(Settings):
     """Weights and activations to fewer bits; zeros stay zeros.
 
     w8a8: weights int8 per output channel, activations int8 per token at run time. w4a16: weights int4 with a scale per
-    group of input columns, activations as they are. qat: a short fine-tuning that sees the rounding, then rounding.
+    group of input columns; activations as they are in transformers, int8 per token in this engine. qat: a short
+    fine-tuning that sees the rounding, then rounding.
     """
 
+    # of the blocks' linears, unless overrides say otherwise
     scheme: Scheme = "w8a8"
-    method: Quantizer = "gptq"
+    method: Quantizer = "gptq"  # rtn rounds to the nearest and needs no samples
+    # drawn from the training samples, for gptq and smoothing; qat trains on all of them
     calibration_samples: Positive = 128
-    damping: Annotated[float, Field(gt=0)] = 0.01
+    damping: Annotated[float, Field(gt=0)] = 0.01  # as in prune, for gptq
     ignore: tuple[str, ...] = DEFAULT_IGNORED  # modules (fnmatch patterns) kept in higher precision
-    seed: Seed = 0
+    seed: Seed = 0  # as in prune; a training by qat has its own
     group_size: Annotated[int, Field(ge=32)] = later(128)  # columns that share a scale in w4a16
     overrides: dict[str, Scheme | Literal["skip"]] = later({})  # module patterns; the first that matches wins
     smoothing: Fraction = later(0.0)  # SmoothQuant's strength; 0: none, the paper's is 0.5
@@ -238,8 +243,13 @@ class QuantizeSettings(Settings):
 
     @property
     def needs_samples(self) -> bool:
-        """Whether it looks at calibration data."""
-        return self.method != "rtn" or self.smoothing > 0
+        """Whether it looks at samples, calibration data or those that are trained on."""
+        return self.calibrates or self.method == "qat"
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether calibration data go through the model, a block at a time."""
+        return self.method == "gptq" or self.smoothing > 0
 
 
 class PackSettings(Settings):
@@ -252,47 +262,50 @@ class PackSettings(Settings):
 class TaskSettings(Settings):
     """Which task, and how much of it. `options` are the task's own keywords (see cutwork/tasks)."""
 
+    # a task's (tasks/load.py: gsm8k, gsm_symbolic, wmt14-en-de, common_voice, speech, translation, text, jsonl),
+    # a file of rows, a folder of recordings, or OWNER/NAME of a dataset of the Hub
     name: str
-    train_samples: Positive = 2000
-    test_samples: Positive = 200
+    train_samples: Positive = 2000  # at most; calibration draws from them, too
+    test_samples: Positive = 200  # at most, none of which is trained on
     validation_samples: Annotated[int, Field(ge=0)] = later(0)  # beside those of training, to measure tune's loss on
-    seed: Seed = 0
+    seed: Seed = 0  # of tasks that are generated, and of which samples are for validation
     max_length: Positive = 512  # tokens per training sample
     long: Long = later("drop")  # longer ones are left out and counted, cut at their end and counted, or an error
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {}  # as train, test, prompt, answer of rows; an unknown one is refused
 
 
 class CompareSettings(Settings):
     """What is measured at the end."""
 
     models: tuple[str, ...] = later(())  # which of the packed ones (dense-int8, sparse-int8, …: run/run.py); all
-    accuracy_samples: Positive = 200
+    accuracy_samples: Positive = 200  # test questions that every model is asked; no more than task.test_samples
     max_new_tokens: Positive = 128  # per answer
     num_beams: Positive = later(1)  # of the answers; 1: greedy
     lm_eval: tuple[str, ...] = later(())  # tasks of lm-eval, or YAML files of them, for every model
     lm_eval_limit: Positive | None = later(None)  # questions of each; all
     perplexity_text: Path | None = None  # a UTF-8 file; without it the task's held-out text
-    perplexity_tokens: Positive = 16384
-    prompt_tokens: Positive = 256
-    decode_tokens: Positive = 64
-    repeats: Positive = 5
+    perplexity_tokens: Positive = 16384  # of the text, from its beginning
+    prompt_tokens: Positive = 256  # that are read, random ones, when speed is timed
+    decode_tokens: Positive = 64  # that are written after them
+    repeats: Positive = 5  # rounds, each over all models in turn; speeds are medians
     threads: Annotated[int, Field(ge=0)] = 0  # 0: all CPUs this process may use
 
 
 class Recipe(Settings):
     """dense fine-tune → prune → sparse fine-tune → quantise → pack → compare."""
 
-    name: str
+    name: str  # what results and reports call the run
     model: str  # a directory, a name of the Hub (store/resolve.py), or one in store/demo_model.py
-    output: Path
+    output: Path  # the directory of all stages; cutwork run --output names another
     preview: bool = False  # first, the speed of the model and of one pruned by magnitude: before anything is trained
-    task: TaskSettings
+    task: TaskSettings  # what is trained on, and what models are asked in the end
     teacher: TuneSettings | None = None  # dense fine-tuning; without it the model is its own teacher
-    prune: PruneSettings = PruneSettings()
+    prune: PruneSettings = PruneSettings()  # at once, or by levels
     tune: Annotated[TuneSettings | None, _over(SPARSE)] = SPARSE  # null: what is pruned stays as it is
+    # the sparse model and, for comparison, the dense one; null: none is made in fewer bits
     quantize: QuantizeSettings | None = QuantizeSettings()
-    pack: PackSettings = PackSettings()
-    compare: CompareSettings = CompareSettings()
+    pack: PackSettings = PackSettings()  # the quantised models; the others are packed in the dtype of their name
+    compare: CompareSettings = CompareSettings()  # what is measured of every packed model
 
     @model_validator(mode="after")
     def _teacher_learns_from_labels(self) -> "Recipe":

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from cutwork.architectures import build_encoder_plan, build_plan
 from cutwork.errors import CutworkError
-from tests.bart_tiny import SMALL, VARIANTS, make
+from tests.engine.bart_tiny import SMALL, VARIANTS, make
 from tests.engine.tiny import relative
 from tests.text_to_text import VOCABULARY, load, save, torch_logits
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cutwork.architectures import ARCHITECTURES
-from tests import bart_tiny, t5gemma_tiny
 from tests.architectures.test_encoders import ENCODERS
+from tests.engine import bart_tiny, t5gemma_tiny
 from tests.engine.tiny import VARIANTS
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "architectures.md"

@@ -12,8 +12,8 @@ from cutwork.prune.prune import prune
 from cutwork.quantize.quantize import quantize
 from cutwork.recipe import PruneSettings, QuantizeSettings, TuneSettings
 from cutwork.tune.tune import tune
-from tests import bart_tiny, t5gemma_tiny
 from tests.architectures import test_t5
+from tests.engine import bart_tiny, t5gemma_tiny
 from tests.engine.tiny import byte_level_tokenizer, relative, torch, transformers
 from tests.text_to_text import ANSWER, INPUTS, load, save, torch_logits, written
 from tests.torch_models.tiny import sums

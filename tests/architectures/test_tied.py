@@ -11,9 +11,8 @@ from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
 from cutwork.pack.pack import pack
 from cutwork.pack.restore import restore
-from tests import bart_tiny
 from tests.architectures import test_t5
-from tests.engine import tiny
+from tests.engine import bart_tiny, tiny
 from tests.engine.tiny import relative, transformers
 from tests.text_to_text import ANSWER, INPUTS, load, torch_logits
 

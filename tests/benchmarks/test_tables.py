@@ -41,6 +41,11 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(there), link
 
 
+def test_every_picture_is_shown() -> None:
+    linked = "\n".join(page.read_text() for page in PAGES)
+    assert not [file.name for file in RESULTS.rglob("*.png") if f"/{file.name})" not in linked]
+
+
 def test_a_changed_number_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = ROOT / "docs" / "results" / "recovery.md"
     copy = tmp_path / "recovery.md"

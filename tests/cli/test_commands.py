@@ -95,6 +95,8 @@ def test_bench_and_explain_and_eval(cutwork: Any, checkpoint: Path, packed: Path
     assert dense and set(dense) == {"stored dense, too few zeros to profit"}
     status, out, _ = cutwork("explain", packed, "-r", 2, "--all")
     assert status == 0 and "self_attn.{q_proj,k_proj,v_proj}" in out and "GB/s" in out
+    status, out, _ = cutwork("explain", packed, "-r", 1, "--after", 40, "--json")
+    assert status == 0 and json.loads(out)["context"] == 40
 
     text = tmp_path / "text.txt"
     text.write_text("some words that nobody will remember " * 20)
@@ -167,6 +169,7 @@ def test_bad_input_is_one_sentence(cutwork: Any, checkpoint: Path, packed: Path,
         (["eval", packed, "--task", "gsm8k", "--limit", 5], "--limit is for --lm-eval alone"),
         (["eval", packed, "--text", recipe, "--samples", 5], "--samples is for --task or --recipe alone"),
         (["eval", packed, "--task", "gsm8k", "--seed", -1], "--seed"),
+        (["eval", packed, "--text", recipe, "--seed", 5], "--seed is for --task or --recipe alone"),
         (
             ["compress", checkpoint, tmp_path / "o", "--task", batched, "--speedup", 2, "--sure"],
             "--sure is for --within",
@@ -249,7 +252,7 @@ def test_chat_draws_as_the_model_says_unless_told_otherwise(
     shutil.copytree(packed, tmp_path / "model")
     (tmp_path / "model" / "generation_config.json").write_text(json.dumps(said))
     lines = iter(["hello\n", ""])
-    monkeypatch.setattr("cutwork.engine.chat.answer.answer_parts", answered)
+    monkeypatch.setattr("cutwork.engine.chat.answer_parts.answer_parts", answered)
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
     monkeypatch.setattr("sys.stdin.readline", lambda: next(lines), raising=False)
     status, _, _ = cutwork("chat", tmp_path / "model", "-n", 4, *arguments)
@@ -264,7 +267,7 @@ def test_what_cannot_be_answered_from_a_pipe_is_an_error(
         yield
 
     lines = iter(["hello\n", ""])
-    monkeypatch.setattr("cutwork.engine.chat.answer.answer_parts", refused)
+    monkeypatch.setattr("cutwork.engine.chat.answer_parts.answer_parts", refused)
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
     monkeypatch.setattr("sys.stdin.readline", lambda: next(lines), raising=False)
     status, out, err = cutwork("chat", packed)
@@ -333,7 +336,7 @@ def test_a_question_that_was_stopped_is_forgotten(cutwork: Any, packed: Path, mo
             raise KeyboardInterrupt
         yield from ()
 
-    monkeypatch.setattr("cutwork.engine.chat.answer.answer_parts", stopped_once)
+    monkeypatch.setattr("cutwork.engine.chat.answer_parts.answer_parts", stopped_once)
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
     monkeypatch.setattr("sys.stdin.readline", lambda: next(lines), raising=False)
     status, _, _ = cutwork("chat", packed)

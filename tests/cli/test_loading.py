@@ -4,6 +4,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cutwork.cli import app
+from cutwork.cli.loading import _options
+from cutwork.engine.load_options import _DEFAULTS
 from cutwork.engine.model import Model
 
 COMMANDS = {
@@ -60,6 +62,11 @@ def test_every_command_hands_them_to_the_model(command, loaded):
     assert isinstance(result.exception, Loaded), result.output
     [(path, options)] = loaded
     assert path == "model" and options | made == options
+
+
+def test_what_nobody_asked_for_is_as_the_library_has_it():
+    given = _options()
+    assert {name: value for name, value in given.items() if name != "reorder_weights"}.items() <= _DEFAULTS.items()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

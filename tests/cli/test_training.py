@@ -172,6 +172,17 @@ def test_bad_options_are_one_sentence(tmp_path: Path) -> None:
         call("tune", tmp_path / "nowhere", tmp_path / "out", "--task", "gsm8k")
 
 
+def test_overrides_choose_other_schemes(tmp_path: Path) -> None:
+    dense = write_tiny_checkpoint(tmp_path / "dense")
+    chosen = ["--override", "*.down_proj=w4a16", "--override", "*.up_proj=skip"]
+    report = json.loads(call("quantize", dense, tmp_path / "out", "--method", "rtn", "--json", *chosen))
+    bits = {layer["name"].rpartition(".")[2]: layer["bits"] for layer in report["layers"]}
+    assert bits["down_proj"] == 4 and bits["gate_proj"] == 8 and "up_proj" not in bits
+    for wrong in ("*.down_proj=w2", "w4a16", "=skip"):
+        with pytest.raises(CutworkError, match=r"--override .*: expected PATTERN=SCHEME"):
+            call("quantize", dense, tmp_path / "none", "--method", "rtn", "--override", wrong)
+
+
 @pytest.mark.parametrize("name", ["tune", "prune", "quantize"])
 def test_help_has_an_example(name: str) -> None:
     assert f"cutwork {name} " in call(name, "--help")

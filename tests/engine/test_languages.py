@@ -6,7 +6,7 @@ from tokenizers.processors import TemplateProcessing
 from cutwork.engine.languages import language_token
 from cutwork.engine.translation import answers_in
 from cutwork.errors import CutworkError
-from tests.bart_tiny import make
+from tests.engine.bart_tiny import make
 from tests.engine.tiny import byte_level_tokenizer, torch
 from tests.text_to_text import load
 

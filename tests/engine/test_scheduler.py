@@ -61,14 +61,14 @@ def test_long_prompts_are_chunked_and_decoding_goes_on():
     s.step()
     tokens, sequences = s._executor.steps[-1]
     assert len(tokens) == 8  # the step is full
-    assert tokens[0] == short.tokens[1] and (sequences[1:] == long.slot).all()
+    assert tokens[0] == short.tokens[1] and (sequences[1:] == long.row).all()
     assert len(short.tokens) == 3  # it got its token while the prompt came in
     run(s)
     assert short.tokens[1:] == expected(7, 30)
     assert long.tokens[20:] == expected(19, 5)
 
 
-def test_waiting_ones_start_in_order_when_a_slot_is_free():
+def test_waiting_ones_start_in_order_when_a_row_is_free():
     s = scheduler(max_batch=2)
     sequences = [add(s, [i + 1], 4 + i) for i in range(5)]
     s.step()
@@ -96,8 +96,8 @@ def test_short_memory_delays_but_changes_nothing(blocks):
         assert s.cache.free == blocks - len(used)
     assert [q.tokens[q.prompt_tokens :] for q in sequences] == [expected(i + 1, 25) for i in range(6)]
     assert s.cache.free == blocks
-    assert sorted(s._slots.free) == list(range(5))
-    assert (s._slots.tables == -1).all()
+    assert sorted(s._rows.free) == list(range(5))
+    assert (s._rows.tables == -1).all()
 
 
 def test_cancelling_frees_everything_wherever_it_is():
@@ -168,7 +168,7 @@ def test_an_urgent_request_does_not_wait_for_a_long_prompt():
     s.step()
     same, urgent = (s.add([place], max_new_tokens=2, sampling=Sampling(), priority=place) for place in (1, 0))
     s.step()
-    assert len(urgent.tokens) == 2 and same.slot < 0
+    assert len(urgent.tokens) == 2 and same.row < 0
     run(s)
     assert [len(each.tokens) for each in (slow, same, urgent)] == [152, 3, 2 + 1]
 

@@ -11,7 +11,7 @@ import pytest
 
 from cutwork.engine.decoding.requests import Piece
 from cutwork.engine.decoding.running import Chosen
-from cutwork.engine.decoding.turn import Turn
+from cutwork.engine.decoding.step_lock import StepLock
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
 
@@ -185,7 +185,7 @@ def test_a_closed_model_says_what_it_holds(model: Model) -> None:
 
 
 def test_a_turn_that_is_waited_for_can_be_interrupted() -> None:
-    turn, end, taken = Turn(), threading.Event(), threading.Event()
+    turn, end, taken = StepLock(), threading.Event(), threading.Event()
 
     def hold() -> None:
         with turn:

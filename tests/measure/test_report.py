@@ -8,7 +8,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from cutwork.errors import CutworkError
-from cutwork.measure.report.card import card
+from cutwork.measure.report.model_card import model_card
 from cutwork.measure.report.results import load_results, told_apart
 from cutwork.measure.report.tables import console_table, headings, markdown, table_rows
 from cutwork.measure.report.write import write_report
@@ -127,7 +127,7 @@ def test_a_card_has_all_that_was_measured_and_says_what_was_learned() -> None:
     task = {"name": "jsonl", "options": {"train": "./train.jsonl", "test": "./test.jsonl"}}
     run["settings"] = {"model": "m", "task": task, "compare": compare}
     manifest = Manifest(version=1, config={"model_type": "llama"}, source=Source(kind="checkpoint"), weights={})
-    text = card("me/it", None, run, "sparse-int8", manifest, "0", template=False, examples=False)
+    text = model_card("me/it", None, run, "sparse-int8", manifest, "0", template=False, examples=False)
     assert "`m`, fine-tuned on ./train.jsonl, with 60%" in text
     assert "200 held-out questions of ./test.jsonl, the same" in text
     assert "| accuracy (95% interval) | BLEU | chrF | arc acc_norm | perplexity |" in text

@@ -5,6 +5,8 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
+from cutwork.engine.reference import executor as interpreter
+
 from .executor_plans import ISAS, Sequence, cache_for, llama, reference, run_batch
 
 # float32 rounding through two layers; int8 activations near a rounding boundary may besides fall to the other side.
@@ -209,7 +211,6 @@ def test_profile_and_sizes(rng):
 
 
 def test_agrees_with_the_python_interpreter(rng):
-    interpreter = pytest.importorskip("cutwork.engine.reference.executor")
     plan = llama(rng, window=20)
     cache = cache_for(plan)
     weights = [interpreter.Weight.dense(weight.to_dense()) for weight in plan.weights]

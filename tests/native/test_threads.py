@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import traceback
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from cutwork import _native
 
 from .executor_plans import Plan, Sequence, cache_for, llama, run_batch
 
+TASKS = Path("/proc/self/task")  # the threads of this process
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
@@ -151,9 +153,14 @@ def test_a_second_call_at_the_same_time_is_refused():
     assert executor.step(*batch)[0, 0] == 512
 
 
-def test_executors_come_and_go(plan):
+@pytest.mark.skipif(not TASKS.exists(), reason="the system does not tell threads")
+def test_executors_come_and_go_with_their_threads(plan):
+    before = len(os.listdir(TASKS))
     for threads in (1, 2, 4) * 20:
-        plan.executor(threads=threads, cache=cache_for(plan))
+        executor = plan.executor(threads=threads, cache=cache_for(plan))
+        assert len(os.listdir(TASKS)) == before + threads - 1
+        del executor
+    assert len(os.listdir(TASKS)) == before
 
 
 def in_child(check):

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cutwork import _native
 from cutwork.errors import CutworkError
 from cutwork.pack.decode import decode
 from cutwork.pack.masked import BLOCK_COLS, GROUP_ROWS, encode
@@ -72,12 +73,11 @@ def test_the_order_of_values_is_the_documented_one() -> None:
 
 @pytest.mark.parametrize("dtype", ["f32", "bf16", "i8"])
 def test_the_native_module_reads_it(dtype: str) -> None:
-    native = pytest.importorskip("cutwork._native")
     random = np.random.default_rng(1)
     dense = random.integers(1, 100, (37, 201)).astype(VALUES[dtype])
     dense[random.random(dense.shape) < 0.8] = 0
     weight = encode(dense, np.ones(37, np.float32) if dtype == "i8" else None)
-    loaded = native.Weight.masked("bitmask", 37, 201, weight.values, weight.mask, weight.offsets, weight.scale)
+    loaded = _native.Weight.masked("bitmask", 37, 201, weight.values, weight.mask, weight.offsets, weight.scale)
     assert loaded.nonzeros == weight.nonzeros == np.count_nonzero(dense)
     assert as_bits(loaded.to_dense()) == as_bits(dense)
 
@@ -171,8 +171,7 @@ def test_zeros_in_blocks_are_stored_as_blocks(kind, encoding, high, wide):
     assert weight.encoding == encoding and weight.nonzeros >= np.count_nonzero(dense)
     np.testing.assert_array_equal(decode(weight), dense)
     verify("w", weight)
-    native = pytest.importorskip("cutwork._native")
-    loaded = native.Weight.masked(encoding, rows, cols, weight.values, weight.mask, weight.offsets, scale)
+    loaded = _native.Weight.masked(encoding, rows, cols, weight.values, weight.mask, weight.offsets, scale)
     np.testing.assert_array_equal(loaded.to_dense(), dense)
     damaged = replace(weight, values=np.ones_like(weight.values))
     with pytest.raises(CutworkError, match=r"beyond the last row or column|padding"):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cutwork import _native
 from cutwork.errors import CutworkError
 from cutwork.pack.decode import decode
 from cutwork.pack.pack import pack
@@ -137,9 +138,8 @@ def test_contents_that_a_kernel_trusts(packed: Path, tmp_path: Path, part: str, 
         restore(packed, tmp_path / "back")
     assert not (tmp_path / "back").exists()
     if part != "values":
-        native = pytest.importorskip("cutwork._native")
         with pytest.raises(ValueError, match=r"row group|offset|nonzeros"):
-            native.Weight.masked("bitmask", *weight.shape, weight.values, weight.mask, weight.offsets, weight.scale)
+            _native.Weight.masked("bitmask", *weight.shape, weight.values, weight.mask, weight.offsets, weight.scale)
 
 
 def test_a_scale_may_be_negative(tmp_path: Path) -> None:

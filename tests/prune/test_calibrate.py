@@ -65,6 +65,7 @@ def test_what_is_held_out_judges_and_teaches_nothing(changes: bool) -> None:
         model, [collate(shown)], lambda group, s: found.update(dict.fromkeys(group, s)), QUIET, "",
         held_out=[collate(held_out[:2]), collate(held_out[2:])], changes=changes,
     )  # fmt: skip
+    assert list(found) == list(block_linears(model))
     for name, statistics in found.items():
         assert torch.allclose(statistics.matrix, seen(model, shown)[name], rtol=1e-3, atol=1e-5), name
         inputs = statistics.held_out
@@ -215,6 +216,7 @@ def test_squares_are_the_hessians_diagonal() -> None:
     squares: dict[str, MeanSquares] = {}
     walk(model, batches, lambda group, s: whole.update(dict.fromkeys(group, s)), QUIET, "")
     survey(model, batches, lambda group, s: squares.update(dict.fromkeys(group, s)), QUIET, "")
+    assert list(whole) == list(squares) == list(block_linears(model))
     for name, statistics in whole.items():
         assert squares[name].squares.shape == (len(statistics.matrix),)
         assert torch.allclose(squares[name].squares, statistics.squares, rtol=1e-4)

@@ -220,6 +220,21 @@ def test_owl_keeps_more_where_there_are_outliers_and_as_much_in_all(dense: Path,
     assert {round(r["sparsity"], 2) for r in report["layers"]} == {0.68, 0.52}
 
 
+def test_owl_spreads_rates_by_its_settings(dense: Path, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(dense)
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[::16] *= 20
+    store(model, tmp_path / "dense", dense)
+
+    def rates(name: str, **options: float) -> list[float]:
+        settings = FEW.model_copy(update={"rates": "owl", **options})
+        report = prune(tmp_path / "dense", tmp_path / name, settings, sums(20), console=QUIET)
+        return sorted({round(layer["sparsity"], 2) for layer in report["layers"]})
+
+    assert rates("wide", owl_spread=0.16) == [0.44, 0.76]
+    assert rates("no outliers", owl_threshold=1e9) == [0.6]
+
+
 def test_rates_of_modules_come_first(dense: Path, tmp_path: Path) -> None:
     rates = {"*.0.*.down_proj": 0.0, "*.down_proj": 0.25}
     report = prune(dense, tmp_path / "out", FEW.model_copy(update={"modules": rates}), sums(20), console=QUIET)

@@ -148,6 +148,7 @@ def test_the_engine_reads_what_transformers_reads(quantized: Path) -> None:
 
 def test_report_says_what_each_layer_lost(quantized: Path) -> None:
     report = json.loads((quantized / "quantize-report.json").read_text())
+    assert report["layers"]
     for layer in report["layers"]:
         assert 0 <= layer["sparsity"] - layer["sparsity_before"] < (0.02 if layer["bits"] == 8 else 0.1)
         if report["settings"]["method"] == "gptq":

@@ -104,7 +104,9 @@ def test_more_work_takes_longer(model: Path, recipe: Recipe, monkeypatch: pytest
     assert longer("prune", [PruneSettings(method="magnitude")], [PruneSettings(method="sparsegpt")])
     assert longer("prune", [PruneSettings(method="sparsegpt")], [PruneSettings(method="alps")])
     assert longer("quantize", [QuantizeSettings(method="rtn")], [QuantizeSettings(method="gptq")])
-    assert longer("quantize", [QuantizeSettings(method="gptq")], [QuantizeSettings(method="qat", qat=learned)])
+    trained, rounded = QuantizeSettings(method="qat", qat=learned), QuantizeSettings(method="rtn")
+    parts = [durations.tune(learned), durations.quantize(rounded)]
+    assert durations.quantize(trained) == pytest.approx(sum(filter(None, parts)))
     assert longer("compare", [CompareSettings(), 2], [CompareSettings(), 3])
     assert not (model.with_name("nothing")).exists()
 

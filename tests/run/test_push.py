@@ -14,10 +14,10 @@ import yaml
 pytest.importorskip("torch")
 
 from cutwork.measure.interval import wilson
-from cutwork.measure.report.card import commands
+from cutwork.measure.report.model_card import commands
 from cutwork.pack.manifest import read_manifest
 from cutwork.recipe import Recipe, load_recipe
-from cutwork.run.repository import _without_places
+from cutwork.run.hub_repository import _without_places
 from cutwork.run.run import run as carry_out
 from cutwork.store.examples import FILE as EXAMPLES
 from cutwork.store.resolve import hub_name

@@ -211,6 +211,20 @@ def test_a_change_redoes_only_what_depends_on_it(
     assert set(stages_to_do(change(recipe))) == redone
 
 
+def test_a_text_of_ones_own_is_what_perplexity_is_of(copy: tuple[Recipe, Path], tmp_path: Path) -> None:
+    recipe, output = copy
+    before = {row["name"]: row["perplexity"] for row in load_results(output)["variants"]}
+    (tmp_path / "own.txt").write_text("some words that nobody will remember " * 20)
+    own = changed(recipe, "compare", perplexity_text=tmp_path / "own.txt")
+    assert stages_to_do(own) == ["results.json"]
+    run(own, console=silent())
+    after = {row["name"]: row["perplexity"] for row in load_results(output)["variants"]}
+    assert before.keys() == after.keys() and all(before[name] != after[name] for name in before)
+    assert stages_to_do(own) == []
+    (tmp_path / "own.txt").write_text("other words that nobody will remember " * 20)
+    assert stages_to_do(own) == ["results.json"]
+
+
 def test_what_is_pruned_while_quantising_is_compared_with_a_dense_model(copy: tuple[Recipe, Path]) -> None:
     recipe = changed(copy[0], "quantize", sparsity=0.75)
     assert "sparse-quantized" in stages_to_do(recipe) and "dense-quantized" not in stages_to_do(recipe)

@@ -94,6 +94,7 @@ SCHEMA = {
 def test_json_schema_is_followed(client, temperature):
     form = {"type": "json_schema", "json_schema": {"name": "person", "schema": SCHEMA, "strict": True}}
     answer = ask(client, response_format=form, max_tokens=100, n=3, temperature=temperature, seed=1).json()
+    assert len(answer["choices"]) == 3
     for choice in answer["choices"]:
         value = json.loads(choice["message"]["content"])
         assert set(value) == {"name", "age"} and 0 <= value["age"] <= 99 and len(value["name"]) <= 5
@@ -214,6 +215,7 @@ def test_forms_that_cannot_be_had_are_refused(client, fields, param, message):
 def test_a_call_can_be_required(client, choice, n):
     tools = [WEATHER] if choice == "required" else [WEATHER, TIME]
     answer = ask(client, tools=tools, tool_choice=choice, max_tokens=200, n=n, temperature=1, seed=1).json()
+    assert len(answer["choices"]) == n
     for one in answer["choices"]:
         assert one["finish_reason"] == "tool_calls" and one["message"]["content"] is None
         (call,) = one["message"]["tool_calls"]

@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cutwork.cli import app as commands
+from cutwork.cli.serve import GRACE
 from cutwork.errors import CutworkError
 from cutwork.serve.http.app import make_app
 from cutwork.serve.http.bodies import Bodies
@@ -318,25 +320,61 @@ def connect(client):
     return socket.create_connection((client.base_url.host, client.base_url.port), timeout=10)
 
 
+@pytest.fixture
+def configured(tmp_path, monkeypatch):
+    """Calls `cutwork serve` with some options: what it says, and the server's configuration, which is not run."""
+    write_tiny_checkpoint(tmp_path / "tiny", seed=0)
+
+    def call(*arguments):
+        seen = []
+
+        def run(self, sockets):
+            seen.append(self.config)
+            self.config.app.state.models.drain(0)
+            self.config.app.state.models.join()
+            sockets[0].close()
+
+        monkeypatch.setattr("uvicorn.Server.run", run)
+        monkeypatch.setattr("cutwork.serve.log.log_as_json", lambda: None)
+        result = CliRunner().invoke(commands, ["serve", str(tmp_path / "tiny"), "--port", "0", *arguments])
+        assert result.exit_code == 0, result.output
+        [config] = seen
+        return result.output, config
+
+    return call
+
+
 @pytest.mark.parametrize(
     ("arguments", "loud"),
     [(["--host", "0.0.0.0"], True), (["--host", "0.0.0.0", "--api-key", "k"], False), ([], False)],
 )
-def test_a_server_that_is_open_to_others_says_so(tmp_path, monkeypatch, arguments, loud):
-    write_tiny_checkpoint(tmp_path / "tiny", seed=0)
-    seen = []
-
-    def run(self, sockets):
-        seen.append(self.config)
-        self.config.app.state.models.drain(0)
-        self.config.app.state.models.join()
-        sockets[0].close()
-
-    monkeypatch.setattr("uvicorn.Server.run", run)
-    monkeypatch.setattr("cutwork.serve.log.log_as_json", lambda: None)
-    result = CliRunner().invoke(commands, ["serve", str(tmp_path / "tiny"), "--port", "0", *arguments])
-    assert result.exit_code == 0, result.output
-    assert ("WARNING: everybody" in result.output) == loud
-    [config] = seen
+def test_a_server_that_is_open_to_others_says_so(configured, arguments, loud):
+    said, config = configured(*arguments)
+    assert ("WARNING: everybody" in said) == loud
     assert issubclass(config.http, H11Protocol)  # which bounds the size of headers
-    assert not config.proxy_headers  # nobody gives himself another address
+
+
+@pytest.mark.parametrize("given", [None, "10.0.0.1"])
+def test_only_a_proxy_that_is_named_gives_clients_another_address(configured, monkeypatch, given):
+    monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
+    if given:
+        monkeypatch.setenv("FORWARDED_ALLOW_IPS", given)
+    _, config = configured()
+    assert config.proxy_headers == (given is not None)
+    assert given in (None, config.forwarded_allow_ips)
+
+
+def test_options_of_the_command_reach_the_server(configured):
+    _, config = configured(
+        *("--queue", "7", "--deadline", "8", "--max-tokens", "9", "--pace", "0.5", "--max-loaded", "1"),
+        *("--idle-timeout", "11", "--drain", "12", "--allow-priority", "--allow-host", "own.example"),
+    )
+    [stands_before] = [each for each in config.app.user_middleware if each.cls is RequestMiddleware]
+    limits = stands_before.kwargs["limits"]
+    assert (limits.queue, limits.deadline, limits.max_tokens, limits.pace) == (7, 8, 9, 0.5)
+    assert (limits.loaded, limits.idle, limits.priority) == (1, 11, True)
+    assert stands_before.kwargs["hosts"] == ["own.example", "127.0.0.1"]
+    assert config.timeout_graceful_shutdown == 12 + GRACE
+    _, usual = configured()
+    [stands_before] = [each for each in usual.app.user_middleware if each.cls is RequestMiddleware]
+    assert replace(stands_before.kwargs["limits"], requests=Limits.requests) == Limits()

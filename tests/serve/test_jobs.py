@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from cutwork.serve.http.errors import ApiError
+from cutwork.serve.jobs.fair_lock import FairLock
 from cutwork.serve.jobs.job import Job, ModelThread
-from cutwork.serve.jobs.turn import Turn
 from cutwork.serve.metrics import Metrics, ModelMetrics
 
 from .conftest import until
@@ -25,7 +25,7 @@ class Counter(ModelThread[Job[int]]):
     """Sends 0, 1, 2, … to its only job while it may."""
 
     def __init__(self, metrics, limit=2):
-        super().__init__(MODEL, ModelMetrics(metrics, "m"), limit=limit, turn=Turn())
+        super().__init__(MODEL, ModelMetrics(metrics, "m"), limit=limit, turn=FairLock())
         self.job, self.count, self.released = None, 0, []
         self.pause = threading.Event()
 
@@ -157,7 +157,7 @@ def test_an_event_loop_that_is_gone_ends_its_jobs(thread):
 
 
 def test_turns_go_to_who_has_waited_longest():
-    turn, order, ready = Turn(), [], threading.Barrier(3)
+    turn, order, ready = FairLock(), [], threading.Barrier(3)
 
     def work(name):
         with turn:

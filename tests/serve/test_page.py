@@ -10,8 +10,9 @@ from cutwork.store.examples import write_examples
 from tests.engine.speech.tiny import save as save_whisper
 from tests.engine.speech.tiny import sound
 
-from .. import bart_tiny, text_to_text
+from .. import text_to_text
 from ..architectures.test_t5 import make as make_t5
+from ..engine import bart_tiny
 from ..engine.test_languages import tokenizer as language_tokenizer
 from .conftest import Model, force, metric, serving, slow, until
 

@@ -151,9 +151,9 @@ def test_a_budget_closes_the_thought(recorded, budget):
 def test_json_comes_after_the_thought(recorded):
     form = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": {"type": "boolean"}}}
     with recorded(ALWAYS) as client:
-        for choice in ask(client, response_format=form, thinking_budget=5, n=2, temperature=1, seed=2).json()[
-            "choices"
-        ]:
+        answer = ask(client, response_format=form, thinking_budget=5, n=2, temperature=1, seed=2).json()
+        assert len(answer["choices"]) == 2
+        for choice in answer["choices"]:
             assert json.loads(choice["message"]["content"]) in (True, False) and choice["message"]["reasoning"]
 
 

@@ -4,8 +4,8 @@ import pytest
 
 from cutwork.serve.limits import Limits
 
-from .. import bart_tiny
 from ..architectures.test_t5 import make
+from ..engine import bart_tiny
 from ..engine.test_languages import tokenizer
 from ..text_to_text import load, save
 from .conftest import metric, serving, until

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cutwork.cli import app
-from cutwork.engine.load import read_model
+from cutwork.engine.assemble import read_model
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
 from cutwork.pack.pack import pack

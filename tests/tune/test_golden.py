@@ -1,6 +1,6 @@
 """Loss and gradient-norm curves of a short sparse run of every family, as they were recorded.
 
-python -m tests.train.test_golden       # records them anew: only after a change that is meant to change them
+python -m tests.tune.test_golden       # records them anew: only after a change that is meant to change them
 """
 
 import json
@@ -52,6 +52,7 @@ def curves(family: str, directory: Path) -> dict[str, list[float]]:
 def test_curves_are_as_recorded(family: str, tmp_path: Path) -> None:
     recorded = json.loads((GOLDEN / f"{family}.json").read_text())
     found = curves(family, tmp_path)
+    assert recorded.keys() == found.keys() and recorded["loss"]
     for key, values in recorded.items():
         assert found[key] == pytest.approx(values, rel=2e-3), key
 

@@ -17,11 +17,11 @@ from cutwork.torch_models.load import load_model
 from cutwork.tune import low_bit
 from cutwork.tune.console import read_log
 from cutwork.tune.estimate import estimate
-from cutwork.tune.load import store_as
 from cutwork.tune.low_bit import low_bit_adamw
 from cutwork.tune.masks import sparsity
 from cutwork.tune.optimizer_state import state_bytes
 from cutwork.tune.optimizers import own_optimizer
+from cutwork.tune.student_and_teacher import store_as
 from cutwork.tune.trainer import SparseTrainer
 from cutwork.tune.tune import tune
 from tests.tiny_checkpoint import write_tiny_checkpoint

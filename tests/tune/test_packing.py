@@ -11,7 +11,7 @@ from cutwork.errors import CutworkError
 from cutwork.recipe import Losses, TuneSettings
 from cutwork.tasks.rendering import IGNORED
 from cutwork.torch_models.packing import check_packing, collate_packed
-from cutwork.tune.load import store_as
+from cutwork.tune.student_and_teacher import store_as
 from cutwork.tune.trainer import SparseTrainer
 from cutwork.tune.tune import tune
 from tests.tiny_checkpoint import write_tiny_checkpoint

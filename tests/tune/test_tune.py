@@ -32,9 +32,9 @@ from cutwork.tune import trainer as trainer_module
 from cutwork.tune import tune as tune_module
 from cutwork.tune.arguments import training_arguments
 from cutwork.tune.console import read_log
-from cutwork.tune.load import load_student
 from cutwork.tune.masks import LostZerosError, sparsity
 from cutwork.tune.resume import remove
+from cutwork.tune.student_and_teacher import load_student, load_teacher
 from cutwork.tune.trainer import SparseTrainer
 from cutwork.tune.tune import tune
 from tests.tiny_checkpoint import write_tiny_checkpoint
@@ -476,6 +476,22 @@ def test_bad_settings_are_one_sentence(
     with pytest.raises(CutworkError, match=message):
         run(sparse, tmp_path / "tuned", dense, SETTINGS.model_copy(update=change))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "bfloat16", "dtype"),
+    [
+        ("auto", False, "float32"),
+        ("auto", True, "bfloat16"),
+        ("bfloat16", False, "bfloat16"),
+        ("float32", True, "float32"),
+    ],
+)
+def test_the_teacher_is_kept_in_what_is_asked(dense: Path, asked: Any, bfloat16: bool, dtype: str) -> None:
+    settings = SETTINGS.model_copy(update={"teacher_dtype": asked})
+    student = load_student(dense, settings, "eager")
+    teacher = load_teacher(dense, settings, bfloat16, "eager", student, torch.device("cpu"))
+    assert {parameter.dtype for parameter in teacher.parameters()} == {getattr(torch, dtype)}
 
 
 def test_a_process_has_one_gpu_however_many_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

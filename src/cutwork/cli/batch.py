@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from cutwork.cli.console import waits_for
 from cutwork.cli.loading import AdaptersOption, ModelArgument, loads_model, named_adapters
 from cutwork.cli.options import Overwrite
 from cutwork.progress import progress_bar
@@ -47,9 +48,7 @@ def batch(
                 output,
                 adapters={name: Path(path) for name, path in adapters.items()},
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
-                waits=lambda: bar.console.print(
-                    f"another process is writing {output}; waiting for it", highlight=False
-                ),
+                waits=waits_for(bar.console, output),
             )
         finally:
             loaded.close()

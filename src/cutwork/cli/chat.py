@@ -45,7 +45,7 @@ def chat(
 
     Example: [bold]cutwork chat Qwen/Qwen3-0.6B --system "Answer briefly."[/bold]
     """
-    from cutwork.engine.chat.answer import answer_parts
+    from cutwork.engine.chat.answer_parts import answer_parts
     from cutwork.engine.model import Model
 
     console = Console()

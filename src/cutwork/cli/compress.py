@@ -20,12 +20,12 @@ from cutwork.cli.training import (
     task_options,
 )
 from cutwork.errors import CutworkError
-from cutwork.recipe import Pruner, PruneSettings, Recipe, TaskSettings, TuneSettings, load_recipe
+from cutwork.recipe import CompareSettings, Pruner, PruneSettings, Recipe, TaskSettings, TuneSettings, load_recipe
 from cutwork.tasks.load import LEFT_TO_EVAL, generated
 from cutwork.tasks.table import is_file_of_rows
 
 _BYTES = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9}
-_PRUNE, _TUNE = PruneSettings(), TuneSettings()
+_COMPARE, _PRUNE, _TUNE, _TASK = CompareSettings(), PruneSettings(), TuneSettings(), TaskSettings(name="")
 _DECIDED = (  # by the recipe, where there is one
     "samples", "test_samples", "task_option", "max_length", "max_new_tokens", "long", "method", "calibration_samples",
     "epochs", "max_steps", "learning_rate", "batch_size", "micro_batch_size", "squarehead", "seed",
@@ -41,7 +41,8 @@ def compress(
         typer.Option(
             "--task",
             "--data",
-            help="A JSONL, CSV or Parquet file of yours, of which parts are held out; a task; a dataset of the Hub.",
+            help="A JSONL, JSON, CSV or Parquet file of yours, parts of which are held out; a task; a dataset of "
+            "the Hub.",
         ),
     ] = None,
     task_option: TaskOptionsOption = None,
@@ -68,12 +69,12 @@ def compress(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Predict speed, memory and error of what could be made; train nothing.")
     ] = False,
-    samples: Annotated[int, typer.Option(min=1, help="Training samples.")] = 2000,
+    samples: Annotated[int, typer.Option(min=1, help="Training samples.")] = _TASK.train_samples,
     validation_samples: Annotated[int, typer.Option(min=1, help="Held out, by which choices are judged.")] = 200,
-    test_samples: Annotated[int, typer.Option(min=1, help="Held out, measured once at the end.")] = 200,
-    max_length: MaxLength = 512,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens per answer.")] = 128,
-    long: LongOption = "drop",
+    test_samples: Annotated[int, typer.Option(min=1, help="Held out, measured once at the end.")] = _TASK.test_samples,
+    max_length: MaxLength = _TASK.max_length,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens per answer.")] = _COMPARE.max_new_tokens,
+    long: LongOption = _TASK.long,
     method: Annotated[Pruner, typer.Option(help="How is pruned.")] = _PRUNE.method,
     calibration_samples: Annotated[
         int, typer.Option(min=1, help="Samples that errors and methods are calibrated with.")
@@ -86,7 +87,7 @@ def compress(
     squarehead: Annotated[
         float, typer.Option(min=0, help="Weight of SquareHead, without which as much time teaches more.")
     ] = _TUNE.losses.squarehead,
-    seed: Annotated[int, typer.Option(help="Draws samples, and seeds the training.")] = 0,
+    seed: Annotated[int, typer.Option(help="Draws samples, and seeds the training.")] = _TASK.seed,
     as_json: Json = False,
 ) -> None:
     """Make the fastest model within a budget: of points lost, of time, or of memory.

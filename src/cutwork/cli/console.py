@@ -1,6 +1,8 @@
 """How commands print JSON, and tables: never squeezed below what can be read, also where the output is a pipe."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 
 from rich import box
 from rich.console import Console
@@ -13,6 +15,11 @@ def console() -> Console:
     """Standard output, wide enough for the tables."""
     out = Console(highlight=False)
     return Console(width=max(out.width, _WIDTH), highlight=False)
+
+
+def waits_for(console: Console, output: object) -> Callable[[], None]:
+    """Says on a console that another process has to be waited for."""
+    return partial(console.print, f"another process is writing {output}; waiting for it", highlight=False)
 
 
 def print_json(value: object) -> None:

@@ -6,13 +6,13 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+from cutwork.cli.console import waits_for
 from cutwork.cli.loading import ModelArgument, loads_model
 from cutwork.cli.options import Json, Overwrite
 from cutwork.errors import CutworkError, check_text
@@ -89,8 +89,7 @@ def embed(
         loaded = stack.enter_context(Model.load(model, **loading))
         loaded.embed([], **options)  # what is wrong with the options is told at once
         key = [fingerprint(loaded.path), texts, options, loaded.max_context]
-        waits = partial(console.print, f"another process is writing {output}; waiting for it", highlight=False)
-        journal = stack.enter_context(Journal(output, key, waits=waits)) if output else None
+        journal = stack.enter_context(Journal(output, key, waits=waits_for(console, output))) if output else None
         done: dict[int, str] = dict(journal.entries) if journal else {}
         resumed = len(done)
         if resumed:

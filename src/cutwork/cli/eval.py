@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -29,7 +29,8 @@ def evaluate(
     task: Annotated[
         str | None,
         typer.Option(
-            help="A task (gsm8k, wmt14-en-de, …), or a JSONL file of prompt and answer, messages, or source and target."
+            help="A task (gsm8k, wmt14-en-de, …), or a JSONL, JSON, CSV or Parquet file of prompt and answer, "
+            "messages, or source and target."
         ),
     ] = None,
     task_option: TaskOptionsOption = None,
@@ -64,7 +65,8 @@ def evaluate(
     num_beams: Annotated[int, typer.Option(min=1, max=64, help="Hypotheses kept at a time; 1: greedy.")] = 1,
     max_tokens: Annotated[int | None, typer.Option(min=2, help="Measure only the text's first tokens.")] = None,
     window: Annotated[
-        int | None, typer.Option(min=2, help=f"Tokens per perplexity window.  \\[default: {_WINDOW}]")
+        int | None,
+        typer.Option(min=2, help=f"Tokens per perplexity window; a run's report has 512.  \\[default: {_WINDOW}]"),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -81,12 +83,10 @@ def evaluate(
     """
     from cutwork.engine.model import Model
     from cutwork.measure.context import room_for_inputs
-    from cutwork.measure.quality import accuracy, check_measurable
-    from cutwork.recipe import TaskSettings, load_recipe
+    from cutwork.measure.quality import accuracy, check_measurable, together
     from cutwork.store.resolve import resolve
-    from cutwork.tasks.load import LEFT_TO_EVAL, generated, load_task
+    from cutwork.tasks.load import load_task
     from cutwork.tasks.perplexity import read_text
-    from cutwork.tasks.task import LABELS
 
     if not (task or recipe or text or lm_eval):
         raise CutworkError("nothing to measure; give --task, --recipe, --text or --lm-eval")
@@ -97,42 +97,32 @@ def evaluate(
         ("--num-fewshot", num_fewshot, "--lm-eval", lm_eval),
         ("--chat-template", chat_template or None, "--lm-eval", lm_eval),
         ("--samples", samples, "--task or --recipe", task or recipe),
+        ("--seed", seed, "--task or --recipe", task or recipe),
         ("--task-option", task_option, "--task", task),
         ("--max-tokens", max_tokens, "--text", text),
         ("--window", window, "--text", text),
     ):
         if given is not None and not there:
             raise CutworkError(f"{option} is for {wanted} alone; give that too, or leave it out")
-    if recipe:
-        settings = load_recipe(recipe).task
-    elif task:
-        if samples and samples > LEFT_TO_EVAL and generated(task):
-            raise CutworkError(
-                f"--samples {samples}: of {task}, what comes after {LEFT_TO_EVAL} is what tune trains on; ask for fewer"
-            )
-        named = {"name": task, "options": task_options(task_option)}
-        settings = settings_of(TaskSettings, **named, test_samples=samples or 200, seed=seed or 0)
+    settings = _settings(task, task_option, recipe, samples, seed)
     content = read_text(text) if text else None
-    tasks = [name.strip() for name in (lm_eval or "").split(",") if name.strip()]
-    if lm_eval is not None:
-        from cutwork.measure.harness import check_tasks
-        from cutwork.measure.harness import lm_eval as ask
-
-        if not tasks:
-            raise CutworkError("--lm-eval names no task; give some, as in hellaswag,gsm8k")
-        check_tasks(tasks)  # before the others are answered
+    tasks = [] if lm_eval is None else _tasks_of_lm_eval(lm_eval)
     console = Console(stderr=True)
-    data = _of_recipe(settings, samples, seed, console) if recipe else load_task(settings) if task else None
-    if data:
+    data = None
+    if settings:
+        data = _of_recipe(settings, samples, seed, console) if recipe else load_task(settings)
         check_measurable(data)
         loading |= {"max_input": room_for_inputs(resolve(model, codes=True), data.test)}
-    results: dict[str, object] = {"model": model}
-    batch = max(16, 4 * num_beams)
-    with Model.load(model, **with_adapter(loading | {"max_batch": batch}, adapter)) as loaded:
+    loading |= {"max_batch": together(num_beams)}
+    results: dict[str, Any] = {"model": model}
+    with Model.load(model, **with_adapter(loading, adapter)) as loaded:
         loaded.check_writes()
+        found = {}
         if tasks:  # first, as what some of them need is known only now
+            from cutwork.measure.harness import lm_eval as ask
+
             found = ask(loaded, tasks, limit=limit, fewshot=num_fewshot, chat=chat_template, console=console)
-        if data:
+        if settings and data:
             score = accuracy(loaded, data, max_new_tokens=max_new_tokens, num_beams=num_beams, console=console)
             results |= {
                 "task": settings.name,
@@ -148,15 +138,38 @@ def evaluate(
             results["lm_eval"] = found
     if as_json:
         print_json(results)
-        return
-    if tasks:
-        _print_harness(found)
-    if "accuracy" in results:
-        print(f"{settings.name}: accuracy {score.accuracy:.1%} ({score.right} of {score.samples} right)")
-        for name, value in score.quality.items():
-            print(f"{settings.name}: {LABELS[name]} {value:.1f}")
-    if "perplexity" in results:
-        print(f"{text}: perplexity {measured.perplexity:.3f} over {measured.tokens} tokens")
+    else:
+        _print(results)
+
+
+def _settings(
+    task: str | None, task_option: list[str] | None, recipe: Path | None, samples: int | None, seed: int | None
+) -> "TaskSettings | None":
+    """What is asked, by a task or a recipe; CutworkError for questions that tune trains on."""
+    from cutwork.recipe import TaskSettings, load_recipe
+    from cutwork.tasks.load import LEFT_TO_EVAL, generated
+
+    if recipe:
+        return load_recipe(recipe).task
+    if not task:
+        return None
+    if samples and samples > LEFT_TO_EVAL and generated(task):
+        raise CutworkError(
+            f"--samples {samples}: of {task}, what comes after {LEFT_TO_EVAL} is what tune trains on; ask for fewer"
+        )
+    named = {"name": task, "options": task_options(task_option)}
+    return settings_of(TaskSettings, **named, test_samples=samples or 200, seed=seed or 0)
+
+
+def _tasks_of_lm_eval(names: str) -> list[str]:
+    """The names, looked at before anything is answered."""
+    from cutwork.measure.harness import check_tasks
+
+    tasks = [name.strip() for name in names.split(",") if name.strip()]
+    if not tasks:
+        raise CutworkError("--lm-eval names no task; give some, as in hellaswag,gsm8k")
+    check_tasks(tasks)
+    return tasks
 
 
 def _of_recipe(settings: "TaskSettings", samples: int | None, seed: int | None, console: Console) -> "Task":
@@ -182,9 +195,19 @@ def _of_recipe(settings: "TaskSettings", samples: int | None, seed: int | None, 
     return replace(found, test=test)
 
 
-def _print_harness(results: dict[str, dict[str, float]]) -> None:
-    for task, metrics in results.items():
+def _print(results: dict[str, Any]) -> None:
+    from cutwork.tasks.task import LABELS
+
+    for task, metrics in results.get("lm_eval", {}).items():
         for name, value in metrics.items():
             error = metrics.get(f"{name}_stderr", metrics.get(name.replace(",", "_stderr,", 1)))
             if "_stderr" not in name and name not in ("alias", "sample_len"):
                 print(f"{task}: {name} {value:.4g}" + (f" ± {error:.2g}" if error else ""))
+    if "accuracy" in results:
+        task, right, samples = results["task"], results["right"], results["samples"]
+        print(f"{task}: accuracy {results['accuracy']:.1%} ({right} of {samples} right)")
+        for name, label in LABELS.items():
+            if name in results:
+                print(f"{task}: {label} {results[name]:.1f}")
+    if "perplexity" in results:
+        print(f"{results['text']}: perplexity {results['perplexity']:.3f} over {results['tokens']} tokens")

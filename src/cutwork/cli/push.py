@@ -34,7 +34,7 @@ def push(
 
     Example: [bold]cutwork push out/demo me/smollm2-sparse --dry-run out/repository[/bold]
     """
-    from cutwork.run.repository import repository
+    from cutwork.run.hub_repository import repository
     from cutwork.store import hub
     from cutwork.store.output import output_directory
 

@@ -15,6 +15,7 @@ import typer
 
 from cutwork.cli.loading import AdaptersOption, loads_model, named_adapters, with_draft
 from cutwork.errors import CutworkError
+from cutwork.serve.limits import Limits
 
 if TYPE_CHECKING:
     from cutwork.engine.load_options import LoadOptions
@@ -35,16 +36,16 @@ def serve(
     max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Sequences computed together.")] = 64,
     max_loaded: Annotated[
         int, typer.Option(min=0, help="Models in memory at a time; others are loaded when asked for. 0: all.")
-    ] = 0,
+    ] = Limits.loaded,
     idle_timeout: Annotated[
         float, typer.Option(min=0, help="Unload a model that nobody asked for in so many seconds. 0: never.")
-    ] = 0,
-    queue: Annotated[int, typer.Option(min=0, help="Sequences that may wait; more get 429.")] = 256,
-    deadline: Annotated[float, typer.Option(min=1, help="Seconds one request may take.")] = 600,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer a client may ask for.")] = 65536,
+    ] = Limits.idle,
+    queue: Annotated[int, typer.Option(min=0, help="Sequences that may wait; more get 429.")] = Limits.queue,
+    deadline: Annotated[float, typer.Option(min=1, help="Seconds one request may take.")] = Limits.deadline,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer a client may ask for.")] = Limits.max_tokens,
     pace: Annotated[
         float, typer.Option(min=0, max=60, help="Seconds a step may take while answers stream; 0: no limit.")
-    ] = 0.25,
+    ] = Limits.pace,
     drain: Annotated[int, typer.Option(min=0, help="Seconds that running requests get after SIGTERM.")] = 30,
     api_key: Annotated[
         list[str] | None,
@@ -93,7 +94,6 @@ def serve(
     from cutwork.engine.weights.arrange import told
     from cutwork.serve.http.app import make_app
     from cutwork.serve.http.connections import connections
-    from cutwork.serve.limits import Limits
     from cutwork.serve.log import log_as_json
     from cutwork.serve.served_models import Source
 

@@ -21,8 +21,8 @@ TaskOption = Annotated[
     str | None,
     typer.Option(
         "--task",
-        help="A task (gsm8k, gsm_symbolic, …), a dataset of the Hub, or a JSONL, CSV or Parquet file: rows of prompt "
-        "and answer, messages, conversations (ShareGPT), or instruction, input, output (Alpaca).",
+        help="A task (gsm8k, gsm_symbolic, …), a dataset of the Hub, or a JSONL, JSON, CSV or Parquet file: rows of "
+        "prompt and answer, messages, conversations (ShareGPT), or instruction, input, output (Alpaca).",
     ),
 ]
 TaskOptionsOption = Annotated[

@@ -10,6 +10,7 @@ from rich.console import Console
 from cutwork.cli.console import print_json
 from cutwork.cli.loading import ModelArgument, loads_model
 from cutwork.cli.options import Json, Overwrite, Seed
+from cutwork.engine.speech.options import TEMPERATURES, TranscribeOptions
 from cutwork.errors import CutworkError
 from cutwork.progress import progress_bar
 from cutwork.store.atomic import write_atomically
@@ -17,7 +18,6 @@ from cutwork.store.atomic import write_atomically
 if TYPE_CHECKING:
     from cutwork.engine.load_options import LoadOptions
     from cutwork.engine.model import Model
-    from cutwork.engine.speech.options import TranscribeOptions
     from cutwork.engine.speech.segments import Transcript
 
 
@@ -52,14 +52,24 @@ def transcribe(
     form: Annotated[
         list[Format] | None, typer.Option("--format", "-f", help="Of what is written (all), or of what is printed.")
     ] = None,
-    beam_size: Annotated[int, typer.Option(min=1, max=64, help="Hypotheses kept at a time; 1: greedy.")] = 5,
-    best_of: Annotated[int, typer.Option(min=1, max=64, help="Samples at temperatures above 0.")] = 5,
+    beam_size: Annotated[
+        int, typer.Option(min=1, max=64, help="Hypotheses kept at a time; 1: greedy.")
+    ] = TranscribeOptions.beam_size,
+    best_of: Annotated[
+        int, typer.Option(min=1, max=64, help="Samples at temperatures above 0.")
+    ] = TranscribeOptions.best_of,
     temperature: Annotated[
         str, typer.Option(help="One, or several that are tried in turn while the text is doubtful.")
-    ] = "0,0.2,0.4,0.6,0.8,1",
-    compression_ratio_threshold: Annotated[float, typer.Option(help="Text that compresses better is doubtful.")] = 2.4,
-    log_prob_threshold: Annotated[float, typer.Option(help="Text less likely per token is doubtful.")] = -1.0,
-    no_speech_threshold: Annotated[float, typer.Option(help="Doubtful text this likely to be none is left out.")] = 0.6,
+    ] = ",".join(f"{each:g}" for each in TEMPERATURES),
+    compression_ratio_threshold: Annotated[
+        float | None, typer.Option(help="Text that compresses better is doubtful.")
+    ] = TranscribeOptions.compression_ratio_threshold,
+    log_prob_threshold: Annotated[
+        float | None, typer.Option(help="Text less likely per token is doubtful.")
+    ] = TranscribeOptions.log_prob_threshold,
+    no_speech_threshold: Annotated[
+        float | None, typer.Option(help="Doubtful text this likely to be none is left out.")
+    ] = TranscribeOptions.no_speech_threshold,
     condition_on_previous_text: Annotated[bool, typer.Option(help="Show the decoder the text so far.")] = True,
     initial_prompt: Annotated[str | None, typer.Option(help="Text to begin with: names, spelling, style.")] = None,
     word_timestamps: Annotated[bool, typer.Option("--word-timestamps", help="Find each word's time (json).")] = False,
@@ -82,8 +92,6 @@ def transcribe(
 
     Example: [bold]cutwork transcribe out/packed *.flac --language de --output-dir subtitles --format srt[/bold]
     """
-    from cutwork.engine.speech.options import TranscribeOptions
-
     options = TranscribeOptions(
         language=language,
         task=task,

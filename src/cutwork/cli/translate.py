@@ -4,13 +4,13 @@ import json
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+from cutwork.cli.console import waits_for
 from cutwork.cli.loading import ModelArgument, loads_model
 from cutwork.cli.options import Json, Overwrite
 from cutwork.errors import CutworkError
@@ -87,8 +87,7 @@ def translate(
     with ExitStack() as stack:
         loaded = stack.enter_context(Model.load(model, **(loading | {"max_batch": max(max_batch, num_beams or 1)})))
         key = [fingerprint(loaded.path), texts, options]
-        waits = partial(console.print, f"another process is writing {output}; waiting for it", highlight=False)
-        journal = stack.enter_context(Journal(output, key, waits=waits)) if output else None
+        journal = stack.enter_context(Journal(output, key, waits=waits_for(console, output))) if output else None
         done: dict[int, dict[str, Any]] = dict(journal.entries) if journal else {}
         if done:
             console.print(f"{len(done)} of {len(texts)} are translated already", highlight=False, markup=False)

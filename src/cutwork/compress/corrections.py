@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from torch import Tensor, nn
 
-from cutwork.compress.errors import PRUNED, ROUNDED, Cost, LinearErrors, place
+from cutwork.compress.linear_errors import PRUNED, ROUNDED, Cost, LinearErrors, place
 from cutwork.compress.sensitivity import Damage, divergences
 from cutwork.quantize.qat import round_activations
 from cutwork.torch_models.blocks import out_in

@@ -26,6 +26,7 @@ from cutwork.store.cache import cache_directory
 from cutwork.store.directory import kind_of, read_config
 from cutwork.store.fingerprint import digest, fingerprint
 from cutwork.store.lock import only_process
+from cutwork.store.output import lock_of
 from cutwork.store.resolve import resolve
 from cutwork.tasks.task import Sample
 
@@ -54,7 +55,7 @@ def draft_of(model: str | Path, *, threads: int = 0, console: Console | None = N
         return output
     refusal = f"another process is making the draft of {directory}; wait for it"
     output.parent.mkdir(parents=True, exist_ok=True)
-    with only_process(output.with_name(f".{output.name}.lock"), refusal):
+    with only_process(lock_of(output), refusal):
         for left in output.parent.glob(f"{_scratch(output)}*"):  # by a process that was killed
             shutil.rmtree(left, ignore_errors=True)
         if not output.is_dir():

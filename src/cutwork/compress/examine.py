@@ -8,7 +8,7 @@ from rich.console import Console
 
 from cutwork.compress.candidates import DENSE
 from cutwork.compress.corrections import corrected
-from cutwork.compress.errors import linear_errors
+from cutwork.compress.linear_errors import linear_errors
 from cutwork.compress.menu import HEAD
 from cutwork.compress.sensitivity import influences, of_rounded_head
 from cutwork.prune.calibrate import calibration_batches, calibration_examples

@@ -1,6 +1,5 @@
 """The frontier: the least error at every speed, with zeros alone, bits alone and both, as JSON, table and plot."""
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cutwork.compress.candidates import Candidate
+from cutwork.compress.linear_errors import place
 from cutwork.compress.menu import HEAD, Choice, Menu
 from cutwork.measure.report.plots import new_figure
 
@@ -19,7 +19,6 @@ ALLOWED: dict[str, Callable[[Candidate], bool]] = {
 }
 _COLOURS = {"zeros and bits": "#2a7f62", "bits alone": "#5e81ac", "zeros alone": "#d08770"}  # as in other plots
 _POINTS = 16
-_LAYER = re.compile(r"^.*?\.\d+\.")
 
 
 def frontiers(menu: Menu) -> dict[str, list[Choice]]:
@@ -38,7 +37,7 @@ def by_kind(choice: Choice) -> dict[str, dict[str, int]]:
     """How many linears of each kind take which candidate."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for name, label in choice.labels.items():
-        counts[_LAYER.sub("", name)][label] += 1
+        counts[place(name)[1]][label] += 1
     return {kind: dict(each.most_common()) for kind, each in counts.items()}
 
 

@@ -22,6 +22,7 @@ from cutwork.errors import CutworkError
 from cutwork.machine import cpu_name
 from cutwork.measure.compare import Measurements
 from cutwork.measure.context import check_comparable, room, room_for_answers
+from cutwork.measure.quality import together
 from cutwork.measure.speed import measure
 from cutwork.recipe import PackSettings, Recipe
 from cutwork.run.stages import Source, Stage, Stages, discard, key_of, path_of, sample_digest
@@ -140,7 +141,7 @@ class Workshop:
             context = room(read_config(stage.output), self._most)
             if self.metric == "answers":
                 context = room_for_answers(stage.output, samples, settings.max_new_tokens)
-            batch = max(16, 4 * settings.num_beams)
+            batch = together(settings.num_beams)
             with Model.load(stage.output, threads=settings.threads, max_context=context, max_batch=batch) as model:
                 return {"scores": scores(model, self.task.name, samples, self.metric, settings, self.console)}
 

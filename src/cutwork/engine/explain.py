@@ -10,7 +10,7 @@ from cutwork.engine.embedding.hidden_states import HiddenStates
 from cutwork.engine.embedding.texts import Tokens
 from cutwork.engine.model import Model
 from cutwork.engine.step import Attended, Part, run_step, table_rows
-from cutwork.errors import CutworkError
+from cutwork.errors import CutworkError, closed
 from cutwork.plan.builder import Plan
 from cutwork.plan.ops import Linear, Logits, Op
 
@@ -56,7 +56,7 @@ def profile_step(
     ids = random.integers(0, model.plan.vocabulary, total).astype(np.int32)
     scheduler, executor = model.session.scheduler, model.executor
     if executor is None:
-        raise CutworkError("the model is closed")
+        raise closed()
     if (count := sequences * tokens) > scheduler.max_tokens:
         raise CutworkError(f"a step takes at most {scheduler.max_tokens} tokens, not {count}; profile fewer")
     if sequences > 1 and sequences * scheduler.cache.blocks_for(total) > scheduler.cache.free:

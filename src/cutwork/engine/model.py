@@ -15,6 +15,7 @@ import numpy as np
 from cutwork.architectures import architecture_of
 from cutwork.engine import reading
 from cutwork.engine.adapters import number_of
+from cutwork.engine.assemble import add_draft, add_lookup, assemble, read_model
 from cutwork.engine.backend import Backend, Costs, Executor, Weight, choose
 from cutwork.engine.chat.template import ChatTemplate, render_chat
 from cutwork.engine.classification.classifier import Classifier, Label, Span
@@ -24,7 +25,7 @@ from cutwork.engine.decoding.requests import Generation, Session
 from cutwork.engine.decoding.sampling import Logprob
 from cutwork.engine.decoding.scoring import Scorer
 from cutwork.engine.decoding.shared_session import SharedSession
-from cutwork.engine.decoding.turn import Turn
+from cutwork.engine.decoding.step_lock import StepLock
 from cutwork.engine.embedding.embedder import Embedder, EmbedOptions, EmbedProgress
 from cutwork.engine.embedding.hidden_states import HiddenStates
 from cutwork.engine.encoder import EncodedInput
@@ -37,7 +38,6 @@ from cutwork.engine.generation_config import (
     usual_rules,
     usual_sampling,
 )
-from cutwork.engine.load import add_draft, add_lookup, assemble, read_model
 from cutwork.engine.load_options import LOOKUP, LoadOptions, with_defaults
 from cutwork.engine.speech.adapter import Audio, open_transcription
 from cutwork.engine.speech.options import options_from
@@ -47,7 +47,7 @@ from cutwork.engine.tokenizer import encode, load_tokenizer
 from cutwork.engine.translation import NUM_BEAMS, TranslateOptions, TranslationProgress, translate
 from cutwork.engine.weights.arrange import Layout
 from cutwork.engine.weights.costs import load_costs
-from cutwork.errors import CutworkError, damaged_if_not_understood
+from cutwork.errors import CutworkError, closed, damaged_if_not_understood
 from cutwork.pack.reader import PackedModel
 
 log = logging.getLogger("cutwork.engine")
@@ -103,7 +103,7 @@ class Model:
         usual = usual_rules(settings, size, answers=self.encoder is not None) | {"adapter": self._adapter}
         names = list(runtime.adapters)
         self.session = Session(runtime.scheduler, self.tokenizer, self.stop_tokens, size, usual, names)
-        self._turn = Turn()
+        self._turn = StepLock()
         self._scorer = Scorer(
             runtime.executor,
             self._cache,
@@ -224,7 +224,8 @@ class Model:
     ) -> Generation | Iterator[str]:
         """Answer a conversation, written with the model's own chat template. Options as for `generate`.
 
-        The text is what the model writes, thoughts and tool calls included; `engine.chat.answer` tells them apart.
+        The text is what the model writes, thoughts and tool calls included; `engine.chat.answer_parts` tells them
+        apart.
 
         model.chat([{"role": "user", "content": "What is the capital of France?"}]).text
         """
@@ -514,7 +515,7 @@ class Model:
 
     def _check_tokens(self, tokens: Sequence[int]) -> None:
         if self.executor is None:
-            raise CutworkError("the model is closed")
+            raise closed()
         for token in tokens:
             if not 0 <= token < self.plan.vocabulary:
                 raise CutworkError(f"token {token} is not in the vocabulary of {self.plan.vocabulary} tokens")

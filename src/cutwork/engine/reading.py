@@ -1,26 +1,19 @@
 """What a model that writes no text does with texts: vectors, classes, and how well they answer a query."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from cutwork.architectures import build_plan
+from cutwork.engine.assemble import Runtime
 from cutwork.engine.classification.classifier import Classifier, Label, Span
 from cutwork.engine.classification.question import capped
 from cutwork.engine.embedding.embedder import Embedder, EmbedOptions, EmbedProgress, Input
 from cutwork.engine.embedding.hidden_states import HiddenStates
-from cutwork.engine.load import Runtime
+from cutwork.engine.protocols import Reads
 from cutwork.errors import CutworkError
 from cutwork.plan.ops import Logits
-
-
-class Reads(Protocol):
-    """A loaded model; `embedder` and `classifier` are None of one that does not do what they do."""
-
-    config: dict[str, Any]
-    embedder: Embedder | None
-    classifier: Classifier | None
 
 
 def embedder_of(

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
 from cutwork.architectures import kind_of
-from cutwork.engine.answers import Answers
 from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.decoding.requests import Generation, Timings
 from cutwork.engine.languages import encode_from, language_token, says_last
+from cutwork.engine.protocols import Answers
 from cutwork.errors import CutworkError
 
 TranslationProgress = Callable[[Mapping[int, Generation]], None]

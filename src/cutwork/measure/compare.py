@@ -14,7 +14,7 @@ from cutwork.engine.model import Model
 from cutwork.engine.weights.costs import cache_path
 from cutwork.machine import cpu_name
 from cutwork.measure.context import room, room_for_answers, room_for_inputs
-from cutwork.measure.quality import accuracy
+from cutwork.measure.quality import accuracy, together
 from cutwork.measure.speed import measure
 from cutwork.recipe import Recipe
 from cutwork.store.directory import read_config
@@ -68,12 +68,13 @@ def quality(
     """Accuracy and perplexity of a model of any kind, by `recipe.compare`, measured unless `kept` has it."""
     settings = recipe.compare
     text = read_text(settings.perplexity_text) if settings.perplexity_text else None
+    batch = together(settings.num_beams)
 
     def measure_it() -> dict[str, Any]:
         context = _context(variant.path, task, recipe)
         longest = room_for_inputs(variant.path, task.test[: settings.accuracy_samples])
         with Model.load(
-            variant.path, threads=settings.threads, max_context=context, max_input=longest, max_batch=_batch(recipe)
+            variant.path, threads=settings.threads, max_context=context, max_input=longest, max_batch=batch
         ) as model:
             score = accuracy(
                 model,
@@ -101,7 +102,7 @@ def quality(
     def ask() -> dict[str, Any]:
         from cutwork.measure.harness import lm_eval
 
-        with Model.load(variant.path, threads=settings.threads, max_batch=_batch(recipe)) as model:  # as long as it can
+        with Model.load(variant.path, threads=settings.threads, max_batch=batch) as model:  # as long as it can
             return {"lm_eval": lm_eval(model, settings.lm_eval, limit=settings.lm_eval_limit, console=console)}
 
     questions = [sample.contents() for sample in task.test]
@@ -122,10 +123,6 @@ def quality(
         asked = ["whole context", *contents_of_tasks(settings.lm_eval), settings.lm_eval_limit]
         result |= kept.get([variant.key, asked], ask)
     return result
-
-
-def _batch(recipe: Recipe) -> int:
-    return max(16, 4 * recipe.compare.num_beams)
 
 
 def _speeds(variants: Mapping[str, Variant], recipe: Recipe, console: Console) -> dict[str, Any]:

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 _BATCH = 32  # questions answered together
 
 
+def together(num_beams: int) -> int:
+    """Sequences that a model which answers questions is loaded for; each question takes `num_beams` of them."""
+    return max(16, 4 * num_beams)
+
+
 @dataclass(frozen=True)
 class Score:
     """Exact-match accuracy, and by name what else the task is measured by."""

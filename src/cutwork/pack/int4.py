@@ -1,10 +1,8 @@
 """Int4 weights with a scale per row and group of columns. See docs/format.md."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from cutwork.pack.masked import pack_bits, select, unpack_bits
+from cutwork.pack.masked import chunks, pack_bits, select, unpack_bits
 from cutwork.pack.record import MAX_COLS, TAIL_BYTES, EncodedWeight
 from cutwork.pack.slots import decode_slots
 from cutwork.store import bfloat16
@@ -15,8 +13,6 @@ RUN_WORDS = 8  # of 64 codes: 16 rows x 4 columns
 RUN_BYTES = TILE_ROWS * RUN_COLS // 2
 GROUP = 128  # columns per scale, where we choose
 
-_CHUNK = 1 << 19  # weights handled at a time, so that the temporaries stay in cache
-
 
 def encode_int4(codes: np.ndarray, scale: np.ndarray, group: int, *, allow_bitmask: bool = True) -> EncodedWeight:
     """Encode int8 `codes` [rows, cols] from -8 to 7: as a bitmask if that is smaller.
@@ -26,7 +22,7 @@ def encode_int4(codes: np.ndarray, scale: np.ndarray, group: int, *, allow_bitma
     rows, cols = codes.shape
     tiles, runs = tiles_of(rows), runs_of(cols)
     counts = np.zeros((tiles, 2), np.int64)  # nonzeros of the even and the odd words
-    for begin, end in _chunks(tiles, cols):
+    for begin, end in chunks(tiles, TILE_ROWS * cols):
         counts[begin:end] = np.count_nonzero(_to_words(codes, begin, end) != 0, axis=(2, 3))
     nonzeros = int(counts.sum())
     scales = _tile_scales(scale)
@@ -34,7 +30,7 @@ def encode_int4(codes: np.ndarray, scale: np.ndarray, group: int, *, allow_bitma
     bitmask_bytes = int(counts.max(axis=1).sum()) + TAIL_BYTES + 64 * tiles * runs + 8 * (tiles + 1)
     if bitmask_bytes >= tiles * runs * RUN_BYTES or cols > MAX_COLS or not allow_bitmask:
         values = np.empty((tiles, runs, RUN_WORDS // 2, 64), np.uint8)
-        for begin, end in _chunks(tiles, cols):
+        for begin, end in chunks(tiles, TILE_ROWS * cols):
             words = (_to_words(codes, begin, end) + 8).astype(np.uint8)
             values[begin:end] = (words[:, 0] | words[:, 1] << 4).reshape(values[begin:end].shape)
         return EncodedWeight("dense", "i4", codes.shape, values, nonzeros, scales, group=group)
@@ -42,7 +38,7 @@ def encode_int4(codes: np.ndarray, scale: np.ndarray, group: int, *, allow_bitma
     offsets = np.concatenate([[0], np.cumsum(counts.max(axis=1))]).astype("<u8")
     mask = np.empty((tiles, runs, RUN_WORDS), "<u8")
     values = np.zeros(int(offsets[-1]) + TAIL_BYTES, np.uint8)
-    for begin, end in _chunks(tiles, cols):
+    for begin, end in chunks(tiles, TILE_ROWS * cols):
         words = _to_words(codes, begin, end)
         present = words != 0
         mask[begin:end] = pack_bits(present).transpose(0, 2, 1).reshape(mask[begin:end].shape)
@@ -59,7 +55,7 @@ def decode_int4(weight: EncodedWeight) -> np.ndarray:
     """Int8 codes [rows, cols] of a dense weight or a bitmask."""
     rows, cols = weight.shape
     codes = np.empty((rows, cols), np.int8)
-    for begin, end in _chunks(tiles_of(rows), cols):
+    for begin, end in chunks(tiles_of(rows), TILE_ROWS * cols):
         words = np.zeros((end - begin, runs_of(cols) * RUN_WORDS // 2, 2, 64), np.int8)
         if weight.mask is None or weight.offsets is None:
             pairs = weight.values[begin:end].reshape(end - begin, -1, 64)
@@ -134,12 +130,6 @@ def _tile_scales(scale: np.ndarray) -> np.ndarray:
     padded = np.zeros((tiles_of(rows) * TILE_ROWS, groups), scale.dtype)
     padded[:rows] = scale
     return np.ascontiguousarray(padded.reshape(-1, TILE_ROWS, groups).transpose(0, 2, 1))
-
-
-def _chunks(tiles: int, cols: int) -> Iterator[tuple[int, int]]:
-    step = max(1, _CHUNK // max(1, TILE_ROWS * cols))
-    for begin in range(0, tiles, step):
-        yield begin, min(begin + step, tiles)
 
 
 def _to_words(codes: np.ndarray, begin: int, end: int) -> np.ndarray:

@@ -43,7 +43,7 @@ def encode(dense: np.ndarray, scale: np.ndarray | None = None, *, allow_bitmask:
     mask = np.empty(shape, word)
     stored = int(offsets[-1])
     values = np.zeros(stored + TAIL_BYTES // itemsize, dense.dtype)
-    for begin, end in chunks(len(mask), cols):
+    for begin, end in chunks(len(mask), GROUP_ROWS * cols):
         tile = to_tiles(dense, begin, end)
         present = _in_blocks(_nonzero(tile), encoding)
         mask[begin:end] = pack_bits(present, word)
@@ -70,7 +70,7 @@ def decode_masked(weight: EncodedWeight) -> np.ndarray:
     rows, cols = weight.shape
     groups = weight.mask.shape[0]
     dense = np.empty((rows, cols), weight.values.dtype)
-    for begin, end in chunks(groups, cols):
+    for begin, end in chunks(groups, GROUP_ROWS * cols):
         present = stored_places(weight.encoding, weight.mask[begin:end])
         tile = np.zeros(present.shape, weight.values.dtype)
         tile.reshape(-1)[np.flatnonzero(present)] = weight.values[int(weight.offsets[begin]) : int(weight.offsets[end])]
@@ -82,7 +82,7 @@ def count_stored(dense: np.ndarray) -> dict[Encoding, np.ndarray]:
     """Int64 [ceil(rows/4)] per encoding with a mask: the values it stores of each group of four rows of a 2-D array."""
     rows, cols = dense.shape
     counts = {encoding: np.zeros(groups_of(rows), np.int64) for encoding in MASKED}
-    for begin, end in chunks(groups_of(rows), cols):
+    for begin, end in chunks(groups_of(rows), GROUP_ROWS * cols):
         present = _nonzero(dense[begin * GROUP_ROWS : end * GROUP_ROWS])
         present = np.pad(present, ((0, -len(present) % GROUP_ROWS), (0, -cols % 4))).reshape(
             end - begin, GROUP_ROWS, -1
@@ -142,9 +142,9 @@ def _nonzero(array: np.ndarray) -> np.ndarray:
     return np.asarray(bits & bits.dtype.type(magnitude) != 0)
 
 
-def chunks(groups: int, cols: int) -> Iterator[tuple[int, int]]:
-    """(first, end) of so many groups of four rows at a time that the temporaries stay in cache."""
-    step = max(1, _CHUNK // max(1, GROUP_ROWS * cols))
+def chunks(groups: int, size: int) -> Iterator[tuple[int, int]]:
+    """(first, end) of so many groups, of `size` values each, at a time that the temporaries stay in cache."""
+    step = max(1, _CHUNK // max(1, size))
     for begin in range(0, groups, step):
         yield begin, min(begin + step, groups)
 

@@ -12,7 +12,7 @@ def negative_zeros(dense: np.ndarray) -> np.ndarray | None:
     rows, cols = dense.shape
     bits, sign = _bits_and_sign(dense)
     where = np.zeros((groups_of(rows), blocks(cols), GROUP_ROWS), "<u8")
-    for begin, end in chunks(where.shape[0], cols):
+    for begin, end in chunks(where.shape[0], GROUP_ROWS * cols):
         here = to_tiles(bits, begin, end) == sign
         where[begin:end] = pack_bits(here)
     return where if where.any() else None
@@ -21,7 +21,7 @@ def negative_zeros(dense: np.ndarray) -> np.ndarray | None:
 def restore_negative_zeros(dense: np.ndarray, where: np.ndarray) -> None:
     """Undo what `encode` did to the zeros that `negative_zeros` found: in place."""
     bits, sign = _bits_and_sign(dense)
-    for begin, end in chunks(where.shape[0], dense.shape[1]):
+    for begin, end in chunks(where.shape[0], GROUP_ROWS * dense.shape[1]):
         tile = to_tiles(bits, begin, end)
         tile |= unpack_bits(where[begin:end]) * sign
         from_tiles(tile, bits, begin, end)

@@ -7,8 +7,9 @@ the type of its statistics what it needs: mean squares, a Hessian, nothing. To a
 
     prune             the stage; layers: one linear after the other, with a record
     pruners           which name is which of magnitude, wanda, sparsegpt, rose, alps
-    pattern, rates    which zeros may be chosen, and how many in each linear
+    pattern, rates    which zeros may be chosen, and how many in each linear; adaptive: n of 16, by tile
     calibrate         the walk through the blocks; activations: hidden states between them; mapped: weights on disk
     token_weights     how much each token counts there; answer_gradients: what a model's answers owe to it
     input_statistics  what is known about inputs; second_order: what is computed from it
+    nth_largest       of every group of neighbours, by a sorting network
 """

@@ -23,6 +23,7 @@ _FIRST_PENALTY = 0.1  # of a Hessian with a diagonal of ones
 _LEAST_FIRST_PENALTY = 0.01
 _STEPS_PER_PENALTY = 3
 _MOST_STEPS = 300
+_REFINEMENTS = 10  # steps of conjugate gradients
 _RESTS = 1e-4  # of the kept weights are new ones
 
 
@@ -35,7 +36,7 @@ class _State:
     keep: Tensor
 
 
-def alps(weight: Tensor, statistics: Hessian, pattern: Pattern, refinements: int = 10) -> tuple[Tensor, Tensor]:
+def alps(weight: Tensor, statistics: Hessian, pattern: Pattern) -> tuple[Tensor, Tensor]:
     """Prune a weight [out, in] given the Hessian of its inputs; what is zero already stays zero.
 
     Returns the pruned weight, float32, and the mask of live positions (bool), both [out, in].
@@ -46,7 +47,7 @@ def alps(weight: Tensor, statistics: Hessian, pattern: Pattern, refinements: int
     dense = weight.float() * scale
     target = dense @ hessian
     state = _find_support(dense, hessian, target, live, pattern)
-    refined = refit(state.sparse, hessian, target, state.keep, refinements)
+    refined = refit(state.sparse, hessian, target, state.keep, _REFINEMENTS)
     return refined / scale, state.keep
 
 

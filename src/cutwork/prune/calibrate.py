@@ -130,11 +130,10 @@ def survey(
     *,
     activations: Activations | None = None,
     resident: Resident = lambda _: nullcontext(),
-    bfloat16: bool | None = None,
 ) -> None:
     """Like `walk`, for a `visit` that leaves the weights alone and needs only mean squares: half of the time."""
     parts: list[_Part[MeanSquares]] = [(batches, SumOfSquares, None)]
-    _walk(model, parts, visit, False, console, description, activations, resident, bfloat16)
+    _walk(model, parts, visit, False, console, description, activations, resident, None)
 
 
 def _walk(
@@ -171,7 +170,8 @@ def _walk(
         flowing = [batch for flow in flows for batch in flow]
         bar = progress.add_task(description, total=total)
         while any(stack not in flowing[0].done for stack in stacks):
-            # Matrices in bfloat16 beside vectors in float32 (tune/load.py) are multiplied under autocast only.
+            # Matrices in bfloat16 beside vectors in float32 (tune/student_and_teacher.py) are multiplied under autocast
+            # only.
             with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16 and model.dtype == torch.bfloat16):
                 stack = _enter(model, stacks, flowing, inputs, activations, resident)
             for index, block in enumerate(stacks[stack]):

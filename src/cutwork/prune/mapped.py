@@ -49,8 +49,8 @@ class MappedModel:
     float16, which CPUs compute slowly, is computed in float32. Raises CutworkError for unusable directories.
     """
 
-    def __init__(self, directory: Path, device: torch.device | None = None) -> None:
-        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    def __init__(self, directory: Path) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         tensors = open_tensors(directory, writable=True)
         with init_empty_weights(include_buffers=False):
             self.model: Any = empty_model(load_config(directory))

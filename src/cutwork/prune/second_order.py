@@ -13,6 +13,7 @@ from torch import Tensor
 from cutwork.errors import CutworkError
 
 Fix = Callable[[int, Tensor], Tensor]  # (column within its block, its values [out]) -> the values it is fixed to
+_ATTEMPTS = 6  # to factorise a Hessian
 
 
 @dataclass(frozen=True)
@@ -23,19 +24,19 @@ class Damping:
     attempts: int  # factorisations tried; more than one if the Hessian was too close to singular
 
 
-def damp(hessian: Tensor, damping: float, attempts: int = 6) -> tuple[Tensor, Damping]:
+def damp(hessian: Tensor, damping: float) -> tuple[Tensor, Damping]:
     """Raise the diagonal of a Hessian [in, in] by `damping` times its mean until it is positive definite.
 
-    The damping is multiplied by ten whenever it is not, and the result says so; CutworkError if `attempts` are not
-    enough, since any fallback would prune by a different criterion unnoticed.
+    The damping is multiplied by ten whenever it is not, and the result says so; CutworkError if so many attempts are
+    not enough, since any fallback would prune by a different criterion unnoticed.
     """
-    _, applied = _cholesky(hessian, damping, attempts)
+    _, applied = _cholesky(hessian, damping, _ATTEMPTS)
     damped = hessian.clone()
     damped.diagonal().add_(applied.added)
     return damped, applied
 
 
-def factorise(hessian: Tensor, damping: float, attempts: int = 6) -> tuple[Tensor, Damping]:
+def factorise(hessian: Tensor, damping: float, attempts: int = _ATTEMPTS) -> tuple[Tensor, Damping]:
     """The upper triangular U with H⁻¹ = UᵀU, float32 [in, in], of a Hessian damped as `damp` does it.
 
     Needs the memory of three Hessians.

@@ -5,12 +5,11 @@ and fine-tuning paid for. Here what an error would put into a pruned position is
 which measures better than only holding it back (output error 2% lower at 50% zeros, 3% at 75%).
 """
 
-import torch
 from torch import Tensor
 
 from cutwork.prune.input_statistics import Hessian
-from cutwork.prune.second_order import Fix, output_error, sweep
-from cutwork.quantize.grid import Grid, Quantized
+from cutwork.prune.second_order import Fix, sweep
+from cutwork.quantize.grid import Grid, Quantized, better_rows, fix_to
 from cutwork.quantize.rtn import rtn
 
 
@@ -22,7 +21,7 @@ def gptq(weight: Tensor, statistics: Hessian, grid: Grid, block_size: int = 128)
     row, there may be nothing to hand an error to.
     """
     live = (weight != 0).T.contiguous()
-    importance, hessian = statistics.squares, statistics.matrix
+    importance = statistics.squares
     nearest = rtn(weight, grid, importance)
     scales = nearest.scales.clone()
 
@@ -32,18 +31,7 @@ def gptq(weight: Tensor, statistics: Hessian, grid: Grid, block_size: int = 128)
             scales[:, start // grid.group] = grid.scales((columns * live[start:end]).T, importance[start:end]).squeeze(
                 1
             )
-
-        def fix(column: int, values: Tensor) -> Tensor:
-            scale = scales[:, (start + column) // grid.group if grid.group else 0]
-            codes = (values / scale).round_().clamp_(grid.lowest, grid.highest)
-            return codes.mul_(scale).mul_(live[start + column])
-
-        return fix
+        return fix_to(grid, scales, start, live)
 
     fixed = sweep(weight, statistics.upper, round_live, grid.group or block_size)
-    fed_back = grid.nearest(fixed, scales)
-    better = output_error(weight - fed_back.weight(), hessian) < output_error(weight - nearest.weight(), hessian)
-    return Quantized(
-        torch.where(better[:, None], fed_back.codes, nearest.codes),
-        torch.where(better[:, None], fed_back.scales, nearest.scales),
-    )
+    return better_rows(weight, grid.nearest(fixed, scales), nearest, statistics.matrix)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cutwork.prune.second_order import Fix, output_error
+
 _CLIPS = torch.linspace(1.0, 0.5, 26)  # fractions of the range tried when its ends may be given up
 
 
@@ -81,3 +83,23 @@ def spread(scales: Tensor, columns: int) -> Tensor:
     """Scales [out, groups] for every column, [out, in] or, with one group, [out, 1]."""
     groups = scales.shape[1]
     return scales if groups == 1 else scales.repeat_interleave(columns // groups, dim=1)
+
+
+def fix_to(grid: Grid, scales: Tensor, start: int, live: Tensor) -> Fix:
+    """Rounds columns from `start` on to the grid as a sweep fixes them; `live` [in, out] is 0 where zeros stay."""
+
+    def fix(column: int, values: Tensor) -> Tensor:
+        scale = scales[:, (start + column) // grid.group if grid.group else 0]
+        codes = (values / scale).round_().clamp_(grid.lowest, grid.highest)
+        return codes.mul_(scale).mul_(live[start + column])
+
+    return fix
+
+
+def better_rows(weight: Tensor, fed_back: Quantized, nearest: Quantized, hessian: Tensor) -> Quantized:
+    """Of two quantisations of a weight each row of the one that changes its outputs less; the nearest where both do."""
+    better = output_error(weight - fed_back.weight(), hessian) < output_error(weight - nearest.weight(), hessian)
+    return Quantized(
+        torch.where(better[:, None], fed_back.codes, nearest.codes),
+        torch.where(better[:, None], fed_back.scales, nearest.scales),
+    )

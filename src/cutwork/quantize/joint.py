@@ -6,37 +6,30 @@ for pruning will make of the row, and clips it; so SparseGPT goes first here, fo
 sweep of the dense weight prunes and rounds. The model itself is walked once.
 """
 
-import torch
 from torch import Tensor
 
 from cutwork.prune.input_statistics import Hessian
 from cutwork.prune.pattern import Pattern
-from cutwork.prune.second_order import Fix, output_error, sweep
+from cutwork.prune.second_order import Fix, sweep
 from cutwork.prune.sparsegpt import sparsegpt
-from cutwork.quantize.grid import Grid, Quantized
+from cutwork.quantize.grid import Grid, Quantized, better_rows, fix_to
 from cutwork.quantize.rtn import rtn
 
+_BLOCK_SIZE = 128  # columns that are swept at a time
 
-def prune_and_quantize(
-    weight: Tensor, statistics: Hessian, grid: Grid, pattern: Pattern, block_size: int = 128
-) -> Quantized:
+
+def prune_and_quantize(weight: Tensor, statistics: Hessian, grid: Grid, pattern: Pattern) -> Quantized:
     """Prune a weight [out, in] to a pattern and quantise what stays; what is zero already stays zero.
 
     `statistics` is the Hessian of its inputs. A row keeps SparseGPT's weights, rounded, where feedback would not lower
     its output error.
     """
-    pruned, keep = sparsegpt(weight, statistics, pattern, block_size)
+    pruned, keep = sparsegpt(weight, statistics, pattern, _BLOCK_SIZE)
     nearest = rtn(pruned, grid, statistics.squares)
-    scales, live, hessian = nearest.scales, keep.T, statistics.matrix
+    scales, live = nearest.scales, keep.T
 
     def round_live(start: int, _: Tensor) -> Fix:
-        def fix(column: int, values: Tensor) -> Tensor:
-            scale = scales[:, (start + column) // grid.group if grid.group else 0]
-            codes = (values / scale).round_().clamp_(grid.lowest, grid.highest)
-            return codes.mul_(scale).mul_(live[start + column])
+        return fix_to(grid, scales, start, live)
 
-        return fix
-
-    fed_back = grid.nearest(sweep(weight, statistics.upper, round_live, block_size), scales)
-    better = output_error(weight - fed_back.weight(), hessian) < output_error(weight - nearest.weight(), hessian)
-    return Quantized(torch.where(better[:, None], fed_back.codes, nearest.codes), scales)
+    fed_back = grid.nearest(sweep(weight, statistics.upper, round_live, _BLOCK_SIZE), scales)
+    return better_rows(weight, fed_back, nearest, statistics.matrix)

@@ -21,7 +21,7 @@ from cutwork.quantize.schemes import choose, grid_of
 from cutwork.quantize.smooth import smooth
 from cutwork.recipe import Long, QuantizeSettings
 from cutwork.store.json_file import write_json
-from cutwork.store.output import absolute, check_apart, output_directory
+from cutwork.store.output import absolute, check_apart, output_directory, work_of
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.blocks import check_linear, out_in
 from cutwork.torch_models.load import SAVE_BY_OWN_NAMES, load_for_surgery, load_tokenizer, save_model
@@ -55,7 +55,7 @@ def quantize(
     start = time.perf_counter()
     output = absolute(output)
     check_apart(output, model_dir)
-    work = output.with_name(f"{output.name}.work")
+    work = work_of(output)
     if settings.method == "qat":
         _check_own(work)
         if overwrite:

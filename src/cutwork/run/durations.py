@@ -10,16 +10,16 @@ from typing import Any
 from rich.console import Console
 
 from cutwork.progress import duration
-from cutwork.recipe import CompareSettings, Long, PruneSettings, QuantizeSettings, TuneSettings
+from cutwork.recipe import CompareSettings, Long, Pruner, PruneSettings, Quantizer, QuantizeSettings, TuneSettings
 from cutwork.store.output import absolute
 from cutwork.tasks.task import Task
 
 # What a method does to a linear [out, in] once its inputs are known: so many times out·in² and in³ operations.
-_SOLVING: dict[str, tuple[float, float]] = {
+_SOLVING: dict[Pruner | Quantizer, tuple[float, float]] = {
     "alps": (50, 13),
     "gptq": (2, 2),
     "magnitude": (0, 0),
-    "qat": (2, 2),
+    "qat": (0, 0),  # rounds; what trains before that has an estimate of its own
     "rose": (4, 2),
     "rtn": (0, 0),
     "sparsegpt": (2, 2),
@@ -81,7 +81,7 @@ class Durations:
 
     def quantize(self, settings: QuantizeSettings) -> float | None:
         """A quantisation, with the fine-tuning that it may begin with."""
-        solved = self._by_layers(settings.method, settings.calibration_samples if settings.needs_samples else 0)
+        solved = self._by_layers(settings.method, settings.calibration_samples if settings.calibrates else 0)
         tuned = self.tune(settings.qat) if settings.method == "qat" else 0.0
         return None if solved is None or tuned is None else solved + tuned
 
@@ -102,7 +102,7 @@ class Durations:
 
         return self._of_size(seconds)
 
-    def _by_layers(self, method: str, samples: int) -> float | None:
+    def _by_layers(self, method: Pruner | Quantizer, samples: int) -> float | None:
         def seconds(size: _Size) -> float:
             of_outputs, of_inputs = _SOLVING[method]
             solving = sum(of_outputs * out * in_**2 + of_inputs * in_**3 for out, in_ in size.shapes)

@@ -19,6 +19,7 @@ from cutwork.store.examples import read_examples, write_examples
 from cutwork.store.fingerprint import digest, fingerprint
 from cutwork.store.json_file import read_json, write_json
 from cutwork.store.lock import only_process
+from cutwork.store.output import lock_of, work_of
 from cutwork.tasks.task import Sample, Task
 
 GROUPS = ("preview", "teacher", "prune", "tune", "quantize", "pack", "compare")  # what --until may name
@@ -190,7 +191,7 @@ class Stages:
                 self.console.print(f"{stage.name} was begun with other settings or inputs; it is made anew")
                 state = {name: key for name, key in state.items() if name != stage.name}
                 discard(stage.output)
-                discard(stage.output.with_name(f"{stage.output.name}.work"))
+                discard(work_of(stage.output))
             elif stage.output.exists():
                 raise CutworkError(
                     f"{stage.output} is not from this command; move it away, or choose another output directory"
@@ -263,11 +264,11 @@ def _forget_leftovers(output: Path, finished: Sequence[Path]) -> None:
     """Remove what a process killed while discarding left, or one killed when a stage was finished and nothing else."""
     for name in read_state(output):
         _remove(_stale(output / name))
-        _remove(_stale(output / f"{name}.work"))
+        _remove(_stale(work_of(output / name)))
     for scratch in output.glob(f"{SCRATCH}*"):
         _remove(scratch)
     for stage in finished:
-        work, lock = stage.with_name(f"{stage.name}.work"), stage.with_name(f".{stage.name}.lock")
+        work, lock = work_of(stage), lock_of(stage)
         if work.exists() or lock.exists():
             with suppress(CutworkError), only_process(lock, f"{stage} is being made"):
                 _remove(work)

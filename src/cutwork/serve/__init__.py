@@ -2,7 +2,7 @@
 
 served_models.py models by name, all loaded or each when it is asked for
 served_model.py  a model with the thread that may run it, and what it is for
-card.py          what is told of a model
+model_facts.py   what is told of a model
 limits.py        what one client may ask for
 metrics.py       what is counted, for Prometheus
 tokens.py        the tokenizer of a model, off the event loop
@@ -11,7 +11,7 @@ time_limit.py    an end to programs that came with a model
 log.py           one line of JSON for every record
 grammar.py       answers that must be JSON, or follow a regex, choices or a grammar
 grammar_trial.py whether a grammar can be followed, in a process of its own
-answer.py        what every answer says of itself: id, usage, timings
+answer_fields.py what every answer says of itself: id, usage, timings
 batch.py         a file of requests, answered offline
 
 http/app.py         the application: all routes, behind the middleware
@@ -40,7 +40,7 @@ routes/info.py         models, tokens, health, metrics
 routes/schema.py       what request bodies have in common
 
 jobs/job.py          a request's work, and the thread that does it: queue, limit, deadline, cancelling, drain
-jobs/turn.py         whose turn it is to compute, where a server has several models
+jobs/fair_lock.py    whose turn it is to compute, where a server has several models
 jobs/worker.py       text: choices, and the thread that steps for all of them
 jobs/scoring.py      log-probabilities of prompts, between the steps
 jobs/reader.py       texts that are read only, those of all requests together

@@ -11,7 +11,7 @@ import httpx
 
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
-from cutwork.serve.answer import identifier
+from cutwork.serve.answer_fields import identifier
 from cutwork.serve.http.app import make_app
 from cutwork.serve.limits import Limits
 from cutwork.store.fingerprint import fingerprint

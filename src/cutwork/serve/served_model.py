@@ -6,9 +6,9 @@ from cutwork.engine.model import Model
 from cutwork.engine.speech.vocabulary import vocabulary_of
 from cutwork.engine.translation import translates
 from cutwork.serve.grammar import Grammars
+from cutwork.serve.jobs.fair_lock import FairLock
 from cutwork.serve.jobs.reader import Reader
 from cutwork.serve.jobs.transcriber import Transcriber
-from cutwork.serve.jobs.turn import Turn
 from cutwork.serve.jobs.worker import Worker
 from cutwork.serve.limits import Limits
 from cutwork.serve.metrics import ModelMetrics
@@ -89,7 +89,7 @@ class ServedModel:
         self.tokens.close()
 
 
-def start(name: str, model: Model, metrics: ModelMetrics, limits: Limits, turn: Turn) -> ServedModel:
+def start(name: str, model: Model, metrics: ModelMetrics, limits: Limits, turn: FairLock) -> ServedModel:
     """A model with its thread running. turn: held by whichever of a server's threads computes.
 
     Raises CutworkError for speech without its special tokens.

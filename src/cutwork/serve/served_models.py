@@ -10,12 +10,12 @@ from typing import Any
 
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
-from cutwork.serve.card import card
 from cutwork.serve.http.errors import ApiError, took_too_long
 from cutwork.serve.http.middleware import at_end
-from cutwork.serve.jobs.turn import Turn
+from cutwork.serve.jobs.fair_lock import FairLock
 from cutwork.serve.limits import Limits
 from cutwork.serve.metrics import Metrics, ModelMetrics
+from cutwork.serve.model_facts import model_facts
 from cutwork.serve.served_model import Abilities, ServedModel, start
 
 log = logging.getLogger("cutwork.serve")
@@ -49,7 +49,7 @@ class ServedModels:
     """
 
     def __init__(self, models: Mapping[str, Source], metrics: Metrics, limits: Limits) -> None:
-        self._turn, self._metrics, self._limits = Turn(), metrics, limits
+        self._turn, self._metrics, self._limits = FairLock(), metrics, limits
         self._changing, self._released = asyncio.Lock(), asyncio.Event()
         self._leaving: Place | None = None  # what a load waits for to be idle, which takes no request meanwhile
         self._settled = asyncio.Event()  # while there is none
@@ -67,7 +67,7 @@ class ServedModels:
             served = self._start(name, model)
             load = None if isinstance(source, Model) else source
             adapters, last = tuple(model.adapters), time.monotonic()
-            self.places[name] = Place(name, load, served.abilities, card(served), adapters, served, last=last)
+            self.places[name] = Place(name, load, served.abilities, model_facts(served), adapters, served, last=last)
 
     @property
     def all(self) -> dict[str, ServedModel]:

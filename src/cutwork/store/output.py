@@ -55,6 +55,16 @@ def absolute(path: Path) -> Path:
     return Path(os.path.abspath(path.expanduser()))
 
 
+def work_of(output: Path) -> Path:
+    """Where what is unfinished of an output is kept, by whoever makes it."""
+    return output.with_name(f"{output.name}.work")
+
+
+def lock_of(output: Path) -> Path:
+    """What is locked while an output is made."""
+    return output.with_name(f".{output.name}.lock")
+
+
 def check_apart(destination: Path, source: Path) -> None:
     """Raise CutworkError if a model to be read would be replaced by what is written."""
     inside = source.resolve()

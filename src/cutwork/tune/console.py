@@ -19,6 +19,7 @@ from cutwork.store.atomic import write_atomically
 from cutwork.tasks.rendering import IGNORED
 
 _SECONDS_BETWEEN_LINES = 15.0  # where nothing can be redrawn, as in a file or a CI log
+_LAYERS, _EXAMPLES = 5, 2  # that are shown
 
 
 class TrainingLog(TrainerCallback):
@@ -88,7 +89,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def show_layers(console: Console, lines: Sequence[dict[str, Any]], count: int = 5) -> None:
+def show_layers(console: Console, lines: Sequence[dict[str, Any]]) -> None:
     """The blocks that are furthest from the teacher at the end of a run, from its log; nothing without SquareHead."""
     prefix = "squarehead/"
     layers = [key for key in (lines[-1] if lines else {}) if key.startswith(prefix)]
@@ -104,15 +105,15 @@ def show_layers(console: Console, lines: Sequence[dict[str, Any]], count: int = 
     table.add_column("furthest from the teacher")
     for name in ("at first", "at last"):
         table.add_column(name, justify="right")
-    for key in sorted(ends, key=lambda key: -ends[key][1])[:count]:
+    for key in sorted(ends, key=lambda key: -ends[key][1])[:_LAYERS]:
         table.add_row(key.removeprefix(prefix), *(f"{value:.4f}" for value in ends[key]))
     console.print(table)
 
 
-def show_examples(console: Console, tokenizer: Any, data: Sequence[Any], count: int = 2) -> None:
+def show_examples(console: Console, tokenizer: Any, data: Sequence[Any]) -> None:
     """The first examples as text: what is learned in green, or «so» where there are no colours."""
     decode = getattr(tokenizer, "tokenizer", tokenizer).decode
-    for index in range(min(count, len(data))):
+    for index in range(min(_EXAMPLES, len(data))):
         example = data[index]
         labels = example["labels"]
         given = [IGNORED] * len(example.get("input_ids", ()))

@@ -23,10 +23,10 @@ from cutwork.torch_models.data import Examples, collate
 from cutwork.torch_models.load import empty_model
 from cutwork.torch_models.model_inputs import EncoderInputs, inputs_of
 from cutwork.torch_models.precision import matmul_seconds
-from cutwork.tune.load import checkpoint_activations, store_as, teacher_dtype
 from cutwork.tune.lora import add_adapters
 from cutwork.tune.optimizer_state import state_bytes
 from cutwork.tune.optimizers import block_matrices
+from cutwork.tune.student_and_teacher import checkpoint_activations, store_as, teacher_dtype
 
 # The share of a bare matmul's speed that a whole training step reaches (SmolLM2-135M on two cores, micro-batches of 8).
 _EFFICIENCY = 0.55

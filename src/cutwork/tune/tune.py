@@ -21,7 +21,7 @@ from cutwork.errors import CutworkError
 from cutwork.recipe import Long, TuneSettings
 from cutwork.store.json_file import write_json
 from cutwork.store.lock import only_process
-from cutwork.store.output import absolute, check_apart, check_free, output_directory
+from cutwork.store.output import absolute, check_apart, check_free, lock_of, output_directory, work_of
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.data import Examples, examples
 from cutwork.torch_models.load import load_config, load_tokenizer, save_model, stop_at
@@ -32,11 +32,11 @@ from cutwork.tune.arguments import in_environment, training_arguments
 from cutwork.tune.console import TrainingLog, read_log, show_examples, show_layers
 from cutwork.tune.estimate import Estimate, estimate
 from cutwork.tune.gradual import schedule_of
-from cutwork.tune.load import checkpoint_activations, load_student, load_teacher
 from cutwork.tune.lora import add_adapters, merge
 from cutwork.tune.malloc import kept_pages
 from cutwork.tune.masks import LostZerosError, sparsity
 from cutwork.tune.resume import REPORT, begin, begun, check_own, finished, identity, remove, resume_from
+from cutwork.tune.student_and_teacher import checkpoint_activations, load_student, load_teacher
 from cutwork.tune.trainer import SparseTrainer, last_checkpoint
 
 _LOG = "tune-log.jsonl"
@@ -111,12 +111,12 @@ def tune(
     for read in (model_dir, teacher_dir):
         if read:
             check_apart(output, read)
-    work = output.with_name(f"{output.name}.work")
+    work = work_of(output)
     arguments = training_arguments(work, settings, fsdp, validates=bool(validation))
     _ = arguments.device  # from here on the processes know each other
     refusal = f"another process is fine-tuning into {output}; wait for it or choose another output"
     writes = first and not dry_run
-    with only_process(output.with_name(f".{output.name}.lock"), refusal) if writes else nullcontext():
+    with only_process(lock_of(output), refusal) if writes else nullcontext():
         config, tokenizer = load_config(model_dir), load_tokenizer(model_dir)
         _check_learns(config, settings, validation)
         data = examples(tokenizer, samples, max_length, inputs_of(config), long)

@@ -38,7 +38,7 @@ class Running:
     adapter: int = NO_ADAPTER
     table: Table = field(default_factory=Table)
     memory_table: Table = field(default_factory=Table)
-    slot: int = -1  # row of the block tables while running
+    row: int = -1  # of the block tables while running
     reused_tokens: int = 0  # of the prompt, found in the cache
     finish_reason: FinishReason | None = None
     error: BaseException | None = None  # what ended it, with the reason "error"
@@ -48,7 +48,7 @@ class Running:
     finished: float | None = None
     search: BeamSearch | None = None
     beams: list["Running"] = field(default_factory=list)
-    reserved: list[int] = field(default_factory=list)  # slots for the beams to come
+    reserved: list[int] = field(default_factory=list)  # rows for the beams to come
     logits: np.ndarray | None = None  # of a beam whose siblings are still being computed
     guesses: list[Guess] = field(default_factory=list)  # of the draft model, for the next step
     guessed: int = 0  # how many there were in all

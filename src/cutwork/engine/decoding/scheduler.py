@@ -16,8 +16,8 @@ from cutwork.engine.decoding.lookup import LookupDrafter
 from cutwork.engine.decoding.prefill_budget import PrefillBudget
 from cutwork.engine.decoding.running import NO_TOKEN, Chosen, FinishReason, Running
 from cutwork.engine.decoding.sampling import Sampler, Sampling
-from cutwork.engine.decoding.slots import Slots
 from cutwork.engine.decoding.speculative import Drafter, Wanted, judge
+from cutwork.engine.decoding.table_rows import TableRows
 from cutwork.engine.encoder import EncodedInput, Encoder, check_memory
 from cutwork.engine.step import Part, run_step
 from cutwork.errors import CutworkError
@@ -28,13 +28,13 @@ PASSED = 8  # sequences that wait to share a prefix, whom those behind them may 
 class Scheduler:
     """Continuous batching over an executor. Not thread-safe: one caller adds, cancels and steps.
 
-    Sequences wait in a queue until a slot and blocks for their whole prompt are free. One that cannot grow because
+    Sequences wait in a queue until a row and blocks for their whole prompt are free. One that cannot grow because
     memory ran out makes the youngest give its blocks back and wait again, its tokens kept: nothing is lost or cut.
 
-    max_tokens: tokens per step. max_batch: sequences at a time. max_context: tokens per sequence. step_seconds: what a
-    step should take at most while sequences decode, by taking in prompts more slowly; 0: without limit. With an encoder
-    a sequence also waits for room for its memory, and what is to be read is encoded before the step that needs it.
-    drafter: guesses tokens that the executor then checks, at most `max_guesses` in a step; may be set later.
+    max_tokens: tokens per step. max_batch: sequences at a time. max_context: tokens per sequence. With an encoder a
+    sequence also waits for room for its memory, and what is to be read is encoded before the step that needs it. May be
+    set later: drafter, which guesses tokens that the executor then checks, at most `max_guesses` in a step; and
+    `prefill_budget.target`, seconds of a step beyond which prompts are taken in more slowly while others decode.
     """
 
     def __init__(
@@ -45,12 +45,11 @@ class Scheduler:
         max_tokens: int,
         max_batch: int,
         max_context: int,
-        step_seconds: float = 0.0,
         encoder: Encoder | None = None,
     ) -> None:
         self._executor: Executor | None = executor
         self.cache, self.encoder = cache, encoder
-        self.prefill_budget = PrefillBudget(step_seconds)
+        self.prefill_budget = PrefillBudget(0.0)
         self.drafter: Drafter | LookupDrafter | None = None
         self.max_guesses = 0
         self.max_tokens, self.max_batch, self.max_context = max_tokens, max_batch, max_context
@@ -60,7 +59,7 @@ class Scheduler:
         self._interrupt: BaseException | None = None
         self.preemptions = 0  # how often a sequence gave its blocks back to wait again
         memory_width = encoder.cache.blocks_for(encoder.max_length) if encoder else None
-        self._slots = Slots(max_batch, cache.blocks_for(max_context), memory_width)
+        self._rows = TableRows(max_batch, cache.blocks_for(max_context), memory_width)
 
     @property
     def busy(self) -> bool:
@@ -113,7 +112,7 @@ class Scheduler:
         if sequence.finish_reason is not None:
             return
         for member in sequence.beams:
-            if member.slot >= 0:
+            if member.row >= 0:
                 self._leave(member)
             else:
                 self.waiting.remove(member)
@@ -224,7 +223,7 @@ class Scheduler:
         """Room for every running sequence's pending tokens, oldest first; without it the last of the lowest priority
         yields."""
         for sequence in list(self.running):
-            while sequence.slot >= 0:
+            while sequence.row >= 0:
                 try:
                     self._extend(sequence)
                     break
@@ -232,18 +231,18 @@ class Scheduler:
                     self._preempt(max(reversed(self.running), key=lambda s: s.priority))
 
     def _admit(self) -> None:
-        """Start waiting sequences, in turn, while there is a slot and room for all their tokens and one more.
+        """Start waiting sequences, in turn, while there is a row and room for all their tokens and one more.
 
         No more of them than a step has tokens for, those of a lower priority not counted, and none that can soon share
         what another computes: those behind it need not wait for that. Of searches that gave their blocks back only one
         begins again at a time, as two that have half of their beams each would wait for each other.
         """
         sharing: set[Running] = set()
-        half = any(beam.slot >= 0 for sequence in self.waiting for beam in sequence.beams)
-        while self._slots.free and len(sharing) < PASSED and (sequence := self._next(sharing)):
+        half = any(beam.row >= 0 for sequence in self.waiting for beam in sequence.beams)
+        while self._rows.free and len(sharing) < PASSED and (sequence := self._next(sharing)):
             if sum(s.pending for s in self.running if s.priority <= sequence.priority) >= self.max_tokens:
                 return
-            resumed = len(sequence.beams) > 1 and all(beam.slot < 0 for beam in sequence.beams)
+            resumed = len(sequence.beams) > 1 and all(beam.row < 0 for beam in sequence.beams)
             if resumed and half:
                 sharing.add(sequence)
                 continue
@@ -253,17 +252,17 @@ class Scheduler:
                 sharing.add(sequence)
                 continue
             wanted = self.cache.blocks_for(min(len(sequence.tokens) + 1, sequence.limit))
-            slots = len(sequence.search.tokens) if sequence.search and len(sequence.beams) == 1 else 1
+            rows = len(sequence.search.tokens) if sequence.search and len(sequence.beams) == 1 else 1
             if (
                 wanted - len(table.blocks) > self.cache.free
-                or slots > len(self._slots.free)
+                or rows > len(self._rows.free)
                 or (memory_table := self._recall(sequence)) is None
             ):
                 self.cache.close(table)
                 return
             self._start(sequence, table, memory_table)
             half = half or resumed
-            sequence.reserved = [self._slots.free.pop() for _ in range(slots - 1)]
+            sequence.reserved = [self._rows.free.pop() for _ in range(rows - 1)]
             self._extend(sequence)
 
     def _next(self, but: Set[Running] = frozenset()) -> Running | None:
@@ -272,13 +271,13 @@ class Scheduler:
         running = Counter(sequence.client for sequence in self.running)
         return min(
             (sequence for sequence in self.waiting if sequence not in but),
-            key=lambda s: (all(beam.slot < 0 for beam in s.beams), s.priority, running[s.client]),
+            key=lambda s: (all(beam.row < 0 for beam in s.beams), s.priority, running[s.client]),
             default=None,
         )
 
     def _start(self, sequence: Running, table: Table, memory_table: Table) -> None:
         self.waiting.remove(sequence)
-        sequence.table, sequence.memory_table, sequence.slot = table, memory_table, self._slots.free.pop()
+        sequence.table, sequence.memory_table, sequence.row = table, memory_table, self._rows.free.pop()
         if sequence.started is None:  # later it finds what it has computed itself
             sequence.reused_tokens = min(table.length, sequence.prompt_tokens)
             sequence.started = time.perf_counter()
@@ -312,21 +311,21 @@ class Scheduler:
         copies = self.cache.extend(sequence.table, len(sequence.tokens) + len(sequence.guesses))
         if copies and self._executor:
             self._executor.copy_blocks(copies)
-        if copies or len(blocks) > before or not self._slots.is_written(sequence):
-            self._slots.write(sequence)
+        if copies or len(blocks) > before or not self._rows.is_written(sequence):
+            self._rows.write(sequence)
 
     def _preempt(self, sequence: Running) -> None:
         self.preemptions += 1
         for member in reversed(sequence.beams):
-            if member.slot >= 0:
+            if member.row >= 0:
                 self._leave(member)
                 self.waiting.appendleft(member)
 
     def _leave(self, sequence: Running) -> None:
-        """Give back the slot and the blocks."""
+        """Give back the row and the blocks."""
         self.running.remove(sequence)
         sequence.guesses = []
-        self._slots.give_back(sequence)
+        self._rows.give_back(sequence)
         self.cache.close(sequence.table)
         if self.encoder:
             self.encoder.close(sequence.memory_table)
@@ -339,10 +338,10 @@ class Scheduler:
             start = sequence.table.length
             pending = [*sequence.tokens[start:], *(guess.token for guess in sequence.guesses)]
             wanted = max(0, start + count + 1 - len(sequence.tokens))
-            parts.append(Part(pending[:count], start, sequence.slot, wanted))
+            parts.append(Part(pending[:count], start, sequence.row, wanted))
         assert self._executor is not None
-        adapters = self._slots.adapters if any(sequence.adapter != NO_ADAPTER for sequence, _ in batch) else None
-        return run_step(self._executor, parts, self._slots.tables, attended=self._slots.attended, adapters=adapters)
+        adapters = self._rows.adapters if any(sequence.adapter != NO_ADAPTER for sequence, _ in batch) else None
+        return run_step(self._executor, parts, self._rows.tables, attended=self._rows.attended, adapters=adapters)
 
     def _continue(self, sequence: Running, logits: np.ndarray) -> list[Chosen]:
         """What follows from the logits [V] after a sequence's last token."""
@@ -369,11 +368,11 @@ class Scheduler:
     def _twins(self, sequence: Running) -> list[Running]:
         """Starts those whose turn is next if they have the same tokens: they share what has been computed."""
         twins = []
-        while self._slots.free and self.cache.free and (twin := self._next()):
+        while self._rows.free and self.cache.free and (twin := self._next()):
             if twin.search is not None or twin.tokens != sequence.tokens or not twin.alike(sequence):
                 break
             self._start(twin, self.cache.fork(sequence.table), self._share_memory(sequence))
-            self._slots.write(twin)
+            self._rows.write(twin)
             twins.append(twin)
         return twins
 
@@ -386,14 +385,14 @@ class Scheduler:
         first.first_token = first.first_token or time.perf_counter()
         while len(beams) < len(search.tokens):
             table, memory_table = self.cache.fork(first.table), self._share_memory(first)
-            beam = replace(first, table=table, memory_table=memory_table, slot=first.reserved.pop(), reserved=[])
+            beam = replace(first, table=table, memory_table=memory_table, row=first.reserved.pop(), reserved=[])
             self.running.insert(self.running.index(first) + len(beams), beam)
             beams.append(beam)
         parents = search.advance([beam.logits for beam in beams if beam.logits is not None])
         tables = self.cache.reorder([beam.table for beam in beams], parents)
         for beam, table, tokens in zip(beams, tables, search.tokens, strict=True):
             beam.table, beam.tokens = table, tokens
-            self._slots.write(beam)
+            self._rows.write(beam)
         if not search.done:
             return []
         token = search.best()[0].tokens[-1]

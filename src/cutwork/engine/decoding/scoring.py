@@ -11,10 +11,10 @@ from cutwork.engine.adapters import NO_ADAPTER
 from cutwork.engine.backend import Executor
 from cutwork.engine.decoding.blocks import BlockCache, OutOfBlocks, Table
 from cutwork.engine.decoding.sampling import Logprob, log_probability
-from cutwork.engine.decoding.turn import Turn
+from cutwork.engine.decoding.step_lock import StepLock
 from cutwork.engine.encoder import EncodedInput, Encoder, check_memory
 from cutwork.engine.step import Attended, Part, run_step, table_rows
-from cutwork.errors import CutworkError
+from cutwork.errors import CutworkError, closed
 
 Result = TypeVar("Result")
 
@@ -30,7 +30,7 @@ class Scorer:
         executor: Executor,
         cache: BlockCache,
         encoder: Encoder | None,
-        turn: Turn,
+        turn: StepLock,
         check: Callable[[Sequence[int]], None],
         chunk: int,
         max_context: int,
@@ -170,7 +170,7 @@ class Scorer:
 
     def _running(self) -> Executor:
         if self._executor is None:
-            raise CutworkError("the model is closed")
+            raise closed()
         return self._executor
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.decoding.requests import Generation, Request, Session
-from cutwork.engine.decoding.turn import Turn
+from cutwork.engine.decoding.step_lock import StepLock
 from cutwork.engine.encoder import EncodedInput
 from cutwork.errors import CutworkError
 
@@ -26,7 +26,7 @@ class SharedSession:
     def __init__(
         self,
         session: Session,
-        turn: Turn,
+        turn: StepLock,
         check: Callable[[Sequence[int]], None],
         for_ever: Callable[[], bool],
     ) -> None:

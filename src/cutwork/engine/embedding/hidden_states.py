@@ -6,10 +6,10 @@ import numpy as np
 
 from cutwork.engine.backend import Executor
 from cutwork.engine.decoding.blocks import BlockCache
-from cutwork.engine.decoding.turn import Turn
+from cutwork.engine.decoding.step_lock import StepLock
 from cutwork.engine.embedding.texts import Tokens
 from cutwork.engine.step import Part, check_padding, run_step, table_rows
-from cutwork.errors import CutworkError
+from cutwork.errors import closed
 from cutwork.plan.builder import Plan
 from cutwork.plan.ops import Input
 
@@ -26,7 +26,7 @@ class HiddenStates:
         plan: Plan,
         executor: Executor,
         cache: BlockCache,
-        turn: Turn,
+        turn: StepLock,
         max_tokens: int,
         padding: int | None = None,
     ) -> None:
@@ -80,7 +80,7 @@ class HiddenStates:
     def _run(self, inputs: list[Tokens], last: bool, profile: bool = False) -> list[np.ndarray]:
         """Of each input; but for a single one, all together fit into one step."""
         if self._executor is None:
-            raise CutworkError("the model is closed")
+            raise closed()
         tables = [self._cache.open([]) for _ in inputs] if self._cache else []
         try:
             for table, tokens in zip(tables, inputs, strict=False):

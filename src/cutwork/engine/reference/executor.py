@@ -1,7 +1,7 @@
 """The slow, plain executor: runs a plan in NumPy behind the native `Weight` and `Executor` interfaces.
 
-It is the oracle of the tests and the fallback where no native module exists. It keeps float32 buffers in one arena, as
-the native executor does, so that a wrong layout shows; inside an op it computes in float64.
+It is the oracle of the tests, and runs models where CUTWORK_REFERENCE=1 asks for it. It keeps float32 buffers in one
+arena, as the native executor does, so that a wrong layout shows; inside an op it computes in float64.
 """
 
 import math

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from cutwork.audio import read_audio
-from cutwork.engine.answers import Answers
 from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.decoding.requests import Generation
 from cutwork.engine.encoder import EncodedInput
+from cutwork.engine.protocols import Answers
 from cutwork.engine.speech.decoder import Answer, Process, Search
 from cutwork.engine.speech.options import TranscribeOptions
 from cutwork.engine.speech.spectrogram import Spectrogram

@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 from cutwork.engine.model import Model
 from cutwork.serve.http.errors import ApiError, server_failed, shutting_down, took_too_long
-from cutwork.serve.jobs.turn import Turn
+from cutwork.serve.jobs.fair_lock import FairLock
 from cutwork.serve.metrics import ModelMetrics
 
 log = logging.getLogger("cutwork.serve")
@@ -74,7 +74,7 @@ class ModelThread(ABC, Generic[AnyJob]):
     limit: places that may be taken when a job comes.
     """
 
-    def __init__(self, model: Model, metrics: ModelMetrics, *, limit: int, turn: Turn) -> None:
+    def __init__(self, model: Model, metrics: ModelMetrics, *, limit: int, turn: FairLock) -> None:
         self.model, self.metrics, self.turn = model, metrics, turn
         self._limit = limit
         self._open: set[AnyJob] = set()

@@ -11,8 +11,8 @@ from cutwork.engine.embedding.hidden_states import HiddenStates
 from cutwork.engine.embedding.texts import Tokens
 from cutwork.engine.model import Model
 from cutwork.serve.http.errors import ApiError
+from cutwork.serve.jobs.fair_lock import FairLock
 from cutwork.serve.jobs.job import Job, ModelThread
-from cutwork.serve.jobs.turn import Turn
 from cutwork.serve.metrics import ModelMetrics
 
 log = logging.getLogger("cutwork.serve")
@@ -57,7 +57,7 @@ class Reader(ModelThread[Reading]):
         *,
         queue: int,
         queue_tokens: int,
-        turn: Turn,
+        turn: FairLock,
     ) -> None:
         super().__init__(model, metrics, limit=queue + 1, turn=turn)
         self._states, self._queue_tokens = states, queue_tokens

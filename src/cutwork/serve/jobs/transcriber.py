@@ -11,8 +11,8 @@ from cutwork.engine.speech.options import TranscribeOptions
 from cutwork.engine.speech.segments import Segment, Transcript
 from cutwork.errors import CutworkError
 from cutwork.serve.http.errors import ApiError, shutting_down
+from cutwork.serve.jobs.fair_lock import FairLock
 from cutwork.serve.jobs.job import Job, ModelThread
-from cutwork.serve.jobs.turn import Turn
 from cutwork.serve.metrics import ModelMetrics
 
 log = logging.getLogger("cutwork.serve")
@@ -47,7 +47,7 @@ class Transcriber(ModelThread[Recording]):
         *,
         queue: int,
         queue_bytes: int,
-        turn: Turn,
+        turn: FairLock,
         longest: float,
     ) -> None:
         super().__init__(model, metrics, limit=queue + 1, turn=turn)

@@ -14,9 +14,9 @@ from cutwork.engine.decoding.sampling import Logprob, NotFinite
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
 from cutwork.serve.http.errors import ApiError, server_failed
+from cutwork.serve.jobs.fair_lock import FairLock
 from cutwork.serve.jobs.job import Job, ModelThread
 from cutwork.serve.jobs.scoring import PromptScorer
-from cutwork.serve.jobs.turn import Turn
 from cutwork.serve.metrics import ModelMetrics
 
 log = logging.getLogger("cutwork.serve")
@@ -81,7 +81,7 @@ class _Place:
 class Worker(ModelThread[TextJob]):
     """Continuous batching for many clients. queue: sequences that may wait beside a full batch."""
 
-    def __init__(self, model: Model, metrics: ModelMetrics, *, queue: int, turn: Turn) -> None:
+    def __init__(self, model: Model, metrics: ModelMetrics, *, queue: int, turn: FairLock) -> None:
         super().__init__(model, metrics, limit=queue + model.max_batch, turn=turn)
         self._places: dict[Request, _Place] = {}
         self._scorer: PromptScorer[TextJob] = PromptScorer(model)

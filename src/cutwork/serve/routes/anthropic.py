@@ -10,7 +10,7 @@ from pydantic import Field
 
 from cutwork.engine.chat.reader import Part
 from cutwork.engine.decoding.requests import Piece
-from cutwork.serve.answer import identifier
+from cutwork.serve.answer_fields import identifier
 from cutwork.serve.http.json_body import JsonRoute, read_json
 from cutwork.serve.http.stream import EventStream, seconds_left, while_connected, whole_answer
 from cutwork.serve.limits import Limits

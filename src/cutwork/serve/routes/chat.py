@@ -9,7 +9,7 @@ from fastapi.responses import Response
 
 from cutwork.engine.chat.reader import Part
 from cutwork.engine.decoding.requests import Request as EngineRequest
-from cutwork.serve.answer import json_answer, opening, timings
+from cutwork.serve.answer_fields import json_answer, opening, timings
 from cutwork.serve.http.json_body import JsonRoute
 from cutwork.serve.http.stream import EventStream, whole_answer
 from cutwork.serve.limits import Limits

@@ -10,7 +10,7 @@ from pydantic import AliasChoices, Field
 
 from cutwork.engine.classification.classifier import Classifier
 from cutwork.engine.embedding.texts import Text, Tokens
-from cutwork.serve.answer import identifier, json_answer, opening
+from cutwork.serve.answer_fields import identifier, json_answer, opening
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.json_body import JsonRoute
 from cutwork.serve.http.middleware import client_of

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from cutwork.engine.decoding.sampling import Logprob
 from cutwork.engine.infill import InfillFormat, infill_format
-from cutwork.serve.answer import json_answer, opening, timings, usage
+from cutwork.serve.answer_fields import json_answer, opening, timings, usage
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.json_body import JsonRoute
 from cutwork.serve.http.middleware import cache_salt_of, client_of

@@ -9,7 +9,7 @@ from fastapi import Request
 from cutwork.engine.chat.reader import AnswerReader, Part
 from cutwork.engine.chat.template import begun
 from cutwork.engine.decoding.requests import Piece
-from cutwork.serve.answer import call_identifier, usage
+from cutwork.serve.answer_fields import call_identifier, usage
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.middleware import cache_salt_of, client_of
 from cutwork.serve.http.stream import seconds_left, while_connected

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from cutwork.engine.embedding.embedder import Embedder, EmbedOptions, Input
 from cutwork.engine.embedding.texts import Tokens
-from cutwork.serve.answer import json_answer
+from cutwork.serve.answer_fields import json_answer
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.json_body import JsonRoute
 from cutwork.serve.http.middleware import client_of

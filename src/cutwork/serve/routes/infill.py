@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import Field
 
 from cutwork.engine.infill import infill_format
-from cutwork.serve.answer import timings
+from cutwork.serve.answer_fields import timings
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.json_body import JsonRoute
 from cutwork.serve.http.stream import EventStream, whole_answer

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import Field
 
 from cutwork.engine.chat.reader import Part
-from cutwork.serve.answer import identifier, timings
+from cutwork.serve.answer_fields import identifier, timings
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.json_body import JsonRoute
 from cutwork.serve.http.stream import EventStream, whole_answer

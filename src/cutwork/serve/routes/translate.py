@@ -8,7 +8,7 @@ from pydantic import Field
 from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.decoding.requests import Generation
 from cutwork.engine.translation import check_translates, longest_answer, translation_prefix
-from cutwork.serve.answer import opening, timings, usage
+from cutwork.serve.answer_fields import opening, timings, usage
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.json_body import JsonRoute
 from cutwork.serve.http.middleware import cache_salt_of, client_of

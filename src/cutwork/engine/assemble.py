@@ -237,7 +237,7 @@ def add_draft(
     """
     if build_encoder_plan(packed.config):
         raise CutworkError("models with an encoder cannot be guessed for; leave out draft")
-    _check_guessed_for(target)
+    room = _room_for_guesses(target, options)
     tokenizer = load_tokenizer(packed.path, packed.config)
     if build_plan(packed.config).vocabulary != target.plan.vocabulary or (
         tokenizer and vocabulary and tokenizer.get_vocab() != vocabulary
@@ -256,7 +256,7 @@ def add_draft(
     if not draft.writes:
         raise CutworkError(f"{packed.path} writes no text, so it cannot guess; leave out draft")
     scheduler = draft.scheduler
-    target.scheduler.max_guesses = min(target.scheduler.max_tokens, target.logits_chunk) - options["max_batch"]
+    target.scheduler.max_guesses = room
     target.scheduler.drafter = Drafter(
         draft.executor,
         scheduler.cache,
@@ -268,17 +268,17 @@ def add_draft(
 
 def add_lookup(target: Runtime, options: LoadOptions) -> None:
     """Let what was said before guess for the target. Raises CutworkError if it cannot."""
-    _check_guessed_for(target)
-    target.scheduler.max_guesses = min(target.scheduler.max_tokens, target.logits_chunk) - options["max_batch"]
+    target.scheduler.max_guesses = _room_for_guesses(target, options)
     target.scheduler.drafter = LookupDrafter(options["draft_tokens"])
 
 
-def _check_guessed_for(target: Runtime) -> None:
-    """Raise CutworkError unless a model writes text that something can guess."""
+def _room_for_guesses(target: Runtime, options: LoadOptions) -> int:
+    """Guesses that fit into a step; CutworkError unless the model writes text that something can guess."""
     if target.encoder:
         raise CutworkError("models with an encoder cannot be guessed for; leave out draft")
     if not target.writes:
         raise CutworkError("a model that writes no text cannot be guessed for; leave out draft")
+    return min(target.scheduler.max_tokens, target.logits_chunk) - options["max_batch"]
 
 
 def read_model(path: str | Path, weights: Rounding = "auto", threads: int = 0) -> PackedModel:

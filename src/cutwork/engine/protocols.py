@@ -1,4 +1,4 @@
-"""What translation and transcription need of a loaded model; `Model` has it."""
+"""What parts of the engine need of a loaded model; `Model` has all of it."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -6,13 +6,23 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from cutwork.engine.classification.classifier import Classifier
 from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.decoding.requests import Generation
+from cutwork.engine.embedding.embedder import Embedder
 from cutwork.engine.encoder import EncodedInput, Encoder
 
 
+class Reads(Protocol):
+    """A model that writes no text; `embedder` and `classifier` are None of one that does not do what they do."""
+
+    config: dict[str, Any]
+    embedder: Embedder | None
+    classifier: Classifier | None
+
+
 class Answers(Protocol):
-    """A model that answers what its encoder has read."""
+    """A model that answers what its encoder has read, as translation and transcription ask it."""
 
     path: Path
     config: dict[str, Any]

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from cutwork.errors import CutworkError
-from cutwork.measure.report.card import card
+from cutwork.measure.report.model_card import model_card
 from cutwork.measure.report.results import load_results
 from cutwork.pack.manifest import read_manifest
 from cutwork.run.run import VARIANTS
@@ -69,7 +69,7 @@ def repository(run: Path, name: str, dense: str, sparse: str, *, examples: bool 
         "template": _has_template(run / checkpoint),
         "examples": f"packed/{sparse}/{EXAMPLES}" in files,
     }
-    files["README.md"] = card(name, base, results, sparse, manifest, digest(settings), **has).encode()
+    files["README.md"] = model_card(name, base, results, sparse, manifest, digest(settings), **has).encode()
     return files
 
 

@@ -1,4 +1,4 @@
-"""FFmpeg at work for `audio_files`, a program of its own: a container on its input becomes samples on its output.
+"""FFmpeg at work for `files`, a program of its own: a container on its input becomes samples on its output.
 
 A few bytes of a container's tables can tell FFmpeg to make room for gigabytes before the first sample; nothing prevents
 that but a limit of the whole process.
@@ -77,6 +77,7 @@ def _limit_memory() -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + MEMORY
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # or a killed one would leave the recording in a file
 
 
 if __name__ == "__main__":

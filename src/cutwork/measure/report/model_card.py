@@ -33,7 +33,7 @@ _CLASSES = {
 }
 
 
-def card(
+def model_card(
     name: str,
     base: str | None,
     results: dict[str, Any],

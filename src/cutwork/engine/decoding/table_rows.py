@@ -7,7 +7,7 @@ from cutwork.engine.decoding.running import Running
 from cutwork.engine.step import Attended
 
 
-class Slots:
+class TableRows:
     """`count` rows. tables: int32 [count, width], each row the blocks of a sequence, -1 beyond its end; adapters: int32
     [count], their numbers; attended: the blocks of what an encoder has read, if `memory_width` says that there is one.
     """
@@ -23,21 +23,21 @@ class Slots:
     def write(self, sequence: Running) -> None:
         """Put the blocks that a sequence has now into its row."""
         blocks = sequence.table.blocks
-        self.tables[sequence.slot, : len(blocks)] = blocks
-        self.tables[sequence.slot, len(blocks) :] = -1
-        self.adapters[sequence.slot] = sequence.adapter
+        self.tables[sequence.row, : len(blocks)] = blocks
+        self.tables[sequence.row, len(blocks) :] = -1
+        self.adapters[sequence.row] = sequence.adapter
         if sequence.memory and self.attended:
             blocks = sequence.memory_table.blocks
-            self.attended.tables[sequence.slot, : len(blocks)] = blocks
-            self.attended.lengths[sequence.slot] = sequence.memory.length
+            self.attended.tables[sequence.row, : len(blocks)] = blocks
+            self.attended.lengths[sequence.row] = sequence.memory.length
 
     def is_written(self, sequence: Running) -> bool:
         """Whether a sequence's row holds any block."""
-        return bool(self.tables[sequence.slot, 0] >= 0)
+        return bool(self.tables[sequence.row, 0] >= 0)
 
     def give_back(self, sequence: Running) -> None:
         """Let others have a sequence's row, and those it keeps for its beams."""
-        self.tables[sequence.slot] = -1
-        self.adapters[sequence.slot] = NO_ADAPTER
-        self.free += [sequence.slot, *sequence.reserved]
-        sequence.slot, sequence.reserved = -1, []
+        self.tables[sequence.row] = -1
+        self.adapters[sequence.row] = NO_ADAPTER
+        self.free += [sequence.row, *sequence.reserved]
+        sequence.row, sequence.reserved = -1, []

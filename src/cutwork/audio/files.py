@@ -73,14 +73,14 @@ class _Sound:
 
 
 class _Container:
-    """The first sound of a container, as FFmpeg reads it in a process of its own (`audio_decoder`)."""
+    """The first sound of a container, as FFmpeg reads it in a process of its own (`decoder`)."""
 
     def __init__(self, file: BinaryIO, kind: str, check: Callable[[], None], open_files: ExitStack) -> None:
         if importlib.util.find_spec("av") is None:
             raise CutworkError(
                 f"a recording of this kind ({kind}) needs PyAV; install: pip install av, or convert it to WAV or FLAC"
             )
-        command = [sys.executable, "-P", str(Path(__file__).with_name("audio_decoder.py")), kind]
+        command = [sys.executable, "-P", str(Path(__file__).with_name("decoder.py")), kind]
         self._process = subprocess.Popen(command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         open_files.callback(self._end)
         self._check, self._over = check, False

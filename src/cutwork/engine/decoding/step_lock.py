@@ -12,7 +12,7 @@ from cutwork.errors import CutworkError
 _WAIT = 0.1  # seconds until a thread that waits looks whether it was interrupted
 
 
-class Turn:
+class StepLock:
     """A lock for the time of a step: a context manager that Ctrl-C cannot leave halfway.
 
     What a step has begun it finishes, and then the interrupt is raised: else other threads' answers would lose the
@@ -103,7 +103,7 @@ class _Interrupts:
             self.raise_caught()
 
 
-_turns: "weakref.WeakSet[Turn]" = weakref.WeakSet()
+_turns: "weakref.WeakSet[StepLock]" = weakref.WeakSet()
 
 
 def _after_fork() -> None:

@@ -7,7 +7,7 @@ from rich.console import Console
 from tokenizers.processors import TemplateProcessing
 
 from cutwork.cli.chat import _Shown
-from cutwork.engine.chat.answer import answer_parts
+from cutwork.engine.chat.answer_parts import answer_parts
 from cutwork.engine.chat.reader import Part
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cutwork.audio_files import opened
+from cutwork.audio.files import opened
 from cutwork.errors import CutworkError
 from cutwork.extras import install
 

@@ -8,7 +8,7 @@ from cutwork.serve.served_model import ServedModel
 from cutwork.store.examples import read_examples
 
 
-def card(served: ServedModel) -> dict[str, Any]:
+def model_facts(served: ServedModel) -> dict[str, Any]:
     """How a model is stored and run, and what it can do."""
     model, abilities = served.model, served.abilities
     return {

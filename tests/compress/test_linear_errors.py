@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cutwork.compress.candidates import CANDIDATES, DENSE, parse
 from cutwork.compress.corrections import corrected, with_weights
-from cutwork.compress.errors import PRUNED, ROUNDED, Cost, LinearErrors, _Judge, linear_errors
+from cutwork.compress.linear_errors import PRUNED, ROUNDED, Cost, LinearErrors, _Judge, linear_errors
 from cutwork.compress.sensitivity import Damage, divergences, influences, of_rounded_head
 from cutwork.prune.alps import alps
 from cutwork.prune.calibrate import calibration_batches, walk

@@ -5,7 +5,7 @@ from threading import Event, Lock
 from types import TracebackType
 
 
-class Turn:
+class FairLock:
     """A lock that goes to who has waited longest, as `threading.Lock` does not: a thread that lets go and asks again
     would mostly be first."""
 
