@@ -54,7 +54,7 @@ constexpr DefaultCost kZen4Costs[] = {
     {"avx512f", Algorithm::gemv, Encoding::bitmask, DType::i4, {56.19, 0.5379, 5.166, 0, 128.2}},
     {"avx512f", Algorithm::gemm, Encoding::bitmask, DType::i4, {59.73, 2.26, 8.486, 0, 158.5}},
     {"avx512", Algorithm::slots, Encoding::slots, DType::i8, {0.1609, 14.3, 13.3, 0, 228.8}},
-    {"avx512", Algorithm::slots, Encoding::slots, DType::i4, {0, 9.998, 6.414, 1.343, 228}},
+    {"avx512", Algorithm::slots, Encoding::slots, DType::i4, {0.09211, 8.742, 6.879, 0.8563, 278.9}},
     {"avx512f", Algorithm::slots, Encoding::slots, DType::i8, {0, 11.54, 18.62, 0, 278.9}},
     {"avx512f", Algorithm::slots, Encoding::slots, DType::i4, {0.05227, 17.46, 16.78, 1.694, 162.8}},
     {"avx2", Algorithm::slots, Encoding::slots, DType::i8, {0, 8.665, 20.52, 0.001742, 301.8}},
