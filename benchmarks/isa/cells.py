@@ -16,7 +16,7 @@ NATIVE, AVX2 = "native", "avx2"  # what a peer is built for: all that this proce
 BUILDS = ((IK, NATIVE), (LLAMA, NATIVE), (LLAMA, AVX2))
 
 # What the targets compare comes first: of the best set and of AVX2, and peers.
-_FIRST = ("int8 dense", "int8 4:16", "int4 dense", "int4 4:16", "int8 75%", "int4 75%", "int8 90%")
+_FIRST = ("int8 dense", "int8 4:16", "int4 dense", "int4 4:16", "int8 75%", "int4 75%", "int8 90%", "int4 90%")
 _FIRST_PEERS = ((IK, NATIVE, "Q4_0"), *((LLAMA, NATIVE, kind) for kind in KINDS))
 
 

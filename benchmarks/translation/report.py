@@ -59,18 +59,6 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def first_table(result: dict[str, Any]) -> str:
-    """t5.json: of one seed, from a teacher that may not have converged, before there were intervals."""
-    lines = ["| model | zeros | BLEU, 5 beams | chrF | all right | BLEU, greedy | MB |", "|---|" + "--:|" * 6]
-    for row in result["rows"]:
-        beam = row["beam"]
-        lines.append(
-            f"| {row['method']} | {row['target_sparsity']:.0%} | {beam['bleu']:.1f} | {beam['chrf']:.1f} "
-            f"| {beam['accuracy']:.1%} | {row['greedy']['bleu']:.1f} | {row['memory_bytes'] / 1e6:.1f} |"
-        )
-    return "\n".join(lines)
-
-
 def losses(result: dict[str, Any]) -> str:
     """SquareHead beside cross-entropy for the same time."""
     lines = ["| zeros | seeds | SquareHead minus CE, BLEU [95%] |", "|--:|--:|--:|"]
