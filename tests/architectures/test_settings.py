@@ -10,8 +10,8 @@ import pytest
 from cutwork.architectures import ARCHITECTURES, architecture_of, build_encoder_plan, build_plan
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
-from tests import bart_tiny
 from tests.architectures import test_encoders, test_t5
+from tests.engine import bart_tiny
 from tests.engine.tiny import SMALL, VARIANTS, make, relative, torch_logits, transformers
 from tests.text_to_text import ANSWER, INPUTS, load, save
 from tests.text_to_text import torch_logits as answer_logits

@@ -19,8 +19,8 @@ from cutwork.engine.generation_config import (
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
 
-from .. import bart_tiny
 from ..text_to_text import INPUTS, load, save, written
+from . import bart_tiny
 from .tiny import make, torch, transformers
 
 
