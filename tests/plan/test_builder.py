@@ -136,7 +136,9 @@ def test_old_and_new_rope_configs_equal_transformers(scaling):
         ({"rope_parameters": [1]}, "rope_parameters"),
         ({"rope_parameters": {"rope_type": "longrope"}}, "longrope"),
         ({"rope_parameters": {"rope_type": "linear"}}, "factor"),
-        ({"rope_parameters": {"partial_rotary_factor": 0.01}}, "partial_rotary_factor"),
+        ({"rope_parameters": {"partial_rotary_factor": 0.01}}, None),  # which transformers does not look at here
+        ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "partial_rotary_factor": 0.5}}, "partial_rotary"),
+        ({"model_type": "phi3", "partial_rotary_factor": 0.01}, "partial_rotary_factor"),
     ],
     ids=str,
 )
