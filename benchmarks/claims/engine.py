@@ -1,5 +1,6 @@
 """How fast the engine is beside others and beside itself without zeros."""
 
+from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
@@ -30,13 +31,20 @@ def dense_int4() -> str:
             targets.ratios(cells, *(Cell("cutwork", "avx512", each, 1) for each in (weights, "int4 dense")), "decode")
             for cells in found.values()
         ]
-        return " and ".join(f"{median(rates):.2f} ({min(rates):.2f} to {max(rates):.2f})" for rates in over)
+        return " and ".join(map(_told, over))
 
     return line(f"""
         **What the zeros bring** beyond our own dense int4, on one core of Zen 4 and of Zen 5 (random weights of a 1.1B
         shape): with 75% zeros anywhere int8 decodes {times("int8 75%")} times as fast, int4 {times("int4 75%")} times;
-        where 4 of 16 neighbours are kept, int8 {times("int8 4:16")} and int4 {times("int4 4:16")} times.
+        where 4 of 16 neighbours are kept, int8 {times("int8 4:16")} and int4 {times("int4 4:16")} times. Medians and
+        extremes of up to three rounds; Zen 5's are of an earlier build.
     """)
+
+
+def _told(ratios: Sequence[float]) -> str:
+    """A median with its extremes, or that there is one round alone."""
+    extremes = f"{min(ratios):.2f} to {max(ratios):.2f}" if len(ratios) > 1 else "one round"
+    return f"{median(ratios):.2f} ({extremes})"
 
 
 def prefill() -> str:
@@ -68,7 +76,7 @@ def without_vbmi2() -> str:
             for v in targets.verdicts(load(f"{name}.json"))
             if (v.work, v.against, v.threads) == (f"avx2 int8 {zeros}: decode", "avx2 int8 dense", 1)
         ]
-        return f"{each.ratio:.2f} ({min(each.ratios):.2f} to {max(each.ratios):.2f})"
+        return _told(each.ratios)
 
     cells = targets.cells_of(load("isa.json"))
     ours, peer = (
