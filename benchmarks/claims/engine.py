@@ -115,8 +115,8 @@ def against_four_bits() -> str:
         {times(decode, own)} and {times(decode, own, 2)} as fast as our own dense int4. Batches of 16 in int8 do
         {batches.ratio:.1f} times those of the fastest peer, {batches.against}, on one core. Random weights of a 1.1B
         shape, huge pages for all, medians and extremes of up to {len(found[decode, peer, 1].ratios)} rounds;
-        an earlier build on one core of Zen 5 did {zen5.ratio:.2f} times ik's. What the pattern costs a small model:
-        "Zeros that were trained".
+        an earlier build on one core of Zen 5 did {zen5.ratio:.2f} times ik's. What the pattern costs a small model
+        stands in "On numbers that training never shows".
     """)
 
 
