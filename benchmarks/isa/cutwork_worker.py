@@ -32,7 +32,7 @@ def main() -> None:
                 weight.nbytes for name, weight in model.weights.items() if "embed_tokens" not in name
             ),
         }
-    with load(max_batch=max(BATCHES)) as model:
+    with load(max_batch=max(BATCHES), reorder_weights=None) as model:  # as `serve` and `batch` load it
         step(model, 1, CONTEXT)
         for batch in BATCHES:
             speeds[f"batch {batch}"] = batch / some(partial(batch_step, model, batch), STEPS)
@@ -48,7 +48,7 @@ def block_weights(model: Model) -> list[Any]:
 
 def encodings(weights: Sequence[Any]) -> list[str]:
     """Those that occur."""
-    return sorted({weight.encoding for weight in weights})
+    return sorted({weight.encoding + ", reordered" * bool(weight.reordered_bytes) for weight in weights})
 
 
 def decode_step(model: Model, number: int) -> float:

@@ -57,7 +57,7 @@ std::map<std::string, Constants> constants_of(const Costs& self) {
 }
 
 Shape parse_shape(const std::string& encoding, const std::string& dtype, int64_t rows, int64_t cols, int64_t nonzeros,
-                  int64_t reordered, bool wide) {
+                  int64_t reordered, SlotForm form = SlotForm::tiles) {
   for (Encoding e : kEncodings)
     for (DType d : kDTypes)
       if (encoding == encoding_name(e) && dtype == dtype_name(d))
@@ -67,8 +67,14 @@ Shape parse_shape(const std::string& encoding, const std::string& dtype, int64_t
                 .cols = cols,
                 .nonzeros = nonzeros,
                 .reordered = reordered,
-                .wide = wide};
+                .form = form};
   throw std::invalid_argument("no kernel multiplies " + encoding + " " + dtype);
+}
+
+SlotForm parse_form(const std::string& name) {
+  for (SlotForm form : kSlotForms)
+    if (name == form_name(form)) return form;
+  throw std::invalid_argument("no slots are in " + name);
 }
 
 }  // namespace
@@ -89,7 +95,7 @@ or not finite.)")
           "work",
           [](const Costs& self, const std::string& kernel, const std::string& encoding, const std::string& dtype,
              int64_t rows, int64_t cols, int64_t nonzeros, int64_t tokens) {
-            const Work work = self.work(parse_shape(encoding, dtype, rows, cols, nonzeros, 0, false),
+            const Work work = self.work(parse_shape(encoding, dtype, rows, cols, nonzeros, 0),
                                         parse_algorithm(kernel.c_str()), tokens);
             return Constants(work.positions, work.nonzeros, work.products, work.listed, work.outputs);
           },
@@ -98,19 +104,19 @@ or not finite.)")
       .def(
           "seconds",
           [](const Costs& self, const std::string& kernel, const std::string& encoding, const std::string& dtype,
-             int64_t rows, int64_t cols, int64_t nonzeros, int64_t tokens, int threads, int64_t reordered, bool wide) {
-            return self.seconds(parse_shape(encoding, dtype, rows, cols, nonzeros, reordered, wide),
+             int64_t rows, int64_t cols, int64_t nonzeros, int64_t tokens, int threads, int64_t reordered,
+             const std::string& form) {
+            return self.seconds(parse_shape(encoding, dtype, rows, cols, nonzeros, reordered, parse_form(form)),
                                 parse_algorithm(kernel.c_str()), tokens, std::max(threads, 1));
           },
           "kernel"_a, "encoding"_a, "dtype"_a, "rows"_a, "cols"_a, "nonzeros"_a, "tokens"_a, "threads"_a = 1,
-          "reordered"_a = 0, "wide"_a = false,
-          "Predicted; infinite for a kernel nobody measured. `reordered`: the weight's reordered_bytes; wide: its own.")
+          "reordered"_a = 0, "form"_a = "tiles",
+          "Predicted; infinite for a kernel nobody measured. reordered: the weight's reordered_bytes; form: its form.")
       .def(
           "choose",
           [](const Costs& self, const std::string& encoding, const std::string& dtype, int64_t rows, int64_t cols,
              int64_t nonzeros, int64_t tokens, int64_t reordered) {
-            return algorithm_name(
-                self.choose(parse_shape(encoding, dtype, rows, cols, nonzeros, reordered, false), tokens));
+            return algorithm_name(self.choose(parse_shape(encoding, dtype, rows, cols, nonzeros, reordered), tokens));
           },
           "encoding"_a, "dtype"_a, "rows"_a, "cols"_a, "nonzeros"_a, "tokens"_a, "reordered"_a = 0,
           "The cheapest kernel.");

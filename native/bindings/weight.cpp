@@ -184,7 +184,7 @@ void multiply_rows(const Weight& weight, const LinearKernels& kernels, Algorithm
     kernels.prepare(read, x, weight.cols, tokens, weight.cols, begin, end, input.get());
   });
   if (skips_zeros(algorithm)) input = rearranged(weight, kernels, algorithm, input.get(), tokens);
-  const int64_t tiles = (weight.rows + kRowTile - 1) / kRowTile;
+  const int64_t tiles = tile_count(weight.rows);
   in_parallel(threads, [&](int64_t i, int parts) {
     const int64_t begin = tiles * i / parts * kRowTile;
     const int64_t end = std::min(tiles * (i + 1) / parts * kRowTile, weight.rows);
@@ -335,8 +335,9 @@ keep: 4, 8 or 12 of every 16 columns; or steps: uint8 [ceil(rows/16), ceil(cols/
           "stored", [](const OwnedWeight& w) { return shape_of(w.view()).nonzeros; },
           "How many values kernels go through: all of a dense weight, of slots the empty ones too.")
       .def_prop_ro(
-          "wide", [](const OwnedWeight& w) { return shape_of(w.view()).wide; },
-          "Whether it is in slots that reach over 32 columns, or of int4 in strips, which take more time each.")
+          "form", [](const OwnedWeight& w) { return form_name(shape_of(w.view()).form); },
+          "Of slots what begins where its nonzeros do: all rows of `tiles`, `strips` of four, or `wide` ones of 32 "
+          "columns.")
       .def_prop_ro("nbytes", &OwnedWeight::nbytes, "Bytes of all arrays.")
       .def_prop_ro("reordered_bytes", [](const OwnedWeight& w) { return shape_of(w.view()).reordered; })
       .def("reorder", reorder,

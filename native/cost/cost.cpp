@@ -16,9 +16,8 @@ namespace {
 // thread gets a third of what one alone does.
 constexpr double kCrowd = 3;
 
-// What the passes after gemv's first take of reading the weight, beside their arithmetic, which was measured of weights
-// that stay near: on Zen 4 34 MB of bfloat16 and 64 tokens a fifth, in all.
-constexpr double kAgain = 0.3;
+// Tokens beyond which gemv, which goes through a weight every few of them, is neither measured nor worth it.
+constexpr int64_t kGemvMost = 64;
 
 // So many tokens are multiplied at a time where zeros are skipped, also if fewer are left.
 int64_t tokens_at_once(Algorithm algorithm) {
@@ -37,25 +36,23 @@ std::string kernel_name(Algorithm algorithm, Encoding encoding, DType dtype) {
   return std::string(algorithm_name(algorithm)) + " " + encoding_name(encoding) + " " + dtype_name(dtype);
 }
 
-// What a slot of wide strips takes of others' time: two lookups and windows. 1.5 to 1.9 on Zen 5, by the set; one that
-// looks up bytes in two registers at once took 1.2 on Zen 4.
-double wide_lookup(const Isa& isa) {
-  return std::string(isa.name) == "avx512" ? 1.25 : 1.6;
+// What a slot takes of the time of one whose tile has one window. Int8's strips were measured as such; wide ones take
+// two lookups and windows: 1.5 to 1.9 on Zen 5, by the set, and 1.2 on Zen 4 where one instruction looks up bytes in
+// two registers. Int4's strips, on Zen 4: one token alone waits for where the windows are, where a lookup of 64 bytes
+// serves all strips.
+double lookup(const Isa& isa, const Shape& shape, int64_t tokens) {
+  const bool blocks = std::string(isa.name) == "avx512";
+  if (shape.form == SlotForm::wide) return blocks ? 1.25 : 1.6;
+  if (shape.form == SlotForm::tiles || shape.dtype == DType::i8) return 1;
+  if (!blocks) return 1.2;
+  return tokens == 1 ? 1.9 : tokens <= 8 ? 1.6 : 1.15;
 }
 
-// What a slot of int4's strips takes of others' time, which have one window for all rows. One token alone waits for
-// where the windows are, where a lookup of 64 bytes serves all strips. On Zen 4.
-double strip_lookup(const Isa& isa, int64_t tokens) {
-  if (std::string(isa.name) == "avx512") return tokens == 1 ? 1.9 : tokens <= 8 ? 1.6 : 1.15;
-  return 1.2;
-}
-
-// Of 128 slots; of wide ones with where their windows start, as those of others may be even and need not be read.
+// Of 128 slots, with where the windows of strips start; those of tiles may be even and need not be read.
 int64_t entry_bytes(const Shape& shape) {
-  constexpr int64_t kStarts = 2 * step_starts(SlotForm::wide) * int64_t{sizeof(uint16_t)};
-  const bool nibbles = shape.dtype == DType::i4;
-  const int64_t even = nibbles ? 2 * kStepSlots : kRecordBytes, wide = nibbles ? even : kWideBytes;
-  return shape.wide ? wide + kStarts : even;
+  const int64_t slots = shape.dtype == DType::i4 ? 2 * kStepSlots : record_bytes(shape.form);
+  const int64_t starts = shape.form == SlotForm::tiles ? 0 : 2 * step_starts(shape.form);
+  return slots + starts * int64_t{sizeof(uint16_t)};
 }
 
 // Of what spmm_rows multiplies, 0 if that has not been worked out.
@@ -67,14 +64,14 @@ int64_t reordered_bytes(const Weight& weight) {
 
 Shape shape_of(const Weight& weight) {
   if (weight.encoding == Encoding::slots) {
-    const int64_t tiles = (weight.rows + kRowTile - 1) / kRowTile;
+    const int64_t tiles = tile_count(weight.rows);
     const int64_t entries = weight.slots.begins ? weight.slots.begins[tiles] : tiles * weight.slots.per_tile;
     return {.encoding = weight.encoding,
             .dtype = weight.dtype,
             .rows = weight.rows,
             .cols = weight.cols,
             .nonzeros = entries * kStepSlots * (weight.dtype == DType::i4 ? 1 : 2),
-            .wide = weight.slots.form == (weight.dtype == DType::i4 ? SlotForm::strips : SlotForm::wide)};
+            .form = weight.slots.form};
   }
   const bool dense = weight.encoding == Encoding::dense;
   const int64_t streams = (weight.rows + stream_rows(weight.dtype) - 1) / stream_rows(weight.dtype);
@@ -143,7 +140,7 @@ std::vector<std::pair<std::string, Cost>> Costs::all() const {
 
 double Costs::passes(const Shape& shape, Algorithm algorithm, int64_t tokens) const {
   if (algorithm != Algorithm::gemv) return 1;  // slots of a panel stay near while tokens take turns
-  const int64_t at_once = kernels().gemv_tokens(shape.dtype);
+  const int64_t at_once = kernels().gemv_tokens(shape.encoding, shape.dtype);
   return static_cast<double>((tokens + at_once - 1) / at_once);
 }
 
@@ -153,11 +150,8 @@ Work Costs::work(const Shape& shape, Algorithm algorithm, int64_t tokens) const 
   const auto multiplied = static_cast<double>((tokens + lanes - 1) / lanes * lanes);
   const double positions = static_cast<double>(shape.rows) * static_cast<double>(shape.cols);
   const auto nonzeros = static_cast<double>(shape.nonzeros);
-  const double times = passes(shape, algorithm, tokens), lookup = !shape.wide ? 1
-                                                                  : shape.dtype == DType::i4
-                                                                      ? strip_lookup(*isa_, tokens)
-                                                                      : wide_lookup(*isa_);
-  return {times * positions, times * nonzeros, multiplied * (skipping ? lookup * nonzeros : positions),
+  const double times = passes(shape, algorithm, tokens), each = lookup(*isa_, shape, tokens);
+  return {times * positions, times * nonzeros, multiplied * (skipping ? each * nonzeros : positions),
           skipping ? multiplied * positions : 0, multiplied * static_cast<double>(shape.rows)};
 }
 
@@ -171,18 +165,19 @@ double Costs::seconds(const Shape& shape, Algorithm algorithm, int64_t tokens, i
                          (cost.position * all.positions + cost.nonzero * all.nonzeros + cost.product * all.products +
                           cost.listed * all.listed + cost.output * all.outputs) /
                          threads;
-  const double once = (reordered ? static_cast<double>(shape.reordered) : stored_bytes(shape)) /
+  const double read = (reordered ? static_cast<double>(shape.reordered) : stored_bytes(shape)) /
                       std::min(one_thread * threads, all_threads);
-  const double times = passes(shape, algorithm, tokens), read = times * once;
   const bool overlap = algorithm == Algorithm::gemv || algorithm == Algorithm::slots || reordered;
-  return overlap ? std::max(compute, read) + kAgain * (read - once) : compute + read;
+  return overlap ? std::max(compute, read) : compute + read;
 }
 
 Algorithm Costs::choose(const Shape& shape, int64_t tokens) const {
   Algorithm best = shape.encoding == Encoding::slots ? Algorithm::slots : Algorithm::gemv;
-  double least = seconds(shape, best, tokens, 1);
+  const bool few = tokens <= kGemvMost || best == Algorithm::slots;
+  double least = few ? seconds(shape, best, tokens, 1) : std::numeric_limits<double>::infinity();
   for (Algorithm algorithm : kAlgorithms) {
     if (!kernels().has(algorithm, shape.encoding, shape.dtype)) continue;
+    if (algorithm == Algorithm::gemv && !few) continue;
     double own = seconds(shape, algorithm, tokens, 1);
     if (algorithm == Algorithm::spmm_rows && shape.reordered > 0)
       own = std::max(own, kCrowd * static_cast<double>(shape.reordered) / one_thread);

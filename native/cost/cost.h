@@ -16,8 +16,8 @@ struct Shape {
   Encoding encoding;
   DType dtype;
   int64_t rows, cols, nonzeros;
-  int64_t reordered = 0;  // the weight's reordered_bytes: what spmm_rows reads instead, 0 if there is none
-  bool wide = false;      // slots of wide strips, or int4's of strips
+  int64_t reordered = 0;            // the weight's reordered_bytes: what spmm_rows reads instead, 0 if there is none
+  SlotForm form = SlotForm::tiles;  // of slots
 };
 
 Shape shape_of(const Weight& weight);  // a dense weight counts as full, an int4 bitmask with its padding
@@ -37,7 +37,7 @@ struct Work {
 };
 
 // The constants of a machine and instruction set. gemv takes as long as its arithmetic, shared by the threads, or as
-// reading the weight, whichever is more, and so do slots and spmm_rows of a reordered weight; the others take both
+// reading the weight once, whichever is more, and so do slots and spmm_rows of a reordered weight; the others take both
 // times, since they multiply what they have read before.
 class Costs {
  public:

@@ -15,7 +15,7 @@ constexpr uint8_t kTwoZeros = 0x88;
 
 // The bytes of the dense int4 layout, from those of the bitmask.
 void write_pairs(const Weight& weight, uint8_t* out) {
-  const int64_t tiles = (weight.rows + kRowTile - 1) / kRowTile, pairs = run_count(weight.cols) * kRunWords / 2;
+  const int64_t tiles = tile_count(weight.rows), pairs = run_count(weight.cols) * kRunWords / 2;
   const uint64_t* mask = weight.mask;
   for (int64_t tile = 0; tile < tiles; ++tile) {
     const uint8_t *low = tile_bytes(weight, tile), *high = low;
@@ -38,7 +38,7 @@ void write_pairs(const Weight& weight, uint8_t* out) {
 std::optional<OwnedWeight> OwnedWeight::in_dense() const {
   const bool halves = view_.dtype == DType::i4;
   if (view_.encoding != Encoding::bitmask || !(halves || view_.dtype == DType::i8)) return std::nullopt;
-  const int64_t tiles = (view_.rows + kRowTile - 1) / kRowTile;
+  const int64_t tiles = tile_count(view_.rows);
   const int64_t scale_bytes =
       halves ? tiles * group_count(view_) * kRowTile * scale_size(view_) : view_.rows * int64_t{sizeof(float)};
   const int64_t value_bytes =

@@ -46,6 +46,7 @@ constexpr int64_t kStepBytes = 128;
 // How the slots of a step have their columns: from one start for the tile, or from one for each strip of four rows, of
 // which wide ones reach over kWideWindow columns.
 enum class SlotForm : uint8_t { tiles, strips, wide };
+constexpr SlotForm kSlotForms[] = {SlotForm::tiles, SlotForm::strips, SlotForm::wide};
 
 // What the kernels of the encoding `slots` need beside `values`. An entry is a record of int8 or a step of int4; the
 // slots of a step are columns from `start` on, where `starts` has one for each step of an entry, or one for each step
@@ -154,6 +155,10 @@ static constexpr int64_t mask_bytes(Encoding encoding) {
 // Bytes of mask per position of a weight.
 static constexpr double mask_density(Encoding encoding) {
   return static_cast<double>(mask_bytes(encoding)) / static_cast<double>(kGroupRows * kBlockCols);
+}
+
+static constexpr int64_t tile_count(int64_t rows) {
+  return (rows + kRowTile - 1) / kRowTile;
 }
 
 // How many rows share one stream of values, which is an entry of `offsets`.

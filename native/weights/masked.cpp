@@ -159,6 +159,10 @@ const char* encoding_name(Encoding encoding) {
   return "slots";
 }
 
+const char* form_name(SlotForm form) {
+  return form == SlotForm::tiles ? "tiles" : form == SlotForm::strips ? "strips" : "wide";
+}
+
 const char* dtype_name(DType dtype) {
   switch (dtype) {
     case DType::f32:

@@ -19,10 +19,6 @@ constexpr int64_t kTake = kStepSlots / kRowTile;  // slots of a row in a step
   throw std::invalid_argument(sentence);
 }
 
-int64_t tile_count(int64_t rows) {
-  return (rows + kRowTile - 1) / kRowTile;
-}
-
 int64_t window_count(int64_t cols) {
   return (cols + kWindow - 1) / kWindow;
 }

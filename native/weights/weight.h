@@ -80,6 +80,7 @@ class OwnedWeight {
 int64_t element_size(DType dtype);
 const char* dtype_name(DType dtype);
 const char* encoding_name(Encoding encoding);
+const char* form_name(SlotForm form);
 
 void check_shape(int64_t rows, int64_t cols);                              // throws std::invalid_argument
 void expect_size(const char* what, const Array& array, int64_t expected);  // throws std::invalid_argument

@@ -81,9 +81,9 @@ class Weight:
         """
 
     @property
-    def wide(self) -> bool:
+    def form(self) -> str:
         """
-        Whether it is in slots that reach over 32 columns, or of int4 in strips, which take more time each.
+        Of slots what begins where its nonzeros do: all rows of `tiles`, `strips` of four, or `wide` ones of 32 columns.
         """
 
     @property
@@ -155,9 +155,9 @@ class Costs:
     def work(self, kernel: str, encoding: str, dtype: str, rows: int, cols: int, nonzeros: int, tokens: int) -> tuple[float, float, float, float, float]:
         """What the kernel's constants multiply, in their order."""
 
-    def seconds(self, kernel: str, encoding: str, dtype: str, rows: int, cols: int, nonzeros: int, tokens: int, threads: int = 1, reordered: int = 0, wide: bool = False) -> float:
+    def seconds(self, kernel: str, encoding: str, dtype: str, rows: int, cols: int, nonzeros: int, tokens: int, threads: int = 1, reordered: int = 0, form: str = 'tiles') -> float:
         """
-        Predicted; infinite for a kernel nobody measured. `reordered`: the weight's reordered_bytes; wide: its own.
+        Predicted; infinite for a kernel nobody measured. reordered: the weight's reordered_bytes; form: its form.
         """
 
     def choose(self, encoding: str, dtype: str, rows: int, cols: int, nonzeros: int, tokens: int, reordered: int = 0) -> str:

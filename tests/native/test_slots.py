@@ -99,13 +99,13 @@ def test_an_odd_number_of_steps_ends_where_the_last_began(isa, columns):
 
 def slots_per_nonzero(codes):
     weight = make_weight(codes, "bitmask", np.ones(len(codes), np.float32)).in_slots()
-    return weight.wide, weight.stored / weight.nonzeros
+    return weight.form, weight.stored / weight.nonzeros
 
 
 def test_few_slots_are_empty():
     rng = np.random.default_rng(5)
-    for density, wide, most in ((0.5, False, 1.12), (0.25, False, 1.36), (0.1, True, 1.57)):
-        assert slots_per_nonzero(sparse_values(rng, 512, 2048, density, "i8")) == (wide, pytest.approx(most, rel=0.04))
+    for density, form, most in ((0.5, "strips", 1.12), (0.25, "strips", 1.36), (0.1, "wide", 1.57)):
+        assert slots_per_nonzero(sparse_values(rng, 512, 2048, density, "i8")) == (form, pytest.approx(most, rel=0.04))
     in_order = slots_per_nonzero(uneven_codes(rng, 512, 2048, 0.25))[1]  # in place it would be 2.4
     assert in_order < 1.6
 

@@ -56,7 +56,7 @@ struct LinearKernels {
   // kRowTile. The set must have the algorithm for the weight; where it skips zeros, `input` is the rearranged one.
   void (*multiply)(Algorithm algorithm, const Weight& weight, const void* input, int64_t tokens, int64_t begin,
                    int64_t end, float* y, int64_t ldy, void* scratch);
-  int64_t (*gemv_tokens)(DType dtype);  // that gemv multiplies for one decompression
+  int64_t (*gemv_tokens)(Encoding encoding, DType dtype);  // that gemv multiplies for one decompression
   // For weights that the set multiplies by spmm_rows: calls take for each row tile and run in the order of RowSteps.
   // `scratch` is that of one token.
   void (*list_steps)(const Weight& weight, TakeSteps take, void* to, void* scratch);

@@ -22,7 +22,8 @@ concept MaskedOp =
       // such as 128 where it has to be unsigned.
       requires std::convertible_to<decltype(Op::kQuantized), bool>;
       requires !Op::kQuantized || (Op::kCodeBias == 0 || Op::kCodeBias == 128);
-      // Columns of a chunk, a divisor of kBlockCols; tokens that share a chunk that has been expanded.
+      // Columns of a chunk, a divisor of kBlockCols; tokens that share a chunk. An int8 Op may have kMaskedTokens, up
+      // to twice as many, where expanding a bitmask takes longer than loading inputs for two rows.
       requires kBlockCols % Op::kCols == 0;
       requires Op::kGemvTokens >= 1;
       // Of each run of so many inputs the evens are stored first; 1: as they come. For bf16, whose halves of a dword

@@ -140,7 +140,7 @@ def _predict(model: "Model", weight: Any, tokens: int) -> tuple[str, float]:
     reordered = weight.reordered_bytes
     costs = _costs(model)
     kernel = costs.choose(*shape, tokens, reordered)
-    return kernel, costs.seconds(kernel, *shape, tokens, model.threads, reordered, weight.wide)
+    return kernel, costs.seconds(kernel, *shape, tokens, model.threads, reordered, weight.form)
 
 
 def _costs(model: "Model") -> "Costs":

@@ -57,8 +57,8 @@ class TimedWeight(Weight, Protocol):
         """How many values kernels go through."""
 
     @property
-    def wide(self) -> bool:
-        """Whether it is in slots that reach over 32 columns, or of int4 in strips."""
+    def form(self) -> str:
+        """Of slots: in tiles, strips or wide strips."""
 
     def kernels(self) -> Sequence[str]:
         """Names of the kernels that can multiply it."""
@@ -201,7 +201,7 @@ class Costs(Protocol):
         tokens: int,
         threads: int,
         reordered: int = ...,
-        wide: bool = ...,
+        form: str = ...,
     ) -> float:
         """How long a kernel should take."""
 

@@ -5,7 +5,7 @@ pairs of nibbles nowhere. Else slots are faster (`pack.slots`), and where neithe
 weight is written out dense.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -32,11 +32,12 @@ _INT4_SLOTS = {
     128: (1.0, 1.1, 1.19, 1.25, 1.38, 1.47, 1.64, 1.92, 2.55, 4.48, 16.0),
     1024: (1.0, 1.04, 1.11, 1.17, 1.26, 1.35, 1.5, 1.77, 2.36, 4.11, 16.0),  # and more, as sums begin anew
 }
-_STARTS = 13 / 12  # of the bytes of slots, with where each strip's windows start, which costs know of wide ones
 _WORTH = 0.9  # of the time of the stored form, which takes less memory, and of dense, which never disappoints
-_EVEN = 0.95  # of dense's speed, below which zeros cost time
-_BATCHES = (4, 16)  # sequences, as far as there may be so many
 _PROMPT = 512  # tokens
+# By tokens at a time, as far as there may be so many sequences: of dense's speed, below which zeros cost time. Of 16
+# sequences a bitmask of int8, which goes through prompts twice as fast, may cost a little: where there is memory it is
+# reordered, and that is over.
+_EVEN = {1: 0.95, 4: 0.95, 16: 0.85, _PROMPT: 0.95}
 
 
 def told(layout: Layout, isa: str, together: int) -> str:
@@ -102,15 +103,14 @@ class Arrangement:
         slots = weight.in_slots() if layout == "slots" else None
         if slots:
             shape = (weight.rows, weight.cols)
-            places = _with_starts(slots.dtype, slots.stored, slots.wide)
-            times: dict[Layout | None, list[float]] = {
+            times: dict[Layout | None, dict[int, float]] = {
                 None: self._seconds(weight.encoding, weight.dtype, shape, weight.stored),
                 "dense": self._seconds("dense", weight.dtype, shape, weight.rows * weight.cols),
-                "slots": self._seconds("slots", weight.dtype, shape, places, slots.wide),
+                "slots": self._seconds("slots", weight.dtype, shape, slots.stored, slots.form),
             }
             layout = _best(times)
             if layout == "dense" and not self.may_be_dense:
-                layout = "slots" if sum(times["slots"]) < sum(times[None]) else None
+                layout = "slots" if sum(times["slots"].values()) < sum(times[None].values()) else None
         if layout == "slots" and slots:
             return slots
         dense = weight.in_dense() if layout == "dense" else None
@@ -122,42 +122,45 @@ class Arrangement:
         stored = weight.nonzeros
         if weight.dtype == "i4" and weight.offsets is not None:
             stored = 2 * int(weight.offsets[-1])  # bytes of two codes, some of which are padding
-        times: dict[Layout | None, list[float]] = {
+        times: dict[Layout | None, dict[int, float]] = {
             None: self._seconds("bitmask", weight.dtype, weight.shape, stored),
             "dense": self._seconds("dense", weight.dtype, weight.shape, weight.size),
         }
-        each, wide = _slots_per_nonzero(weight)
-        slots = _with_starts(weight.dtype, weight.nonzeros * each, wide)
-        times["slots"] = self._seconds("slots", weight.dtype, weight.shape, slots, wide)
+        each, form = _slots_per_nonzero(weight)
+        slots = round(weight.nonzeros * each)
+        times["slots"] = self._seconds("slots", weight.dtype, weight.shape, slots, form)
         return _best(times)
 
     def _seconds(
-        self, encoding: str, dtype: str, shape: tuple[int, ...], stored: int, wide: bool = False
-    ) -> list[float]:
-        """Of a token that comes alone, in batches and in a prompt."""
+        self, encoding: str, dtype: str, shape: tuple[int, ...], stored: int, form: str = "tiles"
+    ) -> dict[int, float]:
+        """Of a token, by how many come at a time: alone, in batches and in a prompt."""
         rows, cols = shape
         what = (encoding, dtype, rows, cols, stored)
-        counts = (1, *(count for count in _BATCHES if count <= self.together), _PROMPT)
-        return [self.costs.seconds(self.costs.choose(*what, n), *what, n, self.threads, wide=wide) / n for n in counts]
+        counts = [count for count in _EVEN if count <= max(self.together, 1) or count == _PROMPT]
+        return {
+            n: self.costs.seconds(self.costs.choose(*what, n), *what, n, self.threads, form=form) / n for n in counts
+        }
 
 
-def _slots_per_nonzero(weight: EncodedWeight) -> tuple[float, bool]:
-    """As expected of a mask without a pattern, and whether they are wide ones (of int4: in strips)."""
+def _slots_per_nonzero(weight: EncodedWeight) -> tuple[float, str]:
+    """As expected of a mask without a pattern, and in which form."""
     if weight.dtype == "i4":
         group = max(size for size in _INT4_SLOTS if size <= max(weight.group, min(_INT4_SLOTS)))
-        return float(np.interp(weight.sparsity, _INT4_ZEROS, _INT4_SLOTS[group])), True
-    wide = weight.sparsity > _WIDE
-    return float(np.interp(weight.sparsity, *((_WIDE_ZEROS, _WIDE_SLOTS) if wide else (_ZEROS, _SLOTS)))), wide
+        return float(np.interp(weight.sparsity, _INT4_ZEROS, _INT4_SLOTS[group])), "strips"
+    if weight.sparsity > _WIDE:
+        return float(np.interp(weight.sparsity, _WIDE_ZEROS, _WIDE_SLOTS)), "wide"
+    return float(np.interp(weight.sparsity, _ZEROS, _SLOTS)), "strips"
 
 
-def _with_starts(dtype: str, slots: float, wide: bool) -> int:
-    return round(slots if wide or dtype == "i4" else _STARTS * slots)
-
-
-def _best(times: Mapping[Layout | None, Sequence[float]]) -> Layout | None:
-    """None: as it is stored. Seconds are of the same tokens in all layouts."""
-    even = [seconds / _EVEN for seconds in times["dense"]]
-    sums = {layout: sum(each) for layout, each in times.items() if all(a <= b for a, b in zip(each, even, strict=True))}
+def _best(times: Mapping[Layout | None, Mapping[int, float]]) -> Layout | None:
+    """None: as it is stored. Times are of the same tokens in all layouts."""
+    most = {tokens: seconds / _EVEN[tokens] for tokens, seconds in times["dense"].items()}
+    sums = {
+        layout: sum(each.values())
+        for layout, each in times.items()
+        if all(seconds <= most[tokens] for tokens, seconds in each.items())
+    }
     stays, dense = sums.get(None, float("inf")), sums["dense"]
     if sums.get("slots", float("inf")) < _WORTH * min(stays, dense):
         return "slots"

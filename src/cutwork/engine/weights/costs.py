@@ -36,7 +36,7 @@ _ENCODINGS = {
     "i4": ("dense", "bitmask", "slots"),
 }
 _TOKENS = {
-    "gemv": (1, 2, 4, 8, 16),
+    "gemv": (1, 2, 4, 8, 16, 64),
     "gemm": (8, 32, 128),
     "spmm_tokens": (32, 128, 512),
     "spmm_rows": (16, 32, 128, 512),
@@ -173,7 +173,7 @@ def _fit(costs: Costs, kernel: str, weights: Sequence[TimedWeight]) -> tuple[flo
         shape = (weight.encoding, weight.dtype, weight.rows, weight.cols, weight.stored)
         for tokens in _TOKENS[kernel]:
             work.append(costs.work(kernel, *shape, tokens))
-            times.append(1e12 * weight.time(tokens, kernel, repeats=3 if kernel in _SKIPPING else 8))
+            times.append(1e12 * weight.time(tokens, kernel, repeats=3 if tokens > 16 else 8))
     relative = np.asarray(work) / np.asarray(times)[:, None]
     if weights[0].encoding == "dense":
         relative[:, 1] = 0  # as many nonzeros as positions: one constant tells it all
