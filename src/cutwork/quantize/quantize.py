@@ -14,7 +14,7 @@ from cutwork.errors import CutworkError
 from cutwork.prune.calibrate import calibration_batches, calibration_examples, walk
 from cutwork.prune.input_statistics import Hessian
 from cutwork.prune.token_weights import token_weights
-from cutwork.quantize.compressed import description, install
+from cutwork.quantize.compressed import describe, install
 from cutwork.quantize.layers import Layers
 from cutwork.quantize.qat import learn
 from cutwork.quantize.schemes import choose, grid_of
@@ -105,7 +105,7 @@ def quantize(
         for name, (linear, scheme) in chosen.items():
             install(linear, layers.results[name], scheme, stored)
         schemes = {name: (scheme, grids[name]) for name, (_, scheme) in chosen.items()}
-        model.config.quantization_config = description(model, schemes)
+        model.config.quantization_config = describe(model, schemes)
         save_model(model, model_dir, partial)
         report = {
             "model": str(model_dir),
