@@ -16,11 +16,11 @@ from cutwork.cli.compress import _base, compress
 from cutwork.cli.training import training_task
 from cutwork.compress import workshop
 from cutwork.compress.candidates import DENSE, Candidate, parse
-from cutwork.compress.compress import Goal, _bisect
 from cutwork.compress.menu import HEAD
 from cutwork.compress.milliseconds import Price, Steps
 from cutwork.compress.promise import Loss
 from cutwork.compress.recipe_of import MADE_BY, recipe_of
+from cutwork.compress.search import Goal, _bisect
 from cutwork.compress.workshop import Workshop
 from cutwork.errors import CutworkError
 from cutwork.pack.pack import pack
@@ -476,8 +476,8 @@ def test_what_was_lost_is_looked_for_among_slower_choices(monkeypatch: pytest.Mo
             return choices[1] if milliseconds > 8 / 1.2 else choices[0]
 
     menu = SimpleNamespace(solver=Solver, dense_milliseconds=8.0)
-    monkeypatch.setattr("cutwork.compress.compress._try", attempt)
-    monkeypatch.setattr("cutwork.compress.compress._drop_all_but", lambda *_: None)
+    monkeypatch.setattr("cutwork.compress.search._try", attempt)
+    monkeypatch.setattr("cutwork.compress.search.drop_all_but", lambda *_: None)
     found = _bisect(SimpleNamespace(menu=menu), Goal(within=1), 4)  # type: ignore[arg-type]
     assert tried == [3.0, 1.2] and [each.kept for each in found] == [False, True]
 

@@ -74,7 +74,7 @@ def test_repetition_saves_steps(target, monkeypatch):
 
 
 def test_all_sequences_may_be_guessed_for_however_large_the_vocabulary(target, monkeypatch):
-    monkeypatch.setattr("cutwork.engine.assemble.LOGITS_FLOATS", 4 * VOCABULARY)
+    monkeypatch.setattr("cutwork.engine.sizes.LOGITS_FLOATS", 4 * VOCABULARY)
     with load(*target, draft="ngram", draft_tokens=5, max_batch=4) as model:
         assert model.session.scheduler.max_guesses >= 4 * 5
 

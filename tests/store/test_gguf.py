@@ -15,8 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cutwork.cli import app
-from cutwork.engine.assemble import read_model
 from cutwork.engine.model import Model
+from cutwork.engine.read_model import read_model
 from cutwork.errors import CutworkError
 from cutwork.pack.pack import pack
 from cutwork.store.directory import read_config

@@ -10,6 +10,7 @@ frontier      all of that as points, JSON and a plot
 promise       points lost on held-out samples, with their interval
 examine       what a dense model says about its candidates, kept; menu: all of that, of which choices are made
 workshop      the output directory: stages that resume; recipe_of: from a choice to the recipe that makes it
+search        which choices are tried until one keeps the goal
 compress      from a base recipe to the recipe that keeps the promise
 draft         `--draft auto`: the model itself, quantised without training, guesses for itself
 """

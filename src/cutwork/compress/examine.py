@@ -6,10 +6,9 @@ from typing import Any
 
 from rich.console import Console
 
-from cutwork.compress.candidates import DENSE
 from cutwork.compress.corrections import corrected
 from cutwork.compress.linear_errors import linear_errors
-from cutwork.compress.menu import HEAD
+from cutwork.compress.menu import HEAD, HEAD_LABELS
 from cutwork.compress.sensitivity import influences, of_rounded_head
 from cutwork.prune.calibrate import calibration_batches, calibration_examples
 from cutwork.prune.pruners import pruner
@@ -57,6 +56,6 @@ def examine(
     }
     if of_head:
         rows, columns = model.get_output_embeddings().weight.shape
-        kls = {DENSE.label: 0.0, "dense w8a8": of_head["i8"], "dense w4a16": of_head["i4"]}
+        kls = {label: of_head.get(stored, 0.0) for label, stored in HEAD_LABELS.items()}  # 0 as it is
         found[HEAD] = {"rows": rows, "columns": columns, "kl": kls}
     return {"linears": found}

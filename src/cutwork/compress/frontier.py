@@ -2,7 +2,6 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -10,14 +9,14 @@ import numpy as np
 from cutwork.compress.candidates import Candidate
 from cutwork.compress.linear_errors import place
 from cutwork.compress.menu import HEAD, Choice, Menu
-from cutwork.measure.report.plots import new_figure
+from cutwork.measure.report.style import BLUE, GREEN, GREY, ORANGE, frame, new_figure, titled_png
 
 ALLOWED: dict[str, Callable[[Candidate], bool]] = {
     "zeros and bits": lambda _: True,
     "bits alone": lambda candidate: not candidate.sparsity,
     "zeros alone": lambda candidate: candidate.scheme is None,
 }
-_COLOURS = {"zeros and bits": "#2a7f62", "bits alone": "#5e81ac", "zeros alone": "#d08770"}  # as in other plots
+_COLOURS = {"zeros and bits": GREEN, "bits alone": BLUE, "zeros alone": ORANGE}
 _POINTS = 16
 
 
@@ -66,19 +65,15 @@ def plot(found: Mapping[str, Sequence[Choice]], tried: Sequence[Mapping[str, Any
         y = [each["loss"]["points"] for each in tried]
         ends = [[each["loss"]["points"] - each["loss"]["low"] for each in tried]]
         ends.append([each["loss"]["high"] - each["loss"]["points"] for each in tried])
-        colours = ["#2a7f62" if each["kept"] else "#d08770" for each in tried]
-        axes[1].errorbar(x, y, yerr=np.maximum(ends, 0), fmt="none", ecolor="#4c566a", elinewidth=1)
+        colours = [GREEN if each["kept"] else ORANGE for each in tried]
+        axes[1].errorbar(x, y, yerr=np.maximum(ends, 0), fmt="none", ecolor=GREY, elinewidth=1)
         axes[1].scatter(x, y, s=70, color=colours, zorder=3)
-        axes[1].axhline(0, color="#4c566a", linewidth=1.2)
+        axes[1].axhline(0, color=GREY, linewidth=1.2)
         axes[1].set_ylabel("points lost on validation, 95% interval")
     for ax in axes:
         ax.set_xlabel("predicted speed-up over the dense model in bfloat16")
-        ax.grid(alpha=0.25)
-        ax.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
-    picture = BytesIO()
-    figure.savefig(picture, format="png", dpi=150)
-    return picture.getvalue()
+        frame(ax)
+    return titled_png(figure, title)
 
 
 def rows(choices: Sequence[Choice]) -> list[list[str]]:

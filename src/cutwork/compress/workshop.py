@@ -22,7 +22,7 @@ from cutwork.errors import CutworkError
 from cutwork.machine import cpu_name
 from cutwork.measure.compare import Measurements
 from cutwork.measure.context import check_comparable, room, room_for_answers
-from cutwork.measure.quality import together
+from cutwork.measure.quality import judged_anew, together
 from cutwork.measure.speed import measure
 from cutwork.recipe import PackSettings, Recipe
 from cutwork.run.stages import Source, Stage, Stages, discard, key_of, path_of, sample_digest
@@ -31,7 +31,7 @@ from cutwork.store.json_file import read_json, write_json
 from cutwork.store.lock import only_process
 from cutwork.store.output import output_directory
 from cutwork.store.resolve import resolve
-from cutwork.tasks.task import MARK, Sample, Task
+from cutwork.tasks.task import Sample, Task
 from cutwork.torch_models.load import load_tokenizer
 
 
@@ -134,8 +134,8 @@ class Workshop:
         key = [stage.key, self.metric, sample_digest(samples), settings.max_new_tokens, settings.num_beams]
         if self.metric == "tokens":
             key.append(self._most)  # where samples are cut
-        elif any(MARK in sample.answer for sample in samples):
-            key.append("first number")  # which decides; earlier measurements had the last
+        else:
+            key += judged_anew(samples)
 
         def measure_it() -> dict[str, Any]:
             context = room(read_config(stage.output), self._most)

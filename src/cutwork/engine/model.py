@@ -15,7 +15,7 @@ import numpy as np
 from cutwork.architectures import architecture_of
 from cutwork.engine import reading
 from cutwork.engine.adapters import number_of
-from cutwork.engine.assemble import add_draft, add_lookup, assemble, read_model
+from cutwork.engine.assemble import assemble
 from cutwork.engine.backend import Backend, Costs, Executor, Weight, choose
 from cutwork.engine.chat.template import ChatTemplate, render_chat
 from cutwork.engine.classification.classifier import Classifier, Label, Span
@@ -38,7 +38,9 @@ from cutwork.engine.generation_config import (
     usual_rules,
     usual_sampling,
 )
+from cutwork.engine.guessing import add_draft, add_lookup
 from cutwork.engine.load_options import LOOKUP, LoadOptions, with_defaults
+from cutwork.engine.read_model import read_model
 from cutwork.engine.speech.adapter import Audio, open_transcription
 from cutwork.engine.speech.options import options_from
 from cutwork.engine.speech.segments import Segment, Transcript
@@ -92,7 +94,7 @@ class Model:
         self.stop_tokens = stop_tokens(settings, self.tokenizer, size)
         self.usual_sampling = usual_sampling(settings)  # of a server or a chat; nobody else is drawn for unasked
         self.usual_beams = usual_beams(settings, NUM_BEAMS)  # of a translation
-        if runtime.writes and (left := unheeded(settings, answers=self.encoder is not None)):
+        if runtime.purpose.writes and (left := unheeded(settings, answers=self.encoder is not None)):
             log.warning("%s: generation_config.json says %s, which has no effect here", packed.path, ", ".join(left))
         if options["draft"] == LOOKUP:
             add_lookup(runtime, options)
@@ -117,7 +119,7 @@ class Model:
         self.states: HiddenStates | None = None  # of a model that writes no text
         self.embedder: Embedder | None = None
         self.classifier: Classifier | None = None
-        if not runtime.writes:
+        if not runtime.purpose.writes:
             size, padding = runtime.scheduler.max_tokens, self.architecture.padding(packed.config)
             self.states = HiddenStates(self.plan, runtime.executor, self._cache, self._turn, size, padding)
             self.embedder = reading.embedder_of(runtime, self.states, self.tokenizer, self._check_tokens)

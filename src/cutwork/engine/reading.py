@@ -20,22 +20,22 @@ def embedder_of(
     runtime: Runtime, states: HiddenStates, tokenizer: Any, check: Callable[[Sequence[int]], None]
 ) -> Embedder | None:
     """What makes the model's vectors, if it does. check: raises CutworkError for tokens that it does not know."""
-    if runtime.description is None:
+    if runtime.purpose.description is None:
         return None
-    return Embedder(states, tokenizer, runtime.description, runtime.longest_text, check)
+    return Embedder(states, tokenizer, runtime.purpose.description, runtime.longest_text, check)
 
 
 def classifier_of(
     runtime: Runtime, states: HiddenStates, tokenizer: Any, config: Mapping[str, Any]
 ) -> Classifier | None:
     """What gives the model's classes, if it does."""
-    head = runtime.head
+    head, question = runtime.purpose.head, runtime.purpose.question
     if head is None:
         return None
-    if runtime.question:
+    if question:
         output = build_plan(config).ops[-1]
         head = capped(head, output.cap) if isinstance(output, Logits) and output.cap else head
-    return Classifier(states, tokenizer, head, runtime.longest_text, runtime.question)
+    return Classifier(states, tokenizer, head, runtime.longest_text, question)
 
 
 def embed(model: Reads, inputs: Sequence[Input], progress: EmbedProgress | None, options: EmbedOptions) -> np.ndarray:

@@ -14,14 +14,14 @@ from cutwork.engine.model import Model
 from cutwork.engine.weights.costs import cache_path
 from cutwork.machine import cpu_name
 from cutwork.measure.context import room, room_for_answers, room_for_inputs
-from cutwork.measure.quality import accuracy, together
+from cutwork.measure.quality import accuracy, judged_anew, together
 from cutwork.measure.speed import measure
 from cutwork.recipe import Recipe
 from cutwork.store.directory import read_config
 from cutwork.store.fingerprint import digest
 from cutwork.store.json_file import read_json, write_json
 from cutwork.tasks.perplexity import read_text, task_text
-from cutwork.tasks.task import LABELS, MARK, Task
+from cutwork.tasks.task import LABELS, Task
 
 BASELINES = {"f32": "dense-f32", "bf16": "dense-bf16", "int8": "dense-int8"}  # what speed-ups are given against
 _WINDOW = 512  # tokens of a perplexity window
@@ -111,8 +111,7 @@ def quality(
         amounts.append(settings.num_beams)
     if task.metric != "exact":
         amounts.append(task.metric)
-    if any(MARK in sample.answer for sample in task.test):
-        amounts.append("first number")  # which decides; earlier measurements had the last
+    amounts += judged_anew(task.test)
     result = kept.get([variant.key, questions, text, amounts], measure_it)
     facts = [f"{result['accuracy']:.1%} right"]
     facts += [f"{LABELS[key]} {result[key]:.1f}" for key in LABELS if key in result]

@@ -11,7 +11,7 @@ from cutwork.errors import CutworkError
 from cutwork.extras import install
 from cutwork.progress import progress_bar
 from cutwork.tasks.rendering import render_prompt
-from cutwork.tasks.task import Sample, Task, is_right
+from cutwork.tasks.task import MARK, Sample, Task, is_right
 from cutwork.tasks.translation import translation_quality
 from cutwork.tasks.wer import error_rates
 
@@ -39,6 +39,12 @@ class Score:
     def accuracy(self) -> float:
         """The fraction of right answers."""
         return self.right / self.samples
+
+
+def judged_anew(samples: Sequence[Sample]) -> list[str]:
+    """What tells measurements of answers to these samples, where they are kept, from those that were judged before the
+    first number behind `MARK` decided; earlier ones had the last."""
+    return ["first number"] if any(MARK in sample.answer for sample in samples) else []
 
 
 def check_measurable(task: Task) -> None:

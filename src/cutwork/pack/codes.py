@@ -11,6 +11,7 @@ from cutwork.pack.floats import FLOATS, as_float32, from_float32
 from cutwork.pack.int4 import RUN_COLS, runs_of
 from cutwork.pack.record import MAX_COLS
 from cutwork.store.checkpoint import Checkpoint
+from cutwork.store.compressed_tensors import declared
 from cutwork.store.packed_codes import unpack_codes
 from cutwork.store.safetensors import Tensor
 
@@ -87,11 +88,10 @@ class Codes:
 
     def _bits(self, name: str, cols: int, words: int) -> int:
         """Bits per code, of those that the configuration mentions the one that fits the shape."""
-        groups = self._config["quantization_config"].get("config_groups") or {}
-        declared = {bits for group in groups.values() if (bits := _weight_bits(group))}
-        fitting = [bits for bits in sorted(declared) if -(-cols * bits // 32) == words]
+        said = declared(self._config, "num_bits")
+        fitting = [bits for bits in sorted(said) if -(-cols * bits // 32) == words]
         if len(fitting) != 1 or fitting[0] not in (4, 8):
-            found = ", ".join(str(bits) for bits in declared) or "undeclared"
+            found = ", ".join(str(bits) for bits in said) or "undeclared"
             raise CutworkError(
                 f"{self._path}: cannot unpack '{name}' (bits per weight: {found}); only 4 and 8 bits are read"
             )
@@ -99,8 +99,7 @@ class Codes:
 
     def _group_size(self, cols: int, groups: int) -> int:
         """Columns per scale: what the configuration says if that gives so many groups, else equal shares; or 0."""
-        declared = {_weight_group(g) for g in (self._config["quantization_config"].get("config_groups") or {}).values()}
-        fitting = [size for size in declared if size and -(-cols // size) == groups]
+        fitting = [size for size in declared(self._config, "group_size") if -(-cols // size) == groups]
         if len(fitting) == 1:
             return fitting[0]
         return cols // groups if groups and cols % groups == 0 else 0
@@ -119,15 +118,3 @@ class Codes:
 
     def _damaged(self, name: str) -> CutworkError:
         return CutworkError(f"{self._path}: the parts of quantised weight '{name}' do not fit together; get it again")
-
-
-def _weight_bits(group: Any) -> int | None:
-    weights = group.get("weights") if isinstance(group, dict) else None
-    bits = weights.get("num_bits") if isinstance(weights, dict) else None
-    return bits if isinstance(bits, int) else None
-
-
-def _weight_group(group: Any) -> int:
-    weights = group.get("weights") if isinstance(group, dict) else None
-    size = weights.get("group_size") if isinstance(weights, dict) else None
-    return size if isinstance(size, int) and size > 0 else 0

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from rich.console import Console
@@ -118,7 +118,8 @@ def walk(
         statistics.held_out = inputs
         visit(group, statistics)
 
-    _walk(model, parts, judged, changes, console, description, activations, resident, bfloat16)
+    walker = _Walker(model, parts, changes, activations, resident, bfloat16)
+    walker.walk(judged, console, description)
 
 
 def survey(
@@ -133,70 +134,106 @@ def survey(
 ) -> None:
     """Like `walk`, for a `visit` that leaves the weights alone and needs only mean squares: half of the time."""
     parts: list[_Part[MeanSquares]] = [(batches, SumOfSquares, None)]
-    _walk(model, parts, visit, False, console, description, activations, resident, None)
+    walker = _Walker(model, parts, False, activations, resident, None)
+    walker.walk(visit, console, description)
 
 
-def _walk(
-    model: Any,
-    parts: Sequence[_Part[Statistics]],
-    visit: Callable[..., None],  # (as in Visit, statistics of each part)
-    changes: bool,
-    console: Console,
-    description: str,
-    activations: Activations | None,
-    resident: Resident,
-    bfloat16: bool | None,
-) -> None:
-    stacks = block_lists(model)
-    model.eval()
-    device = next(model.parameters()).device
-    bfloat16 = wants_bfloat16("auto", device) if bfloat16 is None else bfloat16
-    inputs = inputs_of(model.config)
-    activations = activations or Activations(budget=None)
-    total = sum(len(blocks) for blocks in stacks.values())
+class _Walker(Generic[Statistics]):
+    """Leads calibration batches through the blocks of a model. Arguments as for `walk`."""
 
-    def run(block: nn.Module, batch: _Batch, index: int) -> Tensor:
+    def __init__(
+        self,
+        model: Any,
+        parts: Sequence[_Part[Statistics]],
+        changes: bool,
+        activations: Activations | None,
+        resident: Resident,
+        bfloat16: bool | None,
+    ) -> None:
+        model.eval()
+        self._model, self._parts, self._changes, self._resident = model, parts, changes, resident
+        self._stacks = block_lists(model)
+        self._device = next(model.parameters()).device
+        self._bfloat16 = wants_bfloat16("auto", self._device) if bfloat16 is None else bfloat16
+        self._inputs = inputs_of(model.config)
+        self._activations = activations or Activations(budget=None)
+        self._flows = [
+            [_Batch({key: value.to(self._device) for key, value in batch.items()}) for batch in batches]
+            for batches, _, _ in parts
+        ]
+        self._batches = [batch for flow in self._flows for batch in flow]
+
+    def walk(self, visit: Callable[..., None], console: Console, description: str) -> None:
+        """Every block of every stack. visit: as `Visit`, but for statistics of each part."""
+        total = sum(len(blocks) for blocks in self._stacks.values())
+        with torch.no_grad(), progress_bar(console) as progress:
+            bar = progress.add_task(description, total=total)
+            while any(stack not in self._batches[0].done for stack in self._stacks):
+                stack = self._enter()
+                for index, block in enumerate(self._stacks[stack]):
+                    with self._resident(block):
+                        self._visit_block(stack, index, visit)
+                    progress.advance(bar)
+                for batch in self._batches:
+                    batch.done[stack] = batch.hidden
+        if not console.is_terminal:
+            console.print(f"{description}: {total} blocks done")
+
+    def _enter(self) -> str:
+        """Find the stack that is called next, and what the model hands to its blocks.
+
+        By forward passes in which the blocks only take notes, and those of finished stacks repeat what they gave.
+        """
+        notes = _Notes(self._stacks, self._activations, self._resident)
+        # Matrices in bfloat16 beside vectors in float32 (tune/student_and_teacher.py) are multiplied under autocast
+        # only.
+        with self._autocast(self._bfloat16 and self._model.dtype == torch.bfloat16), notes.taken():
+            for batch in self._batches:
+                notes.begin(batch)
+                try:
+                    self._model(**self._inputs.keywords(batch.inputs))
+                except _EnoughSeenError:
+                    continue
+                raise CutworkError(
+                    f"{type(self._model).__name__} does not call all of its blocks in order, so it cannot be calibrated"
+                )
+        assert notes.stack
+        return notes.stack
+
+    def _visit_block(self, stack: str, index: int, visit: Callable[..., None]) -> None:
+        block = self._stacks[stack][index]
+        names = {linear: f"{stack}.{index}.{name}" for name, linear in linears(block)}
+        watches = [InputWatch(names, gather, weights) for _, gather, weights in self._parts]
+        for watch, flow in zip(watches, self._flows, strict=True):
+            self._watch(watch, flow, stack, index)
+        for together in zip(*(watch.groups() for watch in watches), strict=True):
+            visit({names[linear]: linear for linear in together[0][0]}, *(each for _, each in together))
+            del together  # the next block's Hessians need their memory
+        last = index + 1 == len(self._stacks[stack])
+        if self._changes and not (last and len(self._batches[0].done) + 1 == len(self._stacks)):
+            for batch in self._batches:
+                batch.hidden = self._activations.replace(batch.hidden, self._run(block, batch, index))
+
+    def _watch(self, watch: InputWatch[Statistics], flow: Sequence[_Batch], stack: str, index: int) -> None:
+        """Show a block's linears a flow of batches, which go on at once if nothing changes the block."""
+        blocks = self._stacks[stack]
+        with watch:
+            for batch in flow:
+                watch.expect(*masks(self._model, blocks, batch.inputs), batch.calls[index])
+                output = self._run(blocks[index], batch, index)
+                if not self._changes:
+                    batch.hidden = self._activations.replace(batch.hidden, output)
+
+    def _run(self, block: nn.Module, batch: _Batch, index: int) -> Tensor:
+        """The hidden states [B, T, D] that a block makes of a batch's."""
         args, kwargs = batch.calls[index]
         # Entered anew for every call: autocast remembers its copies of weights, which `visit` changes.
-        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+        with self._autocast(self._bfloat16):
             output = block(batch.hidden, *args, **kwargs)
         return output[0] if isinstance(output, tuple) else output
 
-    with torch.no_grad(), progress_bar(console) as progress:
-        flows = [
-            [_Batch({key: value.to(device) for key, value in batch.items()}) for batch in batches]
-            for batches, _, _ in parts
-        ]
-        flowing = [batch for flow in flows for batch in flow]
-        bar = progress.add_task(description, total=total)
-        while any(stack not in flowing[0].done for stack in stacks):
-            # Matrices in bfloat16 beside vectors in float32 (tune/student_and_teacher.py) are multiplied under autocast
-            # only.
-            with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16 and model.dtype == torch.bfloat16):
-                stack = _enter(model, stacks, flowing, inputs, activations, resident)
-            for index, block in enumerate(stacks[stack]):
-                names = {linear: f"{stack}.{index}.{name}" for name, linear in linears(block)}
-                with resident(block):
-                    watches = [InputWatch(names, gather, weights) for _, gather, weights in parts]
-                    for watch, flow in zip(watches, flows, strict=True):
-                        with watch:
-                            for batch in flow:
-                                watch.expect(*masks(model, stacks[stack], batch.inputs), batch.calls[index])
-                                output = run(block, batch, index)
-                                if not changes:
-                                    batch.hidden = activations.replace(batch.hidden, output)
-                    for together in zip(*(watch.groups() for watch in watches), strict=True):
-                        visit({names[linear]: linear for linear in together[0][0]}, *(each for _, each in together))
-                        del together  # the next block's Hessians need their memory
-                    last = index + 1 == len(stacks[stack])
-                    if changes and not (last and len(flowing[0].done) + 1 == len(stacks)):
-                        for batch in flowing:
-                            batch.hidden = activations.replace(batch.hidden, run(block, batch, index))
-                progress.advance(bar)
-            for batch in flowing:
-                batch.done[stack] = batch.hidden
-    if not console.is_terminal:
-        console.print(f"{description}: {total} blocks done")
+    def _autocast(self, enabled: bool) -> torch.autocast:
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=enabled)
 
 
 def masks(model: Any, part: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
@@ -212,33 +249,6 @@ def masks(model: Any, part: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor
 
 class _EnoughSeenError(Exception):
     """Raised out of the model's forward pass once all blocks of a stack have been called."""
-
-
-def _enter(
-    model: Any,
-    stacks: dict[str, nn.ModuleList],
-    flowing: list[_Batch],
-    model_inputs: ModelInputs,
-    activations: Activations,
-    resident: Resident,
-) -> str:
-    """Find the stack that is called next, and what the model hands to its blocks.
-
-    By forward passes in which the blocks only take notes, and those of finished stacks repeat what they gave.
-    """
-    notes = _Notes(stacks, activations, resident)
-    with notes.taken():
-        for batch in flowing:
-            notes.begin(batch)
-            try:
-                model(**model_inputs.keywords(batch.inputs))
-            except _EnoughSeenError:
-                continue
-            raise CutworkError(
-                f"{type(model).__name__} does not call all of its blocks in order, so it cannot be calibrated"
-            )
-    assert notes.stack
-    return notes.stack
 
 
 class _Notes:

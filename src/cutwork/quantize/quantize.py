@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from torch import Tensor, nn
 from transformers.core_model_loading import WeightConverter
@@ -14,7 +15,7 @@ from cutwork.errors import CutworkError
 from cutwork.prune.calibrate import calibration_batches, calibration_examples, walk
 from cutwork.prune.input_statistics import Hessian
 from cutwork.prune.token_weights import token_weights
-from cutwork.quantize.compressed import description, install
+from cutwork.quantize.compressed import describe, install
 from cutwork.quantize.layers import Layers
 from cutwork.quantize.qat import learn
 from cutwork.quantize.schemes import choose, grid_of
@@ -70,49 +71,29 @@ def quantize(
         }
         layers = Layers(grids)
         smoothed: dict[str, list[str]] = {}
-        training: dict[str, Any] = {}
         if settings.method == "qat":
             scales = {name: grids[name].scales(out_in(model.get_submodule(name)).float()) for name in grids}
             learned = work / _LEARNED
             tuned = learn(
                 model_dir, learned, settings, samples, stored, max_length=max_length, long=long, console=console
             )
-            training = {
-                "training": {key: tuned[key] for key in ("steps", "seconds", "final")},
-                "data": tuned.get("data"),
-            }
+            taught = {key: tuned[key] for key in ("steps", "seconds", "final")}
+            facts: dict[str, Any] = {"training": taught, "data": tuned.get("data")}
             model, _ = load_for_surgery(learned)
             layers.round({name: model.get_submodule(name) for name in grids}, scales)
         else:
-            batches: list[dict[str, Tensor]] = []
-            if settings.needs_samples:
-                data = calibration_examples(
-                    load_tokenizer(model_dir),
-                    samples,
-                    settings.calibration_samples,
-                    max_length,
-                    settings.seed,
-                    inputs_of(model.config),
-                    long,
-                )
-                if data.changed():
-                    console.print(data.changed())
-                batches, training = calibration_batches(data), {"data": data.counts()}
+            batches, facts = _calibration(model, model_dir, settings, samples, max_length, long, console)
             smoothed = smooth(model, batches, settings.smoothing) if settings.smoothing else {}
             _quantize_layers(model, layers, batches, settings, console)
         model.to(stored)
-        chosen = choose(model, settings)
-        for name, (linear, scheme) in chosen.items():
-            install(linear, layers.results[name], scheme, stored)
-        schemes = {name: (scheme, grids[name]) for name, (_, scheme) in chosen.items()}
-        model.config.quantization_config = description(model, schemes)
+        _install(model, layers, settings, stored)
         save_model(model, model_dir, partial)
         report = {
             "model": str(model_dir),
             "settings": settings.model_dump(mode="json"),
             "sparsity": layers.sparsity,
             "smoothed": smoothed,
-            **training,
+            **facts,
             "seconds": round(time.perf_counter() - start, 3),
             "layers": layers.report,
         }
@@ -140,6 +121,26 @@ def _check_unmerged(model: Any, model_dir: Path, settings: QuantizeSettings) -> 
             )
 
 
+def _calibration(
+    model: Any,
+    model_dir: Path,
+    settings: QuantizeSettings,
+    samples: Sequence[Sample],
+    max_length: int,
+    long: Long,
+    console: Console,
+) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
+    """What GPTQ and smoothing are calibrated with, if they are, and what the report says of it."""
+    if not settings.needs_samples:
+        return [], {}
+    tokenizer, inputs = load_tokenizer(model_dir), inputs_of(model.config)
+    count, seed = settings.calibration_samples, settings.seed
+    data = calibration_examples(tokenizer, samples, count, max_length, seed, inputs, long)
+    if data.changed():
+        console.print(data.changed())
+    return calibration_batches(data), {"data": data.counts()}
+
+
 def _quantize_layers(
     model: Any, layers: Layers, batches: list[dict[str, Tensor]], settings: QuantizeSettings, console: Console
 ) -> None:
@@ -155,3 +156,12 @@ def _quantize_layers(
 
     weights = None if settings.token_weights == "equal" else token_weights(model, batches, console, settings.seed)
     walk(model, batches, visit, console, f"GPTQ {settings.scheme}", damping=settings.damping, weights=weights)
+
+
+def _install(model: Any, layers: Layers, settings: QuantizeSettings, stored: torch.dtype) -> None:
+    """Put the quantised linears into the model, and what describes them into its configuration."""
+    chosen = choose(model, settings)
+    for name, (linear, scheme) in chosen.items():
+        install(linear, layers.results[name], scheme, stored)
+    schemes = {name: (scheme, layers.grids[name]) for name, (_, scheme) in chosen.items()}
+    model.config.quantization_config = describe(model, schemes)

@@ -18,3 +18,8 @@ def from_float32(values: np.ndarray) -> np.ndarray:
 def widen(values: np.ndarray) -> np.ndarray:
     """Float32 if these are bits of bfloat16 (uint16); other arrays as they are."""
     return to_float32(values) if values.dtype == np.uint16 else values
+
+
+def in_float32(values: np.ndarray) -> np.ndarray:
+    """Float32 of numbers of any type, bits of bfloat16 (uint16) among them; not copied if they are float32 already."""
+    return np.asarray(widen(values), np.float32)

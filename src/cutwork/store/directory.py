@@ -8,13 +8,13 @@ from typing import Any, Literal
 from cutwork.errors import CutworkError, damaged_if_not_understood
 from cutwork.store import bitmask
 from cutwork.store.checkpoint import open_checkpoint
+from cutwork.store.compressed_tensors import refuse_unreadable
 from cutwork.store.json_file import read_json
 from cutwork.store.text_part import text_config
 
 Kind = Literal["checkpoint", "quantized", "packed"]
 
 PACKED = "cutwork.json"
-READABLE_FORMATS = ("int-quantized", "pack-quantized")  # of compressed-tensors
 
 _SIDE_FILES = (
     "tokenizer*",
@@ -82,7 +82,7 @@ def kind_of(path: Path) -> Kind:
     quantization = config.get("quantization_config", config.get("compression_config"))
     if quantization is not None:
         with damaged_if_not_understood(path / "config.json"):
-            _refuse_unreadable(path, quantization)
+            refuse_unreadable(path, quantization)
     return "quantized" if "quantization_config" in bitmask.plain_config(config) else "checkpoint"
 
 
@@ -151,31 +151,3 @@ def _refuse_foreign(directory: Path, files: Iterable[Path]) -> None:
     found = foreign_among(files, directory)
     if found:
         raise CutworkError(f"cannot read {found[0]}: it is {found[1]}")
-
-
-def _refuse_unreadable(path: Path, quantization: Any) -> None:
-    """Raise CutworkError unless a `quantization_config` describes a format that we read."""
-    if not isinstance(quantization, dict):
-        raise CutworkError(f"{path / 'config.json'}: quantization_config must be an object")
-    method = quantization.get("quant_method", "compressed-tensors")
-    if method != "compressed-tensors":
-        raise CutworkError(
-            f"{path} is quantised by '{method}', which cutwork cannot read; "
-            "use the unquantised checkpoint and run: cutwork quantize"
-        )
-    if (quantization.get("transform_config") or {}).get("config_groups"):
-        raise CutworkError(
-            f"{path} rotates its activations (transform_config), which cutwork cannot run; "
-            "use the unquantised checkpoint and run: cutwork quantize"
-        )
-    sparsity = quantization.get("sparsity_config") or {}
-    groups = quantization.get("config_groups") or {}
-    layouts = [group.get("format") for group in groups.values() if isinstance(group, dict)]
-    readable = ("dense", *bitmask.FORMATS, *READABLE_FORMATS)
-    for name in [sparsity.get("format", "dense"), quantization.get("format", "dense"), *filter(None, layouts)]:
-        if name in readable or (name == "mixed-precision" and layouts):
-            continue
-        advice = {"marlin-24": "use the checkpoint it was made from"}.get(
-            name, "use the unquantised checkpoint and run: cutwork quantize"
-        )
-        raise CutworkError(f"{path} is stored as '{name}' (compressed-tensors), which cutwork cannot read; {advice}")

@@ -34,7 +34,6 @@ TASKS: dict[str, Callable[..., Task]] = {
 
 # Of the questions that a generated task draws, so many are left to `eval` by commands that train and calibrate.
 LEFT_TO_EVAL = 1000
-_ALONE = ("source_language", "target_language", "source", "target", "prefix")  # options of translation alone
 
 
 def load_task(settings: TaskSettings) -> Task:
@@ -76,9 +75,15 @@ def training_rows(name: str, count: int, options: Mapping[str, Any]) -> Task:
 
 
 def _kind_of_rows(name: str, options: Mapping[str, Any]) -> str:
-    plain = not options and is_file_of_rows(name)
-    pairs = any(key in options for key in _ALONE) or (plain and _has_pairs(name))
+    """Translation, if an option says so that no other file of rows has, or without options the first row does."""
+    of_pairs = _options_of("translation").keys() - _options_of("jsonl").keys()
+    pairs = of_pairs & options.keys() or (not options and is_file_of_rows(name) and _has_pairs(name))
     return "translation" if pairs else "jsonl"
+
+
+def _options_of(name: str) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(TASKS[name]).parameters
+    return {key: parameter for key, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
 
 
 def _checked(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,8 +91,7 @@ def _checked(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises CutworkError for options that it does not have, for some that are missing, and for what they may not be.
     """
-    parameters = inspect.signature(TASKS[name]).parameters
-    allowed = {key: parameter for key, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
+    allowed = _options_of(name)
     for key, parameter in allowed.items():
         if parameter.default is inspect.Parameter.empty and key not in options:
             raise CutworkError(f"task {name} needs the option '{key}'")

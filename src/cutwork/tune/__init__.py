@@ -1,6 +1,7 @@
 """Fine-tuning: the stage `tune`, whose zeros stay zero. Nothing here may import `cutwork.engine`.
 
 tune        the stage: prepare, train, write; resume: whether a run is the one that was begun or finished
+checkpoints what a run has left to go on from
 student_and_teacher: the two models of a fine-tuning
 arguments   what transformers is told; trackers: where else losses go
 trainer     transformers' loop with our loss and masks; losses, masks, optimizers: what it is made of

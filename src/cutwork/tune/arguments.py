@@ -24,32 +24,8 @@ def in_environment(switch: str) -> bool:
 
 def training_arguments(work: Path, settings: TuneSettings, fsdp: bool, validates: bool) -> TrainingArguments:
     """What transformers' trainer is told; CutworkError for settings that cannot be carried out here."""
-    check_optimizer(settings.optimizer)
-    _check_weights(settings, fsdp or in_environment("ACCELERATE_USE_FSDP"))
-    best = settings.keep_best or settings.patience > 0
-    if best and not validates:
-        raise CutworkError(
-            "keep_best and patience look at a validation loss; set task.validation_samples (--validation-samples)"
-        )
-    if best and settings.gradual:
-        raise CutworkError("gradual: the best checkpoint may be one with fewer zeros; leave out keep_best and patience")
-    if os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no":
-        raise CutworkError("what forward passes compute in is dtype's to say; launch with --mixed_precision no")
-    if in_environment("ACCELERATE_USE_DEEPSPEED"):
-        raise CutworkError("DeepSpeed is not supported; launch with FSDP2 or DDP (accelerate launch, torchrun)")
-    if settings.optimizer.startswith(_ELSEWHERE):
-        raise CutworkError(
-            f"optimizer {settings.optimizer} changes weights behind the back of masks, or trains others than it means; "
-            "choose another"
-        )
-    processes = int(os.environ.get("WORLD_SIZE", "1"))  # as launched by torchrun or accelerate
-    if fsdp and processes == 1:
-        raise CutworkError("--fsdp shares one model among several processes; launch it with torchrun or accelerate")
-    if (fsdp or in_environment("ACCELERATE_USE_FSDP")) and not torch.cuda.is_available():
-        raise CutworkError(
-            "accelerate shares a model among GPUs only and would keep a whole one in every process; "
-            "on CPUs leave out --fsdp, which is data-parallel"
-        )
+    _check_possible(settings, fsdp, validates)
+    processes = _processes()
     micro = min(settings.micro_batch_size, settings.batch_size)
     if settings.batch_size % (micro * processes):
         times = f" times {processes} processes" if processes > 1 else ""
@@ -75,8 +51,8 @@ def training_arguments(work: Path, settings: TuneSettings, fsdp: bool, validates
         logging_nan_inf_filter=False,
         eval_strategy="steps" if validates else "no",
         eval_steps=settings.save_every,
-        load_best_model_at_end=best,
-        metric_for_best_model="eval_loss" if best else None,
+        load_best_model_at_end=_keeps_best(settings),
+        metric_for_best_model="eval_loss" if _keeps_best(settings) else None,
         report_to=trackers(settings.report_to),
         run_name=work.stem,
         remove_unused_columns=False,
@@ -93,6 +69,43 @@ def training_arguments(work: Path, settings: TuneSettings, fsdp: bool, validates
     except (ImportError, ValueError) as error:
         raise CutworkError(f"optimizer {settings.optimizer}: {' '.join(str(error).split())}") from None
     return arguments
+
+
+def _processes() -> int:
+    """How many torchrun or accelerate launched."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _keeps_best(settings: TuneSettings) -> bool:
+    return settings.keep_best or settings.patience > 0
+
+
+def _check_possible(settings: TuneSettings, fsdp: bool, validates: bool) -> None:
+    """Raise CutworkError for settings that exclude each other, or that the way of launching cannot carry out."""
+    check_optimizer(settings.optimizer)
+    _check_weights(settings, fsdp or in_environment("ACCELERATE_USE_FSDP"))
+    if _keeps_best(settings) and not validates:
+        raise CutworkError(
+            "keep_best and patience look at a validation loss; set task.validation_samples (--validation-samples)"
+        )
+    if _keeps_best(settings) and settings.gradual:
+        raise CutworkError("gradual: the best checkpoint may be one with fewer zeros; leave out keep_best and patience")
+    if os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no":
+        raise CutworkError("what forward passes compute in is dtype's to say; launch with --mixed_precision no")
+    if in_environment("ACCELERATE_USE_DEEPSPEED"):
+        raise CutworkError("DeepSpeed is not supported; launch with FSDP2 or DDP (accelerate launch, torchrun)")
+    if settings.optimizer.startswith(_ELSEWHERE):
+        raise CutworkError(
+            f"optimizer {settings.optimizer} changes weights behind the back of masks, or trains others than it means; "
+            "choose another"
+        )
+    if fsdp and _processes() == 1:
+        raise CutworkError("--fsdp shares one model among several processes; launch it with torchrun or accelerate")
+    if (fsdp or in_environment("ACCELERATE_USE_FSDP")) and not torch.cuda.is_available():
+        raise CutworkError(
+            "accelerate shares a model among GPUs only and would keep a whole one in every process; "
+            "on CPUs leave out --fsdp, which is data-parallel"
+        )
 
 
 def _check_weights(settings: TuneSettings, fsdp: bool) -> None:

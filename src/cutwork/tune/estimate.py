@@ -17,11 +17,11 @@ from transformers.initialization import no_init_weights
 
 from cutwork.errors import CutworkError
 from cutwork.progress import duration
-from cutwork.recipe import TuneSettings
+from cutwork.recipe import Losses, TuneSettings
 from cutwork.torch_models.blocks import block_linears
 from cutwork.torch_models.data import Examples, collate
 from cutwork.torch_models.load import empty_model
-from cutwork.torch_models.model_inputs import EncoderInputs, inputs_of
+from cutwork.torch_models.model_inputs import Batch, EncoderInputs, ModelInputs, inputs_of
 from cutwork.torch_models.precision import matmul_seconds
 from cutwork.tune.lora import add_adapters
 from cutwork.tune.optimizer_state import state_bytes
@@ -68,7 +68,7 @@ def estimate(
     losses, model_inputs = settings.losses, inputs_of(config)
     longest = max(range(len(data)), key=data.lengths.__getitem__)
     batch = collate([data[longest]] * micro_batch)
-    labels = int(model_inputs.label_rows(batch)[0].sum())
+    labels = int(model_inputs.label_rows(batch)[0].sum())  # which tensors without contents do not tell
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
         try:
             with no_init_weights():  # an initialisation may ask what its tensors hold, and these hold nothing
@@ -86,26 +86,8 @@ def estimate(
         model.train()
         saved_for_backward = _Kept({parameter.untyped_storage()._cdata for parameter in model.parameters()})
         counter = FlopCounterMode(display=False)
-        inputs = {
-            key: value if isinstance(value, bool) else fake.from_tensor(value)
-            for key, value in model_inputs.keywords(batch).items()
-            if key != "attention_mask"  # asking a mask what it hides needs contents
-        }
-        predicts = not isinstance(model_inputs, EncoderInputs)
-        head = model.get_output_embeddings() if predicts else torch.nn.Identity()
-        handle = head.register_forward_pre_hook(lambda _, given: (given[0].flatten(0, 1)[:labels][None],))
         with saved_tensors_hooks(saved_for_backward.pack, lambda saved: saved), counter:
-            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-                outputs = model(**inputs, output_hidden_states=losses.squarehead > 0)
-            loss: Any = 0
-            if predicts:
-                loss = functional.cross_entropy(outputs.logits[0].float(), torch.zeros(labels, dtype=torch.long))
-            hidden: list[Tensor] = []
-            if losses.squarehead > 0:
-                batch["attention_mask"] = torch.ones(1)
-                hidden = [h for group in model_inputs.features(outputs, batch) for h in group.hidden]
-                loss = loss + sum((h.float() - h.detach().float()).square().sum() for h in hidden)
-        handle.remove()
+            answers = _forward(model, model_inputs, batch, labels, losses, fake, bfloat16)
         weights = sum(parameter.nbytes for parameter in model.parameters())
         gradients = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
         optimiser = state_bytes(settings.optimizer, model)
@@ -113,7 +95,6 @@ def estimate(
         if bfloat16 and settings.weights == "float32" and settings.gradient_checkpointing:
             saved_for_backward.bytes += sum(2 * parameter.numel() for parameter in block_matrices(model))
     teacher_bytes = getattr(torch, teacher_dtype(settings, bfloat16)).itemsize
-    answers = sum(h.numel() for h in hidden) + (outputs.logits.numel() if losses.kl > 0 else 0)
     memory = {
         "weights": weights // shards,
         "gradients": gradients // shards,
@@ -127,6 +108,42 @@ def estimate(
     mean = sum(data.lengths) / len(data.lengths) / data.lengths[longest]  # micro-batches are of similar lengths
     speed = _EFFICIENCY / matmul_seconds(torch.bfloat16 if bfloat16 else torch.float32, device)
     return Estimate(memory, steps, forward * passes * mean * accumulation * steps / speed)
+
+
+def _forward(
+    model: Any,
+    model_inputs: ModelInputs,
+    batch: Batch,
+    labels: int,
+    losses: Losses,
+    fake: FakeTensorMode,
+    bfloat16: bool,
+) -> int:
+    """Run a micro-batch with so many `labels` and its losses, of logits at these only as the trainer does.
+
+    Returns how many numbers a teacher's answer to it holds.
+    """
+    inputs = {
+        key: value if isinstance(value, bool) else fake.from_tensor(value)
+        for key, value in model_inputs.keywords(batch).items()
+        if key != "attention_mask"  # asking a mask what it hides needs contents
+    }
+    predicts = not isinstance(model_inputs, EncoderInputs)
+    head = model.get_output_embeddings() if predicts else torch.nn.Identity()
+    handle = head.register_forward_pre_hook(lambda _, given: (given[0].flatten(0, 1)[:labels][None],))
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        outputs = model(**inputs, output_hidden_states=losses.squarehead > 0)
+    handle.remove()
+    loss: Any = 0
+    if predicts:
+        loss = functional.cross_entropy(outputs.logits[0].float(), torch.zeros(labels, dtype=torch.long))
+    hidden: list[Tensor] = []
+    if losses.squarehead > 0:
+        batch["attention_mask"] = torch.ones(1)
+        hidden = [h for group in model_inputs.features(outputs, batch) for h in group.hidden]
+        loss = loss + sum((h.float() - h.detach().float()).square().sum() for h in hidden)
+    answers: int = sum(h.numel() for h in hidden) + (outputs.logits.numel() if losses.kl > 0 else 0)
+    return answers
 
 
 class _Kept:

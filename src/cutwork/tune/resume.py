@@ -12,7 +12,7 @@ from cutwork.recipe import TuneSettings
 from cutwork.store.fingerprint import fingerprint
 from cutwork.store.json_file import read_json, write_json
 from cutwork.torch_models.data import Examples
-from cutwork.tune.trainer import is_complete, last_checkpoint
+from cutwork.tune.checkpoints import is_complete, last_checkpoint
 
 REPORT = "tune-report.json"  # of a finished run, in its output
 _RUN = "run.json"  # of an unfinished one, in its work directory

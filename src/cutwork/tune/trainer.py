@@ -5,7 +5,6 @@ teacher; `training_step` does forward and backward for each; after the last one 
 clipped and checked (`_get_grad_norm`); the optimiser steps; its hook masks the weights.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 from torch.utils.data import Sampler
-from transformers import Trainer, TrainerState
+from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback
 
 from cutwork.errors import CutworkError
@@ -26,6 +25,7 @@ from cutwork.store.atomic import disk_full
 from cutwork.torch_models.data import StepSampler, collate
 from cutwork.torch_models.model_inputs import Batch, EncoderInputs, inputs_of
 from cutwork.torch_models.packing import collate_packed
+from cutwork.tune.checkpoints import has_ended, last_checkpoint
 from cutwork.tune.gradual import Schedule
 from cutwork.tune.losses import cross_entropy, kl_divergence, squarehead, teacher_energy
 from cutwork.tune.masks import Masks, local
@@ -339,7 +339,7 @@ class SparseTrainer(Trainer):
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Train; the masks of a resumed run are those that were saved, and are checked."""
         self.resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
-        self._had_ended = self.resumed_from is not None and _has_ended(self.resumed_from)
+        self._had_ended = self.resumed_from is not None and has_ended(self.resumed_from)
         with _own_names(self.model):
             output = super().train(resume_from_checkpoint, *args, **kwargs)
         if "create_optimizer" not in self._called:  # then nothing has looked after a step either
@@ -388,26 +388,6 @@ class SparseTrainer(Trainer):
                 raise CutworkError(f"the best checkpoint, {best}, is gone; remove {best.parent} to begin anew")
             self.state.best_model_checkpoint = str(best)
         return super()._finalize_training(*args, **kwargs)
-
-
-def last_checkpoint(work: Path) -> Path | None:
-    """The newest checkpoint in a work directory that was written to the end."""
-    steps = {int(path.name.split("-")[1]): path for path in work.glob("checkpoint-*") if is_complete(path)}
-    return steps[max(steps)] if steps else None
-
-
-def is_complete(directory: Path) -> bool:
-    """Whether a checkpoint was written to the end: the trainer's state is its last file, and a whole JSON object."""
-    try:
-        return isinstance(json.loads((directory / "trainer_state.json").read_bytes()), dict)
-    except (OSError, ValueError):
-        return False
-
-
-def _has_ended(directory: Path) -> bool:
-    """Whether a checkpoint was written after its run's last step."""
-    control = TrainerState.load_from_json(str(directory / "trainer_state.json")).stateful_callbacks["TrainerControl"]
-    return bool(control["args"]["should_training_stop"])
 
 
 def _unwritten(error: Exception) -> bool:

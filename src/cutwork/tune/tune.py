@@ -29,6 +29,7 @@ from cutwork.torch_models.model_inputs import EncoderInputs, inputs_of
 from cutwork.torch_models.packing import check_packing
 from cutwork.torch_models.precision import wants_bfloat16
 from cutwork.tune.arguments import in_environment, training_arguments
+from cutwork.tune.checkpoints import last_checkpoint
 from cutwork.tune.console import TrainingLog, read_log, show_examples, show_layers
 from cutwork.tune.estimate import Estimate, estimate
 from cutwork.tune.gradual import schedule_of
@@ -37,7 +38,7 @@ from cutwork.tune.malloc import kept_pages
 from cutwork.tune.masks import LostZerosError, sparsity
 from cutwork.tune.resume import REPORT, begin, begun, check_own, finished, identity, remove, resume_from
 from cutwork.tune.student_and_teacher import checkpoint_activations, load_student, load_teacher
-from cutwork.tune.trainer import SparseTrainer, last_checkpoint
+from cutwork.tune.trainer import SparseTrainer
 
 _LOG = "tune-log.jsonl"
 

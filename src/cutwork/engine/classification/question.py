@@ -78,7 +78,7 @@ def _rows(folder: Path, weight: EncodedWeight, ids: list[Any]) -> np.ndarray:
         raise CutworkError(f"{folder}: true_token_id and false_token_id must be tokens of the model")
     if weight.encoding != "dense" or weight.dtype == "i4":
         raise CutworkError("the output head is stored in a way that no single row is read of; pack it dense, or as i8")
-    rows = np.asarray(bfloat16.widen(weight.values[wanted]), np.float32)
+    rows = bfloat16.in_float32(weight.values[wanted])
     return rows if weight.scale is None else rows * weight.scale[wanted][:, None]
 
 

@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cutwork.architectures import kind_of
 from cutwork.engine.embedding.pooling import MODES, Dense
 from cutwork.errors import CutworkError
@@ -140,15 +138,11 @@ def _dense(folder: Path) -> Dense:
     if activation not in _ACTIVATIONS:
         raise CutworkError(f"{folder}: the activation {activation!r} is not supported; it may be Identity or Tanh")
     tensors = open_tensors(folder)
-    stored = {name.removeprefix("linear."): _float32(tensors[name].array) for name in tensors}
+    stored = {name.removeprefix("linear."): bfloat16.in_float32(tensors[name].array) for name in tensors}
     weight, bias = stored.get("weight"), stored.get("bias")
     if weight is None or weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
         raise CutworkError(f"{folder} is damaged: it must hold a weight [out, in], and a bias [out] or none")
     return Dense(weight, bias, _ACTIVATIONS[activation])
-
-
-def _float32(array: np.ndarray) -> np.ndarray:
-    return np.asarray(bfloat16.widen(array), np.float32)
 
 
 def read_prompts(file: Path) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def floats_of(name: str, weight: EncodedWeight) -> np.ndarray:
     """A stored weight as float32. Raises CutworkError, naming it, if it is quantised."""
     if weight.scale is not None:
         raise CutworkError(f"weight '{name}' is quantised, but this engine reads it as floats; leave it unquantised")
-    return np.ascontiguousarray(bfloat16.widen(decode(weight)), np.float32)
+    return np.ascontiguousarray(bfloat16.in_float32(decode(weight)))
 
 
 def _check_shape(name: str, shape: tuple[int, ...], weight: EncodedWeight) -> None:

@@ -1,16 +1,14 @@
 """Accuracy against speed, and over several runs against sparsity, as PNG."""
 
 from collections.abc import Sequence
-from io import BytesIO
 from typing import Any
 
-from cutwork.errors import CutworkError
-from cutwork.extras import install
 from cutwork.measure.interval import wilson
+from cutwork.measure.report.style import GREEN, GREY, ORANGE, frame, new_figure, titled_png
 from cutwork.measure.report.tables import called
 
 # One colour per kind of model and one shape per number format, the same in every plot.
-_COLOURS = {"dense": "#4c566a", "pruned": "#d08770", "sparse": "#2a7f62"}
+_COLOURS = {"dense": GREY, "pruned": ORANGE, "sparse": GREEN}
 _DASHES = {"f32": "-", "bf16": "--", "int8": ":", "int4": ":"}
 _MARKERS = {"f32": "o", "bf16": "s", "int8": "D", "int4": "D"}
 
@@ -30,26 +28,9 @@ def plot(results: Sequence[dict[str, Any]]) -> bytes:
     for ax in axes:
         ax.set_ylabel("accuracy, % of held-out questions")
         ax.set_ylim(bottom=0)
-        ax.grid(alpha=0.25)
-        ax.spines[["top", "right"]].set_visible(False)
+        frame(ax)
     machines = (f"{run['machine']['cpu']} · {run['machine']['threads']} threads" for run in results)
-    title = f"{results[0]['task']} · {' or '.join(dict.fromkeys(machines))}"
-    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
-    picture = BytesIO()
-    figure.savefig(picture, format="png", dpi=150)
-    return picture.getvalue()
-
-
-def new_figure(width: float, height: float) -> Any:
-    """A matplotlib figure of so many inches; CutworkError if matplotlib is not installed."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise CutworkError(f"plots need matplotlib; install it with: {install('eval')}") from None
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return titled_png(figure, f"{results[0]['task']} · {' or '.join(dict.fromkeys(machines))}")
 
 
 def _against_speed(ax: Any, results: Sequence[dict[str, Any]]) -> None:

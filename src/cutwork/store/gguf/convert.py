@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from rich.console import Console
@@ -10,6 +10,7 @@ from rich.console import Console
 from cutwork.errors import CutworkError, damaged_if_not_understood
 from cutwork.store import bfloat16
 from cutwork.store.cache import cache_directory
+from cutwork.store.compressed_tensors import Group, description
 from cutwork.store.fingerprint import digest, sampled
 from cutwork.store.gguf.config import architecture, hugging_face_config
 from cutwork.store.gguf.file import Q4_0, Q4_0_GROUP, GgufFile, GgufTensor
@@ -84,8 +85,9 @@ def write_gguf_checkpoint(
                 scales = laid_out(file.codes(name)[1], name, arch, config)
                 writer.add(f"{renamed[name]}_scale", "F16", np.ascontiguousarray(scales))
         if linears:
-            groups = ([renamed[name].removesuffix(".weight") for name in group] for group in (kept, rounded))
-            config["quantization_config"] = _description(*groups)
+            int4 = Group([renamed[name].removesuffix(".weight") for name in kept], 4, Q4_0_GROUP)
+            int8 = Group([renamed[name].removesuffix(".weight") for name in rounded], 8)
+            config["quantization_config"] = description([group for group in (int4, int8) if group.targets])
         (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         write_tokenizer(file, arch, directory)
 
@@ -100,26 +102,3 @@ def _int8(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         scales = (np.abs(weight).max(1, keepdims=True) / 127).astype(np.float32)
         codes = np.rint(weight / np.where(scales > 0, scales, 1)).astype(np.int8)
     return codes, scales
-
-
-def _description(kept: list[str], rounded: list[str]) -> dict[str, Any]:
-    """compressed-tensors' of a checkpoint of which some linears are in Q4_0 and some in int8."""
-    common = {"type": "int", "symmetric": True}
-    int4 = {
-        "targets": kept,
-        "format": "pack-quantized",
-        "weights": {**common, "num_bits": 4, "strategy": "group", "group_size": Q4_0_GROUP},
-    }
-    int8 = {
-        "targets": rounded,
-        "format": "int-quantized",
-        "weights": {**common, "num_bits": 8, "strategy": "channel"},
-        "input_activations": {**common, "num_bits": 8, "strategy": "token", "dynamic": True},
-    }
-    groups = [group for group in (int4, int8) if group["targets"]]
-    return {
-        "quant_method": "compressed-tensors",
-        "format": groups[0]["format"] if len(groups) == 1 else "mixed-precision",
-        "quantization_status": "compressed",
-        "config_groups": {f"group_{number}": group for number, group in enumerate(groups)},
-    }

@@ -64,5 +64,5 @@ def laid_out(array: np.ndarray, name: str, arch: str, config: dict[str, Any]) ->
         pairs = array.reshape(heads, array.shape[0] // heads // 2, 2, *array.shape[1:])
         return pairs.swapaxes(1, 2).reshape(array.shape)
     if arch in GEMMA and name.endswith("norm.weight"):
-        return np.asarray(bfloat16.widen(array), np.float32) - np.float32(1)
+        return bfloat16.in_float32(array) - np.float32(1)
     return array
