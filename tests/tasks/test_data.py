@@ -69,7 +69,7 @@ def test_rows_of_any_format_fill_templates(tmp_path: Path, suffix: str) -> None:
         ("a.json", '[{"prompt": ' + "[" * 100_000, "is not JSON: maximum recursion"),
         ("a.json", f'[{{"prompt": {"9" * 5000}}}]', "is not JSON: Exceeds the limit"),
         ("a.txt", "[]", r"a\.txt is a file, but of files only \.jsonl, \.json, \.csv"),
-        ("gone.json", None, "cannot read task data from .*gone.json: .*No such file"),
+        ("gone.json", None, "cannot read task data from .*gone.json: no such file or directory$"),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence(tmp_path: Path, name: str, content: str | None, message: str) -> None:

@@ -54,6 +54,8 @@ def batch(
             loaded.close()
     resumed = f", {result['resumed']} from before" if result["resumed"] else ""
     failed = f", {result['failed']} refused (their answers say why)" if result["failed"] else ""
-    console.print(f"{result['answered']} answered{failed}{resumed}: {output}", highlight=False, markup=False)
+    console.print(
+        f"{result['answered']} answered{failed}{resumed}: {output}", highlight=False, markup=False, soft_wrap=True
+    )
     if result["failed"] and not result["answered"] and not result["resumed"]:
         raise typer.Exit(1)

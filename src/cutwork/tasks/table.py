@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cutwork.errors import CutworkError, check_text
+from cutwork.errors import CutworkError, check_text, reason
 from cutwork.extras import install
 from cutwork.tasks.apart import apart
 from cutwork.tasks.columns import reader_of
@@ -149,7 +149,7 @@ def _local(read: Callable[[Path], Iterable[dict[str, Any]]], path: Path) -> Iter
     try:
         yield from read(path)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CutworkError(f"cannot read task data from {path}: {error}") from None
+        raise CutworkError(f"cannot read task data from {path}: {reason(error)}") from None
 
 
 def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
