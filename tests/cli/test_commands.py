@@ -213,11 +213,12 @@ def test_bad_input_is_one_sentence(cutwork: Any, checkpoint: Path, packed: Path,
 
 
 def test_chat_answers_each_line(cutwork: Any, packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = iter(["hello\n", "/reset\n", "again\n", "/exit\n"])
+    lines = iter(["hello\n", "/reset\n", "again\n", "/help\n", "/exit\n"])
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
     monkeypatch.setattr("sys.stdin.readline", lambda: next(lines), raising=False)
     status, out, err = cutwork("chat", packed, "-n", 4, "--temperature", 0)
     assert status == 0 and err == "" and out.count("\n") >= 3
+    assert "forgotten" in out and out.endswith("there are /reset, /thoughts and /exit\n"), "it is no question"
 
 
 @pytest.mark.parametrize(
