@@ -29,6 +29,7 @@ def batch(
     """Answer every request of a file; interrupted, the same command goes on where it stopped.
 
     A request's "model" must be the directory's name or an adapter's, or be left out.
+
     Example: [bold]cutwork batch out/smollm2-gsm/packed/sparse-int8 questions.jsonl answers.jsonl[/bold]
     """
     refuse_existing(output, overwrite, source)
