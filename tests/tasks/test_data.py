@@ -154,6 +154,20 @@ def test_a_prompt_of_many_rows_leaves_out_the_tests_answers_alone(
     assert not {sample.answer for sample in task.train} & {sample.answer for sample in task.validation}
 
 
+def test_rows_held_out_of_the_file_that_is_trained_on_are_not_told_as_repeated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"prompt": f"{i}?", "answer": f"{i}"} for i in range(9)]
+    for repeated, told in (([], ""), ([rows[0]], "1 rows ask what the test asks")):
+        file = write(tmp_path / "rows.jsonl", [*rows, *repeated])
+        task = load_task(
+            TaskSettings(name="jsonl", train_samples=99, test_samples=3, options={"train": file, "test": file})
+        )
+        assert len(task.test) == 3 and len(task.train) == 6
+        err = capsys.readouterr().err
+        assert told in err and bool(told) == bool(err)
+
+
 def test_wmt14_from_files(tmp_path: Path) -> None:
     for split in ("train", "test"):
         (tmp_path / f"{split}.en").write_text(f"{split} one\n\nthree\n", encoding="utf-8-sig")
