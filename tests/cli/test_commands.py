@@ -130,6 +130,13 @@ def test_help_has_an_example(cutwork: Any, command: str) -> None:
     assert status == 0 and f"Example: cutwork {command}" in " ".join(out.split())
 
 
+def test_paragraphs_of_help_are_as_wide_as_the_terminal(cutwork: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    _, out, _ = cutwork("tune", "--help")
+    [line] = [line for line in out.splitlines() if "After an interruption" in line]
+    assert line.rstrip().endswith("(--fsdp).")
+
+
 def test_bad_input_is_one_sentence(cutwork: Any, checkpoint: Path, packed: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("name: x\nmodel: m\noutput: o\ntask: {name: gsm8k}\nprune: {sparsity: 1.5}\n")
@@ -213,11 +220,12 @@ def test_bad_input_is_one_sentence(cutwork: Any, checkpoint: Path, packed: Path,
 
 
 def test_chat_answers_each_line(cutwork: Any, packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = iter(["hello\n", "/reset\n", "again\n", "/exit\n"])
+    lines = iter(["hello\n", "/reset\n", "again\n", "/help\n", "/exit\n"])
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
     monkeypatch.setattr("sys.stdin.readline", lambda: next(lines), raising=False)
     status, out, err = cutwork("chat", packed, "-n", 4, "--temperature", 0)
     assert status == 0 and err == "" and out.count("\n") >= 3
+    assert "forgotten" in out and out.endswith("there are /reset, /thoughts and /exit\n"), "it is no question"
 
 
 @pytest.mark.parametrize(

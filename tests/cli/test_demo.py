@@ -53,3 +53,6 @@ def test_what_is_missing_is_named(cutwork: Any, run: Path, tmp_path: Path) -> No
     (run / "packed" / "sparse-int8" / FILE).unlink()
     status, _, err = cutwork("demo", run)
     assert status == 1 and "--question" in err
+    (run / "packed" / "sparse-int8").rename(run / "packed" / "elsewhere")
+    status, _, err = cutwork("demo", run)
+    assert status == 1 and err.endswith("no packed model 'sparse-int8'; it has dense-int8\n")

@@ -54,8 +54,9 @@ def load(llama, directory):
 def recorded(llama, tmp_path):
     """A server whose model has this chat template, and writes this answer if there is one."""
 
-    def recorded(template, answer=None, special=()):
+    def recorded(template, answer=None, special=(), added=()):
         tokenizer = byte_level_tokenizer()
+        tokenizer.add_tokens(list(added))
         tokenizer.add_special_tokens({"additional_special_tokens": list(special)})
         tokenizer.chat_template = template
         tokenizer.save_pretrained(tmp_path)

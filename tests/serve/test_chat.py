@@ -225,6 +225,14 @@ def test_a_call_can_be_required(client, choice, n):
         assert 1 <= arguments["days"] <= 9
 
 
+def test_a_call_can_be_required_where_its_tags_are_tokens_that_are_not_called_special(recorded):
+    template = "{{ tools }}<tool_call>{% for m in messages %}{{ m.content }}{% endfor %}"  # Qwen's tags and tokens
+    with recorded(template, added=["<tool_call>", "</tool_call>"]) as client:
+        answer = ask(client, tools=[WEATHER], tool_choice="required", max_tokens=200, temperature=1, seed=1).json()
+        (call,) = answer["choices"][0]["message"]["tool_calls"]
+        assert json.loads(call["function"]["arguments"])["city"] in ("Rome", "Oslo")
+
+
 def nested(name, **parameters):
     return {"type": "function", "function": {"name": name, "parameters": {"type": "object", **parameters}}}
 

@@ -192,6 +192,31 @@ def test_everything_has_its_place_in_the_window(browser, load, width):
         assert form["bottom"] <= settings["top"], "nothing lies upon another"
 
 
+def test_prompts_to_try_leave_the_prompt_in_sight_of_a_telephone(browser, recorded, tmp_path):
+    write_examples(tmp_path, ["A juggler can juggle many balls, of which some are red. How many are red? " * 2] * 4)
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 664, "deviceScaleFactor": 1, "mobile": True}
+    )
+    try:
+        with recorded(THINKS) as client:
+            browser.get(str(client.base_url))
+            until(lambda: "zeros" in find(browser, "card").text)
+            form = browser.execute_script("return document.getElementById('form').getBoundingClientRect()")
+            assert form["bottom"] <= browser.execute_script("return window.innerHeight")
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_lost_server_is_said_in_words_and_the_prompt_is_there_to_send_again(browser, load):
+    with serving(load()) as client:
+        browser.get(str(client.base_url))
+        until(lambda: "zeros" in find(browser, "card").text)
+    find(browser, "prompt").send_keys("the cat", Keys.ENTER)
+    until(lambda: "The connection to the server is lost" in find(browser, "messages").text)
+    assert find(browser, "prompt").get_attribute("value") == "the cat"
+    browser.get_log("browser")  # of the refused connection
+
+
 def test_a_key_is_asked_for(browser, load):
     with serving(load(), keys=["secret"]) as client:
         browser.get(str(client.base_url))

@@ -98,5 +98,11 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(CutworkError, match="cannot write beside"):
-        Journal(tmp_path / "nowhere" / "out.txt", KEY)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CutworkError, match=r"cannot write beside .*out.txt: (not a directory|file exists)$"):
+        Journal(tmp_path / "file" / "out.txt", KEY)
+
+
+def test_the_directory_of_an_output_is_made(tmp_path: Path) -> None:
+    with Journal(tmp_path / "new" / "one" / "out.txt", KEY) as journal:
+        assert journal.path.parent.is_dir()

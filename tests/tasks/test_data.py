@@ -69,7 +69,7 @@ def test_rows_of_any_format_fill_templates(tmp_path: Path, suffix: str) -> None:
         ("a.json", '[{"prompt": ' + "[" * 100_000, "is not JSON: maximum recursion"),
         ("a.json", f'[{{"prompt": {"9" * 5000}}}]', "is not JSON: Exceeds the limit"),
         ("a.txt", "[]", r"a\.txt is a file, but of files only \.jsonl, \.json, \.csv"),
-        ("gone.json", None, "cannot read task data from .*gone.json: .*No such file"),
+        ("gone.json", None, "cannot read task data from .*gone.json: no such file or directory$"),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence(tmp_path: Path, name: str, content: str | None, message: str) -> None:
@@ -152,6 +152,20 @@ def test_a_prompt_of_many_rows_leaves_out_the_tests_answers_alone(
     task = load_task(validated.model_copy(update={"name": "jsonl"}))
     assert len(task.validation) == 5 and len(task.train) == 49 - 5
     assert not {sample.answer for sample in task.train} & {sample.answer for sample in task.validation}
+
+
+def test_rows_held_out_of_the_file_that_is_trained_on_are_not_told_as_repeated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"prompt": f"{i}?", "answer": f"{i}"} for i in range(9)]
+    for repeated, told in (([], ""), ([rows[0]], "1 rows ask what the test asks")):
+        file = write(tmp_path / "rows.jsonl", [*rows, *repeated])
+        task = load_task(
+            TaskSettings(name="jsonl", train_samples=99, test_samples=3, options={"train": file, "test": file})
+        )
+        assert len(task.test) == 3 and len(task.train) == 6
+        err = capsys.readouterr().err
+        assert told in err and bool(told) == bool(err)
 
 
 def test_wmt14_from_files(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ def test_result_is_a_plain_checkpoint_with_every_zero(uninterrupted: Path, spars
     assert [line["step"] for line in lines] == list(range(1, 9))
     assert {"loss", "ce", "kl", "squarehead", "grad_norm", "learning_rate", "sparsity"} <= set(lines[0])
     assert json.loads((uninterrupted / "generation_config.json").read_text())["temperature"] == 0.5
+    assert model.config.use_cache, "as before training"
     assert not (uninterrupted.parent / "tuned.work").exists()
 
 

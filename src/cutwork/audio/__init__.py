@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cutwork.audio.files import opened
-from cutwork.errors import CutworkError
+from cutwork.errors import CutworkError, reason
 from cutwork.extras import install
 
 RATE = 16_000  # hertz
@@ -63,9 +63,11 @@ def read_audio(
                 if not len(block):
                     break
     except (OSError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.strerror:  # of the path, not of what is in the file
+            raise CutworkError(f"cannot read {name}: {reason(error)}") from None
         # soundfile's own text begins with the object that it reads, and where that is in memory.
-        reason = " ".join(str(getattr(error, "error_string", error)).split()).removesuffix(".")
-        raise CutworkError(f"cannot read {name}: {reason}; convert it to WAV or FLAC") from None
+        said = " ".join(str(getattr(error, "error_string", error)).split()).removesuffix(".")
+        raise CutworkError(f"cannot read {name}: {said}; convert it to WAV or FLAC") from None
     except MemoryError:
         raise CutworkError(f"{name} needs more memory than there is; cut it into shorter ones") from None
     if not filled:

@@ -1,6 +1,7 @@
 """The `cutwork` command, one file per subcommand: parse, call, print."""
 
 import errno
+import inspect
 import logging
 import os
 import sys
@@ -89,9 +90,16 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Models of the Hub": {"pull": pull, "push": push, "list": list_models, "rm": remove},
     "Measure a model": {"eval": evaluate, "bench": bench, "explain": explain},
 }
+
+
+def _flowing(text: str) -> str:
+    """A docstring whose paragraphs are as wide as the terminal; of all but the first typer keeps the source's lines."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text).split("\n\n"))
+
+
 for panel, commands in _COMMANDS.items():
     for name, command in commands.items():
-        app.command(name, rich_help_panel=panel)(command)
+        app.command(name, help=_flowing(command.__doc__ or ""), rich_help_panel=panel)(command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -29,6 +29,7 @@ def batch(
     """Answer every request of a file; interrupted, the same command goes on where it stopped.
 
     A request's "model" must be the directory's name or an adapter's, or be left out.
+
     Example: [bold]cutwork batch out/smollm2-gsm/packed/sparse-int8 questions.jsonl answers.jsonl[/bold]
     """
     refuse_existing(output, overwrite, source)
@@ -54,6 +55,8 @@ def batch(
             loaded.close()
     resumed = f", {result['resumed']} from before" if result["resumed"] else ""
     failed = f", {result['failed']} refused (their answers say why)" if result["failed"] else ""
-    console.print(f"{result['answered']} answered{failed}{resumed}: {output}", highlight=False, markup=False)
+    console.print(
+        f"{result['answered']} answered{failed}{resumed}: {output}", highlight=False, markup=False, soft_wrap=True
+    )
     if result["failed"] and not result["answered"] and not result["resumed"]:
         raise typer.Exit(1)

@@ -1,5 +1,6 @@
 """`cutwork chat`: talk to a model in the terminal."""
 
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -75,11 +76,15 @@ def chat(
                 return
             if line.strip() == "/reset":
                 messages = list(opening)
+                console.print("forgotten", style="dim")
                 continue
             if line.strip() == "/thoughts":
                 console.print(shown.thought or "there was none", style="dim", markup=False)
                 continue
             if not line.strip():
+                continue
+            if re.fullmatch(r"/[a-z]+", line.strip()):
+                console.print("there are /reset, /thoughts and /exit", style="dim")
                 continue
             messages.append({"role": "user", "content": line})
             shown.begin()

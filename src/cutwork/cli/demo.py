@@ -63,9 +63,10 @@ def demo(
     directory = _directory(run)
     results = load_results(directory)
     known = {row["name"]: row for row in results["variants"]}
+    there = [name for name in known if (directory / "packed" / name).is_dir()]
     for name in (dense, sparse):
-        if name not in known or not (directory / "packed" / name).is_dir():
-            raise CutworkError(f"{directory} has no packed model '{name}'; it has {', '.join(known)}")
+        if name not in there:
+            raise CutworkError(f"{directory} has no packed model '{name}'; it has {', '.join(there) or 'none'}")
     question = question or next(iter(read_examples(directory / "packed" / sparse)), None)
     if question is None:
         raise CutworkError(f"the models of {directory} have no examples of their task; give a question with --question")

@@ -15,7 +15,7 @@ from rich.console import Console
 from cutwork.cli.console import waits_for
 from cutwork.cli.loading import ModelArgument, loads_model
 from cutwork.cli.options import Json, Overwrite
-from cutwork.errors import CutworkError, check_text
+from cutwork.errors import CutworkError, check_text, reason
 from cutwork.progress import progress_bar
 from cutwork.store.fingerprint import fingerprint
 from cutwork.store.journal import Journal, refuse_existing
@@ -93,7 +93,9 @@ def embed(
         done: dict[int, str] = dict(journal.entries) if journal else {}
         resumed = len(done)
         if resumed:
-            console.print(f"{resumed} of {len(texts)} are embedded already", highlight=False, markup=False)
+            console.print(
+                f"{resumed} of {len(texts)} are embedded already", highlight=False, markup=False, soft_wrap=True
+            )
         todo = [i for i in range(len(texts)) if i not in done]
         began = time.perf_counter()
         with progress_bar(console, transient=True) as bar:
@@ -120,7 +122,9 @@ def embed(
         width = len(base64.b64decode(vectors[0])) // 4
         print(json.dumps({"texts": len(texts), "resumed": resumed, "width": width, "seconds": round(seconds, 3)}))
     else:
-        console.print(f"{len(texts)} vectors in {seconds:.1f} s: {output}", highlight=False, markup=False)
+        console.print(
+            f"{len(texts)} vectors in {seconds:.1f} s: {output}", highlight=False, markup=False, soft_wrap=True
+        )
 
 
 def read_texts(file: Path, field: str) -> tuple[list[str], list[Any]]:
@@ -128,7 +132,7 @@ def read_texts(file: Path, field: str) -> tuple[list[str], list[Any]]:
     try:
         lines = file.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise CutworkError(f"cannot read texts from {file}: {error}") from None
+        raise CutworkError(f"cannot read texts from {file}: {reason(error)}") from None
     if file.suffix != ".jsonl":
         lines = [line.removesuffix("\r") for line in lines]
         texts, ids = lines, [None] * len(lines)

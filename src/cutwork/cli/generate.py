@@ -12,7 +12,7 @@ from rich.text import Text
 from cutwork.cli.console import print_json
 from cutwork.cli.loading import AdapterOption, ModelArgument, check_writes_text, loads_model, with_adapter
 from cutwork.cli.options import Json, MinP, RepetitionPenalty, Seed, Temperature, TopK, TopP, given
-from cutwork.errors import CutworkError
+from cutwork.errors import CutworkError, reason
 
 if TYPE_CHECKING:
     from cutwork.engine.decoding.options import GenerateOptions
@@ -145,7 +145,7 @@ def _prompts(arguments: list[str] | None, file: Path | None) -> list[str]:
         try:
             lines = file.read_text(encoding="utf-8-sig").split("\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise CutworkError(f"cannot read prompts from {file}: {error}") from None
+            raise CutworkError(f"cannot read prompts from {file}: {reason(error)}") from None
         prompts = [line for line in lines if line.strip()]
     elif arguments:
         prompts = list(arguments)

@@ -131,7 +131,10 @@ def transcribe(
     console = Console(stderr=True)
     if len(todo) < len(audio):
         console.print(
-            f"{len(audio) - len(todo)} of {len(audio)} are in {output_dir} already", highlight=False, markup=False
+            f"{len(audio) - len(todo)} of {len(audio)} are in {output_dir} already",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
         )
     failed, results = [], []
     with Model.load(model, **(loading | {"max_batch": max(beam_size, best_of)})) as loaded:
@@ -144,14 +147,14 @@ def transcribe(
                 if len(audio) == 1:
                     raise
                 failed.append(path)
-                console.print(f"error: {error}", style="red", highlight=False, markup=False)
+                console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
                 continue
             if output_dir:
                 missing = [name for name in formats if overwrite or not _file(output_dir, path, name).is_file()]
                 for name in missing:
                     write_atomically(_file(output_dir, path, name), FORMATS[name](transcript))
                 names = f"{output_dir / path.stem}.{{{','.join(missing)}}}"
-                console.print(f"{path}: {names}", highlight=False, markup=False)
+                console.print(f"{path}: {names}", highlight=False, markup=False, soft_wrap=True)
             elif formats:
                 print(FORMATS[formats[0]](transcript), end="")
             results.append({"file": str(path), **as_dict(transcript)})

@@ -13,7 +13,7 @@ from rich.console import Console
 from cutwork.cli.console import waits_for
 from cutwork.cli.loading import ModelArgument, loads_model
 from cutwork.cli.options import Json, Overwrite
-from cutwork.errors import CutworkError
+from cutwork.errors import CutworkError, reason
 from cutwork.progress import progress_bar
 from cutwork.store.fingerprint import fingerprint
 from cutwork.store.journal import Journal, refuse_existing
@@ -90,7 +90,9 @@ def translate(
         journal = stack.enter_context(Journal(output, key, waits=waits_for(console, output))) if output else None
         done: dict[int, dict[str, Any]] = dict(journal.entries) if journal else {}
         if done:
-            console.print(f"{len(done)} of {len(texts)} are translated already", highlight=False, markup=False)
+            console.print(
+                f"{len(done)} of {len(texts)} are translated already", highlight=False, markup=False, soft_wrap=True
+            )
         todo = [i for i in range(len(texts)) if i not in done]
         with progress_bar(console, transient=True) as bar:
             task = bar.add_task("translating", total=len(texts), completed=len(done))
@@ -118,7 +120,7 @@ def translate(
             journal.finish(written + "\n")
             cut = sum(row["finish_reason"] == "length" for row in rows)
             more = f"; {cut} were cut off by --max-new-tokens" if cut else ""
-            console.print(f"{len(rows)} translations: {output}{more}", highlight=False, markup=False)
+            console.print(f"{len(rows)} translations: {output}{more}", highlight=False, markup=False, soft_wrap=True)
         else:
             print(written)
 
@@ -136,7 +138,7 @@ def _texts(arguments: list[str] | None, file: Path | None) -> list[str]:
         try:
             texts = _lines(file.read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeDecodeError) as error:
-            raise CutworkError(f"cannot read texts from {file}: {error}") from None
+            raise CutworkError(f"cannot read texts from {file}: {reason(error)}") from None
     elif sys.stdin.isatty():
         raise CutworkError("nothing to translate; give a text, --file or lines on standard input")
     else:

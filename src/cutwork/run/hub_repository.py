@@ -37,9 +37,10 @@ def repository(run: Path, name: str, dense: str, sparse: str, *, examples: bool 
             f"{run} was measured by an older cutwork; remove its results.json and finish it again: cutwork run RECIPE"
         )
     settings = results["settings"]
+    there = [name for name in results["made"] if (run / "packed" / name).is_dir()]
     for packed in (dense, sparse):
-        if packed not in results["made"] or not (run / "packed" / packed).is_dir():
-            raise CutworkError(f"{run} has no packed model '{packed}'; it has {', '.join(results['made'])}")
+        if packed not in there:
+            raise CutworkError(f"{run} has no packed model '{packed}'; it has {', '.join(there) or 'none'}")
     if not VARIANTS[sparse][0].startswith("sparse"):
         raise CutworkError(f"'{sparse}' is no model that was pruned and fine-tuned; give one of sparse-…")
     if not settings["tune"]:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from cutwork.engine.model import Model
-from cutwork.errors import CutworkError
+from cutwork.errors import CutworkError, reason
 from cutwork.serve.answer_fields import identifier
 from cutwork.serve.http.app import make_app
 from cutwork.serve.limits import Limits
@@ -76,7 +76,7 @@ def read_requests(source: Path) -> dict[str, dict[str, Any]]:
     try:
         lines = source.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise CutworkError(f"{source} cannot be read: {error}") from None
+        raise CutworkError(f"{source} cannot be read: {reason(error)}") from None
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

@@ -103,8 +103,13 @@ class Grammars:
         return self._matcher("\n".join([*lines, ""]), "tools")
 
     def _literal(self, text: str) -> str:
-        """A text in the grammar, its special tokens by their numbers: as text they are something else."""
-        special = {str(t): i for i, t in self._model.tokenizer.added_tokens_decoder.items() if t.special}
+        """A text in the grammar, its special tokens by their numbers: as text they are something else.
+
+        Special is what llguidance takes for that: Qwen's <tool_call> too, which its tokenizer calls a plain one.
+        """
+        vocabulary = self._vocabulary()
+        added = self._model.tokenizer.added_tokens_decoder
+        special = {str(token): i for i, token in added.items() if vocabulary.is_special_token(i)}
         pieces = re.split("(" + "|".join(map(re.escape, special)) + ")", text) if special else [text]
         return " ".join(f"<[{special[p]}]>" if p in special else json.dumps(p) for p in pieces if p)
 
@@ -116,17 +121,14 @@ class Grammars:
             if known is not None:
                 self._compiled.move_to_end(grammar)
                 return known.copy()
-            if self._tokenizer is None:
-                if self._model.tokenizer is None:
-                    raise CutworkError("answers of a given form need a tokenizer, and this model has none")
-                self._tokenizer = tokenizer_of_bytes(self._model)
+        vocabulary = self._vocabulary()
         items = SCHEMA_ITEMS if kind == "json" else GRAMMAR_ITEMS
-        wrong = _tried(grammar, self._tokenizer.vocab_size, items)
+        wrong = _tried(grammar, vocabulary.vocab_size, items)
         if wrong is None:
             raise ApiError(400, f"the {NAMES[kind]} is too complex to be followed", param=field)
         if not wrong:
             bounds = grammar_trial.bounds(items)
-            matcher = LLMatcher(self._tokenizer, grammar, limits=bounds, log_level=0)
+            matcher = LLMatcher(vocabulary, grammar, limits=bounds, log_level=0)
             wrong = matcher.get_error()
         if wrong:
             raise ApiError(400, f"the {NAMES[kind]} is not supported: {_line(wrong)}", param=field)
@@ -136,6 +138,15 @@ class Grammars:
             if len(self._compiled) > REMEMBERED:
                 self._compiled.popitem(last=False)
         return compiled.copy()
+
+    def _vocabulary(self) -> Any:
+        """The model's tokens as llguidance has them."""
+        with self._lock:
+            if self._tokenizer is None:
+                if self._model.tokenizer is None:
+                    raise CutworkError("answers of a given form need a tokenizer, and this model has none")
+                self._tokenizer = tokenizer_of_bytes(self._model)
+            return self._tokenizer
 
 
 def _tried(grammar: str, vocabulary: int, items: int) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from cutwork.errors import CutworkError
+from cutwork.errors import CutworkError, reason
 from cutwork.store.atomic import write_atomically
 from cutwork.store.fingerprint import digest
 from cutwork.store.system import POSIX, flock
@@ -31,6 +31,7 @@ class Journal:
         self._output = output
         head = _line(digest(key))
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = _alone(self.path, waits)
             content = self._file.read()
             self.entries: list[Any] = []
@@ -44,7 +45,7 @@ class Journal:
             if not end:
                 self._append(head)
         except OSError as error:
-            raise CutworkError(f"cannot write beside {output}: {error.strerror}") from None
+            raise CutworkError(f"cannot write beside {output}: {reason(error)}") from None
 
     def __enter__(self) -> "Journal":
         return self

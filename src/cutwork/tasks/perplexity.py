@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cutwork.errors import CutworkError
+from cutwork.errors import CutworkError, reason
 from cutwork.tasks.rendering import render_answer, render_prompt
 from cutwork.tasks.task import Sample
 
@@ -14,7 +14,7 @@ def read_text(path: Path) -> str:
     try:
         text = path.expanduser().read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise CutworkError(f"cannot read {path} as UTF-8 text: {error}") from None
+        raise CutworkError(f"cannot read {path} as UTF-8 text: {reason(error)}") from None
     if not text.strip():
         raise CutworkError(f"{path} is empty")
     return text

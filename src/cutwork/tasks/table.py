@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cutwork.errors import CutworkError, check_text
+from cutwork.errors import CutworkError, check_text, reason
 from cutwork.extras import install
 from cutwork.tasks.apart import apart
 from cutwork.tasks.columns import reader_of
@@ -59,8 +59,10 @@ def table(
         raise CutworkError(f"{test} holds no samples")
     left_out: list[Sample] = []
     found = tuple(islice(apart(samples(train, train_split), held_out, left_out), train_samples)) if train else ()
-    if left_out:
-        _tell(f"{train}: {len(left_out)} rows ask what the test asks and are not trained on")
+    same = train == test and (is_file_of_rows(test) or train_split == test_split)
+    others = len(left_out) - (len(held_out) if same else 0)  # the test's own rows ask that, of course
+    if others:
+        _tell(f"{train}: {others} rows ask what the test asks and are not trained on")
     if not (found or held_out):
         raise CutworkError(f"{test} holds no samples")
     return Task(test, found, held_out)
@@ -149,7 +151,7 @@ def _local(read: Callable[[Path], Iterable[dict[str, Any]]], path: Path) -> Iter
     try:
         yield from read(path)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CutworkError(f"cannot read task data from {path}: {error}") from None
+        raise CutworkError(f"cannot read task data from {path}: {reason(error)}") from None
 
 
 def _jsonl(path: Path) -> Iterator[dict[str, Any]]:

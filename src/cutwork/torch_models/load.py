@@ -173,6 +173,8 @@ def save_model(model: Any, source: Path, destination: Path, state: dict[str, Ten
 
     `state` replaces the model's own weights, where those are only a shard.
     """
+    if hasattr(model.config, "use_cache"):  # transformers' Trainer turns it off, which is not for those who generate
+        model.config.use_cache = getattr(load_config(source), "use_cache", True)
     model.save_pretrained(destination, state_dict=state)
     (destination / "generation_config.json").unlink(missing_ok=True)
     copy_side_files(source, destination)

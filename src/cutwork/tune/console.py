@@ -27,7 +27,7 @@ class TrainingLog(TrainerCallback):
 
     def __init__(self, console: Console, path: Path, description: str) -> None:
         self.console, self.path, self.description = console, path, description
-        self.progress = progress_bar(console)
+        self.progress = progress_bar(console, lines=False)  # it has its own, of losses
         self._bar: Any = None
         self._last_line = 0.0
 

@@ -163,7 +163,8 @@ def tune(
         if dry_run and not console.quiet:
             show_examples(console, tokenizer, data)
         console.print(
-            expected.sentence() if expected else "no estimate: this architecture cannot be run on empty tensors"
+            expected.sentence() if expected else "no estimate: this architecture cannot be run on empty tensors",
+            soft_wrap=True,
         )
         if dry_run:
             return {"estimate": asdict(expected) if expected else None, "data": data.counts()}

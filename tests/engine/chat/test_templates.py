@@ -154,3 +154,11 @@ def test_ids_have_the_length_that_a_template_demands():
     written = render_chat(tokenizer, [asked, {"role": "tool", "content": "", "tool_call_id": "toolu_0123456789"}])
     first, second = written.removeprefix("[TOOL_CALLS]").split()
     assert first == second and len(first) == 9 and first.isalnum()
+
+
+@pytest.mark.parametrize("messages", ["Hello!", ["Hello!"], USER, [{"role": "user", "content": None}]])
+def test_what_is_no_list_of_messages_is_one_sentence(messages: object) -> None:
+    tokenizer = byte_level_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    with pytest.raises(CutworkError, match="each message must be like"):
+        render_chat(tokenizer, messages)

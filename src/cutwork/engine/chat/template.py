@@ -108,7 +108,8 @@ def render_chat(
     if not messages:
         raise CutworkError("there are no messages to answer")
     for message in messages:
-        if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
+        fields = [message.get(name) for name in ("role", "content")] if isinstance(message, Mapping) else [None]
+        if not all(isinstance(field, str) for field in fields):
             raise CutworkError('each message must be like {"role": "user", "content": "text"}')
     calls = format_of(tokenizer).calls
     given = [_with_ids(message, calls.id_length) if calls else message for message in messages]

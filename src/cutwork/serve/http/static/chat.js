@@ -1,6 +1,7 @@
 // The chat tab: a conversation, also one in which tools are called and the user says what they return.
 import { Answer } from "./answer.js";
 import { offer } from "./examples.js";
+import { reason } from "./server.js";
 
 const $ = (id) => document.getElementById(id);
 let conversation = [];
@@ -56,10 +57,10 @@ async function send(card, model, text) {
     await answer.ask(...request(card, model, text), running.signal);
   } catch (error) {
     if (conversation !== mine) return; // another has begun meanwhile
-    if (error.name === "AbortError") answer.note("stopped");
+    if (error.name === "AbortError") answer.note(reason(error));
     else {
       if (answer.empty) answer.element.remove();
-      addMessage("error", error instanceof SyntaxError ? `Tools are no JSON: ${error.message}` : error.message);
+      addMessage("error", error instanceof SyntaxError ? `Tools are no JSON: ${error.message}` : reason(error));
     }
   }
   if (conversation !== mine) return;
@@ -67,6 +68,7 @@ async function send(card, model, text) {
   if (answer.said || answer.calls.length) mine.push(answer.message());
   else {
     mine.pop();
+    $("prompt").value ||= text; // to be sent again
     if (call) called.unshift(call);
   }
   if (answer.calls.length) called = [...answer.calls];
@@ -113,7 +115,7 @@ export function setUpChat(chosen) {
     busy(false);
   });
   return {
-    error: (message) => addMessage("error", message),
+    failed: (error) => addMessage("error", reason(error)),
     offer: (card) => offer($("examples"), card, ask),
   };
 }

@@ -2,6 +2,7 @@
 import { Answer } from "./answer.js";
 import { opening, settings } from "./chat.js";
 import { offer } from "./examples.js";
+import { reason } from "./server.js";
 
 const $ = (id) => document.getElementById(id);
 const SIDES = ["left", "right"];
@@ -38,7 +39,7 @@ export function setUpComparison(models) {
     try {
       await answer.ask(path, body, running.signal);
     } catch (error) {
-      answer.note(error.name === "AbortError" ? "stopped" : error.message);
+      answer.note(reason(error));
     }
     answer.fold();
   }

@@ -1,7 +1,7 @@
 // The page: talks to the same routes as any client.
 import { setUpChat } from "./chat.js";
 import { setUpComparison } from "./compare.js";
-import { eventsOf, fail, headers } from "./server.js";
+import { eventsOf, fail, headers, reason } from "./server.js";
 import { setUp } from "./transcribe.js";
 import { setUpTranslation } from "./translate.js";
 
@@ -76,11 +76,11 @@ function moveTab(event) {
 
 const comparison = setUpComparison(models);
 const chat = setUpChat(() => ({ name: $("model").value, card: models.get($("model").value) }));
-const load = () => loadModels().catch((error) => chat.error(error.message));
+const load = () => loadModels().catch(chat.failed);
 $("model").addEventListener("change", showCard);
 for (const name of TABS) $(`tab-${name}`).addEventListener("click", () => openTab(name));
-setUp({ headers, fail, eventsOf });
-setUpTranslation({ headers, fail });
+setUp({ headers, fail, reason, eventsOf });
+setUpTranslation({ headers, fail, reason });
 $("tabs").addEventListener("keydown", moveTab);
 $("key").addEventListener("change", load);
 

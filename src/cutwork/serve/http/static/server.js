@@ -14,6 +14,12 @@ export async function fail(response) {
   return new Error(message);
 }
 
+// Words for what ended a request. Of a lost connection browsers say "Failed to fetch", "network error" or "Load failed".
+export function reason(error) {
+  if (error.name === "AbortError") return "stopped";
+  return error instanceof TypeError ? "The connection to the server is lost; is it still running?" : error.message;
+}
+
 export async function* eventsOf(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let held = "";

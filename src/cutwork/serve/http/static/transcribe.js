@@ -2,7 +2,7 @@
 const $ = (id) => document.getElementById(id);
 let running = null;
 
-export function setUp({ headers, fail, eventsOf }) {
+export function setUp({ headers, fail, reason, eventsOf }) {
   const show = (text) => { $("heard").textContent = text; };
 
   async function send() {
@@ -44,7 +44,7 @@ export function setUp({ headers, fail, eventsOf }) {
         told(0, began);
       }
     } catch (error) {
-      $("listening").textContent = error.name === "AbortError" ? "stopped" : error.message;
+      $("listening").textContent = reason(error);
     }
     running = null;
     busy(false);

@@ -3,7 +3,7 @@ const $ = (id) => document.getElementById(id);
 const LINES = 64; // in one request
 let running = null;
 
-export function setUpTranslation({ headers, fail }) {
+export function setUpTranslation({ headers, fail, reason }) {
   async function send() {
     const lines = $("source").value.replace(/\n+$/, "").split("\n");
     if (running || !lines.some((line) => line.trim())) return;
@@ -22,7 +22,7 @@ export function setUpTranslation({ headers, fail }) {
       const seconds = (performance.now() - began) / 1000;
       $("translating").textContent = `${seconds.toFixed(1)} s · ${(tokens / seconds).toFixed(0)} tokens/s`;
     } catch (error) {
-      $("translating").textContent = error.name === "AbortError" ? "stopped" : error.message;
+      $("translating").textContent = reason(error);
     }
     running = null;
     busy(false);
