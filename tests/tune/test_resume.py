@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -18,6 +19,7 @@ from cutwork.recipe import LoraSettings, Losses
 from cutwork.tune import tune as tune_module
 from cutwork.tune.console import read_log
 from cutwork.tune.masks import sparsity
+from cutwork.tune.trainer import SparseTrainer
 from tests.tiny_checkpoint import write_tiny_checkpoint
 from tests.torch_models.tiny import weights
 from tests.tune.runs import SETTINGS, interrupt_at, run
@@ -51,6 +53,44 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     lines = [json.loads(line)["step"] for line in (output / "tune-log.jsonl").read_text().splitlines()]
     assert lines == list(range(1, 9))
+
+
+def test_ctrl_c_ends_after_its_step_with_a_checkpoint(
+    sparse: Path, dense: Path, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = SparseTrainer.training_step, [0]
+
+    def step(self: SparseTrainer, *args: Any) -> torch.Tensor:
+        calls[0] += 1
+        if calls[0] == 10:  # of four in a step
+            signal.raise_signal(signal.SIGINT)
+        return original(self, *args)
+
+    rarely = SETTINGS.model_copy(update={"save_every": 50})
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(SparseTrainer, "training_step", step)
+        with pytest.raises(KeyboardInterrupt):
+            run(sparse, tmp_path / "tuned", dense, rarely)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert [path.name for path in (tmp_path / "tuned.work").glob("checkpoint-*")] == ["checkpoint-3"]
+    run(sparse, tmp_path / "tuned", dense, rarely)
+    expected, found = weights(uninterrupted), weights(tmp_path / "tuned")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_second_ctrl_c_ends_at_once(
+    sparse: Path, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(self: SparseTrainer, *args: Any) -> torch.Tensor:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError
+
+    monkeypatch.setattr(SparseTrainer, "training_step", step)
+    with pytest.raises(KeyboardInterrupt):
+        run(sparse, tmp_path / "tuned", dense)
+    assert not (tmp_path / "tuned.work").exists()
 
 
 def test_weights_that_transformers_renames_are_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

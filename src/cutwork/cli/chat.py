@@ -65,7 +65,8 @@ def chat(
             repetition_penalty=repetition_penalty,
             seed=seed,
         )
-        console.print(f"{model}: /reset forgets, /exit leaves", style="dim", markup=False)
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            console.print(f"{model}: /reset forgets, /exit leaves", style="dim", markup=False)
         while True:
             try:
                 line = console.input("[bold cyan]you> [/]") if sys.stdin.isatty() else _next_line()

@@ -204,10 +204,11 @@ def _print(summary: dict[str, Any], rows: list[dict[str, Any]], others: list[dic
     for note in sorted({row["note"] for row in rows} - {""}):
         out.print(f"{note}: {', '.join(_short(row['weights']) for row in rows if row['note'] == note)}")
     ratio = summary["tokens_per_second"] / summary["memory_bound_tokens_per_second"]
+    reached = f"{ratio:.0%} of it reached" if ratio <= 1 else "exceeded: memory is faster now than when it was measured"
     out.print(
         f"{summary['tokens_per_second']:.1f} tokens/s measured; {summary['bytes_per_step'] / 1e6:.1f} MB of weights "
         f"per step at {summary['machine_gb_per_second']:.1f} GB/s of memory bandwidth allow "
-        f"{summary['memory_bound_tokens_per_second']:.1f} ({ratio:.0%} of it reached)"
+        f"{summary['memory_bound_tokens_per_second']:.1f} ({reached})"
     )
     out.print(f"[dim]{summary['cpu']}, {summary['isa']}, {summary['threads']} threads[/dim]")
 

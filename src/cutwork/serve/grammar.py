@@ -183,7 +183,8 @@ class Matcher:
         """Which tokens may come next, bool [V]."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         if self._matcher.is_error():
-            raise CutworkError(f"the {self._name} is too complex to be followed")
+            reason = str(self._matcher.get_error()).strip().partition("\n")[0][:200]
+            raise CutworkError(f"the {self._name} cannot be followed any further: {reason}")
         mask = np.unpackbits(bits, bitorder="little")[: self._vocabulary].astype(bool)
         return np.pad(mask, (0, self._vocabulary - len(mask)))
 

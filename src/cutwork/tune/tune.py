@@ -34,6 +34,7 @@ from cutwork.tune.console import TrainingLog, read_log, show_examples, show_laye
 from cutwork.tune.estimate import Estimate, estimate
 from cutwork.tune.gradual import schedule_of
 from cutwork.tune.lora import add_adapters, merge
+from cutwork.tune.interruption import saved_when_interrupted
 from cutwork.tune.malloc import kept_pages
 from cutwork.tune.masks import LostZerosError, sparsity
 from cutwork.tune.resume import REPORT, begin, begun, check_own, finished, identity, remove, resume_from
@@ -230,7 +231,7 @@ def _train(run: _Run, trainer: SparseTrainer, *, sparse: bool) -> float:
     trainer.add_callback(log)
     start = time.perf_counter()
     try:
-        with kept_pages():
+        with kept_pages(), saved_when_interrupted(trainer, run.console):
             trainer.train(resume_from_checkpoint=resume_from(run.work, run.console))
     except KeyboardInterrupt:
         log.close()

@@ -48,8 +48,9 @@ function showTab(chosen) {
     $(name).hidden = name !== chosen;
     $(`tab-${name}`).hidden = !kinds.has(name);
     $(`tab-${name}`).setAttribute("aria-selected", name === chosen);
-    $(`tab-${name}`).tabIndex = name === chosen ? 0 : -1;
   }
+  const entered = kinds.has(chosen) ? chosen : TABS.find((name) => kinds.has(name)); // by the keyboard
+  for (const name of TABS) $(`tab-${name}`).tabIndex = name === entered ? 0 : -1;
 }
 
 function openTab(name) {
