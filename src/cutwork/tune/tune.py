@@ -33,8 +33,8 @@ from cutwork.tune.checkpoints import last_checkpoint
 from cutwork.tune.console import TrainingLog, read_log, show_examples, show_layers
 from cutwork.tune.estimate import Estimate, estimate
 from cutwork.tune.gradual import schedule_of
-from cutwork.tune.lora import add_adapters, merge
 from cutwork.tune.interruption import saved_when_interrupted
+from cutwork.tune.lora import add_adapters, merge
 from cutwork.tune.malloc import kept_pages
 from cutwork.tune.masks import LostZerosError, sparsity
 from cutwork.tune.resume import REPORT, begin, begun, check_own, finished, identity, remove, resume_from
