@@ -4,7 +4,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.isa.cells import CUTWORK, DISTURBED, Cell
-from benchmarks.isa.targets import cells_of, named, of_memory, verdicts
+from benchmarks.isa.targets import cells_of, named, of_memory, ratios, verdicts
 from benchmarks.isa.work import WHAT
 
 
@@ -70,4 +70,4 @@ def _speed(cells: dict[Cell, dict[str, Any]], cell: Cell, what: str) -> str:
     dense = Cell(cell.engine, cell.isa, f"{cell.weights.split()[0]} dense", cell.threads)
     if dense == cell or dense not in cells:
         return f"{own:.3g}"
-    return f"{own:.3g} ({own / median(run[what] for run in cells[dense]['runs']):.2f}×)"
+    return f"{own:.3g} ({median(ratios(cells, cell, dense, what)):.2f}×)"

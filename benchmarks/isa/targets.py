@@ -100,17 +100,24 @@ def named(cell: Cell) -> str:
 
 
 def ratios(cells: Cells, cell: Cell, other: Cell, what: str) -> list[float]:
-    """Of the speeds of the same rounds, or where memory was not equally fast in both runs, at the nearest bandwidth."""
+    """Of the speeds of the same rounds, or where memory was not equally fast in both runs, at the nearest bandwidth.
+
+    Runs beside which there is none at equal bandwidth count only if there is none beside any.
+    """
+
+    def apart(run: dict[str, Any], theirs: dict[str, Any]) -> float:
+        return float(abs(theirs["bandwidth"] / run["bandwidth"] - 1))
 
     def beside(run: dict[str, Any]) -> dict[str, Any]:
         def distance(theirs: dict[str, Any]) -> tuple[bool, float]:
-            apart = abs(theirs["bandwidth"] / run["bandwidth"] - 1)
-            return not (theirs["round"] == run["round"] and apart <= EQUAL), apart
+            return not (theirs["round"] == run["round"] and apart(run, theirs) <= EQUAL), apart(run, theirs)
 
         nearest: dict[str, Any] = min(cells[other]["runs"], key=distance)
         return nearest
 
-    return [run[what] / beside(run)[what] for run in cells[cell]["runs"]]
+    pairs = [(run, beside(run)) for run in cells[cell]["runs"]]
+    equal = [pair for pair in pairs if apart(*pair) <= EQUAL]
+    return [run[what] / theirs[what] for run, theirs in equal or pairs]
 
 
 def of_memory(row: dict[str, Any], layers: int) -> list[float]:

@@ -136,6 +136,10 @@ def test_runs_are_compared_where_memory_was_as_fast_and_nobody_else_was_busy(tmp
             run["bandwidth"] = run["decode"]  # as fast as memory, whose speed the rounds differ in
     cells = targets.cells_of(results.save())
     assert targets.ratios(cells, SPARSE, DENSE, "decode") == [1.0, 1.0]
+    cells[SPARSE]["runs"][0]["bandwidth"] = 120.0  # which none of dense had
+    assert targets.ratios(cells, SPARSE, DENSE, "decode") == [1.0]
+    cells[SPARSE]["runs"].pop()
+    assert targets.ratios(cells, SPARSE, DENSE, "decode") == [1.0]  # the nearest that there is
     (tmp_path / "again").mkdir()
     results = store(tmp_path / "again", dense=[10.0, 10.0], sparse=[30.0, 20.0])
     results.cells[SPARSE]["runs"][0]["others"] = 0.5
