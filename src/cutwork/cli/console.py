@@ -1,6 +1,7 @@
 """How commands print JSON, and tables: never squeezed below what can be read, also where the output is a pipe."""
 
 import json
+import re
 from collections.abc import Callable
 from functools import partial
 
@@ -8,6 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+_NUMBERS = re.compile(r"\[((?:\s+-?\d[\d.eE+-]*,?)+)\s+\]")
 _WIDTH = 132  # of a terminal narrower than this the lines wrap, which reads better than columns of three letters
 
 
@@ -23,8 +25,9 @@ def waits_for(console: Console, output: object) -> Callable[[], None]:
 
 
 def print_json(value: object) -> None:
-    """What `--json` prints."""
-    print(json.dumps(value, ensure_ascii=False, indent=1))
+    """What `--json` prints: a line for each value, but lists of numbers, such as tokens, in one."""
+    text = json.dumps(value, ensure_ascii=False, indent=1)
+    print(_NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text))
 
 
 def table(title: str, text_columns: str, number_columns: str) -> Table:
