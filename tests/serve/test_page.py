@@ -19,6 +19,7 @@ from .conftest import Model, force, metric, serving, slow, until
 webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.select import Select  # noqa: E402
 
 DRIVER, BROWSER = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(not (DRIVER and BROWSER), reason="no chromedriver or no Chromium")
@@ -139,6 +140,26 @@ def test_two_models_answer_side_by_side(browser, load, in_turn):
         find(browser, "tab-compare").send_keys(Keys.ARROW_LEFT)
         assert find(browser, "prompt").is_displayed()
         assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_a_model_is_drawn_from_as_it_says_until_somebody_chooses(browser, load):
+    def drawn():
+        return [find(browser, name).get_attribute("value") for name in ("temperature", "top_p")]
+
+    quiet, silent = load(), load()
+    quiet.usual_sampling = {"temperature": 0.3, "top_k": 20}
+    silent.usual_sampling = {}
+    with serving({"quiet": quiet, "silent": silent}) as client:
+        browser.get(str(client.base_url))
+        until(lambda: "zeros" in find(browser, "card").text)
+        assert drawn() == ["0.3", "1"]
+        Select(find(browser, "model")).select_by_value("silent")
+        until(lambda: drawn() == ["0.7", "0.9"])
+        browser.execute_script(
+            "const box = document.getElementById('temperature'); box.value = 0; box.dispatchEvent(new Event('input'));"
+        )
+        Select(find(browser, "model")).select_by_value("quiet")
+        until(lambda: drawn() == ["0", "1"])
 
 
 def test_stop_ends_the_request(browser, load):

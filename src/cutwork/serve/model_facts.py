@@ -30,4 +30,5 @@ def model_facts(served: ServedModel) -> dict[str, Any]:
         "thinks": model.chat_template.form.thought is not None,
         "examples": read_examples(model.path),
         "tools": model.chat_template.form.calls is not None,
+        "sampling": model.usual_sampling,
     }

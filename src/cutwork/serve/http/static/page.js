@@ -32,7 +32,14 @@ function showCard() {
   $("card").textContent = parts.join(" · ");
   for (const element of document.querySelectorAll("[data-needs]")) element.hidden = !card[element.dataset.needs];
   chat.offer(card);
+  drawAs(card.sampling ?? {});
   showTab(tabOf(card));
+}
+
+// As the model is meant to be drawn from, but what somebody has chosen stays.
+function drawAs(own) {
+  const usual = Object.keys(own).length ? { temperature: 1, top_p: 1, ...own } : { temperature: 0.7, top_p: 0.9 };
+  for (const name of ["temperature", "top_p"]) if (!$(name).dataset.chosen) $(name).value = usual[name];
 }
 
 const TABS = ["chat", "compare", "translate", "transcribe"];
@@ -82,6 +89,7 @@ $("model").addEventListener("change", showCard);
 for (const name of TABS) $(`tab-${name}`).addEventListener("click", () => openTab(name));
 setUp({ headers, fail, reason, eventsOf });
 setUpTranslation({ headers, fail, reason });
+for (const name of ["temperature", "top_p"]) $(name).addEventListener("input", (event) => { event.target.dataset.chosen = true; });
 $("tabs").addEventListener("keydown", moveTab);
 $("key").addEventListener("change", load);
 
