@@ -222,7 +222,7 @@ def test_sparse_int8_goes_the_whole_way(variant, tmp_path, monkeypatch):
         assert (kept > 0) == (reordered.isa == "avx512")
         with monkeypatch.context() as patch:
             for free in (1 << 34, 0):
-                patch.setattr("cutwork.engine.assemble.available_memory", lambda free=free: free)
+                patch.setattr("cutwork.engine.assemble.usual_budget", lambda free=free: free // 4)
                 with load(directory, reorder_weights=None) as left, load(directory, reorder_weights=free > 0) as told:
                     assert left.memory_bytes["weights"] == told.memory_bytes["weights"]
                     assert free > 0 or "dense" not in left.laid_out.values()

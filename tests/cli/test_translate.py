@@ -31,6 +31,8 @@ def test_lines_stay_lines_and_json_has_both(cutwork: Any, t5: Path, tmp_path: Pa
     rows = json.loads(out)
     assert [row["source"] for row in rows] == LINES
     assert rows[1]["translation"] == "" and rows[0]["tokens"] <= 5
+    status, out, _ = cutwork("translate", t5, *options, "--workers", 2)
+    assert status == 0 and out == output.read_text()
     status, _, err = cutwork("translate", t5, *options, "-o", output)
     assert status == 1 and "exists already" in err
 

@@ -20,6 +20,8 @@ from cutwork.store.journal import Journal, refuse_existing
 
 if TYPE_CHECKING:
     from cutwork.engine.load_options import LoadOptions
+    from cutwork.engine.model import Model
+    from cutwork.engine.processes import ModelProcesses
     from cutwork.engine.translation import TranslateOptions
 
 
@@ -56,6 +58,15 @@ def translate(
     ] = None,
     target: Annotated[str | None, typer.Option(help="The language to translate to: deu_Latn, de_DE, de.")] = None,
     max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Sequences computed together, beams included.")] = 64,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=1024,
+            help="Processes that share the texts and the threads, each with the model in memory and a batch of its "
+            "own: as many as cores are quickest for many texts and a small model.",
+        ),
+    ] = 1,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -67,13 +78,11 @@ def translate(
 
     Example: [bold]cutwork translate facebook/nllb-200-1.3B "Hello." --source eng_Latn --target deu_Latn[/bold]
 
-    Example: [bold]cutwork translate out/packed --file news.en --output news.de --num-beams 5[/bold]
+    Example: [bold]cutwork translate out/packed --file news.en --output news.de --num-beams 5 --workers 8[/bold]
     """
     texts = _texts(text, file)
     if output:
         refuse_existing(output, overwrite, file)
-    from cutwork.engine.model import Model
-
     options: TranslateOptions = {"prefix": prefix, "source": source, "target": target}
     if num_beams is not None:
         options["num_beams"] = num_beams
@@ -85,7 +94,9 @@ def translate(
         options["max_new_tokens"] = max_new_tokens
     console = Console(stderr=True)
     with ExitStack() as stack:
-        loaded = stack.enter_context(Model.load(model, **(loading | {"max_batch": max(max_batch, num_beams or 1)})))
+        loaded = stack.enter_context(
+            _load(model, min(workers, len(texts)), loading | {"max_batch": max(max_batch, num_beams or 1)})
+        )
         key = [fingerprint(loaded.path), texts, options]
         journal = stack.enter_context(Journal(output, key, waits=waits_for(console, output))) if output else None
         done: dict[int, dict[str, Any]] = dict(journal.entries) if journal else {}
@@ -123,6 +134,16 @@ def translate(
             console.print(f"{len(rows)} translations: {output}{more}", highlight=False, markup=False, soft_wrap=True)
         else:
             print(written)
+
+
+def _load(model: str, workers: int, loading: "LoadOptions") -> "Model | ModelProcesses":
+    if workers > 1:
+        from cutwork.engine.processes import ModelProcesses
+
+        return ModelProcesses(model, workers, **loading)
+    from cutwork.engine.model import Model
+
+    return Model.load(model, **loading)
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -20,10 +20,9 @@ from cutwork.engine.purpose import Purpose, purpose_of
 from cutwork.engine.sizes import sizes_of
 from cutwork.engine.weights.arrange import Arrangement, Layout
 from cutwork.engine.weights.bind import bind
-from cutwork.engine.weights.cache_size import BLOCK_SIZE, SHARE, CacheDType
+from cutwork.engine.weights.cache_size import BLOCK_SIZE, CacheDType, usual_budget
 from cutwork.engine.weights.huge_pages import in_huge_pages
 from cutwork.errors import CutworkError
-from cutwork.machine import available_memory
 from cutwork.pack.reader import PackedModel
 from cutwork.pack.record import EncodedWeight
 from cutwork.plan.builder import Plan
@@ -159,7 +158,7 @@ def _stored(weights: Mapping[str, EncodedWeight], costs: Costs | None, options: 
     threads, anew = options["threads"], None
     if costs:
         together = max(options["max_batch"], options["draft_tokens"] if options["draft"] else 0)
-        budget = available_memory() // SHARE
+        budget = usual_budget()
         anew = Arrangement.of(weights, costs, threads, together=together, budget=budget, copies=options["huge_pages"])
     if not options["huge_pages"]:
         return _Stored(weights, anew, left=False)
@@ -173,7 +172,7 @@ def _reorders(weights: Mapping[str, EncodedWeight], asked: bool | None) -> bool:
     if asked is not None:
         return asked
     nonzeros = sum(each.nonzeros for each in weights.values() if each.encoding == "bitmask" and each.dtype == "i8")
-    return _REORDERED * nonzeros <= available_memory() // SHARE
+    return _REORDERED * nonzeros <= usual_budget()
 
 
 def _laid_out(anew: Arrangement | None, architecture: Architecture, weights: Mapping[str, Weight]) -> dict[str, Layout]:

@@ -22,7 +22,7 @@ class TranslateOptions(GenerateOptions, total=False):
 
 
 NUM_BEAMS = 5  # what translations are usually measured with; of models that do not say
-_BATCHES = 4  # handed over together, so that a long text does not leave the others' places empty
+BATCHES = 4  # handed over together, so that a long text does not leave the others' places empty
 
 
 def translates(config: Mapping[str, Any]) -> bool:
@@ -102,7 +102,8 @@ def translate(
     for i, ids in tokens.items():
         if len(ids) > model.encoder.max_length:
             raise CutworkError(
-                f"text {i + 1} has {len(ids)} tokens, but this model reads at most {model.encoder.max_length}; split it"
+                f"the text that begins with {texts[i].strip()[:40]!r} has {len(ids)} tokens, but this model reads at "
+                f"most {model.encoder.max_length}; split it"
             )
     results = {
         i: Generation("", [], "stop", 0, Timings(0.0, 0.0, 0.0, 0)) for i in range(len(texts)) if i not in tokens
@@ -110,7 +111,7 @@ def translate(
     if results and progress:
         progress(results)
     order = sorted(tokens, key=lambda i: -len(tokens[i]))
-    size = _BATCHES * model.max_batch
+    size = BATCHES * model.max_batch
     for start in range(0, len(order), size):
         part = order[start : start + size]
         asked: list[tuple[list[int], GenerateOptions]] = []

@@ -11,9 +11,7 @@ from cutwork.plan.builder import Plan
 
 CacheDType = Literal["f32", "bf16", "i8"]
 BLOCK_SIZE = 32  # tokens per block of the KV cache; a multiple of 16 for the attention kernels
-# The cache takes at most one part in so many of the memory that is available; so do reordered weights, and zeros that
-# are written out.
-SHARE = 4
+_SHARE = 4
 
 
 @dataclass(frozen=True)
@@ -27,6 +25,12 @@ class CacheSize:
     blocks: int
     input_tokens: int = 0
     memory_blocks: int = 0
+
+
+def usual_budget() -> int:
+    """Bytes of memory that a cache, reordered weights and zeros that are written out may take each, unless somebody
+    says how many."""
+    return available_memory() // _SHARE
 
 
 def size_cache(
@@ -55,7 +59,7 @@ def size_cache(
     own = block_bytes(plan)
     input_blocks = -(-input_tokens // BLOCK_SIZE)
     input_bytes = input_blocks * block_bytes(encoder) if encoder else 0
-    limit = budget if budget is not None else available_memory() // SHARE
+    limit = budget if budget is not None else usual_budget()
     affordable = max(0, limit - input_bytes) // own
     one = -(-tokens // BLOCK_SIZE)
     if affordable < one:
