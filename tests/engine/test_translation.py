@@ -99,7 +99,9 @@ def test_a_text_too_long_is_named_before_anything_is_translated(tmp_path: Path) 
     directory = save(make("v1.0"), tmp_path)
     with load(directory, max_input=24) as engine:
         done: list[object] = []
-        with pytest.raises(CutworkError, match=r"begins with '.+' has \d+ tokens, but this model reads at most 24; split it"):
+        with pytest.raises(
+            CutworkError, match=r"begins with '.+' has \d+ tokens, but this model reads at most 24; split it"
+        ):
             engine.translate(["short", "long " * 20], num_beams=1, progress=done.append)
         assert not done
 

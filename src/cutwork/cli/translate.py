@@ -94,9 +94,8 @@ def translate(
         options["max_new_tokens"] = max_new_tokens
     console = Console(stderr=True)
     with ExitStack() as stack:
-        loaded = stack.enter_context(
-            _load(model, min(workers, len(texts)), loading | {"max_batch": max(max_batch, num_beams or 1)})
-        )
+        loaded = _load(model, min(workers, len(texts)), loading | {"max_batch": max(max_batch, num_beams or 1)})
+        stack.callback(loaded.close)
         key = [fingerprint(loaded.path), texts, options]
         journal = stack.enter_context(Journal(output, key, waits=waits_for(console, output))) if output else None
         done: dict[int, dict[str, Any]] = dict(journal.entries) if journal else {}

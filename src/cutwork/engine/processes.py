@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from functools import cache
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from types import TracebackType
@@ -35,13 +34,12 @@ class ModelProcesses:
         if count < 1:
             raise CutworkError(f"there must be at least 1 process, not {count}")
         threads = checked["threads"] or choose(checked["backend"]).default_threads()
-        each = dict(checked) | {"threads": max(1, threads // count)}
+        self._loading: LoadOptions = {**checked, "threads": max(1, threads // count)}
         if checked["cache_bytes"] is None:
-            each["cache_bytes"] = usual_budget() // count
-        self.path, self.count, self._max_batch = resolve(path, codes=True), count, checked["max_batch"]
-        self._pool = ProcessPoolExecutor(
-            count, mp_context=get_context("spawn"), initializer=_begin, initargs=(self.path, each)
-        )
+            self._loading["cache_bytes"] = usual_budget() // count
+        self.path, self.count = resolve(path, codes=True), count
+        spawn = get_context("spawn")  # a fork of a process with threads may wait for ever
+        self._pool = ProcessPoolExecutor(count, spawn, initializer=_begin)
 
     def __enter__(self) -> Self:
         return self
@@ -60,13 +58,16 @@ class ModelProcesses:
 
         Raises CutworkError where the method does, or the model cannot be loaded, or a process has died.
         """
-        numbers = {self._pool.submit(_call, method, piece, options): i for i, piece in enumerate(pieces)}
+        numbers = {
+            self._pool.submit(_call, self.path, self._loading, method, piece, options): i
+            for i, piece in enumerate(pieces)
+        }
         try:
             for done in as_completed(numbers):
                 yield numbers[done], done.result()
         except BrokenProcessPool:
             raise CutworkError(
-                "a process that translated ended before it was done, perhaps for want of memory; use fewer of them"
+                "one of the processes ended before it was done, perhaps for want of memory; use fewer of them"
             ) from None
         finally:
             for future in numbers:
@@ -77,7 +78,7 @@ class ModelProcesses:
     ) -> list[Generation]:
         """As `Model.translate`, of several texts."""
         results: dict[int, Generation] = {}
-        dealt = deal(texts, self.count, BATCHES * self._max_batch)
+        dealt = deal(texts, self.count, BATCHES * self._loading["max_batch"])
         for number, answers in self.each("translate", [[texts[i] for i in piece] for piece in dealt], **options):
             done: Mapping[int, Generation] = dict(zip(dealt[number], answers, strict=True))
             results.update(done)
@@ -94,19 +95,10 @@ def deal(texts: Sequence[str], hands: int, most: int) -> list[list[int]]:
 
 
 # What follows happens in a process of the pool.
-_loading: tuple[Path, Any]
+_models: list[Model] = []  # its one, once there is work for it
 
 
-@cache
-def _loaded() -> Model:
-    path, options = _loading
-    atexit.register(_loaded.cache_clear)  # before the native module is taken down
-    return Model.load(path, **options)
-
-
-def _begin(path: Path, options: LoadOptions) -> None:
-    global _loading
-    _loading = path, options
+def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches this process too, and is the parent's to speak of
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -118,5 +110,8 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _call(method: str, piece: Any, options: Mapping[str, Any]) -> Any:
-    return getattr(_loaded(), method)(piece, **options)
+def _call(path: Path, loading: LoadOptions, method: str, piece: Any, options: Mapping[str, Any]) -> Any:
+    if not _models:
+        _models.append(Model.load(path, **loading))
+        atexit.register(_models.clear)  # before the native module is taken down
+    return getattr(_models[0], method)(piece, **options)

@@ -49,17 +49,22 @@ def run_step(
     them. attention_of: int32 [P, 2], the (layer, head) whose cross attention is to be kept. adapters: int32 [S], the
     number of each sequence's adapter, -1 for none; None if no sequence has one.
     """
-    lengths = [len(part.entries) for part in parts]
-    entries = np.concatenate([np.asarray(part.entries) for part in parts])
-    features = entries if entries.ndim == 2 else types
-    rows = [np.arange(end - part.logits, end) for part, end in zip(parts, np.cumsum(lengths), strict=True)]
+    counts = np.array([(len(part.entries), part.start, part.sequence, part.logits) for part in parts], np.int32)
+    lengths, starts, sequences, logits = counts.T
+    ends = np.cumsum(lengths, dtype=np.int32)
+    places = np.arange(ends[-1], dtype=np.int32)
+    features, tokens = types, np.zeros(len(places), np.int32)
+    if isinstance(parts[0].entries, np.ndarray) and parts[0].entries.ndim == 2:
+        features = np.concatenate([part.entries for part in parts])
+    else:
+        tokens = np.concatenate([part.entries for part in parts], dtype=np.int32, casting="same_kind")
     return np.asarray(
         executor.step(
-            np.zeros(len(entries), np.int32) if entries.ndim == 2 else entries.astype(np.int32),
-            np.concatenate([np.arange(part.start, part.start + len(part.entries), dtype=np.int32) for part in parts]),
-            np.repeat(np.asarray([part.sequence for part in parts], np.int32), lengths),
+            tokens,
+            places + np.repeat(starts - (ends - lengths), lengths),
+            np.repeat(sequences, lengths),
             block_tables,
-            np.concatenate(rows).astype(np.int32),
+            np.flatnonzero(places >= np.repeat(ends - logits, lengths)).astype(np.int32),
             profile=profile,
             memory_tables=attended.tables if attended else None,
             memory_lengths=attended.lengths if attended else None,

@@ -108,10 +108,11 @@ class BeamSearch:
             if group.done:
                 continue
             members = range(number * width, (number + 1) * width)
-            best = [self._best(logits[beam], self.tokens[beam], chosen, group.wanted) for beam in members]
-            if not self._found and all(scores[0] == -np.inf for scores, _ in best):
+            own, before = [logits[beam] for beam in members], [self.tokens[beam] for beam in members]
+            scores, candidates = self._best(own, before, chosen, group.wanted)
+            if not self._found and (scores[:, 0] == -np.inf).all():
                 raise nothing_allowed()
-            origin, ids = group.advance(best, [self.tokens[beam] for beam in members])
+            origin, ids = group.advance(scores, candidates, before)
             for beam, parent, token in zip(members, origin, ids, strict=True):
                 parents[beam] = members[int(parent)]
                 tokens[beam] = [*self.tokens[parents[beam]], int(token)]
@@ -135,25 +136,30 @@ class BeamSearch:
         return [hypothesis for group in self._groups for hypothesis in group.finished if hypothesis.tokens]
 
     def _best(
-        self, logits: np.ndarray, tokens: Sequence[int], chosen: np.ndarray, count: int
+        self, logits: Sequence[np.ndarray], tokens: Sequence[Sequence[int]], chosen: np.ndarray, count: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The `count` largest log-probabilities float32 after penalties and rules, and their tokens, from logits
-        float32 [V]; `chosen`: what earlier groups have just chosen."""
-        penalty = self.settings.diversity_penalty
-        total = log_sum_exp(logits)
-        check_finite(total)
-        if self._sampler.plain and not penalty:  # which they are can be seen before they are log-probabilities
-            ids = largest(logits, count)
-            return log_softmax(logits[ids], total), ids
+        """The `count` largest log-probabilities float32 [beams, count] after penalties and rules, and their tokens,
+        from logits float32 [V] of beams with these tokens; `chosen`: what earlier groups have just chosen."""
+        totals = np.array([log_sum_exp(each) for each in logits])
+        check_finite(totals.sum())
+        if self._sampler.plain and not self.settings.diversity_penalty:  # they can be seen before log-probabilities are
+            ids = np.stack([largest(each, count) for each in logits])
+            found = np.stack([each[places] for each, places in zip(logits, ids, strict=True)])
+            return log_softmax(found, totals[:, None]), ids
+        every = [self._penalised(*of_beam, chosen) for of_beam in zip(logits, totals, tokens, strict=True)]
+        ids = np.stack([largest(scores, count) for scores in every])
+        return np.stack([scores[places] for scores, places in zip(every, ids, strict=True)]), ids
+
+    def _penalised(self, logits: np.ndarray, total: float, tokens: Sequence[int], chosen: np.ndarray) -> np.ndarray:
+        """Log-probabilities float32 [V] after penalties and rules."""
         scores = log_softmax(logits, total)
-        if penalty:
+        if penalty := self.settings.diversity_penalty:
             others, times = np.unique(chosen, return_counts=True)
             scores[others] -= np.float32(penalty) * times
         scores = self._sampler.scores(scores, tokens)
         if self.settings.renormalize_logits and np.isfinite(left := log_sum_exp(scores)):
             scores = log_softmax(scores, left)
-        ids = largest(scores, count)
-        return scores[ids], ids
+        return scores
 
 
 class _Group:
@@ -178,16 +184,16 @@ class _Group:
         return max(2, 1 + len(self._stop)) * len(self._scores)
 
     def advance(
-        self, best: Sequence[tuple[np.ndarray, np.ndarray]], tokens: Sequence[list[int]]
+        self, scores: np.ndarray, candidates: np.ndarray, tokens: Sequence[list[int]]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(beam continued, token added), each int [width], from each beam's best log-probabilities and their tokens."""
-        width = len(best)
+        """(beam continued, token added), each int [width], from each beam's best log-probabilities float32 [width, n]
+        and their tokens."""
+        width = len(scores)
         length = len(tokens[0]) + 1
-        totals = np.concatenate([scores + before for (scores, _), before in zip(best, self._scores, strict=True)])
+        totals = (scores + self._scores[:, None]).ravel()
         places = largest(totals, self.wanted)
-        origin = np.repeat(np.arange(width), [len(ids) for _, ids in best])[places]
-        totals, ids = totals[places], np.concatenate([ids for _, ids in best])[places]
-        stopped = np.isin(ids, self._stop)
+        totals, origin, ids = totals[places], places // scores.shape[1], candidates.ravel()[places]
+        stopped = (ids[:, None] == self._stop).any(axis=1)
         ended = stopped | (length >= self._limit)
         answer = length - self._prompt_tokens
         counted = ended[:width] & (totals[:width] > WORST / 2)  # those further down are only there to go on with

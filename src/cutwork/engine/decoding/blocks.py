@@ -77,6 +77,8 @@ class BlockCache:
         A block that another table shares is replaced by a copy. Raises OutOfBlocks, changing nothing, if room lacks.
         """
         first = table.length // self.block_size
+        if length <= len(table.blocks) * self.block_size and all(self._users[b] == 1 for b in table.blocks[first:]):
+            return []
         shared = [i for i in range(first, len(table.blocks)) if self._users[table.blocks[i]] > 1]
         missing = max(0, self.blocks_for(length) - len(table.blocks))
         if missing + len(shared) > self.free:

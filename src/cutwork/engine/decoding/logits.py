@@ -10,11 +10,12 @@ def log_sum_exp(logits: np.ndarray) -> float:
     return float(quickest().log_sum_exp(logits))
 
 
-def log_softmax(logits: np.ndarray, total: float | None = None) -> np.ndarray:
-    """Log-probabilities float32 of logits float32 [V], or of some of them whose `total` is log_sum_exp of all."""
-    total = log_sum_exp(logits) if total is None else total
-    near = np.float32(total)  # two subtractions, as one of a rounded total would err by as much as that is rounded
-    return np.asarray(logits - near - np.float32(total - float(near)))
+def log_softmax(logits: np.ndarray, total: float | np.ndarray | None = None) -> np.ndarray:
+    """Log-probabilities float32 of logits float32 [V], or of some of them whose `total` is log_sum_exp of all: of rows
+    float32 [R, V] one each, float64 [R, 1]."""
+    exact = np.asarray(log_sum_exp(logits) if total is None else total)
+    near = exact.astype(np.float32)  # two subtractions, as one of a rounded total would err by as much as it is rounded
+    return np.asarray(logits - near - (exact - near).astype(np.float32))
 
 
 def largest(values: np.ndarray, count: int) -> np.ndarray:

@@ -278,6 +278,7 @@ class Scheduler:
     def _start(self, sequence: Running, table: Table, memory_table: Table) -> None:
         self.waiting.remove(sequence)
         sequence.table, sequence.memory_table, sequence.row = table, memory_table, self._rows.free.pop()
+        self._rows.write(sequence)
         if sequence.started is None:  # later it finds what it has computed itself
             sequence.reused_tokens = min(table.length, sequence.prompt_tokens)
             sequence.started = time.perf_counter()
@@ -311,7 +312,7 @@ class Scheduler:
         copies = self.cache.extend(sequence.table, len(sequence.tokens) + len(sequence.guesses))
         if copies and self._executor:
             self._executor.copy_blocks(copies)
-        if copies or len(blocks) > before or not self._rows.is_written(sequence):
+        if copies or len(blocks) > before:
             self._rows.write(sequence)
 
     def _preempt(self, sequence: Running) -> None:
@@ -372,7 +373,6 @@ class Scheduler:
             if twin.search is not None or twin.tokens != sequence.tokens or not twin.alike(sequence):
                 break
             self._start(twin, self.cache.fork(sequence.table), self._share_memory(sequence))
-            self._rows.write(twin)
             twins.append(twin)
         return twins
 
@@ -386,13 +386,15 @@ class Scheduler:
         while len(beams) < len(search.tokens):
             table, memory_table = self.cache.fork(first.table), self._share_memory(first)
             beam = replace(first, table=table, memory_table=memory_table, row=first.reserved.pop(), reserved=[])
+            self._rows.write(beam)
             self.running.insert(self.running.index(first) + len(beams), beam)
             beams.append(beam)
         parents = search.advance([beam.logits for beam in beams if beam.logits is not None])
         tables = self.cache.reorder([beam.table for beam in beams], parents)
         for beam, table, tokens in zip(beams, tables, search.tokens, strict=True):
-            beam.table, beam.tokens = table, tokens
-            self._rows.write(beam)
+            changed, beam.table, beam.tokens = table is not beam.table, table, tokens
+            if changed:
+                self._rows.write(beam)
         if not search.done:
             return []
         token = search.best()[0].tokens[-1]

@@ -31,10 +31,6 @@ class TableRows:
             self.attended.tables[sequence.row, : len(blocks)] = blocks
             self.attended.lengths[sequence.row] = sequence.memory.length
 
-    def is_written(self, sequence: Running) -> bool:
-        """Whether a sequence's row holds any block."""
-        return bool(self.tables[sequence.row, 0] >= 0)
-
     def give_back(self, sequence: Running) -> None:
         """Let others have a sequence's row, and those it keeps for its beams."""
         self.tables[sequence.row] = -1
