@@ -22,6 +22,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 VARIANTS = ("dense f32", "sparse f32", "dense int8", "sparse int8", "dense int8 all", "sparse int8 all")
 AHEAD = "sparse int8 all, planned ahead"  # packed as `sparse int8 all`
+APART = ("dense int8 all, a process a core", "sparse int8 all, a process a core")  # loaded as `cutwork translate` does
 
 
 def prepare(shape: str, work: Path, dense: Path | None, sparse: Path | None, console: Console) -> None:

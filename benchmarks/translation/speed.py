@@ -28,10 +28,11 @@ from benchmarks.common.results import RESULTS, resume, save
 from benchmarks.common.timing import interleaved
 from benchmarks.common.worker import Worker
 from benchmarks.translation.data import TEST, held_out
-from benchmarks.translation.prepare import AHEAD, SHAPES, VARIANTS, prepare
+from benchmarks.translation.prepare import AHEAD, APART, SHAPES, VARIANTS, prepare
 from benchmarks.translation.worker import BATCH
 from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.model import Model
+from cutwork.engine.processes import ModelProcesses
 from cutwork.tasks.task import Sample
 from cutwork.tasks.translation import translation_quality
 
@@ -50,23 +51,43 @@ PEERS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
 Translate = Callable[[list[list[int]], int, int, bool], tuple[list[list[int]], float]]
 
 
+def asked(beams: int, length: int, fixed: bool) -> GenerateOptions:
+    return {"max_new_tokens": length, "num_beams": beams, "min_new_tokens": length if fixed else 0}
+
+
+def by_length(sources: list[list[int]]) -> list[int]:
+    return sorted(range(len(sources)), key=lambda i: -len(sources[i]))
+
+
 def ours(model: Model) -> Translate:
     """Cutwork as a function from sources, beams, length and whether that is fixed to answers and seconds."""
 
     def translate(sources: list[list[int]], beams: int, length: int, fixed: bool) -> tuple[list[list[int]], float]:
-        options: GenerateOptions = {
-            "max_new_tokens": length,
-            "num_beams": beams,
-            "min_new_tokens": length if fixed else 0,
-        }
         start = time.perf_counter()
-        order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
+        order = by_length(sources)
         size = len(order) if beams > 1 else BATCH  # beams fill the model's places: sixteen sentences' as well
         results: dict[int, list[int]] = {}
         for first in range(0, len(order), size):
             part = order[first : first + size]
-            answers = model.generate([sources[i] for i in part], **options)
+            answers = model.generate([sources[i] for i in part], **asked(beams, length, fixed))
             results |= {i: answer.tokens for i, answer in zip(part, answers, strict=True)}
+        return [results[i] for i in range(len(sources))], time.perf_counter() - start
+
+    return translate
+
+
+def apart(processes: ModelProcesses) -> Translate:
+    """Cutwork in processes, likewise: batches go to whichever is free."""
+
+    def translate(sources: list[list[int]], beams: int, length: int, fixed: bool) -> tuple[list[list[int]], float]:
+        start = time.perf_counter()
+        order = by_length(sources)
+        count = processes.count if beams > 1 else -(-len(order) // BATCH)
+        pieces = [order[i::count] for i in range(count)]
+        results: dict[int, list[int]] = {}
+        given = [[sources[i] for i in piece] for piece in pieces]
+        for number, answers in processes.each("generate", given, **asked(beams, length, fixed)):
+            results |= {i: answer.tokens for i, answer in zip(pieces[number], answers, strict=True)}
         return [results[i] for i in range(len(sources))], time.perf_counter() - start
 
     return translate
@@ -122,7 +143,8 @@ def measure(shape: str, options: argparse.Namespace, console: Console) -> list[d
     sources = sources_of(shape, count, work / "dense-f32")
     engines: dict[str, Translate] = {}
     versions: dict[str, str] = {}
-    loaded, workers = {}, []
+    loaded: dict[str, Model | ModelProcesses] = {}
+    workers = []
     try:
         for name, (how, environment) in PEERS.items():
             spec = {**how, "model": str((work / "dense-f32").resolve()), "threads": options.threads}
@@ -139,6 +161,16 @@ def measure(shape: str, options: argparse.Namespace, console: Console) -> list[d
             )
             loaded[variant] = model
             engines[f"Cutwork {variant}"] = ours(model)
+        for variant in APART:
+            processes = ModelProcesses(
+                work / f"packed-{variant.partition(',')[0]}",
+                options.threads,
+                threads=options.threads,
+                max_batch=BATCH * max(BEAMS),
+                reorder_weights=None,
+            )
+            loaded[variant] = processes
+            engines[f"Cutwork {variant}"] = apart(processes)
         # The sparse model is another model, so its outputs are compared with its own in transformers.
         spec = {"engine": "transformers", "model": str((work / "sparse-f32").resolve()), "threads": options.threads}
         other = Worker(str(options.peer_python), SCRIPT, spec, options.work / f"{shape}-sparse.log", {})
