@@ -11,8 +11,12 @@
 namespace cutwork {
 namespace {
 
-constexpr std::chrono::microseconds kSpin{
-    60};  // longer than the gaps within a step, shorter than waking a thread twice
+// Longer than the gaps within a step, shorter than waking a thread twice.
+constexpr std::chrono::microseconds kSpin{60};
+
+// Pauses for which another thread's end is waited for before it is looked whether its share is left: looking takes the
+// line of its queue away from it.
+constexpr int kPatience = 32;
 
 inline void relax() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -20,6 +24,16 @@ inline void relax() {
 #elif defined(__aarch64__)
   asm volatile("yield");
 #endif
+}
+
+// Whether ready() holds now or becomes so within moments.
+template <class Ready>
+bool soon(const Ready& ready) {
+  for (int i = 0; i < kPatience; ++i) {
+    if (ready()) return true;
+    relax();
+  }
+  return false;
 }
 
 }  // namespace
@@ -49,40 +63,83 @@ void Gate::open() {
   changed_.notify_all();
 }
 
+// What threads have in common, each line of the cache written by as few of them as can be: between two cores one takes
+// as long as hundreds of instructions.
 struct ThreadPool::Shared {
-  // The state of a round: its number, whether it is closed to those who have not come yet, and how many workers are
-  // inside.
-  static constexpr uint64_t kRound = uint64_t{1} << 32, kClosed = uint64_t{1} << 31, kInside = kClosed - 1;
+  // In one word a round's number and how many parts it has, in a queue how many of them have been taken in that round.
+  static constexpr int kPartBits = 16;
+  static constexpr uint64_t kParts = kMostParts;
+  static_assert(kParts == (uint64_t{1} << kPartBits) - 1);
 
-  Call call = nullptr;
+  // The parts that are a thread's own unless others are done before it. It is set anew by whoever first takes one of
+  // them: a round ends when all its parts are done, so that until then every queue with parts is of that round, or of
+  // one before and untouched.
+  struct alignas(64) Queue {
+    std::atomic<uint64_t> taken{0};
+  };
+
+  explicit Shared(int threads) : queues(static_cast<size_t>(threads)) {}
+
+  alignas(64) std::atomic<uint64_t> round{0};
+  Call call = nullptr;  // this and `context` are of `round`: to be read only while one has a part of it to do
   const void* context = nullptr;
-  alignas(64) std::atomic<uint64_t> state{kClosed};
+  alignas(64) std::atomic<uint64_t> done{0};  // parts that others than the caller have done since the beginning
+  alignas(64) uint64_t expected = 0;          // of `done`, after this round
+  alignas(64) std::vector<Queue> queues;
   std::atomic<bool> stop{false};
-  alignas(64) Gate start;
-  Gate finish;
+  Gate start, finish;
   std::mutex mutex;
   std::exception_ptr failure;
 
-  void guarded(int thread) {
-    try {
-      call(context, thread);
-    } catch (...) {
-      std::lock_guard<std::mutex> lock(mutex);
-      if (!failure) failure = std::current_exception();
+  // The next part of a queue, or -1 if none is left, also because that round is over.
+  int64_t take(size_t queue, uint64_t now) {
+    const uint64_t parts = now & kParts, count = queues.size();
+    const uint64_t first = queue * parts / count, end = (queue + 1) * parts / count;
+    std::atomic<uint64_t>& taken = queues[queue].taken;
+    for (uint64_t seen = taken.load();;) {
+      const uint64_t number = seen >> kPartBits, before = number == now >> kPartBits ? seen & kParts : 0;
+      if (number > now >> kPartBits || first + before >= end) return -1;
+      if (taken.compare_exchange_weak(seen, ((now >> kPartBits) << kPartBits) + before + 1))
+        return static_cast<int64_t>(first + before);
     }
+  }
+
+  // Does what is left of a queue; returns how many parts that was.
+  uint64_t empty(size_t queue, uint64_t now, int thread) {
+    uint64_t count = 0;
+    for (int64_t part; (part = take(queue, now)) >= 0; ++count) {
+      try {
+        call(context, part, thread);
+      } catch (...) {
+        std::lock_guard<std::mutex> lock(mutex);
+        if (!failure) failure = std::current_exception();
+      }
+    }
+    return count;
+  }
+
+  // The same for the queues of the others.
+  uint64_t help(uint64_t now, int thread) {
+    uint64_t count = 0;
+    for (size_t i = 1; i < queues.size(); ++i)
+      count += empty((static_cast<size_t>(thread) + i) % queues.size(), now, thread);
+    return count;
+  }
+
+  void add_done(uint64_t count) {
+    if (count == 0) return;
+    done.fetch_add(count);
+    finish.open();
   }
 
   void work(int thread, std::chrono::nanoseconds spin) {
     for (uint64_t seen = 0;;) {
-      start.wait([&] { return state.load() / kRound != seen || stop.load(); }, spin);
+      const auto called = [&] { return round.load() != seen || stop.load(); };
+      start.wait(called, spin);
       if (stop.load()) return;
-      uint64_t now = state.load();
-      while (!(now & kClosed) && !state.compare_exchange_weak(now, now + 1)) {
-      }
-      seen = now / kRound;
-      if (now & kClosed) continue;
-      guarded(thread);
-      if (state.fetch_sub(1) - 1 == (now & ~kInside) + kClosed) finish.open();
+      seen = round.load();
+      add_done(empty(static_cast<size_t>(thread), seen, thread));
+      if (!soon(called)) add_done(help(seen, thread));
     }
   }
 };
@@ -91,7 +148,7 @@ ThreadPool::ThreadPool(int threads)
     : threads_(threads),
       process_(process_id()),
       spin_(threads <= default_threads() ? std::chrono::nanoseconds(kSpin) : std::chrono::nanoseconds(0)),
-      shared_(new Shared) {
+      shared_(new Shared(threads)) {
   workers_.reserve(static_cast<size_t>(threads));
   try {
     for (int thread = 1; thread < threads; ++thread) {
@@ -126,16 +183,20 @@ void ThreadPool::check_process() const {
     throw std::runtime_error("an executor cannot be used after fork(): make it in the child process");
 }
 
-void ThreadPool::run(Call call, const void* context) {
-  if (threads_ == 1) return call(context, 0);
+void ThreadPool::run(int64_t parts, Call call, const void* context) {
   Shared& shared = *shared_;
   shared.call = call;
   shared.context = context;
-  shared.state.store((shared.state.load() / Shared::kRound + 1) * Shared::kRound);
+  const uint64_t number = (shared.round.load() >> Shared::kPartBits) + 1;
+  const uint64_t now = (number << Shared::kPartBits) + static_cast<uint64_t>(parts);
+  shared.round.store(now);
   shared.start.open();
-  shared.guarded(0);
-  shared.state.fetch_or(Shared::kClosed);
-  shared.finish.wait([&] { return (shared.state.load() & Shared::kInside) == 0; }, spin_);
+  shared.expected += static_cast<uint64_t>(parts) - shared.empty(0, now, 0);
+  const auto finished = [&] { return shared.done.load() == shared.expected; };
+  if (!soon(finished)) {
+    shared.expected -= shared.help(now, 0);
+    shared.finish.wait(finished, spin_);
+  }
   if (shared.failure) std::rethrow_exception(std::exchange(shared.failure, nullptr));
 }
 

@@ -1,6 +1,7 @@
 // Threads that wait for work by spinning a little, then sleeping.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -42,35 +43,32 @@ class ThreadPool {
   // Throws std::runtime_error in a child process, which fork() left without the threads.
   void check_process() const;
 
-  // Calls job(thread) here and on whichever other threads arrive before this one is done, and returns when all that
-  // came are done: so job takes its work, piece by piece, from what they share. A thread that the system keeps from
-  // running then costs its help only, not a wait. Rethrows an exception of one of the threads.
-  template <class Job>
-  void share(const Job& job) {
-    run([](const void* context, int thread) { (*static_cast<const Job*>(context))(thread); }, &job);
-  }
-
-  // Calls job(begin, end, thread) for consecutive ranges of [0, count) of at most `grain`; idle threads take the next
-  // one. With a single range nobody is woken.
+  // Calls job(begin, end, thread) for consecutive ranges of [0, count) of about `grain`, neighbours on one thread as
+  // far as each has its turn, here and on whichever other threads come, and returns when all are done. A thread that
+  // the system keeps from running costs its help only, not a wait: the others take its ranges. With a single range
+  // nobody is woken. Rethrows an exception of one of the threads.
   template <class Job>
   void for_ranges(int64_t count, int64_t grain, const Job& job) {
     if (count <= grain || threads_ == 1) {
       if (count > 0) job(int64_t{0}, count, 0);
       return;
     }
-    std::atomic<int64_t> next{0};
-    share([&](int thread) {
-      for (int64_t begin; (begin = next.fetch_add(grain, std::memory_order_relaxed)) < count;) {
-        job(begin, begin + grain < count ? begin + grain : count, thread);
-      }
-    });
+    grain = std::max(grain, (count + kMostParts - 1) / kMostParts);
+    const auto part = [&](int64_t number, int thread) {
+      job(number * grain, std::min(number * grain + grain, count), thread);
+    };
+    using Part = decltype(part);
+    run((count + grain - 1) / grain,
+        [](const void* context, int64_t number, int thread) { (*static_cast<const Part*>(context))(number, thread); },
+        &part);
   }
 
  private:
-  using Call = void (*)(const void* context, int thread);
+  static constexpr int64_t kMostParts = 0xffff;  // see Shared
+  using Call = void (*)(const void* context, int64_t part, int thread);
   struct Shared;
 
-  void run(Call call, const void* context);
+  void run(int64_t parts, Call call, const void* context);
   void join();
 
   const int threads_;

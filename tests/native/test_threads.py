@@ -1,7 +1,9 @@
 """How many threads there are, and how they behave under stress, concurrency and fork()."""
 
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -15,6 +17,7 @@ from cutwork import _native
 
 from .executor_plans import Plan, Sequence, cache_for, llama, run_batch
 
+ROOT = Path(__file__).parents[2]
 TASKS = Path("/proc/self/task")  # the threads of this process
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
@@ -124,6 +127,24 @@ def test_executors_run_at_the_same_time(plan):
         worker.join()
     for result in results:
         np.testing.assert_array_equal(result, expected)
+
+
+def test_every_range_is_done_once_and_nothing_races(tmp_path):
+    compiler, native = shutil.which("c++"), ROOT / "native"
+    if not compiler or not native.is_dir():
+        pytest.skip("no compiler")
+    program = tmp_path / "stress"
+    sources = [
+        ROOT / "tests/native/pool_stress.cpp",
+        *(native / "runtime" / f"{name}.cpp" for name in ("pool", "cpus", "system")),
+    ]
+    command = [compiler, "-std=c++20", "-O1", "-g", "-fsanitize=thread", f"-I{native}", *sources, "-o", program]
+    alone = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # another sanitizer's
+    built = subprocess.run(command, check=False, capture_output=True, text=True, env=alone)
+    if built.returncode:
+        pytest.skip(f"no race detector here: {built.stderr[-200:]}")
+    run = subprocess.run([program], check=False, capture_output=True, text=True, timeout=300, env=alone)
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 def test_a_second_call_at_the_same_time_is_refused():
