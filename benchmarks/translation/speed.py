@@ -82,8 +82,10 @@ def apart(processes: ModelProcesses) -> Translate:
     def translate(sources: list[list[int]], beams: int, length: int, fixed: bool) -> tuple[list[list[int]], float]:
         start = time.perf_counter()
         order = by_length(sources)
-        count = processes.count if beams > 1 else -(-len(order) // BATCH)
-        pieces = [order[i::count] for i in range(count)]
+        if beams > 1:
+            pieces = [order[i :: processes.count] for i in range(processes.count)]
+        else:  # of like length, for nothing takes the place of what is done
+            pieces = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
         results: dict[int, list[int]] = {}
         given = [[sources[i] for i in piece] for piece in pieces]
         for number, answers in processes.each("generate", given, **asked(beams, length, fixed)):
