@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cutwork.cli.console import console, print_json, table
+from cutwork.cli.console import Listing, console, print_json
 from cutwork.cli.loading import ModelArgument, loads_model
 from cutwork.cli.options import Json
 from cutwork.errors import CutworkError
@@ -181,7 +181,8 @@ def _print(summary: dict[str, Any], rows: list[dict[str, Any]], others: list[dic
         + ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in summary["memory"].items())
     )
     title = f"a step of {summary['tokens']} token(s) after {summary['context']}"
-    listing = table(title, "weights|shape|encoding|kernel", "layers|sparsity|bits/w|MB|predicted|ms|GB/s|share")
+    numbers = "layers|sparsity|bits/w|MB|predicted|ms|GB/s|share"
+    listing = Listing(title, "weights|shape|encoding|kernel", numbers, "predicted|bits/w|kernel|layers|shape|GB/s")
     for row in rows:
         listing.add_row(
             _short(row["weights"]),
@@ -199,7 +200,7 @@ def _print(summary: dict[str, Any], rows: list[dict[str, Any]], others: list[dic
         )
     for row in others:
         blanks = [""] * 8
-        listing.add_row(f"[dim]{row['kind']}[/dim]", *blanks, f"{row['ms']:.3f}", "", f"{row['share']:.1%}")
+        listing.add_row(row["kind"], *blanks, f"{row['ms']:.3f}", "", f"{row['share']:.1%}")
     out.print(listing)
     for note in sorted({row["note"] for row in rows} - {""}):
         out.print(f"{note}: {', '.join(_short(row['weights']) for row in rows if row['note'] == note)}")
