@@ -16,7 +16,7 @@ from cutwork.architectures import architecture_of
 from cutwork.engine import reading
 from cutwork.engine.adapters import number_of
 from cutwork.engine.assemble import assemble
-from cutwork.engine.backend import Backend, Costs, Executor, Weight, choose
+from cutwork.engine.backend import Backend, Costs, Executor, Weight, choose, threads_for
 from cutwork.engine.chat.template import ChatTemplate, render_chat
 from cutwork.engine.classification.classifier import Classifier, Label, Span
 from cutwork.engine.decoding import perplexity as measure
@@ -72,7 +72,7 @@ class Model:
         self.path, self.config = packed.path, packed.config
         self.architecture = architecture_of(packed.config)
         module = choose(options["backend"])
-        self.threads = options["threads"] = options["threads"] or int(module.default_threads())
+        self.threads = options["threads"] = threads_for(module, options["threads"])
         self.isa = _isa(module)
         self.costs: Costs | None = load_costs() if hasattr(module, "Costs") else None
         with ThreadPoolExecutor(1) as beside:  # importing what reads tokenizers takes as long as checking the weights
