@@ -1,7 +1,6 @@
 """`Model`: load a model directory and make text with it."""
 
 import logging
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -51,6 +50,7 @@ from cutwork.engine.weights.arrange import Layout
 from cutwork.engine.weights.costs import load_costs
 from cutwork.errors import CutworkError, closed, damaged_if_not_understood
 from cutwork.pack.reader import PackedModel
+from cutwork.store.block_names import in_block
 
 log = logging.getLogger("cutwork.engine")
 Prompt = str | Sequence[int]
@@ -485,7 +485,7 @@ class Model:
     @property
     def sparsity(self) -> float:
         """Fraction of zeros in the linears of the blocks; those inside stored blocks (block4x1, …) do not count."""
-        blocks = [weight for name, weight in self.weights.items() if re.search(r"\.\d+\.", name)]
+        blocks = [weight for name, weight in self.weights.items() if in_block(name)]
         size = sum(weight.rows * weight.cols for weight in blocks)
         return 1.0 - int(sum(weight.nonzeros for weight in blocks)) / max(int(size), 1)
 
