@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from cutwork import machine
 from cutwork.machine import Processor, available_memory, cpu_name, processor
 
 
@@ -81,3 +82,15 @@ def test_memory_is_the_machines_or_less_in_a_control_group(tmp_path: Path, monke
 def test_a_processor_that_does_not_say_its_stepping_is_one() -> None:
     found = processor("vendor_id : GenuineIntel\ncpu family : 6\nmodel : 85\nmodel name : Xeon\nstepping : unknown\n")
     assert (found.name, found.stepping, found.generation) == ("Xeon", 0, "Skylake-SP")
+
+
+def test_memory_is_what_ulimit_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource")
+    (tmp_path / "statm").write_text("1000 10 10 1 0 10 0\n")
+    monkeypatch.setattr(machine, "_OWN_MEMORY", tmp_path / "statm")
+    monkeypatch.setattr(resource, "getpagesize", lambda: 4096)
+    for limit, left in ((50_000_000, 45_904_000), (1_000_000, 0)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, limit=limit: (limit, resource.RLIM_INFINITY))
+        assert available_memory() == left
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert available_memory() > 1 << 27

@@ -39,6 +39,6 @@ CLAIMS: dict[str, tuple[Callable[[], str], str]] = {  # the sentence, and the pa
 }
 IN_README = {  # by what they tell; the others stand on their pages
     "What zeros cost": ("new numbers", "zeros in speech"),
-    "What zeros bring": ("against 4 bits", "dense int4", "without VBMI2"),
-    "What else speaks against us": ("layers", "translation"),
+    "What zeros bring": ("against 4 bits", "dense int4", "without VBMI2", "translation"),
+    "What else speaks against us": ("layers",),
 }

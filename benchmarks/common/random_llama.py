@@ -20,13 +20,14 @@ from cutwork.pack.pack import PackWriter
 from cutwork.pack.record import EncodedWeight
 from cutwork.pack.slots import in_slots
 from cutwork.store import bfloat16
+from cutwork.store.compressed_tensors import Group, description
 from cutwork.store.output import output_directory
 from cutwork.store.packed_codes import pack_nibbles
 from cutwork.store.safetensors import SafetensorsWriter
 
 DType = Literal["f32", "bf16", "int8", "int4"]
-FORMATS = {"int8": ("int-quantized", 8), "int4": ("pack-quantized", 4)}  # of compressed-tensors
 INT4_GROUP = 128
+_QUANTIZED = {"int8": Group(["Linear"], 8), "int4": Group(["Linear"], 4, INT4_GROUP)}
 EMBEDDING, HEAD, FINAL_NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
 _NORMS = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
 
@@ -171,19 +172,9 @@ def _add(writer: SafetensorsWriter, name: str, values: np.ndarray, dtype: DType)
 
 
 def _quantization(dtype: DType) -> dict[str, Any]:
-    if dtype not in FORMATS:
+    if dtype not in _QUANTIZED:
         return {}
-    name, bits = FORMATS[dtype]
-    size = {"strategy": "channel"} if bits == 8 else {"strategy": "group", "group_size": INT4_GROUP}
-    weights = {"num_bits": bits, "type": "int", "symmetric": True, "dynamic": False, **size}
-    return {
-        "quantization_config": {
-            "quant_method": "compressed-tensors",
-            "format": name,
-            "config_groups": {"group_0": {"targets": ["Linear"], "format": name, "weights": weights}},
-            "ignore": ["lm_head"],
-        }
-    }
+    return {"quantization_config": description([_QUANTIZED[dtype]], [HEAD.removesuffix(".weight")])}
 
 
 def some_tokens(count: int, vocabulary: int, *seed: int) -> list[int]:

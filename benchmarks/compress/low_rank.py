@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 from benchmarks.common.results import RECIPES, RESULTS, save
 from cutwork.compress.candidates import DENSE, parse
-from cutwork.compress.linear_errors import place
 from cutwork.compress.menu import HEAD, Menu, Offer
 from cutwork.compress.solve import Option, Solver
 from cutwork.compress.workshop import Workshop
@@ -37,6 +36,7 @@ from cutwork.quantize.qat import round_activations
 from cutwork.quantize.schemes import grid_of
 from cutwork.recipe import QuantizeSettings, load_recipe
 from cutwork.run.stages import path_of
+from cutwork.store.block_names import place
 from cutwork.tasks.load import load_task
 from cutwork.torch_models.blocks import out_in
 from cutwork.torch_models.load import load_for_surgery, load_tokenizer

@@ -28,6 +28,7 @@ from cutwork.engine.weights.costs import load_costs
 from cutwork.pack.masked import encode
 from cutwork.plan.builder import Plan
 from cutwork.plan.ops import Input
+from cutwork.store.block_names import in_block
 
 SPARSITIES = (0, 50, 67, 75, 80, 90)  # percent
 DTYPES = ("fp32", "int8", "int8 all")
@@ -112,7 +113,7 @@ class Encoder:
 
 def _weight(plan: Plan, name: str, sparsity: int, dtype: str, random: np.random.Generator) -> Any:
     rows, cols = plan.weights[name]
-    block = any(part.isdigit() for part in name.split("."))
+    block = in_block(name)
     zero = random.random((rows, cols), np.float32) < (sparsity / 100 if block else 0)
     if block and (dtype == "int8 all" or (dtype == "int8" and not name.endswith(".wo.weight"))):
         codes = np.where(zero, np.int8(0), random.integers(1, 128, (rows, cols), np.int8))

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from benchmarks.common.results import RESULTS, save
 from cutwork import _native
-from cutwork.compress.linear_errors import place
 from cutwork.pack.masked import encode
 from cutwork.pack.slots import in_slots
 from cutwork.prune.adaptive import AdaptiveTiles
@@ -31,6 +30,7 @@ from cutwork.prune.calibrate import calibration_batches, calibration_examples, w
 from cutwork.prune.input_statistics import Hessian
 from cutwork.prune.pattern import Choice, KeepNOfM, Pattern, Unstructured
 from cutwork.recipe import load_recipe
+from cutwork.store.block_names import place
 from cutwork.tasks.load import load_task
 from cutwork.torch_models.blocks import out_in
 from cutwork.torch_models.load import load_for_surgery, load_tokenizer

@@ -27,7 +27,8 @@ enum Feature : Features {
   kAvx512vpopcntdq = 1u << 15,
   kAvx512bf16 = 1u << 16,
   kAvxVnni = 1u << 17,
-  kNeonDot = 1u << 18,  // sdot
+  kNeonDot = 1u << 18,   // sdot
+  kNeonBf16 = 1u << 19,  // bfdot
 };
 
 // What the flags of this very file let the compiler use, so what a processor must have to run it. The flags are in
@@ -89,6 +90,9 @@ static constexpr Features kCompiledFor = 0
 #endif
 #ifdef __ARM_FEATURE_DOTPROD
                                          | kNeonDot
+#endif
+#ifdef __ARM_FEATURE_BF16_VECTOR_ARITHMETIC
+                                         | kNeonBf16
 #endif
     ;
 

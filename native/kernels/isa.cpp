@@ -87,15 +87,19 @@ Features detect() {
 }
 #elif defined(__aarch64__) && defined(__linux__)
 Features detect() {
-  constexpr unsigned long kDotProducts = 1ul << 20;  // the kernel's HWCAP_ASIMDDP
-  return (getauxval(AT_HWCAP) & kDotProducts) != 0 ? Features{kNeonDot} : 0;
+  constexpr unsigned long kDotProducts = 1ul << 20, kBfloats = 1ul << 14;  // the kernel's HWCAP_ASIMDDP, HWCAP2_BF16
+  return ((getauxval(AT_HWCAP) & kDotProducts) != 0 ? Features{kNeonDot} : 0) |
+         ((getauxval(AT_HWCAP2) & kBfloats) != 0 ? Features{kNeonBf16} : 0);
 }
 #elif defined(__aarch64__) && defined(__APPLE__)
 Features detect() {
-  int has = 0;
-  size_t size = sizeof has;
-  return sysctlbyname("hw.optional.arm.FEAT_DotProd", &has, &size, nullptr, 0) == 0 && has != 0 ? Features{kNeonDot}
-                                                                                                : 0;
+  const auto has = [](const char* name) {
+    int found = 0;
+    size_t size = sizeof found;
+    return sysctlbyname(name, &found, &size, nullptr, 0) == 0 && found != 0;
+  };
+  return (has("hw.optional.arm.FEAT_DotProd") ? Features{kNeonDot} : 0) |
+         (has("hw.optional.arm.FEAT_BF16") ? Features{kNeonBf16} : 0);
 }
 #else
 Features detect() {

@@ -41,7 +41,8 @@ Executor::Executor(Plan plan, const Costs& costs, std::shared_ptr<const KvCache>
       kernels_(costs.isa().kernels),
       bfloat_(bfloat_attention(costs.isa())),
       attention_(bfloat_ ? bfloat_->cached : kernels_.attention),
-      pairs_(bfloat_ && plan_.cache && plan_.cache->dtype != DType::f32 ? &bfloat_->step : nullptr),
+      pairs_(bfloat_ && bfloat_->step.attend && plan_.cache && plan_.cache->dtype != DType::f32 ? &bfloat_->step
+                                                                                                : nullptr),
       rules_(plan_),
       memory_cache_(std::move(memory)),
       pool_(plan_.threads) {

@@ -1,7 +1,11 @@
 """The one exception that a user is meant to read."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import get_args, get_type_hints
 
 
 class CutworkError(Exception):
@@ -34,12 +38,20 @@ def damaged_if_not_understood(path: object) -> Iterator[None]:
         raise CutworkError(f"{path} is damaged or is no model that can be read ({reason}); get it again") from error
 
 
-def check_known(given: Iterable[str], known: Iterable[str]) -> None:
-    """Raise CutworkError if a keyword is `given` that is not among those known."""
-    known = list(known)
-    unknown = set(given).difference(known)
+_NUMBERS: dict[type, type] = {int: Integral, float: Real, NoneType: NoneType}  # what passes for each, as NumPy's
+_types = cache(get_type_hints)
+
+
+def check_options(given: Mapping[str, object], options: type) -> None:
+    """Raise CutworkError for a keyword that the class `options` does not have, or no number where it has one."""
+    known = _types(options)
+    unknown = given.keys() - known
     if unknown:
         raise CutworkError(f"unknown option '{min(unknown)}'; the options are {', '.join(known)}")
+    for name, value in given.items():
+        kinds = get_args(known[name]) if isinstance(known[name], UnionType) else (known[name],)
+        if _NUMBERS.keys() >= set(kinds) and not isinstance(value, tuple(_NUMBERS[kind] for kind in kinds)):
+            raise CutworkError(f"{name} must be a {'' if float in kinds else 'whole '}number, not {value!r}")
 
 
 def check_text(text: str, where: str) -> None:

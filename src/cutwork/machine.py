@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _CPUINFO = Path("/proc/cpuinfo")
-_MEMORY = Path("/proc/meminfo")
+_MEMORY, _OWN_MEMORY = Path("/proc/meminfo"), Path("/proc/self/statm")
 _CGROUP, _GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 # Families, ranges of models and what they are called, as in Linux's arch/x86/kernel/cpu/amd.c and intel-family.h.
@@ -105,14 +105,14 @@ def cpu_name() -> str:
 
 
 def available_memory() -> int:
-    """Bytes this process could still take: of the machine, or of its control group if that allows less."""
+    """Bytes this process could still take: of the machine, or what its control group or `ulimit -v` leaves of them."""
     if sys.platform == "win32":
         return _windows_memory()
     free = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for line in _read(_MEMORY).splitlines():
         if line.startswith("MemAvailable:"):
             free.append(int(line.split()[1]) * 1024)
-    return min([*free, *_memory_of_groups()])
+    return min([*free, *_memory_of_groups(), *_addresses()])
 
 
 def _memory_of_groups() -> Iterator[int]:
@@ -134,6 +134,16 @@ def _memory_of_groups() -> Iterator[int]:
                     facts = dict(line.split(" ", 1) for line in _read(folder / "memory.stat").splitlines())
                     files = sum(int(facts.get(f"{cached}{state}_file", 0)) for state in ("active", "inactive"))
                     yield max(0, int(most) - max(0, int(now) - files))
+
+
+def _addresses() -> Iterator[int]:
+    """Bytes that this process may still map, if that is limited: mapped files count as well."""
+    import resource  # not on Windows
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    pages = _read(_OWN_MEMORY).split()
+    if limit != resource.RLIM_INFINITY and pages:
+        yield max(0, limit - int(pages[0]) * resource.getpagesize())
 
 
 class _MemoryStatus(ctypes.Structure):

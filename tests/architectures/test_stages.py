@@ -12,6 +12,7 @@ from cutwork.pack.pack import pack
 from cutwork.prune.prune import prune
 from cutwork.quantize.quantize import quantize
 from cutwork.recipe import PruneSettings, QuantizeSettings, TuneSettings
+from cutwork.store.block_names import in_block
 from cutwork.torch_models.blocks import block_linears
 from cutwork.tune.tune import tune
 from tests.engine.tiny import VARIANTS, byte_level_tokenizer, make, relative, torch, torch_logits, transformers
@@ -27,7 +28,7 @@ def test_what_is_pruned_are_the_matrices_of_the_plan(family):
     model = make(FIRST[family])
     plan = build_plan(model.config.to_dict())
     renamed = {f"{name}.weight" for name in block_linears(model)}
-    assert renamed == {name for name in plan.weights if any(part.isdigit() for part in name.split("."))}
+    assert renamed == {name for name in plan.weights if in_block(name)}
 
 
 @pytest.mark.parametrize("family", sorted(FIRST))

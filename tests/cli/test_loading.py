@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cutwork.cli import app
-from cutwork.cli.loading import _options
+from cutwork.cli.loading import _options, named_model
 from cutwork.engine.load_options import _DEFAULTS
 from cutwork.engine.model import Model
 
@@ -84,3 +84,21 @@ def test_their_names_and_help_are_the_same_everywhere(command):
         assert phrase in help_text
     assert ("Longest context in tokens" in help_text) == (command not in WITHOUT_CONTEXT)
     assert ("A quicker model that guesses" in help_text) == (command in WITH_DRAFT)
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "model"),
+    [
+        ("out/packed", "packed", "out/packed"),
+        ("gpt=out/packed", "gpt", "out/packed"),
+        ("owner/gpt=out/packed", "owner/gpt", "out/packed"),
+        ("out/lr=3", "lr=3", "out/lr=3"),
+        ("owner/name", "owner/name", "owner/name"),
+        ("gpt=owner/name", "gpt", "owner/name"),
+    ],
+)
+def test_a_model_answers_under_its_directorys_name_or_another(given, name, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for directory in ("out/packed", "out/lr=3"):
+        (tmp_path / directory).mkdir(parents=True)
+    assert named_model(given) == (name, model)

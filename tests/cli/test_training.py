@@ -291,15 +291,21 @@ def test_all_recordings_are_trained_on_and_some_calibrated_with(tmp_path: Path) 
     assert len(training_task(str(tmp_path), None, None, 0, least=8).train) == 8
 
 
+TOO_LITTLE = "out of memory; lower micro_batch_size"
+
+
 @pytest.mark.parametrize(
-    "error",
+    ("error", "said"),
     [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:119] . DefaultCPUAllocator: can't allocate memory: you tried"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), TOO_LITTLE),
+        (RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory: you tried"), TOO_LITTLE),
+        (MemoryError(), "out of memory; use a smaller batch, context or model\n"),
+        (RuntimeError("can't start new thread"), "the system starts no more threads"),
+        (RuntimeError("the system refuses to start 99 threads"), "the system starts no more threads"),
     ],
 )
 def test_too_little_memory_is_one_sentence(
-    error: RuntimeError, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> None:
         raise error
@@ -307,4 +313,4 @@ def test_too_little_memory_is_one_sentence(
     monkeypatch.setattr("cutwork.cli.app", fail)
     with pytest.raises(SystemExit):
         cutwork.cli.main()
-    assert capsys.readouterr().err.startswith("error: out of memory; lower micro_batch_size")
+    assert capsys.readouterr().err.startswith(f"error: {said}")

@@ -133,6 +133,9 @@ def test_padding_is_never_the_last_token_of_a_text(tmp_path):
 def test_a_single_text_or_document_needs_no_list(tmp_path):
     with load(save(make("bert", "text"), tmp_path / "classes")) as model:
         assert model.classify("the cloth") == model.classify(["the cloth"])
+        for texts, reason in ((3, "expected a text or a list, not 3"), (["a", 3], "as a tuple, not 3")):
+            with pytest.raises(CutworkError, match=reason):
+                model.classify(texts)
     with load(save(make("bert", "text", labels=1), tmp_path / "ranks")) as model:
         assert model.rank("a", "the cloth").tolist() == model.rank("a", ["the cloth"]).tolist()
 

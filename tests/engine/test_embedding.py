@@ -246,12 +246,18 @@ def test_inputs_that_cannot_be_read_are_named(tmp_path):
             ([[5, 300]], "token 300"),
             ([[5, -1]], "token -1"),
             ([[5, 2**40]], "token 1099511627776"),
-            ([[5, 6.5]], "token 6.5"),
+            ([[5, 6.5]], r"expected text or a list of token ids, not \[5, 6.5\]"),
+            ([5, 6], "expected text or a list of token ids, not 5"),
+            ([None], "expected text or a list of token ids, not None"),
+            (5, "expected a text or a list, not 5"),
+            (b"text", "expected a text or a list, not b'text'"),
         ]:
             with pytest.raises(CutworkError, match=reason):
                 model.embed(inputs)
         with pytest.raises(CutworkError, match="pooling must be"):
             model.embed(["a"], pooling="middle")
+        with pytest.raises(CutworkError, match=r"dimensions must be a whole number, not 3\.5"):
+            model.embed(["a"], dimensions=3.5)
         with pytest.raises(CutworkError, match="unknown option 'dims'"):
             model.embed(["a"], dims=3)
     with pytest.raises(CutworkError, match="closed"):

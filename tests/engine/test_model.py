@@ -262,6 +262,30 @@ def test_bad_requests_get_one_sentence(arguments, message, llama, directory):
         assert not model.session.busy
 
 
+@pytest.mark.parametrize("prompt", [3, 1.5, None, [1.5], [[1.5]], [None], ["a", 3], b"abc", np.array([1.5]), object()])
+def test_what_is_no_prompt_is_told(prompt, llama, directory):
+    model = load(llama, directory)
+    for ask in (model.generate, model.encode, model.perplexity, model.logits):
+        with pytest.raises(CutworkError, match=r"^expected text or a list of token ids, not "):
+            ask(prompt)
+
+
+def test_token_ids_may_be_of_any_kind_of_integers(llama, directory):
+    model = load(llama, directory)
+    plain = model.generate([5, 6, 7], max_new_tokens=3).tokens
+    for ids in (np.array([5, 6, 7]), tuple(np.array([5, 6, 7], np.uint8)), range(5, 8)):
+        assert model.generate(ids, max_new_tokens=3).tokens == plain
+    for ids in (np.array([5, 6, 7]), torch.tensor([5, 6, 7])):
+        assert [answer.tokens for answer in model.generate([ids], max_new_tokens=3)] == [plain]
+    assert model.logits(np.array([5, 6])).shape == (2, VOCABULARY)
+
+
+@pytest.mark.parametrize("messages", [3, None, np.array([1, 2])])
+def test_what_is_no_list_of_messages_is_told(messages, llama, directory):
+    with pytest.raises(CutworkError, match=r"^messages are a list, and "):
+        load(llama, directory).chat(messages)
+
+
 def test_answer_is_clipped_at_the_end_of_the_context(llama, directory):
     with load(llama, directory, max_context=30) as model:
         result = model.generate(list(range(3, 23)), max_new_tokens=100, ignore_eos=True)

@@ -3,6 +3,7 @@
 from dataclasses import fields
 from typing import get_type_hints
 
+import numpy as np
 import pytest
 
 from cutwork.engine.decoding.beam import Beams
@@ -42,6 +43,27 @@ def test_every_load_option_has_a_default():
 def test_unknown_options_are_told_with_those_there_are(make):
     with pytest.raises(CutworkError, match=r"unknown option 'colour'; the options are .*threads|temperature"):
         make({"colour": "red"})
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "value", "kind"),
+    [
+        (with_defaults, "threads", "2", "whole number"),
+        (with_defaults, "max_context", 1.5, "whole number"),
+        (settings_of, "temperature", "hot", "number"),
+        (settings_of, "max_new_tokens", None, "whole number"),
+        (settings_of, "seed", 0.5, "whole number"),
+        (each_answer, "num_return_sequences", "3", "whole number"),
+    ],
+)
+def test_what_is_no_number_is_told(make, name, value, kind):
+    with pytest.raises(CutworkError, match=f"^{name} must be a {kind}, not {value!r}$"):
+        make({name: value})
+
+
+def test_numbers_may_be_numpys_and_none_where_that_means_something():
+    settings_of({"max_new_tokens": np.int64(3), "temperature": np.float32(1), "top_p": 1, "seed": None})
+    with_defaults({"max_context": None, "threads": np.int32(1)})
 
 
 def test_draws_differ_in_their_seed_and_nothing_else():

@@ -46,6 +46,12 @@ def test_every_text_is_translated_as_alone(model, num_beams: int) -> None:
     assert engine.translate(TEXTS[0], num_beams=num_beams, max_new_tokens=12).tokens == results[0].tokens
 
 
+@pytest.mark.parametrize("texts", [3, None, [None], ["a", 3], [[5, 6]], b"text"])
+def test_what_is_no_text_is_told(model, texts: Any) -> None:
+    with pytest.raises(CutworkError, match=r"^expected (texts to translate|a text or a list), not "):
+        model[1].translate(texts)
+
+
 def test_a_prefix_can_be_given_and_lengths_have_a_default(model) -> None:
     _, engine = model
     [plain] = engine.translate(["b"], prefix="", num_beams=2)

@@ -58,8 +58,8 @@ cmake -S . -B "$BUILD/module" -G Ninja -DCMAKE_TOOLCHAIN_FILE="$PWD/tests/native
   -DPython_EXECUTABLE="$BUILD/python" -DPython_ROOT_DIR="$ROOT/usr" >/dev/null
 cmake --build "$BUILD/module"
 
-# What the sets are for: lookups in both, dot products in one.
-for WANTED in neon:tbl neondot:tbl neondot:sdot; do
+# What the sets are for: lookups in both, dot products of bytes in one, of bfloat16 in its part.
+for WANTED in neon:tbl neondot:tbl neondot:sdot neonbf16:bfdot; do
   OBJECT=$BUILD/module/CMakeFiles/_native.dir/native/kernels/sets/${WANTED%:*}.cpp.o
   FOUND=$(aarch64-linux-gnu-objdump -d --no-show-raw-insn "$OBJECT" | grep -cw "${WANTED#*:}" || true)
   echo "aarch64: ${WANTED%:*} has $FOUND ${WANTED#*:}"

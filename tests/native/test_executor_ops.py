@@ -1,5 +1,7 @@
 """Every op alone against float64: its inputs come from embeddings, its output leaves through an identity matrix."""
 
+import ctypes
+import sys
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,7 +13,14 @@ from .executor_plans import ACTIVATIONS, ISAS, Plan, attend, multiply, rotate, r
 pytestmark = pytest.mark.parametrize("isa", ISAS)
 EPSILON = np.finfo(np.float32).eps
 _CPUINFO = Path("/proc/cpuinfo")
-MULTIPLIES_BF16 = _CPUINFO.exists() and "avx512_bf16" in _CPUINFO.read_text().split()
+
+
+def multiplies_bf16(isa):
+    """Whether a set has instructions for bfloat16 on this processor."""
+    if isa == "neondot" and sys.platform == "linux":
+        hwcap2, bf16 = 26, 1 << 14
+        return bool(ctypes.CDLL(None).getauxval(hwcap2) & bf16)
+    return isa == "avx512" and _CPUINFO.exists() and "avx512_bf16" in _CPUINFO.read_text().split()
 
 
 @pytest.fixture
@@ -189,7 +198,7 @@ def test_logits_have_a_bias_and_only_the_wanted_rows(rng, isa, cap):
 @pytest.mark.parametrize("dtype", ["f32", "bf16", "i8"])
 def test_attention(isa, heads, kv_heads, head_dim, window, dtype, alibi, cap):
     count = 333
-    pairs = dtype == "bf16" and isa == "avx512" and MULTIPLIES_BF16  # rounds queries and weights to bf16
+    pairs = dtype == "bf16" and multiplies_bf16(isa)  # rounds queries and weights to bf16
     q, k, v, slopes, expected = attention_case(count, heads, kv_heads, head_dim, window, dtype, alibi, cap, pairs)
     plan = Plan()
     queries = plan.table(q)

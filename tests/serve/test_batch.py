@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from cutwork.cli import app as commands
 from cutwork.errors import CutworkError
 from cutwork.serve import batch
-from cutwork.serve.batch import LIMITS, read_requests, run_batch
+from cutwork.serve.batch import LIMITS, check_models, read_requests, run_batch
 from cutwork.serve.limits import Limits
 
 from ..tiny_checkpoint import write_tiny_checkpoint
@@ -136,3 +136,31 @@ def test_a_bad_line_is_named(tmp_path, line):
     path.write_text(path.read_text() + line + "\n")
     with pytest.raises(CutworkError, match="line 5"):
         read_requests(path)
+
+
+def asking(*models):
+    return {str(i): {"url": "/v1/completions", "body": {"model": name}} for i, name in enumerate(models)}
+
+
+def test_a_file_that_asks_for_other_models_alone_is_refused():
+    said = "ask for the model 'gpt', but here is tiny, own: give the model as gpt=MODEL, or leave \"model\" out"
+    with pytest.raises(CutworkError, match=said):
+        check_models(asking("gpt", "gpt"), ("tiny", "own"))
+    with pytest.raises(CutworkError, match="ask for the model 'gpt' and others, but here is tiny:"):
+        check_models(asking("gpt", "other"), ("tiny",))
+
+
+@pytest.mark.parametrize("models", [("gpt", "own"), ("gpt", None), ("gpt", 3), ("gpt", [])])
+def test_where_one_request_may_be_answered_the_others_say_why_not(models):
+    check_models(asking(*models), ("tiny", "own"))
+
+
+def test_the_command_answers_under_the_name_that_the_requests_have(tmp_path):
+    write_tiny_checkpoint(tmp_path / "tiny", seed=0)
+    body = {"model": "gpt", "prompt": "cat", "max_tokens": 2}
+    (tmp_path / "in.jsonl").write_text(json.dumps({"custom_id": "a", "url": "/v1/completions", "body": body}) + "\n")
+    files = [str(tmp_path / name) for name in ("in.jsonl", "out.jsonl")]
+    refused = CliRunner().invoke(commands, ["batch", str(tmp_path / "tiny"), *files])
+    assert isinstance(refused.exception, CutworkError) and not (tmp_path / "out.jsonl").exists()
+    assert CliRunner().invoke(commands, ["batch", f"gpt={tmp_path / 'tiny'}", *files]).exit_code == 0
+    assert json.loads((tmp_path / "out.jsonl").read_text())["response"]["body"]["model"] == "gpt"

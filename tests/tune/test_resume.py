@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -25,6 +26,18 @@ from tests.torch_models.tiny import weights
 from tests.tune.runs import SETTINGS, interrupt_at, run
 
 
+def run_until(micro_batch: int, monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
+    """A run that is interrupted there."""
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_at(patch, micro_batch)
+        run(*arguments)
+
+
+def same(straight: Path, resumed: Path) -> bool:
+    expected, found = weights(straight), weights(resumed)
+    return all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 @pytest.mark.parametrize(
     ("micro_batch", "saved"),
     [(2, None), (7, 1), (9, 2), (11, 3), (15, 4)],
@@ -40,17 +53,13 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     output = tmp_path / "tuned"
-    with monkeypatch.context() as patch:
-        interrupt_at(patch, micro_batch)
-        with pytest.raises(KeyboardInterrupt):
-            run(sparse, output, dense)
+    run_until(micro_batch, monkeypatch, sparse, output, dense)
     assert not output.exists()
     checkpoints = [path.name for path in (tmp_path / "tuned.work").glob("checkpoint-*")]
     assert checkpoints == ([f"checkpoint-{saved}"] if saved else [])
     torch.manual_seed(999)  # nothing of the process's own state may matter
     run(sparse, output, dense)
-    expected, found = weights(uninterrupted), weights(output)
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert same(uninterrupted, output)
     lines = [json.loads(line)["step"] for line in (output / "tune-log.jsonl").read_text().splitlines()]
     assert lines == list(range(1, 9))
 
@@ -75,8 +84,7 @@ def test_ctrl_c_ends_after_its_step_with_a_checkpoint(
     assert signal.getsignal(signal.SIGINT) is before
     assert [path.name for path in (tmp_path / "tuned.work").glob("checkpoint-*")] == ["checkpoint-3"]
     run(sparse, tmp_path / "tuned", dense, rarely)
-    expected, found = weights(uninterrupted), weights(tmp_path / "tuned")
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert same(uninterrupted, tmp_path / "tuned")
 
 
 def test_a_second_ctrl_c_ends_at_once(
@@ -104,9 +112,7 @@ def test_weights_that_transformers_renames_are_resumed(tmp_path: Path, monkeypat
     save_file(state, tmp_path / "neox" / "model.safetensors", {"format": "pt"})
     settings = SETTINGS.model_copy(update={"max_steps": 3, "losses": Losses()})
     run(tmp_path / "neox", tmp_path / "straight", tmp_path / "neox", settings)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        interrupt_at(patch, 9)
-        run(tmp_path / "neox", tmp_path / "resumed", tmp_path / "neox", settings)
+    run_until(9, monkeypatch, tmp_path / "neox", tmp_path / "resumed", tmp_path / "neox", settings)
     shutil.copytree(tmp_path / "resumed.work", tmp_path / "older.work")
     run(tmp_path / "neox", tmp_path / "resumed", tmp_path / "neox", settings)
     expected, found = weights(tmp_path / "straight"), weights(tmp_path / "resumed")
@@ -128,8 +134,7 @@ def test_killed_after_its_last_step_a_run_takes_no_other(
         patch.setattr("cutwork.tune.tune.output_directory", Mock(side_effect=KeyboardInterrupt))
         run(sparse, tmp_path / "resumed", dense, settings)
     assert run(sparse, tmp_path / "resumed", dense, settings)["steps"] == steps
-    expected, found = weights(tmp_path / "straight"), weights(tmp_path / "resumed")
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert same(tmp_path / "straight", tmp_path / "resumed")
     assert [line["step"] for line in read_log(tmp_path / "resumed" / "tune-log.jsonl")] == [*range(1, steps + 1)]
 
 
@@ -140,10 +145,7 @@ def test_adapters_resume_and_end_as_a_plain_checkpoint(
     sparse: Path, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = run(sparse, tmp_path / "straight", dense, LORA)
-    with monkeypatch.context() as patch:
-        interrupt_at(patch, 11)
-        with pytest.raises(KeyboardInterrupt):
-            run(sparse, tmp_path / "resumed", dense, LORA)
+    run_until(11, monkeypatch, sparse, tmp_path / "resumed", dense, LORA)
     run(sparse, tmp_path / "resumed", dense, LORA)
     before, straight, resumed = weights(sparse), weights(tmp_path / "straight"), weights(tmp_path / "resumed")
     assert straight.keys() == before.keys()
@@ -160,9 +162,7 @@ def test_checkpoints_in_shards_are_gone_on_with_in_shards(
     sparse: Path, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = SETTINGS.model_copy(update={"max_steps": 2})
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        interrupt_at(patch, 5)
-        run(sparse, tmp_path / "tuned", dense, settings)
+    run_until(5, monkeypatch, sparse, tmp_path / "tuned", dense, settings)
     note = tmp_path / "tuned.work" / "run.json"
     said = json.loads(note.read_text())
     note.write_text(json.dumps(said | {"sharded": True}))
@@ -192,39 +192,40 @@ def test_a_checkpoint_without_room_is_one_sentence_and_training_goes_on_later(
         run(sparse, tmp_path / "resumed", dense, settings)
     run(sparse, tmp_path / "resumed", dense, settings)
     run(sparse, tmp_path / "straight", dense, settings)
-    expected, found = weights(tmp_path / "straight"), weights(tmp_path / "resumed")
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert same(tmp_path / "straight", tmp_path / "resumed")
 
 
-def test_a_log_that_was_cut_off_does_not_keep_it_from_going_on(
-    sparse: Path, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        interrupt_at(patch, 9)
-        with pytest.raises(KeyboardInterrupt):
-            run(sparse, tmp_path / "tuned", dense)
-    log = tmp_path / "tuned.work" / "tune-log.jsonl"
+def cut_off_log(work: Path) -> None:
+    log = work / "tune-log.jsonl"
     log.write_bytes(log.read_bytes()[:-20])
-    run(sparse, tmp_path / "tuned", dense)
-    steps = [line["step"] for line in read_log(tmp_path / "tuned" / "tune-log.jsonl")]
-    assert steps in (list(range(1, 9)), [1, *range(3, 9)])  # but for the line that was lost
 
 
-def test_a_checkpoint_cut_off_while_written_is_passed_over(
-    sparse: Path, dense: Path, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    output = tmp_path / "tuned"
-    with monkeypatch.context() as patch:
-        interrupt_at(patch, 9)
-        with pytest.raises(KeyboardInterrupt):
-            run(sparse, output, dense)
-    broken = tmp_path / "tuned.work" / "checkpoint-3"
+def cut_off_checkpoint(work: Path) -> None:
+    broken = work / "checkpoint-3"
     broken.mkdir()
     (broken / "model.safetensors").write_bytes(b"half")
     (broken / "trainer_state.json").write_text('{"global_step": 3, "log_hi')
+
+
+@pytest.mark.parametrize(
+    ("cut_off", "logged"), [(cut_off_log, [1, *range(3, 9)]), (cut_off_checkpoint, list(range(1, 9)))]
+)
+def test_what_was_cut_off_while_written_is_passed_over(
+    cut_off: Callable[[Path], None],
+    logged: list[int],
+    sparse: Path,
+    dense: Path,
+    uninterrupted: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = tmp_path / "tuned"
+    run_until(9, monkeypatch, sparse, output, dense)
+    cut_off(tmp_path / "tuned.work")
     run(sparse, output, dense)
-    expected, found = weights(uninterrupted), weights(output)
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert same(uninterrupted, output)
+    steps = [line["step"] for line in read_log(output / "tune-log.jsonl")]
+    assert steps in (list(range(1, 9)), logged)  # but for the line that was lost
 
 
 def test_finished_is_not_repeated_and_other_settings_are_refused(
@@ -241,10 +242,7 @@ def test_an_unfinished_run_with_other_settings_is_refused_until_overwritten(
     sparse: Path, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "tuned"
-    with monkeypatch.context() as patch:
-        interrupt_at(patch, 5)
-        with pytest.raises(KeyboardInterrupt):
-            run(sparse, output, dense)
+    run_until(5, monkeypatch, sparse, output, dense)
     short = SETTINGS.model_copy(update={"max_steps": 1})
     with pytest.raises(CutworkError, match=r"unfinished run with another max_steps \(8, now 1\)"):
         run(sparse, output, dense, short)

@@ -250,7 +250,7 @@ def test_padding_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_teacher_is_needed_for_its_losses(tmp_path: Path) -> None:
-    with pytest.raises(CutworkError, match="give one"):
+    with pytest.raises(CutworkError, match="give the dense model as --teacher"):
         SparseTrainer(
             model=llama(),
             args=TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True),

@@ -105,7 +105,7 @@ struct PairAttention {
 struct BfloatAttention {
   Features needs;  // more than its set does
   AttentionKernels cached;
-  PairAttention step;
+  PairAttention step;  // null functions where rows of a step are attended to as those of a cache
 };
 
 }  // namespace cutwork

@@ -10,6 +10,7 @@ namespace {
 
 namespace floats {
 #include "kernels/floats/avx512.inc"
+#include "kernels/floats/bfloats_avx512.inc"
 }  // namespace floats
 
 namespace attention {

@@ -4,6 +4,9 @@
 #include "kernels/set.h"
 
 namespace cutwork {
+// Of sets/neonbf16.cpp, for processors that have its instructions too.
+extern const BfloatAttention neonbf16;
+
 namespace {
 
 #include "kernels/common.inc"
@@ -36,11 +39,16 @@ using CodeDots = FloatDots<int8_t>;
 
 #include "kernels/set.inc"
 
+constexpr Kernels with_bfloats(Kernels kernels) {
+  kernels.bfloat_attention = &neonbf16;
+  return kernels;
+}
+
 }  // namespace
 
 namespace sets {
 extern const Isa neondot;
-constinit const Isa neondot = {.name = "neondot", .needs = kCompiledFor, .kernels = kKernels};
+constinit const Isa neondot = {.name = "neondot", .needs = kCompiledFor, .kernels = with_bfloats(kKernels)};
 }  // namespace sets
 
 }  // namespace cutwork

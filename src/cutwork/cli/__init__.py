@@ -69,6 +69,9 @@ _NOISY = ("torchao", "torch.utils._pytree")
 # In what torch says, which has a kind of its own for GPUs only, where there is no memory left.
 _OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator")
 
+# In what Python and the native module say where the system starts no more threads.
+_NO_THREADS = ("start new thread", "refuses to start")
+
 # What is wrong with a path or its disk, not with the program.
 _OF_PATHS = (
     errno.ENOSPC, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR,
@@ -145,6 +148,10 @@ def main() -> None:
         if any(said in str(error) for said in _OUT_OF_MEMORY):
             _fail(
                 "out of memory; lower micro_batch_size or max_length, or set gradient_checkpointing (see cutwork tune)"
+            )
+        if any(said in str(error) for said in _NO_THREADS):
+            _fail(
+                "the system starts no more threads: too little memory or too few processes are allowed (see ulimit -a)"
             )
         if "home directory" not in str(error):
             raise

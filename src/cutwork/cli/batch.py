@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from cutwork.cli.console import waits_for
-from cutwork.cli.loading import AdaptersOption, ModelArgument, loads_model, named_adapters
+from cutwork.cli.loading import AdaptersOption, loads_model, named_adapters, named_model, with_draft
 from cutwork.cli.options import Overwrite
 from cutwork.progress import progress_bar
 from cutwork.store.journal import refuse_existing
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 @loads_model(batches=True)
 def batch(
-    model: ModelArgument,
+    given: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Model directory or Hub name; NAME=MODEL answers under a name.")
+    ],
     source: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="Requests in OpenAI's batch format.")],
     output: Annotated[Path, typer.Argument(metavar="OUT.jsonl", help="Where the answers go.")],
     loading: "LoadOptions",
@@ -28,23 +30,28 @@ def batch(
 ) -> None:
     """Answer every request of a file; interrupted, the same command goes on where it stopped.
 
-    A request's "model" must be the directory's name or an adapter's, or be left out.
+    A request's "model" must be the model's name, which is its directory's unless NAME=MODEL gives another, or an
+    adapter's, or be left out.
 
     Example: [bold]cutwork batch out/smollm2-gsm/packed/sparse-int8 questions.jsonl answers.jsonl[/bold]
+
+    Example: [bold]cutwork batch gpt-4o-mini=out/packed questions.jsonl answers.jsonl[/bold]  (as the file's requests
+    call it)
     """
     refuse_existing(output, overwrite, source)
     from cutwork.engine.model import Model
-    from cutwork.serve.batch import read_requests, run_batch
+    from cutwork.serve.batch import check_models, read_requests, run_batch
 
     adapters = named_adapters(adapter)
-    read_requests(source)  # what is wrong with the file is told before the model is loaded
+    name, model = named_model(given)
+    check_models(read_requests(source), (name, *adapters))  # what is wrong is told before the model is loaded
     console = Console(stderr=True)
     with progress_bar(console) as bar:
         task = bar.add_task("answering", total=None)
-        loaded = Model.load(model, **(loading | {"max_batch": max_batch, "adapters": adapters}))
+        loaded = Model.load(model, **(with_draft(loading, model) | {"max_batch": max_batch, "adapters": adapters}))
         try:
             result = run_batch(
-                {Path(model).resolve().name: loaded},
+                {name: loaded},
                 source,
                 output,
                 adapters={name: Path(path) for name, path in adapters.items()},

@@ -5,9 +5,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from cutwork.cli.console import console, print_json, table
+from cutwork.cli.console import Listing, console, print_json
 from cutwork.cli.loading import ModelArgument, check_writes_text, loads_model
 from cutwork.cli.options import Json
 from cutwork.errors import CutworkError
@@ -85,10 +84,10 @@ def bench(
     out.print(f"[dim]{machine['cpu']}, {machine['isa']}, {machine['threads']} threads; medians of {repeats}[/dim]")
 
 
-def _table(rows: dict[str, dict[str, Any]], settings: dict[str, int]) -> Table:
+def _table(rows: dict[str, dict[str, Any]], settings: dict[str, int]) -> Listing:
     title = "prompt {prompt_tokens}, decode {decode_tokens}, batch {batch}".format(**settings)
     numbers = "sparsity|weights MB|prefill tok/s|decode tok/s|ms/token|p95|load s|speed-up"
-    result = table(title, "model", numbers)
+    result = Listing(title, "model", numbers, "load s|p95|sparsity|weights MB|ms/token")
     base = next(reversed(rows.values()))  # the last one given is what the others are compared with
     for path, row in rows.items():
         prefill = row["prefill_tokens_per_second"] / base["prefill_tokens_per_second"]

@@ -8,7 +8,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from cutwork.cli.console import console, print_json, table
+from cutwork.cli.console import Listing, console, print_json
 from cutwork.cli.options import Json
 from cutwork.cli.training import (
     CheckpointArgument,
@@ -226,12 +226,13 @@ def _print_frontier(report: dict[str, Any]) -> None:
     from cutwork.compress.menu import Choice
 
     out = console()
-    numbers = "speed-up|ms|MB|zeros|KL"
     points = report["frontiers"]["zeros and bits"]
-    shown = table(f"predicted for {report['for']}, before any training", numbers, "head|most linears")
+    shown = Listing(
+        f"predicted for {report['for']}, before any training", "most linears|head", "speed-up|ms|MB|zeros|KL"
+    )
     choices = [Choice(**{key: value for key, value in point.items() if key != "by_kind"}) for point in points]
-    for row in rows(choices):
-        shown.add_row(*row)
+    for *numbers, head, linears in rows(choices):
+        shown.add_row(linears, head, *numbers)
     out.print(shown)
     if "choice" in report:
         chosen = Choice(**report["choice"])

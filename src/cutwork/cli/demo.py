@@ -12,8 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from cutwork.cli.console import print_json
-from cutwork.cli.console import table as new_table
+from cutwork.cli.console import Listing, print_json
 from cutwork.cli.options import Json
 from cutwork.errors import CutworkError
 
@@ -141,10 +140,10 @@ def _panels(answers: list[Answer]) -> Table:
     return grid
 
 
-def _table(answers: list[Answer], results: dict[str, Any]) -> Table:
+def _table(answers: list[Answer], results: dict[str, Any]) -> Listing:
     machine = results["machine"]
     title = f"accuracy: measured by the run on {machine['cpu']}; speed: this one answer, here"
-    result = new_table(title, "model", "zeros|memory MB|first token ms|tokens/s|accuracy")
+    result = Listing(title, "model", "zeros|memory MB|first token ms|tokens/s|accuracy")
     for answer in answers:
         result.add_row(
             answer.model,

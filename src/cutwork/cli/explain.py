@@ -1,16 +1,16 @@
 """`cutwork explain`: what is stored how, what a token costs, and where its time goes."""
 
-import re
 from collections import defaultdict
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cutwork.cli.console import console, print_json, table
+from cutwork.cli.console import Listing, console, print_json
 from cutwork.cli.loading import ModelArgument, loads_model
 from cutwork.cli.options import Json
 from cutwork.errors import CutworkError
+from cutwork.store.block_names import of_any_block
 
 if TYPE_CHECKING:
     from cutwork.engine.backend import Costs
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from cutwork.engine.load_options import LoadOptions
     from cutwork.engine.model import Model
 
-_LAYER = re.compile(r"\.\d+\.")
 _NEARLY = 0.02  # of zeros above the point where a bitmask breaks even: what its offsets and padding may cost
 
 
@@ -100,7 +99,7 @@ def _weight_rows(model: "Model", profile: "StepProfile", every_layer: bool) -> l
     predictions: dict[tuple[str, ...], list[tuple[str, float]]] = defaultdict(list)
     for op in profile.ops:
         if op.weights:
-            key = op.weights if every_layer else tuple(_LAYER.sub(".*.", name) for name in op.weights)
+            key = op.weights if every_layer else tuple(of_any_block(name) for name in op.weights)
             groups[key].append((op.weights, op.seconds))
             count = 1 if op.kind == "logits" else profile.tokens
             predictions[key] += [_predict(model, model.weights[name], count) for name in op.weights]
@@ -181,7 +180,8 @@ def _print(summary: dict[str, Any], rows: list[dict[str, Any]], others: list[dic
         + ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in summary["memory"].items())
     )
     title = f"a step of {summary['tokens']} token(s) after {summary['context']}"
-    listing = table(title, "weights|shape|encoding|kernel", "layers|sparsity|bits/w|MB|predicted|ms|GB/s|share")
+    numbers = "layers|sparsity|bits/w|MB|predicted|ms|GB/s|share"
+    listing = Listing(title, "weights|shape|encoding|kernel", numbers, "predicted|bits/w|kernel|layers|shape|GB/s")
     for row in rows:
         listing.add_row(
             _short(row["weights"]),
@@ -199,7 +199,7 @@ def _print(summary: dict[str, Any], rows: list[dict[str, Any]], others: list[dic
         )
     for row in others:
         blanks = [""] * 8
-        listing.add_row(f"[dim]{row['kind']}[/dim]", *blanks, f"{row['ms']:.3f}", "", f"{row['share']:.1%}")
+        listing.add_row(row["kind"], *blanks, f"{row['ms']:.3f}", "", f"{row['share']:.1%}")
     out.print(listing)
     for note in sorted({row["note"] for row in rows} - {""}):
         out.print(f"{note}: {', '.join(_short(row['weights']) for row in rows if row['note'] == note)}")

@@ -2,9 +2,7 @@
 
 from dataclasses import asdict
 
-from rich.table import Table
-
-from cutwork.cli.console import console, print_json
+from cutwork.cli.console import Listing, console, print_json
 from cutwork.cli.options import Json
 
 
@@ -19,9 +17,7 @@ def list_models(as_json: Json = False) -> None:
     if as_json:
         print_json([asdict(model) | {"path": str(model.path), "used": model.used.isoformat()} for model in found])
         return
-    table = Table(box=None, pad_edge=False)
-    for name in ("model", "revision", "MB", "last used"):
-        table.add_column(name, overflow="fold")
+    listing = Listing("", "model|revision", "MB|last used", "revision")
     for model in found:
-        table.add_row(model.name, model.revision[:12], f"{model.size / 1e6:,.0f}", f"{model.used:%Y-%m-%d %H:%M}")
-    console().print(table if found else "no models; cutwork pull OWNER/NAME downloads one")
+        listing.add_row(model.name, model.revision[:12], f"{model.size / 1e6:,.0f}", f"{model.used:%Y-%m-%d %H:%M}")
+    console().print(listing if found else "no models; cutwork pull OWNER/NAME downloads one")

@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -45,6 +46,14 @@ def check_writes_text(model: "Model") -> None:
     model.check_writes()
     if model.architecture.kind == "speech":
         raise CutworkError("this model hears speech; use cutwork transcribe")
+
+
+def named_model(given: str) -> tuple[str, str]:
+    """(name to answer under, model) of MODEL or NAME=MODEL: the directory's name unless another is given."""
+    name, _, path = given.partition("=")
+    if name and path and not Path(given).exists():
+        return name, path
+    return (Path(given).resolve().name if Path(given).is_dir() else given), given
 
 
 def named_adapters(given: Sequence[str] | None) -> dict[str, str]:

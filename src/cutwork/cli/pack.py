@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from cutwork.cli.console import print_json
+from cutwork.cli.console import Listing, console, print_json
 from cutwork.cli.options import Json, Overwrite
 from cutwork.errors import CutworkError
 from cutwork.progress import progress_bar
@@ -79,7 +77,7 @@ def _restore(source: Path, output: Path, overwrite: bool, as_json: bool) -> None
     if as_json:
         print_json({"output": str(output), "bytes": nbytes})
     else:
-        Console().print(f"{output}: checkpoint of {_megabytes(nbytes)}", highlight=False)
+        console().print(f"{output}: checkpoint of {_megabytes(nbytes)}")
 
 
 @contextmanager
@@ -103,15 +101,11 @@ def _as_dict(summary: "PackSummary", output: Path) -> dict[str, object]:
 
 
 def _print(summary: "PackSummary", output: Path) -> None:
-    console = Console(soft_wrap=True)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("weight", "shape", "stored as"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("zeros", "size", "of dense"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    out = console()
+    listing = Listing("", "weight|shape|stored as", "zeros|size|of dense", "shape")
     for weight in summary.weights:
         if len(weight.shape) == 2:
-            table.add_row(
+            listing.add_row(
                 weight.name.removeprefix("model.").removesuffix(".weight"),
                 "×".join(map(str, weight.shape)),
                 f"{weight.encoding} {weight.dtype}",
@@ -119,23 +113,20 @@ def _print(summary: "PackSummary", output: Path) -> None:
                 _megabytes(weight.nbytes),
                 f"{weight.nbytes / max(weight.dense_nbytes, 1):.0%}",
             )
-    console.print(table, highlight=False)
+    out.print(listing)
     vectors = [weight for weight in summary.weights if len(weight.shape) != 2]
     size = _megabytes(sum(weight.nbytes for weight in vectors))
-    console.print(f"and {len(vectors)} norms, biases and other small tensors: {size}", highlight=False, markup=False)
+    out.print(f"and {len(vectors)} norms, biases and other small tensors: {size}", markup=False)
     masked = sum(weight.encoding != "dense" for weight in summary.weights)
     if masked:
-        console.print(
-            f"{masked} weights are stored without their zeros; {summary.sparsity:.1%} of them is zero", highlight=False
-        )
+        out.print(f"{masked} weights are stored without their zeros; {summary.sparsity:.1%} of them is zero")
     else:
-        console.print("no weight has enough zeros to leave them out: prune the model to make it smaller and faster")
+        out.print("no weight has enough zeros to leave them out: prune the model to make it smaller and faster")
     if summary.clamped:
-        console.print(f"{summary.clamped} int8 codes of -128 run as -127", highlight=False, markup=False)
-    console.print(
+        out.print(f"{summary.clamped} int8 codes of -128 run as -127", markup=False)
+    out.print(
         f"[bold]{output}[/bold]: {_megabytes(summary.nbytes)}, where dense takes {_megabytes(summary.dense_nbytes)} "
         f"and the checkpoint {_megabytes(summary.source_nbytes)}",
-        highlight=False,
     )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cutwork.cli.loading import AdaptersOption, loads_model, named_adapters, with_draft
+from cutwork.cli.loading import AdaptersOption, loads_model, named_adapters, named_model, with_draft
 from cutwork.errors import CutworkError
 from cutwork.serve.limits import Limits
 
@@ -101,7 +101,7 @@ def serve(
     log_as_json()
     named: dict[str, Source] = {}
     for given in models:
-        name, path = _name(given)
+        name, path = named_model(given)
         if name in named:
             raise CutworkError(f"two models are called {name}; tell them apart with NAME=MODEL")
         load = partial(Model.load, path, **(with_draft(loading, path) | {"max_batch": max_batch, "adapters": adapters}))
@@ -175,14 +175,6 @@ def _raise_file_limit() -> int:
         return most if soft == resource.RLIM_INFINITY else soft
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     return wanted
-
-
-def _name(given: str) -> tuple[str, str]:
-    """(name to serve it under, model): the directory's name unless another is given."""
-    name, equals, path = given.partition("=")
-    if equals and name and "/" not in name:
-        return name, path
-    return (Path(given).resolve().name if Path(given).is_dir() else given), given
 
 
 def _bind(host: str, port: int) -> socket.socket:

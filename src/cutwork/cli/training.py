@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from pydantic import ValidationError
 
-from cutwork.cli.console import console, print_json, table
+from cutwork.cli.console import Listing, console, print_json
 from cutwork.errors import CutworkError
 from cutwork.recipe import Long, Settings, TaskSettings, TokenWeights, load_recipe
 from cutwork.tasks.load import LEFT_TO_EVAL, generated, hold_out, load_task, of_rows, training_rows
@@ -134,7 +134,8 @@ def print_layers(report: dict[str, Any], title: str, output: Path, as_json: bool
         print_json({"output": str(output), **report})
         return
     error = "output_error" if "output_error" in report["layers"][0] else "weight_error"
-    shown = table(title, "layer|shape", f"zeros|{error.replace('_', ' ')}|dead|damping|seconds")
+    numbers = f"zeros|{error.replace('_', ' ')}|dead|damping|seconds"
+    shown = Listing(title, "layer|shape", numbers, "damping|dead|seconds|shape")
     for layer in report["layers"]:
         shown.add_row(
             layer["name"],

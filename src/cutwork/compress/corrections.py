@@ -14,9 +14,10 @@ from typing import Any
 from rich.console import Console
 from torch import Tensor, nn
 
-from cutwork.compress.linear_errors import PRUNED, ROUNDED, Cost, LinearErrors, place
+from cutwork.compress.linear_errors import PRUNED, ROUNDED, Cost, LinearErrors
 from cutwork.compress.sensitivity import Damage, divergences
 from cutwork.quantize.qat import round_activations
+from cutwork.store.block_names import place
 from cutwork.torch_models.blocks import out_in
 
 _MOST = 4.0  # times as much, or as little: more is noise

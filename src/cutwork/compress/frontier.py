@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from cutwork.compress.candidates import Candidate
-from cutwork.compress.linear_errors import place
 from cutwork.compress.menu import HEAD, Choice, Menu
 from cutwork.measure.report.style import BLUE, GREEN, GREY, ORANGE, frame, new_figure, titled_png
+from cutwork.store.block_names import place
 
 ALLOWED: dict[str, Callable[[Candidate], bool]] = {
     "zeros and bits": lambda _: True,

@@ -28,6 +28,7 @@ from cutwork.prune.sparsegpt import sparsegpt
 from cutwork.quantize.gptq import gptq
 from cutwork.quantize.schemes import grid_of, kept
 from cutwork.recipe import Scheme
+from cutwork.store.block_names import place
 from cutwork.torch_models.blocks import out_in
 
 _EVERY = 6  # of so many blocks one tells how a pruner compares with SparseGPT
@@ -105,13 +106,6 @@ def linear_errors(
     for name, linear in found.items():
         _scale(linear.costs, *place(name), ratios)
     return found
-
-
-def place(name: str) -> tuple[int, str]:
-    """(the number of a linear's block, what it is called there)."""
-    parts = name.split(".")
-    at = next((i for i, part in enumerate(parts) if part.isdigit()), -1)
-    return (int(parts[at]), ".".join(parts[at + 1 :])) if at >= 0 else (0, name)
 
 
 class _Judge:

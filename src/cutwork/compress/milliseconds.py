@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -20,7 +20,6 @@ from rich.console import Console
 
 from cutwork.architectures import architecture_of, build_plan
 from cutwork.compress.candidates import CANDIDATES, DENSE, Candidate
-from cutwork.engine.backend import Weight
 from cutwork.engine.explain import StepProfile, profile_step
 from cutwork.engine.load_options import LoadOptions
 from cutwork.engine.model import Model
@@ -39,6 +38,7 @@ from cutwork.plan.ops import Linear, Logits, Op
 from cutwork.progress import progress_bar
 from cutwork.quantize.rtn import rtn
 from cutwork.quantize.schemes import grid_of
+from cutwork.recipe import Scheme
 from cutwork.store import bfloat16
 
 Purpose = Literal["decode", "prefill", "batch16"]
@@ -86,27 +86,30 @@ class Steps:
         """Of the decoder-only model in a directory. Raises CutworkError for what cannot be loaded."""
         if not have_measured():
             measure_costs()  # by which weights are laid out
-        packed = _in_bfloat16(model_dir)
+        packed = in_bfloat16(model_dir)
         plan = build_plan(packed.config)
         head, blocks = (_read(plan, kind) for kind in (Logits, Linear))
-        linears: dict[str, dict[str, Price]] = {name: {} for name in blocks}
-        of_head: dict[str, Price] = {}
-        others: list[Price] = []
+        quickest: dict[Candidate, _Load] = {}
         with progress_bar(console) as progress:
             in_turn = _in_turn(candidates)
             for candidate in progress.track(_in_rounds(in_turn), len(in_turn) * _ROUNDS[1], description="milliseconds"):
-                anew = _of_random_numbers(packed, plan, candidate, group_size)
-                with Model(anew, **_options(anew, purpose, threads)) as model:
-                    seconds = _seconds(model, purpose)
-                    for name in blocks:
-                        if candidate.fits(*plan.weights[name]):
-                            _keep_least(linears[name], candidate.label, model.weights[name], seconds[name])
-                    if not candidate.sparsity:  # all that is read is like the candidate then
-                        _keep_least(of_head, candidate.label, model.weights[head[0]], seconds[head[0]])
-                    own = {id(model.weights[name]) for name in (*blocks, *head)}
-                    rest = {id(each): each.nbytes for each in model.weights.values() if id(each) not in own}
-                others.append(Price(1e3 * seconds[_OTHER], float(sum(rest.values()))))
-        return cls(linears, of_head, min(others, key=lambda price: price.milliseconds))
+                anew = random_model(packed, plan, dict.fromkeys(blocks, candidate), candidate.scheme, group_size)
+                with Model(anew, **options_for(anew, purpose, threads)) as model:
+                    load = _Load.of(model, purpose)
+                if candidate not in quickest or load.total < quickest[candidate].total:
+                    quickest[candidate] = load
+        linears = {
+            name: {
+                candidate.label: load.price(name)
+                for candidate, load in quickest.items()
+                if candidate.fits(*plan.weights[name])
+            }
+            for name in blocks
+        }
+        # All that is read is like the candidate where there are no zeros.
+        of_head = {each.label: load.price(head[0]) for each, load in quickest.items() if not each.sparsity}
+        others = [load.price(_OTHER) for load in quickest.values()]
+        return cls(linears, of_head, Price(median(price.milliseconds for price in others), others[0].nbytes))
 
     def as_json(self) -> dict[str, Any]:
         """Plain numbers."""
@@ -138,42 +141,78 @@ def _in_rounds(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
         yield from candidates
 
 
-def _keep_least(prices: dict[str, Price], label: str, weight: Weight, seconds: float) -> None:
-    if label not in prices or 1e3 * seconds < prices[label].milliseconds:
-        prices[label] = Price(1e3 * seconds, float(weight.nbytes + weight.reordered_bytes))
-
-
-def _in_bfloat16(model_dir: Path) -> PackedModel:
+def in_bfloat16(model_dir: Path) -> PackedModel:
     """The model as it is packed in the end: what stays as it is counts with the bytes that it has there."""
     source = SourceCheckpoint(model_dir)
     weights = {name: convert(name, source.weight(name), "bf16") for name in source.names}
     return PackedModel(model_dir, source.config, weights, Source(kind=source.kind))
 
 
-def _of_random_numbers(packed: PackedModel, plan: Plan, candidate: Candidate, group_size: int) -> PackedModel:
-    """A model whose linears are random numbers stored as a candidate, and its head in the candidate's number format."""
+def random_model(
+    packed: PackedModel, plan: Plan, linears: Mapping[str, Candidate], head: Scheme | None, group_size: int
+) -> PackedModel:
+    """A model whose linears, by their names in plans, are random numbers stored as candidates, and its head in a number
+    format."""
     architecture, example = architecture_of(packed.config), cache(_example)
     stored = {architecture.plan_name(name): name for name in packed.weights}
+    of_head = replace(DENSE, scheme=head)
     anew = {
-        stored.get(name, architecture.embedding): example(of, *plan.weights[name], group_size, kind is Logits)
-        for kind, of in ((Linear, candidate), (Logits, replace(DENSE, scheme=candidate.scheme)))
-        for name in _read(plan, kind)
+        stored.get(name, architecture.embedding): example(of, *plan.weights[name], group_size, name not in linears)
+        for name, of in {**linears, **dict.fromkeys(_read(plan, Logits), of_head)}.items()
     }
     return replace(packed, weights={**packed.weights, **anew})
 
 
-def _options(model: PackedModel, purpose: Purpose, threads: int) -> LoadOptions:
+def options_for(model: PackedModel, purpose: Purpose, threads: int) -> LoadOptions:
+    """How a model is loaded whose step is timed."""
     reorder = False if purpose == "decode" else None  # as the commands where much comes at once do
     context = room(model.config, _CONTEXT + TOKENS[purpose])
     sequences = SEQUENCES[purpose]
     return {"threads": threads, "max_batch": sequences, "max_context": context, "reorder_weights": reorder}
 
 
-def _seconds(model: Model, purpose: Purpose) -> dict[str, float]:
-    """Of each weight that an op multiplies by, by its name in plans, and of all other ops.
+@dataclass(frozen=True)
+class _Load:
+    """What a step took after one load of a model, and bytes: of each weight that ops multiply by, by its name in plans,
+    and of the others together."""
 
-    Ops of the same shapes are alike, so all have the median of theirs. An op's weights share its time by their rows.
-    """
+    seconds: Mapping[str, float]
+    nbytes: Mapping[str, float]
+
+    @classmethod
+    def of(cls, model: Model, purpose: Purpose) -> Self:
+        """Of the quickest steps of a while. Ops of the same shapes are alike, so all have the mean of theirs, and all
+        together what the step took. An op's weights share its time by their rows."""
+        ops = quickest_step(model, purpose).ops
+        shapes = model.plan.weights
+        alike: dict[Any, list[float]] = defaultdict(list)
+        for op in ops:
+            alike[op.kind, tuple(shapes[name] for name in op.weights)].append(op.seconds)
+        seconds = {_OTHER: sum(op.seconds for op in ops if not op.weights)}
+        for op in ops:
+            each = mean(alike[op.kind, tuple(shapes[name] for name in op.weights)])
+            rows = sum(shapes[name][0] for name in op.weights)
+            seconds |= {name: each * shapes[name][0] / rows for name in op.weights}
+        read = {name: model.weights[name] for name in seconds if name != _OTHER}
+        others = {id(weight): weight for weight in model.weights.values()}
+        for weight in read.values():
+            others.pop(id(weight), None)
+        nbytes = {name: float(weight.nbytes + weight.reordered_bytes) for name, weight in read.items()}
+        nbytes[_OTHER] = float(sum(weight.nbytes for weight in others.values()))
+        return cls(seconds, nbytes)
+
+    @property
+    def total(self) -> float:
+        """Seconds of the whole step."""
+        return sum(self.seconds.values())
+
+    def price(self, name: str) -> Price:
+        """Of a weight."""
+        return Price(1e3 * self.seconds[name], self.nbytes[name])
+
+
+def quickest_step(model: Model, purpose: Purpose) -> StepProfile:
+    """The quickest of the steps of `_LEAST_SECONDS`, of each of whose ops the median of a few counts."""
     context = 0 if purpose == "prefill" else min(_CONTEXT, model.max_context - 1)
     tokens = min(TOKENS[purpose], model.max_context - context)
     step = partial(profile_step, sequences=SEQUENCES[purpose], tokens=tokens, context=context, repeats=_STEPS)
@@ -181,17 +220,7 @@ def _seconds(model: Model, purpose: Purpose) -> dict[str, float]:
     end = time.perf_counter() + _LEAST_SECONDS
     while not profiles or time.perf_counter() < end:
         profiles.append(step(model))
-    least = min(profiles, key=lambda profile: profile.seconds).ops
-    shapes = model.plan.weights
-    alike: dict[Any, list[float]] = defaultdict(list)
-    for op in least:
-        alike[op.kind, tuple(shapes[name] for name in op.weights)].append(op.seconds)
-    found = {_OTHER: sum(op.seconds for op in least if not op.weights)}
-    for op in least:
-        seconds = median(alike[op.kind, tuple(shapes[name] for name in op.weights)])
-        rows = sum(shapes[name][0] for name in op.weights)
-        found |= {name: seconds * shapes[name][0] / rows for name in op.weights}
-    return found
+    return min(profiles, key=lambda profile: profile.seconds)
 
 
 def _read(plan: Plan, kind: type[Op]) -> list[str]:

@@ -1,5 +1,6 @@
 """What runs the plan, the native module or the reference in NumPy, and what the engine asks of either."""
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -11,6 +12,7 @@ from cutwork.errors import CutworkError
 from cutwork.pack.record import Encoding
 from cutwork.plan.layout import Span
 
+log = logging.getLogger("cutwork.engine")
 BackendName = Literal["auto", "native", "reference"]
 
 
@@ -251,6 +253,23 @@ def choose(name: BackendName) -> Backend:
 
         return reference
     return native()
+
+
+def threads_for(backend: Backend, wanted: int) -> int:
+    """So many threads, or for 0 one for each CPU that this process may use; that more are slower is said once."""
+    cpus = int(backend.default_threads())
+    if wanted > cpus and hasattr(backend, "Costs"):  # the reference has nothing to do with them
+        _warn(wanted, cpus)
+    return wanted or cpus
+
+
+@cache
+def _warn(threads: int, cpus: int) -> None:
+    log.warning(
+        "%d threads are slower than %d, as this process may use no more CPUs than that; threads 0 takes them all",
+        threads,
+        cpus,
+    )
 
 
 class NativeBackend(Backend, Protocol):

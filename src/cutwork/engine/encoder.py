@@ -10,6 +10,7 @@ from cutwork.engine.adapters import NO_ADAPTER
 from cutwork.engine.backend import Executor
 from cutwork.engine.decoding.blocks import BlockCache, Table
 from cutwork.engine.step import Part, check_padding, run_step, table_rows
+from cutwork.engine.tokenizer import token_ids
 from cutwork.errors import CutworkError
 from cutwork.plan.builder import Plan
 from cutwork.plan.ops import Input
@@ -82,7 +83,7 @@ class Encoder:
         return self.input([int(self._padding == 0)] * length)
 
     def _tokens(self, source: Sequence[int] | np.ndarray) -> np.ndarray:
-        tokens = [int(token) for token in source]
+        tokens = token_ids(source)
         for token in tokens:
             if not 0 <= token < self.vocabulary:
                 raise CutworkError(f"token {token} is not in the vocabulary of {self.vocabulary} tokens")

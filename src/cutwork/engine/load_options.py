@@ -7,7 +7,7 @@ from typing import Literal, TypedDict, get_args
 from cutwork.engine.adapters import check_names, number_of
 from cutwork.engine.backend import BackendName
 from cutwork.engine.weights.cache_size import CacheDType
-from cutwork.errors import CutworkError, check_known
+from cutwork.errors import CutworkError, check_options
 from cutwork.pack.rounding import Rounding
 
 LOOKUP = "ngram"  # in place of a draft model
@@ -52,7 +52,7 @@ _DEFAULTS: LoadOptions = {
 
 def with_defaults(given: LoadOptions) -> LoadOptions:
     """All options, those given and the others' defaults. Raises CutworkError for one unknown or out of range."""
-    check_known(given, _DEFAULTS)
+    check_options(given, LoadOptions)
     options = _DEFAULTS | given
     threads, max_batch, cache_dtype = options["threads"], options["max_batch"], options["cache_dtype"]
     if not 0 <= threads <= 1024 or max_batch < 1:

@@ -1,8 +1,7 @@
 """`Model`: load a model directory and make text with it."""
 
 import logging
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -16,7 +15,7 @@ from cutwork.architectures import architecture_of
 from cutwork.engine import reading
 from cutwork.engine.adapters import number_of
 from cutwork.engine.assemble import assemble
-from cutwork.engine.backend import Backend, Costs, Executor, Weight, choose
+from cutwork.engine.backend import Backend, Costs, Executor, Weight, choose, threads_for
 from cutwork.engine.chat.template import ChatTemplate, render_chat
 from cutwork.engine.classification.classifier import Classifier, Label, Span
 from cutwork.engine.decoding import perplexity as measure
@@ -45,12 +44,13 @@ from cutwork.engine.speech.adapter import Audio, open_transcription
 from cutwork.engine.speech.options import options_from
 from cutwork.engine.speech.segments import Segment, Transcript
 from cutwork.engine.speech.transcribe import TranscriptionProgress
-from cutwork.engine.tokenizer import encode, load_tokenizer
+from cutwork.engine.tokenizer import a_list, encode, load_tokenizer, token_ids
 from cutwork.engine.translation import NUM_BEAMS, TranslateOptions, TranslationProgress, translate
 from cutwork.engine.weights.arrange import Layout
 from cutwork.engine.weights.costs import load_costs
 from cutwork.errors import CutworkError, closed, damaged_if_not_understood
 from cutwork.pack.reader import PackedModel
+from cutwork.store.block_names import in_block
 
 log = logging.getLogger("cutwork.engine")
 Prompt = str | Sequence[int]
@@ -72,7 +72,7 @@ class Model:
         self.path, self.config = packed.path, packed.config
         self.architecture = architecture_of(packed.config)
         module = choose(options["backend"])
-        self.threads = options["threads"] = options["threads"] or int(module.default_threads())
+        self.threads = options["threads"] = threads_for(module, options["threads"])
         self.isa = _isa(module)
         self.costs: Costs | None = load_costs() if hasattr(module, "Costs") else None
         with ThreadPoolExecutor(1) as beside:  # importing what reads tokenizers takes as long as checking the weights
@@ -188,19 +188,21 @@ class Model:
         of rules, repetition_penalty, length_penalty and early_stopping goes before these defaults; what it says of
         draws, num_beams and the longest answer does not.
 
-        Raises CutworkError for an empty prompt, one that does not fit the context, or an option out of range.
+        Raises CutworkError for what is no prompt or an empty one, one that does not fit the context, or an option out
+        of range.
 
             model.generate("Once upon a time", max_new_tokens=64, temperature=0.8, top_p=0.95, seed=1).text
             for piece in model.generate("Once upon a time", stream=True):
                 print(piece, end="", flush=True)
         """
-        single = isinstance(prompt, str) or (len(prompt) > 0 and isinstance(prompt[0], int | np.integer))
-        if not single and len(prompt) == 0:
+        several = isinstance(prompt, Collection) and not isinstance(prompt, str | bytes)
+        if several and len(prompt) == 0:
             raise CutworkError("the prompt is empty")
+        single = not several or isinstance(next(iter(prompt)), int | np.integer)
         prompts: Sequence[Any] = [prompt] if single else prompt
         if stream and not single:
             raise CutworkError("only one prompt can be streamed; leave out stream=True for a list of prompts")
-        tokens = [self.encode(item) if isinstance(item, str) else [int(token) for token in item] for item in prompts]
+        tokens = [self.encode(item) if isinstance(item, str) else token_ids(item) for item in prompts]
         if len(prompts) > 1 and options.get("constraint") is not None:
             raise CutworkError("a constraint follows one answer; give one prompt at a time")
         if stream:
@@ -262,8 +264,7 @@ class Model:
 
             model.translate(["Good morning.", "How are you?"], num_beams=5)
         """
-        texts = [text] if isinstance(text, str) else text
-        results = translate(self, texts, progress, **options)
+        results = translate(self, a_list(text), progress, **options)
         return results[0] if isinstance(text, str) else results
 
     @overload
@@ -325,7 +326,7 @@ class Model:
 
             model.embed(["What is cutwork?", "An embroidery."]) @ model.embed("Cloth is cut away.")
         """
-        vectors = reading.embed(self, [inputs] if isinstance(inputs, str) else inputs, progress, options)
+        vectors = reading.embed(self, a_list(inputs), progress, options)
         return vectors[0] if isinstance(inputs, str) else vectors
 
     def classify(self, texts: Sequence[str | tuple[str, str]]) -> list[list[Label]] | list[list[Span]]:
@@ -417,7 +418,7 @@ class Model:
         With an encoder, tokens are the decoder's and `memory` is what it answers. adapter: as for `generate`.
         """
         number = number_of(list(self.adapters), adapter or self._adapter)
-        return np.concatenate(list(self._scorer.logits(tokens, memory, first, number)))
+        return np.concatenate(list(self._scorer.logits(token_ids(tokens), memory, first, number)))
 
     def cross_attention(
         self, tokens: Sequence[int], memory: EncodedInput, heads: Sequence[tuple[int, int]]
@@ -445,7 +446,7 @@ class Model:
         tokens in its place. adapter: as for `generate`. Raises CutworkError if the text exceeds the context.
         """
         number = number_of(list(self.adapters), adapter or self._adapter)
-        return self._scorer.token_logprobs(tokens, alternatives, memory, first, number)
+        return self._scorer.token_logprobs(token_ids(tokens), alternatives, memory, first, number)
 
     def perplexity(
         self,
@@ -460,7 +461,7 @@ class Model:
         Every token is predicted once, from at least window - stride tokens before it (the first window apart);
         stride None is `window`: windows do not overlap, and the first token of each is not predicted.
         """
-        tokens = self.encode(text) if isinstance(text, str) else [int(token) for token in text]
+        tokens = self.encode(text) if isinstance(text, str) else token_ids(text)
         window = min(window, self.max_context)
         logits = partial(self._scorer.logits, adapter=number_of(list(self.adapters), self._adapter))
         return measure.perplexity(logits, tokens[:max_tokens], window=window, stride=stride or window)
@@ -484,7 +485,7 @@ class Model:
     @property
     def sparsity(self) -> float:
         """Fraction of zeros in the linears of the blocks; those inside stored blocks (block4x1, …) do not count."""
-        blocks = [weight for name, weight in self.weights.items() if re.search(r"\.\d+\.", name)]
+        blocks = [weight for name, weight in self.weights.items() if in_block(name)]
         size = sum(weight.rows * weight.cols for weight in blocks)
         return 1.0 - int(sum(weight.nonzeros for weight in blocks)) / max(int(size), 1)
 

@@ -12,6 +12,7 @@ from cutwork.engine.classification.question import capped
 from cutwork.engine.embedding.embedder import Embedder, EmbedOptions, EmbedProgress, Input
 from cutwork.engine.embedding.hidden_states import HiddenStates
 from cutwork.engine.protocols import Reads
+from cutwork.engine.tokenizer import a_list
 from cutwork.errors import CutworkError
 from cutwork.plan.ops import Logits
 
@@ -52,7 +53,7 @@ def embed(model: Reads, inputs: Sequence[Input], progress: EmbedProgress | None,
 def classify(model: Reads, texts: Sequence[str | tuple[str, str]]) -> list[list[Label]] | list[list[Span]]:
     """See `Model.classify`."""
     classifier = _classifier(model)
-    texts = [texts] if isinstance(texts, str) else texts
+    texts = a_list(texts)
     tokens = classifier.read(texts)
     logits = classifier.logits(tokens)
     if classifier.head.of == "text":
@@ -65,8 +66,8 @@ def rank(model: Reads, query: str, documents: Sequence[str], *, raw: bool) -> np
     """See `Model.rank`."""
     classifier = _classifier(model)
     classifier.check_ranks()
-    documents = [documents] if isinstance(documents, str) else documents
-    return classifier.relevance(classifier.logits(classifier.read([(query, each) for each in documents])), raw=raw)
+    pairs = [(query, document) for document in a_list(documents)]
+    return classifier.relevance(classifier.logits(classifier.read(pairs)), raw=raw)
 
 
 def _classifier(model: Reads) -> Classifier:

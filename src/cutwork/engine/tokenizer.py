@@ -1,14 +1,17 @@
 """The model's tokenizer, from transformers without torch."""
 
 import json
+import reprlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from operator import index
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex, TypeVar
 
 from cutwork.errors import CutworkError, check_text
 
 FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json", "spiece.model")
+Item = TypeVar("Item")
 GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")  # classes that tokenizer.json describes completely
 
 
@@ -47,6 +50,8 @@ def encode(tokenizer: Any, text: str, *, special: bool = True) -> list[int]:
     """
     if tokenizer is None:
         raise CutworkError("this model directory has no tokenizer; give token ids instead of text")
+    if not isinstance(text, str):
+        raise _no_prompt(text)
     if not text:
         raise CutworkError("the prompt is empty")
     check_text(text, "the prompt")
@@ -54,6 +59,29 @@ def encode(tokenizer: Any, text: str, *, special: bool = True) -> list[int]:
     if special and len(ids) > 1 and ids[0] == ids[1] == tokenizer.bos_token_id:
         return ids[1:]
     return ids
+
+
+def token_ids(prompt: Iterable[SupportsIndex]) -> list[int]:
+    """Token ids, of whatever kind of integers. Raises CutworkError for anything else."""
+    try:
+        if not isinstance(prompt, str | bytes):
+            return [index(token) for token in prompt]
+    except TypeError:
+        pass
+    raise _no_prompt(prompt)
+
+
+def a_list(texts: str | Sequence[Item]) -> Sequence[str | Item]:
+    """A text alone as a list of one. Raises CutworkError for what is no list either."""
+    if isinstance(texts, str):
+        return [texts]
+    if not isinstance(texts, Collection) or isinstance(texts, bytes):
+        raise CutworkError(f"expected a text or a list, not {reprlib.repr(texts)}")
+    return texts
+
+
+def _no_prompt(given: object) -> CutworkError:
+    return CutworkError(f"expected text or a list of token ids, not {reprlib.repr(given)}")
 
 
 def longest_text(path: Path) -> int | None:

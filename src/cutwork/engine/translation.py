@@ -1,5 +1,6 @@
 """Translation by models with an encoder: what comes before a text, and texts of any length as batches of alike ones."""
 
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
@@ -92,6 +93,8 @@ def translate(
     """See `Model.translate`."""
     check_translates(model.config)
     assert model.encoder
+    if wrong := [text for text in texts if not isinstance(text, str)]:
+        raise CutworkError(f"expected texts to translate, not {reprlib.repr(wrong[0])}")
     before = translation_prefix(model.config) if prefix is None else prefix
     rules = answers_in(model.tokenizer, model.start_tokens, target)
 

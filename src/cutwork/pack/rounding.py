@@ -6,6 +6,7 @@ from typing import Literal
 
 from cutwork.architectures import architecture_of, linears
 from cutwork.pack.source import SourceCheckpoint
+from cutwork.store.block_names import in_block
 
 Rounding = Literal["auto", "i8", "i4"]
 
@@ -33,6 +34,6 @@ def _block_linears(source: SourceCheckpoint) -> list[str]:
         name
         for name, planned in by_plan.items()
         if planned in multiplied
-        and any(part.isdigit() for part in name.split("."))
+        and in_block(name)
         and not any(fnmatchcase(planned, pattern) for pattern in family.precise)
     ]

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,17 @@ def read_requests(source: Path) -> dict[str, dict[str, Any]]:
     if not requests:
         raise CutworkError(f"{source} holds no requests")
     return requests
+
+
+def check_models(requests: Mapping[str, dict[str, Any]], names: Sequence[str]) -> None:
+    """Raise CutworkError where no request can be answered, as each asks for a model that is none of `names`."""
+    asked = [request["body"].get("model") for request in requests.values()]
+    if all(isinstance(name, str) and name not in names for name in asked):
+        example = f"'{asked[0]}'" + (" and others" if len(set(asked)) > 1 else "")
+        raise CutworkError(
+            f"all requests ask for the model {example}, but here is {', '.join(names)}: give the model as "
+            f'{asked[0]}=MODEL, or leave "model" out of the requests'
+        )
 
 
 async def _answers(

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cutwork.errors import CutworkError
-from cutwork.recipe import TuneSettings, WeightsDType
+from cutwork.recipe import Losses, TuneSettings, WeightsDType
 from cutwork.torch_models.blocks import block_lists
 from cutwork.torch_models.load import load_model
 
@@ -30,6 +30,12 @@ def load_student(path: Path, settings: TuneSettings, attention: str) -> Any:
 def checkpoint_activations(model: Any) -> None:
     """Have the backward pass compute again what is inside a block, instead of keeping it."""
     getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+
+
+def check_teacher(losses: Losses, teacher: object | None) -> None:
+    """Raise CutworkError for losses that compare with a teacher where there is none."""
+    if losses.needs_teacher and teacher is None:
+        raise CutworkError("the kl and squarehead losses compare with a teacher; give the dense model as --teacher")
 
 
 def load_teacher(

@@ -30,6 +30,7 @@ from cutwork.tune.gradual import Schedule
 from cutwork.tune.losses import cross_entropy, kl_divergence, squarehead, teacher_energy
 from cutwork.tune.masks import Masks, local
 from cutwork.tune.optimizers import own_optimizer
+from cutwork.tune.student_and_teacher import check_teacher
 
 # Overrides that transformers has to have called whenever the optimiser has stepped. It calls them by name and would go
 # on without a word if it called them otherwise, without masks, teacher or the order in which runs resume.
@@ -88,8 +89,7 @@ class SparseTrainer(Trainer):
         self.tokens = 0  # trained on since this process began, padding included
         self._called: set[str] = set()  # of _HOOKS, in this optimiser step
         self._terms: dict[str, Tensor] = {}  # sums of the weighted loss terms since the last log
-        if losses.needs_teacher and teacher is None:
-            raise CutworkError("the kl and squarehead losses compare with a teacher; give one (--teacher)")
+        check_teacher(losses, teacher)
         if schedule is not None and self.is_fsdp_enabled:
             raise CutworkError("zeros that change while training need whole weights; use one process or DDP, not FSDP")
 

@@ -38,7 +38,7 @@ from cutwork.tune.lora import add_adapters, merge
 from cutwork.tune.malloc import kept_pages
 from cutwork.tune.masks import LostZerosError, sparsity
 from cutwork.tune.resume import REPORT, begin, begun, check_own, finished, identity, remove, resume_from
-from cutwork.tune.student_and_teacher import checkpoint_activations, load_student, load_teacher
+from cutwork.tune.student_and_teacher import check_teacher, checkpoint_activations, load_student, load_teacher
 from cutwork.tune.trainer import SparseTrainer
 
 _LOG = "tune-log.jsonl"
@@ -154,8 +154,7 @@ def tune(
             if overwrite:
                 remove(work)
         PartialState().wait_for_everyone()
-        if settings.losses.needs_teacher and teacher_dir is None:
-            raise CutworkError("the kl and squarehead losses compare with a teacher; give the dense model as --teacher")
+        check_teacher(settings.losses, teacher_dir)
         for part in filter(None, (data, measured)):
             if part.changed():
                 console.print(part.changed())

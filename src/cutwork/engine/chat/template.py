@@ -15,6 +15,7 @@ from cutwork.errors import CutworkError
 SWITCHES = ("enable_thinking", "thinking")  # what templates call the setting that turns thoughts on and off
 GIVEN = ("raise_exception", "strftime_now")  # what transformers gives every template
 TOOLS = ("tools", "xml_tools")  # the second is SmolLM3's
+_LIKE = 'each message must be like {"role": "user", "content": "text"}'
 EFFORT, BUDGET = "reasoning_effort", "thinking_budget"  # settings that some templates know
 
 
@@ -105,12 +106,14 @@ def render_chat(
     tools_name = _tools_name(tokenizer, tools) if tools else None
     if tools and tools_name is None:
         raise CutworkError("this model's chat template knows no tools; leave tools out")
+    if not isinstance(messages, Sequence):
+        raise CutworkError(f"messages are a list, and {_LIKE}")
     if not messages:
         raise CutworkError("there are no messages to answer")
     for message in messages:
         fields = [message.get(name) for name in ("role", "content")] if isinstance(message, Mapping) else [None]
         if not all(isinstance(field, str) for field in fields):
-            raise CutworkError('each message must be like {"role": "user", "content": "text"}')
+            raise CutworkError(_LIKE)
     calls = format_of(tokenizer).calls
     given = [_with_ids(message, calls.id_length) if calls else message for message in messages]
     named = {tools_name: list(tools)} if tools and tools_name else {}

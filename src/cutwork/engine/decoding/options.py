@@ -7,7 +7,7 @@ import numpy as np
 
 from cutwork.engine.decoding.beam import Beams
 from cutwork.engine.decoding.sampling import Constraint, Sampling
-from cutwork.errors import CutworkError, check_known
+from cutwork.errors import CutworkError, check_options
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -73,7 +73,7 @@ def settings_of(options: GenerateOptions) -> tuple[Sampling, Beams | None]:
 
     Raises CutworkError for an option unknown, out of range or without meaning to a beam search.
     """
-    check_known(options, GenerateOptions.__annotations__)
+    check_options(options, GenerateOptions)
     chosen = _only(options, Sampling)
     if "min_new_tokens" in chosen:
         chosen.pop("min_length", None)
@@ -87,7 +87,10 @@ def settings_of(options: GenerateOptions) -> tuple[Sampling, Beams | None]:
 def each_answer(options: GenerateOptions) -> list[GenerateOptions]:
     """The options of each answer to a prompt: a beam search finds all of its own, draws differ in their seed."""
     count = options.get("num_return_sequences", 1)
-    if count == 1 or options.get("num_beams", 1) > 1:
+    if count == 1:
+        return [options]
+    check_options(options, GenerateOptions)
+    if options.get("num_beams", 1) > 1:
         return [options]
     if count < 1:
         raise CutworkError(f"num_return_sequences must be at least 1, not {count}")

@@ -14,6 +14,7 @@ from cutwork.engine.decoding.running import NO_TOKEN, Chosen, FinishReason, Runn
 from cutwork.engine.decoding.sampling import Logprob
 from cutwork.engine.decoding.scheduler import Scheduler
 from cutwork.engine.encoder import EncodedInput
+from cutwork.engine.tokenizer import a_list
 from cutwork.errors import CutworkError
 
 
@@ -183,8 +184,7 @@ class Session:
         if more:  # beside what the model itself forbids; none at all lifts that
             options["suppress_tokens"] = [*self._usual.get("suppress_tokens", ()), *more]
         sampling, beams = settings_of(options)
-        stop = options.get("stop", ())
-        stop = [stop] if isinstance(stop, str) else list(stop)
+        stop = list(a_list(options.get("stop", ())))
         if stop and self._tokenizer is None:
             raise CutworkError("stop strings need a tokenizer, and this model has none; use token ids only")
         for name in ("logit_bias", "stop_token_ids"):

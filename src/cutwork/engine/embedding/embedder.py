@@ -10,7 +10,7 @@ from cutwork.engine.embedding.description import Description
 from cutwork.engine.embedding.hidden_states import HiddenStates
 from cutwork.engine.embedding.pooling import MODES, normalized, pool
 from cutwork.engine.embedding.texts import TextReader, Tokens
-from cutwork.errors import CutworkError, check_known
+from cutwork.errors import CutworkError, check_options
 
 EmbedProgress = Callable[[Mapping[int, np.ndarray]], None]
 Input = str | Sequence[int]
@@ -80,7 +80,7 @@ class Embedder:
 
     def check(self, options: EmbedOptions) -> None:
         """Raise CutworkError for options that are unknown, out of range or not for this model."""
-        check_known(options, EmbedOptions.__annotations__)
+        check_options(options, EmbedOptions)
         self._prompt(options)
         self._width(options)
 

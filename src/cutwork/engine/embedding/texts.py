@@ -1,11 +1,13 @@
 """Texts, and pairs of them, as the tokens that an encoder reads."""
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from cutwork.engine.tokenizer import token_ids
 from cutwork.errors import CutworkError, check_text
 
 Text = str | tuple[str, str]
@@ -36,8 +38,8 @@ class Tokens:
     @classmethod
     def of_ids(cls, ids: Sequence[int]) -> "Tokens":
         """Of token ids alone. Raises CutworkError for what is none."""
-        for token in ids:
-            if not isinstance(token, int | np.integer) or isinstance(token, bool) or not 0 <= token < 1 << 31:
+        for token in (ids := token_ids(ids)):
+            if not 0 <= token < 1 << 31:
                 raise CutworkError(f"token {token} is not in the vocabulary")
         array = np.asarray(ids, np.int32)
         return cls(array, 0 * array, array < 0, np.zeros((len(array), 2), np.int32))
@@ -79,6 +81,8 @@ class TextReader:
             first, second = map(self._plain, text)
             assert isinstance(first, str) and isinstance(second, str)
             return first, second
+        if not isinstance(text, str):
+            raise CutworkError(f"expected a text, or a pair of them as a tuple, not {reprlib.repr(text)}")
         check_text(text, "a text")
         return text.lower() if self._lower else text
 

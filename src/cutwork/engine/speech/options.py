@@ -1,10 +1,10 @@
 """How to transcribe: the arguments of `Model.transcribe`, named and preset as in faster-whisper."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from cutwork.errors import check_known, require
+from cutwork.errors import check_options, require
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
@@ -77,5 +77,5 @@ class TranscribeOptions:
 
 def options_from(keywords: Mapping[str, Any]) -> TranscribeOptions:
     """Options from keywords; CutworkError for an unknown one."""
-    check_known(keywords, [field.name for field in fields(TranscribeOptions)])
+    check_options(keywords, TranscribeOptions)
     return TranscribeOptions(**keywords)

@@ -1,6 +1,5 @@
 """A model card that is evidence: what was measured, on what, and where the zeros are."""
 
-import re
 from collections import defaultdict
 from collections.abc import Mapping
 from math import prod
@@ -12,8 +11,8 @@ from cutwork.architectures import kind_of
 from cutwork.measure.interval import wilson
 from cutwork.measure.report.tables import called, other_cells, other_headings
 from cutwork.pack.manifest import Manifest, WeightEntry
+from cutwork.store.block_names import of_any_block
 
-_LAYER = re.compile(r"\.\d+\.")
 _TASKS = {
     "text": "text-generation",
     "speech": "automatic-speech-recognition",
@@ -160,7 +159,7 @@ def _zeros(weights: Mapping[str, WeightEntry]) -> str:
     kinds: dict[tuple[str, str, str], list[WeightEntry]] = defaultdict(list)
     for name, entry in weights.items():
         if len(entry.shape) > 1:
-            kinds[_LAYER.sub(".*.", name), _shape(entry), _stored(entry)].append(entry)
+            kinds[of_any_block(name), _shape(entry), _stored(entry)].append(entry)
     lines = ["| weight | layers | shape | zeros | stored as |", "|---|--:|--:|--:|---|"]
     for (name, shape, stored), entries in kinds.items():
         found = sorted({f"{_zero(entry):.1%}" for entry in entries}, key=lambda text: float(text[:-1]))

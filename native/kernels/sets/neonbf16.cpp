@@ -1,0 +1,37 @@
+// What NEON gains where it multiplies bfloat16 in pairs (Neoverse V1 and N2, Apple M2 and later): a part of the set
+// neondot, for some of its processors.
+#include <arm_neon.h>
+
+#include "kernels/set.h"
+
+namespace cutwork {
+namespace {
+
+#include "kernels/quantize.inc"
+
+namespace floats {
+#include "kernels/floats/neon.inc"
+#include "kernels/floats/bfloats_neon.inc"
+}  // namespace floats
+
+namespace attention {
+using namespace floats;
+#include "kernels/attention/pair_dots.inc"
+using BfloatDots = PairDots;
+using CodeDots = FloatDots<int8_t>;
+#include "kernels/attention/attention.inc"
+}  // namespace attention
+
+}  // namespace
+
+extern const BfloatAttention neonbf16;
+constinit const BfloatAttention neonbf16 = {.needs = kCompiledFor,
+                                            .cached = {.scratch_bytes = attention::scratch_bytes,
+                                                       .attend = attention::attend,
+                                                       .attend_segments = attention::attend_segments,
+                                                       .finish = attention::finish,
+                                                       .weigh = attention::weigh,
+                                                       .append = attention::append},
+                                            .step = {}};
+
+}  // namespace cutwork
