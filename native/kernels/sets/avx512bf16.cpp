@@ -10,7 +10,7 @@ namespace {
 
 namespace floats {
 #include "kernels/floats/avx512.inc"
-#include "kernels/floats/bfloats_avx512.inc"
+#include "kernels/floats/avx512_bfloats.inc"
 }  // namespace floats
 
 namespace attention {

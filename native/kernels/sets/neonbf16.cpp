@@ -10,8 +10,8 @@ namespace {
 #include "kernels/quantize.inc"
 
 namespace floats {
-#include "kernels/floats/bfloats_neon.inc"
 #include "kernels/floats/neon.inc"
+#include "kernels/floats/neon_bfloats.inc"
 }  // namespace floats
 
 namespace attention {
