@@ -5,6 +5,7 @@ import signal
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # every core has a worker already; torch reads this when imported
+    os.environ.pop("COLUMNS", None)  # which the plugin sets, as if somebody wanted tables so narrow
 
 os.environ["CUTWORK_COSTS"] = "default"  # the kernels chosen must not depend on what this machine was measured to do
 
