@@ -81,3 +81,6 @@ for CPU in $CPUS; do
     -k "neon and (matches or any_mask) or transformers" tests/native/test_slots.py tests/native/test_kernels.py \
     tests/native/test_int4.py tests/native/written_parity.py "$@"
 done
+# Attention over bfloat16, which the first of the processors above do not multiply.
+[ $# -gt 0 ] || QEMU_CPU=max "$BUILD/python" -m pytest -q -p no:cacheprovider --noconftest \
+  -k "neondot and test_attention and bf16 and (1-1-64 or 9-3-20 or 8-1-33)" tests/native/test_executor_ops.py
