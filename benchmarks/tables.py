@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks import claims
 from benchmarks.common.provenance import ROOT
 from benchmarks.common.results import RESULTS, load, where
-from benchmarks.compress import advantage, choices, drafts, frontier, low_rank, promises, token_weights
+from benchmarks.compress import advantage, choices, drafts, frontier, low_rank, prices, promises, token_weights
 from benchmarks.embedding import quality as embedding_quality
 from benchmarks.embedding import speed as embedding_speed
 from benchmarks.engine import bare, encoders, harness, layouts, partition, speculative, threads
@@ -135,6 +135,7 @@ TABLES = {
     "choices, qwen": Table(choices.table, ("choices_qwen",)),
     "choices, qwen, advantage": Table(advantage.advantage_table, ("choices_qwen",)),
     "choices, qwen, verdicts": Table(choices.verdicts, ("choices_qwen",)),
+    "prices": Table(prices.table, ("prices",)),
     "token weights": Table(token_weights.table, ("token_weights",)),
     "frontier": Table(frontier.frontier_table, ("choices",)),
     "corrections": Table(low_rank.table, ("low_rank",)),

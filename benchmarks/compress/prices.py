@@ -101,20 +101,23 @@ def speedup_off(row: Mapping[str, Any], dense: Mapping[str, Any]) -> float:
     return (1 + off(dense)) / (1 + off(row)) - 1
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(result: dict[str, Any]) -> str:
     """Of each purpose and number of threads, how far off predictions are."""
+    rows = result["rows"]
     lines = [
-        "| for | threads | models | ms off, median | most | speed-ups off, median | most | prices moved, median |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
+        "| for | threads | candidates | models | ms off, median | most | speed-ups off, median | most | prices moved |",
+        "|---|--:|---|--:|--:|--:|--:|--:|--:|",
     ]
     for purpose, threads in dict.fromkeys((row["purpose"], row["threads"]) for row in rows):
         these = [row for row in rows if (row["purpose"], row["threads"]) == (purpose, threads)]
-        dense, *others = these
-        offs = [abs(off(row)) for row in these]
-        speedups = [abs(speedup_off(row, dense)) for row in others]
-        moved = median(abs(row["after"] / row["before"] - 1) for row in these)
-        cells = (median(offs), max(offs), median(speedups), max(speedups), moved)
-        lines.append(f"| {purpose} | {threads} | {len(these)} | " + " | ".join(f"{each:.1%}" for each in cells) + " |")
+        for drawn in (*dict.fromkeys(row["drawn"] for row in these), "all"):
+            some = [row for row in these if drawn in (row["drawn"], "all")]
+            offs = [abs(off(row)) for row in some]
+            speedups = [abs(speedup_off(row, these[0])) for row in some if row is not these[0]]  # the first is dense
+            moved = median(abs(row["after"] / row["before"] - 1) for row in some)
+            cells = (median(offs), max(offs), median(speedups), max(speedups), moved)
+            shares = " | ".join(f"{each:.1%}" for each in cells)
+            lines.append(f"| {purpose} | {threads} | {drawn} | {len(some)} | {shares} |")
     return "\n".join(lines)
 
 
@@ -130,8 +133,7 @@ def main() -> None:
     key = (options.purpose, options.threads)
     rows = [row for row in resume(file).get("rows", []) if (row["purpose"], row["threads"]) != key]
     rows += measure(options, Console(stderr=True, highlight=False))
-    save(file, {"rows": rows}, threads=options.threads)
-    print(table(rows))
+    print(table(save(file, {"rows": rows}, threads=options.threads)))
 
 
 if __name__ == "__main__":
