@@ -138,8 +138,10 @@ def _memory_of_groups() -> Iterator[int]:
 
 def _addresses() -> Iterator[int]:
     """Bytes that this process may still map, if that is limited: mapped files count as well."""
-    import resource  # not on Windows
-
+    try:
+        import resource
+    except ModuleNotFoundError:  # as on Windows
+        return
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     pages = _read(_OWN_MEMORY).split()
     if limit != resource.RLIM_INFINITY and pages:

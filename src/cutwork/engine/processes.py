@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-from cutwork.engine.backend import choose
+from cutwork.engine.backend import choose, threads_for
 from cutwork.engine.decoding.requests import Generation
 from cutwork.engine.load_options import LoadOptions, with_defaults
 from cutwork.engine.model import Model
@@ -33,7 +33,7 @@ class ModelProcesses:
         checked = with_defaults(options)
         if count < 1:
             raise CutworkError(f"there must be at least 1 process, not {count}")
-        threads = checked["threads"] or choose(checked["backend"]).default_threads()
+        threads = threads_for(choose(checked["backend"]), checked["threads"])
         self._loading: LoadOptions = {**checked, "threads": max(1, threads // count)}
         if checked["cache_bytes"] is None:
             self._loading["cache_bytes"] = usual_budget() // count
