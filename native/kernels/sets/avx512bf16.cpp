@@ -32,12 +32,7 @@ using namespace attention;
 extern const BfloatAttention avx512bf16;
 constinit const BfloatAttention avx512bf16 = {
     .needs = kCompiledFor,
-    .cached = {.scratch_bytes = attention::scratch_bytes,
-               .attend = attention::attend,
-               .attend_segments = attention::attend_segments,
-               .finish = attention::finish,
-               .weigh = attention::weigh,
-               .append = attention::append},
+    .cached = attention::kAttention,
     .step = {.scratch_bytes = pairs::scratch_bytes, .attend = pairs::attend, .append = pairs::append}};
 
 }  // namespace cutwork

@@ -25,13 +25,6 @@ using CodeDots = FloatDots<int8_t>;
 }  // namespace
 
 extern const BfloatAttention neonbf16;
-constinit const BfloatAttention neonbf16 = {.needs = kCompiledFor,
-                                            .cached = {.scratch_bytes = attention::scratch_bytes,
-                                                       .attend = attention::attend,
-                                                       .attend_segments = attention::attend_segments,
-                                                       .finish = attention::finish,
-                                                       .weigh = attention::weigh,
-                                                       .append = attention::append},
-                                            .step = {}};
+constinit const BfloatAttention neonbf16 = {.needs = kCompiledFor, .cached = attention::kAttention, .step = {}};
 
 }  // namespace cutwork
