@@ -38,10 +38,9 @@ from cutwork.compress.menu import Choice
 from cutwork.compress.promise import loss
 from cutwork.compress.recipe_of import recipe_of
 from cutwork.compress.workshop import Workshop
-from cutwork.engine.explain import profile_step
 from cutwork.engine.model import Model
 from cutwork.recipe import Recipe, load_recipe
-from cutwork.run.stages import sample_digest
+from cutwork.run.stages import Stage, sample_digest
 from cutwork.tasks.load import load_task
 
 UNIFORM = ("dense w8a8", "dense w4a16", "50 w8a8", "70 w8a8", "60 w4a16", "4:16 w4a16", "8:16 w4a16", "60 bf16")
@@ -52,7 +51,6 @@ COLOURS = dict(
         strict=True,
     )
 )
-_ROUNDS = 8  # in which models are timed
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
     return float(np.corrcoef(np.stack(middles))[0, 1])
 
 
-def measure(shop: Workshop, entry: Entry, options: argparse.Namespace) -> tuple[dict[str, Any], Path]:
+def measure(shop: Workshop, entry: Entry, options: argparse.Namespace) -> tuple[dict[str, Any], Stage]:
     """What was predicted and measured of an entry but its speed, and its packed model."""
     recipe = entry.recipe.model_copy(update={"tune": None}) if options.one_shot else entry.recipe
     packed = shop.make(recipe, entry.folder)
@@ -128,23 +126,15 @@ def measure(shop: Workshop, entry: Entry, options: argparse.Namespace) -> tuple[
     if not options.one_shot:
         before, after = (shop.scores(stage, shop.task.test) for stage in (shop.dense, packed))
         row["lost"] = loss(before, after).__dict__
-    return row, packed.output
+    return row, packed
 
 
-def milliseconds(models: Sequence[Path], threads: int) -> list[float]:
-    """Of one token after 256, the least of all rounds, which load all models in turn, as prices are.
-
-    The same model takes a tenth more or less from load to load.
-    """
-    found = []
-    for _ in range(_ROUNDS):
-        found.append([_milliseconds_once(path, threads) for path in models])
-    return [float(each) for each in np.min(found, axis=0)]
-
-
-def _milliseconds_once(path: Path, threads: int) -> float:
-    with Model.load(path, threads=threads, max_batch=1, max_context=512) as model:
-        return 1e3 * min(profile_step(model, context=256, repeats=4).seconds for _ in range(8))
+def speed(shop: Workshop, entry: Entry, packed: Stage) -> dict[str, Any]:
+    """How fast an entry was when random numbers were timed, and how fast its packed model is."""
+    timed, measured = shop.timed(entry.choice), shop.speeds(packed)
+    told = {"speedup": timed.speedup, "milliseconds": timed.milliseconds}
+    ms = measured["compressed"]["first_token_ms" if shop.purpose == "prefill" else "step_ms_p50"]
+    return {"timed": told, "milliseconds": ms, "speedup": measured["speedup"]}
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -157,9 +147,10 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     }
     even = [row for row in rows if row["kind"] != "OWL"]
     if all("speedup" in row for row in even):
-        for name in ("milliseconds", "speedup"):
-            off = [abs(row[name] / row["predicted"][name] - 1) for row in even]
-            found[f"{name}_off_median"], found[f"{name}_off_most"] = float(np.median(off)), max(off)
+        for how, which in (("", "predicted"), ("timed_", "timed")):
+            for name in ("milliseconds", "speedup"):
+                off = [abs(row[name] / row[which][name] - 1) for row in even]
+                found[f"{how}{name}_off_median"], found[f"{how}{name}_off_most"] = float(np.median(off)), max(off)
     return found
 
 
@@ -174,15 +165,16 @@ def as_json(found: Mapping[str, Sequence[Choice]]) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """By choice."""
+    """By choice; milliseconds and speed-ups as predicted, as timed with random numbers, and as measured."""
     lines = [
         "| choice | zeros | speed-up | ms | KL predicted | KL measured | everywhere | points lost, validation | test |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in result["rows"]:
         told, points = row["predicted"], [_points(row.get(key)) for key in ("lost_on_validation", "lost")]
-        ms = f"{told['milliseconds']:.2f}" + (f" / {row['milliseconds']:.2f}" if "milliseconds" in row else "")
-        speedup = f"{told['speedup']:.2f}×" + (f" / {row['speedup']:.2f}×" if "speedup" in row else "")
+        told_of = [each for each in (told, row.get("timed"), row) if each and "speedup" in each]
+        ms = " / ".join(f"{each['milliseconds']:.2f}" for each in told_of)
+        speedup = " / ".join(f"{each['speedup']:.2f}×" for each in told_of)
         lines.append(
             f"| {row['kind']}, {row['name']} | {told['zeros']:.0%} | {speedup} | {ms} "
             f"| {told['kl']:.3g} | {_kl(row)} | {row['kl_everywhere']:.3g} | {' | '.join(points)} |"
@@ -214,6 +206,8 @@ def verdicts(result: dict[str, Any]) -> str:
     for name, wanted in (
         ("milliseconds", "milliseconds within 5% of those predicted"),
         ("speedup", "speed-ups over the dense model within 5% of those predicted"),
+        ("timed_milliseconds", "milliseconds within 5% of random numbers' before anything was made"),
+        ("timed_speedup", "speed-ups within 5% of random numbers'"),
     ):
         if f"{name}_off_most" in result:
             middle, most = result[f"{name}_off_median"], result[f"{name}_off_most"]
@@ -291,24 +285,21 @@ def main() -> None:
         changes |= {"model": options.model, "teacher": None}
     base = recipe.model_copy(update=changes)
     shop = Workshop(base, load_task(base.task), options.purpose, options.metric, Console(stderr=True))
-    rows, files, new = [], [], 0
+    rows, new = list[dict[str, Any]](), 0
     for entry in entries(shop, options.points, options.uniform, options.also):
         fresh = not (options.work / entry.folder / ("one-shot/packed" if options.one_shot else "packed")).exists()
         if entry.kind not in options.kinds or (fresh and new == options.most):
             continue
         new += fresh
-        row, file = measure(shop, entry, options)
+        row, packed = measure(shop, entry, options)
+        if options.speed:
+            row |= speed(shop, entry, packed)
         if entry.kind not in (*ALLOWED, "OWL"):
             row["predicted"]["advantage"] = advantage_predicted(shop.menu, entry.choice)
         rows.append(row)
-        files.append(file)
         shop.console.print(
             f"{entry.kind}, {entry.name}: KL {rows[-1]['predicted']['kl']:.4g} → {rows[-1]['kl']:.4g}", highlight=False
         )
-    if options.speed:
-        dense, *others = milliseconds([shop.dense.output, *files], options.threads)
-        for row, taken in zip(rows, others, strict=True):
-            row["milliseconds"], row["speedup"] = taken, dense / taken
     tokens = [row.pop("kl_tokens") for row in rows].pop()
     with_intervals(rows, tokens)
     about = {

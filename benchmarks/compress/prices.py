@@ -1,10 +1,10 @@
 """Whether a step takes what the prices of its linears add up to: `compress` chooses by that.
 
-    python -m benchmarks.compress.prices out/demo/teacher --for decode --threads 2     # a quiet machine, ten minutes
+    python -m benchmarks.compress.prices out/demo/teacher --for decode --threads 2     # a quiet machine, five minutes
 
-Prices are measured as `compress` does, before and after models whose linears are candidates as they come, some kinds of
-linears alike as frontiers have them, others anything; all of random numbers, so that only milliseconds are asked. The
-same prices, least of both times. Leaves prices.json in results/, by purpose and threads.
+Prices are measured as `compress` does, in turns with models whose linears are candidates as they come, some kinds of
+linears alike as frontiers have them, others anything; all of random numbers, so that only milliseconds are asked. Of as
+many loads of each the least counts. Leaves prices.json in results/, by purpose and threads.
 """
 
 import argparse
@@ -24,16 +24,18 @@ from cutwork.compress.milliseconds import (
     Purpose,
     Steps,
     in_bfloat16,
+    names_read,
     options_for,
     quickest_step,
     random_model,
 )
 from cutwork.engine.backend import native
 from cutwork.engine.model import Model
+from cutwork.plan.builder import Plan
+from cutwork.plan.ops import Linear
 from cutwork.recipe import Scheme
 
 _GROUP = 128  # columns that share a scale in int4
-_ROUNDS = 8  # loads of each model, the least of which counts, as of prices
 
 
 def predicted(steps: Steps, linears: Mapping[str, Candidate], head: Scheme | None) -> float:
@@ -42,18 +44,18 @@ def predicted(steps: Steps, linears: Mapping[str, Candidate], head: Scheme | Non
     return steps.other.milliseconds + of_head + sum(steps.linears[n][c.label].milliseconds for n, c in linears.items())
 
 
-def some_models(steps: Steps, count: int) -> list[tuple[str, dict[str, Candidate], Scheme | None]]:
-    """How their linears are drawn, what they are, and the head's number format: half of them a candidate for each kind
-    of linear, half for each linear."""
-    random = Random(0)
-    found = []
+def some_models(plan: Plan, count: int) -> list[tuple[str, dict[str, Candidate], Scheme | None]]:
+    """How linears are drawn, what they are, and the head's number format: three uniform models, the dense one first,
+    then half of so many a candidate for each kind of linear, half for each linear."""
+    random, names = Random(0), names_read(plan, Linear)
+    found = [("uniform", dict.fromkeys(names, Candidate(scheme=scheme)), scheme) for scheme in SCHEMES]
     for number in range(count):
         by_kind = number % 2 == 0
         drawn: dict[str, Candidate] = {}
         linears = {}
-        for name, prices in steps.linears.items():
+        for name in names:
             kind = name.rpartition("layers.")[2].partition(".")[2] if by_kind else name
-            drawn.setdefault(kind, random.choice([each for each in CANDIDATES if each.label in prices]))
+            drawn.setdefault(kind, random.choice([each for each in CANDIDATES if each.fits(*plan.weights[name])]))
             linears[name] = drawn[kind]
         found.append(("by kind" if by_kind else "by linear", linears, random.choice(SCHEMES)))
     return found
@@ -63,28 +65,22 @@ def measure(options: argparse.Namespace, console: Console) -> list[dict[str, Any
     purpose: Purpose = options.purpose
     packed = in_bfloat16(options.model)
     plan = build_plan(packed.config)
-
-    def prices() -> Steps:
-        return Steps.measured(options.model, purpose, options.threads, _GROUP, console)
-
-    before = prices()
-    models = some_models(before, options.models)
-    uniform = [("uniform", dict.fromkeys(before.linears, Candidate(scheme=scheme)), scheme) for scheme in SCHEMES]
-    models = uniform + models
+    models = some_models(plan, options.models)
     least = [float("inf")] * len(models)
-    for _ in range(_ROUNDS):
+
+    def time_all() -> None:
         for i, (_, linears, head) in enumerate(models):
             anew = random_model(packed, plan, linears, head, _GROUP)
             with Model(anew, **options_for(anew, purpose, options.threads)) as model:
                 least[i] = min(least[i], 1e3 * quickest_step(model, purpose).seconds)
-    after = prices()
+
+    steps = Steps.measured(options.model, purpose, options.threads, _GROUP, console, after_round=time_all)
     return [
         {
             "purpose": purpose,
             "threads": options.threads,
             "drawn": drawn,
-            "before": predicted(before, linears, head),
-            "after": predicted(after, linears, head),
+            "predicted": predicted(steps, linears, head),
             "measured": measured,
         }
         for (drawn, linears, head), measured in zip(models, least, strict=True)
@@ -92,8 +88,8 @@ def measure(options: argparse.Namespace, console: Console) -> list[dict[str, Any
 
 
 def off(row: Mapping[str, Any]) -> float:
-    """By what fraction a model took longer than predicted, by the lower of both predictions."""
-    return float(row["measured"] / min(row["before"], row["after"]) - 1)
+    """By what fraction a model took longer than predicted."""
+    return float(row["measured"] / row["predicted"] - 1)
 
 
 def speedup_off(row: Mapping[str, Any], dense: Mapping[str, Any]) -> float:
@@ -105,8 +101,8 @@ def table(result: dict[str, Any]) -> str:
     """Of each purpose and number of threads, how far off predictions are."""
     rows = result["rows"]
     lines = [
-        "| for | threads | candidates | models | ms off, median | most | speed-ups off, median | most | prices moved |",
-        "|---|--:|---|--:|--:|--:|--:|--:|--:|",
+        "| for | threads | candidates | models | ms off, median | most | speed-ups off, median | most |",
+        "|---|--:|---|--:|--:|--:|--:|--:|",
     ]
     for purpose, threads in dict.fromkeys((row["purpose"], row["threads"]) for row in rows):
         these = [row for row in rows if (row["purpose"], row["threads"]) == (purpose, threads)]
@@ -114,8 +110,7 @@ def table(result: dict[str, Any]) -> str:
             some = [row for row in these if drawn in (row["drawn"], "all")]
             offs = [abs(off(row)) for row in some]
             speedups = [abs(speedup_off(row, these[0])) for row in some if row is not these[0]]  # the first is dense
-            moved = median(abs(row["after"] / row["before"] - 1) for row in some)
-            cells = (median(offs), max(offs), median(speedups), max(speedups), moved)
+            cells = (median(offs), max(offs), median(speedups), max(speedups))
             shares = " | ".join(f"{each:.1%}" for each in cells)
             lines.append(f"| {purpose} | {threads} | {drawn} | {len(some)} | {shares} |")
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,17 +11,18 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from rich.console import Console
 from typer.testing import CliRunner
 
 from cutwork.cli.compress import _base, compress
 from cutwork.cli.training import training_task
 from cutwork.compress import workshop
 from cutwork.compress.candidates import DENSE, Candidate, parse
-from cutwork.compress.menu import HEAD
+from cutwork.compress.menu import HEAD, Choice
 from cutwork.compress.milliseconds import Price, Steps
 from cutwork.compress.promise import Loss
 from cutwork.compress.recipe_of import MADE_BY, recipe_of
-from cutwork.compress.search import Goal, _bisect
+from cutwork.compress.search import Goal, _bisect, direct
 from cutwork.compress.workshop import Workshop
 from cutwork.errors import CutworkError
 from cutwork.pack.pack import pack
@@ -67,6 +69,7 @@ def as_long_as_bytes_take() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Steps, "measured", classmethod(of_bytes))
+        patch.setattr(Workshop, "timed", lambda shop, choice: choice)
         yield
 
 
@@ -224,7 +227,7 @@ def test_so_small_is_what_was_packed_not_what_was_predicted(
         (["--speedup", 0], "must be at least 1"),
         (["--within", -1], "not below 0"),
         (["--memory", "600 apples"], "expected a size such as 600MB"),
-        (["--speedup", 1000], r"predicted to be \d\.\d+ times as fast, so not 1000; ask for less"),
+        (["--speedup", 1000], r"none is more than \d\.\d+ times as fast, so not 1000; ask for less"),
         (["--memory", "1KB"], "the smallest choice of all takes"),
         (["--within", 1, "--validation-samples", 60], "leave none to train on"),
         (["--within", 1, "--test-samples", 60], "leave none to train on"),
@@ -355,20 +358,6 @@ def test_validation_samples_that_judge_choose_no_checkpoint(
         call(given[0], tmp_path / "out", "--recipe", tmp_path / "recipe.yaml", "--speedup", 2)
 
 
-@pytest.mark.parametrize(
-    ("purpose", "context", "tokens"), [("decode", 2048, 256), ("prefill", 2048, 512), ("prefill", 128, 63)]
-)
-def test_a_prompt_that_is_to_be_fast_is_timed_as_long_as_it_was_priced(
-    purpose: Any, context: int, tokens: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shop = Workshop.__new__(Workshop)
-    shop.purpose = purpose
-    shop.base = Recipe.model_validate({"name": "a", "model": "b", "output": "c", "task": {"name": "gsm8k"}})
-    monkeypatch.setattr(workshop, "resolve", Path)
-    monkeypatch.setattr(workshop, "read_config", lambda _: {"model_type": "gpt2", "n_positions": context})
-    assert shop._prompt_tokens == tokens
-
-
 @pytest.mark.parametrize(("options", "threads"), [([], 2), (["--threads", 0], 0), (["-t", 1], 1)])
 def test_threads_that_are_asked_for_come_before_the_recipes(
     options: list[object], threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -480,6 +469,44 @@ def test_what_was_lost_is_looked_for_among_slower_choices(monkeypatch: pytest.Mo
     monkeypatch.setattr("cutwork.compress.search.drop_all_but", lambda *_: None)
     found = _bisect(SimpleNamespace(menu=menu), Goal(within=1), 4)  # type: ignore[arg-type]
     assert tried == [3.0, 1.2] and [each.kept for each in found] == [False, True]
+
+
+class Prices:
+    """A menu by whose prices a choice is as fast as its label says, and loses as much, up to four times; timed, it is
+    `wrong` times as fast."""
+
+    dense_milliseconds, least = 8.0, 2.0
+
+    def __init__(self, wrong: float) -> None:
+        self.menu, self.console, self.wrong = self, Console(quiet=True), wrong
+        self.asked: list[float] = []
+
+    def solver(self) -> "Prices":
+        return self
+
+    def within(self, milliseconds: float) -> Choice | None:
+        speedup = self.dense_milliseconds / milliseconds
+        return Choice({"a": f"{speedup:.6f}"}, milliseconds, 1.0, speedup, 0.0, speedup)
+
+    def timed(self, choice: Choice) -> Choice:
+        self.asked.append(choice.speedup)
+        return replace(choice, speedup=self.wrong * choice.speedup)
+
+
+@pytest.mark.parametrize("wrong", [1.0, 0.8, 1.25, 1.01])
+def test_a_choice_is_as_fast_as_was_asked_for_when_it_is_timed(wrong: float) -> None:
+    shop = Prices(wrong)
+    choice = direct(shop, Goal(speedup=2))  # type: ignore[arg-type]
+    assert choice and 2 <= choice.speedup <= 2.04 and len(shop.asked) <= 3
+    assert choice.kl == pytest.approx(choice.speedup / wrong)
+
+
+def test_only_what_was_timed_says_that_nothing_is_as_fast() -> None:
+    shop = Prices(1.25)
+    choice = direct(shop, Goal(speedup=4.9))  # type: ignore[arg-type]
+    assert choice and choice.speedup >= 4.9 and shop.asked[0] == pytest.approx(4)
+    with pytest.raises(CutworkError, match=r"none is more than 3\.60 times as fast, so not 4; ask for less"):
+        direct(Prices(0.9), Goal(speedup=4))  # type: ignore[arg-type]
 
 
 def test_what_the_recipe_left_out_is_rounded_if_it_was_chosen() -> None:

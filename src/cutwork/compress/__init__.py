@@ -5,6 +5,7 @@ sensitivity   what an output error costs the model's answers: KL, by gradients o
 linear_errors what each candidate costs so, from one walk with calibration data
 corrections   how much more that is for all linears of a kind together, measured
 milliseconds  what each takes on this machine, measured on the model's steps, and its bytes
+timing        how fast a choice is beside the dense model, of random numbers before it is made, and when it is
 solve         the best choice for every budget, exactly
 frontier      all of that as points, JSON and a plot
 promise       points lost on held-out samples, with their interval

@@ -4,8 +4,8 @@ What is made lies in the output directory, as stages that resume (`run/stages.py
 
     errors.json                 what candidates cost the dense model
     milliseconds.json           what they take on this machine, and what is no linear
-    frontier.json, .png         the best choices for every speed, and what was tried
-    dense/, 2.31x-c0ffee/, …    the dense model packed, and one directory for each choice that was trained
+    frontier.json, .png         the best choices for every speed by these prices, and what was tried, timed
+    dense/, zeros-44-c0ffee/, … the dense model packed, and one directory for each choice that was tried
     packed/, recipe.yaml        the model that keeps the promise, and the recipe that makes it again
     compress.json               the report
 """
@@ -68,7 +68,7 @@ def compress(
     shop = Workshop(base, task, purpose, metric, console)
     found = frontiers(shop.menu)
     _write_frontier(shop, goal, found, None)
-    chosen = direct(shop.menu, goal)
+    chosen = direct(shop, goal)
     report: dict[str, Any] = {"model": base.model, "goal": asdict(goal), "for": purpose, "machine": shop.machine}
     if dry_run:
         choice = {} if chosen is None else {"choice": chosen.as_json()}

@@ -7,7 +7,7 @@ an op. Of such an op each linear pays by its rows.
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -82,17 +82,23 @@ class Steps:
         group_size: int = 128,
         console: Console | None = None,
         candidates: Sequence[Candidate] = CANDIDATES,
+        after_round: Callable[[], None] = lambda: None,
     ) -> Self:
-        """Of the decoder-only model in a directory. Raises CutworkError for what cannot be loaded."""
+        """Of the decoder-only model in a directory; `after_round` is called whenever all candidates have been timed.
+
+        Raises CutworkError for what cannot be loaded.
+        """
         if not have_measured():
             measure_costs()  # by which weights are laid out
         packed = in_bfloat16(model_dir)
         plan = build_plan(packed.config)
-        head, blocks = (_read(plan, kind) for kind in (Logits, Linear))
+        head, blocks = (names_read(plan, kind) for kind in (Logits, Linear))
         quickest: dict[Candidate, _Load] = {}
         with progress_bar(console) as progress:
             in_turn = _in_turn(candidates)
-            for candidate in progress.track(_in_rounds(in_turn), len(in_turn) * _ROUNDS[1], description="milliseconds"):
+            for candidate in progress.track(
+                _in_rounds(in_turn, after_round), len(in_turn) * _ROUNDS[1], description="milliseconds"
+            ):
                 anew = random_model(packed, plan, dict.fromkeys(blocks, candidate), candidate.scheme, group_size)
                 with Model(anew, **options_for(anew, purpose, threads)) as model:
                     load = _Load.of(model, purpose)
@@ -133,12 +139,13 @@ def _in_turn(candidates: Sequence[Candidate]) -> list[Candidate]:
     return [each for start in starts for each in (DENSE, *others[start : start + _BETWEEN])]
 
 
-def _in_rounds(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
+def _in_rounds(candidates: Sequence[Candidate], after_round: Callable[[], None]) -> Iterator[Candidate]:
     begin, (least, most) = time.perf_counter(), _ROUNDS
     for done in range(most):
         if done >= least and time.perf_counter() - begin > _MOST_SECONDS:
             return
         yield from candidates
+        after_round()
 
 
 def in_bfloat16(model_dir: Path) -> PackedModel:
@@ -158,7 +165,7 @@ def random_model(
     of_head = replace(DENSE, scheme=head)
     anew = {
         stored.get(name, architecture.embedding): example(of, *plan.weights[name], group_size, name not in linears)
-        for name, of in {**linears, **dict.fromkeys(_read(plan, Logits), of_head)}.items()
+        for name, of in {**linears, **dict.fromkeys(names_read(plan, Logits), of_head)}.items()
     }
     return replace(packed, weights={**packed.weights, **anew})
 
@@ -223,7 +230,7 @@ def quickest_step(model: Model, purpose: Purpose) -> StepProfile:
     return min(profiles, key=lambda profile: profile.seconds)
 
 
-def _read(plan: Plan, kind: type[Op]) -> list[str]:
+def names_read(plan: Plan, kind: type[Op]) -> list[str]:
     """The names of the weights that ops of a kind multiply by."""
     names = list(plan.weights)
     return [names[i] for op in plan.ops if isinstance(op, kind) for i in op.ids("weight", "weights")]

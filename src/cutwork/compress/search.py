@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cutwork.compress.menu import Choice, Menu
+from cutwork.compress.menu import Choice
 from cutwork.compress.promise import Loss
 from cutwork.compress.recipe_of import recipe_of
 from cutwork.compress.workshop import Workshop
@@ -16,6 +16,8 @@ from cutwork.run.stages import Stage
 from cutwork.store.fingerprint import digest
 
 _CLOSE = 1.005  # speed-ups that are nearer to each other are alike
+_TIMED = 5  # choices at most, of which the one that is as fast as was asked for is found
+_ENOUGH = 1.02  # faster than was asked for, and nothing is lost for more
 
 
 @dataclass(frozen=True)
@@ -47,22 +49,20 @@ class Tried:
         return {**numbers, **result, "directory": str(self.packed.output)}
 
 
-def direct(offered: Menu, goal: Goal) -> Choice | None:
-    """The choice of a goal that needs no training to be found; CutworkError if there is none."""
+def direct(shop: Workshop, goal: Goal) -> Choice | None:
+    """The choice of a goal that needs no training to be found, timed; CutworkError if there is none."""
     if goal.speedup is not None:
-        best = offered.solver()
-        choice = best.within(offered.dense_milliseconds / goal.speedup)
-        most = offered.dense_milliseconds / best.least
-        reason = f"the fastest choice of all is predicted to be {most:.2f} times as fast, so not {goal.speedup:g}"
-    elif goal.nbytes is not None:
-        best = offered.solver("nbytes")
-        choice = best.within(goal.nbytes)
-        reason = f"the smallest choice of all takes {best.least / 1e6:.0f} MB, more than {goal.nbytes / 1e6:.0f}"
-    else:
+        return _as_fast(shop, goal.speedup)
+    if goal.nbytes is None:
         return None
+    best = shop.menu.solver("nbytes")
+    choice = best.within(goal.nbytes)
     if choice is None:
-        raise CutworkError(f"{reason}; ask for less")
-    return choice
+        raise CutworkError(
+            f"the smallest choice of all takes {best.least / 1e6:.0f} MB, more than {goal.nbytes / 1e6:.0f}; ask for "
+            "less"
+        )
+    return shop.timed(choice)
 
 
 def search(shop: Workshop, chosen: Choice | None, goal: Goal, attempts: int) -> list[Tried]:
@@ -86,7 +86,7 @@ def drop_all_but(best: Tried | None, tried: Sequence[Tried], shop: Workshop, *, 
 
 
 def speedup_of(tried: Tried) -> float:
-    """The predicted one, over the dense model in bfloat16."""
+    """The timed one, over the dense model in bfloat16."""
     return tried.choice.speedup
 
 
@@ -104,6 +104,29 @@ def refusal(tried: Sequence[Tried], goal: Goal, output: Path) -> str:
         f"none of {len(tried)} choices loses {goal.within:g} points or less{sure}; the slowest, "
         f"{slowest.choice.speedup:.2f}×, loses {slowest.loss}. {output / 'frontier.json'} has them all; allow more "
         "points, more --attempts or more training"
+    )
+
+
+def _as_fast(shop: Workshop, speedup: float) -> Choice:
+    """The choice of least error that is so many times as fast when it is timed, near enough: the budget by prices is
+    tightened or loosened by as much as they were wrong of the last one."""
+    best = shop.menu.solver()
+    budget, found = shop.menu.dense_milliseconds / speedup, list[Choice]()
+    while len(found) < _TIMED:
+        choice = best.within(max(budget, best.least))
+        if choice is None or any(choice.labels == each.labels for each in found):
+            break
+        found.append(shop.timed(choice))
+        ratio = found[-1].speedup / speedup
+        shop.console.print(f"{choice.speedup:.2f}x by prices: {found[-1].speedup:.2f}x timed", highlight=False)
+        if 1 <= ratio <= _ENOUGH:
+            break
+        budget *= ratio
+    if fast := [each for each in found if each.speedup >= speedup]:
+        return min(fast, key=lambda each: each.kl)
+    most = max(each.speedup for each in found)
+    raise CutworkError(
+        f"of the choices that were timed none is more than {most:.2f} times as fast, so not {speedup:g}; ask for less"
     )
 
 
@@ -146,8 +169,9 @@ def _try(shop: Workshop, choice: Choice, goal: Goal) -> Tried:
     Of the two the one that loses less: a model that has converged may lose more by being trained again than by what few
     zeros and bits it lost.
     """
+    choice = shop.timed(choice)
     facts = f"{choice.milliseconds:.2f} ms, {choice.nbytes / 1e6:.0f} MB, {choice.zeros:.0%} zeros"
-    shop.console.print(f"[bold]{choice.speedup:.2f}x[/bold]: {facts} predicted", highlight=False)
+    shop.console.print(f"[bold]{choice.speedup:.2f}x[/bold]: {facts}", highlight=False)
     trained = recipe_of(shop.base, choice)
     one_shot = _make(shop, choice, trained.model_copy(update={"tune": None}), goal)
     if one_shot.kept and goal.within is not None:
@@ -159,7 +183,7 @@ def _try(shop: Workshop, choice: Choice, goal: Goal) -> Tried:
 
 def _make(shop: Workshop, choice: Choice, recipe: Recipe, goal: Goal) -> Tried:
     name = f"{choice.speedup:.2f}x"
-    folder = f"{name}-{digest(choice.labels, digits=6)}"
+    folder = f"zeros-{100 * choice.zeros:.0f}-{digest(choice.labels, digits=6)}"
     packed = shop.make(recipe, folder)
     lost = shop.loss(packed, shop.task.validation)
     kept, verdict, nbytes = True, "", None

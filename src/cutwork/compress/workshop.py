@@ -4,7 +4,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from rich.console import Console
 
 from cutwork.architectures import architecture_of
 from cutwork.compress.examine import examine
-from cutwork.compress.menu import Menu, menu
-from cutwork.compress.milliseconds import SEQUENCES, TOKENS, Purpose, Steps
+from cutwork.compress.menu import Choice, Menu, menu
+from cutwork.compress.milliseconds import Purpose, Steps
 from cutwork.compress.promise import Loss, Metric, check_lengths, loss, scores
+from cutwork.compress.timing import Timing, prompt_tokens
 from cutwork.engine.backend import native
 from cutwork.engine.model import Model
 from cutwork.engine.weights.costs import cache_path
@@ -23,7 +24,7 @@ from cutwork.machine import cpu_name
 from cutwork.measure.compare import Measurements
 from cutwork.measure.context import check_comparable, room, room_for_answers
 from cutwork.measure.quality import judged_anew, together
-from cutwork.measure.speed import measure
+from cutwork.pack.reader import read_packed
 from cutwork.recipe import PackSettings, Recipe
 from cutwork.run.stages import Source, Stage, Stages, discard, key_of, path_of, sample_digest
 from cutwork.store.directory import read_config
@@ -149,54 +150,36 @@ class Workshop:
         return found
 
     def speeds(self, packed: Stage) -> dict[str, Any]:
-        """Speed and memory of a packed model beside the dense one's, interleaved; kept once measured."""
-        settings = self.base.compare
-        amounts = self._prompt_tokens, settings.decode_tokens, settings.repeats
-        key = [self.dense.key, packed.key, self.purpose, self.machine, self._engine, *amounts]
-        if self.purpose == "batch16":
-            key.append("where all sequences go on")
-        return self.kept.get(key, partial(self._speeds, packed))
+        """Speed and memory of a packed model beside the dense one's (`Timing`); kept once measured."""
+        return self.kept.get([packed.key, *self._timed_how()], lambda: self._timing.speeds(read_packed(packed.output)))
+
+    def timed(self, choice: Choice) -> Choice:
+        """A choice with the speed-up of random numbers that are stored so, instead of the one that prices add up to;
+        kept once measured."""
+        key = [choice.labels, self._group_size, *self._timed_how()]
+        found = self.kept.get(key, lambda: self._timing.of_random_numbers(choice, self._group_size))
+        of = "first_token_ms" if self.purpose == "prefill" else "step_ms_p50"
+        return replace(choice, speedup=found["speedup"], milliseconds=found["compressed"][of])
 
     def nbytes(self, packed: Stage) -> int:
         """Bytes of a packed model's weights as they lie in memory for the purpose; kept once measured."""
 
         def measure_it() -> dict[str, Any]:
-            with self._loaded(packed) as model:
+            with self._timing.load(read_packed(packed.output)) as model:
                 return {"nbytes": model.memory_bytes["weights"]}
 
         found: int = self.kept.get([packed.key, self.purpose, self._engine, "nbytes"], measure_it)["nbytes"]
         return found
 
-    def _loaded(self, packed: Stage) -> Model:
-        """A packed model as it is timed."""
-        settings = self.base.compare
-        return Model.load(
-            packed.output,
-            threads=settings.threads,
-            max_context=room(read_config(packed.output), self._prompt_tokens + settings.decode_tokens + 1),
-            max_batch=SEQUENCES[self.purpose],
-            reorder_weights=False if self.purpose == "decode" else None,
-        )
-
-    def _speeds(self, packed: Stage) -> dict[str, Any]:
-        settings, batch = self.base.compare, SEQUENCES[self.purpose]
-        with self._loaded(self.dense) as dense, self._loaded(packed) as ours:
-            models = {"dense": dense, "compressed": ours}
-            tokens = self._prompt_tokens, settings.decode_tokens
-            found = measure(models, *tokens, settings.repeats, batch=batch, console=self.console)
-            sizes = {name: model.memory_bytes["weights"] for name, model in models.items()}
-        of = "prefill" if self.purpose == "prefill" else "decode"
-        ratio = getattr(found["compressed"], of) / getattr(found["dense"], of)
-        return {"speedup": ratio, "nbytes": sizes, **{name: speed.as_json() for name, speed in found.items()}}
-
     @property
-    def _prompt_tokens(self) -> int:
-        """Tokens of the prompt that is timed: for `prefill`, as many as its prices are of."""
-        settings = self.base.compare
-        if self.purpose != "prefill":
-            return settings.prompt_tokens
-        others = settings.decode_tokens + 1
-        return max(1, room(read_config(resolve(self.base.model)), TOKENS["prefill"] + others) - others)
+    def _timing(self) -> Timing:
+        return Timing(self.dense.output, self.purpose, self.base.compare, self.console)
+
+    def _timed_how(self) -> list[object]:
+        """What speeds depend on but the model beside the dense one."""
+        how = "all sequences go on" if self.purpose == "batch16" else ""
+        amounts = self._timing.amounts
+        return [self.dense.key, self.purpose, self.machine, self._engine, amounts, "loaded anew each time", how]
 
     @property
     def _most(self) -> int:
@@ -207,8 +190,8 @@ class Workshop:
         """Raise CutworkError for what could not be judged or timed, which would else end the command after all work."""
         directory = resolve(self.base.model)
         config = read_config(directory)
-        timed = self.base.compare.model_copy(update={"prompt_tokens": self._prompt_tokens, "lm_eval": ()})
-        check_comparable(config, timed)
+        timed = prompt_tokens(config, self.purpose, self.base.compare)
+        check_comparable(config, self.base.compare.model_copy(update={"prompt_tokens": timed, "lm_eval": ()}))
         context = room(config, self._most if self.metric == "tokens" else sys.maxsize)
         tokenizer = load_tokenizer(directory)
         for split, samples in (("validation", self.task.validation), ("test", self.task.test)):

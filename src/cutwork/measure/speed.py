@@ -32,6 +32,11 @@ class Speed:
     step_ms: list[list[float]] = field(default_factory=list)
     decoded: list[int] = field(default_factory=list)
 
+    def __add__(self, more: "Speed") -> "Speed":
+        """The repeats of both, which are of the same amounts."""
+        lists = self.first_token_ms + more.first_token_ms, self.step_ms + more.step_ms, self.decoded + more.decoded
+        return Speed(self.prompt_tokens, self.decode_tokens, self.batch, *lists)
+
     @property
     def prefill(self) -> float:
         """Prompt tokens per second, median over the repeats."""

@@ -1,0 +1,175 @@
+"""Why SquareHead stays behind cross-entropy in the same time: the clip of its gradient, its weight, or when it acts?
+
+    python -m benchmarks.evidence.feature_loss                 # an hour of two cores; resumes
+    python -m benchmarks.evidence.feature_loss --finished      # trains nothing, reports what is there
+
+SmolLM2-135M on the short task of `compress`, 75% zeros in 4:16, all variants for the time of as many steps of
+cross-entropy. The first seed chooses the best variant with SquareHead on the validation questions; that and
+cross-entropy are then trained with two more seeds, and all three seeds' files asked the test, once.
+Leaves feature_loss.json in results/, and what is made in the output.
+"""
+
+import argparse
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from benchmarks.common.results import RESULTS, save
+from benchmarks.evidence.answers import answer, without_replies
+from benchmarks.evidence.designs import SEEDS
+from benchmarks.evidence.new_numbers import points, shares
+from benchmarks.evidence.report import told
+from benchmarks.evidence.statistics import paired_bootstrap, right_share, unpacked
+from cutwork.measure.compare import Measurements
+from cutwork.recipe import Losses, QuantizeSettings, load_recipe
+from cutwork.run.stages import Stage, Stages
+from cutwork.store.resolve import resolve
+from cutwork.tasks.load import load_task
+
+RECIPE = Path("benchmarks/compress/short.yaml")
+RATE, STEPS, SLOWER = 4e-4, 104, 1.3  # a step with SquareHead, which asks the teacher, takes so many times as long
+CE = "CE"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a training: a share of the time that all have, and what it is on."""
+
+    losses: Losses
+    share: float = 1.0
+    clip: float = 1.0
+
+    @property
+    def steps(self) -> int:
+        """Those that fit into its time."""
+        return round(STEPS * self.share / (SLOWER if self.losses.squarehead else 1))
+
+
+BOTH = Losses(ce=1.0, squarehead=1.0)
+VARIANTS = {
+    CE: (Phase(Losses(ce=1.0)),),
+    "CE+SquareHead": (Phase(BOTH),),
+    "CE+SquareHead, not clipped": (Phase(BOTH, clip=0.0),),
+    "CE+0.01SquareHead": (Phase(Losses(ce=1.0, squarehead=0.01)),),
+    "CE+SquareHead, then CE": (Phase(BOTH, share=0.5), Phase(Losses(ce=1.0), share=0.5)),
+}
+
+
+class FeatureLoss:
+    """What has been made and asked so far."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.recipe, self.console, self.train = load_recipe(RECIPE), Console(stderr=True), not options.finished
+        self.results = options.results
+        task = load_task(self.recipe.task)
+        self.splits = {"validation": replace(task, test=task.validation), "test": task}
+        self.stages = Stages(options.output, task, self.recipe.task.max_length, self.console)
+        self.kept = Measurements(options.output / "measurements")
+        assert self.recipe.teacher
+        self.teacher = self.stages.tune("teacher", "teacher", resolve(self.recipe.model), self.recipe.teacher)
+        self.pruned: dict[int, Stage] = {}
+        self.models: dict[tuple[str, int], Stage] = {}
+        self.rows: list[dict[str, Any]] = []
+
+    def ask(self, variant: str, seed: int, split: str) -> dict[str, Any] | None:
+        """The row of a variant, in int8; None if it is not made and may not be."""
+        stage = self.model(variant, seed)
+        if stage in self.stages.missing():
+            if not self.train:
+                return None
+            self.stages.carry_out()
+        found = answer(self.kept, stage, self.splits[split], self.recipe.compare.max_new_tokens, self.console)
+        row = {"variant": variant, "seed": seed, "split": split, **without_replies(found)}
+        self.rows.append(row)
+        share = row["right"] / row["samples"]
+        self.console.print(f"{variant}, seed {seed}: {share:.1%} right of {split}", highlight=False)
+        about = {key: getattr(self.recipe, key).model_dump(mode="json") for key in ("task", "teacher", "prune")}
+        about |= {"rate": RATE, "steps": {name: [each.steps for each in of] for name, of in VARIANTS.items()}}
+        save(self.results / "feature_loss.json", {**about, "rows": self.rows}, compact=True)
+        return row
+
+    def model(self, variant: str, seed: int) -> Stage:
+        """The packed model of a variant, made when stages are carried out."""
+        if (variant, seed) in self.models:
+            return self.models[variant, seed]
+        if seed not in self.pruned:
+            prune = self.recipe.prune.model_copy(update={"sparsity": 0.75, "seed": seed})
+            self.pruned[seed] = self.stages.prune(f"pruned-seed{seed}", self.teacher, prune)
+        source = self.pruned[seed]
+        name = re.sub(r"[^a-z0-9.]+", "-", f"{variant.lower()}-seed{seed}")
+        for place, phase in enumerate(VARIANTS[variant]):
+            changes = {"losses": phase.losses, "max_steps": phase.steps, "max_grad_norm": phase.clip}
+            settings = self.recipe.tune.model_copy(update={**changes, "learning_rate": RATE, "seed": seed + place})
+            source = self.stages.tune(f"{name}-{place}", "tune", source, settings, teacher=self.teacher)
+        rounded = self.stages.quantize(f"{name}-int8", source, QuantizeSettings(scheme="w8a8", method="rtn"))
+        self.models[variant, seed] = self.stages.pack(f"packed/{name}", rounded, self.recipe.pack)
+        return self.models[variant, seed]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--finished", action="store_true", help="train nothing; report what is there")
+    parser.add_argument("--output", type=Path, default=Path("out/feature-loss"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    experiment = FeatureLoss(options)
+    for variant in VARIANTS:
+        experiment.ask(variant, SEEDS[0], "validation")
+    if len(experiment.rows) == len(VARIANTS):
+        for seed in SEEDS:
+            for variant in (CE, best(experiment.rows)):
+                experiment.ask(variant, seed, "test")
+    result = {"rows": experiment.rows}
+    print(choices(result), table(result), sep="\n\n")
+
+
+def best(rows: list[dict[str, Any]]) -> str:
+    """The variant with SquareHead that has most right on validation."""
+    tried = [row for row in rows if row["split"] == "validation" and row["variant"] != CE]
+    return str(max(tried, key=lambda row: row["right"])["variant"])
+
+
+def choices(result: dict[str, Any]) -> str:
+    """What each variant has right of the validation questions, and minus cross-entropy."""
+    rows = [row for row in result["rows"] if row["split"] == "validation"]
+    [plain] = [unpacked(row) for row in rows if row["variant"] == CE]
+    lines = ["| variant | steps | right on validation | of | minus CE [95%] |", "|---|--:|--:|--:|--:|"]
+    for row in rows:
+        steps = " + ".join(str(phase.steps) for phase in VARIANTS[row["variant"]])
+        against = "" if row["variant"] == CE else points(_difference([unpacked(row)], [plain]))
+        share = f"{row['right'] / row['samples']:.1%}"
+        lines.append(f"| {row['variant']} | {steps} | {share} | {row['samples']} | {against} |")
+    return "\n".join(lines)
+
+
+def table(result: dict[str, Any]) -> str:
+    """The test: cross-entropy and the variant that was chosen, and whether that is the announced success."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in result["rows"]:
+        if row["split"] == "test":
+            groups.setdefault(row["variant"], []).append(row)
+    lines = ["| variant | right of the test, by seed | mean [95%] | minus CE [95%] | |", "|---|--:|--:|--:|---|"]
+    for variant, rows in groups.items():
+        mean, low, high = right_share(rows)
+        right = f"{shares(rows)} | {mean:.1%} [{low:.1%}, {high:.1%}]"
+        if variant == CE:
+            lines.append(f"| {variant} | {right} | | |")
+            continue
+        plain = {row["seed"]: unpacked(row) for row in groups[CE]}
+        pairs = [(unpacked(row), plain[row["seed"]]) for row in rows if row["seed"] in plain]
+        found = _difference(*zip(*pairs, strict=True))
+        lines.append(f"| {variant} | {right} | {points(found)} | {told(found[0] >= 2 and found[1] > 0)} |")
+    return "\n".join(lines)
+
+
+def _difference(ours: Any, theirs: Any) -> tuple[float, float, float]:
+    mean, low, high = paired_bootstrap(np.stack(ours), np.stack(theirs))
+    return 100 * mean, 100 * low, 100 * high
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Speeds of choices before anything is made of them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from cutwork.compress.candidates import Candidate
+from cutwork.compress.menu import HEAD, Choice
+from cutwork.compress.milliseconds import SEQUENCES, Purpose
+from cutwork.compress.timing import Timing, prompt_tokens
+from cutwork.engine.model import Model
+from cutwork.pack.pack import pack
+from cutwork.pack.reader import PackedModel
+from cutwork.recipe import CompareSettings
+from cutwork.torch_models.blocks import block_linears
+from tests.torch_models.tiny import llama
+
+BRIEF = CompareSettings(prompt_tokens=5, decode_tokens=3, repeats=2, threads=1)
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Choice]:
+    """A dense model, packed, and a choice: int4 down projections, the other linears half zeros in int8."""
+    directory, model = tmp_path_factory.mktemp("model"), llama(num_hidden_layers=2)
+    model.save_pretrained(directory / "dense")
+    pack(directory / "dense", directory / "packed", "bf16")
+    labels = {name: "dense w4a16" if "down_proj" in name else "50 w8a8" for name in block_linears(model)}
+    return directory / "packed", Choice({**labels, HEAD: "dense w8a8"}, 1.0, 1.0, 0.1, 0.4, 2.0)
+
+
+@pytest.mark.parametrize("purpose", ["decode", "prefill", "batch16"])
+def test_random_numbers_are_stored_as_chosen_and_timed_beside_the_dense_model(
+    purpose: Purpose, chosen: tuple[Path, Choice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dense, choice = chosen
+    loaded: list[tuple[PackedModel, Model]] = []
+    load = Timing.load
+
+    def recorded(timing: Timing, packed: PackedModel) -> Model:
+        loaded.append((packed, load(timing, packed)))
+        return loaded[-1][1]
+
+    monkeypatch.setattr(Timing, "load", recorded)
+    found = Timing(dense, purpose, BRIEF, QUIET).of_random_numbers(choice, 32)
+    assert len(loaded) == 2 * BRIEF.repeats and all(model.max_batch == SEQUENCES[purpose] for _, model in loaded)
+    weights = loaded[1][0].weights
+    for name, label in choice.labels.items():
+        weight = weights["model.embed_tokens.weight" if name == HEAD else f"{name}.weight"]
+        assert weight.dtype == ("i4" if "w4a16" in label else "i8"), name
+        assert weight.sparsity == pytest.approx(0.5 if label == "50 w8a8" else 0, abs=0.15), name
+    for name in ("dense", "compressed"):
+        assert len(found[name]["decode_runs"]) == len(found[name]["prefill_runs"]) == BRIEF.repeats
+    assert found["nbytes"]["dense"] > found["nbytes"]["compressed"]
+    runs = "prefill_runs" if purpose == "prefill" else "decode_runs"
+    ratios = [ours / dense for ours, dense in zip(found["compressed"][runs], found["dense"][runs], strict=True)]
+    assert found["speedup"] == pytest.approx(sum(ratios) / 2)
+
+
+def test_candidates_that_fit_no_pattern_stay_dense(chosen: tuple[Path, Choice]) -> None:
+    dense, choice = chosen
+    every = {name: Candidate().label for name in choice.labels}
+    found = Timing(dense, "decode", BRIEF, QUIET).of_random_numbers(Choice(every, 1.0, 1.0, 0.0, 0.0, 1.0), 32)
+    assert found["nbytes"]["dense"] == found["nbytes"]["compressed"]
+
+
+@pytest.mark.parametrize(
+    ("purpose", "context", "tokens"), [("decode", 2048, 256), ("prefill", 2048, 512), ("prefill", 128, 63)]
+)
+def test_a_prompt_that_is_to_be_fast_is_timed_as_long_as_it_was_priced(purpose: Any, context: int, tokens: int) -> None:
+    assert prompt_tokens({"model_type": "gpt2", "n_positions": context}, purpose, CompareSettings()) == tokens
