@@ -19,7 +19,7 @@ from cutwork.tasks.task import Sample
 from cutwork.torch_models.data import collate
 from cutwork.torch_models.load import load_for_surgery, load_tokenizer
 
-_PROBES = 8  # samples, held out, that tell what the head costs, and kinds of linears
+_PROBES = 32  # samples, held out, that tell what the head costs, and kinds of linears
 
 
 def examine(

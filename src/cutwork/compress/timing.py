@@ -4,7 +4,7 @@ Prices of single linears (`milliseconds.py`) add up to what a step takes only ne
 and ops in ways that no uniform model has shown.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,6 +21,8 @@ from cutwork.measure.speed import Speed, measure
 from cutwork.pack.reader import PackedModel, read_packed
 from cutwork.recipe import CompareSettings
 from cutwork.store.directory import read_config
+
+_FEW = 3  # times
 
 
 def prompt_tokens(config: dict[str, Any], purpose: Purpose, settings: CompareSettings) -> int:
@@ -78,9 +80,10 @@ class Timing:
         return {"speedup": ratio, "nbytes": sizes, **{name: speed.as_json() for name, speed in found.items()}}
 
     def of_random_numbers(self, choice: Choice, group_size: int) -> dict[str, Any]:
-        """The speeds of random numbers that are stored as a choice says."""
-        dense = read_packed(self.dense)
+        """The speeds of random numbers that are stored as a choice says; of few times, as several may be tried."""
+        dense, few = read_packed(self.dense), min(self.settings.repeats, _FEW)
         plan_name = architecture_of(dense.config).plan_name
         linears = {plan_name(f"{name}.weight"): parse(of) for name, of in choice.labels.items() if name != HEAD}
         head = parse(choice.labels[HEAD]).scheme if HEAD in choice.labels else None
-        return self.speeds(random_model(dense, build_plan(dense.config), linears, head, group_size))
+        brief = replace(self, settings=self.settings.model_copy(update={"repeats": few}))
+        return brief.speeds(random_model(dense, build_plan(dense.config), linears, head, group_size))

@@ -55,7 +55,7 @@ class Workshop:
         self.source = self._dense(stages)
         settings: list[object] = [prune.method, prune.block_size, prune.calibration_samples, prune.seed, prune.damping]
         settings += [prune.token_weights, self._group_size]
-        settings.append("gradients of answers, kinds made whole")  # how errors are judged
+        settings.append("gradients of answers, kinds made whole on 32 probes")  # how errors are judged
         data = [sample_digest(task.train), base.task.max_length, base.task.long]
         errors = stages.add("errors.json", "prune", self._write_errors, [*settings, *data], self.source)
         about = [purpose, self.machine, self._engine, self._group_size, "scales in float32"]
@@ -116,11 +116,11 @@ class Workshop:
     def check_metric(self, within: float | None) -> None:
         """Raise CutworkError if the dense model does so little right on validation that no more points than `within`,
         or none at all, could be lost."""
-        scores = self.scores(self.dense, self.task.validation)
-        most, least = 100 * sum(scores) / len(scores), within or 0.0
+        right = self.scores(self.dense, self.task.validation)
+        most, least = 100 * sum(right) / len(right), within or 0.0
         if most > least:
             return
-        none = f"answers none of {len(scores)} validation questions right, so points of that say nothing"
+        none = f"answers none of {len(right)} validation questions right, so points of that say nothing"
         few = f"has {most:.1f} points on validation, so that --within {least:g} cannot be broken"
         other = "--metric tokens, or " if self.metric == "answers" else ""
         raise CutworkError(f"the dense model {few if most else none}; give {other}a model that has learned the task")
