@@ -93,7 +93,7 @@ def finished(given: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory)
 def test_of_one_shot_and_training_the_better_is_taken(finished: tuple[Path, dict[str, Any]]) -> None:
     output, report = finished
     [tried] = report["tried"]
-    [folder] = output.glob("*x-*")
+    [folder] = output.glob("zeros-*")
     assert {file.parent for file in folder.rglob("packed")} == {folder, folder / "one-shot"}
     assert Path(tried["directory"]) == (folder if tried["trained"] else folder / "one-shot") / "packed"
 
@@ -136,7 +136,7 @@ def test_an_interrupted_call_goes_on(
     output, report = finished
     copy = tmp_path / "out"
     shutil.copytree(output, copy)
-    [folder] = copy.glob("*x-*")
+    [folder] = copy.glob("zeros-*")
     for made in (folder / "quantized", folder / "packed", copy / "packed"):
         shutil.rmtree(made)
     before = (folder / "sparse" / "model.safetensors").stat().st_mtime_ns
@@ -160,8 +160,8 @@ def test_the_promise_is_bisected_for_and_a_broken_one_is_said(given: tuple[Path,
     speeds = [each["speedup"] for each in report["tried"]]
     assert len(speeds) == 2 and speeds[0] < speeds[1] == report["choice"]["speedup"]
     assert not any(each["trained"] for each in report["tried"])  # they are good enough as they are
-    assert not list((tmp_path / "out").glob("*x-*/sparse"))
-    [whole] = (tmp_path / "out").glob("*x-*/pruned")  # of the slower one only what is packed stays
+    assert not list((tmp_path / "out").glob("zeros-*/sparse"))
+    [whole] = (tmp_path / "out").glob("zeros-*/pruned")  # of the slower one only what is packed stays
     assert str(whole.parent) in report["tried"][1]["directory"]
     again = load_recipe(tmp_path / "out" / "recipe.yaml")
     assert again.tune is None
@@ -172,8 +172,8 @@ def test_the_promise_is_bisected_for_and_a_broken_one_is_said(given: tuple[Path,
         call(*common, "--within", 0, "--sure")
     tried = json.loads((tmp_path / "out" / "frontier.json").read_text())["tried"]
     assert [each["kept"] for each in tried] == [False, False]
-    assert len(list((tmp_path / "out").glob("*x-*/packed"))) == 2  # what one shot does not keep is trained
-    assert not [*(tmp_path / "out").glob("*x-*/sparse"), *(tmp_path / "out").glob("*x-*/quantized")]  # for nothing
+    assert len(list((tmp_path / "out").glob("zeros-*/packed"))) == 2  # what one shot does not keep is trained
+    assert not [*(tmp_path / "out").glob("zeros-*/sparse"), *(tmp_path / "out").glob("zeros-*/quantized")]  # for nothing
     assert tried[1]["speedup"] < tried[0]["speedup"] == speeds[0]
 
 
@@ -196,7 +196,7 @@ def test_a_dry_run_trains_nothing(given: tuple[Path, Path], tmp_path: Path) -> N
     output = tmp_path / "out"
     shown = call(given[0], output, "--data", given[1], "--memory", "0.1MB", *FEW, "--dry-run")
     assert "before any training" in shown and "chosen: " in shown
-    assert not list(output.glob("*x-*")) and (output / "frontier.json").is_file()
+    assert not list(output.glob("zeros-*")) and (output / "frontier.json").is_file()
 
 
 def test_so_small_is_what_was_packed_not_what_was_predicted(
@@ -245,7 +245,7 @@ def test_points_of_nothing_are_refused_before_any_training(given: tuple[Path, Pa
     options = [*FEW[: FEW.index("--metric")], "--metric", "answers"]
     with pytest.raises(CutworkError, match=r"none of 8 validation questions right.*give --metric tokens"):
         call(given[0], tmp_path / "out", "--data", given[1], *options, "--within", 1)
-    assert not list((tmp_path / "out").glob("*x-*"))
+    assert not list((tmp_path / "out").glob("zeros-*"))
 
 
 def test_a_promise_that_cannot_be_broken_is_refused(
