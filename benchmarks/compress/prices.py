@@ -4,14 +4,14 @@
 
 Prices are measured as `compress` does, in turns with models whose linears are candidates as they come, some kinds of
 linears alike as frontiers have them, others anything; all of random numbers, so that only milliseconds are asked. Of as
-many loads of each the least counts. Leaves prices.json in results/, by purpose and threads.
+many loads of each the mean of those in the middle counts. Leaves prices.json in results/, by purpose and threads.
 """
 
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from random import Random
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from rich.console import Console
@@ -24,10 +24,11 @@ from cutwork.compress.milliseconds import (
     Purpose,
     Steps,
     in_bfloat16,
+    in_the_middle,
     names_read,
     options_for,
-    quickest_step,
     random_model,
+    usual_step,
 )
 from cutwork.engine.backend import native
 from cutwork.engine.model import Model
@@ -66,13 +67,13 @@ def measure(options: argparse.Namespace, console: Console) -> list[dict[str, Any
     packed = in_bfloat16(options.model)
     plan = build_plan(packed.config)
     models = some_models(plan, options.models)
-    least = [float("inf")] * len(models)
+    taken: list[list[float]] = [[] for _ in models]
 
     def time_all() -> None:
         for i, (_, linears, head) in enumerate(models):
             anew = random_model(packed, plan, linears, head, _GROUP)
             with Model(anew, **options_for(anew, purpose, options.threads)) as model:
-                least[i] = min(least[i], 1e3 * quickest_step(model, purpose).seconds)
+                taken[i].append(1e3 * usual_step(model, purpose).seconds)
 
     steps = Steps.measured(options.model, purpose, options.threads, _GROUP, console, after_round=time_all)
     return [
@@ -81,9 +82,9 @@ def measure(options: argparse.Namespace, console: Console) -> list[dict[str, Any
             "threads": options.threads,
             "drawn": drawn,
             "predicted": predicted(steps, linears, head),
-            "measured": measured,
+            "measured": mean(in_the_middle(each, float)),
         }
-        for (drawn, linears, head), measured in zip(models, least, strict=True)
+        for (drawn, linears, head), each in zip(models, taken, strict=True)
     ]
 
 

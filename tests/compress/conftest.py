@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cutwork.compress import milliseconds
+from cutwork.compress import milliseconds, timing
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -12,4 +12,5 @@ def short_measurements() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(milliseconds, "_ROUNDS", (1, 1))
         patch.setattr(milliseconds, "_LEAST_SECONDS", 0.0)
+        patch.setattr(timing, "_LEAST_SECONDS", 0.0)
         yield

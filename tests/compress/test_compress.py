@@ -173,7 +173,10 @@ def test_the_promise_is_bisected_for_and_a_broken_one_is_said(given: tuple[Path,
     tried = json.loads((tmp_path / "out" / "frontier.json").read_text())["tried"]
     assert [each["kept"] for each in tried] == [False, False]
     assert len(list((tmp_path / "out").glob("zeros-*/packed"))) == 2  # what one shot does not keep is trained
-    assert not [*(tmp_path / "out").glob("zeros-*/sparse"), *(tmp_path / "out").glob("zeros-*/quantized")]  # for nothing
+    assert not [
+        *(tmp_path / "out").glob("zeros-*/sparse"),
+        *(tmp_path / "out").glob("zeros-*/quantized"),
+    ]  # for nothing
     assert tried[1]["speedup"] < tried[0]["speedup"] == speeds[0]
 
 

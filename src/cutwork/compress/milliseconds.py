@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from statistics import mean, median
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import torch
@@ -41,16 +41,17 @@ from cutwork.quantize.schemes import grid_of
 from cutwork.recipe import Scheme
 from cutwork.store import bfloat16
 
+T = TypeVar("T")
 Purpose = Literal["decode", "prefill", "batch16"]
 SEQUENCES: dict[Purpose, int] = {"decode": 1, "prefill": 1, "batch16": 16}  # of a step
 TOKENS: dict[Purpose, int] = {"decode": 1, "prefill": 512, "batch16": 1}  # of each
 _CONTEXT = 256  # tokens that a decoded one attends to
 _STEPS = 4  # of which the median counts
-_LEAST_SECONDS = 0.3  # that one load of a model is profiled: the least counts
-# Rounds through all candidates. The same model takes a tenth more or less from load to load (where its pages lie, what
-# else the machine does), so the least of many counts, as far as time allows.
+_LEAST_SECONDS = 0.5  # that one load of a model is profiled
+# Rounds through all candidates. What memory can do differs by a tenth and more from one second to the next, and the
+# least of many would be luck, so what is usual counts, of as many loads as time allows.
 _ROUNDS, _MOST_SECONDS = (2, 8), 240.0
-_BETWEEN = 6  # other candidates between two loads of the dense bfloat16 one, whose price is in every speed-up
+_BETWEEN = 12  # other candidates between two loads of the dense bfloat16 one, whose price is in every speed-up
 _ROWS = 256  # of random numbers, over and over
 _OTHER = ""  # what is no linear
 
@@ -93,7 +94,7 @@ class Steps:
         packed = in_bfloat16(model_dir)
         plan = build_plan(packed.config)
         head, blocks = (names_read(plan, kind) for kind in (Logits, Linear))
-        quickest: dict[Candidate, _Load] = {}
+        loads: dict[Candidate, list[_Load]] = defaultdict(list)
         with progress_bar(console) as progress:
             in_turn = _in_turn(candidates)
             for candidate in progress.track(
@@ -101,20 +102,19 @@ class Steps:
             ):
                 anew = random_model(packed, plan, dict.fromkeys(blocks, candidate), candidate.scheme, group_size)
                 with Model(anew, **options_for(anew, purpose, threads)) as model:
-                    load = _Load.of(model, purpose)
-                if candidate not in quickest or load.total < quickest[candidate].total:
-                    quickest[candidate] = load
+                    loads[candidate].append(_Load.of(model, purpose))
+        usual = {candidate: _Load.usual(each) for candidate, each in loads.items()}
         linears = {
             name: {
                 candidate.label: load.price(name)
-                for candidate, load in quickest.items()
+                for candidate, load in usual.items()
                 if candidate.fits(*plan.weights[name])
             }
             for name in blocks
         }
         # All that is read is like the candidate where there are no zeros.
-        of_head = {each.label: load.price(head[0]) for each, load in quickest.items() if not each.sparsity}
-        others = [load.price(_OTHER) for load in quickest.values()]
+        of_head = {each.label: load.price(head[0]) for each, load in usual.items() if not each.sparsity}
+        others = [load.price(_OTHER) for load in usual.values()]
         return cls(linears, of_head, Price(median(price.milliseconds for price in others), others[0].nbytes))
 
     def as_json(self) -> dict[str, Any]:
@@ -188,9 +188,9 @@ class _Load:
 
     @classmethod
     def of(cls, model: Model, purpose: Purpose) -> Self:
-        """Of the quickest steps of a while. Ops of the same shapes are alike, so all have the mean of theirs, and all
+        """Of the usual step of a while. Ops of the same shapes are alike, so all have the mean of theirs, and all
         together what the step took. An op's weights share its time by their rows."""
-        ops = quickest_step(model, purpose).ops
+        ops = usual_step(model, purpose).ops
         shapes = model.plan.weights
         alike: dict[Any, list[float]] = defaultdict(list)
         for op in ops:
@@ -208,6 +208,12 @@ class _Load:
         nbytes[_OTHER] = float(sum(weight.nbytes for weight in others.values()))
         return cls(seconds, nbytes)
 
+    @classmethod
+    def usual(cls, loads: Sequence[Self]) -> Self:
+        """The mean of those in the middle, which adds up to their steps."""
+        middle = in_the_middle(loads, lambda load: load.total)
+        return cls({name: mean(load.seconds[name] for load in middle) for name in loads[0].seconds}, loads[0].nbytes)
+
     @property
     def total(self) -> float:
         """Seconds of the whole step."""
@@ -218,8 +224,8 @@ class _Load:
         return Price(1e3 * self.seconds[name], self.nbytes[name])
 
 
-def quickest_step(model: Model, purpose: Purpose) -> StepProfile:
-    """The quickest of the steps of `_LEAST_SECONDS`, of each of whose ops the median of a few counts."""
+def usual_step(model: Model, purpose: Purpose) -> StepProfile:
+    """The one in the middle of the steps of `_LEAST_SECONDS`, of each of whose ops the median of a few counts."""
     context = 0 if purpose == "prefill" else min(_CONTEXT, model.max_context - 1)
     tokens = min(TOKENS[purpose], model.max_context - context)
     step = partial(profile_step, sequences=SEQUENCES[purpose], tokens=tokens, context=context, repeats=_STEPS)
@@ -227,7 +233,13 @@ def quickest_step(model: Model, purpose: Purpose) -> StepProfile:
     end = time.perf_counter() + _LEAST_SECONDS
     while not profiles or time.perf_counter() < end:
         profiles.append(step(model))
-    return min(profiles, key=lambda profile: profile.seconds)
+    return sorted(profiles, key=lambda profile: profile.seconds)[len(profiles) // 2]
+
+
+def in_the_middle(several: Sequence[T], key: Callable[[T], float]) -> list[T]:
+    """The half of several in the middle, the greater half where they cannot be halved so."""
+    left_out = len(several) // 4
+    return sorted(several, key=key)[left_out : len(several) - left_out]
 
 
 def names_read(plan: Plan, kind: type[Op]) -> list[str]:

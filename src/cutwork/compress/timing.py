@@ -4,9 +4,9 @@ Prices of single linears (`milliseconds.py`) add up to what a step takes only ne
 and ops in ways that no uniform model has shown.
 """
 
-from dataclasses import dataclass, replace
+import time
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from rich.console import Console
@@ -22,7 +22,7 @@ from cutwork.pack.reader import PackedModel, read_packed
 from cutwork.recipe import CompareSettings
 from cutwork.store.directory import read_config
 
-_FEW = 3  # times
+_LEAST_SECONDS = 30.0  # that both models are timed: memory is a tenth quicker or slower from one second to the next
 
 
 def prompt_tokens(config: dict[str, Any], purpose: Purpose, settings: CompareSettings) -> int:
@@ -60,30 +60,24 @@ class Timing:
         )
 
     def speeds(self, packed: PackedModel) -> dict[str, Any]:
-        """Speed and memory of both models, in turns, and how many times as fast as the dense one the other is.
-
-        Both are loaded anew for each time, since the same model takes a tenth more or less from load to load.
-        """
+        """Speed and memory of both models, in turns for a while, and how many times as fast as the dense one the other
+        is, by medians."""
         prompt, decoded, repeats = self.amounts
-        models = {"dense": read_packed(self.dense), "compressed": packed}
         found: dict[str, Speed] = {}
-        sizes: dict[str, int] = {}
-        for _ in range(repeats):
-            with self.load(models["dense"]) as dense, self.load(packed) as ours:
-                loaded, batch = {"dense": dense, "compressed": ours}, SEQUENCES[self.purpose]
-                once = measure(loaded, prompt, decoded, 1, batch=batch, console=self.console)
-                sizes = {name: model.memory_bytes["weights"] for name, model in loaded.items()}
-            found = {name: found[name] + speed if found else speed for name, speed in once.items()}
-        of = "prefill_runs" if self.purpose == "prefill" else "decode_runs"
-        runs = zip(getattr(found["compressed"], of), getattr(found["dense"], of), strict=True)
-        ratio = median(ours / dense for ours, dense in runs)
+        with self.load(read_packed(self.dense)) as dense, self.load(packed) as ours:
+            models, end = {"dense": dense, "compressed": ours}, time.perf_counter() + _LEAST_SECONDS
+            while not found or time.perf_counter() < end:
+                more = measure(models, prompt, decoded, repeats, batch=SEQUENCES[self.purpose], console=self.console)
+                found = {name: found[name] + speed if found else speed for name, speed in more.items()}
+            sizes = {name: model.memory_bytes["weights"] for name, model in models.items()}
+        of = "prefill" if self.purpose == "prefill" else "decode"
+        ratio = getattr(found["compressed"], of) / getattr(found["dense"], of)
         return {"speedup": ratio, "nbytes": sizes, **{name: speed.as_json() for name, speed in found.items()}}
 
     def of_random_numbers(self, choice: Choice, group_size: int) -> dict[str, Any]:
-        """The speeds of random numbers that are stored as a choice says; of few times, as several may be tried."""
-        dense, few = read_packed(self.dense), min(self.settings.repeats, _FEW)
+        """The speeds of random numbers that are stored as a choice says."""
+        dense = read_packed(self.dense)
         plan_name = architecture_of(dense.config).plan_name
         linears = {plan_name(f"{name}.weight"): parse(of) for name, of in choice.labels.items() if name != HEAD}
         head = parse(choice.labels[HEAD]).scheme if HEAD in choice.labels else None
-        brief = replace(self, settings=self.settings.model_copy(update={"repeats": few}))
-        return brief.speeds(random_model(dense, build_plan(dense.config), linears, head, group_size))
+        return self.speeds(random_model(dense, build_plan(dense.config), linears, head, group_size))

@@ -58,7 +58,7 @@ class Workshop:
         settings.append("gradients of answers, kinds made whole on 32 probes")  # how errors are judged
         data = [sample_digest(task.train), base.task.max_length, base.task.long]
         errors = stages.add("errors.json", "prune", self._write_errors, [*settings, *data], self.source)
-        about = [purpose, self.machine, self._engine, self._group_size, "scales in float32"]
+        about = [purpose, self.machine, self._engine, self._group_size, "usual steps"]
         steps = stages.add("milliseconds.json", "prune", self._write_steps, about, self.source)
         self.dense = stages.pack("dense/packed", self.source, PackSettings(dtype="bf16"))
         stages.carry_out()
@@ -179,7 +179,7 @@ class Workshop:
         """What speeds depend on but the model beside the dense one."""
         how = "all sequences go on" if self.purpose == "batch16" else ""
         amounts = self._timing.amounts
-        return [self.dense.key, self.purpose, self.machine, self._engine, amounts, "loaded anew each time", how]
+        return [self.dense.key, self.purpose, self.machine, self._engine, amounts, "for a while", how]
 
     @property
     def _most(self) -> int:
