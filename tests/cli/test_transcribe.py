@@ -18,7 +18,8 @@ def test_files_that_are_there_are_replaced_only_if_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Model, "load", lambda *_, **__: nullcontext())
-    monkeypatch.setattr(sys.modules["cutwork.cli.transcribe"], "_transcribe_one", lambda *_, **__: None)
+    made = lambda model, paths, *_, **__: ((path, None) for path in paths)  # noqa: E731
+    monkeypatch.setattr(sys.modules["cutwork.cli.transcribe"], "_one_by_one", made)
     monkeypatch.setattr(formats, "FORMATS", dict.fromkeys(formats.FORMATS, lambda _: "new"))
     monkeypatch.setattr(formats, "as_dict", lambda _: {})
     (tmp_path / "talk.txt").write_text("mine")

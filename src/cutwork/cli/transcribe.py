@@ -1,11 +1,15 @@
 """`cutwork transcribe`: recordings to text and subtitles."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.progress import Progress, TaskID
 
 from cutwork.cli.console import print_json
 from cutwork.cli.loading import ModelArgument, loads_model
@@ -18,7 +22,8 @@ from cutwork.store.atomic import write_atomically
 if TYPE_CHECKING:
     from cutwork.engine.load_options import LoadOptions
     from cutwork.engine.model import Model
-    from cutwork.engine.speech.segments import Transcript
+    from cutwork.engine.processes import ModelProcesses
+    from cutwork.engine.speech.segments import Segment, Transcript
 
 
 class Format(StrEnum):
@@ -80,6 +85,15 @@ def transcribe(
     ] = False,
     max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", "-n", min=1, help="Per window.")] = None,
     seed: Seed = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=1024,
+            help="Processes that share the recordings and the threads, each with the model in memory; nothing of a "
+            "recording is shown before it is done.",
+        ),
+    ] = 1,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -91,6 +105,8 @@ def transcribe(
     Example: [bold]cutwork transcribe openai/whisper-base talk.mp3[/bold]
 
     Example: [bold]cutwork transcribe out/packed *.flac --language de --output-dir subtitles --format srt[/bold]
+
+    Example: [bold]cutwork transcribe openai/whisper-base *.mp3 --output-dir text --workers 4[/bold]
     """
     options = TranscribeOptions(
         language=language,
@@ -119,6 +135,7 @@ def transcribe(
         raise CutworkError(f"two recordings are called {twice}, and so would be their files; transcribe one at a time")
     formats: list[Format] = form or (list(Format) if output_dir else [])
     from cutwork.engine.model import Model
+    from cutwork.engine.processes import ModelProcesses
     from cutwork.engine.speech.formats import FORMATS, as_dict
 
     if output_dir:
@@ -137,17 +154,21 @@ def transcribe(
             soft_wrap=True,
         )
     failed, results = [], []
-    with Model.load(model, **(loading | {"max_batch": max(beam_size, best_of)})) as loaded:
-        for path in todo:
-            try:
-                transcript = _transcribe_one(
-                    loaded, path, options, console, live=not (formats or as_json), title=len(audio) > 1
-                )
-            except CutworkError as error:
-                if len(audio) == 1:
-                    raise
+    live, several = not (formats or as_json), len(audio) > 1
+    with ExitStack() as stack:
+        loading |= {"max_batch": max(beam_size, best_of)}
+        if min(workers, len(todo)) > 1:
+            processes = stack.enter_context(ModelProcesses(model, min(workers, len(todo)), **loading))
+            outcomes = _side_by_side(processes, todo, options, console, live=live, in_turn=not output_dir)
+        else:
+            loaded = stack.enter_context(Model.load(model, **loading))
+            outcomes = _one_by_one(loaded, todo, options, console, live=live, title=several)
+        for path, transcript in outcomes:
+            if isinstance(transcript, CutworkError):
+                if not several:
+                    raise transcript
                 failed.append(path)
-                console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+                console.print(f"error: {transcript}", style="red", highlight=False, markup=False, soft_wrap=True)
                 continue
             if output_dir:
                 missing = [name for name in formats if overwrite or not _file(output_dir, path, name).is_file()]
@@ -159,33 +180,74 @@ def transcribe(
                 print(FORMATS[formats[0]](transcript), end="")
             results.append({"file": str(path), **as_dict(transcript)})
     if as_json:
-        print_json(results[0] if len(audio) == 1 else results)
+        print_json(results if several else results[0])
     if failed:
         raise CutworkError(f"{len(failed)} of {len(audio)} recordings could not be transcribed")
 
 
-def _transcribe_one(
-    model: "Model", path: Path, options: "TranscribeOptions", console: Console, *, live: bool, title: bool
-) -> "Transcript":
-    """One recording's transcript; `live` prints segments as they are found."""
+def _one_by_one(
+    model: "Model", paths: Sequence[Path], options: TranscribeOptions, console: Console, *, live: bool, title: bool
+) -> Iterator[tuple[Path, "Transcript | CutworkError"]]:
+    """Each recording's transcript or what is wrong with it; `live` prints segments as they are found."""
     from cutwork.engine.speech.adapter import open_transcription
 
+    for path in paths:
+        with progress_bar(console, transient=True) as bar:
+            task = bar.add_task(f"{path.name}, seconds", total=None)
+
+            def progress(done: float, whole: float, bar: Progress = bar, task: TaskID = task) -> None:
+                bar.update(task, completed=done, total=whole)
+
+            outcome: Transcript | CutworkError
+            try:
+                transcription = open_transcription(model, path, options, progress=progress)
+                if title and live:
+                    print(f"{path}:")
+                if transcription.language_probabilities:
+                    _tell_language(console, path, *transcription.language_probabilities[0])
+                for segment in transcription:
+                    if live:
+                        print(_line(segment), flush=True)
+                outcome = transcription.result()
+            except CutworkError as error:
+                outcome = error
+        yield path, outcome
+
+
+def _side_by_side(
+    processes: "ModelProcesses",
+    paths: Sequence[Path],
+    options: TranscribeOptions,
+    console: Console,
+    *,
+    live: bool,
+    in_turn: bool,
+) -> Iterator[tuple[Path, "Transcript | CutworkError"]]:
+    """The same of several at a time, as they are done or `in_turn`; `live` prints segments once all are there."""
+    done: dict[int, Transcript | CutworkError] = {}
+    turn = 0
     with progress_bar(console, transient=True) as bar:
-        task = bar.add_task(f"{path.name}, seconds", total=None)
+        outcomes = processes.each("transcribe", paths, **asdict(options))
+        for number, outcome in bar.track(outcomes, len(paths), description="recordings"):
+            done[number] = outcome
+            for place in range(turn, len(paths)) if in_turn else (number,):
+                if place not in done:
+                    break
+                turn, transcript = place + 1, done.pop(place)
+                if not isinstance(transcript, CutworkError):
+                    if transcript.language_probability is not None:
+                        _tell_language(console, paths[place], transcript.language, transcript.language_probability)
+                    if live:
+                        print("\n".join([f"{paths[place]}:", *map(_line, transcript.segments)]), flush=True)
+                yield paths[place], transcript
 
-        def progress(done: float, whole: float) -> None:
-            bar.update(task, completed=done, total=whole)
 
-        transcription = open_transcription(model, path, options, progress=progress)
-        if title and live:
-            print(f"{path}:")
-        if transcription.language_probabilities:
-            name, chance = transcription.language_probabilities[0]
-            console.print(f"{path.name}: language {name} ({chance:.0%})", highlight=False, markup=False)
-        for segment in transcription:
-            if live:
-                print(f"[{_clock(segment.start)} --> {_clock(segment.end)}] {segment.text.strip()}", flush=True)
-        return transcription.result()
+def _tell_language(console: Console, path: Path, name: str, chance: float) -> None:
+    console.print(f"{path.name}: language {name} ({chance:.0%})", highlight=False, markup=False)
+
+
+def _line(segment: "Segment") -> str:
+    return f"[{_clock(segment.start)} --> {_clock(segment.end)}] {segment.text.strip()}"
 
 
 def _written(directory: Path, audio: Path, formats: list[Format]) -> bool:

@@ -54,9 +54,10 @@ class ModelProcesses:
         self._pool.shutdown(cancel_futures=True)
 
     def each(self, method: str, pieces: Sequence[Any], **options: Any) -> Iterator[tuple[int, Any]]:
-        """(number of a piece, what that method of `Model` makes of it), as they are done.
+        """(number of a piece, what that method of `Model` makes of it), as they are done; the CutworkError that it
+        raised instead, or that the model could not be loaded with.
 
-        Raises CutworkError where the method does, or the model cannot be loaded, or a process has died.
+        Raises CutworkError where a process has died.
         """
         numbers = {
             self._pool.submit(_call, self.path, self._loading, method, piece, options): i
@@ -64,7 +65,11 @@ class ModelProcesses:
         }
         try:
             for done in as_completed(numbers):
-                yield numbers[done], done.result()
+                try:
+                    result = done.result()
+                except CutworkError as error:
+                    result = error
+                yield numbers[done], result
         except BrokenProcessPool:
             raise CutworkError(
                 "one of the processes ended before it was done, perhaps for want of memory; use fewer of them"
@@ -80,6 +85,8 @@ class ModelProcesses:
         results: dict[int, Generation] = {}
         dealt = deal(texts, self.count, BATCHES * self._loading["max_batch"])
         for number, answers in self.each("translate", [[texts[i] for i in piece] for piece in dealt], **options):
+            if isinstance(answers, CutworkError):
+                raise answers
             done: Mapping[int, Generation] = dict(zip(dealt[number], answers, strict=True))
             results.update(done)
             if progress:

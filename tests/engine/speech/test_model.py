@@ -182,6 +182,21 @@ def test_one_bad_file_does_not_stop_the_others(path: Path, clip: Path, tmp_path:
         run(path, clip, "--temperature", "warm")
 
 
+def test_processes_write_what_one_does_and_go_on_behind_a_bad_file(path: Path, clip: Path, tmp_path: Path) -> None:
+    short = tmp_path / "short.wav"
+    soundfile.write(short, sound(0.9), 16_000)
+    (tmp_path / "bad.wav").write_text("no sound")
+    shown, told = (run(path, clip, short, *PLAINLY, *more) for more in ([], ["--workers", 2]))
+    assert told == shown and told.count(" --> ") >= 2 and told.index("clip.flac:") < told.index("short.wav:")
+    both = json.loads(run(path, clip, short, *PLAINLY, "--workers", 2, "--json"))
+    assert [each["file"] for each in both] == [str(clip), str(short)]
+    out = tmp_path / "out"
+    with pytest.raises(CutworkError, match="1 of 3 recordings could not be transcribed"):
+        run(path, tmp_path / "bad.wav", clip, short, *PLAINLY, "--output-dir", out, "--workers", 2)
+    assert sorted(file.name for file in out.glob("*.json")) == ["clip.json", "short.json"]
+    assert json.loads((out / "clip.json").read_text())["text"] == both[0]["text"]
+
+
 def test_tokens_that_are_not_there_cannot_be_kept_silent(path: Path) -> None:
     with Model.load(path, threads=1, cache_bytes=1 << 24) as model:
         last = model.config["vocab_size"] - 1
