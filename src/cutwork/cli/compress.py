@@ -155,7 +155,7 @@ def compress(
     choice, measured = report["choice"], report["measured"]
     print(
         f"{report['packed']}: {choice['zeros']:.0%} zeros, {measured['nbytes']['compressed'] / 1e6:.0f} MB; {purpose} "
-        f"{measured['speedup']:.2f} times as fast as the dense model (random numbers were {choice['speedup']:.2f})"
+        f"{measured['speedup']:.2f} times as fast as the dense model ({choice['speedup']:.2f} before it was made)"
     )
     for kind in ("validation", "test"):
         lost = report[kind]
