@@ -59,8 +59,7 @@ def direct(shop: Workshop, goal: Goal) -> Choice | None:
     choice = best.within(goal.nbytes)
     if choice is None:
         raise CutworkError(
-            f"the smallest choice of all takes {best.least / 1e6:.0f} MB, more than {goal.nbytes / 1e6:.0f}; ask for "
-            "less"
+            f"the smallest choice of all takes {best.least / 1e6:.0f} MB, more than {goal.nbytes / 1e6:.0f}; allow more"
         )
     return shop.timed(choice)
 
