@@ -8,7 +8,17 @@ import torch
 from rich.console import Console
 
 from benchmarks.common.results import RECIPES
-from benchmarks.compress import advantage, choices, divergence, drafts, frontier, low_rank, promises, token_weights
+from benchmarks.compress import (
+    advantage,
+    choices,
+    divergence,
+    drafts,
+    frontier,
+    low_rank,
+    prices,
+    promises,
+    token_weights,
+)
 from cutwork.compress.candidates import parse
 from cutwork.compress.corrections import with_weights
 from cutwork.compress.menu import Menu, Offer
@@ -75,6 +85,9 @@ def test_advantages_are_over_the_best_uniform_choices_at_their_kl() -> None:
     assert "0.95 and 0.70" in lines[1]
     assert "median 2%, at most 4%" in lines[2] and "1.33 to 1.33 times, 1 choices" in lines[4]
     assert "by the predictions alone 1.25 to 1.25 times" in lines[5]
+    told |= {"timed_speedup_off_median": 0.04, "timed_speedup_off_most": 0.09}
+    (timed,) = (line for line in choices.verdicts({"rows": ours, **told}).splitlines() if "timed before" in line)
+    assert timed.endswith("| median 4%, at most 9% | met |")
 
 
 def test_intervals_are_of_the_same_samples_drawn_for_all() -> None:
@@ -145,6 +158,15 @@ def test_what_two_ways_to_predict_led_to_is_set_side_by_side() -> None:
     assert told == ["| zeros and bits, 2.00x | 0.04 | 0.03 | 3.0 | 1.0 |"]
 
 
+def test_prices_are_held_against_steps_and_speed_ups_against_the_dense_one() -> None:
+    steps = [("uniform", 4.0, 4.0), ("uniform", 3.0, 3.3), ("by kind", 2.0, 2.1), ("by linear", 2.0, 1.8)]
+    rows = [{"purpose": "decode", "threads": 1, "drawn": of, "predicted": p, "measured": m} for of, p, m in steps]
+    lines = prices.table({"rows": rows}).splitlines()[2:]
+    assert lines[0] == "| decode | 1 | uniform | 2 | 5.0% | 10.0% | 9.1% | 9.1% |"
+    assert lines[1] == "| decode | 1 | by kind | 1 | 5.0% | 5.0% | 4.8% | 4.8% |"
+    assert lines[3] == "| decode | 1 | all | 4 | 7.5% | 10.0% | 9.1% | 11.1% |"
+
+
 def test_tables_have_a_row_for_each_choice_and_promise() -> None:
     predicted = {"speedup": 2.0, "milliseconds": 3.0, "nbytes": 1e6, "kl": 0.1, "zeros": 0.5}
     lost = {"points": 1.0, "low": -1.0, "high": 3.0}
@@ -152,6 +174,8 @@ def test_tables_have_a_row_for_each_choice_and_promise() -> None:
     rows[0] |= {"milliseconds": 3.3, "speedup": 1.9, "kl_everywhere": 0.3}
     line = "| uniform, 50 w8a8 | 50% | 2.00× / 1.90× | 3.00 / 3.30 | 0.1 | 0.2 | 0.3 | 1.0 (-1.0 to 3.0) | – |"
     assert line in choices.table({"rows": rows})
+    rows[0]["timed"] = {"milliseconds": 3.2, "speedup": 1.95}
+    assert "| 2.00× / 1.95× / 1.90× | 3.00 / 3.20 / 3.30 |" in choices.table({"rows": rows})
     told = [
         {"within": 1.0, "seed": 0, "refused": "none"},
         {

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from reasoning_gym.arithmetic.gsm_symbolic.gsm_symbolic import tasks_ok
 
-from benchmarks.evidence import gsm8k, new_losses, new_numbers, pareto, patterns, report
+from benchmarks.evidence import feature_loss, gsm8k, new_losses, new_numbers, pareto, patterns, report
 from benchmarks.evidence.cells import Cell
 from benchmarks.evidence.data import splits
 from benchmarks.evidence.designs import DESIGNS, LOSSES
@@ -311,6 +311,29 @@ def test_squarehead_is_held_against_cross_entropy_for_the_same_time() -> None:
     assert f"{change:+.1f} [" in verdict and verdict.endswith("| met |")
     first, second = new_losses.table({"rows": rows}).splitlines()[2:]
     assert first.startswith(f"| CE | {new_losses.STEPS} | int8 |") and f"| {change:+.1f} [" in second
+
+
+def test_variants_of_squarehead_have_the_same_time_and_one_is_chosen_on_validation() -> None:
+    slower = feature_loss.SLOWER
+    for name, phases in feature_loss.VARIANTS.items():
+        time = sum(phase.steps * (slower if phase.losses.squarehead else 1) for phase in phases)
+        assert time == pytest.approx(feature_loss.STEPS, abs=1), name
+
+    def row(variant: str, split: str, answers: np.ndarray, seed: int) -> dict[str, object]:
+        found = {"right": int(answers.sum()), "samples": len(answers), "answers": packed(answers)}
+        return {"variant": variant, "seed": seed, "split": split, **found}
+
+    ce, both, then = (right(share, 1, 300, seed)[0] for seed, share in enumerate((0.5, 0.4, 0.6)))
+    later = "CE+SquareHead, then CE"
+    rows = [row(n, "validation", a, 0) for n, a in (("CE", ce), ("CE+SquareHead", both), (later, then))]
+    assert feature_loss.best(rows) == later
+    lines = feature_loss.choices({"rows": rows}).splitlines()[2:]
+    assert lines[2].startswith(
+        f"| {later} | 40 + 52 | {then.mean():.1%} | 300 | {100 * (then.mean() - ce.mean()):+.1f} ["
+    )
+    rows += [row("CE", "test", ce, 0), row("CE", "test", ce, 1), row(later, "test", then, 1)]
+    plain, ours = feature_loss.table({"rows": rows}).splitlines()[2:]
+    assert plain.count("/") == 1 and ours.endswith("| met |") and f"{100 * (then.mean() - ce.mean()):+.1f} [" in ours
 
 
 def test_gsm8k_is_told_beside_a_dense_model_trained_for_as_long() -> None:
