@@ -30,7 +30,7 @@ def with_intervals(rows: Sequence[dict[str, Any]], tokens: Sequence[int]) -> Non
     """Add to rows the 95% intervals of their KL and of the frontier's advantage, over other samples of the kind.
 
     `tokens`: of the samples' answers, whose KL the rows' `kl_sums` are. The same samples are drawn for all rows;
-    milliseconds are taken as they are.
+    speed-ups are taken as they are.
     """
     kls = drawn({label(row): row["kl_sums"] for row in rows}, tokens)
     for row in rows:
@@ -83,4 +83,5 @@ def advantage_table(result: dict[str, Any]) -> str:
 
 
 def _takes(row: dict[str, Any]) -> float:
-    return float(row.get("milliseconds") or row["predicted"]["milliseconds"])
+    """A step, in steps of the dense model, which was timed in the same minutes; if none was timed, as predicted."""
+    return 1 / float(row["speedup"] if "speedup" in row else row["predicted"]["speedup"])
