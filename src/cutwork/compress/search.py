@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from cutwork.compress.menu import Choice
@@ -16,7 +17,7 @@ from cutwork.run.stages import Stage
 from cutwork.store.fingerprint import digest
 
 _CLOSE = 1.005  # speed-ups that are nearer to each other are alike
-_TIMED = 5  # choices at most, of which the one that is as fast as was asked for is found
+_TIMED = 5  # choices at most, to find one that is as fast as was asked for
 _ENOUGH = 1.02  # faster than was asked for, and nothing is lost for more
 
 
@@ -107,23 +108,27 @@ def refusal(tried: Sequence[Tried], goal: Goal, output: Path) -> str:
 
 
 def _as_fast(shop: Workshop, speedup: float) -> Choice:
-    """The choice of least error that is so many times as fast when it is timed, near enough: the budget by prices is
-    tightened or loosened by as much as they were wrong of the last one."""
+    """The choice of least error that is so many times as fast, near enough, by its prices and what timing says of them.
+
+    One timing may be a tenth off for as long as it takes, so prices are put right by the median of all that were timed.
+    """
     best = shop.menu.solver()
-    budget, found = shop.menu.dense_milliseconds / speedup, list[Choice]()
+    least, right, found, ratios = speedup * (1 - 1e-9), 1.0, list[Choice](), list[float]()
     while len(found) < _TIMED:
-        choice = best.within(max(budget, best.least))
+        choice = best.within(max(right * shop.menu.dense_milliseconds / speedup, best.least))
         if choice is None or any(choice.labels == each.labels for each in found):
             break
-        found.append(shop.timed(choice))
-        ratio = found[-1].speedup / speedup
-        shop.console.print(f"{choice.speedup:.2f}x by prices: {found[-1].speedup:.2f}x timed", highlight=False)
-        if 1 <= ratio <= _ENOUGH:
+        timed = shop.timed(choice)
+        shop.console.print(f"{choice.speedup:.2f}x by prices: {timed.speedup:.2f}x timed", highlight=False)
+        found.append(choice)
+        ratios.append(timed.speedup / choice.speedup)
+        right = median(ratios)
+        if least <= right * choice.speedup <= speedup * _ENOUGH:
             break
-        budget *= ratio
-    if fast := [each for each in found if each.speedup >= speedup]:
+    told = [replace(each, speedup=right * each.speedup, milliseconds=each.milliseconds / right) for each in found]
+    if fast := [each for each in told if each.speedup >= least]:
         return min(fast, key=lambda each: each.kl)
-    most = max(each.speedup for each in found)
+    most = max(each.speedup for each in told)
     raise CutworkError(
         f"of the choices that were timed none is more than {most:.2f} times as fast, so not {speedup:g}; ask for less"
     )
@@ -139,7 +144,7 @@ def _fitted(shop: Workshop, choice: Choice, goal: Goal, attempts: int) -> list[T
         smaller = shop.menu.solver("nbytes").within(budget)
         if smaller is None:
             break
-        tried.append(_try(shop, smaller, goal))
+        tried.append(_try(shop, shop.timed(smaller), goal))
     return tried
 
 
@@ -156,19 +161,19 @@ def _bisect(shop: Workshop, goal: Goal, attempts: int) -> list[Tried]:
         if any(choice.labels == each.choice.labels for each in tried):  # too much was lost then
             fast = speedup
             continue
-        tried.append(_try(shop, choice, goal))
+        tried.append(_try(shop, shop.timed(choice), goal))
         drop_all_but(max((each for each in tried if each.kept), key=speedup_of, default=None), tried, shop)
         slow, fast = (max(speedup, choice.speedup), fast) if tried[-1].kept else (slow, speedup)
     return tried
 
 
 def _try(shop: Workshop, choice: Choice, goal: Goal) -> Tried:
-    """Make a choice and see what it loses on validation: in one shot and, unless that keeps the goal, trained.
+    """Make a choice that was timed and see what it loses on validation: in one shot and, unless that keeps the goal,
+    trained.
 
     Of the two the one that loses less: a model that has converged may lose more by being trained again than by what few
     zeros and bits it lost.
     """
-    choice = shop.timed(choice)
     facts = f"{choice.milliseconds:.2f} ms, {choice.nbytes / 1e6:.0f} MB, {choice.zeros:.0%} zeros"
     shop.console.print(f"[bold]{choice.speedup:.2f}x[/bold]: {facts}", highlight=False)
     trained = recipe_of(shop.base, choice)
