@@ -27,7 +27,7 @@ from benchmarks.embedding import quality as embedding_quality
 from benchmarks.embedding import speed as embedding_speed
 from benchmarks.engine import bare, encoders, harness, layouts, partition, speculative, threads
 from benchmarks.engine import load as loading
-from benchmarks.evidence import new_losses, new_numbers, pareto, patterns, seen_numbers, seen_steps
+from benchmarks.evidence import feature_loss, new_losses, new_numbers, pareto, patterns, seen_numbers, seen_steps
 from benchmarks.evidence import report as evidence
 from benchmarks.isa import builds
 from benchmarks.isa import report as isa
@@ -89,6 +89,7 @@ TABLES = {
     "demo, Zen 4": Table(demo.table, ("demo_zen4",)),
     "demo, gate": Table(demo.gate_table, ("demo_gate",)),
     "filling": Table(filling.table, ("filling",)),
+    "feature loss, choices": Table(feature_loss.choices, ("feature_loss",)),
     "new losses": Table(new_losses.table, ("new_losses",)),
     "new losses, verdicts": Table(new_losses.verdicts, ("new_losses",)),
     "new numbers": Table(new_numbers.table, ("new_numbers",)),
