@@ -155,7 +155,7 @@ def compress(
     choice, measured = report["choice"], report["measured"]
     print(
         f"{report['packed']}: {choice['zeros']:.0%} zeros, {measured['nbytes']['compressed'] / 1e6:.0f} MB; {purpose} "
-        f"{measured['speedup']:.2f} times as fast as the dense model ({choice['speedup']:.2f} before it was made)"
+        f"{measured['speedup']:.2f} times as fast as the dense model (predicted {choice['speedup']:.2f})"
     )
     for kind in ("validation", "test"):
         lost = report[kind]
@@ -237,7 +237,7 @@ def _print_frontier(report: dict[str, Any]) -> None:
     if "choice" in report:
         chosen = Choice(**report["choice"])
         out.print(
-            f"chosen: {chosen.speedup:.2f}× as fast as in bfloat16 and {chosen.milliseconds:.2f} ms, timed, "
+            f"chosen: {chosen.speedup:.2f}× as fast as in bfloat16 and {chosen.milliseconds:.2f} ms, by timing, "
             f"{chosen.nbytes / 1e6:.0f} MB, KL {chosen.kl:.3g} nats per token before training"
         )
     out.print(f"[dim]{report['machine']['cpu']}, {report['machine']['threads']} threads[/dim]")

@@ -48,7 +48,7 @@ TOKENS: dict[Purpose, int] = {"decode": 1, "prefill": 512, "batch16": 1}  # of e
 _CONTEXT = 256  # tokens that a decoded one attends to
 _STEPS = 4  # of which the median counts
 _LEAST_SECONDS = 0.5  # that one load of a model is profiled
-# Rounds through all candidates. What memory can do differs by a tenth and more from one second to the next, and the
+# Rounds through all candidates. What a step takes differs by a tenth and more from one second to the next, and the
 # least of many would be luck, so what is usual counts, of as many loads as time allows.
 _ROUNDS, _MOST_SECONDS = (2, 8), 240.0
 _BETWEEN = 12  # other candidates between two loads of the dense bfloat16 one, whose price is in every speed-up

@@ -22,7 +22,7 @@ from cutwork.pack.reader import PackedModel, read_packed
 from cutwork.recipe import CompareSettings
 from cutwork.store.directory import read_config
 
-_LEAST_SECONDS = 30.0  # that both models are timed: memory is a tenth quicker or slower from one second to the next
+_LEAST_SECONDS = 30.0  # that both models are timed: a step takes a tenth more or less from one second to the next
 
 
 def prompt_tokens(config: dict[str, Any], purpose: Purpose, settings: CompareSettings) -> int:
