@@ -140,8 +140,11 @@ def speed(shop: Workshop, entry: Entry, packed: Stage) -> dict[str, Any]:
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     """How well predictions rank what was measured, and how far milliseconds are off."""
     lost = [row["lost_on_validation"]["points"] for row in rows]
+    kls_off = [abs(row["kl"] / row["predicted"]["kl"] - 1) for row in rows]
     found = {
         "kl_rank_correlation": rank_correlation([r["predicted"]["kl"] for r in rows], [r["kl"] for r in rows]),
+        "kl_off_median": float(np.median(kls_off)),
+        "kl_off_most": max(kls_off),
         "points_rank_correlation": rank_correlation([r["kl"] for r in rows], lost),
         "points_rank_correlation_everywhere": rank_correlation([r["kl_everywhere"] for r in rows], lost),
     }
@@ -200,6 +203,13 @@ def verdicts(result: dict[str, Any]) -> str:
     correlation, count = result["kl_rank_correlation"], len(result["rows"])
     wanted = "KL predicted before training and measured: rank correlation of at least 0.9"
     line(wanted, f"{correlation:.2f}, {count} choices", correlation >= 0.9)
+    if "kl_off_most" in result:
+        middle, most = result["kl_off_median"], result["kl_off_most"]
+        line(
+            "half of the KLs within a quarter of those predicted",
+            f"median {middle:.0%}, at most {most:.0%}",
+            middle <= 0.25,
+        )
     told, everywhere = (result[f"points_rank_correlation{where}"] for where in ("", "_everywhere"))
     wanted = "KL in answers ranks points lost better than KL everywhere"
     line(wanted, f"rank correlations {told:.2f} and {everywhere:.2f}", told > everywhere)

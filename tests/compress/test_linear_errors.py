@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -11,8 +12,8 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from cutwork.compress.candidates import CANDIDATES, DENSE, parse
-from cutwork.compress.corrections import corrected, with_weights
-from cutwork.compress.linear_errors import PRUNED, ROUNDED, Cost, LinearErrors, _Judge, linear_errors
+from cutwork.compress.corrections import PRUNED, ROUNDED, _of, corrected, made, with_weights
+from cutwork.compress.linear_errors import Cost, LinearErrors, _Judge, linear_errors
 from cutwork.compress.sensitivity import Damage, divergences, influences, of_rounded_head
 from cutwork.prune.alps import alps
 from cutwork.prune.calibrate import calibration_batches, walk
@@ -20,6 +21,7 @@ from cutwork.prune.input_statistics import Hessian
 from cutwork.prune.pruners import Prune
 from cutwork.prune.sparsegpt import sparsegpt
 from cutwork.quantize.qat import round_activations
+from cutwork.store.block_names import place
 from cutwork.torch_models.blocks import block_linears, out_in
 from cutwork.torch_models.data import Examples, collate
 from tests.torch_models.tiny import FAMILIES, llama, random_examples
@@ -81,7 +83,7 @@ def test_the_model_stays_as_it_is() -> None:
     model = llama()
     model.get_input_embeddings().weight.requires_grad_(False)
     before = {name: (weight.clone(), weight.requires_grad) for name, weight in model.named_parameters()}
-    corrected(model, errors_of(model), judging(2), SILENT)
+    corrected(model, errors_of(model), batches_of(4), judging(2), SILENT, prune=sparsegpt)
     of_rounded_head(model, judging(2), SILENT)
     for name, weight in model.named_parameters():
         assert torch.equal(weight, before[name][0]) and weight.requires_grad == before[name][1] and weight.grad is None
@@ -90,7 +92,9 @@ def test_the_model_stays_as_it_is() -> None:
 @pytest.mark.parametrize("family", ["gpt2", "mpt"])
 def test_other_families(family: str) -> None:
     model = FAMILIES[family]()
-    found = corrected(model, errors_of(model, family=family), judging(2, family), SILENT)
+    found = corrected(
+        model, errors_of(model, family=family), batches_of(4, family), judging(2, family), SILENT, prune=sparsegpt
+    )
     assert set(found) == set(block_linears(model))
     assert all(kl["60 bf16"] > 0 for kl in found.values())
     head = of_rounded_head(model, judging(2, family), SILENT)
@@ -163,20 +167,47 @@ def test_rounded_inputs_cost_what_is_predicted() -> None:
     agree(predicted, divergences(model, others, damages, SILENT), 2)
 
 
-def test_a_kind_of_linears_together_costs_what_is_predicted_after_corrections() -> None:
-    model, others = loud_model(), judging(60)
-    batches = calibration_batches(cast(Examples, random_examples(60)))
+@pytest.mark.parametrize("label", [*PRUNED, ROUNDED])
+def test_a_model_that_is_made_whole_costs_what_is_predicted_after_corrections(label: str) -> None:
+    model, others, batches = loud_model(), judging(24), batches_of(24)
     found = linear_errors(model, batches, others, influences(model, others, SILENT), SILENT)
-    kl = corrected(model, found, others, SILENT)
-    names = [name for name in found if name.endswith("up_proj")]
-    for label in (PRUNED, ROUNDED):
-        made = {name: found[name].made[label] for name in names}
-        [measured] = divergences(model, others, {label: with_weights(model, made)}, SILENT).values()
-        other = "dense w8a8" if label == ROUNDED else DENSE.label  # the same inputs, next to no rounding of weights
-        rounded = sum(found[name].costs["dense w8a8"].rounded for name in names) if label == ROUNDED else 0.0
-        told = sum(kl[name][label] - kl[name][other] for name in names)
-        share = rounded / sum(found[name].costs[label].rounded for name in names) if label == ROUNDED else 0.0
-        assert told == pytest.approx(measured * (1 - share), rel=1e-3), label
+    for linear in found.values():
+        linear.costs["dense w8a8"] = replace(linear.costs["dense w8a8"], rounded=0.0)  # only its inputs are
+    kl = corrected(model, found, batches, others, SILENT, prune=sparsegpt)
+    whole = {name: out_in(linear).clone() for name, linear in block_linears(model).items()}
+    how: Any = {"prune": sparsegpt, "group_size": 128, "damping": 0.01, "weights": None}
+    left = made(model, batches, parse(label), SILENT, **how)
+    assert all(not torch.equal(left[name], weight) for name, weight in whole.items())
+    if label in PRUNED:
+        share = [(weight == 0).float().mean().item() for weight in left.values()]
+        assert share == pytest.approx([parse(label).sparsity] * len(left))
+    [measured] = divergences(model, others, {label: with_weights(model, left)}, SILENT).values()
+    without = "dense w8a8" if label == ROUNDED else DENSE.label
+    assert sum(own[label] - own[without] for own in kl.values()) == pytest.approx(measured, rel=1e-3)
+
+
+def test_each_block_is_made_with_what_those_before_it_give() -> None:
+    model, batches = loud_model(), batches_of(24)
+    alone: dict[str, Tensor] = {}
+
+    def visit(group: dict[str, nn.Module], statistics: Hessian) -> None:
+        for name, linear in group.items():
+            alone[name] = sparsegpt(out_in(linear), statistics, parse("4:16 bf16").as_pattern())[0]
+
+    walk(model, batches, visit, SILENT, "", changes=False)
+    how: Any = {"prune": sparsegpt, "group_size": 128, "damping": 0.01, "weights": None}
+    left = made(model, batches, parse("4:16 bf16"), SILENT, **how)
+    assert all(torch.allclose(left[name], alone[name]) == (place(name)[0] == 0) for name in alone)
+
+
+def test_what_pruning_costs_is_corrected_by_the_share_of_zeros() -> None:
+    times = {"50 bf16": 1.0, "4:16 bf16": 4.0, ROUNDED: 3.0}
+    labels = ("50 w8a8", "adaptive-62.5 w8a8", "4:16 bf16", "80 w4a16")
+    assert [_of(label, times).pruned for label in labels] == pytest.approx([1, 2, 4, 4])
+    assert _of("60 w4a16", times).pruned == pytest.approx(4**0.4)
+    assert (_of("60 w4a16", times).rounded, _of("60 w4a16", times).inputs) == (3.0, 1.0)
+    without = {part: by for part, by in times.items() if part != "4:16 bf16"}  # it fits no such linear
+    assert _of("80 bf16", without).pruned == 1
 
 
 def test_labels_are_read_back() -> None:

@@ -1,9 +1,11 @@
 """What a dense model says about its candidates, as errors.json holds it."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from cutwork.compress.corrections import corrected
@@ -18,8 +20,9 @@ from cutwork.recipe import Long, PruneSettings
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.data import collate
 from cutwork.torch_models.load import load_for_surgery, load_tokenizer
+from cutwork.torch_models.model_inputs import Example
 
-_PROBES = 32  # samples, held out, that tell what the head costs, and kinds of linears
+_JUDGES, _JUDGED_TOKENS = 128, 1 << 15  # samples that tell what errors cost, at most
 
 
 def examine(
@@ -27,6 +30,7 @@ def examine(
     samples: Sequence[Sample],
     settings: PruneSettings,
     *,
+    judges: Sequence[Sample] = (),
     group_size: int,
     max_length: int,
     long: Long,
@@ -34,23 +38,27 @@ def examine(
 ) -> dict[str, Any]:
     """Of every linear and the head: shape, and the KL divergence in answers that each candidate costs, by label.
 
-    `settings` say what prunes, how many samples candidates are made with, as many others that judge them, where there
-    are as many, and how Hessians are damped. Raises CutworkError for unusable models or samples.
+    `settings` say what prunes, how many samples candidates are made with, and how Hessians are damped. `judges` are
+    samples that the model was not tuned on, to judge candidates: on those that it was it is surer of itself. Without
+    them others of `samples` judge, where there are as many. Raises CutworkError for unusable models or samples.
     """
     model, _ = load_for_surgery(model_dir)
     tokenizer, count = load_tokenizer(model_dir), settings.calibration_samples
-    data = list(calibration_examples(tokenizer, samples, 2 * count, max_length, settings.seed, long=long))
-    seen = len(data) - len(data) // 2
-    batches, others = calibration_batches(data[:seen]), data[seen:] or data
+    draw = partial(calibration_examples, tokenizer, max_length=max_length, seed=settings.seed, long=long)
+    if judges:
+        made_with, others = list(draw(samples, count)), list(draw(judges, _JUDGES))
+    else:
+        both = list(draw(samples, count + _JUDGES))
+        half = len(both) - len(both) // 2
+        made_with, others = both[: min(count, half)], both[min(count, half) :] or both
+    batches = calibration_batches(made_with)
     prune = sparsegpt if settings.method == "sparsegpt" else pruner(settings.method, settings.block_size)
-    judging = [collate([example]) for example in others]
+    judging = [collate([example]) for example in _within(others, _JUDGED_TOKENS)]
     weights = None if settings.token_weights == "equal" else token_weights(model, batches, console, settings.seed)
-    linears = linear_errors(
-        model, batches, judging, influences(model, judging, console, settings.seed), console, prune=prune,
-        group_size=group_size, damping=settings.damping, weights=weights,
-    )  # fmt: skip
-    kl = corrected(model, linears, judging[:_PROBES], console)
-    of_head = of_rounded_head(model, judging[:_PROBES], console)
+    how: Any = {"prune": prune, "group_size": group_size, "damping": settings.damping, "weights": weights}
+    linears = linear_errors(model, batches, judging, influences(model, judging, console, settings.seed), console, **how)
+    kl = corrected(model, linears, batches, judging, console, **how)
+    of_head = of_rounded_head(model, judging, console)
     found: dict[str, Any] = {
         name: {"rows": linear.rows, "columns": linear.columns, "kl": kl[name]} for name, linear in linears.items()
     }
@@ -59,3 +67,9 @@ def examine(
         kls = {label: of_head.get(stored, 0.0) for label, stored in HEAD_LABELS.items()}  # 0 as it is
         found[HEAD] = {"rows": rows, "columns": columns, "kl": kls}
     return {"linears": found}
+
+
+def _within(data: Sequence[Example], tokens: int) -> Sequence[Example]:
+    """The first of them, as many as have so many tokens together, but one at least."""
+    ends = np.cumsum([len(example["input_ids"]) for example in data])
+    return data[: max(1, int((ends <= tokens).sum()))]

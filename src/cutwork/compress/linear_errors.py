@@ -33,7 +33,6 @@ from cutwork.torch_models.blocks import out_in
 
 _EVERY = 6  # of so many blocks one tells how a pruner compares with SparseGPT
 _TILES = 16  # of 16 rows, at most, whose error stands for that of all
-PRUNED, ROUNDED = "60 bf16", "dense w4a16"  # candidates that are made whole, for `corrections` to measure
 
 
 @dataclass(frozen=True)
@@ -51,12 +50,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class LinearErrors:
-    """One linear: its shape, what each candidate costs it by label, and some of their weights."""
+    """One linear: its shape, and what each candidate costs it by label."""
 
     rows: int
     columns: int
     costs: dict[str, Cost]
-    made: dict[str, Tensor]  # by label, [out, in] in the model's dtype: PRUNED, and ROUNDED where it may be
 
 
 def linear_errors(
@@ -73,7 +71,7 @@ def linear_errors(
 ) -> dict[str, LinearErrors]:
     """The errors of every linear of the blocks of a model, which stays as it is.
 
-    In memory are one block's Hessians and two more weights for each of the linears.
+    In memory are one block's Hessians, and the inputs of its linears at all tokens that judge.
 
     held_out: what judges, the batches that `influences` are of; those that candidates are made with would flatter them.
     weights: of the tokens that candidates are made with, as `walk` takes them.
@@ -89,8 +87,7 @@ def linear_errors(
             try:
                 judge = _Judge(out_in(linear), statistics, influences[name])
                 costs = _costs(out_in(linear), statistics, judge, schemes, group_size)
-                made = _made(out_in(linear), statistics, prune, schemes, group_size)
-                own = found[name] = LinearErrors(len(out_in(linear)), out_in(linear).shape[1], costs, made)
+                own = found[name] = LinearErrors(len(out_in(linear)), out_in(linear).shape[1], costs)
                 block, kind = place(name)
                 if prune is not sparsegpt and block % _EVERY == 0:
                     for label, error in _pruned_errors(out_in(linear), statistics, judge, prune).items():
@@ -165,18 +162,6 @@ def _costs(
             of_rounding = max(judge.cost(left) - of_pruning[zeros], 0.0)
             costs[Candidate(*zeros, scheme).label] = Cost(of_pruning[zeros], of_rounding, of_inputs)
     return costs
-
-
-def _made(
-    weight: Tensor, statistics: Hessian, prune: Prune, schemes: Sequence[Scheme | None], group_size: int
-) -> dict[str, Tensor]:
-    """The whole weights of PRUNED, as the recipe's pruner leaves it, and of ROUNDED."""
-    made = {PRUNED: prune(weight, statistics, parse(PRUNED).as_pattern())[0]}
-    scheme = parse(ROUNDED).scheme
-    if scheme and scheme in schemes:
-        grid = grid_of(scheme, weight.shape[1], group_size, torch.float32)
-        made[ROUNDED] = gptq(weight.float(), statistics, grid).weight()
-    return {label: left.to(weight.dtype) for label, left in made.items()}
 
 
 def _some_rows(rows: int) -> Tensor:

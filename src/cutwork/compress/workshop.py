@@ -55,8 +55,9 @@ class Workshop:
         self.source = self._dense(stages)
         settings: list[object] = [prune.method, prune.block_size, prune.calibration_samples, prune.seed, prune.damping]
         settings += [prune.token_weights, self._group_size]
-        settings.append("gradients of answers, kinds made whole on 32 probes")  # how errors are judged
-        data = [sample_digest(task.train), base.task.max_length, base.task.long]
+        settings.append("gradients of answers, three models made whole")  # how errors are judged
+        data: list[object] = [sample_digest(samples) for samples in (task.train, task.validation)]
+        data += [base.task.max_length, base.task.long]
         errors = stages.add("errors.json", "prune", self._write_errors, [*settings, *data], self.source)
         about = [purpose, self.machine, self._engine, self._group_size, "usual steps"]
         steps = stages.add("milliseconds.json", "prune", self._write_steps, about, self.source)
@@ -210,6 +211,7 @@ class Workshop:
             path_of(self.source),
             self.task.train,
             self.base.prune,
+            judges=self.task.validation,
             group_size=self._group_size,
             max_length=task.max_length,
             long=task.long,

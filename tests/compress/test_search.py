@@ -1,0 +1,81 @@
+"""The search for the fastest choice, where choices are numbers and nothing is made."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from cutwork.compress.menu import Choice
+from cutwork.compress.search import Goal, _bisect, direct
+from cutwork.errors import CutworkError
+
+
+def test_what_was_lost_is_looked_for_among_slower_choices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a small model one choice may be the best at several speeds: that it loses too much is no reason to stop."""
+    choices = [SimpleNamespace(speedup=speedup, labels={"a": str(speedup)}) for speedup in (3.0, 1.2)]
+    tried: list[float] = []
+
+    def attempt(shop: object, choice: Any, goal: object) -> Any:
+        tried.append(choice.speedup)
+        return SimpleNamespace(choice=choice, kept=choice.speedup < 2, folder="")
+
+    class Solver:
+        least = 1.0
+
+        def within(self, milliseconds: float) -> Any:
+            return choices[1] if milliseconds > 8 / 1.2 else choices[0]
+
+    menu = SimpleNamespace(solver=Solver, dense_milliseconds=8.0)
+    monkeypatch.setattr("cutwork.compress.search._try", attempt)
+    monkeypatch.setattr("cutwork.compress.search.drop_all_but", lambda *_: None)
+    shop = SimpleNamespace(menu=menu, timed=lambda choice: choice)
+    found = _bisect(shop, Goal(within=1), 4)  # type: ignore[arg-type]
+    assert tried == [3.0, 1.2] and [each.kept for each in found] == [False, True]
+
+
+class Prices:
+    """A menu by whose prices a choice is as fast as its label says, and loses as much, up to four times; timed, it is
+    `wrong` times as fast, and by `luck` more or less."""
+
+    dense_milliseconds, least = 8.0, 2.0
+
+    def __init__(self, wrong: float, luck: Sequence[float] = ()) -> None:
+        self.menu, self.console, self.wrong = self, Console(quiet=True), wrong
+        self.luck, self.asked = iter(luck), list[float]()
+
+    def solver(self) -> "Prices":
+        return self
+
+    def within(self, milliseconds: float) -> Choice | None:
+        speedup = self.dense_milliseconds / milliseconds
+        return Choice({"a": f"{speedup:.6f}"}, milliseconds, 1.0, speedup, 0.0, speedup)
+
+    def timed(self, choice: Choice) -> Choice:
+        self.asked.append(choice.speedup)
+        return replace(choice, speedup=next(self.luck, 1.0) * self.wrong * choice.speedup)
+
+
+@pytest.mark.parametrize("wrong", [1.0, 0.8, 1.25, 1.01])
+def test_a_choice_is_as_fast_as_was_asked_for_when_it_is_timed(wrong: float) -> None:
+    shop = Prices(wrong)
+    choice = direct(shop, Goal(speedup=2))  # type: ignore[arg-type]
+    assert choice and 2 - 1e-6 <= choice.speedup <= 2.04 and len(shop.asked) <= 3
+    assert choice.kl == pytest.approx(choice.speedup / wrong)
+
+
+@pytest.mark.parametrize("luck", [(0.97, 1.1, 0.9, 0.9, 1.0), (1.2, 0.95), (0.8, 1.0, 1.0)])
+def test_luck_in_one_timing_is_put_right_by_others(luck: tuple[float, ...]) -> None:
+    choice = direct(Prices(0.95, luck), Goal(speedup=2))  # type: ignore[arg-type]
+    assert choice and 2 - 1e-6 <= choice.speedup <= 2.2
+    assert choice.speedup == pytest.approx(0.95 * choice.kl, rel=0.06)  # as it would be timed without luck
+
+
+def test_only_what_was_timed_says_that_nothing_is_as_fast() -> None:
+    shop = Prices(1.25)
+    choice = direct(shop, Goal(speedup=4.9))  # type: ignore[arg-type]
+    assert choice and choice.speedup >= 4.9 - 1e-6 and shop.asked[0] == pytest.approx(4)
+    with pytest.raises(CutworkError, match=r"none is more than 3\.60 times as fast, so not 4; ask for less"):
+        direct(Prices(0.9), Goal(speedup=4))  # type: ignore[arg-type]
