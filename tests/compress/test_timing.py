@@ -6,13 +6,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cutwork.compress import timing
 from cutwork.compress.candidates import Candidate
 from cutwork.compress.menu import HEAD, Choice
 from cutwork.compress.milliseconds import SEQUENCES, Purpose
 from cutwork.compress.timing import Timing, prompt_tokens
 from cutwork.engine.model import Model
-from cutwork.measure.speed import Speed
 from cutwork.pack.pack import pack
 from cutwork.pack.reader import PackedModel
 from cutwork.recipe import CompareSettings
@@ -59,18 +57,7 @@ def test_random_numbers_are_stored_as_chosen_and_timed_beside_the_dense_model(
         assert found["nbytes"]["dense"] > found["nbytes"]["compressed"]
     rate = f"{'prefill' if purpose == 'prefill' else 'decode'}_tokens_per_second"
     assert found["speedup"] == pytest.approx(found["compressed"][rate] / found["dense"][rate])
-
-
-def test_short_turns_are_taken_again_and_again(chosen: tuple[Path, Choice], monkeypatch: pytest.MonkeyPatch) -> None:
-    dense, choice = chosen
-    clock = iter((0.0, 20.0, 29.0, 31.0))
-    monkeypatch.setattr(timing, "_LEAST_SECONDS", 30.0)
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(
-        timing, "measure", lambda models, *_, **__: {name: Speed(5, 3, 1, [1.0], [[2.0]], [1]) for name in models}
-    )
-    found = Timing(dense, "decode", BRIEF, QUIET).of_random_numbers(choice, 32)
-    assert found["speedup"] == 1 and found["dense"]["decode_runs"] == [500.0] * 3
+    assert found["milliseconds"] == found["compressed"]["first_token_ms" if purpose == "prefill" else "step_ms_p50"]
 
 
 def test_candidates_that_fit_no_pattern_stay_dense(chosen: tuple[Path, Choice]) -> None:

@@ -30,6 +30,13 @@ def test_what_a_batch_decodes_is_counted_where_all_its_sequences_go_on(tmp_path:
     assert one.decoded == [20] and len(one.step_ms[0]) == 20
 
 
+def test_rounds_go_on_for_as_long_as_was_asked_for(tmp_path: Path) -> None:
+    directory = write_tiny_checkpoint(tmp_path / "tiny")
+    with Model.load(directory, threads=1) as model:
+        brief, long = (measure({"it": model}, 16, 4, 2, seconds=seconds)["it"] for seconds in (0.0, 1.0))
+    assert len(brief.first_token_ms) == 2 < len(long.first_token_ms) == len(long.step_ms) == len(long.decoded)
+
+
 def test_a_batch_that_the_cache_does_not_hold_is_refused(tmp_path: Path) -> None:
     directory = write_tiny_checkpoint(tmp_path / "tiny")
     with (

@@ -3,7 +3,7 @@
 candidates    what a linear may become: pattern × rate × scheme
 sensitivity   what an output error costs the model's answers: KL, by gradients of their likelihood; the head, measured
 linear_errors what each candidate costs so, from one walk with calibration data
-corrections   how much more that is for all linears of a kind together, measured
+corrections   how much more that is for all linears together, measured on models that are made whole
 milliseconds  what each takes on this machine, measured on the model's steps, and its bytes
 timing        how fast a choice is beside the dense model, of random numbers before it is made, and when it is
 solve         the best choice for every budget, exactly

@@ -61,7 +61,6 @@ def corrected(
     }
 
 
-@torch.no_grad()
 def made(
     model: Any,
     batches: Sequence[dict[str, Tensor]],
@@ -77,7 +76,7 @@ def made(
 
     Linears that the candidate does not fit stay, too.
     """
-    whole = {name: out_in(linear).clone() for name, linear in block_linears(model).items()}
+    linears = block_linears(model)
 
     def visit(group: dict[str, nn.Module], statistics: Hessian) -> None:
         for name, linear in group.items():
@@ -88,12 +87,9 @@ def made(
                 grid = grid_of(candidate.scheme, weight.shape[1], group_size, torch.float32)
                 weight.copy_(gptq(weight.float(), statistics, grid).weight())
 
-    try:
+    with torch.no_grad(), with_weights(model, {name: out_in(linear) for name, linear in linears.items()})():
         walk(model, batches, visit, console, f"all {candidate.label}", damping=damping, weights=weights)
-        return {name: out_in(linear).clone() for name, linear in block_linears(model).items()}
-    finally:
-        for name, linear in block_linears(model).items():
-            out_in(linear).copy_(whole[name])
+        return {name: out_in(linear).clone() for name, linear in linears.items()}
 
 
 def _told(costs: Mapping[str, Cost], label: str) -> float:

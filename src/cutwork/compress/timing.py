@@ -4,7 +4,6 @@ Prices of single linears (`milliseconds.py`) add up to what a step takes only ne
 and ops in ways that no uniform model has shown.
 """
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from cutwork.compress.menu import HEAD, Choice
 from cutwork.compress.milliseconds import SEQUENCES, TOKENS, Purpose, random_model
 from cutwork.engine.model import Model
 from cutwork.measure.context import room
-from cutwork.measure.speed import Speed, measure
+from cutwork.measure.speed import measure
 from cutwork.pack.reader import PackedModel, read_packed
 from cutwork.recipe import CompareSettings
 from cutwork.store.directory import read_config
@@ -60,19 +59,18 @@ class Timing:
         )
 
     def speeds(self, packed: PackedModel) -> dict[str, Any]:
-        """Speed and memory of both models, in turns for a while, and how many times as fast as the dense one the other
-        is, by medians."""
+        """Speed and memory of both models, in turns for a while; how many milliseconds what the purpose asks for takes
+        the other one, and how many times as fast as the dense one it is, by medians."""
         prompt, decoded, repeats = self.amounts
-        found: dict[str, Speed] = {}
+        how: Any = {"batch": SEQUENCES[self.purpose], "seconds": _LEAST_SECONDS, "console": self.console}
         with self.load(read_packed(self.dense)) as dense, self.load(packed) as ours:
-            models, end = {"dense": dense, "compressed": ours}, time.perf_counter() + _LEAST_SECONDS
-            while not found or time.perf_counter() < end:
-                more = measure(models, prompt, decoded, repeats, batch=SEQUENCES[self.purpose], console=self.console)
-                found = {name: found[name] + speed if found else speed for name, speed in more.items()}
+            models = {"dense": dense, "compressed": ours}
+            found = measure(models, prompt, decoded, repeats, **how)
             sizes = {name: model.memory_bytes["weights"] for name, model in models.items()}
-        of = "prefill" if self.purpose == "prefill" else "decode"
+        of, ms = ("prefill", "first_token_ms") if self.purpose == "prefill" else ("decode", "step_ms_p50")
         ratio = getattr(found["compressed"], of) / getattr(found["dense"], of)
-        return {"speedup": ratio, "nbytes": sizes, **{name: speed.as_json() for name, speed in found.items()}}
+        numbers = {name: speed.as_json() for name, speed in found.items()}
+        return {"speedup": ratio, "milliseconds": numbers["compressed"][ms], "nbytes": sizes, **numbers}
 
     def of_random_numbers(self, choice: Choice, group_size: int) -> dict[str, Any]:
         """The speeds of random numbers that are stored as a choice says."""

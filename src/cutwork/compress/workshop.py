@@ -159,8 +159,7 @@ class Workshop:
         kept once measured."""
         key = [choice.labels, self._group_size, *self._timed_how()]
         found = self.kept.get(key, lambda: self._timing.of_random_numbers(choice, self._group_size))
-        of = "first_token_ms" if self.purpose == "prefill" else "step_ms_p50"
-        return replace(choice, speedup=found["speedup"], milliseconds=found["compressed"][of])
+        return replace(choice, speedup=found["speedup"], milliseconds=found["milliseconds"])
 
     def nbytes(self, packed: Stage) -> int:
         """Bytes of a packed model's weights as they lie in memory for the purpose; kept once measured."""
@@ -180,7 +179,7 @@ class Workshop:
         """What speeds depend on but the model beside the dense one."""
         how = "all sequences go on" if self.purpose == "batch16" else ""
         amounts = self._timing.amounts
-        return [self.dense.key, self.purpose, self.machine, self._engine, amounts, "for a while", how]
+        return [self.dense.key, self.purpose, self.machine, self._engine, amounts, "for a while", "milliseconds", how]
 
     @property
     def _most(self) -> int:

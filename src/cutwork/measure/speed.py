@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from statistics import median
 
@@ -31,11 +32,6 @@ class Speed:
     first_token_ms: list[float] = field(default_factory=list)
     step_ms: list[list[float]] = field(default_factory=list)
     decoded: list[int] = field(default_factory=list)
-
-    def __add__(self, more: "Speed") -> "Speed":
-        """The repeats of both, which are of the same amounts."""
-        lists = self.first_token_ms + more.first_token_ms, self.step_ms + more.step_ms, self.decoded + more.decoded
-        return Speed(self.prompt_tokens, self.decode_tokens, self.batch, *lists)
 
     @property
     def prefill(self) -> float:
@@ -82,9 +78,10 @@ def measure(
     repeats: int,
     *,
     batch: int = 1,
+    seconds: float = 0.0,
     console: Console | None = None,
 ) -> dict[str, Speed]:
-    """Time `repeats` rounds over all models, each round in turn, after one round of warm-up that is not counted.
+    """Time `repeats` rounds over all models, more until `seconds` are over, after one of warm-up that is not counted.
 
     An encoder, where there is one, reads the prompt; its time then is that of the first token. Prompts are random
     tokens, new ones each round, so that nothing is reused, or a silent spectrogram of so many entries; decoding is
@@ -113,9 +110,12 @@ def measure(
         )
     random = np.random.default_rng(0)
     speeds = {name: Speed(prompt_tokens, decode_tokens, batch) for name in models}
+    end = time.perf_counter() + seconds
     with progress_bar(console, transient=True) as progress:
         bar = progress.add_task("measuring speed", total=(repeats + 1) * len(models))
-        for round_ in range(repeats + 1):
+        for round_ in count():
+            if round_ > repeats and time.perf_counter() >= end:
+                break
             for name, model in models.items():
                 progress.update(bar, description=f"measuring {name}")
                 first, steps, decoded = _once(model, random, prompt_tokens, decode_tokens, batch)
