@@ -4,12 +4,14 @@
     python -m benchmarks.evidence.feature_loss --finished      # trains nothing, reports what is there
 
 SmolLM2-135M on the short task of `compress`, 75% zeros in 4:16, all variants for the time of as many steps of
-cross-entropy. The first seed chooses the best variant with SquareHead on the validation questions; that and
-cross-entropy are then trained with two more seeds, and all three seeds' files asked the test, once.
+cross-entropy; beside them cross-entropy in as many steps as both. The first seed chooses the best variant with
+SquareHead on the validation questions; that and cross-entropy are then trained with two more seeds, and all three
+seeds' files asked the test, once.
 Leaves feature_loss.json in results/, and what is made in the output.
 """
 
 import argparse
+import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +34,7 @@ from cutwork.tasks.load import load_task
 
 RECIPE = Path("benchmarks/compress/short.yaml")
 RATE, STEPS, SLOWER = 4e-4, 104, 1.3  # a step with SquareHead, which asks the teacher, takes so many times as long
-CE = "CE"
+CE, FEWER = "CE", "CE, steps as of both"
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ VARIANTS = {
     "CE+SquareHead, not clipped": (Phase(BOTH, clip=0.0),),
     "CE+0.01SquareHead": (Phase(Losses(ce=1.0, squarehead=0.01)),),
     "CE+SquareHead, then CE": (Phase(BOTH, share=0.5), Phase(Losses(ce=1.0), share=0.5)),
+    FEWER: (Phase(Losses(ce=1.0), share=1 / SLOWER),),
 }
 
 
@@ -73,6 +76,7 @@ class FeatureLoss:
         self.teacher = self.stages.tune("teacher", "teacher", resolve(self.recipe.model), self.recipe.teacher)
         self.pruned: dict[int, Stage] = {}
         self.models: dict[tuple[str, int], Stage] = {}
+        self.phases: dict[tuple[str, int], list[Stage]] = {}
         self.rows: list[dict[str, Any]] = []
 
     def ask(self, variant: str, seed: int, split: str) -> dict[str, Any] | None:
@@ -84,6 +88,7 @@ class FeatureLoss:
             self.stages.carry_out()
         found = answer(self.kept, stage, self.splits[split], self.recipe.compare.max_new_tokens, self.console)
         row = {"variant": variant, "seed": seed, "split": split, **without_replies(found)}
+        row |= self.clipped(variant, seed)
         self.rows.append(row)
         share = row["right"] / row["samples"]
         self.console.print(f"{variant}, seed {seed}: {share:.1%} right of {split}", highlight=False)
@@ -91,6 +96,17 @@ class FeatureLoss:
         about |= {"rate": RATE, "steps": {name: [each.steps for each in of] for name, of in VARIANTS.items()}}
         save(self.results / "feature_loss.json", {**about, "rows": self.rows}, compact=True)
         return row
+
+    def clipped(self, variant: str, seed: int) -> dict[str, Any]:
+        """In how many steps of a variant's phases the gradient was longer than 1, and the longest of all; empty where
+        the logs are gone."""
+        from cutwork.tune.tune import LOG  # heavy, and `tables` needs none of it
+
+        logs = [stage.output / LOG for stage in self.phases[variant, seed]]
+        if not all(log.is_file() for log in logs):
+            return {}
+        norms = [[json.loads(line)["grad_norm"] for line in log.read_text().splitlines()] for log in logs]
+        return {"longer": [sum(x > 1 for x in each) for each in norms], "longest": round(max(map(max, norms)), 1)}
 
     def model(self, variant: str, seed: int) -> Stage:
         """The packed model of a variant, made when stages are carried out."""
@@ -105,6 +121,7 @@ class FeatureLoss:
             changes = {"losses": phase.losses, "max_steps": phase.steps, "max_grad_norm": phase.clip}
             settings = self.recipe.tune.model_copy(update={**changes, "learning_rate": RATE, "seed": seed + place})
             source = self.stages.tune(f"{name}-{place}", "tune", source, settings, teacher=self.teacher)
+            self.phases.setdefault((variant, seed), []).append(source)
         rounded = self.stages.quantize(f"{name}-int8", source, QuantizeSettings(scheme="w8a8", method="rtn"))
         self.models[variant, seed] = self.stages.pack(f"packed/{name}", rounded, self.recipe.pack)
         return self.models[variant, seed]
@@ -129,7 +146,7 @@ def main() -> None:
 
 def best(rows: list[dict[str, Any]]) -> str:
     """The variant with SquareHead that has most right on validation."""
-    tried = [row for row in rows if row["split"] == "validation" and row["variant"] != CE]
+    tried = [row for row in rows if row["split"] == "validation" and row["variant"] not in (CE, FEWER)]
     return str(max(tried, key=lambda row: row["right"])["variant"])
 
 
@@ -137,12 +154,16 @@ def choices(result: dict[str, Any]) -> str:
     """What each variant has right of the validation questions, and minus cross-entropy."""
     rows = [row for row in result["rows"] if row["split"] == "validation"]
     [plain] = [unpacked(row) for row in rows if row["variant"] == CE]
-    lines = ["| variant | steps | right on validation | of | minus CE [95%] |", "|---|--:|--:|--:|--:|"]
+    lines = [
+        "| variant | steps | gradient longer than 1 | longest | right on validation | of | minus CE [95%] |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
     for row in rows:
         steps = " + ".join(str(phase.steps) for phase in VARIANTS[row["variant"]])
         against = "" if row["variant"] == CE else points(_difference([unpacked(row)], [plain]))
         share = f"{row['right'] / row['samples']:.1%}"
-        lines.append(f"| {row['variant']} | {steps} | {share} | {row['samples']} | {against} |")
+        long = " + ".join(map(str, row["longer"])) + f" | {row['longest']:g}" if "longer" in row else "– | –"
+        lines.append(f"| {row['variant']} | {steps} | {long} | {share} | {row['samples']} | {against} |")
     return "\n".join(lines)
 
 

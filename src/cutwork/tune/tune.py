@@ -41,7 +41,7 @@ from cutwork.tune.resume import REPORT, begin, begun, check_own, finished, ident
 from cutwork.tune.student_and_teacher import check_teacher, checkpoint_activations, load_student, load_teacher
 from cutwork.tune.trainer import SparseTrainer
 
-_LOG = "tune-log.jsonl"
+LOG = "tune-log.jsonl"
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ def _prepare(run: _Run, bfloat16: bool) -> tuple[SparseTrainer, dict[str, float]
 
 def _train(run: _Run, trainer: SparseTrainer, *, sparse: bool) -> float:
     """Train, or go on training; returns the seconds it took. What is cut off before its first checkpoint is removed."""
-    log = TrainingLog(run.console, run.work / _LOG, "sparse fine-tuning" if sparse else "fine-tuning")
+    log = TrainingLog(run.console, run.work / LOG, "sparse fine-tuning" if sparse else "fine-tuning")
     trainer.add_callback(log)
     start = time.perf_counter()
     try:
@@ -259,7 +259,7 @@ def _write(
         after = {name: _zeros(state[f"{name}.weight"]) for name in zeros}
         if settings.keep_zeros:
             _check_zeros(zeros, after)
-        lines = read_log(work / _LOG)
+        lines = read_log(work / LOG)
         report = {
             "run": run.identity,
             "seconds": round(seconds, 3),
@@ -275,7 +275,7 @@ def _write(
         with output_directory(run.output, overwrite=overwrite) as partial:
             save_model(trainer.model, run.model_dir, partial, state)
             stop_at(partial, run.data.ends())
-            shutil.copyfile(work / _LOG, partial / _LOG)
+            shutil.copyfile(work / LOG, partial / LOG)
             if (work / "runs").is_dir():
                 shutil.copytree(work / "runs", partial / "runs")  # for TensorBoard
             write_json(partial / REPORT, report)
