@@ -143,7 +143,7 @@ TABLES = {
     "choices, qwen, verdicts": Table(choices.verdicts, ("choices_qwen",)),
     "prices": Table(prices.table, ("prices",)),
     "token weights": Table(token_weights.table, ("token_weights",)),
-    "frontier": Table(frontier.frontier_table, ("choices",)),
+    "frontier": Table(frontier.frontier_table, ("choices_judged",)),
     "corrections": Table(low_rank.table, ("low_rank",)),
     "corrections, left": Table(low_rank.left_table, ("low_rank",)),
     "embedding quality": Table(embedding_quality.table, ("embedding_quality",)),
