@@ -136,11 +136,12 @@ async def prompt_of(body: ChatRequest, served: ServedModel, limits: Limits) -> P
     return Prompt(text, begun(messages) if go_on else "", tokens, thinking)
 
 
-async def _prepare(body: ChatRequest, served: ServedModel, limits: Limits, cache_salt: str) -> _Prepared:
-    prompt, template = await prompt_of(body, served, limits), served.model.chat_template
-    logprobs = body.top_logprobs if body.logprobs else None
-    before = served.model.start_tokens if served.model.encoder else prompt.tokens  # what the answer is written behind
-    room = min(limits.max_tokens, served.model.max_context - len(before))
+def _most_tokens(body: ChatRequest, before: int, logprobs: int | None, served: ServedModel, limits: Limits) -> int:
+    """How many tokens an answer behind so many may have: as asked for, or as the context and the limits allow.
+
+    Raises ApiError for more than the server allows, of tokens or of their probabilities.
+    """
+    room = min(limits.max_tokens, served.model.max_context - before)
     if logprobs is not None:
         room = max(1, min(room, limits.logprobs // (body.n * (1 + logprobs))))
     wanted = body.max_completion_tokens or body.max_tokens or room
@@ -151,6 +152,14 @@ async def _prepare(body: ChatRequest, served: ServedModel, limits: Limits, cache
     if body.top_logprobs and not body.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs: true", param="top_logprobs")
     check_logprobs(body.n * min(wanted, served.model.max_context), logprobs, limits)
+    return wanted
+
+
+async def _prepare(body: ChatRequest, served: ServedModel, limits: Limits, cache_salt: str) -> _Prepared:
+    prompt, template = await prompt_of(body, served, limits), served.model.chat_template
+    logprobs = body.top_logprobs if body.logprobs else None
+    before = served.model.start_tokens if served.model.encoder else prompt.tokens  # what the answer is written behind
+    wanted = _most_tokens(body, len(before), logprobs, served, limits)
     calls, required = callees(body)
     first = await generate_options(
         body,
