@@ -167,8 +167,7 @@ def test_rounded_inputs_cost_what_is_predicted() -> None:
     agree(predicted, divergences(model, others, damages, SILENT), 2)
 
 
-@pytest.mark.parametrize("label", [*PRUNED, ROUNDED])
-def test_a_model_that_is_made_whole_costs_what_is_predicted_after_corrections(label: str) -> None:
+def test_models_that_are_made_whole_cost_what_is_predicted_after_corrections() -> None:
     model, others, batches = loud_model(), judging(24), batches_of(24)
     found = linear_errors(model, batches, others, influences(model, others, SILENT), SILENT)
     for linear in found.values():
@@ -176,14 +175,15 @@ def test_a_model_that_is_made_whole_costs_what_is_predicted_after_corrections(la
     kl = corrected(model, found, batches, others, SILENT, prune=sparsegpt)
     whole = {name: out_in(linear).clone() for name, linear in block_linears(model).items()}
     how: Any = {"prune": sparsegpt, "group_size": 128, "damping": 0.01, "weights": None}
-    left = made(model, batches, parse(label), SILENT, **how)
-    assert all(not torch.equal(left[name], weight) for name, weight in whole.items())
-    if label in PRUNED:
-        share = [(weight == 0).float().mean().item() for weight in left.values()]
-        assert share == pytest.approx([parse(label).sparsity] * len(left))
-    [measured] = divergences(model, others, {label: with_weights(model, left)}, SILENT).values()
-    without = "dense w8a8" if label == ROUNDED else DENSE.label
-    assert sum(own[label] - own[without] for own in kl.values()) == pytest.approx(measured, rel=1e-3)
+    for label in (*PRUNED, ROUNDED):
+        left = made(model, batches, parse(label), SILENT, **how)
+        assert all(not torch.equal(left[name], weight) for name, weight in whole.items())
+        if label in PRUNED:
+            share = [(weight == 0).float().mean().item() for weight in left.values()]
+            assert share == pytest.approx([parse(label).sparsity] * len(left))
+        [measured] = divergences(model, others, {label: with_weights(model, left)}, SILENT).values()
+        without = "dense w8a8" if label == ROUNDED else DENSE.label
+        assert sum(own[label] - own[without] for own in kl.values()) == pytest.approx(measured, rel=1e-3), label
 
 
 def test_each_block_is_made_with_what_those_before_it_give() -> None:
@@ -208,6 +208,19 @@ def test_what_pruning_costs_is_corrected_by_the_share_of_zeros() -> None:
     assert (_of("60 w4a16", times).rounded, _of("60 w4a16", times).inputs) == (3.0, 1.0)
     without = {part: by for part, by in times.items() if part != "4:16 bf16"}  # it fits no such linear
     assert _of("80 bf16", without).pruned == 1
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_samples_of_unequal_length_diverge_alike_in_one_batch(family: str) -> None:
+    model = FAMILIES[family]()
+    data = [
+        {key: values[: len(values) - cut] for key, values in example.items()}
+        for cut, example in enumerate(random_examples(6, seed=1, family=family))
+    ]
+    alone, together = [collate([example]) for example in data], calibration_batches(cast(Examples, data), 1000)
+    assert len(together) == 1 and together[0]["attention_mask"].min() == 0
+    head = (of_rounded_head(model, batches, SILENT)["i4"] for batches in (alone, together))
+    assert next(head) == pytest.approx(next(head), rel=1e-2)
 
 
 def test_labels_are_read_back() -> None:

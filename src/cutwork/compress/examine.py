@@ -18,11 +18,11 @@ from cutwork.prune.sparsegpt import sparsegpt
 from cutwork.prune.token_weights import token_weights
 from cutwork.recipe import Long, PruneSettings
 from cutwork.tasks.task import Sample
-from cutwork.torch_models.data import collate
 from cutwork.torch_models.load import load_for_surgery, load_tokenizer
 from cutwork.torch_models.model_inputs import Example
 
 _JUDGES, _JUDGED_TOKENS = 128, 1 << 15  # samples that tell what errors cost, at most
+_WITH_GRADIENTS, _WITHOUT = 512, 1024  # tokens that a model reads at a time, whose activations and logits are in memory
 
 
 def examine(
@@ -53,12 +53,13 @@ def examine(
         made_with, others = both[: min(count, half)], both[min(count, half) :] or both
     batches = calibration_batches(made_with)
     prune = sparsegpt if settings.method == "sparsegpt" else pruner(settings.method, settings.block_size)
-    judging = [collate([example]) for example in _within(others, _JUDGED_TOKENS)]
+    judged = _within(others, _JUDGED_TOKENS)
+    judging, asked = (calibration_batches(judged, tokens) for tokens in (_WITH_GRADIENTS, _WITHOUT))
     weights = None if settings.token_weights == "equal" else token_weights(model, batches, console, settings.seed)
     how: Any = {"prune": prune, "group_size": group_size, "damping": settings.damping, "weights": weights}
     linears = linear_errors(model, batches, judging, influences(model, judging, console, settings.seed), console, **how)
-    kl = corrected(model, linears, batches, judging, console, **how)
-    of_head = of_rounded_head(model, judging, console)
+    kl = corrected(model, linears, batches, asked, console, **how)
+    of_head = of_rounded_head(model, asked, console)
     found: dict[str, Any] = {
         name: {"rows": linear.rows, "columns": linear.columns, "kl": kl[name]} for name, linear in linears.items()
     }

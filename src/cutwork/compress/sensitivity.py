@@ -26,7 +26,7 @@ from cutwork.quantize.schemes import grid_of
 from cutwork.torch_models.blocks import out_in
 from cutwork.torch_models.model_inputs import inputs_of
 
-_LOGITS = 1 << 27  # of whole models, at most, beside those of one sample more
+_LOGITS = 1 << 27  # of whole models, at most, beside those of one batch more
 _LEAST = 1e-9  # of a measured KL: rounding may make it 0
 
 
@@ -48,7 +48,7 @@ def influences(
 ) -> dict[str, Influence]:
     """Of every linear of the blocks of a decoder-only model, which stays as it is.
 
-    `batches` are collated examples, best of one sample each: a sample's activations and logits are in memory.
+    `batches` are collated examples, best of few tokens each: the activations and logits of one are in memory.
     """
     notes: dict[str, _Notes] = defaultdict(_Notes)
 

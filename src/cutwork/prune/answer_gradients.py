@@ -26,7 +26,7 @@ def answer_gradients(
 ) -> tuple[int, dict[str, str]]:
     """Tell the gradients of every linear of the blocks of a decoder-only model, which stays as it is.
 
-    `batches` are collated examples, best of one sample each: a sample's activations and logits are in memory. A
+    `batches` are collated examples, best of few tokens each: the activations and logits of one are in memory. A
     square of a gradient is an estimate, for one draw of what would be said. Returns how many tokens of answers there
     were, and the first of the linears that each shares its input with, by name.
     """

@@ -64,13 +64,13 @@ def calibration_examples(
     return examples(tokenizer, [samples[i] for i in drawn], max_length, model_inputs, long)
 
 
-def calibration_batches(data: Iterable[Example]) -> list[dict[str, Tensor]]:
-    """Examples in batches of about 2,048 tokens of similar length, in an encoder and in its decoder; recordings come
-    one in a batch."""
+def calibration_batches(data: Iterable[Example], tokens: int = _TOKENS_PER_BATCH) -> list[dict[str, Tensor]]:
+    """Examples of similar length in batches of up to so many tokens, in an encoder and in its decoder, but of one
+    example at least; recordings come one in a batch."""
     batches: list[dict[str, Tensor]] = []
     batch: list[Example] = []
     for example in sorted(data, key=_length):
-        if batch and (len(batch) + 1) * _length(example) > _TOKENS_PER_BATCH:
+        if batch and (len(batch) + 1) * _length(example) > tokens:
             batches.append(collate(batch))
             batch = []
         batch.append(example)
