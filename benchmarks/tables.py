@@ -90,6 +90,7 @@ TABLES = {
     "demo, gate": Table(demo.gate_table, ("demo_gate",)),
     "filling": Table(filling.table, ("filling",)),
     "feature loss, choices": Table(feature_loss.choices, ("feature_loss",)),
+    "feature loss": Table(feature_loss.table, ("feature_loss",)),
     "new losses": Table(new_losses.table, ("new_losses",)),
     "new losses, verdicts": Table(new_losses.verdicts, ("new_losses",)),
     "new numbers": Table(new_numbers.table, ("new_numbers",)),

@@ -151,19 +151,26 @@ def best(rows: list[dict[str, Any]]) -> str:
 
 
 def choices(result: dict[str, Any]) -> str:
-    """What each variant has right of the validation questions, and minus cross-entropy."""
+    """What each variant has right of the validation questions, minus cross-entropy in the same time and, where that is
+    there, in as many steps."""
     rows = [row for row in result["rows"] if row["split"] == "validation"]
-    [plain] = [unpacked(row) for row in rows if row["variant"] == CE]
+    plain = {row["variant"]: unpacked(row) for row in rows if row["variant"] in (CE, FEWER)}
     lines = [
-        "| variant | steps | gradient longer than 1 | longest | right on validation | of | minus CE [95%] |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| variant | steps | gradient longer than 1 | longest | right on validation | of | minus CE, same time [95%] "
+        "| same steps |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
-        steps = " + ".join(str(phase.steps) for phase in VARIANTS[row["variant"]])
-        against = "" if row["variant"] == CE else points(_difference([unpacked(row)], [plain]))
-        share = f"{row['right'] / row['samples']:.1%}"
+        variant, steps = row["variant"], [phase.steps for phase in VARIANTS[row["variant"]]]
+        same = {CE: variant not in plain, FEWER: variant not in plain and len(steps) == 1}
+        against = [
+            points(_difference([unpacked(row)], [plain[other]])) if alike and other in plain else "–"
+            for other, alike in same.items()
+        ]
         long = " + ".join(map(str, row["longer"])) + f" | {row['longest']:g}" if "longer" in row else "– | –"
-        lines.append(f"| {row['variant']} | {steps} | {long} | {share} | {row['samples']} | {against} |")
+        share = f"{row['right'] / row['samples']:.1%}"
+        cells = [variant, " + ".join(map(str, steps)), long, share, str(row["samples"]), *against]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -115,7 +115,7 @@ class TuneSettings(Settings):
     batch_size: Positive = 32  # samples per optimiser step
     micro_batch_size: Positive = 8  # samples per forward pass; the rest is gradient accumulation
     packing: bool = later(False)  # those of a forward pass in one row without padding (decoder-only models)
-    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping, best with SquareHead
     optimizer: str = "adamw_torch_fused"  # adam, muon, or any name transformers.TrainingArguments(optim=...) knows
     dtype: TorchDType = "auto"  # of the forward pass (autocast)
     # compute what is inside a block again in the backward pass: less memory, about a third more computing

@@ -331,10 +331,14 @@ def test_variants_of_squarehead_have_the_same_time_and_one_is_chosen_on_validati
     rows = [row(n, "validation", a, 0) for n, a in (("CE", ce), ("CE+SquareHead", both), (later, then))]
     assert feature_loss.best([*rows, row(feature_loss.FEWER, "validation", np.ones(300, dtype=bool), 0)]) == later
     rows[2] |= {"longer": [40, 3], "longest": 108.9}
-    lines = feature_loss.choices({"rows": rows}).splitlines()[2:]
-    assert lines[2].startswith(
+    fewer = row(feature_loss.FEWER, "validation", then, 0)
+    first, second, third, last = feature_loss.choices({"rows": [*rows, fewer]}).splitlines()[2:]
+    assert third.startswith(
         f"| {later} | 40 + 52 | 40 + 3 | 108.9 | {then.mean():.1%} | 300 | {100 * (then.mean() - ce.mean()):+.1f} ["
     )
+    assert f"| {100 * (both.mean() - ce.mean()):+.1f} [" in second  # in the same time, and in as many steps
+    assert f"| {100 * (both.mean() - then.mean()):+.1f} [" in second and third.endswith("| – |")
+    assert first.endswith("| – | – |") and last.endswith("| – | – |")
     rows += [row("CE", "test", ce, 0), row("CE", "test", ce, 1), row(later, "test", then, 1)]
     plain, ours = feature_loss.table({"rows": rows}).splitlines()[2:]
     assert plain.count("/") == 1 and ours.endswith("| met |") and f"{100 * (then.mean() - ce.mean()):+.1f} [" in ours

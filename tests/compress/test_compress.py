@@ -394,6 +394,7 @@ def test_the_loss_is_cross_entropy_unless_squarehead_is_asked_for(
 ) -> None:
     def carry_out(base: Recipe, *_: object, **__: object) -> None:
         assert base.tune
+        assert (base.tune.max_grad_norm == 0) == bool(base.tune.losses.squarehead)
         raise CutworkError(f"{base.tune.losses.ce:g} and {base.tune.losses.squarehead:g}")
 
     monkeypatch.setattr("cutwork.compress.compress.compress", carry_out)

@@ -55,7 +55,9 @@ def tune(
     packing: Annotated[
         bool, typer.Option("--packing", help="Put those of a forward pass into one row, without padding.")
     ] = False,
-    max_grad_norm: Annotated[float, typer.Option(help="Clip gradients to this; 0: never.")] = _DEFAULT.max_grad_norm,
+    max_grad_norm: Annotated[
+        float, typer.Option(help="Clip gradients to this; 0: never, best with SquareHead.")
+    ] = _DEFAULT.max_grad_norm,
     optimizer: Annotated[
         str,
         typer.Option(help="adam, muon, or any that transformers knows by name; adamw_torch_8bit needs least memory."),
@@ -111,7 +113,8 @@ def tune(
 
     Example: [bold]cutwork tune smollm2-135m-instruct out/dense --task gsm8k[/bold]
 
-    Example: [bold]cutwork tune out/pruned out/sparse --teacher out/dense --squarehead 1 --task gsm8k[/bold]
+    Example: [bold]cutwork tune out/pruned out/sparse --teacher out/dense --squarehead 1 --max-grad-norm 0
+    --task gsm8k[/bold]
 
     Example: [bold]torchrun --nproc-per-node 8 --no-python cutwork tune big/pruned out --fsdp --task gsm8k[/bold]
     """
