@@ -58,3 +58,12 @@ def test_wrong_ways_to_call_it(tmp_path: Path) -> None:
 def test_a_model_without_zeros_is_told_so(tmp_path: Path) -> None:
     text = run(write_checkpoint(tmp_path / "source", plain_tensors(zeros=0.0)), tmp_path / "packed")
     assert "prune the model" in text
+
+
+def test_a_head_of_floats_beside_integers_is_told(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    quantized = pytest.importorskip("tests.pack.test_quantized").quantized
+    source, _ = quantized(tmp_path / "source", "int-quantized", torch.bfloat16)
+    assert "every token reads the output head in bf16" in run(source, tmp_path / "packed")
+    assert "output head" not in run(source, tmp_path / "again", "--head", "i8")
+    assert "output head" not in run(write_checkpoint(tmp_path / "plain", plain_tensors()), tmp_path / "floats")

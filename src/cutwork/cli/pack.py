@@ -122,6 +122,9 @@ def _print(summary: "PackSummary", output: Path) -> None:
         out.print(f"{masked} weights are stored without their zeros; {summary.sparsity:.1%} of them is zero")
     else:
         out.print("no weight has enough zeros to leave them out: prune the model to make it smaller and faster")
+    if head := summary.wide_head:
+        size = f"{_megabytes(head.nbytes)} of {_megabytes(summary.nbytes)}"
+        out.print(f"every token reads the output head in {head.dtype}, {size}; --head i8 rounds it", markup=False)
     if summary.clamped:
         out.print(f"{summary.clamped} int8 codes of -128 run as -127", markup=False)
     out.print(

@@ -47,11 +47,19 @@ class PackSummary:
     weights: list[PackedWeight] = field(default_factory=list)
     source_nbytes: int = 0
     clamped: int = 0  # int8 codes of -128, stored as -127
+    head: str | None = None  # the name of the weight that makes logits
 
     @property
     def nbytes(self) -> int:
         """Bytes of the packed weights."""
         return sum(weight.nbytes for weight in self.weights)
+
+    @property
+    def wide_head(self) -> PackedWeight | None:
+        """The output head, if it has floats where other weights have integers."""
+        head = next((weight for weight in self.weights if weight.name == self.head), None)
+        rounded = any(weight.dtype in ("i8", "i4") for weight in self.weights)
+        return head if head and rounded and head.dtype not in ("i8", "i4") else None
 
     @property
     def dense_nbytes(self) -> int:
@@ -153,7 +161,7 @@ def pack(
     if head != "auto" and checkpoint.head is None:
         raise CutworkError(f"{source} has no output head, so none can be {head}; leave --head out")
     dtypes = rounding(checkpoint, weights, head)
-    summary = PackSummary(source_nbytes=checkpoint.nbytes)
+    summary = PackSummary(source_nbytes=checkpoint.nbytes, head=checkpoint.head)
     config = dict(checkpoint.config)
     if checkpoint.dequantized:
         config.pop("quantization_config", None)  # restored as the floats that it stands for
