@@ -4,7 +4,7 @@
 
 For each budget of points and each seed the whole command, from the recipe's model; then the loss on the untouched test
 set. A promise is kept where the 95% interval of that reaches down to the budget: what was chosen on validation may lose
-more by chance, not by more than chance. Leaves promises.json in results/, and what is made in `--work`.
+more by chance, not by more than chance. Leaves NAME.json in results/, and what is made in `--work`.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def table(result: dict[str, Any]) -> str:
             continue
         speed = row["speedup"]
         same = [each for each in row["tried"] if each["speedup"] == speed["predicted"]]
-        chosen = min(same, key=lambda each: (not each["kept"], each["loss"]["points"]))  # as `compress` chooses
+        [chosen] = [each for each in same if each["loss"] == row["validation"]]
         how = f"{speed['predicted']:.2f}× | {speed['measured']:.2f}× | {chosen['zeros']:.0%}"
         trained = "yes" if chosen["trained"] else "in one shot"
         lost = [f"{row[k]['points']:.1f} ({row[k]['low']:.1f} to {row[k]['high']:.1f})" for k in ("validation", "test")]
@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--validation", type=int, default=200, help="samples, if the recipe holds none out")
     parser.add_argument("--attempts", type=int, default=4)
     parser.add_argument("--work", type=Path, default=Path("out/promises"))
+    parser.add_argument("--name", default="promises", help="of the results")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
 
@@ -85,7 +86,7 @@ def main() -> None:
             base = seeded(recipe, seed, options.work / f"seed-{seed}")
             rows.append({"within": budget, "seed": seed, **keep(base, budget, options.attempts, console)})
             about = {"model": recipe.model, "task": recipe.task.name, "rows": rows}
-            result = save(options.results / "promises.json", about)
+            result = save(options.results / f"{options.name}.json", about)
     print(table(result))
 
 
