@@ -115,9 +115,10 @@ or not finite.)")
       .def(
           "choose",
           [](const Costs& self, const std::string& encoding, const std::string& dtype, int64_t rows, int64_t cols,
-             int64_t nonzeros, int64_t tokens, int64_t reordered) {
-            return algorithm_name(self.choose(parse_shape(encoding, dtype, rows, cols, nonzeros, reordered), tokens));
+             int64_t nonzeros, int64_t tokens, int64_t reordered, int threads) {
+            const Shape shape = parse_shape(encoding, dtype, rows, cols, nonzeros, reordered);
+            return algorithm_name(self.choose(shape, tokens, std::max(threads, 1)));
           },
-          "encoding"_a, "dtype"_a, "rows"_a, "cols"_a, "nonzeros"_a, "tokens"_a, "reordered"_a = 0,
-          "The cheapest kernel.");
+          "encoding"_a, "dtype"_a, "rows"_a, "cols"_a, "nonzeros"_a, "tokens"_a, "reordered"_a = 0, "threads"_a = 1,
+          "The cheapest kernel; threads count where the weight has been reordered.");
 }

@@ -224,8 +224,8 @@ Matrix<float> matmul(const OwnedWeight& self, const AnyArray& x, int threads, co
   const Isa& set = isa_or_chosen(isa);
   const LinearKernels& kernels = set.kernels.linear;
   const auto tokens = static_cast<int64_t>(x.shape(0));
-  const Algorithm algorithm =
-      kernel ? parse_algorithm(kernel->c_str()) : Costs(set).choose(shape_of(weight), std::max<int64_t>(tokens, 1));
+  const Algorithm algorithm = kernel ? parse_algorithm(kernel->c_str())
+                                     : Costs(set).choose(shape_of(weight), std::max<int64_t>(tokens, 1), threads);
   if (!kernels.has(algorithm, weight.encoding, weight.dtype))
     throw nb::value_error((std::string(set.name) + " has no " + algorithm_name(algorithm) + " kernel for a " +
                            encoding_name(weight.encoding) + " " + dtype_name(weight.dtype) + " weight")

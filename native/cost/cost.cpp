@@ -12,8 +12,8 @@
 namespace cutwork {
 namespace {
 
-// A reordered weight is more to read than its bitmask, and threads share the memory: it has to be worth it where a
-// thread gets a third of what one alone does.
+// A reordered weight is more to read than its bitmask, and threads share the memory, of which nobody may have measured
+// what many get together: no thread is taken to get less than a third of what one alone does.
 constexpr double kCrowd = 3;
 
 // Tokens beyond which gemv, which goes through a weight every few of them, is neither measured nor worth it.
@@ -171,7 +171,8 @@ double Costs::seconds(const Shape& shape, Algorithm algorithm, int64_t tokens, i
   return overlap ? std::max(compute, read) : compute + read;
 }
 
-Algorithm Costs::choose(const Shape& shape, int64_t tokens) const {
+Algorithm Costs::choose(const Shape& shape, int64_t tokens, int threads) const {
+  const double crowd = std::clamp(one_thread * threads / all_threads, 1.0, kCrowd);
   Algorithm best = shape.encoding == Encoding::slots ? Algorithm::slots : Algorithm::gemv;
   const bool few = tokens <= kGemvMost || best == Algorithm::slots;
   double least = few ? seconds(shape, best, tokens, 1) : std::numeric_limits<double>::infinity();
@@ -180,7 +181,7 @@ Algorithm Costs::choose(const Shape& shape, int64_t tokens) const {
     if (algorithm == Algorithm::gemv && !few) continue;
     double own = seconds(shape, algorithm, tokens, 1);
     if (algorithm == Algorithm::spmm_rows && shape.reordered > 0)
-      own = std::max(own, kCrowd * static_cast<double>(shape.reordered) / one_thread);
+      own = std::max(own, crowd * static_cast<double>(shape.reordered) / one_thread);
     if (own < least) {
       best = algorithm;
       least = own;

@@ -51,9 +51,9 @@ class Costs {
   double seconds(const Shape& shape, Algorithm algorithm, int64_t tokens, int threads) const;
 
   // The cheapest algorithm for a whole weight, as if by one thread: neither the number of threads nor the rows of one
-  // call may matter, lest results change with them. Reordered weights have to win with a third of one thread's
-  // bandwidth.
-  Algorithm choose(const Shape& shape, int64_t tokens) const;
+  // call may matter, lest sums of floats change with them. Reordered weights, whose sums are exact, have to win with
+  // the bandwidth that each of the threads gets.
+  Algorithm choose(const Shape& shape, int64_t tokens, int threads = 1) const;
 
   Work work(const Shape& shape, Algorithm algorithm, int64_t tokens) const;
 

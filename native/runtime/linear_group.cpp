@@ -45,7 +45,7 @@ LinearGroup::LinearGroup(std::vector<Member> members, Activation activation, int
   for (int64_t first = 1, next = 1; next <= kMost; first = next) {
     const auto choose = [&](int64_t tokens) {
       std::vector<Algorithm> chosen;
-      for (const Member& member : members_) chosen.push_back(costs.choose(shape_of(member.weight), tokens));
+      for (const Member& member : members_) chosen.push_back(costs.choose(shape_of(member.weight), tokens, threads));
       return chosen;
     };
     algorithms = choose(first);

@@ -160,8 +160,10 @@ class Costs:
         Predicted; infinite for a kernel nobody measured. reordered: the weight's reordered_bytes; form: its form.
         """
 
-    def choose(self, encoding: str, dtype: str, rows: int, cols: int, nonzeros: int, tokens: int, reordered: int = 0) -> str:
-        """The cheapest kernel."""
+    def choose(self, encoding: str, dtype: str, rows: int, cols: int, nonzeros: int, tokens: int, reordered: int = 0, threads: int = 1) -> str:
+        """
+        The cheapest kernel; threads count where the weight has been reordered.
+        """
 
 def default_threads(root: str = '/') -> int:
     """

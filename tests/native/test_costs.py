@@ -62,9 +62,16 @@ def test_reordered_weights_are_only_read_and_multiplied():
 def test_reordering_does_not_make_crowded_memory_slower():
     constants = {"gemv bitmask i8": (0.0, 0.0, 1000.0, 0.0, 0.0), "spmm_rows bitmask i8": (0.0,) * 5}
     constants |= {f"{kernel} bitmask i8": (1e6,) * 5 for kernel in ("gemm", "spmm_tokens")}
-    choose = _native.Costs(constants, (1e9, 2e9), "avx512").choose
-    # gemv takes 2 ms a token, reading for spmm_rows 1 ms, or 3 where threads share the memory.
-    assert [choose(**SHAPE, tokens=tokens, reordered=1_000_000) for tokens in (1, 2)] == ["gemv", "spmm_rows"]
+
+    def chosen(threads: int) -> list[str]:
+        choose = _native.Costs(constants, (1e9, 2e9), "avx512").choose
+        return [choose(**SHAPE, tokens=tokens, reordered=2_500_000, threads=threads) for tokens in (1, 2, 3, 4)]
+
+    # gemv takes 2 ms a token, reading for spmm_rows 2.5 ms alone and with one more thread, twice and at most three
+    # times as much of each thread's time with many.
+    assert chosen(1) == chosen(2) == ["gemv", "spmm_rows", "spmm_rows", "spmm_rows"]
+    assert chosen(4) == ["gemv", "gemv", "spmm_rows", "spmm_rows"]
+    assert chosen(6) == chosen(64) == ["gemv", "gemv", "gemv", "spmm_rows"]
 
 
 def test_the_cheapest_kernel_is_chosen():

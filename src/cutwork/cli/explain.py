@@ -138,7 +138,7 @@ def _predict(model: "Model", weight: Any, tokens: int) -> tuple[str, float]:
     shape = (weight.encoding, weight.dtype, weight.rows, weight.cols, weight.stored)
     reordered = weight.reordered_bytes
     costs = _costs(model)
-    kernel = costs.choose(*shape, tokens, reordered)
+    kernel = costs.choose(*shape, tokens, reordered, model.threads)
     return kernel, costs.seconds(kernel, *shape, tokens, model.threads, reordered, weight.form)
 
 
