@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks import claims
 from benchmarks.common.provenance import ROOT
 from benchmarks.common.results import RESULTS, load, where
-from benchmarks.compress import advantage, choices, drafts, frontier, low_rank, prices, promises, token_weights
+from benchmarks.compress import advantage, choices, drafts, frontier, history, low_rank, prices, promises, token_weights
 from benchmarks.embedding import quality as embedding_quality
 from benchmarks.embedding import speed as embedding_speed
 from benchmarks.engine import bare, encoders, harness, layouts, partition, speculative, threads
@@ -125,18 +125,11 @@ TABLES = {
     "encoders": Table(encoders.table, ("encoders",)),
     "promises": Table(promises.table, ("promises",)),
     "drafts": Table(drafts.table, ("drafts",)),
-    "choices": Table(choices.table, ("choices",)),
-    "choices, verdicts": Table(choices.verdicts, ("choices",)),
     "choices, advantage": Table(advantage.advantage_table, ("choices",)),
     "choices, judged": Table(choices.table, ("choices_judged",)),
     "choices, judged, verdicts": Table(choices.verdicts, ("choices_judged",)),
     "choices, judged, advantage": Table(advantage.advantage_table, ("choices_judged",)),
-    "choices, timed, verdicts": Table(choices.verdicts, ("choices_timed",)),
-    "choices, timed, advantage": Table(advantage.advantage_table, ("choices_timed",)),
-    "choices, before": Table(frontier.before_table, ("choices_everywhere", "choices_answers")),
-    "choices, everywhere, verdicts": Table(choices.verdicts, ("choices_everywhere",)),
-    "choices, seed 1": Table(choices.table, ("choices_seed1",)),
-    "choices, seed 1, verdicts": Table(choices.verdicts, ("choices_seed1",)),
+    "choices, history": Table(history.history_table, tuple(history.PREDICTED)),
     "choices, trained": Table(choices.table, ("choices_trained",)),
     "choices, trained, verdicts": Table(choices.verdicts, ("choices_trained",)),
     "choices, qwen": Table(choices.table, ("choices_qwen",)),

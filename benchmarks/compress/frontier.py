@@ -31,18 +31,3 @@ def between(points: Sequence[dict[str, Any]], speedup: float) -> float | None:
     """The KL of a frontier at a speed-up, between its points; None beyond them."""
     x, y = ([point[key] for point in points] for key in ("speedup", "kl"))
     return float(np.interp(speedup, x, y)) if x and speedup <= x[-1] else None
-
-
-def before_table(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """Choices of the same predicted speed that predicting KL everywhere and KL in answers have led to."""
-    found = {(row["kind"], row["name"]): row for row in now["rows"]}
-    lines = [
-        "| choice | KL in answers, by KL everywhere | by answers | points lost, by KL everywhere | by answers |",
-        "|---|--:|--:|--:|--:|",
-    ]
-    for row in before["rows"]:
-        other = found.get((row["kind"], row["name"]))
-        if row["kind"] in now["frontiers"] and other:
-            lost = " | ".join(f"{each['lost_on_validation']['points']:.1f}" for each in (row, other))
-            lines.append(f"| {row['kind']}, {row['name']} | {row['kl']:.3g} | {other['kl']:.3g} | {lost} |")
-    return "\n".join(lines)

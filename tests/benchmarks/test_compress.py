@@ -1,6 +1,7 @@
 """What the benchmarks of `compress` work out from what they measured."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from benchmarks.compress import (
     divergence,
     drafts,
     frontier,
+    history,
     low_rank,
     prices,
     promises,
@@ -148,14 +150,18 @@ def test_a_frontier_is_read_between_its_points() -> None:
     assert told.splitlines()[-1] == "| 1.50× | 25% | 0.04 | 0.05 | – | 8:16 w8a8 |"
 
 
-def test_what_two_ways_to_predict_led_to_is_set_side_by_side() -> None:
-    def row(kind: str, kl: float, points: float) -> dict[str, object]:
-        return {"kind": kind, "name": "2.00x", "kl": kl, "lost_on_validation": {"points": points}}
+def test_ways_to_predict_are_set_beneath_each_other() -> None:
+    def row(kind: str, name: str, told: float, kl: float, speedup: float) -> dict[str, Any]:
+        return {"kind": kind, "name": name, "predicted": {"kl": told}, "kl": kl, "kl_everywhere": 9.0, "speedup": speedup}
 
-    before = [row(kind, 0.04, 3.0) for kind in ("zeros and bits", "uniform")]
-    now = {"rows": [row("zeros and bits", 0.03, 1.0)], "frontiers": {"zeros and bits": []}}
-    told = frontier.before_table({"rows": before}, now).splitlines()[2:]
-    assert told == ["| zeros and bits, 2.00x | 0.04 | 0.03 | 3.0 | 1.0 |"]
+    frontier = [row("zeros and bits", "2.00x", 0.1, 0.1, 2.0), row("zeros and bits", "4.00x", 0.3, 0.4, 4.0)]
+    result = {"rows": [*frontier, row("uniform", "dense w4a16", 0.2, 0.2, 2.0)], "kl_rank_correlation": 0.5}
+    result["speedup_off_median"] = 0.04
+    told = history.history_table(*[result] * len(history.PREDICTED)).splitlines()[2:]
+    assert len(told) == len(history.PREDICTED)
+    # At half of the way between the frontier's KLs its time is between its times, three quarters of the other's.
+    assert told[-1].endswith("| 3 | 0.50 | 1.00 to 1.33, median 1.00 | – | 4% | 1.33 to 1.33 times |")
+    assert " 30.00 to 90.00, median 45.00 " in told[0]
 
 
 def test_prices_are_held_against_steps_and_speed_ups_against_the_dense_one() -> None:
