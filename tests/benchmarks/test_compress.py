@@ -152,7 +152,14 @@ def test_a_frontier_is_read_between_its_points() -> None:
 
 def test_ways_to_predict_are_set_beneath_each_other() -> None:
     def row(kind: str, name: str, told: float, kl: float, speedup: float) -> dict[str, Any]:
-        return {"kind": kind, "name": name, "predicted": {"kl": told}, "kl": kl, "kl_everywhere": 9.0, "speedup": speedup}
+        return {
+            "kind": kind,
+            "name": name,
+            "predicted": {"kl": told},
+            "kl": kl,
+            "kl_everywhere": 9.0,
+            "speedup": speedup,
+        }
 
     frontier = [row("zeros and bits", "2.00x", 0.1, 0.1, 2.0), row("zeros and bits", "4.00x", 0.3, 0.4, 4.0)]
     result = {"rows": [*frontier, row("uniform", "dense w4a16", 0.2, 0.2, 2.0)], "kl_rank_correlation": 0.5}

@@ -188,7 +188,15 @@ class Costs(Protocol):
         """The instruction set that these are the costs of."""
 
     def choose(
-        self, encoding: str, dtype: str, rows: int, cols: int, nonzeros: int, tokens: int, reordered: int = ...
+        self,
+        encoding: str,
+        dtype: str,
+        rows: int,
+        cols: int,
+        nonzeros: int,
+        tokens: int,
+        reordered: int = ...,
+        threads: int = ...,
     ) -> str:
         """The quickest kernel's name."""
 
