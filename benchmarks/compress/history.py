@@ -18,8 +18,8 @@ PREDICTED = {
 def history_table(*results: dict[str, Any]) -> str:
     """By prediction. `results`: of the files that PREDICTED names, in its order."""
     lines = [
-        "| predicted | choices | rank correlation with KL in answers | KL measured over predicted | ms off | speed-ups off "
-        "| the frontier's speed over uniform choices' |",
+        "| predicted | choices | rank correlation with KL in answers | KL measured over predicted | ms off "
+        "| speed-ups off | the frontier's speed over uniform choices' |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for (name, how), result in zip(PREDICTED.items(), results, strict=True):
