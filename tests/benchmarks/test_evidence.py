@@ -341,7 +341,11 @@ def test_variants_of_squarehead_have_the_same_time_and_one_is_chosen_on_validati
     assert first.endswith("| – | – |") and last.endswith("| – | – |")
     rows += [row("CE", "test", ce, 0), row("CE", "test", ce, 1), row(later, "test", then, 1)]
     plain, ours = feature_loss.table({"rows": rows}).splitlines()[2:]
-    assert plain.count("/") == 1 and ours.endswith("| met |") and f"{100 * (then.mean() - ce.mean()):+.1f} [" in ours
+    assert plain.count("/") == 1 and ours.endswith("| met |  |  |")
+    assert f"{100 * (then.mean() - ce.mean()):+.1f} [" in ours
+    rows.append(row(feature_loss.FEWER, "test", then, 1))  # in as many steps nothing is gained
+    _, ours, steps = feature_loss.table({"rows": rows}).splitlines()[2:]
+    assert ours.endswith("] | **missed** |") and "| met |" in ours and steps.endswith("|  |  |  |  |")
 
 
 def test_gsm8k_is_told_beside_a_dense_model_trained_for_as_long() -> None:
