@@ -107,6 +107,17 @@ def test_what_is_said_of_a_stage_leaves_its_other_defaults(tmp_path: Path) -> No
         load_recipe(recipe, ["tune.epoch=2"])
 
 
+def test_squareheads_gradient_is_not_clipped_unless_that_is_asked_for() -> None:
+    squarehead = Losses(squarehead=1.0)
+    assert TuneSettings(losses=squarehead).max_grad_norm == 0
+    assert TuneSettings(losses=squarehead, max_grad_norm=0.5).max_grad_norm == 0.5
+    assert TuneSettings().max_grad_norm == TuneSettings(losses=Losses(kl=1.0)).max_grad_norm == 1
+    recipe = Recipe.model_validate({"name": "a", "model": "m", "output": "o", "task": {"name": "gsm8k"}})
+    assert recipe.tune and recipe.tune.losses.squarehead and recipe.tune.max_grad_norm == 0
+    other = Recipe.model_validate(recipe.model_dump(exclude_unset=True) | {"tune": {"losses": {"ce": 1.0}}})
+    assert other.tune and other.tune.max_grad_norm == 1  # the default of these losses, not of those
+
+
 def test_a_recipe_that_says_everything_says_the_same_as_before() -> None:
     whole = {"name": "a", "model": "m", "output": "o", "task": {"name": "gsm8k"}}
     plain = TuneSettings(max_steps=3)  # of cross-entropy alone

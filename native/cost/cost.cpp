@@ -12,9 +12,9 @@
 namespace cutwork {
 namespace {
 
-// A reordered weight is more to read than its bitmask, and threads share the memory, of which nobody may have measured
-// what many get together: no thread is taken to get less than a third of what one alone does.
-constexpr double kCrowd = 3;
+// A reordered weight is more to read than its bitmask, and threads share the memory: each of two is taken to get half
+// of what one alone does, and none of more less than a third.
+constexpr int kCrowd = 3;
 
 // Tokens beyond which gemv, which goes through a weight every few of them, is neither measured nor worth it.
 constexpr int64_t kGemvMost = 64;
@@ -172,7 +172,7 @@ double Costs::seconds(const Shape& shape, Algorithm algorithm, int64_t tokens, i
 }
 
 Algorithm Costs::choose(const Shape& shape, int64_t tokens, int threads) const {
-  const double crowd = std::clamp(one_thread * threads / all_threads, 1.0, kCrowd);
+  const double crowd = std::min(threads, kCrowd);
   Algorithm best = shape.encoding == Encoding::slots ? Algorithm::slots : Algorithm::gemv;
   const bool few = tokens <= kGemvMost || best == Algorithm::slots;
   double least = few ? seconds(shape, best, tokens, 1) : std::numeric_limits<double>::infinity();

@@ -115,7 +115,8 @@ class TuneSettings(Settings):
     batch_size: Positive = 32  # samples per optimiser step
     micro_batch_size: Positive = 8  # samples per forward pass; the rest is gradient accumulation
     packing: bool = later(False)  # those of a forward pass in one row without padding (decoder-only models)
-    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping, best with SquareHead
+    # 0: no clipping, which is the default with SquareHead, whose gradient is so long that a clip undoes it
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     optimizer: str = "adamw_torch_fused"  # adam, muon, or any name transformers.TrainingArguments(optim=...) knows
     dtype: TorchDType = "auto"  # of the forward pass (autocast)
     # compute what is inside a block again in the backward pass: less memory, about a third more computing
@@ -135,6 +136,12 @@ class TuneSettings(Settings):
     # Trackers by the names of transformers' integrations; () is tensorboard where it is installed, ("none",) none. They
     # change nothing that is made, so that runs begun with others go on.
     report_to: tuple[str, ...] = Field(default=(), exclude=True)
+
+    @model_validator(mode="after")
+    def _squarehead_is_not_clipped(self) -> "TuneSettings":
+        if self.losses.squarehead and "max_grad_norm" not in self.model_fields_set:
+            self.__dict__["max_grad_norm"] = 0.0  # still a default, which goes where other losses are given
+        return self
 
 
 class PruneSettings(Settings):

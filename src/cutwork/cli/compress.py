@@ -85,7 +85,8 @@ def compress(
     batch_size: Annotated[int, typer.Option(min=1, help="Samples per optimiser step.")] = _TUNE.batch_size,
     micro_batch_size: Annotated[int, typer.Option(min=1, help="Samples per forward pass.")] = _TUNE.micro_batch_size,
     squarehead: Annotated[
-        float, typer.Option(min=0, help="Weight of SquareHead, without which as much time teaches more.")
+        float,
+        typer.Option(min=0, help="Weight of SquareHead: more for each step, of which fewer fit into the same time."),
     ] = _TUNE.losses.squarehead,
     seed: Annotated[int, typer.Option(help="Draws samples, and seeds the training.")] = _TASK.seed,
     as_json: Json = False,
@@ -125,7 +126,6 @@ def compress(
             "micro_batch_size": min(micro_batch_size, batch_size),
             "seed": seed,
             "losses": {"squarehead": squarehead},
-            "max_grad_norm": 0.0 if squarehead else _TUNE.max_grad_norm,  # its gradient is long, and the clip undoes it
         },
         "compare": {"accuracy_samples": max(validation_samples, test_samples), "max_new_tokens": max_new_tokens},
     }

@@ -56,8 +56,11 @@ def tune(
         bool, typer.Option("--packing", help="Put those of a forward pass into one row, without padding.")
     ] = False,
     max_grad_norm: Annotated[
-        float, typer.Option(help="Clip gradients to this; 0: never, best with SquareHead.")
-    ] = _DEFAULT.max_grad_norm,
+        float | None,
+        typer.Option(
+            help=f"Clip gradients to this; 0: never. [default: {_DEFAULT.max_grad_norm:g}, with SquareHead 0]"
+        ),
+    ] = None,
     optimizer: Annotated[
         str,
         typer.Option(help="adam, muon, or any that transformers knows by name; adamw_torch_8bit needs least memory."),
@@ -134,7 +137,7 @@ def tune(
         batch_size=batch_size,
         micro_batch_size=micro_batch_size,
         packing=packing,
-        max_grad_norm=max_grad_norm,
+        **({} if max_grad_norm is None else {"max_grad_norm": max_grad_norm}),
         optimizer=optimizer,
         dtype=dtype,
         gradient_checkpointing=gradient_checkpointing,
