@@ -33,6 +33,7 @@ CLAIMS: dict[str, tuple[Callable[[], str], str]] = {  # the sentence, and the pa
     "against 4 bits": (engine.against_four_bits, "instruction-sets.md"),
     "evidence": (evidence.fine_tuned_zeros, "evidence.md"),
     "pareto": (evidence.against_its_own_four_bits, "evidence.md"),
+    "squarehead": (evidence.squarehead, "evidence.md"),
     "by heart": (evidence.by_heart, "evidence.md"),
     "new numbers": (evidence.where_nothing_is_known_by_heart, "evidence.md"),
     "layers": (engine.layers, "layers.md"),

@@ -177,10 +177,7 @@ def choices(result: dict[str, Any]) -> str:
 def table(result: dict[str, Any]) -> str:
     """The test: cross-entropy and the variant that was chosen, and whether that is the announced success, by time and
     by steps."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in result["rows"]:
-        if row["split"] == "test":
-            groups.setdefault(row["variant"], []).append(row)
+    groups = tested(result)
     lines = [
         "| variant | right of the test, by seed | mean [95%] | minus CE, same time [95%] | | same steps [95%] | |",
         "|---|--:|--:|--:|---|--:|---|",
@@ -189,15 +186,29 @@ def table(result: dict[str, Any]) -> str:
         mean, low, high = right_share(rows)
         cells = [variant, shares(rows), f"{mean:.1%} [{low:.1%}, {high:.1%}]"]
         for other in (CE, FEWER):
-            plain = {row["seed"]: unpacked(row) for row in groups.get(other, [])}
-            pairs = [(unpacked(row), plain[row["seed"]]) for row in rows if row["seed"] in plain]
-            if variant in (CE, FEWER) or not pairs:
+            if variant in (CE, FEWER) or other not in groups:
                 cells += ["", ""]
                 continue
-            found = _difference(*zip(*pairs, strict=True))
+            found = paired(groups, variant, other)
             cells += [points(found), told(found[0] >= 2 and found[1] > 0)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def tested(result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The test's rows by variant."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in result["rows"]:
+        if row["split"] == "test":
+            groups.setdefault(row["variant"], []).append(row)
+    return groups
+
+
+def paired(groups: dict[str, list[dict[str, Any]]], variant: str, other: str) -> tuple[float, float, float]:
+    """Points of a variant minus another, over the seeds that both have, and their 95% interval."""
+    plain = {row["seed"]: unpacked(row) for row in groups[other]}
+    pairs = [(unpacked(row), plain[row["seed"]]) for row in groups[variant] if row["seed"] in plain]
+    return _difference(*zip(*pairs, strict=True))
 
 
 def _difference(ours: Any, theirs: Any) -> tuple[float, float, float]:
