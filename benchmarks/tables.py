@@ -117,6 +117,7 @@ TABLES = {
     "instruction sets, Zen 5, targets": Table(isa.targets_table, ("isa_zen5",)),
     "builds, Zen 4": Table(builds.table, ("builds_zen4",)),
     "builds, Zen 5": Table(builds.table, ("builds_zen5",)),
+    "builds, reordered": Table(builds.table, ("builds_reordered",)),
     "builds, uneven": Table(builds.table, ("builds_uneven",)),
     "instruction sets": Table(isa.table, ("isa",)),
     "avx512 anew": Table(isa.table, ("isa_avx512",)),
