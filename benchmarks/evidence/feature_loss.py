@@ -34,7 +34,7 @@ from cutwork.tasks.load import load_task
 
 RECIPE = Path("benchmarks/compress/short.yaml")
 RATE, STEPS, SLOWER = 4e-4, 104, 1.3  # a step with SquareHead, which asks the teacher, takes so many times as long
-CE, FEWER = "CE", "CE, steps as of both"
+CE, FEWER, NOT_CLIPPED = "CE", "CE, steps as of both", "CE+SquareHead, not clipped"
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ BOTH = Losses(ce=1.0, squarehead=1.0)
 VARIANTS = {
     CE: (Phase(Losses(ce=1.0)),),
     "CE+SquareHead": (Phase(BOTH),),
-    "CE+SquareHead, not clipped": (Phase(BOTH, clip=0.0),),
+    NOT_CLIPPED: (Phase(BOTH, clip=0.0),),
     "CE+0.01SquareHead": (Phase(Losses(ce=1.0, squarehead=0.01)),),
     "CE+SquareHead, then CE": (Phase(BOTH, share=0.5), Phase(Losses(ce=1.0), share=0.5)),
     FEWER: (Phase(Losses(ce=1.0), share=1 / SLOWER),),
@@ -64,6 +64,8 @@ VARIANTS = {
 
 class FeatureLoss:
     """What has been made and asked so far."""
+
+    name = "feature_loss"  # of the results
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.recipe, self.console, self.train = load_recipe(RECIPE), Console(stderr=True), not options.finished
@@ -74,57 +76,60 @@ class FeatureLoss:
         self.kept = Measurements(options.output / "measurements")
         assert self.recipe.teacher
         self.teacher = self.stages.tune("teacher", "teacher", resolve(self.recipe.model), self.recipe.teacher)
-        self.pruned: dict[int, Stage] = {}
-        self.models: dict[tuple[str, int], Stage] = {}
-        self.phases: dict[tuple[str, int], list[Stage]] = {}
+        self.own_pattern = self.recipe.prune.pattern
+        self.pruned: dict[tuple[int, str], Stage] = {}
+        self.models: dict[tuple[str, int, str], Stage] = {}
+        self.phases: dict[tuple[str, int, str], list[Stage]] = {}
         self.rows: list[dict[str, Any]] = []
 
-    def ask(self, variant: str, seed: int, split: str) -> dict[str, Any] | None:
-        """The row of a variant, in int8; None if it is not made and may not be."""
-        stage = self.model(variant, seed)
+    def ask(self, variant: str, seed: int, split: str, pattern: str | None = None) -> dict[str, Any] | None:
+        """The row of a variant, in int8 and the recipe's pattern or another; None if it is not made and may not be."""
+        stage = self.model(variant, seed, pattern or self.own_pattern)
         if stage in self.stages.missing():
             if not self.train:
                 return None
             self.stages.carry_out()
         found = answer(self.kept, stage, self.splits[split], self.recipe.compare.max_new_tokens, self.console)
         row = {"variant": variant, "seed": seed, "split": split, **without_replies(found)}
-        row |= self.clipped(variant, seed)
+        row |= {"pattern": pattern} if pattern else {}
+        row |= self.clipped(variant, seed, pattern or self.own_pattern)
         self.rows.append(row)
-        share = row["right"] / row["samples"]
-        self.console.print(f"{variant}, seed {seed}: {share:.1%} right of {split}", highlight=False)
+        share, zeros = row["right"] / row["samples"], pattern or self.own_pattern
+        self.console.print(f"{variant}, {zeros}, seed {seed}: {share:.1%} right of {split}", highlight=False)
         about = {key: getattr(self.recipe, key).model_dump(mode="json") for key in ("task", "teacher", "prune")}
         about |= {"rate": RATE, "steps": {name: [each.steps for each in of] for name, of in VARIANTS.items()}}
-        save(self.results / "feature_loss.json", {**about, "rows": self.rows}, compact=True)
+        save(self.results / f"{self.name}.json", {**about, "rows": self.rows}, compact=True)
         return row
 
-    def clipped(self, variant: str, seed: int) -> dict[str, Any]:
+    def clipped(self, variant: str, seed: int, pattern: str) -> dict[str, Any]:
         """In how many steps of a variant's phases the gradient was longer than 1, and the longest of all; empty where
         the logs are gone."""
         from cutwork.tune.tune import LOG  # heavy, and `tables` needs none of it
 
-        logs = [stage.output / LOG for stage in self.phases[variant, seed]]
+        logs = [stage.output / LOG for stage in self.phases[variant, seed, pattern]]
         if not all(log.is_file() for log in logs):
             return {}
         norms = [[json.loads(line)["grad_norm"] for line in log.read_text().splitlines()] for log in logs]
         return {"longer": [sum(x > 1 for x in each) for each in norms], "longest": round(max(map(max, norms)), 1)}
 
-    def model(self, variant: str, seed: int) -> Stage:
+    def model(self, variant: str, seed: int, pattern: str) -> Stage:
         """The packed model of a variant, made when stages are carried out."""
-        if (variant, seed) in self.models:
-            return self.models[variant, seed]
-        if seed not in self.pruned:
-            prune = self.recipe.prune.model_copy(update={"sparsity": 0.75, "seed": seed})
-            self.pruned[seed] = self.stages.prune(f"pruned-seed{seed}", self.teacher, prune)
-        source = self.pruned[seed]
-        name = re.sub(r"[^a-z0-9.]+", "-", f"{variant.lower()}-seed{seed}")
+        if (variant, seed, pattern) in self.models:
+            return self.models[variant, seed, pattern]
+        other = "" if pattern == self.own_pattern else f"{pattern.replace(':', 'of')}-"
+        if (seed, pattern) not in self.pruned:
+            prune = self.recipe.prune.model_copy(update={"sparsity": 0.75, "seed": seed, "pattern": pattern})
+            self.pruned[seed, pattern] = self.stages.prune(f"pruned-{other}seed{seed}", self.teacher, prune)
+        source = self.pruned[seed, pattern]
+        name = re.sub(r"[^a-z0-9.]+", "-", f"{variant.lower()}-{other}seed{seed}")
         for place, phase in enumerate(VARIANTS[variant]):
             changes = {"losses": phase.losses, "max_steps": phase.steps, "max_grad_norm": phase.clip}
             settings = self.recipe.tune.model_copy(update={**changes, "learning_rate": RATE, "seed": seed + place})
             source = self.stages.tune(f"{name}-{place}", "tune", source, settings, teacher=self.teacher)
-            self.phases.setdefault((variant, seed), []).append(source)
+            self.phases.setdefault((variant, seed, pattern), []).append(source)
         rounded = self.stages.quantize(f"{name}-int8", source, QuantizeSettings(scheme="w8a8", method="rtn"))
-        self.models[variant, seed] = self.stages.pack(f"packed/{name}", rounded, self.recipe.pack)
-        return self.models[variant, seed]
+        self.models[variant, seed, pattern] = self.stages.pack(f"packed/{name}", rounded, self.recipe.pack)
+        return self.models[variant, seed, pattern]
 
 
 def main() -> None:

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from reasoning_gym.arithmetic.gsm_symbolic.gsm_symbolic import tasks_ok
 
-from benchmarks.evidence import feature_loss, gsm8k, new_losses, new_numbers, pareto, patterns, report
+from benchmarks.evidence import (
+    feature_loss,
+    gsm8k,
+    new_losses,
+    new_numbers,
+    pareto,
+    patterns,
+    report,
+    tuned_patterns,
+)
 from benchmarks.evidence.cells import Cell
 from benchmarks.evidence.data import splits
 from benchmarks.evidence.designs import DESIGNS, LOSSES
@@ -346,6 +355,22 @@ def test_variants_of_squarehead_have_the_same_time_and_one_is_chosen_on_validati
     rows.append(row(feature_loss.FEWER, "test", then, 1))  # in as many steps nothing is gained
     _, ours, steps = feature_loss.table({"rows": rows}).splitlines()[2:]
     assert ours.endswith("] | **missed** |") and "| met |" in ours and steps.endswith("|  |  |  |  |")
+
+
+def test_patterns_are_held_against_zeros_anywhere_by_the_seeds_that_both_have() -> None:
+    free, four = right(0.7, 3, 600), right(0.6, 2, 600, seed=1)
+
+    def row(pattern: str, answers: np.ndarray, seed: int) -> dict[str, object]:
+        found = {"right": int(answers.sum()), "samples": len(answers), "answers": packed(answers)}
+        return {"variant": feature_loss.NOT_CLIPPED, "pattern": pattern, "seed": seed, "split": "test", **found}
+
+    rows = [row("4:16", answers, seed) for seed, answers in enumerate(four)]
+    (alone,) = tuned_patterns.table({"rows": rows}).splitlines()[2:]
+    assert alone.endswith("|  |  |")
+    rows += [row(tuned_patterns.FREE, answers, seed) for seed, answers in enumerate(free)]
+    first, second = tuned_patterns.table({"rows": rows}).splitlines()[2:]
+    change = 100 * float(np.mean(np.stack(four)) - np.mean(np.stack(free[:2])))
+    assert f"| {change:+.1f} [" in first and first.endswith("| **missed** |") and second.endswith("|  |  |")
 
 
 def test_gsm8k_is_told_beside_a_dense_model_trained_for_as_long() -> None:
