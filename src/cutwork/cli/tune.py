@@ -58,7 +58,7 @@ def tune(
     max_grad_norm: Annotated[
         float | None,
         typer.Option(
-            help=f"Clip gradients to this; 0: never. [default: {_DEFAULT.max_grad_norm:g}, with SquareHead 0]"
+            help=f"Clip gradients to this; 0: never. If not given {_DEFAULT.max_grad_norm:g}, with SquareHead 0."
         ),
     ] = None,
     optimizer: Annotated[
@@ -116,7 +116,7 @@ def tune(
 
     Example: [bold]cutwork tune smollm2-135m-instruct out/dense --task gsm8k[/bold]
 
-    Example: [bold]cutwork tune out/pruned out/sparse --teacher out/dense --squarehead 1 --max-grad-norm 0
+    Example: [bold]cutwork tune out/pruned out/sparse --teacher out/dense --squarehead 1
     --task gsm8k[/bold]
 
     Example: [bold]torchrun --nproc-per-node 8 --no-python cutwork tune big/pruned out --fsdp --task gsm8k[/bold]
