@@ -27,7 +27,16 @@ from benchmarks.embedding import quality as embedding_quality
 from benchmarks.embedding import speed as embedding_speed
 from benchmarks.engine import bare, encoders, harness, layouts, partition, speculative, threads
 from benchmarks.engine import load as loading
-from benchmarks.evidence import feature_loss, new_losses, new_numbers, pareto, patterns, seen_numbers, seen_steps
+from benchmarks.evidence import (
+    feature_loss,
+    new_losses,
+    new_numbers,
+    pareto,
+    patterns,
+    seen_numbers,
+    seen_steps,
+    tuned_patterns,
+)
 from benchmarks.evidence import report as evidence
 from benchmarks.isa import builds
 from benchmarks.isa import report as isa
@@ -162,6 +171,7 @@ TABLES = {
     "longer, files": Table(evidence.files, ("evidence_longer",)),
     "longer, verdicts": Table(evidence.after_longer, ("evidence_longer", "pareto_longer")),
     "patterns": Table(patterns.table, ("patterns",)),
+    "patterns, tuned": Table(tuned_patterns.table, ("tuned_patterns",)),
     "evidence, verdicts": Table(evidence.verdicts, ("evidence_short", "pareto")),
     "pareto": Table(pareto.table, ("pareto",)),
     "longer, pareto": Table(pareto.table, ("pareto_longer",)),
