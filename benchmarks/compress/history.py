@@ -14,6 +14,8 @@ PREDICTED = {
     "choices_judged": "validation samples judge, three whole models put that right",
 }
 
+_OFF = ("milliseconds_off_median", "speedup_off_median")
+
 
 def history_table(*results: dict[str, Any]) -> str:
     """By prediction. `results`: of the files that PREDICTED names, in its order."""
@@ -34,6 +36,3 @@ def history_table(*results: dict[str, Any]) -> str:
             f"| {min(times):.2f} to {max(times):.2f} times |"
         )
     return "\n".join(lines)
-
-
-_OFF = ("milliseconds_off_median", "speedup_off_median")

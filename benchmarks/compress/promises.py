@@ -51,7 +51,7 @@ def table(result: dict[str, Any]) -> str:
             continue
         speed = row["speedup"]
         same = [each for each in row["tried"] if each["speedup"] == speed["predicted"]]
-        [chosen] = [each for each in same if each["loss"] == row["validation"]]
+        chosen = next(each for each in same if each["loss"] == row["validation"])  # one shot goes first
         how = f"{speed['predicted']:.2f}× | {speed['measured']:.2f}× | {chosen['zeros']:.0%}"
         trained = "yes" if chosen["trained"] else "in one shot"
         lost = [f"{row[k]['points']:.1f} ({row[k]['low']:.1f} to {row[k]['high']:.1f})" for k in ("validation", "test")]
