@@ -96,10 +96,14 @@ class FeatureLoss:
         self.rows.append(row)
         share, zeros = row["right"] / row["samples"], pattern or self.own_pattern
         self.console.print(f"{variant}, {zeros}, seed {seed}: {share:.1%} right of {split}", highlight=False)
+        self.save()
+        return row
+
+    def save(self) -> dict[str, Any]:
+        """The result as it is so far, also left in its file."""
         about = {key: getattr(self.recipe, key).model_dump(mode="json") for key in ("task", "teacher", "prune")}
         about |= {"rate": RATE, "steps": {name: [each.steps for each in of] for name, of in VARIANTS.items()}}
-        save(self.results / f"{self.name}.json", {**about, "rows": self.rows}, compact=True)
-        return row
+        return save(self.results / f"{self.name}.json", {**about, "rows": self.rows}, compact=True)
 
     def clipped(self, variant: str, seed: int, pattern: str) -> dict[str, Any]:
         """In how many steps of a variant's phases the gradient was longer than 1, and the longest of all; empty where
@@ -145,7 +149,7 @@ def main() -> None:
         for seed in SEEDS:
             for variant in (CE, FEWER, best(experiment.rows)):
                 experiment.ask(variant, seed, "test")
-    result = {"rows": experiment.rows}
+    result = experiment.save()
     print(choices(result), table(result), sep="\n\n")
 
 

@@ -39,7 +39,7 @@ def main() -> None:
     for pattern in PATTERNS:
         for seed in SEEDS:
             experiment.ask(NOT_CLIPPED, seed, "test", pattern)
-    print(table({"rows": experiment.rows}))
+    print(table(experiment.save()))
 
 
 def table(result: dict[str, Any]) -> str:
