@@ -1,8 +1,8 @@
 // Costs where nobody has measured: those of an AMD Zen 5 core, which benchmarks/engine/default_costs.py measures and
 // writes here, as those of Zen 4 into zen4.h. A kernel that is not here is not chosen until it has been measured.
 //
-// Those of neon and neondot are derived, not measured: from the instructions of the inner loops on a Neoverse N1 at 3
-// GHz (two vector pipes, two loads and four instructions a cycle; docs/arm.md).
+// Those of NEON's sets are derived, not measured: from the instructions of the inner loops on a Neoverse N1 at 3 GHz
+// (two vector pipes, two loads and four instructions a cycle; docs/arm.md), as if it multiplied matrices of bytes too.
 #pragma once
 
 #include "cost/cost.h"
@@ -18,6 +18,12 @@ struct DefaultCost {
   DType dtype;
   Cost cost;
 };
+
+// A set most of whose kernels are another's: it has the costs of that one but where it has its own.
+struct Likeness {
+  const char *isa, *like;
+};
+constexpr Likeness kLikenesses[] = {{"neoni8mm", "neondot"}};
 
 constexpr DefaultCost kDefaultCosts[] = {
     {"avx512", Algorithm::gemv, Encoding::dense, DType::f32, {15.16, 0, 20.41}},
@@ -133,6 +139,10 @@ constexpr DefaultCost kDefaultCosts[] = {
     {"neondot", Algorithm::gemm, Encoding::bitmask, DType::i4, {140, 0, 13}},
     {"neondot", Algorithm::slots, Encoding::slots, DType::i8, {0, 15, 21, 0, 500}},
     {"neondot", Algorithm::slots, Encoding::slots, DType::i4, {0, 21, 21, 1, 500}},
+    {"neoni8mm", Algorithm::gemm, Encoding::dense, DType::i8, {31, 0, 5.9}},
+    {"neoni8mm", Algorithm::gemm, Encoding::bitmask, DType::i8, {130, 0, 5.9}},
+    {"neoni8mm", Algorithm::gemm, Encoding::dense, DType::i4, {30, 0, 5.9}},
+    {"neoni8mm", Algorithm::gemm, Encoding::bitmask, DType::i4, {140, 0, 5.9}},
     {"neon", Algorithm::gemv, Encoding::dense, DType::f32, {5, 0, 75}},
     {"neon", Algorithm::gemm, Encoding::dense, DType::f32, {40, 0, 52}},
     {"neon", Algorithm::gemv, Encoding::bitmask, DType::f32, {180, 0, 70}},

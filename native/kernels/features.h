@@ -29,6 +29,7 @@ enum Feature : Features {
   kAvxVnni = 1u << 17,
   kNeonDot = 1u << 18,   // sdot
   kNeonBf16 = 1u << 19,  // bfdot
+  kNeonI8mm = 1u << 20,  // smmla
 };
 
 // What the flags of this very file let the compiler use, so what a processor must have to run it. The flags are in
@@ -93,6 +94,9 @@ static constexpr Features kCompiledFor = 0
 #endif
 #ifdef __ARM_FEATURE_BF16_VECTOR_ARITHMETIC
                                          | kNeonBf16
+#endif
+#ifdef __ARM_FEATURE_MATMUL_INT8
+                                         | kNeonI8mm
 #endif
     ;
 

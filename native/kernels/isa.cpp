@@ -87,8 +87,10 @@ Features detect() {
 }
 #elif defined(__aarch64__) && defined(__linux__)
 Features detect() {
-  constexpr unsigned long kDotProducts = 1ul << 20, kBfloats = 1ul << 14;  // the kernel's HWCAP_ASIMDDP, HWCAP2_BF16
+  // The kernel's HWCAP_ASIMDDP, HWCAP2_I8MM and HWCAP2_BF16.
+  constexpr unsigned long kDotProducts = 1ul << 20, kByteMatrices = 1ul << 13, kBfloats = 1ul << 14;
   return ((getauxval(AT_HWCAP) & kDotProducts) != 0 ? Features{kNeonDot} : 0) |
+         ((getauxval(AT_HWCAP2) & kByteMatrices) != 0 ? Features{kNeonI8mm} : 0) |
          ((getauxval(AT_HWCAP2) & kBfloats) != 0 ? Features{kNeonBf16} : 0);
 }
 #elif defined(__aarch64__) && defined(__APPLE__)
@@ -99,6 +101,7 @@ Features detect() {
     return sysctlbyname(name, &found, &size, nullptr, 0) == 0 && found != 0;
   };
   return (has("hw.optional.arm.FEAT_DotProd") ? Features{kNeonDot} : 0) |
+         (has("hw.optional.arm.FEAT_I8MM") ? Features{kNeonI8mm} : 0) |
          (has("hw.optional.arm.FEAT_BF16") ? Features{kNeonBf16} : 0);
 }
 #else
@@ -159,7 +162,7 @@ const Isa& chosen_isa() {
 }
 
 const BfloatAttention* bfloat_attention(const Isa& isa) {
-  const BfloatAttention* kernels = isa.kernels.bfloat_attention;
+  const BfloatAttention* kernels = isa.bfloat_attention;
   return kernels != nullptr && processor_has(kernels->needs) ? kernels : nullptr;
 }
 

@@ -12,7 +12,6 @@ namespace cutwork {
 struct Kernels {
   LinearKernels linear;  // of every dtype, int4 too
   AttentionKernels attention;
-  const BfloatAttention* bfloat_attention;  // or null; ask `bfloat_attention(isa)`, since it may need more than the set
   ElementwiseKernels elementwise;
   InspectKernels inspect;
 };
@@ -22,6 +21,8 @@ struct Isa {
   const char* name;
   Features needs;
   Kernels kernels;
+  const BfloatAttention* bfloat_attention =
+      nullptr;  // or null; ask `bfloat_attention(isa)`, it needs more than the set
 };
 
 }  // namespace cutwork

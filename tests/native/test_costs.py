@@ -11,8 +11,7 @@ from cutwork import _native
 from .weights import DTYPES, make_weight, sparse_values
 
 ISAS = tuple(_native.isas())
-# Kernels with costs where nobody has measured the others: derived ones, for ARM.
-WITHOUT_MEASUREMENT = {"scalar": ("gemv",), "neon": ("gemv", "gemm"), "neondot": ("gemv", "gemm")}
+WITHOUT_MEASUREMENT = {"scalar": ("gemv",)}  # kernels that have costs where nobody has measured the others
 SHAPE = {"encoding": "bitmask", "dtype": "i8", "rows": 1000, "cols": 2000, "nonzeros": 500_000}
 FAST = (1e30, 1e30)
 pytestmark = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="constants of x86's kernels")

@@ -17,7 +17,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 def multiplies_bf16(isa):
     """Whether a set has instructions for bfloat16 on this processor."""
-    if isa == "neondot" and sys.platform == "linux":
+    if isa in ("neondot", "neoni8mm") and sys.platform == "linux":
         hwcap2, bf16 = 26, 1 << 14
         return bool(ctypes.CDLL(None).getauxval(hwcap2) & bf16)
     return isa == "avx512" and _CPUINFO.exists() and "avx512_bf16" in _CPUINFO.read_text().split()

@@ -42,4 +42,19 @@ concept Int4Op =
       { Op::mac(acc, word, factor) } -> std::same_as<typename Op::Acc>;
     };
 
+// For gemm where an instruction multiplies two rows with two tokens.
+template <class Op>
+concept Int4PairOp = Int4Op<Op> && Op::kMatrices &&
+                     requires(char* line, const typename Op::Word& word, const typename Op::WordPair& words,
+                              const typename Op::PairAcc& sums, const typename Op::Factor& factor, const int8_t* x,
+                              typename Op::Acc& acc) {
+                       // An even and an odd word in two lines, in an order of their own.
+                       { Op::put_pair(line, word, word) } -> std::same_as<void>;
+                       { Op::get_pair(line) } -> std::same_as<typename Op::WordPair>;
+                       // The eight inputs of two tokens; their products; the sums of each token.
+                       { Op::pair(x, x) } -> std::same_as<typename Op::Factor>;
+                       { Op::mac_pair(sums, words, factor) } -> std::same_as<typename Op::PairAcc>;
+                       { Op::split(sums, acc, acc) } -> std::same_as<void>;
+                     };
+
 }  // namespace cutwork

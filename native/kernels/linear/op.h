@@ -76,6 +76,22 @@ concept GemmOp = requires(const uint64_t* word, const typename Op::Value*& value
   { Op::store_sum(acc, sums) } -> std::same_as<void>;
 };
 
+// For gemm where an instruction multiplies two rows with two tokens: of two lines of a panel, which write_lines has put
+// in such an order, each vector holds the columns of both lines of two rows.
+template <class Op>
+concept PairOp =
+    GemmOp<Op> && Op::kMatrices && Op::kDepth == 4 &&
+    requires(const typename Op::InputValue* x, const typename Op::PanelAcc& acc, typename Op::PanelAcc (&both)[2],
+             const typename Op::Lane& rows, const typename Op::Factor& tokens) {
+      // The inputs of two tokens for the columns of two lines.
+      { Op::pair(x, x) } -> std::same_as<typename Op::Factor>;
+      { Op::mac_pair(acc, rows, tokens) } -> std::same_as<typename Op::PanelAcc>;
+      // From the sums of vector `i` of both lines to those that `store_sum` writes for the first and for
+      // the second token; and the reverse.
+      { Op::split(both) } -> std::same_as<void>;
+      { Op::join(both) } -> std::same_as<void>;
+    };
+
 // What spmm_columns.inc makes of a weight's columns, as put_places has to know it.
 struct ColumnsOfBytes {
   using Place = uint16_t;

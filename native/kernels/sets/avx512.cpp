@@ -37,16 +37,12 @@ using CodeDots = ByteDots;
 
 #include "kernels/set.inc"
 
-constexpr Kernels with_bfloats(Kernels kernels) {
-  kernels.bfloat_attention = &avx512bf16;
-  return kernels;
-}
-
 }  // namespace
 
 namespace sets {
 extern const Isa avx512;
-constinit const Isa avx512 = {.name = "avx512", .needs = kCompiledFor, .kernels = with_bfloats(kKernels)};
+constinit const Isa avx512 = {
+    .name = "avx512", .needs = kCompiledFor, .kernels = kKernels, .bfloat_attention = &avx512bf16};
 }  // namespace sets
 
 }  // namespace cutwork

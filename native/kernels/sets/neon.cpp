@@ -6,35 +6,7 @@
 namespace cutwork {
 namespace {
 
-#include "kernels/common.inc"
-#include "kernels/neon.inc"
-
-namespace int4 {
-#include "kernels/int4/ops/neon.inc"
-}  // namespace int4
-
-namespace linear {
-#include "kernels/linear/no_spmm_rows.inc"
-#include "kernels/linear/ops/neon.inc"
-}  // namespace linear
-
-namespace slots {
-#include "kernels/slots/ops/neon.inc"
-using Op = NeonSlots;
-}  // namespace slots
-
-namespace floats {
-#include "kernels/floats/neon.inc"
-}  // namespace floats
-
-namespace attention {
-using namespace floats;
-#include "kernels/attention/float_dots.inc"
-using BfloatDots = FloatDots<uint16_t>;
-using CodeDots = FloatDots<int8_t>;
-}  // namespace attention
-
-#include "kernels/set.inc"
+#include "kernels/neon_set.inc"
 
 }  // namespace
 

@@ -1,5 +1,5 @@
-// What NEON gains where it multiplies bfloat16 in pairs (Neoverse V1 and N2, Apple M2 and later): a part of the set
-// neondot, for some of its processors.
+// What NEON gains where it multiplies bfloat16 in pairs (Neoverse V1 and N2, Apple M2 and later): a part of the sets
+// neondot and neoni8mm, for some of their processors.
 #include <arm_neon.h>
 
 #include "kernels/set.h"
