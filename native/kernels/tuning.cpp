@@ -22,8 +22,8 @@ namespace {
 // As measured on Zen 4 and Zen 5, and for all others as block lookups were on Zen 5.
 Tuning tune() {
   const unsigned family = amd_family();
-  if (family == kZen3And4) return {.follows_even_streams = true, .block_tokens_i8 = 5, .block_tokens_i4 = 12};
-  return {.follows_even_streams = family == kZen5, .block_tokens_i8 = 4, .block_tokens_i4 = 4};
+  if (family == kZen3And4) return {.follows_even_streams = true, .block_tokens = 5};
+  return {.follows_even_streams = family == kZen5, .block_tokens = 4};
 }
 
 }  // namespace

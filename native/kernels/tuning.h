@@ -7,8 +7,7 @@ struct Tuning {
   // One token keeps the processor so little busy that its own prefetchers bring an even stream of weights fastest;
   // what is fetched beside them is in their way.
   bool follows_even_streams;
-  // The fewest tokens whose slots are looked up in blocks of inputs, by the dtype of the weight.
-  int block_tokens_i8, block_tokens_i4;
+  int block_tokens;  // the fewest whose int8 slots are looked up in blocks of inputs
 };
 
 // Of this processor.
