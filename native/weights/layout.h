@@ -56,9 +56,7 @@ struct Slots {
   const int64_t* begins;   // the entry at which each tile begins, and the end; null: all have `per_tile`
   int64_t per_tile;
   SlotForm form;
-  const int32_t* order;      // the row at each place of the tiles, within the same kSortedRows; null: rows in place
-  const int16_t* code_sums;  // int4: [tiles][segments][kRowTile] sums of the codes of each segment of columns
-  int64_t segments;
+  const int32_t* order;  // the row at each place of the tiles, within the same kSortedRows; null: rows in place
 };
 
 // A weight [rows, cols] whose memory somebody else owns and has validated (weight.h).

@@ -71,15 +71,7 @@ struct Taken {
 void OwnedWeight::adopt_slots() {
   view_.slots.starts = starts_.data();
   view_.slots.begins = begins_.empty() ? nullptr : begins_.data();
-  const int64_t segments = view_.slots.segments;
   if (view_.dtype == DType::i8) row_sums_.reset(new int32_t[static_cast<size_t>(view_.rows)]());
-  code_sums_.assign(static_cast<size_t>(tile_count(view_.rows) * segments * kRowTile), 0);
-  std::vector<int32_t> segment_of;
-  for (int64_t col = 0, segment = 0; segments > 0 && col < view_.cols; ++segment) {
-    const int64_t end = segment_end(view_, col);
-    segment_of.insert(segment_of.end(), static_cast<size_t>(end - col), static_cast<int32_t>(segment));
-    col = end;
-  }
   nonzeros_ = 0;
   std::vector<Taken> rows(static_cast<size_t>(tile_count(view_.rows) * kRowTile));
   for_fours(view_, [&](int64_t row, int64_t start, const int* columns, const int8_t* codes) {
@@ -100,16 +92,9 @@ void OwnedWeight::adopt_slots() {
     if (nonzeros == 0) return;
     before = {.start = static_cast<int32_t>(start), .columns = taken};
     nonzeros_ += nonzeros;
-    if (view_.dtype == DType::i8) {
-      row_sums_[static_cast<size_t>(row)] += sum;
-    } else {
-      const int64_t segment = segment_of[static_cast<size_t>(start)];
-      const int64_t at = (row / kRowTile * segments + segment) * kRowTile + row % kRowTile;
-      code_sums_[static_cast<size_t>(at)] = static_cast<int16_t>(code_sums_[static_cast<size_t>(at)] + sum);
-    }
+    if (view_.dtype == DType::i8) row_sums_[static_cast<size_t>(row)] += sum;
   });
   view_.row_sums = row_sums_.get();
-  view_.slots.code_sums = code_sums_.empty() ? nullptr : code_sums_.data();
 }
 
 OwnedWeight OwnedWeight::slots(DType dtype, int64_t rows, int64_t cols, Array values, int64_t keep,
@@ -166,8 +151,6 @@ OwnedWeight OwnedWeight::slots(DType dtype, int64_t rows, int64_t cols, Array va
     weight.adopt_scales(std::move(scale), scale_type, group_cols, kRunCols);
   else
     weight.adopt_row_scale(std::move(scale));
-  if (dtype == DType::i4)
-    for (int64_t col = 0; col < cols; col = segment_end(view, col)) ++view.slots.segments;
   weight.adopt_slots();
   return weight;
 }

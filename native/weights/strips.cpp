@@ -232,7 +232,6 @@ std::optional<OwnedWeight> OwnedWeight::in_slots() const {
   view.reordered = {};
   view.slots = {};
   view.slots.form = way.form.slots;
-  view.slots.segments = nibbles ? static_cast<int64_t>(spans.size()) : 0;
   const int64_t bytes = way.entries * way.form.bytes();
   const int64_t scale_bytes = nibbles ? tile_count(rows) * group_count(view_) * kRowTile * scale_size(view_) : 0;
   weight.entries_ = Allocation(std::max<int64_t>(bytes + scale_bytes, 1), "a weight in slots",

@@ -73,7 +73,6 @@ class OwnedWeight {
   std::vector<int64_t> begins_;
   std::vector<uint16_t> starts_;
   std::vector<int32_t> order_;
-  std::vector<int16_t> code_sums_;
   std::vector<float> row_scale_;
 };
 

@@ -11,7 +11,8 @@ namespace cutwork {
 
 template <class Op>
 concept SlotsOp = requires(const uint8_t* bytes, const uint16_t* starts, typename Op::Vector vector,
-                           typename Op::Wide wide, typename Op::Acc acc, int32_t* sums, int part) {
+                           typename Op::Wide wide, typename Op::Acc acc, int32_t* sums, int part,
+                           const typename Op::Acc (&parts)[Op::kParts], typename Op::Totals totals) {
   // Slots that a Vector holds, of kRowTile / kParts rows; tokens multiplied at a time, a sum for each part and token.
   requires kStepSlots % Op::kParts == 0;
   requires Op::kTokens >= 1;
@@ -38,17 +39,13 @@ concept SlotsOp = requires(const uint8_t* bytes, const uint16_t* starts, typenam
   { Op::zero() } -> std::same_as<typename Op::Acc>;
   { Op::load_sums(sums) } -> std::same_as<typename Op::Acc>;
   { Op::store_sums(acc, sums) } -> std::same_as<void>;
-};
-
-// Of sets that sum codes as fast as they read them, and whose sums are those of their int4 Op: acc + the bias of every
-// input * the codes.
-template <class Op>
-concept CodeSums = requires(typename Op::Vector vector, typename Op::Acc acc) {
-  requires Op::kParts == 1;
+  // For int4: acc + what is added to every code of the input * the codes; a sixteenth of multiples of 16; totals +
+  // parts * scales, rounded twice. Totals are int4's Sums.
   { Op::add_bias(acc, vector) } -> std::same_as<typename Op::Acc>;
   { Op::add(acc, acc) } -> std::same_as<typename Op::Acc>;
   { Op::subtract(acc, acc) } -> std::same_as<typename Op::Acc>;
-  { Op::sixteenth(acc) } -> std::same_as<typename Op::Acc>;  // of multiples of 16
+  { Op::sixteenth(acc) } -> std::same_as<typename Op::Acc>;
+  { Op::add_scaled(totals, parts, totals) } -> std::same_as<typename Op::Totals>;
 };
 
 // Of sets whose lookup takes 64 bytes: places of columns in a block of 64 inputs, that begins `start` before the
