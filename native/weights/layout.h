@@ -24,7 +24,6 @@ constexpr int64_t kRunCols = 32;                  // columns of an int4 tile tha
 constexpr int64_t kRunWords = 8;                  // of 64 codes, in a run
 constexpr int64_t kWindow = 16;                   // columns that the slots of a step may stand for
 constexpr int64_t kWideWindow = 32;               // and those of a step of wide strips
-constexpr int64_t kStripReach = 48;               // from one strip's start to another's, in a step of int4
 constexpr int64_t kStepSlots = 64;                // four of each row of a tile
 constexpr int64_t kRecordBytes = 3 * kStepSlots;  // of two int8 steps: columns as nibbles, codes, codes
 constexpr int64_t kWideBytes = kRecordBytes + kStepSlots / kGroupRows;  // with a fifth bit of each column
@@ -50,7 +49,7 @@ constexpr SlotForm kSlotForms[] = {SlotForm::tiles, SlotForm::strips, SlotForm::
 
 // What the kernels of the encoding `slots` need beside `values`. An entry is a record of int8 or a step of int4; the
 // slots of a step are columns from `start` on, where `starts` has one for each step of an entry, or one for each step
-// and strip. No step of int4 belongs to two segments, and its windows lie in some kBlockCols columns.
+// and strip. No step of int4 belongs to two segments, and its windows lie in one block of kBlockCols.
 struct Slots {
   const uint16_t* starts;  // of all entries, or of one tile's where `begins` is null
   const int64_t* begins;   // the entry at which each tile begins, and the end; null: all have `per_tile`

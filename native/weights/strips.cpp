@@ -83,17 +83,16 @@ struct Form {
 
 // Goes through the steps of a tile and returns its entries. In a step each part begins at its first column that is left
 // in the span, or of tiles at the window that holds it, and its rows take up to kTake of what is left in the window; it
-// is empty if none is left, or of int4 if others are kStripReach behind. begin(step, part, start) for each part of each
-// step, put(step, row, i, start, nonzero) for each slot that is not empty.
+// is empty if none is left, or of int4 if others are in a block of kBlockCols before its own. begin(step, part, start)
+// for each part of each step, put(step, row, i, start, nonzero) for each slot that is not empty.
 template <class Begin, class Put>
 int64_t for_steps(Tile rows, const std::vector<Span>& spans, int64_t cols, const Form& form, const Begin& begin,
                   const Put& put) {
   const size_t parts = form.parts(), own = kRowTile / parts;
-  const int64_t window = form.window(), reach = form.nibbles ? kStripReach : cols;
+  const int64_t window = form.window(), block = form.nibbles ? kBlockCols : cols;
   std::array<size_t, kRowTile> next = {};  // where in its row each has arrived
   int64_t step = 0, last_start = 0;
   for (const Span span : spans) {
-    const int64_t last = std::max(cols - window, span.begin);  // inputs are read for a whole window
     for (;; ++step) {
       int64_t start[kStrips], least = span.end;
       for (size_t part = 0; part < parts; ++part) {
@@ -103,12 +102,13 @@ int64_t for_steps(Tile rows, const std::vector<Span>& spans, int64_t cols, const
         least = std::min(least, start[part]);
       }
       if (least == span.end) break;
-      const auto placed = [&](int64_t at) {
+      const int64_t own_block = least / block, last = std::max((own_block + 1) * block - window, span.begin);
+      const auto placed = [&](int64_t at) {  // inputs are read for a whole window
         return form.slots == SlotForm::tiles ? at / window * window : std::min(at, last);
       };
       least = last_start = placed(least);
       for (size_t part = 0; part < parts; ++part) {
-        const bool empty = start[part] == span.end || placed(start[part]) > least + reach;
+        const bool empty = start[part] == span.end || start[part] / block != own_block;
         const int64_t at = empty ? least : placed(start[part]), end = std::min(at + window, span.end);
         begin(step, part, at);
         for (size_t r = part * own; !empty && r < (part + 1) * own; ++r) {

@@ -48,17 +48,16 @@ concept SlotsOp = requires(const uint8_t* bytes, const uint16_t* starts, typenam
   { Op::add_scaled(totals, parts, totals) } -> std::same_as<typename Op::Totals>;
 };
 
-// Of sets whose lookup takes 64 bytes: places of columns in a block of 64 inputs, that begins `start` before the
-// columns' window, or in which each strip has a window of its own; and acc + codes * the inputs at places of the block.
+// Of sets whose lookup takes 64 bytes: the block of kBlockCols inputs in which a window lies that begins at *starts, or
+// each strip's of int4 from its own start on; places of columns in such a block; and acc + codes * the inputs there.
 template <class Op>
-concept BlockLookup =
-    requires(const uint16_t* starts, int64_t last, typename Op::Vector vector, typename Op::Acc acc, int start) {
-      requires Op::kParts == 1;
-      { Op::places(vector, start) } -> std::same_as<typename Op::Vector>;
-      { Op::places(vector, vector) } -> std::same_as<typename Op::Vector>;
-      { Op::strip_block(starts, last).begin } -> std::convertible_to<int64_t>;  // `last` at the latest
-      { Op::strip_block(starts, last).windows } -> std::convertible_to<typename Op::Vector>;
-      { Op::mac_block(acc, vector, vector, vector) } -> std::same_as<typename Op::Acc>;
-    };
+concept BlockLookup = requires(const uint16_t* starts, typename Op::Vector vector, typename Op::Acc acc) {
+  requires Op::kParts == 1;
+  { Op::block(starts).begin } -> std::convertible_to<int64_t>;
+  { Op::strip_block(starts).begin } -> std::convertible_to<int64_t>;
+  { Op::places(vector, Op::block(starts).windows) } -> std::same_as<typename Op::Vector>;
+  { Op::places(vector, Op::strip_block(starts).windows) } -> std::same_as<typename Op::Vector>;
+  { Op::mac_block(acc, vector, vector, vector) } -> std::same_as<typename Op::Acc>;
+};
 
 }  // namespace cutwork
