@@ -39,14 +39,16 @@ std::string kernel_name(Algorithm algorithm, Encoding encoding, DType dtype) {
 // What a slot takes of the time of one of the form whose costs were measured: strips of int8, tiles of int4. Wide ones
 // take two lookups and windows: 1.5 to 1.9 on Zen 5, by the set, and 1.2 on Zen 4 where one instruction looks up bytes
 // in two registers. Where a lookup takes 64 bytes four steps share a block of several tokens' inputs, but for strips of
-// int8: on Zen 4 its tiles take half of their time, and int4's strips a quarter more than its tiles, for their windows.
+// int8: on Zen 4 its tiles take half of their time, and int4's strips a quarter more than its tiles, for their windows,
+// or more where few tokens wait for memory as well.
 double lookup(const Isa& isa, const Shape& shape, int64_t tokens) {
   if (shape.encoding != Encoding::slots) return 1;
   const bool blocks = std::string(isa.name) == "avx512", tiles = shape.form == SlotForm::tiles;
   if (shape.form == SlotForm::wide) return blocks ? 1.25 : 1.6;
   if (shape.dtype == DType::i8) return blocks && tiles && tokens >= 4 ? 0.5 : 1;
   if (tiles) return 1;
-  return blocks ? 1.25 : 1.2;
+  if (!blocks) return 1.2;
+  return tokens <= 4 ? 1.6 : 1.25;
 }
 
 // Of 128 slots, with where the windows of strips start; those of tiles may be even and need not be read.

@@ -24,13 +24,12 @@ _SLOTS = (1.0, 1.1, 1.15, 1.25, 1.34, 1.49, 1.77)
 _WIDE = 0.85
 _WIDE_ZEROS = (0.85, 0.9, 0.95, 1.0)
 _WIDE_SLOTS = (1.32, 1.54, 2.37, 8.0)
-# Those of int4, whose strips begin anew with each group of columns that share a scale, by the group's size.
+# Those of int4, whose strips begin anew with each group of columns that share a scale, by the group's size, and with each
+# block of 64 columns.
 _INT4_ZEROS = (0.0, 0.25, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 _INT4_SLOTS = {
     32: (1.1, 1.22, 1.4, 1.51, 1.67, 1.77, 1.96, 2.41, 3.1, 5.07, 16.0),
-    64: (1.05, 1.16, 1.27, 1.34, 1.48, 1.58, 1.76, 2.09, 2.67, 5.06, 16.0),
-    128: (1.0, 1.1, 1.19, 1.25, 1.38, 1.47, 1.64, 1.92, 2.55, 4.48, 16.0),
-    1024: (1.0, 1.04, 1.11, 1.17, 1.26, 1.35, 1.5, 1.77, 2.36, 4.11, 16.0),  # and more, as sums begin anew
+    64: (1.05, 1.16, 1.27, 1.34, 1.48, 1.58, 1.76, 2.09, 2.67, 5.06, 16.0),  # and more
 }
 _WORTH = 0.9  # of the time of the stored form, which takes less memory, and of dense, which never disappoints
 _PROMPT = 512  # tokens
