@@ -30,7 +30,9 @@ COMPILER=${CXX:-c++}
 export LD_PRELOAD="$("$COMPILER" -print-file-name=libasan.so) $("$COMPILER" -print-file-name=libstdc++.so)"
 REPORT=$BUILD/report  # in files, since a worker of pytest-xdist takes its standard error along when it is aborted
 rm -f "$REPORT".*
-export ASAN_OPTIONS="detect_leaks=0:abort_on_error=1:log_path=$REPORT" UBSAN_OPTIONS="print_stacktrace=1:log_path=$REPORT"
+# The stack on which use after return would be found is aligned to less than vectors of 64 bytes by gcc before 13.3
+# (PR 110027).
+export ASAN_OPTIONS="detect_leaks=0:abort_on_error=1:detect_stack_use_after_return=0:log_path=$REPORT" UBSAN_OPTIONS="print_stacktrace=1:log_path=$REPORT"
 "$BIN/python" -c 'from cutwork import _native; assert "overlay" in _native.__file__, _native.__file__'
 STATUS=0
 "$BIN/python" "$@" || STATUS=$?
