@@ -24,8 +24,8 @@ _SLOTS = (1.0, 1.1, 1.15, 1.25, 1.34, 1.49, 1.77)
 _WIDE = 0.85
 _WIDE_ZEROS = (0.85, 0.9, 0.95, 1.0)
 _WIDE_SLOTS = (1.32, 1.54, 2.37, 8.0)
-# Those of int4, whose strips begin anew with each block of 64 columns and with each group of columns that share a scale,
-# by the group's size.
+# Those of int4, whose strips begin anew with each block of 64 columns and each group of columns that share a scale, by
+# the group's size.
 _INT4_ZEROS = (0.0, 0.25, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 _INT4_SLOTS = {
     32: (1.1, 1.22, 1.4, 1.51, 1.67, 1.77, 1.96, 2.41, 3.1, 5.07, 16.0),
