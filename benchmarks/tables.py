@@ -127,7 +127,6 @@ TABLES = {
     "builds, Zen 4": Table(builds.table, ("builds_zen4",)),
     "builds, Zen 5": Table(builds.table, ("builds_zen5",)),
     "builds, reordered": Table(builds.table, ("builds_reordered",)),
-    "builds, int4": Table(builds.table, ("builds_int4",)),
     "builds, int4, older": Table(builds.table, ("builds_int4_older",)),
     "builds, uneven": Table(builds.table, ("builds_uneven",)),
     "instruction sets": Table(isa.table, ("isa",)),
