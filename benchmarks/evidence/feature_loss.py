@@ -13,9 +13,10 @@ Leaves feature_loss.json in results/, and what is made in the output.
 import argparse
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from rich.console import Console
@@ -39,11 +40,12 @@ CE, FEWER, NOT_CLIPPED = "CE", "CE, steps as of both", "CE+SquareHead, not clipp
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a training: a share of the time that all have, and what it is on."""
+    """A part of a training: a share of the time that all have, what it is on, and its learning rate."""
 
     losses: Losses
     share: float = 1.0
     clip: float = 1.0
+    rate: float = RATE
 
     @property
     def steps(self) -> int:
@@ -66,6 +68,7 @@ class FeatureLoss:
     """What has been made and asked so far."""
 
     name = "feature_loss"  # of the results
+    variants: ClassVar[Mapping[str, tuple[Phase, ...]]] = VARIANTS
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.recipe, self.console, self.train = load_recipe(RECIPE), Console(stderr=True), not options.finished
@@ -102,7 +105,7 @@ class FeatureLoss:
     def save(self) -> dict[str, Any]:
         """The result as it is so far, also left in its file."""
         about = {key: getattr(self.recipe, key).model_dump(mode="json") for key in ("task", "teacher", "prune")}
-        about |= {"rate": RATE, "steps": {name: [each.steps for each in of] for name, of in VARIANTS.items()}}
+        about |= {"rate": RATE, "steps": {name: [each.steps for each in of] for name, of in self.variants.items()}}
         return save(self.results / f"{self.name}.json", {**about, "rows": self.rows}, compact=True)
 
     def clipped(self, variant: str, seed: int, pattern: str) -> dict[str, Any]:
@@ -126,9 +129,11 @@ class FeatureLoss:
             self.pruned[seed, pattern] = self.stages.prune(f"pruned-{other}seed{seed}", self.teacher, prune)
         source = self.pruned[seed, pattern]
         name = re.sub(r"[^a-z0-9.]+", "-", f"{variant.lower()}-{other}seed{seed}")
-        for place, phase in enumerate(VARIANTS[variant]):
+        for place, phase in enumerate(self.variants[variant]):
             changes = {"losses": phase.losses, "max_steps": phase.steps, "max_grad_norm": phase.clip}
-            settings = self.recipe.tune.model_copy(update={**changes, "learning_rate": RATE, "seed": seed + place})
+            settings = self.recipe.tune.model_copy(
+                update={**changes, "learning_rate": phase.rate, "seed": seed + place}
+            )
             source = self.stages.tune(f"{name}-{place}", "tune", source, settings, teacher=self.teacher)
             self.phases.setdefault((variant, seed, pattern), []).append(source)
         rounded = self.stages.quantize(f"{name}-int8", source, QuantizeSettings(scheme="w8a8", method="rtn"))

@@ -9,6 +9,7 @@ from benchmarks.evidence import (
     gsm8k,
     new_losses,
     new_numbers,
+    own_rates,
     pareto,
     patterns,
     report,
@@ -355,6 +356,52 @@ def test_variants_of_squarehead_have_the_same_time_and_one_is_chosen_on_validati
     rows.append(row(feature_loss.FEWER, "test", then, 1))  # in as many steps nothing is gained
     _, ours, steps = feature_loss.table({"rows": rows}).splitlines()[2:]
     assert ours.endswith("] | **missed** |") and "| met |" in ours and steps.endswith("|  |  |  |  |")
+
+
+def test_a_rate_is_looked_for_upwards_and_else_downwards() -> None:
+    def best(right: dict[float, int]) -> tuple[float | None, list[float]]:
+        asked: list[float] = []
+
+        def of(rate: float) -> int | None:
+            asked.append(rate)
+            return right.get(rate)
+
+        return own_rates.climb(of, (1, 2, 4, 8, 16), 4), asked
+
+    assert best({4: 5, 8: 6, 16: 7}) == (16, [4, 8, 16])
+    assert best({4: 5, 8: 6, 16: 6}) == (8, [4, 8, 16])
+    assert best({4: 5, 8: 5, 2: 5}) == (4, [4, 8, 2])
+    assert best({4: 5, 8: 1, 2: 6, 1: 9}) == (1, [4, 8, 2, 1])
+    assert best({4: 5, 8: 6}) == (None, [4, 8, 16])
+    assert best({}) == (None, [4])
+
+
+def test_each_loss_has_the_same_time_at_every_rate_and_is_held_against_cross_entropy_at_its_own() -> None:
+    for name, parts in own_rates.OwnRates.variants.items():
+        time = sum(part.steps * (feature_loss.SLOWER if part.losses.squarehead else 1) for part in parts)
+        assert time == pytest.approx(feature_loss.STEPS, abs=1)
+        assert {part.rate for part in parts} == {own_rates.PARTS[name][1]}
+    known = own_rates.OwnRates.variants
+    for name in (feature_loss.CE, feature_loss.NOT_CLIPPED):  # whose models are not made again
+        assert known[own_rates.variant(name, feature_loss.RATE)] == feature_loss.VARIANTS[name]
+
+    def row(kind: str, rate: float, split: str, answers: np.ndarray, seed: int = 0) -> dict[str, object]:
+        found = {"right": int(answers.sum()), "samples": len(answers), "answers": packed(answers)}
+        return {"variant": own_rates.variant(kind, rate), "seed": seed, "split": split, **found}
+
+    ce, then = right(0.5, 2, 600), right(0.6, 1, 600, seed=1)[0]
+    asked = [row(own_rates.CE, 4e-4, "validation", ce[0]), row(own_rates.CE, 8e-4, "validation", ce[1])]
+    asked.append(row(own_rates.THEN, 8e-4, "validation", then))
+    header, _, plain, later = own_rates.choices({"rows": asked}).splitlines()
+    assert header == "| loss | 0.0004 | 0.0008 | of |"
+    assert plain == f"| CE | {ce[0].mean():.1%} | {ce[1].mean():.1%} | 600 |"
+    assert later == f"| {own_rates.THEN} | – | {then.mean():.1%} | 600 |"
+    rows = [row(own_rates.CE, 4e-4, "test", answers, seed) for seed, answers in enumerate(ce)]
+    rows.append(row(own_rates.THEN, 8e-4, "test", then, 1))
+    plain, later = own_rates.table({"rows": asked + rows}).splitlines()[2:]
+    assert plain.startswith("| CE | 0.0004 |") and plain.endswith("|  |  |")
+    assert later.startswith(f"| {own_rates.THEN} | 0.0008 |")
+    assert f"| {100 * (then.mean() - ce[1].mean()):+.1f} [" in later and later.endswith("| met |")
 
 
 def test_patterns_are_held_against_zeros_anywhere_by_the_seeds_that_both_have() -> None:
