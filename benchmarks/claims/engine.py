@@ -96,7 +96,8 @@ _BATCHES = "avx512 int8 4:16: batch 16"  # of `targets`
 
 
 def against_four_bits() -> str:
-    found = {(each.work, each.against, each.threads): each for each in targets.verdicts(load("isa_zen4.json"))}
+    result = load("isa_zen4.json")
+    found = {(each.work, each.against, each.threads): each for each in targets.verdicts(result)}
     [zen5] = [
         each
         for each in targets.verdicts(load("isa_avx512.json"))
@@ -104,19 +105,22 @@ def against_four_bits() -> str:
     ]
 
     def times(work: str, against: str, threads: int = 1) -> str:
-        each = found[work, against, threads]
-        return f"{each.ratio:.2f} times ({min(each.ratios):.2f} to {max(each.ratios):.2f})"
+        return _told(found[work, against, threads].ratios)
 
     [batches] = [each for (work, _, threads), each in found.items() if (work, threads) == (_BATCHES, 1)]
     decode, peer, own = "avx512 int4 4:16: decode", "ik_llama.cpp (native) Q4_0", "avx512 int4 dense"
+    runs = targets.cells_of(result)[Cell("cutwork", "avx512", "int8 4:16", 1)]["runs"]
+    ours = median(run["batch 16"] for run in runs)
+    other, fastest = _best_peer(_decodes("peers", 1, batch=16))
     return line(f"""
-        **Against 4 bits**: where 4 of 16 neighbours are kept, int4 decodes {times(decode, peer)} as fast as
-        ik_llama.cpp's Q4_0, built natively, on one core of Zen 4, {times(decode, peer, 2)} on two; that is
-        {times(decode, own)} and {times(decode, own, 2)} as fast as our own dense int4. Batches of 16 in int8 do
-        {batches.ratio:.1f} times those of the fastest peer, {batches.against}, on one core. Random weights of a 1.1B
-        shape, huge pages for all, medians and extremes of up to {len(found[decode, peer, 1].ratios)} rounds;
-        an earlier build on one core of Zen 5 did {zen5.ratio:.2f} times ik's. What the pattern costs a small model
-        stands in "On numbers that training never shows".
+        **Against 4 bits**: where 4 of 16 neighbours are kept, int4 decodes {times(decode, peer)} times as fast as
+        ik_llama.cpp's Q4_0, built natively, on one core of Zen 4, {times(decode, peer, 2)} times on two; that is
+        {times(decode, own)} and {times(decode, own, 2)} times as fast as our own dense int4. Batches of 16 in int8 do
+        {batches.ratio:.1f} times those of {batches.against}, the fastest llama.cpp of the same run, on one core, and
+        {ours / fastest:.1f} times the {fastest:.0f} tok/s that {other} had in an older one, in pages of 4 KiB. Random
+        weights of a 1.1B shape, huge pages for llama.cpp too, medians and extremes of up to
+        {len(found[decode, peer, 1].ratios)} rounds; an earlier build on one core of Zen 5 did {zen5.ratio:.2f} times
+        ik's. What the pattern costs a small model stands in "On numbers that training never shows".
     """)
 
 
