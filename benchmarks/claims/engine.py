@@ -120,7 +120,7 @@ def against_four_bits() -> str:
         {ours / fastest:.1f} times the {fastest:.0f} tok/s that {other} had in an older one, in pages of 4 KiB. Random
         weights of a 1.1B shape, huge pages for llama.cpp too, medians and extremes of up to
         {len(found[decode, peer, 1].ratios)} rounds; an earlier build on one core of Zen 5 did {zen5.ratio:.2f} times
-        ik's. What the pattern costs a small model stands in "On numbers that training never shows".
+        ik's. What it costs a small model, in int4 too, stands in "On numbers that training never shows".
     """)
 
 

@@ -101,7 +101,7 @@ def where_nothing_is_known_by_heart() -> str:
     result, timed = load("new_numbers.json"), load("pareto_new_numbers.json")
     groups, machine = dict(pareto.names(timed["models"])), timed["provenance"]["processor"]["generation"]
     rows = new_numbers.grouped(result)
-    four = ("tuned", "4:16", "int8")
+    four, fewer = (("tuned", "4:16", encoding) for encoding in ("int8", "int4"))
     seeds, samples = len(rows[new_numbers.ANYWHERE]), rows[new_numbers.ANYWHERE][0]["samples"]
     steps = result["tune"]["max_steps"]
 
@@ -123,10 +123,12 @@ def where_nothing_is_known_by_heart() -> str:
         beforehand): SmolLM2-135M with 75% zeros anywhere, fine-tuned for {steps} steps, answers
         {share(new_numbers.ANYWHERE)} in int8, with 4:16 {share(four)}, the dense model trained on for as long
         {share(new_numbers.CONTROL)} ({less(new_numbers.ANYWHERE, new_numbers.CONTROL)}, and
-        {less(four, new_numbers.CONTROL)}), in int4 {share(new_numbers.INT4)}. The teacher that all began with,
+        {less(four, new_numbers.CONTROL)}), in int4 {share(new_numbers.INT4)}; 4:16 in int4
+        {share(fewer)} ({less(fewer, new_numbers.CONTROL)}, to dense int8 as well). The teacher that all began with,
         {share(new_numbers.TEACHER)}, had not converged. One stream on one core of {machine} decodes
         {said("int8, 75% zeros (anywhere)")} tok/s with zeros anywhere and {said("int8, 75% zeros (4:16)")} with 4:16,
-        both in int8, the dense model {said("int8")} in int8 and {said("int4")} in int4; llama.cpp's Q4_K_M of its first
+        both in int8, {said("int4, 75% zeros (4:16)")} with 4:16 in int4, the dense model {said("int8")} in int8 and
+        {said("int4")} in int4; llama.cpp's Q4_K_M of its first
         seed answers {peer("Q4_K_M")} at {said("Q4_K_M", "llama.cpp")} tok/s, IQ4_NL {peer("IQ4_NL")} at
         {said("IQ4_NL", "llama.cpp")}, Q4_0 {peer("Q4_0")} at {said("Q4_0", "llama.cpp")}.
     """)
