@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cutwork.prune.adaptive import AdaptiveTiles
 from cutwork.prune.pattern import KeepNOfM, Pattern, Unstructured
 from cutwork.prune.second_order import output_error
 from cutwork.prune.sparsegpt import sparsegpt
@@ -12,6 +13,7 @@ from cutwork.quantize.grid import Grid
 from cutwork.quantize.joint import prune_and_quantize
 from cutwork.quantize.rtn import rtn
 from tests.prune.test_second_order import correlated
+from tests.torch_models.tiny import at_random, holds
 
 INT8 = Grid()
 INT4 = Grid(bits=4, group=32)
@@ -105,23 +107,32 @@ def test_gptq_is_the_papers_row_by_row_or_rounding(sparsity: float) -> None:
 
 
 @pytest.mark.parametrize("grid", [INT8, INT4], ids=["int8", "int4"])
-@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.75, 0.95])
-def test_gptq_beats_rounding_and_keeps_zeros(sparsity: float, grid: Grid) -> None:
+@pytest.mark.parametrize(
+    "pattern",
+    [*map(Unstructured, (0.0, 0.5, 0.75, 0.95)), KeepNOfM(4, 16), AdaptiveTiles(0.75)],
+    ids=["0%", "50%", "75%", "95%", "4:16", "adaptive"],
+)
+def test_gptq_beats_rounding_and_keeps_zeros(pattern: Pattern, grid: Grid) -> None:
     statistics = correlated(192)
-    weight = sparse_weight(96, 192, sparsity)
+    weight = sparse_weight(96, 192, 0.0) * at_random((96, 192), pattern)
     weight[5] = 0
     result = gptq(weight, statistics, grid)
     assert not result.codes[weight == 0].any()
+    assert holds(pattern, result.codes)
     assert result.codes.min() >= grid.lowest and result.codes.max() <= grid.highest
     ours = output_error(weight - result.weight(), statistics.matrix)
     rounding = output_error(weight - rtn(weight, grid, statistics.squares).weight(), statistics.matrix)
     assert (ours <= rounding).all()
-    if sparsity < 0.9:
+    if pattern.sparsity < 0.9:
         assert ours.sum() < 0.96 * rounding.sum()
 
 
 @pytest.mark.parametrize("grid", [INT8, INT4], ids=["int8", "int4"])
-@pytest.mark.parametrize("pattern", [Unstructured(0.6), KeepNOfM(2, 4)], ids=["60%", "2:4"])
+@pytest.mark.parametrize(
+    "pattern",
+    [Unstructured(0.6), KeepNOfM(2, 4), KeepNOfM(4, 16), AdaptiveTiles(0.75)],
+    ids=["60%", "2:4", "4:16", "adaptive"],
+)
 def test_pruning_and_quantising_together_beats_one_after_the_other(grid: Grid, pattern: Pattern) -> None:
     statistics = correlated(192)
     weight = sparse_weight(96, 192, 0.2)
@@ -132,7 +143,9 @@ def test_pruning_and_quantising_together_beats_one_after_the_other(grid: Grid, p
         pattern.zeros(weight != 0) <= zeros <= pattern.zeros(weight != 0) + (0.01 if grid is INT8 else 0.1) * 96 * 192
     )
     if isinstance(pattern, KeepNOfM):
-        assert (result.codes.unflatten(1, (-1, 4)) != 0).sum(2).max() <= 2
+        assert (result.codes.unflatten(1, (-1, pattern.m)) != 0).sum(2).max() <= pattern.n
+    else:
+        assert holds(pattern, result.codes)
     pruned, _ = sparsegpt(weight, statistics, pattern)
     ours = output_error(weight - result.weight(), statistics.matrix).sum()
     for after in (

@@ -16,8 +16,9 @@ from cutwork.quantize.quantize import quantize
 from cutwork.recipe import QAT, Losses, QuantizeSettings
 from cutwork.torch_models.data import collate, examples
 from cutwork.torch_models.load import load_model, load_tokenizer
+from tests.quantize.test_quantize import stored
 from tests.tiny_checkpoint import write_tiny_checkpoint
-from tests.torch_models.tiny import cut, sums, weights
+from tests.torch_models.tiny import PATTERNS, cut_to, holds, sums, weights
 
 QUIET = Console(quiet=True)
 TRAINED = QAT.model_copy(
@@ -26,10 +27,18 @@ TRAINED = QAT.model_copy(
 
 
 @pytest.fixture(scope="module")
-def sparse(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = write_tiny_checkpoint(tmp_path_factory.mktemp("models") / "sparse")
-    cut(load_model(directory, torch.float32), 0.6).save_pretrained(directory)
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of one model for each pattern."""
+    directory = tmp_path_factory.mktemp("models")
+    for name, pattern in PATTERNS.items():
+        write_tiny_checkpoint(directory / name)
+        cut_to(load_model(directory / name, torch.float32), pattern).save_pretrained(directory / name)
     return directory
+
+
+@pytest.fixture(scope="module")
+def sparse(models: Path) -> Path:
+    return models / "60%"
 
 
 def test_rounding_keeps_zeros_and_passes_gradients() -> None:
@@ -58,17 +67,21 @@ def test_activations_in_bfloat16_have_the_codes_of_float32() -> None:
     assert seen.dtype == torch.bfloat16 and torch.equal(seen, exact.bfloat16())
 
 
+@pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("scheme", ["w8a8", "w4a16"])
-def test_it_learns_keeps_zeros_and_writes_what_it_trained(sparse: Path, tmp_path: Path, scheme: str) -> None:
+def test_it_learns_keeps_zeros_and_writes_what_it_trained(
+    models: Path, tmp_path: Path, scheme: str, pattern: str
+) -> None:
+    sparse = models / pattern
     settings = QuantizeSettings(scheme=scheme, method="qat", group_size=32, qat=TRAINED)
     report = quantize(sparse, tmp_path / "out", settings, sums(64), console=QUIET)
     assert report["training"]["steps"] == 12
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    before, after = weights(sparse), weights(tmp_path / "out")
-    zeros = [name for name in before if "proj" in name]
-    for name in zeros:
-        if name in after:  # int4 is packed; the report below counts its zeros
-            assert not after[name][before[name] == 0].any()
+    linears = {name: weight for name, weight in weights(sparse).items() if "proj" in name}
+    for name, before in linears.items():
+        after = stored(tmp_path / "out", name)
+        assert after is not None and after.any() and not after[before == 0].any(), name
+        assert holds(PATTERNS[pattern], after), name
     assert all(layer["sparsity"] >= layer["sparsity_before"] for layer in report["layers"])
     pytest.importorskip("compressed_tensors")
     tokenizer, losses = load_tokenizer(sparse), {}

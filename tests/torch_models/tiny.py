@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from transformers import (
     GPT2Config,
@@ -22,9 +23,12 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
+from cutwork.pack import slots
+from cutwork.prune.adaptive import AdaptiveTiles
+from cutwork.prune.pattern import KeepNOfM, Pattern, Unstructured
 from cutwork.tasks.rendering import IGNORED
 from cutwork.tasks.task import Sample
-from cutwork.torch_models.blocks import block_linears
+from cutwork.torch_models.blocks import block_linears, out_in
 from cutwork.torch_models.model_inputs import Example
 
 torch.set_num_threads(1)
@@ -131,6 +135,32 @@ def cut(model: torch.nn.Module, fraction: float = 0.5) -> torch.nn.Module:
     for linear in block_linears(model).values():
         linear.weight.mul_(torch.rand_like(linear.weight) >= fraction)
     return model
+
+
+PATTERNS: dict[str, Pattern] = {"60%": Unstructured(0.6), "4:16": KeepNOfM(4, 16), "adaptive": AdaptiveTiles(0.75)}
+every_pattern = pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
+
+
+@torch.no_grad()
+def cut_to(model: torch.nn.Module, pattern: Pattern) -> torch.nn.Module:
+    """Zeros in a pattern, at random places of the blocks' linears."""
+    for linear in block_linears(model).values():
+        weight = out_in(linear)
+        weight.mul_(at_random(weight.shape, pattern))
+    return model
+
+
+def at_random(shape: tuple[int, ...], pattern: Pattern) -> torch.Tensor:
+    """Which weights of a shape [out, in] live, bool, by a pattern."""
+    return pattern.keep(torch.rand(shape), torch.ones(shape, dtype=torch.bool))
+
+
+def holds(pattern: Pattern, weight: torch.Tensor) -> bool:
+    """Whether a weight [out, in] has zeros in a pattern; of 4:16 and adaptive, that it fits in as many slots."""
+    if isinstance(pattern, Unstructured):
+        return int((weight == 0).sum()) >= pattern.zeros(weight != 0)
+    in_slots = slots.STEP_SLOTS * int(slots.steps_needed((weight != 0).numpy()).sum())
+    return in_slots <= (1 - pattern.sparsity) * weight.numel()
 
 
 class Listed(list[Example]):

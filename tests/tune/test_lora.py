@@ -6,19 +6,21 @@ import pytest
 import torch
 
 from cutwork.errors import CutworkError
+from cutwork.prune.pattern import Pattern
 from cutwork.recipe import LoraSettings
-from cutwork.torch_models.blocks import block_linears
+from cutwork.torch_models.blocks import block_linears, out_in
 from cutwork.torch_models.data import collate
 from cutwork.tune.lora import add_adapters, merge
-from tests.torch_models.tiny import FAMILIES, cut
+from tests.torch_models.tiny import FAMILIES, cut, cut_to, every_pattern, holds
 from tests.tune.test_trainer import make
 
 LORA = LoraSettings(rank=4, alpha=8.0)
 
 
+@every_pattern
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_merged_model_is_the_trained_one_bit_for_bit(tmp_path: Path, family: str) -> None:
-    model = cut(FAMILIES[family](), 0.6)
+def test_the_merged_model_is_the_trained_one_bit_for_bit(tmp_path: Path, family: str, pattern: Pattern) -> None:
+    model = cut_to(FAMILIES[family](), pattern)
     plain = FAMILIES[family]()
     plain.load_state_dict(model.state_dict())
     base = {name: weight.clone() for name, weight in plain.state_dict().items()}
@@ -33,6 +35,7 @@ def test_the_merged_model_is_the_trained_one_bit_for_bit(tmp_path: Path, family:
         assert (merged[name][base[name] == 0] == 0).all(), name
     for name, linear in block_linears(model).items():
         assert torch.equal(linear.weight, merged[f"{name}.weight"]), name  # what the forward pass has seen
+        assert holds(pattern, out_in(linear)), name
     plain.load_state_dict(merged)
     inputs = trainer.model_inputs.keywords(collate(list(trainer.train_dataset)[:4]))
     assert torch.allclose(plain.eval()(**inputs).logits, model.eval()(**inputs).logits, atol=1e-5)

@@ -16,13 +16,15 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM, Trainer
 
 from cutwork.errors import CutworkError
-from cutwork.recipe import LoraSettings, Losses
+from cutwork.prune.pattern import Pattern
+from cutwork.recipe import LoraSettings, Losses, TuneSettings
+from cutwork.torch_models.load import load_model
 from cutwork.tune import tune as tune_module
 from cutwork.tune.console import read_log
 from cutwork.tune.masks import sparsity
 from cutwork.tune.trainer import SparseTrainer
 from tests.tiny_checkpoint import write_tiny_checkpoint
-from tests.torch_models.tiny import weights
+from tests.torch_models.tiny import cut_to, every_pattern, holds, weights
 from tests.tune.runs import SETTINGS, interrupt_at, run
 
 
@@ -156,6 +158,24 @@ def test_adapters_resume_and_end_as_a_plain_checkpoint(
             assert (straight[name][weight == 0] == 0).all()
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "straight")
     assert report["sparsity"] == sparsity(model)
+
+
+@every_pattern
+@pytest.mark.parametrize("settings", [SETTINGS, LORA], ids=["full", "LoRA"])
+def test_every_pattern_is_resumed_whole(
+    settings: TuneSettings, pattern: Pattern, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sparse = shutil.copytree(dense, tmp_path / "sparse")
+    cut_to(load_model(dense, torch.float32), pattern).save_pretrained(sparse)
+    short = settings.model_copy(update={"max_steps": 2, "losses": Losses()})
+    run(sparse, tmp_path / "straight", dense, short)
+    run_until(7, monkeypatch, sparse, tmp_path / "resumed", dense, short)
+    run(sparse, tmp_path / "resumed", dense, short)
+    assert same(tmp_path / "straight", tmp_path / "resumed")
+    before, after = weights(sparse), weights(tmp_path / "resumed")
+    for name in (name for name in before if "proj" in name):
+        assert not after[name][before[name] == 0].any(), name
+        assert not torch.equal(after[name], before[name]) and holds(pattern, after[name]), name
 
 
 def test_checkpoints_in_shards_are_gone_on_with_in_shards(
