@@ -120,15 +120,15 @@ def where_nothing_is_known_by_heart() -> str:
 
     return line(f"""
         **On numbers that training never shows** ({samples:,} short word problems, seeds: {seeds}, announced
-        beforehand): SmolLM2-135M with 75% zeros anywhere, fine-tuned for {steps} steps, answers
-        {share(new_numbers.ANYWHERE)} in int8, with 4:16 {share(four)}, the dense model trained on for as long
-        {share(new_numbers.CONTROL)} ({less(new_numbers.ANYWHERE, new_numbers.CONTROL)}, and
-        {less(four, new_numbers.CONTROL)}), in int4 {share(new_numbers.INT4)}; 4:16 in int4
-        {share(fewer)} ({less(fewer, new_numbers.CONTROL)}, to dense int8 as well). The teacher that all began with,
+        beforehand, speeds after the first seed's answers): SmolLM2-135M with 75% zeros anywhere, fine-tuned for {steps}
+        steps, answers {share(new_numbers.ANYWHERE)} in int8, with 4:16 {share(four)}, the dense model trained on for as
+        long {share(new_numbers.CONTROL)} ({less(new_numbers.ANYWHERE, new_numbers.CONTROL)}, and
+        {less(four, new_numbers.CONTROL)}), in int4 {share(new_numbers.INT4)}; 4:16 in int4 {share(fewer)}
+        ({less(fewer, new_numbers.CONTROL)}, beside dense int8 too). The teacher that all began with,
         {share(new_numbers.TEACHER)}, had not converged. One stream on one core of {machine} decodes
         {said("int8, 75% zeros (anywhere)")} tok/s with zeros anywhere and {said("int8, 75% zeros (4:16)")} with 4:16,
         both in int8, {said("int4, 75% zeros (4:16)")} with 4:16 in int4, the dense model {said("int8")} in int8 and
-        {said("int4")} in int4; llama.cpp's Q4_K_M of its first
-        seed answers {peer("Q4_K_M")} at {said("Q4_K_M", "llama.cpp")} tok/s, IQ4_NL {peer("IQ4_NL")} at
-        {said("IQ4_NL", "llama.cpp")}, Q4_0 {peer("Q4_0")} at {said("Q4_0", "llama.cpp")}.
+        {said("int4")} in int4; llama.cpp's Q4_K_M of its first seed answers {peer("Q4_K_M")} at
+        {said("Q4_K_M", "llama.cpp")} tok/s, IQ4_NL {peer("IQ4_NL")} at {said("IQ4_NL", "llama.cpp")}, Q4_0
+        {peer("Q4_0")} at {said("Q4_0", "llama.cpp")}.
     """)
