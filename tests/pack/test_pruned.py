@@ -1,6 +1,6 @@
 """Masks that SparseGPT chose, with the codes that masked GPTQ gave them: the same sums in every encoding, bit for bit.
 
-Loud inputs keep most of their weights, so columns differ far more than those of a mask drawn at random do.
+Loud inputs and large weights keep their place, so columns and tiles differ far more than in a mask drawn at random.
 """
 
 from functools import cache
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from cutwork import _native
 from cutwork.engine.weights.bind import make_weight
@@ -39,7 +40,8 @@ TOKENS = (1, 4, 16, 40)
 def pruned(rows: int, cols: int, group: int, pattern: str) -> tuple[np.ndarray, np.ndarray]:
     """Codes int8 [rows, cols] and scales float32 [rows, groups]; a `group` of 0 is int8."""
     statistics = correlated(cols)
-    weight, mask = sparsegpt(random_weight(rows, cols), statistics, PATTERNS[pattern])
+    tiles = random_weight(rows // 16, cols // 16).kron(torch.ones(16, 16))  # else adaptive keeps four of 16 everywhere
+    weight, mask = sparsegpt(random_weight(rows, cols) * tiles, statistics, PATTERNS[pattern])
     quantized = gptq(weight, statistics, Grid(4, group) if group else Grid())
     assert mask.any() and not quantized.codes[~mask].any()
     return quantized.codes.numpy(), quantized.scales.numpy()

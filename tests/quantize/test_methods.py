@@ -124,7 +124,7 @@ def test_gptq_beats_rounding_and_keeps_zeros(pattern: Pattern, grid: Grid) -> No
     rounding = output_error(weight - rtn(weight, grid, statistics.squares).weight(), statistics.matrix)
     assert (ours <= rounding).all()
     if pattern.sparsity < 0.9:
-        assert ours.sum() < 0.96 * rounding.sum()
+        assert ours.sum() < 0.97 * rounding.sum()
 
 
 @pytest.mark.parametrize("grid", [INT8, INT4], ids=["int8", "int4"])

@@ -150,9 +150,12 @@ def cut_to(model: torch.nn.Module, pattern: Pattern) -> torch.nn.Module:
     return model
 
 
-def at_random(shape: tuple[int, ...], pattern: Pattern) -> torch.Tensor:
-    """Which weights of a shape [out, in] live, bool, by a pattern."""
-    return pattern.keep(torch.rand(shape), torch.ones(shape, dtype=torch.bool))
+def at_random(shape: tuple[int, ...], pattern: Pattern, seed: int = 0) -> torch.Tensor:
+    """Which weights of a shape [out, in] live, bool, by a pattern; tiles of 16 rows and columns matter unequally."""
+    generator = torch.Generator().manual_seed(seed)
+    tiles = torch.rand(-(-shape[0] // 16), -(-shape[1] // 16), generator=generator)
+    costs = torch.rand(shape, generator=generator) * torch.kron(tiles, torch.ones(16, 16))[: shape[0], : shape[1]]
+    return pattern.keep(costs, torch.ones(shape, dtype=torch.bool))
 
 
 def holds(pattern: Pattern, weight: torch.Tensor) -> bool:
