@@ -109,11 +109,14 @@ def verdicts(result: dict[str, Any], timed: dict[str, Any] | None = None) -> str
     ]
     lines = ["| announced as success | found | |", "|---|---|---|"]
     for name, ours, theirs, most in announced:
-        found = difference(result, ours, theirs)
-        if found:
-            met = "" if most is None else told(at_most_below(most, found))
-            lines.append(f"| {name} | {points(found)} points, {_seeds(len(_pairs(result, ours, theirs)))} | {met} |")
-    lines += [f"| {claim} | {found} | {told(met)} |" for claim, found, met in (pays(timed) if timed else ())]
+        minus = difference(result, ours, theirs)
+        if minus:
+            met = "" if most is None else told(at_most_below(most, minus))
+            lines.append(f"| {name} | {points(minus)} points, {_seeds(len(_pairs(result, ours, theirs)))} | {met} |")
+    if timed:
+        (claim, found, met), *others = pays(timed, "most accurate", "fastest", "own")
+        lines.append(f"| {claim} | {found} | {told(met)} |")
+        lines += [f"| beside it: {claim} | {found} |  |" for claim, found, _ in others]
     return "\n".join(lines)
 
 

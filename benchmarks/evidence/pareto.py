@@ -43,6 +43,8 @@ from cutwork.tasks.task import Task, is_right
 from cutwork.torch_models.load import load_tokenizer
 
 PEER = "llama.cpp"
+Rival = Literal["fastest", "most accurate", "own"]  # a dense 4-bit file that a sparse one is held against
+_DECODE = "decode, 1 threads"
 _PROMPTS = {"decode": (16, 128), "prefill": (512, 1)}  # tokens of the prompt, tokens decoded
 _HUGE = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 _BATCH, _CONTEXT = 16, 640
@@ -182,16 +184,31 @@ def share(group: list[dict[str, Any]]) -> tuple[float, float, float]:
     return right_share(group)
 
 
-def at_equal_accuracy(result: dict[str, Any], which: Literal["fastest", "most accurate"]) -> tuple[str, str, float]:
-    """The fastest or most accurate 4-bit file of the peer, the fastest sparse one that is at most a point worse, if
-    there is one, and how many times as fast that decodes on one thread."""
-    groups, key = dict(names(result["models"])), "decode, 1 threads"
-    by_merit = {"fastest": lambda n: speed(groups[n], key), "most accurate": lambda n: share(groups[n])[0]}
-    peer = max((n for n in groups if n.startswith(PEER) and "Q4" in n), key=by_merit[which])
-    sparse = {n: group for n, group in groups.items() if group[0]["zeros"]}
-    good = [n for n, group in sparse.items() if share(group)[0] >= share(groups[peer])[0] - 0.01]
-    best = max(good, key=lambda n: speed(groups[n], key), default="")
-    return peer, best, speed(groups[best], key) / speed(groups[peer], key) if best else 0.0
+def rival(result: dict[str, Any], which: Rival) -> str:
+    """A dense 4-bit file: the peer's fastest or most accurate one, or our own."""
+    if which == "own":
+        return "cutwork int4"
+    groups = dict(names(result["models"]))
+    by_merit = {"fastest": lambda n: speed(groups[n], _DECODE), "most accurate": lambda n: share(groups[n])[0]}
+    return max((n for n in groups if n.startswith(PEER) and "Q4" in n), key=by_merit[which])
+
+
+def sparse_beside(result: dict[str, Any], dense: str) -> Iterator[tuple[str, tuple[float, float, float], float]]:
+    """Every kind of sparse file: its points above a dense one with their interval, and how many times as fast as that
+    it decodes on one thread."""
+    groups = dict(names(result["models"]))
+    for name, group in groups.items():
+        if group[0]["zeros"]:
+            yield name, minus(group, groups[dense]), speed(group, _DECODE) / speed(groups[dense], _DECODE)
+
+
+def minus(group: list[dict[str, Any]], reference: list[dict[str, Any]]) -> tuple[float, float, float]:
+    """Points above a reference and their 95% interval; seeds are paired, a file without one is held against the first,
+    as all are against a reference without."""
+    own = {model.get("seed"): model for model in reference}
+    pairs = [(unpacked(model), unpacked(own.get(model.get("seed"), reference[0]))) for model in group]
+    mean, low, high = (100 * x for x in paired_bootstrap(*map(np.stack, zip(*pairs, strict=True))))
+    return mean, low, high
 
 
 def table(result: dict[str, Any]) -> str:
@@ -213,11 +230,7 @@ def table(result: dict[str, Any]) -> str:
             lines.append(f"| {name} | not asked |  | {megabytes} | {decode} | {prompt} |")
             continue
         mean, low, high = share(group)
-        own = {
-            model.get("seed"): model for model in dense
-        }  # seeds are paired; a file without one is asked of the first
-        pairs = [(unpacked(model), unpacked(own.get(model.get("seed"), dense[0]))) for model in group]
-        change, least, most = (100 * x for x in paired_bootstrap(*map(np.stack, zip(*pairs, strict=True))))
+        change, least, most = minus(group, dense)
         difference = "" if name == about.reference else f"{change:+.1f} [{least:+.1f}, {most:+.1f}]"
         lines.append(
             f"| {name} | {mean:.1%} [{low:.1%}, {high:.1%}] | {difference} | {megabytes} | {decode} | {prompt} |"

@@ -175,11 +175,18 @@ FILES = [
 ]
 
 
-def test_the_fastest_sparse_file_within_a_point_of_the_fastest_4_bit_one() -> None:
-    peer, ours, ratio = pareto.at_equal_accuracy({"models": FILES}, "fastest")
-    assert (peer, ours, ratio) == ("llama.cpp Q4_0", "cutwork int8, 75% zeros (4:16)", pytest.approx(1.65))
-    assert pareto.at_equal_accuracy({"models": [FILES[3], *FILES[4:]]}, "fastest") == ("llama.cpp Q4_0", "", 0.0)
-    assert pareto.at_equal_accuracy({"models": FILES}, "most accurate") == ("llama.cpp Q4_K_M", "", 0.0)
+def test_a_sparse_file_pays_if_its_interval_is_within_a_point_of_a_4_bit_one() -> None:
+    steady = model("cutwork", "int8", 0.75, 0.77, 320)
+    files = [*FILES, model("cutwork", "int4", 0.0, 0.76, 300)]
+    claims = report.pays({"models": files}, "fastest", "most accurate", "own")
+    (_, fast, near), (_, accurate, missed), (_, own, slow) = claims
+    assert fast.startswith("cutwork int8, 75% zeros (4:16), 2 seeds: -0.5 [") and near is None
+    assert fast.endswith(" points, 1.65 times as fast as llama.cpp Q4_0, 1 seed")
+    assert (accurate, missed) == ("none is that near to llama.cpp Q4_K_M", False)
+    assert own.endswith(" points, 1.10 times as fast as cutwork int4, 1 seed") and slow is False
+    told = [{**steady, "pattern": "unstructured"}, model("cutwork", "int8", 0.75, 0.70, 700, seed=2), *files[3:]]
+    [(_, fast, met)] = report.pays({"models": told}, "fastest")  # the faster one is worse
+    assert "(anywhere), 1 seed: -0.5 [-1.0, -0.1] points, 1.60 times" in fast and met is True
 
 
 def test_files_are_compared_with_the_teachers_own_answers() -> None:
@@ -205,8 +212,9 @@ def test_what_was_announced_is_met_or_missed() -> None:
     ]
     made.append({"kind": "teacher", "split": "test", "samples": 1000, "answers": packed(ours[0])})
     verdicts = report.verdicts({"rows": made}, {"models": FILES}).splitlines()[2:]
-    assert [line.endswith("| met |") for line in verdicts] == [True, False, True, True, False]
-    assert "1.65 times llama.cpp Q4_0" in verdicts[-2] and "llama.cpp Q4_K_M" in verdicts[-1]
+    assert [line.endswith("| met |") for line in verdicts] == [True, False, True, False, False]
+    assert "1.65 times as fast as llama.cpp Q4_0" in verdicts[-2] and verdicts[-2].endswith("| not told |")
+    assert "llama.cpp Q4_K_M" in verdicts[-1]
 
 
 def test_the_longer_experiment_is_held_against_teacher_and_control() -> None:
@@ -222,7 +230,7 @@ def test_the_longer_experiment_is_held_against_teacher_and_control() -> None:
     made.append({"kind": "teacher", "split": "test", "samples": 1000, "answers": packed(teacher)})
     made.append(made[0] | {"kind": "quantized", "encoding": "int4", "right": int(ours[0].sum())})
     near, far, speed, _ = report.after_longer({"rows": made}, {"models": FILES}).splitlines()[2:]
-    assert "1.65 times llama.cpp Q4_0" in speed
+    assert "1.65 times as fast as llama.cpp Q4_0" in speed
     assert near.endswith("| not told |") and far.endswith("| **missed** |") and "seeds: 2" in far
     expected = 100 * (ours.mean() - control.mean())
     assert f"| {expected:+.1f} [" in far
@@ -304,6 +312,10 @@ def test_zeros_are_held_against_a_dense_model_trained_for_as_long() -> None:
     assert teachers == pytest.approx([100 * value for value in paired_bootstrap(teacher.repeat(2, axis=0), dense)])
     against, converged = new_numbers.verdicts({"rows": rows}).splitlines()[2:]  # neither 4:16 nor int4 yet
     assert against.endswith("2 seeds | **missed** |") and converged.endswith("2 seeds | not told |")
+    files = {"models": [*FILES, model("cutwork", "int4", 0.0, 0.76, 300)]}
+    announced, *beside = new_numbers.verdicts({"rows": rows}, files).splitlines()[4:]
+    assert "most accurate" in announced and announced.endswith("| **missed** |")
+    assert [line.startswith("| beside it: ") and line.endswith("|  |") for line in beside] == [True, True]
     assert "| int8, 75% zeros anywhere, trained on | " in new_numbers.table({"rows": rows})
 
 
