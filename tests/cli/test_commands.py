@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from cutwork import _native
 from cutwork.cli import main
 from cutwork.cli.eval import _of_recipe
 from cutwork.errors import CutworkError
 from cutwork.pack.pack import pack
 from cutwork.recipe import TaskSettings
+from tests.engine.tiny import byte_level_tokenizer
+from tests.pack.models import LINEARS, llama_checkpoint
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
 
@@ -106,6 +109,28 @@ def test_bench_and_explain_and_eval(cutwork: Any, checkpoint: Path, packed: Path
     samples.write_text('{"prompt": "1+1?", "answer": "#### 2"}\n')
     status, out, _ = cutwork("eval", packed, "--task", samples, "--samples", 1, "--max-new-tokens", 4, "--json")
     assert status == 0 and json.loads(out)["samples"] == 1
+
+
+def test_zeros_that_would_cost_time_are_said_to_be_written_out(
+    cutwork: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    byte_level_tokenizer().save_pretrained(llama_checkpoint(tmp_path / "model", "I4", "unstructured"))
+    pack(tmp_path / "model", tmp_path / "packed")
+    slow = {f"{kernel} i4": (0.0, 0.0, 100.0, 0.0, 0.0) for kernel in ("gemv bitmask", "gemm bitmask", "slots slots")}
+    fast = {f"{kernel} dense i4": (0.0, 0.0, 1.0, 0.0, 0.0) for kernel in ("gemv", "gemm")}
+    costs = _native.Costs(slow | fast, (1e12, 1e12))
+    monkeypatch.setattr("cutwork.engine.model.load_costs", lambda: costs)
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    said = f"written out dense when loaded: with {costs.isa} kernels these zeros would cost time"
+    status, out, _ = cutwork("explain", tmp_path / "packed", "-r", 1, "--json")
+    notes = {row["note"] for row in json.loads(out)["weights"] if "dense i4" in row["encodings"]}
+    assert status == 0 and notes == {said}
+    sentence = f"{tmp_path / 'packed'}: {len(LINEARS)} weights are {said}\n"
+    for command in (("generate", "abc", "-n", 2), ("chat",), ("bench", "-p", 4, "-n", 2, "-r", 1)):
+        status, out, err = cutwork(command[0], tmp_path / "packed", *command[1:])
+        assert (status, err) == (0, sentence) and said not in out
+        if command[0] != "chat":
+            assert cutwork(command[0], tmp_path / "packed", *command[1:], "--json")[2] == ""
 
 
 def test_what_explain_measures_and_keeps_is_said(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cutwork.cli.console import Listing, console, print_json
-from cutwork.cli.loading import ModelArgument, check_writes_text, loads_model
+from cutwork.cli.loading import ModelArgument, check_writes_text, loads_model, tell_layouts
 from cutwork.cli.options import Json
 from cutwork.errors import CutworkError
 
@@ -63,6 +63,8 @@ def bench(
             )
             load_seconds[path] = time.perf_counter() - start
             check_writes_text(models[path])
+            if not as_json:
+                tell_layouts(path, models[path])
         speeds = measure(models, prompt_tokens, decode_tokens, repeats, batch=batch)
         any_model = models[model]
         machine: dict[str, Any] = {"cpu": cpu_name(), "isa": any_model.isa, "threads": any_model.threads}

@@ -10,7 +10,14 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from cutwork.cli.loading import AdapterOption, ModelArgument, check_writes_text, loads_model, with_adapter
+from cutwork.cli.loading import (
+    AdapterOption,
+    ModelArgument,
+    check_writes_text,
+    loads_model,
+    tell_layouts,
+    with_adapter,
+)
 from cutwork.cli.options import MinP, RepetitionPenalty, Seed, Temperature, TopK, TopP, given
 from cutwork.errors import CutworkError
 
@@ -55,6 +62,7 @@ def chat(
     shown = _Shown(console, thoughts)
     with Model.load(model, **with_adapter(loading | {"max_batch": 1}, adapter)) as loaded:
         check_writes_text(loaded)
+        tell_layouts(model, loaded)
         usual = {"temperature": 1.0, **loaded.usual_sampling} if loaded.usual_sampling else _USUAL  # 1: as serve draws
         options = given(**usual) | given(
             max_new_tokens=max_new_tokens,

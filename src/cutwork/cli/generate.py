@@ -10,7 +10,14 @@ from rich.console import Console
 from rich.text import Text
 
 from cutwork.cli.console import print_json
-from cutwork.cli.loading import AdapterOption, ModelArgument, check_writes_text, loads_model, with_adapter
+from cutwork.cli.loading import (
+    AdapterOption,
+    ModelArgument,
+    check_writes_text,
+    loads_model,
+    tell_layouts,
+    with_adapter,
+)
 from cutwork.cli.options import Json, MinP, RepetitionPenalty, Seed, Temperature, TopK, TopP, given
 from cutwork.errors import CutworkError, reason
 
@@ -104,6 +111,8 @@ def generate(
     loading = loading | {"max_batch": max(each, min(16, each * len(prompts)))}
     with Model.load(model, **with_adapter(loading, adapter)) as loaded:
         check_writes_text(loaded)
+        if not as_json:
+            tell_layouts(model, loaded)
         asked: list[str | list[int]] = [_question(loaded, p) for p in prompts] if use_chat_template else [*prompts]
         if len(prompts) * num_return_sequences == 1 and not as_json:
             for piece in loaded.generate(asked[0], stream=True, **options):

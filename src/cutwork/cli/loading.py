@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -46,6 +47,16 @@ def check_writes_text(model: "Model") -> None:
     model.check_writes()
     if model.architecture.kind == "speech":
         raise CutworkError("this model hears speech; use cutwork transcribe")
+
+
+def tell_layouts(name: str, model: "Model", *, slots: bool = False) -> None:
+    """Say on standard error how many weights were written out dense when they were loaded, or put in slots, and why."""
+    from cutwork.engine.weights.arrange import told
+
+    for layout, count in Counter(model.laid_out.values()).items():
+        if slots or layout == "dense":
+            weights = "1 weight is" if count == 1 else f"{count} weights are"
+            typer.echo(f"{name}: {weights} {told(layout, model.isa, model.max_batch)}", err=True)
 
 
 def named_model(given: str) -> tuple[str, str]:

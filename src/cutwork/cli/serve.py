@@ -5,7 +5,6 @@ import os
 import socket
 import ssl
 import sys
-from collections import Counter
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cutwork.cli.loading import AdaptersOption, loads_model, named_adapters, named_model, with_draft
+from cutwork.cli.loading import AdaptersOption, loads_model, named_adapters, named_model, tell_layouts, with_draft
 from cutwork.errors import CutworkError
 from cutwork.serve.limits import Limits
 
@@ -91,7 +90,6 @@ def serve(
     import uvicorn
 
     from cutwork.engine.model import Model
-    from cutwork.engine.weights.arrange import told
     from cutwork.serve.http.app import make_app
     from cutwork.serve.http.connections import connections
     from cutwork.serve.log import log_as_json
@@ -138,10 +136,8 @@ def serve(
     scheme = "https" if tls_key else "http"
     shown = f"[{address[0]}]" if ":" in address[0] else address[0]
     for name, loaded in named.items():
-        if not isinstance(loaded, Model):
-            continue  # it waits for its first request
-        for layout, count in Counter(loaded.laid_out.values()).items():
-            typer.echo(f"{name}: {count} weights are {told(layout, loaded.isa, max_batch)}", err=True)
+        if isinstance(loaded, Model):  # others wait for their first request
+            tell_layouts(name, loaded, slots=True)
     typer.echo(f"serving {', '.join([*named, *adapters])} at {scheme}://{shown}:{address[1]}", err=True)
     if not keys and "*" in (cors or ()):
         typer.echo("WARNING: any web page can use this server: --cors '*', and no --api-key.", err=True)
