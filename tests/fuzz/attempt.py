@@ -45,8 +45,11 @@ class Outcome:
         return self.end not in ("ok", "refused")
 
 
-def attempt(bases: Path, seed: int, work: Path, only: str = "") -> Outcome:
-    """The case of a seed: a base that begins with `only`, or one of several between commas, damaged and used."""
+def attempt(bases: Path, seed: int, work: Path, only: str = "", files: str = "") -> Outcome:
+    """The case of a seed: a base that begins with `only`, or one of several between commas, damaged and used.
+
+    The file that is damaged has a name that ends with `files`, or one of several.
+    """
     rng = random.Random(seed)
     base = rng.choice(sorted(path.name for path in bases.iterdir() if path.name.startswith(tuple(only.split(",")))))
     model = work / "model"
@@ -54,7 +57,7 @@ def attempt(bases: Path, seed: int, work: Path, only: str = "") -> Outcome:
     for old in (model, work / "made", work / "home"):
         shutil.rmtree(old, ignore_errors=True)
     shutil.copytree(bases / base, model)
-    done = damage(model, rng)
+    done = damage(model, rng, files)
     path = next(model.glob("*.gguf"), model)
     use = (lambda: pack_or_restore(path, work / "made")) if rng.random() < 0.25 else lambda: run(path, rng)
     log = work / "log"

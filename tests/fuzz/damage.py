@@ -51,12 +51,14 @@ OF_A_WEIGHT: dict[str, tuple[Json, ...]] = {
 }
 
 
-def damage(directory: Path, rng: random.Random) -> str:
-    """Change one file of a directory in one way; returns what was done."""
-    file = rng.choice(sorted(path for path in directory.iterdir() if path.is_file()))
+def damage(directory: Path, rng: random.Random, files: str = "") -> str:
+    """Change one file of a directory in one way, of those whose names end with `files`; returns what was done."""
+    endings = tuple(files.split(","))
+    whole = sorted(path for path in directory.iterdir() if path.is_file() and path.name.endswith(endings))
+    file = rng.choice(whole)
     if rng.random() < 0.5:  # mostly what the engine itself reads
-        read = [path for path in directory.iterdir() if path.suffix in (".safetensors", ".gguf") or _is_config(path)]
-        file = rng.choice(read)
+        read = [path for path in whole if path.suffix in (".safetensors", ".gguf") or _is_config(path)]
+        file = rng.choice(read or whole)
     kinds: list[Callable[[Path, random.Random], str]] = [_lose, _cut, _flip]
     if file.suffix == ".safetensors":
         kinds = [

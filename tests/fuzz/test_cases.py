@@ -26,6 +26,15 @@ def test_damaged_models_run_or_are_refused(first: int, bases: Path, tmp_path: Pa
     assert {outcome.end for outcome in outcomes} == {"ok", "refused"}
 
 
+def test_only_the_files_that_were_asked_for_are_damaged(bases: Path, tmp_path: Path) -> None:
+    files = ".safetensors,cutwork.json"
+    outcomes = [attempt(bases, seed, tmp_path, "packed-I8-adaptive,packed-I4-4:16", files) for seed in range(30)]
+    assert not [outcome for outcome in outcomes if outcome.finding]
+    damaged = {outcome.done.partition(":")[0] for outcome in outcomes}
+    assert {outcome.base for outcome in outcomes} == {"packed-I8-adaptive", "packed-I4-4:16"}
+    assert all(name == "cutwork.json" or name.endswith(".safetensors") for name in damaged) and len(damaged) > 1
+
+
 def test_a_seed_is_a_case(bases: Path, tmp_path: Path) -> None:
     def alike(outcome: Outcome) -> tuple[str, str, str]:
         return outcome.end, outcome.base, outcome.done
