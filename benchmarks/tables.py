@@ -35,6 +35,7 @@ from benchmarks.evidence import (
     patterns,
     seen_numbers,
     seen_steps,
+    step_times,
     tuned_patterns,
 )
 from benchmarks.evidence import report as evidence
@@ -100,6 +101,7 @@ TABLES = {
     "filling": Table(filling.table, ("filling",)),
     "feature loss, choices": Table(feature_loss.choices, ("feature_loss",)),
     "feature loss": Table(feature_loss.table, ("feature_loss",)),
+    "step times": Table(step_times.table, ("step_times",)),
     "new losses": Table(new_losses.table, ("new_losses",)),
     "new losses, verdicts": Table(new_losses.verdicts, ("new_losses",)),
     "new numbers": Table(new_numbers.table, ("new_numbers",)),

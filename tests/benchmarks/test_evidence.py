@@ -13,6 +13,7 @@ from benchmarks.evidence import (
     pareto,
     patterns,
     report,
+    step_times,
     tuned_patterns,
 )
 from benchmarks.evidence.cells import Cell
@@ -368,6 +369,17 @@ def test_variants_of_squarehead_have_the_same_time_and_one_is_chosen_on_validati
     rows.append(row(feature_loss.FEWER, "test", then, 1))  # in as many steps nothing is gained
     _, ours, steps = feature_loss.table({"rows": rows}).splitlines()[2:]
     assert ours.endswith("] | **missed** |") and "| met |" in ours and steps.endswith("|  |  |  |  |")
+
+
+def test_a_step_with_squarehead_is_told_by_the_round() -> None:
+    seconds = {"CE": (2.0, 2.5, 2.0), "CE+SquareHead": (2.8, 3.0, 2.4)}
+    rows = [{"loss": n, "round": i, "seconds": x} for n, each in seconds.items() for i, x in enumerate(each)]
+    assert step_times.ratios({"rows": rows[::-1]}) == pytest.approx([1.4, 1.2, 1.2])
+    assert step_times.table({"rows": rows}).splitlines()[2:] == [
+        "| CE | 2.00 / 2.50 / 2.00 | 2.00 |",
+        "| CE+SquareHead | 2.80 / 3.00 / 2.40 | 2.80 |",
+        "| ratio | 1.40 / 1.20 / 1.20 | 1.20 |",
+    ]
 
 
 def test_a_rate_is_looked_for_upwards_and_else_downwards() -> None:
