@@ -77,7 +77,8 @@ def squarehead() -> str:
         **SquareHead**, its gradient not clipped: SmolLM2-135M with 4 of 16 neighbours kept answers {shares[ours]} of
         {rows[ours][0]["samples"]} questions of a short task after {phases[ours]} steps, after as many of cross-entropy
         {shares[feature_loss.FEWER]} ({less(feature_loss.FEWER)}), but after the {phases[feature_loss.CE]} that take the
-        same time {shares[feature_loss.CE]} ({less(feature_loss.CE)}; {len(rows[ours])} seeds, int8, one learning rate).
+        same time {shares[feature_loss.CE]} ({less(feature_loss.CE)}; {len(rows[ours])} seeds, int8, one learning rate,
+        a teacher that had not converged).
     """)
 
 
