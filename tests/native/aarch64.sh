@@ -79,7 +79,7 @@ for CPU in $CPUS; do
   export QEMU_CPU="$CPU"
   echo "==== $CPU: $("$BUILD/python" -c 'from cutwork import _native; print(*_native.isas())')"
   "$BUILD/python" -m pytest -q -p no:cacheprovider --noconftest -p tests.native.few_shapes \
-    -k "neon and (matches or any_mask) or transformers" tests/native/test_slots.py tests/native/test_kernels.py \
+    -k "neon and (matches or any_mask) or written_parity" tests/native/test_slots.py tests/native/test_kernels.py \
     tests/native/test_int4.py tests/native/written_parity.py "$@"
 done
 # Attention over bfloat16 and matrices of bytes, which the first of the processors above do not multiply.
