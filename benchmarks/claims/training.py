@@ -52,11 +52,14 @@ def by_budget() -> str:
     lost = {budget: [f"{row['test']['points']:.1f}" for row in each] for budget, each in budgets.items()}
     found = "; ".join(f"{b:g}: {' and '.join(speeds[b])} times, {' and '.join(lost[b])} lost" for b in budgets)
     kept = sum(row["kept"] for row in rows)
+    itself = sum(row["test"]["points"] <= row["within"] for row in rows)
+    files = len({(row["seed"], row["speedup"]["measured"]) for row in rows})
     seeds = len({row["seed"] for row in rows})
     return line(f"""
         **Compress by budget**: what `cutwork compress` makes of SmolLM2-135M for so many points allowed, its decode
         speed beside bfloat16, and what it lost on 600 questions that nobody had looked at ({found}): {kept} of
-        {len(rows)} promises were kept ({seeds} seed{"s" * (seeds > 1)}, a teacher that had not converged).
+        {len(rows)} promises were kept by the loss's interval, {itself} by the loss itself ({files} different files,
+        {seeds} seed{"s" * (seeds > 1)}, a teacher that had not converged).
     """)
 
 
