@@ -19,6 +19,10 @@ constexpr int kCrowd = 3;
 // Tokens beyond which gemv, which goes through a weight every few of them, is neither measured nor worth it.
 constexpr int64_t kGemvMost = 64;
 
+// Tokens of a step up to which floats are multiplied by gemv whatever is cheapest: its sums are the same for any number
+// of tokens, so that what a draft has guessed is judged as if nobody had.
+constexpr int64_t kAlike = 8;
+
 // So many tokens are multiplied at a time where zeros are skipped, also if fewer are left.
 int64_t tokens_at_once(Algorithm algorithm) {
   return algorithm == Algorithm::spmm_tokens ? 16 : algorithm == Algorithm::spmm_rows ? 4 : 1;
@@ -179,6 +183,7 @@ double Costs::seconds(const Shape& shape, Algorithm algorithm, int64_t tokens, i
 }
 
 Algorithm Costs::choose(const Shape& shape, int64_t tokens, int threads) const {
+  if (tokens <= kAlike && (shape.dtype == DType::f32 || shape.dtype == DType::bf16)) return Algorithm::gemv;
   const double crowd = std::min(threads, kCrowd);
   Algorithm best = shape.encoding == Encoding::slots ? Algorithm::slots : Algorithm::gemv;
   const bool few = tokens <= kGemvMost || best == Algorithm::slots;

@@ -51,7 +51,8 @@ class Costs {
   double seconds(const Shape& shape, Algorithm algorithm, int64_t tokens, int threads) const;
 
   // The cheapest algorithm for a whole weight, as if by one thread: neither the number of threads nor the rows of one
-  // call may matter, lest sums of floats change with them. Reordered weights, whose sums are exact, have to win with
+  // call may matter, lest sums of floats change with them, nor may a few tokens more or less, which gemv multiplies
+  // alike. Reordered weights, whose sums are exact, have to win with
   // the bandwidth that each of the threads gets.
   Algorithm choose(const Shape& shape, int64_t tokens, int threads = 1) const;
 

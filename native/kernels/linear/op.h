@@ -33,7 +33,6 @@ concept MaskedOp =
       { Op::expand(word, i, values) } -> std::same_as<typename Op::Chunk>;
       // accs[0] + chunk * x, in as many parts as Acc has.
       { Op::dot(*accs, chunk, x) } -> std::same_as<typename Op::Acc>;
-      { Op::add(*accs, *accs) } -> std::same_as<typename Op::Acc>;
       // The totals of accs[0], accs[i], accs[2 * i] and accs[3 * i].
       { Op::sum4(accs, i, sums) } -> std::same_as<void>;
     };
@@ -46,7 +45,9 @@ concept GemvOp = MaskedOp<Op> && MaskedOp<typename Op::Masked> &&
                  requires(const typename Op::Value* values, int64_t valid) {
                    // A dense chunk whose first `valid` columns exist; reads no others.
                    { Op::load(values, valid) } -> std::same_as<typename Op::Chunk>;
-                 };
+                 } && (!Op::kQuantized || requires(const typename Op::Acc& acc) {
+                   { Op::add(acc, acc) } -> std::same_as<typename Op::Acc>;  // of exact sums, in whatever order
+                 });
 
 // For gemm: registers that hold a column of 16 rows, or of a part of them. kCols is that of a Raw.
 template <class Op>

@@ -10,6 +10,7 @@ extern const BfloatAttention avx512bf16;
 namespace {
 
 #include "kernels/common.inc"
+#include "kernels/products/dpbusd512.inc"
 
 namespace int4 {
 #include "kernels/int4/ops/avx512.inc"

@@ -7,6 +7,7 @@ namespace cutwork {
 namespace {
 
 #include "kernels/common.inc"
+#include "kernels/products/maddubs512.inc"
 #include "kernels/shuffles.inc"
 
 namespace int4 {
@@ -19,7 +20,8 @@ namespace linear {
 }  // namespace linear
 
 namespace slots {
-#include "kernels/slots/ops/avx512f.inc"
+#include "kernels/slots/ops/avx512_common.inc"
+using Op = Slots512;
 }  // namespace slots
 
 namespace floats {
