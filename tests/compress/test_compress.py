@@ -192,6 +192,35 @@ def test_what_one_shot_may_keep_by_luck_is_trained_too(
     assert (load_recipe(tmp_path / "out" / "recipe.yaml").tune is not None) == (gain > 0)
 
 
+@pytest.mark.parametrize(("test", "said"), [((3.0, 2.5, 3.5), "broken"), ((3.0, 1.5, 4.5), "not told")])
+def test_a_promise_that_the_test_breaks_is_told(
+    given: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, test: tuple[float, ...], said: str
+) -> None:
+    losses = [Loss(0.0, -1.0, 1.0), Loss(*test)]
+    monkeypatch.setattr(Workshop, "loss", lambda *_: losses.pop(0))
+    common = [given[0], tmp_path / "out", "--data", given[1], *FEW, "--attempts", 1, "--within", 2]
+    if said == "broken":
+        with pytest.raises(CutworkError, match="more than the 2 points that were promised"):
+            call(*common)
+    else:
+        assert "above the 2 points, which so few samples may owe to chance" in call(*common)
+    report = json.loads((tmp_path / "out" / "compress.json").read_text())
+    assert report["promise"] == said and Path(report["packed"]).is_dir()
+
+
+def test_a_recipe_that_trains_nothing_tries_a_choice_once(
+    given: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Workshop, "loss", lambda *_: Loss(1.0, -3.0, 9.0))
+    recipe = tmp_path / "recipe.yaml"
+    samples = {"train_samples": 20, "validation_samples": 8, "test_samples": 8, "options": {"train": str(given[1])}}
+    content = {"name": "x", "model": "y", "output": "z", "task": {"name": str(given[1]), **samples}}
+    recipe.write_text(json.dumps({**content, "prune": {"calibration_samples": 4}, "tune": None}))
+    options = ["--recipe", recipe, "--within", 2, "--attempts", 1, "--metric", "tokens", "--json"]
+    report = json.loads(call(given[0], tmp_path / "out", *options))
+    assert [each["trained"] for each in report["tried"]] == [False] and report["promise"] == "kept"
+
+
 def test_a_dry_run_trains_nothing(given: tuple[Path, Path], tmp_path: Path) -> None:
     output = tmp_path / "out"
     shown = call(given[0], output, "--data", given[1], "--memory", "0.1MB", *FEW, "--dry-run")

@@ -65,9 +65,14 @@ def compress(
         typer.Option(help="What points are of: right answers, or tokens of the reference that are the likeliest."),
     ] = "answers",
     threads: Annotated[int, typer.Option("--threads", "-t", min=0, help="0: every CPU this process may use.")] = 0,
-    attempts: Annotated[int, typer.Option(min=1, help="Choices that are trained at most, to keep --within.")] = 4,
+    attempts: Annotated[
+        int, typer.Option(min=1, help="Choices that are made at most, to keep --within or --memory.")
+    ] = 4,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Predict speed, memory and error of what could be made; train nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Predict speed, memory and error of what could be made, in minutes; train nothing."
+        ),
     ] = False,
     samples: Annotated[int, typer.Option(min=1, help="Training samples.")] = _TASK.train_samples,
     validation_samples: Annotated[int, typer.Option(min=1, help="Held out, by which choices are judged.")] = 200,
@@ -149,18 +154,36 @@ def compress(
     )
     if as_json:
         print_json(report)
-        return
-    if dry_run:
+    elif dry_run:
         _print_frontier(report)
-        return
+    else:
+        _print_result(report, output)
+    if report.get("promise") == "broken":
+        raise CutworkError(
+            f"on the test it loses more than the {within:g} points that were promised, by the whole interval; what was "
+            "made stays. Ask for --sure, for fewer points, or for more --validation-samples to choose by"
+        )
+
+
+def _print_result(report: dict[str, Any], output: Path) -> None:
+    """What was made, and whether it is what was asked for."""
     choice, measured = report["choice"], report["measured"]
     print(
-        f"{report['packed']}: {choice['zeros']:.0%} zeros, {measured['nbytes']['compressed'] / 1e6:.0f} MB; {purpose} "
-        f"{measured['speedup']:.2f} times as fast as the dense model (predicted {choice['speedup']:.2f})"
+        f"{report['packed']}: {choice['zeros']:.0%} zeros, {measured['nbytes']['compressed'] / 1e6:.0f} MB; "
+        f"{report['for']} {measured['speedup']:.2f} times as fast as the dense model "
+        f"(predicted {choice['speedup']:.2f})"
     )
     for kind in ("validation", "test"):
         lost = report[kind]
         print(f"lost on {kind}: {lost['points']:.1f} points, 95% interval {lost['low']:.1f} to {lost['high']:.1f}")
+    goal = report["goal"]
+    if report.get("promise") == "not told":
+        print(
+            f"the test's loss is above the {goal['within']:g} points, which so few samples may owe to chance; more "
+            "--test-samples would tell"
+        )
+    if goal["speedup"] is not None and measured["speedup"] < goal["speedup"]:
+        print(f"timed again it is {measured['speedup']:.2f} times as fast, less than the {goal['speedup']:g} asked for")
     written = [output / name for name in ("recipe.yaml", "frontier.json", "frontier.png")]
     print(f"wrote {', '.join(str(file) for file in written if file.exists())}")
 

@@ -89,14 +89,17 @@ def compress(
     compared = base.compare.model_copy(update={"models": ()})  # what the base recipe names may lack what was chosen
     again = best.recipe.model_copy(update={"output": base.output / "run", "compare": compared})
     write_recipe(again, base.output / "recipe.yaml", note)
+    tested = shop.loss(packed, task.test)
     report |= {
         "choice": best.choice.as_json(),
         "tried": [each.as_json() for each in tried],
         "packed": str(packed.output),
         "validation": asdict(best.loss),
-        "test": asdict(shop.loss(packed, task.test)),
+        "test": asdict(tested),
         "measured": shop.speeds(packed),
     }
+    if goal.within is not None:
+        report["promise"] = tested.against(goal.within)
     write_json(base.output / "compress.json", report)
     drop_all_but(best, tried, shop, pruned=True)
     return report

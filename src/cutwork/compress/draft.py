@@ -49,7 +49,7 @@ def draft_of(model: str | Path, *, threads: int = 0, console: Console | None = N
             f"no draft can be made of {directory}, which is quantised already; give the plain checkpoint that it was "
             "made from, or leave out the draft"
         )
-    settings = [each.model_dump(mode="json") for each in (QUANTIZE, PACK)]
+    settings = [*(each.model_dump(mode="json") for each in (QUANTIZE, PACK)), TEXTS, _TOKENS, _QUESTION]
     output = cache_directory() / "drafts" / digest([fingerprint(directory), settings], digits=24)
     if output.is_dir():
         return output

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cutwork.engine.model import Model
 
 Metric = Literal["answers", "tokens"]
+Verdict = Literal["kept", "not told", "broken"]
 _95_PERCENT = 1.96
 
 
@@ -32,6 +33,13 @@ class Loss:
 
     def __str__(self) -> str:
         return f"{self.points:.1f} points ({self.low:.1f} to {self.high:.1f})"
+
+    def against(self, budget: float) -> Verdict:
+        """Whether so many points are kept: broken where more was lost by all of the interval, not told where by a part
+        of it alone."""
+        if self.points <= budget:
+            return "kept"
+        return "not told" if self.low <= budget else "broken"
 
 
 def loss(before: Sequence[float], after: Sequence[float]) -> Loss:

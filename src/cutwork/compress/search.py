@@ -73,7 +73,7 @@ def search(shop: Workshop, chosen: Choice | None, goal: Goal, attempts: int) -> 
 def surest(shop: Workshop, best: Tried, goal: Goal) -> list[Tried]:
     """The choice trained, if it keeps the goal in one shot but its interval does not, which so few samples may owe to
     luck; empty if there is nothing to be surer of."""
-    if goal.within is None or best.recipe.tune or best.loss.high <= goal.within:
+    if goal.within is None or best.recipe.tune or not shop.base.tune or best.loss.high <= goal.within:
         return []
     return [_make(shop, best.choice, recipe_of(shop.base, best.choice), goal)]
 
@@ -180,7 +180,8 @@ def _try(shop: Workshop, choice: Choice, goal: Goal) -> Tried:
     one_shot = _make(shop, choice, trained.model_copy(update={"tune": None}), goal)
     if one_shot.kept and goal.within is not None:
         return one_shot
-    if not one_shot.kept and goal.nbytes is not None:  # nor would it be smaller for being trained
+    smaller = one_shot.kept or goal.nbytes is None  # it would not be for being trained
+    if not trained.tune or not smaller:
         return one_shot
     return min(one_shot, _make(shop, choice, trained, goal), key=lambda each: (not each.kept, each.loss.points))
 

@@ -1,7 +1,7 @@
 """Which option each part of a model should take: the least error within every budget, exactly.
 
 A multiple-choice knapsack: each part takes one of its options, costs and errors add up. Dynamic programming over costs
-in whole units of a ten-thousandth of the dearest choice; parts and options are few, so one table answers all budgets.
+in whole units of a small part of the dearest choice; parts and options are few, so one table answers all budgets.
 """
 
 from collections.abc import Sequence
