@@ -1,6 +1,6 @@
 """Ten thousand damaged models in slots: none may crash, and what is refused is refused in one sentence.
 
-    python -m benchmarks.engine.damaged_slots            # an hour on two cores
+    python -m benchmarks.engine.damaged_slots            # ten minutes on two cores
 
 Of int8 and int4, 4:16 and adaptive as they are written, and 8:16 and 12:16, which are read only. Each case damages the
 weights' file or the manifest in one way, and loads, runs, packs or restores the model in a process of its own. Leaves
