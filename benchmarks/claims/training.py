@@ -31,7 +31,7 @@ def zeros_kept() -> str:
     cells = [row for row in load("zero_matrix.json")["cells"] if "lost" in row]
     lost = sum(row["lost"] for row in cells)
     return line(f"""
-        **Zeros stay**: {lost} are lost in {len(cells)} combinations of optimiser, clipping, accumulation, one
+        **Zeros stay**: {lost} are lost in {len(cells)} combinations of pattern, optimiser, clipping, accumulation, one
         process or two, and quantiser (a tiny model, three steps).
     """)
 
