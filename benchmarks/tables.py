@@ -25,7 +25,7 @@ from benchmarks.common.results import RESULTS, load, where
 from benchmarks.compress import advantage, choices, drafts, frontier, history, low_rank, prices, promises, token_weights
 from benchmarks.embedding import quality as embedding_quality
 from benchmarks.embedding import speed as embedding_speed
-from benchmarks.engine import bare, encoders, harness, layouts, partition, speculative, threads
+from benchmarks.engine import bare, damaged_slots, encoders, harness, layouts, partition, speculative, threads
 from benchmarks.engine import load as loading
 from benchmarks.evidence import (
     feature_loss,
@@ -199,6 +199,7 @@ TABLES = {
     "whisper-tiny.en": Table(speech_accuracy.table, ("whisper-tiny.en-speech",)),
     "whisper-base": Table(speech_accuracy.table, ("whisper-base-speech",)),
     "fuzz": Table(fuzz.table, ("fuzz",)),
+    "damaged slots": Table(damaged_slots.table, ("damaged_slots",)),
     "siege": Table(siege.table, ("siege",)),
     "serving": Table(serving.table, ("serving",)),
 }
