@@ -25,7 +25,17 @@ from benchmarks.common.results import RESULTS, load, where
 from benchmarks.compress import advantage, choices, drafts, frontier, history, low_rank, prices, promises, token_weights
 from benchmarks.embedding import quality as embedding_quality
 from benchmarks.embedding import speed as embedding_speed
-from benchmarks.engine import bare, damaged_slots, encoders, harness, layouts, partition, speculative, threads
+from benchmarks.engine import (
+    bare,
+    damaged_slots,
+    empty_slots,
+    encoders,
+    harness,
+    layouts,
+    partition,
+    speculative,
+    threads,
+)
 from benchmarks.engine import load as loading
 from benchmarks.evidence import (
     feature_loss,
@@ -129,9 +139,12 @@ TABLES = {
     "builds, Zen 4": Table(builds.table, ("builds_zen4",)),
     "builds, Zen 5": Table(builds.table, ("builds_zen5",)),
     "builds, reordered": Table(builds.table, ("builds_reordered",)),
+    "builds, int4": Table(builds.table, ("builds_int4",)),
     "builds, int4, older": Table(builds.table, ("builds_int4_older",)),
+    "empty slots": Table(empty_slots.table, ("empty_slots",)),
     "builds, uneven": Table(builds.table, ("builds_uneven",)),
     "instruction sets": Table(isa.table, ("isa",)),
+    "instruction sets, VNNI alone": Table(isa.table, ("isa_vnni",)),
     "avx512 anew": Table(isa.table, ("isa_avx512",)),
     "avx512 anew, targets": Table(isa.targets_table, ("isa_avx512",)),
     "instruction sets, targets": Table(isa.targets_table, ("isa",)),

@@ -74,10 +74,9 @@ def speculation() -> str:
         **Speculation**: a sparse draft makes the dense float32 teacher {best["speed_up"]:.2f} times as fast,
         {best["tokens_per_second"]:.0f} tok/s, with the same answers. The same teacher in bfloat16 does {alone:.0f} by
         itself, so as measured it does not pay. `--draft auto`, which makes a draft of the model itself in int4, makes
-        SmolLM2-135M in bfloat16 {drafted["speed_up"]:.2f} times as fast (two threads of Zen 4, one stream); of
-        {drafted["answers"]} answers
-        {drafted["same"]} are the same to the token. Int8 alone is {int8["speed_up"]:.2f} times as fast and says other
-        things ({int8["same"]} the same).
+        SmolLM2-135M in bfloat16 {drafted["speed_up"]:.2f} times as fast (two threads of Zen 4, one stream);
+        {drafted["same"]} of {drafted["answers"]} answers are the same to the token. Int8 alone is
+        {int8["speed_up"]:.2f} times as fast and says other things ({int8["same"]} the same).
     """)
 
 

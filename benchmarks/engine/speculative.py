@@ -9,9 +9,9 @@
 
 Greedy answers to held-out questions of a recipe's task, or to the request to repeat pieces of a file, one at a time and
 several together. Without a draft, with up to so many drafted tokens, and other models alone take turns, question by
-question; medians of the speeds. Every answer is compared with the target's own: rounding differs between steps of one
-token and of several, so two tokens of almost equal logits may change places; `same` counts the answers that are equal
-token for token.
+question; medians of the speeds. Every answer is compared with the target's own: of floats, steps of more than eight
+tokens round otherwise than those of one, so two tokens of almost equal logits may change places; `same` counts the
+answers that are equal token for token.
 Leaves speculative.json in results/.
 """
 
