@@ -1,5 +1,5 @@
-"""What a token's outputs are does not depend on how many tokens share its step, bit for bit, as long as these are few: a
-draft may guess for a float model without changing a word.
+"""What a token's outputs are does not depend on how many tokens share its step, bit for bit, as long as these are few:
+a draft may guess for a float model without changing a word.
 """
 
 import numpy as np
