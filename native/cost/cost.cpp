@@ -110,19 +110,20 @@ double stored_bytes(const Shape& shape) {
 
 Costs::Costs(const Isa& isa) : isa_(&isa) {
   costs_.fill({.position = -1, .nonzero = -1, .product = -1});
-  const auto take_of = [&](const std::string& name, const auto& costs) {
+  const auto take = [&](const std::string& name, const auto& costs) {
     for (const DefaultCost& each : costs)
       if (each.isa == name) costs_[kernel_index(each.algorithm, each.encoding, each.dtype)] = each.cost;
   };
-  const auto take = [&](double bandwidth, const auto& costs) {
-    one_thread = bandwidth;
-    all_threads = 2 * bandwidth;
-    for (const Likeness& each : kLikenesses)
-      if (std::string(each.isa) == isa.name) take_of(each.like, costs);
-    take_of(isa.name, costs);
-  };
-  take(kDefaultBandwidth, kDefaultCosts);
-  if (amd_family() == kZen3And4) take(kZen4Bandwidth, kZen4Costs);
+  const bool zen4 = amd_family() == kZen3And4;
+  for (const Likeness& each : kLikenesses)
+    if (std::string(each.isa) == isa.name) {
+      take(each.like, kDefaultCosts);
+      if (zen4) take(each.like, kZen4Costs);
+    }
+  take(isa.name, kDefaultCosts);
+  if (zen4 || std::string(isa.name) == kZen4Alone) take(isa.name, kZen4Costs);
+  one_thread = zen4 ? kZen4Bandwidth : kDefaultBandwidth;
+  all_threads = 2 * one_thread;
 }
 
 const Cost& Costs::get(Algorithm algorithm, Encoding encoding, DType dtype) const {

@@ -1,8 +1,6 @@
 // Costs where nobody has measured: those of an AMD Zen 5 core, which benchmarks/engine/default_costs.py measures and
 // writes here, as those of Zen 4 into zen4.h. A kernel that is not here is not chosen until it has been measured.
 //
-// Those of avx512vnni are Zen 4's: no processor that runs it unasked, Cascade Lake or Cooper Lake, was at hand.
-//
 // Those of NEON's sets are derived, not measured: from the instructions of the inner loops on a Neoverse N1 at 3 GHz
 // (two vector pipes, two loads and four instructions a cycle; docs/arm.md), as if it multiplied matrices of bytes too.
 #pragma once
@@ -75,17 +73,6 @@ constexpr DefaultCost kDefaultCosts[] = {
     {"avx512", Algorithm::slots, Encoding::slots, DType::i4, {2.418, 9.552, 2.826, 0.2589, 237.7}},
     {"avx512f", Algorithm::slots, Encoding::slots, DType::i8, {0, 13.95, 9.479, 0, 362.1}},
     {"avx512f", Algorithm::slots, Encoding::slots, DType::i4, {2.68, 6.133, 6.762, 0, 164.3}},
-    {"avx512vnni", Algorithm::gemv, Encoding::dense, DType::i8, {8.127, 0, 2.531, 0, 1817}},
-    {"avx512vnni", Algorithm::gemm, Encoding::dense, DType::i8, {25.34, 0, 4.239, 0, 139.4}},
-    {"avx512vnni", Algorithm::gemv, Encoding::bitmask, DType::i8, {35.14, 4.352, 1.892, 0, 1369}},
-    {"avx512vnni", Algorithm::gemm, Encoding::bitmask, DType::i8, {72.79, 7.865, 4.254, 0, 141.2}},
-    {"avx512vnni", Algorithm::spmm_tokens, Encoding::bitmask, DType::i8, {128.1, 636.3, 7.861, 0.1897, 302.3}},
-    {"avx512vnni", Algorithm::gemv, Encoding::dense, DType::i4, {4.911, 0, 4.192, 0, 134.7}},
-    {"avx512vnni", Algorithm::gemm, Encoding::dense, DType::i4, {13.17, 0, 4.739, 0, 138.2}},
-    {"avx512vnni", Algorithm::gemv, Encoding::bitmask, DType::i4, {54.13, 0.8342, 3.903, 0, 139.4}},
-    {"avx512vnni", Algorithm::gemm, Encoding::bitmask, DType::i4, {61.51, 0.1921, 4.758, 0, 184.3}},
-    {"avx512vnni", Algorithm::slots, Encoding::slots, DType::i8, {0, 13.74, 13.59, 0, 258}},
-    {"avx512vnni", Algorithm::slots, Encoding::slots, DType::i4, {0.3886, 6.312, 9.473, 0.3168, 243.9}},
     {"avx2", Algorithm::slots, Encoding::slots, DType::i8, {0, 10.52, 12.76, 0, 631.8}},
     {"avx2", Algorithm::slots, Encoding::slots, DType::i4, {0.8348, 10.81, 11.25, 0.265, 423}},
     {"avxvnni", Algorithm::gemm, Encoding::bitmask, DType::bf16, {159.1, 6.698, 15.44, 0, 40.29}},
