@@ -28,7 +28,7 @@ from benchmarks.evidence.new_numbers import points, shares
 from benchmarks.evidence.report import told
 from benchmarks.evidence.statistics import paired_bootstrap, right_share, unpacked
 from cutwork.measure.compare import Measurements
-from cutwork.recipe import Losses, QuantizeSettings, load_recipe
+from cutwork.recipe import Losses, PruneSettings, QuantizeSettings, load_recipe
 from cutwork.run.stages import Stage, Stages
 from cutwork.store.resolve import resolve
 from cutwork.tasks.load import load_task
@@ -123,11 +123,8 @@ class FeatureLoss:
         """The packed model of a variant, made when stages are carried out."""
         if (variant, seed, pattern) in self.models:
             return self.models[variant, seed, pattern]
-        other = "" if pattern == self.own_pattern else f"{pattern.replace(':', 'of')}-"
-        if (seed, pattern) not in self.pruned:
-            prune = self.recipe.prune.model_copy(update={"sparsity": 0.75, "seed": seed, "pattern": pattern})
-            self.pruned[seed, pattern] = self.stages.prune(f"pruned-{other}seed{seed}", self.teacher, prune)
-        source = self.pruned[seed, pattern]
+        other = self._other(pattern)
+        source = self.masks(seed, pattern)
         name = re.sub(r"[^a-z0-9.]+", "-", f"{variant.lower()}-{other}seed{seed}")
         for place, phase in enumerate(self.variants[variant]):
             changes = {"losses": phase.losses, "max_steps": phase.steps, "max_grad_norm": phase.clip}
@@ -139,6 +136,20 @@ class FeatureLoss:
         rounded = self.stages.quantize(f"{name}-int8", source, QuantizeSettings(scheme="w8a8", method="rtn"))
         self.models[variant, seed, pattern] = self.stages.pack(f"packed/{name}", rounded, self.recipe.pack)
         return self.models[variant, seed, pattern]
+
+    def masks(self, seed: int, pattern: str) -> Stage:
+        """The pruned teacher, before any training."""
+        if (seed, pattern) not in self.pruned:
+            name = f"pruned-{self._other(pattern)}seed{seed}"
+            self.pruned[seed, pattern] = self.stages.prune(name, self.teacher, self.pruning(seed, pattern))
+        return self.pruned[seed, pattern]
+
+    def pruning(self, seed: int, pattern: str) -> PruneSettings:
+        """How the teacher is pruned."""
+        return self.recipe.prune.model_copy(update={"sparsity": 0.75, "seed": seed, "pattern": pattern})
+
+    def _other(self, pattern: str) -> str:
+        return "" if pattern == self.own_pattern else f"{pattern.replace(':', 'of')}-"
 
 
 def main() -> None:

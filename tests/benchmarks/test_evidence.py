@@ -2,11 +2,14 @@ from random import Random
 
 import numpy as np
 import pytest
+import torch
 from reasoning_gym.arithmetic.gsm_symbolic.gsm_symbolic import tasks_ok
 
 from benchmarks.evidence import (
+    beyond,
     feature_loss,
     gsm8k,
+    mask_search,
     new_losses,
     new_numbers,
     own_rates,
@@ -30,9 +33,12 @@ from benchmarks.evidence.statistics import (
     unpacked,
 )
 from cutwork.measure.interval import wilson
+from cutwork.prune.pattern import KeepNOfM
 from cutwork.recipe import load_recipe
 from cutwork.tasks.gsm_symbolic import numbers
 from cutwork.tasks.task import Sample, Task
+from cutwork.torch_models.blocks import block_linears
+from tests.torch_models.tiny import llama
 
 
 def right(share: float, seeds: int, questions: int, seed: int = 0) -> np.ndarray:
@@ -442,6 +448,52 @@ def test_patterns_are_held_against_zeros_anywhere_by_the_seeds_that_both_have() 
     first, second = tuned_patterns.table({"rows": rows}).splitlines()[2:]
     change = 100 * float(np.mean(np.stack(four)) - np.mean(np.stack(free[:2])))
     assert f"| {change:+.1f} [" in first and first.endswith("| **missed** |") and second.endswith("|  |  |")
+
+
+def test_weights_come_to_have_a_pattern_while_they_learn() -> None:
+    torch.manual_seed(0)
+    model, pattern, steps = llama().train(), KeepNOfM(4, 16), 40
+    search = mask_search.MaskSearch(pattern, steps, most=0.5)
+    search.preparation().apply(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0)
+    tokens = torch.randint(2, 60, (4, 12))
+    losses = []
+    for _ in range(steps):
+        loss = model(input_ids=tokens, labels=tokens).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+        model.eval()
+        model(input_ids=tokens)  # of no step
+        model.train()
+    assert losses[-1] < losses[0]
+    for name, linear in block_linears(model).items():
+        weight = linear.get_parameter("weight").detach()
+        kept = pattern.keep(weight.abs(), torch.ones_like(weight, dtype=torch.bool))
+        rest = float((weight * ~kept).square().sum() / weight.square().sum())
+        assert rest < 0.05, name
+    other = mask_search.MaskSearch(pattern, steps, most=0.4)
+    assert other.preparation().key != search.preparation().key
+
+
+def test_methods_beyond_squarehead_have_its_time_and_are_held_against_it() -> None:
+    for variant, phases in beyond.Beyond.variants.items():
+        time = sum(phase.steps * feature_loss.SLOWER for phase in phases)
+        answering = beyond.ANSWERING if variant in (beyond.GIVEN, beyond.ON_POLICY) else 0
+        assert time + answering == pytest.approx(feature_loss.STEPS, abs=2)
+    plain, ours = right(0.7, 2, 300), right(0.9, 1, 300, seed=1)[0]
+
+    def row(variant: str, answers: np.ndarray, seed: int) -> dict[str, object]:
+        found = {"right": int(answers.sum()), "samples": len(answers), "answers": packed(answers)}
+        return {"variant": variant, "seed": seed, "split": "validation", **found}
+
+    rows = [row(feature_loss.NOT_CLIPPED, answers, seed) for seed, answers in enumerate(plain)]
+    rows.append(row(beyond.SEARCHED, ours, 1))
+    first, second = beyond.table({"rows": rows}).splitlines()[2:]
+    assert first.endswith("|  |  |") and second.endswith("| ahead |")
+    assert f"| {100 * (ours.mean() - plain[1].mean()):+.1f} [" in second
+    assert [beyond.verdict(found) for found in ((2, -1, 5), (-4, -6, -2))] == ["not told", "behind"]
 
 
 def test_gsm8k_is_told_beside_a_dense_model_trained_for_as_long() -> None:
