@@ -12,6 +12,7 @@ from benchmarks.evidence import (
     mask_search,
     new_losses,
     new_numbers,
+    one_shot,
     own_rates,
     pareto,
     patterns,
@@ -34,6 +35,7 @@ from benchmarks.evidence.statistics import (
 )
 from cutwork.measure.interval import wilson
 from cutwork.prune.pattern import KeepNOfM
+from cutwork.prune.rates import pattern_of
 from cutwork.recipe import load_recipe
 from cutwork.tasks.gsm_symbolic import numbers
 from cutwork.tasks.task import Sample, Task
@@ -494,6 +496,22 @@ def test_methods_beyond_squarehead_have_its_time_and_are_held_against_it() -> No
     assert first.endswith("|  |  |") and second.endswith("| ahead |")
     assert f"| {100 * (ours.mean() - plain[1].mean()):+.1f} [" in second
     assert [beyond.verdict(found) for found in ((2, -1, 5), (-4, -6, -2))] == ["not told", "behind"]
+
+
+def test_one_shot_patterns_are_held_against_zeros_anywhere_of_the_same_level_and_pruner() -> None:
+    free, four = right(0.7, 1, 300)[0], right(0.6, 1, 300, seed=1)[0]
+
+    def row(level: float, method: str, pattern: str, answers: np.ndarray) -> dict[str, object]:
+        found = {"right": int(answers.sum()), "samples": len(answers), "answers": packed(answers)}
+        return {"level": level, "method": method, "pattern": pattern, "answer_perplexity": 1.05, **found}
+
+    rows = [row(0.75, "alps", "unstructured", free), row(0.75, "alps", "4:16", four), row(0.5, "alps", "8:16", four)]
+    first, second, third = one_shot.table({"rows": rows}).splitlines()[2:]
+    assert first.startswith(f"| 75% | alps | unstructured | {free.mean():.1%} [") and first.endswith("|  |  | 1.050 |")
+    assert f"| {100 * (four.mean() - free.mean()):+.1f} [" in second and f"| {mcnemar(four, free):.2g} |" in second
+    assert third.startswith("| 50% | alps | 8:16 |") and third.endswith("|  |  | 1.050 |")
+    for level, names in one_shot.PATTERNS.items():
+        assert {pattern_of(name, level).sparsity for name in names} == {level}
 
 
 def test_gsm8k_is_told_beside_a_dense_model_trained_for_as_long() -> None:

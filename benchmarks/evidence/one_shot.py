@@ -1,0 +1,103 @@
+"""What patterns of half and of three quarters of zeros keep in one shot, by SparseGPT and by ALPS.
+
+    python -m benchmarks.evidence.one_shot                 # half an hour of two cores; resumes
+    python -m benchmarks.evidence.one_shot --finished      # prunes nothing, reports what is there
+
+On the teacher and task of `benchmarks.evidence.feature_loss`, in whose output it works, as docs/experiments.md
+announces: int8, one seed, the validation questions. Leaves one_shot.json in results/.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common.results import RESULTS, save
+from benchmarks.evidence.answers import answer, without_replies
+from benchmarks.evidence.designs import SEEDS
+from benchmarks.evidence.feature_loss import FeatureLoss
+from benchmarks.evidence.new_numbers import points
+from benchmarks.evidence.statistics import mcnemar, paired_bootstrap, unpacked
+from cutwork.measure.interval import wilson
+from cutwork.recipe import Pruner, QuantizeSettings
+from cutwork.run.stages import Stage
+
+FREE = "unstructured"
+PATTERNS = {  # by level, the freest first
+    0.75: (FREE, "16:64", "adaptive", "4:16", "2:8"),
+    0.5: (FREE, "32:64", "adaptive", "8:16", "4:8"),
+}
+METHODS: tuple[Pruner, ...] = ("sparsegpt", "alps")
+
+
+class OneShot(FeatureLoss):
+    """The teacher, pruned and not trained."""
+
+    name = "one_shot"
+
+    def ask_pruned(self, method: Pruner, level: float, pattern: str) -> None:
+        """Ask what a pruner leaves, in int8; nothing where that is not made and may not be."""
+        stage = self.pruned_only(method, level, pattern)
+        if stage in self.stages.missing():
+            if not self.train:
+                return
+            self.stages.carry_out()
+        found = answer(self.kept, stage, self.splits["validation"], self.recipe.compare.max_new_tokens, self.console)
+        self.rows.append({"method": method, "level": level, "pattern": pattern, **without_replies(found)})
+        share = found["right"] / found["samples"]
+        self.console.print(f"{method}, {level:.0%} zeros, {pattern}: {share:.1%} right", highlight=False)
+        self.save()
+
+    def pruned_only(self, method: Pruner, level: float, pattern: str) -> Stage:
+        """The packed model, made when stages are carried out."""
+        if (method, level) == (self.recipe.prune.method, 0.75):  # whose masks are there
+            masks, name = self.masks(SEEDS[0], pattern), f"one-shot-{pattern.replace(':', 'of')}"
+        else:
+            settings = self.pruning(SEEDS[0], pattern).model_copy(update={"method": method, "sparsity": level})
+            name = f"{method}-{round(100 * level)}-{pattern.replace(':', 'of')}"
+            masks = self.stages.prune(f"pruned-{name}", self.teacher, settings)
+        rounded = self.stages.quantize(f"{name}-int8", masks, QuantizeSettings(scheme="w8a8", method="rtn"))
+        return self.stages.pack(f"packed/{name}", rounded, self.recipe.pack)
+
+    def save(self) -> dict[str, Any]:
+        """The result as it is so far, also left in its file."""
+        about = {key: getattr(self.recipe, key).model_dump(mode="json") for key in ("task", "teacher", "prune")}
+        return save(self.results / f"{self.name}.json", {**about, "rows": self.rows}, compact=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--finished", action="store_true", help="prune nothing; report what is there")
+    parser.add_argument("--output", type=Path, default=Path("out/feature-loss"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    experiment = OneShot(parser.parse_args())
+    for level, patterns in PATTERNS.items():
+        for method in METHODS:
+            for pattern in patterns:
+                experiment.ask_pruned(method, level, pattern)
+    print(table(experiment.save()))
+
+
+def table(result: dict[str, Any]) -> str:
+    """Right answers by level, pruner and pattern; differences are paired by question."""
+    rows = {(row["level"], row["method"], row["pattern"]): row for row in result["rows"]}
+    lines = [
+        "| zeros | pruner | pattern | right [95%] | minus zeros anywhere, points [95%] | McNemar's p "
+        "| answers' perplexity |",
+        "|--:|---|---|--:|--:|--:|--:|",
+    ]
+    for (level, method, pattern), row in rows.items():
+        low, high = wilson(row["right"], row["samples"])
+        against = p = ""
+        free = rows.get((level, method, FREE))
+        if free and pattern != FREE:
+            ours, theirs = unpacked(row), unpacked(free)
+            mean, least, most = paired_bootstrap(ours[None], theirs[None])
+            against, p = points((100 * mean, 100 * least, 100 * most)), f"{mcnemar(ours, theirs):.2g}"
+        share = f"{row['right'] / row['samples']:.1%} [{low:.1%}, {high:.1%}]"
+        cells = [f"{level:.0%}", method, pattern, share, against, p, f"{row['answer_perplexity']:.3f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
