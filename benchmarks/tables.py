@@ -26,6 +26,7 @@ from benchmarks.compress import advantage, choices, drafts, frontier, history, l
 from benchmarks.embedding import quality as embedding_quality
 from benchmarks.embedding import speed as embedding_speed
 from benchmarks.engine import (
+    arm_loops,
     bare,
     damaged_slots,
     empty_slots,
@@ -141,6 +142,7 @@ TABLES = {
     "builds, reordered": Table(builds.table, ("builds_reordered",)),
     "builds, int4": Table(builds.table, ("builds_int4",)),
     "builds, int4, older": Table(builds.table, ("builds_int4_older",)),
+    "arm loops": Table(arm_loops.table, ("arm_loops",)),
     "empty slots": Table(empty_slots.table, ("empty_slots",)),
     "builds, uneven": Table(builds.table, ("builds_uneven",)),
     "instruction sets": Table(isa.table, ("isa",)),
