@@ -4,13 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from cutwork.compress import milliseconds, timing
+from tests.compress.prices_of_bytes import measure_once
 
 
 @pytest.fixture(autouse=True, scope="session")
 def short_measurements() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(milliseconds, "_ROUNDS", (1, 1))
-        patch.setattr(milliseconds, "_LEAST_SECONDS", 0.0)
-        patch.setattr(timing, "_LEAST_SECONDS", 0.0)
+        measure_once(patch.setattr)
         yield

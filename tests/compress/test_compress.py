@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +17,6 @@ from cutwork.cli.training import training_task
 from cutwork.compress import workshop
 from cutwork.compress.candidates import DENSE, Candidate, parse
 from cutwork.compress.menu import HEAD
-from cutwork.compress.milliseconds import Price, Steps
 from cutwork.compress.promise import Loss
 from cutwork.compress.recipe_of import MADE_BY, recipe_of
 from cutwork.compress.workshop import Workshop
@@ -31,6 +30,7 @@ from cutwork.store.directory import kind_of
 from cutwork.store.fingerprint import fingerprint
 from cutwork.store.lock import only_process
 from cutwork.tasks.load import LEFT_TO_EVAL, load_task
+from tests.compress.prices_of_bytes import price_by_bytes
 from tests.tiny_checkpoint import write_tiny_checkpoint
 from tests.torch_models.tiny import sums
 
@@ -52,21 +52,8 @@ def call(*arguments: object) -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def as_long_as_bytes_take() -> Iterator[None]:
-    """A tiny model's steps are over before its weights matter: what is smaller is quicker here."""
-    measured = Steps.measured.__func__  # type: ignore[attr-defined]
-
-    def of_bytes(cls: type[Steps], *arguments: Any, **options: Any) -> Steps:
-        steps = measured(cls, *arguments, **options)
-
-        def each(prices: Mapping[str, Price]) -> dict[str, Price]:
-            return {label: Price(1e-6 * price.nbytes, price.nbytes) for label, price in prices.items()}
-
-        linears = {name: each(prices) for name, prices in steps.linears.items()}
-        return cls(linears, each(steps.head), Price(1e-3, steps.other.nbytes))
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Steps, "measured", classmethod(of_bytes))
-        patch.setattr(Workshop, "timed", lambda shop, choice: choice)
+        price_by_bytes(patch.setattr)
         yield
 
 

@@ -18,6 +18,20 @@ Contents = dict[str, str]  # of each file of a directory, or "": of a file itsel
 _TRAINING = ["--max-steps", "4", "--save-every", "1", "--batch-size", "4", "--micro-batch-size", "4"]
 _TRAINING += ["--warmup-steps", "0", "--max-length", "64", "--dtype", "float32", "--report-to", "none"]
 _CALIBRATION = ["--calibration-samples", "4", "--max-length", "64"]
+_CHOOSING = ["--metric", "tokens", "--samples", "12", "--validation-samples", "4", "--test-samples", "4"]
+_CHOOSING += [
+    "--max-new-tokens",
+    "2",
+    "--method",
+    "sparsegpt",
+    "--max-steps",
+    "2",
+    "--batch-size",
+    "4",
+    "--threads",
+    "1",
+]
+STAGED = ("run", "compress")  # whose output appears one model after the other, and cannot be there before
 
 
 @dataclass(frozen=True)
@@ -63,6 +77,7 @@ def make_commands(work: Path, only: str | None = None) -> None:
         "quantize": Command(["quantize", str(work / "sparse"), *data, *_CALIBRATION], []),
         "pack": Command(["pack", str(work / "sparse")], []),
         "batch": Command(["batch", *packed, dense, str(work / "questions.jsonl")], []),
+        "compress": Command(["compress", dense, *data, *_CALIBRATION, *_CHOOSING, "--speedup", "1.3"], []),
         "run": Command(["run", str(work / "recipe.yaml")], ["--output"]),
     }
     known = {name: _measured(command, work) for name, command in commands.items() if only in (None, name)}

@@ -16,6 +16,7 @@ import matplotlib.pyplot
 import torch
 import transformers
 
+import cutwork.compress.compress
 import cutwork.measure.compare
 import cutwork.pack.pack
 import cutwork.prune.prune
@@ -24,7 +25,10 @@ import cutwork.run.run
 import cutwork.serve.batch
 import cutwork.tune.tune
 from cutwork.cli import main
+from tests.compress.prices_of_bytes import measure_once, price_by_bytes
 
+measure_once(setattr)
+price_by_bytes(setattr)  # so that two calls of compress choose alike
 _ = accelerate, datasets, matplotlib, transformers, cutwork
 torch.set_num_threads(1)  # a child would wait for threads that it has not
 KILLED = -signal.SIGKILL

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.child import ended
 
-from .commands import Command, agree, contents_of, output_name
+from .commands import STAGED, Command, agree, contents_of, output_name
 from .process import KILLED, start
 
 _MOST = 600.0  # seconds of a call that nothing interrupts
@@ -38,7 +38,7 @@ class Trial:
 
     def kills(self) -> None:
         """Killed once or more, then called again to its end."""
-        if self.name != "run" and self.rng.random() < 0.3:
+        if self.name not in STAGED and self.rng.random() < 0.3:
             self._give_old_output()
         for _ in range(self.rng.choice((1, 1, 2, 3, 5))):
             answers = self._answers()
@@ -112,7 +112,7 @@ class Trial:
         assert self.command.contents
         for part, wanted in self.command.contents.items():
             path = self.output / part
-            if part == "." and (self.name == "run" or not path.exists()):
+            if part == "." and (self.name in STAGED or not path.exists()):
                 if self._old is not None:
                     raise WrongError(f"{self.name}: the old output is gone")
                 continue
