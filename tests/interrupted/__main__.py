@@ -34,7 +34,7 @@ def main() -> int:
     os.environ |= {"CUTWORK_COSTS": "default", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     work = options.work.resolve()
-    from .commands import make_commands, read_commands
+    from .commands import FOLDER, make_commands, read_commands
     from .trials import Trial, WrongError
 
     if not (work / "commands.json").is_file():
@@ -46,7 +46,7 @@ def main() -> int:
     first = options.seed if options.seed is not None else random.randrange(1 << 40)
     began, seed, wrong = time.monotonic(), first, 0
     done: Counter[str] = Counter()
-    folder = work / "trial"
+    folder = work / FOLDER
     while (
         seed < first + options.trials
         and time.monotonic() < began + options.seconds
