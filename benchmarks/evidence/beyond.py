@@ -20,15 +20,12 @@ from benchmarks.common.results import RESULTS
 from benchmarks.evidence.answers import answer
 from benchmarks.evidence.designs import SEEDS
 from benchmarks.evidence.feature_loss import BOTH, NOT_CLIPPED, STEPS, VARIANTS, FeatureLoss, Phase, paired
-from benchmarks.evidence.mask_search import MaskSearch
 from benchmarks.evidence.new_numbers import points, shares
 from benchmarks.evidence.statistics import right_share
-from cutwork.prune.rates import pattern_of
 from cutwork.recipe import Losses, QuantizeSettings, TuneSettings
 from cutwork.run.stages import Stage, Stages, discard, path_of
 from cutwork.store.output import work_of
 from cutwork.tasks.task import Task, final_number
-from cutwork.tune.tune import tune
 
 OWN, GIVEN, ON_POLICY, SEARCHED = (
     "calibrated on the teacher's answers",
@@ -89,6 +86,10 @@ class Beyond(FeatureLoss):
 
     def _searched(self, seed: int, pattern: str) -> list[Stage]:
         """Dense weights that come close to the pattern while they learn, ALPS for what is left, and recovery."""
+        from benchmarks.evidence.mask_search import MaskSearch  # these are heavy, and `tables` needs none of them
+        from cutwork.prune.rates import pattern_of
+        from cutwork.tune.tune import tune
+
         chosen, phase = self.pruning(seed, pattern), self.variants[SEARCHED][0]
         search = MaskSearch(pattern_of(pattern, chosen.sparsity), phase.steps).preparation()
         settings = self._settings(phase, seed).model_copy(update={"keep_zeros": False, "save_every": phase.steps})
