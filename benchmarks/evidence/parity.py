@@ -1,10 +1,12 @@
 """Whether packed models say of a text what transformers says of the same weights: perplexity, in int8 and in int4.
 
     python -m benchmarks.evidence.parity out/teacher out/sparse --text wikitext2-test.txt    # minutes on two cores
+    python -m benchmarks.evidence.parity out/teacher out/sparse --recipe recipes/demo.yaml --output parity_task.json
 
 Each checkpoint, in float32, is packed with linears and head rounded to the nearest, and restored from that as floats
 for transformers, whose linears then round their inputs as the engine's do: to int8, one scale for each token. Beside it
-what transformers says without that. Windows of 1,024 tokens. Leaves parity.json in results/.
+what transformers says without that. Windows of 1,024 tokens, of a text or of a recipe's test questions with their
+answers. Leaves parity.json, or another file, in results/.
 """
 
 import argparse
@@ -23,6 +25,10 @@ from cutwork.engine.decoding.perplexity import perplexity
 from cutwork.engine.model import Model
 from cutwork.pack.pack import pack
 from cutwork.pack.restore import restore
+from cutwork.recipe import load_recipe
+from cutwork.tasks.load import load_task
+from cutwork.tasks.rendering import render_answer, render_prompt
+from cutwork.torch_models.load import load_tokenizer
 
 NUMBERS: dict[str, Literal["auto", "i8", "i4"]] = {"float32": "auto", "int8": "i8", "int4": "i4"}
 WINDOW = 1024
@@ -33,17 +39,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", type=Path, nargs="+", help="checkpoints in float32")
     parser.add_argument("--names", nargs="+", help="what they are called in the table")
-    parser.add_argument("--text", type=Path, required=True)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--text", type=Path)
+    what.add_argument("--recipe", type=Path)
     parser.add_argument("--tokens", type=int, default=16 * WINDOW, help="of the text, at most")
     parser.add_argument("--output", type=Path, default=RESULTS / "parity.json")
     options = parser.parse_args()
     console, rows = Console(stderr=True), []
-    text = options.text.read_text()
+    text = options.text.read_text() if options.text else questions(options.recipe, options.models[0])
     for model, name in zip(options.models, options.names or map(str, options.models), strict=True):
         for numbers in NUMBERS:
             rows.append({"model": name, "numbers": numbers, **compared(model, numbers, text, options.tokens)})
             console.print(rows[-1], highlight=False)
     print(table(save(options.output, {"window": WINDOW, "rows": rows})))
+
+
+def questions(recipe: Path, model: Path) -> str:
+    """The recipe's test questions as a model is asked them, each with its answer."""
+    task, tokenizer = load_task(load_recipe(recipe).task), load_tokenizer(model)
+    end = tokenizer.eos_token
+    parts = [render_prompt(tokenizer, each) + render_answer(tokenizer, each.answer) + end for each in task.test]
+    return "\n".join(parts)
 
 
 def compared(model: Path, numbers: str, text: str, most: int) -> dict[str, Any]:

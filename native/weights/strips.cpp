@@ -136,7 +136,7 @@ int64_t write_entries(Tile rows, const std::vector<Span>& spans, int64_t cols, c
     starts[static_cast<size_t>(step) * form.parts() + part] = static_cast<uint16_t>(start);
   };
   const auto put = [&](int64_t step, size_t r, size_t i, int64_t start, const Entry& nonzero) {
-    const auto half = static_cast<size_t>(step % form.steps()), slot = r * kTake + i, strip = slot / kStripSlots;
+    const size_t half = static_cast<size_t>(step % form.steps()), slot = r * kTake + i, strip = slot / kStripSlots;
     uint8_t* entry = entries + step / form.steps() * form.bytes();
     const auto column = static_cast<unsigned>(nonzero.col - start);
     if (form.nibbles) {
