@@ -192,6 +192,7 @@ TABLES = {
     "longer, verdicts": Table(evidence.after_longer, ("evidence_longer", "pareto_longer")),
     "patterns": Table(patterns.table, ("patterns",)),
     "parity": Table(parity.table, ("parity",)),
+    "parity, questions": Table(parity.table, ("parity_task",)),
     "one shot": Table(one_shot.table, ("one_shot",)),
     "patterns, tuned": Table(tuned_patterns.table, ("tuned_patterns",)),
     "evidence, verdicts": Table(evidence.verdicts, ("evidence_short", "pareto")),

@@ -26,6 +26,7 @@ PATTERNS = {  # by level, the freest first
     0.75: (FREE, "16:64", "adaptive", "4:16", "2:8"),
     0.5: (FREE, "32:64", "adaptive", "8:16", "4:8"),
 }
+TEACHER = {"method": "–", "level": 0.0, "pattern": "dense teacher"}
 METHODS: tuple[Pruner, ...] = ("sparsegpt", "alps")
 
 
@@ -35,16 +36,23 @@ class OneShot(FeatureLoss):
     name = "one_shot"
 
     def ask_pruned(self, method: Pruner, level: float, pattern: str) -> None:
-        """Ask what a pruner leaves, in int8; nothing where that is not made and may not be."""
+        """Ask what a pruner leaves, in int8."""
         stage = self.pruned_only(method, level, pattern)
+        self._ask(stage, {"method": method, "level": level, "pattern": pattern})
+
+    def ask_teacher(self) -> None:
+        """Ask the model that all are made of, in bfloat16."""
+        self._ask(self.stages.pack("packed/teacher", self.teacher, self.recipe.pack), dict(TEACHER))
+
+    def _ask(self, stage: Stage, about: dict[str, Any]) -> None:
+        """Add a row, unless the model is not made and may not be."""
         if stage in self.stages.missing():
             if not self.train:
                 return
             self.stages.carry_out()
         found = answer(self.kept, stage, self.splits["validation"], self.recipe.compare.max_new_tokens, self.console)
-        self.rows.append({"method": method, "level": level, "pattern": pattern, **without_replies(found)})
-        share = found["right"] / found["samples"]
-        self.console.print(f"{method}, {level:.0%} zeros, {pattern}: {share:.1%} right", highlight=False)
+        self.rows.append({**about, **without_replies(found)})
+        self.console.print(f"{stage.name}: {found['right'] / found['samples']:.1%} right", highlight=False)
         self.save()
 
     def pruned_only(self, method: Pruner, level: float, pattern: str) -> Stage:
@@ -70,6 +78,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("out/feature-loss"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     experiment = OneShot(parser.parse_args())
+    experiment.ask_teacher()
     for level, patterns in PATTERNS.items():
         for method in METHODS:
             for pattern in patterns:

@@ -2,6 +2,7 @@
 
     pip install ziglang
     python -m tests.native.cross [aarch64-macos x86_64-macos x86_64-windows-gnu]
+    python -m tests.native.cross --check aarch64-macos    # only what the compiler says: types differ from Linux's
 
 Python's headers are this system's, on Windows with a pyconfig.h of its own; the functions of Python that are missing
 are taken to be in its DLL. Leaves build/cross/TARGET/_native.so or .pyd.
@@ -51,26 +52,30 @@ WINDOWS_CONFIG = """
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("targets", nargs="*", default=TARGETS)
-    for target in parser.parse_args().targets:
-        print(f"{target}: {build(target)}")
+    parser.add_argument("--check", action="store_true", help="write no code and link nothing")
+    options = parser.parse_args()
+    for target in options.targets:
+        if options.check:
+            check(target)
+        print(f"{target}: {'compiles' if options.check else build(target)}")
+
+
+def check(target: str) -> None:
+    """Compile every source and keep nothing; one that does not compile ends the process."""
+    folder, commands = commands_for(target)
+
+    def checked(command: list[str]) -> None:
+        done = subprocess.run([*ZIG, "c++", "-target", target, "-fsyntax-only", *command[1:]], cwd=folder, check=False)
+        if done.returncode:
+            sys.exit(f"{target}: {command[-1]} does not compile")
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(checked, commands))
 
 
 def build(target: str) -> Path:
     """The module for a target."""
-    folder = ROOT / "build" / "cross" / target
-    is_arm = target.startswith("aarch64")
-    options = [f"-DCUTWORK_X86={'OFF' if is_arm else 'ON'}", f"-DCUTWORK_NEON={'ON' if is_arm else 'OFF'}"]
-    python = [f"-DPython_EXECUTABLE={sys.executable}", f"-DPython_ROOT_DIR={sys.prefix}"]
-    configure = ["cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", *options, *python]
-    subprocess.run(configure, check=True, capture_output=True)
-    entries = json.loads((folder / "compile_commands.json").read_text())
-    commands = [shlex.split(entry["command"]) for entry in entries]
-    commands = [[for_zig(word) for word in command if word not in ONLY_LINUX] for command in commands]
-    if "windows" in target:
-        headers, own = sysconfig.get_path("include"), folder / "python"
-        shutil.copytree(headers, own, dirs_exist_ok=True)
-        (own / "pyconfig.h").write_text(WINDOWS_CONFIG)
-        commands = [[str(own) if word == headers else word for word in command] for command in commands]
+    folder, commands = commands_for(target)
 
     def compiled(command: list[str]) -> Path:
         output = folder / command[command.index("-o") + 1]
@@ -87,6 +92,25 @@ def build(target: str) -> Path:
     if "windows" in target:
         return link(target, [*objects, python_library(folder, objects)], folder / "_native.pyd")
     return link(target, [*objects, "-undefined", "dynamic_lookup"], folder / "_native.so")
+
+
+def commands_for(target: str) -> tuple[Path, list[list[str]]]:
+    """The folder of a target, and what compiles each source into it."""
+    folder = ROOT / "build" / "cross" / target
+    is_arm = target.startswith("aarch64")
+    options = [f"-DCUTWORK_X86={'OFF' if is_arm else 'ON'}", f"-DCUTWORK_NEON={'ON' if is_arm else 'OFF'}"]
+    python = [f"-DPython_EXECUTABLE={sys.executable}", f"-DPython_ROOT_DIR={sys.prefix}"]
+    configure = ["cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", *options, *python]
+    subprocess.run(configure, check=True, capture_output=True)
+    entries = json.loads((folder / "compile_commands.json").read_text())
+    commands = [shlex.split(entry["command"]) for entry in entries]
+    commands = [[for_zig(word) for word in command if word not in ONLY_LINUX] for command in commands]
+    if "windows" in target:
+        headers, own = sysconfig.get_path("include"), folder / "python"
+        shutil.copytree(headers, own, dirs_exist_ok=True)
+        (own / "pyconfig.h").write_text(WINDOWS_CONFIG)
+        commands = [[str(own) if word == headers else word for word in command] for command in commands]
+    return folder, commands
 
 
 def for_zig(word: str) -> str:
