@@ -53,7 +53,7 @@ WINDOWS_CONFIG = """
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("targets", nargs="*", default=TARGETS)
-    parser.add_argument("--check", action="store_true", help="write no code and link nothing")
+    parser.add_argument("--check", action="store_true", help="compile only, link and keep nothing")
     options = parser.parse_args()
     for target in options.targets:
         if options.check:
