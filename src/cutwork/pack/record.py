@@ -75,7 +75,8 @@ def break_even(dtype: DType) -> float:
     """The fraction of zeros from which a bitmask is smaller than the dense weight: its bit per weight has to be saved.
 
     From there on it is faster to decode with, too, where kernels are as fast as memory in either encoding: by the cost
-    model's constants for AVX-512 with VBMI2 within 2% of zeros, for every dtype. Elsewhere it is a saving of memory.
+    model's constants for AVX-512 with VBMI2 within 2% of zeros, for every dtype where threads share the memory, but not
+    for one thread's int4. Elsewhere it is a saving of memory.
     """
     bits = 4 if dtype == "i4" else 8 * ARRAY_DTYPE[dtype].itemsize
     return 1 / bits

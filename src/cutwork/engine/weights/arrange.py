@@ -36,7 +36,7 @@ _PROMPT = 512  # tokens
 # By tokens at a time, as far as there may be so many sequences: of dense's speed, below which zeros cost time. Of 16
 # sequences a bitmask of int8, which goes through prompts twice as fast, may cost a little: where there is memory it is
 # reordered, and that is over.
-_EVEN = {1: 0.95, 4: 0.95, 16: 0.85, _PROMPT: 0.95}
+_EVEN = {1: 1.0, 4: 0.95, 16: 0.85, _PROMPT: 0.95}
 
 
 def told(layout: Layout, isa: str, together: int) -> str:
