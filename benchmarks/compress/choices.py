@@ -44,6 +44,7 @@ from cutwork.run.stages import Stage, sample_digest
 from cutwork.tasks.load import load_task
 
 UNIFORM = ("dense w8a8", "dense w4a16", "50 w8a8", "70 w8a8", "60 w4a16", "4:16 w4a16", "8:16 w4a16", "60 bf16")
+HEAD_INT8 = "dense w8a8"  # where nothing else is said
 COLOURS = dict(
     zip(
         (*ALLOWED, "uniform", "OWL"),
@@ -65,13 +66,14 @@ class Entry:
     @property
     def folder(self) -> str:
         """Where it is made."""
-        return f"{self.kind}/{self.name}".replace(" ", "-").replace(":", "-")
+        return f"{self.kind}/{self.name}".replace(",", "").replace(" ", "-").replace(":", "-")
 
 
 def entries(shop: Workshop, points: int, uniform: Sequence[str] = UNIFORM, also: Sequence[int] = ()) -> list[Entry]:
-    """So many of each frontier, spread over its speeds, and the uniform ones, with int8 in the head.
+    """So many of each frontier, spread over its speeds, and the uniform ones.
 
-    also: further places on the frontier of zeros and bits, which has 16.
+    uniform: candidates, with int8 in the head or with what they say: "4:16 w4a16, head dense w4a16". also: further
+    places on the frontier of zeros and bits, which has 16.
     """
     found = []
     for kind, choices in frontiers(shop.menu).items():
@@ -79,10 +81,11 @@ def entries(shop: Workshop, points: int, uniform: Sequence[str] = UNIFORM, also:
         if kind == next(iter(ALLOWED)):
             places = sorted({*places, *(place for place in also if place < len(choices))})
         found += [_entry(shop, kind, f"{choices[i].speedup:.2f}x", choices[i]) for i in places]
-    for candidate in uniform:
-        found.append(_entry(shop, "uniform", candidate, shop.menu.uniform(candidate, "dense w8a8")))
+    for name in uniform:
+        candidate, _, head = name.partition(", head ")
+        found.append(_entry(shop, "uniform", name, shop.menu.uniform(candidate, head or HEAD_INT8)))
     for candidate in ("50 w8a8", "70 w8a8"):
-        even = _entry(shop, "OWL", candidate, shop.menu.uniform(candidate, "dense w8a8"))
+        even = _entry(shop, "OWL", candidate, shop.menu.uniform(candidate, HEAD_INT8))
         prune = {"modules": {}, "patterns": {}, "rates": "owl", "sparsity": float(candidate[:2]) / 100}
         recipe = even.recipe.model_copy(update={"prune": even.recipe.prune.model_copy(update=prune)})
         found.append(Entry("OWL", candidate, even.choice, recipe))
@@ -273,7 +276,9 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=4, help="of each frontier")
     parser.add_argument("--also", type=int, nargs="+", default=[], help="more places on the frontier of zeros and bits")
     parser.add_argument("--kinds", nargs="+", default=list(COLOURS), choices=list(COLOURS))
-    parser.add_argument("--uniform", nargs="+", default=UNIFORM, help="candidates that every linear takes alike")
+    parser.add_argument(
+        "--uniform", nargs="+", default=UNIFORM, help="every linear's candidate, or both: '50 w8a8, head dense w4a16'"
+    )
     parser.add_argument("--most", type=int, help="stop after so many choices that were not there before")
     parser.add_argument("--seed", type=int, help="of all that draws, as promises have it, instead of the recipe's")
     parser.add_argument("--samples", type=int, default=32, help="test samples of which KL is measured")

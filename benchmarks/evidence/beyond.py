@@ -16,10 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from benchmarks.common.results import RESULTS
 from benchmarks.evidence.answers import answer
 from benchmarks.evidence.designs import SEEDS
-from benchmarks.evidence.feature_loss import BOTH, NOT_CLIPPED, STEPS, VARIANTS, FeatureLoss, Phase, paired
+from benchmarks.evidence.feature_loss import BOTH, NOT_CLIPPED, STEPS, VARIANTS, FeatureLoss, Phase, arguments, paired
 from benchmarks.evidence.new_numbers import points, shares
 from benchmarks.evidence.statistics import right_share
 from cutwork.recipe import Losses, QuantizeSettings, TuneSettings
@@ -155,11 +154,8 @@ class Beyond(FeatureLoss):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", choices=SEEDS, default=list(SEEDS))
-    parser.add_argument("--finished", action="store_true", help="train nothing; report what is there")
-    parser.add_argument("--output", type=Path, default=Path("out/feature-loss"))
-    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     experiment = Beyond(options)
     for seed in options.seeds:

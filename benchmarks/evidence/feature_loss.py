@@ -152,13 +152,17 @@ class FeatureLoss:
         return "" if pattern == self.own_pattern else f"{pattern.replace(':', 'of')}-"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--finished", action="store_true", help="train nothing; report what is there")
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """Of an experiment with these models: where they are, and where its results go."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--finished", action="store_true", help="train and prune nothing; report what is there")
     parser.add_argument("--output", type=Path, default=Path("out/feature-loss"))
     parser.add_argument("--results", type=Path, default=RESULTS)
-    options = parser.parse_args()
-    experiment = FeatureLoss(options)
+    return parser
+
+
+def main() -> None:
+    experiment = FeatureLoss(arguments(__doc__).parse_args())
     for variant in VARIANTS:
         experiment.ask(variant, SEEDS[0], "validation")
     if len(experiment.rows) == len(VARIANTS):

@@ -7,14 +7,12 @@ On the teacher and task of `benchmarks.evidence.feature_loss`, in whose output i
 announces: int8, one seed, the validation questions. Leaves one_shot.json in results/.
 """
 
-import argparse
-from pathlib import Path
 from typing import Any
 
-from benchmarks.common.results import RESULTS, save
+from benchmarks.common.results import save
 from benchmarks.evidence.answers import answer, without_replies
 from benchmarks.evidence.designs import SEEDS
-from benchmarks.evidence.feature_loss import FeatureLoss
+from benchmarks.evidence.feature_loss import FeatureLoss, arguments
 from benchmarks.evidence.new_numbers import points
 from benchmarks.evidence.statistics import mcnemar, paired_bootstrap, unpacked
 from cutwork.measure.interval import wilson
@@ -73,11 +71,7 @@ class OneShot(FeatureLoss):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--finished", action="store_true", help="prune nothing; report what is there")
-    parser.add_argument("--output", type=Path, default=Path("out/feature-loss"))
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    experiment = OneShot(parser.parse_args())
+    experiment = OneShot(arguments(__doc__).parse_args())
     experiment.ask_teacher()
     for level, patterns in PATTERNS.items():
         for method in METHODS:

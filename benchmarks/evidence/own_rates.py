@@ -8,14 +8,11 @@ announces: rates are doubled or halved while that helps on the validation questi
 its best one is then asked the test, three seeds, once. Leaves own_rates.json in results/.
 """
 
-import argparse
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
-from benchmarks.common.results import RESULTS
 from benchmarks.evidence.designs import SEEDS
-from benchmarks.evidence.feature_loss import BOTH, CE, NOT_CLIPPED, RATE, FeatureLoss, Phase, paired
+from benchmarks.evidence.feature_loss import BOTH, CE, NOT_CLIPPED, RATE, FeatureLoss, Phase, arguments, paired
 from benchmarks.evidence.new_numbers import points, shares
 from benchmarks.evidence.report import told
 from benchmarks.evidence.statistics import right_share
@@ -75,11 +72,7 @@ def climb(right: Callable[[float], int | None], rates: Sequence[float], start: f
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--finished", action="store_true", help="train nothing; report what is there")
-    parser.add_argument("--output", type=Path, default=Path("out/feature-loss"))
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    experiment = OwnRates(parser.parse_args())
+    experiment = OwnRates(arguments(__doc__).parse_args())
     best = {kind: climb(lambda rate, kind=kind: experiment.right(kind, rate), RATES, RATE) for kind in KINDS}
     if None not in best.values():
         for seed in SEEDS:

@@ -8,13 +8,10 @@ As docs/experiments.md announces: every pattern is asked the test once, in int8.
 results/.
 """
 
-import argparse
-from pathlib import Path
 from typing import Any
 
-from benchmarks.common.results import RESULTS
 from benchmarks.evidence.designs import SEEDS
-from benchmarks.evidence.feature_loss import NOT_CLIPPED, FeatureLoss, paired
+from benchmarks.evidence.feature_loss import NOT_CLIPPED, FeatureLoss, arguments, paired
 from benchmarks.evidence.new_numbers import points, shares
 from benchmarks.evidence.report import at_most_below, told
 from benchmarks.evidence.statistics import right_share
@@ -31,11 +28,7 @@ class TunedPatterns(FeatureLoss):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--finished", action="store_true", help="train nothing; report what is there")
-    parser.add_argument("--output", type=Path, default=Path("out/feature-loss"))
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    experiment = TunedPatterns(parser.parse_args())
+    experiment = TunedPatterns(arguments(__doc__).parse_args())
     for pattern in PATTERNS:
         for seed in SEEDS:
             experiment.ask(NOT_CLIPPED, seed, "test", pattern)
