@@ -144,6 +144,7 @@ TABLES = {
     "builds, reordered": Table(builds.table, ("builds_reordered",)),
     "builds, int4": Table(builds.table, ("builds_int4",)),
     "builds, int4, older": Table(builds.table, ("builds_int4_older",)),
+    "builds, fetched": Table(builds.table, ("builds_fetch",)),
     "arm loops": Table(arm_loops.table, ("arm_loops",)),
     "empty slots": Table(empty_slots.table, ("empty_slots",)),
     "builds, uneven": Table(builds.table, ("builds_uneven",)),

@@ -58,6 +58,7 @@ double lookup(const Isa& isa, const Shape& shape, int64_t tokens) {
   if (shape.form == SlotForm::wide) return blocks ? 1.25 : 1.6;
   if (shape.dtype == DType::i8) return blocks && tiles && tokens >= 4 ? 0.5 : 1;
   if (tiles) return 1;
+  if (tokens == 1) return blocks ? 5 : 2.5;
   if (!blocks) return 1.2;
   return tokens <= 4 ? 1.6 : 1.25;
 }
