@@ -39,6 +39,7 @@ from benchmarks.engine import (
 )
 from benchmarks.engine import load as loading
 from benchmarks.evidence import (
+    beyond,
     feature_loss,
     new_losses,
     new_numbers,
@@ -196,6 +197,7 @@ TABLES = {
     "parity, questions": Table(parity.table, ("parity_task",)),
     "one shot": Table(one_shot.table, ("one_shot",)),
     "patterns, tuned": Table(tuned_patterns.table, ("tuned_patterns",)),
+    "beyond": Table(beyond.table, ("beyond",)),
     "evidence, verdicts": Table(evidence.verdicts, ("evidence_short", "pareto")),
     "pareto": Table(pareto.table, ("pareto",)),
     "longer, pareto": Table(pareto.table, ("pareto_longer",)),
