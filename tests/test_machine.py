@@ -40,6 +40,13 @@ def test_generations(vendor: str, family: int, model: int, stepping: int, genera
     assert str(found) == f"Some Chip ({generation})"
 
 
+def test_amx_tells_more_than_a_models_number() -> None:
+    claimed = cpuinfo("GenuineIntel", 6, 0xA7, 1)
+    assert processor(claimed).generation == "Rocket Lake"
+    assert processor(f"{claimed}flags : avx512f amx_int8 amx_tile\n").generation == "Sapphire Rapids or later"
+    assert processor(cpuinfo("GenuineIntel", 6, 0xAD, 1) + "flags : amx_int8\n").generation == "Granite Rapids"
+
+
 def test_arm_tells_its_part() -> None:
     found = processor("processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd40\n")
     assert (found.vendor, found.generation) == ("ARM", "Neoverse V1")

@@ -4,8 +4,8 @@
     python -m benchmarks.engine.default_costs --write [--isa avx2] [--only "slots"] [--rounds 3]
 
 On a quiet machine, half a minute for each instruction set and round; then `make native` builds the module anew. Zen 3
-and 4 write zen4.h, all other processors defaults.h, which holds the costs of Zen 5 and of all that have none of their
-own.
+and 4 write zen4.h, Intel's intel.h, all other processors defaults.h, which holds the costs of Zen 5 and of all that
+have none of their own.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from benchmarks.common.provenance import ROOT
 from cutwork import _native
 from cutwork.machine import processor
 
-DEFAULTS, ZEN4 = (ROOT / "native" / "cost" / name for name in ("defaults.h", "zen4.h"))
+DEFAULTS, ZEN4, INTEL = (ROOT / "native" / "cost" / name for name in ("defaults.h", "zen4.h", "intel.h"))
 LINE = re.compile(
     r'    \{"(?P<isa>\w+)", Algorithm::(?P<kernel>\w+), Encoding::(?P<encoding>\w+), DType::(?P<dtype>\w+),'
     r" \{(?P<costs>[^}]*)\}\},"
@@ -48,7 +48,8 @@ def main() -> None:
         for name in rounds[0]
         if options.only in name
     }
-    file = ZEN4 if (processor().vendor, processor().family) == ("AuthenticAMD", 25) else DEFAULTS
+    vendor, family = processor().vendor, processor().family
+    file = ZEN4 if (vendor, family) == ("AuthenticAMD", 25) else INTEL if vendor == "GenuineIntel" else DEFAULTS
     text = file.read_text()
     print(*changes(text, medians), sep="\n")
     if options.write:

@@ -25,7 +25,7 @@ from rich.console import Console
 from benchmarks.common.provenance import ROOT
 from benchmarks.common.results import RESULTS
 from benchmarks.isa import report
-from benchmarks.isa.cells import AVX2, IK, LLAMA, NATIVE, OURS, groups
+from benchmarks.isa.cells import AVX2, AVX512F, IK, LLAMA, NATIVE, OURS, groups
 from benchmarks.isa.llama import Build
 from benchmarks.isa.models import write_models
 from benchmarks.isa.rounds import Bench, stopped
@@ -50,6 +50,7 @@ def main() -> int:
     parser.add_argument("--layers", type=int, default=22)
     parser.add_argument("--llama-cpp", type=Path, metavar="FOLDER", help="llama.cpp, built for this processor")
     parser.add_argument("--llama-cpp-avx2", type=Path, metavar="FOLDER", help="llama.cpp without AVX-512")
+    parser.add_argument("--llama-cpp-avx512f", type=Path, metavar="FOLDER", help="llama.cpp with AVX-512 but not VNNI")
     parser.add_argument("--ik", type=Path, metavar="FOLDER", help="ik_llama.cpp, built for this processor")
     parser.add_argument("--models", type=Path, default=ROOT / "build" / "isa", help="where models are kept")
     parser.add_argument("--stop", type=int, nargs="+", default=[], metavar="PID", help="these stand still meanwhile")
@@ -59,7 +60,12 @@ def main() -> int:
     deadline = time.monotonic() + 60 * options.minutes
     console = Console(soft_wrap=True, highlight=False)
 
-    folders = {(IK, NATIVE): options.ik, (LLAMA, NATIVE): options.llama_cpp, (LLAMA, AVX2): options.llama_cpp_avx2}
+    folders = {
+        (IK, NATIVE): options.ik,
+        (LLAMA, NATIVE): options.llama_cpp,
+        (LLAMA, AVX2): options.llama_cpp_avx2,
+        (LLAMA, AVX512F): options.llama_cpp_avx512f,
+    }
     builds = {key: Build(key[0], folder.resolve()) for key, folder in folders.items() if folder}
     for build in builds.values():
         if problem := build.missing():

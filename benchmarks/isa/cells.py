@@ -12,8 +12,8 @@ OURS = tuple(f"{dtype} {zeros}" for dtype in DTYPES for zeros in ZEROS)
 UNEVEN = ("int8 75% uneven", "int8 90% uneven")  # anywhere, in some rows more than in others, as real masks are
 KINDS = ("Q4_0", "Q4_K_M", "Q8_0")  # of ggml
 CUTWORK, LLAMA, IK = "cutwork", "llama.cpp", "ik_llama.cpp"
-NATIVE, AVX2 = "native", "avx2"  # what a peer is built for: all that this processor has, or no AVX-512
-BUILDS = ((IK, NATIVE), (LLAMA, NATIVE), (LLAMA, AVX2))
+NATIVE, AVX2, AVX512F = "native", "avx2", "avx512f"  # what a peer is built for; native: all that this processor has
+BUILDS = ((IK, NATIVE), (LLAMA, NATIVE), (LLAMA, AVX2), (LLAMA, AVX512F))
 
 # What the targets compare comes first: of the best set and of AVX2, and peers.
 _FIRST = ("int8 dense", "int8 4:16", "int4 dense", "int4 4:16", "int8 75%", "int4 75%", "int8 90%", "int4 90%")

@@ -94,12 +94,12 @@ or not finite.)")
       .def(
           "work",
           [](const Costs& self, const std::string& kernel, const std::string& encoding, const std::string& dtype,
-             int64_t rows, int64_t cols, int64_t nonzeros, int64_t tokens) {
-            const Work work = self.work(parse_shape(encoding, dtype, rows, cols, nonzeros, 0),
+             int64_t rows, int64_t cols, int64_t nonzeros, int64_t tokens, const std::string& form) {
+            const Work work = self.work(parse_shape(encoding, dtype, rows, cols, nonzeros, 0, parse_form(form)),
                                         parse_algorithm(kernel.c_str()), tokens);
             return Constants(work.positions, work.nonzeros, work.products, work.listed, work.outputs);
           },
-          "kernel"_a, "encoding"_a, "dtype"_a, "rows"_a, "cols"_a, "nonzeros"_a, "tokens"_a,
+          "kernel"_a, "encoding"_a, "dtype"_a, "rows"_a, "cols"_a, "nonzeros"_a, "tokens"_a, "form"_a = "tiles",
           "What the kernel's constants multiply, in their order.")
       .def(
           "seconds",

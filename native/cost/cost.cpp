@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "cost/defaults.h"
+#include "cost/intel.h"
 #include "cost/zen4.h"
 #include "kernels/tuning.h"
 #include "weights/weight.h"
@@ -54,13 +55,22 @@ std::string kernel_name(Algorithm algorithm, Encoding encoding, DType dtype) {
 // or more where few tokens wait for memory as well.
 double lookup(const Isa& isa, const Shape& shape, int64_t tokens) {
   if (shape.encoding != Encoding::slots) return 1;
-  const bool blocks = std::string(isa.name) == "avx512", tiles = shape.form == SlotForm::tiles;
+  const bool blocks = isa.name == std::string("avx512") || isa.name == std::string("amx"),
+             tiles = shape.form == SlotForm::tiles;
   if (shape.form == SlotForm::wide) return blocks ? 1.25 : 1.6;
   if (shape.dtype == DType::i8) return blocks && tiles && tokens >= 4 ? 0.5 : 1;
   if (tiles) return 1;
   if (tokens == 1) return blocks ? 5 : 2.5;
   if (!blocks) return 1.2;
   return tokens <= 4 ? 1.6 : 1.25;
+}
+
+// What writing a slot out takes, of the time of one of the form whose costs were measured: those of a tile, which begin
+// where lines do, take half as long as those of strips, and wide ones are written twice.
+double writing(const Shape& shape) {
+  if (shape.encoding != Encoding::slots) return 1;
+  const double own = shape.form == SlotForm::tiles ? 0.5 : shape.form == SlotForm::strips ? 1 : 2;
+  return shape.dtype == DType::i4 ? 2 * own : own;
 }
 
 // Of 128 slots, with where the windows of strips start; those of tiles may be even and need not be read.
@@ -122,7 +132,7 @@ Costs::Costs(const Isa& isa) : isa_(&isa) {
     for (const DefaultCost& each : costs)
       if (each.isa == name) costs_[kernel_index(each.algorithm, each.encoding, each.dtype)] = each.cost;
   };
-  const bool zen4 = amd_family() == kZen3And4;
+  const bool zen4 = amd_family() == kZen3And4, intel = is_intel();
   for (const Likeness& each : kLikenesses)
     if (std::string(each.isa) == isa.name) {
       take(each.like, kDefaultCosts);
@@ -130,7 +140,8 @@ Costs::Costs(const Isa& isa) : isa_(&isa) {
     }
   take(isa.name, kDefaultCosts);
   if (zen4 || std::string(isa.name) == kZen4Alone) take(isa.name, kZen4Costs);
-  one_thread = zen4 ? kZen4Bandwidth : kDefaultBandwidth;
+  if (intel || std::string(isa.name) == kIntelAlone) take(isa.name, kIntelCosts);
+  one_thread = zen4 ? kZen4Bandwidth : intel ? kIntelBandwidth : kDefaultBandwidth;
   all_threads = kAllThreads * one_thread;
 }
 
@@ -171,7 +182,8 @@ Work Costs::work(const Shape& shape, Algorithm algorithm, int64_t tokens) const 
   const double positions = static_cast<double>(shape.rows) * static_cast<double>(shape.cols);
   const auto nonzeros = static_cast<double>(shape.nonzeros);
   const double times = passes(shape, algorithm, tokens), each = lookup(*isa_, shape, tokens);
-  return {times * positions, times * nonzeros, multiplied * (skipping ? each * nonzeros : positions),
+  const double written = algorithm == Algorithm::gemm ? writing(shape) * nonzeros : nonzeros;
+  return {times * positions, times * written, multiplied * (skipping ? each * nonzeros : positions),
           skipping ? multiplied * positions : 0, multiplied * static_cast<double>(shape.rows)};
 }
 

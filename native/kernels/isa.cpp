@@ -6,6 +6,10 @@
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #elif defined(__aarch64__) && defined(__APPLE__)
@@ -62,11 +66,24 @@ constexpr FeatureBit kFeatureBits[] = {
     {kAvx512vpopcntdq, 7, 0, 2, bit_AVX512VPOPCNTDQ},
     {kAvx512bf16, 7, 1, 0, 1u << 5},
     {kAvxVnni, 7, 1, 0, 1u << 4},
+    {kAmxInt8, 7, 0, 3, 1u << 25},
 };
 constexpr Features kYmm =
     kFma | kAvx | kF16c | kAvx2 | kAvxVnni;  // of these the wider registers are of no use unless saved
 constexpr Features kZmm = kAvx512f | kAvx512bw | kAvx512dq | kAvx512vl | kAvx512vbmi | kAvx512vbmi2 | kAvx512vnni |
                           kAvx512vpopcntdq | kAvx512bf16;
+
+// Whether this process may use the tile registers, which Linux saves only for who has asked (since 5.16).
+bool tiles_are_saved(uint64_t saved) {
+  constexpr uint64_t kTileState = 0x60000;
+  if ((saved & kTileState) != kTileState) return false;
+#ifdef __linux__
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
 
 // What the processor has, and the system's consent to save the registers.
 Features detect() {
@@ -83,6 +100,7 @@ Features detect() {
   constexpr uint64_t kYmmState = 0x6, kZmmState = 0xe6;
   if ((saved & kYmmState) != kYmmState) found &= ~(kYmm | kZmm);
   if ((saved & kZmmState) != kZmmState) found &= ~kZmm;
+  if ((found & kAmxInt8) != 0 && !tiles_are_saved(saved)) found &= ~kAmxInt8;
   return found;
 }
 #elif defined(__aarch64__) && defined(__linux__)

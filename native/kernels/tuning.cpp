@@ -6,16 +6,34 @@
 
 namespace cutwork {
 
-unsigned amd_family() {
 #if defined(__x86_64__) || defined(__i386__)
+namespace {
+
+bool made_by(unsigned ebx, unsigned ecx, unsigned edx) {
   unsigned a, b, c, d;
-  if (!__get_cpuid(0, &a, &b, &c, &d) || b != signature_AMD_ebx || c != signature_AMD_ecx || d != signature_AMD_edx)
-    return 0;
-  return __get_cpuid(1, &a, &b, &c, &d) ? (a >> 8 & 0xf) + (a >> 20 & 0xff) : 0;
-#else
-  return 0;
-#endif
+  return __get_cpuid(0, &a, &b, &c, &d) && b == ebx && c == ecx && d == edx;
 }
+
+}  // namespace
+
+unsigned amd_family() {
+  unsigned a, b, c, d;
+  if (!made_by(signature_AMD_ebx, signature_AMD_ecx, signature_AMD_edx) || !__get_cpuid(1, &a, &b, &c, &d)) return 0;
+  return (a >> 8 & 0xf) + (a >> 20 & 0xff);
+}
+
+bool is_intel() {
+  return made_by(signature_INTEL_ebx, signature_INTEL_ecx, signature_INTEL_edx);
+}
+#else
+unsigned amd_family() {
+  return 0;
+}
+
+bool is_intel() {
+  return false;
+}
+#endif
 
 namespace {
 

@@ -16,5 +16,6 @@ extern const Tuning tuning;
 // AMD's family of this processor, 0 of other makers'. Zen 3 and 4 are one.
 constexpr unsigned kZen3And4 = 0x19, kZen5 = 0x1a;
 unsigned amd_family();
+bool is_intel();
 
 }  // namespace cutwork

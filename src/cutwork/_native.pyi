@@ -152,7 +152,7 @@ class Costs:
     @property
     def isa(self) -> str: ...
 
-    def work(self, kernel: str, encoding: str, dtype: str, rows: int, cols: int, nonzeros: int, tokens: int) -> tuple[float, float, float, float, float]:
+    def work(self, kernel: str, encoding: str, dtype: str, rows: int, cols: int, nonzeros: int, tokens: int, form: str = 'tiles') -> tuple[float, float, float, float, float]:
         """What the kernel's constants multiply, in their order."""
 
     def seconds(self, kernel: str, encoding: str, dtype: str, rows: int, cols: int, nonzeros: int, tokens: int, threads: int = 1, reordered: int = 0, form: str = 'tiles') -> float:

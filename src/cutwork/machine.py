@@ -39,6 +39,7 @@ _INTEL = {
     "Granite Rapids": (0xAD, 0xAE),
     "Sierra Forest": (0xAF,),
 }
+_WITH_AMX = ("Sapphire Rapids", "Emerald Rapids", "Granite Rapids")
 _ARM = {0xD0C: "Neoverse N1", 0xD40: "Neoverse V1", 0xD49: "Neoverse N2", 0xD4F: "Neoverse V2", 0xD84: "Neoverse V3"}
 
 
@@ -51,6 +52,7 @@ class Processor:
     family: int = 0
     model: int = 0  # on ARM the part
     stepping: int = 0
+    amx: bool = False  # whether it multiplies matrices of bytes, which hypervisors tell more truly than the model
 
     @property
     def generation(self) -> str:
@@ -64,6 +66,8 @@ class Processor:
                 known = "Cooper Lake" if self.stepping >= 10 else "Cascade Lake" if self.stepping >= 5 else "Skylake-SP"
             else:
                 known = next((name for name, models in _INTEL.items() if self.model in models), None)
+                if self.amx and known not in _WITH_AMX:  # as some clouds give theirs an older model's number
+                    known = f"{_WITH_AMX[0]} or later"
         elif self.vendor == "ARM":
             known = _ARM.get(self.model)
         return known or (f"family {self.family}, model {self.model}" if self.vendor else "")
@@ -87,7 +91,10 @@ def processor(cpuinfo: str | None = None) -> Processor:
     return Processor(
         fields.get("model name") or platform.processor() or platform.machine(),
         fields.get("vendor_id", ""),
-        *(_number(fields.get(key)) for key in ("cpu family", "model", "stepping")),
+        family=_number(fields.get("cpu family")),
+        model=_number(fields.get("model")),
+        stepping=_number(fields.get("stepping")),
+        amx="amx_int8" in fields.get("flags", "").split(),
     )
 
 

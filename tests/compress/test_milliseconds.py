@@ -67,7 +67,7 @@ def test_candidates_that_do_not_fit_have_no_price(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("purpose", ["prefill", "batch16"])
-@pytest.mark.skipif(native().isa() != "avx512", reason="no kernel for reordered weights")
+@pytest.mark.skipif(native().isa() not in ("amx", "avx512"), reason="no kernel for reordered weights")
 def test_where_much_comes_at_once_weights_are_as_the_server_reorders_them(purpose: Purpose, tmp_path: Path) -> None:
     llama(hidden_size=512, intermediate_size=1024, num_hidden_layers=1).save_pretrained(tmp_path)
     one, many = (measured(tmp_path, *SPARSE[:1], purpose=each).linears for each in ("decode", purpose))

@@ -125,7 +125,7 @@ def test_prompts_count_too() -> None:
             "gemm bitmask i8": (20.0, 0.0, 1.0, 0.0, 0.0),
             "slots slots i8": (0.0, 10.0, slow, 0.0, 0.0),
         }
-        costs = _native.Costs(constants, (1e12, 1e12), ISAS[0])
+        costs = _native.Costs(constants, (1e12, 1e12), ISAS[-1])
         assert Arrangement.of({"w": sparse(0.75)}, costs, 1, together=1, budget=1 << 30).layouts.get("w") == wanted
 
 

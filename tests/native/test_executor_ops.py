@@ -20,7 +20,7 @@ def multiplies_bf16(isa):
     if isa in ("neondot", "neoni8mm") and sys.platform == "linux":
         hwcap2, bf16 = 26, 1 << 14
         return bool(ctypes.CDLL(None).getauxval(hwcap2) & bf16)
-    return isa == "avx512" and _CPUINFO.exists() and "avx512_bf16" in _CPUINFO.read_text().split()
+    return isa in ("amx", "avx512") and _CPUINFO.exists() and "avx512_bf16" in _CPUINFO.read_text().split()
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def test_attention(isa, heads, kv_heads, head_dim, window, dtype, alibi, cap):
     if pairs:  # a weight errs by at most half a unit of its last of eight bits
         assert np.abs(actual - expected).max() < (2**-9 + 5e-6) * np.abs(v).max()
         return
-    rounded = dtype == "i8" and isa == "avx512"  # queries to 15 bits and weights to 16, to multiply bytes
+    rounded = dtype == "i8" and isa in ("amx", "avx512")  # queries to 15 bits and weights to 16, to multiply bytes
     close(actual, expected, 1e-3 if rounded else 5e-6)
 
 

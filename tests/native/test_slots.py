@@ -40,6 +40,15 @@ def exact(x, codes, scale):
     return sums * (x_scale[:, None] * scale[None])
 
 
+def assert_each_kernel(weight, isa, x, expected):
+    """Of all that multiply slots, and so of what the costs choose."""
+    kernels = weight.kernels(isa)
+    written_out = (weight.dtype == "i8" and isa.startswith("avx512")) or isa == "amx"
+    assert kernels == (["gemm", "slots"] if written_out else ["slots"])
+    for kernel in (*kernels, None):
+        np.testing.assert_array_equal(weight.matmul(x, kernel=kernel, isa=isa), expected)
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("keep", slots.KEEP)
 def test_int8_matches_the_reference_bit_for_bit(isa, keep):
@@ -57,8 +66,7 @@ def test_int8_matches_the_reference_bit_for_bit(isa, keep):
             x = rng.standard_normal((tokens, cols)).astype(np.float32)
             expected = exact(x, codes, scale)
             for weight in written:
-                assert weight.kernels(isa) == ["slots"]
-                np.testing.assert_array_equal(weight.matmul(x, isa=isa), expected)
+                assert_each_kernel(weight, isa, x, expected)
         for weight in written:
             np.testing.assert_array_equal(weight.to_dense(), codes)
             assert weight.nonzeros == np.count_nonzero(codes)
@@ -77,7 +85,7 @@ def test_any_mask_goes_into_slots(isa, density, make):
         assert weight.nonzeros == np.count_nonzero(codes)
         for tokens in (1, 3, 8, 20, 33):
             x = rng.standard_normal((tokens, cols)).astype(np.float32)
-            np.testing.assert_array_equal(weight.matmul(x, isa=isa), exact(x, codes, scale))
+            assert_each_kernel(weight, isa, x, exact(x, codes, scale))
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -94,7 +102,7 @@ def test_an_odd_number_of_steps_ends_where_the_last_began(isa, columns):
         scale = np.ones(len(rows), np.float32)
         weight = make_weight(np.ascontiguousarray(rows), "dense", scale).in_slots()
         for tokens in (1, 4, 8):
-            np.testing.assert_array_equal(weight.matmul(x[:tokens], isa=isa), exact(x[:tokens], rows, scale))
+            assert_each_kernel(weight, isa, x[:tokens], exact(x[:tokens], rows, scale))
 
 
 def slots_per_nonzero(codes):
@@ -147,9 +155,9 @@ def test_int4_matches_the_reference_bit_for_bit(isa, group):
             in_slots(codes, stored, needed, group=group),
         ):
             np.testing.assert_array_equal(weight.to_dense(), codes)
-            for tokens in (1, 3, 8, 9, 20):
+            for tokens in (1, 3, 8, 9, 20, 37):
                 x = rng.standard_normal((tokens, cols)).astype(np.float32)
-                np.testing.assert_array_equal(weight.matmul(x, isa=isa), int4_reference(x, codes, scale, group))
+                assert_each_kernel(weight, isa, x, int4_reference(x, codes, scale, group))
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -169,7 +177,7 @@ def test_any_int4_mask_goes_into_slots(isa, group, density):
             assert weight.nonzeros == np.count_nonzero(codes) and weight.stored >= weight.nonzeros
             for tokens in (1, 3, 8, 20):
                 x = rng.standard_normal((tokens, cols)).astype(np.float32)
-                np.testing.assert_array_equal(weight.matmul(x, isa=isa), int4_reference(x, codes, scale, group))
+                assert_each_kernel(weight, isa, x, int4_reference(x, codes, scale, group))
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -187,7 +195,7 @@ def test_strips_that_are_far_apart_wait_for_each_other(isa, cols):
     np.testing.assert_array_equal(weight.to_dense(), codes)
     for tokens in (1, 4, 17):
         x = rng.standard_normal((tokens, cols)).astype(np.float32)
-        np.testing.assert_array_equal(weight.matmul(x, isa=isa), int4_reference(x, codes, scale, 4096))
+        assert_each_kernel(weight, isa, x, int4_reference(x, codes, scale, 4096))
 
 
 @pytest.mark.parametrize("isa", ISAS)

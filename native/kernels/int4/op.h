@@ -5,6 +5,7 @@
 #include <concepts>
 #include <cstdint>
 
+#include "kernels/products/tiles.h"
 #include "weights/layout.h"
 
 namespace cutwork {
@@ -34,7 +35,7 @@ concept Int4Op =
       { Op::store(y, sums, 1.0f, i) } -> std::same_as<void>;
       // For gemm: the block that registers hold, of 1 or 3 tiles x tokens; a word in memory; four inputs for several
       // words.
-      requires Op::kPanelTiles == 1 || Op::kPanelTiles == 3;
+      requires Op::kPanelTiles == 1 || Op::kPanelTiles == 3 || HasTiles<Op>;
       requires Op::kGemmTokens >= 1;
       { Op::put(line, word) } -> std::same_as<void>;
       { Op::get(line) } -> std::same_as<typename Op::Word>;
@@ -56,5 +57,13 @@ concept Int4PairOp = Int4Op<Op> && Op::kMatrices &&
                        { Op::mac_pair(sums, words, factor) } -> std::same_as<typename Op::PairAcc>;
                        { Op::split(sums, acc, acc) } -> std::same_as<void>;
                      };
+
+// For gemm where instructions multiply whole matrices.
+template <class Op>
+concept Int4TileOp =
+    Int4Op<Op> && HasTiles<Op> && requires(const typename Op::Sums& scales, const int32_t* exact, float* sums) {
+      // sums + float(exact) * scales of a tile's rows, rounded twice.
+      { Op::add_exact(sums, exact, scales) } -> std::same_as<void>;
+    };
 
 }  // namespace cutwork

@@ -5,6 +5,7 @@
 #include <concepts>
 #include <cstdint>
 
+#include "kernels/products/tiles.h"
 #include "weights/layout.h"
 
 namespace cutwork {
@@ -64,9 +65,10 @@ concept GemmOp = requires(const uint64_t* word, const typename Op::Value*& value
   // Columns in one dword of a panel, 4 codes or 1 float; writes transposed vectors as kCols / kDepth parts of lines.
   requires Op::kDepth == 4 || Op::kDepth == 1;
   { Op::write_lines(raws, lines) } -> std::same_as<void>;
-  // The block that registers hold: tiles of kRowTile rows x tokens, at most 3 tiles; vectors per line of a panel.
+  // The block that registers hold: tiles of kRowTile rows x tokens, at most 3 tiles, or more with instructions for
+  // matrices; vectors per line of a panel.
   // Columns of a panel, so many that it stays in cache.
-  requires Op::kPanelTiles >= 1 && Op::kPanelTiles <= 3;
+  requires Op::kPanelTiles >= 1 && (Op::kPanelTiles <= 3 || HasTiles<Op>);
   requires Op::kGemmTokens >= 1 && kRowTile % Op::kVectors == 0;
   requires Op::kPanelCols % kBlockCols == 0;
   // PanelAcc: a vector of sums of rows. Vector `i` of a line, ready for use; one input, in every lane.
@@ -92,6 +94,11 @@ concept PairOp =
       { Op::split(both) } -> std::same_as<void>;
       { Op::join(both) } -> std::same_as<void>;
     };
+
+// For gemm where instructions multiply whole matrices.
+template <class Op>
+concept TileOp = GemmOp<Op> && HasTiles<Op> && Op::kDepth == 4 && Op::kGemmTokens == Op::Tiles::kTokens &&
+                 Op::kPanelCols % Op::Tiles::kCols == 0;
 
 // What spmm_columns.inc makes of a weight's columns, as put_places has to know it.
 struct ColumnsOfBytes {

@@ -14,29 +14,23 @@ namespace {
 
 namespace int4 {
 #include "kernels/int4/ops/avx512.inc"
+using I4 = Expanding;
 }  // namespace int4
 
 namespace linear {
 #include "kernels/linear/ops/avx512.inc"
-#include "kernels/linear/spmm_rows.inc"
+struct I8 : Bytes {
+  using Masked = I8;
+  using Panels = I8;
+};
 }  // namespace linear
 
 namespace slots {
 #include "kernels/slots/ops/avx512.inc"
+using Op = BlockSlots;
 }  // namespace slots
 
-namespace floats {
-#include "kernels/floats/avx512.inc"
-}  // namespace floats
-
-namespace attention {
-using namespace floats;
-#include "kernels/attention/byte_dots.inc"
-using BfloatDots = FloatDots<uint16_t>;
-using CodeDots = ByteDots;
-}  // namespace attention
-
-#include "kernels/set.inc"
+#include "kernels/avx512_set.inc"
 
 }  // namespace
 

@@ -60,4 +60,15 @@ concept BlockLookup = requires(const uint16_t* starts, typename Op::Vector vecto
   { Op::mac_block(acc, vector, vector, vector) } -> std::same_as<typename Op::Acc>;
 };
 
+// Of sets that write slots out as lines of a panel, four columns of kRowTile rows each: adds the codes of a step, of
+// columns from its starts on, to lines of the first columns; and codes of the high nibbles of bytes, signed.
+template <class Op>
+concept WritesOut = requires(typename Op::Vector vector, const uint16_t* starts, char* lines) {
+  { Op::template write<SlotForm::tiles>(vector, vector, starts, lines) } -> std::same_as<void>;
+  { Op::template write<SlotForm::strips>(vector, vector, starts, lines) } -> std::same_as<void>;
+  { Op::code_if(vector, vector) } -> std::same_as<typename Op::Vector>;  // where the second has top bits, else 0
+  { Op::code_unless(vector, vector) } -> std::same_as<typename Op::Vector>;
+  { Op::signed_high(vector) } -> std::same_as<typename Op::Vector>;
+};
+
 }  // namespace cutwork

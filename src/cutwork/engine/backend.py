@@ -216,7 +216,7 @@ class Costs(Protocol):
         """How long a kernel should take."""
 
     def work(
-        self, kernel: str, encoding: str, dtype: str, rows: int, cols: int, nonzeros: int, tokens: int
+        self, kernel: str, encoding: str, dtype: str, rows: int, cols: int, nonzeros: int, tokens: int, form: str = ...
     ) -> Sequence[float]:
         """What the constants are multiplied with."""
 

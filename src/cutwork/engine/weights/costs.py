@@ -172,11 +172,13 @@ def _fit(costs: Costs, kernel: str, weights: Sequence[TimedWeight]) -> tuple[flo
     for weight in weights:
         shape = (weight.encoding, weight.dtype, weight.rows, weight.cols, weight.stored)
         for tokens in _TOKENS[kernel]:
-            work.append(costs.work(kernel, *shape, tokens))
+            work.append(costs.work(kernel, *shape, tokens, weight.form))
             times.append(1e12 * weight.time(tokens, kernel, repeats=3 if tokens > 16 else 8))
     relative = np.asarray(work) / np.asarray(times)[:, None]
     if weights[0].encoding == "dense":
         relative[:, 1] = 0  # as many nonzeros as positions: one constant tells it all
+    if (weights[0].encoding, weights[0].dtype) == ("slots", "i8"):
+        relative[:, 3] = 0  # nothing is listed, and int4's segments, which take as long for each token, it has not
     return tuple(_nonnegative_least_squares(relative, np.ones(len(times))))
 
 
