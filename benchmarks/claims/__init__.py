@@ -31,6 +31,7 @@ CLAIMS: dict[str, tuple[Callable[[], str], str]] = {  # the sentence, and the pa
     "serving": (engine.serving, "serving.md"),
     "without VBMI2": (engine.without_vbmi2, "instruction-sets.md"),
     "against 4 bits": (engine.against_four_bits, "instruction-sets.md"),
+    "amx": (engine.with_amx, "amx.md"),
     "evidence": (evidence.fine_tuned_zeros, "evidence.md"),
     "pareto": (evidence.against_its_own_four_bits, "evidence.md"),
     "squarehead": (evidence.squarehead, "evidence.md"),
@@ -40,6 +41,6 @@ CLAIMS: dict[str, tuple[Callable[[], str], str]] = {  # the sentence, and the pa
 }
 IN_README = {  # by what they tell; the others stand on their pages
     "What zeros cost": ("new numbers", "zeros in speech"),
-    "What zeros bring": ("against 4 bits", "dense int4", "without VBMI2", "translation"),
+    "What zeros bring": ("against 4 bits", "dense int4", "without VBMI2", "amx", "translation"),
     "What else speaks against us": ("layers",),
 }

@@ -92,6 +92,32 @@ def without_vbmi2() -> str:
     """)
 
 
+def with_amx() -> str:
+    cells = targets.cells_of(load("isa_amx.json"))
+
+    def times(weights: str, over: Cell, what: str = "decode", threads: int = 1) -> str:
+        return _told(targets.ratios(cells, Cell("cutwork", "amx", weights, threads), over, what))
+
+    def ours(weights: str) -> Cell:
+        return Cell("cutwork", "amx", weights, 1)
+
+    def speed(cell: Cell, what: str) -> float:
+        return median(run[what] for run in cells[cell]["runs"])
+
+    peers = [cell for cell in cells if cell.engine != "cutwork" and cell.threads == 1]
+    decodes, reads = (max(peers, key=lambda cell: speed(cell, what)) for what in ("decode", "prefill"))
+    return line(f"""
+        **On a Xeon with AMX** one core decodes int4 with 4 of 16 neighbours kept {times("int4 4:16", decodes)} times as
+        fast as {targets.named(decodes)}, the fastest llama.cpp there, and {times("int4 4:16", ours("int4 dense"))}
+        times as fast as our own dense int4; int8 with 75% zeros anywhere {times("int8 75%", ours("int8 dense"))} times
+        as fast as without. Prompts are multiplied as whole matrices, whose zeros cannot be skipped: int8 takes
+        {speed(ours("int8 dense"), "prefill"):.0f} tok/s of them without zeros and
+        {speed(ours("int8 75%"), "prefill"):.0f} with 75% anywhere, {targets.named(reads)}, the fastest of the others,
+        {speed(reads, "prefill"):.0f}. Random weights of a 1.1B shape, huge pages for all, medians and extremes of up to
+        3 rounds.
+    """)
+
+
 _BATCHES = "avx512 int8 4:16: batch 16"  # of `targets`
 
 

@@ -143,6 +143,7 @@ Costs::Costs(const Isa& isa) : isa_(&isa) {
   if (intel || std::string(isa.name) == kIntelAlone) take(isa.name, kIntelCosts);
   one_thread = zen4 ? kZen4Bandwidth : intel ? kIntelBandwidth : kDefaultBandwidth;
   all_threads = kAllThreads * one_thread;
+  uneven_ = intel ? kIntelUneven : 1;
 }
 
 const Cost& Costs::get(Algorithm algorithm, Encoding encoding, DType dtype) const {
@@ -197,8 +198,9 @@ double Costs::seconds(const Shape& shape, Algorithm algorithm, int64_t tokens, i
                          (cost.position * all.positions + cost.nonzero * all.nonzeros + cost.product * all.products +
                           cost.listed * all.listed + cost.output * all.outputs) /
                          threads;
-  const double read = (reordered ? static_cast<double>(shape.reordered) : stored_bytes(shape)) /
-                      std::min(one_thread * threads, all_threads);
+  const bool uneven = shape.encoding == Encoding::slots && shape.form != SlotForm::tiles;
+  const double read = (reordered ? static_cast<double>(shape.reordered) : stored_bytes(shape)) *
+                      (uneven ? uneven_ : 1) / std::min(one_thread * threads, all_threads);
   const bool overlap = algorithm == Algorithm::gemv || algorithm == Algorithm::slots || reordered;
   return overlap ? std::max(compute + kFetching * read, read) : compute + read;
 }

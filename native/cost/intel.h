@@ -12,6 +12,9 @@ constexpr char kIntelAlone[] = "amx";
 // Bytes per second of one thread: more than that server's 11 to 16, less than desktops', which nobody has measured.
 constexpr double kIntelBandwidth = 20e9;
 
+// By which strips of slots, of which each goes on from a place of its own, take longer to read there than dense weights.
+constexpr double kIntelUneven = 1.25;
+
 constexpr DefaultCost kIntelCosts[] = {
     {"amx", Algorithm::gemv, Encoding::dense, DType::f32, {127.3, 0, 0}},
     {"amx", Algorithm::gemm, Encoding::dense, DType::f32, {182.5, 0, 11.34}},
