@@ -50,15 +50,19 @@ std::string kernel_name(Algorithm algorithm, Encoding encoding, DType dtype) {
 
 // What a slot takes of the time of one of the form whose costs were measured: strips of int8, tiles of int4. Wide ones
 // take two lookups and windows: 1.5 to 1.9 on Zen 5, by the set, and 1.2 on Zen 4 where one instruction looks up bytes
-// in two registers. Where a lookup takes 64 bytes four steps share a block of several tokens' inputs, but for strips of
-// int8: on Zen 4 its tiles take half of their time, and int4's strips a quarter more than its tiles, for their windows,
-// or more where few tokens wait for memory as well.
+// in two registers. Tiles have one window for all rows of a step: of several tokens, whose windows are what takes the
+// time, they take 0.85 of int8's strips with AVX2 and 0.6 with 512 bits on Intel's. Where a lookup takes 64 bytes four
+// steps share a block of several tokens' inputs, but for strips of int8: on Zen 4 its tiles take half of their time,
+// and int4's strips a quarter more than its tiles, for their windows, or more where few tokens wait for memory as well.
 double lookup(const Isa& isa, const Shape& shape, int64_t tokens) {
   if (shape.encoding != Encoding::slots) return 1;
-  const bool blocks = isa.name == std::string("avx512") || isa.name == std::string("amx"),
-             tiles = shape.form == SlotForm::tiles;
+  const bool blocks = isa.name == std::string("avx512") || isa.name == std::string("amx");
+  const bool tiles = shape.form == SlotForm::tiles;
   if (shape.form == SlotForm::wide) return blocks ? 1.25 : 1.6;
-  if (shape.dtype == DType::i8) return blocks && tiles && tokens >= 4 ? 0.5 : 1;
+  if (shape.dtype == DType::i8) {
+    if (!tiles || tokens < 4 || (isa.needs & kAvx2) == 0) return 1;
+    return blocks ? 0.5 : (isa.needs & kAvx512f) != 0 ? 0.6 : 0.85;
+  }
   if (tiles) return 1;
   if (tokens == 1) return blocks ? 5 : 2.5;
   if (!blocks) return 1.2;
@@ -198,7 +202,7 @@ double Costs::seconds(const Shape& shape, Algorithm algorithm, int64_t tokens, i
                          (cost.position * all.positions + cost.nonzero * all.nonzeros + cost.product * all.products +
                           cost.listed * all.listed + cost.output * all.outputs) /
                          threads;
-  const bool uneven = shape.encoding == Encoding::slots && shape.form != SlotForm::tiles;
+  const bool uneven = shape.encoding == Encoding::slots && shape.dtype == DType::i4 && shape.form != SlotForm::tiles;
   const double read = (reordered ? static_cast<double>(shape.reordered) : stored_bytes(shape)) *
                       (uneven ? uneven_ : 1) / std::min(one_thread * threads, all_threads);
   const bool overlap = algorithm == Algorithm::gemv || algorithm == Algorithm::slots || reordered;

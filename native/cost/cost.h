@@ -70,7 +70,7 @@ class Costs {
   const LinearKernels& kernels() const { return isa_->kernels.linear; }
 
   const Isa* isa_;
-  double uneven_;  // by which slots that are not tiles take longer to read than other weights
+  double uneven_;  // by which int4's strips of slots take longer to read than other weights
   std::array<Cost, kKernelCount> costs_;
 };
 

@@ -12,7 +12,7 @@ constexpr char kIntelAlone[] = "amx";
 // Bytes per second of one thread: more than that server's 11 to 16, less than desktops', which nobody has measured.
 constexpr double kIntelBandwidth = 20e9;
 
-// By which strips of slots, of which each goes on from a place of its own, take longer to read there than dense weights.
+// By which int4's strips of slots take longer to read there than dense int4, which is read as fast as memory gives it.
 constexpr double kIntelUneven = 1.25;
 
 constexpr DefaultCost kIntelCosts[] = {
