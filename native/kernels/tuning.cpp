@@ -10,7 +10,7 @@ namespace cutwork {
 namespace {
 
 bool made_by(unsigned ebx, unsigned ecx, unsigned edx) {
-  unsigned a, b, c, d;
+  unsigned a = 0, b = 0, c = 0, d = 0;
   return __get_cpuid(0, &a, &b, &c, &d) && b == ebx && c == ecx && d == edx;
 }
 
