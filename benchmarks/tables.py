@@ -96,9 +96,12 @@ class Table:
         return f"{self.make(*results).rstrip()}\n\n{'. '.join(sources)}.\n"
 
 
+_PEERS = {"Zen 5": "peers_zen5", "Sapphire Rapids or later": "peers_amx"}  # by generation; else of Zen 4
+
+
 def _of(result: dict[str, Any], table: Callable[..., str], **options: Any) -> str:
     """A table of the peers' store, of which the result is only where it comes from."""
-    name = "peers_zen5" if result["provenance"]["processor"]["generation"] == "Zen 5" else "peers"
+    name = _PEERS.get(result["provenance"]["processor"]["generation"], "peers")
     return table(Store.open(RESULTS / f"{name}.json"), **options)
 
 
@@ -127,6 +130,7 @@ TABLES = {
     "seen numbers": Table(seen_numbers.table, ("seen_numbers",)),
     "engines": Table(partial(_of, table=report.overview, shape="1.1b"), ("peers",)),
     "engines, 7b": Table(partial(_of, table=report.overview, shape="7b"), ("peers",)),
+    "engines, amx": Table(partial(_of, table=report.overview, shape="1.1b"), ("peers_amx",)),
     "engines, zen5": Table(partial(_of, table=report.overview, shape="1.1b"), ("peers_zen5",)),
     "engines, zen5, 2.7b": Table(partial(_of, table=report.overview, shape="2.7b"), ("peers_zen5",)),
     "zeros": Table(partial(_of, table=report.zeros_table), ("peers",)),
