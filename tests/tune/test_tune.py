@@ -1,6 +1,7 @@
 """`tune` from directory to directory: a plain checkpoint that keeps every zero, or one sentence."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +114,15 @@ def test_a_process_has_one_gpu_however_many_there_are(tmp_path: Path, monkeypatc
     settings = TuneSettings(batch_size=32, micro_batch_size=8)
     found = training_arguments(tmp_path, settings, fsdp=False, validates=False)
     assert found.train_batch_size * found.gradient_accumulation_steps == 32
+
+
+def test_onednn_keeps_the_kernels_of_few_shapes_unless_told_otherwise(
+    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, settings = "ONEDNN_PRIMITIVE_CACHE_CAPACITY", SETTINGS.model_copy(update={"losses": Losses()})
+    monkeypatch.delenv(told, raising=False)
+    tune(dense, tmp_path / "out", settings, sums(4), dry_run=True, console=QUIET)
+    assert os.environ[told] == "64"
+    monkeypatch.setenv(told, "9")
+    tune(dense, tmp_path / "out", settings, sums(4), dry_run=True, console=QUIET)
+    assert os.environ[told] == "9"

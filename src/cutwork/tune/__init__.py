@@ -9,7 +9,8 @@ low_bit     AdamW in 8 and 4 bits; optimizer_state: the bytes that any keeps, be
 any_trainer the zeros in trainers of others: cutwork.tune.keep_zeros
 gradual     more zeros while training; lora: adapters that are merged; estimate: what a run will take
 peft_adapter adapters of PEFT, put into their base model: `cutwork merge`
-console     what a run shows and logs; interruption: Ctrl-C; malloc: memory that is kept between steps
+console     what a run shows and logs; interruption: Ctrl-C; malloc: memory that is kept between steps;
+kernel_cache: compiled kernels that are not
 """
 
 from cutwork.tune.any_trainer import keep_zeros

@@ -34,6 +34,7 @@ from cutwork.tune.console import TrainingLog, read_log, show_examples, show_laye
 from cutwork.tune.estimate import Estimate, estimate
 from cutwork.tune.gradual import schedule_of
 from cutwork.tune.interruption import saved_when_interrupted
+from cutwork.tune.kernel_cache import few_kernels
 from cutwork.tune.lora import add_adapters, merge
 from cutwork.tune.malloc import kept_pages
 from cutwork.tune.masks import LostZerosError, sparsity
@@ -158,6 +159,7 @@ def tune(
         for part in filter(None, (data, measured)):
             if part.changed():
                 console.print(part.changed())
+        few_kernels()
         bfloat16 = _bfloat16(run, dry_run)
         expected = _estimate(run, bfloat16)
         if dry_run and not console.quiet:
