@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from benchmarks.evidence.designs import Design
-from cutwork.recipe import Recipe
+from cutwork.recipe import Recipe, load_recipe
 from cutwork.tasks.load import load_task
 from cutwork.tasks.task import Task
 
@@ -27,3 +27,10 @@ def splits(design: Design, recipe: Recipe) -> dict[str, Task]:
         )
         found["unseen"] = replace(task, test=load_task(settings).test)
     return found
+
+
+def recipe_of(design: Design, model: str | None = None, data: str | None = None) -> Recipe:
+    """The design's recipe, with directories in place of the model and of the task's data, where they are given."""
+    recipe = load_recipe(design.recipe)
+    task = recipe.task.model_copy(update={"options": {"directory": data}}) if data else recipe.task
+    return recipe.model_copy(update={"task": task, "model": model or recipe.model})

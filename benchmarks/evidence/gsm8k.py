@@ -19,9 +19,9 @@ import numpy as np
 from benchmarks.common.results import RESULTS, save
 from benchmarks.evidence.__main__ import Experiment
 from benchmarks.evidence.cells import Cell, pruned
+from benchmarks.evidence.data import recipe_of
 from benchmarks.evidence.designs import DESIGNS
 from benchmarks.evidence.statistics import mcnemar, paired_bootstrap, right_share, unpacked
-from cutwork.recipe import Recipe, load_recipe
 
 RATE = 2e-4  # of what has zeros and so has more to learn
 DENSE, TEACHER = "dense, trained on", "dense, the teacher"
@@ -74,22 +74,16 @@ class Gsm8k(Experiment):
             where = wanted.name.rpartition(", ")[0]
             if not any(row["model"] == f"{where}, one shot" and row.get("seed") == wanted.seed for row in self.rows):
                 packed = self.packed(start, "int8")
-                self.ask(packed, "test", model=f"{where}, one shot", encoding="int8", seed=wanted.seed)
+                self.ask(packed, "test", kind="one-shot", model=f"{where}, one shot", encoding="int8", seed=wanted.seed)
             steps, rate = self.steps(wanted.loss), RATE
         else:
             steps, rate, pattern = self.steps("CE"), self.recipe.tune.learning_rate, None
         stage = self.tune(Cell(wanted.loss, wanted.level, wanted.seed, rate, steps, pattern))
         for encoding in ("int8", "int4"):
             packed = self.packed(stage, encoding)
-            about = {"model": wanted.name, "encoding": encoding, "seed": wanted.seed, "level": wanted.level}
+            about = {"kind": "tuned", "model": wanted.name, "encoding": encoding, "seed": wanted.seed}
+            about |= {"level": wanted.level, "pattern": wanted.pattern, "loss": wanted.loss}
             self.ask(packed, "test", **about, steps=steps, rate=rate, file=packed.output.name)
-
-
-def recipe_of(model: str | None, data: str | None) -> Recipe:
-    """The recipe, with what has no Hub in its place."""
-    recipe = load_recipe(DESIGNS["gsm8k"].recipe)
-    task = recipe.task.model_copy(update={"options": {"directory": data}}) if data else recipe.task
-    return recipe.model_copy(update={"task": task, "model": model or recipe.model})
 
 
 def main() -> None:
@@ -101,11 +95,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="default: the recipe's")
     options = parser.parse_args()
     experiment = Gsm8k(
-        argparse.Namespace(design="gsm8k", results=RESULTS, **vars(options)), recipe_of(options.model, options.data)
+        argparse.Namespace(design="gsm8k", results=RESULTS, **vars(options)),
+        recipe_of(DESIGNS["gsm8k"], options.model, options.data),
     )
     for encoding in ("int8", "int4"):
         packed = experiment.packed(experiment.teacher, encoding)
-        experiment.ask(packed, "test", model=TEACHER, encoding=encoding, file=packed.output.name)
+        about = {"kind": "teacher", "model": TEACHER, "encoding": encoding}
+        experiment.ask(packed, "test", **about, file=packed.output.name)
     for wanted in ORDER[: options.cells]:
         experiment.carry_out(wanted)
     print(table({"rows": experiment.rows}))

@@ -3,21 +3,24 @@
     python -m benchmarks.evidence.pareto short      # after `python -m benchmarks.evidence short`, on a quiet machine
     python -m benchmarks.evidence.pareto longer --rounds 9
     python -m benchmarks.evidence.pareto new-numbers    # after `python -m benchmarks.evidence.new_numbers`
+    python -m benchmarks.evidence.pareto gsm8k --ik FOLDER      # after `python -m benchmarks.evidence.gsm8k`
 
 llama.cpp quantises the teacher itself, or the dense model that was trained on for as long as the sparse ones, as its
 llama-quantize does, and answers the same questions of the test, greedily. Then all engines take turns; nobody's weights
-are mapped, so that all can be in huge pages. Leaves pareto.json, pareto_longer.json or pareto_new_numbers.json, and its
-.png, in results/.
+are mapped, so that all can be in huge pages. ik_llama.cpp, where a folder with its llama-bench is given, runs the same
+files, its weights interleaved while they are loaded, and is asked nothing. Leaves pareto.json, pareto_longer.json,
+pareto_new_numbers.json or pareto_gsm8k.json, and its .png, in results/.
 """
 
 import argparse
 import hashlib
+import json
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
+from itertools import count, cycle
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,13 +33,14 @@ from benchmarks.common.random_llama import some_tokens
 from benchmarks.common.results import RESULTS, load, save
 from benchmarks.common.timing import interleaved
 from benchmarks.common.worker import Worker
-from benchmarks.evidence.data import splits
+from benchmarks.evidence.data import recipe_of, splits
 from benchmarks.evidence.designs import DESIGNS
 from benchmarks.evidence.statistics import packed, paired_bootstrap, right_share, unpacked
+from benchmarks.isa import llama
+from benchmarks.isa.cells import IK
 from benchmarks.peers.environments import ENVIRONMENTS, WORKERS, python_of
-from benchmarks.peers.model_files import convert_llama
+from benchmarks.peers.model_files import convert
 from cutwork.measure.compare import Measurements
-from cutwork.recipe import load_recipe
 from cutwork.run.stages import sample_digest
 from cutwork.tasks.rendering import render_prompt
 from cutwork.tasks.task import Task, is_right
@@ -48,6 +52,7 @@ _DECODE = "decode, 1 threads"
 _PROMPTS = {"decode": (16, 128), "prefill": (512, 1)}  # tokens of the prompt, tokens decoded
 _HUGE = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 _BATCH, _CONTEXT = 16, 640
+_DENSE_4_BITS = ("Q4_K_M", "IQ4_NL", "Q4_0")
 _TOGETHER = 128  # questions that are handed over at a time
 _VOCABULARY = 49152
 _OURS, _BELOW = ((9, 4), "left"), ((9, -13), "left")  # of labels; the other one where two would meet
@@ -78,7 +83,15 @@ PARETOS = {
         "pareto_new_numbers",
         rows="tuned",
         dense="ce-0-rate0.0004-steps249-seed0",
-        kinds=("Q8_0", "Q4_K_M", "IQ4_NL", "Q4_0"),
+        kinds=("Q8_0", *_DENSE_4_BITS),
+        reference="cutwork int8",
+        called="dense int8's",
+    ),
+    "gsm8k": Pareto(
+        "pareto_gsm8k",
+        rows="tuned",
+        dense="ce-0-rate2e-05-steps250-seed0",
+        kinds=("Q8_0", *_DENSE_4_BITS, "Q3_K_M"),
         reference="cutwork int8",
         called="dense int8's",
     ),
@@ -94,7 +107,7 @@ def models(about: Pareto, result: str, output: Path, console: Console) -> list[d
             "weights": row["encoding"],
             "zeros": row["level"],
             "file": str(output / "packed" / row["file"]),
-            **{key: row[key] for key in ("pattern", "seed", "right", "samples", "answers") if key in row},
+            **{key: row[key] for key in ("pattern", "loss", "seed", "right", "samples", "answers") if key in row},
         }
         for row in found
     ]
@@ -104,7 +117,7 @@ def models(about: Pareto, result: str, output: Path, console: Console) -> list[d
     folder.mkdir(exist_ok=True)
     whole = folder / "f32.gguf"
     if not whole.exists():
-        convert_llama(output / about.dense, whole)
+        convert(output / about.dense, whole)
     for kind in about.kinds:
         file = folder / f"{kind}.gguf"
         if not file.exists():
@@ -117,11 +130,35 @@ def models(about: Pareto, result: str, output: Path, console: Console) -> list[d
     return ours
 
 
+def beside(found: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """The 4-bit files of llama.cpp as ik_llama.cpp runs them: the same answers, as the same weights give them."""
+    return [{**model, "engine": IK, "folder": str(folder)} for model in found if model["weights"] in _DENSE_4_BITS]
+
+
+class Bench:
+    """ik_llama.cpp's own program in the place of a process that stays: each run loads the file anew."""
+
+    def __init__(self, model: dict[str, Any], threads: int) -> None:
+        build = llama.Build(IK, Path(model["folder"]))
+        self._command = build.command("llama-bench", Path(model["file"]), threads)
+        self.huge_share, self.version = 0.0, ""
+
+    def time(self, prompt: int, decode: int) -> dict[str, float]:
+        """Seconds, as a worker gives them: of a prompt's tokens, or of tokens that follow nothing."""
+        asked = ("-p", str(prompt), "-n", "0") if decode == 1 else ("-p", "0", "-n", str(decode))
+        output, _, share = llama.run([*self._command, *asked, "-r", "1", "-o", "json"])
+        self.huge_share = max(share, self.huge_share)
+        rows = json.loads(output[output.index("[") :])
+        self.version = f"{rows[0]['build_commit']}, {' '.join(self._command[5:])}"
+        [(phase, speed)] = llama.parse_singles(rows).items()
+        return {phase: (prompt if phase == "prefill" else decode) / speed}
+
+
 def start(model: dict[str, Any], threads: int) -> Worker:
     """A process that runs a model."""
     peer = model["engine"] == PEER
     spec = {"model": model["file"], "threads": threads, "context": _CONTEXT, "batch": _BATCH, "map": False}
-    spec |= {"batch_context": 384, "reorder_weights": False}
+    spec |= {"batch_context": _CONTEXT, "reorder_weights": False}
     script = WORKERS / ("llama_cpp_worker.py" if peer else "cutwork_worker.py")
     log = Path(model["file"]).with_suffix(f".{threads}.log")
     return Worker(python_of("llama" if peer else None), script, spec, log, _HUGE)
@@ -144,10 +181,12 @@ def ask(worker: Worker, task: Task, tokenizer: Any, most: int) -> dict[str, Any]
 
 def timed(found: list[dict[str, Any]], threads: int, rounds: int) -> None:
     """Adds tokens/s of every round to the models, and how much of each process was in huge pages."""
-    workers = [start(model, threads) for model in found]
+    workers = [Bench(model, threads) if model["engine"] == IK else start(model, threads) for model in found]
     number = count()  # no prompt comes twice: an engine may remember prefixes
 
-    def once(worker: Worker, prompt: int, decode: int) -> dict[str, Any]:
+    def once(worker: Worker | Bench, prompt: int, decode: int) -> dict[str, Any]:
+        if isinstance(worker, Bench):
+            return worker.time(prompt, decode)
         return worker.ask({"time": [some_tokens(prompt, _VOCABULARY, next(number))], "decode": decode})
 
     try:
@@ -158,10 +197,14 @@ def timed(found: list[dict[str, Any]], threads: int, rounds: int) -> None:
                 tokens = decode if phase == "decode" else prompt
                 found[i][f"{phase}, {threads} threads"] = [round(tokens / answer[phase], 1) for answer in answers]
         for model, worker in zip(found, workers, strict=True):
-            model[f"huge pages, {threads} threads"] = huge_share(worker.pid)
+            share = worker.huge_share if isinstance(worker, Bench) else huge_share(worker.pid)
+            model[f"huge pages, {threads} threads"] = share
+            if isinstance(worker, Bench):
+                model["version"] = worker.version
     finally:
         for worker in workers:
-            worker.kill()
+            if isinstance(worker, Worker):
+                worker.kill()
 
 
 def names(found: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
@@ -169,7 +212,8 @@ def names(found: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for model in found:
         pattern = {"unstructured": "anywhere"}.get(name := model.get("pattern", "4:16"), name)
-        zeros = f", {model['zeros']:.0%} zeros ({pattern})" if model["zeros"] else ""
+        how = ", ".join(filter(None, (pattern, model.get("loss"))))
+        zeros = f", {model['zeros']:.0%} zeros ({how})" if model["zeros"] else ""
         groups[f"{model['engine']} {model['weights']}{zeros}"].append(model)
     yield from groups.items()
 
@@ -190,7 +234,7 @@ def rival(result: dict[str, Any], which: Rival) -> str:
         return "cutwork int4"
     groups = dict(names(result["models"]))
     by_merit = {"fastest": lambda n: speed(groups[n], _DECODE), "most accurate": lambda n: share(groups[n])[0]}
-    return max((n for n in groups if n.startswith(PEER) and "Q4" in n), key=by_merit[which])
+    return max((n for n in groups if n.startswith((PEER, IK)) and n.endswith(_DENSE_4_BITS)), key=by_merit[which])
 
 
 def sparse_beside(result: dict[str, Any], dense: str) -> Iterator[tuple[str, tuple[float, float, float], float]]:
@@ -243,16 +287,17 @@ def plot(result: dict[str, Any], file: Path) -> None:
     figure = figures.new_figure(7.0, 4.4)
     ax = figure.subplots()
     threads = result["threads"][-1]
-    places = iter(_PEERS)  # so that none meet
+    places = cycle(_PEERS)  # so that few meet
     told: list[tuple[float, float]] = []  # where ours are
     asked = [(name, group) for name, group in names(result["models"]) if "right" in group[0]]
     for name, group in sorted(asked, key=lambda each: -share(each[1])[0]):
         mean, low, high = (100 * value for value in share(group))
         x = speed(group, f"decode, {threads} threads")
-        colour = figures.PEER if group[0]["engine"] == PEER else (figures.GREEN if group[0]["zeros"] else figures.BLUE)
+        peer = group[0]["engine"] in (PEER, IK)
+        colour = figures.PEER if peer else (figures.GREEN if group[0]["zeros"] else figures.BLUE)
         ax.errorbar(x, mean, [[mean - low], [high - mean]], color=colour, linewidth=1)
         ax.scatter(x, mean, s=group[0]["bytes"] / 1e6, color=colour)
-        if group[0]["engine"] == PEER:
+        if peer:
             place, side = next(places)
         else:
             meets = any(abs(x - a) < _NEAR[0] and abs(mean - b) < _NEAR[1] for a, b in told)
@@ -272,10 +317,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--speed-alone", action="store_true", help="time llama.cpp's files, and ask them nothing")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--ik", type=Path, metavar="FOLDER", help="ik_llama.cpp, built for this processor")
+    parser.add_argument("--data", help="of gsm8k: a directory with test.jsonl, where the Hub is out of reach")
     options = parser.parse_args()
+    if options.ik and (problem := llama.Build(IK, options.ik).missing()):
+        parser.error(problem)
 
     console, design, about = Console(stderr=True), DESIGNS[options.design], PARETOS[options.design]
-    recipe = load_recipe(design.recipe)
+    recipe = recipe_of(design, data=options.data)
     output = options.output or recipe.output
     found = models(about, design.result, output, console)
     task, tokenizer = splits(design, recipe)["test"], load_tokenizer(output / "teacher")
@@ -300,10 +349,13 @@ def main() -> None:
         row = kept.get(key, answers)
         model |= {name: value for name, value in row.items() if name != "replies"}
         console.print(f"{PEER} {model['weights']}: {row['right'] / row['samples']:.1%} right", highlight=False)
+    if options.ik:
+        found += beside(found, options.ik)
     for threads in options.threads:
         timed(found, threads, options.rounds)
     for model in found:
         model["file"] = str(Path(model["file"]).relative_to(output))
+        model.pop("folder", None)
     content = {"about": about.result, "threads": options.threads, "rounds": options.rounds, "models": found}
     result = save(RESULTS / f"{about.result}.json", content, versions=dict.fromkeys([PEER], "llama-cpp-python 0.3.36"))
     plot(result, RESULTS / f"{about.result}.png")

@@ -41,13 +41,15 @@ def write_gguf(path: Path, shape: Shape, quantization: str, layers_alike: bool =
     partial.rename(path)
 
 
-def convert_llama(checkpoint: Path, path: Path) -> None:
-    """A float32 Llama checkpoint (tied embeddings or not) as float32 GGUF, without its tokenizer."""
+def convert(checkpoint: Path, path: Path) -> None:
+    """A float32 checkpoint of Llama or Qwen 2 (tied embeddings or not) as float32 GGUF, without its tokenizer."""
     config, weights = read_json(checkpoint / "config.json"), load_file(checkpoint / "model.safetensors")
     heads, layers = config["num_attention_heads"], config["num_hidden_layers"]
     head_dim = config.get("head_dim") or config["hidden_size"] // heads
+    architecture = config["model_type"]
+    arrange = {"llama": _interleave_rotary, "qwen2": lambda _, values, __: values}[architecture]
     partial = path.with_name(f".{path.name}.partial")
-    writer = gguf.GGUFWriter(partial, "llama")
+    writer = gguf.GGUFWriter(partial, architecture)
     writer.add_name(checkpoint.name)
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
@@ -60,10 +62,10 @@ def convert_llama(checkpoint: Path, path: Path) -> None:
     writer.add_rope_freq_base((config.get("rope_parameters") or config)["rope_theta"])
     writer.add_vocab_size(config["vocab_size"])
     writer.add_tokenizer_model("none")
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, layers)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[architecture.upper()], layers)
     for name, values in weights.items():
-        short = names.get_name(name, try_suffixes=(".weight",))
-        writer.add_tensor(short, np.ascontiguousarray(_interleave_rotary(name, values.astype(np.float32), head_dim)))
+        short = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        writer.add_tensor(short, np.ascontiguousarray(arrange(name, values.astype(np.float32), head_dim)))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
