@@ -28,6 +28,7 @@ enum Feature : Features {
   kAvx512bf16 = 1u << 16,
   kAvxVnni = 1u << 17,
   kAmxInt8 = 1u << 21,   // tdpbusd, which needs amx-tile too
+  kAmxBf16 = 1u << 22,   // tdpbf16ps
   kNeonDot = 1u << 18,   // sdot
   kNeonBf16 = 1u << 19,  // bfdot
   kNeonI8mm = 1u << 20,  // smmla
@@ -92,6 +93,9 @@ static constexpr Features kCompiledFor = 0
 #endif
 #ifdef __AMX_INT8__
                                          | kAmxInt8
+#endif
+#ifdef __AMX_BF16__
+                                         | kAmxBf16
 #endif
 #ifdef __ARM_FEATURE_DOTPROD
                                          | kNeonDot

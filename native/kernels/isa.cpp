@@ -67,6 +67,7 @@ constexpr FeatureBit kFeatureBits[] = {
     {kAvx512bf16, 7, 1, 0, 1u << 5},
     {kAvxVnni, 7, 1, 0, 1u << 4},
     {kAmxInt8, 7, 0, 3, 1u << 25},
+    {kAmxBf16, 7, 0, 3, 1u << 22},
 };
 constexpr Features kYmm =
     kFma | kAvx | kF16c | kAvx2 | kAvxVnni;  // of these the wider registers are of no use unless saved
@@ -100,7 +101,8 @@ Features detect() {
   constexpr uint64_t kYmmState = 0x6, kZmmState = 0xe6;
   if ((saved & kYmmState) != kYmmState) found &= ~(kYmm | kZmm);
   if ((saved & kZmmState) != kZmmState) found &= ~kZmm;
-  if ((found & kAmxInt8) != 0 && !tiles_are_saved(saved)) found &= ~kAmxInt8;
+  constexpr Features kTiles = kAmxInt8 | kAmxBf16;
+  if ((found & kTiles) != 0 && !tiles_are_saved(saved)) found &= ~kTiles;
   return found;
 }
 #elif defined(__aarch64__) && defined(__linux__)

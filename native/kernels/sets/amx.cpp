@@ -4,8 +4,8 @@
 #include "kernels/set.h"
 
 namespace cutwork {
-// Of sets/avx512bf16.cpp, for processors that have its instructions too.
-extern const BfloatAttention avx512bf16;
+// Of sets/amxbf16.cpp, for processors that have its instructions too.
+extern const BfloatAttention amxbf16;
 
 namespace {
 
@@ -55,7 +55,7 @@ struct Op : BlockSlots {
 
 namespace sets {
 extern const Isa amx;
-constinit const Isa amx = {.name = "amx", .needs = kCompiledFor, .kernels = kKernels, .bfloat_attention = &avx512bf16};
+constinit const Isa amx = {.name = "amx", .needs = kCompiledFor, .kernels = kKernels, .bfloat_attention = &amxbf16};
 }  // namespace sets
 
 }  // namespace cutwork
