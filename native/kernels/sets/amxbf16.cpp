@@ -22,10 +22,22 @@ using CodeDots = ByteDots;
 #include "kernels/attention/attention.inc"
 }  // namespace attention
 
-namespace pairs {
+namespace step {
 using namespace attention;
-#include "kernels/attention/pairs.inc"
-}  // namespace pairs
+#include "kernels/attention/step.inc"
+#include "kernels/attention/step_pairs.inc"
+#include "kernels/attention/step_tiles.inc"
+
+size_t scratch_bytes(const CacheLayout& cache, int64_t rows) {
+  return TileProducts::fits(cache) ? scratch_bytes_as<TileProducts>(cache, rows)
+                                   : scratch_bytes_as<PairProducts>(cache, rows);
+}
+
+void attend(const AttentionTile& tile, void* scratch) {
+  if (TileProducts::fits(tile.cache)) return attend_as<TileProducts>(tile, scratch);
+  attend_as<PairProducts>(tile, scratch);
+}
+}  // namespace step
 
 }  // namespace
 
@@ -33,6 +45,6 @@ extern const BfloatAttention amxbf16;
 constinit const BfloatAttention amxbf16 = {
     .needs = kCompiledFor,
     .cached = attention::kAttention,
-    .step = {.scratch_bytes = pairs::scratch_bytes, .attend = pairs::attend, .append = pairs::append}};
+    .step = {.scratch_bytes = step::scratch_bytes, .attend = step::attend, .append = step::append}};
 
 }  // namespace cutwork

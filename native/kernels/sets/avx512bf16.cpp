@@ -22,17 +22,19 @@ using CodeDots = ByteDots;
 #include "kernels/attention/attention.inc"
 }  // namespace attention
 
-namespace pairs {
+namespace step {
 using namespace attention;
-#include "kernels/attention/pairs.inc"
-}  // namespace pairs
+#include "kernels/attention/step.inc"
+#include "kernels/attention/step_pairs.inc"
+}  // namespace step
 
 }  // namespace
 
 extern const BfloatAttention avx512bf16;
-constinit const BfloatAttention avx512bf16 = {
-    .needs = kCompiledFor,
-    .cached = attention::kAttention,
-    .step = {.scratch_bytes = pairs::scratch_bytes, .attend = pairs::attend, .append = pairs::append}};
+constinit const BfloatAttention avx512bf16 = {.needs = kCompiledFor,
+                                              .cached = attention::kAttention,
+                                              .step = {.scratch_bytes = step::scratch_bytes_as<step::PairProducts>,
+                                                       .attend = step::attend_as<step::PairProducts>,
+                                                       .append = step::append}};
 
 }  // namespace cutwork
