@@ -74,18 +74,22 @@ class Experiment:
         return stage if self.design.asked == "float" else self.packed(stage, self.design.asked)
 
     def packed(self, model: Stage, encoding: str) -> Stage:
-        """A model's file in bf16, int8, by rounding, or int4, as the recipe says; the one that is there, if it is."""
-        name = f"{model.name}-{encoding}"
-        for stage in self.stages.stages:
-            if stage.name == f"packed/{name}":
-                return stage
+        """A model's file in bf16, int8, by rounding, or int4, as the recipe says, or "int4, head too"; the one that is
+        there, if it is."""
+        name = f"{model.name}-{encoding.replace(', ', '-').replace(' ', '-')}"
+        there = {stage.name: stage for stage in self.stages.stages}
+        if found := there.get(f"packed/{name}"):
+            return found
         if encoding == "bf16":
             return self.stages.pack(f"packed/{name}", model, PackSettings(dtype="bf16"))
-        settings = QuantizeSettings(scheme="w8a8", method="rtn")
-        if encoding == "int4":
-            assert self.recipe.quantize
-            settings = self.recipe.quantize.model_copy(update={"scheme": "w4a16"})
-        return self.stages.pack(f"packed/{name}", self.stages.quantize(name, model, settings), self.recipe.pack)
+        if encoding == "int8":
+            rounded = self.stages.quantize(name, model, QuantizeSettings(scheme="w8a8", method="rtn"))
+            return self.stages.pack(f"packed/{name}", rounded, self.recipe.pack)
+        assert self.recipe.quantize
+        settings = self.recipe.quantize.model_copy(update={"scheme": "w4a16"})
+        rounded = there.get(f"{model.name}-int4") or self.stages.quantize(f"{model.name}-int4", model, settings)
+        pack = self.recipe.pack if encoding == "int4" else self.recipe.pack.model_copy(update={"head": "i4"})
+        return self.stages.pack(f"packed/{name}", rounded, pack)
 
     def save(self) -> None:
         """Write what there is."""

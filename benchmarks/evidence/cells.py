@@ -9,7 +9,10 @@ from cutwork.run.stages import Source, Stage, Stages
 
 @dataclass(frozen=True)
 class Cell:
-    """One model that is to be tuned from the teacher, pruned or, at level 0, as it is; pattern: not the recipe's."""
+    """One model that is to be tuned from the teacher, pruned or, at level 0, as it is.
+
+    pattern: not the recipe's. clipped: whether long gradients are, as the recipe says.
+    """
 
     loss: str
     level: float
@@ -17,13 +20,15 @@ class Cell:
     rate: float
     steps: int
     pattern: str | None = None
+    clipped: bool = True
 
     @property
     def name(self) -> str:
         """Of its stage; the seed changes calibration data, so the mask, and the order of the training data."""
         loss = self.loss.lower().replace("+", "-")
         level = f"{round(100 * self.level)}{_named(self.pattern)}"
-        return f"{loss}-{level}-rate{self.rate:g}-steps{self.steps}-seed{self.seed}"
+        clipped = "" if self.clipped else "-unclipped"
+        return f"{loss}-{level}-rate{self.rate:g}-steps{self.steps}{clipped}-seed{self.seed}"
 
     def stage(self, recipe: Recipe, stages: Stages, teacher: Source) -> Stage:
         """The stage that makes it, with its pruning; the one that is there already, if it is."""
@@ -37,6 +42,7 @@ class Cell:
                 "learning_rate": self.rate,
                 "max_steps": self.steps,
             }
+            | ({} if self.clipped else {"max_grad_norm": 0.0})
         )
         start = pruned(recipe, stages, teacher, self.level, self.seed, self.pattern) if self.level else teacher
         return stages.tune(self.name, "tune", start, settings, teacher=teacher)
