@@ -11,6 +11,7 @@ from benchmarks.evidence import (
     beyond,
     feature_loss,
     gsm8k,
+    levels,
     mask_search,
     new_losses,
     new_numbers,
@@ -475,6 +476,25 @@ def test_patterns_are_held_against_zeros_anywhere_by_the_seeds_that_both_have() 
     first, second = tuned_patterns.table({"rows": rows}).splitlines()[2:]
     change = 100 * float(np.mean(np.stack(four)) - np.mean(np.stack(free[:2])))
     assert f"| {change:+.1f} [" in first and first.endswith("| **missed** |") and second.endswith("|  |  |")
+
+
+def test_levels_are_held_against_dense_and_against_zeros_anywhere() -> None:
+    dense, free, eight = right(0.72, 3, 600), right(0.7, 3, 600, seed=1), right(0.5, 2, 600, seed=2)
+
+    def row(kind: str, answers: np.ndarray, seed: int) -> dict[str, object]:
+        found = {"right": int(answers.sum()), "samples": len(answers), "answers": packed(answers)}
+        return {"variant": feature_loss.NOT_CLIPPED, "pattern": kind, "seed": seed, "split": "test", **found}
+
+    made = {levels.HALVES[0]: eight, levels.DENSE: dense, levels.HALVES[1]: free}
+    rows = [row(kind, answers, seed) for kind, of in made.items() for seed, answers in enumerate(of)]
+    first, second, third = levels.table({"rows": rows}).splitlines()[2:]
+    change = 100 * float(np.mean(np.stack(eight)) - np.mean(np.stack(free[:2])))
+    assert first.startswith("| 50% 8:16 |") and f"| {change:+.1f} [" in first
+    assert second.startswith("| dense, trained alike |") and second.endswith("|  |  |")
+    assert third.startswith("| 50% anywhere |") and third.endswith("] |  |")
+    [_, lost] = levels.verdicts({"rows": rows}).splitlines()[2:]
+    assert "50% 8:16 at most 2 points below 50% anywhere" in lost and lost.endswith(" 2 seeds | **missed** |")
+    assert len(set(levels.KINDS)) == 9
 
 
 def test_weights_come_to_have_a_pattern_while_they_learn() -> None:
