@@ -156,6 +156,7 @@ TABLES = {
     "arm loops": Table(arm_loops.table, ("arm_loops",)),
     "empty slots": Table(empty_slots.table, ("empty_slots",)),
     "builds, uneven": Table(builds.table, ("builds_uneven",)),
+    "builds, AMX": Table(builds.table, ("builds_amx",)),
     "instruction sets": Table(isa.table, ("isa",)),
     "instruction sets, VNNI alone": Table(isa.table, ("isa_vnni",)),
     "avx512 anew": Table(isa.table, ("isa_avx512",)),

@@ -85,6 +85,7 @@ def overview(store: Store, shape: str) -> str:
     """Medians of one shape, one line an engine; the fastest of each column is bold."""
     heads = {
         ("prefill", 512, 1): "prefill 512",
+        ("prefill", 2048, 1): "prefill 2048",
         ("decode", 16, 1): "decode",
         ("decode", 512, 1): "decode after 512",
         ("decode", 16, 4): "batch 4",
