@@ -16,10 +16,10 @@ from benchmarks.evidence.feature_loss import NOT_CLIPPED, FeatureLoss, arguments
 from benchmarks.evidence.new_numbers import points, shares
 from benchmarks.evidence.report import at_most_below, told
 from benchmarks.evidence.statistics import right_share
-from cutwork.recipe import PruneSettings
+from cutwork.recipe import PruneSettings, QuantizeSettings
 from cutwork.run.stages import Stage
 
-DENSE, FREE = "dense", "unstructured"
+DENSE, TEACHER, FREE = "dense", "the teacher", "unstructured"
 HALVES = tuple(f"50% {pattern}" for pattern in ("8:16", FREE, "adaptive", "32:64", "2:4"))
 KINDS = (HALVES[0], DENSE, *HALVES[1:], *(f"{level}% {FREE}" for level in (60, 70, 80)))  # in the order they are made
 MOST = 2.0  # points that may be lost: by half and 60% of zeros anywhere to dense, by 8:16 to zeros anywhere
@@ -30,6 +30,18 @@ class Levels(FeatureLoss):
     """The same training at several levels; a `pattern` here is a level with its pattern, or none."""
 
     name = "levels"
+
+    def model(self, variant: str, seed: int, pattern: str) -> Stage:
+        if pattern != TEACHER:
+            return super().model(variant, seed, pattern)
+        self.phases[variant, seed, pattern] = []
+        if (variant, seed, pattern) not in self.models:
+            rounded = self.stages.quantize("teacher-int8", self.teacher, QuantizeSettings(scheme="w8a8", method="rtn"))
+            self.models[variant, seed, pattern] = self.stages.pack("packed/teacher", rounded, self.recipe.pack)
+        return self.models[variant, seed, pattern]
+
+    def clipped(self, variant: str, seed: int, pattern: str) -> dict[str, Any]:
+        return {} if pattern == TEACHER else super().clipped(variant, seed, pattern)
 
     def masks(self, seed: int, pattern: str) -> Stage:
         return self.teacher if pattern == DENSE else super().masks(seed, pattern)
@@ -44,6 +56,7 @@ class Levels(FeatureLoss):
 
 def main() -> None:
     experiment = Levels(arguments(__doc__).parse_args())
+    experiment.ask(NOT_CLIPPED, SEEDS[0], "test", TEACHER)
     for kind in KINDS:
         for seed in SEEDS:
             experiment.ask(NOT_CLIPPED, seed, "test", kind)
