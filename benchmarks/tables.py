@@ -41,6 +41,7 @@ from benchmarks.engine import load as loading
 from benchmarks.evidence import (
     beyond,
     feature_loss,
+    levels,
     new_losses,
     new_numbers,
     one_shot,
@@ -205,6 +206,8 @@ TABLES = {
     "parity, questions": Table(parity.table, ("parity_task",)),
     "one shot": Table(one_shot.table, ("one_shot",)),
     "patterns, tuned": Table(tuned_patterns.table, ("tuned_patterns",)),
+    "levels": Table(levels.table, ("levels",)),
+    "levels, verdicts": Table(levels.verdicts, ("levels",)),
     "beyond": Table(beyond.table, ("beyond",)),
     "evidence, verdicts": Table(evidence.verdicts, ("evidence_short", "pareto")),
     "pareto": Table(pareto.table, ("pareto",)),
