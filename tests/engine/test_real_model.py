@@ -80,8 +80,10 @@ def test_logits_in_bfloat16_equal_transformers(original, smollm2, tokens, exact)
         assert_equal(engine.logits(tokens.tolist()), expected)
     with load(model, smollm2, "bf16", cache_dtype="auto") as engine:
         assert engine.cache_dtype == "bf16"
-        # Keys and values are rounded like the weights, which does no more to the logits than that did.
-        assert rms(engine.logits(tokens.tolist()) - expected) < 1.5 * rms(expected - exact)
+        # Keys and values are rounded like the weights, and queries and softmax weights where bfloat16 is multiplied:
+        # each does about as much to the logits as that did.
+        most = 2.0 if engine.isa in ("amx", "avx512") else 1.5
+        assert rms(engine.logits(tokens.tolist()) - expected) < most * rms(expected - exact)
 
 
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])
