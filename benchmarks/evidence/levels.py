@@ -65,9 +65,7 @@ def main() -> None:
 
 def table(result: dict[str, Any]) -> str:
     """Right answers by kind, the differences to dense and to zeros anywhere of that level, over the seeds of both."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in result["rows"]:
-        groups.setdefault(row["pattern"], []).append(row)
+    groups = _by_kind(result)
     lines = [
         "| zeros | right of the test, by seed | mean [95%] | minus dense [95%] | minus zeros anywhere [95%] |",
         "|---|--:|--:|--:|--:|",
@@ -87,9 +85,7 @@ def table(result: dict[str, Any]) -> str:
 
 def verdicts(result: dict[str, Any]) -> str:
     """What was announced as success: met, missed, or not told by three seeds."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in result["rows"]:
-        groups.setdefault(row["pattern"], []).append(row)
+    groups = _by_kind(result)
     lines = ["| announced as success | found | |", "|---|---|---|"]
     for kind, other in WANTED:
         if {kind, other} <= groups.keys():
@@ -98,6 +94,13 @@ def verdicts(result: dict[str, Any]) -> str:
             wanted = f"{_named(kind)} at most {MOST:g} points below {_named(other)}"
             lines.append(f"| {wanted} | {said} | {told(at_most_below(MOST, found))} |")
     return "\n".join(lines)
+
+
+def _by_kind(result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in result["rows"]:
+        groups.setdefault(row["pattern"], []).append(row)
+    return groups
 
 
 def _seeds(*groups: Sequence[dict[str, Any]]) -> int:
