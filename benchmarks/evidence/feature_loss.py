@@ -224,12 +224,12 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def tested(result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """The test's rows by variant."""
+def tested(result: dict[str, Any], by: str = "variant") -> dict[str, list[dict[str, Any]]]:
+    """The test's rows by variant, or by pattern."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in result["rows"]:
         if row["split"] == "test":
-            groups.setdefault(row["variant"], []).append(row)
+            groups.setdefault(row[by], []).append(row)
     return groups
 
 

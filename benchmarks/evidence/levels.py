@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.evidence.designs import SEEDS
-from benchmarks.evidence.feature_loss import NOT_CLIPPED, FeatureLoss, arguments, paired
+from benchmarks.evidence.feature_loss import NOT_CLIPPED, FeatureLoss, arguments, paired, tested
 from benchmarks.evidence.new_numbers import points, shares
 from benchmarks.evidence.report import at_most_below, told
 from benchmarks.evidence.statistics import right_share
@@ -65,7 +65,7 @@ def main() -> None:
 
 def table(result: dict[str, Any]) -> str:
     """Right answers by kind, the differences to dense and to zeros anywhere of that level, over the seeds of both."""
-    groups = _by_kind(result)
+    groups = tested(result, by="pattern")
     lines = [
         "| zeros | right of the test, by seed | mean [95%] | minus dense [95%] | minus zeros anywhere [95%] |",
         "|---|--:|--:|--:|--:|",
@@ -85,7 +85,7 @@ def table(result: dict[str, Any]) -> str:
 
 def verdicts(result: dict[str, Any]) -> str:
     """What was announced as success: met, missed, or not told by three seeds."""
-    groups = _by_kind(result)
+    groups = tested(result, by="pattern")
     lines = ["| announced as success | found | |", "|---|---|---|"]
     for kind, other in WANTED:
         if {kind, other} <= groups.keys():
@@ -94,13 +94,6 @@ def verdicts(result: dict[str, Any]) -> str:
             wanted = f"{_named(kind)} at most {MOST:g} points below {_named(other)}"
             lines.append(f"| {wanted} | {said} | {told(at_most_below(MOST, found))} |")
     return "\n".join(lines)
-
-
-def _by_kind(result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in result["rows"]:
-        groups.setdefault(row["pattern"], []).append(row)
-    return groups
 
 
 def _seeds(*groups: Sequence[dict[str, Any]]) -> int:

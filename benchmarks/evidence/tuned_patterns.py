@@ -11,7 +11,7 @@ results/.
 from typing import Any
 
 from benchmarks.evidence.designs import SEEDS
-from benchmarks.evidence.feature_loss import NOT_CLIPPED, FeatureLoss, arguments, paired
+from benchmarks.evidence.feature_loss import NOT_CLIPPED, FeatureLoss, arguments, paired, tested
 from benchmarks.evidence.new_numbers import points, shares
 from benchmarks.evidence.report import at_most_below, told
 from benchmarks.evidence.statistics import right_share
@@ -37,9 +37,7 @@ def main() -> None:
 
 def table(result: dict[str, Any]) -> str:
     """Right answers by pattern, and the difference to zeros anywhere over the seeds that both have."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in result["rows"]:
-        groups.setdefault(row["pattern"], []).append(row)
+    groups = tested(result, by="pattern")
     lines = [
         "| pattern | right of the test, by seed | mean [95%] | minus zeros anywhere [95%] | |",
         "|---|--:|--:|--:|---|",
