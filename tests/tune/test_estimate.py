@@ -13,7 +13,7 @@ from cutwork.tasks.task import Sample
 from cutwork.torch_models.data import examples
 from cutwork.torch_models.model_inputs import inputs_of
 from cutwork.tune.console import show_examples, show_layers
-from cutwork.tune.estimate import Estimate, estimate
+from cutwork.tune.estimate import _OVERHEAD, Estimate, estimate
 from cutwork.tune.tune import tune
 from tests.tiny_checkpoint import write_tiny_checkpoint
 from tests.torch_models.tiny import FAMILIES, llama, random_examples, sums
@@ -60,6 +60,20 @@ def test_what_the_settings_spare() -> None:
     assert guess("llama", SETTINGS.model_copy(update={"losses": Losses()})).memory["teacher"] == 0
     assert guess("llama", SETTINGS.model_copy(update={"optimizer": "sgd"})).memory["optimiser"] == 0
     assert guess("llama", shards=2).memory["weights"] == whole["weights"] // 2
+
+
+def test_time_is_that_of_products_and_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def seconds(product: float, byte: float, settings: TuneSettings = SETTINGS) -> float:
+        monkeypatch.setattr("cutwork.tune.estimate.matmul_seconds", lambda *_: product)
+        monkeypatch.setattr("cutwork.tune.estimate.copy_seconds", lambda *_: byte)
+        return guess("llama", settings).seconds
+
+    products, memory = seconds(1e-9, 0.0), seconds(0.0, 1e-9)
+    assert min(products, memory) > 0
+    assert seconds(1e-9, 1e-9) == pytest.approx(products + memory)
+    weights = guess("llama").memory["weights"]
+    spared = memory - seconds(0.0, 1e-9, SETTINGS.model_copy(update={"optimizer": "sgd"}))
+    assert spared == pytest.approx(_OVERHEAD * 10 * 2 * 2 * weights * 1e-9, rel=0.05)  # moments, read and written
 
 
 def test_activations_are_those_that_autograd_keeps() -> None:

@@ -1,4 +1,5 @@
-"""Whether bfloat16 pays on this machine: measured, because a CPU that lacks the instructions emulates them slowly."""
+"""How fast this machine computes and moves numbers, and whether bfloat16 pays on it: measured, because a CPU that lacks
+the instructions emulates them slowly."""
 
 import time
 
@@ -30,3 +31,17 @@ def matmul_seconds(dtype: torch.dtype, device: torch.device) -> float:
         result[0, 0].item()  # waits for the device
         times.append(time.perf_counter() - start)
     return min(times) / (2 * 512 * size * size)
+
+
+def copy_seconds(device: torch.device) -> float:
+    """Seconds per byte that is read or written where caches hold nothing of it: in the fastest of a few copies."""
+    size = 32 * 2**20
+    source = torch.ones(size, device=device)
+    target = torch.empty_like(source)
+    times = []
+    for _ in range(4):  # the first takes pages from the system
+        start = time.perf_counter()
+        target.copy_(source)
+        target[0].item()  # waits for the device
+        times.append(time.perf_counter() - start)
+    return min(times) / (2 * 4 * size)

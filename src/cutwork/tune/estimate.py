@@ -1,7 +1,8 @@
 """What a fine-tuning will take, before its first step: memory by purpose, and time.
 
-One micro-batch is run on tensors without contents (torch's fake tensors), which counts what the backward pass will keep
-and the multiplications of any architecture; only the speed of this machine is measured.
+One micro-batch is run on tensors without contents (torch's fake tensors), which counts what the backward pass will
+keep, the multiplications and the bytes that are read and written, of any architecture; only the speeds of this machine
+are measured.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.initialization import no_init_weights
 
@@ -22,14 +25,15 @@ from cutwork.torch_models.blocks import block_linears
 from cutwork.torch_models.data import Examples, collate
 from cutwork.torch_models.load import empty_model
 from cutwork.torch_models.model_inputs import Batch, EncoderInputs, ModelInputs, inputs_of
-from cutwork.torch_models.precision import matmul_seconds
+from cutwork.torch_models.precision import copy_seconds, matmul_seconds
 from cutwork.tune.lora import add_adapters
 from cutwork.tune.optimizer_state import state_bytes
 from cutwork.tune.optimizers import block_matrices
 from cutwork.tune.student_and_teacher import checkpoint_activations, store_as, teacher_dtype
 
-# The share of a bare matmul's speed that a whole training step reaches (SmolLM2-135M on two cores, micro-batches of 8).
-_EFFICIENCY = 0.55
+# How much longer a step takes than its products and its memory one after the other, at their best (SmolLM2-135M in
+# float32 and bfloat16 and Qwen2.5-0.5B in bfloat16, two cores with AMX: 1.3, 1.5 and 1.4 times).
+_OVERHEAD = 1.4
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,8 @@ def estimate(
             add_adapters(model, settings.lora, settings.keep_zeros)
         model.train()
         saved_for_backward = _Kept({parameter.untyped_storage()._cdata for parameter in model.parameters()})
-        counter = FlopCounterMode(display=False)
-        with saved_tensors_hooks(saved_for_backward.pack, lambda saved: saved), counter:
+        products, moved = FlopCounterMode(display=False), _Moved()
+        with saved_tensors_hooks(saved_for_backward.pack, lambda saved: saved), products, moved:
             answers = _forward(model, model_inputs, batch, labels, losses, fake, bfloat16)
         weights = sum(parameter.nbytes for parameter in model.parameters())
         gradients = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
@@ -103,11 +107,14 @@ def estimate(
         "activations": saved_for_backward.bytes,
         "teacher": teacher_bytes * (parameters + accumulation * answers) if losses.needs_teacher else 0,
     }
-    forward = counter.get_total_flops()
+    per_byte, per_product = copy_seconds(device), matmul_seconds(torch.bfloat16 if bfloat16 else torch.float32, device)
+    forward = products.get_total_flops() * per_product + moved.bytes * per_byte
     passes = 3 + settings.gradient_checkpointing + losses.needs_teacher
     mean = sum(data.lengths) / len(data.lengths) / data.lengths[longest]  # micro-batches are of similar lengths
-    speed = _EFFICIENCY / matmul_seconds(torch.bfloat16 if bfloat16 else torch.float32, device)
-    return Estimate(memory, steps, forward * passes * mean * accumulation * steps / speed)
+    added_up = 3 * gradients * per_byte  # the sum so far is read and written, what is added to it read
+    updated = 2 * (weights + gradients + optimiser) / shards * per_byte
+    seconds = accumulation * (forward * passes * mean + added_up) + updated
+    return Estimate(memory, steps, _OVERHEAD * steps * seconds)
 
 
 def _forward(
@@ -160,6 +167,22 @@ class _Kept:
             self._alive.append(tensor)
             self.bytes += storage.nbytes()
         return tensor
+
+
+class _Moved(TorchDispatchMode):
+    """Counts the bytes that operations read and write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = operation(*args, **(kwargs or {}))
+        view = operation.is_view or operation is torch.ops.aten._unsafe_view.default
+        if not view and operation.namespace != "prim":
+            given = tree_leaves((args, result))
+            self.bytes += sum(value.nbytes for value in given if isinstance(value, Tensor))
+        return result
 
 
 def _gigabytes(size: int) -> str:
