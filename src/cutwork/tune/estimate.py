@@ -32,7 +32,7 @@ from cutwork.tune.optimizers import block_matrices
 from cutwork.tune.student_and_teacher import checkpoint_activations, store_as, teacher_dtype
 
 # How much longer a step takes than its products and its memory one after the other, at their best (SmolLM2-135M in
-# float32 and bfloat16 and Qwen2.5-0.5B in bfloat16, two cores with AMX: 1.3, 1.5 and 1.4 times).
+# float32 and bfloat16 and Qwen2.5-0.5B in bfloat16, two cores with AMX: 1.3, 1.5 and, by the day, 1.4 or 1.9 times).
 _OVERHEAD = 1.4
 
 
@@ -112,7 +112,7 @@ def estimate(
     passes = 3 + settings.gradient_checkpointing + losses.needs_teacher
     mean = sum(data.lengths) / len(data.lengths) / data.lengths[longest]  # micro-batches are of similar lengths
     added_up = 3 * gradients * per_byte  # the sum so far is read and written, what is added to it read
-    updated = 2 * (weights + gradients + optimiser) / shards * per_byte
+    updated = 2 * (2 * gradients + optimiser) / shards * per_byte  # what has no gradient is not updated
     seconds = accumulation * (forward * passes * mean + added_up) + updated
     return Estimate(memory, steps, _OVERHEAD * steps * seconds)
 
