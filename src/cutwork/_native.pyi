@@ -240,5 +240,5 @@ class Executor:
 
 def read_bandwidth(threads: int = 1, megabytes: int = 512, repeats: int = 6) -> float:
     """
-    Bytes per second that `threads` threads read together from memory, the best of `repeats` passes over a buffer much larger than the last-level cache.
+    Bytes per second at which `threads` threads together read a buffer of so many megabytes, in huge pages where there are any, again and again; the best of `repeats` passes. What fits into a cache is read from there.
     """
