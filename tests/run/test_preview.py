@@ -89,7 +89,7 @@ def test_only_the_models_that_are_compared_are_made(recipe: Recipe) -> None:
 
 
 def test_more_work_takes_longer(model: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cutwork.torch_models.precision.matmul_seconds", lambda *_: 1e-11)
+    monkeypatch.setattr("cutwork.torch_models.machine_speed.matmul_seconds", lambda *_: 1e-11)
     monkeypatch.setattr("cutwork.tune.estimate.matmul_seconds", lambda *_: 1e-11)
     monkeypatch.setattr("cutwork.tune.estimate.copy_seconds", lambda *_: 1e-10)
     monkeypatch.chdir(model)

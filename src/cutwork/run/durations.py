@@ -119,7 +119,7 @@ class Durations:
     def _second_per_operation(self) -> float:
         import torch
 
-        from cutwork.torch_models.precision import matmul_seconds
+        from cutwork.torch_models.machine_speed import matmul_seconds
 
         return matmul_seconds(torch.float32, torch.device("cpu"))
 

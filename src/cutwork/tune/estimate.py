@@ -24,8 +24,8 @@ from cutwork.recipe import Losses, TuneSettings
 from cutwork.torch_models.blocks import block_linears
 from cutwork.torch_models.data import Examples, collate
 from cutwork.torch_models.load import empty_model
+from cutwork.torch_models.machine_speed import copy_seconds, matmul_seconds
 from cutwork.torch_models.model_inputs import Batch, EncoderInputs, ModelInputs, inputs_of
-from cutwork.torch_models.precision import copy_seconds, matmul_seconds
 from cutwork.tune.lora import add_adapters
 from cutwork.tune.optimizer_state import state_bytes
 from cutwork.tune.optimizers import block_matrices
