@@ -97,6 +97,27 @@ def test_activations_are_those_that_autograd_keeps() -> None:
     assert counted == pytest.approx(sum(kept.values()), rel=0.1)
 
 
+def test_what_may_not_fit_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dense = write_tiny_checkpoint(tmp_path / "dense")
+
+    def told(free: float, *, glibc: bool) -> str:
+        monkeypatch.setattr("cutwork.tune.tune.available_memory", lambda: int(free))
+        monkeypatch.setattr("cutwork.tune.malloc._is_glibc", lambda: glibc)
+        console = Console(file=io.StringIO(), width=1000)
+        result = tune(dense, tmp_path / "out", TuneSettings(), sums(4), max_length=64, dry_run=True, console=console)
+        memory.append(sum(result["estimate"]["memory"].values()))
+        assert isinstance(console.file, io.StringIO)
+        return console.file.getvalue()
+
+    memory: list[int] = []
+    told(1e12, glibc=True)
+    needed = memory[0]
+    assert "are free" not in told(2 * needed, glibc=True)
+    assert "LD_PRELOAD" in told(1.5 * needed, glibc=True)
+    assert "are free" not in told(1.5 * needed, glibc=False)
+    assert "--micro-batch-size" in told(0.5 * needed, glibc=False)
+
+
 def test_a_dry_run_shows_two_examples_and_leaves_nothing(tmp_path: Path) -> None:
     dense = write_tiny_checkpoint(tmp_path / "dense")
     shown = io.StringIO()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 
 from cutwork.errors import CutworkError
+from cutwork.machine import available_memory
 from cutwork.recipe import Long, TuneSettings
 from cutwork.store.json_file import write_json
 from cutwork.store.lock import only_process
@@ -36,7 +37,7 @@ from cutwork.tune.gradual import schedule_of
 from cutwork.tune.interruption import saved_when_interrupted
 from cutwork.tune.kernel_cache import few_kernels
 from cutwork.tune.lora import add_adapters, merge
-from cutwork.tune.malloc import kept_pages
+from cutwork.tune.malloc import kept_pages, memory_advice
 from cutwork.tune.masks import LostZerosError, sparsity
 from cutwork.tune.resume import REPORT, begin, begun, check_own, finished, identity, remove, resume_from
 from cutwork.tune.student_and_teacher import check_teacher, checkpoint_activations, load_student, load_teacher
@@ -168,6 +169,10 @@ def tune(
             expected.sentence() if expected else "no estimate: this architecture cannot be run on empty tensors",
             soft_wrap=True,
         )
+        if expected and arguments.device.type == "cpu":
+            processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            if advice := memory_advice(processes * sum(expected.memory.values()), available_memory()):
+                console.print(f"[yellow]{advice}[/]", soft_wrap=True)
         if dry_run:
             return {"estimate": asdict(expected) if expected else None, "data": data.counts()}
         trainer, zeros = _prepare(run, bfloat16)
