@@ -64,6 +64,7 @@ from benchmarks.speech import accuracy as speech_accuracy
 from benchmarks.speech import speed as speech_speed
 from benchmarks.training import (
     accuracy,
+    allocators,
     cut_recipe,
     demo,
     distillation,
@@ -215,6 +216,7 @@ TABLES = {
     "mpt path": Table(mpt_path.table, ("mpt_path",)),
     "cut recipe": Table(cut_recipe.table, ("cut_recipe",)),
     "memory": Table(memory.table, ("memory",)),
+    "allocators": Table(allocators.table, ("allocators",)),
     "bare": Table(bare.table, ("bare",)),
     "layouts": Table(layouts.table, ("layouts",)),
     "padding": Table(padding.table, ("padding",)),
