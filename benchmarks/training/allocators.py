@@ -1,4 +1,4 @@
-"""What training on CPUs takes by glibc's malloc, as it comes and as `cutwork tune` sets it, and by others before it.
+"""What training on CPUs takes by glibc's malloc, as `cutwork tune` sets it, and by others put before it.
 
     python -m benchmarks.training.allocators SmolLM2-135M=smollm2 Qwen2.5-Coder-0.5B=qwen --task train.jsonl
 
@@ -38,6 +38,8 @@ def tune(model: Path, task: list[str], output: Path, steps: int, library: str) -
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
+            if "cannot be preloaded" in line:  # which the system only tells
+                raise CutworkError(f"{library} is not there")
             if found := re.match(r"estimate: ([\d.]+) GB", line):
                 estimated = 1e9 * float(found[1])
             if found := re.search(rf"(\d+)/{steps}  loss", line):  # not of every step, where they are quick
@@ -52,13 +54,15 @@ def tune(model: Path, task: list[str], output: Path, steps: int, library: str) -
 
 
 def table(result: dict[str, Any]) -> str:
-    """By model and allocator: medians of the rounds."""
+    """By model and allocator: medians of the rounds, and the extremes of seconds."""
     lines = ["| model | malloc | s per step | most memory, GB | estimated |", "|---|---|--:|--:|--:|"]
     for row in result["rows"]:
         seconds, peak, estimated = (median(run[key] for run in row["runs"]) for key in ("seconds", "peak", "estimated"))
-        told = f"{peak / 1e9:.1f} | {estimated / 1e9:.1f}"
-        lines.append(f"| {row['model']} | {row['allocator']} | {seconds:.1f} | {told} |")
-    return "\n".join(lines)
+        took = [run["seconds"] for run in row["runs"]]
+        told = f"{seconds:.1f} ({min(took):.1f}–{max(took):.1f}) | {peak / 1e9:.1f} | {estimated / 1e9:.1f}"
+        lines.append(f"| {row['model']} | {row['allocator']} | {told} |")
+    rounds = len(result["rows"][0]["runs"])
+    return "\n".join([*lines, "", f"{rounds} runs of {result['steps']} steps each; seconds of the later half's steps."])
 
 
 def main() -> None:

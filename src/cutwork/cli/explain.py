@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cutwork.engine.model import Model
 
 _NEARLY = 0.02  # of zeros above the point where a bitmask breaks even: what its offsets and padding may cost
-_MOST_READ = 512  # megabytes whose reading is timed
+_MOST_READ = 512  # megabytes that are taken beside the model, to time reading them
 
 
 @loads_model("draft", "draft_tokens")

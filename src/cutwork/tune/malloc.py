@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from ctypes.util import find_library
 from typing import Any
 
-# What glibc's malloc may come to hold beside what a run needs: micro-batches of ever other lengths take pieces of other
-# sizes (Qwen2.5-0.5B on GSM8K: 22 GB and rising of 12.4, after ten steps; 14 GB by tcmalloc, to the end).
+# Times what a run needs, that glibc's malloc may come to hold: micro-batches of ever other lengths take pieces of other
+# sizes (one case: Qwen2.5-0.5B on GSM8K: 22 GB of 12.4 after ten steps; by tcmalloc 14).
 _IN_PIECES = 1.8
 _OTHERS = "tc_malloc", "mallctl", "mi_malloc"  # functions of tcmalloc, jemalloc and mimalloc
 _TCMALLOC = "tcmalloc_minimal"
