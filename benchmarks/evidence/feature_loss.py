@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 from rich.console import Console
 
 from benchmarks.common.results import RESULTS, save
@@ -26,7 +25,7 @@ from benchmarks.evidence.answers import answer, without_replies
 from benchmarks.evidence.designs import SEEDS
 from benchmarks.evidence.new_numbers import points, shares
 from benchmarks.evidence.report import told
-from benchmarks.evidence.statistics import paired_bootstrap, right_share, unpacked
+from benchmarks.evidence.statistics import points_above, right_share, seed_pairs, unpacked
 from cutwork.measure.compare import Measurements
 from cutwork.recipe import Losses, PruneSettings, QuantizeSettings, load_recipe
 from cutwork.run.stages import Stage, Stages
@@ -193,7 +192,7 @@ def choices(result: dict[str, Any]) -> str:
         variant, steps = row["variant"], [phase.steps for phase in VARIANTS[row["variant"]]]
         same = {CE: variant not in plain, FEWER: variant not in plain and len(steps) == 1}
         against = [
-            points(_difference([unpacked(row)], [plain[other]])) if alike and other in plain else "–"
+            points(points_above([(unpacked(row), plain[other])])) if alike and other in plain else "–"
             for other, alike in same.items()
         ]
         long = " + ".join(map(str, row["longer"])) + f" | {row['longest']:g}" if "longer" in row else "– | –"
@@ -235,14 +234,7 @@ def tested(result: dict[str, Any], by: str = "variant") -> dict[str, list[dict[s
 
 def paired(groups: dict[str, list[dict[str, Any]]], variant: str, other: str) -> tuple[float, float, float]:
     """Points of a variant minus another, over the seeds that both have, and their 95% interval."""
-    plain = {row["seed"]: unpacked(row) for row in groups[other]}
-    pairs = [(unpacked(row), plain[row["seed"]]) for row in groups[variant] if row["seed"] in plain]
-    return _difference(*zip(*pairs, strict=True))
-
-
-def _difference(ours: Any, theirs: Any) -> tuple[float, float, float]:
-    mean, low, high = paired_bootstrap(np.stack(ours), np.stack(theirs))
-    return 100 * mean, 100 * low, 100 * high
+    return points_above(seed_pairs(groups[variant], groups[other]))
 
 
 if __name__ == "__main__":

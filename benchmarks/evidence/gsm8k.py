@@ -10,22 +10,27 @@ output directory. Leaves gsm8k.json in results/.
 """
 
 import argparse
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from benchmarks.common.results import RESULTS, save
 from benchmarks.evidence.__main__ import Experiment
 from benchmarks.evidence.cells import Cell, pruned
 from benchmarks.evidence.data import recipe_of
 from benchmarks.evidence.designs import DESIGNS
-from benchmarks.evidence.statistics import mcnemar, paired_bootstrap, right_share, unpacked
+from benchmarks.evidence.new_numbers import points, shares
+from benchmarks.evidence.report import at_most_below, told
+from benchmarks.evidence.statistics import mcnemar, points_above, right_share, seed_pairs
 
 ENCODINGS = ("int8", "int4", "int4, head too")
 RATE = 2e-4  # of what has zeros and so has more to learn
 DENSE, TEACHER = "dense, trained on", "dense, the teacher"
+LOSSES = "CE", "CE+SquareHead"
+Named = tuple[str, str]  # a model and its encoding
 
 
 @dataclass(frozen=True)
@@ -115,24 +120,46 @@ def table(result: dict[str, Any]) -> str:
         "| | right, by seed | mean [95%] | minus dense int8, trained on [95%] | McNemar's p, by seed |",
         "|---|--:|--:|--:|--:|",
     ]
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in result["rows"]:
-        groups.setdefault((row["model"], row["encoding"]), []).append(row)
-    control = {row["seed"]: unpacked(row) for row in groups.get((DENSE, "int8"), ())}
+    groups, control = _grouped(result), (DENSE, "int8")
     for (model, encoding), rows in groups.items():
         mean, low, high = right_share(rows)
-        own = {row.get("seed"): unpacked(row) for row in rows}
-        ours = dict.fromkeys(control, own[None]) if None in own else own
-        seeds = [seed for seed in ours if seed in control]
         against = tests = ""
-        if seeds and (model, encoding) != (DENSE, "int8"):
-            pairs = np.stack([ours[seed] for seed in seeds]), np.stack([control[seed] for seed in seeds])
-            change, least, most = (100 * value for value in paired_bootstrap(*pairs))
-            against = f"{change:+.1f} [{least:+.1f}, {most:+.1f}]"
-            tests = " / ".join(f"{mcnemar(ours[seed], control[seed]):.2g}" for seed in seeds)
-        shares = " / ".join(f"{row['right'] / row['samples']:.1%}" for row in rows)
-        lines.append(f"| {encoding}, {model} | {shares} | {mean:.1%} [{low:.1%}, {high:.1%}] | {against} | {tests} |")
+        if (model, encoding) != control and (pairs := seed_pairs(rows, groups.get(control, ()))):
+            against = points(points_above(pairs))
+            tests = " / ".join(f"{mcnemar(*pair):.2g}" for pair in pairs)
+        lines.append(
+            f"| {encoding}, {model} | {shares(rows)} | {mean:.1%} [{low:.1%}, {high:.1%}] | {against} | {tests} |"
+        )
     return "\n".join(lines)
+
+
+def verdicts(result: dict[str, Any]) -> str:
+    """What was announced as success of what has run, and whether it came out."""
+    groups = _grouped(result)
+    lines = ["| announced as success | found | |", "|---|---|---|"]
+
+    def add(claim: str, ours: str, theirs: str, met: Callable[[Sequence[float]], bool | None]) -> None:
+        if pairs := seed_pairs(*(groups.get((model, "int8"), ()) for model in (ours, theirs))):
+            found, seeds = points_above(pairs), f"{len(pairs)} seed{'s' * (len(pairs) > 1)}"
+            lines.append(f"| {claim} | {points(found)} points, {seeds} | {told(met(found))} |")
+
+    plain, both = (Wanted(loss, 0.75, "unstructured", 0).name for loss in LOSSES)
+    add(f"{both}: 2 points ahead of CE, clear of zero", both, plain, lambda found: found[0] >= 2 and found[1] > 0)
+    for level, most in ((0.75, 5), (0.6, 2)):
+        for loss in LOSSES:
+            name = Wanted(loss, level, "unstructured", 0).name
+            claim = f"{name}: at most {most} points below dense, trained on"
+            add(claim, name, DENSE, partial(at_most_below, most))
+    claim = "the dense teacher has converged: training on brings at most a point"
+    add(claim, TEACHER, DENSE, partial(at_most_below, 1))
+    return "\n".join(lines)
+
+
+def _grouped(result: dict[str, Any]) -> dict[Named, list[dict[str, Any]]]:
+    groups: dict[Named, list[dict[str, Any]]] = defaultdict(list)
+    for row in result["rows"]:
+        groups[row["model"], row["encoding"]].append(row)
+    return groups
 
 
 if __name__ == "__main__":

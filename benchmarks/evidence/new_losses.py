@@ -20,7 +20,7 @@ from benchmarks.evidence.cells import Cell
 from benchmarks.evidence.designs import DESIGNS, SEEDS
 from benchmarks.evidence.new_numbers import LEVEL, RATE, NewNumbers, points, shares
 from benchmarks.evidence.report import told
-from benchmarks.evidence.statistics import paired_bootstrap, right_share, unpacked
+from benchmarks.evidence.statistics import points_above, right_share, seed_pairs
 
 STEPS = 249  # of cross-entropy
 SAME_TIME = round(STEPS / DESIGNS["short"].steps["CE"])  # with SquareHead, which asks the teacher
@@ -83,12 +83,8 @@ def verdicts(result: dict[str, Any]) -> str:
 def difference(result: dict[str, Any], model: Named) -> tuple[float, float, float] | None:
     """Points above cross-entropy in int8, with the 95% interval, over the seeds that both have; None without any."""
     groups = _grouped(result)
-    ours, theirs = ({row["seed"]: unpacked(row) for row in groups.get(each, ())} for each in (model, CE))
-    pairs = [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
-    if not pairs:
-        return None
-    mean, low, high = paired_bootstrap(*map(np.stack, zip(*pairs, strict=True)))
-    return 100 * mean, 100 * low, 100 * high
+    pairs = seed_pairs(groups.get(model, ()), groups.get(CE, ()))
+    return points_above(pairs) if pairs else None
 
 
 def _grouped(result: dict[str, Any]) -> dict[Named, list[dict[str, Any]]]:

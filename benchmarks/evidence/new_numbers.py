@@ -23,7 +23,7 @@ from benchmarks.evidence.cells import Cell, pruned
 from benchmarks.evidence.designs import SEEDS
 from benchmarks.evidence.report import at_most_below, pays, told
 from benchmarks.evidence.seen_numbers import seen_numbers
-from benchmarks.evidence.statistics import bootstrap_p, holm, paired_bootstrap, right_share, unpacked
+from benchmarks.evidence.statistics import bootstrap_p, holm, points_above, right_share, seed_pairs
 
 LEVEL, LOSS, RATE = 0.75, "CE", 4e-4  # what the short experiment chose
 PATTERNS = ("unstructured", "4:16")
@@ -146,22 +146,12 @@ def grouped(result: dict[str, Any]) -> dict[Named, list[dict[str, Any]]]:
 def difference(result: dict[str, Any], ours: Named, theirs: Named) -> tuple[float, float, float] | None:
     """Points of one model above another, with the 95% interval, over the seeds that both have; None without any."""
     pairs = _pairs(result, ours, theirs)
-    if not pairs:
-        return None
-    mean, low, high = paired_bootstrap(*map(np.stack, zip(*pairs, strict=True)))
-    return 100 * mean, 100 * low, 100 * high
+    return points_above(pairs) if pairs else None
 
 
 def _pairs(result: dict[str, Any], ours: Named, theirs: Named) -> list[tuple[Any, Any]]:
-    """The answers of both, seed by seed; the teacher has none and is held against each."""
-    first, second = (
-        {row.get("seed"): unpacked(row) for row in grouped(result).get(model, ())} for model in (ours, theirs)
-    )
-    if None in first:
-        first = dict.fromkeys(second, first[None])
-    if None in second:
-        second = dict.fromkeys(first, second[None])
-    return [(first[seed], second[seed]) for seed in first if seed in second]
+    groups = grouped(result)
+    return seed_pairs(groups.get(ours, ()), groups.get(theirs, ()))
 
 
 def points(found: tuple[float, float, float] | None) -> str:

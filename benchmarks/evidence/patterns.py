@@ -20,7 +20,7 @@ from benchmarks.common.results import RESULTS, save
 from benchmarks.evidence.__main__ import Experiment
 from benchmarks.evidence.cells import Cell, pruned
 from benchmarks.evidence.designs import SEEDS
-from benchmarks.evidence.statistics import mcnemar, paired_bootstrap, right_share, unpacked
+from benchmarks.evidence.statistics import mcnemar, points_above, right_share, seed_pairs
 
 PATTERNS = ("unstructured", "16:64", "adaptive", "4:16", "2:8", "1:4")  # of 75% zeros, the freest first
 LEVEL = 0.75
@@ -79,16 +79,13 @@ def table(result: dict[str, Any]) -> str:
     for row in result["rows"]:
         groups[*_made(row), row.get("pattern")].append(row)
     for (*made, pattern), rows in groups.items():
-        seeds = {row.get("seed"): unpacked(row) for row in rows}
         share, low, high = right_share(rows)
-        free = {row.get("seed"): unpacked(row) for row in groups.get((*made, PATTERNS[0]), ())}
-        both = [seed for seed in seeds if seed in free]
+        pairs = seed_pairs(rows, groups.get((*made, PATTERNS[0]), ()))
         against = p = ""
-        if pattern not in (None, PATTERNS[0]) and both:
-            ours, theirs = (np.stack([each[seed] for seed in both]) for each in (seeds, free))
-            mean, least, most = (100 * x for x in paired_bootstrap(ours, theirs))
+        if pattern not in (None, PATTERNS[0]) and pairs:
+            mean, least, most = points_above(pairs)
             against = f"{mean:+.1f} [{least:+.1f}, {most:+.1f}]"
-            p = " / ".join(f"{mcnemar(*pair):.2g}" for pair in zip(ours, theirs, strict=True))
+            p = " / ".join(f"{mcnemar(*pair):.2g}" for pair in pairs)
         shares = " / ".join(f"{row['right'] / row['samples']:.1%}" for row in rows)
         each = f" ({shares})" if len(rows) > 1 else ""
         lines.append(

@@ -1,6 +1,6 @@
 """Intervals and tests for answers that are right or wrong, of models that were asked the same questions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import comb
 from typing import Any
 
@@ -24,6 +24,25 @@ def paired_bootstrap(
     drawn = _differences(ours, theirs, draws, seed)
     low, high = np.quantile(drawn, [0.025, 0.975])
     return float(ours.mean() - theirs.mean()), float(low), float(high)
+
+
+def seed_pairs(
+    ours: Iterable[Mapping[str, Any]], theirs: Iterable[Mapping[str, Any]]
+) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    """The answers [questions] of both for each seed that both have; a row without a seed, the teacher's, is held
+    against each of the other's."""
+    first, second = ({row.get("seed"): unpacked(row) for row in rows} for rows in (ours, theirs))
+    if None in first:
+        first = dict.fromkeys(second, first[None])
+    if None in second:
+        second = dict.fromkeys(first, second[None])
+    return [(first[seed], second[seed]) for seed in first if seed in second]
+
+
+def points_above(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> tuple[float, float, float]:
+    """`paired_bootstrap` of `seed_pairs`, in points."""
+    mean, low, high = paired_bootstrap(*map(np.stack, zip(*pairs, strict=True)))
+    return 100 * mean, 100 * low, 100 * high
 
 
 def right_share(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float, float]:

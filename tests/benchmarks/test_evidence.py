@@ -576,3 +576,19 @@ def test_gsm8k_is_told_beside_a_dense_model_trained_for_as_long() -> None:
     assert first.startswith("| int8, dense, the teacher |") and first.count(" / ") == 1  # McNemar's p of both seeds
     change = 100 * float(sparse[0].mean() - dense[0].mean())
     assert f"| {change:+.1f} [" in ours and control.endswith("|  |  |")
+
+
+def test_gsm8k_says_what_was_announced_of_what_has_run() -> None:
+    dense, behind, ahead = (np.arange(1319) < count for count in (400, 300, 390))
+
+    def row(model: str, answers: np.ndarray, seed: int | None = 0) -> dict[str, object]:
+        found = {"model": model, "encoding": "int8", "right": int(answers.sum()), "samples": 1319}
+        return {**found, "answers": packed(answers), **({} if seed is None else {"seed": seed})}
+
+    names = {loss: gsm8k.Wanted(loss, 0.75, "unstructured", 0).name for loss in gsm8k.LOSSES}
+    rows = [row(gsm8k.TEACHER, behind, None), row(gsm8k.DENSE, dense), row(names["CE"], behind)]
+    near, converged = gsm8k.verdicts({"rows": rows}).splitlines()[2:]
+    assert near.startswith("| 75% zeros, anywhere, CE: at most 5 points below dense") and near.endswith("**missed** |")
+    assert converged.startswith("| the dense teacher has converged") and "-7.6 [" in converged
+    first, *_ = gsm8k.verdicts({"rows": [*rows, row(names["CE+SquareHead"], ahead)]}).splitlines()[2:]
+    assert "2 points ahead of CE" in first and "+6.8 [" in first and first.endswith("1 seed | met |")
