@@ -101,6 +101,21 @@ def test_a_recipe_says_how_much_is_trained_on_and_how_long_it_may_be(tmp_path: P
         call("tune", dense, tmp_path / "no", "--recipe", recipe, *steps, "--max-length", 100)
 
 
+def test_rounding_is_trained_on_what_a_recipe_trains_on(tmp_path: Path) -> None:
+    dense, data = write_tiny_checkpoint(tmp_path / "dense"), tmp_path / "sums.jsonl"
+    data.write_text("".join(json.dumps({"prompt": f"{i}?", "answer": f"{i}"}) + "\n" for i in range(50)))
+    held, whole = (tmp_path / name for name in ("held.yaml", "whole.yaml"))
+    common = f"name: a\nmodel: {dense}\noutput: {tmp_path / 'run'}\ntask:\n  name: jsonl\n  train_samples: 40\n"
+    common += f"  options: {{train: {data}, test: {data}}}\n  test_samples: 1\n"
+    held.write_text(common + "  validation_samples: 5\n")
+    whole.write_text(common)
+    qat = ["--method", "qat", "--steps", 3, "--json"]
+    json.loads(call("quantize", dense, tmp_path / "int8", "--recipe", held, *qat))
+    with pytest.raises(CutworkError, match="more would move what it holds out for validation"):
+        training_task(None, held, 45, 0, validation=5)
+    assert len(training_task(None, whole, 45, 0, validation=5).train) > 40  # but for what is asked
+
+
 def test_what_holds_nothing_to_learn_is_left_out(tmp_path: Path) -> None:
     dense = write_tiny_checkpoint(tmp_path / "dense")
     tokenizer = AutoTokenizer.from_pretrained(dense)
@@ -161,6 +176,12 @@ def test_bad_options_are_one_sentence(tmp_path: Path) -> None:
         call("tune", dense, tmp_path / "out", "--ce", 0)
     with pytest.raises(CutworkError, match="--teacher is for --kl and --squarehead alone"):
         call("tune", dense, tmp_path / "out", "--teacher", dense)
+    with pytest.raises(CutworkError, match=r"^--module: .*less than 1 \(got 2\.0\)"):
+        call("prune", dense, tmp_path / "out", "--method", "magnitude", "--module", "*=2")
+    with pytest.raises(CutworkError, match=r"^--lr: .*finite \(got nan\)"):
+        call("quantize", dense, tmp_path / "out", "--method", "qat", "--lr", "nan")
+    with pytest.raises(CutworkError, match=r"^--lora-alpha: "):
+        call("tune", dense, tmp_path / "out", "--task", "gsm8k", "--lora-rank", 2, "--lora-alpha", "nan")
     for option, value in (("--steps", 5), ("--lr", 1e-4)):
         with pytest.raises(CutworkError, match=f"^{option} is for --method qat alone"):
             call("quantize", dense, tmp_path / "out", "--method", "rtn", option, value)

@@ -280,6 +280,21 @@ def test_a_sample_that_is_too_long_is_refused_before_any_work(given: tuple[Path,
     assert not (tmp_path / "out" / "errors.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--micro-batch-size", 3], "batch_size 4 is not a multiple of micro_batch_size 3"),
+        (["--long", "error", "--max-length", 6], "more than task.max_length = 6"),
+    ],
+)
+def test_training_that_cannot_be_is_refused_before_any_work(
+    options: list[object], said: str, given: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(CutworkError, match=said):
+        call(given[0], tmp_path / "out", "--data", given[1], *FEW, "--speedup", 1.3, *options)
+    assert not list(tmp_path.rglob("*.json"))
+
+
 def test_an_output_that_holds_the_model_is_refused(given: tuple[Path, Path], tmp_path: Path) -> None:
     inside = shutil.copytree(given[0], tmp_path / "out" / "dense")
     for output in (inside, tmp_path / "out"):
@@ -402,6 +417,8 @@ def test_a_generated_task_trains_and_judges_behind_what_eval_asks_and_tune_learn
     assert len(own.train) == 20 and len(own.validation) == 200
     assert not known & {sample.prompt for sample in (*own.train, *own.validation)}
     assert own.test[:200] == asked.test[:200] and base.compare.accuracy_samples == 200
+    with pytest.raises(CutworkError, match=r"^--test-samples 1001: .*after 1000 is what tune trains on"):
+        call("model", tmp_path / "out", "--task", "gsm_symbolic", "--speedup", 2, "--test-samples", 1001)
 
 
 @pytest.mark.parametrize(("options", "weight"), [([], 0.0), (["--squarehead", 0.5], 0.5)])

@@ -89,6 +89,16 @@ def test_a_model_of_few_positions_writes_as_far_as_they_go(model: Path) -> None:
     assert own_text(model, 2, threads=1, console=SILENT)
 
 
+def test_what_a_template_says_first_may_be_long(model: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    template = tokenizer.chat_template
+    tokenizer.chat_template = "{{ '" + "You are careful. " * 35 + "' }}" + template
+    tokenizer.save_pretrained(model)
+    assert len(tokenizer.apply_chat_template([{"role": "user", "content": ""}], tokenize=True)["input_ids"]) > 512
+    talks = own_text(model, 6, threads=1, console=SILENT)
+    assert talks and all(sample.prompt and sample.answer for sample in talks)
+
+
 def test_what_is_quantised_already_is_refused_before_it_writes(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -127,6 +128,30 @@ def test_a_run_that_keeps_the_best_is_estimated(recipe: Recipe) -> None:
     chosen = recipe.model_copy(update={"tune": best, "task": task, "teacher": None})
     stages = stages_of(chosen, recipe.output, silent()).stages
     assert all((stage.seconds() or 0) > 0 for stage in stages)
+
+
+def test_what_fits_alone_says_whether_anything_does(model: Path, recipe: Recipe) -> None:
+    some = load_task(recipe.task).train[0]
+    long = replace(some, prompt=some.prompt * 9)
+    task = replace(
+        load_task(recipe.task), train=(*[long, some] * 250,)
+    )  # every other one, which a stride may pass over
+    assert (Durations(model, task, 512, "drop").tune(recipe.tune) or 0) > 0
+    for samples, most, told in (
+        (task.train[::2], "drop", "every sample has more"),
+        (task.train, "error", "a sample has"),
+    ):
+        with pytest.raises(CutworkError, match=told):
+            Durations(model, replace(task, train=samples), 512, most).tune(recipe.tune)
+
+
+def test_patterns_that_match_nothing_are_refused_before_any_work(recipe: Recipe, tmp_path: Path) -> None:
+    rounded = recipe.quantize.model_copy(update={"overrides": {"*.down_prj": "skip"}})
+    wrong = {"quantize": rounded, "prune": recipe.prune.model_copy(update={"modules": {"*.down_prj": 0.3}})}
+    for key, settings in wrong.items():
+        with pytest.raises(CutworkError, match="down_prj"):
+            run(recipe.model_copy(update={key: settings, "preview": False}), output=tmp_path / key, console=silent())
+        assert not list((tmp_path / key).iterdir() if (tmp_path / key).is_dir() else [])
 
 
 def test_an_unknown_duration_is_said_to_be_unknown(recipe: Recipe, tmp_path: Path) -> None:

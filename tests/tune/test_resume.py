@@ -22,6 +22,7 @@ from cutwork.torch_models.load import load_model
 from cutwork.tune import tune as tune_module
 from cutwork.tune.console import read_log
 from cutwork.tune.masks import sparsity
+from cutwork.tune.resume import _check_same
 from cutwork.tune.trainer import SparseTrainer
 from tests.tiny_checkpoint import write_tiny_checkpoint
 from tests.torch_models.tiny import cut_to, every_pattern, holds, weights
@@ -248,6 +249,11 @@ def test_what_was_cut_off_while_written_is_passed_over(
     assert steps in (list(range(1, 9)), logged)  # but for the line that was lost
 
 
+def check_same(before: TuneSettings, now: TuneSettings) -> None:
+    found, run = ({"settings": settings.model_dump(mode="json")} for settings in (before, now))
+    _check_same({"run": found}, run, "this was made", "choose another")
+
+
 def test_finished_is_not_repeated_and_other_settings_are_refused(
     uninterrupted: Path, sparse: Path, dense: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,6 +262,11 @@ def test_finished_is_not_repeated_and_other_settings_are_refused(
         assert run(sparse, uninterrupted, dense)["steps"] == 8
     with pytest.raises(CutworkError, match=r"learning_rate \(0\.003, now 0\.001\)"):
         run(sparse, uninterrupted, dense, SETTINGS.model_copy(update={"learning_rate": 1e-3}))
+    later, told = SETTINGS.model_copy(update={"keep_best": True}), r"another keep_best \({}, now {}\)"
+    with pytest.raises(CutworkError, match=told.format("unset", True)):  # at their default they are not noted
+        check_same(SETTINGS, later)
+    with pytest.raises(CutworkError, match=told.format(True, "unset")):
+        check_same(later, SETTINGS)
 
 
 def test_an_unfinished_run_with_other_settings_is_refused_until_overwritten(

@@ -214,7 +214,13 @@ def _base(
     assert task
     named = {"name": task, "options": {**({"train": task} if is_file_of_rows(task) else {}), **options}}
     settings["task"] |= named
-    if generated(task):  # behind what `eval` asks and `tune` trains on, of the stream that both draw from
+    if generated(task):
+        if (asked := settings["task"]["test_samples"]) > LEFT_TO_EVAL:
+            raise CutworkError(
+                f"--test-samples {asked}: of {task}, what comes after {LEFT_TO_EVAL} is what tune trains on; ask for "
+                "fewer"
+            )
+        # Behind what `eval` asks and `tune` trains on, of the stream that both draw from.
         before = LEFT_TO_EVAL + TaskSettings(name=task).train_samples
         settings["task"] |= {"test_samples": before, "seed": 0}  # of which as many are asked as compare says
     try:

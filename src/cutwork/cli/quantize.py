@@ -1,5 +1,6 @@
 """`cutwork quantize`: int8 or int4 weights with every zero in place."""
 
+import math
 from typing import Annotated, get_args
 
 import typer
@@ -97,8 +98,8 @@ def quantize(
             raise CutworkError(f"{option} is for --method qat alone; give that too, or leave it out")
     steps = _DEFAULT.qat.max_steps if steps is None else steps
     lr = _DEFAULT.qat.learning_rate if lr is None else lr
-    if lr <= 0:
-        raise CutworkError(f"--lr: input should be greater than 0 (got {lr})")
+    if not 0 < lr < math.inf:
+        raise CutworkError(f"--lr: input should be greater than 0 and finite (got {lr})")
     training = settings_of(
         TuneSettings,
         **_DEFAULT.qat.model_dump(exclude_unset=True) | {"max_steps": steps, "learning_rate": lr, "seed": seed},
@@ -118,7 +119,8 @@ def quantize(
         seed=seed,
         qat=training,
     )
-    wanted = min(steps * training.batch_size, _MOST_SAMPLES) if method == "qat" else None
+    # Of a recipe all that it trains on.
+    wanted = min(steps * training.batch_size, _MOST_SAMPLES) if method == "qat" and not recipe else None
     samples: tuple[Sample, ...] = ()
     if settings.needs_samples:
         samples = training_task(task, recipe, wanted, seed, least=calibration_samples, options=task_option).train

@@ -30,7 +30,8 @@ def run(
     """Carry out a recipe: dense fine-tune, prune, sparse fine-tune, quantise, pack, compare.
 
     Finished stages are never repeated: after an interruption the same command goes on, and a changed recipe redoes only
-    what depends on the change. Before it starts it says what the stages will take on this machine.
+    what depends on the change; what was made before stays until the new one is there, and is there again where the
+    change is taken back. Before it starts it says what the stages will take on this machine.
 
     Example: [bold]cutwork run recipes/demo.yaml[/bold]
 

@@ -53,6 +53,9 @@ TokenWeightsOption = Annotated[
 ]
 CalibrationSeed = Annotated[int, typer.Option("--seed", help="Draws the calibration samples.")]
 
+# Settings that options have other names for.
+_OPTIONS = {"alpha": "lora-alpha", "modules": "module", "rank": "lora-rank", "targets": "lora-targets"}
+
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
@@ -93,10 +96,11 @@ def training_task(
         if options:
             raise CutworkError("--task-option is for --task alone; the recipe says it in task.options")
         settings = load_recipe(recipe).task
+        held_out = settings.validation_samples
         if validation:
             settings = settings.model_copy(update={"validation_samples": validation})
         if count and count > settings.train_samples:
-            if settings.validation_samples:
+            if held_out:
                 raise CutworkError(
                     f"--samples {count}: the recipe has {settings.train_samples}, and more would move what it holds "
                     "out for validation; raise task.train_samples in the recipe"
@@ -122,6 +126,7 @@ def settings_of(kind: type[AnySettings], **options: Any) -> AnySettings:
     except ValidationError as error:
         problem = error.errors()[0]
         option = "-".join(str(part) for part in problem["loc"]).replace("_", "-")
+        option = _OPTIONS.get(str(problem["loc"][0]), option) if option else ""
         message = problem["msg"].removeprefix("Value error, ")
         if not option:  # about several at once
             raise CutworkError(message) from None

@@ -10,13 +10,15 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from cutwork.engine.model import Model
+from cutwork.engine.tokenizer import load_tokenizer
 from cutwork.errors import CutworkError
-from cutwork.measure.context import room
+from cutwork.measure.context import room_for_answers
 from cutwork.pack.pack import pack
 from cutwork.pack.restore import restore
 from cutwork.prune.prune import prune
@@ -35,6 +37,8 @@ PACK = PackSettings(dtype="bf16", head="i8")
 TEXTS = 64
 _TOKENS = 192  # of a text, or of an answer
 _QUESTION = 64  # tokens of a question at most
+_BETWEEN = 256  # tokens at most that a template puts between
+_LONGEST = 1 << 14  # tokens of a text with what its template puts before it, at most
 _MARK = "\ue000"  # a character for private use
 
 
@@ -78,6 +82,7 @@ def make_draft(
     Raises CutworkError if none can be made of it.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
+    given: dict[str, Any] = {"max_length": _LONGEST, "long": "cut", "console": console}
     with tempfile.TemporaryDirectory(prefix=_scratch(output), dir=output.parent) as work:
         try:
             dense, pruned, quantized = directory, Path(work) / "pruned", Path(work) / "quantized"
@@ -85,8 +90,8 @@ def make_draft(
                 dense = Path(work) / "dense"
                 restore(directory, dense)
             if settings:
-                prune(dense, pruned, settings, samples, long="cut", console=console)
-            quantize(pruned if settings else dense, quantized, QUANTIZE, samples, long="cut", console=console)
+                prune(dense, pruned, settings, samples, **given)
+            quantize(pruned if settings else dense, quantized, QUANTIZE, samples, **given)
         except CutworkError as error:
             raise CutworkError(f"no draft can be made of {directory}: {error}") from None
         pack(quantized, output, PACK.dtype, head=PACK.head)
@@ -101,10 +106,14 @@ def own_text(directory: Path, count: int, *, threads: int = 0, console: Console)
 
     Up to so many: a question asked twice or not answered does not count.
     """
-    context = room(read_config(directory), 2 * (_QUESTION + _TOKENS) + 256)
+    config = read_config(directory)
+    if load_tokenizer(directory, config) is None:
+        raise CutworkError(f"{directory} has no tokenizer, so no draft is made of it; leave it out")
+    # What a template puts before every question may be long.
+    context = room_for_answers(directory, [Sample("", "")], 2 * (_QUESTION + _TOKENS) + _BETWEEN)
     with Model.load(directory, threads=threads, max_batch=16, max_context=context) as model:
         if model.encoder or model.tokenizer is None:
-            raise CutworkError(f"{directory} has an encoder or no tokenizer, so no draft is made of it; leave it out")
+            raise CutworkError(f"{directory} has an encoder, so no draft is made of it; leave it out")
         with console.status("the model writes text of its own"):
             written = _conversations(model, count) if model.tokenizer.chat_template else []
             return written or _plain(model, count)

@@ -26,7 +26,9 @@ from cutwork.measure.context import check_comparable, room, room_for_answers
 from cutwork.measure.quality import judged_anew, together
 from cutwork.pack.reader import read_packed
 from cutwork.recipe import PackSettings, Recipe
-from cutwork.run.stages import Source, Stage, Stages, discard, key_of, path_of, sample_digest
+from cutwork.run.durations import Durations
+from cutwork.run.former import discard
+from cutwork.run.stages import Source, Stage, Stages, key_of, path_of, sample_digest
 from cutwork.store.directory import read_config
 from cutwork.store.json_file import read_json, write_json
 from cutwork.store.lock import only_process
@@ -51,6 +53,7 @@ class Workshop:
         self.machine = {"cpu": cpu_name(), "isa": native().isa(), "threads": threads}
         self._engine = cache_path().stem  # prices and speeds belong to a build, as costs do
         self._check_lengths()
+        self._check_training()
         stages, prune = self._stages(), base.prune
         self.source = self._dense(stages)
         settings: list[object] = [prune.method, prune.block_size, prune.calibration_samples, prune.seed, prune.damping]
@@ -196,6 +199,15 @@ class Workshop:
         tokenizer = load_tokenizer(directory)
         for split, samples in (("validation", self.task.validation), ("test", self.task.test)):
             check_lengths(tokenizer, split, samples[: self.base.compare.accuracy_samples], self.metric, context)
+
+    def _check_training(self) -> None:
+        """Raise CutworkError for fine-tuning that would be refused, which would else end the command after all work."""
+        task, base = self.base.task, self.base
+        durations = Durations(resolve(base.model), self.task, task.max_length, task.long)
+        rounding = base.quantize.qat if base.quantize and base.quantize.method == "qat" else None
+        for settings in (base.teacher, base.tune, rounding):
+            if settings:
+                durations.tune(settings)
 
     def _stages(self) -> Stages:
         return Stages(self.base.output, self.task, self.base.task.max_length, self.console, self.base.task.long)

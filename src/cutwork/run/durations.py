@@ -1,7 +1,7 @@
 """What the stages of a run will take here: their multiplications, counted, at the speed of a matmul on this machine."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,10 +9,11 @@ from typing import Any
 
 from rich.console import Console
 
+from cutwork.errors import CutworkError
 from cutwork.progress import duration
 from cutwork.recipe import CompareSettings, Long, Pruner, PruneSettings, Quantizer, QuantizeSettings, TuneSettings
 from cutwork.store.output import absolute
-from cutwork.tasks.task import Task
+from cutwork.tasks.task import Sample, Task
 
 # What a method does to a linear [out, in] once its inputs are known: so many times out·in² and in³ operations.
 _SOLVING: dict[Pruner | Quantizer, tuple[float, float]] = {
@@ -28,15 +29,15 @@ _SOLVING: dict[Pruner | Quantizer, tuple[float, float]] = {
 _EFFICIENCY = 0.35  # of a bare matmul's speed, in what has many small steps (SmolLM2-135M on two cores)
 _ENGINE_EFFICIENCY = 0.8  # of the same, in the engine
 _READ_AS_MUCH_AS = 8  # tokens of a batch: what a token costs that is decoded alone
-_SOME = 200  # samples whose length stands for all
+_SOME = 200  # samples
 _STORED_PER_SECOND = 150e6  # bytes that pack reads, encodes and writes
 
 
 @dataclass(frozen=True)
 class _Size:
-    """What is multiplied in a model: its linears' shapes [out, in], all weights, and a sample's mean tokens."""
+    """What is multiplied in a model: its linears' shapes [out, in] by name, all weights, and a sample's mean tokens."""
 
-    shapes: list[tuple[int, int]]
+    shapes: dict[str, tuple[int, int]]
     weights: int
     tokens: float
 
@@ -45,7 +46,8 @@ class _Size:
 class Durations:
     """Seconds that stages will take which start from the model in `model_dir` or what is made of it, on `task`.
 
-    None where the model cannot be built without its weights: no reason not to carry out a run.
+    None where the model cannot be built without its weights: no reason not to carry out a run. Settings that a stage
+    would refuse raise CutworkError here, before any work.
     """
 
     model_dir: Path
@@ -66,9 +68,9 @@ class Durations:
             self.model_dir,
             absolute(self.model_dir).with_name("nothing"),  # is written
             settings,
-            self.task.train[:: max(1, len(self.task.train) // _SOME)][:_SOME],
+            self._some(self.task.train),
             teacher_dir=teacher,
-            validation=self.task.validation[:_SOME],
+            validation=self._some(self.task.validation),
             max_length=self.max_length,
             **quiet,
         )
@@ -76,11 +78,19 @@ class Durations:
 
     def prune(self, settings: PruneSettings) -> float | None:
         """A pruning: two forward passes over the calibration samples, and the method."""
+        from cutwork.prune.rates import patterns
+
+        if self._size:
+            patterns(self._size.shapes, settings)  # raises CutworkError
         samples = settings.calibration_samples if settings.needs_samples else 0
         return self._by_layers(settings.method, samples)
 
     def quantize(self, settings: QuantizeSettings) -> float | None:
         """A quantisation, with the fine-tuning that it may begin with."""
+        from cutwork.quantize.schemes import choose
+
+        if self._model is not None:
+            choose(self._model, settings)  # raises CutworkError
         solved = self._by_layers(settings.method, settings.calibration_samples if settings.calibrates else 0)
         tuned = self.tune(settings.qat) if settings.method == "qat" else 0.0
         return None if solved is None or tuned is None else solved + tuned
@@ -105,8 +115,8 @@ class Durations:
     def _by_layers(self, method: Pruner | Quantizer, samples: int) -> float | None:
         def seconds(size: _Size) -> float:
             of_outputs, of_inputs = _SOLVING[method]
-            solving = sum(of_outputs * out * in_**2 + of_inputs * in_**3 for out, in_ in size.shapes)
-            seen = sum(4 * out * in_ + 2 * in_**2 for out, in_ in size.shapes) * samples * size.tokens
+            solving = sum(of_outputs * out * in_**2 + of_inputs * in_**3 for out, in_ in size.shapes.values())
+            seen = sum(4 * out * in_ + 2 * in_**2 for out, in_ in size.shapes.values()) * samples * size.tokens
             reading = 8 * size.weights / _STORED_PER_SECOND
             return reading + (seen + solving) * self._second_per_operation / _EFFICIENCY
 
@@ -124,25 +134,51 @@ class Durations:
         return matmul_seconds(torch.float32, torch.device("cpu"))
 
     @cached_property
-    def _size(self) -> _Size | None:
+    def _model(self) -> Any:
+        """The model without its weights, or None."""
         import torch
 
-        from cutwork.torch_models.blocks import block_linears, out_in
-        from cutwork.torch_models.data import examples
-        from cutwork.torch_models.load import empty_model, load_config, load_tokenizer
-        from cutwork.torch_models.model_inputs import inputs_of
+        from cutwork.torch_models.load import empty_model, load_config
 
         try:
-            config = load_config(self.model_dir)
             with torch.device("meta"):
-                model = empty_model(config)
-            shapes = [(out_in(linear).shape[0], out_in(linear).shape[1]) for linear in block_linears(model).values()]
-            tokenizer, some = load_tokenizer(self.model_dir), self.task.train[:_SOME]
-            data = examples(tokenizer, some, self.max_length, inputs_of(config), self.long)
+                return empty_model(load_config(self.model_dir))
         except Exception:
             return None
-        weights = sum(parameter.numel() for parameter in model.parameters())
-        return _Size(shapes, weights, sum(data.lengths) / len(data.lengths))
+
+    @cached_property
+    def _size(self) -> _Size | None:
+        from cutwork.torch_models.blocks import block_linears, out_in
+
+        if self._model is None:
+            return None
+        try:
+            found = {name: out_in(linear).shape for name, linear in block_linears(self._model).items()}
+            lengths = self._examples(self._some(self.task.train)).lengths
+        except Exception:
+            return None
+        shapes = {name: (shape[0], shape[1]) for name, shape in found.items()}
+        weights = sum(parameter.numel() for parameter in self._model.parameters())
+        return _Size(shapes, weights, sum(lengths) / len(lengths))
+
+    def _some(self, samples: Sequence[Sample]) -> Sequence[Sample]:
+        """Samples whose length stands for all; all of them if none of those is short enough, or none may be longer."""
+        some = samples[:: max(1, len(samples) // _SOME)][:_SOME]
+        if not some or self.long == "error":
+            return samples
+        try:
+            self._examples(some)
+        except CutworkError:
+            return samples
+        return some
+
+    def _examples(self, samples: Sequence[Sample]) -> Any:
+        from cutwork.torch_models.data import examples
+        from cutwork.torch_models.load import load_config, load_tokenizer
+        from cutwork.torch_models.model_inputs import inputs_of
+
+        inputs = inputs_of(load_config(self.model_dir))
+        return examples(load_tokenizer(self.model_dir), samples, self.max_length, inputs, self.long)
 
 
 def sentence(seconds: dict[str, float | None]) -> str:

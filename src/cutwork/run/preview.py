@@ -16,11 +16,13 @@ def add_preview(stages: Stages, dense: Path, recipe: Recipe) -> Stage:
 
     What the sparse one answers is nonsense; how fast it answers is what the recipe's pattern and rate will give.
     """
-    prune = recipe.prune.model_copy(update={"method": "magnitude", "rates": "uniform", "levels": ()})
+    prune = recipe.prune.model_copy(
+        update={"method": "magnitude", "rates": "uniform", "levels": (), "token_weights": "equal"}
+    )
     if recipe.prune.levels:
         prune = prune.model_copy(update={"sparsity": recipe.prune.levels[-1]})
     quantize = recipe.quantize and recipe.quantize.model_copy(
-        update={"method": "rtn", "smoothing": 0.0, "sparsity": 0.0}
+        update={"method": "rtn", "smoothing": 0.0, "sparsity": 0.0, "token_weights": "equal"}
     )
     settings = (prune, quantize, recipe.pack)
 

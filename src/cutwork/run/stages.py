@@ -1,6 +1,5 @@
 """Stages in a directory: each made once while nothing it depends on changes, whatever interrupts the work."""
 
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -14,7 +13,7 @@ from rich.console import Console
 from cutwork.errors import CutworkError
 from cutwork.recipe import Long, PackSettings, Pruner, PruneSettings, QuantizeSettings, Settings, TuneSettings
 from cutwork.run.durations import Durations, sentence
-from cutwork.store.examples import FILE as EXAMPLES
+from cutwork.run.former import discard, forget, forget_discarded, is_aside, put_back, set_aside
 from cutwork.store.examples import read_examples, write_examples
 from cutwork.store.fingerprint import digest, fingerprint
 from cutwork.store.json_file import read_json, write_json
@@ -130,7 +129,6 @@ class Stages:
         """Keep the task's questions beside a packed model instead of those of former data, for which nothing is packed
         anew."""
         if self._examples and not set(read_examples(packed.output)) <= set(self._examples):
-            (packed.output / EXAMPLES).unlink(missing_ok=True)
             write_examples(packed.output, self._examples)
 
     def add(
@@ -185,13 +183,19 @@ class Stages:
         return partial(getattr(self.durations, kind), *settings) if self.durations else lambda: None
 
     def _make(self, stage: Stage, count: str) -> None:
-        state = read_state(self.output)
+        state, before = read_state(self.output), _before(stage)
+        if state.get(before) == stage.key and is_aside(stage.output) and not stage.output.exists():
+            self._put_back(stage, stage.key)
+            state = read_state(self.output)
+            if stage.output.exists():
+                return
         if state.get(stage.name) != stage.key:
             if stage.name in state:
                 self.console.print(f"{stage.name} was begun with other settings or inputs; it is made anew")
-                state = {name: key for name, key in state.items() if name != stage.name}
-                discard(stage.output)
-                discard(work_of(stage.output))
+                if not is_aside(stage.output):
+                    state = {**state, before: state[stage.name]}
+                    write_json(self.output / _STATE, state)
+                set_aside(stage.output)
             elif stage.output.exists():
                 raise CutworkError(
                     f"{stage.output} is not from this command; move it away, or choose another output directory"
@@ -199,13 +203,33 @@ class Stages:
             # Recorded before the work starts: what an interrupted stage leaves belongs to this key.
             write_json(self.output / _STATE, {**state, stage.name: stage.key})
         self.console.print(f"[bold]\\[{count}] {stage.name}[/bold]", highlight=False)
-        start, before = time.monotonic(), self.seconds().get(stage.name, 0.0) if stage.name in state else 0.0
+        start, spent = time.monotonic(), self.seconds().get(stage.name, 0.0) if stage.name in state else 0.0
         try:
             stage.make()
+        except CutworkError:
+            begun = stage.output.exists() or work_of(stage.output).exists()
+            if not begun and before in read_state(self.output) and is_aside(stage.output):
+                self._put_back(stage, read_state(self.output)[before])
+            raise
         finally:  # what an interrupted stage took counts, too
-            spent = before + time.monotonic() - start
+            spent += time.monotonic() - start
             write_json(self.output / _SECONDS, {**self.seconds(), stage.name: round(spent, 1)})
+        self._forget_former(stage)
         self.console.print(f"[dim]{stage.name} took {spent:.0f} s[/dim]", highlight=False)
+
+    def _put_back(self, stage: Stage, key: str) -> None:
+        """Have again what a stage had left for other settings, which have this key."""
+        # In this order, so that whatever interrupts it, no key is told of what belongs to another.
+        write_json(self.output / _STATE, {**read_state(self.output), stage.name: key})
+        put_back(stage.output)
+        self._forget_former(stage)
+        self.console.print(f"{stage.name} is as it was before it was begun with other settings", highlight=False)
+
+    def _forget_former(self, stage: Stage) -> None:
+        state = read_state(self.output)
+        if _before(stage) in state:
+            write_json(self.output / _STATE, {name: key for name, key in state.items() if name != _before(stage)})
+        forget(stage.output)
 
     def seconds(self) -> dict[str, float]:
         """What each stage took that was made or begun."""
@@ -240,35 +264,20 @@ def read_state(output: Path) -> Mapping[str, str]:
     return read_json(file) if file.is_file() else {}
 
 
-def discard(path: Path) -> None:
-    """Remove an output, if there is one, so that a half-removed one is never taken for a whole."""
-    if path.exists():
-        stale = _stale(path)
-        _remove(stale)
-        path.rename(stale)
-        _remove(stale)
-
-
-def _stale(path: Path) -> Path:
-    return path.with_name(f".{path.name}.stale")
-
-
-def _remove(path: Path) -> None:
-    if path.is_file():
-        path.unlink()
-    else:
-        shutil.rmtree(path, ignore_errors=True)
+def _before(stage: Stage) -> str:
+    """Where a state has the key of what is aside of a stage."""
+    return f"{stage.name}, before"
 
 
 def _forget_leftovers(output: Path, finished: Sequence[Path]) -> None:
     """Remove what a process killed while discarding left, or one killed when a stage was finished and nothing else."""
     for name in read_state(output):
-        _remove(_stale(output / name))
-        _remove(_stale(work_of(output / name)))
+        forget_discarded(output / name)
     for scratch in output.glob(f"{SCRATCH}*"):
-        _remove(scratch)
+        discard(scratch)
     for stage in finished:
+        forget(stage)
         work, lock = work_of(stage), lock_of(stage)
         if work.exists() or lock.exists():
             with suppress(CutworkError), only_process(lock, f"{stage} is being made"):
-                _remove(work)
+                discard(work)

@@ -11,10 +11,12 @@ MOST, LONGEST = 4, 600  # prompts, and characters of one
 
 
 def write_examples(directory: Path, prompts: Sequence[str]) -> None:
-    """Keep the first prompts that are short enough, if there are any."""
+    """Keep the first prompts that are short enough, in place of former ones."""
     short = [prompt for prompt in prompts if 0 < len(prompt) <= LONGEST][:MOST]
     if short:
         write_atomically(directory / FILE, json.dumps(short, ensure_ascii=False, indent=1) + "\n")
+    else:
+        (directory / FILE).unlink(missing_ok=True)
 
 
 def read_examples(directory: Path) -> list[str]:

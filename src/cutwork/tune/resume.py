@@ -110,10 +110,8 @@ def _check_same(found: dict[str, Any], run: dict[str, Any], what: str, remedy: s
 def _difference(old: Any, new: dict[str, Any]) -> str:
     """The first key in which two run descriptions differ, with both values."""
     old = old if isinstance(old, dict) else {}
-    for key, value in new.items():
-        if old.get(key) == value:
-            continue
-        if isinstance(value, dict) and isinstance(old.get(key), dict):
-            return _difference(old[key], value)
-        return f"{key} ({old.get(key)}, now {value})"
-    return "version of cutwork"
+    both = {key: [run.get(key, "unset") for run in (old, new)] for key in {**new, **old}}
+    key, (before, now) = next((key, values) for key, values in both.items() if values[0] != values[1])
+    if isinstance(before, dict) and isinstance(now, dict):
+        return _difference(before, now)
+    return f"{key} ({before}, now {now})"
