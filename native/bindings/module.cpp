@@ -4,6 +4,10 @@
 #include "bindings/bindings.h"
 
 NB_MODULE(_native, m) {
+#ifdef NDEBUG
+  // What threads still hold when an interrupted process ends is nothing that users can act on.
+  nanobind::set_leak_warnings(false);
+#endif
   m.doc() = "Linear kernels and the executor.";
   bind_weight(m);
   bind_logits(m);

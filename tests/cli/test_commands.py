@@ -402,6 +402,13 @@ def test_an_instruction_set_that_is_not_known_is_no_fault_of_the_model(packed: P
     assert "damaged" not in done.stderr and "Traceback" not in done.stderr
 
 
+def test_what_a_terminal_cannot_show_is_escaped(packed: Path) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    says = "import sys; from cutwork.cli import app, main; app.command('say')(lambda: print('\u4f60')); main()"
+    done = subprocess.run([sys.executable, "-c", says, "say"], capture_output=True, check=False, env=environment)
+    assert (done.returncode, done.stdout.strip()) == (0, rb"\u4f60")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="a shell of POSIX closes streams")
 @pytest.mark.parametrize(("closed", "status"), [("<&-", 1), (">&-", 0)])
 def test_streams_may_be_closed(packed: Path, closed: str, status: int) -> None:

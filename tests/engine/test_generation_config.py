@@ -32,7 +32,6 @@ from .tiny import make, torch, transformers
         ({"eos_token_id": [300, True, -1, "4"]}, {2}),
         ({}, {3, 2}),
         (None, {3, 2}),
-        ([], {3, 2}),
     ],
 )
 def test_where_a_text_ends(generation, expected, tmp_path):
@@ -151,6 +150,7 @@ TOLD = {
     "repetition_penalty": 20.0,
     "length_penalty": 9.0,
 }
+NONE_SUCH = {"temperature", "top_p", "repetition_penalty", "length_penalty"}  # with these values
 DRAWN = {"typical_p", "epsilon_cutoff", "eta_cutoff", "top_h", "temperature", "top_p"}
 # Lengths and draws are the caller's, the rest says nothing of which tokens are written, or is another's to read.
 APART = {
@@ -206,9 +206,10 @@ def _unpadded(tokens: list[int]) -> list[int]:
 @pytest.mark.parametrize("name", TOLD)
 def test_what_is_not_obeyed_is_told(name) -> None:
     said = {"model_type": "llama", "do_sample": True, name: TOLD[name]}
-    assert unheeded(said, answers=False) == [name]
-    assert unheeded(said | {"do_sample": False}, answers=False) == ([] if name in DRAWN else [name])
-    assert unheeded(said, answers=True) == ([] if name == "num_beams" else [name])
+    told = [f"{name} {TOLD[name]}" if name in NONE_SUCH else name]
+    assert unheeded(said, answers=False) == told
+    assert unheeded(said | {"do_sample": False}, answers=False) == ([] if name in DRAWN else told)
+    assert unheeded(said, answers=True) == ([] if name == "num_beams" else told)
     assert unheeded(said | {"model_type": "whisper"}, answers=True) == []
 
 
@@ -220,6 +221,21 @@ def test_one_warning_names_what_has_no_effect(tmp_path, caplog) -> None:
         assert [record.message for record in caplog.records] == [
             f"{tmp_path}: generation_config.json says guidance_scale, stop_strings, which has no effect here"
         ]
+
+
+@pytest.mark.parametrize("ends", ["a", [3, "b"], {}])
+def test_an_end_that_is_no_token_is_told(ends: object) -> None:
+    assert unheeded({"model_type": "llama", "eos_token_id": ends}, answers=False) == [f"eos_token_id {ends!r}"]
+    for fine in (None, 0, 3, [3, 4]):
+        assert not unheeded({"model_type": "llama", "eos_token_id": fine}, answers=False)
+
+
+def test_a_damaged_one_is_refused_as_what_ends_answers_may_stand_there(tmp_path) -> None:
+    make("llama").save_pretrained(tmp_path)
+    for text, told in (("{", "is not valid JSON"), ("[]", "must hold a JSON object")):
+        (tmp_path / "generation_config.json").write_text(text)
+        with pytest.raises(CutworkError, match=f"generation_config.json {told}"):
+            Model.load(tmp_path, threads=1, cache_bytes=1 << 22)
 
 
 def test_of_a_config_beside_a_generation_config_nothing_is_ruled(tmp_path) -> None:

@@ -96,6 +96,19 @@ def test_answers_to_other_requests_are_not_taken_over(load, tmp_path):
     assert result["resumed"] == 0 and next(iter(answers(output).values()))[0]["text"].startswith("second")
 
 
+def test_all_of_openais_routes_are_answered(load, tmp_path):
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    bodies = {
+        "/v1/completions": {"prompt": "cat", "max_tokens": 2},
+        "/v1/chat/completions": {"messages": [{"role": "user", "content": "cat"}], "max_tokens": 2},
+        "/v1/responses": {"input": "cat", "max_output_tokens": 2},
+    }
+    source.write_text("".join(json.dumps({"custom_id": url, "url": url, "body": bodies[url]}) + "\n" for url in bodies))
+    with load() as model:
+        result = run_batch({"tiny": model}, source, output, limits=Limits(), progress=lambda *_: None)
+    assert result == {"answered": 3, "failed": 0, "resumed": 0} and bodies.keys() <= {*batch.URLS}
+
+
 @pytest.mark.parametrize("how", ["command", "ray"])
 def test_no_request_is_refused_for_those_before_it(tmp_path, monkeypatch, how):
     write_tiny_checkpoint(tmp_path / "tiny", seed=0)

@@ -91,6 +91,14 @@ def test_files_and_missing_paths_are_no_models(tmp_path: Path) -> None:
             kind_of(tmp_path / name)
 
 
+def test_shards_that_are_missing_are_told(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text("{}")
+    (tmp_path / "m" / "model.safetensors.index.json").write_text('{"weight_map": {"w": "model-1-of-1.safetensors"}}')
+    with pytest.raises(CutworkError, match=r"model\.safetensors\.index\.json names files that are not there"):
+        kind_of(tmp_path / "m")
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "nan", "[" * 100_000, "\xff"])
 def test_a_damaged_config_is_one_sentence(tmp_path: Path, content: str) -> None:
     (model(tmp_path / "m") / "config.json").write_bytes(content.encode("latin-1"))

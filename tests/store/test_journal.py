@@ -1,10 +1,12 @@
 """What an interrupted call has done is there for the next one, and nothing else."""
 
+import errno
 import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -49,6 +51,21 @@ def test_an_output_that_is_there_is_refused_and_what_its_killed_writer_left_remo
     with pytest.raises(CutworkError, match="exists already"):
         refuse_existing(output, overwrite=False)
     assert journal.path.exists()
+
+
+def test_a_full_disk_is_one_sentence_and_what_is_done_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    journal = Journal(tmp_path / "out.jsonl", KEY)
+    journal.add("kept")
+    monkeypatch.setattr(journal, "_file", SimpleNamespace(write=full, close=full))
+    with pytest.raises(CutworkError, match=r"became full while writing .*out\.jsonl; what is done is kept in"), journal:
+        journal.add("lost")
+    monkeypatch.undo()
+    journal._file.close()
+    with Journal(tmp_path / "out.jsonl", KEY) as again:
+        assert again.entries == ["kept"]
 
 
 def test_other_work_starts_anew(tmp_path: Path) -> None:

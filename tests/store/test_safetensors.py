@@ -64,6 +64,19 @@ def test_a_header_longer_than_the_file_is_refused(tmp_path: Path, length: int) -
         SafetensorsFile(write_raw(tmp_path / "m.safetensors", {}, b"", length))
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n", "is a Git LFS pointer.*git lfs pull"),
+        ("<!doctype html><html>", "is a web page, not weights; download the file itself"),
+    ],
+)
+def test_what_stands_for_weights_is_told_by_its_name(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "model.safetensors").write_text(content)
+    with pytest.raises(CutworkError, match=f"model.safetensors {said}"):
+        SafetensorsFile(tmp_path / "model.safetensors")
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 400))
 def test_every_truncation_is_refused(tmp_path_factory: pytest.TempPathFactory, size: int) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import inspect
+import io
 import logging
 import os
 import sys
@@ -36,6 +37,7 @@ from cutwork.cli.translate import translate
 from cutwork.cli.tune import tune
 from cutwork.errors import CutworkError
 from cutwork.extras import install
+from cutwork.interrupts import leave
 
 app = typer.Typer(
     name="cutwork",
@@ -129,6 +131,8 @@ def main() -> None:
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:  # closed by who started this
             setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # models write what a terminal's encoding may lack
     try:
         app()
     except CutworkError as error:
@@ -139,8 +143,7 @@ def main() -> None:
             raise
         _fail(f"this needs {package}, which is not installed; run: {install(_EXTRAS[package])}")
     except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        sys.exit(130)
+        leave()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

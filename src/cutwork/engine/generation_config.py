@@ -2,8 +2,8 @@
 search and how to draw."""
 
 import math
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -62,10 +62,9 @@ def generation_settings(path: Path, config: Mapping[str, Any]) -> dict[str, Any]
     """The config of the model in `path`, with what its generation_config.json, if there is one, says instead.
 
     Then nothing holds that the config alone says of how answers are searched, drawn or ruled, as in transformers.
+    Raises CutworkError if the file is damaged: what ends an answer may stand there alone.
     """
-    said: dict[str, Any] = {}
-    with suppress(CutworkError):  # the file is optional, and only improves on the config
-        said = read_generation_config(path)
+    said = read_generation_config(path)
     return {name: value for name, value in config.items() if not (said and name in _OF_ANSWERS)} | said
 
 
@@ -143,7 +142,8 @@ def usual_beams(settings: Mapping[str, Any], otherwise: int) -> int:
 
 
 def unheeded(settings: Mapping[str, Any], answers: bool) -> list[str]:
-    """Which settings would change answers in transformers but are not obeyed, in the order of their names."""
+    """Which settings would change answers in transformers but are not obeyed, in the order of their names, and which
+    are nothing that could be."""
     if kind_of(settings) == "speech":
         return []
     drawn = settings.get("do_sample") is not False
@@ -151,7 +151,10 @@ def unheeded(settings: Mapping[str, Any], answers: bool) -> list[str]:
     ranges = {**_NUMBERS, **(_DRAWN if drawn else {}), **(_BEAMS if answers else {})}
     said = {name for name, neutral in elsewhere.items() if settings.get(name) not in (None, *neutral)}
     odd = {name for name in ranges if settings.get(name) is not None} - _within(ranges, settings).keys()
-    return sorted(said | odd)
+    ends = settings.get("eos_token_id")
+    if not all(isinstance(end, int) for end in (ends if isinstance(ends, list) else [0 if ends is None else ends])):
+        odd.add("eos_token_id")
+    return sorted(said | {f"{name} {reprlib.repr(settings[name])}" for name in odd})
 
 
 def _within(ranges: _Ranges, settings: Mapping[str, Any]) -> dict[str, float]:

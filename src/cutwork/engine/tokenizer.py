@@ -40,7 +40,8 @@ def load_tokenizer(path: Path, config: Mapping[str, Any]) -> Any:
         panicked = type(error).__name__ == "PanicException"  # in Rust, which is no Exception
         if not (isinstance(error, Exception) or panicked):
             raise
-        raise CutworkError(f"the tokenizer in {path} cannot be read: {' '.join(str(error).split())}") from None
+        said = " ".join(str(error).split()).rstrip(".")
+        raise CutworkError(f"the tokenizer in {path} cannot be read: {said}; get its files again") from None
 
 
 def encode(tokenizer: Any, text: str, *, special: bool = True) -> list[int]:

@@ -11,13 +11,14 @@ import httpx
 
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError, reason
+from cutwork.interrupts import run_async
 from cutwork.serve.answer_fields import identifier
 from cutwork.serve.http.app import make_app
 from cutwork.serve.limits import Limits
 from cutwork.store.fingerprint import fingerprint
 from cutwork.store.journal import Journal
 
-URLS = ("/v1/completions", "/v1/chat/completions", "/v1/embeddings")
+URLS = ("/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/v1/responses")
 _JSON = {"Content-Type": "application/json"}
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 BatchProgress = Callable[[int, int], None]  # (answered, all)
@@ -62,7 +63,7 @@ def run_batch(
                     progress(len(done) + result["answered"] + result["failed"], len(requests))
 
         try:
-            asyncio.run(answer_all())
+            run_async(answer_all())
         finally:
             app.state.models.drain(0)
             app.state.models.join()

@@ -76,6 +76,8 @@ def kind_of(path: Path) -> Kind:
     if (path / "adapter_config.json").is_file():
         raise CutworkError(f"{path} holds a LoRA adapter; put it into its base model first: cutwork merge {path} OUT")
     if not any(path.glob("*.safetensors")):
+        if (index := path / "model.safetensors.index.json").is_file():
+            raise CutworkError(f"{index} names files that are not there; download them, too")
         _refuse_foreign(path, _matching(path, _FOREIGN))
         raise CutworkError(f"{path} is not a model directory: no *.safetensors in it")
     config = read_json(path / "config.json")

@@ -3,13 +3,13 @@
 import json
 import os
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
 from cutwork.errors import CutworkError, reason
-from cutwork.store.atomic import write_atomically
+from cutwork.store.atomic import disk_full, write_atomically
 from cutwork.store.fingerprint import digest
 from cutwork.store.system import POSIX, flock
 
@@ -53,7 +53,8 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with suppress(OSError) if error else nullcontext():  # what could not be written is tried again
+            self._file.close()
 
     def add(self, *entries: Any) -> None:
         """Keep more entries."""
@@ -68,8 +69,16 @@ class Journal:
         self.path.unlink(missing_ok=True)
 
     def _append(self, lines: bytes) -> None:
-        self._file.write(lines)
-        self._file.flush()
+        try:
+            self._file.write(lines)
+            self._file.flush()
+        except OSError as error:
+            if disk_full(error):
+                raise CutworkError(
+                    f"the disk became full while writing {self._output}; what is done is kept in {self.path}: free "
+                    "some space, and the same command goes on"
+                ) from None
+            raise
 
 
 def refuse_existing(output: Path, overwrite: bool, source: Path | None = None) -> None:

@@ -30,6 +30,7 @@ NUMPY_DTYPES: dict[str, np.dtype] = {
 ALIGNMENT = 64
 PADDING = "padding."  # names of the filler tensors that keep the others aligned
 _MAX_HEADER = 100_000_000  # the library's own limit
+_POINTER = b"version https://git-lfs"
 _HEADER_BYTES_PER_TENSOR = 256
 
 
@@ -189,6 +190,10 @@ def _read_header(path: Path, data: Any, size: int) -> tuple[dict[str, _Entry], d
         raise refuse(f"it has only {size} bytes")
     length = int.from_bytes(data[:8], "little")
     if length > min(size - 8, _MAX_HEADER):
+        if bytes(data[: len(_POINTER)]) == _POINTER:
+            raise CutworkError(f"{path} is a Git LFS pointer, not the file it stands for; run: git lfs pull")
+        if bytes(data[:64]).lstrip().lower().startswith((b"<!doctype", b"<html")):
+            raise CutworkError(f"{path} is a web page, not weights; download the file itself")
         raise refuse(f"its header of {length} bytes does not fit in the file of {size} bytes")
     try:
         header = json.loads(data[8 : 8 + length], object_pairs_hook=_without_duplicates)

@@ -20,7 +20,9 @@ class JsonRequest(Request):
             return read_json(await self.body())
         except json.JSONDecodeError:
             raise  # FastAPI tells where
-        except (ValueError, RecursionError) as error:
+        except RecursionError:
+            raise HTTPException(400, "the body is nested too deeply") from None
+        except ValueError as error:
             raise HTTPException(400, f"the body is not JSON as it is taken here: {error}") from None
 
 
