@@ -1,7 +1,7 @@
-"""Ctrl-C on the command line: KeyboardInterrupt, but never inside Python's import machinery.
+"""Ctrl-C on the command line: KeyboardInterrupt, but never while a module is being imported.
 
-That runs callbacks which swallow what is raised in them, and with it the release of a lock that every import of every
-thread waits for.
+Imports run callbacks and extensions that swallow what is raised in them, or make other errors of it; what is swallowed
+may be the release of a lock that every import of every thread waits for.
 """
 
 import signal
@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 _SOON = 0.02  # seconds
 _MACHINERY = "<frozen importlib"
+_waiting = threading.Event()  # for imports to end
 
 
 def careful_interrupts() -> None:
@@ -42,8 +43,13 @@ def leave() -> NoReturn:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    if frame is None or not frame.f_code.co_filename.startswith(_MACHINERY):
+    if _waiting.is_set():
+        return
+    while frame and not frame.f_code.co_filename.startswith(_MACHINERY):
+        frame = frame.f_back
+    if frame is None:
         raise KeyboardInterrupt
+    _waiting.set()
     later = threading.Timer(_SOON, _again, [number])
     later.daemon = True
     later.start()
@@ -51,6 +57,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _again(number: int) -> None:
     """The signal once more, in the main thread, which it wakes where the system can."""
+    _waiting.clear()
     if hasattr(signal, "pthread_kill") and (ident := threading.main_thread().ident):
         signal.pthread_kill(ident, number)
     else:
