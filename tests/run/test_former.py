@@ -35,12 +35,16 @@ def leftovers(output: Path) -> list[str]:
     return [path.name for path in output.iterdir() if "former" in path.name or "stale" in path.name]
 
 
+def noted(output: Path) -> list[dict[str, Any]]:
+    return [json.loads((output / name).read_text()) for name in ("stages.json", "seconds.json")]
+
+
 def interrupted(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
 def test_what_was_made_stays_where_other_settings_are_refused(tuned: Recipe) -> None:
-    before, state = contents(tuned.output), read_state(tuned.output)
+    before, state = contents(tuned.output), noted(tuned.output)
     for refused, said in (
         (changed(tuned, "tune", gradual=Gradual(sparsity=0.3)), "gradual ends at 0.3 zeros"),
         (changed(tuned, "prune", modules={"*.down_prj": 0.3}), "did you mean"),
@@ -48,7 +52,7 @@ def test_what_was_made_stays_where_other_settings_are_refused(tuned: Recipe) -> 
     ):
         with pytest.raises(CutworkError, match=said):
             run(refused, until="tune", console=silent())
-        assert (contents(tuned.output), read_state(tuned.output)) == (before, state)
+        assert (contents(tuned.output), noted(tuned.output)) == (before, state)
     assert not leftovers(tuned.output)
     run(tuned, until="tune", console=silent())
     assert contents(tuned.output) == before
@@ -57,7 +61,7 @@ def test_what_was_made_stays_where_other_settings_are_refused(tuned: Recipe) -> 
 def test_what_was_made_is_back_where_other_settings_are_taken_back(
     tuned: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, state = contents(tuned.output), read_state(tuned.output)
+    before, state = contents(tuned.output), noted(tuned.output)
     other, third = changed(tuned, "tune", learning_rate=2e-3), changed(tuned, "tune", learning_rate=3e-3)
     with monkeypatch.context() as patch:
         patch.setattr("cutwork.tune.tune._train", interrupted)
@@ -69,7 +73,7 @@ def test_what_was_made_is_back_where_other_settings_are_taken_back(
         patch.setattr("cutwork.tune.tune.tune", lambda *_, **__: pytest.fail("trained again"))
         patch.setattr(Stages, "_say_how_long", lambda *_: None)
         run(tuned, until="tune", console=silent())
-    assert (contents(tuned.output), read_state(tuned.output)) == (before, state)
+    assert (contents(tuned.output), noted(tuned.output)) == (before, state)
     assert not leftovers(tuned.output)
 
 

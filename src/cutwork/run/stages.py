@@ -183,53 +183,67 @@ class Stages:
         return partial(getattr(self.durations, kind), *settings) if self.durations else lambda: None
 
     def _make(self, stage: Stage, count: str) -> None:
-        state, before = read_state(self.output), _before(stage)
-        if state.get(before) == stage.key and is_aside(stage.output) and not stage.output.exists():
+        before = _before(stage)
+        if read_state(self.output).get(before) == stage.key and is_aside(stage.output) and not stage.output.exists():
             self._put_back(stage, stage.key)
-            state = read_state(self.output)
             if stage.output.exists():
                 return
-        if state.get(stage.name) != stage.key:
-            if stage.name in state:
+        begun = read_state(self.output).get(stage.name)
+        if begun != stage.key:
+            if begun:
                 self.console.print(f"{stage.name} was begun with other settings or inputs; it is made anew")
                 if not is_aside(stage.output):
-                    state = {**state, before: state[stage.name]}
-                    write_json(self.output / _STATE, state)
+                    self._note(_STATE, before, begun)
+                    self._note(_SECONDS, before, self.seconds().get(stage.name))
                 set_aside(stage.output)
             elif stage.output.exists():
                 raise CutworkError(
                     f"{stage.output} is not from this command; move it away, or choose another output directory"
                 )
             # Recorded before the work starts: what an interrupted stage leaves belongs to this key.
-            write_json(self.output / _STATE, {**state, stage.name: stage.key})
+            self._note(_STATE, stage.name, stage.key)
+            self._note(_SECONDS, stage.name, None)
         self.console.print(f"[bold]\\[{count}] {stage.name}[/bold]", highlight=False)
-        start, spent = time.monotonic(), self.seconds().get(stage.name, 0.0) if stage.name in state else 0.0
+        start, spent = time.monotonic(), self.seconds().get(stage.name, 0.0)
         try:
             stage.make()
-        except CutworkError:
-            begun = stage.output.exists() or work_of(stage.output).exists()
-            if not begun and before in read_state(self.output) and is_aside(stage.output):
+        except BaseException as error:
+            if isinstance(error, CutworkError) and self._is_refused(stage):
                 self._put_back(stage, read_state(self.output)[before])
+            else:  # what an interrupted stage took counts, too
+                self._note(_SECONDS, stage.name, round(spent + time.monotonic() - start, 1))
             raise
-        finally:  # what an interrupted stage took counts, too
-            spent += time.monotonic() - start
-            write_json(self.output / _SECONDS, {**self.seconds(), stage.name: round(spent, 1)})
+        spent += time.monotonic() - start
+        self._note(_SECONDS, stage.name, round(spent, 1))
         self._forget_former(stage)
         self.console.print(f"[dim]{stage.name} took {spent:.0f} s[/dim]", highlight=False)
+
+    def _is_refused(self, stage: Stage) -> bool:
+        """Whether nothing was begun in the place of what is aside."""
+        begun = stage.output.exists() or work_of(stage.output).exists()
+        return not begun and is_aside(stage.output) and _before(stage) in read_state(self.output)
 
     def _put_back(self, stage: Stage, key: str) -> None:
         """Have again what a stage had left for other settings, which have this key."""
         # In this order, so that whatever interrupts it, no key is told of what belongs to another.
-        write_json(self.output / _STATE, {**read_state(self.output), stage.name: key})
+        self._note(_STATE, stage.name, key)
+        self._note(_SECONDS, stage.name, self.seconds().get(_before(stage)))
         put_back(stage.output)
         self._forget_former(stage)
         self.console.print(f"{stage.name} is as it was before it was begun with other settings", highlight=False)
 
     def _forget_former(self, stage: Stage) -> None:
-        state = read_state(self.output)
-        if _before(stage) in state:
-            write_json(self.output / _STATE, {name: key for name, key in state.items() if name != _before(stage)})
+        for name in (_STATE, _SECONDS):
+            self._note(name, _before(stage), None)
         forget(stage.output)
+
+    def _note(self, name: str, key: str, value: object) -> None:
+        """Have a value, or none, under a key of a JSON file of the output directory."""
+        file = self.output / name
+        found = read_json(file) if file.is_file() else {}
+        wanted = {**found, key: value} if value is not None else {k: v for k, v in found.items() if k != key}
+        if wanted != found:
+            write_json(file, wanted)
 
     def seconds(self) -> dict[str, float]:
         """What each stage took that was made or begun."""
