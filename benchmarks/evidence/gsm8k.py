@@ -120,7 +120,7 @@ def table(result: dict[str, Any]) -> str:
         "| | right, by seed | mean [95%] | minus dense int8, trained on [95%] | McNemar's p, by seed |",
         "|---|--:|--:|--:|--:|",
     ]
-    groups, control = _grouped(result), (DENSE, "int8")
+    groups, control = grouped(result), (DENSE, "int8")
     for (model, encoding), rows in groups.items():
         mean, low, high = right_share(rows)
         against = tests = ""
@@ -135,7 +135,7 @@ def table(result: dict[str, Any]) -> str:
 
 def verdicts(result: dict[str, Any]) -> str:
     """What was announced as success of what has run, and whether it came out."""
-    groups = _grouped(result)
+    groups = grouped(result)
     lines = ["| announced as success | found | |", "|---|---|---|"]
 
     def add(claim: str, ours: str, theirs: str, met: Callable[[Sequence[float]], bool | None]) -> None:
@@ -155,11 +155,17 @@ def verdicts(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _grouped(result: dict[str, Any]) -> dict[Named, list[dict[str, Any]]]:
+def grouped(result: dict[str, Any]) -> dict[Named, list[dict[str, Any]]]:
+    """The rows of all seeds of each model in each encoding."""
     groups: dict[Named, list[dict[str, Any]]] = defaultdict(list)
     for row in result["rows"]:
         groups[row["model"], row["encoding"]].append(row)
     return groups
+
+
+def difference(groups: dict[Named, list[dict[str, Any]]], ours: Named, theirs: Named) -> tuple[float, float, float]:
+    """Points of one file above another, with the 95% interval, over the seeds that both have."""
+    return points_above(seed_pairs(groups[ours], groups[theirs]))
 
 
 if __name__ == "__main__":
