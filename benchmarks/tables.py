@@ -41,6 +41,7 @@ from benchmarks.engine import load as loading
 from benchmarks.evidence import (
     beyond,
     feature_loss,
+    gsm8k,
     levels,
     new_losses,
     new_numbers,
@@ -128,6 +129,8 @@ TABLES = {
     "new numbers, steps": Table(seen_steps.table, ("seen_steps",)),
     "new numbers, pareto": Table(pareto.table, ("pareto_new_numbers",)),
     "new numbers, verdicts": Table(new_numbers.verdicts, ("new_numbers", "pareto_new_numbers")),
+    "gsm8k": Table(gsm8k.table, ("gsm8k",)),
+    "gsm8k, verdicts": Table(gsm8k.verdicts, ("gsm8k",)),
     "harness": Table(harness.table, ("harness",)),
     "seen numbers": Table(seen_numbers.table, ("seen_numbers",)),
     "engines": Table(partial(_of, table=report.overview, shape="1.1b"), ("peers",)),

@@ -37,10 +37,11 @@ CLAIMS: dict[str, tuple[Callable[[], str], str]] = {  # the sentence, and the pa
     "squarehead": (evidence.squarehead, "evidence.md"),
     "by heart": (evidence.by_heart, "evidence.md"),
     "new numbers": (evidence.where_nothing_is_known_by_heart, "evidence.md"),
+    "gsm8k": (evidence.on_gsm8k, "evidence.md"),
     "layers": (engine.layers, "layers.md"),
 }
 IN_README = {  # by what they tell; the others stand on their pages
-    "What zeros cost": ("new numbers", "zeros in speech"),
+    "What zeros cost": ("new numbers", "gsm8k", "zeros in speech"),
     "What zeros bring": ("against 4 bits", "dense int4", "without VBMI2", "amx", "translation"),
     "What else speaks against us": ("layers",),
 }
