@@ -105,5 +105,12 @@ def test_unfinished_training_comes_back_too(tuned: Recipe, monkeypatch: pytest.M
     with pytest.raises(CutworkError, match=r"gradual ends at 0\.3"):
         run(changed(tuned, "tune", gradual=Gradual(sparsity=0.3)), until="tune", console=silent())
     assert (work / "checkpoint-1").is_dir() and json.loads((work / "run.json").read_text())
+    of_longer = (work / "run.json").read_bytes()
+    with monkeypatch.context() as patch:  # two others, of which neither takes its place aside
+        patch.setattr("cutwork.tune.tune._train", some)
+        for rate in (2e-3, 3e-3):
+            with pytest.raises(KeyboardInterrupt):
+                run(changed(longer, "tune", learning_rate=rate), until="tune", console=silent())
+    assert (tuned.output / ".sparse.work.former" / "run.json").read_bytes() == of_longer
     run(longer, until="tune", console=silent())
     assert not leftovers(tuned.output) and not work.exists()

@@ -8,14 +8,12 @@ from cutwork.store.output import work_of
 
 
 def set_aside(output: Path) -> None:
-    """Rename what a stage left; what is unfinished of it is removed where a finished one is aside already."""
-    if _aside(output).exists():
-        discard(output)
-        discard(work_of(output))
-        return
+    """Rename what a stage left; it is removed where something is aside already, of which alone the key is known."""
+    taken = is_aside(output)
     for path in (output, work_of(output)):
-        discard(_aside(path))
-        if path.exists():
+        if taken:
+            discard(path)
+        elif path.exists():
             path.rename(_aside(path))
 
 
