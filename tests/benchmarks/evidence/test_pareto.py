@@ -1,0 +1,43 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.evidence import pareto
+from tests.benchmarks.evidence.made import FILES, model
+
+
+def test_files_are_compared_with_the_teachers_own_answers() -> None:
+    lines = pareto.table({"models": FILES, "threads": [1]}).splitlines()
+    assert lines[2] == "| cutwork bf16 | 80.0% [77.4%, 82.4%] |  | 100 | 100 | 1000 |"
+    sparse = next(line for line in lines if line.startswith("| cutwork int8, 75% zeros (4:16) | 77.0% ["))
+    assert " | -3.0 [" in sparse and sparse.endswith(" | 100 | 330 | 1000 |")
+
+
+def test_files_may_be_timed_and_asked_nothing() -> None:
+    timed = {key: value for key, value in FILES[-1].items() if key not in ("right", "samples", "answers")}
+    lines = pareto.table({"models": [*FILES[:-1], timed], "threads": [1]}).splitlines()
+    assert lines[-1] == "| llama.cpp Q4_0 | not asked |  | 100 | 200 | 1000 |"
+
+
+def test_ik_llama_cpp_runs_the_4_bit_files_and_may_be_the_fastest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    their = [{**model("llama.cpp", kind, 0.0, 0.7, 150), "file": f"{kind}.gguf"} for kind in ("Q8_0", "Q4_0")]
+    [ours] = pareto.beside(their, tmp_path)
+    assert (ours["engine"], ours["weights"], ours["right"]) == ("ik_llama.cpp", "Q4_0", 700)
+    said = [{"n_prompt": 0, "n_gen": 128, "avg_ts": 256.0, "build_commit": "abc"}]
+    commands: list[list[str]] = []
+
+    def run(command: list[str]) -> tuple[str, str, float]:
+        commands.append(command)
+        return f"noise\n{json.dumps(said)}", "", 0.9
+
+    monkeypatch.setattr(pareto.llama, "run", run)
+    bench = pareto.Bench(ours, 2)
+    assert bench.time(16, 128) == {"decode": 0.5} and bench.huge_share == 0.9
+    assert bench.version == "abc, -rtr 1 -thp 1" and commands[0][-8:-4] == ["-p", "0", "-n", "128"]
+    ours["decode, 1 threads"] = [900.0]
+    assert pareto.rival({"models": [*their, ours]}, "fastest") == "ik_llama.cpp Q4_0"
+    named = [{**FILES[1], "pattern": "unstructured", "loss": "CE"}]
+    assert [name for name, _ in pareto.names(named)] == ["cutwork int8, 75% zeros (anywhere, CE)"]
