@@ -6,18 +6,18 @@
     python -m benchmarks.evidence.pareto gsm8k --ik FOLDER      # after `python -m benchmarks.evidence.gsm8k`
 
 llama.cpp quantises the teacher itself, or the dense model that was trained on for as long as the sparse ones, as its
-llama-quantize does, and answers the same questions of the test, greedily. Then all engines take turns; nobody's weights
-are mapped, so that all can be in huge pages. ik_llama.cpp, where a folder with its llama-bench is given, runs the same
-files, its weights interleaved while they are loaded, and is asked nothing. Leaves pareto.json, pareto_longer.json,
-pareto_new_numbers.json or pareto_gsm8k.json, and its .png, in results/.
+llama-quantize does, and answers the same questions of the test, greedily; for GSM8K with an importance matrix, and
+beside OpenVINO in int4. Then all engines take turns; nobody's weights are mapped, so that all can be in huge pages.
+ik_llama.cpp, where a folder with its llama-bench is given, runs llama.cpp's files, its weights interleaved while they
+are loaded, and is asked nothing. Leaves pareto.json, pareto_longer.json, pareto_new_numbers.json or pareto_gsm8k.json,
+and its .png, in results/.
 """
 
 import argparse
 import hashlib
 import json
-import subprocess
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, cycle
@@ -35,29 +35,36 @@ from benchmarks.common.timing import interleaved
 from benchmarks.common.worker import Worker
 from benchmarks.evidence.data import recipe_of, splits
 from benchmarks.evidence.designs import DESIGNS
+from benchmarks.evidence.peer_files import LLAMA, OPENVINO, calibration, gguf_files, openvino_file
 from benchmarks.evidence.statistics import packed, paired_bootstrap, right_share, unpacked
 from benchmarks.isa import llama
 from benchmarks.isa.cells import IK
 from benchmarks.peers.environments import ENVIRONMENTS, WORKERS, python_of
-from benchmarks.peers.model_files import convert
 from cutwork.measure.compare import Measurements
+from cutwork.recipe import Recipe
 from cutwork.run.stages import sample_digest
 from cutwork.tasks.rendering import render_prompt
-from cutwork.tasks.task import Task, is_right
+from cutwork.tasks.task import Sample, Task, is_right
 from cutwork.torch_models.load import load_tokenizer
 
-PEER = "llama.cpp"
+PEERS = (LLAMA, IK, OPENVINO)
 Rival = Literal["fastest", "most accurate", "own"]  # a dense 4-bit file that a sparse one is held against
 _DECODE = "decode, 1 threads"
 _PROMPTS = {"decode": (16, 128), "prefill": (512, 1)}  # tokens of the prompt, tokens decoded
 _HUGE = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 _BATCH, _CONTEXT = 16, 640
-_DENSE_4_BITS = ("Q4_K_M", "IQ4_NL", "Q4_0")
+_DENSE_4_BITS = ("Q4_K_M", "IQ4_NL", "Q4_0")  # of llama.cpp
+_WORKERS = {  # by engine: the environment and the script
+    "cutwork": (None, "cutwork_worker.py"),
+    LLAMA: ("llama", "llama_cpp_worker.py"),
+    OPENVINO: ("openvino", "openvino_worker.py"),
+}
+_WEIGHTS = (".safetensors", ".bin")
 _TOGETHER = 128  # questions that are handed over at a time
 _VOCABULARY = 49152
 _OURS, _BELOW = ((9, 4), "left"), ((9, -13), "left")  # of labels; the other one where two would meet
 _NEAR = (40, 0.5)  # tokens/s and points
-_PEERS = (((-9, 2), "right"), ((-9, -16), "right"), ((-9, -12), "right"), ((-9, -12), "right"))
+_PEER_PLACES = (((-9, 2), "right"), ((-9, -16), "right"), ((-9, -12), "right"), ((-9, -12), "right"))
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,7 @@ class Pareto:
     kinds: tuple[str, ...] = ("Q8_0", "Q4_K_M", "Q4_0")
     reference: str = "cutwork bf16"
     called: str = "the teacher's"
+    calibrated: bool = False
 
 
 PARETOS = {
@@ -94,12 +102,15 @@ PARETOS = {
         kinds=("Q8_0", *_DENSE_4_BITS, "Q3_K_M"),
         reference="cutwork int8",
         called="dense int8's",
+        calibrated=True,
     ),
 }
 
 
-def models(about: Pareto, result: str, output: Path, console: Console) -> list[dict[str, Any]]:
-    """Our files as the experiment's result lists them, and llama.cpp's, made where they are missing."""
+def models(
+    about: Pareto, result: str, recipe: Recipe, samples: Sequence[Sample], output: Path, console: Console
+) -> list[dict[str, Any]]:
+    """Our files as the experiment's result lists them, and the peers', made where they are missing."""
     found = [row for row in load(f"{result}.json")["rows"] if row["kind"] == about.rows]
     ours = [
         {
@@ -111,28 +122,18 @@ def models(about: Pareto, result: str, output: Path, console: Console) -> list[d
         }
         for row in found
     ]
-    if error := ENVIRONMENTS["llama"].install():
-        raise SystemExit(error)
-    folder = output / "gguf"
-    folder.mkdir(exist_ok=True)
-    whole = folder / "f32.gguf"
-    if not whole.exists():
-        convert(output / about.dense, whole)
-    for kind in about.kinds:
-        file = folder / f"{kind}.gguf"
-        if not file.exists():
-            console.print(f"llama.cpp quantises {about.dense} to {kind}", highlight=False)
-            made = file.with_suffix(".partial")
-            script = [python_of("llama"), str(WORKERS / "llama_cpp_quantize.py"), str(whole), str(made), kind]
-            subprocess.run(script, check=True, capture_output=True)
-            made.rename(file)
-        ours.append({"engine": PEER, "weights": kind, "zeros": 0.0, "file": str(file)})
+    checkpoint, folder = output / about.dense, output / "gguf"
+    data = calibration(recipe, checkpoint, samples) if about.calibrated else ()
+    ours += gguf_files(checkpoint, about.kinds, data, folder, console)
+    if about.calibrated:
+        ours.append(openvino_file(checkpoint, data, output / "openvino", console))
     return ours
 
 
 def beside(found: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
     """The 4-bit files of llama.cpp as ik_llama.cpp runs them: the same answers, as the same weights give them."""
-    return [{**model, "engine": IK, "folder": str(folder)} for model in found if model["weights"] in _DENSE_4_BITS]
+    theirs = [model for model in found if model["engine"] == LLAMA and model["weights"] in _DENSE_4_BITS]
+    return [{**model, "engine": IK, "folder": str(folder)} for model in theirs]
 
 
 class Bench:
@@ -156,12 +157,11 @@ class Bench:
 
 def start(model: dict[str, Any], threads: int) -> Worker:
     """A process that runs a model."""
-    peer = model["engine"] == PEER
+    environment, script = _WORKERS[model["engine"]]
     spec = {"model": model["file"], "threads": threads, "context": _CONTEXT, "batch": _BATCH, "map": False}
     spec |= {"batch_context": _CONTEXT, "reorder_weights": False}
-    script = WORKERS / ("llama_cpp_worker.py" if peer else "cutwork_worker.py")
     log = Path(model["file"]).with_suffix(f".{threads}.log")
-    return Worker(python_of("llama" if peer else None), script, spec, log, _HUGE)
+    return Worker(python_of(environment), WORKERS / script, spec, log, _HUGE)
 
 
 def ask(worker: Worker, task: Task, tokenizer: Any, most: int) -> dict[str, Any]:
@@ -234,7 +234,7 @@ def rival(result: dict[str, Any], which: Rival) -> str:
         return "cutwork int4"
     groups = dict(names(result["models"]))
     by_merit = {"fastest": lambda n: speed(groups[n], _DECODE), "most accurate": lambda n: share(groups[n])[0]}
-    return max((n for n in groups if n.startswith((PEER, IK)) and n.endswith(_DENSE_4_BITS)), key=by_merit[which])
+    return max((n for n in groups if n.startswith(PEERS) and n.endswith((*_DENSE_4_BITS, "int4"))), key=by_merit[which])
 
 
 def sparse_beside(result: dict[str, Any], dense: str) -> Iterator[tuple[str, tuple[float, float, float], float]]:
@@ -287,13 +287,13 @@ def plot(result: dict[str, Any], file: Path) -> None:
     figure = figures.new_figure(7.0, 4.4)
     ax = figure.subplots()
     threads = result["threads"][-1]
-    places = cycle(_PEERS)  # so that few meet
+    places = cycle(_PEER_PLACES)  # so that few meet
     told: list[tuple[float, float]] = []  # where ours are
     asked = [(name, group) for name, group in names(result["models"]) if "right" in group[0]]
     for name, group in sorted(asked, key=lambda each: -share(each[1])[0]):
         mean, low, high = (100 * value for value in share(group))
         x = speed(group, f"decode, {threads} threads")
-        peer = group[0]["engine"] in (PEER, IK)
+        peer = group[0]["engine"] in PEERS
         colour = figures.PEER if peer else (figures.GREEN if group[0]["zeros"] else figures.BLUE)
         ax.errorbar(x, mean, [[mean - low], [high - mean]], color=colour, linewidth=1)
         ax.scatter(x, mean, s=group[0]["bytes"] / 1e6, color=colour)
@@ -315,7 +315,7 @@ def main() -> None:
     parser.add_argument("design", choices=list(PARETOS))
     parser.add_argument("--output", type=Path, help="of the experiment; default: the recipe's")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--speed-alone", action="store_true", help="time llama.cpp's files, and ask them nothing")
+    parser.add_argument("--speed-alone", action="store_true", help="time the peers' files, and ask them nothing")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--ik", type=Path, metavar="FOLDER", help="ik_llama.cpp, built for this processor")
     parser.add_argument("--data", help="of gsm8k: a directory with test.jsonl, where the Hub is out of reach")
@@ -326,12 +326,12 @@ def main() -> None:
     console, design, about = Console(stderr=True), DESIGNS[options.design], PARETOS[options.design]
     recipe = recipe_of(design, data=options.data)
     output = options.output or recipe.output
-    found = models(about, design.result, output, console)
     task, tokenizer = splits(design, recipe)["test"], load_tokenizer(output / "teacher")
+    found = models(about, design.result, recipe, task.train, output, console)
     kept = Measurements(output / "measurements")
     for model in found:
         file = Path(model["file"])
-        parts = [file] if file.is_file() else [part for part in file.rglob("*") if part.suffix == ".safetensors"]
+        parts = [file] if file.is_file() else [part for part in sorted(file.rglob("*")) if part.suffix in _WEIGHTS]
         model["bytes"] = sum(part.stat().st_size for part in parts)
         if "right" in model or options.speed_alone:
             continue
@@ -343,12 +343,14 @@ def main() -> None:
             finally:
                 worker.kill()
 
-        with file.open("rb") as opened:
+        with parts[0].open("rb") as opened:
             contents = hashlib.file_digest(opened, "sha256").hexdigest()
-        key = [contents, sample_digest(task.test), recipe.compare.max_new_tokens, PEER]
+        key = [contents, sample_digest(task.test), recipe.compare.max_new_tokens, model["engine"]]
         row = kept.get(key, answers)
         model |= {name: value for name, value in row.items() if name != "replies"}
-        console.print(f"{PEER} {model['weights']}: {row['right'] / row['samples']:.1%} right", highlight=False)
+        console.print(
+            f"{model['engine']} {model['weights']}: {row['right'] / row['samples']:.1%} right", highlight=False
+        )
     if options.ik:
         found += beside(found, options.ik)
     for threads in options.threads:
@@ -356,8 +358,14 @@ def main() -> None:
     for model in found:
         model["file"] = str(Path(model["file"]).relative_to(output))
         model.pop("folder", None)
+    engines = {model["engine"] for model in found}
+    versions = {
+        engine: ENVIRONMENTS[environment].packages[0].replace("==", " ")
+        for engine, (environment, _) in _WORKERS.items()
+        if environment and engine in engines
+    }
     content = {"about": about.result, "threads": options.threads, "rounds": options.rounds, "models": found}
-    result = save(RESULTS / f"{about.result}.json", content, versions=dict.fromkeys([PEER], "llama-cpp-python 0.3.36"))
+    result = save(RESULTS / f"{about.result}.json", content, versions=versions)
     plot(result, RESULTS / f"{about.result}.png")
     print(table(result))
 

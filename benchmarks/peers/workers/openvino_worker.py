@@ -20,6 +20,8 @@ class Engine:
         model = core.read_model(f"{spec['model']}/openvino_model.xml")
         _head_of_last_token_only(model)
         settings = {"INFERENCE_NUM_THREADS": spec["threads"], "PERFORMANCE_HINT": "LATENCY"}
+        settings["ENABLE_MMAP"] = spec.get("map", True)  # what is read into malloc's memory can be in huge pages
+        self._batch = spec["batch"]
         self._compiled = core.compile_model(model, "CPU", settings)
         self._inputs = {name for port in self._compiled.inputs for name in port.names}
         self._request = self._compiled.create_infer_request()
@@ -30,27 +32,53 @@ class Engine:
 
     def logits(self, tokens: list[int]) -> np.ndarray:
         self._request.reset_state()
-        return self._infer(np.asarray([tokens], np.int64), 0)[0].copy()
+        return self._infer(np.asarray([tokens], np.int64))[0].copy()
 
     def generate(self, prompts: list[list[int]], count: int) -> tuple[list[list[int]], float, float]:
         self._request.reset_state()
         start = time.perf_counter()
-        tokens = self._infer(np.asarray(prompts, np.int64), 0).argmax(-1)
+        tokens = self._infer(np.asarray(prompts, np.int64)).argmax(-1)
         between = time.perf_counter()
         results = [tokens]
         for position in range(len(prompts[0]), len(prompts[0]) + count):
-            results.append(self._infer(results[-1][:, None], position).argmax(-1))
+            mask = np.ones((len(prompts), position + 1), np.int64)
+            results.append(self._infer(results[-1][:, None], mask).argmax(-1))
         return np.stack(results, 1).tolist(), between - start, time.perf_counter() - between
 
-    def _infer(self, ids: np.ndarray, position: int) -> np.ndarray:
+    def answer(self, prompts: list[list[int]], most: int, end: int) -> list[list[int]]:
+        """Continue prompts greedily up to an end, batches of similar length, padded on the left."""
+        results: list[list[int]] = [[] for _ in prompts]
+        order = sorted(range(len(prompts)), key=lambda prompt: len(prompts[prompt]))
+        for first in range(0, len(order), self._batch):
+            running = np.array(order[first : first + self._batch])
+            width = len(prompts[running[-1]])
+            ids, mask = np.zeros((2, len(running), width), np.int64)
+            for row, prompt in enumerate(running):
+                tokens = prompts[prompt]
+                ids[row, width - len(tokens) :], mask[row, width - len(tokens) :] = tokens, 1
+            self._request.reset_state()
+            rows = np.arange(len(running))
+            while len(running):
+                tokens = self._infer(ids, mask, rows).argmax(-1)
+                for prompt, token in zip(running, tokens, strict=True):
+                    results[prompt].append(int(token))
+                rows = np.flatnonzero([results[p][-1] != end and len(results[p]) < most for p in running])
+                running, ids = running[rows], tokens[rows, None]
+                mask = np.pad(mask[rows], ((0, 0), (0, 1)), constant_values=1)
+        return results
+
+    def _infer(self, ids: np.ndarray, mask: np.ndarray | None = None, rows: np.ndarray | None = None) -> np.ndarray:
+        """The logits after the last tokens. mask: of these tokens and all before, [B, past + T]; by default nothing is
+        before. rows: of the sequences before that go on, by default all."""
         batch, tokens = ids.shape
+        mask = np.ones_like(ids) if mask is None else mask
         inputs = {
             "input_ids": ids,
-            "attention_mask": np.ones((batch, position + tokens), np.int64),
-            "position_ids": np.tile(np.arange(position, position + tokens), (batch, 1)),
-            "beam_idx": np.arange(batch, dtype=np.int32),
+            "attention_mask": mask,
+            "position_ids": np.maximum(mask.cumsum(1) - 1, 0)[:, -tokens:],
+            "beam_idx": np.asarray(np.arange(batch) if rows is None else rows, np.int32),
         }
-        given = {name: value for name, value in inputs.items() if name in self._inputs}
+        given = {name: np.ascontiguousarray(value) for name, value in inputs.items() if name in self._inputs}
         self._request.infer(given, share_inputs=True)
         return self._request.get_tensor("logits").data[:, -1]
 
