@@ -1,10 +1,12 @@
 """Whether a step takes what the prices of its linears add up to: `compress` chooses by that.
 
-    python -m benchmarks.compress.prices out/demo/teacher --for decode --threads 2     # a quiet machine, five minutes
+    python -m benchmarks.compress.prices out/demo/teacher --for decode --threads 2     # a quiet machine, eight minutes
+    python -m benchmarks.compress.prices out/demo/teacher --for decode --threads 2 --name prices_amx
 
 Prices are measured as `compress` does, in turns with models whose linears are candidates as they come, some kinds of
-linears alike as frontiers have them, others anything; all of random numbers, so that only milliseconds are asked. Of as
-many loads of each the mean of those in the middle counts. Leaves prices.json in results/, by purpose and threads.
+linears alike as frontiers have them, others anything; all of random numbers, so that only milliseconds are asked. These
+models generate: of as many loads of each the mean of those in the middle counts. Leaves prices.json, or what is named,
+in results/, by purpose and threads.
 """
 
 import argparse
@@ -21,6 +23,7 @@ from cutwork.architectures import build_plan
 from cutwork.compress.candidates import CANDIDATES, SCHEMES, Candidate
 from cutwork.compress.milliseconds import (
     SEQUENCES,
+    TOKENS,
     Purpose,
     Steps,
     in_bfloat16,
@@ -28,15 +31,17 @@ from cutwork.compress.milliseconds import (
     names_read,
     options_for,
     random_model,
-    usual_step,
 )
 from cutwork.engine.backend import native
 from cutwork.engine.model import Model
+from cutwork.measure import speed
 from cutwork.plan.builder import Plan
 from cutwork.plan.ops import Linear
 from cutwork.recipe import Scheme
 
 _GROUP = 128  # columns that share a scale in int4
+_PROMPT, _DECODED = 192, 64  # tokens: about what prices are of, which attend to 256
+_SECONDS = 1.0  # that one load of a model is timed
 
 
 def predicted(steps: Steps, linears: Mapping[str, Candidate], head: Scheme | None) -> float:
@@ -62,6 +67,16 @@ def some_models(plan: Plan, count: int) -> list[tuple[str, dict[str, Candidate],
     return found
 
 
+def generated(model: Model, purpose: Purpose) -> float:
+    """Milliseconds of the usual step while text is generated, or of a prompt."""
+    prompt = TOKENS["prefill"] if purpose == "prefill" else _PROMPT
+    decoded = 1 if purpose == "prefill" else _DECODED
+    how: Any = {"batch": SEQUENCES[purpose], "seconds": _SECONDS, "console": Console(quiet=True)}
+    found = speed.measure({"": model}, prompt, decoded, 1, **how)[""].as_json()
+    milliseconds: Any = found["first_token_ms" if purpose == "prefill" else "step_ms_p50"]
+    return float(milliseconds)
+
+
 def measure(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
     purpose: Purpose = options.purpose
     packed = in_bfloat16(options.model)
@@ -73,7 +88,7 @@ def measure(options: argparse.Namespace, console: Console) -> list[dict[str, Any
         for i, (_, linears, head) in enumerate(models):
             anew = random_model(packed, plan, linears, head, _GROUP)
             with Model(anew, **options_for(anew, purpose, options.threads)) as model:
-                taken[i].append(1e3 * usual_step(model, purpose).seconds)
+                taken[i].append(generated(model, purpose))
 
     steps = Steps.measured(options.model, purpose, options.threads, _GROUP, console, after_round=time_all)
     return [
@@ -123,9 +138,10 @@ def main() -> None:
     parser.add_argument("--for", dest="purpose", choices=SEQUENCES, default="decode")
     parser.add_argument("--threads", type=int, default=native().default_threads())
     parser.add_argument("--models", type=int, default=12)
+    parser.add_argument("--name", default="prices", help="of the result (default: prices)")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    file = options.results / "prices.json"
+    file = options.results / f"{options.name}.json"
     key = (options.purpose, options.threads)
     rows = [row for row in resume(file).get("rows", []) if (row["purpose"], row["threads"]) != key]
     rows += measure(options, Console(stderr=True, highlight=False))

@@ -1,5 +1,7 @@
 """What the benchmarks of `compress` work out from what they measured."""
 
+import argparse
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,9 +23,11 @@ from benchmarks.compress import (
     promises,
     token_weights,
 )
+from cutwork.compress import milliseconds
 from cutwork.compress.candidates import parse
 from cutwork.compress.corrections import with_weights
 from cutwork.compress.menu import Menu, Offer
+from cutwork.engine.model import Model
 from cutwork.prune.input_statistics import SumOfProducts
 from cutwork.prune.sparsegpt import sparsegpt
 from cutwork.recipe import load_recipe
@@ -178,6 +182,20 @@ def test_prices_are_held_against_steps_and_speed_ups_against_the_dense_one() -> 
     assert lines[0] == "| decode | 1 | uniform | 2 | 5.0% | 10.0% | 9.1% | 9.1% |"
     assert lines[1] == "| decode | 1 | by kind | 1 | 5.0% | 5.0% | 4.8% | 4.8% |"
     assert lines[3] == "| decode | 1 | all | 4 | 7.5% | 10.0% | 9.1% | 11.1% |"
+
+
+def test_prices_are_held_against_text_that_is_generated(tmp_path: Path) -> None:
+    llama(max_position_embeddings=1024).save_pretrained(tmp_path)
+    options = argparse.Namespace(purpose="decode", model=tmp_path, models=2, threads=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(milliseconds, "_ROUNDS", (1, 1))
+        patch.setattr(milliseconds, "_LEAST_SECONDS", 0.0)
+        patch.setattr(prices, "_SECONDS", 0.0)
+        rows = prices.measure(options, Console(quiet=True))
+    assert [row["drawn"] for row in rows] == ["uniform"] * 3 + ["by kind", "by linear"]
+    assert all(0.1 < row["measured"] / row["predicted"] < 10 for row in rows)
+    with Model.load(tmp_path, threads=1) as model:
+        assert prices.generated(model, "prefill") > 0
 
 
 def test_tables_have_a_row_for_each_choice_and_promise() -> None:

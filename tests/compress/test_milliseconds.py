@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from cutwork.architectures import architecture_of
+from cutwork.compress import milliseconds
 from cutwork.compress.candidates import CANDIDATES, DENSE, Candidate
 from cutwork.compress.milliseconds import Purpose, Steps
 from cutwork.engine import explain
 from cutwork.engine.backend import native
+from cutwork.engine.explain import OpTime, StepProfile
 from cutwork.engine.model import Model
 from cutwork.engine.step import Part, run_step
 from cutwork.pack.pack import pack
@@ -44,6 +46,24 @@ def test_every_linear_of_the_blocks_has_a_price_for_each_candidate(family: str, 
     assert steps.other.milliseconds > 0 and set(steps.head) == {each.label for each in BITS}
     again = Steps.of_json(json.loads(json.dumps(steps.as_json())))
     assert (again.linears, again.head, again.other) == (steps.linears, steps.head, steps.other)
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(0.001, 64), (0.01, 25), (1.0, 4)])
+def test_a_price_is_of_more_steps_than_the_first_after_a_prompt(
+    seconds: float, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llama().save_pretrained(tmp_path)
+    asked: list[int] = []
+
+    def profile(model: Model, *, tokens: int, context: int, repeats: int, **_: int) -> StepProfile:
+        asked.append(repeats)
+        return StepProfile(tokens, context, (OpTime("Linear", (), seconds),))
+
+    monkeypatch.setattr(milliseconds, "profile_step", profile)
+    monkeypatch.setattr(milliseconds, "_LEAST_SECONDS", 0.0)
+    with Model.load(tmp_path, threads=1) as model:
+        assert milliseconds.usual_step(model, "decode").seconds == seconds
+    assert asked == [4, steps]
 
 
 def test_int4_costs_what_is_packed_of_a_trained_model(tmp_path: Path) -> None:

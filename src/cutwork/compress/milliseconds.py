@@ -46,7 +46,9 @@ Purpose = Literal["decode", "prefill", "batch16"]
 SEQUENCES: dict[Purpose, int] = {"decode": 1, "prefill": 1, "batch16": 16}  # of a step
 TOKENS: dict[Purpose, int] = {"decode": 1, "prefill": 512, "batch16": 1}  # of each
 _CONTEXT = 256  # tokens that a decoded one attends to
-_STEPS = 4  # of which the median counts
+# Steps of which the median counts, as many as take so long: the first ones of each profile, right after a prompt, take
+# up to twice as long as what follows where caches hold the weights.
+_STEPS, _STEPS_SECONDS = (4, 64), 0.25
 _LEAST_SECONDS = 0.5  # that one load of a model is profiled
 # Rounds through all candidates. What a step takes differs by a tenth and more from one second to the next, and the
 # least of many would be luck, so what is usual counts, of as many loads as time allows.
@@ -225,14 +227,16 @@ class _Load:
 
 
 def usual_step(model: Model, purpose: Purpose) -> StepProfile:
-    """The one in the middle of the steps of `_LEAST_SECONDS`, of each of whose ops the median of a few counts."""
+    """The one in the middle of the steps of `_LEAST_SECONDS`, of each of whose ops the median of some counts."""
     context = 0 if purpose == "prefill" else min(_CONTEXT, model.max_context - 1)
     tokens = min(TOKENS[purpose], model.max_context - context)
-    step = partial(profile_step, sequences=SEQUENCES[purpose], tokens=tokens, context=context, repeats=_STEPS)
+    step = partial(profile_step, model, sequences=SEQUENCES[purpose], tokens=tokens, context=context)
+    least, most = _STEPS
+    steps = min(max(int(_STEPS_SECONDS / step(repeats=least).seconds), least), most)
     profiles: list[StepProfile] = []
     end = time.perf_counter() + _LEAST_SECONDS
     while not profiles or time.perf_counter() < end:
-        profiles.append(step(model))
+        profiles.append(step(repeats=steps))
     return sorted(profiles, key=lambda profile: profile.seconds)[len(profiles) // 2]
 
 
