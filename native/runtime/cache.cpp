@@ -12,6 +12,8 @@ CacheLayout cache_layout(const CacheShape& shape) {
 }
 
 int64_t KvCache::bytes_of(const CacheShape& shape) {
+  verify(shape);
+  if (shape.layers == 0) return 0;
   const CacheLayout layout = cache_layout(shape);
   const int64_t token_bytes = (shape.head_dim + layout.value_stride) * layout.element_bytes() +
                               (shape.dtype == DType::i8 ? 2 * int64_t{sizeof(float)} : 0);

@@ -362,16 +362,6 @@ class Verifier {
   int64_t self_heads_ = 0, self_head_dim_ = 0, inputs_ = 0;
 };
 
-void verify_cache(const CacheShape& cache) {
-  if (cache.layers == 0) return;
-  for (int64_t size : {cache.layers, cache.kv_heads, cache.head_dim, cache.block_size, cache.blocks})
-    require(size >= 1 && size <= kMaxSize, "every size of the cache must be between 1 and 2^30");
-  require(cache.block_size % kKeyTile == 0,
-          "the cache's block_size is " + text(cache.block_size) + ", which is not a multiple of " + text(kKeyTile));
-  require(cache.dtype == DType::f32 || cache.dtype == DType::bf16 || cache.dtype == DType::i8,
-          "the cache's dtype must be f32, bf16 or i8");
-}
-
 void verify_sizes(const Plan& plan) {
   require(plan.threads >= 1 && plan.threads <= 1024, "threads must be between 1 and 1024");
   require(plan.max_tokens >= 1 && plan.max_tokens <= kMaxSize, "max_tokens must be between 1 and 2^30");
@@ -381,10 +371,20 @@ void verify_sizes(const Plan& plan) {
     require(buffer.offset >= 0 && buffer.offset <= kMaxSize && buffer.width >= 1 && buffer.width <= kMaxSize,
             "buffer " + text(static_cast<int64_t>(i)) + " has an impossible offset or width");
   }
-  if (plan.cache) verify_cache(*plan.cache);
+  if (plan.cache) verify(*plan.cache);
 }
 
 }  // namespace
+
+void verify(const CacheShape& cache) {
+  if (cache.layers == 0) return;
+  for (int64_t size : {cache.layers, cache.kv_heads, cache.head_dim, cache.block_size, cache.blocks})
+    require(size >= 1 && size <= kMaxSize, "every size of the cache must be between 1 and 2^30");
+  require(cache.block_size % kKeyTile == 0,
+          "the cache's block_size is " + text(cache.block_size) + ", which is not a multiple of " + text(kKeyTile));
+  require(cache.dtype == DType::f32 || cache.dtype == DType::bf16 || cache.dtype == DType::i8,
+          "the cache's dtype must be f32, bf16 or i8");
+}
 
 void verify(const Plan& plan) {
   verify_sizes(plan);

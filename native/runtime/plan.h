@@ -296,4 +296,7 @@ struct Plan {
 // brings. Throws std::invalid_argument: "op 7 (linear): ...".
 void verify(const Plan& plan);
 
+// Of its shape alone; with no layers only the dtype matters.
+void verify(const CacheShape& cache);
+
 }  // namespace cutwork

@@ -170,8 +170,10 @@ void ThreadPool::join() {
 }
 
 ThreadPool::~ThreadPool() {
-  if (process_id() != process_) {  // the threads are the parent's; whatever they were waiting on must not be touched
-    for (std::thread& worker : workers_) worker.detach();
+  // In a child the threads are the parent's: whatever they were waiting on must not be touched, nor their handles,
+  // which may be those of the child's own threads by now.
+  if (process_id() != process_) {
+    (void)new std::vector<std::thread>(std::move(workers_));
     (void)shared_.release();
     return;
   }

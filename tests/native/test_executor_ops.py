@@ -92,6 +92,17 @@ def test_gated(isa, activation):
     assert np.all(np.abs(actual - expected)[~normal] <= (tail or 3e-35))
 
 
+@pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh", "relu"])
+def test_activations_far_below_zero_are_nothing(isa, activation):
+    gate = np.array([[-87.2, -87.4, -88.5, -90, -104, -1e10, -1e38, -np.inf]], np.float32)
+    plan = Plan()
+    tables = {"gate": plan.table(gate), "up": plan.table(np.ones_like(gate))}
+    out = plan.emit("gated", gate.shape[1], **tables, activation=activation)
+    plan.show(out)
+    actual = run_rows(plan.executor(isa=isa), 1)[0]
+    assert np.all(np.abs(actual) <= 2e-36) if activation != "gelu" else np.all(np.abs(actual) < 5e-7)
+
+
 def test_what_is_no_number_stays_none(isa):
     """An activation does not hide it."""
     for activation in ("silu", "gelu", "gelu_tanh", "relu"):

@@ -5,6 +5,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
+from cutwork import _native
 from cutwork.engine.reference import executor as interpreter
 
 from .executor_plans import ISAS, Sequence, cache_for, llama, reference, run_batch
@@ -221,3 +222,11 @@ def test_agrees_with_the_python_interpreter(rng):
         sequence = Sequence(tokens, [5, 2, 9, 1])
         results.append(np.concatenate([run_batch(executor, [(sequence, n)])[0] for n in (30, 1, 1, 18)]))
     close(results[0], results[1], 2e-5)
+
+
+@pytest.mark.parametrize("wrong", [{"layers": -1}, {"head_dim": 2**63 - 1}, {"blocks": 0}, {"block_size": 15}])
+def test_an_impossible_cache_has_no_size(wrong):
+    shape = {"layers": 2, "kv_heads": 2, "head_dim": 8, "block_size": 16, "blocks": 4, "dtype": "f32"}
+    assert _native.cache_bytes(shape) == 2 * 2 * 4 * 16 * (8 + 16) * 4
+    with pytest.raises(ValueError, match="cache"):
+        _native.cache_bytes(shape | wrong)

@@ -222,3 +222,30 @@ def test_fork(plan):
 
     assert in_child(check)
     np.testing.assert_array_equal(decode(executor, tokens(20)), expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork()")
+@pytest.mark.parametrize("threads", [2, 8])
+def test_what_a_child_inherits_may_end_after_its_own_threads_have_begun(plan, threads):
+    """The system gives their stacks, and so the handles of the parent's threads, to those that the child starts."""
+    executor = plan.executor(threads=threads, cache=cache_for(plan))
+    expected = decode(executor, tokens(20))
+
+    def replaced():
+        nonlocal executor
+        executor = plan.executor(threads=threads, cache=cache_for(plan))
+        np.testing.assert_array_equal(decode(executor, tokens(20)), expected)
+        executor = None
+
+    def beside_others():
+        nonlocal executor
+        others = [threading.Thread(target=int) for _ in range(4)]
+        for thread in others:
+            thread.start()
+        for thread in others:
+            thread.join()
+        executor = None
+
+    assert in_child(replaced)
+    assert in_child(beside_others)
+    np.testing.assert_array_equal(decode(executor, tokens(20)), expected)
