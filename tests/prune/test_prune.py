@@ -18,6 +18,7 @@ from cutwork.prune.prune import prune
 from cutwork.prune.rates import outliers
 from cutwork.recipe import Pruner, PruneSettings
 from cutwork.tasks.task import Sample
+from cutwork.torch_models.blocks import block_linears
 from cutwork.torch_models.data import examples
 from cutwork.torch_models.load import load_model, load_tokenizer
 from cutwork.tune.masks import sparsity
@@ -158,6 +159,7 @@ def test_models_of_every_family_are_pruned_where_they_lie(
     samples = sums(12)
     if family == "whisper":
         processor = SimpleNamespace(feature_extractor=frames, tokenizer=load_tokenizer(dense))
+        processor.tokenizer.language = "en"
         monkeypatch.setattr("cutwork.prune.prune.load_tokenizer", lambda _: processor)
         samples = [Sample("", sample.answer[:20], [float(i)]) for i, sample in enumerate(samples)]
     report = prune(source, tmp_path / "out", FEW, samples, activation_memory=0, console=QUIET)
@@ -242,6 +244,9 @@ def test_rates_of_modules_come_first(dense: Path, tmp_path: Path) -> None:
     assert "model.layers.0.mlp.down_proj" not in found
     assert found["model.layers.1.mlp.down_proj"] == 0.25
     assert found["model.layers.0.mlp.up_proj"] == pytest.approx(0.6, abs=1e-3)
+    linears = block_linears(AutoModelForCausalLM.from_pretrained(tmp_path / "out"))
+    every = torch.cat([linear.get_parameter("weight").flatten() for linear in linears.values()])
+    assert report["sparsity"] == pytest.approx((every == 0).float().mean().item())  # of those that stay dense, too
     with pytest.raises(CutworkError, match=r"'\*\.dwn_proj' matches no linear of the blocks; did you mean"):
         prune(dense, tmp_path / "b", FEW.model_copy(update={"modules": {"*.dwn_proj": 0.5}}), sums(4), console=QUIET)
 

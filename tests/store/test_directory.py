@@ -258,6 +258,8 @@ def test_a_fingerprint_tells_contents_not_times(tmp_path: Path) -> None:
     os.utime(tmp_path / "model.safetensors", (1, 1))
     for name in (".DS_Store", ".gitattributes", "README.md"):
         (tmp_path / name).write_text("what lies beside")
+    for name in ("pytorch_model.bin", "tf_model.h5", "model.gguf"):  # which others may fetch into the same folder
+        (tmp_path / name).write_bytes(b"of another format")
     assert fingerprint(tmp_path) == before
     (tmp_path / "model.safetensors").write_bytes(bytes(99) + b"x")
     assert (flat := fingerprint(tmp_path)) != before

@@ -1,10 +1,12 @@
 """Rendering: the labels are the answer and EOS, and the prompt is exactly what generation starts from."""
 
+from datetime import datetime, tzinfo
 from itertools import groupby
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from transformers import PreTrainedTokenizerFast
+from transformers.utils import chat_template_utils
 
 from cutwork.errors import CutworkError
 from cutwork.tasks.perplexity import task_text
@@ -118,3 +120,17 @@ def test_a_template_that_does_not_say_what_is_an_answer_is_refused(template: str
     with pytest.raises(CutworkError, match=message) as caught:
         render(letters(template), sample)
     assert "\n" not in str(caught.value)
+
+
+def test_a_template_that_writes_the_date_reads_alike_on_all_days(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Tomorrow(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls(2030, 1, 1, tzinfo=tz)
+
+    tokenizer = letters("{{ strftime_now('%d %b %Y') }}" + CHATML)
+    conversation = Sample("", "", turns=({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}))
+    today = [render(tokenizer, sample) for sample in (Sample("a", "b"), conversation)]
+    monkeypatch.setattr(chat_template_utils, "datetime", Tomorrow)
+    assert [render(tokenizer, sample) for sample in (Sample("a", "b"), conversation)] == today
+    assert render_prompt(tokenizer, Sample("a", "b")).startswith("26 Jul 2024<|im_start|>user")

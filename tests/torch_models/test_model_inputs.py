@@ -19,6 +19,24 @@ from tests.torch_models.tiny import FAMILIES, cut, gpt2, llama, mpt, opt
 from tests.tune.test_trainer import ALL, make
 
 
+class Bytes:
+    """T5's tokenizer, as far as it is asked: bytes, and what ends a text."""
+
+    bos_token_id, eos_token_id = None, 1
+
+    def __call__(self, text: str | None = None, text_target: str | None = None) -> dict[str, list[int]]:
+        return {"input_ids": [*(text or text_target or "").encode(), 1]}
+
+
+class GemmaBytes(Bytes):
+    """As Gemma's, which begins texts and does not end them."""
+
+    bos_token_id = 2
+
+    def __call__(self, text: str | None = None, text_target: str | None = None) -> dict[str, list[int]]:
+        return {"input_ids": [2, *(text or text_target or "").encode()]}
+
+
 def reference_loss(student: Any, teacher: Any, data: list[Any], losses: Losses) -> torch.Tensor:
     """The loss of one batch, sample by sample without padding."""
     labels = sum(len(example["labels"]) for example in data)
@@ -95,10 +113,7 @@ def test_zeros_survive_in_encoder_and_decoder(tmp_path: Path, family: str) -> No
 
 
 def test_text_goes_to_the_encoder_and_the_answer_to_the_decoder() -> None:
-    def tokenizer(text: str | None = None, text_target: str | None = None) -> dict[str, list[int]]:
-        return {"input_ids": [*(text or text_target or "").encode(), 1]}
-
-    family = inputs_of(FAMILIES["t5"]().config)
+    tokenizer, family = Bytes(), inputs_of(FAMILIES["t5"]().config)
     made = examples(tokenizer, [Sample("ab", "c"), Sample("d", "efg")], 4, family)
     assert made[0] == {"input_ids": [97, 98, 1], "labels": [99, 1]}
     assert made[1] == {"input_ids": [100, 1], "labels": [101, 102, 103, 1]}
@@ -113,6 +128,15 @@ def test_text_goes_to_the_encoder_and_the_answer_to_the_decoder() -> None:
     }
     with pytest.raises(CutworkError, match="not conversations"):
         examples(tokenizer, [Sample("d", "e", turns=({},))], 3, family)
+    with pytest.raises(CutworkError, match="'plain text' has no prompt"):
+        examples(tokenizer, [Sample("", "plain text")], 99, family)
+
+
+def test_an_answer_ends_and_begins_once_whatever_the_tokenizer_adds() -> None:
+    family = EncoderDecoderInputs(start=2, padding=0)
+    [made] = examples(GemmaBytes(), [Sample("ab", "c")], 9, family)
+    assert made == {"input_ids": [2, 97, 98], "labels": [99, 1]}
+    assert family.keywords(collate([made]))["decoder_input_ids"].tolist() == [[2, 99]]
 
 
 def test_both_languages_are_told_and_without_them_nothing_is_learned() -> None:
@@ -137,10 +161,7 @@ def test_both_languages_are_told_and_without_them_nothing_is_learned() -> None:
 
 
 def test_samples_with_nothing_in_them_are_counted() -> None:
-    def tokenizer(text: str | None = None, text_target: str | None = None) -> dict[str, list[int]]:
-        return {"input_ids": [*(text or text_target or "").encode(), 1]}
-
-    family = EncoderDecoderInputs(start=0, padding=0)
+    tokenizer, family = Bytes(), EncoderDecoderInputs(start=0, padding=0)
     made = examples(tokenizer, [Sample("a", "b"), Sample("", "")], 99, family)
     assert made.counts() == {"samples": 1, "dropped": 1, "cut": 0}
     assert made.changed() == "1 of 2 samples hold nothing to learn: 1 left out"
@@ -148,12 +169,15 @@ def test_samples_with_nothing_in_them_are_counted() -> None:
 
 
 def test_recordings_become_spectrograms_when_asked_for() -> None:
+    class Letters:
+        language = "en"
+
+        def __call__(self, text: str) -> dict[str, list[int]]:
+            return {"input_ids": [1, 40, *range(3, 3 + len(text.strip())), 2]}
+
     class Processor:
         feature_extractor = WhisperFeatureExtractor(feature_size=8)
-
-        @staticmethod
-        def tokenizer(text: str) -> dict[str, list[int]]:
-            return {"input_ids": [1, 40, *range(3, 3 + len(text.strip())), 2]}
+        tokenizer = Letters()
 
     family = inputs_of(FAMILIES["whisper"]().config)
     assert isinstance(family, SpeechInputs)
@@ -170,6 +194,14 @@ def test_recordings_become_spectrograms_when_asked_for() -> None:
     few = examples(Processor(), [Sample("", "abcdef", sound), Sample("", "d", sound)], 5, family)
     assert few.counts() == {"samples": 1, "dropped": 1, "cut": 0}
     assert few[0]["labels"] == [40, 3, 2]
+    long = Sample("", "of which nobody knows what is heard", np.tile(sound, 31))
+    heard = examples(Processor(), [Sample("", "abc", sound), long], 99, family, "cut")
+    assert heard.counts() == {"samples": 1, "dropped": 1, "cut": 0}
+    assert heard.changed() == "1 of 2 samples are longer than the 30 seconds that the model hears: 1 left out"
+    with pytest.raises(CutworkError, match="every sample is longer than the 30 seconds that the model hears; split"):
+        examples(Processor(), [long], 99, family)
+    with pytest.raises(CutworkError, match=r"transcribed as 'of which nobody .* set task\.long to drop"):
+        examples(Processor(), [long], 99, family, "error")
 
 
 def test_transcripts_with_times_teach_them() -> None:
@@ -179,6 +211,8 @@ def test_transcripts_with_times_teach_them() -> None:
 
         def __init__(self) -> None:
             self.languages: list[str | None] = []
+            self.language: str | None = "fr"
+            self.task: str | None = None
 
         def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
             ids = list(map(ord, text))
@@ -188,7 +222,10 @@ def test_transcripts_with_times_teach_them() -> None:
             return self.known[token]
 
         def set_prefix_tokens(self, language: str | None, task: str | None) -> None:
+            if language == "klingon":
+                raise ValueError("Unsupported language: klingon")
             self.languages.append(language)
+            self.language = language
 
     processor = SimpleNamespace(tokenizer=Voice())
     family = SpeechInputs(start=1, padding=0)
@@ -199,14 +236,29 @@ def test_transcripts_with_times_teach_them() -> None:
     SpeechInputs(start=1, padding=0, multilingual=False).transcript(processor, Sample("en", "ab"))
     assert processor.tokenizer.languages == ["de", "de"]
     family.transcript(processor, Sample("", "ab"))  # in the language that the tokenizer came with
-    assert processor.tokenizer.languages == ["de", "de", None]
+    assert processor.tokenizer.languages == ["de", "de", "fr"]
+    for name in ("German", "de-AT", "DE_de"):
+        family.transcript(processor, Sample(name, "ab"))
+    assert processor.tokenizer.languages[3:] == ["de"] * 3
+    with pytest.raises(CutworkError, match="knows no language 'Klingon'; give its name or code"):
+        family.transcript(processor, Sample("Klingon", "ab"))
+    with pytest.raises(CutworkError, match=r"the time 31\.00, and Whisper hears 30 seconds"):
+        family.transcript(processor, Sample("de", "<|0.00|> ab<|31.00|>"))
+    processor.tokenizer = Voice()
+    processor.tokenizer.language = None
+    with pytest.raises(CutworkError, match="has to be told which is spoken; set the task's option language"):
+        family.transcript(processor, Sample("", "ab"))
 
 
 def test_no_sample_is_longer_than_the_model_has_positions() -> None:
-    class Processor:
-        @staticmethod
-        def tokenizer(text: str) -> dict[str, list[int]]:
+    class Letters:
+        language = "en"
+
+        def __call__(self, text: str) -> dict[str, list[int]]:
             return {"input_ids": [1, *range(3, 3 + len(text.strip())), 2]}
+
+    class Processor:
+        tokenizer = Letters()
 
     sound = np.zeros(16, dtype=np.float32)
     heard = [Sample("", "a" * 31, sound), Sample("", "a" * 32, sound)]  # and the end

@@ -12,6 +12,7 @@ from cutwork.pack.pack import pack
 from cutwork.prune.prune import prune
 from cutwork.quantize.quantize import quantize
 from cutwork.recipe import Losses, PruneSettings, QuantizeSettings, TuneSettings
+from cutwork.store.json_file import read_json
 from cutwork.tasks.task import Sample
 from cutwork.tune.tune import tune
 from tests.architectures.test_encoders import make
@@ -101,6 +102,13 @@ def test_a_head_stays_what_it_was(labels, tmp_path):
     assert found["packed"].shape == (40, labels)
     assert np.abs(found["sparse"] - found["dense"]).mean() < 0.2 * np.abs(found["dense"]).mean()
     assert np.abs(found["packed"] - found["sparse"]).mean() < 0.1 * np.abs(found["dense"]).mean()
+
+
+def test_a_classifier_without_a_padding_token_is_trained_in_batches(tmp_path):
+    model = classification.save(classification.make("qwen3", "text", pad_token_id=None), tmp_path / "dense")
+    training = TuneSettings(max_steps=2, batch_size=4, losses=SQUAREHEAD, dtype="float32")
+    tune(model, tmp_path / "tuned", training, SAMPLES[:8], teacher_dir=model, console=QUIET)
+    assert read_json(tmp_path / "tuned" / "config.json").get("pad_token_id") is None
 
 
 def test_a_quantised_encoder_loads_in_transformers(tmp_path):

@@ -11,6 +11,7 @@ from cutwork.errors import CutworkError, reason
 from cutwork.extras import install
 
 RATE = 16_000  # hertz
+HEARD_SECONDS = 30  # that Whisper hears at a time
 SECONDS_PER_TIME = 0.02  # the step of a transcript's times, which Whisper writes as tokens
 MIN_RATE, MAX_RATE, MAX_CHANNELS = 1000, 384_000, 8  # below, a few bytes would be an hour to listen to
 DENSEST = 192_000  # samples of all channels that a second may have where the length is limited: 96 kHz stereo

@@ -27,6 +27,7 @@ from cutwork.torch_models.blocks import block_linears, block_lists, linears, out
 from cutwork.torch_models.data import Examples
 from cutwork.torch_models.load import load_for_surgery, load_tokenizer
 from cutwork.torch_models.model_inputs import inputs_of
+from cutwork.torch_models.precision import wants_bfloat16
 
 REPORT = "prune-report.json"
 
@@ -49,7 +50,8 @@ def prune(
     Zeros the model has already stay zeros. Memory: one block with its Hessians (before that, with token weights, the
     whole model and a sample's activations), and `activation_memory` bytes of hidden states (default: half of what is
     free), beyond which they are kept in files beside `output`. Returns the report that is also written to `output`:
-    overall and per layer sparsity, error, dead inputs, damping and seconds.
+    the sparsity of all linears together and of each, error, dead inputs, damping, seconds, and whether calibration
+    data went through it in bfloat16, which they do where that is quicker.
 
     Raises CutworkError for unusable models or samples, a pattern that does not fit, or if `output` exists.
     """
@@ -67,12 +69,12 @@ def prune(
         )
         activations = partial(Activations, activation_memory, partial_output.parent)
         layers, spilled = _prune_blocks(opened, batches, of_tokens, settings, activations, console)
-        zeros = sum(layer["zeros"] for layer in layers.report)
         report = {
             "model": str(model_dir),
             "settings": settings.model_dump(mode="json"),
-            "sparsity": zeros / sum(layer["rows"] * layer["columns"] for layer in layers.report),
+            "sparsity": _overall(opened, layers),
             "seconds": round(time.perf_counter() - start, 3),
+            "bfloat16": bool(batches) and wants_bfloat16("auto", opened.device),
             **({} if data is None else {"data": data.counts()}),
             "calibration_tokens": max(layer.get("tokens", 0) for layer in layers.report),
             "spilled_bytes": spilled,
@@ -80,6 +82,15 @@ def prune(
         }
         write_json(partial_output / REPORT, report)
     return report
+
+
+def _overall(opened: MappedModel, layers: Layers) -> float:
+    """The share of zeros in all linears of the blocks, pruned or not."""
+    zeros = {layer["name"]: layer["zeros"] for layer in layers.report}
+    weights = {name: out_in(linear) for name, linear in block_linears(opened.model).items()}
+    for name in weights.keys() - zeros.keys():
+        zeros[name] = weights[name].numel() - int(weights[name].count_nonzero())
+    return float(sum(zeros.values()) / sum(weight.numel() for weight in weights.values()))
 
 
 def _calibration(

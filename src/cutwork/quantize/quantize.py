@@ -27,6 +27,7 @@ from cutwork.tasks.task import Sample
 from cutwork.torch_models.blocks import check_linear, out_in
 from cutwork.torch_models.load import SAVE_BY_OWN_NAMES, load_for_surgery, load_tokenizer, save_model
 from cutwork.torch_models.model_inputs import inputs_of
+from cutwork.torch_models.precision import wants_bfloat16
 
 REPORT = "quantize-report.json"
 _LEARNED = "learned"  # in the work directory: what method qat trains, and begins the names of what that leaves
@@ -87,13 +88,14 @@ def quantize(
             _quantize_layers(model, layers, batches, settings, console)
         model.to(stored)
         _install(model, layers, settings, stored)
-        save_model(model, model_dir, partial)
+        save_model(model, learned if settings.method == "qat" else model_dir, partial)  # with what ends its texts
         report = {
             "model": str(model_dir),
             "settings": settings.model_dump(mode="json"),
             "sparsity": layers.sparsity,
             "smoothed": smoothed,
             **facts,
+            "bfloat16": settings.calibrates and wants_bfloat16("auto", torch.device("cpu")),
             "seconds": round(time.perf_counter() - start, 3),
             "layers": layers.report,
         }

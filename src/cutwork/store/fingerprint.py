@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 
 _BEGINNING, _BLOCKS, _BLOCK = 1 << 20, 16, 1 << 16  # what is sampled of a file; sizes in bytes
+# Weights in formats that are not read where there are safetensors, and which others who share a folder may fetch.
+_FOREIGN = (".bin", ".gguf", ".h5", ".msgpack", ".onnx", ".ot", ".pt", ".pth", ".tflite")
 _PATTERNS = ("*", "[0-9]*_*/*", "additional_chat_templates/*")  # sentence-transformers numbers its folders
 
 
@@ -28,7 +30,10 @@ def fingerprint(path: Path, *, reports: bool = True) -> str:
     """A hash of the contents of a model directory's files, and of the folders that belong to a model: the same model
     fetched again is still the same. Without `reports`, which have the seconds it took, made again, too."""
     whole = hashlib.sha256()
+    foreign = _FOREIGN if any(path.glob("*.safetensors")) else ()
     for file in sorted(file for pattern in _PATTERNS for file in path.glob(pattern) if file.is_file()):
+        if file.suffix in foreign:
+            continue
         if file.name.startswith(".") or file.suffix == ".md" or (not reports and file.match("*-report.json")):
             continue  # cards and what systems leave are no part of a model
         with file.open("rb") as source:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Container, Sequence
+from datetime import datetime
 from typing import Any
 
 from cutwork.errors import CutworkError
@@ -10,6 +11,9 @@ from cutwork.tasks.task import Sample
 IGNORED = -100  # the label of tokens that no loss counts
 
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")  # with which a template says what its model writes itself
+_DATE = datetime(2024, 7, 26)  # of Llama 3.1's template where nothing tells it the date
+_WRITTEN = "".join(f" | replace('%{d}', '{_DATE.strftime('%' + d)}')" for d in "aAbBdejmyYHIMSp")
+_SAME_DAY = f"{{% macro strftime_now(format) %}}{{{{ format{_WRITTEN} }}}}{{% endmacro +%}}"  # before a template
 _NOBODY_SAYS = "\ue000"  # a character for private use
 
 Turns = Sequence[dict[str, Any]]
@@ -136,8 +140,15 @@ def _written(tokenizer: Any, turns: Turns, tools: Turns = (), *, ask: bool = Fal
 
 
 def _by_template(tokenizer: Any, turns: Turns, tools: Turns, **how: Any) -> Any:
-    """What the chat template makes of turns, or CutworkError with what it has against them."""
+    """What the chat template makes of turns, or CutworkError with what it has against them.
+
+    Where a template writes the date, it is always the same one, so that a training goes on another day and what is
+    measured then compares.
+    """
     try:
+        template = tokenizer.get_chat_template(tools=list(tools) or None)
+        if "strftime_now" in template:
+            how["chat_template"] = _SAME_DAY + template
         return tokenizer.apply_chat_template(list(turns), tools=list(tools) or None, **how)
     except Exception as error:  # a template is a program: it can raise anything
         reason = " ".join(str(error).split())[:300] or type(error).__name__

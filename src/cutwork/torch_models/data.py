@@ -9,25 +9,29 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from cutwork.audio import HEARD_SECONDS, RATE
 from cutwork.errors import CutworkError
 from cutwork.recipe import Long
 from cutwork.tasks.rendering import IGNORED, special_tokens
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.model_inputs import DecoderOnlyInputs, Example, ModelInputs
 
+_SPLIT = "split recordings and their transcripts"  # what to do about long ones
+
 
 class Examples(Sequence[Example]):
     """Samples as a model is trained on them; recordings, which are large, are made into them when asked for.
 
     `dropped` and `cut` count the samples that were too long, for `max_length` or for the positions that the model has,
-    and `empty` those that hold nothing to learn.
+    `unheard` the recordings longer than what the model hears, which are left out, since nobody knows how much of their
+    transcripts is heard by then, and `empty` those that hold nothing to learn.
     """
 
     def __init__(
         self, tokenizer: Any, samples: Sequence[Sample], max_length: int, model_inputs: ModelInputs, long: Long = "drop"
     ) -> None:
         self._tokenizer, self._inputs, self.lazy = tokenizer, model_inputs, model_inputs.lazy
-        self.given, self.dropped, self.cut, self.empty = len(samples), 0, 0, 0
+        self.given, self.dropped, self.cut, self.empty, self.unheard = len(samples), 0, 0, 0, 0
         positions = model_inputs.positions or max_length
         self.max_length = min(positions, max_length)
         self._told, self._advice = f"task.max_length = {max_length}", "raise it, or set task.long to"
@@ -37,6 +41,9 @@ class Examples(Sequence[Example]):
         self._tokens: list[Example] = []
         self._whole: list[Example] = []  # those of them that were not cut
         for sample in samples:
+            if sample.audio is not None and len(sample.audio) > HEARD_SECONDS * RATE:
+                self._count_unheard(sample, long)
+                continue
             tokens = None if sample.is_empty else model_inputs.tokens(tokenizer, sample)
             if tokens is None or not self._learns(tokens):
                 self.empty += 1
@@ -46,12 +53,23 @@ class Examples(Sequence[Example]):
                 self._whole += [tokens] if fitting is tokens else []
         if not self._tokens:
             what = "holds nothing to learn" if self.empty == len(samples) else "is too long or holds nothing to learn"
-            if not self.empty:
+            if self.unheard == len(samples):
+                what = f"is longer than the {HEARD_SECONDS} seconds that the model hears; {_SPLIT}"
+            elif not self.empty and not self.unheard:
                 what = f"has more than {self._told} tokens; {self._advice} cut"
             raise CutworkError(f"every sample {what}")
         # Of what varies: a spectrogram's length does not.
         texts = (len(sample.answer) for sample in self._samples)
         self.lengths = list(texts) if self.lazy else [len(tokens["input_ids"]) for tokens in self._tokens]
+
+    def _count_unheard(self, sample: Sample, long: Long) -> None:
+        """Of a recording that is too long to be heard whole."""
+        if long == "error":
+            raise CutworkError(
+                f"a recording is longer than the {HEARD_SECONDS} seconds that the model hears: the one that is "
+                f"transcribed as {sample.answer[:60]!r}; {_SPLIT}, or set task.long to drop"
+            )
+        self.unheard += 1
 
     def _fitting(self, sample: Sample, tokens: Example, long: Long) -> Example | None:
         """What is written of a sample, cut if it must be; None if it is to be left out."""
@@ -86,7 +104,7 @@ class Examples(Sequence[Example]):
 
     def counts(self) -> dict[str, int]:
         """How many samples there are, and what became of those that were too long."""
-        return {"samples": len(self), "dropped": self.dropped + self.empty, "cut": self.cut}
+        return {"samples": len(self), "dropped": self.dropped + self.empty + self.unheard, "cut": self.cut}
 
     def changed(self) -> str:
         """What became of samples that could not be taken as they are, in a sentence; nothing if all could."""
@@ -94,9 +112,11 @@ class Examples(Sequence[Example]):
         longer, told = self.dropped + self.cut, []
         if longer:
             told.append(f"have more than {self._told} tokens: {', '.join(parts)}")
+        if self.unheard:
+            told.append(f"are longer than the {HEARD_SECONDS} seconds that the model hears: {self.unheard} left out")
         if self.empty:
             told.append(f"hold nothing to learn: {self.empty} left out")
-        counts = [count for count in (longer, self.empty) if count]
+        counts = [count for count in (longer, self.unheard, self.empty) if count]
         return "; ".join(f"{n} of {self.given} samples {what}" for n, what in zip(counts, told, strict=True))
 
     def ends(self) -> frozenset[int]:

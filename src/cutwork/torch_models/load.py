@@ -69,6 +69,8 @@ def load_model(path: Path, dtype: torch.dtype | str, attention: str = "sdpa") ->
         raise CutworkError(f"cannot load {path}: {' '.join(str(error).split())[:300]}") from None
     # transformers refuses to save a generation config that it finds inconsistent; ours is copied as a file instead.
     model.generation_config = GenerationConfig()
+    if architectures.classifies(config.to_dict()) == "text" and config.pad_token_id is None:
+        model.config.pad_token_id = 0  # as batches are padded: without it transformers refuses them
     return model
 
 
@@ -173,8 +175,11 @@ def save_model(model: Any, source: Path, destination: Path, state: dict[str, Ten
 
     `state` replaces the model's own weights, where those are only a shard.
     """
+    said = load_config(source)
     if hasattr(model.config, "use_cache"):  # transformers' Trainer turns it off, which is not for those who generate
-        model.config.use_cache = getattr(load_config(source), "use_cache", True)
+        model.config.use_cache = getattr(said, "use_cache", True)
+    if hasattr(model.config, "pad_token_id"):
+        model.config.pad_token_id = getattr(said, "pad_token_id", None)
     model.save_pretrained(destination, state_dict=state)
     (destination / "generation_config.json").unlink(missing_ok=True)
     copy_side_files(source, destination)

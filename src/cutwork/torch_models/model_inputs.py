@@ -9,7 +9,8 @@ from torch import Tensor
 
 from cutwork.architectures import find, kind_of
 from cutwork.architectures.architecture import Architecture
-from cutwork.audio import RATE, SECONDS_PER_TIME
+from cutwork.audio import HEARD_SECONDS, RATE, SECONDS_PER_TIME
+from cutwork.audio.languages import language_code
 from cutwork.errors import CutworkError
 from cutwork.tasks.rendering import IGNORED, render
 from cutwork.tasks.task import Sample
@@ -40,7 +41,10 @@ class ModelInputs(Protocol):
         """Tokens that the model has a place for; None if any number."""
 
     def tokens(self, tokenizer: Any, sample: Sample) -> Example:
-        """What of a sample is written, as lists of token ids: labels, and the input unless it is heard."""
+        """What of a sample is written, as lists of token ids: labels, and the input unless it is heard.
+
+        Raises CutworkError for a sample of another kind.
+        """
 
     def cut(self, tokens: Example, max_length: int) -> Example:
         """The beginning of what is written, no list longer than that."""
@@ -158,8 +162,17 @@ class EncoderDecoderInputs:
         """Prompt and answer apart, each ended as the tokenizer ends a text."""
         if sample.turns:
             raise CutworkError("a model with an encoder learns from rows of a prompt and an answer, not conversations")
+        if not sample.prompt:
+            raise CutworkError(
+                "a model with an encoder learns from rows of a prompt and an answer, and "
+                f"{sample.answer[:60]!r} has no prompt"
+            )
         _tell_languages(tokenizer, sample)
         ids, labels = tokenizer(sample.prompt)["input_ids"], tokenizer(text_target=sample.answer)["input_ids"]
+        if labels and labels[0] == self.start == tokenizer.bos_token_id:  # Gemma's; the decoder is given it anyway
+            labels = labels[1:]
+        if tokenizer.eos_token_id not in labels:
+            labels = [*labels, tokenizer.eos_token_id]
         if sample.languages and labels[-1] not in (tokenizer.eos_token_id, self.start):  # mBART's: it starts decoding
             start = tokenizer.convert_ids_to_tokens(self.start)
             raise CutworkError(
@@ -269,16 +282,28 @@ class SpeechInputs(EncoderDecoderInputs):
         voice = tokenizer.tokenizer
         if self.multilingual and sample.prompt:
             vars(voice).setdefault(_OWN, (getattr(voice, "language", None), getattr(voice, "task", None)))
-            voice.set_prefix_tokens(language=sample.prompt, task="transcribe")
+            try:
+                voice.set_prefix_tokens(language=language_code(sample.prompt), task="transcribe")
+            except ValueError:
+                raise CutworkError(
+                    f"Whisper knows no language {sample.prompt!r}; give its name or code, as German or de"
+                ) from None
         elif self.multilingual and _OWN in vars(voice):  # the sample before had a language
             voice.language, voice.task = language, task = getattr(voice, _OWN)
             voice.set_prefix_tokens(language=language, task=task)  # for which None says nothing
+        if self.multilingual and not getattr(voice, "language", None):
+            raise CutworkError(
+                "this Whisper knows many languages and has to be told which is spoken; set the task's option language, "
+                "as en, or give the recordings a column of that name"
+            )
         text, *timed = TIMESTAMP.split(sample.answer)
         labels: list[int] = voice(f" {text.strip()}" if text.strip() else "")["input_ids"]
         if timed:
             without_times = voice.convert_tokens_to_ids("<|notimestamps|>")
             labels = [token for token in labels[:-1] if token != without_times]
             for time, text in zip(timed[::2], timed[1::2], strict=True):
+                if float(time) > HEARD_SECONDS:
+                    raise CutworkError(f"a transcript has the time {time}, and Whisper hears {HEARD_SECONDS} seconds")
                 labels.append(without_times + 1 + round(float(time) / SECONDS_PER_TIME))
                 labels += voice(text, add_special_tokens=False)["input_ids"]
             labels.append(voice.eos_token_id)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from cutwork.architectures import kind_of
 from cutwork.architectures.config import integer
+from cutwork.audio.languages import language_code
 from cutwork.engine.generation_config import generation_settings, read_generation_config
 from cutwork.errors import CutworkError, damaged_if_not_understood
 
@@ -55,9 +56,7 @@ class Vocabulary:
 
     def language(self, name: str | None) -> str:
         """The code of a language given as code or English name; CutworkError if the model does not know it."""
-        from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
-
-        code = str(TO_LANGUAGE_CODE.get((name or "en").lower(), (name or "en").lower()))
+        code = language_code(name or "en")
         known = self.languages or {"en": 0}
         if code not in known:
             only = "English only" if not self.languages else f"{', '.join(sorted(known))}"
