@@ -184,6 +184,7 @@ TABLES = {
     "choices, qwen, advantage": Table(advantage.advantage_table, ("choices_qwen",)),
     "choices, qwen, verdicts": Table(choices.verdicts, ("choices_qwen",)),
     "prices": Table(prices.table, ("prices",)),
+    "prices, amx": Table(prices.table, ("prices_amx",)),
     "token weights": Table(token_weights.table, ("token_weights",)),
     "frontier": Table(frontier.frontier_table, ("choices_judged",)),
     "corrections": Table(low_rank.table, ("low_rank",)),

@@ -93,6 +93,7 @@ def test_their_names_and_help_are_the_same_everywhere(command):
         ("gpt=out/packed", "gpt", "out/packed"),
         ("owner/gpt=out/packed", "owner/gpt", "out/packed"),
         ("out/lr=3", "lr=3", "out/lr=3"),
+        ("out/small.Q4_0.gguf", "small.Q4_0", "out/small.Q4_0.gguf"),
         ("owner/name", "owner/name", "owner/name"),
         ("gpt=owner/name", "gpt", "owner/name"),
     ],
@@ -101,4 +102,5 @@ def test_a_model_answers_under_its_directorys_name_or_another(given, name, model
     monkeypatch.chdir(tmp_path)
     for directory in ("out/packed", "out/lr=3"):
         (tmp_path / directory).mkdir(parents=True)
+    (tmp_path / "out" / "small.Q4_0.gguf").touch()
     assert named_model(given) == (name, model)

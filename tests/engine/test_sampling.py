@@ -98,6 +98,25 @@ def test_bias_and_constraint():
     np.testing.assert_array_equal(LOGITS, before)
 
 
+def test_an_answer_of_a_given_form_ends_with_it_however_short_it_is():
+    class Ends:
+        def __init__(self, *allowed):
+            self._allowed = np.isin(np.arange(len(LOGITS)), allowed)
+
+        def allowed(self):
+            return self._allowed
+
+        def accept(self, token):
+            pass
+
+    def chosen(*allowed):
+        settings = Sampling(min_new_tokens=5, constraint=Ends(*allowed))
+        return Sampler(settings, 0, stop_tokens=frozenset([7])).choose(LOGITS, [])[0]
+
+    assert chosen(7) == 7  # nothing else may come
+    assert chosen(7, 8) == 8
+
+
 def test_ties_at_the_top_k_threshold_stay():
     logits = np.array([1.0, 3.0, 2.0, 2.0, 0.0], np.float32)
     assert candidates(logits, Sampling(temperature=1.0, top_k=2))[0].tolist() == [1, 2, 3]

@@ -101,6 +101,12 @@ def test_json_schema_is_followed(client, temperature):
         assert choice["finish_reason"] == "stop"
 
 
+def test_a_finished_form_ends_an_answer_before_its_least_tokens(client):
+    form = {"type": "json_schema", "json_schema": {"schema": {"enum": ["a"]}}}
+    answer = ask(client, response_format=form, min_tokens=20, max_tokens=30)
+    assert answer.status_code == 200 and json.loads(answer.json()["choices"][0]["message"]["content"]) == "a"
+
+
 def test_json_object_begins_an_object(client):
     answer = ask(client, response_format={"type": "json_object"}, max_tokens=8).json()
     assert answer["choices"][0]["message"]["content"].startswith("{")

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -69,9 +70,26 @@ def test_pages_of_other_sites_may_not_post(load, headers, status):
 def test_empty_keys_are_refused(load, tmp_path):
     with load() as model, pytest.raises(CutworkError, match="empty"):
         make_app({"tiny": model}, keys=["good", ""])
-    for arguments, environment in ((["--api-key", ""], {}), ([], {"CUTWORK_API_KEY": ""})):
+    for arguments, environment in (
+        (["--api-key", ""], {}),
+        (["--api-key", " "], {}),
+        ([], {"CUTWORK_API_KEY": ""}),
+        ([], {"CUTWORK_API_KEY": "\n"}),  # of a file that holds nothing else
+    ):
         result = CliRunner().invoke(commands, ["serve", str(tmp_path), *arguments], env=environment)
         assert result.exit_code == 1 and "is empty" in str(result.exception)
+    result = CliRunner().invoke(commands, ["serve", str(tmp_path), "--api-key", "schlüssel"])
+    assert result.exit_code == 1 and "not all clients send alike" in str(result.exception)
+
+
+def test_a_key_of_the_environment_is_one_key(tmp_path, monkeypatch):
+    monkeypatch.setattr("cutwork.engine.model.Model.load", lambda *_, **__: "the model")
+    asked = []
+    monkeypatch.setattr("cutwork.serve.http.app.make_app", lambda _, *, keys, **__: asked.append(keys) or sys.exit(3))
+    for given, keys in ((["--api-key", "of", "--api-key", "two"], ["of", "two"]), ([], ["my phrase"])):
+        arguments = ["serve", str(tmp_path), "--port", "0", *given]
+        result = CliRunner().invoke(commands, arguments, env={"CUTWORK_API_KEY": "my phrase\n"})
+        assert result.exit_code == 3 and asked.pop() == keys, result.output
 
 
 def test_browsers_are_told_to_load_nothing_from_elsewhere(client):

@@ -121,6 +121,68 @@ def test_who_waits_behind_a_load_is_told_when_the_time_is_over(sources):
         until(lambda: client.post("/v1/completions", json=SHORT | {"model": "b"}).status_code == 200)
 
 
+def test_who_waits_for_a_load_does_not_wait_behind_another_that_waits_for_them(sources):
+    """A model is asked for, then another, then the first again, while it is still being loaded."""
+    with serving(sources, limits=Limits(loaded=1, deadline=20.0)) as client:
+        models, go_on, order = client.app.state.models, threading.Event(), []
+        load = models.places["a"].load
+        models.places["a"].load = lambda: (go_on.wait(20), load())[1]
+
+        def ask(name):
+            answer = httpx.post(f"{client.base_url}/v1/completions", json=SHORT | {"model": name}, timeout=60)
+            order.append((name, answer.status_code))
+
+        threads = [threading.Thread(target=ask, args=(name,)) for name in "aba"]
+        for uses, thread in zip(({"a": 1}, {"a": 1, "b": 1}, {"a": 2, "b": 1}), threads, strict=True):
+            thread.start()
+            until(lambda uses=uses: {name: p.uses for name, p in models.places.items() if p.uses} == uses)
+        go_on.set()
+        for thread in threads:
+            thread.join()
+        assert order == [("a", 200), ("a", 200), ("b", 200)]
+
+
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        ("/v1/messages", {"messages": [{"role": "user", "content": "a"}], "max_tokens": 2}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}], "max_tokens": 2}),
+        ("/v1/responses", {"input": "a", "max_output_tokens": 2}),
+    ],
+)
+def test_a_request_does_not_wait_for_itself(sources, route, body):
+    """While somebody waits until nobody uses its model, it asks for that once only."""
+    with serving(sources, limits=Limits(loaded=1, deadline=20.0)) as client:
+        models, go_on, codes = client.app.state.models, threading.Event(), []
+        load = models.places["a"].load
+        models.places["a"].load = lambda: (go_on.wait(20), load())[1]
+
+        def ask(route, body):
+            codes.append(httpx.post(f"{client.base_url}{route}", json=body, timeout=60).status_code)
+
+        threads = [
+            threading.Thread(target=ask, args=(route, body | {"model": "a"})),
+            threading.Thread(target=ask, args=("/v1/completions", SHORT | {"model": "b"})),
+        ]
+        for name, thread in zip("ab", threads, strict=True):
+            thread.start()
+            until(lambda name=name: models.places[name].uses == 1)
+        go_on.set()
+        for thread in threads:
+            thread.join()
+        assert codes == [200, 200]
+
+
+def test_who_leaves_while_a_model_is_loaded_counts_no_longer(sources):
+    with serving(sources, limits=Limits(loaded=1)) as client:
+        place = client.app.state.models.places["b"]
+        place.uses += 1  # as of a request that goes on
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{client.base_url}/v1/completions", json=SHORT | {"model": "a"}, timeout=0.5)
+        until(lambda: client.app.state.models.places["a"].uses == 0)
+        client.app.state.models._release(place)
+
+
 def test_what_nobody_asks_for_goes_and_comes_back(sources):
     with serving(sources, limits=Limits(idle=1.5)) as client:
         until(lambda: loaded(client) == [])

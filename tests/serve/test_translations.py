@@ -31,7 +31,8 @@ USER = [{"role": "user", "content": "Is it raining?"}]
 def test_responses_whole_and_streamed(recorded):
     ask = {"model": "tiny", "input": "Is it raining?", "instructions": "Be brief.", "tools": [FUNCTION]}
     with recorded(THINKS, ANSWER) as client, openai_client(client) as own:
-        whole = own.responses.create(**ask, max_output_tokens=300)
+        whole = own.responses.create(**ask, max_output_tokens=300, metadata={"of": "mine"})
+        assert whole.metadata == {"of": "mine"}
         assert whole.output_text == "I look." and whole.status == "completed"
         assert [item.type for item in whole.output] == ["reasoning", "message", "function_call", "function_call"]
         assert whole.output[0].content[0].text == "Hm."

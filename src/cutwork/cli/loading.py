@@ -60,11 +60,12 @@ def tell_layouts(name: str, model: "Model", *, slots: bool = False) -> None:
 
 
 def named_model(given: str) -> tuple[str, str]:
-    """(name to answer under, model) of MODEL or NAME=MODEL: the directory's name unless another is given."""
-    name, _, path = given.partition("=")
-    if name and path and not Path(given).exists():
-        return name, path
-    return (Path(given).resolve().name if Path(given).is_dir() else given), given
+    """(name to answer under, model) of MODEL or NAME=MODEL: the directory's or file's name unless another is given."""
+    name, _, model = given.partition("=")
+    if name and model and not Path(given).exists():
+        return name, model
+    path = Path(given)
+    return (path.resolve().name if path.is_dir() else path.stem if path.is_file() else given), given
 
 
 def named_adapters(given: Sequence[str] | None) -> dict[str, str]:

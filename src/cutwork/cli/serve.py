@@ -48,7 +48,7 @@ def serve(
     drain: Annotated[int, typer.Option(min=0, help="Seconds that running requests get after SIGTERM.")] = 30,
     api_key: Annotated[
         list[str] | None,
-        typer.Option("--api-key", envvar="CUTWORK_API_KEY", help="Clients must send it; may be repeated."),
+        typer.Option("--api-key", help="Clients must send it; may be repeated. Default: CUTWORK_API_KEY, if set."),
     ] = None,
     allow_host: Annotated[
         list[str] | None,
@@ -82,10 +82,14 @@ def serve(
     if adapter and len(models) > 1:
         raise CutworkError("--adapter belongs to one model; serve the others from another process")
     adapters = named_adapters(adapter)
-    keys = api_key or ([""] if "CUTWORK_API_KEY" in os.environ and not os.environ["CUTWORK_API_KEY"] else [])
-    if not all(keys):
+    keys = api_key or [os.environ[name].strip() for name in ("CUTWORK_API_KEY",) if name in os.environ]
+    if not all(key.strip() for key in keys):
         raise CutworkError(
             "--api-key (or CUTWORK_API_KEY) is empty, so everybody would know it; give a key, or neither"
+        )
+    if not all(key.isascii() and key.isprintable() for key in keys):
+        raise CutworkError(
+            "--api-key (or CUTWORK_API_KEY) has characters that not all clients send alike; take letters and digits"
         )
     import uvicorn
 

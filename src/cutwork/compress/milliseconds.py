@@ -47,7 +47,7 @@ SEQUENCES: dict[Purpose, int] = {"decode": 1, "prefill": 1, "batch16": 16}  # of
 TOKENS: dict[Purpose, int] = {"decode": 1, "prefill": 512, "batch16": 1}  # of each
 _CONTEXT = 256  # tokens that a decoded one attends to
 # Steps of which the median counts, as many as take so long: the first ones of each profile, right after a prompt, take
-# up to twice as long as what follows where caches hold the weights.
+# up to twice as long as what follows, the more the fewer bytes they read.
 _STEPS, _STEPS_SECONDS = (4, 64), 0.25
 _LEAST_SECONDS = 0.5  # that one load of a model is profiled
 # Rounds through all candidates. What a step takes differs by a tenth and more from one second to the next, and the

@@ -4,14 +4,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.requests import Request
+
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
-from cutwork.serve.http.errors import ApiError, took_too_long
+from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.middleware import at_end
+from cutwork.serve.http.stream import seconds_left, while_connected
 from cutwork.serve.jobs.fair_lock import FairLock
 from cutwork.serve.limits import Limits
 from cutwork.serve.metrics import Metrics, ModelMetrics
@@ -28,7 +30,8 @@ class Place:
     """A name that the server knows, and its model while that is loaded. Changed on the event loop only.
 
     adapters: other names, by which one of the model's adapters answers. uses: requests that have asked for it and not
-    ended. last: when one did, on the clock of time.monotonic.
+    ended. last: when one did, on the clock of time.monotonic. loading: one for all who wait for it, since a second
+    could stand behind the load of another model, which waits until nobody uses this one.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Place:
     served: ServedModel | None
     uses: int = 0
     last: float = 0.0
+    loading: asyncio.Task[ServedModel] | None = None
 
 
 class ServedModels:
@@ -53,7 +57,6 @@ class ServedModels:
         self._changing, self._released = asyncio.Lock(), asyncio.Event()
         self._leaving: Place | None = None  # what a load waits for to be idle, which takes no request meanwhile
         self._settled = asyncio.Event()  # while there is none
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._draining = False
         self.places: dict[str, Place] = {}
         for name, source in models.items():
@@ -92,57 +95,72 @@ class ServedModels:
     def _known(self, name: str) -> Place | None:
         return self.places.get(name) or next((p for p in self.places.values() if name in p.adapters), None)
 
-    async def find(self, name: str | None) -> ServedModel:
+    async def find(self, request: Request, name: str | None) -> ServedModel:
         """A model by its name, loaded until the request that asks has ended; without a name, the only or first.
 
         Raises ApiError: 404, 503 if it cannot be loaded, 504 if it is not within the deadline.
         """
         place = self.place(next(iter(self.places)) if name is None else name)
-        return (await self._use(place)).under(name)
+        return (await self._use(request, place)).under(name)
 
-    async def find_text(self, name: str | None) -> ServedModel:
+    async def find_text(self, request: Request, name: str | None) -> ServedModel:
         """A model that writes text; without a name the first. Raises ApiError (400 too)."""
-        return await self._find(name, lambda abilities: abilities.writes)
+        return await self._find(request, name, lambda abilities: abilities.writes)
 
-    async def find_speech(self, name: str | None) -> ServedModel:
+    async def find_speech(self, request: Request, name: str | None) -> ServedModel:
         """A model that hears speech; without a name the first. Raises ApiError (400 too)."""
-        return await self._find(name, lambda abilities: abilities.hears)
+        return await self._find(request, name, lambda abilities: abilities.hears)
 
-    async def find_embedding(self, name: str | None) -> ServedModel:
+    async def find_embedding(self, request: Request, name: str | None) -> ServedModel:
         """A model that makes vectors of texts; without a name the first. Raises ApiError (400 too)."""
-        return await self._find(name, lambda abilities: abilities.embeds)
+        return await self._find(request, name, lambda abilities: abilities.embeds)
 
-    async def find_classifier(self, name: str | None) -> ServedModel:
+    async def find_classifier(self, request: Request, name: str | None) -> ServedModel:
         """A model that gives classes of texts; without a name the first. Raises ApiError (400 too)."""
-        return await self._find(name, lambda abilities: abilities.classifies)
+        return await self._find(request, name, lambda abilities: abilities.classifies)
 
-    async def find_translator(self, name: str | None) -> ServedModel:
+    async def find_translator(self, request: Request, name: str | None) -> ServedModel:
         """A model that translates, if there is one; by its name any."""
         first = next((place.name for place in self.places.values() if place.abilities.translates), None)
-        return await self.find(first if name is None else name)
+        return await self.find(request, first if name is None else name)
 
-    async def _find(self, name: str | None, fits: Callable[[Abilities], bool]) -> ServedModel:
+    async def _find(self, request: Request, name: str | None, fits: Callable[[Abilities], bool]) -> ServedModel:
         fitting = next((place for place in self.places.values() if fits(place.abilities)), None)
         place = self.place(name) if name is not None else fitting or next(iter(self.places.values()))
         if not fits(place.abilities):
             raise ApiError(400, f"the model {place.name} {place.abilities.where}", param="model")
-        return (await self._use(place)).under(name)
+        return (await self._use(request, place)).under(name)
 
-    async def _use(self, place: Place) -> ServedModel:
-        """Its model, loaded now if need be, which stays until the request that is handled has ended."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._limits.deadline):
-                while place is self._leaving:  # who comes now would keep those waiting who came before
-                    await self._settled.wait()
-                place.uses += 1
-                at_end(lambda: self._release(place))
-                if place.served is not None:
-                    return place.served
-                loading = asyncio.create_task(self._load(place))  # goes on when the client leaves: others may wait
-                self._tasks.add(loading)
-                loading.add_done_callback(self._loaded)
-                return await asyncio.shield(loading)
-        raise took_too_long()
+    async def _use(self, request: Request, place: Place) -> ServedModel:
+        """Its model, loaded now if need be, which stays until the request has ended: asked for once by each.
+
+        Raises ApiError, and ClientLeft where nobody waits for it any more.
+        """
+        if place.served is not None and place is not self._leaving:
+            self._hold(place)
+            return place.served
+        return await while_connected(request, self._awaited(place), seconds_left(request, self._limits.deadline))
+
+    def _hold(self, place: Place) -> None:
+        place.uses += 1
+        at_end(lambda: self._release(place))
+
+    async def _awaited(self, place: Place) -> ServedModel:
+        while place is self._leaving:  # who comes now would keep those waiting who came before
+            await self._settled.wait()
+        self._hold(place)
+        if place.served is not None:
+            return place.served
+
+        def seen(loading: asyncio.Task[ServedModel]) -> None:
+            place.loading = None
+            if not loading.cancelled():
+                loading.exception()  # whoever still waits is told; nobody need
+
+        if place.loading is None:
+            place.loading = asyncio.create_task(self._load(place))
+            place.loading.add_done_callback(seen)
+        return await asyncio.shield(place.loading)  # goes on when a client leaves: others may wait
 
     def _release(self, place: Place) -> None:
         place.uses -= 1
@@ -182,11 +200,6 @@ class ServedModels:
         finally:
             self._leaving = None
             self._settled.set()
-
-    def _loaded(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # whoever still waits is told; nobody need
 
     def _surplus(self) -> list[Place]:
         """Of which one has to go before another is loaded, if one has to: first that which was asked longest ago."""

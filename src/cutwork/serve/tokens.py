@@ -21,7 +21,7 @@ from cutwork.serve.grammar import tokenizer_of_bytes
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.middleware import asking
 from cutwork.serve.limits import Limits
-from cutwork.serve.time_limit import TimeIsOver, time_limit
+from cutwork.serve.time_limit import TimeIsOver, within
 from cutwork.serve.token_places import TokenPlaces
 
 Result = TypeVar("Result")
@@ -139,8 +139,8 @@ class Tokens:
         go_on: bool = True,
     ) -> str:
         try:
-            with time_limit(Limits.template_seconds):
-                return render_chat(self._tokenizer, messages, tools, settings, go_on=go_on)
+            write = partial(render_chat, self._tokenizer, messages, tools, settings, go_on=go_on)
+            return within(Limits.template_seconds, write)
         except TimeIsOver:
             took = f"{Limits.template_seconds:g} seconds"
             raise ApiError(400, f"the model's chat template was not done after {took}", param="messages") from None

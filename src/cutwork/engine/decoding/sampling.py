@@ -180,12 +180,16 @@ class Sampler:
             used, times = np.unique(np.asarray(tokens[self._prompt_tokens :], np.int64), return_counts=True)
             scores[used] -= np.float32(s.presence_penalty) + np.float32(s.frequency_penalty) * times
         scores[self._biased] += self._bias
+        allowed = None if s.constraint is None else s.constraint.allowed()
         if self._rules:
-            s.apply(scores, tokens, prompt_tokens=self._prompt_tokens, limit=self._limit, stop_tokens=self._stop_tokens)
+            ends = self._stop_tokens
+            if allowed is not None and allowed.sum() == allowed[list(ends)].sum():
+                ends = frozenset()  # an answer of a given form ends with it, however short it is
+            s.apply(scores, tokens, prompt_tokens=self._prompt_tokens, limit=self._limit, stop_tokens=ends)
         if s.logits_processor is not None:
             s.logits_processor(scores, tokens[self._prompt_tokens :])
-        if s.constraint is not None:
-            scores[~s.constraint.allowed()] = -np.inf
+        if allowed is not None:
+            scores[~allowed] = -np.inf
         return scores
 
     def _with_sequences(self, logits: np.ndarray, tokens: Sequence[int]) -> np.ndarray:

@@ -144,10 +144,10 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
 
     @routes.post("/v1/messages", summary="Answer a conversation, as Anthropic's messages", response_model=None)
     async def messages(body: MessagesRequest, request: Request) -> Response:
-        served = await models.find_text(body.model)
+        served = await models.find_text(request, body.model)
         sampling = body.model_dump(include={"temperature", "top_k", "top_p"}, exclude_unset=True)
         chat = _chat(body, served, max_tokens=body.max_tokens, stop=body.stop_sequences, **sampling)
-        conversation = await Conversation.begin(chat, request, models, limits)
+        conversation = await Conversation.begin(chat, request, served, limits)
         if body.context_management:
             conversation.warn("without effect: context_management")
         answer = _Answer(conversation)
@@ -158,7 +158,7 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
 
     @routes.post("/v1/messages/count_tokens", summary="Length of a prompt, as Anthropic's", response_model=None)
     async def count(body: CountRequest, request: Request) -> dict[str, int]:
-        served = await models.find_text(body.model)
+        served = await models.find_text(request, body.model)
         work = prompt_of(_chat(body, served), served, limits)
         prompt = await while_connected(request, work, seconds_left(request, limits.deadline))
         return {"input_tokens": len(prompt.tokens)}

@@ -56,7 +56,7 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
                 "timestamp_granularities need the response_format verbose_json",
                 param="timestamp_granularities[]",
             )
-        served = await models.find_speech(model)
+        served = await models.find_speech(request, model)
         options = _options(served, "transcribe", language, prompt, temperature, beam_size, words, vad_filter)
         return await _answer(request, served, file, options, response_format, stream)
 
@@ -71,7 +71,7 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
         beam_size: BeamSize = None,
         vad_filter: VadFilter = False,
     ) -> Response:
-        served = await models.find_speech(model)
+        served = await models.find_speech(request, model)
         options = _options(served, "translate", None, prompt, temperature, beam_size, False, vad_filter)
         return await _answer(request, served, file, options, response_format, False)
 

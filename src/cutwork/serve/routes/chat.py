@@ -24,7 +24,8 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
 
     @routes.post("/v1/chat/completions", summary="Answer a conversation", response_model=None)
     async def chat(body: ChatRequest, request: Request) -> Response:
-        conversation = await Conversation.begin(body, request, models, limits)
+        served = await models.find_text(request, body.model)
+        conversation = await Conversation.begin(body, request, served, limits)
         answer = _Answer(conversation)
         if body.stream:
             return EventStream(conversation.job, answer.stream(), limits.deadline, conversation.headers)

@@ -20,7 +20,7 @@ from cutwork.serve.limits import Limits
 from cutwork.serve.routes.schema import ModelName, Schema, at_most, check_uncut
 from cutwork.serve.served_model import ServedModel
 from cutwork.serve.served_models import ServedModels
-from cutwork.serve.time_limit import TimeIsOver, time_limit
+from cutwork.serve.time_limit import TimeIsOver, within
 
 PART = 256  # characters of what an answer says of a text
 Inputs = Annotated[list[str], Field(fail_fast=True), at_most(1 << 16)]
@@ -58,7 +58,7 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
 
     @routes.post("/classify", summary="Classes of texts", response_model=None)
     async def classify(body: ClassifyRequest, request: Request) -> Response:
-        served = await models.find_classifier(body.model)
+        served = await models.find_classifier(request, body.model)
         texts = [body.input] if isinstance(body.input, str) else body.input
         _check(texts, "input", limits)
 
@@ -75,7 +75,7 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
     @routes.post("/v2/rerank", include_in_schema=False, response_model=None)
     @routes.post("/rerank", include_in_schema=False, response_model=None)
     async def rerank(body: RerankRequest, request: Request) -> Response:
-        served = await models.find_classifier(body.model)
+        served = await models.find_classifier(request, body.model)
         assert served.model.classifier
         served.model.classifier.check_ranks()
         documents = [each if isinstance(each, str) else each.text for each in body.documents]
@@ -135,8 +135,8 @@ def _check(texts: list[str], field: str, limits: Limits) -> None:
 
 def _tokens(classifier: Classifier, texts: list[Text], truncate: bool) -> list[Tokens]:
     try:
-        with time_limit(Limits.template_seconds):  # a language model's chat template writes what it is asked
-            tokens = classifier.read(texts)
+        # A language model's chat template writes what it is asked.
+        tokens = within(Limits.template_seconds, lambda: classifier.read(texts))
     except TimeIsOver:
         took = f"{Limits.template_seconds:g} seconds"
         raise ApiError(400, f"the texts were not read after {took}; give fewer, or shorter ones") from None

@@ -56,7 +56,7 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
 
     @routes.post("/v1/completions", summary="Continue a prompt", response_model=None)
     async def completions(body: CompletionRequest, request: Request) -> Response:
-        work = await begin(body, request, models, limits)
+        work = await begin(body, request, await models.find_text(request, body.model), limits)
         answer = _Answer(body, work)
         if body.stream:
             return EventStream(work.job, answer.stream(), limits.deadline)
@@ -74,9 +74,8 @@ class Completion:
     job: TextJob
 
 
-async def begin(body: CompletionRequest, request: Request, models: ServedModels, limits: Limits) -> Completion:
-    """Queue what a request asks for. Raises ApiError or CutworkError for what cannot be had."""
-    served = await models.find_text(body.model)
+async def begin(body: CompletionRequest, request: Request, served: ServedModel, limits: Limits) -> Completion:
+    """Queue what a request asks of a model. Raises ApiError or CutworkError for what cannot be had."""
     check(body, limits)
     body = as_usual(body, served)
 

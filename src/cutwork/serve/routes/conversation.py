@@ -28,7 +28,6 @@ from cutwork.serve.routes.generation import (
 )
 from cutwork.serve.routes.thinking import Thinking, thinking_of
 from cutwork.serve.served_model import ServedModel
-from cutwork.serve.served_models import ServedModels
 
 WARNING = "X-Cutwork-Warning"  # a header that tells what had no effect
 
@@ -53,9 +52,8 @@ class Conversation:
         self._warnings = prepared.warnings
 
     @classmethod
-    async def begin(cls, body: ChatRequest, request: Request, models: ServedModels, limits: Limits) -> "Conversation":
-        """Queue what a chat asks for. Raises ApiError or CutworkError for what cannot be had."""
-        served = await models.find_text(body.model)
+    async def begin(cls, body: ChatRequest, request: Request, served: ServedModel, limits: Limits) -> "Conversation":
+        """Queue what a chat asks of a model. Raises ApiError or CutworkError for what cannot be had."""
         check(body, limits)
         body = as_usual(body, served)
         work = _prepare(body, served, limits, cache_salt_of(request))

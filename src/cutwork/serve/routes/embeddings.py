@@ -44,7 +44,7 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
 
     @routes.post("/v1/embeddings", summary="Vectors of texts", response_model=None)
     async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
-        served = await models.find_embedding(body.model)
+        served = await models.find_embedding(request, body.model)
         embedder = served.model.embedder
         assert embedder
         inputs = _inputs(body, limits)

@@ -60,7 +60,7 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
 
     @routes.post("/infill", summary="Fill in the middle", response_model=None)
     async def infill(body: InfillRequest, request: Request) -> Response:
-        served = await models.find_text(body.model)
+        served = await models.find_text(request, body.model)
         fill = infill_format(served.model.tokenizer)
         if fill is None:
             raise ApiError(400, "this model cannot fill in the middle: its tokenizer has no tokens for it")
@@ -70,7 +70,7 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
         prompt = fill.prompt(body.input_prefix + body.prompt, body.input_suffix, files)
         most = limits.max_tokens if body.n_predict < 0 else max(1, body.n_predict)
         asked = CompletionRequest(**same, prompt=prompt, max_tokens=most)
-        work = await begin(asked.model_copy(update={"stop_token_ids": ends}), request, models, limits)
+        work = await begin(asked.model_copy(update={"stop_token_ids": ends}), request, served, limits)
         unused = [name for name in WITHOUT_EFFECT if getattr(body, name) is not None]
         headers = {WARNING: f"without effect: {', '.join(unused)}"} if unused else {}
         writes = body.n_predict != 0

@@ -49,7 +49,7 @@ def router(models: ServedModels, limits: Limits, metrics: Metrics) -> APIRouter:
 
     @routes.post("/tokenize", summary="Text to token ids")
     async def tokenize(body: TokenizeRequest, request: Request) -> dict[str, Any]:
-        served = await models.find(body.model)
+        served = await models.find(request, body.model)
         if (body.prompt is None) == (body.messages is None):
             raise ApiError(400, "give either prompt or messages", param="prompt")
         work = _token_ids(body, served)
@@ -57,8 +57,8 @@ def router(models: ServedModels, limits: Limits, metrics: Metrics) -> APIRouter:
         return {"tokens": ids, "count": len(ids), "max_model_len": served.model.max_context}
 
     @routes.post("/detokenize", summary="Token ids to text")
-    async def detokenize(body: DetokenizeRequest) -> dict[str, str]:
-        served = await models.find(body.model)
+    async def detokenize(body: DetokenizeRequest, request: Request) -> dict[str, str]:
+        served = await models.find(request, body.model)
         if len(body.tokens) > served.model.max_context:
             raise ApiError(400, f"this model takes at most {served.model.max_context} tokens", param="tokens")
         if any(token >= served.model.plan.vocabulary for token in body.tokens):

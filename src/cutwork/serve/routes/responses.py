@@ -94,6 +94,10 @@ class Reasoning(Schema):
     generate_summary: str | None = None
 
 
+MetadataKey = Annotated[str, Field(max_length=64)]
+MetadataValue = Annotated[str, Field(max_length=512)]
+
+
 class ResponsesRequest(EngineFields):
     """POST /v1/responses."""
 
@@ -111,6 +115,7 @@ class ResponsesRequest(EngineFields):
     include: Annotated[list[Literal["reasoning.encrypted_content"]], at_most(16)] | None = None  # it comes in clear
     truncation: Literal["disabled", "auto"] = "disabled"  # a prompt that does not fit is refused either way
     background: Literal[False] = False
+    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None  # which is told again
     previous_response_id: str | None = None
 
 
@@ -120,7 +125,8 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
 
     @routes.post("/v1/responses", summary="Answer a conversation, as OpenAI's responses", response_model=None)
     async def responses(body: ResponsesRequest, request: Request) -> Response:
-        conversation = await Conversation.begin(_chat(body), request, models, limits)
+        chat = _chat(body)
+        conversation = await Conversation.begin(chat, request, await models.find_text(request, chat.model), limits)
         answer = _Answer(body, conversation)
         for name, given in _without_effect(body).items():
             if given:
@@ -214,7 +220,7 @@ class _Answer:
             "incomplete_details": None,
             "instructions": body.instructions,
             "max_output_tokens": body.max_output_tokens,
-            "metadata": {},
+            "metadata": body.metadata or {},
             "output": self._items,
             "parallel_tool_calls": body.parallel_tool_calls,
             "previous_response_id": None,

@@ -39,7 +39,7 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
 
     @routes.post("/translate", summary="Translate texts")
     async def translate(body: TranslateRequest, request: Request) -> dict[str, Any]:
-        served = await models.find_translator(body.model)
+        served = await models.find_translator(request, body.model)
         check_translates(served.model.config)
         texts = _texts(body, limits)
         prefix = translation_prefix(served.model.config) if body.prefix is None else body.prefix
