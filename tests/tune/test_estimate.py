@@ -135,6 +135,8 @@ def test_a_dry_run_shows_two_examples_and_leaves_nothing(tmp_path: Path) -> None
 
 def test_prompts_of_the_encoder_are_shown_before_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
     class Bytes:
+        bos_token_id, eos_token_id = None, ord("!")
+
         def __call__(self, text: str | None = None, text_target: str | None = None) -> dict[str, list[int]]:
             return {"input_ids": [*(text or text_target or "").encode()]}
 
@@ -143,7 +145,7 @@ def test_prompts_of_the_encoder_are_shown_before_the_answer(capsys: pytest.Captu
 
     data = examples(Bytes(), [Sample("hello", "salut")], 9, inputs_of(FAMILIES["t5"]().config))
     show_examples(Console(), Bytes(), data)
-    assert "hello«salut»" in capsys.readouterr().out
+    assert "hello«salut!»" in capsys.readouterr().out
 
 
 def test_the_layer_that_lags_comes_first() -> None:

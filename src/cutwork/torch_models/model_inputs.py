@@ -291,7 +291,7 @@ class SpeechInputs(EncoderDecoderInputs):
         elif self.multilingual and _OWN in vars(voice):  # the sample before had a language
             voice.language, voice.task = language, task = getattr(voice, _OWN)
             voice.set_prefix_tokens(language=language, task=task)  # for which None says nothing
-        if self.multilingual and not getattr(voice, "language", None):
+        if self.multilingual and not sample.prompt and not getattr(voice, "language", None):
             raise CutworkError(
                 "this Whisper knows many languages and has to be told which is spoken; set the task's option language, "
                 "as en, or give the recordings a column of that name"
