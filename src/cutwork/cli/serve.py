@@ -82,7 +82,8 @@ def serve(
     if adapter and len(models) > 1:
         raise CutworkError("--adapter belongs to one model; serve the others from another process")
     adapters = named_adapters(adapter)
-    keys = api_key or [os.environ[name].strip() for name in ("CUTWORK_API_KEY",) if name in os.environ]
+    of_environment = os.environ.get("CUTWORK_API_KEY")
+    keys = api_key or ([] if of_environment is None else [of_environment.strip()])
     if not all(key.strip() for key in keys):
         raise CutworkError(
             "--api-key (or CUTWORK_API_KEY) is empty, so everybody would know it; give a key, or neither"
