@@ -40,14 +40,14 @@ def gguf_files(
     _install("llama")
     folder.mkdir(exist_ok=True)
     whole, importance = folder / "f32.gguf", folder / "importance.npz"
-    if not whole.exists():
-        convert(checkpoint, whole)
     if data and not importance.exists():
         write_importance(checkpoint, data, importance, console)
     found = []
     for kind in kinds:
         file = folder / (f"{kind}-importance.gguf" if data else f"{kind}.gguf")
         if not file.exists():
+            if not whole.exists():
+                convert(checkpoint, whole)
             console.print(f"llama.cpp quantises {checkpoint.name} to {kind}", highlight=False)
             made = file.with_suffix(".partial")
             script = [python_of("llama"), str(WORKERS / "llama_cpp_quantize.py"), str(whole), str(made), kind]
