@@ -1,0 +1,170 @@
+"""The recipe and the options that say how, and what stands in neither."""
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from cutwork.cli.compress import _base, compress
+from cutwork.cli.training import training_task
+from cutwork.compress.candidates import DENSE, Candidate
+from cutwork.compress.promise import Loss
+from cutwork.compress.recipe_of import recipe_of
+from cutwork.compress.workshop import Workshop
+from cutwork.errors import CutworkError
+from cutwork.recipe import DEFAULT_IGNORED, Recipe, TaskSettings, load_recipe
+from cutwork.tasks.load import LEFT_TO_EVAL, load_task
+from tests.compress.command import FEW, call
+
+pytestmark = pytest.mark.usefixtures("as_long_as_bytes_take")
+
+
+def test_a_recipe_that_trains_nothing_tries_a_choice_once(
+    given: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Workshop, "loss", lambda *_: Loss(1.0, -3.0, 9.0))
+    recipe = tmp_path / "recipe.yaml"
+    samples = {"train_samples": 20, "validation_samples": 8, "test_samples": 8, "options": {"train": str(given[1])}}
+    content = {"name": "x", "model": "y", "output": "z", "task": {"name": str(given[1]), **samples}}
+    recipe.write_text(json.dumps({**content, "prune": {"calibration_samples": 4}, "tune": None}))
+    options = ["--recipe", recipe, "--within", 2, "--attempts", 1, "--metric", "tokens", "--json"]
+    report = json.loads(call(given[0], tmp_path / "out", *options))
+    assert [each["trained"] for each in report["tried"]] == [False] and report["promise"] == "kept"
+
+
+def test_the_recipe_names_no_models_that_may_be_missing(
+    given: tuple[Path, Path],
+    finished: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def naming(*arguments: Any) -> Recipe:
+        base = _base(*arguments)
+        return base.model_copy(update={"compare": base.compare.model_copy(update={"models": ("dense-f32",)})})
+
+    monkeypatch.setitem(compress.__globals__, "_base", naming)
+    out = shutil.copytree(finished[0], tmp_path / "out")
+    call(given[0], out, "--data", given[1], *FEW, "--speedup", 1.3)
+    assert load_recipe(out / "recipe.yaml").compare.models == ()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tune": {"gradual": {"sparsity": 0.5}}},
+        {"tune": {"keep_zeros": False}},
+        {"prune": {"levels": [0.5, 0.6]}},
+    ],
+)
+def test_a_recipe_that_would_undo_the_choice_is_refused(
+    changes: dict[str, Any], given: tuple[Path, Path], tmp_path: Path
+) -> None:
+    settings = {"name": "a", "model": "b", "output": "c", "task": {"name": str(given[1])}, **changes}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(CutworkError, match=r"would undo; leave them out of the recipe"):
+        call(given[0], tmp_path / "out", "--recipe", tmp_path / "recipe.yaml", "--speedup", 2)
+
+
+@pytest.mark.parametrize("changes", [{"keep_best": True}, {"patience": 2}])
+def test_validation_samples_that_judge_choose_no_checkpoint(
+    changes: dict[str, Any], given: tuple[Path, Path], tmp_path: Path
+) -> None:
+    settings = {"name": "a", "model": "b", "output": "c", "task": {"name": str(given[1])}, "tune": changes}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(CutworkError, match=r"may not choose tune\.keep_best or tune\.patience's checkpoint; leave"):
+        call(given[0], tmp_path / "out", "--recipe", tmp_path / "recipe.yaml", "--speedup", 2)
+
+
+@pytest.mark.parametrize(("options", "threads"), [([], 2), (["--threads", 0], 0), (["-t", 1], 1)])
+def test_threads_that_are_asked_for_come_before_the_recipes(
+    options: list[object], threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def carry_out(base: Recipe, *_: object, **__: object) -> None:
+        raise CutworkError(f"{base.compare.threads} threads")
+
+    monkeypatch.setattr("cutwork.compress.compress.compress", carry_out)
+    settings = {"name": "a", "model": "b", "output": "c", "task": {"name": "gsm8k"}, "compare": {"threads": 2}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(CutworkError, match=f"^{threads} threads"):
+        call("model", tmp_path / "out", "--recipe", tmp_path / "recipe.yaml", "--speedup", 2, *options)
+
+
+def test_a_generated_task_trains_and_judges_behind_what_eval_asks_and_tune_learns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Recipe] = []
+    monkeypatch.setattr("cutwork.compress.compress.compress", lambda base, *_, **__: found.append(base))
+    with pytest.raises(TypeError):  # of the report that is none
+        call("model", tmp_path / "out", "--task", "gsm_symbolic", "--speedup", 2, "--seed", 7, "--samples", 20)
+    [base] = found
+    own, learned = load_task(base.task), training_task("gsm_symbolic", None, None, 0)
+    asked = load_task(TaskSettings(name="gsm_symbolic", test_samples=LEFT_TO_EVAL))
+    known = {sample.prompt for sample in (*asked.test, *learned.train)}
+    assert len(own.train) == 20 and len(own.validation) == 200
+    assert not known & {sample.prompt for sample in (*own.train, *own.validation)}
+    assert own.test[:200] == asked.test[:200] and base.compare.accuracy_samples == 200
+    with pytest.raises(CutworkError, match=r"^--test-samples 1001: .*after 1000 is what tune trains on"):
+        call("model", tmp_path / "out", "--task", "gsm_symbolic", "--speedup", 2, "--test-samples", 1001)
+
+
+@pytest.mark.parametrize(("options", "weight"), [([], 0.0), (["--squarehead", 0.5], 0.5)])
+def test_the_loss_is_cross_entropy_unless_squarehead_is_asked_for(
+    options: list[object], weight: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def carry_out(base: Recipe, *_: object, **__: object) -> None:
+        assert base.tune
+        assert (base.tune.max_grad_norm == 0) == bool(base.tune.losses.squarehead)
+        raise CutworkError(f"{base.tune.losses.ce:g} and {base.tune.losses.squarehead:g}")
+
+    monkeypatch.setattr("cutwork.compress.compress.compress", carry_out)
+    with pytest.raises(CutworkError, match=f"^1 and {weight:g}$"):
+        call("model", tmp_path / "out", "--task", "gsm8k", "--speedup", 2, *options)
+
+
+def test_a_recipe_may_say_how(given: tuple[Path, Path], tmp_path: Path) -> None:
+    settings = {
+        "name": "mine",
+        "model": "nowhere",
+        "output": "nowhere",
+        "task": {
+            "name": str(given[1]),
+            "train_samples": 20,
+            "test_samples": 8,
+            "max_length": 128,
+            "options": {"train": str(given[1])},
+        },
+        "prune": {"method": "sparsegpt", "calibration_samples": 8},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
+    settings["task"]["validation_samples"] = 8  # type: ignore[index]
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(CutworkError, match="recipe says what --validation-samples would"):
+        call(given[0], tmp_path / "out", "--recipe", tmp_path / "own.yaml", "--validation-samples", 9, "--within", 1)
+    options = ["--recipe", tmp_path / "recipe.yaml", "--validation-samples", 8, "--threads", 1]
+    report = json.loads(call(given[0], tmp_path / "out", *options, "--speedup", 1.2, "--dry-run", "--json"))
+    assert report["choice"]["speedup"] >= 1.2
+    refused = [*options, "--speedup", 1000, "--json"]
+    (tmp_path / "out" / "frontier.json").unlink()
+    with pytest.raises(CutworkError, match="not 1000"):
+        call(given[0], tmp_path / "out", *refused)
+    assert json.loads((tmp_path / "out" / "frontier.json").read_text())["frontiers"]["zeros and bits"]
+
+
+def test_what_the_recipe_left_out_is_rounded_if_it_was_chosen() -> None:
+    base = Recipe.model_validate(
+        {
+            "name": "a",
+            "model": "b",
+            "output": "c",
+            "task": {"name": "gsm8k"},
+            "prune": {},
+            "quantize": {"ignore": ["*.down_proj"], "method": "rtn"},
+        }
+    )
+    labels = {"x.down_proj": Candidate("unstructured", 0.0, "w8a8").label, "x.up_proj": DENSE.label}
+    settings = recipe_of(base, SimpleNamespace(labels=labels)).quantize  # type: ignore[arg-type]
+    assert settings and settings.ignore == DEFAULT_IGNORED and settings.overrides == {"x.up_proj": "skip"}
