@@ -4,6 +4,7 @@ directory    which kind of model a directory holds, its configuration, the small
 resolve      from a path or a name to a directory: hub (the Hugging Face Hub), demo_model (a model known by name)
 safetensors  tensors in files, read by mapping and written as they come
 checkpoint   tensors by their usual names, however they are stored: renamed, bfloat16, packed_codes
+foreign      weights in formats that are not read, and what their owner can do
 block_names  what a tensor's or a module's name says of the block it is in
 compressed_tensors  how quantised weights are described in a configuration
 text_part    the language model inside of one that also sees or hears

@@ -2,13 +2,14 @@
 
 import shutil
 from collections.abc import Iterable
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Literal
 
 from cutwork.errors import CutworkError, damaged_if_not_understood
 from cutwork.store import bitmask
 from cutwork.store.checkpoint import open_checkpoint
 from cutwork.store.compressed_tensors import refuse_unreadable
+from cutwork.store.foreign import FORMATS, refuse_foreign
 from cutwork.store.json_file import read_json
 from cutwork.store.text_part import text_config
 
@@ -39,22 +40,6 @@ _SIDE_FILES = (
     "[0-9]*_*/model.safetensors",
 )
 
-# What a directory without safetensors may hold instead, and what its owner can do about it.
-_FOREIGN = {
-    "*.gguf": "GGUF; give the path of the file itself",
-    "pytorch_model*.bin": (
-        "pickled weights, which can run code; convert them once with transformers: "
-        "{model_class}.from_pretrained(...).save_pretrained(...), and the tokenizer likewise"
-    ),
-    "*.pt": "pickled weights, which can run code; use the model's safetensors version",
-    "*.pth": "pickled weights, which can run code; use the model's safetensors version",
-    "*.onnx": "ONNX; use the Hugging Face checkpoint it was exported from",
-    "onnx/*.onnx": "ONNX; use the Hugging Face checkpoint it was exported from",
-    "openvino_model.xml": "OpenVINO; use the Hugging Face checkpoint it was exported from",
-    "tf_model.h5": "TensorFlow; use the model's safetensors version",
-    "flax_model.msgpack": "Flax; use the model's safetensors version",
-}
-
 
 def is_model(path: Path) -> bool:
     """Whether a directory looks like a model of some kind, be it damaged."""
@@ -69,7 +54,7 @@ def kind_of(path: Path) -> Kind:
     if not path.exists():
         raise CutworkError(f"no model directory at {path}")
     if path.is_file():
-        _refuse_foreign(path.parent, [path])
+        refuse_foreign(path.parent, [path])
         raise CutworkError(f"{path} is a file; give the model's directory")
     if (path / PACKED).is_file():
         return "packed"
@@ -78,7 +63,7 @@ def kind_of(path: Path) -> Kind:
     if not any(path.glob("*.safetensors")):
         if (index := path / "model.safetensors.index.json").is_file():
             raise CutworkError(f"{index} names files that are not there; download them, too")
-        _refuse_foreign(path, _matching(path, _FOREIGN))
+        refuse_foreign(path, _matching(path, FORMATS))
         raise CutworkError(f"{path} is not a model directory: no *.safetensors in it")
     config = read_json(path / "config.json")
     quantization = config.get("quantization_config", config.get("compression_config"))
@@ -126,30 +111,3 @@ def model_files(checkpoint: Path) -> list[Path]:
 
 def _matching(directory: Path, patterns: Iterable[str]) -> list[Path]:
     return sorted({file for pattern in patterns for file in directory.glob(pattern) if file.is_file()})
-
-
-def foreign_among(files: Iterable[PurePath], directory: Path) -> tuple[PurePath, str] | None:
-    """The first of the files in a format that is not read, and what it is and its owner can do; None if there is none.
-
-    directory: where the model's config.json lies, if it has one.
-    """
-    files = sorted(files)
-    found = ((file, advice) for known, advice in _FOREIGN.items() for file in files if file.match(known))
-    file, advice = next(found, (None, ""))
-    return None if file is None else (file, advice.format(model_class=_class_to_convert_with(directory)))
-
-
-def _class_to_convert_with(directory: Path) -> str:
-    """transformers' class for the model whose config.json lies there."""
-    path = directory / "config.json"
-    config = read_json(path) if path.is_file() else {}
-    names = config.get("architectures")
-    if isinstance(names, list) and names and isinstance(names[0], str) and names[0].isidentifier():
-        return names[0]
-    return "AutoModelForSeq2SeqLM" if config.get("is_encoder_decoder") else "AutoModelForCausalLM"
-
-
-def _refuse_foreign(directory: Path, files: Iterable[Path]) -> None:
-    found = foreign_among(files, directory)
-    if found:
-        raise CutworkError(f"cannot read {found[0]}: it is {found[1]}")

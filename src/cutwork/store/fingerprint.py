@@ -4,9 +4,9 @@ import hashlib
 import json
 from pathlib import Path
 
+from cutwork.store.foreign import SUFFIXES
+
 _BEGINNING, _BLOCKS, _BLOCK = 1 << 20, 16, 1 << 16  # what is sampled of a file; sizes in bytes
-# Weights in formats that are not read where there are safetensors, and which others who share a folder may fetch.
-_FOREIGN = (".bin", ".gguf", ".h5", ".msgpack", ".onnx", ".ot", ".pt", ".pth", ".tflite")
 _PATTERNS = ("*", "[0-9]*_*/*", "additional_chat_templates/*")  # sentence-transformers numbers its folders
 
 
@@ -30,7 +30,8 @@ def fingerprint(path: Path, *, reports: bool = True) -> str:
     """A hash of the contents of a model directory's files, and of the folders that belong to a model: the same model
     fetched again is still the same. Without `reports`, which have the seconds it took, made again, too."""
     whole = hashlib.sha256()
-    foreign = _FOREIGN if any(path.glob("*.safetensors")) else ()
+    # Others who share a folder may fetch what is not read where there are safetensors.
+    foreign = SUFFIXES if any(path.glob("*.safetensors")) else frozenset()
     for file in sorted(file for pattern in _PATTERNS for file in path.glob(pattern) if file.is_file()):
         if file.suffix in foreign:
             continue

@@ -9,7 +9,7 @@ from typing import Any
 from cutwork.errors import CutworkError
 from cutwork.store.atomic import disk_full
 from cutwork.store.cache import Cached
-from cutwork.store.directory import foreign_among
+from cutwork.store.foreign import foreign_among
 
 _NAME = re.compile(r"(?P<owner>[a-z0-9][\w.-]*/)?[a-z0-9][\w.-]*", re.ASCII | re.IGNORECASE)
 # Folders but those such as 1_Pooling, and additional_chat_templates.
