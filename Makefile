@@ -38,7 +38,7 @@ tables: $(VENV)/ready
 	$(BIN)/python -m benchmarks.tables
 
 peers: $(VENV)/ready
-	$(BIN)/python -m benchmarks.peers
+	$(BIN)/python -m benchmarks.peers --output build/peers/results.json
 
 native: $(VENV)/ready
 

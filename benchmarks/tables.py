@@ -13,7 +13,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -237,6 +237,7 @@ TABLES = {
     "translation quality": Table(translation_report.table, ("translation_losses",)),
     "translation, losses": Table(translation_report.losses, ("translation_losses",)),
     "translation speed": Table(translation_speed.table, ("translation_speed",)),
+    "translation speed, before": Table(translation_speed.table, ("translation_speed_before",)),
     "translation speed, zen5": Table(translation_speed.table, ("translation_speed_zen5",)),
     "whisper speed": Table(speech_speed.table, ("whisper_speed", "whisper-tiny.en-speech")),
     "whisper-tiny.en": Table(speech_accuracy.table, ("whisper-tiny.en-speech",)),
@@ -254,7 +255,18 @@ def source(result: dict[str, Any], name: str, page: Path) -> str:
     file = os.path.relpath(RESULTS / f"{name}.json", page.parent)
     commit = f"commit {about['commit'][:7]}" + ("" if about["clean"] in (True, None) else ", changed")
     kind = ", provenance put together later" if about.get("reconstructed") else ""
-    return f"{where(result)}; `{shlex.join(about['command'])}`, {about['date'][:10]}, {commit}{kind}; [json]({file})"
+    command = shlex.join(_shown(about["command"]))
+    return f"{where(result)}; `{command}`, {about['date'][:10]}, {commit}{kind}; [json]({file})"
+
+
+def _shown(command: Sequence[str]) -> Iterator[str]:
+    """A command without the folders that it left things in: they were its caller's."""
+    words = iter(command)
+    for word in words:
+        if word == "--results" or (word == "--output" and "--results" in command):
+            next(words, None)
+        else:
+            yield word
 
 
 def generated(name: str, page: Path) -> str:
@@ -290,11 +302,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is behind its results")
     options = parser.parse_args()
-    behind = [page for page in PAGES if filled(page) != page.read_text()]
+    now = {page: filled(page) for page in PAGES}
+    behind = [page for page, text in now.items() if text != page.read_text()]
     for page in behind:
         print(page.relative_to(ROOT))
         if not options.check:
-            page.write_text(filled(page))
+            page.write_text(now[page])
     sys.exit(1 if options.check and behind else 0)
 
 

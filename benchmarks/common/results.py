@@ -8,6 +8,7 @@ from benchmarks.common.provenance import ROOT, provenance
 from cutwork.store.atomic import write_atomically
 
 RESULTS = ROOT / "benchmarks" / "results"
+BUILD = ROOT / "build"  # where a result is left that is not kept in the repository
 RECIPES = ROOT / "recipes"
 
 
@@ -21,6 +22,7 @@ def save(
 ) -> dict[str, Any]:
     """Write a result with its provenance, whole or not at all; returns what was written."""
     result = {"provenance": provenance(threads, versions), **content}
+    file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, json.dumps(result, indent=None if compact else 1) + "\n")
     return result
 

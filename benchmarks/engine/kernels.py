@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.common.results import RESULTS, save, where
+from benchmarks.common.results import BUILD, save, where
 from benchmarks.common.timing import interleaved
 from cutwork import _native
 from cutwork.pack.int4 import GROUP, encode_int4
@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", choices=list(BYTES), default=list(BYTES))
     parser.add_argument("--tokens", type=int, nargs="+", default=DECODE_TOKENS, help="of decode")
     parser.add_argument("--decode-only", action="store_true")
-    parser.add_argument("--output", type=Path, default=RESULTS / "kernels.json")
+    parser.add_argument("--output", type=Path, default=BUILD / "kernels.json")
     options = parser.parse_args()
 
     timings = []

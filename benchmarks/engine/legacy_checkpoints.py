@@ -5,7 +5,7 @@
 A tiny sparse Llama goes through compressed-tensors 0.14.0.1 (`sparse-bitmask`, and `sparse-24-bitmask` where the model
 is 2:4) and 0.8.1 (the naming before 0.9), alone and after int8 quantisation, in a process of its own. Then the engine's
 logits must be those of the checkpoint it was made from, bit for bit, and so must every tensor that training loads.
-Leaves legacy_checkpoints.json in results/, which is not kept in the repository: it is the same everywhere.
+Leaves legacy_checkpoints.json in build/: it is the same everywhere.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from benchmarks.common.results import RESULTS, save
+from benchmarks.common.results import BUILD, save
 from cutwork import Model
 from cutwork.quantize.quantize import quantize
 from cutwork.recipe import QuantizeSettings
@@ -85,7 +85,7 @@ def model(directory: Path, tokenizer: Path) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokenizer", type=Path, required=True, help="any model directory with a tokenizer")
-    parser.add_argument("--output", type=Path, default=RESULTS / "legacy_checkpoints.json")
+    parser.add_argument("--output", type=Path, default=BUILD / "legacy_checkpoints.json")
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:

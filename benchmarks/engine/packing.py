@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.common.provenance import ROOT
 from benchmarks.common.random_llama import DType, write_checkpoint
-from benchmarks.common.results import RESULTS, save
+from benchmarks.common.results import BUILD, save
 from benchmarks.common.shapes import SHAPES
 
 FORMATS: tuple[DType, ...] = ("bf16", "int8", "int4")
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, default=ROOT / "build" / "random")
     parser.add_argument("--sparsity", type=float, default=0.75)
     parser.add_argument("--write-only", action="store_true", help="write the checkpoints and measure nothing")
-    parser.add_argument("--output", type=Path, default=RESULTS / "packing.json")
+    parser.add_argument("--output", type=Path, default=BUILD / "packing.json")
     options = parser.parse_args()
     rows = []
     for kind in FORMATS:

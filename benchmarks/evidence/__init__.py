@@ -1,1 +1,1 @@
-"""The experiment that docs/experiments.md announces: SmolLM2-135M, GSM-Symbolic, zeros and losses."""
+"""The experiments that docs/experiments.md announces: what zeros, losses and patterns cost models that are trained."""

@@ -19,8 +19,8 @@ from typing import Any, ClassVar
 from benchmarks.evidence.answers import answer
 from benchmarks.evidence.designs import SEEDS
 from benchmarks.evidence.feature_loss import BOTH, NOT_CLIPPED, STEPS, VARIANTS, FeatureLoss, Phase, arguments, paired
-from benchmarks.evidence.new_numbers import points, shares
 from benchmarks.evidence.statistics import right_share
+from benchmarks.evidence.wording import points, shares
 from cutwork.recipe import Losses, QuantizeSettings, TuneSettings
 from cutwork.run.stages import Stage, Stages, discard, path_of
 from cutwork.store.output import work_of

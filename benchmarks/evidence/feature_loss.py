@@ -23,9 +23,9 @@ from rich.console import Console
 from benchmarks.common.results import RESULTS, save
 from benchmarks.evidence.answers import answer, without_replies
 from benchmarks.evidence.designs import SEEDS
-from benchmarks.evidence.new_numbers import points, shares
 from benchmarks.evidence.report import told
 from benchmarks.evidence.statistics import points_above, right_share, seed_pairs, unpacked
+from benchmarks.evidence.wording import points, shares
 from cutwork.measure.compare import Measurements
 from cutwork.recipe import Losses, PruneSettings, QuantizeSettings, load_recipe
 from cutwork.run.stages import Stage, Stages

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common.results import RESULTS, save
-from benchmarks.evidence.__main__ import Experiment
 from benchmarks.evidence.cells import Cell, pruned
 from benchmarks.evidence.data import recipe_of
 from benchmarks.evidence.designs import DESIGNS
-from benchmarks.evidence.new_numbers import points, shares
+from benchmarks.evidence.experiment import Experiment
 from benchmarks.evidence.report import at_most_below, told
 from benchmarks.evidence.statistics import mcnemar, points_above, right_share, seed_pairs
+from benchmarks.evidence.wording import points, shares
 
 ENCODINGS = ("int8", "int4", "int4, head too")
 RATE = 2e-4  # of what has zeros and so has more to learn

@@ -13,9 +13,9 @@ from typing import Any
 
 from benchmarks.evidence.designs import SEEDS
 from benchmarks.evidence.feature_loss import NOT_CLIPPED, FeatureLoss, arguments, paired, tested
-from benchmarks.evidence.new_numbers import points, shares
 from benchmarks.evidence.report import at_most_below, told
 from benchmarks.evidence.statistics import right_share
+from benchmarks.evidence.wording import points, shares
 from cutwork.recipe import PruneSettings, QuantizeSettings
 from cutwork.run.stages import Stage
 

@@ -18,9 +18,10 @@ import numpy as np
 from benchmarks.common.results import RESULTS
 from benchmarks.evidence.cells import Cell
 from benchmarks.evidence.designs import DESIGNS, SEEDS
-from benchmarks.evidence.new_numbers import LEVEL, RATE, NewNumbers, points, shares
+from benchmarks.evidence.new_numbers import LEVEL, RATE, NewNumbers
 from benchmarks.evidence.report import told
 from benchmarks.evidence.statistics import points_above, right_share, seed_pairs
+from benchmarks.evidence.wording import points, shares
 
 STEPS = 249  # of cross-entropy
 SAME_TIME = round(STEPS / DESIGNS["short"].steps["CE"])  # with SquareHead, which asks the teacher

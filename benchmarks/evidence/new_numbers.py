@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common.results import RESULTS, save
-from benchmarks.evidence.__main__ import Experiment
 from benchmarks.evidence.cells import Cell, pruned
 from benchmarks.evidence.designs import SEEDS
+from benchmarks.evidence.experiment import Experiment
 from benchmarks.evidence.report import at_most_below, pays, told
 from benchmarks.evidence.seen_numbers import seen_numbers
 from benchmarks.evidence.statistics import bootstrap_p, holm, points_above, right_share, seed_pairs
+from benchmarks.evidence.wording import points, seeds, shares
 
 LEVEL, LOSS, RATE = 0.75, "CE", 4e-4  # what the short experiment chose
 PATTERNS = ("unstructured", "4:16")
@@ -112,7 +113,7 @@ def verdicts(result: dict[str, Any], timed: dict[str, Any] | None = None) -> str
         minus = difference(result, ours, theirs)
         if minus:
             met = "" if most is None else told(at_most_below(most, minus))
-            lines.append(f"| {name} | {points(minus)} points, {_seeds(len(_pairs(result, ours, theirs)))} | {met} |")
+            lines.append(f"| {name} | {points(minus)} points, {seeds(len(_pairs(result, ours, theirs)))} | {met} |")
     if timed:
         (claim, found, met), *others = pays(timed, "most accurate", "fastest", "own")
         lines.append(f"| {claim} | {found} | {told(met)} |")
@@ -152,20 +153,6 @@ def difference(result: dict[str, Any], ours: Named, theirs: Named) -> tuple[floa
 def _pairs(result: dict[str, Any], ours: Named, theirs: Named) -> list[tuple[Any, Any]]:
     groups = grouped(result)
     return seed_pairs(groups.get(ours, ()), groups.get(theirs, ()))
-
-
-def points(found: tuple[float, float, float] | None) -> str:
-    """A difference with its interval; nothing where there is none."""
-    return "" if found is None else f"{found[0]:+.1f} [{found[1]:+.1f}, {found[2]:+.1f}]"
-
-
-def _seeds(count: int) -> str:
-    return f"{count} seed{'s' * (count > 1)}"
-
-
-def shares(rows: list[dict[str, Any]]) -> str:
-    """Right answers, row by row."""
-    return " / ".join(f"{row['right'] / row['samples']:.1%}" for row in rows)
 
 
 def _told(kind: str, pattern: str | None, encoding: str) -> str:

@@ -13,8 +13,8 @@ from benchmarks.common.results import save
 from benchmarks.evidence.answers import answer, without_replies
 from benchmarks.evidence.designs import SEEDS
 from benchmarks.evidence.feature_loss import FeatureLoss, arguments
-from benchmarks.evidence.new_numbers import points
 from benchmarks.evidence.statistics import mcnemar, paired_bootstrap, unpacked
+from benchmarks.evidence.wording import points
 from cutwork.measure.interval import wilson
 from cutwork.recipe import Pruner, QuantizeSettings
 from cutwork.run.stages import Stage

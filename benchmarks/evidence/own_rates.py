@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 
 from benchmarks.evidence.designs import SEEDS
 from benchmarks.evidence.feature_loss import BOTH, CE, NOT_CLIPPED, RATE, FeatureLoss, Phase, arguments, paired
-from benchmarks.evidence.new_numbers import points, shares
 from benchmarks.evidence.report import told
 from benchmarks.evidence.statistics import right_share
+from benchmarks.evidence.wording import points, shares
 from cutwork.recipe import Losses
 
 THEN = "CE+SquareHead, not clipped, then CE"

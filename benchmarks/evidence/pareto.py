@@ -20,14 +20,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import count, cycle
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
 
-from benchmarks.common import figures
 from benchmarks.common.pages import huge_share
 from benchmarks.common.random_llama import some_tokens
 from benchmarks.common.results import RESULTS, load, save
@@ -35,8 +34,9 @@ from benchmarks.common.timing import interleaved
 from benchmarks.common.worker import Worker
 from benchmarks.evidence.data import recipe_of, splits
 from benchmarks.evidence.designs import DESIGNS
+from benchmarks.evidence.pareto_figure import plot, speed
 from benchmarks.evidence.peer_files import LLAMA, OPENVINO, calibration, gguf_files, openvino_file
-from benchmarks.evidence.statistics import packed, paired_bootstrap, right_share, unpacked
+from benchmarks.evidence.statistics import Pairs, packed, points_above, right_share, seed_pairs
 from benchmarks.isa import llama
 from benchmarks.isa.cells import IK
 from benchmarks.peers.environments import ENVIRONMENTS, WORKERS, python_of
@@ -62,22 +62,21 @@ _WORKERS = {  # by engine: the environment and the script
 _WEIGHTS = (".safetensors", ".bin")
 _TOGETHER = 128  # questions that are handed over at a time
 _VOCABULARY = 49152
-_OURS, _BELOW = ((9, 4), "left"), ((9, -13), "left")  # of labels; the other one where two would meet
-_NEAR = (40, 0.5)  # tokens/s and points
-_PEER_PLACES = (((-9, 2), "right"), ((-9, -16), "right"), ((-9, -12), "right"), ((-9, -12), "right"))
 
 
 @dataclass(frozen=True)
 class Pareto:
     """What is compared of an experiment.
 
-    result: its name. rows: the kind of its rows whose files are timed. dense: the stage of the model that llama.cpp
-    quantises. kinds: of llama.cpp's files. reference: what all answers are held against, `called` so in the table.
+    result: its name. rows: the kind of its rows whose files are timed. dense: the stage of the model that the peers
+    quantise, seed: which of several that is. kinds: of llama.cpp's files. reference: what all answers are held against,
+    `called` so in the table.
     """
 
     result: str
     rows: str = "quantized"
     dense: str = "teacher"
+    seed: int | None = None
     kinds: tuple[str, ...] = ("Q8_0", "Q4_K_M", "Q4_0")
     reference: str = "cutwork bf16"
     called: str = "the teacher's"
@@ -91,6 +90,7 @@ PARETOS = {
         "pareto_new_numbers",
         rows="tuned",
         dense="ce-0-rate0.0004-steps249-seed0",
+        seed=0,
         kinds=("Q8_0", *_DENSE_4_BITS),
         reference="cutwork int8",
         called="dense int8's",
@@ -99,6 +99,7 @@ PARETOS = {
         "pareto_gsm8k",
         rows="tuned",
         dense="ce-0-rate2e-05-steps250-seed0",
+        seed=0,
         kinds=("Q8_0", *_DENSE_4_BITS, "Q3_K_M"),
         reference="cutwork int8",
         called="dense int8's",
@@ -124,10 +125,10 @@ def models(
     ]
     checkpoint, folder = output / about.dense, output / "gguf"
     data = calibration(recipe, checkpoint, samples) if about.calibrated else ()
-    ours += gguf_files(checkpoint, about.kinds, data, folder, console)
+    peers = gguf_files(checkpoint, about.kinds, data, folder, console)
     if about.calibrated:
-        ours.append(openvino_file(checkpoint, data, output / "openvino", console))
-    return ours
+        peers.append(openvino_file(checkpoint, data, output / "openvino", console))
+    return [*ours, *(peer if about.seed is None else {**peer, "seed": about.seed} for peer in peers)]
 
 
 def beside(found: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
@@ -218,41 +219,22 @@ def names(found: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any
     yield from groups.items()
 
 
-def speed(group: list[dict[str, Any]], key: str) -> float:
-    """The median over all rounds and seeds."""
-    return float(np.median([value for model in group for value in model[key]]))
-
-
-def share(group: list[dict[str, Any]]) -> tuple[float, float, float]:
-    """Accuracy and its 95% interval."""
-    return right_share(group)
-
-
 def rival(result: dict[str, Any], which: Rival) -> str:
     """A dense 4-bit file: the peer's fastest or most accurate one, or our own."""
     if which == "own":
         return "cutwork int4"
     groups = dict(names(result["models"]))
-    by_merit = {"fastest": lambda n: speed(groups[n], _DECODE), "most accurate": lambda n: share(groups[n])[0]}
+    by_merit = {"fastest": lambda n: speed(groups[n], _DECODE), "most accurate": lambda n: right_share(groups[n])[0]}
     return max((n for n in groups if n.startswith(PEERS) and n.endswith((*_DENSE_4_BITS, "int4"))), key=by_merit[which])
 
 
-def sparse_beside(result: dict[str, Any], dense: str) -> Iterator[tuple[str, tuple[float, float, float], float]]:
-    """Every kind of sparse file: its points above a dense one with their interval, and how many times as fast as that
-    it decodes on one thread."""
+def sparse_beside(result: dict[str, Any], dense: str) -> Iterator[tuple[str, Pairs, float]]:
+    """Every kind of sparse file: its answers and a dense one's, of the seeds that both have, and how many times as fast
+    as that it decodes on one thread."""
     groups = dict(names(result["models"]))
     for name, group in groups.items():
-        if group[0]["zeros"]:
-            yield name, minus(group, groups[dense]), speed(group, _DECODE) / speed(groups[dense], _DECODE)
-
-
-def minus(group: list[dict[str, Any]], reference: list[dict[str, Any]]) -> tuple[float, float, float]:
-    """Points above a reference and their 95% interval; seeds are paired, a file without one is held against the first,
-    as all are against a reference without."""
-    own = {model.get("seed"): model for model in reference}
-    pairs = [(unpacked(model), unpacked(own.get(model.get("seed"), reference[0]))) for model in group]
-    mean, low, high = (100 * x for x in paired_bootstrap(*map(np.stack, zip(*pairs, strict=True))))
-    return mean, low, high
+        if group[0]["zeros"] and (pairs := seed_pairs(group, groups[dense])):
+            yield name, pairs, speed(group, _DECODE) / speed(groups[dense], _DECODE)
 
 
 def table(result: dict[str, Any]) -> str:
@@ -273,8 +255,8 @@ def table(result: dict[str, Any]) -> str:
         if "right" not in group[0]:
             lines.append(f"| {name} | not asked |  | {megabytes} | {decode} | {prompt} |")
             continue
-        mean, low, high = share(group)
-        change, least, most = minus(group, dense)
+        mean, low, high = right_share(group)
+        change, least, most = points_above(seed_pairs(group, dense))
         difference = "" if name == about.reference else f"{change:+.1f} [{least:+.1f}, {most:+.1f}]"
         lines.append(
             f"| {name} | {mean:.1%} [{low:.1%}, {high:.1%}] | {difference} | {megabytes} | {decode} | {prompt} |"
@@ -282,37 +264,9 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def plot(result: dict[str, Any], file: Path) -> None:
-    """Accuracy against tokens/s of one stream on the most threads, the area of a point its bytes."""
-    figure = figures.new_figure(7.0, 4.4)
-    ax = figure.subplots()
-    threads = result["threads"][-1]
-    places = cycle(_PEER_PLACES)  # so that few meet
-    told: list[tuple[float, float]] = []  # where ours are
-    asked = [(name, group) for name, group in names(result["models"]) if "right" in group[0]]
-    for name, group in sorted(asked, key=lambda each: -share(each[1])[0]):
-        mean, low, high = (100 * value for value in share(group))
-        x = speed(group, f"decode, {threads} threads")
-        peer = group[0]["engine"] in PEERS
-        colour = figures.PEER if peer else (figures.GREEN if group[0]["zeros"] else figures.BLUE)
-        ax.errorbar(x, mean, [[mean - low], [high - mean]], color=colour, linewidth=1)
-        ax.scatter(x, mean, s=group[0]["bytes"] / 1e6, color=colour)
-        if peer:
-            place, side = next(places)
-        else:
-            meets = any(abs(x - a) < _NEAR[0] and abs(mean - b) < _NEAR[1] for a, b in told)
-            place, side = _BELOW if meets else _OURS
-            told.append((x, mean))
-        ax.annotate(name, (x, mean), xytext=place, textcoords="offset points", fontsize=8, ha=side)
-    ax.set(xlabel=f"tokens/s of one stream, {threads} threads (area: size of the file)", ylabel="right answers, %")
-    ax.set_xlim(0, ax.get_xlim()[1] * 1.4)
-    figures.frame(ax)
-    figures.save(figure, file)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("design", choices=list(PARETOS))
+    parser.add_argument("design", nargs="?", choices=list(PARETOS), default="short")
     parser.add_argument("--output", type=Path, help="of the experiment; default: the recipe's")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--speed-alone", action="store_true", help="time the peers' files, and ask them nothing")
@@ -366,7 +320,7 @@ def main() -> None:
     }
     content = {"about": about.result, "threads": options.threads, "rounds": options.rounds, "models": found}
     result = save(RESULTS / f"{about.result}.json", content, versions=versions)
-    plot(result, RESULTS / f"{about.result}.png")
+    plot(list(names(result["models"])), result["threads"][0], RESULTS / f"{about.result}.png")
     print(table(result))
 
 

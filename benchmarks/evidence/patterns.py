@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common.results import RESULTS, save
-from benchmarks.evidence.__main__ import Experiment
 from benchmarks.evidence.cells import Cell, pruned
 from benchmarks.evidence.designs import SEEDS
+from benchmarks.evidence.experiment import Experiment
 from benchmarks.evidence.statistics import mcnemar, points_above, right_share, seed_pairs
 
 PATTERNS = ("unstructured", "16:64", "adaptive", "4:16", "2:8", "1:4")  # of 75% zeros, the freest first

@@ -1,4 +1,4 @@
-"""The experiment's tables and its figure, from evidence.json."""
+"""The tables and the figure of the first experiments, from their results."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,8 +10,17 @@ from numpy.typing import NDArray
 
 from benchmarks.common import figures
 from benchmarks.evidence.designs import LOSSES, PRIMARY
-from benchmarks.evidence.pareto import Rival, names, rival, sparse_beside
-from benchmarks.evidence.statistics import bootstrap_p, holm, mcnemar, paired_bootstrap, right_share, unpacked
+from benchmarks.evidence.pareto import Rival, rival, sparse_beside
+from benchmarks.evidence.statistics import (
+    bootstrap_p,
+    holm,
+    mcnemar,
+    paired_bootstrap,
+    points_above,
+    right_share,
+    unpacked,
+)
+from benchmarks.evidence.wording import points, seeds
 from cutwork.measure.interval import wilson
 
 COLOURS = dict(zip(LOSSES, (figures.BLUE, figures.PURPLE, figures.GREEN, figures.CYAN, figures.GREY), strict=True))
@@ -122,13 +131,13 @@ def primary(result: dict[str, Any]) -> tuple[int, tuple[float, float, float]]:
 
 def verdicts(result: dict[str, Any], pareto: dict[str, Any]) -> str:
     """What was announced as success, and whether it came out."""
-    seeds, (mean, low, high) = primary(result)
-    found = f"{_points(mean, low, high)}, {seeds} seeds"
+    count, (mean, low, high) = primary(result)
+    found = f"{points((mean, low, high))} points, {seeds(count)}"
     claims: list[Claim] = [("SquareHead ahead of CE by 2 points, clear of zero", found, mean >= 2 and low > 0)]
     for loss in PRIMARY:
         mean, low, high = against_teacher(result, 0.75, loss)
         claim = f"{loss}: at most 5 points below the dense teacher at 75%"
-        claims.append((claim, _points(mean, low, high), at_most_below(5, (mean, low, high))))
+        claims.append((claim, f"{points((mean, low, high))} points", at_most_below(5, (mean, low, high))))
     return _announced([*claims, *pays(pareto, "fastest", "most accurate")])
 
 
@@ -150,9 +159,8 @@ def after_longer(result: dict[str, Any], pareto: dict[str, Any]) -> str:
     for name, (mean, low, high) in found.items():
         claim = f"{loss}, 75% zeros: at most 5 points below {name}"
         theirs = ", of the dense one 1" if "as long" in name and len(control) == 1 else ""
-        claims.append(
-            (claim, f"{_points(mean, low, high)}, seeds: {len(seeds)}{theirs}", at_most_below(5, (mean, low, high)))
-        )
+        said = f"{points((mean, low, high))} points, seeds: {len(seeds)}{theirs}"
+        claims.append((claim, said, at_most_below(5, (mean, low, high))))
     return _announced([*claims, *pays(pareto, "fastest", "most accurate")])
 
 
@@ -162,22 +170,18 @@ def _announced(claims: Sequence[Claim]) -> str:
     return "\n".join([*lines, *(f"| {claim} | {found} | {told(met)} |" for claim, found, met in claims)])
 
 
-def _points(mean: float, low: float, high: float) -> str:
-    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}] points"
-
-
 def pays(pareto: dict[str, Any], *rivals: Rival) -> list[Claim]:
     """Whether a sparse file is worth its zeros beside dense 4 bits: at most a point worse, by the interval, and 1.5
-    times as fast. That which comes nearest to it is told."""
+    times as fast. That which comes nearest to it is told, by the seeds that both have."""
     claims = []
-    seeds = {name: f"{name}, {len(group)} seed{'s' * (len(group) > 1)}" for name, group in names(pareto["models"])}
     for which in rivals:
         peer = rival(pareto, which)
         best: tuple[tuple[int, int, float], str, bool | None] = ((0, 0, 0.0), f"none is that near to {peer}", False)
-        for name, found, ratio in sparse_beside(pareto, peer):
+        for name, pairs, ratio in sparse_beside(pareto, peer):
+            found = points_above(pairs)
             near = at_most_below(1, found)
             met = near if ratio >= 1.5 else False
-            said = f"{seeds[name]}: {_points(*found)}, {ratio:.2f} times as fast as {seeds[peer]}"
+            said = f"{name}: {points(found)} points, {seeds(len(pairs))} of both, {ratio:.2f} times as fast as {peer}"
             if near is not False:
                 best = max(best, ((_MERIT[met], _MERIT[near], ratio), said, met))
         claims.append((f"a sparse model at most a point below {_RIVALS[which]} decodes 1.5 times as fast", *best[1:]))

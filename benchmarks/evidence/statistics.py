@@ -1,6 +1,7 @@
 """Intervals and tests for answers that are right or wrong, of models that were asked the same questions."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from math import comb
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from cutwork.measure.interval import wilson
 
 DRAWS = 10_000
+Pairs = list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]  # of two models, seed by seed: right or wrong [questions]
 
 
 def paired_bootstrap(
@@ -26,9 +28,7 @@ def paired_bootstrap(
     return float(ours.mean() - theirs.mean()), float(low), float(high)
 
 
-def seed_pairs(
-    ours: Iterable[Mapping[str, Any]], theirs: Iterable[Mapping[str, Any]]
-) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+def seed_pairs(ours: Iterable[Mapping[str, Any]], theirs: Iterable[Mapping[str, Any]]) -> Pairs:
     """The answers [questions] of both for each seed that both have; a row without a seed, the teacher's, is held
     against each of the other's."""
     first, second = ({row.get("seed"): unpacked(row) for row in rows} for rows in (ours, theirs))
@@ -39,7 +39,7 @@ def seed_pairs(
     return [(first[seed], second[seed]) for seed in first if seed in second]
 
 
-def points_above(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> tuple[float, float, float]:
+def points_above(pairs: Pairs) -> tuple[float, float, float]:
     """`paired_bootstrap` of `seed_pairs`, in points."""
     mean, low, high = paired_bootstrap(*map(np.stack, zip(*pairs, strict=True)))
     return 100 * mean, 100 * low, 100 * high
@@ -75,11 +75,17 @@ def _differences(ours: NDArray[Any], theirs: NDArray[Any], draws: int, seed: int
     if ours.shape != theirs.shape or ours.ndim != 2:
         raise ValueError(f"expected two arrays [seeds, questions] of one shape, not {ours.shape} and {theirs.shape}")
     difference = ours.astype(np.float64) - theirs.astype(np.float64)
-    seeds, questions = difference.shape
+    by_question, by_seed = _weights(*difference.shape, draws, seed)
+    drawn: NDArray[np.float64] = ((by_question @ difference.T) * by_seed).sum(1)
+    return drawn
+
+
+@lru_cache(2)  # which take longer to draw than to use
+def _weights(seeds: int, questions: int, draws: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """[draws, questions] and [draws, seeds]: how much each counts in a draw."""
     random = np.random.default_rng(seed)
     by_question = random.multinomial(questions, np.full(questions, 1 / questions), size=draws) / questions
-    drawn: NDArray[np.float64] = ((by_question @ difference.T) * seed_weights(random, seeds, draws)).sum(1)
-    return drawn
+    return by_question, seed_weights(random, seeds, draws)
 
 
 def seed_weights(random: np.random.Generator, seeds: int, draws: int) -> NDArray[np.float64]:

@@ -12,9 +12,9 @@ from typing import Any
 
 from benchmarks.evidence.designs import SEEDS
 from benchmarks.evidence.feature_loss import NOT_CLIPPED, FeatureLoss, arguments, paired, tested
-from benchmarks.evidence.new_numbers import points, shares
 from benchmarks.evidence.report import at_most_below, told
 from benchmarks.evidence.statistics import right_share
+from benchmarks.evidence.wording import points, shares
 
 FREE = "unstructured"
 PATTERNS = ("4:16", FREE, "adaptive", "16:64", "2:8")  # in the order in which they are made

@@ -116,7 +116,7 @@ SCRIPTS = [
 @pytest.mark.parametrize("file", SCRIPTS, ids=lambda file: file.relative_to(ROOT).as_posix())
 def test_every_script_writes_where_its_result_comes_from(file: Path) -> None:
     text = file.read_text()
-    assert re.search(r"\bsave\(|\bstore\.save\(\)", text)
+    assert re.search(r"\bsave\(|\bstore\.save\(\)|\bExperiment\(", text)
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "benchmarks").rglob("*.py")), ids=lambda file: file.stem)

@@ -63,9 +63,14 @@ def test_it_goes_on_where_it_was_interrupted(cutwork: Any, directory: Path, tmp_
     source, output = lines(tmp_path / "in.jsonl", ["one", "two"]), tmp_path / "out.npy"
     kept = np.arange(48, dtype=np.float32)
     with Model.load(directory) as model:
-        key = [fingerprint(directory), ["one", "two"], OPTIONS, model.max_context]
+        key = [fingerprint(directory), ["one", "two"], OPTIONS, model.loaded_with, model.max_context]
     with Journal(output, key) as journal:
         journal.add([1, base64.b64encode(kept.tobytes()).decode()])
+    kept_lines = (tmp_path / ".out.npy.partial").read_bytes()
+    status, _, err = cutwork("embed", directory, source, "-o", output, "--weights", "i8")
+    assert status == 0 and "already" not in err  # no vectors of two models side by side
+    output.unlink()
+    (tmp_path / ".out.npy.partial").write_bytes(kept_lines)
     status, _, err = cutwork("embed", directory, source, "-o", output)
     assert status == 0 and "1 of 2 are embedded already" in err
     assert (np.load(output)[1] == kept).all() and not (np.load(output)[0] == kept).any()

@@ -10,6 +10,7 @@ import pytest
 from cutwork.engine.model import Model
 from cutwork.engine.speech import formats
 from tests.cli.test_commands import cutwork  # noqa: F401 (a fixture)
+from tests.tiny_checkpoint import write_tiny_checkpoint
 
 
 def test_files_that_are_there_are_replaced_only_if_asked(
@@ -22,10 +23,19 @@ def test_files_that_are_there_are_replaced_only_if_asked(
     monkeypatch.setattr(sys.modules["cutwork.cli.transcribe"], "_one_by_one", made)
     monkeypatch.setattr(formats, "FORMATS", dict.fromkeys(formats.FORMATS, lambda _: "new"))
     monkeypatch.setattr(formats, "as_dict", lambda _: {})
-    (tmp_path / "talk.txt").write_text("mine")
-    arguments = ("transcribe", "model", "talk.wav", "-o", tmp_path, "-f", "txt", "-f", "srt")
+    model, talk, out = write_tiny_checkpoint(tmp_path / "model"), tmp_path / "talk.wav", tmp_path / "out"
+    talk.write_bytes(b"monday")
+    out.mkdir()
+    (out / "talk.txt").write_text("mine")
+    arguments = ("transcribe", model, talk, "-o", out, "-f", "txt", "-f", "srt")
     status, _, err = cutwork(*arguments)
-    written = [(tmp_path / f"talk.{name}").read_text() for name in ("txt", "srt")]
+    written = [(out / f"talk.{name}").read_text() for name in ("txt", "srt")]
     assert (status, written) == (0, ["mine", "new"]) and "talk.{srt}" in "".join(err.split("\n"))
     assert cutwork(*arguments, "--overwrite")[0] == 0
-    assert (tmp_path / "talk.txt").read_text() == "new"
+    assert (out / "talk.txt").read_text() == "new"
+    status, _, err = cutwork(*arguments)
+    assert status == 0 and "1 of 1 are in" in err
+    for other in ((*arguments, "--language", "fr"), arguments):
+        status, _, err = cutwork(*other)
+        assert status == 1 and "was not made of this recording, model and options" in " ".join(err.split())
+        talk.write_bytes(b"tuesday")  # of the same name

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cutwork.engine.load_options import result_key
 from cutwork.store.fingerprint import fingerprint
 from cutwork.store.journal import Journal
 from tests.architectures.test_t5 import make
@@ -42,7 +43,7 @@ def test_it_goes_on_where_it_was_interrupted(cutwork: Any, t5: Path, tmp_path: P
     partial = tmp_path / ".out.txt.partial"
     arguments = ("translate", t5, "one", "two", "--num-beams", 1, "-n", 4, "-t", 1, "-o", output)
     options = {"prefix": None, "source": None, "target": None, "num_beams": 1, "max_new_tokens": 4}
-    key = [fingerprint(t5), ["one", "two"], options]
+    key = [fingerprint(t5), ["one", "two"], options, result_key({})]
     with Journal(output, key) as journal:
         journal.add([1, {"translation": "kept", "finish_reason": "stop"}])
     with partial.open("a") as file:

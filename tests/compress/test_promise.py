@@ -1,6 +1,8 @@
 """Points lost, and how sure that is."""
 
+from math import comb
 from pathlib import Path
+from statistics import NormalDist
 
 import pytest
 from transformers import AutoTokenizer
@@ -24,9 +26,41 @@ def test_more_samples_say_more_and_none_is_ever_certain() -> None:
     assert few.low < many.low < 0 < many.high < few.high
     assert many.high < 0.5 and few.high > 7
     # By hand, from counts with a half added to each of the four: (6 ± 1.96 sqrt(9 - 6² / 23)) / 23.
-    before, after = [1] * 1 + [1] * 1 + [0] * 7 + [0] * 12, [1] * 1 + [0] * 1 + [1] * 7 + [0] * 12
+    before, after = (
+        [1] * 1 + [1] * 1 + [0] * 7 + [0] * 11 + [0.5],
+        [1] * 1 + [0] * 1 + [1] * 7 + [0] * 11 + [0.5 + 1e-9],
+    )
     lost = loss(before, after)
     assert (lost.low, lost.high) == pytest.approx((-49.32, -2.85), abs=0.01)
+
+
+def pairs(worse: int, better: int, count: int) -> tuple[list[float], list[float]]:
+    same = [1.0] * (count - worse - better)
+    return [1.0] * worse + [0.0] * better + same, [0.0] * worse + [1.0] * better + same
+
+
+def test_the_interval_of_right_answers_is_that_of_a_score_test() -> None:
+    # Where none differ, n d = z sqrt(n d (1 - d)), so that d = z² / (n + z²).
+    square = NormalDist().inv_cdf(0.975) ** 2
+    lost = loss(*pairs(0, 0, 200))
+    assert (lost.low, lost.high) == pytest.approx((-100 * square / (200 + square), 100 * square / (200 + square)))
+    lost = loss(*pairs(1, 7, 21))
+    assert (lost.low, lost.high) == pytest.approx((-51.7, -2.6), abs=0.1)  # Tango (1998), table II
+    whole, nothing = loss(*pairs(5, 0, 5)), loss(*pairs(0, 5, 5))
+    assert whole.high == pytest.approx(100) and whole.low == pytest.approx(-nothing.high)
+    once, nine = loss(*pairs(3, 2, 200)), loss(*pairs(3, 2, 200), looks=9)
+    assert nine.low < once.low < once.high < nine.high
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.0098, 200), (0.02, 200), (0.02, 100), (0.0098, 1000)])
+def test_few_differences_are_told_apart_from_none(share: float, count: int) -> None:
+    """How often all of the interval lies below the truth, added up over what can come out where nothing gets better."""
+    below = sum(
+        comb(count, worse) * share**worse * (1 - share) ** (count - worse)
+        for worse in range(12)
+        if loss(*pairs(worse, 0, count)).high < 100 * share
+    )
+    assert below < 0.035
 
 
 def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:

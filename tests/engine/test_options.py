@@ -62,8 +62,11 @@ def test_what_is_no_number_is_told(make, name, value, kind):
 
 
 def test_numbers_may_be_numpys_and_none_where_that_means_something():
-    settings_of({"max_new_tokens": np.int64(3), "temperature": np.float32(1), "top_p": 1, "seed": None})
-    with_defaults({"max_context": None, "threads": np.int32(1)})
+    options = {"max_new_tokens": np.int64(3), "temperature": np.float32(0.5), "top_p": 1, "seed": None}
+    sampling, _ = settings_of(options)
+    assert (sampling.temperature, sampling.top_p, sampling.seed) == (0.5, 1, None)
+    loaded = with_defaults({"max_context": None, "threads": np.int32(1)})
+    assert loaded["max_context"] is None and loaded["threads"] == 1
 
 
 def test_draws_differ_in_their_seed_and_nothing_else():

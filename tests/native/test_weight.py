@@ -103,7 +103,8 @@ def changed(index, value):
 
 
 def test_the_uncorrupted_weight_is_accepted():
-    Weight.masked("bitmask", **corrupt())
+    weight = Weight.masked("bitmask", **corrupt())
+    assert (weight.rows, weight.cols) == (corrupt()["rows"], corrupt()["cols"])
 
 
 @pytest.mark.parametrize(

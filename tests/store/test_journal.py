@@ -83,11 +83,13 @@ def test_other_work_starts_anew(tmp_path: Path) -> None:
 def test_one_process_at_a_time_has_it(tmp_path: Path) -> None:
     output = tmp_path / "out.txt"
     asked = threading.Event()
-    entries: list[object] = []
+    refused: list[str] = []
 
     def second() -> None:
-        with Journal(output, KEY, waits=asked.set) as journal:
-            entries.extend(journal.entries)
+        try:
+            Journal(output, KEY, waits=asked.set)
+        except CutworkError as error:
+            refused.append(str(error))
 
     with Journal(output, KEY) as journal:
         other = threading.Thread(target=second)
@@ -96,7 +98,24 @@ def test_one_process_at_a_time_has_it(tmp_path: Path) -> None:
         journal.add("first")
         journal.finish()
     other.join(10)
-    assert entries == [] and output.read_text() == '"first"\n'  # what was finished is not taken up again
+    assert "has been written by another process meanwhile" in refused[0]  # and is not replaced
+    assert output.read_text() == '"first"\n' and [file.name for file in tmp_path.iterdir()] == ["out.txt"]
+
+
+def test_what_another_process_left_unfinished_is_gone_on_with(tmp_path: Path) -> None:
+    asked, entries = threading.Event(), list[object]()
+
+    def second() -> None:
+        with Journal(tmp_path / "out.txt", KEY, waits=asked.set) as journal:
+            entries.extend(journal.entries)
+
+    with Journal(tmp_path / "out.txt", KEY) as journal:
+        other = threading.Thread(target=second)
+        other.start()
+        assert asked.wait(10)
+        journal.add("first")
+    other.join(10)
+    assert entries == ["first"]
 
 
 def test_a_killed_process_leaves_it_to_the_next(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def embed(
     with ExitStack() as stack:
         loaded = stack.enter_context(Model.load(model, **loading))
         loaded.embed([], **options)  # what is wrong with the options is told at once
-        key = [fingerprint(loaded.path), texts, options, loaded.max_context]
+        key = [fingerprint(loaded.path), texts, options, loaded.loaded_with, loaded.max_context]
         journal = stack.enter_context(Journal(output, key, waits=waits_for(console, output))) if output else None
         done: dict[int, str] = dict(journal.entries) if journal else {}
         resumed = len(done)

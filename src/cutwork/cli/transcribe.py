@@ -18,6 +18,9 @@ from cutwork.engine.speech.options import TEMPERATURES, TranscribeOptions
 from cutwork.errors import CutworkError
 from cutwork.progress import progress_bar
 from cutwork.store.atomic import write_atomically
+from cutwork.store.fingerprint import fingerprint, sampled
+from cutwork.store.made_of import MadeOf
+from cutwork.store.resolve import resolve
 
 if TYPE_CHECKING:
     from cutwork.engine.load_options import LoadOptions
@@ -134,6 +137,7 @@ def transcribe(
     if output_dir and twice is not None:
         raise CutworkError(f"two recordings are called {twice}, and so would be their files; transcribe one at a time")
     formats: list[Format] = form or (list(Format) if output_dir else [])
+    from cutwork.engine.load_options import result_key
     from cutwork.engine.model import Model
     from cutwork.engine.processes import ModelProcesses
     from cutwork.engine.speech.formats import FORMATS, as_dict
@@ -144,7 +148,16 @@ def transcribe(
         except OSError as error:
             problem = (error.strerror or "it cannot be made").lower()
             raise CutworkError(f"--output-dir {output_dir} is no directory to write to: {problem}") from None
-    todo = [path for path in audio if overwrite or not output_dir or not _written(output_dir, path, formats)]
+    todo, keys = list(audio), dict[Path, object]()
+    if output_dir:
+        made_of, about = MadeOf(output_dir), [fingerprint(resolve(model)), asdict(options), result_key(loading)]
+        keys = {path: [sampled(path), *about] for path in audio if path.is_file()}
+        if not overwrite:
+            for path, key in keys.items():
+                for name in formats:
+                    what = "recording, model and options"
+                    made_of.refuse_other(path.stem, key, _file(output_dir, path, name), what)
+            todo = [path for path in audio if not _written(output_dir, path, formats)]
     console = Console(stderr=True)
     if len(todo) < len(audio):
         console.print(
@@ -172,6 +185,7 @@ def transcribe(
                 continue
             if output_dir:
                 missing = [name for name in formats if overwrite or not _file(output_dir, path, name).is_file()]
+                made_of.note(path.stem, keys[path])
                 for name in missing:
                     write_atomically(_file(output_dir, path, name), FORMATS[name](transcript))
                 names = f"{output_dir / path.stem}.{{{','.join(missing)}}}"

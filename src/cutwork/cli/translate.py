@@ -96,7 +96,7 @@ def translate(
     with ExitStack() as stack:
         loaded = _load(model, min(workers, len(texts)), loading | {"max_batch": max(max_batch, num_beams or 1)})
         stack.callback(loaded.close)
-        key = [fingerprint(loaded.path), texts, options]
+        key = [fingerprint(loaded.path), texts, options, loaded.loaded_with]
         journal = stack.enter_context(Journal(output, key, waits=waits_for(console, output))) if output else None
         done: dict[int, dict[str, Any]] = dict(journal.entries) if journal else {}
         if done:

@@ -11,7 +11,7 @@ What is made lies in the output directory, as stages that resume (`run/stages.py
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,8 @@ def compress(
     """
     console = console or Console(stderr=True)
     _check(base, goal)
+    if goal.sure:
+        goal = replace(goal, looks=2 * attempts + 1)  # each in one shot and trained, and the best trained after all
     check_apart(base.output, resolve(base.model))
     if not dry_run:
         _check_free(base.output)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 
 Metric = Literal["answers", "tokens"]
 Verdict = Literal["kept", "not told", "broken"]
-_95_PERCENT = 1.96
+_BEYOND = 0.025  # on either side of a 95% interval
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Points (of 100) lost, and the ends of the 95% interval; negative where something was gained."""
+    """Points (of 100) lost, and the ends of the interval; negative where something was gained."""
 
     points: float
     low: float
@@ -42,19 +43,41 @@ class Loss:
         return "not told" if self.low <= budget else "broken"
 
 
-def loss(before: Sequence[float], after: Sequence[float]) -> Loss:
+def loss(before: Sequence[float], after: Sequence[float], looks: int = 1) -> Loss:
     """What was lost from one list of scores from 0 to 1 to another, sample by sample.
 
-    The interval is Agresti and Min's (2005) for paired samples: as if half a sample more had got better, half a one
-    worse and one stayed as it is, so that few samples never look certain.
+    looks: how many such intervals are to hold together (Bonferroni). Of answers that are right or wrong it is Tango's
+    score interval for pairs (1998), which holds where hardly any differ; of others Agresti and Min's (2005): as if half
+    a sample more had got better, half a one worse and one stayed as it is, so that few samples never look certain.
     """
     differences = [b - a for b, a in zip(before, after, strict=True)]
+    z = NormalDist().inv_cdf(1 - _BEYOND / looks)
+    points = 100 * sum(differences) / len(differences)  # in this order: 14 of 200 are 7, not a little more
+    if set(differences) <= {-1.0, 0.0, 1.0}:
+        worse, better = differences.count(1.0), differences.count(-1.0)
+        high = _tango(worse, better, len(differences), z)
+        return Loss(points, -100 * _tango(better, worse, len(differences), z), 100 * high)
     count = len(differences) + 2
     middle = sum(differences) / count
     spread = (sum(d * d for d in differences) + 1) / count - middle**2
-    half = _95_PERCENT * math.sqrt(max(spread, 0) / count)
-    points = 100 * sum(differences) / len(differences)  # in this order: 14 of 200 are 7, not a little more
+    half = z * math.sqrt(max(spread, 0) / count)
     return Loss(points, 100 * (middle - half), 100 * (middle + half))
+
+
+def _tango(worse: int, better: int, count: int, z: float) -> float:
+    """The largest share lost that a score test of that many standard errors does not reject."""
+
+    def rejected(lost: float) -> bool:
+        a, b, c = 2 * count, (2 * count - worse + better) * lost - worse - better, -better * lost * (1 - lost)
+        gained = (math.sqrt(max(b * b - 4 * a * c, 0)) - b) / (2 * a)  # the likeliest share, if so much is lost
+        error = math.sqrt(max(count * (2 * gained + lost * (1 - lost)), 0))
+        return count * lost - (worse - better) > z * error
+
+    low, high = (worse - better) / count, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if rejected(middle) else (middle, high)
+    return high
 
 
 def scores(

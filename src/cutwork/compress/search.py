@@ -29,6 +29,7 @@ class Goal:
     speedup: float | None = None
     nbytes: float | None = None
     sure: bool = False  # of `within`: the interval must keep it too, not only what was measured
+    looks: int = 1  # where sure: how many choices the same samples may judge, for all of which the interval holds
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ def _make(shop: Workshop, choice: Choice, recipe: Recipe, goal: Goal) -> Tried:
     name = f"{choice.speedup:.2f}x"
     folder = f"zeros-{100 * choice.zeros:.0f}-{digest(choice.labels, digits=6)}"
     packed = shop.make(recipe, folder)
-    lost = shop.loss(packed, shop.task.validation)
+    lost = shop.loss(packed, shop.task.validation, goal.looks)
     kept, verdict, nbytes = True, "", None
     if goal.nbytes is not None:
         nbytes = shop.nbytes(packed)

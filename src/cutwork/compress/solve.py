@@ -1,7 +1,8 @@
-"""Which option each part of a model should take: the least error within every budget, exactly.
+"""Which option each part of a model should take: the least error within every budget.
 
 A multiple-choice knapsack: each part takes one of its options, costs and errors add up. Dynamic programming over costs
-in whole units of a small part of the dearest choice; parts and options are few, so one table answers all budgets.
+in whole units of a small part of the dearest choice; parts and options are few, so one table answers all budgets. It is
+exact but for that rounding: a better choice may be missed that comes within half a unit for each part of the budget.
 """
 
 from collections.abc import Sequence

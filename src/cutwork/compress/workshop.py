@@ -129,9 +129,9 @@ class Workshop:
         other = "--metric tokens, or " if self.metric == "answers" else ""
         raise CutworkError(f"the dense model {few if most else none}; give {other}a model that has learned the task")
 
-    def loss(self, packed: Stage, samples: Sequence[Sample]) -> Loss:
-        """What a packed model lost against the dense one on some samples."""
-        return loss(self.scores(self.dense, samples), self.scores(packed, samples))
+    def loss(self, packed: Stage, samples: Sequence[Sample], looks: int = 1) -> Loss:
+        """What a packed model lost against the dense one on some samples; looks: as of `promise.loss`."""
+        return loss(self.scores(self.dense, samples), self.scores(packed, samples), looks)
 
     def scores(self, stage: Stage, samples: Sequence[Sample]) -> list[float]:
         """How well a packed model does at each sample, from 0 to 1; kept once measured."""

@@ -50,6 +50,13 @@ _DEFAULTS: LoadOptions = {
 }
 
 
+def result_key(given: LoadOptions) -> dict[str, object]:
+    """Those of the options, as JSON, that answers depend on: by what else has them, kept answers may be told apart."""
+    names = ("weights", "cache_dtype", "max_context", "max_input", "backend", "draft", "draft_tokens", "adapter")
+    options: dict[str, object] = {**_DEFAULTS, **given}
+    return {name: None if options[name] is None else str(options[name]) for name in names}
+
+
 def with_defaults(given: LoadOptions) -> LoadOptions:
     """All options, those given and the others' defaults. Raises CutworkError for one unknown or out of range."""
     check_options(given, LoadOptions)

@@ -38,7 +38,7 @@ from cutwork.engine.generation_config import (
     usual_sampling,
 )
 from cutwork.engine.guessing import add_draft, add_lookup
-from cutwork.engine.load_options import LOOKUP, LoadOptions, with_defaults
+from cutwork.engine.load_options import LOOKUP, LoadOptions, result_key, with_defaults
 from cutwork.engine.read_model import read_model
 from cutwork.engine.speech.adapter import Audio, open_transcription
 from cutwork.engine.speech.options import options_from
@@ -70,6 +70,7 @@ class Model:
         """See `load`."""
         options = with_defaults(given)
         self.path, self.config = packed.path, packed.config
+        self.loaded_with = result_key(options)  # what answers depend on beside the files
         self.architecture = architecture_of(packed.config)
         module = choose(options["backend"])
         self.threads = options["threads"] = threads_for(module, options["threads"])

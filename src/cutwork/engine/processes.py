@@ -14,7 +14,7 @@ from typing import Any, Self, Unpack
 
 from cutwork.engine.backend import choose, threads_for
 from cutwork.engine.decoding.requests import Generation
-from cutwork.engine.load_options import LoadOptions, with_defaults
+from cutwork.engine.load_options import LoadOptions, result_key, with_defaults
 from cutwork.engine.model import Model
 from cutwork.engine.translation import BATCHES, TranslateOptions, TranslationProgress
 from cutwork.engine.weights.cache_size import usual_budget
@@ -39,6 +39,7 @@ class ModelProcesses:
             self._loading["cache_bytes"] = usual_budget() // count
         self.path, self.count = resolve(path, codes=True), count
         spawn = get_context("spawn")  # a fork of a process with threads may wait for ever
+        self.loaded_with = result_key(checked)
         self._pool = ProcessPoolExecutor(count, spawn, initializer=_begin)
 
     def __enter__(self) -> Self:

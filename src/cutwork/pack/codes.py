@@ -53,10 +53,9 @@ class Codes:
         rows, cols = (int(n) for n in shape.array.reshape(-1))
         if not (0 < cols <= MAX_COLS) or scale.shape[:1] != (rows,) or len(scale.shape) != 2 or words[0] != rows:
             return 0
-        zero_point = self._tensors.get(f"{name}_zero_point")
-        if f"{name}_g_idx" in self._tensors or (zero_point is not None and zero_point.array.any()):
+        if f"{name}_g_idx" in self._tensors or self._bits(name, cols, words[1]) != 4:
             return 0
-        if self._bits(name, cols, words[1]) != 4:
+        if not self._symmetric(name, rows, scale.shape[1]):
             return 0
         groups = scale.shape[1]
         group = runs_of(cols) * RUN_COLS if groups == 1 else self._group_size(cols, groups)
@@ -115,6 +114,16 @@ class Codes:
             bits = self._bits(name, int(shape[1]), self._tensors[f"{name}_packed"].shape[1])
             array = unpack_codes(np.ascontiguousarray(array.T), bits, rows).T
         return array.reshape(array.shape[0], -1).astype(np.float32)
+
+    def _symmetric(self, name: str, rows: int, groups: int) -> bool:
+        """Whether a weight of packed int4 codes has no zero points, or none but zero."""
+        stored = self._tensors.get(f"{name}_zero_point")
+        if stored is None:
+            return True
+        if stored.dtype == "I32" and stored.shape != (-(-rows // 8), groups):
+            return False  # whatever is wrong with it will be told when it is read
+        zero_point = self._zero_point(name, rows)
+        return zero_point is None or not zero_point.any()
 
     def _damaged(self, name: str) -> CutworkError:
         return CutworkError(f"{self._path}: the parts of quantised weight '{name}' do not fit together; get it again")

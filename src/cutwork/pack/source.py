@@ -82,8 +82,8 @@ class SourceCheckpoint:
     @property
     def head(self) -> str | None:
         """The weight that makes logits: the output head, or the embedding that it is tied to."""
-        head = next(self._named(HEAD), None)
-        if head in self.names:
+        rename = self._architecture.plan_name if self._architecture else str
+        if head := next((name for name in self.names if rename(name) == HEAD), None):
             return head
         may_be_tied = self.tied or self.config.get("tie_word_embeddings") is not False  # many leave it to the default
         if self._architecture and self._architecture.decoder and may_be_tied:

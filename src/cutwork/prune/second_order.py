@@ -30,31 +30,31 @@ def damp(hessian: Tensor, damping: float) -> tuple[Tensor, Damping]:
     The damping is multiplied by ten whenever it is not, and the result says so; CutworkError if so many attempts are
     not enough, since any fallback would prune by a different criterion unnoticed.
     """
-    _, applied = _cholesky(hessian, damping, _ATTEMPTS)
+    _, applied = _cholesky(hessian, damping)
     damped = hessian.clone()
     damped.diagonal().add_(applied.added)
     return damped, applied
 
 
-def factorise(hessian: Tensor, damping: float, attempts: int = _ATTEMPTS) -> tuple[Tensor, Damping]:
+def factorise(hessian: Tensor, damping: float) -> tuple[Tensor, Damping]:
     """The upper triangular U with H⁻¹ = UᵀU, float32 [in, in], of a Hessian damped as `damp` does it.
 
     Needs the memory of three Hessians.
     """
-    lower, applied = _cholesky(hessian, damping, attempts)
+    lower, applied = _cholesky(hessian, damping)
     # H = R Rᵀ with R upper triangular is the Cholesky factor seen from the far corner; U = R⁻¹.
     _invert_lower(lower)
     return lower.flip(0, 1), applied
 
 
-def _cholesky(hessian: Tensor, damping: float, attempts: int) -> tuple[Tensor, Damping]:
+def _cholesky(hessian: Tensor, damping: float) -> tuple[Tensor, Damping]:
     """The Cholesky factor of the damped Hessian, both reversed."""
     diagonal = hessian.diagonal()
     if not torch.isfinite(diagonal).all():
         raise CutworkError("calibration gave activations that are not finite; the model is damaged or overflows")
     # A linear that no token reaches has no preference among its inputs: the identity.
     added = damping * (diagonal.mean().item() or 1.0)
-    for attempt in range(1, attempts + 1):
+    for attempt in range(1, _ATTEMPTS + 1):
         reversed_ = hessian.flip(0, 1)
         reversed_.diagonal().add_(added)
         lower, failed = torch.linalg.cholesky_ex(reversed_)

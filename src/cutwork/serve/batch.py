@@ -46,7 +46,8 @@ def run_batch(
     """
     requests = read_requests(source)
     parts = {name: model.path for name, model in models.items()} | dict(adapters or {})
-    key = [requests, {name: fingerprint(path) for name, path in parts.items()}]
+    loaded = {name: model.loaded_with for name, model in models.items()}
+    key = [requests, {name: fingerprint(path) for name, path in parts.items()}, loaded]
     with Journal(output, key, waits=waits) as journal:
         done = {str(answer["custom_id"]) for answer in journal.entries}
         result = {"answered": 0, "failed": 0, "resumed": len(done)}

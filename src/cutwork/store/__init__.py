@@ -14,6 +14,6 @@ output       a directory that appears whole or not at all
 atomic       the same of a file; json_file: JSON objects; partial: how either is told from what killed processes left
 examples     prompts of a model's task, beside it
 lock         one process at a time; system: what files can do on this system
-journal      what unfinished work has done so far
+journal      what unfinished work has done so far; made_of: what finished files were made of
 fingerprint  whether a model or a value is still what it was
 """

@@ -25,14 +25,23 @@ class Journal:
         """`key`, anything JSON can hold, tells one work from another with the same output: its hash is the first line.
 
         Takes up the `entries` of an interrupted call with the same key; those of another are thrown away. `waits` is
-        called if another process has the journal. Raises CutworkError if nothing can be written there.
+        called if another process has the journal. Raises CutworkError if nothing can be written there, or if the other
+        process has written the output meanwhile.
         """
         self.path = _path(output)
         self._output = output
         head = _line(digest(key))
+        before = _written(output)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = _alone(self.path, waits)
+            if _written(output) != before:
+                self._file.close()
+                self.path.unlink(missing_ok=True)  # it was made anew by waiting for it
+                raise CutworkError(
+                    f"{output} has been written by another process meanwhile; give another name, or run the same "
+                    "command again with --overwrite"
+                )
             content = self._file.read()
             self.entries: list[Any] = []
             end = 0
@@ -97,6 +106,15 @@ def refuse_existing(output: Path, overwrite: bool, source: Path | None = None) -
         if journal.stat().st_mtime_ns <= output.stat().st_mtime_ns:
             journal.unlink()
     raise CutworkError(f"{output} exists already; give another name, or --overwrite to replace it")
+
+
+def _written(output: Path) -> tuple[int, int] | None:
+    """What tells one writing of an output from the next; None if it is not there."""
+    try:
+        found = output.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _path(output: Path) -> Path:

@@ -28,13 +28,16 @@ def test_a_sparse_file_pays_if_its_interval_is_within_a_point_of_a_4_bit_one() -
     files = [*FILES, model("cutwork", "int4", 0.0, 0.76, 300)]
     claims = report.pays({"models": files}, "fastest", "most accurate", "own")
     (_, fast, near), (_, accurate, missed), (_, own, slow) = claims
-    assert fast.startswith("cutwork int8, 75% zeros (4:16), 2 seeds: -0.5 [") and near is None
-    assert fast.endswith(" points, 1.65 times as fast as llama.cpp Q4_0, 1 seed")
+    assert fast.startswith("cutwork int8, 75% zeros (4:16): -0.5 [") and near is None
+    assert fast.endswith(" points, 2 seeds of both, 1.65 times as fast as llama.cpp Q4_0")
     assert (accurate, missed) == ("none is that near to llama.cpp Q4_K_M", False)
-    assert own.endswith(" points, 1.10 times as fast as cutwork int4, 1 seed") and slow is False
+    assert own.endswith(" points, 1 seed of both, 1.10 times as fast as cutwork int4") and slow is False
     told = [{**steady, "pattern": "unstructured"}, model("cutwork", "int8", 0.75, 0.70, 700, seed=2), *files[3:]]
     [(_, fast, met)] = report.pays({"models": told}, "fastest")  # the faster one is worse
-    assert "(anywhere), 1 seed: -0.5 [-1.0, -0.1] points, 1.60 times" in fast and met is True
+    assert "(anywhere): -0.5 [-1.0, -0.1] points, 1 seed of both, 1.60 times" in fast and met is True
+    of_one_seed = [{**file, "seed": 1} if file["weights"] == "Q4_0" else file for file in FILES]
+    [(_, fast, _)] = report.pays({"models": of_one_seed}, "fastest")
+    assert "(4:16): +0.0 [+0.0, +0.0] points, 1 seed of both" in fast
 
 
 def test_what_was_announced_is_met_or_missed() -> None:

@@ -23,6 +23,7 @@ _SCALARS = {0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4"
 _STRING, _ARRAY = 8, 9
 _MOST_DIMENSIONS, _LONGEST = 4, 1 << 40  # of a tensor, and its elements
 Q4_0, Q4_0_GROUP = "Q4_0", 32  # the type whose codes the engine's kernels read, and its columns per scale
+_LONGEST_LIST = 1 << 22  # entries of the metadata, of which a vocabulary has a quarter of a million
 _CHUNK = 1 << 22  # elements that are dequantised at a time
 
 
@@ -150,11 +151,11 @@ class GgufFile:
             raise self._damaged(f"a value has type {kind}")
         kind = self._number("<u4")
         if kind == _STRING:
-            return [self._string() for _ in range(self._count(8))]
+            return [self._string() for _ in range(self._listed(8))]
         if kind not in _SCALARS:
             raise self._damaged(f"a list has type {kind}")
         item = np.dtype(_SCALARS[kind])
-        return self._take(self._count(item.itemsize) * item.itemsize, lambda data: np.frombuffer(data, item).tolist())
+        return self._take(self._listed(item.itemsize) * item.itemsize, lambda data: np.frombuffer(data, item).tolist())
 
     def _string(self) -> str:
         return str(self._take(self._count(1), bytes), "utf-8")
@@ -165,6 +166,15 @@ class GgufFile:
         if count * least > self._size - self._at:
             raise self._damaged(f"it announces {count} things where {self._size - self._at} bytes are left")
         return int(count)
+
+    def _listed(self, least: int) -> int:
+        """A number of entries of a list, which as Python's objects take several times as many bytes."""
+        count = self._count(least)
+        if count > _LONGEST_LIST:
+            raise self._damaged(
+                f"a list has {count} entries, more than the {_LONGEST_LIST} that any vocabulary may have"
+            )
+        return count
 
     def _number(self, kind: str) -> Any:
         item = np.dtype(kind)
