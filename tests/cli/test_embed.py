@@ -85,6 +85,8 @@ def test_it_goes_on_where_it_was_interrupted(cutwork: Any, directory: Path, tmp_
         ("\n", (), "holds no texts"),
         ('"a"\n', ("-o", "out.bin"), "must end in .npy or .jsonl"),
         ('"a"\n', ("--pooling", "middle"), "pooling must be"),
+        ('"a"\n', ("--overwrite",), "--overwrite is for --output alone"),
+        ('"a"\n', ("--prompt", "a", "--prompt-name", "query"), "give either --prompt or --prompt-name"),
         ('"a"\n', ("--dimensions", 49), "dimensions must be from 1 to 48"),
         ('"a"\n', ("--prompt-name", "passage"), "no prompt 'passage'; it has query"),
     ],

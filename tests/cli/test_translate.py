@@ -55,13 +55,19 @@ def test_it_goes_on_where_it_was_interrupted(cutwork: Any, t5: Path, tmp_path: P
     output.unlink()
     with Journal(output, key) as journal:
         journal.add([1, {"translation": "stale", "finish_reason": "stop"}])
-    status, _, err = cutwork(*arguments, "--length-penalty", 2)
+    status, _, err = cutwork(*arguments, "--no-repeat-ngram-size", 3)
     assert status == 0 and "already" not in err and "stale" not in output.read_text()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(("text", "--file", "x"), "not both"), (("--file", "nowhere.txt"), "cannot read texts"), (("",), "all is empty")],
+    [
+        (("text", "--file", "x"), "not both"),
+        (("--file", "nowhere.txt"), "cannot read texts"),
+        (("",), "all is empty"),
+        (("text", "--overwrite"), "--overwrite is for --output alone"),
+        (("text", "--num-beams", 1, "--length-penalty", 2), "--length-penalty is for beam search"),
+    ],
 )
 def test_bad_input_is_one_sentence(cutwork: Any, t5: Path, arguments: tuple, message: str) -> None:  # noqa: F811
     status, _, err = cutwork("translate", t5, *arguments)

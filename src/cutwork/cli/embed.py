@@ -74,6 +74,10 @@ def embed(
         raise CutworkError(f"{output} must end in .npy or .jsonl, which says what is written")
     if output:
         refuse_existing(output, overwrite, file)
+    elif overwrite:
+        raise CutworkError("--overwrite is for --output alone; give that, too, or leave it out")
+    if prompt is not None and prompt_name is not None:
+        raise CutworkError("give either --prompt or --prompt-name, not both")
     texts, ids = read_texts(file, field)
     from cutwork.engine.model import Model
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cutwork.recipe import TaskSettings
     from cutwork.tasks.task import Task
 
-_WINDOW = 1024
+_WINDOW, _ANSWER = 1024, 256  # tokens
 
 
 @loads_model(batches=True)
@@ -61,8 +61,10 @@ def evaluate(
             "\\[default: 0, or the recipe's]"
         ),
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens per answer.")] = 256,
-    num_beams: Annotated[int, typer.Option(min=1, max=64, help="Hypotheses kept at a time; 1: greedy.")] = 1,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per answer.  \\[default: 256]")] = None,
+    num_beams: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Hypotheses kept at a time; 1: greedy.  \\[default: 1]")
+    ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=2, help="Measure only the text's first tokens.")] = None,
     window: Annotated[
         int | None,
@@ -99,6 +101,8 @@ def evaluate(
         ("--samples", samples, "--task or --recipe", task or recipe),
         ("--seed", seed, "--task or --recipe", task or recipe),
         ("--task-option", task_option, "--task", task),
+        ("--max-new-tokens", max_new_tokens, "--task or --recipe", task or recipe),
+        ("--num-beams", num_beams, "--task or --recipe", task or recipe),
         ("--max-tokens", max_tokens, "--text", text),
         ("--window", window, "--text", text),
     ):
@@ -113,17 +117,20 @@ def evaluate(
         data = _of_recipe(settings, samples, seed, console) if recipe else load_task(settings)
         check_measurable(data)
         loading |= {"max_input": room_for_inputs(resolve(model, codes=True), data.test)}
-    loading |= {"max_batch": together(num_beams)}
+    beams = num_beams or 1
+    loading |= {"max_batch": together(beams)}
     results: dict[str, Any] = {"model": model}
     with Model.load(model, **with_adapter(loading, adapter)) as loaded:
         loaded.check_writes()
+        if content is not None and loaded.encoder:
+            raise CutworkError("--text is for models without an encoder, whose next token it asks for; give --task")
         found = {}
         if tasks:  # first, as what some of them need is known only now
             from cutwork.measure.harness import lm_eval as ask
 
             found = ask(loaded, tasks, limit=limit, fewshot=num_fewshot, chat=chat_template, console=console)
         if settings and data:
-            score = accuracy(loaded, data, max_new_tokens=max_new_tokens, num_beams=num_beams, console=console)
+            score = accuracy(loaded, data, max_new_tokens=max_new_tokens or _ANSWER, num_beams=beams, console=console)
             results |= {
                 "task": settings.name,
                 "accuracy": score.accuracy,

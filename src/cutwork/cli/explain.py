@@ -52,14 +52,15 @@ def explain(
     Example: [bold]cutwork explain out/smollm2-gsm/packed/sparse-int8 --tokens 1 --threads 2[/bold]
     """
     from cutwork.engine.backend import native
-    from cutwork.engine.explain import profile_encoder, profile_step
+    from cutwork.engine.explain import check_length, profile_encoder, profile_step
     from cutwork.engine.model import Model
     from cutwork.engine.weights.costs import cache_path, have_measured, measure_costs
     from cutwork.machine import cpu_name
-    from cutwork.store.resolve import resolve
 
     if measure or not have_measured():
-        resolve(model, codes=True)  # a wrong path is told before anything is measured
+        with Model.load(model, **(loading | {"max_batch": batch})) as loaded:
+            if not encoder:  # what is wrong is told before anything is measured
+                check_length(loaded, tokens, context_tokens)
         typer.echo(f"measuring this machine's kernels, some seconds; kept in {cache_path()}", err=True)
         measure_costs()
     with Model.load(model, **(loading | {"max_batch": batch})) as loaded:

@@ -40,7 +40,7 @@ def generate(
     repetition_penalty: RepetitionPenalty = None,
     seed: Seed = None,
     num_return_sequences: Annotated[int, typer.Option(min=1, help="Answers per prompt.")] = 1,
-    num_beams: Annotated[int, typer.Option(min=1, help="Above 1: beam search.")] = 1,
+    num_beams: Annotated[int, typer.Option(min=1, max=64, help="Above 1: beam search.")] = 1,
     length_penalty: Annotated[
         float | None, typer.Option(help="Beam search: above 0 favours long answers; default: as the model says, or 1.")
     ] = None,
@@ -80,6 +80,16 @@ def generate(
     """
     from cutwork.engine.model import Model
 
+    if num_beams == 1:
+        for option, value in (
+            ("--length-penalty", length_penalty),
+            ("--early-stopping", early_stopping),
+            ("--diversity-penalty", diversity_penalty or None),
+        ):
+            if value is not None:
+                raise CutworkError(f"{option} is for beam search; give --num-beams above 1, too, or leave it out")
+    if min_new_tokens is not None and min_new_tokens > max_new_tokens:
+        raise CutworkError(f"--min-new-tokens {min_new_tokens} is more than --max-new-tokens {max_new_tokens}")
     endings: dict[str, bool | Literal["never"]] = {"false": False, "true": True, "never": "never"}
     prompts = _prompts(prompt, file)
     options: GenerateOptions = {

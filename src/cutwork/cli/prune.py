@@ -111,6 +111,8 @@ def prune(
         raise CutworkError(f"--activation-memory: input should be a finite number (got {activation_memory})")
     # Of many, as `run` does it: the first rows of a file may be all of one kind.
     samples: tuple[Sample, ...] = ()
+    if task and not settings.needs_samples:
+        raise CutworkError(f"{method} looks at no data; leave out --task, or choose another --method")
     if settings.needs_samples:
         samples = training_task(task, recipe, None, seed, least=calibration_samples, options=task_option).train
     most, long = lengths(recipe, max_length, long)

@@ -122,6 +122,8 @@ def quantize(
     # Of a recipe all that it trains on.
     wanted = min(steps * training.batch_size, _MOST_SAMPLES) if method == "qat" and not recipe else None
     samples: tuple[Sample, ...] = ()
+    if task and not settings.needs_samples:
+        raise CutworkError(f"{method} looks at no data; leave out --task, or choose another --method")
     if settings.needs_samples:
         samples = training_task(task, recipe, wanted, seed, least=calibration_samples, options=task_option).train
     most, long = lengths(recipe, max_length, long)

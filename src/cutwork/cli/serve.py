@@ -1,5 +1,6 @@
 """`cutwork serve`: models behind OpenAI's HTTP routes."""
 
+import errno
 import ipaddress
 import os
 import socket
@@ -100,13 +101,15 @@ def serve(
     from cutwork.serve.log import log_as_json
     from cutwork.serve.served_models import Source
 
+    paths: dict[str, str] = {}
+    for name, path in map(named_model, models):
+        if name in paths:
+            raise CutworkError(f"two models are called {name}; tell them apart with NAME=MODEL")
+        paths[name] = path
     opened = _bind(host, port)
     log_as_json()
     named: dict[str, Source] = {}
-    for given in models:
-        name, path = named_model(given)
-        if name in named:
-            raise CutworkError(f"two models are called {name}; tell them apart with NAME=MODEL")
+    for name, path in paths.items():
         load = partial(Model.load, path, **(with_draft(loading, path) | {"max_batch": max_batch, "adapters": adapters}))
         named[name] = load if max_loaded or idle_timeout else load()
     files = _raise_file_limit()
@@ -187,5 +190,6 @@ def _bind(host: str, port: int) -> socket.socket:
         opened.bind(address)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise CutworkError(f"cannot listen on {host} port {port}: {reason}; try another --port") from None
+        other = "--host" if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL else "--port"
+        raise CutworkError(f"cannot listen on {host} port {port}: {reason}; try another {other}") from None
     return opened

@@ -36,12 +36,17 @@ TaskOptionsOption = Annotated[
 ]
 RecipeOption = Annotated[Path | None, typer.Option("--recipe", help="Take the task and its options from this recipe.")]
 MaxLength = Annotated[
-    int | None, typer.Option(min=2, help="Tokens per sample at most; see --long. Default: the recipe's, or 512.")
+    int | None,
+    typer.Option(
+        min=2, help="Tokens per sample at most; see --long. Default: the recipe's, or 512.", show_default=False
+    ),
 ]
 LongOption = Annotated[
     Long | None,
     typer.Option(
-        "--long", help="What becomes of longer samples; drop and cut are counted. Default: the recipe's, drop."
+        "--long",
+        help="What becomes of longer samples; drop and cut are counted. Default: the recipe's, drop.",
+        show_default=False,
     ),
 ]
 

@@ -83,6 +83,10 @@ def translate(
     texts = _texts(text, file)
     if output:
         refuse_existing(output, overwrite, file)
+    elif overwrite:
+        raise CutworkError("--overwrite is for --output alone; give that, too, or leave it out")
+    if num_beams == 1 and length_penalty is not None:
+        raise CutworkError("--length-penalty is for beam search; give --num-beams above 1, or leave it out")
     options: TranslateOptions = {"prefix": prefix, "source": source, "target": target}
     if num_beams is not None:
         options["num_beams"] = num_beams

@@ -38,6 +38,12 @@ class StepProfile:
         return sum(op.seconds for op in self.ops)
 
 
+def check_length(model: Model, tokens: int, context: int) -> None:
+    """Raise CutworkError if that many tokens after others exceed the context of a model that writes."""
+    if model.states is None and context + tokens > model.max_context:
+        raise CutworkError(f"{context} + {tokens} tokens exceed the context of {model.max_context}; profile fewer")
+
+
 def profile_step(
     model: Model, *, sequences: int = 1, tokens: int = 1, context: int = 16, repeats: int = 20, input_tokens: int = 64
 ) -> StepProfile:
@@ -49,9 +55,8 @@ def profile_step(
     """
     if model.states is not None:
         return _profile_reading(model, model.states, tokens, repeats)
+    check_length(model, tokens, context)
     total = context + tokens
-    if total > model.max_context:
-        raise CutworkError(f"{context} + {tokens} tokens exceed the context of {model.max_context}; profile fewer")
     random = np.random.default_rng(0)
     ids = random.integers(0, model.plan.vocabulary, total).astype(np.int32)
     scheduler, executor = model.session.scheduler, model.executor

@@ -162,7 +162,8 @@ def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 try:
                     row = json.loads(line)
                 except (ValueError, RecursionError) as error:
-                    raise CutworkError(f"{path}, line {number} is not JSON: {error}") from None
+                    found = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+                    raise CutworkError(f"{path}, line {number} is not JSON: {found}") from None
                 if not isinstance(row, dict):
                     raise CutworkError(f"{path}, line {number}: expected a JSON object")
                 yield row

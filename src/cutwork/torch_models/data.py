@@ -56,7 +56,8 @@ class Examples(Sequence[Example]):
             if self.unheard == len(samples):
                 what = f"is longer than the {HEARD_SECONDS} seconds that the model hears; {_SPLIT}"
             elif not self.empty and not self.unheard:
-                what = f"has more than {self._told} tokens; {self._advice} cut"
+                advice = f"{self._advice} cut" if long == "drop" else "nothing of any answer is within them; allow more"
+                what = f"has more than {self._told} tokens; {advice}"
             raise CutworkError(f"every sample {what}")
         # Of what varies: a spectrogram's length does not.
         texts = (len(sample.answer) for sample in self._samples)

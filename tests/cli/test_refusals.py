@@ -1,0 +1,37 @@
+"""What would have no effect is refused, before anything takes time."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.test_commands import checkpoint, cutwork, packed  # noqa: F401 (fixtures)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("generate", "{}", "hi", "--length-penalty", 2), "--length-penalty is for beam search"),
+        (("generate", "{}", "hi", "-n", 5, "--min-new-tokens", 10), "--min-new-tokens 10 is more than"),
+        (("eval", "{}", "--text", __file__, "--num-beams", 2), "--num-beams is for --task or --recipe alone"),
+        (("eval", "{}", "--text", __file__, "--max-new-tokens", 2), "--max-new-tokens is for --task or --recipe alone"),
+        (("explain", "{}", "--after", 5000), "5000 + 1 tokens exceed the context"),
+        (("serve", "a={}", "a={}"), "two models are called a"),
+        (("serve", "{}", "--host", "999.1.1.1"), "try another --host"),
+        (("tune", "{}", "out", "--task", "gsm8k", "--teacher-device", "cpu"), "--teacher-device is for --teacher"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(
+    cutwork: Any,  # noqa: F811
+    packed: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple,
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("cutwork.engine.weights.costs.have_measured", lambda: False)
+    monkeypatch.setattr("cutwork.engine.weights.costs.measure_costs", lambda: pytest.fail("measured before it looked"))
+    status, _, err = cutwork(*(str(argument).format(packed) for argument in arguments))
+    assert status == 1 and said in " ".join(err.split())
+    assert not list(tmp_path.iterdir())
