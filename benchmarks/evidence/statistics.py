@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm, t
 
 from cutwork.measure.interval import wilson
 
@@ -21,11 +22,13 @@ def paired_bootstrap(
 
     `ours` and `theirs`: [seeds, questions], right or wrong or a score, the same questions and seeds in the same order.
     Each draw takes seeds and questions with replacement (a hierarchical bootstrap, the pairs kept together),
-    with `seed_weights`.
+    with `seed_weights`. What a few seeds say of how far seeds lie apart is itself uncertain: the interval is wider than
+    the draws are by as much as Student's t is than a normal distribution, with Satterthwaite's degrees of freedom.
     """
-    drawn = _differences(ours, theirs, draws, seed)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return float(ours.mean() - theirs.mean()), float(low), float(high)
+    drawn, freedom = _differences(ours, theirs, draws, seed)
+    mean, wider = float(ours.mean() - theirs.mean()), t.ppf(0.975, freedom) / norm.ppf(0.975)
+    low, high = mean + wider * (np.quantile(drawn, [0.025, 0.975]) - mean)
+    return mean, float(low), float(high)
 
 
 def seed_pairs(ours: Iterable[Mapping[str, Any]], theirs: Iterable[Mapping[str, Any]]) -> Pairs:
@@ -65,19 +68,26 @@ def mcnemar(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> float:
 
 
 def bootstrap_p(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], *, draws: int = DRAWS, seed: int = 0) -> float:
-    """Two-sided p that goes with `paired_bootstrap`: twice the share of draws on the other side of zero."""
-    drawn = _differences(ours, theirs, draws, seed)
-    low, high = float((drawn <= 0).mean()), float((drawn >= 0).mean())
-    return min(1.0, 2 * max(min(low, high), 1 / draws))
+    """Two-sided p that goes with `paired_bootstrap`: of the mean over the draws' standard deviation, by Student's t."""
+    drawn, freedom = _differences(ours, theirs, draws, seed)
+    mean, error = float(ours.mean() - theirs.mean()), float(drawn.std())
+    return 1.0 if mean == 0 else 2 * float(t.sf(abs(mean) / error, freedom)) if error else 0.0
 
 
-def _differences(ours: NDArray[Any], theirs: NDArray[Any], draws: int, seed: int) -> NDArray[np.float64]:
+def _differences(ours: NDArray[Any], theirs: NDArray[Any], draws: int, seed: int) -> tuple[NDArray[np.float64], float]:
+    """Differences as they are drawn, and the degrees of freedom of their spread."""
     if ours.shape != theirs.shape or ours.ndim != 2:
         raise ValueError(f"expected two arrays [seeds, questions] of one shape, not {ours.shape} and {theirs.shape}")
     difference = ours.astype(np.float64) - theirs.astype(np.float64)
     by_question, by_seed = _weights(*difference.shape, draws, seed)
     drawn: NDArray[np.float64] = ((by_question @ difference.T) * by_seed).sum(1)
-    return drawn
+    seeds, questions = difference.shape
+    parts = [(difference.mean(0).var() / max(1, questions - 1), max(1, questions - 1))]
+    if seeds > 1:
+        parts.append((difference.mean(1).var() / (seeds - 1), seeds - 1))
+    whole = sum(part for part, _ in parts)
+    freedom = whole**2 / sum(part**2 / each for part, each in parts) if whole else 1.0
+    return drawn, float(freedom)
 
 
 @lru_cache(2)  # which take longer to draw than to use
