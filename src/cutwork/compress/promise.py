@@ -53,7 +53,7 @@ def loss(before: Sequence[float], after: Sequence[float], looks: int = 1) -> Los
     differences = [b - a for b, a in zip(before, after, strict=True)]
     z = NormalDist().inv_cdf(1 - _BEYOND / looks)
     points = 100 * sum(differences) / len(differences)  # in this order: 14 of 200 are 7, not a little more
-    if set(differences) <= {-1.0, 0.0, 1.0}:
+    if {*before, *after} <= {0.0, 1.0}:
         worse, better = differences.count(1.0), differences.count(-1.0)
         high = _tango(worse, better, len(differences), z)
         return Loss(points, -100 * _tango(better, worse, len(differences), z), 100 * high)
