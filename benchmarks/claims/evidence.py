@@ -144,6 +144,8 @@ def on_gsm8k() -> str:
     rows = groups[sparse, "int8"]
     mean, low, high = gsm8k.difference(groups, (sparse, "int8"), (gsm8k.DENSE, "int8"))
     seeds = len({row["seed"] for row in rows})
+    both_losses = gsm8k.Wanted("CE+SquareHead", 0.75, "unstructured", 0).name
+    more = gsm8k.difference(groups, (both_losses, "int8"), (sparse, "int8"))
     times = rows[0]["rate"] / groups[gsm8k.DENSE, "int8"][0]["rate"]
 
     def share(model: str, encoding: str) -> str:
@@ -155,7 +157,8 @@ def on_gsm8k() -> str:
     return line(f"""
         **On GSM8K** ({rows[0]["samples"]:,} problems, seeds: {seeds}, announced beforehand) zeros cost much:
         Qwen2.5-Coder-0.5B with 75% of them anywhere, fine-tuned for {rows[0]["steps"]} steps of
-        {result["tune"]["batch_size"]} problems, half an epoch, answers {both(sparse)}, in one shot
+        {result["tune"]["batch_size"]} problems, half an epoch, answers {both(sparse)}, with SquareHead in about the
+        same time {both(both_losses)} ({more[0]:+.1f} points, {more[1]:+.1f} to {more[2]:+.1f}, in int8), in one shot
         {share("75% zeros, anywhere, one shot", "int8")}, the dense model trained on for as long, at
         {1 / times:.1f} of that rate, {both(gsm8k.DENSE)} ({mean:+.1f} points, {low:+.1f} to {high:+.1f}, both in int8),
         the teacher that both began with
