@@ -193,6 +193,24 @@ def test_packed_codes_become_the_values_they_stand_for(
     assert all((again.weights[n].values == model.weights[n].values).all() for n in model.weights)
 
 
+@pytest.mark.parametrize(("words", "dtype", "point"), [(0, "f32", -8), (-0x77777778, "i4", 0)])
+def test_zero_points_count_as_they_are_unpacked(tmp_path: Path, words: int, dtype: str, point: int) -> None:
+    """Packed, the points -8 are words of zero, and points of zero are none."""
+    layout = {"num_bits": 4, "strategy": "group", "group_size": 64, "symmetric": False}
+    source, _ = quantized(tmp_path / "source", "pack-quantized", torch.float32, **layout)
+    tensors: dict[str, Tensor] = dict(open_tensors(source))
+    for name in NAMES:
+        stored = tensors[f"{name}.weight_zero_point"]
+        assert stored.dtype == "I32"
+        tensors[f"{name}.weight_zero_point"] = Tensor("I32", np.full_like(stored.array, words))
+    model = pack_in_memory(write_checkpoint(tmp_path / "moved", tensors, read_config(source)))
+    for name in NAMES:
+        weight = model.weights[f"{name}.weight"]
+        assert weight.dtype == dtype
+        if point:
+            assert decode(weight).min() == 0  # no code lies below -8
+
+
 @pytest.mark.parametrize("weights", [{"strategy": "group", "group_size": 64}, {"symmetric": False}])
 def test_int8_that_the_kernels_cannot_scale_becomes_floats(tmp_path: Path, weights: dict[str, Any]) -> None:
     source, expected = quantized(tmp_path / "source", "int-quantized", torch.float32, **weights)

@@ -244,7 +244,7 @@ with Model.load({str(path)!r}, threads=1) as model:
     assert done.stdout == "3\n", done.stderr
 
 
-def test_what_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.gguf"
     whole = small(path).read_bytes()
 
@@ -261,6 +261,9 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
     fails("does not fit; it may have been cut off", whole[:-100])
     fails("is damaged: it ", whole[:200])
     fails("announces 1152921504606846976 things", whole[:8] + struct.pack("<Q", 1 << 60) + whole[16:])
+    monkeypatch.setattr("cutwork.store.gguf.file._LONGEST_LIST", 10)
+    fails("more than the 10 that any vocabulary may have", whole)
+    monkeypatch.undo()
     fails("architecture 'llamb'", whole.replace(b"llama", b"llamb"))
     fails("'blk.0.ffn_xp.weight', which no llama has", whole.replace(b"blk.0.ffn_up.", b"blk.0.ffn_xp."))
     fails("splits text as 'gpt-x'", whole.replace(b"gpt-2", b"gpt-x"))
