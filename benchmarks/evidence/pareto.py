@@ -165,17 +165,27 @@ def start(model: dict[str, Any], threads: int) -> Worker:
     return Worker(python_of(environment), WORKERS / script, spec, log, _HUGE)
 
 
-def ask(worker: Worker, task: Task, tokenizer: Any, most: int) -> dict[str, Any]:
-    """A peer's greedy answers to all questions."""
+def ask(model: dict[str, Any], task: Task, tokenizer: Any, most: int, kept: Measurements, key: Any) -> dict[str, Any]:
+    """A peer's greedy answers to all questions; those that an interrupted call had are kept."""
     prompts = [
         tokenizer(render_prompt(tokenizer, sample), add_special_tokens=False)["input_ids"] for sample in task.test
     ]
-    replies = []
-    for start in range(0, len(prompts), _TOGETHER):
-        asked = {"answer": prompts[start : start + _TOGETHER], "most": most, "end": tokenizer.eos_token_id}
-        for answer in worker.ask(asked)["tokens"]:
-            ended = answer[:-1] if answer[-1] == tokenizer.eos_token_id else answer
-            replies.append(tokenizer.decode(ended, skip_special_tokens=True))
+    replies, workers = [], list[Worker]()
+
+    def some(first: int) -> dict[str, Any]:
+        if not workers:
+            workers.append(start(model, 2))
+        asked = {"answer": prompts[first : first + _TOGETHER], "most": most, "end": tokenizer.eos_token_id}
+        return {"tokens": workers[0].ask(asked)["tokens"]}
+
+    try:
+        for first in range(0, len(prompts), _TOGETHER):
+            for answer in kept.get([*key, first], partial(some, first))["tokens"]:
+                ended = answer[:-1] if answer[-1] == tokenizer.eos_token_id else answer
+                replies.append(tokenizer.decode(ended, skip_special_tokens=True))
+    finally:
+        for worker in workers:
+            worker.kill()
     right = np.array([is_right(reply, sample.answer) for reply, sample in zip(replies, task.test, strict=True)])
     return {"right": int(right.sum()), "samples": len(right), "answers": packed(right), "replies": replies}
 
@@ -269,7 +279,7 @@ def main() -> None:
     parser.add_argument("design", nargs="?", choices=list(PARETOS), default="short")
     parser.add_argument("--output", type=Path, help="of the experiment; default: the recipe's")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--speed-alone", action="store_true", help="time the peers' files, and ask them nothing")
+    parser.add_argument("--speed-alone", action="store_true", help="time the peers' files, and ask them nothing new")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--ik", type=Path, metavar="FOLDER", help="ik_llama.cpp, built for this processor")
     parser.add_argument("--data", help="of gsm8k: a directory with test.jsonl, where the Hub is out of reach")
@@ -287,20 +297,14 @@ def main() -> None:
         file = Path(model["file"])
         parts = [file] if file.is_file() else [part for part in sorted(file.rglob("*")) if part.suffix in _WEIGHTS]
         model["bytes"] = sum(part.stat().st_size for part in parts)
-        if "right" in model or options.speed_alone:
+        if "right" in model:
             continue
-
-        def answers(model: dict[str, Any] = model) -> dict[str, Any]:
-            worker = start(model, 2)
-            try:
-                return ask(worker, task, tokenizer, recipe.compare.max_new_tokens)
-            finally:
-                worker.kill()
-
         with parts[0].open("rb") as opened:
             contents = hashlib.file_digest(opened, "sha256").hexdigest()
         key = [contents, sample_digest(task.test), recipe.compare.max_new_tokens, model["engine"]]
-        row = kept.get(key, answers)
+        if options.speed_alone and not kept.has(key):
+            continue
+        row = kept.get(key, partial(ask, model, task, tokenizer, recipe.compare.max_new_tokens, kept, key))
         model |= {name: value for name, value in row.items() if name != "replies"}
         console.print(
             f"{model['engine']} {model['weights']}: {row['right'] / row['samples']:.1%} right", highlight=False

@@ -24,20 +24,25 @@ def plot(groups: Sequence[tuple[str, Group]], threads: int, file: Path) -> None:
     """Accuracy against tokens/s of one stream, the area of a point its bytes; bars are 95% intervals."""
     figure = figures.new_figure(8.0, 5.0)
     ax = figure.subplots()
-    points = []
+    points, seen = [], set()
     for name, group in groups:
-        if "right" not in group[0]:
+        x = speed(group, f"decode, {threads} threads")
+        if "right" not in group[0]:  # how fast it is can be told
+            ax.axvline(x, color=figures.PEER, linewidth=0.8, linestyle=":")
+            label = {"rotation": 90, "fontsize": 6.5, "color": figures.PEER, "ha": "right", "va": "bottom"}
+            ax.text(x, 0.01, f"{name} (not asked)", transform=ax.get_xaxis_transform(), **label)
             continue
         mean, low, high = (100 * value for value in right_share(group))
-        x = speed(group, f"decode, {threads} threads")
         ours = "zeros, ours" if group[0]["zeros"] else "dense, ours"
-        colour = _KINDS[ours if group[0]["engine"] == "cutwork" else "others"]
+        kind = ours if group[0]["engine"] == "cutwork" else "others"
+        seen.add(kind)
+        colour = _KINDS[kind]
         ax.errorbar(x, mean, [[mean - low], [high - mean]], color=colour, linewidth=0.8, alpha=0.6)
         ax.scatter(x, mean, s=group[0]["bytes"] / 1e6 / 2, color=colour)
         points.append((x, mean, name.removeprefix("cutwork "), colour))
     one = any(len(group) > 1 and group[0]["engine"] == "cutwork" for _, group in groups)
-    for kind, colour in _KINDS.items():
-        ax.scatter([], [], color=colour, label=f"{kind}, of one seed" if one and kind == "others" else kind)
+    for kind in (kind for kind in _KINDS if kind in seen):
+        ax.scatter([], [], color=_KINDS[kind], label=f"{kind}, of one seed" if one and kind == "others" else kind)
     ax.legend(frameon=False, loc="best", fontsize=8)
     ax.set(
         xlabel=f"tokens/s of one stream, {threads} thread{'s' * (threads > 1)} (area of a point: size of the file)",

@@ -197,7 +197,14 @@ class Measurements:
 
     def get(self, key: object, measure_it: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The kept result for a key, or a new one."""
-        file = self.directory / f"{digest(key, digits=24)}.json"
+        file = self._file(key)
         if not file.is_file():
             write_json(file, measure_it())
         return read_json(file)
+
+    def has(self, key: object) -> bool:
+        """Whether there is a result for a key."""
+        return self._file(key).is_file()
+
+    def _file(self, key: object) -> Path:
+        return self.directory / f"{digest(key, digits=24)}.json"

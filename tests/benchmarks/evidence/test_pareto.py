@@ -1,9 +1,13 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from benchmarks.evidence import pareto
+from cutwork.measure.compare import Measurements
+from cutwork.tasks.task import Sample
 from tests.benchmarks.evidence.made import FILES, model
 
 
@@ -41,3 +45,39 @@ def test_ik_llama_cpp_runs_the_4_bit_files_and_may_be_the_fastest(
     assert pareto.rival({"models": [*their, ours]}, "fastest") == "ik_llama.cpp Q4_0"
     named = [{**FILES[1], "pattern": "unstructured", "loss": "CE"}]
     assert [name for name, _ in pareto.names(named)] == ["cutwork int8, 75% zeros (anywhere, CE)"]
+
+
+def test_what_a_peer_has_answered_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[int]] = []
+
+    class Peer:
+        def ask(self, what: dict[str, Any]) -> dict[str, Any]:
+            if len(asked) == 2 and not (tmp_path / "again").exists():
+                raise KeyboardInterrupt
+            asked.append([prompt for [prompt] in what["answer"]])
+            return {"tokens": [[prompt, 0] if prompt else [prompt + 9] for [prompt] in what["answer"]]}
+
+        def kill(self) -> None:
+            pass
+
+    class Numbers:
+        eos_token_id = 0
+
+        def __call__(self, prompt: str, **_: Any) -> dict[str, Any]:
+            return {"input_ids": [int(prompt)]}
+
+        def decode(self, tokens: list[int], **_: Any) -> str:
+            return "".join(map(str, tokens))
+
+    monkeypatch.setattr(pareto, "start", lambda *_: Peer())
+    monkeypatch.setattr(pareto, "render_prompt", lambda _, sample: sample.prompt)
+    monkeypatch.setattr(pareto, "_TOGETHER", 2)
+    task = SimpleNamespace(test=[Sample(str(i), str(i)) for i in range(5)])
+    kept, key = Measurements(tmp_path), ["file"]
+    arguments: Any = ({}, task, Numbers(), 4, kept, key)
+    with pytest.raises(KeyboardInterrupt):
+        pareto.ask(*arguments)
+    (tmp_path / "again").touch()
+    found = pareto.ask(*arguments)
+    assert asked == [[0, 1], [2, 3], [4]]
+    assert found["replies"] == ["9", "1", "2", "3", "4"] and found["right"] == 4
