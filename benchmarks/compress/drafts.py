@@ -1,14 +1,14 @@
 """How often a model's own draft, pruned and quantised, guesses what the model says next.
 
     python -m benchmarks.compress.drafts                                # SmolLM2-135M; may be interrupted
-    python -m benchmarks.compress.drafts --model out/qwen --drafts "alps 4:16" "alps 8:16 trained"
+    python -m benchmarks.compress.drafts --model out/qwen --name drafts_qwen --drafts "alps 4:16" "alps 8:16 trained"
 
 A draft is not trained, or, after pruning, for some minutes to be like the model (KL and SquareHead) on text of its own.
 
 The model answers prompts greedily; each draft reads the answers, and where its likeliest next token is the model's, it
 would have been accepted. That needs no timing, so a busy machine does not matter. `accepted` is the share of all
 tokens; `per step` how many tokens a step of the model gives with so many guessed, whatever they cost, counted on the
-answers. Leaves drafts.json in results/. What it brings in speed is measured by benchmarks.engine.speculative.
+answers. Leaves NAME.json in results/. What it brings in speed is measured by benchmarks.engine.speculative.
 """
 
 import argparse
@@ -61,7 +61,7 @@ TUNE = TuneSettings.model_validate(
         "learning_rate": 4e-4,
         "warmup_steps": 10,
         "batch_size": 8,
-        "micro_batch_size": 8,
+        "micro_batch_size": 2,  # a vocabulary of 150,000 makes logits of gigabytes
         "dtype": "bfloat16",
         "losses": {"ce": 0.0, "kl": 1.0, "squarehead": 1.0},
     }
@@ -137,6 +137,7 @@ def main() -> None:
     parser.add_argument("--max-new-tokens", type=int, default=96)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("out/drafts"))
+    parser.add_argument("--name", default="drafts", help="of the results")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
 
@@ -196,7 +197,7 @@ def main() -> None:
         rows.append({"draft": name, **kept.get(key, partial(cell, name))})
         console.print({key: rows[-1][key] for key in ("draft", "accepted", "general", "tokens_per_step")})
     result = {"model": str(options.model), "task": task.name, "prompts": len(samples), "rows": rows}
-    print(table(save(options.results / "drafts.json", result, threads=options.threads)))
+    print(table(save(options.results / f"{options.name}.json", result, threads=options.threads)))
 
 
 if __name__ == "__main__":
