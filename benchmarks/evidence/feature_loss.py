@@ -67,10 +67,15 @@ class FeatureLoss:
     """What has been made and asked so far."""
 
     name = "feature_loss"  # of the results
+    recipe_file = RECIPE
     variants: ClassVar[Mapping[str, tuple[Phase, ...]]] = VARIANTS
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.recipe, self.console, self.train = load_recipe(RECIPE), Console(stderr=True), not options.finished
+        self.recipe, self.console, self.train = (
+            load_recipe(self.recipe_file),
+            Console(stderr=True),
+            not options.finished,
+        )
         self.results = options.results
         task = load_task(self.recipe.task)
         self.splits = {"validation": replace(task, test=task.validation), "test": task}

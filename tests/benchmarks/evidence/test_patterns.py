@@ -1,6 +1,6 @@
 import numpy as np
 
-from benchmarks.evidence import feature_loss, levels, one_shot, patterns, tuned_patterns
+from benchmarks.evidence import converged, feature_loss, levels, one_shot, patterns, tuned_patterns
 from benchmarks.evidence.statistics import mcnemar
 from cutwork.prune.rates import pattern_of
 from tests.benchmarks.evidence.made import right, scores
@@ -75,6 +75,26 @@ def test_levels_are_held_against_dense_and_against_zeros_anywhere() -> None:
     [_, lost] = levels.verdicts({"rows": rows}).splitlines()[2:]
     assert "50% 8:16 at most 2 points below 50% anywhere" in lost and lost.endswith(" 2 seeds | **missed** |")
     assert len(set(levels.KINDS)) == 9
+
+
+def test_losses_are_held_against_dense_trained_alike_and_the_teacher_against_that() -> None:
+    plain, both, dense = right(0.6, 2, 900), right(0.8, 2, 900, seed=1), right(0.82, 2, 900, seed=2)
+
+    def row(kind: str, loss: str, answers: np.ndarray, seed: int) -> dict[str, object]:
+        return {"variant": loss, "pattern": kind, "seed": seed, "split": "test", **scores(answers)}
+
+    kind, both_losses = converged.KINDS[0], (feature_loss.CE, feature_loss.NOT_CLIPPED)
+    rows = [row(converged.TEACHER, feature_loss.CE, dense[1], 0)]
+    made = dict(zip(both_losses, (plain, both), strict=True))
+    rows += [row(kind, loss, answers, seed) for loss, of in made.items() for seed, answers in enumerate(of)]
+    rows += [row(converged.DENSE, loss, answers, seed) for loss in both_losses for seed, answers in enumerate(dense)]
+    teacher, first, second, *others = converged.table({"rows": rows}).splitlines()[2:]
+    assert teacher.startswith("| the teacher |  |") and first.endswith("] |  |") and len(others) == 2
+    gain, lost = (100 * float(np.mean(np.stack(both)) - np.mean(np.stack(other))) for other in (plain, dense))
+    assert f"| {lost:+.1f} [" in second and f"| {gain:+.1f} [" in second
+    ahead, below, gate = converged.verdicts({"rows": rows}).splitlines()[2:]
+    assert ahead.startswith("| 75% anywhere, SquareHead 2 points ahead") and ahead.endswith("2 seeds | met |")
+    assert f" {lost:+.1f} [" in below and "2 seeds" in gate
 
 
 def test_one_shot_patterns_are_held_against_zeros_anywhere_of_the_same_level_and_pruner() -> None:

@@ -1,0 +1,110 @@
+"""60% and 75% of zeros by cross-entropy and with SquareHead, where the dense teacher has learned what it can.
+
+    python -m benchmarks.evidence.converged               # three hours of two cores; resumes
+    python -m benchmarks.evidence.converged --finished    # trains nothing, reports what is there
+
+The losses of `benchmarks.evidence.feature_loss`, twice its steps, SquareHead's gradient not clipped, on numbers that
+training never shows. The dense model is trained on alike with each loss, from itself. As docs/experiments.md
+announces: every file is asked the test once, in int8. Leaves converged.json in results/.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from benchmarks.evidence.designs import SEEDS
+from benchmarks.evidence.feature_loss import BOTH, CE, NOT_CLIPPED, Phase, arguments
+from benchmarks.evidence.levels import DENSE, FREE, TEACHER, Levels
+from benchmarks.evidence.report import at_most_below, told
+from benchmarks.evidence.statistics import points_above, right_share, seed_pairs
+from benchmarks.evidence.wording import points, seeds, shares
+from cutwork.recipe import Losses
+
+LENGTH = 2.0  # times the steps of `feature_loss`
+KINDS = (f"75% {FREE}", f"60% {FREE}", DENSE)
+LOST = {f"60% {FREE}": 2.0, f"75% {FREE}": 5.0}  # points at most, to dense trained alike
+GAIN = 2.0  # points of SquareHead above cross-entropy
+Rows = Sequence[dict[str, Any]]
+
+
+class Converged(Levels):
+    """Two levels and none, two losses."""
+
+    name = "converged"
+    recipe_file = Path("benchmarks/evidence/converged.yaml")
+    variants: ClassVar = {
+        CE: (Phase(Losses(ce=1.0), share=LENGTH),),
+        NOT_CLIPPED: (Phase(BOTH, share=LENGTH, clip=0.0),),
+    }
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.set_defaults(output=Path("out/converged"))
+    experiment = Converged(parser.parse_args())
+    experiment.ask(CE, SEEDS[0], "test", TEACHER)
+    for seed in SEEDS:
+        for kind in KINDS:
+            for loss in experiment.variants:
+                experiment.ask(loss, seed, "test", kind)
+    print(table(experiment.save()))
+
+
+def table(result: dict[str, Any]) -> str:
+    """Right answers by kind and loss, the differences to dense trained alike and to cross-entropy, over the seeds."""
+    groups = grouped(result)
+    lines = [
+        "| zeros | loss | right of the test, by seed | mean [95%] | minus dense, trained alike [95%] "
+        "| minus cross-entropy [95%] |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    for (kind, loss), rows in groups.items():
+        mean, low, high = right_share(rows)
+        alike = "" if kind == DENSE else points(_above(rows, groups.get((DENSE, loss), ())))
+        plain = "" if loss == CE else points(_above(rows, groups.get((kind, CE), ())))
+        cells = [_named(kind), "" if kind == TEACHER else loss, shares(rows), f"{mean:.1%} [{low:.1%}, {high:.1%}]"]
+        lines.append(f"| {' | '.join([*cells, alike, plain])} |")
+    return "\n".join(lines)
+
+
+def verdicts(result: dict[str, Any]) -> str:
+    """What was announced as success: met, missed, or not told by so many seeds."""
+    groups = grouped(result)
+    lines = ["| announced as success | found | |", "|---|---|---|"]
+
+    def judge(claim: str, ours: Rows, theirs: Rows, most: float | None) -> None:
+        if found := _above(ours, theirs):
+            met = found[0] >= GAIN and found[1] > 0 if most is None else at_most_below(most, found)
+            said = f"{points(found)} points, {seeds(len(seed_pairs(ours, theirs)))}"
+            lines.append(f"| {claim} | {said} | {told(met)} |")
+
+    for kind, most in LOST.items():
+        plain, both, dense = (groups.get(key, ()) for key in ((kind, CE), (kind, NOT_CLIPPED), (DENSE, NOT_CLIPPED)))
+        judge(f"{_named(kind)}, SquareHead {GAIN:g} points ahead of cross-entropy, clear of zero", both, plain, None)
+        claim = f"{_named(kind)}, SquareHead at most {most:g} points below dense, trained alike"
+        judge(claim, both, dense, most)
+    converged = "the dense teacher has converged: training on by cross-entropy brings at most a point"
+    judge(converged, groups.get((TEACHER, CE), ()), groups.get((DENSE, CE), ()), 1.0)
+    return "\n".join(lines)
+
+
+def grouped(result: dict[str, Any]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """The rows of all seeds by kind and loss; the teacher's has none, so that it is held against each."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in result["rows"]:
+        about = {key: value for key, value in row.items() if row["pattern"] != TEACHER or key != "seed"}
+        groups.setdefault((row["pattern"], row["variant"]), []).append(about)
+    return groups
+
+
+def _above(ours: Rows, theirs: Rows) -> tuple[float, float, float] | None:
+    pairs = seed_pairs(ours, theirs)
+    return points_above(pairs) if pairs else None
+
+
+def _named(kind: str) -> str:
+    return "dense" if kind == DENSE else kind.replace(FREE, "anywhere")
+
+
+if __name__ == "__main__":
+    main()
