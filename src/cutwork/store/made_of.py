@@ -8,11 +8,11 @@ from cutwork.store.json_file import read_json, write_json
 
 
 class MadeOf:
-    """By the files' common name a hash of what they were made of, in `.cutwork.json` beside them."""
+    """By the files' common name a hash of what they were made of, in `.cutwork` beside them, which no `*.json` means."""
 
     def __init__(self, folder: Path) -> None:
         """Raises CutworkError if there is something else of that name."""
-        self._path = folder / ".cutwork.json"
+        self._path = folder / ".cutwork"
         self._known = read_json(self._path) if self._path.is_file() else {}
 
     def refuse_other(self, name: str, key: object, file: Path, what: str) -> None:

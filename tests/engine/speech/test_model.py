@@ -165,7 +165,7 @@ def test_files_become_text_and_subtitles(path: Path, clip: Path, tmp_path: Path)
     found = json.loads(run(path, clip, *PLAINLY, "--json", "--language", expected.language))
     assert found["text"] == expected.text and found["language_probability"] is None
     run(path, clip, *PLAINLY, "--output-dir", tmp_path / "out", "--format", "srt", "--format", "txt")
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["clip.srt", "clip.txt"]
+    assert sorted(file.name for file in (tmp_path / "out").glob("[!.]*")) == ["clip.srt", "clip.txt"]
     before = (tmp_path / "out" / "clip.srt").stat().st_mtime_ns
     run(path, clip, *PLAINLY, "--output-dir", tmp_path / "out", "--format", "srt")
     assert (tmp_path / "out" / "clip.srt").stat().st_mtime_ns == before, "what is there is not made again"
