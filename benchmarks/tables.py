@@ -169,6 +169,7 @@ TABLES = {
     "instruction sets, targets": Table(isa.targets_table, ("isa",)),
     "encoders": Table(encoders.table, ("encoders",)),
     "promises": Table(promises.table, ("promises",)),
+    "promises, unseen": Table(promises.table, ("promises_unseen",)),
     "drafts": Table(drafts.table, ("drafts",)),
     "choices, advantage": Table(advantage.advantage_table, ("choices",)),
     "choices, judged": Table(choices.table, ("choices_judged",)),

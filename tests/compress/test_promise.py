@@ -39,6 +39,13 @@ def pairs(worse: int, better: int, count: int) -> tuple[list[float], list[float]
     return [1.0] * worse + [0.0] * better + same, [0.0] * worse + [1.0] * better + same
 
 
+def test_as_many_samples_as_are_told_leave_the_interval_asked_for() -> None:
+    lost = loss(*pairs(30, 24, 300))
+    needed = lost.samples_to_tell(2.0, 300)
+    many = loss(*pairs(needed // 10, needed * 8 // 100, needed))
+    assert needed > 1000 and (many.high - many.low) / 2 == pytest.approx(2.0, rel=0.03)
+
+
 def test_the_interval_of_right_answers_is_that_of_a_score_test() -> None:
     # Where none differ, n d = z sqrt(n d (1 - d)), so that d = z² / (n + z²).
     square = NormalDist().inv_cdf(0.975) ** 2

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from io import StringIO
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from cutwork.compress.menu import Choice
-from cutwork.compress.search import Goal, _bisect, direct
+from cutwork.compress.promise import Loss
+from cutwork.compress.search import Goal, _bisect, direct, too_few
 from cutwork.errors import CutworkError
 
 
@@ -20,7 +22,7 @@ def test_what_was_lost_is_looked_for_among_slower_choices(monkeypatch: pytest.Mo
 
     def attempt(shop: object, choice: Any, goal: object) -> Any:
         tried.append(choice.speedup)
-        return SimpleNamespace(choice=choice, kept=choice.speedup < 2, folder="")
+        return SimpleNamespace(choice=choice, kept=choice.speedup < 2, folder="", loss=Loss(0.0, -5.0, 5.0))
 
     class Solver:
         least = 1.0
@@ -31,9 +33,22 @@ def test_what_was_lost_is_looked_for_among_slower_choices(monkeypatch: pytest.Mo
     menu = SimpleNamespace(solver=Solver, dense_milliseconds=8.0)
     monkeypatch.setattr("cutwork.compress.search._try", attempt)
     monkeypatch.setattr("cutwork.compress.search.drop_all_but", lambda *_: None)
-    shop = SimpleNamespace(menu=menu, timed=lambda choice: choice)
+    console, task = (
+        Console(record=True, quiet=False, width=500, file=StringIO()),
+        SimpleNamespace(validation=range(300)),
+    )
+    shop = SimpleNamespace(menu=menu, timed=lambda choice: choice, console=console, task=task)
     found = _bisect(shop, Goal(within=1), 4)  # type: ignore[arg-type]
     assert tried == [3.0, 1.2] and [each.kept for each in found] == [False, True]
+    [said] = console.export_text().splitlines()
+    assert (
+        said.startswith("300 validation samples tell such a loss to ±5.0 points") and "about 7,500 would tell" in said
+    )
+
+
+def test_samples_that_tell_the_budget_are_enough() -> None:
+    assert not too_few(Loss(1.0, -1.0, 3.0), 2.0, 300)
+    assert "what keeps 1.9 points" in too_few(Loss(1.0, -1.0, 3.0), 1.9, 300)
 
 
 class Prices:

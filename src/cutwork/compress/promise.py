@@ -35,6 +35,11 @@ class Loss:
     def __str__(self) -> str:
         return f"{self.points:.1f} points ({self.low:.1f} to {self.high:.1f})"
 
+    def samples_to_tell(self, budget: float, count: int) -> int:
+        """About how many samples would leave so many points to either side, where `count` left this interval."""
+        half = (self.high - self.low) / 2
+        return math.ceil(count * (half / budget) ** 2)
+
     def against(self, budget: float) -> Verdict:
         """Whether so many points are kept: broken where more was lost by all of the interval, not told where by a part
         of it alone."""

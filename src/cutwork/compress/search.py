@@ -91,6 +91,19 @@ def speedup_of(tried: Tried) -> float:
     return tried.choice.speedup
 
 
+def too_few(loss: Loss, within: float, count: int) -> str:
+    """What to do where so many validation samples cannot tell a loss from the budget; empty where they can."""
+    needed = loss.samples_to_tell(within, count)
+    if needed <= count:
+        return ""
+    half, digits = (loss.high - loss.low) / 2, len(str(needed)) - 2
+    return (
+        f"{count} validation samples tell such a loss to ±{half:.1f} points, so that what keeps {within:g} points by "
+        f"them may lose more; about {round(needed, -digits):,} would tell (--validation-samples), and --sure promises "
+        "only what those at hand can"
+    )
+
+
 def refusal(tried: Sequence[Tried], goal: Goal, output: Path) -> str:
     """Why nothing that was tried is the result, for people."""
     if goal.within is None:
@@ -154,6 +167,7 @@ def _bisect(shop: Workshop, goal: Goal, attempts: int) -> list[Tried]:
     best = shop.menu.solver()
     slow, fast = 1.0, shop.menu.dense_milliseconds / best.least
     tried: list[Tried] = []
+    warned = goal.sure or not goal.within
     while len(tried) < attempts and (not tried or fast > slow * _CLOSE):
         speedup = math.sqrt(slow * fast)
         choice = best.within(shop.menu.dense_milliseconds / speedup)
@@ -163,6 +177,9 @@ def _bisect(shop: Workshop, goal: Goal, attempts: int) -> list[Tried]:
             fast = speedup
             continue
         tried.append(_try(shop, shop.timed(choice), goal))
+        if not warned and (warning := too_few(tried[-1].loss, goal.within or 0.0, len(shop.task.validation))):
+            shop.console.print(warning, highlight=False)
+            warned = True
         drop_all_but(max((each for each in tried if each.kept), key=speedup_of, default=None), tried, shop)
         slow, fast = (max(speedup, choice.speedup), fast) if tried[-1].kept else (slow, speedup)
     return tried

@@ -8,7 +8,7 @@ from cutwork.store.json_file import read_json, write_json
 
 
 class MadeOf:
-    """By the files' common name a hash of what they were made of, in `.cutwork` beside them, which no `*.json` means."""
+    """By the files' common name a hash of what they were made of, in `.cutwork` beside them, which is no `*.json`."""
 
     def __init__(self, folder: Path) -> None:
         """Raises CutworkError if there is something else of that name."""
