@@ -11,7 +11,7 @@ from rich.console import Console
 
 from cutwork.compress.menu import Choice
 from cutwork.compress.promise import Loss
-from cutwork.compress.search import Goal, _bisect, direct, too_few
+from cutwork.compress.search import Goal, _bisect, direct
 from cutwork.errors import CutworkError
 
 
@@ -46,9 +46,37 @@ def test_what_was_lost_is_looked_for_among_slower_choices(monkeypatch: pytest.Mo
     )
 
 
-def test_samples_that_tell_the_budget_are_enough() -> None:
-    assert not too_few(Loss(1.0, -1.0, 3.0), 2.0, 300)
-    assert "what keeps 1.9 points" in too_few(Loss(1.0, -1.0, 3.0), 1.9, 300)
+@pytest.mark.parametrize(
+    ("given", "halves", "said"),
+    [
+        ({"within": 2}, (2.0, 2.0), []),
+        ({"within": 2}, (2.5, 5.0), ["about 470 would", "about 1,900 would"]),
+        ({"within": 2}, (5.0, 6.0), ["about 1,900 would"]),
+        ({"within": 2, "sure": True}, (5.0, 9.0), []),
+        ({"within": 0}, (5.0, 9.0), []),
+    ],
+)
+def test_it_is_said_how_many_samples_would_tell_and_again_for_twice_as_many(
+    given: dict[str, Any], halves: tuple[float, ...], said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = iter(halves)
+
+    def attempt(shop: object, choice: Choice, goal: object) -> Any:
+        half = next(left)
+        return SimpleNamespace(choice=choice, kept=False, folder="", loss=Loss(3.0, 3.0 - half, 3.0 + half))
+
+    monkeypatch.setattr("cutwork.compress.search._try", attempt)
+    monkeypatch.setattr("cutwork.compress.search.drop_all_but", lambda *_: None)
+    prices, file = Prices(1.0), StringIO()
+    shop = SimpleNamespace(
+        menu=prices,
+        timed=prices.timed,
+        console=Console(file=file, width=500),
+        task=SimpleNamespace(validation=range(300)),
+    )
+    _bisect(shop, Goal(**given), 2)  # type: ignore[arg-type]
+    lines = file.getvalue().splitlines()
+    assert len(lines) == len(said) and all(each in line for each, line in zip(said, lines, strict=True))
 
 
 class Prices:

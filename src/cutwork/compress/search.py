@@ -91,19 +91,6 @@ def speedup_of(tried: Tried) -> float:
     return tried.choice.speedup
 
 
-def too_few(loss: Loss, within: float, count: int) -> str:
-    """What to do where so many validation samples cannot tell a loss from the budget; empty where they can."""
-    needed = loss.samples_to_tell(within, count)
-    if needed <= count:
-        return ""
-    half, digits = (loss.high - loss.low) / 2, len(str(needed)) - 2
-    return (
-        f"{count} validation samples tell such a loss to ±{half:.1f} points, so that what keeps {within:g} points by "
-        f"them may lose more; about {round(needed, -digits):,} would tell (--validation-samples), and --sure promises "
-        "only what those at hand can"
-    )
-
-
 def refusal(tried: Sequence[Tried], goal: Goal, output: Path) -> str:
     """Why nothing that was tried is the result, for people."""
     if goal.within is None:
@@ -167,7 +154,8 @@ def _bisect(shop: Workshop, goal: Goal, attempts: int) -> list[Tried]:
     best = shop.menu.solver()
     slow, fast = 1.0, shop.menu.dense_milliseconds / best.least
     tried: list[Tried] = []
-    warned = goal.sure or not goal.within
+    count = len(shop.task.validation)
+    told: float = count if goal.within and not goal.sure else math.inf
     while len(tried) < attempts and (not tried or fast > slow * _CLOSE):
         speedup = math.sqrt(slow * fast)
         choice = best.within(shop.menu.dense_milliseconds / speedup)
@@ -177,9 +165,10 @@ def _bisect(shop: Workshop, goal: Goal, attempts: int) -> list[Tried]:
             fast = speedup
             continue
         tried.append(_try(shop, shop.timed(choice), goal))
-        if not warned and (warning := too_few(tried[-1].loss, goal.within or 0.0, len(shop.task.validation))):
-            shop.console.print(warning, highlight=False)
-            warned = True
+        lost = tried[-1].loss
+        if goal.within and (needed := lost.samples_to_tell(goal.within, count)) > told:
+            shop.console.print(_too_few(lost, goal.within, count, needed), highlight=False)
+            told = 2 * needed  # choices that change more answers need more; said again where these are twice as many
         drop_all_but(max((each for each in tried if each.kept), key=speedup_of, default=None), tried, shop)
         slow, fast = (max(speedup, choice.speedup), fast) if tried[-1].kept else (slow, speedup)
     return tried
@@ -220,3 +209,13 @@ def _make(shop: Workshop, choice: Choice, recipe: Recipe, goal: Goal) -> Tried:
     how = "trained" if recipe.tune else "in one shot"
     shop.console.print(f"{name}: loses {lost} on validation {how}{verdict}", highlight=False)
     return Tried(choice, recipe, folder, packed, lost, kept, nbytes)
+
+
+def _too_few(loss: Loss, within: float, count: int, needed: int) -> str:
+    """That so many validation samples cannot tell a loss from the budget, and what to do."""
+    half, digits = (loss.high - loss.low) / 2, len(str(needed)) - 2
+    return (
+        f"{count} validation samples tell such a loss to ±{half:.1f} points, so that what keeps {within:g} points by "
+        f"them may lose more; about {round(needed, -digits):,} would tell (--validation-samples), and --sure promises "
+        "only what those at hand can"
+    )
