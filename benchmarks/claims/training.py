@@ -58,10 +58,11 @@ def by_budget() -> str:
     before = _kept("promises")
     return line(f"""
         **Compress by budget**: what `cutwork compress` makes of SmolLM2-135M for so many points allowed, its decode
-        speed beside bfloat16, and what it lost on 600 questions that nobody had looked at ({found}): {_counted(rows)}
+        speed beside bfloat16 (two threads of a Xeon with AMX), and what it lost on 600 questions that nobody had
+        looked at ({found}): {_counted(rows)}
         ({files} different file{"s" * (files > 1)}, which lost {more:.1f} points more there, on average over the
-        promises, than by the samples that chose them). By an earlier version with fewer attempts, on other questions,
-        {_counted(before)}.
+        promises, than by the 300 that chose them; whether the teacher had converged was not asked). By an earlier
+        version with fewer attempts, on other questions, {_counted(before)}.
     """)
 
 

@@ -71,12 +71,8 @@ class FeatureLoss:
     variants: ClassVar[Mapping[str, tuple[Phase, ...]]] = VARIANTS
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.recipe, self.console, self.train = (
-            load_recipe(self.recipe_file),
-            Console(stderr=True),
-            not options.finished,
-        )
-        self.results = options.results
+        self.recipe, self.console = load_recipe(self.recipe_file), Console(stderr=True)
+        self.results, self.train = options.results, not options.finished
         task = load_task(self.recipe.task)
         self.splits = {"validation": replace(task, test=task.validation), "test": task}
         self.stages = Stages(options.output, task, self.recipe.task.max_length, self.console)
