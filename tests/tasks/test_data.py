@@ -200,6 +200,17 @@ def test_a_folder_of_recordings(tmp_path: Path) -> None:
         load("common_voice", directory=str(tmp_path))
 
 
+def test_pieces_of_the_test_are_not_trained_on(tmp_path: Path) -> None:
+    first, more = (" ".join(f"{word}{i}" for i in range(60)) + " " for word in ("one", "two"))
+    (tmp_path / "test.txt").write_text(first)
+    (tmp_path / "train.txt").write_text(first + more)
+    for train in ("test.txt", "train.txt"):
+        options = {"train": str(tmp_path / train), "test": str(tmp_path / "test.txt"), "characters": 50}
+        task = load_task(TaskSettings(name="text", train_samples=3, test_samples=3, options=options))
+        whole = pieces((tmp_path / train).read_text(), 50)
+        assert [sample.answer for sample in task.train + task.test] == whole[3:6] + whole[:3]
+
+
 def test_plain_text_is_learned_whole(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one two three four five " * 20, encoding="utf-8-sig")
     assert read_text(tmp_path / "a.txt").startswith("one")
