@@ -109,6 +109,7 @@ def test_conversations_of_the_test_are_not_trained_on(tmp_path: Path) -> None:
         ({"messages": [USER, {"role": "assistant", "content": ""}]}, "message 2 of 'messages' says nothing"),
         ({"messages": [{"role": "user", "content": [{"image": "a"}]}]}, 'message 1 of .* must be like {"role"'),
         ({"messages": [USER, {**ANSWER, "tool_calls": [{"function": "add"}]}]}, "a tool call must be like"),
+        ({"messages": [USER, {**ANSWER, "tool_calls": 3}]}, "message 2 of 'messages': 'tool_calls' must be a list"),
         ({"conversations": [{"from": "me", "value": "Hi"}]}, "message 1 of 'conversations' is from 'me'; known are"),
         ({"conversations": [{"from": "function_call", "value": "add"}]}, "message 1 of 'conversations' is not JSON"),
         ({"messages": [USER, ANSWER], "tools": 3}, "'tools' must be a list"),
@@ -131,6 +132,8 @@ def test_a_row_with_nothing_in_it_is_left_out(tmp_path: Path, nothing: object) -
     for row in ({"prompt": "Hi", "answer": nothing}, {"prompt": nothing, "answer": "Hello"}, {"text": nothing}):
         assert read(tmp_path, row).is_empty
     assert read(tmp_path, {"instruction": "Hi", "output": nothing}).is_empty
+    if not isinstance(nothing, float):  # which no message says
+        assert read(tmp_path, {"messages": [{**USER, "content": nothing}, ANSWER]}).is_empty
     assert read(tmp_path, {"instruction": "Hi", "input": nothing, "output": "Hello"}) == Sample("Hi", "Hello")
     rows = [{"prompt": f"{i}?", "answer": nothing if i % 2 else "yes"} for i in range(8)]
     path = tmp_path / "some.jsonl"

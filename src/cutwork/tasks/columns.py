@@ -193,6 +193,8 @@ def _turn(given: Row, where: str) -> dict[str, Any]:
         raise CutworkError(f'{where} must be like {{"role": "user", "content": "text"}}')
     calls = turn.get("tool_calls")
     if calls:
+        if not isinstance(calls, list):
+            raise CutworkError(f"{where}: 'tool_calls' must be a list of calls")
         turn["tool_calls"] = [_call(call, where) for call in calls]
     elif turn["role"] == "assistant" and not content and not turn.get("reasoning_content"):
         raise CutworkError(f"{where} says nothing")
@@ -230,7 +232,8 @@ def _sample(turns: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Sample:
     answer = last["content"] or json.dumps(last.get("tool_calls", ""), default=str)
     plain = all(turn.keys() == {"role", "content"} for turn in turns)
     if [turn["role"] for turn in turns] == ["user", "assistant"] and plain and not tools:
-        return Sample(before[0]["content"], answer)
+        question = before[0]["content"]
+        return Sample(question, answer) if question else Sample("", "")  # plain text is what has no question
     called = (json.dumps(turn.get("tool_calls", ""), default=str) for turn in before)
     said = "\n".join(f"{turn['role']}: {turn['content'] or call}" for turn, call in zip(before, called, strict=True))
     return Sample(said, answer, turns=tuple(turns), tools=tuple(tools))
