@@ -6,6 +6,7 @@ import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import index
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, SupportsIndex, TypeVar
 
 from cutwork.errors import CutworkError, check_text
@@ -40,7 +41,7 @@ def load_tokenizer(path: Path, config: Mapping[str, Any]) -> Any:
         panicked = type(error).__name__ == "PanicException"  # in Rust, which is no Exception
         if not (isinstance(error, Exception) or panicked):
             raise
-        said = " ".join(str(error).split()).rstrip(".")
+        said = shorten(str(error), 300, placeholder=" …").rstrip(".")
         raise CutworkError(f"the tokenizer in {path} cannot be read: {said}; get its files again") from None
 
 
