@@ -12,11 +12,13 @@ import yaml
 from cutwork.cli.compress import _base, compress
 from cutwork.cli.training import training_task
 from cutwork.compress.candidates import DENSE, Candidate
+from cutwork.compress.compress import _task
 from cutwork.compress.promise import Loss
 from cutwork.compress.recipe_of import recipe_of
 from cutwork.compress.workshop import Workshop
 from cutwork.errors import CutworkError
 from cutwork.recipe import DEFAULT_IGNORED, Recipe, TaskSettings, load_recipe
+from cutwork.run.stages import sample_digest
 from cutwork.tasks.load import LEFT_TO_EVAL, load_task
 from tests.compress.command import FEW, call
 
@@ -109,6 +111,34 @@ def test_a_generated_task_trains_and_judges_behind_what_eval_asks_and_tune_learn
     assert own.test[:200] == asked.test[:200] and base.compare.accuracy_samples == 200
     with pytest.raises(CutworkError, match=r"^--test-samples 1001: .*after 1000 is what tune trains on"):
         call("model", tmp_path / "out", "--task", "gsm_symbolic", "--speedup", 2, "--test-samples", 1001)
+
+
+@pytest.mark.parametrize(("validation", "test"), [(1500, 200), (200, 50)])
+def test_a_generated_test_is_as_long_as_it_was_asked_for(
+    validation: int, test: int, given: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Recipe] = []
+    monkeypatch.setattr("cutwork.compress.compress.compress", lambda base, *_, **__: found.append(base))
+    counts = ["--samples", 20, "--validation-samples", validation, "--test-samples", test]
+    with pytest.raises(TypeError):  # of the report that is none
+        call(given[0], tmp_path / "out", "--task", "gsm_symbolic", "--speedup", 2, *counts)
+    [base] = found
+    task = _task(base, needs_validation=True)
+    assert task.test == load_task(TaskSettings(name="gsm_symbolic", test_samples=test)).test
+    assert len(task.validation) == validation and base.compare.accuracy_samples == test
+
+
+def test_all_that_is_held_out_judges_and_the_recipe_says_how_much_tests(given: tuple[Path, Path]) -> None:
+    counts = {"train_samples": 20, "validation_samples": 8, "test_samples": 8, "options": {"train": str(given[1])}}
+    settings = {"task": {"name": str(given[1]), **counts}, "compare": {"accuracy_samples": 3}}
+    base = Recipe.model_validate({"name": "a", "model": str(given[0]), "output": "c", **settings})
+    task = _task(base, needs_validation=True)
+    assert (len(task.validation), len(task.test)) == (8, 3)
+    shop = Workshop.__new__(Workshop)
+    shop.base, shop.metric = base, "answers"
+    shop.kept = SimpleNamespace(get=lambda key, _: {"scores": key})  # type: ignore[assignment]
+    judged = shop.scores(SimpleNamespace(key="dense"), task.validation)  # type: ignore[arg-type]
+    assert sample_digest(task.validation) in judged
 
 
 @pytest.mark.parametrize(("options", "weight"), [([], 0.0), (["--squarehead", 0.5], 0.5)])

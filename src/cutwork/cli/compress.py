@@ -132,7 +132,7 @@ def compress(
             "seed": seed,
             "losses": {"squarehead": squarehead},
         },
-        "compare": {"accuracy_samples": max(validation_samples, test_samples), "max_new_tokens": max_new_tokens},
+        "compare": {"accuracy_samples": test_samples, "max_new_tokens": max_new_tokens},
     }
     if recipe:
         _refuse_beside_recipe(context)
@@ -207,10 +207,8 @@ def _base(
         if base.task.validation_samples and _given(context, "validation_samples"):
             raise CutworkError("the recipe says what --validation-samples would; leave it out, or change the recipe")
         held_out = base.task.validation_samples or validation_samples
-        judged = max(base.compare.accuracy_samples, held_out)  # no fewer than were asked for
-        compared = base.compare.model_copy(update={"accuracy_samples": judged})
         held = base.task.model_copy(update={"validation_samples": held_out})
-        return base.model_copy(update={**where, "task": held, "compare": compared, "teacher": None})
+        return base.model_copy(update={**where, "task": held, "teacher": None})
     assert task
     named = {"name": task, "options": {**({"train": task} if is_file_of_rows(task) else {}), **options}}
     settings["task"] |= named

@@ -53,11 +53,12 @@ def compress(
 ) -> dict[str, Any]:
     """Make the fastest model that keeps the goal in `base.output`; returns the report that is also written there.
 
-    `base` says the model, the task (with validation samples), and how to prune, tune and quantise; its rates, patterns
-    and schemes are chosen here. `purpose` is what is to be fast, with `base.compare.threads`; `attempts` how many
-    choices are made at most to find the one that keeps `goal.within`. With `dry_run` nothing is trained, and the
-    report says what is predicted. After an interruption the same call goes on. Raises CutworkError for whatever the
-    user can put right, and, when the frontier has been written, if the goal cannot be kept.
+    `base` says the model, the task (with validation samples, all of which judge, and `compare.accuracy_samples` of the
+    test's), and how to prune, tune and quantise; its rates, patterns and schemes are chosen here. `purpose` is what is
+    to be fast, with `base.compare.threads`; `attempts` how many choices are made at most to find the one that keeps
+    `goal.within`. With `dry_run` nothing is trained, and the report says what is predicted. After an interruption the
+    same call goes on. Raises CutworkError for whatever the user can put right, and, when the frontier has been written,
+    if the goal cannot be kept.
     """
     console = console or Console(stderr=True)
     _check(base, goal)
@@ -166,4 +167,5 @@ def _task(base: Recipe, *, needs_validation: bool) -> Task:
             f"task {task.name} has {len(task.train)} samples to train on, {len(task.validation)} to validate and "
             f"{len(task.test)} to test with, and compress needs all three; give more data or ask for fewer"
         )
-    return task
+    # A generated task's test is drawn longer than it is asked: what comes later is what `tune` trains on.
+    return replace(task, test=task.test[: base.compare.accuracy_samples])

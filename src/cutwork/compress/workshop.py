@@ -135,7 +135,7 @@ class Workshop:
 
     def scores(self, stage: Stage, samples: Sequence[Sample]) -> list[float]:
         """How well a packed model does at each sample, from 0 to 1; kept once measured."""
-        settings, samples = self.base.compare, tuple(samples[: self.base.compare.accuracy_samples])
+        settings, samples = self.base.compare, tuple(samples)
         key = [stage.key, self.metric, sample_digest(samples), settings.max_new_tokens, settings.num_beams]
         if self.metric == "tokens":
             key.append(self._most)  # where samples are cut
@@ -198,7 +198,7 @@ class Workshop:
         context = room(config, self._most if self.metric == "tokens" else sys.maxsize)
         tokenizer = load_tokenizer(directory)
         for split, samples in (("validation", self.task.validation), ("test", self.task.test)):
-            check_lengths(tokenizer, split, samples[: self.base.compare.accuracy_samples], self.metric, context)
+            check_lengths(tokenizer, split, samples, self.metric, context)
 
     def _check_training(self) -> None:
         """Raise CutworkError for fine-tuning that would be refused, which would else end the command after all work."""
