@@ -5,6 +5,7 @@ from pathlib import Path
 
 import cutwork
 import cutwork.serve
+from cutwork.serve.limits import Limits
 
 ROOT = Path(cutwork.__file__).parent
 PAGE = Path(__file__).parents[2] / "docs" / "architecture.md"
@@ -27,3 +28,20 @@ def test_the_package_lists_all_its_files():
     serve = ROOT / "serve"
     files = {str(file.relative_to(serve)) for file in serve.rglob("*.py") if file.name != "__init__.py"}
     assert set(re.findall(r"^(\S+\.py) ", cutwork.serve.__doc__, re.M)) == files
+
+
+def test_the_page_of_serving_names_the_limits_of_a_request():
+    page = (PAGE.parent / "serving.md").read_text(encoding="utf-8")
+    start = page.index("| in one request at most |")
+    rows = re.findall(r"^\| (.+) \| (.+) \|$", page[start : page.index("\n\n", start)], re.M)
+    said = [int(number.replace(",", "")) for row in rows for number in re.findall(r"\d[\d,]*", row[1])]
+    limits, mebibyte = Limits(), 1 << 20
+    assert limits.audio_seconds == 3600  # "an hour"
+    assert said == [
+        *(limits.body_bytes // mebibyte, limits.audio_bytes // mebibyte),
+        *(limits.prompts, limits.text_length, limits.inputs),
+        *(limits.prompt_length, limits.token_ids),
+        *(limits.choices, limits.beams, limits.max_tokens),
+        *(limits.messages, limits.tools, limits.stop_strings, limits.stop_length, limits.logit_biases),
+        *(limits.schema_bytes >> 10, limits.schema_depth, limits.depth, limits.keys),
+    ]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cutwork.cli.console import print_json
-from cutwork.cli.options import Json, Overwrite
+from cutwork.cli.options import Json
 from cutwork.errors import CutworkError
 
 
@@ -23,7 +23,10 @@ def push(
     dry_run: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write what would be pushed there, and push nothing.")
     ] = None,
-    overwrite: Overwrite = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace a repository that is there, and delete whatever else is in it."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Put a finished run on the Hugging Face Hub: the sparse model's plain weights, which transformers loads, the
