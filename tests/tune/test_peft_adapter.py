@@ -138,6 +138,12 @@ def test_what_cannot_be_merged_is_one_sentence(dense: Path, tmp_path: Path) -> N
     (tmp_path / "damaged" / "adapter_model.safetensors").write_bytes(b"half of it")
     with pytest.raises(CutworkError, match=r"damaged/adapter_model\.safetensors"):
         merge_adapter(tmp_path / "damaged", tmp_path / "out", console=QUIET)
+    shutil.copytree(tmp_path / "lora", tmp_path / "incomplete")
+    stored = load_file(tmp_path / "incomplete" / "adapter_model.safetensors")
+    del stored[next(name for name in stored if "lora_A" in name)]
+    save_file(stored, tmp_path / "incomplete" / "adapter_model.safetensors")
+    with pytest.raises(CutworkError, match=r"does not fit .*: it lacks 1 of the weights that belong there"):
+        merge_adapter(tmp_path / "incomplete", tmp_path / "out", console=QUIET)
     (tmp_path / "lora" / "adapter_model.safetensors").rename(tmp_path / "lora" / "adapter_model.bin")
     with pytest.raises(CutworkError, match=r"no adapter_model\.safetensors"):
         merge_adapter(tmp_path / "lora", tmp_path / "out", console=QUIET)

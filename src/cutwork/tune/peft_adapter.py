@@ -66,9 +66,11 @@ def merge_adapter(
         masks = Masks(model)
         try:
             adapted = PeftModel(model, PeftConfig.from_pretrained(adapter))
-            strange = adapted.load_adapter(adapter, "default", key_mapping=_INSIDE).unexpected_keys
-            if strange:  # which PEFT passes over
+            missing, strange = adapted.load_adapter(adapter, "default", key_mapping=_INSIDE)  # PEFT passes over both
+            if strange:
                 raise ValueError(f"{len(strange)} of its weights have no place there, as {strange[0]}")
+            if missing:
+                raise ValueError(f"it lacks {len(missing)} of the weights that belong there, as {missing[0]}")
             _untie(adapted)
             merged = adapted.merge_and_unload(safe_merge=True)
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
