@@ -246,3 +246,17 @@ def test_parts_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
         broken = write_checkpoint(tmp_path / str(number), {**tensors, **changes}, read_config(source))
         with pytest.raises(CutworkError, match=f"'{name}'"):
             pack(broken, tmp_path / "packed")
+
+
+def test_as_many_scales_as_rows_are_not_scales_of_rows(tmp_path: Path) -> None:
+    """compressed-tensors has scales of blocks, whose number may be that of the rows."""
+    source, _ = quantized(tmp_path / "source", "int-quantized", torch.float32, cols=202)
+    tensors: dict[str, Tensor] = dict(open_tensors(source))
+    name, config = f"{NAMES[0]}.weight", read_config(source)
+    scale = tensors[f"{name}_scale"].array.reshape(1, 101)
+    tensors[f"{name}_scale"] = Tensor("F32", scale)
+    model = pack_in_memory(write_checkpoint(tmp_path / "one_row", tensors, config))
+    np.testing.assert_array_equal(decode(model.weights[name]), tensors[name].array * scale.repeat(2, axis=1))
+    config["quantization_config"]["config_groups"]["group_0"]["weights"]["strategy"] = "block"
+    with pytest.raises(CutworkError, match="has scales for blocks of rows and columns, which cutwork cannot read"):
+        pack_in_memory(write_checkpoint(tmp_path / "blocks", tensors, config))

@@ -119,7 +119,9 @@ class SourceCheckpoint:
         """Whether int8 codes are symmetric and of one scale per row or for all."""
         zero_point = self.tensors.get(f"{name}_zero_point")
         rows = self.tensors.describe(name)[1][0]
-        return (zero_point is None or not zero_point.array.any()) and self._codes.scale(name).array.size in (1, rows)
+        scale = self._codes.scale(name).array  # of as many elements may be one per block of rows and columns
+        of_rows = scale.size == 1 or scale.shape in ((rows,), (rows, 1))
+        return of_rows and (zero_point is None or not zero_point.array.any())
 
     def _with_embedding(self, stored: Checkpoint) -> Checkpoint:
         """The tensors, of which that one is called the embedding that stands for it.

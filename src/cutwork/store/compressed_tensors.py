@@ -85,11 +85,15 @@ def refuse_unreadable(path: Path, quantization: Any) -> None:
     if (quantization.get("transform_config") or {}).get("config_groups"):
         raise CutworkError(f"{path} rotates its activations (transform_config), which cutwork cannot run; {_INSTEAD}")
     sparsity = quantization.get("sparsity_config") or {}
-    groups = quantization.get("config_groups") or {}
-    layouts = [group.get("format") for group in groups.values() if isinstance(group, dict)]
+    every = (quantization.get("config_groups") or {}).values()
+    groups = [group for group in every if isinstance(group, dict)]
+    layouts = [group.get("format") for group in groups]
     readable = ("dense", *bitmask.FORMATS, INT, PACKED)
     for name in [sparsity.get("format", "dense"), quantization.get("format", "dense"), *filter(None, layouts)]:
         if name in readable or (name == MIXED and layouts):
             continue
         advice = "use the checkpoint it was made from" if name == "marlin-24" else _INSTEAD
         raise CutworkError(f"{path} is stored as '{name}' (compressed-tensors), which cutwork cannot read; {advice}")
+    weights = [group["weights"] for group in groups if isinstance(group.get("weights"), dict)]
+    if any(each.get("strategy") == "block" for each in weights):
+        raise CutworkError(f"{path} has scales for blocks of rows and columns, which cutwork cannot read; {_INSTEAD}")
