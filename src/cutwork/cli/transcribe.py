@@ -155,8 +155,7 @@ def transcribe(
         if not overwrite:
             for path, key in keys.items():
                 for name in formats:
-                    what = "recording, model and options"
-                    made_of.refuse_other(path.stem, key, _file(output_dir, path, name), what)
+                    made_of.refuse_other(_file(output_dir, path, name), key, "recording, model and options")
             todo = [path for path in audio if not _written(output_dir, path, formats)]
     console = Console(stderr=True)
     if len(todo) < len(audio):
@@ -185,7 +184,7 @@ def transcribe(
                 continue
             if output_dir:
                 missing = [name for name in formats if overwrite or not _file(output_dir, path, name).is_file()]
-                made_of.note(path.stem, keys[path])
+                made_of.note([_file(output_dir, path, name) for name in missing], keys[path])
                 for name in missing:
                     write_atomically(_file(output_dir, path, name), FORMATS[name](transcript))
                 names = f"{output_dir / path.stem}.{{{','.join(missing)}}}"
