@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from cutwork.cli.serve import _bind
+from cutwork.errors import CutworkError
 from tests.cli.test_commands import checkpoint, cutwork, packed  # noqa: F401 (fixtures)
 
 
@@ -18,6 +20,8 @@ from tests.cli.test_commands import checkpoint, cutwork, packed  # noqa: F401 (f
         (("explain", "{}", "--after", 5000), "5000 + 1 tokens exceed the context"),
         (("serve", "a={}", "a={}"), "two models are called a"),
         (("serve", "{}", "--host", "999.1.1.1"), "try another --host"),
+        (("serve", "{}", "--host", "a..b"), "cannot listen on a..b, which is no host's name; try another --host"),
+        (("serve", "{}", "--host", "a" * 64), "which is no host's name; try another --host"),
         (("tune", "{}", "out", "--task", "gsm8k", "--teacher-device", "cpu"), "--teacher-device is for --teacher"),
     ],
 )
@@ -35,3 +39,8 @@ def test_what_would_have_no_effect_is_refused(
     status, _, err = cutwork(*(str(argument).format(packed) for argument in arguments))
     assert status == 1 and said in " ".join(err.split())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_port_is_taken_before_its_server_has_loaded_models() -> None:
+    with _bind("127.0.0.1", 0) as other, pytest.raises(CutworkError, match=r"already in use; try another --port$"):
+        _bind("127.0.0.1", other.getsockname()[1])

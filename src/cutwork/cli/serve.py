@@ -182,12 +182,18 @@ def _raise_file_limit() -> int:
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """The socket, before any model is loaded: a taken port is told at once."""
+    """The socket, before any model is loaded: a taken port is told at once.
+
+    It listens already, as Linux lets a second socket have an address that nobody listens on: who asks meanwhile waits.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         opened = socket.socket(family, kind, protocol)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind(address)
+        opened.listen()
+    except UnicodeError:  # no name that could be looked up: a part of it is empty or too long
+        raise CutworkError(f"cannot listen on {host}, which is no host's name; try another --host") from None
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         other = "--host" if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL else "--port"
