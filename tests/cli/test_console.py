@@ -13,7 +13,8 @@ def test_lists_of_numbers_take_a_line_and_texts_stay_what_they_are(capsys: pytes
     value = {
         "tokens": [1, -2, 3.5e-7],
         "nested": [[1, 2], ["3", 4]],
-        "text": "[\n 1,\n 2\n]",
+        "text": "[\n 1,\n 2\n] [ 1, 2 ]",
+        "[ 3 ]": "[  4\u2028 ]",
         "none": [],
         "bad": [None, 1],
     }

@@ -12,7 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-_NUMBERS = re.compile(r"\[((?:\s+-?\d[\d.eE+-]*,?)+)\s+\]")
+_NUMBERS = re.compile(r"\[((?:\n +-?\d[\d.eE+-]*,?)+)\n *\]")  # within texts line ends are escaped
 _BREAKS = re.compile(r"(?<=[./,-])(?! )|(?<= )")  # behind these a long name may go on in the next line
 _UNBOUNDED = 1 << 16
 _GAP = 2
