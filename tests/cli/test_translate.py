@@ -59,6 +59,17 @@ def test_it_goes_on_where_it_was_interrupted(cutwork: Any, t5: Path, tmp_path: P
     assert status == 0 and "already" not in err and "stale" not in output.read_text()
 
 
+def test_what_fewer_beams_have_found_is_not_taken_up(cutwork: Any, t5: Path, tmp_path: Path) -> None:  # noqa: F811
+    output = tmp_path / "out.txt"
+    options = {"prefix": None, "source": None, "target": None, "max_new_tokens": 4, "num_beams": 2}
+    key = [fingerprint(t5), ["one", "two"], options, result_key({})]
+    for more, taken in (("--max-batch", 3), False), (("--max-batch", 2), True), (("--num-beams", 2), True):
+        with Journal(output, key) as journal:
+            journal.add([1, {"translation": "kept", "finish_reason": "stop"}])
+        status, _, err = cutwork("translate", t5, "one", "two", "-n", 4, "-t", 1, *more, "-o", output, "--overwrite")
+        assert status == 0 and ("1 of 2 are translated already" in err) == taken, more
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

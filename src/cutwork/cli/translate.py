@@ -15,6 +15,7 @@ from cutwork.cli.loading import ModelArgument, loads_model
 from cutwork.cli.options import Json, Overwrite
 from cutwork.errors import CutworkError, reason
 from cutwork.progress import progress_bar
+from cutwork.store.directory import read_config
 from cutwork.store.fingerprint import fingerprint
 from cutwork.store.journal import Journal, refuse_existing
 
@@ -100,7 +101,8 @@ def translate(
     with ExitStack() as stack:
         loaded = _load(model, min(workers, len(texts)), loading | {"max_batch": max(max_batch, num_beams or 1)})
         stack.callback(loaded.close)
-        key = [fingerprint(loaded.path), texts, options, loaded.loaded_with]
+        beams = num_beams or min(_usual_beams(loaded.path), max_batch)
+        key = [fingerprint(loaded.path), texts, options | {"num_beams": beams}, loaded.loaded_with]
         journal = stack.enter_context(Journal(output, key, waits=waits_for(console, output))) if output else None
         done: dict[int, dict[str, Any]] = dict(journal.entries) if journal else {}
         if done:
@@ -147,6 +149,13 @@ def _load(model: str, workers: int, loading: "LoadOptions") -> "Model | ModelPro
     from cutwork.engine.model import Model
 
     return Model.load(model, **loading)
+
+
+def _usual_beams(path: Path) -> int:
+    from cutwork.engine.generation_config import generation_settings, usual_beams
+    from cutwork.engine.translation import NUM_BEAMS
+
+    return usual_beams(generation_settings(path, read_config(path)), NUM_BEAMS)
 
 
 def _line(row: Mapping[str, Any]) -> str:
