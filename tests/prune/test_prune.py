@@ -203,6 +203,39 @@ def test_shards_float16_and_a_bare_model_are_kept_as_they_are(dense: Path, tmp_p
     assert "h.0.mlp.c_fc.weight" in weights(tmp_path / "out2")
 
 
+@pytest.mark.parametrize("method", ["magnitude", "sparsegpt"])
+def test_linears_of_several_dtypes_keep_theirs(method: str, dense: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(dense, tmp_path / "mixed")
+    stored = load_file(dense / "model.safetensors")
+    mixed = {name: w if "down_proj" in name or "up_proj" in name else w.bfloat16() for name, w in stored.items()}
+    save_file(mixed, source / "model.safetensors", {"format": "pt"})
+    settings = FEW.model_copy(update={"method": method, "modules": {"*.down_proj": 0.0, "*.k_proj": 0.0}})
+    prune(source, tmp_path / "out", settings, sums(20), console=QUIET)
+    after = weights(tmp_path / "out")
+    assert all(after[name].dtype == weight.dtype for name, weight in mixed.items())
+    for name, weight in mixed.items():
+        if "down_proj" in name or "k_proj" in name:
+            assert torch.equal(after[name], weight), name
+    up = after["model.layers.0.mlp.up_proj.weight"]
+    assert (up != up.bfloat16()).any()
+    assert method != "magnitude" or torch.equal(up[up != 0], mixed["model.layers.0.mlp.up_proj.weight"][up != 0])
+
+
+@pytest.mark.parametrize("settings", [FEW, PruneSettings(method="magnitude"), PruneSettings(pattern="2:4")])
+def test_damaged_weights_are_told_by_name(settings: PruneSettings, dense: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(dense, tmp_path / "damaged")
+    stored = load_file(dense / "model.safetensors")
+    name = "model.layers.0.mlp.down_proj.weight"
+    stored[name][3, 5] = torch.nan
+    save_file(stored, source / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CutworkError, match=r"0\.mlp\.down_proj has weights that are not finite; the model is damaged"):
+        prune(source, tmp_path / "out", settings, sums(20), console=QUIET)
+    stored[name] = stored[name].to(torch.int8)
+    save_file(stored, source / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CutworkError, match=r"stores 'model.*down_proj.weight' as I8; use the unquantised checkpoint"):
+        prune(source, tmp_path / "out", settings, sums(20), console=QUIET)
+
+
 def test_outliers_are_told_by_the_mean_of_the_whole_block() -> None:
     small, large = torch.ones(80), torch.full((20,), 10.0)
     assert outliers([small, large], 3.0) == 0.2

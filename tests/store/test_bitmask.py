@@ -181,6 +181,7 @@ def test_old_places_of_the_description() -> None:
         {"shape": Tensor("I64", np.array([64, 63]))},
         {"shape": Tensor("I64", np.zeros(0, np.int64))},
         {"shape": Tensor("F32", np.array([64, 64], np.float32))},
+        {"shape": Tensor("F32", np.array([64, np.nan], np.float32))},
         {"bitmask": Tensor("U8", np.full((64, 8), 255, np.uint8))},
         {"bitmask": Tensor("I8", np.zeros((64, 8), np.int8))},
         {"compressed": Tensor("BF16", np.ones(3, np.uint16))},
@@ -195,6 +196,11 @@ def test_parts_that_do_not_fit_are_refused(plain: Path, tmp_path: Path, change: 
         if value is not None:
             tensors[f"model.layers.0.self_attn.q_proj.{part}"] = value
     broken = rewrite(plain, tmp_path / "broken", tensors, {"format": "sparse-bitmask"})
-    for read in (lambda: Model.load(broken), lambda: load_model(broken, "auto")):
+    pruned = PruneSettings(method="magnitude")
+    for read in (
+        lambda: Model.load(broken),
+        lambda: load_model(broken, "auto"),
+        lambda: prune(broken, tmp_path / "out", pruned),
+    ):
         with pytest.raises(CutworkError, match=r"'model.layers.0.self_attn.q_proj.weight' are missing or do not fit"):
             read()

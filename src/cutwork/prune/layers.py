@@ -30,7 +30,7 @@ class Layers:
         for name, linear in linears.items():
             if name not in self.patterns:
                 continue
-            start, weight = time.perf_counter(), out_in(linear)
+            start, weight = time.perf_counter(), _checked(name, linear)
             pruned, keep = magnitude(weight, None, self.patterns[name])
             lost = (weight - pruned).float().square().sum()
             whole = weight.float().square().sum().clamp_min(1e-30)
@@ -40,7 +40,7 @@ class Layers:
         """Prune those of some linears that have a pattern, given the statistics of the input that they share."""
         wanted = {name: linear for name, linear in linears.items() if name in self.patterns}
         for name, linear in wanted.items():
-            start, weight = time.perf_counter(), out_in(linear).float()
+            start, weight = time.perf_counter(), _checked(name, linear).float()
             try:
                 pruned, keep = prune(weight, statistics, self.patterns[name])
             except CutworkError as error:
@@ -70,6 +70,13 @@ class Layers:
                 **facts,
             }
         )
+
+
+def _checked(name: str, linear: nn.Module) -> Tensor:
+    weight = out_in(linear)
+    if not weight.isfinite().all():
+        raise CutworkError(f"{name} has weights that are not finite; the model is damaged")
+    return weight
 
 
 def _facts(statistics: Hessian) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Built without weights, then pointed at the files. What is written to a block's l
 system's page cache decides how much of it is in memory.
 """
 
+import functools
 import re
 import shutil
 from collections.abc import Iterator
@@ -46,7 +47,8 @@ class MappedModel:
     """The model of a checkpoint directory whose files it changes.
 
     `model` is usable as a whole for modules outside of its blocks; a block computes only while it is `resident`.
-    float16, which CPUs compute slowly, is computed in float32. Raises CutworkError for unusable directories.
+    float16, which CPUs compute slowly, is computed in float32, and linears of several dtypes in one that holds them
+    all. Raises CutworkError for unusable directories.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -64,10 +66,12 @@ class MappedModel:
             for i, block in enumerate(stacks[stack])
             for name, _ in _linears(block)
         )
-        stored = next((state[name] for name in named if name in state), None)
-        if stored is None:
+        stored = {state[name].dtype for name in named if name in state}
+        if not stored:
             raise CutworkError(f"{directory} has no weight of a block, {_OTHER_NAMES}")
-        self.dtype = torch.float32 if stored.dtype == torch.float16 else stored.dtype
+        # What is written back must be what was read, where nothing was pruned.
+        dtype = functools.reduce(torch.promote_types, stored)
+        self.dtype = torch.float32 if dtype == torch.float16 else dtype
         for name, tensor in state.items():
             if tensor.is_floating_point() and not name.startswith(inside):
                 state[name] = tensor.to(self.device, self.dtype)
@@ -124,11 +128,13 @@ def _state(model: Any, tensors: Tensors, directory: Path) -> dict[str, Tensor]:
         if stored is None:
             continue
         kind, shape = tensors.describe(stored)
-        expected = tuple(model.state_dict()[name].shape)
-        if shape != expected:
-            raise CutworkError(f"{directory}: '{stored}' is {list(shape)}, and config.json wants {list(expected)}")
-        if kind.startswith("F8"):
-            raise CutworkError(f"{directory} stores '{stored}' in 8 bits; use the unquantised checkpoint")
+        expected = model.state_dict()[name]
+        if shape != tuple(expected.shape):
+            raise CutworkError(
+                f"{directory}: '{stored}' is {list(shape)}, and config.json wants {list(expected.shape)}"
+            )
+        if expected.is_floating_point() and kind not in _DTYPES:
+            raise CutworkError(f"{directory} stores '{stored}' as {kind}; use the unquantised checkpoint")
         flat = torch.from_numpy(tensors[stored].array)
         state[name] = flat.view(_DTYPES[kind]) if kind in _DTYPES else flat
     return state

@@ -76,10 +76,12 @@ class Expanded(Mapping[str, Tensor]):
         if not {f"{base}.compressed", f"{base}.shape"} <= self._stored.keys():
             raise self._damaged(name)
         stored = self._stored[f"{base}.shape"]
+        if stored.dtype != "I64":
+            raise self._damaged(name)
         shape = tuple(int(n) for n in stored.array.reshape(-1))
         # The bitmask bounds the size, before anything of it is allocated.
         held = 8 * math.prod(self._stored.describe(f"{base}.bitmask")[1])
-        if stored.dtype != "I64" or not shape or min(shape) < 0 or math.prod(shape) > held:
+        if not shape or min(shape) < 0 or math.prod(shape) > held:
             raise self._damaged(name)
         return self._stored.describe(f"{base}.compressed")[0], shape
 
