@@ -267,6 +267,9 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path: Path, monkeypatch: pytest
     fails("architecture 'llamb'", whole.replace(b"llama", b"llamb"))
     fails("'blk.0.ffn_xp.weight', which no llama has", whole.replace(b"blk.0.ffn_up.", b"blk.0.ffn_xp."))
     fails("splits text as 'gpt-x'", whole.replace(b"gpt-2", b"gpt-x"))
+    said = b"llama.block_count" + struct.pack("<II", 4, 1)
+    for count in (0, 1 << 31):
+        fails(f"block_count is {count}", whole.replace(said, said[:-4] + struct.pack("<I", count)))
     small(path, split__count=3)
     fails("one part of a GGUF; join them")
     small(path, llama__rope__scaling__type="longrope")

@@ -50,6 +50,9 @@ def hugging_face_config(file: GgufFile) -> dict[str, Any]:
     width = value("embedding_length", int)
     if heads < 1:
         raise CutworkError(f"{file.path} is damaged: {arch}.attention.head_count is {heads}; get it again")
+    layers = value("block_count", int)
+    if not 1 <= layers <= len(file.tensors):  # a list of so many is made
+        raise CutworkError(f"{file.path} is damaged: {arch}.block_count is {layers}; get it again")
     if "token_embd.weight" not in file.tensors:
         raise CutworkError(f"{file.path} is damaged: it has no token_embd.weight; get it again")
     rope = {"rope_type": "default", "rope_theta": float(value("rope.freq_base", float, 10000.0))}
@@ -59,7 +62,7 @@ def hugging_face_config(file: GgufFile) -> dict[str, Any]:
         "vocab_size": file.tensors["token_embd.weight"].shape[0],
         "hidden_size": width,
         "intermediate_size": value("feed_forward_length", int),
-        "num_hidden_layers": value("block_count", int),
+        "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": value("attention.head_count_kv", int, heads),
         "head_dim": value("attention.key_length", int, value("rope.dimension_count", int, width // heads)),
@@ -74,7 +77,7 @@ def hugging_face_config(file: GgufFile) -> dict[str, Any]:
     }
     _scale_rope(file, arch, rope, config["head_dim"])
     if arch in GEMMA:
-        by_width = config["num_hidden_layers"] == _27B[arch]
+        by_width = layers == _27B[arch]
         config |= {
             "hidden_activation": "gelu_pytorch_tanh",
             "sliding_window": value("attention.sliding_window", int),
@@ -93,8 +96,7 @@ def hugging_face_config(file: GgufFile) -> dict[str, Any]:
                 "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
             },
             "layer_types": [
-                "full_attention" if (layer + 1) % 6 == 0 else "sliding_attention"
-                for layer in range(config["num_hidden_layers"])
+                "full_attention" if (layer + 1) % 6 == 0 else "sliding_attention" for layer in range(layers)
             ],
         }
     return config
