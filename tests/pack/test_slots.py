@@ -142,6 +142,10 @@ def test_through_a_file(tmp_path: Path, dtype: str) -> None:
     np.testing.assert_allclose(
         native.matmul(x), make_weight("w", (64, 320), read, Reference).matmul(x), rtol=1e-5, atol=1e-4
     )
+    manifest = tmp_path / "cutwork.json"
+    manifest.write_text(manifest.read_text().replace('"keep":4', '"keep":8').replace('"keep": 4', '"keep": 8'))
+    with pytest.raises(CutworkError, match=r"tensor 'w\.slots' is U8 .* and should be U8"):
+        read_packed(tmp_path)
 
 
 def test_damage_is_named() -> None:
@@ -153,6 +157,8 @@ def test_damage_is_named() -> None:
         verify("w", replace(stored, values=lost))
     with pytest.raises(CutworkError, match="not as many as its steps"):
         verify("w", replace(stored, values=stored.values[:-1]))
+    with pytest.raises(CutworkError, match="not as many as its steps"):
+        verify("w", replace(stored, shape=(1 << 50, 320)))  # whose steps no memory holds
     with pytest.raises(CutworkError, match="beyond the last row or column"):
         verify("w", replace(stored, shape=(63, 320)))
 

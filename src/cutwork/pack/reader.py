@@ -12,7 +12,7 @@ from cutwork.pack.int4 import RUN_WORDS, TILE_ROWS, damage_of, runs_of, scales_o
 from cutwork.pack.manifest import Source, WeightEntry, read_manifest
 from cutwork.pack.masked import BLOCK_COLS, GROUP_ROWS, groups_of, mask_shape, stored_places
 from cutwork.pack.record import ARRAY_DTYPE, MAX_COLS, TAIL_BYTES, EncodedWeight
-from cutwork.pack.slots import damage_of_slots, entry_bytes, windows_of
+from cutwork.pack.slots import damage_of_slots, entries_kept, entry_bytes, windows_of
 from cutwork.store.safetensors import Tensors, open_tensors
 
 STORED_DTYPE = {"f32": "F32", "bf16": "BF16", "i8": "I8", "i4": "U8"}  # safetensors names
@@ -161,7 +161,8 @@ def _int4_tensors_of(name: str, entry: WeightEntry) -> dict[str, tuple[str, str,
 
 def _slots_of(name: str, entry: WeightEntry) -> dict[str, tuple[str, str, tuple[int | None, ...]]]:
     rows, cols = entry.shape
-    slots = (f"{name}.slots", "U8", (None, entry_bytes(entry.dtype)))  # how many, the steps tell
+    number = entries_kept(rows, cols, entry.keep, entry.dtype) if entry.keep else None  # else the steps tell
+    slots = (f"{name}.slots", "U8", (number, entry_bytes(entry.dtype)))
     if entry.keep is None:
         return {"values": slots, "steps": (f"{name}.steps", "U8", (tiles_of(rows), windows_of(cols)))}
     return {"values": slots}

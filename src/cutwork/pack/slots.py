@@ -73,12 +73,16 @@ def decode_slots(weight: EncodedWeight) -> np.ndarray:
 def damage_of_slots(weight: EncodedWeight) -> str | None:
     """What a kernel must not trust about a weight in slots, if anything."""
     rows, cols = weight.shape
-    steps = steps_of_weight(weight)
-    if (steps > WINDOW // TAKE).any():
+    if weight.steps is not None and (weight.steps > WINDOW // TAKE).any():
         return "a window of 16 columns has more than 4 steps"
     values = weight.values.reshape(-1, entry_bytes(weight.dtype))
-    if len(values) != entries_of(steps, weight.dtype):
+    if weight.steps is not None:
+        entries = entries_of(weight.steps, weight.dtype)
+    else:
+        entries = entries_kept(rows, cols, weight.keep, weight.dtype)
+    if len(values) != entries:
         return "its slots are not as many as its steps"
+    steps = steps_of_weight(weight)  # of as many tiles as there are slots for
     if weight.dtype == "i8" and (values[:, STEP_SLOTS:].view(np.int8) == -128).any():
         return "it has the code -128"
     whole = (steps.shape[0] * TILE_ROWS, steps.shape[1] * WINDOW)
@@ -113,6 +117,12 @@ def entries_of(steps: np.ndarray, dtype: str) -> int:
     """How many of those a weight has."""
     per_tile = _per_tile(steps)
     return int(per_tile.sum() if dtype == "i4" else (-(-per_tile // 2)).sum())
+
+
+def entries_kept(rows: int, cols: int, keep: int, dtype: str) -> int:
+    """How many a weight has of which every window keeps alike; the shape may be any that a file announces."""
+    per_tile = windows_of(cols) * (keep // TAKE)
+    return tiles_of(rows) * (per_tile if dtype == "i4" else -(-per_tile // 2))
 
 
 def tiles_of(rows: int) -> int:
