@@ -61,6 +61,20 @@ def test_rounding_while_loading_is_rounding_while_packing(bits: Any, tmp_path: P
     assert answers[0] == answers[1]
 
 
+@pytest.mark.parametrize("bits", ["i8", "i4"])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_what_is_not_finite_is_not_rounded(bits: Any, value: float, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    file = write_tiny_checkpoint(tmp_path / "source") / "model.safetensors"
+    stored = load_file(file)
+    stored["model.layers.0.mlp.down_proj.weight"][3, 5] = value
+    save_file(stored, file, {"format": "pt"})
+    with pytest.raises(CutworkError, match=r"0\.mlp\.down_proj\.weight has weights that are not finite; the model is"):
+        pack(file.parent, tmp_path / "packed", weights=bits)
+    assert not (tmp_path / "packed").exists()
+
+
 def test_int8_codes_are_those_of_quantize(tmp_path: Path) -> None:
     from cutwork.quantize.quantize import quantize
     from cutwork.recipe import QuantizeSettings

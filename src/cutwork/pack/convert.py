@@ -4,6 +4,7 @@ from typing import Literal
 
 import numpy as np
 
+from cutwork.errors import CutworkError
 from cutwork.pack.floats import as_float32
 from cutwork.pack.int4 import GROUP, encode_int4
 from cutwork.pack.masked import encode
@@ -24,6 +25,7 @@ def convert(
 
     Vectors are never rounded: they cost nothing. Int8 codes of -128, which some quantisers make, become -127. `i8`
     rounds to the nearest of 255 multiples of a scale per row, `i4` to that of 16 of a scale per row and 128 columns.
+    Raises CutworkError for weights to be rounded that are not finite.
     """
     array = weight.tensor.array
     if weight.group and weight.stored_scale is not None:
@@ -31,12 +33,12 @@ def convert(
     if weight.scale is not None:
         codes = np.maximum(array, np.int8(-127)) if (array == LOWEST).any() else array
         return in_slots(codes, encode(codes, weight.scale))
-    if dtype == "i8":
-        codes, scale = _round(as_float32(weight.tensor))
-        return in_slots(codes, encode(codes, scale))
-    if dtype == "i4":
-        codes, scale = _round_int4(as_float32(weight.tensor))
-        return in_slots(codes, encode_int4(codes, scale, GROUP))
+    if dtype in ("i8", "i4"):
+        values = as_float32(weight.tensor)
+        if not np.isfinite([values.min(), values.max()]).all():
+            raise CutworkError(f"{name} has weights that are not finite; the model is damaged")
+        codes, scale = _round(values) if dtype == "i8" else _round_int4(values)
+        return in_slots(codes, encode(codes, scale) if dtype == "i8" else encode_int4(codes, scale, GROUP))
     if weight.tensor.dtype == "BF16":
         array = bfloat16.to_float32(array) if dtype == "f32" else array
     elif dtype == "bf16" and array.ndim > 1:
