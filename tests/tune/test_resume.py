@@ -228,8 +228,19 @@ def cut_off_checkpoint(work: Path) -> None:
     (broken / "trainer_state.json").write_text('{"global_step": 3, "log_hi')
 
 
+def cut_off_weights(work: Path) -> None:
+    """As after a power failure, where the disk had got the state and not all of the weights."""
+    broken = shutil.copytree(work / "checkpoint-2", work / "checkpoint-3")
+    os.truncate(broken / "model.safetensors", (broken / "model.safetensors").stat().st_size // 2)
+
+
 @pytest.mark.parametrize(
-    ("cut_off", "logged"), [(cut_off_log, [1, *range(3, 9)]), (cut_off_checkpoint, list(range(1, 9)))]
+    ("cut_off", "logged"),
+    [
+        (cut_off_log, [1, *range(3, 9)]),
+        (cut_off_checkpoint, list(range(1, 9))),
+        (cut_off_weights, list(range(1, 9))),
+    ],
 )
 def test_what_was_cut_off_while_written_is_passed_over(
     cut_off: Callable[[Path], None],
@@ -247,6 +258,32 @@ def test_what_was_cut_off_while_written_is_passed_over(
     assert same(uninterrupted, output)
     steps = [line["step"] for line in read_log(output / "tune-log.jsonl")]
     assert steps in (list(range(1, 9)), logged)  # but for the line that was lost
+
+
+@pytest.mark.parametrize("file", ["optimizer.pt", "rng_state.pth"])
+def test_a_checkpoint_that_cannot_be_read_is_one_sentence(
+    file: str, sparse: Path, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_until(9, monkeypatch, sparse, tmp_path / "tuned", dense)
+    os.truncate(tmp_path / "tuned.work" / "checkpoint-2" / file, 100)
+    with pytest.raises(CutworkError, match=r"checkpoint-2 cannot be read \(.*\); remove it, and training goes on"):
+        run(sparse, tmp_path / "tuned", dense)
+
+
+def test_a_checkpoint_is_on_the_disk_before_the_one_before_it_goes(
+    sparse: Path, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+
+    def sync(path: Path) -> None:
+        others = sorted(other.name for other in path.parent.glob("checkpoint-*") if other != path)
+        synced.append((path.name, (path / "trainer_state.json").exists(), others))
+
+    monkeypatch.setattr("cutwork.tune.trainer.sync", sync)
+    run_until(9, monkeypatch, sparse, tmp_path / "tuned", dense)
+    first, second = "checkpoint-1", "checkpoint-2"
+    assert synced == [(first, False, []), (first, True, []), (second, False, [first]), (second, True, [first])]
+    assert [path.name for path in (tmp_path / "tuned.work").glob("checkpoint-*")] == [second]
 
 
 def check_same(before: TuneSettings, now: TuneSettings) -> None:

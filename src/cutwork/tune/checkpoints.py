@@ -5,6 +5,9 @@ from pathlib import Path
 
 from transformers import TrainerState
 
+from cutwork.errors import CutworkError
+from cutwork.store.safetensors import SafetensorsFile
+
 _STATE = "trainer_state.json"  # transformers writes it last
 
 
@@ -15,10 +18,13 @@ def last_checkpoint(work: Path) -> Path | None:
 
 
 def is_complete(directory: Path) -> bool:
-    """Whether a checkpoint was written to the end: the trainer's state is a whole JSON object."""
+    """Whether a checkpoint was written to the end: the trainer's state is a whole JSON object, and weights are as long
+    as their headers say, which they may not be after the machine has gone down."""
     try:
+        for file in directory.glob("*.safetensors"):
+            SafetensorsFile(file)
         return isinstance(json.loads((directory / _STATE).read_bytes()), dict)
-    except (OSError, ValueError):
+    except (OSError, ValueError, CutworkError):
         return False
 
 

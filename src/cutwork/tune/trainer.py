@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import rotate_checkpoints
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import Losses
 from cutwork.store.atomic import disk_full
+from cutwork.store.partial import sync, sync_entry
 from cutwork.torch_models.data import StepSampler, collate
 from cutwork.torch_models.model_inputs import Batch, EncoderInputs, inputs_of
 from cutwork.torch_models.packing import collate_packed
@@ -354,8 +356,12 @@ class SparseTrainer(Trainer):
         if self.masks is not None and (self.is_fsdp_enabled or self.args.should_save):
             self.masks.verify()
             self.masks.save(self._mask_file(directory))
+        limit, self.args.save_total_limit = self.args.save_total_limit, None  # none goes before this is on the disk
         try:
             super()._save_checkpoint(model, trial)
+            if self.args.should_save:
+                sync(directory)
+                sync_entry(directory.parent)
         except Exception as error:
             if disk_full(error) or _unwritten(error):
                 raise CutworkError(
@@ -363,11 +369,29 @@ class SparseTrainer(Trainer):
                     "again: training goes on from the last checkpoint"
                 ) from None
             raise
+        finally:
+            self.args.save_total_limit = limit
+        if self.args.should_save:
+            rotate_checkpoints(str(directory.parent), limit, self.state.best_model_checkpoint, use_mtime=True)
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Every process's own, before the first writes what says that the checkpoint is complete."""
         super()._save_rng_state(output_dir)
         self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            sync(Path(output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        with _told_if_damaged(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with _told_if_damaged(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with _told_if_damaged(checkpoint):
+            super()._load_rng_state(checkpoint)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Raise CutworkError for a checkpoint without a weight: transformers would keep what the model began with."""
@@ -388,6 +412,21 @@ class SparseTrainer(Trainer):
                 raise CutworkError(f"the best checkpoint, {best}, is gone; remove {best.parent} to begin anew")
             self.state.best_model_checkpoint = str(best)
         return super()._finalize_training(*args, **kwargs)
+
+
+@contextmanager
+def _told_if_damaged(checkpoint: str | None) -> Iterator[None]:
+    """Raise CutworkError for what torch and pickle, in errors of any kind, cannot read of a checkpoint."""
+    try:
+        yield
+    except (CutworkError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CutworkError(
+            f"the checkpoint {checkpoint} cannot be read ({reason}); remove it, and training goes on from the one "
+            "before or from the start"
+        ) from None
 
 
 def _unwritten(error: Exception) -> bool:
