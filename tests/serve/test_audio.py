@@ -255,5 +255,16 @@ def test_a_model_that_is_damaged_is_no_fault_of_the_client(client, monkeypatch):
         raise NotFinite("the model's logits are not finite")
 
     monkeypatch.setattr("cutwork.serve.jobs.transcriber.open_transcription", damaged)
-    answer = post(client, wav(0.5))
-    assert answer.status_code == 500 and "not finite" in answer.json()["error"]["message"]
+    for _ in range(3):
+        assert client.get("/health/ready").status_code == 200
+        answer = post(client, wav(0.5))
+        assert answer.status_code == 500 and "not finite" in answer.json()["error"]["message"]
+    assert client.get("/health/ready").status_code == 503
+    monkeypatch.undo()
+    assert post(client, wav(0.5)).status_code == 200 and client.get("/health/ready").status_code == 200
+
+
+def test_recordings_that_cannot_be_read_say_nothing_of_the_engine(client, monkeypatch):
+    monkeypatch.setattr("cutwork.serve.jobs.transcriber.read_audio", lambda *_, **__: 1 / 0)
+    assert {post(client, wav(0.5)).status_code for _ in range(3)} == {500}
+    assert client.get("/health/ready").status_code == 200

@@ -191,7 +191,10 @@ def test_a_deadline_a_client_that_leaves_and_a_failed_step_free_everything(direc
         reader = client.app.state.models.all["tiny"].reader
         until(lambda: not reader.open and not reader._reading)
         of, client.model.states.of = client.model.states.of, None
-        assert client.post("/v1/embeddings", json={"input": "a"}).status_code == 500
+        for _ in range(3):
+            assert client.get("/health/ready").status_code == 200
+            assert client.post("/v1/embeddings", json={"input": "a"}).status_code == 500
+        assert client.get("/health/ready").status_code == 503
         client.model.states.of = of
         assert client.post("/v1/embeddings", json={"input": "a"}).status_code == 200
         assert client.get("/health/ready").status_code == 200

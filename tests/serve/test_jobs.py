@@ -106,6 +106,31 @@ def test_the_limit_is_429(thread, metrics):
     assert count(metrics, "request_rejected") == 1
 
 
+def test_what_comes_during_a_failing_step_is_not_computed_after_its_error(thread):
+    work = thread.work
+
+    def fail():
+        thread.take()
+        until(lambda: thread.waiting)
+        thread.work = work
+        raise RuntimeError("broken")
+
+    async def main():
+        thread.work = fail
+        jobs = [thread.submit(Job(1, 10))]
+        while thread.waiting:
+            await asyncio.sleep(0.001)
+        jobs.append(thread.submit(Job(1, 10)))
+        for job in jobs:
+            with pytest.raises(ApiError) as error:
+                await collect(job)
+            assert error.value.status == 500
+        assert thread.waiting == 0 and thread.count == 0
+        assert await collect(thread.submit(Job(1, 10))) == [0, 1, 2]
+
+    run(main())
+
+
 def test_cancelling_ends_it_once_also_when_it_has_ended(thread, metrics):
     async def main():
         thread.pause.set()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -109,6 +110,16 @@ def test_a_full_queue_is_429_and_says_when_to_come_back(small):
     until(lambda: idle(small))
 
 
+def test_beside_a_full_batch_no_more_wait_than_the_queue_holds(small):
+    slow(small, 0.01)
+    with ThreadPoolExecutor(3) as others:
+        short = {**LONG, "max_tokens": 60}
+        answers = [others.submit(small.post, "/v1/completions", json=short) for _ in range(3)]
+        until(lambda: metric(small, "num_requests_running") == 1 and metric(small, "num_requests_waiting") == 2)
+        assert small.post("/v1/completions", json=LONG).status_code == 429
+    assert {answer.result().status_code for answer in answers} == {200}
+
+
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("phase", ["running", "queued", "prefill"])
 def test_a_client_that_leaves_frees_everything(small, phase, stream):
@@ -118,7 +129,7 @@ def test_a_client_that_leaves_frees_everything(small, phase, stream):
         hogs = [threading.Thread(target=small.post, args=("/v1/completions",), kwargs={"json": LONG})]
         hogs[0].start()
         until(lambda: metric(small, "num_requests_running") == 1)
-    body = {**LONG, "n": 3, "stream": stream}
+    body = {**LONG, "n": 2 if hogs else 3, "stream": stream}
     if phase == "prefill":
         small.model.session.scheduler.max_tokens = 4
         body |= {"prompt": list(range(3, 103)), "max_tokens": 4}

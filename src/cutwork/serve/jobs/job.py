@@ -21,6 +21,7 @@ from cutwork.serve.metrics import ModelMetrics
 
 log = logging.getLogger("cutwork.serve")
 
+PATIENCE = 3  # failures in a row after which the engine is not called ready any more
 SMOOTHING = 0.1  # of the seconds between finished places, for Retry-After
 CLIENT_LEFT = 499  # as nginx calls it; nobody reads this error
 
@@ -81,6 +82,7 @@ class ModelThread(ABC, Generic[AnyJob]):
         self._new: deque[AnyJob] = deque()  # those of them that the thread has not taken yet
         self._wake = threading.Condition()  # held while any of these is changed
         self._stop_at: float | None = None  # once known, new jobs are refused
+        self._failures = 0  # in a row
         self._interval = 1.0  # smoothed seconds between finished places
         self._finished = time.perf_counter()
         self._thread = threading.Thread(target=self._run, name=f"model {metrics.name}", daemon=True)
@@ -110,8 +112,8 @@ class ModelThread(ABC, Generic[AnyJob]):
 
     @property
     def taken(self) -> int:
-        """Places that count towards the limit."""
-        return self.waiting
+        """Places that count towards the limit: all that are unfinished."""
+        return sum(job.unfinished for job in self.open)
 
     def note_load(self) -> None:
         """Tell the metrics what runs and what waits."""
@@ -120,7 +122,11 @@ class ModelThread(ABC, Generic[AnyJob]):
     @property
     def ready(self) -> bool:
         """Whether jobs can be expected to succeed."""
-        return self.alive and self._stop_at is None
+        return self.alive and self._stop_at is None and self._failures < PATIENCE
+
+    def learn(self, *, sound: bool) -> None:
+        """Keep in mind whether the engine did what it was to do, by which `ready` goes."""
+        self._failures = 0 if sound else self._failures + 1
 
     @property
     def alive(self) -> bool:
@@ -215,6 +221,8 @@ class ModelThread(ABC, Generic[AnyJob]):
             if job not in self._open:
                 return
             self._open.discard(job)
+            if job in self._new:  # its time is over, or it came during a step that failed
+                self._new.remove(job)
         if error:
             self.metrics.ended(error.status, job.unfinished)
         job.send(error)
@@ -232,6 +240,7 @@ class ModelThread(ABC, Generic[AnyJob]):
                     self.work()
             except BaseException:  # Rust's panics too: nothing may leave all others waiting for ever
                 log.exception("the thread of %s failed", self.metrics.name)
+                self.learn(sound=False)
                 self._abandon(server_failed())
         self._abandon(shutting_down())
 
@@ -265,7 +274,4 @@ class ModelThread(ABC, Generic[AnyJob]):
 
     def _end_if_due(self, job: AnyJob) -> None:
         if error := self.ending(job):
-            with self._wake:
-                if job in self._new:
-                    self._new.remove(job)
             self.fail(job, error)

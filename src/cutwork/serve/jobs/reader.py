@@ -63,11 +63,6 @@ class Reader(ModelThread[Reading]):
         self._states, self._queue_tokens = states, queue_tokens
         self._reading: list[Reading] = []
 
-    @property
-    def taken(self) -> int:
-        """Requests that have not ended."""
-        return len(self.open)
-
     def admit(self, job: Reading) -> None:
         """Raise ApiError (429) if what waits is too long in all; a single request of the longest kind is let in."""
         waiting = sum(other.tokens for other in self.open)
@@ -93,9 +88,11 @@ class Reader(ModelThread[Reading]):
                 job.found.append(job.take(states[place]))
         except Exception:
             log.exception("a step failed")
+            self.learn(sound=False)
             for job in {job for job, _ in batch}:
                 self.fail(job)
             return
+        self.learn(sound=True)
         self.metrics.read_step(len(batch), time.perf_counter() - began)
         for job in [job for job in self._reading if len(job.found) == len(job.inputs)]:
             self._reading.remove(job)

@@ -53,11 +53,6 @@ class Transcriber(ModelThread[Recording]):
         super().__init__(model, metrics, limit=queue + 1, turn=turn)
         self._longest, self._queue_bytes = longest, queue_bytes
 
-    @property
-    def taken(self) -> int:
-        """Recordings that wait, and the one that is heard."""
-        return len(self.open)
-
     def admit(self, job: Recording) -> None:
         """Raise ApiError (429) if the recordings that wait hold too many bytes."""
         if sum(len(other.audio) for other in self.open) + len(job.audio) > self._queue_bytes:
@@ -72,6 +67,7 @@ class Transcriber(ModelThread[Recording]):
         self.note_load()
         try:
             self._transcribe(recording)
+            self.learn(sound=True)
             self.metrics.transcript(time.perf_counter() - recording.arrived)
             self.finish(recording)
         except Stopped:
@@ -80,12 +76,15 @@ class Transcriber(ModelThread[Recording]):
             self.fail(recording, ApiError(400, "the recording needs more memory than there is", param="file"))
         except NotFinite as error:
             log.error("a transcription ended: %s", error)
+            self.learn(sound=False)
             self.fail(recording, ApiError(500, str(error)))
         except CutworkError as error:
             about = "prompt" if str(error).startswith("initial_prompt") else "file"
             self.fail(recording, ApiError(400, str(error), param=about))
         except Exception:
             log.exception("a transcription failed")
+            if not recording.audio:  # it was read, which clients can make fail and the engine has no part in
+                self.learn(sound=False)
             self.fail(recording)
 
     def release(self, job: Recording) -> None:

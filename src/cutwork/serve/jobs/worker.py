@@ -21,8 +21,6 @@ from cutwork.serve.metrics import ModelMetrics
 
 log = logging.getLogger("cutwork.serve")
 
-PATIENCE = 3  # failed steps in a row after which the engine is not called ready any more
-
 
 @dataclass
 class Choice:
@@ -85,12 +83,6 @@ class Worker(ModelThread[TextJob]):
         super().__init__(model, metrics, limit=queue + model.max_batch, turn=turn)
         self._places: dict[Request, _Place] = {}
         self._scorer: PromptScorer[TextJob] = PromptScorer(model)
-        self._failures = 0
-
-    @property
-    def ready(self) -> bool:
-        """Whether requests can be expected to succeed."""
-        return super().ready and self._failures < PATIENCE
 
     @property
     def running(self) -> int:
@@ -100,7 +92,13 @@ class Worker(ModelThread[TextJob]):
     @property
     def waiting(self) -> int:
         """Sequences that have no place in the batch yet."""
-        return super().waiting + len(self.model.session.scheduler.waiting) + len(self._scorer)
+        # Backwards, so that none that goes on meanwhile counts twice.
+        return len(self._scorer) + len(self.model.session.scheduler.waiting) + super().waiting
+
+    @property
+    def taken(self) -> int:
+        """Sequences in the batch, a search as many as it has beams, and those that wait."""
+        return self.running + self.waiting
 
     def work(self) -> None:
         """One step for all."""
@@ -111,10 +109,10 @@ class Worker(ModelThread[TextJob]):
                 with self.turn:
                     sound = self._step()
                     self._score()
-                self._failures = 0 if sound else self._failures + 1
+                self.learn(sound=sound)
             except Exception:
                 log.exception("a step failed")
-                self._failures += 1
+                self.learn(sound=False)
                 for job in self.open:
                     self.fail(job)
         self.note_load()
