@@ -121,6 +121,26 @@ def test_requests_share_a_memory_that_is_encoded_once(both):
         assert steps == 1  # what nobody else has needed the room of is still there
 
 
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_what_a_failed_step_did_not_encode_is_encoded_for_whom_still_waits(both, monkeypatch, goes_on):
+    _, directory = both
+    with load(directory) as model:
+        expected = model.generate(INPUTS[3], max_new_tokens=8, ignore_eos=True).tokens
+        encoder, free = model.encoder, model.encoder.cache.free
+        monkeypatch.setattr(encoder, "_execute", lambda _: 1 / 0)
+        request = model.session.add([0], model.encode_input(INPUTS[3]), max_new_tokens=8, ignore_eos=True)
+        with pytest.raises(ZeroDivisionError):
+            model.session.step()
+        monkeypatch.undo()
+        if goes_on:
+            while model.session.busy:
+                model.session.step()
+            assert request.tokens == expected
+        else:
+            model.session.cancel(request)
+        assert encoder.cache.free == free and not encoder._pending
+
+
 def test_nothing_changes_when_memory_is_short(both):
     _, directory = both
     with load(directory, max_input=96, max_context=64) as model:

@@ -119,29 +119,28 @@ class Encoder:
     def close(self, table: Table) -> None:
         """Give back what `open` gave."""
         self.cache.close(table)
+        for source, own in list(self._pending.items()):
+            if not self.cache.is_shared(own):  # a step failed, and nobody is left who waits for what it was to read
+                self.cache.close(self._pending.pop(source))
 
     def run(self) -> None:
-        """Encode what has been opened, as many inputs per step as fit."""
-        pending, self._pending = self._pending, {}
-        try:
-            batch: list[tuple[EncodedInput, Table]] = []
-            for item in pending.items():
-                if sum(source.length for source, _ in batch) + item[0].length > self.max_tokens:
-                    self._step(batch)
-                    batch = []
-                batch.append(item)
-            self._step(batch)
-        finally:
-            for table in pending.values():
-                self.cache.close(table)
+        """Encode what has been opened, as many inputs per step as fit; what a step fails with, the next call does."""
+        batch: list[tuple[EncodedInput, Table]] = []
+        for item in list(self._pending.items()):
+            if sum(source.length for source, _ in batch) + item[0].length > self.max_tokens:
+                self._step(batch)
+                batch = []
+            batch.append(item)
+        self._step(batch)
 
     def _step(self, batch: list[tuple[EncodedInput, Table]]) -> None:
         if not batch:
             return
         self._execute(batch)
-        for _, table in batch:
+        for source, table in batch:
             size = len(table.blocks) * self.cache.block_size
             self.cache.commit(table, [0] * size, size)
+            self.cache.close(self._pending.pop(source))
 
     def profile(self, source: EncodedInput, repeats: int) -> list[list[float]]:
         """Seconds per op of the step that encodes an input, of each of so many repeats. Raises OutOfBlocks."""

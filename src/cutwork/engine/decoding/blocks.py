@@ -111,6 +111,10 @@ class BlockCache:
             self._retain(block)
         return Table(list(table.blocks), table.length, table.registered, table.prefix)
 
+    def is_shared(self, table: Table) -> bool:
+        """Whether others have blocks of it, too."""
+        return any(self._users[block] > 1 for block in table.blocks)
+
     def reorder(self, tables: Sequence[Table], parents: Sequence[int]) -> list[Table]:
         """Tables of which number i has the past of tables[parents[i]]; those that nothing continues are closed."""
         result = [tables[p] if p not in parents[:i] else self.fork(tables[p]) for i, p in enumerate(parents)]
