@@ -87,6 +87,16 @@ def test_a_pattern_that_yaml_took_for_a_time_is_to_be_quoted(tmp_path: Path) -> 
             load_recipe(recipe)
 
 
+def test_what_stands_twice_is_refused(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    whole = "name: a\nmodel: m\noutput: o\ntask: {name: gsm8k}\nprune: {sparsity: 0.6}\n"
+    recipe.write_text(f"{whole}prune:\n  method: wanda\n")
+    with pytest.raises(CutworkError, match=r"recipe\.yaml is not valid YAML: 'prune' stands twice, in lines 5 and 6"):
+        load_recipe(recipe)
+    recipe.write_text(f"{whole}tune: &t {{epochs: 2}}\nteacher:\n  <<: *t\n  epochs: 3\n")
+    assert load_recipe(recipe).teacher == TuneSettings(epochs=3)  # what is merged may be said otherwise
+
+
 def test_nothing_needs_to_be_tuned_unless_it_is_pruned_by_levels() -> None:
     [path] = [path for path in RECIPES if path.stem == "demo"]
     assert load_recipe(path, ["tune=null"]).tune is None

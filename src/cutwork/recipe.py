@@ -232,6 +232,8 @@ class QuantizeSettings(Settings):
 
     @model_validator(mode="after")
     def _options_fit_the_method(self) -> "QuantizeSettings":
+        if self.group_size % 32:
+            raise ValueError("group_size: kernels read groups of multiples of 32 columns; choose such a number")
         if self.sparsity and self.method != "gptq":
             raise ValueError("sparsity: only method gptq prunes while it quantises")
         if self.token_weights != "equal" and self.method != "gptq":
@@ -327,6 +329,21 @@ class Recipe(Settings):
         return self
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping, of which PyYAML, against YAML, lets the last one count."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)  # type: ignore[no-untyped-call]
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                line = key.start_mark.line + 1
+                if key.value in lines:
+                    raise yaml.YAMLError(f"'{key.value}' stands twice, in lines {lines[key.value]} and {line}")
+                lines[key.value] = line
+        return node
+
+
 def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     """Read and check a recipe; `changes` are settings that come in the place of its own, as "prune.sparsity=0.6".
 
@@ -335,7 +352,7 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     if not path.is_file():
         raise CutworkError(f"no recipe at {path}; the sources have some in recipes/")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise CutworkError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):

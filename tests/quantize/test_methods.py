@@ -12,6 +12,8 @@ from cutwork.quantize.gptq import gptq
 from cutwork.quantize.grid import Grid
 from cutwork.quantize.joint import prune_and_quantize
 from cutwork.quantize.rtn import rtn
+from cutwork.quantize.schemes import grid_of
+from cutwork.recipe import QuantizeSettings
 from tests.prune.test_second_order import correlated
 from tests.torch_models.tiny import at_random, holds
 
@@ -38,6 +40,16 @@ def slow_gptq(weight: Tensor, hessian: Tensor, damping: float) -> Tensor:
         w[:, j:] -= ((w[:, j] - fixed) / inverse[0, 0])[:, None] * inverse[0][None, :]
         w[:, j] = fixed
     return (w / scale[:, None]).round()
+
+
+def test_groups_are_such_as_the_kernels_read() -> None:
+    def group(columns: int, size: int) -> int | None:
+        return grid_of("w4a16", columns, size, torch.float32).group
+
+    assert [group(columns, 128) for columns in (4096, 96, 80)] == [128, 32, None]
+    assert group(1000, 160) is None  # of which 40 is the greatest common divisor
+    with pytest.raises(ValueError, match="groups of multiples of 32 columns"):
+        QuantizeSettings(scheme="w4a16", group_size=48)
 
 
 def test_rtn_by_hand() -> None:

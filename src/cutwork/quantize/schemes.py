@@ -12,7 +12,7 @@ from cutwork.quantize.grid import Grid
 from cutwork.recipe import DEFAULT_IGNORED, QuantizeSettings, Scheme
 from cutwork.torch_models.blocks import block_linears
 
-_SMALLEST_GROUP = 32  # of kernels elsewhere; smaller ones would also cost more in scales than they save in codes
+_GROUPS = 32  # columns, or multiples of it, that kernels read; smaller groups would cost more than they save in codes
 
 
 def choose(model: Any, settings: QuantizeSettings) -> dict[str, tuple[nn.Module, Scheme]]:
@@ -57,12 +57,13 @@ def kept(name: str, model: Any) -> bool:
 def grid_of(scheme: Scheme, columns: int, group_size: int, scale_dtype: torch.dtype) -> Grid:
     """The grid of a weight with so many columns.
 
-    A group that does not divide them shrinks to their greatest common divisor; one scale per row if that is too small.
+    A group that does not divide them shrinks to their greatest common divisor; one scale per row if that is no multiple
+    of 32.
     """
     if scheme == "w8a8":
         return Grid(8, None, scale_dtype)
     group = math.gcd(columns, group_size)
-    return Grid(4, group if group >= _SMALLEST_GROUP else None, scale_dtype)
+    return Grid(4, None if group % _GROUPS else group, scale_dtype)
 
 
 def _scheme(name: str, model: Any, settings: QuantizeSettings) -> Scheme | Literal["skip"]:
