@@ -7,6 +7,7 @@ from typing import Any, get_args
 import pytest
 import torch
 from rich.console import Console
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import Gradual, Losses, Pruner, TuneSettings
@@ -111,4 +112,9 @@ def test_settings_that_cannot_be_are_one_sentence(dense: Path, tmp_path: Path) -
     growing = STEPS.model_copy(update={"gradual": Gradual(sparsity=0.5)})
     with pytest.raises(CutworkError, match="as mixtures of experts do"):
         schedule_of(growing, mixture(), None, sums(9), 64, "drop", False)
+    blocks = STEPS.model_copy(update={"gradual": Gradual(sparsity=0.5, method="magnitude", pattern="1x4")})
+    odd = LlamaForCausalLM(LlamaConfig(vocab_size=50, hidden_size=32, intermediate_size=54, num_hidden_layers=1,
+                                       num_attention_heads=4))  # fmt: skip
+    with pytest.raises(CutworkError, match=r"pattern 1x4 does not fit model\.layers\.0\.mlp\.down_proj of 32×54"):
+        schedule_of(blocks, odd, None, (), 64, "drop", False)
     assert "gradual" not in TuneSettings(losses=Losses()).model_dump(mode="json")

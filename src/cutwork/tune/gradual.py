@@ -58,6 +58,15 @@ def schedule_of(
     if settings.lora or not settings.keep_zeros:
         raise CutworkError("gradual trains the weights and holds their zeros; set keep_zeros, and no lora")
     check_linear(model)
+    pattern = pattern_of(gradual.pattern, gradual.sparsity)
+    for name, linear in block_linears(model).items():
+        rows, columns = out_in(linear).shape
+        try:
+            pattern.check(rows, columns)
+        except CutworkError:
+            raise CutworkError(
+                f"gradual: pattern {gradual.pattern} does not fit {name} of {rows}×{columns}; choose another"
+            ) from None
     start = Masks(model).sparsity
     if gradual.sparsity < start:
         raise CutworkError(f"gradual ends at {gradual.sparsity:g} zeros, and the model has {start:.3g} already")
