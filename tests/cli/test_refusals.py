@@ -23,6 +23,24 @@ from tests.cli.test_commands import checkpoint, cutwork, packed  # noqa: F401 (f
         (("serve", "{}", "--host", "a..b"), "cannot listen on a..b, which is no host's name; try another --host"),
         (("serve", "{}", "--host", "a" * 64), "which is no host's name; try another --host"),
         (("tune", "{}", "out", "--task", "gsm8k", "--teacher-device", "cpu"), "--teacher-device is for --teacher"),
+        (("tune", "{}", "out", "--task", "gsm8k", "--teacher-dtype", "float32"), "--teacher-dtype is for --teacher"),
+        (("tune", "{}", "out", "--task", "gsm8k", "--temperature", 2), "--temperature is for --kl alone"),
+        (("prune", "{}", "out", "--task", "gsm8k", "--block-size", 64), "--block-size is for --method sparsegpt and"),
+        (("prune", "{}", "out", "--task", "gsm8k", "--method", "wanda", "--damping", 0.1), "and wanda has none"),
+        (("prune", "{}", "out", "--method", "magnitude", "--damping", 0.1), "and magnitude has none; leave it out"),
+        (
+            ("prune", "{}", "out", "--method", "magnitude", "--calibration-samples", 9),
+            "no data; leave out --calibration",
+        ),
+        (("prune", "{}", "out", "--method", "magnitude", "--max-length", 9), "no data; leave out --max-length"),
+        (("quantize", "{}", "out", "--method", "rtn", "--calibration-samples", 9), "--calibration-samples is for"),
+        (("quantize", "{}", "out", "--method", "rtn", "--damping", 0.1), "--damping is for --method gptq alone"),
+        (("quantize", "{}", "out", "--method", "rtn", "--long", "cut"), "rtn looks at no data; leave out --long"),
+        (("quantize", "{}", "out", "--method", "rtn", "--group-size", 64), "--group-size is for w4a16 alone"),
+        (
+            ("quantize", "{}", "out", "--method", "rtn", "--scheme", "w4a16", "--group-size", 48),
+            "group_size: kernels read groups of multiples of 32 columns",
+        ),
     ],
 )
 def test_what_would_have_no_effect_is_refused(

@@ -21,6 +21,7 @@ from cutwork.cli.training import (
     TokenWeightsOption,
     lengths,
     print_layers,
+    refuse_without_data,
     settings_of,
     training_task,
 )
@@ -111,8 +112,22 @@ def prune(
         raise CutworkError(f"--activation-memory: input should be a finite number (got {activation_memory})")
     # Of many, as `run` does it: the first rows of a file may be all of one kind.
     samples: tuple[Sample, ...] = ()
-    if task and not settings.needs_samples:
-        raise CutworkError(f"{method} looks at no data; leave out --task, or choose another --method")
+    if not settings.needs_samples:
+        given = {
+            "--task": task,
+            "--task-option": task_option,
+            "--recipe": recipe,
+            "--calibration-samples": calibration_samples != _DEFAULT.calibration_samples,
+            "--max-length": max_length,
+            "--long": long,
+            "--activation-memory": activation_memory is not None,
+            "--seed": seed != _DEFAULT.seed,
+        }
+        refuse_without_data(method, given)
+    if damping != _DEFAULT.damping and method in ("wanda", "magnitude"):
+        raise CutworkError(f"--damping is for methods with a Hessian, and {method} has none; leave it out")
+    if block_size != _DEFAULT.block_size and method not in ("sparsegpt", "rose"):
+        raise CutworkError(f"--block-size is for --method sparsegpt and rose alone, not {method}; leave it out")
     if settings.needs_samples:
         samples = training_task(task, recipe, None, seed, least=calibration_samples, options=task_option).train
     most, long = lengths(recipe, max_length, long)

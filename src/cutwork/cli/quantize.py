@@ -21,6 +21,7 @@ from cutwork.cli.training import (
     TokenWeightsOption,
     lengths,
     print_layers,
+    refuse_without_data,
     settings_of,
     training_task,
 )
@@ -122,8 +123,22 @@ def quantize(
     # Of a recipe all that it trains on.
     wanted = min(steps * training.batch_size, _MOST_SAMPLES) if method == "qat" and not recipe else None
     samples: tuple[Sample, ...] = ()
-    if task and not settings.needs_samples:
-        raise CutworkError(f"{method} looks at no data; leave out --task, or choose another --method")
+    if not settings.needs_samples:
+        given = {
+            "--task": task,
+            "--task-option": task_option,
+            "--recipe": recipe,
+            "--max-length": max_length,
+            "--long": long,
+            "--seed": seed != _DEFAULT.seed,
+        }
+        refuse_without_data(method, given)
+    if calibration_samples != _DEFAULT.calibration_samples and not settings.calibrates:
+        raise CutworkError(f"--calibration-samples is for --method gptq and --smoothing, not {method}; leave it out")
+    if damping != _DEFAULT.damping and method != "gptq":
+        raise CutworkError(f"--damping is for --method gptq alone, not {method}; leave it out")
+    if group_size != _DEFAULT.group_size and "w4a16" not in (scheme, *settings.overrides.values()):
+        raise CutworkError("--group-size is for w4a16 alone; give --scheme or --override with that, or leave it out")
     if settings.needs_samples:
         samples = training_task(task, recipe, wanted, seed, least=calibration_samples, options=task_option).train
     most, long = lengths(recipe, max_length, long)

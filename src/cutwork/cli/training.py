@@ -1,7 +1,7 @@
 """What `tune`, `prune` and `quantize` share: where samples come from, and how options become settings."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -136,6 +136,13 @@ def settings_of(kind: type[AnySettings], **options: Any) -> AnySettings:
         if not option:  # about several at once
             raise CutworkError(message) from None
         raise CutworkError(f"--{option}: {message[0].lower()}{message[1:]} (got {problem['input']!r})") from None
+
+
+def refuse_without_data(method: str, given: Mapping[str, object]) -> None:
+    """Raise CutworkError for the first option that was `given`, if any, to a method that looks at no data."""
+    for option, value in given.items():
+        if value:
+            raise CutworkError(f"{method} looks at no data; leave out {option}, or choose another --method")
 
 
 def print_layers(report: dict[str, Any], title: str, output: Path, as_json: bool) -> None:
