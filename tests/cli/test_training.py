@@ -264,7 +264,7 @@ def test_task_options_name_columns_and_what_a_task_needs(tmp_path: Path, monkeyp
     assert (first.prompt, first.languages) == ("to German: Hi", ("en", "de"))
     (tmp_path / "text.txt").write_text("one two three")
     texts = [f"{part}={tmp_path / 'text.txt'}" for part in ("test", "train")]
-    assert len(training_task("text", None, None, 0, options=[*texts, "characters=5"]).train) == 3
+    assert len(training_task("text", None, None, 0, options=[*texts, "characters=5"]).train) == 2  # and one to test
     asked = []
     monkeypatch.setattr(
         "cutwork.tasks.table.hub", lambda *about: asked.append(about) or [{"prompt": "Hi", "answer": "Hello"}]
