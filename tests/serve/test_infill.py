@@ -17,6 +17,7 @@ THINKS = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}<thi
 
 def test_suffix_and_infill_write_the_same_prompt(recorded):
     with recorded(PLAIN, special=MARKS) as client:
+        client.model.tokenizer.get_vocab = lambda: 1 / 0  # others would wait while the whole vocabulary is read
         shared = {"temperature": 0, "ignore_eos": True}
         plain = client.post(
             "/v1/completions",
@@ -143,3 +144,6 @@ def test_marks_are_those_of_the_tokenizer():
     assert infill_format(tokenizer).prompt("a", "b", [("x.py", "x")]) == (
         "<|repo_name|>repository\n<|file_sep|>x.py\nx\n<|file_sep|>file\n<|fim_prefix|>a<|fim_suffix|>b<|fim_middle|>"
     )
+    found = infill_format(tokenizer)
+    vocabulary = tokenizer.get_vocab()
+    assert list(found.ends) == [vocabulary[mark] for mark in (*MARKS, "<|repo_name|>", "<|file_sep|>")]

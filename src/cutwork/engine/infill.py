@@ -1,7 +1,7 @@
 """Filling in the middle: the tokens that families were trained with, and the prompt made of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 ENDS = ("<|fim_pad|>", "<fim_pad>", "<|endoftext|>", "<|end_of_text|>", "<|cursor|>", "<EOT>")
@@ -12,7 +12,8 @@ class InfillFormat:
     """Marks around what comes before and after the gap, each one token of the vocabulary; the answer follows the last.
 
     before, after, gap: marks of the prefix, of the suffix, and of the gap, "" if there is none. suffix_first: the order
-    of the two. files: marks of a repository and of each of its files, if the model knows them.
+    of the two. files: marks of a repository and of each of its files, if the model knows them. ends: of a model, tokens
+    with which the gap is filled, as it goes on with something else.
     """
 
     before: str
@@ -20,16 +21,12 @@ class InfillFormat:
     gap: str
     suffix_first: bool = False
     files: tuple[str, str] | None = None
+    ends: tuple[int, ...] = ()
 
     @property
     def marks(self) -> list[str]:
         """All its tokens."""
         return [mark for mark in (self.before, self.after, self.gap, *(self.files or ())) if mark]
-
-    def ends(self, tokenizer: Any) -> list[int]:
-        """Tokens with which the gap is filled: where the model goes on with something else."""
-        vocabulary = tokenizer.get_vocab()
-        return [int(vocabulary[mark]) for mark in (*self.marks, *ENDS) if mark in vocabulary]
 
     def prompt(self, prefix: str, suffix: str, files: Sequence[tuple[str, str]] = ()) -> str:
         """The prompt after which the model writes what belongs between; files: (name, text) of others to know of."""
@@ -54,6 +51,13 @@ FORMATS = [
 
 
 def infill_format(tokenizer: Any) -> InfillFormat | None:
-    """The first format whose marks a tokenizer all has; None if the model cannot fill in the middle."""
+    """The first format whose marks a tokenizer all has, with its ends; None if the model cannot fill in the middle.
+
+    It takes as long as reading the whole vocabulary.
+    """
     vocabulary = tokenizer.get_vocab() if tokenizer is not None else {}
-    return next((known for known in FORMATS if all(mark in vocabulary for mark in known.marks)), None)
+    for known in FORMATS:
+        if all(mark in vocabulary for mark in known.marks):
+            ends = (int(vocabulary[mark]) for mark in (*known.marks, *ENDS) if mark in vocabulary)
+            return replace(known, ends=tuple(ends))
+    return None

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from cutwork.engine.infill import InfillFormat, infill_format
 from cutwork.engine.model import Model
 from cutwork.engine.speech.vocabulary import vocabulary_of
 from cutwork.engine.translation import translates
@@ -41,13 +42,17 @@ class Abilities:
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model under its name, or that of its `adapter` which then answers. Only its `thread` may run it."""
+    """A model under its name, or that of its `adapter` which then answers. Only its `thread` may run it.
+
+    infill: how it fills in the middle, if it can.
+    """
 
     name: str
     model: Model
     thread: Worker | Transcriber | Reader
     tokens: Tokens
     grammars: Grammars
+    infill: InfillFormat | None = None
     adapter: str | None = None
 
     def under(self, name: str | None) -> "ServedModel":
@@ -106,4 +111,4 @@ def start(name: str, model: Model, metrics: ModelMetrics, limits: Limits, turn: 
     else:
         thread = Worker(model, metrics, queue=limits.queue, turn=turn)
     thread.start()
-    return ServedModel(name, model, thread, Tokens(model), Grammars(model))
+    return ServedModel(name, model, thread, Tokens(model), Grammars(model), infill_format(model.tokenizer))

@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from cutwork.engine.decoding.sampling import Logprob
-from cutwork.engine.infill import InfillFormat, infill_format
+from cutwork.engine.infill import InfillFormat
 from cutwork.serve.answer_fields import json_answer, opening, timings, usage
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.json_body import JsonRoute
@@ -109,13 +109,12 @@ async def _prompts(body: CompletionRequest, served: ServedModel, limits: Limits)
 
 def _infill(body: CompletionRequest, served: ServedModel) -> InfillFormat:
     """How the model fills in the middle. Raises ApiError (400) if it does not, or not this."""
-    fill = infill_format(served.model.tokenizer)
-    if fill is None:
+    if served.infill is None:
         message = "this model cannot fill in the middle: its tokenizer has no tokens for it; leave suffix out"
         raise ApiError(400, message, param="suffix")
     if body.echo or not isinstance(body.prompt, str):
         raise ApiError(400, "suffix needs one prompt as text, and no echo", param="suffix")
-    return fill
+    return served.infill
 
 
 async def _choices(
@@ -140,7 +139,7 @@ async def _choices(
     first = await generate_options(body, served, limits, max_tokens=max(max_tokens, 1), logprobs=body.logprobs)
     first["cache_salt"] = cache_salt
     if body.suffix:
-        first["stop_token_ids"] = [*first["stop_token_ids"], *_infill(body, served).ends(served.model.tokenizer)]
+        first["stop_token_ids"] = [*first["stop_token_ids"], *_infill(body, served).ends]
 
     def make() -> list[Choice]:
         return [

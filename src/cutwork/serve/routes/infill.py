@@ -7,7 +7,6 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import Field
 
-from cutwork.engine.infill import infill_format
 from cutwork.serve.answer_fields import timings
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.json_body import JsonRoute
@@ -61,12 +60,12 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
     @routes.post("/infill", summary="Fill in the middle", response_model=None)
     async def infill(body: InfillRequest, request: Request) -> Response:
         served = await models.find_text(request, body.model)
-        fill = infill_format(served.model.tokenizer)
+        fill = served.infill
         if fill is None:
             raise ApiError(400, "this model cannot fill in the middle: its tokenizer has no tokens for it")
         files = [(file.filename, file.text) for file in body.input_extra]
         same = body.model_dump(include={*EngineFields.model_fields, "model", "seed", "stop"}, exclude_unset=True)
-        ends = [*body.stop_token_ids, *fill.ends(served.model.tokenizer)]  # may be more than a client may give
+        ends = [*body.stop_token_ids, *fill.ends]  # may be more than a client may give
         prompt = fill.prompt(body.input_prefix + body.prompt, body.input_suffix, files)
         most = limits.max_tokens if body.n_predict < 0 else max(1, body.n_predict)
         asked = CompletionRequest(**same, prompt=prompt, max_tokens=most)
