@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 import wave
 from pathlib import Path
 
@@ -198,6 +199,12 @@ def test_a_folder_of_recordings(tmp_path: Path) -> None:
     (tmp_path / "test.jsonl").write_text('{"path": "b.wav", "sentence": "ein Ton"}')
     with pytest.raises(CutworkError, match=r"test, row 1: there is no recording b\.wav"):
         load("common_voice", directory=str(tmp_path))
+
+
+def test_parquet_asks_for_what_reads_it_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(CutworkError, match=r"need pyarrow; install it with: pip install pyarrow$"):
+        read_samples(str(tmp_path / "rows.parquet"))
 
 
 def test_pieces_of_the_test_are_not_trained_on(tmp_path: Path) -> None:

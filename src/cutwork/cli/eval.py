@@ -29,8 +29,8 @@ def evaluate(
     task: Annotated[
         str | None,
         typer.Option(
-            help="A task (gsm8k, wmt14-en-de, …), or a JSONL, JSON, CSV or Parquet file of prompt and answer, "
-            "messages, or source and target."
+            help="A task (gsm8k, wmt14-en-de, …), OWNER/NAME of a dataset of the Hub, a folder of recordings, or a "
+            "JSONL, JSON, CSV, TSV or Parquet file of prompt and answer, messages, or source and target."
         ),
     ] = None,
     task_option: TaskOptionsOption = None,

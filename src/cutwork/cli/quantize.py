@@ -9,7 +9,6 @@ from rich.console import Console
 from cutwork.cli.options import Json, Overwrite
 from cutwork.cli.training import (
     CalibrationSamples,
-    CalibrationSeed,
     CheckpointArgument,
     Damping,
     LongOption,
@@ -74,7 +73,9 @@ def quantize(
     ] = None,
     max_length: MaxLength = None,
     long: LongOption = None,
-    seed: CalibrationSeed = _DEFAULT.seed,
+    seed: Annotated[
+        int, typer.Option(help="Draws the calibration samples, and seeds the training of --method qat.")
+    ] = _DEFAULT.seed,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:

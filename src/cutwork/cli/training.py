@@ -21,8 +21,9 @@ TaskOption = Annotated[
     str | None,
     typer.Option(
         "--task",
-        help="A task (gsm8k, gsm_symbolic, …), a dataset of the Hub, or a JSONL, JSON, CSV or Parquet file: rows of "
-        "prompt and answer, messages, conversations (ShareGPT), or instruction, input, output (Alpaca).",
+        help="A task (gsm8k, gsm_symbolic, …), OWNER/NAME of a dataset of the Hub, a folder of recordings, or a JSONL, "
+        "JSON, CSV, TSV or Parquet file: rows of prompt and answer, messages, conversations (ShareGPT), or "
+        "instruction, input, output (Alpaca).",
     ),
 ]
 TaskOptionsOption = Annotated[
@@ -54,7 +55,10 @@ CalibrationSamples = Annotated[int, typer.Option(min=1, help="Samples the method
 Damping = Annotated[float, typer.Option(help="Of the Hessian's mean diagonal.")]
 TokenWeightsOption = Annotated[
     TokenWeights,
-    typer.Option(help="answers: calibration tokens count as much as the model's answers owe to them (decoder-only)."),
+    typer.Option(
+        help="answers: calibration tokens count as much as the model's answers owe to them (decoder-only); for that "
+        "the whole model is in memory, with gradients."
+    ),
 ]
 CalibrationSeed = Annotated[int, typer.Option("--seed", help="Draws the calibration samples.")]
 

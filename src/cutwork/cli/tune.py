@@ -63,7 +63,7 @@ def tune(
     ] = None,
     optimizer: Annotated[
         str,
-        typer.Option(help="adam, muon, or any that transformers knows by name; adamw_torch_8bit needs least memory."),
+        typer.Option(help="adam, muon, or any that transformers knows by name; adamw_torch_4bit needs least memory."),
     ] = _DEFAULT.optimizer,
     dtype: Annotated[TorchDType, typer.Option(help="Of the forward pass.")] = _DEFAULT.dtype,
     weights: Annotated[

@@ -232,7 +232,7 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
-        raise CutworkError(f"Parquet files need pyarrow; install it with: {install('train')}") from None
+        raise CutworkError("Parquet files need pyarrow; install it with: pip install pyarrow") from None
     try:
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(_ROWS):

@@ -231,8 +231,9 @@ def _tell_languages(tokenizer: Any, sample: Sample) -> None:
     if not sample.languages:
         if getattr(tokenizer, "tgt_lang", "") is None:
             raise CutworkError(
-                "this model translates between many languages and has to be told which; use a recipe whose task is "
-                "translation with task.options source_language and target_language, as eng_Latn and deu_Latn"
+                "this model translates between many languages and has to be told which: with --task-option "
+                "source_language=eng_Latn --task-option target_language=deu_Latn beside a file of rows, or in a "
+                "recipe's task.options"
             )
         return
     if not hasattr(tokenizer, "tgt_lang"):
