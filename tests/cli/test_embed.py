@@ -2,6 +2,7 @@
 
 import base64
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,27 @@ def test_it_goes_on_where_it_was_interrupted(cutwork: Any, directory: Path, tmp_
     assert status == 0 and "1 of 2 are embedded already" in err
     assert (np.load(output)[1] == kept).all() and not (np.load(output)[0] == kept).any()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.npy"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("in.jsonl", '"a"\n\n"b"\n""\n"c"\n'), ("in.txt", "a\nb\nc\n\nd\n")],
+)
+def test_an_empty_text_is_told_by_its_line_before_others_take_time(
+    cutwork: Any,  # noqa: F811
+    directory: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    content: str,
+) -> None:
+    monkeypatch.setattr(sys.modules["cutwork.cli.embed"], "CHUNK", 2)
+    (tmp_path / name).write_text(content)
+    command = ("embed", directory, tmp_path / name, "-o", tmp_path / "out.npy")
+    status, _, err = cutwork(*command)
+    assert status == 1 and f"{name}, line 4 is empty" in " ".join(err.split())
+    assert not (tmp_path / ".out.npy.partial").exists()
+    assert cutwork(*command, "--prompt-name", "query")[0] == 0  # which is something to read
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from cutwork.engine.embedding.embedder import EmbedOptions
     from cutwork.engine.load_options import LoadOptions
+    from cutwork.engine.model import Model
 
 CHUNK = 4096  # texts whose lengths are sorted together
 
@@ -78,7 +79,7 @@ def embed(
         raise CutworkError("--overwrite is for --output alone; give that, too, or leave it out")
     if prompt is not None and prompt_name is not None:
         raise CutworkError("give either --prompt or --prompt-name, not both")
-    texts, ids = read_texts(file, field)
+    texts, ids, lines = read_texts(file, field)
     from cutwork.engine.model import Model
 
     options: EmbedOptions = {
@@ -92,6 +93,8 @@ def embed(
     with ExitStack() as stack:
         loaded = stack.enter_context(Model.load(model, **loading))
         loaded.embed([], **options)  # what is wrong with the options is told at once
+        if (empty := _first_empty(loaded, texts, options)) is not None:
+            raise CutworkError(f"{file}, line {lines[empty]} is empty, and no vector is made of nothing; leave it out")
         key = [fingerprint(loaded.path), texts, options, loaded.loaded_with, loaded.max_context]
         journal = stack.enter_context(Journal(output, key, waits=waits_for(console, output))) if output else None
         done: dict[int, str] = dict(journal.entries) if journal else {}
@@ -131,21 +134,36 @@ def embed(
         )
 
 
-def read_texts(file: Path, field: str) -> tuple[list[str], list[Any]]:
-    """The texts of a file, and what their rows say is their `id` (None if they do not). CutworkError names a line."""
+def _first_empty(model: "Model", texts: list[str], options: "EmbedOptions") -> int | None:
+    """The first text of which the model reads no token at all, neither a special one nor a prompt's, if there is one.
+
+    What is not blank has tokens.
+    """
+    assert model.embedder
+    blank = [i for i, text in enumerate(texts) if not text.strip()]
+    before = model.embedder.prompt(options)
+    tokens = model.embedder.reader.read([before + texts[i] for i in blank]) if blank else []
+    return next((i for i, found in zip(blank, tokens, strict=True) if not len(found)), None)
+
+
+def read_texts(file: Path, field: str) -> tuple[list[str], list[Any], list[int]]:
+    """The texts of a file, what their rows say is their `id` (None if they do not), and in which lines they are.
+
+    CutworkError names a line.
+    """
     try:
         lines = file.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise CutworkError(f"cannot read texts from {file}: {reason(error)}") from None
     if file.suffix != ".jsonl":
         lines = [line.removesuffix("\r") for line in lines]
-        texts, ids = lines, [None] * len(lines)
+        texts, ids, numbers = lines, [None] * len(lines), list(range(1, len(lines) + 1))
     else:
-        rows = [_row(file, number, line, field) for number, line in enumerate(lines, 1) if line.strip()]
-        texts, ids = [text for text, _ in rows], [name for _, name in rows]
+        rows = {number: _row(file, number, line, field) for number, line in enumerate(lines, 1) if line.strip()}
+        texts, ids, numbers = [text for text, _ in rows.values()], [name for _, name in rows.values()], list(rows)
     if not any(texts):
         raise CutworkError(f"{file} holds no texts")
-    return texts, ids
+    return texts, ids, numbers
 
 
 def _row(file: Path, number: int, line: str, field: str) -> tuple[str, Any]:

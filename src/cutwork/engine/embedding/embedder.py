@@ -60,7 +60,7 @@ class Embedder:
 
         Raises CutworkError for what is empty, too many ids, and a prompt that is not known or not for this model.
         """
-        before = self._prompt(options)
+        before = self.prompt(options)
         asked = options.get("prompt") is not None or options.get("prompt_name") is not None
         if asked and not all(isinstance(each, str) for each in inputs):
             raise CutworkError("a prompt goes before text; put its tokens before the others, or give text")
@@ -78,10 +78,23 @@ class Embedder:
         self.states.check(found)
         return found
 
+    def prompt(self, options: EmbedOptions) -> str:
+        """What comes before each text. CutworkError for one that is not known or not for this model."""
+        known, name, prompt = self.description.prompts, options.get("prompt_name"), options.get("prompt")
+        if prompt is None:
+            name = self.description.default_prompt if name is None else name
+            if name is not None and name not in known:
+                names = f"it has {', '.join(sorted(known))}" if known else "it has none"
+                raise CutworkError(f"this model has no prompt {name!r}; {names}")
+            prompt = "" if name is None else known[name]
+        if prompt and not self.description.pools_prompt:
+            raise CutworkError("this model leaves its prompt out of the pooling, which is not supported")
+        return prompt
+
     def check(self, options: EmbedOptions) -> None:
         """Raise CutworkError for options that are unknown, out of range or not for this model."""
         check_options(options, EmbedOptions)
-        self._prompt(options)
+        self.prompt(options)
         self._width(options)
 
     def vectors(
@@ -128,15 +141,3 @@ class Embedder:
         if dimensions is not None and not 1 <= dimensions <= width:
             raise CutworkError(f"dimensions must be from 1 to {width}, not {dimensions}")
         return dimensions or width
-
-    def _prompt(self, options: EmbedOptions) -> str:
-        known, name, prompt = self.description.prompts, options.get("prompt_name"), options.get("prompt")
-        if prompt is None:
-            name = self.description.default_prompt if name is None else name
-            if name is not None and name not in known:
-                names = f"it has {', '.join(sorted(known))}" if known else "it has none"
-                raise CutworkError(f"this model has no prompt {name!r}; {names}")
-            prompt = "" if name is None else known[name]
-        if prompt and not self.description.pools_prompt:
-            raise CutworkError("this model leaves its prompt out of the pooling, which is not supported")
-        return prompt
