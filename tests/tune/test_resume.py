@@ -279,7 +279,7 @@ def test_a_checkpoint_is_on_the_disk_before_the_one_before_it_goes(
         others = sorted(other.name for other in path.parent.glob("checkpoint-*") if other != path)
         synced.append((path.name, (path / "trainer_state.json").exists(), others))
 
-    monkeypatch.setattr("cutwork.tune.trainer.sync", sync)
+    monkeypatch.setattr("cutwork.tune.resumable_trainer.sync", sync)
     run_until(9, monkeypatch, sparse, tmp_path / "tuned", dense)
     first, second = "checkpoint-1", "checkpoint-2"
     assert synced == [(first, False, []), (first, True, []), (second, False, [first]), (second, True, [first])]

@@ -5,6 +5,7 @@ checkpoints what a run has left to go on from
 student_and_teacher: the two models of a fine-tuning
 arguments   what transformers is told; trackers: where else losses go
 trainer     transformers' loop with our loss and masks; losses, masks, optimizers: what it is made of
+resumable_trainer: how it writes and reads checkpoints
 low_bit     AdamW in 8 and 4 bits; optimizer_state: the bytes that any keeps, before there is one
 any_trainer the zeros in trainers of others: cutwork.tune.keep_zeros
 gradual     more zeros while training; lora: adapters that are merged; estimate: what a run will take

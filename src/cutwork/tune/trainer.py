@@ -16,14 +16,10 @@ import torch
 import transformers
 from torch import Tensor, nn
 from torch.utils.data import Sampler
-from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_utils import rotate_checkpoints
 
 from cutwork.errors import CutworkError
 from cutwork.recipe import Losses
-from cutwork.store.atomic import disk_full
-from cutwork.store.partial import sync, sync_entry
 from cutwork.torch_models.data import StepSampler, collate
 from cutwork.torch_models.model_inputs import Batch, EncoderInputs, inputs_of
 from cutwork.torch_models.packing import collate_packed
@@ -32,6 +28,7 @@ from cutwork.tune.gradual import Schedule
 from cutwork.tune.losses import cross_entropy, kl_divergence, squarehead, teacher_energy
 from cutwork.tune.masks import Masks, local
 from cutwork.tune.optimizers import own_optimizer
+from cutwork.tune.resumable_trainer import ResumableTrainer
 from cutwork.tune.student_and_teacher import check_teacher
 
 # Overrides that transformers has to have called whenever the optimiser has stepped. It calls them by name and would go
@@ -56,7 +53,7 @@ class Totals:
     energy: list[Tensor]  # per group of features: teacher_energy [layers]
 
 
-class SparseTrainer(Trainer):
+class SparseTrainer(ResumableTrainer):
     """Fine-tunes with CE + KL + SquareHead while the zeros of the blocks' linears stay zero."""
 
     def __init__(
@@ -342,115 +339,26 @@ class SparseTrainer(Trainer):
         """Train; the masks of a resumed run are those that were saved, and are checked."""
         self.resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
         self._had_ended = self.resumed_from is not None and has_ended(self.resumed_from)
-        with _own_names(self.model):
-            output = super().train(resume_from_checkpoint, *args, **kwargs)
+        output = super().train(resume_from_checkpoint, *args, **kwargs)
         if "create_optimizer" not in self._called:  # then nothing has looked after a step either
             self._check_hooks()
         return output
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """A checkpoint as it stands, with the masks: no weight is infinite, no zero has been lost."""
         for name, parameter in self.model.named_parameters():
             self._stop_unless_finite(local(parameter.detach()).sum(), name)
-        directory = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        directory.mkdir(parents=True, exist_ok=True)
         if self.masks is not None and (self.is_fsdp_enabled or self.args.should_save):
             self.masks.verify()
+            directory = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            directory.mkdir(parents=True, exist_ok=True)
             self.masks.save(self._mask_file(directory))
-        limit, self.args.save_total_limit = self.args.save_total_limit, None  # none goes before this is on the disk
-        try:
-            super()._save_checkpoint(model, trial)
-            if self.args.should_save:
-                sync(directory)
-                sync_entry(directory.parent)
-        except Exception as error:
-            if disk_full(error) or _unwritten(error):
-                raise CutworkError(
-                    f"{directory} could not be written, most likely since the disk is full; free some space and run "
-                    "again: training goes on from the last checkpoint"
-                ) from None
-            raise
-        finally:
-            self.args.save_total_limit = limit
-        if self.args.should_save:
-            rotate_checkpoints(str(directory.parent), limit, self.state.best_model_checkpoint, use_mtime=True)
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        """Every process's own, before the first writes what says that the checkpoint is complete."""
-        super()._save_rng_state(output_dir)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            sync(Path(output_dir))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        with _told_if_damaged(resume_from_checkpoint):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        with _told_if_damaged(checkpoint):
-            super()._load_optimizer_and_scheduler(checkpoint)
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        with _told_if_damaged(checkpoint):
-            super()._load_rng_state(checkpoint)
-
-    def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """Raise CutworkError for a checkpoint without a weight: transformers would keep what the model began with."""
-        weights, missing = self.model.state_dict(keep_vars=True), set(load_result.missing_keys)
-        loaded = {id(weight) for name, weight in weights.items() if name not in missing}  # by any name, where tied
-        for name in sorted(missing - set(self.model._keys_to_ignore_on_save or ())):
-            if id(weights.get(name)) not in loaded:
-                raise CutworkError(
-                    f"a checkpoint in {self.args.output_dir} has no weight '{name}', as another version of cutwork or "
-                    "transformers wrote it; remove that directory to begin the training anew"
-                )
-
-    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
-        """End with the best checkpoint: the path that its run noted is none any more if the run was moved since."""
-        if self.args.load_best_model_at_end and self.state.best_global_step:
-            best = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
-            if not best.is_dir():
-                raise CutworkError(f"the best checkpoint, {best}, is gone; remove {best.parent} to begin anew")
-            self.state.best_model_checkpoint = str(best)
-        return super()._finalize_training(*args, **kwargs)
-
-
-@contextmanager
-def _told_if_damaged(checkpoint: str | None) -> Iterator[None]:
-    """Raise CutworkError for what torch and pickle, in errors of any kind, cannot read of a checkpoint."""
-    try:
-        yield
-    except (CutworkError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise CutworkError(
-            f"the checkpoint {checkpoint} cannot be read ({reason}); remove it, and training goes on from the one "
-            "before or from the start"
-        ) from None
-
-
-def _unwritten(error: Exception) -> bool:
-    """Whether torch.save could not write a file, of which it does not say why."""
-    return isinstance(error, RuntimeError) and any(
-        part in str(error) for part in ("inline_container", "PytorchStreamWriter", "iostream")
-    )
+        super()._save_checkpoint(model, trial)
 
 
 def _beside(tensors: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """`others`, each on the device of its tensor."""
     return tuple(other.to(tensor.device) for tensor, other in zip(tensors, others, strict=True))
-
-
-@contextmanager
-def _own_names(model: Any) -> Iterator[None]:
-    """Let checkpoints name weights as the model does. transformers would write the names that the model was loaded by,
-    and passes over them when a checkpoint is loaded into a model that is there."""
-    conversions = getattr(model, "_weight_conversions", None)
-    model._weight_conversions = []
-    try:
-        yield
-    finally:
-        model._weight_conversions = conversions
 
 
 @contextmanager
