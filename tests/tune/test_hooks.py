@@ -12,7 +12,7 @@ from cutwork.recipe import Losses
 from cutwork.tune import trainer as trainer_module
 from cutwork.tune.trainer import SparseTrainer
 from tests.torch_models.tiny import sums
-from tests.tune.runs import SETTINGS, run
+from tests.tune.runs import SETTINGS, interrupt_at, run
 
 HOOKS = [name for name, value in vars(SparseTrainer).items() if inspect.isfunction(value) and hasattr(Trainer, name)]
 
@@ -27,7 +27,11 @@ def test_transformers_calls_every_hook_that_is_overridden(
 
     for name in HOOKS:
         monkeypatch.setattr(SparseTrainer, name, noted(name, getattr(SparseTrainer, name)))
-    run(sparse, tmp_path / "tuned", dense, SETTINGS.model_copy(update={"keep_best": True}), validation=sums(4))
+    settings = SETTINGS.model_copy(update={"keep_best": True})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_at(patch, 9)  # some are called where a run goes on
+        run(sparse, tmp_path / "tuned", dense, settings, validation=sums(4))
+    run(sparse, tmp_path / "tuned", dense, settings, validation=sums(4))
     assert called == set(HOOKS) >= trainer_module._HOOKS | {"_save_checkpoint", "log", "train"}
 
 
