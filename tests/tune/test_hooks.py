@@ -10,11 +10,13 @@ from transformers import Trainer
 from cutwork.errors import CutworkError
 from cutwork.recipe import Losses
 from cutwork.tune import trainer as trainer_module
+from cutwork.tune.resumable_trainer import ResumableTrainer
 from cutwork.tune.trainer import SparseTrainer
 from tests.torch_models.tiny import sums
 from tests.tune.runs import SETTINGS, interrupt_at, run
 
-HOOKS = [name for name, value in vars(SparseTrainer).items() if inspect.isfunction(value) and hasattr(Trainer, name)]
+OURS = {**vars(ResumableTrainer), **vars(SparseTrainer)}
+HOOKS = [name for name, value in OURS.items() if inspect.isfunction(value) and hasattr(Trainer, name)]
 
 
 def test_transformers_calls_every_hook_that_is_overridden(
