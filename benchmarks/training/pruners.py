@@ -49,10 +49,10 @@ COLOURS = {
 _COMMAND = [sys.executable, "-c", "from cutwork.cli import main; main()", "prune"]
 
 
-def prune(dense: Path, output: Path, samples: Path, options: list[str], max_length: int) -> dict[str, Any]:
+def prune(dense: Path, output: Path, options: list[str]) -> dict[str, Any]:
     """Prune in a process of its own; its report's totals, and the most memory it had at once."""
     shutil.rmtree(output, ignore_errors=True)
-    command = [*_COMMAND, str(dense), str(output), "--task", str(samples), "--max-length", str(max_length), *options]
+    command = [*_COMMAND, str(dense), str(output), *options]
     with subprocess.Popen([*command, "--json"], stdout=subprocess.DEVNULL) as process:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -116,14 +116,11 @@ def main() -> None:
 
     def cell(method: str, sparsity: float) -> dict[str, Any]:
         output = options.work / "model"
-        chosen = [
-            *METHODS[method],
-            "--sparsity",
-            str(sparsity),
-            "--calibration-samples",
-            str(options.calibration_samples),
-        ]
-        facts = prune(dense, output, samples, chosen, settings.max_length)
+        chosen = [*METHODS[method], "--sparsity", str(sparsity)]
+        if method != "magnitude":  # which looks at no data
+            chosen += ["--task", str(samples), "--max-length", str(settings.max_length)]
+            chosen += ["--calibration-samples", str(options.calibration_samples)]
+        facts = prune(dense, output, chosen)
         facts |= measure(output, task, recipe, options.samples, texts)
         shutil.rmtree(output)
         return facts
