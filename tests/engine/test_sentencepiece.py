@@ -1,4 +1,4 @@
-"""Translators whose tokenizers are sentencepiece's files, as OPUS-MT and M2M100 have it, answer as transformers does."""
+"""Translators whose tokenizers are files of sentencepiece, as OPUS-MT's and M2M100's, answer as transformers does."""
 
 import json
 import shutil
