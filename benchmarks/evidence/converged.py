@@ -51,19 +51,22 @@ def main() -> None:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Right answers by kind and loss, the differences to dense trained alike and to cross-entropy, over the seeds."""
+    """Right answers by kind and loss, the differences to the teacher, to dense trained alike and to cross-entropy, over
+    the seeds."""
     groups = grouped(result)
     lines = [
-        "| zeros | loss | right of the test, by seed | mean [95%] | minus dense, trained alike [95%] "
-        "| minus cross-entropy [95%] |",
-        "|---|---|--:|--:|--:|--:|",
+        "| zeros | loss | right of the test, by seed | mean [95%] | minus the teacher [95%] "
+        "| minus dense, trained alike [95%] | minus cross-entropy [95%] |",
+        "|---|---|--:|--:|--:|--:|--:|",
     ]
+    teacher = groups.get((TEACHER, CE), ())
     for (kind, loss), rows in groups.items():
         mean, low, high = right_share(rows)
+        lost = "" if kind == TEACHER else points(_above(rows, teacher))
         alike = "" if kind == DENSE else points(_above(rows, groups.get((DENSE, loss), ())))
         plain = "" if loss == CE else points(_above(rows, groups.get((kind, CE), ())))
         cells = [_named(kind), "" if kind == TEACHER else loss, shares(rows), f"{mean:.1%} [{low:.1%}, {high:.1%}]"]
-        lines.append(f"| {' | '.join([*cells, alike, plain])} |")
+        lines.append(f"| {' | '.join([*cells, lost, alike, plain])} |")
     return "\n".join(lines)
 
 

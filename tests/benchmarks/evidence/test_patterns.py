@@ -92,6 +92,8 @@ def test_losses_are_held_against_dense_trained_alike_and_the_teacher_against_tha
     assert teacher.startswith("| the teacher |  |") and first.endswith("] |  |") and len(others) == 2
     gain, lost = (100 * float(np.mean(np.stack(both)) - np.mean(np.stack(other))) for other in (plain, dense))
     assert f"| {lost:+.1f} [" in second and f"| {gain:+.1f} [" in second
+    below_teacher = 100 * float(np.mean(np.stack(both)) - np.mean(dense[1]))
+    assert f"%] | {below_teacher:+.1f} [" in second and "%] |  | " in teacher
     ahead, below, gate = converged.verdicts({"rows": rows}).splitlines()[2:]
     assert ahead.startswith("| 75% anywhere, SquareHead 2 points ahead") and ahead.endswith("2 seeds | met |")
     assert f" {lost:+.1f} [" in below and "2 seeds" in gate
