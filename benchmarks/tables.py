@@ -40,6 +40,7 @@ from benchmarks.engine import (
 from benchmarks.engine import load as loading
 from benchmarks.evidence import (
     beyond,
+    converged,
     feature_loss,
     gsm8k,
     levels,
@@ -217,6 +218,8 @@ TABLES = {
     "patterns, tuned": Table(tuned_patterns.table, ("tuned_patterns",)),
     "levels": Table(levels.table, ("levels",)),
     "levels, verdicts": Table(levels.verdicts, ("levels",)),
+    "converged": Table(converged.table, ("converged",)),
+    "converged, verdicts": Table(converged.verdicts, ("converged",)),
     "beyond": Table(beyond.table, ("beyond",)),
     "evidence, verdicts": Table(evidence.verdicts, ("evidence_short", "pareto")),
     "pareto": Table(pareto.table, ("pareto",)),
