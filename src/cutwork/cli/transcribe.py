@@ -13,7 +13,7 @@ from rich.progress import Progress, TaskID
 
 from cutwork.cli.console import print_json
 from cutwork.cli.loading import ModelArgument, loads_model
-from cutwork.cli.options import Json, Overwrite, Seed
+from cutwork.cli.options import Json, Seed
 from cutwork.engine.speech.options import TEMPERATURES, TranscribeOptions
 from cutwork.errors import CutworkError
 from cutwork.progress import progress_bar
@@ -97,7 +97,9 @@ def transcribe(
             "recording is shown before it is done.",
         ),
     ] = 1,
-    overwrite: Overwrite = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files of these recordings in --output-dir.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Transcribe recordings with Whisper, or translate them into English.
