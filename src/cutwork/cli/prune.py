@@ -9,7 +9,6 @@ from rich.console import Console
 from cutwork.cli.options import Json, Overwrite
 from cutwork.cli.training import (
     CalibrationSamples,
-    CalibrationSeed,
     CheckpointArgument,
     Damping,
     LongOption,
@@ -78,7 +77,7 @@ def prune(
             help="GB of hidden states kept in memory; more go to files beside OUT.  \\[default: half of what is free]",
         ),
     ] = None,
-    seed: CalibrationSeed = _DEFAULT.seed,
+    seed: Annotated[int, typer.Option(help="Draws the calibration samples.")] = _DEFAULT.seed,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:

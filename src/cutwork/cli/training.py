@@ -60,7 +60,6 @@ TokenWeightsOption = Annotated[
         "the whole model is in memory, with gradients."
     ),
 ]
-CalibrationSeed = Annotated[int, typer.Option("--seed", help="Draws the calibration samples.")]
 
 # Settings that options have other names for.
 _OPTIONS = {"alpha": "lora-alpha", "modules": "module", "rank": "lora-rank", "targets": "lora-targets"}

@@ -89,8 +89,6 @@ def translate(
     if num_beams == 1 and length_penalty is not None:
         raise CutworkError("--length-penalty is for beam search; give --num-beams above 1, or leave it out")
     options: TranslateOptions = {"prefix": prefix, "source": source, "target": target}
-    if num_beams is not None:
-        options["num_beams"] = num_beams
     if length_penalty is not None:
         options["length_penalty"] = length_penalty
     if no_repeat_ngram_size is not None:
@@ -101,8 +99,9 @@ def translate(
     with ExitStack() as stack:
         loaded = _load(model, min(workers, len(texts)), loading | {"max_batch": max(max_batch, num_beams or 1)})
         stack.callback(loaded.close)
-        beams = num_beams or min(_usual_beams(loaded.path), max_batch)
-        key = [fingerprint(loaded.path), texts, options | {"num_beams": beams}, loaded.loaded_with]
+        # Said here, so that what goes on later does so with as many, whatever its --max-batch is.
+        options["num_beams"] = num_beams or min(_usual_beams(loaded.path), max_batch)
+        key = [fingerprint(loaded.path), texts, options, loaded.loaded_with]
         journal = stack.enter_context(Journal(output, key, waits=waits_for(console, output))) if output else None
         done: dict[int, dict[str, Any]] = dict(journal.entries) if journal else {}
         if done:
