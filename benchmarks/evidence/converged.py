@@ -8,7 +8,7 @@ training never shows. The dense model is trained on alike with each loss, from i
 announces: every file is asked the test once, in int8. Leaves converged.json in results/.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +25,7 @@ KINDS = (f"75% {FREE}", f"60% {FREE}", DENSE)
 LOST = {KINDS[0]: 5.0, KINDS[1]: 2.0}  # points at most, to dense trained alike
 GAIN = 2.0  # points of SquareHead above cross-entropy, at the first
 Rows = Sequence[dict[str, Any]]
+Groups = Mapping[tuple[str, str], Rows]  # by kind and loss
 
 
 class Converged(Levels):
@@ -62,32 +63,38 @@ def table(result: dict[str, Any]) -> str:
     teacher = groups.get((TEACHER, CE), ())
     for (kind, loss), rows in groups.items():
         mean, low, high = right_share(rows)
-        lost = "" if kind == TEACHER else points(_above(rows, teacher))
-        alike = "" if kind == DENSE else points(_above(rows, groups.get((DENSE, loss), ())))
-        plain = "" if loss == CE else points(_above(rows, groups.get((kind, CE), ())))
-        cells = [_named(kind), "" if kind == TEACHER else loss, shares(rows), f"{mean:.1%} [{low:.1%}, {high:.1%}]"]
+        lost = "" if kind == TEACHER else points(above(rows, teacher))
+        alike = "" if kind == DENSE else points(above(rows, groups.get((DENSE, loss), ())))
+        plain = "" if loss == CE else points(above(rows, groups.get((kind, CE), ())))
+        cells = [named(kind), "" if kind == TEACHER else loss, shares(rows), f"{mean:.1%} [{low:.1%}, {high:.1%}]"]
         lines.append(f"| {' | '.join([*cells, lost, alike, plain])} |")
     return "\n".join(lines)
 
 
 def verdicts(result: dict[str, Any]) -> str:
     """What was announced as success: met, missed, or not told by so many seeds."""
-    groups = grouped(result)
+    return judged(grouped(result), lambda loss: (DENSE, loss), "dense, trained alike", (TEACHER, CE))
+
+
+def judged(groups: Groups, control: Callable[[str], tuple[str, str]], named_so: str, teacher: tuple[str, str]) -> str:
+    """The announced claims by kind and loss; `control`, named so: what SquareHead's levels are held against."""
     lines = ["| announced as success | found | |", "|---|---|---|"]
 
-    def judge(claim: str, ours: Rows, theirs: Rows, most: float | None) -> None:
-        if found := _above(ours, theirs):
+    def judge(claim: str, ours: tuple[str, str], theirs: tuple[str, str], most: float | None) -> None:
+        rows = groups.get(ours, ()), groups.get(theirs, ())
+        if found := above(*rows):
             met = found[0] >= GAIN and found[1] > 0 if most is None else at_most_below(most, found)
-            said = f"{points(found)} points, {seeds(len(seed_pairs(ours, theirs)))}"
+            said = f"{points(found)} points, {seeds(len(seed_pairs(*rows)))}"
             lines.append(f"| {claim} | {said} | {told(met)} |")
 
-    first, plain = (groups.get((KINDS[0], loss), ()) for loss in (NOT_CLIPPED, CE))
-    judge(f"{_named(KINDS[0])}, SquareHead {GAIN:g} points ahead of cross-entropy, clear of zero", first, plain, None)
+    first = KINDS[0]
+    claim = f"{named(first)}, SquareHead {GAIN:g} points ahead of cross-entropy, clear of zero"
+    judge(claim, (first, NOT_CLIPPED), (first, CE), None)
     for kind, most in LOST.items():
-        claim = f"{_named(kind)}, SquareHead at most {most:g} points below dense, trained alike"
-        judge(claim, groups.get((kind, NOT_CLIPPED), ()), groups.get((DENSE, NOT_CLIPPED), ()), most)
-    converged = "the dense teacher has converged: training on by cross-entropy brings at most a point"
-    judge(converged, groups.get((TEACHER, CE), ()), groups.get((DENSE, CE), ()), 1.0)
+        claim = f"{named(kind)}, SquareHead at most {most:g} points below {named_so}"
+        judge(claim, (kind, NOT_CLIPPED), control(NOT_CLIPPED), most)
+    claim = "the dense teacher has converged: training on by cross-entropy brings at most a point"
+    judge(claim, teacher, (DENSE, CE), 1.0)
     return "\n".join(lines)
 
 
@@ -100,12 +107,14 @@ def grouped(result: dict[str, Any]) -> dict[tuple[str, str], list[dict[str, Any]
     return groups
 
 
-def _above(ours: Rows, theirs: Rows) -> tuple[float, float, float] | None:
+def above(ours: Rows, theirs: Rows) -> tuple[float, float, float] | None:
+    """Points above another, over the seeds of both; None without any."""
     pairs = seed_pairs(ours, theirs)
     return points_above(pairs) if pairs else None
 
 
-def _named(kind: str) -> str:
+def named(kind: str) -> str:
+    """A kind as tables have it."""
     return "dense" if kind == DENSE else kind.replace(FREE, "anywhere")
 
 
