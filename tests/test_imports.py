@@ -13,7 +13,7 @@ from cutwork.architectures import ARCHITECTURES
 
 ROOT = Path(cutwork.__file__).parent
 LIGHT = ("store", "audio", "plan", "architectures", "pack", "engine")  # never import torch
-FOR_ALL = {"__version__", "errors", "extras", "interrupts", "machine", "progress", "recipe"}
+FOR_ALL = {"__version__", "errors", "extras", "interrupts", "machine", "progress", "recipe", "recipe_file"}
 # What each package may import beside itself.
 ALLOWED = {
     "store": set(),

@@ -13,7 +13,8 @@ from rich.console import Console
 from transformers import AutoTokenizer, MptConfig, MptForCausalLM, WhisperConfig, WhisperFeatureExtractor
 from transformers import WhisperForConditionalGeneration as Whisper
 
-from cutwork.recipe import Recipe, TuneSettings, load_recipe
+from cutwork.recipe import Recipe, TuneSettings
+from cutwork.recipe_file import load_recipe
 from cutwork.run.run import run
 from cutwork.torch_models.load import load_model
 from cutwork.tune.masks import sparsity

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from cutwork.errors import CutworkError
-from cutwork.recipe import QAT, Losses, PruneSettings, QuantizeSettings, Recipe, TuneSettings, load_recipe
+from cutwork.recipe import QAT, Losses, PruneSettings, QuantizeSettings, Recipe, TuneSettings
+from cutwork.recipe_file import load_recipe
 from cutwork.store.demo_model import NAMES
 from cutwork.store.fingerprint import digest
 from cutwork.tasks.load import TASKS, load_task

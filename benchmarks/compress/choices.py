@@ -39,7 +39,8 @@ from cutwork.compress.promise import loss
 from cutwork.compress.recipe_of import recipe_of
 from cutwork.compress.workshop import Workshop
 from cutwork.engine.model import Model
-from cutwork.recipe import Recipe, load_recipe
+from cutwork.recipe import Recipe
+from cutwork.recipe_file import load_recipe
 from cutwork.run.stages import Stage, sample_digest
 from cutwork.tasks.load import load_task
 

@@ -25,7 +25,8 @@ from cutwork.compress.draft import PACK, QUANTIZE, TEXTS, make_draft, own_text
 from cutwork.engine.model import Model
 from cutwork.measure.compare import Measurements
 from cutwork.prune.prune import prune
-from cutwork.recipe import PruneSettings, TuneSettings, load_recipe
+from cutwork.recipe import PruneSettings, TuneSettings
+from cutwork.recipe_file import load_recipe
 from cutwork.run.stages import key_of
 from cutwork.store.resolve import resolve
 from cutwork.tasks.load import load_task

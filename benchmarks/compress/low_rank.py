@@ -34,7 +34,8 @@ from cutwork.prune.second_order import output_error
 from cutwork.quantize.gptq import gptq
 from cutwork.quantize.qat import round_activations
 from cutwork.quantize.schemes import grid_of
-from cutwork.recipe import QuantizeSettings, load_recipe
+from cutwork.recipe import QuantizeSettings
+from cutwork.recipe_file import load_recipe
 from cutwork.run.stages import path_of
 from cutwork.store.block_names import place
 from cutwork.tasks.load import load_task

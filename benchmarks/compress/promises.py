@@ -16,7 +16,8 @@ from rich.console import Console
 from benchmarks.common.results import RECIPES, RESULTS, save
 from cutwork.compress.compress import Goal, compress
 from cutwork.errors import CutworkError
-from cutwork.recipe import Recipe, load_recipe
+from cutwork.recipe import Recipe
+from cutwork.recipe_file import load_recipe
 
 
 def seeded(recipe: Recipe, seed: int, output: Path) -> Recipe:

@@ -29,7 +29,8 @@ from cutwork.prune.pruners import pruner
 from cutwork.prune.token_weights import token_weights
 from cutwork.quantize.gptq import gptq
 from cutwork.quantize.schemes import grid_of
-from cutwork.recipe import QuantizeSettings, Recipe, load_recipe
+from cutwork.recipe import QuantizeSettings, Recipe
+from cutwork.recipe_file import load_recipe
 from cutwork.tasks.load import load_task
 from cutwork.torch_models.blocks import block_linears, out_in
 from cutwork.torch_models.data import collate

@@ -29,7 +29,7 @@ from benchmarks.compress.drafts import GENERAL
 from cutwork.compress.draft import draft_of
 from cutwork.engine.decoding.requests import Generation
 from cutwork.engine.model import Model
-from cutwork.recipe import load_recipe
+from cutwork.recipe_file import load_recipe
 from cutwork.tasks.load import load_task
 from cutwork.tasks.rendering import render_prompt
 from cutwork.tasks.task import Sample

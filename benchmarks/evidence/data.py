@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from benchmarks.evidence.designs import Design
-from cutwork.recipe import Recipe, load_recipe
+from cutwork.recipe import Recipe
+from cutwork.recipe_file import load_recipe
 from cutwork.tasks.load import load_task
 from cutwork.tasks.task import Task
 

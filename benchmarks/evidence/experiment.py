@@ -14,7 +14,8 @@ from benchmarks.evidence.data import splits
 from benchmarks.evidence.designs import DESIGNS, PRIMARY, SEEDS
 from benchmarks.evidence.report import plot
 from cutwork.measure.compare import Measurements
-from cutwork.recipe import PackSettings, QuantizeSettings, Recipe, load_recipe
+from cutwork.recipe import PackSettings, QuantizeSettings, Recipe
+from cutwork.recipe_file import load_recipe
 from cutwork.run.stages import Stage, Stages
 from cutwork.store.json_file import read_json
 from cutwork.store.resolve import resolve

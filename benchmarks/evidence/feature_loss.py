@@ -27,7 +27,8 @@ from benchmarks.evidence.report import told
 from benchmarks.evidence.statistics import points_above, right_share, seed_pairs, unpacked
 from benchmarks.evidence.wording import points, shares
 from cutwork.measure.compare import Measurements
-from cutwork.recipe import Losses, PruneSettings, QuantizeSettings, load_recipe
+from cutwork.recipe import Losses, PruneSettings, QuantizeSettings
+from cutwork.recipe_file import load_recipe
 from cutwork.run.stages import Stage, Stages
 from cutwork.store.resolve import resolve
 from cutwork.tasks.load import load_task

@@ -25,7 +25,7 @@ from cutwork.engine.decoding.perplexity import perplexity
 from cutwork.engine.model import Model
 from cutwork.pack.pack import pack
 from cutwork.pack.restore import restore
-from cutwork.recipe import load_recipe
+from cutwork.recipe_file import load_recipe
 from cutwork.tasks.load import load_task
 from cutwork.tasks.rendering import render_answer, render_prompt
 from cutwork.torch_models.load import load_tokenizer

@@ -18,7 +18,7 @@ from benchmarks.evidence.data import splits
 from benchmarks.evidence.designs import DESIGNS
 from benchmarks.evidence.new_numbers import ANYWHERE, CONTROL, grouped
 from benchmarks.evidence.statistics import paired_bootstrap, unpacked
-from cutwork.recipe import load_recipe
+from cutwork.recipe_file import load_recipe
 from cutwork.store.json_file import read_json
 from cutwork.tasks.task import Task
 

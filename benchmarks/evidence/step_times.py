@@ -17,7 +17,8 @@ from rich.console import Console
 
 from benchmarks.common.results import RESULTS, save
 from benchmarks.evidence.feature_loss import BOTH, RATE, RECIPE
-from cutwork.recipe import Losses, load_recipe
+from cutwork.recipe import Losses
+from cutwork.recipe_file import load_recipe
 from cutwork.tasks.load import load_task
 
 LOSSES = {"CE": Losses(ce=1.0), "CE+SquareHead": BOTH}

@@ -20,7 +20,8 @@ from benchmarks.common import figures
 from benchmarks.common.results import RECIPES, RESULTS, save
 from cutwork.engine.model import Model
 from cutwork.measure.compare import Measurements
-from cutwork.recipe import Losses, Recipe, load_recipe
+from cutwork.recipe import Losses, Recipe
+from cutwork.recipe_file import load_recipe
 from cutwork.run.stages import Source, Stage, Stages, key_of, path_of, sample_digest
 from cutwork.store.resolve import resolve
 from cutwork.tasks.load import load_task

@@ -25,7 +25,8 @@ from benchmarks.common.results import RESULTS, resume, save
 from benchmarks.common.shapes import MPT_7B
 from benchmarks.common.shapes import SHAPES as LLAMAS
 from cutwork import _native
-from cutwork.recipe import Recipe, load_recipe
+from cutwork.recipe import Recipe
+from cutwork.recipe_file import load_recipe
 from cutwork.store.atomic import write_atomically
 from cutwork.store.json_file import read_json
 

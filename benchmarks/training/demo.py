@@ -19,7 +19,7 @@ from benchmarks.evidence.seen_numbers import seen_numbers
 from cutwork.measure.interval import wilson
 from cutwork.measure.report.plots import plot
 from cutwork.measure.report.tables import headings, table_rows
-from cutwork.recipe import load_recipe
+from cutwork.recipe_file import load_recipe
 from cutwork.store.json_file import read_json
 from cutwork.tasks.load import load_task
 

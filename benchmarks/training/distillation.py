@@ -20,7 +20,8 @@ from benchmarks.common.results import RECIPES, RESULTS, refuse_mixture, save
 from benchmarks.training.accuracy import LOSSES as BASE
 from benchmarks.training.accuracy import with_samples
 from cutwork.measure.compare import Measurements, Variant, quality
-from cutwork.recipe import Losses, Recipe, load_recipe
+from cutwork.recipe import Losses, Recipe
+from cutwork.recipe_file import load_recipe
 from cutwork.run.stages import Source, Stage, Stages
 from cutwork.store.json_file import read_json
 from cutwork.store.resolve import resolve

@@ -29,7 +29,7 @@ from cutwork.prune.alps import alps
 from cutwork.prune.calibrate import calibration_batches, calibration_examples, walk
 from cutwork.prune.input_statistics import Hessian
 from cutwork.prune.pattern import Choice, KeepNOfM, Pattern, Unstructured
-from cutwork.recipe import load_recipe
+from cutwork.recipe_file import load_recipe
 from cutwork.store.block_names import place
 from cutwork.tasks.load import load_task
 from cutwork.torch_models.blocks import out_in

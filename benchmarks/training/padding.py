@@ -20,7 +20,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from benchmarks.common.results import RECIPES, RESULTS, save
-from cutwork.recipe import TaskSettings, load_recipe
+from cutwork.recipe import TaskSettings
+from cutwork.recipe_file import load_recipe
 from cutwork.tasks.load import load_task
 from cutwork.torch_models.data import StepSampler, collate, examples
 from cutwork.torch_models.load import load_model, load_tokenizer

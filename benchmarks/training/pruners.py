@@ -25,7 +25,8 @@ from cutwork import _native
 from cutwork.engine.model import Model
 from cutwork.measure.compare import Measurements
 from cutwork.measure.quality import accuracy
-from cutwork.recipe import Pruner, Recipe, TaskSettings, load_recipe
+from cutwork.recipe import Pruner, Recipe, TaskSettings
+from cutwork.recipe_file import load_recipe
 from cutwork.run.stages import Stages, key_of, path_of
 from cutwork.store.atomic import write_atomically
 from cutwork.store.json_file import read_json

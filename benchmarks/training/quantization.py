@@ -17,7 +17,8 @@ from benchmarks.common import figures
 from benchmarks.common.results import RECIPES, RESULTS, save
 from cutwork import Model
 from cutwork.measure.compare import Measurements, Variant, quality
-from cutwork.recipe import QuantizeSettings, Recipe, TaskSettings, load_recipe
+from cutwork.recipe import QuantizeSettings, Recipe, TaskSettings
+from cutwork.recipe_file import load_recipe
 from cutwork.run.stages import Source, Stages, key_of, path_of
 from cutwork.store.resolve import resolve
 from cutwork.tasks.load import load_task

@@ -30,7 +30,7 @@ from cutwork.compress.menu import Menu, Offer
 from cutwork.engine.model import Model
 from cutwork.prune.input_statistics import SumOfProducts
 from cutwork.prune.sparsegpt import sparsegpt
-from cutwork.recipe import load_recipe
+from cutwork.recipe_file import load_recipe
 from cutwork.tasks.rendering import IGNORED
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.blocks import block_linears

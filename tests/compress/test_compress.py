@@ -14,7 +14,8 @@ from cutwork.compress.promise import Loss
 from cutwork.compress.workshop import Workshop
 from cutwork.errors import CutworkError
 from cutwork.pack.reader import read_packed
-from cutwork.recipe import Recipe, load_recipe
+from cutwork.recipe import Recipe
+from cutwork.recipe_file import load_recipe
 from cutwork.run.run import run
 from cutwork.run.stages import Stage
 from cutwork.store.directory import kind_of

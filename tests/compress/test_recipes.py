@@ -17,7 +17,8 @@ from cutwork.compress.promise import Loss
 from cutwork.compress.recipe_of import recipe_of
 from cutwork.compress.workshop import Workshop
 from cutwork.errors import CutworkError
-from cutwork.recipe import DEFAULT_IGNORED, Recipe, TaskSettings, load_recipe
+from cutwork.recipe import DEFAULT_IGNORED, Recipe, TaskSettings
+from cutwork.recipe_file import load_recipe
 from cutwork.run.stages import sample_digest
 from cutwork.tasks.load import LEFT_TO_EVAL, load_task
 from tests.compress.command import FEW, call

@@ -16,7 +16,8 @@ pytest.importorskip("torch")
 from cutwork.measure.interval import wilson
 from cutwork.measure.report.model_card import commands
 from cutwork.pack.manifest import read_manifest
-from cutwork.recipe import Recipe, load_recipe
+from cutwork.recipe import Recipe
+from cutwork.recipe_file import load_recipe
 from cutwork.run.hub_repository import _without_places
 from cutwork.run.run import run as carry_out
 from cutwork.store.examples import FILE as EXAMPLES

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from cutwork.errors import CutworkError
 from cutwork.measure.report.results import load_results
 from cutwork.pack.reader import read_packed
-from cutwork.recipe import Recipe, load_recipe
+from cutwork.recipe import Recipe
+from cutwork.recipe_file import load_recipe
 from cutwork.run.run import run, stages_of
 from cutwork.run.stages import GROUPS
 from cutwork.store.directory import kind_of

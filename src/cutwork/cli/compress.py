@@ -20,7 +20,8 @@ from cutwork.cli.training import (
     task_options,
 )
 from cutwork.errors import CutworkError
-from cutwork.recipe import CompareSettings, Pruner, PruneSettings, Recipe, TaskSettings, TuneSettings, load_recipe
+from cutwork.recipe import CompareSettings, Pruner, PruneSettings, Recipe, TaskSettings, TuneSettings
+from cutwork.recipe_file import load_recipe
 from cutwork.tasks.load import LEFT_TO_EVAL, generated
 from cutwork.tasks.table import is_file_of_rows
 

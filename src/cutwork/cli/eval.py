@@ -153,7 +153,8 @@ def _settings(
     task: str | None, task_option: list[str] | None, recipe: Path | None, samples: int | None, seed: int | None
 ) -> "TaskSettings | None":
     """What is asked, by a task or a recipe; CutworkError for questions that tune trains on."""
-    from cutwork.recipe import TaskSettings, load_recipe
+    from cutwork.recipe import TaskSettings
+    from cutwork.recipe_file import load_recipe
     from cutwork.tasks.load import LEFT_TO_EVAL, generated
 
     if recipe:

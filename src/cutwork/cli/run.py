@@ -39,7 +39,7 @@ def run(
     """
     from cutwork.measure.report.results import load_results
     from cutwork.measure.report.tables import console_table
-    from cutwork.recipe import load_recipe
+    from cutwork.recipe_file import load_recipe
     from cutwork.run.run import run as carry_out
 
     directory = carry_out(load_recipe(recipe, changes or ()), output=output, until=until, console=Console(stderr=True))

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from cutwork.cli.console import Listing, console, print_json
 from cutwork.errors import CutworkError
-from cutwork.recipe import Long, Settings, TaskSettings, TokenWeights, load_recipe
+from cutwork.recipe import Long, Settings, TaskSettings, TokenWeights
+from cutwork.recipe_file import load_recipe
 from cutwork.tasks.load import LEFT_TO_EVAL, generated, hold_out, load_task, of_rows, training_rows
 from cutwork.tasks.task import Task
 
