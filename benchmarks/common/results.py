@@ -1,6 +1,7 @@
 """The files in benchmarks/results: each with its provenance, and none of two machines or builds."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from cutwork.store.atomic import write_atomically
 RESULTS = ROOT / "benchmarks" / "results"
 BUILD = ROOT / "build"  # where a result is left that is not kept in the repository
 RECIPES = ROOT / "recipes"
+QUESTIONS = RESULTS / "questions.json"  # which answers are to one problem (benchmarks/evidence/questions.py)
 
 
 def save(
@@ -20,17 +22,17 @@ def save(
     versions: dict[str, str] | None = None,
     compact: bool = False,
 ) -> dict[str, Any]:
-    """Write a result with its provenance, whole or not at all; returns what was written."""
+    """Write a result with its provenance, whole or not at all; returns it as `load` does."""
     result = {"provenance": provenance(threads, versions), **content}
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, json.dumps(result, indent=None if compact else 1) + "\n")
-    return result
+    return _with_problems(result, file.stem)
 
 
 def load(name: str) -> dict[str, Any]:
-    """A committed result by its file's name."""
-    found: dict[str, Any] = json.loads((RESULTS / name).read_text())
-    return found
+    """A committed result by its file's name; rows of answers to questions of which several are one problem tell, as
+    `alike`, the problem of each."""
+    return _with_problems(json.loads((RESULTS / name).read_text()), Path(name).stem)
 
 
 def resume(file: Path) -> dict[str, Any]:
@@ -71,3 +73,21 @@ def where(result: dict[str, Any]) -> str:
     parts += [about["isa"]] if about.get("isa") else []
     parts += [f"{threads} thread{'s' * (threads > 1)}"] if threads else []
     return ", ".join(parts)
+
+
+def _with_problems(result: dict[str, Any], name: str) -> dict[str, Any]:
+    known = _problems(QUESTIONS).get(name, {})
+    if not known:
+        return result
+    rows = [{**row, "alike": known[row.get("split", "test")]} if "answers" in row else row for row in result["rows"]]
+    return {**result, "rows": rows}
+
+
+@cache
+def _problems(file: Path) -> dict[str, dict[str, list[int]]]:
+    """By result and split: the problem of each question."""
+    if not file.exists():
+        return {}
+    found = json.loads(file.read_text())
+    by_set = {name: {split: each["alike"] for split, each in about.items()} for name, about in found["sets"].items()}
+    return {result: by_set[name] for result, name in found["of"].items()}

@@ -21,10 +21,10 @@ from benchmarks.evidence.levels import DENSE, TEACHER
 from benchmarks.evidence.own_rates import climb
 from benchmarks.evidence.statistics import right_share
 from benchmarks.evidence.wording import points, shares
-from cutwork.recipe import Losses
+from cutwork.recipe import Losses, Recipe
 from cutwork.tasks.gsm_symbolic import numbers
 from cutwork.tasks.load import load_task
-from cutwork.tasks.task import Sample
+from cutwork.tasks.task import Sample, Task
 
 RATES = tuple(RATE / 4.0**power for power in (2, 1, 0))
 UNTRAINED = "not trained"
@@ -53,11 +53,7 @@ class ConvergedRates(Converged):
 
     def __init__(self, options: Any) -> None:
         super().__init__(options)
-        task, fresh = self.splits["test"], self._fresh()
-        self.splits = {
-            "validation": replace(task, test=fresh[:VALIDATION]),
-            "test": replace(task, test=fresh[VALIDATION : VALIDATION + TEST]),
-        }
+        self.splits = fresh_splits(self.recipe)
 
     def right(self, loss: str, rate: float) -> int | None:
         """Right answers on validation, at the first level and of the first seed; None if that may not be made."""
@@ -67,15 +63,19 @@ class ConvergedRates(Converged):
     def clipped(self, variant: str, seed: int, pattern: str) -> dict[str, Any]:
         return super().clipped(variant, seed, pattern) if self.variants[variant] else {}
 
-    def _fresh(self) -> tuple[Sample, ...]:
-        """Questions with numbers that no training sample has, each of them once."""
-        more = self.recipe.task.model_copy(update={"train_samples": DRAWN, "test_samples": 1, "seed": QUESTIONS})
-        known = {numbers(sample.prompt) for sample in (*self.stages.task.train, *self.stages.task.test)}
-        found: dict[tuple[str, ...], Sample] = {}
-        for sample in load_task(more).train:
-            if (own := numbers(sample.prompt)) not in known:
-                found.setdefault(own, sample)
-        return tuple(found.values())
+
+def fresh_splits(recipe: Recipe) -> dict[str, Task]:
+    """Questions with numbers that neither a training sample nor the former test has, each of them once."""
+    task = load_task(recipe.task)
+    more = recipe.task.model_copy(update={"train_samples": DRAWN, "test_samples": 1, "seed": QUESTIONS})
+    known = {numbers(sample.prompt) for sample in (*task.train, *task.test)}
+    found: dict[tuple[str, ...], Sample] = {}
+    for sample in load_task(more).train:
+        if (own := numbers(sample.prompt)) not in known:
+            found.setdefault(own, sample)
+    fresh = tuple(found.values())
+    asked = {"validation": fresh[:VALIDATION], "test": fresh[VALIDATION : VALIDATION + TEST]}
+    return {name: replace(task, test=samples) for name, samples in asked.items()}
 
 
 def main() -> None:

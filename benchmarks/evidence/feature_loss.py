@@ -24,7 +24,7 @@ from benchmarks.common.results import RESULTS, save
 from benchmarks.evidence.answers import answer, without_replies
 from benchmarks.evidence.designs import SEEDS
 from benchmarks.evidence.report import told
-from benchmarks.evidence.statistics import points_above, right_share, seed_pairs, unpacked
+from benchmarks.evidence.statistics import points_above, right_share, seed_pairs
 from benchmarks.evidence.wording import points, shares
 from cutwork.measure.compare import Measurements
 from cutwork.recipe import Losses, PruneSettings, QuantizeSettings
@@ -184,7 +184,7 @@ def choices(result: dict[str, Any]) -> str:
     """What each variant has right of the validation questions, minus cross-entropy in the same time and, where that is
     there, in as many steps."""
     rows = [row for row in result["rows"] if row["split"] == "validation"]
-    plain = {row["variant"]: unpacked(row) for row in rows if row["variant"] in (CE, FEWER)}
+    plain = {row["variant"]: row for row in rows if row["variant"] in (CE, FEWER)}
     lines = [
         "| variant | steps | gradient longer than 1 | longest | right on validation | of | minus CE, same time [95%] "
         "| same steps |",
@@ -194,7 +194,7 @@ def choices(result: dict[str, Any]) -> str:
         variant, steps = row["variant"], [phase.steps for phase in VARIANTS[row["variant"]]]
         same = {CE: variant not in plain, FEWER: variant not in plain and len(steps) == 1}
         against = [
-            points(points_above([(unpacked(row), plain[other])])) if alike and other in plain else "–"
+            points(points_above(seed_pairs([row], [plain[other]]))) if alike and other in plain else "–"
             for other, alike in same.items()
         ]
         long = " + ".join(map(str, row["longer"])) + f" | {row['longest']:g}" if "longer" in row else "– | –"

@@ -126,7 +126,7 @@ def table(result: dict[str, Any]) -> str:
         against = tests = ""
         if (model, encoding) != control and (pairs := seed_pairs(rows, groups.get(control, ()))):
             against = points(points_above(pairs))
-            tests = " / ".join(f"{mcnemar(*pair):.2g}" for pair in pairs)
+            tests = " / ".join(f"{mcnemar(*pair[:2]):.2g}" for pair in pairs)
         lines.append(
             f"| {encoding}, {model} | {shares(rows)} | {mean:.1%} [{low:.1%}, {high:.1%}] | {against} | {tests} |"
         )

@@ -13,9 +13,8 @@ from benchmarks.common.results import save
 from benchmarks.evidence.answers import answer, without_replies
 from benchmarks.evidence.designs import SEEDS
 from benchmarks.evidence.feature_loss import FeatureLoss, arguments
-from benchmarks.evidence.statistics import mcnemar, paired_bootstrap, unpacked
+from benchmarks.evidence.statistics import mcnemar, points_above, right_share, seed_pairs
 from benchmarks.evidence.wording import points
-from cutwork.measure.interval import wilson
 from cutwork.recipe import Pruner, QuantizeSettings
 from cutwork.run.stages import Stage
 
@@ -89,13 +88,12 @@ def table(result: dict[str, Any]) -> str:
         "|--:|---|---|--:|--:|--:|--:|",
     ]
     for (level, method, pattern), row in rows.items():
-        low, high = wilson(row["right"], row["samples"])
+        _, low, high = right_share([row])
         against = p = ""
         free = rows.get((level, method, FREE))
         if free and pattern != FREE:
-            ours, theirs = unpacked(row), unpacked(free)
-            mean, least, most = paired_bootstrap(ours[None], theirs[None])
-            against, p = points((100 * mean, 100 * least, 100 * most)), f"{mcnemar(ours, theirs):.2g}"
+            [pair] = pairs = seed_pairs([row], [free])
+            against, p = points(points_above(pairs)), f"{mcnemar(*pair[:2]):.2g}"
         share = f"{row['right'] / row['samples']:.1%} [{low:.1%}, {high:.1%}]"
         cells = [f"{level:.0%}", method, pattern, share, against, p, f"{row['answer_perplexity']:.3f}"]
         lines.append(f"| {' | '.join(cells)} |")

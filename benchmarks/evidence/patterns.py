@@ -85,7 +85,7 @@ def table(result: dict[str, Any]) -> str:
         if pattern not in (None, PATTERNS[0]) and pairs:
             mean, least, most = points_above(pairs)
             against = f"{mean:+.1f} [{least:+.1f}, {most:+.1f}]"
-            p = " / ".join(f"{mcnemar(*pair):.2g}" for pair in pairs)
+            p = " / ".join(f"{mcnemar(*pair[:2]):.2g}" for pair in pairs)
         shares = " / ".join(f"{row['right'] / row['samples']:.1%}" for row in rows)
         each = f" ({shares})" if len(rows) > 1 else ""
         lines.append(

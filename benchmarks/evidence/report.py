@@ -12,6 +12,7 @@ from benchmarks.common import figures
 from benchmarks.evidence.designs import LOSSES, PRIMARY
 from benchmarks.evidence.pareto import Rival, rival, sparse_beside
 from benchmarks.evidence.statistics import (
+    alike,
     bootstrap_p,
     holm,
     mcnemar,
@@ -87,10 +88,10 @@ def comparisons(result: dict[str, Any]) -> str:
             for loss in list(LOSSES)[1:]:
                 if shared := sorted(found[loss].keys() & found["CE"].keys()):
                     stacked = [np.stack([found[each][seed] for seed in shared]) for each in (loss, "CE")]
-                    pairs[level, loss, split] = (stacked[0], stacked[1])
-    corrected = holm({str(key): bootstrap_p(*pair) for key, pair in pairs.items()})
-    for (level, loss, split), (ours, theirs) in pairs.items():
-        mean, low, high = (100 * value for value in paired_bootstrap(ours, theirs))
+                    pairs[level, loss, split] = (stacked[0], stacked[1], alike(rows(result, split=split)))
+    corrected = holm({str(key): bootstrap_p(*pair, alike=same) for key, (*pair, same) in pairs.items()})
+    for (level, loss, split), (ours, theirs, same) in pairs.items():
+        mean, low, high = (100 * value for value in paired_bootstrap(ours, theirs, alike=same))
         each = " / ".join(f"{mcnemar(a, b):.2g}" for a, b in zip(ours, theirs, strict=True))
         name = f"**{loss}**" if (level, loss, split) == (0.75, PRIMARY[1], "test") else loss
         lines.append(
@@ -105,7 +106,8 @@ def against_teacher(result: dict[str, Any], level: float, loss: str | None, kind
     found = by_seed(rows(result, split="test", kind=kind, level=level, loss=loss))
     ours = np.stack([found[seed] for seed in sorted(found)])
     [teacher] = rows(result, split="test", kind="teacher")
-    return tuple(100 * x for x in paired_bootstrap(ours, np.broadcast_to(unpacked(teacher), ours.shape)))
+    theirs = np.broadcast_to(unpacked(teacher), ours.shape)
+    return tuple(100 * x for x in paired_bootstrap(ours, theirs, alike=alike([teacher])))
 
 
 def distances(result: dict[str, Any]) -> str:
@@ -125,7 +127,7 @@ def primary(result: dict[str, Any]) -> tuple[int, tuple[float, float, float]]:
     plain, both = (by_seed(rows(result, split="test", kind="core", level=0.75, loss=loss)) for loss in PRIMARY)
     seeds = sorted(plain.keys() & both.keys())
     ours, theirs = (np.stack([each[seed] for seed in seeds]) for each in (both, plain))
-    mean, low, high = paired_bootstrap(ours, theirs)
+    mean, low, high = paired_bootstrap(ours, theirs, alike=alike(rows(result, split="test")))
     return len(seeds), (100 * mean, 100 * low, 100 * high)
 
 
@@ -149,10 +151,11 @@ def after_longer(result: dict[str, Any], pareto: dict[str, Any]) -> str:
     ours = by_seed(rows(result, split="test", kind="core", loss=loss))
     seeds = sorted(ours)
     stacked, dense = np.stack([ours[seed] for seed in seeds]), control[min(control)]
+    same = alike(rows(result, split="test"))
     found = {
         "the dense teacher": against_teacher(result, 0.75, loss),
         "the dense model trained on for as long": tuple(
-            100 * x for x in paired_bootstrap(stacked, np.broadcast_to(dense, stacked.shape))
+            100 * x for x in paired_bootstrap(stacked, np.broadcast_to(dense, stacked.shape), alike=same)
         ),
     }
     claims: list[Claim] = []
@@ -193,7 +196,7 @@ def files(result: dict[str, Any]) -> str:
     lines = ["| file | zeros | right [95%] |", "|---|--:|--:|"]
     for kind in ("quantized", "control, quantized"):
         for row in rows(result, split="test", kind=kind):
-            low, high = wilson(row["right"], row["samples"])
+            _, low, high = right_share([row])
             name = row.get("loss", "teacher") + (", dense again" if kind != "quantized" else "")
             share = row["right"] / row["samples"]
             lines.append(f"| {name}, {row['encoding']} | {row['level']:.0%} | {share:.1%} [{low:.1%}, {high:.1%}] |")
