@@ -76,18 +76,21 @@ def where(result: dict[str, Any]) -> str:
 
 
 def _with_problems(result: dict[str, Any], name: str) -> dict[str, Any]:
-    known = _problems(QUESTIONS).get(name, {})
+    known, split = _problems(QUESTIONS).get(name, ({}, ""))
     if not known:
         return result
-    rows = [{**row, "alike": known[row.get("split", "test")]} if "answers" in row else row for row in result["rows"]]
-    return {**result, "rows": rows}
+
+    def told(row: dict[str, Any]) -> dict[str, Any]:
+        return {**row, "alike": known[row.get("split", split)]} if "answers" in row else row
+
+    return {**result, **{key: [*map(told, result[key])] for key in ("rows", "models") if key in result}}
 
 
 @cache
-def _problems(file: Path) -> dict[str, dict[str, list[int]]]:
-    """By result and split: the problem of each question."""
+def _problems(file: Path) -> dict[str, tuple[dict[str, list[int]], str]]:
+    """By result: the problem of each question, by split, and the split of rows that tell none."""
     if not file.exists():
         return {}
     found = json.loads(file.read_text())
     by_set = {name: {split: each["alike"] for split, each in about.items()} for name, about in found["sets"].items()}
-    return {result: by_set[name] for result, name in found["of"].items()}
+    return {result: (by_set[about["set"]], about["split"]) for result, about in found["of"].items()}

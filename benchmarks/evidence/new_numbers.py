@@ -127,7 +127,11 @@ def secondary(result: dict[str, Any]) -> str:
     comparisons = [(("tuned", "4:16", "int8"), ANYWHERE), (ANYWHERE, INT4)]
     comparisons += [(model, TEACHER) for model in groups if model[0] == "tuned"]
     pairs = {(ours, theirs): _pairs(result, ours, theirs) for ours, theirs in comparisons}
-    stacked = {key: tuple(map(np.stack, zip(*found, strict=True))) for key, found in pairs.items() if found}
+    stacked = {
+        key: tuple(map(np.stack, zip(*(pair[:2] for pair in found), strict=True)))
+        for key, found in pairs.items()
+        if found
+    }
     corrected = holm({str(key): bootstrap_p(*both) for key, both in stacked.items()})
     lines = ["| | minus | points [95%] | p, corrected by Holm |", "|---|---|--:|--:|"]
     for ours, theirs in stacked:

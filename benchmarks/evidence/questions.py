@@ -26,12 +26,17 @@ from cutwork.tasks.gsm_symbolic import numbers
 from cutwork.tasks.load import load_task
 from cutwork.tasks.task import Sample, Task
 
+_VALIDATED = ("one_shot",)  # results whose rows tell no split, and are of validation
 Splits = Mapping[str, Task]  # each with the training samples and, as its test, the split's questions
 
 
 def main() -> None:
     content = {"sets": {name: told(recipe, make(recipe)) for name, (recipe, make, _) in sets().items()}}
-    content["of"] = {result: name for name, (_, _, results) in sets().items() for result in results}
+    content["of"] = {
+        result: {"set": name, "split": "validation" if result in _VALIDATED else "test"}
+        for name, (_, _, results) in sets().items()
+        for result in results
+    }
     print(table(save(QUESTIONS, content, compact=True)))
 
 
