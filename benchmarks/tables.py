@@ -130,6 +130,7 @@ TABLES = {
     "new numbers, secondary": Table(new_numbers.secondary, ("new_numbers",)),
     "new numbers, steps": Table(seen_steps.table, ("seen_steps",)),
     "new numbers, pareto": Table(pareto.table, ("pareto_new_numbers",)),
+    "new numbers, glance": Table(pareto.glance, ("pareto_new_numbers",)),
     "new numbers, verdicts": Table(new_numbers.verdicts, ("new_numbers", "pareto_new_numbers")),
     "gsm8k": Table(gsm8k.table, ("gsm8k",)),
     "gsm8k, verdicts": Table(gsm8k.verdicts, ("gsm8k",)),

@@ -17,15 +17,19 @@ _GENERATIONS = ("isa_zen4", "isa_zen5")
 def decode() -> str:
     cells = targets.cells_of(load("isa_zen4.json"))
 
-    def times(peer: str, threads: int) -> str:
-        ours, theirs = Cell("cutwork", "avx512", "int8 75%", threads), Cell(peer, "native", "Q4_0", threads)
-        return _told(targets.ratios(cells, ours, theirs, "decode"))
+    def over(theirs: Cell) -> str:
+        return _told(targets.ratios(cells, Cell("cutwork", "avx512", "int8 75%", theirs.threads), theirs, "decode"))
+
+    def times(peer: str, threads: int, weights: str = "Q4_0") -> str:
+        return over(Cell(peer, "native", weights, threads))
 
     return line(f"""
-        **Decode**: with 75% zeros anywhere int8 is {times("llama.cpp", 1)} times as fast as llama.cpp's Q4_0 and
-        {times("ik_llama.cpp", 1)} times as fast as ik_llama.cpp's, both built natively, on one core of Zen 4,
-        {times("llama.cpp", 2)} and {times("ik_llama.cpp", 2)} times on two (*random* weights of a 1.1B shape, huge
-        pages for all, medians and extremes of up to three rounds).
+        **Decode**: with 75% zeros anywhere int8 is {times("llama.cpp", 1, "Q4_K_M")} times as fast as llama.cpp's
+        Q4_K_M and {times("ik_llama.cpp", 1)} times as fast as ik_llama.cpp's Q4_0 on one core of Zen 4,
+        {times("llama.cpp", 2)} and {times("ik_llama.cpp", 2)} times as fast as the Q4_0 of both on two, the fastest of
+        their 4 bits, built natively; but {over(Cell("cutwork", "avx512", "int4 dense", 1))} times as fast as our own
+        dense int4 on one (*random* weights of a 1.1B shape, huge pages for all, medians and extremes of up to three
+        rounds).
     """)
 
 
@@ -70,8 +74,8 @@ def batches() -> str:
     plain, reordered = (cells[f"cutwork int8 75%{how}"] / best for how in ("", " ahead"))
     return line(f"""
         **Batches** of 16 on one core, the same models and pages: {plain:.2f} times the best of the others ({name}),
-        {reordered:.1f} times with weights reordered as `serve` and `batch` do, which makes the sparse model as large
-        in memory as dense int8.
+        {reordered:.1f} times with weights reordered as `serve` and `batch` do (a later build and call, twenty minutes
+        after), which makes the sparse model as large in memory as dense int8.
     """)
 
 
@@ -85,16 +89,18 @@ def without_vbmi2() -> str:
         return _told(each.ratios)
 
     cells = targets.cells_of(load("isa.json"))
-    ours, peer = (
-        median(run["decode"] for run in cells[Cell(engine, "avx2", weights, 1)]["runs"])
-        for engine, weights in (("cutwork", "int8 4:16"), ("llama.cpp", "Q4_0"))
-    )
+
+    def speed(engine: str, weights: str) -> float:
+        return median(run["decode"] for run in cells[Cell(engine, "avx2", weights, 1)]["runs"])
+
+    ours, peers = speed("cutwork", "int8 4:16"), {kind: speed("llama.cpp", kind) for kind in ("Q4_0", "Q4_K_M")}
     return line(f"""
         **Without AVX-512's VBMI2**, as on Zen 3 and older and on Intel's desktop processors since Alder Lake, 75% zeros
         anywhere make int8 decode {times("75%", "isa_zen4")} times as fast as none on one core of Zen 4 and
         {times("75%", "isa_zen5")} on Zen 5, with AVX2 alone; where 4 of 16 neighbours are kept
-        {times("4:16", "isa_zen4")} and {times("4:16", "isa_zen5")} times. An earlier build did {ours:.1f} tok/s there,
-        llama.cpp's Q4_0 built for AVX2 {peer:.1f} (its only run).
+        {times("4:16", "isa_zen4")} and {times("4:16", "isa_zen5")} times. On Zen 5 an earlier build did {ours:.1f}
+        tok/s with those in int8, llama.cpp built for AVX2 {peers["Q4_0"]:.1f} in Q4_0 and {peers["Q4_K_M"]:.1f} in
+        Q4_K_M (one run).
     """)
 
 
@@ -112,15 +118,16 @@ def with_amx() -> str:
 
     peers = [cell for cell in cells if cell.engine != "cutwork" and cell.threads == 1]
     decodes, reads = (max(peers, key=lambda cell: speed(cell, what)) for what in ("decode", "prefill"))
+    other, fastest = _best_peer(_cells("peers_amx", 1, "prefill", 512))
     return line(f"""
         **On a Xeon with AMX** one core decodes int4 with 4 of 16 neighbours kept {times("int4 4:16", decodes)} times as
         fast as {targets.named(decodes)}, the fastest llama.cpp there, and {times("int4 4:16", ours("int4 dense"))}
         times as fast as our own dense int4; int8 with 75% zeros anywhere {times("int8 75%", ours("int8 dense"))} times
         as fast as without. Prompts are multiplied as whole matrices, whose zeros cannot be skipped: int8 takes
         {speed(ours("int8 dense"), "prefill"):.0f} tok/s of them without zeros and
-        {speed(ours("int8 75%"), "prefill"):.0f} with 75% anywhere, {targets.named(reads)}, the fastest of the others,
-        {speed(reads, "prefill"):.0f}. Random weights of a 1.1B shape, huge pages for all, medians and extremes of up to
-        3 rounds.
+        {speed(ours("int8 75%"), "prefill"):.0f} with 75% anywhere, {targets.named(reads)}, the fastest llama.cpp,
+        {speed(reads, "prefill"):.0f}; in an older run {other}, in pages of 4 KiB, {fastest:.0f}. Random weights of
+        a 1.1B shape, huge pages for llama.cpp too, medians and extremes of up to 3 rounds.
     """)
 
 

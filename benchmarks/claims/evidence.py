@@ -54,12 +54,12 @@ def against_its_own_four_bits() -> str:
         return f"{right_share(groups[name])[0]:.1%} at {speed(groups[name], 'decode, 1 threads'):.0f} tok/s"
 
     return line(f"""
-        **One teacher, every way to make it small** (one core of {result["provenance"]["processor"]["generation"]}, one
-        stream, one seed, {samples:,} questions): our int8 with {zeros}, fine-tuned for {steps} steps, answers
-        {said(f"cutwork int8, {zeros}")}, int4 with them {said(f"cutwork int4, {zeros}")}, dense int8
-        {said("cutwork int8")}, dense int4 {said("cutwork int4")} ({control["right"] / control["samples"]:.1%} if it is
-        trained on for as long); llama.cpp's Q4_0 of the same teacher
-        {said("llama.cpp Q4_0")}, Q4_K_M {said("llama.cpp Q4_K_M")}, Q8_0 {said("llama.cpp Q8_0")}.
+        **One teacher, our files and llama.cpp's of it** (one core of
+        {result["provenance"]["processor"]["generation"]}, one stream, one seed, {samples:,} questions): our int8 with
+        {zeros}, fine-tuned for {steps} steps, answers {said(f"cutwork int8, {zeros}")}, int4 with them
+        {said(f"cutwork int4, {zeros}")}, dense int8 {said("cutwork int8")}, dense int4 {said("cutwork int4")}
+        ({control["right"] / control["samples"]:.1%} if it is trained on for as long); llama.cpp's Q4_0 of the same
+        teacher {said("llama.cpp Q4_0")}, Q4_K_M {said("llama.cpp Q4_K_M")}, Q8_0 {said("llama.cpp Q8_0")}.
     """)
 
 

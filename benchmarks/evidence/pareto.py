@@ -274,6 +274,20 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def glance(result: dict[str, Any]) -> str:
+    """What a first look needs of `table`: files in 8 and 4 bits, and one stream on one core."""
+    about = next(each for each in PARETOS.values() if each.result == result.get("about", "pareto"))
+    groups = dict(names(result["models"]))
+    dense = groups[about.reference]
+    lines = [f"| file | right | minus {about.called}, points [95%] | MB | tok/s |", "|---|--:|--:|--:|--:|"]
+    for name, group in groups.items():
+        change, low, high = points_above(seed_pairs(group, dense))
+        difference = "" if name == about.reference else f"{change:+.1f} [{low:+.1f}, {high:+.1f}]"
+        megabytes, tokens = group[0]["bytes"] / 1e6, speed(group, _DECODE)
+        lines.append(f"| {name} | {right_share(group)[0]:.1%} | {difference} | {megabytes:.0f} | {tokens:.0f} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("design", nargs="?", choices=list(PARETOS), default="short")

@@ -26,7 +26,7 @@ from cutwork.tasks.gsm_symbolic import numbers
 from cutwork.tasks.load import load_task
 from cutwork.tasks.task import Sample, Task
 
-_VALIDATED = ("one_shot",)  # results whose rows tell no split, and are of validation
+_VALIDATED = ("one_shot", "patterns")  # results whose rows tell no split, and are of validation
 Splits = Mapping[str, Task]  # each with the training samples and, as its test, the split's questions
 
 
@@ -60,7 +60,7 @@ def sets() -> dict[str, tuple[Recipe, Callable[[Recipe], Splits], tuple[str, ...
         "the short task of compress": (load_recipe(RECIPE), held_out, short),
         "promises on new questions": (load_recipe(Path("benchmarks/compress/unseen.yaml")), held_out, ()),
         "the recipe `smollm2-gsm.yaml`": (load_recipe(RECIPES / "smollm2-gsm.yaml"), held_out, ()),
-        "the short experiment": design("short", "pareto"),
+        "the short experiment": design("short", "pareto", "patterns"),
         "the longer experiment": design("longer", "pareto_longer"),
         "new numbers": design("new-numbers", "pareto_new_numbers", "new_losses"),
         "a teacher that has learned more": (converged, held_out, ("converged",)),

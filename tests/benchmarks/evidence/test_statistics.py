@@ -42,6 +42,18 @@ def test_few_seeds_that_differ_are_covered() -> None:
     assert held >= 93  # with the seeds as they are drawn it would be 91
 
 
+def test_questions_of_one_problem_are_drawn_together() -> None:
+    """Each problem asked three times tells as much as asked once, and the mean is over questions all the same."""
+    ours, theirs = right(0.7, 1, 300), right(0.6, 1, 300, seed=1)
+    thrice = [np.repeat(answers, 3, axis=1) for answers in (ours, theirs)]
+    problems = np.repeat(np.arange(300), 3).tolist()
+    assert paired_bootstrap(thrice[0], thrice[1], alike=problems) == pytest.approx(paired_bootstrap(ours, theirs))
+    apart = paired_bootstrap(*thrice)
+    assert np.diff(paired_bootstrap(ours, theirs)[1:])[0] > 1.5 * np.diff(apart[1:])[0]
+    uneven = [0] * 100 + list(range(1, 201))
+    assert paired_bootstrap(ours, theirs, alike=uneven)[0] == pytest.approx(ours.mean() - theirs.mean())
+
+
 def test_the_bootstrap_refuses_what_is_not_paired() -> None:
     with pytest.raises(ValueError, match="seeds, questions"):
         paired_bootstrap(right(0.5, 2, 10), right(0.5, 3, 10))
