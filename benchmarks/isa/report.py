@@ -27,13 +27,15 @@ def quiet(result: dict[str, Any]) -> str:
         f"in {disturbed or 'none'} of {len(runs)} runs did other processes or the machine's neighbours take more than "
         f"{DISTURBED:.0%} of a processor"
     )
-    ours, theirs = (
-        min((run["huge_pages"] for row in rows if _ours(row) == own for run in row["runs"]), default=1.0)
-        for own in (True, False)
-    )
+
+    def pages(own: bool) -> str:
+        shares = [run["huge_pages"] for row in rows if _ours(row) == own for run in row["runs"]] or [1.0]
+        return f"{median(shares):.0%} ({min(shares):.0%} in the least)"
+
     return (
         f"{result['layers']} layers, random weights; medians of ratios within a round, with the extremes; {alone}. "
-        f"At least {ours:.0%} of the private memory of our processes was in huge pages, of peers' {theirs:.0%}."
+        f"In huge pages were, by the median of runs, {pages(True)} of our processes' private memory, of peers' "
+        f"{pages(False)}."
     )
 
 
