@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "bindings/bindings.h"
+#include "bindings/without_gil.h"
 #include "runtime/cache.h"
 #include "runtime/cpus.h"
 #include "weights/weight.h"
@@ -255,14 +256,8 @@ void construct(BoundExecutor* self, const nb::sequence& ops, const nb::sequence&
     held.push_back(nb::borrow(each));
     plan.weights.push_back(nb::cast<const OwnedWeight&>(each).view());
   }
-  std::unique_ptr<Executor> executor;
-  try {
-    nb::gil_scoped_release release;
-    executor = std::make_unique<Executor>(std::move(plan), costs ? *costs : Costs(set), keys);
-  } catch (const OutOfMemory& error) {
-    PyErr_SetString(PyExc_MemoryError, error.what());
-    throw nb::python_error();
-  }
+  std::unique_ptr<Executor> executor =
+      without_gil([&] { return std::make_unique<Executor>(std::move(plan), costs ? *costs : Costs(set), keys); });
   new (self) BoundExecutor{std::move(held), std::move(executor)};
 }
 

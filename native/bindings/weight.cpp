@@ -17,6 +17,7 @@
 
 #include "bindings/bindings.h"
 #include "bindings/parallel.h"
+#include "bindings/without_gil.h"
 #include "cost/cost.h"
 
 namespace nb = nanobind;
@@ -144,18 +145,6 @@ OwnedWeight make_slots(int64_t rows, int64_t cols, const AnyArray& values, const
   nb::gil_scoped_release release;
   return OwnedWeight::slots(dtype, rows, cols, std::move(held), keep, std::move(held_steps), std::move(held_scale),
                             type, group);
-}
-
-// What `make` gives without the GIL; OutOfMemory becomes MemoryError.
-template <class F>
-auto without_gil(const F& make) {
-  try {
-    nb::gil_scoped_release release;
-    return make();
-  } catch (const OutOfMemory& error) {
-    PyErr_SetString(PyExc_MemoryError, error.what());
-    throw nb::python_error();
-  }
 }
 
 std::optional<OwnedWeight> in_slots(const OwnedWeight& self) {
@@ -330,7 +319,8 @@ keep: 4, 8 or 12 of every 16 columns; or steps: uint8 [ceil(rows/16), ceil(cols/
       .def_prop_ro("cols", [](const OwnedWeight& w) { return w.view().cols; })
       .def_prop_ro("encoding", [](const OwnedWeight& w) { return encoding_name(w.view().encoding); })
       .def_prop_ro("dtype", [](const OwnedWeight& w) { return dtype_name(w.view().dtype); })
-      .def_prop_ro("nonzeros", &OwnedWeight::nonzeros, "How many values are not zero; dense weights are counted anew.")
+      .def_prop_ro("nonzeros", &OwnedWeight::nonzeros, nb::call_guard<nb::gil_scoped_release>(),
+                   "How many values are not zero; dense weights are counted anew.")
       .def_prop_ro(
           "stored", [](const OwnedWeight& w) { return shape_of(w.view()).nonzeros; },
           "How many values kernels go through: all of a dense weight, of slots the empty ones too.")

@@ -219,17 +219,16 @@ void Executor::run(const CrossAttention& op, const Prepared&) {
 }
 
 void Executor::start_keeping_weights() {
-  attention_weights_.pairs = batch_.attention_of_count;
-  attention_weights_.tokens = batch_.token_count;
-  attention_weights_.keys = 0;
-  for (const Run& run : runs_) {
-    if (batch_.attention_of_count > 0)
-      attention_weights_.keys =
-          std::max<int64_t>(attention_weights_.keys, batch_.memory_lengths[batch_.sequences[run.first]]);
-  }
-  const int64_t floats = checked_product("the attention weights", {attention_weights_.pairs, attention_weights_.tokens,
-                                                                   attention_weights_.keys, int64_t{sizeof(float)}});
-  attention_weights_.weights.assign(static_cast<size_t>(floats) / sizeof(float), 0.f);
+  const int64_t pairs = batch_.attention_of_count, tokens = batch_.token_count;
+  int64_t keys = 0;
+  for (const Run& run : runs_)
+    if (pairs > 0) keys = std::max<int64_t>(keys, batch_.memory_lengths[batch_.sequences[run.first]]);
+  const int64_t bytes = checked_product("the attention weights", {pairs, tokens, keys, int64_t{sizeof(float)}});
+  // The shape last: should memory run out, it still is that of what is there.
+  attention_weights_.weights.assign(static_cast<size_t>(bytes) / sizeof(float), 0.f);
+  attention_weights_.pairs = pairs;
+  attention_weights_.tokens = tokens;
+  attention_weights_.keys = keys;
 }
 
 // The tiles_ are those of the op, in the order of the batch's rows.

@@ -29,8 +29,7 @@ class Gate {
   std::condition_variable changed_;
 };
 
-// A fixed number of threads, the caller's among them. Its owner calls each_thread and for_ranges from one thread at a
-// time.
+// A fixed number of threads, the caller's among them. Its owner calls for_ranges from one thread at a time.
 class ThreadPool {
  public:
   explicit ThreadPool(int threads);

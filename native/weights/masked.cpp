@@ -112,6 +112,21 @@ void check_beyond(const Weight& weight, int64_t element) {
   });
 }
 
+// In parts whose counts fit into a lane of the values' width, so that as many are compared at a time as there are
+// lanes.
+template <class T>
+int64_t count_nonzeros(const T* values, int64_t size, T bits) {
+  constexpr int64_t kPart = sizeof(T) == 1 ? 240 : 4096;
+  int64_t count = 0;
+  for (int64_t begin = 0; begin < size; begin += kPart) {
+    const int64_t end = std::min(begin + kPart, size);
+    T part = 0;
+    for (int64_t i = begin; i < end; ++i) part = static_cast<T>(part + static_cast<T>((values[i] & bits) != 0));
+    count += part;
+  }
+  return count;
+}
+
 }  // namespace
 
 void expect_size(const char* what, const Array& array, int64_t expected) {
@@ -290,21 +305,16 @@ int64_t OwnedWeight::nonzeros() const {
   if (view_.encoding != Encoding::dense)
     return static_cast<int64_t>(view_.offsets[(view_.rows + kGroupRows - 1) / kGroupRows]);
   const int64_t size = view_.rows * view_.cols;
-  int64_t count = 0;
   switch (view_.dtype) {
     case DType::f32:
-      for (int64_t i = 0; i < size; ++i) count += static_cast<const float*>(view_.values)[i] != 0.0f;
-      break;
+      return count_nonzeros(static_cast<const uint32_t*>(view_.values), size, uint32_t{0x7fffffff});
     case DType::bf16:
-      for (int64_t i = 0; i < size; ++i) count += (static_cast<const uint16_t*>(view_.values)[i] & 0x7fff) != 0;
-      break;
+      return count_nonzeros(static_cast<const uint16_t*>(view_.values), size, uint16_t{0x7fff});
     case DType::i8:
-      for (int64_t i = 0; i < size; ++i) count += static_cast<const int8_t*>(view_.values)[i] != 0;
-      break;
     case DType::i4:
       break;
   }
-  return count;
+  return count_nonzeros(static_cast<const uint8_t*>(view_.values), size, uint8_t{0xff});
 }
 
 void write_dense(const Weight& weight, void* out) {

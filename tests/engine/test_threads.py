@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +21,20 @@ from ..tiny_checkpoint import write_tiny_checkpoint
 
 PROMPT = [65, 66, 67]
 LONG = 120
+ENDS = """
+import sys, threading
+from cutwork.engine.model import Model
+
+model, started = Model.load(sys.argv[1], threads=1), threading.Event()
+
+def steps():
+    while True:
+        model.logits([65] * 200)
+        started.set()
+
+threading.Thread(target=steps, daemon=True).start()
+assert started.wait(30)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +218,12 @@ def test_a_turn_that_is_waited_for_can_be_interrupted() -> None:
         end.set()
     assert signal.getsignal(signal.SIGINT) is before and turn.take()
     turn.give_back()
+
+
+def test_a_program_may_end_while_a_thread_is_in_a_step(tiny: str) -> None:
+    """Python ends a daemon thread on its way back from C++, which would end the process with SIGABRT."""
+    ends = [subprocess.Popen([sys.executable, "-c", ENDS, tiny]) for _ in range(3)]
+    assert [end.wait(60) for end in ends] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("stream", [False, True])

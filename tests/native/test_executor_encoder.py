@@ -1,6 +1,9 @@
 """Attention of encoders and to what they leave: every instruction set and number of threads against float64."""
 
+import resource
+import sys
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -355,3 +358,27 @@ def test_a_step_leaves_nothing_to_the_next(rng, kind, isa):
     expected = step([0, 1, 2])
     assert np.isnan(step([8, 8, 8, 8, 8, 8])).all()
     np.testing.assert_array_equal(step([0, 1, 2]), expected)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+def test_weights_that_memory_does_not_do_for_leave_what_is_there(rng):
+    count, heads = 9, 2
+    q, k, v = (rng.standard_normal((count, heads * 16)).astype(np.float32) for _ in range(3))
+    tokens, positions, sequences = batch([count])
+    table = np.arange(1, dtype=np.int32)[None]
+    memory = encoder(k, v, heads)
+    memory.step(tokens, positions, sequences, table, tokens[:0])
+    one = decoder(q, heads, memory)
+    rest = np.zeros((1, 0), np.int32), tokens
+    seen = {"memory_tables": table, "memory_lengths": np.array([count], np.int32)}
+    one.step(tokens, positions, sequences, *rest, **seen, attention_of=np.array([[1, 1]], np.int32))
+    many = np.ones((1 << 24, 2), np.int32)  # 5 GiB of weights
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + (1 << 32), limits[1]))
+    try:
+        with pytest.raises(MemoryError, match="bad_alloc"):
+            one.step(tokens, positions, sequences, *rest, **seen, attention_of=many)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert one.attention_weights.shape == (1, count, count)

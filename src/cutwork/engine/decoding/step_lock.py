@@ -1,8 +1,10 @@
 """Whose turn it is with a model that several threads use, whatever interrupts them."""
 
+import atexit
 import os
 import signal
 import threading
+import time
 import weakref
 from types import TracebackType
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 from cutwork.errors import CutworkError
 
 _WAIT = 0.1  # seconds until a thread that waits looks whether it was interrupted
+_LEAVING = 10.0  # seconds that the end of the program waits for steps
 
 
 class StepLock:
@@ -74,6 +77,11 @@ class StepLock:
         if self._lock.locked() and self._holder != threading.get_ident():
             self._lock, self._holder, self._abandoned = threading.Lock(), None, True
 
+    def keep(self, until: float) -> None:
+        """Take it for good, at the latest at that monotonic time: no step begins any more."""
+        if self._holder != threading.get_ident():
+            self._lock.acquire(timeout=max(0.0, until - time.monotonic()))
+
 
 class _Interrupts:
     """Keeps Ctrl-C back in the main thread, the only one that it interrupts, until `end`."""
@@ -109,6 +117,17 @@ _turns: "weakref.WeakSet[StepLock]" = weakref.WeakSet()
 def _after_fork() -> None:
     for turn in list(_turns):
         turn.forked()
+
+
+@atexit.register
+def _wait_for_steps() -> None:
+    """Python ends a thread that comes back to it while it is leaving by unwinding, which a step's C++ does not outlive.
+
+    The process would abort.
+    """
+    until = time.monotonic() + _LEAVING
+    for turn in list(_turns):
+        turn.keep(until)
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
