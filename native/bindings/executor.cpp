@@ -314,10 +314,7 @@ Floats<2> step(BoundExecutor& self, const Indices<1>& tokens, const Indices<1>& 
                     .adapters = adapters ? adapters->data() : nullptr};
   const size_t shape[2] = {logits_rows.size(), static_cast<size_t>(self.executor->result_width())};
   std::unique_ptr<float[]> logits(new float[shape[0] * shape[1]]);
-  {
-    nb::gil_scoped_release release;
-    self.executor->step(batch, profile, logits.get());
-  }
+  without_gil([&] { self.executor->step(batch, profile, logits.get()); });
   return own(std::move(logits), shape);
 }
 
@@ -331,8 +328,7 @@ nb::object attention_weights(const BoundExecutor& self) {
 }
 
 void copy_blocks(BoundExecutor& self, const std::vector<std::pair<int64_t, int64_t>>& pairs) {
-  nb::gil_scoped_release release;
-  self.executor->copy_blocks(pairs);
+  without_gil([&] { self.executor->copy_blocks(pairs); });
 }
 
 }  // namespace

@@ -79,8 +79,7 @@ OwnedWeight make_dense(const AnyArray& values, const std::optional<AnyArray>& sc
   const auto rows = static_cast<int64_t>(values.shape(0)), cols = static_cast<int64_t>(values.shape(1));
   Array held = hold(values);
   std::optional<Array> held_scale = hold_scale(scale);
-  nb::gil_scoped_release release;
-  return OwnedWeight::dense(dtype, rows, cols, std::move(held), std::move(held_scale));
+  return without_gil([&] { return OwnedWeight::dense(dtype, rows, cols, std::move(held), std::move(held_scale)); });
 }
 
 Encoding masked_encoding(const std::string& name) {
@@ -101,9 +100,10 @@ OwnedWeight make_masked(const std::string& name, int64_t rows, int64_t cols, con
   check("offsets", offsets, nb::dtype<uint64_t>(), "uint64", 1);
   Array held = hold(values), held_mask = hold(mask), held_offsets = hold(offsets);
   std::optional<Array> held_scale = hold_scale(scale);
-  nb::gil_scoped_release release;
-  return OwnedWeight::masked(encoding, dtype, rows, cols, std::move(held), std::move(held_mask),
-                             std::move(held_offsets), std::move(held_scale));
+  return without_gil([&] {
+    return OwnedWeight::masked(encoding, dtype, rows, cols, std::move(held), std::move(held_mask),
+                               std::move(held_offsets), std::move(held_scale));
+  });
 }
 
 constexpr nb::dlpack::dtype kFloat16 = {static_cast<uint8_t>(nb::dlpack::dtype_code::Float), 16, 1};
@@ -127,9 +127,10 @@ OwnedWeight make_int4(int64_t rows, int64_t cols, const AnyArray& values, const 
   };
   Array held_values = hold(values), held_scale = hold(scale);
   std::optional<Array> held_mask = held(mask), held_offsets = held(offsets);
-  nb::gil_scoped_release release;
-  return OwnedWeight::int4(rows, cols, std::move(held_values), type, std::move(held_scale), group, std::move(held_mask),
-                           std::move(held_offsets));
+  return without_gil([&] {
+    return OwnedWeight::int4(rows, cols, std::move(held_values), type, std::move(held_scale), group,
+                             std::move(held_mask), std::move(held_offsets));
+  });
 }
 
 OwnedWeight make_slots(int64_t rows, int64_t cols, const AnyArray& values, const AnyArray& scale, int64_t keep,
@@ -142,9 +143,10 @@ OwnedWeight make_slots(int64_t rows, int64_t cols, const AnyArray& values, const
   check("scale", scale, scale.dtype(), "floats", scale.ndim());
   Array held = hold(values), held_scale = hold(scale);
   std::optional<Array> held_steps = steps ? std::optional<Array>(hold(*steps)) : std::nullopt;
-  nb::gil_scoped_release release;
-  return OwnedWeight::slots(dtype, rows, cols, std::move(held), keep, std::move(held_steps), std::move(held_scale),
-                            type, group);
+  return without_gil([&] {
+    return OwnedWeight::slots(dtype, rows, cols, std::move(held), keep, std::move(held_steps), std::move(held_scale),
+                              type, group);
+  });
 }
 
 std::optional<OwnedWeight> in_slots(const OwnedWeight& self) {

@@ -11,7 +11,7 @@ namespace cutwork {
 // What `make` gives without the GIL. Where memory runs out a MemoryError says so in a sentence.
 template <class F>
 auto without_gil(const F& make) {
-  const char* said = "not enough memory: close other programs, or use a smaller model or fewer bits";
+  const char* said = "not enough memory: close other programs, or take fewer sequences, fewer bits or a smaller model";
   try {
     nanobind::gil_scoped_release release;
     return make();

@@ -28,7 +28,7 @@ def gsm_symbolic(
     difficulty: float = 1.0,
     held_out_numbers: float = 0.0,
 ) -> Task:
-    """Problems of the given templates, in equal shares while they last, answered step by step, `#### number` at the end.
+    """Problems of the given templates, equally many while they last, answered step by step and ending in `#### number`.
 
     `templates` are numbers of the original templates, or "all" that reasoning-gym can draw from; `difficulty` widens
     the numbers' ranges. `held_out_numbers`: the share of a problem's possible numbers, taken together and in their
