@@ -22,7 +22,6 @@ from benchmarks.evidence.statistics import (
     unpacked,
 )
 from benchmarks.evidence.wording import points, seeds
-from cutwork.measure.interval import wilson
 
 COLOURS = dict(zip(LOSSES, (figures.BLUE, figures.PURPLE, figures.GREEN, figures.CYAN, figures.GREY), strict=True))
 Answers = NDArray[np.bool_]  # [seeds, questions]
@@ -226,7 +225,7 @@ def plot(result: dict[str, Any], file: Path) -> None:
         for kind, loss, colour in [("one-shot", None, figures.ORANGE), *(("core", n, c) for n, c in COLOURS.items())]:
             found = rows(result, split="test", kind=kind, level=level, loss=loss)
             for i, row in enumerate(found):
-                low, high = wilson(row["right"], row["samples"])
+                _, low, high = right_share([row])
                 mean, x = 100 * row["right"] / row["samples"], len(labels) + 0.15 * (i - (len(found) - 1) / 2)
                 ax.errorbar(x, mean, [[mean - 100 * low], [100 * high - mean]], fmt="o", color=colour, linewidth=1)
             if found:
