@@ -248,7 +248,7 @@ def test_of_a_config_beside_a_generation_config_nothing_is_ruled(tmp_path) -> No
     (directory / "config.json").write_text(json.dumps(config | alone))
     settings = generation_settings(directory, config | alone)
     assert usual_rules(settings, 300, answers=True) == {} == usual_sampling(settings)
-    assert usual_beams(settings, 5) == 5
+    assert usual_beams(settings, 5, 64) == 5
     with load(directory) as loaded:
         found = loaded.generate(INPUTS[3], max_new_tokens=8).tokens
     assert found == written(made, INPUTS[3], 8, min_new_tokens=None)

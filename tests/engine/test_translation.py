@@ -96,7 +96,7 @@ def test_a_model_is_searched_with_no_more_beams_than_fit(tmp_path: Path) -> None
     made = make("v1.0")
     made.generation_config.update(num_beams=6)
     with load(save(made, tmp_path), max_batch=3) as engine:
-        assert engine.usual_beams == 6
+        assert engine.usual_beams == 3
         expected = engine.translate("a short one", max_new_tokens=6, num_beams=3).tokens
         assert engine.translate("a short one", max_new_tokens=6).tokens == expected
 

@@ -100,7 +100,7 @@ def translate(
         loaded = _load(model, min(workers, len(texts)), loading | {"max_batch": max(max_batch, num_beams or 1)})
         stack.callback(loaded.close)
         # Said here, so that what goes on later does so with as many, whatever its --max-batch is.
-        options["num_beams"] = num_beams or min(_usual_beams(loaded.path), max_batch)
+        options["num_beams"] = num_beams or _usual_beams(loaded.path, max_batch)
         key = [fingerprint(loaded.path), texts, options, loaded.loaded_with]
         journal = stack.enter_context(Journal(output, key, waits=waits_for(console, output))) if output else None
         done: dict[int, dict[str, Any]] = dict(journal.entries) if journal else {}
@@ -150,11 +150,11 @@ def _load(model: str, workers: int, loading: "LoadOptions") -> "Model | ModelPro
     return Model.load(model, **loading)
 
 
-def _usual_beams(path: Path) -> int:
+def _usual_beams(path: Path, most: int) -> int:
     from cutwork.engine.generation_config import generation_settings, usual_beams
     from cutwork.engine.translation import NUM_BEAMS
 
-    return usual_beams(generation_settings(path, read_config(path)), NUM_BEAMS)
+    return usual_beams(generation_settings(path, read_config(path)), NUM_BEAMS, most)
 
 
 def _line(row: Mapping[str, Any]) -> str:

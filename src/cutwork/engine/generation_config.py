@@ -136,9 +136,10 @@ def usual_sampling(settings: Mapping[str, Any]) -> dict[str, float]:
     return {} if settings.get("do_sample") is False else _within(_DRAWN, settings)
 
 
-def usual_beams(settings: Mapping[str, Any], otherwise: int) -> int:
-    """How many hypotheses a translation keeps unless a request says so; `otherwise` where the model does not say."""
-    return int(_within(_BEAMS, settings).get("num_beams", otherwise))
+def usual_beams(settings: Mapping[str, Any], otherwise: int, most: int) -> int:
+    """How many hypotheses a translation keeps unless a request says so: `otherwise` where the model does not say, and
+    no more than there is room for."""
+    return min(int(_within(_BEAMS, settings).get("num_beams", otherwise)), most)
 
 
 def unheeded(settings: Mapping[str, Any], answers: bool) -> list[str]:

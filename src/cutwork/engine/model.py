@@ -94,7 +94,7 @@ class Model:
         self.chat_template = ChatTemplate(self.tokenizer)
         self.stop_tokens = stop_tokens(settings, self.tokenizer, size)
         self.usual_sampling = usual_sampling(settings)  # of a server or a chat; nobody else is drawn for unasked
-        self.usual_beams = usual_beams(settings, NUM_BEAMS)  # of a translation
+        self.usual_beams = usual_beams(settings, NUM_BEAMS, self.max_batch)  # of a translation
         if runtime.purpose.writes and (left := unheeded(settings, answers=self.encoder is not None)):
             log.warning("%s: generation_config.json says %s, which has no effect here", packed.path, ", ".join(left))
         if options["draft"] == LOOKUP:

@@ -120,7 +120,7 @@ def translate(
         asked: list[tuple[list[int], GenerateOptions]] = []
         for ids in (tokens[i] for i in part):
             usual: GenerateOptions = {
-                "num_beams": min(model.usual_beams, model.max_batch),
+                "num_beams": model.usual_beams,
                 "max_new_tokens": longest_answer(len(ids), model.max_context),
             }
             asked.append((ids, usual | rules | options))

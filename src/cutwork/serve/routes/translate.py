@@ -59,7 +59,7 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
             check_prompt(ids, served)
             options: GenerateOptions = {
                 "max_new_tokens": body.max_tokens or longest_answer(len(ids), served.model.max_context),
-                "num_beams": body.num_beams or min(served.model.usual_beams, limits.beams, served.model.max_batch),
+                "num_beams": body.num_beams or min(served.model.usual_beams, limits.beams),
                 "cache_salt": cache_salt_of(request),
                 **rules,
             }
