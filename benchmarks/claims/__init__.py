@@ -41,7 +41,7 @@ CLAIMS: dict[str, tuple[Callable[[], str], str]] = {  # the sentence, and the pa
     "layers": (engine.layers, "layers.md"),
 }
 IN_README = {  # by what they tell; the others stand on their pages
-    "What zeros cost": ("new numbers", "gsm8k", "zeros in speech"),
+    "What zeros cost": ("gsm8k", "zeros in speech"),
     "What zeros bring": ("against 4 bits", "dense int4", "without VBMI2", "amx", "translation"),
     "What else speaks against us": ("layers",),
 }
