@@ -41,6 +41,7 @@ from benchmarks.engine import load as loading
 from benchmarks.evidence import (
     beyond,
     converged,
+    converged_rates,
     feature_loss,
     gsm8k,
     levels,
@@ -220,6 +221,9 @@ TABLES = {
     "patterns, tuned": Table(tuned_patterns.table, ("tuned_patterns",)),
     "levels": Table(levels.table, ("levels",)),
     "levels, verdicts": Table(levels.verdicts, ("levels",)),
+    "converged rates, choices": Table(converged_rates.choices, ("converged_rates",)),
+    "converged rates": Table(converged_rates.table, ("converged_rates",)),
+    "converged rates, verdicts": Table(converged_rates.verdicts, ("converged_rates",)),
     "questions": Table(questions.table, ("questions",)),
     "converged": Table(converged.table, ("converged",)),
     "converged, verdicts": Table(converged.verdicts, ("converged",)),
