@@ -112,7 +112,7 @@ def choices(result: dict[str, Any]) -> str:
 
 def table(result: dict[str, Any]) -> str:
     """The test by kind and loss, the differences to the teacher, to dense trained alike and to cross-entropy."""
-    groups = _tested(result)
+    groups = tested(result)
     lines = [
         "| zeros | loss | rate | right of the test, by seed | mean [95%] | minus the teacher [95%] "
         "| minus dense, trained alike [95%] | minus cross-entropy [95%] |",
@@ -138,10 +138,10 @@ def table(result: dict[str, Any]) -> str:
 
 def verdicts(result: dict[str, Any]) -> str:
     """What was announced as success: met, missed, or not told by so many seeds."""
-    return judged(_tested(result), lambda _: (TEACHER, ""), "the teacher", (TEACHER, ""))
+    return judged(tested(result), lambda _: (TEACHER, ""), "the teacher", (TEACHER, ""))
 
 
-def _tested(result: dict[str, Any]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+def tested(result: dict[str, Any]) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """The test's rows of all seeds by kind and loss, whatever its rate; the teacher's has none."""
     asked = [row for row in result["rows"] if row["split"] == "test"]
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}

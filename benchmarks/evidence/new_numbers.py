@@ -6,7 +6,7 @@ trained for as long.
     python -m benchmarks.evidence.new_numbers --finished    # trains nothing, reports what is there
 
 In the longer experiment three of four of the test's questions had numbers that occur in training under other names;
-here none has, in that order (seen_steps.py tells of steps). As docs/experiments.md announces; the test is asked once
+here none has, in that order (parts.py tells of steps). As docs/experiments.md announces; the test is asked once
 for each finished model, all replies are kept in the output directory. Leaves new_numbers.json in results/.
 """
 

@@ -70,7 +70,6 @@ def sets() -> dict[str, tuple[Recipe, Callable[[Recipe], Splits], tuple[str, ...
 
 def told(recipe: Recipe, found: Splits) -> dict[str, Any]:
     """By split: the problem of each question, and how many there are of which template and with training's numbers."""
-    examples = _examples(recipe)
     result = {}
     for split, task in found.items():
         if not task.test:
@@ -83,9 +82,15 @@ def told(recipe: Recipe, found: Splits) -> dict[str, Any]:
             "alike": [problems.setdefault(each, len(problems)) for each in asked],
             "in_training": sum(each in train for each in asked),
             "in_training_in_any_order": sum(tuple(sorted(each)) in in_any_order for each in asked),
-            "templates": dict(Counter(_template(sample, examples) for sample in task.test).most_common()),
+            "templates": dict(Counter(templates(recipe, task)).most_common()),
         }
     return result
+
+
+def templates(recipe: Recipe, task: Task) -> list[int]:
+    """The template of each test question."""
+    examples = _examples(recipe)
+    return [_template(sample, examples) for sample in task.test]
 
 
 def table(result: dict[str, Any]) -> str:

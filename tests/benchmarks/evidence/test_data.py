@@ -5,8 +5,8 @@ from reasoning_gym.arithmetic.gsm_symbolic.gsm_symbolic import tasks_ok
 
 from benchmarks.evidence.data import splits
 from benchmarks.evidence.designs import DESIGNS
+from benchmarks.evidence.parts import equations, seen_steps
 from benchmarks.evidence.seen_numbers import seen_numbers
-from benchmarks.evidence.seen_steps import equations, seen_steps
 from cutwork.recipe_file import load_recipe
 from cutwork.tasks.gsm_symbolic import numbers
 from cutwork.tasks.task import Sample, Task
