@@ -58,7 +58,7 @@ from benchmarks.evidence import (
     tuned_patterns,
 )
 from benchmarks.evidence import report as evidence
-from benchmarks.isa import builds
+from benchmarks.isa import builds, glance
 from benchmarks.isa import report as isa
 from benchmarks.peers import mpt, report
 from benchmarks.peers.store import Store
@@ -91,15 +91,20 @@ MARKED = re.compile(r"(<!-- table: (?P<name>[^>]+?) -->\n).*?(<!-- end of table 
 
 @dataclass(frozen=True)
 class Table:
-    """`make` gets the contents of `files` (names in results/, without .json)."""
+    """`make` gets the contents of `files` (names in results/, without .json). `told_on`: the section of docs/results
+    that says where they come from, if this table does not."""
 
     make: Callable[..., str]
     files: tuple[str, ...]
+    told_on: str = ""
 
     def markdown(self, page: Path) -> str:
         results = [load(f"{name}.json") for name in self.files]
+        made = self.make(*results).rstrip()
+        if self.told_on:
+            return f"{made}\n\n[Machines, commands and commits]({_link(self.told_on, page)}).\n"
         sources = [source(result, name, page) for result, name in zip(results, self.files, strict=True)]
-        return f"{self.make(*results).rstrip()}\n\n{'. '.join(sources)}.\n"
+        return f"{made}\n\n{'. '.join(sources)}.\n"
 
 
 _PEERS = {"Zen 5": "peers_zen5", "Sapphire Rapids or later": "peers_amx"}  # by generation; else of Zen 4
@@ -150,6 +155,8 @@ TABLES = {
     "avx2": Table(partial(_of, table=report.avx2_table), ("peers_zen5",)),
     "all cells, zen4": Table(_document, ("peers",)),
     "all cells, zen5": Table(_document, ("peers_zen5",)),
+    "instruction sets, brief": Table(glance.brief, glance.FILES, told_on="instruction-sets.md#at-a-glance"),
+    "instruction sets, glance": Table(glance.table, glance.FILES),
     "instruction sets, Zen 4": Table(isa.table, ("isa_zen4",)),
     "instruction sets, Zen 4, targets": Table(isa.targets_table, ("isa_zen4",)),
     "instruction sets, Zen 4, before": Table(isa.table, ("isa_zen4_before",)),
@@ -301,9 +308,13 @@ def generated(name: str, page: Path) -> str:
 def _claims(names: Iterable[str], page: Path) -> str:
     lines = []
     for say, where_shown in map(claims.CLAIMS.__getitem__, names):
-        link = os.path.relpath(ROOT / "docs" / "results" / where_shown, page.parent)
-        lines.append(f"- {say()} [More]({link})\n")
+        lines.append(f"- {say()} [More]({_link(where_shown, page)})\n")
     return "".join(lines)
+
+
+def _link(to: str, page: Path) -> str:
+    """From a page to one of docs/results."""
+    return os.path.relpath(ROOT / "docs" / "results" / to, page.parent)
 
 
 def filled(page: Path) -> str:

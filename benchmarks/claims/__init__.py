@@ -42,6 +42,5 @@ CLAIMS: dict[str, tuple[Callable[[], str], str]] = {  # the sentence, and the pa
 }
 IN_README = {  # by what they tell; the others stand on their pages
     "What zeros cost": ("gsm8k", "zeros in speech"),
-    "What zeros bring": ("against 4 bits", "dense int4", "without VBMI2", "amx", "translation"),
-    "What else speaks against us": ("layers",),
+    "Beside others": ("translation", "layers"),
 }

@@ -14,7 +14,7 @@ import pytest
 import cutwork
 from benchmarks.common.pages import huge_share
 from benchmarks.common.shapes import SHAPES
-from benchmarks.isa import builds, cutwork_worker, llama, models, report, rounds, targets
+from benchmarks.isa import builds, cutwork_worker, glance, llama, models, report, rounds, targets
 from benchmarks.isa.cells import AVX2, CUTWORK, IK, LLAMA, NATIVE, OURS, Cell, CellError, groups
 from benchmarks.isa.llama import Build, parse_batches, parse_singles
 from benchmarks.isa.store import Store
@@ -176,6 +176,24 @@ def test_zeros_that_cost_time_are_found_at_the_same_bandwidth(tmp_path: Path) ->
     found = {each.work: each for each in targets.verdicts(results.save())}
     worst = found["avx2, no zeros that cost time; the worst: int8 4:16, decode"]
     assert worst.ratios == [0.95]
+
+
+def test_the_glance_holds_zeros_against_the_fastest_peer_of_the_same_run() -> None:
+    def result(decode: dict[tuple[str, str], float]) -> dict[str, object]:
+        cells = []
+        for (engine, weights), speed in decode.items():
+            for isa in ("avx512", "amx", AVX2) if engine == CUTWORK else (NATIVE, AVX2):
+                run = dict.fromkeys(WHAT, speed) | {"bandwidth": 40.0, "huge_pages": 0.9, "others": 0.01}
+                cells.append({"cell": asdict(Cell(engine, isa, weights, 1)), "runs": [run, run]})
+        return {"cells": cells}
+
+    ours = {(CUTWORK, f"{dtype} {zeros}"): 20.0 for dtype in ("int8", "int4") for zeros in ("dense", "75%", "4:16")}
+    peers = {(LLAMA, "Q4_0"): 8.0, (IK, "Q4_0"): 10.0, (LLAMA, "Q8_0"): 12.0}
+    now, earlier = result(ours | peers), result(dict.fromkeys(ours, 15.0) | peers)
+    lines = glance.table(*(earlier if name in ("isa_avx512", "isa") else now for name in glance.FILES)).splitlines()
+    said = "1.00 (1.00–1.00)"
+    assert f"| Zen 4 | int4, 4:16 | {said} | {said} | 2.00 (2.00–2.00) | ik_llama.cpp Q4_0 |" in lines
+    assert f"| Zen 5 | int4, 4:16 | {said} | {said} | 1.50 (1.50–1.50)† | ik_llama.cpp Q4_0 |" in lines
 
 
 def test_a_model_is_measured_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
