@@ -139,10 +139,9 @@ def _fitted(shop: Workshop, choice: Choice, goal: Goal, attempts: int) -> list[T
     """A choice that needs no search and, as long as what is made of it takes more bytes than the goal allows, the best
     choice that is so much smaller."""
     tried = [_try(shop, choice, goal)]
-    budget = goal.nbytes or 0.0
     while (made := tried[-1].made_nbytes) and not tried[-1].kept and len(tried) < attempts:
-        budget -= made - (goal.nbytes or 0.0)
-        smaller = shop.menu.solver("nbytes").within(budget)
+        excess = made - (goal.nbytes or 0.0)  # off the forecast: in the budget less it the same choice may fit again
+        smaller = shop.menu.solver("nbytes").within(tried[-1].choice.nbytes - excess)
         if smaller is None:
             break
         tried.append(_try(shop, shop.timed(smaller), goal))
