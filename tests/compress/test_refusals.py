@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from cutwork.compress.promise import Loss
 from cutwork.compress.recipe_of import MADE_BY
+from cutwork.compress.workshop import Workshop
 from cutwork.errors import CutworkError
 from cutwork.pack.pack import pack
 from tests.compress.command import FEW, call
@@ -98,6 +100,32 @@ def test_what_lies_at_the_results_place_is_kept(given: tuple[Path, Path], tmp_pa
     (out / "recipe.yaml").write_text(f"# 2.00x {MADE_BY}\n{yaml.safe_dump(settings)}")
     with pytest.raises(CutworkError, match=r"recipe\.yaml would be replaced"):
         call(*common, "--recipe", out / "recipe.yaml")
+
+
+def test_a_refusal_says_that_the_model_that_lies_there_is_another_calls(
+    given: tuple[Path, Path], finished: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = shutil.copytree(finished[0], tmp_path / "out")
+    monkeypatch.setattr(Workshop, "loss", lambda *_: Loss(5.0, 4.0, 6.0))
+    options = ["--data", given[1], *FEW, "--within", 2, "--attempts", 1]
+    with pytest.raises(CutworkError, match=r"none of 1 choices loses .*packed is still that of an earlier call$"):
+        call(given[0], out, *options)
+    shutil.rmtree(out / "packed")
+    with pytest.raises(CutworkError, match=r"none of 1 choices loses (?!.*earlier call)"):
+        call(given[0], out, *options)
+
+
+def test_an_interruption_leaves_no_report_of_another_model(
+    given: tuple[Path, Path], finished: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise CutworkError("interrupted")
+
+    out = shutil.copytree(finished[0], tmp_path / "out")
+    monkeypatch.setattr(Workshop, "speeds", interrupted)
+    with pytest.raises(CutworkError, match="interrupted"):
+        call(given[0], out, "--data", given[1], *FEW, "--speedup", 1.3)
+    assert (out / "packed").is_dir() and not (out / "compress.json").exists()
 
 
 def test_only_checkpoints_and_data(given: tuple[Path, Path], tmp_path: Path) -> None:

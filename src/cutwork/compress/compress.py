@@ -81,12 +81,15 @@ def compress(
     _write_frontier(shop, goal, found, tried)
     kept = [each for each in tried if each.kept]
     if not kept:
-        raise CutworkError(refusal(tried, goal, base.output))
+        former = base.output / "packed"
+        stays = f". {former} is still that of an earlier call" if former.exists() else ""
+        raise CutworkError(refusal(tried, goal, base.output) + stays)
     best = max(kept, key=speedup_of)
     if trained := surest(shop, best, goal):
         tried += trained
         _write_frontier(shop, goal, found, tried)
         best = min(best, *trained, key=lambda each: (not each.kept, each.loss.points))
+    (base.output / "compress.json").unlink(missing_ok=True)  # an interruption would leave it beside another model
     packed = shop.take(best.packed)
     note = f"{best.choice.speedup:.2f}x {MADE_BY}; loses {best.loss} on validation"
     compared = base.compare.model_copy(update={"models": ()})  # what the base recipe names may lack what was chosen
