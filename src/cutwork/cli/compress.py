@@ -185,6 +185,8 @@ def _print_result(report: dict[str, Any], output: Path) -> None:
         )
     if goal["speedup"] is not None and measured["speedup"] < goal["speedup"]:
         print(f"timed again it is {measured['speedup']:.2f} times as fast, less than the {goal['speedup']:g} asked for")
+    if goal["nbytes"] is not None and (taken := measured["nbytes"]["compressed"]) > goal["nbytes"]:
+        print(f"loaded again its weights take {taken / 1e6:.2f} MB, more than the {goal['nbytes'] / 1e6:.2f} asked for")
     written = [output / name for name in ("recipe.yaml", "frontier.json", "frontier.png")]
     print(f"wrote {', '.join(str(file) for file in written if file.exists())}")
 
