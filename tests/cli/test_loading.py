@@ -1,5 +1,8 @@
 """The options to load a model are the same for every command, and reach `Model.load`."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 from typer.testing import CliRunner
 
@@ -7,6 +10,7 @@ from cutwork.cli import app
 from cutwork.cli.loading import _options, named_model
 from cutwork.engine.load_options import _DEFAULTS
 from cutwork.engine.model import Model
+from cutwork.errors import CutworkError
 
 COMMANDS = {
     "generate": ["Once"],
@@ -48,6 +52,19 @@ def loaded(monkeypatch, tmp_path):
     return calls
 
 
+@pytest.fixture
+def drafted(monkeypatch):
+    """The models that drafts are made of; what makes them would import torch."""
+    models = []
+
+    def draft_of(model, *, threads):
+        models.append(model)
+        return f"draft of {model}"
+
+    monkeypatch.setitem(sys.modules, "cutwork.compress.draft", SimpleNamespace(draft_of=draft_of))
+    return models
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_hands_them_to_the_model(command, loaded):
     pytest.importorskip("fastapi")
@@ -62,6 +79,30 @@ def test_every_command_hands_them_to_the_model(command, loaded):
     assert isinstance(result.exception, Loaded), result.output
     [(path, options)] = loaded
     assert path == "model" and options | made == options
+
+
+@pytest.mark.parametrize("command", WITH_DRAFT)
+def test_a_draft_of_the_model_itself_is_made_where_the_model_is_loaded(command, loaded, drafted):
+    pytest.importorskip("fastapi")
+    CliRunner().invoke(app, [command, "model", *COMMANDS[command], "--draft", "auto"])
+    [(_, options)] = loaded
+    assert options["draft"] == "draft of model" and drafted == ["model"]
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        ["generate", "model", "--file", "missing"],
+        ["generate", "model", "Once", "--file", "text.txt"],
+        ["generate", "model", "Once", "--length-penalty", "2"],
+        ["eval", "model", "--text", "text.txt", "--samples", "3"],
+        ["batch", "model", "missing", "out.jsonl"],
+    ],
+)
+def test_no_draft_is_made_for_what_is_refused(refused, loaded, drafted):
+    pytest.importorskip("fastapi")
+    result = CliRunner().invoke(app, [*refused, "--draft", "auto"])
+    assert isinstance(result.exception, CutworkError) and not drafted and not loaded
 
 
 def test_what_nobody_asked_for_is_as_the_library_has_it():

@@ -17,6 +17,7 @@ from cutwork.cli.loading import (
     loads_model,
     tell_layouts,
     with_adapter,
+    with_draft,
 )
 from cutwork.cli.options import MinP, RepetitionPenalty, Seed, Temperature, TopK, TopP, given
 from cutwork.errors import CutworkError
@@ -60,7 +61,7 @@ def chat(
     opening = [{"role": "system", "content": system}] if system else []
     messages: list[dict[str, Any]] = list(opening)
     shown = _Shown(console, thoughts)
-    with Model.load(model, **with_adapter(loading | {"max_batch": 1}, adapter)) as loaded:
+    with Model.load(model, **with_adapter(with_draft(loading, model) | {"max_batch": 1}, adapter)) as loaded:
         check_writes_text(loaded)
         tell_layouts(model, loaded)
         usual = {"temperature": 1.0, **loaded.usual_sampling} if loaded.usual_sampling else _USUAL  # 1: as serve draws

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from cutwork.cli.console import print_json
-from cutwork.cli.loading import AdapterOption, ModelArgument, loads_model, with_adapter
+from cutwork.cli.loading import AdapterOption, ModelArgument, loads_model, with_adapter, with_draft
 from cutwork.cli.options import Json
 from cutwork.cli.training import TaskOptionsOption, settings_of, task_options
 from cutwork.errors import CutworkError
@@ -120,7 +120,7 @@ def evaluate(
     beams = num_beams or 1
     loading |= {"max_batch": together(beams)}
     results: dict[str, Any] = {"model": model}
-    with Model.load(model, **with_adapter(loading, adapter)) as loaded:
+    with Model.load(model, **with_adapter(with_draft(loading, model), adapter)) as loaded:
         loaded.check_writes()
         if content is not None and loaded.encoder:
             raise CutworkError("--text is for models without an encoder, whose next token it asks for; give --task")

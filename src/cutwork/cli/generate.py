@@ -17,6 +17,7 @@ from cutwork.cli.loading import (
     loads_model,
     tell_layouts,
     with_adapter,
+    with_draft,
 )
 from cutwork.cli.options import Json, MinP, RepetitionPenalty, Seed, Temperature, TopK, TopP, given
 from cutwork.errors import CutworkError, reason
@@ -119,7 +120,7 @@ def generate(
         options["suppress_tokens"] = suppress_tokens
     each = max(num_return_sequences, num_beams)
     loading = loading | {"max_batch": max(each, min(16, each * len(prompts)))}
-    with Model.load(model, **with_adapter(loading, adapter)) as loaded:
+    with Model.load(model, **with_adapter(with_draft(loading, model), adapter)) as loaded:
         check_writes_text(loaded)
         if not as_json:
             tell_layouts(model, loaded)

@@ -149,8 +149,7 @@ def loads_model(*without: str, batches: bool = False) -> Callable[[Callable[...,
             loading = _options(**{p.name: values.pop(p.name) for p in shared})
             if loading["reorder_weights"] is None and not batches:
                 loading["reorder_weights"] = False
-            values["loading"] = with_draft(loading, values["model"]) if "model" in values else loading
-            command(**values)
+            command(**values, loading=loading)
 
         parsed.__signature__ = inspect.Signature([*others, *shared])  # type: ignore[attr-defined]  # Typer reads it
         parsed.__annotations__ = {}
@@ -160,7 +159,10 @@ def loads_model(*without: str, batches: bool = False) -> Callable[[Callable[...,
 
 
 def with_draft(loading: "LoadOptions", model: str) -> "LoadOptions":
-    """The options for a model, with the directory of its own draft where they say that it is to have one."""
+    """The options for a model, with the directory of its own draft where they say that it is to have one.
+
+    For when the model is loaded, after all that may be refused: a draft takes minutes to make.
+    """
     if loading.get("draft") != AUTO:
         return loading
     from cutwork.compress.draft import draft_of
