@@ -7,7 +7,7 @@ from statistics import NormalDist
 import pytest
 from transformers import AutoTokenizer
 
-from cutwork.compress.promise import Metric, check_lengths, loss
+from cutwork.compress.promise import Metric, check_lengths, loss, samples_to_tell
 from cutwork.errors import CutworkError
 from cutwork.tasks.task import Sample
 from tests.tiny_checkpoint import write_tiny_checkpoint
@@ -39,11 +39,44 @@ def pairs(worse: int, better: int, count: int) -> tuple[list[float], list[float]
     return [1.0] * worse + [0.0] * better + same, [0.0] * worse + [1.0] * better + same
 
 
-def test_as_many_samples_as_are_told_leave_the_interval_asked_for() -> None:
-    lost = loss(*pairs(30, 24, 300))
-    needed = lost.samples_to_tell(2.0, 300)
-    many = loss(*pairs(needed // 10, needed * 8 // 100, needed))
-    assert needed > 1000 and (many.high - many.low) / 2 == pytest.approx(2.0, rel=0.03)
+@pytest.mark.parametrize(("worse", "better", "budget"), [(30, 24, 2.0), (2, 1, 0.5), (0, 0, 1.0)])
+def test_as_many_samples_as_are_told_leave_the_interval_asked_for(worse: int, better: int, budget: float) -> None:
+    needed = samples_to_tell(*pairs(worse, better, 200), budget)
+    many = loss(*pairs(needed * worse // 200, needed * better // 200, needed))
+    assert needed > 200 and (many.high - many.low) / 2 == pytest.approx(budget, rel=0.05)
+    if not worse:
+        assert needed == 381  # z² (100 - 1), as where none differ 100 z² / (n + z²) points are left
+
+
+def test_as_many_samples_as_are_told_leave_the_interval_of_shares_asked_for() -> None:
+    before, after = [0.5] * 200, [0.4, 0.7, 0.5, 0.5] * 50
+    needed = samples_to_tell(before, after, 0.4)
+    many = loss(before[:4] * (needed // 4), after[:4] * (needed // 4))
+    assert needed > 1000 and (many.high - many.low) / 2 == pytest.approx(0.4, rel=0.01)
+
+
+def test_shares_that_differ_by_little_are_told_by_few_samples() -> None:
+    same = loss([0.5] * 200, [0.5] * 200)
+    assert same.points == 0 and 0.1 < same.high == -same.low < 0.3
+    lost = loss([0.8, 0.9] * 100, [0.79, 0.89] * 100)
+    assert lost.low < 1 < lost.high < 1.3
+
+
+@pytest.mark.parametrize("flips", [(0.03, 0.02), (0.01, 0.005), (0.002, 0.001)])
+def test_the_interval_of_shares_holds_the_truth_as_often_as_it_says(flips: tuple[float, float]) -> None:
+    """Tokens of short answers or long, lost and gained much more often in some than in others."""
+    import numpy as np
+
+    draw = np.random.default_rng(0)
+
+    def differences(count: int) -> "np.ndarray":
+        tokens, harder = draw.integers(2, 100, count), draw.gamma(0.3, 1 / 0.3, count)
+        lost, gained = (draw.binomial(tokens, np.minimum(each * harder, 1)) for each in flips)
+        return np.clip((lost - gained) / tokens, -0.5, 0.5)
+
+    truth = 100 * differences(400_000).mean()
+    intervals = [loss([0.5] * 200, list(0.5 - differences(200))) for _ in range(400)]
+    assert sum(each.low <= truth <= each.high for each in intervals) / 400 > 0.93
 
 
 def test_the_interval_of_right_answers_is_that_of_a_score_test() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from io import StringIO
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from cutwork.compress.menu import Choice
 from cutwork.compress.promise import Loss
-from cutwork.compress.search import Goal, _bisect, direct
+from cutwork.compress.search import Goal, _bisect, direct, refusal
 from cutwork.errors import CutworkError
 
 
@@ -22,7 +23,7 @@ def test_what_was_lost_is_looked_for_among_slower_choices(monkeypatch: pytest.Mo
 
     def attempt(shop: object, choice: Any, goal: object) -> Any:
         tried.append(choice.speedup)
-        return SimpleNamespace(choice=choice, kept=choice.speedup < 2, folder="", loss=Loss(0.0, -5.0, 5.0))
+        return SimpleNamespace(choice=choice, kept=choice.speedup < 2, folder="", packed="", loss=Loss(0, -5.0, 5.0))
 
     class Solver:
         least = 1.0
@@ -37,7 +38,9 @@ def test_what_was_lost_is_looked_for_among_slower_choices(monkeypatch: pytest.Mo
         Console(record=True, quiet=False, width=500, file=StringIO()),
         SimpleNamespace(validation=range(300)),
     )
-    shop = SimpleNamespace(menu=menu, timed=lambda choice: choice, console=console, task=task)
+    shop = SimpleNamespace(
+        menu=menu, timed=lambda choice: choice, console=console, task=task, samples_to_tell=lambda *_: 7512
+    )
     found = _bisect(shop, Goal(within=1), 4)  # type: ignore[arg-type]
     assert tried == [3.0, 1.2] and [each.kept for each in found] == [False, True]
     [said] = console.export_text().splitlines()
@@ -47,23 +50,31 @@ def test_what_was_lost_is_looked_for_among_slower_choices(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("given", "halves", "said"),
+    ("given", "losses", "needed", "said"),
     [
-        ({"within": 2}, (2.0, 2.0), []),
-        ({"within": 2}, (2.5, 5.0), ["about 470 would", "about 1,900 would"]),
-        ({"within": 2}, (5.0, 6.0), ["about 1,900 would"]),
-        ({"within": 2, "sure": True}, (5.0, 9.0), []),
-        ({"within": 0}, (5.0, 9.0), []),
+        ({"within": 2}, (3, 3), (250, 290), []),
+        ({"within": 2}, (3, 1), (470, 1900), ["about 470 would", "about 1,900 would"]),
+        ({"within": 2}, (3, 1), (1900, 2700), ["about 1,900 would"]),
+        ({"within": 2}, (3, 0), (7500, 381), ["about 7,500 would", "about 380 would"]),
+        ({"within": 2}, (40, 1), (7500, 4000), ["about 4,000 would"]),
+        ({"within": 2, "sure": True}, (3, 1), (1900, 6100), []),
+        ({"within": 0}, (3, 1), (1900, 6100), []),
     ],
 )
-def test_it_is_said_how_many_samples_would_tell_and_again_for_twice_as_many(
-    given: dict[str, Any], halves: tuple[float, ...], said: list[str], monkeypatch: pytest.MonkeyPatch
+def test_it_is_said_how_many_samples_would_tell_where_the_interval_holds_the_budget(
+    given: dict[str, Any],
+    losses: tuple[float, ...],
+    needed: tuple[int, ...],
+    said: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    left = iter(halves)
+    left = iter(zip(losses, needed, strict=True))
 
     def attempt(shop: object, choice: Choice, goal: object) -> Any:
-        half = next(left)
-        return SimpleNamespace(choice=choice, kept=False, folder="", loss=Loss(3.0, 3.0 - half, 3.0 + half))
+        points, samples = next(left)
+        return SimpleNamespace(
+            choice=choice, kept=False, folder="", packed=samples, loss=Loss(points, points - 5, points + 5)
+        )
 
     monkeypatch.setattr("cutwork.compress.search._try", attempt)
     monkeypatch.setattr("cutwork.compress.search.drop_all_but", lambda *_: None)
@@ -73,10 +84,21 @@ def test_it_is_said_how_many_samples_would_tell_and_again_for_twice_as_many(
         timed=prices.timed,
         console=Console(file=file, width=500),
         task=SimpleNamespace(validation=range(300)),
+        samples_to_tell=lambda packed, within: packed,
     )
     _bisect(shop, Goal(**given), 2)  # type: ignore[arg-type]
     lines = file.getvalue().splitlines()
     assert len(lines) == len(said) and all(each in line for each, line in zip(said, lines, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("sure", "said"),
+    [(False, "more --attempts or more training"), (True, "more --validation-samples or more training")],
+)
+def test_what_is_to_be_sure_is_helped_by_samples_not_attempts(sure: bool, said: str) -> None:
+    choice = Choice({}, 4.0, 1.0, 0.1, 0.5, 2.0)
+    [tried] = [SimpleNamespace(choice=choice, loss=Loss(0.5, -1.0, 2.0))]
+    assert refusal([tried], Goal(1, sure=sure), Path("out")).endswith(said)  # type: ignore[list-item]
 
 
 class Prices:

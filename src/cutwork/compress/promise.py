@@ -1,6 +1,7 @@
 """What a model lost against another on held-out samples: points, and the interval that so many samples leave."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 Metric = Literal["answers", "tokens"]
 Verdict = Literal["kept", "not told", "broken"]
 _BEYOND = 0.025  # on either side of a 95% interval
+_UNSEEN = 0.25  # of a score, that others of a task's samples may lose or gain where none of these differs as much
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,6 @@ class Loss:
     def __str__(self) -> str:
         return f"{self.points:.1f} points ({self.low:.1f} to {self.high:.1f})"
 
-    def samples_to_tell(self, budget: float, count: int) -> int:
-        """About how many samples would leave so many points to either side, where `count` left this interval."""
-        half = (self.high - self.low) / 2
-        return math.ceil(count * (half / budget) ** 2)
-
     def against(self, budget: float) -> Verdict:
         """Whether so many points are kept: broken where more was lost by all of the interval, not told where by a part
         of it alone."""
@@ -48,28 +45,43 @@ class Loss:
         return "not told" if self.low <= budget else "broken"
 
 
-def loss(before: Sequence[float], after: Sequence[float], looks: int = 1) -> Loss:
+def loss(before: Sequence[float], after: Sequence[float], looks: int = 1, count: int | None = None) -> Loss:
     """What was lost from one list of scores from 0 to 1 to another, sample by sample.
 
-    looks: how many such intervals are to hold together (Bonferroni). Of answers that are right or wrong it is Tango's
-    score interval for pairs (1998), which holds where hardly any differ; of others Agresti and Min's (2005): as if half
-    a sample more had got better, half a one worse and one stayed as it is, so that few samples never look certain.
+    looks: how many such intervals are to hold together (Bonferroni). count: the interval that so many samples would
+    leave, of which as large a part differed. Of answers that are right or wrong it is Tango's score interval for pairs
+    (1998), which holds where hardly any differ; of others Agresti and Min's (2005): as if half a sample more had got
+    better, half a one worse and one stayed as it is, so that few samples never look certain. Better and worse is by as
+    much as any differs: shares of tokens differ by little, and by whole samples they would hide it.
     """
     differences = [b - a for b, a in zip(before, after, strict=True)]
     z = NormalDist().inv_cdf(1 - _BEYOND / looks)
     points = 100 * sum(differences) / len(differences)  # in this order: 14 of 200 are 7, not a little more
+    count = count or len(differences)
+    times = count / len(differences)
     if {*before, *after} <= {0.0, 1.0}:
-        worse, better = differences.count(1.0), differences.count(-1.0)
-        high = _tango(worse, better, len(differences), z)
-        return Loss(points, -100 * _tango(better, worse, len(differences), z), 100 * high)
-    count = len(differences) + 2
-    middle = sum(differences) / count
-    spread = (sum(d * d for d in differences) + 1) / count - middle**2
-    half = z * math.sqrt(max(spread, 0) / count)
+        worse, better = times * differences.count(1.0), times * differences.count(-1.0)
+        high = _tango(worse, better, count, z)
+        return Loss(points, -100 * _tango(better, worse, count, z), 100 * high)
+    most = max(_UNSEEN, *map(abs, differences))
+    middle = times * sum(differences) / (count + 2)
+    spread = (times * sum(d * d for d in differences) + most**2) / (count + 2) - middle**2
+    half = z * math.sqrt(max(spread, 0) / (count + 2))
     return Loss(points, 100 * (middle - half), 100 * (middle + half))
 
 
-def _tango(worse: int, better: int, count: int, z: float) -> float:
+def samples_to_tell(before: Sequence[float], after: Sequence[float], budget: float, looks: int = 1) -> int:
+    """About how many samples would leave so many points to either side, if as large a part of them differed."""
+
+    def half(count: int) -> float:
+        lost = loss(before, after, looks, count)
+        return (lost.high - lost.low) / 2
+
+    counts = range(1, 10**12)
+    return counts[bisect_left(counts, -budget, key=lambda count: -half(count))]
+
+
+def _tango(worse: float, better: float, count: int, z: float) -> float:
     """The largest share lost that a score test of that many standard errors does not reject."""
 
     def rejected(lost: float) -> bool:

@@ -101,10 +101,11 @@ def refusal(tried: Sequence[Tried], goal: Goal, output: Path) -> str:
         )
     slowest = min(tried, key=speedup_of)
     sure = ", as far as so many samples can tell" if goal.sure else ""
+    more = "--validation-samples" if goal.sure else "--attempts"  # which widen every interval
     return (
         f"none of {len(tried)} choices loses {goal.within:g} points or less{sure}; the slowest, "
         f"{slowest.choice.speedup:.2f}×, loses {slowest.loss}. {output / 'frontier.json'} has them all; allow more "
-        "points, more --attempts or more training"
+        f"points, more {more} or more training"
     )
 
 
@@ -153,8 +154,7 @@ def _bisect(shop: Workshop, goal: Goal, attempts: int) -> list[Tried]:
     best = shop.menu.solver()
     slow, fast = 1.0, shop.menu.dense_milliseconds / best.least
     tried: list[Tried] = []
-    count = len(shop.task.validation)
-    told: float = count if goal.within and not goal.sure else math.inf
+    told = 0
     while len(tried) < attempts and (not tried or fast > slow * _CLOSE):
         speedup = math.sqrt(slow * fast)
         choice = best.within(shop.menu.dense_milliseconds / speedup)
@@ -164,10 +164,10 @@ def _bisect(shop: Workshop, goal: Goal, attempts: int) -> list[Tried]:
             fast = speedup
             continue
         tried.append(_try(shop, shop.timed(choice), goal))
-        lost = tried[-1].loss
-        if goal.within and (needed := lost.samples_to_tell(goal.within, count)) > told:
-            shop.console.print(_too_few(lost, goal.within, count, needed), highlight=False)
-            told = 2 * needed  # choices that change more answers need more; said again where these are twice as many
+        needed = _needed(shop, tried[-1], goal)
+        if needed and not told / 2 <= needed <= told * 2:  # what changes more answers needs more, and what less, fewer
+            shop.console.print(_too_few(shop, tried[-1], goal, needed), highlight=False)
+            told = needed
         drop_all_but(max((each for each in tried if each.kept), key=speedup_of, default=None), tried, shop)
         slow, fast = (max(speedup, choice.speedup), fast) if tried[-1].kept else (slow, speedup)
     return tried
@@ -210,11 +210,20 @@ def _make(shop: Workshop, choice: Choice, recipe: Recipe, goal: Goal) -> Tried:
     return Tried(choice, recipe, folder, packed, lost, kept, nbytes)
 
 
-def _too_few(loss: Loss, within: float, count: int, needed: int) -> str:
-    """That so many validation samples cannot tell a loss from the budget, and what to do."""
-    half, digits = (loss.high - loss.low) / 2, len(str(needed)) - 2
+def _needed(shop: Workshop, tried: Tried, goal: Goal) -> int:
+    """About how many validation samples would tell its loss from the budget; 0 if those at hand do, or are all that is
+    promised of."""
+    if not goal.within or goal.sure or not tried.loss.low <= goal.within <= tried.loss.high:
+        return 0
+    needed = shop.samples_to_tell(tried.packed, goal.within)
+    return needed if needed > len(shop.task.validation) else 0
+
+
+def _too_few(shop: Workshop, tried: Tried, goal: Goal, needed: int) -> str:
+    """That the validation samples cannot tell a loss from the budget, and what to do."""
+    half, digits = (tried.loss.high - tried.loss.low) / 2, len(str(needed)) - 2
     return (
-        f"{count} validation samples tell such a loss to ±{half:.1f} points, so that what keeps {within:g} points by "
-        f"them may lose more; about {round(needed, -digits):,} would tell (--validation-samples), and --sure promises "
-        "only what those at hand can"
+        f"{len(shop.task.validation)} validation samples tell such a loss to ±{half:.1f} points, so that what keeps "
+        f"{goal.within:g} points by them may lose more; about {round(needed, -digits):,} would tell "
+        "(--validation-samples), and --sure promises only what those at hand can"
     )

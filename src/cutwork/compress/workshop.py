@@ -14,7 +14,7 @@ from cutwork.architectures import architecture_of
 from cutwork.compress.examine import examine
 from cutwork.compress.menu import Choice, Menu, menu
 from cutwork.compress.milliseconds import Purpose, Steps
-from cutwork.compress.promise import Loss, Metric, check_lengths, loss, scores
+from cutwork.compress.promise import Loss, Metric, check_lengths, loss, samples_to_tell, scores
 from cutwork.compress.timing import Timing, prompt_tokens
 from cutwork.engine.backend import native
 from cutwork.engine.model import Model
@@ -133,6 +133,11 @@ class Workshop:
         """What a packed model lost against the dense one on some samples; looks: as of `promise.loss`."""
         return loss(self.scores(self.dense, samples), self.scores(packed, samples), looks)
 
+    def samples_to_tell(self, packed: Stage, within: float) -> int:
+        """About how many validation samples would tell what a packed model lost to within so many points."""
+        samples = self.task.validation
+        return samples_to_tell(self.scores(self.dense, samples), self.scores(packed, samples), within)
+
     def scores(self, stage: Stage, samples: Sequence[Sample]) -> list[float]:
         """How well a packed model does at each sample, from 0 to 1; kept once measured."""
         settings, samples = self.base.compare, tuple(samples)
@@ -171,7 +176,8 @@ class Workshop:
             with self._timing.load(read_packed(packed.output)) as model:
                 return {"nbytes": model.memory_bytes["weights"]}
 
-        found: int = self.kept.get([packed.key, self.purpose, self._engine, "nbytes"], measure_it)["nbytes"]
+        key = [packed.key, self.purpose, self.machine, self._engine, "nbytes"]  # layouts depend on the threads, too
+        found: int = self.kept.get(key, measure_it)["nbytes"]
         return found
 
     @property
