@@ -90,7 +90,9 @@ def test_the_recipe_makes_the_same_model(finished: tuple[Path, dict[str, Any]], 
         assert (weight.values == expected[name].values).all(), name
 
 
-def test_the_promise_is_bisected_for_and_a_broken_one_is_said(given: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_promise_is_bisected_for_and_a_broken_one_is_said(
+    given: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     common = [given[0], tmp_path / "out", "--data", given[1], *FEW, "--attempts", 2, "--json"]
     report = json.loads(call(*common, "--within", 20))
     speeds = [each["speedup"] for each in report["tried"]]
@@ -104,8 +106,9 @@ def test_the_promise_is_bisected_for_and_a_broken_one_is_said(given: tuple[Path,
     run(again, output=tmp_path / "again", until="pack")
     made, wanted = (tmp_path / where for where in ("again/packed/sparse-int8", "out/packed"))
     assert fingerprint(made) == fingerprint(wanted)
+    monkeypatch.setattr(Workshop, "loss", lambda *_: Loss(1.0, -3.0, 5.0))
     with pytest.raises(CutworkError, match=r"none of 2 choices loses 0 points or less.*more training"):
-        call(*common, "--within", 0, "--sure")
+        call(*common, "--within", 0)
     tried = json.loads((tmp_path / "out" / "frontier.json").read_text())["tried"]
     assert [each["kept"] for each in tried] == [False, False]
     assert len(list((tmp_path / "out").glob("zeros-*/packed"))) == 2  # what one shot does not keep is trained
@@ -139,8 +142,12 @@ def test_a_promise_that_the_test_breaks_is_told(
     monkeypatch.setattr(Workshop, "loss", lambda *_: losses.pop(0))
     common = [given[0], tmp_path / "out", "--data", given[1], *FEW, "--attempts", 1, "--within", 2]
     if said == "broken":
-        with pytest.raises(CutworkError, match="more than the 2 points that were promised"):
+        with pytest.raises(CutworkError, match=r"more than the 2 points that were promised.*Ask for --sure, for fewer"):
             call(*common)
+        monkeypatch.setattr("cutwork.compress.compress._check_enough", lambda *_: None)
+        losses[:] = [Loss(0.0, -1.0, 1.0), Loss(*test)]
+        with pytest.raises(CutworkError, match="Ask for fewer points, or for more --validation-samples"):
+            call(*common, "--sure")
     else:
         assert "above the 2 points, which so few samples may owe to chance" in call(*common)
     report = json.loads((tmp_path / "out" / "compress.json").read_text())

@@ -41,6 +41,22 @@ def test_what_cannot_be_done_is_said(
         call(given[0], tmp_path / "out", "--data", given[1], *FEW, *options)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--within", 1], r"8 validation samples leave 6\.8 points.*than --within 1; give more than 67 --validation"),
+        (["--within", 0], r"more than --within 0; allow some, or leave --sure out"),
+        (["--within", 1, "--metric", "answers"], r"leave 48\.\d points.*give more than 741 --validation-samples"),
+    ],
+)
+def test_what_so_few_samples_cannot_be_sure_of_is_refused_before_any_work(
+    options: list[object], said: str, given: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(CutworkError, match=said):
+        call(given[0], tmp_path / "out", "--data", given[1], *FEW, "--sure", *options)
+    assert not (tmp_path / "out").exists()
+
+
 def test_points_of_nothing_are_refused_before_any_training(given: tuple[Path, Path], tmp_path: Path) -> None:
     options = [*FEW[: FEW.index("--metric")], "--metric", "answers"]
     with pytest.raises(CutworkError, match=r"none of 8 validation questions right.*give --metric tokens"):

@@ -160,9 +160,10 @@ def compress(
     else:
         _print_result(report, output)
     if report.get("promise") == "broken":
+        surer = "" if sure else "--sure, for "
         raise CutworkError(
             f"on the test it loses more than the {within:g} points that were promised, by the whole interval; what was "
-            "made stays. Ask for --sure, for fewer points, or for more --validation-samples to choose by"
+            f"made stays. Ask for {surer}fewer points, or for more --validation-samples to choose by"
         )
 
 

@@ -21,7 +21,7 @@ from cutwork.architectures import kind_of as model_kind
 from cutwork.compress.frontier import as_json, frontiers, plot
 from cutwork.compress.menu import Choice
 from cutwork.compress.milliseconds import Purpose
-from cutwork.compress.promise import Metric
+from cutwork.compress.promise import Metric, loss, samples_to_tell
 from cutwork.compress.recipe_of import MADE_BY, check_recipe_free, write_recipe
 from cutwork.compress.search import Goal, Tried, direct, drop_all_but, refusal, search, speedup_of, surest
 from cutwork.compress.workshop import Workshop
@@ -63,11 +63,13 @@ def compress(
     console = console or Console(stderr=True)
     _check(base, goal)
     if goal.sure:
-        goal = replace(goal, looks=2 * attempts + 1)  # each in one shot and trained, and the best trained after all
+        goal = replace(goal, looks=attempts * (2 if base.tune else 1))  # each in one shot and trained
     check_apart(base.output, resolve(base.model))
     if not dry_run:
         _check_free(base.output)
     task = _task(base, needs_validation=not dry_run)
+    if goal.sure and not dry_run:
+        _check_enough(goal, metric, len(task.validation), attempts)
     shop = Workshop(base, task, purpose, metric, console)
     found = frontiers(shop.menu)
     _write_frontier(shop, goal, found, None)
@@ -147,6 +149,20 @@ def _check(base: Recipe, goal: Goal) -> None:
             "checkpoint; leave both out of the recipe": base.tune is None
             or not (base.tune.keep_best or base.tune.patience),
         }
+    )
+
+
+def _check_enough(goal: Goal, metric: Metric, count: int, attempts: int) -> None:
+    """Raise CutworkError if by so few samples not even what changes no answer would surely keep the goal."""
+    same = [1.0 if metric == "answers" else 0.5] * count
+    within, least = goal.within or 0.0, loss(same, same, goal.looks).high
+    if least <= within:
+        return
+    needed = samples_to_tell(same, same, within, goal.looks) if within else 0
+    raise CutworkError(
+        f"--sure: with --attempts {attempts}, {count} validation samples leave {least:.1f} points open even where no "
+        f"answer differs, more than --within {within:g}; "
+        + (f"give more than {needed:,} --validation-samples" if within else "allow some, or leave --sure out")
     )
 
 
