@@ -16,6 +16,7 @@ from cutwork.prune.prune import prune
 from cutwork.recipe import Losses, PruneSettings, TuneSettings
 from cutwork.store.directory import read_config
 from cutwork.tasks.task import Sample
+from cutwork.torch_models.load import load_model
 from cutwork.tune.tune import tune
 from tests.architectures.gemma3 import GEMMA
 from tests.architectures.ministral3 import YARN
@@ -138,3 +139,7 @@ def test_where_no_head_is_stored_the_wrapper_ties_it(saved: tuple[Path, np.ndarr
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert read_config(tmp_path)["tie_word_embeddings"] is not stored
     assert relative(logits(tmp_path), expected) < 1e-4
+    model: Any = load_model(tmp_path, torch.float32, "eager")
+    assert (model.lm_head.weight is model.model.embed_tokens.weight) is not stored
+    with torch.no_grad():
+        assert relative(model(torch.tensor(TOKENS[None])).logits[0].numpy(), expected) < 1e-4

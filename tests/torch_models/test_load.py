@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertModel
 
 from cutwork.errors import CutworkError
 from cutwork.tasks.task import Sample
@@ -14,7 +16,7 @@ from cutwork.torch_models.load import load_config, load_model, load_tokenizer, s
 from tests.tasks.letters import CHATML, letters
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
-from .tiny import llama
+from .tiny import FAMILIES, llama, t5
 
 
 def test_a_model_stops_where_its_conversations_taught_it_to(tmp_path: Path) -> None:
@@ -79,3 +81,58 @@ def test_pickled_weights_beside_others_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").rename(tmp_path / "other.safetensors")
     with pytest.raises(CutworkError, match="cannot load"):
         load_model(tmp_path, torch.float32)
+
+
+def save_without(model: torch.nn.Module, names: tuple[str, ...], directory: Path) -> Path:
+    """A model's checkpoint whose file lacks some tensors."""
+    model.save_pretrained(directory)  # type: ignore[operator]
+    stored = load_file(directory / "model.safetensors")
+    kept = {name: tensor for name, tensor in stored.items() if name not in names}
+    assert len(kept) == len(stored) - len(names)
+    save_file(kept, directory / "model.safetensors", {"format": "pt"})
+    return directory
+
+
+UP = tuple(f"model.layers.{i}.mlp.up_proj.weight" for i in range(3))
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "reason"),
+    [
+        (UP[:1], {}, r"has no weight 'model\.layers\.0\.mlp\.up_proj\.weight'; save or"),
+        (UP, {}, r"has no weight 'model\.layers\.0\.mlp\.up_proj\.weight' and 2 others"),
+        (("model.embed_tokens.weight",), {}, r"has no weight 'model\.embed_tokens\.weight'"),
+        (("lm_head.weight",), {"tie_word_embeddings": False}, "has no output head .*set tie_word_embeddings to true"),
+    ],
+    ids=["a linear", "several", "what a head is tied to", "a head"],
+)
+def test_a_weight_that_is_not_stored_is_not_made_up(
+    names: tuple[str, ...], options: dict[str, bool], reason: str, tmp_path: Path
+) -> None:
+    with pytest.raises(CutworkError, match=reason):
+        load_model(save_without(llama(**options), names, tmp_path), torch.float32)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_save_pretrained_leaves_out_is_not_missed(family: str, tmp_path: Path) -> None:
+    """Heads and embeddings that are tied, buffers, computed positions."""
+    model = FAMILIES[family]()
+    model.save_pretrained(tmp_path)
+    loaded = load_model(tmp_path, torch.float32).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_tied_matrix_may_be_stored_by_either_name(tmp_path: Path) -> None:
+    model = t5()
+    model.save_pretrained(tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    renamed = {"encoder.embed_tokens.weight": stored.pop("shared.weight"), **stored}
+    save_file(renamed, tmp_path / "model.safetensors", {"format": "pt"})
+    assert torch.equal(load_model(tmp_path, torch.float32).shared.weight, model.shared.weight)
+
+
+def test_half_a_pooler_is_missed(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    model = BertModel(BertConfig(vocab_size=61, **sizes))
+    with pytest.raises(CutworkError, match=r"has no weight 'pooler\.dense\.bias'"):
+        load_model(save_without(model, ("pooler.dense.bias",), tmp_path), torch.float32)

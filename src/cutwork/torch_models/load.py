@@ -1,6 +1,6 @@
 """From a model directory to a torch model and a tokenizer, and back to a directory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from cutwork import architectures
 from cutwork.architectures.architecture import Classified, Kind
 from cutwork.errors import CutworkError
 from cutwork.store.checkpoint import open_checkpoint
-from cutwork.store.directory import copy_side_files, kind_of
+from cutwork.store.directory import copy_side_files, kind_of, read_config
 from cutwork.store.json_file import read_json, write_json
 from cutwork.store.safetensors import Tensor as StoredTensor
 from cutwork.store.safetensors import Tensors
@@ -56,7 +56,8 @@ def load_model(path: Path, dtype: torch.dtype | str, attention: str = "sdpa") ->
     Decoder-only, encoder-decoder and speech models, encoders and classifiers; one that lacks the attention asked for
     gets the plain one. Never runs code that comes with a model.
 
-    Raises CutworkError for quantised or packed models, unknown architectures and unreadable files.
+    Raises CutworkError for quantised or packed models, unknown architectures, unreadable files and weights that are
+    in none of these.
     """
     kind = kind_of(path)
     if kind != "checkpoint":
@@ -64,14 +65,42 @@ def load_model(path: Path, dtype: torch.dtype | str, attention: str = "sdpa") ->
     config = load_config(path)
     inputs_of(config)
     try:
-        model: Any = _with_attention(partial(_from_files, config, dtype=dtype), path, attention)
+        model, found = _with_attention(partial(_from_files, config, dtype=dtype), path, attention)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise CutworkError(f"cannot load {path}: {' '.join(str(error).split())[:300]}") from None
+    _check_complete(model, found["missing_keys"], path)
     # transformers refuses to save a generation config that it finds inconsistent; ours is copied as a file instead.
     model.generation_config = GenerationConfig()
     if architectures.classifies(config.to_dict()) == "text" and config.pad_token_id is None:
         model.config.pad_token_id = 0  # as batches are padded: without it transformers refuses them
     return model
+
+
+def _check_complete(model: Any, missing: Collection[str], path: Path) -> None:
+    """Raise CutworkError for parameters that no file had, which transformers fills with random numbers."""
+    lacking = [name for name, _ in model.named_parameters(remove_duplicate=False) if name in missing]
+    lacking = without_pooler(model, lacking)
+    if not lacking:
+        return
+    head = model.get_output_embeddings()
+    tied = head is not None and head.weight is model.get_input_embeddings().weight
+    if head is not None and not tied and all(model.get_parameter(name) is head.weight for name in lacking):
+        raise CutworkError(
+            f"{path} has no output head '{lacking[0]}'; if the model makes vectors alone or its head is its embedding, "
+            "set tie_word_embeddings to true in its config.json, and if not, save or download it again"
+        )
+    more = f" and {len(lacking) - 1} others that the model has" if len(lacking) > 1 else ""
+    raise CutworkError(f"{path} has no weight '{lacking[0]}'{more}; save or download it again")
+
+
+def without_pooler(model: Any, missing: list[str]) -> list[str]:
+    """What is missing besides an encoder's pooler, which the model then does without, as hidden states do: those saved
+    from a ...ForMaskedLM have none."""
+    pooler = {name for name, _ in model.named_parameters() if name.startswith("pooler.")}
+    if not pooler or not pooler.issubset(missing):
+        return missing
+    model.pooler = None
+    return [name for name in missing if name not in pooler]
 
 
 def empty_model(config: Any, attention: str = "sdpa") -> Any:
@@ -95,13 +124,21 @@ def load_config(path: Path) -> Any:
     logging.set_verbosity_error()
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-        return getattr(config, "text_config", None) or config
     except Exception as error:  # transformers' own checks of types raise kinds of their own
         raise CutworkError(f"cannot load {path}: {' '.join(str(error).split())[:300]}") from error
+    text = getattr(config, "text_config", None)
+    if not text:
+        return config
+    tied = read_config(path).get("tie_word_embeddings")  # for which a wrapper's own word may count
+    if tied is not None:
+        text.tie_word_embeddings = tied
+    return text
 
 
-def _from_files(config: Any, path: Path, **options: Any) -> Any:
+def _from_files(config: Any, path: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """The model, and what transformers says of what it found."""
     stored = open_checkpoint(path)
+    options["output_loading_info"] = True
     if isinstance(stored, Tensors):
         return _auto_class(config).from_pretrained(path, use_safetensors=True, trust_remote_code=False, **options)
     # Zeros in bitmasks, which transformers would leave random, or the text part of a larger model.
