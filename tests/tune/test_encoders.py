@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from safetensors.torch import load_file
 
 from cutwork.errors import CutworkError
 from cutwork.pack.pack import pack
@@ -18,7 +19,7 @@ from cutwork.tune.tune import tune
 from tests.architectures.test_encoders import make
 from tests.engine import test_classification as classification
 from tests.engine.test_embedding import load, pooling, write
-from tests.engine.tiny import torch
+from tests.engine.tiny import torch, transformers
 
 WORDS = [
     "the",
@@ -77,6 +78,23 @@ def test_the_whole_path(variant, tmp_path):
     assert (vectors["int8"] == vectors["packed"]).all()
 
 
+@pytest.mark.parametrize("variant", ["bert", "roberta"])
+def test_an_encoder_saved_from_a_masked_language_model_has_no_pooler_and_gets_none(variant, tmp_path):
+    encoder = make(variant, vocab_size=300)
+    masked = transformers.AutoModelForMaskedLM.from_config(encoder.config)
+    masked.base_model.load_state_dict(encoder.state_dict(), strict=False)
+    model = write(masked, tmp_path / "dense", {"Pooling": pooling("mean")})
+    prune(model, tmp_path / "pruned", PruneSettings(method="wanda", calibration_samples=8), SAMPLES, console=QUIET)
+    training = TuneSettings(max_steps=1, losses=SQUAREHEAD, dtype="float32")
+    tune(tmp_path / "pruned", tmp_path / "sparse", training, SAMPLES, teacher_dir=model, console=QUIET)
+    quantize(tmp_path / "sparse", tmp_path / "int8", QuantizeSettings(method="rtn"), console=QUIET)
+    for made in ("dense", "pruned", "sparse", "int8"):
+        assert not any("pooler" in name for name in load_file(tmp_path / made / "model.safetensors"))
+    with load(tmp_path / "sparse") as sparse, load(tmp_path / "int8") as rounded:
+        a, b = (model.embed(texts(4), normalize=False) for model in (sparse, rounded))
+    assert np.abs(b - a).max() < 0.1 * np.abs(a).max()
+
+
 @pytest.mark.parametrize("labels", [1, 3])
 def test_a_head_stays_what_it_was(labels, tmp_path):
     """Of a cross-encoder, calibrated with pairs, and of a classifier; whatever is done to the blocks."""
@@ -112,7 +130,6 @@ def test_a_classifier_without_a_padding_token_is_trained_in_batches(tmp_path):
 
 
 def test_a_quantised_encoder_loads_in_transformers(tmp_path):
-    transformers = pytest.importorskip("transformers")
     pytest.importorskip("compressed_tensors")
     model = dense("bert", tmp_path / "dense")
     quantize(model, tmp_path / "int8", QuantizeSettings(method="rtn"), console=QUIET)

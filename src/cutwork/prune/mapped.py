@@ -22,7 +22,7 @@ from cutwork.store.checkpoint import open_checkpoint, write_checkpoint
 from cutwork.store.directory import copy_side_files, kind_of, read_config
 from cutwork.store.safetensors import Tensors, open_tensors
 from cutwork.torch_models.blocks import block_lists, check_linear, linears
-from cutwork.torch_models.load import SAVE_BY_OWN_NAMES, empty_model, load_config
+from cutwork.torch_models.load import SAVE_BY_OWN_NAMES, empty_model, load_config, without_pooler
 
 _OTHER_NAMES = f"or keeps it under another name than this version of transformers; {SAVE_BY_OWN_NAMES}"
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
@@ -79,9 +79,9 @@ class MappedModel:
         self.model.tie_weights()
         _compute_missing(self.model)
         self.model.requires_grad_(False)
-        for name, parameter in self.model.named_parameters():
-            if parameter.is_meta:
-                raise CutworkError(f"{directory} has no weight '{name}', {_OTHER_NAMES}")
+        missing = [name for name, parameter in self.model.named_parameters() if parameter.is_meta]
+        for name in without_pooler(self.model, missing):
+            raise CutworkError(f"{directory} has no weight '{name}', {_OTHER_NAMES}")
         for buffer_name, buffer in list(self.model.named_buffers()):
             module = self.model.get_submodule(buffer_name.rpartition(".")[0])
             module._buffers[buffer_name.rpartition(".")[2]] = buffer.to(self.device)
