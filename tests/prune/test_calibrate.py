@@ -1,6 +1,7 @@
 """The walk through the blocks: what linears see, padding left out, changes seen by the blocks behind."""
 
 import errno
+import random
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from cutwork.errors import CutworkError
 from cutwork.prune.activations import Activations
 from cutwork.prune.calibrate import calibration_batches, calibration_examples, survey, walk
 from cutwork.prune.input_statistics import Hessian, InputWatch, MeanSquares, SumOfProducts
+from cutwork.tasks.task import Sample
 from cutwork.torch_models.blocks import block_linears, out_in
-from cutwork.torch_models.data import collate
-from cutwork.torch_models.model_inputs import inputs_of
+from cutwork.torch_models.data import Examples, collate
+from cutwork.torch_models.model_inputs import DecoderOnlyInputs, inputs_of
 from tests.torch_models.tiny import FAMILIES, gpt2, llama, opt, random_examples, sums
 
 QUIET = Console(quiet=True)
@@ -109,14 +111,15 @@ def test_the_model_is_left_as_it_was() -> None:
     assert not any(linear._forward_pre_hooks for linear in block_linears(model).values())
 
 
+class Letters:
+    chat_template = None
+    eos_token_id = 0
+
+    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
+        return {"input_ids": [ord(c) % 60 for c in text]}
+
+
 def test_samples_are_drawn_by_the_seed_and_batched_by_length() -> None:
-    class Letters:
-        chat_template = None
-        eos_token_id = 0
-
-        def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
-            return {"input_ids": [ord(c) % 60 for c in text]}
-
     batches = calibration_batches(calibration_examples(Letters(), sums(200), 50, 99, seed=1))
     assert sum(len(batch["input_ids"]) for batch in batches) == 50
     assert all(batch["input_ids"].numel() <= 2048 for batch in batches)
@@ -128,6 +131,22 @@ def test_samples_are_drawn_by_the_seed_and_batched_by_length() -> None:
     )
     with pytest.raises(CutworkError, match="needs samples"):
         calibration_batches(calibration_examples(Letters(), [], 50, 99, seed=1))
+
+
+def test_others_are_drawn_in_the_place_of_samples_that_are_left_out() -> None:
+    short, long = sums(200), [Sample("?", "7" * 100)] * 1800
+    samples = [sample for few in zip(*[iter(long)] * 9, short, strict=True) for sample in few]
+    found = calibration_examples(Letters(), samples, 50, 99, seed=1)
+    assert found.counts() == {"samples": 50, "dropped": found.given - 50, "cut": 0}
+    assert found.changed().startswith(f"{found.given - 50} of {found.given} samples have more than")
+    assert len(calibration_examples(Letters(), samples, 500, 99, seed=1)) == 200
+    # What is drawn at first stays, and nothing is added where all of it fits.
+    drawn = [samples[i] for i in random.Random(1).sample(range(len(samples)), 50)]
+    kept = Examples(Letters(), drawn, 99, DecoderOnlyInputs())
+    assert 0 < len(kept) < 50 and list(found)[: len(kept)] == list(kept)
+    drawn = [short[i] for i in random.Random(1).sample(range(len(short)), 50)]
+    whole = Examples(Letters(), drawn, 99, DecoderOnlyInputs())
+    assert list(calibration_examples(Letters(), short, 50, 99, seed=1)) == list(whole)
 
 
 def test_long_answers_to_short_prompts_are_batched_by_their_length() -> None:

@@ -56,12 +56,17 @@ def calibration_examples(
 ) -> Examples:
     """At most `count` samples drawn at random, as examples of a kind of model, decoder-only by default.
 
+    In the place of those that are left out others are drawn, while there are any.
+
     Raises CutworkError if there are none, or as `examples` does.
     """
     if not samples:
         raise CutworkError("calibration needs samples; give a task or a JSONL file")
-    drawn = random.Random(seed).sample(range(len(samples)), min(count, len(samples)))
-    return examples(tokenizer, [samples[i] for i in drawn], max_length, model_inputs, long)
+    generator = random.Random(seed)
+    drawn = generator.sample(range(len(samples)), min(count, len(samples)))
+    others = sorted(set(range(len(samples))).difference(drawn))
+    generator.shuffle(others)
+    return examples(tokenizer, [samples[i] for i in (*drawn, *others)], max_length, model_inputs, long, count)
 
 
 def calibration_batches(data: Iterable[Example], tokens: int = _TOKENS_PER_BATCH) -> list[dict[str, Tensor]]:

@@ -24,14 +24,20 @@ class Examples(Sequence[Example]):
 
     `dropped` and `cut` count the samples that were too long, for `max_length` or for the positions that the model has,
     `unheard` the recordings longer than what the model hears, which are left out, since nobody knows how much of their
-    transcripts is heard by then, and `empty` those that hold nothing to learn.
+    transcripts is heard by then, and `empty` those that hold nothing to learn; `given` all that were looked at.
     """
 
     def __init__(
-        self, tokenizer: Any, samples: Sequence[Sample], max_length: int, model_inputs: ModelInputs, long: Long = "drop"
+        self,
+        tokenizer: Any,
+        samples: Sequence[Sample],
+        max_length: int,
+        model_inputs: ModelInputs,
+        long: Long = "drop",
+        most: int | None = None,
     ) -> None:
         self._tokenizer, self._inputs, self.lazy = tokenizer, model_inputs, model_inputs.lazy
-        self.given, self.dropped, self.cut, self.empty, self.unheard = len(samples), 0, 0, 0, 0
+        self.given, self.dropped, self.cut, self.empty, self.unheard = 0, 0, 0, 0, 0
         positions = model_inputs.positions or max_length
         self.max_length = min(positions, max_length)
         self._told, self._advice = f"task.max_length = {max_length}", "raise it, or set task.long to"
@@ -41,6 +47,9 @@ class Examples(Sequence[Example]):
         self._tokens: list[Example] = []
         self._whole: list[Example] = []  # those of them that were not cut
         for sample in samples:
+            if len(self._samples) == most:
+                break
+            self.given += 1
             if sample.audio is not None and len(sample.audio) > HEARD_SECONDS * RATE:
                 self._count_unheard(sample, long)
                 continue
@@ -145,15 +154,16 @@ def examples(
     max_length: int,
     model_inputs: ModelInputs | None = None,
     long: Long = "drop",
+    most: int | None = None,
 ) -> Examples:
     """Samples as the examples of a kind of model, decoder-only by default: `input_ids`, `labels`, ….
 
     Those of more than `max_length` tokens are left out, cut at their end or an error, as `long` says; plain text is
-    always cut. Raises CutworkError if none is left.
+    always cut. With `most`, so many of the first that are not left out. Raises CutworkError if none is left.
     """
     if not samples:
         raise CutworkError("the task has no training samples")
-    return Examples(tokenizer, samples, max_length, model_inputs or DecoderOnlyInputs(), long)
+    return Examples(tokenizer, samples, max_length, model_inputs or DecoderOnlyInputs(), long, most)
 
 
 def collate(batch: Sequence[Example]) -> dict[str, Tensor]:
