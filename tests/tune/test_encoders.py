@@ -158,6 +158,13 @@ def test_what_an_encoder_does_not_learn_is_said_before_anything_is_done(losses, 
     assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == ["dense"]
 
 
+def test_a_model_that_cannot_compute_again_is_refused_before_anything_is_done(tmp_path):
+    model = dense("mpnet", tmp_path / "dense")
+    settings = TuneSettings(max_steps=1, losses=SQUAREHEAD, gradient_checkpointing=True)
+    with pytest.raises(CutworkError, match=r"mpnet cannot .* leave out gradient_checkpointing"):
+        tune(model, tmp_path / "out", settings, SAMPLES, teacher_dir=model, dry_run=True, console=QUIET)
+
+
 def test_conversations_are_no_texts(tmp_path):
     model = dense("bert", tmp_path / "dense")
     turns = ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"})

@@ -29,7 +29,7 @@ from tests.tune.runs import QUIET, SETTINGS, run
 )
 def test_the_teacher_is_kept_in_what_is_asked(dense: Path, asked: Any, bfloat16: bool, dtype: str) -> None:
     settings = SETTINGS.model_copy(update={"teacher_dtype": asked})
-    student = load_student(dense, settings, "eager")
+    student = load_student(dense, settings, "eager", 1)
     teacher = load_teacher(dense, settings, bfloat16, "eager", student, torch.device("cpu"))
     assert {parameter.dtype for parameter in teacher.parameters()} == {getattr(torch, dtype)}
 
@@ -62,12 +62,15 @@ def encoder_decoder(directory: Path, tokenizer: Path, **options: Any) -> Path:
     return directory
 
 
-def test_no_block_is_left_out_where_all_are_compared(dense: Path, tmp_path: Path) -> None:
+def test_no_block_is_left_out_where_all_are_needed(dense: Path, tmp_path: Path) -> None:
     model = encoder_decoder(tmp_path / "model", dense, encoder_layerdrop=0.5, decoder_layerdrop=0.5)
     settings = SETTINGS.model_copy(update={"max_steps": 2})
     assert run(model, tmp_path / "tuned", model, settings)["steps"] == 2
     assert json.loads((tmp_path / "tuned" / "config.json").read_text())["encoder_layerdrop"] == 0.5
-    assert load_student(model, TuneSettings(), "sdpa").model.encoder.layerdrop == 0.5
+    alone, one_of_two = (load_student(model, TuneSettings(), "sdpa", processes).model for processes in (1, 2))
+    assert alone.encoder.layerdrop == alone.decoder.layerdrop == 0.5
+    assert one_of_two.encoder.layerdrop == one_of_two.decoder.layerdrop == 0  # DDP waits for every gradient
+    assert tune(model, tmp_path / "no", TuneSettings(), sums(4), dry_run=True, console=QUIET)["estimate"]
 
 
 def test_squarehead_needs_a_teacher_as_deep(dense: Path, tmp_path: Path) -> None:

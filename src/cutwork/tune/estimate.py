@@ -29,7 +29,7 @@ from cutwork.torch_models.model_inputs import Batch, EncoderInputs, ModelInputs,
 from cutwork.tune.lora import add_adapters
 from cutwork.tune.optimizer_state import state_bytes
 from cutwork.tune.optimizers import block_matrices
-from cutwork.tune.student_and_teacher import checkpoint_activations, store_as, teacher_dtype
+from cutwork.tune.student_and_teacher import checkpoint_activations, never_skip, store_as, teacher_dtype
 
 # How much longer a step takes than its products and its memory one after the other, at their best (SmolLM2-135M in
 # float32 and bfloat16 and Qwen2.5-0.5B in bfloat16, two cores with AMX: 1.3, 1.5 and, by the day, 1.4 or 1.9 times).
@@ -81,6 +81,7 @@ def estimate(
             raise RuntimeError(str(error)) from None  # with contents it may be built all the same
         model.tie_weights()
         store_as(model, settings.weights)
+        never_skip(model)  # without contents, nothing can be drawn
         if settings.gradient_checkpointing:
             checkpoint_activations(model)
         zeros = sum(linear.get_parameter("weight").numel() for linear in block_linears(model).values())

@@ -18,18 +18,28 @@ def store_as(model: nn.Module, weights: WeightsDType) -> None:
         parameter.data = parameter.data.to(getattr(torch, weights) if parameter.ndim > 1 else torch.float32)
 
 
-def load_student(path: Path, settings: TuneSettings, attention: str) -> Any:
-    """The model that is trained; CutworkError if it cannot be."""
+def load_student(path: Path, settings: TuneSettings, attention: str, processes: int) -> Any:
+    """The model that is trained by so many processes; CutworkError if it cannot be."""
     model = load_model(path, getattr(torch, settings.weights), attention)
     store_as(model, settings.weights)
-    if settings.losses.squarehead > 0:
-        _never_skip(model)
+    # A block left out has no hidden state to compare, and no gradient, for which the other processes would wait.
+    if settings.losses.squarehead > 0 or processes > 1:
+        never_skip(model)
     return model
 
 
 def checkpoint_activations(model: Any) -> None:
-    """Have the backward pass compute again what is inside a block, instead of keeping it."""
-    getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+    """Have the backward pass compute again what is inside a block, instead of keeping it.
+
+    Raises CutworkError for a model that cannot.
+    """
+    try:
+        getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+    except ValueError:
+        raise CutworkError(
+            f"transformers' {model.config.model_type} cannot compute its blocks again in the backward pass; leave out "
+            "gradient_checkpointing (--gradient-checkpointing)"
+        ) from None
 
 
 def check_teacher(losses: Losses, teacher: object | None) -> None:
@@ -72,8 +82,8 @@ def teacher_dtype(settings: TuneSettings, bfloat16: bool) -> WeightsDType:
     return "bfloat16" if bfloat16 else "float32"
 
 
-def _never_skip(model: nn.Module) -> None:
-    """Call every block in every step: one left out at random (LayerDrop) has no hidden state to compare."""
+def never_skip(model: nn.Module) -> None:
+    """Call every block in every step, and leave none out at random (LayerDrop)."""
     for module in model.modules():
         if hasattr(module, "layerdrop"):
             module.layerdrop = 0.0

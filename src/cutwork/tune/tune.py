@@ -197,7 +197,7 @@ def _prepare(run: _Run, bfloat16: bool) -> tuple[SparseTrainer, dict[str, float]
     """The trainer of the model and its teacher, and the fraction of zeros that each linear begins with."""
     settings, attention = run.settings, _attention(run.data, run.settings)
     set_seed(settings.seed)
-    model = load_student(run.model_dir, settings, attention)
+    model = load_student(run.model_dir, settings, attention, run.arguments.world_size)
     if settings.packing:
         check_packing(model)
     zeros = sparsity(model)
