@@ -57,6 +57,15 @@ def test_what_so_few_samples_cannot_be_sure_of_is_refused_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
+def test_what_trains_nothing_looks_once_at_each_choice(given: tuple[Path, Path], tmp_path: Path) -> None:
+    samples = {"train_samples": 20, "validation_samples": 8, "test_samples": 8, "options": {"train": str(given[1])}}
+    recipe = {"name": "x", "model": "y", "output": "z", "task": {"name": str(given[1]), **samples}, "tune": None}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    common = [given[0], tmp_path / "out", "--recipe", tmp_path / "recipe.yaml", "--within", 1, "--sure"]
+    with pytest.raises(CutworkError, match="more than 381 --validation-samples"):  # as one interval of 95% asks for
+        call(*common, "--attempts", 1)
+
+
 def test_points_of_nothing_are_refused_before_any_training(given: tuple[Path, Path], tmp_path: Path) -> None:
     options = [*FEW[: FEW.index("--metric")], "--metric", "answers"]
     with pytest.raises(CutworkError, match=r"none of 8 validation questions right.*give --metric tokens"):
