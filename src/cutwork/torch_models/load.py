@@ -135,7 +135,7 @@ def load_config(path: Path) -> Any:
     return text
 
 
-def _from_files(config: Any, path: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
+def _from_files(config: Any, path: Path, **options: Any) -> Any:
     """The model, and what transformers says of what it found."""
     stored = open_checkpoint(path)
     options["output_loading_info"] = True
