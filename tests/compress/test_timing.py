@@ -1,6 +1,8 @@
 """Speeds of choices before anything is made of them."""
 
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +12,9 @@ from cutwork.compress.candidates import Candidate
 from cutwork.compress.menu import HEAD, Choice
 from cutwork.compress.milliseconds import SEQUENCES, Purpose
 from cutwork.compress.timing import Timing, prompt_tokens
+from cutwork.compress.workshop import Workshop
 from cutwork.engine.model import Model
+from cutwork.measure.compare import Measurements
 from cutwork.pack.pack import pack
 from cutwork.pack.reader import PackedModel
 from cutwork.recipe import CompareSettings
@@ -72,3 +76,85 @@ def test_candidates_that_fit_no_pattern_stay_dense(chosen: tuple[Path, Choice]) 
 )
 def test_a_prompt_that_is_to_be_fast_is_timed_as_long_as_it_was_priced(purpose: Any, context: int, tokens: int) -> None:
     assert prompt_tokens({"model_type": "gpt2", "n_positions": context}, purpose, CompareSettings()) == tokens
+
+
+@dataclass
+class Changed:
+    """What a timing depends on, one of them another than usual."""
+
+    choice: dict[str, str] = field(default_factory=dict)
+    shop: dict[str, Any] = field(default_factory=dict)
+    compare: dict[str, Any] = field(default_factory=dict)
+
+
+@pytest.mark.parametrize(
+    ("changed", "timings"),
+    [
+        (Changed(), 1),
+        (Changed(choice={HEAD: "dense"}), 2),
+        (Changed(shop={"purpose": "batch16"}), 2),
+        (Changed(shop={"machine": {"threads": 2}}), 2),
+        (Changed(shop={"_engine": "another"}), 2),
+        (Changed(shop={"_group_size": 64}), 2),
+        (Changed(compare={"repeats": 3}), 2),
+    ],
+)
+def test_a_choice_is_timed_once_for_all_that_its_speed_depends_on(
+    changed: Changed, timings: int, chosen: tuple[Path, Choice], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dense, choice = chosen
+    timed: list[Choice] = []
+
+    def of_random_numbers(_: Timing, choice: Choice, group_size: int) -> dict[str, Any]:
+        timed.append(choice)
+        return {"speedup": 1.0 + len(timed), "milliseconds": 5.0}
+
+    monkeypatch.setattr(Timing, "of_random_numbers", of_random_numbers)
+    shop, other = _shop(dense, tmp_path, Changed()), _shop(dense, tmp_path, changed)
+    first = shop.timed(choice)
+    assert (first.speedup, first.milliseconds, first.labels) == (2.0, 5.0, choice.labels)
+    assert shop.timed(replace(choice, speedup=9.0, kl=9.0)).speedup == 2.0  # which are prices, and change no model
+    other.timed(replace(choice, labels={**choice.labels, **changed.choice}))
+    assert len(timed) == timings
+
+
+@pytest.mark.parametrize(
+    ("changed", "loads"),
+    [
+        (Changed(), 1),
+        (Changed(shop={"purpose": "batch16"}), 2),
+        (Changed(shop={"machine": {"threads": 2}}), 2),
+        (Changed(shop={"_engine": "another"}), 2),
+    ],
+)
+def test_bytes_are_counted_once_for_all_that_layouts_depend_on(
+    changed: Changed, loads: int, chosen: tuple[Path, Choice], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dense, loaded, load = chosen[0], list[PackedModel](), Timing.load
+
+    def recorded(timing: Timing, packed: PackedModel) -> Model:
+        loaded.append(packed)
+        return load(timing, packed)
+
+    monkeypatch.setattr(Timing, "load", recorded)
+    shop, other = _shop(dense, tmp_path, Changed()), _shop(dense, tmp_path, changed)
+    assert shop.nbytes(shop.dense) == shop.nbytes(shop.dense) > 0 < other.nbytes(shop.dense)
+    assert len(loaded) == loads
+
+
+def _shop(dense: Path, output: Path, changed: Changed) -> Workshop:
+    """A workshop with nothing but what timings need."""
+    shop = Workshop.__new__(Workshop)
+    usual = {
+        "base": SimpleNamespace(compare=BRIEF.model_copy(update=changed.compare)),
+        "dense": SimpleNamespace(key="dense", output=dense),
+        "kept": Measurements(output),
+        "purpose": "decode",
+        "console": QUIET,
+        "machine": {"threads": 1},
+        "_engine": "this",
+        "_group_size": 32,
+    }
+    for name, value in {**usual, **changed.shop}.items():
+        setattr(shop, name, value)
+    return shop
