@@ -39,6 +39,7 @@ def test_it_leaves_a_packed_model_a_recipe_and_the_frontier(finished: tuple[Path
     assert kind_of(output / "packed") == "packed"
     assert report["choice"]["speedup"] >= 1.3 and report["validation"]["low"] <= report["validation"]["points"]
     assert report == json.loads((output / "compress.json").read_text())
+    assert report["metric"] == "tokens" and report["attempts"] == 4
     labels = report["choice"]["labels"]
     assert set(labels) == {*json.loads((output / "errors.json").read_text())["linears"]} and HEAD in labels
     stored = read_packed(output / "packed").weights
@@ -190,8 +191,9 @@ def test_what_was_tried_stays_for_the_same_model_data_settings_and_goal(
         return len(json.loads((out / "frontier.json").read_text())["tried"])
 
     assert tried("--speedup", 1.3) == 1
-    assert tried("--speedup", 1.3, "--max-steps", 3) == 0
-    shutil.copyfile(finished[0] / "frontier.json", out / "frontier.json")
+    for other in (["--max-steps", 3], ["--max-new-tokens", 5]):
+        assert tried("--speedup", 1.3, *other) == 0
+        shutil.copyfile(finished[0] / "frontier.json", out / "frontier.json")
     assert tried("--speedup", 1.2) == 0
 
 

@@ -15,7 +15,6 @@ from cutwork.cli.training import (
     LongOption,
     MaxLength,
     OutputArgument,
-    RecipeOption,
     TaskOptionsOption,
     task_options,
 )
@@ -26,6 +25,7 @@ from cutwork.tasks.load import LEFT_TO_EVAL, generated
 from cutwork.tasks.table import is_file_of_rows
 
 _BYTES = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9}
+_POINTS = {"answers": "right answers", "tokens": "the reference's tokens"}
 _COMPARE, _PRUNE, _TUNE, _TASK = CompareSettings(), PruneSettings(), TuneSettings(), TaskSettings(name="")
 _DECIDED = (  # by the recipe, where there is one
     "samples", "test_samples", "task_option", "max_length", "max_new_tokens", "long", "method", "calibration_samples",
@@ -47,7 +47,14 @@ def compress(
         ),
     ] = None,
     task_option: TaskOptionsOption = None,
-    recipe: RecipeOption = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            "--recipe",
+            help="Take task, pruner, fine-tuning, quantiser and what compare asks from this recipe, in place of the "
+            "options for them.",
+        ),
+    ] = None,
     within: Annotated[
         float | None, typer.Option(help="Points that may be lost on validation samples: the fastest such model.")
     ] = None,
@@ -158,17 +165,30 @@ def compress(
     elif dry_run:
         _print_frontier(report)
     else:
-        _print_result(report, output)
+        _print_result(report, output, _more_tests(base, by_recipe=bool(recipe)))
     if report.get("promise") == "broken":
         surer = "" if sure else "--sure, for "
+        judges = "task.validation_samples of the recipe" if recipe else "--validation-samples"
         raise CutworkError(
             f"on the test it loses more than the {within:g} points that were promised, by the whole interval; what was "
-            f"made stays. Ask for {surer}fewer points, or for more --validation-samples to choose by"
+            f"made stays. Ask for {surer}fewer points, or for more {judges} to choose by"
         )
 
 
-def _print_result(report: dict[str, Any], output: Path) -> None:
-    """What was made, and whether it is what was asked for."""
+def _more_tests(base: Recipe, *, by_recipe: bool) -> str:
+    """What would let more samples test, and whether it changes the model."""
+    task = base.task
+    if by_recipe and base.compare.accuracy_samples < task.test_samples:
+        return "more compare.accuracy_samples of the recipe would tell"
+    option = "task.test_samples and compare.accuracy_samples of the recipe" if by_recipe else "--test-samples"
+    shared = task.options.get("train") == task.options.get("test", task.name)  # whose first rows are the test's
+    moved = shared or (by_recipe and generated(task.name))  # by options, its training is drawn behind the longest test
+    anew = ", but of a model made anew, as they leave other samples to train on" if moved else ""
+    return f"more {option} would tell{anew}"
+
+
+def _print_result(report: dict[str, Any], output: Path, more_tests: str) -> None:
+    """What was made, and whether it is what was asked for; more_tests: what would tell where so few samples do not."""
     choice, measured = report["choice"], report["measured"]
     print(
         f"{report['packed']}: {choice['zeros']:.0%} zeros, {measured['nbytes']['compressed'] / 1e6:.0f} MB; "
@@ -176,13 +196,14 @@ def _print_result(report: dict[str, Any], output: Path) -> None:
         f"(predicted {choice['speedup']:.2f})"
     )
     for kind in ("validation", "test"):
-        lost = report[kind]
-        print(f"lost on {kind}: {lost['points']:.1f} points, 95% interval {lost['low']:.1f} to {lost['high']:.1f}")
+        lost, of = report[kind], _POINTS[report["metric"]]
+        interval = f"95% interval {lost['low']:.1f} to {lost['high']:.1f}"
+        print(f"lost on {kind}: {lost['points']:.1f} points of {of}, {interval}")
     goal = report["goal"]
     if report.get("promise") == "not told":
         print(
-            f"the test's loss is above the {goal['within']:g} points, which so few samples may owe to chance; more "
-            "--test-samples would tell"
+            f"the test's loss is above the {goal['within']:g} points, which so few samples may owe to chance; "
+            f"{more_tests}"
         )
     if goal["speedup"] is not None and measured["speedup"] < goal["speedup"]:
         print(f"timed again it is {measured['speedup']:.2f} times as fast, less than the {goal['speedup']:g} asked for")

@@ -74,7 +74,8 @@ def compress(
     found = frontiers(shop.menu)
     _write_frontier(shop, goal, found, None)
     chosen = direct(shop, goal)
-    report: dict[str, Any] = {"model": base.model, "goal": asdict(goal), "for": purpose, "machine": shop.machine}
+    report: dict[str, Any] = {"model": base.model, "goal": asdict(goal), "for": purpose, "metric": metric}
+    report |= {"attempts": attempts, "machine": shop.machine}
     if dry_run:
         choice = {} if chosen is None else {"choice": chosen.as_json()}
         return report | choice | as_json(found, [])

@@ -99,10 +99,12 @@ class Workshop:
                 discard(output / folder / name)
 
     def inputs(self) -> list[object]:
-        """What all that is made of a choice depends on: the model, the data and the recipe's settings."""
+        """What all that is made of a choice depends on, and how it is judged: the model, the data and the recipe's
+        settings."""
         data = [sample_digest(samples) for samples in (self.task.train, self.task.validation)]
-        settings = (self.base.prune, self.base.tune, self.base.quantize)
-        return [key_of(self.source), *data, *(each.as_key() if each else None for each in settings)]
+        settings, compare = (self.base.prune, self.base.tune, self.base.quantize), self.base.compare
+        judged = [compare.max_new_tokens, compare.num_beams]
+        return [key_of(self.source), *data, *(each.as_key() if each else None for each in settings), *judged]
 
     def take(self, packed: Stage) -> Stage:
         """A packed model, copied as the result."""
