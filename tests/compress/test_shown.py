@@ -1,5 +1,6 @@
 """What the command says of what it made, and of its options."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ from typer.core import TyperOption
 from typer.main import get_command
 
 from cutwork.cli.compress import _more_tests, _print_result
+from cutwork.errors import CutworkError
 from cutwork.recipe import Recipe
-from tests.compress.command import app
+from tests.compress.command import app, call
 
 LOST = {"points": 1.0, "low": -1.0, "high": 3.0}
 
@@ -77,6 +79,20 @@ def test_what_would_let_more_samples_test_is_what_can_be_asked_for(
     settings = {"name": "a", "model": "b", "output": "c", "task": task, "compare": {"accuracy_samples": 200}}
     said = _more_tests(Recipe.model_validate(settings), by_recipe=by_recipe)
     assert said.startswith(f"more {more} would tell") and ("made anew" in said) == anew
+
+
+@pytest.mark.parametrize("by_recipe", [True, False])
+def test_a_broken_promise_names_what_more_samples_to_choose_by_are_asked_for_with(
+    by_recipe: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = report({"within": 0.5}, promise="broken")
+    monkeypatch.setattr("cutwork.compress.compress.compress", lambda *_, **__: broken)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(json.dumps({"name": "a", "model": "b", "output": "c", "task": {"name": "gsm8k"}}))
+    samples = ["--recipe", recipe] if by_recipe else ["--task", "gsm8k"]
+    more = r"task\.validation_samples of the recipe" if by_recipe else "--validation-samples"
+    with pytest.raises(CutworkError, match=f"or for more {more} to choose by"):
+        call("model", tmp_path / "out", *samples, "--within", 0.5)
 
 
 def test_help_says_all_that_a_recipe_decides() -> None:
