@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,6 +15,7 @@ from cutwork.store.fingerprint import digest
 from cutwork.tasks.load import TASKS, load_task
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+WHOLE = {"name": "a", "model": "m", "output": "o", "task": {"name": "gsm8k"}}
 
 
 def test_there_are_recipes() -> None:
@@ -46,7 +48,7 @@ def test_sections_of_a_shipped_recipe_are_explained(path: Path) -> None:
 def test_settings_that_came_later_do_not_change_the_keys_of_runs_begun_before() -> None:
     first = {"scheme", "method", "calibration_samples", "damping", "ignore", "seed"}
     assert set(QuantizeSettings().model_dump(mode="json")) == first
-    assert set(QuantizeSettings(group_size=64).model_dump(mode="json")) == {*first, "group_size"}
+    assert set(QuantizeSettings(scheme="w4a16", group_size=64).model_dump(mode="json")) == {*first, "group_size"}
 
 
 def test_the_order_of_globs_makes_another_stage() -> None:
@@ -108,10 +110,10 @@ def test_nothing_needs_to_be_tuned_unless_it_is_pruned_by_levels() -> None:
 def test_what_is_said_of_a_stage_leaves_its_other_defaults(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("name: a\nmodel: m\noutput: o\ntask: {name: gsm8k}\n")
-    changed = load_recipe(recipe, ["tune.epochs=2", "quantize.qat.max_steps=50"])
+    changed = load_recipe(recipe, ["tune.epochs=2", "quantize.method=qat", "quantize.qat.max_steps=50"])
     assert changed.tune == TuneSettings(epochs=2, losses=Losses(squarehead=1.0))
     assert changed.quantize and changed.quantize.qat == QAT.model_copy(update={"max_steps": 50})
-    losses = load_recipe(recipe, ["tune.losses.ce=0.5", "quantize.qat.losses.ce=0.5"])
+    losses = load_recipe(recipe, ["tune.losses.ce=0.5", "quantize.method=qat", "quantize.qat.losses.ce=0.5"])
     assert losses.tune and losses.quantize and losses.tune.losses == losses.quantize.qat.losses == Losses(ce=0.5)
     assert load_recipe(recipe, ["teacher.epochs=2"]).teacher == TuneSettings(epochs=2)
     with pytest.raises(CutworkError, match=r"unknown key 'tune\.epoch'; did you mean 'epochs'"):
@@ -123,17 +125,61 @@ def test_squareheads_gradient_is_not_clipped_unless_that_is_asked_for() -> None:
     assert TuneSettings(losses=squarehead).max_grad_norm == 0
     assert TuneSettings(losses=squarehead, max_grad_norm=0.5).max_grad_norm == 0.5
     assert TuneSettings().max_grad_norm == TuneSettings(losses=Losses(kl=1.0)).max_grad_norm == 1
-    recipe = Recipe.model_validate({"name": "a", "model": "m", "output": "o", "task": {"name": "gsm8k"}})
+    recipe = Recipe.model_validate(WHOLE)
     assert recipe.tune and recipe.tune.losses.squarehead and recipe.tune.max_grad_norm == 0
     other = Recipe.model_validate(recipe.model_dump(exclude_unset=True) | {"tune": {"losses": {"ce": 1.0}}})
     assert other.tune and other.tune.max_grad_norm == 1  # the default of these losses, not of those
 
 
 def test_a_recipe_that_says_everything_says_the_same_as_before() -> None:
-    whole = {"name": "a", "model": "m", "output": "o", "task": {"name": "gsm8k"}}
     plain = TuneSettings(max_steps=3)  # of cross-entropy alone
     learned = QAT.model_copy(update={"losses": Losses(), "learning_rate": 1e-4})
-    said = {"tune": plain.model_dump(mode="json"), "quantize": {"qat": learned.model_dump(mode="json")}}
-    read = Recipe.model_validate(whole | said)
+    said = {
+        "tune": plain.model_dump(mode="json"),
+        "quantize": {"method": "qat", "qat": learned.model_dump(mode="json")},
+    }
+    read = Recipe.model_validate(WHOLE | said)
     assert read.tune and read.tune.as_key() == plain.as_key()
-    assert read.quantize and read.quantize.as_key() == QuantizeSettings(qat=learned).as_key()
+    assert read.quantize and read.quantize.as_key() == QuantizeSettings(method="qat", qat=learned).as_key()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"prune": {"sparsity": 0.9, "levels": [0.5, 0.7]}}, "sparsity has no effect: levels end at 0.7; leave it out"),
+        ({"prune": {"block_size": 64}}, "block_size has no effect: method alps does not go by blocks"),
+        ({"prune": {"damping": 0.1, "method": "wanda"}}, "damping has no effect: method wanda has no Hessian"),
+        ({"prune": {"owl_threshold": 3.0}}, "owl_threshold has no effect: rates are uniform"),
+        ({"prune": {"owl_spread": 0.1}}, "owl_spread has no effect: rates are uniform"),
+        ({"quantize": {"damping": 0.1, "method": "rtn"}}, "damping has no effect: method rtn has no Hessian"),
+        ({"quantize": {"group_size": 64}}, "group_size has no effect: neither scheme nor overrides say w4a16"),
+        ({"quantize": {"qat": {"max_steps": 9}}}, "qat has no effect: method is gptq"),
+        ({"tune": {"losses": {"temperature": 2.0}}}, "temperature has no effect: it is of the kl term alone"),
+        ({"tune": {"losses": {}, "teacher_dtype": "float32"}}, "teacher_dtype has no effect: without kl and"),
+        ({"teacher": {"teacher_device": "cpu"}}, "teacher_device has no effect: without kl and squarehead"),
+        ({"teacher": {"gradual": {"sparsity": 0.5}}}, "teacher.gradual: what others learn from"),
+        ({"tune": {"gradual": {"sparsity": 0.7, "method": "magnitude", "damping": 0.1}}}, "damping has no effect"),
+        ({"tune": {"gradual": {"sparsity": 0.7}, "keep_zeros": False}}, "gradual trains the weights"),
+        ({"tune": {"gradual": {"sparsity": 0.7}, "lora": {}}}, "gradual trains the weights"),
+        ({"tune": {"gradual": {"sparsity": 0.4}}}, "tune.gradual ends at 0.4 zeros, and prune has made 0.5 before it"),
+        ({"tune": {"gradual": {"sparsity": 0.5}}, "prune": {"levels": [0.3, 0.6]}}, "prune has made 0.6 before it"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Recipe.model_validate(WHOLE | settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"prune": {"levels": [0.5, 0.7]}, "tune": {"gradual": {"sparsity": 0.8}}},
+        {"prune": {"sparsity": 0.7, "levels": [0.5, 0.7]}},
+        {"prune": {"modules": {"*": 0.2}}, "tune": {"gradual": {"sparsity": 0.4}}},
+        {"prune": {"rates": "owl", "owl_spread": 0.1}},
+        {"quantize": {"overrides": {"*.down_proj": "w4a16"}, "group_size": 64}},
+    ],
+)
+def test_what_goes_together_is_read_and_written(settings: dict[str, Any]) -> None:
+    recipe = Recipe.model_validate(WHOLE | settings)
+    assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe

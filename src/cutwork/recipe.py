@@ -14,6 +14,7 @@ Seed = Annotated[int, Field(ge=0, lt=1 << 32)]
 PatternName = Annotated[str, Field(pattern=r"^(unstructured|adaptive|1x4|4x1|[1-9]\d*:[1-9]\d*)$")]
 # What may be chosen by name; the command line and the tables of methods derive from these.
 Pruner = Literal["magnitude", "wanda", "sparsegpt", "rose", "alps"]  # prune/pruners.py
+WITHOUT_HESSIAN: tuple[Pruner, ...] = ("magnitude", "wanda")
 Quantizer = Literal["gptq", "rtn", "qat"]
 Scheme = Literal["w8a8", "w4a16"]
 Rates = Literal["uniform", "owl"]
@@ -49,6 +50,12 @@ class Settings(BaseModel):
         }
         return {**dumped, "order": orders} if orders else dumped
 
+    def _check_used(self, used: bool, why: str, *names: str) -> None:
+        """Raise ValueError for settings that are not `used`, but at their defaults: a recipe may say everything."""
+        for name in names:
+            if not used and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} has no effect: {why}; leave it out")
+
 
 class Losses(Settings):
     """Weights of the loss L = ce·CE + kl·KL + squarehead·SquareHead (arXiv 2310.06927)."""
@@ -63,6 +70,7 @@ class Losses(Settings):
     def _something_is_learned(self) -> "Losses":
         if not self.ce + self.kl + self.squarehead:
             raise ValueError("at least one of ce, kl and squarehead must be above 0")
+        self._check_used(self.kl > 0, "it is of the kl term alone, whose weight is 0", "temperature")
         return self
 
     @property
@@ -92,9 +100,10 @@ class Gradual(Settings):
     damping: Annotated[float, Field(gt=0)] = 0.01  # of the Hessian's mean diagonal
 
     @model_validator(mode="after")
-    def _in_order(self) -> "Gradual":
+    def _goes_together(self) -> "Gradual":
         if self.begin > self.end:
             raise ValueError(f"begin ({self.begin:g}) comes after end ({self.end:g})")
+        self._check_used(self.method not in WITHOUT_HESSIAN, f"method {self.method} has no Hessian", "damping")
         return self
 
 
@@ -138,6 +147,14 @@ class TuneSettings(Settings):
             self.__dict__["max_grad_norm"] = 0.0  # still a default, which goes where other losses are given
         return self
 
+    @model_validator(mode="after")
+    def _options_fit_what_is_trained(self) -> "TuneSettings":
+        if self.gradual and (self.lora or not self.keep_zeros):
+            raise ValueError("gradual trains the weights and holds their zeros; set keep_zeros, and no lora")
+        why = "without kl and squarehead there is no teacher"
+        self._check_used(self.losses.needs_teacher, why, "teacher_dtype", "teacher_device")
+        return self
+
 
 class PruneSettings(Settings):
     """Pruning of the linears of the blocks; embeddings, output head, norms and biases stay dense."""
@@ -169,6 +186,12 @@ class PruneSettings(Settings):
             raise ValueError("token_weights: method magnitude looks at no tokens; leave it out")
         if self.levels and any(":" in pattern for pattern in self.patterns.values()):
             raise ValueError("patterns that keep n of m fix the rate, so levels do not apply; leave one of them out")
+        last = (self.sparsity, *self.levels)[-1]
+        self._check_used(self.sparsity == last, f"levels end at {last:g}", "sparsity")
+        self._check_used(self.method not in WITHOUT_HESSIAN, f"method {self.method} has no Hessian", "damping")
+        why = f"method {self.method} does not go by blocks of columns"
+        self._check_used(self.method in ("sparsegpt", "rose"), why, "block_size")
+        self._check_used(self.rates == "owl", f"rates are {self.rates}", "owl_threshold", "owl_spread")
         if ":" not in self.pattern:
             return self
         n, m = map(int, self.pattern.split(":"))
@@ -243,6 +266,10 @@ class QuantizeSettings(Settings):
             raise ValueError("qat: bfloat16 is as coarse as the rounding that is learned; leave out dtype")
         if self.qat.keep_best or self.qat.patience:
             raise ValueError("qat: no validation loss is measured; leave out keep_best and patience")
+        self._check_used(self.method == "gptq", f"method {self.method} has no Hessian", "damping")
+        self._check_used(self.method == "qat", f"method is {self.method}", "qat")
+        int4 = "w4a16" in (self.scheme, *self.overrides.values())
+        self._check_used(int4, "neither scheme nor overrides say w4a16", "group_size")
         return self
 
     @property
@@ -315,10 +342,24 @@ class Recipe(Settings):
     def _teacher_learns_from_labels(self) -> "Recipe":
         if self.teacher and self.teacher.losses.needs_teacher:
             raise ValueError("teacher.losses: the dense fine-tuning has no teacher of its own; use only ce")
+        if self.teacher and self.teacher.gradual:
+            raise ValueError("teacher.gradual: what others learn from and are compared with stays dense; leave it out")
         return self
 
     @model_validator(mode="after")
     def _levels_are_tuned(self) -> "Recipe":
         if self.prune.levels and not self.tune:
             raise ValueError("prune.levels: what is pruned by levels is tuned after each, so tune must not be null")
+        return self
+
+    @model_validator(mode="after")
+    def _zeros_grow(self) -> "Recipe":
+        gradual, prune = self.tune and self.tune.gradual, self.prune
+        if gradual and not (prune.modules or prune.patterns):  # whose share of a model only its shapes say
+            made = prune.levels[-1] if prune.levels else prune.sparsity
+            if gradual.sparsity < made:
+                raise ValueError(
+                    f"tune.gradual ends at {gradual.sparsity:g} zeros, and prune has made {made:g} before it; end at "
+                    "more, or prune less"
+                )
         return self

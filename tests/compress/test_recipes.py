@@ -199,3 +199,15 @@ def test_what_the_recipe_left_out_is_rounded_if_it_was_chosen() -> None:
     labels = {"x.down_proj": Candidate("unstructured", 0.0, "w8a8").label, "x.up_proj": DENSE.label}
     settings = recipe_of(base, SimpleNamespace(labels=labels)).quantize  # type: ignore[arg-type]
     assert settings and settings.ignore == DEFAULT_IGNORED and settings.overrides == {"x.up_proj": "skip"}
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.5])
+def test_what_a_choice_has_no_use_for_is_left_out_of_its_recipe(sparsity: float) -> None:
+    prune = {"method": "sparsegpt", "block_size": 64, "damping": 0.1, "rates": "owl", "owl_spread": 0.1}
+    quantize = {"scheme": "w4a16", "group_size": 64}
+    where = {"name": "a", "model": "b", "output": "c", "task": {"name": "gsm8k"}}
+    base = Recipe.model_validate({**where, "prune": prune, "quantize": quantize})
+    labels = {"x.up_proj": Candidate("unstructured", sparsity, "w8a8").label}
+    recipe = recipe_of(base, SimpleNamespace(labels=labels))  # type: ignore[arg-type]
+    assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
+    assert recipe.prune.damping == (0.1 if sparsity else 0.01)

@@ -123,10 +123,6 @@ def prune(
             "--seed": seed != _DEFAULT.seed,
         }
         refuse_without_data(method, given)
-    if damping != _DEFAULT.damping and method in ("wanda", "magnitude"):
-        raise CutworkError(f"--damping is for methods with a Hessian, and {method} has none; leave it out")
-    if block_size != _DEFAULT.block_size and method not in ("sparsegpt", "rose"):
-        raise CutworkError(f"--block-size is for --method sparsegpt and rose alone, not {method}; leave it out")
     if settings.needs_samples:
         samples = training_task(task, recipe, None, seed, least=calibration_samples, options=task_option).train
     most, long = lengths(recipe, max_length, long)

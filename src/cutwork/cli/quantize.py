@@ -119,7 +119,7 @@ def quantize(
         smoothing=smoothing,
         sparsity=sparsity,
         seed=seed,
-        qat=training,
+        **({"qat": training} if method == "qat" else {}),
     )
     # Of a recipe all that it trains on.
     wanted = min(steps * training.batch_size, _MOST_SAMPLES) if method == "qat" and not recipe else None
@@ -136,10 +136,6 @@ def quantize(
         refuse_without_data(method, given)
     if calibration_samples != _DEFAULT.calibration_samples and not settings.calibrates:
         raise CutworkError(f"--calibration-samples is for --method gptq and --smoothing, not {method}; leave it out")
-    if damping != _DEFAULT.damping and method != "gptq":
-        raise CutworkError(f"--damping is for --method gptq alone, not {method}; leave it out")
-    if group_size != _DEFAULT.group_size and "w4a16" not in (scheme, *settings.overrides.values()):
-        raise CutworkError("--group-size is for w4a16 alone; give --scheme or --override with that, or leave it out")
     if settings.needs_samples:
         samples = training_task(task, recipe, wanted, seed, least=calibration_samples, options=task_option).train
     most, long = lengths(recipe, max_length, long)

@@ -153,11 +153,6 @@ def tune(
         report_to=tuple(filter(None, report_to.split(","))),
         seed=seed,
     )
-    for option, value in (("--teacher-device", teacher_device), ("--teacher-dtype", teacher_dtype)):
-        if not teacher and value != "auto":
-            raise CutworkError(f"{option} is for --teacher alone; give that, too, or leave it out")
-    if not kl and temperature != _DEFAULT.losses.temperature:
-        raise CutworkError("--temperature is for --kl alone; give that, too, or leave it out")
     if teacher and not settings.losses.needs_teacher:
         raise CutworkError("--teacher is for --kl and --squarehead alone; set one of them, or leave it out")
     most, long = lengths(recipe, max_length, long)

@@ -21,21 +21,22 @@ def recipe_of(base: Recipe, choice: Choice) -> Recipe:
     """
     chosen = {name: parse(label) for name, label in choice.labels.items() if name != HEAD}
     pruned = {name: each for name, each in chosen.items() if each.sparsity}
-    how = base.prune.model_dump(
-        exclude_unset=True, exclude={"sparsity", "pattern", "modules", "patterns", "rates", "levels"}
-    )
+    decided = {"sparsity", "pattern", "modules", "patterns", "rates", "owl_threshold", "owl_spread", "levels"}
+    how = base.prune.model_dump(exclude_unset=True, exclude=decided)
     if pruned:
         rates = {name: each.sparsity for name, each in chosen.items() if ":" not in each.pattern}
         patterns = {name: each.pattern for name, each in pruned.items() if each.pattern != "unstructured"}
         how |= {"method": base.prune.method, "modules": rates, "patterns": patterns}
     else:
-        how |= {"method": "magnitude", "sparsity": 0.0, "token_weights": "equal"}
+        how = {name: value for name, value in how.items() if name not in ("damping", "block_size", "token_weights")}
+        how |= {"method": "magnitude", "sparsity": 0.0}
     counts = Counter(each.scheme for each in chosen.values() if each.scheme)
     quantize = None
     if counts:
         scheme = counts.most_common(1)[0][0]
         base_quantize = base.quantize or QuantizeSettings()
-        settings = base_quantize.model_dump(exclude_unset=True, exclude={"scheme", "overrides", "sparsity", "ignore"})
+        chosen_here = {"scheme", "overrides", "sparsity", "ignore", *(() if "w4a16" in counts else ("group_size",))}
+        settings = base_quantize.model_dump(exclude_unset=True, exclude=chosen_here)
         overrides = {name: each.scheme or "skip" for name, each in chosen.items() if each.scheme != scheme}
         quantize = QuantizeSettings(**settings, scheme=scheme, overrides=overrides)
     head = HEAD_LABELS[choice.labels[HEAD]] if HEAD in choice.labels else "auto"
