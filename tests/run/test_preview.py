@@ -16,6 +16,7 @@ from rich.console import Console
 from cutwork.errors import CutworkError
 from cutwork.recipe import (
     CompareSettings,
+    Gradual,
     Losses,
     Pruner,
     PruneSettings,
@@ -32,6 +33,7 @@ pytest.importorskip("torch")
 
 from tests.run.test_run import silent, tiny_settings
 from tests.tiny_checkpoint import write_tiny_checkpoint
+from tests.torch_models.tiny import mixture
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +154,27 @@ def test_patterns_that_match_nothing_are_refused_before_any_work(recipe: Recipe,
         with pytest.raises(CutworkError, match="down_prj"):
             run(recipe.model_copy(update={key: settings, "preview": False}), output=tmp_path / key, console=silent())
         assert not list((tmp_path / key).iterdir() if (tmp_path / key).is_dir() else [])
+
+
+def test_what_a_later_stage_would_refuse_is_refused_before_any_work(recipe: Recipe, tmp_path: Path) -> None:
+    from transformers import AutoConfig, LlamaForCausalLM
+
+    odd, experts = (write_tiny_checkpoint(tmp_path / name) for name in ("odd", "experts"))
+    LlamaForCausalLM(AutoConfig.from_pretrained(odd, intermediate_size=54)).save_pretrained(odd)
+    mixture().save_pretrained(experts)
+    blocks = Gradual(sparsity=0.6, method="magnitude", pattern="1x4")
+    changes: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"tune": recipe.tune.model_copy(update={"teacher_device": "moon"})}, "teacher_device 'moon'"),
+        ({"model": str(odd), "tune": recipe.tune.model_copy(update={"gradual": blocks})}, "pattern 1x4 does not fit"),
+        ({"model": str(experts)}, "as mixtures of experts do"),
+    )
+    for number, (change, told) in enumerate(changes):
+        output = tmp_path / str(number)
+        with pytest.raises(CutworkError, match=told):
+            run(recipe.model_copy(update={**change, "preview": False}), output=output, until="tune", console=silent())
+        assert not list(output.iterdir() if output.is_dir() else [])
+    with pytest.raises(CutworkError, match="as mixtures of experts do"):
+        Durations(experts, load_task(recipe.task), 512, "drop").quantize(QuantizeSettings(method="rtn"))
 
 
 def test_an_unknown_duration_is_said_to_be_unknown(recipe: Recipe, tmp_path: Path) -> None:

@@ -97,6 +97,12 @@ def test_activations_are_those_that_autograd_keeps() -> None:
     assert counted == pytest.approx(sum(kept.values()), rel=0.1)
 
 
+@pytest.mark.parametrize("family", ["t5", "whisper"])
+def test_what_cannot_be_packed_is_refused_before_it_is_loaded(family: str) -> None:
+    with pytest.raises(CutworkError, match="packing is for models without an encoder; leave it out"):
+        guess(family, SETTINGS.model_copy(update={"packing": True}))
+
+
 def test_what_may_not_fit_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dense = write_tiny_checkpoint(tmp_path / "dense")
 

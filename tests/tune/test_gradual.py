@@ -106,9 +106,6 @@ def test_a_gradual_run_ends_at_its_sparsity_and_resumes_bit_for_bit(
 
 
 def test_settings_that_cannot_be_are_one_sentence(dense: Path, tmp_path: Path) -> None:
-    settings = STEPS.model_copy(update={"gradual": Gradual(sparsity=0.5), "keep_zeros": False})
-    with pytest.raises(CutworkError, match="keep_zeros"):
-        tune(dense, tmp_path / "a", settings, sums(9), console=QUIET)
     growing = STEPS.model_copy(update={"gradual": Gradual(sparsity=0.5)})
     with pytest.raises(CutworkError, match="as mixtures of experts do"):
         schedule_of(growing, mixture(), None, sums(9), 64, "drop", False)

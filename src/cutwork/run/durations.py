@@ -113,6 +113,11 @@ class Durations:
         return self._of_size(seconds)
 
     def _by_layers(self, method: Pruner | Quantizer, samples: int) -> float | None:
+        from cutwork.torch_models.blocks import check_linear
+
+        if self._model is not None:
+            check_linear(self._model)  # raises CutworkError
+
         def seconds(size: _Size) -> float:
             of_outputs, of_inputs = _SOLVING[method]
             solving = sum(of_outputs * out * in_**2 + of_inputs * in_**3 for out, in_ in size.shapes.values())

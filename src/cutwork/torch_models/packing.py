@@ -31,10 +31,15 @@ def collate_packed(batch: Sequence[Example]) -> dict[str, Tensor]:
     }
 
 
+def check_decoder_only(config: Any) -> None:
+    """Raise CutworkError for a model that has an encoder, or is one, whose samples stand in no row."""
+    if not isinstance(inputs_of(config), DecoderOnlyInputs):
+        raise CutworkError("packing is for models without an encoder; leave it out")
+
+
 def check_packing(model: Any) -> None:
     """Raise CutworkError unless the model gives samples in one row what it gives each alone."""
-    if not isinstance(inputs_of(model.config), DecoderOnlyInputs):
-        raise CutworkError("packing is for models without an encoder; leave it out")
+    check_decoder_only(model.config)
     ids = torch.arange(sum(_TRIED), device=next(model.parameters()).device)[None] % model.config.vocab_size
     positions = torch.cat([torch.arange(count) for count in _TRIED])[None].to(ids.device)
     training = model.training

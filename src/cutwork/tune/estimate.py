@@ -26,6 +26,8 @@ from cutwork.torch_models.data import Examples, collate
 from cutwork.torch_models.load import empty_model
 from cutwork.torch_models.machine_speed import copy_seconds, matmul_seconds
 from cutwork.torch_models.model_inputs import Batch, EncoderInputs, ModelInputs, inputs_of
+from cutwork.torch_models.packing import check_decoder_only
+from cutwork.tune.gradual import check_fits
 from cutwork.tune.lora import add_adapters
 from cutwork.tune.optimizer_state import state_bytes
 from cutwork.tune.optimizers import block_matrices
@@ -70,6 +72,8 @@ def estimate(
     settings that do not fit the model, and other errors for a model that does not run without contents.
     """
     losses, model_inputs = settings.losses, inputs_of(config)
+    if settings.packing:
+        check_decoder_only(config)
     longest = max(range(len(data)), key=data.lengths.__getitem__)
     batch = collate([data[longest]] * micro_batch)
     labels = int(model_inputs.label_rows(batch)[0].sum())  # which tensors without contents do not tell
@@ -80,6 +84,8 @@ def estimate(
         except CutworkError as error:
             raise RuntimeError(str(error)) from None  # with contents it may be built all the same
         model.tie_weights()
+        if settings.gradual:
+            check_fits(settings.gradual, model)
         store_as(model, settings.weights)
         never_skip(model)  # without contents, nothing can be drawn
         if settings.gradient_checkpointing:

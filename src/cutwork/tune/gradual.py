@@ -55,18 +55,7 @@ def schedule_of(
     gradual = settings.gradual
     if gradual is None:
         return None
-    if settings.lora or not settings.keep_zeros:
-        raise CutworkError("gradual trains the weights and holds their zeros; set keep_zeros, and no lora")
-    check_linear(model)
-    pattern = pattern_of(gradual.pattern, gradual.sparsity)
-    for name, linear in block_linears(model).items():
-        rows, columns = out_in(linear).shape
-        try:
-            pattern.check(rows, columns)
-        except CutworkError:
-            raise CutworkError(
-                f"gradual: pattern {gradual.pattern} does not fit {name} of {rows}×{columns}; choose another"
-            ) from None
+    check_fits(gradual, model)
     start = Masks(model).sparsity
     if gradual.sparsity < start:
         raise CutworkError(f"gradual ends at {gradual.sparsity:g} zeros, and the model has {start:.3g} already")
@@ -77,6 +66,21 @@ def schedule_of(
             calibration_examples(tokenizer, samples, count, max_length, settings.seed, model_inputs, long)
         )
     return Schedule(gradual, start, bfloat16, batches)
+
+
+def check_fits(gradual: Gradual, model: nn.Module) -> None:
+    """Raise CutworkError for a model of which a large part is in no linear, or whose linears the pattern does not fit;
+    of its weights only the shapes are looked at."""
+    check_linear(model)
+    pattern = pattern_of(gradual.pattern, gradual.sparsity)
+    for name, linear in block_linears(model).items():
+        rows, columns = out_in(linear).shape
+        try:
+            pattern.check(rows, columns)
+        except CutworkError:
+            raise CutworkError(
+                f"gradual: pattern {gradual.pattern} does not fit {name} of {rows}×{columns}; choose another"
+            ) from None
 
 
 def cubic(step: int, steps: int, start: float, settings: Gradual) -> float:

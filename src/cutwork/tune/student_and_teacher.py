@@ -1,5 +1,7 @@
 """The two models of a fine-tuning, in the numbers that it keeps their weights in."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,12 @@ def check_teacher(losses: Losses, teacher: object | None) -> None:
         raise CutworkError("the kl and squarehead losses compare with a teacher; give the dense model as --teacher")
 
 
+def check_teacher_device(device: str) -> None:
+    """Raise CutworkError for a teacher_device that is not here."""
+    with _put_on(device):
+        torch.zeros(1, device=None if device == "auto" else device)
+
+
 def load_teacher(
     path: Path, settings: TuneSettings, bfloat16: bool, attention: str, student: Any, device: torch.device
 ) -> Any:
@@ -68,11 +76,8 @@ def load_teacher(
             f"squarehead compares block by block, and the teacher {path} has other stacks of blocks ({blocks}, the "
             f"student {own}); the teacher is the dense model the student was pruned from"
         )
-    try:
+    with _put_on(settings.teacher_device):
         return teacher.to(device if settings.teacher_device == "auto" else settings.teacher_device)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise CutworkError(f"cannot put the teacher on teacher_device '{settings.teacher_device}': {reason}") from None
 
 
 def teacher_dtype(settings: TuneSettings, bfloat16: bool) -> WeightsDType:
@@ -80,6 +85,16 @@ def teacher_dtype(settings: TuneSettings, bfloat16: bool) -> WeightsDType:
     if settings.teacher_dtype != "auto":
         return settings.teacher_dtype
     return "bfloat16" if bfloat16 else "float32"
+
+
+@contextmanager
+def _put_on(device: str) -> Iterator[None]:
+    """Inside of this, what a device refuses is one sentence."""
+    try:
+        yield
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise CutworkError(f"cannot put the teacher on teacher_device '{device}': {reason}") from None
 
 
 def never_skip(model: nn.Module) -> None:

@@ -40,7 +40,13 @@ from cutwork.tune.lora import add_adapters, merge
 from cutwork.tune.malloc import kept_pages, memory_advice
 from cutwork.tune.masks import LostZerosError, sparsity
 from cutwork.tune.resume import REPORT, begin, begun, check_own, finished, identity, remove, resume_from
-from cutwork.tune.student_and_teacher import check_teacher, checkpoint_activations, load_student, load_teacher
+from cutwork.tune.student_and_teacher import (
+    check_teacher,
+    check_teacher_device,
+    checkpoint_activations,
+    load_student,
+    load_teacher,
+)
 from cutwork.tune.trainer import SparseTrainer
 
 LOG = "tune-log.jsonl"
@@ -157,6 +163,7 @@ def tune(
                 remove(work)
         PartialState().wait_for_everyone()
         check_teacher(settings.losses, teacher_dir)
+        check_teacher_device(settings.teacher_device)
         for part in filter(None, (data, measured)):
             if part.changed():
                 console.print(part.changed())
