@@ -27,8 +27,6 @@ import cutwork.tune.tune
 from cutwork.cli import main
 from tests.compress.prices_of_bytes import measure_once, price_by_bytes
 
-measure_once(setattr)
-price_by_bytes(setattr)  # so that two calls of compress choose alike
 _ = accelerate, datasets, matplotlib, transformers, cutwork
 torch.set_num_threads(1)  # a child would wait for threads that it has not
 KILLED = -signal.SIGKILL
@@ -66,6 +64,8 @@ def start(
         return child
     status = 1
     try:
+        measure_once(setattr)
+        price_by_bytes(setattr)  # so that two calls of compress choose alike
         written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(written, 1)
         os.dup2(written, 2)
