@@ -15,23 +15,18 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from benchmarks.evidence.converged import KINDS, LENGTH, Converged, above, grouped, judged, named
+from benchmarks.evidence.data import FRESH_VALIDATION, fresh_splits
 from benchmarks.evidence.designs import SEEDS
 from benchmarks.evidence.feature_loss import BOTH, CE, NOT_CLIPPED, RATE, Phase, arguments
 from benchmarks.evidence.levels import DENSE, TEACHER
 from benchmarks.evidence.own_rates import climb
 from benchmarks.evidence.statistics import right_share
 from benchmarks.evidence.wording import points, shares
-from cutwork.recipe import Losses, Recipe
-from cutwork.tasks.gsm_symbolic import numbers
-from cutwork.tasks.load import load_task
-from cutwork.tasks.task import Sample, Task
+from cutwork.recipe import Losses
 
 RATES = tuple(RATE / 4.0**power for power in (2, 1, 0))
 UNTRAINED = "not trained"
 LOSSES = {CE: Phase(Losses(ce=1.0), share=LENGTH), NOT_CLIPPED: Phase(BOTH, share=LENGTH, clip=0.0)}
-VALIDATION, TEST = 500, 1000
-DRAWN = 20_000  # samples in which questions with other numbers than training's are looked for
-QUESTIONS = 2311  # the seed they are drawn with
 
 
 def variant(loss: str, rate: float) -> str:
@@ -64,20 +59,6 @@ class ConvergedRates(Converged):
         return super().clipped(variant, seed, pattern) if self.variants[variant] else {}
 
 
-def fresh_splits(recipe: Recipe) -> dict[str, Task]:
-    """Questions with numbers that neither a training sample nor the former test has, each of them once."""
-    task = load_task(recipe.task)
-    more = recipe.task.model_copy(update={"train_samples": DRAWN, "test_samples": 1, "seed": QUESTIONS})
-    known = {numbers(sample.prompt) for sample in (*task.train, *task.test)}
-    found: dict[tuple[str, ...], Sample] = {}
-    for sample in load_task(more).train:
-        if (own := numbers(sample.prompt)) not in known:
-            found.setdefault(own, sample)
-    fresh = tuple(found.values())
-    asked = {"validation": fresh[:VALIDATION], "test": fresh[VALIDATION : VALIDATION + TEST]}
-    return {name: replace(task, test=samples) for name, samples in asked.items()}
-
-
 def main() -> None:
     parser = arguments(__doc__)
     parser.set_defaults(output=Path("out/converged"))
@@ -106,7 +87,7 @@ def choices(result: dict[str, Any]) -> str:
     for loss in LOSSES:
         own = [rows.get(name) for name in (UNTRAINED, *(variant(loss, rate) for rate in RATES))]
         said = [f"{row['right'] / row['samples']:.1%}" if row else "–" for row in own]
-        lines.append(f"| {loss} | {' | '.join(said)} | {VALIDATION} |")
+        lines.append(f"| {loss} | {' | '.join(said)} | {FRESH_VALIDATION} |")
     return "\n".join(lines)
 
 

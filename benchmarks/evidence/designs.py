@@ -45,6 +45,7 @@ class Design:
     leading_only: bool = False
     longer: float = 1.0
     test_seed: int | None = None
+    fresh: bool = False
 
 
 _HERE = Path(__file__).parent
@@ -94,6 +95,18 @@ DESIGNS["new-numbers"] = replace(
     validation=0,
     losses=("CE",),
     rates=(4e-4,),
+)
+
+# A teacher that has learned more; what is made of it is in converged_files.py.
+DESIGNS["converged"] = replace(
+    DESIGNS["new-numbers"],
+    recipe=_HERE / "converged.yaml",
+    result="converged_files",
+    held_out=(),
+    validation=500,
+    unseen=0,
+    rates=(1e-4,),
+    fresh=True,
 )
 
 # A published benchmark; what is trained how far is in gsm8k.py.

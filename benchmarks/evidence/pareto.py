@@ -3,14 +3,15 @@
     python -m benchmarks.evidence.pareto short      # after `python -m benchmarks.evidence short`, on a quiet machine
     python -m benchmarks.evidence.pareto longer --rounds 9
     python -m benchmarks.evidence.pareto new-numbers    # after `python -m benchmarks.evidence.new_numbers`
+    python -m benchmarks.evidence.pareto converged    # after `python -m benchmarks.evidence.converged_files`
     python -m benchmarks.evidence.pareto gsm8k --ik FOLDER      # after `python -m benchmarks.evidence.gsm8k`
 
 llama.cpp quantises the teacher itself, or the dense model that was trained on for as long as the sparse ones, as its
-llama-quantize does, and answers the same questions of the test, greedily; for GSM8K with an importance matrix, and
-beside OpenVINO in int4. Then all engines take turns; nobody's weights are mapped, so that all can be in huge pages.
-ik_llama.cpp, where a folder with its llama-bench is given, runs llama.cpp's files, its weights interleaved while they
-are loaded, and is asked nothing. Leaves pareto.json, pareto_longer.json, pareto_new_numbers.json or pareto_gsm8k.json,
-and its .png, in results/.
+llama-quantize does, and answers the same questions of the test, greedily; for GSM8K and the converged teacher with an
+importance matrix, and beside OpenVINO in int4. Then all engines take turns; nobody's weights are mapped, so that all
+can be in huge pages. ik_llama.cpp, where a folder with its llama-bench is given, runs llama.cpp's files, its weights
+interleaved while they are loaded, and is asked nothing. Leaves pareto.json, or pareto_longer.json, _new_numbers,
+_converged or _gsm8k, and its .png, in results/.
 """
 
 import argparse
@@ -94,6 +95,14 @@ PARETOS = {
         kinds=("Q8_0", *_DENSE_4_BITS),
         reference="cutwork int8",
         called="dense int8's",
+    ),
+    "converged": Pareto(
+        "pareto_converged",
+        rows="file",
+        kinds=("Q8_0", *_DENSE_4_BITS),
+        reference="cutwork int8",
+        called="the teacher's in int8",
+        calibrated=True,
     ),
     "gsm8k": Pareto(
         "pareto_gsm8k",

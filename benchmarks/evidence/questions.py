@@ -16,7 +16,6 @@ from typing import Any
 
 from benchmarks.common.results import QUESTIONS, RECIPES, save
 from benchmarks.evidence.converged import Converged
-from benchmarks.evidence.converged_rates import fresh_splits
 from benchmarks.evidence.data import splits
 from benchmarks.evidence.designs import DESIGNS
 from benchmarks.evidence.feature_loss import RECIPE
@@ -64,7 +63,7 @@ def sets() -> dict[str, tuple[Recipe, Callable[[Recipe], Splits], tuple[str, ...
         "the longer experiment": design("longer", "pareto_longer"),
         "new numbers": design("new-numbers", "pareto_new_numbers", "new_losses"),
         "a teacher that has learned more": (converged, held_out, ("converged",)),
-        "the same, at rates of its own": (converged, fresh_splits, ("converged_rates",)),
+        "the same, at rates of its own": design("converged", "converged_rates", "pareto_converged"),
     }
 
 

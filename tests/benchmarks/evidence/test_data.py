@@ -3,12 +3,13 @@ from random import Random
 import pytest
 from reasoning_gym.arithmetic.gsm_symbolic.gsm_symbolic import tasks_ok
 
-from benchmarks.evidence.data import splits
+from benchmarks.evidence.data import FRESH_TEST, splits
 from benchmarks.evidence.designs import DESIGNS
 from benchmarks.evidence.parts import equations, seen_steps
 from benchmarks.evidence.seen_numbers import seen_numbers
 from cutwork.recipe_file import load_recipe
 from cutwork.tasks.gsm_symbolic import numbers
+from cutwork.tasks.load import load_task
 from cutwork.tasks.task import Sample, Task
 
 
@@ -27,7 +28,7 @@ def test_the_short_ones_are_too() -> None:
     assert (drawn[:8], tuple(drawn[8:])) == (trained, design.held_out)
 
 
-@pytest.mark.parametrize("name", [name for name in DESIGNS if name != "gsm8k"])  # which has splits of its own
+@pytest.mark.parametrize("name", [name for name in DESIGNS if name not in ("gsm8k", "converged")])  # own splits
 def test_the_splits_share_no_question(name: str) -> None:
     design = DESIGNS[name]
     recipe = load_recipe(design.recipe)
@@ -39,6 +40,17 @@ def test_the_splits_share_no_question(name: str) -> None:
     prompts["train"] = {sample.prompt for sample in parts["test"].train}
     everything = set().union(*prompts.values())
     assert len(everything) == sum(map(len, prompts.values()))
+
+
+def test_fresh_questions_have_numbers_of_their_own() -> None:
+    design = DESIGNS["converged"]
+    recipe = load_recipe(design.recipe)
+    parts = splits(design, recipe)
+    assert [len(task.test) for task in parts.values()] == [design.validation, 1000] == [500, FRESH_TEST]
+    asked = [numbers(sample.prompt) for task in parts.values() for sample in task.test]
+    former = {numbers(sample.prompt) for sample in load_task(recipe.task).test}
+    assert len(set(asked)) == len(asked) and not former & set(asked)
+    assert not seen_numbers(parts["test"]).any()
 
 
 def test_steps_are_told_by_their_equations() -> None:

@@ -1,0 +1,91 @@
+"""Files of 8 and 4 bits of a teacher that has learned more, with half to three quarters of zeros and without.
+
+    python -m benchmarks.evidence.converged_files               # two hours of two cores; resumes
+    python -m benchmarks.evidence.converged_files --finished    # trains nothing, reports what is there
+
+What `benchmarks.evidence.converged_rates` trained by cross-entropy, at the rate that it chose, and two more patterns
+trained alike: 4 of 16 and 8 of 16. Every file is asked the questions of that test once, as docs/experiments.md
+announces; `benchmarks.evidence.pareto converged` times these files. Leaves converged_files.json in results/.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common.results import save
+from benchmarks.evidence.answers import answer, without_replies
+from benchmarks.evidence.converged_rates import ConvergedRates, variant
+from benchmarks.evidence.designs import DESIGNS, SEEDS
+from benchmarks.evidence.feature_loss import CE, arguments
+from benchmarks.evidence.levels import TEACHER
+from cutwork.recipe import PackSettings
+from cutwork.run.stages import Stage
+
+RATE = DESIGNS["converged"].rates[0]  # what cross-entropy did best with
+KINDS = ("75% 4:16", "50% 8:16", "60% unstructured", "75% unstructured")
+INT8, INT4, INT4_HEAD, BF16 = "int8", "int4", "int4, head too", "bf16"
+
+
+class ConvergedFiles(ConvergedRates):
+    """Models of one loss, packed in several encodings."""
+
+    name = DESIGNS["converged"].result
+
+    def save(self) -> dict[str, Any]:
+        about = {key: getattr(self.recipe, key).model_dump(mode="json") for key in ("task", "teacher", "prune")}
+        return save(self.results / f"{self.name}.json", {**about, "rate": RATE, "rows": self.rows}, compact=True)
+
+    def ask_file(self, kind: str, encoding: str, seed: int) -> None:
+        """Make a file unless it is there, and ask it the test."""
+        stage = self.file(kind, encoding, seed)
+        if stage in self.stages.missing():
+            if not self.train:
+                return
+            self.stages.carry_out()
+        level, _, pattern = kind.partition("% ")
+        zeros = {"level": int(level) / 100, "pattern": pattern, "seed": seed} if pattern else {"level": 0.0}
+        found = answer(self.kept, stage, self.splits["test"], self.recipe.compare.max_new_tokens, self.console)
+        about = {"kind": "file", "encoding": encoding, **zeros, "file": stage.output.name}
+        self.rows.append({**about, **without_replies(found)})
+        share = found["right"] / found["samples"]
+        self.console.print(f"{kind}, {encoding}, seed {seed}: {share:.1%} right", highlight=False)
+        self.save()
+
+    def file(self, kind: str, encoding: str, seed: int) -> Stage:
+        """A model's file in an encoding; the one that is there, if it is."""
+        name = variant(CE, RATE)
+        rounded = self.model(name, seed, kind)
+        if encoding == INT8:
+            return rounded
+        phases = self.phases[name, seed, kind]
+        source = phases[-1] if phases else self.teacher
+        own = f"{rounded.name.removeprefix('packed/')}-{'bf16' if encoding == BF16 else 'int4'}"
+        there = {stage.name: stage for stage in self.stages.stages}
+        packed = f"packed/{own}{'-head' if encoding == INT4_HEAD else ''}"
+        if packed in there:
+            return there[packed]
+        if encoding == BF16:
+            return self.stages.pack(packed, source, PackSettings(dtype="bf16"))
+        assert self.recipe.quantize
+        settings = self.recipe.quantize.model_copy(update={"scheme": "w4a16"})
+        four = there.get(own) or self.stages.quantize(own, source, settings)
+        head = {"head": "i4"} if encoding == INT4_HEAD else {}
+        return self.stages.pack(packed, four, self.recipe.pack.model_copy(update=head))
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", choices=SEEDS, default=list(SEEDS))
+    parser.set_defaults(output=Path("out/converged"))
+    options = parser.parse_args()
+    experiment = ConvergedFiles(options)
+    for encoding in (BF16, INT8, INT4, INT4_HEAD):
+        experiment.ask_file(TEACHER, encoding, SEEDS[0])
+    for seed in options.seeds:
+        for kind in KINDS:
+            for encoding in (INT8, INT4, INT4_HEAD):
+                experiment.ask_file(kind, encoding, seed)
+    experiment.save()
+
+
+if __name__ == "__main__":
+    main()
