@@ -159,3 +159,21 @@ def test_only_checkpoints_and_data(given: tuple[Path, Path], tmp_path: Path) -> 
         call(tmp_path / "packed", tmp_path / "out", "--data", given[1], "--within", 1)
     with pytest.raises(CutworkError, match="give --data"):
         call(given[0], tmp_path / "out", "--within", 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model_type": "opt"}, "does not know the architecture 'opt'"),
+        ({"is_causal": False}, "a decoder that sees what comes later"),
+    ],
+)
+def test_what_the_engine_cannot_run_is_refused_before_any_work(
+    changes: dict[str, Any], said: str, given: tuple[Path, Path], tmp_path: Path
+) -> None:
+    model = shutil.copytree(given[0], tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | changes))
+    with pytest.raises(CutworkError, match=said):
+        call(model, tmp_path / "out", "--data", given[1], *FEW, "--within", 1)
+    assert not (tmp_path / "out").exists()
