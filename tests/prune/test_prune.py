@@ -112,13 +112,26 @@ def test_bad_input_is_one_sentence(dense: Path, tmp_path: Path) -> None:
     other = shutil.copytree(dense, tmp_path / "other")
     stored = load_file(dense / "model.safetensors")
     for first, said in (
-        ("model.layers.0.self_attn.q_proj.weight", "no weight 'model.layers.0.self_attn.q_proj"),
-        ("", "of a block"),
+        ("model.layers.0.self_attn.q_proj.weight", "other has no weight 'model.layers.0.self_attn.q_proj"),
+        ("", "other has no weight of a block"),
     ):
         rest = {name: tensor for name, tensor in stored.items() if not name.startswith(first)}
         save_file(rest or {"norm": stored["model.norm.weight"]}, other / "model.safetensors", {"format": "pt"})
         with pytest.raises(CutworkError, match=said):
             prune(other, tmp_path / "out", FEW, sums(4), console=QUIET)
+
+
+def test_a_missing_head_is_told_with_what_to_do_about_it(dense: Path, tmp_path: Path) -> None:
+    """As of a decoder that makes vectors; where its config says what its head is, it is pruned."""
+    other = shutil.copytree(dense, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    with pytest.raises(
+        CutworkError, match=r"other has no output head 'lm_head\.weight'; .*tie_word_embeddings to true"
+    ):
+        prune(other, tmp_path / "out", FEW, sums(4), console=QUIET)
+    (other / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    assert prune(other, tmp_path / "out", FEW, sums(4), console=QUIET)["sparsity"] > 0.4
 
 
 def test_a_mixture_of_experts_is_refused_and_not_its_attention_pruned_alone(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from cutwork.store.checkpoint import open_checkpoint, write_checkpoint
 from cutwork.store.directory import copy_side_files, kind_of, read_config
 from cutwork.store.safetensors import Tensors, open_tensors
 from cutwork.torch_models.blocks import block_lists, check_linear, linears
-from cutwork.torch_models.load import SAVE_BY_OWN_NAMES, empty_model, load_config, without_pooler
+from cutwork.torch_models.load import SAVE_BY_OWN_NAMES, empty_model, load_config, refuse_headless, without_pooler
 
 _OTHER_NAMES = f"or keeps it under another name than this version of transformers; {SAVE_BY_OWN_NAMES}"
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
@@ -48,16 +48,17 @@ class MappedModel:
 
     `model` is usable as a whole for modules outside of its blocks; a block computes only while it is `resident`.
     float16, which CPUs compute slowly, is computed in float32, and linears of several dtypes in one that holds them
-    all. Raises CutworkError for unusable directories.
+    all. Raises CutworkError for unusable directories, which it names as `called`.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, called: Path | None = None) -> None:
+        called = called or directory
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         tensors = open_tensors(directory, writable=True)
         with init_empty_weights(include_buffers=False):
             self.model: Any = empty_model(load_config(directory))
         check_linear(self.model)
-        state = _state(self.model, tensors, directory)
+        state = _state(self.model, tensors, called)
         stacks = block_lists(self.model)
         inside = tuple(f"{stack}." for stack in stacks)
         named = (
@@ -68,7 +69,7 @@ class MappedModel:
         )
         stored = {state[name].dtype for name in named if name in state}
         if not stored:
-            raise CutworkError(f"{directory} has no weight of a block, {_OTHER_NAMES}")
+            raise CutworkError(f"{called} has no weight of a block, {_OTHER_NAMES}")
         # What is written back must be what was read, where nothing was pruned.
         dtype = functools.reduce(torch.promote_types, stored)
         self.dtype = torch.float32 if dtype == torch.float16 else dtype
@@ -80,8 +81,9 @@ class MappedModel:
         _compute_missing(self.model)
         self.model.requires_grad_(False)
         missing = [name for name, parameter in self.model.named_parameters() if parameter.is_meta]
-        for name in without_pooler(self.model, missing):
-            raise CutworkError(f"{directory} has no weight '{name}', {_OTHER_NAMES}")
+        if missing := without_pooler(self.model, missing):
+            refuse_headless(self.model, missing, called)
+            raise CutworkError(f"{called} has no weight '{missing[0]}', {_OTHER_NAMES}")
         for buffer_name, buffer in list(self.model.named_buffers()):
             module = self.model.get_submodule(buffer_name.rpartition(".")[0])
             module._buffers[buffer_name.rpartition(".")[2]] = buffer.to(self.device)

@@ -59,7 +59,7 @@ def prune(
     start = time.perf_counter()
     with output_directory(output, overwrite=overwrite, source=model_dir) as partial_output:
         copy_checkpoint(model_dir, partial_output)
-        opened = MappedModel(partial_output)
+        opened = MappedModel(partial_output, model_dir)
         data = _calibration(model_dir, opened, settings, samples, max_length, long)
         if data is not None and data.changed():
             console.print(data.changed())

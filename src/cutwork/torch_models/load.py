@@ -82,15 +82,21 @@ def _check_complete(model: Any, missing: Collection[str], path: Path) -> None:
     lacking = without_pooler(model, lacking)
     if not lacking:
         return
-    head = model.get_output_embeddings()
-    tied = head is not None and head.weight is model.get_input_embeddings().weight
-    if head is not None and not tied and all(model.get_parameter(name) is head.weight for name in lacking):
-        raise CutworkError(
-            f"{path} has no output head '{lacking[0]}'; if the model makes vectors alone or its head is its embedding, "
-            "set tie_word_embeddings to true in its config.json, and if not, save or download it again"
-        )
+    refuse_headless(model, lacking, path)
     more = f" and {len(lacking) - 1} others that the model has" if len(lacking) > 1 else ""
     raise CutworkError(f"{path} has no weight '{lacking[0]}'{more}; save or download it again")
+
+
+def refuse_headless(model: Any, missing: list[str], path: Path) -> None:
+    """Raise CutworkError if all that is missing is an output head that is no embedding."""
+    head = model.get_output_embeddings()
+    if head is None or head.weight is model.get_input_embeddings().weight:
+        return
+    if all(model.get_parameter(name) is head.weight for name in missing):
+        raise CutworkError(
+            f"{path} has no output head '{missing[0]}'; if the model makes vectors alone or its head is its embedding, "
+            "set tie_word_embeddings to true in its config.json, and if not, save or download it again"
+        )
 
 
 def without_pooler(model: Any, missing: list[str]) -> list[str]:
