@@ -81,6 +81,7 @@ from benchmarks.training import (
     quantization,
     zero_matrix,
 )
+from benchmarks.translation import glance as translation_glance
 from benchmarks.translation import report as translation_report
 from benchmarks.translation import speed as translation_speed
 from cutwork.plan import ops
@@ -141,6 +142,7 @@ TABLES = {
     "new numbers, glance": Table(pareto.glance, ("pareto_new_numbers",)),
     "new numbers, verdicts": Table(new_numbers.verdicts, ("new_numbers", "pareto_new_numbers")),
     "gsm8k": Table(gsm8k.table, ("gsm8k",)),
+    "gsm8k, glance": Table(gsm8k.glance, ("gsm8k",)),
     "gsm8k, verdicts": Table(gsm8k.verdicts, ("gsm8k",)),
     "harness": Table(harness.table, ("harness",)),
     "seen numbers": Table(seen_numbers.table, ("seen_numbers",)),
@@ -256,6 +258,7 @@ TABLES = {
     "translation, choices": Table(translation_report.choices, ("translation_losses",)),
     "translation quality": Table(translation_report.table, ("translation_losses",)),
     "translation, losses": Table(translation_report.losses, ("translation_losses",)),
+    "translation, glance": Table(translation_glance.table, ("translation_speed", "translation_speed_before")),
     "translation speed": Table(translation_speed.table, ("translation_speed",)),
     "translation speed, before": Table(translation_speed.table, ("translation_speed_before",)),
     "translation speed, zen5": Table(translation_speed.table, ("translation_speed_zen5",)),
@@ -294,10 +297,7 @@ def generated(name: str, page: Path) -> str:
     if name == "ops":
         return ops.table() + "\n"
     if name == "claims":
-        if page.name == "README.md" and page.parent == ROOT:
-            groups = claims.IN_README.items()
-            return "\n".join(f"**{about}**\n\n{_claims(names, page)}" for about, names in groups)
-        return _claims(claims.CLAIMS, page)
+        return _claims(claims.IN_README if page == ROOT / "README.md" else claims.CLAIMS, page)
     if name.startswith("claim "):
         return claims.CLAIMS[name.removeprefix("claim ")][0]() + "\n"
     if name not in TABLES:

@@ -40,7 +40,4 @@ CLAIMS: dict[str, tuple[Callable[[], str], str]] = {  # the sentence, and the pa
     "gsm8k": (evidence.on_gsm8k, "evidence.md"),
     "layers": (engine.layers, "layers.md"),
 }
-IN_README = {  # by what they tell; the others stand on their pages
-    "What zeros cost": ("gsm8k", "zeros in speech"),
-    "Beside others": ("translation", "layers"),
-}
+IN_README = ("zeros in speech", "layers")  # the others stand on their pages

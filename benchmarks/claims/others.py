@@ -5,6 +5,7 @@ from typing import Any
 
 from benchmarks.claims.line import line
 from benchmarks.common.results import load
+from benchmarks.translation.glance import BEAMS, ENGINES, PEER, SHAPES, best
 
 
 def speech() -> str:
@@ -36,27 +37,17 @@ def zeros_in_speech() -> str:
     """)
 
 
-_TRANSLATORS = ("Cutwork sparse int8", "Cutwork dense int8", "CTranslate2")
-
-
 def translation() -> str:
-    rows, before = (load(f"translation_speed{when}.json")["rows"] for when in ("", "_before"))
-
-    def best(engine: str, shape: str, beams: int, rows: list[dict[str, Any]] = rows) -> dict[str, Any]:
-        found = [row for row in rows if row["engine"].startswith(engine)]
-        found = [row for row in found if (row["shape"], row["beams"]) == (shape, beams)]
-        return max(found, key=lambda row: row["sentences_per_second"])
+    now, before = (load(f"translation_speed{when}.json") for when in ("", "_before"))
 
     def each(shape: str, beams: int) -> str:
-        speeds = [best(engine, shape, beams)["sentences_per_second"] for engine in _TRANSLATORS]
-        *before, last = (f"{speed:.{0 if speed >= 100 else 1}f}" for speed in speeds)
-        return f"{', '.join(before)} and {last}"
+        speeds = [best(now, engine, shape, beams)["sentences_per_second"] for engine in ENGINES]
+        *others, last = (f"{speed:.{0 if speed >= 100 else 1}f}" for speed in speeds)
+        return f"{', '.join(others)} and {last}"
 
-    ours, _, theirs = (best(engine, "trained", 5)["bleu"] for engine in _TRANSLATORS)
+    ours, _, theirs = (best(now, engine, "trained", 5)["bleu"] for engine in ENGINES)
     once = {
-        (shape, beams): best("CTranslate2", shape, beams, before)["sentences_per_second"]
-        for shape in ("trained", "t5-small", "t5-base")
-        for beams in (1, 5)
+        (shape, beams): best(before, PEER, shape, beams)["sentences_per_second"] for shape in SHAPES for beams in BEAMS
     }
     return line(f"""
         **Translation** with 75% zeros in int8, beside our int8 without zeros and CTranslate2's, the fastest setting of

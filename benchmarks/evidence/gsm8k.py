@@ -133,6 +133,18 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def glance(result: dict[str, Any]) -> str:
+    """Right answers of every model in 8 and 4 bits, the best first."""
+    groups = grouped(result)
+    models = dict.fromkeys(model for model, _ in groups)
+    shares = {key: right_share(rows)[0] for key, rows in groups.items()}
+    lines = ["| | right in int8 | in int4 |", "|---|--:|--:|"]
+    for model in sorted(models, key=lambda model: -shares[model, "int8"]):
+        cells = [f"{shares[model, bits]:.1%}" if (model, bits) in shares else "–" for bits in ENCODINGS[:2]]
+        lines.append(f"| {model} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def verdicts(result: dict[str, Any]) -> str:
     """What was announced as success of what has run, and whether it came out."""
     groups = grouped(result)
