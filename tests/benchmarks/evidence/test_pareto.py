@@ -44,7 +44,11 @@ def test_ik_llama_cpp_runs_the_4_bit_files_and_may_be_the_fastest(
     ours["decode, 1 threads"] = [900.0]
     assert pareto.rival({"models": [*their, ours]}, "fastest") == "ik_llama.cpp Q4_0"
     named = [{**FILES[1], "pattern": "unstructured", "loss": "CE"}]
-    assert [name for name, _ in pareto.names(named)] == ["cutwork int8, 75% zeros (anywhere, CE)"]
+    named.append({**FILES[1], "weights": "int4, head too", "pattern": "8:16", "zeros": 0.5})
+    assert [name for name, _ in pareto.names(named)] == [
+        "cutwork int8, 75% zeros (anywhere, CE)",
+        "cutwork int4, head too, 50% zeros (8:16)",
+    ]
 
 
 def test_what_a_peer_has_answered_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
