@@ -51,14 +51,14 @@ class Grammars:
         self._model = model
         self._lock = threading.Lock()
         self._tokenizer: Any = None
-        self._compiled: OrderedDict[str, Matcher] = OrderedDict()
+        self._compiled: OrderedDict[tuple[Kind, str], Matcher] = OrderedDict()
 
     def answer(self, form: Form, limits: Limits) -> "Matcher":
         """A constraint to answers of this form; the JSON schema {} allows every JSON value.
 
         Raises ApiError (400) for one that is invalid, too large, too deep or too complex.
         """
-        from llguidance import LLMatcher, grammar_from
+        from llguidance import LLMatcher
 
         try:
             if form.kind == "json":
@@ -68,10 +68,9 @@ class Grammars:
             text = json.dumps(form.what) if form.kind == "choice" else form.what
             if len(text.encode()) > limits.schema_bytes:
                 raise ValueError(f"it has more than {limits.schema_bytes} bytes")
-            grammar = grammar_from(form.kind, text)
         except ValueError as error:
             raise ApiError(400, f"the {NAMES[form.kind]} is invalid: {_line(error)}", param=form.field) from None
-        return self._matcher(grammar, form.field, form.kind)
+        return self._matcher(text, form.field, form.kind)
 
     def tool_call(
         self,
@@ -113,28 +112,27 @@ class Grammars:
         pieces = re.split("(" + "|".join(map(re.escape, special)) + ")", text) if special else [text]
         return " ".join(f"<[{special[p]}]>" if p in special else json.dumps(p) for p in pieces if p)
 
-    def _matcher(self, grammar: str, field: str, kind: Kind = "json") -> "Matcher":
+    def _matcher(self, text: str, field: str, kind: Kind = "json") -> "Matcher":
+        """What a client wrote, or of the kind json a grammar that was made of it, as a constraint."""
         from llguidance import LLMatcher
 
         with self._lock:
-            known = self._compiled.get(grammar)
+            known = self._compiled.get((kind, text))
             if known is not None:
-                self._compiled.move_to_end(grammar)
+                self._compiled.move_to_end((kind, text))
                 return known.copy()
         vocabulary = self._vocabulary()
         items = SCHEMA_ITEMS if kind == "json" else GRAMMAR_ITEMS
-        wrong = _tried(grammar, vocabulary.vocab_size, items)
-        if wrong is None:
-            raise ApiError(400, f"the {NAMES[kind]} is too complex to be followed", param=field)
+        grammar, wrong = _tried(text, "llguidance" if kind == "json" else kind, vocabulary.vocab_size, items)
         if not wrong:
             bounds = grammar_trial.bounds(items)
             matcher = LLMatcher(vocabulary, grammar, limits=bounds, log_level=0)
-            wrong = matcher.get_error()
+            wrong = grammar_trial.unsupported(matcher)
         if wrong:
-            raise ApiError(400, f"the {NAMES[kind]} is not supported: {_line(wrong)}", param=field)
+            raise ApiError(400, f"the {NAMES[kind]} is {_line(wrong)}", param=field)
         compiled = Matcher(matcher, self._model.plan.vocabulary, NAMES[kind])
         with self._lock:
-            self._compiled[grammar] = compiled
+            self._compiled[kind, text] = compiled
             if len(self._compiled) > REMEMBERED:
                 self._compiled.popitem(last=False)
         return compiled.copy()
@@ -149,16 +147,16 @@ class Grammars:
             return self._tokenizer
 
 
-def _tried(grammar: str, vocabulary: int, items: int) -> str | None:
-    """What is wrong with a grammar, "" if nothing is; None if nobody can say within reason."""
-    command = [sys.executable, "-P", grammar_trial.__file__, str(vocabulary), str(items)]
+def _tried(text: str, written: str, vocabulary: int, items: int) -> tuple[str, str]:
+    """The grammar that a text written in one of llguidance's formats is, and what it cannot be, "" if it can be
+    followed."""
+    command = [sys.executable, "-P", grammar_trial.__file__, written, str(vocabulary), str(items)]
     try:
-        wrong = subprocess.check_output(
-            command, input=grammar.encode(), stderr=subprocess.DEVNULL, timeout=TRIAL_SECONDS
-        )
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
-        return None
-    return wrong.decode(errors="replace")
+        found = subprocess.check_output(command, input=text.encode(), stderr=subprocess.DEVNULL, timeout=TRIAL_SECONDS)
+        grammar, wrong = json.loads(found)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired, ValueError):  # or it ended without a word
+        return "", "too complex to be followed"
+    return grammar, wrong
 
 
 def tokenizer_of_bytes(model: Model) -> Any:

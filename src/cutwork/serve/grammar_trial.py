@@ -3,11 +3,14 @@ else is.
 
 A grammar is a client's program. With some hundred patterns that must all hold, or definitions a thousand deep,
 llguidance takes minutes, gigabytes, or the whole process with it, before its own bounds are reached; nothing prevents
-that but an end of the process.
+that but an end of the process. Its conversion of llama.cpp's grammars looks for what they are by a regex that takes
+the square of a run of line feeds, and lets no other thread go on meanwhile.
 
-Reads a grammar; writes what is wrong with it, nothing if nothing is. Arguments: tokens of the vocabulary, `items`.
+Reads a text; writes [the grammar it is, what that is if it cannot be followed, else ""] as JSON. Arguments: how the
+text is written, as `llguidance.grammar_from` calls it, tokens of the vocabulary, `items`.
 """
 
+import json
 import sys
 import threading
 from contextlib import suppress
@@ -48,20 +51,33 @@ class _Bytes:
         return list(text if isinstance(text, bytes) else text.encode())
 
 
-def main() -> None:
-    """Compile the grammar and take its first step."""
-    from llguidance import LLMatcher, LLTokenizer
-
-    vocabulary, items = map(int, sys.argv[1:])
-    grammar = sys.stdin.buffer.read().decode()
-    _limit_memory()
-    tokenizer: Any = _Bytes(vocabulary)
-    matcher = LLMatcher(LLTokenizer(tokenizer), grammar, limits=bounds(items), log_level=0)
+def unsupported(matcher: Any) -> str:
+    """What a grammar is that cannot be compiled, "" if it can."""
     wrong = matcher.get_error()
-    if not wrong:
-        matcher.compute_bitmask()
-        wrong = "no answer can begin as it says" if matcher.is_error() else ""
-    sys.stdout.buffer.write(wrong.encode())
+    return f"not supported: {wrong}" if wrong else ""
+
+
+def main() -> None:
+    """Convert the grammar, compile it and take its first step."""
+    from llguidance import LLMatcher, LLTokenizer, grammar_from
+
+    written: Any = sys.argv[1]
+    vocabulary, items = map(int, sys.argv[2:])
+    text = sys.stdin.buffer.read().decode()
+    _limit_memory()
+    grammar = ""
+    try:
+        grammar = grammar_from(written, text)
+    except ValueError as error:
+        wrong = f"invalid: {error}"
+    else:
+        tokenizer: Any = _Bytes(vocabulary)
+        matcher = LLMatcher(LLTokenizer(tokenizer), grammar, limits=bounds(items), log_level=0)
+        wrong = unsupported(matcher)
+        if not wrong:
+            matcher.compute_bitmask()
+            wrong = "not supported: no answer can begin as it says" if matcher.is_error() else ""
+    json.dump([grammar, wrong], sys.stdout)
 
 
 def _limit_memory() -> None:
