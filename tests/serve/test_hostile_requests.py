@@ -444,6 +444,31 @@ def test_the_log_probabilities_of_an_answer_have_a_limit(load, fields, told):
             assert f"at most 50 in one answer, not {told}" in response.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("more", [0, 1])
+def test_what_an_answer_repeats_has_a_limit_and_does_not_keep_short_texts_waiting(load, monkeypatch, more):
+    sizes, decoded, run, text = [], [], Tokens.run, Tokens.text
+    monkeypatch.setattr(Tokens, "run", lambda self, size, *given: (sizes.append(size), run(self, size, *given))[1])
+    monkeypatch.setattr(Tokens, "text", lambda self, ids: (decoded.append(ids), text(self, ids))[1])
+    with serving(load(), limits=Limits(echo_tokens=64 * 16 * 100 - more)) as client:
+        body = {"prompt": [[5] * 100] * 64, "n": 16, "max_tokens": 0, "echo": True}
+        response = client.post("/v1/completions", json=body)
+    if more:
+        assert response.status_code == 400 and not decoded
+        assert "repeats at most 102399 tokens of prompts, not 102400" in response.text
+    else:
+        assert len(response.json()["choices"]) == 64 * 16 and len(decoded) == 64 and sizes[-1] >= 102400
+
+
+def test_an_answer_that_waits_to_be_written_ends_at_its_deadline(load, monkeypatch):
+    monkeypatch.setattr("cutwork.serve.http.stream.GRACE", 0.1)
+    with serving(load(), limits=Limits(deadline=1)) as client:
+        gate = threading.Event()
+        only(client).tokens._long.submit(gate.wait)
+        body = {"prompt": [[5] * 100] * 64, "max_tokens": 0, "echo": True}
+        assert client.post("/v1/completions", json=body, timeout=20).status_code == 504
+        gate.set()
+
+
 def test_a_chat_that_names_no_length_ends_where_its_log_probabilities_do(load):
     with serving(load(), limits=Limits(logprobs=50)) as client:
         body = {"messages": USER, "logprobs": True, "top_logprobs": 4, "ignore_eos": True}

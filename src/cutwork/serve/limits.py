@@ -37,6 +37,7 @@ class Limits:
     text_length: int = 1 << 14  # characters of a text to translate
     max_tokens: int = 1 << 16
     logprobs: int = 1 << 20  # in one answer, each token's own and its alternatives, of about 130 bytes
+    echo_tokens: int = 1 << 20  # of prompts that one answer repeats, for each of n
     stop_strings: int = 16
     stop_length: int = 256  # characters of one stop string
     logit_biases: int = 1024

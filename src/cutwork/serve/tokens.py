@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 
 LONG = 1 << 16  # characters from which a text goes where it delays only others like it
 QUICK_THREADS = 2
-CHARACTERS = 16  # of text that a log-probability counts for
+CHARACTERS = 16  # of text that a token of an answer counts for, as a log-probability or of a prompt that is repeated
 
 
 class Tokens:
@@ -99,9 +99,9 @@ class Tokens:
         if self._bytes is None:
             await self.run(LONG, self._make_bytes)
 
-    async def written(self, logprobs: int, write: Callable[[], Result]) -> Result:
-        """What `write` makes of an answer with so many log-probabilities; it may use `text`."""
-        return await self.run(logprobs * CHARACTERS, write)
+    async def written(self, count: int, write: Callable[[], Result]) -> Result:
+        """What `write` makes of an answer with so many log-probabilities and tokens of prompts; it may use `text`."""
+        return await self.run(count * CHARACTERS, write)
 
     def text(self, ids: Sequence[int]) -> str:
         """As `decode`, in one of the threads."""

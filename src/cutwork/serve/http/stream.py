@@ -15,7 +15,7 @@ from cutwork.serve.jobs.job import Job
 
 Result = TypeVar("Result")
 
-GRACE = 10  # seconds beyond a request's deadline in which its stream may still be read
+GRACE = 10  # seconds beyond a request's deadline in which its answer may still be written, or read if it is a stream
 
 
 class ClientLeft(Exception):
@@ -46,9 +46,10 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, Result], s
 
 
 async def whole_answer(request: Request, job: Job[Any], work: Coroutine[Any, Any, Result]) -> Result:
-    """As `while_connected`; in the end the job, which has its own deadline, is cancelled too."""
+    """As `while_connected`; in the end the job, which has its own deadline, is cancelled too. What is made of its
+    results, as log-probabilities are written, may take GRACE seconds more."""
     try:
-        return await while_connected(request, work)
+        return await while_connected(request, work, job.deadline + GRACE - time.perf_counter())
     finally:
         job.cancel()
 

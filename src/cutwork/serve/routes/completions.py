@@ -134,6 +134,9 @@ async def _choices(
     score = body.logprobs if body.echo else None
     if score is not None and served.model.encoder:
         raise ApiError(400, "echo with logprobs is for models that continue a text, not answer it", param="echo")
+    if (echoed := _echoed(body, prompts)) > limits.echo_tokens:
+        message = f"echo: this server repeats at most {limits.echo_tokens} tokens of prompts, not {echoed}"
+        raise ApiError(400, f"{message}; ask for fewer prompts or choices", param="echo")
     told = [min(max_tokens, served.model.max_context) + len(prompt) * body.echo for prompt in prompts]
     check_logprobs(body.n * sum(told), body.logprobs, limits)
     first = await generate_options(body, served, limits, max_tokens=max(max_tokens, 1), logprobs=body.logprobs)
@@ -156,6 +159,11 @@ async def _choices(
     return await make_choices(make, first)
 
 
+def _echoed(body: CompletionRequest, prompts: list[list[int]]) -> int:
+    """How many tokens of prompts an answer repeats."""
+    return body.n * sum(map(len, prompts)) if body.echo else 0
+
+
 class _Answer:
     def __init__(self, body: CompletionRequest, work: Completion) -> None:
         self._body, self._served, self._job, self._prompts = body, work.served, work.job, work.prompts
@@ -168,23 +176,24 @@ class _Answer:
                 scored[index] = event.logprobs
 
         def choices() -> Iterator[dict[str, Any]]:
-            return (self._choice(i, scored.get(i - i % self._body.n)) for i in range(len(self._job.choices)))
+            for place, prompt in enumerate(self._prompts):
+                first = place * self._body.n
+                begun = self._served.tokens.text(prompt) if self._body.echo else ""
+                for index in range(first, first + self._body.n):
+                    yield self._choice(index, begun, scored.get(first))
 
         if self._body.logprobs is None and not self._body.echo:
             return json_answer(self._head, choices(), self._end())
         told = sum(map(len, scored.values())) + sum(len(request.logprobs) for request in self._job.started)
-        count = told * (1 + (self._body.logprobs or 0))
+        count = told * (1 + (self._body.logprobs or 0)) + _echoed(self._body, self._prompts)
         return await self._served.tokens.written(count, lambda: json_answer(self._head, choices(), self._end()))
 
-    def _choice(self, index: int, scored: list[Logprob | None] | None) -> dict[str, Any]:
+    def _choice(self, index: int, begun: str, scored: list[Logprob | None] | None) -> dict[str, Any]:
         request, tokens = self._job.requests[index], self._served.tokens
-        prompt = self._job.choices[index].prompt
-        text = request.text if request else ""
+        text = begun + (request.text if request else "")
         logprobs: list[tuple[int, Logprob | None]] = []
-        if self._body.echo:
-            text = tokens.text(prompt) + text
-            if scored is not None:
-                logprobs = list(zip(prompt, scored, strict=True))
+        if scored is not None:
+            logprobs = list(zip(self._job.choices[index].prompt, scored, strict=True))
         if request:
             logprobs += [(p.token, p) for p in request.logprobs]
         return {
