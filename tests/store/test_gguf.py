@@ -17,12 +17,13 @@ from typer.testing import CliRunner
 from cutwork.cli import app
 from cutwork.engine.model import Model
 from cutwork.engine.read_model import read_model
+from cutwork.engine.tokenizer import load_tokenizer
 from cutwork.errors import CutworkError
 from cutwork.pack.pack import pack
 from cutwork.store.directory import read_config
 from cutwork.store.gguf import checkpoint_of, convert, write_gguf_checkpoint
 from cutwork.store.gguf.file import GgufFile
-from cutwork.store.gguf.tokenizer import ending_tokens
+from cutwork.store.gguf.tokenizer import ending_tokens, write_tokenizer
 from cutwork.store.packed_codes import unpack_codes
 from cutwork.store.resolve import resolve
 from cutwork.store.safetensors import open_tensors
@@ -181,6 +182,46 @@ def test_a_text_begins_as_the_file_says(tmp_path: Path) -> None:
     begun.write_bytes(data[:at] + b"\1" + data[at + 1 :])
     with Model.load(plain, threads=1) as model, Model.load(begun, threads=1) as other:
         assert other.encode("abc") == [1, *model.encode("abc")]
+
+
+DEEPSEEK = ["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<think>", "   "]
+
+
+def deepseek(path: Path, pre: str, begins: bool | None) -> GgufFile:
+    """A file whose control tokens are spelled beyond the bytes' alphabet, as those of DeepSeek-R1's distills."""
+    file = GgufFile(small(path))
+    tokens, kinds = (list(file.metadata[f"tokenizer.ggml.{key}"]) for key in ("tokens", "token_type"))
+    first = len(tokens)
+    tokens, kinds = tokens + DEEPSEEK, [*kinds, 3, 3, 3, 3, 4, 4]
+    added = {"tokens": tokens, "token_type": kinds, "pre": pre, "add_bos_token": begins, "bos_token_id": first,
+             "eos_token_id": first + 1}  # fmt: skip
+    metadata = {**file.metadata, **{f"tokenizer.ggml.{key}": value for key, value in added.items()}}
+    file.metadata = {key: value for key, value in metadata.items() if value is not None}
+    return file
+
+
+@pytest.mark.parametrize(("pre", "arch"), [("deepseek-r1-qwen", "qwen2"), ("llama-bpe", "llama")])
+@pytest.mark.parametrize("begins", [True, False, None])
+def test_control_tokens_may_have_any_characters(pre: str, arch: str, begins: bool | None, tmp_path: Path) -> None:
+    file = deepseek(tmp_path / "model.gguf", pre, begins)
+    tokens = file.metadata["tokenizer.ggml.tokens"]
+    write_tokenizer(file, arch, tmp_path)
+    read = load_tokenizer(tmp_path, {})
+    first = len(tokens) - len(DEEPSEEK)
+    assert (read.bos_token_id, read.eos_token_id, len(read)) == (first, first + 1, len(tokens))
+    for index in range(first, len(tokens)):
+        assert read.encode(tokens[index], add_special_tokens=False) == [index]
+    ids = read.encode("<｜User｜>hello<｜Assistant｜><think>")
+    assert (ids[0] == first) == (pre == "llama-bpe" if begins is None else begins)
+    assert first + 2 in ids and ids[-2:] == [first + 3, first + 4]
+    assert read.decode(ids, skip_special_tokens=True) == "hello<think>"
+
+
+def test_a_special_token_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    file = deepseek(tmp_path / "model.gguf", "deepseek-r1-qwen", True)
+    file.metadata["tokenizer.ggml.tokens"][-3] = "<｜User｜>"
+    with pytest.raises(CutworkError, match="'<｜User｜>' is not its token"):
+        write_tokenizer(file, "qwen2", tmp_path)
 
 
 def test_commands_take_the_file(tmp_path: Path, home: Path) -> None:

@@ -14,7 +14,7 @@ _AS_GPT2 = ("gpt-2", "default")
 _WHOLE_WORDS = ("llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral", "tekken")  # a word that is a token stays one
 # What ends a turn though no key of the file says so, as llama.cpp knows it by its text.
 _ENDS = ("<end_of_turn>", "<|eot_id|>", "<|im_end|>", "<|end|>", "<|eom_id|>")
-_CONTROL = 3  # the type of tokens that are no text
+_CONTROL, _USER_DEFINED = 3, 4  # the types of tokens that are no text, and that are one wherever they stand in a text
 
 
 def write_tokenizer(file: GgufFile, arch: str, directory: Path) -> None:
@@ -29,7 +29,7 @@ def write_tokenizer(file: GgufFile, arch: str, directory: Path) -> None:
         return
     special = {name: _token(metadata, tokens, key) for name, key in _SPECIAL.items()}
     try:
-        core = _core(metadata, arch, special["bos_token"])
+        core = _core(metadata, arch, special["bos_token"], _whole(metadata, tokens))
         core.save(str(directory / "tokenizer.json"))
     except Exception as error:  # transformers and tokenizers raise many kinds
         reason = " ".join(str(error).split())[:200]
@@ -63,7 +63,15 @@ def _token(metadata: dict[str, Any], tokens: Any, key: str) -> str | None:
     return str(tokens[index]) if known else None
 
 
-def _core(metadata: dict[str, Any], arch: str, begin: str | None) -> Any:
+def _whole(metadata: dict[str, Any], tokens: Any) -> dict[int, bool]:
+    """The tokens that no text is split into, and whether each is special: by its type, or as the file names it."""
+    kinds = enumerate(metadata.get("tokenizer.ggml.token_type") or ())
+    whole = {at: kind == _CONTROL for at, kind in kinds if kind in (_CONTROL, _USER_DEFINED) and at < len(tokens)}
+    named = [key for key in _SPECIAL.values() if _token(metadata, tokens, key) is not None]
+    return whole | {metadata[f"tokenizer.ggml.{key}_token_id"]: True for key in named}
+
+
+def _core(metadata: dict[str, Any], arch: str, begin: str | None, whole: dict[int, bool]) -> Any:
     """The tokenizer of the tokenizers package, with the token that begins a text put there if the file says so."""
     from tokenizers import normalizers, pre_tokenizers, processors
     from transformers.integrations.gguf import gguf_tokenizer_mapping as theirs
@@ -75,6 +83,12 @@ def _core(metadata: dict[str, Any], arch: str, begin: str | None) -> Any:
         raise ValueError(f"it splits text as {splits!r}, which is not known")
     # Of the builders for sentencepiece's vocabularies, Phi-3's spells spaces as sentencepiece does.
     core, _ = theirs.convert_gguf_tokenizer("phi3" if sentencepiece and arch == "llama" else arch, given)
+    tokens = given["tokens"]
+    if given.get("tokenizer_type") == "gpt2":
+        core = _as_spelled(core, tokens, whole)
+    for index in (at for at, special in whole.items() if special):
+        if core.token_to_id(tokens[index]) != index:
+            raise ValueError(f"{tokens[index]!r} is not its token {index}; use the checkpoint that it was made from")
     if sentencepiece and given.get("add_prefix_space") is False:
         core.normalizer = normalizers.Replace(" ", "\u2581")
     if splits in _WHOLE_WORDS and not sentencepiece:
@@ -91,4 +105,21 @@ def _core(metadata: dict[str, Any], arch: str, begin: str | None) -> Any:
         )
     elif not begins:
         core.post_processor = processors.ByteLevel(trim_offsets=False)
+    return core
+
+
+def _as_spelled(core: Any, tokens: list[str], whole: dict[int, bool]) -> Any:
+    """A byte-level tokenizer of transformers' whose whole tokens are spelled as in the file, and that has no others.
+
+    transformers writes characters outside of the bytes' alphabet, as DeepSeek's control tokens have them, in that
+    alphabet, does not add those tokens, and adds GPT-2's end of text to every vocabulary.
+    """
+    from tokenizers import AddedToken, Tokenizer
+
+    state = json.loads(core.to_str())
+    vocabulary = {tokens[at] if at in whole else token: at for token, at in state["model"]["vocab"].items()}
+    state["model"]["vocab"] = vocabulary
+    state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] in vocabulary]
+    core = Tokenizer.from_str(json.dumps(state))
+    core.add_tokens([AddedToken(tokens[at], special=special, normalized=False) for at, special in whole.items()])
     return core
