@@ -41,6 +41,7 @@ from benchmarks.engine import load as loading
 from benchmarks.evidence import (
     beyond,
     converged,
+    converged_files,
     converged_rates,
     feature_loss,
     gsm8k,
@@ -236,6 +237,9 @@ TABLES = {
     "converged rates": Table(converged_rates.table, ("converged_rates",)),
     "converged rates, verdicts": Table(converged_rates.verdicts, ("converged_rates",)),
     "questions": Table(questions.table, ("questions",)),
+    "converged, files": Table(converged_files.table, ("converged_files",)),
+    "converged, pareto": Table(pareto.table, ("pareto_converged",)),
+    "converged, pays": Table(converged_files.verdicts, ("pareto_converged",)),
     "converged": Table(converged.table, ("converged",)),
     "converged, verdicts": Table(converged.verdicts, ("converged",)),
     "beyond": Table(beyond.table, ("beyond",)),

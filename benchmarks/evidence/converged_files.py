@@ -8,15 +8,20 @@ trained alike: 4 of 16 and 8 of 16. Every file is asked the questions of that te
 announces; `benchmarks.evidence.pareto converged` times these files. Leaves converged_files.json in results/.
 """
 
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common.results import save
 from benchmarks.evidence.answers import answer, without_replies
+from benchmarks.evidence.converged import above, named
 from benchmarks.evidence.converged_rates import ConvergedRates, variant
 from benchmarks.evidence.designs import DESIGNS, SEEDS
 from benchmarks.evidence.feature_loss import CE, arguments
 from benchmarks.evidence.levels import TEACHER
+from benchmarks.evidence.report import paid
+from benchmarks.evidence.statistics import right_share
+from benchmarks.evidence.wording import points, shares
 from cutwork.recipe import PackSettings
 from cutwork.run.stages import Stage
 
@@ -85,6 +90,30 @@ def main() -> None:
             for encoding in (INT8, INT4, INT4_HEAD):
                 experiment.ask_file(kind, encoding, seed)
     experiment.save()
+
+
+def table(result: dict[str, Any]) -> str:
+    """Right answers of every file over its seeds, and the differences to the teacher's in 8 and 4 bits."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in result["rows"]:
+        zeros = f"{row['level']:.0%} {row['pattern']}" if row["level"] else TEACHER
+        groups[named(zeros), row["encoding"]].append(row)
+    lines = [
+        "| zeros | file | right of the test, by seed | mean [95%] | minus the teacher in int8 [95%] | in int4 [95%] |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    for (zeros, encoding), rows in groups.items():
+        mean, low, high = right_share(rows)
+        teachers = ((TEACHER, INT8), (TEACHER, INT4))
+        against = ["" if other == (zeros, encoding) else points(above(rows, groups[other])) for other in teachers]
+        cells = [zeros, encoding, shares(rows), f"{mean:.1%} [{low:.1%}, {high:.1%}]", *against]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def verdicts(timed: dict[str, Any]) -> str:
+    """Whether zeros pay beside dense 4 bits, as announced; `timed`: what `pareto` measured of the files."""
+    return "\n".join(["| announced as success | found | |", "|---|---|---|", *paid(timed)])
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from benchmarks.common.results import RESULTS, save
 from benchmarks.evidence.cells import Cell, pruned
 from benchmarks.evidence.designs import SEEDS
 from benchmarks.evidence.experiment import Experiment
-from benchmarks.evidence.report import at_most_below, pays, told
+from benchmarks.evidence.report import at_most_below, paid, told
 from benchmarks.evidence.seen_numbers import seen_numbers
 from benchmarks.evidence.statistics import bootstrap_p, holm, points_above, right_share, seed_pairs
 from benchmarks.evidence.wording import points, seeds, shares
@@ -115,9 +115,7 @@ def verdicts(result: dict[str, Any], timed: dict[str, Any] | None = None) -> str
             met = "" if most is None else told(at_most_below(most, minus))
             lines.append(f"| {name} | {points(minus)} points, {seeds(len(_pairs(result, ours, theirs)))} | {met} |")
     if timed:
-        (claim, found, met), *others = pays(timed, "most accurate", "fastest", "own")
-        lines.append(f"| {claim} | {found} | {told(met)} |")
-        lines += [f"| beside it: {claim} | {found} |  |" for claim, found, _ in others]
+        lines += paid(timed)
     return "\n".join(lines)
 
 

@@ -28,8 +28,8 @@ Answers = NDArray[np.bool_]  # [seeds, questions]
 Claim = tuple[str, str, bool | None]  # what was announced, what was found, and whether it came out
 _MERIT = {False: 0, None: 1, True: 2}
 _RIVALS: dict[Rival, str] = {
-    "fastest": "llama.cpp's fastest dense 4-bit file",
-    "most accurate": "llama.cpp's most accurate dense 4-bit file",
+    "fastest": "the fastest dense 4-bit peer",
+    "most accurate": "the most accurate dense 4-bit peer",
     "own": "our own dense int4",
 }
 
@@ -188,6 +188,13 @@ def pays(pareto: dict[str, Any], *rivals: Rival) -> list[Claim]:
                 best = max(best, ((_MERIT[met], _MERIT[near], ratio), said, met))
         claims.append((f"a sparse model at most a point below {_RIVALS[which]} decodes 1.5 times as fast", *best[1:]))
     return claims
+
+
+def paid(pareto: dict[str, Any]) -> list[str]:
+    """Lines of a table of what was announced: the peers' most accurate file, and beside it their fastest and ours."""
+    (claim, found, met), *others = pays(pareto, "most accurate", "fastest", "own")
+    beside = [f"| beside it: {claim} | {found} |  |" for claim, found, _ in others]
+    return [f"| {claim} | {found} | {told(met)} |", *beside]
 
 
 def files(result: dict[str, Any]) -> str:
