@@ -1,6 +1,7 @@
 """CHECKPOINT TARGET TEXTS.json: a model for OpenVINO in int4, as its documentation recommends where there are data.
 
-Symmetric, a scale for each 128 inputs, or 64 or 32 where a width is no multiple of more, by AWQ and scale estimation; what NNCF keeps in int8 stays so (the head).
+Symmetric, a scale for each 128 inputs, or 64 or 32 where a width is no multiple of more, by AWQ and scale estimation;
+what NNCF keeps in int8 stays so (the head).
 """
 
 import json
