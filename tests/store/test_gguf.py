@@ -349,14 +349,33 @@ def test_damaged_files_are_read_or_refused(kind: str, tmp_path: Path) -> None:
     assert min(ends.values()) > 100, ends
 
 
-def test_turns_end_as_llama_cpp_ends_them(tmp_path: Path) -> None:
-    path = small(tmp_path / "model.gguf")
-    file = GgufFile(path)
-    tokens, kinds = (list(file.metadata[f"tokenizer.ggml.{key}"]) for key in ("tokens", "token_type"))
-    tokens[7], kinds[7], tokens[8], kinds[8] = "<end_of_turn>", 3, "<|im_end|>", 1  # the second is text
-    metadata = {**file.metadata, "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": kinds}
-    eos = metadata["tokenizer.ggml.eos_token_id"]
-    assert ending_tokens(metadata) == [eos, 7]
+def ends(*texts: str, **said: int) -> list[int]:
+    """What ends an answer in a vocabulary of two words and these control tokens, of which keys name some."""
+    vocabulary = {"tokens": ["<|im_end|>", "a", *texts], "token_type": [1, 1, *(3 for _ in texts)]}  # the first is text
+    stated = {f"{key}_token_id": value for key, value in said.items()}
+    return ending_tokens({f"tokenizer.ggml.{key}": value for key, value in (vocabulary | stated).items()})
+
+
+# From llama.cpp's loader of vocabularies.
+LLAMA_CPP = ["<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<end_of_turn>", "<|endoftext|>",
+             "<|eom_id|>", "<EOT>", "_<EOT>", "<|end_of_text|>", "<end_of_utterance>"]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", LLAMA_CPP)
+def test_answers_end_as_llama_cpp_ends_them(text: str) -> None:
+    assert ends("<pad>", text, "</turn>", eos=4) == [4, 3]
+
+
+def test_a_part_of_an_answer_does_not_end_it_unless_the_file_says_so() -> None:
+    assert ends("<|end|>", "<|return|>", "<|call|>", eos=3) == [3, 4]
+    assert ends("<|end|>", "<|return|>", "<|call|>", eos=3, eot=2) == [3, 2, 4]
+
+
+def test_what_ends_is_what_the_published_models_name() -> None:
+    """Qwen2.5's and Llama 3.1's instruct models, of whose ends a file names one."""
+    assert ends("<|endoftext|>", "<|im_start|>", "<|im_end|>", eos=4) == [4, 2]
+    llama = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|eom_id|>", "<|eot_id|>"]
+    assert ends(*llama, eos=6) == [6, 3, 5]
 
 
 @pytest.mark.parametrize("key", ["rope.scale_linear", "rope.scaling.factor"])

@@ -20,7 +20,7 @@ from cutwork.store.output import output_directory
 from cutwork.store.packed_codes import pack_nibbles
 from cutwork.store.safetensors import SafetensorsWriter
 
-_FORM = 3  # of what is made: raised where the same file becomes something else
+_FORM = 4  # of what is made: raised where the same file becomes something else
 
 
 def checkpoint_of(path: Path, codes: bool = False) -> Path:

@@ -12,8 +12,10 @@ _SPECIAL = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad
 _DIGITS = ("smollm",)  # numbers into digits before all else
 _AS_GPT2 = ("gpt-2", "default")
 _WHOLE_WORDS = ("llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral", "tekken")  # a word that is a token stays one
-# What ends a turn though no key of the file says so, as llama.cpp knows it by its text.
-_ENDS = ("<end_of_turn>", "<|eot_id|>", "<|im_end|>", "<|end|>", "<|eom_id|>")
+# What ends a turn or a text though no key of the file says so, as llama.cpp knows it by its text.
+_ENDS = ("<end_of_turn>", "<|eot_id|>", "<|im_end|>", "<|end|>", "<|eom_id|>", "<|endoftext|>", "<|end_of_text|>",
+         "<EOT>", "_<EOT>", "<end_of_utterance>", "<|return|>", "<|call|>")  # fmt: skip
+_HARMONY = ("<|return|>", "<|call|>")  # where there are both, `<|end|>` ends but a part of an answer
 _CONTROL, _USER_DEFINED = 3, 4  # the types of tokens that are no text, and that are one wherever they stand in a text
 
 
@@ -53,7 +55,10 @@ def ending_tokens(metadata: dict[str, Any]) -> list[int]:
     tokens, kinds = (metadata.get(f"tokenizer.ggml.{name}") for name in ("tokens", "token_type"))
     if isinstance(tokens, list) and isinstance(kinds, list):
         pairs = zip(tokens, kinds, strict=False)
-        ends += [at for at, (token, kind) in enumerate(pairs) if kind == _CONTROL and token in _ENDS]
+        known = {token: at for at, (token, kind) in enumerate(pairs) if kind == _CONTROL and token in _ENDS}
+        if known.keys() >= set(_HARMONY):
+            known.pop("<|end|>", None)
+        ends += known.values()
     return list(dict.fromkeys(end for end in ends if isinstance(end, int) and not isinstance(end, bool)))
 
 
