@@ -98,6 +98,29 @@ def test_what_is_json_here():
     assert read_json('["\\ud83d\\ude00", "\\\\ud800", "é"]') == ["😀", "\\ud800", "é"]
 
 
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("[" + "[]," * 2_000_000 + "[]]", "lists and objects"),
+        ("[" + "{}," * 70_000 + "[]]", "lists and objects"),
+        ("[" * 4 + "[1]," * 70_000 + '"' + '\\\\"' + "]" * 4, "lists and objects"),
+        ("[[" + "1," * 1_200_000 + "1]]", "values"),
+        ('["a\\\\",' + "1," * 1_200_000 + '"\\""]', "values"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_what_has_too_many_values_is_refused_before_it_is_parsed(monkeypatch, text, wrong):
+    monkeypatch.setattr(json, "loads", None)
+    with pytest.raises(ValueError, match=f"it has more than [0-9]+ {wrong}"):
+        read_json(text)
+
+
+def test_what_stands_in_texts_is_no_value():
+    for text in ("[], {}, " * 300_000, '\\"\\[],' * 300_000, "\\"):
+        assert read_json(json.dumps({"a": text, "b": [text]})) == {"a": text, "b": [text]}
+    assert len(read_json("[" + "1," * (Limits.token_ids - 1) + "1]")) == Limits.token_ids
+
+
 @pytest.mark.parametrize("levels", [30, 70, 500, 960, 5000])
 @pytest.mark.parametrize("place", ["tools", "arguments", "arguments as text", "schema", "unknown"])
 def test_nesting_is_bounded(client, place, levels):
@@ -273,6 +296,45 @@ def test_what_is_too_large_is_refused_before_work_is_done(client, path, body, wo
     response = client.post(path, json=body)
     assert response.status_code == 400 and word in response.json()["error"]["message"]
     assert len(response.content) < 1000 and time.monotonic() - began < 5
+
+
+LENGTHY = "1," * 1_500_000
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"reasoning_content": LENGTHY},
+        {"reasoning": LENGTHY},
+        {"name": LENGTHY},
+        {"tool_calls": [{"function": {"name": "f", "arguments": f"[{LENGTHY}1]"}}]},
+        {"tool_calls": [{"function": {"name": "f", "arguments": {"a": LENGTHY}}}]},
+        {"tool_calls": [{"id": LENGTHY, "function": {"name": "f"}}]},
+        {"tool_call_id": LENGTHY},
+    ],
+    ids=lambda value: str(value)[:60],
+)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/tokenize"])
+def test_all_that_a_template_gets_counts_as_its_length(client, monkeypatch, path, said):
+    monkeypatch.setattr("cutwork.serve.routes.chat_request.template_message", None)
+    response = client.post(path, json={"messages": [*USER, {"role": "assistant", "content": "", **said}, *USER]})
+    assert response.status_code == 400 and f"reads {Limits.prompt_length}" in response.json()["error"]["message"]
+
+
+def test_long_arguments_are_read_where_long_texts_are(client, monkeypatch):
+    threads = []
+
+    def read(text):
+        threads.append(threading.current_thread().name)
+        return read_json(text)
+
+    monkeypatch.setattr("cutwork.serve.routes.chat_request.read_json", read)
+    for count, where in ((10, "text"), (50_000, "long text")):
+        call = {"function": {"name": "f", "arguments": f"[{'1,' * count}1]"}}
+        messages = [*USER, {"role": "assistant", "content": "", "tool_calls": [call]}, *USER]
+        body = {"messages": messages, "max_tokens": 1}
+        assert client.post("/v1/chat/completions", json=body).status_code == 200
+        assert threads.pop().startswith(where) and not threads
 
 
 def test_the_long_texts_of_one_client_do_not_keep_all_of_another_waiting(client):

@@ -193,7 +193,7 @@ class Matcher:
 
 def schema_text(schema: dict[str, Any], limits: Limits, field: str) -> str:
     """A JSON schema as text. Raises ApiError (400) if it is too large or too deep."""
-    text = json.dumps(schema) if depth(schema) <= limits.schema_depth else None
+    text = json.dumps(schema) if depth(schema, limits.schema_depth) <= limits.schema_depth else None
     if text is None or len(text) > limits.schema_bytes:
         raise ApiError(
             400,

@@ -17,7 +17,8 @@ class Limits:
     template_seconds: ClassVar[float] = 10.0  # of a chat template, which is a program that came with the model
     token_ids: ClassVar[int] = 1 << 20  # in one prompt; the model's context is a limit too
     depth: ClassVar[int] = 64  # levels of nesting in a body
-    keys: ClassVar[int] = 1 << 16  # of all objects in a body
+    keys: ClassVar[int] = 1 << 16  # of all objects in a body; it has no more lists and objects either
+    values: ClassVar[int] = token_ids + keys  # in a body
 
     body_bytes: int = 8 << 20
     audio_bytes: int = 64 << 20  # of a body with a recording

@@ -68,17 +68,18 @@ class Tokens:
         tools: list[dict[str, Any]] | None,
         settings: dict[str, Any] | None = None,
         *,
+        size: int,
         most: int,
         go_on: bool = True,
     ) -> str:
-        """The prompt of a conversation, as `render_chat` makes it.
+        """The prompt of a conversation, as `render_chat` makes it. size: characters of all that the messages hold.
 
         Raises CutworkError if the template refuses it, ApiError (400) as `encode` and if the template does not come to
         an end.
         """
-        length = sum(len(message["content"]) for message in messages)
-        self._check_length(length, most)
-        size = length + (len(json.dumps(tools)) if tools else 0)
+        self._check_length(sum(len(message["content"]) for message in messages), most)
+        size += len(json.dumps(tools)) if tools else 0
+        self.check_readable(size)
         prompt = await self.run(size, self._render, messages, tools, settings, go_on)
         self._check_length(len(prompt), most)  # before anything else looks at it
         return prompt
@@ -172,7 +173,8 @@ class Tokens:
                 param=what,
             )
 
-    def _check_length(self, characters: int, tokens: int) -> None:
+    def check_readable(self, characters: int) -> None:
+        """Raise ApiError (400) if a prompt has more characters than are read of one text."""
         if characters > Limits.prompt_length:
             raise ApiError(
                 400,
@@ -180,6 +182,9 @@ class Tokens:
                 param="prompt",
                 code="context_length_exceeded",
             )
+
+    def _check_length(self, characters: int, tokens: int) -> None:
+        self.check_readable(characters)
         if characters > tokens * self._longest_token:
             raise ApiError(
                 400,

@@ -1,5 +1,7 @@
 """What a conversation's request may hold, and how it reaches the chat template."""
 
+import json
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -13,6 +15,7 @@ from cutwork.serve.routes.form import form_of
 from cutwork.serve.routes.generation import UNLIMITED, GenerationRequest
 from cutwork.serve.routes.schema import Schema, TokenCount, at_most, instead_of
 from cutwork.serve.routes.thinking import ThinkingFields
+from cutwork.serve.tokens import Tokens
 
 
 class TextPart(Schema):
@@ -78,6 +81,15 @@ class Message(Schema):
         if isinstance(self.content, list):
             return "".join(part.text for part in self.content)
         return self.content or ""
+
+    @property
+    def size(self) -> int:
+        """Characters of all that a chat template may get of it."""
+        texts = [self.text, self.reasoning_content or self.reasoning, self.name, self.tool_call_id]
+        for call in self.tool_calls or ():
+            arguments = call.function.arguments
+            texts += [call.id, call.function.name, arguments if isinstance(arguments, str) else json.dumps(arguments)]
+        return sum(len(text) for text in texts if text)
 
 
 Messages = Annotated[list[Message], Field(fail_fast=True), at_most(Limits.messages)]
@@ -151,6 +163,16 @@ def callees(body: ChatRequest) -> tuple[list[Callee], bool]:
     if (form := form_of(body)) is not None:
         raise ApiError(400, f"tool_choice and {form.field} exclude each other", param="tool_choice")
     return called, True
+
+
+async def template_messages(messages: Sequence[Message], tokens: Tokens) -> tuple[list[dict[str, Any]], int]:
+    """Messages as chat templates expect them, made beside the event loop, and their characters.
+
+    Raises ApiError (400) if there are more than are read of a text.
+    """
+    size = sum(message.size for message in messages)
+    tokens.check_readable(size)
+    return await tokens.run(size, lambda: [template_message(message) for message in messages]), size
 
 
 def template_message(message: Message) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from cutwork.serve.http.middleware import cache_salt_of, client_of
 from cutwork.serve.http.stream import seconds_left, while_connected
 from cutwork.serve.jobs.worker import Choice, Scored, TextJob
 from cutwork.serve.limits import Limits
-from cutwork.serve.routes.chat_request import ChatRequest, callees, goes_on, template_message, told_tools
+from cutwork.serve.routes.chat_request import ChatRequest, callees, goes_on, template_messages, told_tools
 from cutwork.serve.routes.generation import (
     as_usual,
     check,
@@ -123,10 +123,10 @@ async def prompt_of(body: ChatRequest, served: ServedModel, limits: Limits) -> P
     """The prompt that a chat's request means to a model. Raises ApiError or CutworkError if there is none."""
     most, template = longest_prompt(served), served.model.chat_template
     thinking = thinking_of(body, template)
-    messages = [template_message(message) for message in body.messages]
+    messages, size = await template_messages(body.messages, served.tokens)
     go_on = goes_on(body, begun(messages))
     tools = told_tools(body, limits)
-    text = await served.tokens.render(messages, tools, thinking.settings, most=most, go_on=go_on)
+    text = await served.tokens.render(messages, tools, thinking.settings, size=size, most=most, go_on=go_on)
     if thinking.closed and not go_on:
         text = template.without_thought(text)
     tokens = await served.tokens.encode(text, most=most, special=False)  # the template writes those it wants

@@ -12,7 +12,7 @@ from cutwork.serve.http.json_body import JsonRoute
 from cutwork.serve.http.stream import seconds_left, while_connected
 from cutwork.serve.limits import Limits
 from cutwork.serve.metrics import Metrics
-from cutwork.serve.routes.chat_request import Messages, template_message
+from cutwork.serve.routes.chat_request import Messages, template_messages
 from cutwork.serve.routes.schema import ModelName, Schema, TokenIds
 from cutwork.serve.served_model import ServedModel
 from cutwork.serve.served_models import Place, ServedModels
@@ -91,7 +91,8 @@ def router(models: ServedModels, limits: Limits, metrics: Metrics) -> APIRouter:
 async def _token_ids(body: TokenizeRequest, served: ServedModel) -> list[int]:
     text, most = body.prompt, served.model.max_context
     if body.messages is not None:
-        text = await served.tokens.render([template_message(m) for m in body.messages], None, most=most)
+        messages, size = await template_messages(body.messages, served.tokens)
+        text = await served.tokens.render(messages, None, size=size, most=most)
     special = body.messages is None if body.add_special_tokens is None else body.add_special_tokens
     return await served.tokens.encode(text, most=most, special=special) if text else []
 
