@@ -2,6 +2,7 @@
 
 import copy
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import safetensors.torch
 
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
+from tests.architectures.test_wrappers import wrapper
 
 from .test_model import BACKENDS, PROMPTS, VOCABULARY, greedy, load
 from .tiny import byte_level_tokenizer, make, packed, relative, torch, torch_logits
@@ -76,6 +78,25 @@ def test_other_families(variant, tmp_path):
     with load(hf, tmp_path, backend="auto", adapters={"a": tmp_path / "adapter"}) as model:
         expected = torch_logits(oracle, np.array(PROMPTS[3]))
         assert relative(model.logits(PROMPTS[3], adapter="a"), expected) < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "ministral3"])
+def test_an_adapter_trained_on_a_model_that_also_sees(kind, tmp_path):
+    """By the names of its layers there, those before transformers 4.52, and those of the language model alone."""
+    hf, tokens = wrapper(kind), list(range(5, 40))
+    hf.save_pretrained(tmp_path / "base")
+    inside = rf".*language_model.*({'|'.join(ALL_LINEARS)})"
+    oracle = adapted(hf, tmp_path / "a", r=4, lora_alpha=8, target_modules=inside)
+    expected = torch_logits(oracle, np.array(tokens))
+    now, older, alone = "model.language_model.", "language_model.model.", "model."
+    for before, after in ((now, now), (now, older), (older, alone)):
+        with_tensors(tmp_path / "a", partial(renamed, before, after))
+        with Model.load(tmp_path / "base", threads=1, adapters={"a": tmp_path / "a"}) as model:
+            assert relative(model.logits(tokens), expected) > 0.1
+            assert relative(model.logits(tokens, adapter="a"), expected) < 1e-4
+    adapted(hf, tmp_path / "seeing", r=4, lora_alpha=8, target_modules=ALL_LINEARS)
+    with pytest.raises(CutworkError, match=r"vision_tower.* is no layer of the language model, and what sees"):
+        Model.load(tmp_path / "base", threads=1, adapters={"a": tmp_path / "seeing"})
 
 
 def test_ranks_may_differ_between_layers(llama, directory, tmp_path):
@@ -236,6 +257,10 @@ def with_tensors(path, change):
     file = path / "adapter_model.safetensors"
     state = safetensors.torch.load_file(file)
     safetensors.torch.save_file({name: t.contiguous() for name, t in change(state).items()}, file)
+
+
+def renamed(before, after, state):
+    return {name.replace(before, after): tensor for name, tensor in state.items()}
 
 
 LAYER = "base_model.model.model.layers.0.self_attn.q_proj"

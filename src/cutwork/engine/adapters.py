@@ -20,6 +20,7 @@ from cutwork.plan.low_rank import Branch, adaptable, with_branches
 from cutwork.store import bfloat16
 from cutwork.store.json_file import read_json
 from cutwork.store.safetensors import SafetensorsFile, Tensor
+from cutwork.store.text_part import WRAPPER, plain_name
 
 NO_ADAPTER = -1
 _MOST = 100  # adapters of a model: a plan grows by as many ops for each, and is checked when it is loaded
@@ -63,17 +64,17 @@ class Factors:
 Adapter = Mapping[str, Factors]  # by the weight of the layer, as the plan names it
 
 
-def read_adapter(path: Path, architecture: Architecture, plan: Plan) -> Adapter:
-    """The adapter in a directory of PEFT's, for the model of a plan.
+def read_adapter(path: Path, architecture: Architecture, plan: Plan, config: Mapping[str, Any]) -> Adapter:
+    """The adapter in a directory of PEFT's, for the model of a plan and its config, or trained on what wraps that.
 
     Raises CutworkError for what is no LoRA adapter, is damaged, changes more than linear layers, or belongs to another
     model.
     """
     with damaged_if_not_understood(path):
-        return _read(path, architecture, plan)
+        return _read(path, architecture, plan, config)
 
 
-def _read(path: Path, architecture: Architecture, plan: Plan) -> Adapter:
+def _read(path: Path, architecture: Architecture, plan: Plan, config: Mapping[str, Any]) -> Adapter:
     scaling = _Scaling.of(path)
     file = path / _WEIGHTS
     if not file.is_file():
@@ -88,7 +89,14 @@ def _read(path: Path, architecture: Architecture, plan: Plan) -> Adapter:
         raise CutworkError(f"{file} holds no layers; save the adapter again with PEFT")
     shapes, adapter = adaptable(plan), {}
     for layer, pair in pairs.items():
-        weight = architecture.plan_name(f"{layer}.weight")
+        stored = f"{layer}.weight"
+        plain = plain_name(stored)
+        weight = architecture.plan_name(plain or stored)
+        if WRAPPER in config and plain is None and weight not in plan.weights:
+            raise CutworkError(
+                f"{file}: '{layer}' is no layer of the language model, and what sees or hears is left out here; train "
+                "the adapter on the language model alone"
+            )
         if weight not in shapes:
             raise CutworkError(
                 f"{file}: '{layer}' is no linear layer of this model to which something can be added per request "

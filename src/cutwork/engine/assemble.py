@@ -65,7 +65,10 @@ def assemble(
     architecture = architecture_of(packed.config)
     purpose = purpose_of(packed, architecture)
     plans = _plans(packed, purpose, options)
-    adapters = {name: read_adapter(Path(path), architecture, plans[0]) for name, path in options["adapters"].items()}
+    adapters = {
+        name: read_adapter(Path(path), architecture, plans[0], packed.config)
+        for name, path in options["adapters"].items()
+    }
     stored = _stored(packed.weights, costs, options)
     reorder = _reorders(packed.weights, options["reorder_weights"])
     arrays = bind(plans, architecture, stored.weights, backend.Weight, options["threads"], reorder, stored.anew)

@@ -38,13 +38,14 @@ class TextPart(Renamed):
     """The tensors of the language model in a wrapper's checkpoint, by the names that they have without it."""
 
     def __init__(self, stored: Tensors | Expanded) -> None:
-        super().__init__(stored, {plain: name for name in stored if (plain := _plain(name))})
+        super().__init__(stored, {plain: name for name in stored if (plain := plain_name(name))})
 
     @property
     def aliases(self) -> dict[str, str]:
         """What was left out because it equals what is stored, as of `Tensors`."""
-        return {plain: kept for alias, kept in super().aliases.items() if (plain := _plain(alias))}
+        return {plain: kept for alias, kept in super().aliases.items() if (plain := plain_name(alias))}
 
 
-def _plain(name: str) -> str | None:
+def plain_name(name: str) -> str | None:
+    """The name that a tensor of the language model in a wrapper has without it; None for what is named otherwise."""
     return next((new + name.removeprefix(old) for old, new in _PREFIXES if name.startswith(old)), None)
