@@ -88,6 +88,24 @@ def test_thoughts_and_calls_are_told_whole_and_streamed(recorded):
         assert usage["completion_tokens_details"]["reasoning_tokens"] == tokens_of("\nHm.\n</think>") + 1
 
 
+@pytest.mark.parametrize("thought", ["<think>\nHm.\n</think>\n\n", "\n <think>Hm</think>", ""])
+def test_log_probabilities_are_those_of_what_is_told(recorded, thought):
+    def tokens(logprobs):
+        return "".join(entry["token"] for entry in logprobs["content"])
+
+    with recorded(THINKS, f"{thought}I <b>look</b>.") as client:
+        for told in (True, False):
+            fields = {"logprobs": True, "top_logprobs": 1, "include_reasoning": told}
+            whole = ask(client, **fields).json()["choices"][0]
+            assert whole["message"]["content"] == "I <b>look</b>."
+            body = {"messages": USER, "temperature": 0, "max_tokens": 200, "stream": True, **fields}
+            with client.stream("POST", "/v1/chat/completions", json=body) as response:
+                found = [event["choices"][0]["logprobs"] for event in events(response)]
+            found = "".join(tokens(logprobs) for logprobs in found if logprobs)
+            assert found == tokens(whole["logprobs"])
+            assert found.lstrip().startswith(f"{thought.lstrip() if told else ''}I <b>look</b>.")
+
+
 def test_special_tokens_that_are_marks_are_read_and_others_are_not_shown(recorded):
     answer = '[INST]Well.[TOOL_CALLS]weather[ARGS]{"city": "Oslo"}'
     with recorded(MISTRAL, answer, SPECIAL) as client:

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from cutwork.engine.chat.reader import Part
-from cutwork.engine.decoding.requests import Request as EngineRequest
 from cutwork.serve.answer_fields import json_answer, opening, timings
 from cutwork.serve.http.json_body import JsonRoute
 from cutwork.serve.http.stream import EventStream, whole_answer
@@ -59,20 +58,20 @@ class _Answer:
             for part in parts:
                 self._delta(index, part)
             self._told[index].reason = self._conversation.reason(index, piece)
-        requests = self._conversation.job.started
         if not self._body.logprobs:
-            return json_answer(self._head, self._choices(requests), self._end())
-        count = sum(len(request.logprobs) for request in requests) * (1 + self._body.top_logprobs)
-        return await self._tokens.written(count, lambda: json_answer(self._head, self._choices(requests), self._end()))
+            return json_answer(self._head, self._choices(), self._end())
+        count = sum(map(len, self._conversation.logprobs)) * (1 + self._body.top_logprobs)
+        return await self._tokens.written(count, lambda: json_answer(self._head, self._choices(), self._end()))
 
-    def _choices(self, requests: list[EngineRequest]) -> Iterator[dict[str, Any]]:
-        for index, (request, told) in enumerate(zip(requests, self._told, strict=True)):
+    def _choices(self) -> Iterator[dict[str, Any]]:
+        for index, told in enumerate(self._told):
             message: dict[str, Any] = {"role": "assistant", "content": told.texts["content"]}
             if told.texts["reasoning"]:
                 message |= _thought(told.texts["reasoning"])
             if told.calls:
                 message |= {"content": message["content"] or None, "tool_calls": told.calls}
-            logprobs = self._tokens.chat_logprobs(request.logprobs) if self._body.logprobs else None
+            known = self._conversation.logprobs[index]
+            logprobs = self._tokens.chat_logprobs(known) if self._body.logprobs else None
             yield {"index": index, "message": message, "logprobs": logprobs, "finish_reason": told.reason}
 
     async def stream(self) -> AsyncIterator[dict[str, Any]]:
@@ -80,9 +79,9 @@ class _Answer:
         for index in range(len(self._told)):
             yield self._chunk(index, {"role": "assistant", "content": ""})
         async for index, parts, piece in self._conversation.parts():
-            logprobs = None
-            if self._body.logprobs and piece.logprob is not None:
-                logprobs = self._tokens.chat_logprobs([piece.logprob])
+            new = self._conversation.logprobs[index]
+            logprobs = self._tokens.chat_logprobs(new) if new else None
+            new.clear()
             for delta in [self._delta(index, part) for part in parts] or ([{"content": ""}] if logprobs else []):
                 yield self._chunk(index, delta, logprobs=logprobs)
                 logprobs = None

@@ -9,6 +9,7 @@ from fastapi import Request
 from cutwork.engine.chat.reader import AnswerReader, Part
 from cutwork.engine.chat.template import begun
 from cutwork.engine.decoding.requests import Piece
+from cutwork.engine.decoding.sampling import Logprob
 from cutwork.serve.answer_fields import call_identifier, usage
 from cutwork.serve.http.errors import ApiError
 from cutwork.serve.http.middleware import cache_salt_of, client_of
@@ -42,13 +43,18 @@ class _Prepared:
 
 
 class Conversation:
-    """The answers to a chat, in the thread of its model. Make one with `begin`."""
+    """The answers to a chat, in the thread of its model. Make one with `begin`.
+
+    logprobs: of each choice those of the tokens that `parts` has told of, if they are asked for.
+    """
 
     def __init__(self, body: ChatRequest, served: ServedModel, prepared: _Prepared, job: TextJob) -> None:
         self.body, self.served, self.job = body, served, job
         self._readers = prepared.readers
         self._calls = [0] * len(prepared.choices)
         self._thought_tokens = 0
+        self.logprobs: list[list[Logprob]] = [[] for _ in prepared.choices]
+        self._unsure: list[list[Logprob]] = [[] for _ in prepared.choices]
         self._warnings = prepared.warnings
 
     @classmethod
@@ -86,8 +92,11 @@ class Conversation:
             reader = self._readers[index]
             thinking = reader.thinking
             parts = reader.feed(piece.text) + (reader.finish() if piece.finish_reason else [])
-            self._thought_tokens += thinking or reader.thinking
-            yield index, [part for part in parts if self._is_told(index, part)], piece
+            thought = thinking or reader.thinking
+            self._thought_tokens += thought
+            told = [part for part in parts if self._is_told(index, part)]
+            self._sort_logprob(index, piece, thought=thought, certain=bool(told))
+            yield index, told, piece
 
     def reason(self, index: int, piece: Piece) -> str | None:
         """Why a choice ended, if it has."""
@@ -101,6 +110,18 @@ class Conversation:
     def usage(self) -> dict[str, Any]:
         """Tokens so far."""
         return usage(self.prompt_tokens, self.job.started, self._thought_tokens)
+
+    def _sort_logprob(self, index: int, piece: Piece, *, thought: bool, certain: bool) -> None:
+        """Keep a token's log-probability, unless it is of a thought that is not told: what nothing has been told of may
+        yet be the mark that begins one."""
+        unsure = self._unsure[index]
+        if piece.logprob is not None:
+            unsure.append(piece.logprob)
+        if thought and not self.body.include_reasoning:
+            unsure.clear()
+        elif certain or piece.finish_reason or self.body.include_reasoning:
+            self.logprobs[index] += unsure
+            unsure.clear()
 
     def _is_told(self, index: int, part: Part) -> bool:
         if part.kind == "call":
