@@ -5,12 +5,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cutwork.architectures import architecture_of, build_plan
+from cutwork.architectures import architecture_of, build_encoder_plan, build_plan
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
 from cutwork.pack.source import SourceCheckpoint
 from cutwork.store.text_part import text_config
 from tests.architectures.phi3 import LONG, LONGROPE
+from tests.engine import t5gemma_tiny
 from tests.engine.tiny import SMALL, make, relative, torch_logits
 
 QWEN = {**SMALL, "model_type": "qwen2", "max_position_embeddings": 64}
@@ -116,3 +117,25 @@ def test_a_head_may_be_tied_without_a_word(tmp_path) -> None:
     (tmp_path / "config.json").write_text(config.replace('"tie_word_embeddings": true,', ""))
     source = SourceCheckpoint(tmp_path)
     assert "tie_word_embeddings" not in source.config and source.head == "transformer.wte.weight"
+
+
+def windowed(kind: str, window: int, heads: int, longest: int) -> dict[str, object]:
+    """A config whose layers see so many tokens to each side, or half as many."""
+    said = {**SMALL, "model_type": kind, "num_attention_heads": heads, "hidden_size": 4 * heads,
+            "max_position_embeddings": longest}  # fmt: skip
+    if kind == "modernbert":
+        return {**said, "local_attention": window}
+    said |= {"sliding_window": window, "head_dim": 4, "use_bidirectional_attention": True}
+    part = {**t5gemma_tiny.SMALL, **said}
+    return said if kind == "gemma3_text" else {"model_type": kind, "encoder": part, "decoder": part}
+
+
+@pytest.mark.parametrize("kind", ["modernbert", "gemma3_text", "t5gemma"])
+def test_windows_wider_than_any_text_hide_nothing_and_large_ones_are_refused(kind: str) -> None:
+    build = build_encoder_plan if kind == "t5gemma" else build_plan
+    plan = build(windowed(kind, 1 << 16, 2048, longest=1 << 14))
+    assert plan is not None and "attention.bias" not in plan.constants
+    plan = build(windowed(kind, 64, 64, longest=1 << 14))
+    assert plan is not None and plan.constants["attention.bias"].nbytes <= 64 * (2 * 64 + 3) * 4
+    with pytest.raises(CutworkError, match="to each side are more than this engine computes for 2048 heads"):
+        build(windowed(kind, 3 << 12, 2048, longest=1 << 14))

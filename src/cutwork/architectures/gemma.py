@@ -15,7 +15,7 @@ class Stack:
     """A stack of blocks, as its config describes it, which its methods emit.
 
     c: what the config has in common with Llama's. scale: of the scores of attention; cap, final_cap: of these and of
-    the logits, 0 for none (arXiv 2408.00118).
+    the logits, 0 for none (arXiv 2408.00118). longest: tokens of a text at most.
     """
 
     p: Plan
@@ -23,6 +23,7 @@ class Stack:
     scale: float
     cap: float
     final_cap: float
+    longest: int
 
     def embed(self, name: str) -> Buffer:
         """The embedding of the tokens."""
@@ -53,7 +54,7 @@ class Stack:
         """Attention to the tokens before and after; with a reach, to those no farther away."""
         heads, kv_heads = self.c.num_attention_heads, self.c.num_key_value_heads
         k, v = (_repeat(self.p, each, kv_heads, heads // kv_heads) for each in (k, v))
-        bias = None if reach is None else window_bias(heads, reach)
+        bias = None if reach is None else window_bias(heads, reach, self.longest)
         return self.p.self_attention(q, k, v, heads=heads, scale=self.scale, cap=self.cap, bias=bias)
 
     def attended(self, x: Buffer, a: Buffer, attention: str, norm: str) -> Buffer:
@@ -69,8 +70,9 @@ class Stack:
         return p.add(x, self.norm(h, f"{layer}.post_feedforward_layernorm"))
 
 
-def parse(p: Plan, config: Mapping[str, Any], kinds: Sequence[str]) -> Stack:
-    """The stack of a config. kinds: what each of its layers attends to."""
+def parse(p: Plan, config: Mapping[str, Any], kinds: Sequence[str], longest: int = 1 << 24) -> Stack:
+    """The stack of a config. kinds: what each of its layers attends to. longest: tokens of a text at most, of no
+    concern to one that only looks back."""
     window = integer(config, "sliding_window", maximum=1 << 24, default=4096)
     usual = {
         "hidden_act": config.get("hidden_activation", "gelu_pytorch_tanh"),
@@ -86,6 +88,7 @@ def parse(p: Plan, config: Mapping[str, Any], kinds: Sequence[str]) -> Stack:
         scale=number(config, "query_pre_attn_scalar", 256, minimum=1e-6) ** -0.5,
         cap=_cap(config, "attn_logit_softcapping"),
         final_cap=_cap(config, "final_logit_softcapping"),
+        longest=longest,
     )
 
 

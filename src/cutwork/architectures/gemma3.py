@@ -23,7 +23,8 @@ def emit(p: Plan, config: Mapping[str, Any]) -> None:
     # transformers keeps the cap on scores of Gemma 2 in the config, but does not apply it.
     config = {**_DEFAULTS, **config, "attn_logit_softcapping": None}
     kinds = layer_kinds(config, every=integer(config, "sliding_window_pattern", maximum=1024, default=6))
-    local, stack = config.get("rope_local_base_freq", 10000.0), parse(p, config, kinds)
+    local = config.get("rope_local_base_freq", 10000.0)
+    stack = parse(p, config, kinds, longest=ARCHITECTURE.context(config).most)
     ropes = {
         kind: replace(rope_of_kind({"rope_theta": 1e6, **config}, kind, local, stack.c.head_dim), name=f"rope.{kind}")
         for kind in dict.fromkeys(kinds)

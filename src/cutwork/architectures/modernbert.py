@@ -11,8 +11,10 @@ from cutwork.architectures.bert import check_encoder
 from cutwork.architectures.config import MAX_WIDTH, activation, flag, integer, number
 from cutwork.architectures.phi3 import split
 from cutwork.architectures.rope import layer_kinds, rope_of_kind
+from cutwork.errors import CutworkError
 from cutwork.plan.builder import Plan
 
+_LARGEST_BIAS = 1 << 24  # numbers
 _UNSEEN = -1e30  # added to the scores of keys beyond the window
 
 
@@ -32,7 +34,7 @@ def emit(p: Plan, config: Mapping[str, Any]) -> None:
         for kind in dict.fromkeys(kinds)
     }
     seen = integer(config, "local_attention", maximum=1 << 16, default=128) // 2
-    window = window_bias(heads, seen)
+    window = window_bias(heads, seen, ARCHITECTURE.context(config).most)
 
     x = p.embed("embeddings.tok_embeddings", integer(config, "vocab_size", maximum=1 << 24), width)
     x = p.layer_norm(x, "embeddings.norm", eps, bias=norm_bias)
@@ -50,8 +52,15 @@ def emit(p: Plan, config: Mapping[str, Any]) -> None:
     p.output(p.layer_norm(p.gather_rows(x), "final_norm", eps, bias=norm_bias))
 
 
-def window_bias(heads: int, seen: int) -> np.ndarray:
-    """A bias [heads, 2n + 1] of `self_attention` that hides keys more than so many tokens away."""
+def window_bias(heads: int, seen: int, longest: int) -> np.ndarray | None:
+    """A bias [heads, 2n + 1] of `self_attention` that hides keys more than so many tokens away, None where the longest
+    text has none such. Raises CutworkError if it would be larger than any model's: nothing but the config says so."""
+    if seen >= longest:
+        return None
+    if heads * (2 * seen + 3) > _LARGEST_BIAS:
+        raise CutworkError(
+            f"config.json: windows of {seen} tokens to each side are more than this engine computes for {heads} heads"
+        )
     bias = np.zeros((heads, 2 * seen + 3), np.float32)
     bias[:, [0, -1]] = _UNSEEN
     return bias

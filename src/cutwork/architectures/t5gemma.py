@@ -65,7 +65,7 @@ def _part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def _stack(p: Plan, config: Mapping[str, Any], name: str) -> tuple[Stack, list[Rope]]:
     part = _part(config, name)
     kinds = layer_kinds(part, every=2)
-    stack = parse(p, {**CAPS, **part}, kinds)
+    stack = parse(p, {**CAPS, **part}, kinds, longest=_lengths(name)(config).most)
     return stack, [parse_rope(part, stack.c.head_dim)] * len(kinds)
 
 
