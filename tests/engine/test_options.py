@@ -1,5 +1,6 @@
 """The options of a request: one list, which the settings made of it know in full."""
 
+import re
 from dataclasses import fields
 from typing import get_type_hints
 
@@ -11,6 +12,9 @@ from cutwork.engine.decoding.options import GenerateOptions, each_answer, settin
 from cutwork.engine.decoding.sampling import Sampling
 from cutwork.engine.load_options import LoadOptions, with_defaults
 from cutwork.errors import CutworkError
+
+from .test_model import load
+from .tiny import byte_level_tokenizer, make
 
 OF_THE_REQUEST = {
     "max_new_tokens",
@@ -25,6 +29,14 @@ OF_THE_REQUEST = {
     "cache_salt",
     "adapter",
 }
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("model")
+    byte_level_tokenizer().save_pretrained(directory)
+    with load(make("llama", vocab_size=300), directory, backend="auto") as loaded:
+        yield loaded
 
 
 def test_the_list_is_that_of_the_settings_with_the_same_types():
@@ -73,3 +85,34 @@ def test_draws_differ_in_their_seed_and_nothing_else():
     options = {"temperature": 1.0, "seed": 5, "num_return_sequences": 3, "top_k": 7}
     expected = [options | {"seed": seed, "num_return_sequences": 1} for seed in (5, 6, 7)]
     assert each_answer(options) == expected
+
+
+UNUSUAL = [None, "5", 5, ["a"], [5], [[5]], [[5, 1.0]], {"5": 1.0}, {5: "a"}, [None], object()]
+
+
+@pytest.mark.parametrize("name", sorted(get_type_hints(GenerateOptions).keys() - {"constraint"}))
+def test_whatever_an_option_is_given_is_answered_or_told(name, model):
+    for value in UNUSUAL:
+        try:
+            model.generate([5, 6], **{"max_new_tokens": 2, "temperature": 0.5, name: value})
+        except CutworkError as error:
+            assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("stop", [5], "a text or a list of texts, not [5]"),
+        ("stop_token_ids", None, "a list of whole numbers, not None"),
+        ("logit_bias", {"5": 1.0}, "a mapping of whole numbers to numbers, not {'5': 1.0}"),
+        ("sequence_bias", [5], "a list of pairs of lists of whole numbers and numbers, not [5]"),
+    ],
+)
+def test_lists_and_mappings_are_told_by_what_they_hold(name, value, kind, model):
+    with pytest.raises(CutworkError, match=f"^{re.escape(f'{name} must be {kind}')}$"):
+        model.generate([5, 6], **{name: value})
+
+
+def test_adapters_are_told_by_their_names_and_paths():
+    with pytest.raises(CutworkError, match=r"^adapters must be a mapping of texts to texts or paths, not"):
+        with_defaults({"adapters": ["a"]})

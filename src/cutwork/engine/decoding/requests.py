@@ -15,7 +15,7 @@ from cutwork.engine.decoding.sampling import Logprob
 from cutwork.engine.decoding.scheduler import Scheduler
 from cutwork.engine.encoder import EncodedInput
 from cutwork.engine.tokenizer import a_list
-from cutwork.errors import CutworkError
+from cutwork.errors import CutworkError, check_options
 
 
 @dataclass(frozen=True)
@@ -179,6 +179,7 @@ class Session:
 
         Raises CutworkError if it is empty or does not fit the context, or for an option unknown or out of range.
         """
+        check_options(options, GenerateOptions)
         more = options.get("suppress_tokens")
         options = self._usual | options
         if more:  # beside what the model itself forbids; none at all lifts that
@@ -203,7 +204,7 @@ class Session:
             memory=memory,
             adapter=number_of(self._adapters, options.get("adapter") or self._usual.get("adapter")),
         )
-        skip = options.get("skip_special_tokens", True)
+        skip = bool(options.get("skip_special_tokens", True))
         hidden = options.get("hidden_tokens")
         strings = StopStrings(stop, options.get("keep_stop", False))
         request = Request(sequence, Detokenizer(self._tokenizer, prompt, skip, hidden), strings, skip, hidden)
