@@ -36,7 +36,8 @@ def run_batch(
     progress: BatchProgress,
     waits: Callable[[], None] | None = None,
 ) -> dict[str, int]:
-    """Answer every line of `source` into `output`; {"answered", "failed", "resumed"}.
+    """Answer every line of `source` into `output`; {"answered", "failed", "resumed"}, of which the second are all that
+    were refused, the third those that had been answered before.
 
     A line is {"custom_id", "method": "POST", "url", "body"}; its answer {"id", "custom_id", "response": {"status_code",
     "request_id", "body"}, "error"}, in the order in which answers come. Until all are there they are kept beside the
@@ -50,7 +51,9 @@ def run_batch(
     key = [requests, {name: fingerprint(path) for name, path in parts.items()}, loaded]
     with Journal(output, key, waits=waits) as journal:
         done = {str(answer["custom_id"]) for answer in journal.entries}
-        result = {"answered": 0, "failed": 0, "resumed": len(done)}
+        result = {"answered": 0, "failed": 0, "resumed": 0}
+        for answer in journal.entries:
+            result["resumed" if _is_answered(answer) else "failed"] += 1
         todo = {name: request for name, request in requests.items() if name not in done}
         app = make_app(models, limits=limits)
 
@@ -60,8 +63,8 @@ def run_batch(
             async with httpx.AsyncClient(transport=transport, base_url="http://batch", timeout=None) as client:
                 async for line in _answers(client, todo, window):
                     journal.add(line)
-                    result["answered" if line["response"]["status_code"] == 200 else "failed"] += 1
-                    progress(len(done) + result["answered"] + result["failed"], len(requests))
+                    result["answered" if _is_answered(line) else "failed"] += 1
+                    progress(sum(result.values()), len(requests))
 
         try:
             run_async(answer_all())
@@ -70,6 +73,10 @@ def run_batch(
             app.state.models.join()
         journal.finish()
     return result
+
+
+def _is_answered(line: Mapping[str, Any]) -> bool:
+    return bool(line["response"]["status_code"] == 200)
 
 
 def read_requests(source: Path) -> dict[str, dict[str, Any]]:
