@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from cutwork.engine.decoding.scheduler import Scheduler
 from cutwork.pack.pack import pack
 from cutwork.store.examples import FILE, write_examples
 from cutwork.store.json_file import write_json
@@ -43,6 +45,20 @@ def test_json(cutwork: Any, run: Path) -> None:  # noqa: F811
     assert left["text"] == right["text"]  # the same weights
     assert (left["zeros"], right["zeros"]) == (0.0, 0.75)
     assert all(answer["tokens_per_second"] > 0 and answer["first_token_seconds"] > 0 for answer in found["answers"])
+
+
+def test_an_answer_that_failed_is_none(cutwork: Any, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    execute = Scheduler._run
+    asked: list[int] = []
+
+    def damaged(scheduler: Scheduler, batch: Any) -> Any:
+        asked.append(len(batch))
+        rows = execute(scheduler, batch)
+        return rows if len(asked) <= 2 else rows * np.float32(np.nan)  # after the steps that warm up
+
+    monkeypatch.setattr(Scheduler, "_run", damaged)
+    status, out, err = cutwork("demo", run, "-n", 6, "--json")
+    assert (status, out) == (1, "") and "not finite" in err and "Traceback" not in err
 
 
 def test_what_is_missing_is_named(cutwork: Any, run: Path, tmp_path: Path) -> None:  # noqa: F811

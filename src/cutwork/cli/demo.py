@@ -124,6 +124,7 @@ def _ask(path: Path, question: str, answer: Answer, most: int, threads: int, liv
             answer.first_token_seconds = first - start
             answer.tokens_per_second = (len(request.tokens) - 1) / (now - first) if now > first else 0.0
             live.update(_panels(all_))
+        request.raise_error()
 
 
 def _panels(answers: list[Answer]) -> Table:
