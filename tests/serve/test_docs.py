@@ -44,4 +44,5 @@ def test_the_page_of_serving_names_the_limits_of_a_request():
         *(limits.choices, limits.beams, limits.max_tokens),
         *(limits.messages, limits.tools, limits.stop_strings, limits.stop_length, limits.logit_biases),
         *(limits.schema_bytes >> 10, limits.schema_depth, limits.depth, limits.keys),
+        *(limits.values, limits.echo_tokens),
     ]

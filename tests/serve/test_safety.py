@@ -156,8 +156,12 @@ def test_a_deadline_ends_requests(load):
         assert client.post("/v1/completions", json=LONG).status_code == 504
         with client.stream("POST", "/v1/completions", json={**LONG, "stream": True}) as response:
             assert events(response)[-1]["error"]["code"] == "timeout"
+        chat = {"messages": [{"role": "user", "content": "the"}], "max_tokens": 300, "stream": True}
+        with client.stream("POST", "/v1/messages", json=chat) as response:
+            last = [line for line in response.iter_lines() if line.startswith("data: ")][-1]
+            assert json.loads(last.removeprefix("data: "))["error"]["type"] == "timeout_error"  # as Anthropic has it
         until(lambda: idle(client))
-        assert metric(client, "request_timeout_total") == 2
+        assert metric(client, "request_timeout_total") == 3
 
 
 class Panic(BaseException):

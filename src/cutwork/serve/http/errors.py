@@ -1,4 +1,4 @@
-"""Errors in OpenAI's shape, and nothing else in an answer: no path, no trace."""
+"""Errors in OpenAI's shape, on Anthropic's routes of its types, and nothing else in an answer: no path, no trace."""
 
 import json
 from typing import Any
@@ -12,6 +12,13 @@ from cutwork.errors import CutworkError
 
 LOOKED_AT = 64  # errors of one body, which may have as many as keys
 TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+MESSAGES = "/v1/messages"  # how Anthropic's routes begin
+ANTHROPIC = TYPES | {
+    403: "permission_error",
+    413: "request_too_large",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
 
 
 class ApiError(Exception):
@@ -23,9 +30,9 @@ class ApiError(Exception):
         super().__init__(message)
         self.status, self.message, self.param, self.code, self.retry = status, message, param, code, retry
 
-    def body(self) -> dict[str, Any]:
-        """The JSON of the answer."""
-        return body(self.status, self.message, self.param, self.code)
+    def body(self, path: str) -> dict[str, Any]:
+        """The JSON of the answer on the route of this path."""
+        return body(path, self.status, self.message, self.param, self.code)
 
     def headers(self) -> dict[str, str]:
         """Retry-After where it makes sense to try again."""
@@ -55,9 +62,10 @@ def took_too_long() -> ApiError:
     return ApiError(504, "the request took longer than it may", code="timeout")
 
 
-def body(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
-    """{"error": …} as OpenAI writes it; Anthropic's clients find what they look for too."""
-    kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+def body(path: str, status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+    """{"error": …} as OpenAI writes it; Anthropic's clients find what they look for too, on its routes its types."""
+    types, failed = (ANTHROPIC, "api_error") if path.startswith(MESSAGES) else (TYPES, "server_error")
+    kind = types.get(status, failed if status >= 500 else "invalid_request_error")
     return {"type": "error", "error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
@@ -65,29 +73,32 @@ def install(app: FastAPI) -> None:
     """Turn every exception a handler may raise into such an answer; the middleware does it with what is unexpected."""
 
     @app.exception_handler(ApiError)
-    async def _api(_: Request, error: ApiError) -> ErrorResponse:
-        return ErrorResponse(error.body(), error.status, headers=error.headers())
+    async def _api(request: Request, error: ApiError) -> ErrorResponse:
+        return ErrorResponse(error.body(request.url.path), error.status, headers=error.headers())
 
     @app.exception_handler(CutworkError)
-    async def _cutwork(_: Request, error: CutworkError) -> ErrorResponse:
-        return ErrorResponse(body(400, str(error)), 400)
+    async def _cutwork(request: Request, error: CutworkError) -> ErrorResponse:
+        return ErrorResponse(body(request.url.path, 400, str(error)), 400)
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, error: HTTPException) -> ErrorResponse:
-        return ErrorResponse(body(error.status_code, str(error.detail)), error.status_code, headers=error.headers)
+    async def _http(request: Request, error: HTTPException) -> ErrorResponse:
+        told = body(request.url.path, error.status_code, str(error.detail))
+        return ErrorResponse(told, error.status_code, headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def _invalid(_: Request, error: RequestValidationError) -> ErrorResponse:
+    async def _invalid(request: Request, error: RequestValidationError) -> ErrorResponse:
         first, path = _plainest(error)
+        route = request.url.path
         if first["type"] == "json_invalid":
             reason = str(first.get("ctx", {}).get("error", "")).lower()
-            return ErrorResponse(body(400, f"the body is no JSON: {reason} (character {first['loc'][-1]})"), 400)
+            message = f"the body is no JSON: {reason} (character {first['loc'][-1]})"
+            return ErrorResponse(body(route, 400, message), 400)
         where = ".".join(path)
         what = "is not supported here; leave it out" if first["type"] == "extra_forbidden" else first["msg"]
         if not where and first["type"] in ("missing", "model_attributes_type"):
             what = "send a JSON object, with Content-Type: application/json"
         message = f"{where}: {what}" if where else str(what)
-        return ErrorResponse(body(400, message, where or None), 400)
+        return ErrorResponse(body(route, 400, message, where or None), 400)
 
 
 def _plainest(error: RequestValidationError) -> tuple[dict[str, Any], list[str]]:

@@ -114,7 +114,7 @@ class RequestMiddleware:
             status = 500
             if begun:
                 raise  # the server cuts the connection: nothing else can be said any more
-            await JSONResponse(server_failed().body(), 500)(scope, receive, marked)
+            await JSONResponse(server_failed().body(path), 500)(scope, receive, marked)
         finally:
             for ending in endings:
                 ending()
@@ -145,23 +145,24 @@ class RequestMiddleware:
     def _refusal(self, scope: Scope, headers: Headers) -> JSONResponse | None:
         path = scope["path"]
         if path not in HEALTH and self._running > self._limits.requests:
-            return JSONResponse(body(503, "the server is busy; try again later"), 503, headers=CLOSE)
+            return JSONResponse(body(path, 503, "the server is busy; try again later"), 503, headers=CLOSE)
         if self._hosts is not None and not self._is_ours(headers.get("host", "")):
-            return JSONResponse(body(421, "this server does not go by that name; see --allow-host"), 421)
+            return JSONResponse(body(path, 421, "this server does not go by that name; see --allow-host"), 421)
         if self._hosts is not None and scope["method"] == "POST" and self._from_elsewhere(headers):
             return JSONResponse(
-                body(403, "pages of other sites may not use this server; allow this one with --cors"), 403
+                body(path, 403, "pages of other sites may not use this server; allow this one with --cors"), 403
             )
         length = headers.get("content-length", "0")
         if not length.isdecimal() or len(length) > 18 or int(length) > self._body_limit(path):
-            return JSONResponse(body(413, too_large(self._body_limit(path))), 413, headers=CLOSE)
+            return JSONResponse(body(path, 413, too_large(self._body_limit(path))), 413, headers=CLOSE)
         if not _is_utf8_form(headers.get("content-type")):
-            return JSONResponse(body(400, "a form's charset is UTF-8; leave charset out"), 400, headers=CLOSE)
+            return JSONResponse(body(path, 400, "a form's charset is UTF-8; leave charset out"), 400, headers=CLOSE)
         known = scope["state"]["cache_salt"] or not self._keys
         if known or path in OPEN or path.startswith("/static/"):
             return None
         message = "give a valid API key in the header 'Authorization: Bearer KEY' or 'X-Api-Key: KEY'"
-        return JSONResponse(body(401, message, code="invalid_api_key"), 401, headers={"WWW-Authenticate": "Bearer"})
+        refused = body(path, 401, message, code="invalid_api_key")
+        return JSONResponse(refused, 401, headers={"WWW-Authenticate": "Bearer"})
 
     def _from_elsewhere(self, headers: Headers) -> bool:
         """Whether a browser sends this for a page of a site that may not ask."""

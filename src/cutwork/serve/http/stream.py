@@ -79,11 +79,13 @@ class EventStream(StreamingResponse):
     ) -> None:
         self._job, self._seconds, self._named = job, deadline + GRACE, named
         self._done = not named if done is None else done
+        self._path = ""  # told when it is sent
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **(more_headers or {})}
         super().__init__(self._encode(events), media_type="text/event-stream", headers=headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it (ASGI). Whether the client is there is asked here: not every server's `send` tells."""
+        self._path = scope["path"]
         try:
             await while_connected(Request(scope, receive), self.stream_response(send), self._seconds)
         except ClientLeft:
@@ -98,7 +100,7 @@ class EventStream(StreamingResponse):
             async for event in events:
                 yield self._event(event)
         except ApiError as error:
-            yield self._event(error.body())
+            yield self._event(error.body(self._path))
         if self._done:
             yield "data: [DONE]\n\n"
 
