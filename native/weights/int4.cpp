@@ -2,11 +2,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <stdexcept>
 #include <string>
 #include <utility>
 
 #include "kernels/isa.h"
+#include "weights/refuse.h"
 #include "weights/weight.h"
 
 namespace cutwork {
@@ -14,10 +14,6 @@ namespace {
 
 #include "kernels/int4/layout.inc"
 #include "weights/int4_codes.inc"
-
-[[noreturn]] void refuse(const std::string& sentence) {
-  throw std::invalid_argument(sentence);
-}
 
 // Whether bits are set for rows or columns that do not exist.
 bool has_dead_bits(const Weight& weight, int64_t tile) {

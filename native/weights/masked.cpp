@@ -1,22 +1,18 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <stdexcept>
 #include <string>
 #include <utility>
 
 #include "kernels/isa.h"
 #include "kernels/tuning.h"
+#include "weights/refuse.h"
 #include "weights/weight.h"
 
 namespace cutwork {
 namespace {
 
 #include "kernels/mask.inc"
-
-[[noreturn]] void refuse(const std::string& sentence) {
-  throw std::invalid_argument(sentence);
-}
 
 std::string shape_text(int64_t rows, int64_t cols) {
   return "[" + std::to_string(rows) + ", " + std::to_string(cols) + "]";

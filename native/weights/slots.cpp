@@ -1,11 +1,11 @@
 // Weights of the encoding `slots`: what must hold for the kernels to trust one, and what one stands for.
 #include <algorithm>
 #include <cstring>
-#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "weights/refuse.h"
 #include "weights/weight.h"
 
 namespace cutwork {
@@ -14,10 +14,6 @@ namespace {
 #include "kernels/int4/layout.inc"
 
 constexpr int64_t kTake = kStepSlots / kRowTile;  // slots of a row in a step
-
-[[noreturn]] void refuse(const std::string& sentence) {
-  throw std::invalid_argument(sentence);
-}
 
 int64_t window_count(int64_t cols) {
   return (cols + kWindow - 1) / kWindow;
