@@ -33,8 +33,9 @@ class Worst:
     def run(self) -> dict[str, int]:
         """Do one of it after the other; returns how many of each had which status."""
         deeds: list[Callable[[], None]] = [
-            self.odd_numbers, self.schemas, self.long_texts, self.many_messages, self.logprobs, self.endless_headers,
-            self.unfinished_bodies, self.flood, self.leave, self.many_choices, self.long_prompts, self.anything,
+            self.odd_numbers, self.schemas, self.grammars, self.long_texts, self.small_values, self.many_messages,
+            self.logprobs, self.echoes, self.endless_headers, self.unfinished_bodies, self.flood, self.leave,
+            self.many_choices, self.long_prompts, self.anything,
             *([self.recordings] if self.speech else []),
         ]  # fmt: skip
         while time.time() < self.until:
@@ -64,6 +65,18 @@ class Worst:
     def schemas(self) -> None:
         form = {"type": "json_schema", "json_schema": {"name": "s", "schema": SCHEMA}}
         self.post("schemas", "/v1/completions", prompt=["a"] * 64, n=4, max_tokens=2, response_format=form)
+
+    def grammars(self) -> None:
+        self.post("grammars", "/v1/completions", prompt="a", max_tokens=2, grammar="\n" * 60_000 + 'root ::= "a"')
+
+    def small_values(self) -> None:
+        self.post("small values", "/v1/completions", prompt=[[1] * 4000] * 680)
+        call = {"type": "function", "id": "a", "function": {"name": "f", "arguments": f"[{'[],' * 2_000_000}[]]"}}
+        messages = [{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": [call]}]
+        self.post("small values", "/v1/chat/completions", messages=messages, max_tokens=1)
+
+    def echoes(self) -> None:
+        self.post("echoes", "/v1/completions", prompt=[[5] * 500] * 64, n=16, echo=True, max_tokens=0)
 
     def long_texts(self) -> None:
         text = self.chance.choice(["ab", "7", " ", "é", "\n"])
