@@ -6,8 +6,9 @@ from typing import Literal, TypedDict, get_args
 
 from cutwork.engine.adapters import check_names, number_of
 from cutwork.engine.backend import BackendName
+from cutwork.engine.check_options import check_options
 from cutwork.engine.weights.cache_size import CacheDType
-from cutwork.errors import CutworkError, check_options
+from cutwork.errors import CutworkError
 from cutwork.pack.rounding import Rounding
 
 LOOKUP = "ngram"  # in place of a draft model

@@ -5,9 +5,10 @@ from typing import Any, Literal, TypedDict
 
 import numpy as np
 
+from cutwork.engine.check_options import check_options
 from cutwork.engine.decoding.beam import Beams
 from cutwork.engine.decoding.sampling import Constraint, Sampling
-from cutwork.errors import CutworkError, check_options
+from cutwork.errors import CutworkError
 
 
 class GenerateOptions(TypedDict, total=False):

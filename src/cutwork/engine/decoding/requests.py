@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Unpack
 
 from cutwork.engine.adapters import number_of
+from cutwork.engine.check_options import check_options
 from cutwork.engine.decoding.beam import Hypothesis
 from cutwork.engine.decoding.detokenize import Detokenizer, StopStrings
 from cutwork.engine.decoding.options import GenerateOptions, settings_of
@@ -15,7 +16,7 @@ from cutwork.engine.decoding.sampling import Logprob
 from cutwork.engine.decoding.scheduler import Scheduler
 from cutwork.engine.encoder import EncodedInput
 from cutwork.engine.tokenizer import a_list
-from cutwork.errors import CutworkError, check_options
+from cutwork.errors import CutworkError
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
+from cutwork.engine.check_options import check_options
 from cutwork.engine.embedding.description import Description
 from cutwork.engine.embedding.hidden_states import HiddenStates
 from cutwork.engine.embedding.pooling import MODES, normalized, pool
 from cutwork.engine.embedding.texts import TextReader, Tokens
-from cutwork.errors import CutworkError, check_options
+from cutwork.errors import CutworkError
 
 EmbedProgress = Callable[[Mapping[int, np.ndarray]], None]
 Input = str | Sequence[int]
