@@ -8,10 +8,10 @@
 
 llama.cpp quantises the teacher itself, or the dense model that was trained on for as long as the sparse ones, as its
 llama-quantize does, and answers the same questions of the test, greedily; for GSM8K and the converged teacher with an
-importance matrix, and beside OpenVINO in int4. Then all engines take turns; nobody's weights are mapped, so that all
-can be in huge pages. ik_llama.cpp, where a folder with its llama-bench is given, runs llama.cpp's files, its weights
-interleaved while they are loaded, and is asked nothing. Leaves pareto.json, or pareto_longer.json, _new_numbers,
-_converged or _gsm8k, and its .png, in results/.
+importance matrix, and beside OpenVINO in int4. Then all files take turns, each alone in memory; nobody's weights are
+mapped, so that all can be in huge pages. ik_llama.cpp, where a folder with its llama-bench is given, runs llama.cpp's
+files, its weights interleaved while they are loaded, and is asked nothing. Leaves pareto.json, or pareto_longer.json,
+_new_numbers, _converged or _gsm8k, and its .png, in results/.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
+from itertools import count, cycle
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,7 +54,7 @@ _DECODE = "decode, 1 threads"
 _PROMPTS = {"decode": (16, 128), "prefill": (512, 1)}  # tokens of the prompt, tokens decoded
 _HUGE = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 _BATCH, _CONTEXT = 16, 640
-_DENSE_4_BITS = ("Q4_K_M", "IQ4_NL", "Q4_0")  # of llama.cpp
+_DENSE_4_BITS = ("Q4_K_M", "IQ4_NL", "Q4_0", "Q4_0, head too")  # of llama.cpp
 _WORKERS = {  # by engine: the environment and the script
     "cutwork": (None, "cutwork_worker.py"),
     LLAMA: ("llama", "llama_cpp_worker.py"),
@@ -200,31 +200,38 @@ def ask(model: dict[str, Any], task: Task, tokenizer: Any, most: int, kept: Meas
 
 
 def timed(found: list[dict[str, Any]], threads: int, rounds: int) -> None:
-    """Adds tokens/s of every round to the models, and how much of each process was in huge pages."""
-    workers = [Bench(model, threads) if model["engine"] == IK else start(model, threads) for model in found]
+    """Adds tokens/s of every round to the models, and how much of each process was in huge pages.
+
+    A round times one file of every kind, of its seeds in turn, and each in a process of its own, so that nothing else
+    lies in memory meanwhile.
+    """
     number = count()  # no prompt comes twice: an engine may remember prefixes
 
-    def once(worker: Worker | Bench, prompt: int, decode: int) -> dict[str, Any]:
-        if isinstance(worker, Bench):
-            return worker.time(prompt, decode)
-        return worker.ask({"time": [some_tokens(prompt, _VOCABULARY, next(number))], "decode": decode})
-
-    try:
-        for phase, (prompt, decode) in _PROMPTS.items():
-            jobs = {i: partial(once, worker, prompt, decode) for i, worker in enumerate(workers)}
-            interleaved(jobs, 1)  # to warm up
-            for i, answers in interleaved(jobs, rounds).items():
+    def turn(files: Iterator[dict[str, Any]]) -> None:
+        model = next(files)
+        worker = Bench(model, threads) if model["engine"] == IK else start(model, threads)
+        try:
+            for phase, (prompt, decode) in _PROMPTS.items():
+                asked = partial(_seconds, worker, phase, prompt, decode, number)
                 tokens = decode if phase == "decode" else prompt
-                found[i][f"{phase}, {threads} threads"] = [round(tokens / answer[phase], 1) for answer in answers]
-        for model, worker in zip(found, workers, strict=True):
+                asked()  # to warm up
+                model.setdefault(f"{phase}, {threads} threads", []).append(round(tokens / asked(), 1))
             share = worker.huge_share if isinstance(worker, Bench) else huge_share(worker.pid)
             model[f"huge pages, {threads} threads"] = share
             if isinstance(worker, Bench):
                 model["version"] = worker.version
-    finally:
-        for worker in workers:
+        finally:
             if isinstance(worker, Worker):
                 worker.kill()
+
+    interleaved({name: partial(turn, cycle(group)) for name, group in names(found)}, rounds)
+
+
+def _seconds(worker: Worker | Bench, phase: str, prompt: int, decode: int, number: Iterator[int]) -> float:
+    if isinstance(worker, Bench):
+        return worker.time(prompt, decode)[phase]
+    answer = worker.ask({"time": [some_tokens(prompt, _VOCABULARY, next(number))], "decode": decode})
+    return float(answer[phase])
 
 
 def names(found: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
@@ -301,7 +308,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("design", nargs="?", choices=list(PARETOS), default="short")
     parser.add_argument("--output", type=Path, help="of the experiment; default: the recipe's")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="each times one file of every kind, of its seeds in turn")
     parser.add_argument("--speed-alone", action="store_true", help="time the peers' files, and ask them nothing new")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--ik", type=Path, metavar="FOLDER", help="ik_llama.cpp, built for this processor")

@@ -17,7 +17,7 @@ _REACH = (10, 24, 38)  # of a label, in points
 
 def speed(group: Group, key: str) -> float:
     """The median over all rounds and seeds."""
-    return float(np.median([value for model in group for value in model[key]]))
+    return float(np.median([value for model in group for value in model.get(key, ())]))
 
 
 def plot(groups: Sequence[tuple[str, Group]], threads: int, file: Path) -> None:

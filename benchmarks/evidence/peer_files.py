@@ -23,6 +23,7 @@ from cutwork.torch_models.load import load_tokenizer
 from cutwork.torch_models.model_inputs import Example
 
 LLAMA, OPENVINO = "llama.cpp", "OpenVINO"
+_HEAD = ", head too"  # of a kind: embeddings and output head in its type as well, where llama.cpp would take more bits
 
 
 def calibration(recipe: Recipe, checkpoint: Path, samples: Sequence[Sample]) -> Sequence[Example]:
@@ -35,8 +36,8 @@ def calibration(recipe: Recipe, checkpoint: Path, samples: Sequence[Sample]) -> 
 def gguf_files(
     checkpoint: Path, kinds: Sequence[str], data: Sequence[Example], folder: Path, console: Console
 ) -> list[dict[str, Any]]:
-    """llama.cpp's files of these kinds in a folder, those made that are missing; with an importance matrix if there are
-    data."""
+    """llama.cpp's files of these kinds ("Q4_0", "Q4_0, head too") in a folder, those made that are missing; with an
+    importance matrix if there are data."""
     _install("llama")
     folder.mkdir(exist_ok=True)
     whole, importance = folder / "f32.gguf", folder / "importance.npz"
@@ -44,14 +45,17 @@ def gguf_files(
         write_importance(checkpoint, data, importance, console)
     found = []
     for kind in kinds:
-        file = folder / (f"{kind}-importance.gguf" if data else f"{kind}.gguf")
+        name = kind.replace(_HEAD, "-head")
+        file = folder / (f"{name}-importance.gguf" if data else f"{name}.gguf")
         if not file.exists():
             if not whole.exists():
                 convert(checkpoint, whole)
             console.print(f"llama.cpp quantises {checkpoint.name} to {kind}", highlight=False)
             made = file.with_suffix(".partial")
-            script = [python_of("llama"), str(WORKERS / "llama_cpp_quantize.py"), str(whole), str(made), kind]
-            subprocess.run([*script, *([str(importance)] if data else [])], check=True, capture_output=True)
+            script = [python_of("llama"), str(WORKERS / "llama_cpp_quantize.py"), str(whole), str(made)]
+            script += [kind.removesuffix(_HEAD), *(["--head"] if kind.endswith(_HEAD) else [])]
+            script += ["--importance", str(importance)] if data else []
+            subprocess.run(script, check=True, capture_output=True)
             made.rename(file)
         found.append({"engine": LLAMA, "weights": kind, "zeros": 0.0, "file": str(file)})
     return found

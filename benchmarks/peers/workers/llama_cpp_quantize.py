@@ -1,6 +1,6 @@
-"""What llama-quantize does: SOURCE.gguf TARGET.gguf TYPE [IMPORTANCE.npz], the type one of llama.cpp's names such as
-Q4_K_M, the importance matrix by names of its tensors, each float32 [inputs]."""
+"""What llama-quantize does: SOURCE.gguf TARGET.gguf TYPE, the type one of llama.cpp's names such as Q4_K_M."""
 
+import argparse
 import sys
 
 import llama_cpp
@@ -18,11 +18,19 @@ def importance_of(file: str) -> "llama_cpp.ctypes.Array":
     return found
 
 
-source, target, kind, *importance = sys.argv[1:]
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("source")
+parser.add_argument("target")
+parser.add_argument("kind", metavar="TYPE")
+parser.add_argument("--head", action="store_true", help="embeddings and output head in that type, too")
+parser.add_argument("--importance", metavar="FILE.npz", help="by names of tensors, each float32 [inputs]")
+options = parser.parse_args()
 params = llama_cpp.llama_model_quantize_default_params()
-params.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind}")
+params.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{options.kind}")
 params.nthread = 2
-for file in importance:
-    params.imatrix = importance_of(file)
-failed = llama_cpp.llama_model_quantize(source.encode(), target.encode(), params)
-sys.exit(failed and f"llama.cpp cannot write {target}")
+if options.head:
+    params.output_tensor_type = params.token_embedding_type = getattr(llama_cpp, f"GGML_TYPE_{options.kind}")
+if options.importance:
+    params.imatrix = importance_of(options.importance)
+failed = llama_cpp.llama_model_quantize(options.source.encode(), options.target.encode(), params)
+sys.exit(failed and f"llama.cpp cannot write {options.target}")

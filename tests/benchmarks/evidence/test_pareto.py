@@ -51,6 +51,33 @@ def test_ik_llama_cpp_runs_the_4_bit_files_and_may_be_the_fastest(
     ]
 
 
+def test_every_round_times_one_file_of_a_kind_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    running: list[str] = []
+
+    class Alone:
+        pid = 0
+
+        def __init__(self, file: str) -> None:
+            running.append(file)
+            self.seconds = 0.5 if file == "slow" else 0.25
+
+        def ask(self, what: dict[str, Any]) -> dict[str, Any]:
+            assert len(running) == 1
+            return {"prefill": 2 * self.seconds, "decode": self.seconds}
+
+        def kill(self) -> None:
+            running.clear()
+
+    monkeypatch.setattr(pareto, "Worker", Alone)
+    monkeypatch.setattr(pareto, "start", lambda model, threads: Alone(model["file"]))
+    seeds = [{**FILES[1], "seed": seed, "file": file} for seed, file in enumerate(("fast", "slow"))]
+    other = {**FILES[0], "file": "fast"}
+    pareto.timed([*seeds, other], 3, 5)
+    assert [each["decode, 3 threads"] for each in (*seeds, other)] == [[512.0] * 3, [256.0] * 2, [512.0] * 5]
+    assert seeds[1]["prefill, 3 threads"] == [512.0] * 2 and not running
+    assert pareto.speed(seeds, "decode, 3 threads") == 512.0
+
+
 def test_what_a_peer_has_answered_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[int]] = []
 
