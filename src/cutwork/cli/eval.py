@@ -191,7 +191,7 @@ def _of_recipe(settings: "TaskSettings", samples: int | None, seed: int | None, 
     if chosen.test_samples <= settings.test_samples and chosen.seed == settings.seed:
         return found
     own = load_task(settings)
-    known = {sample.asked() for sample in (*own.train, *own.validation)}
+    known = {question for sample in (*own.train, *own.validation) for question, _ in sample.exchanges()}
     test = tuple(sample for sample in found.test if sample.asked() not in known)
     if not test:
         raise CutworkError("the recipe trains on all that is asked for; leave out --samples and --seed")

@@ -5,27 +5,30 @@ from collections.abc import Iterable, Iterator
 
 from cutwork.tasks.task import Sample
 
-_OFTEN, _SHARE = 10, 0.01  # samples, and of all samples, that one question may have before it tells nothing
+_OFTEN = ((100, 0.01), (10, 0.1))  # samples, and of all: what more than both ask tells nothing
 
 
 def apart(samples: Iterable[Sample], others: Iterable[Sample], left_out: list[Sample]) -> Iterator[Sample]:
-    """Those samples that ask nothing that `others` ask; the rest is added to `left_out`.
+    """Those samples that ask nothing that `others` ask in the end; the rest is added to `left_out`.
 
-    What more than ten samples and a hundredth of those so far ask, such as "Write a poem.", has no one answer: of these
-    only samples that give an answer of the others are left out.
+    What more than 100 samples and a hundredth of all ask, or more than ten and a tenth, such as "Write a poem.", has no
+    one answer: of these only samples that give an answer of the others are left out. Only all samples tell, in whatever
+    order they are, so that these come last.
     """
-    others = tuple(others)
-    asked, said = {sample.asked() for sample in others}, {tuple(sample.texts()) for sample in others}
+    ends = {sample.exchanges()[-1] for sample in others}
+    asked = {question for question, _ in ends}
     times: Counter[tuple[str, ...]] = Counter()
-    for number, sample in enumerate(samples, 1):
-        question = sample.asked()
-        if question not in asked and tuple(sample.texts()) not in said:
+    held, before, number = [], len(left_out), 0
+    for sample in samples:
+        number += 1
+        met = asked.intersection(question for question, _ in sample.exchanges())
+        if not met:
             yield sample
             continue
+        times.update(met)
+        held.append((sample, met))
         left_out.append(sample)
-        times[question] += 1
-        if question in asked and times[question] > max(_OFTEN, _SHARE * number):
-            asked.remove(question)
-            back = [each for each in left_out if each.asked() == question and tuple(each.texts()) not in said]
-            left_out[:] = [each for each in left_out if each.asked() != question or tuple(each.texts()) in said]
-            yield from back
+    often = {question for question, n in times.items() if any(n > max(few, share * number) for few, share in _OFTEN)}
+    back = [met <= often and ends.isdisjoint(sample.exchanges()) for sample, met in held]
+    left_out[before:] = [sample for (sample, _), is_back in zip(held, back, strict=True) if not is_back]
+    yield from (sample for (sample, _), is_back in zip(held, back, strict=True) if is_back)

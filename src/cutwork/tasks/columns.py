@@ -17,7 +17,7 @@ from math import isnan
 from typing import Any
 
 from cutwork.errors import CutworkError
-from cutwork.tasks.task import Sample
+from cutwork.tasks.task import Sample, said, told
 
 Row = Mapping[str, Any]
 Reader = Callable[[Row, str], Sample]  # a row and where it is from, for an error
@@ -112,8 +112,8 @@ def _pair(row: Row, where: str, prompt: str, answer: str, with_system: bool, adv
 def _asked(before: list[dict[str, Any]], question: str, answer: str) -> Sample:
     if not question or not answer:
         return Sample("", "")
-    said = {"role": "user", "content": question}, {"role": "assistant", "content": answer}
-    return _sample([*before, *said], [])
+    turns = {"role": "user", "content": question}, {"role": "assistant", "content": answer}
+    return _sample([*before, *turns], [])
 
 
 def _filled(template: str, row: Row, where: str, advice: str = "") -> str:
@@ -229,11 +229,9 @@ def _without_nothing(value: Any) -> Any:
 def _sample(turns: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Sample:
     """A question and its answer if that is all, else the conversation."""
     *before, last = turns
-    answer = last["content"] or json.dumps(last.get("tool_calls", ""), default=str)
+    answer = said(last)
     plain = all(turn.keys() == {"role", "content"} for turn in turns)
     if [turn["role"] for turn in turns] == ["user", "assistant"] and plain and not tools:
         question = before[0]["content"]
         return Sample(question, answer) if question else Sample("", "")  # plain text is what has no question
-    called = (json.dumps(turn.get("tool_calls", ""), default=str) for turn in before)
-    said = "\n".join(f"{turn['role']}: {turn['content'] or call}" for turn, call in zip(before, called, strict=True))
-    return Sample(said, answer, turns=tuple(turns), tools=tuple(tools))
+    return Sample(told(before), answer, turns=tuple(turns), tools=tuple(tools))

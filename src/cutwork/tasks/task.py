@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -23,6 +24,16 @@ LABELS = {  # what measures other than accuracy are called
     "wer": "WER",
     "cer": "CER",
 }
+
+
+def said(turn: Mapping[str, Any]) -> str:
+    """What a turn says, or the calls that it makes of tools."""
+    return str(turn["content"]) or json.dumps(turn.get("tool_calls", ""), default=str)
+
+
+def told(turns: Sequence[Mapping[str, Any]]) -> str:
+    """Turns as one text, to be read by people and to tell samples apart."""
+    return "\n".join(f"{turn['role']}: {said(turn)}" for turn in turns)
 
 
 @dataclass(frozen=True)
@@ -52,8 +63,23 @@ class Sample:
         return [self.prompt, self.answer, *more]
 
     def asked(self) -> tuple[str, ...]:
-        """What no other split may hold: the prompt, or all that is said where nothing is asked or only a language."""
-        return (self.prompt,) if self.prompt and self.audio is None else tuple(self.texts())
+        """What is asked in the end, which no other split may ask: the last question of `exchanges`."""
+        return self.exchanges()[-1][0]
+
+    def exchanges(self) -> list[tuple[tuple[str, ...], str]]:
+        """Each question whose answer is learned, with that answer, or with a hash of the sound that is heard.
+
+        A question has all turns before it, but no system prompt; where nothing is asked or only a language, it is all
+        that is said.
+        """
+        if self.audio is not None:
+            return [(tuple(self.texts()), self.contents()[-1])]
+        turns = [turn for turn in self.turns if turn["role"] not in ("system", "developer")]
+        found = []
+        for i, turn in enumerate(turns):
+            if turn["role"] == "assistant" and i and turn.get("weight") != 0:
+                found.append(((turns[0]["content"] if i == 1 else told(turns[:i]),), said(turn)))
+        return found or [((self.prompt,) if self.prompt else tuple(self.texts()), self.answer)]
 
     def contents(self) -> list[str]:
         """What a measurement of it depends on: all that is said, in what languages, and a hash of its sound."""
@@ -63,10 +89,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Task:
-    """What a model is trained on and what it is measured by; no prompt of `test` occurs in `train`.
+    """What a model is trained on and what it is measured by; nothing that `test` asks is learned from `train`.
 
-    Of a prompt that many rows have, such as "Write a poem.", only its answers in `test` do not. Beside how many answers
-    are right, a translation is measured by BLEU and chrF, a transcript by the rate of wrong words or characters.
+    Of a question that many rows ask, such as "Write a poem.", only its answers in `test` are not. Beside how many
+    answers are right, a translation is measured by BLEU and chrF, a transcript by the rate of wrong words or
+    characters.
     """
 
     name: str

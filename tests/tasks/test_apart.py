@@ -1,0 +1,86 @@
+"""What one split asks, no other one learns: by all of its rows, in whatever order they are."""
+
+import json
+import random
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cutwork.recipe import TaskSettings
+from cutwork.tasks.apart import apart
+from cutwork.tasks.columns import reader_of
+from cutwork.tasks.load import load_task
+from cutwork.tasks.task import Sample
+
+ROLES = ("user", "assistant")
+
+
+def conversation(*said: str, system: str = "", weights: tuple[int, ...] = ()) -> Sample:
+    turns: list[dict[str, Any]] = [{"role": ROLES[i % 2], "content": text} for i, text in enumerate(said)]
+    for turn, weight in zip(turns[1::2], weights, strict=False):
+        turn["weight"] = weight
+    read, _ = reader_of(["messages"], None, None, None)
+    return read({"messages": turns, "system": system}, "row 1")
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_many_solutions_of_a_problem_are_left_out_wherever_they_stand(tmp_path: Path, shuffled: bool) -> None:
+    rows = [{"prompt": f"problem {p}", "answer": f"{s} of {p}"} for p in range(100) for s in range(16)]
+    if shuffled:
+        random.Random(0).shuffle(rows)
+    test = [{"prompt": f"problem {p}", "answer": "reference"} for p in range(0, 100, 10)]
+    for name, content in (("train", rows), ("test", test)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, content)))
+    options = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "test")}
+    task = load_task(TaskSettings(name="jsonl", train_samples=1600, test_samples=10, options=options))
+    assert len(task.train) == 16 * 90 and not {s.prompt for s in task.train} & {s.prompt for s in task.test}
+    settings = TaskSettings(name="jsonl", train_samples=1500, validation_samples=9, options=options, test_samples=10)
+    task = load_task(settings)
+    assert task.train and not {s.prompt for s in task.train} & {s.prompt for s in task.validation}
+
+
+@pytest.mark.parametrize(("poems", "others", "back"), [(11, 90, 10), (10, 0, 0), (101, 9000, 100), (101, 10_000, 0)])
+def test_what_very_many_samples_ask_comes_back_when_all_have_come(poems: int, others: int, back: int) -> None:
+    asked = [Sample("Write a poem.", f"Poem {i}") for i in range(poems)]
+    rest = [Sample(f"{i}?", "") for i in range(others)]
+    left_out: list[Sample] = []
+    found = list(apart([*asked, *rest], [asked[3]], left_out))
+    assert found[:others] == rest and len(found) == others + back
+    assert asked[3] in left_out and [s for s in asked if s not in left_out] == found[others:]
+    assert len(left_out) + back == poems
+
+
+def test_a_stream_is_read_no_further_than_it_must() -> None:
+    def stream() -> Iterator[Sample]:
+        for i in range(30):
+            yield Sample("Write a poem." if i % 2 else f"{i}?", f"{i}")
+        raise AssertionError("read to its end")
+
+    left_out: list[Sample] = []
+    found = list(islice(apart(stream(), [Sample("Write a poem.", "none of these")], left_out), 10))
+    assert [sample.answer for sample in found] == [f"{i}" for i in range(0, 20, 2)] and len(left_out) == 9
+
+
+def test_a_conversation_asks_all_that_its_learned_turns_answer() -> None:
+    asked = [Sample("What is the secret?", "42"), conversation("Hello", "Hi", "Bye", "Bye")]
+    leaking = [
+        conversation("What is the secret?", "42", "And why?", "Because"),
+        conversation("What is the secret?", "42", system="Be brief."),
+        conversation("Hello", "Hi", "Bye", "See you", "Wait", "Yes", system="Be brief."),
+    ]
+    apart_from_it = [
+        conversation("What is the secret?", "42", "And why?", "Because", weights=(0,)),
+        conversation("Bye", "Bye"),
+        conversation("Hello", "Hi"),  # nothing that is asked in the end
+        conversation("Good day", "Hi", "Bye", "Bye"),
+    ]
+    assert list(apart([*leaking, *apart_from_it], asked, [])) == apart_from_it
+
+
+def test_an_answer_is_known_whatever_stands_around_it() -> None:
+    others = [Sample("Write a poem.", "Poem 0")]
+    poems = [conversation("Write a poem.", f"Poem {i}", "Thanks", "Welcome", system="Rhyme.") for i in range(20)]
+    assert list(apart(poems, others, [])) == poems[1:]
