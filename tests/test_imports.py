@@ -28,7 +28,7 @@ ALLOWED = {
     "tune": {"store", "tasks", "torch_models", "prune"},
     "quantize": {"store", "pack", "tasks", "torch_models", "prune", "tune"},
     "measure": {"store", "architectures", "pack", "tasks", "engine"},
-    "run": {"store", "tasks", "torch_models", "prune", "tune", "quantize", "pack", "measure"},
+    "run": {"store", "architectures", "tasks", "torch_models", "prune", "tune", "quantize", "pack", "measure"},
     "serve": {"store", "audio", "engine"},
     "compress": {
         *("store", "architectures", "tasks", "torch_models", "prune", "tune", "quantize", "pack", "engine", "measure"),

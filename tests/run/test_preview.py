@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -62,6 +63,16 @@ def test_speed_is_seen_before_any_training(recipe: Recipe) -> None:
     assert stages_of(changed, recipe.output, silent()).missing()[0].name == "preview.json"
 
 
+def test_which_glob_is_the_first_counts_for_the_preview(recipe: Recipe) -> None:
+    def key(modules: dict[str, float]) -> str:
+        prune = recipe.prune.model_copy(update={"modules": modules})
+        stages = stages_of(recipe.model_copy(update={"prune": prune}), recipe.output, silent()).stages
+        return next(stage.key for stage in stages if stage.name == "preview.json")
+
+    rates = {"*.q_proj": 0.9, "*": 0.1}
+    assert key(rates) == key(dict(rates)) != key(dict(reversed(rates.items())))
+
+
 def test_the_zeros_that_are_told_are_those_that_were_timed(recipe: Recipe) -> None:
     said = io.StringIO()
     mixed = PruneSettings(sparsity=0.5, modules={"*.mlp.*": 0.9}, calibration_samples=4)
@@ -112,7 +123,12 @@ def test_more_work_takes_longer(model: Path, recipe: Recipe, monkeypatch: pytest
     parts = [durations.tune(learned), durations.quantize(rounded)]
     assert durations.quantize(trained) == pytest.approx(sum(filter(None, parts)))
     assert longer("compare", [CompareSettings(), 2], [CompareSettings(), 3])
-    assert not (model.with_name("nothing")).exists()
+    assert [path.name for path in model.parent.iterdir()] == [model.name]
+
+
+def test_no_name_of_a_model_stands_in_the_way_of_an_estimate(model: Path, recipe: Recipe, tmp_path: Path) -> None:
+    named = shutil.copytree(model, tmp_path / "nothing")
+    assert (Durations(named, load_task(recipe.task), 512, "drop").tune(recipe.tune) or 0) > 0
 
 
 def test_every_method_says_how_much_it_computes() -> None:
@@ -175,6 +191,31 @@ def test_what_a_later_stage_would_refuse_is_refused_before_any_work(recipe: Reci
         assert not list(output.iterdir() if output.is_dir() else [])
     with pytest.raises(CutworkError, match="as mixtures of experts do"):
         Durations(experts, load_task(recipe.task), 512, "drop").quantize(QuantizeSettings(method="rtn"))
+
+
+def test_what_the_engine_cannot_run_is_refused_before_any_work(recipe: Recipe, tmp_path: Path) -> None:
+    odd, encoder = (write_tiny_checkpoint(tmp_path / name) for name in ("odd", "encoder"))
+    for model, change in ((odd, {"hidden_act": "tanh"}), (encoder, {"use_bidirectional_attention": True})):
+        config = json.loads((model / "config.json").read_text())
+        (model / "config.json").write_text(json.dumps(config | change))
+    weighed = {"token_weights": "answers"}
+    changes: tuple[tuple[dict[str, Any], str, str], ...] = (
+        ({"model": str(odd)}, "pack", "does not know the activation 'tanh'"),
+        ({"model": str(odd), "preview": True}, "tune", "does not know the activation 'tanh'"),
+        ({"model": str(encoder)}, "compare", "writes no text that could be compared; end with --until pack"),
+        ({"model": str(encoder), "prune": recipe.prune.model_copy(update=weighed)}, "prune", "leave out token_weights"),
+        (
+            {"model": str(encoder), "quantize": recipe.quantize.model_copy(update=weighed)},
+            "quantize",
+            "leave out token_weights",
+        ),
+    )
+    for number, (change, until, told) in enumerate(changes):
+        output = tmp_path / str(number)
+        plain = {"preview": False, "teacher": None, "tune": None}
+        with pytest.raises(CutworkError, match=told):
+            run(recipe.model_copy(update={**plain, **change}), output=output, until=until, console=silent())
+        assert not list(output.iterdir() if output.is_dir() else [])
 
 
 def test_an_unknown_duration_is_said_to_be_unknown(recipe: Recipe, tmp_path: Path) -> None:

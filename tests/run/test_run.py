@@ -337,6 +337,21 @@ def test_what_the_end_needs_is_asked_for_at_the_beginning(
     assert not (tmp_path / "out").exists()
 
 
+def test_an_answer_that_is_judged_otherwise_is_measured_again(model: Path, tmp_path: Path) -> None:
+    rows = [{"source": f"house {i}", "target": f"haus {i}"} for i in range(9)]
+    for name, part in (("train", rows[3:]), ("test", rows[:3])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    files = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "test")}
+
+    def keys(name: str, **options: str) -> dict[str, str]:
+        settings = tiny_settings(model, tmp_path / "out") | {"task": {"name": name, "options": files | options}}
+        stages = stages_of(Recipe.model_validate(settings), tmp_path / "out", silent()).stages
+        return {stage.name: stage.key for stage in stages}
+
+    exact, translated = keys("jsonl", prompt="source", answer="target"), keys("translation")
+    assert {name for name in exact if exact[name] != translated[name]} == {"results.json"}
+
+
 def test_an_output_that_holds_the_model_is_refused(model: Path, tmp_path: Path) -> None:
     inside = shutil.copytree(model, tmp_path / "out" / "dense")
     for output in (inside, tmp_path / "out"):

@@ -77,6 +77,12 @@ def build_encoder_plan(config: Mapping[str, Any]) -> Plan | None:
     return _build(architecture.encoder, config) if architecture.encoder and architecture.decoder else None
 
 
+def check_runnable(config: Mapping[str, Any]) -> None:
+    """Raise CutworkError for what this engine does not run, which can be told before a model is made."""
+    build_plan(config)
+    build_encoder_plan(config)
+
+
 def build_embedding_plan(config: Mapping[str, Any], *, scored: bool = False) -> Plan:
     """The verified plan up to the last hidden states, which are its result. Raises as `build_plan` does.
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cutwork.architectures import build_plan
+from cutwork.architectures import check_runnable
 from cutwork.architectures import kind_of as model_kind
 from cutwork.compress.frontier import as_json, frontiers, plot
 from cutwork.compress.menu import Choice
@@ -183,7 +183,7 @@ def _task(base: Recipe, *, needs_validation: bool) -> Task:
     config = read_config(directory)
     if model_kind(config) != "text":
         raise CutworkError("only decoder-only models can be compressed by budget; prune and quantise others by recipe")
-    build_plan(config)  # or what cannot be packed would be found out after hours
+    check_runnable(config)  # or what cannot be packed would be found out after hours
     task = load_task(base.task)
     if not task.train or not task.test or (needs_validation and not task.validation):
         raise CutworkError(

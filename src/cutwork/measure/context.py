@@ -47,8 +47,10 @@ def room_for_inputs(directory: Path, samples: Sequence[Sample]) -> int | None:
 
 
 def check_comparable(config: Mapping[str, Any], settings: CompareSettings) -> None:
-    """Raise CutworkError for what a model of this configuration cannot be asked: more tokens than it was made for, or
-    lm-eval's tasks of one with an encoder."""
+    """Raise CutworkError for what a model of this configuration cannot be asked: anything if it is an encoder, more
+    tokens than it was made for, or lm-eval's tasks of one with an encoder."""
+    if kind_of(config) == "embedding":
+        raise CutworkError("compare: this model writes no text that could be compared; end with --until pack")
     tokens = decoded(config, settings.prompt_tokens, settings.decode_tokens)
     if tokens > (most := room(config, tokens)):
         raise CutworkError(

@@ -6,7 +6,7 @@ count for all, and the model breaks where the others matter after all; by the gr
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,14 @@ from cutwork.errors import CutworkError
 from cutwork.prune.answer_gradients import answer_gradients
 
 
+def check_weighable(config: Mapping[str, Any]) -> None:
+    """Raise CutworkError for a model whose tokens have no weights: one that is not decoder-only."""
+    if kind_of(config) != "text":
+        raise CutworkError(
+            f"token weights need a decoder-only language model, not {config['model_type']}; leave out token_weights"
+        )
+
+
 def token_weights(
     model: Any, batches: Sequence[dict[str, Tensor]], console: Console, seed: int = 0
 ) -> dict[str, Tensor]:
@@ -27,10 +35,7 @@ def token_weights(
     alike, are linears that see some of the tokens only (experts), and those that answers owe nothing to. Memory: the
     model, and the activations and logits of a sample. CutworkError for models that are not decoder-only.
     """
-    if kind_of(model.config.to_dict()) != "text":
-        raise CutworkError(
-            f"token weights need a decoder-only language model, not {model.config.model_type}; leave out token_weights"
-        )
+    check_weighable(model.config.to_dict())
     lengths: dict[str, list[Tensor]] = defaultdict(list)
 
     def learn(name: str, _: Tensor, __: Tensor, gradients: Tensor) -> None:

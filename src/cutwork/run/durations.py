@@ -1,6 +1,7 @@
 """What the stages of a run will take here: their multiplications, counted, at the speed of a matmul on this machine."""
 
 import math
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,7 +67,7 @@ class Durations:
             settings = settings.model_copy(update={"max_steps": steps})
         found = tune(
             self.model_dir,
-            absolute(self.model_dir).with_name("nothing"),  # is written
+            absolute(self.model_dir).with_name(f"nothing-{secrets.token_hex(8)}"),  # is written
             settings,
             self._some(self.task.train),
             teacher_dir=teacher,
@@ -83,7 +84,7 @@ class Durations:
         if self._size:
             patterns(self._size.shapes, settings)  # raises CutworkError
         samples = settings.calibration_samples if settings.needs_samples else 0
-        return self._by_layers(settings.method, samples)
+        return self._by_layers(settings, samples)
 
     def quantize(self, settings: QuantizeSettings) -> float | None:
         """A quantisation, with the fine-tuning that it may begin with."""
@@ -91,7 +92,7 @@ class Durations:
 
         if self._model is not None:
             choose(self._model, settings)  # raises CutworkError
-        solved = self._by_layers(settings.method, settings.calibration_samples if settings.calibrates else 0)
+        solved = self._by_layers(settings, settings.calibration_samples if settings.calibrates else 0)
         tuned = self.tune(settings.qat) if settings.method == "qat" else 0.0
         return None if solved is None or tuned is None else solved + tuned
 
@@ -112,14 +113,17 @@ class Durations:
 
         return self._of_size(seconds)
 
-    def _by_layers(self, method: Pruner | Quantizer, samples: int) -> float | None:
+    def _by_layers(self, settings: PruneSettings | QuantizeSettings, samples: int) -> float | None:
+        from cutwork.prune.token_weights import check_weighable
         from cutwork.torch_models.blocks import check_linear
 
         if self._model is not None:
             check_linear(self._model)  # raises CutworkError
+            if settings.token_weights != "equal":
+                check_weighable(self._model.config.to_dict())  # raises CutworkError
 
         def seconds(size: _Size) -> float:
-            of_outputs, of_inputs = _SOLVING[method]
+            of_outputs, of_inputs = _SOLVING[settings.method]
             solving = sum(of_outputs * out * in_**2 + of_inputs * in_**3 for out, in_ in size.shapes.values())
             seen = sum(4 * out * in_ + 2 * in_**2 for out, in_ in size.shapes.values()) * samples * size.tokens
             reading = 8 * size.weights / _STORED_PER_SECOND

@@ -48,7 +48,7 @@ def add_preview(stages: Stages, dense: Path, recipe: Recipe) -> Stage:
         parts = [durations.prune(prune), *rounded, durations.pack(), durations.pack(), durations.compare(timed, 2)]
         return sum(part for part in parts if part is not None) if None not in parts else None
 
-    depends = [*(each.model_dump(mode="json") if each else None for each in settings), recipe.compare.threads]
+    depends = [*(each.as_key() if each else None for each in settings), recipe.compare.threads]
     return stages.add("preview.json", "preview", make, depends, dense, seconds=seconds)
 
 

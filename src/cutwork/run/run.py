@@ -9,6 +9,7 @@ from typing import Literal
 
 from rich.console import Console
 
+from cutwork.architectures import check_runnable
 from cutwork.errors import CutworkError
 from cutwork.measure.context import check_comparable
 from cutwork.measure.quality import check_measurable
@@ -48,9 +49,12 @@ def run(recipe: Recipe, *, output: Path | None = None, until: str = "compare", c
         raise CutworkError(f"there is no stage '{until}'; the stages are {', '.join(GROUPS)}")
     output = (output or recipe.output).expanduser()
     stages = stages_of(recipe, output, console or Console(stderr=True))
+    config = read_config(resolve(recipe.model))
+    if recipe.preview or GROUPS.index(until) >= GROUPS.index("pack"):
+        check_runnable(config)
     if until == GROUPS[-1]:
         check_measurable(stages.task)
-        check_comparable(read_config(resolve(recipe.model)), recipe.compare)
+        check_comparable(config, recipe.compare)
     stages.carry_out(until)
     return output
 
@@ -98,6 +102,8 @@ def stages_of(recipe: Recipe, output: Path, console: Console) -> Stages:
         _compare(recipe, task, packed, stages, file)
 
     depends = [recipe.name, recipe.compare.model_dump(mode="json"), recipe.task.max_length, sample_digest(task.test)]
+    if task.metric != "exact":  # without which runs that are judged so go on
+        depends.append(task.metric)
     if recipe.compare.perplexity_text:
         depends.append(digest(read_text(recipe.compare.perplexity_text)))
     if recipe.compare.lm_eval:
