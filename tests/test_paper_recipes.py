@@ -140,7 +140,7 @@ def data(task: str, directory: Path) -> dict[str, Any]:
                 with wave.open(str(directory / "a.wav"), "wb") as file:
                     file.setparams((1, 2, 16000, 0, "NONE", ""))
                     file.writeframes((np.sin(np.arange(8000) * 0.1) * 2000).astype("<i2").tobytes())
-                (directory / f"{split}.tsv").write_text("path\tsentence\n" + "a.wav\tek do teen\n" * 8)
+                (directory / f"{split}.tsv").write_text("path\tsentence\n" + f"a.wav\tek do {split}\n" * 8)
     return {"directory": str(directory)}
 
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import wave
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -40,6 +41,43 @@ def test_many_solutions_of_a_problem_are_left_out_wherever_they_stand(tmp_path: 
     settings = TaskSettings(name="jsonl", train_samples=1500, validation_samples=9, options=options, test_samples=10)
     task = load_task(settings)
     assert task.train and not {s.prompt for s in task.train} & {s.prompt for s in task.validation}
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "wmt14-en-de", "common_voice", "speech", "translation", "text", "jsonl"])
+def test_no_task_trains_or_validates_with_what_its_test_asks(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"directory": str(tmp_path)}
+    for split, count in (("train", 9), ("test", 2)):
+        words = [f"word{i}" for i in range(count)]
+        match name:
+            case "gsm8k":
+                rows = [{"question": word, "answer": "#### 1"} for word in words]
+                (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+            case "wmt14-en-de":
+                for side in ("en", "de"):
+                    (tmp_path / f"{split}.{side}").write_text("\n".join(words))
+            case "common_voice" | "speech":
+                pytest.importorskip("soundfile")
+                (tmp_path / split).mkdir()
+                with wave.open(str(tmp_path / split / "a.wav"), "wb") as file:
+                    file.setparams((1, 2, 16000, 0, "NONE", ""))
+                    file.writeframes(bytes(320))
+                listing = tmp_path / (f"{split}/metadata.jsonl" if name == "speech" else f"{split}.jsonl")
+                audio, text = ("file_name", "text") if name == "speech" else ("path", "sentence")
+                path = "a.wav" if name == "speech" else f"{split}/a.wav"
+                listing.write_text("\n".join(json.dumps({audio: path, text: word}) for word in words))
+            case _:
+                options = {each: str(tmp_path / f"{each}.jsonl") for each in ("train", "test")}
+                rows = [{"source": word, "target": "a", "prompt": word, "answer": "a"} for word in words]
+                content = "".join(f"{word} " for word in words) if name == "text" else "\n".join(map(json.dumps, rows))
+                options |= {"characters": "6"} if name == "text" else {}
+                (tmp_path / f"{split}.jsonl").write_text(content)
+    task = load_task(TaskSettings(name=name, train_samples=7, validation_samples=2, test_samples=2, options=options))
+    assert (len(task.train), len(task.validation), len(task.test)) == (5, 2, 2)
+    assert not {s.asked() for s in task.test} & {s.asked() for s in (*task.train, *task.validation)}
+    told = capsys.readouterr().err.count("2 rows ask what the test asks and are not trained on")
+    assert told == (name != "text")  # whose pieces ask nothing
 
 
 @pytest.mark.parametrize(("poems", "others", "back"), [(11, 90, 10), (10, 0, 0), (101, 9000, 100), (101, 10_000, 0)])

@@ -71,8 +71,8 @@ def test_what_is_wrong_with_a_folder_is_told(tmp_path: Path) -> None:
 
 
 def test_recordings_without_a_transcript_are_left_out(tmp_path: Path) -> None:
-    for split in ("train", "test"):
-        folder(tmp_path / split, "one", "", "three")
+    folder(tmp_path / "train", "two", "", "four")
+    folder(tmp_path / "test", "one", "", "three")
     task = load(tmp_path, test=2)
     assert [s.answer for s in task.test] == ["one", "three"]
     assert [s.is_empty for s in task.train] == [False, True, False]  # which training counts

@@ -15,8 +15,8 @@ from cutwork.tasks.apart import apart
 from cutwork.tasks.gsm8k import gsm8k
 from cutwork.tasks.gsm_symbolic import gsm_symbolic
 from cutwork.tasks.speech import common_voice, speech
-from cutwork.tasks.table import SUFFIXES, is_file_of_rows, rows, table
-from cutwork.tasks.task import Task
+from cutwork.tasks.table import SUFFIXES, is_file_of_rows, rows, table, tell_left_out
+from cutwork.tasks.task import Sample, Task
 from cutwork.tasks.text import text
 from cutwork.tasks.translation import translation
 from cutwork.tasks.wmt14 import wmt14
@@ -31,6 +31,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "text": text,
     "jsonl": table,
 }
+_READ_ON = ("translation", "text", "jsonl")  # in the place of what the test asks, so that training has its number
 
 # Of the questions that a generated task draws, so many are left to `eval` by commands that train and calibrate.
 LEFT_TO_EVAL = 1000
@@ -39,6 +40,7 @@ LEFT_TO_EVAL = 1000
 def load_task(settings: TaskSettings) -> Task:
     """The task that `settings` names, or the samples of a local file of rows, a folder of recordings or a Hub dataset.
 
+    What asks what the test asks is neither trained on nor validated with, and counted on standard error (see `apart`).
     Raises CutworkError for an unknown task, options it does not have, or data it cannot get.
     """
     name, options = settings.name, dict(settings.options)
@@ -60,7 +62,12 @@ def load_task(settings: TaskSettings) -> Task:
     if "seed" in parameters:
         given["seed"] = settings.seed
     checked = _checked(name, options)
-    return hold_out(load(**given, **checked), settings.validation_samples, settings.seed)
+    task = load(**given, **checked)
+    if name not in _READ_ON:
+        left_out: list[Sample] = []
+        task = replace(task, train=tuple(apart(task.train, task.test, left_out)))
+        tell_left_out(task.name, len(left_out))
+    return hold_out(task, settings.validation_samples, settings.seed)
 
 
 def training_rows(name: str, count: int, options: Mapping[str, Any]) -> Task:

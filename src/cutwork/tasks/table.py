@@ -61,8 +61,8 @@ def table(
     found = tuple(islice(apart(samples(train, train_split), held_out, left_out), train_samples)) if train else ()
     same = train == test and (is_file_of_rows(test) or train_split == test_split)
     others = len(left_out) - (len(held_out) if same else 0)  # the test's own rows ask that, of course
-    if others:
-        _tell(f"{train}: {others} rows ask what the test asks and are not trained on")
+    if train:
+        tell_left_out(train, others)
     if not (found or held_out):
         raise CutworkError(f"{test} holds no samples")
     return Task(test, found, held_out)
@@ -100,6 +100,12 @@ def _samples(
             if left:
                 _tell(f"{source}: left aside are the columns {', '.join(map(str, left))}")
             yield sample
+
+
+def tell_left_out(source: str, count: int) -> None:
+    """Say on standard error how many rows `apart` left out of training, if any."""
+    if count:
+        _tell(f"{source}: {count} rows ask what the test asks and are not trained on")
 
 
 @cache  # once, though training and test read the same
