@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 import cutwork.cli
+from cutwork.cli.eval import _settings
 from cutwork.cli.prune import prune
 from cutwork.cli.quantize import quantize
 from cutwork.cli.training import training_task
@@ -263,7 +264,8 @@ def test_task_options_name_columns_and_what_a_task_needs(tmp_path: Path, monkeyp
     [first, _] = training_task(str(data), None, None, 0, options=pairs).train
     assert (first.prompt, first.languages) == ("to German: Hi", ("en", "de"))
     (tmp_path / "text.txt").write_text("one two three")
-    texts = [f"{part}={tmp_path / 'text.txt'}" for part in ("test", "train")]
+    (tmp_path / "test.txt").write_text("one ")
+    texts = [f"train={tmp_path / 'text.txt'}", f"test={tmp_path / 'test.txt'}"]
     assert len(training_task("text", None, None, 0, options=[*texts, "characters=5"]).train) == 2  # and one to test
     asked = []
     monkeypatch.setattr(
@@ -294,6 +296,35 @@ def test_what_eval_may_ask_is_not_trained_on(seed: int) -> None:
     assert not {sample.prompt for sample in asked} & {sample.prompt for sample in (*task.train, *task.validation)}
 
 
+@pytest.mark.parametrize("name", ["jsonl", "translation", "text"])
+@pytest.mark.parametrize("one_file", [True, False])
+def test_what_eval_may_ask_of_files_is_not_trained_on(name: str, one_file: bool, tmp_path: Path) -> None:
+    def write(file: str, count: int) -> str:
+        rows = [json.dumps({"source": f"{i}", "target": "a", "prompt": f"{i}", "answer": "a"}) for i in range(count)]
+        words = "".join(f"word{i:04} " for i in range(count))
+        (tmp_path / file).write_text(words if name == "text" else "\n".join(rows))
+        return str(tmp_path / file)
+
+    train = write("rows.jsonl", LEFT_TO_EVAL + 20)
+    options = [f"train={train}", f"test={train if one_file else write('test.jsonl', 300)}"]
+    options += ["characters=10"] if name == "text" else []
+    task = training_task(name, None, 2000, 0, validation=5, options=options)
+    settings = _settings(name, options, None, LEFT_TO_EVAL, None)
+    assert settings
+    asked = {sample.asked() for sample in load_task(settings).test}
+    assert len(asked) == (LEFT_TO_EVAL if one_file else 300)
+    assert len(task.train) + len(task.validation) == LEFT_TO_EVAL + 20 - len(asked)
+    assert not asked & {sample.asked() for sample in (*task.train, *task.validation)}
+    if not one_file:
+        assert _settings(name, options, None, LEFT_TO_EVAL + 1, None)
+        return
+    with pytest.raises(CutworkError, match="what comes after 1000 is what tune trains on"):
+        _settings(name, options, None, LEFT_TO_EVAL + 1, None)
+    write("rows.jsonl", 300)
+    with pytest.raises(CutworkError, match=r"training and test both, .* first 1,000 are left to eval, and it has 300"):
+        training_task(name, None, None, 0, options=options)
+
+
 def test_adapters_have_to_be_asked_for(tmp_path: Path) -> None:
     for option, value in (("--lora-targets", "q_proj"), ("--lora-alpha", 8)):
         with pytest.raises(CutworkError, match="are for --lora-rank alone"):
@@ -311,7 +342,7 @@ def test_all_recordings_are_trained_on_and_some_calibrated_with(tmp_path: Path) 
             with wave.open(str(tmp_path / split / f"{i}.wav"), "wb") as file:
                 file.setparams((1, 2, 16000, 0, "NONE", ""))
                 file.writeframes(bytes(320))
-            lines.append(json.dumps({"file_name": f"{i}.wav", "text": str(i)}))
+            lines.append(json.dumps({"file_name": f"{i}.wav", "text": f"{split} {i}"}))
         (tmp_path / split / "metadata.jsonl").write_text("\n".join(lines))
     assert len(training_task(str(tmp_path), None, None, 0).train) == 12
     assert len(training_task(str(tmp_path), None, None, 0, least=8).train) == 8

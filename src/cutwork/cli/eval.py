@@ -155,18 +155,18 @@ def _settings(
     """What is asked, by a task or a recipe; CutworkError for questions that tune trains on."""
     from cutwork.recipe import TaskSettings
     from cutwork.recipe_file import load_recipe
-    from cutwork.tasks.load import LEFT_TO_EVAL, generated
+    from cutwork.tasks.load import LEFT_TO_EVAL, one_stream
 
     if recipe:
         return load_recipe(recipe).task
     if not task:
         return None
-    if samples and samples > LEFT_TO_EVAL and generated(task):
+    options = task_options(task_option)
+    if samples and samples > LEFT_TO_EVAL and one_stream(task, options):
         raise CutworkError(
             f"--samples {samples}: of {task}, what comes after {LEFT_TO_EVAL} is what tune trains on; ask for fewer"
         )
-    named = {"name": task, "options": task_options(task_option)}
-    return settings_of(TaskSettings, **named, test_samples=samples or 200, seed=seed or 0)
+    return settings_of(TaskSettings, name=task, options=options, test_samples=samples or 200, seed=seed or 0)
 
 
 def _tasks_of_lm_eval(names: str) -> list[str]:

@@ -13,7 +13,7 @@ from cutwork.cli.console import Listing, console, print_json
 from cutwork.errors import CutworkError
 from cutwork.recipe import Long, Settings, TaskSettings, TokenWeights
 from cutwork.recipe_file import load_recipe
-from cutwork.tasks.load import LEFT_TO_EVAL, generated, hold_out, load_task, of_rows, training_rows
+from cutwork.tasks.load import LEFT_TO_EVAL, hold_out, load_task, of_rows, one_stream, training_rows
 from cutwork.tasks.task import Task
 
 CheckpointArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint directory or a Hub name.")]
@@ -122,10 +122,19 @@ def training_task(
     count = count or (least if heard and least else max(TaskSettings(name=task).train_samples, least))
     if of_rows(task):  # of which no test split is needed
         return hold_out(training_rows(task, count + validation, task_options(options)), validation, seed)
-    # Always of the same seed, and behind what `eval` asks, or training would show its questions.
-    held = LEFT_TO_EVAL if generated(task) else 1
+    # Always of the same seed, and apart from what `eval` asks, or training would show its questions; of recordings,
+    # which are all decoded, from those that it asks unless it is told otherwise.
+    held = TaskSettings(name=task).test_samples if heard else LEFT_TO_EVAL
     named = {"name": task, "train_samples": count + validation, "test_samples": held, "options": task_options(options)}
-    return hold_out(load_task(TaskSettings.model_validate(named)), validation, seed)
+    settings = TaskSettings.model_validate(named)
+    found = load_task(settings)
+    if not found.train and one_stream(task, settings.options):
+        raise CutworkError(
+            f"{settings.options['test']} is for training and test both, of which the first {held:,} are left to eval, "
+            f"and it has {len(found.test)}; give another file for one of them, or a recipe, which says "
+            "task.test_samples"
+        )
+    return hold_out(found, validation, seed)
 
 
 def settings_of(kind: type[AnySettings], **options: Any) -> AnySettings:

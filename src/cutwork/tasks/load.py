@@ -33,7 +33,7 @@ TASKS: dict[str, Callable[..., Task]] = {
 }
 _READ_ON = ("translation", "text", "jsonl")  # in the place of what the test asks, so that training has its number
 
-# Of the questions that a generated task draws, so many are left to `eval` by commands that train and calibrate.
+# So many of a named task's questions are left to `eval` by commands that train and calibrate.
 LEFT_TO_EVAL = 1000
 
 
@@ -126,6 +126,14 @@ def of_rows(name: str) -> bool:
 def generated(name: str) -> bool:
     """Whether a task's samples, train and test, are drawn from one stream that follows from a seed."""
     return name in TASKS and "seed" in inspect.signature(TASKS[name]).parameters
+
+
+def one_stream(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether a task's training samples come behind those of its test: generated ones, or rows of one source."""
+    source = options.get("train")
+    of_splits = name != "text" and not is_file_of_rows(str(source))
+    other = of_splits and options.get("train_split", "train") != options.get("test_split", "test")
+    return generated(name) or (source is not None and source == options.get("test") and not other)
 
 
 def hold_out(task: Task, count: int, seed: int) -> Task:
