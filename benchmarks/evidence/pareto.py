@@ -151,7 +151,7 @@ class Bench:
 
     def __init__(self, model: dict[str, Any], threads: int) -> None:
         build = llama.Build(IK, Path(model["folder"]))
-        self._command = build.command("llama-bench", Path(model["file"]), threads)
+        self._command = build.command("llama-bench", Path(model["file"]).resolve(), threads)
         self.huge_share, self.version = 0.0, ""
 
     def time(self, prompt: int, decode: int) -> dict[str, float]:

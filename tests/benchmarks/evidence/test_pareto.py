@@ -39,7 +39,7 @@ def test_ik_llama_cpp_runs_the_4_bit_files_and_may_be_the_fastest(
 
     monkeypatch.setattr(pareto.llama, "run", run)
     bench = pareto.Bench(ours, 2)
-    assert bench.time(16, 128) == {"decode": 0.5} and bench.huge_share == 0.9
+    assert bench.time(16, 128) == {"decode": 0.5} and bench.huge_share == 0.9 and Path(commands[0][2]).is_absolute()
     assert bench.version == "abc, -rtr 1 -thp 1" and commands[0][-8:-4] == ["-p", "0", "-n", "128"]
     ours["decode, 1 threads"] = [900.0]
     assert pareto.rival({"models": [*their, ours]}, "fastest") == "ik_llama.cpp Q4_0"
