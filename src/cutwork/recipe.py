@@ -1,6 +1,7 @@
 """The settings of an experiment: one YAML file, one frozen model per stage, every key documented beside its default."""
 
 import itertools
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,9 +10,19 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 32)]
+
+_PATTERN = r"^(unstructured|adaptive|1x4|4x1|[1-9]\d*:[1-9]\d*)$"
+
+
+def _pattern(name: Any) -> Any:
+    if isinstance(name, str) and not re.search(_PATTERN, name):
+        raise ValueError("a pattern is unstructured, adaptive, 1x4, 4x1 or n:m, as 2:4")
+    return name
+
+
 # "unstructured"; "n:m" KEEPS n of every m along the input; "adaptive": n of 16, chosen for each tile of 16 x 16;
 # "1x4" and "4x1" (out x in) zero whole blocks
-PatternName = Annotated[str, Field(pattern=r"^(unstructured|adaptive|1x4|4x1|[1-9]\d*:[1-9]\d*)$")]
+PatternName = Annotated[str, Field(pattern=_PATTERN), BeforeValidator(_pattern)]
 # What may be chosen by name; the command line and the tables of methods derive from these.
 Pruner = Literal["magnitude", "wanda", "sparsegpt", "rose", "alps"]  # prune/pruners.py
 WITHOUT_HESSIAN: tuple[Pruner, ...] = ("magnitude", "wanda")

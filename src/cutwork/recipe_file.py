@@ -33,7 +33,8 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     Raises CutworkError, naming the key and the nearest valid one, for anything that is not a valid recipe.
     """
     if not path.is_file():
-        raise CutworkError(f"no recipe at {path}; the sources have some in recipes/")
+        problem = f"{path} is a directory, no recipe" if path.is_dir() else f"no recipe at {path}"
+        raise CutworkError(f"{problem}; the sources have some in recipes/")
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -1,7 +1,8 @@
 """How commands print JSON, and tables."""
 
 import json
-from io import StringIO
+import sys
+from io import BytesIO, StringIO, TextIOWrapper
 
 import pytest
 from rich.console import Console
@@ -22,6 +23,14 @@ def test_lists_of_numbers_take_a_line_and_texts_stay_what_they_are(capsys: pytes
     printed = capsys.readouterr().out
     assert json.loads(printed) == value
     assert ' "tokens": [1, -2, 3.5e-07],\n' in printed and "[1, 2],\n" in printed
+
+
+def test_json_stays_json_where_letters_are_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = BytesIO()
+    monkeypatch.setattr("sys.stdout", TextIOWrapper(written, encoding="latin-1", errors="backslashreplace"))
+    print_json({"text": "ä 😀"})
+    sys.stdout.flush()
+    assert json.loads(written.getvalue()) == {"text": "ä 😀"}
 
 
 def printed(width: int, listing: Listing) -> list[str]:

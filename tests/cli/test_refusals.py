@@ -22,6 +22,13 @@ from tests.cli.test_commands import checkpoint, cutwork, packed  # noqa: F401 (f
         (("serve", "{}", "--host", "999.1.1.1"), "try another --host"),
         (("serve", "{}", "--host", "a..b"), "cannot listen on a..b, which is no host's name; try another --host"),
         (("serve", "{}", "--host", "a" * 64), "which is no host's name; try another --host"),
+        (("serve", "{}", "--cors", "example.org"), "--cors example.org is no origin; give scheme and host alone"),
+        (("bench", "{}", "-p", 8000, "-n", 4), "8005 tokens do not fit the context of"),
+        (("prune", "{}", "out", "--method", "magnitude", "--pattern", "foo"), "4x1 or n:m, as 2:4 (got 'foo')"),
+        (
+            ("tune", "{}", "out", "--task", "gsm_symbolic", "--samples", 4),
+            "is a packed model; this step needs the plain checkpoint",
+        ),
         (("tune", "{}", "out", "--task", "gsm8k", "--teacher-device", "cpu"), "teacher_device has no effect: without"),
         (("tune", "{}", "out", "--task", "gsm8k", "--teacher-dtype", "float32"), "teacher_dtype has no effect"),
         (("tune", "{}", "out", "--task", "gsm8k", "--temperature", 2), "temperature has no effect: it is of the kl"),

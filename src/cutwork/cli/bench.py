@@ -35,7 +35,7 @@ def bench(
     from cutwork.engine.embedding.description import reads_only
     from cutwork.engine.model import Model
     from cutwork.machine import cpu_name
-    from cutwork.measure.context import decoded
+    from cutwork.measure.context import decoded, room
     from cutwork.measure.speed import measure
     from cutwork.store.directory import read_config
     from cutwork.store.resolve import resolve
@@ -50,6 +50,11 @@ def bench(
         path: decoded(read_config(resolve(path, codes=True)), prompt_tokens, decode_tokens)
         for path in [model, *(against or [])]
     }
+    for path, tokens in longest.items():
+        if tokens > (most := room(read_config(resolve(path, codes=True)), tokens)):
+            raise CutworkError(
+                f"{tokens} tokens do not fit the context of {path}, {most}; set --prompt or --decode lower"
+            )
     with ExitStack() as stack:
         models: dict[str, Model] = {}
         load_seconds: dict[str, float] = {}

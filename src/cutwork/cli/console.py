@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -33,7 +34,8 @@ def waits_for(console: Console, output: object) -> Callable[[], None]:
 
 def print_json(value: object) -> None:
     """What `--json` prints: a line for each value, but lists of numbers, such as tokens, in one."""
-    text = json.dumps(value, ensure_ascii=False, indent=1)
+    any_letter = (sys.stdout.encoding or "utf-8").lower() in ("utf-8", "utf8")
+    text = json.dumps(value, ensure_ascii=not any_letter, indent=1)
     print(_NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text))
 
 

@@ -25,7 +25,11 @@ def push(
     ] = None,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Replace a repository that is there, and delete whatever else is in it."),
+        typer.Option(
+            "--overwrite",
+            help="Replace a repository that is there, and delete whatever else is in it; with --dry-run a model "
+            "directory.",
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:

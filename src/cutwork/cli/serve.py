@@ -3,6 +3,7 @@
 import errno
 import ipaddress
 import os
+import re
 import socket
 import ssl
 import sys
@@ -93,6 +94,9 @@ def serve(
         raise CutworkError(
             "--api-key (or CUTWORK_API_KEY) has characters that not all clients send alike; take letters and digits"
         )
+    for site in cors or ():
+        if not re.fullmatch(r"\*|https?://[^/\s]+", site):
+            raise CutworkError(f"--cors {site} is no origin; give scheme and host alone, as https://example.org")
     import uvicorn
 
     from cutwork.engine.model import Model

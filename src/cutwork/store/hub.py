@@ -108,8 +108,8 @@ def download(name: str, revision: str | None = None, *, folders: bool = False) -
         if disk_full(error):
             raise CutworkError(f"the disk is full, so '{name}' was not downloaded; free some space") from None
         raise CutworkError(
-            f"there is no directory '{name}', and the Hugging Face Hub could not be reached to look for it "
-            f"({type(error).__name__}); check the path or the network"
+            f"the Hugging Face Hub could not be reached to look for '{name}' ({type(error).__name__}); "
+            "check the network, or the path if a directory is meant"
         ) from None
     if not folders and not any(found.glob("*.safetensors")):
         _refuse_without_safetensors(name, revision, found)

@@ -59,9 +59,7 @@ def load_model(path: Path, dtype: torch.dtype | str, attention: str = "sdpa") ->
     Raises CutworkError for quantised or packed models, unknown architectures, unreadable files and weights that are
     in none of these.
     """
-    kind = kind_of(path)
-    if kind != "checkpoint":
-        raise CutworkError(f"{path} is a {kind} model; this step needs the plain checkpoint it was made from")
+    check_plain(path)
     config = load_config(path)
     inputs_of(config)
     try:
@@ -74,6 +72,12 @@ def load_model(path: Path, dtype: torch.dtype | str, attention: str = "sdpa") ->
     if architectures.classifies(config.to_dict()) == "text" and config.pad_token_id is None:
         model.config.pad_token_id = 0  # as batches are padded: without it transformers refuses them
     return model
+
+
+def check_plain(path: Path) -> None:
+    """Raise CutworkError for a model directory that was quantised or packed, or is none."""
+    if (kind := kind_of(path)) != "checkpoint":
+        raise CutworkError(f"{path} is a {kind} model; this step needs the plain checkpoint it was made from")
 
 
 def _check_complete(model: Any, missing: Collection[str], path: Path) -> None:

@@ -1,13 +1,16 @@
 """Ctrl-C while a model trains: the first ends it after its step, with a checkpoint; the second ends it at once."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+_TOLD = b"\ninterrupted: a checkpoint is written after this step; Ctrl-C once more ends at once\n"
 
 
 class _SaveFirst(TrainerCallback):
@@ -39,7 +42,9 @@ def saved_when_interrupted(trainer: Trainer, console: Console) -> Iterator[None]
     def interrupted(number: int, frame: Any) -> None:
         signal.signal(signal.SIGINT, before)
         callback.asked = True
-        console.print("interrupted: a checkpoint is written after this step; Ctrl-C once more ends at once")
+        if not console.quiet:
+            with suppress(OSError):  # nobody may be there to read it
+                os.write(2, _TOLD)  # the console may be in the middle of a line, which Python does not let us enter
 
     before = signal.signal(signal.SIGINT, interrupted)
     try:

@@ -25,7 +25,7 @@ from cutwork.store.lock import only_process
 from cutwork.store.output import absolute, check_apart, check_free, lock_of, output_directory, work_of
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.data import Examples, examples
-from cutwork.torch_models.load import load_config, load_tokenizer, save_model, stop_at
+from cutwork.torch_models.load import check_plain, load_config, load_tokenizer, save_model, stop_at
 from cutwork.torch_models.model_inputs import EncoderInputs, inputs_of
 from cutwork.torch_models.packing import check_packing
 from cutwork.torch_models.precision import wants_bfloat16
@@ -121,6 +121,7 @@ def tune(
     for read in (model_dir, teacher_dir):
         if read:
             check_apart(output, read)
+            check_plain(read)
     work = work_of(output)
     arguments = training_arguments(work, settings, fsdp, validates=bool(validation))
     _ = arguments.device  # from here on the processes know each other

@@ -88,7 +88,9 @@ def console_table(results: Sequence[dict[str, Any]]) -> Table:
     names = headings(results)
     shown = [i for i, heading in enumerate(names) if heading != "memory MB"]
     for i in shown:
-        table.add_column(_SHORT.get(names[i], names[i]), justify="right" if i else "left", no_wrap=i == 0)
+        table.add_column(
+            _SHORT.get(names[i], names[i]), justify="right" if i else "left", no_wrap=i == 0, overflow="fold"
+        )
     for row in table_rows(results):
         table.add_row(*(row[i] for i in shown))
     return table

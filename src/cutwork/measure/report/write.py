@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from cutwork.errors import CutworkError
+from cutwork.errors import CutworkError, reason
 from cutwork.measure.report.plots import plot
 from cutwork.measure.report.tables import markdown
 from cutwork.store.atomic import write_atomically
@@ -23,6 +23,6 @@ def write_report(results: Sequence[dict[str, Any]], directory: Path) -> list[Pat
             directory.mkdir(parents=True, exist_ok=True)
             write_atomically(directory / name, content)
         except OSError as error:
-            raise CutworkError(f"cannot write the report to {directory}: {error.strerror}") from None
+            raise CutworkError(f"cannot write the report to {directory}: {reason(error)}") from None
         written.append(directory / name)
     return written
