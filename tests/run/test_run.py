@@ -367,6 +367,14 @@ def test_what_does_not_fit_the_context_is_said_before_any_work(model: Path, tmp_
     assert not (tmp_path / "out").exists()
 
 
+def test_a_quantised_model_is_refused_before_any_work(model: Path, tmp_path: Path) -> None:
+    recipe = Recipe.model_validate(tiny_settings(model, tmp_path / "out"))
+    quantized = run(recipe, until="quantize", console=silent()) / "dense-quantized"
+    with pytest.raises(CutworkError, match="dense-quantized is a quantized model; this step needs the plain"):
+        run(Recipe.model_validate(tiny_settings(quantized, tmp_path / "again")), console=silent())
+    assert not (tmp_path / "again").exists()
+
+
 def test_levels_are_stages_with_nested_zeros(model: Path, tmp_path: Path) -> None:
     settings = tiny_settings(model, tmp_path / "out") | {"teacher": None, "prune": {"levels": [0.3, 0.6]}}
     recipe = Recipe.model_validate(settings)

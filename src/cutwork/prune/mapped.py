@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from cutwork import architectures
 from cutwork.errors import CutworkError
 from cutwork.store.checkpoint import open_checkpoint, write_checkpoint
-from cutwork.store.directory import copy_side_files, kind_of, read_config
+from cutwork.store.directory import check_plain, copy_side_files, read_config
 from cutwork.store.safetensors import Tensors, open_tensors
 from cutwork.torch_models.blocks import block_lists, check_linear, linears
 from cutwork.torch_models.load import SAVE_BY_OWN_NAMES, empty_model, load_config, refuse_headless, without_pooler
@@ -30,10 +30,7 @@ _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "
 
 def copy_checkpoint(source: Path, destination: Path) -> None:
     """Copy a plain checkpoint's weights, configuration, tokenizer and other small files into a directory."""
-    if kind_of(source) != "checkpoint":
-        raise CutworkError(
-            f"{source} is a {kind_of(source)} model; this step needs the plain checkpoint it was made from"
-        )
+    check_plain(source)
     stored = open_checkpoint(source)
     if not isinstance(stored, Tensors):
         write_checkpoint(stored, read_config(source), destination)

@@ -17,7 +17,7 @@ from cutwork.recipe import PackSettings, Recipe
 from cutwork.run.durations import Durations
 from cutwork.run.preview import add_preview
 from cutwork.run.stages import GROUPS, Source, Stage, Stages, sample_digest
-from cutwork.store.directory import read_config
+from cutwork.store.directory import check_plain, read_config
 from cutwork.store.fingerprint import digest
 from cutwork.store.json_file import write_json
 from cutwork.store.output import check_apart
@@ -49,6 +49,7 @@ def run(recipe: Recipe, *, output: Path | None = None, until: str = "compare", c
         raise CutworkError(f"there is no stage '{until}'; the stages are {', '.join(GROUPS)}")
     output = (output or recipe.output).expanduser()
     stages = stages_of(recipe, output, console or Console(stderr=True))
+    check_plain(resolve(recipe.model))
     config = read_config(resolve(recipe.model))
     if recipe.preview or GROUPS.index(until) >= GROUPS.index("pack"):
         check_runnable(config)

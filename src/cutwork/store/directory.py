@@ -73,6 +73,12 @@ def kind_of(path: Path) -> Kind:
     return "quantized" if "quantization_config" in bitmask.plain_config(config) else "checkpoint"
 
 
+def check_plain(path: Path) -> None:
+    """Raise CutworkError for a model directory that was quantised or packed, or is none."""
+    if (kind := kind_of(path)) != "checkpoint":
+        raise CutworkError(f"{path} is a {kind} model; this step needs the plain checkpoint it was made from")
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """The Hugging Face configuration of a model directory of any kind, without a `sparsity_config`.
 

@@ -26,7 +26,7 @@ from cutwork import architectures
 from cutwork.architectures.architecture import Classified, Kind
 from cutwork.errors import CutworkError
 from cutwork.store.checkpoint import open_checkpoint
-from cutwork.store.directory import copy_side_files, kind_of, read_config
+from cutwork.store.directory import check_plain, copy_side_files, read_config
 from cutwork.store.json_file import read_json, write_json
 from cutwork.store.safetensors import Tensor as StoredTensor
 from cutwork.store.safetensors import Tensors
@@ -72,12 +72,6 @@ def load_model(path: Path, dtype: torch.dtype | str, attention: str = "sdpa") ->
     if architectures.classifies(config.to_dict()) == "text" and config.pad_token_id is None:
         model.config.pad_token_id = 0  # as batches are padded: without it transformers refuses them
     return model
-
-
-def check_plain(path: Path) -> None:
-    """Raise CutworkError for a model directory that was quantised or packed, or is none."""
-    if (kind := kind_of(path)) != "checkpoint":
-        raise CutworkError(f"{path} is a {kind} model; this step needs the plain checkpoint it was made from")
 
 
 def _check_complete(model: Any, missing: Collection[str], path: Path) -> None:

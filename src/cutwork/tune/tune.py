@@ -20,12 +20,13 @@ from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 from cutwork.errors import CutworkError
 from cutwork.machine import available_memory
 from cutwork.recipe import Long, TuneSettings
+from cutwork.store.directory import check_plain
 from cutwork.store.json_file import write_json
 from cutwork.store.lock import only_process
 from cutwork.store.output import absolute, check_apart, check_free, lock_of, output_directory, work_of
 from cutwork.tasks.task import Sample
 from cutwork.torch_models.data import Examples, examples
-from cutwork.torch_models.load import check_plain, load_config, load_tokenizer, save_model, stop_at
+from cutwork.torch_models.load import load_config, load_tokenizer, save_model, stop_at
 from cutwork.torch_models.model_inputs import EncoderInputs, inputs_of
 from cutwork.torch_models.packing import check_packing
 from cutwork.torch_models.precision import wants_bfloat16
