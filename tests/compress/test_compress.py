@@ -124,7 +124,7 @@ def test_the_promise_is_bisected_for_and_a_broken_one_is_said(
 def test_what_one_shot_may_keep_by_luck_is_trained_too(
     given: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gain: float
 ) -> None:
-    def loss(shop: Workshop, packed: Stage, samples: object, looks: int = 1) -> Loss:
+    def loss(shop: Workshop, packed: Stage, samples: object, *_: object) -> Loss:
         return Loss(1.0, -3.0, 9.0) if "one-shot" in str(packed.output) else Loss(1.0 - gain, -3.0, 4.0)
 
     monkeypatch.setattr(Workshop, "loss", loss)

@@ -1,5 +1,6 @@
 """Points lost, and how sure that is."""
 
+from dataclasses import astuple
 from math import comb
 from pathlib import Path
 from statistics import NormalDist
@@ -77,6 +78,33 @@ def test_the_interval_of_shares_holds_the_truth_as_often_as_it_says(flips: tuple
     truth = 100 * differences(400_000).mean()
     intervals = [loss([0.5] * 200, list(0.5 - differences(200))) for _ in range(400)]
     assert sum(each.low <= truth <= each.high for each in intervals) / 400 > 0.93
+
+
+@pytest.mark.parametrize(
+    ("count", "share", "lost"), [(200, 0.005, 0.9), (200, 0.01, 0.9), (500, 0.005, 0.9), (200, 0.05, 0.5)]
+)
+@pytest.mark.parametrize("looks", [1, 8])
+def test_who_must_be_sure_is_told_of_losses_that_few_samples_have(
+    count: int, share: float, lost: float, looks: int
+) -> None:
+    """How often the truth lies above the interval's end, though none of the samples at hand may lose so much."""
+    import numpy as np
+
+    draw, above = np.random.default_rng(0), 0
+    for _ in range(300):
+        after = np.where(draw.random(count) < share, 0.95 - lost, 0.95 - draw.choice([0, 0.02, -0.02], count))
+        above += loss([0.95] * count, list(after), looks, sure=True).high < 100 * share * lost
+    assert above / 300 < 0.03
+
+
+def test_what_surely_holds_of_shares_is_what_does_of_answers() -> None:
+    same, few, nearly = [0.5] * 200, pairs(3, 0, 200), [1.0] * 197 + [1.0 - 1e-12] * 3
+    assert astuple(loss(same, same, sure=True)) == pytest.approx(astuple(loss(*pairs(0, 0, 200))))
+    assert loss(few[0], [*few[1][:-1], 1 - 1e-12], sure=True).high == pytest.approx(loss(*few).high)
+    assert loss([1.0] * 200, nearly, sure=True).high == pytest.approx(loss(*pairs(0, 0, 200)).high)
+    small = loss([0.5] * 2000, [0.49, 0.5] * 1000, sure=True)
+    assert small.low < small.points < small.high < 0.8
+    assert loss(*few, sure=True) == loss(*few)
 
 
 def test_the_interval_of_right_answers_is_that_of_a_score_test() -> None:

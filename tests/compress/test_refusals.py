@@ -44,7 +44,7 @@ def test_what_cannot_be_done_is_said(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--within", 1], r"8 validation samples leave 6\.8 points.*than --within 1; give more than 67 --validation"),
+        (["--within", 1], r"8 validation samples leave 48\.\d points.*give more than 741 --validation-samples"),
         (["--within", 0], r"more than --within 0; allow some, or leave --sure out"),
         (["--within", 1, "--metric", "answers"], r"leave 48\.\d points.*give more than 741 --validation-samples"),
     ],

@@ -70,7 +70,7 @@ def compress(
         _check_free(base.output)
     task = _task(base, needs_validation=not dry_run)
     if goal.sure and not dry_run:
-        _check_enough(goal, metric, len(task.validation), attempts)
+        _check_enough(goal, len(task.validation), attempts)
     shop = Workshop(base, task, purpose, metric, console)
     found = frontiers(shop.menu)
     _write_frontier(shop, goal, found, None)
@@ -154,9 +154,9 @@ def _check(base: Recipe, goal: Goal) -> None:
     )
 
 
-def _check_enough(goal: Goal, metric: Metric, count: int, attempts: int) -> None:
+def _check_enough(goal: Goal, count: int, attempts: int) -> None:
     """Raise CutworkError if by so few samples not even what changes no answer would surely keep the goal."""
-    same = [1.0 if metric == "answers" else 0.5] * count
+    same = [1.0] * count  # which leaves shares of tokens open as far as answers, as any may be lost whole
     within, least = goal.within or 0.0, loss(same, same, goal.looks).high
     if least <= within:
         return

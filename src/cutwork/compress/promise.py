@@ -45,14 +45,18 @@ class Loss:
         return "not told" if self.low <= budget else "broken"
 
 
-def loss(before: Sequence[float], after: Sequence[float], looks: int = 1, count: int | None = None) -> Loss:
+def loss(
+    before: Sequence[float], after: Sequence[float], looks: int = 1, count: int | None = None, *, sure: bool = False
+) -> Loss:
     """What was lost from one list of scores from 0 to 1 to another, sample by sample.
 
     looks: how many such intervals are to hold together (Bonferroni). count: the interval that so many samples would
     leave, of which as large a part differed. Of answers that are right or wrong it is Tango's score interval for pairs
     (1998), which holds where hardly any differ; of others Agresti and Min's (2005): as if half a sample more had got
     better, half a one worse and one stayed as it is, so that few samples never look certain. Better and worse is by as
-    much as any differs: shares of tokens differ by little, and by whole samples they would hide it.
+    much as any differs: shares of tokens differ by little, and by whole samples they would hide it. Where few samples
+    lose much, none of those at hand may, and it ends too early; where it must not (sure) it is a score interval, too,
+    as if what is lost beyond what was seen were of samples that lose all.
     """
     differences = [b - a for b, a in zip(before, after, strict=True)]
     z = NormalDist().inv_cdf(1 - _BEYOND / looks)
@@ -63,11 +67,24 @@ def loss(before: Sequence[float], after: Sequence[float], looks: int = 1, count:
         worse, better = times * differences.count(1.0), times * differences.count(-1.0)
         high = _tango(worse, better, count, z)
         return Loss(points, -100 * _tango(better, worse, count, z), 100 * high)
+    if sure:
+        mean, square = points / 100, sum(d * d for d in differences) / len(differences)
+        high = _as_if_all_were_lost(mean, square, count, z)
+        return Loss(points, -100 * _as_if_all_were_lost(-mean, square, count, z), 100 * high)
     most = max(_UNSEEN, *map(abs, differences))
     middle = times * sum(differences) / (count + 2)
     spread = (times * sum(d * d for d in differences) + most**2) / (count + 2) - middle**2
     half = z * math.sqrt(max(spread, 0) / (count + 2))
     return Loss(points, 100 * (middle - half), 100 * (middle + half))
+
+
+def _as_if_all_were_lost(mean: float, square: float, count: int, z: float) -> float:
+    """The largest mean that a score test does not reject if a part of all samples differs by 1 and the others as those
+    at hand do, whose mean and mean square these are; of samples that differ by 1 or not at all it is Wilson's."""
+    # With a part q of 1 the mean becomes m = mean + q (1 - mean), the variance square + q (1 - square) - m².
+    half = z * z * ((1 - square) / (1 - mean) - 2 * mean) / 2
+    spread = max(square - mean * mean, 0)
+    return mean + (half + math.sqrt(half * half + (count + z * z) * z * z * spread)) / (count + z * z)
 
 
 def samples_to_tell(before: Sequence[float], after: Sequence[float], budget: float, looks: int = 1) -> int:

@@ -196,7 +196,7 @@ def _make(shop: Workshop, choice: Choice, recipe: Recipe, goal: Goal) -> Tried:
     name = f"{choice.speedup:.2f}x"
     folder = f"zeros-{100 * choice.zeros:.0f}-{digest(choice.labels, digits=6)}"
     packed = shop.make(recipe, folder)
-    lost = shop.loss(packed, shop.task.validation, goal.looks)
+    lost = shop.loss(packed, shop.task.validation, goal.looks, goal.sure)
     kept, verdict, nbytes = True, "", None
     if goal.nbytes is not None:
         nbytes = shop.nbytes(packed)

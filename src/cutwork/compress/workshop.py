@@ -131,9 +131,9 @@ class Workshop:
         other = "--metric tokens, or " if self.metric == "answers" else ""
         raise CutworkError(f"the dense model {few if most else none}; give {other}a model that has learned the task")
 
-    def loss(self, packed: Stage, samples: Sequence[Sample], looks: int = 1) -> Loss:
-        """What a packed model lost against the dense one on some samples; looks: as of `promise.loss`."""
-        return loss(self.scores(self.dense, samples), self.scores(packed, samples), looks)
+    def loss(self, packed: Stage, samples: Sequence[Sample], looks: int = 1, sure: bool = False) -> Loss:
+        """What a packed model lost against the dense one on some samples; looks and sure: as of `promise.loss`."""
+        return loss(self.scores(self.dense, samples), self.scores(packed, samples), looks, sure=sure)
 
     def samples_to_tell(self, packed: Stage, within: float) -> int:
         """About how many validation samples would tell what a packed model lost to within so many points."""
