@@ -1,6 +1,6 @@
 """The end of a run: how accurate, how large and how fast each variant of the model is."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from cutwork.machine import cpu_name
 from cutwork.measure.context import room, room_for_answers, room_for_inputs
 from cutwork.measure.quality import accuracy, judged_anew, together
 from cutwork.measure.speed import measure
+from cutwork.measure.task_files import contents_of_tasks
 from cutwork.recipe import Recipe
 from cutwork.store.directory import read_config
 from cutwork.store.fingerprint import digest
@@ -177,11 +178,6 @@ def _context(path: Path, task: Task, recipe: Recipe) -> int:
         room(config, _WINDOW),
         room_for_answers(path, task.test[: settings.accuracy_samples], settings.max_new_tokens),
     )
-
-
-def contents_of_tasks(names: Sequence[str]) -> list[str]:
-    """Tasks of lm-eval as what they ask: a YAML file by its contents, others by their names."""
-    return [digest(Path(name).read_text(encoding="utf-8")) if Path(name).is_file() else name for name in names]
 
 
 def _directory_bytes(path: Path) -> int:

@@ -108,7 +108,7 @@ def stages_of(recipe: Recipe, output: Path, console: Console) -> Stages:
     if recipe.compare.perplexity_text:
         depends.append(digest(read_text(recipe.compare.perplexity_text)))
     if recipe.compare.lm_eval:
-        from cutwork.measure.compare import contents_of_tasks
+        from cutwork.measure.task_files import contents_of_tasks
 
         depends.append(contents_of_tasks(recipe.compare.lm_eval))
     seconds = partial(durations.compare, recipe.compare, len(packed))
