@@ -159,6 +159,11 @@ def test_a_recipe_that_says_everything_says_the_same_as_before() -> None:
         ({"teacher": {"teacher_device": "cpu"}}, "teacher_device has no effect: without kl and squarehead"),
         ({"teacher": {"gradual": {"sparsity": 0.5}}}, "teacher.gradual: what others learn from"),
         ({"tune": {"gradual": {"sparsity": 0.7, "method": "magnitude", "damping": 0.1}}}, "damping has no effect"),
+        (
+            {"tune": {"gradual": {"sparsity": 0.7, "method": "magnitude", "calibration_samples": 8}}},
+            "calibration_samples has no effect: method magnitude looks at no samples; leave it out",
+        ),
+        ({"compare": {"lm_eval_limit": 5}}, "lm_eval_limit has no effect: there are no lm_eval tasks to limit"),
         ({"tune": {"gradual": {"sparsity": 0.7}, "keep_zeros": False}}, "gradual trains the weights"),
         ({"tune": {"gradual": {"sparsity": 0.7}, "lora": {}}}, "gradual trains the weights"),
         ({"tune": {"gradual": {"sparsity": 0.4}}}, "tune.gradual ends at 0.4 zeros, and prune has made 0.5 before it"),

@@ -115,6 +115,7 @@ class Gradual(Settings):
         if self.begin > self.end:
             raise ValueError(f"begin ({self.begin:g}) comes after end ({self.end:g})")
         self._check_used(self.method not in WITHOUT_HESSIAN, f"method {self.method} has no Hessian", "damping")
+        self._check_used(self.method != "magnitude", "method magnitude looks at no samples", "calibration_samples")
         return self
 
 
@@ -331,6 +332,11 @@ class CompareSettings(Settings):
     decode_tokens: Positive = 64  # that are written after them
     repeats: Positive = 5  # rounds, each over all models in turn; speeds are medians
     threads: Annotated[int, Field(ge=0)] = 0  # 0: all CPUs this process may use
+
+    @model_validator(mode="after")
+    def _limits_what_is_asked(self) -> "CompareSettings":
+        self._check_used(bool(self.lm_eval), "there are no lm_eval tasks to limit", "lm_eval_limit")
+        return self
 
 
 class Recipe(Settings):
