@@ -129,6 +129,45 @@ def test_a_generated_test_is_as_long_as_it_was_asked_for(
     assert len(task.validation) == validation and base.compare.accuracy_samples == test
 
 
+@pytest.mark.parametrize("name", ["gsm_symbolic", "jsonl", "gsm8k"])
+def test_what_a_recipe_trains_on_does_not_judge(name: str, given: tuple[Path, Path], tmp_path: Path) -> None:
+    options: dict[str, Any] = {}
+    if name == "gsm_symbolic":
+        pytest.importorskip("reasoning_gym")
+    elif name == "jsonl":
+        options = {"train": str(given[1]), "test": str(given[1])}
+    else:
+        options = {"directory": str(tmp_path)}
+        for split in ("train", "test"):
+            rows = [{"question": f"{split} {i % 35}", "answer": "a"} for i in range(60)]
+            (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    settings = {"name": name, "train_samples": 30, "test_samples": 8, "options": options}
+    base = Recipe.model_validate({"name": "a", "model": str(given[0]), "output": "c", "task": settings})
+    task = _task(base, needs_validation=True, behind=8)
+    assert task.train == load_task(base.task).train and len(task.train) == 30
+    assert 5 <= len(task.validation) <= 8  # of gsm8k's rows, 35 are different
+    assert not {s.asked() for s in task.validation} & {s.asked() for s in (*task.train, *task.test)}
+    held = base.model_copy(update={"task": base.task.model_copy(update={"validation_samples": 5})})
+    assert _task(held, needs_validation=True, behind=8) == load_task(held.task)
+    if name == "jsonl":
+        every = base.model_copy(update={"task": base.task.model_copy(update={"train_samples": 60})})
+        with pytest.raises(CutworkError, match=r"judge by behind the \d+ samples that the recipe trains on; give more"):
+            _task(every, needs_validation=True, behind=8)
+        assert not _task(every, needs_validation=False, behind=8).validation
+
+
+@pytest.mark.parametrize("held_out", [0, 9])
+def test_a_recipe_keeps_what_it_holds_out(held_out: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def carry_out(base: Recipe, *_: object, validation_samples: int, **__: object) -> None:
+        raise CutworkError(f"{base.task.validation_samples}, else {validation_samples}")
+
+    monkeypatch.setattr("cutwork.compress.compress.compress", carry_out)
+    settings = {"name": "a", "model": "b", "output": "c", "task": {"name": "gsm8k", "validation_samples": held_out}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(CutworkError, match=f"^{held_out}, else 200$"):
+        call("model", tmp_path / "out", "--recipe", tmp_path / "recipe.yaml", "--speedup", 2)
+
+
 def test_all_that_is_held_out_judges_and_the_recipe_says_how_much_tests(given: tuple[Path, Path]) -> None:
     counts = {"train_samples": 20, "validation_samples": 8, "test_samples": 8, "options": {"train": str(given[1])}}
     settings = {"task": {"name": str(given[1]), **counts}, "compare": {"accuracy_samples": 3}}

@@ -44,9 +44,9 @@ def test_what_cannot_be_done_is_said(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--within", 1], r"8 validation samples leave 48\.\d points.*give more than 741 --validation-samples"),
+        (["--within", 1], r"8 validation samples leave 48\.\d points.*give at least 741 --validation-samples"),
         (["--within", 0], r"more than --within 0; allow some, or leave --sure out"),
-        (["--within", 1, "--metric", "answers"], r"leave 48\.\d points.*give more than 741 --validation-samples"),
+        (["--within", 1, "--metric", "answers"], r"leave 48\.\d points.*give at least 741 --validation-samples"),
     ],
 )
 def test_what_so_few_samples_cannot_be_sure_of_is_refused_before_any_work(
@@ -62,7 +62,7 @@ def test_what_trains_nothing_looks_once_at_each_choice(given: tuple[Path, Path],
     recipe = {"name": "x", "model": "y", "output": "z", "task": {"name": str(given[1]), **samples}, "tune": None}
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
     common = [given[0], tmp_path / "out", "--recipe", tmp_path / "recipe.yaml", "--within", 1, "--sure"]
-    with pytest.raises(CutworkError, match="more than 381 --validation-samples"):  # as one interval of 95% asks for
+    with pytest.raises(CutworkError, match="at least 381 --validation-samples"):  # as one interval of 95% asks for
         call(*common, "--attempts", 1)
 
 

@@ -81,16 +81,18 @@ def test_what_would_let_more_samples_test_is_what_can_be_asked_for(
     assert said.startswith(f"more {more} would tell") and ("made anew" in said) == anew
 
 
-@pytest.mark.parametrize("by_recipe", [True, False])
+@pytest.mark.parametrize(("by_recipe", "held_out"), [(True, 9), (True, 0), (False, 0)])
 def test_a_broken_promise_names_what_more_samples_to_choose_by_are_asked_for_with(
-    by_recipe: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    by_recipe: bool, held_out: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = report({"within": 0.5}, promise="broken")
     monkeypatch.setattr("cutwork.compress.compress.compress", lambda *_, **__: broken)
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(json.dumps({"name": "a", "model": "b", "output": "c", "task": {"name": "gsm8k"}}))
+    task = {"name": "gsm8k", "validation_samples": held_out}
+    recipe.write_text(json.dumps({"name": "a", "model": "b", "output": "c", "task": task}))
     samples = ["--recipe", recipe] if by_recipe else ["--task", "gsm8k"]
-    more = r"task\.validation_samples of the recipe" if by_recipe else "--validation-samples"
+    of_recipe = r"task\.validation_samples of the recipe, set before the dense model is trained,"
+    more = of_recipe if held_out else "--validation-samples"
     with pytest.raises(CutworkError, match=f"or for more {more} to choose by"):
         call("model", tmp_path / "out", *samples, "--within", 0.5)
 

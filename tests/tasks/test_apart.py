@@ -13,7 +13,7 @@ import pytest
 from cutwork.recipe import TaskSettings
 from cutwork.tasks.apart import apart
 from cutwork.tasks.columns import reader_of
-from cutwork.tasks.load import load_task
+from cutwork.tasks.load import load_task, with_validation_behind
 from cutwork.tasks.task import Sample
 
 ROLES = ("user", "assistant")
@@ -122,3 +122,15 @@ def test_an_answer_is_known_whatever_stands_around_it() -> None:
     others = [Sample("Write a poem.", "Poem 0")]
     poems = [conversation("Write a poem.", f"Poem {i}", "Thanks", "Welcome", system="Rhyme.") for i in range(20)]
     assert list(apart(poems, others, [])) == poems[1:]
+
+
+def test_validation_from_behind_leaves_training_as_it_is_and_asks_nothing_of_it(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Question {i % 30}?", "answer": str(i)} for i in range(60)]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    options = {"train": str(file), "test": str(file)}
+    settings = TaskSettings(name="jsonl", options=options, train_samples=20, test_samples=4)
+    task, plain = with_validation_behind(settings, 6), load_task(settings)
+    assert task.train == plain.train and task.test == plain.test and len(task.validation) == 6
+    assert not {sample.prompt for sample in task.train} & {sample.prompt for sample in task.validation}
+    assert not {sample.prompt for sample in task.test} & {sample.prompt for sample in task.validation}

@@ -144,7 +144,7 @@ def compress(
     }
     if recipe:
         _refuse_beside_recipe(context)
-    base = _base(context, model, output, task, task_options(task_option), recipe, settings, validation_samples)
+    base = _base(context, model, output, task, task_options(task_option), recipe, settings)
     if _given(context, "threads"):
         base = base.model_copy(update={"compare": base.compare.model_copy(update={"threads": threads})})
     if recipe and not dry_run and recipe.resolve() == (output / "recipe.yaml").resolve():
@@ -158,6 +158,7 @@ def compress(
         metric=metric,
         attempts=attempts,
         dry_run=dry_run,
+        validation_samples=validation_samples,
         console=Console(stderr=True),
     )
     if as_json:
@@ -168,7 +169,8 @@ def compress(
         _print_result(report, output, _more_tests(base, by_recipe=bool(recipe)))
     if report.get("promise") == "broken":
         surer = "" if sure else "--sure, for "
-        judges = "task.validation_samples of the recipe" if recipe else "--validation-samples"
+        of_recipe = "task.validation_samples of the recipe, set before the dense model is trained,"
+        judges = of_recipe if recipe and base.task.validation_samples else "--validation-samples"
         raise CutworkError(
             f"on the test it loses more than the {within:g} points that were promised, by the whole interval; what was "
             f"made stays. Ask for {surer}fewer points, or for more {judges} to choose by"
@@ -221,7 +223,6 @@ def _base(
     options: dict[str, Any],
     recipe: Path | None,
     settings: dict[str, Any],
-    validation_samples: int,
 ) -> Recipe:
     """The recipe whose rates are to be chosen: that of a file for this model and output, or one of options."""
     if bool(task) == bool(recipe):
@@ -231,9 +232,7 @@ def _base(
         base = load_recipe(recipe)
         if base.task.validation_samples and _given(context, "validation_samples"):
             raise CutworkError("the recipe says what --validation-samples would; leave it out, or change the recipe")
-        held_out = base.task.validation_samples or validation_samples
-        held = base.task.model_copy(update={"validation_samples": held_out})
-        return base.model_copy(update={**where, "task": held, "teacher": None})
+        return base.model_copy(update={**where, "teacher": None})
     assert task
     named = {"name": task, "options": {**({"train": task} if is_file_of_rows(task) else {}), **options}}
     settings["task"] |= named

@@ -36,7 +36,7 @@ from cutwork.store.fingerprint import digest
 from cutwork.store.json_file import read_json, write_json
 from cutwork.store.output import check_apart
 from cutwork.store.resolve import resolve
-from cutwork.tasks.load import load_task
+from cutwork.tasks.load import load_task, with_validation_behind
 from cutwork.tasks.task import Task
 
 __all__ = ["Goal", "compress"]
@@ -50,16 +50,18 @@ def compress(
     metric: Metric = "answers",
     attempts: int = 4,
     dry_run: bool = False,
+    validation_samples: int = 0,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Make the fastest model that keeps the goal in `base.output`; returns the report that is also written there.
 
     `base` says the model, the task (with validation samples, all of which judge, and `compare.accuracy_samples` of the
-    test's), and how to prune, tune and quantise; its rates, patterns and schemes are chosen here. `purpose` is what is
-    to be fast, with `base.compare.threads`; `attempts` how many choices are made at most to find the one that keeps
-    `goal.within`. With `dry_run` nothing is trained, and the report says what is predicted. After an interruption the
-    same call goes on. Raises CutworkError for whatever the user can put right, and, when the frontier has been written,
-    if the goal cannot be kept.
+    test's), and how to prune, tune and quantise; its rates, patterns and schemes are chosen here. If its task holds
+    none out, so many `validation_samples` are taken from behind its training's, which the model may have been trained
+    on. `purpose` is what is to be fast, with `base.compare.threads`; `attempts` how many choices are made at most to
+    find the one that keeps `goal.within`. With `dry_run` nothing is trained, and the report says what is predicted.
+    After an interruption the same call goes on. Raises CutworkError for whatever the user can put right, and, when the
+    frontier has been written, if the goal cannot be kept.
     """
     console = console or Console(stderr=True)
     _check(base, goal)
@@ -68,7 +70,7 @@ def compress(
     check_apart(base.output, resolve(base.model))
     if not dry_run:
         _check_free(base.output)
-    task = _task(base, needs_validation=not dry_run)
+    task = _task(base, needs_validation=not dry_run, behind=validation_samples)
     if goal.sure and not dry_run:
         _check_enough(goal, len(task.validation), attempts)
     shop = Workshop(base, task, purpose, metric, console)
@@ -164,7 +166,7 @@ def _check_enough(goal: Goal, count: int, attempts: int) -> None:
     raise CutworkError(
         f"--sure: with --attempts {attempts}, {count} validation samples leave {least:.1f} points open even where no "
         f"answer differs, more than --within {within:g}; "
-        + (f"give more than {needed:,} --validation-samples" if within else "allow some, or leave --sure out")
+        + (f"give at least {needed:,} --validation-samples" if within else "allow some, or leave --sure out")
     )
 
 
@@ -176,7 +178,7 @@ def _check_free(output: Path) -> None:
         raise CutworkError(f"{packed} is not from cutwork compress; move it away or choose another OUT")
 
 
-def _task(base: Recipe, *, needs_validation: bool) -> Task:
+def _task(base: Recipe, *, needs_validation: bool, behind: int = 0) -> Task:
     directory = resolve(base.model)
     if (stored := directory_kind(directory)) != "checkpoint":
         raise CutworkError(f"{directory} is a {stored} model; compress needs the plain checkpoint it was made from")
@@ -184,7 +186,13 @@ def _task(base: Recipe, *, needs_validation: bool) -> Task:
     if model_kind(config) != "text":
         raise CutworkError("only decoder-only models can be compressed by budget; prune and quantise others by recipe")
     check_runnable(config)  # or what cannot be packed would be found out after hours
-    task = load_task(base.task)
+    behind = 0 if base.task.validation_samples else behind
+    task = with_validation_behind(base.task, behind) if behind else load_task(base.task)
+    if needs_validation and behind and task.train and not task.validation:
+        raise CutworkError(
+            f"nothing is left to judge by behind the {len(task.train):,} samples that the recipe trains on; give more "
+            "data, or set its task.validation_samples before the dense model is trained"
+        )
     if not task.train or not task.test or (needs_validation and not task.validation):
         raise CutworkError(
             f"task {task.name} has {len(task.train)} samples to train on, {len(task.validation)} to validate and "

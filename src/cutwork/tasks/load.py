@@ -4,6 +4,7 @@ import inspect
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,19 @@ def load_task(settings: TaskSettings) -> Task:
         task = replace(task, train=tuple(apart(task.train, task.test, left_out)))
         tell_left_out(task.name, len(left_out))
     return hold_out(task, settings.validation_samples, settings.seed)
+
+
+def with_validation_behind(settings: TaskSettings, count: int) -> Task:
+    """The task of settings that hold nothing out, and at most `count` samples for validation, none of which asks what
+    those of training ask.
+
+    They come behind the samples of training, which stay those that a model was trained on before.
+    """
+    task = load_task(settings)
+    longer = load_task(settings.model_copy(update={"train_samples": settings.train_samples + count}))
+    known = {question for sample in task.train for question, _ in sample.exchanges()}
+    new = (s for s in longer.train if not s.is_empty and known.isdisjoint(question for question, _ in s.exchanges()))
+    return replace(task, validation=tuple(islice(new, count)))
 
 
 def training_rows(name: str, count: int, options: Mapping[str, Any]) -> Task:

@@ -75,7 +75,7 @@ class Sample:
         if self.audio is not None:
             return [(tuple(self.texts()), self.contents()[-1])]
         turns = [turn for turn in self.turns if turn["role"] not in ("system", "developer")]
-        found = []
+        found: list[tuple[tuple[str, ...], str]] = []
         for i, turn in enumerate(turns):
             if turn["role"] == "assistant" and i and turn.get("weight") != 0:
                 found.append(((turns[0]["content"] if i == 1 else told(turns[:i]),), said(turn)))
