@@ -187,6 +187,7 @@ TABLES = {
     "promises": Table(promises.table, ("promises",)),
     "promises, unseen": Table(promises.table, ("promises_unseen",)),
     "drafts": Table(drafts.table, ("drafts",)),
+    "drafts, qwen": Table(drafts.table, ("drafts_qwen",)),
     "choices, advantage": Table(advantage.advantage_table, ("choices",)),
     "choices, judged": Table(choices.table, ("choices_judged",)),
     "choices, judged, verdicts": Table(choices.verdicts, ("choices_judged",)),
