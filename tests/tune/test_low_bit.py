@@ -210,7 +210,8 @@ def test_no_zero_is_lost_and_resumed_equals_uninterrupted_bit_for_bit(
 
 @pytest.mark.parametrize("method", ["magnitude", "sparsegpt"])
 def test_zeros_grow_in_bfloat16(method: str, dense: Path, tmp_path: Path) -> None:
-    gradual = Gradual.model_validate({"sparsity": 0.7, "method": method, "every": 2, "calibration_samples": 4})
+    looks = {} if method == "magnitude" else {"calibration_samples": 4}
+    gradual = Gradual.model_validate({"sparsity": 0.7, "method": method, "every": 2, **looks})
     report = run(dense, tmp_path / "out", dense, changed(gradual=gradual))
     assert list(report["sparsity"].values()) == pytest.approx([0.7] * len(report["sparsity"]), abs=1e-2)
 
