@@ -15,6 +15,7 @@ _PATTERN = r"^(unstructured|adaptive|1x4|4x1|[1-9]\d*:[1-9]\d*)$"
 
 
 def _pattern(name: Any) -> Any:
+    """In the place of pydantic's own sentence, which shows the expression."""
     if isinstance(name, str) and not re.search(_PATTERN, name):
         raise ValueError("a pattern is unstructured, adaptive, 1x4, 4x1 or n:m, as 2:4")
     return name

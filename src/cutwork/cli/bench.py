@@ -40,18 +40,16 @@ def bench(
     from cutwork.store.directory import read_config
     from cutwork.store.resolve import resolve
 
-    for path in [model, *(against or [])]:
-        if reads_only(read_config(resolve(path, codes=True))):
+    configs = {path: read_config(resolve(path, codes=True)) for path in [model, *(against or [])]}
+    for path, config in configs.items():
+        if reads_only(config):
             raise CutworkError(f"{path} writes no text, so there is no decoding to measure; use explain or embed")
     twice = next((path for path in against or () if [model, *(against or ())].count(path) > 1), None)
     if twice:
         raise CutworkError(f"{twice} is given twice; a model is compared with others")
-    longest = {
-        path: decoded(read_config(resolve(path, codes=True)), prompt_tokens, decode_tokens)
-        for path in [model, *(against or [])]
-    }
+    longest = {path: decoded(config, prompt_tokens, decode_tokens) for path, config in configs.items()}
     for path, tokens in longest.items():
-        if tokens > (most := room(read_config(resolve(path, codes=True)), tokens)):
+        if tokens > (most := room(configs[path], tokens)):
             raise CutworkError(
                 f"{tokens} tokens do not fit the context of {path}, {most}; set --prompt or --decode lower"
             )

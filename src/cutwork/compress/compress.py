@@ -30,8 +30,7 @@ from cutwork.errors import CutworkError, require
 from cutwork.recipe import Recipe
 from cutwork.run.stages import read_state
 from cutwork.store.atomic import write_atomically
-from cutwork.store.directory import kind_of as directory_kind
-from cutwork.store.directory import read_config
+from cutwork.store.directory import check_plain, read_config
 from cutwork.store.fingerprint import digest
 from cutwork.store.json_file import read_json, write_json
 from cutwork.store.output import check_apart
@@ -180,8 +179,7 @@ def _check_free(output: Path) -> None:
 
 def _task(base: Recipe, *, needs_validation: bool, behind: int = 0) -> Task:
     directory = resolve(base.model)
-    if (stored := directory_kind(directory)) != "checkpoint":
-        raise CutworkError(f"{directory} is a {stored} model; compress needs the plain checkpoint it was made from")
+    check_plain(directory)
     config = read_config(directory)
     if model_kind(config) != "text":
         raise CutworkError("only decoder-only models can be compressed by budget; prune and quantise others by recipe")
