@@ -7,8 +7,8 @@
 Choices are those of the frontiers (zeros and bits, bits alone, zeros alone) and uniform ones: every linear the same
 candidate, OWL's rates, int8, int4. Each is made as its recipe says, with the same training, unless `--one-shot`; then
 asked: KL divergence of the next token from the dense model's, in the answers of test samples and everywhere in them,
-both in the engine, points lost on validation, and on the whole test set unless `--one-shot`. Leaves choices.json and
-choices.png (or by another `--name`) in results/, and what is made in `--work`.
+both in the engine, points lost on validation, and on the whole test set unless `--one-shot` without `--test`. Leaves
+choices.json and choices.png (or by another `--name`) in results/, and what is made in `--work`.
 """
 
 import argparse
@@ -127,7 +127,7 @@ def measure(shop: Workshop, entry: Entry, options: argparse.Namespace) -> tuple[
         **found,
         "lost_on_validation": shop.loss(packed, shop.task.validation).__dict__,
     }
-    if not options.one_shot:
+    if options.test or not options.one_shot:
         before, after = (shop.scores(stage, shop.task.test) for stage in (shop.dense, packed))
         row["lost"] = loss(before, after).__dict__
     return row, packed
@@ -271,6 +271,7 @@ def main() -> None:
     parser.add_argument("--recipe", type=Path, default=RECIPES / "smollm2-gsm.yaml", help="task, training and model")
     parser.add_argument("--model", help="another model than the recipe's, its own teacher")
     parser.add_argument("--one-shot", action="store_true", help="no training: is the order of errors right?")
+    parser.add_argument("--test", action="store_true", help="ask the whole test set although nothing is trained")
     parser.add_argument("--speed", action="store_true", help="measure milliseconds; on a quiet machine")
     parser.add_argument("--purpose", default="decode", choices=["decode", "prefill", "batch16"])
     parser.add_argument("--metric", default="answers", choices=["answers", "tokens"], help="what points are of")

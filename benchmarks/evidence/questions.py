@@ -58,6 +58,7 @@ def sets() -> dict[str, tuple[Recipe, Callable[[Recipe], Splits], tuple[str, ...
     return {
         "the short task of compress": (load_recipe(RECIPE), held_out, short),
         "promises on new questions": (load_recipe(Path("benchmarks/compress/unseen.yaml")), held_out, ()),
+        "choices, the teacher has learned more": (load_recipe(Path("benchmarks/compress/converged.yaml")), held_out, ()),
         "the recipe `smollm2-gsm.yaml`": (load_recipe(RECIPES / "smollm2-gsm.yaml"), held_out, ()),
         "the short experiment": design("short", "pareto", "patterns"),
         "the longer experiment": design("longer", "pareto_longer"),
