@@ -10,7 +10,7 @@ announces; `benchmarks.evidence.pareto converged` times these files. Leaves conv
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.common.results import save
 from benchmarks.evidence.answers import answer, without_replies
@@ -18,7 +18,7 @@ from benchmarks.evidence.converged import above, named
 from benchmarks.evidence.converged_rates import ConvergedRates, variant
 from benchmarks.evidence.designs import DESIGNS, SEEDS
 from benchmarks.evidence.feature_loss import CE, arguments
-from benchmarks.evidence.levels import TEACHER
+from benchmarks.evidence.levels import DENSE, TEACHER
 from benchmarks.evidence.report import paid
 from benchmarks.evidence.statistics import right_share
 from benchmarks.evidence.wording import points, shares
@@ -34,6 +34,7 @@ class ConvergedFiles(ConvergedRates):
     """Models of one loss, packed in several encodings."""
 
     name = DESIGNS["converged"].result
+    trained: ClassVar[str] = variant(CE, RATE)  # the variant that all of them are of
 
     def save(self) -> dict[str, Any]:
         about = {key: getattr(self.recipe, key).model_dump(mode="json") for key in ("task", "teacher", "prune")}
@@ -48,6 +49,8 @@ class ConvergedFiles(ConvergedRates):
             self.stages.carry_out()
         level, _, pattern = kind.partition("% ")
         zeros = {"level": int(level) / 100, "pattern": pattern, "seed": seed} if pattern else {"level": 0.0}
+        if kind == DENSE:
+            zeros |= {"pattern": DENSE, "seed": seed}
         found = answer(self.kept, stage, self.splits["test"], self.recipe.compare.max_new_tokens, self.console)
         about = {"kind": "file", "encoding": encoding, **zeros, "file": stage.output.name}
         self.rows.append({**about, **without_replies(found)})
@@ -57,11 +60,10 @@ class ConvergedFiles(ConvergedRates):
 
     def file(self, kind: str, encoding: str, seed: int) -> Stage:
         """A model's file in an encoding; the one that is there, if it is."""
-        name = variant(CE, RATE)
-        rounded = self.model(name, seed, kind)
+        rounded = self.model(self.trained, seed, kind)
         if encoding == INT8:
             return rounded
-        phases = self.phases[name, seed, kind]
+        phases = self.phases[self.trained, seed, kind]
         source = phases[-1] if phases else self.teacher
         own = f"{rounded.name.removeprefix('packed/')}-{'bf16' if encoding == BF16 else 'int4'}"
         there = {stage.name: stage for stage in self.stages.stages}
@@ -96,7 +98,7 @@ def table(result: dict[str, Any]) -> str:
     """Right answers of every file over its seeds, and the differences to the teacher's in 8 and 4 bits."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in result["rows"]:
-        zeros = f"{row['level']:.0%} {row['pattern']}" if row["level"] else TEACHER
+        zeros = f"{row['level']:.0%} {row['pattern']}" if row["level"] else row.get("pattern", TEACHER)
         groups[named(zeros), row["encoding"]].append(row)
     lines = [
         "| zeros | file | right of the test, by seed | mean [95%] | minus the teacher in int8 [95%] | in int4 [95%] |",

@@ -1,0 +1,51 @@
+"""Whether zeros cost less where what has them is trained for as long as its teacher was.
+
+    python -m benchmarks.evidence.converged_longer               # hours of two cores; resumes
+    python -m benchmarks.evidence.converged_longer --finished    # trains nothing, reports what is there
+
+The data of `benchmarks.evidence.converged` but for some samples, and a teacher of its own. 4 of 16, 8 of 16 and the
+dense model itself are trained on for 600 steps of 16, six times the samples of there, by cross-entropy and KL
+divergence from the teacher. As docs/experiments.md announces: every file, in 8 and 4 bits, is asked the fresh questions
+once. Leaves converged_longer.json in results/.
+"""
+
+from pathlib import Path
+from typing import ClassVar
+
+from benchmarks.evidence.converged_files import BF16, INT4, INT4_HEAD, INT8, ConvergedFiles, table
+from benchmarks.evidence.designs import SEEDS
+from benchmarks.evidence.feature_loss import STEPS, Phase, arguments
+from benchmarks.evidence.levels import DENSE, TEACHER
+from cutwork.recipe import Losses
+
+KINDS = ("75% 4:16", DENSE, "50% 8:16")  # in the order they are made
+LENGTH = 600  # steps; as many, of as many samples, as the teacher has
+WITH_KL = "CE+KL, longer"
+
+
+class ConvergedLonger(ConvergedFiles):
+    """Models of one loss and six times the samples."""
+
+    name = "converged_longer"
+    recipe_file = Path("benchmarks/compress/converged.yaml")
+    variants: ClassVar = {WITH_KL: (Phase(Losses(ce=1.0, kl=1.0), share=LENGTH / STEPS, rate=2e-4),)}
+    trained: ClassVar[str] = WITH_KL
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", choices=SEEDS, default=[SEEDS[0]])
+    parser.set_defaults(output=Path("out/converged-longer"))
+    options = parser.parse_args()
+    experiment = ConvergedLonger(options)
+    for encoding in (BF16, INT8, INT4, INT4_HEAD):
+        experiment.ask_file(TEACHER, encoding, SEEDS[0])
+    for seed in options.seeds:
+        for kind in KINDS:
+            for encoding in (INT8, INT4, INT4_HEAD):
+                experiment.ask_file(kind, encoding, seed)
+    print(table(experiment.save()))
+
+
+if __name__ == "__main__":
+    main()
