@@ -109,6 +109,11 @@ DESIGNS["converged"] = replace(
     fresh=True,
 )
 
+# As long a training as the teacher's, which converged_longer.py makes.
+DESIGNS["converged-longer"] = replace(
+    DESIGNS["converged"], recipe=_HERE.parent / "compress/converged.yaml", result="converged_longer", rates=(2e-4,)
+)
+
 # A published benchmark; what is trained how far is in gsm8k.py.
 DESIGNS["gsm8k"] = Design(
     recipe=_HERE / "gsm8k.yaml",

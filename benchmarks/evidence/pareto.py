@@ -4,6 +4,7 @@
     python -m benchmarks.evidence.pareto longer --rounds 9
     python -m benchmarks.evidence.pareto new-numbers    # after `python -m benchmarks.evidence.new_numbers`
     python -m benchmarks.evidence.pareto converged    # after `python -m benchmarks.evidence.converged_files`
+    python -m benchmarks.evidence.pareto converged-longer --output out/converged-longer    # after its script
     python -m benchmarks.evidence.pareto gsm8k --ik FOLDER      # after `python -m benchmarks.evidence.gsm8k`
 
 llama.cpp quantises the teacher itself, or the dense model that was trained on for as long as the sparse ones, as its
@@ -11,7 +12,7 @@ llama-quantize does, and answers the same questions of the test, greedily; for G
 importance matrix, and beside OpenVINO in int4. Then all files take turns, each alone in memory; nobody's weights are
 mapped, so that all can be in huge pages. ik_llama.cpp, where a folder with its llama-bench is given, runs llama.cpp's
 files, its weights interleaved while they are loaded, and is asked nothing. Leaves pareto.json, or pareto_longer.json,
-_new_numbers, _converged or _gsm8k, and its .png, in results/.
+_new_numbers, _converged, _converged_longer or _gsm8k, and its .png, in results/.
 """
 
 import argparse
@@ -35,6 +36,7 @@ from benchmarks.common.timing import interleaved
 from benchmarks.common.worker import Worker
 from benchmarks.evidence.data import recipe_of, splits
 from benchmarks.evidence.designs import DESIGNS
+from benchmarks.evidence.levels import DENSE
 from benchmarks.evidence.pareto_figure import plot, speed
 from benchmarks.evidence.peer_files import LLAMA, OPENVINO, calibration, gguf_files, openvino_file
 from benchmarks.evidence.statistics import Pairs, packed, points_above, right_share, seed_pairs
@@ -98,6 +100,14 @@ PARETOS = {
     ),
     "converged": Pareto(
         "pareto_converged",
+        rows="file",
+        kinds=("Q8_0", *_DENSE_4_BITS),
+        reference="cutwork int8",
+        called="the teacher's in int8",
+        calibrated=True,
+    ),
+    "converged-longer": Pareto(
+        "pareto_converged_longer",
         rows="file",
         kinds=("Q8_0", *_DENSE_4_BITS),
         reference="cutwork int8",
@@ -241,6 +251,7 @@ def names(found: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any
         pattern = {"unstructured": "anywhere"}.get(name := model.get("pattern", "4:16"), name)
         how = ", ".join(filter(None, (pattern, model.get("loss"))))
         zeros = f", {model['zeros']:.0%} zeros ({how})" if model["zeros"] else ""
+        zeros = ", trained on" if pattern == DENSE else zeros
         groups[f"{model['engine']} {model['weights']}{zeros}"].append(model)
     yield from groups.items()
 
