@@ -8,8 +8,8 @@
     python -m benchmarks.evidence.pareto gsm8k --ik FOLDER      # after `python -m benchmarks.evidence.gsm8k`
 
 llama.cpp quantises the teacher itself, or the dense model that was trained on for as long as the sparse ones, as its
-llama-quantize does, and answers the same questions of the test, greedily; for GSM8K and the converged teacher with an
-importance matrix, and beside OpenVINO in int4. Then all files take turns, each alone in memory; nobody's weights are
+llama-quantize does, and answers the same questions of the test, greedily; for GSM8K and the converged teachers with an
+importance matrix, and, but for longer training, beside OpenVINO in int4. Then all files take turns, each alone in memory; nobody's weights are
 mapped, so that all can be in huge pages. ik_llama.cpp, where a folder with its llama-bench is given, runs llama.cpp's
 files, its weights interleaved while they are loaded, and is asked nothing. Leaves pareto.json, or pareto_longer.json,
 _new_numbers, _converged, _converged_longer or _gsm8k, and its .png, in results/.
@@ -73,7 +73,7 @@ class Pareto:
 
     result: its name. rows: the kind of its rows whose files are timed. dense: the stage of the model that the peers
     quantise, seed: which of several that is. kinds: of llama.cpp's files. reference: what all answers are held against,
-    `called` so in the table.
+    `called` so in the table. calibrated: llama.cpp gets an importance matrix. openvino: it joins, in int4.
     """
 
     result: str
@@ -84,6 +84,7 @@ class Pareto:
     reference: str = "cutwork bf16"
     called: str = "the teacher's"
     calibrated: bool = False
+    openvino: bool = False
 
 
 PARETOS = {
@@ -105,6 +106,7 @@ PARETOS = {
         reference="cutwork int8",
         called="the teacher's in int8",
         calibrated=True,
+        openvino=True,
     ),
     "converged-longer": Pareto(
         "pareto_converged_longer",
@@ -123,6 +125,7 @@ PARETOS = {
         reference="cutwork int8",
         called="dense int8's",
         calibrated=True,
+        openvino=True,
     ),
 }
 
@@ -145,7 +148,7 @@ def models(
     checkpoint, folder = output / about.dense, output / "gguf"
     data = calibration(recipe, checkpoint, samples) if about.calibrated else ()
     peers = gguf_files(checkpoint, about.kinds, data, folder, console)
-    if about.calibrated:
+    if about.openvino:
         peers.append(openvino_file(checkpoint, data, output / "openvino", console))
     return [*ours, *(peer if about.seed is None else {**peer, "seed": about.seed} for peer in peers)]
 
