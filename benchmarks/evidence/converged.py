@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from benchmarks.evidence.designs import SEEDS
+from benchmarks.evidence.designs import DENSE, SEEDS
 from benchmarks.evidence.feature_loss import BOTH, CE, NOT_CLIPPED, Phase, arguments
-from benchmarks.evidence.levels import DENSE, FREE, TEACHER, Levels
+from benchmarks.evidence.levels import FREE, TEACHER, Levels
 from benchmarks.evidence.report import at_most_below, told
 from benchmarks.evidence.statistics import points_above, right_share, seed_pairs
 from benchmarks.evidence.wording import points, seeds, shares

@@ -16,9 +16,9 @@ from benchmarks.common.results import save
 from benchmarks.evidence.answers import answer, without_replies
 from benchmarks.evidence.converged import above, named
 from benchmarks.evidence.converged_rates import ConvergedRates, variant
-from benchmarks.evidence.designs import DESIGNS, SEEDS
+from benchmarks.evidence.designs import DENSE, DESIGNS, SEEDS
 from benchmarks.evidence.feature_loss import CE, arguments
-from benchmarks.evidence.levels import DENSE, TEACHER
+from benchmarks.evidence.levels import TEACHER
 from benchmarks.evidence.report import paid
 from benchmarks.evidence.statistics import right_share
 from benchmarks.evidence.wording import points, shares

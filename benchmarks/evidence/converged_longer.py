@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from benchmarks.evidence.converged_files import BF16, INT4, INT4_HEAD, INT8, ConvergedFiles, table
-from benchmarks.evidence.designs import SEEDS
+from benchmarks.evidence.designs import DENSE, SEEDS
 from benchmarks.evidence.feature_loss import STEPS, Phase, arguments
-from benchmarks.evidence.levels import DENSE, TEACHER
+from benchmarks.evidence.levels import TEACHER
 from cutwork.recipe import Losses
 
 KINDS = ("75% 4:16", DENSE, "50% 8:16")  # in the order they are made

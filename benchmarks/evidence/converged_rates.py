@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 
 from benchmarks.evidence.converged import KINDS, LENGTH, Converged, above, grouped, judged, named
 from benchmarks.evidence.data import FRESH_VALIDATION, fresh_splits
-from benchmarks.evidence.designs import SEEDS
+from benchmarks.evidence.designs import DENSE, SEEDS
 from benchmarks.evidence.feature_loss import BOTH, CE, NOT_CLIPPED, RATE, Phase, arguments
-from benchmarks.evidence.levels import DENSE, TEACHER
+from benchmarks.evidence.levels import TEACHER
 from benchmarks.evidence.own_rates import climb
 from benchmarks.evidence.statistics import right_share
 from benchmarks.evidence.wording import points, shares

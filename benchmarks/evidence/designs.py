@@ -16,6 +16,7 @@ LOSSES = {
 }
 PRIMARY = ("CE", "CE+SquareHead")  # compared first, at the first level
 SEEDS = (0, 1, 2)
+DENSE = "dense"  # in the place of a pattern: a model without zeros that was trained on as those with zeros were
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ int8. Leaves levels.json in results/.
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.evidence.designs import SEEDS
+from benchmarks.evidence.designs import DENSE, SEEDS
 from benchmarks.evidence.feature_loss import NOT_CLIPPED, FeatureLoss, arguments, paired, tested
 from benchmarks.evidence.report import at_most_below, told
 from benchmarks.evidence.statistics import right_share
@@ -19,7 +19,7 @@ from benchmarks.evidence.wording import points, shares
 from cutwork.recipe import PruneSettings, QuantizeSettings
 from cutwork.run.stages import Stage
 
-DENSE, TEACHER, FREE = "dense", "the teacher", "unstructured"
+TEACHER, FREE = "the teacher", "unstructured"
 HALVES = tuple(f"50% {pattern}" for pattern in ("8:16", FREE, "adaptive", "32:64", "2:4"))
 KINDS = (HALVES[0], DENSE, *HALVES[1:], *(f"{level}% {FREE}" for level in (60, 70, 80)))  # in the order they are made
 MOST = 2.0  # points that may be lost: by half and 60% of zeros anywhere to dense, by 8:16 to zeros anywhere

@@ -9,10 +9,10 @@
 
 llama.cpp quantises the teacher itself, or the dense model that was trained on for as long as the sparse ones, as its
 llama-quantize does, and answers the same questions of the test, greedily; for GSM8K and the converged teachers with an
-importance matrix, and, but for longer training, beside OpenVINO in int4. Then all files take turns, each alone in memory; nobody's weights are
-mapped, so that all can be in huge pages. ik_llama.cpp, where a folder with its llama-bench is given, runs llama.cpp's
-files, its weights interleaved while they are loaded, and is asked nothing. Leaves pareto.json, or pareto_longer.json,
-_new_numbers, _converged, _converged_longer or _gsm8k, and its .png, in results/.
+importance matrix, and, but for longer training, beside OpenVINO in int4. Then all files take turns, each alone in
+memory; nobody's weights are mapped, so that all can be in huge pages. ik_llama.cpp, where a folder with its llama-bench
+is given, runs llama.cpp's files, its weights interleaved while they are loaded, and is asked nothing. Leaves
+pareto.json, or pareto_longer.json, _new_numbers, _converged, _converged_longer or _gsm8k, and its .png, in results/.
 """
 
 import argparse
@@ -35,8 +35,7 @@ from benchmarks.common.results import RESULTS, load, save
 from benchmarks.common.timing import interleaved
 from benchmarks.common.worker import Worker
 from benchmarks.evidence.data import recipe_of, splits
-from benchmarks.evidence.designs import DESIGNS
-from benchmarks.evidence.levels import DENSE
+from benchmarks.evidence.designs import DENSE, DESIGNS
 from benchmarks.evidence.pareto_figure import plot, speed
 from benchmarks.evidence.peer_files import LLAMA, OPENVINO, calibration, gguf_files, openvino_file
 from benchmarks.evidence.statistics import Pairs, packed, points_above, right_share, seed_pairs
