@@ -94,12 +94,18 @@ def main() -> None:
     experiment.save()
 
 
-def table(result: dict[str, Any]) -> str:
-    """Right answers of every file over its seeds, and the differences to the teacher's in 8 and 4 bits."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+def files(result: dict[str, Any]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Rows by what a table calls the zeros of a model, and by encoding."""
+    groups = defaultdict(list)
     for row in result["rows"]:
         zeros = f"{row['level']:.0%} {row['pattern']}" if row["level"] else row.get("pattern", TEACHER)
         groups[named(zeros), row["encoding"]].append(row)
+    return groups
+
+
+def table(result: dict[str, Any]) -> str:
+    """Right answers of every file over its seeds, and the differences to the teacher's in 8 and 4 bits."""
+    groups = files(result)
     lines = [
         "| zeros | file | right of the test, by seed | mean [95%] | minus the teacher in int8 [95%] | in int4 [95%] |",
         "|---|---|--:|--:|--:|--:|",

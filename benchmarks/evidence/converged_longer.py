@@ -10,17 +10,21 @@ once. Leaves converged_longer.json in results/.
 """
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from benchmarks.evidence.converged_files import BF16, INT4, INT4_HEAD, INT8, ConvergedFiles, table
+from benchmarks.evidence.converged import above
+from benchmarks.evidence.converged_files import BF16, INT4, INT4_HEAD, INT8, ConvergedFiles, files, table
 from benchmarks.evidence.designs import DENSE, SEEDS
 from benchmarks.evidence.feature_loss import STEPS, Phase, arguments
 from benchmarks.evidence.levels import TEACHER
+from benchmarks.evidence.report import at_most_below, told
+from benchmarks.evidence.wording import points, seeds
 from cutwork.recipe import Losses
 
 KINDS = ("75% 4:16", DENSE, "50% 8:16")  # in the order they are made
 LENGTH = 600  # steps; as many, of as many samples, as the teacher has
 WITH_KL = "CE+KL, longer"
+LOST = {INT8: 5.0, INT4_HEAD: 1.0}  # points at most that the first of the kinds loses to the teacher in that encoding
 
 
 class ConvergedLonger(ConvergedFiles):
@@ -45,6 +49,19 @@ def main() -> None:
             for encoding in (INT8, INT4, INT4_HEAD):
                 experiment.ask_file(kind, encoding, seed)
     print(table(experiment.save()))
+
+
+def verdicts(result: dict[str, Any]) -> str:
+    """What was announced as success: met, missed, or not told by so many seeds."""
+    groups = files(result)
+    lines = ["| announced as success | found | |", "|---|---|---|"]
+    for encoding, most in LOST.items():
+        rows = groups[KINDS[0], encoding]
+        found = above(rows, groups[TEACHER, encoding])
+        if found:
+            wanted = f"{KINDS[0]} ({encoding}) at most {most:g} below the teacher ({encoding}), points"
+            lines.append(f"| {wanted} | {points(found)}, {seeds(len(rows))} | {told(at_most_below(most, found))} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

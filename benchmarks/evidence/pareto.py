@@ -35,7 +35,7 @@ from benchmarks.common.results import RESULTS, load, save
 from benchmarks.common.timing import interleaved
 from benchmarks.common.worker import Worker
 from benchmarks.evidence.data import recipe_of, splits
-from benchmarks.evidence.designs import DENSE, DESIGNS
+from benchmarks.evidence.designs import DESIGNS
 from benchmarks.evidence.pareto_figure import plot, speed
 from benchmarks.evidence.peer_files import LLAMA, OPENVINO, calibration, gguf_files, openvino_file
 from benchmarks.evidence.statistics import Pairs, packed, points_above, right_share, seed_pairs
@@ -253,7 +253,6 @@ def names(found: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any
         pattern = {"unstructured": "anywhere"}.get(name := model.get("pattern", "4:16"), name)
         how = ", ".join(filter(None, (pattern, model.get("loss"))))
         zeros = f", {model['zeros']:.0%} zeros ({how})" if model["zeros"] else ""
-        zeros = ", trained on" if pattern == DENSE else zeros
         groups[f"{model['engine']} {model['weights']}{zeros}"].append(model)
     yield from groups.items()
 
