@@ -28,7 +28,7 @@ def test_the_short_ones_are_too() -> None:
     assert (drawn[:8], tuple(drawn[8:])) == (trained, design.held_out)
 
 
-@pytest.mark.parametrize("name", [name for name in DESIGNS if name not in ("gsm8k", "converged")])  # own splits
+@pytest.mark.parametrize("name", [name for name in DESIGNS if name != "gsm8k" and not DESIGNS[name].fresh])
 def test_the_splits_share_no_question(name: str) -> None:
     design = DESIGNS[name]
     recipe = load_recipe(design.recipe)
@@ -42,8 +42,9 @@ def test_the_splits_share_no_question(name: str) -> None:
     assert len(everything) == sum(map(len, prompts.values()))
 
 
-def test_fresh_questions_have_numbers_of_their_own() -> None:
-    design = DESIGNS["converged"]
+@pytest.mark.parametrize("name", [name for name in DESIGNS if DESIGNS[name].fresh])
+def test_fresh_questions_have_numbers_of_their_own(name: str) -> None:
+    design = DESIGNS[name]
     recipe = load_recipe(design.recipe)
     parts = splits(design, recipe)
     assert [len(task.test) for task in parts.values()] == [design.validation, 1000] == [500, FRESH_TEST]
