@@ -9,6 +9,7 @@ announces; `benchmarks.evidence.pareto converged` times these files. Leaves conv
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,6 +40,15 @@ class ConvergedFiles(ConvergedRates):
     def save(self) -> dict[str, Any]:
         about = {key: getattr(self.recipe, key).model_dump(mode="json") for key in ("task", "teacher", "prune")}
         return save(self.results / f"{self.name}.json", {**about, "rate": RATE, "rows": self.rows}, compact=True)
+
+    def ask_all(self, kinds: Sequence[str], seeds: Sequence[int]) -> None:
+        """The teacher's files, then those of every kind, seed after seed."""
+        for encoding in (BF16, INT8, INT4, INT4_HEAD):
+            self.ask_file(TEACHER, encoding, SEEDS[0])
+        for seed in seeds:
+            for kind in kinds:
+                for encoding in (INT8, INT4, INT4_HEAD):
+                    self.ask_file(kind, encoding, seed)
 
     def ask_file(self, kind: str, encoding: str, seed: int) -> None:
         """Make a file unless it is there, and ask it the test."""
@@ -85,12 +95,7 @@ def main() -> None:
     parser.set_defaults(output=Path("out/converged"))
     options = parser.parse_args()
     experiment = ConvergedFiles(options)
-    for encoding in (BF16, INT8, INT4, INT4_HEAD):
-        experiment.ask_file(TEACHER, encoding, SEEDS[0])
-    for seed in options.seeds:
-        for kind in KINDS:
-            for encoding in (INT8, INT4, INT4_HEAD):
-                experiment.ask_file(kind, encoding, seed)
+    experiment.ask_all(KINDS, options.seeds)
     experiment.save()
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from benchmarks.evidence.converged import above
-from benchmarks.evidence.converged_files import BF16, INT4, INT4_HEAD, INT8, ConvergedFiles, files, table
+from benchmarks.evidence.converged_files import INT4_HEAD, INT8, ConvergedFiles, files, table
 from benchmarks.evidence.designs import DENSE, SEEDS
 from benchmarks.evidence.feature_loss import STEPS, Phase, arguments
 from benchmarks.evidence.levels import TEACHER
@@ -42,12 +42,7 @@ def main() -> None:
     parser.set_defaults(output=Path("out/converged-longer"))
     options = parser.parse_args()
     experiment = ConvergedLonger(options)
-    for encoding in (BF16, INT8, INT4, INT4_HEAD):
-        experiment.ask_file(TEACHER, encoding, SEEDS[0])
-    for seed in options.seeds:
-        for kind in KINDS:
-            for encoding in (INT8, INT4, INT4_HEAD):
-                experiment.ask_file(kind, encoding, seed)
+    experiment.ask_all(KINDS, options.seeds)
     print(table(experiment.save()))
 
 

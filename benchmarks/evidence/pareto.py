@@ -35,7 +35,7 @@ from benchmarks.common.results import RESULTS, load, save
 from benchmarks.common.timing import interleaved
 from benchmarks.common.worker import Worker
 from benchmarks.evidence.data import recipe_of, splits
-from benchmarks.evidence.designs import DESIGNS
+from benchmarks.evidence.designs import DENSE, DESIGNS
 from benchmarks.evidence.pareto_figure import plot, speed
 from benchmarks.evidence.peer_files import LLAMA, OPENVINO, calibration, gguf_files, openvino_file
 from benchmarks.evidence.statistics import Pairs, packed, points_above, right_share, seed_pairs
@@ -247,12 +247,15 @@ def _seconds(worker: Worker | Bench, phase: str, prompt: int, decode: int, numbe
 
 
 def names(found: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Models that differ in their seed only, together."""
+    """Models that differ in their seed only, together; a dense one that was trained on, beside the teacher, as that."""
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    teacher = any(model["engine"] == "cutwork" and not model["zeros"] and "pattern" not in model for model in found)
     for model in found:
         pattern = {"unstructured": "anywhere"}.get(name := model.get("pattern", "4:16"), name)
         how = ", ".join(filter(None, (pattern, model.get("loss"))))
         zeros = f", {model['zeros']:.0%} zeros ({how})" if model["zeros"] else ""
+        if teacher and name == DENSE:
+            zeros = ", trained on"
         groups[f"{model['engine']} {model['weights']}{zeros}"].append(model)
     yield from groups.items()
 

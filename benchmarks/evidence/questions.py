@@ -16,8 +16,7 @@ from typing import Any
 
 from benchmarks.common.results import QUESTIONS, RECIPES, save
 from benchmarks.evidence.converged import Converged
-from benchmarks.evidence.converged_longer import ConvergedLonger
-from benchmarks.evidence.data import fresh_splits, splits
+from benchmarks.evidence.data import splits
 from benchmarks.evidence.designs import DESIGNS
 from benchmarks.evidence.feature_loss import RECIPE
 from cutwork.recipe import Recipe, TaskSettings
@@ -55,7 +54,7 @@ def sets() -> dict[str, tuple[Recipe, Callable[[Recipe], Splits], tuple[str, ...
         return load_recipe(DESIGNS[name].recipe), of_design(name), (DESIGNS[name].result, *others)
 
     short = ("feature_loss", "levels", "tuned_patterns", "one_shot", "own_rates", "beyond")
-    converged, apart = (load_recipe(each.recipe_file) for each in (Converged, ConvergedLonger))
+    converged = load_recipe(Converged.recipe_file)
     return {
         "the short task of compress": (load_recipe(RECIPE), held_out, short),
         "promises on new questions": (load_recipe(Path("benchmarks/compress/unseen.yaml")), held_out, ()),
@@ -65,8 +64,8 @@ def sets() -> dict[str, tuple[Recipe, Callable[[Recipe], Splits], tuple[str, ...
         "new numbers": design("new-numbers", "pareto_new_numbers", "new_losses"),
         "a teacher that has learned more": (converged, held_out, ("converged",)),
         "the same, at rates of its own": design("converged", "converged_rates", "pareto_converged"),
-        "the same, longer": (apart, fresh_splits, ("converged_longer",)),
-        "the same, choices": (apart, held_out, ()),
+        "the same, longer": design("converged-longer", "pareto_converged_longer"),
+        "the same, choices": (load_recipe(DESIGNS["converged-longer"].recipe), held_out, ()),
     }
 
 
