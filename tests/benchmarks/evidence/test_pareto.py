@@ -51,6 +51,13 @@ def test_ik_llama_cpp_runs_the_4_bit_files_and_may_be_the_fastest(
     ]
 
 
+def test_a_control_is_told_from_the_teacher_where_both_are_there() -> None:
+    teacher = model("cutwork", "int8", 0.0, 0.7, 150)
+    control = {**teacher, "pattern": "dense"}
+    assert [name for name, _ in pareto.names([teacher, control])] == ["cutwork int8", "cutwork int8, trained on"]
+    assert [name for name, _ in pareto.names([control])] == ["cutwork int8"]
+
+
 def test_every_round_times_one_file_of_a_kind_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     running: list[str] = []
 
