@@ -24,7 +24,13 @@ from cutwork.recipe import Losses
 KINDS = ("75% 4:16", DENSE, "50% 8:16")  # in the order they are made
 LENGTH = 600  # steps; as many, of as many samples, as the teacher has
 WITH_KL = "CE+KL, longer"
-LOST = {INT8: 5.0, INT4_HEAD: 1.0}  # points at most that the first of the kinds loses to the teacher in that encoding
+LOST = {  # points at most that the first of the kinds loses to these in an encoding
+    (TEACHER, INT8): 5.0,
+    (TEACHER, INT4_HEAD): 1.0,
+    (DENSE, INT8): 1.0,
+    (DENSE, INT4_HEAD): 1.0,
+}
+_CALLED = {TEACHER: "the teacher", DENSE: "dense, trained on as long"}
 
 
 class ConvergedLonger(ConvergedFiles):
@@ -50,11 +56,11 @@ def verdicts(result: dict[str, Any]) -> str:
     """What was announced as success: met, missed, or not told by so many seeds."""
     groups = files(result)
     lines = ["| announced as success | found | |", "|---|---|---|"]
-    for encoding, most in LOST.items():
+    for (other, encoding), most in LOST.items():
         rows = groups[KINDS[0], encoding]
-        found = above(rows, groups[TEACHER, encoding])
+        found = above(rows, groups[other, encoding])
         if found:
-            wanted = f"{KINDS[0]} ({encoding}) at most {most:g} below the teacher ({encoding}), points"
+            wanted = f"{KINDS[0]} ({encoding}) at most {most:g} below {_CALLED[other]} ({encoding}), points"
             lines.append(f"| {wanted} | {points(found)}, {seeds(len(rows))} | {told(at_most_below(most, found))} |")
     return "\n".join(lines)
 

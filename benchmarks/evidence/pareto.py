@@ -144,11 +144,11 @@ def models(
         }
         for row in found
     ]
-    checkpoint, folder = output / about.dense, output / "gguf"
+    checkpoint = output / about.dense
     data = calibration(recipe, checkpoint, samples) if about.calibrated else ()
-    peers = gguf_files(checkpoint, about.kinds, data, folder, console)
+    peers = gguf_files(checkpoint, about.kinds, data, output / "gguf" / about.dense, console)
     if about.openvino:
-        peers.append(openvino_file(checkpoint, data, output / "openvino", console))
+        peers.append(openvino_file(checkpoint, data, output / "openvino" / about.dense, console))
     return [*ours, *(peer if about.seed is None else {**peer, "seed": about.seed} for peer in peers)]
 
 

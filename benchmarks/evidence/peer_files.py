@@ -39,7 +39,7 @@ def gguf_files(
     """llama.cpp's files of these kinds ("Q4_0", "Q4_0, head too") in a folder, those made that are missing; with an
     importance matrix if there are data."""
     _install("llama")
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     whole, importance = folder / "f32.gguf", folder / "importance.npz"
     if data and not importance.exists():
         write_importance(checkpoint, data, importance, console)
@@ -68,7 +68,7 @@ def openvino_file(checkpoint: Path, data: Sequence[Example], folder: Path, conso
     if not model.exists():
         _install("converters")
         console.print(f"OpenVINO quantises {checkpoint.name} to int4", highlight=False)
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         texts = folder / "texts.json"
         texts.write_text(json.dumps(load_tokenizer(checkpoint).batch_decode([each["input_ids"] for each in data])))
         with output_directory(model) as partial, (folder / "openvino.log").open("w") as log:
