@@ -365,7 +365,7 @@ plan that could leave its buffers, and MemoryError.)")
 vectors: list of float32 [n] arrays (copied); threads: includes the caller's; max_tokens, max_logits: bounds of one step;
 cache: dict(layers, kv_heads, head_dim, block_size, blocks, dtype "f32" | "bf16" | "i8") or None, block_size a multiple of
 16, no layers: only the dtype matters, to self_attention; isa: one of isas(); costs: choose the kernels, by default the built-in ones; memory: the executor whose cache
-cross_attention attends to.)")
+cross_attention attends to, which must not step or copy blocks meanwhile.)")
       .def("step", step, "tokens"_a.noconvert(), "positions"_a.noconvert(), "sequences"_a.noconvert(),
            "block_tables"_a.noconvert(), "logits_rows"_a.noconvert(), "profile"_a = false,
            "memory_tables"_a.noconvert() = nb::none(), "memory_lengths"_a.noconvert() = nb::none(),

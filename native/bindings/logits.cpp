@@ -43,5 +43,7 @@ void bind_logits(nb::module_& m) {
   m.def("log_sum_exp", &log_sum_exp, "x"_a.noconvert(), "isa"_a = nb::none(),
         "The logarithm of the sum of e to the power of each of float32 [V].");
   m.def("largest", &largest, "values"_a.noconvert(), "count"_a, "isa"_a = nb::none(),
-        "Places int64 of the `count` largest of values float32 [V], the largest first; of equal ones the first first.");
+        R"(Places int64 of the `count` largest of values float32 [V], the largest first; of equal ones the first first.
+
+Where a value is NaN they may be others.)");
 }

@@ -74,13 +74,28 @@ constexpr Features kYmm =
 constexpr Features kZmm = kAvx512f | kAvx512bw | kAvx512dq | kAvx512vl | kAvx512vbmi | kAvx512vbmi2 | kAvx512vnni |
                           kAvx512vpopcntdq | kAvx512bf16;
 
-// Whether this process may use the tile registers, which Linux saves only for who has asked (since 5.16).
-bool tiles_are_saved(uint64_t saved) {
+constexpr Features kTiles = kAmxInt8 | kAmxBf16;
+
+// Whether the system saves the tile registers of a process that asks for it, as Linux does since 5.16.
+bool tiles_can_be_saved(uint64_t saved) {
   constexpr uint64_t kTileState = 0x60000;
   if ((saved & kTileState) != kTileState) return false;
 #ifdef __linux__
-  constexpr int kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  constexpr int kGetSupported = 0x1021, kTileData = 18;  // ARCH_GET_XCOMP_SUPP, XFEATURE_XTILEDATA
+  uint64_t supported = 0;
+  return syscall(SYS_arch_prctl, kGetSupported, &supported) == 0 && (supported >> kTileData & 1) != 0;
+#else
+  return false;
+#endif
+}
+
+// Asks for it, and says whether they are saved now. Only for who uses them: from then on every signal's stack has to
+// have room for them, and the system refuses smaller ones.
+bool tiles_are_saved() {
+#ifdef __linux__
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
+  static const bool granted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return granted;
 #else
   return false;
 #endif
@@ -101,11 +116,20 @@ Features detect() {
   constexpr uint64_t kYmmState = 0x6, kZmmState = 0xe6;
   if ((saved & kYmmState) != kYmmState) found &= ~(kYmm | kZmm);
   if ((saved & kZmmState) != kZmmState) found &= ~kZmm;
-  constexpr Features kTiles = kAmxInt8 | kAmxBf16;
-  if ((found & kTiles) != 0 && !tiles_are_saved(saved)) found &= ~kTiles;
+  if ((found & kTiles) != 0 && !tiles_can_be_saved(saved)) found &= ~kTiles;
   return found;
 }
-#elif defined(__aarch64__) && defined(__linux__)
+
+bool system_lets_use(Features needs) {
+  return (needs & kTiles) == 0 || tiles_are_saved();
+}
+#else
+bool system_lets_use(Features) {
+  return true;
+}
+#endif
+
+#if defined(__aarch64__) && defined(__linux__)
 Features detect() {
   // The kernel's HWCAP_ASIMDDP, HWCAP2_I8MM and HWCAP2_BF16.
   constexpr unsigned long kDotProducts = 1ul << 20, kByteMatrices = 1ul << 13, kBfloats = 1ul << 14;
@@ -124,7 +148,7 @@ Features detect() {
          (has("hw.optional.arm.FEAT_I8MM") ? Features{kNeonI8mm} : 0) |
          (has("hw.optional.arm.FEAT_BF16") ? Features{kNeonBf16} : 0);
 }
-#else
+#elif !defined(__x86_64__) && !defined(__i386__)
 Features detect() {
   return 0;
 }
@@ -144,8 +168,9 @@ bool processor_has(Features needs) {
 const Isa& choose() {
   const char* forced = std::getenv("CUTWORK_ISA");
   if (forced != nullptr && *forced != '\0') return find_available_isa(forced);
-  if (available_isas().empty()) throw std::invalid_argument("this processor lacks what cutwork was compiled for");
-  return *available_isas().front();
+  for (const Isa* isa : available_isas())
+    if (system_lets_use(isa->needs)) return *isa;
+  throw std::invalid_argument("this processor lacks what cutwork was compiled for");
 }
 
 }  // namespace
@@ -173,6 +198,8 @@ const Isa& find_isa(const char* name) {
 const Isa& find_available_isa(const char* name) {
   const Isa& isa = find_isa(name);
   if (!isa_supported(isa)) refuse("this processor does not support the instruction set '", name);
+  if (!system_lets_use(isa.needs))
+    refuse("the operating system does not let this process use the instruction set '", name);
   return isa;
 }
 
@@ -183,7 +210,7 @@ const Isa& chosen_isa() {
 
 const BfloatAttention* bfloat_attention(const Isa& isa) {
   const BfloatAttention* kernels = isa.bfloat_attention;
-  return kernels != nullptr && processor_has(kernels->needs) ? kernels : nullptr;
+  return kernels != nullptr && processor_has(kernels->needs) && system_lets_use(kernels->needs) ? kernels : nullptr;
 }
 
 }  // namespace cutwork

@@ -17,6 +17,8 @@
 
 namespace cutwork {
 
+constexpr int64_t kSharedFloats = 16384;  // elementwise work from which waking another thread pays
+
 // Owns the arena, the KV cache and the threads; whoever makes it keeps the memory of the weights alive. No global
 // state.
 class Executor {

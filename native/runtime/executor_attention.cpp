@@ -7,8 +7,7 @@
 namespace cutwork {
 namespace {
 
-// Work from which waking another thread pays: appended floats, and attention's multiply-adds.
-constexpr int64_t kSharedFloats = 16384;
+// Of attention, from which waking another thread pays.
 constexpr int64_t kSharedMultiplies = 100000;
 constexpr int64_t kItemsPerThread = 4;        // pieces of attention from which the threads need no smaller ones
 constexpr int64_t kSharedKeys = 1 << 18;      // of a longer context, threads share the heads only

@@ -8,8 +8,7 @@
 namespace cutwork {
 namespace {
 
-constexpr int64_t kSharedFloats = 16384;  // elementwise work from which waking another thread pays
-constexpr int64_t kPiece = 256;           // columns of a low_rank's vector that stay near for all tokens
+constexpr int64_t kPiece = 256;  // columns of a low_rank's vector that stay near for all tokens
 
 }  // namespace
 

@@ -9,7 +9,6 @@ namespace {
 
 #include "kernels/int4/layout.inc"
 
-constexpr int64_t kPairBytes = 64;  // of two mask words
 constexpr int64_t kLineBytes = 64;
 constexpr uint8_t kTwoZeros = 0x88;
 

@@ -65,7 +65,7 @@ OwnedWeight OwnedWeight::int4(int64_t rows, int64_t cols, Array values, ScaleTyp
     weight.nonzeros_ = check_mask(view);
     expect_size("values", values, static_cast<int64_t>(view.offsets[tiles]) + kTailBytes);
   } else {
-    expect_size("values", values, tiles * runs * kRunWords / 2 * kTailBytes);
+    expect_size("values", values, tiles * runs * kRunWords / 2 * kPairBytes);
   }
   view.values = weight.adopt(std::move(values), 1);
   weight.adopt_scales(std::move(scale), scale_type, group_cols, kRunCols);

@@ -22,6 +22,7 @@ constexpr int64_t kTokenTile = 64;                // and the tokens to be rearra
 constexpr int64_t kTailBytes = 64;                // readable bytes after the last value of the encodings with a mask
 constexpr int64_t kRunCols = 32;                  // columns of an int4 tile that are stored together
 constexpr int64_t kRunWords = 8;                  // of 64 codes, in a run
+constexpr int64_t kPairBytes = 64;                // of two words of an int4 tile, zeros included
 constexpr int64_t kWindow = 16;                   // columns that the slots of a step may stand for
 constexpr int64_t kWideWindow = 32;               // and those of a step of wide strips
 constexpr int64_t kStepSlots = 64;                // four of each row of a tile

@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "runtime/allocation.h"
@@ -49,8 +51,8 @@ class OwnedWeight {
   const Weight& view() const { return view_; }
 
   // Works out what spmm_rows multiplies now instead of in each call, which takes about two and a half bytes per
-  // nonzero; false where the chosen instruction set has no such kernel for this weight. To be called before anybody
-  // uses view(). Throws OutOfMemory.
+  // nonzero; false where the chosen instruction set has no such kernel for this weight. From several threads it works
+  // once, but nobody may use view() meanwhile. Throws OutOfMemory.
   bool reorder();
 
   int64_t nonzeros() const;  // counted anew for dense weights; of blocks all values count
@@ -74,6 +76,7 @@ class OwnedWeight {
   std::vector<uint16_t> starts_;
   std::vector<int32_t> order_;
   std::vector<float> row_scale_;
+  std::unique_ptr<std::mutex> reordering_ = std::make_unique<std::mutex>();
 };
 
 int64_t element_size(DType dtype);
@@ -81,12 +84,14 @@ const char* dtype_name(DType dtype);
 const char* encoding_name(Encoding encoding);
 const char* form_name(SlotForm form);
 
+std::string shape_text(int64_t rows, int64_t cols);                        // "[rows, cols]"
 void check_shape(int64_t rows, int64_t cols);                              // throws std::invalid_argument
 void expect_size(const char* what, const Array& array, int64_t expected);  // throws std::invalid_argument
 
 int64_t int4_nonzeros(const Weight& weight);
 void write_int4(const Weight& weight, int8_t* out);   // codes -8 .. 7
 void write_slots(const Weight& weight, int8_t* out);  // codes
+void write_masked(const Weight& weight, void* out);
 
 // The weight written out, zeros included, as [rows, cols] elements of its dtype (codes, for i8 and i4).
 void write_dense(const Weight& weight, void* out);

@@ -127,6 +127,8 @@ def log_sum_exp(x: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='
 def largest(values: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], count: int, isa: str | None = None) -> Annotated[NDArray[numpy.int64], dict(shape=(None,))]:
     """
     Places int64 of the `count` largest of values float32 [V], the largest first; of equal ones the first first.
+
+    Where a value is NaN they may be others.
     """
 
 class Costs:
@@ -200,7 +202,7 @@ class Executor:
         vectors: list of float32 [n] arrays (copied); threads: includes the caller's; max_tokens, max_logits: bounds of one step;
         cache: dict(layers, kv_heads, head_dim, block_size, blocks, dtype "f32" | "bf16" | "i8") or None, block_size a multiple of
         16, no layers: only the dtype matters, to self_attention; isa: one of isas(); costs: choose the kernels, by default the built-in ones; memory: the executor whose cache
-        cross_attention attends to.
+        cross_attention attends to, which must not step or copy blocks meanwhile.
         """
 
     def step(self, tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], positions: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], sequences: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], block_tables: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], logits_rows: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], profile: bool = False, memory_tables: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None = None, memory_lengths: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None, features: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None = None, attention_of: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None = None, adapters: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:

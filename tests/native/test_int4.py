@@ -53,6 +53,25 @@ def reference(x, codes, scale, group):
 
 
 @pytest.mark.parametrize("isa", ISAS)
+def test_scales_too_small_for_a_normal_half_count_even_where_subnormals_are_flushed(isa):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(3)
+    codes = rng.integers(-8, 8, (16, 64)).astype(np.int8)
+    halves = rng.integers(1, 0x800, (16, 2)).astype(np.uint16).view(np.float16)  # about half of them subnormal
+    scale = halves.astype(np.float32)
+    x = rng.standard_normal((3, 64)).astype(np.float32)
+    expected = reference(x, codes, scale, 32)
+    weight = native(encode_int4(codes, halves, 32, allow_bitmask=False))
+    assert torch.set_flush_denormal(True)
+    try:
+        products = [weight.matmul(x, isa=isa, kernel=kernel) for kernel in weight.kernels(isa)]
+    finally:
+        torch.set_flush_denormal(False)
+    for product in products:
+        np.testing.assert_array_equal(product, expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("density", [0.0, 0.1, 0.5, 1.0])
 def test_matches_the_reference_bit_for_bit(isa, density):
     rng = np.random.default_rng(1)

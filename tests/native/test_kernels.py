@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -248,3 +249,35 @@ def test_an_unknown_instruction_set_is_an_error():
     assert f"no instruction set 'avx9000' (in CUTWORK_ISA or isa=); choose one of {', '.join(ISAS)}" in result.stderr
     with pytest.raises(ValueError, match=f"choose one of {', '.join(ISAS)}"):
         make_weight(np.ones((1, 1), np.float32), "dense").matmul(np.ones((1, 1), np.float32), isa="sse")
+
+
+SMALL_SIGNAL_STACK = """
+import ctypes
+from cutwork import _native
+class Stack(ctypes.Structure):
+    _fields_ = [("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+_native.isa(), _native.isas()
+room = ctypes.create_string_buffer(8192)
+print(ctypes.CDLL(None).sigaltstack(ctypes.byref(Stack(ctypes.addressof(room), 0, 8192)), None))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or "avx2" not in ISAS, reason="Linux on x86 alone asks for tile registers")
+def test_who_uses_no_tile_registers_may_have_small_signal_stacks():
+    environment = {**os.environ, "CUTWORK_ISA": "avx2"}
+    command = [sys.executable, "-c", SMALL_SIGNAL_STACK]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "0"
+
+
+def test_two_threads_reorder_a_weight_once():
+    rng = np.random.default_rng(0)
+    values = sparse_values(rng, 1024, 1024, 0.4, "i8")
+    x = rng.standard_normal((64, 1024)).astype(np.float32)
+    weight = make_weight(values, "bitmask", np.ones(1024, np.float32))
+    if "spmm_rows" not in weight.kernels():
+        pytest.skip("this processor has no kernel that reorders weights")
+    expected = weight.matmul(x, kernel="spmm_rows")
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(lambda _: weight.reorder(), range(4)))
+    np.testing.assert_array_equal(weight.matmul(x, kernel="spmm_rows"), expected)

@@ -35,7 +35,8 @@ struct ElementwiseKernels {
   void (*embed)(const Weight& weight, int64_t row, float scale, float* out);
   // log(sum(e^x)). x may be -inf in places, but not in all.
   double (*log_sum_exp)(const float* x, int64_t width);
-  // The places of the `count` largest values, at most `width`, the largest first; of equal ones the first first.
+  // The places of the `count` largest values, at most `width`, the largest first; of equal ones the first first. No
+  // value may be NaN, or places are wrong.
   void (*largest)(const float* x, int64_t width, int64_t count, int64_t* places);
 };
 

@@ -66,8 +66,7 @@ concept GemmOp = requires(const uint64_t* word, const typename Op::Value*& value
   requires Op::kDepth == 4 || Op::kDepth == 1;
   { Op::write_lines(raws, lines) } -> std::same_as<void>;
   // The block that registers hold: tiles of kRowTile rows x tokens, at most 3 tiles, or more with instructions for
-  // matrices; vectors per line of a panel.
-  // Columns of a panel, so many that it stays in cache.
+  // matrices; vectors per line of a panel; columns of a panel, so many that it stays in cache.
   requires Op::kPanelTiles >= 1 && (Op::kPanelTiles <= 3 || HasTiles<Op>);
   requires Op::kGemmTokens >= 1 && kRowTile % Op::kVectors == 0;
   requires Op::kPanelCols % kBlockCols == 0;
