@@ -9,7 +9,7 @@ announces; `benchmarks.evidence.pareto converged` times these files. Leaves conv
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -35,11 +35,13 @@ class ConvergedFiles(ConvergedRates):
     """Models of one loss, packed in several encodings."""
 
     name = DESIGNS["converged"].result
-    trained: ClassVar[str] = variant(CE, RATE)  # the variant that all of them are of
+    rate: ClassVar[float] = RATE
+    trained: ClassVar[str] = variant(CE, RATE)  # the variant that they are of,
+    losses: ClassVar[Mapping[str, str]] = {}  # unless a kind names its loss: "75% 4:16, CE"
 
     def save(self) -> dict[str, Any]:
         about = {key: getattr(self.recipe, key).model_dump(mode="json") for key in ("task", "teacher", "prune")}
-        return save(self.results / f"{self.name}.json", {**about, "rate": RATE, "rows": self.rows}, compact=True)
+        return save(self.results / f"{self.name}.json", {**about, "rate": self.rate, "rows": self.rows}, compact=True)
 
     def ask_all(self, kinds: Sequence[str], seeds: Sequence[int]) -> None:
         """The teacher's files, then those of every kind, seed after seed."""
@@ -52,28 +54,33 @@ class ConvergedFiles(ConvergedRates):
 
     def ask_file(self, kind: str, encoding: str, seed: int) -> None:
         """Make a file unless it is there, and ask it the test."""
-        stage = self.file(kind, encoding, seed)
+        zeros, _, loss = kind.partition(", ")
+        stage = self.file(zeros, encoding, seed, self.losses[loss] if loss else self.trained)
         if stage in self.stages.missing():
             if not self.train:
                 return
             self.stages.carry_out()
-        level, _, pattern = kind.partition("% ")
-        zeros = {"level": int(level) / 100, "pattern": pattern, "seed": seed} if pattern else {"level": 0.0}
-        if kind == DENSE:
-            zeros |= {"pattern": DENSE, "seed": seed}
+        level, _, pattern = zeros.partition("% ")
+        model: dict[str, Any] = (
+            {"level": int(level) / 100, "pattern": pattern, "seed": seed} if pattern else {"level": 0.0}
+        )
+        if zeros == DENSE:
+            model |= {"pattern": DENSE, "seed": seed}
+        if loss:
+            model |= {"loss": loss}
         found = answer(self.kept, stage, self.splits["test"], self.recipe.compare.max_new_tokens, self.console)
-        about = {"kind": "file", "encoding": encoding, **zeros, "file": stage.output.name}
+        about = {"kind": "file", "encoding": encoding, **model, "file": stage.output.name}
         self.rows.append({**about, **without_replies(found)})
         share = found["right"] / found["samples"]
         self.console.print(f"{kind}, {encoding}, seed {seed}: {share:.1%} right", highlight=False)
         self.save()
 
-    def file(self, kind: str, encoding: str, seed: int) -> Stage:
-        """A model's file in an encoding; the one that is there, if it is."""
-        rounded = self.model(self.trained, seed, kind)
+    def file(self, kind: str, encoding: str, seed: int, trained: str) -> Stage:
+        """The file of a model of a variant in an encoding; the one that is there, if it is."""
+        rounded = self.model(trained, seed, kind)
         if encoding == INT8:
             return rounded
-        phases = self.phases[self.trained, seed, kind]
+        phases = self.phases[trained, seed, kind]
         source = phases[-1] if phases else self.teacher
         own = f"{rounded.name.removeprefix('packed/')}-{'bf16' if encoding == BF16 else 'int4'}"
         there = {stage.name: stage for stage in self.stages.stages}
@@ -104,7 +111,7 @@ def files(result: dict[str, Any]) -> dict[tuple[str, str], list[dict[str, Any]]]
     groups = defaultdict(list)
     for row in result["rows"]:
         zeros = f"{row['level']:.0%} {row['pattern']}" if row["level"] else row.get("pattern", TEACHER)
-        groups[named(zeros), row["encoding"]].append(row)
+        groups[", ".join(filter(None, (named(zeros), row.get("loss")))), row["encoding"]].append(row)
     return groups
 
 

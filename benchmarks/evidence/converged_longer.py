@@ -5,8 +5,8 @@
 
 The data of `benchmarks.evidence.converged` but for some samples, and a teacher of its own. 4 of 16, 8 of 16 and the
 dense model itself are trained on for 600 steps of 16, six times the samples of there, by cross-entropy and KL
-divergence from the teacher. As docs/experiments.md announces: every file, in 8 and 4 bits, is asked the fresh questions
-once. Leaves converged_longer.json in results/.
+divergence from the teacher, 4 of 16 by cross-entropy alone, too. As docs/experiments.md announces: every file, in 8 and
+4 bits, is asked the fresh questions once. Leaves converged_longer.json in results/.
 """
 
 from pathlib import Path
@@ -14,16 +14,17 @@ from typing import Any, ClassVar
 
 from benchmarks.evidence.converged import above
 from benchmarks.evidence.converged_files import INT4_HEAD, INT8, ConvergedFiles, files, table
-from benchmarks.evidence.designs import DENSE, SEEDS
-from benchmarks.evidence.feature_loss import STEPS, Phase, arguments
+from benchmarks.evidence.designs import DENSE, DESIGNS, SEEDS
+from benchmarks.evidence.feature_loss import CE, STEPS, Phase, arguments
 from benchmarks.evidence.levels import TEACHER
 from benchmarks.evidence.report import at_most_below, told
 from benchmarks.evidence.wording import points, seeds
 from cutwork.recipe import Losses
 
-KINDS = ("75% 4:16", DENSE, "50% 8:16")  # in the order they are made
+KINDS = ("75% 4:16", DENSE, f"75% 4:16, {CE}", "50% 8:16")  # in the order they are made
+RATE = DESIGNS["converged-longer"].rates[0]
 LENGTH = 600  # steps; as many, of as many samples, as the teacher has
-WITH_KL = "CE+KL, longer"
+WITH_KL, ALONE = "CE+KL, longer", "CE, longer"
 LOST = {  # points at most that the first of the kinds loses to these in an encoding
     (TEACHER, INT8): 5.0,
     (TEACHER, INT4_HEAD): 1.0,
@@ -38,8 +39,13 @@ class ConvergedLonger(ConvergedFiles):
 
     name = "converged_longer"
     recipe_file = Path("benchmarks/compress/converged.yaml")
-    variants: ClassVar = {WITH_KL: (Phase(Losses(ce=1.0, kl=1.0), share=LENGTH / STEPS, rate=2e-4),)}
+    rate = RATE
+    variants: ClassVar = {
+        WITH_KL: (Phase(Losses(ce=1.0, kl=1.0), share=LENGTH / STEPS, rate=RATE),),
+        ALONE: (Phase(Losses(ce=1.0), share=LENGTH / STEPS, rate=RATE),),
+    }
     trained: ClassVar[str] = WITH_KL
+    losses: ClassVar = {CE: ALONE}
 
 
 def main() -> None:
