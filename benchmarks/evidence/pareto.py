@@ -9,9 +9,9 @@
 
 llama.cpp quantises the teacher itself, or the dense model that was trained on for as long as the sparse ones, as its
 llama-quantize does, and answers the same questions of the test, greedily; for GSM8K and the converged teachers with an
-importance matrix, and, but for longer training, beside OpenVINO in int4. Then all files take turns, each alone in
-memory; nobody's weights are mapped, so that all can be in huge pages. ik_llama.cpp, where a folder with its llama-bench
-is given, runs llama.cpp's files, its weights interleaved while they are loaded, and is asked nothing. Leaves
+importance matrix, and beside OpenVINO in int4. Then all files take turns, each alone in memory; nobody's weights are
+mapped, so that all can be in huge pages. ik_llama.cpp, where a folder with its llama-bench is given, runs llama.cpp's
+files, its weights interleaved while they are loaded, and is asked nothing. Leaves
 pareto.json, or pareto_longer.json, _new_numbers, _converged, _converged_longer or _gsm8k, and its .png, in results/.
 """
 
@@ -114,6 +114,7 @@ PARETOS = {
         reference="cutwork int8",
         called="the teacher's in int8",
         calibrated=True,
+        openvino=True,
     ),
     "gsm8k": Pareto(
         "pareto_gsm8k",
