@@ -181,17 +181,20 @@ def test_all_that_is_held_out_judges_and_the_recipe_says_how_much_tests(given: t
     assert sample_digest(task.validation) in judged
 
 
-@pytest.mark.parametrize(("options", "weight"), [([], 0.0), (["--squarehead", 0.5], 0.5)])
-def test_the_loss_is_cross_entropy_unless_squarehead_is_asked_for(
-    options: list[object], weight: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("options", "weights"), [([], "1, 0, 0"), (["--squarehead", 0.5], "1, 0, 0.5"), (["--kl", 2], "1, 2, 0")]
+)
+def test_the_loss_is_cross_entropy_unless_more_is_asked_for(
+    options: list[object], weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def carry_out(base: Recipe, *_: object, **__: object) -> None:
         assert base.tune
         assert (base.tune.max_grad_norm == 0) == bool(base.tune.losses.squarehead)
-        raise CutworkError(f"{base.tune.losses.ce:g} and {base.tune.losses.squarehead:g}")
+        losses = base.tune.losses
+        raise CutworkError(f"{losses.ce:g}, {losses.kl:g}, {losses.squarehead:g}")
 
     monkeypatch.setattr("cutwork.compress.compress.compress", carry_out)
-    with pytest.raises(CutworkError, match=f"^1 and {weight:g}$"):
+    with pytest.raises(CutworkError, match=f"^{weights}$"):
         call("model", tmp_path / "out", "--task", "gsm8k", "--speedup", 2, *options)
 
 

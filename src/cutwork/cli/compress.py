@@ -97,6 +97,9 @@ def compress(
     learning_rate: Annotated[float, typer.Option("--learning-rate", "--lr", help="Peak.")] = _TUNE.learning_rate,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples per optimiser step.")] = _TUNE.batch_size,
     micro_batch_size: Annotated[int, typer.Option(min=1, help="Samples per forward pass.")] = _TUNE.micro_batch_size,
+    kl: Annotated[
+        float, typer.Option(min=0, help="Weight of the KL divergence from MODEL, in tokens of answers.")
+    ] = _TUNE.losses.kl,
     squarehead: Annotated[
         float,
         typer.Option(min=0, help="Weight of SquareHead: more for each step, of which fewer fit into the same time."),
@@ -138,7 +141,7 @@ def compress(
             "batch_size": batch_size,
             "micro_batch_size": min(micro_batch_size, batch_size),
             "seed": seed,
-            "losses": {"squarehead": squarehead},
+            "losses": {"kl": kl, "squarehead": squarehead},
         },
         "compare": {"accuracy_samples": test_samples, "max_new_tokens": max_new_tokens},
     }
