@@ -55,6 +55,7 @@ _DECODE = "decode, 1 threads"
 _PROMPTS = {"decode": (16, 128), "prefill": (512, 1)}  # tokens of the prompt, tokens decoded
 _HUGE = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 _BATCH, _CONTEXT = 16, 640
+_TRAINED_ON = ", trained on"  # of a dense model, beside the teacher
 _DENSE_4_BITS = ("Q4_K_M", "IQ4_NL", "Q4_0", "Q4_0, head too")  # of llama.cpp
 _WORKERS = {  # by engine: the environment and the script
     "cutwork": (None, "cutwork_worker.py"),
@@ -110,9 +111,11 @@ PARETOS = {
     "converged-longer": Pareto(
         "pareto_converged_longer",
         rows="file",
+        dense="ce-kl-longer-dense-seed0-0",
+        seed=0,
         kinds=("Q8_0", *_DENSE_4_BITS),
-        reference="cutwork int8",
-        called="the teacher's in int8",
+        reference="cutwork int8, trained on",
+        called="dense int8's, trained on",
         calibrated=True,
         openvino=True,
     ),
@@ -256,18 +259,19 @@ def names(found: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any
         how = ", ".join(filter(None, (pattern, model.get("loss"))))
         zeros = f", {model['zeros']:.0%} zeros ({how})" if model["zeros"] else ""
         if teacher and name == DENSE:
-            zeros = ", trained on"
+            zeros = _TRAINED_ON
         groups[f"{model['engine']} {model['weights']}{zeros}"].append(model)
     yield from groups.items()
 
 
 def rival(result: dict[str, Any], which: Rival) -> str:
-    """A dense 4-bit file: the peer's fastest or most accurate one, or our own."""
-    if which == "own":
-        return "cutwork int4"
+    """A dense 4-bit file: the peers' fastest or most accurate one, or our own, the more accurate of two."""
     groups = dict(names(result["models"]))
-    by_merit = {"fastest": lambda n: speed(groups[n], _DECODE), "most accurate": lambda n: right_share(groups[n])[0]}
-    return max((n for n in groups if n.startswith(PEERS) and n.endswith((*_DENSE_4_BITS, "int4"))), key=by_merit[which])
+    by_speed, by_answers = lambda name: speed(groups[name], _DECODE), lambda name: right_share(groups[name])[0]
+    if which == "own":
+        return max((n for n in groups if n in ("cutwork int4", f"cutwork int4{_TRAINED_ON}")), key=by_answers)
+    peers = (n for n in groups if n.startswith(PEERS) and n.endswith((*_DENSE_4_BITS, "int4")))
+    return max(peers, key=by_speed if which == "fastest" else by_answers)
 
 
 def sparse_beside(result: dict[str, Any], dense: str) -> Iterator[tuple[str, Pairs, float]]:
