@@ -4,11 +4,15 @@ import re
 
 from benchmarks.claims.line import line
 from benchmarks.common.results import load
-from benchmarks.evidence import feature_loss, gsm8k, new_numbers, pareto
+from benchmarks.evidence import converged, converged_files, converged_longer, feature_loss, gsm8k, new_numbers, pareto
 from benchmarks.evidence import report as evidence
-from benchmarks.evidence.designs import PRIMARY
+from benchmarks.evidence.converged_files import INT4, INT8
+from benchmarks.evidence.designs import DENSE, PRIMARY
+from benchmarks.evidence.levels import TEACHER
 from benchmarks.evidence.pareto_figure import speed
+from benchmarks.evidence.peer_files import LLAMA, OPENVINO
 from benchmarks.evidence.statistics import right_share
+from benchmarks.isa.cells import IK
 
 
 def fine_tuned_zeros() -> str:
@@ -134,6 +138,41 @@ def where_nothing_is_known_by_heart() -> str:
         {said("int4")} in int4; llama.cpp's Q4_K_M of its first seed answers {peer("Q4_K_M")} at
         {said("Q4_K_M", "llama.cpp")} tok/s, IQ4_NL {peer("IQ4_NL")} at {said("IQ4_NL", "llama.cpp")}, Q4_0
         {peer("Q4_0")} at {said("Q4_0", "llama.cpp")}.
+    """)
+
+
+def as_long_as_the_teacher() -> str:
+    result, timed = load("converged_longer.json"), load("pareto_converged_longer.json")
+    rows, groups = converged_files.files(result), dict(pareto.names(timed["models"]))
+    zeros, dense = "75% 4:16", converged.named(DENSE)
+    samples, steps = rows[zeros, INT8][0]["samples"], converged_longer.LENGTH
+
+    def both(kind: str) -> str:
+        return " and ".join(f"{right_share(rows[kind, encoding])[0]:.1%}" for encoding in (INT8, INT4))
+
+    def less(other: str) -> str:
+        found = [converged.above(rows[zeros, encoding], rows[other, encoding]) for encoding in (INT8, INT4)]
+        return ", and ".join(
+            f"{mean:+.1f} points, {low:+.1f} to {high:+.1f}" for mean, low, high in filter(None, found)
+        )
+
+    def said(name: str) -> str:
+        return f"{speed(groups[name], 'decode, 1 threads'):.0f}"
+
+    def peer(name: str) -> str:
+        return f"{name} {right_share(groups[name])[0]:.1%} at {said(name)}"
+
+    peers = [f"{engine} {kind}" for engine in (LLAMA, IK) for kind in ("Q4_K_M", "IQ4_NL", "Q4_0")] + [
+        f"{OPENVINO} int4"
+    ]
+    return line(f"""
+        **Trained for as long as its teacher** ({samples:,} multiplications in words with new numbers, seeds:
+        {len(rows[zeros, INT8])}, announced beforehand): after {steps} steps SmolLM2-135M with 4 of 16 neighbours kept
+        answers {both(zeros)} in int8 and int4, that teacher {both(TEACHER)} ({less(TEACHER)}), the teacher itself
+        trained on for as long {both(dense)} ({less(dense)}). One stream on one core of
+        {timed["provenance"]["processor"]["generation"]} decodes {said("cutwork int8, 75% zeros (4:16)")} and
+        {said("cutwork int4, 75% zeros (4:16)")} tok/s with zeros, {said("cutwork int8")} and {said("cutwork int4")}
+        without; {", ".join(peer(name) for name in peers if name in groups)}.
     """)
 
 
