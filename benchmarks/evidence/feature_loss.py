@@ -29,7 +29,7 @@ from benchmarks.evidence.wording import points, shares
 from cutwork.measure.compare import Measurements
 from cutwork.recipe import Losses, PruneSettings, QuantizeSettings
 from cutwork.recipe_file import load_recipe
-from cutwork.run.stages import Stage, Stages
+from cutwork.run.stages import Source, Stage, Stages
 from cutwork.store.resolve import resolve
 from cutwork.tasks.load import load_task
 
@@ -79,7 +79,7 @@ class FeatureLoss:
         self.stages = Stages(options.output, task, self.recipe.task.max_length, self.console)
         self.kept = Measurements(options.output / "measurements")
         assert self.recipe.teacher
-        self.teacher = self.stages.tune("teacher", "teacher", resolve(self.recipe.model), self.recipe.teacher)
+        self.teacher: Source = self.stages.tune("teacher", "teacher", resolve(self.recipe.model), self.recipe.teacher)
         self.own_pattern = self.recipe.prune.pattern
         self.pruned: dict[tuple[int, str], Stage] = {}
         self.models: dict[tuple[str, int, str], Stage] = {}
@@ -138,7 +138,7 @@ class FeatureLoss:
         self.models[variant, seed, pattern] = self.stages.pack(f"packed/{name}", rounded, self.recipe.pack)
         return self.models[variant, seed, pattern]
 
-    def masks(self, seed: int, pattern: str) -> Stage:
+    def masks(self, seed: int, pattern: str) -> Source:
         """The pruned teacher, before any training."""
         if (seed, pattern) not in self.pruned:
             name = f"pruned-{self._other(pattern)}seed{seed}"

@@ -17,7 +17,7 @@ from benchmarks.evidence.report import at_most_below, told
 from benchmarks.evidence.statistics import right_share
 from benchmarks.evidence.wording import points, shares
 from cutwork.recipe import PruneSettings, QuantizeSettings
-from cutwork.run.stages import Stage
+from cutwork.run.stages import Source, Stage
 
 TEACHER, FREE = "the teacher", "unstructured"
 HALVES = tuple(f"50% {pattern}" for pattern in ("8:16", FREE, "adaptive", "32:64", "2:4"))
@@ -43,7 +43,7 @@ class Levels(FeatureLoss):
     def clipped(self, variant: str, seed: int, pattern: str) -> dict[str, Any]:
         return {} if pattern == TEACHER else super().clipped(variant, seed, pattern)
 
-    def masks(self, seed: int, pattern: str) -> Stage:
+    def masks(self, seed: int, pattern: str) -> Source:
         return self.teacher if pattern == DENSE else super().masks(seed, pattern)
 
     def pruning(self, seed: int, pattern: str) -> PruneSettings:

@@ -1,0 +1,46 @@
+"""Whether zeros cost less where they are made of the model that has been trained on.
+
+    python -m benchmarks.evidence.converged_again               # an hour and a half of two cores; resumes
+    python -m benchmarks.evidence.converged_again --finished    # trains nothing, reports what is there
+
+The dense model that `benchmarks.evidence.converged_longer` has trained on is the teacher: 4 of 16 is pruned from it,
+and that and the model itself are trained for 600 steps once more, as there and on the same data. As docs/experiments.md
+announces: every file, in 8 and 4 bits, is asked the same fresh questions once. Leaves converged_again.json in results/.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.evidence.converged_files import table
+from benchmarks.evidence.converged_longer import KINDS, ConvergedLonger
+from benchmarks.evidence.designs import SEEDS
+from benchmarks.evidence.feature_loss import arguments
+
+_TRAINED_ON = Path("out/converged-longer/ce-kl-longer-dense-seed0-0")
+
+
+class ConvergedAgain(ConvergedLonger):
+    """The same models of another teacher, which is there."""
+
+    name = "converged_again"
+
+    def __init__(self, options: Any) -> None:
+        super().__init__(options)
+        self.stages.stages.clear()  # the teacher that would be trained
+        self.teacher = options.teacher
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--teacher", type=Path, default=_TRAINED_ON, help="default: %(default)s")
+    parser.set_defaults(output=Path("out/converged-again"))
+    options = parser.parse_args()
+    if not options.teacher.is_dir():
+        parser.error(f"{options.teacher} is not there; make it by `python -m benchmarks.evidence.converged_longer`")
+    experiment = ConvergedAgain(options)
+    experiment.ask_all(KINDS[:2], SEEDS[:1])
+    print(table(experiment.save()))
+
+
+if __name__ == "__main__":
+    main()
