@@ -171,8 +171,9 @@ def as_long_as_the_teacher() -> str:
         answers {both(zeros)} in int8 and int4, that teacher {both(TEACHER)} ({less(TEACHER)}), the teacher itself
         trained on for as long {both(dense)} ({less(dense)}). One stream on one core of
         {timed["provenance"]["processor"]["generation"]} decodes {said("cutwork int8, 75% zeros (4:16)")} and
-        {said("cutwork int4, 75% zeros (4:16)")} tok/s with zeros, {said("cutwork int8")} and {said("cutwork int4")}
-        without; {", ".join(peer(name) for name in peers if name in groups)}.
+        {said("cutwork int4, 75% zeros (4:16)")} tok/s with zeros, {said("cutwork int8, trained on")} and
+        {said("cutwork int4, trained on")} without; others' files of the dense model trained on:
+        {", ".join(peer(name) for name in peers if name in groups)}.
     """)
 
 

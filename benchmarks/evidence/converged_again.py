@@ -8,13 +8,14 @@ and that and the model itself are trained for 600 steps once more, as there and 
 announces: every file, in 8 and 4 bits, is asked the same fresh questions once. Leaves converged_again.json in results/.
 """
 
+import argparse
 from pathlib import Path
-from typing import Any
 
 from benchmarks.evidence.converged_files import table
 from benchmarks.evidence.converged_longer import KINDS, ConvergedLonger
 from benchmarks.evidence.designs import SEEDS
 from benchmarks.evidence.feature_loss import arguments
+from cutwork.run.stages import Source
 
 _TRAINED_ON = Path("out/converged-longer/ce-kl-longer-dense-seed0-0")
 
@@ -24,10 +25,9 @@ class ConvergedAgain(ConvergedLonger):
 
     name = "converged_again"
 
-    def __init__(self, options: Any) -> None:
-        super().__init__(options)
-        self.stages.stages.clear()  # the teacher that would be trained
-        self.teacher = options.teacher
+    def teacher_of(self, options: argparse.Namespace) -> Source:
+        teacher: Path = options.teacher
+        return teacher
 
 
 def main() -> None:

@@ -78,13 +78,17 @@ class FeatureLoss:
         self.splits = {"validation": replace(task, test=task.validation), "test": task}
         self.stages = Stages(options.output, task, self.recipe.task.max_length, self.console)
         self.kept = Measurements(options.output / "measurements")
-        assert self.recipe.teacher
-        self.teacher: Source = self.stages.tune("teacher", "teacher", resolve(self.recipe.model), self.recipe.teacher)
+        self.teacher = self.teacher_of(options)
         self.own_pattern = self.recipe.prune.pattern
         self.pruned: dict[tuple[int, str], Stage] = {}
         self.models: dict[tuple[str, int, str], Stage] = {}
         self.phases: dict[tuple[str, int, str], list[Stage]] = {}
         self.rows: list[dict[str, Any]] = []
+
+    def teacher_of(self, options: argparse.Namespace) -> Source:
+        """What is pruned and learned from, made when stages are carried out."""
+        assert self.recipe.teacher
+        return self.stages.tune("teacher", "teacher", resolve(self.recipe.model), self.recipe.teacher)
 
     def ask(self, variant: str, seed: int, split: str, pattern: str | None = None) -> dict[str, Any] | None:
         """The row of a variant, in int8 and the recipe's pattern or another; None if it is not made and may not be."""

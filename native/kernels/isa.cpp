@@ -75,13 +75,14 @@ constexpr Features kZmm = kAvx512f | kAvx512bw | kAvx512dq | kAvx512vl | kAvx512
                           kAvx512vpopcntdq | kAvx512bf16;
 
 constexpr Features kTiles = kAmxInt8 | kAmxBf16;
+[[maybe_unused]] constexpr int kTileData = 18;  // Linux's XFEATURE_XTILEDATA
 
 // Whether the system saves the tile registers of a process that asks for it, as Linux does since 5.16.
 bool tiles_can_be_saved(uint64_t saved) {
   constexpr uint64_t kTileState = 0x60000;
   if ((saved & kTileState) != kTileState) return false;
 #ifdef __linux__
-  constexpr int kGetSupported = 0x1021, kTileData = 18;  // ARCH_GET_XCOMP_SUPP, XFEATURE_XTILEDATA
+  constexpr int kGetSupported = 0x1021;  // ARCH_GET_XCOMP_SUPP
   uint64_t supported = 0;
   return syscall(SYS_arch_prctl, kGetSupported, &supported) == 0 && (supported >> kTileData & 1) != 0;
 #else
@@ -93,7 +94,7 @@ bool tiles_can_be_saved(uint64_t saved) {
 // have room for them, and the system refuses smaller ones.
 bool tiles_are_saved() {
 #ifdef __linux__
-  constexpr int kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
+  constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
   static const bool granted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
   return granted;
 #else

@@ -1,6 +1,5 @@
 // Weights with a mask: of values, or of blocks of four.
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <string>
 #include <utility>

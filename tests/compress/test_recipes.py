@@ -198,6 +198,12 @@ def test_the_loss_is_cross_entropy_unless_more_is_asked_for(
         call("model", tmp_path / "out", "--task", "gsm8k", "--speedup", 2, *options)
 
 
+@pytest.mark.parametrize("option", ["--epochs", "--kl", "--squarehead", "--max-steps", "--calibration-samples"])
+def test_what_the_recipe_says_is_not_asked_for_beside_it(option: str, tmp_path: Path) -> None:
+    with pytest.raises(CutworkError, match=f"recipe says what {option} would"):
+        call("model", tmp_path / "out", "--recipe", "recipes/demo.yaml", "--speedup", 2, option, 1)
+
+
 def test_a_recipe_may_say_how(given: tuple[Path, Path], tmp_path: Path) -> None:
     settings = {
         "name": "mine",

@@ -29,7 +29,7 @@ _POINTS = {"answers": "right answers", "tokens": "the reference's tokens"}
 _COMPARE, _PRUNE, _TUNE, _TASK = CompareSettings(), PruneSettings(), TuneSettings(), TaskSettings(name="")
 _DECIDED = (  # by the recipe, where there is one
     "samples", "test_samples", "task_option", "max_length", "max_new_tokens", "long", "method", "calibration_samples",
-    "epochs", "max_steps", "learning_rate", "batch_size", "micro_batch_size", "squarehead", "seed",
+    "epochs", "max_steps", "learning_rate", "batch_size", "micro_batch_size", "kl", "squarehead", "seed",
 )  # fmt: skip
 
 

@@ -58,6 +58,13 @@ def test_a_control_is_told_from_the_teacher_where_both_are_there() -> None:
     assert [name for name, _ in pareto.names([control])] == ["cutwork int8"]
 
 
+def test_of_our_own_4_bits_the_more_accurate_is_the_rival() -> None:
+    teacher = model("cutwork", "int4", 0.0, 0.7, 150)
+    for share, rival in ((0.8, "cutwork int4, trained on"), (0.6, "cutwork int4")):
+        control = model("cutwork", "int4", 0.0, share, 150) | {"pattern": "dense"}
+        assert pareto.rival({"models": [teacher, control]}, "own") == rival
+
+
 def test_every_round_times_one_file_of_a_kind_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     running: list[str] = []
 
