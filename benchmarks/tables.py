@@ -41,6 +41,7 @@ from benchmarks.engine import load as loading
 from benchmarks.evidence import (
     beyond,
     converged,
+    converged_again,
     converged_files,
     converged_longer,
     converged_rates,
@@ -249,6 +250,8 @@ TABLES = {
     "converged longer, pareto": Table(pareto.table, ("pareto_converged_longer",)),
     "converged longer, pays": Table(converged_files.verdicts, ("pareto_converged_longer",)),
     "converged longer, verdicts": Table(converged_longer.verdicts, ("converged_longer",)),
+    "converged again": Table(converged_files.table, ("converged_again",)),
+    "converged again, verdicts": Table(converged_again.verdicts, ("converged_again",)),
     "converged": Table(converged.table, ("converged",)),
     "converged, verdicts": Table(converged.verdicts, ("converged",)),
     "beyond": Table(beyond.table, ("beyond",)),

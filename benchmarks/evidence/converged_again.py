@@ -10,13 +10,20 @@ announces: every file, in 8 and 4 bits, is asked the same fresh questions once. 
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from benchmarks.evidence.converged_files import table
+from benchmarks.evidence import converged_longer
+from benchmarks.evidence.converged_files import INT8, table
 from benchmarks.evidence.converged_longer import KINDS, ConvergedLonger
-from benchmarks.evidence.designs import SEEDS
+from benchmarks.evidence.designs import DENSE, SEEDS
 from benchmarks.evidence.feature_loss import arguments
+from benchmarks.evidence.levels import TEACHER
 from cutwork.run.stages import Source
 
+LOST = (  # as converged_longer.py has them: whether the teacher has converged, and what zeros cost then
+    (TEACHER, DENSE, INT8, 1.0),
+    (KINDS[0], DENSE, INT8, 5.0),
+)
 _TRAINED_ON = Path("out/converged-longer/ce-kl-longer-dense-seed0-0")
 
 
@@ -40,6 +47,11 @@ def main() -> None:
     experiment = ConvergedAgain(options)
     experiment.ask_all(KINDS[:2], SEEDS[:1])
     print(table(experiment.save()))
+
+
+def verdicts(result: dict[str, Any]) -> str:
+    """What was announced as success: met, missed, or not told by one seed."""
+    return converged_longer.verdicts(result, LOST)
 
 
 if __name__ == "__main__":

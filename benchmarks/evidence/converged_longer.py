@@ -9,6 +9,7 @@ divergence from the teacher, 4 of 16 by cross-entropy alone, too. As docs/experi
 4 bits, is asked the fresh questions once. Leaves converged_longer.json in results/.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,12 +26,12 @@ KINDS = ("75% 4:16", DENSE, f"75% 4:16, {CE}", "50% 8:16")  # in the order they 
 RATE = DESIGNS["converged-longer"].rates[0]
 LENGTH = 600  # steps; as many, of as many samples, as the teacher has
 WITH_KL, ALONE = "CE+KL, longer", "CE, longer"
-LOST = {  # points at most that the first of the kinds loses to these in an encoding
-    (TEACHER, INT8): 5.0,
-    (TEACHER, INT4_HEAD): 1.0,
-    (DENSE, INT8): 1.0,
-    (DENSE, INT4_HEAD): 1.0,
-}
+LOST = (  # points at most that a kind loses to another in an encoding
+    (KINDS[0], TEACHER, INT8, 5.0),
+    (KINDS[0], TEACHER, INT4_HEAD, 1.0),
+    (KINDS[0], DENSE, INT8, 1.0),
+    (KINDS[0], DENSE, INT4_HEAD, 1.0),
+)
 _CALLED = {TEACHER: "the teacher", DENSE: "dense, trained on as long"}
 
 
@@ -58,15 +59,16 @@ def main() -> None:
     print(table(experiment.save()))
 
 
-def verdicts(result: dict[str, Any]) -> str:
+def verdicts(result: dict[str, Any], lost: Sequence[tuple[str, str, str, float]] = LOST) -> str:
     """What was announced as success: met, missed, or not told by so many seeds."""
     groups = files(result)
     lines = ["| announced as success | found | |", "|---|---|---|"]
-    for (other, encoding), most in LOST.items():
-        rows = groups[KINDS[0], encoding]
+    for kind, other, encoding, most in lost:
+        rows = groups[kind, encoding]
         found = above(rows, groups[other, encoding])
         if found:
-            wanted = f"{KINDS[0]} ({encoding}) at most {most:g} below {_CALLED[other]} ({encoding}), points"
+            called, beside = _CALLED.get(kind, kind), _CALLED.get(other, other)
+            wanted = f"{called} ({encoding}) at most {most:g} below {beside} ({encoding}), points"
             lines.append(f"| {wanted} | {points(found)}, {seeds(len(rows))} | {told(at_most_below(most, found))} |")
     return "\n".join(lines)
 
