@@ -166,11 +166,35 @@ def test_an_urgent_request_does_not_wait_for_a_long_prompt():
     s = scheduler(max_tokens=8, max_context=200, blocks=64)
     slow = s.add([1] * 150, max_new_tokens=2, sampling=Sampling(), priority=1)
     s.step()
-    same, urgent = (s.add([place], max_new_tokens=2, sampling=Sampling(), priority=place) for place in (1, 0))
+    same = s.add([2] * 150, max_new_tokens=2, sampling=Sampling(), priority=1)
+    urgent = s.add([0], max_new_tokens=2, sampling=Sampling())
     s.step()
     assert len(urgent.tokens) == 2 and same.row < 0
     run(s)
-    assert [len(each.tokens) for each in (slow, same, urgent)] == [152, 3, 2 + 1]
+    assert [len(each.tokens) for each in (slow, same, urgent)] == [152, 152, 2 + 1]
+
+
+def test_a_short_prompt_does_not_wait_for_a_long_one():
+    s = scheduler(max_tokens=8, max_batch=4, max_context=200, blocks=200)
+    long, longer = (s.add([place] * 150, max_new_tokens=2, sampling=Sampling()) for place in (1, 2))
+    s.step()
+    short = s.add([3] * 3, max_new_tokens=2, sampling=Sampling())
+    s.step()
+    assert len(short.tokens) == 4 and longer.row < 0  # in one step, past what waited before it
+    assert long.table.length == 8 + 5  # which still had the rest of it
+    run(s)
+    assert long.finished < longer.finished
+
+
+def test_a_long_prompt_comes_to_its_end_beside_any_number_of_short_ones():
+    s = scheduler(max_tokens=8, max_context=200, blocks=200)
+    long, steps = s.add([1] * 150, max_new_tokens=2, sampling=Sampling()), 0
+    while long.first_token is None:
+        while len(s.waiting) < 3:
+            s.add([2 + steps % 40] * 7, max_new_tokens=1, sampling=Sampling(), client=f"{steps}, {len(s.waiting)}")
+        s.step()
+        steps += 1
+    assert steps <= 150 / 4 + 2  # half of each step
 
 
 def test_who_waits_to_share_a_prefix_holds_nobody_back():

@@ -161,6 +161,20 @@ def test_a_key_learns_nothing_of_anothers_prompts(load):
         assert cached("one") == 0 and cached("one") > 0 and cached("two") == 0
 
 
+def test_what_was_cached_is_counted_for_each_prompt(load):
+    with serving(load()) as client:
+
+        def cached(*prompts, n=1):
+            body = {"prompt": prompts, "max_tokens": 1, "n": n}
+            usage = client.post("/v1/completions", json=body).json()["usage"]
+            return usage["prompt_tokens_details"]["cached_tokens"]
+
+        first, second = list(range(3, 103)), list(range(103, 203))
+        assert cached(first, n=3) == 0
+        alone = cached(first)
+        assert alone > 0 and cached(first, second) == alone and cached(first, second, n=2) == 2 * alone
+
+
 def test_headers_have_to_come_in_time(load):
     with serving(load(), limits=Limits(header_seconds=0.3)) as client:
         for opening in (b"", b"GET / HTTP/1.1\r\nHost: x\r\nX: "):

@@ -106,6 +106,30 @@ def test_the_limit_is_429(thread, metrics):
     assert count(metrics, "request_rejected") == 1
 
 
+def test_a_client_that_took_all_places_keeps_nobody_else_out(metrics):
+    thread = Counter(metrics, limit=6)
+    thread.start()
+    thread.pause.set()
+
+    async def main():
+        def refused(places, client):
+            with pytest.raises(ApiError) as error:
+                thread.submit(Job(places, 10, client))
+            return error.value.status == 429
+
+        jobs = [thread.submit(Job(6, 10, "greedy"))]
+        assert refused(1, "greedy") and refused(4, "other")
+        jobs.append(thread.submit(Job(3, 10, "other")))  # half of them
+        assert refused(1, "other") and refused(3, "third")
+        jobs.append(thread.submit(Job(2, 10, "third")))  # a third
+        for job in jobs:
+            thread.drop(job)
+
+    run(main())
+    thread.drain(0)
+    thread.join()
+
+
 def test_what_comes_during_a_failing_step_is_not_computed_after_its_error(thread):
     work = thread.work
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from ..tiny_checkpoint import write_tiny_checkpoint
-from .conftest import events, idle, metric, serving, slow, until
+from .conftest import events, idle, metric, only, serving, slow, until
 
 LONG = {"prompt": "the", "max_tokens": 400, "ignore_eos": True, "temperature": 0}
 
@@ -110,13 +110,19 @@ def test_a_full_queue_is_429_and_says_when_to_come_back(small):
     until(lambda: idle(small))
 
 
-def test_beside_a_full_batch_no_more_wait_than_the_queue_holds(small):
+def test_beside_a_full_batch_no_more_wait_than_the_queue_holds(small, monkeypatch):
     slow(small, 0.01)
     with ThreadPoolExecutor(3) as others:
         short = {**LONG, "max_tokens": 60}
         answers = [others.submit(small.post, "/v1/completions", json=short) for _ in range(3)]
         until(lambda: metric(small, "num_requests_running") == 1 and metric(small, "num_requests_waiting") == 2)
         assert small.post("/v1/completions", json=LONG).status_code == 429
+        with monkeypatch.context() as patched:  # nothing is done for what is refused
+            patched.setattr(only(small).tokens, "encode", None)
+            patched.setattr(only(small).tokens, "render", None)
+            assert small.post("/v1/completions", json=LONG).status_code == 429
+            chat = {"messages": [{"role": "user", "content": "a"}]}
+            assert small.post("/v1/chat/completions", json=chat).status_code == 429
     assert {answer.result().status_code for answer in answers} == {200}
 
 

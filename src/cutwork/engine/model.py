@@ -440,14 +440,16 @@ class Model:
         *,
         first: int = 0,
         adapter: str | None = None,
+        most: Callable[[int], int] | None = None,
     ) -> Iterator[list[Logprob | None]]:
         """Log-probabilities of the tokens of a text, in chunks as they are computed; None for the first token.
 
         Of those from the place `first` on only, which is less work than all. Each with the likeliest `alternatives`
-        tokens in its place. adapter: as for `generate`. Raises CutworkError if the text exceeds the context.
+        tokens in its place. adapter: as for `generate`. most: called before each chunk with how many tokens it could
+        have, gives how many it shall have, at least one. Raises CutworkError if the text exceeds the context.
         """
         number = number_of(list(self.adapters), adapter or self._adapter)
-        return self._scorer.token_logprobs(token_ids(tokens), alternatives, memory, first, number)
+        return self._scorer.token_logprobs(token_ids(tokens), alternatives, memory, first, number, most)
 
     def perplexity(
         self,

@@ -35,10 +35,12 @@ def call_identifier(length: int | None) -> str:
     return identifier("call") if length is None else secrets.token_hex(length)[:length]
 
 
-def usage(prompt_tokens: int, requests: Sequence[Request], thought: int | None = None) -> dict[str, Any]:
-    """Tokens of an answer; `prompt_tokens` counts each prompt once, `thought` those of thoughts."""
+def usage(prompt_tokens: int, requests: Sequence[Request], thought: int | None = None, *, each: int) -> dict[str, Any]:
+    """Tokens of an answer; `prompt_tokens` counts each prompt once, which `each` of the requests in a row share,
+    `thought` those of thoughts."""
     completion = sum(len(request.tokens) for request in requests)
-    cached = min((request.sequence.reused_tokens for request in requests), default=0)
+    reused = [request.sequence.reused_tokens for request in requests]
+    cached = sum(min(reused[first : first + each]) for first in range(0, len(reused), each))
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion,

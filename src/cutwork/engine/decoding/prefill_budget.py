@@ -1,4 +1,8 @@
-"""How many prompt tokens a step may take in while others' answers are streaming."""
+"""How many prompt tokens a step may take in while others' answers are streaming, and whose."""
+
+from collections.abc import Sequence
+
+from cutwork.engine.decoding.running import Running
 
 LEAST = 32  # prompt tokens in a step: long prompts always make progress
 FIRST = 128  # before anything was timed
@@ -33,6 +37,31 @@ class PrefillBudget:
         elif prompt >= LEAST or self._token is None:
             rest = seconds - (self._decode or 0.0) * bool(decoding)
             self._token = _smooth(self._token, max(rest, 0.0) / prompt)
+
+
+def share(running: Sequence[Running], budget: int) -> list[tuple[Running, int]]:
+    """(sequence, how many of its pending tokens) for a step that takes in so many of prompts; `running`: oldest first.
+
+    By priority; among equals half goes to the oldest, so that it comes to its end, and the rest to whoever needs least,
+    so that a short prompt does not wait for a long one.
+    """
+    prompts = sorted((s for s in running if s.pending > 1), key=lambda s: s.priority)  # stable: by age among equals
+    if not prompts or budget < 1:
+        return []
+    oldest = prompts[0]
+    kept = min(oldest.pending, (budget + 1) // 2)
+    budget -= kept
+    counts = dict.fromkeys(prompts, 0) | {oldest: kept}
+    for sequence in sorted(prompts, key=lambda s: (s.priority, s.pending)):
+        more = min(sequence.pending - counts[sequence], budget)
+        counts[sequence] += more
+        budget -= more
+    return [(sequence, count) for sequence, count in counts.items() if count]
+
+
+def passes(sequence: Running, other: Running) -> bool:
+    """Whether `share` gives tokens to one that comes before it does to another that runs."""
+    return (sequence.priority, sequence.pending) < (other.priority, other.pending)
 
 
 def _smooth(before: float | None, now: float) -> float:

@@ -13,7 +13,7 @@ from cutwork.engine.backend import Executor
 from cutwork.engine.decoding.beam import Beams, BeamSearch
 from cutwork.engine.decoding.blocks import BlockCache, OutOfBlocks, Table
 from cutwork.engine.decoding.lookup import LookupDrafter
-from cutwork.engine.decoding.prefill_budget import PrefillBudget
+from cutwork.engine.decoding.prefill_budget import PrefillBudget, passes, share
 from cutwork.engine.decoding.running import NO_TOKEN, Chosen, FinishReason, Running
 from cutwork.engine.decoding.sampling import Sampler, Sampling
 from cutwork.engine.decoding.speculative import Drafter, Wanted, judge
@@ -176,12 +176,7 @@ class Scheduler:
         decoding = [(s, 1 + len(s.guesses)) for s in self.running if s.pending == 1]
         rows = sum(count for _, count in decoding)
         budget = self.prefill_budget.tokens(rows, self.max_tokens - rows)
-        batch = decoding[: self.max_tokens]
-        for sequence in sorted(self.running, key=lambda s: s.priority):  # stable: by age among equals
-            count = min(sequence.pending, budget)
-            if sequence.pending > 1 and count > 0:
-                batch.append((sequence, count))
-                budget -= count
+        batch = decoding[: self.max_tokens] + share(self.running, budget)
         return sorted(batch, key=lambda part: part[0].adapter)  # neighbours with an adapter are multiplied together
 
     def _guess(self) -> None:
@@ -233,14 +228,15 @@ class Scheduler:
     def _admit(self) -> None:
         """Start waiting sequences, in turn, while there is a row and room for all their tokens and one more.
 
-        No more of them than a step has tokens for, those of a lower priority not counted, and none that can soon share
-        what another computes: those behind it need not wait for that. Of searches that gave their blocks back only one
-        begins again at a time, as two that have half of their beams each would wait for each other.
+        No more of them than a step has tokens for, those that they pass (see `share`) not counted, and none that can
+        soon share what another computes: those behind it need not wait for that. Of searches that gave their blocks
+        back only one begins again at a time, as two that have half of their beams each would wait for each other.
         """
         sharing: set[Running] = set()
         half = any(beam.row >= 0 for sequence in self.waiting for beam in sequence.beams)
-        while self._rows.free and len(sharing) < PASSED and (sequence := self._next(sharing)):
-            if sum(s.pending for s in self.running if s.priority <= sequence.priority) >= self.max_tokens:
+        while self._rows.free and len(sharing) < PASSED:
+            sequence = self._next(sharing, [running for running in self.running if running.pending > 1])
+            if sequence is None:
                 return
             resumed = len(sequence.beams) > 1 and all(beam.row < 0 for beam in sequence.beams)
             if resumed and half:
@@ -265,12 +261,16 @@ class Scheduler:
             sequence.reserved = [self._rows.free.pop() for _ in range(rows - 1)]
             self._extend(sequence)
 
-    def _next(self, but: Set[Running] = frozenset()) -> Running | None:
-        """Whose turn it is, of all that wait `but` these: beams whose siblings run, then by priority, then whose client
-        has the least running, then who came first."""
+    def _next(self, but: Set[Running] = frozenset(), prompts: Sequence[Running] = ()) -> Running | None:
+        """Whose turn it is, of all that wait `but` these and those behind so much of `prompts` as a step takes in:
+        beams whose siblings run, then by priority, then whose client has the least running, then who came first."""
         running = Counter(sequence.client for sequence in self.running)
+
+        def behind(sequence: Running) -> int:
+            return sum(prompt.pending for prompt in prompts if not passes(sequence, prompt))
+
         return min(
-            (sequence for sequence in self.waiting if sequence not in but),
+            (s for s in self.waiting if s not in but and behind(s) < self.max_tokens),
             key=lambda s: (all(beam.row < 0 for beam in s.beams), s.priority, running[s.client]),
             default=None,
         )

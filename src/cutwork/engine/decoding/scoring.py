@@ -48,9 +48,10 @@ class Scorer:
         memory: EncodedInput | None = None,
         first: int = 0,
         adapter: int = NO_ADAPTER,
+        most: Callable[[int], int] | None = None,
     ) -> Iterator[np.ndarray]:
         """Logits of consecutive chunks of a sequence, each float32 [chunk, vocabulary], from the place `first` on."""
-        return self._steps(tokens, memory, lambda logits: logits, wanted=first, adapter=adapter)
+        return self._steps(tokens, memory, lambda logits: logits, wanted=first, adapter=adapter, most=most)
 
     def cross_attention(
         self, tokens: Sequence[int], memory: EncodedInput, heads: Sequence[tuple[int, int]]
@@ -74,11 +75,12 @@ class Scorer:
         memory: EncodedInput | None,
         first: int = 0,
         adapter: int = NO_ADAPTER,
+        most: Callable[[int], int] | None = None,
     ) -> Iterator[list[Logprob | None]]:
         """See `Model.token_logprobs`."""
         logprobs: list[Logprob | None] = [None] if first == 0 else []
         position = max(first, 1)  # of the token that the next logits predict
-        for logits in self.logits(tokens, memory, position - 1, adapter):
+        for logits in self.logits(tokens, memory, position - 1, adapter, most):
             targets = tokens[position : position + len(logits)]
             yield logprobs + [log_probability(logits[i], token, alternatives) for i, token in enumerate(targets)]
             logprobs, position = [], position + len(targets)
@@ -91,9 +93,10 @@ class Scorer:
         attention_of: np.ndarray | None = None,
         wanted: int = 0,
         adapter: int = NO_ADAPTER,
+        most: Callable[[int], int] | None = None,
     ) -> Iterator[Result]:
         """What `read` makes of the logits of each chunk, those before the place `wanted` left out, before anybody
-        else's step.
+        else's step. most: of how many tokens the next chunk is, given how many it could be.
 
         A turn is one step: whoever has the iterator does not have the model.
         """
@@ -112,8 +115,9 @@ class Scorer:
             attended = None
             if memory is not None:
                 attended = Attended(table_rows([room[1]]), np.asarray([memory.length], np.int32))
-            for start in range(0, len(tokens), self.chunk):
-                part = tokens[start : start + self.chunk]
+            start = 0
+            while start < len(tokens):
+                part = tokens[start : start + (most(self.chunk) if most else self.chunk)]
                 with self._turn:
                     logits = run_step(
                         self._running(),
@@ -125,6 +129,7 @@ class Scorer:
                     )
                     result = read(logits)
                 yield result
+                start += len(part)
             complete = True
         finally:
             if room is not None:

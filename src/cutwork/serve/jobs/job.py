@@ -145,18 +145,8 @@ class ModelThread(ABC, Generic[AnyJob]):
         Raises ApiError: 400 if it is more than the server takes at all, 429 if too much waits, 503 if the server is
         stopping.
         """
-        if self._stop_at is not None or not self.alive:
-            raise shutting_down()
-        if job.unfinished > self._limit:
-            raise ApiError(
-                400, f"this server takes at most {self._limit} sequences in one request, not {job.unfinished}"
-            )
+        self.check_room(job.unfinished, job.client)
         self.admit(job)
-        taken = self.taken
-        if taken + job.unfinished > self._limit:
-            self.metrics.refused()
-            seconds = min(60, max(1, math.ceil(self._interval * taken)))
-            raise ApiError(429, "too many requests are waiting; try again later", code="queue_full", retry=seconds)
         if not job.unfinished:  # nothing is to be computed
             job.send(None)
             return job
@@ -167,6 +157,22 @@ class ModelThread(ABC, Generic[AnyJob]):
             self._wake.notify()
         self.note_load()
         return job
+
+    def check_room(self, places: int, client: str) -> None:
+        """Raise what `submit` would of so many places: before work is done on what will be refused.
+
+        However full it is, a client may have its part, as large as that of each other one.
+        """
+        if self._stop_at is not None or not self.alive:
+            raise shutting_down()
+        if places > self._limit:
+            raise ApiError(400, f"this server takes at most {self._limit} sequences in one request, not {places}")
+        taken, jobs = self.taken, self.open
+        own = sum(job.unfinished for job in jobs if job.client == client)
+        if taken + places > self._limit and own + places > self._limit // len({client, *(job.client for job in jobs)}):
+            self.metrics.refused()
+            seconds = min(60, max(1, math.ceil(self._interval * taken)))
+            raise ApiError(429, "too many requests are waiting; try again later", code="queue_full", retry=seconds)
 
     def admit(self, job: AnyJob) -> None:
         """Raise ApiError if a job may not wait, for another reason than its places."""

@@ -66,7 +66,9 @@ class Reader(ModelThread[Reading]):
     def admit(self, job: Reading) -> None:
         """Raise ApiError (429) if what waits is too long in all; a single request of the longest kind is let in."""
         waiting = sum(other.tokens for other in self.open)
-        if waiting and waiting + job.tokens > self._queue_tokens:
+        own = sum(other.tokens for other in self.open if other.client == job.client)
+        part = self._queue_tokens // len({job.client, *(other.client for other in self.open)})
+        if waiting and waiting + job.tokens > self._queue_tokens and own + job.tokens > part:
             self.metrics.refused()
             raise ApiError(429, "too many texts are waiting; try again later", code="queue_full", retry=1)
 

@@ -107,8 +107,9 @@ class Worker(ModelThread[TextJob]):
         if self.model.session.busy or self._scorer:  # else nothing is computed, and nothing learnt of the engine
             try:
                 with self.turn:
+                    began = time.perf_counter()
                     sound = self._step()
-                    self._score()
+                    self._score(time.perf_counter() - began)
                 self.learn(sound=sound)
             except Exception:
                 log.exception("a step failed")
@@ -136,7 +137,7 @@ class Worker(ModelThread[TextJob]):
                     job.requests[index] = request
                     self._places[request] = _Place(job, index)
                 if choice.score is not None:
-                    self._scorer.add(job, index, choice.prompt, choice.score, choice.adapter)
+                    self._scorer.add(job, index, choice.prompt, choice.score, choice.adapter, client=job.client)
         except CutworkError as error:
             self.fail(job, ApiError(400, str(error)))
         except Exception:
@@ -171,12 +172,13 @@ class Worker(ModelThread[TextJob]):
                 self.finish(job)
         return not pieces or not all(isinstance(piece.request.error, NotFinite) for piece in pieces)
 
-    def _score(self) -> None:
+    def _score(self, taken: float) -> None:
+        """A chunk of a prompt's own tokens behind a step that took so many seconds."""
         if not self._scorer:
             return
         job, index = self._scorer.first
         try:
-            logprobs = self._scorer.step()
+            logprobs = self._scorer.step(self.running, taken)
         except NotFinite as error:
             self.fail(job, _as_api_error(error))
             return

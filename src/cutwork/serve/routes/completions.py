@@ -77,10 +77,13 @@ class Completion:
 async def begin(body: CompletionRequest, request: Request, served: ServedModel, limits: Limits) -> Completion:
     """Queue what a request asks of a model. Raises ApiError or CutworkError for what cannot be had."""
     check(body, limits)
+    wanted = _wanted(body, served, limits)
+    answers, scored = body.n * (body.max_tokens != 0), body.echo and body.logprobs is not None
+    served.worker.check_room(len(wanted) * (answers + scored), client_of(request))
     body = as_usual(body, served)
 
     async def prepared() -> tuple[list[list[int]], list[Choice]]:
-        prompts = await _prompts(body, served, limits)
+        prompts = await _prompts(body, wanted, served)
         return prompts, await _choices(body, prompts, served, limits, cache_salt_of(request))
 
     prompts, choices = await while_connected(request, prepared(), seconds_left(request, limits.deadline))
@@ -89,12 +92,27 @@ async def begin(body: CompletionRequest, request: Request, served: ServedModel, 
     return Completion(served, prompts, job)
 
 
-async def _prompts(body: CompletionRequest, served: ServedModel, limits: Limits) -> list[list[int]]:
+def _wanted(body: CompletionRequest, served: ServedModel, limits: Limits) -> list[Any]:
+    """The prompts as they were given. Raises ApiError (400) for what the fields alone tell, before work is done."""
     wanted: list[Any] = [body.prompt] if isinstance(body.prompt, str) else list(body.prompt)
     if wanted and isinstance(wanted[0], int):
         wanted = [wanted]
     if not 1 <= len(wanted) <= limits.prompts:
         raise ApiError(400, f"prompt: give from 1 to {limits.prompts} prompts, not {len(wanted)}", param="prompt")
+    if (body.best_of or body.n) != body.n:
+        raise ApiError(400, "best_of must equal n, or be left out", param="best_of")
+    if body.stream and body.echo:
+        raise ApiError(400, "echo cannot be streamed; leave out one of the two", param="echo")
+    if body.max_tokens == 0 and not body.echo:
+        raise ApiError(400, "max_tokens must be at least 1, unless echo is asked for", param="max_tokens")
+    if len(wanted) * body.n > limits.prompts * limits.choices:
+        raise ApiError(400, "prompt times n is more than this server allows", param="n")
+    if body.echo and body.logprobs is not None and served.model.encoder:
+        raise ApiError(400, "echo with logprobs is for models that continue a text, not answer it", param="echo")
+    return wanted
+
+
+async def _prompts(body: CompletionRequest, wanted: list[Any], served: ServedModel) -> list[list[int]]:
     fill = _infill(body, served) if body.suffix else None
     prompts = []
     for prompt in wanted:
@@ -120,20 +138,10 @@ def _infill(body: CompletionRequest, served: ServedModel) -> InfillFormat:
 async def _choices(
     body: CompletionRequest, prompts: list[list[int]], served: ServedModel, limits: Limits, cache_salt: str
 ) -> list[Choice]:
-    if (body.best_of or body.n) != body.n:
-        raise ApiError(400, "best_of must equal n, or be left out", param="best_of")
-    if body.stream and body.echo:
-        raise ApiError(400, "echo cannot be streamed; leave out one of the two", param="echo")
     max_tokens = DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
     if max_tokens == UNLIMITED:
         max_tokens = limits.max_tokens
-    if max_tokens == 0 and not body.echo:
-        raise ApiError(400, "max_tokens must be at least 1, unless echo is asked for", param="max_tokens")
-    if len(prompts) * body.n > limits.prompts * limits.choices:
-        raise ApiError(400, "prompt times n is more than this server allows", param="n")
     score = body.logprobs if body.echo else None
-    if score is not None and served.model.encoder:
-        raise ApiError(400, "echo with logprobs is for models that continue a text, not answer it", param="echo")
     if (echoed := _echoed(body, prompts)) > limits.echo_tokens:
         message = f"echo: this server repeats at most {limits.echo_tokens} tokens of prompts, not {echoed}"
         raise ApiError(400, f"{message}; ask for fewer prompts or choices", param="echo")
@@ -224,4 +232,4 @@ class _Answer:
 
     def _end(self) -> dict[str, Any]:
         total = sum(len(prompt) for prompt in self._prompts)
-        return {"usage": usage(total, self._job.started), "timings": timings(self._job.started)}
+        return {"usage": usage(total, self._job.started, each=self._body.n), "timings": timings(self._job.started)}

@@ -61,6 +61,8 @@ class Conversation:
     async def begin(cls, body: ChatRequest, request: Request, served: ServedModel, limits: Limits) -> "Conversation":
         """Queue what a chat asks of a model. Raises ApiError or CutworkError for what cannot be had."""
         check(body, limits)
+        _check_fields(body, limits)
+        served.worker.check_room(body.n, client_of(request))
         body = as_usual(body, served)
         work = _prepare(body, served, limits, cache_salt_of(request))
         prepared = await while_connected(request, work, seconds_left(request, limits.deadline))
@@ -109,7 +111,7 @@ class Conversation:
 
     def usage(self) -> dict[str, Any]:
         """Tokens so far."""
-        return usage(self.prompt_tokens, self.job.started, self._thought_tokens)
+        return usage(self.prompt_tokens, self.job.started, self._thought_tokens, each=self.body.n)
 
     def _sort_logprob(self, index: int, piece: Piece, *, thought: bool, certain: bool) -> None:
         """Keep a token's log-probability, unless it is of a thought that is not told: what nothing has been told of may
@@ -155,21 +157,27 @@ async def prompt_of(body: ChatRequest, served: ServedModel, limits: Limits) -> P
     return Prompt(text, begun(messages) if go_on else "", tokens, thinking)
 
 
-def _most_tokens(body: ChatRequest, before: int, logprobs: int | None, served: ServedModel, limits: Limits) -> int:
-    """How many tokens an answer behind so many may have: as asked for, or as the context and the limits allow.
-
-    Raises ApiError for more than the server allows, of tokens or of their probabilities.
-    """
-    room = min(limits.max_tokens, served.model.max_context - before)
-    if logprobs is not None:
-        room = max(1, min(room, limits.logprobs // (body.n * (1 + logprobs))))
-    wanted = body.max_completion_tokens or body.max_tokens or room
+def _check_fields(body: ChatRequest, limits: Limits) -> None:
+    """Raise ApiError (400) for what the fields alone tell, before work is done."""
+    wanted = body.max_completion_tokens or body.max_tokens or 1
     if wanted > limits.max_tokens:
         raise ApiError(
             400, f"max_tokens: this server allows at most {limits.max_tokens}, not {wanted}", param="max_tokens"
         )
     if body.top_logprobs and not body.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs: true", param="top_logprobs")
+    callees(body)
+
+
+def _most_tokens(body: ChatRequest, before: int, logprobs: int | None, served: ServedModel, limits: Limits) -> int:
+    """How many tokens an answer behind so many may have: as asked for, or as the context and the limits allow.
+
+    Raises ApiError for more of their probabilities than the server allows.
+    """
+    room = min(limits.max_tokens, served.model.max_context - before)
+    if logprobs is not None:
+        room = max(1, min(room, limits.logprobs // (body.n * (1 + logprobs))))
+    wanted = body.max_completion_tokens or body.max_tokens or room
     check_logprobs(body.n * min(wanted, served.model.max_context), logprobs, limits)
     return wanted
 

@@ -75,7 +75,7 @@ def router(models: ServedModels, limits: Limits) -> APIRouter:
             return {
                 **opening("translate", "translation", served.name),
                 "translations": _translations(len(texts), places, [request.result() for request in finished]),
-                "usage": usage(sum(map(len, prompts.values())), finished),
+                "usage": usage(sum(map(len, prompts.values())), finished, each=1),
                 "timings": timings(finished),
             }
 
