@@ -56,7 +56,10 @@ def test_generate_is_the_same_from_every_kind_of_directory(cutwork: Any, checkpo
     assert cutwork("generate", packed, "abc", "-n", 12) == (0, text, "")
 
 
-def test_generate_json_and_files(cutwork: Any, packed: Path, tmp_path: Path) -> None:
+def test_generate_json_and_files(cutwork: Any, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("one\n"))  # as echo writes it
+    [piped], [given] = (json.loads(cutwork("generate", packed, *p, "-n", 5, "--json")[1]) for p in ([], ["one"]))
+    assert piped["prompt_tokens"] == 3 and piped["tokens"] == given["tokens"]
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("one\n\ntwo\n")
     status, out, _ = cutwork("generate", packed, "--file", prompts, "-n", 5, "--json")

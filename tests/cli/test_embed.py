@@ -58,6 +58,8 @@ def test_a_file_becomes_npy_or_jsonl(cutwork: Any, directory: Path, expected: An
     text.write_text("\n".join(texts) + "\n")
     status, out, _ = cutwork("embed", directory, text, "--dimensions", 5, "--prompt-name", "query")
     assert status == 0 and [len(json.loads(line)["embedding"]) for line in out.splitlines()] == [5] * 5
+    status, out, _ = cutwork("embed", directory, text, "--dimensions", 5, "--json")
+    assert status == 0 and [len(row["embedding"]) for row in json.loads(out)] == [5] * 5
 
 
 def test_it_goes_on_where_it_was_interrupted(cutwork: Any, directory: Path, tmp_path: Path) -> None:  # noqa: F811

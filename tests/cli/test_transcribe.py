@@ -48,6 +48,29 @@ def test_files_that_are_there_are_replaced_only_if_asked(
         talk.write_bytes(b"tuesday")  # of the same name
 
 
+def test_old_files_are_not_taken_for_new_ones_after_an_interruption(
+    cutwork: Any,  # noqa: F811
+    arguments: tuple[object, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    files = [out / "talk.txt", out / "talk.srt"]
+    for file in files:
+        file.write_text("old")
+    arguments = (*arguments, "-f", "txt", "-f", "srt")
+    with monkeypatch.context() as stopped:
+
+        def no_more(_: object) -> str:
+            raise KeyboardInterrupt
+
+        stopped.setitem(formats.FORMATS, "srt", no_more)
+        assert cutwork(*arguments, "--overwrite")[0] != 0
+    assert cutwork(*arguments)[0] == 0
+    assert [file.read_text() for file in files] == ["new", "new"]
+
+
 def test_what_another_call_made_is_known_by_file(
     cutwork: Any,  # noqa: F811
     arguments: tuple[object, ...],

@@ -28,7 +28,23 @@ def test_a_question_longer_than_the_context_loses_its_beginning(tmp_path: Path) 
         assert texts == [model.generate(prompt, max_new_tokens=16).text for prompt in (short, long[-32:])]
         assert all(texts)
         output = said.file.getvalue()  # type: ignore[attr-defined]
-        assert "cats: 1 of 2 questions fill the context of 48 tokens" in output
+        assert "cats: 1 of 2 questions leave no room for an answer of 16 tokens in the context of 48" in output
+
+
+@pytest.mark.parametrize(("longest", "kept"), [(10, 38), (40, 24)])
+def test_an_answer_has_room_though_its_question_alone_would_fit(longest: int, kept: int, tmp_path: Path) -> None:
+    write_tiny_checkpoint(tmp_path)
+    said = Console(file=StringIO(), width=200)
+    with Model.load(tmp_path, max_context=48) as model:
+        model.tokenizer.chat_template = None
+        question = next(
+            sample
+            for words in range(1, 99)
+            if len(prompt_tokens(model, sample := Sample("a cat " * words, ""))) in range(40, 48)
+        )
+        [text] = replies(model, "cats", [question], max_new_tokens=longest, console=said)
+        asked = model.generate(prompt_tokens(model, question)[-kept:], max_new_tokens=longest)
+        assert text == asked.text and "cats: 1 of 1 questions leave no room" in said.file.getvalue()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("chats", [True, False])

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
@@ -43,6 +45,22 @@ def test_the_linears_that_quantize_rounds_are_rounded(variant: str, tmp_path: Pa
     found = rounding(source, "i4")
     assert {name for name in found if name != source.head} == chosen
     assert set(found.values()) == ({"i4", "i8"} if source.head else {"i4"})
+
+
+@pytest.mark.parametrize(("bits", "kept"), [("auto", True), ("i8", False), ("i4", False)])
+def test_signs_of_zeros_are_kept_where_something_brings_them_back(bits: Any, kept: bool, tmp_path: Path) -> None:
+    source = write_tiny_checkpoint(tmp_path / "source")
+    file = source / "model.safetensors"
+    with safe_open(file, "np") as opened:
+        state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
+    for name, weight in state.items():
+        if "proj" in name:
+            pruned = np.arange(weight.size).reshape(weight.shape) % 4 > 0
+            state[name] = np.where(pruned, np.float32(-0.0), weight)
+    save_file(state, file, metadata={"format": "pt"})
+    pack(source, tmp_path / "packed", weights=bits)
+    with safe_open(tmp_path / "packed" / "model.safetensors", "np") as opened:
+        assert any(name.endswith(".negative_zeros") for name in opened.keys()) == kept  # noqa: SIM118
 
 
 @pytest.mark.parametrize("bits", ["i8", "i4"])

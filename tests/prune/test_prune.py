@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from cutwork.errors import CutworkError
+from cutwork.prune.mapped import MappedModel
 from cutwork.prune.prune import prune
 from cutwork.prune.rates import outliers
 from cutwork.recipe import Pruner, PruneSettings
@@ -43,6 +44,7 @@ def test_result_is_a_plain_checkpoint_with_the_zeros_asked_for(method: str, dens
     for name, weight in after.items():
         if "proj" in name:
             assert int((weight == 0).sum()) == round(0.6 * weight.numel()), name
+            assert not weight[weight == 0].signbit().any(), name
         else:
             assert torch.equal(weight, before[name])
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
@@ -89,6 +91,35 @@ def test_the_checkpoints_dtype_and_family_do_not_matter(dense: Path, tmp_path: P
     assert {weight.dtype for weight in after.values()} == {torch.bfloat16}
     fc1 = after["model.decoder.layers.1.fc1.weight"]
     assert int((fc1 == 0).sum()) == round(0.6 * fc1.numel())
+
+
+@pytest.mark.parametrize(("quick", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_bfloat16_checkpoint_is_computed_in_what_is_quick_and_stays_one(
+    quick: bool, dtype: torch.dtype, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for user in ("mapped", "calibrate", "prune"):
+        monkeypatch.setattr(f"cutwork.prune.{user}.wants_bfloat16", lambda *_: quick)
+    shutil.copytree(dense, tmp_path / "half")
+    halves = {name: weight.to(torch.bfloat16) for name, weight in weights(dense).items()}
+    save_file(halves, tmp_path / "half" / "model.safetensors", metadata={"format": "pt"})
+    assert MappedModel(tmp_path / "half", dense).dtype == dtype
+    report = prune(tmp_path / "half", tmp_path / "out", FEW, sums(20), console=QUIET)
+    assert report["bfloat16"] is quick
+    after = weights(tmp_path / "out")
+    assert {weight.dtype for weight in after.values()} == {torch.bfloat16}
+    same = [name for name in after if "proj" not in name]
+    assert same and all(torch.equal(after[name], halves[name]) for name in same)
+
+
+@pytest.mark.parametrize("how", [{"method": "wanda"}, {"method": "magnitude", "rates": "owl"}])
+def test_what_a_damaged_model_makes_of_its_input_is_told(how: dict[str, Any], dense: Path, tmp_path: Path) -> None:
+    shutil.copytree(dense, tmp_path / "damaged")
+    state = weights(dense)
+    state["model.layers.0.input_layernorm.weight"][3] = torch.nan
+    save_file(state, tmp_path / "damaged" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CutworkError, match="activations that are not finite"):
+        prune(tmp_path / "damaged", tmp_path / "out", FEW.model_copy(update=how), sums(20), console=QUIET)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_layer_that_cannot_be_pruned_is_named_and_nothing_is_left(

@@ -139,6 +139,16 @@ def test_a_dry_run_shows_two_examples_and_leaves_nothing(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["dense"]
 
 
+def test_plain_text_is_shown_once() -> None:
+    class Bytes:
+        def decode(self, ids: list[int]) -> str:
+            return bytes(ids).decode()
+
+    shown, ids = io.StringIO(), list(b"Once upon a time.")
+    show_examples(Console(file=shown, width=200), Bytes(), [{"input_ids": ids, "labels": list(ids)}])
+    assert shown.getvalue() == "example 1: 17 tokens, 17 learned\n«Once upon a time.»\n"
+
+
 def test_prompts_of_the_encoder_are_shown_before_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
     class Bytes:
         bos_token_id, eos_token_id = None, ord("!")

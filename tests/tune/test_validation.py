@@ -97,14 +97,16 @@ def test_patience_ends_a_run_that_gets_no_better(sparse: Path, tmp_path: Path) -
     assert losses[report["steps"]] > report["validation"]["loss"] == min(losses.values())
 
 
-def test_killed_after_its_patience_ended_a_run_takes_no_other_step(
-    sparse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("how", [{"keep_best": True}, {"patience": 1}])
+def test_killed_after_its_last_step_a_run_takes_no_other(
+    sparse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]
 ) -> None:
-    settings = ASTRAY.model_copy(update={"patience": 1})
+    settings = ASTRAY.model_copy(update=how)
     straight = run(sparse, tmp_path / "straight", settings)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("cutwork.tune.tune.output_directory", Mock(side_effect=KeyboardInterrupt))
         run(sparse, tmp_path / "resumed", settings)
+    monkeypatch.setattr(SparseTrainer, "training_step", Mock(side_effect=AssertionError))
     resumed = run(sparse, tmp_path / "resumed", settings)
     assert resumed["validation"] == straight["validation"] and resumed["steps"] == straight["steps"]
     one, two = weights(tmp_path / "straight"), weights(tmp_path / "resumed")

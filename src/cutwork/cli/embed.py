@@ -121,9 +121,10 @@ def embed(
         seconds = time.perf_counter() - began
         vectors = [done[i] for i in range(len(texts))]
         if journal and output:
-            journal.finish(_npy(vectors) if output.suffix == ".npy" else _jsonl(vectors, ids))
+            journal.finish(_npy(vectors) if output.suffix == ".npy" else _jsonl(_rows(vectors, ids)))
     if not output:
-        print(_jsonl(vectors, ids), end="")
+        rows = _rows(vectors, ids)
+        print(json.dumps(rows, ensure_ascii=False) + "\n" if as_json else _jsonl(rows), end="")
         return
     if as_json:
         width = len(base64.b64decode(vectors[0])) // 4
@@ -186,12 +187,15 @@ def _npy(vectors: list[str]) -> bytes:
     return file.getvalue()
 
 
-def _jsonl(vectors: list[str], ids: list[Any]) -> str:
+def _rows(vectors: list[str], ids: list[Any]) -> list[dict[str, Any]]:
     import numpy as np
 
-    lines = []
+    rows = []
     for index, (vector, name) in enumerate(zip(vectors, ids, strict=True)):
         numbers = [float(f"{number:.9g}") for number in np.frombuffer(base64.b64decode(vector), np.float32).tolist()]
-        named = {} if name is None else {"id": name}
-        lines.append(json.dumps({"index": index, **named, "embedding": numbers}, ensure_ascii=False) + "\n")
-    return "".join(lines)
+        rows.append({"index": index, **({} if name is None else {"id": name}), "embedding": numbers})
+    return rows
+
+
+def _jsonl(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -172,7 +172,7 @@ def _prompts(arguments: list[str] | None, file: Path | None) -> list[str]:
     elif sys.stdin.isatty():
         raise CutworkError("no prompt; give it as an argument, with --file or on standard input")
     else:
-        prompts = [sys.stdin.read()]
+        prompts = [sys.stdin.read().removesuffix("\n").removesuffix("\r")]  # as `echo` ends a text
     if not prompts or not all(prompts):
         raise CutworkError("the prompt is empty")
     return prompts

@@ -186,9 +186,12 @@ def transcribe(
                 continue
             if output_dir:
                 missing = [name for name in formats if overwrite or not _file(output_dir, path, name).is_file()]
-                made_of.note([_file(output_dir, path, name) for name in missing], keys[path])
-                for name in missing:
-                    write_atomically(_file(output_dir, path, name), FORMATS[name](transcript))
+                files = {name: _file(output_dir, path, name) for name in missing}
+                for file in files.values():
+                    file.unlink(missing_ok=True)  # or an old one would be taken for a new one after an interruption
+                made_of.note(files.values(), keys[path])
+                for name, file in files.items():
+                    write_atomically(file, FORMATS[name](transcript))
                 names = f"{output_dir / path.stem}.{{{','.join(missing)}}}"
                 console.print(f"{path}: {names}", highlight=False, markup=False, soft_wrap=True)
             elif formats:

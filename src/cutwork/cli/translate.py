@@ -12,7 +12,7 @@ from rich.console import Console
 
 from cutwork.cli.console import waits_for
 from cutwork.cli.loading import ModelArgument, loads_model
-from cutwork.cli.options import Json, Overwrite
+from cutwork.cli.options import Overwrite
 from cutwork.errors import CutworkError, reason
 from cutwork.progress import progress_bar
 from cutwork.store.directory import read_config
@@ -69,7 +69,9 @@ def translate(
         ),
     ] = 1,
     overwrite: Overwrite = False,
-    as_json: Json = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write JSON instead of text, to --output if that is given.")
+    ] = False,
 ) -> None:
     """Translate with T5 or another encoder-decoder. Lines stay lines; empty ones stay empty.
 

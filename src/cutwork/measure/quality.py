@@ -94,8 +94,8 @@ def replies(
 ) -> list[str]:
     """What a model answers to each of some questions of the task called `name`; options as for `accuracy`.
 
-    Questions that leave a decoder's context no room for an answer lose their beginning, as lm-eval has it; their number
-    is said on `console`.
+    Questions that leave a decoder's context no room for the longest answer lose their beginning, as lm-eval has it, but
+    keep half of the context; their number is said on `console`.
     """
     # Batches of about equal length waste the least.
     order = sorted(range(len(questions)), key=lambda i: len(questions[i].prompt))
@@ -111,8 +111,8 @@ def replies(
             progress.advance(bar, len(some))
     if shortened:
         (console or Console(stderr=True)).print(
-            f"{name}: {shortened} of {len(questions)} questions fill the context of {model.max_context} tokens; they "
-            "were asked without their beginning",
+            f"{name}: {shortened} of {len(questions)} questions leave no room for an answer of {max_new_tokens} tokens "
+            f"in the context of {model.max_context}; they were asked without their beginning",
             highlight=False,
         )
     return texts
@@ -139,8 +139,9 @@ def _answers(model: "Model", batch: Sequence[Sample], max_new_tokens: int, num_b
         return [reply.text for reply in translated], 0
     encoder = model.architecture.kind != "text"
     prompts = [prompt_tokens(model, sample) for sample in batch]
-    full = [] if encoder else [i for i, prompt in enumerate(prompts) if len(prompt) >= model.max_context]
+    room = max(model.max_context - max_new_tokens, model.max_context // 2, 1)
+    full = [] if encoder else [i for i, prompt in enumerate(prompts) if len(prompt) > room]
     for i in full:
-        prompts[i] = prompts[i][-max(1, model.max_context - max_new_tokens) :]
+        prompts[i] = prompts[i][-room:]
     written = model.generate(prompts, max_new_tokens=max_new_tokens, num_beams=num_beams)
     return [reply.text for reply in written], len(full)

@@ -196,7 +196,7 @@ def _keep_what_restores(
         return 0
     if weight.tensor.dtype != STORED_DTYPE[encoded.dtype]:
         origin.dtypes[name] = weight.tensor.dtype
-    if encoded.encoding != "dense":
+    if encoded.encoding != "dense" and encoded.dtype in ("f32", "bf16"):
         signs = negative_zeros(weight.tensor.array)
         if signs is not None:
             writer.add_tensor(f"{name}.negative_zeros", "U64", signs)

@@ -55,7 +55,7 @@ class Layers:
     def _record(self, name: str, linear: nn.Module, pruned: Tensor, keep: Tensor, start: float, **facts: Any) -> None:
         weight = out_in(linear)
         wanted = self.patterns[name].zeros(weight != 0)
-        weight.copy_(pruned)
+        weight.copy_(pruned + 0.0)  # -0 would be another bit to pack
         zeros = weight.numel() - int(weight.count_nonzero())
         if zeros < wanted or not keep[weight != 0].all():
             raise CutworkError(f"{name} kept {weight.numel() - zeros} weights, more than it should; please report this")

@@ -23,6 +23,7 @@ from cutwork.store.directory import check_plain, copy_side_files, read_config
 from cutwork.store.safetensors import Tensors, open_tensors
 from cutwork.torch_models.blocks import block_lists, check_linear, linears
 from cutwork.torch_models.load import SAVE_BY_OWN_NAMES, empty_model, load_config, refuse_headless, without_pooler
+from cutwork.torch_models.precision import wants_bfloat16
 
 _OTHER_NAMES = f"or keeps it under another name than this version of transformers; {SAVE_BY_OWN_NAMES}"
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
@@ -69,7 +70,8 @@ class MappedModel:
             raise CutworkError(f"{called} has no weight of a block, {_OTHER_NAMES}")
         # What is written back must be what was read, where nothing was pruned.
         dtype = functools.reduce(torch.promote_types, stored)
-        self.dtype = torch.float32 if dtype == torch.float16 else dtype
+        slow = dtype == torch.float16 or (dtype == torch.bfloat16 and not wants_bfloat16("auto", self.device))
+        self.dtype = torch.float32 if slow else dtype
         for name, tensor in state.items():
             if tensor.is_floating_point() and not name.startswith(inside):
                 state[name] = tensor.to(self.device, self.dtype)

@@ -47,11 +47,16 @@ def factorise(hessian: Tensor, damping: float) -> tuple[Tensor, Damping]:
     return lower.flip(0, 1), applied
 
 
+def check_finite(squares: Tensor) -> None:
+    """Raise CutworkError unless the mean squares of a linear's inputs, float32 [in], are finite."""
+    if not torch.isfinite(squares).all():
+        raise CutworkError("calibration gave activations that are not finite; the model is damaged or overflows")
+
+
 def _cholesky(hessian: Tensor, damping: float) -> tuple[Tensor, Damping]:
     """The Cholesky factor of the damped Hessian, both reversed."""
     diagonal = hessian.diagonal()
-    if not torch.isfinite(diagonal).all():
-        raise CutworkError("calibration gave activations that are not finite; the model is damaged or overflows")
+    check_finite(diagonal)
     # A linear that no token reaches has no preference among its inputs: the identity.
     added = damping * (diagonal.mean().item() or 1.0)
     for attempt in range(1, _ATTEMPTS + 1):

@@ -4,10 +4,15 @@ from torch import Tensor
 
 from cutwork.prune.input_statistics import MeanSquares
 from cutwork.prune.pattern import Pattern
+from cutwork.prune.second_order import check_finite
 
 
 def wanda_costs(weight: Tensor, statistics: MeanSquares) -> Tensor:
-    """What zeroing each entry of a weight [out, in] adds to the squared output error if inputs are uncorrelated."""
+    """What zeroing each entry of a weight [out, in] adds to the squared output error if inputs are uncorrelated.
+
+    Raises CutworkError for inputs that are not finite.
+    """
+    check_finite(statistics.squares)
     return weight.float().square() * statistics.squares
 
 

@@ -95,7 +95,8 @@ def quantize(
             "sparsity": layers.sparsity,
             "smoothed": smoothed,
             **facts,
-            "bfloat16": settings.calibrates and wants_bfloat16("auto", torch.device("cpu")),
+            "bfloat16": settings.calibrates
+            and (stored == torch.bfloat16 or wants_bfloat16("auto", torch.device("cpu"))),
             "seconds": round(time.perf_counter() - start, 3),
             "layers": layers.report,
         }

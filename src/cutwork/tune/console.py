@@ -118,7 +118,8 @@ def show_examples(console: Console, tokenizer: Any, data: Sequence[Any]) -> None
         labels = example["labels"]
         given = [IGNORED] * len(example.get("input_ids", ()))
         ids, marks = example.get("input_ids", []), labels
-        if len(given) != len(labels) or IGNORED not in labels:  # the answer is apart from the prompt
+        apart = IGNORED not in labels and list(labels) != list(ids)  # nor plain text, of which all is learned
+        if len(given) != len(labels) or apart:  # the answer is apart from the prompt
             ids, marks = [*ids, *labels], [*given, *labels]
         text = Text()
         for learned, run in groupby(zip(ids, marks, strict=True), key=lambda pair: pair[1] != IGNORED):

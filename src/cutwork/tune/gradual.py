@@ -105,7 +105,7 @@ def prune_further(
     live: dict[str, Tensor] = {}
 
     def put(name: str, linear: nn.Module, weight: Tensor, keep: Tensor) -> None:
-        out_in(linear).copy_(weight)
+        out_in(linear).copy_(weight + 0.0)  # no -0, as in prune
         stored = keep if isinstance(linear, nn.Linear) else keep.T
         live[name] = stored & masks.live[name] if name in masks.live else stored.contiguous()
 

@@ -79,7 +79,11 @@ class ResumableTrainer(Trainer):
             if not best.is_dir():
                 raise CutworkError(f"the best checkpoint, {best}, is gone; remove {best.parent} to begin anew")
             self.state.best_model_checkpoint = str(best)
-        return super()._finalize_training(*args, **kwargs)
+        limit, self.args.save_total_limit = self.args.save_total_limit, None  # the last is what an end is told by
+        try:
+            return super()._finalize_training(*args, **kwargs)
+        finally:
+            self.args.save_total_limit = limit
 
 
 @contextmanager
