@@ -114,6 +114,22 @@ def test_rows_of_source_and_target_are_a_translation(tmp_path: Path) -> None:
     assert load_task(TaskSettings(name=str(questions))).metric == "exact"
 
 
+def test_columns_beside_what_is_read_do_not_make_a_translation(tmp_path: Path) -> None:
+    file, other = tmp_path / "rows.jsonl", {"source": "gsm8k", "target": "1"}
+    turns = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}]
+    for row in ({"question": "1 + 1?", "answer": "2"}, {"messages": turns}, {"instruction": "1 + 1?", "output": "2"}):
+        file.write_text(json.dumps(row | other) + "\n")
+        task = load_task(settings(str(file)))
+        assert (task.metric, task.test[0].prompt, task.test[0].answer) == ("exact", "1 + 1?", "2")
+
+
+def test_pairs_to_train_on_do_not_make_it_less_of_a_translation(tmp_path: Path) -> None:
+    files = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
+    for i, file in enumerate(files):
+        file.write_text(json.dumps({"source": f"yes {i}", "target": f"ja {i}"}) + "\n")
+    assert load_task(settings(str(files[1]), train=str(files[0]))).metric == "translation"
+
+
 def test_translation_quality_is_sacrebleus() -> None:
     pytest.importorskip("sacrebleu")
     reference = ["Der Zug nach Berlin fährt um 10:15 Uhr ab."]
@@ -226,6 +242,8 @@ def test_replies_are_read_nearly_as_by_lm_eval(reply: str, answer: str, right: b
 def test_numbers_with_separators_and_signs() -> None:
     assert final_number("#### 1,234.5") == 1234.5
     assert final_number("#### -3") == -3
+    assert [final_number(f"#### {sign}12.50") for sign in "$£€¥₹=:`*≈"] == [12.5] * 10
+    assert is_right("So 6 * 2 = 12. #### £12.50", "#### £12.5") and final_number("#### A5") is None
     assert final_number("#### .5") == 0.5
     assert final_number("#### -$5") == -5
     assert final_number("#### none") is final_number("#### 5/6") is final_number("#### 12:30") is None

@@ -34,7 +34,10 @@ def load_tokenizer(path: Path, config: Mapping[str, Any]) -> Any:
             from transformers import AutoConfig, AutoTokenizer
 
             settings = AutoConfig.for_model(**config)
-            tokenizer = AutoTokenizer.from_pretrained(str(path), config=settings, trust_remote_code=False)
+            # Mistral's own format has no chat template; it is taken wherever mistral-common is installed.
+            tokenizer = AutoTokenizer.from_pretrained(
+                str(path), config=settings, trust_remote_code=False, mistral_format=False
+            )
         tokenizer.model_max_length = sys.maxsize  # ours is the context; whatever stands in the file
         return tokenizer
     except BaseException as error:  # transformers and tokenizers raise many kinds

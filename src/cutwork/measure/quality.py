@@ -42,9 +42,9 @@ class Score:
 
 
 def judged_anew(samples: Sequence[Sample]) -> list[str]:
-    """What tells measurements of answers to these samples, where they are kept, from those that were judged before the
-    first number behind `MARK` decided; earlier ones had the last."""
-    return ["first number"] if any(MARK in sample.answer for sample in samples) else []
+    """What tells measurements of answers to these samples, where they are kept, from those that were judged otherwise:
+    by the last number, or by none behind £ or €."""
+    return ["first number, of any currency"] if any(MARK in sample.answer for sample in samples) else []
 
 
 def check_measurable(task: Task) -> None:

@@ -65,6 +65,11 @@ def reader_of(
     return reader, left
 
 
+def columns_read(columns: Collection[str]) -> tuple[str, ...]:
+    """Which columns of a usual layout are read, the question's and the answer's first if it has them."""
+    return _by_columns(columns)[1]
+
+
 def _check_answerable(left: Sequence[str]) -> None:
     """Raise CutworkError for columns left aside without which a question cannot be answered."""
     without = "prompt=question to do without, as a recipe's task.options does"

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from cutwork.errors import CutworkError
 from cutwork.recipe import TaskSettings
 from cutwork.tasks.apart import apart
+from cutwork.tasks.columns import columns_read
 from cutwork.tasks.gsm8k import gsm8k
 from cutwork.tasks.gsm_symbolic import gsm_symbolic
 from cutwork.tasks.speech import common_voice, speech
@@ -96,9 +97,11 @@ def training_rows(name: str, count: int, options: Mapping[str, Any]) -> Task:
 
 
 def _kind_of_rows(name: str, options: Mapping[str, Any]) -> str:
-    """Translation, if an option says so that no other file of rows has, or without options the first row does."""
+    """Translation, if an option says so that no other file of rows has, or if the first row does and no option says
+    what is read of it."""
     of_pairs = _options_of("translation").keys() - _options_of("jsonl").keys()
-    pairs = of_pairs & options.keys() or (not options and is_file_of_rows(name) and _has_pairs(name))
+    unsaid = options.keys() <= {"train", "test"}
+    pairs = of_pairs & options.keys() or (unsaid and is_file_of_rows(name) and _has_pairs(name))
     return "translation" if pairs else "jsonl"
 
 
@@ -169,6 +172,5 @@ def hold_out(task: Task, count: int, seed: int) -> Task:
 
 
 def _has_pairs(path: str) -> bool:
-    """Whether the first row of a file holds a source and a target, and no prompt."""
-    first = next(iter(rows(path)), {})
-    return "source" in first and "target" in first and "prompt" not in first
+    """Whether a source and a target are what is read of the first row of a file."""
+    return columns_read(next(iter(rows(path)), {}))[:2] == ("source", "target")

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 MARK = "####"  # before the number that an answer comes to
-_MINUS = "-\u2212\u2013"  # and what typesetters write for it
+_MINUS = "\u2212\u2013-"  # and what typesetters write for it; the last, as between others it means a range
 # What else goes on after a number, a fraction, a power or a time, is no number.
 _NUMBER = re.compile(
-    rf"\s*([{_MINUS}]?)[^\d\s.,{_MINUS}]{{0,3}}\s*([{_MINUS}]?)"
+    rf"\s*([{_MINUS}]?)[^\w\s.,{_MINUS}]{{0,3}}\s*([{_MINUS}]?)"
     r"(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d*\.?\d+)(?!\d|[,/:^]\d)"
 )
 
@@ -108,9 +108,9 @@ def final_number(text: str) -> float | None:
 
     A model that has answered may go on with another question and its answer. This is more lenient than GSM8K's authors
     and lm-eval, who compare what they find as text: a number is right without the space before it, with up to three
-    characters such as $ there, with zeros after its point, with a minus that is typeset. It is stricter with commas,
-    which stand between groups of three digits or make it none, with fractions, powers and times, which are none, and
-    with a first `####` that has no number, which they pass over.
+    characters such as $ there, but no letters, with zeros after its point, with a minus that is typeset. It is stricter
+    with commas, which stand between groups of three digits or make it none, with fractions, powers and times, which are
+    none, and with a first `####` that has no number, which they pass over.
     """
     found = _NUMBER.match(text.partition(MARK)[2])
     if found is None:

@@ -49,6 +49,8 @@ RECORDED = [
     (QWEN3, "assistant\n<think>\n", "Hm.\n</think>\n\nIt is 4.", "Hm.", "It is 4.", []),
     (QWEN3, "assistant\n<think>\n\n</think>\n\n", "It is 4. ", "", "It is 4. ", []),
     (QWEN3, "assistant\n", "<think>\nHm", "Hm", "", []),
+    (QWEN3, "assistant\n<think>\n\n</think>\n\n", "It is `<think>` first.", "", "It is `<think>` first.", []),
+    (QWEN3, "assistant\n", "<think>\nok\n</think>\n\n<b> or <think> </think>.", "ok", "<b> or <think> </think>.", []),
     (
         QWEN3,
         "assistant\n",

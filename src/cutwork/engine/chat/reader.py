@@ -51,7 +51,8 @@ class AnswerReader:
             prefix = prompt if form.template is not None else begun
             if form.template is None and not begun and thoughts and form.thought and form.thinks(prompt):
                 prefix, self._fresh = form.thought[0], True
-            self._parser = _Regions(template, prefix=prefix, tools=list(tools or ()))
+            first = form.thought[0] if form.thought and form.template is None else ""
+            self._parser = _Regions(template, first, prefix=prefix, tools=list(tools or ()))
 
     @property
     def thinking(self) -> bool:
@@ -112,10 +113,26 @@ class AnswerReader:
 class _Regions(ResponseParser):
     """transformers' parser, which gives the text of a region with its end, and goes on where that is none of its kind.
 
+    first: a mark that begins a thought at the beginning only; further on it is what the answer tells of. "" if there is
+    none such.
     The methods replaced are not public; `tests/engine/chat` holds what is expected of them.
     """
 
     _began = 0
+
+    def __init__(self, template: Mapping[str, Any], first: str, **options: Any) -> None:
+        self._first, self._over = first, False
+        super().__init__(dict(template), **options)
+
+    def _watchlist(self) -> list[tuple[str, Any]]:
+        watch: list[tuple[str, Any]] = super()._watchlist()
+        if self._current in THOUGHT_FIELDS:
+            return watch
+        if self._first and not self._over:
+            begun = self._buffer.lstrip()
+            could = begun.startswith(self._first) or self._first.startswith(begun)
+            self._over = bool(self._buffer[: self._pos].strip()) or not could
+        return [each for each in watch if each[1].name not in THOUGHT_FIELDS] if self._over else watch
 
     @property
     def region(self) -> str | None:
