@@ -63,6 +63,34 @@ def test_lengths_are_counted_and_not_believed(monkeypatch):
     assert len(read_audio(recording(2, RATE, 1), longest=2)) == 2 * RATE
 
 
+@pytest.mark.parametrize("longest", [None, 3600])
+def test_a_flac_that_does_not_know_its_length(longest):
+    """As one has it that was written to a pipe."""
+    data = recording(3, 44_100, 2)
+    unknown = bytearray(data)
+    assert unknown[4] & 0x7F == 0  # the block that counts the samples, in the last 36 of 64 bits
+    unknown[21] &= 0xF0
+    unknown[22:26] = bytes(4)
+    assert np.array_equal(read_audio(bytes(unknown), longest=longest), read_audio(data))
+    with pytest.raises(CutworkError, match="longer than the 2 s"):
+        read_audio(bytes(unknown), longest=2)
+
+
+def test_a_guessed_length_refuses_nothing():
+    """MP3s of changing bit rates without a header that counts them: libsndfile goes by the first ones."""
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, 22 * 44_100).astype(np.float32)
+    sound[: 2 * 44_100] = 0
+    file = io.BytesIO()
+    soundfile.write(file, sound, 44_100, format="MP3", bitrate_mode="VARIABLE", compression_level=0.5)
+    data = file.getvalue()
+    headless = data[data.index(data[:2], 2) :]  # behind the first frame, which holds the count
+    guessed = soundfile.SoundFile(io.BytesIO(headless)).frames / 44_100
+    assert guessed > 40
+    assert 20 < len(read_audio(headless, longest=30)) / RATE < 24
+    with pytest.raises(CutworkError, match="longer than the 10 s"):
+        read_audio(headless, longest=10)
+
+
 @pytest.mark.parametrize(("rate", "channels"), [(400_000, 1), (8_000, 9), (999, 1)])
 def test_rates_and_channels_that_no_recording_has(rate, channels):
     with pytest.raises(CutworkError, match="channels at"):

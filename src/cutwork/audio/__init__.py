@@ -45,7 +45,8 @@ def read_audio(
                     f"{name} has {channels} channels at {rate} Hz; "
                     f"up to {MAX_CHANNELS} from {MIN_RATE} to {MAX_RATE} Hz are read"
                 )
-            _check_length(name, file.frames, rate, channels, longest)  # before anything is decoded
+            if file.counted:
+                _check_length(name, file.frames, rate, channels, longest)  # before anything is decoded
             to_rate = soxr.ResampleStream(rate, RATE, 1) if rate != RATE else None
             sound = np.empty(math.ceil(min(file.frames, MOST_BELIEVED * rate) / rate * RATE) + RATE, np.float32)
             filled = frames = 0
@@ -58,7 +59,7 @@ def read_audio(
                 mono = block.mean(axis=1)
                 part = to_rate.resample_chunk(mono, last=not len(block)) if to_rate else mono
                 if filled + len(part) > len(sound):  # the file said less of itself than there is
-                    sound = np.concatenate([sound[:filled], np.empty(filled + len(part), np.float32)])
+                    sound = np.concatenate([sound[:filled], np.empty(max(len(part), filled // 2), np.float32)])
                 sound[filled : filled + len(part)] = part
                 filled += len(part)
                 if not len(block):

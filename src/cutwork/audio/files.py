@@ -22,15 +22,18 @@ import numpy as np
 from cutwork.errors import CutworkError
 from cutwork.store.system import POSIX
 
+_UNKNOWN = 1 << 62  # frames, and more: libsndfile's way to say that it does not know
 _HEAD = 16  # bytes that tell what a file is
 
 
 class AudioFile(Protocol):
-    """An open recording. rate: hertz. frames: that it says it has, 0 if it does not."""
+    """An open recording. rate: hertz. frames: that it has by what it says, 0 if it says nothing. counted: whether it
+    says so itself; else they are guessed from how many bytes its beginning takes."""
 
     rate: int
     channels: int
     frames: int
+    counted: bool
 
     def read(self, frames: int) -> np.ndarray:
         """The next samples, float32 [n, channels]: about `frames` of them, none at the end."""
@@ -51,7 +54,7 @@ def opened(source: Path | bytes, check: Callable[[], None]) -> Iterator[AudioFil
         kind = _container(file.read(_HEAD))
         file.seek(0)
         if not kind:
-            yield _Sound(open_files.enter_context(soundfile.SoundFile(file)))
+            yield _Sound(open_files.enter_context(_forward(soundfile.SoundFile)(file)))
             return
         if isinstance(source, bytes):
             file = open_files.enter_context(tempfile.TemporaryFile())
@@ -60,12 +63,19 @@ def opened(source: Path | bytes, check: Callable[[], None]) -> Iterator[AudioFil
         yield _Container(file, kind, check, open_files)
 
 
+def _forward(kind: Any) -> Any:
+    """A class of files that are read once: what does not know its length (FLAC from a pipe) cannot be sought in."""
+    return type("Forward", (kind,), {"seekable": lambda _: False})
+
+
 class _Sound:
     """What libsndfile reads."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
-        self.rate, self.channels, self.frames = int(file.samplerate), int(file.channels), int(file.frames)
+        self.rate, self.channels, frames = int(file.samplerate), int(file.channels), int(file.frames)
+        self.frames = frames if frames < _UNKNOWN else 0
+        self.counted = str(file.format) != "MP3"  # libsndfile does not say whether this one is
 
     def read(self, frames: int) -> np.ndarray:
         """See `AudioFile`."""
@@ -86,6 +96,7 @@ class _Container:
         self._check, self._over = check, False
         head = json.loads(self._message())
         self.rate, self.channels, self.frames = head["rate"], head["channels"], head["frames"]
+        self.counted = kind != "aac"
 
     def read(self, frames: int) -> np.ndarray:
         """See `AudioFile`."""
