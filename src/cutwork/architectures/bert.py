@@ -52,7 +52,7 @@ def check_encoder(config: Mapping[str, Any]) -> int:
 UNREAD = ("embeddings.position_ids", "pooler.*", "classifier.*")  # what is beside the blocks: heads
 ARCHITECTURE = Architecture(
     "bert",
-    models="BERT, MiniLM, E5, GTE and BGE v1 and v1.5, ms-marco cross-encoders",
+    models="BERT, MiniLM, E5, GTE v1, BGE v1 and v1.5, ms-marco cross-encoders",
     source="arXiv 1810.04805",
     encoder=emit,
     kind="embedding",
