@@ -22,7 +22,7 @@ from cutwork.cli import app
 from cutwork.engine.model import Model
 from cutwork.errors import CutworkError
 from cutwork.measure.context import check_comparable
-from cutwork.measure.harness import EngineLM, check_tasks, lm_eval
+from cutwork.measure.harness import EngineLM, _options, check_tasks, lm_eval
 from cutwork.recipe import CompareSettings, Recipe
 from cutwork.run.run import run
 from tests.tiny_checkpoint import write_tiny_checkpoint
@@ -146,6 +146,8 @@ def test_texts_are_cut_where_lm_evals_own_models_cut_them(model: Model, director
 
 def test_answers_end_where_they_are_told_and_settings_are_the_engines(model: Model) -> None:
     asked, prompts = EngineLM(model), ["One", "Two and a long prompt " * 9, "Three"]
+    ends = _options({"until": ["<|im_end|>", "Question:"]}, {"<|im_end|>": 7, "<|im_start|>": 6})
+    assert ends["stop_token_ids"] == [7] and ends["stop"] == ["<|im_end|>", "Question:"]
     greedy = {"until": [], "max_gen_toks": 5, "do_sample": False, "temperature": 0.7}
     answers = asked.generate_until([request(prompt, greedy) for prompt in prompts])
     expected = [model.generate(model.encode(prompt)[-59:], max_new_tokens=5).text for prompt in prompts]

@@ -132,6 +132,10 @@ def test_a_card_has_all_that_was_measured_and_says_what_was_learned() -> None:
     assert "200 held-out questions of ./test.jsonl, the same" in text
     assert "| accuracy (95% interval) | BLEU | chrF | arc acc_norm | perplexity |" in text
     assert "%) | 61.2 | 80.0 | 0.305 | 2.39 | 110 |" in text
+    assert "and before any fine-tuning" in " ".join(text.split()) and "the zeros are in them" in text
+    run["settings"] |= {"prune": {"levels": [0.5, 0.6]}, "quantize": {"sparsity": 0.6}}
+    text = model_card("me/it", None, run, "sparse-int8", manifest, "0", template=False, examples=False)
+    assert "and before its last fine-tuning" in " ".join(text.split()) and "the zeros are in them" not in text
 
 
 def test_the_command_renders_again(tmp_path: Path) -> None:

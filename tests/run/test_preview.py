@@ -27,6 +27,7 @@ from cutwork.recipe import (
     TuneSettings,
 )
 from cutwork.run.durations import _SOLVING, Durations, sentence
+from cutwork.run.preview import zeros_of
 from cutwork.run.run import run, stages_of
 from cutwork.tasks.load import load_task
 
@@ -61,6 +62,17 @@ def test_speed_is_seen_before_any_training(recipe: Recipe) -> None:
     assert next(stage.name for stage in stages.missing()) == "teacher"  # done, and never done again
     changed = recipe.model_copy(update={"prune": PruneSettings(pattern="4:16", calibration_samples=4)})
     assert stages_of(changed, recipe.output, silent()).missing()[0].name == "preview.json"
+
+
+def test_zeros_are_those_that_a_run_ends_with(recipe: Recipe) -> None:
+    def zeros(**changed: Any) -> tuple[float, str]:
+        found = zeros_of(Recipe.model_validate(recipe.model_dump(mode="json", exclude_unset=True) | changed))
+        return found.sparsity, found.pattern
+
+    nothing = {"prune": {"method": "magnitude", "sparsity": 0.0}}
+    assert zeros(**nothing, tune={"gradual": {"sparsity": 0.8, "pattern": "4x1"}}) == (0.8, "4x1")
+    assert zeros(**nothing, quantize={"sparsity": 0.6}) == (0.6, "unstructured")
+    assert zeros(prune={"pattern": "4:16"}, quantize={"sparsity": 0.6}) == (0.75, "4:16")
 
 
 def test_which_glob_is_the_first_counts_for_the_preview(recipe: Recipe) -> None:

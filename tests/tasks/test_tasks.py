@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from cutwork.errors import CutworkError
 from cutwork.recipe import TaskSettings
 from cutwork.tasks.gsm_symbolic import numbers
 from cutwork.tasks.load import load_task
-from cutwork.tasks.task import LABELS, Sample, final_number, is_right
+from cutwork.tasks.task import LABELS, Sample, Task, final_number, is_right
 from cutwork.tasks.translation import translation_quality
 
 
@@ -112,6 +113,34 @@ def test_rows_of_source_and_target_are_a_translation(tmp_path: Path) -> None:
         load_task(settings("translation", test=str(test), source_language="eng_Latn"))
     questions = write_jsonl(tmp_path / "questions.jsonl", [{"prompt": "p", "answer": "a"}])
     assert load_task(TaskSettings(name=str(questions))).metric == "exact"
+
+
+def test_what_is_only_asked_reads_nothing_to_train_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    splits = {"test": [{"problem": "1 + 1", "answer": "2"}]}
+    monkeypatch.setattr("cutwork.tasks.table.hub", lambda name, split, config=None: splits[split])
+    of_hub = settings("owner/math", prompt="problem", answer="answer").model_copy(update={"train_samples": 0})
+    assert load_task(of_hub) == Task("owner/math", (), (Sample("1 + 1", "2"),))
+    for task in ("gsm8k", "wmt14-en-de", "common_voice", "speech"):
+        (tmp_path / "test.jsonl").write_text('{"question": "1 + 1", "answer": "#### 2"}')
+        (tmp_path / "test.tsv").write_text("path\tsentence\nno.wav\t\n")
+        (tmp_path / "test.en").write_text("yes")
+        (tmp_path / "test.de").write_text("ja")
+        (tmp_path / "test").mkdir(exist_ok=True)
+        (tmp_path / "test" / "metadata.jsonl").write_text("")
+        (tmp_path / "train").mkdir(exist_ok=True)  # without a listing
+        asked = settings(task, directory=str(tmp_path)).model_copy(update={"train_samples": 0})
+        assert load_task(asked).train == ()
+
+
+def test_what_the_hub_lacks_is_told_as_it_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+
+    def load_dataset(*_: Any, **__: Any) -> None:
+        raise ValueError("Unknown split \"train\". Should be one of ['test'].")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(CutworkError, match=r"Should be one of \['test'\]\); check its name"):
+        load_task(settings("owner/math"))
 
 
 def test_columns_beside_what_is_read_do_not_make_a_translation(tmp_path: Path) -> None:

@@ -93,7 +93,8 @@ def _directory(run: str) -> Path:
     from cutwork.store.resolve import HUB
 
     if run.startswith(HUB):
-        return hub.download(run.removeprefix(HUB), folders=True)
+        name, _, revision = run.removeprefix(HUB).partition("@")
+        return hub.download(name, revision or None, folders=True)
     path = Path(run).expanduser()
     if not path.is_dir():
         raise CutworkError(

@@ -114,7 +114,7 @@ def evaluate(
     console = Console(stderr=True)
     data = None
     if settings:
-        data = _of_recipe(settings, samples, seed, console) if recipe else load_task(settings)
+        data = _of_recipe(settings, samples, seed, console) if recipe else load_task(_test_of(settings))
         check_measurable(data)
         loading |= {"max_input": room_for_inputs(resolve(model, codes=True), data.test)}
     beams = num_beams or 1
@@ -180,13 +180,18 @@ def _tasks_of_lm_eval(names: str) -> list[str]:
     return tasks
 
 
+def _test_of(settings: "TaskSettings") -> "TaskSettings":
+    """A task's test alone: what it trains on is not read, and need not be there."""
+    return settings.model_copy(update={"train_samples": 0, "validation_samples": 0})
+
+
 def _of_recipe(settings: "TaskSettings", samples: int | None, seed: int | None, console: Console) -> "Task":
     """A recipe's task with other questions than its own or fewer, none of which it trains or validates with."""
     from cutwork.tasks.load import load_task
 
     given = {"test_samples": samples, "seed": seed}
     asked = {key: value for key, value in given.items() if value is not None}
-    chosen = settings.model_copy(update={**asked, "train_samples": 1, "validation_samples": 0})
+    chosen = _test_of(settings.model_copy(update=asked))
     found = load_task(chosen)
     if chosen.test_samples <= settings.test_samples and chosen.seed == settings.seed:
         return found

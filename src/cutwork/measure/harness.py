@@ -138,7 +138,9 @@ class EngineLM(TemplateLM):
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """An answer to each prompt, up to a string in `until`; prompts that are too long lose their beginning."""
         answers = [""] * len(requests)
-        options = [_options(request.args[1]) for request in requests]
+        added = self.tokenizer.added_tokens_decoder.items()
+        special = {str(token): number for number, token in added if token.special}
+        options = [_options(request.args[1], special) for request in requests]
         prompts = [self.tok_encode(request.args[0]) for request in requests]
         order = sorted(range(len(requests)), key=lambda i: (repr(options[i]), -len(prompts[i])))
         with progress_bar(self._console, transient=True) as progress:
@@ -156,8 +158,11 @@ class EngineLM(TemplateLM):
         return answers
 
 
-def _options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The engine's options of lm-eval's settings of generation."""
+def _options(given: Mapping[str, Any], special: Mapping[str, int]) -> dict[str, Any]:
+    """The engine's options of lm-eval's settings of generation.
+
+    What it calls an end may be a special token, which is in no text that the engine gives.
+    """
     settings = dict(given)
     until = settings.pop("until", None) or []
     most = [settings.pop(name, None) for name in ("max_gen_toks", "max_new_tokens", "max_tokens")]
@@ -167,8 +172,10 @@ def _options(given: Mapping[str, Any]) -> dict[str, Any]:
         raise CutworkError(f"lm-eval's settings of generation {', '.join(settings)} are not known here")
     if not sampled:
         chosen = {name: value for name, value in chosen.items() if name == "repetition_penalty"}
+    stop = [until] if isinstance(until, str) else list(until)
     return {
-        "stop": [until] if isinstance(until, str) else list(until),
+        "stop": stop,
+        "stop_token_ids": [special[text] for text in stop if text in special],
         "max_new_tokens": next((int(number) for number in most if number), _NEW_TOKENS),
         "temperature": 1.0 if sampled else 0.0,
         **chosen,

@@ -16,11 +16,7 @@ def add_preview(stages: Stages, dense: Path, recipe: Recipe) -> Stage:
 
     What the sparse one answers is nonsense; how fast it answers is what the recipe's pattern and rate will give.
     """
-    prune = recipe.prune.model_copy(
-        update={"method": "magnitude", "rates": "uniform", "levels": (), "token_weights": "equal"}
-    )
-    if recipe.prune.levels:
-        prune = prune.model_copy(update={"sparsity": recipe.prune.levels[-1]})
+    prune = zeros_of(recipe)
     quantize = recipe.quantize and recipe.quantize.model_copy(
         update={"method": "rtn", "smoothing": 0.0, "sparsity": 0.0, "token_weights": "equal"}
     )
@@ -50,6 +46,22 @@ def add_preview(stages: Stages, dense: Path, recipe: Recipe) -> Stage:
 
     depends = [*(each.as_key() if each else None for each in settings), recipe.compare.threads]
     return stages.add("preview.json", "preview", make, depends, dense, seconds=seconds)
+
+
+def zeros_of(recipe: Recipe) -> PruneSettings:
+    """By magnitude the zeros that a recipe ends with, whichever of its stages makes them."""
+    prune = recipe.prune.model_copy(
+        update={"method": "magnitude", "rates": "uniform", "levels": (), "token_weights": "equal"}
+    )
+    if recipe.prune.levels:
+        prune = prune.model_copy(update={"sparsity": recipe.prune.levels[-1]})
+    everywhere: dict[str, Any] = {"modules": {}, "patterns": {}}
+    if recipe.tune and (gradual := recipe.tune.gradual):
+        prune = prune.model_copy(update={"sparsity": gradual.sparsity, "pattern": gradual.pattern, **everywhere})
+    if recipe.quantize and recipe.quantize.sparsity > prune.sparsity:
+        update = {"sparsity": recipe.quantize.sparsity, "pattern": "unstructured", **everywhere}
+        prune = prune.model_copy(update=update)
+    return prune
 
 
 def _speeds(

@@ -17,7 +17,9 @@ def gsm8k(train_samples: int, test_samples: int, *, directory: str | None = None
     """
     splits = []
     for split, count in (("train", train_samples), ("test", test_samples)):
-        if directory:
+        if not count:
+            samples = []
+        elif directory:
             samples = read_samples(str(Path(directory) / f"{split}.jsonl"), "question", "answer")
         else:
             samples = _download(split)

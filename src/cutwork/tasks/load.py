@@ -43,7 +43,8 @@ def load_task(settings: TaskSettings) -> Task:
     """The task that `settings` names, or the samples of a local file of rows, a folder of recordings or a Hub dataset.
 
     What asks what the test asks is neither trained on nor validated with, and counted on standard error (see `apart`).
-    Raises CutworkError for an unknown task, options it does not have, or data it cannot get.
+    Without training samples to give (`train_samples` 0) nothing is read for them. Raises CutworkError for an unknown
+    task, options it does not have, or data it cannot get.
     """
     name, options = settings.name, dict(settings.options)
     if name not in TASKS and Path(name).expanduser().is_dir():

@@ -31,6 +31,9 @@ def common_voice(
     """
     parts: list[tuple[Sample, ...]] = []
     for split, count in (("train", train_samples), ("test", test_samples)):
+        if not count:
+            parts.append(())
+            continue
         folders, where = [Path(directory), Path(directory) / "clips"], f"{directory}, {split}"
         recordings = _recordings(_transcripts(Path(directory), split), folders, where, audio, transcript, language)
         parts.append(_first(recordings, count, for_training=not parts))
@@ -62,7 +65,7 @@ def speech(
         folder = root / split
         if not folder.is_dir() and split == test and _listing(root):
             folder = root
-        if not folder.is_dir() and split == train:
+        if not count or (not folder.is_dir() and split == train):
             parts.append(())
             continue
         listing = _listing(folder)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from itertools import chain, islice
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from rich.console import Console
@@ -48,6 +49,8 @@ def table(
     """
     if train is None and not is_file_of_rows(test):
         train = test
+    if not train_samples:
+        train = None
 
     def samples(source: str, split: str) -> Iterator[Sample]:
         return _samples(rows(source, split, config), source, prompt, answer, messages)
@@ -146,9 +149,10 @@ def hub(name: str, split: str, config: str | None = None) -> Iterable[Mapping[st
     try:
         found: Iterable[Mapping[str, Any]] = load_dataset(name, config, split=split)
     except Exception as error:  # the client's transports raise errors of several libraries
+        said = shorten(str(error), 200, placeholder=" …").rstrip(".") or type(error).__name__
         raise CutworkError(
-            f"'{name}' could not be loaded from the Hugging Face Hub ({type(error).__name__}); check its name, "
-            "configuration and split, or give a local .jsonl, .json, .csv or .parquet file"
+            f"'{name}' could not be loaded from the Hugging Face Hub ({said}); check its name, configuration and "
+            "split, or give a local .jsonl, .json, .csv or .parquet file"
         ) from None
     return found
 

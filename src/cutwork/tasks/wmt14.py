@@ -17,10 +17,10 @@ def wmt14(train_samples: int, test_samples: int, *, directory: str | None = None
     The files are train.en, train.de, test.en and test.de, one sentence a line. Raises CutworkError if neither can be
     read.
     """
-    pairs = {split: _local(Path(directory), split) if directory else _remote(split) for split in ("train", "test")}
     parts = {}
     for split, count in (("train", train_samples), ("test", test_samples)):
-        parts[split] = tuple(Sample(PROMPT + english, german) for english, german in islice(pairs[split], count))
+        pairs = (_local(Path(directory), split) if directory else _remote(split)) if count else iter(())
+        parts[split] = tuple(Sample(PROMPT + english, german) for english, german in islice(pairs, count))
     return Task("wmt14-en-de", parts["train"], parts["test"], metric="translation")
 
 

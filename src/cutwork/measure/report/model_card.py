@@ -60,6 +60,7 @@ def model_card(
     threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
     asked = rows[sparse]["samples"]
     compare = settings["compare"]
+    first = "its last" if (settings.get("prune") or {}).get("levels") else "any"
     learned = (settings["task"].get("options") or {}).get("train", results["task"])  # a table is called as its test is
     origin = f"[{base}](https://huggingface.co/{base})" if base else f"`{settings['model']}`"
     return f"""---
@@ -76,10 +77,10 @@ with Cutwork, which prunes, fine-tunes with the zeros held in place, and runs th
 {_measured(results)}
 
 {asked} held-out questions of {results["task"]}, the same for all models; intervals are Wilson's, of 95%, and do not say
-how much another seed would change. `dense` is the model before pruning, `pruned` after it and before any fine-tuning,
-`sparse` after both. Speed: one sequence, {compare["prompt_tokens"]} tokens read and {compare["decode_tokens"]} written,
-medians of {compare["repeats"]}. {machine["cpu"]}, {machine["isa"]}, {threads}; `cutwork run recipe.yaml`,
-{results["date"]}.
+how much another seed would change. `dense` is the model before pruning, `pruned` after it and before {first}
+fine-tuning, `sparse` after both. Speed: one sequence, {compare["prompt_tokens"]} tokens read and
+{compare["decode_tokens"]} written, medians of {compare["repeats"]}. {machine["cpu"]}, {machine["isa"]}, {threads};
+`cutwork run recipe.yaml`, {results["date"]}.
 
 ## Where the zeros are
 
@@ -100,11 +101,17 @@ medians of {compare["repeats"]}. {machine["cpu"]}, {machine["isa"]}, {threads}; 
 ```python
 from transformers import {_CLASSES[kind]}, AutoTokenizer
 
-model = {_CLASSES[kind]}.from_pretrained("{name}")  # plain weights; the zeros are in them
+model = {_CLASSES[kind]}.from_pretrained("{name}")  # plain weights; {_zeros_in_them(settings)}
 ```
 
 {_commented(commands(name, kind, template=template, examples=examples))}
 """
+
+
+def _zeros_in_them(settings: Mapping[str, Any]) -> str:
+    if (settings.get("quantize") or {}).get("sparsity"):
+        return "the packed model has more zeros, made while it was rounded"
+    return "the zeros are in them"
 
 
 def commands(name: str, kind: str, *, template: bool, examples: bool) -> dict[str, str]:
