@@ -88,6 +88,21 @@ def test_calls_of_tools_in_both_layouts(tmp_path: Path) -> None:
     assert openai.texts() == other.texts() != Sample(openai.prompt, openai.answer).texts()
 
 
+@pytest.mark.parametrize("nothing", ["", None])
+def test_conversations_without_an_answer_are_left_out(tmp_path: Path, nothing: str | None) -> None:
+    empty = {"role": "assistant", "content": nothing}
+    sharegpt = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": nothing}]
+    whole = {"messages": [USER, ANSWER]}
+    lacking = [{"messages": turns} for turns in ([USER], [USER, {**ANSWER, "weight": 0}], [USER, empty])]
+    for rows in ([whole, *lacking], [{"conversations": sharegpt}, {"conversations": sharegpt[:1]}]):
+        file = tmp_path / "rows.jsonl"
+        file.write_text("\n".join(map(json.dumps, rows)))
+        found = read_samples(str(file))
+        assert [sample.is_empty for sample in found] == [row is not whole for row in rows]
+    later = read(tmp_path, {"messages": [USER, empty, USER, ANSWER, USER, empty]})
+    assert later.turns == (USER, {"role": "assistant", "content": "", "weight": 0}, USER, ANSWER)
+
+
 def test_conversations_of_the_test_are_not_trained_on(tmp_path: Path) -> None:
     rows = [{"messages": [{**USER, "content": f"Hi {i}"}, ANSWER, USER, ANSWER]} for i in range(4)]
     for name, part in (("train", rows), ("test", rows[:2])):
@@ -104,9 +119,7 @@ def test_conversations_of_the_test_are_not_trained_on(tmp_path: Path) -> None:
     [
         ({"messages": "Hi"}, "row 1: 'messages' is not JSON"),
         ({"messages": 3}, "row 1: 'messages' must be a list of messages"),
-        ({"messages": [USER]}, "row 1: 'messages' holds no assistant's turn"),
-        ({"messages": [USER, {**ANSWER, "weight": 0}]}, "row 1: 'messages' holds no assistant's turn"),
-        ({"messages": [USER, {"role": "assistant", "content": ""}]}, "message 2 of 'messages' says nothing"),
+        ({"conversations": [{"from": "human"}]}, "message 1 of 'conversations' must be like"),
         ({"messages": [{"role": "user", "content": [{"image": "a"}]}]}, 'message 1 of .* must be like {"role"'),
         ({"messages": [USER, {**ANSWER, "tool_calls": [{"function": "add"}]}]}, "a tool call must be like"),
         ({"messages": [USER, {**ANSWER, "tool_calls": 3}]}, "message 2 of 'messages': 'tool_calls' must be a list"),

@@ -165,7 +165,7 @@ def _messages(row: Row, where: str, column: str) -> Sample:
     while read and (read[-1]["role"] != "assistant" or read[-1].get("weight") == 0):
         read.pop()  # nothing that is learned comes after it
     if not read:
-        raise CutworkError(f"{where}: '{column}' holds no assistant's turn to learn")
+        return Sample("", "")
     tools = _from_json(row.get("tools") or [], f"{where}: 'tools'")
     if not isinstance(tools, Sequence) or not all(isinstance(tool, Mapping) for tool in tools):
         raise CutworkError(f"{where}: 'tools' must be a list of the JSON schemas of functions")
@@ -183,7 +183,7 @@ def _turn(given: Row, where: str) -> dict[str, Any]:
     """A message as chat templates take it, whatever else it says kept."""
     turn = _without_nothing(given)
     if "from" in turn and "role" not in turn:
-        role, text = turn.pop("from"), turn.pop("value", None)
+        role, text = turn.pop("from"), turn.pop("value", "" if "value" in given else None)
         if not isinstance(role, str) or role not in _SHAREGPT:
             raise CutworkError(f"{where} is from '{role}'; known are {', '.join(_SHAREGPT)}")
         turn = {"role": _SHAREGPT[role], "content": text, **turn}
@@ -202,7 +202,7 @@ def _turn(given: Row, where: str) -> dict[str, Any]:
             raise CutworkError(f"{where}: 'tool_calls' must be a list of calls")
         turn["tool_calls"] = [_call(call, where) for call in calls]
     elif turn["role"] == "assistant" and not content and not turn.get("reasoning_content"):
-        raise CutworkError(f"{where} says nothing")
+        turn["weight"] = 0  # nothing is to be learned of it
     return {**turn, "content": content}
 
 
