@@ -110,7 +110,7 @@ def test_only_the_models_that_are_compared_are_made(recipe: Recipe) -> None:
     with pytest.raises(CutworkError, match=r"compare\.models: there is no 'sparse-int3'; they are dense-f32"):
         names(("sparse-int3",))
     with pytest.raises(CutworkError, match="without quantize there is no sparse-int8"):
-        compare = recipe.compare.model_copy(update={"models": ("sparse-int8",)})
+        compare = recipe.compare.model_copy(update={"models": ("sparse-f32", "sparse-int8")})
         stages_of(recipe.model_copy(update={"quantize": None, "compare": compare}), recipe.output, silent())
 
 

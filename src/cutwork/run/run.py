@@ -91,13 +91,13 @@ def stages_of(recipe: Recipe, output: Path, console: Console) -> Stages:
         for name, settings in (("dense", unpruned), ("sparse", recipe.quantize)):
             if f"{name}-int8" in wanted:
                 models[f"{name}-quantized"] = stages.quantize(f"{name}-quantized", models[name], settings)
+    if lacking := [name for name in recipe.compare.models if VARIANTS[name][0] not in models]:
+        raise CutworkError(f"compare.models: without quantize there is no {' or '.join(lacking)}")
     packed = {
         name: stages.pack(f"packed/{name}", models[model], _pack_settings(recipe, model, dtype))
         for name, (model, dtype) in VARIANTS.items()
         if model in models and name in wanted
     }
-    if not packed:
-        raise CutworkError(f"compare.models: without quantize there is no {' or '.join(wanted)}")
 
     def make(file: Path) -> None:
         _compare(recipe, task, packed, stages, file)
