@@ -228,8 +228,7 @@ class PruneSettings(Settings):
 DEFAULT_IGNORED = ("lm_head",)
 
 SPARSE = TuneSettings(losses=Losses(squarehead=1.0))
-# Rounding to bfloat16 would be as coarse as the one that is being learned.
-QAT = TuneSettings(max_steps=200, learning_rate=1e-5, losses=Losses(squarehead=1.0), dtype="float32")
+QAT = TuneSettings(max_steps=200, learning_rate=1e-5, losses=Losses(squarehead=1.0))
 
 
 def _over(default: TuneSettings) -> BeforeValidator:
@@ -259,7 +258,8 @@ class QuantizeSettings(Settings):
     smoothing: Fraction = later(0.0)  # SmoothQuant's strength; 0: none, the paper's is 0.5
     sparsity: Fraction = later(0.0)  # prune to it as well (SparseGPT and GPTQ together); 0: not
     token_weights: TokenWeights = later("equal")  # as in PruneSettings, for GPTQ
-    qat: Annotated[TuneSettings, _over(QAT)] = later(QAT)  # of method qat; the teacher is the model itself, unquantised
+    # of method qat; the teacher is the model itself, unquantised; with w8a8 in float32
+    qat: Annotated[TuneSettings, _over(QAT)] = later(QAT)
 
     @model_validator(mode="after")
     def _options_fit_the_method(self) -> "QuantizeSettings":
@@ -275,15 +275,25 @@ class QuantizeSettings(Settings):
             raise ValueError("qat: whole weights are trained and zeros stay; leave out keep_zeros, lora, gradual")
         if self.qat.weights == "bfloat16":
             raise ValueError("qat: bfloat16 weights are as coarse as the rounding that is learned; leave out weights")
-        if self.qat.dtype != "float32":
-            raise ValueError("qat: bfloat16 is as coarse as the rounding that is learned; leave out dtype")
+        if self.qat.dtype == "bfloat16" and "w8a8" in self.schemes:
+            raise ValueError("qat: bfloat16 is as coarse as the rounding of w8a8; leave out dtype")
         if self.qat.keep_best or self.qat.patience:
             raise ValueError("qat: no validation loss is measured; leave out keep_best and patience")
         self._check_used(self.method == "gptq", f"method {self.method} has no Hessian", "damping")
         self._check_used(self.method == "qat", f"method is {self.method}", "qat")
-        int4 = "w4a16" in (self.scheme, *self.overrides.values())
-        self._check_used(int4, "neither scheme nor overrides say w4a16", "group_size")
+        self._check_used("w4a16" in self.schemes, "neither scheme nor overrides say w4a16", "group_size")
         return self
+
+    @property
+    def schemes(self) -> set[str]:
+        """Those that some linears may get; "skip" is one."""
+        return {self.scheme, *self.overrides.values()}
+
+    @property
+    def training(self) -> TuneSettings:
+        """What method qat trains with: `qat`, but in float32 where codes are int8, whose rounding is as fine as
+        bfloat16's."""
+        return self.qat.model_copy(update={"dtype": "float32"}) if "w8a8" in self.schemes else self.qat
 
     @property
     def needs_samples(self) -> bool:

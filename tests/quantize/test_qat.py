@@ -68,13 +68,14 @@ def test_activations_in_bfloat16_have_the_codes_of_float32() -> None:
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize("scheme", ["w8a8", "w4a16"])
+@pytest.mark.parametrize("scheme,dtype", [("w8a8", "float32"), ("w4a16", "float32"), ("w4a16", "bfloat16")])
 def test_it_learns_keeps_zeros_and_writes_what_it_trained(
-    models: Path, tmp_path: Path, scheme: str, pattern: str
+    models: Path, tmp_path: Path, scheme: str, dtype: str, pattern: str
 ) -> None:
     sparse = models / pattern
     groups = {"group_size": 32} if scheme == "w4a16" else {}
-    settings = QuantizeSettings.model_validate({"scheme": scheme, "method": "qat", "qat": TRAINED, **groups})
+    training = TRAINED.model_copy(update={"dtype": dtype})
+    settings = QuantizeSettings.model_validate({"scheme": scheme, "method": "qat", "qat": training, **groups})
     report = quantize(sparse, tmp_path / "out", settings, sums(64), console=QUIET)
     assert report["training"]["steps"] == 12
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -121,7 +122,11 @@ def test_an_interrupted_training_goes_on(sparse: Path, tmp_path: Path) -> None:
     [
         {"smoothing": 0.5},
         {"sparsity": 0.5},
-        *({"qat": each} for each in ({"keep_zeros": False}, {"dtype": "auto"}, {"keep_best": True}, {"patience": 2})),
+        *(
+            {"qat": each}
+            for each in ({"keep_zeros": False}, {"dtype": "bfloat16"}, {"keep_best": True}, {"patience": 2})
+        ),
+        {"scheme": "w4a16", "overrides": {"*down_proj": "w8a8"}, "qat": {"dtype": "bfloat16"}},
     ],
 )
 def test_what_does_not_go_together_is_refused(bad: dict) -> None:

@@ -66,7 +66,7 @@ def learn(
     long: Long,
     console: Console,
 ) -> dict[str, Any]:
-    """Fine-tune a checkpoint by `settings.qat` as it will be once quantised, and write a plain one to `output`.
+    """Fine-tune a checkpoint by `settings.training` as it will be once quantised, and write a plain one to `output`.
 
     The model as it was, unquantised, is the teacher of losses that need one. Returns the report of the fine-tuning,
     which goes on where it was interrupted. Raises CutworkError as `tune` does.
@@ -86,7 +86,7 @@ def learn(
     return tune(
         model_dir,
         output,
-        settings.qat,
+        settings.training,
         samples,
         teacher_dir=teacher,
         max_length=max_length,

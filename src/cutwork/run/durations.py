@@ -93,7 +93,7 @@ class Durations:
         if self._model is not None:
             choose(self._model, settings)  # raises CutworkError
         solved = self._by_layers(settings, settings.calibration_samples if settings.calibrates else 0)
-        tuned = self.tune(settings.qat) if settings.method == "qat" else 0.0
+        tuned = self.tune(settings.training) if settings.method == "qat" else 0.0
         return None if solved is None or tuned is None else solved + tuned
 
     def pack(self) -> float | None:
