@@ -152,7 +152,7 @@ def test_a_recipe_that_says_everything_says_the_same_as_before() -> None:
         ({"prune": {"owl_threshold": 3.0}}, "owl_threshold has no effect: rates are uniform"),
         ({"prune": {"owl_spread": 0.1}}, "owl_spread has no effect: rates are uniform"),
         ({"quantize": {"damping": 0.1, "method": "rtn"}}, "damping has no effect: method rtn has no Hessian"),
-        ({"quantize": {"group_size": 64}}, "group_size has no effect: neither scheme nor overrides say w4a16"),
+        ({"quantize": {"group_size": 64}}, "group_size has no effect: neither scheme nor overrides nor head say w4a16"),
         ({"quantize": {"qat": {"max_steps": 9}}}, "qat has no effect: method is gptq"),
         ({"tune": {"losses": {"temperature": 2.0}}}, "temperature has no effect: it is of the kl term alone"),
         ({"tune": {"losses": {}, "teacher_dtype": "float32"}}, "teacher_dtype has no effect: without kl and"),
@@ -183,6 +183,8 @@ def test_what_does_not_go_together_is_refused(settings: dict[str, Any], said: st
         {"prune": {"modules": {"*": 0.2}}, "tune": {"gradual": {"sparsity": 0.4}}},
         {"prune": {"rates": "owl", "owl_spread": 0.1}},
         {"quantize": {"overrides": {"*.down_proj": "w4a16"}, "group_size": 64}},
+        {"quantize": {"head": "w4a16", "group_size": 64}, "pack": {"embedding": "i8"}},
+        {"quantize": {"method": "qat", "head": "w8a8", "damping": 0.1}},
     ],
 )
 def test_what_goes_together_is_read_and_written(settings: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ TEMPLATE = (
 )
 
 
-def write_tiny_checkpoint(directory: Path, seed: int = 0) -> Path:
+def write_tiny_checkpoint(directory: Path, seed: int = 0, *, tied: bool = True) -> Path:
     """Write the model to a directory; its answers are nonsense, its files are complete."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     core = Tokenizer(models.BPE(vocab={character: i for i, character in enumerate(alphabet)}, merges=[]))
@@ -31,7 +31,7 @@ def write_tiny_checkpoint(directory: Path, seed: int = 0) -> Path:
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.eos_token_id,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
     )
     torch.manual_seed(seed)
     LlamaForCausalLM(config).save_pretrained(directory)

@@ -29,6 +29,7 @@ Pruner = Literal["magnitude", "wanda", "sparsegpt", "rose", "alps"]  # prune/pru
 WITHOUT_HESSIAN: tuple[Pruner, ...] = ("magnitude", "wanda")
 Quantizer = Literal["gptq", "rtn", "qat"]
 Scheme = Literal["w8a8", "w4a16"]
+SchemeOrSkip = Literal["w8a8", "w4a16", "skip"]
 Rates = Literal["uniform", "owl"]
 TokenWeights = Literal["equal", "answers"]  # of calibration tokens; answers: prune/token_weights.py
 Schedule = Literal["linear", "cosine", "constant"]
@@ -36,6 +37,7 @@ TorchDType = Literal["auto", "float32", "bfloat16"]
 WeightsDType = Literal["float32", "bfloat16"]
 FloatDType = Literal["auto", "f32", "bf16"]
 HeadDType = Literal["auto", "i8", "i4"]
+EmbeddingDType = Literal["auto", "i8"]
 Long = Literal["drop", "cut", "error"]  # what becomes of samples that are too long
 
 
@@ -254,10 +256,12 @@ class QuantizeSettings(Settings):
     ignore: tuple[str, ...] = DEFAULT_IGNORED  # modules (fnmatch patterns) kept in higher precision
     seed: Seed = 0  # as in prune; a training by qat has its own
     group_size: Annotated[int, Field(ge=32)] = later(128)  # columns that share a scale in w4a16
-    overrides: dict[str, Scheme | Literal["skip"]] = later({})  # module patterns; the first that matches wins
+    overrides: dict[str, SchemeOrSkip] = later({})  # module patterns; the first that matches wins
     smoothing: Fraction = later(0.0)  # SmoothQuant's strength; 0: none, the paper's is 0.5
     sparsity: Fraction = later(0.0)  # prune to it as well (SparseGPT and GPTQ together); 0: not
     token_weights: TokenWeights = later("equal")  # as in PruneSettings, for GPTQ
+    # of a decoder's output head, by GPTQ unless method is rtn; it gets a weight of its own where it is the embedding
+    head: SchemeOrSkip = later("skip")
     # of method qat; the teacher is the model itself, unquantised; with w8a8 in float32
     qat: Annotated[TuneSettings, _over(QAT)] = later(QAT)
 
@@ -279,14 +283,16 @@ class QuantizeSettings(Settings):
             raise ValueError("qat: bfloat16 is as coarse as the rounding of w8a8; leave out dtype")
         if self.qat.keep_best or self.qat.patience:
             raise ValueError("qat: no validation loss is measured; leave out keep_best and patience")
-        self._check_used(self.method == "gptq", f"method {self.method} has no Hessian", "damping")
+        hessians = self.method == "gptq" or self._head_after_training
+        self._check_used(hessians, f"method {self.method} has no Hessian", "damping")
         self._check_used(self.method == "qat", f"method is {self.method}", "qat")
-        self._check_used("w4a16" in self.schemes, "neither scheme nor overrides say w4a16", "group_size")
+        int4 = "w4a16" in {*self.schemes, self.head}
+        self._check_used(int4, "neither scheme nor overrides nor head say w4a16", "group_size")
         return self
 
     @property
     def schemes(self) -> set[str]:
-        """Those that some linears may get; "skip" is one."""
+        """Those that some linears of blocks may get; "skip" is one."""
         return {self.scheme, *self.overrides.values()}
 
     @property
@@ -302,8 +308,12 @@ class QuantizeSettings(Settings):
 
     @property
     def calibrates(self) -> bool:
-        """Whether calibration data go through the model, a block at a time."""
-        return self.method == "gptq" or self.smoothing > 0
+        """Whether calibration data go through the model, a block at a time or, after method qat, for the head."""
+        return self.method == "gptq" or self.smoothing > 0 or self._head_after_training
+
+    @property
+    def _head_after_training(self) -> bool:
+        return self.method == "qat" and self.head != "skip"
 
 
 class PackSettings(Settings):
@@ -311,6 +321,7 @@ class PackSettings(Settings):
 
     dtype: FloatDType = "auto"  # of unquantised weights; auto keeps the checkpoint's
     head: HeadDType = "auto"  # of the int8 models' output head, which is read whole for every token
+    embedding: EmbeddingDType = later("auto")  # where the head has a weight of its own; rows of it are looked up
 
 
 class TaskSettings(Settings):

@@ -205,6 +205,16 @@ def test_overrides_choose_other_schemes(tmp_path: Path) -> None:
             call("quantize", dense, tmp_path / "none", "--method", "rtn", "--override", wrong)
 
 
+def test_the_head_is_quantised_too(tmp_path: Path) -> None:
+    dense = write_tiny_checkpoint(tmp_path / "dense")
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps({"prompt": f"{i} + 1 =", "answer": f" {i + 1}"}) + "\n" for i in range(8)))
+    four = ["--scheme", "w4a16", "--head", "w4a16", "--group-size", 32, "--calibration-samples", 4]
+    report = json.loads(call("quantize", dense, tmp_path / "out", "--task", data, "--json", *four))
+    [head] = [layer for layer in report["layers"] if layer["name"] == "lm_head"]
+    assert head["bits"] == 4 and head["output_error"] < head["output_error_of_rounding"]
+
+
 @pytest.mark.parametrize("name", ["tune", "prune", "quantize"])
 def test_help_has_an_example(name: str) -> None:
     assert f"cutwork {name} " in call(name, "--help")

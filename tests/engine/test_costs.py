@@ -27,7 +27,8 @@ def test_measured_costs_are_found_again(cache: Path) -> None:
     assert not costs.have_measured() and not cache.exists()
     measured = costs.measure_costs()
     assert costs.have_measured() and [path.name for path in cache.parent.iterdir()] == [cache.name]
-    assert measured.constants.keys() == default.constants.keys() and measured.constants != default.constants
+    assert measured.constants.keys() >= default.constants.keys(), "measured where nobody has, a kernel may be new"
+    assert any(measured.constants[kernel] != cost for kernel, cost in default.constants.items())
     again = costs.load_costs()
     assert again.constants == measured.constants and again.bandwidth == measured.bandwidth
 

@@ -208,6 +208,25 @@ def test_a_head_that_is_not_there_is_not_rounded(tmp_path: Path) -> None:
     assert not (tmp_path / "packed").exists()
 
 
+def test_an_embedding_is_rounded_where_the_head_is_another_weight(tmp_path: Path) -> None:
+    tensors = plain_tensors()
+    pack(write_checkpoint(tmp_path / "source", tensors), tmp_path / "packed", embedding="i8")
+    weights = dict(read_packed(tmp_path / "packed").weights)
+    embedding = weights.pop("model.embed_tokens.weight")
+    original = tensors["model.embed_tokens.weight"].array
+    assert (
+        embedding.dtype == "i8" and embedding.scale is not None and {each.dtype for each in weights.values()} == {"f32"}
+    )
+    half_step = np.abs(original).max(axis=1, keepdims=True) / 254
+    assert (np.abs(decode(embedding) * embedding.scale[:, None] - original) <= 1.001 * half_step).all()
+    tied = {name: tensor for name, tensor in tensors.items() if name != "lm_head.weight"}
+    encoder = {**CONFIG, "model_type": "bert"}
+    for name, of, config in (("tied", tied, {**CONFIG, "tie_word_embeddings": True}), ("encoder", tied, encoder)):
+        with pytest.raises(CutworkError, match="no embedding apart from its output head; leave embedding out"):
+            pack(write_checkpoint(tmp_path / name, of, config), tmp_path / "none", embedding="i8")
+    assert not (tmp_path / "none").exists()
+
+
 def test_the_head_can_be_rounded_to_int4_and_comes_back_close(tmp_path: Path) -> None:
     tensors = plain_tensors("BF16")
     tensors["lm_head.weight"] = as_dtype(sparse((64, 300), 0.0), "BF16")

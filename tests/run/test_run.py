@@ -19,7 +19,7 @@ from cutwork.pack.reader import read_packed
 from cutwork.recipe import Recipe
 from cutwork.recipe_file import load_recipe
 from cutwork.run.run import run, stages_of
-from cutwork.run.stages import GROUPS
+from cutwork.run.stages import GROUPS, Stages
 from cutwork.store.directory import kind_of
 from cutwork.store.examples import read_examples
 from cutwork.tasks.load import load_task
@@ -373,6 +373,24 @@ def test_a_quantised_model_is_refused_before_any_work(model: Path, tmp_path: Pat
     with pytest.raises(CutworkError, match="dense-quantized is a quantized model; this step needs the plain"):
         run(Recipe.model_validate(tiny_settings(quantized, tmp_path / "again")), console=silent())
     assert not (tmp_path / "again").exists()
+
+
+def test_an_int4_head_goes_through_all_stages_or_is_refused_before_any(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = tiny_settings(model, tmp_path / "out")
+    del said["teacher"]
+    said |= {"tune": None, "pack": {"embedding": "i8"}}
+    said["compare"] |= {"models": ["sparse-int8"]}
+    with monkeypatch.context() as patched:
+        patched.setattr(Stages, "carry_out", lambda *_: pytest.fail("work was begun"))
+        with pytest.raises(CutworkError, match="has no embedding apart from its output head; leave embedding out"):
+            run(Recipe.model_validate(said), console=silent())
+    said["quantize"] = {"calibration_samples": 4, "scheme": "w4a16", "group_size": 32, "head": "w4a16"}
+    run(Recipe.model_validate(said), console=silent())
+    weights = read_packed(tmp_path / "out/packed/sparse-int8").weights
+    assert {weights[name].dtype for name in ("lm_head.weight", "model.layers.0.mlp.up_proj.weight")} == {"i4"}
+    assert weights["model.embed_tokens.weight"].dtype == "i8"
 
 
 def test_levels_are_stages_with_nested_zeros(model: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from cutwork.cli.training import (
     training_task,
 )
 from cutwork.errors import CutworkError
-from cutwork.recipe import Quantizer, QuantizeSettings, Scheme, TuneSettings
+from cutwork.recipe import Quantizer, QuantizeSettings, Scheme, SchemeOrSkip, TuneSettings
 from cutwork.tasks.task import Sample
 
 _DEFAULT = QuantizeSettings()
@@ -56,6 +56,10 @@ def quantize(
         list[str] | None,
         typer.Option(metavar="PATTERN=SCHEME", help="Another scheme, or skip, for some modules; may be repeated."),
     ] = None,
+    head: Annotated[
+        SchemeOrSkip,
+        typer.Option(help="The output head, too; by GPTQ int4 costs it little, rounded, as by pack --head i4, much."),
+    ] = _DEFAULT.head,
     group_size: Annotated[int, typer.Option(min=32, help="Inputs that share a scale in w4a16.")] = _DEFAULT.group_size,
     smoothing: Annotated[
         float, typer.Option(help="SmoothQuant's strength: activations' outliers move into weights. 0: none.")
@@ -91,6 +95,8 @@ def quantize(
     Example: [bold]cutwork quantize out/sparse out/sparse-int8 --method qat --steps 200 --task gsm8k[/bold]
 
     Example: [bold]cutwork quantize out/sparse out/int4 --scheme w4a16 --override '*.down_proj=w8a8' --task gsm8k[/bold]
+
+    Example: [bold]cutwork quantize out/sparse out/int4 --scheme w4a16 --head w4a16 --task gsm8k[/bold]
     """
     from cutwork.quantize.quantize import quantize as carry_out
     from cutwork.store.resolve import resolve
@@ -116,6 +122,7 @@ def quantize(
         ignore=tuple(ignore) if ignore else _DEFAULT.ignore,
         group_size=group_size,
         overrides=_overrides(override or []),
+        head=head,
         smoothing=smoothing,
         sparsity=sparsity,
         seed=seed,
@@ -156,6 +163,6 @@ def _overrides(options: list[str]) -> dict[str, str]:
     """Patterns and schemes of `PATTERN=SCHEME` options."""
     pairs = [option.rpartition("=") for option in options]
     for (pattern, _, scheme), option in zip(pairs, options, strict=True):
-        if not pattern or scheme not in (*get_args(Scheme), "skip"):
+        if not pattern or scheme not in get_args(SchemeOrSkip):
             raise CutworkError(f"--override {option}: expected PATTERN=SCHEME, SCHEME being w8a8, w4a16 or skip")
     return {pattern: scheme for pattern, _, scheme in pairs}

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cutwork.errors import CutworkError, damaged_if_not_understood
+from cutwork.errors import damaged_if_not_understood
 from cutwork.pack.convert import LOWEST, convert
 from cutwork.pack.manifest import Manifest, Source, WeightEntry, write_manifest
 from cutwork.pack.reader import STORED_DTYPE
@@ -143,6 +143,7 @@ def pack(
     *,
     weights: Rounding = "auto",
     head: Rounding = "auto",
+    embedding: Literal["auto", "i8"] = "auto",
     examples: Sequence[str] = (),
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -151,16 +152,14 @@ def pack(
 
     `dtype` is that of unquantised matrices. `weights` and `head` say what is rounded to the nearest, unless it is
     quantised already, `i8` per row, `i4` per row and 128 columns: the linears of the blocks, and the output head (or
-    the embedding tied to it), which is read whole for every token and is `i8` where the linears are rounded. Only one
-    weight is in memory at a time, as it was and as it is stored. `examples` are prompts of the model's task, kept
-    beside it if they are short.
+    the embedding tied to it), which is read whole for every token and is `i8` where the linears are rounded. An
+    `embedding` apart from the head may be `i8`, too, which halves what it takes. Only one weight is in memory at a
+    time, as it was and as it is stored. `examples` are prompts of the model's task, kept beside it if they are short.
     Raises CutworkError for what cannot be read, a taken `output` or a full disk.
     """
     with damaged_if_not_understood(source):
         checkpoint = SourceCheckpoint(source)
-    if head != "auto" and checkpoint.head is None:
-        raise CutworkError(f"{source} has no output head, so none can be {head}; leave --head out")
-    dtypes = rounding(checkpoint, weights, head)
+    dtypes = rounding(checkpoint, weights, head, embedding)
     summary = PackSummary(source_nbytes=checkpoint.nbytes, head=checkpoint.head)
     config = dict(checkpoint.config)
     if checkpoint.dequantized:

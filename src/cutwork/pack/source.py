@@ -90,6 +90,13 @@ class SourceCheckpoint:
             return next(self._named(self._architecture.embedding), None)
         return None
 
+    @property
+    def embedding(self) -> str | None:
+        """The weight whose rows stand for a decoder's tokens."""
+        if self._architecture is None or self._architecture.decoder is None:
+            return None
+        return next(self._named(self._architecture.embedding), None)
+
     def weight(self, name: str) -> SourceWeight:
         """Read one weight; codes that no kernel reads as they are turn into floats of their scale's dtype.
 

@@ -5,12 +5,15 @@ and fine-tuning paid for. Here what an error would put into a pruned position is
 which measures better than only holding it back (output error 2% lower at 50% zeros, 3% at 75%).
 """
 
+import torch
 from torch import Tensor
 
 from cutwork.prune.input_statistics import Hessian
 from cutwork.prune.second_order import Fix, sweep
 from cutwork.quantize.grid import Grid, Quantized, better_rows, fix_to
 from cutwork.quantize.rtn import rtn
+
+_ROWS = 8192  # of an output head, which has a hundred thousand; rows do not know of each other
 
 
 def gptq(weight: Tensor, statistics: Hessian, grid: Grid, block_size: int = 128) -> Quantized:
@@ -20,6 +23,11 @@ def gptq(weight: Tensor, statistics: Hessian, grid: Grid, block_size: int = 128)
     then. A row keeps the rounding where feedback would not lower its output error: with few live weights left in a
     row, there may be nothing to hand an error to.
     """
+    parts = [_gptq(part, statistics, grid, block_size) for part in weight.split(_ROWS)]
+    return Quantized(torch.cat([part.codes for part in parts]), torch.cat([part.scales for part in parts]))
+
+
+def _gptq(weight: Tensor, statistics: Hessian, grid: Grid, block_size: int) -> Quantized:
     live = (weight != 0).T.contiguous()
     importance = statistics.squares
     nearest = rtn(weight, grid, importance)

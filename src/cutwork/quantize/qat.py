@@ -66,14 +66,15 @@ def learn(
     long: Long,
     console: Console,
 ) -> dict[str, Any]:
-    """Fine-tune a checkpoint by `settings.training` as it will be once quantised, and write a plain one to `output`.
+    """Fine-tune a checkpoint by `settings.training` as its blocks will be once quantised, and write a plain one to
+    `output`.
 
     The model as it was, unquantised, is the teacher of losses that need one. Returns the report of the fine-tuning,
     which goes on where it was interrupted. Raises CutworkError as `tune` does.
     """
 
     def prepare(model: nn.Module) -> None:
-        for linear, scheme in choose(model, settings).values():
+        for linear, scheme in choose(model, settings.model_copy(update={"head": "skip"})).values():
             grid = grid_of(scheme, out_in(linear).shape[1], settings.group_size, stored)
             rounded = Rounded(grid, grid.scales(out_in(linear)), isinstance(linear, Conv1D))
             parametrize.register_parametrization(linear, "weight", rounded, unsafe=True)

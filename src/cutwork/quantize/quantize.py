@@ -16,6 +16,7 @@ from cutwork.prune.calibrate import calibration_batches, calibration_examples, w
 from cutwork.prune.input_statistics import Hessian
 from cutwork.prune.token_weights import token_weights
 from cutwork.quantize.compressed import describe, install
+from cutwork.quantize.head import head_statistics, output_head, untie
 from cutwork.quantize.layers import Layers
 from cutwork.quantize.qat import learn
 from cutwork.quantize.schemes import choose, grid_of
@@ -65,6 +66,8 @@ def quantize(
     with output_directory(output, overwrite=overwrite) as partial:
         model, stored = load_for_surgery(model_dir)
         check_linear(model)
+        if settings.head != "skip":
+            untie(model)
         _check_unmerged(model, model_dir, settings)
         grids = {
             name: grid_of(scheme, out_in(linear).shape[1], settings.group_size, stored)
@@ -73,7 +76,8 @@ def quantize(
         layers = Layers(grids)
         smoothed: dict[str, list[str]] = {}
         if settings.method == "qat":
-            scales = {name: grids[name].scales(out_in(model.get_submodule(name)).float()) for name in grids}
+            inside = choose(model, settings.model_copy(update={"head": "skip"}))
+            scales = {name: grids[name].scales(out_in(linear).float()) for name, (linear, _) in inside.items()}
             learned = work / _LEARNED
             tuned = learn(
                 model_dir, learned, settings, samples, stored, max_length=max_length, long=long, console=console
@@ -81,7 +85,13 @@ def quantize(
             taught = {key: tuned[key] for key in ("steps", "seconds", "final")}
             facts: dict[str, Any] = {"training": taught, "data": tuned.get("data")}
             model, _ = load_for_surgery(learned)
-            layers.round({name: model.get_submodule(name) for name in grids}, scales)
+            layers.round({name: model.get_submodule(name) for name in scales}, scales)
+            if settings.head != "skip":
+                untie(model)
+                for name in scales:
+                    out_in(model.get_submodule(name)).copy_(layers.results[name].weight())
+                batches, _ = _calibration(model, model_dir, settings, samples, max_length, long, console)
+                _quantize_head(model, layers, batches, settings, console)
         else:
             batches, facts = _calibration(model, model_dir, settings, samples, max_length, long, console)
             smoothed = smooth(model, batches, settings.smoothing) if settings.smoothing else {}
@@ -159,6 +169,19 @@ def _quantize_layers(
 
     weights = None if settings.token_weights == "equal" else token_weights(model, batches, console, settings.seed)
     walk(model, batches, visit, console, f"GPTQ {settings.scheme}", damping=settings.damping, weights=weights)
+    if settings.head != "skip":
+        _quantize_head(model, layers, batches, settings, console)
+
+
+def _quantize_head(
+    model: Any, layers: Layers, batches: list[dict[str, Tensor]], settings: QuantizeSettings, console: Console
+) -> None:
+    """By GPTQ, calibrated with what the quantised blocks give."""
+    name, head = output_head(model)
+    console.print(
+        f"GPTQ {settings.head} of the output head, {' × '.join(map(str, out_in(head).shape))}", highlight=False
+    )
+    layers.feed_back({name: head}, head_statistics(model, batches, settings.damping))
 
 
 def _install(model: Any, layers: Layers, settings: QuantizeSettings, stored: torch.dtype) -> None:

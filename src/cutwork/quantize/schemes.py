@@ -2,27 +2,29 @@
 
 import fnmatch
 import math
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from cutwork.errors import CutworkError
 from cutwork.quantize.grid import Grid
-from cutwork.recipe import DEFAULT_IGNORED, QuantizeSettings, Scheme
+from cutwork.quantize.head import output_head
+from cutwork.recipe import DEFAULT_IGNORED, QuantizeSettings, Scheme, SchemeOrSkip
 from cutwork.torch_models.blocks import block_linears
 
 _GROUPS = 32  # columns, or multiples of it, that kernels read; smaller groups would cost more than they save in codes
 
 
 def choose(model: Any, settings: QuantizeSettings) -> dict[str, tuple[nn.Module, Scheme]]:
-    """The linears of the blocks to quantise with their schemes, by name.
+    """The linears of the blocks to quantise, and the head if `settings.head` says so, with their schemes, by name.
 
     The first of `settings.overrides` that matches a name decides; then `settings.ignore`; then what is kept in higher
     precision by default (`kept`); `settings.scheme` is for the rest. Raises CutworkError for a pattern without a match
     or if nothing is left.
     """
     linears = block_linears(model)
+    head = dict([output_head(model)]) if settings.head != "skip" else {}
     for pattern in settings.overrides:
         if not fnmatch.filter(linears, pattern):
             raise CutworkError(f"overrides: no linear of the blocks matches '{pattern}'; one is {next(iter(linears))}")
@@ -30,7 +32,7 @@ def choose(model: Any, settings: QuantizeSettings) -> dict[str, tuple[nn.Module,
     for pattern in set(settings.ignore) - set(DEFAULT_IGNORED):
         if not fnmatch.filter(modules, pattern):
             raise CutworkError(f"ignore: no module matches '{pattern}'; a linear is called {next(iter(linears))}")
-    chosen = {}
+    chosen: dict[str, tuple[nn.Module, Scheme]] = {}
     for name, linear in linears.items():
         scheme = _scheme(name, model, settings)
         if scheme == "skip":
@@ -38,6 +40,8 @@ def choose(model: Any, settings: QuantizeSettings) -> dict[str, tuple[nn.Module,
         chosen[name] = (linear, scheme)
     if not chosen:
         raise CutworkError(f"nothing is left to quantise: ignore = {', '.join(settings.ignore)}")
+    if settings.head != "skip":
+        chosen |= {name: (module, settings.head) for name, module in head.items()}
     return chosen
 
 
@@ -66,7 +70,7 @@ def grid_of(scheme: Scheme, columns: int, group_size: int, scale_dtype: torch.dt
     return Grid(4, None if group % _GROUPS else group, scale_dtype)
 
 
-def _scheme(name: str, model: Any, settings: QuantizeSettings) -> Scheme | Literal["skip"]:
+def _scheme(name: str, model: Any, settings: QuantizeSettings) -> SchemeOrSkip:
     for pattern, scheme in settings.overrides.items():
         if fnmatch.fnmatchcase(name, pattern):
             return scheme

@@ -2,7 +2,7 @@
 
 import math
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,11 +36,19 @@ _STORED_PER_SECOND = 150e6  # bytes that pack reads, encodes and writes
 
 @dataclass(frozen=True)
 class _Size:
-    """What is multiplied in a model: its linears' shapes [out, in] by name, all weights, and a sample's mean tokens."""
+    """What is multiplied in a model: its linears' shapes [out, in] by name, the output head's, all weights, and a
+    sample's mean tokens."""
 
     shapes: dict[str, tuple[int, int]]
+    head: tuple[int, int]  # 0, 0 without one
     weights: int
     tokens: float
+
+
+def _solving(method: Pruner | Quantizer, shapes: Iterable[tuple[int, int]]) -> float:
+    """Operations of a method on linears [out, in]."""
+    of_outputs, of_inputs = _SOLVING[method]
+    return sum(of_outputs * out * in_**2 + of_inputs * in_**3 for out, in_ in shapes)
 
 
 @dataclass
@@ -115,16 +123,21 @@ class Durations:
 
     def _by_layers(self, settings: PruneSettings | QuantizeSettings, samples: int) -> float | None:
         from cutwork.prune.token_weights import check_weighable
+        from cutwork.quantize.head import output_head
         from cutwork.torch_models.blocks import check_linear
 
+        head = isinstance(settings, QuantizeSettings) and settings.head != "skip"
         if self._model is not None:
             check_linear(self._model)  # raises CutworkError
             if settings.token_weights != "equal":
                 check_weighable(self._model.config.to_dict())  # raises CutworkError
+            if head:
+                output_head(self._model)  # raises CutworkError
 
         def seconds(size: _Size) -> float:
-            of_outputs, of_inputs = _SOLVING[settings.method]
-            solving = sum(of_outputs * out * in_**2 + of_inputs * in_**3 for out, in_ in size.shapes.values())
+            solving = _solving(settings.method, size.shapes.values())
+            if head:
+                solving += _solving("rtn" if settings.method == "rtn" else "gptq", [size.head])
             seen = sum(4 * out * in_ + 2 * in_**2 for out, in_ in size.shapes.values()) * samples * size.tokens
             reading = 8 * size.weights / _STORED_PER_SECOND
             return reading + (seen + solving) * self._second_per_operation / _EFFICIENCY
@@ -167,8 +180,10 @@ class Durations:
         except Exception:
             return None
         shapes = {name: (shape[0], shape[1]) for name, shape in found.items()}
+        head = self._model.get_output_embeddings()
+        rows, columns = (0, 0) if head is None else out_in(head).shape
         weights = sum(parameter.numel() for parameter in self._model.parameters())
-        return _Size(shapes, weights, sum(lengths) / len(lengths))
+        return _Size(shapes, (rows, columns), weights, sum(lengths) / len(lengths))
 
     def _some(self, samples: Sequence[Sample]) -> Sequence[Sample]:
         """Samples whose length stands for all; all of them if none of those is short enough, or none may be longer."""

@@ -85,6 +85,7 @@ def _speeds(
             quantize(directory, scratch / f"{name}-quantized", quantize_settings)
             directory = scratch / f"{name}-quantized"  # noqa: PLW2901
         packed[name] = scratch / f"{name}-packed"
-        pack(directory, packed[name], pack_settings.dtype, head=pack_settings.head)
+        how: dict[str, Any] = {"head": pack_settings.head, "embedding": pack_settings.embedding}
+        pack(directory, packed[name], pack_settings.dtype, **how)
     speeds = measure_directories(packed, _TOKENS, _TOKENS, _REPEATS, threads=threads)
     return zeros, {name: speed.as_json() for name, speed in speeds.items()}

@@ -13,6 +13,8 @@ from cutwork.architectures import check_runnable
 from cutwork.errors import CutworkError
 from cutwork.measure.context import check_comparable
 from cutwork.measure.quality import check_measurable
+from cutwork.pack.rounding import rounding
+from cutwork.pack.source import SourceCheckpoint
 from cutwork.recipe import PackSettings, Recipe
 from cutwork.run.durations import Durations
 from cutwork.run.preview import add_preview
@@ -53,6 +55,7 @@ def run(recipe: Recipe, *, output: Path | None = None, until: str = "compare", c
     config = read_config(resolve(recipe.model))
     if recipe.preview or GROUPS.index(until) >= GROUPS.index("pack"):
         check_runnable(config)
+        _check_rounding(recipe)
     if until == GROUPS[-1]:
         check_measurable(stages.task)
         check_comparable(config, recipe.compare)
@@ -120,7 +123,17 @@ def _pack_settings(recipe: Recipe, model: str, dtype: Literal["f32", "bf16"] | N
     """Floats are compared as they are; what was made of a recipe that quantises nothing keeps the head it asks for."""
     if dtype is None:
         return recipe.pack
-    return PackSettings(dtype=dtype, head=recipe.pack.head if model == "sparse" and not recipe.quantize else "auto")
+    if model == "sparse" and not recipe.quantize:
+        return recipe.pack.model_copy(update={"dtype": dtype})
+    return PackSettings(dtype=dtype)
+
+
+def _check_rounding(recipe: Recipe) -> None:
+    """Raise CutworkError for a head or an embedding to round that will not be there when all work is done."""
+    own_head = recipe.quantize is not None and recipe.quantize.head != "skip"
+    rounding(
+        SourceCheckpoint(resolve(recipe.model)), "auto", recipe.pack.head, "auto" if own_head else recipe.pack.embedding
+    )
 
 
 def _prune_and_tune(recipe: Recipe, stages: Stages, dense: Source) -> tuple[Stage, Stage]:

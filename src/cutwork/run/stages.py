@@ -121,7 +121,8 @@ class Stages:
         def make(output: Path) -> None:
             from cutwork.pack.pack import pack
 
-            pack(path_of(model), output, settings.dtype, head=settings.head, examples=self._examples)
+            how: dict[str, Any] = {"head": settings.head, "embedding": settings.embedding}
+            pack(path_of(model), output, settings.dtype, **how, examples=self._examples)
 
         return self.add(name, "pack", make, settings.model_dump(mode="json"), model, seconds=self._seconds("pack"))
 
