@@ -98,6 +98,9 @@ DESIGNS["new-numbers"] = replace(
     rates=(4e-4,),
 )
 
+# The same, trained for half as long: heads in int4, which int4_heads.py stores.
+DESIGNS["int4-heads"] = replace(DESIGNS["new-numbers"], result="int4_heads")
+
 # A teacher that has learned more; what is made of it is in converged_files.py.
 DESIGNS["converged"] = replace(
     DESIGNS["new-numbers"],

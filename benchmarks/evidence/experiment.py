@@ -61,8 +61,8 @@ class Experiment:
         return stage if self.design.asked == "float" else self.packed(stage, self.design.asked)
 
     def packed(self, model: Stage, encoding: str) -> Stage:
-        """A model's file in bf16, int8, by rounding, or int4, as the recipe says, or "int4, head too"; the one that is
-        there, if it is."""
+        """A model's file in bf16, int8, by rounding, or int4, as the recipe says, or "int4, head too" (rounded) or
+        "int4, head by GPTQ"; the one that is there, if it is."""
         name = f"{model.name}-{encoding.replace(', ', '-').replace(' ', '-')}"
         there = {stage.name: stage for stage in self.stages.stages}
         if found := there.get(f"packed/{name}"):
@@ -74,6 +74,10 @@ class Experiment:
             return self.stages.pack(f"packed/{name}", rounded, self.recipe.pack)
         assert self.recipe.quantize
         settings = self.recipe.quantize.model_copy(update={"scheme": "w4a16"})
+        if encoding == "int4, head by GPTQ":
+            rounded = self.stages.quantize(name, model, settings.model_copy(update={"head": "w4a16"}))
+            own = self.recipe.pack.model_copy(update={"head": "auto", "embedding": "i8"})
+            return self.stages.pack(f"packed/{name}", rounded, own)
         rounded = there.get(f"{model.name}-int4") or self.stages.quantize(f"{model.name}-int4", model, settings)
         pack = self.recipe.pack if encoding == "int4" else self.recipe.pack.model_copy(update={"head": "i4"})
         return self.stages.pack(f"packed/{name}", rounded, pack)

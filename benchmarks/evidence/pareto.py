@@ -3,6 +3,7 @@
     python -m benchmarks.evidence.pareto short      # after `python -m benchmarks.evidence short`, on a quiet machine
     python -m benchmarks.evidence.pareto longer --rounds 9
     python -m benchmarks.evidence.pareto new-numbers    # after `python -m benchmarks.evidence.new_numbers`
+    python -m benchmarks.evidence.pareto int4-heads --output out/new-numbers    # after its script
     python -m benchmarks.evidence.pareto converged    # after `python -m benchmarks.evidence.converged_files`
     python -m benchmarks.evidence.pareto converged-longer --output out/converged-longer    # after its script
     python -m benchmarks.evidence.pareto gsm8k --ik FOLDER      # after `python -m benchmarks.evidence.gsm8k`
@@ -12,7 +13,8 @@ llama-quantize does, and answers the same questions of the test, greedily; for G
 importance matrix, and beside OpenVINO in int4. Then all files take turns, each alone in memory; nobody's weights are
 mapped, so that all can be in huge pages. ik_llama.cpp, where a folder with its llama-bench is given, runs llama.cpp's
 files, its weights interleaved while they are loaded, and is asked nothing. Leaves
-pareto.json, or pareto_longer.json, _new_numbers, _converged, _converged_longer or _gsm8k, and its .png, in results/.
+pareto.json, or pareto_longer.json, _new_numbers, _int4_heads, _converged, _converged_longer or _gsm8k, and its .png, in
+results/.
 """
 
 import argparse
@@ -98,6 +100,16 @@ PARETOS = {
         kinds=("Q8_0", *_DENSE_4_BITS),
         reference="cutwork int8",
         called="dense int8's",
+    ),
+    "int4-heads": Pareto(
+        "pareto_int4_heads",
+        rows="file",
+        dense="ce-0-rate0.0004-steps125-seed0",
+        seed=0,
+        kinds=("Q8_0", *_DENSE_4_BITS),
+        reference="cutwork int8",
+        called="dense int8's",
+        calibrated=True,
     ),
     "converged": Pareto(
         "pareto_converged",

@@ -61,7 +61,7 @@ def sets() -> dict[str, tuple[Recipe, Callable[[Recipe], Splits], tuple[str, ...
         "the recipe `smollm2-gsm.yaml`": (load_recipe(RECIPES / "smollm2-gsm.yaml"), held_out, ()),
         "the short experiment": design("short", "pareto", "patterns"),
         "the longer experiment": design("longer", "pareto_longer"),
-        "new numbers": design("new-numbers", "pareto_new_numbers", "new_losses"),
+        "new numbers": design("new-numbers", "pareto_new_numbers", "new_losses", "int4_heads", "pareto_int4_heads"),
         "a teacher that has learned more": (converged, held_out, ("converged",)),
         "the same, at rates of its own": design("converged", "converged_rates", "pareto_converged"),
         "the same, longer": design("converged-longer", "pareto_converged_longer"),
