@@ -26,7 +26,7 @@ ALLOWED = {
     "torch_models": {"store", "audio", "architectures", "tasks"},
     "prune": {"store", "architectures", "tasks", "torch_models"},
     "tune": {"store", "tasks", "torch_models", "prune"},
-    "quantize": {"store", "pack", "tasks", "torch_models", "prune", "tune"},
+    "quantize": {"store", "architectures", "pack", "tasks", "torch_models", "prune", "tune"},
     "measure": {"store", "architectures", "pack", "tasks", "engine"},
     "run": {"store", "architectures", "tasks", "torch_models", "prune", "tune", "quantize", "pack", "measure"},
     "serve": {"store", "audio", "engine"},

@@ -46,7 +46,7 @@ from tests.cli.test_commands import checkpoint, cutwork, packed  # noqa: F401 (f
         (("quantize", "{}", "out", "--method", "rtn", "--calibration-samples", 9), "--calibration-samples is for"),
         (("quantize", "{}", "out", "--method", "rtn", "--damping", 0.1), "damping has no effect: method rtn has no"),
         (("quantize", "{}", "out", "--method", "rtn", "--long", "cut"), "rtn looks at no data; leave out --long"),
-        (("quantize", "{}", "out", "--method", "rtn", "--group-size", 64), "neither scheme nor overrides say w4a16"),
+        (("quantize", "{}", "out", "--method", "rtn", "--group-size", 64), "scheme nor overrides nor head say w4a16"),
         (
             ("quantize", "{}", "out", "--method", "rtn", "--scheme", "w4a16", "--group-size", 48),
             "group_size: kernels read groups of multiples of 32 columns",

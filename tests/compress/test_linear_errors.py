@@ -21,6 +21,7 @@ from cutwork.prune.input_statistics import Hessian
 from cutwork.prune.pruners import Prune
 from cutwork.prune.sparsegpt import sparsegpt
 from cutwork.quantize.qat import round_activations
+from cutwork.quantize.rtn import rtn
 from cutwork.store.block_names import place
 from cutwork.torch_models.blocks import block_linears, out_in
 from cutwork.torch_models.data import Examples, collate
@@ -84,7 +85,7 @@ def test_the_model_stays_as_it_is() -> None:
     model.get_input_embeddings().weight.requires_grad_(False)
     before = {name: (weight.clone(), weight.requires_grad) for name, weight in model.named_parameters()}
     corrected(model, errors_of(model), batches_of(4), judging(2), SILENT, prune=sparsegpt)
-    of_rounded_head(model, judging(2), SILENT)
+    head_of(model, judging(2))
     for name, weight in model.named_parameters():
         assert torch.equal(weight, before[name][0]) and weight.requires_grad == before[name][1] and weight.grad is None
 
@@ -97,8 +98,20 @@ def test_other_families(family: str) -> None:
     )
     assert set(found) == set(block_linears(model))
     assert all(kl["60 bf16"] > 0 for kl in found.values())
-    head = of_rounded_head(model, judging(2, family), SILENT)
-    assert 0 < head["i8"] < head["i4"]
+    head = head_of(model, judging(2, family), family)
+    assert 0 < head["w8a8"] < head["w4a16"]
+
+
+def head_of(model: Any, batches: Any, family: str = "llama") -> dict[Any, float]:
+    return of_rounded_head(model, batches_of(64, family), batches, SILENT, group_size=32, damping=0.01)
+
+
+def test_a_head_by_gptq_costs_less_than_a_rounded_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = llama()
+    ours = head_of(model, judging(24))
+    monkeypatch.setattr("cutwork.compress.sensitivity.gptq", lambda weight, _, grid: rtn(weight, grid))
+    rounded = head_of(model, judging(24))
+    assert ours["w8a8"] == rounded["w8a8"] and ours["w4a16"] < rounded["w4a16"]
 
 
 def loud_model() -> Any:
@@ -219,7 +232,7 @@ def test_samples_of_unequal_length_diverge_alike_in_one_batch(family: str) -> No
     ]
     alone, together = [collate([example]) for example in data], calibration_batches(cast(Examples, data), 1000)
     assert len(together) == 1 and together[0]["attention_mask"].min() == 0
-    head = (of_rounded_head(model, batches, SILENT)["i4"] for batches in (alone, together))
+    head = (head_of(model, batches, family)["w4a16"] for batches in (alone, together))
     assert next(head) == pytest.approx(next(head), rel=1e-2)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from cutwork.cli.compress import _base, compress
 from cutwork.cli.training import training_task
 from cutwork.compress.candidates import DENSE, Candidate
 from cutwork.compress.compress import _task
+from cutwork.compress.menu import HEAD
 from cutwork.compress.promise import Loss
 from cutwork.compress.recipe_of import recipe_of
 from cutwork.compress.workshop import Workshop
@@ -247,6 +249,26 @@ def test_what_the_recipe_left_out_is_rounded_if_it_was_chosen() -> None:
     labels = {"x.down_proj": Candidate("unstructured", 0.0, "w8a8").label, "x.up_proj": DENSE.label}
     settings = recipe_of(base, SimpleNamespace(labels=labels)).quantize  # type: ignore[arg-type]
     assert settings and settings.ignore == DEFAULT_IGNORED and settings.overrides == {"x.up_proj": "skip"}
+
+
+@pytest.mark.parametrize("scheme", [None, "w8a8", "w4a16"])
+@pytest.mark.parametrize("of_head", [None, "w8a8", "w4a16"])
+def test_a_head_is_rounded_while_it_is_packed_but_in_int4(scheme: Any, of_head: Any) -> None:
+    where = {"name": "a", "model": "b", "output": "c", "task": {"name": "gsm8k"}}
+    base = Recipe.model_validate({**where, "quantize": {"scheme": "w4a16", "group_size": 64, "head": "w8a8"}})
+    labels = {"x.up_proj": replace(DENSE, scheme=scheme).label, HEAD: replace(DENSE, scheme=of_head).label}
+    recipe = recipe_of(base, SimpleNamespace(labels=labels))  # type: ignore[arg-type]
+    assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
+    int4 = of_head == "w4a16"
+    assert (recipe.pack.head, recipe.pack.embedding) == (
+        "i8" if of_head == "w8a8" else "auto",
+        "i8" if int4 else "auto",
+    )
+    assert bool(recipe.quantize) == bool(scheme or int4)
+    if recipe.quantize:
+        assert recipe.quantize.head == ("w4a16" if int4 else "skip")
+        assert recipe.quantize.overrides == ({} if scheme else {"x.up_proj": "skip"})
+        assert recipe.quantize.group_size == (64 if "w4a16" in (scheme, of_head) else 128)
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.5])

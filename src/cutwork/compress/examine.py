@@ -10,7 +10,7 @@ from rich.console import Console
 
 from cutwork.compress.corrections import corrected
 from cutwork.compress.linear_errors import linear_errors
-from cutwork.compress.menu import HEAD, HEAD_LABELS
+from cutwork.compress.menu import HEAD, HEADS
 from cutwork.compress.sensitivity import influences, of_rounded_head
 from cutwork.prune.calibrate import calibration_batches, calibration_examples
 from cutwork.prune.pruners import pruner
@@ -59,13 +59,13 @@ def examine(
     how: Any = {"prune": prune, "group_size": group_size, "damping": settings.damping, "weights": weights}
     linears = linear_errors(model, batches, judging, influences(model, judging, console, settings.seed), console, **how)
     kl = corrected(model, linears, batches, asked, console, **how)
-    of_head = of_rounded_head(model, asked, console)
+    of_head = of_rounded_head(model, batches, asked, console, group_size=group_size, damping=settings.damping)
     found: dict[str, Any] = {
         name: {"rows": linear.rows, "columns": linear.columns, "kl": kl[name]} for name, linear in linears.items()
     }
     if of_head:
         rows, columns = model.get_output_embeddings().weight.shape
-        kls = {label: of_head.get(stored, 0.0) for label, stored in HEAD_LABELS.items()}  # 0 as it is
+        kls = {each.label: of_head[each.scheme] if each.scheme else 0.0 for each in HEADS}
         found[HEAD] = {"rows": rows, "columns": columns, "kl": kls}
     return {"linears": found}
 

@@ -1,15 +1,15 @@
 """All that a model's linears and head may become, with milliseconds, bytes and error, and choices of it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from cutwork.compress.candidates import DENSE, Candidate, parse
+from cutwork.compress.candidates import DENSE, SCHEMES, Candidate, parse
 from cutwork.compress.milliseconds import Steps
 from cutwork.compress.solve import Option, Solver
 
 HEAD = "head"  # the part that is no linear of a block
-HEAD_LABELS = {"dense bf16": "auto", "dense w8a8": "i8", "dense w4a16": "i4"}  # what PackSettings.head calls them
+HEADS = tuple(replace(DENSE, scheme=scheme) for scheme in SCHEMES)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import torch
 from rich.console import Console
 
 from cutwork.architectures import architecture_of, build_plan
+from cutwork.architectures.architecture import HEAD
 from cutwork.compress.candidates import CANDIDATES, DENSE, Candidate
 from cutwork.engine.explain import StepProfile, profile_step
 from cutwork.engine.load_options import LoadOptions
@@ -55,7 +56,7 @@ _LEAST_SECONDS = 0.5  # that one load of a model is profiled
 _ROUNDS, _MOST_SECONDS = (2, 8), 240.0
 _BETWEEN = 12  # other candidates between two loads of the dense bfloat16 one, whose price is in every speed-up
 _ROWS = 256  # of random numbers, over and over
-_OTHER = ""  # what is no linear
+_OTHER, _HEAD = "", "output head"  # what is no linear of a block
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ class Price:
 class Steps:
     """What a step of a model takes, whichever candidate its linears are; `threads` 0 for all of the machine.
 
-    linears: by their names in plans. head: by "dense bf16", "dense w8a8" and "dense w4a16". other: what is paid in any
-    case.
+    linears: by their names in plans. head: by "dense bf16", "dense w8a8" and "dense w4a16", in which it has
+    a weight of its own and bytes of what its embedding takes more. other: what is paid in any case.
     """
 
     def __init__(self, linears: Mapping[str, Mapping[str, Price]], head: Mapping[str, Price], other: Price) -> None:
@@ -95,7 +96,7 @@ class Steps:
             measure_costs()  # by which weights are laid out
         packed = in_bfloat16(model_dir)
         plan = build_plan(packed.config)
-        head, blocks = (names_read(plan, kind) for kind in (Logits, Linear))
+        blocks = names_read(plan, Linear)
         loads: dict[Candidate, list[_Load]] = defaultdict(list)
         with progress_bar(console) as progress:
             in_turn = _in_turn(candidates)
@@ -115,9 +116,15 @@ class Steps:
             for name in blocks
         }
         # All that is read is like the candidate where there are no zeros.
-        of_head = {each.label: load.price(head[0]) for each, load in usual.items() if not each.sparsity}
-        others = [load.price(_OTHER) for load in usual.values()]
-        return cls(linears, of_head, Price(median(price.milliseconds for price in others), others[0].nbytes))
+        dense = usual[DENSE].nbytes[_OTHER]
+        of_head = {
+            each.label: Price(price.milliseconds, price.nbytes + load.nbytes[_OTHER] - dense)  # with its embedding
+            for each, load in usual.items()
+            if not each.sparsity
+            for price in [load.price(_HEAD)]
+        }
+        others = median(load.price(_OTHER).milliseconds for load in usual.values())
+        return cls(linears, of_head, Price(others, dense))
 
     def as_json(self) -> dict[str, Any]:
         """Plain numbers."""
@@ -161,15 +168,21 @@ def random_model(
     packed: PackedModel, plan: Plan, linears: Mapping[str, Candidate], head: Scheme | None, group_size: int
 ) -> PackedModel:
     """A model whose linears, by their names in plans, are random numbers stored as candidates, and its head in a number
-    format."""
+    format: in int4 a weight of its own beside an embedding in int8."""
     architecture, example = architecture_of(packed.config), cache(_example)
     stored = {architecture.plan_name(name): name for name in packed.weights}
-    of_head = replace(DENSE, scheme=head)
-    anew = {
-        stored.get(name, architecture.embedding): example(of, *plan.weights[name], group_size, name not in linears)
-        for name, of in {**linears, **dict.fromkeys(names_read(plan, Logits), of_head)}.items()
-    }
-    return replace(packed, weights={**packed.weights, **anew})
+    anew = {stored[name]: example(of, *plan.weights[name], group_size) for name, of in linears.items()}
+    config, embedding = packed.config, stored[architecture.embedding]
+    for name in names_read(plan, Logits):
+        of_head = example(replace(DENSE, scheme=head), *plan.weights[name], group_size)
+        if head != "w4a16":
+            anew[stored.get(name, embedding)] = of_head
+            continue
+        config = {**config, "tie_word_embeddings": False}
+        anew[stored.get(HEAD, HEAD)] = of_head
+        rows, columns = plan.weights[architecture.embedding]
+        anew[embedding] = example(replace(DENSE, scheme="w8a8"), rows, columns, group_size)
+    return replace(packed, config=config, weights={**packed.weights, **anew})
 
 
 def options_for(model: PackedModel, purpose: Purpose, threads: int) -> LoadOptions:
@@ -208,6 +221,9 @@ class _Load:
             others.pop(id(weight), None)
         nbytes = {name: float(weight.nbytes + weight.reordered_bytes) for name, weight in read.items()}
         nbytes[_OTHER] = float(sum(weight.nbytes for weight in others.values()))
+        [head] = names_read(model.plan, Logits)
+        for numbers in (seconds, nbytes):
+            numbers[_HEAD] = numbers.pop(head)
         return cls(seconds, nbytes)
 
     @classmethod
@@ -252,9 +268,9 @@ def names_read(plan: Plan, kind: type[Op]) -> list[str]:
     return [names[i] for op in plan.ops if isinstance(op, kind) for i in op.ids("weight", "weights")]
 
 
-def _example(candidate: Candidate, rows: int, columns: int, group_size: int, head: bool) -> EncodedWeight:
-    """A packed random weight [rows, columns], as `pack` would store it: int4 of a head, which it rounds itself, with
-    scales in bfloat16, that of linears with the checkpoint's, which are float32 once it was trained."""
+def _example(candidate: Candidate, rows: int, columns: int, group_size: int) -> EncodedWeight:
+    """A packed random weight [rows, columns], as `pack` would store it: int4 with a checkpoint's scales, which are
+    float32 once it was trained."""
     some = min(rows, _ROWS)
     values = torch.randn(some, columns, generator=torch.Generator().manual_seed(0))
     if candidate.sparsity and candidate.fits(some, columns):
@@ -267,5 +283,4 @@ def _example(candidate: Candidate, rows: int, columns: int, group_size: int, hea
     codes, scales = (each.repeat(again, 1)[:rows].numpy() for each in (rounded.codes, rounded.scales))
     if candidate.scheme == "w8a8":
         return in_slots(codes, encode(codes, np.ascontiguousarray(scales[:, 0])))
-    stored = bfloat16.from_float32(scales) if head else scales
-    return in_slots(codes, encode_int4(codes, stored, grid.group or RUN_COLS * runs_of(columns)))
+    return in_slots(codes, encode_int4(codes, scales, grid.group or RUN_COLS * runs_of(columns)))

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from cutwork.compress.candidates import parse
-from cutwork.compress.menu import HEAD, HEAD_LABELS, Choice
+from cutwork.compress.menu import HEAD, Choice
 from cutwork.errors import CutworkError
 from cutwork.recipe import PackSettings, PruneSettings, QuantizeSettings, Recipe
 from cutwork.store.atomic import write_atomically
@@ -31,20 +31,25 @@ def recipe_of(base: Recipe, choice: Choice) -> Recipe:
         how = {name: value for name, value in how.items() if name not in ("damping", "block_size", "token_weights")}
         how |= {"method": "magnitude", "sparsity": 0.0}
     counts = Counter(each.scheme for each in chosen.values() if each.scheme)
+    head = parse(choice.labels[HEAD]).scheme if HEAD in choice.labels else None
+    int4_head = head == "w4a16"  # which is not rounded while it is packed, as int8 is
     quantize = None
-    if counts:
-        scheme = counts.most_common(1)[0][0]
+    if counts or int4_head:
+        scheme = counts.most_common(1)[0][0] if counts else "w4a16"
         base_quantize = base.quantize or QuantizeSettings()
-        chosen_here = {"scheme", "overrides", "sparsity", "ignore", *(() if "w4a16" in counts else ("group_size",))}
+        chosen_here = {"scheme", "overrides", "sparsity", "ignore", "head"}
+        if "w4a16" not in counts and not int4_head:
+            chosen_here.add("group_size")
         settings = base_quantize.model_dump(exclude_unset=True, exclude=chosen_here)
         overrides = {name: each.scheme or "skip" for name, each in chosen.items() if each.scheme != scheme}
+        settings |= {"head": "w4a16"} if int4_head else {}
         quantize = QuantizeSettings(**settings, scheme=scheme, overrides=overrides)
-    head = HEAD_LABELS[choice.labels[HEAD]] if HEAD in choice.labels else "auto"
+    stored = {"embedding": "i8"} if int4_head else {"head": "i8"} if head else {}
     return base.model_copy(
         update={
             "prune": PruneSettings(**how),
             "quantize": quantize,
-            "pack": PackSettings.model_validate({"dtype": "bf16", "head": head}),
+            "pack": PackSettings.model_validate({"dtype": "bf16", **stored}),
         }
     )
 

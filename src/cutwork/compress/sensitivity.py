@@ -12,7 +12,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 from rich.console import Console
@@ -20,10 +21,12 @@ from torch import Tensor, nn
 
 from cutwork.progress import progress_bar
 from cutwork.prune.answer_gradients import answer_gradients
+from cutwork.quantize.gptq import gptq
+from cutwork.quantize.head import head_statistics
 from cutwork.quantize.qat import round_activations
 from cutwork.quantize.rtn import rtn
 from cutwork.quantize.schemes import grid_of
-from cutwork.torch_models.blocks import out_in
+from cutwork.recipe import Scheme
 from cutwork.torch_models.model_inputs import inputs_of
 
 _LOGITS = 1 << 27  # of whole models, at most, beside those of one batch more
@@ -80,10 +83,24 @@ class _Notes:
         return Influence(tokens, outputs, 0.5 * self._rounded / max(answers, 1))
 
 
-def of_rounded_head(model: Any, batches: Sequence[dict[str, Tensor]], console: Console) -> dict[str, float]:
-    """The KL divergence, nats per token of answers, that the head costs in int8 ("i8") and int4; empty without one."""
+def of_rounded_head(
+    model: Any,
+    calibration: Sequence[dict[str, Tensor]],
+    batches: Sequence[dict[str, Tensor]],
+    console: Console,
+    *,
+    group_size: int,
+    damping: float,
+) -> dict[Scheme, float]:
+    """The KL divergence, nats per token of answers, that the head costs in int8 and, by GPTQ, in int4; empty without a
+    head."""
     head = model.get_output_embeddings()
-    return divergences(model, batches, {kind: _rounded(head, kind) for kind in ("i8", "i4")}, console) if head else {}
+    if head is None:
+        return {}
+    int4 = grid_of("w4a16", head.weight.shape[1], group_size, torch.float32)
+    by_gptq = gptq(head.weight.detach().float(), head_statistics(model, calibration, damping), int4).weight()
+    damages = {"w8a8": partial(_stored_in_int8, model), "w4a16": partial(_stored_in_int4, model, by_gptq)}
+    return cast(dict[Scheme, float], divergences(model, batches, damages, console))
 
 
 Damage = Callable[[], AbstractContextManager[None]]  # makes a context in which the model is damaged
@@ -117,18 +134,33 @@ def divergences(
     return {key: max(total / tokens, _LEAST) for key, total in totals.items()}
 
 
-def _rounded(head: nn.Module, kind: str) -> Damage:
-    @contextmanager
-    def damage() -> Iterator[None]:
-        weight = out_in(head)
-        before = weight.clone()
-        grid = grid_of("w8a8" if kind == "i8" else "w4a16", weight.shape[1], 128, torch.float32)
-        weight.copy_(rtn(weight.float(), grid).weight())
-        hook = head.register_forward_pre_hook(round_activations)
-        try:
-            yield
-        finally:
-            weight.copy_(before)
-            hook.remove()
+def _stored_in_int8(model: Any) -> AbstractContextManager[None]:
+    """The head in int8 per row, and the embedding if it is the same weight."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    rounded = _int8(head.weight)
+    return _stored(head, {head: rounded} | ({embedding: rounded} if embedding.weight is head.weight else {}))
 
-    return damage
+
+def _stored_in_int4(model: Any, int4: Tensor) -> AbstractContextManager[None]:
+    """The head in int4, and the embedding, which then is another weight, in int8 per row."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    return _stored(head, {head: int4, embedding: _int8(embedding.weight)})
+
+
+def _int8(weight: Tensor) -> Tensor:
+    return rtn(weight.float(), grid_of("w8a8", weight.shape[1], 0, torch.float32)).weight()
+
+
+@contextmanager
+def _stored(head: nn.Module, values: Mapping[nn.Module, Tensor]) -> Iterator[None]:
+    """Modules with other weights, and the head's inputs as kernels read them."""
+    before = {module: module.weight for module in values}
+    for module, value in values.items():
+        module.weight = nn.Parameter(value.to(before[module].dtype), requires_grad=False)
+    hook = head.register_forward_pre_hook(round_activations)
+    try:
+        yield
+    finally:
+        hook.remove()
+        for module, weight in before.items():
+            module.weight = weight

@@ -58,11 +58,11 @@ class Workshop:
         self.source = self._dense(stages)
         settings: list[object] = [prune.method, prune.block_size, prune.calibration_samples, prune.seed, prune.damping]
         settings += [prune.token_weights, self._group_size]
-        settings.append("gradients of answers, three models made whole")  # how errors are judged
+        settings.append("gradients of answers, three models made whole, int4 heads by GPTQ")  # how errors are judged
         data: list[object] = [sample_digest(samples) for samples in (task.train, task.validation)]
         data += [base.task.max_length, base.task.long]
         errors = stages.add("errors.json", "prune", self._write_errors, [*settings, *data], self.source)
-        about = [purpose, self.machine, self._engine, self._group_size, "usual steps"]
+        about = [purpose, self.machine, self._engine, self._group_size, "usual steps, int4 heads apart"]
         steps = stages.add("milliseconds.json", "prune", self._write_steps, about, self.source)
         self.dense = stages.pack("dense/packed", self.source, PackSettings(dtype="bf16"))
         stages.carry_out()

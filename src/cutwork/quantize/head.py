@@ -1,10 +1,12 @@
 """The output head in few bits: which module it is, a weight of its own for it, and the inputs that its errors meet.
 
 Its inputs have means and directions that most errors of rounding add up along, so that int4 rounded to the nearest
-costs a model more here than in all of its blocks; with their Hessian GPTQ leaves a tenth of it. Only positions whose
-next token is learned count, as no other's logits are ever read.
+costs a model more here than in all of its blocks; with their Hessian GPTQ leaves a tenth of it. Positions whose next
+token is learned count, as no other's logits are ever read; where answers are short, so that there are few of them, what
+all others together say counts as much as one such position for every input.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,18 +45,19 @@ class _EnoughSeenError(Exception):
 
 
 def head_statistics(model: Any, batches: Sequence[dict[str, Tensor]], damping: float) -> Hessian:
-    """The Hessian of the head's inputs where the next token is learned, of the model as it is by now."""
+    """The Hessian of the head's inputs, most of all where the next token is learned, of the model as it is by now."""
     _, head = output_head(model)
-    inputs, device = inputs_of(model.config), head.weight.device
-    total, tokens = SumOfProducts(head.weight.shape[1], device, damping), 0
-    rows = torch.empty(0)
+    inputs, device, columns = inputs_of(model.config), head.weight.device, head.weight.shape[1]
+    total = SumOfProducts(columns, device, damping)
+    learned = sum(int(inputs.label_rows(batch)[0].sum()) for batch in batches)
+    others = sum(int(batch["attention_mask"].sum()) for batch in batches) - learned
+    weight = min(1.0, columns / max(others, 1))  # of each of the others
+    rows, rest = torch.empty(0), torch.empty(0)
 
     def see(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-        nonlocal tokens
-        wanted = given[0][rows].float()
-        tokens += len(wanted)
         with torch.autocast(device.type, enabled=False):
-            total.add(wanted)
+            total.add(given[0][rows].float())
+            total.add(given[0][rest].float() * math.sqrt(weight))
         raise _EnoughSeenError
 
     hook = head.register_forward_pre_hook(see)
@@ -64,6 +67,7 @@ def head_statistics(model: Any, batches: Sequence[dict[str, Tensor]], damping: f
             for batch in batches:
                 here = {key: value.to(device) for key, value in batch.items()}
                 rows, _ = inputs.label_rows(here)
+                rest = here["attention_mask"].bool() & ~rows
                 try:
                     with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
                         model(**inputs.keywords(here))
@@ -71,4 +75,4 @@ def head_statistics(model: Any, batches: Sequence[dict[str, Tensor]], damping: f
                     continue
     finally:
         hook.remove()
-    return total.mean(tokens)
+    return total.mean(round(learned + weight * others))

@@ -38,7 +38,7 @@ def choose(model: Any, settings: QuantizeSettings) -> dict[str, tuple[nn.Module,
         if scheme == "skip":
             continue
         chosen[name] = (linear, scheme)
-    if not chosen:
+    if not chosen and not head:
         raise CutworkError(f"nothing is left to quantise: ignore = {', '.join(settings.ignore)}")
     if settings.head != "skip":
         chosen |= {name: (module, settings.head) for name, module in head.items()}
