@@ -30,9 +30,17 @@ bool usable(double constant) {
   return std::isfinite(constant) && constant >= 0;
 }
 
+Processor parse_processor(const std::string& name) {
+  for (Processor processor : kProcessors)
+    if (name == processor_name(processor)) return processor;
+  throw std::invalid_argument("no costs are built in for the processor '" + name + "'; choose zen4, intel or other");
+}
+
 void construct(Costs* self, const std::map<std::string, Constants>& constants,
-               const std::optional<std::pair<double, double>>& bandwidth, const std::optional<std::string>& isa) {
-  Costs costs(isa ? find_isa(isa->c_str()) : chosen_isa());  // of any set: they only predict
+               const std::optional<std::pair<double, double>>& bandwidth, const std::optional<std::string>& isa,
+               const std::optional<std::string>& processor) {
+  Costs costs(isa ? find_isa(isa->c_str()) : chosen_isa(),  // of any set: they only predict
+              processor ? parse_processor(*processor) : this_processor());
   for (const auto& [name, values] : constants) {
     const auto [position, nonzero, product, listed, output] = values;
     if (!usable(position) || !usable(nonzero) || !usable(product) || !usable(listed) || !usable(output))
@@ -82,12 +90,12 @@ SlotForm parse_form(const std::string& name) {
 void bind_costs(nb::module_& m) {
   nb::class_<Costs>(m, "Costs", "What linears cost on this machine (docs/engine.md), and which kernel is cheapest.")
       .def("__init__", construct, "constants"_a = std::map<std::string, Constants>(), "bandwidth"_a = nb::none(),
-           "isa"_a = nb::none(),
+           "isa"_a = nb::none(), "processor"_a = nb::none(),
            R"(The built-in costs of the instruction set, replaced where given.
 
 constants: by names like "gemv bitmask i8", picoseconds of one thread per (position, nonzero, product, listed, output);
 bandwidth: bytes per second of (one, all) threads. Raises ValueError for an unknown kernel or a constant that is negative
-or not finite.)")
+or not finite. processor: "zen4", "intel" or "other", the one at hand where none is named.)")
       .def_prop_ro("constants", constants_of)
       .def_prop_ro("bandwidth", [](const Costs& c) { return std::make_pair(c.one_thread, c.all_threads); })
       .def_prop_ro("isa", [](const Costs& c) { return c.isa().name; })

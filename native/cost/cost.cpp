@@ -130,13 +130,22 @@ double stored_bytes(const Shape& shape) {
   return static_cast<double>(shape.nonzeros) * element + positions * mask_density(shape.encoding);
 }
 
-Costs::Costs(const Isa& isa) : isa_(&isa) {
+Processor this_processor() {
+  if (amd_family() == kZen3And4) return Processor::zen4;
+  return is_intel() ? Processor::intel : Processor::other;
+}
+
+const char* processor_name(Processor processor) {
+  return processor == Processor::zen4 ? "zen4" : processor == Processor::intel ? "intel" : "other";
+}
+
+Costs::Costs(const Isa& isa, Processor processor) : isa_(&isa) {
   costs_.fill({.position = -1, .nonzero = -1, .product = -1});
   const auto take = [&](const std::string& name, const auto& costs) {
     for (const DefaultCost& each : costs)
       if (each.isa == name) costs_[kernel_index(each.algorithm, each.encoding, each.dtype)] = each.cost;
   };
-  const bool zen4 = amd_family() == kZen3And4, intel = is_intel();
+  const bool zen4 = processor == Processor::zen4, intel = processor == Processor::intel;
   for (const Likeness& each : kLikenesses)
     if (std::string(each.isa) == isa.name) {
       take(each.like, kDefaultCosts);

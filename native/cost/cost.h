@@ -36,12 +36,18 @@ struct Work {
   double positions, nonzeros, products, listed, outputs;
 };
 
+// Whose built-in costs differ: AMD's Zen 3 and 4, Intel's and all others.
+enum class Processor { zen4, intel, other };
+constexpr Processor kProcessors[] = {Processor::zen4, Processor::intel, Processor::other};
+Processor this_processor();
+const char* processor_name(Processor processor);
+
 // The constants of a machine and instruction set. gemv takes as long as its arithmetic, shared by the threads, or as
 // reading the weight once, whichever is more, and so do slots and spmm_rows of a reordered weight; the others take both
 // times, since they multiply what they have read before.
 class Costs {
  public:
-  explicit Costs(const Isa& isa);  // the built-in ones
+  explicit Costs(const Isa& isa, Processor processor = this_processor());  // the built-in ones
 
   // Of an algorithm for an encoding and dtype, by a name like "gemv bitmask i8". A negative one has not been measured.
   // Throws std::invalid_argument for an unknown name.

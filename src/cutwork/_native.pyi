@@ -136,13 +136,13 @@ class Costs:
     What linears cost on this machine (docs/engine.md), and which kernel is cheapest.
     """
 
-    def __init__(self, constants: Mapping[str, tuple[float, float, float, float, float]] = {}, bandwidth: tuple[float, float] | None = None, isa: str | None = None) -> None:
+    def __init__(self, constants: Mapping[str, tuple[float, float, float, float, float]] = {}, bandwidth: tuple[float, float] | None = None, isa: str | None = None, processor: str | None = None) -> None:
         """
         The built-in costs of the instruction set, replaced where given.
 
         constants: by names like "gemv bitmask i8", picoseconds of one thread per (position, nonzero, product, listed, output);
         bandwidth: bytes per second of (one, all) threads. Raises ValueError for an unknown kernel or a constant that is negative
-        or not finite.
+        or not finite. processor: "zen4", "intel" or "other", the one at hand where none is named.
         """
 
     @property

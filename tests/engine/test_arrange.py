@@ -13,6 +13,7 @@ from cutwork.pack.masked import encode
 from cutwork.pack.record import EncodedWeight
 
 ISAS = _native.isas()
+PROCESSORS = ("zen4", "intel", "other")
 
 
 def sparse(zeros: float, rows: int = 512, cols: int = 2048, dtype: type = np.int8) -> EncodedWeight:
@@ -21,8 +22,9 @@ def sparse(zeros: float, rows: int = 512, cols: int = 2048, dtype: type = np.int
     return encode(values, np.ones(rows, np.float32) if dtype is np.int8 else None)
 
 
-def choice(weight: EncodedWeight, isa: str, together: int = 1) -> str | None:
-    return Arrangement.of({"w": weight}, _native.Costs(isa=isa), 1, together=together, budget=1 << 30).layouts.get("w")
+def choice(weight: EncodedWeight, isa: str, processor: str, together: int = 1) -> str | None:
+    costs = _native.Costs(isa=isa, processor=processor)
+    return Arrangement.of({"w": weight}, costs, 1, together=together, budget=1 << 30).layouts.get("w")
 
 
 def sparse_int4(zeros: float, rows: int = 64, cols: int = 640) -> EncodedWeight:
@@ -32,21 +34,24 @@ def sparse_int4(zeros: float, rows: int = 64, cols: int = 640) -> EncodedWeight:
 
 
 @pytest.mark.skipif("avx2" not in ISAS, reason="the processor has no AVX2")
+@pytest.mark.parametrize("processor", PROCESSORS)
 @pytest.mark.parametrize("zeros", [0.5, 0.75, 0.9])
-def test_avx2_goes_through_slots(zeros: float) -> None:
-    assert choice(sparse(zeros), "avx2") == "slots"
+def test_avx2_goes_through_slots(zeros: float, processor: str) -> None:
+    assert choice(sparse(zeros), "avx2", processor) == "slots"
 
 
 @pytest.mark.skipif("avx2" not in ISAS, reason="the processor has no AVX2")
 @pytest.mark.parametrize("together", [1, 16])
-def test_avx2_goes_through_int4_in_slots(together: int) -> None:
-    assert choice(sparse_int4(0.9, 512, 2048), "avx2", together) == "slots"
+@pytest.mark.parametrize(("processor", "wanted"), [("zen4", "slots"), ("intel", "slots"), ("other", "dense")])
+def test_avx2_goes_through_int4_in_slots_where_a_token_gains(processor: str, wanted: str, together: int) -> None:
+    assert choice(sparse_int4(0.9, 512, 2048), "avx2", processor, together) == wanted
 
 
 @pytest.mark.skipif("avx512" not in ISAS, reason="the processor has no AVX-512 with VBMI2")
+@pytest.mark.parametrize("processor", PROCESSORS)
 @pytest.mark.parametrize("zeros", [0.5, 0.75])
-def test_a_bitmask_stays_where_it_is_expanded_as_fast_as_it_is_read(zeros: float) -> None:
-    assert choice(sparse(zeros), "avx512", together=16) is None
+def test_a_bitmask_stays_where_it_is_expanded_as_fast_as_it_is_read(zeros: float, processor: str) -> None:
+    assert choice(sparse(zeros), "avx512", processor, together=16) is None
 
 
 @pytest.mark.parametrize(("together", "wanted"), [(1, None), (4, "dense"), (64, "dense")])
@@ -63,25 +68,30 @@ def test_int4_with_zeros_anywhere_is_written_out_for_batches_alone(together: int
 
 
 @pytest.mark.skipif("avx2" not in ISAS, reason="the processor has no AVX2")
-def test_nothing_is_written_out_for_which_memory_is_short() -> None:
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_nothing_is_written_out_for_which_memory_is_short(processor: str) -> None:
     stored = sparse_int4(0.5)
     more = stored.size // 2 - stored.nbytes
-    costs = _native.Costs(isa="avx2")
+    costs = _native.Costs(isa="avx2", processor=processor)
     for budget, wanted in ((more, {"w": "dense", "v": "slots"}), (more - 1, {"v": "slots"})):
         weights = {"w": stored, "v": sparse(0.75)}
         assert Arrangement.of(weights, costs, 1, together=1, budget=budget).layouts == wanted
 
 
-def test_what_is_not_sparse_int8_stays() -> None:
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_what_is_not_sparse_int8_stays(processor: str) -> None:
     for weight in (sparse(0.0), encode(np.ones(7, np.float32))):
-        assert choice(weight, ISAS[0]) is None
+        assert choice(weight, ISAS[0], processor) is None
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("processor", PROCESSORS)
 @pytest.mark.parametrize("zeros", [0.3, 0.5, 0.75, 0.95])
 @pytest.mark.parametrize("make", [sparse, sparse_int4])
-def test_no_number_of_tokens_is_expected_to_be_slower_than_without_zeros(isa: str, zeros: float, make: Any) -> None:
-    costs = _native.Costs(isa=isa)
+def test_no_number_of_tokens_is_expected_to_be_slower_than_without_zeros(
+    isa: str, processor: str, zeros: float, make: Any
+) -> None:
+    costs = _native.Costs(isa=isa, processor=processor)
     stored = make(zeros)
     arrangement = Arrangement.of({"w": stored}, costs, 1, together=16, budget=1 << 30)
     weight = arrangement.apply("w", make_weight("w", stored.shape, stored, _native.Weight))
@@ -130,9 +140,11 @@ def test_prompts_count_too() -> None:
 
 
 @pytest.mark.skipif("avx2" not in ISAS, reason="the processor has no AVX2")
-def test_int4_is_written_out_where_zeros_would_cost_time() -> None:
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_int4_is_written_out_where_zeros_would_cost_time(processor: str) -> None:
     stored = sparse_int4(0.5)
-    arrangement = Arrangement.of({"w": stored}, _native.Costs(isa="avx2"), 1, together=1, budget=1 << 30)
+    costs = _native.Costs(isa="avx2", processor=processor)
+    arrangement = Arrangement.of({"w": stored}, costs, 1, together=1, budget=1 << 30)
     assert stored.encoding == "bitmask" and arrangement.layouts == {"w": "dense"}
     weight = make_weight("w", stored.shape, stored, _native.Weight)
     dense = arrangement.apply("w", weight)

@@ -92,9 +92,10 @@ def test_gemv_is_for_few_tokens_unless_it_is_all_there_is():
 
 
 @pytest.mark.parametrize("isa", ISAS)
-def test_every_kernel_has_built_in_costs(isa):
+@pytest.mark.parametrize("processor", ["zen4", "intel", "other"])
+def test_every_kernel_has_built_in_costs(isa, processor):
     rng = np.random.default_rng(0)
-    costs = _native.Costs(isa=isa)
+    costs = _native.Costs(isa=isa, processor=processor)
     named = set()
     for dtype in (*DTYPES, "i4"):
         for encoding in ("dense", "bitmask"):
@@ -121,5 +122,7 @@ def test_impossible_costs_are_refused():
     ):
         with pytest.raises(ValueError, match=problem):
             _native.Costs(constants, bandwidth, "avx512")
+    with pytest.raises(ValueError, match="no costs are built in for the processor 'zen9'"):
+        _native.Costs(processor="zen9")
     with pytest.raises(ValueError, match="no kernel multiplies bitmask i9"):
         _native.Costs().choose("bitmask", "i9", 1, 1, 1, 1)
