@@ -1,5 +1,6 @@
 """The trainer: the loss it minimises, the zeros it keeps, and that how a batch is split does not matter."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +266,20 @@ def test_a_nan_stops_before_it_reaches_the_weights(tmp_path: Path) -> None:
     model = llama()
     trainer = make(tmp_path, model, Losses(), learning_rate=1e30, max_steps=20, lr_scheduler_type="constant")
     with pytest.raises(CutworkError, match=r"became (nan|inf|-inf) at step \d+, .*lower learning_rate \(now 1e\+30\)"):
+        trainer.train()
+
+
+def test_an_infinite_weight_is_of_the_step_that_is_saved(tmp_path: Path) -> None:
+    trainer = make(tmp_path, llama(), Losses(), max_steps=2, save_strategy="steps", save_steps=1)
+    after, weight = trainer._after_optimizer, next(trainer.model.parameters())
+
+    def spoil() -> None:
+        after()
+        if trainer.state.global_step == 1:
+            weight.data.fill_(math.inf)
+
+    trainer._after_optimizer = spoil
+    with pytest.raises(CutworkError, match=r"became inf at step 2, .*the last good checkpoint is .*checkpoint-1$"):
         trainer.train()
 
 

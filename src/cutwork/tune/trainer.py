@@ -258,16 +258,17 @@ class SparseTrainer(ResumableTrainer):
             self._stop("the gradient norm became exactly 0")
         return norm
 
-    def _stop_unless_finite(self, value: Any, what: str) -> None:
+    def _stop_unless_finite(self, value: Any, what: str, step: int | None = None) -> None:
         value = torch.as_tensor(value)
         if not torch.isfinite(value).all():
-            self._stop(f"{what} became {value.item()}")
+            self._stop(f"{what} became {value.item()}", step)
 
-    def _stop(self, what: str) -> NoReturn:
+    def _stop(self, what: str, step: int | None = None) -> NoReturn:
+        step = self.state.global_step + 1 if step is None else step  # those done are counted, not the one under way
         checkpoint = self.last_checkpoint
         rest = f"the last good checkpoint is {checkpoint}" if checkpoint else "nothing was saved yet"
         raise CutworkError(
-            f"{what} at step {self.state.global_step + 1}, so training diverged: lower learning_rate "
+            f"{what} at step {step}, so training diverged: lower learning_rate "
             f"(now {self.args.learning_rate:g}) or raise warmup_steps (now {self.args.warmup_steps:g}); {rest}"
         )
 
@@ -347,7 +348,7 @@ class SparseTrainer(ResumableTrainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """A checkpoint as it stands, with the masks: no weight is infinite, no zero has been lost."""
         for name, parameter in self.model.named_parameters():
-            self._stop_unless_finite(local(parameter.detach()).sum(), name)
+            self._stop_unless_finite(local(parameter.detach()).sum(), name, self.state.global_step)
         if self.masks is not None and (self.is_fsdp_enabled or self.args.should_save):
             self.masks.verify()
             directory = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
