@@ -31,6 +31,7 @@ MISTRAL = "[TOOL_CALLS]"
 MISTRAL_V11 = "[TOOL_CALLS] [ARGS] [THINK][/THINK]"
 LLAMA = 'Respond in the format {"name": function name, "parameters": dictionary of argument name and its value}.'
 GRANITE = "available_tools <|tool_call|> <think></think>"
+GRANITE_33 = "between <think></think> and write your response between <response></response> for each user query"
 CODER = "<tool_call> <function= <think></think>"
 GEMMA4 = "<|tool_call>call: <|channel>thought <channel|>"
 FUNCTION_GEMMA = "<start_function_call>"
@@ -65,6 +66,10 @@ RECORDED = [
     (QWEN3, "", "<tool_call>[1]</tool_call><tool_call></tool_call>", "", None, []),
     (QWEN3, "", '<tool_call>{"name": "a", "arguments": {"x": NaN}}</tool_call>', "", None, []),
     (QWEN3, "", "x < y <tool <thin", "", "x < y <tool <thin", []),
+    (GRANITE_33, "", "<think>2 + 2.</think>\n<response>It is 4.\n</response>", "2 + 2.", "It is 4.", []),
+    (GRANITE_33, "", "<think>2 + 2.</think> <response> It is", "2 + 2.", "It is", []),
+    (GRANITE_33, "", "It is 4 < 5.", "", "It is 4 < 5.", []),
+    (GRANITE, "", "A <response>4</response>", "", "A <response>4</response>", []),
     (MISTRAL, "", f"[TOOL_CALLS][{JSON}, {NOW_JSON}]", "", "", [WEATHER, NOW]),
     (MISTRAL, "", f'[TOOL_CALLS] [{JSON[:-1]}, "id": "VvvODy9mT"}}]', "", "", [WEATHER]),
     (

@@ -11,6 +11,7 @@ from cutwork.errors import CutworkError
 
 THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")  # what response templates call a thought
 CONTENT = "content"
+ANSWER = "answer"  # of content that has marks of its own
 
 Field = dict[str, Any]
 
@@ -127,6 +128,7 @@ CALLS = [
 ]
 
 THOUGHTS = [("[THINK]", "[/THINK]"), ("<|channel>thought\n", "<channel|>"), ("<think>", "</think>")]
+ANSWER_MARKS = ("<response>", "</response>")  # Granite 3.3, after a thought
 
 
 @dataclass(frozen=True)
@@ -134,11 +136,12 @@ class AnswerFormat:
     """What may stand in a model's answers besides what it says.
 
     fields: of a response template, by what they hold; `content` takes the rest. thought: the marks around a thought,
-    None if the model is not known to think. calls: how it calls tools, if it is one of `CALLS`. template: the model's
-    own response template, whole, if it brings one.
+    None if the model is not known to think. answer: the marks around what it says then, if there are any. calls: how it
+    calls tools, if it is one of `CALLS`. template: the model's own response template, whole, if it brings one.
     """
 
     thought: tuple[str, str] | None = None
+    answer: tuple[str, str] | None = None
     calls: CallFormat | None = None
     template: Mapping[str, Any] | None = None
 
@@ -156,6 +159,8 @@ class AnswerFormat:
         fields = {}
         if thoughts and self.thought:
             fields["reasoning_content"] = {"open": self.thought[0], "close": self.thought[1]}
+            if self.answer:
+                fields[ANSWER] = {"open": self.answer[0], "close": self.answer[1]}
         if calls and self.calls:
             fields |= self.calls.fields
         return {"start_anchor_pattern": r"\A", "fields": {**fields, CONTENT: {}}} if fields else None
@@ -190,7 +195,9 @@ def format_of(tokenizer: Any) -> AnswerFormat:
         if calls is None and "tools" in written:
             calls = HERMES
         return AnswerFormat(
-            next((marks for marks in THOUGHTS if any(mark.strip() in written for mark in marks)), None), calls
+            next((marks for marks in THOUGHTS if any(mark.strip() in written for mark in marks)), None),
+            ANSWER_MARKS if all(mark in written for mark in ANSWER_MARKS) else None,
+            calls,
         )
     from transformers.utils.chat_parsing.response_templates import load_response_template
 
@@ -198,7 +205,7 @@ def format_of(tokenizer: Any) -> AnswerFormat:
         load_response_template(own)
     except Exception as error:
         raise CutworkError(f"the model's response_template cannot be read: {error}") from None
-    return AnswerFormat(_marks(own), calls, own)
+    return AnswerFormat(_marks(own), None, calls, own)
 
 
 def _marks(template: Mapping[str, Any]) -> tuple[str, str] | None:

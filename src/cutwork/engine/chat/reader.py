@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from transformers.utils.chat_parsing import ResponseParser
 
-from cutwork.engine.chat.formats import THOUGHT_FIELDS, AnswerFormat
+from cutwork.engine.chat.formats import ANSWER, THOUGHT_FIELDS, AnswerFormat
 
 LONGEST_CALL = 1 << 18  # characters; what is longer is said
 WHOLE = ("json", "xml-inline", "kv-lines", "python-call-list")  # what is parsed once all of it is there
@@ -86,7 +86,7 @@ class AnswerReader:
                     yield from calls or self._text("content", event["raw"])
             elif happened == "region_chunk":
                 yield from self._text("reasoning" if thought else "content", event["text"])
-            elif thought:
+            elif thought or field == ANSWER:
                 self._mark()
 
     def _calls(self, event: dict[str, Any]) -> list[Part]:
