@@ -37,6 +37,7 @@ CLAIMS: dict[str, tuple[Callable[[], str], str]] = {  # the sentence, and the pa
     "squarehead": (evidence.squarehead, "evidence.md"),
     "by heart": (evidence.by_heart, "evidence.md"),
     "new numbers": (evidence.where_nothing_is_known_by_heart, "evidence.md"),
+    "heads": (evidence.heads_in_four_bits, "evidence.md"),
     "as long": (evidence.as_long_as_the_teacher, "evidence.md"),
     "gsm8k": (evidence.on_gsm8k, "evidence.md"),
     "layers": (engine.layers, "layers.md"),

@@ -4,7 +4,16 @@ import re
 
 from benchmarks.claims.line import line
 from benchmarks.common.results import load
-from benchmarks.evidence import converged, converged_files, converged_longer, feature_loss, gsm8k, new_numbers, pareto
+from benchmarks.evidence import (
+    converged,
+    converged_files,
+    converged_longer,
+    feature_loss,
+    gsm8k,
+    int4_heads,
+    new_numbers,
+    pareto,
+)
 from benchmarks.evidence import report as evidence
 from benchmarks.evidence.converged_files import INT4, INT8
 from benchmarks.evidence.designs import DENSE, PRIMARY
@@ -138,6 +147,33 @@ def where_nothing_is_known_by_heart() -> str:
         {said("int4")} in int4; llama.cpp's Q4_K_M of its first seed answers {peer("Q4_K_M")} at
         {said("Q4_K_M", "llama.cpp")} tok/s, IQ4_NL {peer("IQ4_NL")} at {said("IQ4_NL", "llama.cpp")}, Q4_0
         {peer("Q4_0")} at {said("Q4_0", "llama.cpp")}.
+    """)
+
+
+def heads_in_four_bits() -> str:
+    result, timed = load("int4_heads.json"), load("pareto_int4_heads.json")
+    groups, machine = dict(pareto.names(timed["models"])), timed["provenance"]["processor"]["generation"]
+    rows, (sparse, dense) = int4_heads.grouped(result)[int4_heads.PATTERNS[0], INT4], int4_heads.PATTERNS
+    zeros = f", 75% zeros ({sparse})"
+
+    def cost(encoding: str, pattern: str) -> str:
+        mean, low, high = int4_heads.difference(result, encoding, INT4, pattern) or (0.0, 0.0, 0.0)
+        return f"{mean:+.1f} points ({low:+.1f} to {high:+.1f})"
+
+    def said(name: str) -> str:
+        found = groups[f"cutwork {name}"]
+        return f"{right_share(found)[0]:.1%} at {speed(found, 'decode, 1 threads'):.0f} tok/s"
+
+    kinds = ("Q4_K_M", "IQ4_NL", "Q4_0", "Q4_0, head too")
+    peers = ", ".join(f"{kind} {speed(groups[f'{LLAMA} {kind}'], 'decode, 1 threads'):.0f} tok/s" for kind in kinds)
+    return line(f"""
+        **An output head in int4** ({rows[0]["samples"]:,} short word problems with new numbers, seeds:
+        {len(rows)}, announced beforehand): of SmolLM2-135M with 4 of 16 neighbours kept, all in int4, a head
+        rounded to the nearest changes the right answers by {cost(int4_heads.ROUNDED, sparse)}, one made by GPTQ with
+        its own inputs by {cost(int4_heads.GPTQ, sparse)}; of the dense model, trained on for as long, by
+        {cost(int4_heads.ROUNDED, dense)} and {cost(int4_heads.GPTQ, dense)}. One stream on one core of {machine}: with
+        zeros {said(f"{INT4}{zeros}")}, by GPTQ {said(f"{int4_heads.GPTQ}{zeros}")}, without {said(INT4)} and
+        {said(int4_heads.GPTQ)}; llama.cpp's of the dense model, which were asked nothing, {peers}.
     """)
 
 
