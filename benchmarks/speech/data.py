@@ -14,7 +14,8 @@ espeak-ng always reads. Its voices are made of formulas, and what is tuned on th
 `--flite` and each voice of `--piper` (github.com/OHF-Voice/piper1-gpl; pip install piper-tts) read as many sentences as
 it, `--kokoro` (pip install kokoro-onnx) a third of that. Better are people: `--recorded LANGUAGE=FOLDER`, a corpus of
 sentences laid out as LJ Speech is (metadata.csv with `name|text`, wavs/name.wav), adds windows of all its sentences to
-train/ but of a tenth, which goes to real/ as recorded.
+train/ but of a tenth, which goes to real/ as recorded. With `--held-out NAME LANGUAGE FOLDER`, other such corpora, of
+books or readers that are not in the first, go to NAME/ as recorded, and all of what is `--recorded` is for training.
 """
 
 import argparse
@@ -225,6 +226,14 @@ def main() -> None:
     parser.add_argument("--piper", type=Path, nargs="+", default=[], metavar="VOICE.onnx", help="so do these voices")
     parser.add_argument("--kokoro", type=Path, nargs=2, default=[], metavar=("MODEL.onnx", "VOICES"), help="and this")
     parser.add_argument("--recorded", nargs="+", default=[], metavar="LANGUAGE=FOLDER", help="sentences people spoke")
+    parser.add_argument(
+        "--held-out",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("NAME", "LANGUAGE", "FOLDER"),
+        help="and to test on",
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes that read")
     parser.add_argument("--real", type=Path, help="a folder of recordings to test on")
     parser.add_argument("--train", type=int, default=320, help="recordings of up to 30 seconds")
@@ -256,19 +265,25 @@ def main() -> None:
     test = read_windows(options.output / "test", texts, options.test, draw, 0.0)
     train = read_windows(options.output / "train", texts, options.train, draw, 0.5)
     real: list[Window] = []
+    languages = ", ".join(readers.ESPEAK)
     for given in options.recorded:
         language, _, folder = given.partition("=")
         if language not in readers.ESPEAK or not folder:
-            sys.exit(
-                f"--recorded {given}: expected LANGUAGE=FOLDER with one of the languages {', '.join(readers.ESPEAK)}"
-            )
+            sys.exit(f"--recorded {given}: expected LANGUAGE=FOLDER with one of the languages {languages}")
         spoken = corpus(Path(folder))
-        kept = len(spoken) - len(spoken) // 10
+        kept = len(spoken) - (0 if options.held_out else len(spoken) // 10)
         train += spoken_windows(options.output / "train", language, spoken[:kept], draw, 0.5, plain=False)
         real += spoken_windows(options.output / "real", language, spoken[kept:], draw, 0.0, plain=True)
+    splits = {"test": test, "train": train, "real": real}
+    for name, language, folder in options.held_out:
+        if language not in readers.ESPEAK:
+            sys.exit(f"--held-out {name} {language} {folder}: the languages are {languages}")
+        file = options.output / name
+        windows = spoken_windows(file, language, corpus(Path(folder)), draw, 0.0, plain=True)
+        splits[name] = [*splits.get(name, []), *windows]
     draw.shuffle(train)  # a task takes the first ones
     with make_pool(options.jobs, prepare, loaded) as pool:
-        for split, windows in (("test", test), ("train", train), ("real", real)):
+        for split, windows in splits.items():
             if windows:
                 make_split(options.output / split, windows, pool)
     if options.real:
