@@ -188,7 +188,7 @@ class Experiment:
         return stage
 
 
-def _speech(data: Path, folder: str, train: int = 0) -> Task:
+def _speech(data: Path, folder: str, train: int = 1) -> Task:
     options: dict[str, Any] = {"directory": str(data), "test": folder}
     return load_task(TaskSettings(name="speech", train_samples=train, test_samples=10_000, options=options))
 
