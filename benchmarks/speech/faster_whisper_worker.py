@@ -1,8 +1,9 @@
 """faster-whisper in a process of its own, behind one JSON object per line each way.
 
 Started with {"model": checkpoint, "audio": .npy file, "window": the same of one window's spectrogram, "type": "int8" or
-"float32", "threads": n}. {"do": "transcribe", "beams": b} gets {"text": …, "seconds": s}; {"do": "encode"} and {"do":
-"decode", "beams": b, "tokens": n} get {"seconds": s}. The checkpoint is converted first; that needs transformers.
+"float32", "threads": n, "batch": windows of the batched pipeline, or 0}. {"do": "transcribe", "beams": b} gets {"text":
+…, "seconds": s}; {"do": "encode"} and {"do": "decode", "beams": b, "tokens": n} get {"seconds": s}. The checkpoint is
+converted first; that needs transformers.
 """
 
 import json
@@ -32,13 +33,17 @@ class FasterWhisper:
             )
         finally:
             shutil.rmtree(directory.parent, ignore_errors=True)
+        self._whole: Any = self._model
+        self._how: dict[str, Any] = {"condition_on_previous_text": False}
+        if spec["batch"]:
+            self._whole, self._how = faster_whisper.BatchedInferencePipeline(self._model), {"batch_size": spec["batch"]}
         self._audio = np.load(spec["audio"])
         self._window = ctranslate2.StorageView.from_array(np.ascontiguousarray(np.load(spec["window"])[None]))
         self._ids, self._encoded = spec["prompt"], None
         self.version = f"faster-whisper {faster_whisper.__version__}, ctranslate2 {ctranslate2.__version__}"
 
     def transcribe(self, beams: int) -> str:
-        segments, _ = self._model.transcribe(
+        segments, _ = self._whole.transcribe(
             self._audio,
             language="en",
             beam_size=beams,
@@ -46,7 +51,7 @@ class FasterWhisper:
             compression_ratio_threshold=None,
             log_prob_threshold=None,
             no_speech_threshold=None,
-            condition_on_previous_text=False,
+            **self._how,
         )
         return "".join(segment.text for segment in segments).strip()
 

@@ -3,23 +3,28 @@
     python -m venv build/peers/whisper
     build/peers/whisper/bin/pip install faster-whisper transformers torch
     CMAKE_ARGS=-DGGML_NATIVE=ON build/peers/whisper/bin/pip install --no-binary pywhispercpp pywhispercpp
-    export LD_LIBRARY_PATH=$(build/peers/whisper/bin/python -c "import site; print(*site.getsitepackages())")
-    python -m benchmarks.speech.speed --model openai/whisper-tiny.en --sparse out/whisper/squarehead-75 \
-        --clips librivox --peer-python build/peers/whisper/bin/python
+    python -m venv build/peers/whisper-blas    # with --no-cache-dir, or it is the same build
+    CMAKE_ARGS="-DGGML_NATIVE=ON -DGGML_BLAS=ON -DGGML_BLAS_VENDOR=OpenBLAS" build/peers/whisper-blas/bin/pip install \
+        --no-cache-dir --no-binary pywhispercpp pywhispercpp
+    python -m benchmarks.speech.speed --model out/whisper-losses/teacher --clips data/speech/test-other \
+        --packed "dense f32=out/whisper-losses/teacher-f32" "dense int8=out/whisper-losses/teacher-int8" … \
+        --peer-python build/peers/whisper/bin/python --blas-python build/peers/whisper-blas/bin/python
 
-The peers are faster-whisper and whisper.cpp. A recording of some minutes is joined from `--clips`. All engines take
-turns on the same weights, greedily and with five beams, at temperature 0 without fallbacks; dense transcripts have to
-agree. Beside the whole, the encoder alone (one window, and in Cutwork the decoder's first token) and the decoder alone
-(so many tokens of one window), but of whisper.cpp, whose binding does not part them. Without `--sparse` the dense model
-is pruned in one shot: its speed on a window is then right, its text is not. Leaves whisper_speed.json and .png in
-results/.
+The peers are faster-whisper, also with its batched pipeline, and whisper.cpp, also with BLAS; they run `--model`, the
+checkpoint of the first packed model. A recording of some minutes is joined from `--clips`, recordings with their
+transcripts, by which every engine's words are counted. All engines take turns, at temperature 0 without fallbacks.
+Beside the whole, the encoder alone (one window, and in Cutwork the decoder's first token) and the decoder alone (so
+many tokens of one window), but of whisper.cpp, whose binding does not part them, and of faster-whisper's batches.
+Leaves a .json and a .png of `--name` in results/.
 """
 
 import argparse
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from subprocess import PIPE
 from typing import Any
 
 import numpy as np
@@ -30,21 +35,21 @@ from benchmarks.common.provenance import ROOT
 from benchmarks.common.results import RESULTS, save
 from benchmarks.common.timing import interleaved
 from benchmarks.common.worker import Worker
-from cutwork.audio import RATE, read_audio
+from cutwork.audio import RATE
 from cutwork.engine.decoding.options import GenerateOptions
 from cutwork.engine.model import Model
 from cutwork.engine.speech.spectrogram import Spectrogram
 from cutwork.engine.speech.vocabulary import vocabulary_of
-from cutwork.pack.pack import pack
-from cutwork.quantize.quantize import quantize
-from cutwork.recipe import PruneSettings, QuantizeSettings
+from cutwork.recipe import TaskSettings
 from cutwork.store.resolve import resolve
+from cutwork.tasks.load import load_task
 from cutwork.tasks.task import Sample
 from cutwork.tasks.wer import word_errors
 
 HERE = Path(__file__).resolve().parent
-BEAMS = (1, 5)
+BEAMS = {1: "greedy", 5: "five beams"}
 TOKENS = 96  # of the decoder alone
+BATCH = 8  # windows that faster-whisper's pipeline hears at a time
 PLAIN = {
     "temperature": 0.0,
     "compression_ratio_threshold": None,
@@ -54,42 +59,44 @@ PLAIN = {
 }
 PEERS = {
     ("faster-whisper", "int8"): "faster_whisper_worker.py",
+    ("faster-whisper batched", "int8"): "faster_whisper_worker.py",
     ("faster-whisper", "float32"): "faster_whisper_worker.py",
     ("whisper.cpp", "q8_0"): "whisper_cpp_worker.py",
     ("whisper.cpp", "f16"): "whisper_cpp_worker.py",
+    ("whisper.cpp BLAS", "f16"): "whisper_cpp_worker.py",
 }
 Job = Callable[[], tuple[str | None, float]]
 
 
-def prepare(options: argparse.Namespace, console: Console) -> dict[str, Path]:
-    """The packed models by name, made where they are missing."""
-    dense = resolve(options.model)
-    sparse = options.sparse or [options.work / "one-shot-75"]
-    if not sparse[0].exists():
-        from cutwork.prune.prune import prune
-
-        prune(dense, sparse[0], PruneSettings(method="magnitude", sparsity=0.75), [], console=console)
-    packed = {}
-    for kind, source in (("dense", dense), *((f"sparse {path.name}", path) for path in sparse)):
-        for dtype in ("f32", "int8"):
-            target = options.work / "packed" / f"{kind} {dtype}"
-            packed[f"Cutwork {kind} {dtype}"] = target
-            if target.exists():
-                continue
-            console.print(f"packing {kind} {dtype}")
-            if dtype == "int8":
-                quantize(source, options.work / "int8", QuantizeSettings(method="rtn"), overwrite=True)
-            pack(options.work / "int8" if dtype == "int8" else source, target, head="i8" if dtype == "int8" else "auto")
-    return packed
+def named(given: list[str]) -> dict[str, Path]:
+    """The packed models by the engines' names, from NAME=DIRECTORY."""
+    found = {}
+    for each in given:
+        name, _, directory = each.partition("=")
+        if not (Path(directory) / "cutwork.json").is_file():
+            raise SystemExit(f"--packed {each}: expected NAME=DIRECTORY of a packed model")
+        found[f"Cutwork {name}"] = Path(directory)
+    return found
 
 
-def recording(clips: Path, seconds: float) -> np.ndarray:
-    """The clips one after the other with pauses, until there is enough."""
-    found = sorted(file for file in clips.iterdir() if file.suffix in (".wav", ".flac", ".mp3", ".ogg"))
+def recording(clips: Path, seconds: float) -> tuple[np.ndarray, str]:
+    """The clips of a folder one after the other with pauses, until there is enough, and their transcripts."""
+    options = {"directory": str(clips), "test": "."}
+    task = TaskSettings(name="speech", train_samples=1, test_samples=10_000, options=options)
     parts: list[np.ndarray] = []
-    while sum(map(len, parts)) < seconds * RATE:
-        parts += [read_audio(found[len(parts) // 2 % len(found)]), np.zeros(RATE // 2, np.float32)]
-    return np.concatenate(parts)
+    said: list[str] = []
+    for sample in load_task(task).test:
+        parts += [sample.audio.astype(np.float32), np.zeros(RATE // 2, np.float32)]
+        said.append(sample.answer)
+        if sum(map(len, parts)) >= seconds * RATE:
+            return np.concatenate(parts), " ".join(said)
+    raise SystemExit(f"{clips} holds {sum(map(len, parts)) / RATE:.0f} seconds of speech; ask for no more by --seconds")
+
+
+def libraries(python: Path) -> dict[str, str]:
+    """Where pywhispercpp looks for the libraries that its wheel has beside it."""
+    ask = "import os, site; print(*site.getsitepackages(), sep=os.pathsep)"
+    return {"LD_LIBRARY_PATH": subprocess.run([python, "-c", ask], stdout=PIPE, text=True, check=True).stdout.strip()}
 
 
 def ours(model: Model, audio: np.ndarray, window: np.ndarray, beams: int) -> dict[str, Job]:
@@ -133,11 +140,11 @@ def theirs(worker: Worker, beams: int, whole: bool) -> dict[str, Job]:
 
 
 def measure(options: argparse.Namespace, console: Console) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    packed = prepare(options, console)
-    audio = recording(options.clips, options.seconds)
+    packed = named(options.packed)
+    audio, said = recording(options.clips, options.seconds)
     models = {name: Model.load(path, threads=options.threads, max_batch=8) for name, path in packed.items()}
     for name, path in packed.items():
-        if "sparse" in name and "int8" in name:
+        if models[name].sparsity > 0.1 and "int8" in name:
             models[f"{name} ahead"] = Model.load(path, threads=options.threads, max_batch=8, reorder_weights=True)
     some = next(iter(models.values()))
     size = 2 * int(some.config["max_source_positions"])
@@ -147,8 +154,8 @@ def measure(options: argparse.Namespace, console: Console) -> tuple[list[dict[st
         np.save(options.work / f"{name}.npy", array)
     workers: dict[str, Worker] = {}
     try:
-        if options.peer_python:
-            for (peer, kind), file in PEERS.items():
+        for (peer, kind), file in PEERS.items():
+            if python := options.blas_python if "BLAS" in peer else options.peer_python:
                 spec = {
                     "model": str(resolve(options.model).resolve()),
                     "audio": str((options.work / "audio.npy").resolve()),
@@ -156,27 +163,30 @@ def measure(options: argparse.Namespace, console: Console) -> tuple[list[dict[st
                     "prompt": vocabulary.prompt("en", "transcribe", times=False),
                     "type": kind,
                     "threads": options.threads,
+                    "batch": BATCH if "batched" in peer else 0,
                 }
                 script = HERE / file
                 log = options.work / f"{peer}-{kind}.log"
-                workers[f"{peer} {kind}"] = Worker(str(options.peer_python), script, spec, log, {})
+                workers[f"{peer} {kind}"] = Worker(str(python), script, spec, log, libraries(python))
         rows = []
-        for beams in BEAMS:
+        for beams in options.beams:
             engines = {name: ours(model, audio, window, beams) for name, model in models.items()}
-            engines |= {name: theirs(worker, beams, "whisper.cpp" in name) for name, worker in workers.items()}
+            engines |= {
+                name: theirs(worker, beams, "whisper.cpp" in name or "batched" in name)
+                for name, worker in workers.items()
+            }
             texts: dict[str, str] = {}
             for name, jobs in engines.items():  # the warm-up as well
                 texts[name] = jobs["transcribe"]()[0] or ""
                 for part in jobs.keys() - {"transcribe"}:
                     jobs[part]()
-            reference = texts["Cutwork dense f32"]
+            reference = texts[next(iter(packed))]
             everything = {(name, part): job for name, jobs in engines.items() for part, job in jobs.items()}
             found = interleaved(everything, options.repeats)
             for name in engines:
                 parts = {part: [seconds for _, seconds in runs] for (who, part), runs in found.items() if who == name}
                 apart = word_errors([Sample("", reference)], [texts[name]]).rate
-                if apart > 10 and "sparse" not in name:
-                    raise SystemExit(f"{name}, {beams} beams: its transcript differs in {apart:.0f}% of the words")
+                wrong = word_errors([Sample("", said)], [texts[name]])
                 row = {
                     "engine": name,
                     "beams": beams,
@@ -185,6 +195,9 @@ def measure(options: argparse.Namespace, console: Console) -> tuple[list[dict[st
                     "decoded": TOKENS,
                     "decoder_tokens_per_second": TOKENS / median(parts["decode"]) if "decode" in parts else None,
                     "words_apart_from_dense": apart,
+                    "wrong_words": wrong.rate,
+                    "words": wrong.words,
+                    "file": packed[name.removesuffix(" ahead")].name if name in models else None,
                     "seconds": parts,
                     "text": texts[name],
                 }
@@ -197,7 +210,6 @@ def measure(options: argparse.Namespace, console: Console) -> tuple[list[dict[st
             "seconds": len(audio) / RATE,
             "repeats": options.repeats,
             "model": Path(options.model).name,
-            "sparse": ", ".join(path.name for path in options.sparse or []) or "pruned in one shot by magnitude, 75%",
             "sparsity": {name: model.sparsity for name, model in models.items()},
         }
         return rows, about | {"versions": {name: worker.about["version"] for name, worker in workers.items()}}
@@ -218,15 +230,18 @@ def table(result: dict[str, Any], quality: dict[str, Any] | None = None) -> str:
     quality: the word error rates of the same weights (speech.accuracy), whose int8 files are quantised another way.
     """
     rows = {(row["engine"], row["beams"]): row for row in result["rows"]}
-    heads = ["engine", "greedy", "five beams", "encoder, ms a window", "decoder, tokens/s", "words apart from dense"]
-    heads += ["wrong words in real speech"] if quality else []
+    turns = sorted({beams for _, beams in rows})
+    heads = ["engine", *(BEAMS[beams] for beams in turns), "encoder, ms a window", "decoder, tokens/s"]
+    heads += ["words apart from dense"]
+    counted = any("wrong_words" in row for row in result["rows"])
+    heads += ["wrong words in real speech"] if quality or counted else []
     lines = ["| " + " | ".join(heads) + " |", "|---|" + "--:|" * (len(heads) - 1)]
     for engine in dict.fromkeys(engine for engine, _ in rows):
-        greedy, beams = rows[engine, 1], rows[engine, 5]
-        cells = [f"{greedy['real_time']:.1f}", f"{beams['real_time']:.1f}", whole(greedy["encoder_ms"])]
+        greedy = rows[engine, 1]
+        cells = [*(f"{rows[engine, beams]['real_time']:.1f}" for beams in turns), whole(greedy["encoder_ms"])]
         cells += [whole(_decoder(greedy)), f"{greedy['words_apart_from_dense']:.1f}%"]
-        if quality:
-            rate = wrong_words(engine, quality)
+        if quality or counted:
+            rate = greedy["wrong_words"] if counted else wrong_words(engine, quality or {})
             cells.append("" if rate is None else f"{rate:.1f}%")
         lines.append(f"| {engine} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -249,12 +264,13 @@ def wrong_words(engine: str, quality: dict[str, Any]) -> float | None:
 
 
 def plot(rows: list[dict[str, Any]], file: Path) -> None:
-    figure = figures.new_figure(10, 3.4)
-    for ax, beams in zip(figure.subplots(1, len(BEAMS), squeeze=False)[0], BEAMS, strict=True):
+    turns = sorted({row["beams"] for row in rows})
+    figure = figures.new_figure(5.5 * len(turns) + 1.5 * (len(turns) == 1), 3.8)
+    for ax, beams in zip(figure.subplots(1, len(turns), squeeze=False)[0], turns, strict=True):
         bars = [row for row in rows if row["beams"] == beams][::-1]
         colours = [figures.GREEN if row["engine"].startswith("Cutwork") else figures.GREY for row in bars]
         ax.barh([row["engine"] for row in bars], [row["real_time"] for row in bars], color=colours)
-        ax.set_title("greedy" if beams == 1 else f"{beams} beams", fontsize=10)
+        ax.set_title(BEAMS[beams], fontsize=10)
         ax.set_xlabel("times real time")
         figures.frame(ax, grid=False)
         ax.tick_params(labelsize=8)
@@ -264,22 +280,25 @@ def plot(rows: list[dict[str, Any]], file: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="openai/whisper-tiny.en", help="the dense model, a checkpoint")
-    parser.add_argument("--sparse", type=Path, nargs="+", help="the same with zeros, fine-tuned")
-    parser.add_argument("--clips", type=Path, required=True, help="a folder of recordings")
-    parser.add_argument("--seconds", type=float, default=120, help="at least so much speech")
+    parser.add_argument("--packed", nargs="+", required=True, metavar="NAME=DIRECTORY", help="the first: of that model")
+    parser.add_argument("--clips", type=Path, required=True, help="a folder of recordings with their transcripts")
+    parser.add_argument("--seconds", type=float, default=600, help="at least so much speech")
+    parser.add_argument("--beams", type=int, nargs="+", choices=BEAMS, default=list(BEAMS))
     parser.add_argument(
         "--peer-python", type=Path, help="of an environment with faster-whisper, transformers and torch"
     )
+    parser.add_argument("--blas-python", type=Path, help="of one with whisper.cpp built with BLAS")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--work", type=Path, default=ROOT / "out" / "whisper-speed")
+    parser.add_argument("--name", default="whisper_speed", help="of the result")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     rows, about = measure(options, Console(stderr=True, highlight=False))
     options.results.mkdir(parents=True, exist_ok=True)
     versions = about.pop("versions")
-    file = options.results / "whisper_speed.json"
+    file = options.results / f"{options.name}.json"
     result = save(file, {**about, "rows": rows}, threads=options.threads, versions=versions)
     plot(rows, file.with_suffix(".png"))
     print(table(result))
