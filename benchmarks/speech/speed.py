@@ -5,7 +5,7 @@
     CMAKE_ARGS=-DGGML_NATIVE=ON build/peers/whisper/bin/pip install --no-binary pywhispercpp pywhispercpp
     python -m venv build/peers/whisper-blas    # with --no-cache-dir, or it is the same build
     CMAKE_ARGS="-DGGML_NATIVE=ON -DGGML_BLAS=ON -DGGML_BLAS_VENDOR=OpenBLAS" build/peers/whisper-blas/bin/pip install \
-        --no-cache-dir --no-binary pywhispercpp pywhispercpp
+        --no-cache-dir --no-binary pywhispercpp pywhispercpp safetensors transformers
     python -m benchmarks.speech.speed --model out/whisper-losses/teacher --clips data/speech/test-other \
         --packed "dense f32=out/whisper-losses/teacher-f32" "dense int8=out/whisper-losses/teacher-int8" … \
         --peer-python build/peers/whisper/bin/python --blas-python build/peers/whisper-blas/bin/python

@@ -36,10 +36,12 @@ CODER = "<tool_call> <function= <think></think>"
 GEMMA4 = "<|tool_call>call: <|channel>thought <channel|>"
 FUNCTION_GEMMA = "<start_function_call>"
 LFM2 = "<|tool_call_start|>"
+OLMO3 = "within <function_calls></function_calls> XML tags <functions>"
 PHI4 = "<|tool|>"
 
 WEATHER = ("weather", {"city": "Oslo", "days": 2})
 NOW = ("time.now", {})
+TWO_LINES = ("weather", {"city": "a)\nb(", "days": None})
 JSON = '{"name": "weather", "arguments": {"city": "Oslo", "days": 2}}'
 LLAMA_JSON = JSON.replace("arguments", "parameters")
 NOW_JSON = '{"name": "time.now", "arguments": {}}'
@@ -122,6 +124,17 @@ RECORDED = [
         "Ok",
         [WEATHER, NOW],
     ),
+    (
+        OLMO3,
+        "",
+        'Let me see.\n<function_calls>weather(city="Oslo", days=2)\ntime.now()</function_calls>',
+        "",
+        "Let me see.",
+        [WEATHER, NOW],
+    ),
+    (OLMO3, "", '<function_calls>\nweather(city="a)\\nb(", days=null)\n</function_calls>', "", "", [TWO_LINES]),
+    (OLMO3, "", "<function_calls>weather(Oslo)</function_calls>", "", None, []),
+    (OLMO3, "", "<function_calls>weather(city='f(x) or g(y)', days=2) time.now()</function_calls>", "", None, []),
     (PHI4, "", f"<|tool_call|>[{JSON}]<|/tool_call|>", "", "", [WEATHER]),
     ("plain", "", "<think>as it is</think>", "", "<think>as it is</think>", []),
 ]
@@ -181,8 +194,8 @@ MARKS = [
     "{}",
     JSON,
 ]
-MARKS += ["<function=f>", "</function>", "<parameter=x>", "</parameter>", LLAMA_JSON, ";", "[", "]", "<|python_tag|>"]
-FORMS = [QWEN3, CODER, MISTRAL, MISTRAL_V11, LLAMA, GRANITE, LFM2, GEMMA4]
+MARKS += ["<function_calls>", "</function_calls>", "f()", "<function=f>", "</function>", "<parameter=x>", "</parameter>", LLAMA_JSON, ";", "[", "]", "<|python_tag|>"]
+FORMS = [QWEN3, CODER, MISTRAL, MISTRAL_V11, LLAMA, GRANITE, LFM2, OLMO3, GEMMA4]
 
 
 @given(st.sampled_from(FORMS), st.lists(st.sampled_from(MARKS), max_size=12).map("".join), st.data())

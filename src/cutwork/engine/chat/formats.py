@@ -34,13 +34,15 @@ class ForcedCall:
 class CallFormat:
     """How calls are written. signs: texts that a chat template of this kind holds, all of them. fields: of a response
     template. forced: None where the calls are not JSON. id_length: of a call's id, if the template demands one. marked:
-    whether a mark comes before a call; else only those of known functions are calls."""
+    whether a mark comes before a call; else only those of known functions are calls. lines: whether calls in Python stand
+    one a line, instead of in a list."""
 
     signs: tuple[str, ...]
     fields: dict[str, Field]
     forced: ForcedCall | None = None
     id_length: int | None = None
     marked: bool = True
+    lines: bool = False
 
 
 def _calls(**field: Any) -> dict[str, Field]:
@@ -75,6 +77,11 @@ CALLS = [
     CallFormat(  # LFM2
         ("<|tool_call_start|>",),
         _calls(open="<|tool_call_start|>", close="<|tool_call_end|>", content="python-call-list"),
+    ),
+    CallFormat(  # OLMo 3
+        ("<function_calls>",),
+        _calls(open="<function_calls>", close="</function_calls>", content="python-call-list"),
+        lines=True,
     ),
     CallFormat(  # Mistral since v11: Small 3.2, Devstral, Magistral, Ministral 3
         ("[TOOL_CALLS]", "[ARGS]"),

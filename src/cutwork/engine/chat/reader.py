@@ -1,6 +1,7 @@
 """An answer as it comes, told apart: what is thought, what is called, what is said."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from transformers.utils.chat_parsing import ResponseParser
 from cutwork.engine.chat.formats import ANSWER, THOUGHT_FIELDS, AnswerFormat
 
 LONGEST_CALL = 1 << 18  # characters; what is longer is said
+NEXT_LINE = re.compile(r"\)[ \t\r]*\n\s*(?=[A-Za-z_])")  # from one call in Python to the next; strings have no line ends
 WHOLE = ("json", "xml-inline", "kv-lines", "python-call-list")  # what is parsed once all of it is there
 
 
@@ -52,7 +54,8 @@ class AnswerReader:
             if form.template is None and not begun and thoughts and form.thought and form.thinks(prompt):
                 prefix, self._fresh = form.thought[0], True
             first = form.thought[0] if form.thought and form.template is None else ""
-            self._parser = _Regions(template, first, prefix=prefix, tools=list(tools or ()))
+            lines = form.template is None and form.calls is not None and form.calls.lines
+            self._parser = _Regions(template, first, lines, prefix=prefix, tools=list(tools or ()))
 
     @property
     def thinking(self) -> bool:
@@ -114,14 +117,14 @@ class _Regions(ResponseParser):
     """transformers' parser, which gives the text of a region with its end, and goes on where that is none of its kind.
 
     first: a mark that begins a thought at the beginning only; further on it is what the answer tells of. "" if there is
-    none such.
+    none such. lines: whether calls stand one a line; the parser knows them in a list.
     The methods replaced are not public; `tests/engine/chat` holds what is expected of them.
     """
 
     _began = 0
 
-    def __init__(self, template: Mapping[str, Any], first: str, **options: Any) -> None:
-        self._first, self._over = first, False
+    def __init__(self, template: Mapping[str, Any], first: str, lines: bool, **options: Any) -> None:
+        self._first, self._over, self._lines = first, False, lines
         super().__init__(dict(template), **options)
 
     def _watchlist(self) -> list[tuple[str, Any]]:
@@ -149,6 +152,8 @@ class _Regions(ResponseParser):
             super()._close_current(events)
             return
         field, raw = self._current, self._buffer[self._began : self._pos]
+        if self._lines and field == "tool_calls":
+            self._body = f"[{NEXT_LINE.sub('), ', self._body)}]"
         try:
             super()._close_current(events)
         except Exception:  # what a model wrote, and what its own template makes of that, can be anything
