@@ -194,7 +194,8 @@ MARKS = [
     "{}",
     JSON,
 ]
-MARKS += ["<function_calls>", "</function_calls>", "f()", "<function=f>", "</function>", "<parameter=x>", "</parameter>", LLAMA_JSON, ";", "[", "]", "<|python_tag|>"]
+MARKS += ["<function_calls>", "</function_calls>", "f()"]
+MARKS += ["<function=f>", "</function>", "<parameter=x>", "</parameter>", LLAMA_JSON, ";", "[", "]", "<|python_tag|>"]
 FORMS = [QWEN3, CODER, MISTRAL, MISTRAL_V11, LLAMA, GRANITE, LFM2, OLMO3, GEMMA4]
 
 

@@ -34,8 +34,8 @@ class ForcedCall:
 class CallFormat:
     """How calls are written. signs: texts that a chat template of this kind holds, all of them. fields: of a response
     template. forced: None where the calls are not JSON. id_length: of a call's id, if the template demands one. marked:
-    whether a mark comes before a call; else only those of known functions are calls. lines: whether calls in Python stand
-    one a line, instead of in a list."""
+    whether a mark comes before a call; else only those of known functions are calls. lines: whether calls in Python
+    stand one a line, instead of in a list."""
 
     signs: tuple[str, ...]
     fields: dict[str, Field]

@@ -11,7 +11,7 @@ from transformers.utils.chat_parsing import ResponseParser
 from cutwork.engine.chat.formats import ANSWER, THOUGHT_FIELDS, AnswerFormat
 
 LONGEST_CALL = 1 << 18  # characters; what is longer is said
-NEXT_LINE = re.compile(r"\)[ \t\r]*\n\s*(?=[A-Za-z_])")  # from one call in Python to the next; strings have no line ends
+NEXT_LINE = re.compile(r"\)[ \t\r]*\n\s*(?=[A-Za-z_])")  # between calls in Python; no string has a line end
 WHOLE = ("json", "xml-inline", "kv-lines", "python-call-list")  # what is parsed once all of it is there
 
 
