@@ -103,14 +103,14 @@ class Experiment:
                 self.console.print(f"{shown} {kind}: wrong words {rates}")
         return result
 
-    def choices(self) -> list[dict[str, Any]]:
-        """The validation's word error rate of each loss and rate that was tried."""
+    def choices(self, known: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
+        """The validation's word error rate of each loss and rate that was tried; what is known is not tried again."""
         result = []
         for loss in LOSSES:
-            tried: dict[int, dict[str, Any]] = {}
+            tried = {RATES.index(row["rate"]): row for row in known if row["loss"] == loss}
             wanted = set(FIRST)
-            while wanted - set(tried):
-                for number in sorted(wanted - set(tried)):
+            while wanted - tried.keys():
+                for number in sorted(wanted - tried.keys()):
                     model = self._packed(self.tuned("alps", loss, LEVELS[0], RATES[number]), "f32")
                     if model is None:
                         return result
@@ -217,7 +217,9 @@ def main() -> None:
     except CutworkError as error:
         raise SystemExit(str(error)) from None
     before = found_results(options.results)
-    chosen = experiment.choices() if options.seed == SEEDS[0] else before.get(SEEDS[0], {}).get("choices")
+    chosen = before.get(SEEDS[0], {}).get("choices", [])
+    if options.seed == SEEDS[0]:
+        chosen = experiment.choices(chosen)
     if not chosen:
         raise SystemExit("no rate is chosen; run seed 0 first")
     rates = best_rates(chosen)
