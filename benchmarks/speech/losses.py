@@ -225,15 +225,15 @@ def main() -> None:
     rates = best_rates(chosen)
     rows = experiment.rows(experiment.published, method="as published", pruner=None, level=0.0, seed=None)
     rows += experiment.rows(experiment.teacher, method="dense", pruner=None, level=0.0, seed=None)
-    for level in LEVELS:
-        for pruner in ("alps", "sparsegpt"):
-            about: dict[str, Any] = {"pruner": pruner, "level": level, "seed": options.seed}
-            rows += experiment.rows(experiment.pruned(pruner, level), method="one-shot", **about)
     for pruner in options.pruners:
         for level in LEVELS:
-            about = {"pruner": pruner, "level": level, "seed": options.seed}
+            about: dict[str, Any] = {"pruner": pruner, "level": level, "seed": options.seed}
             for loss, rate in rates.items():
                 rows += experiment.rows(experiment.tuned(pruner, loss, level, rate), method=loss, **about, rate=rate)
+    for pruner in ("alps", "sparsegpt"):
+        for level in LEVELS:
+            about = {"pruner": pruner, "level": level, "seed": options.seed}
+            rows += experiment.rows(experiment.pruned(pruner, level), method="one-shot", **about)
     about = {"pruner": None, "level": 0.0, "seed": options.seed, "rate": rates["CE"]}
     rows += experiment.rows(experiment.control(LEVELS[-1], rates["CE"]), method="dense, trained on", **about)
     content: dict[str, Any] = {
