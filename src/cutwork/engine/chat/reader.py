@@ -122,6 +122,7 @@ class _Regions(ResponseParser):
     """
 
     _began = 0
+    _body: str
 
     def __init__(self, template: Mapping[str, Any], first: str, lines: bool, **options: Any) -> None:
         self._first, self._over, self._lines = first, False, lines
