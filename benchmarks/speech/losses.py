@@ -5,13 +5,14 @@
         --held-out test-reader en reader-test --held-out test-other en another-reader
     python -m benchmarks.speech.losses --model openai/whisper-tiny.en    # two hours of two cores; resumes
     python -m benchmarks.speech.losses --seed 1                          # of what is fine-tuned; after seed 0
+    python -m benchmarks.speech.losses --rate CE 3e-5    # where its rate was chosen before: no other is tried
     python -m benchmarks.speech.losses --finished                        # trains nothing, reports what there is
 
 As docs/experiments.md announces: one dense fine-tuned teacher; 50% zeros, fine-tuned, then 67% from there, fine-tuned
 again, by each loss at the rate that was best on validation with seed 0. Every model is packed as float32 and as int8
 (W8A8 by rounding, its head too), and those files are what is asked, greedily, and what benchmarks.speech.speed times.
-Replies are kept in the output directory. Leaves whisper_losses_N.json of seed N, and of all of them whisper_losses.png,
-in results/.
+Replies are kept in the output directory. Leaves whisper_losses_N.json of seed N, written anew after every model, and of
+all of them whisper_losses.png, in results/.
 """
 
 import argparse
@@ -103,12 +104,15 @@ class Experiment:
                 self.console.print(f"{shown} {kind}: wrong words {rates}")
         return result
 
-    def choices(self, known: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
-        """The validation's word error rate of each loss and rate that was tried; what is known is not tried again."""
+    def choices(self, known: Sequence[dict[str, Any]], given: dict[str, float]) -> list[dict[str, Any]]:
+        """The validation's word error rate of each loss and rate that was tried; what is known is not tried again.
+
+        given: the rate of a loss for which no other is tried.
+        """
         result = []
         for loss in LOSSES:
             tried = {RATES.index(row["rate"]): row for row in known if row["loss"] == loss}
-            wanted = set(FIRST)
+            wanted = {RATES.index(given[loss])} if loss in given else set(FIRST)
             while wanted - tried.keys():
                 for number in sorted(wanted - tried.keys()):
                     model = self._packed(self.tuned("alps", loss, LEVELS[0], RATES[number]), "f32")
@@ -119,6 +123,8 @@ class Experiment:
                     tried[number] = {"loss": loss, "rate": RATES[number], **about}
                     self.console.print(f"{loss} at {RATES[number]:g}: {about} on validation")
                 best = min(tried, key=lambda each: tried[each]["errors"])
+                if loss in given:
+                    break
                 wanted |= {best - 1, best + 1} & set(range(len(RATES)))
             result += [tried[number] for number in sorted(tried)]
         return result
@@ -205,12 +211,23 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT / "data" / "speech", help="of benchmarks.speech.data")
     parser.add_argument("--seed", type=int, choices=SEEDS, default=0)
     parser.add_argument(
+        "--rate",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("LOSS", "RATE"),
+        help="the loss's rate, chosen before (repeatable)",
+    )
+    parser.add_argument(
         "--pruners", nargs="+", choices=("alps", "sparsegpt"), default=["alps"], help="whose masks are fine-tuned"
     )
     parser.add_argument("--output", type=Path, default=ROOT / "out" / "whisper-losses")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--finished", action="store_true", help="train nothing; report what is there")
     options = parser.parse_args()
+    given = {loss: float(rate) for loss, rate in options.rate}
+    if not (given.keys() <= LOSSES.keys() and set(given.values()) <= set(RATES)):
+        parser.error(f"--rate takes one of {', '.join(LOSSES)} and one of {', '.join(f'{each:g}' for each in RATES)}")
 
     try:
         experiment = Experiment(options)
@@ -219,35 +236,39 @@ def main() -> None:
     before = found_results(options.results)
     chosen = before.get(SEEDS[0], {}).get("choices", [])
     if options.seed == SEEDS[0]:
-        chosen = experiment.choices(chosen)
+        chosen = experiment.choices(chosen, given)
     if not chosen:
         raise SystemExit("no rate is chosen; run seed 0 first")
     rates = best_rates(chosen)
-    rows = experiment.rows(experiment.published, method="as published", pruner=None, level=0.0, seed=None)
-    rows += experiment.rows(experiment.teacher, method="dense", pruner=None, level=0.0, seed=None)
+    rows: list[dict[str, Any]] = []
+
+    def report(model: Source | None, method: str, pruner: str | None, level: float, **about: Any) -> None:
+        rows.extend(experiment.rows(model, method=method, pruner=pruner, level=level, **about))
+        content: dict[str, Any] = {
+            "seed": options.seed,
+            "model": Path(options.model).name,
+            "steps": STEPS,
+            "recordings": len(experiment.stages.task.train),
+            "data": {name: sample_digest(samples) for name, samples in experiment.splits.items()},
+            "words": experiment.words,
+            "choices": chosen if options.seed == SEEDS[0] else [],
+            "rows": rows,
+        }
+        save(options.results / f"whisper_losses_{options.seed}.json", content, compact=True)
+
+    options.results.mkdir(parents=True, exist_ok=True)
+    report(experiment.teacher, "dense", None, 0.0, seed=None)
     for pruner in options.pruners:
         for level in LEVELS:
-            about: dict[str, Any] = {"pruner": pruner, "level": level, "seed": options.seed}
             for loss, rate in rates.items():
-                rows += experiment.rows(experiment.tuned(pruner, loss, level, rate), method=loss, **about, rate=rate)
+                model = experiment.tuned(pruner, loss, level, rate)
+                report(model, loss, pruner, level, seed=options.seed, rate=rate)
+    report(experiment.published, "as published", None, 0.0, seed=None)
     for pruner in ("alps", "sparsegpt"):
         for level in LEVELS:
-            about = {"pruner": pruner, "level": level, "seed": options.seed}
-            rows += experiment.rows(experiment.pruned(pruner, level), method="one-shot", **about)
-    about = {"pruner": None, "level": 0.0, "seed": options.seed, "rate": rates["CE"]}
-    rows += experiment.rows(experiment.control(LEVELS[-1], rates["CE"]), method="dense, trained on", **about)
-    content: dict[str, Any] = {
-        "seed": options.seed,
-        "model": Path(options.model).name,
-        "steps": STEPS,
-        "recordings": len(experiment.stages.task.train),
-        "data": {name: sample_digest(samples) for name, samples in experiment.splits.items()},
-        "words": experiment.words,
-        "choices": chosen if options.seed == SEEDS[0] else [],
-        "rows": rows,
-    }
-    options.results.mkdir(parents=True, exist_ok=True)
-    save(options.results / f"whisper_losses_{options.seed}.json", content, compact=True)
+            report(experiment.pruned(pruner, level), "one-shot", pruner, level, seed=options.seed)
+    control = experiment.control(LEVELS[-1], rates["CE"])
+    report(control, "dense, trained on", None, 0.0, seed=options.seed, rate=rates["CE"])
     results = list(found_results(options.results).values())
     plot(results, options.results / "whisper_losses.png")
     print(choices(*results), table(*results), differences(*results), sep="\n\n")
