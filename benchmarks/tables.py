@@ -69,6 +69,7 @@ from benchmarks.peers.store import Store
 from benchmarks.serving import fuzz, siege
 from benchmarks.serving import load as serving
 from benchmarks.speech import accuracy as speech_accuracy
+from benchmarks.speech import losses_report
 from benchmarks.speech import speed as speech_speed
 from benchmarks.training import (
     accuracy,
@@ -282,6 +283,10 @@ TABLES = {
     "translation speed": Table(translation_speed.table, ("translation_speed",)),
     "translation speed, before": Table(translation_speed.table, ("translation_speed_before",)),
     "translation speed, zen5": Table(translation_speed.table, ("translation_speed_zen5",)),
+    "whisper ten minutes": Table(speech_speed.table, ("whisper_ten_minutes",)),
+    "whisper losses, choices": Table(losses_report.choices, ("whisper_losses_0",)),
+    "whisper losses": Table(losses_report.table, ("whisper_losses_0",)),
+    "whisper losses, differences": Table(losses_report.differences, ("whisper_losses_0",)),
     "whisper speed": Table(speech_speed.table, ("whisper_speed", "whisper-tiny.en-speech")),
     "whisper-tiny.en": Table(speech_accuracy.table, ("whisper-tiny.en-speech",)),
     "whisper-base": Table(speech_accuracy.table, ("whisper-base-speech",)),

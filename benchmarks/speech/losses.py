@@ -12,7 +12,7 @@ As docs/experiments.md announces: one dense fine-tuned teacher; 50% zeros, fine-
 again, by each loss at the rate that was best on validation with seed 0. Every model is packed as float32 and as int8
 (W8A8 by rounding, its head too), and those files are what is asked, greedily, and what benchmarks.speech.speed times.
 Replies are kept in the output directory. Leaves whisper_losses_N.json of seed N, written anew after every model, and of
-all of them whisper_losses.png, in results/.
+all of them whisper_losses_0.png, in results/.
 """
 
 import argparse
@@ -270,7 +270,7 @@ def main() -> None:
     control = experiment.control(LEVELS[-1], rates["CE"])
     report(control, "dense, trained on", None, 0.0, seed=options.seed, rate=rates["CE"])
     results = list(found_results(options.results).values())
-    plot(results, options.results / "whisper_losses.png")
+    plot(results, options.results / "whisper_losses_0.png")
     print(choices(*results), table(*results), differences(*results), sep="\n\n")
 
 
