@@ -45,7 +45,8 @@ def zeros_in_speech() -> str:
         **Zeros in speech**: with 50 and 67% zeros Whisper-tiny.en is {gains("f32", "f32")} times as fast as without in
         float32, {gains("int8", "int8")} times in int8, {gains("int8 ahead", "int8")} times with weights reordered
         (medians of three turns, which differ as much in int8; ten minutes, greedy, two cores of Zen 4), and of the
-        words of two readers, one of them in no training, the same files in int8 have {wrong[0]} and {wrong[1]}% wrong, without zeros {both(list(dense.values()), words):.1f}%
+        words of two readers, one of them in no training, the same files in int8 have
+        {wrong[0]} and {wrong[1]}% wrong, without zeros {both(list(dense.values()), words):.1f}%
         ({apart[0]} and {apart[1]} points; ALPS, then {sparse[0]["method"]} for one pass a level, one seed).
     """)
 
